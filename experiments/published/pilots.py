@@ -4,12 +4,11 @@
         > experiments/published/results_pilots.md
 
 The fit is on the 512 published 1M runs. Pilots are drawn from the runs of one larger size, and all
-others are predicted: by the fit alone, by a line for each loss with the losses' deviations added
-up, and by what `Fit.with_pilots` does, a residual of the objective beside the lines. Controls: the
+others are predicted: by the fit alone, by a line for each loss, and by what `Fit.with_pilots` does,
+which has a residual beside the lines. Controls: the
 domain's own share and the mean of the pilots with Student's t. The objective is the mean of the
 13 losses; then each loss alone. Draws are paired: every way sees the same pilots and unseen runs.
-No constant was chosen on these runs; those of the residual are from synthetic worlds
-(experiments/published/pilot_worlds.py).
+
 
 Shapes: N runs, M losses.
 """
@@ -123,13 +122,12 @@ def _carried(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
 
 
 def _lines(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
-    """Score the lines alone; errors of losses are taken to go together."""
-    assert fit.pilots is not None
-    lines = fit.pilots.lines
-    own_NM = np.asarray(fit.fitted.predict(unseen.weights()))
-    std_N = objective.spread(lines.std(own_NM))
-    halves_N = fit.pilots.calibration.halves(std_N)
-    return _score(objective.value(lines.apply(own_NM)), halves_N, objective.value(unseen.losses()))
+    """Score the lines alone."""
+    assert fit.correction is not None
+    lines, weights_ND = replace(fit.correction, share=0.0), unseen.weights()
+    value_N = objective.value(lines.apply(np.asarray(fit.fitted.predict(weights_ND)), weights_ND))
+    found = _score(value_N, np.zeros_like(value_N), objective.value(unseen.losses()))
+    return found[0], found[1], np.nan, np.nan
 
 
 def _pilots_mean(objective: Objective, pilots: Trials, unseen: Trials) -> Scores:

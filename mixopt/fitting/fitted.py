@@ -42,11 +42,10 @@ from mixopt.fitting.intervals import (
     conformal_quantile,
     held_back,
 )
-from mixopt.fitting.pilots import CarriedRegressor, Correction, Pilots, aligned
+from mixopt.fitting.pilots import CarriedRegressor, Correction, aligned
 from mixopt.fitting.regressor import (
     Learner,
     Predictor,
-    Repetition,
     ResampledFits,
     predict_with_std,
     resampled_fits,
@@ -94,7 +93,7 @@ class Fit:
         held_out: A row for each regressor, trial and target: `predictor`, `trial`, `fold`,
             `target`, `observed`, `predicted`.
         size: What it predicts at, where the trials are of several sizes.
-        pilots: What carries it to the target size.
+        pilots: Runs of the target size, which carry it there.
         inventory: Distinct tokens of each domain; a run's fit has those of its run.
 
     Example:
@@ -110,7 +109,7 @@ class Fit:
     report: pl.DataFrame
     held_out: pl.DataFrame
     size: ModelSize | None = None
-    pilots: Pilots | None = None
+    pilots: Trials | None = None
     inventory: Mapping[str, int] | None = None
 
     @property
@@ -122,11 +121,6 @@ class Fit:
     def trials(self) -> Trials:
         """The finished trials that it was fitted on."""
         return self.data.trials
-
-    @property
-    def repetition(self) -> Repetition | None:
-        """Inventory and tokens that regressors were given."""
-        return self.data.repetition
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -150,10 +144,24 @@ class Fit:
         if self.size is not None:
             assert supports_sizes(own)
             own = own.at(self.size.parameters, self.size.tokens)
-        if self.pilots is None:
+        if self.correction is None:
             return own
-        correction, typical_M = self.pilots.correction, self.pilots.typical_M
-        return CarriedRegressor(self.name, own, correction, typical_M, self.unfitted)
+        typical_M = np.median(self.held_out_stds(), axis=0)
+        return CarriedRegressor(self.name, own, self.correction, typical_M, self.unfitted)
+
+    @cached_property
+    def correction(self) -> Correction | None:
+        """How losses are carried to the size of the pilots, where there are some."""
+        if self.pilots is None:
+            return None
+        plain, weights_KD = replace(self, pilots=None), self.pilots.weights()
+        return Correction.of(
+            weights_KD,
+            plain.predict(weights_KD).losses_NM,
+            self.pilots.losses(self.objective.unit),
+            spread_M=plain.known_losses().std(axis=0),
+            off_M=np.sqrt((self.held_out_errors() ** 2).mean(axis=0)),
+        )
 
     def unfitted(self) -> Learner:
         """Build the chosen regressor as it was built: fitted on `rows`, it predicts as this does.
@@ -192,17 +200,7 @@ class Fit:
         Raises:
             TrialsError: They are of other domains, lack a loss, or are of the trials' own size.
         """
-        plain = replace(self, pilots=None)
-        runs = aligned(pilots, self.trials, self.objective)
-        correction = Correction.of(
-            runs.weights(),
-            plain.predict(runs.weights()).losses_NM,
-            runs.losses(self.objective.unit),
-            spread_M=plain.known_losses().std(axis=0),
-            off_M=np.sqrt((plain.held_out_errors() ** 2).mean(axis=0)),
-        )
-        typical_M = np.median(plain.held_out_stds(), axis=0)
-        return replace(self, pilots=Pilots(runs, correction, typical_M))
+        return replace(self, pilots=aligned(pilots, self.trials, self.objective))
 
     @property
     def is_carried(self) -> bool:
@@ -222,8 +220,8 @@ class Fit:
     def observed(self, objective: Objective) -> Array:
         """Return an objective of the trials, as pilots carry their losses over, shape (N,)."""
         losses_NM = self.trials.losses(objective.unit)
-        if self.pilots is not None:
-            losses_NM = self.pilots.correction.apply(losses_NM, self.data.weights_ND)
+        if self.correction is not None:
+            losses_NM = self.correction.apply(losses_NM, self.data.weights_ND)
         return objective.value(losses_NM)
 
     def held_out_losses(self) -> Array:
@@ -242,16 +240,16 @@ class Fit:
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
         """How deviations become intervals, for each target."""
-        if self.pilots is not None:
-            own = Calibration(self.pilots.correction.quantile, 0.0, True)
+        if self.correction is not None:
+            own = Calibration(self.correction.quantile, 0.0, True)
             return (own,) * len(self.targets)
         return tuple(map(self._calibrated, self.held_out_errors().T, self.held_out_stds().T))
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
         """How deviations of an objective become intervals."""
         over = objective or self.objective
-        if self.pilots is not None:
-            return self.pilots.correction.calibration(over, self.known_losses())
+        if self.correction is not None:
+            return self.correction.calibration(over, self.known_losses())
         return self._calibrated(self.objective_errors(over), over.spread(self.held_out_stds()))
 
     def objective_errors(self, objective: Objective) -> Array:
@@ -361,7 +359,13 @@ class Fit:
     def carried_by(self) -> list[str]:
         """Say at which size it predicts, where that is not the trials'."""
         lines = [] if self.size is None else [f"predicts at {self.size.describe()}"]
-        return lines if self.pilots is None else [*lines, self.pilots.describe()]
+        if self.correction is not None:
+            slopes_M, count = self.correction.slopes_M, len(self.correction.weights_KD)
+            lines.append(
+                f"is corrected to the size of {count} pilot{'s' * (count != 1)} by lines, "
+                f"slopes {slopes_M.min():.2f} to {slopes_M.max():.2f}"
+            )
+        return lines
 
     def reasons(self) -> list[str]:
         """Say why the regressor predicts as it does, a line a target, where it can tell."""
@@ -370,15 +374,8 @@ class Fit:
     def evaluate(self, unseen: Trials) -> dict[str, Any]:
         """Test the fit against runs that it has not seen, as `mixopt fit --test` does.
 
-        Args:
-            unseen: Runs with losses in the fit's unit, on its domains and some of its losses.
-
-        Returns:
-            Ranks, errors, coverage and regret, by loss and for their mean
-            (mixopt.fitting.evaluation.evaluate).
-
-        Raises:
-            TrialsError: Other domains, losses or another unit than the fit's, or too few runs.
+        Arguments, what is returned and what is raised are those of
+        `mixopt.fitting.evaluate`, without the fit.
         """
         from mixopt.fitting.evaluation import evaluate
 
@@ -452,10 +449,12 @@ class Fit:
         if supports_saving(self.fitted):
             self.fitted.save(path / "regressor")
         if self.pilots is not None:
-            self.pilots.trials.write(path / PILOTS)
+            self.pilots.write(path / PILOTS)
         if self.data.carried is not None:
             self.data.carried.write(path / CARRIED)
-        calibrations = zip(self.targets, self.calibrations, strict=True)
+        calibrations, slopes = zip(self.targets, self.calibrations, strict=True), None
+        if self.correction is not None:
+            slopes = dict(zip(self.targets, self.correction.slopes_M.tolist(), strict=True))
         content = {
             "regressor": self.name,
             "saved": supports_saving(self.fitted),
@@ -467,8 +466,8 @@ class Fit:
             "intervals": {name: asdict(one) for name, one in calibrations},
             "reasons": self.reasons(),
             "size": self.size and asdict(self.size),
-            "repetition": self.repetition and asdict(self.repetition),
-            "slopes": self.pilots and self.pilots.slopes,
+            "repetition": self.data.repetition and asdict(self.data.repetition),
+            "slopes": slopes,
         }
         write_content(path, content)
 

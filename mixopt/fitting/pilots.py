@@ -45,7 +45,7 @@ from mixopt.trials import Trials, schema
 
 SLOPE_SPREAD = 0.4  # of losses; slopes between the published 1M and 1B runs are 0.2 to 1.1
 COMMON_HOLD = 0.5  # so many runs a spread from the mean hold the slope of all losses at 1
-MIN_HOLD = 0.3  # and a loss's slope at that one, at least
+MIN_HOLD = 1.0  # and a loss's slope at that one, at least
 MIN_SLOPE = 0.05
 MIN_NOISE = 1e-6  # in squared spreads; a fit that is never off would be sure of every slope
 NOISE_FREEDOM = 2.0
@@ -119,24 +119,8 @@ class Correction:
             for length in (LENGTHS if ratio else LENGTHS[:1])
         ]
         best = max(every, key=lambda one: one._likelihood)
-        squares_M = (best._left_out[0] ** 2).sum(axis=0) + NOISE_FREEDOM * noise_M
-        return replace(best, sigma_M=np.sqrt(squares_M / best.freedom))
-
-    @classmethod
-    def line(
-        cls,
-        middle_M: Array,
-        spread_M: Array,
-        sigma_M: Array,
-        levels_M: Array,
-        slopes_M: Array,
-        unsure_M22: Array,
-    ) -> Self:
-        """Return lines that no run was needed for."""
-        none_KM, noise_M = np.empty((0, len(sigma_M))), np.zeros_like(sigma_M)
-        lines = (levels_M, slopes_M, unsure_M22)
-        places = (none_KM, none_KM, none_KM, middle_M, spread_M, noise_M, sigma_M)
-        return cls(*places, known=lines)
+        squares_M = (best._left_out[0] ** 2).sum(axis=0)
+        return replace(best, sigma_M=np.sqrt(best._variance(squares_M, noise_M)))
 
     @property
     def freedom(self) -> float:
@@ -145,9 +129,8 @@ class Correction:
 
     def apply(self, told_NM: Array, weights_ND: Array) -> Array:
         """Return losses at the runs' size, shape (N, M), of what the fit predicts."""
-        levels_M, slopes_M, left_KM = self._lines
-        residual_NM = self._alike(weights_ND) @ self._inverse_KK @ left_KM
-        line_NM = levels_M + slopes_M * self._columns(told_NM) + residual_NM
+        residual_NM = self._alike(weights_ND) @ self._dual_KM
+        line_NM = self.levels_M + self.slopes_M * self._columns(told_NM) + residual_NM
         carried_NM: Array = self.middle_M + self.spread_M * line_NM
         return carried_NM
 
@@ -159,8 +142,7 @@ class Correction:
 
     def gradient(self, slopes_MD: Array, weights_D: Array) -> Array:
         """Return the slope of each carried loss by each weight, shape (M, D), of the fit's."""
-        _, lines_M, left_KM = self._lines
-        gradient_MD: Array = lines_M[:, None] * slopes_MD
+        gradient_MD: Array = self.slopes_M[:, None] * slopes_MD
         if not self.share:
             return gradient_MD
         apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
@@ -168,8 +150,7 @@ class Correction:
         by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.share
         steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
         by_weight_KD = 2.0 * by_squared_K[:, None] * apart_KD * steep_D / self.length
-        residual_MD = (self._inverse_KK @ left_KM).T @ by_weight_KD
-        gradient_MD += self.spread_M[:, None] * residual_MD
+        gradient_MD += self.spread_M[:, None] * (self._dual_KM.T @ by_weight_KD)
         return gradient_MD
 
     def calibration(self, objective: Objective, losses_LM: Array) -> Calibration:
@@ -188,8 +169,8 @@ class Correction:
             carried_KM = seen_KM - self.spread_M * widths_KM * errors_KM
             errors_K = (objective.value(seen_KM) - objective.value(carried_KM)) / wide_K
         usual = off * float(objective.value(losses_LM).std()) / float(wide_K.mean())
-        squares = float((errors_K**2).sum()) + NOISE_FREEDOM * usual**2
-        return Calibration(self.quantile * float(np.sqrt(squares / self.freedom)), 0.0, True)
+        variance = self._variance((errors_K**2).sum(), np.square(usual))
+        return Calibration(self.quantile * float(np.sqrt(variance)), 0.0, True)
 
     @property
     def quantile(self) -> float:
@@ -197,16 +178,6 @@ class Correction:
         from scipy.stats import t
 
         return float(t.ppf(0.5 + LEVEL / 2, self.freedom))
-
-    @property
-    def levels_M(self) -> Array:
-        """Level of each loss's line."""
-        return self._lines[0]
-
-    @property
-    def slopes_M(self) -> Array:
-        """Slope of each loss's line."""
-        return self._lines[1]
 
     def select(self, targets: Sequence[int]) -> Correction:
         """Return the correction of some losses, by position."""
@@ -226,20 +197,12 @@ class Correction:
 
     def plain_law(self) -> dict[str, Any]:
         """Return all that carries predictions and deviations over, for a plain law."""
-        levels_M, slopes_M, left_KM = self._lines
+        names = ("levels_M", "slopes_M", "middle_M", "spread_M", "sigma_M", "columns_KM")
         return {
-            "levels_M": levels_M,
-            "slopes_M": slopes_M,
-            "middle_M": self.middle_M,
-            "spread_M": self.spread_M,
-            "sigma_M": self.sigma_M,
-            "columns_KM": self.columns_KM,
+            **{name: getattr(self, name) for name in (*names, "weights_KD", "length", "share")},
             "unsure_M4": self.unsure_M22.reshape(-1, 4),
-            "weights_KD": self.weights_KD,
-            "length": self.length,
-            "share": self.share,
             "inverse_KK": self._inverse_KK,
-            "dual_KM": self._inverse_KK @ left_KM,
+            "dual_KM": self._dual_KM,
         }
 
     def _columns(self, told_NM: Array) -> Array:
@@ -252,7 +215,6 @@ class Correction:
 
         if not self.share:
             return np.zeros((len(weights_ND), len(self.weights_KD)))
-
         distance_NK = np.sqrt(5.0) * cdist(_warped(weights_ND), _warped(self.weights_KD))
         distance_NK /= self.length
         alike_NK: Array = (1.0 + distance_NK + distance_NK**2 / 3.0) * np.exp(-distance_NK)
@@ -268,30 +230,44 @@ class Correction:
     def _hold_M(self) -> Array:
         return np.maximum(self.noise_M / SLOPE_SPREAD**2, MIN_HOLD)
 
-    def _products(self) -> tuple[Array, Array, Array]:
-        """Return weights of the runs in a level, and products of columns, and with values."""
-        total_K = self._inverse_KK.sum(axis=0) / self._inverse_KK.sum()
-        x_KM, y_KM = (one - total_K @ one for one in (self.columns_KM, self.values_KM))
-        weighed_KM = self._inverse_KK @ x_KM
-        return total_K, (weighed_KM * x_KM).sum(axis=0), (weighed_KM * y_KM).sum(axis=0)
+    @cached_property
+    def _products(self) -> tuple[Array, Array]:
+        """Sums over the runs of squared columns, and of columns times values."""
+        x_KM, y_KM = (one - one.mean(axis=0) for one in (self.columns_KM, self.values_KM))
+        return (x_KM**2).sum(axis=0), (x_KM * y_KM).sum(axis=0)
 
     def _drawn_together(self) -> Self:
         """Return lines whose slopes are drawn towards one that all losses agree on."""
-        _, squares_M, products_M = self._products()
-        common = (products_M.sum() + COMMON_HOLD) / (squares_M.sum() + COMMON_HOLD)
-        return replace(self, common=max(float(common), MIN_SLOPE))
+        squares, products = (float(one.sum()) + COMMON_HOLD for one in self._products)
+        return replace(self, common=max(products / squares, MIN_SLOPE))
 
     @cached_property
-    def _lines(self) -> tuple[Array, Array, Array]:
-        """Levels, slopes, and what they leave of the values, shape (K, M)."""
+    def slopes_M(self) -> Array:
+        """Slope of each loss's line."""
         if self.known is not None:
-            return *self.known[:2], self.values_KM
-        total_K, squares_M, products_M = self._products()
+            return self.known[1]
+        squares_M, products_M = self._products
         drawn_M = products_M + self._hold_M * self.common
-        slopes_M = np.maximum(drawn_M / (squares_M + self._hold_M), MIN_SLOPE)
-        left_KM = self.values_KM - slopes_M * self.columns_KM
-        levels_M = total_K @ left_KM
-        return levels_M, slopes_M, left_KM - levels_M
+        return np.maximum(drawn_M / (squares_M + self._hold_M), MIN_SLOPE)
+
+    @cached_property
+    def levels_M(self) -> Array:
+        """Level of each loss's line."""
+        if self.known is not None:
+            return self.known[0]
+        weight_K = self._inverse_KK.sum(axis=0) / self._inverse_KK.sum()
+        return np.asarray(weight_K @ (self.values_KM - self.slopes_M * self.columns_KM))
+
+    @cached_property
+    def _left_KM(self) -> Array:
+        """What lines leave of the values."""
+        left_KM: Array = self.values_KM - self.levels_M - self.slopes_M * self.columns_KM
+        return left_KM
+
+    @cached_property
+    def _dual_KM(self) -> Array:
+        dual_KM: Array = self._inverse_KK @ self._left_KM
+        return dual_KM
 
     @cached_property
     def unsure_M22(self) -> Array:
@@ -329,21 +305,26 @@ class Correction:
                 columns_KM=self.columns_KM[others],
                 values_KM=self.values_KM[others],
             )._drawn_together()
-            levels_M, slopes_M, left_KM = rest._lines
-            alike_1K, columns_1M = rest._alike(self.weights_KD[[k]]), self.columns_KM[[k]]
-            line_1M = levels_M + slopes_M * columns_1M + alike_1K @ rest._inverse_KK @ left_KM
-            widths_KM[k] = rest._widths(columns_1M, self.weights_KD[[k]], 1.0)
-            errors_KM[k] = (self.values_KM[k] - line_1M) / widths_KM[k]
+            own_1D, columns_1M = self.weights_KD[[k]], self.columns_KM[[k]]
+            line_M = (
+                rest.levels_M + rest.slopes_M * columns_1M + rest._alike(own_1D) @ rest._dual_KM
+            )
+            widths_KM[k] = rest._widths(columns_1M, own_1D, 1.0)
+            errors_KM[k] = (self.values_KM[k] - line_M) / widths_KM[k]
         return errors_KM, widths_KM
+
+    def _variance(self, squares: Any, usual: Any) -> Any:
+        """Return a variance by squared errors at the runs, where what is usual is the least."""
+        least = np.maximum(usual, squares / len(self.weights_KD))
+        return (squares + NOISE_FREEDOM * least) / self.freedom
 
     @property
     def _likelihood(self) -> float:
-        """The logarithm of the marginal likelihood of all losses, but for a constant."""
-        left_KM = self._lines[2]
-        squares_M = (left_KM * (self._inverse_KK @ left_KM)).sum(axis=0)
-        squares_M += self._hold_M * (self._lines[1] - self.common) ** 2
+        """The logarithm of the marginal likelihood of what lines leave, but for a constant."""
+        squares_M = (self._left_KM * self._dual_KM).sum(axis=0)
+        usual_M = self._left_KM.var(axis=0) + MIN_NOISE
         volume = np.log(self._inverse_KK.sum()) - np.linalg.slogdet(self._inverse_KK)[1]
-        known = np.log(squares_M + NOISE_FREEDOM * self.noise_M + 1e-300).sum()
+        known = np.log1p(squares_M / usual_M).sum()
         return float(-0.5 * (len(squares_M) * volume + self.freedom * known))
 
 
@@ -429,28 +410,6 @@ class CarriedRegressor:
         """Return what the regressor predicts at its own size."""
         means = np.asarray(self.regressor.predict(weights_ND), dtype=np.float64)
         return means.reshape(len(weights_ND), -1)
-
-
-@dataclass(frozen=True, eq=False)
-class Pilots:
-    """Runs at the target size, and how a fit is carried there."""
-
-    trials: Trials
-    correction: Correction
-    typical_M: Array
-
-    @property
-    def slopes(self) -> dict[str, float]:
-        """Slope of each loss's line: how much of a difference between proxies is left."""
-        return dict(zip(self.trials.targets, self.correction.slopes_M.tolist(), strict=True))
-
-    def describe(self) -> str:
-        """Say in a line how many runs there are and what they changed."""
-        slopes, count = list(self.slopes.values()), len(self.trials)
-        return (
-            f"is corrected to the size of {count} pilot{'s' * (count != 1)} by lines, "
-            f"slopes {min(slopes):.2f} to {max(slopes):.2f}"
-        )
 
 
 def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:

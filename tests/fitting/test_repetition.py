@@ -56,7 +56,7 @@ def test_the_law_of_epochs_is_given_inventory_and_tokens(trials, tmp_path):
     assert fitted.fitted.inventory == list(INVENTORY.values())
     assert fitted.fitted.tokens == TOKENS
     read = Fit.load(tmp_path / "fit")
-    assert read.repetition == fitted.repetition
+    assert read.data.repetition == fitted.data.repetition
     assert np.allclose(read.fitted.rates_D, [0.4, 20, 4])
 
 

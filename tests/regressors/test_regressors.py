@@ -36,39 +36,6 @@ def test_every_installed_regressor_keeps_its_promises(name):
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_some_targets_of_a_fit_predict_what_all_of_it_does(kind):
-    weights_ND = mixtures(40)
-    fitted = kind().fit(weights_ND, law(weights_ND, targets=3, noise=0.01))
-    kept_NM = fitted.select([2, 0]).predict(weights_ND)
-    assert np.array_equal(kept_NM, fitted.predict(weights_ND)[:, [2, 0]])
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_one_target_of_a_fit_is_read_back_as_it_was_saved(kind, tmp_path):
-    weights_ND = mixtures(40)
-    fitted = kind().fit(weights_ND, law(weights_ND, targets=3, noise=0.01)).select([1])
-    fitted.save(tmp_path / "regressor")
-    read = kind.load(tmp_path / "regressor")
-    assert np.array_equal(read.predict(weights_ND), fitted.predict(weights_ND))
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_a_tuned_copy_fitted_again_predicts_the_same(kind):
-    weights_ND = mixtures(40)
-    losses_NM = law(weights_ND, noise=0.05)
-    fitted = kind().fit(weights_ND, losses_NM)
-    again = fitted.tuned().fit(weights_ND, losses_NM)
-    assert np.allclose(again.predict(weights_ND), fitted.predict(weights_ND), atol=1e-9)
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_a_vector_of_losses_gives_a_vector_of_predictions(kind):
-    weights_ND = mixtures(40)
-    means, stds = kind().fit(weights_ND, law(weights_ND)[:, 0]).predict(weights_ND, return_std=True)
-    assert means.shape == stds.shape == (40,)
-
-
-@pytest.mark.parametrize("kind", ALL)
 def test_predictions_are_finite_with_fewer_trials_than_domains(kind):
     weights_ND = mixtures(6, domains=12)
     fitted = kind().fit(weights_ND, law(weights_ND))
@@ -77,34 +44,23 @@ def test_predictions_are_finite_with_fewer_trials_than_domains(kind):
     assert (stds > 0).all()
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_a_folder_of_another_regressor_is_refused(kind, tmp_path):
-    other = LinearRegressor if kind is not LinearRegressor else LogLinearRegressor
+def test_a_folder_of_another_regressor_is_refused(tmp_path):
     weights_ND = mixtures(20)
-    other().fit(weights_ND, law(weights_ND)).save(tmp_path)
-    with pytest.raises(PluginError, match=f"holds '{other.__name__}', not '{kind.__name__}'"):
-        kind.load(tmp_path)
+    LinearRegressor().fit(weights_ND, law(weights_ND)).save(tmp_path)
+    with pytest.raises(PluginError, match="holds 'LinearRegressor', not 'LogLinearRegressor'"):
+        LogLinearRegressor.load(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_a_loss_that_is_not_finite_is_named_by_row_and_column(kind):
-    weights_ND = mixtures(10)
-    losses_NM = law(weights_ND)
-    losses_NM[7, 1] = np.nan
-    with pytest.raises(TrialsError, match="losses: row 7, column 1 is nan; drop the row"):
-        kind().fit(weights_ND, losses_NM)
-
-
-@pytest.mark.parametrize("kind", ALL)
-def test_mixtures_of_other_domains_are_refused(kind):
-    fitted = kind().fit(mixtures(20), law(mixtures(20)))
+def test_input_that_cannot_be_fitted_or_predicted_is_named():
+    weights_ND, losses_NM = mixtures(20), law(mixtures(20))
+    fitted = LinearRegressor().fit(weights_ND, losses_NM)
     with pytest.raises(TrialsError, match="mixtures of 4 domains; the fit has 5"):
         fitted.predict(mixtures(3, domains=4))
-
-
-def test_mixtures_and_losses_of_different_lengths_are_refused():
     with pytest.raises(TrialsError, match="20 mixtures and 19 rows of losses"):
-        LinearRegressor().fit(mixtures(20), law(mixtures(20))[:-1])
+        LinearRegressor().fit(weights_ND, losses_NM[:-1])
+    losses_NM[7, 1] = np.nan
+    with pytest.raises(TrialsError, match="losses: row 7, column 1 is nan; drop the row"):
+        LinearRegressor().fit(weights_ND, losses_NM)
 
 
 def test_linear_recovers_a_linear_law_exactly():
@@ -113,12 +69,6 @@ def test_linear_recovers_a_linear_law_exactly():
     fitted = LinearRegressor().fit(weights_ND, weights_ND @ slopes_DM)
     fresh_ND = mixtures(50, seed=9)
     assert np.allclose(fitted.predict(fresh_ND), fresh_ND @ slopes_DM, atol=1e-10)
-
-
-def test_linear_interpolates_with_fewer_trials_than_domains():
-    weights_ND = mixtures(6, domains=12)
-    losses_NM = law(weights_ND)
-    assert np.allclose(LinearRegressor().fit(weights_ND, losses_NM).predict(weights_ND), losses_NM)
 
 
 def test_linear_covers_its_noise_at_the_stated_rate():
@@ -163,33 +113,12 @@ def test_log_linear_is_not_pulled_by_one_broken_trial():
     assert errors[3.0] < 0.2 * errors[None]
 
 
-def test_log_linear_of_a_constant_loss_is_that_constant():
-    weights_ND = mixtures(20)
-    predicted_N = (
-        LogLinearRegressor().fit(weights_ND, np.full(20, 3.5)).predict(mixtures(50, seed=1))
-    )
-    assert np.allclose(predicted_N, 3.5, atol=0.05)
-
-
-@pytest.mark.parametrize(("trials", "leaf"), [(20, 3), (64, 4), (160, 10), (1000, 20)])
-def test_lightgbm_leaves_hold_a_sixteenth_of_the_trials(trials, leaf):
-    assert LightGBMRegressor()._parameters(trials)["min_child_samples"] == leaf
-
-
 def test_lightgbm_stops_early_where_more_trees_only_fit_noise():
     rng = np.random.default_rng(0)
     weights_ND = mixtures(40)
     noise_N, law_N = rng.standard_normal(40), 3 * weights_ND[:, 0]
     fitted = LightGBMRegressor().fit(weights_ND, np.stack([noise_N, law_N], axis=1))
     assert fitted.trees_M[0] < 100 < fitted.trees_M[1]
-
-
-def test_lightgbm_std_is_the_error_on_held_out_folds():
-    rng = np.random.default_rng(0)
-    weights_ND = mixtures(200)
-    noisy_N = weights_ND[:, 0] + 0.5 * rng.standard_normal(200)
-    _, stds = LightGBMRegressor().fit(weights_ND, noisy_N).predict(weights_ND, return_std=True)
-    assert stds == pytest.approx(0.5, rel=0.2)
 
 
 def test_lightgbm_fitted_again_is_as_unsure_as_it_was_found_to_be():

@@ -47,7 +47,7 @@ OF_LOGS, OF_DECAYS, OF_LOADS, OF_SQUARED_LOADS, OF_FLOORS = 0.1, 0.3, 0.01, 0.01
 USUAL_DECAY = 0.15
 USUAL_FLOOR = 0.5  # standard deviations below the least loss
 OWN = 2.0  # how far a unit starts to fall where its own domain is all there is
-FAST = 3.0  # unit in which logs, decays and floors descend, next to roots of loads
+FAST, ROOT_STEP = 3.0, 1.0  # units in which logs, decays and floors descend, and roots of loads
 MEMORY = 10  # steps that L-BFGS remembers
 WALL = 10.0  # what a squared step outside of the bounds costs; bounds themselves are slow
 ENOUGH = 1e-7  # a step that gains a smaller part of the loss is the last
@@ -179,50 +179,41 @@ class SharedUnits:
 
 @dataclass(frozen=True)
 class UnitsFit:
-    """Penalised weighted least squares, and the parameters reached so far."""
+    """Penalised least squares, and the parameters reached so far."""
 
     weights_ND: Array
     losses_NM: Array
     strength: float
     units: SharedUnits
-    trust_NM: Array | float = 1.0
 
     def descend(self, steps: int) -> UnitsFit:
         """Go downhill by L-BFGS."""
         from scipy.optimize import minimize
 
-        step = self._step()
+        units = self.units
+        parts = (units.logs_KD, units.log_decays_K, units.roots_MK, units.floors_M)
+        sizes = [ROOT_STEP if part is units.roots_MK else FAST for part in parts]
+        step = np.repeat(sizes, [part.size for part in parts])
 
         def loss(steps: Array) -> tuple[float, Array]:
-            value, slopes = self.loss(self.units.like(step * steps))
+            value, slopes = self.loss(units.like(step * steps))
             return value, step * slopes
 
         found: Any = minimize(
             loss,
-            self.units.vector() / step,
+            units.vector() / step,
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": steps, "maxcor": MEMORY, "ftol": ENOUGH, "gtol": 0.0},
         )
-        return replace(self, units=self.units.like(step * found.x).inside())
-
-    def _step(self) -> Array:
-        """Return the unit of each parameter in which descent is fast."""
-        units = self.units
-        return SharedUnits(
-            np.full_like(units.logs_KD, FAST),
-            np.full_like(units.log_decays_K, FAST),
-            np.ones_like(units.roots_MK),
-            np.full_like(units.floors_M, FAST),
-        ).vector()
+        return replace(self, units=units.like(step * found.x).inside())
 
     def loss(self, units: SharedUnits) -> tuple[float, Array]:
         """Return half the penalised sum of squares, and its gradient by `units.vector()`."""
         means = units.means(self.weights_ND)
         residuals_NM = units.floors_M + means.heights_NK @ units.loads_MK.T - self.losses_NM
-        weighted_NM = self.trust_NM * residuals_NM
-        by_decay_K, by_logs_KD = means.pull(weighted_NM @ units.loads_MK)
-        by_loads_MK, by_floors_M = weighted_NM.T @ means.heights_NK, weighted_NM.sum(axis=0)
+        by_decay_K, by_logs_KD = means.pull(residuals_NM @ units.loads_MK)
+        by_loads_MK, by_floors_M = residuals_NM.T @ means.heights_NK, residuals_NM.sum(axis=0)
         prior, (logs_KD, log_decays_K, loads_MK, floors_M) = self._prior(units)
         gradient = SharedUnits(
             by_logs_KD + logs_KD,
@@ -230,7 +221,7 @@ class UnitsFit:
             2.0 * units.roots_MK * (by_loads_MK + loads_MK),
             by_floors_M + floors_M,
         )
-        return 0.5 * float((weighted_NM * residuals_NM).sum()) + prior, gradient.vector()
+        return 0.5 * float((residuals_NM**2).sum()) + prior, gradient.vector()
 
     def _prior(self, units: SharedUnits) -> tuple[float, list[Array]]:
         """Return what the prior costs, and its slopes by logs, log decays, loads and floors."""
@@ -372,14 +363,37 @@ class SkillsRegressor(MixtureRegressor):
     def _chosen(self, weights_ND: Array, losses_NM: Array) -> tuple[float, float]:
         """Return the strength with the least error on held-out folds, and the optimism there."""
         given, fold_N = self.strength, self._fold_of(weights_ND)
-        if fold_N is None:
+        if fold_N is None or (given is not None and self.optimism is not None):
             alone = STRENGTHS[0] if given is None else float(given)
             return alone, 1.0 if self.optimism is None else float(self.optimism)
-        if given is not None and self.optimism is not None:
-            return float(given), float(self.optimism)
-        trial = _StrengthTrial(self, weights_ND, losses_NM, fold_N)
-        strength, (_, optimism) = trial.best() if given is None else (given, trial.errors(given))
-        return float(strength), optimism if self.optimism is None else float(self.optimism)
+
+        def tried(strength: float) -> tuple[float, float, float]:
+            return *self._held_out(weights_ND, losses_NM, fold_N, strength), strength
+
+        if given is not None:
+            best = tried(float(given))
+        else:  # from the usual strength to weaker ones, else to stronger, while the error falls
+            usual = best = tried(STRENGTHS[USUAL])
+            for strengths in (STRENGTHS[USUAL + 1 :], STRENGTHS[USUAL - 1 :: -1]):
+                for strength in strengths if best is usual else ():
+                    found = tried(strength)
+                    if found[0] >= best[0]:
+                        break
+                    best = found
+        return best[2], best[1] if self.optimism is None else float(self.optimism)
+
+    def _held_out(
+        self, weights_ND: Array, losses_NM: Array, fold_N: IntArray, strength: float
+    ) -> tuple[float, float]:
+        """Return the root mean squared error on held-out folds, and that over the residuals'."""
+        errors, residuals = [], []
+        for train_N, out_N in splits(fold_N):
+            rows, losses = weights_ND[train_N], losses_NM[train_N]
+            units = self._reached(rows, losses, strength, 0, FOLD_STEPS)
+            errors.append((units.predict(weights_ND[out_N]) - losses_NM[out_N]) ** 2)
+            residuals.append((units.predict(rows) - losses) ** 2)
+        error, residual = (float(np.sqrt(np.vstack(x).mean())) for x in (errors, residuals))
+        return error, max(error / max(residual, 1e-12), 1.0)
 
     def _reached(
         self, weights_ND: Array, losses_NM: Array, strength: float, restart: int, steps: int
@@ -428,40 +442,3 @@ class SkillsRegressor(MixtureRegressor):
     def _std(self, weights_ND: Array) -> Array:
         std: Array = self._widening(weights_ND)[:, None] * self.noise_M
         return std
-
-
-@dataclass(frozen=True)
-class _StrengthTrial:
-    """Strengths on held-out folds of the training rows."""
-
-    regressor: SkillsRegressor
-    weights_ND: Array
-    losses_NM: Array
-    fold_N: IntArray
-
-    def best(self) -> tuple[float, tuple[float, float]]:
-        """Walk from the usual strength to weaker or stronger ones while the error falls."""
-        usual = STRENGTHS[USUAL], self.errors(STRENGTHS[USUAL])
-        weaker = self._walk(usual, STRENGTHS[USUAL + 1 :])
-        return weaker if weaker is not usual else self._walk(usual, STRENGTHS[USUAL - 1 :: -1])
-
-    def errors(self, strength: float) -> tuple[float, float]:
-        """Return the root mean squared error on held-out folds, and that over the residuals'."""
-        errors, residuals = [], []
-        for train_N, out_N in splits(self.fold_N):
-            rows, losses = self.weights_ND[train_N], self.losses_NM[train_N]
-            units = self.regressor._reached(rows, losses, strength, 0, FOLD_STEPS)
-            errors.append((units.predict(self.weights_ND[out_N]) - self.losses_NM[out_N]) ** 2)
-            residuals.append((units.predict(rows) - losses) ** 2)
-        error, residual = (float(np.sqrt(np.vstack(x).mean())) for x in (errors, residuals))
-        return error, max(error / max(residual, 1e-12), 1.0)
-
-    def _walk(
-        self, best: tuple[float, tuple[float, float]], strengths: Sequence[float]
-    ) -> tuple[float, tuple[float, float]]:
-        for strength in strengths:
-            found = self.errors(strength)
-            if found[0] >= best[1][0]:
-                break
-            best = strength, found
-        return best
