@@ -33,7 +33,7 @@ from mixopt.fitting.regressor import Learner, fit_regressor, make_regressor
 from mixopt.fitting.signal import LossReadiness
 from mixopt.objective import UNITS, Objective, Unit
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
-from mixopt.trials import Readiness, Trials, listed, loss_column, readiness_of, settled
+from mixopt.trials import Trials, listed, loss_column, readiness_of, settled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,17 +110,18 @@ def backtest_trials(
     if not counts:
         return _without_flat(trials, objective, flat, regressors, seed, update)
     names = list(dict.fromkeys(regressors)) or [OURS]
-    jobs = [(count, split) for count in counts for split in range(SPLITS)]
-    costs = np.cumsum([0] + [count + 20 for count, _ in jobs])  # about as fits take, for time left
-    costs = costs / costs[-1]
-    scores: dict[int, list[list[_Score]]] = {count: [] for count in counts}
+    done, whole = 0.0, sum(SPLITS * (count + 20) for count in counts)  # about as fits take
+    rows: list[dict[str, Any]] = []
     absent: dict[str, str] = {}
-    for place, (count, split) in enumerate(jobs):
-        update(float(costs[place]), f"{table.runs(count)} trials, split {split + 1} of {SPLITS}")
-        scores[count].append(list(table.scores(count, split, names, absent)))
+    for count in counts:
+        runs, splits = table.runs(count), list[list[_Score]]()
+        for split in range(SPLITS):
+            update(done / whole, f"{runs} trials, split {split + 1} of {SPLITS}")
+            splits.append(list(table.scores(count, split, names, absent)))
+            done += count + 20
+        rows += _rows(runs, splits)
     update(1.0, "")
-    rows = [row for count in counts for row in _rows(table.runs(count), scores[count])]
-    losses = table.verdicts(scores[counts[-1]])
+    losses = table.verdicts(splits)
     enough = _enough(rows, names[0], losses[0])
     notes = [*trials.notes, *table.notes()]
     notes += [f"{name} is left out: {why}" for name, why in absent.items()]
@@ -283,30 +284,21 @@ class _Table:
 
     def verdicts(self, splits: Sequence[Sequence[_Score]]) -> list[dict[str, Any]]:
         """Return how well each loss is ranked at the most trials, the objective first."""
-        names = self.trials.targets
-        found = readiness_of(self.trials, self.losses_NM, names)
-        (whole,) = readiness_of(self.trials, self.observed_N[:, None], [OBJECTIVE])
-        ours = [scores[0] for scores in splits]
+        names, mixtures = (OBJECTIVE, *self.trials.targets), len(set(self.trials.mixtures))
+        seen_NQ = np.column_stack([self.observed_N, self.losses_NM])
         shares = [one for scores in splits for one in scores if one["predictor"] == "own_share"]
-
-        def of(one: Readiness, ranks: Sequence[float], controls: Sequence[float]) -> dict[str, Any]:
-            rank, control = float(np.mean(ranks)), float(np.mean(controls))
-            mixtures = len(set(self.trials.mixtures))
+        ranks_Q, controls_Q = (
+            np.mean([[one["objective_spearman"], *one["losses"]] for one in side], axis=0).tolist()
+            for side in ([scores[0] for scores in splits], shares)
+        )
+        rows = []
+        for one, rank, control in zip(
+            readiness_of(self.trials, seen_NQ, names), ranks_Q, controls_Q, strict=True
+        ):
             ready = LossReadiness(one, 1.0, mixtures, rank, None, ("own_share", control), {})
-            return {
-                "loss": one.name,
-                "state": ready.state,
-                "spearman": rank,
-                "low": ready.spearman_low,
-                "own_share": control,
-            }
-
-        columns = [
-            of(one, [s["losses"][place] for s in ours], [s["losses"][place] for s in shares])
-            for place, one in enumerate(found)
-        ]
-        ranks, controls = ([s["objective_spearman"] for s in side] for side in (ours, shares))
-        return [of(whole, ranks, controls), *columns]
+            numbers = {"spearman": rank, "low": ready.spearman_low, "own_share": control}
+            rows.append({"loss": one.name, "state": ready.state, **numbers})
+        return rows
 
     def notes(self) -> Iterator[str]:
         """Say what a reader of the figures should know of the runs."""

@@ -22,14 +22,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike
 from pydantic import Field
 
 from mixopt.config import ObjectiveConfig, checked
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting.held_out import grouped_folds
 from mixopt.fitting.regressor import (
-    Abilities,
     Predictor,
     Regressor,
     Repetition,
@@ -124,19 +122,6 @@ class ModelSize:
     def describe(self) -> str:
         """Say the size in words."""
         return f"{self.parameters:.3g} parameters and {self.tokens:.3g} tokens"
-
-
-@dataclass(frozen=True, eq=False)
-class AtSize:
-    """An unfitted regressor of mixture and size, whose fit is wanted at one size."""
-
-    regressor: Abilities
-    size: ModelSize
-
-    def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> Predictor:
-        """Fit to weights, parameters and tokens; return a predictor from mixtures alone."""
-        fitted: Abilities = self.regressor.fit(rows, losses_NM)
-        return fitted.at(self.size.parameters, self.size.tokens)
 
 
 @dataclass(frozen=True, eq=False)

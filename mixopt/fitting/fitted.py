@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from mixopt.errors import RunError
-from mixopt.fitting.fit_data import AtSize, FitData, ModelSize, ObjectiveLike
+from mixopt.fitting.fit_data import FitData, ModelSize, ObjectiveLike
 from mixopt.fitting.fit_files import (
     CARRIED,
     PILOTS,
@@ -147,7 +147,7 @@ class Fit:
         if self.correction is None:
             return own
         typical_M = np.median(self.held_out_stds(), axis=0)
-        return CarriedRegressor(self.name, own, self.correction, typical_M, self.unfitted)
+        return CarriedRegressor(self.name, own, self.correction, typical_M, self._made)
 
     @cached_property
     def correction(self) -> Correction | None:
@@ -163,25 +163,20 @@ class Fit:
             off_M=np.sqrt((self.held_out_errors() ** 2).mean(axis=0)),
         )
 
-    def unfitted(self) -> Learner:
-        """Build the chosen regressor as it was built: fitted on `rows`, it predicts as this does.
-
-        Pilots aside, which carry the predictions of a fit.
-        """
-        made = self.data.make(self.name)
-        if self.size is None:
-            return made
-        assert supports_sizes(made)
-        return AtSize(made, self.size)
-
     def resampled(
         self, columns: Sequence[int], *, count: int, seed: int, update: Update = no_progress
     ) -> ResampledFits:
-        """Fit the regressor of some losses, by position, again on resampled mixtures."""
+        """Fit the regressor of some losses, by position, again on resampled mixtures.
+
+        One that predicts at a size and has no `tuned` is not fitted again.
+        """
+        own = select_targets(self.regressor, columns)
+        if self.size is not None and not supports(own, "tuned"):
+            return ResampledFits(tuple(columns), ())
         fits = resampled_fits(
             self.name,
-            select_targets(self.regressor, columns),
-            self.unfitted,
+            own,
+            self._made,
             self.rows(),
             self.data.losses_NM[:, list(columns)],
             self.data.mixtures,
@@ -190,6 +185,9 @@ class Fit:
             update=update,
         )
         return ResampledFits(tuple(columns), fits)
+
+    def _made(self) -> Learner:
+        return self.data.make(self.name)
 
     def with_pilots(self, pilots: Trials) -> Fit:
         """Return the fit carried to another size by a few runs of that size.

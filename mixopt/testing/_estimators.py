@@ -194,64 +194,49 @@ def _check_missing_domain(factory: Factory) -> None:
 
 def _check_other_domains(factory: Factory) -> None:
     """Load a state into runs with a domain more, less, or in place of another."""
+    run = _run(factory)
+    for _ in _checked_plans(run, HALF_WAY):
+        pass
+    state = _saved(run.estimator)
     for domains in ((*DOMAINS, "maths"), DOMAINS[1:], (*DOMAINS[1:], "maths")):
         fresh = _started(factory, simulated_setting(domains))
-        state = _saved(_half(factory, HALF_WAY).estimator)
         what = "a state of other domains is an EstimatorError"
         promise.refuses(partial(fresh.load_state_dict, state), EstimatorError, what)
 
 
-def _half(factory: Factory, step: int) -> Any:
-    """Return a run that has been told of everything up to a step."""
-    run = _run(factory)
-    for _ in _checked_plans(run, step):
-        pass
-    return run
-
-
 def _check_refusals(factory: Factory) -> None:
     """Tell it what cannot be right; it must refuse and continue as before."""
-    for name, spoil in _spoils(factory().needs).items():
-        run = _run(factory)
+    run = _run(factory)
 
-        def refuse(seen: Observation, run: Any = run, name: str = name, spoil: Any = spoil) -> None:
-            bad, estimator = spoil(seen), run.estimator
-            if bad is not None:
-                state = _saved(estimator)
-                what = f"{name} is an EstimatorError"
-                promise.refuses(lambda: estimator.observe(bad), EstimatorError, what)
-                what = "an observation that is refused changes nothing"
-                promise(_saved(estimator) == state, what, f"the state differs after {name}")
+    def refuse(seen: Observation) -> None:
+        estimator = run.estimator
+        for name, bad in _spoiled(seen, estimator.needs):
+            state = _saved(estimator)
+            what = f"{name} is an EstimatorError"
+            promise.refuses(partial(estimator.observe, bad), EstimatorError, what)
+            what = "an observation that is refused changes nothing"
+            promise(_saved(estimator) == state, what, f"the state differs after {name}")
 
-        for _ in _checked_plans(run, STEPS // 2, refuse):
-            pass
-
-
-def _spoils(needs: frozenset[Need]) -> dict[str, Callable[[Observation], Observation | None]]:
-    """Return ways to spoil an observation; each gives None where it cannot."""
-    spoils: dict[str, Callable[[Observation], Observation | None]] = {
-        "a step that goes back": lambda seen: replace(seen, step=-1),
-        "tokens of other domains": lambda seen: replace(seen, tokens_D=seen.tokens_D[1:]),
-    }
-    if "training_loss" in needs:
-        spoils["a training loss that is not a number"] = lambda seen: (
-            replace(seen, loss_sum_D=seen.loss_sum_D * np.nan) if seen.loss_count_D.any() else None
-        )
-    if "held_out" in needs:
-        spoils["an evaluation that is not a number"] = lambda seen: _with_losses(
-            seen, lambda losses_M: np.where(np.arange(len(losses_M)) == 1, np.nan, losses_M)
-        )
-        spoils["an evaluation that misses a domain"] = lambda seen: _with_losses(
-            seen, lambda losses_M: losses_M[:-1]
-        )
-    return spoils
+    for _ in _checked_plans(run, STEPS // 2, refuse):
+        pass
 
 
-def _with_losses(seen: Observation, change: Callable[[Any], Any]) -> Observation | None:
-    if seen.held_out is None:
-        return None
-    losses_M = change(seen.held_out.losses_M)
-    return replace(seen, held_out=HeldOut(losses_M, seen.held_out.tokens))
+def _spoiled(seen: Observation, needs: frozenset[Need]) -> Iterator[tuple[str, Observation]]:
+    """Yield observations that cannot be right, and what is wrong with each."""
+    yield "a step that goes back", replace(seen, step=-1)
+    yield "tokens of other domains", replace(seen, tokens_D=seen.tokens_D[1:])
+    if "training_loss" in needs and seen.loss_count_D.any():
+        sums_D = seen.loss_sum_D * np.nan
+        yield "a training loss that is not a number", replace(seen, loss_sum_D=sums_D)
+    if seen.held_out is not None:
+        losses_M = seen.held_out.losses_M
+        spoiled = {
+            "is not a number": np.where(np.arange(len(losses_M)) == 1, np.nan, losses_M),
+            "misses a domain": losses_M[:-1],
+        }
+        for what, bad_M in spoiled.items():
+            held_out = HeldOut(bad_M, seen.held_out.tokens)
+            yield f"an evaluation that {what}", replace(seen, held_out=held_out)
 
 
 def _alike(first: list[Plan], second: list[Plan]) -> bool:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from mixopt.fitting import (
     supports_saving,
     supports_sizes,
 )
-from mixopt.system import Array, IntArray, no_progress
+from mixopt.system import Array, no_progress
 from mixopt.testing._promises import Promises
 
 TRIALS, DOMAINS, TARGETS, FOLDS = 48, 4, 3, 2
@@ -39,59 +37,25 @@ ALIKE = 0.05  # of a loss's spread over the trials: how far a refit on the same 
 promise = Promises("a regressor")
 
 
-@dataclass(frozen=True, eq=False)
 class CheckedTrials:
-    """Trials whose losses follow an exponential law of the mixture, with a little noise.
+    """Trials whose losses follow an exponential law of the mixture, with a little noise."""
 
-    Attributes:
-        make: Makes the regressor, with a random state of 0 where it has one.
-        sized: Whether rows hold parameters and tokens after the weights.
-        count: How many there are.
-    """
-
-    make: Callable[[], Any]
-    sized: bool
-    count: int = TRIALS
-
-    @property
-    def weights_ND(self) -> Array:
-        """Mixtures."""
-        return self._drawn[0][: self.count]
-
-    @cached_property
-    def rows(self) -> Array:
-        """What a regressor is fitted on."""
-        return np.hstack([self.weights_ND, self._sizes_N2]) if self.sized else self.weights_ND
-
-    @cached_property
-    def losses_NM(self) -> Array:
-        """Losses, which fall with the size where there are several."""
-        law_NM: Array = self._drawn[1][: self.count]
-        if not self.sized:
-            return law_NM
-        shrinks_N: Array = 10.0 * self._sizes_N2.prod(axis=1) ** -0.1
-        return law_NM + shrinks_N[:, None]
-
-    @property
-    def fold_N(self) -> IntArray:
-        """Folds to hold out."""
-        return np.arange(len(self.rows)) % FOLDS
+    def __init__(self, make: Callable[[], Any], *, sized: bool, count: int = TRIALS) -> None:
+        self.make, rng = make, np.random.default_rng(0)
+        weights_ND = rng.dirichlet(np.ones(DOMAINS), size=TRIALS)
+        slopes_DM = rng.uniform(-2.0, 0.0, size=(DOMAINS, TARGETS))
+        noise_NM = 1e-3 * rng.standard_normal((TRIALS, TARGETS))
+        law_NM = 2.0 + np.exp(weights_ND @ slopes_DM) + noise_NM
+        self.weights_ND, self.losses_NM = weights_ND[:count], law_NM[:count]
+        self.rows, self.fold_N = self.weights_ND, np.arange(count) % FOLDS
+        if sized:
+            sizes_N2 = np.array([SIZES[n % len(SIZES)] for n in range(count)])
+            self.rows = np.hstack([self.weights_ND, sizes_N2])
+            self.losses_NM = self.losses_NM + 10.0 * sizes_N2.prod(axis=1)[:, None] ** -0.1
 
     def fitted(self) -> Any:
         """Return a regressor that is fitted on them."""
         return self.make().fit(self.rows, self.losses_NM)
-
-    @cached_property
-    def _drawn(self) -> tuple[Array, Array]:
-        rng = np.random.default_rng(0)
-        weights_ND = rng.dirichlet(np.ones(DOMAINS), size=TRIALS)
-        slopes_DM = rng.uniform(-2.0, 0.0, size=(DOMAINS, TARGETS))
-        noise_NM = 1e-3 * rng.standard_normal((TRIALS, TARGETS))
-        return weights_ND, 2.0 + np.exp(weights_ND @ slopes_DM) + noise_NM
-
-    @property
-    def _sizes_N2(self) -> Array:
-        return np.array([SIZES[n % len(SIZES)] for n in range(self.count)])
 
 
 def check_regressor(factory: Callable[[], Any]) -> None:
@@ -110,16 +74,19 @@ def check_regressor(factory: Callable[[], Any]) -> None:
         return regressor.set_params(**dict.fromkeys(names, 0)) if names else regressor
 
     sized = supports_sizes(factory())
-    trials, few = CheckedTrials(make, sized), CheckedTrials(make, sized, FEW)
+    trials, few = (CheckedTrials(make, sized=sized, count=count) for count in (TRIALS, FEW))
     _check_before_a_fit(factory(), make(), trials)
     regressor = _check_fit(trials)
     _check_predictions(regressor, trials)
-    predictor = regressor
-    for claims, check in _OF_A_FIT:
-        if claims(regressor):
-            check(regressor, trials)
-    if sized:
-        predictor = _check_sizes(regressor, trials)
+    if supports_deviations(regressor):
+        _check_deviations(regressor, trials)
+    if supports_saving(regressor):
+        _check_saving(regressor, trials)
+    if supports(regressor, "explain"):
+        lines = regressor.explain(("web", "code", "exam"))
+        listed = not isinstance(lines, str) and all(isinstance(line, str) for line in lines)
+        promise(listed, "explain returns lines of text", f"it returned {lines!r}")
+    predictor = _check_sizes(regressor, trials) if sized else regressor
     for name, check in _OF_A_PREDICTOR.items():
         if supports(predictor, name):
             check(predictor, trials)
@@ -192,12 +159,6 @@ def _check_saving(regressor: Any, trials: CheckedTrials) -> None:
         promise.close(
             loaded_NM, saved_NM, CLOSE, f"what load reads predicts{what} as what was saved"
         )
-
-
-def _check_explanation(regressor: Any, _: CheckedTrials) -> None:
-    lines = regressor.explain(("web", "code", "exam"))
-    listed = not isinstance(lines, str) and all(isinstance(line, str) for line in lines)
-    promise(listed, "explain returns lines of text", f"it returned {lines!r}")
 
 
 def _check_sizes(regressor: Any, trials: CheckedTrials) -> Any:
@@ -327,13 +288,7 @@ def _check_repetition(trials: CheckedTrials) -> None:
         _check_saving(regressor, trials)
 
 
-_Check = Callable[[Any, CheckedTrials], None]
-_OF_A_FIT: tuple[tuple[Callable[[Any], bool], _Check], ...] = (
-    (supports_deviations, _check_deviations),
-    (supports_saving, _check_saving),
-    (lambda regressor: supports(regressor, "explain"), _check_explanation),
-)
-_OF_A_PREDICTOR: dict[str, _Check] = {
+_OF_A_PREDICTOR: dict[str, Callable[[Any, CheckedTrials], None]] = {
     "gradient": _check_gradient,
     "covariance": _check_covariance,
     "select": _check_selection,

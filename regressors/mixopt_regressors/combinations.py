@@ -105,25 +105,23 @@ class AutoRegressor(MixtureRegressor):
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The slope of each loss by each weight; there is one where all members have one."""
-        self._check_all("gradient")
-        return self._gradient
+        return self._where_all("gradient", self._gradient)
 
     @property
     def covariance(self) -> Callable[[ArrayLike, ArrayLike], Array]:
         """The covariance of a weighted sum of the losses, where all members have one."""
-        self._check_all("covariance")
-        return self._covariance
+        return self._where_all("covariance", self._covariance)
 
     @property
     def plain_law(self) -> Callable[[], dict[str, Any]]:
         """The law as plain numbers; there is one where all members have one."""
-        self._check_all("plain_law")
-        return self._plain_law
+        return self._where_all("plain_law", self._plain_law)
 
-    def _check_all(self, ability: str) -> None:
+    def _where_all(self, ability: str, own: Any) -> Any:
         for name, member, _ in self._used():
             if not supports(member, ability):
                 raise AttributeError(f"member {name!r} has no {ability}")
+        return own
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
@@ -153,7 +151,6 @@ class AutoRegressor(MixtureRegressor):
         """Write weights, and each member into a folder of its own."""
         super().save(path)
         for number, (_, member, _) in enumerate(self._used()):
-            assert supports_saving(member)
             member.save(path / f"member-{number}")
 
     @classmethod
@@ -281,7 +278,7 @@ class AutoRegressor(MixtureRegressor):
             return None
         return Repetition(tuple(self.inventory), float(self.tokens))
 
-    def _used(self) -> list[tuple[str, Predictor, Array]]:
+    def _used(self) -> list[tuple[str, Any, Array]]:
         """Return the members that count, by name, each with its weights, shape (M,)."""
         three = zip(self.names, self.members_, self.weights_MC.T, strict=True)
         return [(name, one, weights_M) for name, one, weights_M in three if one is not None]
@@ -300,26 +297,22 @@ class AutoRegressor(MixtureRegressor):
         return _mixed(means_CNM, stds_CNM, weights_MC)[1]
 
     def _gradient(self, weights_D: ArrayLike) -> Array:
-        parts = []
-        for _, member, weights_M in self._used():
-            assert supports(member, "gradient")
-            parts.append(weights_M[:, None] * np.asarray(member.gradient(weights_D)))
+        parts = [
+            weights_M[:, None] * np.asarray(member.gradient(weights_D))
+            for _, member, weights_M in self._used()
+        ]
         return np.asarray(sum(parts), dtype=np.float64)
 
     def _plain_law(self) -> dict[str, Any]:
-        members, weights = [], []
-        for _, member, weights_M in self._used():
-            assert supports(member, "plain_law")
-            members.append(member.plain_law())
-            weights.append(weights_M)
-        return {"kind": "mean", "members": members, "weights_CM": np.array(weights)}
+        _, members, weights = zip(*self._used(), strict=True)
+        laws = [member.plain_law() for member in members]
+        return {"kind": "mean", "members": laws, "weights_CM": np.array(weights)}
 
     def _covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         weights = self._checked(weights_KD)
         mean_KM = self._predict(weights)
         total_KK = np.zeros((len(weights), len(weights)))
         for _, member, shares_M in self._used():
-            assert supports(member, "covariance")
             own_M = np.asarray(loads_M) * np.sqrt(shares_M)
             own_KM = np.asarray(member.predict(weights)).reshape(mean_KM.shape)
             apart_K = (own_KM - mean_KM) @ own_M

@@ -6,9 +6,9 @@ pilots would (mixopt.fitting.pilots):
 
     y = f0 + s (a + b (f - f0) / s)
 
-The lines bring all trials to that one size, and a process is fitted to all of them. At a size that no
-trial has, P parameters and T tokens, levels and slopes are extrapolated: with z the logarithms of P
-and T less the largest of the trials, and p and t two exponents that losses share,
+The lines bring all trials to that one size, and a process is fitted to all of them. At a size that
+no trial has, P parameters and T tokens, levels and slopes are extrapolated: with z the logarithms
+of P and T less the largest of the trials, and p and t two exponents that losses share,
 
     a = E + A (exp(-p z_P) - 1) + B (exp(-t z_T) - 1),     log b = g (z_P + z_T)
 

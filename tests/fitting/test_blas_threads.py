@@ -23,12 +23,6 @@ def several():
         yield
 
 
-def test_it_has_one_thread_in_the_block_and_two_after_it():
-    with one_blas_thread(100):
-        assert set(blas_threads()) == {1}
-    assert set(blas_threads()) == {2}
-
-
 def test_what_a_user_has_set_is_there_after_an_error():
     with pytest.raises(ZeroDivisionError), one_blas_thread(100):
         raise ZeroDivisionError

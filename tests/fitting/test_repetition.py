@@ -10,7 +10,7 @@ from mixopt_regressors.combinations import AutoRegressor
 
 from mixopt.config import load_config
 from mixopt.errors import TrialsError
-from mixopt.fitting import Fit, Repetition, make_regressor
+from mixopt.fitting import Fit, Repetition
 from mixopt.pipeline import steps
 from mixopt.run_directory import repetition_of
 from mixopt.trials import Trials
@@ -45,11 +45,6 @@ def trials(tmp_path_factory) -> Trials:
     return Trials.from_csv(*write_tables(tmp_path_factory.mktemp("t")))
 
 
-def test_epochs_are_weight_times_tokens_over_inventory(trials):
-    known = Repetition.of_trials(trials, INVENTORY)
-    assert known.epochs([[0.5, 0.25, 0.25]]).tolist() == [[0.2, 5.0, 1.0]]
-
-
 def test_the_law_of_epochs_is_given_inventory_and_tokens(trials, tmp_path):
     fitted = trials.fit(regressors="epochs", inventory=INVENTORY)
     fitted.save(tmp_path / "fit")
@@ -64,16 +59,6 @@ def test_folds_are_fitted_with_epochs_too(trials):
     known = trials.fit(regressors="epochs", inventory=INVENTORY)
     blind = trials.fit(regressors="epochs")
     assert not np.allclose(known.held_out_losses(), blind.held_out_losses(), atol=1e-4)
-
-
-def test_what_a_regressor_has_of_its_own_is_kept():
-    own = make_regressor("made_laws:own_epochs", 0, Repetition((1.0, 2.0), 3.0))
-    assert (own.inventory, own.tokens) == ([5.0, 6.0], 7.0)
-
-
-def test_a_regressor_that_knows_nothing_of_epochs_is_left_alone():
-    made = make_regressor("linear", 0, Repetition((1.0, 2.0), 3.0))
-    assert not hasattr(made, "inventory")
 
 
 @pytest.mark.parametrize(("factor", "named"), [(1.0, (*LAWS, "epochs")), (0.01, LAWS)])

@@ -10,7 +10,6 @@ from made_fit import NOISE, fitted, table
 from sklearn.linear_model import LinearRegression
 
 from mixopt.fitting.intervals import TrialReach
-from mixopt.mixture import Mixture
 
 NEAR = np.array([0.3, 0.4, 0.3])
 WORLDS = 6
@@ -33,9 +32,9 @@ def world(seed, name):
     return fitted(name, trials=table(near_ND, noisy(near_ND))), everywhere_ND, noisy(everywhere_ND)
 
 
-@pytest.fixture(scope="module", params=["gaussian_process", "linear"])
-def worlds(request):
-    return [world(seed, request.param) for seed in range(WORLDS)]
+@pytest.fixture(scope="module")
+def worlds():
+    return [world(seed, "gaussian_process") for seed in range(WORLDS)]
 
 
 def held(worlds, kept, stretched=True):
@@ -58,16 +57,7 @@ def beyond(reach, weights_ND):
     return reach.nearest(weights_ND) > reach.reach
 
 
-def test_coverage_is_as_stated_at_held_out_trials(worlds):
-    for fit, _, _ in worlds:
-        for m, calibration in enumerate(fit.calibrations):
-            halves_N = calibration.halves(fit.held_out_stds()[:, m])
-            assert (np.abs(fit.held_out_errors()[:, m]) <= halves_N + 1e-12).mean() >= 0.9
-
-
 def test_coverage_is_near_the_stated_one_beyond_the_trials_as_within(worlds):
-    if worlds[0][0].name == "linear":
-        return  # a straight line is not the law of these losses
     assert held(worlds, within) > 0.8
     assert held(worlds, beyond) > 0.8
 
@@ -105,17 +95,3 @@ def test_rounded_copies_of_trials_do_not_shrink_their_reach():
     rows = np.array([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]])
     copies = np.vstack([rows, rows + np.array([1e-9, -1e-9])])
     assert TrialReach(copies).reach == pytest.approx(TrialReach(rows).reach)
-
-
-def test_trials_of_one_mixture_stretch_nothing():
-    reach = TrialReach(np.array([[0.5, 0.5]] * 3))
-    assert (reach.reach, reach.radius) == (0.0, 0.0)
-    assert reach.stretch(np.eye(2)).tolist() == [1.0, 1.0]
-
-
-def test_gains_over_a_mixture_beyond_the_trials_are_less_sure(worlds):
-    fit, _, _ = worlds[0]
-    near, far = (Mixture.from_array(fit.domains, w) for w in (NEAR, [0.0, 0.0, 1.0]))
-    found = fit.predict([near, far])
-    near_half, far_half = found.objective_high_N - found.objective_N
-    assert far_half > 3 * near_half

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from mixopt_regressors.combinations import AutoRegressor, stacking_weights
-from mixopt_regressors.linear import LinearRegressor
 
-from mixopt.fitting import grouped_folds, row_groups, supports_saving
-from mixopt.testing import check_regressor
+from mixopt.fitting import grouped_folds, row_groups
 
 LAWS = ("linear", "log_linear")
 
@@ -21,10 +19,6 @@ def data(rows: int = 40, noise: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
     return weights_ND, np.stack([straight_N, bent_N], axis=1) + noise * rng.standard_normal(
         (rows, 2)
     )
-
-
-def test_it_keeps_the_promises_of_a_regressor():
-    check_regressor(lambda: AutoRegressor(candidates=LAWS))
 
 
 def test_it_predicts_the_weighted_mean_and_members_that_disagree_make_it_less_sure():
@@ -87,28 +81,6 @@ def test_a_tuned_copy_keeps_the_weights():
     assert not np.array_equal(again.predict(weights_ND), auto.predict(weights_ND))
 
 
-def test_selected_targets_predict_as_before():
-    weights_ND, losses_NM = data()
-    auto = AutoRegressor(candidates=("log_linear", "lightgbm")).fit(weights_ND, losses_NM)
-    assert np.allclose(auto.select([1]).predict(weights_ND)[:, 0], auto.predict(weights_ND)[:, 1])
-
-
-def test_it_has_a_gradient_only_where_its_members_have():
-    weights_ND, losses_NM = data()
-    smooth = AutoRegressor(candidates=LAWS).fit(weights_ND, losses_NM)
-    rough = AutoRegressor(candidates=("lightgbm",)).fit(*data(noise=0.5))
-    assert smooth.gradient(weights_ND[0]).shape == (2, 3)
-    assert not hasattr(rough, "gradient")
-
-
-def test_a_third_partys_member_is_predicted_with_and_not_written():
-    weights_ND, losses_NM = data()
-    member = "sklearn.linear_model:Ridge"
-    mixed = AutoRegressor(candidates=("linear", member)).fit(weights_ND, losses_NM)
-    assert mixed.predict(weights_ND).shape == losses_NM.shape
-    assert not supports_saving(mixed)
-
-
 def test_the_weights_minimise_the_squared_error_of_the_mean():
     rng = np.random.default_rng(0)
     errors_CNM = rng.standard_normal((2, 4000, 1)) * np.array([1.0, 2.0])[:, None, None]
@@ -133,19 +105,6 @@ def test_no_default_member_is_without_a_gradient():
     auto = AutoRegressor().fit(*data(rows=16))
     assert auto.names == ("gaussian_process", "skills")
     assert auto.gradient(data()[0][0]).shape == (2, 3)
-
-
-def test_means_are_the_same_with_and_without_deviations():
-    weights_ND, losses_NM = data()
-    auto = AutoRegressor(candidates=LAWS).fit(weights_ND, losses_NM)
-    assert np.array_equal(auto.predict(weights_ND, return_std=True)[0], auto.predict(weights_ND))
-
-
-def test_means_ask_no_member_for_deviations(monkeypatch):
-    weights_ND, losses_NM = data()
-    auto = AutoRegressor(candidates=("linear",)).fit(weights_ND, losses_NM)
-    monkeypatch.delattr(LinearRegressor, "_std")
-    assert auto.predict(weights_ND).shape == losses_NM.shape
 
 
 def test_the_fewer_trials_the_nearer_weights_are_to_the_plain_mean():

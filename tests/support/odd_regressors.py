@@ -38,41 +38,6 @@ class NeedsEpochs(RegressorMixin, BaseEstimator):
         return np.sqrt(np.asarray(weights_ND) * self.tokens / np.array(self.inventory))
 
 
-class SizedFromTheStart(RegressorMixin, BaseEstimator):
-    """Knows of sizes, and has no way to be fitted again but from the start."""
-
-    uses_scale = True
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
-    def fit(self, rows, losses_NM):
-        self.inner_ = Ridge(alpha=1e-6).fit(self._logs(rows), losses_NM)
-        return self
-
-    def predict(self, rows):
-        return self.inner_.predict(self._logs(rows))
-
-    def at(self, parameters, tokens):
-        return AtRow(self, (parameters, tokens))
-
-    def _logs(self, rows):
-        return np.hstack([rows[:, :-2], np.log(rows[:, -2:])])
-
-
-class AtRow:
-    """A sized regressor at one size: it predicts, and that is all."""
-
-    def __init__(self, whole, size):
-        self.whole, self.size = whole, size
-
-    def predict(self, weights_ND):
-        sizes = np.tile(self.size, (len(weights_ND), 1))
-        return self.whole.predict(np.hstack([weights_ND, sizes]))
-
-
 class RefusesToFit(BaseEstimator):
     """Says so when somebody fits it."""
 

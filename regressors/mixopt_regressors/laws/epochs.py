@@ -30,11 +30,9 @@ Shapes: N trials, D domains, M targets, C = 2 D columns (benefits, harms), P = C
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -205,10 +203,11 @@ class EpochsRegressor(MixtureRegressor):
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
         epochs_1D = self._epochs(weights)
         steep_D = np.maximum(weights[0], STEEPEST) * self.rates_D
-        rows = [
-            scale * law.heights(law.shape.columns(epochs_1D)) * _by_epochs(law, steep_D)
-            for law, scale in zip(self._laws(), self.scales_M, strict=True)
-        ]
+        rows = []
+        for law, scale in zip(self._laws(), self.scales_M, strict=True):
+            by_column_C = law.parameters_P[1:] * law.shape.slopes(steep_D)
+            by_epochs_D = by_column_C.reshape(2, -1).sum(axis=0)
+            rows.append(scale * law.heights(law.shape.columns(epochs_1D)) * by_epochs_D)
         gradient_MD: Array = np.array(rows) * self.rates_D
         return gradient_MD
 
@@ -236,23 +235,21 @@ class EpochsRegressor(MixtureRegressor):
         """Return a copy to fit again with the shapes that this one chose."""
         return self._unfitted(shapes=self.shapes_M5.tolist())
 
-    def save(self, path: Path) -> None:
-        """Write parameters as JSON and fitted arrays as npz into the folder `path`."""
-        plain = copy.copy(self)
-        if self.inventory is not None:
-            plain.inventory = [float(tokens) for tokens in self.inventory]
-        super(EpochsRegressor, plain).save(path)
-
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         self.rates_D = self._rates(weights_ND.shape[1])
-        epochs_ND = self._epochs(weights_ND)
-        fold_N, fits = self._fold_of(weights_ND), []
+        epochs_ND, fold_N = self._epochs(weights_ND), self._fold_of(weights_ND)
+        fits = []
         for target, losses_N in enumerate(losses_NM.T):
             scale = float(losses_N.std()) or 1.0
             shape = self._shape(target, epochs_ND, losses_N / scale, fold_N)
-            fits.append(_fit_target(shape, epochs_ND, losses_N / scale, scale))
-        for name in self.by_target:
-            setattr(self, name, np.array([fit[name] for fit in fits]))
+            columns_NC = shape.columns(epochs_ND)
+            law = EpochLaw.fitted(shape, columns_NC, losses_N / scale)
+            noise, inverse_PP = law.spread(columns_NC, losses_N / scale)
+            floor = np.nan if law.floor is None else law.floor
+            numbers = astuple(shape), floor, law.parameters_P, scale, noise * scale, inverse_PP
+            fits.append(numbers)
+        for name, values in zip(self.by_target, zip(*fits, strict=True), strict=True):
+            setattr(self, name, np.array(values))
 
     def _rates(self, domains: int) -> Array:
         """Return the epochs of each domain at a weight of 1."""
@@ -267,7 +264,14 @@ class EpochsRegressor(MixtureRegressor):
             raise ConfigError(
                 f"epochs: inventory of {inventory_D.size} domains; the mixtures have {domains}"
             )
-        _check_counts(inventory_D, float(self.tokens))
+        for place, count in enumerate(inventory_D):
+            if not (np.isfinite(count) and count > 0):
+                raise ConfigError(
+                    f"epochs: inventory[{place}] is {count:g}; a domain needs tokens to be trained"
+                    " on: leave it out of the mixtures, or count its tokens"
+                )
+        if not (np.isfinite(self.tokens) and self.tokens > 0):
+            raise ConfigError(f"epochs: tokens is {self.tokens:g}; need what a trial is trained on")
         rates_D: Array = float(self.tokens) / inventory_D
         return rates_D
 
@@ -284,11 +288,10 @@ class EpochsRegressor(MixtureRegressor):
         return best_shape(lambda shape: _held_out(shape, epochs_ND, losses_N, fold_N), mean)
 
     def _laws(self) -> list[EpochLaw]:
+        three = zip(self.shapes_M5, self.floors_M, self.parameters_MP, strict=True)
         return [
-            EpochLaw(Shape(*shape_5), None if np.isnan(floor) else float(floor), parameters_P)
-            for shape_5, floor, parameters_P in zip(
-                self.shapes_M5, self.floors_M, self.parameters_MP, strict=True
-            )
+            EpochLaw(Shape(*shape_5), None if np.isnan(floor) else float(floor), own_P)
+            for shape_5, floor, own_P in three
         ]
 
     def _predict(self, weights_ND: Array) -> Array:
@@ -304,38 +307,6 @@ class EpochsRegressor(MixtureRegressor):
         """Return derivatives of the scaled losses by the parameters, shape (M, N, P)."""
         epochs_ND = self._epochs(weights_ND)
         return np.stack([law.jacobian(law.shape.columns(epochs_ND)) for law in self._laws()])
-
-
-def _by_epochs(law: EpochLaw, epochs_D: Array) -> Array:
-    """Return the derivative of eta by each domain's epochs, shape (D,)."""
-    both_2D = (law.parameters_P[1:] * law.shape.slopes(epochs_D)).reshape(2, -1)
-    by_epochs_D: Array = both_2D.sum(axis=0)
-    return by_epochs_D
-
-
-def _check_counts(inventory_D: Array, tokens: float) -> None:
-    for place, count in enumerate(inventory_D):
-        if not (np.isfinite(count) and count > 0):
-            raise ConfigError(
-                f"epochs: inventory[{place}] is {count:g}; a domain needs tokens to be trained on:"
-                " leave it out of the mixtures, or count its tokens"
-            )
-    if not (np.isfinite(tokens) and tokens > 0):
-        raise ConfigError(f"epochs: tokens is {tokens:g}; need how many a trial is trained on")
-
-
-def _fit_target(shape: Shape, epochs_ND: Array, losses_N: Array, scale: float) -> dict[str, Any]:
-    columns_NC = shape.columns(epochs_ND)
-    law = EpochLaw.fitted(shape, columns_NC, losses_N)
-    noise, inverse_PP = law.spread(columns_NC, losses_N)
-    return {
-        "shapes_M5": np.array(astuple(shape)),
-        "floors_M": np.nan if law.floor is None else law.floor,
-        "parameters_MP": law.parameters_P,
-        "scales_M": scale,
-        "noise_M": noise * scale,
-        "inverse_MPP": inverse_PP,
-    }
 
 
 def _held_out(shape: Shape, epochs_ND: Array, losses_N: Array, fold_N: Any) -> float:
