@@ -45,7 +45,7 @@ from mixopt.trials import Trials, schema
 
 SLOPE_SPREAD = 0.4  # of losses; slopes between the published 1M and 1B runs are 0.2 to 1.1
 COMMON_HOLD = 0.5  # so many runs a spread from the mean hold the slope of all losses at 1
-MIN_HOLD = 1.0  # and a loss's slope at that one, at least
+MIN_HOLD = 0.3  # and a loss's slope at that one, at least
 MIN_SLOPE = 0.05
 MIN_NOISE = 1e-6  # in squared spreads; a fit that is never off would be sure of every slope
 NOISE_FREEDOM = 2.0
@@ -113,12 +113,7 @@ class Correction:
         noise_M = np.square(off_M / spread_M)
         ones_M = np.ones_like(noise_M)
         plain = cls(weights_KD, columns_KM, values_KM, middle_M, spread_M, noise_M, ones_M)
-        every = [
-            replace(plain, length=length, share=ratio / (1.0 + ratio))._drawn_together()
-            for ratio in RATIOS
-            for length in (LENGTHS if ratio else LENGTHS[:1])
-        ]
-        best = max(every, key=lambda one: one._likelihood)
+        best = plain._most_likely()
         squares_M = (best._left_out[0] ** 2).sum(axis=0)
         return replace(best, sigma_M=np.sqrt(best._variance(squares_M, noise_M)))
 
@@ -236,10 +231,16 @@ class Correction:
         x_KM, y_KM = (one - one.mean(axis=0) for one in (self.columns_KM, self.values_KM))
         return (x_KM**2).sum(axis=0), (x_KM * y_KM).sum(axis=0)
 
-    def _drawn_together(self) -> Self:
-        """Return lines whose slopes are drawn towards one that all losses agree on."""
+    def _most_likely(self) -> Self:
+        """Return lines drawn towards one slope, and the residuals that are most likely then."""
         squares, products = (float(one.sum()) + COMMON_HOLD for one in self._products)
-        return replace(self, common=max(products / squares, MIN_SLOPE))
+        drawn = replace(self, common=max(products / squares, MIN_SLOPE))
+        every = [
+            replace(drawn, length=length, share=ratio / (1.0 + ratio))
+            for ratio in RATIOS
+            for length in (LENGTHS if ratio else LENGTHS[:1])
+        ]
+        return max(every, key=lambda one: one._likelihood)
 
     @cached_property
     def slopes_M(self) -> Array:
@@ -304,7 +305,7 @@ class Correction:
                 weights_KD=self.weights_KD[others],
                 columns_KM=self.columns_KM[others],
                 values_KM=self.values_KM[others],
-            )._drawn_together()
+            )._most_likely()
             own_1D, columns_1M = self.weights_KD[[k]], self.columns_KM[[k]]
             line_M = (
                 rest.levels_M + rest.slopes_M * columns_1M + rest._alike(own_1D) @ rest._dual_KM

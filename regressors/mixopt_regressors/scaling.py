@@ -1,8 +1,8 @@
 """Losses at sizes of models that were never trained: a fit of one size, and lines for the others.
 
-A Gaussian process is fitted to the trials of the size with most mixtures, the largest of several
-such. Through its predictions f the trials of each other size draw a line for each loss, as a few
-pilots would (mixopt.fitting.pilots):
+A Gaussian process is fitted to the trials of the largest size that has at least half as many
+mixtures as any. Through its predictions f the trials of each other size draw a line for each loss,
+as a few pilots would (mixopt.fitting.pilots):
 
     y = f0 + s (a + b (f - f0) / s)
 
@@ -51,6 +51,7 @@ from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 MEMBER = "gaussian_process"
+ENOUGH = 0.5  # of the most mixtures of a size, with which a larger one is fitted
 AWAY = 0.02  # how far from 1 weights may add up to; published tables are rounded
 APART = 1.25  # sizes within this factor of each other are one
 EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
@@ -141,7 +142,8 @@ class ScalingRegressor(MixtureRegressor):
         self.sizes_S2 = np.stack([np.exp(np.log(rows[g, -2:]).mean(axis=0)) for g in groups])
         counts = [len(np.unique(mixed_ND[g], axis=0)) for g in groups]
         places = range(len(groups))
-        own = max(places, key=lambda s: (counts[s], float(self.sizes_S2[s].prod())))
+        many = [s for s in places if counts[s] >= ENOUGH * max(counts)]
+        own = max(many, key=lambda s: float(self.sizes_S2[s].prod()))
         fitted, off_M = self._fitted(mixed_ND[groups[own]], losses_NM[groups[own]])
         told_NM, self.middle_M = fitted.predict(mixed_ND), losses_NM[groups[own]].mean(axis=0)
         spread_M = losses_NM[groups[own]].std(axis=0)

@@ -56,7 +56,7 @@ def test_a_wrapper_has_a_gradient_where_what_it_wraps_has_one(regressor, has):
     [
         (("linear", "log_linear"), True, True),
         (("linear", "lightgbm"), False, True),
-        (("log_linear", "sklearn.svm:SVR"), False, False),
+        (("sklearn.svm:SVR",), False, False),
     ],
 )
 def test_a_combination_can_do_what_all_its_members_can(members, gradient, saved):
