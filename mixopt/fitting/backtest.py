@@ -28,8 +28,8 @@ from mixopt.config import FitConfig
 from mixopt.errors import MixoptError, TrialsError
 from mixopt.fitting.competition import fit_trials
 from mixopt.fitting.fit_data import TrialSizes
-from mixopt.fitting.held_out import OBJECTIVE, controls, grouped_folds, spearman_within
-from mixopt.fitting.regressor import Learner, fit_regressor, make_regressor
+from mixopt.fitting.held_out import OBJECTIVE, controls, spearman_within
+from mixopt.fitting.regressor import Learner, fit_regressor, grouped_folds, make_regressor
 from mixopt.fitting.signal import LossReadiness
 from mixopt.objective import UNITS, Objective, Unit
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress

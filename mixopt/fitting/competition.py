@@ -37,7 +37,6 @@ from mixopt.fitting.held_out import (
     controls,
     held_out,
     held_out_table,
-    out_of_fold,
     report_table,
 )
 from mixopt.fitting.pilots import aligned
@@ -46,6 +45,7 @@ from mixopt.fitting.regressor import (
     Repetition,
     cross_fit_regressor,
     fit_regressor,
+    out_of_fold,
     supports,
     supports_sizes,
 )

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixopt.fitting.held_out import lower_bound, spearman, splits
+from mixopt.fitting.held_out import lower_bound, spearman
+from mixopt.fitting.regressor import splits
 from mixopt.objective import Objective, grouped_names
 from mixopt.system import Array
 

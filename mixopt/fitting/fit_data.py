@@ -26,12 +26,12 @@ from pydantic import Field
 
 from mixopt.config import ObjectiveConfig, checked
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting.held_out import grouped_folds
 from mixopt.fitting.regressor import (
     Predictor,
     Regressor,
     Repetition,
     fit_regressor,
+    grouped_folds,
     make_regressor,
     supports_sizes,
 )

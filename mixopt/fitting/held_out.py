@@ -1,7 +1,4 @@
-"""Held-out trials: folds, rank correlations, controls without a law, and the noise ceiling.
-
-Replicates (one mixture, several seeds) in training and held-out rows would make a regressor look
-as good as the noise allows, so whole mixtures are held out.
+"""Held-out trials: rank correlations, controls without a law, and the noise ceiling.
 
 Controls that a regressor must beat, each predicted from the other folds alone:
 
@@ -23,57 +20,19 @@ Shapes: N trials, D domains, M evaluation domains, R simulated repeats.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from mixopt.fitting.regressor import Predictor, predict_with_std
+from mixopt.fitting.fit_data import FitData
+from mixopt.fitting.regressor import splits
 from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
 from mixopt.system import Array, BoolArray, IntArray
-
-if TYPE_CHECKING:
-    from mixopt.fitting.fit_data import FitData
-
-
-def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> IntArray:
-    """Deal groups of rows to folds of about equal size."""
-    sizes = Counter(groups)
-    names = sorted(sizes)
-    shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    rows_of_fold = [0] * folds
-    fold_of: dict[str, int] = {}
-    for name in sorted(shuffled, key=lambda name: -sizes[name]):
-        fold_of[name] = int(np.argmin(rows_of_fold))
-        rows_of_fold[fold_of[name]] += sizes[name]
-    return np.array([fold_of[name] for name in groups], dtype=np.int64)
-
-
-def row_groups(weights_ND: Array) -> list[str]:
-    """Return a name for each mixture, the same for equal rows (to nine decimals)."""
-    return [row.tobytes().hex() for row in np.round(weights_ND, 9) + 0.0]
-
-
-def splits(fold_N: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
-    """Yield masks of the training and the held-out rows, shape (N,), for each fold."""
-    for fold in np.unique(fold_N):
-        yield fold_N != fold, fold_N == fold
-
-
-def out_of_fold(
-    fit: Callable[[Array, Array], Predictor], rows: Array, losses_NM: Array, fold_N: IntArray
-) -> tuple[Array, Array]:
-    """Predict every row by a regressor that was fitted without its fold."""
-    means_NM, stds_NM = np.full(losses_NM.shape, np.nan), np.zeros(losses_NM.shape)
-    for train_N, out_N in splits(fold_N):
-        fitted = fit(rows[train_N], losses_NM[train_N])
-        means_NM[out_N], stds_NM[out_N] = predict_with_std(fitted, rows[out_N])
-    return means_NM, stds_NM
 
 
 def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:

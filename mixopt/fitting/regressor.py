@@ -21,6 +21,7 @@ Shapes: N trials, D domains, M targets, K mixtures.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 
 from mixopt.errors import MixoptError, PluginError, TrialsError
-from mixopt.system import Array, Update, no_progress, one_blas_thread
+from mixopt.system import Array, BoolArray, IntArray, Update, no_progress, one_blas_thread
 from mixopt.trials import Trials
 
 OFTEN = 2.0  # epochs up to here are nearly as good as fresh text
@@ -297,6 +298,45 @@ def _named(name: str, rows: int) -> Iterator[None]:
             f"regressor {name!r} failed on {rows} trials: {_error_text(error)}; leave it out of"
             " fit.regressors"
         ) from error
+
+
+def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> IntArray:
+    """Deal groups of rows to folds of about equal size.
+
+    Replicates (one mixture, several seeds) on both sides of a split would make a regressor look as
+    good as the noise allows, so whole mixtures are held out.
+    """
+    sizes = Counter(groups)
+    names = sorted(sizes)
+    shuffled = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    rows_of_fold = [0] * folds
+    fold_of: dict[str, int] = {}
+    for name in sorted(shuffled, key=lambda name: -sizes[name]):
+        fold_of[name] = int(np.argmin(rows_of_fold))
+        rows_of_fold[fold_of[name]] += sizes[name]
+    return np.array([fold_of[name] for name in groups], dtype=np.int64)
+
+
+def row_groups(weights_ND: Array) -> list[str]:
+    """Return a name for each mixture, the same for equal rows (to nine decimals)."""
+    return [row.tobytes().hex() for row in np.round(weights_ND, 9) + 0.0]
+
+
+def splits(fold_N: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
+    """Yield masks of the training and the held-out rows, shape (N,), for each fold."""
+    for fold in np.unique(fold_N):
+        yield fold_N != fold, fold_N == fold
+
+
+def out_of_fold(
+    fit: Callable[[Array, Array], Predictor], rows: Array, losses_NM: Array, fold_N: IntArray
+) -> tuple[Array, Array]:
+    """Predict every row by a regressor that was fitted without its fold."""
+    means_NM, stds_NM = np.full(losses_NM.shape, np.nan), np.zeros(losses_NM.shape)
+    for train_N, out_N in splits(fold_N):
+        fitted = fit(rows[train_N], losses_NM[train_N])
+        means_NM[out_N], stds_NM[out_N] = predict_with_std(fitted, rows[out_N])
+    return means_NM, stds_NM
 
 
 def select_targets(regressor: Predictor, targets: Sequence[int]) -> Predictor:
