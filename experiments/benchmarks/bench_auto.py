@@ -22,7 +22,10 @@ from mixopt.objective import Objective
 from mixopt.proposals import Proposal, ProposalRequest, propose_mixture
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
-CASES = ((64, 17, 13), (512, 17, 13), (96, 24, 110), (64, 64, 110), (128, 64, 110), (300, 100, 1))
+CASES = (
+    *((64, 17, 13), (512, 17, 13), (96, 24, 110), (64, 64, 110), (128, 64, 110), (300, 100, 1)),
+    (64, 300, 16),
+)
 NOISE = 0.05  # of the deviation of a loss
 
 

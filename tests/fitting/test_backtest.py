@@ -74,19 +74,6 @@ def test_what_teams_use_without_mixopt_is_among_the_predictors(monkeypatch):
     assert [row["predictor"] for row in found.rows] == PREDICTORS
 
 
-def test_the_mean_picks_at_random(straight):
-    mean = by_predictor(straight)["mean"]
-    assert mean["pick_rank"] == 4.5  # of 8
-    assert mean["loss_spearman"] == mean["objective_spearman"] == 0
-    assert mean["regret"] > 0
-
-
-def test_only_the_fit_has_intervals(straight):
-    rows = by_predictor(straight)
-    assert {name for name, row in rows.items() if row["coverage"] is not None} == {"linear"}
-    assert rows["linear"]["width"] < 0.01
-
-
 def test_runs_of_a_mixture_are_held_out_together():
     """A loss that is the mixture's own and follows no law: only its other seeds could tell it."""
     weights_ND = np.repeat(mixtures(24), 3, axis=0)
@@ -136,13 +123,3 @@ def test_too_few_runs_are_refused_with_the_number_that_is_needed():
     weights_ND = mixtures(10)
     with pytest.raises(TrialsError, match=r"10 finished runs of 10 .* needs 11"):
         runs(weights_ND, 3 - weights_ND[:, :2]).backtest()
-
-
-def test_what_goes_to_json_is_plain(straight):
-    import json
-
-    content = json.loads(json.dumps(straight.to_json(), allow_nan=False))
-    assert content["rows"][0].keys() == {
-        *("trials", "predictor", "loss_spearman", "objective_spearman", "coverage", "width"),
-        *("pick_rank", "regret"),
-    }

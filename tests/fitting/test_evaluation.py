@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from mixopt import load_fit
-from mixopt.errors import ConfigError, TrialsError
+from mixopt.errors import TrialsError
 from mixopt.fitting import evaluate, spearman
 from mixopt.fitting.held_out import rmse
 from mixopt.mixture import Mixture, total_variation
@@ -110,12 +110,6 @@ def test_runs_of_mixtures_that_were_fitted_are_noted(fitted):
     assert "60 of 60 runs have a mixture that the fit has seen" in found["notes"]
 
 
-def test_targets_that_the_runs_lack_are_noted(fitted):
-    found = evaluate(fitted, runs(40, 1).with_targets(["exam"]))
-    assert list(found["targets"]) == ["exam"]
-    assert found["notes"] == ["these runs have no losses on web, code"]
-
-
 def test_what_cannot_be_tested_is_named(fitted):
     with pytest.raises(TrialsError, match="domain 'books' is not in both the table and the fit"):
         evaluate(fitted, runs(9, 1).reindex(merge={"maths": ["books"]}))
@@ -178,11 +172,6 @@ def test_a_loss_that_never_changes_is_left_out_unless_it_is_asked_for():
     assert fitted.trials.notes == ("left out 'exam': the same loss in every trial",)
     with pytest.raises(TrialsError, match="the loss on 'exam' is 2.5 in all 40 trials"):
         trials.fit(regressors="linear", objective="exam")
-
-
-def test_a_scale_for_one_target_is_refused():
-    with pytest.raises(ConfigError, match="scale: spread: is for a mean of targets, but 'web' is"):
-        runs(9, 0).fit(objective="web", scale="spread")
 
 
 def test_it_is_said_where_own_share_ranks_the_mean_as_well(fitted):

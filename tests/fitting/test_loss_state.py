@@ -27,11 +27,6 @@ def a_loss(spearman, mixtures=103, control=None, of=None):
     return LossReadiness(given, 1.0, mixtures, spearman, None, ranked, {})
 
 
-def test_the_lower_bound_is_fishers_with_the_variance_of_ranks():
-    low = math.tanh(math.atanh(0.8) - 1.6449 * math.sqrt(1.32 / 100))
-    assert a_loss(0.8).spearman_low == pytest.approx(low)
-
-
 def test_the_lower_bound_holds_in_19_of_20_samples():
     rng = np.random.default_rng(0)
     below = 0
@@ -44,15 +39,10 @@ def test_the_lower_bound_holds_in_19_of_20_samples():
 
 @pytest.mark.parametrize(
     ("spearman", "state"),
-    [(0.95, "ready"), (0.75, "weak"), (0.2, "weak"), (0.1, "noise"), (-0.5, "noise")],
+    [(0.95, "ready"), (0.75, "weak"), (0.1, "noise"), (None, "noise")],
 )
 def test_without_replicates_the_rank_correlation_decides(spearman, state):
     assert a_loss(spearman).state == state
-
-
-def test_a_loss_that_nothing_ranks_is_noise_and_so_is_one_of_three_mixtures():
-    assert a_loss(None).state == "noise"
-    assert a_loss(0.99, mixtures=3).state == "noise"
 
 
 SURE = Readiness("loss", 1.0, noise=0.1, ratio=9.0, low=5.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from made_fit import TARGETS, fitted, make_trials, objective, table
@@ -52,12 +50,6 @@ def test_the_table_has_the_objective_first_and_says_what_its_columns_mean(fit):
     assert any(line.startswith("ready: the lower bound is 1 or more, and no") for line in lines)
     assert any(line.startswith("most correlated with: the training domain") for line in lines)
     assert "noise from 4 trials of one mixture" in lines
-
-
-def test_it_is_json(fit):
-    content = json.loads(json.dumps(readiness(fit).to_json(), allow_nan=False))
-    assert content["replicates"] == {"trials": 4, "mixtures": 1}
-    assert content["losses"][0]["state"] == "ready"
 
 
 def noisy_mean(weights_ND):
