@@ -56,7 +56,8 @@ ENOUGH = 1e-7  # a step that gains a smaller part of the loss is the last
 DECAYS = (0.05, 20.0)
 LOGS = (-12.0, 6.0)  # of heights in standard deviations; with least decays, sums stay normal
 MAX_LOG = 30.0  # largest logarithm of a mean, in case a mixture is outside the simplex
-NOTHING = 1e-300  # a mixture without any weight has a finite mean
+MAX_LOG_DECAY = 30.0  # where a step of the descent goes astray
+NOTHING = 1e-200  # a mixture without any weight has a finite mean
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class PowerMeans:
 
     @cached_property
     def _decays_K(self) -> Array:
-        return np.asarray(np.exp(self.log_decays_K), dtype=np.float64)
+        most = MAX_LOG_DECAY
+        return np.asarray(np.exp(np.clip(self.log_decays_K, -most, most)), dtype=np.float64)
 
     @cached_property
     def _terms(self) -> tuple[Array, Array]:
