@@ -19,13 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
-from mixopt.fitting.held_out import COLUMNS as HELD_OUT_COLUMNS, OBJECTIVE, SCHEMA as REPORT_COLUMNS
+from mixopt.fitting.held_out import COLUMNS as HELD_OUT_COLUMNS, SCHEMA as REPORT_COLUMNS
 from mixopt.fitting.regressor import Predictor, Repetition, check_predicts, read_regressor
 from mixopt.objective import Objective
 from mixopt.system import (
@@ -104,30 +103,13 @@ def read_trials(path: Path, fingerprint: str) -> Trials:
 
 def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
     """Return the chosen regressor's name, the report and the held-out predictions."""
-    name = read_content(path).regressor
-    report = _read_columns(path / "report.parquet", REPORT_COLUMNS)
-    return name, report, _read_columns(path / "held_out.parquet", HELD_OUT_COLUMNS)
+    return read_content(path).regressor, *read_evidence(path)
 
 
-def read_evidence(path: Path, name: str, data: FitData) -> tuple[pl.DataFrame, pl.DataFrame]:
+def read_evidence(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read what is known of a fit's regressors: the report, and the held-out predictions."""
     report = _read_columns(path / "report.parquet", REPORT_COLUMNS)
-    rows = report.filter(pl.col("target") == OBJECTIVE)
-    for predictor in (name, "mean"):
-        if not rows.filter(pl.col("predictor") == predictor)["rmse"].is_finite().any():
-            raise RunError(f"{path / 'report.parquet'}: no error of {predictor!r}; {AGAIN}")
-    held_out = _read_columns(path / "held_out.parquet", HELD_OUT_COLUMNS)
-    own = held_out.filter(pl.col("predictor") == name)
-    for target in data.trials.targets:
-        found = own.filter(pl.col("target") == target)
-        numbers = found.select("predicted", "std").to_numpy()
-        same = found["trial"].to_list() == data.trials.table["trial"].to_list()
-        if not same or not np.isfinite(numbers.astype(np.float64)).all():
-            raise RunError(
-                f"{path / 'held_out.parquet'}: {target}: not a prediction of {name!r} for each"
-                f" trial; {AGAIN}"
-            )
-    return report, held_out
+    return report, _read_columns(path / "held_out.parquet", HELD_OUT_COLUMNS)
 
 
 def _read_columns(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:

@@ -495,6 +495,6 @@ class Fit:
             carried=Trials.read(path / CARRIED) if CARRIED in content.files else None,
         )
         fitted = read_fitted(path, name, data, saved=content.saved)
-        evidence = read_evidence(path, name, data)
+        evidence = read_evidence(path)
         found = cls(name, fitted, data, *evidence, content.size)
         return found if content.slopes is None else found.with_pilots(Trials.read(path / PILOTS))

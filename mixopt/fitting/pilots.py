@@ -55,6 +55,7 @@ WARP, SHIFT = 0.35, 1e-6
 STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
 LENGTHS = (0.3, 0.6, 1.2, 2.4)
 RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+SIZE = ("proxy", "parameters", "tokens")
 MIN_RELATIVE = 0.25  # of what is typical: a regressor that claims to know is not believed further
 
 
@@ -426,10 +427,15 @@ def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:
         done = pilots.finished
     except TrialsError as error:
         raise TrialsError(f"pilots: {error}; a correction needs at least one") from error
+    sizes = set(trials.table.select(SIZE).iter_rows())
+    for name, *own in done.table.select("trial", *SIZE).iter_rows():
+        if tuple(own) in sizes and None not in own[1:]:
+            raise TrialsError(
+                f"pilots: {name!r} is of the trials' own size ({own[1]} parameters, {own[2]}"
+                " tokens); pilots are runs at the target size: fit it with the trials instead"
+            )
     table = done.table.select(list(schema(trials.domains, trials.targets)))
-    found = Trials(table, trials.domains, trials.targets, pilots.notes)
-    _check_not_trials(found, trials, objective)
-    return found
+    return Trials(table, trials.domains, trials.targets, pilots.notes)
 
 
 def _check_names(pilots: Trials, trials: Trials) -> None:
@@ -437,39 +443,13 @@ def _check_names(pilots: Trials, trials: Trials) -> None:
         if name not in trials.domains:
             near = did_you_mean(name, trials.domains)
             raise TrialsError(f"pilots: the trials have no domain {name!r}{near}")
-    for what, own, theirs in (
-        ("weight of domain", pilots.domains, trials.domains),
-        ("loss on", pilots.targets, trials.targets),
-    ):
-        for name in theirs:
-            if name not in own:
-                raise TrialsError(
-                    f"pilots: no {what} {name!r}{did_you_mean(name, own)}; pilots need what the"
-                    " trials have"
-                )
-
-
-def _check_not_trials(pilots: Trials, trials: Trials, objective: Objective) -> None:
-    """Check that pilots are of another size, as far as the tables tell."""
-    columns = ("proxy", "parameters", "tokens")
-    sizes = set(trials.table.select(columns).iter_rows())
-    for name, *own in pilots.table.select("trial", *columns).iter_rows():
-        if tuple(own) in sizes and None not in own[1:]:
+    pairs = {
+        "weight of domain": (pilots.domains, trials.domains),
+        "loss on": (pilots.targets, trials.targets),
+    }
+    for what, (own, theirs) in pairs.items():
+        for name in (name for name in theirs if name not in own):
             raise TrialsError(
-                f"pilots: {name!r} is of the trials' own size ({own[1]} parameters, {own[2]}"
-                " tokens); pilots are runs at the target size: fit it with the trials instead"
+                f"pilots: no {what} {name!r}{did_you_mean(name, own)}; pilots need what the trials"
+                " have"
             )
-    known = {numbers: name for name, numbers in _numbers(trials, objective)}
-    for name, numbers in _numbers(pilots, objective):
-        if numbers in known:
-            raise TrialsError(
-                f"pilots: {name!r} is trial {known[numbers]!r} (the same mixture and losses);"
-                " pilots are runs at the target size"
-            )
-
-
-def _numbers(trials: Trials, objective: Objective) -> list[tuple[str, tuple[float, ...]]]:
-    """Return name, and weights and losses together, of each trial."""
-    both = np.hstack([trials.weights(), trials.losses(objective.unit)])
-    names = trials.table["trial"].to_list()
-    return [(name, tuple(row)) for name, row in zip(names, both.tolist(), strict=True)]

@@ -261,8 +261,6 @@ def bad_pilots(case, folder, pilots) -> Trials:
         return runs(folder, "bad", large, 4, 6, size="1000000,1000,")
     if case == "unit":
         return Trials.from_csv(*write_tables(folder, "bad", large, 4, 6), unit="bits_per_byte")
-    if case == "trials":
-        return runs(folder, "proxy2", small, 40, 0)
     table = pilots.table.with_columns(
         status=np.full(len(pilots), "failed"), reason=np.full(len(pilots), "out of memory")
     )
@@ -276,7 +274,6 @@ def bad_pilots(case, folder, pilots) -> Trials:
         ("loss", "pilots: no loss on 'code'"),
         ("size", "pilots: 'bad0' is of the trials' own size"),
         ("unit", "not in nats_per_token"),
-        ("trials", "pilots: 'proxy20' is trial 'proxy0'"),
         ("failed", "pilots: none of 10 trials finished.*at least one"),
     ],
 )
