@@ -34,14 +34,11 @@ class LightGBMRegressor(MixtureRegressor):
 
     Attributes:
         iterations: Trees at most.
-        learning_rate: Shrinkage of each tree.
-        min_child_samples: Rows in a leaf, at least; None is clip(N / 16, 3, 20).
         trees: Number of trees, for all targets or one each; None chooses it on held-out folds.
         noise: What `tuned` passes on, a standard deviation for each target; None finds it on
             held-out folds.
         folds: Held-out folds that choose the number of trees.
         random_state: Seed of the folds and of LightGBM.
-        threads: Threads of a fit and of a prediction.
     """
 
     saved_as = ("json", "npz", "lightgbm")
@@ -50,22 +47,16 @@ class LightGBMRegressor(MixtureRegressor):
     def __init__(
         self,
         iterations: int = 1000,
-        learning_rate: float = 0.01,
-        min_child_samples: int | None = None,
         trees: int | Sequence[int] | None = None,
         noise: Sequence[float] | None = None,
         folds: int = 3,
         random_state: int = 42,
-        threads: int = 1,
     ) -> None:
         self.iterations = iterations
-        self.learning_rate = learning_rate
-        self.min_child_samples = min_child_samples
         self.trees = trees
         self.noise = noise
         self.folds = folds
         self.random_state = random_state
-        self.threads = threads
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
@@ -123,22 +114,21 @@ class LightGBMRegressor(MixtureRegressor):
         return len(squared), float(np.sqrt(squared[-1]))
 
     def _parameters(self, rows: int) -> dict[str, Any]:
-        leaf = self.min_child_samples or int(np.clip(rows // 16, 3, 20))
         return {
             "boosting": "gbdt",
             "objective": "regression",
             "metric": ["l2", "l1"],
-            "learning_rate": self.learning_rate,
-            "min_child_samples": leaf,
+            "learning_rate": 0.01,
+            "min_child_samples": int(np.clip(rows // 16, 3, 20)),
             "seed": self.random_state,
-            "num_threads": self.threads,
+            "num_threads": 1,
             "force_col_wise": True,
             "deterministic": True,
             "verbosity": -1,
         }
 
     def _predict(self, weights_ND: Array) -> Array:
-        columns = [b.predict(weights_ND, num_threads=self.threads) for b in self.boosters_]
+        columns = [b.predict(weights_ND, num_threads=1) for b in self.boosters_]
         return np.stack(columns, axis=1)
 
     def _std(self, weights_ND: Array) -> Array:

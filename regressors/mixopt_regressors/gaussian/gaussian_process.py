@@ -250,13 +250,6 @@ class GaussianProcessRegressor(MixtureRegressor):
             **plain_roots(lower_roots(np.array(self._roots))),
         }
 
-    def held_out(self, fold_N: ArrayLike, *, steps: int | None = None) -> Array:
-        """Predict each trial of the fit from the trials of other folds, shape (N, M)."""
-        means_NM = np.empty(self.losses_MN.T.shape)
-        for refitted, out_N in self._refits(fold_N, steps):
-            means_NM[out_N] = refitted._predict(self.rows[out_N])
-        return means_NM
-
     def cross_fit(
         self,
         weights_ND: ArrayLike,
@@ -264,10 +257,10 @@ class GaussianProcessRegressor(MixtureRegressor):
         fold_N: ArrayLike,
         update: Update = no_progress,
     ) -> tuple[Array, Array]:
-        """Fit on all trials, and predict each one as `held_out` does."""
+        """Fit on all trials, and predict each one from the trials of other folds."""
         self.fit(weights_ND, losses_NM)
         means_NM, stds_NM = np.empty((2, *self.losses_MN.T.shape))
-        for refitted, out_N in self._refits(fold_N, steps=None):
+        for refitted, out_N in self._refits(fold_N):
             # How sure parameters are costs as much as learning them, and hardly differs by fold.
             refitted._roots = self._roots
             means_NM[out_N] = refitted._predict(self.rows[out_N])
@@ -318,7 +311,7 @@ class GaussianProcessRegressor(MixtureRegressor):
     def _kernels(self) -> list[Matern]:
         return [Matern.of(parameters_P) for parameters_P in self.parameters_MP]
 
-    def _refits(self, fold_N: ArrayLike, steps: int | None) -> Iterator[tuple[Self, BoolArray]]:
+    def _refits(self, fold_N: ArrayLike) -> Iterator[tuple[Self, BoolArray]]:
         """Yield for each fold a fit on the trials of the others, and which trials are in it."""
         trials, folds_N = len(self.rows), np.asarray(fold_N)
         if folds_N.shape != (trials,):
@@ -328,13 +321,11 @@ class GaussianProcessRegressor(MixtureRegressor):
                 raise TrialsError(
                     f"fold {folds_N[out_N][0]} leaves {other_N.sum()} of {trials} trials; need >= 2"
                 )
-            yield self._refitted(self.rows[other_N], self.losses_MN.T[other_N], steps), out_N
+            yield self._refitted(self.rows[other_N], self.losses_MN.T[other_N]), out_N
 
-    def _refitted(self, weights_KD: Array, losses_KM: Array, steps: int | None) -> Self:
-        if steps == 0:
-            return self.tuned().fit(weights_KD, losses_KM)
+    def _refitted(self, weights_KD: Array, losses_KM: Array) -> Self:
         copy: Self = self._bare_copy().set_params(hyperparameters=None)
-        small = steps is None and len(losses_KM) <= FIRST
+        small = len(losses_KM) <= FIRST
         if small and not self.prior_2P.size:
             return copy.fit(weights_KD, losses_KM)
         means_M, units_M = losses_KM.mean(axis=0), _units(losses_KM)
@@ -342,7 +333,7 @@ class GaussianProcessRegressor(MixtureRegressor):
         every = self._evidences(weights_KD, (losses_KM - means_M) / units_M)
         starts: Sequence[Array | None] = [None] * len(every) if small else list(self.parameters_MP)
         learned = [
-            one.some(some_N).most_probable(start_P, steps or (WARM if small else AGAIN))
+            one.some(some_N).most_probable(start_P, WARM if small else AGAIN)
             for one, start_P in zip(every, starts, strict=True)
         ]
         copy._condition(weights_KD, losses_KM, np.array(learned), means_M, units_M)
