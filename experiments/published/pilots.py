@@ -5,9 +5,9 @@
 
 The fit is on the 512 published 1M runs. Pilots are drawn from the runs of one larger size, and all
 others are predicted: by the fit alone, by a line for each loss, and by what `Fit.with_pilots` does,
-which has a residual beside the lines. Controls: the
-domain's own share and the mean of the pilots with Student's t. The objective is the mean of the
-13 losses; then each loss alone. Draws are paired: every way sees the same pilots and unseen runs.
+which has a residual beside the lines. Controls: the domain's own share and the mean of the pilots
+with Student's t. The objective is the mean of the 13 losses; then each loss alone. Draws are paired:
+every way sees the same pilots and unseen runs.
 
 
 Shapes: N runs, M losses.
@@ -41,7 +41,7 @@ def main() -> None:
     """Print a table for each size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="the published tables")
-    parser.add_argument("--regressor", default="gaussian_process")
+    parser.add_argument("--regressor", default="auto")
     parser.add_argument("--draws", type=int, default=20, help="sets of pilots")
     parser.add_argument("--runs", nargs="+", default=["test_60m", "test_1B"])
     asked = parser.parse_args()
