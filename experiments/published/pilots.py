@@ -6,9 +6,8 @@
 The fit is on the 512 published 1M runs. Pilots are drawn from the runs of one larger size, and all
 others are predicted: by the fit alone, by a line for each loss, and by what `Fit.with_pilots` does,
 which has a residual beside the lines. Controls: the domain's own share and the mean of the pilots
-with Student's t. The objective is the mean of the 13 losses; then each loss alone. Draws are paired:
-every way sees the same pilots and unseen runs.
-
+with Student's t. The objective is the mean of the 13 losses; then each loss alone. Draws are
+paired: every way sees the same pilots and unseen runs.
 
 Shapes: N runs, M losses.
 """
