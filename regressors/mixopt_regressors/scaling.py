@@ -36,6 +36,7 @@ from mixopt.fitting import (
     CarriedRegressor,
     Correction,
     Predictor,
+    Regressor,
     cross_fit_regressor,
     fit_regressor,
     grouped_folds,
@@ -100,8 +101,7 @@ class ScalingRegressor(MixtureRegressor):
     def load(cls, path: Path) -> Self:
         """Read a fit that `save` wrote."""
         found = super().load(path)
-        made = make_regressor(MEMBER, found.random_state)
-        found.member_ = read_regressor(MEMBER, path / MEMBER, made)
+        found.member_ = read_regressor(MEMBER, path / MEMBER, found._made())
         return found
 
     def refitted(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
@@ -109,7 +109,7 @@ class ScalingRegressor(MixtureRegressor):
         checked, copy = _check_rows(np.asarray(rows, dtype=np.float64)), self._bare_copy()
         for name in self.by_target:
             setattr(copy, name, getattr(self, name))
-        own = self.member_.tuned() if supports(self.member_, "tuned") else make_regressor(MEMBER, 0)
+        own = self.member_.tuned() if supports(self.member_, "tuned") else self._made()
         brought_NM = self._brought(checked, np.asarray(losses_NM, dtype=np.float64))
         copy.member_ = fit_regressor(MEMBER, own, checked[:, :-2], brought_NM)
         return copy
@@ -133,7 +133,7 @@ class ScalingRegressor(MixtureRegressor):
             known=(levels_M, slopes_M, unsure_M22),
         )
         typical_M = self.spread_M * self.sigma_M
-        return CarriedRegressor(MEMBER, self.member_, line, typical_M, self._unfitted)
+        return CarriedRegressor(MEMBER, self.member_, line, typical_M, self._made)
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         rows, mixed_ND = _check_rows(weights_ND), weights_ND[:, :-2]
@@ -163,9 +163,10 @@ class ScalingRegressor(MixtureRegressor):
             self.levels_MS[:, s], self.slopes_MS[:, s] = line.levels_M, line.slopes_M
             self.unsure_MS22[:, s] = line.unsure_M22 * variances[-1][:, None, None]
         self.sigma_M = np.sqrt(np.mean(variances, axis=0))
-        if sizes > 1:
-            fitted, _ = self._fitted(mixed_ND, self._brought(rows, losses_NM))
         self.member_ = fitted
+        if sizes > 1:
+            made, brought_NM = self._made(), self._brought(rows, losses_NM)
+            self.member_ = fit_regressor(MEMBER, made, mixed_ND, brought_NM)
 
     def _brought(self, rows: Array, losses_NM: Array) -> Array:
         """Return losses of trials as lines bring them to the size of the fit, shape (N, M)."""
@@ -177,7 +178,7 @@ class ScalingRegressor(MixtureRegressor):
 
     def _fitted(self, weights_ND: Array, losses_NM: Array) -> tuple[Predictor, Array]:
         """Return a fit of mixtures alone, and how far it is off on held-out folds."""
-        made: Any = make_regressor(MEMBER, self.random_state)
+        made: Any = self._made()
         groups = row_groups(weights_ND)
         folds = min(FOLDS, len(set(groups)))
         if folds < 2:
@@ -185,6 +186,9 @@ class ScalingRegressor(MixtureRegressor):
         fold_N = grouped_folds(groups, folds, self.random_state)
         means_NM, _ = cross_fit_regressor(MEMBER, made, weights_ND, losses_NM, fold_N)
         return made, np.sqrt(((losses_NM - means_NM) ** 2).mean(axis=0))
+
+    def _made(self) -> Regressor:
+        return make_regressor(MEMBER, self.random_state)
 
     def _checked(self, weights_ND: ArrayLike) -> Array:
         columns = np.shape(weights_ND)[-1]
