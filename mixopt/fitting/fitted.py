@@ -209,7 +209,8 @@ class Fit:
         """Losses of the trials, predicted where it predicts at another size, shape (N, M)."""
         if not self.is_carried:
             return self.data.losses_NM
-        return predict_with_std(self.regressor, self.data.weights_ND)[0]
+        known_NM: Array = predict_with_std(self.regressor, self.data.weights_ND)[0]
+        return known_NM
 
     def rows(self) -> Array:
         """Return what the regressor was fitted on: weights, with sizes where it knows of them."""

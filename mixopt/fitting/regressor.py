@@ -248,13 +248,13 @@ def make_regressor(
                     wanted[key] = list(value) if field == "inventory" else value
         if wanted:
             made.set_params(**wanted)
-        if isinstance(made, BaseEstimator) and not get_tags(made).target_tags.multi_output:
-            made = MultiOutputRegressor(made)
+        single = isinstance(made, BaseEstimator) and not get_tags(made).target_tags.multi_output
+        regressor: Regressor = MultiOutputRegressor(made) if single else made
     except MixoptError:
         raise
     except Exception as error:
         raise PluginError(f"regressor {name!r} cannot be built: {_error_text(error)}") from error
-    return made
+    return regressor
 
 
 def fit_regressor(
@@ -383,8 +383,8 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
     if supports(like, "get_params"):
         there = found.get_params()
         for field, value in like.get_params().items():
-            own = there.get(field)
-            if np.shape(own) != np.shape(value) or not np.all(np.equal(own, value)):
+            own: Any = there.get(field)
+            if not np.array_equal(own, value):
                 raise PluginError(
                     f"{path}: {field}: is {own!r} there and {value!r} here; fit again"
                 )

@@ -105,23 +105,25 @@ class AutoRegressor(MixtureRegressor):
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The slope of each loss by each weight; there is one where all members have one."""
-        return self._where_all("gradient", self._gradient)
+        self._check_all("gradient")
+        return self._gradient
 
     @property
     def covariance(self) -> Callable[[ArrayLike, ArrayLike], Array]:
         """The covariance of a weighted sum of the losses, where all members have one."""
-        return self._where_all("covariance", self._covariance)
+        self._check_all("covariance")
+        return self._covariance
 
     @property
     def plain_law(self) -> Callable[[], dict[str, Any]]:
         """The law as plain numbers; there is one where all members have one."""
-        return self._where_all("plain_law", self._plain_law)
+        self._check_all("plain_law")
+        return self._plain_law
 
-    def _where_all(self, ability: str, own: Any) -> Any:
+    def _check_all(self, ability: str) -> None:
         for name, member, _ in self._used():
             if not supports(member, ability):
                 raise AttributeError(f"member {name!r} has no {ability}")
-        return own
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""

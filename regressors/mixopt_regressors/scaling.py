@@ -200,10 +200,10 @@ class ScalingRegressor(MixtureRegressor):
         return _check_rows(super()._checked(weights_ND))
 
     def _predict(self, weights_ND: Array) -> Array:
-        return self._moments(weights_ND)[0]
+        return np.asarray(self._moments(weights_ND)[0])
 
     def _std(self, weights_ND: Array) -> Array:
-        return self._moments(weights_ND)[1]
+        return np.asarray(self._moments(weights_ND)[1])
 
     def _moments(self, rows: Array) -> Array:
         """Return means and deviations, each row at its own size, shape (2, N, M)."""
