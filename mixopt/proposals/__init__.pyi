@@ -15,7 +15,12 @@ from .best_mixture import (
     propose_mixture as propose_mixture,
     search_steps as search_steps,
 )
-from .decision import Decision as Decision, Gain as Gain, Recommendation as Recommendation
+from .decision import (
+    Decision as Decision,
+    Gain as Gain,
+    Recommendation as Recommendation,
+    guarded as guarded,
+)
 from .pareto_front import Front as Front, propose_front as propose_front
 from .proposal import (
     PROPOSAL as PROPOSAL,

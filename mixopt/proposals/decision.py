@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ from mixopt.proposals.proposal import (
 )
 from mixopt.proposals.request import with_noise
 from mixopt.proposals.validation import Comparison, Validation
-from mixopt.system import StateFields, __version__
+from mixopt.system import StateFields, __version__, difference_text, interval_text
 
 if TYPE_CHECKING:
     from mixopt.constraints import Constraints, Guardrails
@@ -142,7 +142,7 @@ class Recommendation:
     @property
     def headline(self) -> str:
         """The answer in one line: which mixture, and why."""
-        return f"Recommendation: {named(self.chosen)}. {self.why}"
+        return f"Recommendation: {named(self.chosen, self.gains)}. {self.why}"
 
     def to_file(self, path: str | Path) -> None:
         """Write the recommendation as YAML that `from_file` and `Mixture.from_file` read."""
@@ -209,6 +209,44 @@ def _gain(fields: StateFields) -> Gain:
 
 
 WORDS = {"wins": "better", "loses": "worse"}
+
+
+class Guarded(NamedTuple):
+    """A loss that a guardrail holds: against what, by how much worse it may be, and how it is."""
+
+    target: str
+    reference: str
+    margin: float
+    found: Comparison
+
+    def __str__(self) -> str:
+        """Return it as a gain beside the least that is allowed."""
+        one, least = self.found, f"{-self.margin or 0.0:g}".replace("-", "\N{MINUS SIGN}")
+        return (
+            f"{self.target}: gain over {named(self.reference)} {difference_text(-one.mean)}"
+            f" (95% {interval_text(-one.high, -one.low)}), allowed {least}"
+        )
+
+
+def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list[Guarded]:
+    """Return the losses of a mixture that guardrails hold, as validated."""
+    if rails is None:
+        return []
+    evaluation, reference = validation.objective.evaluation, rails.reference
+    base = rails.base if reference == BASE else None
+    found = [
+        (target, FLOOR, 0.0, validation.compare_with(FLOOR, floor, target, of=name))
+        for target, floor in rails.floors_of(evaluation).items()
+    ]
+    for target, margin in rails.margins(evaluation).items():
+        if base is not None:
+            one = validation.compare_with(BASE, base[target], target, of=name)
+        elif reference in validation.mixtures:
+            one = validation.compare(reference, target, of=name)
+        else:
+            break
+        found.append((target, reference, margin, one))
+    return [Guarded(*one[:3], one[3]) for one in found if one[3] is not None and not one[3].same]
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,7 +323,8 @@ class Decision:
         others = [name for name in self.validation.baselines if name not in self._barred]
         means = {name: self._shared_mean(name, others) for name in others}
         best = min(others, key=lambda name: means[name])
-        why = f"{_capital(named(leading))} {self._objections(leading)[0]}."
+        name = named(leading, self.validation.mixtures)
+        why = f"{_capital(name)} {self._objections(leading)[0]}."
         return best, "not the proposal", f"{self._best_of(best, others)} {why}"
 
     def _best_of(self, best: str, others: Sequence[str]) -> str:
@@ -304,23 +343,15 @@ class Decision:
         found = sorted(self._rivals(proposal), key=lambda one: -one.mean)
         worse = [one for one in found if one.verdict == "loses"]
         not_better = [one for one in found if one.verdict == "not significant" and one.mean > 0]
-        lines = [
-            f"is significantly worse: {self._comparison_text(proposal, one)}" for one in worse[:1]
-        ]
-        lines += [
-            f"is not significantly better: {self._comparison_text(proposal, one)}"
-            for one in not_better[:1]
-        ]
+        lines = [f"is significantly worse: {self._gain_text(one)}" for one in worse[:1]]
+        lines += [f"is not significantly better: {self._gain_text(one)}" for one in not_better[:1]]
         return lines + self._barred.get(proposal, [])
 
-    def _comparison_text(self, proposal: str, found: Comparison) -> str:
-        """Return a difference in the objective, with what is subtracted and which way is worse."""
-        names = (named(name).removeprefix("the ") for name in (proposal, found.baseline))
+    def _gain_text(self, found: Comparison) -> str:
+        """Return a gain in the objective, with its unit."""
         unit = UNITS[self.validation.objective.value_unit]
-        return (
-            f"{' - '.join(names)} {found.mean:+.4f} {unit} (95% {found.low:+.4f} to"
-            f" {found.high:+.4f}; above 0 is worse)"
-        )
+        gain, interval = difference_text(-found.mean), interval_text(-found.high, -found.low)
+        return f"gain over {named(found.baseline)} {gain} {unit} (95% {interval})"
 
     @cached_property
     def _barred(self) -> dict[str, list[str]]:
@@ -329,56 +360,26 @@ class Decision:
         for name in self.validation.mixtures:
             broken = self.constraints.violations(self.validation.mixture(name))
             lines = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
-            lines += self._broken_guards(name)
+            lines += [
+                f"breaks the guardrail on {one}"
+                for one in self._guarded(name)
+                if one.found.low > one.margin
+            ]
             if lines:
                 found[name] = lines
         return found
 
-    def _broken_guards(self, name: str) -> list[str]:
-        """Say which guardrails a mixture significantly breaks."""
-        return [
-            f"breaks the guardrail on {target}: {_interval_text(one)}, allowed {margin:g}"
-            for target, margin, one in self._guarded(name)
-            if one.low > margin
-        ]
-
     def _unsure(self, name: str) -> list[str]:
-        """Say which guardrails a mixture may break."""
-        lines = [
-            f"{target} {one.mean:+.4f} ({one.low:+.4f} to {one.high:+.4f}), allowed {margin:g}"
-            for target, margin, one in self._guarded(name)
-            if one.low <= margin < one.mean
-        ]
-        if not lines:
-            return []
-        return [f"guardrails that it may break, by the mean over seeds: {'; '.join(lines)}"]
-
-    def _guarded(self, name: str) -> list[tuple[str, float, Comparison]]:
-        """Return each guarded domain, its margin, and the difference from the reference."""
-        rails = with_noise(self.constraints, self.fit).guardrails
-        if rails is None:
-            return []
-        evaluation = self.validation.objective.evaluation
-        known = [*self.validation.mixtures, *([BASE] if rails.base else [])]
-        margins = rails.margins(evaluation) if rails.reference in known else {}
-        pairs = [
-            (target, margin, self._compared(rails, target, name))
-            for target, margin in margins.items()
-        ]
-        pairs += [
-            (target, 0.0, self.validation.compare_with(FLOOR, floor, target, of=name))
-            for target, floor in rails.floors_of(evaluation).items()
-        ]
+        """Say which guardrails a mixture may break: by the mean over seeds alone."""
         return [
-            (target, margin, one)
-            for target, margin, one in pairs
-            if one is not None and not one.same
+            f"it may break the guardrail on {one}"
+            for one in self._guarded(name)
+            if one.found.low <= one.margin < one.found.mean
         ]
 
-    def _compared(self, rails: Guardrails, target: str, name: str) -> Comparison | None:
-        if rails.reference != BASE or rails.base is None:
-            return self.validation.compare(rails.reference, target, of=name)
-        return self.validation.compare_with(BASE, rails.base[target], target, of=name)
+    def _guarded(self, name: str) -> list[Guarded]:
+        constraints = with_noise(self.constraints, self.fit)
+        return guarded(self.validation, constraints.guardrails, name)
 
     def _passed_over(self, chosen: str) -> list[str]:
         """Say which baselines were better on the mean and are not allowed."""
@@ -457,10 +458,6 @@ def _praise(found: Sequence[Comparison]) -> str:
     seeds = sorted({one.seeds for one in found})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return f"It {', and '.join(parts)} ({counted} seeds, paired 95% intervals)."
-
-
-def _interval_text(found: Comparison) -> str:
-    return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
 def _capital(text: str) -> str:

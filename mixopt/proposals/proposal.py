@@ -71,17 +71,19 @@ def is_proposal(mixture: str) -> bool:
     return mixture.startswith(PROPOSAL)
 
 
-def named(mixture: str) -> str:
-    """Return a mixture's name as a sentence has it."""
+def named(mixture: str, among: Iterable[str] = ()) -> str:
+    """Return a mixture's name as a sentence has it; a proposal is numbered among others."""
+    if mixture == PROPOSAL:
+        is_only = not any(is_proposal(other) and other != PROPOSAL for other in among)
+        return "the proposal" if is_only else "proposal 1"
     if is_proposal(mixture):
-        number = mixture.removeprefix(f"{PROPOSAL}_")
-        return "the proposal" if mixture == PROPOSAL else f"proposal {number}"
+        return f"proposal {mixture.removeprefix(f'{PROPOSAL}_')}"
     return "the best trial" if mixture == "best_trial" else mixture.replace("_", " ")
 
 
-def listed(mixtures: Iterable[str], joined: str = "and") -> str:
+def listed(mixtures: Iterable[str], joined: str = "and", among: Iterable[str] = ()) -> str:
     """Return the names of mixtures as a sentence has them."""
-    *first, last = [named(name) for name in mixtures] or [""]
+    *first, last = [named(name, among) for name in mixtures] or [""]
     return f"{', '.join(first)} {joined} {last}" if first else last
 
 

@@ -285,10 +285,13 @@ class Validation:
             by_count.setdefault(len(self.values(name)), []).append(name)
         if len(by_count) == 1:
             return ""
-        counts = [f"{count} of {listed(by_count[count])}" for count in sorted(by_count)[::-1]]
+        counts = [
+            f"{count} of {listed(by_count[count], among=self.mixtures)}"
+            for count in sorted(by_count)[::-1]
+        ]
         return (
             f"Seeds: {', '.join(counts)}. A mean is over all seeds of a mixture, a difference over"
-            " the seeds that both mixtures have, so the two may not agree."
+            " those that both have."
         )
 
     def values(self, mixture: str, target: str | None = None) -> dict[int, float]:

@@ -24,6 +24,7 @@ from mixopt.proposals import (
     Gain,
     Interval,
     Proposal,
+    Recommendation,
     named,
     predicted_costs,
 )
@@ -66,7 +67,7 @@ def answer_of(run: Run) -> PageAnswer:
     whose = "Your own mixture" if is_own else "Proposed"
     costs = predicted_costs(proposal.mixture, proposal.natural, run.fit, run.objective)
     return PageAnswer(
-        sentence=f"{whose}, not validated{_moves(proposal.mixture, proposal.natural)}.",
+        sentence=f"{whose}, not validated{_moves(proposal)}.",
         label="Not validated yet",
         why=without_folders(f"By prediction alone: {outcome.note}."),
         mixture=proposal.mixture,
@@ -83,17 +84,18 @@ def answer_of(run: Run) -> PageAnswer:
 
 def _recommended(run: Run) -> PageAnswer:
     found, broken = run.recommendation, broken_guardrails(run)
-    chosen, name = _proposal_of(run), named(found.chosen)
+    chosen, name = proposal_of(run), named(found.chosen, found.gains)
     if found.standing == "undecided":
         sentence = f"Undecided; for now {name}"
     elif found.chosen == "natural":
         sentence = "Keep the natural mixture"
     else:
         sentence = f"Train on {name}"
-    warnings = (*found.warnings, *(chosen.warnings if chosen else ()), *broken_by_baselines(run))
+    warnings = [line for line in found.warnings if not line.endswith(broken)]
+    warnings += [*(chosen.warnings if chosen else ()), *broken_by_baselines(run)]
     breaks = f", which breaks {_counted(len(broken), 'guardrail')}" if broken else ""
     return PageAnswer(
-        sentence=f"{sentence}{breaks}{_moves(found.mixture, found.natural)}.",
+        sentence=f"{sentence}{breaks}{_moves(found)}.",
         label=found.standing.capitalize(),
         why=found.why,
         mixture=found.mixture,
@@ -108,7 +110,7 @@ def _recommended(run: Run) -> PageAnswer:
     )
 
 
-def _proposal_of(run: Run) -> Proposal | None:
+def proposal_of(run: Run) -> Proposal | None:
     """Return the proposal that is recommended; None where a baseline is."""
     chosen = run.recommendation.chosen
     if chosen == PROPOSAL:
@@ -117,8 +119,11 @@ def _proposal_of(run: Run) -> Proposal | None:
     return Proposal.from_file(later) if later.exists() else None
 
 
-def _moves(mixture: Mixture, natural: Mixture) -> str:
+def _moves(found: Proposal | Recommendation) -> str:
     """Say which domains get the most more and the most less than the natural mixture gives."""
+    mixture, natural = found.mixture, found.natural
+    if found.phases is not None:
+        mixture, natural = found.phases.whole(mixture), found.phases.whole(natural)
     moved = {name: weight - natural[name] for name, weight in mixture.items()}
     order = sorted(moved, key=lambda name: -moved[name])
     more = [name for name in order if moved[name] >= MIN_MOVE][:MAX_NAMED]
@@ -132,9 +137,10 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
     """Return the first section of the page, with its only `h1`."""
     tokens, unit = run.config.propose.target_tokens, UNITS[run.objective.value_unit]
     is_validated = answer.called == "recommended"
+    names = [*answer.gains, *([run.recommendation.chosen] if is_validated else [])]
     is_in_full_run = answer.epochs is not None and tokens
     fragments = weight_fragments(run, answer.mixture)
-    checks = [_capital(line) for line in answer.warnings]
+    checks = [capital(line) for line in answer.warnings]
     counts = (len(answer.warnings), "warning"), (len(answer.limits), "active constraint")
     return template(
         "answer.html",
@@ -147,7 +153,7 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
         unit=unit,
         loss_unit=UNITS[run.objective.unit],
         is_validated=is_validated,
-        others=list(answer.gains.items())[1:],
+        others=[(named(name, names), gain) for name, gain in list(answer.gains.items())[1:]],
         place=_axis(list(answer.gains.values())[1:]),
         losses=list(answer.losses.items())[:MAX_LOSSES],
         copies=[(name, "why" in found) for name, found in fragments.items()],
@@ -175,7 +181,7 @@ def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
     return lambda value: f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
     """Return a line as a sentence of the page, which names no folder."""
     return without_folders(text[:1].upper() + text[1:])
 

@@ -154,10 +154,10 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
             right.plot([-found.mean], [place], marker=look.marker, markersize=7, **style)
     right.axvline(0, color=INK, linewidth=1.1)
     label(left, x=unit, title="each seed, and the mean")
-    title = f"gain of {written(named(chosen))}, 95% interval"
+    title = f"gain of {written(named(chosen, names))}, 95% interval"
     label(right, x=f"{unit}; above 0 is better", title=title)
     for axes in (left, right):
-        name_rows(axes, [named(name) for name in names])
+        name_rows(axes, [named(name, names) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.75)
         axes.xaxis.set_major_locator(MaxNLocator(5))
     right.tick_params(labelleft=False)

@@ -20,15 +20,14 @@ from markupsafe import Markup
 from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
-from mixopt.mixture import branch_shares
+from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import Comparison, is_proposal, named
-from mixopt.reporting.answer import answer_of, first_screen
+from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
 from mixopt.reporting.mixture_figures import plot_cells, plot_design
 from mixopt.reporting.page import Pictures, Section, folded, heading, page_html, paragraph, table
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
-from mixopt.reporting.tables import signal_tables
 from mixopt.reporting.terminal import (
     CHECKPOINT,
     GAIN_COLUMNS,
@@ -57,6 +56,7 @@ from mixopt.system import (
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
 MAX_SHARES = 2  # domains of a trial that its row names
+MAX_TRIALS = 12  # that have a row; trials.parquet has all
 MIN_COMPARED = 2  # mixtures that each loss is compared with, natural and the user's own first
 
 
@@ -71,7 +71,8 @@ def write_report(run: Run) -> Path:
         sections.append(Section("cells", "Cells", figure))
     if run.is_done("validate"):
         sections.append(_validation(run))
-    sections += [_fit(run, pictures), _trials(run, pictures), _corpus(run), _provenance(run)]
+    sections += [_fit(run, answer.mixture, pictures), _trials(run, pictures)]
+    sections += [_corpus(run), _provenance(run)]
     path, name = run.path / "report.html", run.config.name
     first = first_screen(run, answer)
     write_text(path, page_html(name, f"{name}: data mixture", first, sections))
@@ -81,7 +82,7 @@ def write_report(run: Run) -> Path:
 def _validation(run: Run) -> Section:
     """Show all mixtures that were trained, their prediction, and every loss."""
     validation, found = run.validation, run.recommendation
-    unit, objective = UNITS[found.unit], run.objective.describe()
+    unit, objective = UNITS[found.unit], capital(run.objective.describe())
     about = f"{objective}, {unit}; {short_count(found.tokens)} tokens a run, paired by seed."
     if validation.means_note:
         about += f" {validation.means_note}"
@@ -107,8 +108,9 @@ def _by_loss(run: Run) -> Markup:
         mean = loss_text(validation.mean(chosen, target))
         rows.append([target, mean, *(_gain_text(one) for one in found)])
         styles.append("strong" if target in run.objective.measured else "")
-    columns = ("loss", named(chosen), *(f"over {named(other)}" for other in others))
-    caption = f"Gains of {named(chosen)}, 95%; above 0 is better; bold: the objective's."
+    name = named(chosen, gains)
+    columns = ("loss", name, *(f"over {named(other)}" for other in others))
+    caption = f"Gains of {name}, 95%; above 0 is better; bold: the objective's."
     metrics = [task_metric(name) for name in validation.trials.targets]
     if any(one is not None and one[1] != "bits_per_byte" for one in metrics):
         caption += " A task's metric is in its own unit."
@@ -122,10 +124,10 @@ def _gain_text(found: Comparison | None) -> str:
     return f"{difference_text(-found.mean)} \N{PLUS-MINUS SIGN} {half}"
 
 
-def _fit(run: Run, pictures: Pictures) -> Section:
+def _fit(run: Run, mixture: Mixture, pictures: Pictures) -> Section:
     """Show how well each regressor predicts, and how sure that makes the proposal."""
     fit, unit = run.fit, UNITS[run.objective.value_unit]
-    body = paragraph(" ".join(sureness_lines(run.proposal)))
+    body = paragraph(" ".join(sureness_lines(proposal_of(run) or run.proposal)))
     rows = fit.report.filter(pl.col("target") == OBJECTIVE)
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
     body += _predictors(rows, fit, unit)
@@ -133,7 +135,7 @@ def _fit(run: Run, pictures: Pictures) -> Section:
     about = f"{name_text(fit.name)} on {fit.data.folds} held-out folds."
     body += pictures.show("held_out", plot_held_out(fit), about)
     about = "The objective predicted along each domain's share."
-    body += pictures.show("responses", plot_responses(fit, run.proposal), about)
+    body += pictures.show("responses", plot_responses(fit, mixture), about)
     return Section("fit", "What the fit knows", body)
 
 
@@ -152,10 +154,7 @@ def _signal(fit: Fit) -> Markup:
     ]
     columns = ("loss", "noise, of variance", "follows the mixture", "Spearman", "arms")
     caption = "What of each loss the mixture decides, held out."
-    body = heading("What can be ranked") + table(columns, rows, caption=caption, texts=[4])
-    for title, names, lines in signal_tables(found):
-        body += table(names, lines, caption=f"{title}.", texts=[len(names) - 1])
-    return body
+    return heading("What can be ranked") + table(columns, rows, caption=caption, texts=[4])
 
 
 def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
@@ -174,7 +173,7 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
 
 
 def _trials(run: Run, pictures: Pictures) -> Section:
-    """Show the mixtures that were tried, the best first, and what became of them."""
+    """Show the mixtures that were tried, the best of them, and what became of the others."""
     trials, rows = run.trials, run.trials.table
     roles = ", ".join(f"{number} {role}" for role, number in Counter(rows["role"]).items())
     proxy = run.config.proxy
@@ -190,18 +189,19 @@ def _trials(run: Run, pictures: Pictures) -> Section:
 
 
 def _finished(run: Run) -> Markup:
-    """Return a row for each finished trial: its objective, and the most of its mixture."""
+    """Return a row for each of the best trials: its objective, and the most of its mixture."""
     done = run.trials.finished
     values_N = run.objective.value(done.losses(run.objective.unit))
     weights_ND = done.weights()
     labels = list(done.table.select("trial", "role").iter_rows())
     rows = []
-    for at in np.argsort(values_N, kind="stable"):
+    for at in np.argsort(values_N, kind="stable")[:MAX_TRIALS]:
         largest = np.argsort(-weights_ND[at], kind="stable")[:MAX_SHARES]
         shares = [(done.domains[d], float(weights_ND[at, d])) for d in largest]
         text = ", ".join(f"{name} {share_text(weight)}" for name, weight in shares if weight > 0)
         rows.append((*labels[at], loss_text(float(values_N[at])), text))
-    caption = f"Observed objective, {UNITS[run.objective.value_unit]}; lower is better."
+    unit, more = UNITS[run.objective.value_unit], "" if len(rows) == len(labels) else ", the best"
+    caption = f"Observed objective, {unit}; lower is better{more}."
     columns = ("trial", "role", "objective", "largest shares")
     return table(columns, rows, caption=caption, texts=[1, 3])
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mixopt.constraints import BASE, FLOOR, NOISE
+from mixopt.constraints import NOISE
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
@@ -21,11 +21,12 @@ from mixopt.proposals import (
     Region,
     Validation,
     baseline_breaks,
+    guarded,
     is_proposal,
     named,
 )
 from mixopt.reporting.tables import table_text
-from mixopt.run_directory import RECOMMENDATION, Run, base_losses
+from mixopt.run_directory import RECOMMENDATION, Run, base_losses, phases_of
 from mixopt.system import (
     difference_text,
     interval_text,
@@ -108,7 +109,7 @@ def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
         if found is not None:
             gain = (difference_text(-found.mean), interval_text(-found.high, -found.low))
         rows.append((name, loss_text(base[name]), *means, *gain))
-    return [named(mixture) for mixture in mixtures], rows
+    return [named(mixture, validation.mixtures) for mixture in mixtures], rows
 
 
 def headline_of(run: Run) -> str:
@@ -120,7 +121,7 @@ def headline_of(run: Run) -> str:
 def recommendation_text(run: Run) -> str:
     """Return the answer in one line, the mixture, its gains, and the other losses."""
     found, validation = run.recommendation, run.validation
-    title = f"Gain of {named(found.chosen)}, {UNITS[found.unit]} (above 0 is better)"
+    title = f"Gain of {named(found.chosen, found.gains)}, {UNITS[found.unit]} (above 0 is better)"
     lines = [
         wrapped(headline_of(run)),
         "",
@@ -140,13 +141,13 @@ GAIN_COLUMNS = ("over", "loss", "validated gain", "95% interval", "predicted gai
 
 def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, ...]]:
     """Return what is recommended, then a row for each other mixture in the order of a reader."""
-    rows: list[tuple[str, ...]] = []
-    rows.append((named(found.chosen), loss_text(validation.mean(found.chosen)), "", "", "", ""))
+    chosen = named(found.chosen, found.gains)
+    rows = [(chosen, loss_text(validation.mean(found.chosen)), "", "", "", "")]
     for name, gain in in_order(found.gains).items():
         one, predicted = gain.validated, gain.predicted
         rows.append(
             (
-                named(name),
+                named(name, [found.chosen, *found.gains]),
                 loss_text(validation.mean(name)),
                 difference_text(one.value),
                 interval_text(one.low, one.high),
@@ -160,37 +161,22 @@ def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, 
 def broken_guardrails(run: Run) -> tuple[str, ...]:
     """Return the guardrails that the recommended mixture breaks by the mean over seeds."""
     rails = run.constraints.guardrails
-    if rails is None:
-        return ()
-    if rails.margin == NOISE:
+    if rails is not None and rails.margin == NOISE:
         rails = replace(rails, noise=noise_of(run.fit))
-    validation, chosen = run.validation, run.recommendation.chosen
-    evaluation = validation.objective.evaluation
-    lines = [
-        f"{target}: {loss_text(validation.mean(chosen, target))}, {FLOOR} is {floor:g}"
-        for target, floor in rails.floors_of(evaluation).items()
-        if (one := validation.compare_with(FLOOR, floor, target, of=chosen)) and one.mean > 0
-    ]
-    for target, margin in rails.margins(evaluation).items():
-        if rails.reference in validation.mixtures:
-            one = validation.compare(rails.reference, target, of=chosen)
-        elif rails.base is not None:
-            one = validation.compare_with(BASE, rails.base[target], target, of=chosen)
-        else:
-            continue
-        if one is not None and not one.same and one.mean > margin:
-            gain, reference = difference_text(-one.mean), named(rails.reference)
-            allowed = f"{-margin:g}".replace("-", "\N{MINUS SIGN}")
-            lines.append(f"{target}: gain over {reference} {gain}, allowed {allowed}")
-    return tuple(lines)
+    found = guarded(run.validation, rails, run.recommendation.chosen)
+    return tuple(str(one) for one in found if one.found.mean > one.margin)
+
+
+def own_baselines(run: Run) -> dict[str, Mixture]:
+    """Return the mixtures that the user wrote down to be compared with."""
+    given, phases = run.config.validation.baselines, phases_of(run.config)
+    own = {name: Mixture(weights) for name, weights in given.items() if weights is not None}
+    return own if phases is None else {name: phases.tied(one) for name, one in own.items()}
 
 
 def broken_by_baselines(run: Run) -> tuple[str, ...]:
     """Return a line for each baseline of a run that breaks its limits."""
-    mixtures = {"natural": run.natural}
-    for name, weights in run.config.validation.baselines.items():
-        if weights is not None:
-            mixtures[name] = Mixture(weights)
+    mixtures = {"natural": run.natural} | own_baselines(run)
     if run.is_done("validate"):
         names = [name for name in in_order(run.recommendation.gains) if not is_proposal(name)]
         mixtures = {name: run.validation.mixture(name) for name in names}

@@ -26,8 +26,9 @@ from mixopt.constraints import Guards
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, supports
 from mixopt.objective import Objective
-from mixopt.proposals import ProposalRequest
+from mixopt.proposals import PROPOSAL, ProposalRequest, named
 from mixopt.reporting.page import Section, asset, json_text, paragraph
+from mixopt.reporting.terminal import own_baselines
 from mixopt.run_directory import Run, request_of
 
 if TYPE_CHECKING:
@@ -73,8 +74,16 @@ def view_script() -> str:
 
 def starts_of(run: Run) -> dict[str, Mixture]:
     """Return the mixtures of a run that a what-if may begin with, the first one at first."""
-    starts = {"Recommended": run.recommendation.mixture} if run.is_done("validate") else {}
-    return starts | {"Proposal": run.proposal.mixture, "Natural": run.natural}
+    starts, proposals = [], [PROPOSAL]
+    if run.is_done("validate"):
+        starts, proposals = [("Recommended", run.recommendation.mixture)], run.validation.proposals
+    name = named(PROPOSAL, proposals).removeprefix("the ").capitalize()
+    starts += [(name, run.proposal.mixture), ("Natural", run.natural), *own_baselines(run).items()]
+    kept: dict[str, Mixture] = {}
+    for name, mixture in starts:
+        if mixture not in kept.values():
+            kept[name] = mixture
+    return kept
 
 
 def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> dict[str, Any]:

@@ -132,8 +132,8 @@ def test_a_guardrail_is_the_loss_against_its_reference(view, fit):
     page = view(what_if_content(fit, some_limits()))
     read = slide(page, "prose", 0.0)
     losses_M = fit.predict(np.array([shares(read), NATURAL])).losses_NM[:, 1]
-    worse = losses_M[0] - losses_M[1]
-    assert (f"{fit.targets[1]}: worse than natural" in read["limits"]) == (worse > 0.3)
+    gain = losses_M[1] - losses_M[0]
+    assert (f"{fit.targets[1]}: gain over natural" in read["limits"]) == (gain < -0.3)
 
 
 def test_weights_are_copied_as_yaml(view):

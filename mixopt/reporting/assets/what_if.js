@@ -147,10 +147,10 @@ function readLimits(data, law) {
     const reference = law.predict(guardrails.weights);
     guardrails.targets.forEach((target, g) => {
       const compared = guardrails.fixed[g] ?? reference[target];
-      const worse = guardrails.floors[g] ? "the floor" : guardrails.reference.replace("_", " ");
-      found.push({ name: data.targets[target], side: 1, what: `worse than ${worse}`, limit: guardrails.margins[g],
-        write: decimals(4), source: guardrails.floors[g] ? "constraints.floors" : "constraints.guardrails",
-        value: (w, losses) => guardrails.signs[g] * (losses[target] - compared) });
+      const other = guardrails.floors[g] ? "the floor" : guardrails.reference.replace("_", " ");
+      found.push({ name: data.targets[target], side: -1, what: `gain over ${other}`, limit: -guardrails.margins[g],
+        write: changeText, source: guardrails.floors[g] ? "constraints.floors" : "constraints.guardrails",
+        value: (w, losses) => guardrails.signs[g] * (compared - losses[target]) });
     });
   }
   return found;
