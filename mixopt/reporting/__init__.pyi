@@ -7,7 +7,6 @@ from .evidence_figures import (
 )
 from .expert_plots import (
     plot_domain_experts as plot_domain_experts,
-    plot_expert_change as plot_expert_change,
     plot_load as plot_load,
     plot_windows as plot_windows,
 )

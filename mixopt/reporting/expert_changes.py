@@ -7,7 +7,7 @@ chance, as Student's t has it: the scatter of the windows about the line, and, b
 far off its slope may be, which counts for more the further it is continued. With fewer than three
 windows before, the scatter is not known, and nothing is called a difference.
 
-A number is the mean over windows, not that of their sum: some, such as the busiest expert's load,
+A number is the mean over windows, not that of their sum: some, such as the largest load,
 come out larger from fewer tokens, and windows are of as many steps before and after.
 
 Windows between two changes are held against each other. Where an estimator changes weights so often
@@ -20,8 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
-from operator import add
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,15 +28,15 @@ import polars as pl
 
 from mixopt.errors import RoutingError
 from mixopt.online import LoggedChange
-from mixopt.routing import Assignments, Window, key_column
+from mixopt.routing import Window, key_column
 from mixopt.system import Array, BoolArray, name_text
 
 CONFIDENCE = 0.99  # that chance alone does not give what is called a difference
 MIN_WINDOWS = 3  # before a change, to know how they scatter
 NEAREST = 4  # windows on a side, where changes are too near each other
 MAX_CHANGES = 3  # that are told, the largest
-COMPARED_BY_LAYER = ("busiest", "effective", "dead", "overflow", "specialisation")
-COMPARED_BY_DOMAIN = ("share", "busiest", "own", "distance")
+COMPARED_BY_LAYER = ("max_load", "effective", "dead", "overflow", "specialisation")
+COMPARED_BY_DOMAIN = ("share", "max_load", "own", "distance")
 _COMPARED = {
     "before": pl.Float64,
     "after": pl.Float64,
@@ -50,14 +49,7 @@ _COMPARED = {
 
 @dataclass(frozen=True, eq=False)
 class ExpertChange:
-    """The experts of a run before and after one change of its weights.
-
-    Attributes:
-        logged: The change; its step is the first one on the new weights, counted from 1.
-        windows_before: Windows of steps before it, at least one.
-        windows_after: Windows of steps after it, at least one.
-        between: Other changes of weights that fall into these windows.
-    """
+    """The windows before and after one change of weights; `between` counts others in them."""
 
     logged: LoggedChange
     windows_before: tuple[Window, ...]
@@ -68,24 +60,12 @@ class ExpertChange:
         """Check that there is something on both sides."""
         for side, windows in (("before", self.windows_before), ("after", self.windows_after)):
             if not windows:
-                raise RoutingError(
-                    f"step {self.logged.step}: no window of counts {side} the change"
-                )
+                raise RoutingError(f"step {self.step}: no window of counts {side} the change")
 
     @property
     def step(self) -> int:
         """The first optimiser step on the new weights."""
         return self.logged.step
-
-    @cached_property
-    def before(self) -> Assignments:
-        """What was assigned before."""
-        return reduce(add, (window.assignments for window in self.windows_before))
-
-    @cached_property
-    def after(self) -> Assignments:
-        """What was assigned after."""
-        return reduce(add, (window.assignments for window in self.windows_after))
 
     @cached_property
     def by_layer(self) -> pl.DataFrame:
@@ -95,8 +75,8 @@ class ExpertChange:
 
     @cached_property
     def by_domain(self) -> pl.DataFrame:
-        """Share, busiest expert, own experts and distance of each domain, means over layers."""
-        means = pl.col("share").first(), pl.col("busiest", "own", "distance").mean()
+        """Share, largest load, own experts and distance of each domain, means over layers."""
+        means = pl.col("share").first(), pl.col("max_load", "own", "distance").mean()
         tables = [
             window.tables[1].group_by("domain", maintain_order=True).agg(*means)
             for window in (*self.windows_before, *self.windows_after)

@@ -17,7 +17,6 @@ from mixopt.proposals import best_trial, mixture_of
 from mixopt.reporting.expert_changes import ExpertChange, expert_changes
 from mixopt.reporting.expert_plots import (
     plot_domain_experts,
-    plot_expert_change,
     plot_load,
     plot_windows,
 )
@@ -46,43 +45,18 @@ DESCRIPTIONS = {
     "experts_load": "The load of every layer's experts in training; grey is even, darker is more.",
     "experts_domains": "How each domain's tokens fall on the experts; grey is an even share.",
     "experts_over_time": "Balance and specialisation of each layer over the steps.",
-    "experts_before_after": "Experts before and after a change of weights; a ring is before.",
 }
 SHOWN = 12  # trials that are listed
-
 
 Steps = tuple[int | None, int | None]
 
 
-def _steps_of(text: str) -> Steps:
-    """Read steps as they are typed: `100:200`, `100:` or `:200`, counted from 1."""
-    found = re.fullmatch(r"(\d*):(\d*)", text)
-    if found is None:
-        raise RoutingError(
-            f"--steps {text}: expected FIRST:LAST, such as 1000:2000, 1000: or :2000"
-        )
-    low, high = (int(one) if one else None for one in found.groups())
-    if high == 0 or (low is not None and high is not None and low > high):
-        raise RoutingError(
-            f"--steps {text}: steps count from 1, and the first is not after the last"
-        )
-    return low, high
-
-
 @dataclass(frozen=True, eq=False)
 class PretrainingExperts:
-    """The experts of a pretraining.
+    """The experts of a pretraining, since its domains last changed.
 
     Load and diagnoses are of the second half of the steps so far, when experts have found their
-    place, or of the steps that are asked for. What changes of weights did is held against the
-    windows before them.
-
-    Attributes:
-        path: The run directory.
-        windows: Since the domains last changed, at least one; they stay on disk.
-        logged: Changes of weights.
-        steps: The first and the last step; None for no bound, or for the second half of the run.
-        change: The first step on new weights; None for the largest changes.
+    place, or of the steps that are asked for.
     """
 
     path: Path
@@ -133,19 +107,16 @@ class PretrainingExperts:
 
     @cached_property
     def changes(self) -> tuple[ExpertChange, ...]:
-        """What the largest changes of weights did, or the one that is asked for."""
+        """The experts before and after the largest changes of weights, or the one asked for."""
         return expert_changes(self.windows, self.logged, self.change)
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures, by name."""
-        figures = still_figures(self.train, self.train)
+        figures = _still_figures(self.train, self.train)
         if len(self.windows) > 1:
             tables = [(float(window.end), window.tables[0]) for window in self.windows]
-            marked = [(float(one.step - 1), one.why) for one in self.logged]
+            marked = [float(one.step - 1) for one in self.logged]
             figures["experts_over_time"] = plot_windows(tables, changes=marked)
-        largest = max(self.changes, key=lambda one: one.logged.distance, default=None)
-        if largest is not None:
-            figures["experts_before_after"] = plot_expert_change(largest)
         return figures
 
     def to_json(self) -> dict[str, Any]:
@@ -176,12 +147,6 @@ class SweepExperts:
     """The experts of a sweep.
 
     One trial is shown in full: of the recommended mixture where it is validated, else the best one.
-
-    Attributes:
-        path: The run directory.
-        trials: The table of the sweep's trials.
-        counts: By trial, those of a validation last.
-        shown: The trial that is shown in full.
     """
 
     path: Path
@@ -226,7 +191,7 @@ class SweepExperts:
     def figures(self) -> dict[str, Figure]:
         """Draw the figures of the trial that is shown, by name."""
         counts = self.counts[self.shown]
-        return still_figures(counts.train, counts.held_out)
+        return _still_figures(counts.train, counts.held_out)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is said as plain values."""
@@ -253,7 +218,7 @@ class SweepExperts:
         table = by_trial.sort("has_collapsed", "load_entropy", descending=[True, False])
         lines = [
             f"experts collapsed in {len(self.trials.collapsed)} of {table.height} trials",
-            f"{'trial':<18}{'load entropy':>14}{'busiest':>10}{'dead':>6}{'specialisation':>16}",
+            f"{'trial':<18}{'load entropy':>14}{'MaxVio':>10}{'dead':>6}{'specialisation':>16}",
         ]
         for row in table.head(SHOWN).iter_rows(named=True):
             value = row["specialisation"]
@@ -338,12 +303,23 @@ def draw_experts(found: RunExperts) -> list[Path]:
     return list(figures)
 
 
-def still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure]:
-    """Draw what experts are given at one time."""
-    return {
-        "experts_load": plot_load(train),
-        "experts_domains": plot_domain_experts(compared),
-    }
+def _still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure]:
+    return {"experts_load": plot_load(train), "experts_domains": plot_domain_experts(compared)}
+
+
+def _steps_of(text: str) -> Steps:
+    """Read steps as they are typed: `100:200`, `100:` or `:200`, counted from 1."""
+    found = re.fullmatch(r"(\d*):(\d*)", text)
+    if found is None:
+        raise RoutingError(
+            f"--steps {text}: expected FIRST:LAST, such as 1000:2000, 1000: or :2000"
+        )
+    low, high = (int(one) if one else None for one in found.groups())
+    if high == 0 or (low is not None and high is not None and low > high):
+        raise RoutingError(
+            f"--steps {text}: steps count from 1, and the first is not after the last"
+        )
+    return low, high
 
 
 def _shown(run: Run, counts: Mapping[str, ExpertCounts]) -> str:

@@ -129,7 +129,7 @@ def _collapse(layer: LayerAssignments, domains: tuple[str, ...], limits: Limits)
     numbers = {
         "effective": measures.effective(load_E),
         "dead": float(measures.dead(load_E).mean()),
-        "busiest": measures.max_load(load_E),
+        "max_load": measures.max_load(load_E),
         "overflow": measures.overflow(load_E),
         "crowded": float(crowded_E.sum()),
         "chosen": float(chosen_E.max()),
@@ -172,8 +172,8 @@ def _load_text(
     busiest, hot = int(load_E.argmax()), int(hot_E.sum())
     crowd = f"{hot} of {layer.experts} experts are hot, " if hot > 1 else ""
     return (
-        f"{crowd}expert {busiest} has {numbers['busiest']:.1f} times the even load and is chosen by"
-        f" {100 * numbers['chosen']:.0f}% of the tokens, {100 * numbers['overflow']:.0f}% of the"
+        f"{crowd}expert {busiest} has {numbers['max_load']:.1f} times the even load and is chosen"
+        f" by {100 * numbers['chosen']:.0f}% of the tokens, {100 * numbers['overflow']:.0f}% of the"
         f" assignments are beyond a capacity of {measures.CAPACITY}, {100 * numbers['dead']:.0f}%"
         f" of the experts are dead, {numbers['effective'] * layer.experts:.0f} of {layer.experts}"
         " are effective"

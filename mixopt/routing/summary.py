@@ -40,7 +40,7 @@ LAYER_SCHEMA = {
     "tokens": pl.Int64,
     "load_entropy": pl.Float64,  # 1 is even
     "effective": pl.Float64,  # effective number of experts, exp(entropy), of all; 1 is even
-    "busiest": pl.Float64,  # busiest expert's load over the even one; 1 is even
+    "max_load": pl.Float64,  # of the experts, over the even one; 1 is even
     "max_violation": pl.Float64,  # that less 1; 0 is even
     "overflow": pl.Float64,  # share of the assignments beyond a capacity of 1.25 times even
     "dead": pl.Int64,  # experts below 1% of the even load
@@ -49,7 +49,7 @@ LAYER_SCHEMA = {
     "specialisation": pl.Float64,  # of the most that it can be, the entropy of the domains
 }
 SHOWN_BY_LAYER = (
-    "busiest",
+    "max_load",
     "effective",
     "load_entropy",
     "overflow",
@@ -63,7 +63,7 @@ DOMAIN_SCHEMA = {
     "router": pl.String,
     "tokens": pl.Int64,
     "share": pl.Float64,
-    "busiest": pl.Float64,  # load of its busiest expert over the even one, of its tokens
+    "max_load": pl.Float64,  # load of its busiest expert over the even one, of its tokens
     "max_violation": pl.Float64,
     "starved": pl.Int64,  # experts below 10% of the even load of this domain
     "dropped": pl.Float64,
@@ -236,7 +236,7 @@ def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
         **about,
         "load_entropy": measures.entropy(load_E),
         "effective": measures.effective(load_E),
-        "busiest": measures.max_load(load_E),
+        "max_load": measures.max_load(load_E),
         "max_violation": measures.max_load(load_E) - 1,
         "overflow": measures.overflow(load_E),
         "dead": int(measures.dead(load_E).sum()),
@@ -258,7 +258,7 @@ def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
     with np.errstate(invalid="ignore", divide="ignore"):
         columns = {
             "share": measures.load_shares(layer.tokens_D),
-            "busiest": profile_DE.max(1) * layer.experts,
+            "max_load": profile_DE.max(1) * layer.experts,
             "max_violation": profile_DE.max(1) * layer.experts - 1,
             "starved": measures.dead(profile_DE, measures.STARVED).sum(1),
             "dropped": layer.dropped_D / (given_D + layer.dropped_D),

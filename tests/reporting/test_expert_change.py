@@ -43,7 +43,7 @@ def change_of(before, after, *, drift, goes_on=1.0, jump=0.0):
 
 def called(change):
     """Return the share of routers whose number is called different."""
-    return change.by_layer.filter(pl.col("measure") == "busiest")["differs"].mean()
+    return change.by_layer.filter(pl.col("measure") == "max_load")["differs"].mean()
 
 
 @pytest.mark.parametrize(("before", "after"), [(3, 3), (10, 10), (5, 15)])

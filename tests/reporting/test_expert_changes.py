@@ -55,9 +55,9 @@ def test_a_change_is_held_against_the_windows_before_it_and_after_it(changed):
     assert [w.end for w in change.windows_before] == [10, 20, 30, 40, 50]
     assert [w.start for w in change.windows_after] == [60, 70, 80, 90, 100, 110]
     found = differing(change)
-    assert (1, "busiest") in found
+    assert (1, "max_load") in found
     assert not {layer for layer, _ in found} - {1}
-    busiest = change.by_layer.row(by_predicate=_is(1, "busiest"), named=True)
+    busiest = change.by_layer.row(by_predicate=_is(1, "max_load"), named=True)
     assert busiest["difference"] == pytest.approx(1.5, abs=0.05)
 
 
@@ -145,7 +145,7 @@ def test_the_command_tells_of_a_change_as_text_and_json(changed):
     assert found["steps"] == [0, 50]
     text = str(mixopt.experts(changed))
     assert "change of weights at step 55 (at 55): d0 50.0 -> 80.0%  d1 50.0 -> 20.0%" in text
-    (line,) = [one for one in text.splitlines() if "layers, most in" in one and "busiest" in one]
+    (line,) = [one for one in text.splitlines() if "layers, most in" in one and "max load" in one]
     assert "1 of 2 layers, most in 1 (+1." in line
 
 
