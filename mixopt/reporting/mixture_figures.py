@@ -1,15 +1,13 @@
 """Figures with a row for each domain: shares of mixtures, passes over the text, what was tried.
 
-No axis is cut off: limits follow the values, so that a large share is seen to be large. A few
-domains have a bar for each mixture with its number; more have a bar for the first mixture and a
-marker for each other, in rows of half the height.
+No axis is cut off, so that a large share is seen to be large. A few domains have a bar for each
+mixture with its number; more have a bar for the first mixture and a marker for each other.
 
 Shapes: N trials, D domains, P points of a front.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -26,7 +24,6 @@ from mixopt.reporting.figure_style import (
     LETTER,
     MAX_ROWS,
     PAPER,
-    WARNING,
     Axes,
     Figure,
     MaxNLocator,
@@ -44,7 +41,7 @@ from mixopt.reporting.figure_style import (
     shown_domains,
     written,
 )
-from mixopt.system import Array, BoolArray, name_text, share_text
+from mixopt.system import Array, name_text, share_text
 
 if TYPE_CHECKING:
     from mixopt.proposals import Front, Proposal, Recommendation
@@ -56,12 +53,7 @@ if TYPE_CHECKING:
 MAX_BARS = 4  # mixtures that have a bar each
 AT_CAP = 1e-3  # relative: this near to its cap, a domain is at it
 MAX_PAIRS = 3  # panels of a front at most: of more targets the first pairs are shown
-MAX_BANDS = 18  # domains that have a band of their own: of more those with the largest shares
-MIN_BAND = 0.06  # of the tokens: a narrower band has no number
-BAND_COLOURS = (
-    "#8fbcd9", "#f2f0f7", "#b9b9b9", "#fff2cc", "#e0b48a", "#f7f7f7", "#a3c79f", "#e9e4f5",
-)  # fmt: skip
-BAND_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++")
+MAX_COLUMNS = 10  # of a map of shares that has numbers
 
 
 def plot_mixtures(
@@ -143,22 +135,13 @@ def plot_cells(mixture: MixturesLike, natural: Shares | None = None) -> Figure:
     levels = list(dict.fromkeys(level for _, level in cells))
     sums = {name: one for name, one in branch_shares(shares).items() if name not in shares}
     names = sorted(sums, key=lambda name: -sums[name])[:MAX_ROWS]
-    cells_BL = np.array([[cells.get((one, level), np.nan) for level in levels] for one in names])
     figure, axes_RC = new_figure(1.2 + row_height(len(names)) * len(names))
     axes = axes_RC[0, 0]
-    axes.grid(visible=False)
-    most = float(np.nanmax(cells_BL)) or 1.0
-    image = axes.imshow(cells_BL, cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
+    cells_BL = [[cells.get((one, level)) for level in levels] for one in names]
+    was_BL = [[(natural or {}).get(f"{one}/{level}") for level in levels] for one in names]
+    image = _share_map(axes, cells_BL, was_BL, levels)
     name_rows(axes, names, row_letter(len(names)))
-    axes.set_xticks(range(len(levels)), [written(level, 12) for level in levels])
     figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=1), pad=0.02)
-    for (row, column), share in np.ndenumerate(cells_BL) if len(levels) <= FEW_ROWS // 2 else ():
-        if np.isfinite(share):
-            was = None if natural is None else natural.get("/".join((names[row], levels[column])))
-            text = share_text(share) if was is None else f"{share_text(share)} ({share_text(was)})"
-            ink = PAPER if share > 0.6 * most else INK
-            style = {"ha": "center", "va": "center", "fontsize": row_letter(len(names)) - 1}
-            axes.annotate(text, (column, row), color=ink, **style)
     beside = "" if natural is None else ", natural in brackets"
     label(axes, x=f"share of the training tokens{beside}{of_all(names, sums)}")
     return figure
@@ -218,21 +201,41 @@ def plot_front(front: Front, trials: Trials | None = None) -> Figure:
     figure, axes_RC = new_figure(3.4 + 0.8 + 0.34 * len(front.points), len(pairs), 2)
     for axes, (first, second) in zip(axes_RC[0], pairs, strict=True):
         _trade(axes, front, first, second, trials)
-    marks, names = axes_RC[0, 0].get_legend_handles_labels()
-    figure.legend(
-        marks,
-        names,
-        frameon=False,
-        fontsize=LETTER,
-        labelcolor=INK,
-        loc="outside upper right",
-        ncols=2,
-    )
+    legend_above(axes_RC[0, 0])
     for axes in axes_RC[1, 1:]:
         axes.remove()
-    _weights(axes_RC[1, 0], front)
-    axes_RC[1, 0].set_subplotspec(axes_RC[1, 0].get_gridspec()[1, :])
+    axes = axes_RC[1, 0]
+    axes.set_subplotspec(axes.get_gridspec()[1, :])
+    every = [point.mixture for point in front.points]
+    domains = shown_domains(None, every[0], every, MAX_ROWS)
+    shares_PD = [[mixture[domain] for domain in domains] for mixture in every]
+    _share_map(axes, shares_PD, [[None] * len(domains)] * len(every), domains)
+    axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=60, ha="right")
+    name_rows(axes, [str(number) for number, _ in enumerate(every, start=1)])
+    label(axes, x=f"share of the training tokens{of_all(domains, every[0])}", y="proposal")
     return figure
+
+
+def _share_map(
+    axes: Axes,
+    shares_RC: Sequence[Sequence[float | None]],
+    was_RC: Sequence[Sequence[float | None]],
+    columns: Sequence[str],
+) -> Any:
+    """Draw shares as a map, darker for more; a few columns have their numbers, and those before."""
+    shares = np.array(shares_RC, dtype=float)
+    most = float(np.nanmax(shares)) or 1.0
+    axes.grid(visible=False)
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
+    axes.set_xticks(range(len(columns)), [written(one, 12) for one in columns])
+    size = row_letter(len(shares)) - 1
+    for (row, column), share in np.ndenumerate(shares) if len(columns) <= MAX_COLUMNS else ():
+        if np.isfinite(share):
+            was = was_RC[row][column]
+            text = share_text(share) if was is None else f"{share_text(share)} ({share_text(was)})"
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
+            axes.annotate(text, (column, row), color=PAPER if share > 0.6 * most else INK, **style)
+    return image
 
 
 def _by_name(given: MixturesLike) -> dict[str, Shares]:
@@ -297,24 +300,21 @@ def _numbers(axes: Axes, places_D: Array, widths_D: Array, texts: Sequence[str])
 def _epoch_bars(
     axes: Axes, names: Sequence[str], passes: Mapping[str, float], most: Mapping[str, Any]
 ) -> None:
-    places_D = np.arange(len(names), dtype=np.float64)
+    """Draw a bar for each domain, hatched where it is at its cap, and the caps."""
     passes_D = np.array([passes[name] for name in names])
     caps_D = np.array([most.get(name) or np.nan for name in names], float)
     held_D = passes_D >= (1 - AT_CAP) * caps_D
-    style: dict[str, Any] = {"height": 0.66, "edgecolor": PAPER, "linewidth": 0}
-    looks: tuple[tuple[BoolArray, str, dict[str, Any]], ...] = (
-        (~held_D, "epochs", {"color": ACCENT}),
-        (held_D, "epochs, at the cap", {"color": WARNING, "hatch": "////"}),
-    )
-    for chosen_D, text, look in looks:
-        if chosen_D.any():
-            axes.barh(places_D[chosen_D], passes_D[chosen_D], label=text, **style, **look)
-    known_D = np.isfinite(caps_D)
-    if known_D.any():
-        at_D, line = places_D[known_D], {"color": INK, "linewidth": 1.6}
-        axes.vlines(caps_D[known_D], at_D - 0.42, at_D + 0.42, **line, label="maximum allowed")
-    ends_D = np.where(held_D, np.maximum(caps_D, passes_D), passes_D)
-    _numbers(axes, places_D, ends_D, [f"{one:.2f}" for one in passes_D])
+    style: dict[str, Any] = {"height": 0.66, "edgecolor": PAPER, "linewidth": 0, "color": ACCENT}
+    hatches = ["////" if is_held else "" for is_held in held_D]
+    axes.barh(range(len(names)), passes_D, label="epochs; hatched: at the cap", **style)
+    for bar, hatch in zip(axes.patches, hatches, strict=True):
+        bar.set_hatch(hatch)
+    (known_K,) = np.nonzero(np.isfinite(caps_D))
+    if len(known_K):
+        line: dict[str, Any] = {"color": INK, "linewidth": 1.6, "label": "maximum allowed"}
+        axes.vlines(caps_D[known_K], known_K - 0.42, known_K + 0.42, **line)
+    ends_D = np.where(held_D, np.fmax(caps_D, passes_D), passes_D)
+    _numbers(axes, np.arange(len(names)), ends_D, [f"{one:.2f}" for one in passes_D])
 
 
 def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | None) -> None:
@@ -333,45 +333,3 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
         )
     axes.xaxis.set_major_locator(MaxNLocator(5))
     label(axes, x=f"loss on {written(first)}", y=f"loss on {written(second)}")
-
-
-def _weights(axes: Axes, front: Front) -> None:
-    """Draw each point's mixture as bands; hatches tell them apart in grey print."""
-    first = front.points[0].mixture
-    every = [point.mixture for point in front.points]
-    domains = shown_domains(None, first, every, MAX_BANDS)
-    places = np.arange(len(every), dtype=float)
-    left_P = np.zeros(len(every))
-    looks = zip(itertools.cycle(BAND_COLOURS), itertools.cycle(BAND_HATCHES), strict=False)
-    for domain, (colour, hatch) in zip(domains, looks, strict=False):
-        widths_P = np.array([mixture[domain] for mixture in every])
-        _band(axes, places, widths_P, left_P, (colour, hatch), written(domain, 22))
-        for place, width, left in zip(places, widths_P, left_P, strict=True):
-            if width >= MIN_BAND:
-                axes.annotate(
-                    share_text(width),
-                    (left + width / 2, place),
-                    ha="center",
-                    va="center",
-                    fontsize=LETTER - 2,
-                    bbox={"boxstyle": "square,pad=0.1", "color": PAPER, "alpha": 0.8},
-                )
-        left_P += widths_P
-    if len(domains) < len(first):
-        others = f"{len(first) - len(domains)} others"
-        _band(axes, places, np.maximum(1 - left_P, 0), left_P, (PAPER, ""), others)
-    axes.set_yticks(places, [str(number + 1) for number in range(len(places))])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1)
-    axes.grid(visible=False, axis="y")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    label(axes, x="share of the training tokens", y="proposal")
-    legend(axes, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _band(
-    axes: Axes, places: Array, widths_P: Array, left_P: Array, look: tuple[str, str], text: str
-) -> None:
-    style: dict[str, Any] = {"height": 0.72, "color": look[0], "hatch": look[1]}
-    style |= {"edgecolor": FAINT, "linewidth": 0.4}
-    axes.barh(places, widths_P, left=left_P, label=text, **style)
