@@ -33,7 +33,7 @@ from .pipeline import (
 )
 from .pretraining import pretrain as pretrain
 from .proposals import Proposal as Proposal
-from .reporting import experts as experts, explore as explore, plots as plots
+from .reporting import experts as experts, explore as explore
 from .run_directory import Run as Run, load_run as load_run
 from .sampling import MixtureSampler as MixtureSampler
 from .system.version import __version__ as __version__

@@ -22,7 +22,7 @@ from cells import LEVELS, TOPICS, cells_world
 from mixopt.config import DesignConfig, FitConfig
 from mixopt.fitting import fit_trials
 from mixopt.proposals import ProposalRequest, propose_mixture
-from mixopt.reporting import figure_svg, plots
+from mixopt.reporting import figure_svg, plot_cells
 from mixopt.trials import make_design
 
 
@@ -48,7 +48,7 @@ def main() -> None:
         return
     found = propose_mixture(ProposalRequest(fit, world.constraints, world.natural))
     start = _say("proposal", start)
-    figure_svg(plots.plot_cells(found))
+    figure_svg(plot_cells(found))
     _say("map", start)
     most = float(world.values(world.natural.array[None])[0]) - world.best
     kept = 1.0 - world.regret(found.mixture.over(world.domains).array) / most

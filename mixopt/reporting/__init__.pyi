@@ -1,4 +1,3 @@
-from . import plots as plots
 from .backtest_view import backtest_text as backtest_text, write_backtest as write_backtest
 from .evidence_figures import (
     plot_held_out as plot_held_out,

@@ -1,4 +1,4 @@
-"""All figures, and those of a run, a fit or trials: `run.plot.mixtures()`, `fit.plot.held_out()`.
+"""The figures of a run, a fit or trials: `run.plot.mixtures()`, `fit.plot.held_out()`.
 
 A figure of a step that is not done yet is an error that names the command which does it. Where a
 figure is drawn around a mixture and none is given, it is the recommended one, and before validation
@@ -19,12 +19,11 @@ from mixopt.reporting.evidence_figures import (
     plot_responses,
     plot_validation,
 )
-from mixopt.reporting.figure_style import Figure, figure_svg
+from mixopt.reporting.figure_style import Figure
 from mixopt.reporting.mixture_figures import (
     plot_cells,
     plot_design,
     plot_epochs,
-    plot_front,
     plot_mixtures,
 )
 from mixopt.reporting.run_experts import plot_run_experts
@@ -36,21 +35,6 @@ if TYPE_CHECKING:
     from mixopt.trials import Trials
 
     At: TypeAlias = Proposal | Recommendation | Mapping[str, float]
-
-__all__ = [
-    "FitPlots",
-    "RunPlots",
-    "TrialPlots",
-    "figure_svg",
-    "plot_cells",
-    "plot_design",
-    "plot_epochs",
-    "plot_front",
-    "plot_held_out",
-    "plot_mixtures",
-    "plot_responses",
-    "plot_validation",
-]
 
 
 class _Figures:

@@ -45,30 +45,16 @@ Amount = Annotated[float, Field(ge=0)]
 
 
 class Beat(FileShape):
-    """What a worker does, as its last sign of life says.
-
-    Attributes:
-        doing: What it does.
-        trials: What it trains; nothing while it finds out how many go together.
-        done: Training tokens of the group so far.
-        total: Of all that it will train on; 0 until the proxy reports.
-        number: How many beats there were.
-        moves: How often the worker has moved on since it started.
-        seconds: How long it has had the folder.
-        cpu: Seconds that its processes have computed for since.
-        node: The host's name; empty where it is not known.
-        kind: The kind of device: a GPU's name, or `cpu`.
-        gpus: How many of them; 0 of `cpu`.
-    """
+    """What a worker does, as its last sign of life says; without trials it finds a group's size."""
 
     doing: Doing = "starting"
     trials: list[str] = Field(default_factory=list)
-    done: Count = 0
-    total: Count = 0
-    number: Count = 0
-    moves: Count = 0
-    seconds: Amount = 0.0
-    cpu: Amount = 0.0
+    done: Count = 0  # training tokens of the group so far
+    total: Count = 0  # 0 until the proxy reports
+    number: Count = 0  # of beats
+    moves: Count = 0  # how often the worker has moved on
+    seconds: Amount = 0.0  # that it has had the folder
+    cpu: Amount = 0.0  # seconds that its processes have computed since
     node: str = ""
     kind: str = "cpu"
     gpus: Amount = 0.0
@@ -85,14 +71,9 @@ class Beat(FileShape):
 
 
 class GroupResult(FileShape):
-    """What became of a folder: one of results, tuned and error.
+    """What became of a folder: results, a size that was asked for, or the reason for neither.
 
-    Attributes:
-        results: A result a trial.
-        tuned: How many trials go together.
-        error: Why there are no results.
-        fault: What may be different another time; None where the proxy itself gave the reason.
-        refuses_corpus: Whether the worker sees another corpus than the owner.
+    A fault may be different another time; a reason without one is the proxy's own.
     """
 
     results: list[dict[str, Any]] = Field(default_factory=list)
@@ -103,13 +84,7 @@ class GroupResult(FileShape):
 
 
 class Group(FileShape):
-    """What a worker is asked for.
-
-    Attributes:
-        job: What all groups share.
-        trials: What is trained; how many go together is asked where there are none.
-        beat_every: Seconds between two beats.
-    """
+    """What a worker is asked for; how many trials go together where there are none."""
 
     job: Job
     trials: list[TrialShape]

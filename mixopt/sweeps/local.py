@@ -39,21 +39,11 @@ sys.stdout.write("\\n" + json.dumps([str(name) for name in names]))
 
 @dataclass(frozen=True)
 class WorkerDevice:
-    """What one worker has.
-
-    Attributes:
-        visible: Its GPUs, as CUDA_VISIBLE_DEVICES names them; None for a core.
-        kind: The GPUs' name, or `cpu`.
-        gpus: How many; less than 1 where workers share one.
-    """
+    """What one worker has: a core, or GPUs as CUDA_VISIBLE_DEVICES names them."""
 
     visible: str | None = None
     kind: str = "cpu"
-    gpus: float = 0.0
-
-    def __str__(self) -> str:
-        """Say what it is: `cpu`, or the GPUs' name with how many there are."""
-        return self.kind if self.gpus < 2 else f"{self.gpus:g} x {self.kind}"
+    gpus: float = 0.0  # less than 1 where workers share one
 
     @property
     def environment(self) -> dict[str, str]:

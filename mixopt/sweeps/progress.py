@@ -32,17 +32,10 @@ MAX_LINE = 1 << 20  # bytes
 
 
 class AttemptRecord(Beat):
-    """One attempt at a group, with its last sign of life.
-
-    Attributes:
-        at: When it ended, in seconds since 1970.
-        finished: How many of its trials have a result.
-        outcome: `ended` with results; `failed` for a reason of the proxy's; or the fault.
-        reason: Why there is no result.
-    """
+    """One attempt at a group, with its last sign of life and when it ended (seconds since 1970)."""
 
     at: Annotated[float, Field(ge=0)]
-    finished: Annotated[int, Field(ge=0)]
+    finished: Annotated[int, Field(ge=0)]  # trials with a result
     outcome: Literal["ended", "failed", "died", "memory", "lost"]
     reason: str | None = None
 
@@ -85,15 +78,7 @@ def read_attempts(folder: Path) -> list[AttemptRecord]:
 
 
 def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> dict[str, Any]:
-    """Add up what a sweep has cost.
-
-    Returns:
-        `lost`, trials that were lost with the place where they trained; `retried`, attempts at
-        trials that were not the first; `gpu_hours` and `cpu_hours` (of workers without a GPU) so
-        far, of groups that train now too; and `nodes`, a row for each kind of device of a node:
-        its `workers` and their trials (`running`) now, trials `done` and `lost` there,
-        `tokens_per_second` of what trains, hours.
-    """
+    """Add up what a sweep has cost: in all, and for each kind of device of a node."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in (*attempts, *running):
         counts = dict.fromkeys(("workers", "running", "done", "lost"), 0)

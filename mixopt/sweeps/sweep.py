@@ -60,20 +60,7 @@ def run_trials(
     planned: int | None = None,
     say: Say = silent,
 ) -> list[TrialResult]:
-    """Train the trials that have no result yet.
-
-    Args:
-        trials: All trials of the sweep so far.
-        job: What they share.
-        folder: Where their results are kept.
-        sweep: What they train on; this machine when None.
-        title: What the sweep is called.
-        planned: How many trials there will be, where later rounds add some.
-        say: Called with a line that its owner should read.
-
-    Returns:
-        A result for each trial.
-    """
+    """Train the trials that have no result yet; return a result for each trial."""
     sweep, folder = sweep or SweepConfig(), folder.absolute()
     files = TrialFolder(folder, job.made_by)
     training = replace(job.training, files=str(folder / FILES))
@@ -220,11 +207,7 @@ def read_groups(folder: Path) -> list[list[str]]:
 
 
 class Attempts:
-    """The groups of a sweep that train, some of them not for the first time.
-
-    Attributes:
-        groups: All groups that were handed out; more are added as outcomes arrive.
-    """
+    """The groups of a sweep that were handed out; more are added as outcomes arrive."""
 
     def __init__(
         self, folder: Path, groups: Sequence[Sequence[Trial]], finished: Sequence[str]

@@ -130,11 +130,7 @@ def is_of_memory(error: BaseException | None) -> bool:
 
 
 class Heart:
-    """Writes what the worker does: when that changes, and every so often from a thread of its own.
-
-    The number of moves says whether the main thread moves on. The thread ends the process where
-    its parent, or the folder, is gone: nobody wants the result any more.
-    """
+    """Writes what the worker does; its thread ends the process that nobody wants a result of."""
 
     def __init__(self, folder: Path, beat: Beat, parent: int | None, every: float) -> None:
         self._folder, self._first, self._parent, self._every = folder, beat, parent, every

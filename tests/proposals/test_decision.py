@@ -17,6 +17,8 @@ from tests.support.made_validation import MIXTURES, OBJECTIVE, TARGETS, made_val
 SIZES = {"code": 8_000, "prose": 2_000}
 BASES = {"natural": [2.0, 2.1, 2.2], "uniform": [2.2, 2.3, 2.4], "best_trial": [1.9, 2.0, 2.1]}
 
+LESS = "\N{MINUS SIGN}"
+
 
 def sweep_trials():
     trials, results = [], []
@@ -71,8 +73,8 @@ def test_a_proposal_that_loses_gives_way_to_the_best_of_the_others(decide):
     assert (found.chosen, found.standing) == ("best_trial", "not the proposal")
     assert found.headline == (
         "Recommendation: the best trial. The best trial has the lowest validated loss of the"
-        " baselines. The proposal is significantly worse: proposal - best trial +0.6000 bits per"
-        " byte (95% +0.6000 to +0.6000; above 0 is worse)."
+        " baselines. The proposal is significantly worse: gain over the best trial"
+        f" {LESS}0.6000 bits per byte (95% {LESS}0.6000 to {LESS}0.6000)."
     )
     assert found.mixture == MIXTURES["best_trial"]
 
@@ -80,7 +82,8 @@ def test_a_proposal_that_loses_gives_way_to_the_best_of_the_others(decide):
 def test_a_proposal_that_ties_and_is_worse_on_the_mean_gives_way(decide):
     found = decide({"proposal": [2.2, 1.9, 2.05], **BASES})
     assert found.chosen == "best_trial"
-    assert "The proposal is not significantly better: proposal - best trial +0.05" in found.why
+    said = f"The proposal is not significantly better: gain over the best trial {LESS}0.05"
+    assert said in found.why
 
 
 def test_the_only_baseline_that_is_left_is_called_so(decide):
@@ -129,7 +132,9 @@ def test_a_proposal_that_is_shown_to_break_a_guardrail_gives_way(decide):
     rails = {"reference": "natural", "margin": 0.1}
     found = decide(values, worse, guardrails=rails)
     assert found.chosen == "best_trial"
-    assert "breaks the guardrail on code: +0.5000 (+0.5000 to +0.5000), allowed 0.1" in found.why
+    ends = f"{LESS}0.5000 to {LESS}0.5000"
+    said = f"breaks the guardrail on code: gain over natural {LESS}0.5000 (95% {ends}), allowed"
+    assert f"{said} {LESS}0.1" in found.why
     assert decide(values, {"proposal": 0.5}, guardrails=rails).chosen == "proposal"
 
 
@@ -138,7 +143,7 @@ def test_a_guardrail_that_may_be_broken_is_a_warning(decide):
     found = decide(values, {"proposal": 1.15}, guardrails={"reference": "natural", "margin": 0.1})
     assert found.chosen == "proposal"
     assert found.warnings[0].startswith(
-        "guardrails that it may break, by the mean over seeds: code +0.15"
+        f"it may break the guardrail on code: gain over natural {LESS}0.15"
     )
 
 
