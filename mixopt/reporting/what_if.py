@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mixopt.mixture import Mixture
 
 # What `lawOf` in assets/law.js knows.
-KINDS = ("gaussian_process", "skills", "epochs", "mean", "corrected")
+KINDS = ("gaussian_process", "skills", "epochs", "phases", "mean", "corrected")
 MARK = "$array"
 TYPES = {"f8": "<f8", "f4": "<f4", "i4": "<i4"}
 MAX_BYTES = 2_500_000  # of data; a page with more is slow to open and to send
@@ -89,10 +89,12 @@ def starts_of(run: Run) -> dict[str, Mixture]:
 def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> dict[str, Any]:
     """Return plain values and arrays, for `packed_json` and `renderWhatIf`."""
     fit = question.fit
-    domains = fit.domains
+    domains, phases = fit.domains, question.phases
     return {
         "domains": list(domains),
         "targets": list(fit.targets),
+        # A cell's phase; each keeps its share of the tokens.
+        "phases": np.arange(len(domains)) * (1 if phases is None else len(phases)) // len(domains),
         "natural": question.natural.over(domains).array,
         "starts": [[name, mixture.over(domains).array] for name, mixture in starts.items()],
         "values": [

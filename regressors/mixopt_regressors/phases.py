@@ -96,6 +96,16 @@ class PhasesRegressor(MixtureRegressor):
             for name, ratio in zip(targets, self.ratio_M, strict=True)
         ]
 
+    def plain_law(self) -> dict[str, Any]:
+        """Return the law as numbers: of each ratio its losses, and the mean of its members."""
+        groups = []
+        for ratio, own_M in self._groups():
+            members = [one.plain_law() for one in self._of(ratio, "plain_law")]
+            halves_CM = np.full((len(members), own_M.sum()), 1.0 / len(members))
+            mean = {"kind": "mean", "members": members, "weights_CM": halves_CM}
+            groups.append({"ratio": ratio, "places": np.flatnonzero(own_M), "law": mean})
+        return {"kind": "phases", "phases": int(self.phases_), "groups": groups}
+
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
         kept = super().select(targets)

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 from law_answers import ANSWER, browser_answers, law_page, mixtures, python_answers
-from made_fit import TARGETS, fitted, make_trials, objective
+from made_fit import DOMAINS as DOMAINS_OF_FIT, TARGETS, fitted, make_trials, objective
 from made_laws import TARGET_SIZE, one_size, pilot_runs, sized_trials, two_sizes
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.laws import EpochsRegressor, SkillsRegressor
 
 from mixopt.fitting import ModelSize
+from mixopt.mixture import Phases
 from mixopt.objective import Objective
+from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 pytestmark = pytest.mark.nightly
 
@@ -64,6 +66,20 @@ def test_a_browser_predicts_what_python_does(open_page, name):
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_a_browser_values_every_kind_of_objective(open_page, proxies, kind):
     assert_same(open_page, proxies, OBJECTIVES[kind])
+
+
+def test_a_browser_predicts_a_law_of_two_phases(open_page):
+    rng = np.random.default_rng(0)
+    trials, results = [], []
+    for n in range(24):
+        parts = {p: dict(zip(DOMAINS_OF_FIT, rng.dirichlet(np.ones(3)), strict=True)) for p in "12"}
+        mixture = Phases({"1": 0.8, "2": 0.2}).joined(parts)
+        share = mixture["1/code"] + 2 * mixture["2/code"]
+        values = {name: 2 + np.exp(-k - share) for k, name in enumerate(TARGETS)}
+        trials.append(Trial(f"t{n}", mixture, seed=n))
+        results.append(TrialResult(f"t{n}", "finished", 9, 9, 1.0, Losses(9, values, values)))
+    table = Trials.from_results(trials, results, proxy="made")
+    assert_same(open_page, fitted("phases", trials=table, folds=3))
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])

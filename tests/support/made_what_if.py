@@ -59,6 +59,7 @@ def what_if_content(fit: Fit, limits: dict[str, Any] | None = None) -> dict[str,
     return {
         "domains": list(fit.domains),
         "targets": list(fit.targets),
+        "phases": np.zeros(len(fit.domains), dtype=int),
         "natural": NATURAL,
         "starts": [["Recommended", RECOMMENDED], ["Natural", NATURAL]],
         "values": [
@@ -129,6 +130,7 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
     return {
         "domains": names,
         "targets": tasks,
+        "phases": np.zeros(domains, dtype=int),
         "natural": natural_D,
         "starts": [["Proposal", moved_D], ["Natural", natural_D]],
         "values": [3.0, 3.0],

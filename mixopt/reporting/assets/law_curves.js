@@ -1,9 +1,9 @@
-// Laws of a formula: power means of domains' heights, shared by all losses, and epochs.
+// Laws of a formula: power means of domains' heights, shared by all losses, epochs, and phases.
 //
 // Standard deviations are by the delta method: noise * sqrt(1 + |L' j|^2), where j is the slope of
 // the loss by the parameters, and `roots_MT` (one for all losses, or one each) is L.
 
-Object.assign(LAW_KINDS, { skills: skillsLaw, epochs: epochsLaw });
+Object.assign(LAW_KINDS, { skills: skillsLaw, epochs: epochsLaw, phases: phasesLaw });
 
 const LARGEST_EXPONENT = 30;
 const nothingToPrepare = () => false;
@@ -81,5 +81,32 @@ function epochsLaw(plain) {
     means: (w) => scales.map((_, m) => mean(w, m)),
     stds: (w) => scales.map((_, m) => std(w, m)),
     prepare: nothingToPrepare,
+  };
+}
+
+// Losses of one ratio see one mixture: a token of a phase counts `ratio` times one of that before.
+function phasesLaw({ phases, groups }) {
+  const parts = groups.map(({ ratio, places, law }) => ({ ratio, places, law: lawOf(law) }));
+  const M = parts.reduce((sum, { places }) => sum + places.length, 0);
+
+  function seen(w, ratio) {
+    const D = w.length / phases;
+    const counted = new Float64Array(D);
+    for (let cell = 0; cell < w.length; cell++) counted[cell % D] += ratio ** Math.floor(cell / D) * w[cell];
+    const total = counted.reduce((sum, share) => sum + share, 0);
+    return counted.map((share) => share / total);
+  }
+
+  const each = (w, find) => {
+    const found = new Float64Array(M);
+    for (const { ratio, places, law } of parts) {
+      find(law, seen(w, ratio)).forEach((value, k) => { found[places[k]] = value; });
+    }
+    return found;
+  };
+  return {
+    means: (w) => each(w, (law, own) => law.means(own)),
+    stds: (w) => each(w, (law, own) => law.stds(own)),
+    prepare: () => parts.some(({ law }) => law.prepare()),
   };
 }

@@ -40,7 +40,8 @@ function renderWhatIf(root, data, options = {}) {
   // Moves of a drag are measured from where it began.
   function move(d, share, isDrag) {
     state.anchor = isDrag ? (state.anchor ?? state.weights) : null;
-    state.weights = moveShare(state.anchor ?? state.weights, d, share, state.locked, model.natural);
+    const fixed = state.locked.map((isLocked, e) => isLocked || data.phases[e] !== data.phases[d]);
+    state.weights = moveShare(state.anchor ?? state.weights, d, share, fixed, model.natural);
     schedule();
   }
   function start(weights) {
