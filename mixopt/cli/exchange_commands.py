@@ -303,9 +303,6 @@ def pretrain_command(
 @app.command("experts")
 def experts_command(
     directory: Directory,
-    steps: Annotated[
-        Text, option("--steps", "Of these steps [default: second half].", "A:B")
-    ] = None,
     change: Annotated[
         Whole, option("--change", "Compare before [default: largest].", "STEP")
     ] = None,
@@ -315,7 +312,7 @@ def experts_command(
     """Show which experts serve which domain; draw the figures."""
     from mixopt.reporting import draw_experts, experts
 
-    found = experts(directory, steps=steps, change=change, trust=trust)
+    found = experts(directory, change=change, trust=trust)
     files = draw_experts(found)
     if as_json:
         print_json({**found.to_json(), "figures": [str(file) for file in files]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,25 +47,22 @@ DESCRIPTIONS = {
 }
 SHOWN = 12  # trials that are listed
 
-Steps = tuple[int | None, int | None]
-
 
 @dataclass(frozen=True, eq=False)
 class PretrainingExperts:
     """The experts of a pretraining, since its domains last changed.
 
     Load and diagnoses are of the second half of the steps so far, when experts have found their
-    place, or of the steps that are asked for.
+    place.
     """
 
     path: Path
     windows: tuple[Window, ...]
     logged: tuple[LoggedChange, ...]
-    steps: Steps | None
     change: int | None
 
     @classmethod
-    def read(cls, path: Path, steps: Steps | None, change: int | None) -> PretrainingExperts | None:
+    def read(cls, path: Path, change: int | None) -> PretrainingExperts | None:
         """Read a run directory; None where nothing was recorded."""
         windows = ExpertRecord(path / EXPERTS).windows()
         if not windows:
@@ -76,24 +72,12 @@ class PretrainingExperts:
         for window in alike:
             last.check_sizes(last.domains, window.assignments.sizes, f"{path}: an earlier window")
         logged = tuple(read_changes(path / MIXTURE_LOG))
-        return cls(path, alike, logged, steps, change)
+        return cls(path, alike, logged, change)
 
     @cached_property
     def settled(self) -> tuple[Window, ...]:
-        """The windows of the steps that are asked for, or of the second half."""
-        end = self.windows[-1].end
-        if self.steps is None:
-            return tuple(window for window in self.windows if 2 * window.end > end)
-        low, high = self.steps
-        first, last = low or 1, end if high is None else high
-        within = [w for w in self.windows if w.start + 1 >= first and w.end <= last]
-        found = within or [w for w in self.windows if w.end >= first and w.start + 1 <= last]
-        if not found:
-            raise RoutingError(
-                f"--steps {low or ''}:{'' if high is None else high}: counts are of the steps"
-                f" {self.windows[0].start + 1} to {end}"
-            )
-        return tuple(found)
+        """The windows of the second half."""
+        return tuple(one for one in self.windows if 2 * one.end > self.windows[-1].end)
 
     @cached_property
     def train(self) -> Assignments:
@@ -238,7 +222,6 @@ RunExperts = PretrainingExperts | SweepExperts
 def experts(
     directory: str | Path,
     *,
-    steps: str | None = None,
     change: int | None = None,
     trust: bool = False,
 ) -> RunExperts:
@@ -246,8 +229,6 @@ def experts(
 
     Args:
         directory: Of a sweep or of a pretraining, also while it runs.
-        steps: Of a pretraining: the first and the last, counted from 1, such as `100:200`, `100:`
-            or `:200`; the second half when None.
         change: Of a pretraining: the first step on new weights; the largest changes when None.
         trust: Follow links that lead out of the directory.
 
@@ -258,12 +239,12 @@ def experts(
         RoutingError: There is no such directory, nothing in it is about experts, a file cannot be
             read, or what is asked cannot be.
     """
-    path, within = Path(directory), None if steps is None else _steps_of(steps)
+    path = Path(directory)
     if not path.is_dir():
         raise RoutingError(f"{path}: no such directory; give that of a sweep or a pretraining")
     if not trust:
         check_links(path, RoutingError)
-    found: RunExperts | None = PretrainingExperts.read(path, within, change)
+    found: RunExperts | None = PretrainingExperts.read(path, change)
     if found is not None:
         return found
     found = SweepExperts.read(path, trust=trust)
@@ -273,11 +254,8 @@ def experts(
             " of steps is finished; a sweep has them with proxy.options.size: moe-tiny, a"
             " pretraining with a model such as olmoe"
         )
-    if steps is not None or change is not None:
-        raise RoutingError(
-            f"{path}: --steps and --change are of a pretraining; of a sweep's trials the second"
-            " half alone is counted"
-        )
+    if change is not None:
+        raise RoutingError(f"{path}: --change is of a pretraining, and this is a sweep")
     return found
 
 
@@ -305,21 +283,6 @@ def draw_experts(found: RunExperts) -> list[Path]:
 
 def _still_figures(train: Assignments, compared: Assignments) -> dict[str, Figure]:
     return {"experts_load": plot_load(train), "experts_domains": plot_domain_experts(compared)}
-
-
-def _steps_of(text: str) -> Steps:
-    """Read steps as they are typed: `100:200`, `100:` or `:200`, counted from 1."""
-    found = re.fullmatch(r"(\d*):(\d*)", text)
-    if found is None:
-        raise RoutingError(
-            f"--steps {text}: expected FIRST:LAST, such as 1000:2000, 1000: or :2000"
-        )
-    low, high = (int(one) if one else None for one in found.groups())
-    if high == 0 or (low is not None and high is not None and low > high):
-        raise RoutingError(
-            f"--steps {text}: steps count from 1, and the first is not after the last"
-        )
-    return low, high
 
 
 def _shown(run: Run, counts: Mapping[str, ExpertCounts]) -> str:

@@ -112,27 +112,8 @@ def test_a_change_that_is_not_there_or_has_no_windows_is_one_line(changed):
         mixopt.experts(changed, change=5).changes  # noqa: B018
 
 
-def test_steps_are_whole_windows_of_those_asked_for_or_such_as_have_some(changed):
-    def steps(text):
-        return mixopt.experts(changed, steps=text).to_json()["steps"]
-
-    assert steps("11:30") == [10, 30]
-    assert steps("15:44") == [20, 40]
-    assert steps("33:37") == [30, 40]
-    assert steps(":20") == [0, 20]
-    assert steps("101:") == [100, 120]
-    with pytest.raises(RoutingError, match="--steps 121:: counts are of the steps 1 to 120"):
-        steps("121:")
-
-
-@pytest.mark.parametrize("text", ["10", "a:b", "-1:5", "5:1", "0:0"])
-def test_steps_of_another_form_are_one_line(tmp_path, text):
-    with pytest.raises(RoutingError, match=f"--steps {text}: "):
-        mixopt.experts(tmp_path, steps=text)
-
-
 def test_the_command_tells_of_a_change_as_text_and_json(changed):
-    options = ["--json", "--steps", "1:50"]
+    options = ["--json"]
     ran = command("experts", changed, "--change", "55", *options)
     assert ran.code == 0, ran.error
     found = json.loads(ran.out)
@@ -142,7 +123,8 @@ def test_the_command_tells_of_a_change_as_text_and_json(changed):
         [1, 50],
         [61, 120],
     )
-    assert found["steps"] == [0, 50]
+def test_the_command_tells_of_a_change_as_text_and_json(changed):
+    options = ["--json"]
     text = str(mixopt.experts(changed))
     assert "change of weights at step 55 (at 55): d0 50.0 -> 80.0%  d1 50.0 -> 20.0%" in text
     (line,) = [one for one in text.splitlines() if "layers, most in" in one and "max load" in one]
