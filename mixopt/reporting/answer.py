@@ -111,8 +111,8 @@ def _recommended(run: Run) -> PageAnswer:
 
 
 def proposal_of(run: Run) -> Proposal | None:
-    """Return the proposal that is recommended; None where a baseline is."""
-    chosen = run.recommendation.chosen
+    """Return the proposal that is recommended, or not validated yet; None of a baseline."""
+    chosen = run.recommendation.chosen if run.outcome.state == "validated" else PROPOSAL
     if chosen == PROPOSAL:
         return run.proposal
     later = run.path / LATER_PROPOSALS / f"{chosen}.yaml"

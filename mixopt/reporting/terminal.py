@@ -176,10 +176,11 @@ def own_baselines(run: Run) -> dict[str, Mixture]:
 
 def broken_by_baselines(run: Run) -> tuple[str, ...]:
     """Return a line for each baseline of a run that breaks its limits."""
-    mixtures = {"natural": run.natural} | own_baselines(run)
     if run.is_done("validate"):
         names = [name for name in in_order(run.recommendation.gains) if not is_proposal(name)]
         mixtures = {name: run.validation.mixture(name) for name in names}
+    else:
+        mixtures = {"natural": run.natural} | own_baselines(run)
     found = (baseline_breaks(*item, run.constraints) for item in mixtures.items())
     return tuple(line for line in found if line is not None)
 

@@ -1,6 +1,5 @@
 """The decision page of made runs in a real browser: legible at both widths, buttons that work."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -51,14 +50,10 @@ def heading(shown, name, table="#by-domains table"):
 
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
-def test_nothing_is_cut(open_page, page_file, size, scheme):
+def test_nothing_is_cut_and_all_text_can_be_read(open_page, page_file, size, scheme):
     page = open_page(page_file, size, scheme)
     assert cut_off(page) == []
-
-
-@pytest.mark.parametrize(("size", "scheme"), LOOKS)
-def test_all_text_can_be_read(open_page, page_file, size, scheme):
-    assert faint_text(open_page(page_file, size, scheme)) == []
+    assert faint_text(page) == []
 
 
 def test_a_laptop_s_first_screen_has_the_answer_its_gain_its_costs_and_the_buttons(shown):
@@ -83,26 +78,11 @@ def test_nothing_has_to_be_scrolled_sideways_to_be_found_on_a_narrow_screen(open
     assert buttons.count() == 4
 
 
-def test_a_wide_screen_has_all_buttons_and_none_that_unfolds_them(shown):
-    buttons = shown.locator(".chips button:visible")
-    assert buttons.count() == shown.locator("[data-copy]").count()
-
-
-def test_the_first_gain_has_its_verdict(shown, ten):
-    found = ten.recommendation.gains["natural"].verdict
-    assert shown.locator(".lead dt").first.inner_text() == f"validated: {found}"
-
-
 def test_headings_are_in_order_and_everything_has_a_name(shown):
     assert skipped_headings(shown) == []
     assert nameless(shown) == []
     assert shown.locator("h1").count() == 1
     assert [shown.locator(one).count() for one in ("header", "nav", "main", "footer")] == [1] * 4
-
-
-def test_sections_follow_each_other_as_a_reader_decides(shown):
-    names = shown.eval_on_selector_all("main > section", "(parts) => parts.map((one) => one.id)")
-    assert names == ["answer", "what-if", "validation", "fit", "trials", "corpus", "provenance"]
 
 
 def test_a_heading_sorts_by_mouse_numbers_falling_first(shown):
@@ -121,19 +101,6 @@ def test_a_heading_sorts_by_keyboard_and_words_rise_first(shown):
     assert column(shown, 0) == sorted(domain_names(10))
     shown.keyboard.press("Space")
     assert column(shown, 0) == sorted(domain_names(10), reverse=True)
-
-
-def test_negative_changes_sort_below_positive_ones(shown):
-    heading(shown, "change").locator("button").click()
-    found = [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(shown, 4)]
-    assert found[0] > 0 > found[-1]
-    assert found == sorted(found, reverse=True)
-
-
-def test_one_column_at_a_time_is_marked_as_sorted(shown):
-    for name in ("domain", "natural", "change"):
-        heading(shown, name).locator("button").click()
-        assert shown.locator("#by-domains [aria-sort]").count() == 1
 
 
 @pytest.mark.parametrize("way", ["clipboard", "selection"])
@@ -239,16 +206,10 @@ def test_ten_domains_take_at_most_600_kb(page_file):
     assert page_file.stat().st_size <= 600_000
 
 
-def test_the_data_of_the_buttons_cannot_end_a_script(page_file):
-    block = re.search(r'id="fragments">(.*?)</script>', page_file.read_text(), re.DOTALL)[1]
-    assert not set("<>&") & set(block)
-    assert set(json.loads(block)) >= {"yaml", "megatron"}
-
-
-@pytest.fixture(scope="module", params=["skills", "gaussian_process"])
-def sixty(request, tmp_path_factory):
-    """A run of sixty domains and 62 losses, with a small law and with a large one."""
-    fit = {"regressors": [request.param], "folds": 3}
+@pytest.fixture(scope="module")
+def sixty(tmp_path_factory):
+    """A run of sixty domains and 62 losses, with a large law."""
+    fit = {"regressors": ["gaussian_process"], "folds": 3}
     propose = {"bootstrap": 2, "samples": 500, "target_tokens": 25_000_000_000}
     return make_run(tmp_path_factory.mktemp("sixty"), 60, 64, fit=fit, propose=propose)
 

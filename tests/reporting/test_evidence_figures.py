@@ -127,5 +127,7 @@ def test_a_mixture_has_one_colour_in_all_figures_of_a_run_whatever_is_beside_it(
     fewer = made_validation({name: values[name] for name in ("proposal", "natural")})
     alone = plot_validation(fewer, "proposal").axes[0].collections
     for name, drawn in zip(("proposal", "natural"), alone, strict=True):
-        assert tuple(dots[named(name)]) == pytest.approx(tuple(drawn.get_facecolor()[0, :3]))
+        assert tuple(dots[named(name, values)]) == pytest.approx(
+            tuple(drawn.get_facecolor()[0, :3])
+        )
     assert len({tuple(one) for one in dots.values()}) == len(values)

@@ -46,8 +46,8 @@ def called(change):
     return change.by_layer.filter(pl.col("measure") == "max_load")["differs"].mean()
 
 
-@pytest.mark.parametrize(("before", "after"), [(3, 3), (10, 10), (5, 15)])
-@pytest.mark.parametrize(("drift", "goes_on"), [(0.0, 1.0), (1.0, 1.0), (-1.0, 0.5), (1.0, 0.0)])
+@pytest.mark.parametrize(("before", "after"), [(3, 3), (5, 15)])
+@pytest.mark.parametrize(("drift", "goes_on"), [(-1.0, 0.5), (1.0, 0.0)])
 def test_at_most_one_in_a_hundred_numbers_that_drift_is_called_a_difference(
     before, after, drift, goes_on
 ):

@@ -67,21 +67,6 @@ def _is(layer, measure):
     return (pl.col("layer") == layer) & (pl.col("measure") == measure)
 
 
-@pytest.mark.parametrize("drift", [0.0, 0.05])
-def test_chance_and_a_drift_that_goes_on_are_no_differences(tmp_path, drift):
-    found = []
-    for seed in range(8):
-        path = tmp_path / str(seed)
-        path.mkdir()
-        log_of(path, {1: 0.5, 61: 0.8})
-        run_of(path, [1.5] * 12, drift=drift, seed=seed)
-        found += mixopt.experts(path).changes
-    # Of a load on a line, the effective number of experts is on a parabola.
-    called = [one for change in found for one in differing(change) if one[1] != "effective"]
-    assert len(found) == 8
-    assert len(called) <= 2, "one in a hundred of 80"
-
-
 def test_with_two_windows_before_nothing_is_called_a_difference(tmp_path):
     log_of(tmp_path, {1: 0.5, 21: 0.8})
     run_of(tmp_path, [1.5] * 2 + [3.0] * 4)

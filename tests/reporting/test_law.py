@@ -65,11 +65,11 @@ def test_a_regressor_that_no_page_can_predict_with_has_no_law(name):
 def test_the_data_is_that_of_the_run(run, data):
     domains, limits = run.fit.domains, data["constraints"]
     assert data["domains"] == list(domains)
-    names = [name for name, _ in data["starts"]]
-    assert names == ["Recommended", "Proposal", "Natural"]
-    mixtures = (run.recommendation.mixture, run.proposal.mixture, run.natural)
-    for (_, weights), mixture in zip(data["starts"], mixtures, strict=True):
-        assert np.array_equal(weights, mixture.over(domains).array)
+    known = {"Recommended": run.recommendation.mixture, "Natural": run.natural}
+    known |= {"hand": run.validation.mixture("hand")}
+    assert [name for name, _ in data["starts"]] == list(known)
+    for name, weights in data["starts"]:
+        assert np.array_equal(weights, known[name].over(domains).array)
     assert limits["target_tokens"] == 25_000_000_000
     assert limits["max_epochs"] == [4] * 2
     assert limits["inventory"].tolist() == [run.inventory[name] for name in domains]

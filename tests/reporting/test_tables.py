@@ -29,7 +29,7 @@ def test_a_table_has_its_first_column_to_the_left_and_numbers_to_the_right():
     ]
 
 
-@pytest.mark.parametrize("width", [40, 50, 60, 70, 80, 100])
+@pytest.mark.parametrize("width", [40, 60, 100])
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(width):
     columns = ("name", *(f"column number {n}" for n in range(9)))
     rows = [("first", *(WORDS[n % 3] for n in range(9)))]

@@ -209,7 +209,6 @@ def test_a_drag_among_sixty_domains_and_targets_takes_less_than_a_frame(view):
 
 
 @pytest.mark.parametrize("size", ["wide", "narrow"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut(view, fit, size, scheme):
-    page = view(what_if_content(fit, some_limits()), size=size, scheme=scheme)
+def test_nothing_is_cut(view, fit, size):
+    page = view(what_if_content(fit, some_limits()), size=size)
     assert page.evaluate(CUT % SEEN) == []

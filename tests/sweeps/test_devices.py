@@ -77,7 +77,6 @@ def test_a_worker_may_have_several_gpus_and_what_is_over_is_not_used(machine):
     machine([A100] * 5)
     devices = worker_devices("auto", None, 2)
     assert shown(devices) == [("0,1", A100, 2.0), ("2,3", A100, 2.0)]
-    assert str(devices[0]) == f"2 x {A100}"
 
 
 def test_more_workers_than_gpus_share_them_in_turn_and_a_line_says_so(machine):
@@ -138,8 +137,6 @@ def test_a_machine_without_any_sign_of_a_gpu_does_not_import_torch(machine, monk
     ("more", "reason"),
     [
         ("raise ImportError('no driver')", "torch ended with exit code 1: ImportError: no driver"),
-        ("os._exit(9)", "torch ended with exit code 9"),
-        ("print('{'); os.dup2(1, 9); os._exit(0)", "torch could not be asked"),
         ("import time; time.sleep(600)", "torch did not answer within 2 s"),
     ],
 )

@@ -76,10 +76,7 @@ def test_any_line_has_points_that_mlflow_takes_or_none(line):
 @pytest.mark.parametrize(
     "line",
     [
-        b'{"step": true, "time": 1, "loss": 1}',
         b'{"step": 1.5, "time": 1, "loss": 1}',
-        b'{"step": 1, "time": -1, "loss": 1}',
-        b'{"step": 1, "time": "now", "loss": 1}',
         b'{"step": 99999999999999999999, "time": 1, "loss": 1}',
         b'{"step": 1, "time": 1, "loss": "much", "on": true, "none": null}',
     ],
@@ -145,12 +142,8 @@ def test_facts_are_added_to_a_step_of_another_process_and_to_none_that_is_not_th
 @pytest.mark.parametrize(
     "line",
     [
-        "nonsense",
         "[1, 2]",
-        '{"step": 5, "experiment": "x", "name": "x", "started": 1}',
-        '{"step": "x"}',
         '{"step": "sweep", "server": null, "experiment": "x", "name": "x", "started": -1}',
-        '{"step": "sweep", "server": null, "experiment": "x", "name": "x", "started": 1e400}',
         '{"step": "sweep", "server": 1, "experiment": "x", "name": "x", "started": 1, "files": 7}',
     ],
 )
