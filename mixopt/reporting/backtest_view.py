@@ -5,6 +5,7 @@ The terminal has the least trials, those that are enough, and the most; the page
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,38 +37,31 @@ def backtest_text(found: Backtest) -> str:
     trials = list(dict.fromkeys(row["trials"] for row in found.rows))
     shown = {trials[0], found.enough or trials[0], trials[-1]}
     rows = [_cells(row) for row in found.rows if row["trials"] in shown]
-    lines = [table_text(_title(found), COLUMNS, rows), *_meaning(found)]
-    losses = found.losses[1:]
-    counts = [
-        f"{len(own)} {state}"
-        for state in STATES
-        if (own := [one for one in losses if one["state"] == state])
-    ]
-    lines.append(f"losses at {trials[-1]} trials: {', '.join(counts)}")
-    return "\n".join([*lines, *found.notes])
+    counts = Counter(one["state"] for one in found.losses[1:])
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    losses = f"losses at {trials[-1]} trials: {states}"
+    return "\n".join(
+        [table_text(_title(found), COLUMNS, rows), *_meaning(found), losses, *found.notes]
+    )
 
 
 def write_backtest(found: Backtest, path: Path) -> None:
     """Write the page of a backtest: one file."""
-    answer = [paragraph(note) for note in found.notes]
+    title = _title(found)
     ours = [row for row in found.rows if row["predictor"] == found.rows[0]["predictor"]]
-    first = [*answer, table(COLUMNS, map(_cells, ours))]
-    every = [table(COLUMNS, map(_cells, found.rows)), *map(paragraph, _meaning(found))]
+    first = Markup('<section id="answer"><h1>{}</h1>{}{}</section>').format(
+        title, _paragraphs(found.notes), table(COLUMNS, map(_cells, ours))
+    )
+    every = table(COLUMNS, map(_cells, found.rows)) + _paragraphs(_meaning(found))
     sections = [
-        Section("predictors", "Every predictor", _joined(every)),
+        Section("predictors", "Every predictor", every),
         Section("losses", "By loss", table(LOSS_COLUMNS, map(_loss_cells, found.losses))),
     ]
-    write_text(path, page_html("backtest", _title(found), _answer(found, first), sections))
+    write_text(path, page_html("backtest", title, first, sections))
 
 
-def _answer(found: Backtest, parts: Iterable[Markup]) -> Markup:
-    return Markup('<section id="answer"><h1>{}</h1>{}</section>').format(
-        _title(found), _joined(parts)
-    )
-
-
-def _joined(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)
+def _paragraphs(lines: Iterable[str]) -> Markup:
+    return Markup("").join(map(paragraph, lines))
 
 
 def _title(found: Backtest) -> str:

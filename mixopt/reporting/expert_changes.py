@@ -1,17 +1,13 @@
 """The effect of a change of weights on experts: the windows before it against those after it.
 
-Routers drift while they train, so a number after a change is not held against the number before it
-alone. A line through the windows before says how far the number would have come had it continued as
-it did; between that and no drift at all nothing is a difference, and beyond it only what exceeds
-chance, as Student's t has it: the scatter of the windows about the line, and, beyond the line, how
-far off its slope may be, which counts for more the further it is continued. With fewer than three
-windows before, the scatter is not known, and nothing is called a difference.
+Routers drift while they train. A line through the windows before says how far a number would have
+come had it continued; between that and no drift at all nothing is a difference, and beyond it only
+what exceeds chance, by Student's t: the scatter of the windows about the line, and how far off its
+slope may be. With fewer than three windows before, nothing is called a difference. A number is the
+mean over windows, not that of their sum: some come out larger from fewer tokens.
 
-A number is the mean over windows, not that of their sum: some, such as the largest load,
-come out larger from fewer tokens, and windows are of as many steps before and after.
-
-Windows between two changes are held against each other. Where an estimator changes weights so often
-that there are not enough windows in between, it is the few nearest on either side.
+Windows between two changes are held against each other. Where there are not enough windows in
+between, it is the few nearest on either side.
 
 Shapes: W windows.
 """

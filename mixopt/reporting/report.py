@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
-from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
+from mixopt.fitting import CEILING, OBJECTIVE, Fit
 from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import Comparison, is_proposal, named
@@ -131,30 +131,11 @@ def _fit(run: Run, mixture: Mixture, pictures: Pictures) -> Section:
     rows = fit.report.filter(pl.col("target") == OBJECTIVE)
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
     body += _predictors(rows, fit, unit)
-    body += _signal(fit)
     about = f"{name_text(fit.name)} on {fit.data.folds} held-out folds."
     body += pictures.show("held_out", plot_held_out(fit), about)
     about = "The objective predicted along each domain's share."
     body += pictures.show("responses", plot_responses(fit, mixture), about)
     return Section("fit", "What the fit knows", body)
-
-
-def _signal(fit: Fit) -> Markup:
-    """Show which metrics follow the mixture, and other objectives that could be ranked by."""
-    found = readiness(fit)
-    rows = [
-        (
-            "the objective" if one is found.objective else one.name,
-            "" if one.noise_share is None else share_text(one.noise_share),
-            share_text(one.followed),
-            rank_text(one.spearman),
-            one.verdict,
-        )
-        for one in (found.objective, *found.losses)
-    ]
-    columns = ("loss", "noise, of variance", "follows the mixture", "Spearman", "arms")
-    caption = "What of each loss the mixture decides, held out."
-    return heading("What can be ranked") + table(columns, rows, caption=caption, texts=[4])
 
 
 def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:

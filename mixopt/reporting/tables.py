@@ -140,53 +140,34 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
 
 def schedule_text(forecast: ScheduleForecast) -> str:
     """Return the tables of what a schedule draws."""
-    schedule = forecast.schedule
+    schedule, stages = forecast.schedule, list(forecast.stages)
     title = (
         f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
     )
-    rounded = schedule.tokens - schedule.asked_tokens
-    lines = [table_text(title, _STAGE_COLUMNS, _stages(forecast))]
-    if rounded:
+    rows = [
+        (one.name, count_text(one.start), count_text(one.steps), short_count(one.tokens))
+        for one in stages
+    ]
+    lines = [table_text(title, ("stage", "first step", "steps", "tokens"), rows)]
+    if rounded := schedule.tokens - schedule.asked_tokens:
         lines.append(
             f"requested: {schedule.asked_tokens:,} tokens; in whole batches:"
             f" {schedule.tokens:,} ({rounded:+,})\n"
         )
-    columns, rows = _domains(forecast)
-    lines.append(table_text("Share of the tokens by stage", columns, rows))
-    return "\n".join(lines).rstrip("\n")
-
-
-_STAGE_COLUMNS = ("stage", "first step", "steps", "tokens")
-
-
-def _stages(forecast: ScheduleForecast) -> list[list[str]]:
-    return [
-        [
-            stage.name,
-            count_text(stage.start),
-            count_text(stage.steps),
-            short_count(stage.tokens),
-        ]
-        for stage in forecast.stages
-    ]
-
-
-def _domains(forecast: ScheduleForecast) -> tuple[list[str], list[list[str]]]:
-    stages = list(forecast.stages)
     shown = stages if len(stages) <= MAX_STAGES else [stages[0], stages[-1]]
-    columns = ["domain", *(stage.name for stage in shown), "tokens", "epochs", "runs out"]
-    shares = [stage.shares for stage in shown]
-    rows = [
-        [
+    columns = ("domain", *(stage.name for stage in shown), "tokens", "epochs", "runs out")
+    domains = [
+        (
             name,
-            *(share_text(share[name]) for share in shares),
+            *(share_text(stage.shares[name]) for stage in shown),
             short_count(tokens),
             f"{stages[-1].epochs[name]:.3f}",
             _runs_out(forecast, name),
-        ]
+        )
         for name, tokens in forecast.drawn.items()
     ]
-    return columns, rows
+    lines.append(table_text("Share of the tokens by stage", columns, domains))
+    return "\n".join(lines).rstrip("\n")
 
 
 def _runs_out(forecast: ScheduleForecast, name: str) -> str:
