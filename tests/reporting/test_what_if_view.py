@@ -206,9 +206,7 @@ def test_of_many_domains_those_that_change_most_come_first_and_a_filter_finds_al
 def test_a_drag_among_sixty_domains_and_targets_takes_less_than_a_frame(view):
     page = view(many_domains(domains=60, targets=60, trials=180))
     page.get_by_role("button", name="Show all 60").click()
-    frames = []
-    for share in np.linspace(0.01, 0.09, 12):
-        frames.append(page.evaluate(DRAG, float(share)))
+    frames = [page.evaluate(DRAG, float(share)) for share in np.linspace(0.01, 0.09, 12)]
     # The least: what other processes take of a core is added to a frame, never taken from it.
     assert min(frames) < 16.0
 
