@@ -12,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import yaml
 
 import mixopt
+from mixopt.mixture import Mixture, Phases
 from mixopt.run_directory import Run
 from mixopt.trials import Losses, Progress, Trial, TrialResult
 
@@ -53,6 +55,46 @@ class LawProxy:
         report(Progress(1, 1))
         names = [domain.name for domain in corpus.evaluation]
         return [_result(trial, names, training.tokens, training.eval_every) for trial in trials]
+
+
+class SecondProxy(LawProxy):
+    """The same, but validated the first proposal is bad, and a guarded loss of the second."""
+
+    def train(self, trials: Sequence[Trial], *given: Any) -> list[TrialResult]:
+        """Return the losses of the law, and more."""
+        found = super().train(trials, *given)
+        return [self._worse(*pair) for pair in zip(trials, found, strict=True)]
+
+    def _worse(self, trial: Trial, result: TrialResult) -> TrialResult:
+        more = dict.fromkeys(TARGETS, 0.06) if trial.name.startswith("proposal-s") else {}
+        if trial.name.startswith("proposal_2-s"):
+            noise = float(np.random.default_rng([trial.seed, 7]).standard_normal())
+            more = {"web_news": 0.01 + 0.035 * noise}
+        losses = {n: v + more.get(n, 0.0) for n, v in result.losses.nats_per_token.items()}
+        return replace(result, losses=Losses(result.tokens, losses, losses))
+
+
+class PhasedProxy(LawProxy):
+    """The law of trials in phases: a token of the last phase counts three times."""
+
+    def train(
+        self,
+        trials: Sequence[Trial],
+        corpus: Any,
+        training: Any,
+        report: Callable[[Progress], None],
+    ) -> list[TrialResult]:
+        """Return the losses of the law."""
+        phases = Phases(training.phases)
+        counted = []
+        for trial in trials:
+            *before, last = phases.split(trial.mixture).items()
+            shares = {name: 3 * phases[last[0]] * share for name, share in last[1].items()}
+            for phase, mixture in before:
+                shares = {n: v + phases[phase] * mixture[n] for n, v in shares.items()}
+            whole = Mixture({n: v / sum(shares.values()) for n, v in shares.items()})
+            counted.append(replace(trial, mixture=whole))
+        return super().train(counted, corpus, training, report)
 
 
 def law_losses(weights: dict[str, float], names: Sequence[str]) -> dict[str, float]:

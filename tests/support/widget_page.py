@@ -1,8 +1,7 @@
 """A widget in a page without a notebook: its script runs in a browser, its Python side is real.
 
 What a notebook has between them is here a function that the page calls, with what it changed, and
-that answers with all that Python then has. Jupyter's own way is tested in
-tests/reporting/test_explorer_in_jupyter.py.
+that answers with all that Python then has.
 """
 
 from __future__ import annotations
