@@ -31,10 +31,10 @@ from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.terminal import (
     CHECKPOINT,
     GAIN_COLUMNS,
-    USUAL,
     forgetting_rows,
     gain_rows,
     in_order,
+    is_usual,
     sureness_lines,
 )
 from mixopt.reporting.what_if import what_if_section
@@ -100,7 +100,7 @@ def _by_loss(run: Run) -> Markup:
     """Show the gain over natural and the user's own mixtures, loss by loss."""
     validation, chosen = run.validation, run.recommendation.chosen
     gains = in_order(run.recommendation.gains)
-    own = [name for name in gains if not (name in USUAL or is_proposal(name))]
+    own = [name for name in gains if not (is_usual(name) or is_proposal(name))]
     others = list(gains)[: max(len(own), MIN_COMPARED)]
     rows, styles = [], []
     for target in validation.trials.targets:

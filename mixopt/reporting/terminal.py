@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from mixopt.config import baseline_temperature, best_place
 from mixopt.constraints import NOISE
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, branch_shares
@@ -38,7 +39,7 @@ from mixopt.system import (
 MAX_SHARES = 4  # domains of a point of a front, and of a region
 MAX_LISTED = 24  # domains of a tree up to which a table has a row for each
 MAX_COSTS = 5  # losses beside the objective that the first screen names
-USUAL = ("uniform", "unimax", "best_trial")  # baselines that nobody wrote down
+USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines that nobody wrote down
 CHECKPOINT = "before: the checkpoint"
 
 
@@ -185,13 +186,19 @@ def broken_by_baselines(run: Run) -> tuple[str, ...]:
     return tuple(line for line in found if line is not None)
 
 
+def is_usual(baseline: str) -> bool:
+    """Tell whether nobody wrote the mixture of a baseline down."""
+    made = best_place(baseline), baseline_temperature(baseline)
+    return baseline in USUAL or made != (None, None)
+
+
 def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
     """Return natural first, then what the user would have trained on, then the rest."""
 
     def place(name: str) -> int:
         if name == "natural":
             return 0
-        return 3 if is_proposal(name) else 2 if name in USUAL else 1
+        return 3 if is_proposal(name) else 2 if is_usual(name) else 1
 
     return {name: gains[name] for name in sorted(gains, key=place)}
 

@@ -48,7 +48,7 @@ def test_each_loss_has_the_gain_of_what_is_recommended_over_each_other(chosen):
 
 
 def test_the_user_s_own_mixture_is_the_second_baseline_and_none_is_left_out():
-    given = ("proposal", "uniform", "best_trial", "unimax", "ours", "natural")
+    given = ("proposal", "uniform", "best_trial", "best_trial_2", "unimax", "ours", "natural")
     assert list(in_order(gains(*given)))[:2] == ["natural", "ours"]
     assert list(in_order(gains(*given)))[-1] == "proposal"
     found = replace(RECOMMENDED, chosen="proposal_2", gains=gains("proposal", "ours", "natural"))
