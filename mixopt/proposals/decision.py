@@ -234,7 +234,7 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
         return []
     evaluation, reference = validation.objective.evaluation, rails.reference
     base = rails.base if reference == BASE else None
-    found = [
+    found: list[tuple[str, str, float, Comparison | None]] = [
         (target, FLOOR, 0.0, validation.compare_with(FLOOR, floor, target, of=name))
         for target, floor in rails.floors_of(evaluation).items()
     ]
@@ -246,7 +246,11 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
         else:
             break
         found.append((target, reference, margin, one))
-    return [Guarded(*one[:3], one[3]) for one in found if one[3] is not None and not one[3].same]
+    return [
+        Guarded(target, other, margin, one)
+        for target, other, margin, one in found
+        if one is not None and not one.same
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -143,7 +143,9 @@ GAIN_COLUMNS = ("over", "loss", "validated gain", "95% interval", "predicted gai
 def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, ...]]:
     """Return what is recommended, then a row for each other mixture in the order of a reader."""
     chosen = named(found.chosen, found.gains)
-    rows = [(chosen, loss_text(validation.mean(found.chosen)), "", "", "", "")]
+    rows: list[tuple[str, ...]] = [
+        (chosen, loss_text(validation.mean(found.chosen)), "", "", "", "")
+    ]
     for name, gain in in_order(found.gains).items():
         one, predicted = gain.validated, gain.predicted
         rows.append(

@@ -74,7 +74,8 @@ def view_script() -> str:
 
 def starts_of(run: Run) -> dict[str, Mixture]:
     """Return the mixtures of a run that a what-if may begin with, the first one at first."""
-    starts, proposals = [], [PROPOSAL]
+    starts: list[tuple[str, Mixture]] = []
+    proposals: tuple[str, ...] = (PROPOSAL,)
     if run.is_done("validate"):
         starts, proposals = [("Recommended", run.recommendation.mixture)], run.validation.proposals
     name = named(PROPOSAL, proposals).removeprefix("the ").capitalize()
