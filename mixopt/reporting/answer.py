@@ -36,6 +36,7 @@ from mixopt.system import below_branch, short_count, without_folders
 MAX_LOSSES = 5  # that the first screen and the terminal show
 FEW_DOMAINS = 12  # that are ordered by share; more are by how far they move
 MIN_MOVE = 0.01  # share of the tokens that a sentence calls more or less
+SAME = 1e-3  # total variation within which phases have one mixture
 MAX_NAMED = 2  # domains that a sentence names each way
 TONES = {"significantly better": "good", "not the proposal": "bad"}
 
@@ -70,10 +71,8 @@ def answer_of(run: Run) -> PageAnswer:
         sentence=f"{whose}, not validated{_moves(proposal)}.",
         label="Not validated yet",
         why=without_folders(f"By prediction alone: {outcome.note}."),
-        mixture=proposal.mixture,
         called="edited" if is_own else "proposed",
-        natural=proposal.natural,
-        epochs=proposal.epochs,
+        **_shares(proposal),
         gains=in_order({name: Gain(one, 0, "", one) for name, one in proposal.gains.items()}),
         losses=as_gains(costs),
         broken=(),
@@ -98,10 +97,8 @@ def _recommended(run: Run) -> PageAnswer:
         sentence=f"{sentence}{breaks}{_moves(found)}.",
         label=found.standing.capitalize(),
         why=found.why,
-        mixture=found.mixture,
         called="recommended",
-        natural=found.natural,
-        epochs=found.epochs,
+        **_shares(found),
         gains=in_order(found.gains),
         losses=as_gains(found.costs),
         broken=broken,
@@ -117,6 +114,22 @@ def proposal_of(run: Run) -> Proposal | None:
         return run.proposal
     later = run.path / LATER_PROPOSALS / f"{chosen}.yaml"
     return Proposal.from_file(later) if later.exists() else None
+
+
+def _shares(found: Proposal | Recommendation) -> dict[str, Any]:
+    """Return what is said of a mixture: that of the domains, where it is one in all phases."""
+    said = {"mixture": found.mixture, "natural": found.natural, "epochs": found.epochs}
+    if found.phases is None:
+        return said
+    one, *others = found.phases.split(found.mixture).values()
+    if any(one.total_variation(other) > SAME for other in others):
+        return said
+    natural = next(iter(found.phases.split(found.natural).values()))
+    said |= {"mixture": one, "natural": natural}
+    if found.epochs is not None:
+        passes, phases = found.epochs, found.phases
+        said["epochs"] = {name: sum(passes[f"{p}/{name}"] for p in phases) for name in one}
+    return said
 
 
 def _moves(found: Proposal | Recommendation) -> str:
@@ -246,9 +259,10 @@ def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:
     weights = yaml.safe_dump({"weights": dict(mixture)}, sort_keys=False, allow_unicode=True)
     found = {"yaml": {"text": weights}}
     staged = f"has phases: mixopt export {run.path.name} --to schedule makes stages of them"
+    is_staged = phases_of(run.config) is not None and len(mixture) > len(run.corpus.domain_names)
     for tool in EXPORT_TOOLS:
         try:
-            if phases_of(run.config) is not None:
+            if is_staged:
                 raise ConfigError(staged)
             text = export_mixture(
                 mixture,

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit
-from mixopt.mixture import Mixture, branch_shares
+from mixopt.mixture import branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
@@ -71,7 +71,7 @@ def write_report(run: Run) -> Path:
         sections.append(Section("cells", "Cells", figure))
     if run.is_done("validate"):
         sections.append(_validation(run))
-    sections += [_fit(run, answer.mixture, pictures), _trials(run, pictures)]
+    sections += [_fit(run, pictures), _trials(run, pictures)]
     sections += [_corpus(run), _provenance(run)]
     path, name = run.path / "report.html", run.config.name
     first = first_screen(run, answer)
@@ -124,7 +124,7 @@ def _gain_text(found: Comparison | None) -> str:
     return f"{difference_text(-found.mean)} \N{PLUS-MINUS SIGN} {half}"
 
 
-def _fit(run: Run, mixture: Mixture, pictures: Pictures) -> Section:
+def _fit(run: Run, pictures: Pictures) -> Section:
     """Show how well each regressor predicts, and how sure that makes the proposal."""
     fit, unit = run.fit, UNITS[run.objective.value_unit]
     body = paragraph(" ".join(sureness_lines(proposal_of(run) or run.proposal)))
@@ -134,7 +134,7 @@ def _fit(run: Run, mixture: Mixture, pictures: Pictures) -> Section:
     about = f"{name_text(fit.name)} on {fit.data.folds} held-out folds."
     body += pictures.show("held_out", plot_held_out(fit), about)
     about = "The objective predicted along each domain's share."
-    body += pictures.show("responses", plot_responses(fit, mixture), about)
+    body += pictures.show("responses", plot_responses(fit, run.outcome.result), about)
     return Section("fit", "What the fit knows", body)
 
 

@@ -279,6 +279,9 @@ def test_the_what_if_of_phases_moves_a_cell_within_its_phase(open_page, tmp_path
         fit={"regressors": ["phases"], "folds": 3},
     )
     page = open_page(run.path / "report.html")
+    # One mixture is proposed for both phases: it is shown by domain, and any tool takes it.
+    assert sorted(column(page, 0)) == sorted(domain_names(6))
+    assert page.locator("[aria-disabled=true]").count() == 0
     page.locator("#what-if summary").click()
     page.get_by_label("2/code_news, percent").fill("15")
     page.get_by_label("2/code_news, percent").press("Enter")
