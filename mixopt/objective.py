@@ -31,7 +31,7 @@ from mixopt.system import Array
 if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
 
-FEW = 8  # names that are written one by one
+MAX_NAMES = 8  # names that are written one by one
 GROUPS = 4  # beginnings of names, or families, that are written
 MIN_GROUP = 3  # names that make a group
 ROUNDING = 1e-9
@@ -45,7 +45,7 @@ def listed(names: Iterable[str]) -> str:
 
 def grouped_names(names: Sequence[str]) -> str:
     """Write a few names one by one, and many by what they begin with: `57 of mmlu_*, ...`."""
-    if len(names) <= FEW:
+    if len(names) <= MAX_NAMES:
         return listed(names)
     parts, left = [], len(names)
     for beginning, count in _beginnings(names):
@@ -62,7 +62,7 @@ def mean_in_words(weights: Mapping[str, float], families: Mapping[str, Sequence[
         return _of_families(weights, families)
     names = list(weights)
     equal = max(weights.values()) - min(weights.values()) <= ROUNDING
-    if len(names) <= FEW:
+    if len(names) <= MAX_NAMES:
         return listed(names if equal else [f"{w:.3g} {name}" for name, w in weights.items()])
     uneven = "" if equal else ", with different weights"
     return f"{len(names)} losses{uneven}: {grouped_names(names)}"
@@ -76,7 +76,7 @@ def _of_families(weights: Mapping[str, float], families: Mapping[str, Sequence[s
         share = "" if equal else f"{shares[family]:.3g} "
         one = "loss" if len(members) == 1 else "losses"
         parts.append(f"{share}{family} ({len(members)} {one})")
-    shown = parts if len(parts) <= FEW else [*parts[:GROUPS], f"{len(parts) - GROUPS} more"]
+    shown = parts if len(parts) <= MAX_NAMES else [*parts[:GROUPS], f"{len(parts) - GROUPS} more"]
     return f"{len(parts)} {'family' if len(parts) == 1 else 'families'}: {listed(shown)}"
 
 

@@ -34,7 +34,7 @@ from mixopt.run_directory import LATER_PROPOSALS, Run, phases_of
 from mixopt.system import below_branch, short_count, without_folders
 
 MAX_LOSSES = 5  # that the first screen and the terminal show
-FEW_DOMAINS = 12  # that are ordered by share; more are by how far they move
+MAX_BY_SHARE = 12  # that are ordered by share; more are by how far they move
 MIN_MOVE = 0.01  # share of the tokens that a sentence calls more or less
 SAME = 1e-3  # total variation within which phases have one mixture
 MAX_NAMED = 2  # domains that a sentence names each way
@@ -206,7 +206,7 @@ def _counted(number: int, what: str) -> str:
 def _by_change(answer: PageAnswer) -> list[str]:
     """Return the domains, those that move most first; few of them by their share."""
     mixture, natural = answer.mixture, answer.natural
-    if len(mixture) <= FEW_DOMAINS:
+    if len(mixture) <= MAX_BY_SHARE:
         return sorted(mixture, key=lambda name: -mixture[name])
     return sorted(mixture, key=lambda name: -abs(mixture[name] - natural[name]))
 

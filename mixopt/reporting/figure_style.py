@@ -67,7 +67,7 @@ MAX_NAME = 32  # characters
 
 # All of sixty domains have a row; hundreds of panels take minutes to lay out.
 MAX_ROWS, MAX_PANELS = 64, 24
-FEW_ROWS = 20  # rows up to which they are high, with numbers beside all bars
+MAX_HIGH_ROWS = 20  # rows up to which they are high, with numbers beside all bars
 
 
 def new_figure(height: float, columns: int = 1, rows: int = 1, **ratios: Any) -> tuple[Figure, Any]:
@@ -166,12 +166,12 @@ def of_all(shown: Collection[str], domains: Collection[str]) -> str:
 
 def row_height(rows: int) -> float:
     """Return the height of a domain's row, in inches."""
-    return 0.42 if rows <= FEW_ROWS else 0.17
+    return 0.42 if rows <= MAX_HIGH_ROWS else 0.17
 
 
 def row_letter(rows: int) -> float:
     """Return the size of the letters in a domain's row, in points."""
-    return LETTER if rows <= FEW_ROWS else LETTER - 2.5
+    return LETTER if rows <= MAX_HIGH_ROWS else LETTER - 2.5
 
 
 def figure_svg(figure: Figure) -> str:

@@ -19,7 +19,7 @@ from mixopt.mixture import branch_shares
 from mixopt.reporting.figure_style import (
     ACCENT,
     FAINT,
-    FEW_ROWS,
+    MAX_HIGH_ROWS,
     INK,
     LETTER,
     MAX_ROWS,
@@ -73,7 +73,7 @@ def plot_mixtures(
         check_known(first, other, "domain")
     names = shown_domains(domains, first, every, MAX_ROWS)
     names = sorted(names, key=lambda name: -first[name])
-    is_low = len(names) > FEW_ROWS
+    is_low = len(names) > MAX_HIGH_ROWS
     high = 0.12 + 0.17 * min(len(shown), MAX_BARS)
     row = row_height(len(names)) if is_low or len(shown) == 2 else high
     figure, axes_RC = new_figure(0.9 + row * len(names))
@@ -178,7 +178,7 @@ def plot_design(
         axes.scatter(
             by_domain[name],
             place + spread_N,
-            s=13 if len(shown) <= FEW_ROWS else 4,
+            s=13 if len(shown) <= MAX_HIGH_ROWS else 4,
             color=ACCENT,
             alpha=0.5,
             linewidths=0,
@@ -269,7 +269,7 @@ def _shares(
     axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], owners: Sequence[str]
 ) -> None:
     """Draw bars with their numbers; in low rows a bar for the first mixture, and markers."""
-    is_low = len(names) > FEW_ROWS
+    is_low = len(names) > MAX_HIGH_ROWS
     bars = list(shown)[: 1 if is_low else MAX_BARS]
     high = 0.76 / len(bars)
     for number, (name, mixture) in enumerate(shown.items()):

@@ -9,7 +9,7 @@
 
 const TOLERANCE = 1e-6; // by which a limit may be missed, as in Python
 const SAME = 1e-3; // total variation within which two mixtures count as one
-const FEW = 12; // rows that are shown before "Show all"
+const MAX_ROWS = 12; // rows that are shown before "Show all"
 const RESTING = 120; // milliseconds without a move after which intervals are computed
 let whatIfCount = 0;
 
@@ -318,9 +318,9 @@ function foldedList(title, heads, kind) {
   const filter = element("input", { type: "search", placeholder: "filter", "aria-label": `Filter ${title.toLowerCase()}`,
     oninput: () => { wanted = filter.value.trim().toLowerCase(); write(); } });
   function write() {
-    const isLong = rows.length > FEW + 2;
+    const isLong = rows.length > MAX_ROWS + 2;
     const fits = rows.filter((row) => row.name.toLowerCase().includes(wanted));
-    list.replaceChildren(...(isLong && !isOpen && !wanted ? fits.slice(0, FEW) : fits).map((row) => row.node));
+    list.replaceChildren(...(isLong && !isOpen && !wanted ? fits.slice(0, MAX_ROWS) : fits).map((row) => row.node));
     filter.hidden = !isLong;
     more.hidden = !isLong || Boolean(wanted);
     setText(more, isOpen ? "Show fewer" : `Show all ${rows.length}`);
