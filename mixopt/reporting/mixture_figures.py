@@ -19,9 +19,9 @@ from mixopt.mixture import branch_shares
 from mixopt.reporting.figure_style import (
     ACCENT,
     FAINT,
-    MAX_HIGH_ROWS,
     INK,
     LETTER,
+    MAX_HIGH_ROWS,
     MAX_ROWS,
     PAPER,
     Axes,

@@ -114,7 +114,7 @@ class SlurmExecutor:
         digest = hashlib.sha256(str(site.folder).encode()).hexdigest()[:8]
         run = re.sub(r"[^A-Za-z0-9_.-]", "_", site.folder.parent.name)[:40]
         self._name = f"mixopt-{run}-{digest}"
-        self._asked, self._is_silent, self._said = 0.0, False, set[str]()
+        self._asked, self._is_silent, self._lines_said = 0.0, False, set[str]()
         self.script(1)
 
     @property
@@ -216,8 +216,8 @@ class SlurmExecutor:
             self._say_once(f"{error}; tasks continue, and squeue is asked again")
 
     def _say_once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
+        if line not in self._lines_said:
+            self._lines_said.add(line)
             self._site.say(line)
 
     def _ours(self) -> dict[str, list[str]]:
