@@ -62,7 +62,7 @@ def test_the_script_is_a_module_with_a_default_export(widget):
 def test_a_missing_package_names_the_extra(fit, monkeypatch):
     monkeypatch.delitem(sys.modules, "mixopt.reporting.explorer", raising=False)
     monkeypatch.setitem(sys.modules, "anywidget", None)
-    with pytest.raises(PluginError, match=r"explore: needs anywidget: .*'mixopt\[notebooks\]'"):
+    with pytest.raises(PluginError, match=r"explore: needs anywidget: .*'mixopt\[all\]'"):
         mixopt.explore(fit)
 
 
