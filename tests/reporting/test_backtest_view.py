@@ -1,6 +1,7 @@
 """A backtest in the terminal and on its page has every predictor, and escapes what it quotes."""
 
 import pytest
+from page_checks import cut_off
 
 from mixopt.fitting import Backtest
 from mixopt.reporting import backtest_text, write_backtest
@@ -45,3 +46,12 @@ def test_the_page_has_every_number_of_trials_and_runs_nothing_that_a_name_holds(
     assert "<i>note</i>" not in page
     assert "<b>x</b>" not in page
     assert "&lt;b&gt;x" in page
+
+
+@pytest.mark.nightly
+def test_a_browser_finds_nothing_wrong_with_the_page(open_page, found, tmp_path):
+    write_backtest(found, tmp_path / "backtest.html")
+    page = open_page(tmp_path / "backtest.html", "narrow")
+    page.locator("#answer thead button").nth(1).click()
+    assert page.locator("#answer td").first.inner_text() == "32"
+    assert cut_off(page) == []

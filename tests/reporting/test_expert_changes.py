@@ -98,8 +98,7 @@ def test_a_change_that_is_not_there_or_has_no_windows_is_one_line(changed):
 
 
 def test_the_command_tells_of_a_change_as_text_and_json(changed):
-    options = ["--json"]
-    ran = command("experts", changed, "--change", "55", *options)
+    ran = command("experts", changed, "--change", "55", "--json")
     assert ran.code == 0, ran.error
     found = json.loads(ran.out)
     (change,) = found["changes"]
@@ -108,8 +107,7 @@ def test_the_command_tells_of_a_change_as_text_and_json(changed):
         [1, 50],
         [61, 120],
     )
-def test_the_command_tells_of_a_change_as_text_and_json(changed):
-    options = ["--json"]
+    assert found["steps"] == [60, 120]
     text = str(mixopt.experts(changed))
     assert "change of weights at step 55 (at 55): d0 50.0 -> 80.0%  d1 50.0 -> 20.0%" in text
     (line,) = [one for one in text.splitlines() if "layers, most in" in one and "max load" in one]

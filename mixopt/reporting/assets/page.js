@@ -113,6 +113,7 @@
 
   /** On a narrow screen the first formats are shown, and a button for the others. */
   const chips = document.querySelector(".chips"), rest = document.createElement("button");
+  if (!chips) return; // a page without weights to copy
   const setFew = (isFew) => {
     rest.textContent = isFew ? `All ${chips.children.length - 1} formats` : "Fewer formats";
     rest.setAttribute("aria-expanded", String(!isFew));
