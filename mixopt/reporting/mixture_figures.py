@@ -314,7 +314,7 @@ def _epoch_bars(
         line: dict[str, Any] = {"color": INK, "linewidth": 1.6, "label": "maximum allowed"}
         axes.vlines(caps_D[known_K], known_K - 0.42, known_K + 0.42, **line)
     ends_D = np.where(held_D, np.fmax(caps_D, passes_D), passes_D)
-    _numbers(axes, np.arange(len(names)), ends_D, [f"{one:.2f}" for one in passes_D])
+    _numbers(axes, np.arange(len(names), dtype=float), ends_D, [f"{one:.2f}" for one in passes_D])
 
 
 def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | None) -> None:
