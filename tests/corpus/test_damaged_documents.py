@@ -59,9 +59,7 @@ def test_texts_that_lie_outside_their_file_are_refused(tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize(
-    "content", ["[" * 100_000, '[{"text": ' + "9" * 5_000 + "}]", '[{"text": "a"}, ']
-)
+@pytest.mark.parametrize("content", ["[" * 100_000, '[{"text": ' + "9" * 5_000 + "}]"])
 def test_a_json_array_that_cannot_be_read_is_one_line(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(CorpusError, match=r"a.json.*: .*; fix it") as caught:

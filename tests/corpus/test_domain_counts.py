@@ -1,6 +1,5 @@
 """Sizes without tokenising: exact where all is read, near where a sample stands for the rest."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -44,9 +43,6 @@ def written(folder: Path, kind: str, texts: list[str]) -> Path:
             pl.DataFrame(rows).write_parquet(path)
         case "arrow":
             pl.DataFrame(rows).write_ipc(path, compat_level=pl.CompatLevel.oldest())
-        case "csv":
-            with path.open("w", newline="") as file:
-                csv.writer(file).writerows([["id", "text"], *((r["id"], r["text"]) for r in rows)])
         case "txt":
             path.write_text("".join(texts))
     return path
@@ -58,7 +54,7 @@ def count(path: Path, tokenizer: str = "bytes"):
     return found
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "jsonl.zst", "parquet", "arrow", "csv", "txt"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "jsonl.zst", "parquet", "arrow", "txt"])
 def test_a_small_domain_is_counted_exactly_and_a_part_stands_for_a_large_one(
     kind, texts, tmp_path, monkeypatch
 ):

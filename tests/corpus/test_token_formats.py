@@ -44,7 +44,7 @@ def refused(message, path, format, dtype=None):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
 def test_raw_tokens_of_any_width_are_read_as_stated(tmp_path, dtype):
     np.array(TOKENS, dtype).tofile(tmp_path / "a.npy")
     found = read(tmp_path / "a.npy", "raw", dtype=dtype)
@@ -87,7 +87,7 @@ def test_an_npy_with_and_one_without_a_header_are_told_apart(tmp_path):
     assert tokens(read(tmp_path / "olmo.npy", None, "uint16")) == TOKENS
 
 
-@pytest.mark.parametrize("dtype", [("<u2", 8), ("<i8", 5)])
+@pytest.mark.parametrize("dtype", [("<i8", 5), ("u1", 1)])
 def test_megatrons_documents_are_those_of_its_index(tmp_path, dtype):
     write_megatron(tmp_path / "web", DOCUMENTS, dtype[0], code=dtype[1])
     found = read(tmp_path / "web", "megatron")

@@ -112,10 +112,11 @@ def test_ids_take_two_bytes_while_they_fit():
     assert [token_dtype(size).name for size in (1 << 16, (1 << 16) + 1)] == ["uint16", "uint32"]
 
 
-@pytest.mark.parametrize("name", ["bpe:256", "bpe:8k"])
-def test_a_bpe_needs_at_least_the_bytes(name):
-    with pytest.raises(CorpusError, match=rf"'{name}': a byte-level BPE has at least 257 ids"):
-        bpe_vocabulary(name)
+def test_a_bpe_needs_at_least_the_bytes():
+    with pytest.raises(CorpusError, match=r"'bpe:256': a byte-level BPE has at least 257 ids"):
+        bpe_vocabulary("bpe:256")
+    with pytest.raises(CorpusError, match=r"'bpe:8k': a byte-level BPE has at least 257 ids"):
+        bpe_vocabulary("bpe:8k")
 
 
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
