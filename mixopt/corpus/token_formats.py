@@ -16,6 +16,7 @@ from __future__ import annotations
 import glob
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ class TokenFile(NamedTuple):
 
     def parts(self) -> Iterator[NDArray[Any]]:
         """Give the tokens, some at a time; negative ones where the tool has them."""
-        with self.path.open("rb") as stream:
+        with _readable(self.path), self.path.open("rb") as stream:
             stream.seek(self.offset)
             for start in range(0, self.tokens, PART):
                 yield _numbers(self.path, self.stored, min(PART, self.tokens - start), stream)
@@ -82,16 +83,23 @@ def open_token_files(
     patterns: Sequence[str], format: str | None, dtype: str | None
 ) -> list[TokenFile]:
     """Open what is to be read, in the order of the patterns and of names; no token is read."""
-    try:
+    with _readable(", ".join(patterns)):
         paths = list(dict.fromkeys(path for p in patterns for path in _matching(p, format)))
         formats = {format or _format_of(path): path for path in paths}
         if len(formats) > 1:
             named = " and ".join(f"{name} ({path})" for name, path in formats.items())
             raise CorpusError(f"the files are of {named}; import one format at a time")
         return [FORMATS[name](path, dtype) for path in paths for name in formats]
+
+
+@contextmanager
+def _readable(where: object) -> Iterator[None]:
+    """Name a file that cannot be read in one line."""
+    try:
+        yield
     except OSError as error:
-        where = error.filename or ", ".join(patterns)
-        raise CorpusError(f"{where}: cannot be read: {error.strerror or error}") from error
+        name = error.filename or where
+        raise CorpusError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
 def _matching(pattern: str, format: str | None) -> list[Path]:
@@ -165,7 +173,8 @@ def _numbers(
     path: Path, dtype: np.dtype[Any], count: int, stream: Any = None, *, offset: int = 0
 ) -> NDArray[Any]:
     """Read so many numbers of a file."""
-    found = np.fromfile(path if stream is None else stream, dtype, count, offset=offset)
+    with _readable(path):
+        found = np.fromfile(path if stream is None else stream, dtype, count, offset=offset)
     if len(found) < count:
         raise CorpusError(f"{path}: was truncated while it was being read")
     return found

@@ -204,6 +204,10 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypa
     (tmp_path / "a.bin").write_bytes(b"abcdefgh")
     with pytest.raises(CorpusError, match="a.bin: was truncated while it was being read"):
         list(parts)
+    file = read(tmp_path / "a.bin", "raw", dtype="uint16")
+    (tmp_path / "a.bin").unlink()
+    with pytest.raises(CorpusError, match="a.bin: cannot be read: No such file"):
+        list(file.parts())
 
 
 def test_documents_reach_over_the_parts_in_which_a_file_is_read(tmp_path, monkeypatch):
