@@ -67,13 +67,33 @@ def _between(values: Array, ends: tuple[float, float]) -> Array:
     return cut
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Heights:
+    """Heights of units and their decays, and what means of any mixtures need of them."""
+
+    logs_KD: Array
+    log_decays_K: Array
+
+    @cached_property
+    def decays_K(self) -> Array:
+        """Decays, finite where a step of the descent goes astray."""
+        finite_K = _between(self.log_decays_K, (-MAX_LOG_DECAY, MAX_LOG_DECAY))
+        return np.asarray(np.exp(finite_K), dtype=np.float64)
+
+    @cached_property
+    def terms(self) -> tuple[Array, Array]:
+        """Heights to the power -1/g over the greatest of them, and the logarithm of that."""
+        powers_KD = -self.logs_KD / self.decays_K[:, None]
+        top_K = powers_KD.max(axis=1)
+        return np.exp(powers_KD - top_K[:, None]), top_K
+
+
+@dataclass(frozen=True, eq=False)
 class PowerMeans:
     """Means of heights at mixtures, and their derivatives."""
 
     weights_ND: Array
-    logs_KD: Array
-    log_decays_K: Array
+    of: Heights
 
     @cached_property
     def heights_NK(self) -> Array:
@@ -84,43 +104,26 @@ class PowerMeans:
     @cached_property
     def logs_NK(self) -> Array:
         """Logarithms of the means."""
-        _, top_K = self._terms
-        logs: Array = -self._decays_K * (np.log(self._sums_NK) + top_K)
+        logs: Array = -self.of.decays_K * (np.log(self._sums_NK) + self.of.terms[1])
         return logs
 
     def by_weight(self) -> Array:
         """Return derivatives of the means by the weights, shape (N, K, D)."""
-        terms_KD, _ = self._terms
-        factors_NK = -self._decays_K * self.heights_NK / self._sums_NK
-        slopes: Array = factors_NK[:, :, None] * terms_KD
+        factors_NK = -self.of.decays_K * self.heights_NK / self._sums_NK
+        slopes: Array = factors_NK[:, :, None] * self.of.terms[0]
         return slopes
 
     def pull(self, slopes_NK: Array) -> tuple[Array, Array]:
         """Return derivatives of a loss by the log decays, (K,), and by the logs, (K, D)."""
-        terms_KD, _ = self._terms
         by_log_NK = slopes_NK * self.heights_NK
-        by_logs_KD = terms_KD * ((by_log_NK / self._sums_NK).T @ self.weights_ND)
-        by_decay_K = (by_log_NK * self.logs_NK).sum(axis=0) - (by_logs_KD * self.logs_KD).sum(
-            axis=1
-        )
+        by_logs_KD = self.of.terms[0] * ((by_log_NK / self._sums_NK).T @ self.weights_ND)
+        by_decay_K = (by_log_NK * self.logs_NK).sum(axis=0)
+        by_decay_K -= (by_logs_KD * self.of.logs_KD).sum(axis=1)
         return by_decay_K, by_logs_KD
 
     @cached_property
-    def _decays_K(self) -> Array:
-        finite_K = _between(self.log_decays_K, (-MAX_LOG_DECAY, MAX_LOG_DECAY))
-        return np.asarray(np.exp(finite_K), dtype=np.float64)
-
-    @cached_property
-    def _terms(self) -> tuple[Array, Array]:
-        """Heights to the power -1/g over the greatest of them, and the logarithm of that."""
-        powers_KD = -self.logs_KD / self._decays_K[:, None]
-        top_K = powers_KD.max(axis=1)
-        return np.exp(powers_KD - top_K[:, None]), top_K
-
-    @cached_property
     def _sums_NK(self) -> Array:
-        terms_KD, _ = self._terms
-        return np.asarray(self.weights_ND @ terms_KD.T + NOTHING, dtype=np.float64)
+        return np.asarray(self.weights_ND @ self.of.terms[0].T + NOTHING, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class SharedUnits:
 
     def means(self, weights_ND: Array) -> PowerMeans:
         """Return the units at mixtures."""
-        return PowerMeans(weights_ND, self.logs_KD, self.log_decays_K)
+        return PowerMeans(weights_ND, Heights(self.logs_KD, self.log_decays_K))
 
     def predict(self, weights_ND: Array) -> Array:
         """Return losses, shape (N, M)."""
@@ -434,7 +437,10 @@ class SkillsRegressor(MixtureRegressor):
         self.noise_M = self.scales_M * spread_M * float(self.optimism_) / usual
 
     def _means(self, weights_ND: Array) -> PowerMeans:
-        return PowerMeans(weights_ND, self.logs_UD, self.log_decays_U)
+        known: Heights | None = self.__dict__.get("_heights")
+        if known is None or known.logs_KD is not self.logs_UD:  # a search asks thousands of times
+            known = self._heights = Heights(self.logs_UD, self.log_decays_U)
+        return PowerMeans(weights_ND, known)
 
     def _basis(self, weights_ND: Array) -> Array:
         """Return 1 and the units at mixtures, shape (N, Q)."""
