@@ -108,7 +108,7 @@ def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tm
     known = repetition_of(done)
     assert known.tokens == 2_000_000
     assert known.inventory == tuple(done.corpus.inventory[name] for name in done.natural.domains)
-    assert steps.run(config, path, until="fit").fit.repetition == known
+    assert steps.run(config, path, until="fit").fit.data.repetition == known
 
 
 def test_a_run_without_gives_those_of_its_trials(config_path, tmp_path):
