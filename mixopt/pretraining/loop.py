@@ -126,7 +126,7 @@ class Loop:
                 with self._meter.paused():
                     self._evaluate()
                     if self.experts is not None:
-                        self.experts.step(self.step)
+                        self.experts.step(self.step, self._metrics)
                 self._write_metrics(outcome, weights, update)
                 if self._is_due(config.checkpoint.every) or outcome.stopping:
                     with self._meter.paused():

@@ -306,11 +306,11 @@ class ExpertWatch:
         """Begin a run: what was recorded before its first checkpoint is dropped."""
         self._ranks.first(lambda: self.record.cut(0))
 
-    def step(self, step: int) -> None:
+    def step(self, step: int, metrics: MetricsFile) -> None:
         """Write the window that ends after so many steps, if one does."""
         if step == self._steps or step % self._every == 0:
             self._collect()
-            self._ranks.first(lambda: self._write(step))
+            self._ranks.first(lambda: self._write(step, metrics))
             self._window, self._begun = self._nothing, step
 
     def state(self) -> bytes:
@@ -339,8 +339,8 @@ class ExpertWatch:
         self.stats.reduce()
         self._window = self._window + self.stats.window()
 
-    def _write(self, step: int) -> None:
-        self.record.write_scalars(step, training_scalars(self._window))
+    def _write(self, step: int, metrics: MetricsFile) -> None:
+        metrics.write({"step": step, **training_scalars(self._window)})
         self.record.write_window(self._begun, step, self._window)
 
 

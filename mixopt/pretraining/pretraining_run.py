@@ -24,7 +24,6 @@ from mixopt.pretraining.directory import (
 from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.model_start import with_origin, with_vocabulary
 from mixopt.pretraining.parallel import Interruption, Ranks, joined
-from mixopt.routing import SCALARS
 from mixopt.run_directory import working_in
 from mixopt.system import Say, StateFields, git_commit, is_worker, silent
 from mixopt.tracking import Tracker, code_tags
@@ -200,7 +199,6 @@ def _tracked(
         tracker.follow("pretrain", out / METRICS)
         tracker.files("pretrain", [out / "config.yaml"])
         if (experts := loop.experts) is not None:
-            tracker.follow("pretrain", experts.record.path / SCALARS)
             windows = [experts.record.part(step) for step in experts.window_ends]
             tracker.files("pretrain", windows, "moe/counts")
         yield

@@ -21,7 +21,6 @@ from .measures import (
 )
 from .record import (
     EXPERTS as EXPERTS,
-    SCALARS as SCALARS,
     ExpertRecord as ExpertRecord,
     Window as Window,
 )

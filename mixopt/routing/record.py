@@ -4,7 +4,6 @@
       counts/part-<end>.parquet   a row for each domain, layer and expert, and one without an expert
                                   for what none computes: tokens of one window of steps, from after
                                   `step_start` to `step_end`
-      scalars.jsonl               a line for each step that has numbers (mixopt.routing.scalars)
 
 Windows are disjoint, so parts one below the other add up to the run. Files are there whole or not
 at all. A run that resumes from a checkpoint drops what was written after it.
@@ -12,13 +11,9 @@ at all. A run that resumes from a checkpoint drops what was written after it.
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,10 +21,10 @@ import polars as pl
 from mixopt.errors import RoutingError
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.summary import COUNTS_SCHEMA, counts_table, domain_table, layer_table
-from mixopt.system import parse_json, read_table, read_text, write_table, write_text, writing
+from mixopt.system import read_table, write_table
 
 EXPERTS = "experts"  # the folder in a run directory
-COUNTS, SCALARS = "counts", "scalars.jsonl"
+COUNTS = "counts"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +50,9 @@ class ExpertRecord:
 
     @property
     def beside(self) -> list[Path]:
-        """The files and folders that exist, to be synced before a checkpoint counts."""
-        paths = (self.path / COUNTS, self.path / SCALARS)
-        return [path for path in paths if path.exists()]
+        """The folder of counts where it exists, to be synced before a checkpoint counts."""
+        path = self.path / COUNTS
+        return [path] if path.exists() else []
 
     def part(self, end: int) -> Path:
         """Return the file of the window that ends after so many steps."""
@@ -74,50 +69,18 @@ class ExpertRecord:
         table = counts_table(assignments)
         write_table(self.part(end), table.with_columns(**window).select(*window, *table.columns))
 
-    def write_scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a line; a step has one."""
-        content = {"step": step, **values, "time": round(time.time(), 3)}
-        line = json.dumps(content, allow_nan=False) + "\n"
-        path = self.path / SCALARS
-        with writing(path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write(line)
-
     def cut(self, step: int) -> None:
         """Resume after so many steps: drop all that is of later ones."""
         for file in self._parts():
             if _step(file) > step:
                 file.unlink()
-        lines = self._lines()
-        whole = [line for line in lines if line.endswith("\n")]  # a kill may leave half of one
-        kept = [line for line in whole if self._numbers(line)["step"] <= step]
-        if len(kept) < len(lines):
-            write_text(self.path / SCALARS, "".join(kept))
 
     def windows(self) -> list[Window]:
         """Return the windows in their order."""
         return [_read(file) for file in self._parts()]
 
-    def scalars(self) -> list[dict[str, Any]]:
-        """Return the lines of numbers."""
-        return [self._numbers(line) for line in self._lines() if line.endswith("\n")]
-
     def _parts(self) -> list[Path]:
         return sorted((self.path / COUNTS).glob("part-*.parquet"))
-
-    def _lines(self) -> list[str]:
-        path = self.path / SCALARS
-        return (
-            read_text(path, error=RoutingError).splitlines(keepends=True) if path.exists() else []
-        )
-
-    def _numbers(self, line: str) -> dict[str, Any]:
-        path = self.path / SCALARS
-        content = parse_json(line, str(path), error=RoutingError)
-        if not isinstance(content, dict) or not isinstance(content.get("step"), int):
-            raise RoutingError(f"{path}: a line without a step: {line[:80].strip()!r}")
-        return content
 
 
 def _read(file: Path) -> Window:

@@ -30,7 +30,6 @@ def record(tmp_path) -> ExpertRecord:
     made = ExpertRecord(tmp_path / "experts")
     for place in range(3):
         made.write_window(10 * place, 10 * place + 10, assignments(place))
-        made.write_scalars(10 * place + 10, {"moe/max_vio/mean": 0.5 * place})
     return made
 
 
@@ -54,13 +53,10 @@ def test_parts_one_below_the_other_are_the_whole_run(record):
 
 
 def test_what_is_of_later_steps_is_dropped(record):
-    with (record.path / "scalars.jsonl").open("a") as stream:
-        stream.write('{"step": 2')  # half a line, as a killed process leaves
     record.cut(20)
     assert [one.end for one in record.windows()] == [10, 20]
-    assert [line["step"] for line in record.scalars()] == [10, 20]
     record.cut(0)
-    assert record.windows() == record.scalars() == []
+    assert record.windows() == []
 
 
 def test_a_flipped_bit_of_a_part_is_found_or_harmless(record):
@@ -90,12 +86,3 @@ def test_a_part_that_is_not_a_window_is_named(record, change, message):
     change(pl.read_parquet(path)).write_parquet(path)
     with pytest.raises(RoutingError, match=rf"part-00000020.parquet: .*{message}"):
         record.windows()
-
-
-@pytest.mark.parametrize("line", ['{"step": "x"}', "{"])
-def test_a_line_of_numbers_that_is_damaged_is_named(record, line):
-    with (record.path / "scalars.jsonl").open("a") as stream:
-        stream.write(line + "\n")
-    for read in (record.scalars, lambda: record.cut(5)):
-        with pytest.raises(RoutingError, match=r"scalars.jsonl: "):
-            read()

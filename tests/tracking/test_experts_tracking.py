@@ -67,7 +67,7 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
     assert Sender(tmp_path / "run", uri, "toy", own=False).attempt(last=True)
     client, runs = runs_at(uri)
     run = runs["run/pretrain"]
-    lines = (tmp_path / "run/experts/scalars.jsonl").read_text().splitlines()
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     values = [line for line in map(json.loads, lines) if "moe/max_vio/mean" in line]
     history = client.get_metric_history(run.info.run_id, "moe/max_vio/mean")
     assert {(one.step, one.value) for one in history} == {
