@@ -2,11 +2,10 @@
 
     checkpoints/step-00001000/
       shard-*.safetensors   weights and the optimizer's state, each rank its part
-      experts.json          counts of experts since their last window, of a model that has some
-      state.json            steps, sampler, mixture; size and SHA-256 of each other file
+      state.json            steps, sampler, mixture, counts of experts; size and SHA-256 of each other file
 
 torch.distributed.checkpoint writes the tensors in a thread, under a name that does not count. When
-all ranks have written, rank 0 adds the other files and gives the folder its name.
+all ranks have written, rank 0 adds state.json and gives the folder its name.
 """
 
 from __future__ import annotations
@@ -63,6 +62,7 @@ class CheckpointState(BaseModel):
     weights: dict[str, _Share]
     sampler: dict[str, Any]
     mixture: dict[str, Any]
+    experts: dict[str, Any] | None = None
     metrics_size: _Count
     files: dict[str, FileRecord]
 
@@ -98,7 +98,6 @@ class Checkpoints:
         step: int,
         state: Mapping[str, Any],
         *,
-        files: Mapping[str, bytes] | None = None,
         beside: Sequence[Path] = (),
     ) -> None:
         """Write a checkpoint, which is there once `wait` returns; `beside` is on disk before it."""
@@ -107,10 +106,7 @@ class Checkpoints:
         self._ranks.first(lambda: _make_empty(self._path))
         now = json.dumps(state)  # whatever changes while it is written
 
-        def commit() -> None:
-            self._finish(step, json.loads(now), files or {}, beside)
-
-        writer = _Writer(self._path, commit)
+        writer = _Writer(self._path, lambda: self._finish(step, json.loads(now), beside))
         tensors = {name: one.contiguous() for name, one in _tensors(model, optimizer).items()}
         try:
             pending = async_save(tensors, storage_writer=writer, process_group=self._group)
@@ -153,18 +149,9 @@ class Checkpoints:
             )
         return None
 
-    def _finish(
-        self,
-        step: int,
-        state: Mapping[str, Any],
-        others: Mapping[str, bytes],
-        beside: Sequence[Path],
-    ) -> None:
+    def _finish(self, step: int, state: Mapping[str, Any], beside: Sequence[Path]) -> None:
         """Make a folder with all shards a checkpoint, and remove those that are not kept."""
         path, folder = self._path, self._folder
-        for name, content in others.items():
-            (path / name).write_bytes(content)
-            _sync(path / name)
         files = sorted(path.iterdir())
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
             records = [one.to_json() for one in threads.map(file_record, files)]

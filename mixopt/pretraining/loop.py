@@ -25,7 +25,6 @@ from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
 from mixopt.pretraining.metrics import (
-    EXPERTS_STATE,
     HeldOutText,
     Meter,
     MetricsFile,
@@ -101,7 +100,7 @@ class Loop:
         self._ranks.each(lambda: self._resume_batches(path, state.sampler))
         self._mixture.load_state_dict(state.mixture)
         if (experts := self.experts) is not None:
-            self._ranks.each(lambda: experts.resume(path, state.step))
+            self._ranks.each(lambda: experts.resume(state.experts, state.step))
         self._checkpoints.load(path, self._model.plain, self._optimizer)
         self._ranks.each(lambda: self._metrics.cut(state.metrics_size))
         self._ranks.each(lambda: self._meter.load_state_dict(state.meter))
@@ -207,12 +206,12 @@ class Loop:
             "mixture": self._mixture.state_dict(),
             "metrics_size": self._metrics.size,
         }
-        files, paths = dict[str, bytes](), self._beside
+        paths = self._beside
         if self.experts is not None:
-            files[EXPERTS_STATE] = self.experts.state()
+            state["experts"] = self.experts.state()
             paths = [*paths, *self.experts.record.beside]
         model, optimizer = self._model.plain, self._optimizer
-        self._checkpoints.save(model, optimizer, self.step, state, files=files, beside=paths)
+        self._checkpoints.save(model, optimizer, self.step, state, beside=paths)
 
     def _weights(self) -> Mapping[str, float]:
         """Return the mixture of the next step."""

@@ -45,7 +45,7 @@ from mixopt.routing import (
     named_adapters,
     training_scalars,
 )
-from mixopt.system import StateFields, read_json, writing
+from mixopt.system import StateFields, writing
 
 # Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
 _PEAK_FLOPS = (
@@ -65,7 +65,6 @@ _PEAK_FLOPS = (
     ("MI250X", 191e12),
 )
 _MIN_UNITS = -(1 << 62)
-EXPERTS_STATE = "experts.json"  # in a checkpoint
 WINDOWS = 20  # of a run
 
 Sums = dict[str, tuple[float, int]]
@@ -313,22 +312,21 @@ class ExpertWatch:
             self._ranks.first(lambda: self._write(step, metrics))
             self._window, self._begun = self._nothing, step
 
-    def state(self) -> bytes:
-        """Return the window that is not at its end, as the content of a file."""
+    def state(self) -> dict[str, Any]:
+        """Return the window that is not at its end, to keep in a checkpoint."""
         self._collect()
-        return json.dumps({"begun": self._begun, "counts": self._window.to_json()}).encode()
+        return {"begun": self._begun, "counts": self._window.to_json()}
 
-    def resume(self, checkpoint: Path, step: int) -> None:
+    def resume(self, state: Mapping[str, Any] | None, step: int) -> None:
         """Resume from a checkpoint; what was recorded after it is dropped."""
         self._ranks.first(lambda: self.record.cut(step))
         self._window, self._begun = self._nothing, step
-        path = checkpoint / EXPERTS_STATE
-        if not path.exists():  # experts were not counted before it
+        if state is None:  # experts were not counted before it
             return
-        fields = StateFields(read_json(path, error=RoutingError), str(path), RoutingError)
+        fields = StateFields(state, "the state of experts", RoutingError)
         self._begun = fields.whole("begun")
-        self._window = Assignments.from_dict(fields.get("counts"), f"{path}: counts")
-        self._nothing.check_sizes(self._nothing.domains, self._window.sizes, str(path))
+        self._window = Assignments.from_dict(fields.get("counts"), "the state of experts: counts")
+        self._nothing.check_sizes(self._nothing.domains, self._window.sizes, "the checkpoint")
 
     @property
     def window_ends(self) -> list[int]:
