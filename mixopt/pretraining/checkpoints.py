@@ -2,7 +2,7 @@
 
     checkpoints/step-00001000/
       shard-*.safetensors   weights and the optimizer's state, each rank its part
-      state.json            steps, sampler, mixture, counts of experts; size and SHA-256 of each other file
+      state.json            steps, sampler, mixture, counts of experts, the other files' SHA-256
 
 torch.distributed.checkpoint writes the tensors in a thread, under a name that does not count. When
 all ranks have written, rank 0 adds state.json and gives the folder its name.
