@@ -58,10 +58,6 @@ class TrialBatches:
         self.domain_KS = np.stack([domains for domains, _ in drawn])
         self._start_KS = np.stack([starts for _, starts in drawn])
 
-    def counts(self, k: int) -> IntArray:
-        """Return how many sequences member `k` draws from each domain, shape (D,)."""
-        return np.bincount(self.domain_KS[k], minlength=len(self._shards))
-
     def block(self, first: int, stop: int) -> NDArray[np.int32]:
         """Return the tokens of steps [first, stop), shape (steps, K, B, T + 1)."""
         part = slice(first * self._batch, stop * self._batch)
