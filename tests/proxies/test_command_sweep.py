@@ -29,12 +29,13 @@ def job(tmp_path):
 
 def test_a_command_that_runs_longer_than_the_patience_is_let_run(job, tmp_path):
     asked = SweepConfig(workers=1, patience=1.0)
-    code = f"time.sleep(4); {WRITE_GOOD}"
+    code = f"time.sleep(2.5); {WRITE_GOOD}"
     (result,) = run_trials([TRIAL], job(code), tmp_path / "trials", sweep=asked)
     assert result.status == "finished"
     assert attempts(tmp_path / "trials" / "files") == ["attempt-1"]
 
 
+@pytest.mark.nightly
 def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(job, tmp_path):
     code = f"""
         if os.getcwd().endswith("t0001/attempt-1"):
