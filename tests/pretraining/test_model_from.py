@@ -175,6 +175,14 @@ def test_a_run_resumes_when_what_it_started_from_is_gone(begun, tmp_path):
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
+def test_a_run_does_not_resume_with_another_tokenizer(begun, tmp_path):
+    config, out, _ = begun
+    tiny_corpus(tmp_path / "corpus")
+    other(json.loads((tmp_path / "corpus" / "index.json").read_text()), tmp_path / "corpus")
+    with pytest.raises(ConfigError, match="run was begun with another tokenizer: .* 'bpe:257'"):
+        pretrain(config, out, [f"corpus={tmp_path / 'corpus'}"])
+
+
 # --- The vocabulary -----------------------------------------------------------------------------
 
 
