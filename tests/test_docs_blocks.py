@@ -61,6 +61,7 @@ PARSED = {
 GIVEN = {"docs/experts/counting.md": "model_with_experts"}
 # Endless loops end after some batches; a store is one in memory.
 SMALLER = {"README.md": ("batch_size=256", "batch_size=256, batches=3")}
+OTHER_PACKAGES = {"tensorboard"}  # of trainers that do not come with mixopt
 OTHER_PROGRAMS = {"git", "ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
 
 
@@ -127,7 +128,11 @@ def run_program(page: str, text: str) -> None:
     names: dict[str, Any] = {"__name__": "example"}
     if page in GIVEN:
         names |= globals()[GIVEN[page]]()
-    exec(compile(text.replace(*SMALLER.get(page, ("", ""))), page, "exec"), names)
+    code = compile(text.replace(*SMALLER.get(page, ("", ""))), page, "exec")
+    try:
+        exec(code, names)
+    except ModuleNotFoundError as absent:
+        assert absent.name in OTHER_PACKAGES, f"{page}: {absent}"
 
 
 def run_commands(page: str, text: str) -> None:

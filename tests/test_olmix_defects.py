@@ -115,9 +115,7 @@ SHARES = 1.0 / np.arange(1, 18)  # 17 domains, the largest of 29% and the smalle
 
 def test_a_design_under_tight_caps_has_all_its_mixtures():
     natural = Mixture.from_array([f"d{n}" for n in range(17)], SHARES / SHARES.sum())
-    config = DesignConfig(
-        method="sobol", rounds=[64], max_usage=CAP, anchors=[], replicates=0, minimum=0.0
-    )
+    config = DesignConfig(method="sobol", rounds=[64], max_usage=CAP, anchors=[], replicates=0)
     trials = make_design(config, natural, None, seed=0)
     weights_ND = np.array([trial.mixture.array for trial in trials])
     assert len({trial.mixture for trial in trials}) == 64

@@ -107,7 +107,8 @@ def test_a_model_is_fine_tuned_on_three_sources_and_its_right_answers_keep_a_flo
     monkeypatch.setenv("PATH", path)
     config = HOUSE / "examples" / "finetuning" / "finetuning.yaml"
     small = [one for one in SMALL if "max_bytes" not in one]
-    small += ["constraints.floors={echo_right: 0.01}", "objective.noise=allow"]
+    small += ["propose.target_tokens=8000", "constraints.floors={echo_right: 0.01}"]
+    small += ["objective.noise=allow"]
     found = run(config, tmp_path / "run", overrides=small)
     table = losses(tmp_path / "run")
     assert table["loss/echo_right"].is_between(0, 1).all()

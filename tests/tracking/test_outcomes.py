@@ -65,11 +65,9 @@ def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(decided, parents):
         assert metrics[f"recommended/{name}"] == pytest.approx(share)
 
 
-def test_the_sweep_s_run_has_its_progress_and_where_it_trained(decided, parents):
+def test_the_sweep_s_run_says_where_it_trained(decided, parents):
     _, client, _ = decided
     sweep = parents["sweep"]
-    assert (sweep.data.metrics["trials/failed"], sweep.data.metrics["trials/running"]) == (0, 0)
-    assert sweep.data.metrics["trials/tokens_per_second"] > 0
     assert sweep.data.tags["mixopt.executor"] == "local"
     assert sweep.data.tags["mixopt.nodes"] == host_name()
     assert "attempts.jsonl" in {one.path for one in client.list_artifacts(sweep.info.run_id)}
