@@ -34,6 +34,8 @@ from mixopt.system import (
     below_branch,
     choice_fault,
     chosen,
+    html_table,
+    share_text,
 )
 
 FREE = "--free"  # begins the source of limits that hold all other domains
@@ -268,6 +270,24 @@ class Constraints:
         held += [f"{frozen.count(one)} domains are fixed ({one})" for one in dict.fromkeys(frozen)]
         convex = [one for one in self.convex if one.binds(weights.array)]
         return held + [f"{one.text} ({one.source})" for one in convex]
+
+    def _repr_html_(self) -> str:
+        """Return a table of the limits, for notebooks."""
+        rows = [(one.text, one.origin) for one in self.strictest if not one.is_open]
+        for fixed in self.proportions:
+            ratios = " : ".join(f"{name} {share_text(one)}" for name, one in fixed.ratios.items())
+            rows.append((ratios, fixed.source))
+        rows += [(one.text, one.source) for one in self.convex]
+        rails = self.guardrails
+        if rails is not None:
+            others = {} if rails.margin is None else {"every other loss": rails.margin}
+            margins = {**rails.targets, **others}
+            worse = [
+                f"{name} at most {m} worse than {rails.reference}" for name, m in margins.items()
+            ]
+            floors = [f"{name}: at least {least:g}" for name, least in rails.floors.items()]
+            rows += [(one, GUARDRAILS) for one in worse + floors]
+        return html_table(("limit", "field"), rows)
 
     def _bounds(self, *, is_floor: bool) -> Array:
         single = [one for one in self.strictest if one.group is None and one.is_floor is is_floor]

@@ -45,6 +45,10 @@ class WorkerDevice:
     kind: str = "cpu"
     gpus: float = 0.0  # less than 1 where workers share one
 
+    def __str__(self) -> str:
+        """Say what it is: `cpu`, or the GPUs' name with how many there are."""
+        return self.kind if self.gpus < 2 else f"{self.gpus:g} x {self.kind}"
+
     @property
     def environment(self) -> dict[str, str]:
         """The environment of a process that has this device and no other."""

@@ -350,3 +350,9 @@ def test_a_branch_moves_within_its_limits_and_the_rest_keeps_its_shares():
 def test_what_cannot_move_is_one_line(free, bounds, message):
     with pytest.raises((ConfigError, InfeasibleError), match=message):
         frozen(free, bounds=bounds)
+
+
+def test_limits_are_a_table_in_a_notebook():
+    shown = limits(bounds={"web": (0.1, 1.0)}, guardrails="natural")._repr_html_()
+    assert "<td>web &gt;= 0.1</td><td>constraints.bounds</td>" in shown
+    assert "every other loss at most 0.02 worse than natural" in shown

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -173,7 +174,7 @@ def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
     assert lines == said[: len(lines)]
     assert "2 domains of 7M tokens (stated): code 85.7%, prose 14.3%" in lines[0]
     assert lines[1] == "check: first round:   12 trials, 20k tokens each"
-    assert any("trains on:" in line and "proxy ngram" in line for line in lines)
+    assert any(re.search(r"trains on:.*\d x cpu \(proxy ngram\)", line) for line in lines)
 
 
 def test_the_time_of_trials_has_their_evaluation_in_it(config_path):
