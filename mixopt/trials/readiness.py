@@ -172,9 +172,24 @@ MIN_MIXTURES = 4
 def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
     """Check finished trials before a fit."""
     _check_targets(trials, objective)
-    _check_count(trials, folds)
-    _check_losses(trials, objective)
-    _check_shares(trials, objective)
+    mixtures, need = len(set(trials.mixtures)), max(folds, MIN_MIXTURES)
+    if mixtures < need:
+        lower = f", or lower fit.folds to {mixtures}" if mixtures >= MIN_MIXTURES else ""
+        raise TrialsError(
+            f"{len(trials)} finished trials of {mixtures} different mixtures; {folds}-fold"
+            f" cross-validation needs {need}: raise design.trials, train failed ones again with"
+            f" --retry-failed{lower}"
+        )
+    losses_NM = trials.losses(objective.unit)
+    for target, losses_N in zip(trials.targets, losses_NM.T, strict=True):
+        if np.ptp(losses_N) <= 1e-9 * max(abs(float(losses_N[0])), 1e-12):
+            raise TrialsError(
+                f"the loss on {target!r} is {losses_N[0]:.6g} in all {len(trials)} trials, so no"
+                " mixture is better than another on it: check its held-out text, or drop it from"
+                " the evaluation domains"
+            )
+        if target in objective.items:
+            _check_shares(trials, target, losses_N, objective.items[target])
 
 
 def settled(objective: Objective, trials: Trials) -> Objective:
@@ -236,46 +251,16 @@ def _check_targets(trials: Trials, objective: Objective) -> None:
     )
 
 
-def _check_count(trials: Trials, folds: int) -> None:
-    mixtures = len(set(trials.mixtures))
-    need = max(folds, MIN_MIXTURES)
-    if mixtures >= need:
+def _check_shares(trials: Trials, target: str, values_N: Array, questions: int) -> None:
+    """Check that a metric with a number of questions is a share of right answers."""
+    most = float(values_N.max())
+    row = int(np.argmax(values_N if most > 1.0 else -values_N))
+    if 0.0 <= values_N[row] <= 1.0:
         return
-    lower = f", or lower fit.folds to {mixtures}" if mixtures >= MIN_MIXTURES else ""
+    counts = bool((values_N % 1.0 == 0.0).all()) and most <= questions
+    hint = f"divide counts by {questions}" if counts else "divide by 100 if it is in percent"
     raise TrialsError(
-        f"{len(trials)} finished trials of {mixtures} different mixtures; {folds}-fold"
-        f" cross-validation needs {need}: raise design.trials, train failed ones again with"
-        f" --retry-failed{lower}"
+        f"objective.items: {target!r} is {values_N[row]:g} in trial"
+        f" {trials.table['trial'][row]!r} of {questions} questions; a share of right answers is"
+        f" from 0 to 1: {hint}"
     )
-
-
-def _check_losses(trials: Trials, objective: Objective) -> None:
-    losses_NM = trials.losses(objective.unit)
-    for target, losses_N in zip(trials.targets, losses_NM.T, strict=True):
-        if np.ptp(losses_N) <= 1e-9 * max(abs(float(losses_N[0])), 1e-12):
-            raise TrialsError(
-                f"the loss on {target!r} is {losses_N[0]:.6g} in all {len(trials)} trials, so no"
-                " mixture is better than another on it: check its held-out text, or drop it from"
-                " the evaluation domains"
-            )
-
-
-def _check_shares(trials: Trials, objective: Objective) -> None:
-    """Check that metrics with a number of questions are shares of right answers."""
-    names = trials.table["trial"].to_list()
-    for column, target in enumerate(objective.evaluation):
-        if target not in objective.items:
-            continue
-        values_N = trials.losses(objective.unit)[:, column]
-        most = float(values_N.max())
-        row = int(np.argmax(values_N if most > 1.0 else -values_N))
-        if 0.0 <= values_N[row] <= 1.0:
-            continue
-        questions = objective.items[target]
-        counts = bool((values_N % 1.0 == 0.0).all()) and most <= questions
-        hint = "divide by 100 if it is in percent"
-        hint = f"divide counts by {questions}" if counts else hint
-        raise TrialsError(
-            f"objective.items: {target!r} is {values_N[row]:g} in trial {names[row]!r} of"
-            f" {questions} questions; a share of right answers is from 0 to 1: {hint}"
-        )

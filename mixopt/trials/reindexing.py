@@ -24,7 +24,7 @@ Shapes: N trials, D domains before, E domains after.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -52,13 +52,23 @@ def reindexed(
     tolerance: float = 0.02,
 ) -> TrialRows:
     """Return the trials on other domains, with the assumptions in their notes."""
-    counts = inventory or {}
-    changes = [
-        *(_split(old, _shares(old, parts, counts)) for old, parts in (split or {}).items()),
-        *(_merge(new, old) for new, old in (merge or {}).items()),
-        *(_freeze(new, _shares(new, inner, counts)) for new, inner in (freeze or {}).items()),
-        *(_remove(old) for old in remove),
-    ]
+    counts, changes = inventory or {}, list[_DomainChange]()
+    for name, parts in (split or {}).items():
+        shares = _shares(name, parts, counts)
+        text = f"split {name!r}: assumed to have been drawn as {_shares_text(shares)}"
+        changes.append(_DomainChange((name,), shares, text))
+    for name, old in (merge or {}).items():
+        text = f"merge {listed(old)} into {name!r}"
+        if len(old) == 1:
+            text = f"rename {old[0]!r} to {name!r}"
+        changes.append(_DomainChange(tuple(old), {name: 1.0}, text))
+    for name, parts in (freeze or {}).items():
+        inner = _shares(name, parts, counts)
+        text = f"freeze {listed(list(inner))} into {name!r} at {_shares_text(inner)}"
+        changes.append(_DomainChange(tuple(inner), {name: 1.0}, text, inner))
+    for name in remove:
+        text = f"remove {name!r}: its weight goes to the others"
+        changes.append(_DomainChange((name,), {}, text, {}))
     _check(trials, changes, add)
     new_domains, map_DE = _map(trials.domains, changes, add)
     weights_NE = trials.weights() @ map_DE
@@ -152,47 +162,24 @@ def carried(
 class _DomainChange:
     """One change: which domains go, what comes in their place, and what is assumed.
 
-    `inner` are the shares that the old domains must have among each other; `limited` says that
-    trials farther from that than the tolerance are left out.
+    `inner` are the shares that the old domains must have among each other, none of what is removed:
+    trials farther from them than the tolerance are left out.
     """
 
     old: tuple[str, ...]
     new: Shares
     text: str
     inner: Shares | None = None
-    limited: bool = False
-
-    def moved(self, trials: TrialRows) -> Array:
-        """Return how far each trial's mixture is from one that fits the change, shape (N,)."""
-        old_ND = _columns(trials, self.old)
-        if self.limited and not self.new:
-            gone: Array = old_ND.sum(axis=1)
-            return gone
-        if self.inner is None:
-            return np.zeros(len(trials))
-        inner_D = np.array([self.inner[name] for name in self.old])
-        fits_ND = old_ND.sum(axis=1, keepdims=True) * inner_D
-        return total_variation(old_ND, fits_ND)
 
 
-def _split(old: str, shares: Shares) -> _DomainChange:
-    return _DomainChange(
-        (old,), shares, f"split {old!r}: assumed to have been drawn as {_shares_text(shares)}"
-    )
-
-
-def _merge(new: str, old: Sequence[str]) -> _DomainChange:
-    what, into = ("merge", "into") if len(old) > 1 else ("rename", "to")
-    return _DomainChange(tuple(old), {new: 1.0}, f"{what} {listed(old)} {into} {new!r}")
-
-
-def _freeze(new: str, inner: Shares) -> _DomainChange:
-    text = f"freeze {listed(list(inner))} into {new!r} at {_shares_text(inner)}"
-    return _DomainChange(tuple(inner), {new: 1.0}, text, inner, limited=True)
-
-
-def _remove(old: str) -> _DomainChange:
-    return _DomainChange((old,), {}, f"remove {old!r}: its weight goes to the others", limited=True)
+def _moved(trials: TrialRows, old: Sequence[str], inner: Shares) -> Array:
+    """Return how far each trial's mixture is from one with these inner shares, shape (N,)."""
+    old_ND = _columns(trials, old)
+    if not inner:
+        gone: Array = old_ND.sum(axis=1)
+        return gone
+    inner_D = np.array([inner[name] for name in old])
+    return total_variation(old_ND, old_ND.sum(axis=1, keepdims=True) * inner_D)
 
 
 def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
@@ -250,17 +237,17 @@ def _kept(
     """Return which trials stay, and a line for each change."""
     kept_N, notes = np.ones(len(trials), dtype=bool), []
     for change in changes:
-        moved_N = change.moved(trials)
-        if change.limited:
+        text = change.text
+        if change.inner is not None:
+            moved_N = _moved(trials, change.old, change.inner)
             out_N = moved_N > tolerance
             kept_N &= ~out_N
             left = f"{int(out_N.sum())} of {len(trials)} trials were more than {tolerance:g} off it"
             most = float(moved_N[~out_N].max(initial=0.0))
-            notes.append(f"{change.text}; {left} and are left out, the others at most {most:.3g}")
+            text = f"{text}; {left} and are left out, the others at most {most:.3g}"
         elif len(change.old) > 1:
-            notes.append(f"{change.text}: {_apart(trials, change.old)}")
-        else:
-            notes.append(change.text)
+            text = f"{text}: {_apart(trials, change.old)}"
+        notes.append(text)
     return kept_N, notes
 
 
@@ -269,9 +256,9 @@ def _apart(trials: TrialRows, merged: Sequence[str]) -> str:
     old_ND = _columns(trials, merged)
     inner_D = old_ND.sum(axis=0) / max(float(old_ND.sum()), 1e-300)
     shares = dict(zip(merged, inner_D.tolist(), strict=True))
-    mean = replace(_merge("", merged), inner=shares).moved(trials)
+    away = float(_moved(trials, merged, shares).mean())
     return (
-        f"trials drew them in their own proportions, {float(mean.mean()):.3g} from the mean"
+        f"trials drew them in their own proportions, {away:.3g} from the mean"
         f" {_shares_text(shares)} on average, which counts as noise"
     )
 

@@ -26,7 +26,6 @@ class Step(BaseModel):
         ('{"a": ', "cannot be read"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": NaN}', "NaN is not a number here"),
-        ('{"a": 1e999}', "not a finite number"),
         ("9" * 5_000, "a number of 5000 digits"),
     ],
 )
@@ -42,7 +41,6 @@ def test_json_that_cannot_be_ours_is_one_line(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"sweep": []}, "sweep: should be a valid dictionary"),
         ({"sweep": {"seconds": 1.0}}, "sweep.fingerprint: is missing"),
         ({"sweep": {"fingerprint": 3, "seconds": 1.0}}, "sweep.fingerprint: .* got 3"),
     ],
@@ -72,7 +70,6 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: &a [*a]", r":1: .*'\*a' is used inside"),
         ("[" * 20_000, "more than 64 nested sections|too deep"),
         ("? [a]\n: 1", ":1: .*a key must be plain text"),
-        ("a: " + "9" * 5_000, "not valid YAML"),
         ("a: !!python/object/apply:os.system [x]", "not valid YAML"),
         ("x" * 2_000_001, "at most 1000000"),
     ],

@@ -68,11 +68,3 @@ def test_what_lies_behind_a_link_stays(tmp_path):
     with only_one(folder):
         assert not (folder / ".b.tmp").is_symlink()
     assert (outside / ".a.tmp").exists()
-
-
-def test_a_file_of_the_users_stays_however_old(tmp_path):
-    for name in ("notes.tmp", ".notes"):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (0, 0))
-    with only_one(tmp_path):
-        assert {"notes.tmp", ".notes"} <= set(os.listdir(tmp_path))

@@ -140,26 +140,12 @@ def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path):
     enter(folder)
 
 
-def test_a_folder_in_place_of_a_lock_is_one_line(tmp_path):
-    (tmp_path / ".lock").mkdir()
-    assert not is_in_use(tmp_path)
-    with pytest.raises(RunError, match=r"\.lock: cannot be written"):
-        enter(tmp_path)
-
-
 def test_it_is_interrupted_as_by_ctrl_c(tmp_path):
     with worker(tmp_path) as process:
         assert owner_of(tmp_path).pid == process.pid
         assert interrupt(tmp_path).pid == process.pid
         assert process.wait(5) != 0
     assert owner_of(tmp_path) is None
-
-
-def test_one_that_ignores_both_is_an_error(tmp_path):
-    with worker(tmp_path, "SIGINT", "SIGTERM") as process:
-        message = f"process {process.pid} is still running after it was interrupted"
-        with pytest.raises(RunError, match=message):
-            interrupt(tmp_path, patience=0.3)
 
 
 def test_a_process_that_the_lock_only_names_is_left_alone(tmp_path):

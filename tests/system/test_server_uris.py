@@ -15,10 +15,8 @@ USER, WORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
     [
         ("http://u:pw@h:5000/x", "http://***@h:5000/x"),
         ("http://u:p@ss@h", "http://***@h"),
-        ("http://u:p#w@h", "http://***@h"),
         ("postgresql+psycopg2://u:1/2@h:5432/db", "postgresql+psycopg2://***@h:5432/db"),
         ("mysql://h/db?user=u&password=pw&ssl=1", "mysql://h/db?user=u&password=***&ssl=1"),
-        ("u:pw@h:5000", "***@h:5000"),
         ("http://h:5000/a@b", "http://h:5000/a@b"),
         ("sqlite:////runs/a@b/mlflow.db", "sqlite:////runs/a@b/mlflow.db"),
     ],

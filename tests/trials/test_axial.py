@@ -85,12 +85,6 @@ def test_an_axial_design_has_a_mixture_a_domain_and_sampled_ones_behind_them():
     np.testing.assert_allclose(roles(trials, "axial")[0], [2 / 3, 1 / 6, 1 / 6], atol=1e-12)
 
 
-def test_the_centre_is_a_trial_where_it_is_no_anchor():
-    trials = design(trials=4, max_usage=None, anchors=[], replicates=0)
-    assert [trial.role for trial in trials] == ["axial"] * 4
-    np.testing.assert_allclose(trials[0].mixture.array, THIRDS, atol=1e-12)
-
-
 def test_a_domain_without_an_axial_mixture_is_said():
     said: list[str] = []
     config = ConstraintsConfig(bounds={"books": (0, 0.01)})

@@ -43,11 +43,9 @@ def read(table: pl.DataFrame, tmp_path) -> Trials:
     ("column", "value", "message"),
     [
         ("weight/a", {"q": 1}, "column 'weight/a' of the table of trials holds no plain values"),
-        ("bpb/x", [1.0], "column 'bpb/x' of the table of trials holds no plain values"),
         ("mixture", None, "trial 't0': has no fingerprint of its mixture"),
         ("loss/x", 1e308, "trial 't0': is finished but its loss on 'x' is 1e[+]308"),
         ("tokens", -1, "trial 't0': tokens is -1; need a number from 0 to 9007199254740992"),
-        ("parameters", 2**62, "trial 't0': parameters is 4611686018427387904; need a number"),
     ],
 )
 def test_a_cell_that_cannot_be_is_one_line(column, value, message, tmp_path):

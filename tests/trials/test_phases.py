@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import mixopt
 from mixopt import Mixture, Phases, Trials
 from mixopt.config import DesignConfig, read_constraints
 from mixopt.constraints import Constraints
@@ -98,13 +97,6 @@ def test_phases_of_a_file_become_stages_of_a_schedule(tmp_path):
     assert [stage.tokens for stage in found.stages] == [8_000, 2_000]
     assert dict(found.stages[1].mixture) == pytest.approx({"web": 0.1, "code": 0.9})
     assert found.domain_tokens() == pytest.approx({"web": 4_200, "code": 5_800})
-
-
-def test_phases_are_exported_as_a_schedule_to_trainers(tmp_path):
-    sizes = tmp_path / "sizes.yaml"
-    sizes.write_text("web: 1e9\ncode: 1e9\n")
-    found = mixopt.export(answer(tmp_path), "nemo", tokens=10**9, inventory=sizes)
-    assert len(found) == 2
 
 
 def test_a_phase_that_is_not_whole_is_refused():

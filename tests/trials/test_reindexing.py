@@ -73,17 +73,10 @@ def test_merging_the_parts_of_a_split_domain_gives_the_trials_back(share):
     np.testing.assert_allclose(back.weights(), table().weights(), atol=1e-12)
 
 
-def test_several_changes_at_once_are_those_in_turn():
-    at_once = table().reindex(split={"web": {"a": 0.5, "b": 0.5}}, merge={"c": ["code"]}, add=["d"])
-    in_turn = table().reindex(split={"web": {"a": 0.5, "b": 0.5}}).reindex(merge={"c": ["code"]})
-    assert at_once == in_turn.reindex(add=["d"])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"remove": ["wed"]}, "no domain 'wed' to change; did you mean 'web'?"),
-        ({"add": ["web"]}, "domain 'web' would appear twice"),
         ({"merge": {"code": ["web", "books"]}}, "domain 'code' would appear twice"),
         ({"merge": {"x": ["web"]}, "remove": ["web"]}, "domain 'web' is in two changes"),
         ({"split": {"web": {"a": 0.5, "b": 0.6}}}, "'web': shares a 0.5, b 0.6 must be >= 0 and"),
