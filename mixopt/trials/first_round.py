@@ -453,7 +453,9 @@ def axial_mixtures(
     taken: Sequence[Array] = (),
     of: Sequence[int] | None = None,
 ) -> tuple[Array, list[int]]:
-    """Return the centre, moved within the limits, and an axial mixture for each domain, or some.
+    """Return the centre, moved within the limits, and an axial mixture for each domain.
+
+    Or without the centre, those `of` some domains, by position.
 
     Also the positions of domains that have none.
     """
@@ -466,7 +468,7 @@ def axial_mixtures(
     away_D = 0.5 * np.abs(axes_DD - interior_point_D).sum(axis=1)
     kept: list[Array] = []
     wanted = [place for place in (range(domains) if of is None else of) if away_D[place] >= NEAR]
-    for weights_D in [interior_point_D[0], *axes_DD[wanted]]:
+    for weights_D in [*(interior_point_D if of is None else ()), *axes_DD[wanted]]:
         if all(np.abs(weights_D - one).sum() > SAME_MIXTURE for one in (*taken, *kept)):
             kept.append(weights_D)
     return np.array(kept).reshape(-1, domains), np.flatnonzero(away_D < NEAR).tolist()
