@@ -111,7 +111,9 @@ class Check:
         if any(True for _ in experiment_urls(self.config)):
             facts.append(("downloads", f"objects from stores, to {cache_folder()}"))
         hanging = " " * (LABEL_WIDTH + 1)
-        shown = [wrapped(f"{f'{label}:':{LABEL_WIDTH}} {text}", hanging) for label, text in facts]
+        shown = [f"{f'{label}:':{LABEL_WIDTH}} {text}" for label, text in facts]
+        if with_table:
+            shown = [wrapped(line, hanging) for line in shown]
         domains = [*self._domain_lines(), ""] if with_table else [self._domains()]
         return [*domains, *shown, *(f"warning: {one}" for one in self.warnings)]
 

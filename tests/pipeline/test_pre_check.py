@@ -168,12 +168,14 @@ def test_what_is_prepared_counts_once_it_is(config_path, tmp_path):
 
 def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
     said: list[str] = []
+    monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("mixopt.pipeline.steps._do", lambda *_: None)
     steps.run(config_path, tmp_path / "run", overrides=SIZES, say=said.append)
     lines = [line for line in said if line.startswith("check: ")]
     assert lines == said[: len(lines)]
     assert "2 domains of 7M tokens (stated): code 85.7%, prose 14.3%" in lines[0]
     assert lines[1] == "check: first round:   12 trials, 20k tokens each"
+    assert not any("\n" in line for line in lines)
     assert any(re.search(r"trains on:.*\d x cpu \(proxy ngram\)", line) for line in lines)
 
 
