@@ -49,6 +49,7 @@ class PageAnswer:
     label: str  # what is shown of the mixture, in two or three words
     why: str
     mixture: Mixture
+    chosen: str
     called: str  # recommended, proposed, or edited
     natural: Mixture
     epochs: Mapping[str, float] | None
@@ -71,6 +72,7 @@ def answer_of(run: Run) -> PageAnswer:
         sentence=f"{whose}, not validated{_moves(proposal)}.",
         label="Not validated yet",
         why=without_folders(f"By prediction alone: {outcome.note}."),
+        chosen=PROPOSAL,
         called="edited" if is_own else "proposed",
         **_shares(proposal),
         gains=in_order({name: Gain(one, 0, "", one) for name, one in proposal.gains.items()}),
@@ -97,6 +99,7 @@ def _recommended(run: Run) -> PageAnswer:
         sentence=f"{sentence}{breaks}{_moves(found)}.",
         label=found.standing.capitalize(),
         why=found.why,
+        chosen=found.chosen,
         called="recommended",
         **_shares(found),
         gains=in_order(found.gains),
@@ -150,7 +153,7 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
     """Return the first section of the page, with its only `h1`."""
     tokens, unit = run.config.propose.target_tokens, UNITS[run.objective.value_unit]
     is_validated = answer.called == "recommended"
-    names = [*answer.gains, *([run.recommendation.chosen] if is_validated else [])]
+    names = [answer.chosen, *answer.gains]
     is_in_full_run = answer.epochs is not None and tokens
     fragments = weight_fragments(run, answer.mixture)
     checks = [capital(line) for line in answer.warnings]
@@ -214,6 +217,9 @@ def _by_change(answer: PageAnswer) -> list[str]:
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
     """Return the rows of each group, its own first; of a tree without groups those of branches."""
     members = {name: list(own) for name, (own, _, _) in run.constraints.groups.items()}
+    phases = phases_of(run.config)
+    if phases is not None and len(answer.mixture) == len(run.corpus.domain_names):
+        members = {name: list(phases.names(own)) for name, own in members.items()}
     if not members:
         branches = branch_shares(answer.mixture)
         below = {name: list(below_branch(name, answer.mixture)) for name in branches}
