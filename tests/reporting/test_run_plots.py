@@ -66,7 +66,7 @@ def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatc
     for number, name in enumerate(names):
         layers = [np.full((2, 4), 8) + number * np.eye(2, 4, dtype=int)]
         counts[name] = ExpertCounts(counted(layers), counted(layers))
-    found = SweepExperts(run.path, None, counts, _shown(run, counts), None)
+    found = SweepExperts(run.path, None, counts, _shown(run, counts))
     monkeypatch.setattr(SweepExperts, "read", lambda *_, **__: found)
     name = next(one for one in names if mixture_of(one) == run.recommendation.chosen)
     expected = plot_domain_experts(counts[name].held_out)
