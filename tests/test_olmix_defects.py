@@ -9,13 +9,12 @@ import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 
-from mixopt.config import ConstraintsConfig, DesignConfig
-from mixopt.constraints import Constraints
+from mixopt.config import DesignConfig
 from mixopt.corpus import Corpus
-from mixopt.errors import InfeasibleError, RunError
+from mixopt.errors import RunError
 from mixopt.fitting import OBJECTIVE, spearman
 from mixopt.mixture import Mixture
-from mixopt.pipeline import load_fit, steps
+from mixopt.pipeline import steps
 from mixopt.trials import Trials, make_design
 
 pytestmark = pytest.mark.nightly
@@ -67,28 +66,6 @@ def test_corpora_of_other_files_do_not_share_token_counts(config_path, tmp_path,
         steps.run(second, tmp_path / "first", until="prepare")
 
 
-def test_a_fit_of_one_target_is_not_taken_for_one_of_all(tmp_path):
-    trials = Trials.from_csv(*write_tables(tmp_path))
-    for out in (tmp_path / "fit", tmp_path / "fit", tmp_path / "other"):
-        one = trials.fit(regressors="linear", objective=TARGETS[0])
-        every = trials.fit(regressors="linear")
-        for fitted in (one, every):
-            fitted.save(out)
-        assert (one.objective.measured, every.objective.measured) == (TARGETS[:1], TARGETS)
-        assert load_fit(out).propose().objective == every.objective.describe()
-
-
-def test_a_token_budget_is_infeasible_exactly_when_the_tokens_do_not_suffice():
-    epochs = 4.0
-    inventory = {"web": 600, "code": 300, "books": 100}
-    config = ConstraintsConfig(max_epochs=epochs)
-    fits = Constraints.from_config(config, inventory, int(1000 * epochs))
-    assert fits.simplex.contains(Mixture.natural(inventory).array).all()
-    with pytest.raises(InfeasibleError, match="max_epochs") as error:
-        Constraints.from_config(config, inventory, int(1100 * epochs))
-    assert "\n" not in str(error.value)
-
-
 def test_the_correlation_that_is_reported_is_of_held_out_trials(tmp_path):
     """A tree knows every training row by heart, and noise cannot be predicted."""
     trials = Trials.from_csv(*write_tables(tmp_path, rows=60, signal=0.0))
@@ -98,15 +75,6 @@ def test_the_correlation_that_is_reported_is_of_held_out_trials(tmp_path):
     assert spearman(fitted.predict(trials.weights()).objective_N, observed_N) > 0.999
     row = fitted.report.filter((pl.col("predictor") == tree) & (pl.col("target") == OBJECTIVE))
     assert abs(row["spearman"][0]) < 0.4
-
-
-def test_the_same_seed_gives_the_same_names_and_mixtures():
-    natural = Mixture({"web": 0.7, "code": 0.2, "books": 0.1})
-    config = DesignConfig(trials=16)
-    one, again, other = (make_design(config, natural, None, seed) for seed in (3, 3, 4))
-    assert one == again
-    assert [t.name for t in one] == [t.name for t in other]
-    assert [t.mixture for t in one] != [t.mixture for t in other]
 
 
 CAP = 1.14  # times the natural share; feasible

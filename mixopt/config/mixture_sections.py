@@ -26,7 +26,6 @@ Anchor = Literal["natural", "uniform"]
 KnownBaseline = Literal["natural", "uniform", "unimax", "best_trial", "control"]
 CONTROL: KnownBaseline = "control"  # of microanneals (mixopt.trials.first_round)
 Compared = Literal["natural", "uniform", "best_trial", "base"]
-Margin = Weight
 Stage = Literal["within", "between", "all"]
 
 MIN_TRIALS_IN_ROUNDS = 24  # from which on a design has rounds unless it says otherwise
@@ -86,10 +85,6 @@ def _baselines(given: Any, info: ValidationInfo) -> Any:
     return dict(found)
 
 
-def _usual_baselines() -> dict[str, Any]:
-    return {name: None for name in get_args(KnownBaseline) if name != CONTROL}
-
-
 class ValidateConfig(Section):
     """Training proposals against baselines, until a difference is significant or seeds run out."""
 
@@ -102,7 +97,7 @@ class ValidateConfig(Section):
     )
     tokens: Positive | None = optional("tokens of one run; twice the trials' if omitted")
     baselines: Annotated[dict[str, dict[str, Weight] | None], BeforeValidator(_baselines)] = Field(
-        default_factory=_usual_baselines,
+        default_factory=lambda: {n: None for n in get_args(KnownBaseline) if n != CONTROL},
         description="what proposals are compared with: natural, uniform, unimax, best_trial,"
         " {best_trial: N}, {temperature: T}, {NAME: weights or a file}",
     )
@@ -216,11 +211,6 @@ def _earlier(given: Any) -> Any:
 EARLIER_TRIALS = 16  # new trials beside those of an earlier corpus
 
 
-def _none_if_off(rounds: Any) -> Any:
-    """Read `off`, which YAML reads as false, as a list without rounds."""
-    return [] if rounds is False or rounds == "off" else rounds
-
-
 class DesignConfig(Section):
     """The design of trials (mixopt.trials.first_round)."""
 
@@ -241,7 +231,11 @@ class DesignConfig(Section):
     replicates: Count = Field(
         3, description="further seeds of the uniform mixture, which estimate the noise of a trial"
     )
-    rounds: Annotated[list[Positive] | None, BeforeValidator(_none_if_off)] = optional(
+    rounds: Annotated[
+        list[Positive] | None,
+        # YAML reads off as false.
+        BeforeValidator(lambda given: [] if given is False or given == "off" else given),
+    ] = optional(
         "mixtures of each round; off: one; a half and two quarters if omitted, from 24 trials on"
     )
     stages: list[Stage] | None = optional(
@@ -359,13 +353,15 @@ class DesignConfig(Section):
             )
 
 
-def _both_ends(given: Any) -> Any:
-    """Read a number alone as a share that is fixed: its minimum and its maximum."""
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    return (given, given) if is_number else given
+def _is_number(given: Any) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)
 
 
-Bounds = Annotated[tuple[Share, Share], BeforeValidator(_both_ends)]
+# A number alone is a share that is fixed.
+Bounds = Annotated[
+    tuple[Share, Share],
+    BeforeValidator(lambda given: (given, given) if _is_number(given) else given),
+]
 
 
 class GroupConfig(Section):
@@ -382,12 +378,6 @@ def _ratios(given: Any) -> Any:
     if isinstance(given, dict) and not any(given.values()):
         raise ValueError("the ratios are all 0")
     return given
-
-
-def _of_all(given: Any) -> Any:
-    """Read a number alone as that of every domain."""
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    return {"*": given} if is_number else given
 
 
 class RadiusConfig(Section):
@@ -409,11 +399,11 @@ class GuardrailsConfig(Section):
     """By how much losses may be predicted worse than a reference mixture makes them."""
 
     reference: Compared = Field("natural", description="mixture that losses are compared with")
-    margin: Margin | Literal["noise"] | None = optional(
+    margin: Weight | Literal["noise"] | None = optional(
         "for every evaluation domain, in objective.unit; noise: what the seed and the"
         " questions of one run change"
     )
-    targets: dict[str, Margin] = Field(
+    targets: dict[str, Weight] = Field(
         default_factory=dict, description="by evaluation domain or glob; overrides margin"
     )
     experts: Literal[True] | None = optional(
@@ -451,7 +441,10 @@ class ConstraintsConfig(Section):
     proportions: (
         dict[str, Annotated[dict[str, Weight] | list[str], BeforeValidator(_ratios)]] | None
     ) = optional("by name: domains whose shares keep their natural ratios, or ratios by domain")
-    max_epochs: Annotated[dict[str, Above] | None, BeforeValidator(_of_all)] = optional(
+    max_epochs: Annotated[
+        dict[str, Above] | None,
+        BeforeValidator(lambda given: {"*": given} if _is_number(given) else given),
+    ] = optional(
         "how often a domain may be repeated, a number or by domain or glob; needs"
         " propose.target_tokens"
     )

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mixopt.fitting import replicate_spread
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
 from mixopt.pipeline.trial_training import job_of, keep_experts, say_unfinished, train_trials
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
     from mixopt.trials import Trial
 
 Train = Callable[[Sequence["Trial"]], list[TrialResult]]
-MIN_SEEDS = 3  # of the recommendation, for a noise of its own
 SAME = 0.005  # total variation below which a further proposal is none
 
 
@@ -65,38 +61,6 @@ def validate(run: Run, say: Say) -> None:
     recommendation = with_parts(decision.recommend(), run)
     recommendation.to_file(run.path / RECOMMENDATION)
     say(f"validate: {recommendation.headline}")
-    if noise := noise_text(found.validation(run), recommendation.mixture):
-        say(f"validate: {noise}")
-
-
-def noise_text(validation: Validation, mixture: Mixture) -> str | None:
-    """Say how much seeds of a mixture differ beside those of the others; None of too few seeds.
-
-    A pooled noise is no guide where one mixture is far noisier than the rest.
-    """
-    from scipy.stats import f as f_distribution
-
-    objective = validation.objective
-    if not (validation.trials.table["status"] == "finished").any():
-        return None
-    done = validation.trials.finished
-    runs = dict(
-        zip(zip(done.mixtures, done.table["seed"], strict=True), range(len(done)), strict=True)
-    )
-    rows = list(runs.values())  # a mixture of two names is trained once
-    values_N, prints = objective.value(done.losses(objective.unit))[rows], [k[0] for k in runs]
-    own_N = np.array([one == mixture.fingerprint for one in prints])
-    others = [one for one in prints if one != mixture.fingerprint]
-    pooled, own = replicate_spread(values_N[~own_N], others), values_N[own_N]
-    if pooled is None or len(own) < MIN_SEEDS or pooled[0] == 0:
-        return None
-    noise = float(own.std(ddof=1))
-    text = (
-        f"seeds of the recommendation differ by {noise:.3g}, those of the others by {pooled[0]:.3g}"
-    )
-    if (noise / pooled[0]) ** 2 > f_distribution.ppf(0.95, len(own) - 1, pooled[1]):
-        return f"{text} (standard deviations), significantly more: raise validate.seeds"
-    return f"{text} (standard deviations)"
 
 
 @dataclass(frozen=True, eq=False)
