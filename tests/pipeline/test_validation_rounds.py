@@ -11,7 +11,7 @@ import yaml
 
 import mixopt
 from mixopt.config import ValidateConfig
-from mixopt.pipeline.validation import validate_proposals
+from mixopt.pipeline.steps import validate_proposals
 from mixopt.run_directory import Run
 from mixopt.trials import Losses, TrialResult
 
