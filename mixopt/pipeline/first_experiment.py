@@ -1,22 +1,28 @@
-"""Write the first YAML file of an experiment from what files and folders hold: `mixopt init`."""
+"""Write the first YAML file of an experiment from what files and folders hold: `mixopt init`.
+
+A subfolder is a domain, and so are files of one name. Files and folders that are named after a
+split (`train.parquet`, `validation/`) are of the domain that they lie in: its text, or its held-out
+text. Files about the data, such as a README or a licence, are left out.
+"""
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from mixopt.config import CorpusConfig, DomainConfig
-from mixopt.corpus import count_domains
-from mixopt.errors import ConfigError
-from mixopt.pipeline.found_domains import FoundDomain, find_domains
+from mixopt.corpus import FirstRows, builder_of, count_domains, first_rows
+from mixopt.errors import ConfigError, CorpusError, is_control
 from mixopt.reporting import table_text
 from mixopt.system import Say, bytes_text, short_count, silent, write_new
 
@@ -24,39 +30,74 @@ TOKEN_BYTES = 4  # of text, about, where no tokenizer has been trained yet
 BPE_FROM = 5_000_000  # bytes of text from which on a BPE is worth training
 MIN_TRIALS, MAX_TRIALS = 12, 64
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+TEXT_NAMES = ("text", "content", "body", "document", "raw_content", "code", "article", "markdown")
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+TARGET_NAMES = frozenset(
+    name
+    for name in ("target", "targets", "heldout", "held_out", "held-out", "exams", *SPLITS)
+    if SPLITS.get(name) != "train"
+)
+MAX_FILES_READ = 16  # of a domain
+MIN_LENGTH = 16  # mean characters of a column that is taken for text without being called so
+MAX_LISTED = 20  # files that are named one by one
+_SPLIT_WORD = re.compile(rf"(^|[-_. ])({'|'.join(SPLITS)})(?=$|[-_. ])", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"(readme|licen[cs]es?|copying|notices?|changelog|citation|dataset_infos?)([-_.].*)?$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
-class FoundSource:
-    """A domain or a target of the new experiment, and the bytes of its text."""
+class FoundDomain:
+    """Files that are one domain or a target; how large their text is, once it is counted."""
 
-    found: FoundDomain
-    bytes: int
-    is_target: bool
-    token_bytes: int
+    name: str
+    files: tuple[Path, ...]
+    paths: tuple[str, ...]
+    column: str
+    broken: int = 0
+    validation: tuple[str, ...] = ()
+    bytes: int = 0
+    is_target: bool = False
+    token_bytes: int = 1
 
     @property
-    def name(self) -> str:
-        """The name of the domain."""
-        return self.found.name
+    def formats(self) -> str:
+        """Suffixes of its files, such as `.jsonl.gz`."""
+        return ", ".join(dict.fromkeys(suffix_of(file) for file in self.files))
 
     @property
     def tokens(self) -> int:
         """About how many tokens it has."""
         return round(self.bytes / self.token_bytes)
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Its fields in a file."""
+        fields: dict[str, Any] = {"path": _one_or_list(self.paths)}
+        if self.validation:
+            fields["validation"] = _one_or_list(self.validation)
+        if self.column != "text":
+            fields["column"] = self.column
+        return fields
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
             "name": self.name,
-            "path": list(self.found.paths),
-            "files": len(self.found.files),
-            "format": self.found.formats,
-            "column": self.found.column,
+            "path": list(self.paths),
+            "files": len(self.files),
+            "format": self.formats,
+            "column": self.column,
             "bytes": self.bytes,
             "is_target": self.is_target,
             "token_bytes": self.token_bytes,
-            "validation": list(self.found.validation),
+            "validation": list(self.validation),
             "estimated_tokens": self.tokens,
         }
 
@@ -66,7 +107,7 @@ class FirstExperiment:
     """What was found and written."""
 
     file: Path
-    sources: tuple[FoundSource, ...]
+    sources: tuple[FoundDomain, ...]
     left_out: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -98,25 +139,18 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
     return FirstExperiment(out, tuple(sources), tuple(found.left_out))
 
 
-def _measured(domains: Sequence[FoundDomain]) -> list[FoundSource]:
+def _measured(domains: Sequence[FoundDomain]) -> list[FoundDomain]:
     """Return the domains with the bytes of their text; targets where enough others remain."""
-    given = {domain.name: DomainConfig(**fields_of(domain)) for domain in domains}
+    given = {domain.name: DomainConfig(**domain.fields) for domain in domains}
     counts = count_domains(CorpusConfig(domains=given, tokenizer="bytes"))
-    may_be = sum(not domain.is_target for domain in domains) >= 2
-    sizes = [(domain, one.bytes) for domain, one in zip(domains, counts, strict=True)]
-    total = sum(size for domain, size in sizes if not (may_be and domain.is_target))
+    named = [domain.name.lower() in TARGET_NAMES for domain in domains]
+    targets = named if named.count(False) >= 2 else [False] * len(named)
+    total = sum(one.bytes for one, is_target in zip(counts, targets, strict=True) if not is_target)
     each = 1 if _tokenizer(total) == "bytes" else TOKEN_BYTES
-    return [FoundSource(one, size, may_be and one.is_target, each) for one, size in sizes]
-
-
-def fields_of(domain: FoundDomain) -> dict[str, Any]:
-    """Return the fields of a domain as a file has them."""
-    fields: dict[str, Any] = {"path": _one_or_list(domain.paths)}
-    if domain.validation:
-        fields["validation"] = _one_or_list(domain.validation)
-    if domain.column != "text":
-        fields["column"] = domain.column
-    return fields
+    return [
+        replace(domain, bytes=one.bytes, is_target=is_target, token_bytes=each)
+        for domain, one, is_target in zip(domains, counts, targets, strict=True)
+    ]
 
 
 def found_text(found: FirstExperiment) -> str:
@@ -125,9 +159,9 @@ def found_text(found: FirstExperiment) -> str:
         (
             source.name,
             "target" if source.is_target else "domain",
-            str(len(source.found.files)),
-            source.found.formats,
-            source.found.column,
+            str(len(source.files)),
+            source.formats,
+            source.column,
             bytes_text(source.bytes),
             short_count(source.tokens),
         )
@@ -139,14 +173,14 @@ def found_text(found: FirstExperiment) -> str:
     return table_text(f"Found; {size}", columns, rows, texts=("role", "format", "column"))
 
 
-def experiment_text(sources: Sequence[FoundSource], paths: Sequence[str | Path], out: Path) -> str:
+def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path], out: Path) -> str:
     """Return the YAML of an experiment, with comments."""
     domains = [source for source in sources if not source.is_target]
     targets = [source for source in sources if source.is_target]
     total = sum(source.bytes for source in domains)
     trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(domains)))
     quoted = shlex.quote(str(out))
-    skip = any(source.found.broken for source in sources)
+    skip = any(source.broken for source in sources)
     lines = [
         "# How much of each domain should a model be trained on? Written by",
         f"#   mixopt {shlex.join(['init', *map(str, paths), '--out', str(out)])}",
@@ -177,7 +211,7 @@ def experiment_text(sources: Sequence[FoundSource], paths: Sequence[str | Path],
     return "\n".join(lines) + "\n"
 
 
-def _evaluation(targets: Sequence[FoundSource]) -> list[str]:
+def _evaluation(targets: Sequence[FoundDomain]) -> list[str]:
     if targets:
         about = "evaluation:  # targets: evaluated, never trained on"
         return [about, *(_source_line(target) for target in targets)]
@@ -189,7 +223,7 @@ def _evaluation(targets: Sequence[FoundSource]) -> list[str]:
     ]
 
 
-def _objective(domains: Sequence[FoundSource], targets: Sequence[FoundSource]) -> list[str]:
+def _objective(domains: Sequence[FoundDomain], targets: Sequence[FoundDomain]) -> list[str]:
     if len(targets) == 1:
         return ["objective:", f"  target: {_scalar(targets[0].name)}"]
     chosen = targets or domains
@@ -200,11 +234,11 @@ def _objective(domains: Sequence[FoundSource], targets: Sequence[FoundSource]) -
     ]
 
 
-def _source_line(source: FoundSource) -> str:
-    fields = fields_of(source.found)
+def _source_line(source: FoundDomain) -> str:
+    fields = source.fields
     about, indent = "", "  "
     if not source.is_target:
-        fields |= {"bytes": source.bytes}
+        fields = {**fields, "bytes": source.bytes}
         about, indent = f"  # about {short_count(source.tokens)} tokens", "    "
     shown = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
     return f"{indent}{_scalar(source.name)}: {{{shown}}}{about}"
@@ -234,3 +268,216 @@ def _proxy() -> str:
     if find_spec("torch"):
         return "decoder    # or ngram: less accurate, but takes seconds"
     return "ngram      # decoder needs torch: pip install 'mixopt[all]'"
+
+
+class SplitFile(NamedTuple):
+    """A file, the domain and split that it is of, and its name where it is held out of nothing."""
+
+    file: Path
+    domain: str
+    split: str
+    own_name: str
+
+
+@dataclass
+class FoundFiles:
+    """The domains of some paths, and what was left out."""
+
+    domains: list[FoundDomain] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, name: str, files: Sequence[Path], held_out: Sequence[Path] = ()) -> None:
+        """Look at the files of a domain; use those that have its text."""
+        known = self._known(name, files)
+        first = {file: self._look(file) for file in _spread(known)}
+        columns = Counter(_text_column(rows) for rows in first.values() if rows is not None)
+        del columns[None]
+        column = columns.most_common(1)[0][0] if columns else None
+        wrong = {file for file, rows in first.items() if not self._has(column, file, rows)}
+        used = tuple(file for file in known if file not in wrong)
+        if column is None or not used:
+            return
+        held = [f for f in self._known(name, held_out) if self._has(column, f, self._look(f))]
+        broken = sum(rows.broken for file, rows in first.items() if rows and file not in wrong)
+        own = self._free(name)
+        self.domains.append(FoundDomain(own, used, _paths(used), column, broken, _paths(held)))
+
+    def _known(self, name: str, files: Sequence[Path]) -> list[Path]:
+        """Return the files of a known format that are not empty."""
+        self.left_out += _unknown(name, [file for file in files if builder_of(file) is None])
+        known = [file for file in files if builder_of(file) is not None]
+        self.left_out += [f"{file}: empty file" for file in known if not file.stat().st_size]
+        return [file for file in known if file.stat().st_size]
+
+    def _look(self, file: Path) -> FirstRows | None:
+        try:
+            rows = first_rows(file, builder_of(file) or "")
+        except CorpusError as error:
+            self.left_out.append(f"{file}: {error}")
+            return None
+        if rows.rows:
+            return rows
+        what = "no row can be read" if rows.broken else "no documents"
+        self.left_out.append(f"{file}: {what}")
+        return None
+
+    def _has(self, column: str | None, file: Path, rows: FirstRows | None) -> bool:
+        """Tell whether the first rows of a file have the column of the text; else say why not."""
+        if rows is None:
+            return False
+        own = _text_column(rows)
+        if own is not None and column in rows.columns:
+            return True
+        what = "of text" if own is None else f"{column!r}, which the other files have"
+        self.left_out.append(f"{file}: no column {what} (columns: {', '.join(rows.columns[:8])})")
+        return False
+
+    def _free(self, name: str) -> str:
+        """Return a name that may be a domain's, and is not one's already."""
+        clean = "".join("_" if is_control(c) or c in "/\\" else c for c in name).strip(". ")[:60]
+        taken = {domain.name for domain in self.domains}
+        wanted = clean or "domain"
+        numbered = (f"{wanted}_{k}" for k in range(2, len(taken) + 3))
+        return next(one for one in (wanted, *numbered) if one not in taken)
+
+
+def find_domains(paths: Sequence[str | Path]) -> FoundFiles:
+    """Find the domains of some files and folders."""
+    places = [Path(path) for path in paths]
+    _check_apart(places)
+    found = FoundFiles()
+    for name, files in _grouped(places, found.left_out).items():
+        splits: dict[str, list[Path]] = {}
+        for one in files:
+            splits.setdefault(one.split, []).append(one.file)
+        held_out = splits.get("validation") or splits.get("test", [])
+        for file in splits.get("test", []) if "validation" in splits else ():
+            found.left_out.append(f"{file}: a test split; name it under evaluation to use it")
+        found.add(name, splits["train"], held_out)
+    return found
+
+
+def _check_apart(places: Sequence[Path]) -> None:
+    given: dict[Path, Path] = {}
+    for place in sorted(places, key=lambda one: len(one.resolve().parts)):
+        if not place.exists():
+            raise ConfigError(f"init: {place}: no such file or folder")
+        own = place.resolve()
+        for folder in (own, *own.parents):
+            if folder in given:
+                raise ConfigError(
+                    f"init: {place}: is in {given[folder]}, which is given too; give one of them"
+                )
+        given[own] = place
+
+
+def suffix_of(file: Path) -> str:
+    """Return the suffix of a file, with that of its compression."""
+    is_compressed = file.suffix.lower() in COMPRESSIONS and builder_of(file) is not None
+    return "".join(file.suffixes[-2:]) if is_compressed else file.suffix
+
+
+def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, list[SplitFile]]:
+    """Return the files of each domain; each has some of the split `train`."""
+    while len(places) == 1 and places[0].is_dir():
+        folder, places = places[0], _visible(places[0])
+        if not places:
+            left_out.append(f"{folder}: no files")
+    groups: dict[str, list[SplitFile]] = {}
+    for place in places:
+        before = len(left_out)
+        files = _below(place, left_out)
+        if not files and len(left_out) == before:
+            left_out.append(f"{place}: no files")
+        for one in (_split_file(place, file) for file in files):
+            groups.setdefault(one.domain, []).append(one)
+    found: dict[str, list[SplitFile]] = {}
+    for name, group in groups.items():
+        if any(one.split == "train" for one in group):
+            found.setdefault(name, []).extend(group)
+        else:  # held out of nothing: a target
+            for one in group:
+                found.setdefault(one.own_name, []).append(one._replace(split="train"))
+    return found
+
+
+def _split_file(place: Path, file: Path) -> SplitFile:
+    own_name = _stem(file) if place == file else place.resolve().name
+    folders = () if place == file else (own_name, *file.relative_to(place).parts[:-1])
+    named = [folder for folder in folders if folder.lower() not in SPLITS]
+    stem, parent = _stem(file), place.resolve().parent.name or "text"
+    word = _SPLIT_WORD.search(stem)
+    words = [*folders, *([word[2]] if word else [])]
+    split = next((SPLITS[one.lower()] for one in words if one.lower() in SPLITS), "train")
+    without = _SPLIT_WORD.sub("", stem).strip("-_. ")
+    return SplitFile(file, named[0] if named else without or parent, split, own_name)
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"init: {folder}: {error.strerror or error}") from error
+    return [path for path in entries if not path.name.startswith((".", "_"))]
+
+
+def _below(place: Path, left_out: list[str]) -> list[Path]:
+    """Return a file, or the files below a folder, without those about the data."""
+    if _ABOUT.fullmatch(place.name):
+        left_out.append(f"{place}: is about the data")
+        return []
+    if not place.is_dir():
+        return [place]
+    return [file for path in _visible(place) for file in _below(path, left_out)]
+
+
+def _stem(file: Path) -> str:
+    """Return the name that shards share: `web` of `web-00001-of-00010.jsonl.gz`."""
+    name = file.name.removesuffix(suffix_of(file))
+    return re.sub(r"[-_.]?\d+([-_.]?of[-_.]?\d+)?$", "", name) or name
+
+
+def _spread(files: Sequence[Path]) -> list[Path]:
+    step = max(1, len(files) / MAX_FILES_READ)
+    return [files[int(k * step)] for k in range(min(MAX_FILES_READ, len(files)))]
+
+
+def _text_column(found: FirstRows) -> str | None:
+    """Return the column of the text: one that is called so, else the longest text."""
+    texts = {name: found.texts(name) for name in found.columns}
+    texts = {name: own for name, own in texts.items() if own and 2 * len(own) >= len(found.rows)}
+    named = next((name for name in TEXT_NAMES if name in texts), None)
+    if named is not None:
+        return named
+    lengths = {
+        name: sum(map(len, own)) / len(own)
+        for name, own in texts.items()
+        if any(" " in text for text in own)
+    }
+    longest = max(lengths, key=lambda name: lengths[name], default=None)
+    return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
+
+
+def _unknown(name: str, files: Sequence[Path]) -> Iterator[str]:
+    by_suffix: dict[str, list[Path]] = {}
+    for file in files:
+        by_suffix.setdefault(file.suffix, []).append(file)
+    for suffix, some in by_suffix.items():
+        who = str(some[0]) if len(some) == 1 else f"{name}: {len(some)} files"
+        why = f"{suffix} is not a supported text format" if suffix else "no suffix names the format"
+        yield f"{who}: {why}"
+
+
+def _paths(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return globs that match just the files, else the files themselves."""
+    names = {file.as_posix() for file in files}
+    for prefix in (lambda file: "", _stem):
+        globs = dict.fromkeys(
+            f"{glob.escape(f'{file.parent.as_posix()}/{prefix(file)}')}*"
+            f"{glob.escape(suffix_of(file))}"
+            for file in files
+        )
+        matched = {Path(path).as_posix() for pattern in globs for path in glob.glob(pattern)}
+        if len(files) > 1 and len(globs) <= MAX_LISTED and matched == names:
+            return tuple(globs)
+    return tuple(glob.escape(name) for name in sorted(names))

@@ -50,7 +50,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_text(folder):
     found = start_experiment(["data"], folder.parent / "new.yaml")
-    columns = {source.name: source.found.column for source in found.sources}
+    columns = {source.name: source.column for source in found.sources}
     assert columns == {
         "code": "content",
         "forum": "body",
@@ -60,8 +60,8 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
         "wiki": "text",
     }
     web = next(source for source in found.sources if source.name == "web")
-    assert (len(web.found.files), web.found.formats) == (2, ".jsonl.gz")
-    assert web.found.paths == ("data/web/*.jsonl.gz",)
+    assert (len(web.files), web.formats) == (2, ".jsonl.gz")
+    assert web.paths == ("data/web/*.jsonl.gz",)
     assert web.bytes == sum(len(text) for text in (*texts("web"), *texts("more")))
 
 
@@ -113,7 +113,7 @@ def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, 
     (tmp_path / "data" / "LICENSES" / "web.txt").write_text("Permission is granted to anyone.")
     (tmp_path / "data" / "code" / "LICENSE").write_text("Permission is granted to anyone.")
     found = start_experiment(["data"], tmp_path / "new.yaml")
-    assert [(one.name, one.found.paths, one.found.validation) for one in found.sources] == [
+    assert [(one.name, one.paths, one.validation) for one in found.sources] == [
         (name, (f"data/{name}/train.jsonl",), (f"data/{name}/validation.jsonl",))
         for name in ("code", "web")
     ]
@@ -136,7 +136,7 @@ def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, mo
                 [{"text": t} for t in texts(name)],
             )
     found = start_experiment(["data"], tmp_path / "new.yaml")
-    assert [(one.name, one.found.paths, one.found.validation) for one in found.sources] == [
+    assert [(one.name, one.paths, one.validation) for one in found.sources] == [
         (name, (f"data/train/{name}-00001.jsonl",), (f"data/dev/{name}-00001.jsonl",))
         for name in ("code", "web")
     ]
