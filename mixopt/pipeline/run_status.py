@@ -39,7 +39,6 @@ from mixopt.system import (
     host_name,
     interrupt,
     is_in_use,
-    long_duration,
     short_count,
     within,
     without_secrets,
@@ -93,18 +92,18 @@ def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any
 
 def _in_short(found: dict[str, Any]) -> tuple[str, str]:
     """Return the first step that is not done, and what is known of it or of the answer."""
+    headline = (found["recommendation"] or {}).get("headline", "")
     for step, entry in found["steps"].items():
         if entry["state"] != "done":
-            counts = ", ".join(_counts(entry))
-            return f"{step}: {entry['state']}", (found["recommendation"] or {}).get(
-                "headline", counts
-            )
-    return "done", found["recommendation"]["headline"]
+            state, *words = _step_words(entry)
+            return f"{step}: {state}", headline or ", ".join(words)
+    return "done", headline
 
 
 def status_lines(found: dict[str, Any]) -> Iterator[str]:
-    """Describe a status: the answer, or what is running; then a line a step and a worker."""
-    yield from _first_line(found)
+    """Describe a status: the answer, if there is one; then a line a step and a worker."""
+    if found["recommendation"] is not None:
+        yield from (found["recommendation"]["headline"], "")
     path = shlex.quote(found["path"])
     for step, entry in found["steps"].items():
         yield f"{step:<{NAME_WIDTH}} {', '.join(_step_words(entry))}"
@@ -199,24 +198,6 @@ def _left_running(run: Run, folder: Path, found: dict[str, Any]) -> list[Beat]:
     return left
 
 
-def _first_line(found: dict[str, Any]) -> Iterator[str]:
-    if found["recommendation"] is not None:
-        yield from (found["recommendation"]["headline"], "")
-        return
-    for step, entry in found["steps"].items():
-        if entry["state"] == "running":
-            yield from (f"{step}: {', '.join(_counts(entry)) or 'running'}", "")
-        elif entry["state"] == "interrupted":
-            yield from (f"{step}: interrupted; resume it with: {entry['resume']}", "")
-
-
-def _counts(entry: dict[str, Any]) -> Iterator[str]:
-    if entry.get("trials"):
-        yield f"{entry['ended']} of {entry['trials']} trials"
-    if entry.get("left"):
-        yield f"{long_duration(entry['left'])} left"
-
-
 def _step_words(entry: dict[str, Any]) -> Iterator[str]:
     yield entry["state"]
     if "seconds" in entry:
@@ -236,6 +217,8 @@ def _step_words(entry: dict[str, Any]) -> Iterator[str]:
 def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
     if "fault" in entry:
         yield f"{entry['fault']}; mixopt verify {path} names the command that repairs it"
+    if "resume" in entry:
+        yield f"resume it with: {entry['resume']}"
     if tasks := entry.get("going_on"):
         words = "1 task is still running" if tasks == 1 else f"{tasks} tasks are still running"
         who = "the sweep has no owner" if entry["state"] == "waiting" else "the owner is gone"

@@ -130,7 +130,6 @@ from .text import (
     duration as duration,
     html_table as html_table,
     interval_text as interval_text,
-    long_duration as long_duration,
     loss_text as loss_text,
     name_text as name_text,
     rank_text as rank_text,

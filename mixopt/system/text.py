@@ -85,17 +85,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def long_duration(seconds: float) -> str:
-    """Write seconds in words: `8 seconds`, `3 minutes` or `2.5 hours`."""
-    if seconds < 90:
-        number, what = float(max(1, round(seconds))), "second"
-    elif seconds < 5400:
-        number, what = float(round(seconds / 60)), "minute"
-    else:
-        number, what = float(f"{seconds / 3600:.2g}"), "hour"
-    return f"{number:g} {what}{'' if number == 1 else 's'}"
-
-
 MIN_WIDTH = 40  # below it, nothing is readable
 
 
