@@ -112,7 +112,7 @@ def test_a_part_may_be_repeated_where_that_is_allowed(files, tmp_path):
     [
         ({"mixture": {"web": 0.7}}, "no weight of code; 0 is allowed"),
         ({"mixture": {"web": 0.7, "code": 0.2}}, "weights add up to 0.9, not to 1"),
-        ({"domains": {}}, "give the parts under 'domains', or a run as 'from'"),
+        ({"domains": {}}, "mixed.domains: Dictionary should have at least 1 item"),
     ],
 )
 def test_mistakes_in_a_mixed_domain_are_one_line(files, tmp_path, changed, message):
