@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mixopt.errors import ConfigError, RunError
+from mixopt.errors import ConfigError
 from mixopt.run_directory import SWEEP, VALIDATE, usable_trials
 from mixopt.system import Say
 
@@ -156,23 +156,18 @@ def check_start(config: Config, proxy: Any) -> None:
 
 
 def _record_start(run: Run, job: Job, say: Say) -> None:
-    """Write what the checkpoint loses that trials begin with, unless that is written already."""
+    """Write what the checkpoint loses that trials begin with, unless that is written already.
+
+    Its hash is an option of the proxy, so that other weights make another sweep.
+    """
     from mixopt.run_directory import StartRecord, measure_start
 
-    if run.config.proxy.start is None:
+    if run.config.proxy.start is None or StartRecord.read(run.path) is not None:
         return
-    weights = str(_starting_proxy(job.proxy, job.options).start_hash())
-    found = StartRecord.read(run.path)
-    if found is None:
-        losses = measure_start(job.proxy, job.options, job.corpus, job.training)
-        StartRecord.of(weights, job.training.eval_tokens, losses).write(run.path)
-        say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
-    elif found.weights != weights:
-        raise RunError(
-            f"{run.path}: the weights that trials begin with have changed since the sweep began:"
-            f" they hash to {weights[:12]}, and {found.weights[:12]} before; restore them, or redo"
-            f" it with: {run.command('--from', SWEEP.name)}"
-        )
+    weights = run.config.proxy.start_hash
+    losses = measure_start(job.proxy, job.options, job.corpus, job.training)
+    StartRecord.of(weights, job.training.eval_tokens, losses).write(run.path)
+    say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
 
 
 def _starting_proxy(name: str, options: dict[str, Any]) -> Any:

@@ -124,12 +124,3 @@ def test_an_export_has_the_parts_in_place_of_the_replay(folder):
     assert ended.code == 0, ended.error
     assert "code" in ended.out
     assert "replay" not in ended.out
-
-
-def test_weights_that_changed_during_a_sweep_are_refused(folder, tmp_path):
-    run_path = shutil.copytree(folder / "run", tmp_path / "run")
-    record = StartRecord.read(run_path)
-    record.model_copy(update={"weights": "0" * 64}).write(run_path)
-    (run_path / "trials.parquet").unlink()
-    with pytest.raises(RunError, match="that trials begin with have changed since the sweep began"):
-        run(folder / "run.yaml", run_path, until="sweep")
