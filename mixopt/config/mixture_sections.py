@@ -46,9 +46,8 @@ MAX_BEST = 9  # trials that may be baselines
 def best_place(name: str) -> int | None:
     """Return 2 for the baseline `best_trial_2`, the second best trial; None for another name."""
     place = name.removeprefix("best_trial_")
-    return (
-        int(place) if place != name and place.isdecimal() and 1 < int(place) <= MAX_BEST else None
-    )
+    is_place = place != name and place.isdecimal() and 1 < int(place) <= MAX_BEST
+    return int(place) if is_place else None
 
 
 def baseline_temperature(name: str) -> float | None:
@@ -97,7 +96,9 @@ class ValidateConfig(Section):
     )
     tokens: Positive | None = optional("tokens of one run; twice the trials' if omitted")
     baselines: Annotated[dict[str, dict[str, Weight] | None], BeforeValidator(_baselines)] = Field(
-        default_factory=lambda: {n: None for n in get_args(KnownBaseline) if n != CONTROL},
+        default_factory=lambda: dict[str, Any](
+            natural=None, uniform=None, unimax=None, best_trial=None
+        ),
         description="what proposals are compared with: natural, uniform, unimax, best_trial,"
         " {best_trial: N}, {temperature: T}, {NAME: weights or a file}",
     )
@@ -183,8 +184,7 @@ def _phase_lengths(phases: Any) -> Any:
     """Read `[{until: 0.8}, {}]` as the share of the tokens of each phase, by name."""
     if not isinstance(phases, list):
         return phases
-    lengths: dict[str, float] = {}
-    start = 0.0
+    lengths, start = dict[str, float](), 0.0
     for place, phase in enumerate(phases, start=1):
         if not isinstance(phase, dict) or not set(phase) <= {"until", "name"}:
             raise ValueError(f"phase {place}: expected {{until: 0.8}}, and name if wanted")
@@ -233,7 +233,6 @@ class DesignConfig(Section):
     )
     rounds: Annotated[
         list[Positive] | None,
-        # YAML reads off as false.
         BeforeValidator(lambda given: [] if given is False or given == "off" else given),
     ] = optional(
         "mixtures of each round; off: one; a half and two quarters if omitted, from 24 trials on"
