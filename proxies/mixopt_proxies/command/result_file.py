@@ -146,15 +146,11 @@ def _cell(text: str) -> str | float:
 def _parsed(text: str, where: str) -> Any:
     """Return the content of JSON, NaN and infinity included."""
     try:
-        return json.loads(text, parse_int=_whole)
+        return json.loads(text)
     except RecursionError:
         raise RunError(f"{where}: is nested too deeply") from None
     except ValueError as error:
         raise RunError(f"{where}: cannot be read: {error}") from error
-
-
-def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) < 40 else float(digits)
 
 
 def check_losses(
