@@ -56,7 +56,8 @@ def main() -> None:
     )
     for name in asked.runs:
         runs = regmix(asked.folder, name)
-        known = replace(fit, fitted=Known(fit.regressor, runs.weights()))
+        asked_ND = np.vstack([runs.weights(), trials.weights()])
+        known = replace(fit, fitted=Known(fit.regressor, asked_ND))
         print(f"## {len(runs)} runs of {name}\n\nMean of 13 losses.\n\n{HEAD}")
         print("|---|---|---|---|---|---|", flush=True)
         for count in COUNTS:

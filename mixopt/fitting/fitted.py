@@ -207,10 +207,13 @@ class Fit:
 
     def known_losses(self) -> Array:
         """Losses of the trials, predicted where it predicts at another size, shape (N, M)."""
-        if not self.is_carried:
-            return self.data.losses_NM
-        known_NM: Array = predict_with_std(self.regressor, self.data.weights_ND)[0]
-        return known_NM
+        return self._predicted_NM if self.is_carried else self.data.losses_NM
+
+    @cached_property
+    def _predicted_NM(self) -> Array:
+        weights_ND = self.data.weights_ND
+        losses = np.asarray(self.regressor.predict(weights_ND), dtype=np.float64)
+        return losses.reshape(len(weights_ND), -1)
 
     def rows(self) -> Array:
         """Return what the regressor was fitted on: weights, with sizes where it knows of them."""
