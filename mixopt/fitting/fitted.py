@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,6 @@ from mixopt.fitting.intervals import (
 )
 from mixopt.fitting.pilots import CarriedRegressor, Correction, aligned
 from mixopt.fitting.regressor import (
-    Learner,
     Predictor,
     ResampledFits,
     predict_with_std,
@@ -147,7 +146,9 @@ class Fit:
         if self.correction is None:
             return own
         typical_M = np.median(self.held_out_stds(), axis=0)
-        return CarriedRegressor(self.name, own, self.correction, typical_M, self._made)
+        return CarriedRegressor(
+            self.name, own, self.correction, typical_M, partial(self.data.make, self.name)
+        )
 
     @cached_property
     def correction(self) -> Correction | None:
@@ -176,7 +177,7 @@ class Fit:
         fits = resampled_fits(
             self.name,
             own,
-            self._made,
+            partial(self.data.make, self.name),
             self.rows(),
             self.data.losses_NM[:, list(columns)],
             self.data.mixtures,
@@ -185,9 +186,6 @@ class Fit:
             update=update,
         )
         return ResampledFits(tuple(columns), fits)
-
-    def _made(self) -> Learner:
-        return self.data.make(self.name)
 
     def with_pilots(self, pilots: Trials) -> Fit:
         """Return the fit carried to another size by a few runs of that size.
