@@ -1,9 +1,8 @@
 """A fit: the chosen regressor, its predictions and its held-out errors.
 
-A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds,
-wider beyond the trials; an objective better than every trial's is held back
-(mixopt.fitting.intervals). With pilots predictions and intervals are of
-runs at their size; with a size, at that one.
+A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds, wider
+beyond the trials; an objective better than every trial's is held back (mixopt.fitting.intervals).
+With pilots both are of runs at their size; with a size, at that one.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -348,9 +347,8 @@ class Fit:
 
     def summary(self) -> str:
         """Say in a line what was chosen and how good it is on held-out folds."""
-        thin = self.thin_evidence()
-        ends = [] if thin is None else [thin]
-        return "; ".join([summary_line(self.report, self.name), *self.carried_by(), *ends])
+        lines = [summary_line(self.report, self.name), *self.carried_by(), self.thin_evidence()]
+        return "; ".join(line for line in lines if line is not None)
 
     def thin_evidence(self) -> str | None:
         """Say what fewer mixtures than domains can tell; None where there are as many."""
