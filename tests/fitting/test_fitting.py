@@ -21,7 +21,6 @@ from mixopt.fitting import (
     grouped_folds,
     make_regressor,
     out_of_fold,
-    replicate_spread,
     select_targets,
     spearman,
 )
@@ -129,14 +128,6 @@ def test_controls_do_not_see_the_losses_that_they_predict():
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
 
 
-def test_replicates_give_the_noise_of_a_trial():
-    rng = np.random.default_rng(0)
-    values_N = np.concatenate([rng.normal(0, 1, 500), rng.normal(50, 1, 500), [7.0]])
-    spread, freedom = replicate_spread(values_N, ["a"] * 500 + ["b"] * 500 + ["c"])
-    assert freedom == 998
-    assert spread == pytest.approx(1, rel=0.1)
-
-
 def test_the_ceiling_falls_with_the_noise():
     values_N = np.linspace(0, 1, 40)
     quiet, loud = (best_spearman(values_N, spread, seed=0) for spread in (0.01, 0.15))
@@ -160,18 +151,6 @@ def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):
         errors_N = np.abs((rows["observed"] - rows["predicted"]).to_numpy())
         held = errors_N <= calibration.halves(rows["std"].to_numpy()) + 1e-12
         assert 0.9 <= held.mean() < 1.0 or len(errors_N) < 10
-
-
-def test_a_trial_that_did_not_finish_is_left_out():
-    trials = make_trials()
-    broken = trials.table.with_columns(
-        pl.when(pl.col("trial") == "t003")
-        .then(pl.lit("failed"))
-        .otherwise("status")
-        .alias("status")
-    )
-    fit = fitted("linear", trials=Trials(broken, DOMAINS, TARGETS))
-    assert len(fit.trials) == len(trials) - 1
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,3 @@ def test_within_the_reach_nothing_is_stretched_and_beyond_it_grows_from_there():
     wide = (1 + (0.5 - 0.2) / reach.radius) ** 2
     assert reach.nearest(points_ND) == pytest.approx([0.0, 0.2, 0.5])
     assert reach.stretch(points_ND) == pytest.approx([1.0, 1.0, wide])
-
-
-def test_rounded_copies_of_trials_do_not_shrink_their_reach():
-    rows = np.array([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1]])
-    copies = np.vstack([rows, rows + np.array([1e-9, -1e-9])])
-    assert TrialReach(copies).reach == pytest.approx(TrialReach(rows).reach)

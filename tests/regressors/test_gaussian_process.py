@@ -131,22 +131,6 @@ def test_a_constant_loss_is_predicted_as_that_constant():
     assert (stds < 0.01).all()
 
 
-def test_it_is_unsure_of_a_domain_that_no_trial_had():
-    weights_ND = np.column_stack([mixtures(40, domains=4), np.zeros(40)])
-    regressor = GaussianProcessRegressor().fit(weights_ND, law(weights_ND))
-    seen_D, new_D = np.array([[0.3, 0.3, 0.2, 0.2, 0.0], [0.1, 0.1, 0.1, 0.1, 0.6]])
-    _, stds_KM = regressor.predict([seen_D, new_D], return_std=True)
-    assert (stds_KM[1] > 5 * stds_KM[0]).all()
-
-
-def test_two_hundred_domains_are_fitted():
-    weights_ND, fresh_ND = mixtures(128, domains=200), mixtures(300, domains=200, seed=1)
-    losses_KM = law(np.vstack([weights_ND, fresh_ND]), targets=3)
-    regressor = GaussianProcessRegressor().fit(weights_ND, losses_KM[:128])
-    errors_M = np.sqrt(((regressor.predict(fresh_ND) - losses_KM[128:]) ** 2).mean(axis=0))
-    assert (errors_M < 0.9 * losses_KM[128:].std(axis=0)).all()  # 1 is the mean, with no trials
-
-
 def published(name: str) -> Trials:
     if not REGMIX.exists():
         pytest.skip(f"the published RegMix runs are not at {REGMIX}")

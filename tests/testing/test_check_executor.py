@@ -91,11 +91,6 @@ class NoSlots(Sound):
     slots = 0
 
 
-class AnyOption(Sound):
-    def __init__(self, site, **_):
-        super().__init__(site)
-
-
 class NeverEnds(Sound):
     def start(self, folders):
         return list(map(str, folders))
@@ -181,7 +176,6 @@ def here(monkeypatch):
 
 BROKEN = [
     (NoSlots, "slots is a whole number >= 1. Broken: it is 0"),
-    (AnyOption, "an option that it does not have is refused. Broken: no_such_option=1 was taken"),
     (LosesAResult, "trials that nothing happens to have results. Broken: ['plain_2'"),
     (TakesADeathForALoss, "a trial that ends so (killed) has the fault 'died'. Broken: 'lost'"),
     (OtherResults, "results are those of training directly"),

@@ -136,11 +136,6 @@ class Peeks(Able):
         return self.predict(weights_ND), stds_NM
 
 
-class Rambles(Able):
-    def explain(self, targets):
-        return ", ".join(super().explain(targets))
-
-
 class FailsOnEpochs(Repeating):
     def fit(self, weights_ND, losses_NM):
         if self.inventory is not None:
@@ -166,11 +161,6 @@ class TogetherBelowZero(Together):
         return -super().covariance(weights_KD, loads_M)
 
 
-class TogetherUnweighted(Together):
-    def covariance(self, weights_KD, loads_M):
-        return super().covariance(weights_KD, np.ones(3))
-
-
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
@@ -179,11 +169,9 @@ class TogetherUnweighted(Together):
         (TunesAnother, "tuned, fitted on the same trials, predicts alike"),
         (CrossFitsBelowZero, "deviations of cross_fit are finite and >= 0"),
         (Peeks, "cross_fit predicts a fold without its losses"),
-        (Rambles, "explain returns lines of text"),
         (FailsOnEpochs, "it fits where inventory and tokens are given. Broken: ValueError"),
         (SizedElsewhere, "at predicts from mixtures what the fit predicts for rows of that size"),
         (TogetherBelowZero, "no sum of mixtures has a variance below 0"),
-        (TogetherUnweighted, "covariance is of the weighted sum"),
     ],
 )
 def test_an_ability_that_is_not_as_claimed_is_told(broken, promise):

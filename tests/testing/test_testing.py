@@ -78,11 +78,6 @@ class Backwards(Quick):
         return super().train(trials, corpus, training, report)
 
 
-class NoGroup(Quick):
-    def group_size(self, corpus, training):
-        return 0
-
-
 def with_tasks(result, **values):
     return replace(result, losses=replace(result.losses, tasks=values))
 
@@ -113,7 +108,6 @@ class ScoredInAGroup(Quick):
         (SharedStream, "a trial's losses do not depend on its group"),
         (Blind, "another mixture gives other losses"),
         (Backwards, "progress never goes back"),
-        (NoGroup, "group_size is a whole number >= 1. Broken: it is 0"),
     ],
 )
 def test_a_proxy_that_breaks_a_promise_is_told_which(broken, promise):
@@ -129,11 +123,6 @@ def test_a_proxy_that_keeps_its_promises_passes(kept):
 # Regressors -----------------------------------------------------------------------------------
 
 
-class NotCloned(Ridge):
-    def __init__(self, penalty=1e-3, random_state=None):
-        super().__init__(penalty * 2, random_state)
-
-
 class Unguarded(Ridge):
     def predict(self, weights_ND, return_std=False):
         if not hasattr(self, "coefficients_DM_"):
@@ -145,11 +134,6 @@ class Tuning(Ridge):
     def fit(self, weights_ND, losses_NM):
         self.penalty = 1.0
         return super().fit(weights_ND, losses_NM)
-
-
-class Sideways(Ridge):
-    def predict(self, weights_ND, return_std=False):
-        return super().predict(weights_ND, return_std).T
 
 
 class Random(Ridge):
@@ -174,10 +158,8 @@ class Forgetful(Ridge):
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
-        (NotCloned, "sklearn.base.clone copies it"),
         (Unguarded, "raises sklearn.exceptions.NotFittedError. Broken: AttributeError"),
         (Tuning, "fit changes no parameter"),
-        (Sideways, r"predict returns shape \(N, M\). Broken: \(3, 48\), not \(48, 3\)"),
         (Random, "two fits with one random_state predict the same"),
         (Uphill, "gradient is that of predict"),
         (Forgetful, "what load reads predicts as what was saved"),
