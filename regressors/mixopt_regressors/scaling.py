@@ -191,13 +191,7 @@ class ScalingRegressor(MixtureRegressor):
         return make_regressor(MEMBER, self.random_state)
 
     def _checked(self, weights_ND: ArrayLike) -> Array:
-        columns = np.shape(weights_ND)[-1]
-        if columns + 2 == getattr(self, "n_features_in_", None):
-            raise TrialsError(
-                f"scaling: rows of {columns} columns; they need {columns} weights, then parameters"
-                " and tokens: append both, or predict with at(parameters, tokens)"
-            )
-        return _check_rows(super()._checked(weights_ND))
+        return super()._checked(_check_rows(np.asarray(weights_ND, dtype=np.float64)))
 
     def _predict(self, weights_ND: Array) -> Array:
         return np.asarray(self._moments(weights_ND)[0])
@@ -298,20 +292,14 @@ def _law_of_levels(
     return scale_M * mean_M, scale_M**2 * np.maximum(variance_M, 0.0)
 
 
-def _check_rows(rows_ND2: Array) -> Array:
+def _check_rows(rows: Array) -> Array:
     """Return the rows, when they end in parameters and tokens."""
-    if rows_ND2.shape[1] < 3:
+    good_N = (rows[:, -2:] >= 1).all(axis=1) & (np.abs(rows[:, :-2].sum(axis=1) - 1.0) < AWAY)
+    if rows.shape[1] < 3 or not good_N.all():
+        row = int(np.argmin(good_N))
         raise TrialsError(
-            f"scaling: rows of {rows_ND2.shape[1]} columns; they need weights, parameters, tokens"
+            f"scaling: row {row} ends in {rows[row, -2:].tolist()}; a row is weights that add up to"
+            " 1, then parameters and tokens, as numpy.column_stack([weights, parameters, tokens]);"
+            " or predict with at(parameters, tokens)"
         )
-    wrong = (rows_ND2[:, -2:] < 1).any(axis=1)
-    wrong = wrong | (np.abs(rows_ND2[:, :-2].sum(axis=1) - 1.0) > AWAY)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        parameters, tokens = rows_ND2[row, -2:]
-        raise TrialsError(
-            f"scaling: row {row} ends in {parameters:g} and {tokens:g}, and its other columns add"
-            f" up to {rows_ND2[row, :-2].sum():.4g}; a row is weights that add up to 1, then"
-            " parameters and tokens, as numpy.column_stack([weights, parameters, tokens])"
-        )
-    return rows_ND2
+    return rows
