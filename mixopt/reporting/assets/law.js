@@ -53,7 +53,7 @@ function makeLaw(data) {
     return found;
   }
 
-  // Intervals are wider beyond the trials (mixopt/fitting/trial_reach.py).
+  // Intervals are wider beyond the trials (mixopt/fitting/intervals.py).
   function stretch(w) {
     if (!reach || !(reach.radius > 0)) return 1;
     let nearest = Infinity;
