@@ -21,8 +21,8 @@ trial that is poor itself and tells much about others. The batch is filled greed
 is a mean over draws that all candidates share, from scrambled Sobol points; the covariance after
 the trials before is exact.
 
-Shapes: N trials, D domains, M measured losses, K mixtures, R directions of a belief, A mixtures
-that may be proposed, C candidates of a chunk, S draws, P parents, B refits or chosen mixtures.
+Shapes: N trials, D domains, M measured losses, K mixtures, A mixtures that may be proposed, C
+candidates of a chunk, S draws, P parents, B refits or chosen mixtures.
 """
 
 from __future__ import annotations
@@ -55,26 +55,21 @@ from mixopt.system import Array, BoolArray, IntArray, Update, no_progress, one_b
 from mixopt.trials import SAME_MIXTURE, Trials
 
 REFITS = 20
-ROUNDING = 1e-12  # part of the largest eigenvalue below which a direction is none
 REACH = 0.5  # distance of square roots of weights over which errors go together
-JITTER = 1e-6
 FLAT = 1e-6  # relative range under which deviations are the same everywhere
 
 
 @dataclass(frozen=True, eq=False)
 class Belief:
-    """What a fit holds of the objective at some mixtures."""
+    """What a fit holds of the objective at some mixtures: means, and their covariance."""
 
     means_K: Array
-    directions_RK: Array
+    covariance_KK: Array
 
-    @classmethod
-    def of(cls, means_K: Array, covariance_KK: Array) -> Belief:
-        """Return a belief of this covariance; what rounding makes negative counts as 0."""
-        values_R, vectors_KR = np.linalg.eigh(covariance_KK)
-        kept_R = values_R > values_R.max() * ROUNDING
-        directions_RK = np.sqrt(values_R[kept_R])[:, None] * vectors_KR.T[kept_R]
-        return cls(means_K, np.asarray(directions_RK, dtype=np.float64))
+    @property
+    def stds_K(self) -> Array:
+        """Deviations; what rounding makes negative counts as 0."""
+        return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance_KK), 0.0)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,11 +111,12 @@ class Surrogate:
     def believe(self, weights_KD: Array) -> Belief:
         """Return the fit's joint belief about the objective at some mixtures."""
         if supports(self.regressor, "covariance"):
-            return Belief.of(self.values(weights_KD), self._covariance(weights_KD))
+            return Belief(self.values(weights_KD), self._covariance(weights_KD))
         if self._refits:
-            return Belief(self.values(weights_KD), self._disagreement(weights_KD))
+            away_BK = self._disagreement(weights_KD)
+            return Belief(self.values(weights_KD), away_BK.T @ away_BK)
         means_K, stds_K = self.moments(weights_KD)
-        return Belief(means_K, _together(weights_KD) * stds_K)
+        return Belief(means_K, _together(weights_KD) * np.outer(stds_K, stds_K))
 
     @cached_property
     def noise(self) -> float:
@@ -219,13 +215,13 @@ def fit_surrogate(
 
 
 def _together(weights_KD: Array) -> Array:
-    """Return directions of unit variance in which near mixtures are off alike, shape (R, K)."""
+    """Return the correlation by which near mixtures are off alike, shape (K, K)."""
     roots_KD = np.sqrt(np.maximum(weights_KD, 0.0))
     squared_KK = np.maximum(2.0 - 2.0 * roots_KD @ roots_KD.T, 0.0)
     scaled_KK = np.sqrt(5.0 * squared_KK) / REACH
-    kernel_KK = (1.0 + scaled_KK + scaled_KK**2 / 3.0) * np.exp(-scaled_KK)
-    kernel_KK[np.diag_indices(len(kernel_KK))] = 1.0 + JITTER
-    return np.asarray(np.linalg.cholesky(kernel_KK).T, dtype=np.float64)
+    kernel_KK: Array = (1.0 + scaled_KK + scaled_KK**2 / 3.0) * np.exp(-scaled_KK)
+    np.fill_diagonal(kernel_KK, 1.0)
+    return kernel_KK
 
 
 DRAWS = 128  # a power of 2, as Sobol points want it
@@ -261,7 +257,7 @@ def choose_by_knowledge(
 ) -> tuple[list[int], float]:
     """Choose the mixtures whose trials are expected to lower the least predicted value most."""
     draws_SB = _normal_draws(count, seed)
-    covariance_KK = belief.directions_RK.T @ belief.directions_RK
+    covariance_KK = belief.covariance_KK
     proposed_A = _may_be_proposed(belief)
     least = float(belief.means_K.min())
     means_SA = np.tile(belief.means_K[proposed_A] - least, (DRAWS, 1))
@@ -298,8 +294,7 @@ def _expected_least(means_SA: Array, effects_CA: Array, draws_S: Array) -> Array
 
 def _may_be_proposed(belief: Belief) -> IntArray:
     """Return the mixtures that are, or may turn out to be, predicted best."""
-    stds_K = np.sqrt((belief.directions_RK**2).sum(axis=0))
-    optimistic_K = belief.means_K - DEVIATIONS * stds_K
+    optimistic_K = belief.means_K - DEVIATIONS * belief.stds_K
     half = PROPOSED // 2
     best = np.argsort(belief.means_K, kind="stable")[:half]
     hopeful = np.argsort(optimistic_K, kind="stable")[:half]

@@ -66,7 +66,7 @@ def test_a_fit_is_surer_where_it_has_trials_than_where_it_has_none():
     surrogate = fitted()
     far = surrogate.weights_ND.max(axis=0).argmin()
     points = np.vstack([surrogate.weights_ND[:1], np.eye(3)[far]])
-    stds = np.sqrt((surrogate.believe(points).directions_RK ** 2).sum(axis=0))
+    stds = surrogate.believe(points).stds_K
     assert stds[1] > 3 * stds[0]
 
 
@@ -74,7 +74,7 @@ def test_a_fit_is_surer_where_it_has_trials_than_where_it_has_none():
 def test_a_regressor_that_knows_no_deviations_is_asked_by_refits(regressor):
     surrogate = fitted(count=40, regressor=regressor)
     belief = surrogate.believe(np.random.default_rng(1).dirichlet(np.ones(3), 50))
-    spread = np.sqrt((belief.directions_RK**2).sum(axis=0))
+    spread = belief.stds_K
     assert np.ptp(spread) > 0.1 * spread.max() > 0
 
 
@@ -82,7 +82,7 @@ def test_the_noise_of_trials_is_no_reason_to_try_again():
     """Of a law that fits but for noise, little is left to learn where there are many trials."""
     surrogate = fitted(count=150, noise=0.05)
     belief = surrogate.believe(surrogate.weights_ND)
-    assert np.median(np.sqrt((belief.directions_RK**2).sum(axis=0))) < 0.03
+    assert np.median(belief.stds_K) < 0.03
 
 
 def test_a_batch_is_new_distinct_and_within_the_limits():

@@ -11,7 +11,7 @@ MASSES = MASSES / MASSES.sum()
 
 
 def belief(means, covariance) -> Belief:
-    return Belief.of(np.array(means, dtype=float), np.array(covariance, dtype=float))
+    return Belief(np.array(means, dtype=float), np.array(covariance, dtype=float))
 
 
 def chosen(means, covariance, noise, count=1, open_=None):
@@ -71,7 +71,8 @@ def test_a_batch_is_of_distinct_open_mixtures(count, seed):
     count = min(count, int(open_K.sum()))
     if not count:
         return
-    one = Belief(rng.normal(size=30), rng.normal(size=(5, 30)))
+    root = rng.normal(size=(5, 30))
+    one = Belief(rng.normal(size=30), root.T @ root)
     rows, _ = choose_by_knowledge(one, 0.3, open_K, count, seed)
     assert len(set(rows)) == count
     assert open_K[rows].all()
