@@ -1,10 +1,14 @@
-"""The objective: one evaluation domain's loss, a weighted mean of several, or the worst.
+"""The objective: one evaluation domain's loss, a weighted mean of several, the worst, or a hinge.
 
-Each is the largest of a few weighted sums of losses ("pieces"): a target and a mean have one
-piece, the worst domain has a piece for each. That gives one formula for values, subgradients, and
-the constrained search. The loss of an aggregate is always computed from the losses by domain,
-never fitted itself: a law fitted to the mean of several domains misses that each wants its own
-share.
+Each is the largest of a few weighted sums of losses and constants ("pieces"): a target and a mean
+have one piece, the worst domain has a piece for each. That gives one formula for values,
+subgradients, and the constrained search. The loss of an aggregate is always computed from the
+losses by domain, never fitted itself: a law fitted to the mean of several domains misses that each
+wants its own share.
+
+A hinge is a target against the average trial, plus by how much the worst of all other losses is
+worse than there by more than its noise, in units of noise (mixopt.trials.readiness): guardrails
+that give way to what is worth it.
 
 A metric of which higher is better enters with its sign turned. With `scale: spread` each loss is
 divided by its standard deviation over the trials first, since how far losses differ among mixtures
@@ -19,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -91,7 +96,7 @@ def _beginnings(names: Sequence[str]) -> list[tuple[str, int]]:
     return sorted(often, key=lambda pair: (-pair[1], pair[0]))[:GROUPS]
 
 
-Kind = Literal["target", "mean", "worst"]
+Kind = Literal["target", "mean", "worst", "hinge"]
 Unit = Literal["nats_per_token", "bits_per_byte"]
 Direction = Literal["lower", "higher"]
 Scale = Literal["none", "spread"]
@@ -102,6 +107,7 @@ UNITS = {
     "nats_per_token": "nats per token",
     "standard_deviations": "standard deviations",
     "metric_units": "units of the metric",
+    "noise": "deviations of noise",
 }
 
 
@@ -113,11 +119,13 @@ class Objective:
         evaluation: All evaluation domains, in the order of the losses' columns.
         kind: How the losses become one number.
         weights: Weight of each measured evaluation domain; adds up to 1 for a mean, and is 1
-            each otherwise.
+            each otherwise. Of a hinge the first is the target.
         unit: Unit of the losses.
         higher: Evaluation domains whose metric is better when it is higher.
         scale: `spread` where each loss is divided by its standard deviation over the trials.
-        spreads: These standard deviations; they come from trials (`scaled`).
+        spreads: These standard deviations, or the noise that a hinge is in units of; they come
+            from trials (`scaled`).
+        references: What a hinge compares losses with: their means over the trials.
         families: Names of measured evaluation domains by family, where a mean is of families.
         leave_out: `noise` where losses that the trials cannot tell apart are left out.
         left_out: These losses; they come from trials (`without`).
@@ -144,6 +152,7 @@ class Objective:
     leave_out: LeaveOut | None = None
     left_out: tuple[str, ...] = ()
     items: Mapping[str, int] = field(default_factory=dict)
+    references: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         named = ((self.kind, self.weights), ("direction", self.higher), ("items", self.items))
@@ -186,6 +195,23 @@ class Objective:
         kept = {name: float(spreads[name]) for name in self.measured if name in spreads}
         return replace(self, scale="spread", spreads=kept)
 
+    def against(self, means: Mapping[str, float], noise: Mapping[str, float]) -> Objective:
+        """Return a hinge with what it takes from the trials.
+
+        Raises:
+            ConfigError: The noise of one of its losses is not known, or 0.
+        """
+        for name in self.measured:
+            if not noise.get(name, 0.0) > 0:
+                raise ConfigError(
+                    f"objective.hinge: the noise of {name!r} is not known: set design.replicates"
+                    " of at least 2, or objective.items for shares of right answers"
+                )
+        spreads, references = (
+            {name: float(own[name]) for name in self.measured} for own in (noise, means)
+        )
+        return replace(self, spreads=spreads, references=references)
+
     def without(self, names: Collection[str]) -> Objective:
         """Return the objective without some of its losses, whose weights go to the others."""
         gone = tuple(name for name in self.weights if name in names)
@@ -220,8 +246,8 @@ class Objective:
 
     @property
     def needs_trials(self) -> bool:
-        """Whether it takes something from the trials: spreads, or losses that are noise."""
-        return self.scale != "none" or self.leave_out is not None
+        """Whether it takes something from the trials: spreads, noise, or losses that are noise."""
+        return self.scale != "none" or self.leave_out is not None or self.kind == "hinge"
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -261,7 +287,9 @@ class Objective:
 
     @property
     def value_unit(self) -> str:
-        """Unit of the objective: that of the losses, `standard_deviations` or `metric_units`."""
+        """Unit of the objective: that of the losses, or another of `UNITS`."""
+        if self.kind == "hinge":
+            return "noise"
         if self.scale == "spread":
             return "standard_deviations"
         if any(name in self.higher for name in self.weights):
@@ -270,33 +298,63 @@ class Objective:
         return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
 
     def pieces(self) -> Array:
-        """Weighted sums whose maximum is the objective, shape (P, M)."""
-        if self.scale == "spread" and self.spreads is None:
+        """Weighted sums whose maximum is the objective, with `offsets`, shape (P, M)."""
+        if self.spreads is None and (self.scale == "spread" or self.kind == "hinge"):
             raise ConfigError("objective.scale: spread: the spreads of the trials are missing")
         weights_M = np.zeros(len(self.evaluation))
         for name, column in zip(self.weights, self.columns, strict=True):
             weights_M[column] = self.weights[name] / (self.spreads or {}).get(name, 1.0)
         weights_M *= self.signs
-        return np.diag(weights_M)[self.columns] if self.kind == "worst" else weights_M[None]
+        if self.kind == "worst":
+            return np.diag(weights_M)[self.columns]
+        if self.kind != "hinge":
+            return weights_M[None]
+        target, *others = self.columns
+        pieces_PM = np.diag(weights_M)[[target, *others]]
+        pieces_PM[1:, target] = weights_M[target]
+        return pieces_PM
+
+    def offsets(self) -> Array:
+        """What is added to each weighted sum, shape (P,): 0 but for a hinge."""
+        pieces_PM = self.pieces()
+        if self.references is None:
+            return np.zeros(len(pieces_PM))
+        references_M = np.array([self.references.get(name, 0.0) for name in self.evaluation])
+        return -(pieces_PM @ references_M) - (np.arange(len(pieces_PM)) > 0)
+
+    def sums(self, losses_NM: ArrayLike) -> Array:
+        """Return the weighted sums of each row of losses, shape (N, P).
+
+        Only measured columns count: another domain's missing loss must not reach the value.
+        """
+        own_NM = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
+        sums_NP: Array = own_NM @ self._small_pieces.T + self._offsets_P
+        return sums_NP
 
     def value(self, losses_NM: ArrayLike) -> Array:
         """Return the objective of each row of losses, shape (N,)."""
-        values_NP = self._columns(losses_NM) @ self._small_pieces.T
-        value: Array = values_NP.max(axis=1)
+        value: Array = self.sums(losses_NM).max(axis=1)
         return value
 
     def spread(self, stds_NM: ArrayLike) -> Array:
         """Return a deviation of the objective from those of the losses, shape (N,)."""
-        spreads_NP = self._columns(stds_NM) @ np.abs(self._small_pieces).T
+        own_NM = np.asarray(stds_NM, dtype=np.float64)[:, self.columns]
+        spreads_NP = own_NM @ np.abs(self._small_pieces).T
         spread: Array = spreads_NP.max(axis=1)
         return spread
 
     def gradient(self, losses_M: ArrayLike) -> Array:
         """Return a subgradient by the losses, shape (M,): how much each moves the objective."""
-        losses = np.asarray(losses_M, dtype=np.float64)
-        pieces_PM = self.pieces()
-        active = int(np.argmax(self._columns(losses[None])[0] @ self._small_pieces.T))
-        return np.array(pieces_PM[active])
+        gradient: Array = self.pieces()[int(self.sums(np.atleast_2d(losses_M)).argmax())]
+        return gradient
+
+    @cached_property
+    def _small_pieces(self) -> Array:
+        return self.pieces()[:, self.columns]
+
+    @cached_property
+    def _offsets_P(self) -> Array:
+        return self.offsets()
 
     def describe(self) -> str:
         """Say in words what is minimised, in a line that stays short with many losses."""
@@ -312,6 +370,12 @@ class Objective:
             return signed[self.measured[0]]
         if self.kind == "worst":
             return f"the worst of {grouped_names(list(signed.values()))}"
+        if self.kind == "hinge":
+            target, *others = signed.values()
+            return (
+                f"{target} against the average trial, plus the most that {grouped_names(others)}"
+                " is worse than there by more than its noise, in units of noise"
+            )
         if self.families:
             return f"the mean of {mean_in_words(self.weights, self.families)}"
         weights = {signed[name]: weight for name, weight in self.weights.items()}
@@ -327,7 +391,7 @@ class Objective:
             )
 
     def _check_spreads(self) -> None:
-        if self.spreads is None:
+        if self.spreads is None or self.kind == "hinge":
             return
         for name in self.weights:
             if not self.spreads.get(name, 0.0) > 0:
@@ -335,12 +399,3 @@ class Objective:
                     f"objective.scale: spread: the spread of {name!r} is"
                     f" {self.spreads.get(name, 'missing')}; it must be above 0: leave {name!r} out"
                 )
-
-    @property
-    def _small_pieces(self) -> Array:
-        return self.pieces()[:, self.columns]
-
-    def _columns(self, losses_NM: ArrayLike) -> Array:
-        # Only measured columns: another domain's missing loss must not reach the value.
-        columns: Array = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
-        return columns

@@ -180,6 +180,22 @@ def test_many_losses_are_said_by_what_they_begin_with():
     assert len(other.describe()) < 120
 
 
+def test_a_hinge_is_its_target_until_another_is_worse_by_more_than_its_noise():
+    asked = objective(hinge="law", direction={"prose": "higher"})
+    means = {"code": 2.0, "prose": 1.0, "law": 3.0}
+    hinge = asked.against(means, {"code": 0.5, "prose": 0.25, "law": 1.0})
+    losses_NM = np.array([[2.4, 0.8, 2.0], [3.0, 1.0, 2.0], [2.0, 0.25, 2.0], [2.0, 1.0, 5.0]])
+    assert hinge.value(losses_NM).tolist() == [-1.0, 0.0, 1.0, 2.0]
+    for one_M in losses_NM:
+        there_N = hinge.value(losses_NM)
+        least_N = hinge.value(one_M[None]) + (losses_NM - one_M) @ hinge.gradient(one_M)
+        assert (there_N >= least_N - 1e-12).all()
+    assert hinge.value_unit == "noise"
+    assert hinge.describe().startswith("law against the average trial, plus the most that code")
+    with pytest.raises(ConfigError, match="objective.hinge: the noise of 'prose' is not known: "):
+        asked.against(means, {"code": 0.5, "law": 1.0})
+
+
 @pytest.mark.parametrize(
     ("names", "unit"),
     [

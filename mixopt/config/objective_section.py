@@ -89,7 +89,7 @@ class FamilyConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """The objective: exactly one of target, mean, worst and families."""
+    """The objective: exactly one of target, mean, worst, families and hinge."""
 
     target: str | None = optional("one evaluation domain")
     mean: dict[str, Above] | None = optional(
@@ -100,6 +100,11 @@ class ObjectiveConfig(Section):
     )
     families: dict[str, FamilyConfig] | None = Field(
         None, min_length=1, description="by name: losses that are averaged first, and their weight"
+    )
+    hinge: str | None = Field(
+        None,
+        description="a target; plus by how much the worst other metric is below the average trial"
+        " by more than its noise",
     )
     unit: Literal["nats_per_token", "bits_per_byte"] = Field(
         "bits_per_byte", description="of losses of text"
@@ -131,7 +136,7 @@ class ObjectiveConfig(Section):
 
     @model_validator(mode="after")
     def _one_objective(self) -> ObjectiveConfig:
-        kinds = ("target", "mean", "worst", "families")
+        kinds = ("target", "mean", "worst", "families", "hinge")
         kind = one_given(self, *kinds, why=f"give exactly one of {', '.join(kinds)}")
         if self.scale == "spread" and kind not in ("mean", "families"):
             raise ValueError(f"scale: spread is for a mean of losses, not for {kind}")
@@ -150,7 +155,7 @@ def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> Objecti
         name: family.model_copy(update={"mean": spelt_out(family.mean)})
         for name, family in (objective.families or {}).items()
     }
-    mean, target = objective.mean, objective.target
+    mean, target, hinge = objective.mean, objective.target, objective.hinge
     worst = [one for name in objective.worst or () for one in tasks.losses_of(name)]
     single = mean or ({} if target is None else {target: 1.0})
     if any(name.startswith(FAMILY) for name in single):
@@ -158,6 +163,7 @@ def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> Objecti
     return objective.model_copy(
         update={
             "target": target and tasks.losses_of(target)[0],
+            "hinge": hinge and tasks.losses_of(hinge)[0],
             "mean": mean and spelt_out(mean),
             "worst": list(dict.fromkeys(worst)) or None,
             "families": families or None,
@@ -184,7 +190,7 @@ def _families(
 class ChosenLosses:
     """What an objective is made of, by name."""
 
-    kind: Literal["target", "mean", "worst"]
+    kind: Literal["target", "mean", "worst", "hinge"]
     weights: Mapping[str, float]
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     higher: tuple[str, ...] = ()
@@ -203,6 +209,9 @@ def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenL
     if config.target is not None:
         weights = {chosen(config.target, evaluation)[0]: 1.0}
         return ChosenLosses("target", weights, {}, higher, items)
+    if config.hinge is not None:
+        target = chosen(config.hinge, evaluation)[0]
+        return ChosenLosses("hinge", dict.fromkeys((target, *evaluation), 1.0), {}, higher, items)
     if config.worst is not None:
         worst = given_by(dict.fromkeys(config.worst, 1.0), evaluation)
         return ChosenLosses("worst", dict.fromkeys(worst, 1.0), {}, higher, items)
@@ -237,13 +246,15 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
             yield (*place, pattern) if is_key else place, fault
     if unmatched:
         return
-    found = () if config.target is None else chosen(config.target, evaluation)
-    if len(found) > 1:
-        message = (
-            f"{config.target!r} matches {len(found)} evaluation domains, such as {found[0]!r} and"
-            f" {found[1]!r}; for their mean: mean: {{{config.target!r}: 1}}"
-        )
-        yield ("objective", "target"), message
+    for kind in ("target", "hinge"):
+        single = getattr(config, kind)
+        found = () if single is None else chosen(single, evaluation)
+        if len(found) > 1:
+            message = (
+                f"{single!r} matches {len(found)} evaluation domains, such as {found[0]!r} and"
+                f" {found[1]!r}; for their mean: mean: {{{single!r}: 1}}"
+            )
+            yield ("objective", kind), message
     for field_name, own in values.items():
         fault = value_fault(own, evaluation)
         if fault is not None:
@@ -253,7 +264,7 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
 
 def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str, bool]]:
     """Yield every pattern of the minimised losses: its field, and whether it is a key there."""
-    for kind in ("target", "worst", "mean"):
+    for kind in ("target", "hinge", "worst", "mean"):
         given = getattr(config, kind)
         for pattern in [given] if isinstance(given, str) else given or ():
             yield ("objective", kind), pattern, kind == "mean"
@@ -311,7 +322,8 @@ def _shares(weights: Mapping[str, float]) -> dict[str, float]:
 def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None:
     """Say what is wrong where tasks are measured beside what is in another unit."""
     names = list(losses)
-    if objective.scale == "spread" or not any(name.startswith(TASK) for name in names):
+    is_free_of_units = objective.scale == "spread" or objective.hinge is not None
+    if is_free_of_units or not any(name.startswith(TASK) for name in names):
         return None
     tasks = {name: task_metric(name) for name in reversed(names)}
     units = {objective.unit if task is None else task[1]: name for name, task in tasks.items()}

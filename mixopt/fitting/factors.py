@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from mixopt.fitting.held_out import lower_bound, spearman
 from mixopt.fitting.regressor import splits
 from mixopt.objective import Objective, grouped_names
 from mixopt.system import Array
+from mixopt.trials import noise_by_seeds
 
 if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
@@ -66,14 +68,24 @@ class Offer:
     ranks_current: float | None
     reason: str
 
+    @property
+    def section(self) -> dict[str, Any]:
+        """The section `objective:` of a configuration that states it."""
+        own, items = self.objective, dict(self.objective.items)
+        weights = {name: float(f"{weight:.4g}") for name, weight in own.weights.items()}
+        kinds = {"mean": {"mean": weights, "scale": "spread"}, "hinge": {"hinge": own.measured[0]}}
+        turned = {name: "higher" for name in own.higher if name not in items}
+        given = {"unit": own.unit, "direction": turned, "items": items}
+        return kinds[own.kind] | {name: value for name, value in given.items() if value}
+
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers and the weights as plain values."""
-        own = {"name": self.name, "spearman": self.spearman, "reason": self.reason}
+        """Return the numbers and the section as plain values."""
         return {
-            **own,
+            "name": self.name,
+            "spearman": self.spearman,
             "ranks_current": self.ranks_current,
-            "mean": dict(self.objective.weights),
-            "scale": self.objective.scale,
+            "reason": self.reason,
+            "objective": self.section,
         }
 
 
@@ -142,7 +154,7 @@ def _loadings(seen_NM: Array) -> Array:
     return loadings_MF
 
 
-Choice = Callable[[Objective, Array, Array], tuple[Mapping[str, float], str]]
+Choice = Callable[[Objective, Array, Array], tuple[Objective, str]]
 
 
 def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
@@ -150,65 +162,84 @@ def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
     objective, data = fit.objective, fit.data
     if objective.kind != "mean" or len(objective.weights) < MIN_METRICS:
         return ()
+    noise = noise_by_seeds(fit.trials, objective, data.losses_NM)
     choices: dict[str, Choice] = {} if objective.scale == "spread" else {"scale: spread": _all}
     choices |= {"ranked metrics": _ranked_metrics, "first factor": _first_factor}
+    if all(noise.get(name, 0.0) > 0 for name in objective.evaluation):
+        choices["hinge"] = partial(_hinge, noise=noise)
     told_N = objective.value(predicted_NM)
     rank = spearman(told_N, data.observed_N)
     found = [Offer("the objective", objective, rank, rank, "")]
     for name, choose in choices.items():
         told_N, seen_N = np.empty(len(data.losses_NM)), np.empty(len(data.losses_NM))
         for rest_N, out_N in splits(data.fold_N):
-            own, _ = _offered(objective, data.losses_NM[rest_N], predicted_NM[rest_N], choose)
+            own, _ = choose(objective, data.losses_NM[rest_N], predicted_NM[rest_N])
+            middle = own.value(data.losses_NM[rest_N]).mean()
             told_N[out_N], seen_N[out_N] = (
-                own.value(one[out_N] - data.losses_NM[rest_N].mean(axis=0))
-                for one in (predicted_NM, data.losses_NM)
+                own.value(one[out_N]) - middle for one in (predicted_NM, data.losses_NM)
             )
-        own, reason = _offered(objective, data.losses_NM, predicted_NM, choose)
+        own, reason = choose(objective, data.losses_NM, predicted_NM)
         ranks = spearman(told_N, seen_N), spearman(told_N, data.observed_N)
         found.append(Offer(name, own, *ranks, reason))
     return tuple(found)
 
 
-def _offered(
-    objective: Objective, losses_NM: Array, predicted_NM: Array, choose: Choice
-) -> tuple[Objective, str]:
-    """Return the objective that these trials choose, each metric by its spread, and the reason."""
-    weights, reason = choose(objective, losses_NM, predicted_NM)
+def _in_spreads(objective: Objective, losses_NM: Array, weights: Mapping[str, float]) -> Objective:
+    """Return the mean of metrics with these weights, each by its spread over the trials."""
     total = sum(weights.values())
     shares = {name: weight / total for name, weight in weights.items()}
     spreads_M = losses_NM.std(axis=0)
     known_M = np.where(spreads_M > 0, spreads_M, 1.0)  # a fold may lack what changes a metric
     spreads = dict(zip(objective.evaluation, known_M.tolist(), strict=True))
-    return objective.of("mean", shares).scaled(spreads), reason
+    return objective.of("mean", shares).scaled(spreads)
 
 
-def _all(objective: Objective, losses_NM: Array, predicted_NM: Array) -> tuple[Any, str]:
-    return objective.weights, "each metric counts in its own standard deviations"
+def _all(objective: Objective, losses_NM: Array, _predicted_NM: Array) -> tuple[Objective, str]:
+    own = _in_spreads(objective, losses_NM, objective.weights)
+    return own, "each metric counts in its own standard deviations"
+
+
+def _ranks(objective: Objective, losses_NM: Array, predicted_NM: Array) -> dict[str, float]:
+    return {
+        name: spearman(predicted_NM[:, column], losses_NM[:, column]) or 0.0
+        for name, column in zip(objective.weights, objective.columns, strict=True)
+    }
 
 
 def _ranked_metrics(
     objective: Objective, losses_NM: Array, predicted_NM: Array
-) -> tuple[Mapping[str, float], str]:
-    """Return the metrics whose held-out rank correlation is above 0 beyond doubt."""
-    count = len(losses_NM)
-    kept = {}
-    for name, column in zip(objective.weights, objective.columns, strict=True):
-        rank = spearman(predicted_NM[:, column], losses_NM[:, column]) or 0.0
-        if count > 3 and lower_bound(rank, count) > 0:
-            kept[name] = objective.weights[name]
-    gone = [name for name in objective.weights if name not in kept]
+) -> tuple[Objective, str]:
+    """Take the metrics whose held-out rank correlation is above 0 beyond doubt."""
+    count, weights = len(losses_NM), objective.weights
+    ranks = _ranks(objective, losses_NM, predicted_NM)
+    kept = {n: weights[n] for n, r in ranks.items() if count > 3 and lower_bound(r, count) > 0}
+    gone = [name for name in weights if name not in kept]
     if not kept or not gone:
-        return objective.weights, "no metric is left out"
-    return kept, f"without {grouped_names(gone)}: their arms are not ranked at all"
+        return _in_spreads(objective, losses_NM, weights), "no metric is left out"
+    reason = f"without {grouped_names(gone)}: their arms are not ranked at all"
+    return _in_spreads(objective, losses_NM, kept), reason
 
 
 def _first_factor(
     objective: Objective, losses_NM: Array, predicted_NM: Array
-) -> tuple[Mapping[str, float], str]:
-    """Return the metrics that the factor counts which follows the mixture most."""
+) -> tuple[Objective, str]:
+    """Take the metrics that the factor counts which follows the mixture most."""
     found = factors(objective, losses_NM, predicted_NM)
     own = {n: w for n, w in (found[0].weights if found else {}).items() if n in objective.weights}
     kept = {name: weight for name, weight in own.items() if weight > 0}
+    reason = "metrics weigh as in the factor that follows the mixture most"
     if not kept:
-        return objective.weights, "no factor stands out of noise"
-    return kept, "metrics weigh as in the factor that follows the mixture most"
+        kept, reason = dict(objective.weights), "no factor stands out of noise"
+    return _in_spreads(objective, losses_NM, kept), reason
+
+
+def _hinge(
+    objective: Objective, losses_NM: Array, predicted_NM: Array, *, noise: Mapping[str, float]
+) -> tuple[Objective, str]:
+    """Take the metric of the largest weight, of equal ones the best ranked, as the target."""
+    ranks, weights = _ranks(objective, losses_NM, predicted_NM), objective.weights
+    target = max(weights, key=lambda name: (weights[name], ranks[name]))
+    names = dict.fromkeys((target, *objective.evaluation), 1.0)
+    means = dict(zip(objective.evaluation, losses_NM.mean(axis=0).tolist(), strict=True))
+    reason = f"{target} in units of noise, held where another falls by more than its noise"
+    return objective.of("hinge", names).against(means, noise), reason

@@ -47,7 +47,7 @@ from mixopt.fitting.held_out import (
 from mixopt.fitting.power import ArmPower, power
 from mixopt.objective import grouped_names
 from mixopt.system import Array, IntArray
-from mixopt.trials import Readiness, Replicates, State, readiness_of
+from mixopt.trials import Readiness, Replicates, State, noise_by_seeds, readiness_of
 
 if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
@@ -322,14 +322,12 @@ def noise_of(fit: Fit) -> dict[str, float]:
     By replicates; where there are none the most that it can be: the binomial error of the number
     of questions, or the error on held-out trials where that is less.
     """
-    found = readiness_of(fit.trials, fit.data.losses_NM, fit.targets)
+    known = noise_by_seeds(fit.trials, fit.objective, fit.data.losses_NM)
+    if Replicates.of(fit.trials).trials:
+        return known
     most_M = np.sqrt((fit.held_out_errors() ** 2).mean(axis=0))
-    items_M = np.sqrt((fit.objective.item_errors(fit.data.losses_NM) ** 2).mean(axis=0))
-    most_M = np.fmin(most_M, items_M)
-    return {
-        one.name: float(most) if one.noise is None else one.noise
-        for one, most in zip(found, most_M, strict=True)
-    }
+    pairs = zip(fit.targets, most_M.tolist(), strict=True)
+    return {name: min(most, known.get(name, np.inf)) for name, most in pairs}
 
 
 def _explained(seen_N: Array, told_N: Array, group_N: IntArray) -> float:

@@ -94,7 +94,7 @@ def propose_mixture(
                 lambda searched, _: update(done + searched, SEARCHING_AGAIN),
             )
             stability = Stability.of(total_variation(optima_BD, mixture.array))
-        region = _region(problem, request, mixture)
+        region = region_around(problem, request, mixture)
     proposal = replace(
         predicted_proposal(request, mixture),
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
@@ -126,7 +126,7 @@ def _untied_if_better(
     )
 
 
-def _region(problem: Problem, request: ProposalRequest, mixture: Mixture) -> Region:
+def region_around(problem: Problem, request: ProposalRequest, mixture: Mixture) -> Region:
     """Return which mixtures are predicted as good, up to the noise of a trial where it is known."""
     fit, objective = request.fit, request.objective
     spread = replicate_spread(objective.value(fit.data.losses_NM), fit.data.mixtures)

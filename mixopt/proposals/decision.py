@@ -11,6 +11,7 @@ is passed over.
     objective: {minimised, unit, tokens}
     gains: {<mixture>: {validated: {value, low, high}, seeds, verdict, predicted: {...} or null}}
     costs: {<evaluation domain>: {value, low, high}}
+    region: {noise, source, shares: {<domain>: [low, high]}}
     epochs: {<domain>: <passes>} or null
     warnings: [...]
     provenance: {mixopt, proposals, trials}
@@ -21,7 +22,7 @@ A bare install reads it: it needs no fit and no tables.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -32,21 +33,24 @@ from mixopt.constraints import BASE, FLOOR
 from mixopt.mixture import Mixture, Phases, largest_shares
 from mixopt.objective import UNITS
 from mixopt.proposals.baselines import FullRun
-from mixopt.proposals.best_mixture import epochs_of, predicted_gains
+from mixopt.proposals.best_mixture import epochs_of, predicted_gains, region_around
 from mixopt.proposals.proposal import (
     Interval,
     Proposal,
+    Region,
     is_proposal,
     listed,
     named,
     read_epochs,
     read_intervals,
     read_phases,
+    read_region,
     read_sealed_mixture,
     weights_content,
     write_sealed_mixture,
 )
-from mixopt.proposals.request import with_noise
+from mixopt.proposals.request import ProposalRequest, with_noise
+from mixopt.proposals.search import Problem
 from mixopt.proposals.validation import Comparison, Validation
 from mixopt.system import StateFields, __version__, difference_text, interval_text
 
@@ -115,6 +119,7 @@ class Recommendation:
         epochs: Passes over each domain's tokens in the full run; None where that is not known.
         warnings: What to know before training on it, a line each.
         provenance: What it was made from.
+        region: Mixtures that are predicted as good, up to noise.
         phases: Phases of the training, of whose cells the mixture is; None without.
 
     Example:
@@ -137,6 +142,7 @@ class Recommendation:
     epochs: Mapping[str, float] | None
     warnings: tuple[str, ...]
     provenance: Mapping[str, Any]
+    region: Region | None = None
     phases: Phases | None = None
 
     @property
@@ -168,6 +174,7 @@ class Recommendation:
             "objective": {"minimised": self.objective, "unit": self.unit, "tokens": self.tokens},
             "gains": {name: gain.to_json() for name, gain in self.gains.items()},
             "costs": {name: cost.to_json() for name, cost in self.costs.items()},
+            "region": None if self.region is None else self.region.to_json(),
             "epochs": None if self.epochs is None else dict(self.epochs),
             "warnings": list(self.warnings),
             "provenance": dict(self.provenance),
@@ -195,6 +202,7 @@ class Recommendation:
             epochs=read_epochs(fields, mixture),
             warnings=tuple(fields.texts("warnings")),
             provenance=fields.part("provenance").content,
+            region=read_region(fields, mixture),
             phases=read_phases(fields),
         )
 
@@ -277,12 +285,12 @@ class Decision:
         """Return the mixture to train on, with why and what it costs."""
         chosen, standing, why = self._choice()
         mixture = self.validation.mixture(chosen)
-        objective = self.validation.objective
+        objective, region = self.validation.objective, self._region(chosen)
         return Recommendation(
             mixture=mixture,
             chosen=chosen,
             standing=standing,
-            why=why,
+            why=f"{why} {region.describe()}",
             natural=self.full.natural.over(mixture.domains),
             objective=objective.describe(),
             unit=objective.value_unit,
@@ -292,8 +300,22 @@ class Decision:
             epochs=epochs_of(mixture, self.full.inventory, self.full.target_tokens),
             warnings=(*self.validation.problems, *self._passed_over(chosen), *self._unsure(chosen)),
             provenance=self._provenance(),
+            region=region,
             phases=self.full.phases,
         )
+
+    def _region(self, chosen: str) -> Region:
+        """Return which mixtures are as good: as a proposal has it, or predicted for a baseline."""
+        known = self.proposals[chosen].region if chosen in self.proposals else None
+        if known is not None:
+            return known
+        limits, domains = self.constraints, self.fit.domains
+        if limits.guardrails is not None:
+            limits = replace(limits, guardrails=replace(limits.guardrails, experts=False))
+        natural, phases = self.full.natural.over(domains), self.full.phases
+        request = ProposalRequest(self.fit, limits, natural, phases=phases)
+        mixture = self.validation.mixture(chosen).over(domains)
+        return region_around(Problem.of(request), request, mixture)
 
     def _choice(self) -> tuple[str, Standing, str]:
         """Return the mixture, its standing, and the reason in a sentence."""

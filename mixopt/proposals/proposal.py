@@ -38,6 +38,7 @@ from mixopt.system import (
     Array,
     StateFields,
     check_seal,
+    loss_text,
     read_yaml,
     sealed,
     share_text,
@@ -191,9 +192,12 @@ class Stability:
         return cls(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
 
 
+MAX_RANGES = 4  # domains of a region that are named
+
+
 @dataclass(frozen=True)
 class Region:
-    """Mixtures that are predicted no worse than the proposal by more than noise.
+    """Mixtures that are predicted no worse than one by more than noise.
 
     Attributes:
         noise: What counts as no difference, in the unit of the objective.
@@ -204,6 +208,13 @@ class Region:
     noise: float
     source: str
     shares: Mapping[str, tuple[float, float]]
+
+    def describe(self) -> str:
+        """Say which shares are as good: of the domains whose share is least certain."""
+        widest = sorted(self.shares.items(), key=lambda item: item[1][0] - item[1][1])[:MAX_RANGES]
+        ranges = ", ".join(f"{name} {share_text(a)} to {share_text(b)}" for name, (a, b) in widest)
+        source = "noise of a trial" if self.source == "seeds" else "error on held-out trials"
+        return f"Predicted as good, up to the {source} ({loss_text(self.noise)}): {ranges}."
 
     def to_json(self) -> dict[str, Any]:
         """Return the region as plain values."""
@@ -218,6 +229,11 @@ class Region:
             low, high = shares.numbers(name, 2, least=0.0, most=1.0)
             ends[name] = (low, high)
         return cls(fields.number("noise", least=0.0), fields.text("source"), ends)
+
+
+def read_region(fields: StateFields, mixture: Mixture) -> Region | None:
+    """Read the mixtures that are as good from the field `region`."""
+    return fields.maybe("region", lambda name: Region.read(fields.part(name), mixture))
 
 
 @dataclass(frozen=True)
@@ -342,7 +358,7 @@ class Proposal:
             epochs=read_epochs(fields, mixture),
             binding=tuple(fields.texts("binding")),
             stability=fields.maybe("stability", lambda name: _stability(fields.part(name))),
-            region=fields.maybe("region", lambda name: Region.read(fields.part(name), mixture)),
+            region=read_region(fields, mixture),
             warnings=tuple(fields.texts("warnings")),
             provenance=provenance.content,
             phases=read_phases(fields),

@@ -134,7 +134,7 @@ class Surrogate:
         assert supports(self.regressor, "covariance")
         pieces_PM = self.objective.pieces()
         losses = np.asarray(self.regressor.predict(weights_KD), dtype=np.float64)
-        active_K = (losses.reshape(len(weights_KD), -1) @ pieces_PM.T).argmax(axis=1)
+        active_K = self.objective.sums(losses.reshape(len(weights_KD), -1)).argmax(axis=1)
         total_KK = np.zeros((len(weights_KD), len(weights_KD)))
         for piece in np.unique(active_K):
             rows = np.flatnonzero(active_K == piece)

@@ -370,7 +370,8 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     kept = [] if problem.guards is None else [_kept(problem, room=ROOM)]
     pieces_PM = problem.objective.pieces()
     pieces = DifferentiableFunction(
-        lambda w: pieces_PM @ problem.losses(w[None])[0], lambda w: pieces_PM @ problem.slopes(w)
+        lambda w: problem.objective.sums(problem.losses(w[None]))[0],
+        lambda w: pieces_PM @ problem.slopes(w),
     )
     if problem.has_risk:
         pieces = _differences(problem)

@@ -11,6 +11,8 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from mixopt.system import (
     bytes_text,
     count_text,
@@ -243,9 +245,19 @@ def readiness_text(found: FitReadiness) -> str:
     meaning = (*READINESS_MEANING, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
     others = [table_text(*one, texts=one[1][-1:]) for one in signal_tables(found)]
     gone = [f"left out of the objective as noise: {', '.join(found.left_out)}"]
-    return "\n".join(
-        [table, found.replicates.describe(), *meaning, *(gone if found.left_out else []), *others]
-    )
+    offered = [*offer_lines(found)]
+    if offered:
+        offered.insert(0, "To minimise one of them, paste its line into the experiment:")
+    left_out = gone if found.left_out else []
+    return "\n".join([table, found.replicates.describe(), *meaning, *left_out, *others, *offered])
+
+
+def offer_lines(found: FitReadiness) -> Iterator[str]:
+    """Write the section of a configuration that states each objective that is offered."""
+    for one in found.offers[1:]:
+        yield yaml.safe_dump(
+            {"objective": one.section}, default_flow_style=True, sort_keys=False, width=10**6
+        ).strip()[1:-1]
 
 
 def signal_tables(found: FitReadiness) -> Iterator[tuple[str, tuple[str, ...], list[list[str]]]]:

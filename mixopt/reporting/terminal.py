@@ -19,7 +19,6 @@ from mixopt.proposals import (
     Interval,
     Proposal,
     Recommendation,
-    Region,
     Validation,
     baseline_breaks,
     guarded,
@@ -36,7 +35,7 @@ from mixopt.system import (
     wrapped,
 )
 
-MAX_SHARES = 4  # domains of a point of a front, and of a region
+MAX_SHARES = 4  # domains of a point of a front
 MAX_LISTED = 24  # domains of a tree up to which a table has a row for each
 MAX_COSTS = 5  # losses beside the objective that the first screen names
 USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines that nobody wrote down
@@ -285,18 +284,7 @@ def sureness_lines(proposal: Proposal) -> Iterator[str]:
     if proposal.stability is not None:
         moved = share_text(proposal.stability.mean)
         yield f"Stability: {moved} of the mixture moves when trials are resampled."
-    yield f"As good, up to {_noise_text(proposal.region)}: {_ranges(proposal.region)}."
-
-
-def _noise_text(region: Region) -> str:
-    source = "noise of a trial" if region.source == "seeds" else "error on held-out trials"
-    return f"the {source} ({loss_text(region.noise)})"
-
-
-def _ranges(region: Region) -> str:
-    """Name the domains whose share is least certain, with their ranges."""
-    widest = sorted(region.shares.items(), key=lambda item: item[1][0] - item[1][1])[:MAX_SHARES]
-    return ", ".join(f"{name} {share_text(a)} to {share_text(b)}" for name, (a, b) in widest)
+    yield proposal.region.describe()
 
 
 def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:

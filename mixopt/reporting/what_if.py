@@ -195,6 +195,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
             "unit": objective.value_unit,
             "signs": objective.signs,
             "pieces": objective.pieces().tolist(),
+            "offsets": objective.offsets().tolist(),
         },
     }
 

@@ -43,6 +43,7 @@ from .readiness import (
     Replicates as Replicates,
     State as State,
     check_trials as check_trials,
+    noise_by_seeds as noise_by_seeds,
     readiness_of as readiness_of,
     settled as settled,
     trials_fingerprint as trials_fingerprint,

@@ -197,10 +197,29 @@ def settled(objective: Objective, trials: Trials) -> Objective:
     objective = _of_scored(objective, trials)
     if objective.leave_out == "noise":
         objective = without_noise(objective, trials)
-    if objective.scale == "none":
+    if objective.scale == "none" and objective.kind != "hinge":
         return objective
-    spreads_M = trials.finished.losses(objective.unit).std(axis=0)
+    done = trials.finished
+    losses_NM = done.losses(objective.unit)
+    if objective.kind == "hinge":
+        means = dict(zip(trials.targets, losses_NM.mean(axis=0).tolist(), strict=True))
+        return objective.against(means, noise_by_seeds(done, objective, losses_NM))
+    spreads_M = losses_NM.std(axis=0)
     return objective.scaled(dict(zip(trials.targets, spreads_M.tolist(), strict=True)))
+
+
+def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> dict[str, float]:
+    """Return the deviation of a run about its mixture's loss, by name; none where not known.
+
+    By replicates, or of shares of right answers the most that their questions make it.
+    """
+    items_M = np.sqrt((objective.item_errors(losses_NM) ** 2).mean(axis=0))
+    found = readiness_of(trials, losses_NM, trials.targets)
+    known = {
+        one.name: float(most) if one.noise is None else one.noise
+        for one, most in zip(found, items_M, strict=True)
+    }
+    return {name: noise for name, noise in known.items() if np.isfinite(noise)}
 
 
 def _of_scored(objective: Objective, trials: Trials) -> Objective:

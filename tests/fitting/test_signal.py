@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import yaml
 from made_fit import TARGETS, fitted, make_trials, objective, table
 
+from mixopt.config import ObjectiveConfig
 from mixopt.fitting import readiness
 from mixopt.fitting.factors import factors
 from mixopt.objective import Objective
 from mixopt.reporting import readiness_text
+from mixopt.trials import settled
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +76,33 @@ def test_what_the_mixture_does_not_move_is_not_ranked_and_the_offer_leaves_it_ou
     asked = objective(*TARGETS)
     found = readiness(fitted("linear", trials=make_trials(noisy_mean, count=40), asked=asked))
     assert found.losses[-1].verdict == "not at all"
-    now, _, ranked, _ = found.offers
+    now, _, ranked, *_ = found.offers
     assert "math" in ranked.reason
     assert ranked.spearman > 0.9 > now.spearman + 0.3
+
+
+def test_what_is_offered_can_be_pasted_and_is_the_same_objective():
+    trials, asked = make_trials(noisy_mean, count=40), objective(*TARGETS)
+    asked = replace(asked, higher=("law",))
+    found = readiness(fitted("linear", trials=trials, asked=asked))
+    assert [one.name for one in found.offers[1:]] == [
+        *("scale: spread", "ranked metrics", "first factor", "hinge")
+    ]
+    text = readiness_text(found)
+    for one in found.offers[1:]:
+        (line,) = [line for line in text.splitlines() if yaml_of(line) == one.section]
+        pasted = Objective.from_config(ObjectiveConfig(**yaml_of(line)), TARGETS)
+        values = [own.value(trials.losses()) for own in (settled(pasted, trials), one.objective)]
+        np.testing.assert_allclose(*values, rtol=2e-3, atol=2e-3)
+    aim = ObjectiveConfig(**found.offers[-1].section)
+    hinged = trials.fit(regressors=["linear"], objective=aim)
+    proposal = hinged.propose()
+    assert proposal.unit == "noise"
+    assert hinged.predict(proposal.mixture).objective_N[0] < hinged.data.observed_N.min() + 1.0
+
+
+def yaml_of(line):
+    return yaml.safe_load(line)["objective"] if line.startswith("objective: {") else None
 
 
 def test_the_first_factor_is_what_follows_the_mixture_and_the_noise_has_its_own():

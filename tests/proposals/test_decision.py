@@ -53,9 +53,9 @@ def test_a_proposal_that_wins_against_all_is_recommended_as_significantly_better
     found = decide({"proposal": [1.0, 1.1, 1.2], **BASES})
     assert (found.chosen, found.standing) == ("proposal", "significantly better")
     assert found.mixture == MIXTURES["proposal"]
-    assert found.headline == (
+    assert found.headline.startswith(
         "Recommendation: the proposal. It is significantly better than natural, uniform and the "
-        "best trial (3 seeds, paired 95% intervals)."
+        "best trial (3 seeds, paired 95% intervals). Predicted as good, up to the error on held-out"
     )
 
 
@@ -71,7 +71,7 @@ def test_a_proposal_that_ties_and_is_better_on_the_mean_is_recommended_as_that(d
 def test_a_proposal_that_loses_gives_way_to_the_best_of_the_others(decide):
     found = decide({"proposal": [2.5, 2.6, 2.7], **BASES})
     assert (found.chosen, found.standing) == ("best_trial", "not the proposal")
-    assert found.headline == (
+    assert found.headline.startswith(
         "Recommendation: the best trial. The best trial has the lowest validated loss of the"
         " baselines. The proposal is significantly worse: gain over the best trial"
         f" {LESS}0.6000 bits per byte (95% {LESS}0.6000 to {LESS}0.6000)."
@@ -118,7 +118,7 @@ def test_a_baseline_beyond_a_limit_is_passed_over_and_said(decide):
 def test_where_no_baseline_is_allowed_the_proposal_stays_undecided(decide):
     found = decide({"proposal": [2.5, 2.6, 2.7], **BASES}, bounds={"code": [0.2, 0.4]})
     assert (found.chosen, found.standing) == ("proposal", "undecided")
-    assert found.why == "The constraints allow none of the baselines."
+    assert found.why.startswith("The constraints allow none of the baselines. Predicted")
 
 
 def test_a_baseline_that_is_not_allowed_does_not_keep_a_proposal_back(decide):
@@ -168,6 +168,18 @@ def test_costs_are_what_the_objective_does_not_measure_the_worst_first(decide):
     assert list(found.costs) == ["code", "prose"]
     assert found.costs["code"].value == pytest.approx(0.5)
     assert decide({"proposal": [3.0, 3.1, 3.2], "natural": BASES["natural"]}).costs == {}
+
+
+def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recommended(decide, fit):
+    found = decide({"proposal": [2.5, 2.6, 2.7], **BASES}, bounds={"code": [0.15, 1.0]})
+    low, high = found.region.shares["prose"]
+    own, least = (
+        fit.predict({"code": 1 - share, "prose": share}).objective_N[0]
+        for share in (found.mixture["prose"], low)
+    )
+    assert least - own == pytest.approx(found.region.noise, rel=0.1, abs=1e-3)
+    assert high == pytest.approx(0.85)
+    assert found.why.endswith(found.region.describe())
 
 
 def test_a_recommendation_is_read_as_it_was_written(decide, tmp_path):

@@ -34,15 +34,15 @@ function readWhatIf(text) {
 }
 
 // The law of a page's data, which must have `domains`, `targets`, `law` and `objective`. The
-// objective is the largest of a few weighted sums of the losses, its pieces.
+// objective is the largest of a few weighted sums of the losses and offsets, its pieces.
 function makeLaw(data) {
   const [M, D] = [data.targets.length, data.domains.length];
   const law = lawOf(data.law.model);
-  const { pieces } = data.objective;
+  const { pieces, offsets } = data.objective;
   const { factors, floors, locals, value: ofValue, tried, agrees, reach } = data.law.intervals;
   const means = rememberLast(law.means);
   const stds = rememberLast(law.stds);
-  const value = (w) => heldBack(Math.max(...pieces.map((piece) => dot(piece, means(w)))), tried);
+  const value = (w) => heldBack(Math.max(...pieces.map((piece, p) => dot(piece, means(w)) + offsets[p])), tried);
   const half = (factor, floor, local, std) => factor * (local ? Math.max(std, floor) : 1);
   // Errors are taken to go together, which is the most that they can add up to.
   const spread = (w) => Math.max(...pieces.map((piece) => dot(piece.map(Math.abs), stds(w))));
