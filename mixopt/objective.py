@@ -320,7 +320,8 @@ class Objective:
         if self.references is None:
             return np.zeros(len(pieces_PM))
         references_M = np.array([self.references.get(name, 0.0) for name in self.evaluation])
-        return -(pieces_PM @ references_M) - (np.arange(len(pieces_PM)) > 0)
+        offsets_P: Array = -(pieces_PM @ references_M) - (np.arange(len(pieces_PM)) > 0)
+        return offsets_P
 
     def sums(self, losses_NM: ArrayLike) -> Array:
         """Return the weighted sums of each row of losses, shape (N, P).
@@ -345,8 +346,8 @@ class Objective:
 
     def gradient(self, losses_M: ArrayLike) -> Array:
         """Return a subgradient by the losses, shape (M,): how much each moves the objective."""
-        gradient: Array = self.pieces()[int(self.sums(np.atleast_2d(losses_M)).argmax())]
-        return gradient
+        active = int(self.sums(np.atleast_2d(losses_M)).argmax())
+        return np.array(self.pieces()[active])
 
     @cached_property
     def _small_pieces(self) -> Array:

@@ -425,7 +425,8 @@ def _start_faults(config: Config) -> Iterable[Fault]:
     if rails is not None and rails.reference == "base" and proxy.start is None:
         message = "base is the checkpoint that trials begin with, and these begin with none: give"
         place = ("constraints", "guardrails", "reference")
-        yield place, f"{message} proxy: {{name: continued, from: ...}}, or natural"
+        hint = "proxy: {name: continued, from: ...}, its own numbers by name, or natural"
+        yield place, f"{message} {hint}"
 
 
 def _text_faults(config: Config) -> Iterable[Fault]:

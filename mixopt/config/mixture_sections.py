@@ -397,7 +397,10 @@ class RadiusConfig(Section):
 class GuardrailsConfig(Section):
     """By how much losses may be predicted worse than a reference mixture makes them."""
 
-    reference: Compared = Field("natural", description="mixture that losses are compared with")
+    reference: Compared | dict[str, float] = Field(
+        "natural",
+        description="mixture that losses are compared with, or what the base model has, by name",
+    )
     margin: Weight | Literal["noise"] | None = optional(
         "for every evaluation domain, in objective.unit; noise: what the seed and the"
         " questions of one run change"

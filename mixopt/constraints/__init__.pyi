@@ -5,7 +5,6 @@ from .guardrails import (
     BASE as BASE,
     FLOOR as FLOOR,
     MISSED as MISSED,
-    NOISE as NOISE,
     Guardrails as Guardrails,
     Guards as Guards,
 )

@@ -24,7 +24,7 @@ import numpy as np
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints.capped_simplex import SLACK, CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
-from mixopt.constraints.guardrails import SOURCE as GUARDRAILS, Guardrails
+from mixopt.constraints.guardrails import BASE, SOURCE as GUARDRAILS, Guardrails
 from mixopt.constraints.limits import LinearLimit, Proportions, Radius, cap, floor
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
@@ -421,8 +421,15 @@ def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> 
     rails, floors = config.guardrails, config.floors
     if rails is None:
         return Guardrails("natural", floors=floors) if floors else None
-    has_experts = rails.experts is not None
-    return Guardrails(rails.reference, rails.margin, rails.targets, has_experts, base, floors)
+    has_experts, reference, margin = rails.experts is not None, rails.reference, rails.margin
+    if isinstance(reference, str):
+        return Guardrails(reference, margin, rails.targets, has_experts, base, floors)
+    for name in rails.targets:
+        if name not in reference:
+            near = did_you_mean(name, tuple(reference))
+            raise ConfigError(f"{GUARDRAILS}.targets: reference has no {name!r}{near}")
+    targets = {name: rails.targets.get(name, margin or 0.0) for name in reference}
+    return Guardrails(BASE, None, targets, has_experts, reference, floors)
 
 
 def _linear(

@@ -53,7 +53,7 @@ class Guardrails:
 
     reference: Reference
     margin: float | Literal["noise"] | None = None
-    targets: Mapping[str, float] = field(default_factory=dict)
+    targets: Mapping[str, float | Literal["noise"]] = field(default_factory=dict)
     experts: bool = False
     base: Mapping[str, float] | None = None
     floors: Mapping[str, float] = field(default_factory=dict)
@@ -66,13 +66,20 @@ class Guardrails:
 
     def margins(self, evaluation: Sequence[str]) -> dict[str, float]:
         """Return the margin of each guarded evaluation domain, in the order of `evaluation`."""
-        own = one_value(self.targets, evaluation, f"{SOURCE}.targets", "evaluation domain")
+        is_given = self.reference == BASE and set(self.targets) == set(self.base or {})
+        place = f"{SOURCE}.{'reference' if is_given else 'targets'}"
+        own = one_value(self.targets, evaluation, place, "evaluation domain")
         margins = {name: own.get(name, self.margin) for name in evaluation}
         known = {name: margin for name, margin in margins.items() if margin is not None}
         return {
             name: self.noise.get(name, 0.0) if margin == NOISE else float(margin)
             for name, margin in known.items()
         }
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether a margin is the noise of the loss."""
+        return self.margin == NOISE or NOISE in self.targets.values()
 
     def floors_of(self, evaluation: Sequence[str]) -> dict[str, float]:
         """Return the floor of each evaluation domain that has one, in the order of `evaluation`."""

@@ -73,10 +73,12 @@ class Offer:
         """The section `objective:` of a configuration that states it."""
         own, items = self.objective, dict(self.objective.items)
         weights = {name: float(f"{weight:.4g}") for name, weight in own.weights.items()}
-        kinds = {"mean": {"mean": weights, "scale": "spread"}, "hinge": {"hinge": own.measured[0]}}
+        stated: dict[str, Any] = {"mean": weights, "scale": "spread"}
+        if own.kind == "hinge":
+            stated = {"hinge": own.measured[0]}
         turned = {name: "higher" for name in own.higher if name not in items}
         given = {"unit": own.unit, "direction": turned, "items": items}
-        return kinds[own.kind] | {name: value for name, value in given.items() if value}
+        return stated | {name: value for name, value in given.items() if value}
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers and the section as plain values."""

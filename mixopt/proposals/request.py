@@ -23,7 +23,7 @@ from mixopt.config import (
     read_inventory,
     token_count,
 )
-from mixopt.constraints import NOISE, Constraints, Guards
+from mixopt.constraints import Constraints, Guards
 from mixopt.errors import ConfigError
 from mixopt.fitting import ObjectiveLike, noise_of, objective_over
 from mixopt.mixture import Mixture, Phases, pairwise_total_variation
@@ -207,7 +207,7 @@ class ProposalRequest:
 def with_noise(constraints: Constraints, fit: Fit) -> Constraints:
     """Return constraints whose guardrails know the noise of the trials where they ask for it."""
     rails = constraints.guardrails
-    if rails is None or rails.margin != NOISE or rails.noise:
+    if rails is None or not rails.has_noise or rails.noise:
         return constraints
     return replace(constraints, guardrails=replace(rails, noise=noise_of(fit)))
 

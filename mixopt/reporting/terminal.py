@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from mixopt.config import baseline_temperature, best_place
-from mixopt.constraints import NOISE
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
@@ -163,7 +162,7 @@ def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, 
 def broken_guardrails(run: Run) -> tuple[str, ...]:
     """Return the guardrails that the recommended mixture breaks by the mean over seeds."""
     rails = run.constraints.guardrails
-    if rails is not None and rails.margin == NOISE:
+    if rails is not None and rails.has_noise:
         rails = replace(rails, noise=noise_of(run.fit))
     found = guarded(run.validation, rails, run.recommendation.chosen)
     return tuple(str(one) for one in found if one.found.mean > one.margin)

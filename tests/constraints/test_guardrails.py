@@ -62,6 +62,16 @@ def test_the_checkpoint_is_compared_with_by_what_it_was_measured_to_lose():
     assert within(reference="base", base={"law": 2.0}, law=0.1).names == ("law",)
 
 
+def test_what_the_base_model_has_may_be_given_by_name():
+    found = within(0.01, {"score": 0.5, "law": 1.0}, law=0.2)
+    assert found.names == ("law", "score")
+    assert excess(found, 1.0, 1.3, 0.48) == pytest.approx([0.1, 0.01])
+    with pytest.raises(ConfigError, match="guardrails.reference: unknown evaluation domain 'scor'"):
+        within(0.01, {"scor": 0.5})
+    with pytest.raises(ConfigError, match="guardrails.targets: reference has no 'code'"):
+        within(0.01, {"score": 0.5}, code=0.1)
+
+
 def test_active_guardrails_and_floors_are_named():
     found = guards(
         guardrails={"reference": "uniform", "targets": {"law": 0.2, "score": 0.0, "code": 0.5}},
@@ -128,8 +138,10 @@ def test_a_proposal_keeps_a_floor_and_one_above_everything_predicted_is_refused(
 
 
 def test_no_metric_falls_below_the_reference_by_more_than_its_noise(fit):
-    held = fit.propose(constraints={"guardrails": {"reference": "natural", "margin": "noise"}})
     column, natural = fit.targets.index("qa"), np.full((1, 3), 1 / 3)
-    lost = fit.predict(natural).losses_NM - fit.predict(held.mixture).losses_NM
     binomial = np.sqrt(0.4 * 0.6 / 500)
-    assert 0.5 * binomial < lost[0, column] < 1.2 * binomial
+    was = float(fit.predict(natural).losses_NM[0, column])
+    for reference in ("natural", {"qa": was}):
+        held = fit.propose(constraints={"guardrails": {"reference": reference, "margin": "noise"}})
+        lost = was - fit.predict(held.mixture).losses_NM[0, column]
+        assert 0.5 * binomial < lost < 1.2 * binomial
