@@ -259,7 +259,28 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
         fault = value_fault(own, evaluation)
         if fault is not None:
             yield ("objective", field_name), fault
+            return
+    yield from _unit_faults(config, evaluation)
     yield from _family_faults(config, evaluation)
+
+
+def _unit_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
+    """Find shares of right answers that are averaged with losses."""
+    kind = next((k for k in ("mean", "families") if getattr(config, k) is not None), None)
+    if kind is None or config.scale == "spread":
+        return
+    items = given_by(config.items, evaluation)
+    better = one_value(config.direction, evaluation, "objective.direction", KIND)
+    patterns = [pattern for _, pattern, _ in _patterns(config)]
+    names = [*given_by(dict.fromkeys(patterns, 1.0), evaluation)]
+    losses = [n for n in names if n not in items and better.get(n, _usual_direction(n)) == "lower"]
+    shares = [name for name in names if name in items]
+    if shares and losses:
+        message = (
+            f"{shares[0]!r} is a share of right answers and {losses[0]!r} a loss: two units; use"
+            " scale: spread, or direction: higher for what is a share too"
+        )
+        yield ("objective", kind), message
 
 
 def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str, bool]]:

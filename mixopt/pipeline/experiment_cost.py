@@ -339,6 +339,8 @@ def planned_arms(config: Config) -> dict[str, tuple[str, ArmPower]]:
         noise = math.sqrt(0.25 / count)
         one = power(noise, SPREAD_OF_ARMS, arms, items=count)
         enough = "" if one.items is None else f"; {short_count(one.items)} questions make it 80%"
+        if not config.design.anchors and config.design.anneals is None:
+            enough += "; no arm is a control: set design.anchors: [natural]"
         line = (
             f"{name}, {count} questions: an error of up to {100 * noise:.1f} points; the best of"
             f" {arms} arms that differ by {100 * SPREAD_OF_ARMS:g} is told from the control with"
