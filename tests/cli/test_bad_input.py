@@ -80,6 +80,7 @@ COMMANDS = [
     ("fit {0}/few.csv {0}/percent.csv --out f", ["'qa' is 54 in", "divide by 100"]),
     ("fit {0}/few.csv {0}/counts.csv --out f", ["'qa' is 12 in", "divide counts by 20"]),
     ("fit {0}/few.csv {0}/above.csv --out f", ["'qa' is 54 in", "of 20 questions"]),
+    ("fit {0}/few.csv {0}/good.csv --out f --objective {0}/hinge.yaml", ["noise of 'x' is not"]),
     ("fit {0}/few.csv {0}/other.csv --out f", ["items/aq: no metric 'aq'; known: qa, x"]),
     ("fit {0}/few.csv {0}/flat.csv --out f --target qa", ["'qa' is 0.5 in all 9 trials"]),
     ("fit {0}/large.csv {0}/losses.csv --out f --at layers=3", ["--at layers=3: expected"]),
@@ -224,10 +225,16 @@ YAML = [
 ]
 CHANGED = [
     ("{target: exam}", "{target: exma}", "a.yaml:7: objective.target: unknown evaluation domain"),
-    ("{target: exam}", "{}", "give exactly one of target, mean, worst, families; got none"),
+    ("{target: exam}", "{}", "give exactly one of target, mean, worst, families, hinge; got none"),
     ("{target: exam}", "{target: exam, worst: [web]}", "exactly one"),
     ("{target: exam}", "{target: '*'}", "'*' matches 3 evaluation domains"),
     ("{target: exam}", "{mean: {'exma*': 1}}", "'exma*' matches no evaluation domain; the nearest"),
+    ("{target: exam}", "{hinge: '*'}", "objective.hinge: '*' matches 3 evaluation domains"),
+    (
+        "{target: exam}",
+        "{families: {a: {mean: {exam: 1, web: 1}}}, items: {exam: 20}}",
+        "objective.families: 'exam' is a share of right answers and 'web' a loss: two units",
+    ),
     (
         "{target: exam}",
         "{families: {a: {mean: {'*': 1}}, b: {mean: {'w*': 1}}}}",
@@ -348,6 +355,7 @@ ARMS = [
     ("above", "items/qa", lambda n: 54 - n, 20),
     ("other", "items/aq", lambda n: n / 10, 20),
     ("flat", "items/qa", lambda n: 0.5, 20),
+    ("good", "items/qa", lambda n: n / 10, 20),
 ]
 
 
@@ -358,6 +366,7 @@ def folder(experiment, tmp_path_factory):
     (path / "own.yaml").write_text(OWN.replace("run: train", "run: no_trainer"))
     (path / "large.yaml").write_text("weights: {a: 1.0e+308, b: 1.0e+308}\n")
     (path / "mixture.yaml").write_text("weights: {a: 0.5, b: 0.5}\n")
+    (path / "hinge.yaml").write_text("hinge: qa\nunit: nats_per_token\n")
     os.mkfifo(path / "pipe")
     (path / "large.csv").write_text("index,a,b\n" + "".join(f"{n},1e308,1e308\n" for n in range(9)))
     shares = "".join(f"{n},{n / 10},{1 - n / 10}\n" for n in range(9))
