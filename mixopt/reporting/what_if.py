@@ -194,6 +194,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
             "description": objective.describe(),
             "unit": objective.value_unit,
             "signs": objective.signs,
+            "shares": [fit.targets.index(name) for name in fit.objective.items],
             "pieces": objective.pieces().tolist(),
             "offsets": objective.offsets().tolist(),
         },

@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from made_fit import table
 from scipy.stats import norm
 
 from mixopt.config import FitConfig, ObjectiveConfig
 from mixopt.constraints import CappedSimplex
 from mixopt.errors import DesignError
-from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
 from mixopt.proposals.rounds import expected_improvement
-from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 GP = "mixopt_regressors.gaussian.gaussian_process:GaussianProcessRegressor"
 DOMAINS = ("web", "code", "books")
@@ -37,14 +36,7 @@ def bowl(weights_ND):
 def trials_at(weights_ND, noise=0.0, seed=0):
     rng = np.random.default_rng(seed)
     values = bowl(weights_ND) + noise * rng.normal(size=len(weights_ND))
-    trials = [
-        Trial(f"t{n}", Mixture.from_array(DOMAINS, w), seed=n) for n, w in enumerate(weights_ND)
-    ]
-    results = [
-        TrialResult(t.name, "finished", 1, 1, 0.1, Losses(1, {"loss": v}, {"loss": v}))
-        for t, v in zip(trials, values.tolist(), strict=True)
-    ]
-    return Trials.from_results(trials, results, proxy="bowl")
+    return table(weights_ND, values, DOMAINS, ("loss",))
 
 
 def fitted(count=12, regressor=GP, noise=0.002, seed=0):

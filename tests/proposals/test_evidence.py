@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made_fit import table
 
 from mixopt.config import ConstraintsConfig, FitConfig
 from mixopt.constraints import Constraints
@@ -16,7 +17,6 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains
 from mixopt.proposals.search import Problem, near_best
-from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("a", "b", "c")
 TARGET = Objective(("loss",), "target", {"loss": 1.0})
@@ -32,13 +32,8 @@ def made_fit(weights_ND: np.ndarray = DRAWN_ND, domains: Sequence[str] = DOMAINS
     """Fit a law that is linear; the last three trials, of one mixture, were all unlucky."""
     values_N = 2.0 - weights_ND[:, 0] + NOISE * RNG.standard_normal(len(weights_ND))
     values_N[-3:] = 1.55
-    trials, results = [], []
-    for row, (weights_D, value) in enumerate(zip(weights_ND, values_N.tolist(), strict=True)):
-        trials.append(Trial(f"t{row}", Mixture.from_array(domains, weights_D), row))
-        losses = Losses(1000, {"loss": value}, {"loss": value})
-        results.append(TrialResult(f"t{row}", "finished", 1000, 10, 1.0, losses))
-    table = Trials.from_results(trials, results, proxy="synthetic")
-    return fit_trials(table, FitConfig(regressors=["linear"], folds=4), TARGET, 0)
+    trials = table(weights_ND, values_N, domains, ("loss",))
+    return fit_trials(trials, FitConfig(regressors=["linear"], folds=4), TARGET, 0)
 
 
 FIT = made_fit()

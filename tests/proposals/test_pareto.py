@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from made_fit import with_objective
+from made_fit import table, with_objective
 from made_proposal import made_proposal
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
@@ -18,7 +18,6 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Front, Interval, Proposal, ProposalRequest, propose_front
 from mixopt.proposals.pareto_front import _undominated
-from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
 NATURAL = Mixture.uniform(DOMAINS)
@@ -34,15 +33,10 @@ def law(weights_ND: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fit() -> Fit:
-    rng = np.random.default_rng(0)
-    trials, results = [], []
-    for row, weights_D in enumerate(rng.dirichlet(np.ones(3), 24)):
-        trials.append(Trial(f"t{row:02d}", Mixture.from_array(DOMAINS, weights_D), seed=row))
-        values = dict(zip(DOMAINS, law(weights_D[None])[0].tolist(), strict=True))
-        results.append(TrialResult(f"t{row:02d}", "finished", 9, 9, 1.0, Losses(9, values, values)))
+    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 24)
     objective = Objective(DOMAINS, "target", {"code": 1.0})
-    table = Trials.from_results(trials, results, proxy="synthetic")
-    return fit_trials(table, FitConfig(regressors=["log_linear"], folds=4), objective, 0)
+    trials = table(weights_ND, law(weights_ND), DOMAINS, DOMAINS)
+    return fit_trials(trials, FitConfig(regressors=["log_linear"], folds=4), objective, 0)
 
 
 def front(fit: Fit, targets=("code", "law"), points: int = 5, bootstrap: int = 0) -> Front:
@@ -74,8 +68,8 @@ def test_its_folder_holds_its_proposals_and_a_table(fit, tmp_path):
     found = front(fit)
     found.to_folder(tmp_path)
     assert Proposal.from_file(tmp_path / "point-01.yaml") == found.points[0]
-    table = pl.read_csv(tmp_path / "front.csv")
-    assert table.columns[:4] == ["point", "loss/code", "loss/law", "weight/code"]
+    written = pl.read_csv(tmp_path / "front.csv")
+    assert written.columns[:4] == ["point", "loss/code", "loss/law", "weight/code"]
     assert len(list(tmp_path.iterdir())) == len(found.points) + 1
 
 

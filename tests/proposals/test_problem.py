@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from made_fit import table
 
 from mixopt.config import ConstraintsConfig, FitConfig
 from mixopt.constraints import CappedSimplex, Constraints, Guards
@@ -13,7 +14,6 @@ from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest
 from mixopt.proposals.search import FAR, KNOWN, descend, least_broken
-from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
 TARGETS = ("code", "law", "math")
@@ -68,14 +68,13 @@ def test_a_broken_guardrail_is_worse_than_any_value_and_the_more_the_worse():
 def fit():
     weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 24)
     losses_NM = 4.0 - weights_ND @ np.array([[1.0, 0, 2], [0, 1, 0], [0, 0, 1]])
-    trials, results = [], []
-    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
-        trials.append(Trial(f"t{row:02d}", Mixture.from_array(DOMAINS, weights_D), seed=row))
-        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
-        results.append(TrialResult(f"t{row:02d}", "finished", 9, 9, 1.0, Losses(9, values, values)))
-    table = Trials.from_results(trials, results, proxy="synthetic")
-    objective = Objective(TARGETS, "target", {"math": 1.0})
-    return fit_trials(table, FitConfig(regressors=["linear"], folds=4), objective, 0)
+    objective, trials = Objective(TARGETS, "target", {"math": 1.0}), (DOMAINS, TARGETS)
+    return fit_trials(
+        table(weights_ND, losses_NM, *trials),
+        FitConfig(regressors=["linear"], folds=4),
+        objective,
+        0,
+    )
 
 
 def of(fit, limits: Constraints, collapsed=None) -> Problem:
@@ -106,7 +105,7 @@ def test_the_search_of_a_fit_predicts_what_is_needed_and_knows_the_best_trials(f
 
 def test_guardrails_refer_to_the_mixture_that_they_name(fit):
     rails = {"reference": "uniform", "margin": 0.1, "experts": True}
-    asked = of(fit, constraints(guardrails=rails), ["t00"])
+    asked = of(fit, constraints(guardrails=rails), ["t000"])
     assert asked.guards.reference_D.tolist() == UNIFORM_D.tolist()
     assert asked.guards.names == ("math", "code", "law")
     assert len(asked.avoided.collapsed_KD) == 1

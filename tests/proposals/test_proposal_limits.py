@@ -11,11 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from made_fit import table
 from scipy.optimize import minimize
 
-from mixopt.config import ConstraintsConfig, ProposeConfig
+from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import MISSED, Constraints
 from mixopt.errors import ConfigError, InfeasibleError
+from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest, propose_mixture, search
@@ -154,22 +156,13 @@ FIT_LIMITS = {"guardrails": {"targets": {"law": 0.0}}}
 @pytest.fixture(scope="module")
 def fit():
     """Losses of three targets that are linear in the weights: code alone lowers math."""
-    from mixopt.config import FitConfig
-    from mixopt.fitting import fit_trials
-    from mixopt.trials import Losses, Trial, TrialResult, Trials
-
     rng = np.random.default_rng(0)
     weights_ND = rng.dirichlet(np.ones(4), 30)
     slopes_DM = np.array([[-2.0, 1.0], [0, 0], [0, -1.0], [0, 0]])
     losses_NM = 3 + weights_ND @ slopes_DM + 0.01 * rng.standard_normal((30, 2))
-    trials, results = [], []
-    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
-        trials.append(Trial(f"t{row}", Mixture.from_array(DOMAINS, weights_D), seed=row))
-        values = dict(zip(("math", "law"), losses_M.tolist(), strict=True))
-        results.append(TrialResult(f"t{row}", "finished", 9, 9, 1.0, Losses(9, values, values)))
-    table = Trials.from_results(trials, results, proxy="synthetic")
+    trials = table(weights_ND, losses_NM, DOMAINS, ("math", "law"))
     objective = Objective(("math", "law"), "target", {"math": 1.0})
-    return fit_trials(table, FitConfig(regressors=["linear"], folds=4), objective, 0)
+    return fit_trials(trials, FitConfig(regressors=["linear"], folds=4), objective, 0)
 
 
 def propose(fit, limits=None, **fields):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from made_fit import table
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
@@ -18,7 +19,7 @@ from mixopt.objective import Objective
 from mixopt.proposals import Proposal, ProposalRequest, propose_mixture
 from mixopt.proposals.best_mixture import _stable
 from mixopt.system import sealed
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 DOMAINS = ("code", "prose", "law", "mail")
 INVENTORY = {"code": 400, "prose": 300, "law": 200, "mail": 100}
@@ -42,14 +43,7 @@ def make_trials(losses=straight, count: int = 30) -> Trials:
     rng = np.random.default_rng(0)
     weights_ND = np.vstack([rng.dirichlet(np.ones(4), count), np.full((4, 4), 0.25)])
     losses_NM = losses(weights_ND) + NOISE * rng.standard_normal((count + 4, 3))
-    trials, results = [], []
-    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
-        mixture = Mixture.from_array(DOMAINS, weights_D)
-        trials.append(Trial(f"t{row:03d}", mixture, seed=row))
-        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
-        found = Losses(1000, values, values)
-        results.append(TrialResult(f"t{row:03d}", "finished", 1000, 10, 1.0, found))
-    return Trials.from_results(trials, results, proxy="synthetic")
+    return table(weights_ND, losses_NM, DOMAINS, TARGETS)
 
 
 TRIALS = make_trials()

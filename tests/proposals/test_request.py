@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_fit import with_objective
+from made_fit import table, with_objective
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig, RiskConfig
 from mixopt.errors import ConfigError
@@ -14,7 +14,6 @@ from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import ProposalRequest, propose_front, propose_mixture, search_steps
-from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("code", "law", "mail")
 TARGETS = ("math", "quiz")
@@ -29,14 +28,13 @@ def fit() -> Fit:
     rng = np.random.default_rng(0)
     weights_ND = rng.dirichlet(np.ones(3), 16)
     losses_NM = 5 + weights_ND @ SLOPES_MD.T + 0.01 * rng.standard_normal((16, 2))
-    trials, results = [], []
-    for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
-        trials.append(Trial(f"t{row:02d}", Mixture.from_array(DOMAINS, weights_D), seed=row))
-        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
-        results.append(TrialResult(f"t{row:02d}", "finished", 9, 9, 1.0, Losses(9, values, values)))
-    table = Trials.from_results(trials, results, proxy="synthetic")
-    objective = Objective(TARGETS, "target", {"quiz": 1.0})
-    return fit_trials(table, FitConfig(regressors=["linear"], folds=4), objective, 0)
+    objective, trials = Objective(TARGETS, "target", {"quiz": 1.0}), (DOMAINS, TARGETS)
+    return fit_trials(
+        table(weights_ND, losses_NM, *trials),
+        FitConfig(regressors=["linear"], folds=4),
+        objective,
+        0,
+    )
 
 
 def proposed(request, target=None, **options):

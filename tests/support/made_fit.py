@@ -31,12 +31,12 @@ def make_trials(losses=linear_law, count: int = 24, replicates: int = 4, seed: i
     return table(weights_ND, losses_NM)
 
 
-def table(weights_ND: np.ndarray, losses_NM: np.ndarray) -> Trials:
+def table(weights_ND, losses_NM, domains=DOMAINS, targets=TARGETS) -> Trials:
+    """Return finished trials t000, t001, ... of these mixtures with these losses."""
     trials, results = [], []
     for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
-        values = dict(zip(TARGETS, losses_M.tolist(), strict=True))
-        mixture = Mixture.from_array(DOMAINS, weights_D)
-        trials.append(Trial(f"t{row:03d}", mixture, seed=row))
+        values = dict(zip(targets, np.ravel(losses_M).tolist(), strict=True))
+        trials.append(Trial(f"t{row:03d}", Mixture.from_array(domains, weights_D), seed=row))
         losses = Losses(1000, values, values)
         results.append(TrialResult(f"t{row:03d}", "finished", 1000, 10, 1.0, losses))
     return Trials.from_results(trials, results, proxy="synthetic")

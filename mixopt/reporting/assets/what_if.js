@@ -79,6 +79,7 @@ function whatIfModel(data, id) {
   return {
     id, data, law, domains, targets, natural, base, baseName: baseName.toLowerCase(),
     signs: data.objective.signs,
+    shares: new Set(data.objective.shares),
     limits: readLimits(data, law),
     trials: trials.names.map((name, n) => [name, trials.weights.subarray(n * domains.length, (n + 1) * domains.length)]),
     naturalLosses: law.predict(natural), baseLosses: law.predict(base),
@@ -299,13 +300,14 @@ function targetRow(model, t) {
   const label = element("span", { class: "wi-name" }, name, ...(isHigher ? [element("small", {}, " higher is better")] : []));
   const value = element("span", { class: "wi-value" });
   const changes = ["natural", model.baseName].map((other) => element("span", { class: "wi-change", "data-from": `over ${other} ` }));
+  const isShare = model.shares.has(t), text = isShare ? (one) => decimals(1)(100 * one) : lossText;
   const node = element("li", { class: `wi-row wi-target${t < 0 ? " wi-objective" : ""}` }, label, value, ...changes);
   node.dataset.target = name;
   return { node, name, write(now) {
     const loss = t < 0 ? now.value : now.losses[t], half = now.halves && (t < 0 ? now.valueHalf : now.halves[t]);
     node.dataset.loss = loss;
     if (half) node.dataset.half = half;
-    setText(value, `${lossText(loss)} \u00b1 ${half ? lossText(half) : "\u2026"}`);
+    setText(value, `${text(loss)} \u00b1 ${half ? text(half) : "\u2026"}${isShare ? " points" : ""}`);
     changes.forEach((cell, i) => writeGain(cell, t < 0 ? now.gains[i] : (isHigher ? -1 : 1) * (from[i] - loss)));
   } };
 }
