@@ -125,7 +125,7 @@ def test_a_law_of_many_losses_is_in_single_precision_and_within_a_millionth(open
         "domains": [str(d) for d in range(DOMAINS)],
         "targets": [str(m) for m in range(LOSSES)],
         "law": {"model": law, "intervals": intervals},
-        "objective": {"pieces": [ones.tolist()]},
+        "objective": {"pieces": [ones.tolist()], "offsets": [0.0]},
     }
     rows = open_page(law_page(content)).evaluate(ANSWER, asked_KD.tolist())
     means_KM, stds_KM = large.predict(asked_KD, return_std=True)

@@ -135,7 +135,7 @@ def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict
         "starts": [["Proposal", moved_D], ["Natural", natural_D]],
         "values": [3.0, 3.0],
         "law": {"model": model, "intervals": intervals},
-        "objective": {**words, "signs": np.ones(targets), "pieces": [share]},
+        "objective": {**words, "signs": np.ones(targets), "pieces": [share], "offsets": [0.0]},
         "constraints": {**no_limits(), "low": low, "high": high, "groups": groups}
         | {"inventory": np.ones(domains), "max_epochs": [None] * domains},
         "trials": {
