@@ -25,6 +25,7 @@ grid points.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -127,11 +128,12 @@ def _check_bounds(lower_D: Array, upper_D: Array) -> None:
         raise InfeasibleError(
             f"bounds of shapes {lower_D.shape} and {upper_D.shape}; need one each"
         )
-    for position, (low, high) in enumerate(zip(lower_D, upper_D, strict=True)):
-        if not (-SLACK <= low <= high + SLACK <= 1 + 2 * SLACK):
-            raise InfeasibleError(
-                f"domain {position}: bounds {low:.6g} and {high:.6g}; need 0 <= lower <= upper <= 1"
-            )
+    fits_D = (lower_D >= -SLACK) & (lower_D <= upper_D + SLACK) & (upper_D <= 1 + SLACK)
+    for domain in np.flatnonzero(~fits_D)[:1]:
+        raise InfeasibleError(
+            f"domain {domain}: bounds {lower_D[domain]:.6g} and {upper_D[domain]:.6g}; need"
+            " 0 <= lower <= upper <= 1"
+        )
     if lower_D.sum() > 1 + SLACK:
         raise InfeasibleError(f"lower bounds add up to {lower_D.sum():.6g}, more than 1")
     if upper_D.sum() < 1 - SLACK:
@@ -144,8 +146,7 @@ def _make_room(lower_D: Array, upper_D: Array) -> None:
     upper_D += max(1.0 - upper_D.sum(), 0.0) / upper_D.size
 
 
-@dataclass(frozen=True)
-class _Volume:
+class _Volume(NamedTuple):
     """V(t) of some rooms as its root of degree `rooms`, scaled to end at 1."""
 
     grid_G: Array
@@ -154,9 +155,6 @@ class _Volume:
 
     def root(self, filled: Array) -> Array:
         return np.interp(filled, self.grid_G, self.root_G)
-
-    def at_root(self, root: Array) -> Array:
-        return np.interp(root, self.root_G, self.grid_G)
 
 
 def _break_sticks(cube_NK: Array, rooms_D: Array, content: float) -> Array:
@@ -182,7 +180,8 @@ def _piece(uniform_N: Array, room: float, left_N: Array, after: _Volume) -> Arra
     ratio_N = np.divide(after.root(least_N), high_N, out=np.zeros_like(high_N), where=high_N > 0)
     # What the later rooms get: the volume runs from most to least as the piece grows.
     share_N = uniform_N * ratio_N**after.rooms + (1.0 - uniform_N)
-    later_N = after.at_root(high_N * share_N ** (1.0 / after.rooms))
+    root_N = high_N * share_N ** (1.0 / after.rooms)
+    later_N = np.interp(root_N, after.root_G, after.grid_G)
     return np.clip(left_N - np.clip(later_N, least_N, most_N), 0.0, room)
 
 
