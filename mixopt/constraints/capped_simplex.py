@@ -154,7 +154,7 @@ class _Volume(NamedTuple):
     rooms: int
 
     def root(self, filled: Array) -> Array:
-        return np.interp(filled, self.grid_G, self.root_G)
+        return np.asarray(np.interp(filled, self.grid_G, self.root_G))
 
 
 def _break_sticks(cube_NK: Array, rooms_D: Array, content: float) -> Array:
