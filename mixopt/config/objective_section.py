@@ -127,7 +127,8 @@ class ObjectiveConfig(Section):
     @property
     def patterns(self) -> list[str]:
         """Names and globs of the minimised losses."""
-        return [pattern for _, pattern, _ in _patterns(self)]
+        own = [pattern for _, pattern, _ in _patterns(self)]
+        return own if self.hinge is None else [*own, "*"]
 
     @property
     def stated_unit(self) -> Literal["nats_per_token", "bits_per_byte"] | None:
@@ -265,22 +266,18 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
 
 
 def _unit_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
-    """Find shares of right answers that are averaged with losses."""
-    kind = next((k for k in ("mean", "families") if getattr(config, k) is not None), None)
-    if kind is None or config.scale == "spread":
-        return
+    """Find families of shares of right answers and losses, which are in two units."""
     items = given_by(config.items, evaluation)
     better = one_value(config.direction, evaluation, "objective.direction", KIND)
-    patterns = [pattern for _, pattern, _ in _patterns(config)]
-    names = [*given_by(dict.fromkeys(patterns, 1.0), evaluation)]
-    losses = [n for n in names if n not in items and better.get(n, _usual_direction(n)) == "lower"]
-    shares = [name for name in names if name in items]
-    if shares and losses:
-        message = (
-            f"{shares[0]!r} is a share of right answers and {losses[0]!r} a loss: two units; use"
-            " scale: spread, or direction: higher for what is a share too"
-        )
-        yield ("objective", kind), message
+    for family, weights in _members(config, evaluation).items():
+        losses = [n for n in weights if better.get(n, _usual_direction(n)) == "lower"]
+        losses, shares = [n for n in losses if n not in items], [n for n in weights if n in items]
+        if losses and shares and config.scale != "spread":
+            message = (
+                f"{shares[0]!r} is a share of right answers and {losses[0]!r} a loss: two units in"
+                " one family; use scale: spread, or direction: higher for what is a share too"
+            )
+            yield ("objective", "families", family), message
 
 
 def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str, bool]]:

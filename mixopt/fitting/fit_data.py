@@ -83,7 +83,8 @@ def objective_over(
             raise ConfigError(
                 "objective: a file or a section has its own direction and scale; leave those out"
             )
-        return Objective.from_config(given.model_copy(update={"unit": unit}), evaluation)
+        own = {"unit": unit, "items": {**(items or {}), **given.items}}
+        return Objective.from_config(given.model_copy(update=own), evaluation)
     weights = requested_patterns(given) or dict.fromkeys(evaluation, 1.0)
     plain = _combination(weights, evaluation, scale)
     plain |= {"unit": unit, "direction": dict(direction or {}), "scale": scale}

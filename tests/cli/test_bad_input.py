@@ -233,7 +233,7 @@ CHANGED = [
     (
         "{target: exam}",
         "{families: {a: {mean: {exam: 1, web: 1}}}, items: {exam: 20}}",
-        "objective.families: 'exam' is a share of right answers and 'web' a loss: two units",
+        "objective.families.a: 'exam' is a share of right answers and 'web' a loss: two units",
     ),
     (
         "{target: exam}",
