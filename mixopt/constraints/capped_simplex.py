@@ -182,7 +182,8 @@ def _piece(uniform_N: Array, room: float, left_N: Array, after: _Volume) -> Arra
     share_N = uniform_N * ratio_N**after.rooms + (1.0 - uniform_N)
     root_N = high_N * share_N ** (1.0 / after.rooms)
     later_N = np.interp(root_N, after.root_G, after.grid_G)
-    return np.clip(left_N - np.clip(later_N, least_N, most_N), 0.0, room)
+    piece_N: Array = np.clip(left_N - np.clip(later_N, least_N, most_N), 0.0, room)
+    return piece_N
 
 
 def _volumes(rooms_K: Array, content: float) -> list[_Volume]:
