@@ -242,14 +242,16 @@ class Fit:
         if self.correction is not None:
             own = Calibration(self.correction.quantile, 0.0, True)
             return (own,) * len(self.targets)
-        return tuple(map(self._calibrated, self.held_out_errors().T, self.held_out_stds().T))
+        stds_NM = self._by_items(self.held_out_losses(), self.held_out_stds())
+        return tuple(map(self._calibrated, self.held_out_errors().T, stds_NM.T))
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
         """How deviations of an objective become intervals."""
         over = objective or self.objective
         if self.correction is not None:
             return self.correction.calibration(over, self.known_losses())
-        return self._calibrated(self.objective_errors(over), over.spread(self.held_out_stds()))
+        stds_NM = self._by_items(self.held_out_losses(), self.held_out_stds())
+        return self._calibrated(self.objective_errors(over), over.spread(stds_NM))
 
     def objective_errors(self, objective: Objective) -> Array:
         """Return an objective observed less predicted of held-out trials, shape (N,)."""
@@ -291,6 +293,13 @@ class Fit:
         value = float(self.predict(mixture, objective).objective_N[0])
         return value, self.gain_half(mixture, objective)
 
+    def _by_items(self, losses_NM: Array, stds_NM: Array) -> Array:
+        """Return deviations with the binomial error of shares of right answers."""
+        if self.correction is not None or not self.objective.items:
+            return stds_NM
+        errors_NM = np.nan_to_num(self.objective.item_errors(losses_NM))
+        return np.asarray(np.hypot(stds_NM, errors_NM))
+
     def _calibrated(self, errors_N: Array, stds_N: Array) -> Calibration:
         return calibrate(errors_N, stds_N, local=self.size is not None)
 
@@ -316,6 +325,7 @@ class Fit:
         """
         over, points_ND = objective or self.objective, as_weights(weights, self.domains)
         means_NM, stds_NM = predict_with_std(self.regressor, points_ND)
+        stds_NM = self._by_items(means_NM, stds_NM)
         stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds_NM.T, strict=True)
         values_N, tried = over.value(means_NM), self.tried_best(over)

@@ -188,6 +188,11 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                     "radius": fit.reach.radius,
                 },
                 "agrees": _agrees(objective),
+                # Questions of shares of right answers; those of other losses are 0.
+                "items": [
+                    0 if fit.correction is not None else fit.objective.items.get(name, 0)
+                    for name in fit.targets
+                ],
             },
         },
         "objective": {

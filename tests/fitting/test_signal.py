@@ -139,3 +139,26 @@ def test_questions_say_the_most_that_noise_can_be():
     for one, variance, values in zip(found.losses, true, truth_NM.T, strict=True):
         expected = variance / (variance + values.var())
         assert one.noise_share == pytest.approx(expected, rel=0.25)
+
+
+def test_intervals_are_as_wide_as_questions_make_them():
+    rng = np.random.default_rng(0)
+
+    def counted(count):
+        weights_ND = rng.dirichlet(np.ones(3), count)
+        right_N1 = rng.binomial(60, 0.5 + 0.48 * weights_ND[:, :1]) / 60
+        return weights_ND, np.tile(right_N1, (1, 4))
+
+    asked = Objective(
+        TARGETS, "target", {"code": 1.0}, higher=TARGETS, items=dict.fromkeys(TARGETS, 60)
+    )
+    fit = fitted("linear", trials=table(*counted(200)), asked=asked)
+    even, sure = (
+        fit.predict([[0.02, 0.49, 0.49], [0.96, 0.02, 0.02]]).high_NM[:, 0]
+        - (fit.predict([[0.02, 0.49, 0.49], [0.96, 0.02, 0.02]]).losses_NM[:, 0])
+    )
+    assert sure < 0.6 * even
+    weights_ND, seen_NM = counted(2000)
+    found = fit.predict(weights_ND)
+    inside_N = np.abs(seen_NM - found.losses_NM)[:, 0] <= (found.high_NM - found.losses_NM)[:, 0]
+    assert 0.85 < inside_N.mean() < 0.95

@@ -39,9 +39,11 @@ function makeLaw(data) {
   const [M, D] = [data.targets.length, data.domains.length];
   const law = lawOf(data.law.model);
   const { pieces, offsets } = data.objective;
-  const { factors, floors, locals, value: ofValue, tried, agrees, reach } = data.law.intervals;
+  const { factors, floors, locals, value: ofValue, tried, agrees, reach, items = [] } = data.law.intervals;
   const means = rememberLast(law.means);
-  const stds = rememberLast(law.stds);
+  // The binomial error of shares of right answers is in their deviations.
+  const stds = rememberLast((w) => law.stds(w).map((std, m) =>
+    items[m] ? Math.hypot(std, Math.sqrt(Math.max(means(w)[m] * (1 - means(w)[m]), 0) / items[m])) : std));
   const value = (w) => heldBack(Math.max(...pieces.map((piece, p) => dot(piece, means(w)) + offsets[p])), tried);
   const half = (factor, floor, local, std) => factor * (local ? Math.max(std, floor) : 1);
   // Errors are taken to go together, which is the most that they can add up to.
