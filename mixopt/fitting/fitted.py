@@ -243,7 +243,8 @@ class Fit:
             own = Calibration(self.correction.quantile, 0.0, True)
             return (own,) * len(self.targets)
         stds_NM = self._by_items(self.held_out_losses(), self.held_out_stds())
-        return tuple(map(self._calibrated, self.held_out_errors().T, stds_NM.T))
+        columns = zip(self.targets, self.held_out_errors().T, stds_NM.T, strict=True)
+        return tuple(self._calibrated(errors, stds, (name,)) for name, errors, stds in columns)
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
         """How deviations of an objective become intervals."""
@@ -251,7 +252,7 @@ class Fit:
         if self.correction is not None:
             return self.correction.calibration(over, self.known_losses())
         stds_NM = self._by_items(self.held_out_losses(), self.held_out_stds())
-        return self._calibrated(self.objective_errors(over), over.spread(stds_NM))
+        return self._calibrated(self.objective_errors(over), over.spread(stds_NM), over.measured)
 
     def objective_errors(self, objective: Objective) -> Array:
         """Return an objective observed less predicted of held-out trials, shape (N,)."""
@@ -300,8 +301,9 @@ class Fit:
         errors_NM = np.nan_to_num(self.objective.item_errors(losses_NM))
         return np.asarray(np.hypot(stds_NM, errors_NM))
 
-    def _calibrated(self, errors_N: Array, stds_N: Array) -> Calibration:
-        return calibrate(errors_N, stds_N, local=self.size is not None)
+    def _calibrated(self, errors_N: Array, stds_N: Array, names: Sequence[str]) -> Calibration:
+        has_items = any(name in self.objective.items for name in names)
+        return calibrate(errors_N, stds_N, local=self.size is not None or has_items)
 
     @cached_property
     def reach(self) -> TrialReach:
