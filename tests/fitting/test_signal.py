@@ -153,10 +153,8 @@ def test_intervals_are_as_wide_as_questions_make_them():
         TARGETS, "target", {"code": 1.0}, higher=TARGETS, items=dict.fromkeys(TARGETS, 60)
     )
     fit = fitted("linear", trials=table(*counted(200)), asked=asked)
-    even, sure = (
-        fit.predict([[0.02, 0.49, 0.49], [0.96, 0.02, 0.02]]).high_NM[:, 0]
-        - (fit.predict([[0.02, 0.49, 0.49], [0.96, 0.02, 0.02]]).losses_NM[:, 0])
-    )
+    ends = fit.predict([[0.02, 0.49, 0.49], [0.96, 0.02, 0.02]])
+    even, sure = (ends.high_NM - ends.losses_NM)[:, 0]
     assert sure < 0.6 * even
     weights_ND, seen_NM = counted(2000)
     found = fit.predict(weights_ND)
