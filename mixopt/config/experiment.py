@@ -372,6 +372,12 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
     if config.objective.noise == "leave_out" and config.design.replicates == 0:
         message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
         yield ("objective", "noise"), f"{message} more, or leave this out"
+    if aim.hinge is None or faults or config.design.replicates:
+        return
+    items = chosen_losses(aim, config.losses).items
+    for name in [one for one in config.losses if one not in items][:1]:
+        message = f"the noise of {name!r} is not known: set design.replicates to 2 or more"
+        yield ("objective", "hinge"), message
 
 
 def _pattern_faults(config: Config) -> Iterable[Fault]:

@@ -232,6 +232,11 @@ CHANGED = [
     ("{target: exam}", "{hinge: '*'}", "objective.hinge: '*' matches 3 evaluation domains"),
     (
         "{target: exam}",
+        "{hinge: exam}\ndesign: {replicates: 0}",
+        "a.yaml:7: objective.hinge: the noise of 'web' is not known: set design.replicates",
+    ),
+    (
+        "{target: exam}",
         "{families: {a: {mean: {exam: 1, web: 1}}}, items: {exam: 20}}",
         "objective.families.a: 'exam' is a share of right answers and 'web' a loss: two units",
     ),
