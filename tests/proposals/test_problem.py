@@ -103,14 +103,6 @@ def test_the_search_of_a_fit_predicts_what_is_needed_and_knows_the_best_trials(f
     assert asked.avoided is None
 
 
-def test_guardrails_refer_to_the_mixture_that_they_name(fit):
-    rails = {"reference": "uniform", "margin": 0.1, "experts": True}
-    asked = of(fit, constraints(guardrails=rails), ["t000"])
-    assert asked.guards.reference_D.tolist() == UNIFORM_D.tolist()
-    assert asked.guards.names == ("math", "code", "law")
-    assert len(asked.avoided.collapsed_KD) == 1
-
-
 # Draws and descents -----------------------------------------------------------------------------
 
 
@@ -141,18 +133,6 @@ def test_a_descent_of_the_worst_loss_keeps_guardrails_too():
     found = descend(asked, UNIFORM_D)
     both = (2 / 3 + 0.1) / 2
     np.testing.assert_allclose(found.weights_D, [both, both, 1 - 2 * both], atol=1e-4)
-
-
-def test_a_descent_under_risk_follows_differences():
-    class Wide(Slopes):
-        def predict(self, weights_ND, return_std=False):
-            means_NM = super().predict(weights_ND)
-            spread_NM = ((weights_ND - [0.5, 0.25, 0.25]) ** 2).sum(axis=1)[:, None]
-            return (means_NM, spread_NM) if return_std else means_NM
-
-    asked = problem(Wide([0, 0, 0]), deviations=1.0)
-    found = descend(asked, UNIFORM_D)
-    np.testing.assert_allclose(found.weights_D, [0.5, 0.25, 0.25], atol=1e-3)
 
 
 def test_the_least_broken_mixture_breaks_the_worst_guardrail_least():

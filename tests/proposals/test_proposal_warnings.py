@@ -14,7 +14,7 @@ from mixopt.fitting import OBJECTIVE
 from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Interval, Proposal, ProposalRequest
+from mixopt.proposals import Proposal, ProposalRequest
 from mixopt.proposals.proposal import proposal_warnings
 
 MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})
@@ -45,13 +45,6 @@ def warned(said: str, proposal: Proposal = PROPOSAL, fit: SimpleNamespace = FIT)
         said in line
         for line in proposal_warnings(proposal, ProposalRequest(fit, limits, None, goal=MATH))
     )
-
-
-def test_a_proposal_as_good_as_the_best_trial_is_not_predicted_to_beat_it():
-    for value, said in ((1.4999, False), (1.5, True)):
-        expected = Interval(value, 1.0, 2.0)
-        proposal = made_proposal(predicted_objective=expected, best_observed=1.5)
-        assert warned("is not predicted to beat the best trial", proposal) == said
 
 
 def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():
@@ -98,16 +91,6 @@ def test_a_share_beyond_what_was_tried_is_named_with_the_range():
     assert warned(
         "and beyond the tried range of mail (50.0%; 0.0% to 0.0% tried)", at(0.5, 0, 0, 0.5), fit
     )
-
-
-def test_what_is_said_of_a_gain_is_one_warning():
-    unsure = Interval(0.01, -0.1, 0.2)
-    proposal = made_proposal(gains=dict.fromkeys(PROPOSAL.gains, unsure), best_observed=-9.0)
-    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
-    lines = proposal_warnings(proposal, ProposalRequest(FIT, limits, None, goal=MATH))
-    (said,) = [line for line in lines if "gain" in line]
-    assert "not predicted to beat" in said
-    assert "includes 0" in said
 
 
 def test_no_floor_is_advised_where_there_is_one():

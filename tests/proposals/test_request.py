@@ -132,21 +132,6 @@ def test_an_unknown_target_is_refused_with_the_nearest(fit):
         proposed(ProposalRequest.of(fit, search=QUICK), "maths")
 
 
-def test_a_target_that_is_no_name_is_refused(fit):
-    with pytest.raises(
-        ConfigError, match=r"objective: expected the name of a loss, several names, .*; got 3"
-    ):
-        proposed(ProposalRequest.of(fit, search=QUICK), 3)
-
-
-def test_a_proposal_has_the_seed_the_epochs_and_the_natural_mixture_that_were_asked_for(fit):
-    request = ProposalRequest.of(fit, inventory=INVENTORY, tokens=600, search=QUICK, seed=7)
-    proposal = proposed(request)
-    assert proposal.provenance["seed"] == 7
-    assert proposal.natural == request.natural
-    assert proposal.epochs["law"] == pytest.approx(2.0, abs=1e-3)
-
-
 def test_the_progress_of_a_proposal_counts_refits_the_search_and_a_search_with_each(fit):
     seen = []
     request = ProposalRequest.of(fit, search=QUICK.model_copy(update={"bootstrap": 3}))

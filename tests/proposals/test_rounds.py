@@ -104,23 +104,6 @@ def test_no_mixture_is_chosen_twice_and_all_are_within_the_limits(undisturbed):
     assert table.filter(pl.col("role") == "chosen")["weight/code"].max() <= 0.8 + 1e-9
 
 
-def prepared(designed: Path, path: Path) -> Path:
-    """Copy a run as it was before its design."""
-    shutil.copytree(designed / "corpus", path / "corpus")
-    shutil.copy(designed / "config.yaml", path / "config.yaml")
-    write_steps(path, {"prepare": read_steps(designed)["prepare"]})
-    return path
-
-
-def test_the_first_round_is_the_design_of_as_many_trials(undisturbed, config, designed, tmp_path):
-    plain = ["design.rounds=null", "design.trials=6"]
-    alone = mixopt.run(
-        config, prepared(designed, tmp_path / "run"), overrides=plain, until="design"
-    )
-    ours = pl.read_parquet(undisturbed[0].path / "design.parquet").filter(pl.col("round") == 0)
-    assert pl.read_parquet(alone.path / "design.parquet").equals(ours)
-
-
 def test_each_round_is_said_and_recorded(undisturbed):
     run, said = undisturbed
     record = read_json(run.path / "trials/rounds.json")
@@ -133,13 +116,6 @@ def test_each_round_is_said_and_recorded(undisturbed):
         "sweep: round 2 of 3: 3 mixtures chosen by linear, expected gain over the current proposal"
         in said[0]
     )
-
-
-def test_a_finished_sweep_is_not_done_again(undisturbed, config):
-    run, _ = undisturbed
-    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*.*")}
-    mixopt.run(config, run.path, until="sweep")
-    assert {p: p.stat().st_mtime_ns for p in run.path.rglob("*.*") if p in before} == before
 
 
 @pytest.mark.nightly
