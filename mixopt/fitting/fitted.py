@@ -294,12 +294,28 @@ class Fit:
         value = float(self.predict(mixture, objective).objective_N[0])
         return value, self.gain_half(mixture, objective)
 
+    @cached_property
+    def item_variances(self) -> Array:
+        """Binomial variance of a trial's share of right answers, the mean over trials, shape (M,).
+
+        It is 0 for other losses, and where pilots carry the fit.
+        """
+        if self.correction is not None:
+            return np.zeros(len(self.targets))
+        errors_NM = self.objective.item_errors(self.data.losses_NM)
+        return np.asarray(np.nan_to_num((errors_NM**2).mean(axis=0)))
+
     def _by_items(self, losses_NM: Array, stds_NM: Array) -> Array:
-        """Return deviations with the binomial error of shares of right answers."""
-        if self.correction is not None or not self.objective.items:
+        """Return deviations in which the questions of shares of right answers count as they do.
+
+        What a regressor claims has the noise of a typical trial, whose share is another.
+        """
+        typical_M = self.item_variances
+        if not typical_M.any():
             return stds_NM
-        errors_NM = np.nan_to_num(self.objective.item_errors(losses_NM))
-        return np.asarray(np.hypot(stds_NM, errors_NM))
+        own_NM = np.nan_to_num(self.objective.item_errors(losses_NM)) ** 2
+        rest_NM = np.maximum(stds_NM**2 - typical_M, 0.0)
+        return np.asarray(np.where(typical_M > 0, np.sqrt(rest_NM + own_NM), stds_NM))
 
     def _calibrated(self, errors_N: Array, stds_N: Array, names: Sequence[str]) -> Calibration:
         has_items = any(name in self.objective.items for name in names)

@@ -188,11 +188,9 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                     "radius": fit.reach.radius,
                 },
                 "agrees": _agrees(objective),
-                # Questions of shares of right answers; those of other losses are 0.
-                "items": [
-                    0 if fit.correction is not None else fit.objective.items.get(name, 0)
-                    for name in fit.targets
-                ],
+                # Of shares of right answers; 0 of other losses.
+                "item_variances": fit.item_variances,
+                "items": [fit.objective.items.get(name, 0) for name in fit.targets],
             },
         },
         "objective": {

@@ -39,11 +39,12 @@ function makeLaw(data) {
   const [M, D] = [data.targets.length, data.domains.length];
   const law = lawOf(data.law.model);
   const { pieces, offsets } = data.objective;
-  const { factors, floors, locals, value: ofValue, tried, agrees, reach, items = [] } = data.law.intervals;
+  const { factors, floors, locals, value: ofValue, tried, agrees, reach, items, item_variances: typical = [] } = data.law.intervals;
   const means = rememberLast(law.means);
-  // The binomial error of shares of right answers is in their deviations.
-  const stds = rememberLast((w) => law.stds(w).map((std, m) =>
-    items[m] ? Math.hypot(std, Math.sqrt(Math.max(means(w)[m] * (1 - means(w)[m]), 0) / items[m])) : std));
+  // The questions of shares of right answers count at the share that is predicted.
+  const byItems = (std, share, m) => Math.sqrt(Math.max(std ** 2 - typical[m], 0)
+    + Math.max(share * (1 - share), 0) / items[m]);
+  const stds = rememberLast((w) => law.stds(w).map((std, m) => typical[m] > 0 ? byItems(std, means(w)[m], m) : std));
   const value = (w) => heldBack(Math.max(...pieces.map((piece, p) => dot(piece, means(w)) + offsets[p])), tried);
   const half = (factor, floor, local, std) => factor * (local ? Math.max(std, floor) : 1);
   // Errors are taken to go together, which is the most that they can add up to.
