@@ -194,13 +194,11 @@ class MixtureLoader:
         """
         if consumed is None:
             return self.sampler.state_dict()
-        order = self.sampler.order
-        known = order.start.window * order.layout.window_size // self.sampler.batch_size
-        if not known <= at_least(0, "consumed", consumed) <= self.sampler.batch:
+        if at_least(0, "consumed", consumed) > self.sampler.batch:
             raise SamplerError(
                 f"state_dict(consumed={consumed}): the loop has received {self.sampler.batch}"
-                f" batches of the stream, which is known from batch {known} on; give how many of"
-                " them it has trained on, batch['batch'] + 1 of the last"
+                " batches of the stream; give how many of them it has trained on,"
+                " batch['batch'] + 1 of the last"
             )
         return self.sampler.state_at(consumed)
 
