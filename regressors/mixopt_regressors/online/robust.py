@@ -202,7 +202,7 @@ class RobustEstimator(OnlineEstimator):
                 "robust: the objective has no training domain; what domains do for others is found"
                 " by proxies (mixopt run), or by aioli's sweeps"
             )
-        self._own_D = own_D / own_D.sum()
+        self._own_D = own_D / own_D.sum() if own_D.sum() < 1.0 - 1e-9 else own_D
         super().start(setting)
 
     def _first(self) -> Plan:
@@ -238,13 +238,13 @@ class RobustEstimator(OnlineEstimator):
         self.fastest = max(self.fastest, seen.learning_rate)
         passed = steps * (seen.learning_rate / self.fastest if self.fastest else 1.0) / MEMORY
         kept = math.exp(-passed)
-        interior_point_D = share_D + (self.late_D - share_D) * (1.0 - kept) / max(passed, NO_TOKENS)
+        recent_D = share_D + (self.late_D - share_D) * (1.0 - kept) / max(passed, NO_TOKENS)
         self.late_D = share_D + kept * (self.late_D - share_D)
         self.curves = self.curves.add(
             (self.total_D + seen.tokens_D / 2.0) / self._scale_D,
             means(seen.loss_sum_D, seen.loss_count_D),
             seen.loss_count_D,
-            interior_point_D / np.maximum(self.setting.reference_D, NO_TOKENS),
+            recent_D / np.maximum(self.setting.reference_D, NO_TOKENS),
             FADING,
         )
         self.total_D = self.total_D + seen.tokens_D
@@ -296,11 +296,8 @@ class RobustEstimator(OnlineEstimator):
 
     def _best_for_target(self, slopes: Slopes) -> Array:
         """Return the shares that the curves make best, each as far as it is certain."""
-        seen_D, own_D, reference_D = (
-            self.total_D / self._scale_D,
-            self._own_D,
-            self.setting.reference_D,
-        )
+        own_D, reference_D = self._own_D, self.setting.reference_D
+        seen_D = self.total_D / self._scale_D
         value_D = own_D * (slopes.fall_D * seen_D + slopes.recency_D)
         sd_D = np.maximum(own_D * np.minimum(slopes.sd_D, 1e3) * seen_D, OWN_UNSURE * value_D)
         signal_D = value_D / np.maximum(sd_D, 1e-9)
