@@ -274,6 +274,8 @@ def _carry(run: Run, say: Say) -> list[str]:
     if earlier is None:
         return []
     run.ask_trust(DESIGN.name)
+    if "auto" not in run.config.fit.regressors:
+        say("design: warning: of the usual regressors only auto weighs trials of design.earlier")
     carried, unknown = None, list(contents)
     for place, (where, trials) in enumerate(earlier_trials(run.config).items(), start=1):
         found, own = trials.carried_to(contents, earlier[where], where)
