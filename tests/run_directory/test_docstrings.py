@@ -15,7 +15,7 @@ MODULES = [
     *("fitting.fitted", "constraints.constraints", "proposals.proposal", "proposals.decision"),
     *("proposals.validation", "corpus.corpus", "sampling.sampler", "sampling.schedule"),
     *("pipeline.from_fit", "pipeline.exchange", "pipeline.run_status"),
-    *("pipeline.experiment_check", "sampling.forecast", "fitting.prediction"),
+    *("pipeline.experiment_check", "sampling.forecast", "fitting.intervals"),
 ]
 
 
