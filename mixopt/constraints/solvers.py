@@ -36,23 +36,14 @@ class DifferentiableFunction:
 
 @dataclass(frozen=True, eq=False)
 class LinearConstraints:
-    """Weights within bounds that add up to 1 and meet rows.
-
-    Attributes:
-        rows_RD: The rows.
-        most_R: What their products with a mixture may not exceed.
-        lower_D: Least weights.
-        upper_D: Most weights.
-        gives_R: By how much each row gives way for a unit of change.
-        ties: Equalities that descents keep to, in place of the sum of 1.
-    """
+    """Weights within bounds that add up to 1 and meet rows."""
 
     rows_RD: Array
     most_R: Array
     lower_D: Array
     upper_D: Array
-    gives_R: Array | None = None
-    ties: tuple[Array, Array] | None = None
+    gives_R: Array | None = None  # by how much each row gives way for a unit of change
+    ties: tuple[Array, Array] | None = None  # equalities of descents, in place of the sum
 
     def lowest(self, cost_D: Array) -> Array | None:
         """Return a mixture with the least cost, shape (D,); None where there is no mixture."""

@@ -74,18 +74,7 @@ class Belief:
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
-    """A fitted regressor of the objective's measured losses, and its training data.
-
-    Attributes:
-        name: The regressor's name.
-        regressor: Fitted; predicts the measured losses in their order.
-        objective: The objective over these losses.
-        weights_ND: Mixtures of the finished trials.
-        losses_NM: Their measured losses.
-        mixtures: Fingerprint of each trial's mixture.
-        seed: Of the regressor and of the refits.
-        repetition: Inventory and tokens that the regressor was given.
-    """
+    """A fitted regressor of the objective's measured losses, and its training data."""
 
     name: str
     regressor: Predictor
@@ -313,20 +302,12 @@ def _normal_draws(count: int, seed: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The mixtures of a round, and their expected gain.
-
-    Attributes:
-        weights_BD: The mixtures.
-        proposal_D: The mixture that is predicted best so far.
-        predicted: Its predicted objective.
-        gain: How far the proposal that follows is expected to fall below this one.
-        regressor: Name of the regressor that they were chosen by.
-    """
+    """The mixtures of a round, and their expected gain."""
 
     weights_BD: Array
-    proposal_D: Array
+    proposal_D: Array  # predicted best so far
     predicted: float
-    gain: float
+    gain: float  # how far the proposal that follows is expected to fall below this one
     regressor: str
 
 
