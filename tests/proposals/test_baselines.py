@@ -5,13 +5,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mixopt.config import ObjectiveConfig, ValidateConfig
-from mixopt.constraints import CappedSimplex
 from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import FullRun, baseline_mixture, tempered, unimax
 from mixopt.trials import Losses, Trial, TrialResult, Trials
-from mixopt.trials.first_round import draw_mixtures
 
 SIZES = {"web": 800, "code": 150, "books": 50}
 NATURAL = Mixture.natural(SIZES)
@@ -87,17 +85,3 @@ def test_unimax_keeps_to_its_passes_where_there_is_text_enough(sizes, target, pa
     if passes * sum(sizes) >= target:
         epochs = found.array * target / np.array(sizes)
         assert (epochs <= passes * (1 + 1e-9)).all()
-
-
-def test_a_temperature_of_a_design_is_that_of_a_baseline():
-    drawn_ND, _ = draw_mixtures(
-        NATURAL.array,
-        CappedSimplex.full(3),
-        draws=4_000,
-        rng=np.random.default_rng(0),
-        temperature=1.4,
-        min_strength=50.0,
-        max_strength=50.0,
-        minimum=0.0,
-    )
-    assert drawn_ND.mean(axis=0) == pytest.approx(tempered(NATURAL, 1.4).array, abs=0.01)

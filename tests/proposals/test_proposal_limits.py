@@ -112,19 +112,6 @@ def random_limits(rng: np.random.Generator) -> ConstraintsConfig:
     return ConstraintsConfig(**fields)
 
 
-def test_no_constraint_is_violated_over_a_hundred_random_sets():
-    for seed in range(100):
-        rng = np.random.default_rng(seed)
-        limits = Constraints.from_config(random_limits(rng), INVENTORY, 1000)
-        bowl = Bowl(rng.dirichlet(np.full(4, 0.3)))
-        # A descent is the costly part; simulation alone keeps to the limits in the same way.
-        method = "gradient" if seed % 40 == 0 else "simulation"
-        options = {"method": method, "samples": 40, "seed": seed}
-        best = search(problem(bowl, limits, **options))
-        mixture = Mixture.from_array(DOMAINS, best.weights_D)
-        assert limits.violations(mixture, tolerance=1e-8) == [], seed
-
-
 # Guardrails -----------------------------------------------------------------------------------
 
 
