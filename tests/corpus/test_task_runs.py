@@ -1,4 +1,4 @@
-"""Tasks in a run: what prepare says, files on disk, columns of trials, and a planted task."""
+"""Tasks in a run: a planted task ranks mixtures by the domain that it is of."""
 
 from __future__ import annotations
 
