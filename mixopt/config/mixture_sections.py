@@ -29,10 +29,9 @@ Compared = Literal["natural", "uniform", "best_trial", "base"]
 Stage = Literal["within", "between", "all"]
 
 MIN_TRIALS_IN_ROUNDS = 24  # from which on a design has rounds unless it says otherwise
-# In the unit of the losses, where guardrails are one word. Of a proxy's loss of 1 to 2 bits per
-# byte it is 1 to 2%, a third of what the best published mixtures gain on the mean of their tasks
-# (0.056 bits per byte), and 2 points of an accuracy: little enough for an owner to sign, and
-# beyond what a few dozen trials cannot tell apart.
+# In the unit of the losses, where guardrails are one word: 1 to 2% of a proxy's bits per byte, a
+# third of what the best published mixtures gain on the mean of their tasks (0.056), and 2 points of
+# an accuracy; beyond what a few dozen trials cannot tell apart.
 MARGIN = 0.02
 
 
@@ -203,11 +202,6 @@ def _phase_lengths(phases: Any) -> Any:
     return lengths
 
 
-def _earlier(given: Any) -> Any:
-    """Read a run alone as one whose domains are as they were."""
-    return {given: {}} if isinstance(given, str) else given
-
-
 EARLIER_TRIALS = 16  # new trials beside those of an earlier corpus
 
 
@@ -250,7 +244,7 @@ class DesignConfig(Section):
 
     earlier: Annotated[
         dict[str, dict[str, str | list[str] | dict[str, Weight] | None]] | None,
-        BeforeValidator(_earlier),
+        BeforeValidator(lambda given: {given: {}} if isinstance(given, str) else given),
     ] = Field(
         None,
         description="trials of an earlier version of the corpus: its run or trials.parquet, and by"
@@ -388,10 +382,9 @@ class RadiusConfig(Section):
         "total variation: the share of the tokens that change domain"
     )
 
-    @model_validator(mode="after")
-    def _one_distance(self) -> RadiusConfig:
+    def model_post_init(self, _: object) -> None:
+        """Refuse both, and none."""
         one_given(self, "kl", "tv")
-        return self
 
 
 class GuardrailsConfig(Section):
