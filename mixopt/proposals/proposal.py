@@ -22,7 +22,7 @@ reads and shows a proposal: nothing here needs more than numpy and a YAML reader
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -385,15 +385,12 @@ def proposal_warnings(
     proposal: Proposal, request: ProposalRequest, kept: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return the warnings about a proposal."""
-    fit, collapsed = request.fit, request.collapsed or ()
+    what = "the proposal"
     found = [
-        _uninformed(fit),
-        fit.thin_evidence(),
-        "; ".join(filter(None, (_beaten(proposal), _unsure(proposal)))),
-        _kept(kept),
-        _unmeasured(request.objective, request.constraints, proposal.mixture, kept),
-        _far(fit, proposal.mixture),
-        _collapsed(fit, proposal.mixture, collapsed),
+        *_support(request.fit, what),
+        "; ".join(_against_others(proposal)),
+        *_without_loss(request, proposal.mixture, kept),
+        *_distance(request.fit, proposal.mixture, request.collapsed or (), what),
     ]
     return tuple(line for line in found if line)
 
@@ -402,114 +399,92 @@ def prediction_warnings(
     fit: Fit, mixture: Mixture, collapsed: Collection[str] = ()
 ) -> tuple[str, ...]:
     """Return the warnings about a prediction for a given mixture."""
-    whose = "the mixture"
-    found = [
-        _uninformed(fit, "the prediction"),
-        fit.thin_evidence(),
-        _far(fit, mixture, whose),
-        _collapsed(fit, mixture, collapsed, whose),
-    ]
-    return tuple(line for line in found if line)
+    where = _distance(fit, mixture, collapsed, "the mixture")
+    return (*_support(fit, "the prediction"), *where)
 
 
-def _uninformed(fit: Fit, what: str = "the proposal") -> str | None:
+def _support(fit: Fit, what: str) -> Iterator[str]:
+    """Say where held-out trials or the number of mixtures support little."""
     from mixopt.fitting import OBJECTIVE
 
     rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
     error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
     explained = 1.0 - (error[fit.name] / error["mean"]) ** 2
-    if explained >= MIN_EXPLAINED:
-        return None
-    return (
-        f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of the differences of the "
-        f"objective between held-out trials: {what} has little support; run more or longer trials"
-    )
+    if explained < MIN_EXPLAINED:
+        yield (
+            f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of the differences of the"
+            f" objective between held-out trials: {what} has little support; run more or longer"
+            " trials"
+        )
+    thin = fit.thin_evidence()
+    if thin is not None:
+        yield thin
 
 
-def _unsure(proposal: Proposal) -> str | None:
-    unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
-    if not unsure:
-        return None
-    return (
-        f"the 90% interval of the predicted gain over {listed(unsure)} includes 0: judged by the"
-        " fit alone, it may be no better"
-    )
-
-
-def _beaten(proposal: Proposal) -> str | None:
+def _against_others(proposal: Proposal) -> Iterator[str]:
+    """Say which other mixtures it may be no better than."""
     value, observed = proposal.predicted_objective.value, proposal.best_observed
-    if value < observed:
-        return None
-    return (
-        f"the proposal (predicted {value:.4f}) is not predicted to beat the best trial"
-        f" ({proposal.best_trial}, observed {observed:.4f})"
-    )
+    if value >= observed:
+        yield (
+            f"the proposal (predicted {value:.4f}) is not predicted to beat the best trial"
+            f" ({proposal.best_trial}, observed {observed:.4f})"
+        )
+    unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
+    if unsure:
+        yield (
+            f"the 90% interval of the predicted gain over {listed(unsure)} includes 0: judged by"
+            " the fit alone, it may be no better"
+        )
 
 
-def _kept(kept: Sequence[str]) -> str | None:
-    if not kept:
-        return None
-    return (
-        f"no loss measures {', '.join(kept)}, so no fit can tell what "
-        f"{'it is' if len(kept) == 1 else 'they are'} good for: kept at propose.keep_unmeasured "
-        "of the natural weight (set to 0 to disable)"
-    )
-
-
-def _unmeasured(
-    objective: Objective, constraints: Constraints, mixture: Mixture, kept: Sequence[str]
-) -> str | None:
-    least = dict(zip(constraints.domains, constraints.lower_D, strict=True))
+def _without_loss(request: ProposalRequest, mixture: Mixture, kept: Sequence[str]) -> Iterator[str]:
+    """Say which domains nothing measures, and what becomes of them."""
+    if kept:
+        yield (
+            f"no loss measures {', '.join(kept)}, so no fit can tell what "
+            f"{'it is' if len(kept) == 1 else 'they are'} good for: kept at"
+            " propose.keep_unmeasured of the natural weight (set to 0 to disable)"
+        )
+    limits, measured = request.constraints, (*request.objective.measured, *kept)
+    least = dict(zip(limits.domains, limits.lower_D, strict=True))
     dropped = [
         name
         for name, weight in mixture.items()
-        if name not in (*objective.measured, *kept) and least[name] == 0 and weight <= AT_BOUND
+        if name not in measured and least[name] == 0 and weight <= AT_BOUND
     ]
-    if not dropped:
-        return None
-    named = ", ".join(dropped) if len(dropped) <= NAMED else grouped_names(dropped)
-    return (
-        f"no part of the objective measures {named}, and the proposal leaves"
-        f" {'it' if len(dropped) == 1 else 'each'} without any; set a floor in"
-        " constraints.bounds, or add an objective, for a domain that the model needs"
-    )
+    if dropped:
+        names = ", ".join(dropped) if len(dropped) <= NAMED else grouped_names(dropped)
+        yield (
+            f"no part of the objective measures {names}, and the proposal leaves"
+            f" {'it' if len(dropped) == 1 else 'each'} without any; set a floor in"
+            " constraints.bounds, or add an objective, for a domain that the model needs"
+        )
 
 
-def _far(fit: Fit, mixture: Mixture, what: str = "the proposal") -> str | None:
-    nearest, beyond = float(fit.reach.nearest(mixture.array[None])[0]), _untried(fit, mixture)
-    range_left = f"beyond the tried range of {beyond}"
-    if nearest <= fit.reach.reach:
-        return f"{what} is {range_left}: no trial was there" if beyond else None
-    return (
-        f"{what} is {nearest:.2f} (total variation) from the nearest trial, farther than any trial"
-        f" is from its nearest neighbour ({fit.reach.reach:.2f}){beyond and f', and {range_left}'}:"
-        " the prediction is an extrapolation"
-    )
-
-
-def _untried(fit: Fit, mixture: Mixture) -> str:
-    """Say which domains have a share that no trial came up or down to, with the tried ranges."""
-    tried_ND = fit.trials.weights()
-    found = [
+def _distance(fit: Fit, mixture: Mixture, collapsed: Collection[str], what: str) -> Iterator[str]:
+    """Say where a mixture is beyond the trials, or nearest to one whose experts collapsed."""
+    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
+    apart_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
+    untried = [
         f"{name} ({share_text(share)}; {share_text(least)} to {share_text(most)} tried)"
         for (name, share), least, most in zip(
-            mixture.items(), tried_ND.min(axis=0), tried_ND.max(axis=0), strict=True
+            mixture.items(), weights_ND.min(axis=0), weights_ND.max(axis=0), strict=True
         )
         if not least - TRIED <= share <= most + TRIED
     ]
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return ", ".join(found[:NAMED]) + more
-
-
-def _collapsed(
-    fit: Fit, mixture: Mixture, collapsed: Collection[str], what: str = "the proposal"
-) -> str | None:
-    names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
-    apart_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
+    more = f" and {len(untried) - NAMED} more" if len(untried) > NAMED else ""
+    beyond = f"beyond the tried range of {', '.join(untried[:NAMED])}{more}" if untried else ""
+    if apart_N.min() > fit.reach.reach:
+        yield (
+            f"{what} is {apart_N.min():.2f} (total variation) from the nearest trial, farther than"
+            f" any trial is from its nearest neighbour ({fit.reach.reach:.2f})"
+            f"{beyond and f', and {beyond}'}: the prediction is an extrapolation"
+        )
+    elif beyond:
+        yield f"{what} is {beyond}: no trial was there"
     nearest = names[int(apart_N.argmin())]
-    if nearest not in collapsed:
-        return None
-    return (
-        f"the experts of trial {nearest!r}, the nearest to {what}, collapsed: mixopt experts"
-        " DIR says how; constraints.guardrails.experts: true keeps away from such trials"
-    )
+    if nearest in collapsed:
+        yield (
+            f"the experts of trial {nearest!r}, the nearest to {what}, collapsed: mixopt experts"
+            " DIR says how; constraints.guardrails.experts: true keeps away from such trials"
+        )
