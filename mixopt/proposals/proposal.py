@@ -32,7 +32,7 @@ import yaml
 
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, Phases, largest_shares, pairwise_total_variation
-from mixopt.objective import UNITS, Objective, grouped_names
+from mixopt.objective import UNITS, grouped_names
 from mixopt.system import (
     SEAL,
     Array,
