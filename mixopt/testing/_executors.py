@@ -24,7 +24,7 @@ from mixopt.mixture import Mixture
 from mixopt.sweeps import Executor, GroupOutcome, GroupRunner, Job, Site
 from mixopt.system import host_name, is_running, start_of
 from mixopt.testing._promises import Promises
-from mixopt.testing._proxies import tiny_corpus
+from mixopt.testing._tiny_corpus import tiny_corpus
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 
 SIZE = 2  # trials that train together

@@ -7,7 +7,7 @@ import torch
 import yaml
 from made_base import LENGTH, base_config, make_base
 from mixopt_proxies.continued import ContinuedProxy
-from mixopt_proxies.continued.plain_training import PlainTraining
+from mixopt_proxies.continued.continued_proxy import PlainTraining
 from mixopt_proxies.decoder import make_size
 from mixopt_proxies.decoder.decoder_stack import StackedWeights
 from torch.nn import functional
