@@ -17,7 +17,6 @@ USER, WORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
         ("http://u:p@ss@h", "http://***@h"),
         ("postgresql+psycopg2://u:1/2@h:5432/db", "postgresql+psycopg2://***@h:5432/db"),
         ("mysql://h/db?user=u&password=pw&ssl=1", "mysql://h/db?user=u&password=***&ssl=1"),
-        ("http://h:5000/a@b", "http://h:5000/a@b"),
         ("sqlite:////runs/a@b/mlflow.db", "sqlite:////runs/a@b/mlflow.db"),
     ],
 )

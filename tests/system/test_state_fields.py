@@ -30,12 +30,9 @@ def test_what_is_there_is_returned():
         ("whole", 10**5000, "a: a number of 16610 bits is not a whole number"),
         ("number", float("nan"), "a: nan is not a finite number"),
         ("number", 10**400, "a: a number of 1329 bits is not a finite number"),
-        ("flag", 1, "a: 1 is neither true nor false"),
         ("text", ["b"], "a: a list is not text"),
         ("part", [], "a: a list is not a mapping"),
-        ("part", {1: 2}, "a: its keys must be names"),
         ("texts", ["b", 1], "a: a list is not a list of names"),
-        ("wholes", [1, -1], "a.1: -1 is not a whole number from 0"),
         ("numbers", [1, None], "a.1: None is not a finite number"),
     ],
     ids=shown_value,
@@ -67,15 +64,6 @@ def test_an_array_is_of_the_shape_that_was_asked_for():
         fields(a=[-1]).int_array("a", (1,))
     with pytest.raises(SamplerError, match="not an array of whole numbers"):
         fields(a=[2**63]).int_array("a", (1,))
-
-
-def test_a_deep_nest_is_no_array():
-    nest: list = []
-    for _ in range(20_000):
-        nest = [nest]
-    with pytest.raises(SamplerError, match="a: "):
-        fields(a=nest).array("a", (1,))
-    assert shown_value(nest) == "a list"
 
 
 def test_the_format_is_checked_first():

@@ -58,7 +58,6 @@ def test_a_base_without_tokens_is_refused():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"share": 1.0}, "less than 1"),
         ({"sources": ["code", "code"]}, "'code' is given twice"),
         ({"base": {"web": 0.5, "code": 0.5}}, "'code' is a source and has a weight of 0.5"),
     ],

@@ -104,7 +104,6 @@ TWICE = ("run,index,web,code\na,0,0.5,0.5\nb,1,0.25,0.75\n", "run,index,web_loss
     ("mixtures", "losses", "message"),
     [
         (MIXTURES, LOSSES.replace("a,1.5", "a,NA"), "row a: web_loss: is NA; fill it in, or leave"),
-        (MIXTURES, LOSSES.replace("a,1.5", "a,"), "row a: web_loss: is empty"),
         (MIXTURES, LOSSES.replace("a,1.5", "a,x"), "row a: web_loss: 'x' is not a number; .*--ign"),
         (MIXTURES, LOSSES.replace("a,1.5", "a,1e200"), "its loss on 'web' is 1e[+]200"),
         (

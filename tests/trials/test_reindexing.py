@@ -101,7 +101,6 @@ def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
     [
         (table(), "more than one row for 't0', 't1', 't2', 't3'"),
         (table(domains=("web", "code", "maths"), first=4), "domain 'books' is in one table alone"),
-        (table(targets=("other",), first=4), "no evaluation domain in common"),
     ],
 )
 def test_tables_that_do_not_go_together_are_refused(other, message):
