@@ -228,7 +228,7 @@ class Constraints:
     def groups(self) -> dict[str, tuple[tuple[str, ...], float, float]]:
         """The domains of each group, and the least and the most that they may have together."""
         found: dict[str, tuple[tuple[str, ...], float, float]] = {}
-        for limit in self.linear:
+        for limit in self.strictest:
             if limit.group is not None:
                 _, least, most = found.get(limit.group, ((), 0.0, 1.0))
                 ends = (limit.value, most) if limit.is_floor else (least, limit.value)

@@ -12,7 +12,7 @@ from mixopt.config import ConstraintsConfig, read_constraints
 from mixopt.constraints import Constraints, cap, floor
 from mixopt.constraints.limits import Radius, down, up
 from mixopt.errors import ConfigError, InfeasibleError
-from mixopt.mixture import Mixture, total_variation
+from mixopt.mixture import Mixture, Phases, total_variation
 
 LARGE = {"web": 20_000_000_000, "europarl": 980_000_000, "code": 2_000_000_000}
 SMALL = {"web": 60, "code": 30, "law": 10}
@@ -356,3 +356,10 @@ def test_limits_are_a_table_in_a_notebook():
     shown = limits(bounds={"web": (0.1, 1.0)}, guardrails="natural")._repr_html_()
     assert "<td>web &gt;= 0.1</td><td>constraints.bounds</td>" in shown
     assert "every other loss at most 0.02 worse than natural" in shown
+
+
+def test_of_two_caps_on_a_domain_of_phases_the_stricter_one_holds():
+    config = ConstraintsConfig(bounds={"web": (0.0, 0.3)}, max_epochs=4)
+    sizes, phases = {"web": 1000, "code": 1000}, Phases({"1": 0.8, "2": 0.2})
+    found = Constraints.from_config(config, sizes, target_tokens=1000, phases=phases)
+    assert found.groups["web"] == (("1/web", "2/web"), 0.0, 0.3)

@@ -278,6 +278,7 @@ def test_the_what_if_of_phases_moves_a_cell_within_its_phase(open_page, tmp_path
         design=made["design"] | {"trials": 30, "phases": [{"until": 0.8}, {}]},
         fit={"regressors": ["phases"], "folds": 3},
     )
+    assert run.constraints.violations(run.proposal.mixture) == []
     page = open_page(run.path / "report.html")
     # One mixture is proposed for both phases: it is shown by domain, and any tool takes it.
     assert sorted(column(page, 0)) == sorted(domain_names(6))
