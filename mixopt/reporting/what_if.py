@@ -111,8 +111,11 @@ def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> di
 def _constraints(question: ProposalRequest) -> dict[str, Any]:
     limits, domains = question.constraints, question.fit.domains
     places = [limits.domains.index(name) for name in domains]
-    inventory = question.inventory
-    epochs = {one.domains[0]: one.setting for one in limits.linear if one.target_tokens}
+    inventory = question.inventory or {}
+    # Of phases a cell's text is its domain's, and caps on epochs are those of groups of cells.
+    texts = domains if question.phases is None else [one.partition("/")[2] for one in domains]
+    alone = [one for one in limits.linear if one.target_tokens and len(one.domains) == 1]
+    epochs = {one.domains[0]: one.setting for one in alone}
     return {
         "low": limits.lower_D[places],
         "high": limits.upper_D[places],
@@ -125,9 +128,9 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
             }
             for group, (members, least, most) in limits.groups.items()
         ],
-        "inventory": np.array([float((inventory or {}).get(name, 1)) for name in domains]),
+        "inventory": np.array([float(inventory.get(name, 1)) for name in texts]),
         # Without an inventory nothing is known of epochs, whatever the length.
-        "target_tokens": None if inventory is None else question.search.target_tokens,
+        "target_tokens": question.search.target_tokens if inventory else None,
         "max_epochs": [epochs.get(name) for name in domains],
         "radii": [
             {

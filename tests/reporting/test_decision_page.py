@@ -284,6 +284,7 @@ def test_the_what_if_of_phases_moves_a_cell_within_its_phase(open_page, tmp_path
     assert sorted(column(page, 0)) == sorted(domain_names(6))
     assert page.locator("[aria-disabled=true]").count() == 0
     page.locator("#what-if summary").click()
+    assert "No limit is broken" in page.locator(".wi-limits").inner_text()
     page.get_by_label("2/code_news, percent").fill("15")
     page.get_by_label("2/code_news, percent").press("Enter")
     page.wait_for_timeout(500)
