@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
+from mixopt.pipeline.from_fit import fit_of
 from mixopt.run_directory import repetition_of, usable_trials
 from mixopt.sweeps import GROUPS, ROUNDS
 from mixopt.system import Say, read_json, steady_progress, write_json
@@ -17,6 +19,7 @@ from mixopt.trials import Trial, TrialResult, Trials, read_design, write_design
 
 if TYPE_CHECKING:
     from mixopt.config import Config
+    from mixopt.fitting import Fit
     from mixopt.proposals import Batch
     from mixopt.run_directory import Run
 
@@ -228,3 +231,37 @@ def _chosen_by(config: Config) -> dict[Literal["objective", "fit"], dict[str, An
 
 def _short(value: dict[str, Any]) -> str:
     return ", ".join(f"{name} {inner}" for name, inner in value.items()) or "none"
+
+
+SURE = 2.33  # standard errors by which squared errors must grow, 99% of one side
+
+
+def worse_round(run: Run, fit: Fit) -> str | None:
+    """Fit a run without its last round; say where that predicts the earlier trials better."""
+    done = fit.trials
+    last = max(done.table["round"].to_list())
+    if last == 0:
+        return None
+    earlier = done.table.filter(done.table["round"] < last)
+    before = fit_of(run, Trials(earlier, done.domains, done.targets))
+    return worse_text(before, fit, "the trials of the last round")
+
+
+def worse_text(before: Fit, after: Fit, what: str) -> str | None:
+    """Say that further runs made held-out predictions of the earlier trials worse; else None."""
+    from mixopt.fitting import OBJECTIVE
+
+    known, squares = before.trials.table["trial"].to_list(), []
+    for fit in (before, after):
+        rows = fit.held_out.filter(predictor=fit.name, target=OBJECTIVE)
+        rows = rows.filter(rows["trial"].is_in(known))
+        squares.append((rows["predicted"] - rows["observed"]).to_numpy() ** 2)
+    more_N = squares[1] - squares[0]
+    if more_N.mean() <= SURE * more_N.std() / np.sqrt(len(more_N)):
+        return None
+    errors = [float(np.sqrt(one_N.mean())) for one_N in squares]
+    return (
+        f"with {what} the fit predicts the earlier trials worse on held-out folds (error"
+        f" {errors[1]:.4f}, {errors[0]:.4f} before): they may be of another kind, or far from where"
+        " the law holds"
+    )

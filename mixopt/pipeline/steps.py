@@ -19,6 +19,7 @@ from mixopt.pipeline.experiment_check import (
 )
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
+from mixopt.pipeline.rounds import worse_round, worse_text
 from mixopt.pipeline.trial_training import (
     job_of,
     keep_experts,
@@ -309,6 +310,8 @@ def _fit(run: Run, say: Say) -> None:
     say(f"fit: {chosen.summary()}")
     for line in ready.lines(str(run.path)):
         say(f"fit: {line}")
+    if worse := worse_round(run, chosen):
+        say(f"fit: {worse}")
 
 
 def _propose(run: Run, say: Say) -> None:
@@ -333,8 +336,9 @@ def validate(run: Run, say: Say) -> None:
     for name, proposal in found.proposals.items():
         if name != PROPOSAL:
             proposal.to_file(run.path / LATER_PROPOSALS / f"{name}.yaml")
+    validation = found.validation(run)
     decision = Decision(
-        found.validation(run),
+        validation,
         found.proposals,
         run.fit,
         run.constraints,
@@ -344,6 +348,8 @@ def validate(run: Run, say: Say) -> None:
     recommendation = with_parts(decision.recommend(), run)
     recommendation.to_file(run.path / RECOMMENDATION)
     say(f"validate: {recommendation.headline}")
+    if noise := validation.noise_note(recommendation.chosen):
+        say(f"validate: {noise}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -428,7 +434,10 @@ def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> P
     """Propose again from the trials and the runs of the proposals so far; None for nothing new."""
     trials = with_validated(run.trials, validation, run.fit)
     say(f"validate: {named(proposal_name(number))} is not better; its runs are added to the trials")
-    proposal = proposal_of(run, fit_of(run, trials))
+    fit = fit_of(run, trials)
+    if worse := worse_text(run.fit, fit, "these runs"):
+        say(f"validate: {worse}")
+    proposal = proposal_of(run, fit)
     for name in validation.mixtures:
         if validation.mixture(name).total_variation(proposal.mixture) < SAME:
             say(f"validate: the new fit proposes {named(name)} again")

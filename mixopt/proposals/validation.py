@@ -50,6 +50,7 @@ def mixture_of(trial: str) -> str:
 LEVEL = 0.95  # of all looks together
 SIMULATED = 100_000
 MIN_SEEDS = 2  # seeds that give an interval
+MIN_OWN_SEEDS = 3  # of a mixture, for a noise of its own
 
 
 def looks(seeds: int, most: int) -> tuple[int, ...]:
@@ -293,6 +294,30 @@ class Validation:
             f"Seeds: {', '.join(counts)}. A mean is over all seeds of a mixture, a difference over"
             " those that both have."
         )
+
+    def noise_note(self, mixture: str) -> str | None:
+        """Say how much seeds of a mixture differ beside those of the others; None of too few.
+
+        A pooled noise is no guide where one mixture is far noisier than the rest.
+        """
+        from scipy.stats import f as f_distribution
+
+        names = [one for one in self.mixtures if self.same_as(one) is None]
+        own = list(self.values(mixture).values())
+        first = self.same_as(mixture) or mixture
+        others = [list(self.values(one).values()) for one in names if one != first]
+        freedom = sum(max(len(one) - 1, 0) for one in others)
+        pooled = math.sqrt(sum(np.var(one) * len(one) for one in others if one) / max(freedom, 1))
+        if len(own) < MIN_OWN_SEEDS or not freedom or pooled == 0:
+            return None
+        noise = float(np.std(own, ddof=1))
+        text = (
+            f"seeds of {named(mixture)} differ by {noise:.3g}, those of the others by {pooled:.3g}"
+            " (standard deviations)"
+        )
+        if (noise / pooled) ** 2 > f_distribution.ppf(0.95, len(own) - 1, freedom):
+            return f"{text}, significantly more: raise validate.seeds"
+        return text
 
     def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
         """Return the loss of each finished seed."""
