@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mixing_law import law, mixtures
 from mixopt_regressors.gaussian import GaussianProcessRegressor
-from mixopt_regressors.gaussian.hyperparameters import evidences, replicate_variances
+from mixopt_regressors.gaussian.hyperparameters import replicate_variances
 from places import DATA
 
 from mixopt.errors import ConfigError
@@ -48,20 +48,6 @@ def test_hyperparameters_of_other_targets_are_refused():
     weights_ND, tuned = mixtures(40), fitted(targets=3).tuned()
     with pytest.raises(ConfigError, match=r"shape \(3, 10\); these trials need \(2, 10\), or None"):
         tuned.fit(weights_ND, law(weights_ND))
-
-
-def test_hyperparameters_are_learned_from_no_more_trials_than_stated():
-    weights_ND = mixtures(60)
-    losses_NM = law(weights_ND, noise=0.05)
-    some_K = np.random.default_rng(3).permutation(60)[:30]
-    fits = [
-        GaussianProcessRegressor(learning_trials=30, random_state=3).fit(weights_ND, changed_NM)
-        for changed_NM in (losses_NM, losses_NM[::-1])
-    ]
-    own = evidences(weights_ND, (losses_NM - losses_NM.mean(axis=0)) / losses_NM.std(axis=0))
-    expected_MP = [one.some(some_K).most_probable() for one in own]
-    assert np.array_equal(fits[0].parameters_MP, expected_MP)
-    assert not np.allclose(fits[1].parameters_MP, expected_MP)
 
 
 def test_it_recovers_a_mixing_law():
