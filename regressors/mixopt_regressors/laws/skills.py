@@ -57,8 +57,7 @@ ENOUGH = 1e-7  # a step that gains a smaller part of the loss is the last
 LOG_DECAYS = (math.log(0.05), math.log(20.0))
 LOGS = (-12.0, 6.0)  # of heights in standard deviations; with least decays, sums stay normal
 MAX_LOG = 30.0  # largest logarithm of a mean, in case a mixture is outside the simplex
-MAX_LOG_DECAY = 30.0  # where a step of the descent goes astray
-NOTHING = 1e-200  # a mixture without any weight has a finite mean
+NOTHING = 1e-300  # a mixture without any weight has a finite mean
 
 
 def _between(values: Array, ends: tuple[float, float]) -> Array:
@@ -76,9 +75,8 @@ class Heights:
 
     @cached_property
     def decays_K(self) -> Array:
-        """Decays, finite where a step of the descent goes astray."""
-        finite_K = _between(self.log_decays_K, (-MAX_LOG_DECAY, MAX_LOG_DECAY))
-        return np.asarray(np.exp(finite_K), dtype=np.float64)
+        """Decays."""
+        return np.asarray(np.exp(self.log_decays_K), dtype=np.float64)
 
     @cached_property
     def terms(self) -> tuple[Array, Array]:
@@ -213,13 +211,15 @@ class UnitsFit:
             value, slopes = self.loss(units.like(step * steps))
             return value, step * slopes
 
-        found: Any = minimize(
-            loss,
-            units.vector() / step,
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": steps, "maxcor": MEMORY, "ftol": ENOUGH, "gtol": 0.0},
-        )
+        # A step that goes astray has a loss that is not finite, and is taken back.
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            found: Any = minimize(
+                loss,
+                units.vector() / step,
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": steps, "maxcor": MEMORY, "ftol": ENOUGH, "gtol": 0.0},
+            )
         return replace(self, units=units.like(step * found.x).inside())
 
     def loss(self, units: SharedUnits) -> tuple[float, Array]:
