@@ -25,7 +25,7 @@ from mixopt.config import ConstraintsConfig
 from mixopt.constraints.capped_simplex import SLACK, CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
 from mixopt.constraints.guardrails import BASE, SOURCE as GUARDRAILS, Guardrails
-from mixopt.constraints.limits import LinearLimit, Proportions, Radius, cap, floor
+from mixopt.constraints.limits import ConvexLimit, LinearLimit, Proportions, cap, floor
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture, Phases
@@ -70,7 +70,7 @@ class Constraints:
 
     domains: tuple[str, ...]
     linear: tuple[LinearLimit, ...] = ()
-    convex: tuple[Radius, ...] = ()
+    convex: tuple[ConvexLimit, ...] = ()
     proportions: tuple[Proportions, ...] = ()
     guardrails: Guardrails | None = None
 
@@ -296,7 +296,7 @@ class Constraints:
         bounds_D.flags.writeable = False
         return bounds_D
 
-    def _within(self, convex: tuple[Radius, ...]) -> ConvexSet:
+    def _within(self, convex: tuple[ConvexLimit, ...]) -> ConvexSet:
         """Return the mixtures within bounds, groups, proportions and radii."""
         rows: list[Array] = []
         least: list[float] = []
@@ -340,7 +340,7 @@ class _System:
 
     domains: tuple[str, ...]
     limits: list[LinearLimit]
-    convex: tuple[Radius, ...]
+    convex: tuple[ConvexLimit, ...]
 
     @property
     def is_possible(self) -> bool:
@@ -384,7 +384,7 @@ class _System:
         change = self.rows(own).least_change(self.convex)
         return None if change is None else own[0].hint(change)
 
-    def radius_hint(self, radius: Radius) -> str | None:
+    def radius_hint(self, radius: ConvexLimit) -> str | None:
         """Say the least radius that is enough; None where none is."""
         found = self.rows().deepest([radius])
         others = [one for one in self.convex if one is not radius]
@@ -481,9 +481,9 @@ def _check_order(source: str, least: float, most: float) -> None:
         raise ConfigError(f"{source}: the minimum, {least:g}, is above the maximum, {most:g}")
 
 
-def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[Radius]:
+def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:
     if config.min_entropy is not None:
-        yield Radius.of_entropy(tuple(inventory), config.min_entropy)
+        yield ConvexLimit.of_entropy(tuple(inventory), config.min_entropy)
     radius = config.radius
     if radius is None:
         return
@@ -501,6 +501,6 @@ def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator
                 " weights"
             ) from error
     if radius.kl is not None:
-        yield Radius(reference, radius.reference, "kl", radius.kl)
+        yield ConvexLimit(reference, radius.reference, "kl", radius.kl)
     if radius.tv is not None:
-        yield Radius(reference, radius.reference, "tv", radius.tv)
+        yield ConvexLimit(reference, radius.reference, "tv", radius.tv)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.constraints.capped_simplex import CappedSimplex
-from mixopt.constraints.limits import Radius
+from mixopt.constraints.limits import ConvexLimit
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray
@@ -43,7 +43,7 @@ class ConvexSet:
     base: CappedSimplex
     rows_RD: Array
     most_R: Array
-    convex: tuple[Radius, ...] = ()
+    convex: tuple[ConvexLimit, ...] = ()
 
     def __post_init__(self) -> None:
         for one in self.convex:
@@ -228,7 +228,7 @@ class ConvexSet:
 Allowed = CappedSimplex | ConvexSet
 
 
-def limits_of(allowed: Allowed) -> tuple[LinearConstraints, tuple[Radius, ...]]:
+def limits_of(allowed: Allowed) -> tuple[LinearConstraints, tuple[ConvexLimit, ...]]:
     """Return a set as rows that do not depend on each other, and radii, for a descent."""
     if isinstance(allowed, ConvexSet):
         return allowed.independent_rows, allowed.convex

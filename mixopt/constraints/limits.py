@@ -221,8 +221,8 @@ WORDS = {"kl": "KL divergence", "tv": "total variation"}
 
 
 @dataclass(frozen=True)
-class Radius:
-    """The largest allowed distance of a mixture from a reference, a convex function of it.
+class ConvexLimit:
+    """A limit on a convex function of the mixture: how far it may be from a reference.
 
     A least entropy is one: log D less the divergence from uniform.
 
@@ -241,7 +241,7 @@ class Radius:
     is_entropy: bool = False
 
     @classmethod
-    def of_entropy(cls, domains: Sequence[str], least: float) -> Radius:
+    def of_entropy(cls, domains: Sequence[str], least: float) -> ConvexLimit:
         """Return the limit of a least entropy in nats.
 
         Raises:

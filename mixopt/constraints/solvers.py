@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.constraints.limits import Radius
+from mixopt.constraints.limits import ConvexLimit
 from mixopt.system import Array
 
 TOLERANCE = 1e-9
@@ -50,7 +50,7 @@ class LinearConstraints:
         solved = self._solve(np.append(cost_D, 0.0))
         return None if solved is None else solved[0]
 
-    def deepest(self, radii: Sequence[Radius]) -> Array | None:
+    def deepest(self, radii: Sequence[ConvexLimit]) -> Array | None:
         """Return a mixture that is as far as possible within radii, or as little beyond."""
         held = replace(self, gives_R=None)
         points = [point for one in radii if (point := held._nearest_to(one)) is not None]
@@ -63,7 +63,7 @@ class LinearConstraints:
         start_X = np.append(start_D, beyond if np.isfinite(beyond) else 1.0)
         return held._inside(held._least_last(start_X, radii, giving=True), start_D)
 
-    def least_change(self, radii: Sequence[Radius] = ()) -> float | None:
+    def least_change(self, radii: Sequence[ConvexLimit] = ()) -> float | None:
         """Return the least change, >= 0, at which a mixture meets everything; None for none."""
         kinked = [one for one in radii if one.kind == "tv"]
         solved = self._solve(self._last, kinked)
@@ -76,7 +76,7 @@ class LinearConstraints:
             return None
         return max(change, 0.0) if all(one.allows(end_D) for one in radii) else None
 
-    def nearest(self, point_D: Array, start_D: Array, radii: Sequence[Radius]) -> Array:
+    def nearest(self, point_D: Array, start_D: Array, radii: Sequence[ConvexLimit]) -> Array:
         """Return the mixture nearest to a point, from one that is allowed; shape (D,)."""
         half = DifferentiableFunction(
             lambda w: 0.5 * ((w - point_D) ** 2).sum(keepdims=True), lambda w: (w - point_D)[None]
@@ -84,7 +84,7 @@ class LinearConstraints:
         return minimize_slsqp(half, start_D, self, radii, accuracy=FINE)
 
     def over(
-        self, further: int, kinked: Sequence[Radius], *, giving: bool = False
+        self, further: int, kinked: Sequence[ConvexLimit], *, giving: bool = False
     ) -> tuple[Array, Array]:
         """Return all rows over weights, further variables and distances u, and their bounds.
 
@@ -115,7 +115,7 @@ class LinearConstraints:
         return np.append(np.zeros(len(self.lower_D)), 1.0)
 
     def _solve(
-        self, cost: Array, kinked: Sequence[Radius] = (), *, giving: bool = False
+        self, cost: Array, kinked: Sequence[ConvexLimit] = (), *, giving: bool = False
     ) -> tuple[Array, float] | None:
         """Minimise a cost of weights and change by linear programming."""
         from scipy.optimize import linprog
@@ -136,13 +136,13 @@ class LinearConstraints:
         return (found.x[:domains], float(found.x[domains])) if found.status == 0 else None
 
     def _least_last(
-        self, start_X: Array, radii: Sequence[Radius], *, giving: bool = False
+        self, start_X: Array, radii: Sequence[ConvexLimit], *, giving: bool = False
     ) -> Array:
         """Minimise the variable after the weights, with which rows or radii give way."""
         last = DifferentiableFunction(lambda x: x[-1:], lambda _: self._last[None])
         return minimize_slsqp(last, start_X, self, radii, accuracy=FINE, giving=giving)
 
-    def _nearest_to(self, radius: Radius) -> Array | None:
+    def _nearest_to(self, radius: ConvexLimit) -> Array | None:
         """Return the mixture that is the least away from the reference of a radius."""
         if radius.kind == "tv":
             solved = self._solve(self._last, [replace(radius, size=0.0)], giving=True)
@@ -172,7 +172,7 @@ class LinearConstraints:
 MISSED = 1e-8  # by which a descent may miss a row
 
 
-def _within(upper_D: Array, radii: Sequence[Radius]) -> Array:
+def _within(upper_D: Array, radii: Sequence[ConvexLimit]) -> Array:
     for one in radii:
         upper_D = one.within(upper_D)
     return upper_D
@@ -182,7 +182,7 @@ def minimize_slsqp(
     cost: DifferentiableFunction,
     start_X: Array,
     rows: LinearConstraints,
-    radii: Sequence[Radius] = (),
+    radii: Sequence[ConvexLimit] = (),
     positive: Sequence[DifferentiableFunction] = (),
     *,
     accuracy: float = 1e-10,
@@ -242,7 +242,7 @@ def _condition(kind: str, smooth: DifferentiableFunction, first: int) -> dict[st
     return {"type": kind, "fun": lambda x: smooth.values(x[:first]), "jac": slopes}
 
 
-def _room(radius: Radius, domains: int, *, giving: bool) -> DifferentiableFunction:
+def _room(radius: ConvexLimit, domains: int, *, giving: bool) -> DifferentiableFunction:
     """Return how far weights are within a divergence."""
 
     def values(x: Array) -> Array:

@@ -296,10 +296,7 @@ class Validation:
         )
 
     def noise_note(self, mixture: str) -> str | None:
-        """Say how much seeds of a mixture differ beside those of the others; None of too few.
-
-        A pooled noise is no guide where one mixture is far noisier than the rest.
-        """
+        """Say how much seeds of a mixture differ beside those of the others; None of too few."""
         from scipy.stats import f as f_distribution
 
         names = [one for one in self.mixtures if self.same_as(one) is None]
@@ -339,6 +336,32 @@ class Validation:
             ):
                 own.setdefault(mixture_of(trial), {})[seed] = float(value)
         return found
+
+    def frame(self) -> pl.DataFrame:
+        """Return a row for each mixture, the best first.
+
+        Returns:
+            `mixture`, `seeds`, the mean `objective` and its `deviation` over seeds, the `gain` of
+            the leading proposal over it with the ends `low` and `high` of its 95% interval, above 0
+            where the proposal is better, and the mean of each loss.
+        """
+        unit, against = self.objective.unit, {one.baseline: one for one in self.comparisons}
+        rows = []
+        for name in self.mixtures:
+            values, one = list(self.values(name).values()), against.get(name)
+            rows.append(
+                {
+                    "mixture": name,
+                    "seeds": len(values),
+                    "objective": self.mean(name),
+                    "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                    "gain": -one.mean if one else None,
+                    "low": -one.high if one else None,
+                    "high": -one.low if one else None,
+                    **{loss_column(t, unit): self.mean(name, t) for t in self.trials.targets},
+                }
+            )
+        return pl.DataFrame(rows, infer_schema_length=None).sort("objective", nulls_last=True)
 
     def __repr__(self) -> str:
         """Say what was compared, and how the leading proposal did against each baseline."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mixopt.config import Stage
-from mixopt.constraints import Constraints, LinearLimit, Proportions, Radius, cap, floor
+from mixopt.constraints import Constraints, ConvexLimit, LinearLimit, Proportions, cap, floor
 from mixopt.mixture import Mixture
 
 SOURCE = "design.stages"
@@ -41,7 +41,9 @@ def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Cons
         InfeasibleError: No allowed mixture has what is held.
     """
     if stage == "all":
-        return replace(allowed, convex=(Radius(reference, "what was found", "tv", STAGE_RADIUS),))
+        return replace(
+            allowed, convex=(ConvexLimit(reference, "what was found", "tv", STAGE_RADIUS),)
+        )
     branches = branches_of(allowed.domains)
     if stage == "within":
         return allowed.with_limits(_fixed_sums(branches, reference))

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt.config import ConstraintsConfig, read_constraints
 from mixopt.constraints import Constraints, cap, floor
-from mixopt.constraints.limits import Radius, down, up
+from mixopt.constraints.limits import ConvexLimit, down, up
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture, Phases, total_variation
 
@@ -160,7 +160,7 @@ def test_the_reference_of_a_radius_is_natural_uniform_or_a_file(tmp_path):
 
 
 def test_a_divergence_is_infinite_where_the_reference_has_nothing():
-    around = Radius(Mixture({"a": 0.5, "b": 0.5, "c": 0.0}), "natural", "kl", 0.2)
+    around = ConvexLimit(Mixture({"a": 0.5, "b": 0.5, "c": 0.0}), "natural", "kl", 0.2)
     away_N = around.value([[0.5, 0.5, 0], [0.25, 0.75, 0], [0.5, 0.5, 1e-13], [0.4, 0.4, 0.2]])
     bent = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
     assert away_N == pytest.approx([0.0, bent, 0.0, np.inf], abs=1e-9)

@@ -122,3 +122,11 @@ def test_means_are_over_the_seeds_that_finished():
     assert validation.mean("proposal") == pytest.approx(1.2)
     assert np.isnan(validation.mean("uniform"))
     assert validation.values("natural") == {0: 2.0}
+
+
+def test_the_frame_has_the_best_mixture_first_and_gains_over_the_others():
+    frame = validation_of(proposal=[1.0, 1.2, 1.1], natural=[2.0, 2.2, 2.1]).frame()
+    assert frame["mixture"].to_list() == ["proposal", "natural"]
+    assert frame["objective"].to_list() == pytest.approx([1.1, 2.1])
+    assert frame["gain"].to_list() == [None, pytest.approx(1.0)]
+    assert frame["bpb/help"].to_list() == pytest.approx([1.1, 2.1])
