@@ -1,4 +1,4 @@
-"""Programs over mixtures: the lowest point, the deepest in radii, the least change.
+"""Programs over mixtures: the lowest point, the deepest in radii, the least change, and conflicts.
 
 All are over weights within bounds that add up to 1 and meet rows of `row . w <= most`. They are
 linear programs, solved to a vertex by HiGHS, also with total variation, which is linear once how
@@ -11,18 +11,19 @@ that make total variation linear; P values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mixopt.constraints.limits import ConvexLimit
+from mixopt.constraints.limits import ConvexLimit, LinearLimit
 from mixopt.system import Array
 
 TOLERANCE = 1e-9
 FINE = 1e-12
 STEPS = 300  # of a descent
+MAX_HINTS = 5
 MAX_CHANGE = 1e12  # beyond which a change is none
 
 
@@ -254,3 +255,85 @@ def _room(radius: ConvexLimit, domains: int, *, giving: bool) -> DifferentiableF
         return np.append(own, 1.0)[None] if giving else own[None]
 
     return DifferentiableFunction(values, slopes)
+
+
+@dataclass(frozen=True, eq=False)
+class LimitSystem:
+    """Limits that are to be met together."""
+
+    domains: tuple[str, ...]
+    limits: list[LinearLimit]
+    convex: tuple[ConvexLimit, ...]
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a mixture meets all of them."""
+        if not self.convex:
+            return self.rows().least_change() is not None
+        found = self.rows().deepest(self.convex)
+        return found is not None and all(one.allows(found) for one in self.convex)
+
+    def smallest(self) -> LimitSystem:
+        """Leave out what can be left out for the rest to be still in conflict."""
+        system = self
+        for gone in (self.convex, *((one,) for one in self.convex)):
+            fewer = replace(system, convex=tuple(one for one in system.convex if one not in gone))
+            system = system if fewer.is_possible else fewer
+        for limit in self.limits:
+            fewer = replace(system, limits=[one for one in system.limits if one is not limit])
+            system = system if fewer.is_possible else fewer
+        return system
+
+    def explain(self, whole: LimitSystem) -> str:
+        """Say what is in conflict, by how much, and the changes that resolve it."""
+        texts: dict[str, list[str]] = {}
+        hints: dict[str, str | None] = {}
+        for one in self.limits:
+            texts.setdefault(one.origin, []).append(one.text)
+            hints.setdefault(one.moves_with, whole.hint(one.moves_with))
+        for radius in self.convex:
+            texts[radius.source] = [*texts.get(radius.source, ()), radius.text]
+            hints[radius.text] = whole.radius_hint(radius)
+        named = "; ".join(f"{source}: {', '.join(own)}" for source, own in texts.items())
+        known = [hint for hint in hints.values() if hint]
+        return (
+            f"no mixture satisfies all of these limits{self._gap()} ({named}); "
+            f"{', or '.join(known[:MAX_HINTS]) or 'change several of them'}"
+        )
+
+    def hint(self, setting: str) -> str | None:
+        """Say the least change of one setting that is enough; None where none is."""
+        own = [limit for limit in self.limits if limit.moves_with == setting]
+        change = self.rows(own).least_change(self.convex)
+        return None if change is None else own[0].hint(change)
+
+    def radius_hint(self, radius: ConvexLimit) -> str | None:
+        """Say the least radius that is enough; None where none is."""
+        found = self.rows().deepest([radius])
+        others = [one for one in self.convex if one is not radius]
+        if found is None or not all(one.allows(found) for one in others):
+            return None
+        return f"allow {radius.enough(found)}"
+
+    def _gap(self) -> str:
+        """Say how far one bound would have to move at least, in shares of the tokens."""
+        if not all(one.kind == "tv" for one in self.convex):
+            return ""
+        rows = [self.rows([limit], scaled=False) for limit in self.limits]
+        gaps = [gap for one in rows if (gap := one.least_change(self.convex)) is not None]
+        return f", short by {min(gaps):.3g}" if gaps else ""
+
+    def rows(
+        self, moving: Collection[LinearLimit] = (), *, scaled: bool = True
+    ) -> LinearConstraints:
+        """Return the limits as rows; those that move give way, from 0 where they scale."""
+        most, gives = [], []
+        for one in self.limits:
+            from_0 = scaled and one.rate > 0 and one in moving
+            most.append(0.0 if from_0 else one.sign * one.value)
+            rate = one.rate * (one.setting or 1.0) if from_0 else 1.0
+            gives.append(rate if one in moving else 0.0)
+        domains = len(self.domains)
+        rows_RD = np.array([one.row(self.domains) for one in self.limits]).reshape(-1, domains)
+        ends = np.zeros(domains), np.ones(domains)
+        return LinearConstraints(rows_RD, np.array(most), *ends, np.array(gives))
