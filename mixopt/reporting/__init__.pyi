@@ -1,4 +1,3 @@
-from .backtest_view import backtest_text as backtest_text, write_backtest as write_backtest
 from .evidence_figures import (
     plot_held_out as plot_held_out,
     plot_responses as plot_responses,
@@ -20,7 +19,11 @@ from .mixture_figures import (
 )
 from .page import page_svg as page_svg
 from .plots import FitPlots as FitPlots, RunPlots as RunPlots, TrialPlots as TrialPlots
-from .report import write_report as write_report
+from .report import (
+    backtest_text as backtest_text,
+    write_backtest as write_backtest,
+    write_report as write_report,
+)
 from .run_experts import (
     draw_experts as draw_experts,
     experts as experts,

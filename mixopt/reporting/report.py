@@ -1,4 +1,4 @@
-"""The decision page of a run: the answer on its first screen, and folded below where it comes from.
+"""The page of a run, and of a backtest: the answer, and folded below where it comes from.
 
     report.html          the page; needs no network and no other file
     figures/<name>.svg   its figures
@@ -10,8 +10,9 @@ It names no host, no user and no absolute path.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,7 @@ from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
 from mixopt.reporting.mixture_figures import plot_cells, plot_design
 from mixopt.reporting.page import Pictures, Section, folded, heading, page_html, paragraph, table
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
+from mixopt.reporting.tables import table_text
 from mixopt.reporting.terminal import (
     CHECKPOINT,
     GAIN_COLUMNS,
@@ -53,6 +55,10 @@ from mixopt.system import (
     without_folders,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from mixopt.fitting import Backtest
+
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
 MAX_SHARES = 2  # domains of a trial that its row names
@@ -266,3 +272,83 @@ def _provenance(run: Run) -> Section:
         *package_versions().items(),
     ]
     return Section("provenance", "Provenance", table(("what", "value"), entries, texts=[1]))
+
+
+BACKTEST_COLUMNS = (
+    "predictor", "trials", "Spearman, losses", "Spearman, objective", "pick", "regret", "coverage",
+    "width",
+)  # fmt: skip
+LOSS_COLUMNS = ("loss", "state", "Spearman", "lower bound", "own share")
+MEANING = (
+    "means over held-out runs; pick: true rank of the run that is predicted best, 1 being the best",
+    "coverage: of 90% intervals of losses; width: half of theirs, in standard deviations of a loss",
+    "lightgbm: RegMix's; olmix: the log-linear law; ridge: on square roots of the shares",
+)
+STATES = ("ready", "weak", "noise")
+
+
+def backtest_text(found: Backtest) -> str:
+    """Return the table of a backtest, what its columns mean, and what it says."""
+    trials = list(dict.fromkeys(row["trials"] for row in found.rows))
+    shown = {trials[0], found.enough or trials[0], trials[-1]}
+    rows = [_backtest_cells(row) for row in found.rows if row["trials"] in shown]
+    counts = Counter(one["state"] for one in found.losses[1:])
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    losses = f"losses at {trials[-1]} trials: {states}"
+    return "\n".join(
+        [
+            table_text(_backtest_title(found), BACKTEST_COLUMNS, rows),
+            *_meaning(found),
+            losses,
+            *found.notes,
+        ]
+    )
+
+
+def write_backtest(found: Backtest, path: Path) -> None:
+    """Write the page of a backtest: one file."""
+    title = _backtest_title(found)
+    ours = [row for row in found.rows if row["predictor"] == found.rows[0]["predictor"]]
+    first = Markup('<section id="answer"><h1>{}</h1>{}{}</section>').format(
+        title, _paragraphs(found.notes), table(BACKTEST_COLUMNS, map(_backtest_cells, ours))
+    )
+    every = table(BACKTEST_COLUMNS, map(_backtest_cells, found.rows)) + _paragraphs(_meaning(found))
+    sections = [
+        Section("predictors", "Every predictor", every),
+        Section("losses", "By loss", table(LOSS_COLUMNS, map(_loss_cells, found.losses))),
+    ]
+    write_text(path, page_html("backtest", title, first, sections))
+
+
+def _paragraphs(lines: Iterable[str]) -> Markup:
+    return Markup("").join(map(paragraph, lines))
+
+
+def _backtest_title(found: Backtest) -> str:
+    return (
+        f"Backtest of {found.runs} runs: {found.splits} splits, {found.held_out:.0f} runs held out"
+        " in each"
+    )
+
+
+def _meaning(found: Backtest) -> tuple[str, ...]:
+    return (*MEANING, f"regret: how much worse that run is than the best, in {found.unit}")
+
+
+def _backtest_cells(row: Mapping[str, Any]) -> list[str]:
+    coverage, width = row["coverage"], row["width"]
+    return [
+        row["predictor"],
+        str(row["trials"]),
+        rank_text(row["loss_spearman"]),
+        rank_text(row["objective_spearman"]),
+        f"{row['pick_rank']:.1f}",
+        f"{row['regret']:.4f}",
+        "" if coverage is None else share_text(coverage),
+        "" if width is None else f"{width:.2f}",
+    ]
+
+
+def _loss_cells(row: Mapping[str, Any]) -> list[str]:
+    ranks = (rank_text(row[name]) for name in ("spearman", "low", "own_share"))
+    return [row["loss"], row["state"], *ranks]
