@@ -435,7 +435,21 @@ def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:
                 " tokens); pilots are runs at the target size: fit it with the trials instead"
             )
     table = done.table.select(list(schema(trials.domains, trials.targets)))
-    return Trials(table, trials.domains, trials.targets, pilots.notes)
+    found = Trials(table, trials.domains, trials.targets, pilots.notes)
+    known = {numbers: name for name, numbers in _numbers(trials, objective)}
+    for name, numbers in _numbers(found, objective):
+        if numbers in known:
+            raise TrialsError(
+                f"pilots: {name!r} is trial {known[numbers]!r} (the same mixture and losses);"
+                " pilots are runs at the target size"
+            )
+    return found
+
+
+def _numbers(trials: Trials, objective: Objective) -> list[tuple[str, tuple[float, ...]]]:
+    """Return the name, and weights and losses together, of each trial."""
+    rows = np.hstack([trials.weights(), trials.losses(objective.unit)]).tolist()
+    return list(zip(trials.table["trial"], map(tuple, rows), strict=True))
 
 
 def _check_names(pilots: Trials, trials: Trials) -> None:

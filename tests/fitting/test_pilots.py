@@ -259,6 +259,8 @@ def bad_pilots(case, folder, pilots) -> Trials:
         return runs(folder, "bad", large, 4, 6, targets=("web", "exam"))
     if case == "size":
         return runs(folder, "bad", large, 4, 6, size="1000000,1000,")
+    if case == "trial":
+        return runs(folder, "bad", small, 40, 0)
     if case == "unit":
         return Trials.from_csv(*write_tables(folder, "bad", large, 4, 6), unit="bits_per_byte")
     table = pilots.table.with_columns(
@@ -273,6 +275,7 @@ def bad_pilots(case, folder, pilots) -> Trials:
         ("domain", "pilots: the trials have no domain 'cde'; did you"),
         ("loss", "pilots: no loss on 'code'"),
         ("size", "pilots: 'bad0' is of the trials' own size"),
+        ("trial", r"pilots: 'bad0' is trial 'proxy0' \(the same mixture and losses\)"),
         ("unit", "not in nats_per_token"),
         ("failed", "pilots: none of 10 trials finished.*at least one"),
     ],
