@@ -24,7 +24,7 @@ import numpy as np
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints.capped_simplex import SLACK, CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
-from mixopt.constraints.guardrails import BASE, SOURCE as GUARDRAILS, Guardrails
+from mixopt.constraints.guardrails import BASE, FLOORS, SOURCE as GUARDRAILS, Guardrails
 from mixopt.constraints.limits import ConvexLimit, LinearLimit, Proportions, cap, floor
 from mixopt.constraints.solvers import LimitSystem
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
@@ -284,8 +284,9 @@ class Constraints:
             worse = [
                 f"{name} at most {m} worse than {rails.reference}" for name, m in margins.items()
             ]
-            floors = [f"{name}: at least {least:g}" for name, least in rails.floors.items()]
-            rows += [(one, GUARDRAILS) for one in worse + floors]
+            worse += ["experts do not collapse"] * rails.experts
+            rows += [(one, GUARDRAILS) for one in worse]
+            rows += [(f"{name}: floor {bound:g}", FLOORS) for name, bound in rails.floors.items()]
         return html_table(("limit", "field"), rows)
 
     def _bounds(self, *, is_floor: bool) -> Array:

@@ -224,6 +224,8 @@ def test_a_domain_without_tokens_cannot_be_demanded():
     empty = {"web": 100, "empty": 0}
     said = refusal(inventory=empty, max_epochs=2, bounds={"empty": (0.1, 1)})
     assert "give empty training tokens: it has none" in said
+    (line,) = limits(empty, max_epochs=2).violations(Mixture({"web": 0.5, "empty": 0.5}))
+    assert line.endswith("needs training tokens, and the domain has none. Set it to 0.")
 
 
 @settings(deadline=None, max_examples=40)
@@ -356,6 +358,9 @@ def test_limits_are_a_table_in_a_notebook():
     shown = limits(bounds={"web": (0.1, 1.0)}, guardrails="natural")._repr_html_()
     assert "<td>web &gt;= 0.1</td><td>constraints.bounds</td>" in shown
     assert "every other loss at most 0.02 worse than natural" in shown
+    shown = limits(floors={"law": 2.5}, guardrails={"experts": True})._repr_html_()
+    assert "<td>experts do not collapse</td><td>constraints.guardrails</td>" in shown
+    assert "<td>law: floor 2.5</td><td>constraints.floors</td>" in shown
 
 
 def test_of_two_caps_on_a_domain_of_phases_the_stricter_one_holds():
@@ -363,3 +368,6 @@ def test_of_two_caps_on_a_domain_of_phases_the_stricter_one_holds():
     sizes, phases = {"web": 1000, "code": 1000}, Phases({"1": 0.8, "2": 0.2})
     found = Constraints.from_config(config, sizes, target_tokens=1000, phases=phases)
     assert found.groups["web"] == (("1/web", "2/web"), 0.0, 0.3)
+    entropy = ConstraintsConfig(min_entropy=0.1)
+    with pytest.raises(ConfigError, match="min_entropy: is not for phases; use a radius or bounds"):
+        Constraints.from_config(entropy, sizes, target_tokens=1000, phases=phases)
