@@ -68,6 +68,15 @@ def test_a_browser_values_every_kind_of_objective(open_page, proxies, kind):
     assert_same(open_page, proxies, OBJECTIVES[kind])
 
 
+def test_a_browser_widens_shares_of_right_answers_by_their_questions(open_page):
+    trials = make_trials(lambda weights_ND: 0.3 + 0.4 * weights_ND[:, [0, 1, 2, 0]])
+    items = {"code": 40, "math": 200}
+    goal = Objective(TARGETS, "mean", HALF, higher=("code", "math"), items=items)
+    fit = fitted("gaussian_process", trials=trials, folds=3, asked=goal)
+    assert (fit.item_variances > 0).tolist() == [True, False, False, True]
+    assert_same(open_page, fit)
+
+
 def test_a_browser_predicts_a_law_of_two_phases(open_page):
     rng = np.random.default_rng(0)
     trials, results = [], []

@@ -49,10 +49,10 @@ def python_answers(
 ) -> dict[str, np.ndarray]:
     """Ask the fit."""
     found = fit.predict(mixtures_KD, asked)
-    _, stds_KM = predict_with_std(fit.regressor, mixtures_KD)
+    means_KM, stds_KM = predict_with_std(fit.regressor, mixtures_KD)
     return {
         "losses": found.losses_NM,
-        "stds": stds_KM,
+        "stds": fit._by_items(means_KM, stds_KM),
         "halves": found.high_NM - found.losses_NM,
         "value": found.objective_N,
         "half": found.objective_high_N - found.objective_N,
