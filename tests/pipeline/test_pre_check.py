@@ -16,6 +16,7 @@ from mixopt.config import load_config
 from mixopt.corpus import prepare_corpus
 from mixopt.errors import CorpusError
 from mixopt.pipeline import check, steps
+from mixopt.pipeline.experiment_cost import planned_arms
 
 SIZES = ["corpus.domains.code.tokens=6e6", "corpus.domains.prose.tokens=1e6"]
 
@@ -115,6 +116,19 @@ with threadpool_limits(1, user_api="blas"):
         side @ side
 print(estimated, 2 * 50 * 256**3 / (time.process_time() - start))
 """
+
+
+def test_arms_without_a_control_are_said_to_have_none(config_path):
+    items = "objective={target: code, items: {code: 200}}"
+    (without,) = (line for line, _ in arms(config_path, items, "design.anchors=[]"))
+    assert without.endswith("; no arm is a control: set design.anchors: [natural]")
+    (within,) = (line for line, _ in arms(config_path, items))
+    assert "is told from the control with probability" in within
+    assert "no arm is a control" not in within
+
+
+def arms(config_path, *overrides):
+    return planned_arms(load_config(config_path, overrides)).values()
 
 
 def test_one_file_in_two_domains_is_a_warning(config_path, tmp_path):

@@ -163,3 +163,4 @@ def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
 
 def test_code_that_an_untrusted_directory_names_is_not_asked(left):
     assert "going_on" not in sweep_of(left)
+    assert any("was not asked what still runs" in line for line in lines_of(left))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Proposal, ProposalRequest
-from mixopt.proposals.proposal import proposal_warnings
+from mixopt.proposals.proposal import Interval, listed, proposal_warnings
 
 MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})
 
@@ -91,6 +92,22 @@ def test_a_share_beyond_what_was_tried_is_named_with_the_range():
     assert warned(
         "and beyond the tried range of mail (50.0%; 0.0% to 0.0% tried)", at(0.5, 0, 0, 0.5), fit
     )
+
+
+def test_a_proposal_that_may_be_no_better_is_said_to_be():
+    better = replace(PROPOSAL, best_observed=PROPOSAL.predicted_objective.value)
+    assert warned("is not predicted to beat the best trial", better)
+    assert not warned("is not predicted to beat", replace(better, best_observed=99.0))
+    name = next(iter(PROPOSAL.gains))
+    unsure = replace(PROPOSAL, gains={name: Interval(0.1, -0.1, 0.3)})
+    assert warned(f"predicted gain over {listed([name])} includes 0", unsure)
+
+
+def test_domains_that_nothing_measures_are_said_to_be_kept():
+    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
+    request = ProposalRequest(FIT, limits, None, goal=MATH)
+    for kept, words in ((("mail",), "mail, so no fit can tell what it is"), (DOMAINS, "they are")):
+        assert any(words in line for line in proposal_warnings(PROPOSAL, request, kept=kept))
 
 
 def test_no_floor_is_advised_where_there_is_one():
