@@ -88,15 +88,26 @@ class Guardrails:
 
 @dataclass(frozen=True, eq=False)
 class Guards:
-    """Guardrails on the predictions of a regressor."""
+    """Guardrails on the predictions of a regressor.
+
+    Attributes:
+        names: Guarded evaluation domains; those with floors come last.
+        columns: Their positions among the regressor's losses.
+        signs_G: 1 where lower is better, -1 where higher is.
+        margins_G: The most by which each may be worse, in the unit of its loss.
+        reference_D: The mixture that is compared with.
+        reference: What it is called.
+        fixed_G: What is no prediction: a checkpoint's losses, floors; nan elsewhere.
+        floors_G: Which are floors.
+    """
 
     names: tuple[str, ...]
     columns: tuple[int, ...]
-    signs_G: Array  # 1 where lower is better, -1 where higher is
+    signs_G: Array
     margins_G: Array
     reference_D: Array
     reference: str
-    fixed_G: Array  # what is no prediction: a checkpoint's losses, floors; nan elsewhere
+    fixed_G: Array
     floors_G: BoolArray
 
     @classmethod

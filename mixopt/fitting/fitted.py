@@ -400,8 +400,15 @@ class Fit:
     def evaluate(self, unseen: Trials) -> dict[str, Any]:
         """Test the fit against runs that it has not seen, as `mixopt fit --test` does.
 
-        Arguments, what is returned and what is raised are those of
-        `mixopt.fitting.evaluate`, without the fit.
+        Args:
+            unseen: Runs with losses in the fit's unit, on its domains and some of its losses.
+
+        Returns:
+            Ranks, errors, coverage and regret, by loss and for their mean
+            (`mixopt.fitting.evaluate`).
+
+        Raises:
+            TrialsError: Other domains, losses or another unit than the fit's, or too few runs.
         """
         from mixopt.fitting.evaluation import evaluate
 

@@ -100,7 +100,16 @@ def fit_tables(
     scale: Scale = "none",
     at: Mapping[str, float] | None = None,
 ) -> tuple[Fit, FitReadiness]:
-    """Fit trials (`Trials.fit`), and write both to a folder, from which proposals are made.
+    """Fit trials, and write both to a folder, from which proposals are made.
+
+    Args:
+        trials: The trials.
+        out: The folder.
+        regressors: Those that compete (`Trials.fit`, as all that follows).
+        objective: What is minimised; the mean of all losses when None.
+        direction: `higher` for each loss, by name or glob, of which higher is better.
+        scale: `spread` divides each loss by its standard deviation over the trials.
+        at: `parameters` and `tokens` to predict at, from trials of several sizes.
 
     Returns:
         The fit, and how well its losses tell mixtures apart.

@@ -263,14 +263,23 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What a recommendation is made from."""
+    """What a recommendation is made from.
+
+    Attributes:
+        validation: Proposals and baselines, several seeds each.
+        proposals: What each proposal was predicted to give, by its name in the validation.
+        fit: Predicts the given mixtures.
+        constraints: What is allowed.
+        full: The run that the mixture is for.
+        tokens: Of a validation run.
+    """
 
     validation: Validation
     proposals: Mapping[str, Proposal]
     fit: Fit
     constraints: Constraints
     full: FullRun
-    tokens: int  # of a validation run
+    tokens: int
 
     def recommend(self) -> Recommendation:
         """Return the mixture to train on, with why and what it costs."""

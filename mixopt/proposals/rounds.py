@@ -302,12 +302,20 @@ def _normal_draws(count: int, seed: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The mixtures of a round, and their expected gain."""
+    """The mixtures of a round, and their expected gain.
+
+    Attributes:
+        weights_BD: The mixtures.
+        proposal_D: The mixture that is predicted best so far.
+        predicted: Its predicted objective.
+        gain: How far the proposal that follows is expected to fall below this one.
+        regressor: Name of the regressor that they were chosen by.
+    """
 
     weights_BD: Array
-    proposal_D: Array  # predicted best so far
+    proposal_D: Array
     predicted: float
-    gain: float  # how far the proposal that follows is expected to fall below this one
+    gain: float
     regressor: str
 
 

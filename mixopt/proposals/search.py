@@ -56,17 +56,35 @@ Method = Literal["auto", "simulation", "gradient"]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is minimised over which mixtures, and how it is searched."""
+    """What is minimised over which mixtures, and how it is searched.
+
+    Attributes:
+        regressor: Fitted, of the losses that the objective and the guardrails need.
+        objective: The objective over its columns.
+        allowed: The mixtures that may be proposed.
+        natural_D: Where draws are centred.
+        known_ND: Mixtures that are worth scoring, such as the trials' best.
+        guards: Guardrails on these losses; None for none.
+        avoided: Trials that no proposal may be nearest to; descents do not see it.
+        deviations: Standard deviations that are added to the prediction.
+        quantile: What is minimised in its place, over `refits`; None for the prediction.
+        refits: The regressor on resampled trials.
+        method: Simulation, gradient, or both.
+        samples: Draws of a simulation.
+        average: Best draws that are averaged.
+        seed: Of the draws.
+        descents: Starts that are followed.
+    """
 
     regressor: Predictor
     objective: Objective
     allowed: Allowed
     natural_D: Array
-    known_ND: Array  # worth scoring, such as the trials' best
+    known_ND: Array
     guards: Guards | None = None
-    avoided: Avoided | None = None  # descents do not see it; what they find is held against it
-    deviations: float = 0.0  # that are added to the prediction
-    quantile: float | None = None  # over `refits`, minimised in place of the prediction
+    avoided: Avoided | None = None
+    deviations: float = 0.0
+    quantile: float | None = None
     refits: Sequence[Predictor] = ()
     method: Method = "auto"
     samples: int = 4_000

@@ -390,11 +390,15 @@ class ValidationPlan:
     """The mixtures of a validation, and which seeds each is trained with.
 
     A mixture that is there under two names is trained once, and its results count for both.
+
+    Attributes:
+        mixtures: By name; the first name of a mixture is the one that is trained.
+        seeds: All seeds that there may be; a mixture is trained with the first so many.
+        wanted: Names and places of seeds, in the order in which they were asked for.
     """
 
     mixtures: Mapping[str, Mixture]
     seeds: Sequence[int]
-    # Names and places of seeds, in the order in which they were asked for.
     wanted: tuple[tuple[str, int], ...] = field(default=())
 
     def add(self, names: Mapping[str, Mixture], count: int) -> ValidationPlan:
