@@ -53,6 +53,8 @@ def test_a_trial_s_part_of_its_worker_s_log_is_printed(run):
     assert "step 1 of t0003" in ended.out.splitlines()
     assert "t0007" not in ended.out
     assert "trials/logs/t0002-" in ended.error
+    assert "\x1b" not in ended.out  # what a log holds cannot steer the terminal
+    assert "done" in ended.out.splitlines()
 
 
 def test_the_last_lines_and_json(run):

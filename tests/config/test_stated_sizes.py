@@ -35,6 +35,17 @@ def test_a_record_of_the_configuration_needs_no_file(config_path, tmp_path):
     assert load_config(record) == config
 
 
+def test_files_that_an_untrusted_record_names_are_not_read(config_path, tmp_path):
+    file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: 1e9\n")
+    hand = f"validate.baselines=[{{hand: {file}}}]"
+    for override, message in (
+        (f"corpus.inventory={file}", "inventory: .*: a recorded configuration has the sizes"),
+        (hand, "is a file; a recorded configuration has the weights themselves"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(config_path, [override], trust=False)
+
+
 def test_the_file_may_have_the_domains_whose_source_states_none(config_path, tmp_path):
     file = write(tmp_path / "sizes.yaml", "code: 5e9\n")
     config = load_config(config_path, [f"corpus.inventory={file}", TOKENS[1]])

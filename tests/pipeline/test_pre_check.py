@@ -68,6 +68,16 @@ def test_a_problem_is_one_line_that_says_what_to_do(config_path, overrides, mess
     assert "\n" not in found
 
 
+def test_all_problems_are_told_at_once_before_anything_is_written(config_path, tmp_path):
+    asked = ["corpus.domains.code.path=absent.jsonl", "constraints.bounds={'*': [0, 0.3]}"]
+    absent, bounds = problems(config_path, *asked)
+    assert absent.startswith("domain 'code'")
+    assert bounds.startswith("no mixture satisfies all of these limits")
+    with pytest.raises(CorpusError, match=r"'code'.*\(and 1 more; mixopt check lists all\)$"):
+        steps.run(config_path, tmp_path / "run", overrides=asked)
+    assert not (tmp_path / "run").exists()
+
+
 ROWS = b"".join(b'{"text": "words of document %d"}\n' % k for k in range(200))
 BAD = {
     "bad.jsonl:1: invalid UTF-8 at byte 14": b'{"text": "caf\xe9"}\n' + ROWS,

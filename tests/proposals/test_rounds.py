@@ -201,6 +201,24 @@ def test_rounds_of_one_sweep_are_not_chosen_by_different_objectives(config, at_s
     assert "--from sweep" in str(caught.value)
 
 
+def test_a_trial_that_failed_does_not_stop_the_rounds(config, at_design, tmp_path, monkeypatch):
+    source = (
+        "from mixopt_proxies.ngram import NgramProxy\n"
+        "class Fails(NgramProxy):\n"
+        "    def train(self, trials, *rest):\n"
+        "        if trials[0].name in ('t0002', 't0007'):\n"
+        "            raise ValueError('no luck')\n"
+        "        return super().train(trials, *rest)\n"
+    )
+    (tmp_path / "failing_proxy.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = mixopt.run(config, at_design, overrides=["proxy.name=failing_proxy:Fails"], until="sweep")
+    failed = run.trials.table.filter(pl.col("status") == "failed")
+    assert failed["trial"].to_list() == ["t0002", "t0007"]
+    assert len(run.trials) == 15
+
+
 def test_a_round_that_too_few_finished_trials_would_choose_is_one_line(
     config, at_design, tmp_path, monkeypatch
 ):

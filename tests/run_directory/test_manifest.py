@@ -66,6 +66,12 @@ def test_a_file_that_is_gone_or_was_never_written_is_told(copied):
     assert faults["sweep"] == {"trials/t9999.json": "was not written by this step"}
 
 
+def test_a_reader_refuses_what_has_changed_and_says_the_command(copied):
+    flip(copied / "trials.parquet")
+    with pytest.raises(RunError, match=r"trials\.parquet: has changed .*: mixopt run .* --until sw"):
+        _ = load_run(copied).trials
+
+
 def test_what_has_changed_is_made_again_from_the_trials_that_are_whole(copied, finished):
     (copied / "trials.parquet").write_bytes(b"")
     before = {path.name: path.stat().st_mtime_ns for path in (copied / "trials").glob("t*.json")}

@@ -36,6 +36,15 @@ def evil(tmp_path, monkeypatch):
     return mark
 
 
+def test_a_record_that_was_edited_is_refused_and_a_run_of_the_file_makes_it_again(copied):
+    text = (copied / "config.yaml").read_text()
+    (copied / "config.yaml").write_text(text.replace("workers: 2", "workers: 3"))
+    with pytest.raises(RunError, match=r"config\.yaml: has changed .* mixopt run CONFIG --out"):
+        load_run(copied)
+    mixopt.run(copied.parent / "tiny.yaml", copied)
+    assert load_run(copied).config.sweep.workers == 2
+
+
 def test_a_command_names_the_run_alone_where_the_configuration_is_its_record(copied):
     run = load_run(copied)
     assert run.command(until="fit") == f"mixopt run {copied} --until fit"
