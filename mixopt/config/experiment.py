@@ -385,10 +385,12 @@ def _pattern_faults(config: Config) -> Iterable[Fault]:
     domains = list(config.corpus.domains)
     sums = limits.branch_bounds(domains)
     single = {name: ends for name, ends in limits.bounds.items() if name not in sums}
+    given = {} if rails is None or isinstance(rails.reference, str) else rails.reference
     for field, patterns, names, kind in (
         ("bounds", single, domains, "domain"),
         ("drop", dict.fromkeys(limits.drop or (), 0.0), domains, "domain"),
         ("guardrails.targets", {} if rails is None else rails.targets, config.losses, KIND),
+        ("guardrails.reference", given, config.losses, KIND),
         ("floors", limits.floors, config.losses, KIND),
     ):
         place: Location = ("constraints", *field.split("."))

@@ -198,6 +198,10 @@ YAML = [
     ("constraints:\n  guardrails: natral", "a.yaml:9: constraints.guardrails: unknown reference"),
     ("constraints: {guardrails: {}}", "give a margin for all evaluation domains, targets, or"),
     ("constraints: {guardrails: {targets: {'exma*': 0.1}}}", "matches no evaluation domain"),
+    (
+        "constraints: {guardrails: {reference: {exma: 1.0}, margin: 0.1}}",
+        "a.yaml:8: constraints.guardrails.reference.exma: unknown evaluation domain 'exma'; did",
+    ),
     ("constraints: {guardrails: base}", "constraints.guardrails.reference: base is the checkpoint"),
     ("proxy: {simulate_epochs: maybe}", "proxy.simulate_epochs: should be a valid boolean"),
     ("proxy: {simulate_epochs: true}", "proxy.simulate_epochs: needs propose.target_tokens"),
