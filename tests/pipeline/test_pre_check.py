@@ -212,6 +212,12 @@ def test_the_time_of_trials_has_their_evaluation_in_it(config_path):
     assert measured.seconds[0] == (costs.tokens[0] + trials * 500) / 10
 
 
+def test_the_time_that_a_run_takes_here_is_estimated(config_path, tmp_path):
+    found = checked(config_path, *SIZES, probe=True)
+    assert 1e4 < found.costs.tokens_per_second < 1e8
+    assert any(re.match("time here: +about .* tokens/s per work", x) for x in found.lines(tmp_path))
+
+
 def command(*arguments: object):
     return CliRunner().invoke(app, ["check", *map(str, arguments)])
 

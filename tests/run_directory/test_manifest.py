@@ -68,7 +68,9 @@ def test_a_file_that_is_gone_or_was_never_written_is_told(copied):
 
 def test_a_reader_refuses_what_has_changed_and_says_the_command(copied):
     flip(copied / "trials.parquet")
-    with pytest.raises(RunError, match=r"trials\.parquet: has changed .*: mixopt run .* --until sw"):
+    with pytest.raises(
+        RunError, match=r"trials\.parquet: has changed .*: mixopt run .* --until sw"
+    ):
         _ = load_run(copied).trials
 
 

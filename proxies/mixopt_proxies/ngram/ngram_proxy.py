@@ -29,6 +29,7 @@ from mixopt_proxies.ngram.model import (
     pools_of,
 )
 
+PROBED = 100_000  # random tokens that tell how fast it counts
 SAMPLED = 512  # held-out tokens of each evaluation domain that the learning curve is measured on
 
 
@@ -51,6 +52,14 @@ class NgramProxy:
         """Return 1: counting one mixture gains nothing from another beside it."""
         pools_of(corpus, self.window, training)
         return 1
+
+    def tokens_per_second(self, vocab_size: int, training: Training) -> float:
+        """Return how fast one worker counts, by random tokens, of which hardly two are alike."""
+        tokens_T = np.random.default_rng(0).integers(0, vocab_size, min(PROBED, training.tokens))
+        starts_T = np.arange(len(tokens_T)) % self.window == 0
+        started = time.perf_counter()
+        NgramModel.counted(tokens_T, starts_T, order=self.order, vocab_size=vocab_size)
+        return len(tokens_T) / max(time.perf_counter() - started, 1e-9)
 
     def train(
         self,
