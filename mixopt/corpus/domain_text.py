@@ -188,6 +188,11 @@ class DomainText:
         self._source, self._config, self._seed = source, config, seed
 
     @property
+    def at(self) -> Path:
+        """The file, beside the spools, that names the file that is being read."""
+        return self.validation.path.with_name("at")
+
+    @property
     def most(self) -> int | None:
         """How many bytes of text are read at most."""
         if self.is_target:
@@ -275,7 +280,7 @@ class DomainText:
     def _documents(self) -> Iterator[Document]:
         if self._source.environment is not None:
             return environment_documents(self._source.environment)
-        return map(Document, read_documents(self.name, self._source, self.bad))
+        return map(Document, read_documents(self.name, self._source, self.bad, self.at))
 
     def _distinct(
         self, documents: Iterator[Document], limit: int | None, seen: set[bytes]
@@ -345,9 +350,12 @@ def read_texts(texts: Sequence[DomainText], workers: int, say: Say) -> list[Doma
 
 
 def _died(job: DomainText | _Piece) -> CorpusError:
+    where = ""
+    if isinstance(job, DomainText) and job.at.exists():
+        where = f"{job.at.read_text()}: "
     return CorpusError(
-        f"domain {job.name!r}: the process that reads or tokenises it died: it was killed, ran out"
-        " of memory, or met a damaged file"
+        f"domain {job.name!r}: {where}the process that reads or tokenises it died: it was killed,"
+        " ran out of memory, or met a damaged file"
     )
 
 

@@ -79,13 +79,20 @@ class TextFile(NamedTuple):
         return reading.documents(self.rows(reading), _shown(self.place))
 
 
-def read_documents(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
-    """Give the documents of a source that is not the environment, in order."""
+def read_documents(
+    domain: str, source: SourceConfig, bad: BadDocuments, at: Path | None = None
+) -> Iterator[str]:
+    """Give the documents of a source that is not the environment, in order.
+
+    The file that is being read is named in the file `at`, in case this process dies.
+    """
     reading = Reading(domain, source.column, bad, source.cell)
     if not is_local(source):
         yield from reading.documents(_dataset_rows(source, reading), source.path)
         return
     for file in text_files(domain, source):
+        if at is not None:
+            at.write_text(_shown(file.place))
         yield from file.documents(reading)
 
 

@@ -303,11 +303,13 @@ def _megatron(source: Path, dtype: str | None) -> TokenFile:
 
     before = starts()
     places = _numbers(index, _PLACE, sequences, offset=_MEGATRON_START + 4 * sequences)
-    wrong = np.flatnonzero((np.diff(before) < 0) | (places != before[:-1] * stored.itemsize))
+    lengths = np.diff(before)
+    wrong = np.flatnonzero((lengths < 0) | (places != before[:-1] * stored.itemsize))
     if len(wrong):
         raise CorpusError(
-            f"{index}: altered: sequence {wrong[0]} begins at byte {places[wrong[0]]}, and the one"
-            f" before it ends at {before[wrong[0]] * stored.itemsize}"
+            f"{index}: altered: sequence {wrong[0]} has {lengths[wrong[0]]} tokens from byte"
+            f" {places[wrong[0]]}, and the one before it ends at"
+            f" {before[wrong[0]] * stored.itemsize}"
         )
     _check_count(path, tokens, int(before[-1]), f"its index of {sequences} sequences has")
     return TokenFile(path, (path, index), stored, tokens, documents=bounds - 1, ends=ends)

@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from mixopt.errors import EstimatorError, MixoptError, MixtureError
@@ -40,8 +41,9 @@ from mixopt.online.standing_plan import Cost, StandingPlan, StreamSteps, impossi
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import StateFields, shown_value
 
-FORMAT = "mixopt-driver/3"
+FORMAT = "mixopt-driver/4"
 _WHERE = "the driver's state"
+_STILL = 2e-4  # by which rounding alone moves a share
 
 
 class Driver:
@@ -86,7 +88,7 @@ class Driver:
         self._log = MixtureLog(options.log)
         self._trouble: str | None = None  # on rank 0, until all ranks hear of it with the next plan
         self._observed = 0  # the last step that the estimator was told of
-        self._started, self._learning_rate = False, 0.0
+        self._started, self._moved, self._learning_rate = False, False, 0.0
         self.steps_done, self.frozen, self.cost = 0, None, Cost()
         self._since = time.perf_counter()
         on_first(lambda: estimator.start(self.setting))
@@ -160,6 +162,8 @@ class Driver:
             self._start_from(self.steps_done, first=self._next_free(), now=self.steps_done)
         if self.frozen is None:
             self._observe_if_due()
+        if self.steps_done == self.setting.steps:
+            self._end()
 
     def _start_from(self, here: int, *, first: int, now: int) -> None:
         """Write the reference, which holds from a step on, and ask for a plan after it."""
@@ -169,6 +173,16 @@ class Driver:
         self._write(replace(self._plan, first=here))
         if self.frozen is None:
             self._decide(first, now)
+
+    def _end(self) -> None:
+        """Say so where the estimator did nothing in the whole run."""
+        if self.frozen is None and not self._moved and is_first():
+            logging.getLogger("mixopt.online").warning(
+                "%s never moved the mixture in %s steps: it saw no difference between domains"
+                " beyond noise; train longer, or leave it out",
+                type(self._estimator).__name__,
+                f"{self.setting.steps:,}",
+            )
 
     def _next_free(self) -> int:
         """Return the first step whose batches can still change."""
@@ -269,6 +283,8 @@ class Driver:
                 self._stay(f"plan {plan.why!r}: {error}", plan.first)
                 return
             self._write(plan)
+        distance_D = abs(np.array(plan.weights) - self.setting.reference_D)
+        self._moved = self._moved or bool(distance_D.max() > _STILL)
         self._before, self._plan = self._plan, plan
         if not plan.perturbs:
             self._steady = plan
@@ -314,6 +330,7 @@ class Driver:
             "step": self.steps_done,
             "learning_rate": self._learning_rate,
             "started": self._started,
+            "moved": self._moved,
             "frozen": self.frozen,
             "trouble": self._trouble,
             "observed": self._observed,
@@ -345,6 +362,7 @@ class Driver:
             "cost": read_record(Cost, fields.part("cost")),
             "_learning_rate": fields.number("learning_rate"),
             "_started": fields.flag("started"),
+            "_moved": fields.flag("moved"),
             "_trouble": fields.maybe("trouble", fields.text),
             "_observed": fields.whole("observed", 0, step),
         }

@@ -163,12 +163,14 @@ def _differences(theirs: OrderLayout, lengths: Sequence[int], ours: OrderLayout)
         new = [f"it does not have {n!r}" for n in ours.names if n not in theirs.names]
         order = f"its domains are in the order {list(theirs.names)}, here {list(ours.names)}"
         return gone + new or [order]
-    pairs = [("its seed is {}", theirs.seed, ours.seed)]
-    for d, name in enumerate(ours.names):
-        pairs.append((f"domain {name!r} had {{}} rows", theirs.sizes[d], ours.sizes[d]))
-        sums = f"the lengths of domain {name!r} add up to {{:,}}"
-        pairs.append((sums, lengths[d], _sums(ours)[d]))
-    differing = [f"{text.format(then)}, here {now:,}" for text, then, now in pairs if then != now]
+    differing = []
+    if theirs.seed != ours.seed:
+        differing.append(f"its seed is {theirs.seed}, here {ours.seed}")
+    for d, (name, then, now) in enumerate(zip(ours.names, lengths, _sums(ours), strict=True)):
+        if theirs.sizes[d] != ours.sizes[d]:
+            differing.append(f"domain {name!r} had {theirs.sizes[d]} rows, here {ours.sizes[d]}")
+        if then != now:
+            differing.append(f"the lengths of domain {name!r} add up to {then:,}, here {now:,}")
     if (theirs.limits, theirs.stops) != (ours.limits, ours.stops):
         differing.append(
             f"its domains may be drawn {theirs.limits} times, here {ours.limits}"

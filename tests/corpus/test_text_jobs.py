@@ -131,7 +131,8 @@ def test_a_process_that_dies_of_a_file_names_it_in_one_line(folder, tmp_path):
     )  # fmt: skip
     assert process.returncode == 1
     last = process.stderr.strip().splitlines()[-1]
-    assert "domain 'b': the process that reads or tokenises it died" in last
+    named = f"domain 'b': {folder / 'b.jsonl'}: the process that reads or tokenises it died"
+    assert named in last
     assert not [path for path in (folder / "out").rglob("*") if path.is_file()]
 
 

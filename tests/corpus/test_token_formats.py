@@ -263,7 +263,7 @@ def test_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
     refuses("it is llm.c's: leave its first 1,024 bytes out", tmp_path, "a.bin", dtype="uint16")
 
 
-def test_a_type_that_contradicts_the_file_is_refuses(tmp_path):
+def test_a_type_that_contradicts_the_file_is_refused(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
     refuses("web.idx: its tokens are uint16, not 'int32'", tmp_path, "web", dtype="int32")
 
@@ -282,7 +282,7 @@ def test_the_vocabulary_of_a_tokenizers_folder_is_known(tmp_path):
     refuses("token 1 is 260", tmp_path, "train.bin", dtype="uint16", tokenizer=str(tmp_path))
 
 
-def test_an_end_of_document_outside_the_vocabulary_is_refuses(tmp_path):
+def test_an_end_of_document_outside_the_vocabulary_is_refused(tmp_path):
     np.array(TOKENS, "<u2").tofile(tmp_path / "x.bin")
     refuses("document_end 257: 'bytes' has the ids 0 to 256", tmp_path, "x.bin", dtype="uint16",
             tokenizer="bytes", document_end=257)  # fmt: skip
@@ -302,7 +302,7 @@ def refuses(message, tmp_path, name, *, tokenizer="gpt2", **options):
     assert "\n" not in str(caught.value)
 
 
-def test_every_index_of_megatrons_that_is_cut_short_is_refuses(tmp_path):
+def test_every_index_of_megatrons_that_is_cut_short_is_refused(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
     content = (tmp_path / "web.idx").read_bytes()
     for size in range(len(content)):
@@ -324,7 +324,7 @@ def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
         assert (found.documents, found.stored.name) == (3, "uint16")
 
 
-def test_what_is_there_already_is_kept_and_what_is_unknown_is_refuses(tmp_path):
+def test_what_is_there_already_is_kept_and_what_is_unknown_is_refused(tmp_path):
     refuses("dtype 'uint61'; did you mean 'uint16'?", tmp_path, "x.bin", dtype="uint61")
     with pytest.raises(CorpusError, match="the path is empty"):
         import_tokens("", tmp_path / "out", tokenizer="gpt2")
@@ -343,7 +343,7 @@ def test_what_is_there_already_is_kept_and_what_is_unknown_is_refuses(tmp_path):
         ({"magic": b"SOMETHING"}, "not a Megatron index: it begins with b'SOMETHING'"),
     ],
 )
-def test_an_index_of_another_kind_is_refuses(tmp_path, options, message):
+def test_an_index_of_another_kind_is_refused(tmp_path, options, message):
     write_megatron(tmp_path / "web", DOCUMENTS, **options)
     with pytest.raises(CorpusError, match=message):
         import_tokens(tmp_path / "web", tmp_path / "out", tokenizer="t")

@@ -124,6 +124,32 @@ def test_shadow_says_what_it_would_do_and_changes_nothing(tmp_path):
     assert driver.cost.perturbed_steps == 0
 
 
+class Still(Turning):
+    """Stays with the reference mixture."""
+
+    def plan(self):
+        return Plan(self.setting.reference_D, self.plan_steps, "curves")
+
+
+def test_an_estimator_that_did_nothing_in_a_whole_run_says_so_and_one_that_did_does_not(
+    tmp_path, caplog
+):
+    def go(estimator, until, state=None, steps=12):
+        options = {"estimator": estimator, "steps": steps, "state": state}
+        return run(tmp_path / "log.jsonl", until, **options)[2]
+
+    go(Still(5), 12, go(Still(5), 6))
+    assert caplog.messages == [
+        "Still never moved the mixture in 12 steps: it saw no difference between domains beyond"
+        " noise; train longer, or leave it out"
+    ]
+    caplog.clear()
+    moved = go(Turning(5), 6)
+    go(Still(5), 12, moved)
+    go(Still(5), 12, steps=13)  # not at its end
+    assert caplog.messages == []
+
+
 # What freezes it --------------------------------------------------------------------------------
 
 
@@ -261,7 +287,7 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     _, _, state = run(log, 10)
     order = sampler()
     driver = driver_over(order, Turning())
-    with pytest.raises(EstimatorError, match=r"of format 'mixopt-driver/3': it has no format"):
+    with pytest.raises(EstimatorError, match=r"of format 'mixopt-driver/4': it has no format"):
         driver.load_state_dict({})
     other = MixtureSampler({"c": ROWS, "a": ROWS, "b": ROWS}, START, batch_size=8)
     with pytest.raises(EstimatorError, match=r"domains: .* not those of this run, c, a, b"):

@@ -120,6 +120,10 @@ REFUSED_STATES = {
         "sizes": {"web": 1000, "code": 300, "novels": 77},
         "weights": {"web": 0.5, "code": 0.3, "novels": 0.2},
     },
+    "its seed is 0, here 12345; domain 'code' had 300 rows, here 4000$": {
+        "seed": 12345,
+        "sizes": {**SIZES, "code": 4000},
+    },
     "max_epochs and exhausted": {"max_epochs": 2},
     "the state owes each domain samples, here unit='tokens'": {
         "unit": "tokens",
@@ -134,6 +138,12 @@ def test_a_state_of_another_stream_is_refused_and_names_what_differs(message):
     other = sampler(options.pop("sizes", SIZES), options.pop("weights", WEIGHTS), **options)
     with pytest.raises(SamplerError, match=message):
         other.load_state_dict(sampler().state_dict())
+
+
+def test_a_name_of_any_characters_is_in_the_message():
+    one, other = (MixtureSampler({"{0}{": n}, [1.0], batch_size=2) for n in (9, 8))
+    with pytest.raises(SamplerError, match=r"domain '\{0\}\{' had 9 rows, here 8"):
+        other.load_state_dict(one.state_dict())
 
 
 def test_what_is_not_a_state_is_refused():
