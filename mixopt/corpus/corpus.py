@@ -62,7 +62,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Domain:
-    """A named group of documents: tokens to train on (unless a target), and held-out tokens."""
+    """A named group of documents.
+
+    Attributes:
+        name: Of the domain or target, with `/` between the levels of a tree.
+        train: Tokens to train on; None of a target.
+        validation: Held-out tokens, which no trial is trained on.
+    """
 
     name: str
     train: TokenShards | None
@@ -79,6 +85,16 @@ class DomainContent(NamedTuple):
 @dataclass(frozen=True)
 class Corpus:
     """The domains that can be trained on, and the targets that are only evaluated.
+
+    Attributes:
+        path: The folder that it is in.
+        domains: In the order of the configuration.
+        targets: Likewise.
+        tokenizer: Its name, as in the configuration.
+        vocab_size: Ids of the tokenizer.
+        fingerprint: Of the configuration that it was made by.
+        provenance: What it was made from, and what was left out, as plain values.
+        tasks: Items whose continuations are scored.
 
     Example:
         >>> run.corpus

@@ -320,7 +320,13 @@ def known_vocabulary(tokenizer: str) -> int:
 
 
 class VocabularyIdentity(NamedTuple):
-    """What the ids of a tokenizer stand for."""
+    """What the ids of a tokenizer stand for.
+
+    Attributes:
+        tokenizer: Its name or folder.
+        size: Ids.
+        sha256: Of each id's token; tokenizers of one hash may be used for one another's tokens.
+    """
 
     tokenizer: str
     size: int

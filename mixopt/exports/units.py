@@ -227,7 +227,13 @@ def loader_of(entry: Entry, facts: Facts) -> str | None:
 
 
 class StageEntries(NamedTuple):
-    """What a fragment has of one stage of a schedule, whose first step is `start`, from 0."""
+    """What a fragment has of one stage of a schedule.
+
+    Attributes:
+        name: Of the stage.
+        start: Its first optimiser step, from 0.
+        entries: As those of a mixture.
+    """
 
     name: str
     start: int
@@ -235,7 +241,12 @@ class StageEntries(NamedTuple):
 
 
 class Noted(NamedTuple):
-    """Content of a fragment with more lines for its header."""
+    """Content of a fragment with more lines for its header.
+
+    Attributes:
+        content: As `ExportTool.write` returns it without them.
+        lines: What a user has to know, each a comment.
+    """
 
     content: Any
     lines: Sequence[str]

@@ -220,6 +220,10 @@ def test_a_domain_with_less_than_a_sequence_is_refused(tmp_path):
 def test_a_name_that_is_no_folder_is_refused(tmp_path, sources):
     message = "domain '.hidden': a name does not begin with '.'; rename it"
     refused(message, tmp_path, {".hidden": sources["a"]})
+    message = "domain 'index.json': the corpus uses a file of this name; rename it"
+    refused(message, tmp_path, {"index.json": sources["a"]})
+    message = "evaluation: 'a' is already a training domain; leave it out"
+    refused(message, tmp_path, sources, {"a": sources["a"]})
 
 
 def test_a_killed_preparation_is_no_corpus_and_is_done_again(tmp_path, sources):

@@ -218,6 +218,27 @@ def test_torchtitan_s_main_branch_mixes_packed_datasets_by_weight(tmp_path, monk
     assert (is_there(None), is_there({})) == (False, True)
 
 
+def test_torchtitan_s_release_0_3_interleaves_sources_by_weight(tmp_path, monkeypatch):
+    text = {"DATASETS": (known := {}), "HFDataSource": types.SimpleNamespace}
+    modules = {
+        "torchtitan.hf_datasets": {"DatasetConfig": types.SimpleNamespace},
+        "torchtitan.hf_datasets.text_datasets": text
+        | {"InterleavedHuggingFaceTextDataLoader": Loader},
+    }
+    for name in ("torchtitan", "torchtitan.components", *modules):
+        module = types.ModuleType(name)
+        vars(module).update(modules.get(name, {}))
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "torchtitan.components.data", None)  # not in this release
+    paths = {"web": "/data/web.jsonl", "code": "org/code"}
+    path = tmp_path / "mixture.py"
+    path.write_text(export_mixture(Mixture({"web": 0.75, "code": 0.25}), "torchtitan", paths=paths))
+    web, code = runpy.run_path(str(path))["dataloader"].sources
+    assert (web.dataset, web.dataset_path, web.weight) == ("json", "/data/web.jsonl", 0.75)
+    assert (code.dataset, code.dataset_path, code.infinite) == ("hub", "org/code", True)
+    assert known["hub"].sample_processor({"text": "x"}) == "x"
+
+
 # What is unknown, and what cannot be.
 
 
