@@ -24,6 +24,7 @@ from mixopt.run_directory import (
     RECOMMENDATION,
     CheckedPart,
     Run,
+    carried_trials,
     load_run,
     repetition_of,
     request_of,
@@ -197,7 +198,7 @@ def fit_of(run: Run, trials: Trials) -> Fit:
             run.objective,
             run.config.seed,
             repetition=repetition_of(run),
-            carried=run.carried,
+            carried=carried_trials(run),
             update=update,
         )
 

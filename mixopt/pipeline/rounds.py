@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import fit_of
-from mixopt.run_directory import repetition_of, usable_trials
+from mixopt.run_directory import carried_trials, repetition_of, usable_trials
 from mixopt.sweeps import GROUPS, ROUNDS
 from mixopt.system import Say, read_json, steady_progress, write_json
 from mixopt.trials import Trial, TrialResult, Trials, read_design, write_design
@@ -159,7 +159,7 @@ def choose_round(
             config.fit,
             seed=config.seed,
             repetition=repetition_of(run),
-            carried=run.carried,
+            carried=carried_trials(run),
             update=update,
         )
     limits = design_constraints(config.design, run.natural, run.constraints)

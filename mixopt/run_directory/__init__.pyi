@@ -3,6 +3,7 @@ from .run import (
     Outcome as Outcome,
     Run as Run,
     base_losses as base_losses,
+    carried_trials as carried_trials,
     commit_of as commit_of,
     is_sent as is_sent,
     phases_of as phases_of,

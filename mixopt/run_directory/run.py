@@ -120,16 +120,6 @@ class Run:
         return usable_trials(self, Trials.read(self.path / "trials.parquet"))
 
     @cached_property
-    def carried(self) -> Trials | None:
-        """Trials of an earlier corpus, on the domains of this one; None where it has none."""
-        from mixopt.trials import Trials
-
-        if self.config.design.earlier is None:
-            return None
-        self.log.require(DESIGN.name)
-        return Trials.read(self.path / DESIGN.optional[0])
-
-    @cached_property
     def anneals(self) -> pl.DataFrame:
         """What each source of microanneals does, against the controls (`anneal_effects`).
 
@@ -442,6 +432,16 @@ def usable_trials(run: Run, trials: Trials) -> Trials:
     if run.config.tasks is None:
         return trials
     return without_flat_tasks(trials, stated_objective(run).measured)
+
+
+def carried_trials(run: Run) -> Trials | None:
+    """Return trials of an earlier corpus, on the domains of this one; None where it has none."""
+    from mixopt.trials import Trials
+
+    if run.config.design.earlier is None:
+        return None
+    run.log.require(DESIGN.name)
+    return Trials.read(run.path / DESIGN.optional[0])
 
 
 def base_losses(run: Run) -> dict[str, float] | None:

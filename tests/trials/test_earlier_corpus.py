@@ -15,6 +15,7 @@ from mixopt.corpus import DomainContent
 from mixopt.errors import TrialsError
 from mixopt.fitting import Fit
 from mixopt.mixture import Mixture
+from mixopt.run_directory import carried_trials
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 OLD = {"web": DomainContent("a", 9), "code": DomainContent("b", 9), "wiki": DomainContent("c", 9)}
@@ -153,7 +154,7 @@ def test_a_run_on_a_later_corpus_carries_trials_and_tries_what_they_do_not_know(
             source.write_text(yaml.safe_dump(content))
             run = mixopt.run(source, tmp_path / version, until="fit", say=said.append)
     new = domain_names(5)[-1]
-    assert len(run.carried) == 12 + 5
+    assert len(carried_trials(run)) == 12 + 5
     assert [t.mixture[new] for t in run.design if t.role == "axial"] == [pytest.approx(0.6)]
     assert any("17 of 17 trials are carried over: 4 of 5 domains hold" in line for line in said)
     assert any("gaussian_process+carried 0." in line for line in said)
