@@ -100,6 +100,7 @@ def test_a_tree_that_cannot_be_right_is_one_line(load, old, new, message):
     ("by", "message"),
     [
         ("[topic, quality]", "a.jsonl: rows without a value in column 'quality'; fill them in"),
+        ("[topc]", "a.jsonl: no column 'topc'; did you mean 'topic'"),
         ("[topic], tokens: 5", "web.tokens: is of each cell"),
     ],
 )

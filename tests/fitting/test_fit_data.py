@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mixopt.errors import ConfigError
 from mixopt.fitting import FitData, Repetition
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -75,3 +76,18 @@ def test_rows_hold_sizes_for_a_regressor_that_knows_of_them(trials, name, column
 def test_regressors_are_made_with_seed_and_repetition(trials):
     made = data_of(trials, seed=7, repetition=Repetition((1.0, 2.0), 3.0)).make("epochs")
     assert (made.random_state, made.inventory, made.tokens) == (7, [1.0, 2.0], 3.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"regressors": 3}, "regressors: expected a name, several names, or package.module:Class"),
+        ({"size": {"layers": 3}}, "size: expected parameters, tokens or both, by name; got"),
+        ({"direction": {"code": "up"}}, "direction.code: should be 'lower' or 'higher', got 'up'"),
+        ({"direction": "higher"}, "direction: expected lower or higher by name"),
+        ({"objective": "cod"}, "'cod'; did you mean 'code'"),
+    ],
+)
+def test_an_argument_of_a_fit_that_cannot_be_is_one_line(trials, given, message):
+    with pytest.raises(ConfigError, match=message):
+        trials.fit(**given)

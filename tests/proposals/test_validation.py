@@ -7,7 +7,7 @@ from mixopt.config import ObjectiveConfig, ValidateConfig
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Validation
+from mixopt.proposals import Comparison, Validation
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 NATURAL = Mixture({"code": 0.8, "prose": 0.2})
@@ -49,6 +49,12 @@ def validation_of(**values):
 def test_the_verdict_follows_the_paired_interval(proposal, verdict):
     validation = validation_of(proposal=proposal, natural=[2.0, 2.2, 2.1])
     assert validation.compare("natural").verdict == verdict
+
+
+def test_an_interval_that_ends_at_0_is_not_significant():
+    for low, high, verdict in ((-0.2, -0.1, "wins"), (0.1, 0.2, "loses"), (-0.1, 0.0, "not sig")):
+        assert Comparison("natural", 0.0, low, high, 3).verdict.startswith(verdict)
+    assert Comparison("natural", 0.0, 0.0, 0.1, 3).verdict == "not significant"
 
 
 def test_the_interval_is_that_of_students_t_on_paired_differences():
