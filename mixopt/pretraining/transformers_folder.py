@@ -174,7 +174,7 @@ def _weight_files(path: Path) -> list[str]:
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:
     """Refuse a model of which some weights were not there, or not used."""
     for kind, what in _FAULTS.items():
-        names = sorted(map(str, report.get(kind) or ()))
+        names = sorted(map(_shown, report.get(kind) or ()))
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]} {what}{more}")
@@ -189,6 +189,14 @@ def _check_tied(path: Path, model: nn.Module) -> None:
             f"{path}: {CONFIG}: tie_word_embeddings is true, and the weights have a head of their"
             " own; set model.options.tie_word_embeddings: false"
         )
+
+
+def _shown(key: Any) -> str:
+    """Return a tensor's name; of one that has another shape, both shapes."""
+    if isinstance(key, str):
+        return key
+    name, there, here = key
+    return f"{name}, of shape {tuple(there)} in the weights and {tuple(here)} in the model,"
 
 
 def _plain(value: Any) -> Any:

@@ -45,7 +45,14 @@ _COMPARED = {
 
 @dataclass(frozen=True, eq=False)
 class ExpertChange:
-    """The windows before and after one change of weights; `between` counts others in them."""
+    """The experts of a run before and after one change of its weights.
+
+    Attributes:
+        logged: The change; its step is the first one on the new weights, counted from 1.
+        windows_before: Windows of steps before it, at least one.
+        windows_after: Windows of steps after it, at least one.
+        between: Other changes of weights that fall into these windows.
+    """
 
     logged: LoggedChange
     windows_before: tuple[Window, ...]

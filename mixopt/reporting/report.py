@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
-from mixopt.fitting import CEILING, OBJECTIVE, Fit
+from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
 from mixopt.mixture import branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import Comparison, is_proposal, named
@@ -62,7 +62,8 @@ if TYPE_CHECKING:
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
 MAX_SHARES = 2  # domains of a trial that its row names
-MAX_TRIALS = 12  # that have a row; trials.parquet has all
+MAX_TRIALS = 6  # that have a row; trials.parquet has all
+MAX_LOADINGS = 2  # of a factor, the largest
 MIN_COMPARED = 2  # mixtures that each loss is compared with, natural and the user's own first
 
 
@@ -115,7 +116,7 @@ def _by_loss(run: Run) -> Markup:
         rows.append([target, mean, *(_gain_text(one) for one in found)])
         styles.append("strong" if target in run.objective.measured else "")
     name = named(chosen, gains)
-    columns = ("loss", name, *(f"over {named(other)}" for other in others))
+    columns = ("loss", name, *(f"over {named(other, [chosen, *gains])}" for other in others))
     caption = f"Gains of {name}, 95%; above 0 is better; bold: the objective's."
     metrics = [task_metric(name) for name in validation.trials.targets]
     if any(one is not None and one[1] != "bits_per_byte" for one in metrics):
@@ -133,10 +134,12 @@ def _gain_text(found: Comparison | None) -> str:
 def _fit(run: Run, pictures: Pictures) -> Section:
     """Show how well each regressor predicts, and how sure that makes the proposal."""
     fit, unit = run.fit, UNITS[run.objective.value_unit]
-    body = paragraph(" ".join(sureness_lines(proposal_of(run) or run.proposal)))
+    said = run.recommendation.why if run.is_done("validate") else ""
+    sure = sureness_lines(proposal_of(run) or run.proposal)
+    body = paragraph(" ".join(line for line in sure if line not in said))
     rows = fit.report.filter(pl.col("target") == OBJECTIVE)
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
-    body += _predictors(rows, fit, unit)
+    body += _predictors(rows, fit, unit) + _signal(fit)
     about = f"{name_text(fit.name)} on {fit.data.folds} held-out folds."
     body += pictures.show("held_out", plot_held_out(fit), about)
     about = "The objective predicted along each domain's share."
@@ -157,6 +160,33 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
     columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit}")
     caption = "The objective of held-out trials; controls have no fitted law."
     return table(columns, cells, caption=caption, texts=[1], styles=styles)
+
+
+def _signal(fit: Fit) -> Markup:
+    """Show how much of each loss is noise, how much follows the mixture, and what is common."""
+    found = readiness(fit)
+    every = [found.objective, *found.losses]
+    rows = [
+        (
+            one.name,
+            "" if one.noise_share is None else share_text(one.noise_share),
+            share_text(one.followed),
+            one.verdict,
+        )
+        for one in every
+    ]
+    columns, caption = ("loss", "noise", "follows the mixture", "arms"), "Of the variance, held out"
+    if all(one.verdict == "ranked" for one in every):
+        rows, columns, caption = [row[:3] for row in rows], columns[:3], f"{caption}; all rank arms"
+    body = table(columns, rows, caption=f"{caption}.", texts=[3])
+    parts = []
+    for one in found.factors:
+        largest = sorted(one.loadings.items(), key=lambda item: -abs(item[1]))[:MAX_LOADINGS]
+        loads = ", ".join(f"{name} {load:+.2f}" for name, load in largest)
+        loads = loads.replace(" -", " \N{MINUS SIGN}")
+        parts.append(f"{loads} ({share_text(one.share)}, Spearman {rank_text(one.spearman)})")
+    factors = f"Factors: {'; '.join(parts)}. " if parts else ""
+    return body + paragraph(f"{factors}More: mixopt status --readiness.")
 
 
 def _trials(run: Run, pictures: Pictures) -> Section:
@@ -187,8 +217,8 @@ def _finished(run: Run) -> Markup:
         shares = [(done.domains[d], float(weights_ND[at, d])) for d in largest]
         text = ", ".join(f"{name} {share_text(weight)}" for name, weight in shares if weight > 0)
         rows.append((*labels[at], loss_text(float(values_N[at])), text))
-    unit, more = UNITS[run.objective.value_unit], "" if len(rows) == len(labels) else ", the best"
-    caption = f"Observed objective, {unit}; lower is better{more}."
+    which = "" if len(rows) == len(labels) else f"The best {len(rows)}: "
+    caption = f"{which}Observed objective, {UNITS[run.objective.value_unit]}; lower is better."
     columns = ("trial", "role", "objective", "largest shares")
     return table(columns, rows, caption=caption, texts=[1, 3])
 

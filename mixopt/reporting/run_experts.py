@@ -54,6 +54,12 @@ class PretrainingExperts:
 
     Load and diagnoses are of the second half of the steps so far, when experts have found their
     place.
+
+    Attributes:
+        path: The run directory.
+        windows: Since the domains last changed, at least one; they stay on disk.
+        logged: Changes of weights.
+        change: The first step on new weights; None for the largest changes.
     """
 
     path: Path
@@ -131,6 +137,12 @@ class SweepExperts:
     """The experts of a sweep.
 
     One trial is shown in full: of the recommended mixture where it is validated, else the best one.
+
+    Attributes:
+        path: The run directory.
+        trials: The table of the sweep's trials.
+        counts: By trial, those of a validation last.
+        shown: The trial that is shown in full.
     """
 
     path: Path

@@ -74,6 +74,13 @@ class RouterAdapter:
 
     def __post_init__(self) -> None:
         """Check what is said of the router."""
+        if not isinstance(self.router, str | type) or not self.router:
+            given = shown_value(self.router)
+            raise RoutingError(
+                f"RouterAdapter: router {given}; give a class, or the end of its name"
+            )
+        if not callable(self.read):
+            raise RoutingError(f"RouterAdapter: read {shown_value(self.read)}; give a function")
         for name, size in (("experts", self.experts), ("top_k", self.top_k)):
             if not (isinstance(size, str) and size) and not is_count(size):
                 raise RoutingError(
@@ -94,7 +101,19 @@ class RouterAdapter:
 
 
 class FoundRouter(NamedTuple):
-    """Where the ids of a router are read (-1 is none), and what it chooses from."""
+    """Where the ids of a router are read, and what it chooses from.
+
+    Attributes:
+        name: Path of the module in the model: experts, or the router of an exception or adapter.
+        layer: Number that the model gives the layer.
+        module: The module.
+        experts: Routed experts to choose from.
+        top_k: Experts of a token.
+        parameters: Names of what the module is called with.
+        read: From the arguments of a call, by name, and what it returns to the ids; -1 stands for
+            an assignment that no expert computes.
+        router: Names it in its layer, where layers have several.
+    """
 
     name: str
     layer: int

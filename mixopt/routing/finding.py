@@ -305,10 +305,12 @@ def _router_names(paths: list[str], layers: list[int]) -> list[str]:
     """Return what tells routers of one layer apart, their paths in it; "" where it has one."""
     if len(set(layers)) == len(layers):
         return [""] * len(paths)
-    return [
+    names = [
         path[found[-1].end(1) + 1 :] if (found := [*_LAYER.finditer(path)]) else path
         for path in paths
     ]
+    is_unique = len({*zip(layers, names, strict=True)}) == len(names)
+    return names if is_unique else paths  # an encoder and a decoder have the same numbers
 
 
 def _at(value: Any, path: str) -> Any:

@@ -29,7 +29,13 @@ COUNTS = "counts"
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """What was counted in the steps after `start` to `end`."""
+    """What was counted in some steps.
+
+    Attributes:
+        start: Steps taken before it.
+        end: Steps taken when it ends.
+        assignments: Those of its steps alone.
+    """
 
     start: int
     end: int

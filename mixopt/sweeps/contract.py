@@ -34,14 +34,24 @@ ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POL
 
 @dataclass(frozen=True)
 class Job:
-    """What all groups of a sweep share: a worker refuses a corpus of another hash."""
+    """What all groups of a sweep share.
+
+    Attributes:
+        proxy: Name of the proxy.
+        options: What it is made with.
+        corpus: The prepared corpus, as its owner sees it.
+        training: How all trials are trained.
+        corpus_hash: Which corpus it is (mixopt.corpus.corpus_hash): a worker refuses another one;
+            empty where that is not asked.
+        made_by: The fingerprint that results carry (mixopt.sweeps.trial_fingerprint).
+    """
 
     proxy: str
     options: dict[str, Any]
     corpus: Path
     training: Training
     corpus_hash: str = ""
-    made_by: str = ""  # the fingerprint that results carry
+    made_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -42,11 +42,20 @@ Report = Callable[[Beat], None]
 
 @dataclass(frozen=True)
 class GroupOutcome:
-    """What became of a group; without results a reason, and a fault that is not the proxy's."""
+    """What became of a group.
+
+    Attributes:
+        trials: The group; how many trials go together was asked where there are none.
+        results: One a trial, in their order; none where there is a reason.
+        tuned: How many trials go together, where that was asked.
+        reason: Why there is neither.
+        fault: What may be different another time. None where the proxy itself gave the reason.
+        beat: The last sign of life: where it was, and for how long.
+    """
 
     trials: Sequence[Trial]
     results: Sequence[TrialResult] = ()
-    tuned: int | None = None  # how many trials go together, where that was asked
+    tuned: int | None = None
     reason: str | None = None
     fault: Fault | None = None
     beat: Beat = field(default_factory=Beat)

@@ -279,7 +279,13 @@ def description_tags(run: Run) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What came of sending: to where, how much of each kind, and why something is left."""
+    """What came of sending.
+
+    Attributes:
+        server: The server or database.
+        sent: How many points of metrics, trials, files and runs were sent.
+        trouble: Why something is left, in a line; None where nothing is.
+    """
 
     server: str
     sent: Mapping[str, int]

@@ -258,6 +258,10 @@ DAMAGE = {
     ),
     "truncated": (truncated, r"is truncated or damaged: .*; fetch"),
     "more layers": (of_config(num_hidden_layers=3), "model.layers.2.* is missing in the weights"),
+    "another shape": (
+        of_config(intermediate_size=56),
+        r"weight, of shape \(.*\) in the weights and \(.*\) in the model, does not fit",
+    ),
     "quantised": (
         of_config(quantization_config={"bits": 4}),
         "quantization_config: training needs",

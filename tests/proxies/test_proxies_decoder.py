@@ -212,6 +212,7 @@ def test_a_device_that_is_not_here_is_named(corpus):
     for device, message in (
         ("cuda:99", "'cuda:99' is not available"),
         ("mps", "'mps' is not a device"),
+        ("cpu:", "'cpu:' is not a device"),
     ):
         with pytest.raises(MixoptError, match=message):
             train(corpus, trials_of(0), Training(tokens=100, device=device))

@@ -14,9 +14,10 @@ import yaml
 
 import mixopt
 from mixopt.errors import RunError
+from mixopt.fitting import readiness
 from mixopt.proposals import named
 from mixopt.reporting import proposal_text, write_report
-from mixopt.system import interval_text, without_folders
+from mixopt.system import interval_text, share_text, without_folders
 from mixopt.tracking import sync
 from mixopt.trials import Trials
 
@@ -120,6 +121,15 @@ def test_a_baseline_beyond_the_limits_is_among_what_to_check(page):
     shown = text_of(page)
     line = "Baseline hand breaks limits of this run: domain 'code': a weight of 0.9 is above 0.8"
     assert shown.index("What to check") < shown.index(line) < shown.index("Sliders need")
+
+
+def test_the_page_says_of_each_loss_what_is_noise_and_what_follows_the_mixture(done, page):
+    words, found = text_of(page), readiness(done.fit)
+    for one in (found.objective, *found.losses):
+        noise = "" if one.noise_share is None else f"{share_text(one.noise_share)} "
+        assert f"{one.name} {noise}{share_text(one.followed)}" in words
+    assert "More: mixopt status --readiness." in words
+    assert words.count("Predicted as good") <= 1  # the first screen has it
 
 
 def test_a_run_without_validation_shows_what_is_predicted(run):

@@ -157,6 +157,8 @@ def test_an_adapter_a_tap_or_the_name_of_an_argument_makes_them_known():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        (dict(router=""), "router ''; give a class, or the end of its name"),
+        (dict(read=3), "read 3; give a function"),
         (dict(experts=0), "experts 0; give the attribute of the router"),
     ],
 )
@@ -189,3 +191,10 @@ def test_what_is_of_images_alone_in_transformers_is_left_out(monkeypatch):
         find_routers(made)
     monkeypatch.setattr(NewExperts, "__module__", "transformers.models.new.modeling_new")
     assert [router.name for router in find_routers(made)] == ["layers.0.experts"]
+
+
+def test_layers_of_an_encoder_and_a_decoder_have_names_of_their_own():
+    halves = {name: model(known(), known()) for name in ("encoder", "decoder")}
+    keys = [router.key for router in find_routers(nn.ModuleDict(halves))]
+    assert keys[0] == "0/encoder.layers.0.experts"
+    assert len(set(keys)) == 4

@@ -35,7 +35,20 @@ _INTERPRETER = re.compile(r"python[\d.]*|bash|sh|ruby|perl|julia|Rscript")
 
 @dataclass(frozen=True)
 class TrainerCommand:
-    """A command that trains one trial and leaves its losses; fields are those of `proxy`."""
+    """A command that trains one trial and leaves its losses; fields are those of `proxy`.
+
+    Attributes:
+        run: The command, with `{seed}` and the like in it.
+        result: The file that it writes, relative to `{out}`; or a glob.
+        losses: A pattern with `{domain}`, or a name or glob for each evaluation domain.
+        unit: Of the losses.
+        mixture_format: The tool whose form the mixture is written in, beside `mixture.yaml`.
+        paths: The trainer's own data by domain, for that form.
+        folder: Where the command runs; `{out}` when None.
+        timeout: Seconds that it has; None for no limit.
+        retries: How often it is run again after it failed.
+        words: Of the command.
+    """
 
     run: str | Sequence[str]
     result: str

@@ -71,7 +71,22 @@ ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True)
 class Annealing:
-    """Batches, optimiser and learning rate of a trial, by the names of the options."""
+    """Batches, optimiser and learning rate of a trial, by the names of the options.
+
+    Attributes:
+        lr: Learning rate from which it decays.
+        min_lr: At the end.
+        decay: How it gets there: `linear`, `cosine` or `sqrt` (1 - sqrt of what is done).
+        warmup: Steps before the decay; below 1, a fraction of all steps.
+        sequence_length: Tokens predicted in a row.
+        batch: Sequences of a step.
+        weight_decay: On matrices and embeddings.
+        betas: AdamW's.
+        clip: Largest gradient norm; 0 does not clip.
+        precision: Of matrix products.
+        mask_documents: Whether documents of a sequence do not see each other.
+        eps: AdamW's.
+    """
 
     lr: float
     min_lr: float

@@ -26,8 +26,8 @@ def resolve_device(name: str) -> torch.device:
     """Return the device of `training.device`; `auto` takes the GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
+    kind, separator, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (separator and not (index.isascii() and index.isdecimal())):
         raise ConfigError(f"proxy.device: {name!r} is not a device; give auto, cpu or cuda")
     found = torch.cuda.device_count()
     if kind == "cuda" and int(index or 0) >= found:
