@@ -55,7 +55,7 @@ PARSED = {
     "docs/pretraining.md": "tests/pretraining",
     "docs/ray.md": "tests/sweeps/test_ray_sweeps.py",
     "docs/tasks.md": "tests/corpus/test_tasks.py",
-    "docs/tokens.md": "tests/corpus/test_token_import.py",
+    "docs/tokens.md": "tests/corpus/test_token_formats.py",
 }
 # What a page's code is given, where its reader has it already.
 GIVEN = {"docs/experts/counting.md": "model_with_experts"}

@@ -21,7 +21,7 @@ from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import causal_models, error_line, hugging_face_config
 from mixopt.system import FileRecord, checked_as, file_record, read_json
 
-CONFIG = "config.json"
+CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 _WHAT = "a folder of transformers has config.json beside its safetensors"
 _HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?")
 _FAULTS = {
@@ -168,7 +168,17 @@ def _weight_files(path: Path) -> list[str]:
         except (SafetensorError, OSError) as error:
             what = f"is truncated or damaged: {error_line(error)}"
             raise RunError(f"{file}: {what}; fetch the model again") from error
-    return [file.name for file in files]
+    names, index = [file.name for file in files], path / INDEX
+    if index.exists():
+        content = checked_as(dict[str, Any], read_json(index), str(index))
+        where = f"{index}: weight_map"
+        found = checked_as(dict[str, str], content.get("weight_map"), where).values()
+        if others := sorted(set(found) - set(names)):
+            raise RunError(
+                f"{where}: {others[0]!r} is not one of the safetensors beside it; fetch the model"
+                " again"
+            )
+    return names
 
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:

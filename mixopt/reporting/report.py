@@ -166,25 +166,22 @@ def _signal(fit: Fit) -> Markup:
     """Show how much of each loss is noise, how much follows the mixture, and what is common."""
     found = readiness(fit)
     every = [found.objective, *found.losses]
-    rows = [
-        (
-            one.name,
-            "" if one.noise_share is None else share_text(one.noise_share),
-            share_text(one.followed),
-            one.verdict,
-        )
-        for one in every
-    ]
-    columns, caption = ("loss", "noise", "follows the mixture", "arms"), "Of the variance, held out"
+    columns = ["loss", "noise", "follows the mixture", "arms"]
+    rows = []
+    for one in every:
+        noise = "" if one.noise_share is None else share_text(one.noise_share)
+        rows.append([one.name, noise, share_text(one.followed), one.verdict])
+    caption = "Of the variance, held out"
     if all(one.verdict == "ranked" for one in every):
-        rows, columns, caption = [row[:3] for row in rows], columns[:3], f"{caption}; all rank arms"
+        rows, columns = [row[:3] for row in rows], columns[:3]
+        caption += "; all rank arms"
     body = table(columns, rows, caption=f"{caption}.", texts=[3])
     parts = []
-    for one in found.factors:
-        largest = sorted(one.loadings.items(), key=lambda item: -abs(item[1]))[:MAX_LOADINGS]
+    for factor in found.factors:
+        largest = sorted(factor.loadings.items(), key=lambda item: -abs(item[1]))[:MAX_LOADINGS]
         loads = ", ".join(f"{name} {load:+.2f}" for name, load in largest)
         loads = loads.replace(" -", " \N{MINUS SIGN}")
-        parts.append(f"{loads} ({share_text(one.share)}, Spearman {rank_text(one.spearman)})")
+        parts.append(f"{loads} ({share_text(factor.share)}, Spearman {rank_text(factor.spearman)})")
     factors = f"Factors: {'; '.join(parts)}. " if parts else ""
     return body + paragraph(f"{factors}More: mixopt status --readiness.")
 

@@ -237,6 +237,12 @@ def gone(path: Path) -> None:
     max(path.glob("*.safetensors")).unlink()
 
 
+def elsewhere(path: Path) -> None:
+    shard, index = max(path.glob("*.safetensors")), path / "model.safetensors.index.json"
+    shard.rename(path.parent / "shard.safetensors")
+    index.write_text(index.read_text().replace(shard.name, "../shard.safetensors"))
+
+
 def pickled(path: Path) -> None:
     for file in [*path.glob("*.safetensors"), path / "model.safetensors.index.json"]:
         file.unlink()
@@ -266,10 +272,8 @@ DAMAGE = {
         of_config(quantization_config={"bits": 4}),
         "quantization_config: training needs",
     ),
-    "a missing shard": (
-        gone,
-        r"model: cannot be loaded: ",
-    ),
+    "a missing shard": (gone, r"weight_map: '.*' is not one of the safetensors beside it; fetch"),
+    "a shard elsewhere": (elsewhere, r"weight_map: '../shard.safetensors' is not one of the"),
     "a pickle": (pickled, r"model: has no safetensors; a pickle can run code when it is read"),
     "an adapter": (adapted, r"adapter_config.json: an adapter is a part of a model; merge it"),
     "no configuration": (without_config, r"config.json: not found: a folder of transformers has"),

@@ -94,6 +94,17 @@ def test_a_command_that_always_fails_says_how_often_and_why(corpus, files, tmp_p
     assert result.losses is None
 
 
+def test_a_command_that_fails_is_run_again_and_each_attempt_is_kept(corpus, files, tmp_path):
+    code = f"""
+        if os.getcwd().endswith("attempt-1"):
+            raise RuntimeError("no luck")
+        {WRITE_GOOD}
+    """
+    assert trained(corpus, files, script(tmp_path, code), retries=2).status == "finished"
+    assert "no luck" in (files / "t0001" / "attempt-1" / "log.txt").read_text()
+    assert (files / "t0001" / "attempt-2" / "metrics.json").exists()
+
+
 HANGING = """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"

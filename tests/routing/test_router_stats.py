@@ -1,6 +1,7 @@
 """Counts of experts equal a count by hand, and counting changes nothing in training."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -29,6 +30,30 @@ def test_domains_may_be_given_for_each_token():
         model(tokens)
     expected = [int(((of_tokens == d) & mask.bool()).sum()) for d in range(3)]
     assert stats.total().tokens_D.tolist() == expected
+
+
+def test_neither_padding_nor_a_pass_outside_of_domains_is_counted():
+    model, (tokens, ids, mask) = tiny(), batches(1)[0]
+    stats = RouterStats.attach(model, DOMAINS)
+    model(tokens)
+    assert stats.total().tokens_D.sum() == 0
+    with stats.domains(torch.where(mask.bool(), ids[:, None], -1), mask):
+        model(tokens)
+    assert stats.total().tokens_D.sum() == mask.sum()
+
+
+def test_loss_gradients_and_random_numbers_are_those_of_a_run_that_is_not_counted():
+    found = []
+    for is_counted in (False, True):
+        model, (tokens, ids, mask) = tiny(), batches(1)[0]
+        stats = RouterStats.attach(model, DOMAINS) if is_counted else None
+        torch.manual_seed(3)
+        with stats.domains(ids, mask) if stats else nullcontext():
+            loss = model(nn.functional.dropout(tokens.float()).long() % 32).square().mean()
+        loss.backward()
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        found.append([loss.detach(), *gradients, torch.get_rng_state()])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 def test_evaluation_is_not_counted_unless_asked():

@@ -148,6 +148,20 @@ def test_it_is_interrupted_as_by_ctrl_c(tmp_path):
     assert owner_of(tmp_path) is None
 
 
+def test_one_that_ignores_that_and_a_termination_is_an_error(tmp_path):
+    with worker(tmp_path, "SIGINT", "SIGTERM") as process:
+        message = f"process {process.pid} is still running after it was interrupted"
+        with pytest.raises(RunError, match=message):
+            interrupt(tmp_path, patience=0.3)
+
+
+def test_of_many_that_come_at_once_one_is_let_in(tmp_path):
+    command = [sys.executable, folder_owner.__file__, str(tmp_path), "4"]
+    several = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    answers = [process.communicate()[0] for process in several]
+    assert answers.count("in\n") == 1, answers
+
+
 def test_a_process_that_the_lock_only_names_is_left_alone(tmp_path):
     (tmp_path / ".lock").write_text(marker(os.getppid(), lock._this_host()))
     assert interrupt(tmp_path) is None

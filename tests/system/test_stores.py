@@ -112,6 +112,11 @@ def test_a_secret_in_a_url_is_refused_and_not_shown():
     assert url_fault("s3://texts/a") is None
 
 
+def test_a_store_that_cannot_be_reached_is_one_line():
+    with pytest.raises(CorpusError, match=r"^http://127\.0\.0\.1:1/a\.txt: the store cannot be"):
+        list_objects("http://127.0.0.1:1/a.txt")
+
+
 def test_a_truncated_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
     with short_server() as address:

@@ -15,6 +15,7 @@ from made_experts import counted
 
 from mixopt import pretrain
 from mixopt.mixture import Mixture
+from mixopt.pretraining.loop import Loop
 from mixopt.routing import ExpertCounts, trial_scalars
 from mixopt.sweeps import TrialFolder
 from mixopt.testing import tiny_corpus
@@ -46,8 +47,23 @@ def runs_at(uri: str):
     return client, {run.info.run_name: run for run in runs}
 
 
+class KilledError(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+def killed_at(step):
+    save = Loop._save
+
+    def saving(loop):
+        if loop.step == step:
+            raise KilledError
+        save(loop)
+
+    return saving
+
+
 @pytest.mark.nightly
-def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch):
+def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     training = {"steps": STEPS, "batch": 8, "sequence_length": 32, "lr": 3e-3}
     content = {
@@ -57,22 +73,28 @@ def test_a_pretraining_has_numbers_counts_and_figures(uri, tmp_path, monkeypatch
         "training": {**training, "precision": "float32"},
         "metrics": {"every": 4},
         "experts": {"every": 4},
+        "checkpoint": {"every": 3},
         "tracking": {"uri": uri},
     }
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(content))
     # What is wanted is sent from this process, which has MLflow already.
     monkeypatch.setattr("mixopt.tracking.tracker.Tracker._begin", lambda tracker: None)
+    with monkeypatch.context() as patch:  # killed after step 6, and sent; it resumes at step 3
+        patch.setattr("mixopt.pretraining.loop.Loop._save", killed_at(6))
+        with pytest.raises(KilledError):
+            pretrain(config, tmp_path / "run")
+    assert Sender(tmp_path / "run", uri, "toy", own=False).attempt(last=True)
     pretrain(config, tmp_path / "run")
     assert Sender(tmp_path / "run", uri, "toy", own=False).attempt(last=True)
     client, runs = runs_at(uri)
     run = runs["run/pretrain"]
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
-    values = [line for line in map(json.loads, lines) if "moe/max_vio/mean" in line]
-    history = client.get_metric_history(run.info.run_id, "moe/max_vio/mean")
-    assert {(one.step, one.value) for one in history} == {
-        (line["step"], line["moe/max_vio/mean"]) for line in values
-    }
+    for name in ("moe/max_vio/mean", "loss"):
+        values = [line for line in map(json.loads, lines) if name in line]
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [one.step for one in history] == [4, 8]
+        assert [one.value for one in history] == [line[name] for line in values]
     assert "moe/specialisation/layer_01" in run.data.metrics
     assert len([name for name in run.data.metrics if name.startswith("moe/")]) <= 400
 
