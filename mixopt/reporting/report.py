@@ -174,7 +174,7 @@ def _signal(fit: Fit) -> Markup:
     caption = "Of the variance, held out"
     if all(one.verdict == "ranked" for one in every):
         rows, columns = [row[:3] for row in rows], columns[:3]
-        caption += "; all rank arms"
+        caption += "; each ranks mixtures"
     body = table(columns, rows, caption=f"{caption}.", texts=[3])
     parts = []
     for factor in found.factors:
@@ -214,8 +214,8 @@ def _finished(run: Run) -> Markup:
         shares = [(done.domains[d], float(weights_ND[at, d])) for d in largest]
         text = ", ".join(f"{name} {share_text(weight)}" for name, weight in shares if weight > 0)
         rows.append((*labels[at], loss_text(float(values_N[at])), text))
-    which = "" if len(rows) == len(labels) else f"The best {len(rows)}: "
-    caption = f"{which}Observed objective, {UNITS[run.objective.value_unit]}; lower is better."
+    which = "" if len(rows) == len(labels) else f" of the best {len(rows)}"
+    caption = f"Observed objective{which}, {UNITS[run.objective.value_unit]}; lower is better."
     columns = ("trial", "role", "objective", "largest shares")
     return table(columns, rows, caption=caption, texts=[1, 3])
 
