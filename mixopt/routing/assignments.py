@@ -39,7 +39,7 @@ class LayerAssignments:
 
     @property
     def key(self) -> str:
-        """The router's name in the model: "3", or "3/attention"."""
+        """The router's name in the model: "3", or "3/attention.router"."""
         return f"{self.layer}/{self.router}".removesuffix("/")
 
     @property
