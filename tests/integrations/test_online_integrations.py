@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -244,3 +247,37 @@ def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path
     )
     assert (mask == (tokens[:, 1:] % 5 != 0)).all()
     torch.testing.assert_close(losses[mask], expected[mask])
+
+
+@pytest.mark.nightly
+def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_process(tmp_path):
+    pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
+    import trainer_job as job
+
+    whole, ranks = tmp_path / "whole", tmp_path / "ranks"
+    job.trainer_over(whole, 1).train()
+
+    def launch(killed_at):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command = [*launcher, "--nproc-per-node", "2", job.__file__, str(ranks), str(killed_at)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, check=False, env=environment, capture_output=True, timeout=120
+        )
+
+    assert launch(15).returncode != 0
+    before = [rows_of(ranks / f"rows.{rank}") for rank in range(2)]
+    assert len(before[0]) >= 15
+    again = launch(job.STEPS + 1)
+    assert again.returncode == 0, again.stderr.decode()[-2000:]
+    after = [rows_of(ranks / f"rows.{rank}") for rank in range(2)]
+    alone = rows_of(whole / "rows.0")
+    assert len({str(line["weights"]) for line in lines_of(whole / "log.jsonl")}) > 3
+    assert (ranks / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
+    for parts, batches in ((before, range(15)), (after, range(job.STEPS))):
+        assert all(parts[0][batch] + parts[1][batch] == alone[batch] for batch in batches)
+
+
+def rows_of(file):
+    """Rows by batch; of a batch that was taken twice, those of the last time."""
+    return dict(lines_of(file))
