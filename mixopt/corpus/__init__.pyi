@@ -5,6 +5,8 @@ from .corpus import (
     check_prepared as check_prepared,
     document_ends as document_ends,
     publish_corpus as publish_corpus,
+    tokens_per_byte as tokens_per_byte,
+    true_inventory as true_inventory,
 )
 from .domain_tokens import counted_tokens as counted_tokens
 from .index_files import (
@@ -19,8 +21,6 @@ from .sizes import (
     count_domains as count_domains,
     first_look as first_look,
     inventory_of as inventory_of,
-    tokens_per_byte as tokens_per_byte,
-    true_inventory as true_inventory,
 )
 from .sources import shared_files as shared_files
 from .tasks import (

@@ -12,6 +12,9 @@ all indices of shards, and these have those of the shards, so that its own hash 
 
     <cache>/corpora/<SHA-256 of index.json>/corpus/
 
+A prepared corpus may be a sample of its domains: then the sizes that the configuration states
+count, and what a mixed domain repeats of a part counts once.
+
 Shapes: D domains.
 """
 
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,7 +35,7 @@ from mixopt.corpus.index_files import (
     read_corpus_index,
 )
 from mixopt.corpus.token_shards import TokenShards
-from mixopt.errors import CorpusError, PluginError, ShardError, plain_line
+from mixopt.errors import ConfigError, CorpusError, PluginError, ShardError, plain_line
 from mixopt.mixture import Mixture
 from mixopt.system import (
     Say,
@@ -57,6 +60,7 @@ from mixopt.system import (
 )
 
 if TYPE_CHECKING:
+    from mixopt.config import SourceConfig
     from mixopt.corpus.tasks import EncodedTask
 
 
@@ -328,3 +332,45 @@ def _fetch_below(url: str, base: str, folder: Path) -> None:
             path = below(folder, name, CorpusError)
             path.parent.mkdir(parents=True, exist_ok=True)
             read_object(stored, path)
+
+
+ESTIMATED = 0.05  # by so much what was prepared may be more than an estimate
+
+
+def true_inventory(
+    sources: Mapping[str, SourceConfig], corpus: Corpus, *, where: str = ""
+) -> dict[str, int]:
+    """Return the distinct tokens of each whole domain, in the corpus's order."""
+    prefix = f"{where}: " if where else ""
+    return {
+        domain.name: _true_tokens(sources.get(domain.name), corpus, domain, prefix)
+        for domain in corpus.domains
+    }
+
+
+def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
+    """Return how many tokens a byte of text makes, by training domain."""
+    rates = {}
+    for domain in corpus.domains:
+        known = [one for one in (domain.train, domain.validation) if one is not None and one.bytes]
+        if known:
+            rates[domain.name] = known[0].tokens / known[0].bytes
+    return rates
+
+
+def _true_tokens(source: SourceConfig | None, corpus: Corpus, domain: Domain, prefix: str) -> int:
+    assert domain.train is not None, "a training domain"
+    copies = corpus.copies(domain.name)
+    tokens = distinct(domain.train.tokens, copies)
+    if source is None or not source.is_sized:
+        return tokens
+    field = "tokens" if source.tokens is not None else "bytes"
+    stated = source.tokens or source.bytes or 0
+    prepared = tokens if field == "tokens" else distinct(domain.train.bytes, copies)
+    if stated < (1 - ESTIMATED) * prepared:
+        raise ConfigError(
+            f"{prefix}corpus.domains.{domain.name}.{field}: {stated} is less than the {prepared} "
+            f"that were prepared from it: state the size of the whole domain, {prepared} or more, "
+            "or prepare less with max_bytes"
+        )
+    return max(tokens, round(stated * tokens / max(prepared, 1)))

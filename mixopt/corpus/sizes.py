@@ -5,9 +5,6 @@ is not longer than the sample is counted exactly. Tokens follow from the tokens 
 sample. Duplicates are counted, since finding them takes reading all. A BPE that the run will train
 has no tokens yet: its domains are counted in bytes, which the run turns into tokens by what it
 prepares. A data set of the hub is not counted; its files are, as `hf://datasets/...`.
-
-Of a prepared corpus, which may be a sample of its domains, the sizes that the configuration states
-count; what a mixed domain repeats of a part counts once.
 """
 
 from __future__ import annotations
@@ -18,19 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus.corpus import distinct
 from mixopt.corpus.domain_tokens import counted_tokens
 from mixopt.corpus.environment import environment_documents
 from mixopt.corpus.sources import TextFile, is_local, read_validation, text_files
 from mixopt.corpus.text_files import BadDocuments, BadPolicy, Reading
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
-from mixopt.errors import ConfigError, CorpusError
+from mixopt.errors import CorpusError
 from mixopt.system import Say, silent
 
 if TYPE_CHECKING:
-    from mixopt.corpus.corpus import Corpus, Domain
+    pass
 
-ESTIMATED = 0.05  # by so much what was prepared may be more than an estimate
 SAMPLE_BYTES = 16_000_000  # of text that are read of a domain
 LOOK_BYTES = 200_000  # of them where only its first documents are checked
 TOKENISED_BYTES = 2_000_000  # of them that are tokenised
@@ -169,45 +164,6 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
 def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]]:
     """Return what an inventory file says of the domains."""
     return {one.name: {"bytes": one.bytes} if one.tokens is None else one.tokens for one in counts}
-
-
-def true_inventory(
-    sources: Mapping[str, SourceConfig], corpus: Corpus, *, where: str = ""
-) -> dict[str, int]:
-    """Return the distinct tokens of each whole domain, in the corpus's order."""
-    prefix = f"{where}: " if where else ""
-    return {
-        domain.name: _true_tokens(sources.get(domain.name), corpus, domain, prefix)
-        for domain in corpus.domains
-    }
-
-
-def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
-    """Return how many tokens a byte of text makes, by training domain."""
-    rates = {}
-    for domain in corpus.domains:
-        known = [one for one in (domain.train, domain.validation) if one is not None and one.bytes]
-        if known:
-            rates[domain.name] = known[0].tokens / known[0].bytes
-    return rates
-
-
-def _true_tokens(source: SourceConfig | None, corpus: Corpus, domain: Domain, prefix: str) -> int:
-    assert domain.train is not None, "a training domain"
-    copies = corpus.copies(domain.name)
-    tokens = distinct(domain.train.tokens, copies)
-    if source is None or not source.is_sized:
-        return tokens
-    field = "tokens" if source.tokens is not None else "bytes"
-    stated = source.tokens or source.bytes or 0
-    prepared = tokens if field == "tokens" else distinct(domain.train.bytes, copies)
-    if stated < (1 - ESTIMATED) * prepared:
-        raise ConfigError(
-            f"{prefix}corpus.domains.{domain.name}.{field}: {stated} is less than the {prepared} "
-            f"that were prepared from it: state the size of the whole domain, {prepared} or more, "
-            "or prepare less with max_bytes"
-        )
-    return max(tokens, round(stated * tokens / max(prepared, 1)))
 
 
 def _count(
