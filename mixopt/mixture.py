@@ -48,7 +48,7 @@ LISTED, LARGEST = 8, 5  # domains up to which `repr` lists all, and how many it 
 class Mixture(Mapping[str, float]):
     """Shares of named domains, in order; immutable, hashable, adds up to 1.
 
-    Example:
+    Examples:
         >>> mixture = mixopt.Mixture({"web": 0.7, "code": 0.3})
         >>> mixture["code"], mixture.domains
         (0.3, ('web', 'code'))
@@ -266,7 +266,7 @@ class Phases(Mixture):
     A mixture by phase is one mixture of cells `<phase>/<domain>`, of which each has its share of
     all tokens: what is known of designs, limits and searches of mixtures holds for it as it is.
 
-    Example:
+    Examples:
         >>> phases = mixopt.Phases({"1": 0.8, "2": 0.2})
         >>> phases.tied({"web": 0.75, "code": 0.25})
         Mixture(1/web 60%, 1/code 20%, 2/web 15%, 2/code 5%)

@@ -135,7 +135,7 @@ class Objective:
         ConfigError: An evaluation domain that is not there, losses and metrics of which higher
             is better in one worst, or a spread that is not above 0.
 
-    Example:
+    Examples:
         >>> objective = Objective(("code", "prose"), "mean", {"code": 0.75, "prose": 0.25})
         >>> objective.value([[2.0, 4.0]])
         array([2.5])

@@ -1,7 +1,7 @@
 """What mkdocs builds beside the pages in docs/: the reference, and what pages link to elsewhere.
 
-The reference has a page for each package of the table in docs/architecture.md, with the public
-names of its face, so that no list of them is written by hand. Pages link to files of the repository
+The reference has a page for each command, and one for each package with the public names of its
+face, so that no list of them is written by hand. Pages link to files of the repository
 by their relative path, as a reader of the repository expects: such files become part of the site
 under the same path, and the links are rewritten to point there.
 """
@@ -14,6 +14,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
@@ -31,7 +32,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fill the navigation's entries for pages that are generated."""
     for entry in config.nav or []:
         if "Reference" in entry:
-            entry["Reference"] += [{name: page_of(name)} for name in packages()]
+            entry["Reference"].append({"Commands": [{n: f"commands/{n}.md"} for n in commands()]})
+            entry["Reference"].append({"Python": [{name: page_of(name)} for name in packages()]})
     return config
 
 
@@ -39,6 +41,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference, the pages outside docs/, and every file that a page links to."""
     for name in packages():
         files.append(File.generated(config, page_of(name), content=reference(name)))
+    for name, page in commands().items():
+        files.append(File.generated(config, f"commands/{name}.md", content=page))
     waiting = [path for pattern in MORE_PAGES for path in sorted(PROJECT.glob(pattern))]
     known = {file.src_uri for file in files}
     for file in files.documentation_pages():
@@ -88,10 +92,14 @@ def linked(folder: Path, markdown: str) -> Iterator[Path]:
 
 
 def packages() -> list[str]:
-    """Return the packages that docs/architecture.md describes, `mixopt` first."""
-    page = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = page.partition("## Packages")[2].partition("## ")[0]
-    return ["mixopt", *re.findall(r"^\| `([\w.]+)` \|", table, re.MULTILINE)]
+    """Return `mixopt`, its packages and modules, and the packages of the plug-ins."""
+    found = [path.parent for path in sorted((PROJECT / "mixopt").glob("*/__init__.pyi"))]
+    found += [PROJECT / "mixopt" / f"{name}.py" for name in ("errors", "mixture", "objective")]
+    names = [f"mixopt.{path.stem}" for path in sorted(found)]
+    for root, folder in ROOTS.items():
+        stubs = sorted((PROJECT / folder / root).glob("*/__init__.pyi"))
+        names += [f"{root}.{path.parent.name}" for path in stubs]
+    return ["mixopt", *names]
 
 
 def page_of(package: str) -> str:
@@ -108,43 +116,33 @@ def face(package: str) -> Path:
 
 def public_names(package: str) -> dict[str, str]:
     """Return the public names of a package, and the dotted path of what each one is."""
-    tree = ast.parse(face(package).read_text(encoding="utf-8"))
-    if face(package).name != "__init__.py":
+    stub = face(package).with_suffix(".pyi")
+    if not stub.exists():
+        own = ast.parse(face(package).read_text(encoding="utf-8")).body
         kinds = (ast.ClassDef, ast.FunctionDef)
-        own = [node.name for node in tree.body if isinstance(node, kinds)]
-        return {name: f"{package}.{name}" for name in own if not name.startswith("_")}
-    typed = [node for node in tree.body if isinstance(node, ast.If)]
-    nodes = [*tree.body, *(inner for node in typed for inner in node.body)]
+        names = [node.name for node in own if isinstance(node, kinds)]
+        return {name: f"{package}.{name}" for name in names if not name.startswith("_")}
     return {
-        alias.asname: f"{node.module}.{alias.name}"
-        for node in nodes
-        if isinstance(node, ast.ImportFrom) and node.module
+        alias.asname: resolved(f"{package}.{node.module}", alias.name)
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
         if alias.asname and not alias.asname.startswith("_")
     }
 
 
-def resolved(path: str) -> str:
-    """Return where the object behind a public name is defined: faces hand on names of faces."""
-    package, _, name = path.rpartition(".")
-    if face(package).name != "__init__.py":
-        return path
-    inner = public_names(package).get(name)
-    return path if inner in (None, path) else resolved(inner)
+def resolved(module: str, name: str) -> str:
+    """Return where the object behind a public name is defined: a face hands on names of faces."""
+    is_face = face(module).with_suffix(".pyi").exists()
+    return public_names(module)[name] if is_face else f"{module}.{name}"
 
 
 def reference(package: str) -> str:
     """Return the page of a package: its docstring, then each public name."""
     docstring = ast.get_docstring(ast.parse(face(package).read_text(encoding="utf-8"))) or ""
-    head = f"# {package}\n\n{docstring}\n\n"
-    names = {name: resolved(path) for name, path in public_names(package).items()}
+    head, names = f"# {package}\n\n{docstring}\n\n", public_names(package)
     if package == "mixopt":  # its names have their places on the pages of their packages
-        places = {
-            path: f"({path}.md)" if path in packages() else f"[{path}]" for path in names.values()
-        }
-        return head + "".join(f"- [`mixopt.{n}`]{places[path]}\n" for n, path in names.items())
-    if not names:
-        return head + "Nothing in it is public.\n"
+        return head + "".join(f"- [`mixopt.{n}`][{path}]\n" for n, path in names.items())
     order = sorted(names, key=lambda name: (name.isupper(), name))  # constants last
     return head + "\n".join(shown(names[name]) for name in order)
 
@@ -158,3 +156,27 @@ def shown(path: str) -> str:
     if name in {one.id for one in unpacked if isinstance(one, ast.Name)}:
         return f"## {name}\n\nA constant, `{path}`.\n"
     return f"::: {path}\n"
+
+
+def commands() -> dict[str, str]:
+    """Return the page of each command: what it does, its arguments and its options."""
+    from typer.main import get_command
+
+    from mixopt.cli.main import app
+
+    root: Any = get_command(app)
+    return {
+        name: command_page(name, root.get_command(None, name)) for name in root.list_commands(None)
+    }
+
+
+def command_page(name: str, command: Any) -> str:
+    """Return the page of one command."""
+    rows = [
+        f"| `{', '.join(one.opts) if one.opts[0].startswith('-') else str(one.name).upper()}` |"
+        f" {' '.join((getattr(one, 'help', None) or '').split())} |"
+        for one in command.params
+    ]
+    table = "\n".join(["| argument or option | |", "|---|---|", *rows])
+    usage = f"```sh\nmixopt {name} --help\n```"
+    return f"# mixopt {name}\n\n{command.help}\n\n{usage}\n\n{table}\n"

@@ -60,7 +60,7 @@ class Constraints:
         ConfigError: A limit of a domain that is not there.
         InfeasibleError: No mixture meets the limits.
 
-    Example:
+    Examples:
         >>> from mixopt.constraints import Constraints, cap
         >>> limits = Constraints(("code", "prose"), (cap("code", 0.5, "a cap of mine"),))
         >>> print(*limits.violations(mixopt.Mixture({"code": 0.6, "prose": 0.4})))

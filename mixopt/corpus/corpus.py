@@ -100,7 +100,7 @@ class Corpus:
         provenance: What it was made from, and what was left out, as plain values.
         tasks: Items whose continuations are scored.
 
-    Example:
+    Examples:
         >>> run.corpus
         Corpus('runs/mine/corpus': 2 domains, 1 target, ... tokens, tokenizer bytes)
         >>> run.corpus.domain_names

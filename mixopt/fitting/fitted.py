@@ -94,7 +94,7 @@ class Fit:
         pilots: Runs of the target size, which carry it there.
         inventory: Distinct tokens of each domain; a run's fit has those of its run.
 
-    Example:
+    Examples:
         >>> run.fit
         Fit(...: 12 trials, 2 domains, 3 losses; held out: ...)
         >>> run.fit.domains, run.fit.targets
@@ -337,7 +337,7 @@ class Fit:
             weights: Mixtures: an array of shape (N, D), shares by domain, or several of these.
             objective: The fit's own when None.
 
-        Example:
+        Examples:
             >>> run.fit.predict({"code": 0.4, "prose": 0.6}).losses_NM.shape
             (1, 3)
         """
@@ -445,7 +445,7 @@ class Fit:
             ConfigError: An unknown loss or domain, or an argument that cannot be right.
             InfeasibleError: Constraints that no mixture meets.
 
-        Example:
+        Examples:
             >>> run.fit.propose(target="code", constraints={"bounds": {"code": [0, 0.5]}}).mixture
             Mixture(code 50%, prose 50%)
         """

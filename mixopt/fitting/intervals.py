@@ -157,7 +157,7 @@ class Prediction:
         objective_high_N: Upper ends.
         targets: Names of the evaluation domains.
 
-    Example:
+    Examples:
         >>> found = run.fit.predict([run.natural, run.proposal.mixture])
         >>> found.objective_N.shape
         (2,)

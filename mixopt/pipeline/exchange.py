@@ -65,7 +65,7 @@ def export(
     Raises:
         ConfigError: An unknown trainer, or something that its unit needs is not known.
 
-    Example:
+    Examples:
         >>> text = mixopt.export("runs/mine", to="megatron")[""]
         >>> "prose" in text
         True

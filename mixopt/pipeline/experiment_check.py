@@ -184,7 +184,7 @@ def check(
     Returns:
         Problems, warnings, sizes and costs; `refuse()` raises the first problem.
 
-    Example:
+    Examples:
         >>> found = mixopt.check(run.config)
         >>> found.problems, found.costs.tokens
         ([], ...)

@@ -151,7 +151,7 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
         RunError: There is none, or it is not what was written.
         PluginError: It names code and is not trusted.
 
-    Example:
+    Examples:
         >>> mixopt.load_fit("runs/mine").domains
         ('code', 'prose')
     """
@@ -239,7 +239,7 @@ def propose(
         ConfigError: An unknown target, or constraints that cannot be read.
         InfeasibleError: Constraints that no mixture meets.
 
-    Example:
+    Examples:
         >>> mixopt.propose("runs/mine", target="prose").objective
         'prose'
     """
@@ -295,7 +295,7 @@ def predict(
         ConfigError: An unknown target, or constraints that cannot be read.
         InfeasibleError: Constraints that no mixture meets.
 
-    Example:
+    Examples:
         >>> mixopt.predict("runs/mine", {"code": 0.4, "prose": 0.6}, tokens=10_000_000).broken
         ()
     """

@@ -56,7 +56,7 @@ LOCAL = "local"  # the executor whose work ends with its owner
 def status(run: Run) -> dict[str, Any]:
     """Return what a run recommends, each step's state, and counts of trials where a step trains.
 
-    Example:
+    Examples:
         >>> mixopt.status(run)["steps"]["sweep"]["finished"]
         12
     """

@@ -122,7 +122,7 @@ class Recommendation:
         region: Mixtures that are predicted as good, up to noise.
         phases: Phases of the training, of whose cells the mixture is; None without.
 
-    Example:
+    Examples:
         >>> run.recommendation.chosen in run.validation.mixtures
         True
         >>> sorted(run.recommendation.gains)

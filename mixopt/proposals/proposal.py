@@ -261,7 +261,7 @@ class Proposal:
             parts of its mixed domains.
         phases: Phases of the training, of whose cells the mixture is; None without.
 
-    Example:
+    Examples:
         >>> run.proposal
         Proposal(prose ..., code ...; predicted ... bits per byte)
         >>> mixopt.Proposal.from_file("runs/mine/proposal.yaml").mixture == run.proposal.mixture

@@ -142,7 +142,7 @@ class Validation:
         objective: What is compared.
         level: Nominal level of each interval; all looks together have 95%.
 
-    Example:
+    Examples:
         >>> run.validation
         Validation(... mixtures, ... runs: ...)
     """

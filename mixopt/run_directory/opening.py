@@ -91,7 +91,7 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
     Raises:
         RunError: The directory is not a run's, its record has changed, or a link leads out of it.
 
-    Example:
+    Examples:
         >>> run = mixopt.load_run("runs/mine")
         >>> run
         Run('runs/mine': 7 of 7 steps done)

@@ -66,7 +66,7 @@ class Outcome:
 class Run:
     """One run directory and the configuration that it is asked to hold.
 
-    Example:
+    Examples:
         >>> run = mixopt.load_run("runs/mine")
         >>> run.is_done("validate")
         True
@@ -228,7 +228,7 @@ class Run:
             MixtureError: The weights do not add up to 1, or are of other domains.
             RunError: The run has no fit yet.
 
-        Example:
+        Examples:
             >>> forecast = run.predict({"code": 0.4, "prose": 0.6}, tokens="25B")
             >>> forecast.mixture
             Mixture(code 40%, prose 60%)
@@ -268,7 +268,7 @@ class Run:
             InfeasibleError: No mixture meets the limits.
             RunError: The run has no fit yet.
 
-        Example:
+        Examples:
             >>> run.propose(constraints={"bounds": {"code": 0.25}}).mixture
             Mixture(code 25%, prose 75%)
         """

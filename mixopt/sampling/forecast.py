@@ -103,7 +103,7 @@ def simulate_schedule(schedule: Schedule, inventory: Mapping[str, int]) -> Sched
     Raises:
         SamplerError: A domain without a size, or more epochs than the schedule allows.
 
-    Example:
+    Examples:
         >>> from mixopt.sampling import Schedule, Stage
         >>> stage = Stage(mixopt.Mixture({"code": 0.25, "prose": 0.75}), steps=10)
         >>> schedule = Schedule((stage,), batch=8, sequence_length=100)

@@ -113,7 +113,7 @@ class MixtureSampler:
         order: The order of samples with the weights as they are known now; another object once
             weights change. For loaders.
 
-    Example:
+    Examples:
         >>> sizes, weights = {"code": 100, "prose": 50}, {"code": 0.25, "prose": 0.75}
         >>> sampler = MixtureSampler(sizes, weights, batch_size=8, rank=0, world_size=1)
         >>> rows = next(iter(sampler))

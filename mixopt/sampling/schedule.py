@@ -107,7 +107,7 @@ class Schedule:
         inventory: Distinct tokens of each domain; None where that is not stated.
         provenance: What it was made from.
 
-    Example:
+    Examples:
         >>> even = mixopt.Mixture.uniform(("code", "prose"))
         >>> code = mixopt.Mixture({"code": 1.0, "prose": 0.0})
         >>> stages = Stage(even, steps=90), Stage(even, steps=10, to=code, name="anneal")

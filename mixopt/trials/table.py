@@ -92,7 +92,7 @@ class Trials(TrialRows):
             appears twice, weights are not a mixture, or a finished trial has a loss that is missing
             or not finite.
 
-    Example:
+    Examples:
         >>> run.trials
         Trials(12 finished; 2 domains, 3 losses)
         >>> run.trials.finished.weights().shape
@@ -326,7 +326,7 @@ class Trials(TrialRows):
         Returns:
             `trial`, `role`, `objective`, the share of each domain, and each loss.
 
-        Example:
+        Examples:
             >>> run.trials.frame(run.objective).columns[:3]
             ['trial', 'role', 'objective']
         """
