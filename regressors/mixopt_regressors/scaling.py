@@ -255,7 +255,7 @@ def extrapolated(
     off = max(float(np.sqrt(((growths_MS - growth_M[:, None] * along_S) ** 2).mean())), MIN_OFF)
     unsure_M22 = np.zeros((len(levels_M), 2, 2))
     unsure_M22[:, 0, 0] = variances_M
-    unsure_M22[:, 1, 1] = (slopes_M * off * (1.0 + along)) ** 2
+    unsure_M22[:, 1, 1] = (slopes_M * off) ** 2 * (1.0 + along**2 / (2.0 * hold))
     return levels_M, slopes_M, unsure_M22
 
 

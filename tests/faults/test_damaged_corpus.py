@@ -137,7 +137,7 @@ def test_a_shard_outside_its_folder_is_never_opened(corpus, name):
     size = (path / "00000.bin").stat().st_size
     (corpus / "web" / "secret.bin").write_bytes(b"s" * size)
     sealed_again(path / "index.json", lambda index: index["shards"][0].update(file=name))
-    with pytest.raises(MixoptError, match=r"index.json: file '.*': a name "):
+    with pytest.raises(MixoptError, match=r"index.json: shards.0: file '.*': a name "):
         TokenShards.open(path, verify=False)
 
 
