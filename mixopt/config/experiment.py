@@ -227,7 +227,7 @@ class Config(Section):
         return (*self.evaluation, *self.corpus.parts)
 
     @property
-    def aim(self) -> ObjectiveConfig:
+    def resolved_objective(self) -> ObjectiveConfig:
         """The objective with the tasks that it names as losses."""
         return with_tasks(self.objective, self.tasks)
 
@@ -360,21 +360,21 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
             if fault is not None:
                 yield ("tasks", "sets", name), f"{kind} {shown_name(given)}: {fault}; rename it"
     try:
-        aim = config.aim
+        chosen = config.resolved_objective
     except ValueError as error:
         yield ("objective",), str(error)
         return
-    faults = list(objective_faults(aim, config.losses))
+    faults = list(objective_faults(chosen, config.losses))
     yield from faults
-    mixed = None if faults else mixed_units(aim, chosen_losses(aim, config.losses).weights)
+    mixed = None if faults else mixed_units(chosen, chosen_losses(chosen, config.losses).weights)
     if mixed is not None:
         yield ("objective",), mixed
     if config.objective.noise == "leave_out" and config.design.replicates == 0:
         message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
         yield ("objective", "noise"), f"{message} more, or leave this out"
-    if aim.hinge is None or faults or config.design.replicates:
+    if chosen.hinge is None or faults or config.design.replicates:
         return
-    items = chosen_losses(aim, config.losses).items
+    items = chosen_losses(chosen, config.losses).items
     for name in [one for one in config.losses if one not in items][:1]:
         message = f"the noise of {name!r} is not known: set design.replicates to 2 or more"
         yield ("objective", "hinge"), message

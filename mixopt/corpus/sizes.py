@@ -18,7 +18,7 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_tokens import counted_tokens
 from mixopt.corpus.environment import environment_documents
 from mixopt.corpus.sources import TextFile, is_local, read_validation, text_files
-from mixopt.corpus.text_files import BadDocuments, BadPolicy, Reading
+from mixopt.corpus.text_files import BadDocuments, BadPolicy, ReaderContext
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
 from mixopt.system import Say, silent
@@ -67,7 +67,7 @@ class _Sample:
         self.texts: list[str] = []
         self.kept = 0  # bytes of these texts
 
-    def add_files(self, files: list[TextFile], reading: Reading, most: int) -> None:
+    def add_files(self, files: list[TextFile], reading: ReaderContext, most: int) -> None:
         """Measure so many bytes of files spread over all, and take the others by their length."""
         places = {round(k * (len(files) - 1) / (_FILES - 1)) for k in range(_FILES)}
         chosen = [files[place] for place in sorted(places)]
@@ -78,7 +78,7 @@ class _Sample:
         self.bytes, self.documents = self.bytes * times, self.documents * times
         self.is_exact = self.is_exact and len(chosen) == len(files)
 
-    def _add_file(self, file: TextFile, reading: Reading, most: int, to_keep: int) -> None:
+    def _add_file(self, file: TextFile, reading: ReaderContext, most: int, to_keep: int) -> None:
         """Measure so many bytes of text, and take them for the rest of the file."""
         rows = file.rows(reading)
         texts = reading.documents(rows, rows.name)
@@ -150,7 +150,10 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
     files = text_files(domain, source)
     if not all(isinstance(file.place, Path) for file in files):
         return 0.0
-    reading, sample = Reading(domain, source.column, BadDocuments(on_bad), source.cell), _Sample()
+    reading, sample = (
+        ReaderContext(domain, source.column, BadDocuments(on_bad), source.cell),
+        _Sample(),
+    )
     sample.add_files(files, reading, LOOK_BYTES)
     if sample.bytes < 1:
         places = source.one_path or ", ".join(str(file.place) for file in files[:3])
@@ -177,7 +180,7 @@ def _count(
     elif is_local(source):
         found = text_files(name, source)
         files = len(found)
-        sample.add_files(found, Reading(name, source.column, bad, source.cell), SAMPLE_BYTES)
+        sample.add_files(found, ReaderContext(name, source.column, bad, source.cell), SAMPLE_BYTES)
     else:
         raise CorpusError(
             f"domain {name!r}: {source.path}: its size is not available here; state its tokens or"

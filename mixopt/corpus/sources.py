@@ -21,7 +21,7 @@ from mixopt.corpus.text_files import (
     BUILDERS,
     COMPRESSIONS,
     BadDocuments,
-    Reading,
+    ReaderContext,
     Row,
     RowFile,
     builder_of,
@@ -61,7 +61,7 @@ class TextFile(NamedTuple):
         place = self.place
         return place.bytes if isinstance(place, StoredObject) else place.stat().st_size
 
-    def rows(self, reading: Reading) -> RowFile:
+    def rows(self, reading: ReaderContext) -> RowFile:
         """Return its rows, fetched where it is in a store."""
         path = self.place
         if isinstance(path, StoredObject):
@@ -74,7 +74,7 @@ class TextFile(NamedTuple):
             name=_shown(self.place),
         )
 
-    def documents(self, reading: Reading) -> Iterator[str]:
+    def documents(self, reading: ReaderContext) -> Iterator[str]:
         """Give its documents, in order."""
         return reading.documents(self.rows(reading), _shown(self.place))
 
@@ -86,7 +86,7 @@ def read_documents(
 
     The file that is being read is named in the file `at`, in case this process dies.
     """
-    reading = Reading(domain, source.column, bad, source.cell)
+    reading = ReaderContext(domain, source.column, bad, source.cell)
     if not is_local(source):
         yield from reading.documents(_dataset_rows(source, reading), source.path)
         return
@@ -155,7 +155,7 @@ def is_local(source: SourceConfig) -> bool:
     return path.exists() or _looks_like_path(source.one_path)
 
 
-def _dataset_rows(source: SourceConfig, reading: Reading) -> Iterator[Row]:
+def _dataset_rows(source: SourceConfig, reading: ReaderContext) -> Iterator[Row]:
     """Give the rows of a source that is not local files, as `datasets` has it."""
     rows = _dataset(source, reading)
     if rows.column_names is not None:
@@ -168,7 +168,7 @@ def _dataset_rows(source: SourceConfig, reading: Reading) -> Iterator[Row]:
             yield Row(f"{source.path} (row {next(numbers)})", *row)
 
 
-def _dataset(source: SourceConfig, reading: Reading) -> Any:
+def _dataset(source: SourceConfig, reading: ReaderContext) -> Any:
     try:
         import datasets
     except ImportError as error:

@@ -2,7 +2,7 @@
 
 Compressed files (.gz, .bz2, .xz, .zst) and all others are read as streams, so stopping early costs
 nothing. A row that cannot be read is given with its place and the reason; what is damaged as a
-whole raises whatever the library raises, which `Reading.documents` turns into one line.
+whole raises whatever the library raises, which `ReaderContext.documents` turns into one line.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class BadDocuments:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReaderContext:
     """How rows become the documents of a domain: the column of the text, the values of a cell."""
 
     domain: str

@@ -204,7 +204,7 @@ def check(
     checks: tuple[Callable[[], object], ...] = (
         *_source_checks(config, is_sized=is_sized),
         partial(check_token_unit, config),
-        partial(Objective.from_config, config.aim, config.losses),
+        partial(Objective.from_config, config.resolved_objective, config.losses),
         partial(_check_design, config, sizes),
         partial(earlier_trials, config),
     )

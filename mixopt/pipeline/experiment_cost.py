@@ -329,7 +329,7 @@ def planned_arms(config: Config) -> dict[str, tuple[str, ArmPower]]:
 
     Before there are trials, the noise is the most that the number of questions makes it.
     """
-    items = chosen_losses(config.aim, config.losses).items
+    items = chosen_losses(config.resolved_objective, config.losses).items
     if not items:
         return {}
     from mixopt.fitting import power

@@ -149,7 +149,7 @@ def choose_round(
     table = usable_trials(
         run, Trials.from_results(trials, results, proxy=config.proxy.name, targets=config.losses)
     )
-    objective = settled(Objective.from_config(config.aim, config.losses), table)
+    objective = settled(Objective.from_config(config.resolved_objective, config.losses), table)
     _check_finished(run, table, results, number)
     steps = len(config.fit.regressors) * config.fit.folds
     with steady_progress(f"choosing round {number + 1}", steps) as update:

@@ -132,7 +132,9 @@ def _say_anneals(run: Run, say: Say) -> None:
         return
     table = usable_trials(run, Trials.read(run.path / f"{SWEEP.trials}.parquet"))
     if (table.table["status"] == "finished").any():
-        objective = settled(Objective.from_config(run.config.aim, table.targets), table)
+        objective = settled(
+            Objective.from_config(run.config.resolved_objective, table.targets), table
+        )
         for line in anneal_lines(anneal_effects(table, objective, anneals)):
             say(f"sweep: {line}")
 

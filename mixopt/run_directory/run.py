@@ -422,7 +422,7 @@ def stated_objective(run: Run) -> Objective:
     """Return what is minimised, without what comes from the trials."""
     from mixopt.objective import Objective
 
-    return Objective.from_config(run.config.aim, run.config.losses)
+    return Objective.from_config(run.config.resolved_objective, run.config.losses)
 
 
 def usable_trials(run: Run, trials: Trials) -> Trials:

@@ -241,8 +241,8 @@ class Sender:
             return
         found = sorted(trial_paths(inside(self._path, wanted.folder)))
         files = [f for f in found if inside(self._path, f.relative_to(self._path)).is_file()]
-        aim = hashlib.sha256(json.dumps(wanted.objective).encode()).hexdigest()[:8]
-        fresh = [f for f in files if sent.trials.get(f.stem) != f"{_mark(f)} {aim}"]
+        objective_hash = hashlib.sha256(json.dumps(wanted.objective).encode()).hexdigest()[:8]
+        fresh = [f for f in files if sent.trials.get(f.stem) != f"{_mark(f)} {objective_hash}"]
         known = _children(client, self._experiment_id, sent.run) if fresh else {}
         for file in fresh:
             content = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
@@ -261,7 +261,7 @@ class Sender:
             client.set_terminated(
                 run, "FINISHED" if result.status == "finished" else "FAILED", ended
             )
-            sent.trials[file.stem] = f"{mark} {aim}"
+            sent.trials[file.stem] = f"{mark} {objective_hash}"
             self._note("trials", 1)
 
     def _send_lines(self, client: MlflowClient, sent: SentRun, name: str) -> None:
@@ -348,8 +348,8 @@ def _trial_metrics(
         totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
     named = {f"trial/{name}": value for name, value in totals.items()}
     if objective is not None and result.losses is not None:
-        aim = checked_as(Objective, objective, "objective")
-        named["objective"] = _objective_value(aim, result.losses)
+        resolved = checked_as(Objective, objective, "objective")
+        named["objective"] = _objective_value(resolved, result.losses)
     if result.experts is not None:
         from mixopt.routing import trial_scalars
 

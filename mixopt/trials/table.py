@@ -252,7 +252,7 @@ class Trials(TrialRows):
 
         unit = fitting.fit_unit(self, objective, direction, scale, unit)
         trials = fitting.informative(self, objective, unit)
-        aim = fitting.objective_over(
+        resolved = fitting.objective_over(
             trials.targets,
             objective,
             unit=unit,
@@ -262,7 +262,7 @@ class Trials(TrialRows):
         )
         return fitting.fit_table(
             trials,
-            aim,
+            resolved,
             regressors=regressors,
             size=size,
             inventory=inventory,
@@ -305,11 +305,13 @@ class Trials(TrialRows):
         names = (regressors,) if isinstance(regressors, str) else tuple(regressors)
         unit = fitting.fit_unit(self, objective, direction, scale, unit)
         trials = fitting.informative(self, objective, unit)
-        aim = fitting.objective_over(
+        resolved = fitting.objective_over(
             trials.targets, objective, unit=unit, direction=direction, scale=scale
         )
         with steady_progress("backtest", 1.0) as update:
-            return fitting.backtest_trials(trials, aim, regressors=names, seed=seed, update=update)
+            return fitting.backtest_trials(
+                trials, resolved, regressors=names, seed=seed, update=update
+            )
 
     def __repr__(self) -> str:
         """Count the trials by what became of them, the domains and the losses."""
@@ -333,10 +335,10 @@ class Trials(TrialRows):
         from mixopt import fitting
 
         unit, done = fitting.fit_unit(self, objective, None, "none", None), self.finished
-        aim = fitting.objective_of(done, objective, unit)
+        resolved = fitting.objective_of(done, objective, unit)
         names = [WEIGHT + name for name in self.domains]
         names += [loss_column(name, unit) for name in self.targets]
-        values = pl.Series("objective", aim.value(done.losses(unit)))
+        values = pl.Series("objective", resolved.value(done.losses(unit)))
         return done.table.select("trial", "role", values, *names).sort("objective")
 
     def carried_to(

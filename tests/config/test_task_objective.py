@@ -41,7 +41,7 @@ def load(tmp_path):
 def aimed(load):
     def of(objective, tasks=TASKS):
         config = load(objective, tasks)
-        return Objective.from_config(config.aim, config.losses)
+        return Objective.from_config(config.resolved_objective, config.losses)
 
     return of
 
