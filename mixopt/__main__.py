@@ -11,7 +11,7 @@ def main() -> None:
         from mixopt.cli import run_command_line
     except ModuleNotFoundError as error:
         sys.stderr.write(
-            f"mixopt: the command line needs {error.name}: pip install 'mixopt[all]'\n"
+            f"mixopt: the command line needs {error.name}: pip install 'mixopt[cli]'\n"
         )
         raise SystemExit(2) from None
     except (ImportError, MemoryError) as error:  # memory ran out as a library was loaded
