@@ -78,7 +78,7 @@ class DecoderSize:
         lr: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up; below 1, a fraction of all steps.
         schedule: After warm-up: `constant`, `cosine`, `linear`, `wsd` or `inverse_sqrt`
-            (mixopt.sampling.rate_curves).
+            (mixopt.sampling.rate_curve).
         weight_decay: On matrices; never on norms.
         betas: AdamW's.
         clip: Largest gradient norm of a member; 0 does not clip.
