@@ -8,11 +8,10 @@ become token shards of UTF-8 bytes as uint16 (26 MB each). A peer that is not in
 out and said so; they pull older packages along, so they have an environment of their own, a copy of
 ours with:
 
-    uv pip install grain litdata torchdata brotli python-snappy xxhash zstd cramjam
+    uv pip install grain torchdata brotli python-snappy xxhash zstd cramjam
     uv pip install --no-deps mosaicml-streaming megatron-core==0.16.1
 
-Very many shards and a store are bench_storage's, streams bench_stream_systems'. Each system
-runs in a process of its own, pinned to one core, all of them in turn, `--reps` times.
+Each system runs in a process of its own, pinned to one core, all of them in turn, `--reps` times.
 """
 
 from __future__ import annotations
@@ -22,19 +21,17 @@ import importlib.util
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sampler_systems import SYSTEMS, sampler
-from sampler_units import change_rows, packed_rows, unit_rows
 
 from mixopt.corpus import TokenWriter
 from mixopt.loading import MixtureLoader
@@ -45,34 +42,14 @@ NEEDS = {
     "torchdata": "torchdata",
     "HF map": "datasets",
     "HF iterable": "datasets",
-    "litdata": "litdata",
     "grain": "grain",
     "mosaicml": "streaming",
     "Megatron BlendedDataset": "megatron",
-}
-TARGETS = {
-    512: {
-        "torchdata": 3.5,
-        "HF map": 10,
-        "litdata": 15,
-        "grain": 20,
-        "HF iterable": 60,
-        "mosaicml": 200,
-    },
-    2048: {
-        "torchdata": 2,
-        "HF map": 10,
-        "litdata": 8,
-        "grain": 10,
-        "HF iterable": 60,
-        "mosaicml": 200,
-    },
 }
 SAMPLES = {
     "torchdata": 40_000,
     "HF map": 20_000,
     "HF iterable": 3000,
-    "litdata": 20_000,
     "grain": 10_000,
     "mosaicml": 2000,
     "Megatron BlendedDataset": 10_000,
@@ -176,25 +153,14 @@ def costs(data: Path) -> list[tuple[str, str, str]]:
 
 
 def changes() -> list[tuple[str, str, str]]:
-    """Measure states and changes of weights at 8, 32 and 1,000 domains."""
+    """Measure changes of weights at 32 and 1,000 domains."""
     rng = np.random.default_rng(0)
     rows = []
-    for domains in (8, 32, 1000):
+    for domains, target in ((32, "< 100 us"), (1000, "< 5 ms")):
         weights = rng.dirichlet(np.ones(domains), size=64)
         one = MixtureSampler([10**6] * domains, weights[0], batch_size=256)
-        mixtures = [Mixture.from_array(one.domains, w) for w in weights]
+        turn = iter([Mixture.from_array(one.domains, w) for w in weights[1:]])
         next(iter(one))
-        before = len(json.dumps(one.state_dict()))
-        turn = iter(mixtures[1:])
-        if domains == 8:
-            for k, mixture in enumerate(mixtures[1:51]):
-                one.set_weights(mixture, batch=k + 1)
-            each = (len(json.dumps(one.state_dict())) - before) / 50
-            rows += [
-                ("state, 8 domains", f"{before} B", "< 1000 B"),
-                ("state, each change, 8 domains", f"{each:.0f} B", "< 300 B"),
-            ]
-            continue
 
         def change(one: Any = one, turn: Any = turn) -> None:
             one.set_weights(next(turn))
@@ -203,13 +169,9 @@ def changes() -> list[tuple[str, str, str]]:
             one.set_weights(next(turn))
             one.order.rows(one.batch)
 
-        target = "< 100 us" if domains == 32 else "< 5 ms"
         rows.append((f"set_weights, {domains} domains", f"{cpu(change, 15) * 1e6:.0f} us", target))
         both = cpu(change_and_draw, 15) * 1e6
         rows.append((f"set_weights and the next batch, {domains} domains", f"{both:.0f} us", "-"))
-    order = MixtureSampler([10**6] * 1000, weights[0], batch_size=256).order
-    each = cpu(lambda: order.rows(0, 256)) / (256 * 256) * 1e6
-    rows.append(("order with rows and shuffle, 1,000 domains", f"{each:.3f} us a sample", "-"))
     return rows
 
 
@@ -226,11 +188,8 @@ def growth(data: Path) -> float:
 
 def anonymous() -> float:
     """Return this process's anonymous memory in MB."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return int(lines["RssAnon"].split()[0]) / 1024
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
 
 
 def table(length: int, batch: int, us: dict[str, float], absent: list[str]) -> list[str]:
@@ -239,21 +198,14 @@ def table(length: int, batch: int, us: dict[str, float], absent: list[str]) -> l
     lines = [
         f"## Rows of {length} tokens ({length * 2 // 1024} KB), batches of {batch}",
         "",
-        "| system | CPU us a sample | of the limit | mixopt plain is | target |",
-        "|---|---|---|---|---|",
+        "| system | CPU us a sample | of the limit | mixopt plain is |",
+        "|---|---|---|---|",
     ]
     for name, value in us.items():
-        target, ratio = "", f"{value / ours:.1f}x quicker" if name in NEEDS else ""
-        if name in TARGETS[length]:
-            target = f">= {TARGETS[length][name]}x"
-        elif name == "mixopt plain":
-            target = "<= 3x the limit" if length == 512 else "<= 2x the limit"
-        elif name == "mixopt thread":
-            target = "<= 2 us" if length == 512 else "<= 4 us"
-        elif name.startswith("mixopt") and "workers" in name:
+        ratio = f"{value / ours:.1f}x quicker" if name in NEEDS else ""
+        if name.startswith("mixopt") and "workers" in name:
             ratio = f"{value / us['raw map in a DataLoader, 2 workers']:.2f}x the raw map's"
-            target = "" if "default" in name else "<= 1.2x the raw map's"
-        lines.append(f"| {name} | {value:.2f} | {value / us['limit']:.1f}x | {ratio} | {target} |")
+        lines.append(f"| {name} | {value:.2f} | {value / us['limit']:.1f}x | {ratio} |")
     if absent:
         lines += ["", f"Left out, not installed or failed: {', '.join(sorted(set(absent)))}."]
     return [*lines, ""]
@@ -279,12 +231,11 @@ def header(reps: int) -> list[str]:
         "torch",
         "torchdata",
         "datasets",
-        "litdata",
         "grain",
         "mosaicml-streaming",
         "megatron-core",
     )
-    found = [f"{name} {version(name)}" for name in packages if is_installed(name)]
+    found = [f"{one.name} {one.version}" for one in distributions() if one.name in packages]
     command = f"`python experiments/benchmarks/bench_sampler.py CORPUS --reps {reps}`"
     data = (
         "Rows are real text as UTF-8 bytes in uint16, 212 MB in eight domains, in the page cache."
@@ -295,15 +246,6 @@ def header(reps: int) -> list[str]:
         "",
         f"{machine()}; {', '.join(found)}. {data}",
     ]
-
-
-def is_installed(name: str) -> bool:
-    """Whether a distribution is installed."""
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def main() -> None:
@@ -328,13 +270,6 @@ def main() -> None:
             lines += table(length, batch, *throughput(data, length, batch, options.reps))
         lines += ["## Once", "", "| what | CPU | target |", "|---|---|---|"]
         lines += [f"| {what} | {value} | {target} |" for what, value, target in costs(data)]
-        for title, rows in (
-            ("Units, batches of 256", unit_rows()),
-            ("Changes of weights, 8 domains, batches of 256", change_rows()),
-            ("Packing, batches of 8", packed_rows(data)),
-        ):
-            lines += ["", f"## {title}", "", "| what | CPU | target |", "|---|---|---|"]
-            lines += [f"| {what} | {value} | {target} |" for what, value, target in rows]
     text = "\n".join(lines) + "\n"
     print(text)
     if options.out:

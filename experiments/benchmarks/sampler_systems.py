@@ -78,13 +78,6 @@ def mixopt_thread(data: Path, length: int, batch: int) -> Iterator[Any]:
     return iter(MixtureLoader(*sampler(data, length, batch), output="numpy"))
 
 
-def mixopt_tensors(data: Path, length: int, batch: int) -> Iterator[Any]:
-    """MixtureLoader with its thread, batches as int64 tensors."""
-    from mixopt.loading import MixtureLoader
-
-    return iter(MixtureLoader(*sampler(data, length, batch)))
-
-
 def mixopt_workers(data: Path, length: int, batch: int) -> Iterator[Any]:
     """MixtureLoader with two worker processes."""
     from mixopt.loading import MixtureLoader
@@ -100,14 +93,6 @@ def mixopt_dataloader(data: Path, length: int, batch: int) -> Iterator[Any]:
 
     dataset, order = sampler(data, length, batch)
     return iter(DataLoader(dataset, batch_sampler=order, num_workers=2, collate_fn=stack_samples))
-
-
-def mixopt_default_collate(data: Path, length: int, batch: int) -> Iterator[Any]:
-    """The same with torch's default collate function: three tensors a batch."""
-    from torch.utils.data import DataLoader
-
-    dataset, order = sampler(data, length, batch)
-    return iter(DataLoader(dataset, batch_sampler=order, num_workers=2))
 
 
 def raw_dataloader(data: Path, length: int, batch: int) -> Iterator[Any]:
@@ -179,27 +164,6 @@ def hf_iterable(data: Path, length: int, batch: int) -> Iterator[Any]:
 
     streams = [t.to_iterable_dataset().with_format("arrow") for t in hugging_face(data, length)]
     return iter(datasets.interleave_datasets(streams, probabilities=WEIGHTS, seed=0))
-
-
-def litdata(data: Path, length: int, batch: int) -> Iterator[Any]:
-    """Litdata's CombinedStreamingDataset of token chunks."""
-    import torch
-    from litdata import CombinedStreamingDataset, StreamingDataset, TokensLoader
-    from litdata.streaming.cache import Cache
-
-    parts = []
-    for k, rows in enumerate(mapped(data, length)):
-        folder = data / f"lit-{length}" / str(k)
-        loader = TokensLoader(block_size=length)
-        if not folder.exists():
-            cache = Cache(str(folder), chunk_bytes=1 << 22, item_loader=loader)
-            for number, start in enumerate(range(0, len(rows), 512)):
-                piece = rows[start : start + 512].ravel().astype(np.int32)
-                cache[number] = torch.from_numpy(piece).to(torch.uint16)
-            cache.done()
-            cache.merge()
-        parts.append(StreamingDataset(str(folder), item_loader=loader, shuffle=True))
-    return iter(CombinedStreamingDataset(parts, weights=WEIGHTS, seed=0, iterate_over_all=False))
 
 
 def grain(data: Path, length: int, batch: int) -> Iterator[Any]:
@@ -291,15 +255,12 @@ SYSTEMS: dict[str, tuple[Callable[[Path, int, int], Iterator[Any]], bool]] = {
     "limit": (limit, True),
     "mixopt plain": (mixopt_plain, True),
     "mixopt thread": (mixopt_thread, True),
-    "mixopt thread, tensors": (mixopt_tensors, True),
     "mixopt 2 workers": (mixopt_workers, True),
     "mixopt in a DataLoader, 2 workers": (mixopt_dataloader, True),
-    "mixopt in a DataLoader, 2 workers, default collate": (mixopt_default_collate, True),
     "raw map in a DataLoader, 2 workers": (raw_dataloader, True),
     "torchdata": (torchdata, False),
     "HF map": (hf_map, True),
     "HF iterable": (hf_iterable, False),
-    "litdata": (litdata, False),
     "grain": (grain, False),
     "mosaicml": (mosaic, False),
     "Megatron BlendedDataset": (megatron, False),

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
 from known_worlds import NOISE, KnownWorld, _objective, _Terms
 
-from mixopt.config import DesignConfig, FitConfig, Stage
+from mixopt.config import DesignConfig, FitConfig, ProposeConfig, Stage
 from mixopt.constraints import Constraints
 from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
@@ -109,14 +108,11 @@ def rounds_of(world: KnownWorld, trials: int, stages: list[Stage] | None, seed: 
     return table
 
 
-def proposed(world: KnownWorld, table: Trials, near: float | None = None) -> Array:
-    """Return the proposal of a fit of all trials; within a radius of the best trial if given."""
+def proposed(world: KnownWorld, table: Trials) -> Array:
+    """Return the proposal of a fit of all trials."""
     fit = fit_trials(table, FitConfig(), world.objective, seed=0)
-    request = ProposalRequest(fit, world.constraints, world.natural)
-    request = replace(request, search=request.search.model_copy(update={"bootstrap": 0}))
-    if near is not None:
-        middle = request.best_trial[1]
-        request = replace(request, constraints=stage_limits("all", middle, world.constraints, near))
+    search = ProposeConfig(bootstrap=0)
+    request = ProposalRequest(fit, world.constraints, world.natural, search=search)
     return propose_mixture(request).mixture.over(world.domains).array
 
 

@@ -24,7 +24,7 @@ from mixopt.proposals import (
     propose_mixture,
 )
 from mixopt.system import Array
-from mixopt.trials import Trials, design_constraints, make_design
+from mixopt.trials import MIN_WEIGHT, Trials, design_constraints, make_design
 
 OURS, IN_ROUNDS = "mixopt", "mixopt in rounds"
 UNIT = "nats_per_token"
@@ -105,7 +105,7 @@ def in_rounds(world: KnownWorld, count: int, seed: int) -> Trials:
             trials, world.objective, FitConfig(), seed=seed, repetition=repetition_of(world, trials)
         )
         candidates_KD = draw_candidates(
-            surrogate, allowed, world.natural.array, minimum=config.minimum, seed=seed + number
+            surrogate, allowed, world.natural.array, minimum=MIN_WEIGHT, seed=seed + number
         )
         chosen = choose_batch(
             surrogate, candidates_KD, batch, taken_ND=weights_ND, seed=seed + number

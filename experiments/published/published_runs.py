@@ -117,7 +117,7 @@ def _print_regmix(folder: Path, seeds: int, pool: ProcessPoolExecutor) -> None:
     for name in NAMES:
         _row(name, [_seconds(_of(scores, name, rows)) for rows in SIZES])
     _row("*target of auto*", ["", "", "", "120"])
-    print(f"\nlog_linear alone, 512 rows, without folds: {_log_linear(folder):.1f} s (target 2).\n")
+    print()
 
 
 def _score(folder: Path, name: str, rows: int, seed: int) -> Score:
@@ -208,14 +208,6 @@ def _split_score(folder: Path, name: str, place: int, seed: int) -> tuple[float,
         predicted_NM = np.asarray(fitted.predict(test.weights()))
     error = float(np.abs(predicted_NM - observed_NM).mean())
     return error, mean_spearman(predicted_NM, observed_NM), float(coverage)
-
-
-def _log_linear(folder: Path) -> float:
-    train = regmix(folder, "train_1m")
-    make_regressor("log_linear", 0).fit(train.weights()[:8], train.losses()[:8])  # imports
-    start = time.process_time()
-    make_regressor("log_linear", 0).fit(train.weights(), train.losses())
-    return time.process_time() - start
 
 
 def _own_share(folder: Path) -> str:

@@ -53,7 +53,6 @@ class World:
         recency_MD: K of the fast term, >= 0.
         anneal_M: Loss that goes with the learning rate.
         objective_M: Weight of each evaluation domain.
-        most_D: Most that each training domain may be given.
         noise: Standard deviation of the training loss of one sequence.
         jitter: Standard deviation of a held-out loss at the highest learning rate.
         memory: Steps, at the highest learning rate, over which late shares are averaged.
@@ -70,7 +69,6 @@ class World:
     recency_MD: Array
     anneal_M: Array
     objective_M: Array
-    most_D: Array
     noise: float = 0.35
     jitter: float = 0.01
     memory: float = 30.0
@@ -109,7 +107,7 @@ class World:
             evaluations=tuple(names[m] for m in self.watched),
             objective_M=self.objective_M[self.watched],
             lower_D=np.zeros(count),
-            upper_D=self.most_D,
+            upper_D=np.ones(count),
             seed=seed,
         )
 

@@ -22,7 +22,6 @@ from online_dynamics import World, run
 from online_worlds import best_schedule, best_static, make_world, static_loss
 from scipy.stats import t
 
-from mixopt.fitting import spearman
 from mixopt.online import Estimator, make_estimator
 
 Make = Callable[[], Estimator]
@@ -64,7 +63,6 @@ def main() -> None:
     _print_noise("A target that is none, eight domains", "outside", 8, (0.3, 3, 5), asked.worlds)
     _print_noise("The same, that all serve alike", "alike", 8, (0.3, 3, 5), asked.worlds)
     _print_costs(asked.worlds)
-    _print_columns(asked.worlds)
 
 
 def _print_gains(
@@ -136,27 +134,6 @@ def _print_costs(worlds: int) -> None:
             evaluated = 100 * np.mean([one.evaluated / 3 for one in found])
             print(f"| {objective} | {count} | {perturbed:.1f}, {evaluated:.1f} |")
     print(flush=True)
-
-
-def _print_columns(worlds: int) -> None:
-    """Print how well the last estimate of what each domain is worth ranks domains."""
-    print("## Are the column sums recovered?\n")
-    print(
-        "Spearman between what the last estimate says a sequence of each domain is worth to a"
-        " target outside of the training domains, and the truth on an even mixture at the end of"
-        " the run; 0 is chance.\n"
-    )
-    print("| domains | aioli |\n|---|---|")
-    for count in (5, 8, 16):
-        ranks = []
-        for seed in range(worlds):
-            world = make_world("plain", count, seed, "outside")
-            truth_D = world.values(np.full(count, world.steps * world.batch / count))
-            estimator = MODELS["aioli"]()
-            run(world, estimator, seed)
-            ranks.append(spearman(estimator.columns_D, truth_D))
-        print(f"| {count} | {np.mean(ranks):.2f} |")
-        sys.stdout.flush()
 
 
 def _cell(gains: Sequence[float]) -> str:

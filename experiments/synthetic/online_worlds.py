@@ -21,14 +21,13 @@ from mixopt.system import Array
 KINDS = {
     "plain": "little transfer, moderate recency",
     "transfer": "each domain's sequences are worth 0 to 0.4 to every other",
-    "siblings": "domains go in pairs, and each one's sequences are worth 0.6 to the other",
     "interference": "half of the domains cost others: worth -0.15 to 0.1",
     "anneal": "losses also fall with the learning rate, by 0 to 0.4 nats, not alike",
     "recency": "recency three times as strong and not alike",
     "noise domain": "one domain of iid noise with strong recency, one that is learned at once",
 }
+DRAWS = dict(zip(sorted(KINDS), (0, 1, 2, 3, 4, 6), strict=True))  # of the worlds of each kind
 OUTSIDE_SOURCES = 3  # training domains that an outside target has something to gain from, about
-SCARCE = 0.3  # most share of a scarce target
 SEGMENTS = 12
 ITERATIONS = 300
 
@@ -42,15 +41,14 @@ def make_world(
         kind: One of `KINDS`.
         domains: Training domains, >= 2.
         seed: Of the draw.
-        objective: `mean` over the training domains, `one` of them, one that is `scarce` (it cannot
-            be given more than `SCARCE`), a weighted `few`, a target that is `outside` of them, or
-            one that is, and that all of them serve `alike`.
+        objective: `mean` over the training domains, `one` of them, a target that is `outside` of
+            them, or one that is, and that all of them serve `alike`.
         jitter: Of held-out losses, 1 being 0.01 nats; training noise is scaled alike.
 
     Returns:
         The world, of the default length.
     """
-    rng = np.random.default_rng((seed, domains, sorted(KINDS).index(kind)))
+    rng = np.random.default_rng((seed, domains, DRAWS[kind]))
     is_outside = objective in {"outside", "alike"}
     count = domains + is_outside
     per_domain = 16_000 / domains
@@ -64,13 +62,9 @@ def make_world(
         recency_MD=0.07 * np.eye(count, domains) * uniform(0.6, 1.4, (count, 1)),
         anneal_M=np.zeros(count),
         objective_M=_objective(objective, domains, rng),
-        most_D=np.ones(domains),
         noise=0.35 * jitter,
         jitter=0.01 * jitter,
     )
-    if objective == "scarce":
-        most = max(SCARCE, 1.2 / domains)
-        world = replace(world, most_D=np.where(world.objective_M > 0, most, 1.0))
     if is_outside:
         world = _with_outside(world, rng, alike=objective == "alike")
     return _adverse(world, kind, rng)
@@ -81,13 +75,7 @@ def _objective(objective: str, domains: int, rng: np.random.Generator) -> Array:
         return np.eye(domains + 1)[domains]
     if objective == "mean":
         return np.full(domains, 1 / domains)
-    weights_M = np.zeros(domains)
-    if objective in {"one", "scarce"}:
-        weights_M[rng.integers(domains)] = 1.0
-    else:
-        chosen = rng.permutation(domains)[: max(2, domains // 4)]
-        weights_M[chosen] = rng.dirichlet(np.full(len(chosen), 3.0))
-    return weights_M
+    return np.eye(domains)[rng.integers(domains)]
 
 
 def _with_outside(world: World, rng: np.random.Generator, *, alike: bool) -> World:
@@ -109,11 +97,6 @@ def _adverse(world: World, kind: str, rng: np.random.Generator) -> World:
     if kind == "transfer":
         more_MD = others_MD * rng.uniform(0, 0.4, (count, domains))
         return replace(world, transfer_MD=world.transfer_MD + more_MD)
-    if kind == "siblings":
-        places = np.arange(domains)
-        other_D = places ^ 1 if domains % 2 == 0 else (places + 1) % domains
-        pair_MD = np.eye(count, domains)[:, other_D]
-        return replace(world, transfer_MD=world.transfer_MD + 0.6 * pair_MD)
     if kind == "interference":
         costs_MD = others_MD * rng.uniform(-0.23, 0.0, (count, domains))
         costs_MD[:, rng.permutation(domains)[: (domains + 1) // 2]] = 0.0
@@ -159,27 +142,14 @@ def _descend(world: World, ends: Array) -> tuple[Array, float]:
     loss, slope_SD = _final(world, best_SD, ends)
     for _ in range(ITERATIONS):
         scaled_SD = slope_SD / max(np.abs(slope_SD).max(), 1e-12)
-        tried_SD = _within(best_SD * np.exp(-pace * scaled_SD), world.most_D)
+        tried_SD = best_SD * np.exp(-pace * scaled_SD)
+        tried_SD /= tried_SD.sum(axis=1, keepdims=True)
         tried, tried_slope_SD = _final(world, tried_SD, ends)
         if tried < loss:
             best_SD, loss, slope_SD, pace = tried_SD, tried, tried_slope_SD, min(pace * 1.3, 100.0)
         else:
             pace /= 2
     return best_SD, loss
-
-
-def _within(weights_SD: Array, most_D: Array) -> Array:
-    """Scale to mixtures, and what is above its most down to it: the nearest in relative entropy."""
-    full_SD = np.zeros(weights_SD.shape, dtype=bool)
-    for _ in most_D:
-        left_S1 = 1 - (most_D * full_SD).sum(axis=1, keepdims=True)
-        free_SD = np.where(full_SD, 0.0, weights_SD)
-        scaled_SD = free_SD * left_S1 / np.maximum(free_SD.sum(axis=1, keepdims=True), 1e-300)
-        over_SD = ~full_SD & (scaled_SD > most_D)
-        if not over_SD.any():
-            break
-        full_SD |= over_SD
-    return np.where(full_SD, most_D, scaled_SD)
 
 
 def _final(world: World, mixtures_SD: Array, ends: Array) -> tuple[float, Array]:
