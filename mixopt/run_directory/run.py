@@ -10,7 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mixopt import config as settings, constraints as limits, corpus, fitting, proposals, trials
 from mixopt.errors import MixoptError, RunError, plain_line
+from mixopt.mixture import Mixture, Phases
+from mixopt.objective import Objective
 from mixopt.run_directory.step_log import RECORD, CheckedPart, StepLog
 from mixopt.run_directory.steps import (
     DESIGN,
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.corpus import Corpus
     from mixopt.fitting import Fit, ObjectiveLike, Repetition
-    from mixopt.mixture import Mixture, Phases
-    from mixopt.objective import Objective
     from mixopt.proposals import (
         ConstraintsLike,
         Forecast,
@@ -93,31 +94,23 @@ class Run:
     @cached_property
     def log(self) -> StepLog:
         """What each step left, and how it stands."""
-        from mixopt.config import dump_config
-
-        return StepLog(self.path, dump_config(self.config), self.command)
+        return StepLog(self.path, settings.dump_config(self.config), self.command)
 
     @cached_property
     def corpus(self) -> Corpus:
         """The token shards by domain."""
-        from mixopt.corpus import Corpus
-
-        return Corpus.open(self.path / "corpus", verify=False)
+        return corpus.Corpus.open(self.path / "corpus", verify=False)
 
     @cached_property
     def design(self) -> list[Trial]:
         """The trials to run."""
-        from mixopt.trials import read_design
-
-        return read_design(self.path / DESIGN.outputs[0])
+        return trials.read_design(self.path / DESIGN.outputs[0])
 
     @cached_property
     def trials(self) -> Trials:
         """The table of mixtures and losses."""
-        from mixopt.trials import Trials
-
         self.log.require(SWEEP.name)
-        return usable_trials(self, Trials.read(self.path / "trials.parquet"))
+        return usable_trials(self, trials.Trials.read(self.path / "trials.parquet"))
 
     @cached_property
     def anneals(self) -> pl.DataFrame:
@@ -126,24 +119,20 @@ class Run:
         Raises:
             RunError: The design is another one.
         """
-        from mixopt.proposals import anneal_effects
-
         design = self.config.design
         if design.anneals is None:
             raise RunError(
                 f"{self.path}: its trials are no microanneals (design.method:"
                 f" {design.method}); method: anneals makes some"
             )
-        return anneal_effects(self.trials, self.objective, design.anneals)
+        return proposals.anneal_effects(self.trials, self.objective, design.anneals)
 
     @cached_property
     def fit(self) -> Fit:
         """The chosen regressor and the cross-validation report."""
-        from mixopt.fitting import Fit
-
         self.log.require(FIT.name)
         own: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
-        found = Fit.load(self.path / "fit", trust=self.trust or own)
+        found = fitting.Fit.load(self.path / "fit", trust=self.trust or own)
         with suppress(MixoptError):  # without sizes it answers all that needs none
             found = replace(found, inventory=self.inventory)
         return found
@@ -154,32 +143,25 @@ class Run:
 
         One that somebody edited is the user's own mixture, and is predicted again.
         """
-        from mixopt.mixture import Mixture
-        from mixopt.proposals import Proposal, predict_own_mixture
-
         self.log.require(PROPOSE.name)
         path = self.path / PROPOSAL
         if self.log.state(PROPOSE.name).state != "edited":
-            return Proposal.from_file(path)
+            return proposals.Proposal.from_file(path)
         mixture = Mixture.from_file(path)
-        return predict_own_mixture(request_of(self, self.fit), mixture)
+        return proposals.predict_own_mixture(request_of(self, self.fit), mixture)
 
     @cached_property
     def validation(self) -> Validation:
         """Proposals against their baselines, several seeds each."""
-        from mixopt.proposals import Validation
-
         self.log.require(VALIDATE.name)
         path = self.path / "validation.parquet"
-        return Validation.read(path, self.objective, self.config.validation)
+        return proposals.Validation.read(path, self.objective, self.config.validation)
 
     @cached_property
     def recommendation(self) -> Recommendation:
         """The mixture to train on, by the outcome of validation."""
-        from mixopt.proposals import Recommendation
-
         self.log.require(VALIDATE.name)
-        return Recommendation.from_file(self.path / RECOMMENDATION)
+        return proposals.Recommendation.from_file(self.path / RECOMMENDATION)
 
     @property
     def outcome(self) -> Outcome:
@@ -238,15 +220,12 @@ class Run:
             >>> print(*run.predict(forecast.mixture, constraints=narrower).broken)
             domain 'code': a weight of 0.4 is below 0.5, the minimum set by constraints.bounds. ...
         """
-        from mixopt.mixture import Mixture
-        from mixopt.proposals import predict_mixture
-
         if isinstance(weights, str | Path):
             weights = Mixture.from_file(weights)
         elif not isinstance(weights, Mixture):
             weights = Mixture(weights)
         request = request_of(self, self.fit, tokens=tokens, constraints=constraints)
-        return predict_mixture(request, weights)
+        return proposals.predict_mixture(request, weights)
 
     def propose(
         self,
@@ -272,12 +251,10 @@ class Run:
             >>> run.propose(constraints={"bounds": {"code": 0.25}}).mixture
             Mixture(code 25%, prose 75%)
         """
-        from mixopt.proposals import propose_mixture
-
         request = request_of(
             self, self.fit, target, tokens=tokens, constraints=constraints, risk=risk
         )
-        return propose_mixture(request)
+        return proposals.propose_mixture(request)
 
     @property
     def inventory(self) -> dict[str, int]:
@@ -287,24 +264,19 @@ class Run:
             ConfigError: A domain is stated to be smaller than what was prepared of it.
             RunError: Nothing is prepared here, and not all sizes are stated.
         """
-        from mixopt.config import stated_tokens
-        from mixopt.corpus import true_inventory
-
         if not (self.path / "corpus").exists():
-            stated = stated_tokens(self.config.corpus.domains)
+            stated = settings.stated_tokens(self.config.corpus.domains)
             if stated is None:
                 raise RunError(
                     f"{self.path / 'corpus'}: missing, so the tokens of the domains are unknown;"
                     " give --inventory FILE"
                 )
             return stated
-        return true_inventory(self.config.corpus.domains, self.corpus, where=self.source)
+        return corpus.true_inventory(self.config.corpus.domains, self.corpus, where=self.source)
 
     @property
     def natural(self) -> Mixture:
         """Each domain's share of the available tokens; with phases the same in each."""
-        from mixopt.mixture import Mixture
-
         natural = Mixture.natural(self.inventory)
         phases = phases_of(self.config)
         return natural if phases is None else phases.tied(natural)
@@ -312,19 +284,15 @@ class Run:
     @property
     def objective(self) -> Objective:
         """What is minimised."""
-        from mixopt.trials import settled
-
         stated = stated_objective(self)
         if self.config.tasks is None and not stated.needs_trials:
             return stated
-        return settled(stated, self.trials)
+        return trials.settled(stated, self.trials)
 
     @property
     def constraints(self) -> Constraints:
         """What mixtures are allowed."""
-        from mixopt.constraints import Constraints
-
-        return Constraints.from_config(
+        return limits.Constraints.from_config(
             self.config.constraints,
             inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
@@ -383,19 +351,16 @@ def request_of(
     risk: RiskLike | None = None,
 ) -> ProposalRequest:
     """Return what the configuration of a run asks of a fit, with a user's changes to it."""
-    from mixopt.config import ConstraintsConfig, read_constraints
-    from mixopt.constraints import Constraints
-    from mixopt.proposals import ProposalRequest
     from mixopt.run_directory.trial_records import collapsed_trials
 
     config = run.config
     if constraints is None:
         constraints = config.constraints
-    elif not isinstance(constraints, Constraints):
-        if not isinstance(constraints, ConstraintsConfig):
-            constraints = read_constraints(constraints)
+    elif not isinstance(constraints, limits.Constraints):
+        if not isinstance(constraints, settings.ConstraintsConfig):
+            constraints = settings.read_constraints(constraints)
         constraints = config.constraints.with_changes(constraints, fit.domains)
-    request = ProposalRequest.of(
+    request = proposals.ProposalRequest.of(
         fit,
         constraints=constraints,
         inventory=run.inventory if inventory is None else inventory,
@@ -413,35 +378,27 @@ def request_of(
 
 def phases_of(config: Config) -> Phases | None:
     """Return the phases of the training, whose mixtures are of cells `<phase>/<domain>`."""
-    from mixopt.mixture import Phases
-
     return None if config.design.phases is None else Phases(config.design.phases)
 
 
 def stated_objective(run: Run) -> Objective:
     """Return what is minimised, without what comes from the trials."""
-    from mixopt.objective import Objective
-
     return Objective.from_config(run.config.resolved_objective, run.config.losses)
 
 
-def usable_trials(run: Run, trials: Trials) -> Trials:
+def usable_trials(run: Run, table: Trials) -> Trials:
     """Return a table of a run's trials without tasks that are the same in all of them."""
-    from mixopt.trials import without_flat_tasks
-
     if run.config.tasks is None:
-        return trials
-    return without_flat_tasks(trials, stated_objective(run).measured)
+        return table
+    return trials.without_flat_tasks(table, stated_objective(run).measured)
 
 
 def carried_trials(run: Run) -> Trials | None:
     """Return trials of an earlier corpus, on the domains of this one; None where it has none."""
-    from mixopt.trials import Trials
-
     if run.config.design.earlier is None:
         return None
     run.log.require(DESIGN.name)
-    return Trials.read(run.path / DESIGN.optional[0])
+    return trials.Trials.read(run.path / DESIGN.optional[0])
 
 
 def base_losses(run: Run) -> dict[str, float] | None:
@@ -457,18 +414,16 @@ def repetition_of(run: Run) -> Repetition | None:
 
     With phases None: what a cell repeats is not its own.
     """
-    from mixopt.fitting import Repetition
-
     if phases_of(run.config) is not None:
         return None
 
     proxy, target = run.config.proxy, run.config.propose.target_tokens
     sample, whole = run.corpus.inventory, run.inventory
     if not proxy.simulate_epochs or target is None:
-        return Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
+        return fitting.Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
     longer = target / proxy.tokens
     pools = tuple(min(float(whole[name]), sample[name] * longer) for name in sample)
-    return Repetition(pools, float(target))
+    return fitting.Repetition(pools, float(target))
 
 
 def is_sent(run: Run) -> bool:

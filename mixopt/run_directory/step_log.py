@@ -30,12 +30,13 @@ from mixopt.system import (
     FileShape,
     Verifier,
     below,
+    file_mark,
     file_record,
+    folder_files,
     folder_records,
     is_in_use,
     read_sealed,
     read_yaml,
-    visible_files,
     write_sealed,
 )
 
@@ -87,17 +88,16 @@ class StepLog:
         self.path = path
         self._content = content
         self._command = command
-        self._read: tuple[tuple[int, ...], dict[str, StepRecord]] | None = None
+        self._read: tuple[list[int], dict[str, StepRecord]] | None = None
         self._verifier = Verifier(path)
 
     @property
     def records(self) -> dict[str, StepRecord]:
         """What is noted of each step that is begun or finished, by name."""
         try:
-            stat = (self.path / NAME).stat()
+            mark = file_mark((self.path / NAME).stat())
         except OSError:
             return {}
-        mark = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino)
         if self._read is None or self._read[0] != mark:  # another process may have changed it
             self._read = (mark, read_steps(self.path))
         return self._read[1]
@@ -261,13 +261,7 @@ class StepLog:
         if not every:
             names = record.files if step.trains else ()
             return {n: "is missing" for n in names if not below(self.path, n).exists()}
-        shared = [self.path / folder for folder in step.shared]
-        found = {
-            path.relative_to(self.path).as_posix()
-            for output in step.files
-            for path in visible_files(self.path / output)
-            if not any(path.is_relative_to(folder) for folder in shared)
-        }
+        found = set(folder_files(self.path, step.files, without=step.shared))
         return dict.fromkeys(sorted(found - record.files.keys()), "was not written by this step")
 
     def _faults_of_trials(self, step: Step) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,7 @@ def steps_from(step: Step) -> tuple[Step, ...]:
 FORMAT = "mixopt/1"
 PATIENCE = ("timeout", "retries")  # of a command that trains the trials
 READING = ("result", "losses", "unit")  # how its results are read
+_SIZES = ("tokens", "bytes")
 _TEXT = ("environment", "path", "data_files", "mixed")  # fields of a source that has some
 
 
@@ -159,11 +160,6 @@ def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
     before, parted = FORMAT, _parted(content)
     for step in STEPS:
         values = {section: _section(parted, section) for section in step.sections}
-        if not any((values.get("sizes") or {}).values()):  # none are stated
-            values.pop("sizes", None)
-        for absent in ("tasks", "families"):
-            if not values.get(absent, absent):  # there are none
-                del values[absent]
         text = before + json.dumps(values, sort_keys=True)
         before = found[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found
@@ -202,39 +198,41 @@ def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
     parted = dict(content)
     if isinstance(content.get("proxy"), dict):
         parted["proxy"] = _proxy(content["proxy"])
-    domains = _section(content, "corpus.domains")
-    if isinstance(domains, dict) and all(isinstance(one, dict) for one in domains.values()):
-        sized = {n: any(one.get(name) is not None for name in _TEXT) for n, one in domains.items()}
-        sizes = {n: _fields(one, lambda f: f in ("tokens", "bytes")) for n, one in domains.items()}
-        rest = {
-            n: _fields(one, lambda f: f not in ("tokens", "bytes")) if sized[n] else one
-            for n, one in domains.items()
-        }
+    if domains := _sections(content, "corpus.domains"):
+        own = {n: any(one.get(name) is not None for name in _TEXT) for n, one in domains.items()}
+        rest = {n: _without(one, *_SIZES) if own[n] else one for n, one in domains.items()}
+        sizes = {n: {f: one[f] for f in _SIZES if f in one} for n, one in domains.items()}
         parted |= {"corpus": {**content["corpus"], "domains": rest}, "sizes": sizes}
-    sets = _section(content, "tasks.sets")
-    if isinstance(sets, dict):
-        named = {name: one for name, one in sets.items() if isinstance(one, dict)}
-        rest = {n: _fields(one, lambda f: f != "family") for n, one in named.items()}
-        families = {name: one["family"] for name, one in named.items() if one.get("family")}
-        parted |= {"tasks": {**content["tasks"], "sets": {**sets, **rest}}, "families": families}
+    if sets := _sections(content, "tasks.sets"):
+        rest = {name: _without(one, "family") for name, one in sets.items()}
+        families = {name: one["family"] for name, one in sets.items() if one.get("family")}
+        parted |= {"tasks": {**content["tasks"], "sets": rest}, "families": families}
     return parted
 
 
 def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the proxy that its trials depend on."""
-    values = _fields(proxy, lambda field: field not in PATIENCE)
-    if values.get("eval_every") is None:
-        values["eval_every"] = 0  # results of trials are those of evaluating at the end alone
+    values = _without(proxy, *PATIENCE)
+    # Results of trials are those of evaluating at the end alone.
+    values["eval_every"] = values.get("eval_every") or 0
     if _section(values, "options.start_hash") is not None:
         values.pop("from", None)  # a checkpoint that was moved is the same one
     return values
 
 
-def _fields(values: Mapping[str, Any], choose: Callable[[str], bool]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if choose(name)}
+def _without(values: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in fields}
 
 
 def _section(content: Any, place: str) -> Any:
     for part in place.split("."):
         content = content.get(part) if isinstance(content, dict) else None
     return content
+
+
+def _sections(content: Any, place: str) -> dict[str, dict[str, Any]]:
+    """Return the sections of a place by name; none where it has something else."""
+    found = _section(content, place)
+    if isinstance(found, dict) and all(isinstance(one, dict) for one in found.values()):
+        return found
+    return {}

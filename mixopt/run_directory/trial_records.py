@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import Field
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError
 from mixopt.run_directory.steps import START_FILE, SWEEP
 from mixopt.system import (
+    FileShape,
     checked_as,
     in_processes,
     read_sealed,
@@ -142,17 +143,15 @@ def _by(keys: tuple[str, ...], table: pl.DataFrame) -> dict[tuple[Any, ...], dic
     return {tuple(row[key] for key in keys): row for row in table.to_dicts()}
 
 
-class StartRecord(BaseModel):
+class StartRecord(FileShape):
     """What trials begin with: hash of the weights, and losses by evaluation domain and task."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["mixopt-start/1"] = "mixopt-start/1"
     weights: Annotated[str, Field(pattern="^[a-z0-9:]{1,80}$")]
     eval_tokens: Annotated[int, Field(ge=1, le=1 << 53, strict=True)]
-    nats_per_token: dict[str, FiniteFloat]
-    bits_per_byte: dict[str, FiniteFloat]
-    tasks: dict[str, FiniteFloat]
+    nats_per_token: dict[str, float]
+    bits_per_byte: dict[str, float]
+    tasks: dict[str, float]
 
     @classmethod
     def of(cls, weights: str, eval_tokens: int, losses: Losses) -> StartRecord:

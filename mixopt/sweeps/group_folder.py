@@ -19,13 +19,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from mixopt.errors import MixoptError, ShardError
 from mixopt.sweeps.contract import Fault, Job
-from mixopt.sweeps.trial_files import LOGS, TrialShape, trial_to_json
+from mixopt.sweeps.trial_files import LOGS, TrialField, trial_to_json
 from mixopt.system import (
     Count,
     FileShape,
@@ -45,13 +45,15 @@ Amount = Annotated[float, Field(ge=0)]
 
 
 class Beat(FileShape):
-    """What a worker does, as its last sign of life says; without trials it finds a group's size."""
+    """What a worker does, as its last sign of life says; without trials it finds a group's size.
+
+    One of 0 seconds was written by the owner, before the worker's first.
+    """
 
     doing: Doing = "starting"
     trials: list[str] = Field(default_factory=list)
     done: Count = 0  # training tokens of the group so far
     total: Count = 0  # 0 until the proxy reports
-    number: Count = 0  # of beats
     moves: Count = 0  # how often the worker has moved on
     seconds: Amount = 0.0  # that it has had the folder
     cpu: Amount = 0.0  # seconds that its processes have computed since
@@ -66,28 +68,28 @@ class Beat(FileShape):
 
     def to_json(self) -> dict[str, Any]:
         """Return what people read of it."""
-        content = self.model_dump(exclude={"number", "moves"})
+        content = self.model_dump(exclude={"moves"})
         return {**content, "tokens_per_second": self.tokens_per_second}
 
 
 class GroupResult(FileShape):
     """What became of a folder: results, a size that was asked for, or the reason for neither.
 
-    A fault may be different another time; a reason without one is the proxy's own.
+    A fault may be different another time; a reason without one is the proxy's own. The fault
+    `corpus` ends the sweep: the worker sees another corpus than its owner, or none.
     """
 
     results: list[dict[str, Any]] = Field(default_factory=list)
     tuned: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     error: str | None = None
-    fault: Fault | None = None
-    refuses_corpus: bool = False
+    fault: Fault | Literal["corpus"] | None = None
 
 
 class Group(FileShape):
     """What a worker is asked for; how many trials go together where there are none."""
 
     job: Job
-    trials: list[TrialShape]
+    trials: list[TrialField]
     beat_every: float
 
 
@@ -134,7 +136,7 @@ def last_line(log: Path) -> str:
 
 
 def read_beat(folder: Path) -> Beat:
-    """Return the last sign of life, of number 0 before there is one."""
+    """Return the last sign of life, of 0 seconds before there is one."""
     with suppress(MixoptError):
         return read_json(folder / BEAT, Beat)
     return Beat()

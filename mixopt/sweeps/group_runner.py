@@ -37,7 +37,7 @@ from mixopt.trials import Trial, TrialResult
 
 MAX_TICK = 1.0  # more than this between two looks was spent suspended
 LOOKS = 10  # until the end of a program that has left no result is believed
-Report = Callable[[Beat], None]
+Report = Callable[[Sequence[Beat]], None]  # what trains now
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class Watch:
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience, self._clock = patience, clock
-        self._seen, self._still, self._moves = clock(), 0.0, 0
+        self.begun = self._seen = clock()
+        self._still, self._moves = 0.0, 0
 
     def overdue(self, beat: Beat) -> str | None:
         """Return why the worker is to be ended; None while there is hope."""
@@ -91,15 +92,14 @@ class Watch:
 
 @dataclass
 class _Attempt:
-    """A group that was handed out; `begun` and `ended` are when it was first seen to."""
+    """A group that was handed out; watched from when it was first seen to train."""
 
     trials: Sequence[Trial]
     folder: Path
     handle: str = ""
     watch: Watch | None = None
     beat: Beat = field(default_factory=Beat)
-    begun: float | None = None
-    ended: float | None = None
+    ended: float | None = None  # when it was first seen to have
 
 
 class GroupRunner:
@@ -151,15 +151,15 @@ class GroupRunner:
             if not self._running:
                 return
             for attempt, result in list(self._ended(report)):
-                self._check_corpus(result)
+                if result.fault == "corpus":
+                    raise CorpusError(result.error or "")
+                self._check_corpus()
                 self._running.remove(attempt)
-                yield self._outcome(attempt, result)
+                yield _outcome(attempt, result)
                 shutil.rmtree(attempt.folder, ignore_errors=True)
 
-    def _check_corpus(self, result: GroupResult) -> None:
+    def _check_corpus(self) -> None:
         """Check that a group was trained on the files that the sweep began with."""
-        if result.refuses_corpus:
-            raise CorpusError(result.error or "")
         now, before = corpus_marks(self._job.corpus), self._marks
         if now != before:
             Corpus.open(self._job.corpus)
@@ -171,9 +171,13 @@ class GroupRunner:
 
     def _begin(self, groups: Sequence[Sequence[Trial]]) -> None:
         """Hand out groups, or follow what another owner has handed out."""
-        attempts = [self._adopted(trials) or self._made(trials) for trials in groups]
-        self._running += attempts
-        fresh = [one for one in attempts if not one.handle and not has_result(one.folder)]
+        fresh = []
+        for trials in groups:
+            attempt = self._adopted(trials)
+            if attempt is None:
+                attempt = self._made(trials)
+                fresh.append(attempt)
+            self._running.append(attempt)
         handles = self._executor.start([one.folder for one in fresh]) if fresh else []
         for one, handle in zip(fresh, handles, strict=True):
             one.handle = handle
@@ -209,31 +213,29 @@ class GroupRunner:
         time.sleep(self._executor.poll)
         waiting = []
         for one in self._running:
+            one.beat = max(one.beat, read_beat(one.folder), key=lambda beat: beat.seconds)
             result = read_result(one.folder)
-            if result is not None:
-                one.beat = read_beat(one.folder)
-                yield one, result
-            else:
+            if result is None:
                 waiting.append(one)
+            else:
+                yield one, result
+        report([one.beat for one in waiting if one.beat.seconds])
         states = self._executor.states([one.handle for one in waiting]) if waiting else {}
         for one in waiting:
-            ended = self._seen(one, states[one.handle], report)
+            ended = self._seen(one, states[one.handle])
             if ended is not None:
                 result = read_result(one.folder)
                 yield one, result or GroupResult(error=ended.reason, fault=ended.fault)
 
-    def _seen(self, one: _Attempt, state: State, report: Report) -> Ended | None:
+    def _seen(self, one: _Attempt, state: State) -> Ended | None:
         """Return how a group has ended without a result; None while it may have one."""
-        beat, now = read_beat(one.folder), time.monotonic()
-        if beat.number > one.beat.number:
-            one.beat = beat
-            report(beat)
-        if one.begun is None and (beat.number or state == "running"):
-            one.begun, one.watch = now, Watch(self._patience)
+        if one.watch is None and (one.beat.seconds or state == "running"):
+            one.watch = Watch(self._patience)
         if isinstance(state, Ended):
+            now = time.monotonic()
             one.ended = one.ended or now
-            if one.begun is not None and not one.beat.seconds:  # it has cost something too
-                one.beat = one.beat.model_copy(update={"seconds": one.ended - one.begun})
+            if one.watch is not None and not one.beat.seconds:  # it has cost something too
+                one.beat = one.beat.model_copy(update={"seconds": one.ended - one.watch.begun})
             if now - one.ended < LOOKS * self._executor.poll:
                 return None
             return Ended(f"{state.reason}; {last_words(one.folder)}", state.fault)
@@ -243,16 +245,18 @@ class GroupRunner:
         self._executor.cancel([one.handle])
         return Ended(reason)
 
-    def _outcome(self, one: _Attempt, result: GroupResult) -> GroupOutcome:
-        results, reason = list[TrialResult](), result.error
-        if reason is None:
-            try:
-                results = [result_from_json(entry) for entry in result.results]
-                if [one.trial for one in results] != [trial.name for trial in one.trials]:
-                    raise RunError("it has results of other trials than it was given")
-            except RunError as error:
-                results, reason = [], f"the worker's answer cannot be used: {error}"
-        return GroupOutcome(one.trials, results, result.tuned, reason, result.fault, one.beat)
+
+def _outcome(one: _Attempt, result: GroupResult) -> GroupOutcome:
+    results, reason = list[TrialResult](), result.error
+    if reason is None:
+        try:
+            results = [result_from_json(entry) for entry in result.results]
+            if [one.trial for one in results] != [trial.name for trial in one.trials]:
+                raise RunError("it has results of other trials than it was given")
+        except RunError as error:
+            results, reason = [], f"the worker's answer cannot be used: {error}"
+    fault = None if result.fault == "corpus" else result.fault
+    return GroupOutcome(one.trials, results, result.tuned, reason, fault, one.beat)
 
 
 def _remove_unfinished(folder: Path) -> None:

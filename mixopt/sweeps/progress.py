@@ -43,7 +43,7 @@ class AttemptRecord(Beat):
 def read_progress(folder: Path) -> list[Beat]:
     """Return what the workers of a sweep do, as their last beats say."""
     places = [place for place in sorted((folder / WORK).glob("*.*")) if not has_result(place)]
-    return [beat for beat in map(read_beat, places) if beat.number]
+    return [beat for beat in map(read_beat, places) if beat.seconds]
 
 
 def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
@@ -117,51 +117,24 @@ def seconds_left(
 
 
 class SweepMeter:
-    """Shows how far a sweep is, and keeps what became of each attempt."""
+    """Shows how far a sweep is: what its results, to which more are added, and its workers say."""
 
     def __init__(
-        self,
-        folder: Path,
-        trials: int,
-        tokens: int,
-        results: Mapping[str, TrialResult],
-        update: Update,
+        self, trials: int, tokens: int, results: Mapping[str, TrialResult], update: Update
     ) -> None:
-        """Begin with what is there."""
-        self._folder, self._trials, self._tokens, self._update = folder, trials, tokens, update
-        self._running: dict[str, Beat] = {}
-        self._ended = self._failed = 0
-        self._count(list(results.values()))
-        self._before, self._start = self._done(), math.inf
+        """Begin with the results that are there."""
+        self._trials, self._tokens, self._results, self._update = trials, tokens, results, update
+        self._before, self._start = tokens * len(results), math.inf
 
-    def report(self, beat: Beat) -> None:
-        """Note what a worker does; one without trials finds out how many go together."""
-        self._running.pop("", None)
-        self._running[beat.trials[0] if beat.trials else ""] = beat
-        if beat.trials:
-            self._start = min(self._start, time.monotonic())
-        self._show()
-
-    def ended(self, outcome: GroupOutcome, results: Sequence[TrialResult]) -> None:
-        """Note the end of an attempt, with the results that were not there before."""
-        note_attempt(self._folder, outcome)
-        self._running.pop(outcome.trials[0].name, None)
-        self._count(results)
-        self._show()
-
-    def _count(self, results: Sequence[TrialResult]) -> None:
-        self._ended += len(results)
-        self._failed += sum(result.status != "finished" for result in results)
-
-    def _done(self) -> int:
-        """Return the tokens so far."""
-        return self._ended * self._tokens + sum(beat.done for beat in self._running.values())
-
-    def _show(self) -> None:
-        failed = f", {self._failed} failed" if self._failed else ""
-        is_compiling = any(beat.doing == "compiling" for beat in self._running.values())
-        pace, moved = "compiling" if is_compiling else "starting", self._done() - self._before
-        if moved > 0:
-            rate = moved / max(time.monotonic() - self._start, 1e-3)
-            pace = f"{rate / 1000:,.0f}k tokens/s"
-        self._update(self._done(), f"{self._ended}/{self._trials} trials{failed}, {pace}")
+    def report(self, running: Sequence[Beat]) -> None:
+        """Show what has ended and what workers do; one without trials finds a group's size."""
+        now, ended = time.monotonic(), len(self._results)
+        if any(beat.trials for beat in running):
+            self._start = min(self._start, now)
+        done = ended * self._tokens + sum(beat.done for beat in running)
+        count = sum(result.status != "finished" for result in self._results.values())
+        failed = f", {count} failed" if count else ""
+        pace = "compiling" if any(beat.doing == "compiling" for beat in running) else "starting"
+        if done > self._before:
+            pace = f"{(done - self._before) / max(now - self._start, 1e-3) / 1000:,.0f}k tokens/s"
+        self._update(done, f"{ended}/{self._trials} trials{failed}, {pace}")

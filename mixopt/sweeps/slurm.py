@@ -23,9 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from mixopt.errors import ConfigError, RunError, is_control, plain_line
+from mixopt.errors import ConfigError, RunError, plain_line
 from mixopt.sweeps.contract import COMMAND, ONE_THREAD, Ended, Site, State
 from mixopt.sweeps.trial_files import LOGS, WORK
 from mixopt.system import checked_as, write_text
@@ -42,28 +42,10 @@ _LIVE = _PENDING | {"RUNNING", "SUSPENDED", "RESIZING", "STOPPED", "COMPLETING"}
 _NEVER = {
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
 }  # fmt: skip
-_PLAIN = re.compile(r"[A-Za-z0-9_.,:@+/=*\[\]%-]+")
-
-
-def _plain(text: str | int) -> str | int:
-    """Check what stands in `#SBATCH --name=value`: nothing that a shell would read."""
-    if not _PLAIN.fullmatch(str(text)):
-        raise ValueError(
-            "cannot be used in a line of sbatch: write letters, digits and punctuation without"
-            " spaces and quotes"
-        )
-    return text
-
-
-def _line(text: str) -> str:
-    if any(is_control(character) for character in text):
-        raise ValueError("has control characters")
-    return text
-
-
-_Word = Annotated[str | int, AfterValidator(_plain)]
+# What stands in `#SBATCH --name=value` has nothing that a shell would read.
 _Name = Annotated[str, Field(pattern="^[a-z][a-z-]*$")]
-_Line = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_line)]
+_Value = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@+/=*\[\]%-]+$", coerce_numbers_to_str=True)]
+_Line = Annotated[str, Field(max_length=1000, pattern=r"^[^\pC\p{Zl}\p{Zp}]+$")]
 # The shell waits for its child, hands on the notice that time is up, and leaves the exit code.
 _RUN = """\
 folder=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {folders})
@@ -108,7 +90,7 @@ class SlurmExecutor:
         """
         where = "sweep.options"
         self._site, self._work, self._queue = site, site.folder / WORK, dict[str, list[str]]()
-        self._sbatch = checked_as(dict[_Name, _Word], sbatch or {}, f"{where}.sbatch", ConfigError)
+        self._sbatch = checked_as(dict[_Name, _Value], sbatch or {}, f"{where}.sbatch", ConfigError)
         self._setup = checked_as(list[_Line], setup, f"{where}.setup", ConfigError)
         self._python = checked_as(_Line, python, f"{where}.python", ConfigError)
         digest = hashlib.sha256(str(site.folder).encode()).hexdigest()[:8]
@@ -125,7 +107,7 @@ class SlurmExecutor:
     def script(self, tasks: int, folders: Path | None = None) -> str:
         """Return the script of an array."""
         folders, gpus = folders or self._work / "array-1" / FOLDERS, self._gpus
-        options: dict[str, str | int] = {
+        options = {
             **self._sbatch,
             "job-name": self._name,
             "array": f"0-{tasks - 1}%{self.slots}",

@@ -29,7 +29,7 @@ from mixopt.mixture import Mixture, Phases
 from mixopt.sweeps.contract import RETRIES, Executor, Job, Site
 from mixopt.sweeps.group_folder import Beat, pending, read_beat
 from mixopt.sweeps.group_runner import GroupOutcome, GroupRunner, Report
-from mixopt.sweeps.progress import SweepMeter
+from mixopt.sweeps.progress import SweepMeter, note_attempt
 from mixopt.sweeps.trial_files import FILES, GROUPS, SIZE, WORK, TrialFolder
 from mixopt.system import (
     Say,
@@ -77,7 +77,7 @@ def run_trials(
             GroupRunner(job, folder, executor, sweep.patience) as runner,
             progress(title, tokens * total) as update,
         ):
-            meter = SweepMeter(folder, total, tokens, results, update)
+            meter = SweepMeter(total, tokens, results, update)
             if not results and _begins_short(job.proxy):
                 _check_short_trial(job, folder, executor, sweep.patience, titled)
             groups = _groups(trials, runner, meter.report, folder)
@@ -88,11 +88,12 @@ def run_trials(
                 new = [*outcome.results, *failed]
                 by_name = {trial.name: trial for trial in outcome.trials}
                 files.write([by_name[result.trial] for result in new], new)
-                meter.ended(outcome, [one for one in new if one.trial not in results])
+                note_attempt(folder, outcome)
                 results |= {result.trial: result for result in new}
                 alike.update({failure_kind(one) for one in new[:1] if one.status == "failed"})
                 if all(one.status == "failed" for one in results.values()):
                     _check_failures(folder, new, alike)
+            meter.report(())
     return _checked([results[trial.name] for trial in trials], folder)
 
 

@@ -36,7 +36,7 @@ from mixopt.sweeps.group_folder import (
     write_result,
 )
 from mixopt.sweeps.local import PLACE, find_gpus
-from mixopt.sweeps.trial_files import result_to_json, trial_of
+from mixopt.sweeps.trial_files import result_to_json
 from mixopt.system import host_name, read_json
 from mixopt.trials import (
     MAX_LOSS,
@@ -74,15 +74,14 @@ def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loa
     place = _place(is_cpu=is_cpu)
     if place["gpus"] and not is_cpu:
         job = replace(job, training=replace(job.training, device="cuda"))
-    trials = [trial_of(shape) for shape in group.trials]
-    beat = Beat(trials=[trial.name for trial in trials], **place)
+    beat = Beat(trials=[trial.name for trial in group.trials], **place)
     heart = Heart(folder, beat, parent, group.beat_every)
     if parent is None:
         signal.signal(signal.SIGTERM, lambda *_: heart.give_back())
     try:
         if loaded is None or loaded[0] != job:
             loaded = _loaded(job)
-        result = _trained(loaded, trials, heart)
+        result = _trained(loaded, group.trials, heart)
     except Exception as error:  # a third party's proxy may raise anything
         result = failure(error)
     heart.end(result)
@@ -113,7 +112,8 @@ def _place(*, is_cpu: bool) -> dict[str, Any]:
 def failure(error: Exception) -> GroupResult:
     """Return the result that an exception is."""
     if isinstance(error, MixoptError):
-        return GroupResult(error=str(error), refuses_corpus=isinstance(error, _OtherCorpusError))
+        is_other = isinstance(error, _OtherCorpusError)
+        return GroupResult(error=str(error), fault="corpus" if is_other else None)
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_REASON]
     return GroupResult(error=text, fault="memory" if is_of_memory(error) else None)
 
@@ -134,7 +134,7 @@ class Heart:
 
     def __init__(self, folder: Path, beat: Beat, parent: int | None, every: float) -> None:
         self._folder, self._first, self._parent, self._every = folder, beat, parent, every
-        self._number = self._moves = 0
+        self._moves = 0
         self._progress = Progress(0, 0, "starting")
         self._begun, self._computed = time.monotonic(), _cpu_seconds()
         self._lock, self._over = threading.RLock(), threading.Event()
@@ -171,12 +171,11 @@ class Heart:
 
     def _write(self) -> None:
         with self._lock:
-            now, self._number = self._progress, self._number + 1
+            now = self._progress
             changes = {
                 "doing": now.doing if now.doing in get_args(Doing) else "training",
                 "done": int(now.done),
                 "total": int(now.total),
-                "number": self._number,
                 "moves": self._moves,
                 "seconds": time.monotonic() - self._begun,
                 "cpu": _cpu_seconds() - self._computed,

@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from mixopt.errors import MixoptError, MixtureError, RunError
+from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.routing import Assignments, ExpertCounts
 from mixopt.system import (
@@ -35,11 +35,16 @@ WORK = "work"  # folder of the groups that train
 LOGS = "logs"  # folder of a folder of trials
 
 
+def _experts(content: dict[str, Any]) -> ExpertCounts:
+    sides = (Assignments.from_dict(content.get(n), f"experts.{n}") for n in ("train", "held_out"))
+    return ExpertCounts(*sides)
+
+
 class TrialShape(FileShape):
     """A trial in a file."""
 
-    name: str
-    mixture: dict[str, float]
+    name: Annotated[str, AfterValidator(lambda name: check_name(name, "trial"))]
+    mixture: Annotated[dict[str, float], AfterValidator(Mixture)]
     seed: Annotated[int, Field(ge=0, lt=1 << 63)]
     role: Role
     round: Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -56,15 +61,19 @@ class ResultShape(FileShape):
     losses: Losses | None = None
     curve: tuple[Losses, ...] = ()
     reason: str | None = None
-    experts: dict[str, Any] | None = None
+    experts: Annotated[dict[str, Any], AfterValidator(_experts)] | None = None
+
+
+TrialField = Annotated[TrialShape, AfterValidator(lambda shape: Trial(**dict(shape)))]
+ResultField = Annotated[ResultShape, AfterValidator(lambda shape: TrialResult(**dict(shape)))]
 
 
 class EntryShape(FileShape):
     """What a trial's file holds, and the fingerprint of what it was trained by and on."""
 
     made_by: str
-    trial: TrialShape
-    result: ResultShape
+    trial: TrialField
+    result: ResultField
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -87,7 +96,8 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
 
 def result_from_json(content: object, where: str = "a result") -> TrialResult:
     """Read what `result_to_json` made."""
-    return _result(checked_as(ResultShape, content, where), where)
+    result: TrialResult = checked_as(ResultField, content, where)
+    return result
 
 
 def trial_paths(folder: Path) -> list[Path]:
@@ -103,7 +113,7 @@ def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResu
             f"{path}: was trained by another configuration or on another corpus; use another --out,"
             " or delete it to train the trial again"
         )
-    return trial_of(content.trial, str(path)), _result(content.result, str(path))
+    return content.trial, content.result
 
 
 def trial_fingerprint(step: str, corpus: str) -> str:
@@ -144,29 +154,6 @@ class TrialFolder:
 
     def _file(self, trial: str) -> Path:
         return inside(self.path, f"{check_name(trial, 'trial', RunError)}.json")
-
-
-def trial_of(shape: TrialShape, where: str = "a trial") -> Trial:
-    """Return the trial of a file."""
-    check_name(shape.name, f"{where}: trial", RunError)
-    try:
-        return Trial(**{**dict(shape), "mixture": Mixture(shape.mixture)})
-    except MixtureError as error:
-        raise RunError(f"{where}: trial {shape.name!r}: {error}") from error
-
-
-def _result(shape: ResultShape, where: str) -> TrialResult:
-    experts = None
-    if shape.experts is not None:
-        try:
-            train, held_out = (
-                Assignments.from_dict(shape.experts.get(name), f"{where}: experts.{name}")
-                for name in ("train", "held_out")
-            )
-        except MixoptError as error:
-            raise RunError(str(error)) from error
-        experts = ExpertCounts(train, held_out)
-    return TrialResult(**{**dict(shape), "experts": experts})
 
 
 def log_of_trial(folder: Path, trial: str, groups: Sequence[Sequence[str]]) -> Path | None:

@@ -25,6 +25,7 @@ from .manifest import (
     file_hash as file_hash,
     file_mark as file_mark,
     file_record as file_record,
+    folder_files as folder_files,
     folder_records as folder_records,
     is_sealed as is_sealed,
     read_sealed as read_sealed,

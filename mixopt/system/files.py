@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -107,18 +105,17 @@ def is_leftover(name: str) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove, below a folder, what dead processes left half-written; links are not followed."""
-    now: float | None = None
+    now = folder.stat().st_mtime  # of the lock that was made in it, by the file system's clock
     for path in _temporaries(folder):
         owned = _OWNED.search(path.name)
-        if owned and owned[1] == _host():
-            is_left = not is_running(int(owned[2]))
-        else:
-            now = _now(folder) if now is None else now
-            is_left = now - _changed(path) > _MAX_AGE
-        if is_left and path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif is_left:
-            with suppress(OSError):
+        with suppress(OSError):
+            if owned and owned[1] == _host():
+                is_left = not is_running(int(owned[2]))
+            else:
+                is_left = now - path.lstat().st_mtime > _MAX_AGE
+            if is_left and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif is_left:
                 path.unlink()
 
 
@@ -136,17 +133,3 @@ def _temporaries(folder: Path) -> list[Path]:
 
 def _host() -> str:
     return hashlib.sha256(f"{host_name()} {process_space()}".encode()).hexdigest()[:8]
-
-
-def _now(folder: Path) -> float:
-    """Return the time by the clock of the file system; a file server has its own."""
-    with suppress(OSError), tempfile.TemporaryFile(dir=folder) as stream:
-        return os.fstat(stream.fileno()).st_mtime
-    return 0.0
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.lstat().st_mtime
-    except OSError:
-        return math.inf

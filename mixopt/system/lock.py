@@ -73,11 +73,14 @@ def is_worker(folder: Path) -> bool:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder while the block runs; a killed one leaves no trace."""
+def only_one(folder: Path, *, is_patient: bool = False) -> Iterator[None]:
+    """Keep other processes out of a folder while the block runs; a killed one leaves no trace.
+
+    Of an owner that is at work the second raises RunError; a patient one waits for its end.
+    """
     in_main = threading.current_thread() is threading.main_thread()
     lease = _lease(folder / LOCK, lost=_interrupt_main if in_main else None)
-    _acquire(lease, folder)
+    _acquire(lease, folder, is_patient=is_patient)
     try:
         remove_leftovers(folder)
         yield
@@ -96,14 +99,9 @@ def made_once(folder: Path, find: Callable[[], Made | None], make: Callable[[], 
     there = find()
     if there is not None:
         return there
-    lease = _lease(folder / LOCK)
-    _acquire(lease, folder, is_patient=True)
-    try:
-        remove_leftovers(folder)
+    with only_one(folder, is_patient=True):
         there = find()
         return make() if there is None else there
-    finally:
-        lease.release()
 
 
 def interrupt(folder: Path, patience: float = PATIENCE) -> Owner | None:
@@ -142,7 +140,7 @@ def _lease(lock: Path, lost: Callable[[Any], None] | None = None) -> Any:
     return SoftFileLease(lock, lease_duration=STALE, heartbeat_interval=BEAT, on_compromise=lost)
 
 
-def _acquire(lease: Any, folder: Path, *, is_patient: bool = False) -> None:
+def _acquire(lease: Any, folder: Path, *, is_patient: bool) -> None:
     """Take a folder; wait for an owner that is at work, or raise, which takes some seconds."""
     from filelock import LeaseSettingsMismatch, Timeout
 

@@ -132,13 +132,21 @@ def folder_records(
     folder: Path, outputs: Iterable[str], *, without: Collection[str] = ()
 ) -> dict[str, FileRecord]:
     """Return what the files of a folder are now, by their path in it with `/`."""
+    names = folder_files(folder, outputs, without=without)
+    return {name: file_record(folder / name) for name in names}
+
+
+def folder_files(
+    folder: Path, outputs: Iterable[str], *, without: Collection[str] = ()
+) -> list[str]:
+    """Return the files of some outputs of a folder, hidden ones and those of `without` left out."""
     apart = [folder / name for name in without]
-    return {
-        path.relative_to(folder).as_posix(): file_record(path)
+    return [
+        path.relative_to(folder).as_posix()
         for output in outputs
         for path in visible_files(folder / output)
         if not any(path.is_relative_to(one) for one in apart)
-    }
+    ]
 
 
 def visible_files(path: Path) -> list[Path]:
@@ -157,9 +165,10 @@ class Verifier:
 
     def __init__(self, folder: Path) -> None:
         """Read what was verified before; a memory that cannot be read counts as none."""
-        self._folder = folder
-        self._changed = False
-        self._seen = _remembered(folder)
+        self._folder, self._changed = folder, False
+        self._seen = dict[str, list[int]]()
+        with suppress(MixoptError):
+            self._seen = read_json(folder / MEMORY, dict[str, list[int]])
 
     def knows(self, name: str, record: FileRecord, path: Path) -> bool:
         """Tell whether a file need not be read, since it is what was verified before."""
@@ -204,7 +213,7 @@ class Verifier:
     def remember(self) -> None:
         """Keep what was verified; where nothing can be written it is verified again next time."""
         if self._changed:
-            large = {key: mark for key, mark in self._seen.items() if mark[0] >= LARGE}
+            large = {key: mark for key, mark in self._seen.items() if mark[:1] >= [LARGE]}
             with suppress(RunError):
                 write_json(self._folder / MEMORY, large)
                 self._changed = False
@@ -213,20 +222,6 @@ class Verifier:
 def file_mark(status: os.stat_result) -> list[int]:
     """Return what changes when a file is written, moved or replaced: its size, times and number."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def _remembered(folder: Path) -> dict[str, list[int]]:
-    try:
-        content = read_json(folder / MEMORY) if (folder / MEMORY).exists() else {}
-    except MixoptError:
-        return {}
-    marks = content.items() if isinstance(content, dict) else ()
-    return {key: mark for key, mark in marks if _is_mark(mark)}
-
-
-def _is_mark(value: object) -> bool:
-    numbers = value if isinstance(value, list) else []
-    return len(numbers) == 4 and all(isinstance(number, int) for number in numbers)
 
 
 _MARK = b"mixopt:sha256:"

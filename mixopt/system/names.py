@@ -17,10 +17,7 @@ LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and tempor
 
 def check_name(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
     """Return a name that holds to the rule."""
-    reason = name_fault(name)
-    if reason is not None:
-        raise error(f"{kind} {shown_name(name)}: {reason}; rename it")
-    return str(name)
+    return _checked(name, name_fault(name), kind, error)
 
 
 def check_names(names: Iterable[object], kind: str, error: type[MixoptError] = ConfigError) -> None:
@@ -38,9 +35,12 @@ def name_fault(name: object) -> str | None:
 
 def check_path(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
     """Return the name of a domain that holds to the rule of `path_fault`."""
-    reason = path_fault(name)
-    if reason is not None:
-        raise error(f"{kind} {shown_name(name)}: {reason}; rename it")
+    return _checked(name, path_fault(name), kind, error)
+
+
+def _checked(name: object, fault: str | None, kind: str, error: type[MixoptError]) -> str:
+    if fault is not None:
+        raise error(f"{kind} {shown_name(name)}: {fault}; rename it")
     return str(name)
 
 

@@ -49,26 +49,36 @@ def plugin_names(kind: PluginKind) -> list[str]:
 
 def load_plugin(kind: PluginKind, name: str) -> Any:
     """Import the class that `name` stands for."""
-    try:
-        found = _import_path(kind, name) if ":" in name else _entry(kind, name).load()
-    except ImportError as error:
-        missing = error.name or str(error)
+    if ":" in name:
+        found = load_object(kind, name)
+    else:
         extra = "all" if kind in NEED_TORCH else "cli"
-        hint = _ELSEWHERE if ":" in name else f"'mixopt[{extra}]'"
-        raise PluginError(f"{kind} {name!r} needs {missing}: pip install {hint}") from error
+        found = _loaded(kind, name, _entry(kind, name).load, f"'mixopt[{extra}]'")
     _check_methods(kind, name, found)
     return found
 
 
 def load_object(what: str, name: str) -> Any:
     """Import what `package.module:Name` stands for, where it need not be a plug-in."""
-    if ":" not in name:
+    module, _, attribute = name.partition(":")
+    if not attribute:
         raise PluginError(f"{what} {name!r}: give package.module:Name")
+
+    def load() -> Any:
+        return getattr(importlib.import_module(module), attribute)
+
     try:
-        return _import_path(what, name)
+        return _loaded(what, name, load, _ELSEWHERE)
+    except AttributeError as error:
+        raise PluginError(f"{what} {name!r}: {module} has no {attribute!r}") from error
+
+
+def _loaded(what: str, name: str, load: Callable[[], Any], source: str) -> Any:
+    try:
+        return load()
     except ImportError as error:
-        missing = error.name or str(error)
-        raise PluginError(f"{what} {name!r} needs {missing}: pip install {_ELSEWHERE}") from error
+        missing = error.name or error
+        raise PluginError(f"{what} {name!r} needs {missing}: pip install {source}") from error
 
 
 def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None:
@@ -110,14 +120,6 @@ def _option_names(factory: Callable[..., Any]) -> list[str]:
         many = parameter.kind is inspect.Parameter.VAR_KEYWORD
         names += getattr(factory, "option_names", ()) if many else [parameter.name]
     return names
-
-
-def _import_path(kind: str, name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except AttributeError as error:
-        raise PluginError(f"{kind} {name!r}: {module} has no {attribute!r}") from error
 
 
 def _check_methods(kind: PluginKind, name: str, found: object) -> None:

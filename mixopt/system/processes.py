@@ -67,8 +67,7 @@ def package_versions() -> dict[str, str]:
 
 def machine() -> str:
     """Return the kind of machine in words: system, architecture and usable cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.system()} {platform.machine()}, {cores} cores"
+    return f"{platform.system()} {platform.machine()}, {usable_cores()} cores"
 
 
 def git_commit() -> str | None:

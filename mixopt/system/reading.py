@@ -139,6 +139,8 @@ def checked_as(shape: Any, content: object, where: str, error: type[MixoptError]
     except ValidationError as reason:
         first = reason.errors(include_url=False)[0]
         raise error(f"{where}: {_field_fault(first)}") from reason
+    except MixoptError as reason:  # of a validator
+        raise error(f"{where}: {reason}") from reason
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
 

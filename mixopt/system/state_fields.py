@@ -74,16 +74,11 @@ class StateFields:
 
     def flag(self, name: str) -> bool:
         """Return true or false."""
-        value = self.get(name)
-        if not isinstance(value, (bool, np.bool_)):
-            self.refuse(name, "neither true nor false")
-        return bool(value)
+        return bool(self._of(name, (bool, np.bool_), "neither true nor false"))
 
     def text(self, name: str) -> str:
         """Return text."""
-        value = self.get(name)
-        if not isinstance(value, str):
-            self.refuse(name, "not text")
+        value: str = self._of(name, str, "not text")
         return value
 
     def one_of(self, name: str, known: Collection[Text]) -> Text:
@@ -98,9 +93,7 @@ class StateFields:
 
     def listed(self, name: str, length: int | None = None) -> list[Any]:
         """Return a list, of a length where one is given."""
-        value = self.get(name)
-        if not isinstance(value, (list, tuple)):
-            self.refuse(name, "not a list")
+        value = self._of(name, (list, tuple), "not a list")
         if length is not None and len(value) != length:
             raise self.error(f"{self.where}: {name}: has {len(value)} values, not {length}")
         return list(value)
@@ -148,24 +141,27 @@ class StateFields:
         return array
 
     def _shaped(self, name: str, shape: tuple[int, ...], kind: Any) -> Any:
-        value = self.get(name)
-        if not isinstance(value, (list, tuple, np.ndarray)):
-            self.refuse(name, "not an array of numbers")
+        what = f"not an array of {'whole ' if kind is np.int64 else ''}numbers"
+        value = self._of(name, (list, tuple, np.ndarray), what)
         try:
             raw = np.asarray(value)
-            whole = "i" if raw.itemsize == 8 else "iu"  # 2^63 does not fit int64
-            if raw.size and raw.dtype.kind not in "iuf":
-                self.refuse(name, "not an array of numbers")
-            if raw.size and kind is np.int64 and raw.dtype.kind not in whole:
-                self.refuse(name, "not an array of whole numbers")
             array = raw.astype(kind)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:
-            raise self.error(f"{self.where}: {name}: not an array of numbers") from reason
+            raise self.error(f"{self.where}: {name}: {what}") from reason
+        whole = "i" if raw.itemsize == 8 else "iu"  # 2^63 does not fit int64
+        if raw.size and raw.dtype.kind not in (whole if kind is np.int64 else "iuf"):
+            self.refuse(name, what)
         fits = array.ndim == len(shape) and array.size <= _MAX_VALUES
         if not fits or any(n not in (-1, size) for n, size in zip(shape, array.shape, strict=True)):
             wanted = tuple("any" if n == -1 else n for n in shape)
             raise self.error(f"{self.where}: {name}: has shape {array.shape}, not {wanted}")
         return array
+
+    def _of(self, name: str, kinds: Any, what: str) -> Any:
+        value = self.get(name)
+        if not isinstance(value, kinds):
+            self.refuse(name, what)
+        return value
 
     def _whole(self, place: str, value: Any, least: int, most: int) -> int:
         is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)

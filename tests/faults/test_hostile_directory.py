@@ -14,7 +14,6 @@ import yaml
 from fault_runs import KINDS, command, variables
 
 from mixopt import load_run
-from mixopt.errors import MixoptError
 from mixopt.run_directory.opening import HEADER
 from mixopt.system import sealed_text
 
@@ -26,10 +25,6 @@ LOOKING = (
     ["fit", ".", "--test", "trials.parquet"],
     ["report", "."],
 )
-PLACES = {
-    "proxy": ("proxy", "name"),
-    "regressor": ("fit", "regressors"),
-}
 
 
 @pytest.fixture
@@ -76,28 +71,6 @@ def test_what_a_repository_in_the_directory_names_is_not_run(foreign, tmp_path):
     assert not marker.exists()
     git(foreign, "status")
     assert marker.exists(), "the repository is hostile"
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_code_that_a_forged_configuration_names_is_not_imported(foreign, tmp_path, place):
-    marker, (section, field) = tmp_path / "executed", PLACES[place]
-    (foreign / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass R:\n fit = predict = 1\n")
-    content = yaml.safe_load((foreign / "config.yaml").read_text())
-    content[section][field] = ["linear", "evil:R"] if field == "regressors" else "evil:R"
-    if place == "surrogate":
-        content["design"]["rounds"] = [4, 2]
-        content["design"].pop("trials")
-    (foreign / "config.yaml").write_text(sealed_text(yaml.safe_dump(content), HEADER))
-    for looking in LOOKING if KINDS else LOOKING[:1]:
-        ended = within(foreign, *looking)
-        assert ended.returncode in (0, 1, 2), ended.stderr
-    run = load_run(foreign)
-    for part in ("trials", "fit", "proposal", "design"):
-        try:
-            repr(getattr(run, part))
-        except MixoptError:
-            continue
-    assert not marker.exists()
 
 
 def test_a_command_that_a_forged_configuration_names_is_not_run(foreign, tmp_path):

@@ -1,6 +1,7 @@
 """One small sweep gives one table: on this machine, on two nodes of Ray, on two nodes of Slurm.
 
-With a proxy of ours and with a script of the user's own, and a node killed in the middle.
+With a proxy of ours and with a script of the user's own, and an owner and a node killed in the
+middle.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ PROXIES = {
 
 
 @pytest.fixture(scope="module")
-def ray_nodes(tmp_path_factory):
-    cluster = started(tmp_path_factory.mktemp("nodes"))
+def ray_nodes():
+    cluster = started()
     yield cluster
     ended(cluster)
 
@@ -127,8 +128,12 @@ def test_the_same_sweep_gives_the_same_table_everywhere(
     here = sweep.table("local", sweep.start("local", "sweep.workers=2"))
     assert here["status"].to_list() == ["finished"] * 12
 
-    owner = sweep.start("ray", "sweep.executor=ray", f"sweep.options.address={ray_nodes.address}")
+    on_ray = ("ray", "sweep.executor=ray", f"sweep.options.address={ray_nodes.address}")
+    owner = sweep.start(*on_ray)
     sweep.wait_for_a_trial("ray", owner)
+    owner.kill()
+    owner.communicate()
+    owner = sweep.start(*on_ray)
     ray_nodes.kill(ray_nodes.last)
     ray_nodes.last = ray_nodes.add()
     assert sweep.table("ray", owner).equals(here)

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from fault_runs import command, mixopt, results, variables
+from fault_runs import mixopt, results
 
 WRITING = ("prepare", "sweep", "fit", "propose", "validate", "report")
 
@@ -71,32 +71,3 @@ def test_a_clock_that_was_set_back_or_forth_changes_nothing(whole, tmp_path, hou
     assert mixopt("status", run).returncode == 0
     assert mixopt("run", whole.config, "--out", run, "--until", "fit").returncode == 0
     assert results(run) == results(whole.after("fit"))
-
-
-def test_of_two_owners_the_second_is_told_who_the_first_is(whole, tmp_path):
-    run = whole.before("sweep", tmp_path / "run")
-    asked = command("run", whole.config, "--out", run, "--until", "sweep")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(asked, env=variables({}), **quiet) as first:
-        while not (run / ".lock").exists():
-            assert first.poll() is None
-            time.sleep(0.01)
-        one_line(
-            mixopt("run", whole.config, "--out", run, "--until", "sweep"),
-            f"process {first.pid}, last seen",
-        )
-        assert first.wait() == 0
-    assert results(run) == results(whole.after("sweep"))
-
-
-def test_what_an_owner_that_was_killed_left_is_removed(whole, tmp_path):
-    run = whole.before("fit", tmp_path / "run")
-    with subprocess.Popen(["true"]) as dead:
-        dead.wait()
-    from mixopt.system import temporary_path
-
-    own = temporary_path(run / "trials" / "t0000.json").name
-    left = run / "trials" / own.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
-    left.write_text("half")
-    assert mixopt("run", whole.config, "--out", run, "--until", "fit").returncode == 0
-    assert not left.exists()

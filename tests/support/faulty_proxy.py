@@ -20,7 +20,7 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `stop`, `kill`, `hang`, `sleep`, `garbage` or `leave`.
+        fault: What happens: `stop`, `kill`, `hang`, `sleep` or `garbage`.
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
@@ -104,10 +104,6 @@ class Faulty:
         (folder,) = [path.parent for path in self.log.parent.glob("trials/work/c-*/group.json")]
         (folder / "result.json").write_text('{"results": 7}')
         time.sleep(60)
-
-    def _leave(self, report, total):
-        """End well in the middle of a training."""
-        os._exit(0)
 
 
 def _times(losses, factor):

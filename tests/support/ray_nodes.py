@@ -24,10 +24,10 @@ TRIES = 3  # on a loaded machine Ray gives its own processes up while they start
 class RayNodes:
     """The nodes n1, which is the head, and n2; more can be added, and killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        self._folder, self._count = folder, 1
+        self._count = 1
         self.lock: int | None = None
         self.client = f"ray://127.0.0.1:{free_port()}"
         port = int(self.client.rpartition(":")[2])
@@ -55,20 +55,15 @@ class RayNodes:
                 child.kill()
         self._cluster.remove_node(node, allow_graceful=False)
 
-    def cache(self, name: str) -> Path:
-        """Return the folder that a node has in `$MIXOPT_TEST_CACHE`."""
-        return self._folder / "caches" / name
-
     def end(self) -> None:
         """End all."""
         self._cluster.shutdown()
 
     def _named(self, name: str) -> dict[str, Any]:
-        shown = {"MIXOPT_TEST_CACHE": str(self.cache(name))}
-        return {"num_cpus": 1, "node_name": name, "env_vars": shown}
+        return {"num_cpus": 1, "node_name": name}
 
 
-def started(folder: Path) -> RayNodes:
+def started() -> RayNodes:
     """Start a cluster; skip the test where that does not work.
 
     One at a time on a machine, whatever processes run tests: Ray gives the servers of its clients
@@ -87,7 +82,7 @@ def started(folder: Path) -> RayNodes:
     fcntl.flock(lock, fcntl.LOCK_EX)
     for _ in range(TRIES):
         try:
-            nodes = RayNodes(folder)
+            nodes = RayNodes()
         except Exception as error:  # whatever Ray raises where its processes do not start
             reason = f"{type(error).__name__}: {error}"
         else:

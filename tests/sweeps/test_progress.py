@@ -1,6 +1,7 @@
 """What a sweep says of itself while it runs: to its bar, to other terminals, to MLflow."""
 
 import os
+import re
 
 import pytest
 
@@ -22,8 +23,8 @@ from mixopt.trials import Training, Trial, TrialResult
 
 TRIALS = {name: Trial(name, Mixture({"x": 1.0}), 0) for name in "abcde"}
 GPU = {"node": "n2", "kind": "H100", "gpus": 1.0}
-FIRST = Beat(doing="training", trials=["c", "d"], done=500, total=2000, number=1, seconds=2.0)
-SECOND = Beat(doing="compiling", trials=["e"], total=1000, number=1, **GPU)
+FIRST = Beat(doing="training", trials=["c", "d"], done=500, total=2000, seconds=2.0)
+SECOND = Beat(doing="compiling", trials=["e"], total=1000, seconds=1.0, **GPU)
 
 
 def named(names):
@@ -34,37 +35,29 @@ def result(name, status="finished"):
     return TrialResult(name, status, 1000, 5, 0.1)
 
 
-@pytest.fixture
-def shown():
-    return []
-
-
-@pytest.fixture
-def meter(tmp_path, shown):
-    """Of ten trials of 1,000 tokens, two have ended, and two groups train."""
-    known = {"a": result("a"), "b": result("b", "failed")}
-    meter = SweepMeter(tmp_path, 10, 1000, known, lambda *now: shown.append(now))
-    meter.report(FIRST)
-    meter.report(SECOND)
-    return meter
-
-
-def test_the_bar_has_tokens_trials_and_speed(meter, shown):
-    done, note = shown[-1]
-    assert done == 2_500
-    assert note.startswith("2/10 trials, 1 failed, ")
-    assert note.endswith("k tokens/s")
-
-
-def test_a_group_that_ends_runs_no_more(meter, shown):
-    meter.ended(GroupOutcome(named("cd")), [result("c"), result("d", "diverged")])
-    assert shown[-1][0] == 4_000
-    assert shown[-1][1].startswith("4/10 trials, 2 failed, ")
-
-
-def test_the_tokens_of_a_group_that_is_lost_are_lost(meter, shown):
-    meter.ended(GroupOutcome(named("cd"), reason="gone", fault="lost"), [])
-    assert shown[-1] == (2_000, "2/10 trials, 1 failed, compiling")
+@pytest.mark.parametrize(
+    ("running", "new", "done", "note"),
+    [
+        ([FIRST, SECOND], {}, 2_500, "2/10 trials, 1 failed, .*k tokens/s"),
+        (
+            [SECOND],
+            {"c": "finished", "d": "diverged"},
+            4_000,
+            "4/10 trials, 2 failed, .*k tokens/s",
+        ),
+        ([SECOND], {}, 2_000, "2/10 trials, 1 failed, compiling"),
+    ],
+    ids=["two train", "one has ended", "one is lost with its tokens"],
+)
+def test_the_bar_has_tokens_trials_and_speed(running, new, done, note):
+    shown = []
+    results = {"a": result("a"), "b": result("b", "failed")}
+    meter = SweepMeter(10, 1000, results, lambda *now: shown.append(now))
+    meter.report([FIRST, SECOND])
+    results |= {name: result(name, status) for name, status in new.items()}
+    meter.report(running)
+    assert shown[-1][0] == done
+    assert re.fullmatch(note, shown[-1][1])
 
 
 def begun(folder, names, beat):

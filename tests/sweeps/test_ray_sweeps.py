@@ -24,8 +24,8 @@ pytestmark = QUIET
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    cluster = started(tmp_path_factory.mktemp("nodes"))
+def nodes():
+    cluster = started()
     yield cluster
     ended(cluster)
 
@@ -80,7 +80,7 @@ def test_a_relative_folder_is_that_of_the_owner_wherever_ray_runs(
     assert [result.status for result in done] == ["finished"] * 2
     files = tmp_path / "trials" / "files"
     assert {seen["files"] for seen in noted(tmp_path).values()} == {str(files)}
-    assert (files / "t1" / "logs" / "seen.json").is_file()
+    assert (files / "t1" / "seen.json").is_file()
     groups = [[result.trial] for result in done]
     assert all(log_of_trial(tmp_path / "trials", name, groups) for (name,) in groups)
 

@@ -348,7 +348,7 @@ class Vanishing(LocalExecutor):
     def start(self, folders):
         for folder in folders if self.beats else ():
             where = {"node": "n1", "kind": "L4", "gpus": 1.0}
-            write_beat(folder, Beat(doing="training", number=1, seconds=5.0, **where))
+            write_beat(folder, Beat(doing="training", seconds=5.0, **where))
         return list(map(str, folders))
 
     def states(self, handles):

@@ -31,7 +31,6 @@ from mixopt.sweeps.group_folder import (
     write_result,
 )
 from mixopt.sweeps.train_group import failure
-from mixopt.sweeps.trial_files import trial_of
 from mixopt.system import host_name, read_json, start_of, write_json
 from mixopt.testing import check_executor
 from mixopt.trials import make_proxy
@@ -54,7 +53,7 @@ class Sound:
                 self.ended[str(folder)] = "running"
             elif kind not in {"killed", "exits"}:
                 result = self.result(group)
-                write_beat(folder, Beat(number=1, node="here"))
+                write_beat(folder, Beat(seconds=0.1, node="here"))
                 self.write(folder, result)
         return list(map(str, folders))
 
@@ -68,7 +67,7 @@ class Sound:
             proxy = make_proxy(group.job.proxy, group.job.options)
             if not group.trials:
                 return GroupResult(tuned=proxy.group_size(corpus, training))
-            trials = [trial_of(shape) for shape in group.trials]
+            trials = group.trials
             results = proxy.train(trials, corpus, training, lambda progress: None)
             return GroupResult(results=[result_to_json(one) for one in results])
         except Exception as error:
@@ -148,10 +147,10 @@ def slurm(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def ray_cluster(tmp_path_factory):
+def ray_cluster():
     """A real cluster of Ray of two nodes."""
     ray_nodes = pytest.importorskip("ray_nodes")
-    cluster = ray_nodes.started(tmp_path_factory.mktemp("ray_nodes"))
+    cluster = ray_nodes.started()
     yield cluster
     ray_nodes.ended(cluster)
 
