@@ -25,7 +25,7 @@ from mixopt.config.sections import (
     share_fault,
 )
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
-from mixopt.system import is_url, path_fault, shown_name, under_folder, url_fault, without_secrets
+from mixopt.system import is_url, path_fault, shown_value, under_folder, url_fault, without_secrets
 
 TokenFormat = Literal["megatron", "datatrove", "npy", "raw"]
 TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
@@ -331,7 +331,7 @@ def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
         taken = first in RESERVED or {"train", "validation"} & set(inner.split("/"))
         fault = "the corpus uses a file of this name" if taken else path_fault(name)
         if fault is not None:
-            what = f"{shown_name(name)} cannot be the name of a folder: {fault}; rename it"
+            what = f"{shown_value(name)} cannot be the name of a folder: {fault}; rename it"
             yield (*place, name), what
 
 

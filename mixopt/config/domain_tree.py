@@ -16,7 +16,7 @@ from pydantic import ValidationInfo
 
 from mixopt.config.sections import FILES
 from mixopt.errors import did_you_mean
-from mixopt.system import is_url, local_path, name_fault, shown_name, tree_fault, under_folder
+from mixopt.system import is_url, local_path, name_fault, shown_value, tree_fault, under_folder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -78,7 +78,7 @@ def _cells(branch: str, source: Mapping[str, Any], root: str | None) -> dict[str
     for file in _tables(branch, source, root):
         values |= _values(branch, file, columns)
     for cell in sorted(values):
-        fault = next((f"{shown_name(v)}: {f}" for v in cell if (f := name_fault(v))), None)
+        fault = next((f"{shown_value(v)}: {f}" for v in cell if (f := name_fault(v))), None)
         if fault is not None:
             raise ValueError(f"{branch}.by: a value cannot be part of a name: {fault}")
     if len(values) > MAX_CELLS:

@@ -58,7 +58,7 @@ from mixopt.system import (
     is_url,
     name_fault,
     plugin_names,
-    shown_name,
+    shown_value,
     value_fault,
 )
 
@@ -358,7 +358,7 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
         for kind, given in (("task", name), ("family", task.family)):
             fault = None if given is None else name_fault(given)
             if fault is not None:
-                yield ("tasks", "sets", name), f"{kind} {shown_name(given)}: {fault}; rename it"
+                yield ("tasks", "sets", name), f"{kind} {shown_value(given)}: {fault}; rename it"
     try:
         chosen = config.resolved_objective
     except ValueError as error:

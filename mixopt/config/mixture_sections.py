@@ -20,7 +20,7 @@ from mixopt.config.sections import (
     optional,
 )
 from mixopt.errors import did_you_mean
-from mixopt.system import below_branch, is_glob, name_fault, one_value, shown_name
+from mixopt.system import below_branch, is_glob, name_fault, one_value, shown_value
 
 Anchor = Literal["natural", "uniform"]
 KnownBaseline = Literal["natural", "uniform", "unimax", "best_trial", "control"]
@@ -326,7 +326,7 @@ class DesignConfig(Section):
         total = sum(self.phases.values())
         if abs(total - 1) > SUM_TOLERANCE:
             raise ValueError(f"phases: their shares add up to {total:.6g}, not to 1")
-        fault = next((f"{shown_name(n)}: {f}" for n in self.phases if (f := name_fault(n))), None)
+        fault = next((f"{shown_value(n)}: {f}" for n in self.phases if (f := name_fault(n))), None)
         if fault is not None:
             raise ValueError(f"phases: {fault}")
         if self.anneals is not None or self.stages is not None or self.method == "axial":

@@ -24,7 +24,7 @@ from mixopt.system import (
     parse_yaml,
     read_text,
     read_yaml,
-    shown_name,
+    shown_value,
     without_secrets,
     yaml_places,
 )
@@ -117,7 +117,7 @@ def counted(value: Any, where: str, unit: str) -> int:
     number = int(number) if isinstance(number, float) and 1 <= number < 1e18 else number
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 10**18:
         raise ConfigError(
-            f"{where}: {shown_name(value)} is not a number of {unit} from 1 to 1e18, such as 25e9"
+            f"{where}: {shown_value(value)} is not a number of {unit} from 1 to 1e18, such as 25e9"
             " or 50B"
         )
     return number
@@ -277,7 +277,7 @@ def _override(content: dict[str, Any], override: str) -> Location:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise ConfigError(f"{where}: {part!r} is a value, not a section")
-    section[parts[-1]] = parse_yaml(text, f"--set {shown_name(without_secrets(override))}")
+    section[parts[-1]] = parse_yaml(text, f"--set {shown_value(without_secrets(override))}")
     return tuple(parts)
 
 

@@ -22,7 +22,7 @@ from mixopt.system import (
     folder_records,
     inside,
     read_json,
-    shown_name,
+    shown_value,
 )
 
 INDEX = "index.json"
@@ -59,7 +59,7 @@ def read_index(folder: Path, expected: str, error: type[MixoptError]) -> StateFi
     index = _fields(folder, error)
     if index.text("format") != expected:
         raise index.error(
-            f"{index.where}: format {shown_name(index.text('format'))}, expected {expected!r}"
+            f"{index.where}: format {shown_value(index.text('format'))}, expected {expected!r}"
         )
     check_seal(index.content, index.where, hint=PREPARE_AGAIN, error=error)
     return index

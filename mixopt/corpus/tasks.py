@@ -41,7 +41,7 @@ from mixopt.system import (
     local_copy,
     naming,
     read_arrays,
-    shown_name,
+    shown_value,
     write_bytes,
 )
 
@@ -123,8 +123,8 @@ def read_items(path: str | Path) -> Iterator[Item]:
         item = _item(values, where)
         if item.id in seen:
             raise ConfigError(
-                f"{where}: id {shown_name(item.id)} is also that of line {seen[item.id]}; give each"
-                " item its own"
+                f"{where}: id {shown_value(item.id)} is also that of line {seen[item.id]}; give"
+                " each item its own"
             )
         seen[item.id] = where.rpartition(":")[2]
         yield item

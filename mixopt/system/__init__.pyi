@@ -51,7 +51,7 @@ from .names import (
     name_fault as name_fault,
     one_value as one_value,
     path_fault as path_fault,
-    shown_name as shown_name,
+    shown_value as shown_value,
     tree_fault as tree_fault,
     value_fault as value_fault,
 )
@@ -106,7 +106,6 @@ from .state_fields import (
     BoolArray as BoolArray,
     IntArray as IntArray,
     StateFields as StateFields,
-    shown_value as shown_value,
 )
 from .stores import (
     StoredObject as StoredObject,

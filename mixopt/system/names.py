@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from numbers import Number
 from pathlib import Path
 from typing import TypeVar
 
 from mixopt.errors import ConfigError, MixoptError, RunError, did_you_mean, is_control
 
+MAX_BITS = 128  # of a whole number in a message
 LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and temporary names need some
 
 
@@ -40,7 +42,7 @@ def check_path(name: object, kind: str, error: type[MixoptError] = ConfigError) 
 
 def _checked(name: object, fault: str | None, kind: str, error: type[MixoptError]) -> str:
     if fault is not None:
-        raise error(f"{kind} {shown_name(name)}: {fault}; rename it")
+        raise error(f"{kind} {shown_value(name)}: {fault}; rename it")
     return str(name)
 
 
@@ -81,9 +83,15 @@ def _text_fault(name: str) -> str | None:
     return f"a name has at most {LONGEST_NAME} bytes, not {size}" if size > LONGEST_NAME else None
 
 
-def shown_name(name: object) -> str:
-    """Return a name of unknown origin as one short line of plain characters."""
-    text = ascii(name) if isinstance(name, str) and not name.isprintable() else repr(name)
+def shown_value(value: object) -> str:
+    """Return a value of unknown origin as one short line of plain characters."""
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        return f"a number of {value.bit_length()} bits"
+    if value is None or isinstance(value, Number):
+        return str(value)
+    if not isinstance(value, str):
+        return f"a {type(value).__name__}"
+    text = repr(value)
     return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
 
@@ -93,10 +101,10 @@ def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) 
     try:
         root, found = folder.resolve(), path.resolve()
     except (OSError, RuntimeError) as reason:  # a circle of links
-        shown = shown_name(str(name))
+        shown = shown_value(str(name))
         raise error(f"{folder}: {shown} cannot be resolved: {reason}") from reason
     if not found.is_relative_to(root):
-        raise error(f"{folder}: {shown_name(str(name))} is outside this folder; it is not read")
+        raise error(f"{folder}: {shown_value(str(name))} is outside this folder; it is not read")
     return path
 
 
@@ -104,9 +112,9 @@ def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -
     """Return the path of a file that data names, by its name alone: links are not looked at."""
     text = str(name)
     if "\\" in text or any(is_control(character) for character in text):
-        raise error(f"{folder}: {shown_name(text)} is not a file name")
+        raise error(f"{folder}: {shown_value(text)} is not a file name")
     if Path(text).is_absolute() or ".." in Path(text).parts:
-        raise error(f"{folder}: {shown_name(text)} is outside this folder; it is not read")
+        raise error(f"{folder}: {shown_value(text)} is outside this folder; it is not read")
     return folder / text
 
 
@@ -117,7 +125,7 @@ def check_links(folder: Path, error: type[MixoptError] = RunError) -> None:
         for name in (*folders, *files):
             path = Path(parent, name)
             if path.is_symlink() and not _leads_into(path, root):
-                target = shown_name(os.readlink(path))
+                target = shown_value(os.readlink(path))
                 raise error(
                     f"{path}: is a link to {target}, outside this directory; if you trust whoever"
                     " made it, add --trust (in Python trust=True)"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 import yaml
 
 from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.system.names import shown_name
+from mixopt.system.names import shown_value
 
 if TYPE_CHECKING:
     from mixopt.system.state_fields import Array
@@ -69,7 +69,7 @@ def read_bytes(
     except OSError as reason:
         raise error(f"{path}: cannot be read: {reason.strerror or reason}") from reason
     except ValueError as reason:  # a path with a null character
-        raise error(f"{shown_name(str(path))}: cannot be read: {reason}") from reason
+        raise error(f"{shown_value(str(path))}: cannot be read: {reason}") from reason
 
 
 def read_text(
@@ -190,7 +190,7 @@ def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str,
 def dotted(location: FieldPlace) -> str:
     """Write a location as `stages.2.tokens`."""
     parts = [str(part) for part in location]
-    return ".".join(part if part.isprintable() else shown_name(part) for part in parts)
+    return ".".join(part if part.isprintable() else shown_value(part) for part in parts)
 
 
 class _Loader(yaml.SafeLoader):
@@ -286,9 +286,7 @@ def _field_fault(first: Any) -> str:
     if first["type"] == "extra_forbidden":
         return f"{place}unknown field"
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    value = first["input"]
-    got = type(value).__name__ if isinstance(value, (dict, list)) else shown_name(value)
-    return f"{place}{_one_line(message)}, got {got}"
+    return f"{place}{_one_line(message)}, got {shown_value(first['input'])}"
 
 
 def _constant(text: str) -> NoReturn:

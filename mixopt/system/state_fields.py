@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import MixoptError
+from mixopt.system.names import shown_value
 
 Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -23,7 +24,6 @@ BoolArray = NDArray[np.bool_]
 
 MAX_WHOLE = 1 << 53  # of counts and positions: whole numbers that JSON and float64 keep
 _MAX_VALUES = 1 << 26  # values of an array
-_MAX_SHOWN = 60  # characters of a value in a message
 _ENDLESS = math.inf
 
 Value = TypeVar("Value")
@@ -180,17 +180,6 @@ class StateFields:
 
     def _fault(self, place: str, value: object, what: str) -> MixoptError:
         return self.error(f"{self.where}: {place}: {shown_value(value)} is {what}")
-
-
-def shown_value(value: object) -> str:
-    """Return a value for a message: short, on one line, whatever it is."""
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"a number of {value.bit_length()} bits"
-    if value is None or isinstance(value, (bool, int, float, np.number)):
-        return str(value)
-    if isinstance(value, str):
-        return repr(value if len(value) <= _MAX_SHOWN else value[:_MAX_SHOWN] + "...")
-    return f"a {type(value).__name__}"
 
 
 def _range(least: float, most: float) -> str:

@@ -51,7 +51,7 @@ from mixopt.system import (
     check_name,
     check_path,
     read_table,
-    shown_name,
+    shown_value,
     silent,
     write_table,
 )
@@ -156,7 +156,7 @@ def _trial(path: Path, row: dict[str, Any], domains: Sequence[str]) -> Trial:
         raise DesignError(f"{path}: trial {name!r}: {error}") from error
     if mixture.fingerprint != row["mixture"]:
         raise DesignError(
-            f"{path}: trial {name!r}: its weights are not those of {shown_name(row['mixture'])}"
+            f"{path}: trial {name!r}: its weights are not those of {shown_value(row['mixture'])}"
         )
     return Trial(name, mixture, row["seed"], row["role"], row["round"])
 

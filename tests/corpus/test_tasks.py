@@ -49,7 +49,7 @@ def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path):
 
 WRONG = {
     "continuation: is empty": {"continuation": ""},
-    "context: should be a valid string, got list": {"context": ["Q"]},
+    "context: should be a valid string, got a list": {"context": ["Q"]},
     "contxt: unknown field": {"contxt": "Q"},
     "id '394' is also that of line 1; give each item its own": {"id": "394"},
 }
