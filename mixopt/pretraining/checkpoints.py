@@ -17,7 +17,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -155,7 +154,7 @@ class Checkpoints:
         path, folder = self._path, self._folder
         files = sorted(path.iterdir())
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-            records = [asdict(one) for one in threads.map(file_record, files)]
+            records = [one.to_json() for one in threads.map(file_record, files)]
         hashes = dict(zip((file.name for file in files), records, strict=True))
         write_sealed(path / STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
         for part in (*beside, path):

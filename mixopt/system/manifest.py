@@ -109,6 +109,10 @@ class FileRecord:
     bytes: int
     sha256: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {"bytes": self.bytes, "sha256": self.sha256}
+
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
