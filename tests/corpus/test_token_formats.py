@@ -7,6 +7,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 import pytest
+from flips import flips
 from token_writers import write_megatron, write_nanogpt, write_olmo
 
 from mixopt import MixtureDataset
@@ -312,11 +313,7 @@ def test_every_index_of_megatrons_that_is_cut_short_is_refused(tmp_path):
 
 def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS)
-    content = (tmp_path / "web.idx").read_bytes()
-    for bit in range(8 * len(content)):
-        flipped = bytearray(content)
-        flipped[bit // 8] ^= 1 << bit % 8
-        (tmp_path / "web.idx").write_bytes(flipped)
+    for _ in flips(tmp_path / "web.idx", step=1):
         try:
             (found,) = open_token_files([str(tmp_path / "web")], "megatron", None)
         except CorpusError:

@@ -1,6 +1,7 @@
 """`start.json`: what trials begin with, whole or refused in a line."""
 
 import pytest
+from flips import flips
 
 from mixopt.errors import RunError
 from mixopt.run_directory import StartRecord
@@ -33,10 +34,7 @@ def test_a_loss_that_is_no_number_is_refused():
 
 
 def test_every_changed_byte_is_refused_in_a_line(folder):
-    file = folder / START_FILE
-    content = file.read_bytes()
-    for place in range(0, len(content), 7):
-        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    for _ in flips(folder / START_FILE, step=56):
         with pytest.raises(RunError) as caught:
             StartRecord.read(folder)
         assert "\n" not in str(caught.value)

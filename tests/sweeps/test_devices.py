@@ -63,22 +63,6 @@ def test_a_core_has_one_thread(machine):
     assert worker_devices("cpu", 1)[0].environment["OMP_NUM_THREADS"] == "1"
 
 
-def test_only_gpus_that_the_variable_names_are_used_under_the_names_that_it_has(machine):
-    machine([A100, H100], visible="3, GPU-fb4e92d5")
-    assert shown(worker_devices("auto", None)) == [("3", A100, 1.0), ("GPU-fb4e92d5", H100, 1.0)]
-
-
-def test_names_after_one_that_cuda_does_not_take_are_passed_over(machine):
-    machine([A100], visible="1,-1,0")
-    assert shown(worker_devices("auto", None)) == [("1", A100, 1.0)]
-
-
-def test_a_worker_may_have_several_gpus_and_what_is_over_is_not_used(machine):
-    machine([A100] * 5)
-    devices = worker_devices("auto", None, 2)
-    assert shown(devices) == [("0,1", A100, 2.0), ("2,3", A100, 2.0)]
-
-
 def test_more_workers_than_gpus_share_them_in_turn_and_a_line_says_so(machine):
     machine([A100, H100])
     said = []
@@ -88,35 +72,38 @@ def test_more_workers_than_gpus_share_them_in_turn_and_a_line_says_so(machine):
     assert sum(device.gpus for device in devices) == 2.0
 
 
-def test_a_share_of_a_gpu_lets_so_many_workers_have_it(machine):
-    machine([A100])
-    assert shown(worker_devices("auto", None, 0.25)) == [("0", A100, 0.25)] * 4
+NAMED = [("3", A100, 1.0), ("GPU-fb4e92d5", H100, 1.0)]
 
 
 @pytest.mark.parametrize(
-    ("gpus", "message"),
+    ("names", "asked", "visible", "expected"),
     [
-        (3, "sweep.gpus: 3 for each worker, but this process sees 2 GPUs; lower it, or look at"),
-        (1.5, "sweep.gpus: 1.5: must be a whole number of GPUs, or a share below 1"),
+        ([A100, H100], ("auto", None), "3, GPU-fb4e92d5", NAMED),
+        ([A100], ("auto", None), "1,-1,0", [("1", A100, 1.0)]),
+        ([A100] * 5, ("auto", None, 2), None, [("0,1", A100, 2.0), ("2,3", A100, 2.0)]),
+        ([A100], ("auto", None, 0.25), None, [("0", A100, 0.25)] * 4),
+        ([A100, H100], ("cuda:1", None), None, [("1", H100, 1.0)]),
+    ],
+    ids=["named", "not taken by CUDA", "several a worker", "shared", "one"],
+)
+def test_gpus_are_dealt_to_workers_as_asked(machine, names, asked, visible, expected):
+    machine(names, visible=visible)
+    assert shown(worker_devices(*asked)) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "gpus", "message"),
+    [
+        ([A100] * 2, 3, "3 for each worker, but this process sees 2 GPUs; lower it, or look at"),
+        ([A100] * 2, 1.5, "1.5: must be a whole number of GPUs, or a share below 1"),
+        ([], 1, "1 for each worker, but this process sees 0"),
     ],
 )
-def test_more_gpus_than_there_are_is_a_mistake(machine, gpus, message):
-    machine([A100, H100])
-    with pytest.raises(ConfigError) as caught:
+def test_more_gpus_than_there_are_is_a_mistake(machine, names, gpus, message):
+    machine(names)
+    with pytest.raises(ConfigError, match=f"^sweep.gpus: {message}"):
         worker_devices("auto", None, gpus)
-    assert str(caught.value).startswith(message)
-
-
-def test_gpus_that_are_asked_for_where_there_are_none_are_a_mistake(machine):
-    machine()
-    with pytest.raises(ConfigError, match="sweep.gpus: 1 for each worker, but this process sees 0"):
-        worker_devices("auto", None, 1)
-    assert shown(worker_devices("cpu", 2, 1)) == CORES
-
-
-def test_one_gpu_can_be_named(machine):
-    machine([A100, H100])
-    assert shown(worker_devices("cuda:1", None)) == [("1", H100, 1.0)]
+    assert shown(worker_devices("cpu", 2, gpus)) == CORES
 
 
 @pytest.mark.parametrize(("device", "visible"), [("cpu", None), ("auto", "")])

@@ -4,12 +4,13 @@ import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mixopt.config import SweepConfig
 from mixopt.errors import ConfigError, PluginError, RunError
-from mixopt.sweeps import make_executor, ray_tasks
+from mixopt.sweeps import RayExecutor, make_executor, ray_tasks
 
 
 @pytest.fixture
@@ -62,18 +63,20 @@ def test_memory_is_bytes_or_text(make, memory, count):
     assert make(memory=memory)._needs["memory"] == count
 
 
-@pytest.mark.parametrize("memory", ["8XB", "-1GB"])
-def test_memory_that_is_none_is_refused(make, memory):
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("memory", "8XB"), ("memory", "-1GB"), ("cpus", 0), ("cpus", float("nan"))],
+)
+def test_an_amount_that_is_none_is_refused(make, option, value):
     pytest.importorskip("ray")
-    with pytest.raises(ConfigError, match=r"sweep\.options\.memory: "):
-        make(memory=memory)
+    with pytest.raises(ConfigError, match=rf"sweep\.options\.{option}: "):
+        make(**{option: value})
 
 
-@pytest.mark.parametrize("cpus", [0, float("nan")])
-def test_cpus_that_are_none_are_refused(make, cpus):
-    pytest.importorskip("ray")
-    with pytest.raises(ConfigError, match=r"sweep\.options\.cpus: "):
-        make(cpus=cpus)
+def test_the_page_lists_the_options_that_there_are():
+    page = (Path(__file__).parents[2] / "docs" / "ray.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.M)
+    assert sorted(listed) == sorted(RayExecutor.__init__.__kwdefaults__)
 
 
 @pytest.fixture

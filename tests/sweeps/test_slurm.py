@@ -18,7 +18,6 @@ from mixopt.sweeps import (
     Site,
     SlurmExecutor,
     cancel_submitted,
-    make_executor,
     run_trials,
 )
 from mixopt.trials import Training, Trial
@@ -129,19 +128,22 @@ def test_the_script_is_what_the_options_ask_for(tmp_path):
     assert f'{python} -P -m mixopt.sweeps.train_group "$folder" &' in lines
 
 
-def test_an_array_has_a_task_a_group_and_as_many_at_once_as_workers(tmp_path):
-    assert "--array=0-7%64\n" in script(tmp_path)
-    assert "--array=0-999%5\n" in script(tmp_path, groups=1000, workers=5)
+THREADS, GPUS = "export OMP_NUM_THREADS=1 ", "#SBATCH --gpus"
 
 
-def test_a_worker_without_a_gpu_has_one_thread(tmp_path):
-    assert "export OMP_NUM_THREADS=1 " in script(tmp_path)
-    assert "OMP_NUM_THREADS" not in script(tmp_path, gpus=1)
-
-
-def test_a_proxy_that_is_told_to_use_cuda_gets_a_gpu(tmp_path):
-    assert "#SBATCH --gpus-per-node=1" in script(tmp_path, device="cuda")
-    assert "--gpus" not in script(tmp_path)
+@pytest.mark.parametrize(
+    ("asked", "there", "absent"),
+    [
+        ({}, ["--array=0-7%64\n", THREADS], GPUS),
+        ({"groups": 1000, "workers": 5}, ["--array=0-999%5\n"], GPUS),
+        ({"gpus": 1}, [f"{GPUS}-per-node=1"], THREADS),
+        ({"device": "cuda"}, [f"{GPUS}-per-node=1"], THREADS),
+    ],
+)
+def test_a_task_a_group_has_one_thread_or_its_gpus(tmp_path, asked, there, absent):
+    text = script(tmp_path, **asked)
+    assert all(line in text for line in there)
+    assert absent not in text
 
 
 NASTY = "a;touch hit\n#SBATCH --wrap=x"
@@ -167,11 +169,6 @@ def test_a_value_that_is_more_than_a_value_is_refused(tmp_path, field, value):
 def test_a_fraction_of_a_gpu_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="sweep.gpus: 0.5: Slurm gives whole GPUs"):
         script(tmp_path, gpus=0.5)
-
-
-def test_an_unknown_option_names_the_nearest(tmp_path):
-    with pytest.raises(ConfigError, match="unknown option 'sbatsh'; did you mean 'sbatch'"):
-        make_executor(SweepConfig(executor="slurm", options={"sbatsh": {}}), tmp_path)
 
 
 def test_a_dry_run_shows_the_script_and_does_nothing(config_path, tmp_path):

@@ -22,7 +22,6 @@ from mixopt.sweeps import (
     LocalExecutor,
     Site,
     TrialFolder,
-    group_size,
     run_trials,
     trial_files,
     trial_paths,
@@ -247,13 +246,6 @@ def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_
     assert trained(job) == ["a", "b"]
 
 
-def test_a_file_of_another_mixture_is_refused(make_job, tmp_path):
-    job, folder = make_job(), tmp_path / "trials"
-    run_trials(trials_named("a", "b"), job, folder, sweep=ALONE)
-    with pytest.raises(RunError, match=r"b\.json: is for another mixture or seed"):
-        run_trials(trials_named("b", "a"), job, folder, sweep=ALONE)
-
-
 @pytest.mark.nightly
 def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
     job = make_job(seconds=0.3, size=1)
@@ -279,23 +271,19 @@ def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
     assert len(trained(job)) == before
 
 
-def test_leaving_the_executor_ends_its_workers(make_job, tmp_path):
-    site = Site(tmp_path, device="cpu", workers=1)
-    executor = LocalExecutor(site)
-    with GroupRunner(make_job(), tmp_path, executor) as runner:
-        assert group_size(runner, tmp_path) == 2
-        process = executor._workers[0]._process
-    assert process.returncode == -signal.SIGKILL
+def train(job, site, trials, *, whole=True):
+    """Train a group; what it left stays where the owner is killed before it has read all."""
+    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
+        (outcome, *_) = runner.run([trials]) if whole else [next(runner.run([trials]))]
+    return outcome
 
 
 def test_what_a_killed_owner_has_left_is_taken_and_not_trained_again(make_job, tmp_path):
     """Its worker has written the result of a group; the owner has not read it."""
     job, trials, site = make_job(), trials_named("a", "b"), Site(tmp_path, device="cpu", workers=1)
-    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
-        next(runner.run([trials]))
+    train(job, site, trials, whole=False)
     assert len(list((tmp_path / "work").glob("a-*/result.json"))) == 1
-    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
-        (outcome,) = runner.run([trials])
+    outcome = train(job, site, trials)
     assert [result.trial for result in outcome.results] == ["a", "b"]
     assert trained(job) == ["a", "b"]
     assert not list((tmp_path / "work").glob("a-*"))
@@ -303,14 +291,12 @@ def test_what_a_killed_owner_has_left_is_taken_and_not_trained_again(make_job, t
 
 def test_a_failure_that_a_stopped_owner_has_left_is_trained_again(make_job, tmp_path):
     job, trials, site = make_job(), trials_named("a"), Site(tmp_path, device="cpu", workers=1)
-    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
-        next(runner.run([trials]))
+    train(job, site, trials, whole=False)
     (left,) = (tmp_path / "work").glob("a-*")
     result = read_result(left)
     failed = [{**one, "status": "failed", "losses": None} for one in result.results]
     write_result(left, result.model_copy(update={"results": failed}))
-    with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
-        (outcome,) = runner.run([trials])
+    outcome = train(job, site, trials)
     assert [one.status for one in outcome.results] == ["finished"]
     assert trained(job) == ["a", "a"]
 
@@ -320,14 +306,10 @@ def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path,
     job, trials = replace(make_job(), corpus=corpus), trials_named("a")
     site = Site(tmp_path / "trials", device="cpu", workers=1)
 
-    def train(job):
-        with GroupRunner(job, site.folder, LocalExecutor(site)) as runner:
-            next(runner.run([trials]))
-
-    train(job)
-    train(replace(job, made_by="another"))
+    train(job, site, trials, whole=False)
+    train(replace(job, made_by="another"), site, trials, whole=False)
     (corpus / "index.json").touch()
-    train(job)
+    train(job, site, trials, whole=False)
     assert trained(job) == ["a", "a", "a"]
 
 
