@@ -34,7 +34,6 @@ class Step:
             no parent run.
         rewrites: Files of an earlier step that it changes while it runs.
         editable: Outputs that a person may edit; they are then no longer the step's.
-        completes_records: Whether it leaves files for the parent runs of the steps before it.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Step:
     artifacts: tuple[str, ...] = ()
     rewrites: tuple[str, ...] = ()
     editable: tuple[str, ...] = ()
-    completes_records: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -124,7 +122,7 @@ VALIDATE = Step(
         *("validation_experts.parquet", "validation/attempts.jsonl"),
     ),
 )
-REPORT = Step("report", ("name",), ("report.html", "figures"), completes_records=True)
+REPORT = Step("report", ("name",), ("report.html", "figures"))
 
 STEPS: tuple[Step, ...] = (PREPARE, DESIGN, SWEEP, FIT, PROPOSE, VALIDATE, REPORT)
 

@@ -137,9 +137,10 @@ def last_line(log: Path) -> str:
 
 def read_beat(folder: Path) -> Beat:
     """Return the last sign of life, of 0 seconds before there is one."""
+    beat = Beat()
     with suppress(MixoptError):
-        return read_json(folder / BEAT, Beat)
-    return Beat()
+        beat = read_json(folder / BEAT, Beat)
+    return beat
 
 
 def write_beat(folder: Path, beat: Beat) -> None:

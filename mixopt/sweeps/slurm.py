@@ -89,14 +89,15 @@ class SlurmExecutor:
             python: How Python is started on the nodes: one that has mixopt.
         """
         where = "sweep.options"
-        self._site, self._work, self._queue = site, site.folder / WORK, dict[str, list[str]]()
+        self._site, self._work = site, site.folder / WORK
+        self._queue: dict[str, list[str]] | None = None  # where squeue gives no answer
         self._sbatch = checked_as(dict[_Name, _Value], sbatch or {}, f"{where}.sbatch", ConfigError)
         self._setup = checked_as(list[_Line], setup, f"{where}.setup", ConfigError)
         self._python = checked_as(_Line, python, f"{where}.python", ConfigError)
         digest = hashlib.sha256(str(site.folder).encode()).hexdigest()[:8]
         run = re.sub(r"[^A-Za-z0-9_.-]", "_", site.folder.parent.name)[:40]
         self._name = f"mixopt-{run}-{digest}"
-        self._asked, self._is_silent, self._lines_said = 0.0, False, set[str]()
+        self._asked, self._lines_said = 0.0, set[str]()
         self.script(1)
 
     @property
@@ -150,10 +151,16 @@ class SlurmExecutor:
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
         """Return what tasks do, by `squeue`, their exit codes, and how long they are gone."""
-        self._ask()
+        now = time.monotonic()
+        if not self._asked or now - self._asked >= ASK_EVERY:
+            self._asked, self._queue = now, None
+            try:
+                self._queue = self._ours()
+            except SlurmBusyError as error:
+                self._say_once(f"{error}; tasks continue, and squeue is asked again")
         states = {handle: self._state(*handle.split(" ", 1)) for handle in handles}
-        if states and all(state == "waiting" for state in states.values()):
-            self._say_why([handle.split(" ", 1)[0] for handle in states])
+        if self._queue and states and all(state == "waiting" for state in states.values()):
+            self._say_why([self._queue[handle.split(" ", 1)[0]][1] for handle in states])
         return states
 
     def cancel(self, handles: Sequence[str]) -> None:
@@ -179,23 +186,11 @@ class SlurmExecutor:
             return Ended(f"the task {task} was told to stop", "lost")
         if code is not None:
             return Ended.with_code(code)
+        if self._queue is None:
+            return "running"
         if task in self._queue:
             return "waiting" if self._queue[task][0] in _PENDING else "running"
-        if self._is_silent:
-            return "running"
         return Ended(f"the task {task} is gone from Slurm's queue", "lost")
-
-    def _ask(self) -> None:
-        """Ask squeue now and then; say once where it gives no answer."""
-        now = time.monotonic()
-        if self._asked and now - self._asked < ASK_EVERY:
-            return
-        self._asked, self._is_silent = now, False
-        try:
-            self._queue = self._ours()
-        except SlurmBusyError as error:
-            self._is_silent = True
-            self._say_once(f"{error}; tasks continue, and squeue is asked again")
 
     def _say_once(self, line: str) -> None:
         if line not in self._lines_said:
@@ -211,15 +206,11 @@ class SlurmExecutor:
         rows = [line.strip().split("|", 2) for line in ended.stdout.splitlines()]
         return {row[0]: row[1:] for row in rows if len(row) == 3 and row[1] in _LIVE}
 
-    def _say_why(self, tasks: Sequence[str]) -> None:
+    def _say_why(self, reasons: Sequence[str]) -> None:
         """Say why all tasks wait; raise ConfigError where they would forever."""
-        reasons = sorted({self._queue[task][1] for task in tasks})
-        never = next((reason for reason in reasons if reason in _NEVER), None)
-        if never is not None:
-            raise ConfigError(
-                f"sweep.options: job {tasks[-1]} would wait forever: {never}; it is cancelled"
-            )
-        self._say_once(f"tasks wait in Slurm's queue: {', '.join(reasons)}")
+        for reason in _NEVER.intersection(reasons):
+            raise ConfigError(f"sweep.options: tasks would wait forever: {reason}; cancelled")
+        self._say_once(f"tasks wait in Slurm's queue: {', '.join(sorted(set(reasons)))}")
 
     @property
     def _gpus(self) -> int:

@@ -69,7 +69,7 @@ def main() -> None:
 def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loaded | None:
     """Train a folder, and write what became of it."""
     _print_to(log_of(folder))
-    group = read_json(folder / GROUP, Group)
+    group: Group = read_json(folder / GROUP, Group)
     job, is_cpu = group.job, group.job.training.device == "cpu"
     place = _place(is_cpu=is_cpu)
     if place["gpus"] and not is_cpu:

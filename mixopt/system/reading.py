@@ -83,22 +83,6 @@ def read_text(
         raise error(f"{path}: byte {reason.start} is not UTF-8") from reason
 
 
-@overload
-def read_json(
-    path: Path,
-    shape: None = None,
-    *,
-    error: type[MixoptError] = RunError,
-    missing: Missing | None = None,
-) -> Any: ...
-@overload
-def read_json(
-    path: Path,
-    shape: type[Shape],
-    *,
-    error: type[MixoptError] = RunError,
-    missing: Missing | None = None,
-) -> Shape: ...
 def read_json(
     path: Path,
     shape: Any = None,

@@ -28,6 +28,7 @@ from mixopt.proposals import Interval
 from mixopt.run_directory import (
     FIT,
     PROPOSE,
+    REPORT,
     STEPS,
     SWEEP,
     VALIDATE,
@@ -75,7 +76,7 @@ def open_tracker(run: Run, warn: Say = silent) -> Tracker:
 def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
     """Track a step of a run: as a parent run, or into those of the steps that are done."""
     parents = (step,) if step.artifacts else ()
-    with _parent_runs(run, _done(run) if step.completes_records else parents, tracker):
+    with _parent_runs(run, _done(run) if step is REPORT else parents, tracker):
         yield
         if step in WITH_OUTCOMES:
             _add_outcomes(run, tracker)

@@ -74,7 +74,7 @@ def test_a_killed_owner_is_taken_up_again_and_nothing_is_trained_twice(
     ("asked", "more", "message"),
     [
         ("sbatch: {partition: nope}", [], "refused by sbatch: .*invalid partition"),
-        ('sbatch: {partition: small, time: "3:00:00"}', [], "job .* PartitionTimeLimit"),
+        ('sbatch: {partition: small, time: "3:00:00"}', [], "tasks would .* PartitionTimeLimit"),
     ],
 )
 def test_what_slurm_refuses_is_one_line(cluster, work_run, asked, more, message):
