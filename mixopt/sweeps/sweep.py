@@ -214,10 +214,7 @@ class Attempts:
         self, folder: Path, groups: Sequence[Sequence[Trial]], finished: Sequence[str]
     ) -> None:
         """Take those groups that have a trial without a result."""
-        self._folder = folder
-        self._names = [[trial.name for trial in group] for group in groups]
-        self._died: Counter[str] = Counter()
-        self._lost: Counter[str] = Counter()
+        self._folder, self._died, self._lost = folder, Counter[str](), Counter[str]()
         known = set(finished)
         self.groups = [g for g in groups if any(trial.name not in known for trial in g)]
 
@@ -242,9 +239,10 @@ class Attempts:
         pieces = [piece for piece in (trials[:half], trials[half:]) if piece]
         self.groups += pieces
         if len(pieces) > 1:
-            at = self._names.index([trial.name for trial in trials])
-            self._names[at : at + 1] = [[trial.name for trial in piece] for piece in pieces]
-            write_json(self._folder / GROUPS, self._names)
+            names, groups = [trial.name for trial in trials], read_groups(self._folder)
+            at = groups.index(names)
+            groups[at : at + 1] = [names[:half], names[half:]]
+            write_json(self._folder / GROUPS, groups)
         return []
 
 

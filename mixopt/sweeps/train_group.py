@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import ConfigError, CorpusError, MixoptError
@@ -112,8 +112,8 @@ def _place(*, is_cpu: bool) -> dict[str, Any]:
 def failure(error: Exception) -> GroupResult:
     """Return the result that an exception is."""
     if isinstance(error, MixoptError):
-        is_other = isinstance(error, _OtherCorpusError)
-        return GroupResult(error=str(error), fault="corpus" if is_other else None)
+        fault: Literal["corpus"] | None = "corpus" if isinstance(error, CorpusError) else None
+        return GroupResult(error=str(error), fault=fault)
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_REASON]
     return GroupResult(error=text, fault="memory" if is_of_memory(error) else None)
 
@@ -133,9 +133,7 @@ class Heart:
     """Writes what the worker does; its thread ends the process that nobody wants a result of."""
 
     def __init__(self, folder: Path, beat: Beat, parent: int | None, every: float) -> None:
-        self._folder, self._first, self._parent, self._every = folder, beat, parent, every
-        self._moves = 0
-        self._progress = Progress(0, 0, "starting")
+        self._folder, self._beat, self._parent, self._every = folder, beat, parent, every
         self._begun, self._computed = time.monotonic(), _cpu_seconds()
         self._lock, self._over = threading.RLock(), threading.Event()
         self._write()
@@ -144,9 +142,15 @@ class Heart:
 
     def report(self, progress: Progress) -> None:
         """Note the progress of a group."""
-        before, self._progress = self._progress, progress
-        self._moves += 1
-        if progress.doing != before.doing:
+        before, doing = self._beat, progress.doing
+        changes = {
+            "doing": doing if doing in get_args(Doing) else "training",
+            "done": int(progress.done),
+            "total": int(progress.total),
+            "moves": before.moves + 1,
+        }
+        self._beat = before.model_copy(update=changes)
+        if self._beat.doing != before.doing:
             self._write()
 
     def end(self, result: GroupResult) -> None:
@@ -171,16 +175,9 @@ class Heart:
 
     def _write(self) -> None:
         with self._lock:
-            now = self._progress
-            changes = {
-                "doing": now.doing if now.doing in get_args(Doing) else "training",
-                "done": int(now.done),
-                "total": int(now.total),
-                "moves": self._moves,
-                "seconds": time.monotonic() - self._begun,
-                "cpu": _cpu_seconds() - self._computed,
-            }
-            write_beat(self._folder, self._first.model_copy(update=changes))
+            seconds, cpu = time.monotonic() - self._begun, _cpu_seconds() - self._computed
+            beat = self._beat.model_copy(update={"seconds": seconds, "cpu": cpu})
+            write_beat(self._folder, beat)
 
 
 def _cpu_seconds() -> float:
@@ -189,32 +186,22 @@ def _cpu_seconds() -> float:
 
 
 def _loaded(job: Job) -> Loaded:
-    """Return a job with its proxy and its corpus."""
+    """Return a job with its proxy and its corpus, of which the owner has verified the hashes."""
     proxy = make_proxy(job.proxy, job.options)
     if job.training.target_tokens is not None and not getattr(proxy, "simulates_epochs", False):
         raise ConfigError(
             f"proxy.simulate_epochs: proxy {job.proxy!r} cannot limit its domains to pools; leave"
             " it out"
         )
-    return job, proxy, _corpus(job)
-
-
-def _corpus(job: Job) -> Corpus:
-    """Open the corpus: its owner has verified the hashes, and the sizes are checked again."""
-    if job.corpus_hash:
-        fault = "is not visible" if not job.corpus.is_dir() else ""
-        if not fault and corpus_hash(job.corpus) != job.corpus_hash:
-            fault = "differs from the corpus that the sweep started with"
-        if fault:
-            raise _OtherCorpusError(
-                f"{job.corpus}: {fault}, on {host_name()}; give --out a folder that all nodes"
-                " share, and if the corpus was prepared again, interrupt the sweep and run it again"
-            )
-    return Corpus.open(job.corpus, verify=False)
-
-
-class _OtherCorpusError(CorpusError):
-    """This host sees another corpus than the owner of the sweep, or none."""
+    fault = "" if job.corpus.is_dir() or not job.corpus_hash else "is not visible"
+    if not fault and job.corpus_hash not in ("", corpus_hash(job.corpus)):
+        fault = "differs from the corpus that the sweep started with"
+    if fault:
+        raise CorpusError(
+            f"{job.corpus}: {fault}, on {host_name()}; give --out a folder that all nodes share,"
+            " and if the corpus was prepared again, interrupt the sweep and run it again"
+        )
+    return job, proxy, Corpus.open(job.corpus, verify=False)
 
 
 def _trained(loaded: Loaded, trials: Sequence[Trial], heart: Heart) -> GroupResult:

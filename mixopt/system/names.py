@@ -164,7 +164,9 @@ def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
         return None
     if not is_glob(pattern):
         return f"unknown {kind} {pattern!r}{did_you_mean(pattern, names)}"
-    near = ", ".join(repr(name) for name in _nearest(pattern, names))
+    text = "".join(character for character in pattern if character not in WILD + "]")
+    found = difflib.get_close_matches(text, names, n=NEAREST, cutoff=0.0)
+    near = ", ".join(map(repr, found))
     return f"{pattern!r} matches no {kind}" + (f"; the nearest are {near}" if near else "")
 
 
@@ -203,14 +205,3 @@ def value_fault(values: Mapping[str, Value], names: Sequence[str]) -> str | None
                     f"name {name!r} itself, which overrides globs"
                 )
     return None
-
-
-def _nearest(pattern: str, names: Sequence[str]) -> list[str]:
-    """Return the names whose beginning or end is most like the text of a glob."""
-    text = "".join(character for character in pattern if character not in "*?[]")
-
-    def likeness(name: str) -> float:
-        ends = (name[: len(text)], name[-len(text) :] if text else name)
-        return max(difflib.SequenceMatcher(None, text, end).ratio() for end in ends)
-
-    return sorted(names, key=likeness, reverse=True)[:NEAREST]
