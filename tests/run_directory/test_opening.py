@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -95,32 +93,14 @@ def test_a_link_that_leads_out_is_followed_only_in_a_trusted_run(copied, tmp_pat
     assert propose(copied, trust=True).mixture
 
 
-# --- Where an MLflow server was started ----------------------------------------------------------
-
-
-def served(folder):
-    """What `mlflow server` leaves where it is started."""
-    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-        database.execute("create table experiments (name text)")
-        database.execute("insert into experiments values ('theirs')")
-        database.commit()
-    (folder / "mlartifacts" / "1").mkdir(parents=True)
-    (folder / "mlartifacts" / "1" / "model.txt").write_text("theirs")
-    (folder / "mlruns").mkdir()
-    (folder / "mlflow.db-journal").touch()
-
-
-def test_a_run_begins_where_an_mlflow_server_was_started(tmp_path):
-    served(tmp_path)
-    before = (tmp_path / "mlflow.db").read_bytes()
+def test_a_run_begins_where_an_mlflow_server_was_started_and_not_beside_other_files(tmp_path):
+    theirs = [tmp_path / name for name in ("mlflow.db", "mlflow.db-journal", "mlartifacts/1/a.txt")]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("theirs")
     with working_in(tmp_path):
         pass
-    assert (tmp_path / "mlflow.db").read_bytes() == before
-    assert (tmp_path / "mlartifacts" / "1" / "model.txt").read_text() == "theirs"
-
-
-def test_other_files_beside_mlflow_s_are_refused(tmp_path):
-    served(tmp_path)
+    assert {path.read_text() for path in theirs} == {"theirs"}
     (tmp_path / "mlflow.txt").write_text("mine")
     with (
         pytest.raises(RunError, match="is not empty and not a run directory"),

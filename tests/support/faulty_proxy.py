@@ -20,7 +20,8 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `stop`, `kill`, `hang`, `sleep` or `garbage`.
+        fault: What happens: `raises`, `stop`, `kill`, `hang`, `sleep` or `garbage`; to the corpus:
+            `damage`, `replace` or `mode`.
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
@@ -41,7 +42,8 @@ class Faulty:
         self._note("began", names)
         if self.at in names and self._happens():
             self._note("fault", names)
-            getattr(self, f"_{self.fault}")(report, total)
+            shard = next((corpus.path / "code" / "train").glob("*.bin"))
+            getattr(self, f"_{self.fault}")(report, total, shard)
         if len(trials) > self.fits:
             raise MemoryError(f"no room for {len(trials)} trials")
         for step in range(1, STEPS + 1):
@@ -49,9 +51,9 @@ class Faulty:
             report(Progress(total * step // STEPS, total))
         self._note("ended", names)
         results = [_result(trial, corpus, training) for trial in trials]
-        return self._lied(results) if self.at in names and self.lie else results
+        return self._lied(results, training) if self.at in names and self.lie else results
 
-    def _lied(self, results):
+    def _lied(self, results, training):
         """Return other results than were found."""
         first, *others = results
         changed = {
@@ -67,6 +69,8 @@ class Faulty:
             "names": [replace(first, losses=Losses(1, {"web": 1.0}, {})), *others],
             "status": [replace(first, status="splendid"), *others],
             "tokens": [replace(first, tokens=2**63), *others],
+            "object": [replace(first, tokens=object()), *others],
+            "files": [replace(first, reason=training.files), *others],
             "long": [replace(first, reason="x" * 30_000_000), *others],
         }
         return changed[self.lie]
@@ -83,23 +87,38 @@ class Faulty:
         with self.log.open("a") as log:
             log.write(f"{what} {time.time()} {','.join(names)}\n")
 
-    def _stop(self, report, total):
+    def _raises(self, report, total, shard):
+        raise ValueError("no such\nlayer")
+
+    def _damage(self, report, total, shard):
+        with shard.open("r+b") as stream:
+            stream.write(bytes([shard.read_bytes()[0] ^ 1]))
+
+    def _replace(self, report, total, shard):
+        content = shard.read_bytes()
+        shard.unlink()
+        shard.write_bytes(content)
+
+    def _mode(self, report, total, shard):
+        shard.chmod(0o640)
+
+    def _stop(self, report, total, shard):
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    def _kill(self, report, total):
+    def _kill(self, report, total, shard):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def _hang(self, report, total):
+    def _hang(self, report, total, shard):
         """Report once, and then compute for ever."""
         report(Progress(0, total))
         while True:
             sum(range(1000))
 
-    def _sleep(self, report, total):
+    def _sleep(self, report, total, shard):
         """Wait for what never comes, before anything is reported."""
         time.sleep(3600)
 
-    def _garbage(self, report, total):
+    def _garbage(self, report, total, shard):
         """Write a result of its own making."""
         (folder,) = [path.parent for path in self.log.parent.glob("trials/work/c-*/group.json")]
         (folder / "result.json").write_text('{"results": 7}')

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places import SUPPORT
 
 from mixopt.config import SweepConfig
 from mixopt.errors import CorpusError, MixoptError, RunError
@@ -31,95 +32,15 @@ from mixopt.system import read_json
 from mixopt.trials import Training, Trial
 
 ALONE = SweepConfig(workers=1)
-PROXIES = '''
-import os, signal, time
-from dataclasses import replace
-from pathlib import Path
-from mixopt.trials.proxy import Losses, Progress, TrialResult
-
-
-class Recording:
-    """Notes each training in a file, and does to a trial what its name says."""
-
-    def __init__(self, log, size=2, seconds=0.0):
-        self.log, self.size, self.seconds = Path(log), size, seconds
-
-    def group_size(self, corpus, training):
-        return self.size
-
-    def train(self, trials, corpus, training, report):
-        for trial in trials:
-            if trial.name.startswith("raise"):
-                raise ValueError("no such\\nlayer")
-            if trial.name.startswith("die"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            if self.seconds:
-                time.sleep(self.seconds)
-        with self.log.open("a") as log:
-            log.write(" ".join(trial.name for trial in trials) + "\\n")
-        report(Progress(training.tokens * len(trials), training.tokens * len(trials)))
-        return [self.result(trial, corpus, training) for trial in trials]
-
-    def result(self, trial, corpus, training):
-        if trial.name.startswith("diverge"):
-            return TrialResult(trial.name, "diverged", 10, 5, 0.1, reason="loss is nan at token 10")
-        loss = {name: 1 + trial.mixture["code"] for name in corpus.evaluation_names}
-        return TrialResult(trial.name, "finished", training.tokens, 5, 0.1,
-                           Losses(training.tokens, loss, loss))
-
-
-class Infinite(Recording):
-    def result(self, trial, corpus, training):
-        loss = {name: float("nan") for name in corpus.evaluation_names}
-        if trial.name != "a":
-            return super().result(trial, corpus, training)
-        return TrialResult(trial.name, "finished", 10, 5, 0.1, Losses(10, loss, loss))
-
-
-class Objects(Recording):
-    def result(self, trial, corpus, training):
-        return replace(super().result(trial, corpus, training), tokens=object())
-
-
-class Changing(Recording):
-    """Writes to a shard while it trains, or replaces it by a copy, or changes its mode."""
-
-    def __init__(self, log, how):
-        super().__init__(log)
-        self.how = how
-
-    def train(self, trials, corpus, training, report):
-        shard = next((corpus.path / "code" / "train").glob("*.bin"))
-        content = shard.read_bytes()
-        if self.how == "damage":
-            with shard.open("r+b") as stream:
-                stream.write(bytes([content[0] ^ 1]))
-        if self.how == "replace":
-            shard.unlink()
-            shard.write_bytes(content)
-        if self.how == "mode":
-            shard.chmod(0o640)
-        return super().train(trials, corpus, training, report)
-
-
-class Filing(Recording):
-    """Notes where it may keep files."""
-
-    def train(self, trials, corpus, training, report):
-        self.log.write_text(training.files)
-        return [self.result(trial, corpus, training) for trial in trials]
-'''
 
 
 @pytest.fixture
 def make_job(corpus_path, tmp_path, monkeypatch):
-    (tmp_path / "recording_proxies.py").write_text(PROXIES)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
 
-    def make(name="Recording", **options):
+    def make(**options):
         options = {"log": str(tmp_path / "trained.log"), **options}
-        training = Training(1000, device="cpu")
-        return Job(f"recording_proxies:{name}", options, corpus_path, training)
+        return Job("faulty_proxy:Faulty", options, corpus_path, Training(1000, device="cpu"))
 
     return make
 
@@ -134,7 +55,9 @@ def trials_named(*names):
 
 def trained(job) -> list[str]:
     log = Path(job.options["log"])
-    return log.read_text().split() if log.exists() else []
+    lines = log.read_text().splitlines() if log.exists() else []
+    groups = [line.split()[2] for line in lines if line.startswith("ended")]
+    return [name for names in groups for name in names.split(",")]
 
 
 def test_every_trial_has_a_result_in_its_place(make_job, tmp_path):
@@ -152,23 +75,22 @@ def test_what_is_finished_is_not_trained_again(make_job, tmp_path):
 
 
 def test_a_group_that_raises_is_recorded_in_one_line_and_the_rest_go_on(make_job, tmp_path):
-    trials = trials_named("a", "b", "raise", "d", "e")
-    results = run_trials(trials, make_job(), tmp_path / "trials", sweep=ALONE)
+    job = make_job(fault="raises", at="c")
+    results = run_trials(trials_named(*"abcde"), job, tmp_path / "trials", sweep=ALONE)
     assert [r.status for r in results] == ["finished"] * 2 + ["failed"] * 2 + ["finished"]
     assert results[2].reason == "ValueError: no such layer"
 
 
 def test_a_worker_that_is_killed_takes_only_its_own_half_group_along(make_job, tmp_path):
-    trials = trials_named("die", "b", "c", "d", "e")
-    results = run_trials(trials, make_job(), tmp_path / "trials", sweep=ALONE)
+    job = make_job(fault="kill", at="a", times=9)
+    results = run_trials(trials_named(*"abcde"), job, tmp_path / "trials", sweep=ALONE)
     assert [r.status for r in results] == ["failed"] + ["finished"] * 4
     assert results[0].reason.startswith("tried twice: the worker ended with signal SIGKILL; out of")
 
 
 def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_job, tmp_path):
-    results = run_trials(
-        trials_named("a", "b"), make_job("Infinite"), tmp_path / "trials", sweep=ALONE
-    )
+    job = make_job(lie="nan", at="a")
+    results = run_trials(trials_named("a", "b"), job, tmp_path / "trials", sweep=ALONE)
     assert [r.status for r in results] == ["diverged", "finished"]
     assert results[0].losses is None
 
@@ -176,7 +98,7 @@ def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_
 @pytest.fixture
 def job_that_changes_its_corpus(make_job, corpus_path, tmp_path):
     shutil.copytree(corpus_path, tmp_path / "corpus")
-    return lambda how: replace(make_job("Changing", how=how), corpus=tmp_path / "corpus")
+    return lambda how: replace(make_job(fault=how, at="a"), corpus=tmp_path / "corpus")
 
 
 @pytest.mark.parametrize(
@@ -198,8 +120,9 @@ def test_a_change_of_modes_ends_no_sweep(job_that_changes_its_corpus, tmp_path):
 
 
 def test_a_result_that_is_not_plain_values_is_a_failure_with_its_reason(make_job, tmp_path):
+    job = make_job(lie="object", at="a")
     with pytest.raises(RunError, match=r"TypeError: Object of type object is not JSON"):
-        run_trials(trials_named("a", "b"), make_job("Objects"), tmp_path / "trials", sweep=ALONE)
+        run_trials(trials_named("a", "b"), job, tmp_path / "trials", sweep=ALONE)
 
 
 def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(make_job, tmp_path):
@@ -241,7 +164,7 @@ def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_
         run_trials(trials, job, folder, sweep=ALONE)
     assert [path.name for path in trial_paths(folder)] == ["a.json"]
     monkeypatch.undo()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     assert len(run_trials(trials, job, folder, sweep=ALONE)) == 2
     assert trained(job) == ["a", "b"]
 
@@ -316,8 +239,9 @@ def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path,
 def test_paths_of_a_sweep_are_absolute(make_job, tmp_path, monkeypatch):
     """A worker may have another working directory than the owner."""
     monkeypatch.chdir(tmp_path)
-    run_trials(trials_named("a"), make_job("Filing"), Path("trials"), sweep=ALONE)
-    assert Path(trained(make_job())[0]) == tmp_path / "trials" / "files"
+    job = make_job(lie="files", at="a")
+    (result,) = run_trials(trials_named("a"), job, Path("trials"), sweep=ALONE)
+    assert result.reason == str(tmp_path / "trials" / "files")
 
 
 class Vanishing(LocalExecutor):
