@@ -20,13 +20,13 @@ CONTENT = {
 }
 # As a run directory has them: with other ones, every run that was ever made would be made again.
 FINGERPRINTS = {
-    "prepare": "fe4e108d0111512c",
-    "design": "b40bcf308feb79c1",
-    "sweep": "67cb16b2132a518e",
-    "fit": "2562983f03895d5e",
-    "propose": "87e02efdeccde74f",
-    "validate": "0f54645b7c7a9e58",
-    "report": "507c6bca1a896426",
+    "prepare": "f0dfff7f31ee0175",
+    "design": "3617411ea1a51366",
+    "sweep": "99c22d13f53424f4",
+    "fit": "a48f474f5e645026",
+    "propose": "1e1052c6a476792d",
+    "validate": "599de08b5f2807a8",
+    "report": "39cfede949157714",
 }
 
 
