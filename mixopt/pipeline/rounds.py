@@ -84,7 +84,7 @@ def _read_record(path: Path) -> _Record:
         " kept"
     )
     try:
-        found = read_json(file, _Record)
+        found: _Record = read_json(file, _Record)
     except RunError as error:
         raise RunError(f"{error}; {again}") from error
     for place, entry in enumerate(found.rounds, start=1):

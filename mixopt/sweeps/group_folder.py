@@ -25,7 +25,7 @@ from pydantic import Field
 
 from mixopt.errors import MixoptError, ShardError
 from mixopt.sweeps.contract import Fault, Job
-from mixopt.sweeps.trial_files import LOGS, TrialField, trial_to_json
+from mixopt.sweeps.trial_files import LOGS, TrialShape, trial_to_json
 from mixopt.system import (
     Count,
     FileShape,
@@ -89,7 +89,7 @@ class Group(FileShape):
     """What a worker is asked for; how many trials go together where there are none."""
 
     job: Job
-    trials: list[TrialField]
+    trials: list[TrialShape]
     beat_every: float
 
 

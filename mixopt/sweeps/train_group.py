@@ -74,14 +74,15 @@ def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loa
     place = _place(is_cpu=is_cpu)
     if place["gpus"] and not is_cpu:
         job = replace(job, training=replace(job.training, device="cuda"))
-    beat = Beat(trials=[trial.name for trial in group.trials], **place)
+    trials = [Trial(**dict(shape)) for shape in group.trials]
+    beat = Beat(trials=[trial.name for trial in trials], **place)
     heart = Heart(folder, beat, parent, group.beat_every)
     if parent is None:
         signal.signal(signal.SIGTERM, lambda *_: heart.give_back())
     try:
         if loaded is None or loaded[0] != job:
             loaded = _loaded(job)
-        result = _trained(loaded, group.trials, heart)
+        result = _trained(loaded, trials, heart)
     except Exception as error:  # a third party's proxy may raise anything
         result = failure(error)
     heart.end(result)

@@ -64,16 +64,12 @@ class ResultShape(FileShape):
     experts: Annotated[dict[str, Any], AfterValidator(_experts)] | None = None
 
 
-TrialField = Annotated[TrialShape, AfterValidator(lambda shape: Trial(**dict(shape)))]
-ResultField = Annotated[ResultShape, AfterValidator(lambda shape: TrialResult(**dict(shape)))]
-
-
 class EntryShape(FileShape):
     """What a trial's file holds, and the fingerprint of what it was trained by and on."""
 
     made_by: str
-    trial: TrialField
-    result: ResultField
+    trial: TrialShape
+    result: ResultShape
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -96,8 +92,7 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
 
 def result_from_json(content: object, where: str = "a result") -> TrialResult:
     """Read what `result_to_json` made."""
-    result: TrialResult = checked_as(ResultField, content, where)
-    return result
+    return TrialResult(**dict(checked_as(ResultShape, content, where)))
 
 
 def trial_paths(folder: Path) -> list[Path]:
@@ -113,7 +108,7 @@ def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResu
             f"{path}: was trained by another configuration or on another corpus; use another --out,"
             " or delete it to train the trial again"
         )
-    return content.trial, content.result
+    return Trial(**dict(content.trial)), TrialResult(**dict(content.result))
 
 
 def trial_fingerprint(step: str, corpus: str) -> str:

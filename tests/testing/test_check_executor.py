@@ -33,7 +33,7 @@ from mixopt.sweeps.group_folder import (
 from mixopt.sweeps.train_group import failure
 from mixopt.system import host_name, read_json, start_of, write_json
 from mixopt.testing import check_executor
-from mixopt.trials import make_proxy
+from mixopt.trials import Trial, make_proxy
 
 
 class Sound:
@@ -67,7 +67,7 @@ class Sound:
             proxy = make_proxy(group.job.proxy, group.job.options)
             if not group.trials:
                 return GroupResult(tuned=proxy.group_size(corpus, training))
-            trials = group.trials
+            trials = [Trial(**dict(shape)) for shape in group.trials]
             results = proxy.train(trials, corpus, training, lambda progress: None)
             return GroupResult(results=[result_to_json(one) for one in results])
         except Exception as error:
