@@ -193,11 +193,10 @@ class LocalExecutor:
     def start(self, folders: Sequence[Path]) -> list[str]:
         """Hand folders to processes that have nothing to train."""
         free = [number for number, worker in enumerate(self._workers) if worker.is_free]
-        handles = []
-        for number, folder in zip(free, folders, strict=False):
+        given = dict(zip(free, folders, strict=False))
+        for number, folder in given.items():
             self._workers[number].begin(folder)
-            handles.append(str(number))
-        return handles
+        return list(map(str, given))
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
         """Return which processes are gone."""

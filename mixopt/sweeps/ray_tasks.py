@@ -43,14 +43,14 @@ class RayExecutor:
         cpus: float = 1.0,
     ) -> None:
         """Check the options; nothing is connected yet."""
-        import_ray()
+        self._ray = import_ray()
         where, positive = "sweep.options", Annotated[float, Field(gt=0, allow_inf_nan=False)]
         self._site, self._address = site, address
         self._needs = {"CPU": checked_as(positive, cpus, f"{where}.cpus", ConfigError)}
         if memory is not None:
             size = checked_as(ByteSize, memory, f"{where}.memory", ConfigError)
             self._needs["memory"] = float(size)
-        self._connected = self._is_ours = False
+        self._is_ours: bool | None = None  # None: not connected
         self.queues, self._tasks = site.workers is None, dict[str, Any]()
 
     @property
@@ -62,25 +62,17 @@ class RayExecutor:
     def start(self, folders: Sequence[Path]) -> list[str]:
         """Submit a task a folder."""
         self._connect()
-        gpus = self._needs["GPU"]
-        task = (
-            import_ray()
-            .remote(train_on_node)
-            .options(
-                max_retries=0,
-                num_cpus=self._needs["CPU"],
-                num_gpus=gpus,
-                memory=self._needs.get("memory"),
-            )
+        cpus, gpus, memory = (self._needs.get(name) for name in ("CPU", "GPU", "memory"))
+        task = self._ray.remote(train_on_node).options(
+            max_retries=0, num_cpus=cpus, num_gpus=gpus, memory=memory
         )
-        for folder in folders:
-            self._tasks[str(folder)] = task.remote(str(folder), gpus)
-        return [str(folder) for folder in folders]
+        handles = [str(folder) for folder in folders]
+        self._tasks |= {handle: task.remote(handle, gpus) for handle in handles}
+        return handles
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
         """Return which tasks have ended."""
-        ray = import_ray()
-        tasks = [self._tasks[handle] for handle in handles]
+        ray, tasks = self._ray, [self._tasks[handle] for handle in handles]
         try:
             ready, _ = _asked(lambda: ray.wait(tasks, num_returns=len(tasks), timeout=0))
         except (ray.exceptions.RayError, ConnectionError) as error:
@@ -90,13 +82,13 @@ class RayExecutor:
             ) from error
         ended = set(ready)
         return {
-            handle: self._end_of(handle) if self._tasks[handle] in ended else "waiting"
-            for handle in handles
+            handle: self._end_of(task) if task in ended else "waiting"
+            for handle, task in zip(handles, tasks, strict=True)
         }
 
     def cancel(self, handles: Sequence[str]) -> None:
         """End tasks, and the processes that they have; one that does not listen is killed."""
-        ray = import_ray()
+        ray = self._ray
         left = [self._tasks[handle] for handle in handles if handle in self._tasks]
 
         def end(*, force: bool) -> list[Any]:
@@ -113,35 +105,34 @@ class RayExecutor:
         """Leave the cluster, which ends what is left."""
         if self._is_ours:
             with suppress(RunError):
-                _asked(import_ray().shutdown)
-        self._connected = self._is_ours = False
+                _asked(self._ray.shutdown)
+        self._is_ours = None
 
-    def _end_of(self, handle: str) -> State:
-        ray = import_ray()
+    def _end_of(self, task: Any) -> State:
+        ray = self._ray
         try:
-            answer = _asked(lambda: ray.get(self._tasks[handle], timeout=DEADLINE))
+            answer = _asked(lambda: ray.get(task, timeout=DEADLINE))
         except ray.exceptions.OutOfMemoryError as error:
             return Ended(f"Ray ended the worker for memory: {_one_line(error)}", "memory")
         except (ray.exceptions.RayError, ConnectionError) as error:
             return Ended(f"Ray lost the worker or its node: {_one_line(error)}", "lost")
         if isinstance(answer, str):
             raise RunError(f"Ray: {answer}")
-        return Ended(*answer) if answer else Ended(f"its result is not seen here: {handle}", "lost")
+        return Ended(*answer) if answer else Ended("its result is not seen here", "lost")
 
     def _connect(self) -> None:
-        if not self._connected:
+        if self._is_ours is None:
             self._is_ours = connect(self._address)
-            self._connected = True
             gpus = self._site.gpus
             if gpus is None:
-                gpus = float("GPU" in _asked(import_ray().cluster_resources))
+                gpus = float("GPU" in _asked(self._ray.cluster_resources))
             self._needs["GPU"] = 0.0 if self._site.device == "cpu" else gpus
             if self._site.workers is None:  # else a task would wait without a word
                 self._fitting()
 
     def _fitting(self) -> int:
         """Return how many workers fit on the cluster; raise RunError where none does."""
-        there = _asked(import_ray().cluster_resources)
+        there = _asked(self._ray.cluster_resources)
         needs = {name: each for name, each in self._needs.items() if each}
         count = min(int((there.get(name, 0.0) + 1e-9) // each) for name, each in needs.items())
         if not count:
