@@ -10,7 +10,7 @@ renumbering changes is compared between trials.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -117,30 +117,24 @@ def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
     return None if experts is None else experts.collapsed
 
 
-def _rows(trial: str, counts: ExpertCounts) -> Iterable[Mapping[str, Any]]:
-    """Yield the rows of a trial: each layer, then each domain in it."""
+def _rows(trial: str, counts: ExpertCounts) -> list[dict[str, Any]]:
+    """Return the rows of a trial: each layer, then each domain in it."""
     from mixopt.routing import Summary
 
     trained, held_out = Summary.of(counts.train), Summary.of(counts.held_out)
-    separate = _by(_LAYER, held_out.layers.select(*_LAYER, "specialisation"))
-    compared = _by(_DOMAIN, held_out.domains.select(*_DOMAIN, "own", "distance"))
-    for row in trained.layers.select(*_LAYER, "load_entropy", "max_violation", "dead").to_dicts():
+    layers = trained.layers.select(*_LAYER, "load_entropy", "max_violation", "dead").join(
+        held_out.layers.select(*_LAYER, "specialisation"), _LAYER, "left", maintain_order="left"
+    )
+    domains = trained.domains.select(*_DOMAIN, "share", "max_violation", "starved").join(
+        held_out.domains.select(*_DOMAIN, "own", "distance"), _DOMAIN, "left", maintain_order="left"
+    )
+    rows = layers.to_dicts()
+    for row in rows:
         place = row["layer"], row["router"]
         diagnoses = [one for one in trained.diagnoses if (one.layer, one.router) == place]
-        yield {
-            "trial": trial,
-            **row,
-            "specialisation": separate.get(place, {}).get("specialisation"),
-            "has_collapsed": any(one.kind == "collapse" for one in diagnoses),
-            "diagnoses": [str(one) for one in diagnoses],
-        }
-    loads = trained.domains.select(*_DOMAIN, "share", "max_violation", "starved")
-    for key, row in _by(_DOMAIN, loads).items():
-        yield {"trial": trial, **row, **compared.get(key, {})}
-
-
-def _by(keys: tuple[str, ...], table: pl.DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
-    return {tuple(row[key] for key in keys): row for row in table.to_dicts()}
+        row["has_collapsed"] = any(one.kind == "collapse" for one in diagnoses)
+        row["diagnoses"] = [str(one) for one in diagnoses]
+    return [{"trial": trial, **row} for row in (*rows, *domains.to_dicts())]
 
 
 class StartRecord(FileShape):

@@ -6,8 +6,12 @@ from .contract import (
     State as State,
     exit_text as exit_text,
 )
-from .group_folder import Beat as Beat, last_line as last_line
-from .group_runner import GroupOutcome as GroupOutcome, GroupRunner as GroupRunner
+from .groups import (
+    Beat as Beat,
+    GroupOutcome as GroupOutcome,
+    GroupRunner as GroupRunner,
+    last_line as last_line,
+)
 from .local import LocalExecutor as LocalExecutor, worker_devices as worker_devices
 from .progress import (
     ATTEMPTS as ATTEMPTS,

@@ -1,9 +1,9 @@
 """The contract of an executor, which has the folder of a group trained somewhere else.
 
 A group of trials is a folder: `group.json` in, `beat.json` while it trains, `result.json` out
-(mixopt.sweeps.group_folder). One program trains the folder that it is given, here as on a cluster:
+(mixopt.sweeps.groups). One program trains the folder that it is given, here as on a cluster:
 `python -P -m mixopt.sweeps.train_group FOLDER`. An executor starts that program, says what became
-of it, and ends it; all else is done once, above it (mixopt.sweeps.group_runner): results, retries,
+of it, and ends it; all else is done once, above it (mixopt.sweeps.groups): results, retries,
 halves where memory was short, patience, progress, what an owner that was killed has left.
 
 An executor is a plug-in of the group `mixopt.executors`: a class that is called with a `Site` and

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mixopt.errors import ConfigError, plain_line
 from mixopt.sweeps.contract import COMMAND, ONE_THREAD, Ended, Site, State
-from mixopt.sweeps.group_folder import has_result, log_of
+from mixopt.sweeps.groups import has_result, log_of
 from mixopt.system import Say, host_name, silent, usable_cores
 
 PLACE = "MIXOPT_PLACE"  # the variable that says to a worker where it is

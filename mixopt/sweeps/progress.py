@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,14 +20,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mixopt.errors import MixoptError
-from mixopt.sweeps.group_folder import Beat, has_result, read_beat
-from mixopt.sweeps.group_runner import GroupOutcome
+from mixopt.sweeps.groups import Beat, GroupOutcome, has_result, read_beat
 from mixopt.sweeps.trial_files import WORK
 from mixopt.system import Update, checked_as, parse_json
 from mixopt.trials import TrialResult
 
 ATTEMPTS = "attempts.jsonl"
 HOUR = 3600.0
+COUNTS = ("workers", "running", "done", "lost", "tokens_per_second", "gpu_hours", "cpu_hours")
 MAX_LINE = 1 << 20  # bytes
 
 
@@ -79,29 +79,25 @@ def read_attempts(folder: Path) -> list[AttemptRecord]:
 
 def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> dict[str, Any]:
     """Add up what a sweep has cost: in all, and for each kind of device of a node."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: dict[tuple[str, str], Any] = defaultdict(Counter)
     for entry in (*attempts, *running):
-        counts = dict.fromkeys(("workers", "running", "done", "lost"), 0)
-        blank = {**counts, "tokens_per_second": None, "gpu_hours": 0.0, "cpu_hours": 0.0}
-        row = rows.setdefault((entry.node, entry.kind), blank)
+        row = rows[entry.node, entry.kind]
         row["gpu_hours"] += entry.seconds * entry.gpus / HOUR
         row["cpu_hours"] += 0.0 if entry.gpus else entry.cpu / HOUR
         if isinstance(entry, AttemptRecord):
             row["done"] += entry.finished
             row["lost"] += len(entry.trials) * (entry.outcome == "lost")
-            continue
-        row["workers"] += 1
-        row["running"] += len(entry.trials)
-        if entry.tokens_per_second is not None:
-            row["tokens_per_second"] = (row["tokens_per_second"] or 0.0) + entry.tokens_per_second
+        else:
+            row["workers"] += 1
+            row["running"] += len(entry.trials)
+            row["tokens_per_second"] += entry.tokens_per_second or 0.0
     times = Counter(trial for attempt in attempts for trial in attempt.trials)
-    return {
-        "lost": sum(row["lost"] for row in rows.values()),
-        "retried": sum(count - 1 for count in times.values()),
-        "gpu_hours": sum(row["gpu_hours"] for row in rows.values()),
-        "cpu_hours": sum(row["cpu_hours"] for row in rows.values()),
-        "nodes": [{"node": node, "kind": kind, **rows[node, kind]} for node, kind in sorted(rows)],
-    }
+    nodes = [
+        {"node": node, "kind": kind, **{name: rows[node, kind][name] for name in COUNTS}}
+        for node, kind in sorted(rows)
+    ]
+    totals = {n: sum(row[n] for row in nodes) for n in ("lost", "gpu_hours", "cpu_hours")}
+    return {**totals, "retried": sum(count - 1 for count in times.values()), "nodes": nodes}
 
 
 def seconds_left(

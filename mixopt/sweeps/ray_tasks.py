@@ -19,7 +19,7 @@ from pydantic import ByteSize, Field
 
 from mixopt.errors import ConfigError, PluginError, RunError
 from mixopt.sweeps.contract import Ended, Site, State
-from mixopt.sweeps.group_folder import has_result
+from mixopt.sweeps.groups import has_result
 from mixopt.sweeps.local import VISIBLE, Worker, WorkerDevice, find_gpus
 from mixopt.system import checked_as, host_name, within
 

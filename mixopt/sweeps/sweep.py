@@ -27,8 +27,7 @@ from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError
 from mixopt.mixture import Mixture, Phases
 from mixopt.sweeps.contract import RETRIES, Executor, Job, Site
-from mixopt.sweeps.group_folder import Beat, pending, read_beat
-from mixopt.sweeps.group_runner import GroupOutcome, GroupRunner, Report
+from mixopt.sweeps.groups import Beat, GroupOutcome, GroupRunner, Report, pending, read_beat
 from mixopt.sweeps.progress import SweepMeter, note_attempt
 from mixopt.sweeps.trial_files import FILES, GROUPS, SIZE, WORK, TrialFolder
 from mixopt.system import (

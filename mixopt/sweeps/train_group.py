@@ -1,4 +1,4 @@
-"""The program that trains the folder of a group (mixopt.sweeps.group_folder).
+"""The program that trains the folder of a group (mixopt.sweeps.groups).
 
     python -P -m mixopt.sweeps.train_group FOLDER
     python -P -m mixopt.sweeps.train_group --of PID
@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.sweeps.contract import Job
-from mixopt.sweeps.group_folder import (
+from mixopt.sweeps.groups import (
     GROUP,
     Beat,
     Group,

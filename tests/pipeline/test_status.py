@@ -13,7 +13,7 @@ from mixopt.pipeline.run_status import hours_line
 from mixopt.run_directory import load_run
 from mixopt.run_directory.step_log import read_steps, write_steps
 from mixopt.sweeps import ATTEMPTS, Beat, Job, TrialFolder, read_entry
-from mixopt.sweeps.group_folder import HANDLE, write_beat, write_group
+from mixopt.sweeps.groups import HANDLE, write_beat, write_group
 from mixopt.trials import Training, read_design
 
 

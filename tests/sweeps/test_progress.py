@@ -17,7 +17,7 @@ from mixopt.sweeps import (
     seconds_left,
     sweep_totals,
 )
-from mixopt.sweeps.group_folder import BEAT, GroupResult, write_beat, write_group, write_result
+from mixopt.sweeps.groups import BEAT, GroupResult, write_beat, write_group, write_result
 from mixopt.sweeps.progress import SweepMeter, note_attempt
 from mixopt.trials import Training, Trial, TrialResult
 
@@ -159,7 +159,7 @@ def test_each_kind_of_device_of_a_node_has_a_row():
     first = nodes[1]
     assert (first["workers"], first["running"], first["done"], first["lost"]) == (2, 3, 1, 0)
     assert (first["tokens_per_second"], first["gpu_hours"]) == (50.0, 2.0)
-    assert (nodes[2]["done"], nodes[2]["lost"], nodes[2]["tokens_per_second"]) == (0, 2, None)
+    assert (nodes[2]["done"], nodes[2]["lost"], nodes[2]["tokens_per_second"]) == (0, 2, 0)
 
 
 def test_the_time_left_is_that_of_trials_that_have_ended_evaluation_included():

@@ -27,7 +27,7 @@ from mixopt.sweeps import (
     trial_files,
     trial_paths,
 )
-from mixopt.sweeps.group_folder import Beat, read_result, write_beat, write_result
+from mixopt.sweeps.groups import Beat, read_result, write_beat, write_result
 from mixopt.system import read_json
 from mixopt.trials import Training, Trial
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mixopt.sweeps import Beat
-from mixopt.sweeps.group_runner import Watch
+from mixopt.sweeps.groups import Watch
 
 
 class Watched:

@@ -22,7 +22,7 @@ from mixopt.sweeps import (
     ray_tasks,
     result_to_json,
 )
-from mixopt.sweeps.group_folder import (
+from mixopt.sweeps.groups import (
     GROUP,
     Beat,
     Group,
