@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from pretrain_runs import (
     CONFIG,
+    assert_equal_runs,
     assert_same_weights,
     checkpoints,
     finished,
-    log_of,
     metrics_of,
     weights_of,
     write_config,
@@ -77,12 +77,6 @@ def whole(context, config, tmp_path_factory) -> Path:
 def copied(whole: Path, folder: Path) -> Path:
     shutil.copytree(whole, folder / "run")
     return folder / "run"
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    assert_same_weights(weights_of(one), weights_of(other))
-    assert log_of(one) == log_of(other)
-    assert metrics_of(one) == metrics_of(other)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -11,12 +11,9 @@ import pytest
 from pretrain_runs import (
     CONFIG,
     Job,
-    assert_same_weights,
+    assert_equal_runs,
     checkpoints,
     finished,
-    log_of,
-    metrics_of,
-    weights_of,
     write_config,
 )
 
@@ -44,12 +41,6 @@ def config(tmp_path_factory) -> Path:
 def whole(request, context, config, tmp_path_factory) -> Job:
     """An undisturbed run."""
     return finished(context, config, tmp_path_factory.mktemp("whole") / "run", request.param)
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    assert_same_weights(weights_of(one), weights_of(other))
-    assert log_of(one) == log_of(other)
-    assert metrics_of(one) == metrics_of(other)
 
 
 def states_of(out: Path) -> dict[str, str]:

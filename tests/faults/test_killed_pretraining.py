@@ -6,14 +6,7 @@ import time
 
 import pytest
 from fault_runs import KINDS, OURS, SIGNALS, command, disturb, moment
-from pretrain_runs import (
-    assert_same_weights,
-    checkpoints,
-    log_of,
-    metrics_of,
-    weights_of,
-    write_config,
-)
+from pretrain_runs import assert_equal_runs, checkpoints, write_config
 from ranks import free_port
 
 from mixopt.testing import tiny_corpus
@@ -71,8 +64,6 @@ def test_a_pretraining_that_is_ended_comes_to_the_same_when_it_goes_on(
 
     assert disturb(job(config, out, ranks), "none", 0) == [0] * ranks
 
-    assert log_of(out) == log_of(whole)
-    assert metrics_of(out) == metrics_of(whole)
+    assert_equal_runs(out, whole)
     assert [path.name for path in checkpoints(out)] == [path.name for path in checkpoints(whole)]
-    assert_same_weights(weights_of(out), weights_of(whole))
     assert not list(out.rglob("*.tmp"))

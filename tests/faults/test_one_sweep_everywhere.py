@@ -6,7 +6,6 @@ middle.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from fault_runs import command, mixopt, variables
 from ray_nodes import QUIET, ended, started
 from slurm_cluster import SlurmCluster, why_not
 
@@ -88,19 +88,14 @@ objective: {{target: help}}
 tracking: {{enabled: false}}
 """)
 
-    def start(self, name: str, *overrides: str, **variables: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *overrides: str, **environment: str) -> subprocess.Popen[str]:
         """Start the sweep."""
+        asked = (self.config, "--out", self.folder / name)
+        assert mixopt("design", *asked).returncode == 0
         given = [part for one in overrides for part in ("--set", one)]
-        command = [sys.executable, "-m", "mixopt", "run", str(self.config)]
-        command += ["--out", str(self.folder / name), "--until"]
-        subprocess.run([*command, "design"], check=True, capture_output=True)
-        return subprocess.Popen(
-            [*command, "sweep", *given],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**_environment(), **variables},
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        words = command("sweep", *asked, *given)
+        return subprocess.Popen(words, env=variables(environment), **pipes)
 
     def wait_for_a_trial(self, name: str, owner: subprocess.Popen[str]) -> None:
         """Wait until some trial, and not the last, has a result."""
@@ -114,10 +109,6 @@ tracking: {{enabled: false}}
         said = owner.communicate(timeout=400)[0]
         assert owner.returncode == 0, said
         return pl.read_parquet(self.folder / name / "trials.parquet").drop("seconds")
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.parametrize("proxy", PROXIES)

@@ -161,6 +161,13 @@ def assert_same_weights(one, other):
         assert torch.equal(value, other[name]), name
 
 
+def assert_equal_runs(one: Path, other: Path) -> None:
+    """Two runs have come to the same weights, log and metrics."""
+    assert_same_weights(weights_of(one), weights_of(other))
+    assert log_of(one) == log_of(other)
+    assert metrics_of(one) == metrics_of(other)
+
+
 def assert_goes_on(first: Job, second: Job, whole: Job):
     """The batches of a run that was cut and went on are those of one that was not."""
     expected, before, after = whole.batches(), first.batches(), second.batches()

@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from ranks import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
@@ -101,18 +102,14 @@ class SlurmCluster:
                 os.kill(pid, signal.SIGKILL)
 
     def steps_of(self, name: str) -> list[int]:
-        """Return the processes of the jobs of a node."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                variables = path.read_bytes().split(b"\0")
-                ours = f"SLURM_CONF={self.conf}".encode() in variables
-                if ours and f"SLURMD_NODENAME={name}".encode() in variables:
-                    found.append(int(path.parent.name))
-        stepd = f"slurmstepd.*{self.conf}"
-        listed = subprocess.run(["pgrep", "-f", stepd], capture_output=True, text=True, check=False)
-        parents = {_parent(pid) for pid in found}
-        return [*found, *(int(pid) for pid in listed.stdout.split() if int(pid) in parents)]
+        """Return the processes of the jobs of a node, and those of Slurm's that they are of."""
+        own = {"SLURM_CONF": str(self.conf), "SLURMD_NODENAME": name}.items()
+        every = psutil.process_iter(["environ", "ppid"])
+        found = [one for one in every if own <= (one.info["environ"] or {}).items()]
+        parents = {one.info["ppid"] for one in found} & {
+            one.pid for one in psutil.process_iter(["name"]) if one.info["name"] == "slurmstepd"
+        }
+        return [*(one.pid for one in found), *parents]
 
     def wait_for_nodes(self, count: int = 2) -> None:
         """Wait until so many nodes take work."""
@@ -163,17 +160,10 @@ class SlurmCluster:
             os.chown(path, user.pw_uid, user.pw_gid)
         key.chmod(0o400)
         folder.chmod(0o755)
-        self._start(
-            "munged",
-            "munged",
-            "--foreground",
-            f"--key-file={key}",
-            f"--socket={folder}/socket",
-            f"--pid-file={folder}/pid",
-            f"--log-file={folder}/log",
-            f"--seed-file={folder}/seed",
-            user="munge",
-        )
+        places = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        files = [f"--{name}={folder / file}" for name, file in places.items()]
+        words = ("munged", "--foreground", f"--key-file={key}", *files)
+        self._start("munged", *words, user="munge")
 
     def _start(self, name: str, program: str, *arguments: str, user: str | None = None) -> None:
         path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -187,9 +177,3 @@ class SlurmCluster:
                 start_new_session=True,
                 user=user,
             )
-
-
-def _parent(pid: int) -> int:
-    with suppress(OSError, ValueError):
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return 0

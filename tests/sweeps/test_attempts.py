@@ -50,7 +50,6 @@ def test_groups_that_are_finished_are_not_handed_out(tried):
 def test_a_group_whose_worker_died_is_handed_out_again(tried):
     assert tried.lost("abc") == {}
     assert tried.lines == ["the worker died; retrying a and 2 more"]
-    assert tried.handed_out == ["abc", "f", "abc"]
 
 
 def test_after_short_memory_its_halves_are_and_theirs_down_to_single_trials(tried):
@@ -70,16 +69,13 @@ def test_one_trial_alone_is_not_halved(tried):
     assert tried.lost("f", "memory") == {"f": "tried twice: the worker died"}
 
 
-def test_what_a_worker_dies_of_twice_has_failed(tried):
-    tried.lost("abc")
-    assert tried.lost("abc") == dict.fromkeys("abc", "tried twice: the worker died")
-    assert tried.handed_out == ["abc", "f", "abc"]
-
-
-def test_a_place_that_goes_away_is_forgiven_three_times(tmp_path):
-    tried = Tried(tmp_path, ["a"])
-    assert [tried.lost("a", "lost") for _ in range(3)] == [{}] * 3
-    assert tried.lost("a", "lost") == {"a": "lost 4 times: the worker died"}
+@pytest.mark.parametrize(
+    ("fault", "forgiven", "reason"), [("died", 1, "tried twice"), ("lost", 3, "lost 4 times")]
+)
+def test_what_happens_again_and_again_is_a_failure(tried, fault, forgiven, reason):
+    assert [tried.lost("abc", fault) for _ in range(forgiven)] == [{}] * forgiven
+    assert tried.lost("abc", fault) == dict.fromkeys("abc", f"{reason}: the worker died")
+    assert tried.handed_out == ["abc", "f", *["abc"] * forgiven]
 
 
 def test_a_reason_that_the_proxy_gave_is_final(tried):

@@ -147,24 +147,26 @@ def test_a_design_is_read_as_it_was_written(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_file_that_is_no_design_is_named(tmp_path):
+SWAPPED = {"web": pl.col("weight/code"), "code": pl.col("weight/web")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop("seed"), "not a design: no column 'seed'"),
+        (lambda table: table.drop("weight/web", "weight/code"), "no column 'weight/...'"),
+        (
+            lambda table: table.with_columns(*(w.alias(f"weight/{n}") for n, w in SWAPPED.items())),
+            "trial 't0': its weights are not those of",
+        ),
+        (lambda table: table.with_columns(pl.lit(-1.0).alias("weight/web")), "trial 't0': .*web"),
+    ],
+)
+def test_a_file_that_is_no_design_is_named(tmp_path, change, message):
     path = tmp_path / "design.parquet"
     with pytest.raises(DesignError, match=r"design\.parquet: not found; make it again with"):
         read_design(path)
     write_design(TRIALS, path)
-    table = pl.read_parquet(path)
-    table.drop("seed").write_parquet(path)
-    with pytest.raises(DesignError, match="not a design: no column 'seed'"):
-        read_design(path)
-    table.select("trial", "role", "seed", "round", "mixture").write_parquet(path)
-    with pytest.raises(DesignError, match="not a design: no column 'weight/...'"):
-        read_design(path)
-    swapped = table.with_columns(
-        pl.col("weight/code").alias("weight/web"), pl.col("weight/web").alias("weight/code")
-    )
-    swapped.write_parquet(path)
-    with pytest.raises(DesignError, match="trial 't0': its weights are not those of"):
-        read_design(path)
-    table.with_columns(pl.lit(-1.0).alias("weight/web")).write_parquet(path)
-    with pytest.raises(DesignError, match="trial 't0': .*web"):
+    change(pl.read_parquet(path)).write_parquet(path)
+    with pytest.raises(DesignError, match=message):
         read_design(path)

@@ -25,17 +25,8 @@ def test_each_command_of_the_page_runs_as_written(config_path, tmp_path, tmp_pat
     environment = {**os.environ, **cluster.environment, "PATH": path, "OMP_NUM_THREADS": "1"}
     try:
         for command in commands:
-            ended = subprocess.run(
-                command,
-                shell=True,
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=120,
-            )
-            assert ended.returncode == 0, f"{command}: {ended.stderr}"
+            how = {"cwd": tmp_path, "env": environment, "timeout": 120}
+            subprocess.run(command, shell=True, check=True, **how)
     finally:
         cluster.end()
     assert (tmp_path / "runs/web/trials.parquet").is_file()
