@@ -78,13 +78,7 @@ class StepLog:
     """What the steps of a run left, and whether it still is that, for one configuration."""
 
     def __init__(self, path: Path, content: Mapping[str, Any], command: Callable[..., str]) -> None:
-        """Read nothing yet.
-
-        Args:
-            path: The run directory.
-            content: The configuration as plain values.
-            command: Returns the command that runs a step.
-        """
+        """Note the directory, its configuration, and what returns a command; read nothing yet."""
         self.path = path
         self._content = content
         self._command = command
@@ -121,11 +115,8 @@ class StepLog:
     def state(self, step: str, *, every: bool = False, deep: bool = False) -> CheckedPart:
         """Return how a step stands: the one answer of `status`, `run`, `export` and `verify`.
 
-        Args:
-            step: Its name.
-            every: Hash every file that it left, and not only those that readers of it open; look
-                at the trials of a step that is not finished.
-            deep: Hash also what is remembered as verified.
+        Of `every` file, trials of an unfinished step included, and not only of those that readers
+        open; `deep` hashes also what is remembered as verified.
         """
         asked, record = step_named(step), self.records.get(step)
         if record is None:
@@ -220,13 +211,9 @@ class StepLog:
     def discard(
         self, first: str, *, keep: Sequence[str] = (), only: bool = False, files: bool = True
     ) -> None:
-        """Delete the outputs of a step, and of those after it unless `only`.
+        """Delete what a step left, and those after it unless `only`.
 
-        Args:
-            first: Its name.
-            keep: Names of outputs that stay.
-            only: Whether later steps stay.
-            files: Whether what an own trainer wrote goes too.
+        What is called as in `keep` stays, and without `files` what an own trainer wrote.
         """
         asked = step_named(first)
         later = (asked,) if only else steps_from(asked)

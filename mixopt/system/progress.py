@@ -43,15 +43,7 @@ def hidden_progress() -> Iterator[None]:
 
 @contextmanager
 def progress(title: str, total: float) -> Iterator[Update]:
-    """Show the progress of a step on standard error.
-
-    Args:
-        title: What is being done.
-        total: The amount that is all of it; 0 where nobody knows.
-
-    Yields:
-        A function that takes the amount done so far and a note to show beside it.
-    """
+    """Show on standard error how much of a total, 0 if unknown, a step has done, with a note."""
     if _is_hidden.get():
         yield no_progress
         return
@@ -77,11 +69,7 @@ def progress(title: str, total: float) -> Iterator[Update]:
 
 @contextmanager
 def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
-    """Show the progress of work that reports seldom or never, once it has taken two seconds.
-
-    What was reported last is shown again each second with the time that has passed, so that a step
-    of which nothing is heard for a minute is still seen to work. Arguments are as for `progress`.
-    """
+    """Show, as `progress` does, work that reports seldom or never, each second after two."""
     if _is_hidden.get():
         yield no_progress
         return

@@ -48,17 +48,7 @@ def read_bytes(
     error: type[MixoptError] = RunError,
     missing: Missing | None = None,
 ) -> bytes:
-    """Read a file; a pipe, which would block, or a device is refused.
-
-    Args:
-        path: The file.
-        largest: Bytes that it may have.
-        error: What is raised.
-        missing: Makes the error to raise where the file is not there.
-
-    Raises:
-        MixoptError: `error`; the file cannot be read.
-    """
+    """Read a file of at most so many bytes; a pipe, which would block, or a device is refused."""
     try:
         status = _checked_status(path, error)
         if status.st_size > largest:

@@ -45,14 +45,7 @@ _LOG_IN = (
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object of a store, as the store says that it is.
-
-    Attributes:
-        url: Where it is.
-        bytes: Its size.
-        version: What changes with its content: an entity tag, or when it was last changed; empty
-            where the store says neither.
-    """
+    """An object of a store; its version changes with its content, where the store says one."""
 
     url: str
     bytes: int
