@@ -146,10 +146,10 @@ def _own_share(fit: Fit, unseen: Trials) -> Scores:
         fit.domains,
         fit.objective,
     )
-    ranks_N = next(one.ranks_N for one in found if one.name == "own_share")
-    assert ranks_N is not None
+    ranks_NQ = next(one.ranks_NQ for one in found if one.name == "own_share")
+    assert ranks_NQ is not None
     truth_N = fit.objective.value(unseen.losses())
-    return spearman(ranks_N[fold_N == 1], truth_N) or 0.0, np.nan, np.nan, np.nan
+    return spearman(ranks_NQ[fold_N == 1, 0], truth_N) or 0.0, np.nan, np.nan, np.nan
 
 
 def _rank(fit: Fit, unseen: Trials) -> float:

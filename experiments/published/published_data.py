@@ -88,7 +88,7 @@ def without_a_law(train: Trials, test: Trials) -> dict[str, tuple[float, float]]
     objective = objective_of("mean", train.targets)
     found = {}
     for one in controls(weights_ND, observed_NM, fold_N, train.domains, objective):
-        error = float(np.abs(one.losses_NM - observed_NM)[fold_N == 1].mean())
-        ranks_NM = np.zeros_like(observed_NM) if one.ranks_NM is None else one.ranks_NM
+        error = float(np.abs(one.told_NQ[:, 1:] - observed_NM)[fold_N == 1].mean())
+        ranks_NM = np.zeros_like(observed_NM) if one.ranks_NQ is None else one.ranks_NQ[:, 1:]
         found[one.name] = error, mean_spearman(ranks_NM[fold_N == 1], observed_NM[fold_N == 1])
     return found

@@ -36,12 +36,10 @@ from .power import ArmPower as ArmPower, power as power
 from .regressor import (
     OFTEN as OFTEN,
     Abilities as Abilities,
-    Learner as Learner,
     Predictor as Predictor,
     Regressor as Regressor,
     Repetition as Repetition,
     ResampledFits as ResampledFits,
-    cross_fit_regressor as cross_fit_regressor,
     fit_regressor as fit_regressor,
     grouped_folds as grouped_folds,
     make_regressor as make_regressor,

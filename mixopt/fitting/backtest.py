@@ -28,8 +28,8 @@ from mixopt.config import FitConfig
 from mixopt.errors import MixoptError, TrialsError
 from mixopt.fitting.competition import fit_trials
 from mixopt.fitting.fit_data import TrialSizes
-from mixopt.fitting.held_out import OBJECTIVE, controls, spearman_within
-from mixopt.fitting.regressor import Learner, fit_regressor, grouped_folds, make_regressor
+from mixopt.fitting.held_out import OBJECTIVE, controls, spearman_within, with_objective
+from mixopt.fitting.regressor import Regressor, fit_regressor, grouped_folds, make_regressor
 from mixopt.fitting.signal import LossReadiness
 from mixopt.objective import UNITS, Objective, Unit
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
@@ -91,7 +91,8 @@ class Backtest:
         return plain | {"notes": list(self.notes)}
 
 
-# Of one predictor on one split: the numbers of a row, `predictor`, and `losses` (Spearman by loss).
+# Of one predictor on one split: the numbers of a row, `predictor`, and `spearmans` (the objective's
+# and each loss's).
 _Score = dict[str, Any]
 FIGURES = ("loss_spearman", "objective_spearman", "coverage", "width", "pick_rank", "regret")
 
@@ -108,7 +109,15 @@ def backtest_trials(
     table = _Table(trials.finished, objective, seed)
     counts, flat = table.counts()
     if not counts:
-        return _without_flat(trials, objective, flat, regressors, seed, update)
+        kept = [name for name in objective.evaluation if name not in flat]
+        if not kept or any(name in flat for name in objective.measured):
+            raise TrialsError(
+                f"backtest: {listed(flat)}: the same in all fitted runs of a split, so nothing can"
+                " be learned of it: choose other losses (--target LOSS, repeatable)"
+            )
+        note = f"left out {listed(flat)}: it nearly never changes"
+        left, over = trials.with_targets(kept).with_notes(note), objective.over(kept)
+        return backtest_trials(left, over, regressors=regressors, seed=seed, update=update)
     names = list(dict.fromkeys(regressors)) or [OURS]
     done, whole = 0.0, sum(SPLITS * (count + 20) for count in counts)  # about as fits take
     rows: list[dict[str, Any]] = []
@@ -149,7 +158,8 @@ class _Table:
         every_N = np.ones(len(trials), dtype=bool)
         alike = self._learned(every_N, self.losses_NM - self._levels(every_N), objective.unit)
         self.objective = replace(settled(objective, alike), leave_out=None)
-        self.observed_N = self.objective.value(self.losses_NM)
+        self.seen_NQ = with_objective(self.objective, self.losses_NM)
+        observed_N = self.seen_NQ[:, 0]
         mixtures = sorted(set(trials.mixtures))
         least = -(-MIN_MIXTURES * SPLITS // (SPLITS - 1))
         if len(mixtures) < least:
@@ -157,9 +167,9 @@ class _Table:
                 f"backtest: {len(trials)} finished runs of {len(mixtures)} different mixtures;"
                 f" needs {least}, to fit {MIN_MIXTURES} and hold the others out: add runs"
             )
-        if np.ptp(self.observed_N) <= 1e-12 * max(abs(float(self.observed_N[0])), 1e-12):
+        if np.ptp(observed_N) <= 1e-12 * max(abs(float(observed_N[0])), 1e-12):
             raise TrialsError(
-                f"backtest: the objective is {self.observed_N[0]:.6g} in all {len(trials)} runs, so"
+                f"backtest: the objective is {observed_N[0]:.6g} in all {len(trials)} runs, so"
                 " there is nothing to rank: choose another (--target LOSS)"
             )
         self.fold_N = grouped_folds(trials.mixtures, SPLITS, seed)
@@ -213,8 +223,8 @@ class _Table:
             inside_KM = (found.low_NM <= seen_KM) & (seen_KM <= found.high_NM)
             halves_M = (found.high_NM - found.low_NM).mean(axis=0) / 2
             width = float((halves_M / np.maximum(seen_KM.std(axis=0), 1e-12)).mean())
-            ranks = found.losses_NM, found.objective_N
-            yield self._score(name, out_N, *ranks, float(inside_KM.mean()), width)
+            told_KQ = np.column_stack([found.objective_N, found.losses_NM])
+            yield self._score(name, out_N, told_KQ, float(inside_KM.mean()), width)
         for name, regressor in PEERS.items():
             if name in absent:
                 continue
@@ -225,20 +235,16 @@ class _Table:
             except MixoptError as error:
                 absent[name] = str(error)
                 continue
-            yield self._score(name, out_N, predicted_KM, self.objective.value(predicted_KM))
+            yield self._score(name, out_N, with_objective(self.objective, predicted_KM))
         used_N = fitted_N | out_N
+        own_N = out_N[used_N].astype(np.int64)
+        domains = self.trials.domains
         for one in controls(
-            self.weights_ND[used_N],
-            losses_NM[used_N],
-            out_N[used_N].astype(np.int64),
-            self.trials.domains,
-            self.objective,
+            self.weights_ND[used_N], losses_NM[used_N], own_N, domains, self.objective
         ):
             if one.name in CONTROLS:
-                own_N = out_N[used_N]
-                losses_KM = None if one.ranks_NM is None else one.ranks_NM[own_N]
-                value_K = None if one.ranks_N is None else one.ranks_N[own_N]
-                yield self._score(CONTROLS[one.name], out_N, losses_KM, value_K)
+                ranks_KQ = None if one.ranks_NQ is None else one.ranks_NQ[own_N == 1]
+                yield self._score(CONTROLS[one.name], out_N, ranks_KQ)
 
     def _levels(self, fitted_N: BoolArray) -> Array:
         """Return the mean of each run's size over the fitted runs; 0 of a single size."""
@@ -265,35 +271,33 @@ class _Table:
         self,
         name: str,
         out_N: BoolArray,
-        losses_KM: Array | None,
-        value_K: Array | None,
+        ranks_KQ: Array | None,
         coverage: float | None = None,
         width: float | None = None,
     ) -> _Score:
         """Compare predictions with what the held-out runs gave; None ranks nothing."""
-        seen_KM, seen_K, size_K = self.losses_NM[out_N], self.observed_N[out_N], self.size_N[out_N]
-        ranked_KM = np.zeros_like(seen_KM) if losses_KM is None else losses_KM
-        ranked_K = np.zeros_like(seen_K) if value_K is None else value_K
-        pairs = zip(ranked_KM.T, seen_KM.T, strict=True)
-        losses_M = np.array([spearman_within(*pair, size_K) or 0.0 for pair in pairs])
-        picks = [_pick(ranked_K[size_K == s], seen_K[size_K == s]) for s in np.unique(size_K)]
+        seen_KQ, size_K = self.seen_NQ[out_N], self.size_N[out_N]
+        ranked_KQ = np.zeros_like(seen_KQ) if ranks_KQ is None else ranks_KQ
+        pairs = zip(ranked_KQ.T, seen_KQ.T, strict=True)
+        whole, *losses = [spearman_within(*pair, size_K) or 0.0 for pair in pairs]
+        own = [size_K == size for size in np.unique(size_K)]
+        picks = [_pick(ranked_KQ[rows, 0], seen_KQ[rows, 0]) for rows in own]
         rank, regret = np.mean(picks, axis=0).tolist()
-        whole = spearman_within(ranked_K, seen_K, size_K) or 0.0
-        figures = (float(losses_M.mean()), whole, coverage, width, rank, regret)
-        return {"predictor": name, "losses": losses_M, **dict(zip(FIGURES, figures, strict=True))}
+        figures = (float(np.mean(losses)), whole, coverage, width, rank, regret)
+        figures_of = dict(zip(FIGURES, figures, strict=True))
+        return {"predictor": name, "spearmans": [whole, *losses], **figures_of}
 
     def verdicts(self, splits: Sequence[Sequence[_Score]]) -> list[dict[str, Any]]:
         """Return how well each loss is ranked at the most trials, the objective first."""
         names, mixtures = (OBJECTIVE, *self.trials.targets), len(set(self.trials.mixtures))
-        seen_NQ = np.column_stack([self.observed_N, self.losses_NM])
         shares = [one for scores in splits for one in scores if one["predictor"] == "own_share"]
         ranks_Q, controls_Q = (
-            np.mean([[one["objective_spearman"], *one["losses"]] for one in side], axis=0).tolist()
+            np.mean([one["spearmans"] for one in side], axis=0).tolist()
             for side in ([scores[0] for scores in splits], shares)
         )
         rows = []
         for one, rank, control in zip(
-            readiness_of(self.trials, seen_NQ, names), ranks_Q, controls_Q, strict=True
+            readiness_of(self.trials, self.seen_NQ, names), ranks_Q, controls_Q, strict=True
         ):
             ready = LossReadiness(one, 1.0, mixtures, rank, None, ("own_share", control), {})
             numbers = {"spearman": rank, "low": ready.spearman_low, "own_share": control}
@@ -315,35 +319,14 @@ class _Table:
             )
 
 
-def _without_flat(
-    trials: Trials,
-    objective: Objective,
-    flat: Sequence[str],
-    regressors: Sequence[str],
-    seed: int,
-    update: Update,
-) -> Backtest:
-    """Replay the table without losses that nearly never change, where they are not measured."""
-    kept = [name for name in objective.evaluation if name not in flat]
-    if not kept or any(name in flat for name in objective.measured):
-        raise TrialsError(
-            f"backtest: {listed(flat)}: the same in all fitted runs of a split, so nothing can be"
-            " learned of it: choose other losses (--target LOSS, repeatable)"
-        )
-    left = trials.with_targets(kept).with_notes(f"left out {listed(flat)}: it nearly never changes")
-    return backtest_trials(
-        left, objective.over(kept), regressors=regressors, seed=seed, update=update
-    )
-
-
-def _ridge() -> Learner:
+def _ridge() -> Regressor:
     """Return ridge regression on square roots of the shares, its penalty from leave-one-out."""
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
 
     penalties = np.logspace(-6, 2, 17)
-    made: Learner = make_pipeline(FunctionTransformer(np.sqrt), RidgeCV(penalties))
+    made: Regressor = make_pipeline(FunctionTransformer(np.sqrt), RidgeCV(penalties))
     return made
 
 
@@ -405,7 +388,7 @@ def _verdict(
 
 
 def _why_not(whole: Mapping[str, Any], table: _Table) -> str:
-    (of,) = readiness_of(table.trials, table.observed_N[:, None], [OBJECTIVE])
+    (of,) = readiness_of(table.trials, table.seen_NQ[:, :1], [OBJECTIVE])
     if of.noise is not None and of.state == "noise":
         return (
             f"seeds of one mixture differ by {of.noise:.3g}, mixtures by {of.spread:.3g} (standard"

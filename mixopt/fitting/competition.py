@@ -35,16 +35,17 @@ from mixopt.fitting.fitted import Fit
 from mixopt.fitting.held_out import (
     HeldOutPredictions,
     controls,
-    held_out,
     held_out_table,
     report_table,
+    rmse,
+    with_objective,
 )
 from mixopt.fitting.pilots import aligned
 from mixopt.fitting.regressor import (
     Predictor,
     Repetition,
-    cross_fit_regressor,
     fit_regressor,
+    named_errors,
     out_of_fold,
     supports,
     supports_sizes,
@@ -91,7 +92,7 @@ def _best(data: FitData, names: Sequence[str], at: ModelSize | None, update: Upd
         found[name], whole = _compete(name, data, place * data.folds, update)
         if whole is not None:
             fitted[name] = whole
-    errors = {n: ((one.objective_N - data.observed_N) ** 2).mean() for n, one in found.items()}
+    errors = {n: rmse(one.told_NQ[:, 0], data.observed_N) for n, one in found.items()}
     name = min(errors, key=errors.__getitem__)
     shown = list(found.values())
     return Fit(
@@ -120,21 +121,21 @@ def _compete(
     if whole is None:
         means_NM, stds_NM = out_of_fold(fitted, rows, data.losses_NM, data.fold_N)
     else:
-        means_NM, stds_NM = cross_fit_regressor(
-            name,
-            whole,
-            rows,
-            data.losses_NM,
-            data.fold_N,
-            lambda share, part: update(done + folds * share, f"{name}: {part}"),
-        )
+        with named_errors(name, len(rows)):
+            means_NM, stds_NM = whole.cross_fit(
+                rows,
+                data.losses_NM,
+                data.fold_N,
+                lambda share, part: update(done + folds * share, f"{name}: {part}"),
+            )
         update(done + folds, name)
     if not np.isfinite(means_NM).all():
         raise PluginError(
             f"regressor {name!r} predicts values that are not finite; leave it out of"
             " fit.regressors"
         )
-    return held_out(name, means_NM, data.objective, stds_NM=stds_NM), whole
+    told_NQ = with_objective(data.objective, means_NM)
+    return HeldOutPredictions(name, "regressor", told_NQ, told_NQ, stds_NM), whole
 
 
 def _members(
@@ -145,7 +146,8 @@ def _members(
     for one in fitted.values():
         members = one.held_out_members if supports(one, "held_out_members") else {}
         for name, means_NM in members.items():
-            found.setdefault(name, held_out(name, means_NM, data.objective, "member"))
+            told_NQ = with_objective(data.objective, means_NM)
+            found.setdefault(name, HeldOutPredictions(name, "member", told_NQ, told_NQ))
     return [one for name, one in found.items() if name not in names]
 
 
@@ -158,10 +160,9 @@ def _controls(data: FitData) -> list[HeldOutPredictions]:
     found = controls(data.weights_ND, losses_NM - level_NM, data.fold_N, domains, objective)
     if len(means_SM) == 1:
         return found
-    moved = [one.losses_NM + level_NM for one in found]
     return [
-        replace(one, losses_NM=own_NM, objective_N=objective.value(own_NM))
-        for one, own_NM in zip(found, moved, strict=True)
+        replace(one, told_NQ=with_objective(objective, one.told_NQ[:, 1:] + level_NM))
+        for one in found
     ]
 
 

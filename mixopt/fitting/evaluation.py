@@ -9,12 +9,12 @@ A plain mean over targets ranks such runs worse than its parts, because losses s
 each size; `mean_scaled` divides each loss by its standard deviation first: what is predicted by
 that of the trials, what was observed by that of the test's own runs.
 
-Shapes: N runs, M targets, K trials.
+Shapes: N runs, K trials, M targets, Q columns: the mean of the targets, and the targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from mixopt.fitting.held_out import (
     rmse,
     share_better,
     spearman,
+    with_objective,
 )
 from mixopt.fitting.intervals import conformal_quantile
 from mixopt.objective import Objective
@@ -69,151 +70,115 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
             f"the fit is in {unit}, but these losses are not; give their unit: mixopt import --unit"
             " (in Python: Trials.from_csv(..., unit=)), or fit again in their unit"
         )
-    test = _Test(fit, unseen.finished)
-    targets = {name: test.score(m) for m, name in enumerate(test.targets)}
-    mean = test.score_together()
+    test, own = unseen.finished, fit.objective
+    targets = _shared_targets(fit, test)
+    ours = [fit.targets.index(name) for name in targets]
+    weights_ND = test.weights()[:, [test.domains.index(name) for name in fit.domains]]
+    shares = dict.fromkeys(targets, 1.0 / len(targets))
+    higher = tuple(name for name in own.higher if name in targets)
+    mean = Objective(targets, "mean", shares, own.unit, higher)
+    seen_NQ = with_objective(mean, test.with_targets(targets).losses(own.unit))
+    known_KQ, held_out_KQ = (
+        with_objective(mean, one[:, ours]) for one in (fit.data.losses_NM, fit.held_out_losses())
+    )
+    told_NQ, halves_NQ = _told(fit, weights_ND, mean, ours, known_KQ[:, 0] - held_out_KQ[:, 0])
+    is_other = _is_other_scale(told_NQ[:, 1:], seen_NQ[:, 1:])
+    ranks = _control_ranks(fit, weights_ND, mean, known_KQ, seen_NQ)
+    spreads_2M = fit.known_losses()[:, ours].std(axis=0), seen_NQ[:, 1:].std(axis=0)
+    seed = fit.data.seed
+
+    def score(sign: float, q: int, *columns: Array) -> dict[str, Any]:
+        """Score predictions against what was seen, and the trials' losses."""
+        told_N, seen_N, known_K = (sign * column for column in columns)
+        spread = replicate_spread(seen_N, test.mixtures)  # else by the trials' replicates
+        if spread is None and not is_other and not fit.is_carried:
+            spread = replicate_spread(known_K, fit.data.mixtures)
+        pick = int(np.argmin(told_N))
+        return {
+            "spearman": spearman(told_N, seen_N),
+            **{name: spearman(sign * own_NQ[:, q], seen_N) for name, own_NQ in ranks.items()},
+            "ceiling": None if spread is None else best_spearman(seen_N, spread[0], seed),
+            "rank": 1 + int((seen_N < seen_N[pick]).sum()),
+            "regret": float(seen_N[pick] - seen_N.min()),
+        }
+
+    rows = []
+    for q, sign in enumerate(np.append(1.0, mean.signs)):
+        row = score(sign, q, told_NQ[:, q], seen_NQ[:, q], known_KQ[:, q])
+        errors_N = np.abs(seen_NQ[:, q] - told_NQ[:, q])
+        covered = float((errors_N <= halves_NQ[:, q]).mean())
+        row["rmse"] = None if is_other else rmse(told_NQ[:, q], seen_NQ[:, q])
+        rows.append(row | {"coverage90": None if is_other else covered})
+    rows[0]["better_than_own_share"] = better = None
+    if len(seen_NQ) >= MIN_RUNS:
+        three = told_NQ[:, :1], ranks["own_share"][:, :1], seen_NQ[:, :1]
+        rows[0]["better_than_own_share"] = better = float(share_better(*three, seed)[0])
+    scaled = None
+    if min(spread_M.min() for spread_M in spreads_2M) > 0:
+        trials_M, test_M = spreads_2M
+        pairs = ((told_NQ, trials_M), (seen_NQ, test_M), (known_KQ, trials_M))
+        scaled = score(1.0, 0, *(mean.value(one[:, 1:] / by_M) for one, by_M in pairs))
+    by_target = dict(zip(targets, rows[1:], strict=True))
     return {
         "regressor": fit.name,
-        "runs": len(test.unseen),
+        "runs": len(test),
         "unit": unit,
-        "scale": "other" if test.other_scale else "same",
-        "mean_spearman": _mean_of(targets, "spearman"),
-        "mean_controls": {name: _mean_of(targets, name) for name in CONTROLS},
-        "targets": targets,
-        "mean": mean,
-        "mean_scaled": test.score_scaled(),
-        "notes": list(test.notes(mean["better_than_own_share"])),
+        "scale": "other" if is_other else "same",
+        "mean_spearman": _mean_of(rows[1:], "spearman"),
+        "mean_controls": {name: _mean_of(rows[1:], name) for name in CONTROLS},
+        "targets": by_target,
+        "mean": rows[0],
+        "mean_scaled": scaled,
+        "notes": list(_notes(fit, test, is_other, better)),
     }
 
 
-class _Test:
-    """Predictions and observations of the same runs, over the targets that both sides have."""
+def _told(
+    fit: Fit, weights_ND: Array, mean: Objective, ours: list[int], off_K: Array
+) -> tuple[Array, Array]:
+    """Return predictions and half of the widths of their intervals, shape (N, Q) each."""
+    found = fit.predict(weights_ND)
+    told_NQ = with_objective(mean, found.losses_NM[:, ours])
+    half_N = conformal_quantile(np.abs(off_K)) * fit.reach.stretch(weights_ND)
+    if fit.is_carried:
+        whole = fit.predict(weights_ND, replace(mean, evaluation=fit.targets))
+        told_NQ[:, 0], half_N = whole.objective_N, whole.objective_high_N - whole.objective_N
+    return told_NQ, np.column_stack([half_N, (found.high_NM - found.losses_NM)[:, ours]])
 
-    def __init__(self, fit: Fit, unseen: Trials) -> None:
-        self.fit, self.unseen, own = fit, unseen, fit.objective
-        self.targets = _shared_targets(fit, unseen)
-        order = [unseen.domains.index(name) for name in fit.domains]
-        ours = [fit.targets.index(name) for name in self.targets]
-        self.weights_ND = unseen.weights()[:, order]
-        self.seen_NM = unseen.with_targets(self.targets).losses(own.unit)
-        self.known_KM, self.held_out_KM = (
-            one[:, ours] for one in (fit.data.losses_NM, fit.held_out_losses())
+
+def _control_ranks(
+    fit: Fit, weights_ND: Array, mean: Objective, known_KQ: Array, seen_NQ: Array
+) -> dict[str, Array]:
+    """Return what controls rank the runs by, from the trials alone."""
+    fold_N = np.repeat([0, 1], [len(known_KQ), len(seen_NQ)])
+    both_ND = np.vstack([fit.data.weights_ND, weights_ND])
+    both_NM = np.vstack([known_KQ, seen_NQ])[:, 1:]
+    return {
+        one.name: one.ranks_NQ[fold_N == 1]
+        for one in controls(both_ND, both_NM, fold_N, fit.domains, mean)
+        if one.ranks_NQ is not None
+    }
+
+
+def _notes(fit: Fit, test: Trials, is_other: bool, better: float | None) -> Iterator[str]:
+    """Say what a reader of the figures should know."""
+    yield from test.notes
+    absent = [name for name in fit.targets if name not in test.targets]
+    if absent:
+        yield f"these runs have no losses on {', '.join(absent)}"
+    again = sum(mixture in set(fit.data.mixtures) for mixture in test.mixtures)
+    if again:
+        yield f"{again} of {len(test)} runs have a mixture that the fit has seen"
+    if is_other:
+        yield (
+            "these runs are on another scale than the trials (a linear correction removes "
+            "most of the error): ranks are comparable, RMSE and coverage are not"
         )
-        self.trial_spread_M = fit.known_losses()[:, ours].std(axis=0)
-        found = fit.predict(self.weights_ND)
-        self.told_NM = found.losses_NM[:, ours]
-        self.halves_NM = found.high_NM[:, ours] - self.told_NM
-        self.other_scale = _is_other_scale(self.told_NM, self.seen_NM)
-        higher = tuple(name for name in own.higher if name in self.targets)
-        shares = dict.fromkeys(self.targets, 1.0 / len(self.targets))
-        self.mean = Objective(self.targets, "mean", shares, own.unit, higher)
-        first = len(self.known_KM)
-        self.controls = {
-            one.name: (one.ranks_NM[first:], one.ranks_N[first:])
-            for one in controls(
-                np.vstack([fit.data.weights_ND, self.weights_ND]),
-                np.vstack([self.known_KM, self.seen_NM]),
-                np.repeat([0, 1], [first, len(self.seen_NM)]),
-                fit.domains,
-                self.mean,
-            )
-            if one.name in CONTROLS and one.ranks_NM is not None and one.ranks_N is not None
-        }
-
-    def score(self, m: int) -> dict[str, Any]:
-        """Score one target."""
-        seen_N, told_N, sign = self.seen_NM[:, m], self.told_NM[:, m], self.mean.signs[m]
-        by_control = {name: ranks_NM[:, m] for name, (ranks_NM, _) in self.controls.items()}
-        return {
-            **self._ranks(told_N, seen_N, by_control, self.known_KM[:, m]),
-            **self._accuracy(seen_N - told_N, self.halves_NM[:, m]),
-            **_pick(sign * told_N, sign * seen_N),
-        }
-
-    def score_together(self) -> dict[str, Any]:
-        """Score the mean of the targets."""
-        told_N, halves_N = self._together()
-        seen_N, known_K = self.mean.value(self.seen_NM), self.mean.value(self.known_KM)
-        own_N, better = self._by_control["own_share"], None
-        if len(seen_N) >= MIN_RUNS:
-            columns = told_N[:, None], own_N[:, None], seen_N[:, None]
-            better = float(share_better(*columns, self.fit.data.seed)[0])
-        return {
-            **self._ranks(told_N, seen_N, self._by_control, known_K),
-            **self._accuracy(seen_N - told_N, halves_N),
-            **_pick(told_N, seen_N),
-            "better_than_own_share": better,
-        }
-
-    def score_scaled(self) -> dict[str, Any] | None:
-        """Score the mean of losses over their standard deviations; None where one is 0."""
-        known_M, seen_M = self.trial_spread_M, self.seen_NM.std(axis=0)
-        if min(known_M.min(), seen_M.min()) <= 0:
-            return None
-        told_N, seen_N, known_K = (
-            self.mean.value(values / spread_M)
-            for values, spread_M in (
-                (self.told_NM, known_M),
-                (self.seen_NM, seen_M),
-                (self.known_KM, known_M),
-            )
+    if better is not None and better < BETTER:
+        yield (
+            "the fit adds nothing: a domain's own share ranks the mean of these runs as well"
+            f" (the fit is better in {better:.0%} of resamples)"
         )
-        return {**self._ranks(told_N, seen_N, self._by_control, known_K), **_pick(told_N, seen_N)}
-
-    def notes(self, better: float | None) -> Iterator[str]:
-        """Say what a reader of the figures should know."""
-        yield from self.unseen.notes
-        absent = [name for name in self.fit.targets if name not in self.targets]
-        if absent:
-            yield f"these runs have no losses on {', '.join(absent)}"
-        again = sum(mixture in set(self.fit.data.mixtures) for mixture in self.unseen.mixtures)
-        if again:
-            yield f"{again} of {len(self.unseen)} runs have a mixture that the fit has seen"
-        if self.other_scale:
-            yield (
-                "these runs are on another scale than the trials (a linear correction removes "
-                "most of the error): ranks are comparable, RMSE and coverage are not"
-            )
-        if better is not None and better < BETTER:
-            yield (
-                "the fit adds nothing: a domain's own share ranks the mean of these runs as well"
-                f" (the fit is better in {better:.0%} of resamples)"
-            )
-
-    def _together(self) -> tuple[Array, Array]:
-        """Return the mean of the targets, and half of the width of its intervals."""
-        if self.fit.is_carried:
-            whole = replace(self.mean, evaluation=self.fit.targets)
-            found = self.fit.predict(self.weights_ND, whole)
-            return found.objective_N, found.objective_high_N - found.objective_N
-        errors_K = self.mean.value(self.known_KM) - self.mean.value(self.held_out_KM)
-        half = conformal_quantile(np.abs(errors_K))
-        return self.mean.value(self.told_NM), half * self.fit.reach.stretch(self.weights_ND)
-
-    @property
-    def _by_control(self) -> dict[str, Array]:
-        return {name: ranks_N for name, (_, ranks_N) in self.controls.items()}
-
-    def _ranks(
-        self, told_N: Array, seen_N: Array, by_control: Mapping[str, Array], known_K: Array
-    ) -> dict[str, Any]:
-        """Return rank correlations: the fit's, the controls', and the most that noise allows."""
-        # By these runs' replicates, else by the trials'.
-        spread = replicate_spread(seen_N, self.unseen.mixtures)
-        if spread is None and not self.other_scale and not self.fit.is_carried:
-            spread = replicate_spread(known_K, self.fit.data.mixtures)
-        seed = self.fit.data.seed
-        return {
-            "spearman": spearman(told_N, seen_N),
-            **{name: spearman(ranks_N, seen_N) for name, ranks_N in by_control.items()},
-            "ceiling": None if spread is None else best_spearman(seen_N, spread[0], seed),
-        }
-
-    def _accuracy(self, errors_N: Array, halves_N: Array) -> dict[str, Any]:
-        if self.other_scale:
-            return {"rmse": None, "coverage90": None}
-        covered = float((np.abs(errors_N) <= halves_N).mean())
-        return {"rmse": rmse(errors_N, np.zeros_like(errors_N)), "coverage90": covered}
 
 
 def _shared_targets(fit: Fit, unseen: Trials) -> tuple[str, ...]:
@@ -241,15 +206,6 @@ def _is_other_scale(told_NM: Array, seen_NM: Array) -> bool:
     return bool((lined_M < MUCH * plain_M).mean() > 0.5)
 
 
-def _pick(predicted_N: Array, observed_N: Array) -> dict[str, Any]:
-    """Return the rank of the run that is predicted lowest, and what it costs over the best."""
-    pick = int(np.argmin(predicted_N))
-    return {
-        "rank": 1 + int((observed_N < observed_N[pick]).sum()),
-        "regret": float(observed_N[pick] - observed_N.min()),
-    }
-
-
-def _mean_of(rows: dict[str, dict[str, Any]], column: str) -> float | None:
-    values = [row[column] for row in rows.values() if row[column] is not None]
+def _mean_of(rows: Sequence[dict[str, Any]], column: str) -> float | None:
+    values = [row[column] for row in rows if row[column] is not None]
     return float(np.mean(values)) if values else None

@@ -317,6 +317,11 @@ class FitData:
         """The observed objective."""
         return self.objective.value(self.losses_NM)
 
+    @cached_property
+    def seen_NQ(self) -> Array:
+        """The observed objective, and then the losses."""
+        return np.column_stack([self.observed_N, self.losses_NM])
+
     def make(self, name: str) -> Regressor:
         """Build the unfitted regressor of that name, the same each time."""
         return make_regressor(name, self.seed, self.repetition, self._carried_rows)

@@ -2,7 +2,7 @@
 
     fit/
       fit.json             the choice, the objective, fingerprints, hashes of the other files
-      report.parquet       mixopt.fitting.competition
+      report.parquet       every predictor on held-out folds
       held_out.parquet     every held-out prediction
       trials.parquet       the trials that were fitted
       pilots.parquet       the pilots, where there are some
@@ -15,31 +15,47 @@ the folder is read.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
-from mixopt.errors import RunError
+from mixopt.errors import PluginError, RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
 from mixopt.fitting.held_out import COLUMNS as HELD_OUT_COLUMNS, SCHEMA as REPORT_COLUMNS
-from mixopt.fitting.regressor import Predictor, Repetition, check_predicts, read_regressor
+from mixopt.fitting.regressor import (
+    Predictor,
+    Repetition,
+    error_text,
+    predict_with_std,
+    read_regressor,
+    supports_saving,
+)
 from mixopt.objective import Objective
 from mixopt.system import (
     FileRecord,
     FileShape,
+    Trust,
     Verifier,
+    check_trusted,
     folder_records,
     read_json,
     read_sealed,
     read_table,
     write_sealed,
+    write_table,
 )
 from mixopt.trials import Trials, trials_fingerprint
 
-FORMAT = "mixopt-fit/3"
+if TYPE_CHECKING:
+    from mixopt.fitting.fitted import Fit
+
+FORMAT = "mixopt-fit/4"
 AGAIN = "fit again"
 TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
 PILOTS = "pilots.parquet"
@@ -58,7 +74,6 @@ class FitShape(FileShape):
     trials: str
     domains: list[str]
     objective: Objective
-    intervals: dict[str, Any]
     reasons: list[str]
     size: ModelSize | None
     repetition: Repetition | None
@@ -66,13 +81,74 @@ class FitShape(FileShape):
     files: dict[str, FileRecord]
 
 
-def write_content(path: Path, content: Mapping[str, Any]) -> None:
-    """Write fit.json, with the hashes of all other files of the folder; it comes last."""
-    files = {name: record.to_json() for name, record in folder_records(path, FILES).items()}
-    write_sealed(path / "fit.json", {"format": FORMAT, **content, "files": files})
+def write_fit(path: Path, fit: Fit) -> None:
+    """Write a fit into a folder; fit.json, with the hashes of all other files, comes last."""
+    write_table(path / "report.parquet", fit.report)
+    write_table(path / "held_out.parquet", fit.held_out)
+    fit.trials.write(path / "trials.parquet")
+    shutil.rmtree(path / "regressor", ignore_errors=True)  # of another regressor
+    if supports_saving(fit.fitted):
+        fit.fitted.save(path / "regressor")
+    for name, some in ((PILOTS, fit.pilots), (CARRIED, fit.data.carried)):
+        if some is not None:
+            some.write(path / name)
+    slopes = None
+    if fit.correction is not None:
+        slopes = dict(zip(fit.targets, fit.correction.slopes_M.tolist(), strict=True))
+    content = {
+        "format": FORMAT,
+        "regressor": fit.name,
+        "saved": supports_saving(fit.fitted),
+        "folds": fit.data.folds,
+        "seed": fit.data.seed,
+        "trials": fit.fingerprint,
+        "domains": list(fit.domains),
+        "objective": fit.objective.to_json(),
+        "reasons": fit.reasons(),
+        "size": fit.size and asdict(fit.size),
+        "repetition": fit.data.repetition and asdict(fit.data.repetition),
+        "slopes": slopes,
+        "files": {name: one.to_json() for name, one in folder_records(path, FILES).items()},
+    }
+    write_sealed(path / "fit.json", content)
 
 
-def read_content(path: Path) -> FitShape:
+def read_fit(path: Path, trust: Trust) -> tuple[dict[str, Any], Trials | None]:
+    """Read the fields of a fit, and its pilots."""
+    content = _read_content(path)
+    name = content.regressor
+    check_trusted("regressor", name, str(path / "fit.json"), trust)
+    data = FitData.of(
+        _read_trials(path, content.trials),
+        content.objective,
+        folds=content.folds,
+        seed=content.seed,
+        repetition=content.repetition,
+        carried=Trials.read(path / CARRIED) if CARRIED in content.files else None,
+    )
+    if content.saved:
+        fitted = read_regressor(name, path / "regressor", data.make(name))
+        rows = data.rows(name, fitted)[:2]
+        _check_predicts(str(path), fitted, rows, len(data.trials.targets))
+    else:
+        fitted = data.fitted(name)
+    report, held_out = _read_evidence(path)
+    fields = {"name": name, "fitted": fitted, "data": data, "size": content.size}
+    pilots = None if content.slopes is None else Trials.read(path / PILOTS)
+    return {**fields, "report": report, "held_out": held_out}, pilots
+
+
+def _check_predicts(where: str, regressor: Predictor, rows_ND: Any, targets: int) -> None:
+    try:
+        found = predict_with_std(regressor, rows_ND)
+    except Exception as error:
+        raise PluginError(f"{where}: the saved fit cannot predict: {error_text(error)}") from error
+    for values_NM in found:
+        if values_NM.shape != (len(rows_ND), targets) or not np.isfinite(values_NM).all():
+            raise PluginError(f"{where}: the saved fit does not predict {targets} finite losses")
+
+
+def _read_content(path: Path) -> FitShape:
     """Read fit.json, and check the files of the folder against the hashes in it."""
     file = path / "fit.json"
     content = read_json(file)
@@ -90,11 +166,10 @@ def read_content(path: Path) -> FitShape:
 
 def check_fit_files(path: Path) -> None:
     """Check that a folder is unchanged since a fit wrote it, without reading the fit itself."""
-    read_trials(path, read_content(path).trials)
+    _read_trials(path, _read_content(path).trials)
 
 
-def read_trials(path: Path, fingerprint: str) -> Trials:
-    """Read the trials that were fitted."""
+def _read_trials(path: Path, fingerprint: str) -> Trials:
     trials = Trials.read(path / "trials.parquet")
     if trials_fingerprint(trials) != fingerprint:
         raise RunError(f"{path}: trials.parquet is not what was fitted; {AGAIN}")
@@ -103,11 +178,11 @@ def read_trials(path: Path, fingerprint: str) -> Trials:
 
 def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
     """Return the chosen regressor's name, the report and the held-out predictions."""
-    return read_content(path).regressor, *read_evidence(path)
+    return _read_content(path).regressor, *_read_evidence(path)
 
 
-def read_evidence(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read what is known of a fit's regressors: the report, and the held-out predictions."""
+def _read_evidence(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the report and the held-out predictions."""
     report = _read_columns(path / "report.parquet", REPORT_COLUMNS)
     return report, _read_columns(path / "held_out.parquet", HELD_OUT_COLUMNS)
 
@@ -118,12 +193,3 @@ def _read_columns(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
         if table.schema.get(name) != kind:
             raise RunError(f"{path}: {name}: expected a column of {kind}; {AGAIN}")
     return table
-
-
-def read_fitted(path: Path, name: str, data: FitData, *, saved: bool) -> Predictor:
-    """Read the regressor of a fit's folder, and see that it predicts; or fit it again."""
-    if not saved:
-        return data.fitted(name)
-    found = read_regressor(name, path / "regressor", data.make(name))
-    check_predicts(str(path), found, data.rows(name, found)[:2], len(data.trials.targets))
-    return found

@@ -9,9 +9,8 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize, ObjectiveLike
-from mixopt.fitting.fit_files import (
-    CARRIED,
-    PILOTS,
-    read_content,
-    read_evidence,
-    read_fitted,
-    read_trials,
-    write_content,
-)
+from mixopt.fitting.fit_files import read_fit, write_fit
 from mixopt.fitting.held_out import OBJECTIVE, held_out_columns, summary_line, thin_evidence
 from mixopt.fitting.intervals import (
     Calibration,
@@ -49,7 +40,6 @@ from mixopt.fitting.regressor import (
     resampled_fits,
     select_targets,
     supports,
-    supports_saving,
     supports_sizes,
 )
 from mixopt.mixture import Mixture, pairwise_total_variation
@@ -58,12 +48,10 @@ from mixopt.system import (
     Array,
     Trust,
     Update,
-    check_trusted,
     loss_text,
     no_progress,
     rank_text,
     steady_progress,
-    write_table,
 )
 from mixopt.trials import Trials, trials_fingerprint
 
@@ -240,10 +228,8 @@ class Fit:
     def calibrations(self) -> tuple[Calibration, ...]:
         """How deviations become intervals, for each target."""
         if self.correction is not None:
-            own = Calibration(self.correction.quantile, 0.0, True)
-            return (own,) * len(self.targets)
-        stds_NM = self._by_items(self.held_out_losses(), self.held_out_stds())
-        columns = zip(self.targets, self.held_out_errors().T, stds_NM.T, strict=True)
+            return (Calibration(self.correction.quantile, 0.0, True),) * len(self.targets)
+        columns = zip(self.targets, self.held_out_errors().T, self._claimed_NM.T, strict=True)
         return tuple(self._calibrated(errors, stds, (name,)) for name, errors, stds in columns)
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
@@ -251,8 +237,13 @@ class Fit:
         over = objective or self.objective
         if self.correction is not None:
             return self.correction.calibration(over, self.known_losses())
-        stds_NM = self._by_items(self.held_out_losses(), self.held_out_stds())
-        return self._calibrated(self.objective_errors(over), over.spread(stds_NM), over.measured)
+        stds_N = over.spread(self._claimed_NM)
+        return self._calibrated(self.objective_errors(over), stds_N, over.measured)
+
+    @cached_property
+    def _claimed_NM(self) -> Array:
+        """Deviations that the regressor claimed for held-out trials, with their questions'."""
+        return self._by_items(self.held_out_losses(), self.held_out_stds())
 
     def objective_errors(self, objective: Objective) -> Array:
         """Return an objective observed less predicted of held-out trials, shape (N,)."""
@@ -475,34 +466,7 @@ class Fit:
         path = Path(path)
         if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
             raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
-        write_table(path / "report.parquet", self.report)
-        write_table(path / "held_out.parquet", self.held_out)
-        self.trials.write(path / "trials.parquet")
-        shutil.rmtree(path / "regressor", ignore_errors=True)  # of another regressor
-        if supports_saving(self.fitted):
-            self.fitted.save(path / "regressor")
-        if self.pilots is not None:
-            self.pilots.write(path / PILOTS)
-        if self.data.carried is not None:
-            self.data.carried.write(path / CARRIED)
-        calibrations, slopes = zip(self.targets, self.calibrations, strict=True), None
-        if self.correction is not None:
-            slopes = dict(zip(self.targets, self.correction.slopes_M.tolist(), strict=True))
-        content = {
-            "regressor": self.name,
-            "saved": supports_saving(self.fitted),
-            "folds": self.data.folds,
-            "seed": self.data.seed,
-            "trials": self.fingerprint,
-            "domains": list(self.domains),
-            "objective": self.objective.to_json(),
-            "intervals": {name: asdict(one) for name, one in calibrations},
-            "reasons": self.reasons(),
-            "size": self.size and asdict(self.size),
-            "repetition": self.data.repetition and asdict(self.data.repetition),
-            "slopes": slopes,
-        }
-        write_content(path, content)
+        write_fit(path, self)
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:
@@ -518,18 +482,6 @@ class Fit:
             PluginError: Its regressor is not installed, is named by a path that is not trusted,
                 or cannot be read.
         """
-        content = read_content(path)
-        name = content.regressor
-        check_trusted("regressor", name, str(path / "fit.json"), trust)
-        data = FitData.of(
-            read_trials(path, content.trials),
-            content.objective,
-            folds=content.folds,
-            seed=content.seed,
-            repetition=content.repetition,
-            carried=Trials.read(path / CARRIED) if CARRIED in content.files else None,
-        )
-        fitted = read_fitted(path, name, data, saved=content.saved)
-        evidence = read_evidence(path)
-        found = cls(name, fitted, data, *evidence, content.size)
-        return found if content.slopes is None else found.with_pilots(Trials.read(path / PILOTS))
+        fields, pilots = read_fit(path, trust)
+        found = cls(**fields)
+        return found if pilots is None else found.with_pilots(pilots)

@@ -14,13 +14,14 @@ The ceiling (`replicates`) is the spread of trials of one mixture under several 
 correlation that a predictor of the true losses would reach under that noise, which is simulated.
 Trials of several sizes are ranked within each, and have no ceiling.
 
-Shapes: N trials, D domains, M evaluation domains, R simulated repeats.
+Shapes: N trials, D domains, M evaluation domains, Q columns: the objective and these, R simulated
+repeats.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,49 +122,37 @@ COLUMNS: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class HeldOutPredictions:
-    """Predictions for held-out folds, and the scores to rank by where those are others."""
+    """Predictions for held-out folds, the objective first, and the scores to rank by."""
 
     name: str
     kind: str
-    losses_NM: Array
-    objective_N: Array
-    ranks_NM: Array | None
-    ranks_N: Array | None
+    told_NQ: Array
+    ranks_NQ: Array | None
     stds_NM: Array | None = None
 
 
-def held_out(
-    name: str,
-    losses_NM: Array,
-    objective: Objective,
-    kind: str = "regressor",
-    stds_NM: Array | None = None,
-) -> HeldOutPredictions:
-    """Wrap predictions that rank by themselves."""
-    objective_N = objective.value(losses_NM)
-    return HeldOutPredictions(name, kind, losses_NM, objective_N, losses_NM, objective_N, stds_NM)
+def with_objective(objective: Objective, losses_NM: Array) -> Array:
+    """Return the objective, and then the losses, shape (N, Q)."""
+    return np.column_stack([objective.value(losses_NM), losses_NM])
 
 
 def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
     """Return a row for each predictor, target and trial."""
-    observed = _columns(data, data.observed_N, data.losses_NM)
+    names, trials = (OBJECTIVE, *data.trials.targets), data.trials.table["trial"].to_list()
     frames = []
     for one in predictors:
         stds_NM = np.zeros_like(data.losses_NM) if one.stds_NM is None else one.stds_NM
-        predicted = _columns(data, one.objective_N, one.losses_NM)
-        deviations = _columns(data, data.objective.spread(stds_NM), stds_NM)
-        frames += [
-            pl.DataFrame(
-                {
-                    "trial": data.trials.table["trial"],
-                    "fold": data.fold_N,
-                    "observed": observed[target],
-                    "predicted": predicted[target],
-                    "std": deviations[target],
-                }
-            ).select(pl.lit(one.name).alias("predictor"), pl.lit(target).alias("target"), pl.all())
-            for target in predicted
-        ]
+        stds_NQ = np.column_stack([data.objective.spread(stds_NM), stds_NM])
+        columns = {
+            "predictor": [one.name] * stds_NQ.size,
+            "target": [name for name in names for _ in trials],
+            "trial": trials * len(names),
+            "fold": np.tile(data.fold_N, len(names)),
+            "observed": data.seen_NQ.T.ravel(),
+            "predicted": one.told_NQ.T.ravel(),
+            "std": stds_NQ.T.ravel(),
+        }
+        frames.append(pl.DataFrame(columns))
     return pl.concat(frames)
 
 
@@ -176,10 +165,6 @@ def held_out_columns(
     return np.stack([one.to_numpy() for one in columns], axis=1)
 
 
-def _columns(data: FitData, objective_N: Array, values_NM: Array) -> Mapping[str, Array]:
-    return {OBJECTIVE: objective_N, **dict(zip(data.trials.targets, values_NM.T, strict=True))}
-
-
 def controls(
     weights_ND: Array,
     losses_NM: Array,
@@ -188,58 +173,39 @@ def controls(
     objective: Objective,
 ) -> list[HeldOutPredictions]:
     """Return all controls, predicted for held-out folds."""
-    nearest_NM, mean_NM = np.empty_like(losses_NM), np.empty_like(losses_NM)
-    for train_N, out_N in splits(fold_N):
-        apart_NK = pairwise_total_variation(weights_ND[out_N], weights_ND[train_N])
-        near = np.argmin(apart_NK, axis=1)
-        nearest_NM[out_N] = losses_NM[train_N][near]
-        mean_NM[out_N] = losses_NM[train_N].mean(axis=0)
-    return [
-        _own_share(weights_ND, losses_NM, fold_N, domains, objective),
-        _from_uniform(weights_ND, losses_NM, fold_N, objective),
-        held_out("nearest_trial", nearest_NM, objective, "control"),
-        HeldOutPredictions("mean", "control", mean_NM, objective.value(mean_NM), None, None),
-    ]
-
-
-def _own_share(
-    weights_ND: Array,
-    losses_NM: Array,
-    fold_N: IntArray,
-    domains: tuple[str, ...],
-    objective: Objective,
-) -> HeldOutPredictions:
     roots_ND, targets = np.sqrt(weights_ND), objective.evaluation
-    predicted_NM = np.empty_like(losses_NM)
+    uniform_1D = np.full((1, weights_ND.shape[1]), 1.0 / weights_ND.shape[1])
+    far_N1 = pairwise_total_variation(weights_ND, uniform_1D)
+    own_NM, far_NM, near_NM, mean_NM = (np.empty_like(losses_NM) for _ in range(4))
     for train_N, out_N in splits(fold_N):
         best_M = np.abs(rank_correlations(weights_ND[train_N], losses_NM[train_N])).argmax(axis=0)
         own = [
             domains.index(n) if n in domains else b for n, b in zip(targets, best_M, strict=True)
         ]
-        predicted_NM[out_N] = _lines(roots_ND[:, own], losses_NM, train_N, out_N)
-    ranks_NM = predicted_NM.copy()
+        own_NM[out_N] = _lines(roots_ND[:, own], losses_NM, train_N, out_N)
+        far_NM[out_N] = _lines(far_N1, losses_NM, train_N, out_N)
+        apart_NK = pairwise_total_variation(weights_ND[out_N], weights_ND[train_N])
+        near_NM[out_N] = losses_NM[train_N][np.argmin(apart_NK, axis=1)]
+        mean_NM[out_N] = losses_NM[train_N].mean(axis=0)
+    own_NQ, far_NQ, near_NQ, mean_NQ = (
+        with_objective(objective, one) for one in (own_NM, far_NM, near_NM, mean_NM)
+    )
+    ranks_NQ = own_NQ.copy()
     for column, target in enumerate(targets):
         if target in domains:
-            own_N = weights_ND[:, domains.index(target)]
-            ranks_NM[:, column] = -objective.signs[column] * own_N
-    objective_N = objective.value(predicted_NM)
-    only = objective.columns[0] if objective.kind == "target" else None
-    ranks_N = objective_N if only is None else objective.signs[only] * ranks_NM[:, only]
-    return HeldOutPredictions("own_share", "control", predicted_NM, objective_N, ranks_NM, ranks_N)
-
-
-def _from_uniform(
-    weights_ND: Array, losses_NM: Array, fold_N: IntArray, objective: Objective
-) -> HeldOutPredictions:
-    uniform_1D = np.full((1, weights_ND.shape[1]), 1.0 / weights_ND.shape[1])
-    distance_N1 = pairwise_total_variation(weights_ND, uniform_1D)
-    predicted_NM = np.empty_like(losses_NM)
-    for train_N, out_N in splits(fold_N):
-        predicted_NM[out_N] = _lines(distance_N1, losses_NM, train_N, out_N)
-    ranks_NM, objective_N = distance_N1 * objective.signs, objective.value(predicted_NM)
-    return HeldOutPredictions(
-        "from_uniform", "control", predicted_NM, objective_N, ranks_NM, distance_N1[:, 0]
-    )
+            shares_N = weights_ND[:, domains.index(target)]
+            ranks_NQ[:, 1 + column] = -objective.signs[column] * shares_N
+    if objective.kind == "target":
+        only = objective.columns[0]
+        ranks_NQ[:, 0] = objective.signs[only] * ranks_NQ[:, 1 + only]
+    return [
+        HeldOutPredictions("own_share", "control", own_NQ, ranks_NQ),
+        HeldOutPredictions(
+            "from_uniform", "control", far_NQ, far_N1 * np.append(1.0, objective.signs)
+        ),
+        HeldOutPredictions("nearest_trial", "control", near_NQ, near_NQ),
+        HeldOutPredictions("mean", "control", mean_NQ, None),
+    ]
 
 
 def _lines(columns_NM: Array, losses_NM: Array, train_N: BoolArray, out_N: BoolArray) -> Array:
@@ -278,7 +244,6 @@ def best_spearman(values_N: Array, spread: float, seed: int) -> float | None:
 
 
 CEILING = "replicates"
-Row = tuple[str, str, str, float | None, float]
 SCHEMA: dict[str, Any] = {
     "predictor": pl.String,
     "kind": pl.String,
@@ -289,10 +254,20 @@ SCHEMA: dict[str, Any] = {
 
 
 def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
-    """Return the table of regressors, controls and ceiling."""
-    rows = [row for one in predictors for row in _rows(one, data)]
-    if data.sizes.count == 1:
-        rows += _ceiling(data)
+    """Return the table of regressors, controls and ceiling; trials are ranked within their size."""
+    names = (OBJECTIVE, *data.objective.evaluation)
+    rows: list[tuple[str, str, str, float | None, float]] = []
+    for one in predictors:
+        for q, name in enumerate(names):
+            seen_N, rank = data.seen_NQ[:, q], None
+            if one.ranks_NQ is not None:
+                rank = spearman_within(one.ranks_NQ[:, q], seen_N, data.sizes.group_N)
+            rows.append((one.name, one.kind, name, rank, rmse(one.told_NQ[:, q], seen_N)))
+    for name, seen_N in zip(names, data.seen_NQ.T, strict=True):
+        spread = replicate_spread(seen_N, data.mixtures) if data.sizes.count == 1 else None
+        if spread is not None:  # mixtures were trained more than once
+            best = best_spearman(seen_N, spread[0], data.seed)
+            rows.append((CEILING, "ceiling", name, best, spread[0]))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -309,32 +284,6 @@ def summary_line(report: pl.DataFrame, name: str) -> str:
         f"{name}: error of the objective on held-out folds {error[name]:.4f}"
         f" ({beaten}the mean {error['mean']:.4f}), Spearman {ranks}"
     )
-
-
-def _rows(one: HeldOutPredictions, data: FitData) -> list[Row]:
-    """Return the rows of one predictor; trials are ranked within their size."""
-    size_N, ranks_NM = data.sizes.group_N, one.ranks_NM
-    rank = None if one.ranks_N is None else spearman_within(one.ranks_N, data.observed_N, size_N)
-    rows: list[Row] = [
-        (one.name, one.kind, OBJECTIVE, rank, rmse(one.objective_N, data.observed_N))
-    ]
-    for column, target in enumerate(data.objective.evaluation):
-        seen_N, predicted_N = data.losses_NM[:, column], one.losses_NM[:, column]
-        rank = None if ranks_NM is None else spearman_within(ranks_NM[:, column], seen_N, size_N)
-        rows.append((one.name, one.kind, target, rank, rmse(predicted_N, seen_N)))
-    return rows
-
-
-def _ceiling(data: FitData) -> list[Row]:
-    """Return the rows of the noise ceiling, where mixtures were trained more than once."""
-    targets = zip(data.objective.evaluation, data.losses_NM.T, strict=True)
-    rows: list[Row] = []
-    for target, values_N in ((OBJECTIVE, data.observed_N), *targets):
-        spread = replicate_spread(values_N, data.mixtures)
-        if spread is not None:
-            best = best_spearman(values_N, spread[0], data.seed)
-            rows.append((CEILING, "ceiling", target, best, spread[0]))
-    return rows
 
 
 APART = 0.9  # of a share's differences, from which on trials hold it apart from others

@@ -32,8 +32,8 @@ from numpy.typing import ArrayLike
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.fitting.intervals import LEVEL, Calibration
 from mixopt.fitting.regressor import (
-    Learner,
     Predictor,
+    Regressor,
     fit_regressor,
     predict_with_std,
     select_targets,
@@ -351,7 +351,7 @@ class CarriedRegressor:
     regressor: Predictor
     correction: Correction
     typical_M: Array
-    make: Callable[[], Learner]
+    make: Callable[[], Regressor]
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
         """Predict losses, shape (N, M), and their deviations if asked."""

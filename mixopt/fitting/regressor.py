@@ -51,16 +51,12 @@ class Predictor(Protocol):
         ...
 
 
-class Learner(Protocol):
-    """Learns from mixtures and their losses."""
+class Regressor(Predictor, Protocol):
+    """Learns to predict losses from mixtures; a scikit-learn estimator."""
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike, /) -> Any:
         """Fit, and return what predicts: a regressor returns itself."""
         ...
-
-
-class Regressor(Predictor, Learner, Protocol):
-    """Learns to predict losses from mixtures; a scikit-learn estimator."""
 
 
 class Abilities(Regressor, Protocol):
@@ -102,7 +98,7 @@ class Abilities(Regressor, Protocol):
         """
         ...
 
-    def tuned(self) -> Learner:
+    def tuned(self) -> Regressor:
         """Return one to fit again that keeps what held-out folds chose."""
         ...
 
@@ -253,12 +249,12 @@ def make_regressor(
     except MixoptError:
         raise
     except Exception as error:
-        raise PluginError(f"regressor {name!r} cannot be built: {_error_text(error)}") from error
+        raise PluginError(f"regressor {name!r} cannot be built: {error_text(error)}") from error
     return regressor
 
 
 def fit_regressor(
-    name: str, regressor: Learner, weights_ND: ArrayLike, losses_NM: ArrayLike
+    name: str, regressor: Regressor, weights_ND: ArrayLike, losses_NM: ArrayLike
 ) -> Predictor:
     """Fit a regressor; whatever it raises becomes one line that names it."""
     from sklearn.multioutput import MultiOutputRegressor
@@ -268,34 +264,21 @@ def fit_regressor(
     plain = type(regressor).__module__.partition(".")[0] == "sklearn"
     if plain and losses.shape[1:] == (1,) and not isinstance(regressor, MultiOutputRegressor):
         losses = losses[:, 0]
-    with _named(name, len(losses)):
+    with named_errors(name, len(losses)):
         fitted: Predictor = regressor.fit(weights_ND, losses)
         return fitted
 
 
-def cross_fit_regressor(
-    name: str,
-    regressor: Abilities,
-    weights_ND: ArrayLike,
-    losses_NM: Array,
-    fold_N: ArrayLike,
-    update: Update = no_progress,
-) -> tuple[Any, Any]:
-    """Fit a regressor that cross-validates itself; return its held-out means and deviations."""
-    with _named(name, len(losses_NM)):
-        means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N, update)
-        return means_NM, stds_NM
-
-
 @contextmanager
-def _named(name: str, rows: int) -> Iterator[None]:
+def named_errors(name: str, rows: int) -> Iterator[None]:
+    """Turn whatever a regressor raises into one line that names it."""
     try:
         yield
     except MixoptError:
         raise
     except Exception as error:
         raise PluginError(
-            f"regressor {name!r} failed on {rows} trials: {_error_text(error)}; leave it out of"
+            f"regressor {name!r} failed on {rows} trials: {error_text(error)}; leave it out of"
             " fit.regressors"
         ) from error
 
@@ -379,7 +362,7 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
     except MixoptError:
         raise
     except Exception as error:
-        raise PluginError(f"{path}: cannot be read: {_error_text(error)}; fit again") from error
+        raise PluginError(f"{path}: cannot be read: {error_text(error)}; fit again") from error
     if supports(like, "get_params"):
         there = found.get_params()
         for field, value in like.get_params().items():
@@ -391,22 +374,8 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
     return found
 
 
-def check_predicts(name: str, regressor: Predictor, rows_ND: Array, targets: int) -> None:
-    """Check that a regressor that was read predicts."""
-    try:
-        found = predict_with_std(regressor, rows_ND)
-    except Exception as error:
-        raise PluginError(f"{name}: the saved fit cannot predict: {_error_text(error)}") from error
-    for values_NM in found:
-        if values_NM.shape != (len(rows_ND), targets):
-            raise PluginError(
-                f"{name}: the saved fit predicts {values_NM.shape[1]} losses: {targets}"
-            )
-        if not np.isfinite(values_NM).all():
-            raise PluginError(f"{name}: the saved fit predicts losses that are not finite")
-
-
-def _error_text(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """Say an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
@@ -428,7 +397,7 @@ class ResampledFits:
 def resampled_fits(
     name: str,
     fitted: Predictor,
-    make: Callable[[], Learner],
+    make: Callable[[], Regressor],
     rows: Array,
     losses_NM: Array,
     mixtures: Sequence[str],

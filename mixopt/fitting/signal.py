@@ -43,6 +43,7 @@ from mixopt.fitting.held_out import (
     rank_error,
     share_better,
     spearman_within,
+    with_objective,
 )
 from mixopt.fitting.power import ArmPower, power
 from mixopt.objective import grouped_names
@@ -282,14 +283,13 @@ def readiness(fit: Fit) -> FitReadiness:
     best = _best_controls(fit.report)
     predicted_NM = fit.held_out_losses()
     error_NM = objective.item_errors(data.losses_NM)
-    seen_NQ = np.column_stack([data.observed_N, data.losses_NM])
-    told_NQ = np.column_stack([objective.value(predicted_NM), predicted_NM])
+    told_NQ = with_objective(objective, predicted_NM)
     of_objective_NP = np.nan_to_num(error_NM) ** 2 @ objective.pieces().T ** 2
     errors_NQ = np.column_stack([np.sqrt(of_objective_NP.max(axis=1)), error_NM])
-    better = _better_than_own_share(fit, seen_NQ, told_NQ)
+    better = _better_than_own_share(fit, told_NQ)
     rows = []
     for column, name in enumerate((OBJECTIVE, *fit.targets)):
-        seen_N = seen_NQ[:, column]
+        seen_N = data.seen_NQ[:, column]
         (one,) = readiness_of(
             fit.trials, seen_N[:, None], ["the objective" if not column else name]
         )
@@ -337,14 +337,14 @@ def _explained(seen_N: Array, told_N: Array, group_N: IntArray) -> float:
     return max(1.0 - float(((seen_N - told_N) ** 2).sum()) / total, 0.0) if total > 0 else 0.0
 
 
-def _better_than_own_share(fit: Fit, seen_NQ: Array, told_NQ: Array) -> Array | None:
+def _better_than_own_share(fit: Fit, told_NQ: Array) -> Array | None:
     """Return in which share of resamples the fit ranks better than own share, for each column."""
     data = fit.data
     if data.sizes.count > 1 or fit.name == OWN_SHARE:
         return None
     own, *_ = controls(data.weights_ND, data.losses_NM, data.fold_N, fit.domains, fit.objective)
-    own_NQ = np.column_stack([one for one in (own.ranks_N, own.ranks_NM) if one is not None])
-    return share_better(told_NQ, own_NQ, seen_NQ, data.seed)
+    assert own.ranks_NQ is not None
+    return share_better(told_NQ, own.ranks_NQ, data.seen_NQ, data.seed)
 
 
 def _spearman(report: pl.DataFrame, predictor: str) -> dict[str, float | None]:

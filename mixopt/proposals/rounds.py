@@ -37,8 +37,8 @@ from mixopt.config import FitConfig
 from mixopt.constraints import Allowed, ConvexSet
 from mixopt.errors import DesignError
 from mixopt.fitting import (
-    Learner,
     Predictor,
+    Regressor,
     Repetition,
     fit_regressor,
     fit_trials,
@@ -154,7 +154,7 @@ class Surrogate:
         trials = self.weights_ND, self.losses_NM, self.mixtures
         return resampled_fits(self.name, self.regressor, self._make, *trials, count=REFITS, rng=rng)
 
-    def _make(self) -> Learner:
+    def _make(self) -> Regressor:
         return make_regressor(self.name, self.seed, self.repetition)
 
     def _disagreement(self, weights_KD: Array) -> Array:

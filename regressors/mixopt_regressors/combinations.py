@@ -28,10 +28,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.utils.metaestimators import available_if
 
 from mixopt.errors import PluginError
 from mixopt.fitting import (
-    Learner,
     Predictor,
     Regressor,
     Repetition,
@@ -59,6 +59,10 @@ MIN_SHARE = 0.05  # a smaller weight is left out
 EXACT = 1e-6  # of the worst candidate's squared error: a smaller one is ignored
 
 
+def _all_have(ability: str) -> Callable[[Any], bool]:
+    return lambda own: all(supports(member, ability) for _, member, _ in own._used())
+
+
 class AutoRegressor(MixtureRegressor):
     """A weighted mean of candidates, with weights from held-out folds, by target.
 
@@ -68,7 +72,7 @@ class AutoRegressor(MixtureRegressor):
 
     Attributes:
         candidates: Names of regressors.
-        folds: Held-out folds, fewer where there are fewer mixtures.
+        folds: Held-out folds, fewer where there are fewer mixtures; 0 for a plain mean.
         random_state: Seed of the folds and of the candidates.
         inventory: Distinct tokens of each domain; None of both: no law of epochs.
         tokens: That each trial was trained on.
@@ -102,28 +106,34 @@ class AutoRegressor(MixtureRegressor):
         epochs = (EPOCHS,) if getattr(self, "repeats_", False) else ()
         return (*self.candidates, *epochs, *twice)
 
-    @property
-    def gradient(self) -> Callable[[ArrayLike], Array]:
-        """The slope of each loss by each weight; there is one where all members have one."""
-        self._check_all("gradient")
-        return self._gradient
+    @available_if(_all_have("gradient"))  # type: ignore[untyped-decorator]
+    def gradient(self, weights_D: ArrayLike) -> Array:
+        """Return the slope of each loss by each weight, shape (M, D)."""
+        parts = [
+            weights_M[:, None] * np.asarray(member.gradient(weights_D))
+            for _, member, weights_M in self._used()
+        ]
+        return np.asarray(sum(parts), dtype=np.float64)
 
-    @property
-    def covariance(self) -> Callable[[ArrayLike, ArrayLike], Array]:
-        """The covariance of a weighted sum of the losses, where all members have one."""
-        self._check_all("covariance")
-        return self._covariance
+    @available_if(_all_have("covariance"))  # type: ignore[untyped-decorator]
+    def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
+        """Return the covariance of a weighted sum of the losses, shape (K, K)."""
+        weights = self._checked(weights_KD)
+        mean_KM = self._predict(weights)
+        total_KK = np.zeros((len(weights), len(weights)))
+        for _, member, shares_M in self._used():
+            own_M = np.asarray(loads_M) * np.sqrt(shares_M)
+            own_KM = np.asarray(member.predict(weights)).reshape(mean_KM.shape)
+            apart_K = (own_KM - mean_KM) @ own_M
+            total_KK += member.covariance(weights, own_M) + np.outer(apart_K, apart_K)
+        return total_KK
 
-    @property
-    def plain_law(self) -> Callable[[], dict[str, Any]]:
-        """The law as plain numbers; there is one where all members have one."""
-        self._check_all("plain_law")
-        return self._plain_law
-
-    def _check_all(self, ability: str) -> None:
-        for name, member, _ in self._used():
-            if not supports(member, ability):
-                raise AttributeError(f"member {name!r} has no {ability}")
+    @available_if(_all_have("plain_law"))  # type: ignore[untyped-decorator]
+    def plain_law(self) -> dict[str, Any]:
+        """Return the law as plain numbers."""
+        _, members, weights = zip(*self._used(), strict=True)
+        laws = [member.plain_law() for member in members]
+        return {"kind": "mean", "members": laws, "weights_CM": np.array(weights)}
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
@@ -223,25 +233,28 @@ class AutoRegressor(MixtureRegressor):
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         if hasattr(self, "kept_"):  # as the fit did that this copy is of, keeping its choices
-            self.weights_MC, members = self.kept_
+            rows, (self.weights_MC, members) = (weights_ND, losses_NM), self.kept_
             self.members_ = [
-                None if one is None else self._again(name, one, weights_ND, losses_NM)
+                None if one is None else self._learned(name, self._again(name, one), *rows)
                 for name, one in zip(self.names, members, strict=True)
             ]
+            return
+        if not self.folds:
+            made = [self._learned(n, self._made(n), weights_ND, losses_NM) for n in self.names]
+            self.members_, self.repeats_ = list(made), np.array(False)
+            self.weights_MC = np.full((losses_NM.shape[1], len(made)), 1.0 / len(made))
+            self.errors_MC = np.zeros_like(self.weights_MC)
             return
         fold_N = self._fold_of(weights_ND)
         if fold_N is None:
             raise PluginError("auto: one mixture only; it needs at least 2 to hold one out")
         self.cross_fit(weights_ND, losses_NM, fold_N)
 
-    def _again(
-        self, name: str, before: Predictor, weights_ND: Array, losses_NM: Array
-    ) -> Predictor:
-        """Fit a member, with what an earlier fit of it chose where it can keep that."""
-        own = before.tuned() if supports(before, "tuned") else self._made(name)
-        return self._learned(name, own, weights_ND, losses_NM)
+    def _again(self, name: str, before: Predictor) -> Regressor:
+        """Return a member to fit, with what an earlier fit of it chose where it can keep that."""
+        return before.tuned() if supports(before, "tuned") else self._made(name)
 
-    def _learned(self, name: str, own: Learner, weights_ND: Array, losses_NM: Array) -> Predictor:
+    def _learned(self, name: str, own: Regressor, weights_ND: Array, losses_NM: Array) -> Predictor:
         """Fit a member, one that is called so on carried trials too."""
         if name.endswith(CARRIED):
             carried = np.array(self.carried, dtype=np.float64)
@@ -265,7 +278,7 @@ class AutoRegressor(MixtureRegressor):
         fitted = self._learned(name, regressor, weights_ND, losses_NM)
 
         def without(rows: Array, losses: Array) -> Predictor:
-            own: Learner = self._made(name)
+            own: Regressor = self._made(name)
             if len(weights_ND) >= MANY_ROWS and isinstance(fitted, MixtureRegressor):
                 own = fitted.chosen()
             return self._learned(name, own, rows, losses)
@@ -297,29 +310,6 @@ class AutoRegressor(MixtureRegressor):
         weights_MC = np.stack([weights_M for *_, weights_M in self._used()], axis=1)
         means_CNM, stds_CNM = (np.stack(part) for part in zip(*answers, strict=True))
         return _mixed(means_CNM, stds_CNM, weights_MC)[1]
-
-    def _gradient(self, weights_D: ArrayLike) -> Array:
-        parts = [
-            weights_M[:, None] * np.asarray(member.gradient(weights_D))
-            for _, member, weights_M in self._used()
-        ]
-        return np.asarray(sum(parts), dtype=np.float64)
-
-    def _plain_law(self) -> dict[str, Any]:
-        _, members, weights = zip(*self._used(), strict=True)
-        laws = [member.plain_law() for member in members]
-        return {"kind": "mean", "members": laws, "weights_CM": np.array(weights)}
-
-    def _covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
-        weights = self._checked(weights_KD)
-        mean_KM = self._predict(weights)
-        total_KK = np.zeros((len(weights), len(weights)))
-        for _, member, shares_M in self._used():
-            own_M = np.asarray(loads_M) * np.sqrt(shares_M)
-            own_KM = np.asarray(member.predict(weights)).reshape(mean_KM.shape)
-            apart_K = (own_KM - mean_KM) @ own_M
-            total_KK += member.covariance(weights, own_M) + np.outer(apart_K, apart_K)
-        return total_KK
 
 
 def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array, Array]:

@@ -45,21 +45,14 @@ def root_of(matrix_PP: NDArray[np.floating[Any]]) -> Array:
     return lower_roots(vectors_PP * np.sqrt(np.maximum(values_P, 0.0)))
 
 
-def leverage(jacobian_MNP: Array, inverse_MPP: Array) -> Array:
-    """Return j' H^-1 j of every row of Jacobians, shape (M, N)."""
-    products_MNP = (jacobian_MNP @ inverse_MPP) * jacobian_MNP
-    return np.asarray(products_MNP.sum(axis=2), dtype=np.float64)
-
-
 def delta_stds(noise_M: Array, jacobian_MNP: Array, inverse_MPP: Array) -> Array:
     """Return deviations of new trials by the delta method, shape (N, M).
 
     They are the spread of the residuals times sqrt(1 + j' H^-1 j), where j is the gradient by the
     parameters and H the fit's curvature.
     """
-    widening_MN = np.sqrt(1.0 + np.maximum(leverage(jacobian_MNP, inverse_MPP), 0.0))
-    stds: Array = noise_M * widening_MN.T
-    return stds
+    leverage_MN = ((jacobian_MNP @ inverse_MPP) * jacobian_MNP).sum(axis=2)
+    return np.asarray(noise_M * np.sqrt(1.0 + np.maximum(leverage_MN, 0.0)).T)
 
 
 def single_if_large(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:

@@ -25,20 +25,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import PluginError
-from mixopt.fitting import (
-    Predictor,
-    fit_regressor,
-    make_regressor,
-    predict_with_std,
-    read_regressor,
-    select_targets,
-    supports,
-)
 from mixopt.system import Array
+from mixopt_regressors.combinations import AutoRegressor
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-MEMBERS = ("gaussian_process", "skills")  # whose plain mean predicts a loss
 MAX_PHASES = 4
 SAME_TOTAL = 1e-6
 REACH = 0.5  # distance of square roots of shares over which losses go together
@@ -51,17 +42,15 @@ class PhasesRegressor(MixtureRegressor):
 
     Attributes:
         phases: Number of phases; found in the trials when None.
-        folds: Not used.
-        random_state: Seed of the members.
+        random_state: Seed of the laws.
     """
 
     by_target = ("ratio_M",)
     shared = ("phases_",)
-    members_: dict[float, list[Predictor]]
+    laws_: dict[float, AutoRegressor]  # of each ratio the plain mean of the candidates
 
-    def __init__(self, phases: int | None = None, folds: int = 5, random_state: int = 0) -> None:
+    def __init__(self, phases: int | None = None, random_state: int = 0) -> None:
         self.phases = phases
-        self.folds = folds
         self.random_state = random_state
 
     def gradient(self, weights_C: ArrayLike) -> Array:
@@ -69,9 +58,8 @@ class PhasesRegressor(MixtureRegressor):
         weights_1C = self._checked(np.asarray(weights_C, dtype=np.float64)[None])
         slope_MC = np.empty((len(self.ratio_M), weights_1C.shape[1]))
         for ratio, own_M in self._groups():
-            (seen_D,), total = self._seen(weights_1C, ratio), self._total(weights_1C, ratio)
-            parts = [np.asarray(one.gradient(seen_D)) for one in self._of(ratio, "gradient")]
-            slope_MD = np.mean(parts, axis=0)
+            (seen_D,), (total,) = self._seen(weights_1C, ratio)
+            slope_MD = self.laws_[ratio].gradient(seen_D)
             inner_MD = slope_MD - (slope_MD @ seen_D)[:, None]
             powers_P = ratio ** np.arange(int(self.phases_))
             by_phase = powers_P[None, :, None] * inner_MD[:, None, :] / total
@@ -80,14 +68,12 @@ class PhasesRegressor(MixtureRegressor):
 
     def covariance(self, weights_KC: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses at some mixtures, shape (K, K)."""
-        weights, loads = self._checked(weights_KC), np.asarray(loads_M, dtype=np.float64)
-        total_KK = np.zeros((len(weights), len(weights)))
-        for ratio, own_M in self._groups():
-            seen_KD = self._seen(weights, ratio)
-            members = self._of(ratio, "covariance")
-            parts = [one.covariance(seen_KD, loads[own_M]) for one in members]
-            total_KK += np.mean(parts, axis=0)
-        return total_KK
+        weights, loads_M = self._checked(weights_KC), np.asarray(loads_M)
+        parts = [
+            self.laws_[ratio].covariance(self._seen(weights, ratio)[0], loads_M[own_M])
+            for ratio, own_M in self._groups()
+        ]
+        return np.asarray(sum(parts), dtype=np.float64)
 
     def explain(self, targets: Sequence[str]) -> list[str]:
         """Say for each target how often a token of a phase counts, over one of the phase before."""
@@ -97,47 +83,36 @@ class PhasesRegressor(MixtureRegressor):
         ]
 
     def plain_law(self) -> dict[str, Any]:
-        """Return the law as numbers: of each ratio its losses, and the mean of its members."""
-        groups = []
-        for ratio, own_M in self._groups():
-            members = [one.plain_law() for one in self._of(ratio, "plain_law")]
-            halves_CM = np.full((len(members), own_M.sum()), 1.0 / len(members))
-            mean = {"kind": "mean", "members": members, "weights_CM": halves_CM}
-            groups.append({"ratio": ratio, "places": np.flatnonzero(own_M), "law": mean})
+        """Return the law as numbers: of each ratio its losses, and their law."""
+        groups = [
+            {"ratio": r, "places": np.flatnonzero(own_M), "law": self.laws_[r].plain_law()}
+            for r, own_M in self._groups()
+        ]
         return {"kind": "phases", "phases": int(self.phases_), "groups": groups}
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
         kept = super().select(targets)
-        kept.members_ = {}
+        kept.laws_ = {}
         for ratio, own_M in self._groups():
             places = np.flatnonzero(own_M).tolist()
             chosen = [places.index(target) for target in targets if target in places]
             if chosen:
-                kept.members_[ratio] = [select_targets(m, chosen) for m in self.members_[ratio]]
+                kept.laws_[ratio] = self.laws_[ratio].select(chosen)
         return kept
 
     def save(self, path: Path) -> None:
-        """Write the ratios, and the members of each into a folder of its own."""
+        """Write the ratios, and the law of each into a folder of its own."""
         super().save(path)
-        for ratio, members in self.members_.items():
-            for name, member in zip(MEMBERS, members, strict=True):
-                member.save(path / f"{name}-{ratio:g}")  # type: ignore[attr-defined]
+        for ratio, law in self.laws_.items():
+            law.save(path / f"{ratio:g}")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a fit that `save` wrote."""
-        regressor = super().load(path)
-        regressor.members_ = {
-            float(ratio): [
-                read_regressor(
-                    n, path / f"{n}-{ratio:g}", make_regressor(n, regressor.random_state)
-                )
-                for n in MEMBERS
-            ]
-            for ratio in np.unique(regressor.ratio_M)
-        }
-        return regressor
+        found = super().load(path)
+        found.laws_ = {r: AutoRegressor.load(path / f"{r:g}") for r, _ in found._groups()}
+        return found
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         self.phases_ = np.array(self.phases or phases_in(weights_ND))
@@ -146,18 +121,16 @@ class PhasesRegressor(MixtureRegressor):
                 f"phases: {weights_ND.shape[1]} columns are not of {self.phases_} phases"
             )
         self.ratio_M = self._chosen(weights_ND, losses_NM)
-        self.members_ = {}
+        self.laws_ = {}
         for ratio, own_M in self._groups():
-            seen_ND = self._seen(weights_ND, ratio)
-            self.members_[ratio] = [
-                fit_regressor(n, make_regressor(n, self.random_state), seen_ND, losses_NM[:, own_M])
-                for n in MEMBERS
-            ]
+            law = AutoRegressor(folds=0, random_state=self.random_state)
+            seen_ND, _ = self._seen(weights_ND, ratio)
+            self.laws_[ratio] = law.fit(seen_ND, losses_NM[:, own_M])
 
     def _chosen(self, weights_NC: Array, losses_NM: Array) -> Array:
         """Return the ratio of each loss that predicts rows left out best, shape (M,)."""
         errors_RM = np.array(
-            [left_out_errors(self._seen(weights_NC, r), losses_NM) for r in RATIOS]
+            [left_out_errors(self._seen(weights_NC, r)[0], losses_NM) for r in RATIOS]
         )
         flat_M = errors_RM[RATIOS.index(1.0)]
         best_M = errors_RM.argmin(axis=0)
@@ -165,43 +138,29 @@ class PhasesRegressor(MixtureRegressor):
         return np.where(is_worth_M, np.array(RATIOS)[best_M], 1.0)
 
     def _predict(self, weights_ND: Array) -> Array:
-        return self._moments(weights_ND)[0]
+        means_NM = np.empty((len(weights_ND), len(self.ratio_M)))
+        for ratio, own_M in self._groups():
+            means_NM[:, own_M] = self.laws_[ratio].predict(self._seen(weights_ND, ratio)[0])
+        return means_NM
 
     def _std(self, weights_ND: Array) -> Array:
-        return self._moments(weights_ND)[1]
-
-    def _moments(self, weights_NC: Array) -> tuple[Array, Array]:
-        means_NM, stds_NM = (np.empty((len(weights_NC), len(self.ratio_M))) for _ in range(2))
+        stds_NM = np.empty((len(weights_ND), len(self.ratio_M)))
         for ratio, own_M in self._groups():
-            seen_ND = self._seen(weights_NC, ratio)
-            answers = [predict_with_std(one, seen_ND) for one in self.members_[ratio]]
-            means, stds = (
-                np.array([np.reshape(a[k], (len(seen_ND), -1)) for a in answers]) for k in (0, 1)
-            )
-            means_NM[:, own_M] = means.mean(axis=0)
-            stds_NM[:, own_M] = np.sqrt(stds.mean(axis=0) ** 2 + means.var(axis=0))
-        return means_NM, stds_NM
+            stds_NM[:, own_M] = self.laws_[ratio]._std(self._seen(weights_ND, ratio)[0])
+        return stds_NM
 
     def _groups(self) -> Iterator[tuple[float, Array]]:
         """Yield each ratio, and which losses have it."""
         for ratio in np.unique(self.ratio_M):
             yield float(ratio), self.ratio_M == ratio
 
-    def _of(self, ratio: float, ability: str) -> list[Any]:
-        """Return the members of a ratio that can do something: a Gaussian process can all."""
-        return [one for one in self.members_[ratio] if supports(one, ability)]
-
-    def _seen(self, weights_NC: Array, ratio: float) -> Array:
-        """Return the mixture that losses of a ratio see, shape (N, D)."""
+    def _seen(self, weights_NC: Array, ratio: float) -> tuple[Array, Array]:
+        """Return the mixture that losses of a ratio see, (N, D), and what it was divided by."""
         phases = int(self.phases_)
         by_phase = weights_NC.reshape(len(weights_NC), phases, -1)
         counted_ND = np.einsum("p,npd->nd", ratio ** np.arange(phases), by_phase)
-        seen_ND: Array = counted_ND / counted_ND.sum(axis=1, keepdims=True)
-        return seen_ND
-
-    def _total(self, weights_1C: Array, ratio: float) -> float:
-        by_phase = weights_1C.reshape(int(self.phases_), -1).sum(axis=1)
-        return float(by_phase @ ratio ** np.arange(int(self.phases_)))
+        total_N = counted_ND.sum(axis=1)
+        return counted_ND / total_N[:, None], total_N
 
 
 def phases_in(weights_NC: Array) -> int:

@@ -37,13 +37,10 @@ from mixopt.fitting import (
     Correction,
     Predictor,
     Regressor,
-    cross_fit_regressor,
     fit_regressor,
-    grouped_folds,
     make_regressor,
     predict_with_std,
     read_regressor,
-    row_groups,
     select_targets,
     size_groups,
     supports,
@@ -61,7 +58,6 @@ MISFITS = (0.003, 0.01, 0.03)  # of a level about its law, over how far levels d
 TOGETHER = 0.3  # of the evidence of a loss that counts: losses are off a law together
 FREE = 100.0  # prior variance of E, over how far levels differ squared
 MIN_OFF = 1e-3  # spreads of a loss; a fit that is never off would be sure of everything
-FOLDS = 5
 SLOPE_HOLD = 1.0  # squared logarithms of size that hold the growth of slopes at none
 
 
@@ -77,6 +73,7 @@ class ScalingRegressor(MixtureRegressor):
     uses_scale: ClassVar[bool] = True
     by_target = ("levels_MS", "slopes_MS", "unsure_MS22", "middle_M", "spread_M", "sigma_M")
     shared = ("sizes_S2",)
+    folds = 5
     member_: Predictor
 
     def __init__(self, random_state: int = 0) -> None:
@@ -179,12 +176,10 @@ class ScalingRegressor(MixtureRegressor):
     def _fitted(self, weights_ND: Array, losses_NM: Array) -> tuple[Predictor, Array]:
         """Return a fit of mixtures alone, and how far it is off on held-out folds."""
         made: Any = self._made()
-        groups = row_groups(weights_ND)
-        folds = min(FOLDS, len(set(groups)))
-        if folds < 2:
+        fold_N = self._fold_of(weights_ND)
+        if fold_N is None:
             raise PluginError("scaling: each size has one mixture only; it needs at least 2 of one")
-        fold_N = grouped_folds(groups, folds, self.random_state)
-        means_NM, _ = cross_fit_regressor(MEMBER, made, weights_ND, losses_NM, fold_N)
+        means_NM, _ = made.cross_fit(weights_ND, losses_NM, fold_N)
         return made, np.sqrt(((losses_NM - means_NM) ** 2).mean(axis=0))
 
     def _made(self) -> Regressor:

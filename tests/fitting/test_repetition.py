@@ -82,7 +82,7 @@ def test_auto_prefers_the_law_of_epochs_where_it_is_the_law(trials, tmp_path):
 
 def test_a_fit_that_was_not_saved_is_made_again_with_epochs(trials, tmp_path, monkeypatch):
     fitted = trials.fit(regressors="epochs", inventory=INVENTORY)
-    monkeypatch.setattr("mixopt.fitting.fitted.supports_saving", lambda _: False)
+    monkeypatch.setattr("mixopt.fitting.fit_files.supports_saving", lambda _: False)
     fitted.save(tmp_path / "again")
     read = Fit.load(tmp_path / "again")
     assert np.allclose(read.fitted.rates_D, fitted.fitted.rates_D)

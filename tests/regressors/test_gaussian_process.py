@@ -9,7 +9,6 @@ from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.gaussian.hyperparameters import replicate_variances
 from places import DATA
 
-from mixopt.errors import ConfigError
 from mixopt.fitting import spearman
 from mixopt.trials import Trials
 
@@ -42,12 +41,6 @@ def test_the_gradient_is_bounded_where_a_weight_is_0():
     slopes_M, few_M = regressor.gradient(none_D)[:, 4], regressor.gradient(few_D)[:, 4]
     assert np.isfinite(slopes_M).all()
     assert (np.abs(slopes_M) < 3 * np.abs(few_M)).all()
-
-
-def test_hyperparameters_of_other_targets_are_refused():
-    weights_ND, tuned = mixtures(40), fitted(targets=3).tuned()
-    with pytest.raises(ConfigError, match=r"shape \(3, 10\); these trials need \(2, 10\), or None"):
-        tuned.fit(weights_ND, law(weights_ND))
 
 
 def test_it_recovers_a_mixing_law():

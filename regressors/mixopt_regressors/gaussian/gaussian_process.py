@@ -26,9 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import lapack, solve_triangular
 
-from mixopt.errors import ConfigError, TrialsError
 from mixopt.fitting import splits
-from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
+from mixopt.system import Array, IntArray, Update, no_progress
 from mixopt_regressors.gaussian.hyperparameters import (
     FIRST,
     MIN_POOLED,
@@ -45,7 +44,6 @@ from mixopt_regressors.gaussian.kernels import (
     SHIFT,
     STEEPEST,
     Matern,
-    Pairs,
     log_weights,
     matern_and_slope,
 )
@@ -76,51 +74,51 @@ class Posterior:
 
     def mean(self, rows: Array) -> Array:
         """Return the mean, shape (K,)."""
-        parts = [self.kernel.covariance(pairs) @ self.dual_N for _, pairs in self._chunks(rows)]
+        parts = [
+            self.kernel.covariance(self.kernel.pairs(self.kernel.scaled(some), self.own))
+            @ self.dual_N
+            for some in self._chunks(rows)
+        ]
         return np.concatenate([np.empty(0), *parts])
 
     def variance(self, rows: Array, root_PP: Array) -> Array:
         """Return the variance of a new trial's loss, shape (K,)."""
-        logs_ND = log_weights(self.rows)
-        factor_NN, solved_NP = self._solved(logs_ND)
-        parts = []
-        for logs_KD, across in self._chunks(rows):
-            covariance_KN = self.kernel.covariance(across)
-            known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
+        solved, parts = self._solved(), []
+        for some in self._chunks(rows):
+            known_NK, moved_KP = self._known(some, root_PP, *solved)
             left_K = np.maximum(self.kernel.variance + CONSTANT - (known_NK**2).sum(axis=0), 0.0)
-            moved_KP = self.kernel.push_forward(across, logs_KD, logs_ND, self.dual_N)
-            moved_KP -= covariance_KN @ solved_NP
-            unsure_K = ((moved_KP @ root_PP) ** 2).sum(axis=1)
-            parts.append(left_K + self.kernel.jittered_noise + unsure_K)
+            parts.append(left_K + self.kernel.jittered_noise + (moved_KP**2).sum(axis=1))
         return np.concatenate([np.empty(0), *parts])
 
     def covariance(self, rows: Array, root_PP: Array) -> Array:
         """Return the covariance of the law at some mixtures, noise left out, shape (K, K)."""
-        logs_ND, logs_KD = log_weights(self.rows), log_weights(rows)
-        factor_NN, solved_NP = self._solved(logs_ND)
-        side = self.kernel.warped(logs_KD)
-        across = self.kernel.pairs(side, self.own)
-        covariance_KN = self.kernel.covariance(across)
-        known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
-        moved_KP = self.kernel.push_forward(across, logs_KD, logs_ND, self.dual_N)
-        moved_KP = (moved_KP - covariance_KN @ solved_NP) @ root_PP
+        known_NK, moved_KP = self._known(rows, root_PP, *self._solved())
+        side = self.kernel.scaled(rows)
         prior_KK = self.kernel.covariance(self.kernel.pairs(side, side))
         return np.asarray(prior_KK - known_NK.T @ known_NK + moved_KP @ moved_KP.T)
 
-    def _solved(self, logs_ND: Array) -> tuple[Array, Array]:
+    def _solved(self) -> tuple[Array, Array]:
         """Return the factor of K, and K^-1 d(K dual) / d(parameters), shape (N, P)."""
         pairs = self.kernel.pairs(self.own, self.own)
         factor_NN = cholesky(self.kernel.noisy(pairs))
-        moved_NP = self.kernel.push_forward_noisy(pairs, logs_ND, self.dual_N)
+        moved_NP = self.kernel.push_forward_noisy(pairs, log_weights(self.rows), self.dual_N)
         return factor_NN, lapack.dpotrs(factor_NN, moved_NP, lower=1)[0]
 
-    def _chunks(self, rows: Array) -> Iterator[tuple[Array, Pairs]]:
-        """Yield logarithms and pairs with the trials, some mixtures at a time."""
+    def _known(
+        self, rows: Array, root_PP: Array, factor_NN: Array, solved_NP: Array
+    ) -> tuple[Array, Array]:
+        """Return what trials tell of mixtures, and how far the mean moves with parameters."""
+        logs_KD = log_weights(rows)
+        across = self.kernel.pairs(self.kernel.warped(logs_KD), self.own)
+        covariance_KN = self.kernel.covariance(across)
+        known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
+        moved_KP = self.kernel.push_forward(across, logs_KD, log_weights(self.rows), self.dual_N)
+        return known_NK, (moved_KP - covariance_KN @ solved_NP) @ root_PP
+
+    def _chunks(self, rows: Array) -> Iterator[Array]:
+        """Yield some mixtures at a time."""
         size = max(CHUNK // len(self.rows), 1)
-        for at in range(0, len(rows), size):
-            some = rows[at : at + size]
-            logs_KD = log_weights(some)
-            yield logs_KD, self.kernel.pairs(self.kernel.warped(logs_KD), self.own)
+        return (rows[at : at + size] for at in range(0, len(rows), size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +182,6 @@ class StackedPosteriors:
 WARM = 12  # steps of a fold from the prior's centre
 AGAIN = 4  # steps of a fold that leaves many trials, from the whole fit
 CURVATURE_TRIALS = 128  # that tell how sure parameters are; more are scaled up to
-FURTHER = 3  # hyperparameters of a target beyond one for each domain
 
 
 class GaussianProcessRegressor(MixtureRegressor):
@@ -236,7 +233,7 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers (mixopt.fitting.regressor)."""
-        kernels = self._kernels
+        kernels = [one.kernel for one in self._posteriors]
         return {
             "kind": "gaussian_process",
             "weights_ND": self.rows,
@@ -260,7 +257,8 @@ class GaussianProcessRegressor(MixtureRegressor):
         """Fit on all trials, and predict each one from the trials of other folds."""
         self.fit(weights_ND, losses_NM)
         means_NM, stds_NM = np.empty((2, *self.losses_MN.T.shape))
-        for refitted, out_N in self._refits(fold_N):
+        for other_N, out_N in splits(np.asarray(fold_N)):
+            refitted = self._refitted(self.rows[other_N], self.losses_MN.T[other_N])
             # How sure parameters are costs as much as learning them, and hardly differs by fold.
             refitted._roots = self._roots
             means_NM[out_N] = refitted._predict(self.rows[out_N])
@@ -271,11 +269,10 @@ class GaussianProcessRegressor(MixtureRegressor):
         """Learn the hyperparameters, or take those that are kept, and condition on trials."""
         if self.hyperparameters is not None:
             self.prior_2P = getattr(self, "prior_2P", np.empty((2, 0)))
-            self._condition(weights_ND, losses_NM, *self._kept(losses_NM.shape[1]))
+            kept = np.array(self.hyperparameters, dtype=np.float64)
+            self._condition(weights_ND, losses_NM, kept[:, :-2], kept[:, -2], kept[:, -1])
             return
         most, steps = self.learning_trials, STEPS
-        if most < 2:
-            raise ConfigError(f"gaussian_process: learning_trials is {most}; need >= 2")
         means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
         every = evidences(weights_ND, (losses_NM - means_M) / units_M)
         order_N, self.prior_2P = self._order(len(losses_NM)), np.empty((2, 0))
@@ -286,16 +283,6 @@ class GaussianProcessRegressor(MixtureRegressor):
         learned = [one.learned(order_N, most, steps) for one in every]
         self._condition(weights_ND, losses_NM, np.array(learned), means_M, units_M)
 
-    def _kept(self, targets: int) -> tuple[Array, Array, Array]:
-        kept = np.array(self.hyperparameters, dtype=np.float64)
-        shape = (targets, self.n_features_in_ + FURTHER + 2)
-        if kept.shape != shape:
-            raise ConfigError(
-                f"gaussian_process: hyperparameters of shape {kept.shape}; these trials need"
-                f" {shape}, or None to learn them"
-            )
-        return kept[:, :-2], kept[:, -2], kept[:, -1]
-
     def _condition(
         self, rows: Array, losses_NM: Array, parameters_MP: Array, means_M: Array, units_M: Array
     ) -> None:
@@ -304,24 +291,10 @@ class GaussianProcessRegressor(MixtureRegressor):
         self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
         for found in ("_roots", "_posteriors", "_stacked"):
             self.__dict__.pop(found, None)
-        pairs = zip(self._kernels, self._standard().T, strict=True)
-        self.dual_MN = np.array([Posterior.of(one, rows, losses).dual_N for one, losses in pairs])
-
-    @property
-    def _kernels(self) -> list[Matern]:
-        return [Matern.of(parameters_P) for parameters_P in self.parameters_MP]
-
-    def _refits(self, fold_N: ArrayLike) -> Iterator[tuple[Self, BoolArray]]:
-        """Yield for each fold a fit on the trials of the others, and which trials are in it."""
-        trials, folds_N = len(self.rows), np.asarray(fold_N)
-        if folds_N.shape != (trials,):
-            raise TrialsError(f"folds of shape {folds_N.shape}; the fit has {trials} trials")
-        for other_N, out_N in splits(folds_N):
-            if other_N.sum() < 2:
-                raise TrialsError(
-                    f"fold {folds_N[out_N][0]} leaves {other_N.sum()} of {trials} trials; need >= 2"
-                )
-            yield self._refitted(self.rows[other_N], self.losses_MN.T[other_N]), out_N
+        pairs = zip(self.parameters_MP, self._standard().T, strict=True)
+        self.dual_MN = np.array(
+            [Posterior.of(Matern.of(own_P), rows, losses_N).dual_N for own_P, losses_N in pairs]
+        )
 
     def _refitted(self, weights_KD: Array, losses_KM: Array) -> Self:
         copy: Self = self._bare_copy().set_params(hyperparameters=None)
@@ -368,8 +341,8 @@ class GaussianProcessRegressor(MixtureRegressor):
     @cached_property
     def _posteriors(self) -> list[Posterior]:
         """One for each target, kept because a search asks for one mixture thousands of times."""
-        pairs = zip(self._kernels, self.dual_MN, strict=True)
-        return [Posterior(kernel, self.rows, dual_N) for kernel, dual_N in pairs]
+        pairs = zip(self.parameters_MP, self.dual_MN, strict=True)
+        return [Posterior(Matern.of(own_P), self.rows, dual_N) for own_P, dual_N in pairs]
 
     def _evidences(self, rows: Array, losses_NM: Array) -> list[Evidence]:
         """Return the evidence of each target under the prior that was learned, if one was."""

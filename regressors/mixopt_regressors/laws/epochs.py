@@ -82,17 +82,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class EpochLaw:
-    """The law of one target."""
+    """The law of one target; its floor is nan where the loss is eta itself."""
 
     shape: Shape
-    floor: float | None
+    floor: float
     parameters_P: Array
 
     @classmethod
     def fitted(cls, shape: Shape, columns_NC: Array, losses_N: Array) -> EpochLaw:
         """Fit the coefficients."""
         if not shape.bend:
-            return cls(shape, None, _solved(columns_NC, losses_N, 1.0, shape.penalty))
+            return cls(shape, np.nan, _solved(columns_NC, losses_N, 1.0, shape.penalty))
         span = max(float(np.ptp(losses_N)), MIN_RANGE)
         floor = float(losses_N.min()) - span / shape.bend
         height_N = losses_N - floor
@@ -100,35 +100,29 @@ class EpochLaw:
         parameters_P = _solved(columns_NC, np.log(height_N), height_N, shape.penalty)
         return cls(shape, floor, parameters_P)
 
-    def predict(self, columns_NC: Array) -> Array:
-        """Return losses, shape (N,)."""
+    def losses(self, columns_NC: Array) -> tuple[Array, Array]:
+        """Return losses, and their derivatives by eta, shape (N,) each."""
         eta_N = self.parameters_P[0] + columns_NC @ self.parameters_P[1:]
-        return eta_N if self.floor is None else self.floor + _exp(eta_N)
-
-    def heights(self, columns_NC: Array) -> Array:
-        """Return the derivative of the loss by eta, shape (N,)."""
-        if self.floor is None:
-            return np.ones(len(columns_NC))
-        return _exp(self.parameters_P[0] + columns_NC @ self.parameters_P[1:])
+        if np.isnan(self.floor):
+            return eta_N, np.ones_like(eta_N)
+        heights_N = np.exp(np.minimum(eta_N, MAX_EXPONENT))
+        return self.floor + heights_N, heights_N
 
     def jacobian(self, columns_NC: Array) -> Array:
         """Return the derivatives of the losses by the parameters, shape (N, P)."""
         ones_N1 = np.ones((len(columns_NC), 1))
-        heights_N1 = self.heights(columns_NC)[:, None]
-        jacobian: Array = heights_N1 * np.hstack([ones_N1, columns_NC])
-        return jacobian
+        return np.asarray(self.losses(columns_NC)[1][:, None] * np.hstack([ones_N1, columns_NC]))
 
     def spread(self, columns_NC: Array, losses_N: Array) -> tuple[float, Array]:
         """Return the residuals' standard deviation and the inverse of the curvature, (P, P)."""
         free_P = np.append(True, self.parameters_P[1:] > 0)
         jacobian_NP = self.jacobian(columns_NC) * free_P
-        ridge_P = len(losses_N) * self.shape.penalty * np.where(np.arange(len(free_P)), 1.0, 0.0)
+        ridge_P = len(losses_N) * self.shape.penalty * (np.arange(len(free_P)) > 0)
         curvature_PP = jacobian_NP.T @ jacobian_NP + np.diag(ridge_P * free_P)
         inverse_PP = np.linalg.pinv(curvature_PP, hermitian=True)
-        fitted = np.einsum("np,pq,nq->", jacobian_NP, inverse_PP, jacobian_NP)
-        freedom = max(len(losses_N) - float(fitted), 1.0)
-        squares = float(((self.predict(columns_NC) - losses_N) ** 2).sum())
-        return float(np.sqrt(squares / freedom)), np.asarray(inverse_PP, dtype=np.float64)
+        fitted = float(((jacobian_NP @ inverse_PP) * jacobian_NP).sum())
+        squares = float(((self.losses(columns_NC)[0] - losses_N) ** 2).sum())
+        return float(np.sqrt(squares / max(len(losses_N) - fitted, 1.0))), inverse_PP
 
 
 def middle_shape(mean_epochs: float) -> Shape:
@@ -159,11 +153,6 @@ def _solved(columns_NC: Array, eta_N: Array, heights_N: Array | float, penalty: 
     right_C = np.linalg.solve(root_CC, centred_NC.T @ (trust_N * (eta_N - mean)))
     coefficients_C, _ = nnls(root_CC.T, right_C)
     return np.concatenate([[mean - mean_C @ coefficients_C], coefficients_C])
-
-
-def _exp(eta_N: Array) -> Array:
-    finite: Array = np.exp(np.minimum(eta_N, MAX_EXPONENT))
-    return finite
 
 
 STEEPEST = 1e-4  # below this weight the benefit's slope counts as it is here
@@ -207,9 +196,8 @@ class EpochsRegressor(MixtureRegressor):
         for law, scale in zip(self._laws(), self.scales_M, strict=True):
             by_column_C = law.parameters_P[1:] * law.shape.slopes(steep_D)
             by_epochs_D = by_column_C.reshape(2, -1).sum(axis=0)
-            rows.append(scale * law.heights(law.shape.columns(epochs_1D)) * by_epochs_D)
-        gradient_MD: Array = np.array(rows) * self.rates_D
-        return gradient_MD
+            rows.append(scale * law.losses(law.shape.columns(epochs_1D))[1] * by_epochs_D)
+        return np.array(rows) * self.rates_D
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
@@ -245,9 +233,8 @@ class EpochsRegressor(MixtureRegressor):
             columns_NC = shape.columns(epochs_ND)
             law = EpochLaw.fitted(shape, columns_NC, losses_N / scale)
             noise, inverse_PP = law.spread(columns_NC, losses_N / scale)
-            floor = np.nan if law.floor is None else law.floor
-            numbers = astuple(shape), floor, law.parameters_P, scale, noise * scale, inverse_PP
-            fits.append(numbers)
+            numbers = (law.floor, law.parameters_P, scale, noise * scale, inverse_PP)
+            fits.append((astuple(shape), *numbers))
         for name, values in zip(self.by_target, zip(*fits, strict=True), strict=True):
             setattr(self, name, np.array(values))
 
@@ -255,25 +242,12 @@ class EpochsRegressor(MixtureRegressor):
         """Return the epochs of each domain at a weight of 1."""
         if self.inventory is None and self.tokens is None:
             return np.full(domains, float(domains))
-        if self.inventory is None or self.tokens is None:
-            given = "tokens" if self.inventory is None else "inventory"
-            other = "inventory" if self.inventory is None else "tokens"
-            raise ConfigError(f"epochs: {given} without {other}; epochs need both, or neither")
-        inventory_D = np.asarray(self.inventory, dtype=np.float64)
-        if inventory_D.shape != (domains,):
+        if self.inventory is None or self.tokens is None or len(self.inventory) != domains:
             raise ConfigError(
-                f"epochs: inventory of {inventory_D.size} domains; the mixtures have {domains}"
+                f"epochs: need tokens and an inventory of {domains} domains, or neither; got"
+                f" {self.tokens} and {self.inventory}"
             )
-        for place, count in enumerate(inventory_D):
-            if not (np.isfinite(count) and count > 0):
-                raise ConfigError(
-                    f"epochs: inventory[{place}] is {count:g}; a domain needs tokens to be trained"
-                    " on: leave it out of the mixtures, or count its tokens"
-                )
-        if not (np.isfinite(self.tokens) and self.tokens > 0):
-            raise ConfigError(f"epochs: tokens is {self.tokens:g}; need what a trial is trained on")
-        rates_D: Array = float(self.tokens) / inventory_D
-        return rates_D
+        return np.asarray(self.tokens / np.asarray(self.inventory, dtype=np.float64))
 
     def _epochs(self, weights_ND: Array) -> Array:
         epochs_ND: Array = np.maximum(weights_ND, 0.0) * self.rates_D
@@ -289,16 +263,12 @@ class EpochsRegressor(MixtureRegressor):
 
     def _laws(self) -> list[EpochLaw]:
         three = zip(self.shapes_M5, self.floors_M, self.parameters_MP, strict=True)
-        return [
-            EpochLaw(Shape(*shape_5), None if np.isnan(floor) else float(floor), own_P)
-            for shape_5, floor, own_P in three
-        ]
+        return [EpochLaw(Shape(*shape_5), floor, own_P) for shape_5, floor, own_P in three]
 
     def _predict(self, weights_ND: Array) -> Array:
         epochs_ND = self._epochs(weights_ND)
-        columns = [law.predict(law.shape.columns(epochs_ND)) for law in self._laws()]
-        predicted: Array = np.stack(columns, axis=1) * self.scales_M
-        return predicted
+        columns = [law.losses(law.shape.columns(epochs_ND))[0] for law in self._laws()]
+        return np.asarray(np.stack(columns, axis=1) * self.scales_M)
 
     def _std(self, weights_ND: Array) -> Array:
         return delta_stds(self.noise_M, self._jacobians(weights_ND), self.inverse_MPP)
@@ -314,5 +284,5 @@ def _held_out(shape: Shape, epochs_ND: Array, losses_N: Array, fold_N: Any) -> f
     columns_NC, error = shape.columns(epochs_ND), 0.0
     for train_N, out_N in splits(fold_N):
         law = EpochLaw.fitted(shape, columns_NC[train_N], losses_N[train_N])
-        error += float(((law.predict(columns_NC[out_N]) - losses_N[out_N]) ** 2).sum())
+        error += float(((law.losses(columns_NC[out_N])[0] - losses_N[out_N]) ** 2).sum())
     return error

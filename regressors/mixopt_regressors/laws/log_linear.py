@@ -10,10 +10,10 @@ is cut off at one range of the trials' losses above the highest.
 Data Mixing Laws and Olmix fit it from hundreds to thousands of random starts of L-BFGS. Given the
 floor c, though, log(L - c) is linear in the weights, so a grid over c with one small weighted
 least-squares problem each finds the valley, and a few Levenberg-Marquardt steps on all parameters
-find its floor: seconds become milliseconds. Huber's weights keep single outlying trials from
-pulling. A normal prior keeps fits finite with fewer trials than domains. It is on how far slopes
-are from their mean times the height of the losses over the floor, which is how much the mixture
-moves the loss.
+(MINPACK's) find its floor: seconds become milliseconds. Huber's weights keep single outlying trials
+from pulling. A normal prior keeps fits finite with fewer trials than domains. It is on how far
+slopes are from their mean times the height of the losses over the floor, which is how much the
+mixture moves the loss.
 
 Shapes: N trials, D domains, M targets, P = D + 1 parameters (c, then t).
 """
@@ -21,158 +21,22 @@ Shapes: N trials, D domains, M targets, P = D + 1 parameters (c, then t).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import least_squares
 
 from mixopt.fitting import splits
 from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import MixtureRegressor, delta_stds
 
-LOWEST_FLOOR = 30.0  # standard deviations below the least loss
-FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)
-STARTS = 3
-STEPS = 60
-ENOUGH = 1e-5  # a step that gains a smaller part of the loss is the last
+FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)  # the least loss, in standard deviations
+ENOUGH = 1e-4  # a step that gains a smaller part of the loss is the last
 MAX_EXPONENT = 30.0  # far above any loss in standard deviations, and the exponential is finite
-
-
-@dataclass(frozen=True)
-class ExponentialFit:
-    """Penalised weighted least squares for one target, and the parameters reached so far."""
-
-    weights_ND: Array
-    losses_N: Array
-    penalty: float
-    trust_N: Array | None = None
-    parameters_P: Array = None  # type: ignore[assignment]
-
-    def best(self, starts: int = STARTS, steps: int = STEPS) -> ExponentialFit:
-        """Return the fit at the lowest point that the best starts lead to."""
-        grid = (self._at(self.losses_N.min() - below) for below in FLOORS_BELOW)
-        ranked = sorted(grid, key=ExponentialFit.loss)[:starts]
-        return min((start.descend(steps) for start in ranked), key=ExponentialFit.loss)
-
-    def predict(self, weights_ND: Array) -> Array:
-        """Return losses, shape (N,)."""
-        predicted: Array = self.parameters_P[0] + exponential(weights_ND, self.parameters_P[1:])
-        return predicted
-
-    def loss(self) -> float:
-        """Return the penalised sum of squares."""
-        apart_D = self._apart()
-        squares = self._trusted() @ self.residuals() ** 2
-        return float(squares + self.penalty * self._height() ** 2 * (apart_D @ apart_D))
-
-    def descend(self, steps: int = STEPS) -> ExponentialFit:
-        """Go downhill by Levenberg-Marquardt until a step gains nothing."""
-        here, loss, damping = self, self.loss(), 1e-3
-        for _ in range(steps):
-            there = here._step(damping)
-            gain = loss - there.loss()
-            if gain > 0:
-                here, loss, damping = there, loss - gain, max(damping / 5, 1e-9)
-            else:
-                damping *= 4
-            if damping > 1e6 or 0 < gain < ENOUGH * loss:
-                break
-        return here
-
-    def robust(self, cut: float, rounds: int = 5) -> ExponentialFit:
-        """Weigh down residuals beyond `cut` robust standard deviations, and fit again."""
-        fit = self
-        for _ in range(rounds):
-            size_N = np.abs(fit.residuals())
-            limit = cut * max(1.4826 * float(np.median(size_N)), 1e-6)
-            if (size_N <= limit).all():
-                break
-            fit = replace(
-                fit, trust_N=np.minimum(1.0, limit / np.maximum(size_N, limit * 1e-3))
-            ).descend()
-        return fit
-
-    def spread(self) -> tuple[float, Array]:
-        """Return the residuals' standard deviation and the inverse of the curvature, (P, P)."""
-        _, curvature_PP, jacobian_NP = self._local()
-        inverse_PP = np.linalg.pinv(curvature_PP, hermitian=True)
-        fitted = np.einsum("n,np,pq,nq->", self._trusted(), jacobian_NP, inverse_PP, jacobian_NP)
-        freedom = max(len(self.losses_N) - float(fitted), 1.0)
-        noise = float(np.sqrt((self.residuals() ** 2).sum() / freedom))
-        return noise, np.asarray(inverse_PP, dtype=np.float64)
-
-    def residuals(self) -> Array:
-        """Predicted less observed losses."""
-        return self.predict(self.weights_ND) - self.losses_N
-
-    def _trusted(self) -> Array:
-        return np.ones(len(self.losses_N)) if self.trust_N is None else self.trust_N
-
-    def _apart(self) -> Array:
-        """Return how far each slope is from their mean."""
-        slopes_D = self.parameters_P[1:]
-        apart: Array = slopes_D - slopes_D.mean()
-        return apart
-
-    def _height(self) -> float:
-        """Return how high a typical loss is over the floor; never 0."""
-        return float(self.losses_N.mean() - self.parameters_P[0]) + 1.0
-
-    def _at(self, floor: float) -> ExponentialFit:
-        """Return the fit with this floor and the best slopes on the logarithm's scale."""
-        excess_N = self.losses_N - floor
-        weighted_ND = self.weights_ND * excess_N[:, None]
-        domains = self.weights_ND.shape[1]
-        height = float(self.losses_N.mean()) - floor + 1.0
-        curvature_DD = weighted_ND.T @ weighted_ND + 1e-9 * np.eye(domains)
-        curvature_DD += self.penalty * height**2 * (np.eye(domains) - 1.0 / domains)
-        slopes_D = np.linalg.solve(curvature_DD, weighted_ND.T @ (excess_N * np.log(excess_N)))
-        return replace(self, parameters_P=np.concatenate([[floor], slopes_D]))
-
-    def _step(self, damping: float) -> ExponentialFit:
-        gradient_P, curvature_PP, _ = self._local()
-        lowest, highest = self.losses_N.min() - LOWEST_FLOOR, np.median(self.losses_N)
-        floor = self.parameters_P[0]
-        if (floor <= lowest and gradient_P[0] > 0) or (floor >= highest and gradient_P[0] < 0):
-            # The floor would leave its bounds: the slopes move without it.
-            gradient_P[0], curvature_PP[0, 1:], curvature_PP[1:, 0] = 0.0, 0.0, 0.0
-        damped_PP = curvature_PP + damping * np.diag(np.diag(curvature_PP) + 1e-9)
-        parameters_P = self.parameters_P - np.linalg.solve(damped_PP, gradient_P)
-        parameters_P[0] = min(max(parameters_P[0], lowest), highest)
-        return replace(self, parameters_P=parameters_P)
-
-    def _local(self) -> tuple[Array, Array, Array]:
-        """Return half the gradient, half the Gauss-Newton curvature, and the Jacobian."""
-        excess_N = exponential(self.weights_ND, self.parameters_P[1:])
-        jacobian_NP = jacobian(self.weights_ND, excess_N)
-        weighted_NP = jacobian_NP * self._trusted()[:, None]
-        gradient_P = weighted_NP.T @ (self.parameters_P[0] + excess_N - self.losses_N)
-        curvature_PP = weighted_NP.T @ jacobian_NP
-        # The prior is the square of height x apart, and the height falls as the floor rises.
-        apart_D, height, domains = self._apart(), self._height(), self.weights_ND.shape[1]
-        prior_DP = np.column_stack([-apart_D, height * (np.eye(domains) - 1.0 / domains)])
-        gradient_P += self.penalty * prior_DP.T @ (height * apart_D)
-        curvature_PP += self.penalty * prior_DP.T @ prior_DP
-        return gradient_P, curvature_PP, jacobian_NP
-
-
-def exponential(weights_ND: Array, slopes: Array) -> Array:
-    """Return exp(weights @ slopes), kept finite."""
-    excess: Array = np.exp(np.minimum(weights_ND @ slopes, MAX_EXPONENT))
-    return excess
-
-
-def jacobian(weights_ND: Array, excess_N: Array) -> Array:
-    """Return derivatives of the predictions by (c, t), shape (N, P)."""
-    ones_N1 = np.ones((len(weights_ND), 1))
-    derivatives: Array = np.concatenate([ones_N1, weights_ND * excess_N[:, None]], axis=1)
-    return derivatives
-
-
+ROUNDS = 5  # of weighing residuals down
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 REACH = 1.0  # ranges of the trials' losses above the highest: more is not a prediction
-LAW_STEPS = 15  # enough to compare penalties; the fit itself continues until a step gains nothing
 
 
 class LogLinearRegressor(MixtureRegressor):
@@ -207,7 +71,7 @@ class LogLinearRegressor(MixtureRegressor):
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
-        excess_M = exponential(weights, self.slopes_MD.T)[0]
+        excess_M = _exponential(weights, self.slopes_MD.T)[0]
         gradient: Array = (excess_M * self.scales_M)[:, None] * self.slopes_MD
         return gradient
 
@@ -222,8 +86,8 @@ class LogLinearRegressor(MixtureRegressor):
             scaled_N = losses_N / scale
             penalty = self._penalty(target, weights_ND, scaled_N, fold_N)
             fits.append(self._fit_target(weights_ND, scaled_N, penalty, scale))
-        for name in self.by_target:
-            setattr(self, name, np.array([fit[name] for fit in fits]))
+        for name, values in zip(self.by_target, zip(*fits, strict=True), strict=True):
+            setattr(self, name, np.array(values))
 
     def _penalty(self, target: int, weights_ND: Array, losses_N: Array, fold_N: Any) -> float:
         given = self.slope_penalty
@@ -231,43 +95,114 @@ class LogLinearRegressor(MixtureRegressor):
             return float(given) if isinstance(given, (int, float)) else float(given[target])
         if fold_N is None:
             return max(PENALTIES)
-        errors = [_held_out(weights_ND, losses_N, fold_N, penalty) for penalty in PENALTIES]
-        return PENALTIES[int(np.argmin(errors))]
+        errors = dict.fromkeys(PENALTIES, 0.0)
+        for penalty in PENALTIES:
+            for train_N, out_N in splits(fold_N):
+                law_P, _ = fitted(weights_ND[train_N], losses_N[train_N], penalty)
+                errors[penalty] += ((_law(weights_ND[out_N], law_P) - losses_N[out_N]) ** 2).sum()
+        return min(errors, key=errors.__getitem__)
 
     def _fit_target(
         self, weights_ND: Array, losses_N: Array, penalty: float, scale: float
-    ) -> dict[str, Any]:
-        fit = ExponentialFit(weights_ND, losses_N, penalty).best()
-        if self.huber is not None:
-            fit = fit.robust(self.huber)
-        noise, inverse_PP = fit.spread()
-        return {
-            "floors_M": fit.parameters_P[0] * scale,
-            "slopes_MD": fit.parameters_P[1:],
-            "scales_M": scale,
-            "noise_M": noise * scale,
-            "inverse_MPP": inverse_PP,
-            "penalties_M": penalty,
-            "tops_M": (losses_N.max() + REACH * np.ptp(losses_N)) * scale,
-        }
+    ) -> tuple[Any, ...]:
+        """Return the numbers of one target, as `by_target` names them."""
+        law_P, jacobian_RP = fitted(weights_ND, losses_N, penalty)
+        for _ in range(ROUNDS if self.huber is not None else 0):
+            size_N = np.abs(_law(weights_ND, law_P) - losses_N)
+            limit = (self.huber or 0.0) * max(1.4826 * float(np.median(size_N)), 1e-6)
+            if (size_N <= limit).all():
+                break
+            trust_N = np.minimum(1.0, limit / np.maximum(size_N, limit * 1e-3))
+            law_P, jacobian_RP = fitted(weights_ND, losses_N, penalty, trust_N, law_P)
+        inverse_PP = np.linalg.pinv(jacobian_RP.T @ jacobian_RP, hermitian=True)
+        data_NP = jacobian_RP[: len(losses_N)]
+        freedom = max(len(losses_N) - float(((data_NP @ inverse_PP) * data_NP).sum()), 1.0)
+        noise = np.sqrt(((_law(weights_ND, law_P) - losses_N) ** 2).sum() / freedom)
+        top = (losses_N.max() + REACH * np.ptp(losses_N)) * scale
+        return law_P[0] * scale, law_P[1:], scale, noise * scale, inverse_PP, penalty, top
 
     def _predict(self, weights_ND: Array) -> Array:
-        excess_NM = exponential(weights_ND, self.slopes_MD.T)
+        excess_NM = _exponential(weights_ND, self.slopes_MD.T)
         predicted: Array = np.minimum(self.floors_M + self.scales_M * excess_NM, self.tops_M)
         return predicted
 
     def _std(self, weights_ND: Array) -> Array:
-        excess_NM = exponential(weights_ND, self.slopes_MD.T)
-        jacobian_MNP = np.stack([jacobian(weights_ND, excess_N) for excess_N in excess_NM.T])
+        excess_MN = _exponential(weights_ND, self.slopes_MD.T).T
+        by_slopes_MND = excess_MN[:, :, None] * weights_ND
+        jacobian_MNP = np.dstack([np.ones_like(excess_MN), by_slopes_MND])
         return delta_stds(self.noise_M, jacobian_MNP, self.inverse_MPP)
 
 
-def _held_out(weights_ND: Array, losses_N: Array, fold_N: Any, penalty: float) -> float:
-    """Return the squared error on held-out folds."""
-    error = 0.0
-    for train_N, held_out_N in splits(fold_N):
-        fit = ExponentialFit(weights_ND[train_N], losses_N[train_N], penalty).best(
-            starts=1, steps=LAW_STEPS
-        )
-        error += float(((fit.predict(weights_ND[held_out_N]) - losses_N[held_out_N]) ** 2).sum())
-    return error
+def fitted(
+    weights_ND: Array,
+    losses_N: Array,
+    penalty: float,
+    trust_N: Array | None = None,
+    start_P: Array | None = None,
+) -> tuple[Array, Array]:
+    """Fit one target by penalised weighted least squares.
+
+    Args:
+        weights_ND: Mixtures.
+        losses_N: Losses, in standard deviations.
+        penalty: Strength of the prior.
+        trust_N: What each squared residual counts.
+        start_P: Where to start; the best of some floors when None.
+
+    Returns:
+        The floor and the slopes, shape (P,); and the derivatives of the residuals by them, of the
+        trials and then of the prior, shape (N + D, P).
+    """
+    domains, mean, top = weights_ND.shape[1], losses_N.mean(), float(np.median(losses_N))
+    root_N1 = np.ones((len(losses_N), 1)) if trust_N is None else np.sqrt(trust_N)[:, None]
+    center_DD, hold = np.eye(domains) - 1.0 / domains, np.sqrt(penalty)
+
+    def residuals(free_P: Array) -> Array:
+        floor, slopes_D = top - np.exp(min(free_P[0], MAX_EXPONENT)), free_P[1:]
+        off_N = floor + _exponential(weights_ND, slopes_D) - losses_N
+        held_D = hold * (mean - floor + 1.0) * (slopes_D - slopes_D.mean())
+        return np.append(root_N1[:, 0] * off_N, held_D)
+
+    def jacobian(free_P: Array) -> Array:
+        """Return derivatives; the floor is the median less the exponential of the first."""
+        down, slopes_D = np.exp(min(free_P[0], MAX_EXPONENT)), free_P[1:]
+        by_slopes_ND = weights_ND * _exponential(weights_ND, slopes_D)[:, None]
+        by_floor_D = down * hold * (slopes_D - slopes_D.mean())
+        held_DD = hold * (mean - top + down + 1.0) * center_DD
+        off_NP = root_N1 * np.hstack([np.full_like(root_N1, -down), by_slopes_ND])
+        return np.vstack([off_NP, np.column_stack([by_floor_D, held_DD])])
+
+    def freed(law_P: Array) -> Array:
+        return np.append(np.log(max(top - law_P[0], 1e-9)), law_P[1:])
+
+    starts = [start_P] if start_P is not None else _starts(weights_ND, losses_N, penalty)
+    start = min((freed(one) for one in starts), key=lambda one: float((residuals(one) ** 2).sum()))
+    found = least_squares(residuals, start, jacobian, method="lm", ftol=ENOUGH, xtol=ENOUGH)
+    down = np.exp(min(found.x[0], MAX_EXPONENT))
+    scale_P: Array = np.append(-1.0 / down, np.ones(domains))
+    return np.append(top - down, found.x[1:]), found.jac * scale_P
+
+
+def _starts(weights_ND: Array, losses_N: Array, penalty: float) -> list[Array]:
+    """Return floors, each with the best slopes on the logarithm's scale."""
+    domains = weights_ND.shape[1]
+    found = []
+    for floor in losses_N.min() - FLOORS_BELOW:
+        excess_N, height = losses_N - floor, float(losses_N.mean()) - floor + 1.0
+        weighted_ND = weights_ND * excess_N[:, None]
+        curvature_DD = weighted_ND.T @ weighted_ND + 1e-9 * np.eye(domains)
+        curvature_DD += penalty * height**2 * (np.eye(domains) - 1.0 / domains)
+        slopes_D = np.linalg.solve(curvature_DD, weighted_ND.T @ (excess_N * np.log(excess_N)))
+        found.append(np.append(floor, slopes_D))
+    return found
+
+
+def _exponential(weights_ND: Array, slopes: Array) -> Array:
+    """Return exp(weights @ slopes), kept finite."""
+    excess: Array = np.exp(np.minimum(weights_ND @ slopes, MAX_EXPONENT))
+    return excess
+
+
+def _law(weights_ND: Array, law_P: Array) -> Array:
+    predicted: Array = law_P[0] + _exponential(weights_ND, law_P[1:])
+    return predicted
