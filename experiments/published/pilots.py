@@ -124,7 +124,9 @@ def _carried(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
 def _lines(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
     """Score the lines alone."""
     assert fit.correction is not None
-    lines, weights_ND = replace(fit.correction, share=0.0), unseen.weights()
+    drawn, weights_ND = fit.correction.lines, unseen.weights()
+    alone = replace(drawn, dual_KM=np.zeros_like(drawn.dual_KM))
+    lines = replace(fit.correction, lines=alone)
     value_N = objective.value(lines.apply(np.asarray(fit.fitted.predict(weights_ND)), weights_ND))
     found = _score(value_N, np.zeros_like(value_N), objective.value(unseen.losses()))
     return found[0], found[1], np.nan, np.nan

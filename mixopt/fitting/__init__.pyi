@@ -30,6 +30,7 @@ from .intervals import conformal_quantile as conformal_quantile
 from .pilots import (
     CarriedRegressor as CarriedRegressor,
     Correction as Correction,
+    Lines as Lines,
     aligned as aligned,
 )
 from .power import ArmPower as ArmPower, power as power

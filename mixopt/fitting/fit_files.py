@@ -94,7 +94,7 @@ def write_fit(path: Path, fit: Fit) -> None:
             some.write(path / name)
     slopes = None
     if fit.correction is not None:
-        slopes = dict(zip(fit.targets, fit.correction.slopes_M.tolist(), strict=True))
+        slopes = dict(zip(fit.targets, fit.correction.lines.slopes_M.tolist(), strict=True))
     content = {
         "format": FORMAT,
         "regressor": fit.name,

@@ -377,7 +377,8 @@ class Fit:
         """Say at which size it predicts, where that is not the trials'."""
         lines = [] if self.size is None else [f"predicts at {self.size.describe()}"]
         if self.correction is not None:
-            slopes_M, count = self.correction.slopes_M, len(self.correction.weights_KD)
+            drawn = self.correction.lines
+            slopes_M, count = drawn.slopes_M, len(drawn.weights_KD)
             lines.append(
                 f"is corrected to the size of {count} pilot{'s' * (count != 1)} by lines, "
                 f"slopes {slopes_M.min():.2f} to {slopes_M.max():.2f}"

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,34 +59,156 @@ MIN_RELATIVE = 0.25  # of what is typical: a regressor that claims to know is no
 
 
 @dataclass(frozen=True, eq=False)
-class Correction:
-    """Lines through some runs, and what they leave, in spreads of each loss.
+class Lines:
+    """Lines of losses through some runs, and what they leave of them, in spreads of each loss.
 
     Attributes:
+        levels_M: Level of each loss's line.
+        slopes_M: And slope.
+        unsure_M22: Covariance of both, over a run's variance.
         weights_KD: Mixtures of the runs.
         columns_KM: What the fit predicts for them.
-        values_KM: What they gave.
-        middle_M: Where columns and values are 0, in the losses' unit.
-        spread_M: Standard deviation of each loss over the proxies' trials, > 0.
-        noise_M: Variance by which the fit is off at its own size.
-        sigma_M: Standard deviation of a run about its line.
-        length: Over which residuals are alike, in warped weights.
+        inverse_KK: Inverse of the covariance of what lines leave, over a run's variance.
+        dual_KM: This times what they leave.
+        length: Over which that is alike, in warped weights.
         share: Of a run's variance about its line, what is alike at like mixtures.
-        common: The slope that all losses are drawn towards.
-        known: Levels, slopes and their covariances over a run's variance, where there are no runs.
     """
 
+    levels_M: Array
+    slopes_M: Array
+    unsure_M22: Array
     weights_KD: Array
     columns_KM: Array
-    values_KM: Array
-    middle_M: Array
-    spread_M: Array
-    noise_M: Array
-    sigma_M: Array
+    inverse_KK: Array
+    dual_KM: Array
     length: float = LENGTHS[0]
     share: float = 0.0
-    common: float = 1.0
-    known: tuple[Array, Array, Array] | None = None
+
+    @classmethod
+    def through(
+        cls,
+        weights_KD: Array,
+        columns_KM: Array,
+        values_KM: Array,
+        noise_M: Array,
+        length: float,
+        share: float,
+    ) -> Lines:
+        """Draw lines through runs; `noise_M` is the variance by which the fit itself is off."""
+        x_KM, y_KM = (one - one.mean(axis=0) for one in (columns_KM, values_KM))
+        squares_M, products_M = (x_KM**2).sum(axis=0), (x_KM * y_KM).sum(axis=0)
+        squares, products = (float(one.sum()) + COMMON_HOLD for one in (squares_M, products_M))
+        hold_M = np.maximum(noise_M / SLOPE_SPREAD**2, MIN_HOLD)
+        drawn_M = products_M + hold_M * max(products / squares, MIN_SLOPE)
+        slopes_M = np.maximum(drawn_M / (squares_M + hold_M), MIN_SLOPE)
+        covariance_KK = _alike(weights_KD, weights_KD, length, share)
+        np.fill_diagonal(covariance_KK, 1.0)
+        inverse_KK = np.linalg.inv(covariance_KK)
+        weight_K = inverse_KK.sum(axis=0) / inverse_KK.sum()
+        levels_M = weight_K @ (values_KM - slopes_M * columns_KM)
+        basis_MK2 = np.stack([np.ones_like(columns_KM), columns_KM], axis=2).transpose(1, 0, 2)
+        precision_M22 = basis_MK2.transpose(0, 2, 1) @ inverse_KK @ basis_MK2
+        # Slopes are held back out of caution; how unsure they are, is their prior's spread.
+        precision_M22[:, 1, 1] += np.maximum(noise_M, MIN_NOISE) / SLOPE_SPREAD**2
+        dual_KM = inverse_KK @ (values_KM - levels_M - slopes_M * columns_KM)
+        unsure_M22, runs = np.linalg.inv(precision_M22), (weights_KD, columns_KM)
+        return cls(levels_M, slopes_M, unsure_M22, *runs, inverse_KK, dual_KM, length, share)
+
+    @classmethod
+    def most_likely(
+        cls, weights_KD: Array, columns_KM: Array, values_KM: Array, noise_M: Array
+    ) -> Lines:
+        """Return the lines with the greatest marginal likelihood of what they leave."""
+        runs = weights_KD, columns_KM, values_KM, noise_M
+        every = [
+            cls.through(*runs, length, ratio / (1.0 + ratio))
+            for ratio in RATIOS
+            for length in (LENGTHS if ratio else LENGTHS[:1])
+        ]
+        return max(every, key=lambda one: one._likelihood(values_KM))
+
+    def _likelihood(self, values_KM: Array) -> float:
+        """Return its logarithm, but for a constant."""
+        left_KM = values_KM - self.levels_M - self.slopes_M * self.columns_KM
+        squares_M = (left_KM * self.dual_KM).sum(axis=0)
+        volume = np.log(self.inverse_KK.sum()) - np.linalg.slogdet(self.inverse_KK)[1]
+        known = np.log1p(squares_M / (left_KM.var(axis=0) + MIN_NOISE)).sum()
+        return float(-0.5 * (len(squares_M) * volume + self.freedom * known))
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the noise's variance, those that it starts with included."""
+        return NOISE_FREEDOM + len(self.weights_KD) - 1
+
+    def at(self, columns_NM: Array, weights_ND: Array) -> Array:
+        """Return losses at mixtures, shape (N, M)."""
+        residual_NM = self._alike(weights_ND) @ self.dual_KM
+        losses_NM: Array = self.levels_M + self.slopes_M * columns_NM + residual_NM
+        return losses_NM
+
+    def widths(self, columns_NM: Array, weights_ND: Array, relative_NM: Array | float) -> Array:
+        """Return deviations of new runs over that of a run about its line, shape (N, M)."""
+        alike_NK = self._alike(weights_ND)
+        solved_NK = alike_NK @ self.inverse_KK
+        left_N1 = np.maximum(1.0 - (solved_NK * alike_NK).sum(axis=1), 1.0 - self.share)[:, None]
+        one_NM = np.broadcast_to(1.0 - solved_NK.sum(axis=1)[:, None], columns_NM.shape)
+        basis_NM2 = np.stack([one_NM, columns_NM - solved_NK @ self.columns_KM], axis=2)
+        unsure_NM = np.einsum("nmi,mij,nmj->nm", basis_NM2, self.unsure_M22, basis_NM2)
+        widths_NM: Array = np.sqrt(np.square(relative_NM) * left_N1 + unsure_NM)
+        return widths_NM
+
+    def residual_slopes(self, weights_D: Array) -> Array:
+        """Return the slope of what is alike at like mixtures by each weight, shape (M, D)."""
+        apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
+        distance_K = np.sqrt(5.0 * (apart_KD**2).sum(axis=1))
+        by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.share
+        steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
+        by_weight_KD = 2.0 * by_squared_K[:, None] * apart_KD * steep_D / self.length
+        return np.asarray(self.dual_KM.T @ by_weight_KD)
+
+    def _alike(self, weights_ND: Array) -> Array:
+        return _alike(weights_ND, self.weights_KD, self.length, self.share)
+
+
+def _alike(weights_ND: Array, weights_KD: Array, length: float, share: float) -> Array:
+    """Return covariances of what lines leave, over a run's variance, shape (N, K)."""
+    from scipy.spatial.distance import cdist
+
+    if not share:
+        return np.zeros((len(weights_ND), len(weights_KD)))
+    distance_NK = np.sqrt(5.0) * cdist(_warped(weights_ND), _warped(weights_KD)) / length
+    alike_NK: Array = (1.0 + distance_NK + distance_NK**2 / 3.0) * np.exp(-distance_NK)
+    return share * alike_NK
+
+
+def _warped(weights_ND: Array) -> Array:
+    warped: Array = (np.maximum(weights_ND, 0.0) + SHIFT) ** WARP
+    return warped
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """Lines through some runs in the losses' unit, and how far runs are off them.
+
+    Attributes:
+        lines: The lines, in spreads.
+        middle_M: Where columns and values are 0, in the losses' unit.
+        spread_M: Standard deviation of each loss over the proxies' trials, > 0.
+        sigma_M: Standard deviation of a run about its line, in spreads.
+        noise_M: Variance by which the fit is off at its own size, in squared spreads.
+        values_KM: What the runs gave, in spreads.
+        left_out_KM: Errors at each run when all is fitted to the others, over their widths.
+        widths_KM: These widths.
+    """
+
+    lines: Lines
+    middle_M: Array
+    spread_M: Array
+    sigma_M: Array
+    noise_M: Array
+    values_KM: Array
+    left_out_KM: Array
+    widths_KM: Array
 
     @classmethod
     def of(
@@ -98,7 +219,7 @@ class Correction:
         spread_M: Array,
         off_M: Array,
         middle_M: Array | None = None,
-    ) -> Self:
+    ) -> Correction:
         """Fit to what is predicted for some runs and what they gave.
 
         Args:
@@ -111,42 +232,39 @@ class Correction:
         """
         middle_M = told_KM.mean(axis=0) if middle_M is None else middle_M
         columns_KM, values_KM = ((one - middle_M) / spread_M for one in (told_KM, seen_KM))
-        noise_M = np.square(off_M / spread_M)
-        ones_M = np.ones_like(noise_M)
-        plain = cls(weights_KD, columns_KM, values_KM, middle_M, spread_M, noise_M, ones_M)
-        best = plain._most_likely()
-        squares_M = (best._left_out[0] ** 2).sum(axis=0)
-        return replace(best, sigma_M=np.sqrt(best._variance(squares_M, noise_M)))
-
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom of the noise's variance, those that it starts with included."""
-        return NOISE_FREEDOM + len(self.weights_KD) - 1
+        noise_M, count = np.square(off_M / spread_M), len(told_KM)
+        errors_KM, widths_KM = np.zeros_like(columns_KM), np.ones_like(columns_KM)
+        for k in range(count if count > 1 else 0):
+            others = np.arange(count) != k
+            rest = Lines.most_likely(
+                weights_KD[others], columns_KM[others], values_KM[others], noise_M
+            )
+            own = columns_KM[[k]], weights_KD[[k]]
+            widths_KM[k] = rest.widths(*own, 1.0)
+            errors_KM[k] = (values_KM[k] - rest.at(*own)) / widths_KM[k]
+        lines = Lines.most_likely(weights_KD, columns_KM, values_KM, noise_M)
+        sigma_M = np.sqrt(_variance(errors_KM, noise_M))
+        scales = middle_M, spread_M, sigma_M, noise_M
+        return cls(lines, *scales, values_KM, errors_KM, widths_KM)
 
     def apply(self, told_NM: Array, weights_ND: Array) -> Array:
         """Return losses at the runs' size, shape (N, M), of what the fit predicts."""
-        residual_NM = self._alike(weights_ND) @ self._dual_KM
-        line_NM = self.levels_M + self.slopes_M * self._columns(told_NM) + residual_NM
-        carried_NM: Array = self.middle_M + self.spread_M * line_NM
+        columns_NM = (told_NM - self.middle_M) / self.spread_M
+        carried_NM: Array = self.middle_M + self.spread_M * self.lines.at(columns_NM, weights_ND)
         return carried_NM
 
     def std(self, told_NM: Array, weights_ND: Array, relative_NM: Array) -> Array:
         """Return standard deviations of a new run's losses, shape (N, M)."""
-        widths_NM = self._widths(self._columns(told_NM), weights_ND, relative_NM)
+        columns_NM = (told_NM - self.middle_M) / self.spread_M
+        widths_NM = self.lines.widths(columns_NM, weights_ND, relative_NM)
         std_NM: Array = self.spread_M * self.sigma_M * widths_NM
         return std_NM
 
     def gradient(self, slopes_MD: Array, weights_D: Array) -> Array:
         """Return the slope of each carried loss by each weight, shape (M, D), of the fit's."""
-        gradient_MD: Array = self.slopes_M[:, None] * slopes_MD
-        if not self.share:
-            return gradient_MD
-        apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
-        distance_K = np.sqrt(5.0 * (apart_KD**2).sum(axis=1))
-        by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.share
-        steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
-        by_weight_KD = 2.0 * by_squared_K[:, None] * apart_KD * steep_D / self.length
-        gradient_MD += self.spread_M[:, None] * (self._dual_KM.T @ by_weight_KD)
+        gradient_MD: Array = self.lines.slopes_M[:, None] * slopes_MD
+        if self.lines.share:
+            gradient_MD += self.spread_M[:, None] * self.lines.residual_slopes(weights_D)
         return gradient_MD
 
     def calibration(self, objective: Objective, losses_LM: Array) -> Calibration:
@@ -155,17 +273,16 @@ class Correction:
         Its errors at runs that were left out tell how far those of losses go together; its spread
         is over losses of the trials, as they are carried.
         """
-        errors_KM, widths_KM = self._left_out
-        stds_KM = self.spread_M * self.sigma_M * widths_KM
-        wide_K, off = objective.spread(stds_KM), OFF
+        wide_KM = self.spread_M * self.widths_KM
+        wide_K, off = objective.spread(wide_KM * self.sigma_M), OFF
         if len(wide_K) == 1:
             errors_K, off = np.zeros(1), SLOPE_SPREAD
         else:
             seen_KM = self.middle_M + self.spread_M * self.values_KM
-            carried_KM = seen_KM - self.spread_M * widths_KM * errors_KM
+            carried_KM = seen_KM - wide_KM * self.left_out_KM
             errors_K = (objective.value(seen_KM) - objective.value(carried_KM)) / wide_K
         usual = off * float(objective.value(losses_LM).std()) / float(wide_K.mean())
-        variance = self._variance((errors_K**2).sum(), np.square(usual))
+        variance = _variance(errors_K, np.square(usual))
         return Calibration(self.quantile * float(np.sqrt(variance)), 0.0, True)
 
     @property
@@ -173,166 +290,39 @@ class Correction:
         """Deviations that are half of a 90% interval, for so many runs."""
         from scipy.stats import t
 
-        return float(t.ppf(0.5 + LEVEL / 2, self.freedom))
+        return float(t.ppf(0.5 + LEVEL / 2, self.lines.freedom))
 
     def select(self, targets: Sequence[int]) -> Correction:
         """Return the correction of some losses, by position."""
-        kept, known = list(targets), self.known
-        by_loss = ("columns_KM", "values_KM", "middle_M", "spread_M", "noise_M", "sigma_M")
-        some: dict[str, Any] = {name: getattr(self, name)[..., kept] for name in by_loss}
-        if known is not None:
-            some["known"] = (known[0][kept], known[1][kept], known[2][kept])
-        return replace(self, **some)
+        kept, lines = list(targets), self.lines
+        by_loss = ("columns_KM", "dual_KM")
+        some = {name: getattr(lines, name)[:, kept] for name in by_loss}
+        some |= {n: getattr(lines, n)[kept] for n in ("levels_M", "slopes_M", "unsure_M22")}
+        own = {
+            name: value[..., kept] for name, value in vars(self).items() if value is not self.lines
+        }
+        return replace(self, lines=replace(lines, **some), **own)
 
     def again(self, told_KM: Array) -> Correction:
         """Return lines and residuals of another fit's predictions; all else stays."""
-        middle_M = told_KM.mean(axis=0)
+        old, middle_M = self.lines, told_KM.mean(axis=0)
         values_KM = self.values_KM + (self.middle_M - middle_M) / self.spread_M
-        columns_KM = (told_KM - middle_M) / self.spread_M
-        return replace(self, columns_KM=columns_KM, values_KM=values_KM, middle_M=middle_M)
+        runs = old.weights_KD, (told_KM - middle_M) / self.spread_M, values_KM
+        lines = Lines.through(*runs, self.noise_M, old.length, old.share)
+        return replace(self, lines=lines, values_KM=values_KM, middle_M=middle_M)
 
     def plain_law(self) -> dict[str, Any]:
         """Return all that carries predictions and deviations over, for a plain law."""
-        names = ("levels_M", "slopes_M", "middle_M", "spread_M", "sigma_M", "columns_KM")
-        return {
-            **{name: getattr(self, name) for name in (*names, "weights_KD", "length", "share")},
-            "unsure_M4": self.unsure_M22.reshape(-1, 4),
-            "inverse_KK": self._inverse_KK,
-            "dual_KM": self._dual_KM,
-        }
-
-    def _columns(self, told_NM: Array) -> Array:
-        columns_NM: Array = (told_NM - self.middle_M) / self.spread_M
-        return columns_NM
-
-    def _alike(self, weights_ND: Array) -> Array:
-        """Return covariances with the residuals of the runs, over a run's variance, (N, K)."""
-        from scipy.spatial.distance import cdist
-
-        if not self.share:
-            return np.zeros((len(weights_ND), len(self.weights_KD)))
-        distance_NK = np.sqrt(5.0) * cdist(_warped(weights_ND), _warped(self.weights_KD))
-        distance_NK /= self.length
-        alike_NK: Array = (1.0 + distance_NK + distance_NK**2 / 3.0) * np.exp(-distance_NK)
-        return self.share * alike_NK
-
-    @cached_property
-    def _inverse_KK(self) -> Array:
-        covariance_KK = self._alike(self.weights_KD)
-        np.fill_diagonal(covariance_KK, 1.0)
-        return np.asarray(np.linalg.inv(covariance_KK), dtype=np.float64)
-
-    @cached_property
-    def _hold_M(self) -> Array:
-        return np.maximum(self.noise_M / SLOPE_SPREAD**2, MIN_HOLD)
-
-    @cached_property
-    def _products(self) -> tuple[Array, Array]:
-        """Sums over the runs of squared columns, and of columns times values."""
-        x_KM, y_KM = (one - one.mean(axis=0) for one in (self.columns_KM, self.values_KM))
-        return (x_KM**2).sum(axis=0), (x_KM * y_KM).sum(axis=0)
-
-    def _most_likely(self) -> Self:
-        """Return lines drawn towards one slope, and the residuals that are most likely then."""
-        squares, products = (float(one.sum()) + COMMON_HOLD for one in self._products)
-        drawn = replace(self, common=max(products / squares, MIN_SLOPE))
-        every = [
-            replace(drawn, length=length, share=ratio / (1.0 + ratio))
-            for ratio in RATIOS
-            for length in (LENGTHS if ratio else LENGTHS[:1])
-        ]
-        return max(every, key=lambda one: one._likelihood)
-
-    @cached_property
-    def slopes_M(self) -> Array:
-        """Slope of each loss's line."""
-        if self.known is not None:
-            return self.known[1]
-        squares_M, products_M = self._products
-        drawn_M = products_M + self._hold_M * self.common
-        return np.maximum(drawn_M / (squares_M + self._hold_M), MIN_SLOPE)
-
-    @cached_property
-    def levels_M(self) -> Array:
-        """Level of each loss's line."""
-        if self.known is not None:
-            return self.known[0]
-        weight_K = self._inverse_KK.sum(axis=0) / self._inverse_KK.sum()
-        return np.asarray(weight_K @ (self.values_KM - self.slopes_M * self.columns_KM))
-
-    @cached_property
-    def _left_KM(self) -> Array:
-        """What lines leave of the values."""
-        left_KM: Array = self.values_KM - self.levels_M - self.slopes_M * self.columns_KM
-        return left_KM
-
-    @cached_property
-    def _dual_KM(self) -> Array:
-        dual_KM: Array = self._inverse_KK @ self._left_KM
-        return dual_KM
-
-    @cached_property
-    def unsure_M22(self) -> Array:
-        """Covariance of level and slope, over a run's variance."""
-        if self.known is not None:
-            return self.known[2]
-        basis_MK2 = np.stack([np.ones_like(self.columns_KM), self.columns_KM], axis=2)
-        basis_MK2 = basis_MK2.transpose(1, 0, 2)
-        precision_M22 = basis_MK2.transpose(0, 2, 1) @ self._inverse_KK @ basis_MK2
-        # Slopes are held back out of caution; how unsure they are, is their prior's spread.
-        precision_M22[:, 1, 1] += np.maximum(self.noise_M, MIN_NOISE) / SLOPE_SPREAD**2
-        return np.asarray(np.linalg.inv(precision_M22), dtype=np.float64)
-
-    def _widths(self, columns_NM: Array, weights_ND: Array, relative_NM: Array | float) -> Array:
-        """Return deviations of new runs over that of a run about its line, shape (N, M)."""
-        alike_NK = self._alike(weights_ND)
-        solved_NK = alike_NK @ self._inverse_KK
-        left_N1 = np.maximum(1.0 - (solved_NK * alike_NK).sum(axis=1), 1.0 - self.share)[:, None]
-        one_NM = np.broadcast_to(1.0 - solved_NK.sum(axis=1)[:, None], columns_NM.shape)
-        basis_NM2 = np.stack([one_NM, columns_NM - solved_NK @ self.columns_KM], axis=2)
-        unsure_NM = np.einsum("nmi,mij,nmj->nm", basis_NM2, self.unsure_M22, basis_NM2)
-        widths_NM: Array = np.sqrt(np.square(relative_NM) * left_N1 + unsure_NM)
-        return widths_NM
-
-    @cached_property
-    def _left_out(self) -> tuple[Array, Array]:
-        """Errors at each run when all is fitted to the others, over their widths; and these."""
-        errors_KM, widths_KM = np.zeros_like(self.columns_KM), np.ones_like(self.columns_KM)
-        count = len(self.weights_KD)
-        for k in range(count if count > 1 else 0):
-            others = np.arange(count) != k
-            rest = replace(
-                self,
-                weights_KD=self.weights_KD[others],
-                columns_KM=self.columns_KM[others],
-                values_KM=self.values_KM[others],
-            )._most_likely()
-            own_1D, columns_1M = self.weights_KD[[k]], self.columns_KM[[k]]
-            line_M = (
-                rest.levels_M + rest.slopes_M * columns_1M + rest._alike(own_1D) @ rest._dual_KM
-            )
-            widths_KM[k] = rest._widths(columns_1M, own_1D, 1.0)
-            errors_KM[k] = (self.values_KM[k] - line_M) / widths_KM[k]
-        return errors_KM, widths_KM
-
-    def _variance(self, squares: Any, usual: Any) -> Any:
-        """Return a variance by squared errors at the runs, where what is usual is the least."""
-        least = np.maximum(usual, squares / len(self.weights_KD))
-        return (squares + NOISE_FREEDOM * least) / self.freedom
-
-    @property
-    def _likelihood(self) -> float:
-        """The logarithm of the marginal likelihood of what lines leave, but for a constant."""
-        squares_M = (self._left_KM * self._dual_KM).sum(axis=0)
-        usual_M = self._left_KM.var(axis=0) + MIN_NOISE
-        volume = np.log(self._inverse_KK.sum()) - np.linalg.slogdet(self._inverse_KK)[1]
-        known = np.log1p(squares_M / usual_M).sum()
-        return float(-0.5 * (len(squares_M) * volume + self.freedom * known))
+        law = dict(vars(self.lines))
+        law["unsure_M4"] = law.pop("unsure_M22").reshape(-1, 4)
+        return law | {n: getattr(self, n) for n in ("middle_M", "spread_M", "sigma_M")}
 
 
-def _warped(weights_ND: Array) -> Array:
-    warped: Array = (np.maximum(weights_ND, 0.0) + SHIFT) ** WARP
-    return warped
+def _variance(errors_K: Array, usual: Any) -> Any:
+    """Return a variance by errors at runs, where what is usual is the least."""
+    squares, count = (errors_K**2).sum(axis=0), len(errors_K)
+    least = np.maximum(usual, squares / count)
+    return (squares + NOISE_FREEDOM * least) / (NOISE_FREEDOM + count - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -405,7 +395,7 @@ class CarriedRegressor:
         """Return one of other trials, with lines through the pilots again."""
         own = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
         again = replace(self, regressor=fit_regressor(self.name, own, rows, losses_NM))
-        told_KM = again._own(self.correction.weights_KD)
+        told_KM = again._own(self.correction.lines.weights_KD)
         return replace(again, correction=self.correction.again(told_KM))
 
     def _own(self, weights_ND: Array) -> Array:

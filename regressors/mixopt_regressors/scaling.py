@@ -35,6 +35,7 @@ from mixopt.errors import PluginError, TrialsError
 from mixopt.fitting import (
     CarriedRegressor,
     Correction,
+    Lines,
     Predictor,
     Regressor,
     fit_regressor,
@@ -124,10 +125,11 @@ class ScalingRegressor(MixtureRegressor):
             )
         levels_M, slopes_M, unsure_M22 = own
         unsure_M22 = unsure_M22 / self.sigma_M[:, None, None] ** 2
-        none_KM, places = np.empty((0, len(levels_M))), (self.middle_M, self.spread_M)
+        none_KM, zeros_M = np.empty((0, len(levels_M))), np.zeros_like(levels_M)
+        runs = np.empty((0, self.n_features_in_ - 2)), none_KM, np.empty((0, 0)), none_KM
         line = Correction(
-            *(none_KM, none_KM, none_KM, *places, np.zeros_like(levels_M), self.sigma_M),
-            known=(levels_M, slopes_M, unsure_M22),
+            Lines(levels_M, slopes_M, unsure_M22, *runs),
+            *(self.middle_M, self.spread_M, self.sigma_M, zeros_M, none_KM, none_KM, none_KM),
         )
         typical_M = self.spread_M * self.sigma_M
         return CarriedRegressor(MEMBER, self.member_, line, typical_M, self._made)
@@ -157,8 +159,8 @@ class ScalingRegressor(MixtureRegressor):
                 mixed_ND[groups[s]], told_KM, seen_KM, self.spread_M, off_M, self.middle_M
             )
             variances.append(line.sigma_M**2)
-            self.levels_MS[:, s], self.slopes_MS[:, s] = line.levels_M, line.slopes_M
-            self.unsure_MS22[:, s] = line.unsure_M22 * variances[-1][:, None, None]
+            self.levels_MS[:, s], self.slopes_MS[:, s] = line.lines.levels_M, line.lines.slopes_M
+            self.unsure_MS22[:, s] = line.lines.unsure_M22 * variances[-1][:, None, None]
         self.sigma_M = np.sqrt(np.mean(variances, axis=0))
         self.member_ = fitted
         if sizes > 1:

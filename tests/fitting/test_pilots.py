@@ -70,7 +70,8 @@ class World:
         told_NM, weights_ND = self.predicted_NM[pilots:], self.weights_ND[pilots:]
         truth_N = self.observed_NM[pilots:].mean(axis=1)
         carried_NM = found.apply(told_NM, weights_ND)
-        lines_NM = replace(found, share=0.0).apply(told_NM, weights_ND)
+        alone = replace(found.lines, dual_KM=0 * found.lines.dual_KM)
+        lines_NM = replace(found, lines=alone).apply(told_NM, weights_ND)
         stds_NM = found.std(told_NM, weights_ND, np.ones_like(told_NM))
         own = found.calibration(self.objective, found.apply(self.predicted_NM, self.weights_ND))
         halves_N = own.halves(self.objective.spread(stds_NM))
@@ -163,14 +164,14 @@ def carried(fit, pilots) -> Fit:
 
 def test_one_pilot_shifts_every_loss_to_its_size(fit, folder, unseen):
     one = fit.with_pilots(runs(folder, "one", large, 1, 3))
-    assert np.allclose(one.correction.slopes_M, 1)
+    assert np.allclose(one.correction.lines.slopes_M, 1)
     off_M = (unseen.losses() - one.predict(unseen.weights()).losses_NM).mean(axis=0)
     before_M = (unseen.losses() - fit.predict(unseen.weights()).losses_NM).mean(axis=0)
     assert (np.abs(off_M) < 0.5 * np.abs(before_M)).all()
 
 
 def test_pilots_find_the_slope_of_every_loss(carried):
-    found = carried.correction.slopes_M
+    found = carried.correction.lines.slopes_M
     assert np.abs(found - SLOPES).max() < 0.15
 
 
