@@ -2,28 +2,18 @@
 
 import numpy as np
 import pytest
+from made_fit import table
 
 from mixopt.errors import TrialsError
-from mixopt.mixture import Mixture
-from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("web", "code", "books")
 PREDICTORS = ["linear", "ridge", "lightgbm", "olmix", "own_share", "nearest", "mean"]
 
 
-def runs(weights_ND, losses_NM, sizes_N=None):
-    """Finished runs with losses web, code, ..., each of its own or of a shared size."""
-    names = [f"r{n}" for n in range(len(weights_ND))]
-    trials = [
-        Trial(name, Mixture.from_array(DOMAINS, weights_D), seed=n)
-        for n, (name, weights_D) in enumerate(zip(names, weights_ND, strict=True))
-    ]
-    results = []
-    for n, (name, losses_M) in enumerate(zip(names, np.asarray(losses_NM).tolist(), strict=True)):
-        nats = dict(zip((*DOMAINS[:2], "exam"), losses_M, strict=False))
-        size = 10**6 if sizes_N is None else int(sizes_N[n])
-        results.append(TrialResult(name, "finished", size, size, 0.1, Losses(9, nats, nats)))
-    return Trials.from_results(trials, results, proxy="synthetic")
+def runs(weights_ND, losses_NM, sizes=(10**6,)):
+    """Finished runs with losses web, code, ..., of sizes that take turns."""
+    targets = (*DOMAINS[:2], "exam")[: np.shape(losses_NM)[1]]
+    return table(weights_ND, losses_NM, DOMAINS, targets, [(one, one) for one in sizes])
 
 
 def mixtures(count, seed=0):
@@ -61,15 +51,12 @@ def test_a_law_that_fits_exactly_picks_the_best_held_out_run(straight):
     assert straight.enough == straight.rows[0]["trials"] == 12
 
 
-def test_every_predictor_has_a_row_at_every_number_of_trials(straight):
+def test_every_predictor_has_a_row_at_every_number_of_trials(straight, monkeypatch):
     few = ["linear", "ridge", "own_share", "nearest", "mean"]
     assert [row["predictor"] for row in straight.rows] == few * 2
     assert [row["trials"] for row in straight.rows[:: len(few)]] == [12, 24]
     assert straight.held_out == 8
-
-
-def test_what_teams_use_without_mixopt_is_among_the_predictors(monkeypatch):
-    monkeypatch.undo()
+    monkeypatch.undo()  # what teams use without mixopt is among them
     found = linear_runs(12).backtest(regressors="linear")
     assert [row["predictor"] for row in found.rows] == PREDICTORS
 
@@ -85,28 +72,24 @@ def test_runs_of_a_mixture_are_held_out_together():
 
 def test_runs_of_several_sizes_are_compared_within_a_size():
     weights_ND = np.repeat(mixtures(20), 2, axis=0)
-    sizes_N = np.tile([10**6, 10**8], 20)
-    losses_NM = 3 - weights_ND[:, :2] - 1.5 * (sizes_N == 10**8)[:, None]
-    found = runs(weights_ND, losses_NM, sizes_N).backtest(regressors="linear")
+    losses_NM = 3 - weights_ND[:, :2] - 1.5 * np.tile([[0], [1]], (20, 1))
+    found = runs(weights_ND, losses_NM, (10**6, 10**8)).backtest(regressors="linear")
     row = by_predictor(found)["linear"]
     assert (row["pick_rank"], row["objective_spearman"]) == (1, pytest.approx(1))
     assert row["regret"] == pytest.approx(0)
 
 
-def test_a_table_of_noise_cannot_tell_anything_and_says_why():
-    noise_NM = np.random.default_rng(3).normal(3, 0.1, (40, 2))
-    found = runs(mixtures(40), noise_NM).backtest(regressors="linear")
-    assert found.enough is None
-    assert {one["state"] for one in found.losses} <= {"noise", "weak"}
-    assert any("cannot tell which mixture is better" in note for note in found.notes)
-
-
-def test_noise_between_seeds_is_the_reason_where_it_is_known():
-    weights_ND = np.repeat(mixtures(20), 2, axis=0)
+@pytest.mark.parametrize(
+    ("seeds", "reason"),
+    [(1, "cannot tell which mixture is better"), (2, "seeds of one mixture differ by")],
+)
+def test_a_table_of_noise_cannot_tell_anything_and_says_why(seeds, reason):
+    weights_ND = np.repeat(mixtures(40 // seeds), seeds, axis=0)
     noise_NM = np.random.default_rng(3).normal(3, 0.1, (40, 2))
     found = runs(weights_ND, noise_NM).backtest(regressors="linear")
     assert found.enough is None
-    assert any("seeds of one mixture differ by" in note for note in found.notes)
+    assert {one["state"] for one in found.losses} <= {"noise", "weak"}
+    assert any(reason in note for note in found.notes)
 
 
 def test_a_loss_that_nearly_never_changes_is_left_out_unless_it_is_the_objective():

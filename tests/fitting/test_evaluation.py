@@ -3,13 +3,14 @@
 import numpy as np
 import polars as pl
 import pytest
+from made_fit import table
 
 from mixopt import load_fit
 from mixopt.errors import TrialsError
 from mixopt.fitting import evaluate, spearman
 from mixopt.fitting.held_out import rmse
-from mixopt.mixture import Mixture, total_variation
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.mixture import total_variation
+from mixopt.trials import Trials
 
 DOMAINS = ("web", "code", "books")
 TARGETS = ("web", "code", "exam")
@@ -25,15 +26,7 @@ def runs(count, seed, *, noise=0.004, change=lambda losses_NM: losses_NM, repeat
     stream = np.random.default_rng(seed)
     weights_ND = np.repeat(stream.dirichlet(np.ones(3), count), repeats, axis=0)
     losses_NM = change(law(weights_ND) + noise * stream.normal(size=(len(weights_ND), 3)))
-    trials = [
-        Trial(f"r{seed}-{n}", Mixture.from_array(DOMAINS, weights_D), seed=n)
-        for n, weights_D in enumerate(weights_ND)
-    ]
-    results = []
-    for trial, losses_M in zip(trials, losses_NM.tolist(), strict=True):
-        nats = dict(zip(TARGETS, losses_M, strict=True))
-        results.append(TrialResult(trial.name, "finished", 9, 1, 0.1, Losses(9, nats, nats)))
-    return Trials.from_results(trials, results, proxy="synthetic")
+    return table(weights_ND, losses_NM, DOMAINS, TARGETS)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +46,10 @@ def test_every_rank_stands_beside_those_that_need_no_law(fitted):
     far_N = total_variation(unseen.weights(), np.full(3, 1 / 3))
     assert row["from_uniform"] == pytest.approx(spearman(far_N, unseen.losses()[:, 1]))
     assert row["nearest_trial"] < row["spearman"]
+    predicted_N, losses_N = fitted.predict(unseen.weights()).losses_NM[:, 1], unseen.losses()[:, 1]
+    pick = predicted_N.argmin()
+    assert row["regret"] == pytest.approx(losses_N[pick] - losses_N.min())
+    assert row["rank"] == 1 + (losses_N < losses_N[pick]).sum()
 
 
 def test_errors_and_coverage_are_those_of_the_predictions(fitted):
@@ -69,21 +66,13 @@ def test_errors_and_coverage_are_those_of_the_predictions(fitted):
     assert found["mean"]["rmse"] == pytest.approx(rmse(mean_N, observed_NM.mean(axis=1)))
 
 
-def test_the_pick_is_the_run_that_is_predicted_best(fitted):
-    unseen = runs(40, 1)
-    row = evaluate(fitted, unseen)["targets"]["exam"]
-    pick = fitted.predict(unseen.weights()).losses_NM[:, 2].argmin()
-    losses_N = unseen.losses()[:, 2]
-    assert row["regret"] == pytest.approx(losses_N[pick] - losses_N.min())
-    assert row["rank"] == 1 + (losses_N < losses_N[pick]).sum()
-
-
 def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted):
     same, other = (evaluate(fitted, runs(40, 1, change=c)) for c in (lambda x: x, larger))
     assert (other["scale"], other["targets"]["web"]["rmse"]) == ("other", None)
     assert other["targets"]["web"]["spearman"] == same["targets"]["web"]["spearman"]
     assert other["targets"]["web"]["rank"] == same["targets"]["web"]["rank"]
     assert "another scale" in other["notes"][0]
+    assert other["mean_scaled"]["spearman"] > other["mean"]["spearman"] + 0.01
 
 
 def test_runs_that_are_predicted_badly_are_not_taken_for_another_scale(fitted):
@@ -93,31 +82,21 @@ def test_runs_that_are_predicted_badly_are_not_taken_for_another_scale(fitted):
     assert found["targets"]["web"]["rmse"] > 0.1
 
 
-def test_scaling_lets_targets_that_spread_less_at_another_size_count(fitted):
-    found = evaluate(fitted, runs(60, 1, change=larger))
-    assert found["mean_scaled"]["spearman"] > found["mean"]["spearman"] + 0.01
-
-
-def test_replicates_give_the_most_that_noise_allows(fitted):
-    alone, twice = runs(30, 1, noise=0.05), runs(30, 1, noise=0.05, repeats=2)
-    assert evaluate(fitted, alone)["targets"]["code"]["ceiling"] is None
+def test_replicates_give_the_most_that_noise_allows_and_known_mixtures_are_noted(fitted):
+    alone, twice = runs(60, 0), runs(30, 1, noise=0.05, repeats=2)
+    found = evaluate(fitted, alone)
+    assert "60 of 60 runs have a mixture that the fit has seen" in found["notes"]
+    assert found["targets"]["code"]["ceiling"] is None
     row = evaluate(fitted, twice)["targets"]["code"]
     assert row["spearman"] - 0.05 < row["ceiling"] < 0.99
-
-
-def test_runs_of_mixtures_that_were_fitted_are_noted(fitted):
-    found = evaluate(fitted, runs(60, 0))
-    assert "60 of 60 runs have a mixture that the fit has seen" in found["notes"]
 
 
 def test_what_cannot_be_tested_is_named(fitted):
     with pytest.raises(TrialsError, match="domain 'books' is not in both the table and the fit"):
         evaluate(fitted, runs(9, 1).reindex(merge={"maths": ["books"]}))
-    other = runs(9, 1).table.rename(
-        {f"{u}/{t}": f"{u}/{t}2" for u in ("loss", "bpb") for t in TARGETS}
-    )
+    other = table([[0.2, 0.3, 0.5]] * 4, np.ones((4, 1)), DOMAINS, ("maths",))
     with pytest.raises(TrialsError, match="none of the fit's targets: web, code, exam"):
-        evaluate(fitted, Trials(other, DOMAINS, tuple(f"{t}2" for t in TARGETS)))
+        evaluate(fitted, other)
 
 
 def as_accuracy(trials):

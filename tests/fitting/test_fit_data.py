@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from made_fit import table
 
 from mixopt.errors import ConfigError
 from mixopt.fitting import FitData, Repetition
-from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 DOMAINS = ("web", "code")
 
@@ -18,26 +18,18 @@ DOMAINS = ("web", "code")
 @pytest.fixture
 def trials() -> Trials:
     """Twelve trials of ten mixtures; the last two are replicates, and one more failed."""
-    shares = [0.05 + 0.09 * n for n in range(10)] + [0.05, 0.14]
-    made = [
-        Trial(f"t{n}", Mixture({"web": s, "code": 1 - s}), seed=n) for n, s in enumerate(shares)
-    ]
-    results = [
-        TrialResult(t.name, "finished", 10, 100 * (n + 1), 0.1, loss(n)) for n, t in enumerate(made)
-    ]
-    table = Trials.from_results(made, results, proxy="some")
-    failed = table.table[:1].with_columns(
+    shares_N = np.array([0.05 + 0.09 * n for n in range(10)] + [0.05, 0.14])
+    n_N = np.arange(12.0)
+    losses_NM = np.column_stack([2.0 + n_N, 3.0 - 0.1 * n_N])
+    sizes = [(100 * (n + 1), 10) for n in range(12)]
+    done = table(np.column_stack([shares_N, 1 - shares_N]), losses_NM, DOMAINS, DOMAINS, sizes)
+    failed = done.table[:1].with_columns(
         trial=pl.lit("bad"), status=pl.lit("failed"), reason=pl.lit("memory")
     )
     empty = [c for c in failed.columns if c.startswith(("loss/", "bpb/"))]
     failed = failed.with_columns(pl.lit(None, dtype=pl.Float64).alias(c) for c in empty)
-    return Trials(pl.concat([failed, table.table]), table.domains, table.targets)
-
-
-def loss(n):
-    return Losses(
-        1, {"web": 2.0 + n, "code": 3.0 - 0.1 * n}, {"web": 1.0 + n, "code": 1.5 - 0.1 * n}
-    )
+    half = done.table.with_columns(pl.col("bpb/web") / 2)
+    return Trials(pl.concat([failed, half]), done.domains, done.targets)
 
 
 def data_of(trials, unit="nats_per_token", scale="none", **options):
@@ -45,22 +37,12 @@ def data_of(trials, unit="nats_per_token", scale="none", **options):
     return FitData.of(trials, objective, **{"folds": 5, "seed": 0} | options)
 
 
-def test_rows_that_did_not_finish_are_left_out(trials):
-    data = data_of(trials)
+def test_it_has_the_finished_rows_in_the_unit_of_the_objective_and_its_spreads(trials):
+    data, column = data_of(trials, scale="spread"), trials.targets.index("web")
     assert len(trials) == 13
-    assert len(data.trials) == len(data.weights_ND) == len(data.losses_NM) == 12
-    assert len(data.mixtures) == 12
-    assert len(data.sizes.group_N) == 12
-
-
-def test_losses_are_in_the_unit_of_the_objective(trials):
-    column = trials.targets.index("web")
-    assert data_of(trials, "nats_per_token").losses_NM[0, column] == 2.0
+    assert len(data.trials) == len(data.weights_ND) == len(data.mixtures) == 12
+    assert data.losses_NM[0, column] == 2.0
     assert data_of(trials, "bits_per_byte").losses_NM[0, column] == 1.0
-
-
-def test_the_objective_gets_the_spreads_of_these_trials(trials):
-    data = data_of(trials, scale="spread")
     assert data.objective.spreads == {"code": pytest.approx(0.1 * np.arange(12).std())}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from made_fit import table
 
 from mixopt.config import FitConfig
 from mixopt.fitting import Fit, ModelSize, Repetition, fit_trials, predict_with_std
@@ -20,26 +21,20 @@ SIZES = ((1e6, 1e9), (1e7, 1e10))
 NEEDY = "odd_regressors:NeedsEpochs"
 
 
-def table(folder, sizes=((1e6, TOKENS),)) -> Trials:
-    """Read forty trials, of which the last four repeat the first."""
+def runs(sizes=((1e6, TOKENS),)) -> Trials:
+    """Return forty trials, of which the last four repeat the first."""
     rng = np.random.default_rng(0)
     weights_ND = rng.dirichlet(np.ones(3), 40)
     weights_ND[36:] = weights_ND[:4]
-    size_N2 = np.array([sizes[n % len(sizes)] for n in range(40)])
-    losses_NM = 3 - np.sqrt(weights_ND[:, 1:]) + 3 * size_N2[:, :1] ** -0.1
+    parameters_N1 = np.array([sizes[n % len(sizes)] for n in range(40)])[:, :1]
+    losses_NM = 3 - np.sqrt(weights_ND[:, 1:]) + 3 * parameters_N1**-0.1
     losses_NM += 0.02 * rng.standard_normal(losses_NM.shape)
-    mixed, lost = [f"run,parameters,tokens,{','.join(DOMAINS)}"], [f"run,{','.join(TARGETS)}"]
-    for n, row in enumerate(np.hstack([size_N2, weights_ND]).tolist()):
-        mixed.append(",".join(map(str, (n, *row))))
-        lost.append(",".join(map(str, (n, *losses_NM[n].tolist()))))
-    for name, lines in (("w", mixed), ("l", lost)):
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    return Trials.from_csv(folder / "w.csv", folder / "l.csv")
+    return table(weights_ND, losses_NM, DOMAINS, TARGETS, sizes)
 
 
 @pytest.fixture(scope="module")
-def trials(tmp_path_factory) -> Trials:
-    return table(tmp_path_factory.mktemp("one"))
+def trials() -> Trials:
+    return runs()
 
 
 def objective_of():
@@ -60,19 +55,12 @@ def test_mixtures_are_drawn_with_all_their_replicates():
         assert times[0] + times[1] + times[3] + times[5] == 4
 
 
-def test_refits_are_of_other_trials_each(trials):
-    fits = fitted(trials, "linear").resampled([0, 1], count=3, seed=0)
-    first, second, third = (one.predict(trials.weights()) for one in fits.regressors)
-    assert not np.allclose(first, second)
-    assert not np.allclose(second, third)
-
-
-def test_refits_of_some_losses_are_cut_from_those_of_all(trials):
+def test_refits_are_of_other_trials_each_and_those_of_some_losses_are_cut_from_them(trials):
     fits = fitted(trials, "linear").resampled([1, 0], count=2, seed=0)
-    for whole, some in zip(fits.regressors, fits.of([0]), strict=True):
-        left_NM = whole.predict(trials.weights())[:, [1]]
-        assert np.allclose(some.predict(trials.weights()), left_NM, rtol=1e-12)
-    assert fits.of([1, 0]) is fits.regressors
+    first, second = (one.predict(trials.weights()) for one in fits.regressors)
+    assert not np.allclose(first, second)
+    for whole_NM, some in zip((first, second), fits.of([0]), strict=True):
+        assert np.allclose(some.predict(trials.weights()), whole_NM[:, [1]], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", [NEEDY, "epochs"])
@@ -93,17 +81,17 @@ def test_a_surrogate_resamples_a_regressor_that_needs_an_inventory(trials):
     assert 0 < stds_N.max() < 0.1
 
 
-def test_a_refit_predicts_at_the_size_of_the_fit(tmp_path):
-    fit = fitted(table(tmp_path, SIZES), "scaling", size=ModelSize(1e8, 1e11))
+def test_a_refit_predicts_at_the_size_of_the_fit():
+    fit = fitted(runs(SIZES), "scaling", size=ModelSize(1e8, 1e11))
     weights_ND = np.random.default_rng(1).dirichlet(np.ones(3), 10)
     truth_NM = fit.regressor.predict(weights_ND)
     for one in fit.resampled([0, 1], count=2, seed=0).regressors:
         assert np.abs(one.predict(weights_ND) - truth_NM).max() < 0.2
 
 
-def test_a_refit_of_a_carried_fit_keeps_its_size_and_its_inventory(trials, tmp_path):
+def test_a_refit_of_a_carried_fit_keeps_its_size_and_its_inventory(trials):
     known = Repetition.of_trials(trials, INVENTORY)
-    pilots = table(tmp_path, ((1e9, 1e12),))
+    pilots = runs(((1e9, 1e12),))
     few = Trials(pilots.table[:5], pilots.domains, pilots.targets)
     fit = fitted(trials, NEEDY, repetition=known).with_pilots(few)
     truth_NM = fit.regressor.predict(trials.weights())

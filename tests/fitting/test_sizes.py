@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from command_line import mixopt
+from made_fit import table
 
 from mixopt.config import FitConfig
 from mixopt.errors import ConfigError, TrialsError
@@ -21,9 +22,8 @@ from mixopt.fitting import (
 )
 from mixopt.fitting.fit_data import TrialSizes, check_finished
 from mixopt.fitting.held_out import spearman_within
-from mixopt.mixture import Mixture
 from mixopt.pipeline import load_fit
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 SIZES = ((1e6, 1e9), (1e7, 1e10))
 TARGET = ModelSize(1e8, 1e11)
@@ -40,30 +40,13 @@ def mixtures(count, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(3), count)
 
 
-def write_tables(folder, weights_ND, sizes_N2):
+@pytest.fixture(scope="module")
+def trials() -> Trials:
+    """Twelve mixtures at each of two sizes."""
+    weights_ND, sizes_N2 = np.vstack([mixtures(12), mixtures(12)]), np.repeat(SIZES, 12, axis=0)
     losses_NM = law(weights_ND, *sizes_N2.T)
     losses_NM += 0.002 * np.random.default_rng(1).standard_normal(losses_NM.shape)
-    rows = zip(weights_ND.tolist(), sizes_N2.tolist(), losses_NM.tolist(), strict=True)
-    mixed, lost = ["run,parameters,tokens,web,code,books"], ["run,web,code"]
-    for n, (weights_D, size, losses_M) in enumerate(rows):
-        mixed.append(",".join(map(str, (n, *size, *weights_D))))
-        lost.append(",".join(map(str, (n, *losses_M))))
-    paths = (folder / "w.csv", folder / "l.csv")
-    for path, lines in zip(paths, (mixed, lost), strict=True):
-        path.write_text("\n".join(lines) + "\n")
-    return paths
-
-
-@pytest.fixture(scope="module")
-def paths(tmp_path_factory):
-    """Tables of twelve mixtures at each of two sizes."""
-    weights_ND = np.vstack([mixtures(12), mixtures(12)])
-    return write_tables(tmp_path_factory.mktemp("t"), weights_ND, np.repeat(SIZES, 12, axis=0))
-
-
-@pytest.fixture(scope="module")
-def trials(paths) -> Trials:
-    return Trials.from_csv(*paths)
+    return table(weights_ND, losses_NM, ("web", "code", "books"), ("web", "code"), sizes_N2)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +111,7 @@ def test_checkpoints_of_a_longer_run_are_refused_and_named(trials):
     with pytest.raises(TrialsError) as raised:
         mixed.fit(size=TARGET)
     assert str(raised.value).startswith(
-        "trials: '12', '13' (2 of 26) have the mixture, seed and parameters of a longer run"
+        "trials: 't012', 't013' (2 of 26) have the mixture, seed and parameters of a longer run"
     )
     assert "Keep the last row of each run" in str(raised.value)
     for others in ({"seed": 1, "tokens": 20_000_000_000}, {}, {"parameters": 10**8}):
@@ -147,20 +130,17 @@ def many_sizes(seed, sizes):
     """Return trials of a law whose exponents depend on the mixture, which `scaling` has not."""
     rng = np.random.default_rng(seed)
     helps_MD, lean_MD = rng.dirichlet(np.ones(3), 4), rng.standard_normal((4, 3))
-    trials, results = [], []
+    mixed, lost = [], []
     for parameters, tokens in sizes:
         weights_ND = rng.dirichlet(np.ones(3), 10)
         power_NM = 0.12 + 0.1 * np.exp(0.5 * weights_ND @ lean_MD.T)
         help_NM = np.exp(-1.5 * weights_ND @ helps_MD.T)
         losses_NM = 1.5 + help_NM * (30 * parameters**-power_NM + 40 * tokens**-0.2)
-        losses_NM += 0.01 * losses_NM.std(axis=0) * rng.standard_normal(losses_NM.shape)
-        for weights_D, losses_M in zip(weights_ND, losses_NM.tolist(), strict=True):
-            name = f"t{len(trials)}"
-            mixture = Mixture.from_array(("web", "code", "books"), weights_D)
-            trials.append(Trial(name, mixture, 0))
-            losses = Losses(0, {f"loss{m}": loss for m, loss in enumerate(losses_M)}, {})
-            results.append(TrialResult(name, "finished", tokens, parameters, 0.0, losses))
-    return Trials.from_results(trials, results, proxy="made")
+        mixed.append(weights_ND)
+        lost.append(losses_NM + 0.01 * losses_NM.std(axis=0) * rng.standard_normal(losses_NM.shape))
+    domains, targets = ("web", "code", "books"), [f"loss{m}" for m in range(4)]
+    every = np.repeat(sizes, 10, axis=0)
+    return table(np.vstack(mixed), np.vstack(lost), domains, targets, every)
 
 
 GROWING = [(4**n * 10**6, 4**n * 2 * 10**7) for n in range(6)]
@@ -257,11 +237,17 @@ def test_one_size_needs_none_stated(trials):
     assert requested_size(one, 5e8, None) == ModelSize(5e8, 1e9)
 
 
-def test_the_command_line_predicts_at_a_size(paths, tmp_path):
-    tables = [*paths, "--out", tmp_path]
-    asked = [*tables, "--at", "parameters=1e8,tokens=1e11"]
-    ended = mixopt("fit", *asked)
+def test_the_command_line_predicts_at_a_size(trials, tmp_path):
+    for file, kind, more in (
+        ("w.csv", "weight/", ["parameters", "tokens"]),
+        ("l.csv", "loss/", []),
+    ):
+        names = {c: c.removeprefix(kind) for c in trials.table.columns if c.startswith(kind)}
+        some = trials.table.select(*more, *names).rename(names)
+        some.with_row_index("run").write_csv(tmp_path / file)
+    tables = [tmp_path / "w.csv", tmp_path / "l.csv", "--out", tmp_path / "out"]
+    ended = mixopt("fit", *tables, "--at", "parameters=1e8,tokens=1e11")
     assert ended.code == 0, ended.error
-    kept = json.loads((tmp_path / "fit" / "fit.json").read_text())
+    kept = json.loads((tmp_path / "out" / "fit" / "fit.json").read_text())
     assert kept["size"] == {"parameters": 1e8, "tokens": 1e11}
     assert "predicts at 1e+08 parameters" in ended.out

@@ -31,14 +31,21 @@ def make_trials(losses=linear_law, count: int = 24, replicates: int = 4, seed: i
     return table(weights_ND, losses_NM)
 
 
-def table(weights_ND, losses_NM, domains=DOMAINS, targets=TARGETS) -> Trials:
-    """Return finished trials t000, t001, ... of these mixtures with these losses."""
+def table(
+    weights_ND, losses_NM, domains=DOMAINS, targets=TARGETS, sizes=((10, 1000),), name="t"
+) -> Trials:
+    """Return finished trials t000, t001, ... of these mixtures with these losses.
+
+    Sizes are parameters and tokens, of which trials take the next in turn.
+    """
     trials, results = [], []
     for row, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM, strict=True)):
         values = dict(zip(targets, np.ravel(losses_M).tolist(), strict=True))
-        trials.append(Trial(f"t{row:03d}", Mixture.from_array(domains, weights_D), seed=row))
+        trial = f"{name}{row:03d}"
+        trials.append(Trial(trial, Mixture.from_array(domains, weights_D), seed=row))
+        parameters, tokens = (int(part) for part in sizes[row % len(sizes)])
         losses = Losses(1000, values, values)
-        results.append(TrialResult(f"t{row:03d}", "finished", 1000, 10, 1.0, losses))
+        results.append(TrialResult(trial, "finished", tokens, parameters, 1.0, losses))
     return Trials.from_results(trials, results, proxy="synthetic")
 
 
