@@ -103,7 +103,7 @@ class Lines:
         slopes_M = np.maximum(drawn_M / (squares_M + hold_M), MIN_SLOPE)
         covariance_KK = _alike(weights_KD, weights_KD, length, share)
         np.fill_diagonal(covariance_KK, 1.0)
-        inverse_KK = np.linalg.inv(covariance_KK)
+        inverse_KK: Array = np.asarray(np.linalg.inv(covariance_KK), dtype=np.float64)
         weight_K = inverse_KK.sum(axis=0) / inverse_KK.sum()
         levels_M = weight_K @ (values_KM - slopes_M * columns_KM)
         basis_MK2 = np.stack([np.ones_like(columns_KM), columns_KM], axis=2).transpose(1, 0, 2)
