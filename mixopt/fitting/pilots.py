@@ -103,7 +103,7 @@ class Lines:
         slopes_M = np.maximum(drawn_M / (squares_M + hold_M), MIN_SLOPE)
         covariance_KK = _alike(weights_KD, weights_KD, length, share)
         np.fill_diagonal(covariance_KK, 1.0)
-        inverse_KK: Array = np.asarray(np.linalg.inv(covariance_KK), dtype=np.float64)
+        inverse_KK = np.asarray(np.linalg.inv(covariance_KK), dtype=np.float64)
         weight_K = inverse_KK.sum(axis=0) / inverse_KK.sum()
         levels_M = weight_K @ (values_KM - slopes_M * columns_KM)
         basis_MK2 = np.stack([np.ones_like(columns_KM), columns_KM], axis=2).transpose(1, 0, 2)
@@ -111,7 +111,8 @@ class Lines:
         # Slopes are held back out of caution; how unsure they are, is their prior's spread.
         precision_M22[:, 1, 1] += np.maximum(noise_M, MIN_NOISE) / SLOPE_SPREAD**2
         dual_KM = inverse_KK @ (values_KM - levels_M - slopes_M * columns_KM)
-        unsure_M22, runs = np.linalg.inv(precision_M22), (weights_KD, columns_KM)
+        unsure_M22 = np.asarray(np.linalg.inv(precision_M22), dtype=np.float64)
+        runs = weights_KD, columns_KM
         return cls(levels_M, slopes_M, unsure_M22, *runs, inverse_KK, dual_KM, length, share)
 
     @classmethod
