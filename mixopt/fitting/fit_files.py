@@ -16,10 +16,10 @@ the folder is read.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -52,9 +52,6 @@ from mixopt.system import (
 )
 from mixopt.trials import Trials, trials_fingerprint
 
-if TYPE_CHECKING:
-    from mixopt.fitting.fitted import Fit
-
 FORMAT = "mixopt-fit/4"
 AGAIN = "fit again"
 TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
@@ -81,32 +78,39 @@ class FitShape(FileShape):
     files: dict[str, FileRecord]
 
 
-def write_fit(path: Path, fit: Fit) -> None:
+def write_fit(
+    path: Path,
+    name: str,
+    fitted: Predictor,
+    data: FitData,
+    tables: tuple[pl.DataFrame, pl.DataFrame],
+    *,
+    size: ModelSize | None,
+    pilots: Trials | None,
+    slopes: Mapping[str, float] | None,
+    reasons: Sequence[str],
+) -> None:
     """Write a fit into a folder; fit.json, with the hashes of all other files, comes last."""
-    write_table(path / "report.parquet", fit.report)
-    write_table(path / "held_out.parquet", fit.held_out)
-    fit.trials.write(path / "trials.parquet")
-    shutil.rmtree(path / "regressor", ignore_errors=True)  # of another regressor
-    if supports_saving(fit.fitted):
-        fit.fitted.save(path / "regressor")
-    for name, some in ((PILOTS, fit.pilots), (CARRIED, fit.data.carried)):
+    for file, table in zip(TABLES, tables, strict=False):
+        write_table(path / file, table)
+    for file, some in (("trials.parquet", data.trials), (PILOTS, pilots), (CARRIED, data.carried)):
         if some is not None:
-            some.write(path / name)
-    slopes = None
-    if fit.correction is not None:
-        slopes = dict(zip(fit.targets, fit.correction.lines.slopes_M.tolist(), strict=True))
+            some.write(path / file)
+    shutil.rmtree(path / "regressor", ignore_errors=True)  # of another regressor
+    if supports_saving(fitted):
+        fitted.save(path / "regressor")
     content = {
         "format": FORMAT,
-        "regressor": fit.name,
-        "saved": supports_saving(fit.fitted),
-        "folds": fit.data.folds,
-        "seed": fit.data.seed,
-        "trials": fit.fingerprint,
-        "domains": list(fit.domains),
-        "objective": fit.objective.to_json(),
-        "reasons": fit.reasons(),
-        "size": fit.size and asdict(fit.size),
-        "repetition": fit.data.repetition and asdict(fit.data.repetition),
+        "regressor": name,
+        "saved": supports_saving(fitted),
+        "folds": data.folds,
+        "seed": data.seed,
+        "trials": trials_fingerprint(data.trials),
+        "domains": list(data.trials.domains),
+        "objective": data.objective.to_json(),
+        "reasons": list(reasons),
+        "size": size and asdict(size),
+        "repetition": data.repetition and asdict(data.repetition),
         "slopes": slopes,
         "files": {name: one.to_json() for name, one in folder_records(path, FILES).items()},
     }

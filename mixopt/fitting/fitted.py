@@ -467,7 +467,21 @@ class Fit:
         path = Path(path)
         if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
             raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
-        write_fit(path, self)
+        slopes = None
+        if self.correction is not None:
+            slopes_M = self.correction.lines.slopes_M
+            slopes = dict(zip(self.targets, slopes_M.tolist(), strict=True))
+        write_fit(
+            path,
+            self.name,
+            self.fitted,
+            self.data,
+            (self.report, self.held_out),
+            size=self.size,
+            pilots=self.pilots,
+            slopes=slopes,
+            reasons=self.reasons(),
+        )
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:
