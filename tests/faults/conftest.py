@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pytest
 from fault_runs import KINDS, Undisturbed, undisturbed as undisturbed_run
-from work_fixtures import designed, local_table, work_run
+from work_fixtures import *  # noqa: F403 (fixtures)
+from work_runs import faulty_job, noted, trials_named
 
-from mixopt.config import CorpusConfig, SweepConfig
-from mixopt.corpus import prepare_corpus
-from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, run_trials
-from mixopt.trials import Training, Trial
-
-__all__ = ["designed", "local_table", "work_run"]
+from mixopt.config import SweepConfig
+from mixopt.sweeps import run_trials
 
 HERE = Path(__file__).parent
 MANY = 6  # cases of a test
@@ -39,62 +35,38 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in left]
 
 
-@pytest.fixture(scope="session")
-def faults_corpus(text_files, tmp_path_factory):
-    """Token shards of two small domains."""
-    path = tmp_path_factory.mktemp("faults") / "corpus"
-    domains = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
-    config = CorpusConfig.model_validate({"domains": domains})
-    prepare_corpus(config, {}, path, fingerprint="test", seed=0, min_tokens=2)
-    return path
-
-
 class FaultySweep:
     """Six trials, a to f, of the faulty proxy; what it noted, and what was said."""
 
     def __init__(self, folder: Path, corpus: Path) -> None:
-        self.folder, self._corpus = folder / "trials", corpus
-        self._log = folder / "trained.log"
+        self.place, self.folder, self._corpus = folder, folder / "trials", corpus
         self.said: list[str] = []
 
     def __call__(self, *, patience=600.0, workers=1, **options):
         """Run it, and return the results by trial."""
-        options = {"log": str(self._log), **options}
-        job = Job("faulty_proxy:Faulty", options, self._corpus, Training(1000, device="cpu"))
-        trials = [
-            Trial(name, Mixture({"code": n / 6, "prose": 1 - n / 6}), seed=n)
-            for n, name in enumerate("abcdef")
-        ]
+        job, trials = faulty_job(self.place, self._corpus, **options), trials_named(*"abcdef")
         means = SweepConfig(workers=workers, patience=patience)
         results = run_trials(trials, job, self.folder, sweep=means, say=self.said.append)
         return {result.trial: result for result in results}
 
     def notes(self, what: str) -> list[str]:
         """Return the groups that were noted so, in order."""
-        return [names for noted, _, names in self._lines() if noted == what]
-
-    def times(self, what: str, names: str) -> list[float]:
-        """Return when a group was noted so."""
-        return [float(at) for noted, at, group in self._lines() if (noted, group) == (what, names)]
-
-    def _lines(self) -> list[list[str]]:
-        lines = self._log.read_text().splitlines() if self._log.exists() else []
-        return [line.split() for line in lines]
+        return noted(self.place / "trained.log", what)
 
 
 @pytest.fixture
-def faulty_sweep(faults_corpus, tmp_path, monkeypatch) -> FaultySweep:
+def faulty_sweep(small_corpus, tmp_path, monkeypatch) -> FaultySweep:
     """A sweep that is not run yet."""
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-    return FaultySweep(tmp_path, faults_corpus)
+    return FaultySweep(tmp_path, small_corpus)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(faults_corpus, tmp_path_factory):
+def undisturbed(small_corpus, tmp_path_factory):
     """The results of a sweep in which nothing goes wrong."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(SUPPORT))
-        return FaultySweep(tmp_path_factory.mktemp("undisturbed"), faults_corpus)()
+        return FaultySweep(tmp_path_factory.mktemp("undisturbed"), small_corpus)()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 
 class OddServer(ThreadingHTTPServer):
@@ -56,13 +57,21 @@ def odd_server(status: int | None, *, hello: bool = False) -> Iterator[OddServer
         status: What it answers; None where it hangs.
         hello: Whether it answers well when it is knocked at.
     """
-    server = OddServer(status, hello=hello)
+    with serving(OddServer(status, hello=hello)) as server:
+        try:
+            yield server
+        finally:
+            server.closing.set()
+
+
+@contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[Any]:
+    """Have a server serve in a thread while the block runs."""
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
         yield server
     finally:
-        server.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

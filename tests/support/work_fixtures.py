@@ -1,9 +1,24 @@
-"""A designed run for the tests that have it trained by tasks."""
+"""A small corpus, and a designed run for the tests that have it trained elsewhere."""
 
 from __future__ import annotations
 
 import pytest
 from work_runs import WorkRun, said
+
+from mixopt.config import CorpusConfig
+from mixopt.corpus import prepare_corpus
+
+__all__ = ["designed", "local_table", "small_corpus", "work_run"]
+
+
+@pytest.fixture(scope="session")
+def small_corpus(text_files, tmp_path_factory):
+    """A prepared corpus of two domains."""
+    path = tmp_path_factory.mktemp("small") / "corpus"
+    domains = {name: {"path": str(text_files[name])} for name in ("code", "prose")}
+    config = CorpusConfig.model_validate({"domains": domains})
+    prepare_corpus(config, {}, path, fingerprint="test", seed=0, min_tokens=2)
+    return path
 
 
 @pytest.fixture(scope="session")

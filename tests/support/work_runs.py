@@ -13,6 +13,9 @@ import polars as pl
 from fault_runs import command, variables
 
 from mixopt import pipeline
+from mixopt.mixture import Mixture
+from mixopt.sweeps import Job
+from mixopt.trials import Training, Trial
 
 CONFIG = """\
 name: work
@@ -84,9 +87,7 @@ class WorkRun:
 
     def notes(self, what: str) -> list[str]:
         """Return the trials that were noted so, in order."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        groups = [line.split()[2] for line in lines if line.startswith(f"{what} ")]
-        return [name for group in groups for name in group.split(",")]
+        return [name for group in noted(self.log, what) for name in group.split(",")]
 
     def wait_until(self, holds: Callable[[], object], seconds: float = 60.0) -> None:
         """Wait until something holds."""
@@ -112,6 +113,27 @@ class WorkRun:
         )
         self._started.append(process)
         return process
+
+
+def trials_named(*names: str) -> list[Trial]:
+    """Return trials whose shares of code go up from 0."""
+    shares = [place / len(names) for place in range(len(names))]
+    return [
+        Trial(name, Mixture({"code": share, "prose": 1 - share}), seed)
+        for seed, (name, share) in enumerate(zip(names, shares, strict=True))
+    ]
+
+
+def faulty_job(folder: Path, corpus: Path, **options: object) -> Job:
+    """Return a job of the faulty proxy, which notes in a folder what it does."""
+    options = {"log": str(folder / "trained.log"), **options}
+    return Job("faulty_proxy:Faulty", options, corpus, Training(1000, device="cpu"))
+
+
+def noted(log: Path, what: str) -> list[str]:
+    """Return the groups of which the faulty proxy has noted something, in order."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [line.split()[2] for line in lines if line.startswith(f"{what} ")]
 
 
 def said(process: subprocess.Popen[str], code: int | None = 0) -> str:

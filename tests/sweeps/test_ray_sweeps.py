@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 from ray_nodes import QUIET, ended, started
+from work_runs import trials_named
 
 from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
 from mixopt.errors import RunError
-from mixopt.mixture import Mixture
 from mixopt.sweeps import (
     Job,
     log_of_trial,
     read_attempts,
     run_trials,
 )
-from mixopt.trials import Training, Trial
+from mixopt.trials import Training
 
 pytestmark = QUIET
 
@@ -31,8 +31,8 @@ def nodes():
 
 
 @pytest.fixture
-def make_job(corpus_path, tmp_path):
-    return partial(job_of, corpus_path, tmp_path)
+def make_job(small_corpus, tmp_path):
+    return partial(job_of, small_corpus, tmp_path)
 
 
 def job_of(corpus, folder, proxy="seeing_proxy:Seeing", device="cpu", **options):
@@ -45,10 +45,7 @@ def job_of(corpus, folder, proxy="seeing_proxy:Seeing", device="cpu", **options)
 
 
 def trials_of(count):
-    shares = [place / count for place in range(count)]
-    return [
-        Trial(f"t{n}", Mixture({"code": w, "prose": 1 - w}), seed=n) for n, w in enumerate(shares)
-    ]
+    return trials_named(*(f"t{n}" for n in range(count)))
 
 
 def on(nodes, address=None, **means):

@@ -8,18 +8,18 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from places import SUPPORT
+from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
 from mixopt.errors import CorpusError, MixoptError, RunError
-from mixopt.mixture import Mixture
 from mixopt.sweeps import (
     Ended,
     GroupRunner,
-    Job,
     LocalExecutor,
     Site,
     TrialFolder,
@@ -29,34 +29,18 @@ from mixopt.sweeps import (
 )
 from mixopt.sweeps.groups import Beat, read_result, write_beat, write_result
 from mixopt.system import read_json
-from mixopt.trials import Training, Trial
 
 ALONE = SweepConfig(workers=1)
 
 
 @pytest.fixture
-def make_job(corpus_path, tmp_path, monkeypatch):
+def make_job(small_corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-
-    def make(**options):
-        options = {"log": str(tmp_path / "trained.log"), **options}
-        return Job("faulty_proxy:Faulty", options, corpus_path, Training(1000, device="cpu"))
-
-    return make
-
-
-def trials_named(*names):
-    share = [place / len(names) for place in range(len(names))]
-    return [
-        Trial(name, Mixture({"code": w, "prose": 1 - w}), seed=n)
-        for n, (name, w) in enumerate(zip(names, share, strict=True))
-    ]
+    return partial(faulty_job, tmp_path, small_corpus)
 
 
 def trained(job) -> list[str]:
-    log = Path(job.options["log"])
-    lines = log.read_text().splitlines() if log.exists() else []
-    groups = [line.split()[2] for line in lines if line.startswith("ended")]
+    groups = noted(Path(job.options["log"]), "ended")
     return [name for names in groups for name in names.split(",")]
 
 
@@ -96,8 +80,8 @@ def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_
 
 
 @pytest.fixture
-def job_that_changes_its_corpus(make_job, corpus_path, tmp_path):
-    shutil.copytree(corpus_path, tmp_path / "corpus")
+def job_that_changes_its_corpus(make_job, small_corpus, tmp_path):
+    shutil.copytree(small_corpus, tmp_path / "corpus")
     return lambda how: replace(make_job(fault=how, at="a"), corpus=tmp_path / "corpus")
 
 
@@ -224,8 +208,8 @@ def test_a_failure_that_a_stopped_owner_has_left_is_trained_again(make_job, tmp_
     assert trained(job) == ["a", "a"]
 
 
-def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path, corpus_path):
-    corpus = shutil.copytree(corpus_path, tmp_path / "corpus")
+def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path, small_corpus):
+    corpus = shutil.copytree(small_corpus, tmp_path / "corpus")
     job, trials = replace(make_job(), corpus=corpus), trials_named("a")
     site = Site(tmp_path / "trials", device="cpu", workers=1)
 
