@@ -166,9 +166,11 @@ class Verifier:
     def __init__(self, folder: Path) -> None:
         """Read what was verified before; a memory that cannot be read counts as none."""
         self._folder, self._changed = folder, False
-        self._seen = dict[str, list[int]]()
+        content: Any = {}
         with suppress(MixoptError):
-            self._seen = read_json(folder / MEMORY, dict[str, list[int]])
+            content = read_json(folder / MEMORY)
+        marks = content.items() if isinstance(content, dict) else ()
+        self._seen = {key: mark for key, mark in marks if _is_mark(mark)}
 
     def knows(self, name: str, record: FileRecord, path: Path) -> bool:
         """Tell whether a file need not be read, since it is what was verified before."""
@@ -217,6 +219,10 @@ class Verifier:
             with suppress(RunError):
                 write_json(self._folder / MEMORY, large)
                 self._changed = False
+
+
+def _is_mark(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(number, int) for number in value)
 
 
 def file_mark(status: os.stat_result) -> list[int]:
