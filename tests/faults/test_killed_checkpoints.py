@@ -90,11 +90,3 @@ def test_a_full_disk_of_one_rank_ends_all_with_one_line(context, config, whole, 
     assert set(states_of(out).values()) == {"whole"}
     finished(context, config, out, whole.ranks)
     assert_equal_runs(out, whole.out)
-
-
-def test_every_checkpoint_is_whole_where_one_is_due_at_every_step(context, config, whole, tmp_path):
-    out = tmp_path / "run"
-    finished(context, config, out, whole.ranks, ["checkpoint.every=1"])
-    assert len(checkpoints(out)) == STEPS
-    assert set(states_of(out).values()) == {"whole"}
-    assert_equal_runs(out, whole.out)

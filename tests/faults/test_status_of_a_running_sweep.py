@@ -1,6 +1,7 @@
 """`mixopt status` says from another process, by files, what a sweep does."""
 
 import json
+import time
 
 from fault_runs import mixopt
 
@@ -27,3 +28,6 @@ def test_another_process_sees_what_workers_do_and_believes_nothing_of_a_killed_s
     sweep = json.loads(mixopt("status", run.path, "--json").stdout)["steps"]["sweep"]
     assert sweep["state"] == "interrupted"
     assert not {"workers", "running", "tokens_per_second"} & set(sweep)
+    ended = run.notes("ended")
+    time.sleep(7.0)
+    assert run.notes("ended") == ended, "its workers have ended with it"

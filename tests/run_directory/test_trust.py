@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from contextlib import suppress
 
 import pytest
 from command_line import mixopt
+from fake_commands import fake_commands
 
 from mixopt import Mixture
 from mixopt.config import load_config
@@ -58,12 +58,9 @@ def foreign(config_path, tmp_path):
 @pytest.fixture
 def fake_slurm(tmp_path, monkeypatch):
     """Commands of Slurm that note that they were run."""
-    log, folder = tmp_path / "slurm.log", tmp_path / "bin"
-    folder.mkdir()
-    for name in ("sbatch", "squeue", "scancel", "sinfo"):
-        (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\n')
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    log = tmp_path / "slurm.log"
+    names = ("sbatch", "squeue", "scancel", "sinfo")
+    fake_commands(tmp_path / "bin", monkeypatch, **{n: f'echo {n} "$@" >> {log}' for n in names})
     return log
 
 

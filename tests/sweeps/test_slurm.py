@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from fake_commands import fake_commands
 from slurm_cluster import SlurmCluster, why_not
 from work_runs import said
 
@@ -194,12 +194,8 @@ def test_a_host_without_sbatch_says_what_is_needed(tmp_path, monkeypatch):
 
 
 def test_squeue_that_fails_for_a_while_is_waited_out(tmp_path, monkeypatch):
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    fake = folder / "squeue"
-    fake.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Socket timed out' >&2\nexit 1\n")
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    script = "echo 'slurm_load_jobs error: Socket timed out' >&2\nexit 1"
+    fake_commands(tmp_path / "bin", monkeypatch, squeue=script)
     lines: list[str] = []
     executor = SlurmExecutor(Site(tmp_path / "trials", say=lines.append))
     handle = f"1_0 {tmp_path}"
@@ -213,10 +209,8 @@ def test_squeue_that_fails_for_a_while_is_waited_out(tmp_path, monkeypatch):
 
 def test_a_job_that_is_not_called_as_this_sweep_is_not_cancelled(tmp_path, monkeypatch):
     """A folder may name any job; squeue, which is asked by the sweep's name, has none of it."""
-    for name, text in (("squeue", "exit 0"), ("scancel", f"touch {tmp_path}/cancelled")):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    scripts = {"squeue": "exit 0", "scancel": f"touch {tmp_path}/cancelled"}
+    fake_commands(tmp_path, monkeypatch, **scripts)
     folder = tmp_path / "trials" / "work" / "a.0"
     folder.mkdir(parents=True)
     (folder / "handle").write_text(f"77_0 {folder}")
@@ -225,9 +219,7 @@ def test_a_job_that_is_not_called_as_this_sweep_is_not_cancelled(tmp_path, monke
 
 
 def test_exit_codes_of_tasks_say_how_they_ended(tmp_path, monkeypatch):
-    (tmp_path / "squeue").write_text("#!/bin/sh\nexit 0\n")
-    (tmp_path / "squeue").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    fake_commands(tmp_path, monkeypatch, squeue="exit 0")
     executor, handle = SlurmExecutor(Site(tmp_path / "trials")), f"1_0 {tmp_path}"
     faults = {}
     for code in ("", "3", "137", "143"):

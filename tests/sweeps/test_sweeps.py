@@ -1,12 +1,6 @@
 """A sweep loses nothing: failures, divergence, killed workers and killed sweeps included."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -151,31 +145,6 @@ def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     assert len(run_trials(trials, job, folder, sweep=ALONE)) == 2
     assert trained(job) == ["a", "b"]
-
-
-@pytest.mark.nightly
-def test_a_worker_ends_when_its_parent_is_killed(make_job, tmp_path):
-    job = make_job(seconds=0.3, size=1)
-    script = textwrap.dedent(f"""
-        from pathlib import Path
-        from mixopt.config import SweepConfig
-        from mixopt.sweeps import Job
-        from mixopt.mixture import Mixture
-        from mixopt.trials.proxy import Training, Trial
-        from mixopt.sweeps.sweep import run_trials
-        job = Job({job.proxy!r}, {job.options!r}, Path({str(job.corpus)!r}), Training(1000))
-        trials = [Trial(f"t{{n}}", Mixture({{"code": 0.5, "prose": 0.5}}), n) for n in range(40)]
-        run_trials(trials, job, Path({str(tmp_path / "trials")!r}), sweep=SweepConfig(workers=1))
-    """)
-    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    while len(trained(job)) < 2:
-        time.sleep(0.05)
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    time.sleep(1.0)
-    before = len(trained(job))
-    time.sleep(0.7)
-    assert len(trained(job)) == before
 
 
 def train(job, site, trials, *, whole=True):

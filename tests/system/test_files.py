@@ -1,12 +1,11 @@
 """A file is the old one or the new one, never half of one."""
 
 import os
-import subprocess
 
 import pytest
 
 from mixopt.errors import RunError
-from mixopt.system import read_json, replacing, write_json, write_text
+from mixopt.system import read_json, replacing, write_json
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
@@ -33,23 +32,3 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
 
     with pytest.raises(RunError, match=r"table\.json: cannot be written: No space left on device"):
         fill_the_disk()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 100 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root mounts a file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_up_leaves_the_old_file_and_no_other(small_disk):
-    write_text(small_disk / "a.txt", "old")
-    with pytest.raises(RunError, match=r"a\.txt: cannot be written: No space left on device"):
-        write_text(small_disk / "a.txt", "x" * 1_000_000)
-    assert (small_disk / "a.txt").read_text() == "old"
-    assert os.listdir(small_disk) == ["a.txt"]
