@@ -48,18 +48,16 @@ def read_progress(folder: Path) -> list[Beat]:
 
 def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
     """Add a line; a disk that cannot be written to ends no sweep."""
+    beat = outcome.beat
     known = {
-        **outcome.beat.model_dump(),
         "trials": [trial.name for trial in outcome.trials],
-        "node": outcome.beat.node or "unknown",
+        "node": beat.node or "unknown",
+        "at": time.time(),
+        "finished": len(outcome.results),
+        "outcome": outcome.fault or ("failed" if outcome.reason else "ended"),
+        "reason": outcome.reason,
     }
-    record = AttemptRecord(
-        at=time.time(),
-        finished=len(outcome.results),
-        outcome=outcome.fault or ("failed" if outcome.reason else "ended"),
-        reason=outcome.reason,
-        **known,
-    )
+    record = AttemptRecord(**{**beat.model_dump(), **known})
     # A link may lead to anybody's file, and is left alone.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with suppress(OSError), os.fdopen(os.open(folder / ATTEMPTS, flags, 0o666), "a") as stream:

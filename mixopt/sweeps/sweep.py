@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from mixopt.config import SweepConfig
 from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError
 from mixopt.mixture import Mixture, Phases
-from mixopt.sweeps.contract import RETRIES, Executor, Job, Site
+from mixopt.sweeps.contract import RETRIES, Ended, Executor, Job, Site
 from mixopt.sweeps.groups import Beat, GroupOutcome, GroupRunner, Report, pending, read_beat
 from mixopt.sweeps.progress import SweepMeter, note_attempt
 from mixopt.sweeps.trial_files import FILES, GROUPS, SIZE, WORK, TrialFolder
@@ -80,13 +80,11 @@ def run_trials(
             if not results and _begins_short(job.proxy):
                 _check_short_trial(job, folder, executor, sweep.patience, titled)
             groups = _groups(trials, runner, meter.report, folder)
-            attempts = Attempts(folder, groups, list(results))
+            attempts = Attempts(folder, groups, results.keys())
             alike: Counter[str] = Counter()
             for outcome in runner.run(attempts.groups, meter.report):
-                failed = attempts.settle(outcome, titled)
-                new = [*outcome.results, *failed]
-                by_name = {trial.name: trial for trial in outcome.trials}
-                files.write([by_name[result.trial] for result in new], new)
+                new = outcome.results or attempts.settle(outcome, titled)
+                files.write(outcome.trials[: len(new)], new)
                 note_attempt(folder, outcome)
                 results |= {result.trial: result for result in new}
                 alike.update({failure_kind(one) for one in new[:1] if one.status == "failed"})
@@ -210,18 +208,15 @@ class Attempts:
     """The groups of a sweep that were handed out; more are added as outcomes arrive."""
 
     def __init__(
-        self, folder: Path, groups: Sequence[Sequence[Trial]], finished: Sequence[str]
+        self, folder: Path, groups: Sequence[Sequence[Trial]], finished: Collection[str]
     ) -> None:
         """Take those groups that have a trial without a result."""
         self._folder, self._died, self._lost = folder, Counter[str](), Counter[str]()
-        known = set(finished)
-        self.groups = [g for g in groups if any(trial.name not in known for trial in g)]
+        self.groups = [g for g in groups if any(trial.name not in finished for trial in g)]
 
     def settle(self, outcome: GroupOutcome, say: Say = silent) -> list[TrialResult]:
         """Hand out again what has no result, where that may help; return what has failed."""
-        trials, fault, reason = outcome.trials, outcome.fault, outcome.reason
-        if reason is None:
-            return []
+        trials, fault, reason = outcome.trials, outcome.fault, outcome.reason or ""
         if fault is None:
             return [_failed(trial, reason) for trial in trials]
         lost = fault == "lost"
@@ -253,8 +248,7 @@ def going_on(sweep: SweepConfig, folder: Path) -> list[Beat]:
     """Return what trains, or waits for a place, of a sweep whose owner is gone."""
     left = _left(sweep, folder)
     states = make_executor(sweep, folder).states(list(left.values())) if left else {}
-    live = [place for place, handle in left.items() if states[handle] in ("waiting", "running")]
-    return [read_beat(place) for place in live]
+    return [read_beat(p) for p, handle in left.items() if not isinstance(states[handle], Ended)]
 
 
 def cancel_submitted(sweep: SweepConfig, folder: Path) -> list[str]:

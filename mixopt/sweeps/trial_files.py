@@ -36,8 +36,8 @@ LOGS = "logs"  # folder of a folder of trials
 
 
 def _experts(content: dict[str, Any]) -> ExpertCounts:
-    sides = (Assignments.from_dict(content.get(n), f"experts.{n}") for n in ("train", "held_out"))
-    return ExpertCounts(*sides)
+    sides = ("train", "held_out")
+    return ExpertCounts(*(Assignments.from_dict(content.get(n), f"experts.{n}") for n in sides))
 
 
 class TrialShape(FileShape):
@@ -85,8 +85,7 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
         if losses is not None and not losses["tasks"]:
             del losses["tasks"]
     if result.experts is not None:
-        sides = {"train": result.experts.train, "held_out": result.experts.held_out}
-        content["experts"] = {name: counts.to_json() for name, counts in sides.items()}
+        content["experts"] = {n: counts.to_json() for n, counts in vars(result.experts).items()}
     return content
 
 
