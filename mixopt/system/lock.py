@@ -49,12 +49,10 @@ def owner_of(folder: Path) -> Owner | None:
     """Return who works in a folder; None where nobody does."""
     lock = folder / LOCK
     record = _lease(lock).owner
-    try:
-        seen = lock.lstat().st_mtime
-    except OSError:
+    mark = _mark(lock)
+    if record is None or mark is None:
         return None
-    if record is None:
-        return None
+    seen = mark[1] / 1e9
     is_here = record.hostname == _this_host()
     is_alive = _has_open(record.pid, lock) if is_here else time.time() - seen < STALE
     host = "".join(c if c.isprintable() else "?" for c in record.hostname.partition("?")[0])
@@ -190,8 +188,7 @@ def _has_open(pid: int, lock: Path) -> bool:
         mark = lock.lstat()
         for file in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                status = file.stat()
-                if (status.st_dev, status.st_ino) == (mark.st_dev, mark.st_ino):
+                if os.path.samestat(file.stat(), mark):
                     return True
     except OSError as error:
         is_unknown = isinstance(error, PermissionError) or not Path("/proc/self/fd").is_dir()

@@ -19,14 +19,6 @@ from mixopt.errors import ConfigError, PluginError, did_you_mean
 
 PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor", "exporter"]
 Trust = bool | Collection[str]
-GROUPS: dict[PluginKind, str] = {
-    "proxy": "mixopt.proxies",
-    "regressor": "mixopt.regressors",
-    "estimator": "mixopt.estimators",
-    "model": "mixopt.models",
-    "executor": "mixopt.executors",
-    "exporter": "mixopt.exporters",
-}
 # What a plug-in has at least; whole contracts: mixopt.trials.proxy, mixopt.fitting.regressor,
 # mixopt.online.contract, mixopt.pretraining.models, mixopt.sweeps.contract, mixopt.exports.units.
 METHODS: dict[PluginKind, tuple[str, ...]] = {
@@ -116,9 +108,9 @@ def build_plugin(
 def _option_names(factory: Callable[..., Any]) -> list[str]:
     """Return a plug-in's parameters, and its `option_names` where it takes keywords."""
     names: list[str] = []
-    for parameter in inspect.signature(factory).parameters.values():
-        many = parameter.kind is inspect.Parameter.VAR_KEYWORD
-        names += getattr(factory, "option_names", ()) if many else [parameter.name]
+    for name, parameter in inspect.signature(factory).parameters.items():
+        many = parameter.kind is parameter.VAR_KEYWORD
+        names += getattr(factory, "option_names", ()) if many else [name]
     return names
 
 
@@ -145,4 +137,5 @@ def _entry(kind: PluginKind, name: str) -> EntryPoint:
 
 @lru_cache
 def _entries(kind: PluginKind) -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=GROUPS[kind]))
+    group = "proxies" if kind == "proxy" else f"{kind}s"
+    return tuple(entry_points(group=f"mixopt.{group}"))

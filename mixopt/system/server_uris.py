@@ -81,17 +81,10 @@ class ServerUri(str):
         """Be a field of a configuration."""
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(cls._of_field)
+        def read(value: Any, text: Any) -> Self:
+            return value if isinstance(value, cls) else cls(text(value))
 
-    @classmethod
-    def _of_field(cls, value: Any) -> Self:
-        from pydantic_core import PydanticCustomError
-
-        if isinstance(value, cls):
-            return value
-        if not isinstance(value, str):
-            raise PydanticCustomError("string_type", "Input should be a valid string")
-        return cls(value)
+        return core_schema.no_info_wrap_validator_function(read, core_schema.str_schema())
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
