@@ -81,7 +81,7 @@ class ServerUri(str):
         """Be a field of a configuration."""
         from pydantic_core import core_schema
 
-        def read(value: Any, text: Any) -> Self:
+        def read(value: Any, text: Any) -> Any:
             return value if isinstance(value, cls) else cls(text(value))
 
         return core_schema.no_info_wrap_validator_function(read, core_schema.str_schema())
