@@ -1,4 +1,4 @@
-"""A run directory that somebody else made sends nothing away, and a password is seen nowhere.
+"""A foreign run directory sends nothing, a password is seen nowhere, no server holds a run up.
 
 Real processes and real HTTP servers on 127.0.0.1; what is sent is what the servers were asked.
 """
@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from run_log import RunLog
 
 from mixopt.errors import RunError
 from mixopt.tracking import sync
-from mixopt.tracking.record import JOURNAL, WantedRun
+from mixopt.tracking.record import JOURNAL, Position, WantedRun
 
 pytest.importorskip("mlflow")
 
@@ -167,3 +168,29 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(run / JOURNAL)
     with pytest.raises(RunError, match="is not a file; delete it"):
         sync(run)
+
+
+# What is promised after the first sign of life, and MLflow's import on a busy machine before it.
+SECONDS = 5.0 + 30.0
+
+
+@pytest.mark.parametrize("kind", ["hangs", "refuses", "500", "429", "413"])
+def test_the_end_of_a_run_waits_seconds_for_a_server_that(tmp_path, kind):
+    warnings: list[str] = []
+    with ExitStack() as stack:
+        address = f"127.0.0.1:{closed_port()}"
+        if kind != "refuses":
+            status = None if kind == "hangs" else int(kind)
+            address = stack.enter_context(odd_server(status)).address
+        log = RunLog(tmp_path, experiment="toy", uri=f"http://{address}", warn=warnings.append)
+        for step in range(200):
+            log.log({"loss": float(step)}, step)
+        began = time.monotonic()
+        log.close()
+        took = time.monotonic() - began
+    assert took < SECONDS
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"tracking: http://{address}: ")
+    assert warnings[0].endswith(f"or by: mixopt sync {tmp_path} --uri http://{address}")
+    assert "\n" not in warnings[0]
+    assert len(Position().take(tmp_path / "metrics.jsonl", 1000)) == 200

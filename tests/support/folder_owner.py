@@ -1,10 +1,12 @@
 """Work in a folder for a while, perhaps as on another host.
 
-python folder_owner.py FOLDER SECONDS [HOST [SHIFT]]: prints `in`, or the error. HOST pretends that
-the process is there; SHIFT is how far its clock is off, in seconds.
+python folder_owner.py FOLDER SECONDS [HOST [SHIFT [SIGNAL...]]]: prints `in`, or the error. HOST
+pretends that the process is there; SHIFT is how far its clock is off, in seconds; signals are
+ignored.
 """
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -18,7 +20,9 @@ def marker(pid: int, host: str, start: int = 1) -> str:
     return "\n".join(["filelock/2", *lines, ""])
 
 
-def main(folder: str, seconds: str, host: str = "", shift: str = "0") -> None:
+def main(folder: str, seconds: str, host: str = "", shift: str = "0", *ignored: str) -> None:
+    for name in ignored:
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
     touch = os.utime
     if host:
         socket.gethostname = lambda: host

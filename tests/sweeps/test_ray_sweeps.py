@@ -94,12 +94,6 @@ def test_a_node_that_does_not_see_the_folder_ends_the_sweep_and_is_named(nodes, 
         os.close(opened)
 
 
-def test_a_worker_that_no_node_has_room_for_is_refused(nodes, make_job, tmp_path):
-    means = on(nodes, options={"cpus": 64})
-    with pytest.raises(RunError, match=r"the cluster has no room for a worker of 64 CPU"):
-        run_trials(trials_of(2), make_job(), tmp_path / "trials", sweep=means)
-
-
 def test_two_workers_share_a_gpu_that_ray_shows_them(nodes, make_job, tmp_path):
     """The node says that it has one; what Ray shows them is what counts here."""
     node = nodes.add(num_cpus=2, num_gpus=1)

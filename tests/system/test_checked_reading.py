@@ -23,15 +23,16 @@ class Step(BaseModel):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": ', "cannot be read"),
-        ("[" * 100_000, "nested too deeply"),
-        ('{"a": NaN}', "NaN is not a number here"),
-        ("9" * 5_000, "a number of 5000 digits"),
+        (b'{"a": ', "cannot be read"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": NaN}', "NaN is not a number here"),
+        (b"9" * 5_000, "a number of 5000 digits"),
+        (b"\xff\xfe\x00", "cannot be read"),
     ],
 )
 def test_json_that_cannot_be_ours_is_one_line(tmp_path, text, message):
     path = tmp_path / "steps.json"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(RunError, match=message) as raised:
         read_json(path)
     assert str(path) in str(raised.value)
@@ -48,13 +49,6 @@ def test_json_that_cannot_be_ours_is_one_line(tmp_path, text, message):
 def test_a_field_of_another_shape_is_named(content, message):
     with pytest.raises(RunError, match=f"steps.json: {message}"):
         checked_as(dict[str, Step], content, "steps.json")
-
-
-def test_bytes_that_are_no_text_are_one_line(tmp_path):
-    path = tmp_path / "steps.json"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RunError, match="cannot be read"):
-        read_json(path)
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

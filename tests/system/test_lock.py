@@ -18,33 +18,18 @@ from mixopt.errors import RunError
 from mixopt.system import interrupt, is_in_use, lock, only_one
 from mixopt.system.lock import owner_of
 
-WORKER = """
-import signal, sys, time
-from pathlib import Path
-from mixopt.system import only_one
-for name in sys.argv[2:]:
-    signal.signal(getattr(signal, name), signal.SIG_IGN)
-with only_one(Path(sys.argv[1])):
-    print("in", flush=True)
-    time.sleep(60)
-"""
-
 
 @contextmanager
-def another(folder, seconds=60, host="", shift=0, command=None):
+def another(folder, seconds=60, host="", shift=0, ignored=()):
     """A process that is in a folder."""
-    own = [folder_owner.__file__, str(folder), str(seconds), host, str(shift)]
+    words = [folder_owner.__file__, str(folder), str(seconds), host, str(shift), *ignored]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen([sys.executable, *(command or own)], **pipes) as process:
+    with subprocess.Popen([sys.executable, *words], **pipes) as process:
         try:
             assert process.stdout.readline() == "in\n"
             yield process
         finally:
             process.kill()
-
-
-def worker(folder, *ignored):
-    return another(folder, command=["-c", WORKER, str(folder), *ignored])
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +125,7 @@ def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path):
 
 
 def test_it_is_interrupted_as_by_ctrl_c(tmp_path):
-    with worker(tmp_path) as process:
+    with another(tmp_path) as process:
         assert owner_of(tmp_path).pid == process.pid
         assert interrupt(tmp_path).pid == process.pid
         assert process.wait(5) != 0
@@ -148,7 +133,7 @@ def test_it_is_interrupted_as_by_ctrl_c(tmp_path):
 
 
 def test_one_that_ignores_that_and_a_termination_is_an_error(tmp_path):
-    with worker(tmp_path, "SIGINT", "SIGTERM") as process:
+    with another(tmp_path, ignored=("SIGINT", "SIGTERM")) as process:
         message = f"process {process.pid} is still running after it was interrupted"
         with pytest.raises(RunError, match=message):
             interrupt(tmp_path, patience=0.3)
