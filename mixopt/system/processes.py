@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from mixopt.errors import MixoptError, RunError
 
@@ -160,23 +160,20 @@ def is_running(pid: int, started: str = "") -> bool:
 
 def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
     """Return the answer of a call to somebody else, however slowly they drip."""
-    ended: list[tuple[Any, BaseException | None]] = []
+    from concurrent.futures import Future, wait
+
+    answer = Future[Answer]()
 
     def run() -> None:
         try:
-            ended.append((call(), None))
+            answer.set_result(call())
         except BaseException as error:
-            ended.append((None, error))
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not ended:
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([answer], seconds).done:
         raise RunError(f"{what}: no answer in {seconds:g} s")
-    answer, error = ended[0]
-    if error is not None:
-        raise error
-    return answer  # type: ignore[no-any-return]
+    return answer.result()
 
 
 def in_processes(
@@ -201,20 +198,11 @@ def in_processes(
         for job, future in zip(jobs, futures, strict=True):
             try:
                 yield future.result()
-            except BrokenProcessPool:
-                yield _alone(function, job, died, threads)
-
-
-def _alone(
-    function: Callable[[Job], Result], job: Job, died: Callable[[Job], MixoptError], threads: int
-) -> Result:
-    from concurrent.futures.process import BrokenProcessPool
-
-    with _pool(1, threads) as pool, _without_main():
-        try:
-            return pool.submit(function, job).result()
-        except BrokenProcessPool as error:
-            raise died(job) from error
+            except BrokenProcessPool as error:
+                if len(jobs) == 1:
+                    raise died(job) from error
+                # Whichever job it was, all that were not done yet are tried alone.
+                yield from in_processes(function, [job], 1, died=died, threads=threads)
 
 
 @contextmanager
