@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 
 from mixopt.errors import ConfigError, plain_line
@@ -67,7 +68,8 @@ def worker_devices(
     if not found and (gpus is None or device == "cpu"):
         return [WorkerDevice()] * (workers or usable_cores())
     each, seen = gpus or 1.0, "1 GPU" if len(found) == 1 else f"{len(found)} GPUs"
-    if each > 1 and each != int(each):
+    size, shares = max(1, int(each)), max(1, int(1 / each + 1e-9))
+    if each > 1 and each != size:
         raise ConfigError(
             f"sweep.gpus: {each:g}: must be a whole number of GPUs, or a share below 1"
         )
@@ -76,7 +78,6 @@ def worker_devices(
             f"sweep.gpus: {each:g} for each worker, but this process sees {seen}; lower it, or look"
             f" at {VISIBLE}"
         )
-    size, shares = max(1, int(each)), max(1, int(1 / each + 1e-9))
     starts = range(0, len(found) - size + 1, size)
     sets = [found[at : at + size] for at in starts for _ in range(shares)]
     count = workers or len(sets)
@@ -85,7 +86,7 @@ def worker_devices(
     share = each * min(1.0, len(sets) / count)
     return [
         WorkerDevice(",".join(name for name, _ in own), own[0][1], share)
-        for own in (sets[place % len(sets)] for place in range(count))
+        for own in islice(cycle(sets), count)
     ]
 
 

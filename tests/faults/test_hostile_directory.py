@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fault_runs import KINDS, command, variables
+from fault_runs import KINDS, mixopt
 
 from mixopt import load_run
 from mixopt.run_directory.opening import HEADER
@@ -35,19 +35,6 @@ def foreign(whole, tmp_path) -> Path:
     return run
 
 
-def within(run: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the directory."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=run,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=variables({}),
-        timeout=60,
-    )
-
-
 def git(run: Path, *arguments: str) -> None:
     who = ["-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", *who, *arguments], cwd=run, check=True, capture_output=True)
@@ -67,7 +54,7 @@ def test_what_a_repository_in_the_directory_names_is_not_run(foreign, tmp_path):
     git(foreign, "config", "filter.evil.clean", f"touch {marker}; cat")
     (foreign / ".gitattributes").write_text("* filter=evil\n")
     os.utime(foreign / "config.yaml")
-    assert within(foreign, "report", ".").returncode == 0
+    assert mixopt("report", ".", cwd=foreign).returncode == 0
     assert not marker.exists()
     git(foreign, "status")
     assert marker.exists(), "the repository is hostile"
@@ -80,14 +67,14 @@ def test_a_command_that_a_forged_configuration_names_is_not_run(foreign, tmp_pat
     del content["proxy"]["options"]
     (foreign / "config.yaml").write_text(sealed_text(yaml.safe_dump(content), HEADER))
     for looking in LOOKING if KINDS else LOOKING[:2]:
-        ended = within(foreign, *looking)
+        ended = mixopt(*looking, cwd=foreign)
         assert ended.returncode in (0, 1, 2), ended.stderr
     assert load_run(foreign).config.proxy.run == ["touch", str(marker)]
     again = ("run", "config.yaml", "--out", ".", "--from", "sweep")
-    refused = within(foreign, *again)
+    refused = mixopt(*again, cwd=foreign)
     assert refused.returncode == 2
     assert "if you trust whoever made this directory, add --trust" in refused.stderr
     assert (foreign / "trials.parquet").exists(), "nothing is deleted before that is asked"
     assert not marker.exists()
-    within(foreign, *again, "--trust")
+    mixopt(*again, "--trust", cwd=foreign)
     assert marker.exists(), "the command is one that would run"

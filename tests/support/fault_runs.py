@@ -50,10 +50,13 @@ tracking: {{enabled: false}}
 """
 
 
-def mixopt(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def mixopt(
+    *arguments: object, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; it may take two minutes."""
     return subprocess.run(
         command(*arguments),
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,

@@ -55,7 +55,6 @@ class WorkRun:
 
     def design(self) -> None:
         """Prepare the corpus, and choose the mixtures."""
-        pipeline.run(self.config, self.path, until="prepare")
         pipeline.run(self.config, self.path, until="design")
 
     def copy(self, folder: Path, **options: object) -> WorkRun:
@@ -68,9 +67,10 @@ class WorkRun:
 
     def owner(self, *more: str, **environment: str) -> subprocess.Popen[str]:
         """Start an owner of the sweep."""
-        return self._start(
-            "run", self.config, "--out", self.path, *more, "--until", "sweep", **environment
-        )
+        words = command("sweep", self.config, "--out", self.path, *more)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self._started.append(subprocess.Popen(words, env=variables(environment), **pipes))
+        return self._started[-1]
 
     def end(self) -> None:
         """Kill what is left."""
@@ -99,20 +99,6 @@ class WorkRun:
     def wait_for(self, what: str, count: int = 1) -> None:
         """Wait until so many trials were noted so."""
         self.wait_until(lambda: len(self.notes(what)) >= count)
-
-    def _start(self, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        return self._begin(command(*arguments), environment)
-
-    def _begin(self, words: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            words,
-            env=variables(environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._started.append(process)
-        return process
 
 
 def trials_named(*names: str) -> list[Trial]:

@@ -9,6 +9,7 @@ from fake_commands import fake_commands
 from slurm_cluster import SlurmCluster, why_not
 from work_runs import said
 
+from mixopt import pipeline
 from mixopt.config import SweepConfig
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
@@ -71,23 +72,17 @@ def test_a_killed_owner_is_taken_up_again_and_nothing_is_trained_twice(
 
 @needs_slurm
 @pytest.mark.parametrize(
-    ("asked", "more", "message"),
+    ("asked", "message"),
     [
-        ("sbatch: {partition: nope}", [], "refused by sbatch: .*invalid partition"),
-        ('sbatch: {partition: small, time: "3:00:00"}', [], "tasks would .* PartitionTimeLimit"),
+        ("sbatch: {partition: nope}", "refused by sbatch: .*invalid partition"),
+        ('sbatch: {partition: small, time: "3:00:00"}', "tasks would .* PartitionTimeLimit"),
     ],
 )
-def test_what_slurm_refuses_is_one_line(cluster, work_run, asked, more, message):
+def test_what_slurm_refuses_is_one_line(cluster, work_run, asked, message):
     run = work_run(executor="slurm", asked=asked)
     with pytest.raises(ConfigError, match=f"sweep.options: {message}"):
-        _sweep_here(run, more)
+        pipeline.run(run.config, run.path, until="sweep")
     run.wait_until(lambda: cluster.run("squeue", "--noheader").stdout == "")
-
-
-def _sweep_here(run, more):
-    from mixopt import pipeline
-
-    pipeline.run(run.config, run.path, overrides=more[1::2], until="sweep")
 
 
 @needs_slurm
