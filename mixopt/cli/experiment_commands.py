@@ -106,8 +106,7 @@ def check_command(
         content = found.to_json()
         print_json(content if counts is None else {**content, "counted": counts})
     else:
-        for line in found.lines(directory):
-            show(line)
+        show("\n".join(found.lines(directory)))
     if found.problems:
         _stop([str(problem) for problem in found.problems], as_json=False)
 
@@ -253,12 +252,10 @@ def _print_runs(folder: Path, trust: bool, as_json: bool) -> None:
     from mixopt.reporting import table_text
 
     found = status_of_folder(folder, trust=trust)
-    if as_json:
-        print_json({"path": str(folder), "runs": found})
-        return
     columns = ("run", "state", "answer")
     rows = [tuple(entry[column] for column in columns) for entry in found]
-    show(table_text(f"Runs in {folder}", columns, rows, texts=("state", "answer")))
+    table = table_text(f"Runs in {folder}", columns, rows, texts=("state", "answer"))
+    print_json({"path": str(folder), "runs": found}) if as_json else show(table)
 
 
 def _print_readiness(directory: Path, trust: bool, as_json: bool) -> None:
@@ -299,8 +296,7 @@ def stop_command(directory: Directory, trust: Trusted = False, as_json: AsJson =
     if as_json:
         print_json({"path": str(run.path), **asdict(found)})
     else:
-        for line in stop_lines(run, found):
-            show(line)
+        show("\n".join(stop_lines(run, found)))
     if found.left:
         raise typer.Exit(1)
 

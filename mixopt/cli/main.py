@@ -14,16 +14,23 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from mixopt.cli import exchange_commands, experiment_commands, mixture_commands
+# Each adds its commands to `app`, whose help has them in this order.
+from mixopt.cli import experiment_commands, mixture_commands, transfer_commands
 from mixopt.cli.options import app, complain, show_version
 from mixopt.errors import MixoptError, OtherRankError
 from mixopt.system import without_secrets
 
+MODULES = (experiment_commands, mixture_commands, transfer_commands)
+INTERRUPTED = "interrupted; the same command resumes"
 OUR_DEFECT = 70  # EX_SOFTWARE of sysexits.h
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM, errno.EMFILE}
-_UNUSABLE = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EACCES}
-_UNUSABLE |= {errno.EPERM}
-_NO_ROOM |= {errno.ENFILE}
+NO_ROOM = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+)
+UNUSABLE = (
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EACCES, errno.EPERM),
+)
 
 
 def no_room_line(error: BaseException) -> str | None:
@@ -31,45 +38,34 @@ def no_room_line(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         reason = _one_line(str(error))
         return f"out of memory{': ' + reason if reason else ''}; the same command resumes"
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        place = f"{_one_line(str(error.filename))}: " if error.filename is not None else ""
-        return f"{place}{error.strerror}; the same command resumes"
     if isinstance(error, UnicodeEncodeError):
         what = error.object[error.start : error.end].encode("unicode_escape").decode()
         return f"{what}: the encoding {error.encoding} of this terminal or system has no such text"
-    if isinstance(error, OSError) and error.errno in _UNUSABLE and error.filename is not None:
-        return f"{_one_line(str(error.filename))}: {error.strerror}"
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f"{_one_line(str(error.filename))}: "
+        if error.errno in NO_ROOM:
+            return f"{place}{error.strerror}; the same command resumes"
+        if error.errno in UNUSABLE and place:
+            return f"{place}{error.strerror}"
     return None
 
 
 def defect_line(error: BaseException) -> str:
     """Write an error's traceback to a log of the user's own; return the line that says where."""
-    what = (
-        f"{type(error).__name__}: {_one_line(str(error))}" if str(error) else type(error).__name__
-    )
-    return f"a defect of mixopt: {what[:300]}; please report it with {_log(error)}"
-
-
-def _log(error: BaseException) -> str:
     try:
-        handle, path = tempfile.mkstemp(prefix="mixopt-", suffix=".log")  # mode 0600
+        handle, log = tempfile.mkstemp(prefix="mixopt-", suffix=".log")  # mode 0600
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{' '.join(sys.argv[:2])}\n")
             traceback.print_exception(error, file=stream)
     except OSError as reason:
-        return f"its traceback, which cannot be written: {reason.strerror}"
-    return path
+        log = f"its traceback, which cannot be written: {reason.strerror}"
+    what = ": ".join(filter(None, (type(error).__name__, _one_line(str(error)))))
+    return f"a defect of mixopt: {what[:300]}; please report it with {log}"
 
 
 def _one_line(text: str) -> str:
     kept = "".join(c if c.isprintable() else " " for c in text)
     return " ".join(kept.split())[:300]
-
-
-# Each adds its commands to `app`.
-MODULES = (experiment_commands, mixture_commands, exchange_commands)
-
-INTERRUPTED = "interrupted; the same command resumes"
 
 
 @app.callback()
@@ -86,17 +82,12 @@ def root(
 
 def run_command_line() -> None:
     """Run a command; turn what it raises into one message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks is an escape
+            stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        _print_anywhere()
         _run_command()
-
-
-def _print_anywhere() -> None:
-    """Print what a terminal's encoding lacks as escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -36,9 +36,8 @@ from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixopt.config import RiskConfig
-    from mixopt.fitting import Backtest
     from mixopt.mixture import Mixture
-    from mixopt.objective import Direction, Scale
+    from mixopt.objective import Direction
 
 MAX_NAME = 120  # characters of a proposal's file name
 SUM_TOLERANCE = 1e-6  # how far from 1 the sum of weights may be
@@ -240,6 +239,8 @@ def fit_command(
 
     The unit of losses and groups of them are fields of --objective FILE.
     """
+    from mixopt.config import one_of
+    from mixopt.objective import Scale
     from mixopt.pipeline import read_tables
 
     first, *tables = sources
@@ -269,12 +270,18 @@ def fit_command(
         "regressors": regressor or (),
         "objective": goal,
         "direction": read_directions(direction or ()),
-        "scale": read_scale(scale),
+        "scale": one_of("--scale", scale, get_args(Scale)),
     }
     unit = None if goal is None or isinstance(goal, tuple) else goal.stated_unit
     trials = read_tables(sources, unit=unit, **left_out(ignore))
     if backtest or out is None:
-        _print_backtest(trials.backtest(**given), out, as_json)
+        from mixopt.reporting import backtest_text, write_backtest
+
+        replay = trials.backtest(**given)
+        print_json(replay.to_json()) if as_json else show(backtest_text(replay))
+        if out is not None:
+            write_backtest(replay, out / "backtest.html")
+            say(f"page: {out / 'backtest.html'}")
         return
     from mixopt.pipeline import fit_tables
 
@@ -290,15 +297,6 @@ def fit_command(
     for line in ready.lines(str(out)):
         show(f"fit: {line}")
     show(f"{COMMAND}{command}")
-
-
-def _print_backtest(found: Backtest, out: Path | None, as_json: bool) -> None:
-    from mixopt.reporting import backtest_text, write_backtest
-
-    print_json(found.to_json()) if as_json else show(backtest_text(found))
-    if out is not None:
-        write_backtest(found, out / "backtest.html")
-        say(f"page: {out / 'backtest.html'}")
 
 
 def _pairs(option: str, text: str, expected: str) -> dict[str, str]:
@@ -343,14 +341,6 @@ def read_directions(options: Sequence[str]) -> dict[str, Direction]:
         if which not in {"lower", "higher"}:
             raise ConfigError(f"--direction {name}={which}: expected {expected}")
     return cast("dict[str, Direction]", found)
-
-
-def read_scale(name: str) -> Scale:
-    """Check the name of a scale."""
-    from mixopt.config import one_of
-    from mixopt.objective import Scale
-
-    return cast("Scale", one_of("--scale", name, get_args(Scale)))
 
 
 def read_size(option: str | None) -> dict[str, float]:

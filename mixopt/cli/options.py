@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperGroup
 
 from mixopt.errors import plain_line
 from mixopt.system import wrapped
@@ -23,27 +22,9 @@ if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
 
 RUNS = "runs"  # where run directories are by default
-
-
 COMMAND = "next: "  # begins a line with a command to copy
 
-# The commands in the order of their use.
-COMMANDS = (
-    *("init", "check", "run", "status", "stop", "report", "predict", "propose", "fit"),
-    *("import", "export", "pretrain", "experts", "verify", "sync"),
-)
-
-
-class OrderedCommands(TyperGroup):
-    """Commands in the order of their use."""
-
-    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """Return the names of the commands, as the help lists them."""
-        return sorted(super().list_commands(ctx), key=COMMANDS.index)
-
-
 app = typer.Typer(
-    cls=OrderedCommands,
     help="How much of each data domain should a language model see?",
     no_args_is_help=True,
     rich_markup_mode=None,

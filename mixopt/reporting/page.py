@@ -17,14 +17,12 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -90,32 +88,9 @@ def template(file: str, /, **values: Any) -> Markup:
     return Markup(_environment().get_template(file).render(values))
 
 
-def paragraph(text: str, style: str = "") -> Markup:
-    """Return a paragraph."""
-    return _macro("paragraph", text, style)
-
-
-def heading(text: str) -> Markup:
-    """Return a heading inside a section."""
-    return _macro("heading", text)
-
-
-def folded(title: str, text: str) -> Markup:
-    """Return text that is shown when its title is opened."""
-    return _macro("folded", title, text)
-
-
-def table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    caption: str = "",
-    texts: Sequence[int] = (),
-    styles: Sequence[str] = (),
-    is_sortable: bool = True,
-) -> Markup:
-    """Return a table; the page's script sorts it, and folds a long one."""
-    return _macro("table", columns, list(rows), caption, texts, styles, is_sortable)
+def parts() -> Any:
+    """Return what sections are made of: the macros of assets/parts.html, each gives markup."""
+    return _environment().get_template("parts.html").module
 
 
 def json_text(content: Any) -> Markup:
@@ -129,11 +104,6 @@ def json_text(content: Any) -> Markup:
 def asset(name: str) -> str:
     """Return a file of `assets`."""
     return (files("mixopt.reporting") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _macro(name: str, *values: Any) -> Markup:
-    made: Markup = getattr(_environment().get_template("parts.html").module, name)(*values)
-    return made
 
 
 def gain_word(gain: Interval) -> str:
@@ -172,114 +142,73 @@ _PAGE_COLOURS = {
     PAPER: "var(--paper)",
     ACCENT: "var(--accent)",
 }
-_SPACE, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-_NUMBER = re.compile(r"-?\d*\.\d+")
-_REFERENCE = re.compile(r"^#(.+)$|url\(#([^)]*)\)")
-_PLACES = ("d", "x", "y", "x1", "x2", "y1", "y2", "width", "height", "transform")
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # not even escaped
+_NEEDLESS = re.compile("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
+_REFERENCE = re.compile(r'(href="#|url\(#)([^")]+)')
+_NUMBER = re.compile(r"-?\d*\.\d+")
 
 
-class Pictures:
-    """Keeps each figure of a page as a file, and gives it as an element of the page."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def show(self, name: str, drawn: Figure, description: str) -> Markup:
-        """Write the figure to `<name>.svg`; return it with its description."""
-        svg = figure_svg(drawn)
-        write_text(self._folder / f"{name}.svg", svg)
-        element = Markup(page_svg(svg, name, description))
-        return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(element, description)
+def picture(folder: Path, name: str, drawn: Figure, description: str) -> Markup:
+    """Write a figure to `<name>.svg`; return it as an element of the page, with its description."""
+    svg = figure_svg(drawn)
+    write_text(folder / f"{name}.svg", svg)
+    element = Markup(page_svg(svg, name, description))
+    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(element, description)
 
 
 def page_svg(svg: str, name: str, description: str) -> str:
     """Return a figure as an element of a page, in the page's colours and letters."""
-    root = ElementTree.fromstring(_NO_XML.sub("", svg))
-    for parent in list(root.iter()):
-        _strip(parent)
-    _join_dots(root)
-    _number_ids(root, name)
-    for element in root.iter():
-        _shorten(element)
-    own = {"role": "img", "aria-label": description}
-    own |= {key: root.attrib[key] for key in ("width", "height", "viewBox")}
-    root.attrib.clear()
-    root.attrib |= own | {"style": "stroke-linejoin:round;font-family:var(--letters)"}
-    return ElementTree.tostring(root, encoding="unicode")
+    head, _, body = _NEEDLESS.sub("", _NO_XML.sub("", svg[svg.index("<svg") :])).partition(">")
+    body = _with_joined_dots(re.sub(r">\s+<", "><", body))
+    ids: dict[str, str] = {}
+    for _, own in _REFERENCE.findall(body):
+        ids.setdefault(own, f"{name}-{len(ids)}")
+    body = re.sub('<path id="([^"]*)"[^>]*/>', lambda one: one[0] if one[1] in ids else "", body)
+    body = re.sub("<[^>]+>", lambda one: _short_tag(one[0], ids), body)
+    size = " ".join(re.findall(r'\b(?:width|height|viewBox)="[^"]*"', head))
+    look = "stroke-linejoin:round;font-family:var(--letters)"
+    return f'<svg role="img" aria-label="{escape(description)}" {size} style="{look}">{body}'
 
 
-def _strip(parent: Element) -> None:
-    """Take away what the page does not need: metadata, style sheets, blanks, name spaces."""
-    parent.tag = parent.tag.removeprefix(_SPACE)
-    for child in list(parent):
-        if child.tag.rpartition("}")[2] in ("metadata", "style"):
-            parent.remove(child)
-    if parent.tag != "text":
-        parent.text = None
-    for child in parent:
-        child.tail = None
-    if _LINK in parent.attrib:
-        parent.set("href", parent.attrib.pop(_LINK))
-
-
-def _join_dots(root: Element) -> None:
+def _with_joined_dots(body: str) -> str:
     """Make one path of the dots of a group, where all are equal circles without an edge."""
-    radii = {}
-    for drawn in (path for one in root.iter("defs") for path in one.iter("path")):
-        words = drawn.get("d", "").split()
-        if words[:2] == ["M", "0"] and words.count("C") == 8:  # as matplotlib draws a circle
-            radii[drawn.get("id", "")] = abs(float(words[2]))
-    for group in root.iter("g"):
-        dots = list(group)
-        looks = {(dot.tag, dot.get("href", "")[1:], dot.get("style", "")) for dot in dots}
-        if len(looks) != 1:
-            continue
-        tag, marker, style = looks.pop()
-        if tag != "use" or marker not in radii or "stroke" in style:
-            continue
-        places = "".join(f"M{_short(d.get('x', '0'))} {_short(d.get('y', '0'))}h0" for d in dots)
+    # As matplotlib draws a circle: eight curves, the first from (0, radius).
+    circles = re.findall('<path id="([^"]*)" d="M 0 ([^ ]*) ([^"]*)"', body)
+    radii = {own: abs(float(radius)) for own, radius, rest in circles if rest.count("C") == 8}
+
+    def joined(group: re.Match[str]) -> str:
+        dots = re.findall('href="#([^"]*)" x="([^"]*)" y="([^"]*)" style="([^"]*)"', group[2])
+        looks = {(marker, style) for marker, _, _, style in dots}
+        if len(looks) != 1 or len(dots) != group[2].count("<use"):
+            return group[0]
+        ((marker, style),) = looks
+        if marker not in radii or "stroke" in style:
+            return group[0]
+        places = "".join(f"M{x} {y}h0" for _, x, y, _ in dots)
         look = f"{style.replace('fill', 'stroke')}; stroke-width: {2 * radii[marker]:.3g}"
-        round_ends = {"d": places, "style": f"{look}; stroke-linecap: round; fill: none"}
-        group[:] = [Element("path", round_ends)]
+        return (
+            f'{group[1]}<path d="{places}" style="{look}; stroke-linecap: round; fill: none"/></g>'
+        )
+
+    return re.sub("(<g[^>]*>)((?:<use [^>]*/>)+)</g>", joined, body)
 
 
-def _number_ids(root: Element, name: str) -> None:
-    """Keep the ids that are referred to, and make them the page's own."""
-    used: dict[str, str] = {}
-    for element in root.iter():
-        for found in (_REFERENCE.search(value) for value in element.attrib.values()):
-            if found is not None:
-                used.setdefault(found[1] or found[2], f"{name}-{len(used)}")
-    for element in root.iter():
-        own = element.attrib.pop("id", None)
-        if own in used:
-            element.set("id", used[own])
-        for key, value in element.attrib.items():
-            found = _REFERENCE.search(value)
-            if found is not None:
-                old = found[1] or found[2]
-                element.set(key, value.replace(f"#{old}", f"#{used[old]}"))
-    for defs in root.iter("defs"):
-        defs[:] = [child for child in defs if child.tag != "path" or "id" in child.attrib]
+def _short_tag(tag: str, ids: Mapping[str, str]) -> str:
+    """Return a tag with the page's ids and colours, and places of two decimals at most."""
+    tag = tag.replace("xlink:", "").replace("&apos;", "'")
+    tag = re.sub(' id="([^"]*)"', lambda one: f' id="{ids[one[1]]}"' if one[1] in ids else "", tag)
+    tag = _REFERENCE.sub(lambda one: one[1] + ids[one[2]], tag)
+    if "scale" not in tag:
+        tag = _NUMBER.sub(lambda one: f"{float(one[0]):.2f}".rstrip("0").rstrip("."), tag)
+    tag = re.sub(
+        r'(?<= d=")[^"]*', lambda one: re.sub(r"\s*([A-Za-z])\s*", r"\1", one[0]).strip(), tag
+    )
+    for fixed, variable in _PAGE_COLOURS.items():
+        tag = tag.replace(fixed, variable)
+    return re.sub('(?<=style=")[^"]*', lambda one: _short_style(one[0]), tag)
 
 
-def _shorten(element: Element) -> None:
-    """Write the attributes of an element short, and in the page's colours."""
-    for key in _PLACES:
-        if key in element.attrib and "scale" not in element.attrib[key]:
-            element.set(key, _short(element.attrib[key]))
-    if "d" in element.attrib:
-        element.set("d", re.sub(r"\s*([A-Za-z])\s*", r"\1", element.attrib["d"]).strip())
-    if "style" in element.attrib:
-        parts = [part.strip() for part in element.attrib["style"].split(";")]
-        parts = [re.sub(r"^font: ([\d.]+px) .*", r"font-size: \1", part) for part in parts]
-        text = ";".join(part.replace(": ", ":") for part in parts if "font-family" not in part)
-        for fixed, variable in _PAGE_COLOURS.items():
-            text = text.replace(fixed, variable)
-        element.set("style", text)
-
-
-def _short(text: str) -> str:
-    """Return places with two decimals at most."""
-    return _NUMBER.sub(lambda one: f"{float(one[0]):.2f}".rstrip("0").rstrip("."), text)
+def _short_style(style: str) -> str:
+    style = re.sub(r"font: ([\d.]+px) [^;]*", r"font-size: \1", style)
+    entries = [one.strip().replace(": ", ":") for one in style.split(";")]
+    return ";".join(one for one in entries if one and not one.startswith("font-family"))

@@ -27,9 +27,9 @@ from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
 from mixopt.reporting.mixture_figures import plot_cells, plot_design
-from mixopt.reporting.page import Pictures, Section, folded, heading, page_html, paragraph, table
+from mixopt.reporting.page import Section, page_html, parts, picture
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
-from mixopt.reporting.tables import table_text
+from mixopt.reporting.tables import loadings_text, table_text
 from mixopt.reporting.terminal import (
     CHECKPOINT,
     GAIN_COLUMNS,
@@ -58,7 +58,7 @@ from mixopt.system import (
 
 if TYPE_CHECKING:
     from mixopt.fitting import Backtest
-
+    from mixopt.reporting.figure_style import Figure
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
 MAX_SHARES = 2  # domains of a trial that its row names
@@ -70,20 +70,22 @@ MIN_COMPARED = 2  # mixtures that each loss is compared with, natural and the us
 def write_report(run: Run) -> Path:
     """Write `report.html` and the figures of a run whose proposal is made."""
     run.log.require("propose")
-    pictures = Pictures(run.path / "figures")
     sections, answer = [what_if_section(run)], answer_of(run)
     if branch_shares(answer.mixture):
         drawn = plot_cells(answer.mixture, answer.natural)
-        figure = pictures.show("cells", drawn, f"Share of each cell, {answer.called}.")
+        figure = _picture(run, "cells", drawn, f"Share of each cell, {answer.called}.")
         sections.append(Section("cells", "Cells", figure))
     if run.is_done("validate"):
         sections.append(_validation(run))
-    sections += [_fit(run, pictures), _trials(run, pictures)]
-    sections += [_corpus(run), _provenance(run)]
+    sections += [_fit(run), _trials(run), _corpus(run), _provenance(run)]
     path, name = run.path / "report.html", run.config.name
     first = first_screen(run, answer)
     write_text(path, page_html(name, f"{name}: data mixture", first, sections))
     return path
+
+
+def _picture(run: Run, name: str, drawn: Figure, description: str) -> Markup:
+    return picture(run.path / "figures", name, drawn, description)
 
 
 def _validation(run: Run) -> Section:
@@ -93,13 +95,13 @@ def _validation(run: Run) -> Section:
     about = f"{objective}, {unit}; {short_count(found.tokens)} tokens a run, paired by seed."
     if validation.means_note:
         about += f" {validation.means_note}"
-    body = table(GAIN_COLUMNS, gain_rows(found, validation), caption=about, texts=[5])
+    body = parts().table(GAIN_COLUMNS, gain_rows(found, validation), caption=about, texts=[5])
     body += _by_loss(run)
     mixtures, rows = forgetting_rows(run)
     if rows:
         columns = ("loss", CHECKPOINT, *mixtures, "gain", "95% interval")
         caption = f"What the checkpoint knew; below 0 is forgotten, {UNITS[run.objective.unit]}."
-        body += table(columns, rows, caption=caption)
+        body += parts().table(columns, rows, caption=caption)
     return Section("validation", "Validation", body)
 
 
@@ -113,7 +115,8 @@ def _by_loss(run: Run) -> Markup:
     for target in validation.trials.targets:
         found = [validation.compare(other, target, of=chosen) for other in others]
         mean = loss_text(validation.mean(chosen, target))
-        rows.append([target, mean, *(_gain_text(one) for one in found)])
+        gains_text = ("" if one is None else _gain_text(one) for one in found)
+        rows.append([target, mean, *gains_text])
         styles.append("strong" if target in run.objective.measured else "")
     name = named(chosen, gains)
     columns = ("loss", name, *(f"over {named(other, [chosen, *gains])}" for other in others))
@@ -121,29 +124,27 @@ def _by_loss(run: Run) -> Markup:
     metrics = [task_metric(name) for name in validation.trials.targets]
     if any(one is not None and one[1] != "bits_per_byte" for one in metrics):
         caption += " A task's metric is in its own unit."
-    return table(columns, rows, caption=caption, styles=styles)
+    return parts().table(columns, rows, caption=caption, styles=styles)
 
 
-def _gain_text(found: Comparison | None) -> str:
-    if found is None:
-        return ""
+def _gain_text(found: Comparison) -> str:
     half = loss_text((found.high - found.low) / 2)
     return f"{difference_text(-found.mean)} \N{PLUS-MINUS SIGN} {half}"
 
 
-def _fit(run: Run, pictures: Pictures) -> Section:
+def _fit(run: Run) -> Section:
     """Show how well each regressor predicts, and how sure that makes the proposal."""
     fit, unit = run.fit, UNITS[run.objective.value_unit]
     said = run.recommendation.why if run.is_done("validate") else ""
     sure = sureness_lines(proposal_of(run) or run.proposal)
-    body = paragraph(" ".join(line for line in sure if line not in said))
+    body = parts().paragraph(" ".join(line for line in sure if line not in said))
     rows = fit.report.filter(pl.col("target") == OBJECTIVE)
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
     body += _predictors(rows, fit, unit) + _signal(fit)
     about = f"{name_text(fit.name)} on {fit.data.folds} held-out folds."
-    body += pictures.show("held_out", plot_held_out(fit), about)
+    body += _picture(run, "held_out", plot_held_out(fit), about)
     about = "The objective predicted along each domain's share."
-    body += pictures.show("responses", plot_responses(fit, run.outcome.result), about)
+    body += _picture(run, "responses", plot_responses(fit, run.outcome.result), about)
     return Section("fit", "What the fit knows", body)
 
 
@@ -159,7 +160,7 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
         styles.append("strong" if is_chosen else "" if is_fitted else "weak")
     columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit}")
     caption = "The objective of held-out trials; controls have no fitted law."
-    return table(columns, cells, caption=caption, texts=[1], styles=styles)
+    return parts().table(columns, cells, caption=caption, texts=[1], styles=styles)
 
 
 def _signal(fit: Fit) -> Markup:
@@ -175,30 +176,29 @@ def _signal(fit: Fit) -> Markup:
     if all(one.verdict == "ranked" for one in every):
         rows, columns = [row[:3] for row in rows], columns[:3]
         caption += "; each ranks mixtures"
-    body = table(columns, rows, caption=f"{caption}.", texts=[3])
-    parts = []
-    for factor in found.factors:
-        largest = sorted(factor.loadings.items(), key=lambda item: -abs(item[1]))[:MAX_LOADINGS]
-        loads = ", ".join(f"{name} {load:+.2f}" for name, load in largest)
-        loads = loads.replace(" -", " \N{MINUS SIGN}")
-        parts.append(f"{loads} ({share_text(factor.share)}, Spearman {rank_text(factor.spearman)})")
-    factors = f"Factors: {'; '.join(parts)}. " if parts else ""
-    return body + paragraph(f"{factors}More: mixopt status --readiness.")
+    body = parts().table(columns, rows, caption=f"{caption}.", texts=[3])
+    texts = [
+        f"{loadings_text(one, MAX_LOADINGS)} ({share_text(one.share)}, Spearman"
+        f" {rank_text(one.spearman)})"
+        for one in found.factors
+    ]
+    factors = f"Factors: {'; '.join(texts)}. ".replace(" -", " \N{MINUS SIGN}") if texts else ""
+    return body + parts().paragraph(f"{factors}More: mixopt status --readiness.")
 
 
-def _trials(run: Run, pictures: Pictures) -> Section:
+def _trials(run: Run) -> Section:
     """Show the mixtures that were tried, the best of them, and what became of the others."""
     trials, rows = run.trials, run.trials.table
     roles = ", ".join(f"{number} {role}" for role, number in Counter(rows["role"]).items())
     proxy = run.config.proxy
     parameters = rows.filter(pl.col("status") == "finished")["parameters"].to_numpy()
-    body = paragraph(
+    body = parts().paragraph(
         f"{len(trials)} trials ({roles}) of {short_count(proxy.tokens)} tokens, by the"
         f" {proxy.name} proxy of {short_count(float(np.median(parameters)))} parameters."
     )
     drawn = plot_design(trials, run.natural)
-    body += pictures.show("design", drawn, "What the trials tried.")
-    body += _finished(run) + _unfinished(rows) + _experts(run, pictures)
+    body += _picture(run, "design", drawn, "What the trials tried.")
+    body += _finished(run) + _unfinished(rows) + _experts(run)
     return Section("trials", "Trials", body)
 
 
@@ -217,7 +217,7 @@ def _finished(run: Run) -> Markup:
     which = "" if len(rows) == len(labels) else f" of the best {len(rows)}"
     caption = f"Observed objective{which}, {UNITS[run.objective.value_unit]}; lower is better."
     columns = ("trial", "role", "objective", "largest shares")
-    return table(columns, rows, caption=caption, texts=[1, 3])
+    return parts().table(columns, rows, caption=caption, texts=[1, 3])
 
 
 def _unfinished(rows: pl.DataFrame) -> Markup:
@@ -229,17 +229,19 @@ def _unfinished(rows: pl.DataFrame) -> Markup:
         for trial, status, reason in failed.select("trial", "status", "reason").iter_rows()
     ]
     caption = f"{len(lines)} of {len(rows)} trials did not finish; they are left out of the fit."
-    return table(("trial", "status", "reason"), lines, caption=caption, texts=[1, 2])
+    return parts().table(("trial", "status", "reason"), lines, caption=caption, texts=[1, 2])
 
 
-def _experts(run: Run, pictures: Pictures) -> Markup:
+def _experts(run: Run) -> Markup:
     """Show what the experts of one trial do, and in how many trials they collapsed."""
     found = SweepExperts.read(run.path, run=run)
     if found is None:
         return Markup()
-    body = heading("Experts") + folded(str(found).splitlines()[0].capitalize(), str(found))
+    body = parts().heading("Experts") + parts().folded(
+        str(found).splitlines()[0].capitalize(), str(found)
+    )
     for name, drawn in found.figures().items():
-        body += pictures.show(name, drawn, DESCRIPTIONS[name])
+        body += _picture(run, name, drawn, DESCRIPTIONS[name])
     return body
 
 
@@ -252,7 +254,7 @@ def _corpus(run: Run) -> Section:
     columns = ("domain", "whole domain", "documents", "tokens", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in order]
     caption = f"Tokenizer: {corpus.tokenizer}, {count_text(corpus.vocab_size)} entries."
-    body = table(columns, rows, caption=caption, texts=[5], styles=styles)
+    body = parts().table(columns, rows, caption=caption, texts=[5], styles=styles)
     return Section("corpus", "Corpus", body)
 
 
@@ -298,7 +300,7 @@ def _provenance(run: Run) -> Section:
         ("commit", commit_of(run) or unknown),
         *package_versions().items(),
     ]
-    return Section("provenance", "Provenance", table(("what", "value"), entries, texts=[1]))
+    return Section("provenance", "Provenance", parts().table(("what", "value"), entries, texts=[1]))
 
 
 BACKTEST_COLUMNS = (
@@ -321,34 +323,31 @@ def backtest_text(found: Backtest) -> str:
     rows = [_backtest_cells(row) for row in found.rows if row["trials"] in shown]
     counts = Counter(one["state"] for one in found.losses[1:])
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    table = table_text(_backtest_title(found), BACKTEST_COLUMNS, rows)
     losses = f"losses at {trials[-1]} trials: {states}"
-    return "\n".join(
-        [
-            table_text(_backtest_title(found), BACKTEST_COLUMNS, rows),
-            *_meaning(found),
-            losses,
-            *found.notes,
-        ]
-    )
+    return "\n".join([table, *_meaning(found), losses, *found.notes])
 
 
 def write_backtest(found: Backtest, path: Path) -> None:
     """Write the page of a backtest: one file."""
-    title = _backtest_title(found)
-    ours = [row for row in found.rows if row["predictor"] == found.rows[0]["predictor"]]
-    first = Markup('<section id="answer"><h1>{}</h1>{}{}</section>').format(
-        title, _paragraphs(found.notes), table(BACKTEST_COLUMNS, map(_backtest_cells, ours))
+    title, part = _backtest_title(found), parts()
+    cells = [_backtest_cells(row) for row in found.rows]
+    ours = [row for row in cells if row[0] == cells[0][0]]
+    notes, meaning = (
+        Markup().join(map(part.paragraph, lines)) for lines in (found.notes, _meaning(found))
     )
-    every = table(BACKTEST_COLUMNS, map(_backtest_cells, found.rows)) + _paragraphs(_meaning(found))
+    first = Markup('<section id="answer"><h1>{}</h1>{}{}</section>').format(
+        title, notes, part.table(BACKTEST_COLUMNS, ours)
+    )
+    losses = [
+        [row["loss"], row["state"], *(rank_text(row[n]) for n in ("spearman", "low", "own_share"))]
+        for row in found.losses
+    ]
     sections = [
-        Section("predictors", "Every predictor", every),
-        Section("losses", "By loss", table(LOSS_COLUMNS, map(_loss_cells, found.losses))),
+        Section("predictors", "Every predictor", part.table(BACKTEST_COLUMNS, cells) + meaning),
+        Section("losses", "By loss", part.table(LOSS_COLUMNS, losses)),
     ]
     write_text(path, page_html("backtest", title, first, sections))
-
-
-def _paragraphs(lines: Iterable[str]) -> Markup:
-    return Markup("").join(map(paragraph, lines))
 
 
 def _backtest_title(found: Backtest) -> str:
@@ -374,8 +373,3 @@ def _backtest_cells(row: Mapping[str, Any]) -> list[str]:
         "" if coverage is None else share_text(coverage),
         "" if width is None else f"{width:.2f}",
     ]
-
-
-def _loss_cells(row: Mapping[str, Any]) -> list[str]:
-    ranks = (rank_text(row[name]) for name in ("spearman", "low", "own_share"))
-    return [row["loss"], row["state"], *ranks]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,53 +52,41 @@ SHOWN = 12  # trials that are listed
 class PretrainingExperts:
     """The experts of a pretraining, since its domains last changed.
 
-    Load and diagnoses are of the second half of the steps so far, when experts have found their
-    place.
-
     Attributes:
         path: The run directory.
         windows: Since the domains last changed, at least one; they stay on disk.
         logged: Changes of weights.
-        change: The first step on new weights; None for the largest changes.
+        changes: The experts before and after the largest of them, or the one that is asked for.
+        train: What was assigned in the second half of the steps, when experts have found a place.
+        summary: What that says, with the diagnoses.
     """
 
     path: Path
     windows: tuple[Window, ...]
     logged: tuple[LoggedChange, ...]
-    change: int | None
+    changes: tuple[ExpertChange, ...]
+    train: Assignments
+    summary: Summary
 
     @classmethod
     def read(cls, path: Path, change: int | None) -> PretrainingExperts | None:
         """Read a run directory; None where nothing was recorded."""
-        windows = ExpertRecord(path / EXPERTS).windows()
-        if not windows:
+        every = ExpertRecord(path / EXPERTS).windows()
+        if not every:
             return None
-        last = windows[-1].assignments
-        alike = tuple(window for window in windows if window.assignments.domains == last.domains)
-        for window in alike:
-            last.check_sizes(last.domains, window.assignments.sizes, f"{path}: an earlier window")
+        last = every[-1].assignments
+        windows = tuple(one for one in every if one.assignments.domains == last.domains)
+        for one in windows:
+            last.check_sizes(last.domains, one.assignments.sizes, f"{path}: an earlier window")
         logged = tuple(read_changes(path / MIXTURE_LOG))
-        return cls(path, alike, logged, change)
+        train = reduce(add, (one.assignments for one in _settled(windows)))
+        changes = expert_changes(windows, logged, change)
+        return cls(path, windows, logged, changes, train, Summary.of(train))
 
-    @cached_property
-    def settled(self) -> tuple[Window, ...]:
-        """The windows of the second half."""
-        return tuple(one for one in self.windows if 2 * one.end > self.windows[-1].end)
-
-    @cached_property
-    def train(self) -> Assignments:
-        """What was assigned in them."""
-        return reduce(add, (window.assignments for window in self.settled))
-
-    @cached_property
-    def summary(self) -> Summary:
-        """What that says, with the diagnoses."""
-        return Summary.of(self.train)
-
-    @cached_property
-    def changes(self) -> tuple[ExpertChange, ...]:
-        """The experts before and after the largest changes of weights, or the one asked for."""
-        return expert_changes(self.windows, self.logged, self.change)
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The steps of `train`: those before it, and its last."""
+        return _settled(self.windows)[0].start, self.windows[-1].end
 
     def figures(self) -> dict[str, Figure]:
         """Draw the figures, by name."""
@@ -114,7 +102,7 @@ class PretrainingExperts:
         return {
             "directory": str(self.path),
             "kind": "pretraining",
-            "steps": [self.settled[0].start, self.settled[-1].end],
+            "steps": list(self.steps),
             **self.summary.to_json(),
             "collapsed": self.summary.collapsed,
             "changes": [change.to_json() for change in self.changes],
@@ -123,8 +111,8 @@ class PretrainingExperts:
 
     def __str__(self) -> str:
         """Return it as text of one screen."""
-        first, last = self.settled[0].start + 1, self.settled[-1].end
-        texts = [f"steps {first:,} to {last:,}: {self.summary}".rstrip()]
+        before, last = self.steps
+        texts = [f"steps {before + 1:,} to {last:,}: {self.summary}".rstrip()]
         texts += [str(change) for change in self.changes]
         more = len(self.logged) - len(self.changes)
         if more and self.changes:
@@ -132,31 +120,32 @@ class PretrainingExperts:
         return "\n\n".join(texts)
 
 
+def _settled(windows: Sequence[Window]) -> list[Window]:
+    return [one for one in windows if 2 * one.end > windows[-1].end]
+
+
 @dataclass(frozen=True, eq=False)
 class SweepExperts:
     """The experts of a sweep.
-
-    One trial is shown in full: of the recommended mixture where it is validated, else the best one.
 
     Attributes:
         path: The run directory.
         trials: The table of the sweep's trials.
         counts: By trial, those of a validation last.
-        shown: The trial that is shown in full.
+        shown: The trial that is shown in full: of the recommended mixture where it is validated,
+            else the best one.
+        summary: What the experts of this trial say, with the diagnoses.
     """
 
     path: Path
     trials: TrialExperts
     counts: Mapping[str, ExpertCounts]
     shown: str
+    summary: Summary
 
     @classmethod
     def read(
-        cls,
-        path: Path,
-        *,
-        run: Run | None = None,
-        trust: bool = False,
+        cls, path: Path, *, run: Run | None = None, trust: bool = False
     ) -> SweepExperts | None:
         """Read a run directory, perhaps opened already; None where no trial has experts."""
         swept, validated = (
@@ -170,15 +159,10 @@ class SweepExperts:
         counts = {one.trial: one.experts for one in every if one.experts is not None}
         shown = next(iter(counts))
         with suppress(MixoptError):  # before a sweep's end, any
-            shown = _shown(run or load_run(path, trust=trust), counts)
-        return cls(path, trials, counts, shown)
+            shown = shown_trial(run or load_run(path, trust=trust), counts)
+        return cls(path, trials, counts, shown, Summary.of(counts[shown].train))
 
-    @cached_property
-    def summary(self) -> Summary:
-        """What the experts of the trial that is shown say, with the diagnoses."""
-        return Summary.of(self.counts[self.shown].train)
-
-    @cached_property
+    @property
     def specialisation(self) -> dict[str, float | None]:
         """What the expert says about the domain on held-out text, by layer; 1 is all."""
         table = layer_table(self.counts[self.shown].held_out).select(key_column(), "specialisation")
@@ -203,15 +187,8 @@ class SweepExperts:
 
     def __str__(self) -> str:
         """Return it as text: the trials, then the one that is shown."""
-        known = [f"{n}: {v:.3f}" for n, v in self.specialisation.items() if v is not None]
-        lines = [*self._trial_lines(), "", f"trial {self.shown}: {self.summary}"]
-        if known:
-            lines.append(f"held-out text: specialisation by layer: {'  '.join(known)}")
-        return "\n".join(lines)
-
-    def _trial_lines(self) -> list[str]:
-        by_trial = self.trials.by_trial()
-        table = by_trial.sort("has_collapsed", "load_entropy", descending=[True, False])
+        table = self.trials.by_trial()
+        table = table.sort("has_collapsed", "load_entropy", descending=[True, False])
         lines = [
             f"experts collapsed in {len(self.trials.collapsed)} of {table.height} trials",
             f"{'trial':<18}{'load entropy':>14}{'MaxVio':>10}{'dead':>6}{'specialisation':>16}",
@@ -225,18 +202,17 @@ class SweepExperts:
             )
         if table.height > SHOWN:
             lines.append(f"and {table.height - SHOWN} more, in experts.parquet")
-        return lines
+        lines += ["", f"trial {self.shown}: {self.summary}"]
+        known = [f"{n}: {v:.3f}" for n, v in self.specialisation.items() if v is not None]
+        if known:
+            lines.append(f"held-out text: specialisation by layer: {'  '.join(known)}")
+        return "\n".join(lines)
 
 
 RunExperts = PretrainingExperts | SweepExperts
 
 
-def experts(
-    directory: str | Path,
-    *,
-    change: int | None = None,
-    trust: bool = False,
-) -> RunExperts:
+def experts(directory: str | Path, *, change: int | None = None, trust: bool = False) -> RunExperts:
     """Read what a run recorded of its experts.
 
     Args:
@@ -256,11 +232,11 @@ def experts(
         raise RoutingError(f"{path}: no such directory; give that of a sweep or a pretraining")
     if not trust:
         check_links(path, RoutingError)
-    found: RunExperts | None = PretrainingExperts.read(path, change)
+    found = PretrainingExperts.read(path, change)
     if found is not None:
         return found
-    found = SweepExperts.read(path, trust=trust)
-    if found is None:
+    swept = SweepExperts.read(path, trust=trust)
+    if swept is None:
         raise RoutingError(
             f"{path}: nothing is recorded about experts: the model has none, or no trial or window"
             " of steps is finished; a sweep has them with proxy.options.size: moe-tiny, a"
@@ -268,7 +244,7 @@ def experts(
         )
     if change is not None:
         raise RoutingError(f"{path}: --change is of a pretraining, and this is a sweep")
-    return found
+    return swept
 
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
@@ -297,7 +273,7 @@ def _still_figures(train: Assignments, compared: Assignments) -> dict[str, Figur
     return {"experts_load": plot_load(train), "experts_domains": plot_domain_experts(compared)}
 
 
-def _shown(run: Run, counts: Mapping[str, ExpertCounts]) -> str:
+def shown_trial(run: Run, counts: Mapping[str, ExpertCounts]) -> str:
     """Return the trial of the recommended mixture, or the best one of those that have counts."""
     order = [best_trial(run.trials, run.objective)[0], *counts]
     if run.is_done("validate"):

@@ -24,7 +24,7 @@ from mixopt.system import (
 
 if TYPE_CHECKING:
     from mixopt.corpus import DomainCount
-    from mixopt.fitting import FitReadiness, LossReadiness
+    from mixopt.fitting import Factor, FitReadiness, LossReadiness
     from mixopt.run_directory import CheckedPart
     from mixopt.sampling import ScheduleForecast
 
@@ -243,40 +243,52 @@ def readiness_text(found: FitReadiness) -> str:
     columns = [READINESS_COLUMNS[place] for place in known]
     table = table_text(READINESS_TITLE, columns, [[row[place] for place in known] for row in rows])
     meaning = (*READINESS_MEANING, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
-    others = [table_text(*one, texts=one[1][-1:]) for one in signal_tables(found)]
     gone = [f"left out of the objective as noise: {', '.join(found.left_out)}"]
-    offered = [*offer_lines(found)]
-    if offered:
-        offered.insert(0, "To minimise one of them, paste its line into the experiment:")
     left_out = gone if found.left_out else []
-    return "\n".join([table, found.replicates.describe(), *meaning, *left_out, *others, *offered])
+    more = (*_signal_tables(found), *_offers(found))
+    return "\n".join([table, found.replicates.describe(), *meaning, *left_out, *more])
 
 
-def offer_lines(found: FitReadiness) -> Iterator[str]:
-    """Write the section of a configuration that states each objective that is offered."""
-    for one in found.offers[1:]:
-        yield yaml.safe_dump(
-            {"objective": one.section}, default_flow_style=True, sort_keys=False, width=10**6
-        ).strip()[1:-1]
+def loadings_text(factor: Factor, most: int) -> str:
+    """Return what loads most on a factor."""
+    largest = sorted(factor.loadings.items(), key=lambda one: -abs(one[1]))[:most]
+    return ", ".join(f"{name} {load:+.2f}" for name, load in largest)
 
 
-def signal_tables(found: FitReadiness) -> Iterator[tuple[str, tuple[str, ...], list[list[str]]]]:
-    """Yield factors of the metrics and objectives that are offered: title, columns, rows."""
-    rows = []
-    for number, factor in enumerate(found.factors, 1):
-        largest = sorted(factor.loadings.items(), key=lambda one: -abs(one[1]))[:MAX_LOADINGS]
-        loads = ", ".join(f"{name} {load:+.2f}" for name, load in largest)
-        rows.append([str(number), share_text(factor.share), rank_text(factor.spearman), loads])
+def _signal_tables(found: FitReadiness) -> Iterator[str]:
+    """Yield the tables of factors of the metrics, and of objectives that are offered."""
+    rows = [
+        (
+            str(number),
+            share_text(one.share),
+            rank_text(one.spearman),
+            loadings_text(one, MAX_LOADINGS),
+        )
+        for number, one in enumerate(found.factors, 1)
+    ]
     if rows:
         columns = ("factor", "of variance", "Spearman", "loadings, above 0 is better")
-        yield "What the metrics have in common, most of the mixture first", columns, rows
+        title = "What the metrics have in common, most of the mixture first"
+        yield table_text(title, columns, rows, texts=columns[-1:])
     rows = [
-        [one.name, rank_text(one.spearman), rank_text(one.ranks_current), one.reason]
+        (one.name, rank_text(one.spearman), rank_text(one.ranks_current), one.reason)
         for one in found.offers
     ]
     if rows:
         columns = ("objective", "Spearman", "Spearman with the present one", "why")
-        yield "Objectives that these trials could be ranked by, on held-out folds", columns, rows
+        title = "Objectives that these trials could be ranked by, on held-out folds"
+        yield table_text(title, columns, rows, texts=columns[-1:])
+
+
+def _offers(found: FitReadiness) -> Iterator[str]:
+    """Yield the line of a configuration that states each objective that is offered."""
+    for number, one in enumerate(found.offers[1:]):
+        if not number:
+            yield "To minimise one of them, paste its line into the experiment:"
+        section = {"objective": one.section}
+        yield yaml.safe_dump(
+            section, default_flow_style=True, sort_keys=False, width=10**6
+        ).strip()[1:-1]
 
 
 def _readiness_row(one: LossReadiness) -> list[str]:

@@ -5,5 +5,4 @@ from .outcomes import (
     sync_line as sync_line,
     tracked as tracked,
 )
-from .sender import NOTE as NOTE
 from .tracker import Tracker as Tracker

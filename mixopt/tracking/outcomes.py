@@ -13,7 +13,8 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from mixopt.config import dump_config
 from mixopt.corpus import corpus_hash
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.fitting import OBJECTIVE, held_out_tables
-from mixopt.mixture import Mixture
 from mixopt.proposals import Interval
 from mixopt.run_directory import (
     FIT,
@@ -49,7 +49,7 @@ from mixopt.system import (
     silent,
 )
 from mixopt.tracking.record import FINGERPRINT, JOURNAL, wanted_runs
-from mixopt.tracking.sender import LOCAL, LOG, MAX_VALUE, NOTE, check_own, sent_now
+from mixopt.tracking.sender import LOCAL, LOG, MAX_VALUE, NOTE, Sent, check_own
 from mixopt.tracking.tracker import (
     ADVISED,
     Tracker,
@@ -82,14 +82,6 @@ def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
             _add_outcomes(run, tracker)
 
 
-def _record(run: Run) -> None:
-    """Want the steps of a run recorded that are done, though they were not tracked when done."""
-    config = run.config.tracking.model_copy(update={"enabled": True})
-    tracker = Tracker(config, run.config.name, run.path, sends=False)
-    with tracker, _parent_runs(run, _done(run), tracker):
-        _add_outcomes(run, tracker)
-
-
 def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
     """Return tags that say what made a run: configuration, versions, commit if it is known."""
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
@@ -116,20 +108,12 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
     """Open the parent run of each step, and add its files when the block has ended."""
     for step in steps:
         tags = code_tags(run.log.fingerprint(step.name), commit_of(run))
-        tags["mixopt.executor"] = run.config.sweep.executor
         tags["mixopt.corpus_hash"] = corpus_hash(run.path / "corpus")
         name = f"{run.path.resolve().name}/{step.name}"
         tracker.start(step.name, run_params(run, step), tags, name=name, folder=step.trials)
-        tracker.metrics(step.name, {}, _objective(run))
+        tracker.add(step.name, **_objective(run))
     yield
     for step in steps:
-        attempts = read_attempts(step.trial_folder(run.path))
-        for tag, places in (
-            ("mixopt.nodes", {one.node for one in attempts}),
-            ("mixopt.devices", {one.kind for one in attempts}),
-        ):
-            if places:
-                tracker.tags(step.name, {tag: ", ".join(sorted(places))})
         files = [file for pattern in step.artifacts for file in sorted(run.path.glob(pattern))]
         tracker.files(step.name, files)
         tracker.end(step.name)
@@ -137,16 +121,11 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
 
 def run_params(run: Run, step: Step) -> dict[str, Any]:
     """Return the parameters of a step's parent run: all fields of the configuration."""
-    config = run.config
-    params: dict[str, Any] = {
-        "domains": len(config.corpus.domains),
-        "tokens": config.proxy.tokens if step is SWEEP else config.validation_tokens,
-    }
-    content = {name: part for name, part in dump_config(run.config).items() if name != "tracking"}
-    for name, value in _leaves(content):
-        if len(params) < MAX_PARAMS:
-            params.setdefault(name, value)
-    return params
+    config, content = run.config, dump_config(run.config)
+    content.pop("tracking", None)
+    tokens = config.proxy.tokens if step is SWEEP else config.validation_tokens
+    params = {"domains": len(config.corpus.domains), "tokens": tokens}
+    return dict(islice((params | dict(_leaves(content))).items(), MAX_PARAMS))
 
 
 def _leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -160,12 +139,12 @@ def _leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
             yield full, text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
 
 
-def _objective(run: Run) -> dict[str, Any] | None:
+def _objective(run: Run) -> dict[str, Any]:
     """Return the objective of trials, where it is known before they are trained."""
     try:
-        return run.objective.to_json()
+        return {"objective": run.objective.to_json()}
     except MixoptError:
-        return None
+        return {}
 
 
 def _add_outcomes(run: Run, tracker: Tracker) -> None:
@@ -174,11 +153,9 @@ def _add_outcomes(run: Run, tracker: Tracker) -> None:
         return
     try:
         tags = description_tags(run)
-        objective = _objective(run)
         for step, values in ((SWEEP, run_outcome(run)), (VALIDATE, validation_outcome(run))):
             finite = {name: float(v) for name, v in values.items() if math.isfinite(v)}
-            tracker.metrics(step.name, finite, objective)
-            tracker.tags(step.name, tags)
+            tracker.add(step.name, metrics=finite, tags=tags, **_objective(run))
     except Exception as error:
         tracker.complain(f"outcomes are not recorded: {type(error).__name__}: {error}")
 
@@ -186,16 +163,22 @@ def _add_outcomes(run: Run, tracker: Tracker) -> None:
 def run_outcome(run: Run) -> dict[str, float]:
     """Return what is known of a whole run, for the sweep's parent run."""
     values: dict[str, float] = {}
-    mixture: Mixture | None = None
+    mixture: Mapping[str, float] = {}
     if run.is_done(SWEEP.name):
-        done = run.trials.finished
-        losses_NM = done.losses(run.objective.unit)
-        values["outcome/best_trial"] = float(run.objective.value(losses_NM).min())
-        values |= _spent(run)
+        losses_NM = run.trials.finished.losses(run.objective.unit)
+        values["outcome/best_trial"] = run.objective.value(losses_NM).min()
+        folders = [step.trial_folder(run.path) for step in (SWEEP, VALIDATE)]
+        totals = [sweep_totals(read_attempts(folder), ()) for folder in folders]
+        for unit in ("gpu_hours", "cpu_hours"):
+            values[f"spent/{unit}"] = sum(one[unit] for one in totals)
         if run.config.design.anneals is not None:
             values |= _anneals(run)
     if run.is_done(FIT.name):
-        values |= _held_out(run)
+        name, report, _ = held_out_tables(run.path / "fit")
+        own = report.filter(pl.col("predictor") == name, pl.col("target") == OBJECTIVE)
+        for key, value in own.select("rmse", "spearman").row(0, named=True).items():
+            if value is not None:
+                values[f"outcome/held_out_{key}"] = value
     if run.is_done(PROPOSE.name):
         mixture = run.proposal.mixture
         values |= _spread(run.proposal.gains.get(NATURAL), "outcome/predicted_gain")
@@ -207,8 +190,17 @@ def run_outcome(run: Run) -> dict[str, float]:
             values |= _spread(gain.predicted, "outcome/predicted_gain")
         elif decision.chosen == NATURAL:  # which gains nothing over itself
             values |= _spread(Interval(0.0, 0.0, 0.0), "outcome/validated_gain")
-    shares = dict(mixture or {})
-    return values | {f"recommended/{name}": round(share, 6) for name, share in shares.items()}
+    return values | {f"recommended/{name}": round(share, 6) for name, share in mixture.items()}
+
+
+def _anneals(run: Run) -> dict[str, float]:
+    """Return the effects of the sources of microanneals over the seeds that they have."""
+    found: dict[str, float] = {}
+    for row in run.anneals.iter_rows(named=True):
+        if row["target"] is None and row["change"] is not None:
+            ends = {"": row["change"], "_low": row["low"], "_high": row["high"]}
+            found |= {f"anneal{e}/{row['source']}": v for e, v in ends.items() if v is not None}
+    return found
 
 
 def validation_outcome(run: Run) -> dict[str, float]:
@@ -222,32 +214,6 @@ def validation_outcome(run: Run) -> dict[str, float]:
         if gain.predicted is not None:
             values[f"predicted_gain/{other}"] = gain.predicted.value
     return values | {f"loss_gain/{name}": -cost.value for name, cost in decision.costs.items()}
-
-
-def _anneals(run: Run) -> dict[str, float]:
-    """Return the effects of the sources of microanneals over the seeds that they have."""
-    found: dict[str, float] = {}
-    for row in run.anneals.iter_rows(named=True):
-        if row["target"] is None and row["change"] is not None:
-            ends = {"": row["change"], "_low": row["low"], "_high": row["high"]}
-            found |= {f"anneal{e}/{row['source']}": v for e, v in ends.items() if v is not None}
-    return found
-
-
-def _spent(run: Run) -> dict[str, float]:
-    """Return what all attempts cost, those of the validation included."""
-    folders = [step.trial_folder(run.path) for step in (SWEEP, VALIDATE)]
-    totals = [sweep_totals(read_attempts(folder), ()) for folder in folders]
-    units = ("gpu_hours", "cpu_hours")
-    return {f"spent/{unit}": sum(one[unit] for one in totals) for unit in units}
-
-
-def _held_out(run: Run) -> dict[str, float]:
-    """Return the chosen regressor's errors on trials that it was not fitted to."""
-    name, report, _ = held_out_tables(run.path / "fit")
-    own = report.filter(pl.col("predictor") == name, pl.col("target") == OBJECTIVE)
-    row = own.select("rmse", "spearman").row(0, named=True)
-    return {f"outcome/held_out_{key}": value for key, value in row.items() if value is not None}
 
 
 def _spread(gain: Interval | None, name: str, inner: str = "") -> dict[str, float]:
@@ -292,10 +258,6 @@ class SyncResult:
     sent: Mapping[str, int]
     trouble: str | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 def sync(
     directory: str | Path, uri: str | None = None, *, trust: bool = False, say: Say = silent
@@ -323,17 +285,12 @@ def sync(
     given, experiment = _destination(path, uri, trust=trust)
     server = LOCAL if given is None else str(ServerUri(given))
     try:
-        process = start_sender(path, given, experiment, own=given is None)
+        process = start_sender(path, given, experiment)
     except OSError as error:
         raise RunError(f"{path / LOG}: cannot be written: {error.strerror or error}") from error
     patience = max(patience_for(given), ANSWER_SECONDS)
-    if not wait_for_sender(process, path, patience, say):
-        return SyncResult(server, sent_now(path)[0], f"{server}: no answer for {patience:g} s")
-    sent, trouble = sent_now(path)
-    if process.returncode and trouble is None:
-        lines = (path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-        trouble = lines[-1][20:] if lines else f"MLflow's process ended: {path / LOG}"
-    return SyncResult(server, sent, trouble)
+    trouble = wait_for_sender(process, path, server, patience, say)
+    return SyncResult(server, Sent.read(path).sent, trouble)
 
 
 def sync_line(path: Path, result: SyncResult) -> str:
@@ -366,11 +323,15 @@ def _destination(path: Path, uri: str | None, *, trust: bool) -> tuple[str | Non
 
 
 def _record_again(path: Path) -> None:
-    """Put a run on record that was not tracked."""
+    """Put a run on record that was not tracked: the steps that are done."""
     if not (path / "config.yaml").exists():
         raise RunError(f"{path}: is not a run directory: it has neither {JOURNAL} nor config.yaml")
     try:
-        _record(load_run(path))
+        run = load_run(path)
+        config = run.config.tracking.model_copy(update={"enabled": True})
+        tracker = Tracker(config, run.config.name, path, sends=False)
+        with _parent_runs(run, _done(run), tracker):
+            _add_outcomes(run, tracker)
     except MixoptError as error:
         raise RunError(
             f"{path}: nothing of it was tracked (tracking.enabled: false, or it came to no step),"

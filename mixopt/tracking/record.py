@@ -58,23 +58,23 @@ class Position:
     offset: int = 0
     tail: str = ""  # hash of the bytes before it; others there mean that the file was cut
     last: dict[str, int] = field(default_factory=dict)  # step of each metric
-    cut: dict[str, int] = field(default_factory=dict)  # of a file that was cut: sent before
 
     def take(self, file: Path, limit: int) -> list[MetricPoint]:
         """Return points after this position, about `limit` of them, and move behind them."""
         points: list[MetricPoint] = []
         with file.open("rb") as stream:
             if _tail(stream, self.offset) != self.tail:
-                self.offset, self.cut = 0, {**self.cut, **self.last}
+                self.offset = 0
             stream.seek(self.offset)
             for line in stream:
                 if not line.endswith(b"\n") or len(points) >= limit:
                     break
                 self.offset += len(line)
-                points += [p for p in points_of(line) if p.step > self.cut.get(p.key, p.step - 1)]
+                for point in points_of(line):
+                    if point.step > self.last.get(point.key, point.step - 1):
+                        points.append(point)
+                        self.last[point.key] = point.step
             self.tail = _tail(stream, self.offset)
-        for point in points:
-            self.last[point.key] = max(point.step, self.last.get(point.key, point.step))
         return points
 
 
@@ -87,8 +87,7 @@ def points_of(line: bytes) -> Iterator[MetricPoint]:
     if not (_is_number(seconds) and 0 <= seconds * 1000 < MAX_INTEGER):
         return
     for key, value in content.items():
-        members = value.items() if isinstance(value, Mapping) else [("", value)]
-        for name, number in members:
+        for name, number in value.items() if isinstance(value, Mapping) else [("", value)]:
             if _is_number(number):
                 full = f"{key}/{name}" if name else key
                 yield MetricPoint(full, float(number), int(seconds * 1000), step)

@@ -8,8 +8,8 @@ fails then stays on disk for the next one. Its exit code is 1 where something is
 `tracking_sent.json` says what each server has; sending may be cut off anywhere: runs are found
 again by their tags, a metric of the same step, time and value is kept once by MLflow.
 
-The first line of its standard input is `{uri, experiment, own}`, with the password of the server:
-an argument would be seen by everybody on the machine.
+The first line of its standard input is `{uri, experiment}`, with the password of the server: an
+argument would be seen by everybody on the machine.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import json
 import math
 import os
 import re
+import select
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -48,7 +48,7 @@ from mixopt.tracking.record import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from mixopt.trials import Losses, Trial, TrialResult
+    from mixopt.trials import Trial, TrialResult
 
 SENT, LOG, LOCK = "tracking_sent.json", "tracking.log", "tracking.lock"
 LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # where the user names no server
@@ -86,48 +86,32 @@ class SentRun:
     lines: dict[str, Position] = field(default_factory=dict)
 
 
+@dataclass
 class Sent:
-    """What was sent of one run directory to one server: `tracking_sent.json`.
+    """What was sent of a run directory: `tracking_sent.json`; one that cannot be read is none."""
 
-    A key of the directory is tagged on every run, so that a run that was made but not noted before
-    a kill is found again. A file that cannot be read counts as none.
-    """
+    # Tagged on every run, so that one that was made but not noted before a kill is found again.
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    sent: dict[str, int] = field(default_factory=dict)  # by the last process, for who waits for it
+    trouble: str | None = None  # why something is left
+    servers: dict[str, dict[str, SentRun]] = field(default_factory=dict)  # by server and step
 
-    def __init__(self, path: Path, server: str) -> None:
-        self._path, self._server = path / SENT, server
-        content = _read_json(self._path)
-        self.key = str(content.get("key") or uuid.uuid4().hex)
-        self.counts = dict.fromkeys(("runs", "trials", "points", "files"), 0)
-        self._servers: dict[str, Any] = {}
-        self.steps: dict[str, SentRun] = {}
-        with suppress(TypeError, AttributeError, ValueError, KeyError):
-            self._servers = dict(content["servers"])
-            for step, known in self._servers.get(server, {}).items():
-                lines = {name: Position(**one) for name, one in known.pop("lines").items()}
-                self.steps[step] = SentRun(**known, lines=lines)
-
-    def write(self, trouble: str | None) -> None:
-        """Write the file, with what this process has sent so far, and what is wrong."""
-        self._servers[self._server] = {step: asdict(one) for step, one in self.steps.items()}
-        content = {"key": self.key, "sent": self.counts, "trouble": trouble}
-        write_text(self._path, json.dumps({**content, "servers": self._servers}))
-
-
-def sent_now(path: Path) -> tuple[dict[str, int], str | None]:
-    """Return what the last sender of a run directory has sent so far, and what is wrong."""
-    content = _read_json(path / SENT)
-    counts, trouble = content.get("sent"), content.get("trouble")
-    plain = counts if isinstance(counts, dict) else {}
-    return plain, trouble if isinstance(trouble, str) else None
+    @classmethod
+    def read(cls, path: Path) -> Sent:
+        """Read that of a run directory."""
+        try:
+            return checked_as(cls, json.loads((path / SENT).read_bytes()), SENT)
+        except (OSError, ValueError, RecursionError, RunError):
+            return cls()
 
 
 class Sender:
     """Brings one experiment of MLflow to what a run directory wants."""
 
-    def __init__(self, path: Path, uri: str | None, experiment: str, *, own: bool) -> None:
+    def __init__(self, path: Path, uri: str | None, experiment: str) -> None:
         """Prepare."""
         name = ServerUri(uri or f"{SQLITE}{LOCAL}")
-        self._path, self._login, self._own = path, name.login(), own or uri is None
+        self._path, self._login = path, name.login()
         self.name, self._experiment = str(name) if uri else LOCAL, experiment
         self._client: MlflowClient | None = None
         self._experiment_id = ""
@@ -135,24 +119,27 @@ class Sender:
         self._noted = time.monotonic()
         # The directory's own database is one server, by whatever name it is reached.
         file, local = _database(name.address), path.resolve() / LOCAL
-        is_local = file is not None and file.resolve() == local
-        self.sent = Sent(path, f"{SQLITE}{LOCAL}" if is_local else name.address)
-        self.trouble: str | None = None
+        self._is_own = file is not None and file.resolve() == local
+        server = f"{SQLITE}{LOCAL}" if self._is_own else name.address
+        self.sent = Sent.read(path)
+        self.sent.sent = dict.fromkeys(("runs", "trials", "points", "files"), 0)
+        self._steps = self.sent.servers.setdefault(server, {})
 
-    def run(self, ended: threading.Event) -> None:
-        """Send what is new, again and again; once more when the training process has ended."""
-        parent, failures = os.getppid(), 0
+    def run(self, stream: IO[str]) -> str | None:
+        """Send what is new, again and again; once more when the stream or the parent has ended."""
+        parent, failures, last = os.getppid(), 0, False
         while True:
-            last = ended.is_set() or os.getppid() != parent
-            failures = 0 if self.attempt(last=last) else failures + 1
+            last = last or os.getppid() != parent
+            trouble = self.attempt(last=last)
             if last:
-                return
+                return trouble
+            failures = failures + 1 if trouble else 0
             pause = min(2.0 ** (failures - 1), MAX_PAUSE_SECONDS) if failures else EVERY_SECONDS
-            ended.wait(pause)
+            last = bool(select.select([stream], [], [], pause)[0])
 
-    def attempt(self, *, last: bool) -> bool:
-        """Send what is new; note in a line why that fails."""
-        self.trouble = None
+    def attempt(self, *, last: bool) -> str | None:
+        """Send what is new; return in a line why that fails."""
+        trouble = None
         try:
             for wanted in wanted_runs(self._path).values():
                 if last and wanted.status == "RUNNING":
@@ -161,13 +148,17 @@ class Sender:
         except Exception as error:
             self._client = None
             self._found.clear()  # it may be another server that comes back
-            lines = str(error).strip().splitlines() or [""]
-            shown = without_secrets(lines[0], self._login.secrets)[:300]
+            first = (str(error).strip().splitlines() or [""])[0]
             name = "" if isinstance(error, MixoptError) else f"{type(error).__name__}: "
-            self.trouble = f"{self.name}: {name}{shown}"
-            _log(self.trouble)
-        self.sent.write(self.trouble)
-        return self.trouble is None
+            shown = without_secrets(first, self._login.secrets)[:300]
+            trouble = f"{self.name}: {name}{shown}"
+            _log(trouble)
+        self.sent.trouble = trouble
+        self._write()
+        return trouble
+
+    def _write(self) -> None:
+        write_text(self._path / SENT, json.dumps(asdict(self.sent)))
 
     def _connected(self) -> MlflowClient:
         if self._client is None:
@@ -184,23 +175,25 @@ class Sender:
         from mlflow.exceptions import MlflowException
 
         found = client.get_experiment_by_name(self._experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
-        # Without its kind, MLflow 3 opens an experiment as one of prompts and traces.
-        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
-        try:
-            return str(client.create_experiment(self._experiment, place, tags))
-        except MlflowException as error:  # another process may have made it
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            return str(client.get_experiment_by_name(self._experiment).experiment_id)
+        if found is None:
+            place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
+            # Without its kind, MLflow 3 opens an experiment as one of prompts and traces.
+            tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
+            try:
+                return str(client.create_experiment(self._experiment, place, tags))
+            except MlflowException:  # another process may have made it
+                found = client.get_experiment_by_name(self._experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
 
     def _send(self, client: MlflowClient, wanted: WantedRun) -> None:
         sent = self._opened(client, wanted)
         if (sent.tags, sent.metrics) != (wanted.tags, wanted.metrics):
             fresh = wanted.metrics.items() - sent.metrics.items()
-            metrics = [(name, value, int(time.time() * 1000), 0) for name, value in fresh]
+            metrics = [
+                MetricPoint(name, value, int(time.time() * 1000), 0) for name, value in fresh
+            ]
             _log_batch(client, sent.run, metrics, tags=wanted.tags)
             sent.tags, sent.metrics = dict(wanted.tags), dict(wanted.metrics)
         if sent.status != wanted.status == "RUNNING":
@@ -217,7 +210,7 @@ class Sender:
 
     def _opened(self, client: MlflowClient, wanted: WantedRun) -> SentRun:
         """Return the record of a step whose run is there; a process asks once for each."""
-        sent, step = self.sent.steps.get(wanted.step), wanted.step
+        sent, step = self._steps.get(wanted.step), wanted.step
         if sent and sent.fingerprint == wanted.fingerprint and step in self._found:
             return sent
         key = {"mixopt.key": self.sent.key, "mixopt.step": step, FINGERPRINT: wanted.fingerprint}
@@ -225,43 +218,54 @@ class Sender:
         found = client.search_runs([self._experiment_id], condition, max_results=1)
         if not found:
             tags = _short(wanted.tags | key)
-            made = client.create_run(self._experiment_id, wanted.started, tags, wanted.name)
-            found = [made]
+            found = [client.create_run(self._experiment_id, wanted.started, tags, wanted.name)]
         run = str(found[0].info.run_id)
         if sent is None or sent.run != run:
             _log_batch(client, run, params=wanted.params)
             sent = SentRun(run, wanted.fingerprint, tags=dict(wanted.tags))
             self._note("runs", 1)
-        self.sent.steps[step] = sent
+        self._steps[step] = sent
         self._found.add(step)
         return sent
 
     def _send_trials(self, client: MlflowClient, sent: SentRun, wanted: WantedRun) -> None:
         if wanted.folder is None:
             return
-        found = sorted(trial_paths(inside(self._path, wanted.folder)))
-        files = [f for f in found if inside(self._path, f.relative_to(self._path)).is_file()]
         objective_hash = hashlib.sha256(json.dumps(wanted.objective).encode()).hexdigest()[:8]
-        fresh = [f for f in files if sent.trials.get(f.stem) != f"{_mark(f)} {objective_hash}"]
-        known = _children(client, self._experiment_id, sent.run) if fresh else {}
-        for file in fresh:
+        fresh: dict[Path, str] = {}
+        for file in sorted(trial_paths(inside(self._path, wanted.folder))):
+            if inside(self._path, file.relative_to(self._path)).is_file():
+                mark = f"{_mark(file)} {objective_hash}"
+                if sent.trials.get(file.stem) != mark:
+                    fresh[file] = mark
+        if not fresh:
+            return
+        condition = f"tags.`mlflow.parentRunId` = '{sent.run}'"
+        children = client.search_runs([self._experiment_id], condition, max_results=MAX_RUNS)
+        known = {run.data.tags.get("mixopt.content"): str(run.info.run_id) for run in children}
+        for file, mark in fresh.items():
             content = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
-            mark, ended = _mark(file), int(file.stat().st_mtime * 1000)
+            ended = int(file.stat().st_mtime * 1000)
             trial, result = read_entry(file)
             run = known.get(content)
             if run is None:
-                tags = _trial_tags(trial, result)
-                tags |= {"mixopt.key": self.sent.key, "mixopt.content": content}
-                tags["mlflow.parentRunId"] = sent.run
+                tags = {
+                    "mixopt.trial": trial.name,
+                    "mixopt.status": result.status,
+                    "mixopt.reason": result.reason or "",
+                    "mixopt.key": self.sent.key,
+                    "mixopt.content": content,
+                    "mlflow.parentRunId": sent.run,
+                }
+                tags = {name: value for name, value in _short(tags).items() if value}
                 started = ended - int(result.seconds * 1000)
-                made = client.create_run(self._experiment_id, started, _short(tags), trial.name)
+                made = client.create_run(self._experiment_id, started, tags, trial.name)
                 run = str(made.info.run_id)
             metrics = _trial_metrics(result, ended, wanted.objective)
             _log_batch(client, run, metrics, _trial_params(trial))
-            client.set_terminated(
-                run, "FINISHED" if result.status == "finished" else "FAILED", ended
-            )
-            sent.trials[file.stem] = f"{mark} {objective_hash}"
+            status = "FINISHED" if result.status == "finished" else "FAILED"
+            client.set_terminated(run, status, ended)
+            sent.trials[file.stem] = mark
             self._note("trials", 1)
 
     def _send_lines(self, client: MlflowClient, sent: SentRun, name: str) -> None:
@@ -271,7 +275,7 @@ class Sender:
             position = copy.deepcopy(sent.lines.get(name, Position()))
             points = position.take(file, MAX_METRICS)
             if points:
-                _log_batch(client, sent.run, [(p.key, p.value, p.time, p.step) for p in points])
+                _log_batch(client, sent.run, points)
                 self._note("points", len(points))
             sent.lines[name] = position
 
@@ -281,7 +285,7 @@ class Sender:
         file = inside(self._path, name)
         if not file.is_file() or sent.files.get(name) == (mark := _mark(file)):
             return
-        if self._own and _database(self._login.uri) is not None:
+        if self._is_own:
             _check_artifacts_inside(client, sent.run, self._path)
         client.log_artifact(sent.run, str(file), folder or FOLDERS.get(file.suffix))
         sent.files[name] = mark
@@ -289,10 +293,10 @@ class Sender:
 
     def _note(self, what: str, count: int) -> None:
         """Count what was sent; the file is written every second, as a sign of life too."""
-        self.sent.counts[what] += count
+        self.sent.sent[what] += count
         if time.monotonic() > self._noted + 1:
             self._noted = time.monotonic()
-            self.sent.write(self.trouble)
+            self._write()
 
 
 def _mark(file: Path) -> str:
@@ -315,11 +319,6 @@ def _segment(part: str) -> str:
     return re.sub(r"[^\w\-. :]", lambda found: f"_{ord(found[0]):x}_", part)
 
 
-def _trial_tags(trial: Trial, result: TrialResult) -> dict[str, str]:
-    tags = {"mixopt.trial": trial.name, "mixopt.status": result.status}
-    return tags | ({"mixopt.reason": result.reason} if result.reason else {})
-
-
 def _trial_params(trial: Trial) -> dict[str, str]:
     return {
         "seed": str(trial.seed),
@@ -332,42 +331,41 @@ def _trial_params(trial: Trial) -> dict[str, str]:
 
 def _trial_metrics(
     result: TrialResult, when: int, objective: dict[str, Any] | None
-) -> list[tuple[str, float, int, int]]:
-    """Return key, value, time and step of each metric of a trial, its learning curve included."""
-    points = {losses.tokens: losses for losses in result.curve}
+) -> list[MetricPoint]:
+    """Return the metrics of a trial, its learning curve included; steps are tokens."""
+    curve = {losses.tokens: losses for losses in result.curve}
     if result.losses is not None:
-        points[result.losses.tokens] = result.losses
-    metrics: list[tuple[str, float, int, int]] = []
-    for step, losses in sorted(points.items()):
+        curve[result.losses.tokens] = result.losses
+    metrics: list[MetricPoint] = []
+    for step, losses in sorted(curve.items()):
         values = {f"loss/{name}": value for name, value in losses.nats_per_token.items()}
         values |= {f"bpb/{name}": value for name, value in losses.bits_per_byte.items()}
         values |= losses.tasks
-        metrics += [(k, v, when, step) for k, v in values.items() if math.isfinite(v)]
-    totals: dict[str, Any] = {"tokens": result.tokens, "parameters": result.parameters}
+        metrics += [MetricPoint(k, v, when, step) for k, v in values.items() if math.isfinite(v)]
+    totals: dict[str, Any] = {
+        "trial/tokens": result.tokens,
+        "trial/parameters": result.parameters,
+    }
     if result.seconds > 0:
-        totals |= {"seconds": result.seconds, "tokens_per_second": result.tokens / result.seconds}
-    named = {f"trial/{name}": value for name, value in totals.items()}
+        totals["trial/seconds"] = result.seconds
+        totals["trial/tokens_per_second"] = result.tokens / result.seconds
     if objective is not None and result.losses is not None:
-        resolved = checked_as(Objective, objective, "objective")
-        named["objective"] = _objective_value(resolved, result.losses)
+        own = checked_as(Objective, objective, "objective").only_measured()
+        by_name = {**getattr(result.losses, own.unit), **result.losses.tasks}
+        row = [by_name.get(name, math.nan) for name in own.evaluation]
+        totals["objective"] = own.value([row])[0]
     if result.experts is not None:
         from mixopt.routing import trial_scalars
 
-        named |= trial_scalars(result.experts)
-    return [*metrics, *((key, float(value), when, result.tokens) for key, value in named.items())]
-
-
-def _objective_value(objective: Objective, losses: Losses) -> float:
-    by_unit = {"nats_per_token": losses.nats_per_token, "bits_per_byte": losses.bits_per_byte}
-    known = {**by_unit[objective.unit], **losses.tasks}
-    own = objective.only_measured()
-    return float(own.value([[known.get(name, math.nan) for name in own.evaluation]])[0])
+        totals |= trial_scalars(result.experts)
+    points = (MetricPoint(key, float(v), when, result.tokens) for key, v in totals.items())
+    return [*metrics, *points]
 
 
 def _log_batch(
     client: MlflowClient,
     run: str,
-    metrics: Sequence[tuple[str, float, int, int]] = (),
+    metrics: Sequence[MetricPoint] = (),
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
@@ -377,25 +375,13 @@ def _log_batch(
     points = [Metric(key_of(key), value, when, step) for key, value, when, step in metrics]
     pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
     facts = [RunTag(name, value) for name, value in _short(tags or {}).items()]
-    calls = max(-(-len(points) // MAX_METRICS), -(-len(pairs) // MAX_PARAMS), bool(facts))
-    for k in range(calls):
-        client.log_batch(
-            run,
-            points[k * MAX_METRICS : (k + 1) * MAX_METRICS],
-            pairs[k * MAX_PARAMS : (k + 1) * MAX_PARAMS],
-            facts if k == 0 else (),
-        )
+    while points or pairs or facts:
+        client.log_batch(run, points[:MAX_METRICS], pairs[:MAX_PARAMS], facts)
+        points, pairs, facts = points[MAX_METRICS:], pairs[MAX_PARAMS:], []
 
 
 def _short(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: value[:MAX_TAG] for name, value in tags.items()}
-
-
-def _children(client: MlflowClient, experiment: str, parent: str) -> dict[str, str]:
-    """Return the runs of trials by the content of their files."""
-    condition = f"tags.`mlflow.parentRunId` = '{parent}'"
-    found = client.search_runs([experiment], condition, max_results=MAX_RUNS)
-    return {run.data.tags.get("mixopt.content", ""): run.info.run_id for run in found}
 
 
 def _check_artifacts_inside(client: MlflowClient, run: str, directory: Path) -> None:
@@ -441,52 +427,30 @@ def check_own(directory: Path) -> None:
             raise RunError(f"{path}: is not a file; delete it")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _log(line: str) -> None:
     sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
     sys.stderr.flush()
-
-
-def _listen(ended: threading.Event) -> None:
-    """Wait for the end of standard input; a forked process may hold the pipe, hence a line too."""
-    sys.stdin.readline()
-    ended.set()
 
 
 def main() -> None:
     """Send until standard input ends."""
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
-    path, ended = Path(sys.argv[1]), threading.Event()
+    path, settings = Path(sys.argv[1]), json.loads(sys.stdin.readline() or "{}")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    settings = json.loads(sys.stdin.readline() or "{}")
     sys.stdout = sys.stderr  # MLflow prints links
-    threading.Thread(target=_listen, args=(ended,), daemon=True).start()
-    trouble: str | None = None
     try:
         check_own(path)
         # One that is at its end is waited for.
         with FileLock(path / LOCK, timeout=LOCK_SECONDS):
-            sender = Sender(
-                path, settings["uri"], settings["experiment"], own=bool(settings["own"])
-            )
-            sender.run(ended)
-            trouble = sender.trouble
+            sender = Sender(path, settings["uri"], settings["experiment"])
+            sys.exit(sender.run(sys.stdin) is not None)
     except Timeout:
-        trouble = f"{path}: another process is sending from it"
-        _log(trouble)
+        _log(f"{path}: another process is sending from it")
     except (MixoptError, KeyError) as error:
-        trouble = without_secrets(str(error))
-        _log(trouble)
-    sys.exit(1 if trouble else 0)
+        _log(without_secrets(str(error)))
+    sys.exit(1)
 
 
 if __name__ == "__main__":

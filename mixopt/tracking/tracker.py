@@ -16,13 +16,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mixopt.errors import MixoptError
 from mixopt.system import Say, ServerUri, silent
 from mixopt.tracking.record import JOURNAL, WantedRun, append_line, wanted_runs
-from mixopt.tracking.sender import LOCAL, LOG, SENT, SQLITE, check_own, sent_now
+from mixopt.tracking.sender import LOCAL, LOG, SENT, SQLITE, Sent, check_own
 
 if TYPE_CHECKING:
     from mixopt.config import TrackingConfig
@@ -67,49 +66,42 @@ class Tracker:
         """Open a step's parent run, or resume the existing one."""
         if not self.enabled:
             return
-        fresh = WantedRun(
-            step=step,
-            server=None if self._uri is None else str(self._uri),
-            experiment=self._experiment,
-            name=name or step,
-            started=_now(),
-            folder=folder,
-            params={key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()},
-            tags=dict(tags or {}),
-        )
+        server = None if self._uri is None else str(self._uri)
+        texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
+        wanted = WantedRun(step, server, self._experiment, name or step, _now(), folder)
+        wanted = replace(wanted, params=texts, tags=dict(tags or {}))
         known = wanted_runs(self._path).get(step)
-        if known is not None and known.fingerprint == fresh.fingerprint:
-            fresh.started, fresh.params, fresh.metrics = known.started, known.params, known.metrics
-            fresh.tags, fresh.objective = known.tags | fresh.tags, known.objective
-            fresh.lines, fresh.files = known.lines, known.files
-        self._runs[step] = fresh
-        self._say(step)
+        if known is not None and known.fingerprint == wanted.fingerprint:
+            lasting = ("started", "params", "metrics", "objective", "lines", "files")
+            wanted = replace(wanted, **{field: getattr(known, field) for field in lasting})
+            wanted.tags = known.tags | wanted.tags
+        self._write(wanted)
         if self._sends and self._process is None:
             self._begin()
-        elif (trouble := sent_now(self._path)[1]) is not None:
+        elif (trouble := Sent.read(self._path).trouble) is not None:
             self.complain(trouble)
 
     def follow(self, step: str, file: Path) -> None:
         """Send the lines of a file of metrics, those that are there and those that will be."""
-        self._say(step, lines=[self._name(file)])
+        self.add(step, lines=[self._name(file)])
 
     def files(self, step: str, files: Iterable[Path], folder: str | None = None) -> None:
         """Keep files with a step's run, and again when they have changed."""
-        self._say(step, files={self._name(file): folder for file in files})
-
-    def tags(self, step: str, tags: Mapping[str, str]) -> None:
-        """Add facts to a step's run, or change them."""
-        self._say(step, tags=tags)
-
-    def metrics(
-        self, step: str, values: Mapping[str, float], objective: Mapping[str, Any] | None = None
-    ) -> None:
-        """Say numbers of a step's whole run, and the objective of its trials."""
-        self._say(step, metrics=values, **({} if objective is None else {"objective": objective}))
+        self.add(step, files={self._name(file): folder for file in files})
 
     def end(self, step: str) -> None:
         """Finish a step's run."""
-        self._say(step, status="FINISHED", ended=_now())
+        self.add(step, status="FINISHED", ended=_now())
+
+    def add(self, step: str, **changes: Any) -> None:
+        """Add facts to a step's run, fields of `WantedRun`, or change them."""
+        wanted = self._runs.get(step) or wanted_runs(self._path).get(step)
+        if not self.enabled or wanted is None:
+            return
+        for name in ("tags", "metrics", "files"):
+            changes[name] = getattr(wanted, name) | dict(changes.get(name, {}))
+        changes["lines"] = list(dict.fromkeys([*wanted.lines, *changes.get("lines", ())]))
+        self._write(replace(wanted, **changes))
 
     def close(self, *, patience: float | None = None) -> None:
         """Wait until all is sent; end a process that is silent for `patience` seconds."""
@@ -119,11 +111,9 @@ class Tracker:
         if patience is None:
             patience = patience_for(None if self._uri is None else self._uri.given)
             patience = patience if stamp_of(self._path) != self._before else FIRST_SECONDS
-        if not wait_for_sender(process, self._path, patience):
-            self.complain(f"{self._uri or LOCAL}: no answer for {patience:g} s")
-        elif process.returncode:
-            trouble = sent_now(self._path)[1]
-            self.complain(trouble or f"MLflow's process ended; see {self._path / LOG}")
+        trouble = wait_for_sender(process, self._path, self._uri or LOCAL, patience)
+        if trouble is not None:
+            self.complain(trouble)
 
     def complain(self, what: str) -> None:
         """Warn, once, that the record is not whole."""
@@ -142,9 +132,7 @@ class Tracker:
         """Return the tracker."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait until all is sent; after an error, less long."""
         self.close(patience=None if kind is None else AFTER_ERROR_SECONDS)
 
@@ -156,20 +144,12 @@ class Tracker:
         try:
             check_own(self._path)
             self._before = stamp_of(self._path)
-            self._process = start_sender(self._path, uri, self._experiment, own=False)
+            self._process = start_sender(self._path, uri, self._experiment)
         except (OSError, MixoptError) as error:
             self.complain(f"cannot be started: {error}")
 
-    def _say(self, step: str, **changes: Any) -> None:
-        """Write what a step's run shall be, with what is added to it or changed."""
-        wanted = self._runs.get(step) or wanted_runs(self._path).get(step)
-        if not self.enabled or wanted is None:
-            return
-        for name in ("tags", "metrics", "files"):
-            getattr(wanted, name).update(changes.pop(name, {}))
-        changes["lines"] = list(dict.fromkeys([*wanted.lines, *changes.get("lines", ())]))
-        wanted = replace(wanted, **changes)
-        self._runs[step] = wanted
+    def _write(self, wanted: WantedRun) -> None:
+        self._runs[wanted.step] = wanted
         try:
             append_line(self._path / JOURNAL, asdict(wanted))
         except OSError as error:
@@ -186,9 +166,7 @@ def absolute_uri(uri: str) -> str:
     return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
 
 
-def start_sender(
-    path: Path, uri: str | None, experiment: str, *, own: bool
-) -> subprocess.Popen[str]:
+def start_sender(path: Path, uri: str | None, experiment: str) -> subprocess.Popen[str]:
     """Start the process that sends a run directory's record, until its standard input is closed."""
     path.mkdir(parents=True, exist_ok=True)
     log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -207,22 +185,24 @@ def start_sender(
     finally:
         os.close(log)
     assert process.stdin is not None, "the process has a pipe"
-    settings = {"uri": uri, "experiment": experiment, "own": own}
     with suppress(BrokenPipeError):  # its log says why it has ended
-        process.stdin.write(json.dumps(settings) + "\n")
+        process.stdin.write(json.dumps({"uri": uri, "experiment": experiment}) + "\n")
         process.stdin.flush()
     return process
 
 
 def wait_for_sender(
-    process: subprocess.Popen[str], path: Path, patience: float, heard: Say = silent
-) -> bool:
-    """Close a sender's input, and wait for it to end; kill one that sends nothing for so long."""
+    process: subprocess.Popen[str], path: Path, server: str, patience: float, heard: Say = silent
+) -> str | None:
+    """Close a sender's input and wait for its end; return why something is left.
+
+    One that sends nothing for `patience` seconds is killed.
+    """
     assert process.stdin is not None, "the process has a pipe"
     with suppress(OSError):
         process.stdin.close()
-    alive, stamp = time.monotonic(), stamp_of(path)
-    spoken = alive
+    alive = spoken = time.monotonic()
+    stamp = stamp_of(path)
     while process.poll() is None:
         time.sleep(0.05)
         now = time.monotonic()
@@ -231,11 +211,15 @@ def wait_for_sender(
         if now > alive + patience:
             process.kill()
             process.wait()
-            return False
+            return f"{server}: no answer for {patience:g} s"
         if now > spoken + 2:
             spoken = now
-            heard(f"sync: sent {counted(sent_now(path)[0])} so far")
-    return True
+            heard(f"sync: sent {counted(Sent.read(path).sent)} so far")
+    if not process.returncode:
+        return None
+    last = (path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+    ended = last[0][20:] if last else f"MLflow's process ended; see {path / LOG}"
+    return Sent.read(path).trouble or ended
 
 
 def patience_for(uri: str | None) -> float:
@@ -254,9 +238,8 @@ def stamp_of(path: Path) -> int:
 def counted(counts: Mapping[str, int]) -> str:
     """Return counts in words."""
     names = {"points": "points of metrics"}
-    return ", ".join(f"{n:,} {names.get(name, name)}" for name, n in counts.items() if n) or (
-        "nothing"
-    )
+    parts = [f"{n:,} {names.get(name, name)}" for name, n in counts.items() if n]
+    return ", ".join(parts) or "nothing"
 
 
 def _now() -> int:

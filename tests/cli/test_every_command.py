@@ -181,11 +181,12 @@ def test_no_command_has_more_than_twelve_options():
     from typer.main import get_command
 
     from mixopt.cli.main import app
-    from mixopt.cli.options import COMMANDS
 
     commands = get_command(app).commands
-    assert set(commands) == set(COMMANDS)
-    assert len(commands) <= 15
+    assert list(commands) == [
+        *("init", "check", "run", "status", "stop", "report", "predict", "propose", "fit"),
+        *("import", "export", "pretrain", "experts", "verify", "sync"),
+    ]
     for name, one in commands.items():
         options = {o for p in one.params for o in p.opts if o.startswith("--")}
         assert "--json" in options, name

@@ -1,9 +1,6 @@
 """The report of a real, very small run: complete, self-contained, honest and portable."""
 
 import re
-import shutil
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -18,7 +15,6 @@ from mixopt.fitting import readiness
 from mixopt.proposals import named
 from mixopt.reporting import proposal_text, write_report
 from mixopt.system import interval_text, share_text, without_folders
-from mixopt.tracking import sync
 from mixopt.trials import Trials
 
 
@@ -205,18 +201,3 @@ def test_trials_that_did_not_finish_are_listed_with_their_reason(run):
 )
 def test_folders_of_absolute_paths_are_left_out(text, kept):
     assert without_folders(text) == kept
-
-
-@pytest.mark.nightly
-def test_a_run_that_was_not_tracked_is_sent_to_mlflow_as_a_whole(run, empty_database):
-    shutil.copy(empty_database, run.path / "mlflow.db")
-    result = sync(run.path)
-    trials = len(run.trials) + len(list((run.path / "validation").glob("*-s*.json")))
-    assert (result.trouble, result.sent["trials"], result.sent["runs"]) == (None, trials, 2)
-    with closing(sqlite3.connect(run.path / "mlflow.db")) as database:
-        states = database.execute("select status, count(*) from runs group by status").fetchall()
-        asked = database.execute("select value from params where key = 'design.trials'").fetchall()
-    assert states == [("FINISHED", 2 + trials)]
-    assert asked == [("8",)] * 2
-    kept = {file.name for file in (run.path / "mlartifacts").rglob("*") if file.is_file()}
-    assert kept >= {"responses.svg", "trials.parquet", "report.html"}

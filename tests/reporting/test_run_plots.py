@@ -9,7 +9,7 @@ from made_experts import counted
 from mixopt.errors import ConfigError, RunError
 from mixopt.proposals import mixture_of
 from mixopt.reporting import figure_svg, plot_domain_experts
-from mixopt.reporting.run_experts import SweepExperts, _shown
+from mixopt.reporting.run_experts import SweepExperts, shown_trial
 from mixopt.routing import ExpertCounts
 from mixopt.run_directory import Run, load_run
 
@@ -66,7 +66,7 @@ def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatc
     for number, name in enumerate(names):
         layers = [np.full((2, 4), 8) + number * np.eye(2, 4, dtype=int)]
         counts[name] = ExpertCounts(counted(layers), counted(layers))
-    found = SweepExperts(run.path, None, counts, _shown(run, counts))
+    found = SweepExperts(run.path, None, counts, shown_trial(run, counts), None)
     monkeypatch.setattr(SweepExperts, "read", lambda *_, **__: found)
     name = next(one for one in names if mixture_of(one) == run.recommendation.chosen)
     expected = plot_domain_experts(counts[name].held_out)

@@ -33,14 +33,14 @@ def _sent(path: Path, uri: str) -> bool:
 
     wanted = WantedRun("log", None, "toy", path.name, 0, lines=["metrics.jsonl"])
     append_line(path / JOURNAL, asdict(wanted))
-    sender = Sender(path, uri, "toy", own=False)
+    sender = Sender(path, uri, "toy")
     good = True
     for step in range(5):
         append_line(
             path / "metrics.jsonl",
             {"step": step, "time": 1.0, **{f"metric/{n}": step * n for n in range(20)}},
         )
-        good = sender.attempt(last=False) and good
+        good = sender.attempt(last=False) is None and good
     return good
 
 

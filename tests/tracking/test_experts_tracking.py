@@ -84,9 +84,9 @@ def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(uri, tmp_p
         patch.setattr("mixopt.pretraining.loop.Loop._save", killed_at(6))
         with pytest.raises(KilledError):
             pretrain(config, tmp_path / "run")
-    assert Sender(tmp_path / "run", uri, "toy", own=False).attempt(last=True)
+    assert Sender(tmp_path / "run", uri, "toy").attempt(last=True) is None
     pretrain(config, tmp_path / "run")
-    assert Sender(tmp_path / "run", uri, "toy", own=False).attempt(last=True)
+    assert Sender(tmp_path / "run", uri, "toy").attempt(last=True) is None
     client, runs = runs_at(uri)
     run = runs["run/pretrain"]
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
@@ -120,7 +120,7 @@ def test_a_trials_child_run_has_them(uri, tmp_path):
     result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts_of_a_trial())
     TrialFolder(path / "trials").write([trial], [result])
     append_line(path / JOURNAL, asdict(WantedRun("sweep", None, "toy", "sweep", 0, "trials")))
-    Sender(path, uri, "toy", own=False).attempt(last=True)
+    Sender(path, uri, "toy").attempt(last=True)
     _, runs = runs_at(uri)
     metrics = runs["t0"].data.metrics
     expected = trial_scalars(counts_of_a_trial())

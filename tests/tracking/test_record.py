@@ -133,8 +133,8 @@ def test_another_fingerprint_is_another_run(tmp_path):
 def test_facts_are_added_to_a_step_of_another_process_and_to_none_that_is_not_there(tmp_path):
     want(tmp_path, tags={"old": "1"})
     with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
-        tracker.metrics("sweep", {"outcome/x": 2.0})
-        tracker.tags("validate", {"new": "1"})
+        tracker.add("sweep", metrics={"outcome/x": 2.0})
+        tracker.add("validate", tags={"new": "1"})
     (wanted,) = wanted_runs(tmp_path).values()
     assert (wanted.tags, wanted.metrics) == ({"old": "1"}, {"outcome/x": 2.0})
 

@@ -44,7 +44,6 @@ def test_a_sweep_is_said_with_its_settings_and_ended_with_its_files(prepared):
     assert wanted.params["design.trials"] == "8"
     assert wanted.fingerprint == run.log.fingerprint("sweep")
     assert list(wanted.files) == ["config.yaml", "design.parquet"]
-    assert wanted.tags["mixopt.executor"] == "local"
     assert wanted.lines == []
     assert wanted.objective == json.loads(json.dumps(run.objective.to_json()))
 

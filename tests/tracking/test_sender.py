@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import asdict, replace
 
@@ -58,9 +57,7 @@ def want(path, *, tags=TAGS, params=PARAMS, **fields):
 
 def send(path, uri=None):
     """Send once, as at the end; return what is wrong."""
-    sender = Sender(path, uri or local(path), "toy", own=uri is None)
-    sender.attempt(last=True)
-    return sender.trouble
+    return Sender(path, uri or local(path), "toy").attempt(last=True)
 
 
 def local(path):
@@ -243,9 +240,9 @@ def test_a_link_that_leads_out_is_not_written_through(tmp_path):
 
 def test_a_sender_whose_training_is_gone_sends_once_more_and_ends(run_path, monkeypatch):
     want(run_path)
-    sender, parents = Sender(run_path, local(run_path), "toy", own=True), iter([1, 2])
+    sender, parents = Sender(run_path, local(run_path), "toy"), iter([1, 2])
     monkeypatch.setattr("os.getppid", lambda: next(parents))
-    sender.run(threading.Event())
+    sender.run(sys.stdin)
     assert runs_of(run_path)[1]["sweep"].info.status == "KILLED"
 
 

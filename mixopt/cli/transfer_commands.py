@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -35,8 +36,6 @@ from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixopt.objective import Unit
-    from mixopt.run_directory import CheckedPart
-    from mixopt.sampling import Schedule
 
 TABLES = {".csv", ".parquet"}
 # What export writes beside the forms of trainers: unit, needs.
@@ -157,7 +156,12 @@ def export_command(
         schedule = schedule_of(
             source, tokens=length, batch=batch, stages=stages, inventory=inventory, trust=trust
         )
-        _write_schedule(schedule, str(out), as_json)
+        schedule.to_file(Path(str(out)))
+        if as_json:
+            print_json({"file": out, **schedule.to_json()})
+            return
+        show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
+        show(f"{COMMAND}mixopt predict {out}")
     else:
         from mixopt.pipeline import export
 
@@ -177,33 +181,22 @@ def _print_fragments(texts: dict[str, str], to: str, out: str | None, as_json: b
     """Write one file, or one for each stage: `blend.json` becomes `blend.0-main.json`."""
     from mixopt.system import name_fault, write_text
 
-    if out is None and as_json:
-        whole = {"fragment": texts[""]} if "" in texts else {"fragments": texts}
-        print_json({"tool": to, **whole})
-    elif out is None:
-        if len(texts) > 1:
-            raise ConfigError(f"export: {to} needs one file per stage; give --out FILE")
-        show_as_is(next(iter(texts.values())).removesuffix("\n"))
-    else:
-        files = []
+    content: dict[str, Any] = {"fragment": texts[""]} if "" in texts else {"fragments": texts}
+    if out is not None:
+        content = {"files": []}
         for stage, text in texts.items():
             name = stage if name_fault(stage) is None else stage.partition("-")[0]
             path = Path(out)
             path = path.with_name(f"{path.stem}.{name}{path.suffix}") if stage else path
             write_text(path, text)
-            files.append(str(path))
+            content["files"].append(str(path))
             say(f"{to}: {path}")
-        if as_json:
-            print_json({"tool": to, "files": files})
-
-
-def _write_schedule(schedule: Schedule, out: str, as_json: bool) -> None:
-    schedule.to_file(Path(out))
+    elif len(texts) > 1 and not as_json:
+        raise ConfigError(f"export: {to} needs one file per stage; give --out FILE")
+    elif not as_json:
+        show_as_is(next(iter(texts.values())).removesuffix("\n"))
     if as_json:
-        print_json({"file": out, **schedule.to_json()})
-        return
-    show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
-    show(f"{COMMAND}mixopt predict {out}")
+        print_json({"tool": to, **content})
 
 
 def _publish(run: Path, url: str, as_json: bool) -> None:
@@ -223,20 +216,20 @@ def _show_tools(as_json: bool) -> None:
     from mixopt.reporting import table_text
 
     known = [exporter(name) for name in exporter_names()]
-    tools = [
-        {
-            "name": tool.name,
-            "title": tool.title,
-            "checked_with": tool.version,
-            "unit": tool.unit.name,
-            "meaning": tool.unit.meaning,
-            "needs": list(tool.unit.needs),
-            "place": tool.place,
-            "command": tool.command,
-        }
-        for tool in known
-    ]
     if as_json:
+        tools = [
+            {
+                "name": tool.name,
+                "title": tool.title,
+                "checked_with": tool.version,
+                "unit": tool.unit.name,
+                "meaning": tool.unit.meaning,
+                "needs": list(tool.unit.needs),
+                "place": tool.place,
+                "command": tool.command,
+            }
+            for tool in known
+        ]
         print_json({"tools": tools, "others": list(OTHER_TOOLS)})
         return
     rows = [(tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing") for tool in known]
@@ -334,30 +327,26 @@ def verify_command(
 
     Exit code 1 if one is damaged.
     """
-    from mixopt.reporting import verification_text
-
-    parts = _verified(directory, deep=deep, trust=trust)
-    if as_json:
-        print_json({"path": str(directory), "parts": [part.to_json() for part in parts]})
-    else:
-        show(verification_text(parts))
-    if any(part.faults for part in parts):
-        raise typer.Exit(1)
-
-
-def _verified(directory: Path, *, deep: bool, trust: bool) -> list[CheckedPart]:
     from mixopt.pipeline import verify_fit_folder
     from mixopt.pretraining import is_pretraining, verify_pretraining
+    from mixopt.reporting import verification_text
     from mixopt.run_directory import load_run, verify_run
     from mixopt.system import check_links
 
     if not trust:
         check_links(directory)
     if is_pretraining(directory):
-        return verify_pretraining(directory)
-    if (directory / "config.yaml").exists():
-        return verify_run(load_run(directory, trust=trust), deep=deep)
-    return verify_fit_folder(directory)
+        parts = verify_pretraining(directory)
+    elif (directory / "config.yaml").exists():
+        parts = verify_run(load_run(directory, trust=trust), deep=deep)
+    else:
+        parts = verify_fit_folder(directory)
+    if as_json:
+        print_json({"path": str(directory), "parts": [part.to_json() for part in parts]})
+    else:
+        show(verification_text(parts))
+    if any(part.faults for part in parts):
+        raise typer.Exit(1)
 
 
 @app.command("sync")
@@ -376,6 +365,6 @@ def sync_command(
     from mixopt.tracking import sync, sync_line
 
     result = sync(directory, uri, trust=trust, say=say)
-    print_json(result.to_json()) if as_json else show(sync_line(directory, result))
+    print_json(asdict(result)) if as_json else show(sync_line(directory, result))
     if result.trouble:
         raise typer.Exit(1)
