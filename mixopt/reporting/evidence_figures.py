@@ -30,6 +30,7 @@ from mixopt.reporting.figure_style import (
     MaxNLocator,
     PercentFormatter,
     check_known,
+    dots,
     label,
     legend,
     looks,
@@ -69,15 +70,8 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
         text = f"noise of a trial, 90%: \N{PLUS-MINUS SIGN}{half:.3g}"
         axes.fill_between(ends, ends - half, ends + half, color=GRID, linewidth=0, label=text)
     axes.plot(ends, ends, color=FAINT, linewidth=1.1, dashes=(4, 3), label="predicted = observed")
-    axes.scatter(
-        predicted_N,
-        observed_N,
-        s=26,
-        color=ACCENT,
-        alpha=0.75,
-        linewidths=0,
-        label="a trial, when held out",
-    )
+    mark = "a trial, when held out"
+    dots(axes, predicted_N, observed_N, 26, ACCENT, alpha=0.75, label=mark)
     axes.set(xlim=ends, ylim=ends, aspect="equal")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(6))
@@ -113,15 +107,8 @@ def plot_responses(
         if place:  # before anything is drawn, so that limits follow all panels
             axes.sharey(axes_RC.flat[0])
         domain = fit.domains.index(shown[place])
-        axes.scatter(  # a trial without the domain lies on the axis: all of its dot is shown
-            tried_ND[:, domain],
-            observed_N,
-            s=9,
-            color=FAINT,
-            alpha=0.7,
-            linewidths=0,
-            clip_on=False,
-        )
+        # A trial without the domain lies on the axis: all of its dot is shown.
+        dots(axes, tried_ND[:, domain], observed_N, 9, alpha=0.7, clip_on=False)
         _slice(axes, value, mixture.array, domain, float(tried_ND[:, domain].max()))
         label(axes, title=written(shown[place], 22))
         axes.tick_params(labelleft=place % columns == 0)
@@ -237,8 +224,8 @@ class _Value:
 
 def _runs(axes: Axes, place: float, runs_S: Array, look: Look) -> None:
     """Draw a row with a dot for each seed, and the mean."""
-    style: dict[str, Any] = {"color": look.colour, "alpha": 0.7, "linewidths": 0}
-    axes.scatter(runs_S, np.full(len(runs_S), place), s=24, marker=look.marker, **style)
+    places_S = np.full(len(runs_S), place)
+    dots(axes, runs_S, places_S, 24, look.colour, alpha=0.7, marker=look.marker)
     if len(runs_S):
         mean = float(runs_S.mean())
         text: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK}

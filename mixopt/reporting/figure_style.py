@@ -30,12 +30,11 @@ with _ELSEWHERE:
     from matplotlib.axes import Axes
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 __all__ = [
     "Axes",
     "Figure",
-    "FuncFormatter",
     "LinearSegmentedColormap",
     "MaxNLocator",
     "PercentFormatter",
@@ -75,20 +74,43 @@ def new_figure(height: float, columns: int = 1, rows: int = 1, **ratios: Any) ->
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
     axes_RC = figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios or None)
     for axes in axes_RC.flat:
-        plain(axes)
+        axes.set_facecolor(PAPER)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(colors=INK, labelsize=LETTER, length=3, color=FAINT)
+        axes.grid(visible=True, color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
     return figure, axes_RC
 
 
-def plain(axes: Axes) -> None:
-    """Take away what carries no information."""
-    axes.set_facecolor(PAPER)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=LETTER, length=3, color=FAINT)
-    axes.grid(visible=True, color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
+def row_figure(
+    names: Sequence[str], row: float | None = None, margin: float = 0.9
+) -> tuple[Figure, Axes]:
+    """Return a figure with a row for each name, the first at the top."""
+    row = (0.17 if is_low(names) else 0.42) if row is None else row
+    figure, axes_RC = new_figure(margin + row * len(names))
+    name_rows(axes_RC[0, 0], names)
+    return figure, axes_RC[0, 0]
+
+
+def is_low(rows: Collection[Any]) -> bool:
+    """Tell whether there are so many rows that they are low, without numbers beside the bars."""
+    return len(rows) > MAX_HIGH_ROWS
+
+
+def row_letter(rows: Collection[Any]) -> float:
+    """Return the size of the letters in a row, in points."""
+    return LETTER - 2.5 if is_low(rows) else LETTER
+
+
+def dots(axes: Axes, x: Any, y: Any, size: float, colour: str = FAINT, **look: Any) -> None:
+    """Draw dots without an edge."""
+    axes.scatter(x, y, s=size, color=colour, linewidths=0, **look)
+
+
+def guide(axes: Axes, at: float, text: str) -> None:
+    """Draw a dashed line of reference."""
+    axes.axvline(at, color=FAINT, linewidth=1.1, dashes=(4, 3), label=text)
 
 
 def label(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
@@ -104,15 +126,16 @@ def legend(axes: Axes, **options: Any) -> None:
     axes.legend(frameon=False, fontsize=LETTER, labelcolor=INK, handletextpad=0.4, **options)
 
 
-def legend_above(axes: Axes, **options: Any) -> None:
+def legend_above(axes: Axes) -> None:
     """Add a legend above the axes, where it covers nothing."""
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    legend(axes, **place, **{"ncols": 5, "columnspacing": 1.2, **options})
+    legend(axes, **place, ncols=5, columnspacing=1.2)
 
 
-def name_rows(axes: Axes, names: Sequence[str], size: float = LETTER) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Name the rows of a figure, the first at the top."""
-    axes.set_yticks(range(len(names)), [written(name) for name in names], fontsize=size)
+    texts = [written(name) for name in names]
+    axes.set_yticks(range(len(names)), texts, fontsize=row_letter(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
@@ -126,9 +149,8 @@ def looks(mixtures: Iterable[str]) -> dict[str, Look]:
 def written(name: str, longest: int = MAX_NAME) -> str:
     """Return a name as figures write it: shortened in its middle, and never read as a formula."""
     if len(name) > longest:
-        name = (
-            f"{name[: longest - longest // 3 - 1]}\N{HORIZONTAL ELLIPSIS}{name[-(longest // 3) :]}"
-        )
+        end = longest // 3
+        name = f"{name[: longest - end - 1]}\N{HORIZONTAL ELLIPSIS}{name[-end:]}"
     return name.replace("$", r"\$")
 
 
@@ -162,16 +184,6 @@ def of_all(shown: Collection[str], domains: Collection[str]) -> str:
     if len(shown) == len(domains):
         return ""
     return f" ({len(shown)} of {len(domains)} domains)"
-
-
-def row_height(rows: int) -> float:
-    """Return the height of a domain's row, in inches."""
-    return 0.42 if rows <= MAX_HIGH_ROWS else 0.17
-
-
-def row_letter(rows: int) -> float:
-    """Return the size of the letters in a domain's row, in points."""
-    return LETTER if rows <= MAX_HIGH_ROWS else LETTER - 2.5
 
 
 def figure_svg(figure: Figure) -> str:

@@ -18,10 +18,8 @@ from mixopt.errors import ConfigError
 from mixopt.mixture import branch_shares
 from mixopt.reporting.figure_style import (
     ACCENT,
-    FAINT,
     INK,
     LETTER,
-    MAX_HIGH_ROWS,
     MAX_ROWS,
     PAPER,
     Axes,
@@ -29,6 +27,9 @@ from mixopt.reporting.figure_style import (
     MaxNLocator,
     PercentFormatter,
     check_known,
+    dots,
+    guide,
+    is_low,
     label,
     legend,
     legend_above,
@@ -36,7 +37,7 @@ from mixopt.reporting.figure_style import (
     name_rows,
     new_figure,
     of_all,
-    row_height,
+    row_figure,
     row_letter,
     shown_domains,
     written,
@@ -73,15 +74,11 @@ def plot_mixtures(
         check_known(first, other, "domain")
     names = shown_domains(domains, first, every, MAX_ROWS)
     names = sorted(names, key=lambda name: -first[name])
-    is_low = len(names) > MAX_HIGH_ROWS
     high = 0.12 + 0.17 * min(len(shown), MAX_BARS)
-    row = row_height(len(names)) if is_low or len(shown) == 2 else high
-    figure, axes_RC = new_figure(0.9 + row * len(names))
-    axes = axes_RC[0, 0]
+    figure, axes = row_figure(names, None if is_low(names) or len(shown) == 2 else high)
     _shares(axes, shown, names, _owners(mixtures, shown))
     if "uniform" not in shown:
-        axes.axvline(1 / len(first), color=FAINT, linewidth=1.1, dashes=(4, 3), label="uniform")
-    name_rows(axes, names, row_letter(len(names)))
+        guide(axes, 1 / len(first), "uniform")
     axes.set_xlim(0, 1.12 * max(mixture[name] for mixture in every for name in names))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     label(axes, x=f"share of the training tokens{of_all(names, first)}")
@@ -105,11 +102,9 @@ def plot_epochs(
     check_known(most, passes, "domain")
     names = shown_domains(domains, passes, [passes], MAX_ROWS)
     names = sorted(names, key=lambda name: -passes[name])
-    figure, axes_RC = new_figure(0.9 + row_height(len(names)) * len(names))
-    axes = axes_RC[0, 0]
+    figure, axes = row_figure(names)
     _epoch_bars(axes, names, passes, most)
-    axes.axvline(1, color=FAINT, linewidth=1.1, dashes=(4, 3), label="all of its text once")
-    name_rows(axes, names, row_letter(len(names)))
+    guide(axes, 1, "all of its text once")
     axes.set_xlim(0, 1.15 * max(1.0, *(max(passes[n], most.get(n) or 0.0) for n in names)))
     label(axes, x=f"epochs: passes over the domain's text{of_all(names, passes)}")
     legend_above(axes)
@@ -135,12 +130,11 @@ def plot_cells(mixture: MixturesLike, natural: Shares | None = None) -> Figure:
     levels = list(dict.fromkeys(level for _, level in cells))
     sums = {name: one for name, one in branch_shares(shares).items() if name not in shares}
     names = sorted(sums, key=lambda name: -sums[name])[:MAX_ROWS]
-    figure, axes_RC = new_figure(1.2 + row_height(len(names)) * len(names))
-    axes = axes_RC[0, 0]
+    figure, axes = row_figure(names, margin=1.2)
     cells_BL = [[cells.get((one, level)) for level in levels] for one in names]
     was_BL = [[(natural or {}).get(f"{one}/{level}") for level in levels] for one in names]
     image = _share_map(axes, cells_BL, was_BL, levels)
-    name_rows(axes, names, row_letter(len(names)))
+    name_rows(axes, names)
     figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=1), pad=0.02)
     beside = "" if natural is None else ", natural in brackets"
     label(axes, x=f"share of the training tokens{beside}{of_all(names, sums)}")
@@ -170,25 +164,16 @@ def plot_design(
         check_known(trials.domains, natural, "domain")
     named = [tried] if natural is None else [tried, natural]
     shown = shown_domains(domains, trials.domains, named, MAX_ROWS)
-    figure, axes_RC = new_figure(0.9 + row_height(len(shown)) * len(shown))
-    axes = axes_RC[0, 0]
+    figure, axes = row_figure(shown)
     # A fixed spread across the row, so that equal tables give equal figures.
     spread_N = 0.56 * (np.arange(len(weights_ND)) * 0.6180339887 % 1.0 - 0.5)
     for place, name in enumerate(shown):
-        axes.scatter(
-            by_domain[name],
-            place + spread_N,
-            s=13 if len(shown) <= MAX_HIGH_ROWS else 4,
-            color=ACCENT,
-            alpha=0.5,
-            linewidths=0,
-            label="a trial" if place == 0 else None,
-        )
+        size, mark = 4 if is_low(shown) else 13, "a trial" if place == 0 else None
+        dots(axes, by_domain[name], place + spread_N, size, ACCENT, alpha=0.5, label=mark)
         if natural is not None:
             mark = "natural" if place == 0 else None
             ends = [place - 0.36, place + 0.36]
             axes.plot([natural[name]] * 2, ends, color=INK, linewidth=1.8, label=mark)
-    name_rows(axes, shown, row_letter(len(shown)))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     label(axes, x=f"share of the training tokens{of_all(shown, trials.domains)}")
     legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
@@ -228,12 +213,11 @@ def _share_map(
     axes.grid(visible=False)
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
     axes.set_xticks(range(len(columns)), [written(one, 12) for one in columns])
-    size = row_letter(len(shares)) - 1
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": row_letter(shares) - 1}
     for (row, column), share in np.ndenumerate(shares) if len(columns) <= MAX_COLUMNS else ():
         if np.isfinite(share):
             was = was_RC[row][column]
             text = share_text(share) if was is None else f"{share_text(share)} ({share_text(was)})"
-            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
             axes.annotate(text, (column, row), color=PAPER if share > 0.6 * most else INK, **style)
     return image
 
@@ -269,8 +253,7 @@ def _shares(
     axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], owners: Sequence[str]
 ) -> None:
     """Draw bars with their numbers; in low rows a bar for the first mixture, and markers."""
-    is_low = len(names) > MAX_HIGH_ROWS
-    bars = list(shown)[: 1 if is_low else MAX_BARS]
+    bars = list(shown)[: 1 if is_low(names) else MAX_BARS]
     high = 0.76 / len(bars)
     for number, (name, mixture) in enumerate(shown.items()):
         look = looks(owners)[owners[number]]
@@ -285,14 +268,14 @@ def _shares(
         places_D = np.arange(len(names), dtype=np.float64) + shift
         style |= {"hatch": look.hatch, "edgecolor": PAPER, "linewidth": 0}
         axes.barh(places_D, shares_D, height=0.9 * high, **style)
-        if not is_low:
+        if not is_low(names):
             _numbers(axes, places_D, shares_D, [share_text(share) for share in shares_D])
 
 
 def _numbers(axes: Axes, places_D: Array, widths_D: Array, texts: Sequence[str]) -> None:
     """Write a number at the end of each bar."""
     beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-    beside |= {"fontsize": row_letter(len(texts)) - 1, "color": INK}
+    beside |= {"fontsize": row_letter(texts) - 1, "color": INK}
     for place, width, text in zip(places_D, widths_D, texts, strict=True):
         axes.annotate(text, (width, place), **beside)
 
@@ -320,7 +303,7 @@ def _epoch_bars(
 def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | None) -> None:
     if trials is not None:
         seen = dict(zip(trials.targets, trials.losses(front.unit).T, strict=True))
-        axes.scatter(seen[first], seen[second], s=11, color=FAINT, linewidths=0, label="a trial")
+        dots(axes, seen[first], seen[second], 11, label="a trial")
     points = sorted(front.points, key=lambda point: point.losses[first].value)
     x_P, y_P = ([p.losses[name].value for p in points] for name in (first, second))
     if len(front.targets) == 2:  # of more, the front is a surface

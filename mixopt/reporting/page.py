@@ -159,7 +159,7 @@ def picture(folder: Path, name: str, drawn: Figure, description: str) -> Markup:
 def page_svg(svg: str, name: str, description: str) -> str:
     """Return a figure as an element of a page, in the page's colours and letters."""
     head, _, body = _NEEDLESS.sub("", _NO_XML.sub("", svg[svg.index("<svg") :])).partition(">")
-    body = _with_joined_dots(re.sub(r">\s+<", "><", body))
+    body = _with_joined_dots(re.sub(r">\s+<", "><", body.strip()))
     ids: dict[str, str] = {}
     for _, own in _REFERENCE.findall(body):
         ids.setdefault(own, f"{name}-{len(ids)}")

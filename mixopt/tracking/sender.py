@@ -48,7 +48,7 @@ from mixopt.tracking.record import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from mixopt.trials import Trial, TrialResult
+    from mixopt.trials import TrialResult
 
 SENT, LOG, LOCK = "tracking_sent.json", "tracking.log", "tracking.lock"
 LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # where the user names no server
@@ -261,8 +261,14 @@ class Sender:
                 started = ended - int(result.seconds * 1000)
                 made = client.create_run(self._experiment_id, started, tags, trial.name)
                 run = str(made.info.run_id)
-            metrics = _trial_metrics(result, ended, wanted.objective)
-            _log_batch(client, run, metrics, _trial_params(trial))
+            params = {
+                "seed": str(trial.seed),
+                "role": trial.role,
+                "round": str(trial.round),
+                "mixture": trial.mixture.fingerprint,
+                **{f"weight/{name}": repr(share) for name, share in trial.mixture.items()},
+            }
+            _log_batch(client, run, _trial_metrics(result, ended, wanted.objective), params)
             status = "FINISHED" if result.status == "finished" else "FAILED"
             client.set_terminated(run, status, ended)
             sent.trials[file.stem] = mark
@@ -301,8 +307,7 @@ class Sender:
 
 def _mark(file: Path) -> str:
     """Return what changes when a file is written."""
-    found = file.stat()
-    return f"{found.st_mtime_ns} {found.st_size}"
+    return f"{file.stat().st_mtime_ns} {file.stat().st_size}"
 
 
 def key_of(name: str) -> str:
@@ -314,19 +319,8 @@ def key_of(name: str) -> str:
 
 
 def _segment(part: str) -> str:
-    if part in {"", ".", ".."}:
-        return "_" if not part else part.replace(".", "_2e_")
-    return re.sub(r"[^\w\-. :]", lambda found: f"_{ord(found[0]):x}_", part)
-
-
-def _trial_params(trial: Trial) -> dict[str, str]:
-    return {
-        "seed": str(trial.seed),
-        "role": trial.role,
-        "round": str(trial.round),
-        "mixture": trial.mixture.fingerprint,
-        **{f"weight/{name}": repr(share) for name, share in trial.mixture.items()},
-    }
+    odd = r"\." if part in {".", ".."} else r"[^\w\-. :]"
+    return re.sub(odd, lambda found: f"_{ord(found[0]):x}_", part) or "_"
 
 
 def _trial_metrics(
@@ -372,7 +366,7 @@ def _log_batch(
     """Write metrics, parameters and tags of a run, in calls that MLflow takes."""
     from mlflow.entities import Metric, Param, RunTag
 
-    points = [Metric(key_of(key), value, when, step) for key, value, when, step in metrics]
+    points = [Metric(key_of(point.key), *point[1:]) for point in metrics]
     pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
     facts = [RunTag(name, value) for name, value in _short(tags or {}).items()]
     while points or pairs or facts:

@@ -5,7 +5,7 @@ import pytest
 from made_experts import made_layer
 
 from mixopt.errors import RoutingError
-from mixopt.reporting import figure_svg, plot_domain_experts, plot_load, plot_windows
+from mixopt.reporting import plot_domain_experts, plot_windows
 from mixopt.routing import Assignments, layer_table
 
 NAMES = ("web", "code")
@@ -60,7 +60,3 @@ def test_a_change_of_weights_is_a_line_in_each_panel():
     figure = plot_windows(tables(), changes=[200, 250])
     for axes in figure.axes:
         assert [line.get_xdata()[0] for line in axes.lines[-2:]] == [200, 250]
-
-
-def test_equal_counts_give_equal_figures():
-    assert figure_svg(plot_load(made())) == figure_svg(plot_load(made()))

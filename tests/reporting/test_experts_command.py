@@ -14,7 +14,6 @@ from made_experts import counted
 import mixopt
 from mixopt.errors import RoutingError
 from mixopt.mixture import Mixture
-from mixopt.reporting import draw_experts
 from mixopt.routing import ExpertCounts, ExpertRecord
 from mixopt.sweeps import result_to_json, trial_to_json
 from mixopt.system import write_sealed
@@ -62,6 +61,7 @@ def sweep(tmp_path) -> Path:
 
 
 def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretraining):
+    assert mixopt.experts(pretraining).train.tokens_D.sum() == 2 * EVEN.sum()
     ran = mixopt_experts(pretraining)
     assert ran.code == 0, ran.error
     assert ran.out.startswith("steps 21 to 40: 2 routers: 0  1")
@@ -80,13 +80,6 @@ def test_the_answer_is_json_too(pretraining):
     assert [one["layer"] for one in found["diagnoses"]] == [1]
     assert found["layers"][1]["max_violation"] == pytest.approx(4 * 0.99925 - 1)
     assert len(found["figures"]) == 3
-
-
-def test_it_is_a_function_of_the_library(pretraining):
-    found = mixopt.experts(pretraining)
-    assert found.summary.collapsed
-    assert found.train.tokens_D.sum() == 2 * EVEN.sum()
-    assert {file.name for file in draw_experts(found)} >= {"experts_load.svg"}
 
 
 def test_after_a_change_of_domains_only_what_came_then_is_told(pretraining, tmp_path):

@@ -54,11 +54,6 @@ def test_without_a_kernel_the_mixture_is_a_line(widget):
     assert data["text/plain"].startswith("Explorer(prose 50.0%, code 30.0%, law 20.0%)")
 
 
-def test_the_script_is_a_module_with_a_default_export(widget):
-    assert widget._esm.rstrip().endswith("export default { render: renderWidget };")
-    assert not [line for line in widget._esm.splitlines() if line.startswith("import ")]
-
-
 def test_a_missing_package_names_the_extra(fit, monkeypatch):
     monkeypatch.delitem(sys.modules, "mixopt.reporting.explorer", raising=False)
     monkeypatch.setitem(sys.modules, "anywidget", None)

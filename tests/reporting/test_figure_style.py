@@ -23,7 +23,7 @@ ASK = (
 )
 
 
-@pytest.mark.parametrize("content", ["text.usetex: True\n", "\0", None])
+@pytest.mark.parametrize("content", ["text.usetex: True\n", None])
 def test_settings_in_the_working_directory_do_not_count(tmp_path, content):
     settings = tmp_path / "matplotlibrc"
     if content is None:

@@ -47,12 +47,6 @@ def test_every_share_is_a_bar_with_its_value():
     assert "95.0%" in texts(figure)
 
 
-def test_a_proposal_brings_its_natural_mixture():
-    figure = plot_mixtures(made_proposal())
-    assert bars(figure) == {0.2, 0.5, 0.3, 0.0, 0.4, 0.1}
-    assert {"proposed", "natural"} <= {one.get_text() for one in figure.axes[0].legend_.texts}
-
-
 def test_sixty_domains_have_a_row_each_with_markers_of_other_mixtures():
     domains, shares = many(60)
     figure = plot_mixtures({"proposed": shares}, Mixture.uniform(domains))

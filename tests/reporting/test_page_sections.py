@@ -145,18 +145,6 @@ NOTE = (
 )
 
 
-@pytest.fixture
-def of_best_trial():
-    made = made_proposal()
-    gains = {
-        name: Gain(Interval(0.1, 0.05, 0.15), 3, "better", None) for name in ("proposal", "natural")
-    }
-    return Recommendation(
-        made.mixture, "best_trial", "not the proposal", "why", made.natural, "help",
-        "bits_per_byte", 1000, gains, {}, None, (), {},
-    )  # fmt: skip
-
-
 def run_of(recommendation, validation):
     return SimpleNamespace(
         recommendation=recommendation,
@@ -172,14 +160,11 @@ def words(text):
     return re.sub(r"\s+", " ", text)
 
 
-def test_the_terminal_says_that_means_and_gains_are_over_other_seeds(of_best_trial):
-    said = recommendation_text(run_of(of_best_trial, made_validation(OTHER_SEEDS)))
+def test_the_terminal_says_that_means_and_gains_are_over_other_seeds():
+    found = replace(RECOMMENDED, chosen="best_trial", gains=gains("proposal", "natural"))
+    same = made_validation({name: values[:3] for name, values in OTHER_SEEDS.items()})
+    assert "Seeds:" not in recommendation_text(run_of(found, same))
+    said = recommendation_text(run_of(found, made_validation(OTHER_SEEDS)))
     assert NOTE in words(said)
     for mean in ("1.3000", "1.2000"):  # over 6 seeds and over 3
         assert mean in said
-
-
-def test_nothing_is_said_where_all_mixtures_have_the_same_seeds(of_best_trial):
-    same = made_validation({name: values[:3] for name, values in OTHER_SEEDS.items()})
-    assert same.means_note == ""
-    assert "Seeds:" not in recommendation_text(run_of(of_best_trial, same))

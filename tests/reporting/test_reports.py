@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 
 import polars as pl
 import pytest
@@ -14,7 +13,7 @@ from mixopt.errors import RunError
 from mixopt.fitting import readiness
 from mixopt.proposals import named
 from mixopt.reporting import proposal_text, write_report
-from mixopt.system import interval_text, share_text, without_folders
+from mixopt.system import interval_text, share_text
 from mixopt.trials import Trials
 
 
@@ -54,38 +53,11 @@ def test_the_page_fetches_nothing(page):
     assert "default-src &#39;none&#39;" in page
 
 
-def test_the_page_is_balanced(page):
-    class Balance(HTMLParser):
-        void = frozenset(("meta", "br", "wbr", "path", "use", "rect", "image"))
-
-        def __init__(self):
-            super().__init__()
-            self.open = []
-
-        def handle_starttag(self, tag, attrs):
-            if tag not in self.void:
-                self.open.append(tag)
-
-        def handle_endtag(self, tag):
-            if tag not in self.void:
-                assert self.open.pop() == tag
-
-    parser = Balance()
-    parser.feed(page)
-    assert parser.open == []
-
-
 def test_names_are_escaped(run):
     odd = replace(run, config=run.config.model_copy(update={"name": "c++ <b>&"}))
     page = write_report(odd).read_text()
     assert "c++ <b>" not in page
     assert "c++ &lt;b&gt;&amp;" in page
-
-
-def test_the_recommended_mixture_is_there_with_its_shares(done, page):
-    words = text_of(page)
-    for weight in done.recommendation.mixture.values():
-        assert f"{100 * weight:.1f}%" in words or "<0.1%" in words
 
 
 def test_no_absolute_path_is_named(done, page):
@@ -111,6 +83,8 @@ def test_the_page_begins_with_the_recommendation_and_what_it_costs(done, page):
     for name, gain in found.gains.items():
         assert named(name) in shown
         assert gain.verdict in shown
+    for share in found.mixture.values():
+        assert share_text(share) in shown
 
 
 def test_a_baseline_beyond_the_limits_is_among_what_to_check(page):
@@ -133,14 +107,10 @@ def test_a_run_without_validation_shows_what_is_predicted(run):
     shown = text_of(write_report(run).read_text())
     assert "Proposed, not validated: more" in shown
     assert "Not validated yet" in shown
-    assert f"90% {interval_text(*gain_ends(run))}" in shown
+    gain = run.proposal.gains["natural"]
+    assert f"90% {interval_text(gain.low, gain.high)}" in shown
     assert "validated predicted" not in shown
     assert "Corpus" in shown
-
-
-def gain_ends(run):
-    gain = run.proposal.gains["natural"]
-    return gain.low, gain.high
 
 
 @pytest.mark.filterwarnings("ignore:.*was changed since mixopt wrote it")
@@ -171,11 +141,6 @@ def test_a_run_without_a_proposal_has_no_report(run):
         write_report(run)
 
 
-def note_again(run, step):
-    """Have a run believe what a test wrote over a step's output."""
-    run.log.end(step, run.log.seconds[step])
-
-
 def test_trials_that_did_not_finish_are_listed_with_their_reason(run):
     table = run.trials.table
     first = pl.int_range(pl.len()) == 0
@@ -186,18 +151,6 @@ def test_trials_that_did_not_finish_are_listed_with_their_reason(run):
         *(pl.when(~first).then(name).alias(name) for name in losses),
     )
     Trials(table, run.trials.domains, run.trials.targets).write(run.path / "trials.parquet")
-    note_again(run, "sweep")
+    run.log.end("sweep", run.log.seconds["sweep"])
     page = text_of(write_report(mixopt.load_run(run.path)).read_text())
     assert "loss is nan in \N{HORIZONTAL ELLIPSIS}/y.py" in page
-
-
-@pytest.mark.parametrize(
-    ("text", "kept"),
-    [
-        ("/elsewhere/me/data/x.jsonl", "\N{HORIZONTAL ELLIPSIS}/x.jsonl"),
-        (r"C:\Users\me\x.txt", "\N{HORIZONTAL ELLIPSIS}/x.txt"),
-        ("https://example.org/a/b", "https://example.org/a/b"),
-    ],
-)
-def test_folders_of_absolute_paths_are_left_out(text, kept):
-    assert without_folders(text) == kept
