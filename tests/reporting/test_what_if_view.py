@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from made_fit import fitted, objective, table
 from made_what_if import (
+    LIMITS,
     NATURAL,
     RECOMMENDED,
     made_fit_of_gaussians,
     many_domains,
-    no_limits,
-    some_limits,
     what_if_content,
     what_if_page,
 )
@@ -57,7 +56,7 @@ def view(open_page, fit, tmp_path):
     """A function that opens the what-if and waits for its intervals."""
 
     def opened(content=None, **settings):
-        content = content or what_if_content(fit, no_limits())
+        content = content or what_if_content(fit)
         page = open_page(what_if_page(content, tmp_path / "page.html"), **settings)
         page.wait_for_function(READY)
         return page
@@ -123,13 +122,13 @@ def test_buttons_start_from_known_mixtures_and_a_typed_percentage_counts(view):
     [
         ("code", 0.02, "code: share 2.0%, at least 5.0% (constraints.bounds)"),
         ("code", 0.51, "code: epochs 5.10, at most 5.00 (constraints.max_epochs)"),
-        ("law", 0.45, "law: epochs 4.50, at most 4.00 (constraints.max_epochs)"),
+        ("law", 0.45, "law: epochs 6.75, at most 6.00 (constraints.max_epochs)"),
         ("code", 0.95, "group text: share 5.0%, at least 20.0% (constraints.groups.text)"),
         ("prose", 1.0, "distance from natural: total variation 0.5000, at most 0.3000"),
     ],
 )
 def test_a_broken_limit_is_named_with_its_value(view, fit, name, share, said):
-    page = view(what_if_content(fit, some_limits()))
+    page = view(what_if_content(fit, LIMITS))
     assert "No limit is broken" in page.evaluate(READ)["limits"]
     read = slide(page, name, share)
     assert said in read["limits"]
@@ -137,7 +136,7 @@ def test_a_broken_limit_is_named_with_its_value(view, fit, name, share, said):
 
 
 def test_a_guardrail_is_the_loss_against_its_reference(view, fit):
-    page = view(what_if_content(fit, some_limits()))
+    page = view(what_if_content(fit, LIMITS))
     read = slide(page, "prose", 0.0)
     losses_M = fit.predict(np.array([shares(read), NATURAL])).losses_NM[:, 1]
     gain = losses_M[1] - losses_M[0]
@@ -161,7 +160,7 @@ def test_beyond_the_trials_intervals_widen_as_python_s_do_and_a_warning_moves_no
         trials=table(weights_ND, losses_NM),
         asked=objective("code", "law", "math"),
     )
-    content = what_if_content(near, no_limits()) | {"starts": [["Natural", NATURAL]]}
+    content = what_if_content(near) | {"starts": [["Natural", NATURAL]]}
     page = view(content)
     tops = set()
     for share, is_far in ((0.31, False), (1.0, True)):
@@ -175,7 +174,7 @@ def test_beyond_the_trials_intervals_widen_as_python_s_do_and_a_warning_moves_no
 
 
 def test_hostile_names_are_text(view, fit):
-    content = what_if_content(fit, no_limits())
+    content = what_if_content(fit)
     content["domains"] = ["</script><img src=x onerror=hit()>", "<b>bold</b>", "__proto__"]
     page = view(content)
     names = [one.inner_text() for one in page.locator(".wi-domain .wi-name").all()]
@@ -213,5 +212,5 @@ def test_a_drag_among_sixty_domains_and_targets_takes_less_than_a_frame(view):
 
 @pytest.mark.parametrize("size", ["wide", "narrow"])
 def test_nothing_is_cut(view, fit, size):
-    page = view(what_if_content(fit, some_limits()), size=size)
+    page = view(what_if_content(fit, LIMITS), size=size)
     assert page.evaluate(CUT % SEEN) == []
