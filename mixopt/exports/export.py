@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -60,7 +60,8 @@ def export_mixture(
         paths=paths,
         sample_tokens=sample_tokens,
     )
-    return _fragment(tool, mixture, facts, [note] if note else [])
+    entries = _entries(tool, mixture, facts)
+    return _text(tool, tool.write(entries, facts), [note] if note else [], mixture, [entries])
 
 
 def export_schedule(
@@ -97,24 +98,22 @@ def export_schedule(
         paths=paths,
         sample_tokens=sample_tokens,
     )
-    stages = [
-        (name, start, mixture, about, facts.lasting((stop - start) * schedule.step_tokens))
-        for name, (start, stop), mixture, about in _constant_stages(schedule, tool, steps_per_stage)
-    ]
-    if tool.write_stages is None:
-        return {
-            f"{k - 1}-{name}": _fragment(
-                tool, mixture, local, [f"Stage {k} of {len(stages)}: {about}."]
-            )
-            for k, (name, _, mixture, about, local) in enumerate(stages, start=1)
-        }
-    parts = [
-        StageEntries(name, start, _entries(tool, mixture, local))
-        for name, start, mixture, _, local in stages
-    ]
-    header = [f"Stage {k}: {about}." for k, (_, _, _, about, _) in enumerate(stages)]
-    header += _header(tool, schedule.domains, [part.entries for part in parts])
-    return {"": _text(tool, tool.write_stages(parts, facts, schedule.batch), header)}
+    stages = []
+    for name, start, stop, mixture, about in _constant_stages(schedule, tool, steps_per_stage):
+        local = facts.lasting((stop - start) * schedule.step_tokens)
+        part = StageEntries(name, start, _entries(tool, mixture, local))
+        stages.append((part, mixture, about, local))
+    if tool.write_stages is not None:
+        parts = [part for part, *_ in stages]
+        header = [f"Stage {k}: {about}." for k, (_, _, about, _) in enumerate(stages)]
+        content = tool.write_stages(parts, facts, schedule.batch)
+        return {"": _text(tool, content, header, schedule.domains, [one.entries for one in parts])}
+    texts = {}
+    for k, (part, mixture, about, local) in enumerate(stages):
+        header = [f"Stage {k + 1} of {len(stages)}: {about}."]
+        content = tool.write(part.entries, local)
+        texts[f"{k}-{part.name}"] = _text(tool, content, header, mixture, [part.entries])
+    return texts
 
 
 def exporter_names() -> list[str]:
@@ -142,27 +141,29 @@ def exporter(name: str) -> ExportTool:
     return tool
 
 
-def _fragment(tool: ExportTool, mixture: Mixture, facts: Facts, header: Sequence[str]) -> str:
-    entries = _entries(tool, mixture, facts)
-    lines = [*header, *_header(tool, mixture.domains, [entries])]
-    return _text(tool, tool.write(entries, facts), lines)
-
-
-def _header(
-    tool: ExportTool, domains: Sequence[str], stages: Sequence[Sequence[Entry]]
-) -> list[str]:
-    """Return the lines that a fragment of entries begins with."""
-    written = [[entry.domain for entry in entries] for entries in stages]
-    is_divided = any(len(names) > len(set(names)) for names in written)
-    left_out = [name for name in domains if not any(name in names for names in written)]
-    return tool.header(left_out, divided=is_divided)
-
-
-def _text(tool: ExportTool, content: Any, header: Sequence[str]) -> str:
+def _text(
+    tool: ExportTool,
+    content: Any,
+    header: Sequence[str],
+    domains: Collection[str],
+    stages: Sequence[Sequence[Entry]],
+) -> str:
     """Return content as the tool's own parser reads it, below a header of comments."""
-    lines = list(header)
+    lines = [
+        *header,
+        f"Mixture for {tool.title} (checked with {tool.version}): {tool.place}.",
+        f"Unit: {tool.unit.meaning}.",
+        f"Use: {tool.command}",
+        *tool.notes,
+    ]
+    written = [[entry.domain for entry in entries] for entries in stages]
+    if tool.unit.divides and any(len(names) > len(set(names)) for names in written):
+        lines.append("A domain's amount is divided evenly among its paths.")
+    left_out = [name for name in domains if not any(name in names for names in written)]
+    if left_out:
+        lines.append(f"weight 0, left out: {json.dumps(left_out)}")
     if isinstance(content, Noted):
-        content, lines = content.content, [*header, *content.lines]
+        content, lines = content.content, [*lines, *content.lines]
     if tool.suffix == ".json":
         return json.dumps({"comment": lines, **content}, indent=1, ensure_ascii=False) + "\n"
     if not isinstance(content, str):
@@ -184,10 +185,29 @@ def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> list[Entry]:
         for domain, amount in amounts.items()
         for entry in _domain_entries(tool, domain, amount / total, facts)
     ]
-    _check_distinct(tool, entries)
+    seen: dict[tuple[str, str], str] = {}
     for entry in entries:
-        tool.check_texts(entry)
+        _check_texts(tool, entry)
+        named = [("would both be named {!r}; rename one", entry.label)]
+        for fault, text in named + [("have one path, {!r}", path) for path in entry.paths]:
+            other = seen.setdefault((fault, text), entry.domain)
+            if other != entry.domain:
+                both = f"domains {other!r} and {entry.domain!r}"
+                raise ConfigError(f"{tool.name}: {both} {fault.format(text)}")
     return entries
+
+
+def _check_texts(tool: ExportTool, entry: Entry) -> None:
+    """Refuse what the tool's reader would change."""
+    variables = [one for one in (entry.label, *entry.paths) if "${" in one]
+    spaced = [one for one in entry.paths if one != one.strip()]
+    for flag, texts, change in (
+        (tool.interpolates, variables, "reads ${{...}} in {} as a variable"),
+        (tool.strips, spaced, "strips the spaces around {}"),
+    ):
+        if flag and texts:
+            what = change.format(f"{texts[0]!r} of domain {entry.domain!r}")
+            raise ConfigError(f"{tool.name}: {what}; give another path with --paths")
 
 
 def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) -> Iterator[Entry]:
@@ -204,20 +224,9 @@ def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) 
         yield Entry(domain, f"{domain}.{number}", (path,), part, named)
 
 
-def _check_distinct(tool: ExportTool, entries: Sequence[Entry]) -> None:
-    seen: dict[tuple[str, str], str] = {}
-    for entry in entries:
-        named = [("would both be named {}; rename one", entry.label)]
-        for fault, text in named + [("have one path, {}", path) for path in entry.paths]:
-            other = seen.setdefault((fault, text), entry.domain)
-            if other != entry.domain:
-                both = f"domains {other!r} and {entry.domain!r}"
-                raise ConfigError(f"{tool.name}: {both} {fault.format(repr(text))}")
-
-
 def _constant_stages(
     schedule: Schedule, tool: ExportTool, pieces: int | None
-) -> Iterator[tuple[str, tuple[int, int], Mixture, str]]:
+) -> Iterator[tuple[str, int, int, Mixture, str]]:
     """Yield name, first and last step, mixture and words of each stage, linear ones divided."""
     names = [one.name for one in schedule.stages]
     for k, stage in enumerate(schedule.stages):
@@ -235,15 +244,15 @@ def _constant_stages(
             raise ConfigError(f"steps_per_stage={count}: stages.{k} has {steps:,} steps to divide")
         ends = [first + steps * n // count for n in range(count + 1)]
         for n, (start, stop) in enumerate(pairwise(ends)):
-            about, mixture = "", stage.mixture
+            own_name, mixture, linear = name, stage.mixture, ""
             if stage.to is not None:
                 part = ((start + stop) / 2 - first) / steps
                 mixture = Mixture({d: w + part * (stage.to[d] - w) for d, w in mixture.items()})
-                about = f"; step {n + 1} of {count} of a linear stage, the mixture of its middle"
-            own_name = name if stage.to is None else f"{name}-{n}"
+                linear = f"; step {n + 1} of {count} of a linear stage, the mixture of its middle"
+                own_name = f"{name}-{n}"
             about = (
                 f"{own_name}, steps {start:,} to {stop:,} of {schedule.batch:,} sequences of"
                 f" {schedule.sequence_length:,}, {(stop - start) * schedule.step_tokens:,}"
-                f" tokens{about}"
+                f" tokens{linear}"
             )
-            yield own_name, (start, stop), mixture, about
+            yield own_name, start, stop, mixture, about

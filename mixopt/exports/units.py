@@ -12,7 +12,6 @@ A unit that needs an unknown value reports it in one line that names the domain 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -289,29 +288,3 @@ class ExportTool:
     interpolates: bool = False
     notes: tuple[str, ...] = ()
     write_stages: Callable[[Sequence[StageEntries], Facts, int], Any] | None = None
-
-    def header(self, left_out: Sequence[str], *, divided: bool) -> list[str]:
-        """Return the lines that a fragment begins with."""
-        lines = [
-            f"Mixture for {self.title} (checked with {self.version}): {self.place}.",
-            f"Unit: {self.unit.meaning}.",
-            f"Use: {self.command}",
-            *self.notes,
-        ]
-        if divided and self.unit.divides:
-            lines.append("A domain's amount is divided evenly among its paths.")
-        if left_out:
-            lines.append(f"weight 0, left out: {json.dumps(list(left_out))}")
-        return lines
-
-    def check_texts(self, entry: Entry) -> None:
-        """Refuse what the tool's reader would change."""
-        variables = [one for one in (entry.label, *entry.paths) if "${" in one]
-        spaced = [one for one in entry.paths if one != one.strip()]
-        for flag, texts, change in (
-            (self.interpolates, variables, "reads ${{...}} in {} as a variable"),
-            (self.strips, spaced, "strips the spaces around {}"),
-        ):
-            if flag and texts:
-                what = change.format(f"{texts[0]!r} of domain {entry.domain!r}")
-                raise ConfigError(f"{self.name}: {what}; give another path with --paths")

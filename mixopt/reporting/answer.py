@@ -48,9 +48,9 @@ class PageAnswer:
     sentence: str
     label: str  # what is shown of the mixture, in two or three words
     why: str
-    mixture: Mixture
     chosen: str
     called: str  # recommended, proposed, or edited
+    mixture: Mixture
     natural: Mixture
     epochs: Mapping[str, float] | None
     gains: Mapping[str, Gain]  # natural first, then the user's own
@@ -62,51 +62,42 @@ class PageAnswer:
 
 def answer_of(run: Run) -> PageAnswer:
     """Return the answer of a run whose proposal is made."""
-    outcome, proposal = run.outcome, run.proposal
-    if outcome.state == "validated":
-        return _recommended(run)
-    is_own = outcome.state == "edited"
-    whose = "Your own mixture" if is_own else "Proposed"
-    costs = predicted_costs(proposal.mixture, proposal.natural, run.fit, run.objective)
-    return PageAnswer(
-        sentence=f"{whose}, not validated{_moves(proposal)}.",
-        label="Not validated yet",
-        why=without_folders(f"By prediction alone: {outcome.note}."),
-        chosen=PROPOSAL,
-        called="edited" if is_own else "proposed",
-        **_shares(proposal),
-        gains=in_order({name: Gain(one, 0, "", one) for name, one in proposal.gains.items()}),
-        losses=as_gains(costs),
-        broken=(),
-        warnings=(*proposal.warnings, *broken_by_baselines(run)),
-        limits=proposal.binding,
-    )
-
-
-def _recommended(run: Run) -> PageAnswer:
-    found, broken = run.recommendation, broken_guardrails(run)
-    chosen, name = proposal_of(run), named(found.chosen, found.gains)
-    if found.standing == "undecided":
-        sentence = f"Undecided; for now {name}"
-    elif found.chosen == "natural":
-        sentence = "Keep the natural mixture"
-    else:
+    state, proposal = run.outcome.state, proposal_of(run)
+    found: Proposal | Recommendation
+    broken: tuple[str, ...] = ()
+    if state == "validated":
+        found, broken = run.recommendation, broken_guardrails(run)
+        name = named(found.chosen, found.gains)
         sentence = f"Train on {name}"
-    warnings = [line for line in found.warnings if not line.endswith(broken)]
-    warnings += [*(chosen.warnings if chosen else ()), *broken_by_baselines(run)]
-    breaks = f", which breaks {_counted(len(broken), 'guardrail')}" if broken else ""
+        if found.standing == "undecided":
+            sentence = f"Undecided; for now {name}"
+        elif found.chosen == "natural":
+            sentence = "Keep the natural mixture"
+        if broken:
+            sentence += f", which breaks {_counted(len(broken), 'guardrail')}"
+        about = (found.standing.capitalize(), found.why, found.chosen, "recommended")
+        gains, costs = found.gains, found.costs
+        warnings = [line for line in found.warnings if not line.endswith(broken)]
+    else:
+        found = run.proposal
+        whose = "Your own mixture" if state == "edited" else "Proposed"
+        sentence = f"{whose}, not validated"
+        why = without_folders(f"By prediction alone: {run.outcome.note}.")
+        called = "edited" if state == "edited" else "proposed"
+        about = ("Not validated yet", why, PROPOSAL, called)
+        gains = {name: Gain(one, 0, "", one) for name, one in found.gains.items()}
+        costs = predicted_costs(found.mixture, found.natural, run.fit, run.objective)
+        warnings = []
+    warnings += [*(proposal.warnings if proposal else ()), *broken_by_baselines(run)]
     return PageAnswer(
-        sentence=f"{sentence}{breaks}{_moves(found)}.",
-        label=found.standing.capitalize(),
-        why=found.why,
-        chosen=found.chosen,
-        called="recommended",
+        f"{sentence}{_moves(found)}.",
+        *about,
         **_shares(found),
-        gains=in_order(found.gains),
-        losses=as_gains(found.costs),
+        gains=in_order(gains),
+        losses=as_gains(costs),
         broken=broken,
         warnings=tuple(dict.fromkeys(warnings)),
-        limits=chosen.binding if chosen else (),
+        limits=proposal.binding if proposal else (),
     )
 
 
@@ -121,18 +112,13 @@ def proposal_of(run: Run) -> Proposal | None:
 
 def _shares(found: Proposal | Recommendation) -> dict[str, Any]:
     """Return what is said of a mixture: that of the domains, where it is one in all phases."""
-    said = {"mixture": found.mixture, "natural": found.natural, "epochs": found.epochs}
-    if found.phases is None:
-        return said
-    one, *others = found.phases.split(found.mixture).values()
-    if any(one.total_variation(other) > SAME for other in others):
-        return said
-    natural = next(iter(found.phases.split(found.natural).values()))
-    said |= {"mixture": one, "natural": natural}
-    if found.epochs is not None:
-        passes, phases = found.epochs, found.phases
-        said["epochs"] = {name: sum(passes[f"{p}/{name}"] for p in phases) for name in one}
-    return said
+    mixture, natural, epochs, phases = found.mixture, found.natural, found.epochs, found.phases
+    one, *others = [mixture] if phases is None else phases.split(mixture).values()
+    if phases is not None and all(one.total_variation(other) <= SAME for other in others):
+        mixture, natural = one, next(iter(phases.split(natural).values()))
+        if epochs is not None:
+            epochs = {name: sum(epochs[f"{p}/{name}"] for p in phases) for name in one}
+    return {"mixture": mixture, "natural": natural, "epochs": epochs}
 
 
 def _moves(found: Proposal | Recommendation) -> str:
@@ -264,12 +250,11 @@ def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:
     """Return the text for each tool, as `mixopt export` writes it, or why there is none."""
     weights = yaml.safe_dump({"weights": dict(mixture)}, sort_keys=False, allow_unicode=True)
     found = {"yaml": {"text": weights}}
-    staged = f"has phases: mixopt export {run.path.name} --to schedule makes stages of them"
-    is_staged = phases_of(run.config) is not None and len(mixture) > len(run.corpus.domain_names)
+    if phases_of(run.config) is not None and len(mixture) > len(run.corpus.domain_names):
+        staged = f"has phases: mixopt export {run.path.name} --to schedule makes stages of them"
+        return found | {tool: {"why": staged} for tool in EXPORT_TOOLS}
     for tool in EXPORT_TOOLS:
         try:
-            if is_staged:
-                raise ConfigError(staged)
             text = export_mixture(
                 mixture,
                 tool,

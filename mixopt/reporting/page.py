@@ -88,9 +88,10 @@ def template(file: str, /, **values: Any) -> Markup:
     return Markup(_environment().get_template(file).render(values))
 
 
-def parts() -> Any:
-    """Return what sections are made of: the macros of assets/parts.html, each gives markup."""
-    return _environment().get_template("parts.html").module
+def part(name: str, *values: Any, **named: Any) -> Markup:
+    """Return what a macro of assets/parts.html makes: paragraph, heading, folded or table."""
+    made: Markup = getattr(_environment().get_template("parts.html").module, name)(*values, **named)
+    return made
 
 
 def json_text(content: Any) -> Markup:

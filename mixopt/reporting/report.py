@@ -27,7 +27,7 @@ from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
 from mixopt.reporting.mixture_figures import plot_cells, plot_design
-from mixopt.reporting.page import Section, page_html, parts, picture
+from mixopt.reporting.page import Section, page_html, part, picture
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.tables import loadings_text, table_text
 from mixopt.reporting.terminal import (
@@ -95,13 +95,13 @@ def _validation(run: Run) -> Section:
     about = f"{objective}, {unit}; {short_count(found.tokens)} tokens a run, paired by seed."
     if validation.means_note:
         about += f" {validation.means_note}"
-    body = parts().table(GAIN_COLUMNS, gain_rows(found, validation), caption=about, texts=[5])
+    body = part("table", GAIN_COLUMNS, gain_rows(found, validation), caption=about, texts=[5])
     body += _by_loss(run)
     mixtures, rows = forgetting_rows(run)
     if rows:
         columns = ("loss", CHECKPOINT, *mixtures, "gain", "95% interval")
         caption = f"What the checkpoint knew; below 0 is forgotten, {UNITS[run.objective.unit]}."
-        body += parts().table(columns, rows, caption=caption)
+        body += part("table", columns, rows, caption=caption)
     return Section("validation", "Validation", body)
 
 
@@ -124,7 +124,7 @@ def _by_loss(run: Run) -> Markup:
     metrics = [task_metric(name) for name in validation.trials.targets]
     if any(one is not None and one[1] != "bits_per_byte" for one in metrics):
         caption += " A task's metric is in its own unit."
-    return parts().table(columns, rows, caption=caption, styles=styles)
+    return part("table", columns, rows, caption=caption, styles=styles)
 
 
 def _gain_text(found: Comparison) -> str:
@@ -137,7 +137,7 @@ def _fit(run: Run) -> Section:
     fit, unit = run.fit, UNITS[run.objective.value_unit]
     said = run.recommendation.why if run.is_done("validate") else ""
     sure = sureness_lines(proposal_of(run) or run.proposal)
-    body = parts().paragraph(" ".join(line for line in sure if line not in said))
+    body = part("paragraph", " ".join(line for line in sure if line not in said))
     rows = fit.report.filter(pl.col("target") == OBJECTIVE)
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
     body += _predictors(rows, fit, unit) + _signal(fit)
@@ -160,7 +160,7 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
         styles.append("strong" if is_chosen else "" if is_fitted else "weak")
     columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit}")
     caption = "The objective of held-out trials; controls have no fitted law."
-    return parts().table(columns, cells, caption=caption, texts=[1], styles=styles)
+    return part("table", columns, cells, caption=caption, texts=[1], styles=styles)
 
 
 def _signal(fit: Fit) -> Markup:
@@ -176,14 +176,14 @@ def _signal(fit: Fit) -> Markup:
     if all(one.verdict == "ranked" for one in every):
         rows, columns = [row[:3] for row in rows], columns[:3]
         caption += "; each ranks mixtures"
-    body = parts().table(columns, rows, caption=f"{caption}.", texts=[3])
+    body = part("table", columns, rows, caption=f"{caption}.", texts=[3])
     texts = [
         f"{loadings_text(one, MAX_LOADINGS)} ({share_text(one.share)}, Spearman"
         f" {rank_text(one.spearman)})"
         for one in found.factors
     ]
     factors = f"Factors: {'; '.join(texts)}. ".replace(" -", " \N{MINUS SIGN}") if texts else ""
-    return body + parts().paragraph(f"{factors}More: mixopt status --readiness.")
+    return body + part("paragraph", f"{factors}More: mixopt status --readiness.")
 
 
 def _trials(run: Run) -> Section:
@@ -192,9 +192,10 @@ def _trials(run: Run) -> Section:
     roles = ", ".join(f"{number} {role}" for role, number in Counter(rows["role"]).items())
     proxy = run.config.proxy
     parameters = rows.filter(pl.col("status") == "finished")["parameters"].to_numpy()
-    body = parts().paragraph(
+    body = part(
+        "paragraph",
         f"{len(trials)} trials ({roles}) of {short_count(proxy.tokens)} tokens, by the"
-        f" {proxy.name} proxy of {short_count(float(np.median(parameters)))} parameters."
+        f" {proxy.name} proxy of {short_count(float(np.median(parameters)))} parameters.",
     )
     drawn = plot_design(trials, run.natural)
     body += _picture(run, "design", drawn, "What the trials tried.")
@@ -217,7 +218,7 @@ def _finished(run: Run) -> Markup:
     which = "" if len(rows) == len(labels) else f" of the best {len(rows)}"
     caption = f"Observed objective{which}, {UNITS[run.objective.value_unit]}; lower is better."
     columns = ("trial", "role", "objective", "largest shares")
-    return parts().table(columns, rows, caption=caption, texts=[1, 3])
+    return part("table", columns, rows, caption=caption, texts=[1, 3])
 
 
 def _unfinished(rows: pl.DataFrame) -> Markup:
@@ -229,7 +230,7 @@ def _unfinished(rows: pl.DataFrame) -> Markup:
         for trial, status, reason in failed.select("trial", "status", "reason").iter_rows()
     ]
     caption = f"{len(lines)} of {len(rows)} trials did not finish; they are left out of the fit."
-    return parts().table(("trial", "status", "reason"), lines, caption=caption, texts=[1, 2])
+    return part("table", ("trial", "status", "reason"), lines, caption=caption, texts=[1, 2])
 
 
 def _experts(run: Run) -> Markup:
@@ -237,8 +238,8 @@ def _experts(run: Run) -> Markup:
     found = SweepExperts.read(run.path, run=run)
     if found is None:
         return Markup()
-    body = parts().heading("Experts") + parts().folded(
-        str(found).splitlines()[0].capitalize(), str(found)
+    body = part("heading", "Experts") + part(
+        "folded", str(found).splitlines()[0].capitalize(), str(found)
     )
     for name, drawn in found.figures().items():
         body += _picture(run, name, drawn, DESCRIPTIONS[name])
@@ -254,7 +255,7 @@ def _corpus(run: Run) -> Section:
     columns = ("domain", "whole domain", "documents", "tokens", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in order]
     caption = f"Tokenizer: {corpus.tokenizer}, {count_text(corpus.vocab_size)} entries."
-    body = parts().table(columns, rows, caption=caption, texts=[5], styles=styles)
+    body = part("table", columns, rows, caption=caption, texts=[5], styles=styles)
     return Section("corpus", "Corpus", body)
 
 
@@ -300,7 +301,7 @@ def _provenance(run: Run) -> Section:
         ("commit", commit_of(run) or unknown),
         *package_versions().items(),
     ]
-    return Section("provenance", "Provenance", parts().table(("what", "value"), entries, texts=[1]))
+    return Section("provenance", "Provenance", part("table", ("what", "value"), entries, texts=[1]))
 
 
 BACKTEST_COLUMNS = (
@@ -330,22 +331,23 @@ def backtest_text(found: Backtest) -> str:
 
 def write_backtest(found: Backtest, path: Path) -> None:
     """Write the page of a backtest: one file."""
-    title, part = _backtest_title(found), parts()
+    title = _backtest_title(found)
     cells = [_backtest_cells(row) for row in found.rows]
     ours = [row for row in cells if row[0] == cells[0][0]]
     notes, meaning = (
-        Markup().join(map(part.paragraph, lines)) for lines in (found.notes, _meaning(found))
+        Markup().join(part("paragraph", line) for line in lines)
+        for lines in (found.notes, _meaning(found))
     )
     first = Markup('<section id="answer"><h1>{}</h1>{}{}</section>').format(
-        title, notes, part.table(BACKTEST_COLUMNS, ours)
+        title, notes, part("table", BACKTEST_COLUMNS, ours)
     )
     losses = [
         [row["loss"], row["state"], *(rank_text(row[n]) for n in ("spearman", "low", "own_share"))]
         for row in found.losses
     ]
     sections = [
-        Section("predictors", "Every predictor", part.table(BACKTEST_COLUMNS, cells) + meaning),
-        Section("losses", "By loss", part.table(LOSS_COLUMNS, losses)),
+        Section("predictors", "Every predictor", part("table", BACKTEST_COLUMNS, cells) + meaning),
+        Section("losses", "By loss", part("table", LOSS_COLUMNS, losses)),
     ]
     write_text(path, page_html("backtest", title, first, sections))
 

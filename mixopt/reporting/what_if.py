@@ -27,7 +27,7 @@ from mixopt.errors import PluginError
 from mixopt.fitting import Fit, supports
 from mixopt.objective import Objective
 from mixopt.proposals import PROPOSAL, ProposalRequest, named
-from mixopt.reporting.page import Section, asset, json_text, parts
+from mixopt.reporting.page import Section, asset, json_text, part
 from mixopt.reporting.terminal import own_baselines
 from mixopt.run_directory import Run, request_of
 
@@ -58,7 +58,7 @@ def what_if_section(run: Run) -> Section:
             )
     except PluginError as error:
         why = str(error)
-        return Section("what-if", "What if", parts().paragraph(f"{why[:1].upper()}{why[1:]}."))
+        return Section("what-if", "What if", part("paragraph", f"{why[:1].upper()}{why[1:]}."))
     body = Markup(
         '<div id="what-if-view"><noscript><p>Sliders need JavaScript.</p></noscript></div>\n'
         f'<script type="application/json" id="what-if-data">{packed}</script>\n'

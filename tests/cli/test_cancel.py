@@ -69,11 +69,18 @@ def prepared(slow, tmp_path, monkeypatch):
     return slow, tmp_path / "run"
 
 
-def handed_out(path):
-    """Leave a group that has no result yet, as an owner that was killed does."""
+def submitted(prepared, monkeypatch, queue):
+    """Leave a group without a result, as an owner that was killed does; return the directory."""
+    config, path = prepared
+    (path.parent / "submitted.py").write_text(SUBMITTED)
+    monkeypatch.syspath_prepend(str(path.parent))
+    sweep = f"sweep: {{executor: 'submitted:Submitted', options: {{queue: {queue}}}, workers: 2}}"
+    config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
+    run(config, path, until="prepare")
     folder = path / "trials" / "work" / "t0000-0123.0"
     folder.mkdir(parents=True)
     (folder / "handle").write_text("job 12")
+    return path
 
 
 @pytest.mark.nightly
@@ -105,13 +112,7 @@ def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
 
 
 def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared, monkeypatch):
-    config, path = prepared
-    (path.parent / "submitted.py").write_text(SUBMITTED)
-    monkeypatch.syspath_prepend(str(path.parent))
-    sweep = "sweep: {executor: 'submitted:Submitted', options: {queue: long}, workers: 2}"
-    config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
-    run(config, path, until="prepare")
-    handed_out(path)
+    path = submitted(prepared, monkeypatch, "long")
     ended = mixopt("stop", path)
     assert ended.code == 1
     assert "add --trust to stop them" in ended.out
@@ -123,18 +124,10 @@ def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared, monke
 
 
 def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared, monkeypatch):
-    config, path = prepared
-    (path.parent / "submitted.py").write_text(SUBMITTED)
-    monkeypatch.syspath_prepend(str(path.parent))
-    sweep = "sweep: {executor: 'submitted:Submitted', options: {queue: broken}, workers: 2}"
-    config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
-    run(config, path, until="prepare")
-    handed_out(path)
+    path = submitted(prepared, monkeypatch, "broken")
     ended = mixopt("stop", path, "--trust", "--json")
     assert ended.code == 1
-    found = json.loads(ended.out)
-    assert found["stopped"] == []
-    assert found["left"] == ["submitted:Submitted: scancel: job 12 is not yours"]
+    assert json.loads(ended.out)["left"] == ["submitted:Submitted: scancel: job 12 is not yours"]
 
 
 def test_an_owner_on_another_host_is_named_and_left(prepared):

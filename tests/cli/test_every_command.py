@@ -41,7 +41,8 @@ def limits(tmp_path_factory):
     return folder
 
 
-def test_a_step_that_is_done_is_left_as_it_is(run):
+def test_a_step_that_is_done_is_left_as_it_is_by_file_and_by_directory(run):
+    assert answered("run", run, "--until", "fit").startswith("all steps are done: ")
     config = run.parent / "tiny.yaml"
     assert parsed("run", config, "--out", run)["weights"].keys() == {"code", "prose"}
     for step in STEPS:
@@ -50,10 +51,6 @@ def test_a_step_that_is_done_is_left_as_it_is(run):
         if step.name != "report":
             assert (said["step"], said["next"]) == (step.name, None)
             assert answered(*last).startswith("all steps are done: ")
-
-
-def test_a_step_takes_the_directory_in_place_of_the_configuration(run):
-    assert answered("run", run, "--until", "fit").startswith("all steps are done: ")
 
 
 ASKED = {
@@ -113,11 +110,8 @@ def test_predict_a_mixture(run, limits):
 
 
 def test_readiness(run):
-    assert [one["name"] for one in parsed("status", run, "--readiness")["losses"]] == [
-        "code",
-        "prose",
-        "help",
-    ]
+    losses = parsed("status", run, "--readiness")["losses"]
+    assert [one["name"] for one in losses] == ["code", "prose", "help"]
     assert "How well the trials tell mixtures apart" in answered("status", run, "--readiness")
 
 
@@ -134,19 +128,15 @@ def test_fit_of_the_runs_own_table(run, tmp_path):
     assert parsed("verify", tmp_path / "fit")["parts"][0]["state"] == "whole"
 
 
-def test_status_verify_and_report(run):
+def test_status_and_verify_of_a_run_and_of_its_folder(run):
     headline = load_run(run).recommendation.headline
     assert answered("status", run).splitlines()[0] == headline
     sweep = parsed("status", run)["steps"]["sweep"]
     counts = [sweep[name] for name in ("state", "trials", "ended", "finished", "failed")]
     assert counts == ["done", 12, 12, 12, 0]
     assert all(part["state"] == "whole" for part in parsed("verify", run)["parts"])
-
-
-def test_status_of_a_folder_lists_its_runs(run):
     (entry,) = parsed("status", run.parent)["runs"]
-    assert (entry["run"], entry["state"]) == ("run", "done")
-    assert entry["answer"] == load_run(run).recommendation.headline
+    assert [entry[name] for name in ("run", "state", "answer")] == ["run", "done", headline]
     assert "Runs in" in answered("status", run.parent)
 
 
@@ -191,9 +181,3 @@ def test_no_command_has_more_than_twelve_options():
         options = {o for p in one.params for o in p.opts if o.startswith("--")}
         assert "--json" in options, name
         assert len(options) <= 12, name
-
-
-def test_experts_of_a_run_without_any_is_one_line(run):
-    ended = mixopt("experts", run)
-    assert (ended.code, ended.error.count("\n")) == (2, 1)
-    assert "nothing is recorded about experts" in ended.error

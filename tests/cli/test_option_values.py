@@ -1,13 +1,14 @@
-"""What is given to `mixopt predict`, `fit` and `propose` in a word, and what is refused."""
+"""What commands are given in a word, and what they print."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from command_line import mixopt
 
 from mixopt.cli.mixture_commands import read_mixture, read_size
-from mixopt.cli.options import directory_of
+from mixopt.cli.options import directory_of, say, show
 from mixopt.errors import MixoptError
 
 
@@ -40,3 +41,17 @@ def test_a_run_is_in_the_folder_of_the_name_that_the_file_has(tmp_path, text, ex
     (tmp_path / "a.yaml").write_text(text)
     assert directory_of(tmp_path / "a.yaml", None) == Path("runs") / expected
     assert directory_of(tmp_path / "a.yaml", Path("mine")) == Path("mine")
+
+
+def test_what_an_answer_quotes_cannot_steer_the_terminal(capsys):
+    show("first\n\x1b[2Jsecond \u202e")
+    say("a\nb")
+    out, error = capsys.readouterr()
+    assert out == "first\n\\x1b[2Jsecond \\u202e\n"
+    assert error == "a\\nb\n"
+
+
+def test_no_words_show_the_commands():
+    ended = mixopt()
+    assert ended.code == 2
+    assert "Commands:" in ended.out + ended.error

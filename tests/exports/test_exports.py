@@ -117,9 +117,11 @@ def test_amounts_of_a_domain_are_divided_among_its_paths(tool):
     assert shares == pytest.approx([0.3, 0.3, 0.3, 0.1])
 
 
-def test_a_number_of_rows_is_divided_into_whole_ones():
+def test_rows_are_divided_into_whole_ones_and_a_domain_with_a_share_has_at_least_one():
     known = {"tokens": 610, "sample_tokens": 10, "paths": {"web": ["a", "b", "c"]}}
     assert content("swift", Mixture({"web": 1.0}), **known)["dataset"] == ["a#21", "b#20", "c#20"]
+    mixture = Mixture({"web": 0.9999, "code": 0.0001})
+    assert content("swift", mixture, tokens=1000, sample_tokens=10)["dataset"][1] == "code#1"
 
 
 # Units, counted by hand.
@@ -169,11 +171,6 @@ def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monk
     assert names["MixtureDataset"]([str(tmp_path / "held_out.parquet")]).dataframe == "whole"
 
 
-def test_swift_takes_at_least_one_row_of_a_domain_with_a_share():
-    mixture = Mixture({"web": 0.9999, "code": 0.0001})
-    assert content("swift", mixture, tokens=1000, sample_tokens=10)["dataset"][1] == "code#1"
-
-
 def test_axolotl_lists_a_domain_once_a_pass_and_slices_the_rest():
     # web: 60 of its 120 rows; code: 15 of 20; books: 20 rows are 4 times its 5.
     listed = [(one["path"], one["split"]) for one in content("axolotl")["datasets"]]
@@ -194,6 +191,18 @@ class Loader:
     Config = types.SimpleNamespace
 
 
+def titan_loader(tmp_path, monkeypatch, modules):
+    """Return what an exported file makes where torchtitan's modules have these names."""
+    for name in ("torchtitan", "torchtitan.components", "torchtitan.hf_datasets", *modules):
+        module = types.ModuleType(name)
+        vars(module).update(modules.get(name) or {})
+        monkeypatch.setitem(sys.modules, name, None if modules.get(name, {}) is None else module)
+    paths = {"web": "/data/web.jsonl", "code": "org/code"}
+    path = tmp_path / "mixture.py"
+    path.write_text(export_mixture(Mixture({"web": 0.75, "code": 0.25}), "torchtitan", paths=paths))
+    return runpy.run_path(str(path))["dataloader"]
+
+
 def test_torchtitan_s_main_branch_mixes_packed_datasets_by_weight(tmp_path, monkeypatch):
     """The main branch, which no release has, is stood in for by the names that are imported."""
     keeping = ("ConcatThenSplitPackingConfig", "DatasetMixConfig", "SingleDatasetConfig")
@@ -201,18 +210,10 @@ def test_torchtitan_s_main_branch_mixes_packed_datasets_by_weight(tmp_path, monk
     made |= {"GrainDataLoader": Loader, "HuggingFaceStreamingSource": Loader}
     modules = {"torchtitan.components.data": made}
     modules["torchtitan.hf_datasets.text_datasets"] = {"TextProcessor": Loader}
-    for name in ("torchtitan", "torchtitan.components", "torchtitan.hf_datasets", *modules):
-        module = types.ModuleType(name)
-        vars(module).update(modules.get(name, {}))
-        monkeypatch.setitem(sys.modules, name, module)
-    paths = {"web": "/data/web.jsonl", "code": "org/code"}
-    path = tmp_path / "mixture.py"
-    path.write_text(export_mixture(Mixture({"web": 0.75, "code": 0.25}), "torchtitan", paths=paths))
-    web, code = runpy.run_path(str(path))["dataloader"].dataset.datasets
+    web, code = titan_loader(tmp_path, monkeypatch, modules).dataset.datasets
     assert (web.weight, code.weight) == (0.75, 0.25)
-    source = web.dataset.dataset.source
+    source, other = web.dataset.dataset.source, code.dataset.dataset.source
     assert (source.path, source.load_dataset_kwargs) == ("json", {"data_files": "/data/web.jsonl"})
-    other = code.dataset.dataset.source
     assert (other.path, other.load_dataset_kwargs) == ("org/code", {})
     (is_there,) = web.dataset.dataset.post_filters
     assert (is_there(None), is_there({})) == (False, True)
@@ -220,20 +221,13 @@ def test_torchtitan_s_main_branch_mixes_packed_datasets_by_weight(tmp_path, monk
 
 def test_torchtitan_s_release_0_3_interleaves_sources_by_weight(tmp_path, monkeypatch):
     text = {"DATASETS": (known := {}), "HFDataSource": types.SimpleNamespace}
+    text |= {"InterleavedHuggingFaceTextDataLoader": Loader}
     modules = {
+        "torchtitan.components.data": None,  # not in this release
         "torchtitan.hf_datasets": {"DatasetConfig": types.SimpleNamespace},
-        "torchtitan.hf_datasets.text_datasets": text
-        | {"InterleavedHuggingFaceTextDataLoader": Loader},
+        "torchtitan.hf_datasets.text_datasets": text,
     }
-    for name in ("torchtitan", "torchtitan.components", *modules):
-        module = types.ModuleType(name)
-        vars(module).update(modules.get(name, {}))
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setitem(sys.modules, "torchtitan.components.data", None)  # not in this release
-    paths = {"web": "/data/web.jsonl", "code": "org/code"}
-    path = tmp_path / "mixture.py"
-    path.write_text(export_mixture(Mixture({"web": 0.75, "code": 0.25}), "torchtitan", paths=paths))
-    web, code = runpy.run_path(str(path))["dataloader"].sources
+    web, code = titan_loader(tmp_path, monkeypatch, modules).sources
     assert (web.dataset, web.dataset_path, web.weight) == ("json", "/data/web.jsonl", 0.75)
     assert (code.dataset, code.dataset_path, code.infinite) == ("hub", "org/code", True)
     assert known["hub"].sample_processor({"text": "x"}) == "x"

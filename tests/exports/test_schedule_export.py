@@ -92,9 +92,3 @@ def test_the_command_divides_a_linear_stage(tmp_path):
     text = mixopt("export", tmp_path / "linear.yaml", "--to", "nanotron").out
     assert len(yaml.safe_load(text)["data_stages"]) == 9
     assert "step 2 of 8 of a linear stage, the mixture of its middle" in text
-
-
-def test_what_is_of_a_schedule_is_refused_elsewhere(tmp_path):
-    WEB.to_file(tmp_path / "mixture.yaml")
-    ended = mixopt("export", tmp_path / "mixture.yaml", "--to", "nanotron", "--batch", "8x8")
-    assert "--stages and --batch are for --to schedule" in ended.error

@@ -7,12 +7,10 @@ import pytest
 import yaml
 from command_line import mixopt
 
-from mixopt import run
-
 pytest.importorskip("mlflow")
 
 pytestmark = [
-    pytest.mark.nightly,  # a whole run that is recorded
+    pytest.mark.nightly,  # a whole run in MLflow
     # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
 ]
@@ -21,18 +19,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "mlflow.md").read_text(encoding="ut
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def finished(experiment, tmp_path_factory):
-    """A run directory with a database of its own."""
-    folder = tmp_path_factory.mktemp("page")
-    text = experiment.replace("tracking: {enabled: false}", "")
-    (folder / "tiny.yaml").write_text(text, encoding="utf-8")
-    run(folder / "tiny.yaml", folder / "runs" / "web")
-    return folder / "runs" / "web"
-
-
-def test_the_page_s_code_runs_in_the_folder_of_a_run(finished, monkeypatch, capsys):
-    monkeypatch.chdir(finished)
+def test_the_page_s_code_runs_in_the_folder_of_a_run(sent, monkeypatch, capsys):
+    monkeypatch.chdir(sent)
     names = {}
     for block in BLOCKS:
         exec(compile(block, "docs/mlflow.md", "exec"), names)
@@ -41,10 +29,10 @@ def test_the_page_s_code_runs_in_the_folder_of_a_run(finished, monkeypatch, caps
     assert "web/sweep" in capsys.readouterr().out
 
 
-def test_what_the_page_names_is_recorded(finished, monkeypatch):
+def test_what_the_page_names_is_recorded(sent, monkeypatch):
     from mlflow import MlflowClient
 
-    monkeypatch.chdir(finished)
+    monkeypatch.chdir(sent)
     client = MlflowClient(tracking_uri="sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("tiny").experiment_id
     runs = client.search_runs([experiment], max_results=100)
@@ -67,8 +55,8 @@ def test_the_page_s_configurations_are_ones():
     assert found[1].experiment == "data-mixtures"
 
 
-def test_the_page_s_sync_is_one_that_the_command_takes(finished):
+def test_the_page_s_sync_is_one_that_the_command_takes(sent):
     (line,) = re.findall(r"^mixopt (sync .*)$", PAGE, re.MULTILINE)
-    words = line.replace("runs/web", str(finished)).split()
-    words[words.index("--uri") + 1] = f"sqlite:///{finished}/copy/mlflow.db"
+    words = line.replace("runs/web", str(sent)).split()
+    words[words.index("--uri") + 1] = f"sqlite:///{sent}/copy/mlflow.db"
     assert "the rest is left" not in mixopt(*words).out

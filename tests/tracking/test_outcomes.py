@@ -1,6 +1,5 @@
 """What MLflow has of a whole run: outcomes to sort by, charts, the decision in words, figures."""
 
-import shutil
 import sqlite3
 from contextlib import closing
 
@@ -8,7 +7,6 @@ import pytest
 
 from mixopt import load_run
 from mixopt.fitting import OBJECTIVE
-from mixopt.tracking import sync
 
 pytest.importorskip("mlflow")
 
@@ -20,33 +18,28 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def sent(finished, empty_database, tmp_path_factory):
-    """A run that was not tracked, sent afterwards: the run, its client, its parent runs by step."""
+def recorded(sent):
+    """The run, its client of MLflow, and its parent runs by step."""
     from mlflow import MlflowClient
 
-    path = shutil.copytree(finished, tmp_path_factory.mktemp("sent") / "web")
-    shutil.copy(empty_database, path / "mlflow.db")
-    found, run = sync(path), load_run(path)
-    trials = len(run.trials) + len(list((path / "validation").glob("*-s*.json")))
-    assert (found.trouble, found.sent["trials"], found.sent["runs"]) == (None, trials, 2)
-    client = MlflowClient(tracking_uri=f"sqlite:///{path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("tiny")
-    note = experiment.tags["mlflow.note.content"]
-    assert "NAME/sweep" in note
-    assert "`objective`" in note
-    runs = client.search_runs([experiment.experiment_id], "tags.`mixopt.step` != ''")
-    return run, client, {one.data.tags["mixopt.step"]: one for one in runs}
+    client = MlflowClient(tracking_uri=f"sqlite:///{sent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = client.search_runs([experiment], "tags.`mixopt.step` != ''")
+    return load_run(sent), client, {one.data.tags["mixopt.step"]: one for one in runs}
 
 
-def test_a_run_that_was_not_tracked_is_finished_in_mlflow_with_its_trials(sent):
-    run, _, _ = sent
+def test_a_run_that_was_not_tracked_is_finished_and_says_what_to_sort_by(recorded):
+    run, client, _ = recorded
     with closing(sqlite3.connect(run.path / "mlflow.db")) as database:
         states = database.execute("select distinct status from runs").fetchall()
     assert states == [("FINISHED",)]
+    note = client.get_experiment_by_name("tiny").tags["mlflow.note.content"]
+    assert "NAME/sweep" in note
+    assert "`objective`" in note
 
 
-def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(sent):
-    run, client, parents = sent
+def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(recorded):
+    run, client, parents = recorded
     metrics = parents["sweep"].data.metrics
     report = run.fit.report.filter(predictor=run.fit.name, target=OBJECTIVE)
     assert metrics["outcome/held_out_rmse"] == pytest.approx(report["rmse"][0])
@@ -63,8 +56,8 @@ def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(sent):
             assert key.startswith("trials/") or steps == {0}, key
 
 
-def test_trials_sort_by_the_objective_and_have_a_learning_curve(sent):
-    run, client, parents = sent
+def test_trials_sort_by_the_objective_and_have_a_learning_curve(recorded):
+    run, client, parents = recorded
     only = f"tags.`mlflow.parentRunId` = '{parents['sweep'].info.run_id}'"
     experiment = parents["sweep"].info.experiment_id
     best_first = client.search_runs([experiment], only, order_by=["metrics.`objective` ASC"])
@@ -80,8 +73,8 @@ def test_trials_sort_by_the_objective_and_have_a_learning_curve(sent):
     assert best.data.tags["mixopt.status"] == "finished"
 
 
-def test_the_decision_versions_and_configuration_are_tags_and_parameters(sent):
-    run, _, parents = sent
+def test_the_decision_versions_and_configuration_are_tags_and_parameters(recorded):
+    run, _, parents = recorded
     decision = run.recommendation
     for parent in parents.values():
         tags, params = parent.data.tags, parent.data.params
@@ -95,8 +88,8 @@ def test_the_decision_versions_and_configuration_are_tags_and_parameters(sent):
         assert not [name for name in params if name.startswith("tracking")]
 
 
-def test_report_recommendation_tables_and_figures_are_artifacts(sent):
-    run, _, _ = sent
+def test_report_recommendation_tables_and_figures_are_artifacts(recorded):
+    run, _, _ = recorded
     kept = {file.name for file in (run.path / "mlartifacts").rglob("*") if file.is_file()}
     assert {"report.html", "recommendation.yaml", "config.yaml", "attempts.jsonl"} <= kept
     assert {"design.svg", "responses.svg", "trials.parquet"} <= kept

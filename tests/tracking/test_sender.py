@@ -198,17 +198,12 @@ def test_a_database_that_keeps_files_elsewhere_gets_none(run_path, tmp_path):
     assert not elsewhere.exists()
 
 
-def test_a_deleted_database_is_filled_again(run_path):
+def test_a_database_that_was_deleted_or_left_half_made_is_made_anew(run_path):
     trial_file(run_path, "t0")
     record(run_path)
-    (run_path / "mlflow.db").unlink()
-    assert record(run_path) is None
-    assert runs_of(run_path)[2] == 2
-
-
-def test_a_database_that_a_killed_process_left_half_made_is_made_anew(run_path):
     (run_path / "mlflow.db").rename(run_path / "mlflow.db.making")
     assert record(run_path) is None
+    assert runs_of(run_path)[2] == 2
 
 
 def test_a_broken_database_is_one_line(run_path):

@@ -1,8 +1,6 @@
-"""Commands in a process of their own, and what `mixopt import` reads."""
+"""What `mixopt import` reads."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,25 +10,16 @@ from mixopt import Trials
 from mixopt.corpus import TokenShards
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mixopt", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_tokens_of_another_tool_become_shards(tmp_path):
     np.arange(100, dtype=np.uint16).tofile(tmp_path / "train.bin")
     out = tmp_path / "corpus" / "web" / "train"
     given = [tmp_path / "train.bin", "--out", out, "--tokenizer", "gpt2", "--dtype", "uint16"]
-    ended = command("import", *given)
-    assert ended.returncode == 0, ended.stderr
+    ended = mixopt("import", *given)
+    assert ended.code == 0, ended.error
     assert TokenShards.open(out).read(0, 100).tolist() == list(range(100))
-    again = command("import", *given)
-    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
-    assert "already exists" in again.stderr
+    again = mixopt("import", *given)
+    assert (again.code, again.error.count("\n")) == (2, 1)
+    assert "already exists" in again.error
 
 
 def test_tables_of_runs_become_trials(tmp_path):
