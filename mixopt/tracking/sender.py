@@ -119,7 +119,7 @@ class Sender:
         self._noted = time.monotonic()
         # The directory's own database is one server, by whatever name it is reached.
         file, local = _database(name.address), path.resolve() / LOCAL
-        self._is_own = file is not None and file.resolve() == local
+        self._is_own = uri is None or (file is not None and file.resolve() == local)
         server = f"{SQLITE}{LOCAL}" if self._is_own else name.address
         self.sent = Sent.read(path)
         self.sent.sent = dict.fromkeys(("runs", "trials", "points", "files"), 0)

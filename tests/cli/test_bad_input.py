@@ -10,9 +10,6 @@ import pytest
 from command_line import mixopt
 from places import SUPPORT
 
-from mixopt import Mixture
-from mixopt.errors import EditedWarning
-
 LONG = "x" * 300
 # The words of a command, and what its message must have; {0} is a folder with the files below.
 COMMANDS = [
@@ -449,17 +446,3 @@ def test_a_path_or_a_terminal_that_is_not_utf_8_is_one_line(folder):
         )
         assert ended.returncode == 2, ended.stderr
         assert ended.stderr.count(b"\n") == 1
-
-
-def test_an_edited_mixture_is_used_and_said_to_be_edited(tmp_path):
-    from made_proposal import made_proposal
-
-    path = tmp_path / "proposal.yaml"
-    made_proposal().to_file(path)
-    whole = Mixture.from_file(path)
-    text = path.read_text()
-    first = next(line for line in text.splitlines() if line.startswith("  ") and ": 0" in line)
-    other = f"{first.partition(':')[0]}: {whole[first.partition(':')[0].strip()] + 1e-7}"
-    path.write_text(text.replace(first, other, 1))
-    with pytest.warns(EditedWarning, match="was changed since mixopt wrote it"):
-        assert Mixture.from_file(path) != whole

@@ -14,35 +14,6 @@ from mixopt import load_run
 from mixopt.exports import EXPORT_TOOLS
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A mixture, and what may be known of its domains."""
-    path = tmp_path_factory.mktemp("export")
-    contents = {
-        "mixture": {"weights": {"web": 0.6, "code": 0.3, "books": 0.1}},
-        "inventory": {"web": "1.2e3", "code": 400, "books": 25},
-        "samples": {"web": 10, "code": 20, "books": 5},
-        "paths": {"web": ["/d/web 0.jsonl", "/d/web 1.jsonl"], "code": "/d/code", "books": "b"},
-    }
-    for name, content in contents.items():
-        (path / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
-
-
-def known(folder, *names):
-    options = {"inventory": "--inventory", "samples": "--sample-tokens", "paths": "--paths"}
-    return [word for name in names for word in (options[name], folder / f"{name}.yaml")]
-
-
-def test_a_file_is_exported_in_the_tool_s_unit(folder):
-    ended = mixopt(
-        "export", folder / "mixture.yaml", "--to", "megatron-bridge-sft", "--tokens", "1e3",
-        *known(folder, "inventory"),
-    )  # fmt: skip
-    assert ended.code == 0
-    assert yaml.safe_load(ended.out)["dataset"]["source_weights"] == [0.5, 0.75, 4.0]
-
-
 def test_the_list_has_every_tool_with_its_unit_and_needs():
     listed = mixopt("export", "--list").out
     for tool in EXPORT_TOOLS.values():
@@ -88,23 +59,6 @@ def test_a_run_without_validation_gives_its_proposal_and_says_so(run, tmp_path):
     assert weights == pytest.approx(dict(proposal))
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("recommendation.yaml", "recommendation.yaml: has "),
-        ("proposal.yaml", "is for another mixture than proposal.yaml"),
-    ],
-)
-def test_a_damaged_or_outdated_recommendation_is_not_exported(run, tmp_path, name, said):
-    copy = shutil.copytree(run, tmp_path / "run")
-    text = (copy / name).read_text()
-    (copy / name).write_text(text.replace("weights:", "weights: # mine", 1))
-    ended = mixopt("export", copy, "--to", "levanter")
-    assert (ended.code, ended.out) == (2, "")
-    assert said in ended.error
-    assert "mixopt run " in ended.error
-
-
 def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
     ended = mixopt("export", run, "--to", "swift")
     assert ended.out.splitlines()[2:] == swift(run, "25e9").out.splitlines()[2:], ended.error
@@ -122,9 +76,10 @@ def swift(run, tokens):
         ("--inventory", "{web: 3}", "domain 'code' is missing; give its tokens"),
     ],
 )
-def test_a_file_that_cannot_be_is_named(folder, tmp_path, option, content, message):
-    path = tmp_path / "given.yaml"
+def test_a_file_that_cannot_be_is_named(tmp_path, option, content, message):
+    path, mixture = tmp_path / "given.yaml", tmp_path / "mixture.yaml"
     path.write_text(content)
-    ended = mixopt("export", folder / "mixture.yaml", "--to", "nemo", option, path)
+    mixture.write_text("weights: {web: 0.6, code: 0.4}")
+    ended = mixopt("export", mixture, "--to", "nemo", option, path)
     assert ended.code == 2
     assert ended.error == f"mixopt: {path}: {message}\n"

@@ -120,12 +120,6 @@ def test_trials_that_collapsed_are_listed_before_those_of_a_less_even_load(tmp_p
     assert lines[14] == "and 1 more, in experts.parquet"
 
 
-def test_of_a_single_domain_nothing_is_compared(tmp_path):
-    record = ExpertRecord(tmp_path / "experts")
-    record.write_window(0, 10, counted([EVEN[:1]]))
-    assert str(mixopt.experts(tmp_path)).endswith("no collapse, degradation or underfitting")
-
-
 @pytest.mark.parametrize("there", [True, False])
 def test_a_directory_without_experts_is_one_line(there, tmp_path):
     path = tmp_path / "run"

@@ -5,11 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from made_fit import DOMAINS
 from made_what_if import NATURAL, made_fit_of_gaussians
 
 import mixopt
-from mixopt.errors import ConfigError, InfeasibleError, PluginError
+from mixopt.errors import ConfigError, PluginError
 
 TOKENS = {"code": 3e9, "prose": 5e9, "law": 2e9}
 
@@ -42,11 +41,6 @@ def test_weights_of_the_page_are_a_mixture_in_the_next_cell(widget):
 def test_a_mixture_that_is_set_moves_the_page(widget):
     widget.mixture = mixopt.Mixture({"law": 0.5, "code": 0.2, "prose": 0.3})
     assert widget.weights == {"code": 0.2, "prose": 0.3, "law": 0.5}
-
-
-def test_limits_that_no_mixture_meets_are_named(fit):
-    with pytest.raises(InfeasibleError, match="no mixture satisfies"):
-        mixopt.explore(fit, constraints={"bounds": {name: [0.0, 0.2] for name in DOMAINS}})
 
 
 def test_without_a_kernel_the_mixture_is_a_line(widget):
