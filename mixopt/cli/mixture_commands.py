@@ -73,31 +73,22 @@ def predict_command(
     from mixopt.reporting import forecast_lines, schedule_text
     from mixopt.sampling import is_schedule
 
+    known: dict[str, Any] = {"inventory": inventory, "trust": trust}
+    known["tokens"] = token_count(tokens, "--tokens")
     if directory.is_file():
         if weights or target or objective or constraints:
             raise ConfigError("predict: a file has no fit; give the directory of a run or a fit")
         if is_schedule(directory) and (tokens or batch):
             raise ConfigError("predict: a schedule has its own length and batch")
-        length, batch = token_count(tokens, "--tokens"), batch or BATCH
-        drawn = draws(directory, tokens=length, batch=batch, inventory=inventory, trust=trust)
+        drawn = draws(directory, batch=batch or BATCH, **known)
         print_json(drawn.to_json()) if as_json else show(schedule_text(drawn))
         return
-    mixture, length = read_mixture(weights), token_count(tokens, "--tokens")
-    found = predict(
-        directory,
-        mixture,
-        target=chosen_objective(target, objective),
-        tokens=length,
-        constraints=constraints,
-        inventory=inventory,
-        trust=trust,
-    )
+    mixture, goal = read_mixture(weights), chosen_objective(target, objective)
+    found = predict(directory, mixture, target=goal, constraints=constraints, **known)
     content: dict[str, Any] = found.to_json()
     text = str(forecast_lines(found))
     if batch is not None:
-        drawn = draws(
-            directory, tokens=length, batch=batch, mixture=mixture, inventory=inventory, trust=trust
-        )
+        drawn = draws(directory, batch=batch, mixture=mixture, **known)
         content["draws"] = drawn.to_json()
         text += f"\n\n{schedule_text(drawn)}"
     print_json(content) if as_json else show(text)

@@ -141,7 +141,8 @@ def export_command(
         raise ConfigError(f"export: --to {to} needs --out, the place to write to")
     if to != "schedule" and (stages is not None or batch is not None):
         raise ConfigError("export: --stages and --batch are for --to schedule")
-    length = token_count(tokens, "--tokens")
+    known: dict[str, Any] = {"inventory": inventory, "trust": trust}
+    known["tokens"] = token_count(tokens, "--tokens")
     if to == "corpus":
         _publish(source, out or "", as_json)
     elif to == "transformers-model":
@@ -152,10 +153,7 @@ def export_command(
     elif to == "schedule":
         from mixopt.pipeline import BATCH, ONE_STAGE, schedule_of
 
-        batch, stages = batch or BATCH, stages or ONE_STAGE
-        schedule = schedule_of(
-            source, tokens=length, batch=batch, stages=stages, inventory=inventory, trust=trust
-        )
+        schedule = schedule_of(source, batch=batch or BATCH, stages=stages or ONE_STAGE, **known)
         schedule.to_file(Path(str(out)))
         if as_json:
             print_json({"file": out, **schedule.to_json()})
@@ -165,15 +163,7 @@ def export_command(
     else:
         from mixopt.pipeline import export
 
-        texts = export(
-            source,
-            to,
-            tokens=length,
-            inventory=inventory,
-            paths=paths,
-            sample_tokens=sample_tokens,
-            trust=trust,
-        )
+        texts = export(source, to, paths=paths, sample_tokens=sample_tokens, **known)
         _print_fragments(texts, to, out, as_json)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import polars as pl
 
 from mixopt.config import TASK
 from mixopt.fitting import CEILING, OBJECTIVE
@@ -52,21 +51,18 @@ POINTS = 41  # of a slice
 
 def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     """Show predictions for trials that the regressor had not seen against what was observed."""
-    value = _Value(fit, target)
-    rows = fit.held_out.filter(
-        (pl.col("predictor") == fit.name) & (pl.col("target") == (target or OBJECTIVE))
-    )
-    observed_N, predicted_N = (rows[name].to_numpy() for name in ("observed", "predicted"))
-    report = fit.report.filter(pl.col("target") == (target or OBJECTIVE))
-    ranks = dict(zip(report["predictor"], report["spearman"], strict=True))
-    noise = dict(zip(report["predictor"], report["rmse"], strict=True)).get(CEILING)
+    axis, name = _Value(fit, target).axis, target or OBJECTIVE
+    rows = fit.held_out.filter(predictor=fit.name, target=name)
+    observed_N, predicted_N = rows["observed"].to_numpy(), rows["predicted"].to_numpy()
+    report = fit.report.filter(target=name).rows_by_key("predictor", named=True, unique=True)
+    ceiling = report.get(CEILING)
     figure, axes_RC = new_figure(4.4)
     axes = axes_RC[0, 0]
     both = np.concatenate([observed_N, predicted_N])
     margin = 0.04 * max(float(np.ptp(both)), 1e-9)
     ends = np.array([both.min() - margin, both.max() + margin])
-    if noise is not None:
-        half = NINETY * noise
+    if ceiling is not None:
+        half = NINETY * ceiling["rmse"]
         text = f"noise of a trial, 90%: \N{PLUS-MINUS SIGN}{half:.3g}"
         axes.fill_between(ends, ends - half, ends + half, color=GRID, linewidth=0, label=text)
     axes.plot(ends, ends, color=FAINT, linewidth=1.1, dashes=(4, 3), label="predicted = observed")
@@ -75,10 +71,9 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     axes.set(xlim=ends, ylim=ends, aspect="equal")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    title = f"{name_text(fit.name)}: Spearman {rank_text(ranks.get(fit.name))}"
-    if noise is not None:
-        title += f", noise ceiling {rank_text(ranks[CEILING])}"
-    axis = value.axis
+    title = f"{name_text(fit.name)}: Spearman {rank_text(report[fit.name]['spearman'])}"
+    if ceiling is not None:
+        title += f", noise ceiling {rank_text(ceiling['spearman'])}"
     label(axes, x=f"predicted {axis}", y=f"observed {axis}", title=written(title, 100))
     legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
@@ -160,13 +155,10 @@ def near_trials(observed_N: Array, limits: tuple[float, float]) -> tuple[float, 
 
 def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
     """Return a mixture with other shares of one domain, shape (K, D)."""
-    others_D = np.array(at_D, dtype=float)
-    others_D[place] = 0.0
-    if others_D.sum() <= 0:
-        others_D = np.ones(len(at_D))
-        others_D[place] = 0.0
-    others_D /= max(others_D.sum(), 1e-300)
-    weights_KD: Array = (1.0 - shares_K)[:, None] * others_D
+    is_other_D = np.arange(len(at_D)) != place
+    others_D = np.where(is_other_D, at_D, 0.0)
+    others_D = others_D if others_D.any() else is_other_D.astype(float)
+    weights_KD: Array = (1.0 - shares_K)[:, None] * others_D / max(others_D.sum(), 1e-300)
     weights_KD[:, place] = shares_K
     return weights_KD
 

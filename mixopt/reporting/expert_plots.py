@@ -40,16 +40,9 @@ from mixopt.routing import (
 from mixopt.system import Array, IntArray
 
 DEEP = 3.0  # powers of two to either side of the scale
-LOADS = LinearSegmentedColormap.from_list(
-    "load",
-    list(
-        zip(
-            (0.0, 0.25, 0.5, 0.68, 0.85, 1.0),
-            ("#f3faff", "#a9d6f2", "#bcbab5", "#cf8f45", "#8f3d00", "#300c00"),
-            strict=True,
-        )
-    ),
-)
+_PLACES = (0.0, 0.25, 0.5, 0.68, 0.85, 1.0)
+_COLOURS = ("#f3faff", "#a9d6f2", "#bcbab5", "#cf8f45", "#8f3d00", "#300c00")
+LOADS = LinearSegmentedColormap.from_list("load", list(zip(_PLACES, _COLOURS, strict=True)))
 SCREEN = 5.2  # inches; as high as a map may be
 LAYERS_SHOWN = 3
 LAYERS_NAMED, EXPERTS_NAMED = 16, 32  # ticks of an axis, at most
@@ -57,10 +50,9 @@ LAYERS_NAMED, EXPERTS_NAMED = 16, 32  # ticks of an axis, at most
 
 def plot_load(assignments: Assignments) -> Figure:
     """Show the load of every expert of every layer, and how many experts do the work."""
-    layers = assignments.layers
-    names = [layer.key for layer in layers]
-    load_LE = np.full((len(layers), max(layer.experts for layer in layers)), np.nan)
-    for row, layer in zip(load_LE, layers, strict=True):
+    names = [layer.key for layer in assignments.layers]
+    load_LE = np.full((len(names), max(layer.experts for layer in assignments.layers)), np.nan)
+    for row, layer in zip(load_LE, assignments.layers, strict=True):
         row[: layer.experts] = load_shares(layer.counts_DE.sum(0)) * layer.experts
     figure, axes_RC = new_figure(1.7 + min(SCREEN, 0.22 * len(names)), 2, 1, width_ratios=[3.2, 1])
     left, right = axes_RC[0]
@@ -111,23 +103,21 @@ def plot_windows(
         ("specialisation", "specialisation; 1 is one domain each"),
     )
     figure, axes_RC = new_figure(4.6, 2, 2)
-    for axes, (name, title) in zip(axes_RC.flat, shown, strict=True):
-        value_LW = np.array([table[name].to_numpy() for _, table in windows], float).T
-        for place, layer_W in enumerate(value_LW):
-            about = "a layer" if place == 0 else None
-            axes.plot(ends_W, layer_W, color=FAINT, linewidth=0.8, alpha=0.7, label=about)
-        mean_W = [np.nanmean(v) if np.isfinite(v).any() else np.nan for v in value_LW.T]
+    for place, (name, title) in enumerate(shown):
+        axes = axes_RC.flat[place]
+        value_WL = np.array([table[name].to_numpy() for _, table in windows], float)
+        lines = axes.plot(ends_W, value_WL, color=FAINT, linewidth=0.8, alpha=0.7)
+        lines[0].set_label("a layer")
+        mean_W = [np.nanmean(v) if np.isfinite(v).any() else np.nan for v in value_WL]
         axes.plot(ends_W, mean_W, color=ACCENT, linewidth=2, label="mean")
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low), 1.03 * high)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        for place, change in enumerate(changes):
-            about = "weights change" if place == 0 else None
+        for number, change in enumerate(changes):
+            about = None if number else "weights change"
             axes.axvline(change, color=INK, linewidth=0.9, dashes=(4, 2), alpha=0.5, label=about)
-        label(axes, title=title)
+        label(axes, x=unit if place > 1 else "", title=title)
     legend(axes_RC[0, 0], loc="lower right")
-    for axes in axes_RC[1]:
-        label(axes, x=unit, title=axes.get_title(loc="left"))
     return figure
 
 

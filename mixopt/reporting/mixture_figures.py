@@ -157,16 +157,17 @@ def plot_design(
     Raises:
         ConfigError: An unknown domain.
     """
-    weights_ND = trials.weights()
-    by_domain = dict(zip(trials.domains, weights_ND.T, strict=True))
-    tried = {name: float(shares_N.max(initial=0.0)) for name, shares_N in by_domain.items()}
+    by_domain = dict(zip(trials.domains, trials.weights().T, strict=True))
+    named: list[Shares] = [
+        {name: max(shares_N, default=0.0) for name, shares_N in by_domain.items()}
+    ]
     if natural is not None:
         check_known(trials.domains, natural, "domain")
-    named = [tried] if natural is None else [tried, natural]
+        named.append(natural)
     shown = shown_domains(domains, trials.domains, named, MAX_ROWS)
     figure, axes = row_figure(shown)
     # A fixed spread across the row, so that equal tables give equal figures.
-    spread_N = 0.56 * (np.arange(len(weights_ND)) * 0.6180339887 % 1.0 - 0.5)
+    spread_N = 0.56 * (np.arange(len(trials)) * 0.6180339887 % 1.0 - 0.5)
     for place, name in enumerate(shown):
         size, mark = 4 if is_low(shown) else 13, "a trial" if place == 0 else None
         dots(axes, by_domain[name], place + spread_N, size, ACCENT, alpha=0.5, label=mark)
@@ -187,9 +188,9 @@ def plot_front(front: Front, trials: Trials | None = None) -> Figure:
     for axes, (first, second) in zip(axes_RC[0], pairs, strict=True):
         _trade(axes, front, first, second, trials)
     legend_above(axes_RC[0, 0])
-    for axes in axes_RC[1, 1:]:
-        axes.remove()
-    axes = axes_RC[1, 0]
+    axes, *others = axes_RC[1]
+    for other in others:
+        other.remove()
     axes.set_subplotspec(axes.get_gridspec()[1, :])
     every = [point.mixture for point in front.points]
     domains = shown_domains(None, every[0], every, MAX_ROWS)
@@ -233,11 +234,8 @@ def _by_name(given: MixturesLike) -> dict[str, Shares]:
     mixtures = dict(cast("Mapping[str, Shares]", given))
     first = next(iter(mixtures))
     for name, mixture in mixtures.items():
-        odd = sorted(set(mixture) ^ set(mixtures[first]))
-        if odd:
-            raise ConfigError(
-                f"mixtures {first!r} and {name!r}: domain {odd[0]!r} is in one of them"
-            )
+        for odd in sorted(set(mixture) ^ set(mixtures[first])):
+            raise ConfigError(f"mixtures {first!r} and {name!r}: domain {odd!r} is in one of them")
     return mixtures
 
 
@@ -288,10 +286,9 @@ def _epoch_bars(
     caps_D = np.array([most.get(name) or np.nan for name in names], float)
     held_D = passes_D >= (1 - AT_CAP) * caps_D
     style: dict[str, Any] = {"height": 0.66, "edgecolor": PAPER, "linewidth": 0, "color": ACCENT}
-    hatches = ["////" if is_held else "" for is_held in held_D]
     axes.barh(range(len(names)), passes_D, label="epochs; hatched: at the cap", **style)
-    for bar, hatch in zip(axes.patches, hatches, strict=True):
-        bar.set_hatch(hatch)
+    for bar, is_held in zip(axes.patches, held_D, strict=True):
+        bar.set_hatch("////" if is_held else "")
     (known_K,) = np.nonzero(np.isfinite(caps_D))
     if len(known_K):
         line: dict[str, Any] = {"color": INK, "linewidth": 1.6, "label": "maximum allowed"}
@@ -304,15 +301,13 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
     if trials is not None:
         seen = dict(zip(trials.targets, trials.losses(front.unit).T, strict=True))
         dots(axes, seen[first], seen[second], 11, label="a trial")
-    points = sorted(front.points, key=lambda point: point.losses[first].value)
-    x_P, y_P = ([p.losses[name].value for p in points] for name in (first, second))
+    places = [[point.losses[name].value for name in (first, second)] for point in front.points]
+    x_P, y_P = zip(*sorted(places), strict=True)
     if len(front.targets) == 2:  # of more, the front is a surface
         axes.plot(x_P, y_P, color=ACCENT, linewidth=1.2)
     axes.scatter(x_P, y_P, s=26, color=ACCENT, zorder=3, label="a proposal, predicted")
-    for number, point in enumerate(front.points, start=1):
-        at = (point.losses[first].value, point.losses[second].value)
-        axes.annotate(
-            str(number), at, (5, 4), textcoords="offset points", fontsize=LETTER - 1, color=INK
-        )
+    style: dict[str, Any] = {"textcoords": "offset points", "fontsize": LETTER - 1, "color": INK}
+    for number, at in enumerate(places, start=1):
+        axes.annotate(str(number), at, (5, 4), **style)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     label(axes, x=f"loss on {written(first)}", y=f"loss on {written(second)}")

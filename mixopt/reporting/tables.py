@@ -16,6 +16,7 @@ import yaml
 from mixopt.system import (
     bytes_text,
     count_text,
+    name_text,
     rank_text,
     share_text,
     short_count,
@@ -116,22 +117,15 @@ def _block(
 
 def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
     """Return the table of counted domains."""
+    sizes = [one.bytes if one.tokens is None else one.tokens for one in counts]
     rows = []
-    sizes = [count.tokens if count.tokens is not None else count.bytes for count in counts]
-    for count, size in zip(counts, sizes, strict=True):
-        about = "" if count.is_exact else "~"
-        size_text = count_text if count.is_exact else short_count
-        tokens = "-" if count.tokens is None else f"{about}{size_text(count.tokens)}"
-        rows.append(
-            (
-                count.name,
-                count_text(count.files) if count.files else "-",
-                bytes_text(count.bytes) if count.bytes else "-",
-                tokens,
-                share_text(size / sum(sizes)),
-                count.how,
-            )
-        )
+    for one, size in zip(counts, sizes, strict=True):
+        files = count_text(one.files) if one.files else "-"
+        text = bytes_text(one.bytes) if one.bytes else "-"
+        tokens = "-"
+        if one.tokens is not None:
+            tokens = count_text(one.tokens) if one.is_exact else f"~{short_count(one.tokens)}"
+        rows.append((one.name, files, text, tokens, share_text(size / sum(sizes)), one.how))
     columns = ("domain", "files", "text", "tokens", "share", "by")
     title = f"Whole domains, in tokens of {tokenizer}"
     lines = [table_text(title, columns, rows, texts=("by",))]
@@ -158,26 +152,16 @@ def schedule_text(forecast: ScheduleForecast) -> str:
         )
     shown = stages if len(stages) <= MAX_STAGES else [stages[0], stages[-1]]
     columns = ("domain", *(stage.name for stage in shown), "tokens", "epochs", "runs out")
-    domains = [
-        (
-            name,
-            *(share_text(stage.shares[name]) for stage in shown),
-            short_count(tokens),
-            f"{stages[-1].epochs[name]:.3f}",
-            _runs_out(forecast, name),
-        )
-        for name, tokens in forecast.drawn.items()
-    ]
+    domains = []
+    for name, tokens in forecast.drawn.items():
+        shares = [share_text(stage.shares[name]) for stage in shown]
+        out, ends = forecast.runs_out.get(name), "-"
+        if out is not None:
+            ends = f"at {short_count(out.tokens)}, step {out.step:,} of {stages[out.stage].name}"
+        epochs = f"{stages[-1].epochs[name]:.3f}"
+        domains.append((name, *shares, short_count(tokens), epochs, ends))
     lines.append(table_text("Share of the tokens by stage", columns, domains))
     return "\n".join(lines).rstrip("\n")
-
-
-def _runs_out(forecast: ScheduleForecast, name: str) -> str:
-    out = forecast.runs_out.get(name)
-    if out is None:
-        return "-"
-    stage = forecast.stages[out.stage].name
-    return f"at {short_count(out.tokens)}, step {out.step:,} of {stage}"
 
 
 def verification_text(parts: Sequence[CheckedPart]) -> str:
@@ -214,20 +198,12 @@ def evaluation_text(found: Mapping[str, Any]) -> str:
             cells = [row.get(column) for column in shown]
             lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
     table = table_text(title, ("target", *(columns[column] for column in shown)), lines)
-    notes = "".join(f"{note}\n" for note in found["notes"])
-    return f"{table}\n{notes}{_mean_ranks(found)}"
-
-
-def _mean_ranks(found: Mapping[str, Any]) -> str:
-    mean, controls = found["mean_spearman"], found["mean_controls"]
-    if mean is None:
-        return "mean Spearman over targets: undefined, every target is constant"
-    others = [
-        f"{name.replace('_', ' ')} {value:.4f}"
-        for name, value in controls.items()
-        if value is not None
-    ]
-    return f"mean Spearman over targets: {mean:.4f} ({', '.join(others)})"
+    mean, ranks = found["mean_spearman"], "undefined, every target is constant"
+    if mean is not None:
+        known = {name: value for name, value in found["mean_controls"].items() if value is not None}
+        controls = ", ".join(f"{name_text(name)} {value:.4f}" for name, value in known.items())
+        ranks = f"{mean:.4f} ({controls})"
+    return "\n".join([table, *found["notes"], f"mean Spearman over targets: {ranks}"])
 
 
 def readiness_text(found: FitReadiness) -> str:
