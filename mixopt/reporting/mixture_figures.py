@@ -301,7 +301,7 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
     if trials is not None:
         seen = dict(zip(trials.targets, trials.losses(front.unit).T, strict=True))
         dots(axes, seen[first], seen[second], 11, label="a trial")
-    places = [[point.losses[name].value for name in (first, second)] for point in front.points]
+    places = [(one.losses[first].value, one.losses[second].value) for one in front.points]
     x_P, y_P = zip(*sorted(places), strict=True)
     if len(front.targets) == 2:  # of more, the front is a surface
         axes.plot(x_P, y_P, color=ACCENT, linewidth=1.2)
