@@ -126,12 +126,12 @@ def _moves(found: Proposal | Recommendation) -> str:
     mixture, natural = found.mixture, found.natural
     if found.phases is not None:
         mixture, natural = found.phases.whole(mixture), found.phases.whole(natural)
-    moved = {name: weight - natural[name] for name, weight in mixture.items()}
-    order = sorted(moved, key=lambda name: -moved[name])
-    more = [name for name in order if moved[name] >= MIN_MOVE][:MAX_NAMED]
-    less = [name for name in reversed(order) if moved[name] <= -MIN_MOVE][:MAX_NAMED]
-    parts = [f"more {' and '.join(more)}"] if more else []
-    parts += [f"less {' and '.join(less)}"] if less else []
+    parts = []
+    for word, sign in (("more", 1), ("less", -1)):
+        moved = {name: sign * (weight - natural[name]) for name, weight in mixture.items()}
+        order = sorted(moved, key=lambda name: -moved[name])
+        names = [name for name in order if moved[name] >= MIN_MOVE][:MAX_NAMED]
+        parts += [f"{word} {' and '.join(names)}"] if names else []
     return f": {', '.join(parts)} than natural" if parts else ""
 
 

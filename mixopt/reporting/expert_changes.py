@@ -14,7 +14,7 @@ Shapes: W windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -59,12 +59,6 @@ class ExpertChange:
     windows_after: tuple[Window, ...]
     between: int = 0
 
-    def __post_init__(self) -> None:
-        """Check that there is something on both sides."""
-        for side, windows in (("before", self.windows_before), ("after", self.windows_after)):
-            if not windows:
-                raise RoutingError(f"step {self.step}: no window of counts {side} the change")
-
     @property
     def step(self) -> int:
         """The first optimiser step on the new weights."""
@@ -73,7 +67,7 @@ class ExpertChange:
     @cached_property
     def by_layer(self) -> pl.DataFrame:
         """Measures of balance of each layer, before and after."""
-        tables = [window.tables[0] for window in (*self.windows_before, *self.windows_after)]
+        tables = [window.tables[0] for window in self._windows]
         return self._compared(tables, ("layer", "router"), COMPARED_BY_LAYER)
 
     @cached_property
@@ -82,16 +76,19 @@ class ExpertChange:
         means = pl.col("share").first(), pl.col("max_load", "own", "distance").mean()
         tables = [
             window.tables[1].group_by("domain", maintain_order=True).agg(*means)
-            for window in (*self.windows_before, *self.windows_after)
+            for window in self._windows
         ]
         return self._compared(tables, ("domain",), COMPARED_BY_DOMAIN)
+
+    @property
+    def _windows(self) -> tuple[Window, ...]:
+        return (*self.windows_before, *self.windows_after)
 
     def _compared(
         self, tables: Sequence[pl.DataFrame], keys: Sequence[str], names: Sequence[str]
     ) -> pl.DataFrame:
-        windows = [*self.windows_before, *self.windows_after]
-        place_W = np.array([(window.start + window.end) / 2 for window in windows])
-        is_before_W = np.arange(len(windows)) < len(self.windows_before)
+        place_W = np.array([(window.start + window.end) / 2 for window in self._windows])
+        is_before_W = np.arange(len(place_W)) < len(self.windows_before)
         rows = []
         for number, key in enumerate(tables[0].select(keys).iter_rows(named=True)):
             for name in names:
@@ -122,15 +119,14 @@ def expert_changes(
     windows: Sequence[Window], logged: Sequence[LoggedChange], step: int | None = None
 ) -> tuple[ExpertChange, ...]:
     """Return the experts before and after changes of weights, in their order."""
+    largest = sorted(range(len(logged)), key=lambda n: -logged[n].distance)
     if step is None:
-        both = [n for n in range(len(logged)) if all(_sides(windows, logged[n].step))]
-        largest = sorted(both, key=lambda n: -logged[n].distance)[:MAX_CHANGES]
-        return tuple(_change(windows, logged, n) for n in sorted(largest))
+        both = [n for n in largest if all(_sides(windows, logged[n].step))]
+        return tuple(_change(windows, logged, n) for n in sorted(both[:MAX_CHANGES]))
     for place, one in enumerate(logged):
         if one.step == step:
             return (_change(windows, logged, place),)
-    first = sorted(logged, key=lambda one: -one.distance)[:10]
-    known = ", ".join(f"{one.step:,}" for one in first) or "none"
+    known = ", ".join(f"{logged[n].step:,}" for n in largest[:10]) or "none"
     raise RoutingError(f"--change {step}: weights did not change at this step; {known} did")
 
 
@@ -139,11 +135,14 @@ def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: in
     begun = steps[place - 1] if place else 1
     ended = steps[place + 1] if place + 1 < len(steps) else np.inf
     before, after = _sides(windows, steps[place])
+    for side, found in (("before", before), ("after", after)):
+        if not found:
+            raise RoutingError(f"step {steps[place]}: no window of counts {side} the change")
     alone_before = tuple(window for window in before if window.start >= begun - 1)
     alone_after = tuple(window for window in after if window.end < ended)
     before = alone_before if len(alone_before) >= MIN_WINDOWS else before[-NEAREST:]
     after = alone_after or after[:NEAREST]
-    inside = [s for s in steps if before and after and before[0].start + 1 < s <= after[-1].end]
+    inside = [s for s in steps if before[0].start + 1 < s <= after[-1].end]
     return ExpertChange(logged[place], before, after, max(len(inside) - 1, 0))
 
 
@@ -218,11 +217,11 @@ def _by_layer(change: ExpertChange) -> list[str]:
         known = rows.drop_nulls("difference")
         if known.is_empty():
             continue
-        before, after = (float(known[side].to_numpy().mean()) for side in ("before", "after"))
+        before, after = known.select(pl.mean("before", "after")).row(0)
         marked = known.filter("differs").sort(pl.col("difference").abs(), descending=True)
-        most = (
-            f", most in {marked['key'][0]} ({marked['difference'][0]:+.3f})" if len(marked) else ""
-        )
+        most = ""
+        if len(marked):
+            most = f", most in {marked['key'][0]} ({marked['difference'][0]:+.3f})"
         lines.append(
             f"{name_text(str(name)):16}{before:>10.3f}{after:>10.3f}{after - before:>+12.3f}"
             f"  {len(marked)} of {rows.height} layers{most}"
@@ -233,14 +232,12 @@ def _by_layer(change: ExpertChange) -> list[str]:
 def _by_domain(change: ExpertChange) -> list[str]:
     lines = [f"{'domains':16}" + "".join(f"{name_text(name):>20}" for name in COMPARED_BY_DOMAIN)]
     for (domain,), rows in change.by_domain.group_by("domain", maintain_order=True):
-        cells = "".join(f"{_cell(row):>20}" for row in rows.iter_rows(named=True))
-        lines.append(f"{str(domain)[:15]:16}{cells}")
+        line = f"{str(domain)[:15]:16}"
+        for *values, differs in rows.select("before", "after", "differs").iter_rows():
+            texts = ["-" if value is None else f"{value:.3f}" for value in values]
+            line += f"{' -> '.join(texts) + ('*' if differs else ' '):>20}"
+        lines.append(line)
     return lines
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-    before, after = ("-" if row[n] is None else f"{row[n]:.3f}" for n in ("before", "after"))
-    return f"{before} -> {after}{'*' if row['differs'] else ' '}"
 
 
 def _steps(windows: Sequence[Window]) -> tuple[int, int]:
