@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 
 import pytest
 from places import SUPPORT
-from ranks import free_port
 from run_log import RunLog
 
 from mixopt.config import TrackingConfig
@@ -272,19 +271,6 @@ def test_training_neither_imports_mlflow_nor_reaches_for_the_network(tmp_path):
     assert (seen["imports"], seen["sockets"]) == ([], [])
 
 
-@pytest.mark.nightly
-def test_a_server_that_is_down_is_one_line_and_no_error(tmp_path):
-    warnings, uri = [], f"http://user:secret@127.0.0.1:{free_port()}"
-    with Tracker(TrackingConfig(uri=uri), "toy", tmp_path, warnings.append) as tracker:
-        tracker.start("sweep", {}, TAGS)
-        tracker.end("sweep")
-    (warning,) = warnings
-    assert "the run continues" in warning
-    assert "mixopt sync" in warning
-    for file in tmp_path.iterdir():
-        assert b"secret" not in file.read_bytes(), file
-
-
 def test_without_mlflow_one_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -301,19 +287,6 @@ def test_disabled_tracking_writes_nothing(tmp_path):
         tracker.start("sweep", {})
         tracker.end("sweep")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.nightly
-def test_sync_sends_to_a_server_that_only_the_directory_names_with_trust_alone(tmp_path):
-    uri = f"http://127.0.0.1:{free_port()}"
-    tracker = Tracker(TrackingConfig(uri=uri), "toy", tmp_path, sends=False)
-    tracker.start("sweep", {}, TAGS)
-    tracker.close()
-    with pytest.raises(RunError, match=f"only this directory names the server {uri}"):
-        sync(tmp_path)
-    result = sync(tmp_path, trust=True)
-    assert result.server == uri
-    assert result.trouble.startswith(f"{uri}: ")
 
 
 def test_sync_of_what_is_not_a_run_directory_is_one_line(tmp_path):
