@@ -201,15 +201,6 @@ def _short_tag(tag: str, ids: Mapping[str, str]) -> str:
     tag = _REFERENCE.sub(lambda one: one[1] + ids[one[2]], tag)
     if "scale" not in tag:
         tag = _NUMBER.sub(lambda one: f"{float(one[0]):.2f}".rstrip("0").rstrip("."), tag)
-    tag = re.sub(
-        r'(?<= d=")[^"]*', lambda one: re.sub(r"\s*([A-Za-z])\s*", r"\1", one[0]).strip(), tag
-    )
     for fixed, variable in _PAGE_COLOURS.items():
         tag = tag.replace(fixed, variable)
-    return re.sub('(?<=style=")[^"]*', lambda one: _short_style(one[0]), tag)
-
-
-def _short_style(style: str) -> str:
-    style = re.sub(r"font: ([\d.]+px) [^;]*", r"font-size: \1", style)
-    entries = [one.strip().replace(": ", ":") for one in style.split(";")]
-    return ";".join(one for one in entries if one and not one.startswith("font-family"))
+    return tag
