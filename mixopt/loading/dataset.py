@@ -37,13 +37,11 @@ from mixopt.loading.packing import (
     packed_fields,
 )
 from mixopt.loading.sources import (
-    ApartReader,
     CountedUnit,
-    SpanReader,
+    RowReader,
     TokenRows,
     known_lengths,
     read_samples,
-    token_reader,
     token_rows,
 )
 from mixopt.system import IntArray, is_url
@@ -301,5 +299,5 @@ class MixtureDataset:
         return domain, rows - self._offsets[domain]
 
     @cached_property
-    def _tokens(self) -> ApartReader | SpanReader:
-        return token_reader([s for s in self._sources.values() if isinstance(s, TokenRows)])
+    def _tokens(self) -> RowReader:
+        return RowReader([s for s in self._sources.values() if isinstance(s, TokenRows)])

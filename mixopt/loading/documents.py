@@ -24,12 +24,12 @@ from mixopt.errors import CorpusError
 from mixopt.loading.packing import NO_LOSS
 from mixopt.loading.sources import (
     ATTENTION,
+    FIELDS,
     LABELS,
     LOSS_MASKS,
     TOKENS,
     ArrowSamples,
-    check_is_one,
-    is_indexable,
+    check_map_style,
     read_samples,
 )
 from mixopt.system import BoolArray, IntArray
@@ -76,11 +76,14 @@ def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> Tok
             " it, or give tokenize="
         )
     tokens = _tokens(fields[TOKENS], name)
-    given = {
-        field: _as_long(fields[field], tokens, f"{name}: {field}")
-        for field in (LABELS, ATTENTION, *LOSS_MASKS)
-        if fields.get(field) is not None
-    }
+    known = (field for field in FIELDS[1:] if fields.get(field) is not None)
+    given = {field: _array(fields[field]) for field in known}
+    for field, values in given.items():
+        if values.shape != tokens.shape:
+            raise CorpusError(
+                f"{name}: {field}: {len(values)} values for {len(tokens)} input_ids; they must be"
+                " equal in number"
+            )
     labels = None
     if given.keys() - {ATTENTION}:
         labels = given.get(LABELS, tokens).astype(np.int64)
@@ -106,21 +109,12 @@ def _tokens(values: Any, name: str) -> NDArray[Any]:
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
         kind = f"{tokens.ndim} dimensions of {tokens.dtype}"
         raise CorpusError(f"{name}: input_ids: has {kind}; a document is one list of whole numbers")
-    least, most = int(tokens.min()), int(tokens.max())
-    if least < 0 or most > _MAX_ID:
-        wrong = least if least < 0 else most
-        raise CorpusError(f"{name}: input_ids: {wrong} is not a token id; ids are 0 to {_MAX_ID}")
+    for wrong in (int(tokens.min()), int(tokens.max())):
+        if not 0 <= wrong <= _MAX_ID:
+            raise CorpusError(
+                f"{name}: input_ids: {wrong} is not a token id; ids are 0 to {_MAX_ID}"
+            )
     return tokens
-
-
-def _as_long(given: Any, tokens: NDArray[Any], where: str) -> NDArray[Any]:
-    values = _array(given)
-    if values.shape != tokens.shape:
-        raise CorpusError(
-            f"{where}: {len(values)} values for {len(tokens)} input_ids; they must be equal in"
-            " number"
-        )
-    return values
 
 
 def _array(values: Any) -> NDArray[Any]:
@@ -182,10 +176,16 @@ class SampleDocuments:
         arrow, samples = self._arrow, len(self._source)
         for start in range(0, samples, SCAN_SAMPLES):
             stop = min(start + SCAN_SAMPLES, samples)
-            if arrow is not None and arrow.has_tokens_alone:
-                yield Scanned(arrow.lengths(start, stop))
-            else:
-                yield _scanned(self._documents(range(start, stop)))
+            lengths = None if arrow is None else arrow.lengths(start, stop)
+            if lengths is not None:
+                yield Scanned(lengths)
+                continue
+            documents = self._documents(range(start, stop))
+            labels = _joined_labels(documents)
+            yield Scanned(
+                np.array([len(one.tokens_T) for one in documents], np.int64),
+                None if labels is None else labels != NO_LOSS,
+            )
 
     def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], IntArray | None]:
         """Return the tokens and labels of pieces one after the other."""
@@ -221,19 +221,8 @@ def documents_in(
         return ShardDocuments(source, document_end)
     if document_end is not None:
         raise CorpusError("document_end= is for token shards; each sample is a document")
-    check_is_one(None, source)
-    if not is_indexable(source):
-        raise CorpusError(
-            f"{type(source).__name__} has no length and index; a stream is packed by"
-            " MixtureStream(length=)"
-        )
+    check_map_style("a source", source)
     return SampleDocuments(source, tokenize)
-
-
-def _scanned(documents: Sequence[TokenDocument]) -> Scanned:
-    lengths = np.array([len(d.tokens_T) for d in documents], np.int64)
-    labels = _joined_labels(documents)
-    return Scanned(lengths, None if labels is None else labels != NO_LOSS)
 
 
 def _joined_labels(documents: Sequence[TokenDocument]) -> IntArray | None:

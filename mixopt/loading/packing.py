@@ -8,7 +8,7 @@ Shapes: R rows, L tokens of a row, P documents or pieces of them, T tokens of al
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -46,20 +46,20 @@ def best_fit(
     pieces = _pieces(documents, length)
     if not pieces:
         return Packed(np.empty((0, length), np.int64), np.empty((0, length), np.int32))
-    lengths_P = np.array([len(piece) for piece in pieces])
+    lengths_P = np.array(list(map(len, pieces)))
     row_P = best_fit_rows(lengths_P, length)
     order = np.argsort(row_P, kind="stable")
-    joined_labels = None
-    if labels is not None:
-        parts = _pieces(labels, length)
-        joined_labels = np.concatenate([parts[k] for k in order])
+
+    def joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([parts[k] for k in order])
+
     return laid_out(
-        np.concatenate([pieces[k] for k in order]),
+        joined(pieces),
         lengths_P[order],
         np.bincount(row_P),
         length,
         padding=padding,
-        labels_T=joined_labels,
+        labels_T=None if labels is None else joined(_pieces(labels, length)),
     )
 
 
@@ -67,66 +67,25 @@ def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
     """Put each document into the fullest row that has room, the longest documents first."""
     lengths = np.asarray(lengths_P, np.int64)
     order = np.argsort(-lengths, kind="stable")
-    sizes, counts = np.unique(lengths, return_counts=True)
-    rooms = _Rooms(length)
-    placed: list[int] = []
-    for size, count in zip(sizes[::-1].tolist(), counts[::-1].tolist(), strict=True):
-        rooms.place(size, count, placed)
+    rows_by_room: defaultdict[int, deque[int]] = defaultdict(deque)
+    rooms = opened = 0  # bit r of rooms is set where rows have room for r tokens
     row = np.empty(len(lengths), np.int64)
-    row[order] = placed
-    return row
-
-
-class _Rooms:
-    """Rows by the room that is left in them."""
-
-    def __init__(self, length: int) -> None:
-        self._length = length
-        self._opened = 0
-        self._rows: defaultdict[int, list[int]] = defaultdict(list)
-        self._there = 0  # bit r is set where rows have room for r tokens
-
-    def place(self, size: int, count: int, placed: list[int]) -> None:
-        """Append the rows of `count` documents of one size, none smaller than those to come."""
-        while count:
-            above = self._there >> size
-            if above:
-                room = size + (above & -above).bit_length() - 1
-                rows = self._rows[room]
-            else:
-                room = self._length
-                rows = list(range(self._opened, self._opened - -count // (room // size)))
-                self._opened += len(rows)
-            count = self._fill(rows, room, size, count, placed)
-            if above:
-                self._mark(room)
-
-    def _fill(self, rows: list[int], room: int, size: int, count: int, placed: list[int]) -> int:
-        """Fill rows of equal room as far as documents reach; return how many are left."""
-        each = room // size
-        full = min(len(rows), count // each)
-        taken = rows[:full]
-        placed += taken if each == 1 else [row for row in taken for _ in range(each)]
-        self._move(taken, room - each * size)
-        del rows[:full]
-        count -= full * each
-        if count and rows:
-            last = rows.pop(0)
-            placed += [last] * count
-            self._move([last], room - count * size)
-            return 0
-        return count
-
-    def _move(self, rows: list[int], room: int) -> None:
-        if room:
-            self._rows[room] += rows
-            self._mark(room)
-
-    def _mark(self, room: int) -> None:
-        if self._rows[room]:
-            self._there |= 1 << room
+    for place, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        enough = rooms >> size
+        if enough:
+            room = size + (enough & -enough).bit_length() - 1
+            rows = rows_by_room[room]
+            number = rows.popleft()
+            if not rows:
+                rooms ^= 1 << room
         else:
-            self._there &= ~(1 << room)
+            room, number = length, opened
+            opened += 1
+        if room > size:
+            rows_by_room[room - size].append(number)
+            rooms |= 1 << (room - size)
+        row[place] = number
+    return row
 
 
 def laid_out(
@@ -139,14 +98,15 @@ def laid_out(
     labels_T: NDArray[Any] | None = None,
 ) -> Packed:
     """Lay tokens out in rows."""
-    stops = np.cumsum(np.add.reduceat(lengths_P, np.cumsum(pieces_R) - pieces_R)).tolist()
-    number_P = np.arange(len(lengths_P)) - np.repeat(np.cumsum(pieces_R) - pieces_R, pieces_R)
+    firsts = np.cumsum(pieces_R) - pieces_R
+    stops = np.cumsum(np.add.reduceat(lengths_P, firsts)).tolist()
+    number_P = np.arange(len(lengths_P), dtype=np.int32) - np.repeat(firsts, pieces_R)
     document_T = np.repeat(number_P.astype(np.int32), lengths_P)
-    labels = None
-    if labels_T is not None:
-        labels = _rows(np.asarray(labels_T, np.int64), stops, length, NO_LOSS)
+    labels = None if labels_T is None else np.asarray(labels_T, np.int64)
     return Packed(
-        _rows(tokens_T, stops, length, padding), _rows(document_T, stops, length, PADDING), labels
+        _rows(tokens_T, stops, length, padding),
+        _rows(document_T, stops, length, PADDING),
+        None if labels is None else _rows(labels, stops, length, NO_LOSS),
     )
 
 

@@ -7,9 +7,9 @@ tokens.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,39 +43,37 @@ def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
     return list(many(list(rows))) if many else [source[row] for row in rows]
 
 
-def check_is_one(name: str | None, source: Any) -> None:
+def check_is_one(where: str, source: Any) -> None:
     """Refuse a DatasetDict, which has a length and an index: those of its splits."""
     if isinstance(source, Mapping):
         names = ", ".join(map(repr, source))
-        where = "a source" if name is None else f"domain {name!r}"
         raise CorpusError(
             f"{where}: a {type(source).__name__} of {names} is several datasets; give one"
             f" of them, such as source[{next(iter(source), 'train')!r}]"
         )
 
 
+def check_map_style(where: str, source: Any) -> None:
+    """Refuse what is no `datasets.Dataset`, torch dataset or list."""
+    check_is_one(where, source)
+    if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        raise CorpusError(
+            f"{where}: {type(source).__name__} has no length and index; for a stream use"
+            " MixtureStream"
+        )
+
+
 def token_rows(name: str, source: Any, length: int | None) -> Any:
     """Return what rows are read from."""
     if isinstance(source, TokenShards):
-        if length is None:
+        if length is None or length < 1:
             raise CorpusError(
-                f"domain {name!r} is token shards: say how long a row is, length=2048"
+                f"domain {name!r}: length {length} of a row of token shards; say how long a row"
+                " is, length=2048"
             )
-        if length < 1:
-            raise CorpusError(f"length {length} of a row; the least is 1")
         return TokenRows(source, length)
-    check_is_one(name, source)
-    if not is_indexable(source):
-        raise CorpusError(
-            f"domain {name!r}: {type(source).__name__} has no length and index; for a stream use"
-            " MixtureStream"
-        )
+    check_map_style(f"domain {name!r}", source)
     return source
-
-
-def is_indexable(source: Any) -> bool:
-    """Whether a source is map-style: `datasets.Dataset`, a torch dataset, a list."""
-    return hasattr(source, "__len__") and hasattr(source, "__getitem__")
 
 
 class ArrowSamples:
@@ -83,61 +81,58 @@ class ArrowSamples:
 
     def __init__(self, view: Any) -> None:
         self._view = view
+        self._columns = set(view.column_names)
 
     @classmethod
     def of(cls, source: Any) -> ArrowSamples | None:
         """Look at a dataset; None for other sources, and where a transform makes the samples."""
         if not type(source).__module__.startswith("datasets.") or not hasattr(source, "data"):
             return None
-        import pyarrow
+        from pyarrow import types
 
         columns = [name for name in FIELDS if name in source.column_names]
-        types = [source.data.schema.field(name).type for name in columns]
-        is_list = pyarrow.types.is_list, pyarrow.types.is_large_list
-        if TOKENS not in columns or source.format["type"] == "custom":
-            return None
-        if not all(any(one(kind) for one in is_list) for kind in types):
-            return None
-        if not all(pyarrow.types.is_integer(kind.value_type) for kind in types):
+        kinds = [source.data.schema.field(name).type for name in columns]
+        are_tokens = all(
+            (types.is_list(kind) or types.is_large_list(kind)) and types.is_integer(kind.value_type)
+            for kind in kinds
+        )
+        if TOKENS not in columns or source.format["type"] == "custom" or not are_tokens:
             return None
         return cls(source.select_columns(columns).with_format("arrow"))
 
-    @property
-    def has_tokens_alone(self) -> bool:
-        """Whether there are no labels or masks."""
-        return list(self._view.column_names) == [TOKENS]
-
-    def lengths(self, start: int, stop: int) -> IntArray:
-        """Return how many tokens samples from `start` to before `stop` have."""
-        return _lengths(self._view[start:stop][TOKENS])
+    def lengths(self, start: int, stop: int) -> IntArray | None:
+        """Return the tokens of samples from `start` to before `stop`; None where masks say them."""
+        return _lengths(self._view[start:stop][TOKENS]) if self._columns == {TOKENS} else None
 
     def counts(self, unit: CountedUnit) -> IntArray | None:
         """Return the tokens of all samples, or those that carry loss, shape (samples,)."""
-        columns = list(self._view.column_names)
-        if set(columns) - {TOKENS, LABELS}:
+        if self._columns - {TOKENS, LABELS}:
             return None
-        if unit == "tokens" or LABELS not in columns:
-            return self.lengths(0, len(self._view))
+        is_labelled = unit == "supervised" and LABELS in self._columns
         parts = [np.empty(0, np.int64)]
         for start in range(0, len(self._view), _ROWS):
-            labels = self._view[start : start + _ROWS][LABELS].combine_chunks()
-            carries = labels.flatten().to_numpy(zero_copy_only=False) != NO_LOSS
-            before = np.concatenate([[0], np.cumsum(carries)])
-            parts.append(np.diff(before[np.cumsum(_lengths(labels))], prepend=0))
+            some = self._view[start : start + _ROWS]
+            lengths = _lengths(some[LABELS if is_labelled else TOKENS])
+            if is_labelled:
+                labels = some[LABELS].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                before = np.append(0, np.cumsum(labels != NO_LOSS))
+                lengths = np.diff(before[np.cumsum(lengths)], prepend=0)
+            parts.append(lengths)
         return np.concatenate(parts)
 
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Return samples as arrays; a field that a sample does not have is None."""
         table = self._view[numbers]
-        columns = {
-            name: [
+        columns = [
+            [
                 one.values.to_numpy(zero_copy_only=False) if one.is_valid else None
                 for one in table[name]
             ]
             for name in table.column_names
-        }
-        rows = zip(*columns.values(), strict=True)
-        return [dict(zip(columns, values, strict=True)) for values in rows]
+        ]
+        return [
+            dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)
+        ]
 
 
 def _lengths(column: Any) -> IntArray:
@@ -158,107 +153,84 @@ def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:
     return None if arrow is None else arrow.counts(unit)
 
 
-Some = TypeVar("Some")
 _LOOK = 0.01  # seconds for which a file is taken to be what it was: looking takes microseconds
 
 
-def token_reader(domains: Sequence[TokenRows]) -> ApartReader | SpanReader:
-    """Return what reads rows of token shards; the wider of several dtypes holds a batch of both."""
-    shards = [rows.shards for rows in domains]
-    files = sum(len(one.shards) for one in shards)
-    is_one_span = files <= MAX_MAPPINGS and len({one.dtype for one in shards}) == 1
-    return (SpanReader if is_one_span else ApartReader)(shards, domains[0].length)
+class RowReader:
+    """Reads rows of token shards; the wider of several dtypes holds a batch of both.
 
+    The files of one dtype are mapped, and rows are taken from all of them at once: a place is a
+    position in the concatenation of the files. Others are read domain by domain.
+    """
 
-class ApartReader:
-    """The files of token shards, each domain's read on their own."""
-
-    def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
-        self._domains, self._length = domains, length
-        self.dtype = np.result_type(*(shards.dtype for shards in domains))
+    def __init__(self, domains: Sequence[TokenRows]) -> None:
+        self._domains, self._length = [rows.shards for rows in domains], domains[0].length
+        self.dtype = np.result_type(*(shards.dtype for shards in self._domains))
+        self._files = [(one, k) for one in self._domains for k in range(len(one.shards))]
+        is_one_dtype = all(shards.dtype == self.dtype for shards in self._domains)
+        self._is_mapped = is_one_dtype and len(self._files) <= MAX_MAPPINGS
+        if self._is_mapped:
+            self._map()
 
     def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
         """Copy the rows, which must be inside of their domains, of one batch after the other."""
-        for domain, start in zip(domain_NB, row_NB * self._length, strict=True):
+        read = self._read_mapped if self._is_mapped else self._read_apart
+        return read(domain_NB, row_NB * self._length)
+
+    def _read_apart(self, domain_NB: IntArray, start_NB: IntArray) -> Iterator[NDArray[Any]]:
+        for domain, start in zip(domain_NB, start_NB, strict=True):
             rows = np.empty((len(domain), self._length), self.dtype)
             for d in np.unique(domain).tolist():
                 here = np.flatnonzero(domain == d)
                 rows[here] = self._domains[d].rows(start[here], self._length)
             yield rows
 
-
-class SpanReader:
-    """All files of token shards of one dtype, mapped.
-
-    A place is a position in the concatenation of the files.
-    """
-
-    def __init__(self, domains: Sequence[TokenShards], length: int) -> None:
-        self._length = length
-        self._domains = domains
-        self._places = [
-            (d, k) for d, shards in enumerate(domains) for k in range(len(shards.shards))
-        ]
-        self._files = [domains[d].mapped(k) for d, k in self._places]
-        self._until = [0.0] * len(self._files)  # files need not be looked at again before
-        self._begins = np.cumsum([0, *map(len, self._files)], dtype=np.int64)
-        self._firsts = np.cumsum([0, *(shards.tokens for shards in domains)], dtype=np.int64)
-        dtype = domains[0].dtype
-        addresses = [_address(file) for file in self._files]
+    def _map(self) -> None:
+        mapped = [shards.mapped(k) for shards, k in self._files]
+        self._begins = np.cumsum([0, *map(len, mapped)], dtype=np.int64)
+        self._firsts = np.cumsum([0, *(one.tokens for one in self._domains)], dtype=np.int64)
+        addresses = [int(file.__array_interface__["data"][0]) for file in mapped]
         base = min(addresses, default=0)
-        self._starts = np.array([(one - base) // dtype.itemsize for one in addresses], np.int64)
-        self.dtype = dtype
-        self._rows = _overlaid(base, self._starts + np.diff(self._begins), dtype, length)
-        self._is_simple = all(len(shards.shards) == 1 for shards in domains)
+        tokens = [(one - base) // self.dtype.itemsize for one in addresses]
+        self._shifts = np.array(tokens, np.int64) - self._begins[:-1]
+        self._rows = _overlaid(base, self._begins[1:] + self._shifts, self.dtype, self._length)
+        self._mapped = mapped  # which live as long as the rows over them
+        self._looked, self._until = set[int](), 0.0
 
-    def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
-        """Copy the rows, which must be inside of their domains, of one batch after the other."""
-        inside_NB = row_NB * self._length
-        if self._is_simple:
-            starts_NB = inside_NB + self._starts[domain_NB]
-            yield from map(self._gather, self._looking(domain_NB, starts_NB))
-            return
-        place_NB = inside_NB + self._firsts[domain_NB]
+    def _read_mapped(self, domain_NB: IntArray, start_NB: IntArray) -> Iterator[NDArray[Any]]:
+        place_NB = start_NB + self._firsts[domain_NB]
         file_NB = np.searchsorted(self._begins, place_NB, side="right") - 1
-        batches = zip(place_NB, file_NB, strict=True)
-        for place, file in self._looking(file_NB, batches):
-            yield self._read_places(place, file)
+        start_NB = place_NB + self._shifts[file_NB]
+        is_across_NB = place_NB + self._length > self._begins[file_NB + 1]
+        crossing_N = is_across_NB.any(axis=1).tolist()
+        touched = set(np.flatnonzero(np.bincount(file_NB.ravel())).tolist())
+        for n, crosses in enumerate(crossing_N):
+            self._look(touched)
+            if not crosses:
+                yield self._gather(start_NB[n])
+                continue
+            is_across = is_across_NB[n]
+            rows = np.empty((len(is_across), self._length), self.dtype)
+            rows[~is_across] = self._gather(start_NB[n, ~is_across])
+            for k in np.flatnonzero(is_across).tolist():
+                domain = domain_NB[n, k]
+                start = int(place_NB[n, k] - self._firsts[domain])
+                rows[k] = self._domains[domain].read(start, start + self._length)
+            yield rows
+
+    def _look(self, touched: set[int]) -> None:
+        """Check that files have their sizes still."""
+        now = time.monotonic()
+        if now > self._until:
+            self._looked, self._until = set(), now + _LOOK
+        for file in touched - self._looked:
+            shards, k = self._files[file]
+            shards.look(k)
+        self._looked |= touched
 
     def _gather(self, start_B: IntArray) -> NDArray[Any]:
         rows_B = self._rows[start_B]
         return rows_B.view(self.dtype).reshape(len(start_B), self._length)
-
-    def _looking(self, file_NB: IntArray, batches: Iterable[Some]) -> Iterator[Some]:
-        """Give batches while the files that they are in have their sizes."""
-        touched = np.flatnonzero(np.bincount(file_NB.ravel())).tolist()
-        until = 0.0
-        for batch in batches:
-            now = time.monotonic()
-            if now > until:
-                for file in touched:
-                    if now > self._until[file]:
-                        self._look(file, now)
-                until = now + _LOOK
-            yield batch
-
-    def _look(self, file: int, now: float) -> None:
-        domain, k = self._places[file]
-        self._domains[domain].look(k)
-        self._until[file] = now + _LOOK
-
-    def _read_places(self, place_B: IntArray, file_B: IntArray) -> NDArray[Any]:
-        is_inside = place_B + self._length <= self._begins[file_B + 1]
-        starts = self._starts[file_B] + place_B - self._begins[file_B]
-        rows = np.empty((len(place_B), self._length), self.dtype)
-        rows[is_inside] = self._gather(starts[is_inside])
-        for k in np.flatnonzero(~is_inside).tolist():
-            rows[k] = self._across(int(place_B[k]))
-        return rows
-
-    def _across(self, place: int) -> NDArray[Any]:
-        domain = int(np.searchsorted(self._firsts, place, side="right")) - 1
-        start = place - int(self._firsts[domain])
-        return self._domains[domain].read(start, start + self._length)
 
 
 class _Overlay:
@@ -270,20 +242,14 @@ class _Overlay:
 
 def _overlaid(base: int, ends_S: IntArray, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
     """Lay rows of one length, one beginning at each token, over an address range."""
-    tokens = int(ends_S.max(initial=0))
-    item = dtype.itemsize
-    kind = np.dtype((np.void, length * item))
+    tokens, kind = int(ends_S.max(initial=0)), np.dtype((np.void, length * dtype.itemsize))
     if not tokens:
         return np.empty(0, kind)
     interface = {
         "data": (base, True),
         "shape": (tokens,),
-        "strides": (item,),
+        "strides": (dtype.itemsize,),
         "typestr": kind.str,
         "version": 3,
     }
     return np.asarray(_Overlay(interface))
-
-
-def _address(file: NDArray[Any]) -> int:
-    return int(file.__array_interface__["data"][0])

@@ -93,7 +93,7 @@ class LanePlan:
 
 def shards_of(domain: str, source: Any) -> int:
     """Return into how many parts a source can be divided."""
-    check_is_one(domain, source)
+    check_is_one(f"domain {domain!r}", source)
     if getattr(source, "_distributed", None) is not None:
         raise SamplerError(
             f"domain {domain!r}: its source was given to ranks by split_dataset_by_node; give"

@@ -138,7 +138,7 @@ def test_domains_that_cannot_be_read_are_refused(corpus):
     for sources, options, message in (
         ({}, {}, "at least one domain"),
         ({"a": iter([1])}, {}, "'a': list_iterator has no length and index; for a stream use"),
-        ({"web": shards}, {}, "'web' is token shards: say how long a row is"),
+        ({"web": shards}, {}, "'web': length None of a row of token shards; say how long"),
         ({"web": shards}, {"length": 0}, "length 0 of a row"),
     ):
         with pytest.raises(CorpusError, match=message):

@@ -190,7 +190,7 @@ def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
         ([{"text": "a"}], {}, r"document 0: has no input_ids, but text; tokenise it"),
         ([], {}, r"the source has no tokens: there is nothing to pack"),
         ([[1]], {"document_end": 0}, r"document_end= is for token shards"),
-        (iter([[1]]), {}, r"list_iterator has no length and index; a stream is packed by"),
+        (iter([[1]]), {}, r"list_iterator has no length and index; for a stream use"),
     ],
 )
 def test_what_cannot_be_packed_is_refused_in_one_line(source, options, message):
