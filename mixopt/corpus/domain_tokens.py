@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_text import DomainText, HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.token_formats import TokenFile, open_token_files
-from mixopt.corpus.token_import import TokenFiles
+from mixopt.corpus.token_import import Given, TokenFiles
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, TokenText, token_dtype
 from mixopt.errors import CorpusError
@@ -115,32 +115,20 @@ class DomainTokens:
 
     def write(self, folder: Path) -> dict[str, int]:
         """Write the shards of its splits, and return their tokens."""
-        written = {} if self.is_target else {"training": self._write_training(folder / "train")}
+        written = {}
+        if not self.is_target:
+            train = self._files.write(
+                folder / "train", self._dtype, self._training, may_link=self._is_named
+            )
+            self._documents, written["training"] = train.documents, train.tokens
         known = int(self._held_out_files.has_documents)
-        with self._writer(folder / "validation") as writer:
+        name = self._config.tokenizer
+        with TokenWriter(folder / "validation", dtype=self._dtype, tokenizer=name) as writer:
             for held in self._held:
                 tokens = np.frombuffer(held.content, _HELD)
                 length = 0 if self._text is None else self._text.bytes(tokens)
                 writer.write(tokens, documents=known, bytes=length)
         return {**written, "held-out": writer.tokens}
-
-    def _write_training(self, folder: Path) -> int:
-        """Link the files where no document is left out and links can be made, else copy tokens."""
-        files, known = self._files, int(self._files.has_documents)
-        if self._is_named and self._source.max_tokens is None and files.can_be_linked:
-            self._documents = length = 0
-            for tokens in self._training():
-                self._documents += known
-                length += self._length(tokens)
-            name, count = self._config.tokenizer, self._documents
-            is_less = bool(self.left_out or self.equal_to_evaluation)
-            if not is_less and files.link(folder, name, documents=count, bytes=length):
-                return files.tokens
-        with self._writer(folder) as writer:
-            for tokens in self._training():
-                writer.write(tokens, documents=known, bytes=self._length(tokens))
-        self._documents = writer.documents
-        return writer.tokens
 
     def _distinct(self, files: TokenFiles, most: int | None) -> Iterator[_Piece]:
         """Give the pieces of all files, documents that came before left out."""
@@ -160,22 +148,17 @@ class DomainTokens:
                 yield tokens, digest
             files.check_unchanged()
 
-    def _training(self) -> Iterator[NDArray[Any]]:
+    def _training(self) -> Iterator[Given]:
         """Give the pieces to train on, and count what is left out."""
         self.equal_to_evaluation = 0
+        known = int(self._files.has_documents)
+        text = self._text if self._text is not None and self._text.is_quick else None
         own = frozenset() if self._is_named else self.held_out
         for tokens, digest in self._distinct(self._files, self._source.max_tokens):
             is_elsewhere = digest not in own and digest in self._elsewhere
             self.equal_to_evaluation += is_elsewhere
             if digest not in own and not is_elsewhere:
-                yield tokens
-
-    def _length(self, tokens: NDArray[Any]) -> int:
-        """Return the bytes of training text, where they need no decoding."""
-        return self._text.bytes(tokens) if self._text is not None and self._text.is_quick else 0
-
-    def _writer(self, folder: Path) -> TokenWriter:
-        return TokenWriter(folder, dtype=self._dtype, tokenizer=self._config.tokenizer)
+                yield tokens, known, text.bytes(tokens) if text is not None else 0
 
 
 def read_tokens(

@@ -34,8 +34,8 @@ TYPES: dict[str, np.dtype[Any]] = {
     "int64": np.dtype("<i8"),
 }
 PART = 1 << 20  # tokens that are in memory at a time
+_PLACE, _OFFSET = np.dtype("<i8"), np.dtype("<u8")
 _NUMPY = b"\x93NUMPY"
-_LLMC = (20240520, 20240801)  # how files of llm.c and modded-nanogpt begin
 _DATATROVE_TYPES = {"2": "uint16", "4": "uint32"}
 _MEGATRON = b"MMIDIDX\x00\x00"
 _MEGATRON_HEAD = struct.Struct("<QBQQ")
@@ -43,15 +43,13 @@ _MEGATRON_TYPES = {1: "uint8", 4: "int32", 5: "int64", 8: "uint16"}
 _MEGATRON_START = len(_MEGATRON) + _MEGATRON_HEAD.size
 _HEADERS = {  # how files begin that hold more than tokens
     _NUMPY: "numpy's: use format 'npy'",
-    b"PK\x03\x04": "a zip archive, as .npz is: write its tokens alone",
-    b"PAR1": "Parquet: write its tokens alone",
-    b"\x1f\x8b": "gzip: unpack it",
-    b"\x28\xb5\x2f\xfd": "zstd: unpack it",
-    b"BZh": "bzip2: unpack it",
-    b"\xfd7zXZ": "xz: unpack it",
-    b"\x89HDF": "HDF5: write its tokens alone",
     b"MMIDIDX": "Megatron's index: name the .bin beside it",
-    **{m.to_bytes(4, "little"): "llm.c's: leave its first 1,024 bytes out" for m in _LLMC},
+    b"PK\x03\x04": "a zip archive, as .npz is",
+    b"PAR1": "Parquet",
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    (20240520).to_bytes(4, "little"): "llm.c's: leave its first 1,024 bytes out",
+    (20240801).to_bytes(4, "little"): "llm.c's: leave its first 1,024 bytes out",
 }
 
 
@@ -83,13 +81,18 @@ def open_token_files(
     patterns: Sequence[str], format: str | None, dtype: str | None
 ) -> list[TokenFile]:
     """Open what is to be read, in the order of the patterns and of names; no token is read."""
-    with _readable(", ".join(patterns)):
-        paths = list(dict.fromkeys(path for p in patterns for path in _matching(p, format)))
-        formats = {format or _format_of(path): path for path in paths}
-        if len(formats) > 1:
-            named = " and ".join(f"{name} ({path})" for name, path in formats.items())
-            raise CorpusError(f"the files are of {named}; import one format at a time")
-        return [FORMATS[name](path, dtype) for path in paths for name in formats]
+    where = ", ".join(patterns)
+    with _readable(where):
+        found = list(
+            dict.fromkeys(one for pattern in patterns for one in _matching(pattern, format))
+        )
+        kinds = dict(reversed(found))
+        if kinds.keys() - {format or found[0][0]}:
+            named = " and ".join(f"{kind} ({kinds[kind].name})" for kind in sorted(kinds))
+            raise CorpusError(
+                f"{where}: has tokens of {named}; select those of one tool by a glob, and say which"
+            )
+        return [FORMATS[kind](path, dtype) for kind, path in found]
 
 
 @contextmanager
@@ -102,62 +105,40 @@ def _readable(where: object) -> Iterator[None]:
         raise CorpusError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
-def _matching(pattern: str, format: str | None) -> list[Path]:
+def _matching(pattern: str, format: str | None) -> list[tuple[str, Path]]:
+    """Return the format and the name of each file that a pattern names."""
     if not pattern:
         raise CorpusError("the path is empty")
     if is_url(pattern):
         raise CorpusError(f"{pattern}: tokens are read from files here; copy them to this machine")
     expanded = local_path(pattern)
-    if expanded.exists() or not glob.has_magic(str(expanded)):
-        is_there = any(Path(f"{expanded}{suffix}").exists() for suffix in ("", ".idx", ".bin"))
-        found = [expanded] if is_there else []
-    else:
+    found = [expanded]
+    if not any(Path(f"{expanded}{suffix}").exists() for suffix in ("", ".idx", ".bin")):
         found = sorted(map(Path, glob.glob(str(expanded), recursive=True)))
     if not found:
         what = "the glob matches no file" if glob.has_magic(pattern) else "not found"
         raise CorpusError(f"{pattern}: {what} (working directory {Path.cwd()})")
-    return [
-        file
-        for path in found
-        for file in (_in_folder(path, format) if path.is_dir() else [_whole(path, format)])
-    ]
+    named = []
+    for path in found:
+        inside = [one for one in visible_files(path) if one.suffix in _SUFFIXES]
+        if path.is_dir() and not inside:
+            raise CorpusError(f"{path}: has no files of tokens")
+        named += [_told(one, None) for one in inside] if path.is_dir() else [_told(path, format)]
+    return named
 
 
-def _in_folder(folder: Path, format: str | None) -> list[Path]:
-    """Return the files of a folder, which are all of one tool."""
-    kinds: dict[str, list[Path]] = {}
-    for path in visible_files(folder):
-        if path.suffix in _SUFFIXES:
-            kinds.setdefault(_format_of(path), []).append(path)
-    if len(kinds) > 1:
-        named = " and ".join(f"{kind} ({paths[0].name})" for kind, paths in kinds.items())
-        raise CorpusError(f"{folder}: has tokens of {named}; select the files of one by a glob")
-    if not kinds:
-        raise CorpusError(f"{folder}: has no files of tokens")
-    ((kind, paths),) = kinds.items()
-    if format not in (None, kind):
-        raise CorpusError(f"{folder}: its tokens are {kind}, such as {paths[0].name}, not {format}")
-    return [_whole(path, kind) for path in paths]
-
-
-def _format_of(path: Path) -> str:
-    """Return the format of a file or prefix, as its name or first bytes tell."""
-    if _beside(_prefix(path), ".idx").exists():
-        return "megatron"
-    if path.suffix == ".npy" and _first_bytes(path, len(_NUMPY)) == _NUMPY:
-        return "npy"
-    return "datatrove" if path.suffix == ".ds" else "raw"
-
-
-def _whole(path: Path, format: str | None) -> Path:
-    """Return the name under which the files beside one another are read."""
+def _told(path: Path, format: str | None) -> tuple[str, Path]:
+    """Tell the format by name or first bytes, and the name of files that stand side by side."""
     if path.suffix in (".index", ".metadata") and path.with_suffix("").suffix == ".ds":
-        return path.with_suffix("")
-    return _prefix(path) if (format or _format_of(path)) == "megatron" else path
-
-
-def _prefix(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix in (".bin", ".idx") else path
+        path = path.with_suffix("")
+    prefix = path.with_suffix("") if path.suffix in (".bin", ".idx") else path
+    if format is None and _beside(prefix, ".idx").exists():
+        format = "megatron"
+    elif format is None and path.suffix == ".npy" and _first_bytes(path, 6) == _NUMPY:
+        format = "npy"
+    elif format is None:
+        format = "datatrove" if path.suffix == ".ds" else "raw"
+    return format, prefix if format == "megatron" else path
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -249,31 +230,31 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
             f"{metadata}: not found, and the type of a token is stated nowhere else; give"
             " dtype='uint16' or 'uint32'"
         )
-    documents, tokens = _count(index, np.dtype("<u8")), _count(path, TYPES[dtype])
+    documents, tokens = _count(index, _OFFSET), _count(path, TYPES[dtype])
 
-    def ends(count: int = documents) -> IntArray:
-        stored = _numbers(index, np.dtype("<u8"), count, offset=8 * (documents - count))
-        return _increasing(index, stored, "the ends of its documents")
+    def ends() -> IntArray:
+        return _rising(index, _numbers(index, _OFFSET, documents), "the ends of its documents")
 
-    _check_count(path, tokens, int(ends(1)[0]), "its index has")
+    last = _numbers(index, _OFFSET, 1, offset=8 * (documents - 1))
+    _check_count(path, tokens, int(last[0]), "its index has")
     return TokenFile(path, (path, index), TYPES[dtype], tokens, documents=documents, ends=ends)
 
 
-def _megatron(source: Path, dtype: str | None) -> TokenFile:
+def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
     """Open Megatron's files: .idx has a header, lengths and places of sequences, then documents."""
-    path, index = (_beside(_prefix(source), suffix) for suffix in (".bin", ".idx"))
+    path, index = _beside(prefix, ".bin"), _beside(prefix, ".idx")
     content = _first_bytes(index, _MEGATRON_START)
     if content[: len(_MEGATRON)] != _MEGATRON or len(content) < _MEGATRON_START:
         raise CorpusError(f"{index}: not a Megatron index: it begins with {content[:9]!r}")
     version, code, sequences, bounds = _MEGATRON_HEAD.unpack_from(content, len(_MEGATRON))
-    if version != 1:
-        raise CorpusError(
-            f"{index}: version {version} of a Megatron index; only version 1 is supported"
-        )
-    if code not in _MEGATRON_TYPES:
+    if version != 1 or code not in _MEGATRON_TYPES:
         known = ", ".join(f"{name} ({code})" for code, name in _MEGATRON_TYPES.items())
-        raise CorpusError(f"{index}: tokens of type code {code}; supported: {known}")
-    size, expected = index.stat().st_size, _MEGATRON_START + 12 * sequences + 8 * bounds
+        raise CorpusError(
+            f"{index}: version {version} of a Megatron index, tokens of type code {code};"
+            f" supported: version 1 of {known}"
+        )
+    size, at_bounds = index.stat().st_size, _MEGATRON_START + 12 * sequences
+    expected = at_bounds + 8 * bounds
     # Multimodal ones have a byte more of each sequence.
     if bounds < 1 or size not in (expected, expected + sequences):
         raise CorpusError(
@@ -287,12 +268,12 @@ def _megatron(source: Path, dtype: str | None) -> TokenFile:
     def starts() -> IntArray:
         """Return the tokens before each sequence, and at last of all."""
         lengths = _numbers(index, np.dtype("<i4"), sequences, offset=_MEGATRON_START)
-        return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return np.append(0, np.cumsum(lengths, dtype=np.int64))
 
     def ends() -> IntArray:
         """Return the tokens up to the end of each document, from bounds that count sequences."""
-        found = _numbers(index, _PLACE, bounds, offset=_MEGATRON_START + 12 * sequences)
-        _increasing(index, found, "the bounds of its documents")
+        what = "the bounds of its documents"
+        found = _rising(index, _numbers(index, _PLACE, bounds, offset=at_bounds), what)
         if found[0] != 0 or found[-1] != sequences:
             raise CorpusError(
                 f"{index}: altered: its documents begin at sequence {found[0]} and end at sequence"
@@ -303,26 +284,23 @@ def _megatron(source: Path, dtype: str | None) -> TokenFile:
 
     before = starts()
     places = _numbers(index, _PLACE, sequences, offset=_MEGATRON_START + 4 * sequences)
-    lengths = np.diff(before)
-    wrong = np.flatnonzero((lengths < 0) | (places != before[:-1] * stored.itemsize))
+    wrong = np.flatnonzero((np.diff(before) < 0) | (places != before[:-1] * stored.itemsize))
     if len(wrong):
         raise CorpusError(
-            f"{index}: altered: sequence {wrong[0]} has {lengths[wrong[0]]} tokens from byte"
-            f" {places[wrong[0]]}, and the one before it ends at"
-            f" {before[wrong[0]] * stored.itemsize}"
+            f"{index}: altered: sequence {wrong[0]} is at byte {places[wrong[0]]} or has a wrong"
+            f" length; the one before it ends at {before[wrong[0]] * stored.itemsize}"
         )
     _check_count(path, tokens, int(before[-1]), f"its index of {sequences} sequences has")
     return TokenFile(path, (path, index), stored, tokens, documents=bounds - 1, ends=ends)
 
 
-def _increasing(index: Path, numbers: NDArray[Any], what: str) -> IntArray:
+def _rising(index: Path, numbers: NDArray[Any], what: str) -> IntArray:
     found = numbers.astype(np.int64)
     if (np.diff(found, prepend=0) < 0).any():
         raise CorpusError(f"{index}: altered: {what} are not increasing")
     return found
 
 
-_PLACE = np.dtype("<i8")
 _SUFFIXES = (".idx", ".bin", ".npy", ".ds")
 FORMATS: dict[str, Callable[[Path, str | None], TokenFile]] = {
     "megatron": _megatron,

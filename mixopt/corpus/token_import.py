@@ -7,7 +7,8 @@ copied into few shards in any case, since a job that reads shards looks at each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mixopt.system import IntArray, file_hash
 BLOCK = 4096  # tokens of a piece, where it is not known where documents end
 _FEW = 256  # files that are linked however small they are
 _MAX_IDS = 1 << 32  # ids that a shard can have
+Given = tuple[NDArray[Any], int, int]  # tokens, and the documents and bytes of text in them
 
 
 class TokenFiles:
@@ -40,6 +42,7 @@ class TokenFiles:
         if vocab_size is not None and not 1 <= vocab_size <= _MAX_IDS:
             raise CorpusError(f"vocab_size {vocab_size}; a tokenizer has from 1 to 2**32 ids")
         self.vocab_size = vocab_size or known_size(tokenizer) or _MAX_IDS
+        self._tokenizer = tokenizer
         self._ids = f"{tokenizer!r} has the ids 0 to {self.vocab_size - 1}"
         if self.vocab_size == _MAX_IDS:
             self._ids = "an id is from 0 to 2**32 - 1"
@@ -93,23 +96,40 @@ class TokenFiles:
         return DTYPES["uint16" if is_small else "uint32"]
 
     @property
-    def can_be_linked(self) -> bool:
+    def _can_be_linked(self) -> bool:
         """Whether all files are shards of one type as they are, and not many small ones."""
         is_small = len(self.files) > _FEW and self.tokens < len(self.files) * SHARD_TOKENS / 2
         widths = {one.stored.itemsize for one in self.files}
         return len(widths) == 1 and all(one.is_shard for one in self.files) and not is_small
 
-    def link(self, out: Path, tokenizer: str, *, documents: int, bytes: int = 0) -> bool:
-        """Make shards of the files by hard links; tell whether that can be done."""
-        self.check_unchanged()
-        try:
-            with TokenWriter(out, dtype=self.dtype, tokenizer=tokenizer) as writer:
-                for one in self.files:
-                    writer.take(one.path, Shard("", one.tokens, file_hash(one.path)))
-                writer.documents, writer.bytes = documents, bytes
-        except (OSError, RunError):  # another file system, or a file that may not be linked
-            return False
-        return True
+    def write(
+        self,
+        out: Path,
+        dtype: np.dtype[Any],
+        give: Callable[[], Iterator[Given]],
+        *,
+        may_link: bool = True,
+    ) -> TokenWriter:
+        """Make shards: of the files, where all of their tokens are given and links can be made."""
+        if may_link and self._can_be_linked:
+            tokens = documents = length = 0
+            for part, of_part, size in give():
+                tokens, documents, length = tokens + len(part), documents + of_part, length + size
+            self.check_unchanged()
+            if tokens == self.tokens:
+                # Another file system, or a file that may not be linked.
+                with suppress(OSError, RunError), self._writer(out, self.dtype) as writer:
+                    for one in self.files:
+                        writer.take(one.path, Shard("", one.tokens, file_hash(one.path)))
+                    writer.documents, writer.bytes = documents, length
+                    return writer
+        with self._writer(out, dtype) as writer:
+            for part, of_part, size in give():
+                writer.write(part, documents=of_part, bytes=size)
+        return writer
+
+    def _writer(self, out: Path, dtype: np.dtype[Any]) -> TokenWriter:
+        return TokenWriter(out, dtype=dtype, tokenizer=self._tokenizer)
 
     def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
         return {file: _stamp(file) for one in self.files for file in one.files}
@@ -183,24 +203,18 @@ def import_tokens(
     sources = [source] if isinstance(source, (str, Path)) else source
     opened = open_token_files([str(one) for one in sources], format, dtype)
     files = TokenFiles(opened, tokenizer, vocab_size, document_end)
-    documents = sum(one.documents for one in opened)
 
-    def parts() -> Iterator[NDArray[Any]]:
-        """Give all tokens, and count the documents that end in them, where that is not said."""
-        nonlocal documents
+    def give() -> Iterator[Given]:
+        """Give all tokens, and the documents that end in them."""
         for one in opened:
+            documents = one.documents
             for part in files.parts(one):
                 if one.ends is None and document_end is not None:
-                    documents += int(np.count_nonzero(part == document_end))
-                yield part
+                    documents = int(np.count_nonzero(part == document_end))
+                yield part, documents, 0
+                documents = 0
 
-    checked = sum(map(len, parts())) if files.can_be_linked else 0
-    if not (checked and files.link(out, tokenizer, documents=documents)):
-        documents = sum(one.documents for one in opened)
-        with TokenWriter(out, dtype=files.dtype, tokenizer=tokenizer) as writer:
-            for part in parts():
-                writer.write(part, documents=0, bytes=0)
-            writer.documents = documents
+    files.write(out, files.dtype, give)
     files.check_unchanged()
     return TokenShards.open(out, verify=False)
 

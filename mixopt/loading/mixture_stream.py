@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NoReturn
@@ -43,7 +43,13 @@ _WATCH_SECONDS = 2.0  # between a worker's looks at whether its parent is there
 
 
 class MixtureStream(IterableDataset[Batch]):
-    """Iterate over this rank's batches; the state is that of the batches received."""
+    """Iterate over this rank's batches; the state is that of the batches received.
+
+    Attributes:
+        sampler: Says which domain each sample is from.
+        columns: Names of the samples' own fields, among those delivered so far.
+        collate: What puts samples together; None where arrays of one shape are stacked.
+    """
 
     def __init__(
         self,
@@ -95,7 +101,7 @@ class MixtureStream(IterableDataset[Batch]):
         Raises:
             SamplerError: A setting that cannot be right.
         """
-        self._sampler = MixtureSampler(
+        self.sampler = MixtureSampler(
             dict.fromkeys(sources, UNKNOWN_SIZE),
             weights,
             batch_size=batch_size,
@@ -106,9 +112,10 @@ class MixtureStream(IterableDataset[Batch]):
             batches=batches,
             schedule=schedule,
         )
-        self._total = _lanes(lanes, self._sampler, {n: shards_of(n, s) for n, s in sources.items()})
-        count = self._total // self._sampler.world_size
-        self._lanes = range(self._sampler.rank * count, (self._sampler.rank + 1) * count)
+        self._total = _lanes(lanes, self.sampler, {n: shards_of(n, s) for n, s in sources.items()})
+        count = self._total // self.sampler.world_size
+        first = self.sampler.rank * count
+        self._lanes = range(first, first + count)
         if at_least(0, "workers", workers) > count:
             raise SamplerError(
                 f"workers {workers}: a rank has {count} lanes to share; use at most that"
@@ -118,7 +125,7 @@ class MixtureStream(IterableDataset[Batch]):
         block = max(1, at_least(1, "buffer", buffer) // self._total)
         self._plan = LanePlan(sources, self._total, seed, block, length, tokenize, padding)
         self.collate = collate
-        self._columns: set[str] = set()
+        self.columns: set[str] = set()
         self._inline: LaneReader | None = None
         self._places: Places = {(n, lane): LanePlace() for n in sources for lane in self._lanes}
 
@@ -128,33 +135,38 @@ class MixtureStream(IterableDataset[Batch]):
                 "each worker of a DataLoader would read all of this rank's part; give "
                 "MixtureStream(workers=) instead of DataLoader(num_workers=)"
             )
-        sampler, last = self._sampler, self._sampler.pass_end
-        workers = self._start_workers() if self._workers else None
-        requested: deque[IntArray] = deque()
+        sampler, last = self.sampler, self.sampler.pass_end
+        workers = self._start_workers()
+        ahead = self._prefetch if workers else 0
+        requested: deque[tuple[IntArray, list[Future[Any]]]] = deque()
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
-                ahead = self._prefetch if workers else 0
                 stop = batch + 1 + ahead if last is None else min(batch + 1 + ahead, last)
                 for number in range(batch + len(requested), stop):
-                    requested.append(self._domains(number))
-                    if workers:
-                        workers.ask(requested[-1])
-                samples = workers.take() if workers else [self._read(requested[0])]
+                    dealt = deal(sampler.order.domains(number), self._total, number)
+                    domain_GS = dealt[self._lanes.start : self._lanes.stop]
+                    parts = np.array_split(domain_GS, self._workers) if workers else []
+                    pairs = zip(workers, parts, strict=True)
+                    asked = [worker.submit(_answer, part) for worker, part in pairs]
+                    requested.append((domain_GS, asked))
+                handed_out = batch + len(requested)
+                domain_GS, asked = requested.popleft()
+                read = [one.result() for one in asked] if workers else [self._read(domain_GS)]
                 rows: list[Any] = []
-                for part, changed in samples:
+                for part, changed in read:
                     rows += part
                     self._places |= changed
-                sampler.received(batch + 1, handed_out=batch + len(requested))
-                yield self._batch(batch, rows, requested.popleft())
+                sampler.received(batch + 1, handed_out=handed_out)
+                yield self._batch(batch, rows, domain_GS)
         except BrokenProcessPool as error:
             raise SamplerError(
                 f"one of the {self._workers} workers of the stream died; iterate again, or load a"
                 " state, and the stream continues with the next batch"
             ) from error
         finally:
-            if workers:
-                workers.close()
+            for worker in workers:  # each ends once it has answered what it reads
+                worker.shutdown(wait=True, cancel_futures=True)
             sampler.received(sampler.batch)
 
     @property
@@ -165,25 +177,15 @@ class MixtureStream(IterableDataset[Batch]):
             SamplerError: It would split them over ranks a second time.
             AttributeError: To all others.
         """
-        raise refuse_second_split(self._sampler.world_size, "set_epoch")
+        raise refuse_second_split(self.sampler.world_size, "set_epoch")
 
     def __len__(self) -> int:
-        return len(self._sampler)
-
-    @property
-    def sampler(self) -> MixtureSampler:
-        """Says which domain each sample is from."""
-        return self._sampler
-
-    @property
-    def columns(self) -> set[str]:
-        """Names of the samples' own fields, among those delivered so far."""
-        return self._columns
+        return len(self.sampler)
 
     @property
     def fields(self) -> dict[str, str]:
         """Names of the fields that the stream adds, among those delivered so far."""
-        return field_names(self._columns)
+        return field_names(self.columns)
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the batch from which they apply.
@@ -196,11 +198,11 @@ class MixtureStream(IterableDataset[Batch]):
             SamplerError: The batch was asked for already.
             MixtureError: Weights that are not a mixture of these domains.
         """
-        return self._sampler.set_weights(weights, batch)
+        return self.sampler.set_weights(weights, batch)
 
     def accumulate(self, batches: int) -> None:
         """Align changes of weights with optimizer steps of so many global batches."""
-        self._sampler.accumulate(batches)
+        self.sampler.accumulate(batches)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state after the batches received, the same on every rank.
@@ -211,7 +213,7 @@ class MixtureStream(IterableDataset[Batch]):
             SamplerError: There are other ranks and no torch.distributed to ask them by, or ranks
                 are not at one batch of one stream.
         """
-        ranks = self._sampler.world_size
+        ranks = self.sampler.world_size
         if ranks == 1:
             return self._own_state()
         distributed: Any = sys.modules.get("torch.distributed")
@@ -226,12 +228,15 @@ class MixtureStream(IterableDataset[Batch]):
 
     def _own_state(self) -> dict[str, Any]:
         """Return the state of this rank's lanes."""
-        domains = {
-            name: {str(lane): list(self._places[name, lane]) for lane in self._lanes}
-            for name in self._plan.sources
+        return {
+            "format": FORMAT,
+            **self._settings(),
+            "sampler": self.sampler.state_dict(),
+            "domains": {
+                name: {str(lane): list(self._places[name, lane]) for lane in self._lanes}
+                for name in self._plan.sources
+            },
         }
-        state = {"format": FORMAT, **self._settings(), "sampler": self._sampler.state_dict()}
-        return {**state, "domains": domains}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, on any number of workers and of ranks that divides its lanes.
@@ -250,22 +255,34 @@ class MixtureStream(IterableDataset[Batch]):
                 )
         domains = fields.part("domains")
         places = {
-            (name, lane): _read_place(domains.part(name), lane)
+            (name, lane): LanePlace.read(domains.part(name), str(lane))
             for name in self._plan.sources
             for lane in self._lanes
         }
-        self._sampler.load_state_dict(fields.part("sampler").content)
+        self.sampler.load_state_dict(fields.part("sampler").content)
         self._places, self._inline = places, None
 
     def _settings(self) -> dict[str, Any]:
         """Return what the batches follow from besides sources and sampler."""
         return {"lanes": self._total, "block": self._plan.block, "length": self._plan.length}
 
-    def _start_workers(self) -> _Workers:
-        """Start processes that read neighbouring lanes each, from where those are."""
+    def _start_workers(self) -> list[ProcessPoolExecutor]:
+        """Start processes of one rank that read neighbouring lanes each, from where those are.
+
+        They are told the domains of their samples, so they need not hear of new weights. They are
+        not torch's DataLoader's: in those, sources that look where they are would read other parts.
+        """
+        if not self._workers:
+            return []
         self._inline = None
-        lanes = [part.tolist() for part in np.array_split(self._lanes, self._workers)]
-        return _Workers(self._plan, lanes, self._places)
+        return [
+            ProcessPoolExecutor(
+                1,
+                initializer=_begin,
+                initargs=(self._plan, lanes.tolist(), self._places, os.getpid()),
+            )
+            for lanes in np.array_split(self._lanes, self._workers)
+        ]
 
     def _read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
         """Read a batch in this process."""
@@ -277,19 +294,14 @@ class MixtureStream(IterableDataset[Batch]):
             self._inline = None  # it may have read a part of the batch
             raise
 
-    def _domains(self, batch: int) -> IntArray:
-        """Return the domains of a batch's samples in this rank's lanes, shape (G, S)."""
-        domain_B = self._sampler.order.domains(batch)
-        return deal(domain_B, self._total, batch)[self._lanes.start : self._lanes.stop]
-
     def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:
-        sampler, domain = self._sampler, domain_GS.ravel()
+        sampler, domain = self.sampler, domain_GS.ravel()
         rows = [one if isinstance(one, Mapping) else {"sample": one} for one in samples]
-        self._columns.update(*rows)
+        self.columns.update(*rows)
         fields = self.fields
-        domains = zip(rows, domain.tolist(), strict=True)
+        numbered = zip(rows, domain.tolist(), strict=True)
         collate = self.collate or stack_samples
-        content = dict(collate([{**row, fields["domain"]: d} for row, d in domains]))
+        content = dict(collate([{**row, fields["domain"]: d} for row, d in numbered]))
         content[fields["domain"]] = domain
         counts = count_samples(rows)
         if counts is not None:
@@ -301,37 +313,6 @@ class MixtureStream(IterableDataset[Batch]):
         }
 
 
-class _Workers:
-    """Processes of one rank, each of which reads neighbouring lanes.
-
-    They are told the domains of their samples, so they need not hear of new weights. They are not
-    torch's DataLoader's: in those, sources that look where they are would read other parts.
-    """
-
-    def __init__(self, plan: LanePlan, lanes: Sequence[Sequence[int]], places: Places) -> None:
-        self._ends = np.cumsum([len(some) for some in lanes])
-        self._pools = [
-            ProcessPoolExecutor(1, initializer=_begin, initargs=(plan, some, places, os.getpid()))
-            for some in lanes
-        ]
-        self._asked: deque[list[Future[Any]]] = deque()
-
-    def ask(self, domain_GS: IntArray) -> None:
-        """Ask for the samples of a batch, of the rank's lanes."""
-        parts = np.split(domain_GS, self._ends[:-1])
-        pairs = zip(self._pools, parts, strict=True)
-        self._asked.append([pool.submit(_answer, part) for pool, part in pairs])
-
-    def take(self) -> list[tuple[list[Any], Places]]:
-        """Return each worker's samples of the first batch that was asked for and not taken."""
-        return [answer.result() for answer in self._asked.popleft()]
-
-    def close(self) -> None:
-        """End the processes, once they have answered what they read."""
-        for pool in self._pools:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
 _reader: list[LaneReader] = []  # of a worker process
 
 
@@ -341,32 +322,32 @@ def _begin(plan: LanePlan, lanes: Sequence[int], places: Places, parent: int) ->
     asyn: Any = sys.modules.get("fsspec.asyn")
     if asyn is not None:  # its loop and its lock are the parent's
         asyn.reset_lock()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
     _reader[:] = [LaneReader(plan, lanes, places)]
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_WATCH_SECONDS)
-    os._exit(0)
 
 
 def _answer(domain_GS: IntArray) -> tuple[list[Any], Places]:
     return _reader[0].read(domain_GS)
 
 
-def joined_states(states: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def joined_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Put the states of the ranks of a stream together; any number of ranks resumes from that."""
-    first, *others = states
-    domains = {name: dict(lanes) for name, lanes in first["domains"].items()}
-    for k, state in enumerate(others, 1):
+    first = states[0]
+    for k, state in enumerate(states):
         for name in first.keys() - {"domains"}:
             if state[name] != first[name]:
                 raise SamplerError(f"the stream's state of rank {k}: {name}: is not that of rank 0")
-        for name, lanes in state["domains"].items():
-            domains[name].update(lanes)
-    ordered = {n: dict(sorted(one.items(), key=lambda p: int(p[0]))) for n, one in domains.items()}
-    return {**first, "domains": ordered}
+    domains = {
+        name: {lane: place for one in states for lane, place in one["domains"][name].items()}
+        for name in first["domains"]
+    }
+    return {**first, "domains": domains}
 
 
 def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]) -> int:
@@ -374,9 +355,8 @@ def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]
     size, ranks = sampler.batch_size, sampler.world_size
     fewest = min(shards, key=lambda name: shards[name])
     most = shards[fewest]
-    lanes = given
-    if lanes is None:
-        lanes = next(n for n in range(min(LANES, size, most), 0, -1) if size % n == 0)
+    usual = next(n for n in range(min(LANES, size, most), 0, -1) if size % n == 0)
+    lanes = usual if given is None else given
     if at_least(1, "lanes", lanes) > most or most < ranks:
         raise SamplerError(
             f"domain {fewest!r}: its source can be divided into {most}, and {max(lanes, ranks)}"
@@ -389,12 +369,3 @@ def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]
             f" can be {', '.join(map(str, good[:8])) or 'none'}"
         )
     return lanes
-
-
-def _read_place(fields: StateFields, lane: int) -> LanePlace:
-    """Take the place of a lane of a domain from a state."""
-    name = str(lane)
-    *numbers, source = fields.listed(name, len(LanePlace._fields))
-    named = StateFields({name: numbers, "source": source}, fields.where, SamplerError)
-    state = named.maybe("source", lambda field: named.part(field).content)
-    return LanePlace._make([*named.wholes(name), state])

@@ -10,7 +10,6 @@ Shapes: G lanes that are read here, S samples of a lane in a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from mixopt.loading.documents import document_of, labels_of
 from mixopt.loading.packing import best_fit, row_samples
 from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
-from mixopt.system import IntArray
+from mixopt.system import IntArray, StateFields
 
 LaneKey = tuple[str, int]  # a domain and the number of a lane
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
@@ -48,24 +47,21 @@ class LanePlace(NamedTuple):
     taken: int = 0
     source: Mapping[str, Any] | None = None
 
+    @classmethod
+    def read(cls, fields: StateFields, lane: str) -> LanePlace:
+        """Take the place of a lane of a domain from a state."""
+        *numbers, source = fields.listed(lane, len(cls._fields))
+        named = StateFields({lane: numbers, "source": source}, fields.where, SamplerError)
+        state = named.maybe("source", lambda field: named.part(field).content)
+        return cls._make([*named.wholes(lane), state])
+
 
 Places = dict[LaneKey, LanePlace]
 
 
 @dataclass(frozen=True)
 class LanePlan:
-    """What all lanes of a stream have in common.
-
-    Attributes:
-        sources: Of each domain.
-        lanes: How many there are.
-        seed: Of the shuffles.
-        block: Documents of a lane's block.
-        length: Tokens of a row; None where a document is a row.
-        tokenize: Turns a document into tokens that end with the end-of-document id; None where
-            it has `input_ids`.
-        padding: Token id where a row is not full.
-    """
+    """What all lanes of a stream have in common; `block` is of documents."""
 
     sources: Mapping[str, Any]
     lanes: int
@@ -114,65 +110,53 @@ class LaneRows:
     def __init__(self, plan: LanePlan, domain: str, lane: int, place: LanePlace) -> None:
         self._plan, self._domain, self._lane = plan, domain, lane
         self._key = domain_key(plan.seed, f"{domain}\n{lane}")
-        self._begin = place
-        self._documents: Iterator[Any] | None = None
+        self.place = place
+        self._next = place  # where the block after this one begins
+        self._documents: Iterator[Any] = iter(())
         self._stateful: Any = None  # the source, where it has an exact state
         self._rows: list[Any] | None = None
 
     def __next__(self) -> Any:
         if self._rows is None:
             self._restore()
-        while self._rows is None or self._begin.taken >= len(self._rows):
+        while self._rows is None or self.place.taken >= len(self._rows):
             self._load()
-        row = self._rows[self._begin.taken]
-        self._begin = self._begin._replace(taken=self._begin.taken + 1)
+        row = self._rows[self.place.taken]
+        self.place = self.place._replace(taken=self.place.taken + 1)
         return row
-
-    @property
-    def place(self) -> LanePlace:
-        """Where the lane is."""
-        return self._begin
 
     def _restore(self) -> None:
         """Read the block again of which rows were taken."""
-        place = self._begin
+        place = self._next = self.place
         self._open(place)
-        self._next = place
         self._load()
-        if place.taken > len(self._rows or ()):
+        rows = len(self._rows or ())
+        if place.taken > rows:
             raise CorpusError(
                 f"domain {self._domain!r}: the state has taken {place.taken} rows of a block that"
-                f" has {len(self._rows or ())} here: its source has changed"
+                f" has {rows} here: its source has changed"
             )
         # A source that has yielded nothing yet may not know its state.
-        self._begin = self._begin._replace(taken=place.taken, source=place.source)
+        self.place = self.place._replace(taken=place.taken, source=place.source)
 
     def _load(self) -> None:
         """Read a block of one pass, and shuffle its rows."""
         begin = self._next
         state = self._stateful.state_dict() if self._stateful and begin.document else None
-        with self._reading(begin):
-            documents = list(islice(self._documents or (), self._plan.block))
+        documents = self._read(begin, self._plan.block)
         if not documents:
-            self._end_pass(begin)
+            if not begin.document or begin.document < begin.last_pass:
+                before = f"; the pass before had {begin.last_pass}" if begin.last_pass else ""
+                raise self._ended(begin, begin.document, before)
+            self._next = LanePlace(begin.epoch + 1, 0, begin.document, begin.block)
+            self._open(self._next)
             return
         rows = self._plan.rows(documents)
         order = window_order(self._key + begin.epoch, begin.block, 1, len(rows))[0]
         self._rows = [rows[k] for k in order]
-        self._begin = begin._replace(taken=0, source=state)
+        self.place = begin._replace(taken=0, source=state)
         document = begin.document + len(documents)
         self._next = begin._replace(document=document, block=begin.block + 1)
-
-    def _end_pass(self, place: LanePlace) -> None:
-        read = place.document
-        if not read or read < place.last_pass:
-            before = f"; the pass before had {place.last_pass}" if place.last_pass else ""
-            raise CorpusError(
-                f"domain {self._domain!r}: its source, or a part of it, ended after {read}"
-                f" documents in pass {place.epoch}{before}: part of it is missing"
-            )
-        self._next = LanePlace(place.epoch + 1, 0, read, place.block)
-        self._open(self._next)
 
     def _open(self, place: LanePlace) -> None:
         """Begin to read where a block begins."""
@@ -183,26 +167,29 @@ class LaneRows:
         if place.source is not None:
             self._load_state(source, place.source)
         self._documents = iter(source)
-        skipped = place.document if place.source is None else 0
-        with self._reading(place):
-            found = sum(1 for _ in islice(self._documents, skipped))
-        if found < skipped:
-            raise CorpusError(
-                f"domain {self._domain!r}: its source, or a part of it, ended after {found}"
-                f" documents in pass {place.epoch}; the state is at document {skipped}: part of it"
-                " is missing"
-            )
+        left = place.document if place.source is None else 0
+        while left:
+            skipped = len(self._read(place, min(left, self._plan.block)))
+            if not skipped:
+                at = f"; the state is at document {place.document}"
+                raise self._ended(place, place.document - left, at)
+            left -= skipped
 
-    @contextmanager
-    def _reading(self, place: LanePlace) -> Iterator[None]:
-        """Say of which domain it is that a file or a store cannot be read."""
+    def _read(self, place: LanePlace, most: int) -> list[Any]:
+        """Read the next documents, at most so many."""
         try:
-            yield
+            return list(islice(self._documents, most))
         except OSError as error:
             raise CorpusError(
                 f"domain {self._domain!r}: after document {place.document} of pass {place.epoch}"
                 f" its source cannot be read: {_text_of(error)}"
             ) from error
+
+    def _ended(self, place: LanePlace, documents: int, more: str) -> CorpusError:
+        return CorpusError(
+            f"domain {self._domain!r}: its source, or a part of it, ended after {documents}"
+            f" documents in pass {place.epoch}{more}: part of it is missing"
+        )
 
     def _load_state(self, source: Any, state: Mapping[str, Any]) -> None:
         try:
@@ -220,22 +207,19 @@ class LaneReader:
     """Reads the samples of lanes, batch after batch."""
 
     def __init__(self, plan: LanePlan, lanes: Sequence[int], places: Places) -> None:
-        self._lanes, self._names = list(lanes), list(plan.sources)
-        self._rows = {
-            (name, lane): LaneRows(plan, name, lane, places[name, lane])
-            for name in plan.sources
-            for lane in self._lanes
-        }
+        self._lanes, self._names = lanes, list(plan.sources)
+        keys = [(name, lane) for name in plan.sources for lane in lanes]
+        self._rows = {key: LaneRows(plan, *key, places[key]) for key in keys}
 
     def read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
         """Read the next samples of each lane, of the domains that are asked for."""
-        samples, changed = [], set[LaneKey]()
-        for lane, domain_S in zip(self._lanes, domain_GS.tolist(), strict=True):
-            for number in domain_S:
-                key = self._names[number], lane
-                samples.append(next(self._rows[key]))
-                changed.add(key)
-        return samples, {key: self._rows[key].place for key in changed}
+        keys = [
+            (self._names[number], lane)
+            for lane, domain_S in zip(self._lanes, domain_GS.tolist(), strict=True)
+            for number in domain_S
+        ]
+        samples = [next(self._rows[key]) for key in keys]
+        return samples, {key: self._rows[key].place for key in set(keys)}
 
 
 def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:
