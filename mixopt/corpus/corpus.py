@@ -131,6 +131,11 @@ class Corpus:
         """
         path = _fetched(str(path)) if is_url(path) else Path(path)
         index = read_corpus_index(path, verify=verify)
+        tasks: tuple[EncodedTask, ...] = ()
+        if names := index.texts("tasks"):  # a job reads shards without what reads tasks
+            from mixopt.corpus.tasks import open_task
+
+            tasks = tuple(open_task(path, name) for name in names)
 
         def opened(name: str, split: str) -> TokenShards:
             return TokenShards.open(inside(path, f"{name}/{split}", ShardError), verify=verify)
@@ -148,7 +153,7 @@ class Corpus:
             vocab_size=index.whole("vocab_size", 0, MAX_COUNT),
             fingerprint=index.text("fingerprint"),
             provenance=dict(index.part("provenance").content),
-            tasks=_open_tasks(path, index.texts("tasks")),
+            tasks=tasks,
         )
 
     def __repr__(self) -> str:
@@ -176,35 +181,34 @@ class Corpus:
     @property
     def inventory(self) -> dict[str, int]:
         """Distinct training tokens of each domain: what a mixed one repeats counts once."""
-        return {
-            d.name: distinct(d.train.tokens, self.copies(d.name))
-            for d in self.domains
-            if d.train is not None
-        }
+        return {name: self.distinct(name, one.tokens) for name, one in self.training.items()}
 
     @property
     def contents(self) -> dict[str, DomainContent]:
         """What tells whether a domain still holds what trials were trained on."""
-        tokens = self.inventory
-        return {
-            one.name: DomainContent(_shards_hash(one.train), tokens[one.name])
-            for one in self.domains
-            if one.train is not None
-        }
+        tokens, found = self.inventory, {}
+        for name, train in self.training.items():
+            hashes = "".join(shard.sha256 for shard in train.shards).encode()
+            sha256 = hashlib.sha256(hashes).hexdigest() if hashes else ""
+            found[name] = DomainContent(sha256, tokens[name])
+        return found
 
-    def copies(self, name: str) -> float:
-        """Return how often a domain's training tokens have the same text, at least 1."""
+    def distinct(self, name: str, stored: int) -> int:
+        """Return how many of a domain's stored training tokens or bytes differ, at least 1."""
         made = self.provenance.get("mixed", {}).get(name)
-        return 1.0 if made is None else max(1.0, *made["epochs"].values())
+        copies = 1.0 if made is None else max(1.0, *made["epochs"].values())
+        return stored if copies == 1 else max(1, round(stored / copies))
+
+    @property
+    def training(self) -> dict[str, TokenShards]:
+        """Shards to train on, by domain."""
+        return {one.name: one.train for one in self.domains if one.train is not None}
 
     @property
     def sample_tokens(self) -> dict[str, float]:
         """Mean tokens of a training document, of each domain that has documents."""
-        return {
-            d.name: d.train.tokens / d.train.documents
-            for d in self.domains
-            if d.train is not None and d.train.documents
-        }
+        training = self.training.items()
+        return {name: one.tokens / one.documents for name, one in training if one.documents}
 
     @property
     def task_columns(self) -> tuple[str, ...]:
@@ -215,16 +219,6 @@ class Corpus:
     def natural(self) -> Mixture:
         """Each domain's share of the available training tokens."""
         return Mixture.natural(self.inventory)
-
-
-def _shards_hash(shards: TokenShards) -> str:
-    hashes = "".join(shard.sha256 for shard in shards.shards)
-    return hashlib.sha256(hashes.encode()).hexdigest() if hashes else ""
-
-
-def distinct(stored: int, copies: float) -> int:
-    """Return how many of the stored tokens or bytes differ, where each is there so often."""
-    return stored if copies == 1 else max(1, round(stored / copies))
 
 
 def document_ends(corpus: Corpus) -> tuple[int, ...]:
@@ -250,14 +244,6 @@ def _stated_ends(made_from: Any) -> Iterator[int]:
         if name == "document_end" and type(value) is int:
             yield value
         yield from _stated_ends(value)
-
-
-def _open_tasks(path: Path, names: list[str]) -> tuple[EncodedTask, ...]:
-    if not names:  # a training job reads shards without what reads tasks
-        return ()
-    from mixopt.corpus.tasks import open_task
-
-    return tuple(open_task(path, name) for name in names)
 
 
 _REMEMBERED = (".tmp", ".verified.json", ".lock")
@@ -341,11 +327,22 @@ def true_inventory(
     sources: Mapping[str, SourceConfig], corpus: Corpus, *, where: str = ""
 ) -> dict[str, int]:
     """Return the distinct tokens of each whole domain, in the corpus's order."""
-    prefix = f"{where}: " if where else ""
-    return {
-        domain.name: _true_tokens(sources.get(domain.name), corpus, domain, prefix)
-        for domain in corpus.domains
-    }
+    found = corpus.inventory
+    for name, source in sources.items():
+        if name not in found or not source.is_sized:
+            continue
+        train, tokens = corpus.training[name], found[name]
+        field = "tokens" if source.tokens is not None else "bytes"
+        stated = source.tokens or source.bytes or 0
+        prepared = tokens if field == "tokens" else corpus.distinct(name, train.bytes)
+        if stated < (1 - ESTIMATED) * prepared:
+            raise ConfigError(
+                f"{where}{': ' if where else ''}corpus.domains.{name}.{field}: {stated} is less"
+                f" than the {prepared} that were prepared from it: state the size of the whole"
+                f" domain, {prepared} or more, or prepare less with max_bytes"
+            )
+        found[name] = max(tokens, round(stated * tokens / max(prepared, 1)))
+    return found
 
 
 def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
@@ -356,21 +353,3 @@ def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
         if known:
             rates[domain.name] = known[0].tokens / known[0].bytes
     return rates
-
-
-def _true_tokens(source: SourceConfig | None, corpus: Corpus, domain: Domain, prefix: str) -> int:
-    assert domain.train is not None, "a training domain"
-    copies = corpus.copies(domain.name)
-    tokens = distinct(domain.train.tokens, copies)
-    if source is None or not source.is_sized:
-        return tokens
-    field = "tokens" if source.tokens is not None else "bytes"
-    stated = source.tokens or source.bytes or 0
-    prepared = tokens if field == "tokens" else distinct(domain.train.bytes, copies)
-    if stated < (1 - ESTIMATED) * prepared:
-        raise ConfigError(
-            f"{prefix}corpus.domains.{domain.name}.{field}: {stated} is less than the {prepared} "
-            f"that were prepared from it: state the size of the whole domain, {prepared} or more, "
-            "or prepare less with max_bytes"
-        )
-    return max(tokens, round(stated * tokens / max(prepared, 1)))

@@ -214,17 +214,17 @@ class DomainText:
         config, train, validation = self._config, self.train, self.validation
         seen: set[bytes] = set()
         own = self._distinct(self._documents(), self.most, seen)
+        held_out = own if train is None else None
         if self._source.validation is not None:
             given = map(Document, read_validation(self.name, self._source, self.bad))
             most = self.most if train is None else config.max_validation_bytes
-            validation.write(one for _, one in self._distinct(given, most, seen))
+            held_out = self._distinct(given, most, seen)
+        if held_out is not None:
+            validation.write(one for _, one in held_out)
             self._check_any(validation, "" if train is None else "held-out ")
             if train is not None:
                 train.write(one for _, one in own)
-        elif train is None:
-            validation.write(one for _, one in own)
-            self._check_any(validation)
-        else:
+        elif train is not None:
             split = HeldOutSplit(
                 config.validation_fraction, config.max_validation_bytes, self._seed
             )
@@ -263,8 +263,7 @@ class DomainText:
     @property
     def summary(self) -> str:
         """One line: how much text there is."""
-        held_out = f"{self.validation.bytes / 1e6:.2f} MB"
-        documents = self.validation.documents
+        documents, held_out = self.validation.documents, f"{self.validation.bytes / 1e6:.2f} MB"
         size = f"{held_out}, evaluation only"
         if self.train is not None:
             documents += self.train.documents
@@ -288,12 +287,11 @@ class DomainText:
         """Give documents not seen before, up to `limit` bytes; the last one is cut there."""
         given = 0
         for text, group in documents:
-            digest = content_digest(text)
+            digest, content = content_digest(text), text.encode()
             if not text.strip() or digest in seen:
                 self.left_out["duplicates" if digest in seen else "empty"] += 1
                 continue
             seen.add(digest)
-            content = text.encode()
             if limit is not None and given + len(content) >= limit:
                 content = content[: limit - given].decode("utf-8", errors="ignore").encode()
                 yield group, Spooled(digest, content)
@@ -431,12 +429,12 @@ def _join(pieces: Sequence[_Piece], folder: Path, name: str) -> None:
 
 def _batches(documents: Iterable[Spooled]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
-    left = _BATCH_BYTES
+    size = 0
     for document in documents:
         batch.append(document.content)
-        left -= len(document.content)
-        if left <= 0:
+        size += len(document.content)
+        if size >= _BATCH_BYTES:
             yield batch
-            batch, left = [], _BATCH_BYTES
+            batch, size = [], 0
     if batch:
         yield batch

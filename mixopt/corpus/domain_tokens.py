@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_text import DomainText, HeldOutSplit, Spooled, content_digest
+from mixopt.corpus.sources import of_domain
 from mixopt.corpus.token_formats import TokenFile, open_token_files
 from mixopt.corpus.token_import import Given, TokenFiles
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, TokenText, token_dtype
-from mixopt.errors import CorpusError
 from mixopt.system import Say, count_text
 
 BYTES_PER_TOKEN = 4  # of corpus.max_validation_bytes, but for a tokenizer of bytes
@@ -51,7 +50,7 @@ class DomainTokens:
         size = None if tokenizer is None else tokenizer.vocab_size
         end = source.document_end
         self._source, self._config = source, config
-        with _of_domain(name):
+        with of_domain(name):
             files = [
                 TokenFiles(_opened(patterns, source), config.tokenizer, size, end)
                 for patterns in (source.paths, source.validation_files)
@@ -134,7 +133,7 @@ class DomainTokens:
         """Give the pieces of all files, documents that came before left out."""
         self.left_out = Counter()
         seen, given = set[bytes](), 0
-        with _of_domain(self.name):
+        with of_domain(self.name):
             for tokens in files.pieces():
                 digest = token_digest(tokens, self._end)
                 if files.has_documents and (digest == EMPTY or digest in seen):
@@ -205,7 +204,7 @@ def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
     Raises:
         CorpusError: A file, of held-out tokens too, is not there or not sound but for its ids.
     """
-    with _of_domain(domain):
+    with of_domain(domain):
         files, _ = (_opened(named, source) for named in (source.paths, source.validation_files))
     total = sum(one.tokens for one in files)
     return len(files), total if source.max_tokens is None else min(total, source.max_tokens)
@@ -227,12 +226,3 @@ def _spooled(piece: _Piece) -> Spooled:
 
 def _opened(patterns: Sequence[str], source: SourceConfig) -> list[TokenFile]:
     return open_token_files(patterns, source.format, source.dtype)
-
-
-@contextmanager
-def _of_domain(name: str) -> Iterator[None]:
-    """Let errors name the domain."""
-    try:
-        yield
-    except CorpusError as error:
-        raise CorpusError(f"domain {name!r}: {error}") from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_tokens import counted_tokens
@@ -22,9 +22,6 @@ from mixopt.corpus.text_files import BadDocuments, BadPolicy, ReaderContext
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
 from mixopt.system import Say, silent
-
-if TYPE_CHECKING:
-    pass
 
 SAMPLE_BYTES = 16_000_000  # of text that are read of a domain
 LOOK_BYTES = 200_000  # of them where only its first documents are checked
@@ -81,17 +78,10 @@ class _Sample:
     def _add_file(self, file: TextFile, reading: ReaderContext, most: int, to_keep: int) -> None:
         """Measure so many bytes of text, and take them for the rest of the file."""
         rows = file.rows(reading)
-        texts = reading.documents(rows, rows.name)
-        first, number, is_whole = self.measure(texts, 0, to_keep)
-        # What is read of a compressed file is ahead of its rows; by the same at both ends.
-        begin = 0.0 if is_whole else rows.share()
-        read, more, is_whole = self.measure(texts, most - first, to_keep)
-        if is_whole:
-            self.bytes, self.documents = self.bytes + first + read, self.documents + number + more
-            return
-        times = 1 / (min(rows.share(), 1.0) - min(begin, 1.0) or 1.0)
-        self.bytes, self.documents = self.bytes + read * times, self.documents + more * times
-        self.is_exact = False
+        read, number, is_whole = self.measure(reading.documents(rows, rows.name), most, to_keep)
+        times = 1.0 if is_whole else 1 / (min(rows.share(), 1.0) or 1.0)
+        self.bytes, self.documents = self.bytes + read * times, self.documents + number * times
+        self.is_exact = self.is_exact and is_whole
 
     def measure(
         self, texts: Iterator[str], most: float, to_keep: int = TOKENISED_BYTES
@@ -115,18 +105,17 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     is_text = not all(source.is_tokens for source in config.sources.values())
     is_here = is_text and not bpe_vocabulary(config.tokenizer)
     tokenizer = open_tokenizer(config.tokenizer) if is_here else None
-    found = []
+    is_bytes, found = plain_name(config.tokenizer) == BYTES, []
     for name, source in config.sources.items():
         if not source.has_text:
             raise CorpusError(f"domain {name!r}: its text is not available here; state its tokens")
         rooted = source.under(config.root)
         if source.is_tokens:
-            whole = rooted.model_copy(update={"max_tokens": None})
-            files, tokens = counted_tokens(name, whole)
+            files, tokens = counted_tokens(name, rooted.model_copy(update={"max_tokens": None}))
             found.append(DomainCount(name, files, 0, tokens, "tokens in the files", True))
             say(f"{name}: {tokens:,} tokens")
             continue
-        found.append(_count(name, rooted, tokenizer, plain_name(config.tokenizer) == BYTES))
+        found.append(_count(name, rooted, tokenizer, is_bytes))
         say(f"{name}: {found[-1].bytes:,} bytes of text, {found[-1].how}")
     return found
 
@@ -150,10 +139,8 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
     files = text_files(domain, source)
     if not all(isinstance(file.place, Path) for file in files):
         return 0.0
-    reading, sample = (
-        ReaderContext(domain, source.column, BadDocuments(on_bad), source.cell),
-        _Sample(),
-    )
+    reading = ReaderContext(domain, source.column, BadDocuments(on_bad), source.cell)
+    sample = _Sample()
     sample.add_files(files, reading, LOOK_BYTES)
     if sample.bytes < 1:
         places = source.one_path or ", ".join(str(file.place) for file in files[:3])

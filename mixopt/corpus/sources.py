@@ -12,6 +12,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +66,8 @@ class TextFile(NamedTuple):
         """Return its rows, fetched where it is in a store."""
         path = self.place
         if isinstance(path, StoredObject):
-            path = _of_domain(self.domain, fetched, path)
+            with of_domain(self.domain):
+                path = fetched(path)
         return RowFile(
             path,
             self.builder,
@@ -223,7 +225,8 @@ def _shown(place: Place) -> str:
 
 def _matching(domain: str, pattern: str) -> list[Place]:
     if is_url(pattern):
-        return list(_of_domain(domain, list_objects, pattern))
+        with of_domain(domain):
+            return list(list_objects(pattern))
     files: list[Place] = []
     for path in sorted(map(Path, _globbed(pattern))):
         files += visible_files(path)
@@ -233,12 +236,13 @@ def _matching(domain: str, pattern: str) -> list[Place]:
     return files
 
 
-def _of_domain(domain: str, ask: Any, given: Any) -> Any:
-    """Ask a store for something; errors name the domain."""
+@contextmanager
+def of_domain(name: str) -> Iterator[None]:
+    """Let errors name the domain."""
     try:
-        return ask(given)
+        yield
     except CorpusError as error:
-        raise CorpusError(f"domain {domain!r}: {error}") from error
+        raise CorpusError(f"domain {name!r}: {error}") from error
 
 
 def _below(domain: str, root: str, split: str) -> list[Place]:

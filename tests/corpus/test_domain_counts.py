@@ -94,18 +94,6 @@ def test_a_bpe_that_is_not_trained_is_counted_in_bytes(text_files):
     assert inventory_of([found]) == {"it": {"bytes": found.bytes}}
 
 
-def test_a_column_that_is_not_there_is_named(text_files, tmp_path):
-    domains = {"it": {"path": str(text_files["code"]), "column": "body"}}
-    with pytest.raises(CorpusError, match="no column 'body'; set 'column' to one of: text"):
-        count_domains(CorpusConfig(domains=domains))
-
-
-def test_a_damaged_file_is_named(tmp_path):
-    (tmp_path / "it.jsonl.gz").write_bytes(b"no gzip at all")
-    with pytest.raises(CorpusError, match=r"it.jsonl.gz: cannot be read"):
-        count(tmp_path / "it.jsonl.gz")
-
-
 def test_a_data_set_of_the_hub_says_what_to_state():
     domains = {"it": {"path": "nobody/has-this"}}
     with pytest.raises(CorpusError, match="state its tokens or bytes in corpus.domains"):

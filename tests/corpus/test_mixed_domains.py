@@ -10,7 +10,7 @@ import yaml
 
 from mixopt.config import load_config
 from mixopt.corpus import Corpus, prepare_corpus, true_inventory
-from mixopt.errors import ConfigError, CorpusError
+from mixopt.errors import CorpusError
 
 WEB, CODE = 0.7, 0.3
 HELD_OUT = 0.2
@@ -100,26 +100,6 @@ def test_a_share_that_takes_more_epochs_than_allowed_is_refused_with_the_epochs(
         prepared(tmp_path, experiment(files, mixed))
 
 
-def test_a_part_may_be_repeated_where_that_is_allowed(files, tmp_path):
-    mixed = parts_of(files, mixture={"web": WEB, "code": CODE}, tokens=30_000, max_epochs=3)
-    corpus = prepared(tmp_path, experiment(files, mixed))
-    assert corpus.domains[1].train.tokens == pytest.approx(30_000, abs=200)
-    assert corpus.provenance["mixed"]["replay"]["epochs"]["web"] == pytest.approx(2.19, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"mixture": {"web": 0.7}}, "no weight of code; 0 is allowed"),
-        ({"mixture": {"web": 0.7, "code": 0.2}}, "weights add up to 0.9, not to 1"),
-        ({"domains": {}}, "mixed.domains: Dictionary should have at least 1 item"),
-    ],
-)
-def test_mistakes_in_a_mixed_domain_are_one_line(files, tmp_path, changed, message):
-    with pytest.raises(ConfigError, match=message):
-        load(tmp_path, experiment(files, parts_of(files) | changed))
-
-
 def token_files(folder) -> dict[str, dict]:
     """Two parts of 24,000 tokens that another tool wrote: documents of 100 tokens that end in 0."""
     found = {}
@@ -154,21 +134,14 @@ def test_parts_without_a_known_end_of_documents_are_taken_in_blocks(files, tmp_p
     assert made["shares"] == pytest.approx({"web": 0.5, "code": 0.5}, abs=0.07)
 
 
-def repeated(files, tmp_path, **stated):
+def test_a_part_may_be_repeated_where_that_is_allowed_and_counts_once(files, tmp_path):
     mixed = parts_of(files, mixture={"web": WEB, "code": CODE}, tokens=30_000, max_epochs=3)
     content = experiment(files, mixed)
-    for name, tokens in stated.items():
-        content["corpus"]["domains"][name]["tokens"] = tokens
     corpus = prepared(tmp_path, content)
-    made = corpus.provenance["mixed"]["replay"]
-    assert made["epochs"]["web"] > 2
-    return content, corpus, round(corpus.domains[1].train.tokens / made["epochs"]["web"])
-
-
-def test_text_that_is_repeated_is_counted_once(files, tmp_path):
-    content, corpus, once = repeated(files, tmp_path)
-    math = corpus.domains[0].train.tokens
+    train = corpus.domains[1].train.tokens
+    epochs = corpus.provenance["mixed"]["replay"]["epochs"]["web"]
+    assert (train, epochs) == (pytest.approx(30_000, abs=200), pytest.approx(2.19, abs=0.05))
+    math, once = corpus.domains[0].train.tokens, round(train / epochs)
     assert corpus.inventory == {"math": math, "replay": once}
     assert corpus.natural["replay"] == pytest.approx(once / (once + math))
-    sources = load(tmp_path, content).corpus.domains
-    assert true_inventory(sources, corpus) == corpus.inventory
+    assert true_inventory(load(tmp_path, content).corpus.domains, corpus) == corpus.inventory

@@ -1,12 +1,18 @@
+"""Documents are read from files of each form; a damaged one is named, and skipped or refused."""
+
 import bz2
 import gzip
 import json
 import lzma
+import random
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mixopt.config import SourceConfig
-from mixopt.corpus import BadDocuments
+from mixopt.corpus import BadDocuments, text_files
 from mixopt.corpus.sources import read_documents, read_validation
 from mixopt.errors import CorpusError
 
@@ -36,8 +42,6 @@ def refused(message, **source):
 
 
 def zstd(content):
-    import pyarrow as pa
-
     half = content.index(b"\n") + 1
     codec = pa.Codec("zstd")
     return b"".join(codec.compress(c, asbytes=True) for c in (content[:half], content[half:]))
@@ -73,14 +77,10 @@ def test_csv_is_read_with_line_breaks_and_long_fields(folder):
 
 @pytest.fixture
 def table():
-    import pyarrow as pa
-
     return pa.table({"id": range(3), "text": TEXTS})
 
 
 def test_parquet_is_read(folder, table):
-    import pyarrow.parquet as pq
-
     pq.write_table(table, folder / "a.parquet")
     assert read(path="parquet", data_files="*.parquet") == TEXTS
     refused("a.parquet: no column 'body'; set 'column' to one of: id, text",
@@ -89,8 +89,6 @@ def test_parquet_is_read(folder, table):
 
 @pytest.mark.parametrize("kind", ["new_stream", "new_file"])
 def test_arrow_is_read_as_stream_and_as_file(folder, table, kind):
-    import pyarrow as pa
-
     with getattr(pa.ipc, kind)(str(folder / "a.arrow"), table.schema) as writer:
         writer.write_table(table)
     assert read(path="a.arrow") == TEXTS
@@ -201,11 +199,88 @@ def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
 
 
 def test_invalid_utf8_of_parquet_is_named_and_the_other_rows_are_read(folder):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     texts = pa.array([b"good", b"\xff", b"better"]).view(pa.string())
     pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
     refused("domain 'web': a.parquet (row 2): invalid UTF-8 at byte 1", path="a.parquet")
     bad = BadDocuments("skip")
     assert (read(bad, path="a.parquet"), bad.count) == (["good", "better"], 1)
+
+
+DOCUMENTS = [f"document {k} with some text" for k in range(40)]
+
+
+def read_all(*files, policy="error"):
+    bad = BadDocuments(policy)
+    source = SourceConfig(data_files=list(map(str, files)))
+    return list(read_documents("web", source, bad)), bad
+
+
+def arrow(path, texts=DOCUMENTS):
+    table = pa.table({"id": range(len(texts)), "text": texts})
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl.zst"])
+def test_a_damaged_file_is_skipped_and_counted_too(tmp_path, suffix):
+    (tmp_path / f"a.{suffix}").write_bytes(b"something else")
+    arrow(tmp_path / "z.arrow", ["last"])
+    texts, bad = read_all(tmp_path / f"a.{suffix}", tmp_path / "z.arrow", policy="skip")
+    assert (texts, bad.count) == (["last"], 1)
+    assert f"a.{suffix}: cannot be read: " in bad.first
+
+
+def test_texts_that_lie_outside_their_file_are_refused(tmp_path):
+    path = arrow(tmp_path / "a.arrow", ["first", "second", "third"])
+    places = np.array([0, 5, 11, 16], "<i4")
+    moved = np.array([0, 5, 1 << 28, 16], "<i4")
+    path.write_bytes(path.read_bytes().replace(places.tobytes(), moved.tobytes()))
+    with pytest.raises(CorpusError, match=r"a.arrow: cannot be read: .*[Oo]ffset"):
+        read_all(path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '[{"text": ' + "9" * 5_000 + "}]"])
+def test_a_json_array_that_cannot_be_read_is_one_line(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(CorpusError, match=r"a.json.*: .*; fix it") as caught:
+        read_all(tmp_path / "a.json")
+    assert len(str(caught.value)) < 500
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+def test_flipped_bits_raise_nothing_but_errors_of_ours(tmp_path, kind):
+    path = tmp_path / f"t.{kind}"
+    pq.write_table(pa.table({"text": DOCUMENTS}), path) if kind == "parquet" else arrow(path)
+    whole = path.read_bytes()
+    for bit in random.Random(1).sample(range(8 * len(whole)), k=40):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            read_all(path, policy="skip")
+        except CorpusError as error:
+            message = str(error)
+        else:
+            continue
+        assert "\n" not in message
+
+
+def test_a_line_that_does_not_end_is_a_bad_document_and_the_rest_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "LONGEST_DOCUMENT", 1000)
+    path = tmp_path / "t.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{"x" * 5000}\n{{"text": "b"}}\n')
+    texts, bad = read_all(path, policy="skip")
+    assert (texts, bad.count) == (["a", "b"], 1)
+    with pytest.raises(CorpusError, match=r"t\.jsonl:2: longer than"):
+        read_all(path)
+
+
+def test_a_compressed_text_that_is_too_large_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "LONGEST_DOCUMENT", 1000)
+    path = tmp_path / "t.json.gz"
+    path.write_bytes(gzip.compress(b"[" + b" " * 5000))
+    with pytest.raises(CorpusError, match=r"t\..*gz: .*longer than") as caught:
+        read_all(path)
+    assert "\n" not in str(caught.value)

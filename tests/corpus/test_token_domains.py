@@ -207,12 +207,6 @@ def test_max_tokens_takes_the_first_tokens_of_a_domain(folder):
     assert (counts[0].bytes, counts[0].is_exact, counts[0].files) == (0, True, 1)
 
 
-def test_an_id_beyond_the_vocabulary_is_named_with_domain_file_and_place(folder):
-    write_megatron(folder / "web", [encode("fine"), [5, 300, END]])
-    message = "domain 'web': web.bin: token 6 is 300: 'bytes' has the ids 0 to 256"
-    refused(message, folder, {"web": MEGATRON})
-
-
 def test_bad_sources_of_tokens_are_one_line_with_the_domain(folder):
     write_megatron(folder / "web", [encode(text) for text in TEXTS])
     refused("domain 'web': none: not found", folder, {"web": MEGATRON | {"path": "none"}})
@@ -222,6 +216,9 @@ def test_bad_sources_of_tokens_are_one_line_with_the_domain(folder):
     raw = {"path": "web.bin", "format": "raw", "dtype": "uint16", "document_end": 257}
     refused("domain 'web': document_end 257: 'bytes' has the ids 0 to 256", folder, {"web": raw})
     refused("is trained by the run", folder, {"web": MEGATRON}, tokenizer="bpe:300")
+    write_megatron(folder / "big", [encode("fine"), [5, 300, END]])
+    message = "domain 'web': big.bin: token 6 is 300: 'bytes' has the ids 0 to 256"
+    refused(message, folder, {"web": MEGATRON | {"path": "big"}})
     (folder / "web.bin").unlink()
     refused("domain 'web': web.bin: cannot be read", folder, {"web": MEGATRON})
 

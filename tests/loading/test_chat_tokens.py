@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mixopt import CorpusError, PackedDocuments
+from mixopt import CorpusError
 from mixopt.loading import ChatTokens
 
 PLAIN = (
@@ -58,27 +58,6 @@ def test_loss_is_on_what_the_assistant_said_and_its_end(template):
         TALK, tokenize=False
     )
     assert answers(fields, made.decode) == ["hello, world<|end|>\n", "yés<|end|>\n"]
-
-
-def test_packed_conversations_have_the_labels_of_those_that_are_not():
-    to_tokens = ChatTokens(tokenizer(), template=PLAIN)
-    samples = [{"messages": TALK[:k] * repeats} for k in (3, 5) for repeats in range(1, 6)]
-    packed = PackedDocuments(samples, length=256, tokenize=to_tokens)
-    seen = 0
-    for number in range(len(packed)):
-        row = packed[number]
-        for place, (document, start, stop) in enumerate(packed.documents(number)):
-            whole = to_tokens(samples[document])
-            here = row["document"] == place
-            assert np.array_equal(row["input_ids"][here], whole["input_ids"][start:stop])
-            expected = whole["labels"][start:stop].copy()
-            expected[0] = -100  # of a piece, nothing comes before
-            assert np.array_equal(row["labels"][here], expected)
-            seen += stop - start
-    assert seen == packed.summary.tokens == sum(len(to_tokens(s)["input_ids"]) for s in samples)
-    assert packed.lengths("supervised").sum() == sum(
-        (packed[k]["labels"] != -100).sum() for k in range(len(packed))
-    )
 
 
 @pytest.mark.parametrize(

@@ -240,19 +240,11 @@ def test_an_error_in_the_thread_is_raised_in_the_loop():
         next(iter(one))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"workers": 2, "prefetch": 0}, "prefetch 0 is not a whole number >= 1"),
-        ({"output": "jax"}, "output='jax'; it is 'torch' or 'numpy'"),
-    ],
-)
-def test_settings_of_a_loader_that_cannot_be_right_are_refused(dataset, options, message):
-    with pytest.raises(SamplerError, match=message):
-        MixtureLoader(dataset, sampler(dataset), **options)
-
-
-def test_a_sampler_of_other_sizes_is_refused(dataset):
+def test_settings_of_a_loader_that_cannot_be_right_are_refused(dataset):
+    with pytest.raises(SamplerError, match="prefetch 0 is not a whole number >= 1"):
+        MixtureLoader(dataset, sampler(dataset), workers=2, prefetch=0)
+    with pytest.raises(SamplerError, match="output='jax'; it is 'torch' or 'numpy'"):
+        MixtureLoader(dataset, sampler(dataset), output="jax")
     other = MixtureSampler({**dataset.sizes, "web": 91}, WEIGHTS, batch_size=8)
     with pytest.raises(SamplerError, match=r"'web': 90.*the sampler .*'web': 91.*dataset.sizes"):
         MixtureLoader(dataset, other)
@@ -266,22 +258,13 @@ def test_without_torch_arrays_are_still_handed_out():
         rows = MixtureDataset({"a": [{"n": k} for k in range(4)]})
         order = MixtureSampler(rows.sizes, [1.0], batch_size=4)
         print(sorted(next(iter(MixtureLoader(rows, order, output="numpy")))["n"].tolist()))
-        import_stream = lambda: __import__("mixopt.loading.mixture_stream")
-        for attempt in (lambda: MixtureLoader(rows, order), import_stream):
-            try:
-                attempt()
-            except SamplerError as error:
-                print(error)
+        try:
+            MixtureLoader(rows, order)
+        except SamplerError as error:
+            print(error)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
-        "[0, 1, 2, 3]",
-        (
-            "tensors and worker processes need torch: pip install torch, or output='numpy' and"
-            " workers=0"
-        ),
-        "MixtureStream needs torch: pip install torch",
-    ]
+    assert done.stdout.startswith("[0, 1, 2, 3]\ntensors and worker processes need torch: pip")
 
 
 def test_rows_outside_of_the_dataset_are_refused(dataset):

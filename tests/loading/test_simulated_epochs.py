@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from mixopt_proxies.decoder import DecoderProxy, TrialBatches
+from mixopt_proxies.decoder import TrialBatches
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.model import draw_tokens
 
@@ -37,11 +37,6 @@ def corpus(tmp_path_factory) -> Corpus:
     return Corpus(folder, tuple(domains), (), "counted", first, "counted", {})
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory) -> Corpus:
-    return tiny_corpus(tmp_path_factory.mktemp("tiny"))
-
-
 def batches_of(corpus, weights, target_tokens, steps=400, seed=1) -> TrialBatches:
     trials = [Trial("t", Mixture(weights), seed=seed)]
     training = Training(steps * BATCH * LENGTH, target_tokens=target_tokens)
@@ -58,17 +53,12 @@ def starts_of(batches, steps=400) -> dict[str, Counter]:
     }
 
 
-def epochs_of(counts: Counter) -> float:
-    """Windows drawn for each window that there is; only where all windows count alike."""
-    return counts.total() / len(counts)
-
-
 def test_a_domain_is_repeated_as_often_as_in_the_full_run(corpus):
     weights = {"a": 0.5, "b": 0.3, "c": 0.2}
     target = 400_000  # a trial is 32,000 tokens: pools of 320, 72 and 20 whole sequences
     for name, counts in starts_of(batches_of(corpus, weights, target)).items():
         wanted = weights[name] * target / INVENTORY[name]
-        assert epochs_of(counts) == pytest.approx(wanted, rel=0.01)
+        assert counts.total() / len(counts) == pytest.approx(wanted, rel=0.01)
         assert set(counts.values()) <= {int(wanted), int(wanted) + 1}
 
 
@@ -118,28 +108,6 @@ def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
         assert own[own > 0].mean() == pytest.approx(wanted, rel=0.01)
 
 
-def losses(text, target_tokens, proxy=None, code=0.5, tokens=20_000):
-    training = Training(tokens, eval_tokens=8_000, device="cpu", target_tokens=target_tokens)
-    trial = Trial("t", Mixture({"code": code, "manual": 1 - code}), seed=0)
-    results = (proxy or NgramProxy()).train([trial], text, training, lambda progress: None)
-    return results[0].losses.nats_per_token
-
-
-# The decoder ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def decoder():
-    sizes = dict(layers=1, width=16, heads=1, ff=16, sequence_length=32, batch=8)
-    return DecoderProxy(**sizes, precision="float32", compile=False)
-
-
-def test_the_decoder_refuses_a_pool_below_one_sequence_before_it_trains(text, decoder):
-    training = Training(4_096, device="cpu", target_tokens=100_000_000)
-    with pytest.raises(CorpusError, match="set proxy.options.sequence_length to 2 or less"):
-        decoder.group_size(text, training)
-
-
 # In a run -------------------------------------------------------------------------------------
 
 
@@ -155,7 +123,7 @@ def test_a_full_run_that_cannot_be_simulated_is_refused(config_path, overrides, 
         load_config(config_path, ["proxy.simulate_epochs=true", *overrides])
 
 
-def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, monkeypatch):
+def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(tmp_path, monkeypatch):
     source = (
         "from mixopt_proxies.ngram import NgramProxy\n"
         "class Unaware(NgramProxy):\n    simulates_epochs = False\n"
@@ -163,7 +131,7 @@ def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(text, tmp_path, m
     (tmp_path / "unaware_proxy.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     training = Training(2_000, device="cpu", target_tokens=10_000)
-    job = Job("unaware_proxy:Unaware", {}, text.path, training)
+    job = Job("unaware_proxy:Unaware", {}, tiny_corpus(tmp_path / "tiny").path, training)
     trial = Trial("t", Mixture({"code": 0.5, "manual": 0.5}), seed=0)
     with pytest.raises(MixoptError, match="'unaware_proxy:Unaware' cannot limit its domains to p"):
         run_trials([trial], job, tmp_path / "trials", sweep=SweepConfig(workers=1))
