@@ -141,12 +141,9 @@ def _write_mixed(
 
 def _emptied(path: Path) -> Path:
     """Make the folder no corpus, without what an interrupted preparation left there."""
+    files = [path / name for name in (INDEX, *TOKENIZER_FILES, ".text", TASK_FOLDER)]
     try:
-        (path / INDEX).unlink(missing_ok=True)
-        for file in TOKENIZER_FILES:
-            (path / file).unlink(missing_ok=True)
-        killed = list(path.rglob(".*.tmp"))
-        for left in (path / ".text", path / TASK_FOLDER, *killed):
+        for left in (*files, *path.rglob(".*.tmp")):
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
             else:
@@ -212,10 +209,10 @@ def _say_written(
     dropped = domain.equal_to_evaluation
     because = f" ({dropped} documents left out that are held out elsewhere)" if dropped else ""
     for what, tokens in written.items():
-        hint = "give it more text, or leave it out"
-        if what == "held-out" and not domain.is_target:
-            hint = "raise corpus.validation_fraction, or name files as 'validation'"
         if tokens < least:
+            hint = "give it more text, or leave it out"
+            if what == "held-out" and not domain.is_target:
+                hint = "raise corpus.validation_fraction, or name files as 'validation'"
             raise CorpusError(
                 f"domain {domain.name!r}: {tokens:,} {what} tokens{because}, fewer than one"
                 f" sequence of {least:,}; {hint}"
@@ -242,7 +239,8 @@ def _provenance(
     sources = {**config.domains, **evaluation}
     counts = {text.name: text.counts for text in texts}
     sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
-    provenance: dict[str, Any] = {
+    is_here = any(source.environment is not None for source in sources.values())
+    return {
         "mixopt": version("mixopt"),
         "seed": seed,
         "sources": {
@@ -250,10 +248,7 @@ def _provenance(
             for name, source in sources.items()
             if name in counts
         },
-    }
-    if any(source.environment is not None for source in sources.values()):
-        provenance["environment"] = environment_versions()
-    return provenance
+    } | ({"environment": environment_versions()} if is_here else {})
 
 
 def _take_prepared(
@@ -331,14 +326,14 @@ def _mix(
                 length = 0 if text is None else text.bytes(piece)
                 writer.write(piece, documents=documents, bytes=length)
                 taken[place] += len(piece)
-    made = dict(zip(mixed.domains, zip(taken, train, strict=True), strict=True))
+    made = list(zip(mixed.domains, taken, train, strict=True))
     return {
-        "tokens": {part: count for part, (count, _) in made.items()},
-        "epochs": {part: count / shards.tokens for part, (count, shards) in made.items()},
-        "shares": {part: count / sum(taken) for part, (count, _) in made.items()},
+        "tokens": {part: count for part, count, _ in made},
+        "epochs": {part: count / shards.tokens for part, count, shards in made},
+        "shares": {part: count / sum(taken) for part, count, _ in made},
         "whole": {
             part: {"tokens": shards.tokens, "documents": shards.documents}
-            for part, (_, shards) in made.items()
+            for part, _, shards in made
         },
     }
 
@@ -347,8 +342,8 @@ def _shares(mixed: MixedConfig, parts: Sequence[TokenShards]) -> list[float]:
     """Return the share of each part: as given, or by what each has."""
     if mixed.shares is not None:
         return list(mixed.shares.values())
-    stated = [source.tokens for source in mixed.domains.values()]
-    sizes = [part.tokens for part in parts] if None in stated else [s or 0 for s in stated]
+    stated = [source.tokens or 0 for source in mixed.domains.values()]
+    sizes = stated if all(stated) else [part.tokens for part in parts]
     return [size / sum(sizes) for size in sizes]
 
 

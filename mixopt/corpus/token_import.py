@@ -132,7 +132,13 @@ class TokenFiles:
         return TokenWriter(out, dtype=dtype, tokenizer=self._tokenizer)
 
     def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
-        return {file: _stamp(file) for one in self.files for file in one.files}
+        found: dict[Path, tuple[int, int, int] | None] = {}
+        for file in (file for one in self.files for file in one.files):
+            found[file] = None
+            with suppress(OSError):
+                status = file.stat()
+                found[file] = status.st_ino, status.st_size, status.st_mtime_ns
+        return found
 
 
 def token_pieces(
@@ -217,11 +223,3 @@ def import_tokens(
     files.write(out, files.dtype, give)
     files.check_unchanged()
     return TokenShards.open(out, verify=False)
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,7 +39,6 @@ CONFIG = "tokenizer_config.json"
 _LAST_BYTE = "\u0143"  # of the characters by which a byte-level vocabulary writes bytes
 # What tokenizers without a configuration call the end of a document.
 _USUAL_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
-_USUAL = 50_000  # ids of a tokenizer of which nothing is known
 _OTHERWISE = "give a local folder, or use bytes or bpe:8192, which need no download"
 
 
@@ -245,8 +244,7 @@ def _tokenizer_file(name: str, download: bool) -> Path:
     if not local.exists():
         if _is_path(name):
             raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
-        path = _fetch(name, FILE, download)
-        _fetch(name, CONFIG, download)
+        path, _ = (_fetch(name, file, download) for file in (FILE, CONFIG))
     if path is None or not path.is_file():
         raise CorpusError(
             f"tokenizer {name!r} has no {FILE}: write one, AutoTokenizer.from_pretrained(...)"
@@ -262,9 +260,8 @@ def _is_path(name: str) -> bool:
 
 def _end_token(inner: tokenizers.Tokenizer, configured: str | None) -> str | None:
     """Return the token that ends a document: the configuration's, else one of the usual names."""
-    vocabulary: Mapping[str, int] = inner.get_vocab(with_added_tokens=True)
-    ends = (configured, *_USUAL_ENDS)
-    return next((end for end in ends if end is not None and end in vocabulary), None)
+    vocabulary = inner.get_vocab(with_added_tokens=True)
+    return next((end for end in (configured, *_USUAL_ENDS) if end in vocabulary), None)
 
 
 def _configured_end(path: Path) -> str | None:
@@ -314,11 +311,6 @@ def known_size(tokenizer: str) -> int | None:
         return None
 
 
-def known_vocabulary(tokenizer: str) -> int:
-    """Return the ids of a tokenizer, or 50,000 where they are not known on this machine."""
-    return known_size(tokenizer) or _USUAL
-
-
 class VocabularyIdentity(NamedTuple):
     """What the ids of a tokenizer stand for.
 
@@ -339,22 +331,21 @@ class VocabularyIdentity(NamedTuple):
 
 def identity_of(name: str, tokenizer: Tokenizer) -> VocabularyIdentity:
     """Return what the ids of an open tokenizer stand for."""
-    return _identity(name, _inner(tokenizer), tokenizer.vocab_size)
+    return _identity(name, _inner(tokenizer))
 
 
 def folder_vocabulary(folder: Path) -> VocabularyIdentity | None:
     """Return what the ids of the tokenizer in a model's folder stand for, if it has one."""
     if not (folder / FILE).is_file():
         return None
-    inner = read_inner(folder / FILE, str(folder / FILE))
-    ids = inner.get_vocab(with_added_tokens=True).values()
-    return _identity(str(folder), inner, max(ids, default=-1) + 1)
+    return _identity(str(folder), read_inner(folder / FILE, str(folder / FILE)))
 
 
-def _identity(name: str, inner: tokenizers.Tokenizer, size: int) -> VocabularyIdentity:
+def _identity(name: str, inner: tokenizers.Tokenizer) -> VocabularyIdentity:
     ids = inner.get_vocab(with_added_tokens=True)
     pairs = sorted((place, token) for token, place in ids.items())
     text = "".join(f"{place} {json.dumps(token)}\n" for place, token in pairs)
+    size = max(ids.values(), default=-1) + 1
     return VocabularyIdentity(name, size, hashlib.sha256(text.encode()).hexdigest())
 
 
@@ -381,8 +372,8 @@ class TokenText:
     def __init__(self, tokenizer: Tokenizer, document_end: int | None = None) -> None:
         """Find which tokens are text and how long each is."""
         self._tokenizer = tokenizer
-        ends = [tokenizer.end_of_document, *([] if document_end is None else [document_end])]
-        special = set(ends)
+        ends = (tokenizer.end_of_document, document_end)
+        special = {end for end in ends if end is not None}
         if isinstance(tokenizer, FastTokenizer):
             added = tokenizer.inner.get_added_tokens_decoder()
             special |= {place for place, token in added.items() if token.special}

@@ -16,7 +16,7 @@ from mixopt.corpus import (
     BYTES,
     Corpus,
     counted_tokens,
-    known_vocabulary,
+    known_size,
     plain_name,
     scored_items,
     true_inventory,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import ArmPower
 
 BYTES_PER_TOKEN = 4.0  # of a trained tokenizer on plain text, about; measured once it is prepared
+USUAL_IDS = 50_000  # of a tokenizer of which nothing is known
 Basis = Literal["stated", "prepared", "estimated", "unknown"]
 Range = tuple[float, float]  # at least and at most
 
@@ -55,7 +56,7 @@ def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
         return KnownSizes(inventory, corpus.inventory, "prepared", corpus.vocab_size)
     sources = config.corpus.domains
     rate = 1.0 if plain_name(config.corpus.tokenizer) == BYTES else 1 / BYTES_PER_TOKEN
-    vocabulary = known_vocabulary(config.corpus.tokenizer)
+    vocabulary = known_size(config.corpus.tokenizer) or USUAL_IDS
     read = {name: _to_read(name, source, config, rate) for name, source in sources.items()}
     sample = {name: tokens for name, tokens in read.items() if tokens is not None}
     known = sample if len(sample) == len(sources) else None

@@ -11,7 +11,7 @@ from mixopt.corpus import (
     export_tokenizer,
     folder_vocabulary,
     identity_of,
-    known_vocabulary,
+    known_size,
     prepare_corpus,
     saved_tokenizer,
 )
@@ -73,7 +73,7 @@ def test_the_folder_of_a_prepared_corpus_is_its_tokenizer(tmp_path, tokenizer, i
     np.testing.assert_array_equal(
         opened.encode(TEXTS), saved_tokenizer(made.path, tokenizer).encode(TEXTS)
     )
-    assert opened.vocab_size == known_vocabulary(str(made.path)) == ids
+    assert opened.vocab_size == known_size(str(made.path)) == ids
     second = prepared(tmp_path, str(made.path))
     assert saved_tokenizer(second.path, second.tokenizer).vocab_size == ids
     assert second.domains[0].train.tokens == made.domains[0].train.tokens

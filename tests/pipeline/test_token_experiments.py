@@ -153,4 +153,4 @@ def test_tokens_import_takes_many_paths(experiment):
     assert ended.exit_code == 0, ended.output
     assert "120 documents" in ended.output
     ended = mixopt_("import", "data", "--out", "all", "--tokenizer", "bytes")
-    assert "has tokens of megatron (news.bin) and raw (train.bin)" in str(ended.exception)
+    assert "has tokens of megatron (news) and raw (train.bin)" in str(ended.exception)
