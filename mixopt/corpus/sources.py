@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import glob
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -133,12 +134,12 @@ def shared_files(
     sources: Mapping[str, SourceConfig], root: str | None = None
 ) -> dict[Path, list[str]]:
     """Return the local files that more than one domain reads, with these domains."""
-    readers: dict[Path, list[str]] = {}
+    readers = defaultdict[Path, list[str]](list)
     for name, source in sources.items():
         if source.has_text and not source.cell and not source.is_tokens and is_local(source):
             for file in text_files(name, source.under(root)):
                 if isinstance(file.place, Path):
-                    readers.setdefault(file.place.resolve(), []).append(name)
+                    readers[file.place.resolve()].append(name)
     return {file: names for file, names in readers.items() if len(names) > 1}
 
 
@@ -181,12 +182,14 @@ def _dataset(source: SourceConfig, reading: ReaderContext) -> Any:
     try:
         if Path(path).expanduser().is_dir():
             saved = datasets.load_from_disk(str(Path(path).expanduser()))
-            if isinstance(saved, dict) and source.split not in saved:
+            if not isinstance(saved, dict):
+                return saved
+            if source.split not in saved:
                 raise CorpusError(
                     f"domain {reading.domain!r}: {path}: no split {source.split!r}"
                     f"{did_you_mean(source.split, saved)}"
                 )
-            return saved[source.split] if isinstance(saved, dict) else saved
+            return saved[source.split]
         return datasets.load_dataset(
             path, source.name, data_files=source.data_files, split=source.split,
             streaming=source.streaming,
@@ -227,9 +230,8 @@ def _matching(domain: str, pattern: str) -> list[Place]:
     if is_url(pattern):
         with of_domain(domain):
             return list(list_objects(pattern))
-    files: list[Place] = []
-    for path in sorted(map(Path, _globbed(pattern))):
-        files += visible_files(path)
+    found = sorted(map(Path, _globbed(pattern)))
+    files: list[Place] = [one for path in found for one in visible_files(path)]
     if not files:
         what = "the glob matches no file" if glob.has_magic(pattern) else "no such file"
         raise CorpusError(f"domain {domain!r}: {pattern}: {what} (working directory {Path.cwd()})")

@@ -21,7 +21,7 @@ from functools import partial
 from itertools import islice
 from operator import truediv
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import IO, Any, Literal, NamedTuple
 
 from mixopt.errors import CorpusError, MixoptError
 
@@ -112,12 +112,11 @@ class ReaderContext:
 
     def check_columns(self, where: object, columns: Iterable[str]) -> None:
         """Check that the columns of the text and of the cell are there."""
-        names = list(columns)
-        for name in self.cell:
-            if name not in names:
-                raise CorpusError(f"domain {self.domain!r}: {where}: by: no column {name!r}")
+        names = list(map(str, columns))
+        for name in self.cell.keys() - set(names):
+            raise CorpusError(f"domain {self.domain!r}: {where}: by: no column {name!r}")
         if self.column not in names:
-            shown = sorted(name if name.isprintable() else repr(name) for name in map(str, names))
+            shown = sorted(name if name.isprintable() else repr(name) for name in names)
             more = f" and {len(shown) - _MAX_COLUMNS} more" if len(shown) > _MAX_COLUMNS else ""
             raise CorpusError(
                 f"domain {self.domain!r}: {where}: no column {self.column!r}; set"
@@ -136,10 +135,10 @@ class ReaderContext:
                 return None, f"column {name!r} has no value, so its domain is unknown"
             if str(value) != wanted:
                 return None, ""
-        if self.column not in values:
-            return None, f"no column {self.column!r}"
-        value = values[self.column]
+        value = values.get(self.column)
         if not isinstance(value, str):
+            if self.column not in values:
+                return None, f"no column {self.column!r}"
             kind = "null" if value is None else type(value).__name__
             number = f" '{value}'" if isinstance(value, (int, float)) else ""
             return None, f"column {self.column!r} is {kind}{number}, not text"
@@ -184,7 +183,8 @@ def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
 
         return io.BufferedReader(pa.CompressedInputStream(pieces, "zstd"), 4 * _PIECE)
     makes: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return cast(IO[bytes], makes[suffix](pieces))
+    opened: IO[bytes] = makes[suffix](pieces)
+    return opened
 
 
 class RowFile:
@@ -273,8 +273,7 @@ class FirstRows(NamedTuple):
 
     def texts(self, column: str) -> list[str]:
         """Return the values of a column that are text."""
-        values = (row.get(column) for row in self.rows)
-        return [value for value in values if isinstance(value, str)]
+        return [row[column] for row in self.rows if isinstance(row.get(column), str)]
 
 
 def first_rows(path: Path, builder: str) -> FirstRows:
@@ -310,27 +309,28 @@ def _short(value: object) -> object:
 
 def _json(file: RowFile) -> Iterator[Row]:
     """Read an object a line, or one array of objects."""
-    array, number, is_first = b"", 0, True
+    is_first = True
     with file.opened() as stream:
         for number, line in enumerate(_lines(stream), start=1):
             if not line.strip():
                 continue
             if is_first and line.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
-                array = line + file.rest(stream)
-                break
+                yield from _items(file, *_loaded(line + file.rest(stream), file.name, number))
+                return
             is_first = False
             if len(line) == LONGEST_DOCUMENT:
                 yield Row(f"{file.name}:{number}", None, _TOO_LONG)
             else:
                 yield _object(*_loaded(line.rstrip(b"\r\n"), file.name, number))
-    if array:
-        items, where, fault = _loaded(array, file.name, number)
-        if fault:
-            yield Row(where, None, fault)
-            return
-        for place, item in enumerate(items, start=1):
-            file.share = partial(truediv, place, len(items))
-            yield _object(item, f"{file.name} (item {place})")
+
+
+def _items(file: RowFile, items: Any, where: str, fault: str) -> Iterator[Row]:
+    """Give the objects of an array."""
+    if fault:
+        yield Row(where, None, fault)
+    for place, item in enumerate(items or (), start=1):
+        file.share = partial(truediv, place, len(items))
+        yield _object(item, f"{file.name} (item {place})")
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:

@@ -15,7 +15,6 @@ Shapes: B rows.
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 import re
@@ -52,7 +51,6 @@ MAX_MAPPINGS = 1 << 14  # of this process: a quarter of what Linux gives it
 _ALONE = 1 << 26  # bytes that every process hashes for itself, sooner than it would wait
 _HASH = re.compile(r"[0-9a-f]{64}")
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
 class Shard(NamedTuple):
@@ -119,7 +117,7 @@ class TokenShards:
             raise index.error(f"{index.where}: {opened.tokens} tokens, but its shards have {held}")
         for shard, (file, size) in zip(shards, opened._places, strict=True):
             try:
-                if stat.S_ISLNK(os.lstat(file).st_mode):
+                if os.path.islink(file):
                     inside(path, shard.file, ShardError)
                 _check_status(file, os.stat(file), size)
             except OSError as error:
@@ -146,16 +144,13 @@ class TokenShards:
         self._check_here()
         if not 0 <= start <= stop <= self.tokens:
             raise IndexError(f"{self.path}: tokens [{start}, {stop}) of {self.tokens}")
-        tokens = np.empty(stop - start, self.dtype)
         first, last = self.shards_of(np.array([start, max(start, stop - 1)])).tolist()
+        parts = [np.empty(0, self.dtype)]
         for k in range(first, last + 1 if start < stop else first):
             begin, end = self.offsets[k : k + 2].tolist()
-            some = slice(max(start, begin), min(stop, end))
             if begin < end:
-                tokens[some.start - start : some.stop - start] = self.mapped(k)[
-                    some.start - begin : some.stop - begin
-                ]
-        return tokens
+                parts.append(self.mapped(k)[max(start - begin, 0) : stop - begin])
+        return np.concatenate(parts)
 
     def rows(self, starts_B: ArrayLike, length: int) -> NDArray[Any]:
         """Copy `length` tokens from each start.
@@ -288,8 +283,7 @@ def _unreadable(path: str, error: OSError) -> ShardError:
         return ShardError(
             f"{path}: not found, but it was there before; restore it and resume, or {PREPARE_AGAIN}"
         )
-    more = "; raise the limit: ulimit -n 4096" if error.errno in _TOO_MANY else ""
-    return ShardError(f"{path}: cannot be read: {error.strerror or error}{more}")
+    return ShardError(f"{path}: cannot be read: {error.strerror or error}")
 
 
 @lru_cache(maxsize=MAX_MAPPINGS)

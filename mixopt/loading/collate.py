@@ -112,31 +112,24 @@ class TokenCounts(NamedTuple):
 def count_samples(samples: Sequence[Any]) -> TokenCounts | None:
     """Count the tokens of samples; None where they do not say what their tokens are."""
     counts = [_counted(sample) for sample in samples]
-    known = [count for count in counts if count is not None]
-    if len(known) < len(counts):
+    if None in counts:
         return None
-    array = np.array(known, np.int64).reshape(-1, 2)
-    return TokenCounts(array[:, 0], array[:, 1])
+    return TokenCounts(*np.array(counts, np.int64).reshape(-1, 2).T)
 
 
 def _counted(sample: Any) -> tuple[int, int] | None:
     ids = sample.get("input_ids") if isinstance(sample, Mapping) else None
     if ids is None:
         return None
-    tokens = _tokens(sample, len(ids))
-    labels = sample.get("labels")
+    tokens, labels = len(ids), sample.get("labels")
+    document, mask = sample.get("document"), sample.get("attention_mask")
+    if document is not None and np.shape(document) == (len(ids),):
+        tokens = int(np.count_nonzero(np.asarray(document) >= 0))
+    elif mask is not None and np.shape(mask) == (len(ids),):
+        tokens = int(np.count_nonzero(mask))
     if labels is None or np.ndim(labels) != 1:
         return tokens, tokens
     return tokens, int(np.count_nonzero(np.asarray(labels) != NO_LOSS))
-
-
-def _tokens(sample: Mapping[str, Any], length: int) -> int:
-    document, mask = sample.get("document"), sample.get("attention_mask")
-    if document is not None and np.shape(document) == (length,):
-        return int(np.count_nonzero(np.asarray(document) >= 0))
-    if mask is not None and np.shape(mask) == (length,):
-        return int(np.count_nonzero(mask))
-    return length
 
 
 def field_names(columns: Iterable[str]) -> dict[str, str]:

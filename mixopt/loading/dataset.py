@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,8 @@ class MixtureDataset:
         if packed and document_end is None:
             raise CorpusError("packed=True: give the id that ends a document, document_end=")
         self._sources = {name: token_rows(name, s, length) for name, s in sources.items()}
-        self._readers = list(self._sources.values())
         self._offsets = np.array([0, *accumulate(self.sizes.values())], np.int64)
-        self.is_tokens = all(isinstance(reader, TokenRows) for reader in self._readers)
+        self.is_tokens = all(isinstance(one, TokenRows) for one in self._sources.values())
 
     @classmethod
     def from_corpus(
@@ -208,10 +207,10 @@ class MixtureDataset:
 
     def _read(self, domain: int, rows: IntArray) -> Sequence[Any]:
         """Read rows of one domain, of token shards beside domains that are none too."""
-        source = self._readers[domain]
+        *before, source = islice(self._sources.values(), domain + 1)
         if not isinstance(source, TokenRows):
             return read_samples(source, rows.tolist())
-        number = sum(isinstance(reader, TokenRows) for reader in self._readers[:domain])
+        number = sum(isinstance(one, TokenRows) for one in before)
         tokens = next(self._tokens.read_many(np.full((1, len(rows)), number), rows[None]))
         batch = {"input_ids": tokens}
         return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
@@ -236,16 +235,14 @@ class MixtureDataset:
         domain, row = self._split(rows)
         if collate is stack_samples:
             check_alike(samples, lambda k: f"domain {self.domains[domain[k]]!r}, row {row[k]}")
-        counts = count_samples(samples)
-        batch = collate(samples)
+        counts, batch = count_samples(samples), collate(samples)
         if not isinstance(batch, Mapping):
             raise CorpusError(f"collate returned a {type(batch).__name__}; it must return fields")
         added = {"domain": domain, "row": row}
         if counts is not None:
             added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}
         if len(batch.get("input_ids", rows)) != len(rows):
-            lengths = [len(sample["input_ids"]) for sample in samples]
-            added["lengths"] = np.array(lengths, np.int64)
+            added["lengths"] = np.array([len(one["input_ids"]) for one in samples], np.int64)
         return {**batch, **{self.fields[name]: values for name, values in added.items()}}
 
     def read(self, rows: ArrayLike) -> Batch:

@@ -23,7 +23,6 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, TokenCounts, label, stack_samples
@@ -101,8 +100,18 @@ class MixtureLoader:
             SamplerError: The dataset's domains or sizes are not the sampler's, or workers without
                 `prefetch`.
         """
-        _check_same(dataset.sizes, sampler.sizes)
-        _check_output(output, workers)
+        if tuple(dataset.sizes.items()) != tuple(sampler.sizes.items()):
+            raise SamplerError(
+                f"the dataset has domains {dataset.sizes}, the sampler {dict(sampler.sizes)}; build"
+                " it with MixtureSampler(dataset.sizes, ...)"
+            )
+        if output not in {"torch", "numpy"}:
+            raise SamplerError(f"output={output!r}; it is 'torch' or 'numpy'")
+        if (output == "torch" or workers) and importlib.util.find_spec("torch") is None:
+            raise SamplerError(
+                "tensors and worker processes need torch: pip install torch, or output='numpy' and"
+                " workers=0"
+            )
         self.dataset = dataset
         self.sampler = sampler
         self.workers = at_least(0, "workers", workers)
@@ -126,9 +135,9 @@ class MixtureLoader:
                 batch = sampler.batch
                 # What workers were asked for keeps its weights; other batches are read again.
                 if ahead is None or (order is not sampler.order and not self.workers):
-                    was_brief = ahead is not None and batch - first == 1
                     if ahead is not None:
                         ahead.close()
+                    was_brief = ahead is not None and batch - first == 1
                     ahead, order, first = self._fetch(batch, last, was_brief), sampler.order, batch
                 content = next(ahead, None)
                 if content is None:
@@ -298,11 +307,8 @@ class _Account:
         counted_B, lengths = counts.of(sampler.unit), sampler.order.layout.lengths
         for d in np.unique(domain_B).tolist():
             of_domain, here = lengths[d], np.flatnonzero(domain_B == d)
-            given = (
-                np.full(len(here), of_domain)
-                if isinstance(of_domain, int)
-                else of_domain[row_B[here]]
-            )
+            given = of_domain if isinstance(of_domain, int) else of_domain[row_B[here]]
+            given = np.broadcast_to(given, len(here))
             wrong = np.flatnonzero(given != counted_B[here])
             if len(wrong):
                 k = here[wrong[0]]
@@ -326,35 +332,16 @@ def _named(
 
 
 def _as_tensors(batch: Batch) -> Batch:
+    """Return tensors; tokens index an embedding, which takes signed integers."""
     import torch
 
-    return {
-        name: torch.from_numpy(_signed(value)) if isinstance(value, np.ndarray) else value
-        for name, value in batch.items()
+    arrays = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
+    return batch | {
+        name: torch.from_numpy(
+            value.astype(np.int64) if value.dtype.kind == "u" else np.ascontiguousarray(value)
+        )
+        for name, value in arrays.items()
     }
-
-
-def _signed(array: NDArray[Any]) -> NDArray[Any]:
-    """Tokens index an embedding, which takes signed integers."""
-    return array.astype(np.int64) if array.dtype.kind == "u" else np.ascontiguousarray(array)
-
-
-def _check_output(output: str, workers: int) -> None:
-    if output not in {"torch", "numpy"}:
-        raise SamplerError(f"output={output!r}; it is 'torch' or 'numpy'")
-    if (output == "torch" or workers) and importlib.util.find_spec("torch") is None:
-        raise SamplerError(
-            "tensors and worker processes need torch: pip install torch, or output='numpy' and"
-            " workers=0"
-        )
-
-
-def _check_same(dataset: Mapping[str, int], sampler: Mapping[str, int]) -> None:
-    if tuple(dataset.items()) != tuple(sampler.items()):
-        raise SamplerError(
-            f"the dataset has domains {dict(dataset)}, the sampler {dict(sampler)}; build it with"
-            " MixtureSampler(dataset.sizes, ...)"
-        )
 
 
 def in_thread(chunks: Iterator[Iterator[Batch]], depth: int, *, later: bool) -> Generator[Batch]:

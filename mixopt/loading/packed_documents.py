@@ -199,7 +199,12 @@ class PackedDocuments:
         pieces["start"] = np.repeat(np.cumsum(lengths) - lengths, counts) + pieces["before"]
         pieces["length"] = np.minimum(left, self.length)
         pieces["after"] = left - pieces["length"]
-        pieces["supervised"] = _supervised(pieces, some)
+        if some.carries_T is None:  # the first token of a piece has nothing before it
+            pieces["supervised"] = pieces["length"] - 1
+        else:
+            before = np.append(0, np.cumsum(some.carries_T, dtype=np.int64))
+            stops = pieces["start"] + pieces["length"]
+            pieces["supervised"] = before[stops] - before[pieces["start"] + 1]
         return pieces
 
     def _fitted(self, number: int, some: Pieces, first: int) -> Pieces:
@@ -210,12 +215,3 @@ class PackedDocuments:
         pieces["row"] = np.argsort(np.argsort(begins))[inverse] + first
         ordered: Pieces = pieces[np.argsort(pieces["row"], kind="stable")]
         return ordered
-
-
-def _supervised(pieces_P: Pieces, scanned: Scanned) -> IntArray:
-    """Count the tokens of each piece that carry loss; its first has nothing before it."""
-    if scanned.carries_T is None:
-        return np.asarray(pieces_P["length"] - 1, np.int64)
-    before = np.append(0, np.cumsum(scanned.carries_T, dtype=np.int64))
-    stops = pieces_P["start"] + pieces_P["length"]
-    return np.asarray(before[stops] - before[pieces_P["start"] + 1], np.int64)
