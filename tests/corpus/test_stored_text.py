@@ -8,7 +8,7 @@ import yaml
 from mixopt.config import CorpusConfig, load_config
 from mixopt.corpus import Corpus, count_domains, prepare_corpus
 from mixopt.errors import CorpusError, RunError
-from mixopt.pipeline import check, run as run_experiment
+from mixopt.pipeline import run as run_experiment
 from mixopt.system import cache_folder
 
 ITEMS = [{"id": str(k), "context": f"{k} and", "continuation": f" {k + 1}"} for k in range(8)]
@@ -74,14 +74,9 @@ def shards(corpus) -> dict[str, list[str]]:
     return {name: [shard.sha256 for shard in split.shards] for name, split in named.items()}
 
 
-def stored(s3, files) -> None:
+def test_an_experiment_on_s3_prepares_the_same_corpus_as_on_a_disk(s3, files, tmp_path):
     for name, content in files.items():
         s3.put(name, content)
-
-
-def test_an_experiment_on_s3_prepares_the_same_corpus_as_on_a_disk(s3, files, tmp_path):
-    stored(s3, files)
-    for name, content in files.items():
         (tmp_path / "local" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "local" / name).write_bytes(content)
     there = written(tmp_path / "there.yaml", experiment("s3://texts"))
@@ -106,18 +101,9 @@ def test_what_is_wrong_with_an_object_names_its_url(s3, tmp_path):
     assert str(cache_folder()) not in str(caught.value)
 
 
-def test_a_check_names_a_bucket_that_is_not_there(s3, files, tmp_path):
-    stored(s3, files)
-    content = experiment("s3://texts")
-    content["corpus"]["domains"]["web"]["path"] = "s3://no-such-bucket/web"
-    found = check(load_config(written(tmp_path / "x.yaml", content)))
-    assert [str(one) for one in found.problems] == [
-        "domain 'web': s3://no-such-bucket/web: no such object, folder or bucket"
-    ]
-
-
 def test_a_foreign_run_asks_no_store_without_trust(s3, files, tmp_path):
-    stored(s3, files)
+    for name, content in files.items():
+        s3.put(name, content)
     run = tmp_path / "run"
     run_experiment(written(tmp_path / "x.yaml", experiment("s3://texts")), run, until="prepare")
     made = shards(Corpus.open(run / "corpus"))

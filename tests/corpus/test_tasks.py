@@ -157,16 +157,11 @@ def test_ends_of_tokens_rise_to_the_bytes_of_the_text(bpe, context, continuation
         assert spans.end_T[-1] == len((context + continuation).encode())
 
 
-def test_a_continuation_without_a_token_is_refused():
-    class Deaf(ByteTokenizer):
-        def spans(self, texts):
-            return [
-                one._replace(tokens_T=one.tokens_T[:2], end_T=one.end_T[:2])
-                for one in super().spans(texts)
-            ]
-
+def test_a_continuation_without_a_token_is_refused(monkeypatch):
+    spans = ByteTokenizer().spans(["ab"])
+    monkeypatch.setattr(ByteTokenizer, "spans", lambda self, texts: spans)
     with pytest.raises(ConfigError, match="item '1': the tokenizer has no token for the cont"):
-        encoded("ab", " cd", Deaf())
+        encoded("ab", " cd", ByteTokenizer())
 
 
 def test_bits_per_byte_is_the_weighted_mean_over_items():

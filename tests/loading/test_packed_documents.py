@@ -154,18 +154,14 @@ def test_packed_domains_stand_beside_cut_ones_in_one_mixture(tmp_path):
 
 
 def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
-    packed = PackedDocuments(random_documents(80), length=16)
-    sources = {
-        "web": shards_of(tmp_path / "t", random_documents(60)),
-        "books": packed,
-        "chat": [{"input_ids": np.zeros(16)}] * 9,
-    }
+    books = PackedDocuments(random_documents(80), length=16)
+    web = shards_of(tmp_path / "t", random_documents(60))
+    sources = {"web": web, "books": books, "chat": [{"input_ids": np.zeros(16)}] * 9}
     dataset = MixtureDataset(sources, length=16, document_end=END)
     lengths = dataset.lengths("tokens")
-    assert lengths["web"] == 16
-    assert np.array_equal(lengths["books"], packed.lengths())
+    assert lengths["web"] == dataset.lengths("supervised")["web"] == 16
+    assert np.array_equal(lengths["books"], books.lengths())
     assert lengths["chat"].tolist() == [16] * 9
-    assert dataset.lengths("supervised")["web"] == 16
     packed = MixtureDataset(sources, length=16, document_end=END, packed=True)
     assert np.ndim(packed.lengths("supervised")["web"]) == 1  # first tokens have no label
     MixtureSampler(dataset.sizes, [0.4, 0.3, 0.3], batch_size=4, unit="tokens", lengths=lengths)
