@@ -61,15 +61,12 @@ def test_compressed_json_lines_are_read_and_a_file_that_is_cut_short_is_refused(
     refused(f"domain 'web': a.jsonl{suffix}: cannot be read: ", path=path.name)
 
 
-def test_a_text_file_is_one_document_and_a_json_array_many(folder):
+def test_a_text_file_is_one_document_and_a_json_array_or_a_table_many(folder):
     (folder / "a.json").write_text(json.dumps([{"text": text} for text in TEXTS], indent=1))
     assert read(path="a.json") == TEXTS
     (folder / "b.txt").write_bytes(b"one\r\ntwo")
     (folder / "a.txt").write_text("three")
     assert read(data_files="*.txt") == ["three", "one\ntwo"]
-
-
-def test_csv_is_read_with_line_breaks_and_long_fields(folder):
     long = "x" * 200_000
     (folder / "a.csv").write_text(f'id,text\n1,"two\nlines"\n2,{long}\n')
     assert read(path="a.csv") == ["two\nlines", long]

@@ -121,13 +121,10 @@ def test_bounds_of_documents_that_cannot_be_are_refused(tmp_path):
 
 
 def test_a_prefix_whose_bin_or_idx_is_missing_is_refused(tmp_path):
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    (tmp_path / "web.bin").unlink()
-    refused("web.bin: cannot be read: No such file", tmp_path / "web", "megatron")
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    (tmp_path / "web.idx").unlink()
-    refused("web.idx: cannot be read: No such file", tmp_path / "web", "megatron")
-    refused("other: not found", tmp_path / "other", "megatron")
+    for missing in ("web.bin", "web.idx"):
+        write_megatron(tmp_path / "web", DOCUMENTS)
+        (tmp_path / missing).unlink()
+        refused(f"{missing}: cannot be read: No such file", tmp_path / "web", "megatron")
 
 
 def write_datatrove(path, documents, dtype="<u2", *, metadata="gpt2|2\n11\n11 T"):
@@ -148,17 +145,22 @@ def test_datatroves_tokens_have_the_type_of_their_metadata_and_documents_of_thei
     refused("its tokens are uint16, not 'uint32'", tmp_path / "a.ds", "datatrove", dtype="uint32")
 
 
-def test_datatroves_files_that_do_not_fit_each_other_are_refused(tmp_path):
-    write_datatrove(tmp_path / "a.ds", DOCUMENTS, metadata="gpt2|4\n11\n11 T")
-    refused("bytes are not a whole number of uint32 tokens", tmp_path / "a.ds", "datatrove")
-    write_datatrove(tmp_path / "a.ds", DOCUMENTS, metadata="anything")
-    refused("its first line is 'anything'", tmp_path / "a.ds", "datatrove")
-    write_datatrove(tmp_path / "a.ds", DOCUMENTS)
-    np.array(TOKENS[:-1], "<u2").tofile(tmp_path / "a.ds")
-    refused("10 tokens, but its index has 11", tmp_path / "a.ds", "datatrove")
-    write_datatrove(tmp_path / "a.ds", DOCUMENTS)
-    np.array([4, 2, 11], "<u8").tofile(tmp_path / "a.ds.index")
-    with pytest.raises(CorpusError, match="the ends of its documents are not increasing"):
+@pytest.mark.parametrize(
+    ("metadata", "tokens", "ends", "message"),
+    [
+        ("gpt2|4", TOKENS, [4, 6, 11], "bytes are not a whole number of uint32 tokens"),
+        ("anything", TOKENS, [4, 6, 11], "its first line is 'anything'"),
+        ("gpt2|2", TOKENS[:-1], [4, 6, 11], "10 tokens, but its index has 11"),
+        ("gpt2|2", TOKENS, [4, 2, 11], "the ends of its documents are not increasing"),
+    ],
+)
+def test_datatroves_files_that_do_not_fit_each_other_are_refused(
+    tmp_path, metadata, tokens, ends, message
+):
+    write_datatrove(tmp_path / "a.ds", DOCUMENTS, metadata=metadata)
+    np.array(tokens, "<u2").tofile(tmp_path / "a.ds")
+    np.array(ends, "<u8").tofile(tmp_path / "a.ds.index")
+    with pytest.raises(CorpusError, match=message):
         documents(read(tmp_path / "a.ds", "datatrove"))
 
 
@@ -245,28 +247,19 @@ def test_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
     refuses("it is llm.c's: leave its first 1,024 bytes out", tmp_path, "a.bin", dtype="uint16")
 
 
-def test_a_type_that_contradicts_the_file_is_refused(tmp_path):
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    refuses("web.idx: its tokens are uint16, not 'int32'", tmp_path, "web", dtype="int32")
-
-
 def test_an_id_outside_the_vocabulary_is_named_with_file_place_and_value(tmp_path):
     np.array([*TOKENS, 400, 5], "<u2").tofile(tmp_path / "train.bin")
     reason = "'bpe:300' has the ids 0 to 299; is this its tokenizer"
     refuses(f"train.bin: token 11 is 400: {reason}", tmp_path, "train.bin",
             dtype="uint16", tokenizer="bpe:300")  # fmt: skip
+    refuses("document_end 300: 'bpe:300' has the ids 0 to 299", tmp_path, "train.bin",
+            dtype="uint16", tokenizer="bpe:300", document_end=300)  # fmt: skip
+    refuses("vocab_size 0; a tokenizer has from 1", tmp_path, "train.bin", dtype="uint16",
+            vocab_size=0)  # fmt: skip
     assert not (tmp_path / "out").exists()
     FastTokenizer.train(["some text"], 260).save(tmp_path)
     np.array([1, 260], "<u2").tofile(tmp_path / "train.bin")
     refuses("token 1 is 260", tmp_path, "train.bin", dtype="uint16", tokenizer=str(tmp_path))
-
-
-def test_an_end_of_document_outside_the_vocabulary_is_refused(tmp_path):
-    np.array(TOKENS, "<u2").tofile(tmp_path / "x.bin")
-    refuses("document_end 257: 'bytes' has the ids 0 to 256", tmp_path, "x.bin", dtype="uint16",
-            tokenizer="bytes", document_end=257)  # fmt: skip
-    refuses("vocab_size 0; a tokenizer has from 1", tmp_path, "x.bin", dtype="uint16",
-            vocab_size=0)  # fmt: skip
 
 
 def refuses(message, tmp_path, name, *, tokenizer="gpt2", **options):

@@ -32,13 +32,18 @@ def stream(**options):
     return MixtureStream(sources, dict.fromkeys(SIZES, 1 / 3), **rows, **options)
 
 
-def other_weights(seen_D):
-    return ((seen_D + 1) / (seen_D + 1).sum()).tolist()
-
-
 def lines(batch):
     """What a batch has, for a file: domain and tokens of each sample."""
-    return list(zip(batch["domain"].tolist(), batch["input_ids"].tolist(), strict=True))
+    return [
+        list(pair)
+        for pair in zip(batch["domain"].tolist(), batch["input_ids"].tolist(), strict=True)
+    ]
+
+
+def moved(one, done, seen_D):
+    """Change the weights after some batches, by what was drawn, as every rank does."""
+    if done % 7 == 0:
+        one.set_weights(((seen_D + 1) / (seen_D + 1).sum()).tolist(), done + AHEAD - 1)
 
 
 def trained(out, workers):
@@ -54,8 +59,7 @@ def trained(out, workers):
             seen = torch.bincount(batch["domain"], minlength=3).double()
             dist.all_reduce(seen)
             done = batch["batch"] + 1
-            if done % 7 == 0:  # every rank computes the same weights from the same counts
-                one.set_weights(other_weights(seen), done + AHEAD - 1)
+            moved(one, done, seen)
             if done % 5 == 0:
                 found = one.state_dict()
                 if dist.get_rank() == 0:
@@ -70,11 +74,8 @@ def undisturbed(batches):
     """Go through the batches of one rank, which changes its weights as the job does."""
     one = stream()
     for batch in islice(one, batches):
-        yield [[domain, tokens] for domain, tokens in lines(batch)]
-        done = batch["batch"] + 1
-        if done % 7 == 0:
-            seen = torch.bincount(batch["domain"], minlength=3).double()
-            one.set_weights(other_weights(seen), done + AHEAD - 1)
+        yield lines(batch)
+        moved(one, batch["batch"] + 1, torch.bincount(batch["domain"], minlength=3).double())
 
 
 def delivered(out):

@@ -58,16 +58,13 @@ def test_a_state_that_is_refused_changes_nothing():
     assert one.state_dict() == state
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "says"),
-    [
+def test_a_state_of_other_settings_is_refused_with_both():
+    for field, value, says in (
         ("block", 64, "block: it is 64, here 2"),
         ("format", "x", "not a state of format 'mixopt-stream/5'"),
-    ],
-)
-def test_a_state_of_other_settings_is_refused_with_both(field, value, says):
-    with pytest.raises(SamplerError, match=says):
-        stream().load_state_dict(replaced(advanced().state_dict(), (field,), value))
+    ):
+        with pytest.raises(SamplerError, match=says):
+            stream().load_state_dict(replaced(advanced().state_dict(), (field,), value))
 
 
 def test_more_rows_taken_than_the_block_has_is_refused_each_time():

@@ -109,22 +109,18 @@ def test_lengths_come_from_the_columns_of_a_dataset(unit):
 
 
 def test_rows_of_one_length_are_counted_by_the_order(tmp_path):
-    for k, name in enumerate(WEIGHTS):
-        tokens = np.random.default_rng(k).integers(0, 64, 40 * 16).astype(np.uint16)
+    shards = {}
+    for name in WEIGHTS:
         with TokenWriter(tmp_path / name, dtype="uint16", tokenizer="t") as writer:
-            writer.write(tokens, documents=1, bytes=1)
-    dataset = MixtureDataset(
-        {name: TokenShards.open(tmp_path / name) for name in WEIGHTS}, length=16
-    )
-    one = MixtureLoader(
-        dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8), output="numpy"
-    )
-    total = np.zeros(3, int)
+            writer.write(np.zeros(40 * 16, np.uint16), documents=1, bytes=1)
+        shards[name] = TokenShards.open(tmp_path / name)
+    dataset = MixtureDataset(shards, length=16)
+    sampler = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8)
+    one, total = MixtureLoader(dataset, sampler, output="numpy"), np.zeros(3, int)
     for _, batch in zip(range(6), one, strict=False):
         expected = np.bincount(batch["domain"], minlength=3) * 16
         assert batch["tokens"].tolist() == batch["supervised"].tolist() == expected.tolist()
         total += batch["tokens"]
     realised = one.realised()
     assert list(realised.tokens.values()) == total.tolist()
-    assert realised.ranks == "all"
-    assert sum(realised.samples.values()) == 48
+    assert (realised.ranks, sum(realised.samples.values())) == ("all", 48)
