@@ -12,12 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import (
-    Corpus,
-    prepare_corpus,
-    saved_tokenizer,
-    true_inventory,
-)
+from mixopt.corpus import Corpus, prepare_corpus, saved_tokenizer, true_inventory
 from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, ShardError

@@ -9,14 +9,7 @@ from datasets import Dataset, DatasetDict
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler
 
-THEIRS = {
-    "domain": "arxiv",
-    "row": 7,
-    "batch": "b",
-    "position": 3.5,
-    "mixture": "m",
-    "tokens": 9,
-}
+THEIRS = {"domain": "arxiv", "row": 7, "batch": "b", "position": 3.5, "mixture": "m", "tokens": 9}
 
 
 def dataset_of(columns, *, count=12):

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from mixopt.loading.packing import (
-    batch_bounds,
-    best_fit,
-    best_fit_rows,
-    packed_fields,
-)
+from mixopt.loading.packing import batch_bounds, best_fit, best_fit_rows, packed_fields
 
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=40), max_size=12)
 
