@@ -7,15 +7,9 @@
       <target>/validation/         an evaluation domain that is not trained on
       tasks/<task>.npz             items to score, as tokens (mixopt.corpus.tasks)
 
-A published corpus is fetched once a node. `index.json`, which is written last, has the hashes of
-all indices of shards, and these have those of the shards, so that its own hash names all of it:
-
-    <cache>/corpora/<SHA-256 of index.json>/corpus/
-
-A prepared corpus may be a sample of its domains: then the sizes that the configuration states
-count, and what a mixed domain repeats of a part counts once.
-
-Shapes: D domains.
+A published corpus is fetched once a node, into a folder named by the SHA-256 of its `index.json`,
+which is written last and names all of it. A prepared corpus may be a sample of its domains: then
+the stated sizes count, and what a mixed domain repeats of a part counts once.
 """
 
 from __future__ import annotations

@@ -1,15 +1,12 @@
 """The text of domains: read, deduplicated, split and spooled to disk, then tokenised.
 
-Two documents are the same when their text is, after runs of white space became one space. Held out
-are the first groups in an order by a hash of their name (of their content, for a document that is
-its own group) and the seed, until they hold the wanted share of the bytes: which side a document
-falls on does not depend on the order in which documents come.
+Documents are the same when their text is, after runs of white space became one space. Held out are
+the first groups in an order by a hash of their name (a document's content) and the seed, until they
+hold the wanted share of the bytes, whatever order documents come in.
 
-A spool holds documents between reading and tokenising, so that memory does not hold a corpus. A
-record is the digest of the document, the length of its UTF-8 and the UTF-8; memory holds digests.
-
-A domain is read by one process, and spools are tokenised in pieces of a fixed size, which become
-shards: neither depends on how many processes work or which is ready first.
+A spool keeps documents between reading and tokenising, as digest, length and UTF-8; memory holds
+digests. A domain is read by one process, and spools are tokenised in pieces of a fixed size, which
+become shards: neither depends on how many processes work or which is ready first.
 """
 
 from __future__ import annotations

@@ -199,11 +199,7 @@ def keep_apart(
 
 
 def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
-    """Open the files of a source of tokens; return how many, and their tokens up to `max_tokens`.
-
-    Raises:
-        CorpusError: A file, of held-out tokens too, is not there or not sound but for its ids.
-    """
+    """Open the files of a source; return how many, and their tokens up to `max_tokens`."""
     with of_domain(domain):
         files, _ = (_opened(named, source) for named in (source.paths, source.validation_files))
     total = sum(one.tokens for one in files)

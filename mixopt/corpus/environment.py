@@ -1,12 +1,9 @@
 """The environment corpus: real text that the installed packages ship, on any machine.
 
 Files are those of the standard library and of the packages that fits, proxies and MLflow need, a
-function of their versions alone: whatever else is installed beside them is not looked at. Each
-domain takes its files in the order of a hash of their path until it has enough, so that no package
-crowds out the rest and few files are read. No file serves two domains that share text: half of the
-packages' Python files give docstrings, the other half code. A piece most of whose lines the domain
-has seen is dropped, and all pieces of a file (of a package, for licences) stay on one side of the
-split, so that held-out text is new.
+function of their versions alone. Each domain takes them in the order of a hash of their path until
+it has enough; no file serves two domains that share text. A piece most of whose lines were seen is
+dropped, and all pieces of a file (of a package, for licences) stay on one side of the split.
 """
 
 from __future__ import annotations

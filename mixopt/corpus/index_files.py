@@ -1,7 +1,4 @@
-"""Read an `index.json` of a corpus or of token shards: checked field by field, and by its seal.
-
-A training job reads shards with numpy and a YAML reader alone, so pydantic is not asked.
-"""
+"""Read an `index.json` of a corpus or of token shards; without pydantic, for a training job."""
 
 from __future__ import annotations
 
@@ -75,11 +72,7 @@ def corpus_records(
 
 
 def corpus_hash(folder: Path) -> str:
-    """Return the SHA-256, in hexadecimal digits, of what a corpus's index files say.
-
-    It is quick, however large the shards are, since indices have their hashes, and tells a node
-    whether what it sees is what the owner of a sweep verified.
-    """
+    """Return the SHA-256, in hexadecimal, of all indices of a corpus, which have its hashes."""
     if not (folder / INDEX).is_file():
         raise CorpusError(f"{folder}: holds no prepared corpus: {INDEX} is missing")
     sha256 = hashlib.sha256()

@@ -1,10 +1,8 @@
 """The sizes of domains: estimated from a sample before anything is tokenised, or as stated.
 
-`count_domains` reads a few megabytes of some files of a domain, and takes them for the rest; what
-is not longer than the sample is counted exactly. Tokens follow from the tokens per byte of a
-sample. Duplicates are counted, since finding them takes reading all. A BPE that the run will train
-has no tokens yet: its domains are counted in bytes, which the run turns into tokens by what it
-prepares. A data set of the hub is not counted; its files are, as `hf://datasets/...`.
+A few megabytes of some files stand for the rest; what is no longer than the sample is counted
+exactly. Duplicates are counted, since finding them takes reading all. A BPE that the run will train
+has no tokens yet: its domains are counted in bytes.
 """
 
 from __future__ import annotations
@@ -121,15 +119,9 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
 
 
 def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -> float:
-    """Read the first documents of a domain's files as a preparation reads them.
+    """Read the first documents of a domain as a preparation does; about how many bytes there are.
 
-    Args:
-        domain: Its name.
-        source: Where its text is; what is not on this machine is not read.
-        on_bad: What becomes of a bad document: an error, or it is skipped.
-
-    Returns:
-        About how many bytes of text there are; 0 where that cannot be told.
+    What is not on this machine is not read, and is 0 bytes.
 
     Raises:
         CorpusError: There is no such file, no text, no such column, or a bad document.

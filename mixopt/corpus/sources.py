@@ -1,10 +1,8 @@
 """The documents of a domain, from wherever the configuration says that they are.
 
-Files are found by path, URL or glob, paths relative to the working directory, and read by
-mixopt.corpus.text_files, which names file and line of a bad document. An object of a store is
-fetched to this node when it is read; messages name it by its URL. All else, a data set on the hub
-or saved to disk, files that are streamed without a copy, goes through `datasets.load_dataset` with
-the arguments of the configuration.
+Files are found by path, URL or glob and read by mixopt.corpus.text_files; an object of a store is
+fetched to this node, and named by its URL. All else, a data set on the hub or saved to disk, files
+that are streamed, goes through `datasets.load_dataset`.
 """
 
 from __future__ import annotations

@@ -270,13 +270,7 @@ STEP = 64  # lengths of batches are multiples of it
 
 
 class TaskWindow(NamedTuple):
-    """A part of a row that a model reads at once.
-
-    Attributes:
-        row: Number of the row.
-        tokens: What is read, and the last token that is predicted; at least two tokens.
-        scored: Where the first token is that is scored, >= 1; all after it are.
-    """
+    """A part of a row that a model reads at once: at least two tokens, scored from `scored` on."""
 
     row: int
     tokens: NDArray[Any]
@@ -297,12 +291,9 @@ def row_windows(
 
 
 class WindowBatch(NamedTuple):
-    """Windows that a model reads at once.
+    """Windows that a model reads at once, padded with zeros.
 
-    Attributes:
-        tokens_BW: Their tokens, then zeros.
-        place_P: Which of the B * T predicted tokens are scored, window after window.
-        row_P: The rows that these belong to.
+    `place_P` says which of the B * T predicted tokens are scored, and `row_P` of which row each is.
     """
 
     tokens_BW: IntArray
@@ -316,11 +307,7 @@ class WindowBatch(NamedTuple):
 
 
 class RowBatches:
-    """Rows, each with the place of the first token that is scored, in batches of windows.
-
-    Attributes:
-        batches: Windows of about the same length, at most `tokens` tokens together.
-    """
+    """Rows, each with its first scored place, in batches of windows of about the same length."""
 
     def __init__(
         self, rows: Iterable[tuple[NDArray[Any], int]], *, longest: int, tokens: int

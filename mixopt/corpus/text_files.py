@@ -188,12 +188,9 @@ def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
 
 
 class RowFile:
-    """The rows of a file, read once.
+    """The rows of a file, read once; `name` is for messages, `names` are columns that it states.
 
-    Attributes:
-        name: What messages call it, such as the URL of a copy.
-        names: Its columns, where the file states them.
-        share: Returns how much of it was read, about.
+    `share` returns how much of it was read, about.
     """
 
     def __init__(

@@ -1,13 +1,9 @@
 """Token shards on disk: open them, check them and read rows (token_writer writes).
 
-One folder holds the tokens of one domain and split: `index.json` and `00000.bin`, `00001.bin`,
-…, which are raw little-endian integers. Documents follow each other, each ended by the
-tokenizer's end-of-document id. The index says how many tokens each shard has and their SHA-256,
-so a truncated or altered shard is found. Only numpy is needed.
-
-Files are mapped when they are first read, without keeping a descriptor, and looked at before each
-read: one that was truncated meanwhile is an error in one line, where reading a mapping beyond its
-file's end would end the process.
+One folder holds the tokens of one domain and split: `index.json` and `00000.bin`, `00001.bin`, …,
+raw little-endian integers, each document ended by the tokenizer's end-of-document id. The index
+has the tokens and SHA-256 of each shard. Files are mapped when they are first read, and looked at
+before each read: one that was truncated is an error, where a mapping would end the process.
 
 Shapes: B rows.
 """
@@ -288,11 +284,7 @@ def _unreadable(path: str, error: OSError) -> ShardError:
 
 @lru_cache(maxsize=MAX_MAPPINGS)
 def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint8]:
-    """Map a file of this size, number and time; another file of its name is another mapping.
-
-    Python's mmap keeps a descriptor; pages that the C library maps are unmapped with the last
-    array that is a view of them.
-    """
+    """Map a file of this size, number and time by the C library; Python keeps a descriptor."""
     descriptor = os.open(path, _FLAGS)
     try:
         _check_status(path, os.fstat(descriptor), size)

@@ -1,12 +1,9 @@
 """Turn documents into tokens: raw bytes, a BPE trained on the corpus, or Hugging Face's.
 
-Whatever the tokenizer, a document is encoded without special tokens, text that looks like a
-special token is encoded as text, and one end-of-document token follows it.
-
-What ids stand for is a hash of each id's token as a byte-level vocabulary writes it, added tokens
-too, so that raw bytes, a BPE of the corpus's and a tokenizer of transformers are compared alike.
-Merges and the splitting of text are left out: they decide which ids a text becomes, not what an id
-means.
+A document is encoded without special tokens, text that looks like one is text, and one
+end-of-document token follows it. What ids stand for is a hash of each id's token as a byte-level
+vocabulary writes it, so that all three kinds are compared alike; merges, which decide which ids a
+text becomes, are left out.
 
 Shapes: V ids.
 """
@@ -43,12 +40,7 @@ _OTHERWISE = "give a local folder, or use bytes or bpe:8192, which need no downl
 
 
 class Spans(NamedTuple):
-    """A text as tokens, and the bytes of UTF-8 of it that each stands for.
-
-    Attributes:
-        tokens_T: Token ids.
-        end_T: Bytes up to the end of each token.
-    """
+    """A text as tokens, and the bytes of its UTF-8 up to the end of each."""
 
     tokens_T: NDArray[Any]
     end_T: IntArray
@@ -363,11 +355,7 @@ def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None
 
 
 class TokenText:
-    """The text of tokens, of a tokenizer whose files are here.
-
-    A byte-level vocabulary writes each byte of a token as a character, so that lengths are looked
-    up; of any other the tokens are decoded. Special tokens stand for no text.
-    """
+    """The text of tokens; of a byte-level vocabulary lengths are looked up, of others decoded."""
 
     def __init__(self, tokenizer: Tokenizer, document_end: int | None = None) -> None:
         """Find which tokens are text and how long each is."""

@@ -1,12 +1,8 @@
 """Documents that are packed: those of token shards, and samples of any map-style dataset.
 
-Each source can be looked at once from the first to the last, for lengths, and then pieces be read
-from anywhere. Token shards are read a few megabytes at a time; lengths of a `datasets.Dataset`
-without labels and masks come from the offsets of its Arrow columns, without its tokens.
-
-Labels are the tokens that carry loss, -100 elsewhere, not shifted, as in transformers. A mask of
-TRL's says the same by zeros and ones; a token that an attention mask leaves out is padding of the
-source's own and is dropped.
+Each source is looked at once for lengths, and then pieces are read from anywhere. Labels are the
+tokens that carry loss, -100 elsewhere, not shifted; TRL's masks say the same by zeros and ones, and
+a token that an attention mask leaves out is padding and is dropped.
 
 Shapes: P pieces, T tokens.
 """

@@ -1,12 +1,9 @@
 """MixtureLoader: batches for a training loop, fetched ahead, with weights that can still change.
 
-One thread fetches ahead by default: for mapped tokens, worker processes cost more than they give.
-What was fetched ahead is a pure function of the weights, so it is thrown away when they change
-and the change holds from the next batch. Worker processes are for samples that need decoding or
-tokenising; the order does not depend on how many there are, and a change holds after the batches
-that they were already asked for. The state is that of the batches the loop has received.
-
-torch is imported for batches of tensors and for worker processes only.
+One thread fetches ahead by default, since for mapped tokens worker processes cost more than they
+give; what it fetched is thrown away when weights change, which hold from the next batch. Worker
+processes are for samples that need decoding or tokenising: a change holds after the batches that
+they were asked for. torch is imported for tensors and worker processes only.
 
 Shapes: B samples, D domains.
 """

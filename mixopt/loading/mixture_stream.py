@@ -1,12 +1,10 @@
 """MixtureStream: exact shares over domains that can only be streamed, resumable anywhere.
 
-Which domain each global sample is from follows the same order as MixtureSampler's. The samples come
-from a fixed number of lanes (mixopt.loading.stream_lanes), each with shards of every source, which
-are shared among ranks and their workers; so the batches of all ranks together do not depend on how
-many there are, and a run continues exactly on other numbers. The state has the place of every lane.
+The order of domains is MixtureSampler's; samples come from a fixed number of lanes
+(mixopt.loading.stream_lanes), which ranks and their workers share, so that batches and resume do
+not depend on how many there are. This module needs torch.
 
-This module needs torch. Shapes: B samples of a global batch, G lanes of this rank, S samples of a
-lane in a batch.
+Shapes: B samples of a global batch, G lanes of this rank, S samples of a lane in a batch.
 """
 
 from __future__ import annotations
@@ -267,11 +265,7 @@ class MixtureStream(IterableDataset[Batch]):
         return {"lanes": self._total, "block": self._plan.block, "length": self._plan.length}
 
     def _start_workers(self) -> list[ProcessPoolExecutor]:
-        """Start processes of one rank that read neighbouring lanes each, from where those are.
-
-        They are told the domains of their samples, so they need not hear of new weights. They are
-        not torch's DataLoader's: in those, sources that look where they are would read other parts.
-        """
+        """Start processes of this rank that read neighbouring lanes each, from where those are."""
         if not self._workers:
             return []
         self._inline = None

@@ -22,12 +22,9 @@ NO_LOSS = -100
 
 
 class Packed(NamedTuple):
-    """Rows of documents.
+    """Rows of documents: `document_RL` counts them from 0 in each row, -1 is padding.
 
-    Attributes:
-        tokens_RL: The tokens.
-        document_RL: Which document of its row a token is of, from 0; -1 for padding.
-        labels_RL: The tokens that carry loss, -100 elsewhere; None where all of them do.
+    `labels_RL` are the tokens that carry loss, -100 elsewhere; None where all of them do.
     """
 
     tokens_RL: NDArray[Any]

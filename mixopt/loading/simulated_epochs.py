@@ -1,17 +1,10 @@
 """Let a proxy repeat each domain as often as the full run will.
 
-A full run of T_target tokens repeats domain d weight_d x T_target / inventory_d times; a proxy,
-which sees a small part of that, meets fresh text all along, so its losses say nothing of what
-repetition costs. With simulated epochs a trial of T tokens draws domain d from a pool of
-inventory_d x T / T_target tokens alone, and so as often as the full run will.
-
-A pool is the first sequences of a permutation of the domain's sequences. The permutation is the
-same for all trials and lengths of training, so that a smaller pool is a subset of a larger one. A
-pool of 3.4 sequences is three, and a fourth that four of ten epochs have: epochs are exact to one
-sequence over the whole trial, however small the pool.
-
-Where the corpus is a sample, pools are shares of the whole domains, and all of a
-domain where its sample is smaller than its pool.
+A full run of T_target tokens repeats domain d weight_d x T_target / inventory_d times. With
+simulated epochs a trial of T tokens draws domain d from a pool of inventory_d x T / T_target tokens
+alone, and so as often: the first sequences of a permutation that is the same for all trials and
+lengths. A pool of 3.4 sequences is three, and a fourth that four of ten epochs have, so that epochs
+are exact to one sequence. Where the corpus is a sample, pools are shares of the whole domains.
 
 Shapes: P sequences of a pool, B sequences drawn.
 """

@@ -1,8 +1,7 @@
 """The lanes of a stream: each reads its own shards of every domain, block after block.
 
-A lane reads a block of documents, puts them into rows and shuffles those. Where it is, is then told
-by the state that the source itself gives where the block begins, and by how many rows of it were
-taken; a source without an exact state of its own is read again from the start of the pass.
+A lane is where the source's own state says that a block begins, and some rows on; a source without
+an exact state is read again from the start of the pass.
 
 Shapes: G lanes that are read here, S samples of a lane in a batch.
 """
