@@ -12,7 +12,6 @@ import pytest
 
 from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus import Corpus, domain_text, prepare_corpus
-from mixopt.errors import CorpusError
 
 PARALLEL = "import mixopt.corpus.domain_text as text\ntext.PARALLEL_BYTES = 0\n"
 RUN = """
@@ -77,18 +76,6 @@ def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
     assert len(train.shards) > 2
     assert (train.documents, train.bytes) == (whole.documents, whole.bytes)
     assert (train.read(0, train.tokens) == text).all()
-
-
-def test_a_bad_document_is_told_as_by_one_process(folder):
-    with (folder / "b.jsonl").open("a") as stream:
-        stream.write('{"text": 7}\n')
-    messages = []
-    for workers in (1, 2):
-        with pytest.raises(CorpusError) as caught:
-            prepared(folder, workers)
-        messages.append(str(caught.value))
-    assert messages[0] == messages[1]
-    assert "b.jsonl:343: column 'text' is int '7'" in messages[0]
 
 
 def started(folder, out) -> subprocess.Popen:
