@@ -115,9 +115,7 @@ class MixtureStream(IterableDataset[Batch]):
         first = self.sampler.rank * count
         self._lanes = range(first, first + count)
         if at_least(0, "workers", workers) > count:
-            raise SamplerError(
-                f"workers {workers}: a rank has {count} lanes to share; use at most that"
-            )
+            raise SamplerError(f"workers {workers}: a rank has {count} lanes to share, at most")
         self._workers = workers
         self._prefetch = at_least(1, "prefetch", prefetch)
         block = max(1, at_least(1, "buffer", buffer) // self._total)
@@ -169,12 +167,7 @@ class MixtureStream(IterableDataset[Batch]):
 
     @property
     def set_epoch(self) -> NoReturn:
-        """Raises AttributeError: accelerate looks for it before it splits batches.
-
-        Raises:
-            SamplerError: It would split them over ranks a second time.
-            AttributeError: To all others.
-        """
+        """Raises AttributeError, or SamplerError where accelerate would split batches again."""
         raise refuse_second_split(self.sampler.world_size, "set_epoch")
 
     def __len__(self) -> int:

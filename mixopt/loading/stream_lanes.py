@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixopt.errors import CorpusError, MixoptError, SamplerError
+from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading.documents import document_of, labels_of
 from mixopt.loading.packing import best_fit, row_samples
 from mixopt.loading.sources import check_is_one
@@ -29,14 +29,8 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
 class LanePlace(NamedTuple):
     """Where a lane is in its shards of a domain: all that its next row follows from.
 
-    Attributes:
-        epoch: Pass over the shards.
-        document: Documents of the pass before the block.
-        last_pass: Documents of the pass before.
-        block: Number of the block.
-        taken: Rows that were taken of it.
-        source: The source's own state before the block; None at the start of a pass, and of a
-            source that has none.
+    Pass over the shards, documents of it before the block and of the pass before, number of the
+    block, rows taken of it, and the source's own state before the block, where it has one.
     """
 
     epoch: int = 0
@@ -193,8 +187,6 @@ class LaneRows:
     def _load_state(self, source: Any, state: Mapping[str, Any]) -> None:
         try:
             source.load_state_dict(dict(state))
-        except MixoptError:
-            raise
         except Exception as error:  # of another library, on a state that is not its own
             raise CorpusError(
                 f"the state of domain {self._domain!r}: source: cannot be resumed:"
