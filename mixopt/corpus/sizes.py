@@ -76,7 +76,8 @@ class _Sample:
     def _add_file(self, file: TextFile, reading: ReaderContext, most: int, to_keep: int) -> None:
         """Measure so many bytes of text, and take them for the rest of the file."""
         rows = file.rows(reading)
-        read, number, is_whole = self.measure(reading.documents(rows, rows.name), most, to_keep)
+        texts = reading.documents(rows, rows.name)  # open until its share is known
+        read, number, is_whole = self.measure(texts, most, to_keep)
         times = 1.0 if is_whole else 1 / (min(rows.share(), 1.0) or 1.0)
         self.bytes, self.documents = self.bytes + read * times, self.documents + number * times
         self.is_exact = self.is_exact and is_whole
