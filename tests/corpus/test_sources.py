@@ -4,12 +4,12 @@ import bz2
 import gzip
 import json
 import lzma
-import random
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from flips import flips
 
 from mixopt.config import SourceConfig
 from mixopt.corpus import BadDocuments, text_files
@@ -250,11 +250,7 @@ def test_a_json_array_that_cannot_be_read_is_one_line(tmp_path, content):
 def test_flipped_bits_raise_nothing_but_errors_of_ours(tmp_path, kind):
     path = tmp_path / f"t.{kind}"
     pq.write_table(pa.table({"text": DOCUMENTS}), path) if kind == "parquet" else arrow(path)
-    whole = path.read_bytes()
-    for bit in random.Random(1).sample(range(8 * len(whole)), k=40):
-        flipped = bytearray(whole)
-        flipped[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(flipped)
+    for _ in flips(path, count=40):
         try:
             read_all(path, policy="skip")
         except CorpusError as error:
