@@ -202,11 +202,11 @@ class RowReader:
         file_NB = np.searchsorted(self._begins, place_NB, side="right") - 1
         start_NB = place_NB + self._shifts[file_NB]
         is_across_NB = place_NB + self._length > self._begins[file_NB + 1]
-        crossing_N = is_across_NB.any(axis=1).tolist()
+        crossing = set(np.flatnonzero(is_across_NB.any(axis=1)).tolist())
         touched = set(np.flatnonzero(np.bincount(file_NB.ravel())).tolist())
-        for n, crosses in enumerate(crossing_N):
+        for n in range(len(start_NB)):
             self._look(touched)
-            if not crosses:
+            if n not in crossing:
                 yield self._gather(start_NB[n])
                 continue
             is_across = is_across_NB[n]
