@@ -219,8 +219,9 @@ def make_regressor(
     seed: int,
     repetition: Repetition | None = None,
     carried: Sequence[Sequence[float | None]] | None = None,
+    branches: Sequence[Sequence[int]] | None = None,
 ) -> Regressor:
-    """Build an unfitted regressor that knows its seed, of epochs, and of carried trials.
+    """Build an unfitted regressor that knows its seed, of epochs, carried trials and branches.
 
     One of scikit-learn's that takes a single target is fitted once for each.
     """
@@ -236,11 +237,10 @@ def make_regressor(
         made: Any = clone(found) if is_made else found()
         wanted: dict[str, Any] = dict.fromkeys(parameters_called(made, "random_state"), seed)
         known: dict[str, Any] = {} if repetition is None else dict(vars(repetition))
-        if carried is not None:
-            known["carried"] = carried
+        known |= {"carried": carried, "branches": branches}
         for field, value in known.items():
             for key, own in parameters_called(made, field).items():
-                if own is None:
+                if own is None and value is not None:
                     wanted[key] = list(value) if field == "inventory" else value
         if wanted:
             made.set_params(**wanted)

@@ -77,6 +77,7 @@ class AutoRegressor(MixtureRegressor):
         inventory: Distinct tokens of each domain; None of both: no law of epochs.
         tokens: That each trial was trained on.
         carried: Rows of carried trials: weights, then losses, None where one is not known.
+        branches: Columns of the domains in each branch of their tree.
     """
 
     by_target = ("weights_MC", "errors_MC")
@@ -91,6 +92,7 @@ class AutoRegressor(MixtureRegressor):
         inventory: Sequence[float] | None = None,
         tokens: float | None = None,
         carried: Sequence[Sequence[float | None]] | None = None,
+        branches: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.candidates = candidates
         self.folds = folds
@@ -98,6 +100,7 @@ class AutoRegressor(MixtureRegressor):
         self.inventory = inventory
         self.tokens = tokens
         self.carried = carried
+        self.branches = branches
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -286,7 +289,8 @@ class AutoRegressor(MixtureRegressor):
         return fitted, *out_of_fold(without, weights_ND, losses_NM, fold_N)
 
     def _made(self, name: str) -> Regressor:
-        return make_regressor(name.removesuffix(CARRIED), self.random_state, self._repetition())
+        own = name.removesuffix(CARRIED)
+        return make_regressor(own, self.random_state, self._repetition(), branches=self.branches)
 
     def _repetition(self) -> Repetition | None:
         if self.inventory is None or self.tokens is None:

@@ -12,7 +12,11 @@ errors on it look far too small where trials are few, so each fold learns its ow
 of a prior that targets share where there is one; with more than 256 other trials a few steps from
 those of the whole fit come to the same.
 
-Shapes: N trials, K other mixtures, D domains, M targets, P hyperparameters.
+Where domains are a tree, the share of each branch is an input beside those of its domains: few
+trials tell what a topic is worth long before they tell it of each of its cells.
+
+Shapes: N trials, K other mixtures, D domains, F inputs (domains, then branches), M targets, P
+hyperparameters.
 """
 
 from __future__ import annotations
@@ -193,6 +197,7 @@ class GaussianProcessRegressor(MixtureRegressor):
             warp's power, log variance, log noise, and the mean and unit of the losses. None
             learns them.
         random_state: Seed of the draw.
+        branches: Columns of the domains in each branch of their tree.
     """
 
     by_target = ("parameters_MP", "means_M", "units_M", "losses_MN", "dual_MN")
@@ -203,10 +208,12 @@ class GaussianProcessRegressor(MixtureRegressor):
         learning_trials: int = 512,
         hyperparameters: Sequence[Sequence[float]] | None = None,
         random_state: int = 0,
+        branches: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.learning_trials = learning_trials
         self.hyperparameters = hyperparameters
         self.random_state = random_state
+        self.branches = branches
 
     def tuned(self) -> Self:
         """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""
@@ -218,12 +225,16 @@ class GaussianProcessRegressor(MixtureRegressor):
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
-        gradient_MD: Array = self.units_M[:, None] * self._stacked.slopes(weights)
-        return gradient_MD
+        slopes_MF = self._stacked.slopes(self._inputs(weights[None])[0])
+        gradient_MD = slopes_MF[:, : len(weights)]
+        for columns, slopes_M in zip(self.branches or (), slopes_MF.T[len(weights) :], strict=True):
+            gradient_MD[:, list(columns)] += slopes_M[:, None]
+        return np.asarray(self.units_M[:, None] * gradient_MD)
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
-        weights, loads = self._checked(weights_KD), np.asarray(loads_M, dtype=np.float64)
+        weights = self._inputs(self._checked(weights_KD))
+        loads = np.asarray(loads_M, dtype=np.float64)
         total_KK = np.zeros((len(weights), len(weights)))
         for target in np.flatnonzero(loads):
             scale = float(loads[target] * self.units_M[target]) ** 2
@@ -236,8 +247,9 @@ class GaussianProcessRegressor(MixtureRegressor):
         kernels = [one.kernel for one in self._posteriors]
         return {
             "kind": "gaussian_process",
-            "weights_ND": self.rows,
-            "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
+            "branches": [list(columns) for columns in self.branches or ()],
+            "inputs_NF": self.rows,
+            "lengths_MF": np.array([kernel.lengths_D for kernel in kernels]),
             "powers_M": np.array([kernel.power for kernel in kernels]),
             "variances_M": np.array([kernel.variance for kernel in kernels]),
             "noises_M": np.array([kernel.noise for kernel in kernels]),
@@ -261,27 +273,28 @@ class GaussianProcessRegressor(MixtureRegressor):
             refitted = self._refitted(self.rows[other_N], self.losses_MN.T[other_N])
             # How sure parameters are costs as much as learning them, and hardly differs by fold.
             refitted._roots = self._roots
-            means_NM[out_N] = refitted._predict(self.rows[out_N])
-            stds_NM[out_N] = refitted._std(self.rows[out_N])
+            own_ND = self.rows[out_N, : self.n_features_in_]
+            means_NM[out_N], stds_NM[out_N] = refitted._predict(own_ND), refitted._std(own_ND)
         return means_NM, stds_NM
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         """Learn the hyperparameters, or take those that are kept, and condition on trials."""
+        rows = self._inputs(weights_ND)
         if self.hyperparameters is not None:
             self.prior_2P = getattr(self, "prior_2P", np.empty((2, 0)))
             kept = np.array(self.hyperparameters, dtype=np.float64)
-            self._condition(weights_ND, losses_NM, kept[:, :-2], kept[:, -2], kept[:, -1])
+            self._condition(rows, losses_NM, kept[:, :-2], kept[:, -2], kept[:, -1])
             return
         most, steps = self.learning_trials, STEPS
         means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
-        every = evidences(weights_ND, (losses_NM - means_M) / units_M)
+        every = evidences(rows, (losses_NM - means_M) / units_M)
         order_N, self.prior_2P = self._order(len(losses_NM)), np.empty((2, 0))
         if len(every) >= MIN_POOLED:
             prior, steps = pooled(every, order_N, most), POOLED_STEPS
             self.prior_2P = np.stack([prior.centers_P, prior.spreads_P])
             every = [replace(one, prior=prior) for one in every]
         learned = [one.learned(order_N, most, steps) for one in every]
-        self._condition(weights_ND, losses_NM, np.array(learned), means_M, units_M)
+        self._condition(rows, losses_NM, np.array(learned), means_M, units_M)
 
     def _condition(
         self, rows: Array, losses_NM: Array, parameters_MP: Array, means_M: Array, units_M: Array
@@ -296,33 +309,40 @@ class GaussianProcessRegressor(MixtureRegressor):
             [Posterior.of(Matern.of(own_P), rows, losses_N).dual_N for own_P, losses_N in pairs]
         )
 
-    def _refitted(self, weights_KD: Array, losses_KM: Array) -> Self:
+    def _inputs(self, weights_ND: Array) -> Array:
+        """Return the shares of domains and of branches, shape (N, F)."""
+        sums = [weights_ND[:, list(columns)].sum(axis=1) for columns in self.branches or ()]
+        return np.column_stack([weights_ND, *sums])
+
+    def _refitted(self, rows: Array, losses_KM: Array) -> Self:
         copy: Self = self._bare_copy().set_params(hyperparameters=None)
         small = len(losses_KM) <= FIRST
         if small and not self.prior_2P.size:
-            return copy.fit(weights_KD, losses_KM)
+            return copy.fit(rows[:, : self.n_features_in_], losses_KM)
         means_M, units_M = losses_KM.mean(axis=0), _units(losses_KM)
         some_N = self._order(len(losses_KM))[: self.learning_trials]
-        every = self._evidences(weights_KD, (losses_KM - means_M) / units_M)
+        every = self._evidences(rows, (losses_KM - means_M) / units_M)
         starts: Sequence[Array | None] = [None] * len(every) if small else list(self.parameters_MP)
         learned = [
             one.some(some_N).most_probable(start_P, WARM if small else AGAIN)
             for one, start_P in zip(every, starts, strict=True)
         ]
-        copy._condition(weights_KD, losses_KM, np.array(learned), means_M, units_M)
+        copy._condition(rows, losses_KM, np.array(learned), means_M, units_M)
         return copy
 
     def _predict(self, weights_ND: Array) -> Array:
-        if len(weights_ND) == 1:
-            means_NM = self._stacked.means(weights_ND[0])[None]
+        rows = self._inputs(weights_ND)
+        if len(rows) == 1:
+            means_NM = self._stacked.means(rows[0])[None]
         else:
-            means_NM = np.column_stack([one.mean(weights_ND) for one in self._posteriors])
+            means_NM = np.column_stack([one.mean(rows) for one in self._posteriors])
         predicted: Array = self.means_M + self.units_M * means_NM
         return predicted
 
     def _std(self, weights_ND: Array) -> Array:
+        rows = self._inputs(weights_ND)
         variances = [
-            posterior.variance(weights_ND, root_PP)
+            posterior.variance(rows, root_PP)
             for posterior, root_PP in zip(self._posteriors, self._roots, strict=True)
         ]
         stds: Array = self.units_M * np.sqrt(np.column_stack(variances))
