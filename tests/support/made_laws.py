@@ -56,7 +56,7 @@ def pilot_runs(count: int) -> Trials:
 
 
 # Regressors that are fitted in a second, by `made_laws:NAME`.
-few_units = SkillsRegressor(units=5, restarts=2, folds=2)
+few_units = SkillsRegressor(folds=2)
 few_members = AutoRegressor(candidates=("gaussian_process", "made_laws:few_units"), folds=2)
 few_candidates = AutoRegressor(candidates=("gaussian_process", "epochs"), folds=2)
 own_epochs = EpochsRegressor(inventory=[5.0, 6.0], tokens=7.0)
