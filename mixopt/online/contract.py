@@ -83,9 +83,7 @@ class Setting:
         lower_D, upper_D = self.lower_D, self.upper_D
         for name, bounds_D in (("lower_D", lower_D), ("upper_D", upper_D)):
             _check_shape(name, bounds_D, domains)
-            if np.isnan(bounds_D).any():
-                raise EstimatorError(f"{name}: {np.asarray(bounds_D).tolist()} has no number")
-        if lower_D.sum() > 1 + 1e-9 or upper_D.sum() < 1 - 1e-9:
+        if not (lower_D.sum() <= 1 + 1e-9 and upper_D.sum() >= 1 - 1e-9):
             raise EstimatorError(
                 f"no mixture is within the bounds: the leasts add up to {lower_D.sum():.4g},"
                 f" the mosts to {upper_D.sum():.4g}"
@@ -311,16 +309,13 @@ class DriverOptions:
 
 def lengths_of(tokens_per_sample: Lengths, domains: Sequence[str]) -> Array:
     """Return the tokens of a sample of each domain, shape (D,)."""
-    if isinstance(tokens_per_sample, Mapping):
-        _check_names("tokens_per_sample", tokens_per_sample, domains)
-        for name in domains:
-            if name not in tokens_per_sample:
-                raise EstimatorError(f"tokens_per_sample: domain {name!r} is left out")
-        lengths_D = np.array([float(tokens_per_sample[name]) for name in domains])
-    else:
-        lengths_D = np.full(len(domains), float(tokens_per_sample))
+    given = tokens_per_sample
+    if not isinstance(given, Mapping):
+        given = dict.fromkeys(domains, given)
+    _check_names("tokens_per_sample", given, domains)
+    lengths_D = np.array([float(given.get(name, 0)) for name in domains])
     if not (lengths_D > 0).all():
-        raise EstimatorError(f"tokens_per_sample: {tokens_per_sample}; they are > 0")
+        raise EstimatorError(f"tokens_per_sample: {tokens_per_sample}; each domain's is > 0")
     return lengths_D
 
 

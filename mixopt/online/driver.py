@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -85,7 +85,7 @@ class Driver:
         self._windows = LossWindows(
             self._stream, spike=options.spike, needs_losses="training_loss" in estimator.needs
         )
-        self._log = MixtureLog(options.log)
+        self._log = MixtureLog(options.log if is_first() else None)
         self._trouble: str | None = None  # on rank 0, until all ranks hear of it with the next plan
         self._observed = 0  # the last step that the estimator was told of
         self._started, self._moved, self._learning_rate = False, False, 0.0
@@ -152,12 +152,9 @@ class Driver:
         seconds = self._lap()
         plan = self._plan if self.steps_done >= self._plan.first else self._before
         if plan.perturbs and not self._options.shadow:
-            self.cost = replace(
-                self.cost,
-                perturbed_steps=self.cost.perturbed_steps + 1,
-                perturbed_tokens=self.cost.perturbed_tokens + self.setting.tokens_per_step,
-                perturbed_seconds=self.cost.perturbed_seconds + seconds,
-            )
+            self.cost.perturbed_steps += 1
+            self.cost.perturbed_tokens += self.setting.tokens_per_step
+            self.cost.perturbed_seconds += seconds
         if not self._started:
             self._start_from(self.steps_done, first=self._next_free(), now=self.steps_done)
         if self.frozen is None:
@@ -227,13 +224,9 @@ class Driver:
         assert evaluate is not None  # a plan that asks for what there is not is refused
         self._lap()
         held_out = held_out_losses(evaluate, self.setting.evaluations)
-        tokens = 0 if isinstance(held_out, str) else held_out.tokens
-        self.cost = replace(
-            self.cost,
-            evaluations=self.cost.evaluations + 1,
-            evaluation_tokens=self.cost.evaluation_tokens + tokens,
-            evaluation_seconds=self.cost.evaluation_seconds + self._lap(),
-        )
+        self.cost.evaluations += 1
+        self.cost.evaluation_tokens += 0 if isinstance(held_out, str) else held_out.tokens
+        self.cost.evaluation_seconds += self._lap()
         return held_out
 
     # What is decided ------------------------------------------------------------------------
@@ -371,38 +364,25 @@ class Driver:
         use_windows = self._windows.read(fields.part("windows"))
         use_stream = self._stream.read(fields.part("stream"), step)
         reference_D, size = fields.array("reference", (len(domains),), 0), fields.whole("log_size")
-        with self._as_it_was_on_error():
-            self.setting = replace(self.setting, reference_D=reference_D)
-            on_first(lambda: self._estimator.start(self.setting))
-            on_first(lambda: self._load_estimator(fields.get("estimator")))
-            on_first(lambda: self._log.cut(size))
-        self._log.size = size
+        setting, estimator = replace(self.setting, reference_D=reference_D), copy(self._estimator)
+        on_first(lambda: _resume(estimator, setting, fields.get("estimator")))
+        on_first(lambda: self._log.cut(size))
+        self.setting, self._estimator, self._log.size = setting, estimator, size
         vars(self).update(own)
         use_stream()
         use_windows()
 
-    def _load_estimator(self, state: Any) -> None:
-        """Let the estimator resume; an error that is not ours becomes one line."""
-        if not isinstance(state, Mapping):
-            raise EstimatorError(f"{_WHERE}: estimator: {shown_value(state)} is not a mapping")
-        try:
-            self._estimator.load_state_dict(state)
-        except MixoptError:
-            raise
-        except Exception as error:
-            name = type(self._estimator).__name__
-            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise EstimatorError(f"{name} cannot resume from {_WHERE}: {what}") from error
 
-    @contextmanager
-    def _as_it_was_on_error(self) -> Iterator[None]:
-        """Leave estimator and setting as they were where the block raises."""
-        setting, inside = self.setting, getattr(self._estimator, "__dict__", {})
-        before = dict(inside)
-        try:
-            yield
-        except BaseException:
-            self.setting = setting
-            inside.clear()
-            inside.update(before)
-            raise
+def _resume(estimator: Estimator, setting: Setting, state: Any) -> None:
+    """Let an estimator resume; an error that is not ours becomes one line."""
+    if not isinstance(state, Mapping):
+        raise EstimatorError(f"{_WHERE}: estimator: {shown_value(state)} is not a mapping")
+    try:
+        estimator.start(setting)
+        estimator.load_state_dict(state)
+    except MixoptError:
+        raise
+    except Exception as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        name = type(estimator).__name__
+        raise EstimatorError(f"{name} cannot resume from {_WHERE}: {what}") from error

@@ -8,14 +8,13 @@ finite (or beyond 2^20 nats) is counted, never summed.
 The mean training loss moves when the mixture does, so each domain is compared with its own running
 mean over earlier windows, to notice that losses jump up whatever the mixture is.
 
-Without torch.distributed it is one rank, and nothing is sent. What rank 0 says goes as JSON.
+Without torch.distributed it is one rank, and nothing is sent.
 
 Shapes: B sequences, T tokens, D domains; R rows of sums.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -134,18 +133,10 @@ def summed(totals: Tensor) -> IntArray:
 
 def from_first(value: Any) -> Any:
     """Return rank 0's value on every rank."""
-    if ranks() == 1:
-        return value
-    content = np.frombuffer(json.dumps(value).encode() if is_first() else b"", np.uint8)
-    device = _device_of_messages()
-    size = torch.tensor([len(content)], dtype=torch.int64, device=device)
-    dist.broadcast(size, src=0)
-    if is_first():
-        sent = torch.from_numpy(content.copy()).to(device)
-    else:
-        sent = torch.empty(int(size.item()), dtype=torch.uint8, device=device)
-    dist.broadcast(sent, src=0)
-    return json.loads(sent.cpu().numpy().tobytes())
+    values = [value]
+    if ranks() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def on_first(call: Callable[[], Any]) -> Any:
@@ -173,11 +164,6 @@ def _device_of_sums() -> torch.device:
     if "cuda:nccl" in dist.get_backend_config() and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
-
-
-def _device_of_messages() -> torch.device:
-    """Where reading a message does not wait for the device's work, if there is a way."""
-    return torch.device("cpu") if "cpu:" in dist.get_backend_config() else _device_of_sums()
 
 
 MAX_SUM = float(1 << 42)  # nats of one rank, so that the sum over ranks fits

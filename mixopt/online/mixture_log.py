@@ -21,7 +21,7 @@ from mixopt.system import checked_as, parse_json, read_text
 
 
 class MixtureLog:
-    """Lines of one file, written by rank 0; nothing is written without a path."""
+    """Lines of one file; nothing is written without a path, as on ranks other than 0."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -29,10 +29,8 @@ class MixtureLog:
 
     def cut(self, size: int) -> None:
         """Go on after so many bytes; what comes after them is of a run that was given up."""
-        from mixopt.online.loss_sums import is_first  # which needs torch
-
         self.size = size
-        if self._path is None or not is_first():
+        if self._path is None:
             return
         with self._opened(self._path) as stream:
             length = stream.tell()
@@ -47,12 +45,10 @@ class MixtureLog:
         self, batch: int, step: int, weights: Mapping[str, float], why: str, *, shadow: bool
     ) -> None:
         """Write a line, and have it out of this process."""
-        from mixopt.online.loss_sums import is_first
-
         line = {"batch": batch, "step": step, "weights": dict(weights), "why": why}
         content = json.dumps(line | ({"shadow": True} if shadow else {}), ensure_ascii=False) + "\n"
         self.size += len(content.encode())
-        if self._path is not None and is_first():
+        if self._path is not None:
             with self._opened(self._path) as stream:
                 stream.write(content.encode())
 

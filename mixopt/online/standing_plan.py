@@ -45,7 +45,7 @@ def read_record(kind: type[Record], state: StateFields, **known: Any) -> Record:
     return kind(**known, **{n: take[one](n) for n, one in names if n not in known})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cost:
     """Counts since the start of the run; times are those of rank 0.
 
@@ -73,24 +73,15 @@ class StandingPlan:
     A plan of n steps ends n steps after the last that the estimator saw before it made it, so
     that plans keep their pace however far workers are ahead. One that ends in an evaluation ends n
     steps after it began to hold, so that it is n steps of its weights that are evaluated.
-
-    Attributes:
-        weights: Share of each domain, rounded.
-        first: The optimiser step from which it holds.
-        last: The step after which the next is asked for; it holds on until that does.
-        until: Its last step as the estimator counts, from the last that it saw.
-        why: The estimator's tag.
-        held_out: Whether held-out text is evaluated after the last step.
-        perturbs: Whether the weights are there to learn from.
     """
 
-    weights: tuple[float, ...]
-    first: int
-    last: int
-    until: int
-    why: str
-    held_out: bool
-    perturbs: bool
+    weights: tuple[float, ...]  # share of each domain, rounded
+    first: int  # the optimiser step from which it holds
+    last: int  # the step after which the next is asked for; it holds on until that does
+    until: int  # its last step as the estimator counts, from the last that it saw
+    why: str  # the estimator's tag
+    held_out: bool  # whether held-out text is evaluated after the last step
+    perturbs: bool  # whether the weights are there to learn from
 
     @classmethod
     def of(cls, plan: Plan, setting: Setting, seen: int, *, now: int, first: int) -> StandingPlan:

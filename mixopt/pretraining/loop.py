@@ -20,7 +20,14 @@ from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import MixtureError, RunError, SamplerError
 from mixopt.loading import MixtureDataset, MixtureLoader
 from mixopt.mixture import Mixture
-from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, MixtureLog, make_estimator
+from mixopt.online import (
+    MIXTURE_LOG,
+    Driver,
+    DriverOptions,
+    MixtureLog,
+    is_first,
+    make_estimator,
+)
 from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
@@ -247,7 +254,7 @@ class _FixedMixture:
 
     def __init__(self, known: _Mixtures, log: Path) -> None:
         self._known = {batch: (mixture, why) for batch, mixture, why in known}
-        self._log = MixtureLog(log)
+        self._log = MixtureLog(log if is_first() else None)
         self._step, self._is_fresh = 0, True
 
     def start(self) -> None:

@@ -23,7 +23,7 @@ Shapes: D domains, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -33,8 +33,19 @@ from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.system import Array, BoolArray
 
+# Domain, what is wrong, experts, numbers and advice of a diagnosis.
+_Finding = tuple[str | None, str, tuple[int, ...], dict[str, float], str]
 Kind = Literal["collapse", "degradation", "underfitting"]
 KINDS: tuple[Kind, ...] = ("collapse", "degradation", "underfitting")
+EFFECTIVE = 0.66  # collapse below: effective number of experts, of all; 1 is even
+DEAD = 0.05  # collapse above: dead experts, of all
+OVERFLOW = 0.25  # collapse above: share of the assignments beyond 1.25 times even
+SERVES = 0.8  # share of an expert's tokens from which on it serves a domain
+OCCUPIED = 0.25  # degradation above: experts that serve a domain, less its share
+RARE = 0.5  # a domain is rare below this part of an even share
+APART = 0.33  # underfitting below: distance from the others, over the median one
+OTHERS = 0.25  # where the median one is at least this
+ASSIGNMENTS = 1000  # to an expert, on the mean, that a layer needs to be diagnosed
 BLAMED = 0.1  # of a load above the even one, that the domain to blame has brought
 HOT = 2.5  # load over the even one, from which on the spread of the others must explain it
 FEW_EXPERTS, FAR = 8, 4.0  # up to so many, what most choose is crowded; else beyond so much load
@@ -46,24 +57,6 @@ NO_CHANGE = (
     "no change of the mixture follows: as measured so far, experts tell no more about a domain than"
     " its share does"
 )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Thresholds of the diagnoses; each is 0 to 1 but the last."""
-
-    effective: float = 0.66  # collapse below: effective number of experts, of all; 1 is even
-    dead: float = 0.05  # collapse above: dead experts, of all
-    overflow: float = 0.25  # collapse above: share of the assignments beyond 1.25 times even
-    serves: float = 0.8  # share of an expert's tokens from which on it serves a domain
-    occupied: float = 0.25  # degradation above: experts that serve a domain, less its share
-    rare: float = 0.5  # a domain is rare below this part of an even share
-    apart: float = 0.33  # underfitting below: distance from the others, over the median one
-    others: float = 0.25  # where the median one is at least this
-    assignments: int = 1000  # to an expert, on the mean, that a layer needs to be diagnosed
-
-
-LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -104,23 +97,24 @@ class Diagnosis:
         return {**asdict(self), "experts": list(self.experts)}
 
 
-def diagnose(assignments: Assignments, limits: Limits = LIMITS) -> list[Diagnosis]:
+def diagnose(assignments: Assignments) -> list[Diagnosis]:
     """Return what is wrong, by layer."""
     found: list[Diagnosis] = []
-    for layer in assignments.layers:
-        if enough(layer, limits):
-            for find in (_collapse, _degradation, _underfitting):
-                found += find(layer, assignments.domains, limits)
+    for layer in filter(enough, assignments.layers):
+        for kind, find in _FINDERS.items():
+            for domain, what, experts, numbers, advice in find(layer, assignments.domains):
+                at = kind, layer.layer, layer.router
+                found.append(Diagnosis(*at, what, domain, experts, numbers, advice))
     return found
 
 
-def enough(layer: LayerAssignments, limits: Limits = LIMITS) -> bool:
+def enough(layer: LayerAssignments) -> bool:
     """Tell whether a layer has enough assignments to be diagnosed."""
-    return bool(layer.counts_DE.sum() >= max(1, limits.assignments * layer.experts))
+    return bool(layer.counts_DE.sum() >= max(1, ASSIGNMENTS * layer.experts))
 
 
-def _collapse(layer: LayerAssignments, domains: tuple[str, ...], limits: Limits) -> list[Diagnosis]:
-    """Return a diagnosis where the load is uneven, experts are dead, or some are too busy."""
+def _collapse(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
+    """Yield a diagnosis where the load is uneven, experts are dead, or some are too busy."""
     counts_E = layer.counts_DE.sum(0)
     load_E = measures.load_shares(counts_E)
     chosen_E = counts_E / layer.tokens_D.sum()
@@ -135,29 +129,19 @@ def _collapse(layer: LayerAssignments, domains: tuple[str, ...], limits: Limits)
         "chosen": float(chosen_E.max()),
     }
     if (
-        numbers["effective"] >= limits.effective
-        and numbers["dead"] <= limits.dead
-        and numbers["overflow"] <= limits.overflow
+        numbers["effective"] >= EFFECTIVE
+        and numbers["dead"] <= DEAD
+        and numbers["overflow"] <= OVERFLOW
         and not crowded_E.any()
     ):
-        return []
+        return
     blamed = _loads_most(layer, int(load_E.argmax()))
     domain = None if blamed is None else domains[blamed]
     advice = "all domains load it equally: balance the router, no mixture fixes this"
     if domain is not None:
         advice = f"{domain!r} loads it most: balance the router; {NO_CHANGE}"
-    return [
-        Diagnosis(
-            kind="collapse",
-            layer=layer.layer,
-            router=layer.router,
-            what=_load_text(layer, load_E, hot_E, numbers),
-            domain=domain,
-            experts=tuple(int(e) for e in np.flatnonzero(crowded_E)) or (int(load_E.argmax()),),
-            numbers=numbers,
-            advice=advice,
-        )
-    ]
+    experts = np.flatnonzero(crowded_E).tolist() or [int(load_E.argmax())]
+    yield domain, _load_text(layer, load_E, hot_E, numbers), tuple(experts), numbers, advice
 
 
 def _crowded(chosen_E: Array, load_E: Array, top_k: int) -> BoolArray:
@@ -193,70 +177,61 @@ def _loads_most(layer: LayerAssignments, expert: int) -> int | None:
     return None if own <= rest or load - rest < BLAMED * (load - even) else d
 
 
-def _degradation(
-    layer: LayerAssignments, domains: tuple[str, ...], limits: Limits
-) -> list[Diagnosis]:
-    """Return a diagnosis of each domain that occupies too many routed experts."""
+def _degradation(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
+    """Yield a diagnosis of each domain that occupies too many routed experts."""
     counts_DE = layer.counts_DE
     total_E = counts_DE.sum(0)
     of_domain_DE = np.divide(counts_DE, total_E, out=np.zeros(counts_DE.shape), where=total_E > 0)
-    serves_DE = of_domain_DE >= limits.serves
+    serves_DE = of_domain_DE >= SERVES
     shares_D = measures.load_shares(layer.tokens_D)
     occupied_D = serves_DE.mean(1)
-    many = limits.occupied * min(1.0, FEW_DOMAINS / len(domains))
+    many = OCCUPIED * min(1.0, FEW_DOMAINS / len(domains))
     excess_D = occupied_D - shares_D
-    is_beyond_D = excess_D > limits.occupied
+    is_beyond_D = excess_D > OCCUPIED
     is_beyond_D |= (excess_D > many) & (occupied_D > TIMES * shares_D)
-    return [
-        Diagnosis(
-            kind="degradation",
-            layer=layer.layer,
-            router=layer.router,
-            what=f"{serves_DE[d].sum()} of {layer.experts} experts serve {domains[d]!r}, which has"
-            f" {100 * shares_D[d]:.1f}% of the tokens",
-            domain=domains[d],
-            experts=tuple(int(e) for e in np.flatnonzero(serves_DE[d])),
-            numbers={"occupied": float(occupied_D[d]), "share": float(shares_D[d])},
-            advice=f"others could use them: look at the text of {domains[d]!r}; {NO_CHANGE}",
+    for d in np.flatnonzero(is_beyond_D):
+        experts = tuple(np.flatnonzero(serves_DE[d]).tolist())
+        what = (
+            f"{len(experts)} of {layer.experts} experts serve {domains[d]!r}, which has"
+            f" {100 * shares_D[d]:.1f}% of the tokens"
         )
-        for d in np.flatnonzero(is_beyond_D)
-    ]
+        numbers = {"occupied": float(occupied_D[d]), "share": float(shares_D[d])}
+        advice = f"others could use them: look at the text of {domains[d]!r}; {NO_CHANGE}"
+        yield domains[d], what, experts, numbers, advice
 
 
-def _underfitting(
-    layer: LayerAssignments, domains: tuple[str, ...], limits: Limits
-) -> list[Diagnosis]:
-    """Return a diagnosis of each rare domain that goes to experts of all kinds."""
+def _underfitting(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
+    """Yield a diagnosis of each rare domain that goes to experts of all kinds."""
     shares_D = measures.load_shares(layer.tokens_D)
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
     apart_D = measures.separation(layer.counts_HDE)
     distance_DD = measures.profile_distances(measures.expert_profiles(layer.counts_DE))
     is_seen_D = (shares_D > 0) & np.isfinite(apart_D)
-    found = []
-    for d in np.flatnonzero(is_seen_D & (shares_D < limits.rare / len(domains))):
+    for d in np.flatnonzero(is_seen_D & (shares_D < RARE / len(domains))):
         other_D = is_seen_D & (np.arange(len(domains)) != d)
         others = float(np.median(apart_D[other_D])) if other_D.any() else 0.0
-        if others < limits.others or apart_D[d] >= limits.apart * others:
+        if others < OTHERS or apart_D[d] >= APART * others:
             continue
         nearest = int(np.where(other_D, np.nan_to_num(distance_DD[d], nan=1.0), 2.0).argmin())
-        distance = float(distance_DD[d, nearest])
-        found.append(
-            Diagnosis(
-                kind="underfitting",
-                layer=layer.layer,
-                router=layer.router,
-                what=f"{domains[d]!r} uses the same experts as all: its distance from the others "
-                f"is {apart_D[d]:.2f}, the median domain's is {others:.2f}",
-                domain=domains[d],
-                experts=(int(lift_DE[d].argmax()),),
-                numbers={
-                    "apart": float(apart_D[d]),
-                    "others": others,
-                    "share": float(shares_D[d]),
-                    "distance": distance,
-                },
-                advice=f"its experts are nearest to those of {domains[nearest]!r} (distance "
-                f"{distance:.2f}): look at its loss; {NO_CHANGE}",
-            )
+        numbers = {
+            "apart": float(apart_D[d]),
+            "others": others,
+            "share": float(shares_D[d]),
+            "distance": float(distance_DD[d, nearest]),
+        }
+        what = (
+            f"{domains[d]!r} uses the same experts as all: its distance from the others"
+            f" is {apart_D[d]:.2f}, the median domain's is {others:.2f}"
         )
-    return found
+        advice = (
+            f"its experts are nearest to those of {domains[nearest]!r} (distance"
+            f" {numbers['distance']:.2f}): look at its loss; {NO_CHANGE}"
+        )
+        yield domains[d], what, (int(lift_DE[d].argmax()),), numbers, advice
+
+
+_FINDERS: dict[Kind, Callable[[LayerAssignments, tuple[str, ...]], Iterator[_Finding]]] = {
+    "collapse": _collapse,
+    "degradation": _degradation,
+    "underfitting": _underfitting,
+}

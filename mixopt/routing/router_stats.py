@@ -94,9 +94,9 @@ class RouterStats:
             torch.compiler.reset()  # compiled code does not look for hooks that come after it
         self.routers = list(routers)
         self._model, self._evaluation, self._group = model, evaluation, group
-        self._batch = _Batch(len(self.domain_names))
+        self._batch, count = _Batch(), len(self.domain_names)
         device = next((p.device for p in model.parameters() if not p.is_meta), "cpu")
-        self._counters = [_Counter(router, self._batch, device) for router in routers]
+        self._counters = [_Counter(router, self._batch, count, device) for router in routers]
         self._pending = np.zeros(3, np.int64)  # batches, interrupted ones, tokens
         self._is_open, self._is_checked, self._is_attached = False, False, True
         self._total = self._window = self._nothing()
@@ -212,11 +212,11 @@ class RouterStats:
     def _begin(self, domain_BS: Tensor, position: Sequence[int] | None = None) -> None:
         self._is_open = True
         if self._model.training or self._evaluation:
-            device = self._counters[0].counts.device
-            odd_B = self._odd(len(domain_BS), position)
-            self._batch.open(
-                domain_BS.to(device, non_blocking=True), odd_B.to(device, non_blocking=True)
-            )
+            device, domains = self._counters[0].counts.device, len(self.domain_names)
+            domain_BS = domain_BS.to(device, non_blocking=True)
+            odd_B = self._odd(len(domain_BS), position).to(device, non_blocking=True)
+            shift = torch.where(domain_BS < domains, odd_B[:, None], 1) * domains
+            self._batch.rows_T = (domain_BS + shift).reshape(-1)
 
     def _end(self, *, is_whole: bool) -> None:
         """End the batch; the first one is checked, which waits for the device once."""
@@ -224,7 +224,7 @@ class RouterStats:
         rows_T = self._batch.rows_T
         if rows_T is None:
             return
-        self._batch.close()
+        self._batch.rows_T = None
         self._pending += (int(is_whole), int(not is_whole), len(rows_T))
         if is_whole and not self._is_checked and self._pending[:2].tolist() == [1, 0]:
             for counter in self._counters:
@@ -286,32 +286,10 @@ class RouterStats:
 class _Batch:
     """The batch that is being counted; all routers of a model share one.
 
-    Attributes:
-        rows_T: Row of each token: even 0 to D - 1, odd D to 2 D - 1, unknown 2 D, padding 2 D + 1;
-            None between batches.
+    Row of each token: even 0 to D - 1, odd D to 2 D - 1, unknown 2 D, padding 2 D + 1.
     """
 
-    def __init__(self, domains: int) -> None:
-        self.domains = domains
-        self.rows_T: Tensor | None = None
-        self._first_cells: dict[tuple[int, torch.device], Tensor] = {}
-
-    def open(self, domain_BS: Tensor, odd_B: Tensor) -> None:
-        """Begin a batch."""
-        shift = torch.where(domain_BS < self.domains, odd_B[:, None], 1) * self.domains
-        self.rows_T = (domain_BS + shift).reshape(-1)
-        self._first_cells = {}
-
-    def first_cells(self, places: int, device: torch.device) -> Tensor:
-        """Return where the counts of each token's row begin, shape (T, 1)."""
-        assert self.rows_T is not None
-        if (places, device) not in self._first_cells:
-            self._first_cells[places, device] = (self.rows_T.to(device) * places)[:, None]
-        return self._first_cells[places, device]
-
-    def close(self) -> None:
-        """End the batch: routers that run now are not counted."""
-        self.rows_T, self._first_cells = None, {}
+    rows_T: Tensor | None = None
 
 
 class _Counter:
@@ -320,9 +298,9 @@ class _Counter:
     Plain tensors, since buffers of the module would be overwritten by DDP.
     """
 
-    def __init__(self, router: FoundRouter, batch: _Batch, device: Any) -> None:
+    def __init__(self, router: FoundRouter, batch: _Batch, domains: int, device: Any) -> None:
         self.router, self.places, self._batch = router, router.experts + AROUND, batch
-        rows = 2 * batch.domains + 2
+        rows = 2 * domains + 2
         self.counts = torch.zeros(rows * self.places, dtype=torch.int64, device=device)
         self.passes = torch.zeros(1, dtype=torch.int64, device=device)
         self._one = torch.ones(1, dtype=torch.int64, device=device)
@@ -344,7 +322,8 @@ class _Counter:
                 for name in ("counts", "passes", "_one"):
                     setattr(self, name, getattr(self, name).to(ids_TK.device))
             place_TK = ids_TK.clamp(LOWEST, self.router.experts) - LOWEST
-            cell = (self._batch.first_cells(self.places, ids_TK.device) + place_TK).view(-1)
+            first_T = rows_T.to(ids_TK.device) * self.places
+            cell = (first_T[:, None] + place_TK).view(-1)
             self.counts.scatter_add_(0, cell, self._one.expand(cell.shape))
             self.passes.add_(1)
 

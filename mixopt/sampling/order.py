@@ -95,40 +95,26 @@ class ShareChange(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an order is before a window, shape (D,) each.
-
-    Attributes:
-        window: The window.
-        counts_D: How often each domain was drawn.
-        owed_D: The integral of its shares less what it had, in samples or tokens, times UNIT.
-        had_D: The samples or tokens that it had.
-        out: The domains that ran out, with the window in which they did.
-    """
+    """Where an order is before a window, shape (D,) each."""
 
     window: int
-    counts_D: IntArray
+    counts_D: IntArray  # how often each domain was drawn
+    # The integral of its shares less what it had, in samples or tokens, times UNIT.
     owed_D: NDArray[Any]
-    had_D: IntArray
+    had_D: IntArray  # the samples or tokens that it had
+    # The domains that ran out, with the window in which they did.
     out: tuple[tuple[int, int], ...] = ()
 
 
 class Stretch(NamedTuple):
-    """Windows that were dealt one after the other.
+    """Windows that were dealt one after the other."""
 
-    Attributes:
-        before: The place before the first.
-        counts_KD: As those of a place, after each window; so are the next two.
-        owed_KD: The same of what is owed.
-        had_KD: The same of what was had.
-        out: That of the last; a window in which domains run out is alone.
-        samples_KW: Domains of the samples, and counts before them, where they are not sorted.
-    """
-
-    before: Place
-    counts_KD: IntArray
-    owed_KD: NDArray[Any]
-    had_KD: IntArray
-    out: tuple[tuple[int, int], ...]
+    before: Place  # the place before the first
+    counts_KD: IntArray  # as those of a place, after each window; so are the next two
+    owed_KD: NDArray[Any]  # the same of what is owed
+    had_KD: IntArray  # the same of what was had
+    out: tuple[tuple[int, int], ...]  # that of the last; a window in which domains run out is alone
+    # Domains of the samples, and counts before them, where they are not sorted.
     samples_KW: tuple[IntArray, IntArray] | None = None
 
     @classmethod
@@ -146,26 +132,16 @@ class Stretch(NamedTuple):
 
 
 class OrderLayout(NamedTuple):
-    """What an order of samples is laid out over.
-
-    Attributes:
-        names: The domains.
-        sizes: Rows of each domain.
-        seed: Of the order of rows and of the shuffle in a window.
-        window_size: Samples of a global window.
-        limits: How often each domain may be drawn; None for no limit.
-        stops: Whether the stream ends at a limit; else the others take the domain's share.
-        unit: What a domain is owed.
-        lengths: Of each domain the tokens of each row, or of all, where tokens are owed.
-    """
+    """What an order of samples is laid out over."""
 
     names: tuple[str, ...]
-    sizes: tuple[int, ...]
-    seed: int
-    window_size: int
-    limits: tuple[int | None, ...]
-    stops: bool
-    unit: Unit
+    sizes: tuple[int, ...]  # rows of each domain
+    seed: int  # of the order of rows and of the shuffle in a window
+    window_size: int  # samples of a global window
+    limits: tuple[int | None, ...]  # how often each domain may be drawn; None for no limit
+    stops: bool  # whether the stream ends at a limit; else the others take the domain's share
+    unit: Unit  # what a domain is owed
+    # Of each domain the tokens of each row, or of all, where tokens are owed.
     lengths: tuple[int | IntArray, ...]
 
     def start(self) -> Place:
@@ -374,19 +350,12 @@ class SampleOrder:
 
 
 class _Due(NamedTuple):
-    """What is due in a window.
+    """What is due in a window."""
 
-    Attributes:
-        whole_D: Whole samples of each domain.
-        rest_D: What is due beyond them, times UNIT.
-        missing: Samples that go to whoever is due first.
-        drawn_from: The domains that have a share.
-    """
-
-    whole_D: IntArray
-    rest_D: IntArray
-    missing: int
-    drawn_from: IntArray
+    whole_D: IntArray  # whole samples of each domain
+    rest_D: IntArray  # what is due beyond them, times UNIT
+    missing: int  # samples that go to whoever is due first
+    drawn_from: IntArray  # the domains that have a share
 
     @classmethod
     def of(cls, due: list[int], size: int) -> _Due:

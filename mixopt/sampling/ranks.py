@@ -39,6 +39,8 @@ _MEGATRON_RANKS = (
     "rank=parallel_state.get_data_parallel_rank() and"
     " world_size=parallel_state.get_data_parallel_world_size()"
 )
+_OF_MESHES = {f"mesh_{name}" for name in _MODEL}
+_MESH = "mesh=, the job's DeviceMesh, or rank= and world_size= along data parallelism"
 _ACCELERATE = "accelerate.data_loader"
 
 
@@ -159,18 +161,11 @@ def _check_nothing_is_shared() -> None:
     with suppress(AttributeError, RuntimeError):  # what torch keeps for itself may change
         groups = [(group.group_desc, group.size()) for group in module._world.pg_map]
     for name, size in groups:
-        dimension = name.removeprefix("mesh_")
-        if size > 1 and name in _OF_MEGATRON:
-            what, give = f"Megatron's {name}", _MEGATRON_RANKS
-        elif size > 1 and dimension in _MODEL and dimension != name:
-            what = f"dimension {dimension!r} of a device mesh"
-            give = "mesh=, the job's DeviceMesh, or rank= and world_size= along data parallelism"
-        else:
-            continue
-        raise SamplerError(
-            f"{size} processes share a replica of the model ({what}) and need the same rows: give"
-            f" {give}"
-        )
+        if size > 1 and (name in _OF_MEGATRON or name in _OF_MESHES):
+            raise SamplerError(
+                f"{size} processes share a replica of the model (process group {name!r}) and need"
+                f" the same rows: give {_MEGATRON_RANKS if name in _OF_MEGATRON else _MESH}"
+            )
 
 
 def _check_parts(parts: list[int], world_size: int) -> None:
@@ -206,11 +201,10 @@ def _difference(orders: list[dict[str, Any]]) -> str:
 
 def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     if there["changes"] != here["changes"] and there["domains"] == here["domains"]:
-        pairs = ((there["changes"], here["changes"]), (here["changes"], there["changes"]))
-        own = [change["position"] for one, other in pairs for change in one if change not in other]
+        changes = [*there["changes"], *here["changes"]]
+        own = [change["position"] for change in changes if changes.count(change) == 1]
         return f"its weights differ from batch {min(own) // here['batch_size']} on"
     # What is drawn and owed follows from the others.
     fields = sorted(here, key=lambda name: name in {"position", "counts", "owed", "had"})
-    field = next(name for name in fields if there.get(name) != here[name])
-    there_text, here_text = (str(one.get(field))[:200] for one in (there, here))
-    return f"its {field} is {there_text}, there it is {here_text}"
+    field = next(name for name in fields if there[name] != here[name])
+    return f"its {field} is {str(there[field])[:200]}, there it is {str(here[field])[:200]}"

@@ -90,15 +90,13 @@ class BatchRows:
         """Return rows of the batches from one on, shape (batches, B)."""
         first, block = self._block
         if not first <= batch < first + len(block):
-            first, block = self._block = batch, self._laid_out(batch)
+            window, begin = divmod(batch * self._size, self._window)
+            least = -(-(begin + self._size) // self._window)
+            rows = self.order.rows(window, max(least, self._ahead)).ravel()[begin:]
+            block = rows[: len(rows) // self._size * self._size].reshape(-1, self._size)
+            self._block, first = (batch, block), batch
             self._ahead = min(self._ahead * 4, max(self._most, 1))
         return block[batch - first : batch - first + most]
-
-    def _laid_out(self, batch: int) -> IntArray:
-        window, begin = divmod(batch * self._size, self._window)
-        least = -(-(begin + self._size) // self._window)
-        rows = self.order.rows(window, max(least, self._ahead)).ravel()[begin:]
-        return rows[: len(rows) // self._size * self._size].reshape(-1, self._size)
 
 
 class MixtureSampler:
@@ -406,14 +404,10 @@ class MixtureSampler:
                 f" the first that can change is {first}"
             )
         if self._aligned(batch) != batch:
-            why = f"an optimizer step is {self._accumulation} batches"
-            if (batch - self._begin) % self._accumulation == 0:
-                why = (
-                    f"the stream is shuffled in windows of {self.order.layout.window_size} samples"
-                )
             raise SamplerError(
-                f"set_weights for batch {batch}: {why}; the first that can change is"
-                f" {self._aligned(batch)}"
+                f"set_weights for batch {batch}: an optimizer step is {self._accumulation} batches"
+                f" of a stream in windows of {self.order.layout.window_size} samples;"
+                f" the first that can change is {self._aligned(batch)}"
             )
         return batch
 
@@ -425,8 +419,8 @@ class MixtureSampler:
             if candidate * self.batch_size % window == 0:
                 return candidate
         raise SamplerError(
-            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a "
-            f"window of {window} samples; resume from a state that was saved after a step"
+            f"optimizer steps of {steps} batches from batch {self._begin} on never begin with a"
+            f" window of {window} samples; resume from a state that was saved after a step"
         )
 
     def _shares(self, mixture: Mixture) -> tuple[int, ...]:
@@ -448,12 +442,11 @@ def _of_schedule(
     """Return the entries of a schedule, and the sizes of a batch and of the run."""
     if weights is not None:
         raise SamplerError("a schedule has the weights: leave out weights, or give a list of later")
-    for name, given, here in (
-        ("batch_size", batch_size, schedule.batch),
-        ("batches", batches, schedule.steps),
-    ):
-        if given not in {None, here}:
-            raise SamplerError(f"{name} {given} differs from the schedule's, {here}; leave it out")
+    if batch_size not in {None, schedule.batch} or batches not in {None, schedule.steps}:
+        raise SamplerError(
+            f"the schedule has batch_size={schedule.batch} and batches={schedule.steps}, not"
+            f" {batch_size} and {batches}; leave them out"
+        )
     return schedule.entries, schedule.batch, schedule.steps
 
 

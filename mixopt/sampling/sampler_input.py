@@ -33,38 +33,25 @@ MAX_LENGTH = 1 << 40  # tokens of a sample
 def named_sizes(sizes: Sizes) -> dict[str, int]:
     """Return rows by domain; domains without names are called by their numbers."""
     pairs = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes)
-    named = {str(name): _whole(f"domain {str(name)!r}", rows) for name, rows in pairs}
-    if not named:
-        raise SamplerError("a sampler needs at least one domain")
-    if len(named) > MAX_DOMAINS:
-        raise SamplerError(f"{len(named)} domains; a sampler takes at most {MAX_DOMAINS}")
+    named = {str(name): at_least(0, f"domain {str(name)!r}", rows) for name, rows in pairs}
+    if not 0 < len(named) <= MAX_DOMAINS:
+        raise SamplerError(f"{len(named)} domains; a sampler takes 1 to {MAX_DOMAINS}")
     return named
 
 
 def mixture_over(weights: Weights, sizes: Mapping[str, int]) -> Mixture:
     """Return weights as a mixture in the order of `sizes`."""
-    if isinstance(weights, Mixture):
-        given: Mapping[str, float] = dict(zip(weights.domains, weights.array.tolist(), strict=True))
-    elif isinstance(weights, Mapping):
-        given = weights
-    elif len(weights) != len(sizes):
-        raise MixtureError(f"{len(weights)} weights for {len(sizes)} domains")
-    else:
-        given = dict(zip(sizes, (float(w) for w in weights), strict=True))
-    for name in given:
-        if name not in sizes:
-            raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, sizes)}")
-    for name in sizes:
-        if name not in given:
-            raise MixtureError(f"domain {name!r} has no weight; give it one, 0 is allowed")
-    if not any(given.values()):
+    domains, given = tuple(sizes), weights
+    if isinstance(given, Mapping) and given and not any(given.values()):
         raise MixtureError("all weights are 0; at least one domain needs a weight")
-    is_ordered = isinstance(weights, Mixture) and weights.domains == tuple(sizes)
-    mixture = weights if is_ordered else Mixture({name: given[name] for name in sizes})
-    for name, weight in given.items():
+    if not isinstance(given, Mapping):
+        given = Mixture.from_array(domains, given)
+    mixture = given if isinstance(given, Mixture) else Mixture(given)
+    if mixture.domains != domains:
+        mixture = mixture.over(domains)
+    for name, weight in mixture.items():
         if weight > 0 and sizes[name] == 0:
             raise MixtureError(f"domain {name!r} has weight {weight:.4g} and no rows; set it to 0")
-    assert isinstance(mixture, Mixture)
     return mixture
 
 
@@ -89,10 +76,8 @@ def rows_allowed(
 
 def rank_batch(batch_size: int, world_size: int) -> int:
     """Return the samples of one rank in a global batch."""
-    batch_size = _whole("batch_size", batch_size)
-    if batch_size > MAX_BATCH:
-        raise SamplerError(f"batch_size {batch_size}: at most {MAX_BATCH}")
-    if batch_size < 1 or batch_size % world_size:
+    batch_size = at_least(1, "batch_size", batch_size, MAX_BATCH)
+    if batch_size % world_size:
         down = batch_size - batch_size % world_size
         near = f"{down} or {down + world_size}" if down else str(world_size)
         raise SamplerError(
@@ -143,10 +128,12 @@ def scheduled_mixtures(
             yield batch, first, end, mixture_over(entry[3], sizes)
 
 
-def at_least(least: int, what: str, value: int) -> int:
-    """Return a whole number."""
-    if not isinstance(value, (int, np.integer)) or value < least:
-        raise SamplerError(f"{what} {value!r} is not a whole number >= {least}")
+def at_least(least: int, what: str, value: Any, most: int = MAX_ROWS) -> int:
+    """Return a whole number in a range."""
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= most:
+        shown = shown_value(int(value) if is_whole else value)
+        raise SamplerError(f"{what}: {shown} is not a whole number from {least} to {most}")
     return int(value)
 
 
@@ -156,25 +143,12 @@ def _check_keys(field: str, given: Iterable[str], sizes: Mapping[str, int]) -> N
             raise SamplerError(f"{field}: unknown domain {name!r}{did_you_mean(name, sizes)}")
 
 
-def _whole(what: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise SamplerError(f"{what}: {value!r} is not a whole number >= 0")
-    if value > MAX_ROWS:
-        raise SamplerError(f"{what}: {shown_value(int(value))} is more than {MAX_ROWS}")
-    return int(value)
-
-
 def _lengths(name: str, given: Any, rows: int) -> int | IntArray:
-    where = f"lengths: domain {name!r}"
-    if isinstance(given, (int, np.integer)) and not isinstance(given, bool):
-        if rows and not 0 < given <= MAX_LENGTH:
-            shown = shown_value(int(given))
-            raise SamplerError(f"{where}: {shown} is not from 1 to {MAX_LENGTH}")
-        return int(given)
-    array = np.asarray(given)
+    where, array = f"lengths: domain {name!r}", np.asarray(given)
+    if not array.ndim:
+        return at_least(min(rows, 1), where, given, MAX_LENGTH)
     if array.shape != (rows,):
-        shape = "x".join(map(str, array.shape)) or "no list"
-        raise SamplerError(f"{where}: {shape} of its {rows} rows")
+        raise SamplerError(f"{where}: {'x'.join(map(str, array.shape))} of its {rows} rows")
     if not rows:
         return array
     if array.dtype.kind not in "iu":

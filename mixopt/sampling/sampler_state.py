@@ -8,22 +8,33 @@ Shapes: D domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from mixopt.errors import SamplerError
 from mixopt.sampling.order import UNIT, OrderLayout, Place, SampleOrder, ShareChange
-from mixopt.sampling.sampler_input import MAX_BATCH, MAX_LENGTH, MAX_ROWS, UNITS
-from mixopt.system import StateFields
+from mixopt.sampling.sampler_input import MAX_BATCH, MAX_LENGTH, MAX_ROWS
+from mixopt.system import StateFields, shown_value
 
 FORMAT = "mixopt-sampler/5"
-MAX_SEED = 1 << 128
 MAX_POSITION = 1 << 53
 _MAX_OWED = UNIT << 10  # samples to a domain; a few are ever owed
 _MAX_TOKENS_OWED = MAX_LENGTH * UNIT << 20
+_SHOWN = 8  # differences
 _PAST = 64  # changes of weights that a state remembers
+# What a state and the stream that resumes from it have in common, as messages call it.
+_COMMON = {
+    "unit": "unit",
+    "domains": "domains",
+    "seed": "seed",
+    "sizes": "rows",
+    "limits": "rows allowed by max_epochs",
+    "stops": "exhausted='stop'",
+    "lengths": "sum of lengths",
+}
 
 
 def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, Any]:
@@ -34,15 +45,9 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
     out = {d: window * size for window, d in place.out}
     return {
         "format": FORMAT,
-        "unit": layout.unit,
         "position": position,
         "window": size,
-        "seed": layout.seed,
-        "domains": list(layout.names),
-        "sizes": list(layout.sizes),
-        "limits": [-1 if limit is None else limit for limit in layout.limits],
-        "stops": layout.stops,
-        "lengths": _sums(layout),
+        **_common(layout),
         "counts": place.counts_D.tolist(),
         "owed": place.owed_D.tolist(),
         "had": place.had_D.tolist(),
@@ -55,37 +60,51 @@ def read_state(state: Mapping[str, Any], here: SampleOrder) -> tuple[SampleOrder
     """Check a state against the order that resumes from it; return one that does, and where."""
     fields = StateFields(state, "the sampler's state", SamplerError)
     fields.check_format(FORMAT)
-    layout = _layout(fields)
-    count, size = len(layout.names), layout.window_size
+    _check_common(fields, _common(here.layout))
+    layout = here.layout._replace(window_size=fields.whole("window", 1, MAX_BATCH))
     position = fields.whole("position", 0, MAX_POSITION)
-    lengths = fields.wholes("lengths", count, 0, 1 << 80)
     place = _place(fields, layout, position)
-    changes = _changes(fields, layout.sizes, position, size)
-    if layout.unit != here.layout.unit:
-        raise SamplerError(
-            f"the state owes each domain {layout.unit}, here unit={here.layout.unit!r}"
-        )
-    differing = _differences(layout, lengths, here.layout)
+    changes = _changes(fields, layout, position)
+    return type(here)(layout, changes, place), position
+
+
+def _common(layout: OrderLayout) -> dict[str, Any]:
+    """Return what a stream is laid out over, as `_COMMON` names it."""
+    lengths = [int(np.sum(each, dtype=np.int64)) for each in layout.lengths]
+    return {
+        "unit": layout.unit,
+        "domains": list(layout.names),
+        "seed": layout.seed,
+        "sizes": list(layout.sizes),
+        "limits": [-1 if limit is None else limit for limit in layout.limits],
+        "stops": layout.stops,
+        "lengths": lengths or [0] * len(layout.names),
+    }
+
+
+def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
+    """Check that a state is of this stream; what differs is named, of each domain if it can be."""
+    names, differing = common["domains"], list[str]()
+    for field, what in _COMMON.items():
+        there, here = fields.get(field), common[field]
+        if there == here:
+            continue
+        if not isinstance(there, list) or not isinstance(here, list):
+            differing.append(f"{what}: {shown_value(there)}, here {shown_value(here)}")
+        elif field == "domains":
+            gone = [f"it has {shown_value(n)}, which is not here" for n in there if n not in here]
+            new = [f"it does not have {name!r}" for name in here if name not in there]
+            differing += gone + new or ["its domains have another order"]
+            break
+        else:
+            pairs = zip_longest(names, there, here)
+            differing += [
+                f"{what} of {n!r}: {shown_value(a)}, here {b}" for n, a, b in pairs if a != b
+            ]
     if differing:
-        raise SamplerError(f"the state belongs to another stream: {'; '.join(differing)}")
-    return type(here)(layout._replace(lengths=here.layout.lengths), changes, place), position
-
-
-def _layout(state: StateFields) -> OrderLayout:
-    names = state.texts("domains")
-    if not names or len(set(names)) != len(names):
-        state.refuse("domains", "not a list of names, each once")
-    limits = state.wholes("limits", len(names), -1, MAX_ROWS)
-    return OrderLayout(
-        names=tuple(names),
-        sizes=tuple(state.wholes("sizes", len(names), 0, MAX_ROWS)),
-        seed=state.whole("seed", -MAX_SEED, MAX_SEED),
-        window_size=state.whole("window", 1, MAX_BATCH),
-        limits=tuple(None if limit < 0 else limit for limit in limits),
-        stops=state.flag("stops"),
-        unit=state.one_of("unit", UNITS),
-        lengths=(),
-    )
+        more = f"; {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+        shown = "; ".join(differing[:_SHOWN])
+        raise SamplerError(f"the sampler's state belongs to another stream: {shown}{more}")
 
 
 def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:
@@ -106,40 +125,37 @@ def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:
     )
 
 
-def _changes(
-    state: StateFields, sizes: tuple[int, ...], position: int, size: int
-) -> list[ShareChange]:
+def _changes(state: StateFields, layout: OrderLayout, position: int) -> list[ShareChange]:
     """Return the changes that a state has; they go forward, and the first holds there already."""
-    changes: list[ShareChange] = []
-    at = -1
+    changes, at = list[ShareChange](), -1
     for one in state.parts("changes"):
-        at = one.whole("position", at + 1, MAX_POSITION if changes else position)
-        change = ShareChange.at(_window(at, size), _shares(one, "shares", sizes))
+        at, window = _window(one, "position", at, MAX_POSITION if changes else position, layout)
+        change = ShareChange.at(window, _shares(one, "shares", layout))
         if "end_position" in one.content:
-            end = _window(one.whole("end_position", at + 1, MAX_POSITION), size)
-            change = change._replace(end_window=end, end_shares=_shares(one, "end_shares", sizes))
+            _, end = _window(one, "end_position", at, MAX_POSITION, layout)
+            change = change._replace(end_window=end, end_shares=_shares(one, "end_shares", layout))
         changes.append(change)
     if not changes:
         state.refuse("changes", "without a mixture")
     return changes
 
 
-def _shares(one: StateFields, name: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    shares = one.wholes(name, len(sizes), 0, UNIT)
-    if sum(shares) != UNIT:
-        raise SamplerError(f"{one.where}: {name}: add up to {sum(shares)}, not {UNIT}")
-    if any(share and not rows for share, rows in zip(shares, sizes, strict=True)):
-        raise SamplerError(f"{one.where}: {name}: a domain without rows has a share")
+def _shares(one: StateFields, name: str, layout: OrderLayout) -> tuple[int, ...]:
+    shares, sizes = one.wholes(name, len(layout.sizes), 0, UNIT), layout.sizes
+    is_drawn = all(rows or not share for share, rows in zip(shares, sizes, strict=True))
+    if sum(shares) != UNIT or not is_drawn:
+        one.refuse(name, f"not a mixture of domains with rows, in parts of {UNIT}")
     return tuple(shares)
 
 
-def _window(position: int, size: int) -> int:
-    if position % size:
-        raise SamplerError(
-            f"the sampler's state: changes: position {position} is in the middle of a window of"
-            f" {size} samples"
-        )
-    return position // size
+def _window(
+    one: StateFields, name: str, after: int, most: int, layout: OrderLayout
+) -> tuple[int, int]:
+    """Return a position after another one, and the window that begins there."""
+    position = one.whole(name, after + 1, most)
+    if position % layout.window_size:
+        one.refuse(name, f"{position} is in the middle of a window of {layout.window_size}")
+    return position, position // layout.window_size
 
 
 def _written(change: ShareChange, size: int) -> dict[str, Any]:
@@ -148,32 +164,3 @@ def _written(change: ShareChange, size: int) -> dict[str, Any]:
         end = {"end_position": change.end_window * size, "end_shares": list(change.end_shares)}
         return written | end
     return written
-
-
-def _sums(layout: OrderLayout) -> list[int]:
-    """Return the lengths of each domain's samples together; 0 where samples are owed."""
-    sums = [int(np.sum(each, dtype=np.int64)) for each in layout.lengths]
-    return sums or [0] * len(layout.names)
-
-
-def _differences(theirs: OrderLayout, lengths: Sequence[int], ours: OrderLayout) -> list[str]:
-    """Say what differs between a saved order and the one that is to resume from it."""
-    if theirs.names != ours.names:
-        gone = [f"it has {n!r}, which is not here" for n in theirs.names if n not in ours.names]
-        new = [f"it does not have {n!r}" for n in ours.names if n not in theirs.names]
-        order = f"its domains are in the order {list(theirs.names)}, here {list(ours.names)}"
-        return gone + new or [order]
-    differing = []
-    if theirs.seed != ours.seed:
-        differing.append(f"its seed is {theirs.seed}, here {ours.seed}")
-    for d, (name, then, now) in enumerate(zip(ours.names, lengths, _sums(ours), strict=True)):
-        if theirs.sizes[d] != ours.sizes[d]:
-            differing.append(f"domain {name!r} had {theirs.sizes[d]} rows, here {ours.sizes[d]}")
-        if then != now:
-            differing.append(f"the lengths of domain {name!r} add up to {then:,}, here {now:,}")
-    if (theirs.limits, theirs.stops) != (ours.limits, ours.stops):
-        differing.append(
-            f"its domains may be drawn {theirs.limits} times, here {ours.limits}"
-            " (max_epochs and exhausted)"
-        )
-    return differing

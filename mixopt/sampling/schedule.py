@@ -132,25 +132,23 @@ class Schedule:
             _check_stage(("stages", k), stage, self.domains)
         for k, stage in enumerate(self.stages):
             if self.starts[k + 1] <= self.starts[k]:
-                size = f"{self.step_tokens:,} tokens each"
-                message = f"{stage.tokens:,} are not a whole number of batches, of {size}"
-                raise ScheduleFieldError(("stages", k, "tokens"), message)
-        if self.asked_tokens > MAX_TOKENS:
-            message = f"{self.asked_tokens:,} tokens in all; at most {MAX_TOKENS:,}"
-            raise ScheduleFieldError(("stages",), message)
+                fault = f"{stage.tokens:,} are not a whole number of batches, of"
+                fault = f"{fault} {self.step_tokens:,} tokens each"
+                raise ScheduleFieldError(("stages", k, "tokens"), fault)
+        _check_whole(("stages",), self.asked_tokens, MAX_TOKENS)
         most = self.max_epochs
         if most is not None and not (_is_number(most) and most > 0):
-            message = f"{shown_value(most)} is not a number above 0"
-            raise ScheduleFieldError(("max_epochs",), message)
+            raise ScheduleFieldError(
+                ("max_epochs",), f"{shown_value(most)} is not a number above 0"
+            )
         if self.inventory is None:
             return
         for name, tokens in self.inventory.items():
             if name not in self.domains:
-                message = f"domain {name!r} is in no stage{did_you_mean(name, self.domains)}"
-                raise ScheduleFieldError(("inventory", name), message)
+                fault = f"domain {name!r} is in no stage{did_you_mean(name, self.domains)}"
+                raise ScheduleFieldError(("inventory", name), fault)
             _check_whole(("inventory", name), tokens, MAX_TOKENS, least=0)
-        if fault := self._epoch_fault(self.inventory):
-            raise ScheduleFieldError(("stages",), fault)
+        self.check_epochs(self.inventory)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Schedule:
@@ -289,36 +287,35 @@ class Schedule:
         Raises:
             SamplerError: Domain, epochs, the share that would do; or a domain without tokens.
         """
-        if fault := self._epoch_fault(inventory):
-            raise SamplerError(f"schedule: {fault}")
+        requested = self._drawn([self._given(stage) for stage in self.stages])
+        for name, tokens in self.domain_tokens().items():
+            # What whole batches round up is ours, and no fault of the mixture.
+            if fault := self._epoch_fault(name, tokens, min(tokens, requested[name]), inventory):
+                raise ScheduleFieldError(("stages",), fault)
 
     def _given(self, stage: Stage) -> int:
         if stage.tokens is not None:
             return stage.tokens
         return (stage.steps or 0) * self.step_tokens
 
-    def _epoch_fault(self, inventory: Mapping[str, int]) -> str | None:
-        """Return which domain is seen more often than `max_epochs`, and which share would do."""
-        total, max_epochs = self.tokens, self.max_epochs
-        requested = self._drawn([self._given(stage) for stage in self.stages])
-        for name, tokens in self.domain_tokens().items():
-            size = inventory.get(name)
-            if size is None:
-                return f"the inventory does not have domain {name!r}{did_you_mean(name, inventory)}"
-            if not size and tokens:
-                return f"domain {name!r} has a share and no tokens; set it to 0"
-            # What whole batches round up is ours, and no fault of the mixture.
-            least = min(tokens, requested[name])
-            if max_epochs is None or least <= max_epochs * size * (1 + _ROUNDING):
-                continue
-            epochs = math.ceil(1000 * tokens / size) / 1000
-            share = math.floor(1000 * max_epochs * size / total) / 1000
-            return (
-                f"domain {name!r}: {tokens / total:.4g} of {total:,} tokens over all stages are"
-                f" {epochs:g} epochs of its {size:,}, and max_epochs is {max_epochs:g}. Lower its"
-                f" share to {share:g} on average, or allow max_epochs: {epochs:g}"
-            )
-        return None
+    def _epoch_fault(
+        self, name: str, tokens: float, least: float, inventory: Mapping[str, int]
+    ) -> str | None:
+        """Say that a domain is seen more often than `max_epochs`, and which share would do."""
+        total, most, size = self.tokens, self.max_epochs, inventory.get(name)
+        if size is None:
+            return f"the inventory does not have domain {name!r}{did_you_mean(name, inventory)}"
+        if not size and tokens:
+            return f"domain {name!r} has a share and no tokens; set it to 0"
+        if most is None or least <= most * size * (1 + _ROUNDING):
+            return None
+        epochs = math.ceil(1000 * tokens / size) / 1000
+        share = math.floor(1000 * most * size / total) / 1000
+        return (
+            f"domain {name!r}: {tokens / total:.4g} of {total:,} tokens over all stages are"
+            f" {epochs:g} epochs of its {size:,}, and max_epochs is {most:g}. Lower its"
+            f" share to {share:g} on average, or allow max_epochs: {epochs:g}"
+        )
 
 
 def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> None:
@@ -330,15 +327,13 @@ def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> N
     if not isinstance(stage.name, str | None):
         raise ScheduleFieldError((*place, "name"), f"{shown_value(stage.name)} is not text")
     for name, mixture in (("mixture", stage.mixture), ("to", stage.to)):
-        for domain in mixture or ():
-            if domain not in domains:
-                near = did_you_mean(domain, domains)
-                message = f"domain {domain!r} is not one of the first stage's{near}"
-                raise ScheduleFieldError((*place, name, domain), message)
-        for domain in domains:
-            if mixture is not None and domain not in mixture:
-                message = f"domain {domain!r} of the first stage has no weight; give it one"
-                raise ScheduleFieldError((*place, name), f"{message}, 0 is allowed")
+        try:
+            if mixture is not None:
+                mixture.over(domains)
+        except MixtureError as error:
+            raise ScheduleFieldError(
+                (*place, name), f"{error}; all stages have the first's"
+            ) from None
 
 
 def _check_whole(place: FieldPlace, value: Any, most: int, least: int = 1) -> None:

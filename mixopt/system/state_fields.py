@@ -145,12 +145,12 @@ class StateFields:
         value = self._of(name, (list, tuple, np.ndarray), what)
         try:
             raw = np.asarray(value)
+            whole = "i" if raw.itemsize == 8 else "iu"  # 2^63 does not fit int64
+            if raw.size and raw.dtype.kind not in (whole if kind is np.int64 else "iuf"):
+                self.refuse(name, what)
             array = raw.astype(kind)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:
             raise self.error(f"{self.where}: {name}: {what}") from reason
-        whole = "i" if raw.itemsize == 8 else "iu"  # 2^63 does not fit int64
-        if raw.size and raw.dtype.kind not in (whole if kind is np.int64 else "iuf"):
-            self.refuse(name, what)
         fits = array.ndim == len(shape) and array.size <= _MAX_VALUES
         if not fits or any(n not in (-1, size) for n, size in zip(shape, array.shape, strict=True)):
             wanted = tuple("any" if n == -1 else n for n in shape)

@@ -44,56 +44,46 @@ def check_estimator(factory: Factory) -> None:
     needs = factory().needs
     known = isinstance(needs, frozenset) and needs <= set(get_args(Need))
     promise(known, f"needs is a frozenset of {', '.join(get_args(Need))}", f"it is {needs!r}")
-    plans = _plans(factory)
     what = "two runs that were told the same make the same plans"
-    _check_same(plans, _plans(factory), what)
+    _check_same(_plans(factory), _plans(factory), what)
     _plans(factory, simulated_setting(bounded=True))
-    for check in (
-        _check_pure,
-        _check_relay,
-        _check_missing_domain,
-        _check_other_domains,
-        _check_refusals,
-    ):
+    for mean in (False, True):
+        _check_relay(factory, simulated_setting(mean=mean))
+    for check in (_check_missing_domain, _check_other_domains, _check_refusals):
         check(factory)
-    _check_relay(factory, mean=True)
-    foreign = _started(factory, simulated_setting())
+    foreign = _run(factory).estimator
     what = "a state that is not its own is an EstimatorError"
     promise.refuses(lambda: foreign.load_state_dict({}), EstimatorError, what)
 
 
-def _started(factory: Factory, setting: Setting) -> Any:
-    estimator = factory()
+def _run(factory: Factory, setting: Setting | None = None) -> SimulatedRun:
+    setting, estimator = setting or simulated_setting(), factory()
     estimator.start(setting)
-    return estimator
-
-
-def _run(factory: Factory, setting: Setting | None = None, change: Change | None = None) -> Any:
-    setting = simulated_setting() if setting is None else setting
-    run = SimulatedRun(_started(factory, setting), setting)
-    return run if change is None else replace(run, change=change)
+    return SimulatedRun(estimator, setting)
 
 
 def _plans(
     factory: Factory, setting: Setting | None = None, change: Change | None = None
 ) -> list[Plan]:
     """Run to the end, and return the plans."""
-    return [copy.deepcopy(plan) for plan in _checked_plans(_run(factory, setting, change))]
+    run = _run(factory, setting)
+    return list(_checked_plans(run if change is None else replace(run, change=change)))
 
 
 def _checked_plans(
     run: SimulatedRun,
     until: int = STEPS,
-    before: Callable[[Observation], None] = lambda observation: None,
+    before: Callable[[Observation | None], None] = lambda observation: None,
 ) -> Iterator[Plan]:
-    """Yield each plan, checked; then tell what follows from it, `before` being called with it."""
-    plans: list[Plan] = []
+    """Yield each plan, checked, and tell what follows from it; `before` is called before either."""
+    setting, plans = copy.deepcopy(run.setting), list[Plan]()
     while run.step < until:
-        plan, left = run.estimator.plan(), STEPS - run.step
+        before(None)
+        plan, left = _asked(run), STEPS - run.step
         plans = [*plans[-1:], plan]
         what = "a plan has no more steps than the run has left"
         promise(plan.steps <= left, what, f"{plan.steps} of {left} ({plan.tag})")
-        weights_D, setting = plan.weights_D, run.setting
+        weights_D = plan.weights_D
         inside_D = (weights_D >= setting.lower_D - 1e-9) & (weights_D <= setting.upper_D + 1e-9)
         whole = len(weights_D) == len(setting.domains) and inside_D.all()
         what = "a plan is a mixture of the domains within their bounds"
@@ -105,11 +95,25 @@ def _checked_plans(
         what = "a plan of no steps is followed by one of some once it has its held-out losses"
         promise(not stuck, what, f"{plan.tag!r} comes again")
         steps = min(plan.steps, until - run.step)
-        due = plan.held_out and steps == plan.steps
         yield plan
+        due = plan.held_out and steps == plan.steps
         for observation in run.follow(replace(plan, steps=steps, held_out=due)):
             before(observation)
+            given = copy.deepcopy(observation)
             run.estimator.observe(observation)
+            promise(_equal(given, observation), "observe does not change its argument", observation)
+    promise(_equal(setting, run.setting), "the setting is not changed", run.setting)
+
+
+def _asked(run: SimulatedRun) -> Plan:
+    """Ask for a plan again and again, and write over one that was handed out."""
+    plan, again = copy.deepcopy(run.estimator.plan()), run.estimator.plan()
+    _check_same([plan], [again], "asking for a plan changes nothing")
+    if again.weights_D.flags.writeable:
+        again.weights_D[:] = np.eye(len(again.weights_D))[0]
+    what = "a plan that was handed out can be written over"
+    _check_same([plan], [run.estimator.plan()], what)
+    return plan
 
 
 def _check_same(first: list[Plan], second: list[Plan], what: str) -> None:
@@ -119,38 +123,15 @@ def _check_same(first: list[Plan], second: list[Plan], what: str) -> None:
         promise(same, what, f"plan {place}: {one} and {other}")
 
 
-def _check_pure(factory: Factory) -> None:
-    """Check that nothing it is given changes, nor anything by asking or by what it gave away."""
-    run = _run(factory)
-    while run.step < STEPS // 2:
-        plan, again = run.estimator.plan(), run.estimator.plan()
-        _check_same([plan], [again], "asking for a plan changes nothing")
-        for observation in run.follow(plan):
-            given = copy.deepcopy(observation)
-            run.estimator.observe(observation)
-            promise(_equal(given, observation), "observe does not change its argument", observation)
-        plan = run.estimator.plan()
-        before = copy.deepcopy(plan)
-        if plan.weights_D.flags.writeable:
-            plan.weights_D[:] = np.eye(len(plan.weights_D))[0]
-        what = "a plan that was handed out can be written over"
-        _check_same([before], [run.estimator.plan()], what)
-    same = _equal(simulated_setting(), run.setting)
-    promise(same, "the setting is not changed", run.setting)
+def _check_relay(factory: Factory, setting: Setting) -> None:
+    """Save, load and resume with a fresh estimator before each plan and each observation."""
+    run = _run(factory, setting)
 
-
-def _check_relay(factory: Factory, *, mean: bool = False) -> None:
-    """Save, load and resume with a fresh estimator after each observation."""
-    setting = simulated_setting(mean=mean)
-    plans, run = iter(_plans(factory, setting)), _run(factory, setting)
-    while run.step < STEPS:
+    def relay(observation: Observation | None) -> None:
         run.estimator = _loaded(factory, _saved(run.estimator), setting)
-        plan = run.estimator.plan()
-        for observation in run.follow(plan):
-            run.estimator = _loaded(factory, _saved(run.estimator), setting)
-            run.estimator.observe(observation)
-        what = "a state that is loaded, at any step, leads to the same plans, bit for bit"
-        _check_same([next(plans)], [plan], what)
+
+    what = "a state that is loaded, at any step, leads to the same plans, bit for bit"
+    _check_same(_plans(factory, setting), list(_checked_plans(run, before=relay)), what)
 
 
 def _saved(estimator: Any) -> Any:
@@ -162,7 +143,7 @@ def _saved(estimator: Any) -> Any:
 
 
 def _loaded(factory: Factory, state: Any, setting: Setting) -> Any:
-    estimator, given = _started(factory, setting), copy.deepcopy(state)
+    estimator, given = _run(factory, setting).estimator, copy.deepcopy(state)
     estimator.load_state_dict(given)
     promise(given == state, "load_state_dict does not change its argument", "it did")
     same = _saved(estimator) == state
@@ -195,11 +176,10 @@ def _check_missing_domain(factory: Factory) -> None:
 def _check_other_domains(factory: Factory) -> None:
     """Load a state into runs with a domain more, less, or in place of another."""
     run = _run(factory)
-    for _ in _checked_plans(run, HALF_WAY):
-        pass
+    list(_checked_plans(run, HALF_WAY))
     state = _saved(run.estimator)
     for domains in ((*DOMAINS, "maths"), DOMAINS[1:], (*DOMAINS[1:], "maths")):
-        fresh = _started(factory, simulated_setting(domains))
+        fresh = _run(factory, simulated_setting(domains)).estimator
         what = "a state of other domains is an EstimatorError"
         promise.refuses(partial(fresh.load_state_dict, state), EstimatorError, what)
 
@@ -208,17 +188,16 @@ def _check_refusals(factory: Factory) -> None:
     """Tell it what cannot be right; it must refuse and continue as before."""
     run = _run(factory)
 
-    def refuse(seen: Observation) -> None:
+    def refuse(seen: Observation | None) -> None:
         estimator = run.estimator
-        for name, bad in _spoiled(seen, estimator.needs):
+        for name, bad in () if seen is None else _spoiled(seen, estimator.needs):
             state = _saved(estimator)
             what = f"{name} is an EstimatorError"
             promise.refuses(partial(estimator.observe, bad), EstimatorError, what)
             what = "an observation that is refused changes nothing"
             promise(_saved(estimator) == state, what, f"the state differs after {name}")
 
-    for _ in _checked_plans(run, STEPS // 2, refuse):
-        pass
+    list(_checked_plans(run, STEPS // 2, refuse))
 
 
 def _spoiled(seen: Observation, needs: frozenset[Need]) -> Iterator[tuple[str, Observation]]:
@@ -278,19 +257,13 @@ def simulated_setting(
 
 @dataclass
 class SimulatedRun:
-    """A run that an estimator steers.
+    """A run that an estimator steers."""
 
-    Attributes:
-        estimator: Started on the setting.
-        setting: The run.
-        change: What happens to each observation before it is told.
-        step: Steps done.
-    """
-
-    estimator: Any
-    setting: Setting
+    estimator: Any  # started on the setting
+    setting: Setting  # the run
+    # What happens to each observation before it is told.
     change: Change = lambda observation: observation
-    step: int = 0
+    step: int = 0  # steps done
 
     def __post_init__(self) -> None:
         self.tokens = dict.fromkeys(self.setting.domains, 0.0)

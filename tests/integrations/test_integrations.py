@@ -7,16 +7,12 @@ from itertools import islice
 import pytest
 import torch
 from sampler_rows import located
-from trainer_parts import LENGTH, Tiny, lightning_trainer, random_rows, trainer_arguments
+from trainer_parts import LENGTH, QUIET, Tiny, lightning_trainer, random_rows, trainer_arguments
 
 from mixopt import MixtureLoader, MixtureSampler, SamplerError
 
 pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = QUIET
 
 WEIGHTS = [0.5, 0.3, 0.2]
 OTHER = [0.0, 0.1, 0.9]

@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 import torch
 from chat_parts import llama
-from trainer_parts import Tiny, trainer_arguments
+from trainer_parts import QUIET, Tiny, trainer_arguments
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
 from mixopt.integrations import MixtureTrainer
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = QUIET
 
 WEIGHTS = {"web": 0.7, "code": 0.3}
 LENGTH, STEPS = 16, 8

@@ -206,7 +206,7 @@ def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_ra
     assert rows[0] == rows[1] != rows[2] == rows[3]
     for message in refused:
         assert message == (
-            "2 processes share a replica of the model (Megatron's TENSOR_MODEL_PARALLEL_GROUP) and"
-            " need the same rows: give rank=parallel_state.get_data_parallel_rank() and"
+            "2 processes share a replica of the model (process group 'TENSOR_MODEL_PARALLEL_GROUP')"
+            " and need the same rows: give rank=parallel_state.get_data_parallel_rank() and"
             " world_size=parallel_state.get_data_parallel_world_size()"
         )

@@ -12,17 +12,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from trainer_parts import LENGTH, Tiny, lightning_trainer, random_rows, trainer_arguments
+from trainer_parts import LENGTH, QUIET, Tiny, lightning_trainer, random_rows, trainer_arguments
 
 from mixopt import MixtureLoader, MixtureSampler
 from mixopt.errors import EstimatorError
 from mixopt.online import Driver, DriverOptions, Plan
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = QUIET
 
 
 class Sweeping:
@@ -206,34 +202,6 @@ def test_lightning_with_several_optimizers_is_refused(dataset):
 
 
 # --- torch.distributed.checkpoint ---------------------------------------------------------------
-
-
-def test_a_distributed_checkpoint_holds_loader_and_driver(dataset, tmp_path):
-    import torch.distributed.checkpoint as dcp
-
-    from mixopt.integrations import MixtureState
-
-    def go(driver, until):
-        driver.start()
-        for batch in driver.mixture:
-            driver.record(batch["input_ids"][:, 1:].float() / 10, batch["domain"])
-            driver.step()
-            if driver.steps_done == until:
-                return
-
-    def states(driver):
-        return {"mixture": MixtureState(driver.mixture), "driver": MixtureState(driver)}
-
-    whole, log = tmp_path / "whole.jsonl", tmp_path / "log.jsonl"
-    go(driver_over(dataset, whole)[0], 18)
-    driver, _ = driver_over(dataset, log)
-    go(driver, 8)
-    dcp.save(states(driver), checkpoint_id=str(tmp_path / "8"), no_dist=True)
-    go(driver, 11)
-    again, _ = driver_over(dataset, log)
-    dcp.load(states(again), checkpoint_id=str(tmp_path / "8"), no_dist=True)
-    go(again, 18)
-    assert log.read_bytes() == whole.read_bytes()
 
 
 def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path):

@@ -13,17 +13,13 @@ from chat_parts import llama
 from datasets import Dataset
 from sampler_rows import located
 from torch import nn
-from trainer_parts import Tiny, random_rows, trainer_arguments
+from trainer_parts import QUIET, Tiny, random_rows, trainer_arguments
 from transformers import DataCollatorWithFlattening
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
 from mixopt.integrations.hf_trainer import MixtureTrainer, model_inputs
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = QUIET
 
 IGNORED = -100
 PARTS = [(5, 7, 4), (16,), (3, 10), (2, 2, 2, 9)]  # documents of each row of 16 tokens
@@ -123,19 +119,38 @@ def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_pa
         trainer_over(rows, tmp_path, llama(), collate=flat, loader_collate=flat)
 
 
-def test_an_order_of_the_trainers_own_is_refused(tmp_path):
-    strategy = "group_by_length"
-    message = f"train_sampling_strategy='{strategy}' would reorder rows, .*leave .* out"
-    with pytest.raises(SamplerError, match=message):
-        trainer_over([{"input_ids": [1]}], tmp_path, llama(), train_sampling_strategy=strategy)
-
-
-def test_a_pass_that_ends_in_the_middle_of_a_step_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("batches", "arguments", "options", "message"),
+    [
+        (
+            41,
+            {"gradient_accumulation_steps": 4},
+            {},
+            r"batches=41\).*; give batches=44",
+        ),
+        (
+            40,
+            {"train_sampling_strategy": "group_by_length"},
+            {},
+            r"train_sampling_strategy='group_by_length' would reorder rows, .*leave .* out",
+        ),
+        (
+            40,
+            {"per_device_train_batch_size": 4},
+            {},
+            r"per_device_train_batch_size=4, but a rank gets 8",
+        ),
+        (40, {}, {"train_dataset": [1]}, r"train_dataset= is not used, .*; leave it out"),
+    ],
+)
+def test_what_does_not_go_with_the_batches_is_refused(
+    tmp_path, batches, arguments, options, message
+):
     dataset = random_rows()
-    order = MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8, batches=41)
-    args = trainer_arguments(tmp_path, max_steps=1, gradient_accumulation_steps=4)
-    with pytest.raises(SamplerError, match=r"batches=41\) with .*=4: .*; give batches=44"):
-        MixtureTrainer(model=Tiny(), args=args, mixture=MixtureLoader(dataset, order))
+    order = MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8, batches=batches)
+    args = trainer_arguments(tmp_path, max_steps=1, **arguments)
+    with pytest.raises(SamplerError, match=message):
+        MixtureTrainer(model=Tiny(), args=args, mixture=MixtureLoader(dataset, order), **options)
 
 
 def test_the_batch_size_that_the_trainer_counts_is_the_samplers(tmp_path):
@@ -145,9 +160,6 @@ def test_the_batch_size_that_the_trainer_counts_is_the_samplers(tmp_path):
     ended = MixtureTrainer(model=Tiny(), args=args, mixture=loader).train()
     seconds = ended.metrics["train_runtime"]
     assert ended.metrics["train_samples_per_second"] == pytest.approx(2 * 16 / seconds, rel=0.02)
-    args = trainer_arguments(tmp_path, max_steps=2, per_device_train_batch_size=4)
-    with pytest.raises(SamplerError, match=r"per_device_train_batch_size=4, but a rank gets 16"):
-        MixtureTrainer(model=Tiny(), args=args, mixture=loader)
 
 
 def test_a_users_columns_named_like_ours_are_kept_and_ours_do_not_reach_the_model(tmp_path):
@@ -163,11 +175,3 @@ def test_a_users_columns_named_like_ours_are_kept_and_ours_do_not_reach_the_mode
     assert batch["row"].tolist() == batch["mixopt_row"].tolist()
     domain, _ = located(trainer.mixture.sampler, 0, 1)
     assert batch["mixopt_domain"].tolist() == domain.tolist()
-
-
-def test_a_dataset_beside_the_batches_is_refused(tmp_path):
-    dataset = random_rows()
-    loader = MixtureLoader(dataset, MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8))
-    args = trainer_arguments(tmp_path, max_steps=1)
-    with pytest.raises(SamplerError, match=r"train_dataset= is not used, .*; leave it out"):
-        MixtureTrainer(model=Tiny(), args=args, mixture=loader, train_dataset=[1])

@@ -5,18 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from stream_sources import SIZES, hub, numbered
-from trainer_parts import Tiny, trainer_arguments
+from trainer_parts import QUIET, Tiny, trainer_arguments
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt import MixtureStream, SamplerError
 from mixopt.integrations.hf_trainer import MixtureTrainer, MixtureTrainerMixin
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = QUIET
 
 
 def tokens_of(document):

@@ -8,6 +8,7 @@ import torch
 from chat_parts import MARKS, chats, completions, llama, texts, tokenizer
 from sampler_rows import located
 from torch import nn
+from trainer_parts import QUIET
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
 from mixopt.online import Driver, DriverOptions, make_estimator
@@ -18,11 +19,7 @@ from datasets import Dataset  # noqa: E402
 
 from mixopt.integrations.hf_trainer import MixtureTrainerMixin, OnlineTrainerMixin  # noqa: E402
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = QUIET
 
 WEIGHTS = [0.7, 0.3]
 IGNORED = -100

@@ -239,7 +239,7 @@ def test_an_error_in_the_thread_is_raised_in_the_loop():
 
 
 def test_settings_of_a_loader_that_cannot_be_right_are_refused(dataset):
-    with pytest.raises(SamplerError, match="prefetch 0 is not a whole number >= 1"):
+    with pytest.raises(SamplerError, match="prefetch: 0 is not a whole number from 1 to"):
         MixtureLoader(dataset, sampler(dataset), workers=2, prefetch=0)
     with pytest.raises(SamplerError, match="output='jax'; it is 'torch' or 'numpy'"):
         MixtureLoader(dataset, sampler(dataset), output="jax")

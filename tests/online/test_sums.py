@@ -85,18 +85,11 @@ def test_losses_of_low_precision_are_exact_and_keep_their_graph():
     assert losses.grad.tolist() == [[1, 1]]
 
 
-@pytest.mark.parametrize(
-    ("backends", "of_sums", "of_messages"),
-    [("cpu:gloo,cuda:nccl", "cuda:3", "cpu"), ("cuda:nccl", "cuda:3", "cuda:3")],
-)
-def test_sums_are_on_the_device_of_nccl_and_messages_beside_it(
-    monkeypatch, backends, of_sums, of_messages
-):
-    monkeypatch.setattr(module.dist, "get_backend_config", lambda: backends)
+def test_sums_are_on_the_device_of_nccl(monkeypatch):
+    monkeypatch.setattr(module.dist, "get_backend_config", lambda: "cpu:gloo,cuda:nccl")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    assert module._device_of_sums() == torch.device(of_sums)
-    assert module._device_of_messages() == torch.device(of_messages)
+    assert module._device_of_sums() == torch.device("cuda:3")
 
 
 def test_losses_are_means_in_the_order_of_the_names():

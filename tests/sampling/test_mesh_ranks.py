@@ -155,7 +155,7 @@ def test_a_mesh_that_does_not_say_along_what_data_are_split_is_refused_with_its_
         "unnamed": "the mesh of 2 dimensions has no names for them; give init_device_mesh(",
         "both": "mesh is given, and rank and world_size too",
         "object": "mesh is str; it must be a torch DeviceMesh",
-        "nothing given": "2 processes share a replica of the model (dimension 'tp' of a device",
+        "nothing given": "2 processes share a replica of the model (process group 'mesh_tp') and",
     }
     for one in said:
         assert one["numbers"] is None

@@ -157,7 +157,7 @@ def test_a_state_of_long_ago_is_laid_out_again():
     ("stage", "message"),
     [
         ((1, [0.5, 0.5], 5), "schedule.0: .* is neither"),
-        ((3, [0.5, 0.5], 3, [0.5, 0.5]), "schedule: end_batch 3 is not a whole number >= 4"),
+        ((3, [0.5, 0.5], 3, [0.5, 0.5]), "schedule: end_batch: 3 is not a whole number from 4 to"),
     ],
 )
 def test_a_stage_that_cannot_be_is_named(stage, message):

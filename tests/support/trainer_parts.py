@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -10,6 +11,10 @@ from mixopt import MixtureDataset
 
 NAMES = ("web", "code", "books")
 LENGTH = 12
+QUIET = [
+    pytest.mark.filterwarnings(f"ignore::{kind}Warning")
+    for kind in ("Deprecation", "Future", "User")
+]
 
 
 class Tiny(nn.Module):

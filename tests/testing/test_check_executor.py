@@ -173,21 +173,15 @@ def here(monkeypatch):
     monkeypatch.setattr(_executors, "ENDING", 0.3)
 
 
-BROKEN = [
-    (NoSlots, "slots is a whole number >= 1. Broken: it is 0"),
-    (LosesAResult, "trials that nothing happens to have results. Broken: ['plain_2'"),
-    (TakesADeathForALoss, "a trial that ends so (killed) has the fault 'died'. Broken: 'lost'"),
-    (OtherResults, "results are those of training directly"),
-    (LeavesItsWorkers, "leaving ends what it started"),
-]
-
-
-def test_a_sound_executor_keeps_all_promises(here):
-    check_executor(Sound)
-
-
 @pytest.mark.parametrize(
-    ("factory", "promise"), BROKEN, ids=[factory.__name__ for factory, _ in BROKEN]
+    ("factory", "promise"),
+    [
+        (NoSlots, "slots is a whole number >= 1. Broken: it is 0"),
+        (LosesAResult, "trials that nothing happens to have results. Broken: ['plain_2'"),
+        (TakesADeathForALoss, "a trial that ends so (killed) has the fault 'died'. Broken: 'lost'"),
+        (OtherResults, "results are those of training directly"),
+        (LeavesItsWorkers, "leaving ends what it started"),
+    ],
 )
 def test_a_broken_promise_is_found_and_named(here, factory, promise):
     with pytest.raises(AssertionError) as caught:
@@ -238,7 +232,7 @@ def test_what_is_ours_of_ray_keeps_them_where_no_cluster_starts(monkeypatch):
     check_executor(RayInThreads, seconds=240.0)
 
 
-def test_a_folder_that_places_share_is_used_and_options_are_passed_on(here, tmp_path):
+def test_a_sound_executor_keeps_its_promises_in_the_folder_given(here, tmp_path):
     seen = []
 
     class Asks(Sound):
