@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading import MixtureDataset, positions_in
-from mixopt.sampling import BatchRows, MixtureSampler, Schedule, ScheduleEntry, Weights, at_least
+from mixopt.sampling import MixtureSampler, Schedule, ScheduleEntry, Weights, at_least
 
 
 class MegatronMixture(Dataset[dict[str, Any]]):
@@ -84,7 +84,6 @@ class MegatronMixture(Dataset[dict[str, Any]]):
                 f"run needs {samples}; lower train_iters or raise max_epochs"
             )
         self._offsets = np.array([0, *accumulate(sizes.values())], np.int64)
-        self._rows = BatchRows(self.sampler.order, self.sampler.batch_size)
 
     def __len__(self) -> int:
         return self._samples
@@ -94,7 +93,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         if not 0 <= place < self._samples:
             raise IndexError(f"sample {place} of {self._samples}")
         batch, number = divmod(place, self.sampler.batch_size)
-        row = int(self._rows.some(batch, 1)[0, number])
+        row = int(self.sampler.batch_rows(batch)[0, number])
         domain = int(np.searchsorted(self._offsets, row, side="right")) - 1
         sample = self._read(domain, row)
         if index is None:

@@ -24,7 +24,7 @@ import numpy as np
 from mixopt.errors import SamplerError
 from mixopt.loading.collate import Batch, TokenCounts, label, stack_samples
 from mixopt.loading.dataset import MixtureDataset
-from mixopt.sampling import BatchRows, MixtureSampler, Weights, at_least
+from mixopt.sampling import MixtureSampler, Weights, at_least
 from mixopt.system import IntArray
 
 Collate = Callable[[Sequence[Any]], Batch]
@@ -235,11 +235,9 @@ class MixtureLoader:
         """Yield this rank's rows of some batches at a time: one at first, up to `most`."""
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
-        rows = BatchRows(self.sampler.order, self.sampler.batch_size)
         while last is None or batch < last:
-            if rows.order is not self.sampler.order:
-                rows = BatchRows(self.sampler.order, self.sampler.batch_size)
-            some = rows.some(batch, count if last is None else min(count, last - batch))
+            most = count if last is None else min(count, last - batch)
+            some = self.sampler.batch_rows(batch, most)
             if not len(some):
                 return
             yield some[:, start:stop]

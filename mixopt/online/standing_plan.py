@@ -3,7 +3,8 @@
 Losses that were computed on other numbers of ranks differ in their last digits, and so do the
 shares that an estimator makes of them. Planned shares are therefore multiples of 1/10,000 (finer
 where the reference mixture has shares below 1/1000), which all but always takes the difference
-out: it remains where a share falls between two multiples to within that difference.
+out: it remains where a share falls between two multiples to within that difference, and where no
+multiple beside it is within the bounds.
 
 Shapes: D domains.
 """
@@ -262,28 +263,14 @@ def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, batch: int) -> 
 
 
 def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D: Array) -> Array:
-    """Round shares to whole units that add up to 1 and keep to the bounds."""
+    """Round shares to whole units that add up to 1; as they are where that leaves the bounds."""
     unit = _COARSEST
     while unit * reference_D[reference_D > 0].min() < _UNITS_OF_A_SHARE and unit < _FINEST:
         unit *= 10
-    while unit < _FINEST:
-        least_D = np.ceil(lower_D * unit - 1e-6).astype(np.int64)
-        most_D = np.floor(np.minimum(upper_D, 1.0) * unit + 1e-6).astype(np.int64)
-        if (least_D <= most_D).all() and least_D.sum() <= unit <= most_D.sum():
-            break
-        unit *= 10
-    else:
-        least_D = np.floor(lower_D * unit).astype(np.int64)
-        most_D = np.ceil(upper_D * unit).astype(np.int64)
-    exact_D = np.clip(weights_D * unit, least_D, most_D)
-    units_D = np.floor(exact_D).astype(np.int64)
-    fractions = np.round(exact_D - units_D, _EVEN).tolist()
-    order = sorted(range(len(fractions)), key=lambda d: (-fractions[d], d))
+    units_D = np.floor(weights_D * unit)
+    fractions_D = np.round(weights_D * unit - units_D, _EVEN)
     missing = unit - int(units_D.sum())
-    while missing:
-        step = 1 if missing > 0 else -1
-        for d in order if step > 0 else order[::-1]:
-            if missing and least_D[d] <= units_D[d] + step <= most_D[d]:
-                units_D[d] += step
-                missing -= step
-    return np.asarray(units_D / unit)
+    units_D[np.argsort(-fractions_D, kind="stable")[:missing]] += 1
+    shares_D = units_D / unit
+    is_within = (shares_D >= lower_D - 1e-9) & (shares_D <= upper_D + 1e-9)
+    return np.asarray(shares_D if is_within.all() else weights_D)

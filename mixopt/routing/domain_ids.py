@@ -1,7 +1,7 @@
 """Check the domains and the mask of a batch that is to be counted.
 
-Values on a device are not looked at, which would be to wait for it: what is wrong of them is marked
-and found when counts are reduced.
+Values are not looked at, which would be to wait for a device: what is wrong of them is marked, and
+found after the first batch and when counts are reduced.
 
 Shapes: B sequences, S tokens of one, D domains.
 """
@@ -16,48 +16,17 @@ from torch import Tensor
 from mixopt.errors import RoutingError
 
 
-def token_domains(ids: Any, mask: Any, domains: tuple[str, ...]) -> Tensor:
-    """Return the domain of each token, shape (B, S)."""
+def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
+    """Return the domain of each token, shape (B, S): D where it cannot be, D + 1 for padding."""
     ids = _tensor(ids, "domain ids")
     mask = None if mask is None else _tensor(mask, "the mask")
     _check_shapes(ids, mask)
-    shape, count = ids.shape if mask is None else mask.shape, len(domains)
-    domain_BS = (ids[:, None] if ids.dim() == 1 else ids).expand(shape)
-    outside = (domain_BS < 0) | (domain_BS >= count)
-    if mask is None:
-        _check_ids(domain_BS, outside, domains)
-        return torch.where(outside, count, domain_BS.long())
-    _check_mask(mask)
-    real = mask.to(ids.device) != 0
-    _check_ids(domain_BS, outside & real, domains)
-    is_odd = outside if mask.dtype == torch.bool else outside | (real & (mask.to(ids.device) != 1))
-    return torch.where(real, torch.where(is_odd, count, domain_BS.long()), count + 1)
-
-
-def _check_mask(mask: Tensor) -> None:
-    if mask.dtype == torch.bool or mask.device.type != "cpu":
-        return
-    odd = (mask != 0) & (mask != 1)
-    if odd.any():
-        sequence, place = (int(at) for at in odd.nonzero()[0])
-        raise RoutingError(
-            f"the mask is {mask[sequence, place].item():g} in sequence {sequence} at token {place};"
-            " it is 1 for real tokens and 0 for padding: give `mask == 0` of an additive mask,"
-            " `mask > 0` of one that numbers documents"
-        )
-    if mask.is_floating_point() and mask.numel() and not mask.any():
-        raise RoutingError(
-            "the mask is 0 for every token: it is 1 for real tokens and 0 for padding; give"
-            " `mask == 0` of an additive mask"
-        )
-
-
-def _check_ids(domain_BS: Tensor, wrong: Tensor, domains: tuple[str, ...]) -> None:
-    if domain_BS.device.type == "cpu" and wrong.any():
-        raise RoutingError(
-            f"domain id {int(domain_BS[wrong][0])}: the {len(domains)} domains are 0 to"
-            f" {len(domains) - 1} ({', '.join(domains)})"
-        )
+    domain_BS = (ids[:, None] if ids.dim() == 1 else ids).expand(
+        ids.shape if mask is None else mask.shape
+    )
+    mask = torch.ones((), device=ids.device) if mask is None else mask.to(ids.device)
+    is_odd = (domain_BS < 0) | (domain_BS >= domains) | (mask != 1)
+    return torch.where(mask != 0, torch.where(is_odd, domains, domain_BS.long()), domains + 1)
 
 
 def _tensor(values: Any, what: str) -> Tensor:

@@ -65,7 +65,9 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     if apart:
         raise RoutingError(f"{_kind(model)}: {apart[0]}")
     if not found:
-        raise RoutingError(f"{_kind(model)}: {_why_none(model)}")
+        configured = "its configuration has experts" if _is_configured(model) else ""
+        what = configured or "no router and no experts found"
+        raise RoutingError(f"{_kind(model)}: {what}, and {_NO_ROUTER}")
     layers = [_layer_of(name, position) for position, name in enumerate(names)]
     routers = [
         _router(model, *entry, layer, router)
@@ -222,15 +224,6 @@ def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None
                 f"{_kind(model)}: no module is of the class of the adapter for {adapter.name!r}"
                 f"{perhaps}; give RouterAdapter the class of the router as the model has it"
             )
-
-
-def _why_none(model: nn.Module) -> str:
-    if _is_configured(model):
-        return f"its configuration has experts, and {_NO_ROUTER}"
-    return (
-        "no router and no experts found; looked for experts that are called with `top_k_index`,"
-        f" RouterTap and adapters: give attach(adapters=[{EXAMPLE}])"
-    )
 
 
 def _is_configured(model: nn.Module) -> bool:

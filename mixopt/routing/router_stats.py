@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
     from mixopt.routing.summary import Summary
 
+_MASK = (
+    "it is 1 for real tokens and 0 for padding: give `mask == 0` of an additive mask, `mask > 0` of"
+    " one that numbers documents"
+)
 LOWEST, AROUND = -2, 3  # the lowest id that is told apart, and places beside those of experts
 
 
@@ -122,7 +126,7 @@ class RouterStats:
             raise RoutingError("`stats.domains` is open already; close it before the next batch")
         if not self._is_attached:
             raise RoutingError("this RouterStats was detached; attach another")
-        domain_BS = token_domains(domain_ids, mask, self.domain_names)
+        domain_BS = token_domains(domain_ids, mask, len(self.domain_names))
         self._begin(domain_BS, position)
         try:
             yield
@@ -229,7 +233,10 @@ class RouterStats:
         if is_whole and not self._is_checked and self._pending[:2].tolist() == [1, 0]:
             for counter in self._counters:
                 counter.check_passes(int(counter.passes), 1)
-                counter.check_ids(counter.counts.cpu().numpy().reshape(-1, counter.places))
+                counts_RE = counter.counts.cpu().numpy().reshape(-1, counter.places)
+                counter.check_counts(counts_RE)
+                if not counts_RE[:-1].any():
+                    raise RoutingError(f"the mask is 0 for every token; {_MASK}")
             self._is_checked = True
 
     def _odd(self, size: int, position: Sequence[int] | None) -> Tensor:
@@ -267,13 +274,7 @@ class RouterStats:
             place = end
             if wrong > interrupted:
                 counter.check_passes(ran, batches)
-            unknown = int(counts_RE[-2].sum()) // counter.router.top_k
-            if unknown:
-                raise RoutingError(
-                    f"{unknown} tokens have a domain id that is none of 0 to {domains - 1}, or a"
-                    " mask that is neither 0 nor 1"
-                )
-            counter.check_ids(counts_RE)
+            counter.check_counts(counts_RE)
             counted = int(counts_RE.sum())
             if not interrupted and counted != tokens * counter.router.top_k:
                 raise RoutingError(
@@ -369,9 +370,15 @@ class _Counter:
             f" in each: {hint}"
         )
 
-    def check_ids(self, counts_RE: IntArray) -> None:
-        """Check that all ids but those of padding are of experts, or of none."""
-        router = self.router
+    def check_counts(self, counts_RE: IntArray) -> None:
+        """Check that tokens are of domains, and ids of experts or of none, but for padding."""
+        router, domains = self.router, len(counts_RE) // 2 - 1
+        unknown = int(counts_RE[-2].sum()) // router.top_k
+        if unknown:
+            raise RoutingError(
+                f"{unknown} tokens have a domain id that is none of 0 to {domains - 1}, or a mask"
+                f" that is neither 0 nor 1; {_MASK}"
+            )
         low, high = (int(counts_RE[:-2, place].sum()) for place in (0, -1))
         if low or high:
             raise RoutingError(

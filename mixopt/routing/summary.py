@@ -7,7 +7,6 @@ Shapes: D domains, E experts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -192,25 +191,17 @@ def counts_table(assignments: Assignments) -> pl.DataFrame:
 def layer_table(assignments: Assignments) -> pl.DataFrame:
     """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are."""
     rows = [_layer_row(layer) for layer in assignments.layers]
-    columns = {
-        name: pl.Series(name, [_finite(row.get(name)) for row in rows], dtype=kind)
-        for name, kind in LAYER_SCHEMA.items()
-    }
-    return pl.DataFrame(columns)
+    return pl.DataFrame(rows, schema=LAYER_SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def domain_table(assignments: Assignments) -> pl.DataFrame:
     """Return what they say of each domain in each layer; `DOMAIN_SCHEMA` says what it is."""
     tables = []
     for layer in assignments.layers:
-        columns = {
-            name: pl.Series(np.where(np.isfinite(value_D), value_D, np.nan), nan_to_null=True)
-            for name, value_D in _domain_columns(layer).items()
-        }
-        table = pl.DataFrame({"domain": assignments.domains, **columns})
-        place = pl.lit(layer.layer).alias("layer"), pl.lit(layer.router).alias("router")
-        tables.append(table.with_columns(*place))
-    return pl.concat(tables).select(list(DOMAIN_SCHEMA)).cast(pl.Schema(DOMAIN_SCHEMA))
+        place = {"domain": assignments.domains, "layer": layer.layer, "router": layer.router}
+        tables.append(pl.DataFrame(place | _domain_columns(layer)))
+    table = pl.concat(tables).with_columns(pl.col(pl.Float64).fill_nan(None))
+    return table.select(list(DOMAIN_SCHEMA)).cast(pl.Schema(DOMAIN_SCHEMA))
 
 
 def key_column() -> pl.Expr:
@@ -267,10 +258,3 @@ def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
         }
     known = {name: np.where(given_D > 0, value_D, np.nan) for name, value_D in columns.items()}
     return {"tokens": layer.tokens_D.astype(float), **known}
-
-
-def _finite(value: Any) -> Any:
-    """Return a value, and None for a number that is not finite."""
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -15,7 +15,7 @@ from .rate_curve import (
     RateCurveName as RateCurveName,
     RateShape as RateShape,
 )
-from .sampler import BatchRows as BatchRows, LogEntry as LogEntry, MixtureSampler as MixtureSampler
+from .sampler import LogEntry as LogEntry, MixtureSampler as MixtureSampler
 from .sampler_input import Weights as Weights, at_least as at_least
 from .schedule import (
     Schedule as Schedule,

@@ -71,34 +71,6 @@ class LogEntry:
     end_mixture: Mixture | None = None
 
 
-class BatchRows:
-    """Rows of batches for one reader, laid out some at a time.
-
-    The first time one window is laid out, then more at once, so that a change of weights throws
-    little away. A batch may be several windows or a part of one, in a stream that resumed with
-    another size of batch.
-    """
-
-    def __init__(self, order: SampleOrder, batch_size: int) -> None:
-        self.order = order
-        self._size, self._window = batch_size, order.layout.window_size
-        self._most = max(_BLOCK, 64 * len(order.layout.sizes)) // self._window
-        self._ahead = 1
-        self._block = (0, np.empty((0, batch_size), np.int64))
-
-    def some(self, batch: int, most: int) -> IntArray:
-        """Return rows of the batches from one on, shape (batches, B)."""
-        first, block = self._block
-        if not first <= batch < first + len(block):
-            window, begin = divmod(batch * self._size, self._window)
-            least = -(-(begin + self._size) // self._window)
-            rows = self.order.rows(window, max(least, self._ahead)).ravel()[begin:]
-            block = rows[: len(rows) // self._size * self._size].reshape(-1, self._size)
-            self._block, first = (batch, block), batch
-            self._ahead = min(self._ahead * 4, max(self._most, 1))
-        return block[batch - first : batch - first + most]
-
-
 class MixtureSampler:
     """Yield this rank's rows of each global batch; weights can change between batches.
 
@@ -203,16 +175,40 @@ class MixtureSampler:
         self._use(kind(layout, changes, layout.start()), 0)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rows, last = BatchRows(self.order, self.batch_size), self.pass_end
-        first = self.rank * self.rank_batch
+        last, first = self.pass_end, self.rank * self.rank_batch
         while last is None or self._batch < last:
-            if rows.order is not self.order:
-                rows = BatchRows(self.order, self.batch_size)
-            some = rows.some(self._batch, 1)
-            if not len(some):
+            rows = self.batch_rows(self._batch)
+            if not len(rows):
                 return
             self.received(self._batch + 1)
-            yield some[0, first : first + self.rank_batch].tolist()
+            yield rows[0, first : first + self.rank_batch].tolist()
+
+    def batch_rows(self, batch: int, most: int = 1) -> IntArray:
+        """Return rows of some batches over all ranks, with the weights as they are known now.
+
+        They are laid out some at a time: the first time one window, then more at once, so that a
+        change of weights throws little away. A batch may be several windows or a part of one, in
+        a stream that resumed with another size of batch.
+
+        Args:
+            batch: The first of them.
+            most: How many at the most.
+
+        Returns:
+            Shape (batches, B), at least one batch; none where the stream has ended.
+        """
+        order, (known, first, block) = self.order, self._block  # a thread of the loader's asks
+        if order is not known or not first <= batch < first + len(block):
+            size, layout = self.batch_size, order.layout
+            window, begin = divmod(batch * size, layout.window_size)
+            ahead = self._ahead if order is known else 1
+            least = -(-(begin + size) // layout.window_size)
+            rows = order.rows(window, max(least, ahead)).ravel()[begin:]
+            block = rows[: len(rows) // size * size].reshape(-1, size)
+            self._block, first = (order, batch, block), batch
+            limit = max(_BLOCK, 64 * len(layout.sizes)) // layout.window_size
+            self._ahead = min(ahead * 4, max(limit, 1))
+        return block[batch - first : batch - first + most]
 
     def __len__(self) -> int:
         if self.batches is not None:
@@ -377,7 +373,8 @@ class MixtureSampler:
         self._use(order, position // self.batch_size)
 
     def _use(self, order: SampleOrder, batch: int) -> None:
-        self.order = order
+        self.order, self._ahead = order, 1
+        self._block = order, batch, np.empty((0, self.batch_size), np.int64)
         self._begin = batch
         self.received(batch)
 

@@ -183,9 +183,7 @@ class Schedule:
         cls, content: object, where: str, folder: Path, lines: Mapping[FieldPlace, int]
     ) -> Schedule:
         try:
-            values = _values(content, folder)
-            stages = tuple(Stage(**stage) for stage in values.pop("stages"))
-            return cls(stages=stages, **values)
+            return cls(**_values(content, folder))
         except ScheduleFieldError as fault:
             raise fault.of_file(where, lines) from None
 
@@ -359,45 +357,37 @@ class ScheduleFieldError(SamplerError):
 
 
 def _values(content: object, folder: Path) -> dict[str, Any]:
-    """Return what a Schedule is made of, numbers as they are written; stages as fields."""
+    """Return what a Schedule is made of, numbers as they are written."""
     fields = _mapping(content, (), _TOP)
     if fields.get("format", FORMAT) != FORMAT:
-        message = f"{shown_value(fields['format'])} is not {FORMAT!r}"
-        raise ScheduleFieldError(("format",), message)
-    stages = fields.get("stages")
-    if not isinstance(stages, list) or not stages:
+        fault = f"{shown_value(fields['format'])} is not {FORMAT!r}"
+        raise ScheduleFieldError(("format",), fault)
+    listed = fields.get("stages")
+    if not isinstance(listed, list) or not listed:
         raise ScheduleFieldError(("stages",), "expected a list of stages, each with '- '")
-    read: list[dict[str, Any]] = []
-    for k, one in enumerate(stages):
-        read.append(_stage(one, ("stages", k), read[-1] if read else None, folder))
+    stages: list[Stage] = []
+    for k, one in enumerate(listed):
+        given = _mapping(one, ("stages", k), STAGE_FIELDS)
+        mixture, end = (
+            _mixture(given.get(name), ("stages", k, name), folder) for name in ("mixture", "to")
+        )
+        if mixture is None and stages:
+            mixture = stages[-1].to or stages[-1].mixture
+        if mixture is None:
+            fault = "is missing; the first stage has one"
+            raise ScheduleFieldError(("stages", k, "mixture"), fault)
+        tokens, steps = (_number(given.get(name)) for name in ("tokens", "steps"))
+        stages.append(Stage(mixture, tokens, steps, end, given.get("name")))
     for name in ("batch", "sequence_length"):
         if name not in fields:
             raise ScheduleFieldError((name,), "is missing")
     return {
-        "stages": read,
+        "stages": tuple(stages),
         "batch": _number(fields["batch"]),
         "sequence_length": _number(fields["sequence_length"]),
         "max_epochs": _number(fields.get("max_epochs")),
-        "inventory": _inventory(fields.get("inventory"), read[0]["mixture"].domains, folder),
+        "inventory": _inventory(fields.get("inventory"), stages[0].mixture.domains, folder),
         "provenance": _mapping(fields.get("provenance", {}), ("provenance",), None),
-    }
-
-
-def _stage(
-    content: object, place: FieldPlace, before: Mapping[str, Any] | None, folder: Path
-) -> dict[str, Any]:
-    fields = _mapping(content, place, STAGE_FIELDS)
-    mixture = _mixture(fields.get("mixture"), (*place, "mixture"), folder)
-    if mixture is None:
-        if before is None:
-            raise ScheduleFieldError((*place, "mixture"), "is missing; the first stage has one")
-        mixture = before["to"] or before["mixture"]
-    return {
-        "mixture": mixture,
-        "to": _mixture(fields.get("to"), (*place, "to"), folder),
-        "name": fields.get("name"),
-        "tokens": _number(fields.get("tokens")),
-        "steps": _number(fields.get("steps")),
     }
 
 
@@ -409,11 +399,7 @@ def _mixture(content: object, place: FieldPlace, folder: Path) -> Mixture | None
         if (file := _file(fields)) is not None:
             place = (*place, "file")
             return Mixture.from_file(folder / file)
-        weights = {name: _number(value) for name, value in fields.items()}
-        for name, weight in weights.items():
-            if not _is_number(weight):
-                raise ScheduleFieldError((*place, name), f"{shown_value(weight)} is not a number")
-        return Mixture(weights)
+        return Mixture({name: _number(value) for name, value in fields.items()})
     except MixtureError as error:
         raise ScheduleFieldError(place, str(error).partition(", or pass")[0]) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from itertools import islice
 
 import pytest
@@ -62,7 +63,8 @@ def hf_trainer(dataset, folder, *, workers=0, swap_at=None, steps=24):
             if state.global_step == swap_at:
                 held.append(mixture.set_weights(OTHER))
 
-    args = trainer_arguments(folder, max_steps=steps, save_steps=12)
+    how = {"save_steps": 12, "logging_strategy": "steps", "logging_steps": 7}
+    args = trainer_arguments(folder, max_steps=steps, **how)
     return Recording(model=Tiny(), args=args, mixture=mixture, callbacks=[Swap()]), seen, held
 
 
@@ -71,6 +73,9 @@ def test_the_hf_trainer_swaps_in_a_callback_and_resumes_exactly(dataset, tmp_pat
     first.train()
     assert held == [14]
     assert rows_of(seen) == expected(dataset, 14, (14, OTHER))
+    logged = [line for line in first.state.log_history if "mixture/web" in line]
+    assert [line["step"] for line in logged] == [7, 14]
+    assert first.mixture.realised().metrics.items() <= logged[-1].items()
     second, again, _ = hf_trainer(dataset, tmp_path)
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
     assert rows_of([*seen[:12], *again]) == expected(dataset, 24, (14, OTHER))
@@ -113,6 +118,7 @@ def test_accelerate_saves_and_loads_the_state(dataset, tmp_path):
 def lightning_fit(dataset, folder, steps, *, checkpoint=None, batches=40, accumulate=2):
     lightning = pytest.importorskip("lightning", reason="lightning is absent")
     from mixopt.integrations import MixtureDataModule
+    from mixopt.integrations.lightning import RealisedShares
 
     seen = []
 
@@ -131,7 +137,14 @@ def lightning_fit(dataset, folder, steps, *, checkpoint=None, batches=40, accumu
             return torch.optim.SGD(self.parameters(), 0.1)
 
     mixture = loader(dataset, batches=batches, workers=2)
-    trainer = lightning_trainer(folder, max_steps=steps, accumulate_grad_batches=accumulate)
+    trainer = lightning_trainer(
+        folder,
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        callbacks=[RealisedShares(mixture)],
+        logger=lightning.pytorch.loggers.CSVLogger(folder, "shares", str(steps)),
+        log_every_n_steps=2,
+    )
     trainer.fit(Model(), MixtureDataModule(mixture), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{steps}.ckpt")
     return seen
@@ -143,6 +156,10 @@ def test_lightning_with_workers_and_accumulation_resumes_a_checkpoint_of_the_mid
     first = lightning_fit(dataset, tmp_path, 5)
     second = lightning_fit(dataset, tmp_path, 11, checkpoint=str(tmp_path / "5.ckpt"))
     assert (len(first), len(second)) == (10, 12)
+    with (tmp_path / "shares/5/metrics.csv").open(encoding="utf-8") as file:
+        logged = [(line["step"], float(line["mixture/web"])) for line in csv.DictReader(file)]
+    web = [sum(domain == 0 for batch in rows_of(first[:n]) for domain, _ in batch) for n in (4, 8)]
+    assert logged == [("1", web[0] / 32), ("3", web[1] / 64)]  # as Lightning numbers its own
     # Batch 9 is the first that no worker was asked for, and 10 the first of an optimizer step.
     assert rows_of([*first, *second]) == expected(dataset, 22, (10, OTHER))
 

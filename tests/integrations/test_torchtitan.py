@@ -72,7 +72,7 @@ def test_the_trainer_resumes_its_own_checkpoint_on_other_ranks(corpus, tmp_path)
 
 
 def check_documents(rank):
-    """Positions begin anew after an end, no label crosses it, and the trainer masks by them."""
+    """Positions begin anew after an end, and no label crosses it."""
     batch = rank["fed"][0][1]
     tokens, positions, labels = (
         np.reshape(batch[name], (-1, LENGTH)) for name in ("input", "positions", "labels")
@@ -84,21 +84,6 @@ def check_documents(rank):
     assert (np.diff(positions)[~after_end] == 1).all()
     assert ((labels == -100) == (tokens == 0)).all()
     assert (labels[:, :-1][~after_end] == tokens[:, 1:][~after_end]).all()
-    starts = (positions == 0).ravel()
-    place = np.arange(starts.size)
-    document = np.cumsum(starts)
-    same = (document[:, None] == document[None]) & (place[:, None] >= place[None])
-    masks = np.array(rank["masks"][0])
-    whole = masks[0] if len(masks) == 1 else _diagonal(masks)
-    assert (whole == same).all()
-
-
-def _diagonal(masks):
-    rows, length, _ = masks.shape
-    whole = np.zeros((rows * length, rows * length), bool)
-    for k in range(rows):
-        whole[k * length : (k + 1) * length, k * length : (k + 1) * length] = masks[k]
-    return whole
 
 
 def test_tensor_parallel_peers_are_fed_the_same_rows(corpus, tmp_path):

@@ -138,19 +138,6 @@ def test_packed_rows_are_of_one_domain_and_reach_the_model_apart(tmp_path):
     torch.testing.assert_close(loss, total / count, rtol=0, atol=1e-5)
 
 
-def test_loss_is_of_completions_alone_where_rows_have_them(tmp_path):
-    domains = {"web": texts("web", 30), "ask": completions("ask", 30)}
-    trainer = trained(tmp_path, domains)
-    for batch in trainer.seen:
-        for domain, row, labels in zip(batch["domain"], batch["row"], batch["labels"], strict=True):
-            supervised = labels[labels != IGNORED].tolist()
-            if domain == 1:  # two words and the end
-                words = [(int(row) + 9 + k) % 20 + len(MARKS) + 60 for k in range(2)]
-                assert supervised == [*words, 1]
-            else:
-                assert len(supervised) == 3 + int(row) % 7 + 1
-
-
 def test_it_resumes_at_the_next_batch(tmp_path):
     domains = {"web": texts("web", 40), "code": texts("code", 25)}
     options = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 4}
@@ -236,11 +223,17 @@ def test_an_estimator_sees_the_losses_of_each_domain(tmp_path, packing):
     assert np.allclose(told[0].loss_sum_D / told[0].loss_count_D, np.log(86), atol=0.1)
 
 
-def test_loss_is_of_the_assistant_alone_in_conversations(tmp_path):
-    domains = {"web": texts("web", 30), "chat": chats("chat", 30)}
-    trainer = trained(tmp_path, domains, assistant_only_loss=True)
+@pytest.mark.parametrize(
+    ("name", "make", "options", "first", "size"),
+    [
+        ("ask", completions, {}, 60, lambda row: 2),
+        ("chat", chats, {"assistant_only_loss": True}, 40, lambda row: 1 + row % 4),
+    ],
+)
+def test_loss_is_of_completions_or_the_assistant_alone(tmp_path, name, make, options, first, size):
+    trainer = trained(tmp_path, {"web": texts("web", 30), name: make(name, 30)}, **options)
     for batch in trainer.seen:
         for domain, row, labels in zip(batch["domain"], batch["row"], batch["labels"], strict=True):
             if domain == 1:
-                answer = [(int(row) + 9 + k) % 20 + len(MARKS) + 40 for k in range(1 + row % 4)]
-                assert labels[labels != IGNORED].tolist() == [*answer, 5]
+                words = [(int(row) + 9 + k) % 20 + len(MARKS) + first for k in range(size(row))]
+                assert labels[labels != IGNORED].tolist()[:-1] == words

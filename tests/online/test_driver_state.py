@@ -11,7 +11,7 @@ from driver_parts import Turning, driver_over, held_out_of, run, sampler, train
 from mixopt.errors import EstimatorError, MixoptError
 from mixopt.online import make_estimator
 
-ABSURD = [2**63, -1, float("nan"), float("inf"), "x", None, True, [], {}, [[[]]], 1.5]
+ABSURD = [..., 2**63, -1, float("nan"), float("inf"), "x", None, True, [], {}, [[[]]], 1.5]
 HELD_OUT = {"evaluate": held_out_of(), "observe_every": 3}
 
 
@@ -35,20 +35,6 @@ def state(tmp_path_factory):
 
 def driver(**options):
     return driver_over(sampler(), Turning(5, held_out=True), **HELD_OUT | options)
-
-
-def test_every_missing_field_is_named(state):
-    own = ("estimator",)
-    found = [
-        p
-        for p in places(state)
-        if isinstance(p[-1], str) and p[:1] != own and "counts" not in p[:-1]
-    ]
-    assert len(found) > 40
-    for place in found:
-        with pytest.raises(EstimatorError, match=place[-1]) as caught:
-            driver().load_state_dict(replaced(state, place, ...))
-        assert "\n" not in str(caught.value)
 
 
 def test_an_absurd_value_anywhere_changes_nothing_or_is_none_of_it(state):

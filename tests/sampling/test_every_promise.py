@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+from mixopt import MixtureSampler
 
 CASES = int(os.environ.get("MIXOPT_CASES", "60"))
 PARTS = 2
@@ -84,17 +84,6 @@ class Case:
             schedule=self.schedule,
             **self.limits,
             **how,
-        )
-
-    def loader(self, rank=0, ranks=1):
-        sources = {
-            name: [{"input_ids": np.zeros(n, np.int8)} for n in lengths]
-            for name, lengths in self.lengths.items()
-        }
-        keep = {"collate": lambda samples: {"count": len(samples)}, "output": "numpy"}
-        prefetch = 0 if ranks > 1 else 2
-        return MixtureLoader(
-            MixtureDataset(sources), self.sampler(rank, ranks), prefetch=prefetch, **keep
         )
 
     def tokens(self, rows):
@@ -195,21 +184,3 @@ def _check_shares(case, batches, mixtures, whole):
         assert off <= (1.5 if case.unit == "samples" else 1.5 * longest)  # over changes
         if not case.changes and not case.schedule:
             assert off <= (1 if case.unit == "samples" else longest)
-
-
-@pytest.mark.parametrize("unit", ["samples", "tokens"])
-def test_loaders_give_the_same_batches(unit):
-    for number in range(max(1, CASES // 40)):
-        case = Case(np.random.default_rng([7, UNITS.index(unit), number]), unit)
-        batches, _, _ = case.undisturbed()
-        one, offsets = case.loader(), np.cumsum([0, *case.sizes.values()])
-        for batch in range(len(batches)):
-            if batch in case.changes:
-                one.set_weights(case.changes[batch])
-            if batch % 7 == 3:  # killed: what was fetched ahead is gone
-                state, one = json.loads(json.dumps(one.state_dict())), case.loader()
-                one.load_state_dict(state)
-            content = next(iter(one))
-            rows = offsets[content["domain"]] + content["row"]
-            assert rows.tolist() == batches[batch].tolist()
-            assert content["tokens"].sum() == sum(np.concatenate(list(case.lengths.values()))[rows])

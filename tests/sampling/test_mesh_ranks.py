@@ -9,7 +9,7 @@ from stream_sources import hub
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from mixopt import MixtureSampler, MixtureStream
-from mixopt.errors import MixoptError, SamplerError
+from mixopt.errors import MixoptError
 from mixopt.sampling import check_ranks
 
 pytestmark = pytest.mark.nightly
@@ -174,9 +174,3 @@ def test_numbers_that_are_no_ranks_along_data_parallelism_are_found():
         )
         assert "rank 0 has a different order" in one["sizes"]
         assert "its world_size is 4, there it is 2" in one["sizes"]
-
-
-@pytest.mark.parametrize("given", [{"rank": 0}, {"world_size": 2}])
-def test_a_rank_without_a_world_size_is_refused(given):
-    with pytest.raises(SamplerError, match="is given without the other"):
-        MixtureSampler(SIZES, WEIGHTS, batch_size=8, **given)

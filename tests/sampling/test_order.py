@@ -11,7 +11,6 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt import MixtureSampler
 from mixopt.errors import SamplerError
-from mixopt.sampling import BatchRows
 from mixopt.sampling.order import UNIT, spread, whole_shares
 
 weights = st.lists(st.just(0.0) | st.floats(1e-9, 1), min_size=1, max_size=24).filter(any)
@@ -94,9 +93,9 @@ def test_batches_do_not_depend_on_how_many_are_laid_out_at_once(seed, unit, cuts
     made = [sampler(sizes, [4, 3, 2, 1], seed=seed, max_epochs=9, **how) for _ in range(3)]
     whole = made[0].order.rows(0, 300)
     assert (np.concatenate([made[1].order.rows(b) for b in range(len(whole))]) == whole).all()
-    reader, batch = BatchRows(made[2].order, 8), 0
+    batch = 0
     for count in cuts:
-        some = reader.some(batch, count)
+        some = made[2].batch_rows(batch, count)
         assert (some == whole[batch : batch + len(some)]).all()
         batch += len(some)
 

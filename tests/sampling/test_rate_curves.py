@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, strategies as st
 
 from mixopt.errors import SamplerError
@@ -30,34 +31,29 @@ def curve(schedule, **options):
     return [made.rate(step) for step in range(STEPS)]
 
 
-@pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
-def test_a_wsd_is_that_of_transformers_after_the_warm_up(shape):
-    from transformers import get_wsd_schedule
-
-    theirs = rates_of(
-        lambda optimizer: get_wsd_schedule(
-            optimizer,
-            num_warmup_steps=WARMUP,
-            num_decay_steps=DECAY,
-            num_training_steps=STEPS,
-            decay_type={"sqrt": "1-sqrt"}.get(shape, shape),
-            min_lr_ratio=0.1,
-        )
+def wsd(shape):
+    """Return transformers' schedule with a decay of this shape."""
+    return lambda optimizer: transformers.get_wsd_schedule(
+        optimizer, WARMUP, DECAY, num_training_steps=STEPS, decay_type=shape, min_lr_ratio=0.1
     )
-    ours = curve("wsd", lr_decay=DECAY, lr_decay_shape=shape)
-    assert ours[WARMUP:] == pytest.approx(theirs[WARMUP:])
 
 
-def test_a_warm_up_is_linear_and_its_first_step_moves():
-    expected = [(step + 1) / (WARMUP + 1) for step in range(WARMUP)]
-    assert curve("cosine")[:WARMUP] == pytest.approx(expected)
-
-
-def test_a_cosine_is_that_of_transformers_after_the_warm_up():
-    from transformers import get_cosine_schedule_with_warmup
-
-    theirs = rates_of(lambda o: get_cosine_schedule_with_warmup(o, WARMUP, STEPS))
-    assert curve("cosine", floor=0.0)[WARMUP:] == pytest.approx(theirs[WARMUP:])
+@pytest.mark.parametrize(
+    ("theirs", "schedule", "options"),
+    [
+        (wsd("linear"), "wsd", {"lr_decay": DECAY, "lr_decay_shape": "linear"}),
+        (wsd("cosine"), "wsd", {"lr_decay": DECAY, "lr_decay_shape": "cosine"}),
+        (wsd("1-sqrt"), "wsd", {"lr_decay": DECAY, "lr_decay_shape": "sqrt"}),
+        (
+            lambda o: transformers.get_cosine_schedule_with_warmup(o, WARMUP, STEPS),
+            "cosine",
+            {"floor": 0.0},
+        ),
+        (lambda o: transformers.get_inverse_sqrt_schedule(o, WARMUP), "inverse_sqrt", {}),
+    ],
+)
+def test_after_the_warm_up_a_rate_is_that_of_transformers(theirs, schedule, options):
+    assert curve(schedule, **options)[WARMUP:] == pytest.approx(rates_of(theirs)[WARMUP:])
 
 
 def test_a_linear_decay_is_that_of_torch():
@@ -67,11 +63,9 @@ def test_a_linear_decay_is_that_of_torch():
     assert curve("linear")[WARMUP:] == pytest.approx(theirs[: STEPS - WARMUP])
 
 
-def test_an_inverse_square_root_is_that_of_transformers_after_the_warm_up():
-    from transformers import get_inverse_sqrt_schedule
-
-    theirs = rates_of(lambda o: get_inverse_sqrt_schedule(o, WARMUP))
-    assert curve("inverse_sqrt")[WARMUP:] == pytest.approx(theirs[WARMUP:])
+def test_a_warm_up_is_linear_and_its_first_step_moves():
+    expected = [(step + 1) / (WARMUP + 1) for step in range(WARMUP)]
+    assert curve("cosine")[:WARMUP] == pytest.approx(expected)
 
 
 def test_a_decay_part_leaves_the_steps_before_it_at_the_peak():

@@ -84,7 +84,7 @@ def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("code: 0.25}", "code: oops}", ":9: stages.0.mixture.code: 'oops' is not a number"),
+        ("code: 0.25}", "code: oops}", "0.mixture: domain 'code': weight 'oops' is not a number"),
         ("code: 0.25}", "code: 0.5}", ":9: stages.0.mixture: weights add up to 1.25, not"),
         ("tokens: 3000", "tokens: 3000.5", ":10: stages.1.tokens: 3000.5 is not a whole number"),
         ("tokens: 3000", "steps: 3\n  tokens: 3", "stages.1.tokens: tokens and steps are both"),

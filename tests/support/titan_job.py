@@ -29,7 +29,7 @@ def on_cpu():
     torch.cpu.get_device_properties = lambda *_: types.SimpleNamespace(total_memory=1 << 30)
 
 
-def dense_attention(masks):
+def dense_attention():
     """Put attention with a dense mask in the place of FlexAttention, which has no CPU backward.
 
     The mask is the trainer's own, made of the positions that it was fed.
@@ -40,7 +40,6 @@ def dense_attention(masks):
     def attend(q, k, v, *, block_mask, scale, enable_gqa, **_):
         sizes = q.shape[0], 1, q.shape[2], k.shape[2]
         mask = create_mask(block_mask.mask_mod, *sizes, device="cpu")
-        masks.append(mask[:, 0].tolist())
         scaled = torch.nn.functional.scaled_dot_product_attention
         out = scaled(q, k, v, attn_mask=mask, scale=scale, enable_gqa=enable_gqa)
         return out, None
@@ -111,12 +110,12 @@ def config_of(corpus, out, steps, replicas, tensor):
 
 
 def trained(library, *sizes):
-    """Train; return this rank's part, what each step was given, and masks."""
+    """Train; return this rank's part, and what each step was given."""
     if library:  # the folder of another torchtitan
         sys.path.insert(0, str(library))
-    masks, fed = [], []
+    fed = []
     on_cpu()
-    dense_attention(masks)
+    dense_attention()
     trainer = config_of(*sizes).build()
     step = trainer.forward_backward_step
 
@@ -129,4 +128,4 @@ def trained(library, *sizes):
     trainer.train()
     sampler = trainer.dataloader.mixture.sampler
     trainer.close()
-    return {"part": [sampler.rank, sampler.world_size], "fed": fed, "masks": masks[:2]}
+    return {"part": [sampler.rank, sampler.world_size], "fed": fed}

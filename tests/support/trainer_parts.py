@@ -56,11 +56,10 @@ def lightning_trainer(folder, **options):
 
     return lightning.Trainer(
         accelerator="cpu",
-        logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=folder,
-        **options,
+        **({"logger": False} | options),
     )

@@ -10,7 +10,6 @@ import sys
 import pytest
 import slurm_cluster
 from one_by_one import OneByOne
-from stand_in_ray import stand_in_ray
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import CorpusError
@@ -19,7 +18,6 @@ from mixopt.sweeps import (
     LocalExecutor,
     RayExecutor,
     SlurmExecutor,
-    ray_tasks,
     result_to_json,
 )
 from mixopt.sweeps.groups import (
@@ -214,22 +212,6 @@ def test_slurm_keeps_them(slurm, tmp_path_factory):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ray_keeps_them(ray_cluster):
     check_executor(RayExecutor, options={"address": ray_cluster.address}, seconds=240.0)
-
-
-class RayInThreads(RayExecutor):
-    """Ends the processes of the tasks itself, as the end of Ray's workers does."""
-
-    def close(self):
-        super().close()
-        for worker in ray_tasks._WORKERS.values():
-            worker.kill()
-        ray_tasks._WORKERS.clear()
-
-
-@pytest.mark.nightly
-def test_what_is_ours_of_ray_keeps_them_where_no_cluster_starts(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", stand_in_ray())
-    check_executor(RayInThreads, seconds=240.0)
 
 
 def test_a_sound_executor_keeps_its_promises_in_the_folder_given(here, tmp_path):

@@ -88,7 +88,7 @@ class AioliEstimator(OnlineEstimator):
     name: ClassVar[str] = "aioli"
     needs: ClassVar[frozenset[Need]] = frozenset({"held_out"})
     saved: ClassVar[tuple[str, ...]] = (
-        "round", "to_sweep", "swept", "mixtures_KD", "drops_KM", "losses_M",
+        "round", "to_sweep", "mixtures_KD", "drops_KM", "losses_M",
         "matrix_MD", "columns_D", "log_weights_D",
     )  # fmt: skip
 
@@ -131,10 +131,11 @@ class AioliEstimator(OnlineEstimator):
 
     def _first(self) -> Plan:
         domains, evaluations = len(self.setting.domains), len(self.setting.evaluations)
-        self.round = 0
-        self._forget_sweeps()
-        self.losses_M = np.full(evaluations, np.nan)
-        self.matrix_MD = np.full((evaluations, domains), np.nan)
+        self.round, self.to_sweep = 0, list[str]()
+        self.mixtures_KD = np.zeros((self.sweeps * domains, domains))
+        self.drops_KM = np.zeros((self.sweeps * domains, evaluations))
+        self.losses_M = np.zeros(evaluations)
+        self.matrix_MD = np.zeros((evaluations, domains))
         self.columns_D = np.full(domains, 1.0 / domains)
         self.log_weights_D = log_shares(self.setting.reference_D)
         if self.prior_steps:
@@ -154,19 +155,12 @@ class AioliEstimator(OnlineEstimator):
         self._update()
         return self._train()
 
-    def _forget_sweeps(self) -> None:
-        self.to_sweep: list[str] = []
-        self.swept: list[str] = []
-        self.mixtures_KD = np.empty((0, len(self.setting.domains)))
-        self.drops_KM = np.empty((0, len(self.setting.evaluations)))
-
     def _before_sweeps(self) -> Plan:
         weights_D = self.bounded(softmax(self.log_weights_D))
         return Plan(weights_D, 0, "before the sweeps", held_out=True)
 
     def _begin_round(self) -> None:
         """Draw the order of sweeps, which depends on the seed and the round alone."""
-        self._forget_sweeps()
         self.round += 1
         rng = np.random.default_rng([self.setting.seed, self.round])
         names = sorted(self.setting.domains)
@@ -175,8 +169,9 @@ class AioliEstimator(OnlineEstimator):
     def _sweep(self, domain: str) -> Plan:
         domains = self.setting.domains
         weights_D = smoothed_one_hot(domains.index(domain), len(domains), self.one_hot)
-        place = len(self.swept) + 1
-        tag = f"round {self.round}, sweep {place} of {place - 1 + len(self.to_sweep)}: {domain}"
+        count = len(self.mixtures_KD)
+        place = count - len(self.to_sweep) + 1
+        tag = f"round {self.round}, sweep {place} of {count}: {domain}"
         return Plan(self.bounded(weights_D), self.each_sweep, tag, held_out=True, perturbs=True)
 
     def _consumed(self, seen: Observation) -> Array:
@@ -184,9 +179,9 @@ class AioliEstimator(OnlineEstimator):
         return seen.tokens_D / total if self.realised and total > 0 else self.weights_D
 
     def _record(self, mixture_D: Array, drop_M: Array) -> None:
-        self.mixtures_KD = np.vstack([self.mixtures_KD, mixture_D])
-        self.drops_KM = np.vstack([self.drops_KM, drop_M])
-        self.swept = [*self.swept, self.to_sweep[0]]
+        k = -len(self.to_sweep)
+        self.mixtures_KD, self.drops_KM = self.mixtures_KD.copy(), self.drops_KM.copy()
+        self.mixtures_KD[k], self.drops_KM[k] = mixture_D, drop_M
         self.to_sweep = self.to_sweep[1:]
 
     def _update(self) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 from mixopt.constraints import CappedSimplex
 from mixopt.errors import EstimatorError, InfeasibleError
 from mixopt.online import Need, Observation, Plan, Setting
-from mixopt.system import Array, StateFields, shown_value
+from mixopt.system import Array, StateFields
 
 
 def option(default: Any, *, least: float = -math.inf, most: float = math.inf) -> Any:
@@ -57,59 +57,19 @@ def check_option(
 # State by name ------------------------------------------------------------------------------------
 
 
-def pack(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as JSON has them: arrays as lists, NaN as null."""
-    return {n: _listed(v) if isinstance(v, np.ndarray) else v for n, v in values.items()}
-
-
-def _listed(value: Array) -> Any:
-    return np.where(np.isnan(value), None, value.astype(object)).tolist()  # type: ignore[call-overload]
-
-
 def unpack(state: StateFields, at_start: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a state, of the kinds and shapes that they have at the start of a run.
-
-    An axis that is empty then may have grown; those of one name (`drops_KM`) have grown alike.
-    """
-    grown, values = dict[str, int](), dict[str, Any]()
-    for name, start in at_start.items():
-        if not isinstance(start, np.ndarray):
-            values[name] = _plain(state, name, start)
-            continue
-        values[name] = array = _array(state, name, start)
-        letters = name.rpartition("_")[2]
-        for letter, begun, now in zip(letters, start.shape, array.shape, strict=True):
-            if begun == 0 and grown.setdefault(letter, now) != now:
-                raise EstimatorError(
-                    f"state: {name!r} has {now} along {letter}, others have {grown[letter]}"
-                )
-    return values
-
-
-def _plain(state: StateFields, name: str, at_start: Any) -> Any:
+    """Return the values of a state, of the kinds and shapes that a run begins with."""
     take: dict[type, Callable[[str], Any]] = {
         bool: state.flag,
         int: state.whole,
         float: state.number,
         str: state.text,
+        list: state.texts,
     }
-    return take.get(type(at_start), state.texts)(name)
-
-
-def _array(state: StateFields, name: str, at_start: Array) -> Array:
-    value = state.get(name)
-    if value == [] and not at_start.size:
-        return at_start.copy()  # an empty list has lost its other axes
-    try:
-        array = np.array(value, np.float64)  # null becomes NaN
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise EstimatorError(f"state: {name!r} is not an array of numbers") from error
-    sizes = zip(at_start.shape, array.shape, strict=False)
-    if array.ndim != at_start.ndim or any(size not in {0, now} for size, now in sizes):
-        raise EstimatorError(f"state: {name!r} has shape {array.shape}, not that of its domains")
-    if np.isinf(array).any():
-        raise EstimatorError(f"state: {name!r} has a number that is not finite")
-    return array
+    return {
+        name: take[type(start)](name) if type(start) in take else state.array(name, np.shape(start))
+        for name, start in at_start.items()
+    }
 
 
 # Observations -------------------------------------------------------------------------------------
@@ -217,11 +177,16 @@ class OnlineEstimator(ABC):
         return self._setting
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What it was built with, as JSON has it."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        options: dict[str, Any] = json.loads(json.dumps(given))
-        return options
+    def _about(self) -> dict[str, Any]:
+        """What a state and the run that resumes from it have in common."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+        return {
+            "format": FORMAT,
+            "estimator": self.name,
+            "options": [f"{name}={json.dumps(value)}" for name, value in given.items()],
+            "domains": list(self.setting.domains),
+            "evaluations": list(self.setting.evaluations),
+        }
 
     def start(self, setting: Setting) -> None:
         """Begin a run."""
@@ -260,24 +225,27 @@ class OnlineEstimator(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return the state, made of what JSON has."""
         return {
-            "format": FORMAT,
-            "estimator": self.name,
-            "options": self.options,
-            "domains": list(self.setting.domains),
-            "evaluations": list(self.setting.evaluations),
-            **{part: pack(values) for part, values in self._parts().items()},
+            **self._about,
+            **{
+                part: {n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in values.items()}
+                for part, values in self._parts().items()
+            },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, after `start`."""
-        self._check_state(state)
+        whole = StateFields(state, f"{self.name}: state", EstimatorError)
+        for name, here in self._about.items():
+            there = whole.get(name)
+            if there != here:
+                odd = [one for one in there if one not in here] if isinstance(there, list) else []
+                raise whole.error(f"{whole.where}: {name}: {odd or there!r:.200}, here {here}")
         loaded = copy(self)
         loaded.start(self.setting)
-        loaded._take_state(state)
+        loaded._take_state(whole)
         vars(self).update(vars(loaded))
 
-    def _take_state(self, state: Mapping[str, Any]) -> None:
-        whole = StateFields(state, f"{self.name}: state", EstimatorError)
+    def _take_state(self, whole: StateFields) -> None:
         run, seen, own = (
             unpack(whole.part(part), values) for part, values in self._parts().items()
         )
@@ -312,27 +280,6 @@ class OnlineEstimator(ABC):
             "seen": {name: getattr(self._seen, name) for name in _SEEN},
             "own": {name: attrgetter(name)(self) for name in self.saved},
         }
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        whole = StateFields(state, f"{self.name}: state", EstimatorError)
-        parts = ("estimator", "options", "domains", "evaluations", "run", "seen", "own")
-        if whole.content.get("format") != FORMAT or any(part not in state for part in parts):
-            raise EstimatorError(f"{self.name}: this is not the state of an estimator ({FORMAT})")
-        if state["estimator"] != self.name:
-            raise EstimatorError(
-                f"{self.name}: the state is that of {shown_value(state['estimator'])}"
-            )
-        saved = whole.part("options").content
-        for name, value in self.options.items():
-            if saved.get(name) != value:
-                raise EstimatorError(
-                    f"{self.name}: the state was made with {name}:"
-                    f" {shown_value(saved.get(name))}, not {value!r}"
-                )
-        for names in ("domains", "evaluations"):
-            here = getattr(self.setting, names)
-            if tuple(whole.texts(names)) != here:
-                whole.refuse(names, f"not those of this run, {', '.join(here)}")
 
 
 def log_shares(weights_D: Array) -> Array:
