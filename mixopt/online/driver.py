@@ -235,12 +235,10 @@ class Driver:
         """Ask for a plan, and evaluate first if it asks to."""
         if first > self.setting.steps:
             return
-        answer = from_first(self._ask(first, now) if is_first() else None)
-        if "trouble" in answer:
-            self._freeze(answer["trouble"])
-            return
-        plan = StandingPlan.read(StateFields(answer, "a plan", EstimatorError))
-        if not plan.is_question:
+        plan = from_first(self._ask(first, now) if is_first() else None)
+        if isinstance(plan, str):
+            self._freeze(plan)
+        elif not plan.is_question:
             self._apply(plan)
         elif again:
             self._freeze(f"plan {plan.why!r}: held-out losses are requested twice in a row")
@@ -249,8 +247,8 @@ class Driver:
             if self.frozen is None:
                 self._decide(first, now, again=True)
 
-    def _ask(self, first: int, now: int) -> dict[str, Any]:
-        """Return the estimator's plan as JSON has it, or `trouble`: why there is none."""
+    def _ask(self, first: int, now: int) -> StandingPlan | str:
+        """Return the estimator's plan, or why there is none."""
         if self._trouble is None:
             try:
                 plan = self._estimator.plan()
@@ -261,9 +259,9 @@ class Driver:
                 reason = impossible(plan, self.setting, self._stream, first, evaluates=evaluates)
                 if reason is None:
                     seen = self._observed
-                    return asdict(StandingPlan.of(plan, self.setting, seen, now=now, first=first))
+                    return StandingPlan.of(plan, self.setting, seen, now=now, first=first)
                 self._trouble = f"plan {plan.tag!r}: {reason}"
-        return {"trouble": self._trouble}
+        return self._trouble
 
     # What holds -----------------------------------------------------------------------------
 

@@ -204,7 +204,7 @@ class LossWindows:
         self._spike, self._needs_losses = spike, needs_losses
         self._losses = DomainLosses(stream.lengths_D.tolist())
         self._recorded = False
-        self._means_D: list[float | None] = [None] * len(self._domains)
+        self._means: dict[str, float] = {}
 
     def record(self, losses: torch.Tensor, domain: torch.Tensor, mask: torch.Tensor | None) -> None:
         """Add the losses of a batch of this rank; of a step that was skipped, none are counted."""
@@ -241,16 +241,15 @@ class LossWindows:
     def _rise(self, units_D: Sequence[int], counts_D: Sequence[int]) -> float:
         """Return by how much losses are above their running means, nats per token; update these."""
         rises, tokens = [], 0
-        for d, (units, count) in enumerate(zip(units_D, counts_D, strict=True)):
+        for name, units, count in zip(self._domains, units_D, counts_D, strict=True):
             if not count:
                 continue
-            loss, mean = units / (UNIT * count), self._means_D[d]
-            if mean is None:
-                self._means_D[d] = loss
-                continue
-            rises.append(count * (loss - mean))
-            tokens += count
-            self._means_D[d] = mean + _PART_OF_LAST * (loss - mean)
+            loss = units / (UNIT * count)
+            if name in self._means:
+                rises.append(count * (loss - self._means[name]))
+                tokens += count
+            mean = self._means.get(name, loss)
+            self._means[name] = mean + _PART_OF_LAST * (loss - mean)
         return math.fsum(rises) / max(tokens, 1)
 
     def clear(self) -> None:
@@ -260,19 +259,18 @@ class LossWindows:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was seen, over all ranks; every rank has to call it."""
-        return {"sums": summed(self._losses.peek()).tolist(), "means": self._means_D}
+        return {"sums": summed(self._losses.peek()).tolist(), "means": dict(self._means)}
 
     def read(self, fields: StateFields) -> Callable[[], None]:
         """Check a state; return what resumes from it. Rank 0 keeps what all of them had seen."""
         domains = len(self._domains)
         sums_RD = fields.int_array("sums", (ROWS, domains), least=-_MAX_TOTAL)
-        listed = {str(d): value for d, value in enumerate(fields.listed("means", domains))}
-        means = StateFields(listed, f"{fields.where}: means", EstimatorError)
-        means_D = [means.maybe(d, means.number) for d in listed]
+        part = fields.part("means")
+        means = {name: part.number(name) for name in part.content}
 
         def use() -> None:
             self.clear()
-            self._means_D = means_D
+            self._means = means
             if is_first():
                 self._losses.put(torch.from_numpy(sums_RD))
 

@@ -102,8 +102,8 @@ class StandingPlan:
         return cls(weights, 1, last=0, until=0, why="start", held_out=False, perturbs=False)
 
     @classmethod
-    def read(cls, state: StateFields, domains: int | None = None) -> StandingPlan:
-        """Return the plan of a state, or of what rank 0 has sent."""
+    def read(cls, state: StateFields, domains: int) -> StandingPlan:
+        """Return the plan of a state."""
         weights = state.numbers("weights", domains, least=0, most=1 + _ROUNDING)
         if abs(sum(weights) - 1) > _ROUNDING:
             raise EstimatorError(f"{state.where}: weights: add up to {sum(weights):.6g}, not 1")

@@ -109,9 +109,9 @@ class FoundRouter(NamedTuple):
     experts: int  # routed experts to choose from
     top_k: int  # experts of a token
     parameters: Sequence[str]  # names of what the module is called with
-    # From the arguments of a call, by name, and what it returns to the ids; -1 stands for an
-    # assignment that no expert computes.
-    read: Callable[[dict[str, Any], Any], Tensor]
+    # From the arguments of a call, by name, what it returns, and both numbers to the ids; -1 stands
+    # for an assignment that no expert computes.
+    read: Callable[[dict[str, Any], Any, int, int], Tensor]
     router: str = ""  # names it in its layer, where layers have several
 
     @property

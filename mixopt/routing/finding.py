@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from mixopt.errors import RoutingError
 from mixopt.routing.adapters import (
@@ -167,29 +167,15 @@ def _router(
     block = model.get_submodule(name.rpartition(".")[0]) if name else module
     experts = _size(module, block, source.experts)
     top_k = _size(module, block, source.top_k) or _config_size(model, name)
-    for size, what in ((experts, source.experts), (top_k, source.top_k)):
-        if size is None:
-            raise RoutingError(
-                f"router {name!r}: {kind} has no number {what!r}; give RouterAdapter(experts=,"
-                " top_k=) numbers, or the attributes that have them"
-            )
-    assert experts is not None
-    assert top_k is not None
+    if experts is None or top_k is None:
+        what = source.experts if experts is None else source.top_k
+        raise RoutingError(
+            f"router {name!r}: {kind} has no number {what!r}; give RouterAdapter(experts=, top_k=)"
+            " numbers, or the attributes that have them"
+        )
     check_sizes(f"router {name!r}: {kind}", experts, top_k)
-
-    def read(given: dict[str, Any], output: Any) -> Tensor:
-        return source.read(given, output, experts, top_k)
-
-    return FoundRouter(
-        name=name,
-        layer=layer,
-        module=module,
-        experts=experts,
-        top_k=top_k,
-        parameters=_parameters(module),
-        read=read,
-        router=router,
-    )
+    sizes = experts, top_k
+    return FoundRouter(name, layer, module, *sizes, _parameters(module), source.read, router)
 
 
 def _size(module: nn.Module, block: nn.Module, source: int | str) -> int | None:

@@ -332,7 +332,7 @@ class _Counter:
         """Return the ids of the call, shape (T, K)."""
         router, kind = self.router, type(self.router.module).__name__
         try:
-            ids = router.read(given, output)
+            ids = router.read(given, output, router.experts, router.top_k)
             is_odd = ids.is_floating_point() or ids.dtype == torch.bool
             is_odd = is_odd or ids.shape[-1] != router.top_k
         except torch.OutOfMemoryError:

@@ -24,12 +24,8 @@ from typing import Any
 from mixopt.errors import SamplerError
 
 _DATA = {"dp", "dp_replicate", "dp_shard", "data", "batch", "data_parallel", "replicate", "shard"}
-_MODEL = {"tp", "pp", "cp", "sp"}
-_MODEL |= {
-    f"{one}{end}"
-    for one in ("tensor", "pipeline", "context", "sequence")
-    for end in ("", "_parallel")
-}
+_LONG = {"tensor", "pipeline", "context", "sequence"}
+_MODEL = {"tp", "pp", "cp", "sp", *_LONG, *(f"{one}_parallel" for one in _LONG)}
 _OF_MEGATRON = {
     "TENSOR_MODEL_PARALLEL_GROUP",
     "PIPELINE_MODEL_PARALLEL_GROUP",
