@@ -41,9 +41,6 @@ def check_exporter(tool: str) -> None:
         AssertionError: A promise is broken; the message says which, and how.
     """
     about = exporter(tool)
-    for field in ("name", "title", "version", "place", "command"):
-        value = getattr(about, field)
-        promise(isinstance(value, str) and value.strip(), f"{field} is text", repr(value))
     promise(about.suffix in READERS, f"suffix is one of {', '.join(READERS)}", about.suffix)
     for check in (_check_text, _check_paths, _check_needs, _check_odd_names, _check_schedule):
         check(tool, about)
@@ -56,7 +53,6 @@ def _written(tool: str, mixture: Mixture = MIXTURE, **changes: Any) -> str:
 def _check_text(tool: str, about: ExportTool) -> None:
     with promise.works("a mixture of which everything is known is written"):
         text = _written(tool)
-    promise.same(_written(tool), text, "the same mixture is written alike")
     with promise.works(f"what is written is {about.suffix}"):
         READERS[about.suffix](text)
     for name in MIXTURE:
@@ -73,10 +69,11 @@ def _check_text(tool: str, about: ExportTool) -> None:
 
 def _check_paths(tool: str, about: ExportTool) -> None:
     paths = {"web": ["/data/w0.jsonl", "/data/w1.jsonl"], "code": "/data/c.jsonl"}
-    with promise.works("paths are written, several of a domain too"):
+    what = "paths are in the fragment, several of a domain too"
+    with promise.works(what):
         text = _written(tool, paths=paths)
     for path in (*paths["web"], paths["code"]):
-        promise(str(path) in text, "each path is in the fragment", f"no {path!r}")
+        promise(str(path) in text, what, f"no {path!r}")
 
 
 def _check_needs(tool: str, about: ExportTool) -> None:

@@ -141,8 +141,7 @@ def _check_deviations(regressor: Any, trials: CheckedTrials) -> None:
     pair = isinstance(answer, tuple) and len(answer) == 2
     promise(pair, "return_std gives a pair (mean, std)", f"it gave {type(answer).__name__}")
     mean_NM, std_NM = (np.asarray(part) for part in answer)
-    shapes = f"{mean_NM.shape} and {std_NM.shape}"
-    promise(mean_NM.shape == std_NM.shape, "mean and std have the same shape", shapes)
+    promise.shape(std_NM, mean_NM.shape, "mean and std have the same shape")
     plain_NM = np.asarray(regressor.predict(trials.rows))
     promise.close(mean_NM, plain_NM, 0.0, "return_std does not change the mean")
     promise.deviations(std_NM, "std is")
@@ -245,10 +244,8 @@ def _check_cross_fit(trials: CheckedTrials) -> None:
     regressor, losses_NM = trials.make(), trials.losses_NM
     means_NM, stds_NM = _cross_fitted(regressor, losses_NM, trials)
     what = "cross_fit fits on all rows"
-    try:
+    with promise.works(what):
         predicted_NM = regressor.predict(trials.rows)
-    except Exception as error:
-        promise(False, what, f"predict raises {type(error).__name__}: {error}")
     promise.shape(predicted_NM, losses_NM.shape, what)
     for name, member_NM in getattr(regressor, "held_out_members", {}).items():
         whole = np.shape(member_NM) == losses_NM.shape and np.isfinite(member_NM).all()

@@ -93,9 +93,8 @@ def unquoted(entries, facts):
         ),
         (
             {"write": lambda entries, facts: {e.domain: e.amount for e in entries}},
-            "each path is in the fragment",
+            "paths are in the fragment",
         ),
-        ({"title": ""}, "title is text"),
         ({"write": counts}, "--tokens, which unit.needs does not name, may be unknown"),
         ({"suffix": ".py", "write": unquoted}, "a name is carried, or refused in one line"),
     ],

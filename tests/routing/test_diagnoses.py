@@ -71,6 +71,10 @@ def test_the_busiest_of_many_experts_whose_loads_spread_is_not_hot():
     load_E = np.random.default_rng(0).gamma(4.0, size=512)
     assert load_E.max() / load_E.mean() > 2.5
     assert found_in([1000 * load_E / load_E.sum()], top_k=8) == []
+    mean = load_E.mean()
+    for times, experts in ((7.5, []), (8.2, [(7,)])):
+        load_E[7] = times * mean
+        assert [o.experts for o in found_in([1000 * load_E / load_E.sum()], 8)] == experts
 
 
 def test_the_domain_that_brings_an_expert_most_tokens_is_to_blame_not_the_most_devoted():
