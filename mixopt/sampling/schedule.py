@@ -329,9 +329,7 @@ def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> N
             if mixture is not None:
                 mixture.over(domains)
         except MixtureError as error:
-            raise ScheduleFieldError(
-                (*place, name), f"{error}; all stages have the first's"
-            ) from None
+            raise ScheduleFieldError((*place, name), str(error)) from None
 
 
 def _check_whole(place: FieldPlace, value: Any, most: int, least: int = 1) -> None:

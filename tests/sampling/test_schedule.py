@@ -91,7 +91,7 @@ def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
         ("- tokens: 3000\n  name", "- name", ":10: stages.1.tokens: has no length; give one of"),
         ("tokens: 3000", "tokens: 3", ":10: stages.1.tokens: 3 are not a whole number of batches"),
         ("tokens: 3000", "tokens: 3000\n  mixture: {web: 0.5, books: 0.5}",
-         ":11: stages.1.mixture: unknown domain 'books'; all stages have the first's"),
+         ":11: stages.1.mixture: unknown domain 'books'; known: code, web"),
         ("tokens: 3000", "tokns: 3000", "1.tokns: unknown field; did you mean 'tokens'"),
         ("schedule/1", "schedule/2", ":1: format: 'mixopt-schedule/2' is not "),
         ("anneal.yaml", "none.yaml", ":13: stages.2.to.file: "),

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import field, fields, replace
 from numbers import Real
-from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -121,7 +120,7 @@ class OnlineEstimator(ABC):
     Attributes:
         name: Of its entry point.
         needs: What the loop must tell it.
-        saved: Attributes that are its state, also those of a dataclass (`curves.sums_D`).
+        saved: Attributes that are its state.
         step: Optimiser steps that it was told of.
         weights_D: The mixture of the plan in force.
     """
@@ -249,10 +248,7 @@ class OnlineEstimator(ABC):
         run, seen, own = (
             unpack(whole.part(part), values) for part, values in self._parts().items()
         )
-        for name, value in (run | own).items():
-            holder, _, inner = name.partition(".")
-            held = replace(getattr(self, holder), **{inner: value}) if inner else value
-            setattr(self, holder, held)
+        vars(self).update(run | own)
         if not (self.weights_D >= 0).all() or abs(self.weights_D.sum() - 1.0) > 1e-6:
             raise EstimatorError(f"{self.name}: state: run: 'weights_D' is not a mixture")
         self._seen = Observation(step=self.step, **seen)
@@ -278,7 +274,7 @@ class OnlineEstimator(ABC):
         return {
             "run": {name: getattr(self, name) for name in _RUN},
             "seen": {name: getattr(self._seen, name) for name in _SEEN},
-            "own": {name: attrgetter(name)(self) for name in self.saved},
+            "own": {name: getattr(self, name) for name in self.saved},
         }
 
 

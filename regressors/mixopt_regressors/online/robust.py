@@ -184,7 +184,7 @@ class RobustEstimator(OnlineEstimator):
     name: ClassVar[str] = "robust"
     needs: ClassVar[frozenset[Need]] = frozenset({"training_loss"})
     saved: ClassVar[tuple[str, ...]] = (
-        "curves.shared_DS", "curves.curve_DGS", "total_D", "late_D", "fastest", "base_D",
+        "shared_DS", "curve_DGS", "total_D", "late_D", "fastest", "base_D",
     )  # fmt: skip
 
     eta: float = option(0.1, least=0.0)
@@ -207,7 +207,7 @@ class RobustEstimator(OnlineEstimator):
 
     def _first(self) -> Plan:
         setting, domains = self.setting, len(self.setting.domains)
-        self.curves = Curves.empty(domains)
+        self._keep(Curves.empty(domains))
         self.total_D, self.fastest = np.zeros(domains), 0.0
         self.late_D, self.base_D = setting.reference_D.copy(), setting.reference_D.copy()
         return Plan(setting.reference_D.copy(), self._window(), "warm-up")
@@ -240,15 +240,19 @@ class RobustEstimator(OnlineEstimator):
         kept = math.exp(-passed)
         recent_D = share_D + (self.late_D - share_D) * (1.0 - kept) / max(passed, NO_TOKENS)
         self.late_D = share_D + kept * (self.late_D - share_D)
-        self.curves = self.curves.add(
+        curves = Curves(self.shared_DS, self.curve_DGS).add(
             (self.total_D + seen.tokens_D / 2.0) / self._scale_D,
             means(seen.loss_sum_D, seen.loss_count_D),
             seen.loss_count_D,
             recent_D / np.maximum(self.setting.reference_D, NO_TOKENS),
             FADING,
         )
+        self._keep(curves)
         self.total_D = self.total_D + seen.tokens_D
-        return self.curves.slopes(self.total_D / self._scale_D)
+        return curves.slopes(self.total_D / self._scale_D)
+
+    def _keep(self, curves: Curves) -> None:
+        self.shared_DS, self.curve_DGS = curves.shared_DS, curves.curve_DGS
 
     def _for_mean(self, slopes: Slopes) -> Plan:
         setting = self.setting
