@@ -8,8 +8,8 @@ import pytest
 from changed_state import replaced
 from driver_parts import Turning, driver_over, held_out_of, run, sampler, train
 
-from mixopt.errors import EstimatorError, MixoptError
-from mixopt.online import make_estimator
+from mixopt.errors import EstimatorError, MixoptError, RunError
+from mixopt.online import MixtureLog, make_estimator
 
 ABSURD = [..., 2**63, -1, float("nan"), float("inf"), "x", None, True, [], {}, [[[]]], 1.5]
 HELD_OUT = {"evaluate": held_out_of(), "observe_every": 3}
@@ -98,3 +98,8 @@ def test_an_estimators_state_with_an_absurd_value_goes_on_or_is_one_line(name):
         else:
             stream.load_state_dict(order.state_dict())
             train(again, stream, until=16)
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(RunError, match=rf"{tmp_path}: cannot be written: Is a directory"):
+        MixtureLog(tmp_path).write(6, 4, {"web": 1.0}, "start", shadow=False)
