@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 from torch import nn
 
 from mixopt.errors import RoutingError
@@ -42,36 +41,13 @@ class MyRouter2(nn.Module):
 class ForgetGate(nn.Module):
     """A gate: it chooses only where something is there to be chosen."""
 
-    def __init__(self, width=4):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(8, width))
-
-
-class Block(nn.Module):
-    """A layer of such parts and weights."""
-
-    def __init__(self, *shapes, **parts):
-        super().__init__()
-        for number, shape in enumerate(shapes):
-            self.register_parameter(f"w{number}", nn.Parameter(torch.zeros(shape)))
-        for name, part in parts.items():
-            self.add_module(name, part)
-
 
 class MoEGate(nn.Module):
     """Has numbers of its own names."""
 
-    def __init__(self, **sizes):
+    def __init__(self):
         super().__init__()
-        vars(self).update(sizes)
-
-
-def linears(count):
-    return nn.ModuleList(nn.Linear(8, 8) for _ in range(count))
-
-
-def in_layers(*blocks):
-    return nn.ModuleDict({"layers": nn.ModuleList(blocks)})
+        self.n_experts = 4
 
 
 def model(*layers, **config):
@@ -103,34 +79,28 @@ def test_what_is_not_known_is_refused_and_what_to_write_is_said(layers, name):
 
 
 @pytest.mark.parametrize(
-    ("block", "name"),
+    ("layer", "name"),
     [
-        (Block((4, 8, 8), router=MoEGate(n_experts=4)), "layers.0.router"),
-        (Block(router=MyRouter2()), "layers.0.router"),
-        (Block(local_experts=linears(4)), "layers.0.local_experts"),
+        ({"router": MoEGate()}, "layers.0.router"),
+        ({"router": MyRouter2()}, "layers.0.router"),
+        ({"local_experts": nn.ModuleList([nn.Linear(8, 8)])}, "layers.0.local_experts"),
     ],
 )
-def test_what_is_called_a_router_or_experts_is_refused_whatever_its_sizes_are_called(block, name):
-    made = in_layers(block)
+def test_what_is_called_a_router_or_experts_is_refused_whatever_its_sizes_are_called(layer, name):
+    made = model(layer)
     assert has_experts(made)
     with pytest.raises(RoutingError, match=f"'{name}' "):
         find_routers(made)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        Block(gate=ForgetGate()),
-        Block((1, 8, 8), gate=nn.Linear(8, 1)),
-        Block((4, 8, 8), router=MyRouter2(), tap=RouterTap(experts=4, top_k=2)),
-    ],
-)
-def test_a_layer_that_is_dense_or_is_counted_is_not_told_of(block):
-    made = in_layers(block)
-    has_tap = any(isinstance(module, RouterTap) for module in made.modules())
-    assert has_experts(made) == has_tap
-    if has_tap:
-        assert len(find_routers(made)) == 1
+@pytest.mark.parametrize("gate", [ForgetGate(), nn.Linear(8, 1)])
+def test_a_layer_that_is_dense_is_not_told_of(gate):
+    assert not has_experts(model({"gate": gate}))
+
+
+def test_a_router_beside_a_tap_is_counted_by_it():
+    made = model({"router": MyRouter2(), "tap": RouterTap(experts=4, top_k=2)})
+    assert [router.name for router in find_routers(made)] == ["layers.0.tap"]
 
 
 def test_the_message_is_one_line_with_the_family_the_adapter_and_the_yaml():
