@@ -45,7 +45,7 @@ def mixture_over(weights: Weights, sizes: Mapping[str, int]) -> Mixture:
     if isinstance(given, Mapping) and given and not any(given.values()):
         raise MixtureError("all weights are 0; at least one domain needs a weight")
     if not isinstance(given, Mapping):
-        given = Mixture.from_array(domains, given)
+        given = Mixture.from_array(domains, [float(weight) for weight in given])
     mixture = given if isinstance(given, Mixture) else Mixture(given)
     if mixture.domains != domains:
         mixture = mixture.over(domains)

@@ -190,7 +190,7 @@ def _check_refusals(factory: Factory) -> None:
 
     def refuse(seen: Observation | None) -> None:
         estimator = run.estimator
-        for name, bad in () if seen is None else _spoiled(seen, estimator.needs):
+        for name, bad in _spoiled(seen, estimator.needs):
             state = _saved(estimator)
             what = f"{name} is an EstimatorError"
             promise.refuses(partial(estimator.observe, bad), EstimatorError, what)
@@ -200,8 +200,10 @@ def _check_refusals(factory: Factory) -> None:
     list(_checked_plans(run, STEPS // 2, refuse))
 
 
-def _spoiled(seen: Observation, needs: frozenset[Need]) -> Iterator[tuple[str, Observation]]:
+def _spoiled(seen: Observation | None, needs: frozenset[Need]) -> Iterator[tuple[str, Observation]]:
     """Yield observations that cannot be right, and what is wrong with each."""
+    if seen is None:
+        return
     yield "a step that goes back", replace(seen, step=-1)
     yield "tokens of other domains", replace(seen, tokens_D=seen.tokens_D[1:])
     if "training_loss" in needs and seen.loss_count_D.any():
