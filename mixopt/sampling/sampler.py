@@ -92,6 +92,8 @@ class MixtureSampler:
     """
 
     order: SampleOrder
+    _block: tuple[SampleOrder, int, IntArray]  # rows of batches from one on, of an order
+    _ahead: int  # windows to lay out next
 
     def __init__(
         self,

@@ -107,7 +107,8 @@ def _checked_plans(
 
 def _asked(run: SimulatedRun) -> Plan:
     """Ask for a plan again and again, and write over one that was handed out."""
-    plan, again = copy.deepcopy(run.estimator.plan()), run.estimator.plan()
+    plan: Plan = copy.deepcopy(run.estimator.plan())
+    again = run.estimator.plan()
     _check_same([plan], [again], "asking for a plan changes nothing")
     if again.weights_D.flags.writeable:
         again.weights_D[:] = np.eye(len(again.weights_D))[0]
