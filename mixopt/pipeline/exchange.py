@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+
 from mixopt.config import read_inventory
 from mixopt.corpus import Corpus
 from mixopt.errors import (
@@ -149,6 +152,8 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
         files: A file a run; a run is named by the first folder in which their paths differ.
         out: The CSV: a column `trial`, `task/<task>/<metric>` for each metric, and
             `items/task/<task>/<metric>` where lm-eval says how many questions it is a share of.
+            Where every run has answers by question (`--log_samples`), as many as would have the
+            noise that runs have which answer the same questions.
 
     Returns:
         The numbers of runs and of metrics.
@@ -156,12 +161,16 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
     Raises:
         TrialsError: A file of neither form, two files of one run, or a run without a metric.
     """
-    paths, rows = [Path(file) for file in files], dict[str, dict[str, float]]()
+    paths, rows = [Path(file) for file in files], dict[str, dict[str, Any]]()
     for name, path in zip(_run_names(paths), paths, strict=True):
         if name in rows:
             raise TrialsError(f"import: two files are of the run {name!r}; give one file a run")
         rows[name] = _metrics(path)
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    for column in (column for column in columns if column.startswith(ITEMS)):
+        if (items := _paired_items(paths, column.removeprefix(ITEMS))) is not None:
+            for row in rows.values():
+                row[column] = items
     for name, row in rows.items():
         if lacking := [column for column in columns if column not in row]:
             raise TrialsError(f"import: the run {name!r} has no {lacking[0]}, which others have")
@@ -183,7 +192,7 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     return [one[first].removesuffix(".json") for one in parts]
 
 
-def _metrics(path: Path) -> dict[str, float]:
+def _metrics(path: Path) -> dict[str, Any]:
     content = read_json(path, error=TrialsError)
     content = content if isinstance(content, dict) else {}
     results = content.get("results")
@@ -194,7 +203,7 @@ def _metrics(path: Path) -> dict[str, float]:
             f"{path}: is neither a results file of lm-eval nor a metrics.json of OLMES; tables are"
             " .csv or .parquet, and tokens need --tokenizer NAME"
         )
-    found = {
+    found: dict[str, Any] = {
         f"task/{task}/{name.removesuffix(',none')}": float(value)
         for task, metrics in results.items()
         for name, value in metrics.items()
@@ -202,10 +211,39 @@ def _metrics(path: Path) -> dict[str, float]:
     }
     asked = content.get("n-samples")
     for task, counts in (asked if isinstance(asked, dict) else {}).items():
-        for share in (f"task/{task}/{name}" for name in SHARES):
-            if share in found and isinstance(counts, dict) and "effective" in counts:
-                found[ITEMS + share] = float(counts["effective"])
+        for name in results.get(task, ()) if isinstance(counts, dict) else ():
+            if name.split(",")[0] in SHARES and "effective" in counts:
+                found[f"{ITEMS}task/{task}/{name.removesuffix(',none')}"] = counts["effective"]
     return found
+
+
+def _paired_items(paths: Sequence[Path], share: str) -> int | None:
+    """Return how many questions of one difficulty have the noise of the same ones in every run.
+
+    A run's noise is the mean over questions of q (1 - q), where q is how often runs are right on
+    one; as if each were of the mean difficulty, it would be p (1 - p). None without answers by
+    question, or where all runs answer alike.
+    """
+    _, task, name = share.rsplit("/", 2)
+    metric, _, chosen = name.partition(",")
+    answers: list[dict[str, float]] = []
+    for path in paths:
+        file = path.parent / f"samples_{task}{path.stem.removeprefix('results')}.jsonl"
+        if not file.is_file():
+            return None
+        own = pl.read_ndjson(file, infer_schema_length=None)
+        if not {"doc_id", metric} <= set(own.columns):
+            return None
+        if "filter" in own.columns:
+            own = own.filter(pl.col("filter") == (chosen or "none"))
+        answers.append(dict(zip(own["doc_id"].cast(str), own[metric].cast(float), strict=True)))
+    if len(answers) < 2 or any(own.keys() != answers[0].keys() for own in answers):
+        return None
+    right_RI = np.array([[own[item] for item in answers[0]] for own in answers])
+    paired = right_RI.var(axis=0, ddof=1).mean()
+    p_R = right_RI.mean(axis=1)
+    items = right_RI.shape[1]
+    return max(items, round(items * (p_R * (1.0 - p_R)).mean() / paired)) if paired else None
 
 
 def draws(
