@@ -240,11 +240,11 @@ class Mixture(Mapping[str, float]):
         return html_table(("domain", "share"), rows)
 
 
-def largest_shares(mixture: Mapping[str, float], count: int = 3) -> str:
+def largest_shares(mixture: Mapping[str, float]) -> str:
     """Say the largest shares in words: `law 38.6%, web 22.1%, wiki 19.3% and 3 more`."""
     order = sorted(mixture, key=lambda name: -mixture[name])
-    text = ", ".join(f"{name} {share_text(mixture[name])}" for name in order[:count])
-    more = len(order) - count
+    text = ", ".join(f"{name} {share_text(mixture[name])}" for name in order[:3])
+    more = len(order) - 3
     return f"{text} and {more} more" if more > 0 else text
 
 

@@ -20,7 +20,6 @@ Shapes: N mixtures, M evaluation domains, P pieces.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -37,8 +36,7 @@ if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
 
 MAX_NAMES = 8  # names that are written one by one
-GROUPS = 4  # beginnings of names, or families, that are written
-MIN_GROUP = 3  # names that make a group
+FEW = 4  # names that stand for many
 ROUNDING = 1e-9
 
 
@@ -49,51 +47,29 @@ def listed(names: Iterable[str]) -> str:
 
 
 def grouped_names(names: Sequence[str]) -> str:
-    """Write a few names one by one, and many by what they begin with: `57 of mmlu_*, ...`."""
+    """Write a few names one by one, and of many the first ones: `a, b, c, d and 53 more`."""
     if len(names) <= MAX_NAMES:
         return listed(names)
-    parts, left = [], len(names)
-    for beginning, count in _beginnings(names):
-        parts.append(f"{count} of {beginning}*")
-        left -= count
-    if not parts:
-        parts, left = list(names[:GROUPS]), len(names) - GROUPS
-    return listed([*parts, f"{left} more"] if left else parts)
+    return listed([*names[:FEW], f"{len(names) - FEW} more"])
 
 
 def mean_in_words(weights: Mapping[str, float], families: Mapping[str, Sequence[str]]) -> str:
     """Write what a weighted mean is of."""
-    if families:
-        return _of_families(weights, families)
-    names = list(weights)
-    equal = max(weights.values()) - min(weights.values()) <= ROUNDING
-    if len(names) <= MAX_NAMES:
-        return listed(names if equal else [f"{w:.3g} {name}" for name, w in weights.items()])
-    uneven = "" if equal else ", with different weights"
-    return f"{len(names)} losses{uneven}: {grouped_names(names)}"
-
-
-def _of_families(weights: Mapping[str, float], families: Mapping[str, Sequence[str]]) -> str:
     shares = {family: sum(weights[n] for n in members) for family, members in families.items()}
-    equal = max(shares.values()) - min(shares.values()) <= ROUNDING
+    own = shares or weights
+    equal = max(own.values()) - min(own.values()) <= ROUNDING
     parts = []
-    for family, members in families.items():
-        share = "" if equal else f"{shares[family]:.3g} "
-        one = "loss" if len(members) == 1 else "losses"
-        parts.append(f"{share}{family} ({len(members)} {one})")
-    shown = parts if len(parts) <= MAX_NAMES else [*parts[:GROUPS], f"{len(parts) - GROUPS} more"]
-    return f"{len(parts)} {'family' if len(parts) == 1 else 'families'}: {listed(shown)}"
-
-
-def _beginnings(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Return what many names begin with, up to the first mark, the most frequent first."""
-    counts: dict[str, int] = {}
-    for name in names:
-        found = re.match(r"[^\W_]+[\W_]", name)
-        if found:
-            counts[found[0]] = counts.get(found[0], 0) + 1
-    often = [(beginning, count) for beginning, count in counts.items() if count >= MIN_GROUP]
-    return sorted(often, key=lambda pair: (-pair[1], pair[0]))[:GROUPS]
+    for name, share in own.items():
+        count = len(families.get(name, ()))
+        about = f" ({count} {'loss' if count == 1 else 'losses'})" if families else ""
+        parts.append(f"{'' if equal else f'{share:.3g} '}{name}{about}")
+    if families:
+        kind = "family" if len(own) == 1 else "families"
+        return f"{len(own)} {kind}: {grouped_names(parts)}"
+    if len(own) <= MAX_NAMES:
+        return listed(parts)
+    uneven = "" if equal else ", with different weights"
+    return f"{len(own)} losses{uneven}: {grouped_names(list(own))}"
 
 
 Kind = Literal["target", "mean", "worst", "hinge"]
@@ -377,10 +353,10 @@ class Objective:
                 f"{target} against the average trial, plus the most that {grouped_names(others)}"
                 " is worse than there by more than its noise, in units of noise"
             )
-        if self.families:
-            return f"the mean of {mean_in_words(self.weights, self.families)}"
-        weights = {signed[name]: weight for name, weight in self.weights.items()}
-        return f"the mean of {mean_in_words(weights, {})}"
+        weights = self.weights
+        if not self.families:
+            weights = {signed[name]: weight for name, weight in weights.items()}
+        return f"the mean of {mean_in_words(weights, self.families)}"
 
     def _check_worst(self) -> None:
         higher = [name for name in self.weights if name in self.higher]

@@ -162,12 +162,13 @@ def test_what_is_left_out_gives_its_weight_to_its_family():
     assert asked.describe().endswith(", without mmlu_art:rc and lambada (noise)")
 
 
-def test_many_losses_are_said_by_what_they_begin_with():
-    names = (*(f"mmlu_{n}" for n in range(57)), *(f"mt_{n}" for n in range(17)), *TASKS[3:])
+def test_many_losses_are_said_by_the_first_and_their_number():
+    names = tuple(f"mmlu_{n}" for n in range(57))
     asked = Objective.from_config(ObjectiveConfig(mean={"*": 1}), names)
-    assert asked.describe() == "the mean of 77 losses: 57 of mmlu_*, 17 of mt_* and 3 more"
+    shown = "mmlu_0, mmlu_1, mmlu_2, mmlu_3 and 53 more"
+    assert asked.describe() == f"the mean of 57 losses: {shown}"
     other = Objective.from_config(ObjectiveConfig(worst=["*"], direction={"*": "higher"}), names)
-    assert len(other.describe()) < 120
+    assert len(other.describe()) < 150
 
 
 def test_a_hinge_is_its_target_until_another_is_worse_by_more_than_its_noise():

@@ -176,12 +176,13 @@ def _trade_off(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    from mixopt.pipeline import request_from, trade_off
+    from mixopt.pipeline import request_from
+    from mixopt.proposals import propose_front
     from mixopt.reporting import figure_svg, front_text, plot_front
     from mixopt.system import write_text
 
     request = request_from(directory, **given)
-    front = trade_off(request, targets, points)
+    front = propose_front(request, targets, points=points)
     folder = out or _unused(directory / "proposals" / "-".join(["front", *targets]))
     front.to_folder(folder)
     write_text(folder / "front.svg", figure_svg(plot_front(front, request.fit.trials)))

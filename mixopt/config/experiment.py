@@ -47,6 +47,7 @@ from mixopt.config.sections import (
     dump_sections,
     given_content,
     optional,
+    pattern_faults,
     read_sections,
     share_fault,
 )
@@ -54,12 +55,10 @@ from mixopt.errors import did_you_mean
 from mixopt.system import (
     PluginKind,
     ServerUri,
-    choice_fault,
     is_url,
     name_fault,
     plugin_names,
     shown_value,
-    value_fault,
 )
 
 COMMAND, CONTINUED = "command", "continued"
@@ -393,13 +392,7 @@ def _pattern_faults(config: Config) -> Iterable[Fault]:
         ("guardrails.reference", given, config.losses, KIND),
         ("floors", limits.floors, config.losses, KIND),
     ):
-        place: Location = ("constraints", *field.split("."))
-        faults = {(*place, pattern): choice_fault(pattern, names, kind) for pattern in patterns}
-        unknown = [(where, fault) for where, fault in faults.items() if fault is not None]
-        disagreement = None if unknown else value_fault(patterns, names)
-        yield from unknown
-        if disagreement is not None:
-            yield place, disagreement
+        yield from pattern_faults(("constraints", *field.split(".")), patterns, names, kind)
 
 
 def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault]:

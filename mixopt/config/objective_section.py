@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mixopt.config.sections import Above, Fault, Location, Positive, Section, one_given, optional
+from mixopt.config.sections import (
+    Above,
+    Fault,
+    Location,
+    Positive,
+    Section,
+    one_given,
+    optional,
+    pattern_faults,
+)
 from mixopt.config.task_names import BITS_PER_BYTE, FAMILY, TASK, task_column, task_metric
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.system import (
@@ -19,7 +28,6 @@ from mixopt.system import (
     is_glob,
     one_value,
     under_folder,
-    value_fault,
 )
 
 KIND = "evaluation domain"
@@ -237,15 +245,15 @@ def _usual_direction(loss: str) -> str:
 
 def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
     """Find names that are not there, globs that match nothing, and what two globs disagree on."""
-    unmatched = False
-    values: dict[str, Mapping[str, Any]] = {"direction": config.direction, "items": config.items}
-    keys = [(("objective", field), name, True) for field, own in values.items() for name in own]
-    for place, pattern, is_key in (*_patterns(config), *keys):
-        fault = choice_fault(pattern, evaluation, KIND)
-        if fault is not None:
-            unmatched = True
-            yield (*place, pattern) if is_key else place, fault
-    if unmatched:
+    faults: list[Fault] = [
+        ((*place, pattern) if is_key else place, fault)
+        for place, pattern, is_key in _patterns(config)
+        if (fault := choice_fault(pattern, evaluation, KIND))
+    ]
+    for name, own in {"direction": config.direction, "items": config.items}.items():
+        faults += pattern_faults(("objective", name), own, evaluation, KIND)
+    yield from faults
+    if faults:
         return
     for kind in ("target", "hinge"):
         single = getattr(config, kind)
@@ -256,11 +264,6 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
                 f" {found[1]!r}; for their mean: mean: {{{single!r}: 1}}"
             )
             yield ("objective", kind), message
-    for field_name, own in values.items():
-        fault = value_fault(own, evaluation)
-        if fault is not None:
-            yield ("objective", field_name), fault
-            return
     yield from _unit_faults(config, evaluation)
     yield from _family_faults(config, evaluation)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import NoneType
@@ -17,6 +17,7 @@ from mixopt.errors import ConfigError, MixoptError, did_you_mean
 from mixopt.system import (
     FieldPlace,
     ServerUri,
+    choice_fault,
     dotted,
     local_copy,
     local_path,
@@ -25,6 +26,7 @@ from mixopt.system import (
     read_text,
     read_yaml,
     shown_value,
+    value_fault,
     without_secrets,
     yaml_places,
 )
@@ -121,6 +123,17 @@ def counted(value: Any, where: str, unit: str) -> int:
             " or 50B"
         )
     return number
+
+
+def pattern_faults(
+    place: Location, values: Mapping[str, Any], names: Sequence[str], kind: str
+) -> Iterator[Fault]:
+    """Find patterns that choose no name, or else two globs that give a name different values."""
+    found = [((*place, one), fault) for one in values if (fault := choice_fault(one, names, kind))]
+    yield from found
+    fault = None if found else value_fault(values, names)
+    if fault is not None:
+        yield place, fault
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:

@@ -243,27 +243,22 @@ class Constraints:
         rails = [] if self.guardrails is None else [GUARDRAILS]
         return tuple(dict.fromkeys([*linear, *others, *rails]))
 
-    def violations(self, mixture: Mixture, *, tolerance: float = 1e-6) -> list[str]:
-        """Return one line for each limit that a mixture violates by more than `tolerance`."""
+    def violations(self, mixture: Mixture) -> list[str]:
+        """Return one line for each limit that a mixture violates by more than 1e-6."""
         weights = mixture.over(self.domains)
-        lines = [limit.violation(weights, tolerance) for limit in self.strictest]
+        lines = [limit.violation(weights) for limit in self.strictest]
         lines += [one.violation(weights) for one in self.proportions]
-        lines += [one.violation(weights.array, tolerance) for one in self.convex]
+        lines += [one.violation(weights.array) for one in self.convex]
         return [line for line in lines if line]
 
-    def binding(self, mixture: Mixture, *, tolerance: float = BINDING) -> list[str]:
-        """Name the active constraints: `europarl <= 0.157 (constraints.max_epochs: 4)`.
-
-        Args:
-            mixture: A mixture of the same domains.
-            tolerance: How near its limit a weight counts as held.
-        """
+    def binding(self, mixture: Mixture) -> list[str]:
+        """Name the active constraints: `europarl <= 0.157 (constraints.max_epochs: 4)`."""
         weights = mixture.over(self.domains)
         held = [
             f"{limit.text} ({limit.origin})"
             for limit in self.strictest
             if not (limit.is_open or limit.source == PHASES or limit.source.startswith(FREE))
-            and abs(limit.share(weights) - limit.value) <= tolerance
+            and abs(limit.share(weights) - limit.value) <= BINDING
         ]
         frozen = [one.source for one in self.linear if one.is_floor and one.source.startswith(FREE)]
         held += [f"{frozen.count(one)} domains are fixed ({one})" for one in dict.fromkeys(frozen)]

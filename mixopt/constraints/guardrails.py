@@ -36,28 +36,15 @@ MIN_MARGIN = 1e-5  # in the unit of the losses, where the margin is small; a sea
 
 @dataclass(frozen=True)
 class Guardrails:
-    """By how much predicted losses of evaluation domains may be worse than a reference mixture's.
-
-    Attributes:
-        reference: The mixture that is compared with.
-        margin: For every evaluation domain, in the unit of the losses, >= 0; None for none;
-            `noise` for each loss's own, which trials tell.
-        targets: By evaluation domain or glob; overrides `margin`.
-        experts: Whether the proposal is kept away from trials whose experts collapsed
-            (mixopt.proposals.request).
-        base: With `base` as the reference, what the checkpoint loses, in the unit of the losses;
-            None where that is not measured yet.
-        floors: The worst value, by evaluation domain or glob; of a loss the most.
-        noise: What `noise` stands for, by evaluation domain; none before there are trials.
-    """
+    """By how much predicted losses may be worse than a reference mixture's, in their unit."""
 
     reference: Reference
-    margin: float | Literal["noise"] | None = None
-    targets: Mapping[str, float | Literal["noise"]] = field(default_factory=dict)
-    experts: bool = False
-    base: Mapping[str, float] | None = None
-    floors: Mapping[str, float] = field(default_factory=dict)
-    noise: Mapping[str, float] = field(default_factory=dict)
+    margin: float | Literal["noise"] | None = None  # for every evaluation domain
+    targets: Mapping[str, float | Literal["noise"]] = field(default_factory=dict)  # globs too
+    experts: bool = False  # kept away from trials whose experts collapsed (mixopt.proposals)
+    base: Mapping[str, float] | None = None  # what the checkpoint loses, once it is measured
+    floors: Mapping[str, float] = field(default_factory=dict)  # the worst values; globs too
+    noise: Mapping[str, float] = field(default_factory=dict)  # what `noise` stands for
 
     @property
     def mixture(self) -> str:
@@ -88,26 +75,15 @@ class Guardrails:
 
 @dataclass(frozen=True, eq=False)
 class Guards:
-    """Guardrails on the predictions of a regressor.
+    """Guardrails on the predictions of a regressor."""
 
-    Attributes:
-        names: Guarded evaluation domains; those with floors come last.
-        columns: Their positions among the regressor's losses.
-        signs_G: 1 where lower is better, -1 where higher is.
-        margins_G: The most by which each may be worse, in the unit of its loss.
-        reference_D: The mixture that is compared with.
-        reference: What it is called.
-        fixed_G: What is no prediction: a checkpoint's losses, floors; nan elsewhere.
-        floors_G: Which are floors.
-    """
-
-    names: tuple[str, ...]
-    columns: tuple[int, ...]
-    signs_G: Array
-    margins_G: Array
+    names: tuple[str, ...]  # of the guarded losses; those with floors come last
+    columns: list[int]  # their positions among the regressor's losses
+    signs_G: Array  # 1 where lower is better, -1 where higher is
+    margins_G: Array  # the most by which each may be worse, in the unit of its loss
     reference_D: Array
     reference: str
-    fixed_G: Array
+    fixed_G: Array  # what is no prediction: a checkpoint's losses, floors; nan elsewhere
     floors_G: BoolArray
 
     @classmethod
@@ -130,11 +106,11 @@ class Guards:
                     )
             fixed = [known[name] for name in margins]
         names = (*margins, *floors)
-        columns = tuple(objective.evaluation.index(name) for name in names)
+        columns = [objective.evaluation.index(name) for name in names]
         return cls(
             names,
             columns,
-            objective.signs[list(columns)],
+            objective.signs[columns],
             np.array([*margins.values(), *[0.0] * len(floors)]),
             reference_D,
             rails.reference,
@@ -146,12 +122,12 @@ class Guards:
         """Return what each guarded loss is compared with, shape (G,)."""
         if not np.isnan(self.fixed_G).any():
             return self.fixed_G
-        reference_G = predict(self.reference_D[None])[0][list(self.columns)]
+        reference_G = predict(self.reference_D[None])[0][self.columns]
         return np.where(np.isnan(self.fixed_G), reference_G, self.fixed_G)
 
     def excess(self, losses_NM: Array, compared_G: Array) -> Array:
         """Return how far beyond its margin each is, shape (N, G); below 0 where it is within."""
-        worse_NG = (losses_NM[:, list(self.columns)] - compared_G) * self.signs_G
+        worse_NG = (losses_NM[:, self.columns] - compared_G) * self.signs_G
         excess: Array = worse_NG - self.margins_G
         return excess
 
@@ -182,15 +158,12 @@ class Guards:
             for g in np.flatnonzero(excess_G > MISSED).tolist()
         ]
 
-    def conflict(
-        self, excess_G: Array, held_by: Sequence[str], alone: Mapping[int, float] | None = None
-    ) -> str:
+    def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
         """Say that no allowed mixture satisfies the guardrails, and how to fix it.
 
         Args:
             excess_G: How far each is broken where the most broken one is broken least.
             held_by: Limits that are active there.
-            alone: How far each one is broken, by position, where it alone gives way.
         """
         held = f", within {'; '.join(held_by)}" if held_by else ""
         broken = np.flatnonzero(excess_G > MISSED).tolist()
@@ -204,12 +177,11 @@ class Guards:
             )
         worse = ", ".join(f"{self.names[g]} {self.margins_G[g] + excess_G[g]:.4g}" for g in broken)
         allowed = ", ".join(f"{self.names[g]} {self.margins_G[g]:g}" for g in broken)
-        ways = [self._enough(g, one) for g, one in (alone or {}).items()]
-        ways = ways or [", ".join(self._enough(g, excess_G[g]) for g in broken)]
+        enough = ", ".join(self._enough(g, excess_G[g]) for g in broken)
         return (
             f"no mixture was found that satisfies {SOURCE} ({allowed} worse than "
             f"{self.reference}): the nearest is predicted to be worse by {worse}{held}; allow "
-            f"{', or '.join(f'targets: {{{one}}}' for one in ways)}, or widen the other limits"
+            f"targets: {{{enough}}}, or widen the other limits"
         )
 
     def _enough(self, place: int, excess: float) -> str:

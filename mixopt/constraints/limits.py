@@ -26,32 +26,22 @@ from mixopt.errors import ConfigError, did_you_mean
 from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array, short_count
 
+TOLERANCE = 1e-6  # by which a limit may be missed
+
 
 @dataclass(frozen=True)
 class LinearLimit:
-    """The most, or the least, that a domain or a group of domains may have.
-
-    Attributes:
-        domains: The domain, or those of the group.
-        value: Their share, in [0, 1].
-        source: The field that it comes from, such as `constraints.bounds`.
-        group: Name of the group; None for a domain.
-        is_floor: Whether `value` is the least.
-        setting: What the field is set to, where the limit scales with it.
-        rate: Share for each unit of the setting; 0 where there is none.
-        inventory: Tokens of the domain, where the setting is epochs.
-        target_tokens: Length of the run, where the setting is epochs.
-    """
+    """The most, or the least, that a domain or a group of domains may have."""
 
     domains: tuple[str, ...]
-    value: float
-    source: str
+    value: float  # their share, in [0, 1]
+    source: str  # the field that it comes from, such as `constraints.bounds`
     group: str | None = None
     is_floor: bool = False
-    setting: float | None = None
-    rate: float = 0.0
-    inventory: int = 0
-    target_tokens: int = 0
+    setting: float | None = None  # what the field is set to
+    rate: float = 0.0  # share for each unit of the setting, where it scales with it
+    inventory: int = 0  # tokens of the domain, where the setting is epochs
+    target_tokens: int = 0  # length of the run, where the setting is epochs
 
     @property
     def text(self) -> str:
@@ -90,10 +80,10 @@ class LinearLimit:
         """Return what the domains have in a mixture."""
         return sum(weights[name] for name in self.domains)
 
-    def violation(self, weights: Mapping[str, float], tolerance: float) -> str | None:
+    def violation(self, weights: Mapping[str, float]) -> str | None:
         """Say why a mixture is not allowed, and how to fix it; None where it is."""
         share = self.share(weights)
-        if self.sign * (share - self.value) <= tolerance:
+        if self.sign * (share - self.value) <= TOLERANCE:
             return None
         kind, what = ("domain", "weight") if self.group is None else ("group", "share")
         who = f"{kind} {self.group or self.domains[0]!r}: a {what} of {share:.4g}"
@@ -170,9 +160,6 @@ def _rounded(value: float, context: Context) -> str:
     return f"{float(context.create_decimal(Decimal(f'{value:.9g}'))):.{context.prec}g}"
 
 
-RATIO_TOLERANCE = 1e-6  # by which a share may be off its ratio
-
-
 @dataclass(frozen=True)
 class Proportions:
     """Domains that keep the same ratios to each other."""
@@ -206,7 +193,7 @@ class Proportions:
         """Say why a mixture is not allowed; None where it is in these ratios."""
         total = sum(weights[name] for name in self.ratios)
         for name, ratio in self.ratios.items():
-            if abs(weights[name] - ratio * total) > RATIO_TOLERANCE:
+            if abs(weights[name] - ratio * total) > TOLERANCE:
                 return (
                     f"domain {name!r}: a weight of {weights[name]:.4g} is not in the ratios of"
                     f" {self.source}: {down(ratio * total)} of the {total:.4g} of its set."
@@ -225,20 +212,13 @@ class ConvexLimit:
     """A limit on a convex function of the mixture: how far it may be from a reference.
 
     A least entropy is one: log D less the divergence from uniform.
-
-    Attributes:
-        reference: The mixture.
-        name: What messages call it.
-        kind: The divergence, or total variation, which has kinks: solvers make it linear.
-        size: The most that the distance may be.
-        is_entropy: Whether it was set as a least entropy.
     """
 
     reference: Mixture
-    name: str
-    kind: Literal["kl", "tv"]
-    size: float
-    is_entropy: bool = False
+    name: str  # what messages call it
+    kind: Literal["kl", "tv"]  # total variation has kinks: solvers make it linear
+    size: float  # the most that the distance may be
+    is_entropy: bool = False  # whether it was set as a least entropy
 
     @classmethod
     def of_entropy(cls, domains: Sequence[str], least: float) -> ConvexLimit:
@@ -310,10 +290,10 @@ class ConvexLimit:
         """Write the setting that allows a mixture."""
         return self._allow(self._of(weights_D))
 
-    def violation(self, weights_D: Array, tolerance: float) -> str | None:
+    def violation(self, weights_D: Array) -> str | None:
         """Say why a mixture is not allowed, and how to fix it; None where it is."""
         value = self._of(weights_D)
-        if value <= self.size + tolerance:
+        if value <= self.size + TOLERANCE:
             return None
         if self.is_entropy:
             entropy = self._as_set(value)

@@ -189,7 +189,7 @@ def minimize_slsqp(
     accuracy: float = 1e-10,
     giving: bool = False,
 ) -> Array:
-    """Return where the descent ends, shape (X,).
+    """Return where a descent of weights and further variables ends, shape (X,).
 
     Args:
         cost: What is minimised.

@@ -51,7 +51,6 @@ from mixopt.system import (
     loss_text,
     no_progress,
     rank_text,
-    steady_progress,
 )
 from mixopt.trials import Trials, trials_fingerprint
 
@@ -441,7 +440,7 @@ class Fit:
             >>> run.fit.propose(target="code", constraints={"bounds": {"code": [0, 0.5]}}).mixture
             Mixture(code 50%, prose 50%)
         """
-        from mixopt.proposals import ProposalRequest, propose_mixture, search_steps
+        from mixopt.proposals import ProposalRequest, propose_mixture
 
         request = ProposalRequest.of(
             self,
@@ -455,8 +454,7 @@ class Fit:
             collapsed=collapsed,
             phases=self.trials.phases,
         )
-        with steady_progress("propose", search_steps(request.search)) as update:
-            return propose_mixture(request, update=update)
+        return propose_mixture(request)
 
     def save(self, path: str | Path) -> None:
         """Write everything into the folder `path`, without pickle; fit.json comes last.

@@ -19,7 +19,6 @@ from .from_fit import (
     propose as propose,
     read_tables as read_tables,
     request_from as request_from,
-    trade_off as trade_off,
     verify_fit_folder as verify_fit_folder,
 )
 from .run_status import (

@@ -6,7 +6,7 @@ import csv
 import io
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def schedule_of(
         sizes = read_inventory(inventory, own.domains)
     sequences, length = _batch(batch)
     if PHASES in known and stages == ONE_STAGE:
-        planned = list(_by_phase(known["lengths"], known[PHASES], whole))
+        planned = _by_phase(known["lengths"], known[PHASES], whole)
     else:
         planned = _stages(stages, whole, own, trust=trust)
     return Schedule(
@@ -186,9 +186,8 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     if len(paths) == 1:
         return [paths[0].absolute().parent.name]
     parts = [path.absolute().parts for path in paths]
-    first = next(
-        (k for k, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1), -1
-    )
+    levels = enumerate(zip(*parts, strict=False))
+    first = next((level for level, names in levels if len(set(names)) > 1), -1)
     return [one[first].removesuffix(".json") for one in parts]
 
 
@@ -332,15 +331,14 @@ def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, A
 
 
 def _given(
-    domains: Sequence[str] | None,
+    domains: Sequence[str],
     inventory: Path | None,
     paths: Path | None,
     sample_tokens: str | None,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if inventory is not None:
-        names = domains or list(_by_domain(inventory, None, "a number of tokens"))
-        found["inventory"] = read_inventory(inventory, names)
+        found["inventory"] = read_inventory(inventory, domains)
     if paths is not None:
         found["paths"] = _by_domain(paths, domains, "a path, or a list of paths,")
     if sample_tokens is not None:
@@ -352,12 +350,12 @@ def _given(
     return found
 
 
-def _by_domain(file: Path, domains: Sequence[str] | None, what: str) -> Mapping[str, Any]:
+def _by_domain(file: Path, domains: Sequence[str], what: str) -> Mapping[str, Any]:
     content = read_yaml(file)
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{file}: expected {what} for each domain, one line each")
     for name in content:
-        if domains is not None and name not in domains:
+        if name not in domains:
             raise ConfigError(f"{file}: unknown domain {name!r}{did_you_mean(str(name), domains)}")
     return {str(name): value for name, value in content.items()}
 
@@ -388,12 +386,10 @@ def _stages(text: str, tokens: int, mixture: Mixture, *, trust: bool) -> list[St
     return found
 
 
-def _by_phase(lengths: Phases, mixtures: Mapping[str, Mixture], tokens: int) -> Iterator[Stage]:
+def _by_phase(lengths: Phases, mixtures: Mapping[str, Mixture], tokens: int) -> list[Stage]:
     ends = [round(end * tokens) for end in itertools.accumulate(lengths.values(), initial=0.0)]
-    for (name, mixture), (start, end) in zip(
-        mixtures.items(), itertools.pairwise(ends), strict=True
-    ):
-        yield Stage(mixture=mixture, tokens=end - start, name=name)
+    steps = zip(mixtures.items(), itertools.pairwise(ends), strict=True)
+    return [Stage(mixture=one, tokens=end - start, name=n) for (n, one), (start, end) in steps]
 
 
 def _lengths(texts: Sequence[str], tokens: int) -> list[int]:

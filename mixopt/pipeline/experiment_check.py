@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -31,7 +31,7 @@ from mixopt.run_directory import phases_of
 from mixopt.system import bytes_text, duration, load_plugin, share_text, short_count, wrapped
 
 if TYPE_CHECKING:
-    from mixopt.config import Config, SourceConfig
+    from mixopt.config import Config, DesignConfig, SourceConfig
     from mixopt.constraints import Constraints
     from mixopt.trials import Proxy, Trials
 
@@ -119,7 +119,7 @@ class Check:
 
     def _domains(self) -> str:
         natural, count = self.natural, len(self.config.corpus.domains)
-        domains = "1 domain" if count == 1 else f"{count} domains"
+        domains = f"{count} domain{'s' * (count != 1)}"
         if natural is None:
             return f"{domains}, sizes not given"
         largest = sorted(natural.items(), key=lambda item: -item[1])[:MAX_SHARES]
@@ -318,13 +318,12 @@ def check_token_unit(config: Config) -> None:
 def _check_design(config: Config, sizes: KnownSizes) -> None:
     from mixopt.trials import design_constraints, make_design
 
-    known, natural = _as_far_as_known(config, sizes)
     try:
-        constraints = _limits(known, sizes.inventory)
-        design_constraints(known.design, natural, constraints)
-        mixtures = known.design.first_round + len(known.design.anchors)
+        design, natural, constraints = _as_far_as_known(config, sizes)
+        design_constraints(design, natural, constraints)
+        mixtures = design.first_round + len(design.anchors)
         if sizes.inventory is not None:
-            trials = make_design(known.design, natural, constraints, config.seed)
+            trials = make_design(design, natural, constraints, config.seed)
             mixtures = len({trial.mixture for trial in trials})
     except InfeasibleError:
         if sizes.basis == "estimated":
@@ -360,36 +359,23 @@ def check_folds(config: Config, mixtures: int) -> None:
         )
 
 
-def _as_far_as_known(config: Config, sizes: KnownSizes) -> tuple[Config, Mixture]:
-    """Return the experiment without the constraints that need unknown sizes."""
-    if sizes.inventory is not None:
-        return config, _by_phase(config, Mixture.natural(sizes.inventory))
-    limits: dict[str, Any] = {"max_epochs": None}
-    radius = config.constraints.radius
-    if radius is not None and radius.reference == "natural":
-        limits["radius"] = None
-    known = {
-        "constraints": config.constraints.model_copy(update=limits),
-        "design": config.design.model_copy(update={"max_usage": None}),
-    }
-    uniform = _by_phase(config, Mixture.uniform(tuple(config.corpus.domains)))
-    return config.model_copy(update=known), uniform
-
-
-def _by_phase(config: Config, mixture: Mixture) -> Mixture:
-    phases = phases_of(config)
-    return mixture if phases is None else phases.tied(mixture)
-
-
-def _limits(config: Config, inventory: Mapping[str, int] | None) -> Constraints:
+def _as_far_as_known(
+    config: Config, sizes: KnownSizes
+) -> tuple[DesignConfig, Mixture, Constraints]:
+    """Return design, natural mixture and limits, without what needs sizes that are not known."""
     from mixopt.constraints import Constraints
 
-    return Constraints.from_config(
-        config.constraints,
-        inventory or dict.fromkeys(config.corpus.domains, 1),
-        target_tokens=config.propose.target_tokens,
-        phases=phases_of(config),
-    )
+    limits, design, inventory = config.constraints, config.design, sizes.inventory
+    if inventory is None:
+        is_sized = limits.radius is not None and limits.radius.reference == "natural"
+        unknown = ["max_epochs", *["radius"] * is_sized]
+        limits = limits.model_copy(update=dict.fromkeys(unknown))
+        design = design.model_copy(update={"max_usage": None})
+        inventory = dict.fromkeys(config.corpus.domains, 1)
+    phases, tokens = phases_of(config), config.propose.target_tokens
+    constraints = Constraints.from_config(limits, inventory, target_tokens=tokens, phases=phases)
+    natural = Mixture.natural(inventory)
+    return design, natural if phases is None else phases.tied(natural), constraints
 
 
 def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -> list[str]:
@@ -428,9 +414,8 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
             "sizes in bytes are converted at 4 bytes per token until the text is prepared;"
             " constraints that depend on them are checked then"
         )
-    known, natural = _as_far_as_known(config, sizes)
     try:
-        limits = _limits(known, inventory)
+        _, natural, limits = _as_far_as_known(config, sizes)
         if inventory is not None and sizes.sample is not None:
             largest = largest_weights(config, natural, limits)
             yield from shortage_lines(config, sizes.sample, inventory, largest)

@@ -60,9 +60,9 @@ def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
     read = {name: _to_read(name, source, config, rate) for name, source in sources.items()}
     sample = {name: tokens for name, tokens in read.items() if tokens is not None}
     known = sample if len(sample) == len(sources) else None
-    if not all(source.is_sized for source in sources.values()):
+    inventory = {name: size for name, one in sources.items() if (size := _size(one, rate))}
+    if len(inventory) < len(sources):
         return KnownSizes(None, known, "unknown", vocabulary)
-    inventory = {name: _size(source, rate) for name, source in sources.items()}
     exact = rate == 1.0 or all(source.tokens is not None for source in sources.values())
     return KnownSizes(inventory, known, "stated" if exact else "estimated", vocabulary)
 
@@ -80,18 +80,18 @@ def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> in
     if most is None:
         return None
     read = max(1, round(most * rate))
-    return min(read, _size(source, rate)) if source.is_sized else read
+    return min(read, _size(source, rate) or read)
 
 
-def _size(source: SourceConfig, rate: float) -> int:
-    return source.tokens or max(1, round((source.bytes or 0) * rate))
+def _size(source: SourceConfig, rate: float) -> int | None:
+    """Return the tokens of the whole domain, as they are stated; None where they are not."""
+    return max(1, round(source.bytes * rate)) if source.bytes else source.tokens
 
 
 def _prepared(run: Run) -> Corpus | None:
-    recorded = run.log.records.get(PREPARE.name)
-    if recorded is None or not (run.path / "corpus" / "index.json").exists():
-        return None
-    return run.corpus if recorded.fingerprint == run.log.fingerprint(PREPARE.name) else None
+    recorded, index = run.log.records.get(PREPARE.name), run.path / "corpus" / "index.json"
+    is_own = recorded and recorded.fingerprint == run.log.fingerprint(PREPARE.name)
+    return run.corpus if is_own and index.exists() else None
 
 
 RESULT_BYTES, REPORT_BYTES = 4_000, 2_000_000  # of a trial's file; of the report and its figures
@@ -121,24 +121,19 @@ class Costs:
     written: dict[str, int]
     evaluation: float = 0.0  # of a trial, in tokens of training that take as long
 
-    def _sums(self, more: float) -> Range:
-        return (
-            sum(part.least * (part.tokens + more) for part in self.parts),
-            sum(part.most * (part.tokens + more) for part in self.parts),
-        )
-
     @property
     def tokens(self) -> tuple[int, int]:
         """Training tokens of all trials, at least and at most."""
-        least, most = self._sums(0)
-        return int(least), int(most)
+        least = sum(part.least * part.tokens for part in self.parts)
+        return least, sum(part.most * part.tokens for part in self.parts)
 
     @property
     def flops(self) -> Range | None:
         """Operations of all trials, at least and at most; None without parameters."""
+        if self.parameters is None:
+            return None
         least, most = self.tokens
-        per_token = 6.0 * (self.parameters or 0)
-        return None if self.parameters is None else (least * per_token, most * per_token)
+        return 6.0 * self.parameters * least, 6.0 * self.parameters * most
 
     @property
     def seconds(self) -> Range | None:
@@ -146,7 +141,8 @@ class Costs:
         if not self.tokens_per_second:
             return None
         rate = self.tokens_per_second * self.workers
-        least, most = self._sums(self.evaluation)
+        least = self.tokens[0] + self.evaluation * sum(part.least for part in self.parts)
+        most = self.tokens[1] + self.evaluation * sum(part.most for part in self.parts)
         return least / rate, most / rate
 
 
@@ -182,14 +178,11 @@ def written_bytes(
     """Return about how many bytes a run writes, by folder or file."""
     width = 2 if sizes.vocab_size <= 1 << 16 else 4
     # A trainer's own data has a size and no text here.
-    here = {
-        n: size
-        for n, size in (sizes.sample or {}).items()
-        if n not in sources or sources[n].has_text
-    }
+    sample = sizes.sample or {}
+    here = [size for n, size in sample.items() if n not in sources or sources[n].has_text]
     held = sum(part.most for part in parts if part.part == VALIDATION)
     trials = sum(part.most for part in parts) - held
-    found = {"corpus": width * sum(here.values()), "trials": RESULT_BYTES * trials}
+    found = {"corpus": width * sum(here), "trials": RESULT_BYTES * trials}
     found |= {VALIDATION: RESULT_BYTES * held, "report": REPORT_BYTES}
     return {name: size for name, size in found.items() if size}
 
@@ -206,10 +199,10 @@ class ScoringCost:
 
     def __str__(self) -> str:
         times = "once" if self.times == 1 else f"{self.times} times"
-        tasks = "1 task" if self.tasks == 1 else f"{self.tasks} tasks"
         return (
-            f"{tasks}, {self.items:,} items, about {short_count(self.tokens)} tokens {times} a"
-            f" trial: {share_text(self.share)} of its training"
+            f"{self.tasks} task{'s' * (self.tasks != 1)}, {self.items:,} items, about"
+            f" {short_count(self.tokens)} tokens {times} a trial: {share_text(self.share)} of its"
+            " training"
         )
 
 
@@ -276,8 +269,8 @@ def shortage_lines(
     found = [_shortage(config, name, sample[name], inventory[name], most[name]) for name in here]
     short = sorted((one for one in found if one is not None), key=lambda one: -one[0])
     if short:
-        names = ", ".join(text for _, text in short[:MAX_SHORTAGES])
-        more = f", and {len(short) - MAX_SHORTAGES} more" if len(short) > MAX_SHORTAGES else ""
+        names, left = ", ".join(text for _, text in short[:MAX_SHORTAGES]), short[MAX_SHORTAGES:]
+        more = f", and {len(left)} more" if left else ""
         yield (
             f"the prepared text is small for proxy.tokens: a trial may repeat {names}{more}, more"
             " often than the full run; prepare more text, lower proxy.tokens, or cap these domains"

@@ -12,11 +12,11 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -69,7 +69,7 @@ class FoundDomain:
     @property
     def formats(self) -> str:
         """Suffixes of its files, such as `.jsonl.gz`."""
-        return ", ".join(dict.fromkeys(suffix_of(file) for file in self.files))
+        return ", ".join(dict.fromkeys(_suffix(file) for file in self.files))
 
     @property
     def tokens(self) -> int:
@@ -79,12 +79,11 @@ class FoundDomain:
     @property
     def fields(self) -> dict[str, Any]:
         """Its fields in a file."""
-        fields: dict[str, Any] = {"path": _one_or_list(self.paths)}
-        if self.validation:
-            fields["validation"] = _one_or_list(self.validation)
-        if self.column != "text":
-            fields["column"] = self.column
-        return fields
+        given = {"path": list(self.paths), "validation": list(self.validation)}
+        fields: dict[str, Any] = {
+            name: paths if len(paths) > 1 else paths[0] for name, paths in given.items() if paths
+        }
+        return fields if self.column == "text" else {**fields, "column": self.column}
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -118,14 +117,12 @@ class FirstExperiment:
 
 def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) -> FirstExperiment:
     """Find the domains in files and folders, and write an experiment on them."""
+    exists = f"init: {out} already exists and is not overwritten; choose another --out"
     if out.exists():
-        raise ConfigError(
-            f"init: {out} already exists and is not overwritten; choose another --out"
-        )
-    found = find_domains(paths)
-    for line in found.left_out:
+        raise ConfigError(exists)
+    domains, left_out = find_domains(paths)
+    for line in left_out:
         say(f"left out: {line}")
-    domains = found.domains
     if len(domains) < 2:
         count = f"1 domain ({domains[0].name})" if domains else "no text"
         raise ConfigError(
@@ -135,8 +132,8 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
         )
     sources = _measured(domains)
     if not write_new(out, experiment_text(sources, paths, out).encode()):
-        raise ConfigError(f"init: {out} already exists and is not overwritten")
-    return FirstExperiment(out, tuple(sources), tuple(found.left_out))
+        raise ConfigError(exists)
+    return FirstExperiment(out, tuple(sources), tuple(left_out))
 
 
 def _measured(domains: Sequence[FoundDomain]) -> list[FoundDomain]:
@@ -194,8 +191,7 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
         "  # bytes: the text of the whole domain; where you know its tokens, write tokens: 25e9",
         "  domains:",
         *(_source_line(source) for source in domains),
-        *_evaluation(targets),
-        *_objective(domains, targets),
+        *_about_targets(domains, targets),
         "design:",
         "  method: axial    # one mixture for each domain first, then random ones",
         f"  trials: {trials}       # mixtures to try; {MAX_TRIALS} or more for a real decision",
@@ -211,26 +207,23 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
     return "\n".join(lines) + "\n"
 
 
-def _evaluation(targets: Sequence[FoundDomain]) -> list[str]:
-    if targets:
-        about = "evaluation:  # targets: evaluated, never trained on"
-        return [about, *(_source_line(target) for target in targets)]
-    return [
-        "# A target is evaluated and never trained on. Name the one that you care about, and set",
-        "# objective: {target: exams}",
-        "# evaluation:",
-        "#   exams: {path: data/exams.jsonl}",
-    ]
-
-
-def _objective(domains: Sequence[FoundDomain], targets: Sequence[FoundDomain]) -> list[str]:
+def _about_targets(domains: Sequence[FoundDomain], targets: Sequence[FoundDomain]) -> list[str]:
+    lines = ["evaluation:  # targets: evaluated, never trained on", *map(_source_line, targets)]
+    if not targets:
+        lines = [
+            "# A target is evaluated and never trained on. Name the one that you care about,",
+            "# and set",
+            "# objective: {target: exams}",
+            "# evaluation:",
+            "#   exams: {path: data/exams.jsonl}",
+        ]
     if len(targets) == 1:
-        return ["objective:", f"  target: {_scalar(targets[0].name)}"]
-    chosen = targets or domains
+        return [*lines, "objective:", f"  target: {_scalar(targets[0].name)}"]
     return [
+        *lines,
         "objective:   # what is minimised: the mean of these losses, with these weights",
         "  mean:",
-        *(f"    {_scalar(source.name)}: 1" for source in chosen),
+        *(f"    {_scalar(source.name)}: 1" for source in targets or domains),
     ]
 
 
@@ -242,10 +235,6 @@ def _source_line(source: FoundDomain) -> str:
         about, indent = f"  # about {short_count(source.tokens)} tokens", "    "
     shown = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
     return f"{indent}{_scalar(source.name)}: {{{shown}}}{about}"
-
-
-def _one_or_list(paths: Sequence[str]) -> str | list[str]:
-    return paths[0] if len(paths) == 1 else list(paths)
 
 
 def _value(value: object) -> str:
@@ -270,91 +259,107 @@ def _proxy() -> str:
     return "ngram      # decoder needs torch: pip install 'mixopt[all]'"
 
 
-class SplitFile(NamedTuple):
-    """A file, the domain and split that it is of, and its name where it is held out of nothing."""
-
-    file: Path
-    domain: str
-    split: str
-    own_name: str
-
-
-@dataclass
-class FoundFiles:
-    """The domains of some paths, and what was left out."""
-
-    domains: list[FoundDomain] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-    def add(self, name: str, files: Sequence[Path], held_out: Sequence[Path] = ()) -> None:
-        """Look at the files of a domain; use those that have its text."""
-        known = self._known(name, files)
-        first = {file: self._look(file) for file in _spread(known)}
-        columns = Counter(_text_column(rows) for rows in first.values() if rows is not None)
-        del columns[None]
-        column = columns.most_common(1)[0][0] if columns else None
-        wrong = {file for file, rows in first.items() if not self._has(column, file, rows)}
-        used = tuple(file for file in known if file not in wrong)
-        if column is None or not used:
-            return
-        held = [f for f in self._known(name, held_out) if self._has(column, f, self._look(f))]
-        broken = sum(rows.broken for file, rows in first.items() if rows and file not in wrong)
-        own = self._free(name)
-        self.domains.append(FoundDomain(own, used, _paths(used), column, broken, _paths(held)))
-
-    def _known(self, name: str, files: Sequence[Path]) -> list[Path]:
-        """Return the files of a known format that are not empty."""
-        self.left_out += _unknown(name, [file for file in files if builder_of(file) is None])
-        known = [file for file in files if builder_of(file) is not None]
-        self.left_out += [f"{file}: empty file" for file in known if not file.stat().st_size]
-        return [file for file in known if file.stat().st_size]
-
-    def _look(self, file: Path) -> FirstRows | None:
-        try:
-            rows = first_rows(file, builder_of(file) or "")
-        except CorpusError as error:
-            self.left_out.append(f"{file}: {error}")
-            return None
-        if rows.rows:
-            return rows
-        what = "no row can be read" if rows.broken else "no documents"
-        self.left_out.append(f"{file}: {what}")
-        return None
-
-    def _has(self, column: str | None, file: Path, rows: FirstRows | None) -> bool:
-        """Tell whether the first rows of a file have the column of the text; else say why not."""
-        if rows is None:
-            return False
-        own = _text_column(rows)
-        if own is not None and column in rows.columns:
-            return True
-        what = "of text" if own is None else f"{column!r}, which the other files have"
-        self.left_out.append(f"{file}: no column {what} (columns: {', '.join(rows.columns[:8])})")
-        return False
-
-    def _free(self, name: str) -> str:
-        """Return a name that may be a domain's, and is not one's already."""
-        clean = "".join("_" if is_control(c) or c in "/\\" else c for c in name).strip(". ")[:60]
-        taken = {domain.name for domain in self.domains}
-        wanted = clean or "domain"
-        numbered = (f"{wanted}_{k}" for k in range(2, len(taken) + 3))
-        return next(one for one in (wanted, *numbered) if one not in taken)
-
-
-def find_domains(paths: Sequence[str | Path]) -> FoundFiles:
-    """Find the domains of some files and folders."""
+def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[str]]:
+    """Find the domains of some files and folders; say what of them is left out, and why."""
     places = [Path(path) for path in paths]
     _check_apart(places)
-    found = FoundFiles()
-    for name, files in _grouped(places, found.left_out).items():
-        splits: dict[str, list[Path]] = {}
-        for one in files:
-            splits.setdefault(one.split, []).append(one.file)
+    domains: list[FoundDomain] = []
+    left_out: list[str] = []
+    for name, splits in _grouped(places, left_out).items():
         held_out = splits.get("validation") or splits.get("test", [])
-        for file in splits.get("test", []) if "validation" in splits else ():
-            found.left_out.append(f"{file}: a test split; name it under evaluation to use it")
-        found.add(name, splits["train"], held_out)
-    return found
+        left_out += [
+            f"{file}: a test split; name it under evaluation to use it"
+            for file in splits.get("test", [])
+            if file not in held_out
+        ]
+        found = _domain(name, splits["train"], held_out, left_out)
+        if found is not None:
+            is_taken = any(one.name == found.name for one in domains)
+            own = f"{found.name}_{len(domains)}" if is_taken else found.name
+            domains.append(replace(found, name=own))
+    return domains, left_out
+
+
+def _domain(
+    name: str, files: Sequence[Path], held_out: Sequence[Path], left_out: list[str]
+) -> FoundDomain | None:
+    """Return the files of a domain that have its text; None where none has any."""
+    known = _readable(name, files, left_out)
+    step = max(1, len(known) / MAX_FILES_READ)
+    seen = [known[int(k * step)] for k in range(min(MAX_FILES_READ, len(known)))]
+    first = {file: _look(file, left_out) for file in seen}
+    columns = Counter(one for rows in first.values() if rows and (one := _text_column(rows)))
+    column = next((one for one, _ in columns.most_common(1)), "")
+    wrong = {file for file, rows in first.items() if not _has(column, file, rows, left_out)}
+    used = tuple(file for file in known if file not in wrong)
+    if not column or not used:
+        return None
+    held = [
+        file
+        for file in _readable(name, held_out, left_out)
+        if _has(column, file, _look(file, left_out), left_out)
+    ]
+    broken = sum(rows.broken for file, rows in first.items() if rows and file not in wrong)
+    clean = "".join("_" if is_control(c) or c in "/\\" else c for c in name).strip(". ")[:60]
+    return FoundDomain(clean or "domain", used, _paths(used), column, broken, _paths(held))
+
+
+def _readable(name: str, files: Sequence[Path], left_out: list[str]) -> list[Path]:
+    """Return the files of a known format that are not empty."""
+    known: list[Path] = []
+    unknown: dict[str, list[Path]] = {}
+    for file in files:
+        if builder_of(file) is None:
+            unknown.setdefault(file.suffix, []).append(file)
+        elif file.stat().st_size:
+            known.append(file)
+        else:
+            left_out.append(f"{file}: empty file")
+    for suffix, some in unknown.items():
+        who = str(some[0]) if len(some) == 1 else f"{name}: {len(some)} files"
+        why = f"{suffix} is not a supported text format" if suffix else "no suffix names the format"
+        left_out.append(f"{who}: {why}")
+    return known
+
+
+def _look(file: Path, left_out: list[str]) -> FirstRows | None:
+    try:
+        rows = first_rows(file, builder_of(file) or "")
+    except CorpusError as error:
+        left_out.append(f"{file}: {error}")
+        return None
+    if rows.rows:
+        return rows
+    left_out.append(f"{file}: {'no row can be read' if rows.broken else 'no documents'}")
+    return None
+
+
+def _has(column: str, file: Path, rows: FirstRows | None, left_out: list[str]) -> bool:
+    """Tell whether the first rows of a file have the column of the text; else say why not."""
+    if rows is None:
+        return False
+    own = _text_column(rows)
+    if own is not None and column in rows.columns:
+        return True
+    what = "of text" if own is None else f"{column!r}, which the other files have"
+    left_out.append(f"{file}: no column {what} (columns: {', '.join(rows.columns[:8])})")
+    return False
+
+
+def _text_column(found: FirstRows) -> str | None:
+    """Return the column of the text: one that is called so, else the longest text."""
+    texts = {name: found.texts(name) for name in found.columns}
+    texts = {name: own for name, own in texts.items() if own and 2 * len(own) >= len(found.rows)}
+    named = next((name for name in TEXT_NAMES if name in texts), None)
+    if named is not None:
+        return named
+    lengths = {
+        name: sum(map(len, own)) / len(own)
+        for name, own in texts.items()
+        if any(" " in text for text in own)
+    }
+    longest = max(lengths, key=lambda name: lengths[name], default=None)
+    return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
 
 
 def _check_apart(places: Sequence[Path]) -> None:
@@ -371,37 +376,42 @@ def _check_apart(places: Sequence[Path]) -> None:
         given[own] = place
 
 
-def suffix_of(file: Path) -> str:
-    """Return the suffix of a file, with that of its compression."""
-    is_compressed = file.suffix.lower() in COMPRESSIONS and builder_of(file) is not None
-    return "".join(file.suffixes[-2:]) if is_compressed else file.suffix
+Splits = dict[str, list[Path]]
 
 
-def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, list[SplitFile]]:
-    """Return the files of each domain; each has some of the split `train`."""
+def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, Splits]:
+    """Return the files of each domain by split; each has some of the split `train`."""
     while len(places) == 1 and places[0].is_dir():
         folder, places = places[0], _visible(places[0])
         if not places:
             left_out.append(f"{folder}: no files")
-    groups: dict[str, list[SplitFile]] = {}
+    groups: dict[str, Splits] = {}
+    owners: dict[str, dict[str, list[Path]]] = {}
     for place in places:
         before = len(left_out)
         files = _below(place, left_out)
         if not files and len(left_out) == before:
             left_out.append(f"{place}: no files")
-        for one in (_split_file(place, file) for file in files):
-            groups.setdefault(one.domain, []).append(one)
-    found: dict[str, list[SplitFile]] = {}
-    for name, group in groups.items():
-        if any(one.split == "train" for one in group):
-            found.setdefault(name, []).extend(group)
-        else:  # held out of nothing: a target
-            for one in group:
-                found.setdefault(one.own_name, []).append(one._replace(split="train"))
+        for file in files:
+            domain, split, own_name = _split_of(place, file)
+            groups.setdefault(domain, {}).setdefault(split, []).append(file)
+            owners.setdefault(domain, {}).setdefault(own_name, []).append(file)
+    found: dict[str, Splits] = {}
+    for domain, splits in groups.items():
+        # What is held out of nothing is a target of its own.
+        own = (
+            {domain: splits}
+            if "train" in splits
+            else {name: {"train": files} for name, files in owners[domain].items()}
+        )
+        for name, parts in own.items():
+            for split, files in parts.items():
+                found.setdefault(name, {}).setdefault(split, []).extend(files)
     return found
 
 
-def _split_file(place: Path, file: Path) -> SplitFile:
+def _split_of(place: Path, file: Path) -> tuple[str, str, str]:
+    """Return the domain and the split of a file, and its name where it is held out of nothing."""
     own_name = _stem(file) if place == file else place.resolve().name
     folders = () if place == file else (own_name, *file.relative_to(place).parts[:-1])
     named = [folder for folder in folders if folder.lower() not in SPLITS]
@@ -410,7 +420,7 @@ def _split_file(place: Path, file: Path) -> SplitFile:
     words = [*folders, *([word[2]] if word else [])]
     split = next((SPLITS[one.lower()] for one in words if one.lower() in SPLITS), "train")
     without = _SPLIT_WORD.sub("", stem).strip("-_. ")
-    return SplitFile(file, named[0] if named else without or parent, split, own_name)
+    return named[0] if named else without or parent, split, own_name
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -431,41 +441,16 @@ def _below(place: Path, left_out: list[str]) -> list[Path]:
     return [file for path in _visible(place) for file in _below(path, left_out)]
 
 
+def _suffix(file: Path) -> str:
+    """Return the suffix of a file, with that of its compression."""
+    is_compressed = file.suffix.lower() in COMPRESSIONS and builder_of(file) is not None
+    return "".join(file.suffixes[-2:]) if is_compressed else file.suffix
+
+
 def _stem(file: Path) -> str:
     """Return the name that shards share: `web` of `web-00001-of-00010.jsonl.gz`."""
-    name = file.name.removesuffix(suffix_of(file))
+    name = file.name.removesuffix(_suffix(file))
     return re.sub(r"[-_.]?\d+([-_.]?of[-_.]?\d+)?$", "", name) or name
-
-
-def _spread(files: Sequence[Path]) -> list[Path]:
-    step = max(1, len(files) / MAX_FILES_READ)
-    return [files[int(k * step)] for k in range(min(MAX_FILES_READ, len(files)))]
-
-
-def _text_column(found: FirstRows) -> str | None:
-    """Return the column of the text: one that is called so, else the longest text."""
-    texts = {name: found.texts(name) for name in found.columns}
-    texts = {name: own for name, own in texts.items() if own and 2 * len(own) >= len(found.rows)}
-    named = next((name for name in TEXT_NAMES if name in texts), None)
-    if named is not None:
-        return named
-    lengths = {
-        name: sum(map(len, own)) / len(own)
-        for name, own in texts.items()
-        if any(" " in text for text in own)
-    }
-    longest = max(lengths, key=lambda name: lengths[name], default=None)
-    return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
-
-
-def _unknown(name: str, files: Sequence[Path]) -> Iterator[str]:
-    by_suffix: dict[str, list[Path]] = {}
-    for file in files:
-        by_suffix.setdefault(file.suffix, []).append(file)
-    for suffix, some in by_suffix.items():
-        who = str(some[0]) if len(some) == 1 else f"{name}: {len(some)} files"
-        why = f"{suffix} is not a supported text format" if suffix else "no suffix names the format"
-        yield f"{who}: {why}"
 
 
 def _paths(files: Sequence[Path]) -> tuple[str, ...]:
@@ -474,7 +459,7 @@ def _paths(files: Sequence[Path]) -> tuple[str, ...]:
     for prefix in (lambda file: "", _stem):
         globs = dict.fromkeys(
             f"{glob.escape(f'{file.parent.as_posix()}/{prefix(file)}')}*"
-            f"{glob.escape(suffix_of(file))}"
+            f"{glob.escape(_suffix(file))}"
             for file in files
         )
         matched = {Path(path).as_posix() for pattern in globs for path in glob.glob(pattern)}

@@ -13,13 +13,7 @@ from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
 from mixopt.objective import Direction, Scale, Unit
-from mixopt.proposals import (
-    Proposal,
-    ProposalRequest,
-    predict_mixture,
-    propose_mixture,
-    search_steps,
-)
+from mixopt.proposals import Proposal, ProposalRequest, predict_mixture, propose_mixture
 from mixopt.run_directory import (
     RECOMMENDATION,
     CheckedPart,
@@ -33,7 +27,7 @@ from mixopt.system import check_links, checked_as, read_yaml, steady_progress, v
 
 if TYPE_CHECKING:
     from mixopt.fitting import Fit, FitReadiness
-    from mixopt.proposals import Forecast, Front, Recommendation
+    from mixopt.proposals import Forecast, Recommendation
     from mixopt.trials import Trials
 
 FIT_AGAIN = "mixopt fit W.csv L.csv --out DIR"
@@ -205,9 +199,7 @@ def fit_of(run: Run, trials: Trials) -> Fit:
 
 def proposal_of(run: Run, fit: Fit) -> Proposal:
     """Propose a mixture from a fit, with the configuration of the run."""
-    with steady_progress("propose", search_steps(run.config.propose)) as update:
-        found = propose_mixture(request_of(run, fit), update=update)
-    return with_parts(found, run)
+    return with_parts(propose_mixture(request_of(run, fit)), run)
 
 
 def propose(
@@ -254,18 +246,8 @@ def propose(
         reference=reference,
         trust=trust,
     )
-    with steady_progress("propose", search_steps(request.search)) as update:
-        found = propose_mixture(request, update=update)
-    run = _run_in(directory, trust)
+    found, run = propose_mixture(request), _run_in(directory, trust)
     return found if run is None else with_parts(found, run)
-
-
-def trade_off(request: ProposalRequest, targets: Sequence[str], points: int) -> Front:
-    """Propose mixtures along the Pareto front of some targets."""
-    from mixopt.proposals import propose_front
-
-    with steady_progress("front", points) as update:
-        return propose_front(request, targets, points=points, update=update)
 
 
 def predict(
@@ -330,25 +312,19 @@ def request_from(
 ) -> ProposalRequest:
     """Return what is asked of a fit (`propose`); what is None is as the run has it."""
     fit, run = load_fit(directory, trust=trust), _run_in(directory, trust)
-    sizes = rates = None
-    if inventory is not None:
-        if run is not None and (run.path / "corpus").exists():
-            rates = tokens_per_byte(run.corpus)
-        sizes = read_inventory(inventory, fit.domains, tokens_per_byte=rates)
+    has_corpus = run is not None and (run.path / "corpus").exists()
+    rates = tokens_per_byte(run.corpus) if run and has_corpus and inventory else None
+    sizes = inventory and read_inventory(inventory, fit.domains, tokens_per_byte=rates)
+    changes: dict[str, Any] = {
+        "tokens": tokens,
+        "constraints": constraints,
+        "inventory": sizes,
+        "risk": risk,
+    }
     if run is not None:
-        request = request_of(
-            run, fit, target, tokens=tokens, constraints=constraints, inventory=sizes, risk=risk
-        )
+        request = request_of(run, fit, target, **changes)
     else:
-        request = ProposalRequest.of(
-            fit,
-            target,
-            constraints=constraints,
-            inventory=sizes,
-            tokens=tokens,
-            risk=risk,
-            phases=fit.trials.phases,
-        )
+        request = ProposalRequest.of(fit, target, phases=fit.trials.phases, **changes)
     if not free:
         return request
     name = "the mixture" if isinstance(reference, Mixture) else str(reference)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
@@ -29,8 +29,8 @@ class _Part(BaseModel):
 
 
 class _Round(_Part):
-    round: Annotated[int, Field(ge=1, lt=10**9)]
-    trials: Annotated[int, Field(ge=1, lt=10**9)]
+    round: int
+    trials: int
     regressor: str
     proposal: dict[str, FiniteFloat]
     predicted: FiniteFloat
@@ -79,19 +79,13 @@ def _read_record(path: Path) -> _Record:
     file = path / "trials" / ROUNDS
     if not file.exists():
         return _Record()
-    again = (
-        f"delete it and {GROUPS} beside it: the rounds are chosen again, and finished trials are"
-        " kept"
-    )
     try:
         found: _Record = read_json(file, _Record)
     except RunError as error:
-        raise RunError(f"{error}; {again}") from error
-    for place, entry in enumerate(found.rounds, start=1):
-        if entry.round != place:
-            raise RunError(
-                f"{file}: rounds.{place - 1}.round: should be {place}, got {entry.round}; {again}"
-            )
+        raise RunError(
+            f"{error}; delete it and {GROUPS} beside it: the rounds are chosen again, and finished"
+            " trials are kept"
+        ) from error
     return found
 
 
@@ -146,9 +140,8 @@ def choose_round(
     )
 
     config, seed = run.config, run.config.seed + number
-    table = usable_trials(
-        run, Trials.from_results(trials, results, proxy=config.proxy.name, targets=config.losses)
-    )
+    every = Trials.from_results(trials, results, proxy=config.proxy.name, targets=config.losses)
+    table = usable_trials(run, every)
     objective = settled(Objective.from_config(config.resolved_objective, config.losses), table)
     _check_finished(run, table, results, number)
     steps = len(config.fit.regressors) * config.fit.folds

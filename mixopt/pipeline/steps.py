@@ -198,12 +198,8 @@ def _discard_altered_shards(run: Run, say: Say) -> None:
 def _forget_failed(run: Run) -> None:
     """Delete the results of trials that did not finish, and what was made from them."""
     for step in reversed([step for step in STEPS if step.trains]):
-        folder = step.trial_folder(run.path)
-        failed = [
-            file.stem
-            for file in step.trial_files(run.path)
-            if read_entry(file)[1].status != "finished"
-        ]
+        folder, files = step.trial_folder(run.path), step.trial_files(run.path)
+        failed = [one.stem for one in files if read_entry(one)[1].status != "finished"]
         for trial in failed:
             TrialFolder(folder).forget(trial)
         if failed:
@@ -337,14 +333,8 @@ def validate(run: Run, say: Say) -> None:
         if name != PROPOSAL:
             proposal.to_file(run.path / LATER_PROPOSALS / f"{name}.yaml")
     validation = found.validation(run)
-    decision = Decision(
-        validation,
-        found.proposals,
-        run.fit,
-        run.constraints,
-        _full_run(run),
-        run.config.validation_tokens,
-    )
+    full, tokens = _full_run(run), run.config.validation_tokens
+    decision = Decision(validation, found.proposals, run.fit, run.constraints, full, tokens)
     recommendation = with_parts(decision.recommend(), run)
     recommendation.to_file(run.path / RECOMMENDATION)
     say(f"validate: {recommendation.headline}")
@@ -401,13 +391,9 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
 
 
 def _full_run(run: Run) -> FullRun:
-    config = run.config
-    return FullRun(
-        run.inventory,
-        config.propose.target_tokens,
-        config.constraints.usual_epochs,
-        phases_of(config),
-    )
+    config, phases = run.config, phases_of(run.config)
+    most = config.constraints.usual_epochs
+    return FullRun(run.inventory, config.propose.target_tokens, most, phases)
 
 
 def _validate_one(

@@ -58,11 +58,10 @@ def job_of(run: Run, step: Step) -> Job:
     from mixopt.sweeps import Job
     from mixopt.trials import Training
 
-    proxy = run.config.proxy
-    tokens = run.config.validation_tokens if step is VALIDATE else proxy.tokens
+    proxy, corpus = run.config.proxy, run.path / "corpus"
     target = run.config.propose.target_tokens if proxy.simulate_epochs else None
     training = Training(
-        tokens,
+        run.config.validation_tokens if step is VALIDATE else proxy.tokens,
         proxy.eval_every or 0,
         proxy.eval_tokens,
         proxy.device,
@@ -71,15 +70,9 @@ def job_of(run: Run, step: Step) -> Job:
         curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
         phases=run.config.design.phases,
     )
-    corpus = run.path / "corpus"
-    return Job(
-        proxy.name,
-        proxy.all_options,
-        corpus,
-        training,
-        corpus_hash(corpus),
-        made_by=run.log.trial_fingerprint(step.name),
-    )
+    made_by = run.log.trial_fingerprint(step.name)
+    options, made_of = proxy.all_options, corpus_hash(corpus)
+    return Job(proxy.name, options, corpus, training, made_of, made_by=made_by)
 
 
 def _keep_results(
@@ -104,9 +97,8 @@ def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say)
     file = step.experts_file(run.path)
     found = write_experts(results, file)
     if found is not None and found.collapsed:
-        names = ", ".join(found.collapsed[:MAX_NAMED])
-        others = len(found.collapsed) - MAX_NAMED
-        more = f" and {others} more" if others > 0 else ""
+        names, others = ", ".join(found.collapsed[:MAX_NAMED]), found.collapsed[MAX_NAMED:]
+        more = f" and {len(others)} more" if others else ""
         count = f"{len(found.collapsed)} of {len(found.by_trial())}"
         how = f"mixopt experts {run.path}" if step is SWEEP else file
         say(f"{step.name}: experts collapsed in {count} trials ({names}{more}); see {how}")

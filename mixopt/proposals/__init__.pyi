@@ -13,7 +13,6 @@ from .best_mixture import (
     predict_own_mixture as predict_own_mixture,
     predicted_costs as predicted_costs,
     propose_mixture as propose_mixture,
-    search_steps as search_steps,
 )
 from .decision import (
     Decision as Decision,

@@ -24,19 +24,12 @@ PASSES = 4.0  # over a domain that unimax allows where constraints.max_epochs do
 
 @dataclass(frozen=True)
 class FullRun:
-    """What baselines need to know of the run that the mixture is for.
+    """What baselines need to know of the run that the mixture is for."""
 
-    Attributes:
-        inventory: Distinct tokens of each domain.
-        target_tokens: Length of the run; None where it is not known.
-        max_epochs: Passes over a domain that are allowed; None where nothing says.
-        phases: Phases of the run, which baselines have one mixture in; None without.
-    """
-
-    inventory: Mapping[str, int]
+    inventory: Mapping[str, int]  # distinct tokens of each domain
     target_tokens: int | None = None
-    max_epochs: float | None = None
-    phases: Phases | None = None
+    max_epochs: float | None = None  # passes over a domain that are allowed
+    phases: Phases | None = None  # in which baselines have one mixture
 
     @property
     def natural(self) -> Mixture:

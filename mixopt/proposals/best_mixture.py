@@ -24,7 +24,7 @@ import numpy as np
 from mixopt.constraints import MISSED, floor
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
 from mixopt.fitting import SAME, ResampledFits, replicate_spread
-from mixopt.mixture import Mixture, total_variation
+from mixopt.mixture import Mixture, Phases, total_variation
 from mixopt.objective import Objective
 from mixopt.proposals.proposal import (
     EDITED_BY_HAND,
@@ -32,6 +32,7 @@ from mixopt.proposals.proposal import (
     Proposal,
     Region,
     Stability,
+    plain,
     prediction_warnings,
     proposal_warnings,
 )
@@ -39,16 +40,21 @@ from mixopt.proposals.request import EXPERTS, NEAR, ProposalRequest
 from mixopt.proposals.search import (
     Problem,
     SearchResult,
-    least_alone,
     least_broken,
     near_best,
     search,
     search_again,
 )
-from mixopt.system import Array, Update, __version__, no_progress, one_blas_thread
+from mixopt.system import (
+    Array,
+    Update,
+    __version__,
+    no_progress,
+    one_blas_thread,
+    steady_progress,
+)
 
 if TYPE_CHECKING:
-    from mixopt.config import ProposeConfig
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
 
@@ -57,13 +63,20 @@ KEEP_SOURCE = "propose.keep_unmeasured"
 SEARCHING_AGAIN = "searching with refits"
 
 
-def propose_mixture(
+def propose_mixture(request: ProposalRequest) -> Proposal:
+    """Find the allowed mixture with the best predicted objective."""
+    # Refits, the search itself, and a search with each refit.
+    with steady_progress("propose", 2 * request.search.bootstrap + 1) as update:
+        return best_proposal(request, update=update)
+
+
+def best_proposal(
     request: ProposalRequest,
     *,
     fits: ResampledFits | None = None,
     update: Update = no_progress,
 ) -> Proposal:
-    """Find the allowed mixture with the best predicted objective."""
+    """Find the best mixture, with refits that may be there already."""
     fit, config, seed = request.fit, request.search, request.seed
     _check_same_fit(request)
     constraints, kept = keeping_unmeasured(
@@ -78,10 +91,10 @@ def propose_mixture(
     rows, done = len(fit.data.losses_NM), config.bootstrap + 1
     with one_blas_thread(rows):
         found = search(problem)
-        note = None
+        notes: list[str] = []
         if request.phases is not None:
-            found, note = _untied_if_better(problem, found, constraints, request)
-    _check_guardrails(problem, found, constraints, fit.domains)
+            found = _untied_if_better(problem, found, request, request.phases, notes)
+    _check_guardrails(problem, found, constraints)
     mixture = _stable(fit.domains, found.weights_D)
     update(done, SEARCHING_AGAIN)
     stability = None
@@ -95,23 +108,27 @@ def propose_mixture(
             )
             stability = Stability.of(total_variation(optima_BD, mixture.array))
         region = region_around(problem, request, mixture)
+    risk = None if config.risk is None else config.risk.model_dump(exclude_none=True)
+    origin = _origin(request, found.method, samples=config.samples, risk=risk)
     proposal = replace(
         predicted_proposal(request, mixture),
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
         stability=stability,
         region=region,
-        provenance=_origin(request, found),
+        provenance={**origin, "seed": seed},
     )
-    notes = [] if note is None else [note]
     return replace(proposal, warnings=(*notes, *proposal_warnings(proposal, request, kept)))
 
 
 def _untied_if_better(
-    problem: Problem, untied: SearchResult, constraints: Constraints, request: ProposalRequest
-) -> tuple[SearchResult, str]:
+    problem: Problem,
+    untied: SearchResult,
+    request: ProposalRequest,
+    phases: Phases,
+    notes: list[str],
+) -> SearchResult:
     """Return a mixture for each phase, or one for all where its gain is not beyond doubt."""
-    assert request.phases is not None
-    tied = search(replace(problem, allowed=constraints.tied(request.phases).allowed))
+    tied = search(replace(problem, allowed=request.constraints.tied(phases).allowed))
     fit, objective = request.fit, request.objective
     each, one = (_stable(fit.domains, found.weights_D) for found in (untied, tied))
     values_2 = fit.predict([each, one], objective).objective_N
@@ -119,11 +136,13 @@ def _untied_if_better(
     interval = Interval.around(values_2[1] - values_2[0], fit.gain_half(each, objective))
     text = f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})"
     if interval.low > 0:
-        return untied, f"phases: different mixtures are predicted better than one by {text}"
-    return tied, (
+        notes.append(f"phases: different mixtures are predicted better than one by {text}")
+        return untied
+    notes.append(
         f"phases: the predicted gain of different mixtures over one, {text}, includes 0: one"
         " mixture is proposed for all phases"
     )
+    return tied
 
 
 def region_around(problem: Problem, request: ProposalRequest, mixture: Mixture) -> Region:
@@ -139,11 +158,6 @@ def region_around(problem: Problem, request: ProposalRequest, mixture: Mixture) 
         "held-out error" if spread is None else "seeds",
         dict(zip(mixture.domains, ends, strict=True)),
     )
-
-
-def search_steps(config: ProposeConfig) -> int:
-    """Count the steps of a search: refits, the search itself, and a search with each refit."""
-    return 2 * config.bootstrap + 1
 
 
 def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
@@ -218,19 +232,16 @@ def epochs_of(
     return {name: round(value, 4) for name, value in passes.items()}
 
 
-def _origin(request: ProposalRequest, found: SearchResult) -> dict[str, Any]:
+def _origin(request: ProposalRequest, method: str, **search: Any) -> dict[str, Any]:
     """Return what a proposal was made from: its `provenance`."""
-    config = request.search
     return {
         "mixopt": __version__,
         "regressor": request.fit.name,
-        "method": found.method,
-        "samples": config.samples,
-        "risk": None if config.risk is None else config.risk.model_dump(exclude_none=True),
-        "target_tokens": config.target_tokens,
+        "method": method,
+        **search,
+        "target_tokens": request.search.target_tokens,
         "trials": request.fit.fingerprint,
         "finished_trials": len(request.fit.trials),
-        "seed": request.seed,
     }
 
 
@@ -249,9 +260,7 @@ def _check_same_fit(request: ProposalRequest) -> None:
         )
 
 
-def _check_guardrails(
-    problem: Problem, found: SearchResult, constraints: Constraints, domains: tuple[str, ...]
-) -> None:
+def _check_guardrails(problem: Problem, found: SearchResult, constraints: Constraints) -> None:
     """Refuse a search that found no mixture which keeps the guardrails."""
     avoided = problem.avoided
     if avoided is not None and avoided.excess(found.weights_D[None])[0] > MISSED:
@@ -265,12 +274,8 @@ def _check_guardrails(
     nearest_D = found.weights_D
     if problem.has_gradient:
         nearest_D = least_broken(problem, nearest_D)
-    held = constraints.binding(Mixture.from_array(domains, nearest_D))
-    excess_G, alone = problem.excess(nearest_D[None])[0], {}
-    broken = np.flatnonzero(excess_G > MISSED).tolist()
-    if problem.has_gradient and len(broken) > 1:
-        alone = least_alone(problem, nearest_D, broken)
-    raise InfeasibleError(problem.guards.conflict(excess_G, held, alone))
+    held = constraints.binding(Mixture.from_array(constraints.domains, nearest_D))
+    raise InfeasibleError(problem.guards.conflict(problem.excess(nearest_D[None])[0], held))
 
 
 def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
@@ -296,19 +301,11 @@ GIVEN = "given by hand"
 
 def predict_own_mixture(request: ProposalRequest, mixture: Mixture) -> Proposal:
     """Predict the losses of a proposal that somebody edited, without a search."""
-    fit = request.fit
-    mixture = mixture.over(fit.domains)
+    mixture = mixture.over(request.fit.domains)
     found = replace(
         predicted_proposal(request, mixture),
         binding=tuple(request.constraints.binding(mixture)),
-        provenance={
-            "mixopt": __version__,
-            "regressor": fit.name,
-            "method": EDITED_BY_HAND,
-            "target_tokens": request.search.target_tokens,
-            "trials": fit.fingerprint,
-            "finished_trials": len(fit.trials),
-        },
+        provenance=_origin(request, EDITED_BY_HAND),
     )
     broken = request.constraints.violations(mixture)
     return replace(found, warnings=(EDITED, *broken, *proposal_warnings(found, request)))
@@ -342,9 +339,8 @@ class Forecast:
         """Return everything as plain values."""
         content = self.predicted.to_json()
         del content["stability"], content["region"]
-        costs = {name: cost.to_json() for name, cost in self.costs.items()}
         limits = {"limits": list(self.limits), "broken": list(self.broken)}
-        return {**content, **limits, "costs": costs}
+        return {**content, **limits, "costs": plain(self.costs)}
 
 
 def predict_mixture(request: ProposalRequest, mixture: Mixture) -> Forecast:

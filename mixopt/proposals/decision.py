@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
@@ -41,10 +41,10 @@ from mixopt.proposals.proposal import (
     is_proposal,
     listed,
     named,
+    plain,
     read_epochs,
     read_intervals,
     read_phases,
-    read_region,
     read_sealed_mixture,
     weights_content,
     write_sealed_mixture,
@@ -59,12 +59,6 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
 
 Standing = Literal["significantly better", "better on the mean", "not the proposal", "undecided"]
-STANDINGS: tuple[Standing, ...] = (
-    "significantly better",
-    "better on the mean",
-    "not the proposal",
-    "undecided",
-)
 HEADER = """\
 # The mixture to train on, by what validation has shown. A gain is the held-out loss of another
 # mixture - that of this one: above 0 this one is better. A cost is this one - the natural mixture:
@@ -89,15 +83,15 @@ class Gain:
     verdict: str
     predicted: Interval | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the gain as plain values."""
-        predicted = None if self.predicted is None else self.predicted.to_json()
-        return {
-            "validated": self.validated.to_json(),
-            "seeds": self.seeds,
-            "verdict": self.verdict,
-            "predicted": predicted,
-        }
+    @classmethod
+    def read(cls, fields: StateFields) -> Self:
+        """Read a gain from fields of a file."""
+        return cls(
+            Interval.read(fields.part("validated")),
+            fields.whole("seeds"),
+            fields.text("verdict"),
+            fields.maybe("predicted", lambda name: Interval.read(fields.part(name))),
+        )
 
 
 @dataclass(frozen=True)
@@ -172,10 +166,10 @@ class Recommendation:
             "recommended": {"mixture": self.chosen, "standing": self.standing, "why": self.why},
             "natural": dict(self.natural),
             "objective": {"minimised": self.objective, "unit": self.unit, "tokens": self.tokens},
-            "gains": {name: gain.to_json() for name, gain in self.gains.items()},
-            "costs": {name: cost.to_json() for name, cost in self.costs.items()},
-            "region": None if self.region is None else self.region.to_json(),
-            "epochs": None if self.epochs is None else dict(self.epochs),
+            "gains": plain(self.gains),
+            "costs": plain(self.costs),
+            "region": plain(self.region),
+            "epochs": plain(self.epochs),
             "warnings": list(self.warnings),
             "provenance": dict(self.provenance),
         }
@@ -191,29 +185,20 @@ class Recommendation:
         return cls(
             mixture=mixture,
             chosen=chosen.text("mixture"),
-            standing=chosen.one_of("standing", STANDINGS),
+            standing=chosen.one_of("standing", get_args(Standing)),
             why=chosen.text("why"),
             natural=Mixture(fields.part("natural").content).over(mixture.domains),
             objective=objective.text("minimised"),
             unit=objective.one_of("unit", UNITS),
             tokens=objective.whole("tokens"),
-            gains={name: _gain(gains.part(name)) for name in gains.content},
+            gains={name: Gain.read(gains.part(name)) for name in gains.content},
             costs=read_intervals(fields.part("costs")),
             epochs=read_epochs(fields, mixture),
             warnings=tuple(fields.texts("warnings")),
             provenance=fields.part("provenance").content,
-            region=read_region(fields, mixture),
+            region=Region.read(fields, mixture),
             phases=read_phases(fields),
         )
-
-
-def _gain(fields: StateFields) -> Gain:
-    return Gain(
-        validated=Interval.read(fields.part("validated")),
-        seeds=fields.whole("seeds"),
-        verdict=fields.text("verdict"),
-        predicted=fields.maybe("predicted", lambda name: Interval.read(fields.part(name))),
-    )
 
 
 WORDS = {"wins": "better", "loses": "worse"}
@@ -263,23 +248,14 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What a recommendation is made from.
-
-    Attributes:
-        validation: Proposals and baselines, several seeds each.
-        proposals: What each proposal was predicted to give, by its name in the validation.
-        fit: Predicts the given mixtures.
-        constraints: What is allowed.
-        full: The run that the mixture is for.
-        tokens: Of a validation run.
-    """
+    """What a recommendation is made from."""
 
     validation: Validation
-    proposals: Mapping[str, Proposal]
+    proposals: Mapping[str, Proposal]  # by name in the validation
     fit: Fit
     constraints: Constraints
     full: FullRun
-    tokens: int
+    tokens: int  # of a validation run
 
     def recommend(self) -> Recommendation:
         """Return the mixture to train on, with why and what it costs."""
@@ -355,14 +331,12 @@ class Decision:
 
     def _best_of(self, best: str, others: Sequence[str]) -> str:
         """Say that a baseline is the best of those that are allowed."""
-        every = len(others) == len(self.validation.baselines)
+        name, every = _capital(named(best)), len(others) == len(self.validation.baselines)
         if len(others) == 1:
-            return f"{_capital(named(best))} is the only baseline{'' if every else ' allowed'}."
+            return f"{name} is the only baseline{'' if every else ' allowed'}."
         value = "objective" if self.validation.objective.higher else "loss"
         allowed = "" if every else " that are allowed"
-        return (
-            f"{_capital(named(best))} has the lowest validated {value} of the baselines{allowed}."
-        )
+        return f"{name} has the lowest validated {value} of the baselines{allowed}."
 
     def _objections(self, proposal: str) -> list[str]:
         """Say why a proposal is not recommended; nothing where it is."""
@@ -385,15 +359,10 @@ class Decision:
         found = {}
         for name in self.validation.mixtures:
             broken = self.constraints.violations(self.validation.mixture(name))
-            lines = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
-            lines += [
-                f"breaks the guardrail on {one}"
-                for one in self._guarded(name)
-                if one.found.low > one.margin
-            ]
-            if lines:
-                found[name] = lines
-        return found
+            guarded = [one for one in self._guarded(name) if one.found.low > one.margin]
+            found[name] = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
+            found[name] += [f"breaks the guardrail on {one}" for one in guarded]
+        return {name: lines for name, lines in found.items() if lines}
 
     def _unsure(self, name: str) -> list[str]:
         """Say which guardrails a mixture may break: by the mean over seeds alone."""
@@ -456,11 +425,12 @@ class Decision:
             for target in objective.evaluation
             if target not in objective.measured
         }
-        known = [(name, one) for name, one in found.items() if one is not None]
-        return {
+        costs = {
             name: Interval.rounded(one.mean, one.low, one.high)
-            for name, one in sorted(known, key=lambda item: -item[1].mean)
+            for name, one in found.items()
+            if one is not None
         }
+        return dict(sorted(costs.items(), key=lambda item: -item[1].value))
 
     def _provenance(self) -> dict[str, object]:
         prints = {name: self.validation.mixture(name).fingerprint for name in self.proposals}

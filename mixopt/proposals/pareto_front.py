@@ -22,10 +22,10 @@ import polars as pl
 
 from mixopt.errors import ConfigError, did_you_mean
 from mixopt.objective import Objective, Unit
-from mixopt.proposals.best_mixture import propose_mixture
+from mixopt.proposals.best_mixture import best_proposal
 from mixopt.proposals.proposal import Proposal
 from mixopt.proposals.request import ProposalRequest
-from mixopt.system import Array, Update, no_progress, write_text
+from mixopt.system import Array, steady_progress, write_text
 from mixopt.trials import WEIGHT, loss_column, settled
 
 SAME = 1e-3  # total variation below which two points are one
@@ -61,13 +61,7 @@ class Front:
         return {"targets": list(self.targets), "unit": self.unit, "points": points}
 
 
-def propose_front(
-    request: ProposalRequest,
-    targets: Sequence[str],
-    *,
-    points: int = 9,
-    update: Update = no_progress,
-) -> Front:
+def propose_front(request: ProposalRequest, targets: Sequence[str], *, points: int = 9) -> Front:
     """Find mixtures along the front of two or more targets.
 
     Raises:
@@ -90,9 +84,10 @@ def propose_front(
     every = replace(request, goal=goal(np.ones(len(targets))))
     fits = fit.resampled(every.needed_columns, count=search.bootstrap, seed=request.seed)
     found = []
-    for weights_M in _lattice(len(targets), points):
-        found.append(propose_mixture(replace(request, goal=goal(weights_M)), fits=fits))
-        update(len(found), "points")
+    with steady_progress("front", points) as update:
+        for weights_M in _lattice(len(targets), points):
+            found.append(best_proposal(replace(request, goal=goal(weights_M)), fits=fits))
+            update(len(found), "points")
     kept = _undominated(found, targets, fit.objective.higher)
     return Front(tuple(targets), tuple(kept), fit.objective.unit)
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,9 +119,14 @@ class Interval:
         """Read the numbers from fields of a file."""
         return cls(fields.number("value"), fields.number("low"), fields.number("high"))
 
-    def to_json(self) -> dict[str, float]:
-        """Return the numbers as plain values."""
-        return asdict(self)
+
+def plain(value: Any) -> Any:
+    """Return records, mappings and sequences as what JSON and YAML hold."""
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_intervals(fields: StateFields) -> dict[str, Interval]:
@@ -191,6 +196,11 @@ class Stability:
         high = float(np.quantile(moved_B, LEVEL))
         return cls(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
 
+    @classmethod
+    def read(cls, fields: StateFields) -> Self:
+        """Read the numbers from fields of a file."""
+        return cls(fields.whole("refits"), fields.number("mean"), fields.number("high"))
+
 
 MAX_RANGES = 4  # domains of a region that are named
 
@@ -216,24 +226,16 @@ class Region:
         source = "noise of a trial" if self.source == "seeds" else "error on held-out trials"
         return f"Predicted as good, up to the {source} ({loss_text(self.noise)}): {ranges}."
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the region as plain values."""
-        shares = {name: list(ends) for name, ends in self.shares.items()}
-        return {"noise": self.noise, "source": self.source, "shares": shares}
-
     @classmethod
-    def read(cls, fields: StateFields, mixture: Mixture) -> Self:
-        """Read what `to_json` returns."""
-        shares, ends = fields.part("shares"), {}
+    def read(cls, fields: StateFields, mixture: Mixture) -> Self | None:
+        """Read the mixtures that are as good from the field `region`; None where it has none."""
+        if fields.get("region") is None:
+            return None
+        own, ends = fields.part("region"), {}
         for name in mixture.domains:
-            low, high = shares.numbers(name, 2, least=0.0, most=1.0)
+            low, high = own.part("shares").numbers(name, 2, least=0.0, most=1.0)
             ends[name] = (low, high)
-        return cls(fields.number("noise", least=0.0), fields.text("source"), ends)
-
-
-def read_region(fields: StateFields, mixture: Mixture) -> Region | None:
-    """Read the mixtures that are as good from the field `region`."""
-    return fields.maybe("region", lambda name: Region.read(fields.part(name), mixture))
+        return cls(own.number("noise", least=0.0), own.text("source"), ends)
 
 
 @dataclass(frozen=True)
@@ -309,30 +311,25 @@ class Proposal:
             MixtureError: It holds weights that are not a mixture, or weights alone, or it was
                 edited: it is a mixture of somebody's own then, of which this proposal says nothing.
         """
-        mixture, fields = read_sealed_mixture(Path(path), "proposal", OWN)
-        try:
-            return cls._from_fields(mixture, fields)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise MixtureError(
-                f"{path}: is not a proposal: {type(error).__name__}: {error}"
-            ) from error
+        return cls._from_fields(*read_sealed_mixture(Path(path), "proposal", OWN))
 
     def to_json(self) -> dict[str, Any]:
         """Return the proposal as plain values, in the order of the file."""
-        predicted = {"unit": self.unit, **self.predicted_objective.to_json()}
+        value = {"unit": self.unit, **plain(self.predicted_objective)}
         best = {"trial": self.best_trial, "observed": self.best_observed}
-        gains = {name: gain.to_json() for name, gain in self.gains.items()}
         return {
             **weights_content(self.mixture, self.phases),
             "natural": dict(self.natural),
-            "objective": {"minimised": self.objective, **predicted},
-            "gain": {**gains, "best_trial": {**best, **gains["best_trial"]}},
-            "losses": {name: loss.to_json() for name, loss in self.losses.items()},
-            "epochs": None if self.epochs is None else dict(self.epochs),
+            "objective": {"minimised": self.objective, **value},
+            "gain": plain(
+                {**self.gains, "best_trial": {**best, **plain(self.gains["best_trial"])}}
+            ),
+            "losses": plain(self.losses),
+            "epochs": plain(self.epochs),
             "binding": list(self.binding),
             "effective_domains": self.effective_domains,
-            "stability": None if self.stability is None else asdict(self.stability),
-            "region": None if self.region is None else self.region.to_json(),
+            "stability": plain(self.stability),
+            "region": plain(self.region),
             "warnings": list(self.warnings),
             "provenance": dict(self.provenance),
         }
@@ -357,8 +354,8 @@ class Proposal:
             losses=read_intervals(fields.part("losses")),
             epochs=read_epochs(fields, mixture),
             binding=tuple(fields.texts("binding")),
-            stability=fields.maybe("stability", lambda name: _stability(fields.part(name))),
-            region=read_region(fields, mixture),
+            stability=fields.maybe("stability", lambda name: Stability.read(fields.part(name))),
+            region=Region.read(fields, mixture),
             warnings=tuple(fields.texts("warnings")),
             provenance=provenance.content,
             phases=read_phases(fields),
@@ -369,10 +366,6 @@ class Proposal:
         value, unit = self.predicted_objective, self.unit.replace("_", " ")
         text = f"predicted {value.value:.4f} ({value.low:.4f} to {value.high:.4f}) {unit}"
         return f"Proposal({largest_shares(self.mixture)}; {text})"
-
-
-def _stability(fields: StateFields) -> Stability:
-    return Stability(fields.whole("refits"), fields.number("mean"), fields.number("high"))
 
 
 AT_BOUND = 1e-4

@@ -41,11 +41,7 @@ NEAR = 1e-3  # in total variation, within which it counts as holding a proposal
 
 @dataclass(frozen=True, eq=False)
 class Avoided:
-    """The mixtures of trials whose experts collapsed, and of the others.
-
-    Which experts of a proxy collapse cannot be predicted, but is known of trials: a mixture is
-    allowed where the nearest trial (total variation) is one without a collapse.
-    """
+    """A mixture is allowed where the nearest trial is one whose experts did not collapse."""
 
     collapsed_KD: Array
     others_KD: Array
@@ -72,9 +68,11 @@ class Avoided:
         """Return by how much nearer a collapsed trial is than another, shape (N,)."""
         if not len(self.collapsed_KD):
             return np.full(len(weights_ND), -1.0)
-        to_collapsed_N = pairwise_total_variation(weights_ND, self.collapsed_KD).min(axis=1)
-        to_others_N = pairwise_total_variation(weights_ND, self.others_KD).min(axis=1)
-        excess_N: Array = to_others_N - to_collapsed_N
+        collapsed_N, others_N = (
+            pairwise_total_variation(weights_ND, own_KD).min(axis=1)
+            for own_KD in (self.collapsed_KD, self.others_KD)
+        )
+        excess_N: Array = others_N - collapsed_N
         return excess_N
 
 
@@ -91,7 +89,7 @@ class ProposalRequest:
         constraints: What is allowed.
         natural: Each domain's share of the available tokens; uniform where nobody knows.
         inventory: Distinct tokens of each domain, where they are known.
-        search: Settings of the search for the best mixture, length of the run and risk.
+        search: Settings of the search, length of the run and risk.
         seed: Of the draws.
         collapsed: Trials whose experts collapsed; None where trials have no experts.
         trials: Among which the best observed one is found; those of the fit when None.
@@ -130,12 +128,11 @@ class ProposalRequest:
         phases: Phases | None = None,
     ) -> Self:
         """Check the arguments; see `Fit.propose`."""
-        if risk is not None and not isinstance(risk, RiskConfig):
-            risk = checked(RiskConfig, risk, "risk")
-        given = {"target_tokens": token_count(tokens), "risk": risk}
-        search = (search or ProposeConfig()).model_copy(
-            update={name: one for name, one in given.items() if one is not None}
-        )
+        search = search or ProposeConfig()
+        if tokens is not None:
+            search = search.model_copy(update={"target_tokens": token_count(tokens)})
+        if risk is not None:
+            search = search.model_copy(update={"risk": checked(RiskConfig, risk, "risk")})
         domains = fit.domains if phases is None else phases.names(fit.domains)
         known = None if inventory is None else read_inventory(inventory, domains)
         natural = Mixture.natural(known) if known else Mixture.uniform(domains)
@@ -189,17 +186,18 @@ class ProposalRequest:
     @property
     def needed_columns(self) -> list[int]:
         """Positions of the losses that the objective and guardrails depend on."""
+        names = dict.fromkeys([*self.objective.measured, *self._guarded])
+        return [self.objective.evaluation.index(name) for name in names]
+
+    @property
+    def _guarded(self) -> list[str]:
         rails, evaluation = self.constraints.guardrails, self.objective.evaluation
-        guarded = (
-            [] if rails is None else [*rails.margins(evaluation), *rails.floors_of(evaluation)]
-        )
-        names = dict.fromkeys([*self.objective.measured, *guarded])
-        return [evaluation.index(name) for name in names]
+        return [] if rails is None else [*rails.margins(evaluation), *rails.floors_of(evaluation)]
 
     def guards(self, objective: Objective) -> Guards | None:
         """Return the guardrails on the losses that an objective is over; None for none."""
-        rails, evaluation = self.constraints.guardrails, self.objective.evaluation
-        if rails is None or not (rails.margins(evaluation) or rails.floors_of(evaluation)):
+        rails = self.constraints.guardrails
+        if rails is None or not self._guarded:
             return None
         return Guards.on(objective, rails, self.compared[rails.mixture].array)
 

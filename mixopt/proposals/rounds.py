@@ -28,7 +28,7 @@ candidates of a chunk, S draws, P parents, B refits or chosen mixtures.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,7 @@ from mixopt.constraints import Allowed, ConvexSet
 from mixopt.errors import DesignError
 from mixopt.fitting import (
     Predictor,
-    Regressor,
     Repetition,
-    fit_regressor,
     fit_trials,
     make_regressor,
     predict_with_std,
@@ -51,7 +49,7 @@ from mixopt.fitting import (
 )
 from mixopt.objective import Objective
 from mixopt.proposals.search import Problem, search
-from mixopt.system import Array, BoolArray, IntArray, Update, no_progress, one_blas_thread
+from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
 from mixopt.trials import SAME_MIXTURE, Trials
 
 REFITS = 20
@@ -152,10 +150,8 @@ class Surrogate:
             return ()
         rng = np.random.default_rng([self.seed, 2])
         trials = self.weights_ND, self.losses_NM, self.mixtures
-        return resampled_fits(self.name, self.regressor, self._make, *trials, count=REFITS, rng=rng)
-
-    def _make(self) -> Regressor:
-        return make_regressor(self.name, self.seed, self.repetition)
+        make = partial(make_regressor, self.name, self.seed, self.repetition)
+        return resampled_fits(self.name, self.regressor, make, *trials, count=REFITS, rng=rng)
 
     def _disagreement(self, weights_KD: Array) -> Array:
         """Return how refits differ from their mean, in directions of unit variance, (B, K)."""
@@ -173,7 +169,6 @@ def fit_surrogate(
     objective: Objective,
     config: FitConfig,
     *,
-    regressor: str | None = None,
     seed: int = 0,
     repetition: Repetition | None = None,
     carried: Trials | None = None,
@@ -181,26 +176,19 @@ def fit_surrogate(
 ) -> Surrogate:
     """Fit a regressor on the trials so far."""
     done, columns = trials.finished, objective.columns
-    weights_ND, losses_NM = done.weights(), done.losses(objective.unit)[:, columns]
-    fitted: Predictor
-    if regressor is None:
-        fit = fit_trials(
-            done,
-            config,
-            objective,
-            seed,
-            repetition=repetition,
-            carried=carried,
-            update=update,
-        )
-        name, fitted = fit.name, select_targets(fit.regressor, columns)
-    else:
-        name = regressor
-        made = make_regressor(name, seed, repetition)
-        with one_blas_thread(len(losses_NM)):
-            fitted = fit_regressor(name, made, weights_ND, losses_NM)
-    measured = objective.only_measured()
-    return Surrogate(name, fitted, measured, weights_ND, losses_NM, done.mixtures, seed, repetition)
+    fit = fit_trials(
+        done, config, objective, seed, repetition=repetition, carried=carried, update=update
+    )
+    return Surrogate(
+        fit.name,
+        select_targets(fit.regressor, columns),
+        objective.only_measured(),
+        done.weights(),
+        done.losses(objective.unit)[:, columns],
+        done.mixtures,
+        seed,
+        repetition,
+    )
 
 
 def _together(weights_KD: Array) -> Array:
@@ -302,20 +290,12 @@ def _normal_draws(count: int, seed: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The mixtures of a round, and their expected gain.
-
-    Attributes:
-        weights_BD: The mixtures.
-        proposal_D: The mixture that is predicted best so far.
-        predicted: Its predicted objective.
-        gain: How far the proposal that follows is expected to fall below this one.
-        regressor: Name of the regressor that they were chosen by.
-    """
+    """The mixtures of a round, and their expected gain."""
 
     weights_BD: Array
-    proposal_D: Array
-    predicted: float
-    gain: float
+    proposal_D: Array  # that is predicted best so far
+    predicted: float  # its objective
+    gain: float  # by which the proposal that follows is expected to fall below it
     regressor: str
 
 

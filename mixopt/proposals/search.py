@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
@@ -50,47 +50,26 @@ from mixopt.system import Array, Update, no_progress
 CHUNK = 16_384
 KNOWN = 8  # best trials that the search scores too
 FAR = 1e9  # what a mixture that breaks a guardrail has before it is compared with others
-DESCENTS = 6  # of the starts, those that are predicted best
-Method = Literal["auto", "simulation", "gradient"]
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is minimised over which mixtures, and how it is searched.
+    """What is minimised over which mixtures, and how it is searched."""
 
-    Attributes:
-        regressor: Fitted, of the losses that the objective and the guardrails need.
-        objective: The objective over its columns.
-        allowed: The mixtures that may be proposed.
-        natural_D: Where draws are centred.
-        known_ND: Mixtures that are worth scoring, such as the trials' best.
-        guards: Guardrails on these losses; None for none.
-        avoided: Trials that no proposal may be nearest to; descents do not see it.
-        deviations: Standard deviations that are added to the prediction.
-        quantile: What is minimised in its place, over `refits`; None for the prediction.
-        refits: The regressor on resampled trials.
-        method: Simulation, gradient, or both.
-        samples: Draws of a simulation.
-        average: Best draws that are averaged.
-        seed: Of the draws.
-        descents: Starts that are followed.
-    """
-
-    regressor: Predictor
+    regressor: Predictor  # of the losses that the objective and the guardrails need
     objective: Objective
     allowed: Allowed
-    natural_D: Array
-    known_ND: Array
+    natural_D: Array  # where draws are centred
+    known_ND: Array  # worth scoring, such as the trials' best
     guards: Guards | None = None
-    avoided: Avoided | None = None
-    deviations: float = 0.0
-    quantile: float | None = None
-    refits: Sequence[Predictor] = ()
-    method: Method = "auto"
+    avoided: Avoided | None = None  # descents do not see it
+    deviations: float = 0.0  # added to the prediction
+    quantile: float | None = None  # over `refits`, minimised in place of the prediction
+    refits: Sequence[Predictor] = ()  # the regressor on resampled trials
     samples: int = 4_000
-    average: int = 64
+    average: int = 64  # best draws that are averaged
     seed: int = 0
-    descents: int = DESCENTS
+    descents: int = 6  # of the starts, those that are predicted best
 
     @classmethod
     def of(cls, request: ProposalRequest, refits: Sequence[Predictor] = ()) -> Self:
@@ -198,7 +177,7 @@ STARTING = 2_000  # draws at most where a descent continues from them
 
 def search(problem: Problem) -> SearchResult:
     """Find the allowed mixture with the best predicted objective."""
-    if problem.method == "simulation" or not problem.has_gradient:
+    if not problem.has_gradient:
         return simulate(problem)
     few = min(problem.samples, STARTING)
     found = simulate(replace(problem, samples=few, average=min(problem.average, few)))
@@ -225,8 +204,7 @@ def search_again(
         if again.has_gradient:
             # From the proposal too, near which the optimum of a refit often is.
             again = replace(again, known_ND=np.vstack([proposed_D, problem.known_ND]))
-        most = FEWER if again.has_gradient and problem.method != "simulation" else SAMPLES
-        few = min(problem.samples, most)
+        few = min(problem.samples, FEWER if again.has_gradient else SAMPLES)
         kept = max(problem.average * few // problem.samples, 1)
         optima.append(search(replace(again, samples=few, average=kept)).weights_D)
         update(len(optima), "")
@@ -349,24 +327,10 @@ def least_broken(problem: Problem, start_D: Array) -> Array:
     return nearest_D
 
 
-def least_alone(problem: Problem, start_D: Array, broken: Sequence[int]) -> dict[int, float]:
-    """Return how far a guardrail is broken if it alone gives way; of those where that is enough."""
-    assert problem.guards is not None
-    found = {}
-    for place in broken:
-        rest = [other for other in range(len(problem.guards.names)) if other != place]
-        kept = [_kept(problem, rest, room=ROOM)] if rest else []
-        end_D = _least_above(_kept(problem, [place]), start_D, problem, kept)
-        excess_G = problem.excess(problem.allowed.inside(end_D[None]))[0]
-        if (excess_G[rest] <= MISSED).all():
-            found[place] = float(excess_G[place])
-    return found
-
-
 def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     """Return where one descent ends, to rounding inside the limits."""
     allowed = problem.allowed
-    kept = [] if problem.guards is None else [_kept(problem, room=ROOM)]
+    kept = [] if problem.guards is None else [_kept(problem, ROOM)]
     pieces_PM = problem.objective.pieces()
     pieces = DifferentiableFunction(
         lambda w: problem.objective.sums(problem.losses(w[None]))[0],
@@ -405,16 +369,13 @@ def _least_above(
     return end_X[:domains]
 
 
-def _kept(
-    problem: Problem, places: Sequence[int] | None = None, *, room: float = 0.0
-) -> DifferentiableFunction:
+def _kept(problem: Problem, room: float = 0.0) -> DifferentiableFunction:
     """Return by how much guardrails are kept, beyond `room`, and the slopes of that."""
     guards, domains = problem.guards, len(problem.natural_D)
     assert guards is not None
-    rows = list(range(len(guards.names)) if places is None else places)
-    columns, signs_G1 = [guards.columns[g] for g in rows], guards.signs_G[rows, None]
+    columns, signs_G1 = guards.columns, guards.signs_G[:, None]
     return DifferentiableFunction(
-        lambda x: -problem.excess(x[None, :domains])[0, rows] - room,
+        lambda x: -problem.excess(x[None, :domains])[0] - room,
         lambda x: -signs_G1 * problem.slopes(x[:domains])[columns],
     )
 

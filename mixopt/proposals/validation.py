@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -177,11 +177,10 @@ class Validation:
         at = (MIN_SEEDS,) if config is None else looks(config.seeds, config.most_seeds)
         return cls(_of_losses(trials, objective), objective, nominal_level(at))
 
-    @cached_property
+    @property
     def mixtures(self) -> tuple[str, ...]:
         """Names of all mixtures, in the order of the table."""
-        names = [mixture_of(trial) for trial in self.trials.table["trial"]]
-        return tuple(dict.fromkeys(names))
+        return tuple(self._rows)
 
     @property
     def proposals(self) -> tuple[str, ...]:
@@ -221,19 +220,21 @@ class Validation:
             if name not in compared
         ]
 
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """The last row of each mixture."""
+        trials = self.trials.table["trial"]
+        return {mixture_of(trial): row for row, trial in enumerate(trials)}
+
     def mixture(self, name: str) -> Mixture:
         """Return the weights of a mixture."""
-        names = [mixture_of(trial) for trial in self.trials.table["trial"]]
-        weights_D = self.trials.weights()[names.index(name)]
+        weights_D = self.trials.weights()[self._rows[name]]
         return Mixture.from_array(self.trials.domains, weights_D)
 
     def same_as(self, name: str) -> str | None:
         """Return the first name of a mixture that has several, None where `name` is it."""
-        prints = {
-            mixture_of(trial): mixture
-            for trial, mixture in zip(self.trials.table["trial"], self.trials.mixtures, strict=True)
-        }
-        first = next(other for other in self.mixtures if prints[other] == prints[name])
+        prints = {one: self.trials.mixtures[row] for one, row in self._rows.items()}
+        first = next(other for other in prints if prints[other] == prints[name])
         return None if first == name else first
 
     def compare(
@@ -328,13 +329,11 @@ class Validation:
         losses_NM = done.losses(self.objective.unit)
         by_target: dict[str | None, Array] = {None: self.objective.value(losses_NM)}
         by_target |= dict(zip(self.trials.targets, losses_NM.T, strict=True))
-        found: dict[str | None, dict[str, dict[int, float]]] = {}
-        for target, values_N in by_target.items():
-            own = found.setdefault(target, {})
-            for trial, seed, value in zip(
-                done.table["trial"], done.table["seed"], values_N, strict=True
-            ):
-                own.setdefault(mixture_of(trial), {})[seed] = float(value)
+        found: dict[str | None, dict[str, dict[int, float]]] = {target: {} for target in by_target}
+        for row, (trial, seed) in enumerate(zip(*done.table[["trial", "seed"]], strict=True)):
+            for target, values_N in by_target.items():
+                own = found[target].setdefault(mixture_of(trial), {})
+                own[seed] = float(values_N[row])
         return found
 
     def frame(self) -> pl.DataFrame:
@@ -390,16 +389,11 @@ class ValidationPlan:
     """The mixtures of a validation, and which seeds each is trained with.
 
     A mixture that is there under two names is trained once, and its results count for both.
-
-    Attributes:
-        mixtures: By name; the first name of a mixture is the one that is trained.
-        seeds: All seeds that there may be; a mixture is trained with the first so many.
-        wanted: Names and places of seeds, in the order in which they were asked for.
     """
 
     mixtures: Mapping[str, Mixture]
-    seeds: Sequence[int]
-    wanted: tuple[tuple[str, int], ...] = field(default=())
+    seeds: Sequence[int]  # a mixture is trained with the first so many
+    wanted: tuple[tuple[str, int], ...] = ()  # names and places of seeds
 
     def add(self, names: Mapping[str, Mixture], count: int) -> ValidationPlan:
         """Return the plan with mixtures trained with the first `count` seeds, and more of none."""
@@ -427,10 +421,8 @@ class ValidationPlan:
 
     def named_results(self, results: Sequence[TrialResult]) -> list[TrialResult]:
         """Return a result for each of `named_trials`."""
-        by_trial = {result.trial: result for result in results}
-        return [
-            replace(by_trial[self._first(trial)], trial=trial.name) for trial in self.named_trials
-        ]
+        own = {result.trial: result for result in results}
+        return [replace(own[self._first(one)], trial=one.name) for one in self.named_trials]
 
     def _first(self, trial: Trial) -> str:
         """Return the name under which a run is trained."""

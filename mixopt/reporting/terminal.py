@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from mixopt.config import baseline_temperature, best_place
@@ -52,7 +52,7 @@ def run_summary(run: Run) -> dict[str, Any]:
         "weights": dict(recommendation.mixture),
         "natural": dict(recommendation.natural),
         "objective": run.objective.describe(),
-        "predicted": proposal.predicted_objective.to_json(),
+        "predicted": asdict(proposal.predicted_objective),
         "validation": run.validation.to_json(),
     }
 

@@ -244,6 +244,8 @@ CHANGED = [
     (CODE, "{path: a, b: {path: b}}", "'code' is a domain (it has 'path') and a"),
     ("code: {path: code.jsonl}", "web/a: {path: b}", "'web' is a domain and the branch of 'web/a'"),
     (CODE, "{path: a.jsonl, by: [topic]}", "code.by: a.jsonl: no .parquet"),
+    ("code: {path", "spools: {path", "the corpus uses a file of this name"),
+    ("code: {path", "a: {b: {path: c}}\n    a/b: {path", "domain 'a/b' is given twice"),
     ("exam: {path", "web: {path", "evaluation.web: is already a training domain"),
     ("exam: {path", "exam: {tokens: 5, path", "evaluation.exam.tokens: a target is not trained on"),
     ("web: {path", "../web: {path", "cannot be the name of a folder"),

@@ -83,20 +83,6 @@ def test_a_domain_is_no_branch_of_another():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("news: {path: c.jsonl}", "path: c.jsonl", "'web' is a domain .* and a branch"),
-        ("code: {path", "web/news: {path", "domain 'web/news' is given twice"),
-        ("news: {path", "train: {path", "the corpus uses a file of this name"),
-    ],
-)
-def test_a_tree_that_cannot_be_right_is_one_line(load, old, new, message):
-    with pytest.raises(ConfigError, match=message) as told:
-        load(TREE.replace(old, new))
-    assert "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize(
     ("by", "message"),
     [
         ("[topic, quality]", "a.jsonl: rows without a value in column 'quality'; fill them in"),

@@ -41,12 +41,6 @@ def of(web, code, law) -> Mixture:
     return Mixture({"web": web, "code": code, "law": law})
 
 
-def test_without_limits_every_mixture_is_allowed():
-    assert limits().lower_D.tolist() == [0, 0, 0]
-    assert limits().upper_D.tolist() == [1, 1, 1]
-    assert limits().violations(of(1, 0, 0)) == limits().binding(of(1, 0, 0)) == []
-
-
 def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory():
     both = large(max_epochs=4, bounds={"europarl": (0, 0.1), "code": (0.2, 0.9)})
     np.testing.assert_allclose(both.upper_D, [1, 0.1, 0.32])
@@ -122,8 +116,9 @@ def test_a_group_and_a_radius_are_violated_on_the_side_that_they_limit():
 
 def test_a_limit_may_be_missed_by_the_tolerance_and_no_more():
     held = limits(bounds={"code": (0.2, 0.4)})
-    for code, lines in ((0.4009, 0), (0.4011, 1), (0.1991, 0), (0.1989, 1)):
-        assert len(held.violations(of(1 - code, code, 0.0), tolerance=1e-3)) == lines
+    for beyond, lines in ((9e-7, 0), (1.1e-6, 1)):
+        for code in (0.4 + beyond, 0.2 - beyond):
+            assert len(held.violations(of(1 - code, code, 0.0))) == lines
 
 
 def test_active_constraints_are_named_with_their_fields():
@@ -164,7 +159,7 @@ def test_a_divergence_is_infinite_where_the_reference_has_nothing():
     away_N = around.value([[0.5, 0.5, 0], [0.25, 0.75, 0], [0.5, 0.5, 1e-13], [0.4, 0.4, 0.2]])
     bent = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
     assert away_N == pytest.approx([0.0, bent, 0.0, np.inf], abs=1e-9)
-    assert around.violation(np.array([0.3, 0.3, 0.4]), 1e-6).endswith("is 0.2. Move it closer.")
+    assert around.violation(np.array([0.3, 0.3, 0.4])).endswith("is 0.2. Move it closer.")
 
 
 def test_a_minimum_entropy_stands_beside_a_radius():
@@ -178,9 +173,6 @@ def test_a_minimum_entropy_stands_beside_a_radius():
         assert held.violations(Mixture.from_array(held.domains, weights_D)) == []
     said = refusal(min_entropy=0.9, bounds={"web": (0.8, 1.0)})
     assert re.search(r"allow min_entropy: 0\.63", said)
-
-
-# What no mixture meets.
 
 
 def test_a_conflict_names_the_fewest_limits_the_gap_and_each_way_out():
@@ -274,9 +266,6 @@ def test_radii_without_a_common_mixture_are_named_together():
     assert "total variation from natural <= 0.01" in said
 
 
-# Domains that are held together, or fixed.
-
-
 def in_ratio(weights_ND, ratios):
     total_N1 = weights_ND[:, : len(ratios)].sum(axis=1, keepdims=True)
     return np.abs(weights_ND[:, : len(ratios)] - np.array(ratios) * total_N1).max() < 1e-9
@@ -307,21 +296,9 @@ def test_a_mixture_out_of_the_ratios_violates_them():
     assert in_proportion().violations(Mixture.natural(SOURCES)) == []
 
 
-@pytest.mark.parametrize(
-    ("given", "bounds", "message"),
-    [
-        (
-            ("web", "books"),
-            {"books": [0.3, 1], "web": [0, 0.1]},
-            r"no mixture keeps the ratios of ",
-        ),
-        (("web",), {}, "two domains or more"),
-        ({"web": 0, "books": 0}, {}, "all 0"),
-    ],
-)
-def test_ratios_that_cannot_hold_are_refused(given, bounds, message):
-    with pytest.raises((InfeasibleError, ValueError), match=message):
-        in_proportion(given, bounds=bounds)
+def test_ratios_that_cannot_hold_are_refused():
+    with pytest.raises(InfeasibleError, match=r"no mixture keeps the ratios of "):
+        in_proportion(("web", "books"), bounds={"books": [0.3, 1], "web": [0, 0.1]})
 
 
 def frozen(free, **fields):

@@ -74,7 +74,7 @@ def test_a_refit_knows_of_epochs_as_the_fit_did(trials, name):
 def test_a_surrogate_resamples_a_regressor_that_needs_an_inventory(trials):
     known = Repetition.of_trials(trials, INVENTORY)
     surrogate = fit_surrogate(
-        trials, objective_of(), FitConfig(), regressor=NEEDY, repetition=known
+        trials, objective_of(), FitConfig(regressors=[NEEDY]), repetition=known
     )
     means_N, stds_N = surrogate.moments(trials.weights())
     assert np.allclose(means_N, trials.losses().mean(axis=1), atol=0.1)

@@ -73,17 +73,6 @@ def test_what_is_written_is_accepted_as_it_is(folder):
     assert all(source.bytes for source in config.corpus.domains.values())
 
 
-def test_what_is_written_runs(folder):
-    start_experiment(["data/web", "data/code"], folder.parent / "new.yaml")
-    quick = ("proxy.name=ngram", "proxy.tokens=5000", "proxy.eval_tokens=512", "design.trials=6")
-    quick += ("fit.folds=3", "fit.regressors=[linear]", "propose.bootstrap=2")
-    quick += ("propose.samples=500", "tracking.enabled=false", "design.replicates=0")
-    asked = [word for value in quick for word in ("--set", value)]
-    ended = mixopt("run", "new.yaml", "--set", "validate.seeds=3", *asked)
-    assert ended.code == 0, ended.error
-    assert "recommendation: runs/new/recommendation.yaml" in ended.out
-
-
 def test_a_file_that_exists_is_never_overwritten(folder):
     out = folder.parent / "mine.yaml"
     out.write_text("mine")

@@ -81,12 +81,6 @@ def test_the_page_shows_what_the_checkpoint_loses(folder):
     assert "before: the checkpoint" in page
 
 
-def test_a_finished_run_does_nothing_again(folder):
-    lines = []
-    run(folder / "run.yaml", folder / "run", say=lines.append)
-    assert not [line for line in lines if "done in" in line]
-
-
 def test_another_checkpoint_makes_the_trials_stale(folder, text_files, tmp_path):
     texts = {name: text_files[name] for name in ("code", "prose")}
     make_base(tmp_path, texts, steps=10)

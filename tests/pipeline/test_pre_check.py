@@ -153,7 +153,8 @@ def test_a_decoder_is_checked_without_torch(config_path):
         "import sys; from mixopt.config import load_config; from mixopt import pipeline;"
         "config = load_config(sys.argv[1], ['proxy={name: decoder, tokens: 20000}']);"
         "found = pipeline.check(config, probe=True);"
-        "print(found.problems, found.costs.tokens_per_second > 0, 'torch' in sys.modules)"
+        "said = any('time here:' in line for line in found.lines('out'));"
+        "print(found.problems, said, 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(config_path)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -210,12 +211,6 @@ def test_the_time_of_trials_has_their_evaluation_in_it(config_path):
     trials = sum(part.least for part in costs.parts)
     measured = replace(costs, tokens_per_second=10.0, workers=1)
     assert measured.seconds[0] == (costs.tokens[0] + trials * 500) / 10
-
-
-def test_the_time_that_a_run_takes_here_is_estimated(config_path, tmp_path):
-    found = checked(config_path, *SIZES, probe=True)
-    assert 1e4 < found.costs.tokens_per_second < 1e8
-    assert any(re.match("time here: +about .* tokens/s per work", x) for x in found.lines(tmp_path))
 
 
 def command(*arguments: object):

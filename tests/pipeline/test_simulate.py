@@ -38,8 +38,6 @@ def test_it_counts_what_the_sampler_draws(tmp_path):
 
 STATED = {"web": 9_000_000, "code": 1_000_000}
 
-# Sizes ------------------------------------------------------------------------------------------
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

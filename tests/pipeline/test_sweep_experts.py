@@ -72,9 +72,6 @@ def shares(run) -> dict[str, float]:
     return dict(zip(run.trials.table["trial"], run.trials.weights()[:, 0], strict=True))
 
 
-# --- The table ----------------------------------------------------------------------------------
-
-
 def test_trials_whose_experts_collapse_are_marked_and_named(done, said):
     marked = experts_of(done).collapsed
     assert set(marked) == {name for name, code in shares(done).items() if code > 0.7}
@@ -98,9 +95,6 @@ def test_a_dense_proxy_leaves_none_and_what_was_there_goes_with_the_trials(done,
     assert "Experts" not in (out / "report.html").read_text()
 
 
-# --- The proposal -------------------------------------------------------------------------------
-
-
 def test_a_proposal_beside_collapsed_trials_is_warned_of(done):
     assert done.proposal.mixture["code"] > 0.9
     assert any("the nearest to the proposal, collapsed" in one for one in done.proposal.warnings)
@@ -118,9 +112,6 @@ def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
     assert code <= (above + below) / 2 + 1e-6
     assert any("constraints.guardrails.experts" in one for one in proposal.binding)
     assert not any("collapsed: mixopt" in one for one in proposal.warnings)
-
-
-# --- The report ---------------------------------------------------------------------------------
 
 
 def test_the_report_shows_the_experts_of_the_proposal(done):

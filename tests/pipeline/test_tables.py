@@ -66,9 +66,6 @@ def unseen(unseen_tables):
     return Trials.from_csv(*unseen_tables)
 
 
-# --- Fit ----------------------------------------------------------------------------------------
-
-
 def test_rows_are_joined_by_name_so_that_the_law_is_found(fit, unseen):
     found = fit.evaluate(unseen)
     assert found["regressor"] == "log_linear"
@@ -85,12 +82,6 @@ def test_an_objective_is_of_the_losses_that_change_and_of_those_it_asks_for(tria
     assert found.trials.notes[-1] == "left out 'books': the same loss in every trial"
     with pytest.raises(TrialsError, match="the loss on 'books' is 2 in all 40 trials"):
         constant.fit(objective=Objective(DOMAINS, "target", {"books": 1}, "nats_per_token"))
-
-
-# --- Evaluate -----------------------------------------------------------------------------------
-
-
-# --- Propose ------------------------------------------------------------------------------------
 
 
 def test_a_proposal_for_a_target_leans_to_its_domain(fit):
@@ -147,9 +138,6 @@ def test_what_cannot_be_proposed_is_one_line(fit, asked, error, message):
     assert "\n" not in str(raised.value)
 
 
-# --- Folders ------------------------------------------------------------------------------------
-
-
 def test_a_fit_that_was_saved_is_read_back(fit, unseen, tmp_path):
     fit.save(str(tmp_path / "saved"))
     read = load_fit(str(tmp_path / "saved"))
@@ -169,9 +157,6 @@ def test_a_folder_without_a_fit_or_with_another_is_one_line(fit, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be written"):
         fit.save(tmp_path / "file" / "fit")
-
-
-# --- The command line ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -219,9 +204,6 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
         tokens=5e9,
     )
     assert json.loads(ended.out) == json.loads(json.dumps(proposal.to_json()))
-
-
-# --- The page -----------------------------------------------------------------------------------
 
 
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch):

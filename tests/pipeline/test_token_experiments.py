@@ -105,21 +105,6 @@ def test_tokens_of_which_nobody_has_the_tokenizer_give_losses_in_nats_alone(expe
     assert (trials.has("nats_per_token"), trials.has("bits_per_byte")) == (True, False)
 
 
-@pytest.mark.nightly
-def test_the_decoder_too_gives_losses_in_nats_alone(experiment, tmp_path):
-    options = (
-        "--set", "corpus.tokenizer=./nowhere",
-        "--set", "corpus.domains={web: {path: data/web_00, format: megatron},"
-        " more: {path: data/web_01, format: megatron}}", "--set", "objective={mean: {web: 1}, unit:"
-        " nats_per_token}", "--set", "proxy={name: decoder, tokens: 2048, options: {size: tiny}}",
-        "--set", "design.trials=2",
-    )  # fmt: skip
-    ended = mixopt_("run", experiment, "--out", "run", *options, "--until", "sweep")
-    assert ended.exit_code == 0, ended.output
-    trials = load_run(tmp_path / "run").trials
-    assert (trials.has("nats_per_token"), trials.has("bits_per_byte")) == (True, False)
-
-
 def test_check_and_count_know_tokens_without_reading_them(experiment):
     config = load_config(experiment)
     found = check(config)

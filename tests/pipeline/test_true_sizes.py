@@ -6,8 +6,7 @@ import yaml
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.pipeline import steps
-from mixopt.run_directory import Run, load_run, repetition_of
-from mixopt.trials import Training
+from mixopt.run_directory import Run, repetition_of
 
 SIZES = {"code": 6_000_000, "prose": 1_000_000}
 STATED = [f"corpus.domains.{name}.tokens={tokens}" for name, tokens in SIZES.items()]
@@ -107,42 +106,3 @@ def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, 
     times = {name: f"{name} {3_000_000 / held[name]:.1f} times at a weight of 1" for name in held}
     assert all(text in line for text in times.values())
     assert "lower proxy.tokens" in line
-
-
-@pytest.fixture(scope="module")
-def finished(experiment, text_files, tmp_path_factory) -> Run:
-    """Three tiny domains with stated sizes, to the end."""
-    folder = tmp_path_factory.mktemp("three")
-    sizes = {"code": 5_000_000, "prose": 4_000_000, "help": 1_000_000}
-    domains = {n: {"path": str(text_files[n]), "tokens": tokens} for n, tokens in sizes.items()}
-    content = yaml.safe_load(experiment)
-    content["corpus"]["domains"] = domains
-    del content["evaluation"]
-    content["fit"]["regressors"] = ["linear"]
-    content["constraints"] = {"max_epochs": 2}
-    content["propose"]["target_tokens"] = 10_000_000
-    content["proxy"]["simulate_epochs"] = True
-    (folder / "three.yaml").write_text(yaml.safe_dump(content))
-    return steps.run(folder / "three.yaml", folder / "run")
-
-
-def test_a_run_keeps_to_epochs_of_the_stated_sizes(finished):
-    proposal = finished.proposal
-    assert dict(proposal.natural) == pytest.approx({"code": 0.5, "prose": 0.4, "help": 0.1})
-    assert proposal.epochs == pytest.approx(
-        {name: w * 1e7 / finished.inventory[name] for name, w in proposal.mixture.items()}, abs=1e-4
-    )
-    assert max(proposal.epochs.values()) <= 2 + 1e-6
-
-
-def test_a_run_that_was_moved_needs_no_file(config_path, tmp_path):
-    (tmp_path / "sizes.yaml").write_text(yaml.safe_dump(SIZES))
-    asked = [f"corpus.inventory={tmp_path / 'sizes.yaml'}"]
-    out = steps.run(config_path, tmp_path / "run", overrides=asked, until="prepare").path
-    (tmp_path / "sizes.yaml").unlink()
-    moved = out.rename(tmp_path / "elsewhere")
-    assert load_run(moved).inventory == SIZES
-
-
-def test_workers_are_given_the_stated_sizes():
-    assert Training(1, target_tokens=2, inventory={"a": 1}).inventory == {"a": 1}

@@ -77,12 +77,6 @@ def test_a_proposal_that_loses_is_followed_by_another_from_its_own_runs(validate
     assert "validate: the proposal is not better; its runs are added to the trials" in said
 
 
-def test_a_proposal_that_loses_takes_no_further_seeds(validate):
-    found, _, counts, _ = validate(prose_hurts, seeds=3, rounds=1, baselines=["natural"])
-    assert counts == [6]
-    assert len(found.plan.trials) == 6
-
-
 def test_a_proposal_that_loses_takes_none_for_what_is_not_decided_either(validate):
     """Natural is significantly better than the proposal, uniform is as good as it."""
 

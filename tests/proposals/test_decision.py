@@ -49,64 +49,54 @@ def decide(fit):
     return recommend
 
 
-def test_a_proposal_that_wins_against_all_is_recommended_as_significantly_better(decide):
-    found = decide({"proposal": [1.0, 1.1, 1.2], **BASES})
-    assert (found.chosen, found.standing) == ("proposal", "significantly better")
-    assert found.mixture == MIXTURES["proposal"]
-    assert found.headline.startswith(
-        "Recommendation: the proposal. It is significantly better than natural, uniform and the "
-        "best trial (3 seeds, paired 95% intervals). Predicted as good, up to the error on held-out"
-    )
+LOST, WON, TIED = [2.5, 2.6, 2.7], [1.0, 1.1, 1.2], [1.95, 2.05, 2.15]
+BETTER, CLOSE, OTHER = "significantly better", "better on the mean", "not the proposal"
+LOSS = f"{LESS}0.6000 bits per byte (95% {LESS}0.6000 to {LESS}0.6000)."
 
 
-def test_a_proposal_that_ties_and_is_better_on_the_mean_is_recommended_as_that(decide):
-    found = decide({"proposal": [1.7, 1.9, 2.1], **BASES})
-    assert (found.chosen, found.standing) == ("proposal", "better on the mean")
-    assert "significantly better than uniform" in found.why
-    assert (
-        "better on the mean than natural and the best trial, but the difference is not" in found.why
-    )
+@pytest.mark.parametrize(
+    ("proposal", "code", "chosen", "standing", "words"),
+    [
+        (WON, (0, 1), "proposal", BETTER, "It is significantly better than natural, uniform and"),
+        ([1.7, 1.9, 2.1], (0, 1), "proposal", CLOSE, "better on the mean than natural and the bes"),
+        (LOST, (0, 1), "best_trial", OTHER, "The best trial has the lowest validated loss of the"),
+        (
+            LOST,
+            (0, 1),
+            "best_trial",
+            OTHER,
+            f"worse: gain over the best trial {LOSS}",
+        ),
+        ([2.2, 1.9, 2.05], (0, 1), "best_trial", OTHER, "The proposal is not significantly better"),
+        (LOST, (0.5, 1), "natural", OTHER, "lowest validated loss of the baselines that are allow"),
+        (LOST, (0.6, 1), "natural", OTHER, "Natural is the only baseline allowed. The proposal"),
+        (LOST, (0.2, 0.4), "proposal", "undecided", "The constraints allow none of the baselines."),
+        (TIED, (0, 1), "best_trial", OTHER, "significantly worse"),
+        (TIED, (0.2, 1), "proposal", BETTER, "significantly better than natural and uniform"),
+        ([1.0, None, None], (0, 1), "natural", "undecided", "Too few runs finished to compare the"),
+    ],
+)
+def test_the_recommendation_follows_the_intervals(decide, proposal, code, chosen, standing, words):
+    found = decide({"proposal": proposal, **BASES}, bounds={"code": code})
+    assert (found.chosen, found.standing) == (chosen, standing)
+    assert found.mixture == MIXTURES[chosen]
+    assert words in found.why
+    assert found.headline.startswith("Recommendation: ")
 
 
-def test_a_proposal_that_loses_gives_way_to_the_best_of_the_others(decide):
-    found = decide({"proposal": [2.5, 2.6, 2.7], **BASES})
-    assert (found.chosen, found.standing) == ("best_trial", "not the proposal")
-    assert found.headline.startswith(
-        "Recommendation: the best trial. The best trial has the lowest validated loss of the"
-        " baselines. The proposal is significantly worse: gain over the best trial"
-        f" {LESS}0.6000 bits per byte (95% {LESS}0.6000 to {LESS}0.6000)."
-    )
-    assert found.mixture == MIXTURES["best_trial"]
-
-
-def test_a_proposal_that_ties_and_is_worse_on_the_mean_gives_way(decide):
-    found = decide({"proposal": [2.2, 1.9, 2.05], **BASES})
-    assert found.chosen == "best_trial"
-    said = f"The proposal is not significantly better: gain over the best trial {LESS}0.05"
-    assert said in found.why
-
-
-def test_the_only_baseline_that_is_left_is_called_so(decide):
-    one = decide({"proposal": [2.5, 2.6, 2.7], "natural": [2.0, 2.1, 2.2]})
+def test_one_baseline_none_and_a_later_proposal_are_called_so(decide):
+    one = decide({"proposal": LOST, "natural": [2.0, 2.1, 2.2]})
     assert one.why.startswith("Natural is the only baseline. The proposal is significantly worse:")
-    bounds = {"code": (0.5, 1.0)}
-    found = decide({"proposal": [2.5, 2.6, 2.7], **BASES}, bounds=bounds)
-    assert found.why.startswith("Natural has the lowest validated loss of the baselines that are")
-    alone = decide({"proposal": [2.5, 2.6, 2.7], **BASES}, bounds={"code": (0.6, 1.0)})
-    assert alone.why.startswith("Natural is the only baseline allowed. The proposal")
-
-
-def test_the_later_proposal_is_recommended_where_it_is_better(decide):
-    found = decide({"proposal": [2.5, 2.6, 2.7], "proposal_2": [1.0, 1.1, 1.2], **BASES})
-    assert (found.chosen, found.standing) == ("proposal_2", "significantly better")
-    assert found.headline.startswith(
-        "Recommendation: proposal 2. It is significantly better than natural"
-    )
-    assert found.gains["proposal"].verdict == "better"
+    alone = decide({"proposal": WON})
+    assert (alone.chosen, alone.standing) == ("proposal", "undecided")
+    later = decide({"proposal": LOST, "proposal_2": WON, **BASES})
+    assert (later.chosen, later.standing) == ("proposal_2", "significantly better")
+    assert later.headline.startswith("Recommendation: proposal 2. It is significantly better than")
+    assert later.gains["proposal"].verdict == "better"
 
 
 def test_a_baseline_beyond_a_limit_is_passed_over_and_said(decide):
-    losing = {"proposal": [2.5, 2.6, 2.7], **BASES}
+    losing = {"proposal": LOST, **BASES}
     found = decide(losing, bounds={"code": [0.3, 1.0]})
     assert found.chosen == "natural"
     assert found.warnings[0].startswith(
@@ -115,20 +105,8 @@ def test_a_baseline_beyond_a_limit_is_passed_over_and_said(decide):
     assert ".." not in found.warnings[0]
 
 
-def test_where_no_baseline_is_allowed_the_proposal_stays_undecided(decide):
-    found = decide({"proposal": [2.5, 2.6, 2.7], **BASES}, bounds={"code": [0.2, 0.4]})
-    assert (found.chosen, found.standing) == ("proposal", "undecided")
-    assert found.why.startswith("The constraints allow none of the baselines. Predicted")
-
-
-def test_a_baseline_that_is_not_allowed_does_not_keep_a_proposal_back(decide):
-    values = {"proposal": [1.95, 2.05, 2.15], **BASES}
-    assert decide(values).chosen == "best_trial"
-    assert decide(values, bounds={"code": [0.2, 1.0]}).chosen == "proposal"
-
-
 def test_a_proposal_that_is_shown_to_break_a_guardrail_gives_way(decide):
-    values, worse = {"proposal": [1.0, 1.1, 1.2], **BASES}, {"proposal": 1.5}
+    values, worse = {"proposal": WON, **BASES}, {"proposal": 1.5}
     rails = {"reference": "natural", "margin": 0.1}
     found = decide(values, worse, guardrails=rails)
     assert found.chosen == "best_trial"
@@ -147,16 +125,8 @@ def test_a_guardrail_that_may_be_broken_is_a_warning(decide):
     )
 
 
-def test_too_few_runs_are_undecided(decide):
-    found = decide({"proposal": [1.0, None, None], **BASES})
-    assert (found.chosen, found.standing) == ("natural", "undecided")
-    assert found.why.startswith("Too few runs finished to compare the proposal")
-    alone = decide({"proposal": [1.0, 1.1, 1.2]})
-    assert (alone.chosen, alone.standing) == ("proposal", "undecided")
-
-
 def test_gains_are_above_0_where_the_recommended_mixture_is_better(decide):
-    gain = decide({"proposal": [1.0, 1.1, 1.2], **BASES}).gains["natural"]
+    gain = decide({"proposal": WON, **BASES}).gains["natural"]
     assert gain.validated.value == pytest.approx(1.0)
     assert (gain.seeds, gain.verdict) == (3, "better")
     # The linear law loses a nat from all code to all prose, and they are half of that apart.
@@ -164,14 +134,14 @@ def test_gains_are_above_0_where_the_recommended_mixture_is_better(decide):
 
 
 def test_costs_are_what_the_objective_does_not_measure_the_worst_first(decide):
-    found = decide({"proposal": [1.0, 1.1, 1.2], **BASES}, {"proposal": 1.5})
+    found = decide({"proposal": WON, **BASES}, {"proposal": 1.5})
     assert list(found.costs) == ["code", "prose"]
     assert found.costs["code"].value == pytest.approx(0.5)
     assert decide({"proposal": [3.0, 3.1, 3.2], "natural": BASES["natural"]}).costs == {}
 
 
 def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recommended(decide, fit):
-    found = decide({"proposal": [2.5, 2.6, 2.7], **BASES}, bounds={"code": [0.15, 1.0]})
+    found = decide({"proposal": LOST, **BASES}, bounds={"code": [0.15, 1.0]})
     low, high = found.region.shares["prose"]
     own, least = (
         fit.predict({"code": 1 - share, "prose": share}).objective_N[0]
@@ -183,7 +153,7 @@ def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recomme
 
 
 def test_a_recommendation_is_read_as_it_was_written(decide, tmp_path):
-    found = decide({"proposal": [1.0, 1.1, 1.2], **BASES}, {"proposal": 1.5})
+    found = decide({"proposal": WON, **BASES}, {"proposal": 1.5})
     path = tmp_path / "recommendation.yaml"
     found.to_file(path)
     assert Recommendation.from_file(path) == found
@@ -192,7 +162,7 @@ def test_a_recommendation_is_read_as_it_was_written(decide, tmp_path):
 
 def test_an_edited_recommendation_is_a_mixture_of_ones_own(decide, tmp_path):
     path = tmp_path / "recommendation.yaml"
-    decide({"proposal": [1.0, 1.1, 1.2], **BASES}).to_file(path)
+    decide({"proposal": WON, **BASES}).to_file(path)
     path.write_text(path.read_text().replace("prose: 0.7", "prose: 0.6").replace("0.3", "0.4"))
     with pytest.warns(EditedWarning):
         assert Mixture.from_file(path)["prose"] == 0.6

@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_fit import DOMAINS, fitted
+from made_fit import DOMAINS, fitted, make_trials, objective
 
+from mixopt.config import ConstraintsConfig
+from mixopt.constraints import Constraints
 from mixopt.constraints.limits import up
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
-from mixopt.proposals import ProposalRequest, predict_mixture, predicted_costs
+from mixopt.proposals import (
+    ProposalRequest,
+    predict_mixture,
+    predict_own_mixture,
+    predicted_costs,
+)
+from mixopt.proposals.best_mixture import EDITED
 
 MOSTLY_CODE = Mixture({"code": 0.7, "prose": 0.2, "law": 0.1})
 INVENTORY = {"code": 1e9, "prose": 4e9, "law": 2e9}
@@ -93,3 +101,19 @@ def test_other_domains_than_the_fit_has_are_one_line(fit, weights, message):
     with pytest.raises(MixtureError) as error:
         forecast(fit, Mixture(weights))
     assert str(error.value).startswith(message)
+
+
+def test_an_edited_proposal_has_limits_that_it_breaks_and_no_search(fit):
+    limits = ConstraintsConfig(bounds={"law": (0.0, 0.05)})
+    request = ProposalRequest(
+        fit,
+        Constraints.from_config(limits, dict.fromkeys(DOMAINS, 1000)),
+        Mixture.uniform(DOMAINS),
+        trials=make_trials(),
+        goal=objective("code", "law"),
+    )
+    found = predict_own_mixture(request, MOSTLY_CODE)
+    assert (found.stability, found.region) == (None, None)
+    assert found.provenance["method"] == "edited by hand"
+    assert found.warnings[0] == EDITED
+    assert any("law" in warning and "0.05" in warning for warning in found.warnings[1:])

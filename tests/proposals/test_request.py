@@ -9,11 +9,13 @@ import pytest
 from made_fit import table, with_objective
 
 from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig, RiskConfig
+from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import ProposalRequest, propose_front, propose_mixture, search_steps
+from mixopt.proposals import ProposalRequest, propose_front, propose_mixture
+from mixopt.proposals.best_mixture import keeping_unmeasured
 
 DOMAINS = ("code", "law", "mail")
 TARGETS = ("math", "quiz")
@@ -37,45 +39,14 @@ def fit() -> Fit:
     )
 
 
-def proposed(request, target=None, **options):
-    """Propose for a target; the fit's own objective when None."""
-    return propose_mixture(request.aimed_at(target), **options)
-
-
-# What is natural --------------------------------------------------------------------------------
+def proposed(request, target):
+    return propose_mixture(request.aimed_at(target))
 
 
 def test_the_natural_mixture_is_uniform_where_no_inventory_is_known(fit):
     request = ProposalRequest.of(fit)
     assert request.natural == Mixture.uniform(DOMAINS)
     assert request.inventory is None
-
-
-def test_an_inventory_is_read_from_a_file(fit, tmp_path):
-    (tmp_path / "tokens.yaml").write_text("code: 5e2\nlaw: 300\nmail: 200\n", encoding="utf-8")
-    assert ProposalRequest.of(fit, inventory=tmp_path / "tokens.yaml").inventory == INVENTORY
-
-
-# What is allowed --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", ["mapping", "file"])
-def test_constraints_are_the_same_as_a_section_as_fields_and_as_a_file(fit, tmp_path, form):
-    fields = {"bounds": {"law": [0.1, 0.4]}}
-    path = tmp_path / "limits.yaml"
-    path.write_text("bounds: {law: [0.1, 0.4]}\n", encoding="utf-8")
-    given = {"config": ConstraintsConfig(**fields), "mapping": fields, "file": str(path)}[form]
-    limits = ProposalRequest.of(fit, constraints=given).constraints
-    assert limits.domains == DOMAINS
-    assert limits.lower_D.tolist() == [0.0, 0.1, 0.0]
-    assert limits.upper_D.tolist() == [1.0, 0.4, 1.0]
-
-
-def test_epochs_are_limited_by_the_inventory_and_the_length_of_the_run(fit):
-    request = ProposalRequest.of(
-        fit, constraints={"max_epochs": 2.0}, inventory=INVENTORY, tokens=1500
-    )
-    np.testing.assert_allclose(request.constraints.upper_D, [1000 / 1500, 0.4, 400 / 1500])
 
 
 def test_a_limit_on_epochs_without_an_inventory_is_refused(fit):
@@ -88,9 +59,6 @@ def test_a_misspelt_constraint_is_refused_with_the_nearest(fit):
         ProposalRequest.of(fit, constraints={"bonds": {}})
 
 
-# How it is searched -----------------------------------------------------------------------------
-
-
 def test_tokens_and_risk_are_put_into_the_search(fit):
     search = ProposalRequest.of(fit, tokens="15e2", risk={"quantile": 0.9}, search=QUICK).search
     expected = {"target_tokens": 1500, "risk": RiskConfig(quantile=0.9)}
@@ -100,9 +68,6 @@ def test_tokens_and_risk_are_put_into_the_search(fit):
 def test_a_risk_that_cannot_be_right_is_refused(fit):
     with pytest.raises(ConfigError, match="risk: .*give exactly one of std and quantile"):
         ProposalRequest.of(fit, risk={"std": 1.0, "quantile": 0.9})
-
-
-# What is answered -------------------------------------------------------------------------------
 
 
 def test_a_target_is_minimised_alone(fit):
@@ -132,23 +97,27 @@ def test_an_unknown_target_is_refused_with_the_nearest(fit):
         proposed(ProposalRequest.of(fit, search=QUICK), "maths")
 
 
-def test_the_progress_of_a_proposal_counts_refits_the_search_and_a_search_with_each(fit):
-    seen = []
-    request = ProposalRequest.of(fit, search=QUICK.model_copy(update={"bootstrap": 3}))
-    proposed(request, update=lambda done, note: seen.append((done, note)))
-    assert seen[:3] == [(1, "refits"), (2, "refits"), (3, "refits")]
-    assert seen[-1][0] == search_steps(request.search) == 7
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-
-
 def test_a_front_has_the_points_the_seed_and_the_epochs_that_were_asked_for(fit):
-    seen = []
     request = ProposalRequest.of(fit, inventory=INVENTORY, tokens=600, search=QUICK, seed=7)
-    update = lambda done, note: seen.append((done, note))  # noqa: E731
-    found = propose_front(request, TARGETS, points=3, update=update)
-    assert seen == [(1, "points"), (2, "points"), (3, "points")]
-    first = found.points[0]
+    first, *_ = propose_front(request, TARGETS, points=3).points
     assert first.mixture["code"] == pytest.approx(1.0, abs=1e-6)
     assert first.provenance["seed"] == 7
     assert first.natural == request.natural
     assert first.epochs["code"] == pytest.approx(1.2, abs=1e-3)
+
+
+def limited(**fields) -> Constraints:
+    return Constraints.from_config(ConstraintsConfig(**fields), INVENTORY)
+
+
+def test_an_unmeasured_domain_keeps_a_share_of_its_natural_weight_that_gives_way():
+    limits, natural = limited(bounds={"mail": (0.0, 0.05)}), Mixture.natural(INVENTORY)
+    kept, names = keeping_unmeasured(limits, natural, ("code",), 0.5)
+    assert names == ("law", "mail")
+    np.testing.assert_allclose(kept.lower_D, [0.0, 0.15, 0.05])
+    assert keeping_unmeasured(limits, natural, ("code",), 0.0) == (limits, ())
+    assert keeping_unmeasured(limits, natural, ("math",), 0.5) == (limits, ())
+    few = limited(groups={"rest": {"domains": ["law", "mail"], "bounds": (0.0, 0.1)}})
+    assert keeping_unmeasured(few, natural, ("code",), 1.0) == (few, ())
+    without = Mixture({"code": 0.5, "law": 0.5, "mail": 0.0})
+    assert keeping_unmeasured(limited(), without, ("code",), 0.5)[1] == ("law",)

@@ -13,14 +13,12 @@ import polars as pl
 import pytest
 
 import mixopt
-from mixopt.config import DesignConfig, load_config
-from mixopt.errors import ConfigError, RunError
+from mixopt.config import DesignConfig
+from mixopt.errors import RunError
 from mixopt.pipeline import status as run_status
 from mixopt.run_directory import Run, load_run
 from mixopt.run_directory.step_log import StepRecord, read_steps, write_steps
 from mixopt.system import read_json
-
-# In a run -------------------------------------------------------------------------------------
 
 ROUNDS = """
 design:
@@ -86,7 +84,7 @@ def trial_files(path: Path) -> dict[Path, str]:
     return {file: file.read_text() for file in found if file.stem not in ("groups", "rounds")}
 
 
-def test_the_trials_of_all_rounds_are_in_both_tables(undisturbed):
+def test_the_trials_of_all_rounds_are_in_both_tables_and_no_mixture_is_chosen_twice(undisturbed):
     run, _ = undisturbed
     table = run.trials.table
     assert table["trial"].to_list()[3:] == [f"t{n:04d}" for n in range(12)]
@@ -96,12 +94,8 @@ def test_the_trials_of_all_rounds_are_in_both_tables(undisturbed):
     assert table["status"].unique().to_list() == ["finished"]
     design = pl.read_parquet(run.path / "design.parquet")
     assert design["mixture"].to_list() == table["mixture"].to_list()
-
-
-def test_no_mixture_is_chosen_twice_and_all_are_within_the_limits(undisturbed):
-    table = undisturbed[0].trials.table.filter(pl.col("role") != "replicate")
-    assert table["mixture"].n_unique() == len(table)
-    assert table.filter(pl.col("role") == "chosen")["weight/code"].max() <= 0.8 + 1e-9
+    tried = table.filter(pl.col("role") != "replicate")
+    assert tried["mixture"].n_unique() == len(tried)
 
 
 def test_each_round_is_said_and_recorded(undisturbed):
@@ -157,21 +151,12 @@ def rewind(path: Path, *, rounds: int, keep: int) -> None:
     write_steps(path, {**steps, "sweep": begun})
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "reason"),
-    [
-        ("rounds", 7, "rounds: should be a valid list, got 7"),
-        ("rounds", [{}], "rounds.0.round: is missing"),
-        ("chosen_by", 3, "chosen_by: should be a valid dictionary"),
-        ("extra", 3, "extra: unknown field"),
-    ],
-)
-def test_a_damaged_record_of_rounds_is_one_line(at_sweep, field, value, reason):
+def test_a_damaged_record_of_rounds_is_one_line(at_sweep):
     file = at_sweep / "trials/rounds.json"
-    file.write_text(json.dumps({**read_json(file), field: value}))
+    file.write_text(json.dumps({**read_json(file), "rounds": [{}]}))
     with pytest.raises(RunError, match="delete it and groups.json beside it") as caught:
         run_status(load_run(at_sweep))
-    assert str(caught.value).startswith(f"{file}: {reason}")
+    assert str(caught.value).startswith(f"{file}: rounds.0.round: is missing")
     assert "\n" not in str(caught.value)
 
 
@@ -247,33 +232,10 @@ def test_a_round_that_too_few_finished_trials_would_choose_is_one_line(
     assert "\n" not in text
 
 
-# The configuration ----------------------------------------------------------------------------
-
-
-def test_rounds_add_up_to_the_trials():
-    assert DesignConfig(rounds=[32, 16, 16]).trials == 64
-    assert DesignConfig(rounds=[32, 16, 16]).first_round == 32
-    assert DesignConfig(trials=48, rounds=[32, 16]).rounds == [32, 16]
-    assert DesignConfig(rounds=[48]).planned_rounds == (48,)
-
-
 @pytest.mark.parametrize(
     ("trials", "rounds"),
     [(64, (32, 16, 16)), (27, (15, 6, 6)), (24, (12, 6, 6)), (23, (23,)), (1, (1,))],
 )
 def test_a_half_and_two_quarters_are_the_rounds_of_enough_trials(trials, rounds):
     assert DesignConfig(trials=trials).planned_rounds == rounds
-    assert DesignConfig(trials=trials).trials == trials
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["design.trials=9"], "design: rounds add up to 12, and trials is 9: leave trials out"),
-        (["design.rounds=[6, 0]"], r"design.rounds.1: .*greater than 0, got 0"),
-        (["design.rounds=true"], "design.rounds: should be a valid list, got True"),
-    ],
-)
-def test_rounds_that_cannot_be_meant_are_refused(config, overrides, message):
-    with pytest.raises(ConfigError, match=message):
-        load_config(config, overrides)
+    assert DesignConfig(rounds=list(rounds)).trials == trials

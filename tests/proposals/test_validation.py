@@ -7,7 +7,8 @@ from mixopt.config import ObjectiveConfig, ValidateConfig
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import Comparison, Validation
+from mixopt.proposals import Comparison, Validation, ValidationPlan, fresh_seeds, looks
+from mixopt.proposals.validation import nominal_level, paired_interval
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 NATURAL = Mixture({"code": 0.8, "prose": 0.2})
@@ -136,3 +137,52 @@ def test_the_frame_has_the_best_mixture_first_and_gains_over_the_others():
     assert frame["objective"].to_list() == pytest.approx([1.1, 2.1])
     assert frame["gain"].to_list() == [None, pytest.approx(1.0)]
     assert frame["bpb/help"].to_list() == pytest.approx([1.1, 2.1])
+
+
+def trials_with(*seeds):
+    trials = [Trial(f"t{seed}", NATURAL, seed) for seed in seeds]
+    return Trials.from_results(trials, [result_of(trial, 1.0) for trial in trials], proxy="ngram")
+
+
+def test_each_mixture_is_trained_with_each_seed_in_turn():
+    plan = ValidationPlan({}, [7, 8]).add({"proposal": PROPOSED, "natural": NATURAL}, 2)
+    assert [(trial.name, trial.seed) for trial in plan.trials] == [
+        *(("proposal-s0", 7), ("natural-s0", 7), ("proposal-s1", 8), ("natural-s1", 8))
+    ]
+    assert {trial.role for trial in plan.trials} == {"validation"}
+    assert plan.trials[1].mixture == NATURAL
+
+
+def test_a_mixture_with_two_names_is_trained_once_and_counts_for_both():
+    plan = ValidationPlan({}, [7]).add({"natural": NATURAL, "uniform": NATURAL}, 1)
+    assert [trial.name for trial in plan.trials] == ["natural-s0"]
+    results = plan.named_results([result_of(plan.trials[0], 3.0)])
+    assert [result.trial for result in results] == ["natural-s0", "uniform-s0"]
+    assert results[1].losses == results[0].losses
+
+
+def test_seeds_are_fresh_and_more_of_them_keep_the_first():
+    first = fresh_seeds(trials_with(1), 3, seed=0)
+    assert fresh_seeds(trials_with(1), 6, seed=0)[:3] == first
+    assert not set(fresh_seeds(trials_with(first[0]), 6, seed=0)) & {first[0]}
+    assert first == [194557229, 1850713511, 738208508]  # so that a validation resumes
+    assert fresh_seeds(trials_with(1), 3, seed=1) != first
+
+
+def test_looks_add_half_of_the_first_seeds_up_to_the_last():
+    assert looks(4, 8) == (4, 6, 8)
+    assert looks(3, 6) == (3, 5, 6)
+    assert looks(3, 3) == (3,)
+    assert looks(4, 5) == (4, 5)
+
+
+@pytest.mark.parametrize("at", [(3, 5, 6), (4, 6, 8)])
+def test_the_chance_that_any_interval_misses_is_one_in_twenty(at):
+    level, rng = nominal_level(at), np.random.default_rng(3)
+    missed = 0
+    for _ in range(4_000):
+        noise_S = rng.standard_normal(at[-1])
+        pairs = [paired_interval(noise_S[:count], level) for count in at]
+        missed += any(abs(mean) > half for mean, half in pairs)
+    # Three standard errors of a share of 0.05 in 4,000.
+    assert missed / 4_000 == pytest.approx(0.05, abs=0.0104)

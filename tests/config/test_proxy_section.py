@@ -1,0 +1,88 @@
+"""The section `proxy`: a trainer of one's own, domains without text, and what trials begin with."""
+
+import pytest
+import yaml
+
+from mixopt.config import dump_config, load_config
+from mixopt.run_directory.steps import step_fingerprints
+
+BASE = {
+    "corpus": {"domains": {"web": {"environment": "a"}, "code": {"environment": "b"}}},
+    "evaluation": {"mmlu": {"environment": "c"}},
+    "objective": {"target": "mmlu"},
+}
+RUN = {"name": "command", "run": "train {seed}", "result": "m.json"}
+SIZED = {"web": {"tokens": 10**12}, "code": {"tokens": 2 * 10**11}}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def loaded(**sections):
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump(BASE | sections))
+        return load_config(path)
+
+    return loaded
+
+
+@pytest.fixture
+def fingerprint(load):
+    def of(step, **sections):
+        return step_fingerprints(dump_config(load(**sections)))[step]
+
+    return of
+
+
+def test_the_fields_of_a_command_become_the_proxys_options(load, tmp_path, monkeypatch):
+    more = {"retries": 1, "losses": {"mmlu": "mmlu_*"}, "paths": {"web": ["a", "b"]}}
+    assert load(proxy=RUN | more | {"timeout": "2h"}).proxy.all_options == {
+        "run": "train {seed}",
+        "result": "m.json",
+        "timeout": 7200.0,
+        **more,
+    }
+    monkeypatch.chdir(tmp_path)  # its folder is the same one wherever a worker runs
+    options = load(proxy=RUN | {"folder": "trainer"}).proxy.all_options
+    assert options["folder"] == str(tmp_path / "trainer")
+
+
+def test_a_configuration_without_them_does_not_name_them(load):
+    assert set(dump_config(load(proxy={"name": "ngram"}))["proxy"]) == {
+        "name", "tokens", "eval_tokens", "simulate_epochs", "device", "options"
+    }  # fmt: skip
+
+
+def test_patience_makes_no_trial_stale_and_the_command_does(fingerprint):
+    own = fingerprint("sweep", proxy=RUN)
+    assert own == fingerprint("sweep", proxy=RUN | {"timeout": 5, "retries": 2})
+    assert own != fingerprint("sweep", proxy=RUN | {"run": "train {trial}"})
+    assert own != fingerprint("sweep", proxy=RUN | {"losses": "x/{domain}"})
+
+
+def test_the_size_of_a_domain_without_text_is_what_is_prepared(load, fingerprint):
+    own = {"proxy": RUN, "evaluation": {"mmlu": {}}}
+    own["objective"] = {"target": "mmlu", "unit": "nats_per_token"}
+    config = load(corpus={"domains": SIZED}, **own)
+    assert not config.corpus.domains["web"].has_text
+    larger = SIZED | {"web": {"tokens": 10**13}}
+    is_same = [
+        fingerprint("prepare", corpus={"domains": domains}, **own)
+        == fingerprint("prepare", corpus={"domains": others}, **own)
+        for domains, others in (
+            (SIZED, larger),
+            ({n: one | {"path": "a.txt"} for n, one in SIZED.items()},
+             {n: one | {"path": "a.txt"} for n, one in larger.items()}),
+        )
+    ]  # fmt: skip
+    assert is_same == [False, True]
+
+
+def test_other_weights_to_begin_with_make_another_sweep_and_their_path_does_not(load, fingerprint):
+    def begun(step, path, weights):
+        proxy = {"name": "continued", "from": path, "options": {"start_hash": weights}}
+        return fingerprint(step, proxy=proxy)
+
+    assert begun("sweep", "a", "11") == begun("sweep", "b", "11")
+    assert begun("sweep", "a", "11") != begun("sweep", "a", "22")
+    assert begun("design", "a", "11") == begun("design", "a", "22")
+    assert not {"from"} & dump_config(load())["proxy"].keys()
