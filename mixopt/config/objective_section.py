@@ -250,8 +250,8 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
         for place, pattern, is_key in _patterns(config)
         if (fault := choice_fault(pattern, evaluation, KIND))
     ]
-    for name, own in {"direction": config.direction, "items": config.items}.items():
-        faults += pattern_faults(("objective", name), own, evaluation, KIND)
+    for name in ("direction", "items"):
+        faults += pattern_faults(("objective", name), getattr(config, name), evaluation, KIND)
     yield from faults
     if faults:
         return

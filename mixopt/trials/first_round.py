@@ -62,7 +62,6 @@ from mixopt.trials.stages import stage_limits
 CONTROL = "control"
 ANNEAL = "anneal"
 AXIAL_SHARE = 0.5  # how far an axial mixture moves from the uniform one to its domain
-TOLERANCE = 1e-9  # of weights that are products
 
 
 def make_anneals(
@@ -107,7 +106,7 @@ def _check_epochs(
     for limit in sorted(epochs, key=lambda one: one.domains[0] not in config.sources):
         (domain,) = limit.domains
         most = max(mixtures.values(), key=lambda mixture: mixture[domain])
-        line = limit.violation(most, TOLERANCE)
+        line = limit.violation(most)
         if line is not None:
             kind = "source" if domain in config.sources else "base domain"
             raise InfeasibleError(f"{kind} {line.removeprefix('domain ')}")
