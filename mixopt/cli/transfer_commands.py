@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -355,6 +354,6 @@ def sync_command(
     from mixopt.tracking import sync, sync_line
 
     result = sync(directory, uri, trust=trust, say=say)
-    print_json(asdict(result)) if as_json else show(sync_line(directory, result))
+    print_json(result._asdict()) if as_json else show(sync_line(directory, result))
     if result.trouble:
         raise typer.Exit(1)

@@ -5,4 +5,4 @@ from .outcomes import (
     sync_line as sync_line,
     tracked as tracked,
 )
-from .tracker import Tracker as Tracker
+from .record import Tracker as Tracker

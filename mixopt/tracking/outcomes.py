@@ -13,10 +13,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -48,17 +47,23 @@ from mixopt.system import (
     share_text,
     silent,
 )
-from mixopt.tracking.record import FINGERPRINT, JOURNAL, wanted_runs
-from mixopt.tracking.sender import LOCAL, LOG, MAX_VALUE, NOTE, Sent, check_own
-from mixopt.tracking.tracker import (
+from mixopt.tracking.record import (
     ADVISED,
+    FINGERPRINT,
+    JOURNAL,
+    LOCAL,
+    LOG,
+    Sent,
     Tracker,
     absolute_uri,
+    check_own,
     counted,
     patience_for,
     start_sender,
     wait_for_sender,
+    wanted_runs,
 )
+from mixopt.tracking.sender import MAX_VALUE, NOTE
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 NATURAL = "natural"
@@ -244,19 +249,12 @@ def description_tags(run: Run) -> dict[str, str]:
     return tags
 
 
-@dataclass(frozen=True)
-class SyncResult:
-    """What came of sending.
+class SyncResult(NamedTuple):
+    """What came of sending."""
 
-    Attributes:
-        server: The server or database.
-        sent: How many points of metrics, trials, files and runs were sent.
-        trouble: Why something is left, in a line; None where nothing is.
-    """
-
-    server: str
-    sent: Mapping[str, int]
-    trouble: str | None
+    server: str  # or database
+    sent: Mapping[str, int]  # how many points of metrics, trials, files and runs
+    trouble: str | None  # why something is left, in a line; None where nothing is
 
 
 def sync(

@@ -23,10 +23,9 @@ import re
 import select
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -37,11 +36,18 @@ from mixopt.objective import Objective
 from mixopt.sweeps import read_entry, trial_paths
 from mixopt.system import ServerUri, checked_as, inside, without_secrets, write_text
 from mixopt.tracking.record import (
+    ARTIFACTS,
     FINGERPRINT,
-    JOURNAL,
+    LOCAL,
+    LOCK,
+    SENT,
+    SQLITE,
     MetricPoint,
     Position,
+    Sent,
+    SentRun,
     WantedRun,
+    check_own,
     wanted_runs,
 )
 
@@ -50,9 +56,6 @@ if TYPE_CHECKING:
 
     from mixopt.trials import TrialResult
 
-SENT, LOG, LOCK = "tracking_sent.json", "tracking.log", "tracking.lock"
-LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # where the user names no server
-SQLITE = "sqlite:///"
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
 NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 EXPERIMENT_NOTE = (
@@ -70,39 +73,6 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-
-
-@dataclass
-class SentRun:
-    """What a server has of a parent run."""
-
-    run: str  # MLflow's id
-    fingerprint: str
-    status: str = ""
-    tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)  # their marks
-    trials: dict[str, str] = field(default_factory=dict)  # marks of their file and the objective
-    lines: dict[str, Position] = field(default_factory=dict)
-
-
-@dataclass
-class Sent:
-    """What was sent of a run directory: `tracking_sent.json`; one that cannot be read is none."""
-
-    # Tagged on every run, so that one that was made but not noted before a kill is found again.
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    sent: dict[str, int] = field(default_factory=dict)  # by the last process, for who waits for it
-    trouble: str | None = None  # why something is left
-    servers: dict[str, dict[str, SentRun]] = field(default_factory=dict)  # by server and step
-
-    @classmethod
-    def read(cls, path: Path) -> Sent:
-        """Read that of a run directory."""
-        try:
-            return checked_as(cls, json.loads((path / SENT).read_bytes()), SENT)
-        except (OSError, ValueError, RecursionError, RunError):
-            return cls()
 
 
 class Sender:
@@ -410,15 +380,6 @@ def _made_alone(file: Path | None) -> Iterator[None]:
             MlflowClient(tracking_uri=f"{SQLITE}{made}").search_experiments(max_results=1)
             made.replace(file)
         yield
-
-
-def check_own(directory: Path) -> None:
-    """Check that what is written beside a run is in its directory, and a file or a folder."""
-    database = [f"{LOCAL}{end}" for end in ("", ".lock", ".making", "-wal", "-shm", "-journal")]
-    for name in (JOURNAL, SENT, LOG, LOCK, ARTIFACTS, *database):
-        path = inside(directory, name)
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise RunError(f"{path}: is not a file; delete it")
 
 
 def _log(line: str) -> None:

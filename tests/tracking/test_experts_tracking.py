@@ -79,7 +79,7 @@ def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(uri, tmp_p
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(content))
     # What is wanted is sent from this process, which has MLflow already.
-    monkeypatch.setattr("mixopt.tracking.tracker.Tracker._begin", lambda tracker: None)
+    monkeypatch.setattr("mixopt.tracking.record.Tracker._begin", lambda tracker: None)
     with monkeypatch.context() as patch:  # killed after step 6, and sent; it resumes at step 3
         patch.setattr("mixopt.pretraining.loop.Loop._save", killed_at(6))
         with pytest.raises(KilledError):
