@@ -90,9 +90,7 @@ def plot_domain_experts(
 
 
 def plot_windows(
-    windows: Sequence[tuple[float, pl.DataFrame]],
-    unit: str = "step",
-    changes: Sequence[float] = (),
+    windows: Sequence[tuple[float, pl.DataFrame]], unit: str = "step", changes: Sequence[float] = ()
 ) -> Figure:
     """Show how balance and specialisation change over time, and when the weights changed."""
     ends_W = [end for end, _ in windows]

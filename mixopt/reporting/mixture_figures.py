@@ -58,10 +58,7 @@ MAX_COLUMNS = 10  # of a map of shares that has numbers
 
 
 def plot_mixtures(
-    mixtures: MixturesLike,
-    natural: Shares | None = None,
-    *,
-    domains: Sequence[str] | None = None,
+    mixtures: MixturesLike, natural: Shares | None = None, *, domains: Sequence[str] | None = None
 ) -> Figure:
     """Show each domain's share in mixtures, beside its natural and the uniform one."""
     shown = _by_name(mixtures)

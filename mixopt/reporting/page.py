@@ -28,22 +28,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mixopt.proposals import Interval, named
-from mixopt.reporting.figure_style import (
-    ACCENT,
-    FAINT,
-    GRID,
-    INK,
-    PAPER,
-    Figure,
-    figure_svg,
-)
-from mixopt.system import (
-    __version__,
-    difference_text,
-    interval_text,
-    share_text,
-    write_text,
-)
+from mixopt.reporting.figure_style import ACCENT, FAINT, GRID, INK, PAPER, Figure, figure_svg
+from mixopt.system import __version__, difference_text, interval_text, share_text, write_text
 
 _MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # a line may break after them
 

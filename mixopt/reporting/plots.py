@@ -14,18 +14,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from mixopt.mixture import Mixture
-from mixopt.reporting.evidence_figures import (
-    plot_held_out,
-    plot_responses,
-    plot_validation,
-)
+from mixopt.reporting.evidence_figures import plot_held_out, plot_responses, plot_validation
 from mixopt.reporting.figure_style import Figure
-from mixopt.reporting.mixture_figures import (
-    plot_cells,
-    plot_design,
-    plot_epochs,
-    plot_mixtures,
-)
+from mixopt.reporting.mixture_figures import plot_cells, plot_design, plot_epochs, plot_mixtures
 from mixopt.reporting.run_experts import plot_run_experts
 
 if TYPE_CHECKING:
@@ -125,10 +116,7 @@ class TrialPlots(_Figures):
     _trials: Trials
 
     def design(
-        self,
-        natural: Mapping[str, float] | None = None,
-        *,
-        domains: Sequence[str] | None = None,
+        self, natural: Mapping[str, float] | None = None, *, domains: Sequence[str] | None = None
     ) -> Figure:
         """Show which shares of each domain the trials have tried (`plot_design`)."""
         return plot_design(self._trials, natural, domains=domains)

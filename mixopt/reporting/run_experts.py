@@ -14,11 +14,7 @@ from mixopt.errors import ConfigError, MixoptError, RoutingError, did_you_mean
 from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
 from mixopt.proposals import best_trial, mixture_of
 from mixopt.reporting.expert_changes import ExpertChange, expert_changes
-from mixopt.reporting.expert_plots import (
-    plot_domain_experts,
-    plot_load,
-    plot_windows,
-)
+from mixopt.reporting.expert_plots import plot_domain_experts, plot_load, plot_windows
 from mixopt.reporting.figure_style import figure_svg
 from mixopt.routing import (
     EXPERTS,

@@ -26,13 +26,7 @@ from mixopt.proposals import (
 )
 from mixopt.reporting.tables import table_text
 from mixopt.run_directory import RECOMMENDATION, Run, base_losses, phases_of
-from mixopt.system import (
-    difference_text,
-    interval_text,
-    loss_text,
-    share_text,
-    wrapped,
-)
+from mixopt.system import difference_text, interval_text, loss_text, share_text, wrapped
 
 MAX_SHARES = 4  # domains of a point of a front
 MAX_LISTED = 24  # domains of a tree up to which a table has a row for each

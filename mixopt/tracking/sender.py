@@ -306,10 +306,7 @@ def _trial_metrics(
         values |= {f"bpb/{name}": value for name, value in losses.bits_per_byte.items()}
         values |= losses.tasks
         metrics += [MetricPoint(k, v, when, step) for k, v in values.items() if math.isfinite(v)]
-    totals: dict[str, Any] = {
-        "trial/tokens": result.tokens,
-        "trial/parameters": result.parameters,
-    }
+    totals: dict[str, Any] = {"trial/tokens": result.tokens, "trial/parameters": result.parameters}
     if result.seconds > 0:
         totals["trial/seconds"] = result.seconds
         totals["trial/tokens_per_second"] = result.tokens / result.seconds

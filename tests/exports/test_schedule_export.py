@@ -15,10 +15,7 @@ from mixopt.sampling import Schedule, Stage
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
 CONSTANT = Schedule(
-    (
-        Stage(WEB, steps=64, name="main"),
-        Stage(CODE, steps=16, name="anneal"),
-    ),
+    (Stage(WEB, steps=64, name="main"), Stage(CODE, steps=16, name="anneal")),
     batch=64,
     sequence_length=128,
     inventory={"web": 10**6, "code": 10**5},

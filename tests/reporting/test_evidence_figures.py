@@ -10,12 +10,7 @@ from made_validation import made_validation
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.proposals import named
-from mixopt.reporting import (
-    figure_svg,
-    plot_held_out,
-    plot_responses,
-    plot_validation,
-)
+from mixopt.reporting import figure_svg, plot_held_out, plot_responses, plot_validation
 from mixopt.reporting.evidence_figures import along_domain, near_trials
 
 AT = Mixture({"code": 0.5, "prose": 0.3, "law": 0.2})

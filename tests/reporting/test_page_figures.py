@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 from made_fit import fitted
 
-from mixopt.reporting import (
-    figure_svg,
-    page_svg,
-    plot_design,
-    plot_mixtures,
-    plot_responses,
-)
+from mixopt.reporting import figure_svg, page_svg, plot_design, plot_mixtures, plot_responses
 from mixopt.reporting.figure_style import new_figure
 
 NATURAL = {"web": 0.7, "code": 0.3}

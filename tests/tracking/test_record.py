@@ -8,14 +8,7 @@ from hypothesis import given, strategies as st
 
 from mixopt.config import TrackingConfig
 from mixopt.tracking import Tracker
-from mixopt.tracking.record import (
-    JOURNAL,
-    Position,
-    WantedRun,
-    append_line,
-    points_of,
-    wanted_runs,
-)
+from mixopt.tracking.record import JOURNAL, Position, WantedRun, append_line, points_of, wanted_runs
 from mixopt.tracking.sender import MAX_KEY, key_of
 
 LIMIT = 1000
