@@ -1,6 +1,9 @@
-"""A figure of the page is small, in the page's colours, and shows what the file shows."""
+"""Figures as files and on the page: equal, small, in its colours; no foreign settings count."""
 
+import os
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -88,3 +91,32 @@ def test_marks_that_are_no_plain_circles_stay_as_they_are():
 def test_a_name_that_no_xml_may_have_is_shown_without_its_odd_letters():
     svg = figure_svg(plot_mixtures({"a_b<": 0.5, "c": 0.5})).replace("a_b", "a\x01b")
     assert ">ab&lt;<" in page_svg(svg, "a", "b")
+
+
+def test_equal_figures_give_equal_svg():
+    first, second = (figure_svg(plot_mixtures(PROPOSAL, NATURAL)) for _ in range(2))
+    assert first == second
+
+
+ASK = (
+    "import os; from mixopt.reporting.figure_style import matplotlib;"
+    "print(matplotlib.rcParams['text.usetex'], os.getcwd())"
+)
+
+
+@pytest.mark.parametrize("content", ["text.usetex: True\n", None])
+def test_settings_in_the_working_directory_do_not_count(tmp_path, content):
+    settings = tmp_path / "matplotlibrc"
+    if content is None:
+        os.mkfifo(settings)
+    else:
+        settings.write_text(content)
+    answer = subprocess.run(
+        [sys.executable, "-c", ASK],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert answer.stdout == f"False {tmp_path}\n", answer.stderr
