@@ -113,12 +113,17 @@ def _parent_runs(run: Run, steps: Sequence[Step], tracker: Tracker) -> Iterator[
     """Open the parent run of each step, and add its files when the block has ended."""
     for step in steps:
         tags = code_tags(run.log.fingerprint(step.name), commit_of(run))
+        tags["mixopt.executor"] = run.config.sweep.executor
         tags["mixopt.corpus_hash"] = corpus_hash(run.path / "corpus")
         name = f"{run.path.resolve().name}/{step.name}"
         tracker.start(step.name, run_params(run, step), tags, name=name, folder=step.trials)
         tracker.add(step.name, **_objective(run))
     yield
     for step in steps:
+        attempts = read_attempts(step.trial_folder(run.path))
+        places = {"mixopt.nodes": {one.node for one in attempts}}
+        places["mixopt.devices"] = {one.kind for one in attempts}
+        tracker.add(step.name, tags={tag: ", ".join(sorted(p)) for tag, p in places.items() if p})
         files = [file for pattern in step.artifacts for file in sorted(run.path.glob(pattern))]
         tracker.files(step.name, files)
         tracker.end(step.name)

@@ -7,6 +7,7 @@ import pytest
 
 from mixopt import load_run
 from mixopt.fitting import OBJECTIVE
+from mixopt.system import host_name
 
 pytest.importorskip("mlflow")
 
@@ -76,6 +77,8 @@ def test_trials_sort_by_the_objective_and_have_a_learning_curve(recorded):
 def test_the_decision_versions_and_configuration_are_tags_and_parameters(recorded):
     run, _, parents = recorded
     decision = run.recommendation
+    sweep = parents["sweep"].data.tags
+    assert (sweep["mixopt.executor"], sweep["mixopt.nodes"]) == ("local", host_name())
     for parent in parents.values():
         tags, params = parent.data.tags, parent.data.params
         assert tags["mixopt.recommended"] == decision.chosen
