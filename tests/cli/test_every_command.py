@@ -167,7 +167,7 @@ def test_a_schedule_of_a_run_is_predicted_with_what_the_run_knows(run, tmp_path)
     assert all(one["inventory"] > 0 for one in found["domains"])
 
 
-def test_no_command_has_more_than_twelve_options():
+def test_no_command_has_more_than_twelve_options_or_trusts_unasked():
     from typer.main import get_command
 
     from mixopt.cli.main import app
@@ -181,3 +181,4 @@ def test_no_command_has_more_than_twelve_options():
         options = {o for p in one.params for o in p.opts if o.startswith("--")}
         assert "--json" in options, name
         assert len(options) <= 12, name
+        assert not any(p.default for p in one.params if p.name in ("trust", "as_json")), name
