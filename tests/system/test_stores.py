@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from short_server import short_server
@@ -153,19 +151,6 @@ def test_two_processes_at_once_fetch_once(s3, tmp_path):
     log = (s3.log.read_text()).count("GET /texts/large.bin ")
     assert log == 1
     assert os.path.getsize(path) == 20_000_000
-
-
-def test_a_killed_download_leaves_nothing_half_written(s3):
-    url = s3.put("large.bin", os.urandom(30_000_000))
-    process = subprocess.Popen([sys.executable, "-c", FETCH, url], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(cache_folder().rglob("*.tmp")) and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    found = fetched(list_objects(url)[0])
-    assert found.stat().st_size == 30_000_000
-    assert not list(cache_folder().rglob("*.tmp"))
 
 
 def test_paths_and_urls_are_told_apart(memory, tmp_path):
