@@ -221,24 +221,25 @@ def _trained(loaded: Loaded, trials: Sequence[Trial], heart: Heart) -> GroupResu
 
 def believed(result: TrialResult, corpus: Corpus) -> TrialResult:
     """Return a result as it can be believed."""
-    curve = tuple(losses for losses in result.curve if _is_finite(losses))
     losses = result.losses
     if losses is not None and not _is_finite(losses):
         losses = None
+    result = replace(result, losses=losses, curve=tuple(filter(_is_finite, result.curve)))
     if result.status != "finished":
-        return replace(result, losses=losses, curve=curve)
+        return result
     if losses is None:
         reason = "the proxy reports a loss that is not finite"
-        return replace(result, status="diverged", losses=None, curve=curve, reason=reason)
-    by_domain = losses.nats_per_token or losses.bits_per_byte
-    odd = sorted(by_domain.keys() ^ set(corpus.evaluation_names), key=str)
-    of_tasks = sorted(losses.tasks.keys() ^ set(corpus.task_columns)) if losses.tasks else []
-    if not odd and not of_tasks:
-        return replace(result, curve=curve)
-    reason = f"the proxy's losses are not those of the corpus's evaluation domains: {listed(odd)}"
-    if not odd:
-        reason = f"the proxy's metrics are not those of the corpus's tasks: {listed(of_tasks)}"
-    return replace(result, status="failed", losses=None, curve=(), reason=reason)
+        return replace(result, status="diverged", reason=reason)
+    domains = (losses.nats_per_token or losses.bits_per_byte).keys() ^ set(corpus.evaluation_names)
+    tasks = losses.tasks.keys() ^ set(corpus.task_columns) if losses.tasks else set()
+    for odd, what in (
+        (domains, "losses are not those of the corpus's evaluation domains"),
+        (tasks, "metrics are not those of the corpus's tasks"),
+    ):
+        if odd:
+            reason = f"the proxy's {what}: {listed(sorted(odd, key=str))}"
+            return replace(result, status="failed", losses=None, curve=(), reason=reason)
+    return result
 
 
 def _is_finite(losses: Losses) -> bool:
