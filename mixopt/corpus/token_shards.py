@@ -226,8 +226,7 @@ class TokenShards:
     def _is_known(self) -> bool | None:
         """Return whether all was compared before; None where it was not."""
         verifier = Verifier(self.path)
-        known = (verifier.knows(n, one, self.path / n) for n, one in self._records)
-        return all(known) or None
+        return all(verifier.knows(*one) for one in self._records) or None
 
     def _compare_hashes(self) -> bool:
         verifier = Verifier(self.path)

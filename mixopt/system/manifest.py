@@ -172,36 +172,32 @@ class Verifier:
         marks = content.items() if isinstance(content, dict) else ()
         self._seen = {key: mark for key, mark in marks if _is_mark(mark)}
 
-    def knows(self, name: str, record: FileRecord, path: Path) -> bool:
+    def knows(self, name: str, record: FileRecord) -> bool:
         """Tell whether a file need not be read, since it is what was verified before."""
         try:
-            return self._seen.get(f"{name} {record.sha256}") == file_mark(path.stat())
+            mark = file_mark(below(self._folder, name).stat())
         except OSError:
             return False
+        return self._seen.get(f"{name} {record.sha256}") == mark
 
-    def fault(
-        self, name: str, record: FileRecord, *, deep: bool = False, path: Path | None = None
-    ) -> str | None:
+    def fault(self, name: str, record: FileRecord, *, deep: bool = False) -> str | None:
         """Return what is wrong with a file; None where it is what its record says."""
-        path = path or below(self._folder, name)
+        path, key = below(self._folder, name), f"{name} {record.sha256}"
         try:
-            return self._difference(path, f"{name} {record.sha256}", record, deep=deep)
+            status = path.stat()
+            if status.st_size != record.bytes:
+                return f"has {status.st_size} bytes, not {record.bytes}"
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+                return "is not a file"
+            mark = file_mark(status)
+            if not deep and self._seen.get(key) == mark:
+                return None
+            if file_hash(path) != record.sha256:
+                return "has changed since it was written (its sha256 differs)"
         except FileNotFoundError:
             return "is missing"
         except OSError as reason:
             return f"cannot be read: {reason.strerror or reason}"
-
-    def _difference(self, path: Path, key: str, record: FileRecord, *, deep: bool) -> str | None:
-        status = path.stat()
-        if status.st_size != record.bytes:
-            return f"has {status.st_size} bytes, not {record.bytes}"
-        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-            return "is not a file"
-        mark = file_mark(status)
-        if not deep and self._seen.get(key) == mark:
-            return None
-        if file_hash(path) != record.sha256:
-            return "has changed since it was written (its sha256 differs)"
         self._seen[key] = mark
         self._changed |= status.st_size >= LARGE
         return None
