@@ -190,16 +190,16 @@ class Verifier:
             if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
                 return "is not a file"
             mark = file_mark(status)
-            if not deep and self._seen.get(key) == mark:
-                return None
-            if file_hash(path) != record.sha256:
+            is_known = not deep and self._seen.get(key) == mark
+            if not is_known and file_hash(path) != record.sha256:
                 return "has changed since it was written (its sha256 differs)"
         except FileNotFoundError:
             return "is missing"
         except OSError as reason:
             return f"cannot be read: {reason.strerror or reason}"
-        self._seen[key] = mark
-        self._changed |= status.st_size >= LARGE
+        if not is_known:
+            self._seen[key] = mark
+            self._changed |= status.st_size >= LARGE
         return None
 
     def faults(self, records: Mapping[str, FileRecord], *, deep: bool = False) -> dict[str, str]:
