@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,23 +121,21 @@ class StepLog:
         asked, record = step_named(step), self.records.get(step)
         if record is None:
             return CheckedPart(step, "waiting")
+        state: State = "whole"
         if record.seconds is None:
+            files, size = len(asked.trial_files(self.path)), 0
             faults = dict(self._faults_of_trials(asked)) if every else {}
-            files = len(asked.trial_files(self.path))
-            state: State = "damaged" if faults else "unfinished"
-            return self._part(asked, CheckedPart(step, state, files, 0, faults))
-        chosen = record.files if every else self._used(asked, record)
-        faults = self._verifier.faults(chosen, deep=deep) | self._gone(asked, record, every)
-        size = sum(file.bytes for file in record.files.values())
-        part = CheckedPart(step, "whole", len(record.files), size, faults)
-        if faults:
-            is_edited = faults.keys() <= set(asked.editable)
-            return self._part(asked, replace(part, state="edited" if is_edited else "damaged"))
-        used = record.proposal
-        if used is None or self._verifier.fault(PROPOSAL, used) is None:
-            return part
-        what = f"is for another mixture than {PROPOSAL}, which has changed"
-        return self._part(asked, replace(part, state="outdated", faults={step: what}))
+            state = "damaged" if faults else "unfinished"
+        else:
+            files, size = len(record.files), sum(file.bytes for file in record.files.values())
+            chosen, used = record.files if every else self._used(asked, record), record.proposal
+            faults = self._verifier.faults(chosen, deep=deep) | self._gone(asked, record, every)
+            if faults:
+                state = "edited" if faults.keys() <= set(asked.editable) else "damaged"
+            elif used is not None and self._verifier.fault(PROPOSAL, used) is not None:
+                what = f"is for another mixture than {PROPOSAL}, which has changed"
+                state, faults = "outdated", {step: what}
+        return CheckedPart(step, state, files, size, faults, self._fix(asked, faults))
 
     def standing(self, step: str) -> tuple[str, str]:
         """Return how a step stands in a word of `mixopt status`, and what is wrong with it."""
@@ -262,15 +260,15 @@ class StepLog:
                 name = path.relative_to(self.path).as_posix()
                 yield name, str(error).removeprefix(f"{path}: ")
 
-    def _part(self, step: Step, part: CheckedPart) -> CheckedPart:
-        """Add the command that makes a step's broken files again; what is whole is kept."""
-        if not part.faults:
-            return part
-        if step.editable and PROPOSAL in part.faults:
-            return replace(part, fix=self._command("--from", step.name))
-        of_trials = [n for n in part.faults if step.trains and n.startswith(f"{step.trials}/")]
+    def _fix(self, step: Step, faults: Mapping[str, str]) -> str:
+        """Return the command that makes a step's broken files again; what is whole is kept."""
+        if not faults:
+            return ""
+        if step.editable and PROPOSAL in faults:
+            return self._command("--from", step.name)
+        of_trials = [n for n in faults if step.trains and n.startswith(f"{step.trials}/")]
         rm = f"rm {' '.join(str(self.path / name) for name in of_trials)}; " if of_trials else ""
-        return replace(part, fix=f"{rm}{self._command(until=step.name)}")
+        return f"{rm}{self._command(until=step.name)}"
 
     def _holds(self, step: Step, record: StepRecord) -> bool:
         if record.seconds is None:
