@@ -377,8 +377,8 @@ class GroupRunner:
         time.sleep(self._executor.poll)
         waiting = []
         for one in self._running:
+            result = read_result(one.folder)  # before the beat, of which the last comes first
             one.beat = max(one.beat, read_beat(one.folder), key=lambda beat: beat.seconds)
-            result = read_result(one.folder)
             if result is None:
                 waiting.append(one)
             else:
