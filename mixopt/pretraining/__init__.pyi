@@ -14,7 +14,12 @@ from .model_start import (
     ModelOrigin as ModelOrigin,
     open_origin as open_origin,
 )
-from .models import DocumentMasks as DocumentMasks, build_model as build_model
+from .models import (
+    DocumentMasks as DocumentMasks,
+    build_model as build_model,
+    document_positions as document_positions,
+    has_bfloat16 as has_bfloat16,
+)
 from .parallel import joined as joined
 from .pretraining_run import pretrain as pretrain, result_lines as result_lines
 from .trained_model import (

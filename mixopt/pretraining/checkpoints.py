@@ -18,11 +18,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
@@ -37,7 +36,17 @@ from mixopt.errors import MixoptError, OtherRankError, RunError
 from mixopt.pretraining.models import error_line
 from mixopt.pretraining.parallel import Ranks
 from mixopt.run_directory import CheckedPart
-from mixopt.system import FileRecord, Verifier, check_names, file_record, read_sealed, write_sealed
+from mixopt.system import (
+    Count,
+    FileRecord,
+    FileShape,
+    Verifier,
+    check_names,
+    file_record,
+    read_sealed,
+    write_sealed,
+    writing,
+)
 
 FORMAT = "mixopt-pretrain/2"
 CHECKPOINTS, STATE = "checkpoints", "state.json"
@@ -46,24 +55,35 @@ _PREFIX, _DAMAGED = "step-", "damaged-"
 _HINT = "restore the file from a copy, or remove the checkpoint to resume from the one before it"
 _FAILED = (Exception, CheckpointException)  # the second is no Exception
 _THREADS = 8
-_Count = Annotated[int, Field(ge=0, le=1 << 53, strict=True)]
-_Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class CheckpointState(BaseModel):
+class MeterState(FileShape):
+    """What was measured since the last line, over all ranks."""
+
+    skipped: Count
+    sums: list[list[Count]]
+    added: list[int]
+
+
+class ExpertsState(FileShape):
+    """A window of counts of experts that is not at its end."""
+
+    begun: Count
+    counts: dict[str, Any]
+
+
+class CheckpointState(FileShape):
     """What a checkpoint holds besides tensors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     format: Literal["mixopt-pretrain/2"]
-    step: _Count
-    meter: dict[str, Any]
-    losses: dict[str, FiniteFloat]
-    weights: dict[str, _Share]
+    step: Count
+    meter: MeterState
+    losses: dict[str, float]
+    weights: dict[str, float]
     sampler: dict[str, Any]
     mixture: dict[str, Any]
-    experts: dict[str, Any] | None = None
-    metrics_size: _Count
+    experts: ExpertsState | None = None
+    metrics_size: Count
     files: dict[str, FileRecord]
 
 
@@ -126,10 +146,6 @@ class Checkpoints:
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
         """Return the newest checkpoint that is what was written, the same on every rank."""
         return self._ranks.first(self._newest_whole)
-
-    def load(self, path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
-        """Fill model and optimizer from a whole checkpoint that any number of ranks wrote."""
-        _load(path, _tensors(model, optimizer), MODEL)
 
     def _newest_whole(self) -> tuple[Path, CheckpointState] | None:
         refused: dict[Path, str] = {}
@@ -194,7 +210,7 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 def load_model(path: Path, model: nn.Module) -> None:
     """Give a model the weights of a whole checkpoint, in one process."""
     places = _weights(model)
-    here = {name: (tuple(one.shape)) for name, one in places.items()}
+    here = {name: tuple(one.shape) for name, one in places.items()}
     there = {n: tuple(size) for n, (size, _) in _shapes(path).items() if n.startswith(MODEL)}
     for name in (*here, *there):
         if here.get(name) != there.get(name):
@@ -207,10 +223,17 @@ def load_model(path: Path, model: nn.Module) -> None:
     _load(path, places, alone=True)
 
 
-def load_optimizer(path: Path, model: nn.Module, optimizer: optim.Optimizer) -> None:
-    """Fill an optimizer from a whole checkpoint; every rank calls it."""
-    tensors = _tensors(model, optimizer).items()
-    _load(path, {name: one for name, one in tensors if name.startswith(OPTIMIZER)})
+def load_training(
+    path: Path, model: nn.Module, optimizer: optim.Optimizer, *, optimizer_only: bool = False
+) -> None:
+    """Fill model and optimizer from a whole checkpoint that any number of ranks wrote."""
+    tensors = _tensors(model, optimizer)
+    surplus = {n for n in _shapes(path) if n.startswith(MODEL)} - tensors.keys()
+    if surplus:
+        name = min(surplus).removeprefix(MODEL)
+        raise RunError(f"{path}: has the weight {name!r}, which the model does not have")
+    wanted = OPTIMIZER if optimizer_only else ""
+    _load(path, {name: one for name, one in tensors.items() if name.startswith(wanted)})
 
 
 def found_checkpoints(folder: Path) -> list[Path]:
@@ -277,24 +300,20 @@ def _step(path: Path) -> int:
 
 def _make_empty(path: Path) -> None:
     """Make an empty folder, and remove what killed processes left unfinished."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{_PREFIX}*.tmp"):
             shutil.rmtree(left)
         path.mkdir()
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _put_aside(path: Path, warning: str) -> None:
     logging.getLogger("mixopt.pretraining").warning("%s", warning)
     aside = path.with_name(_DAMAGED + path.name)
-    try:
+    with writing(path):
         if aside.exists():
             shutil.rmtree(aside)
         path.replace(aside)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be renamed: {error.strerror}") from error
 
 
 def _sync(path: Path) -> None:
@@ -331,12 +350,7 @@ def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (one.size, one.properties.dtype) for name, one in found.items()}  # type: ignore[union-attr]
 
 
-def _load(path: Path, tensors: dict[str, Any], prefix: str = "-", *, alone: bool = False) -> None:
-    """Fill tensors; those of a checkpoint that begin with a prefix must all be used."""
-    surplus = sorted({n for n in _shapes(path) if n.startswith(prefix)} - tensors.keys())
-    if surplus:
-        name = surplus[0].removeprefix(prefix)
-        raise RunError(f"{path}: has the weight {name!r}, which the model does not have")
+def _load(path: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
     try:
         with warnings.catch_warnings():  # that it is one process alone
             warnings.filterwarnings("ignore", "torch.distributed is")
@@ -351,7 +365,4 @@ def _reason(error: BaseException) -> str:
         error = next(iter(error.failures.values()))[0]
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, MixoptError):
-        return str(error)
-    kind, text = type(error).__name__, error_line(error)
-    return kind if text == kind else f"{kind}: {text}"
+    return error_line(error, with_kind=True)

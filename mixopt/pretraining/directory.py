@@ -94,9 +94,10 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
         before = recorded_config(out / "config.yaml")
         for name, was, now in differences(before, dump_sections(config)):
             if not _is_free(name):
+                there, here = (" ".join(str(value).split())[:200] for value in (was, now))
                 raise RunError(
-                    f"{out}: the run was started with {name} {_line(was)}, and here it is "
-                    f"{_line(now)}; use another --out"
+                    f"{out}: the run was started with {name} {there}, and here it is {here}; use"
+                    " another --out"
                 )
     record_config(config, out)
 
@@ -123,7 +124,7 @@ def recorded_pretraining(run: Path) -> PretrainConfig:
 def run_fingerprint(config: PretrainConfig) -> str:
     """Return a hash of all fields that results depend on."""
     values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_free(n)]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest(values)
 
 
 def is_pretraining(directory: Path) -> bool:
@@ -147,27 +148,32 @@ def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
     """Make the corpus if the run prepares its own and it is not there; verify what is there."""
     folder = corpus_folder(config, out)
     has_begun = last_checkpoint(out / CHECKPOINTS) is not None
-    if has_begun or not is_recipe(config.corpus):
-        Corpus.open(folder)
-        return
-    experiment = _text_of(config)
-    fingerprint = _text_fingerprint(experiment)
+    if is_recipe(config.corpus) and not has_begun:
+        example = "'corpus:'"
+        text = read_sections(config.corpus, _TextConfig, example=example, faults=_text_faults)
+        content = dump_sections(text)
+        fingerprint = _digest(
+            {name: content.get(name) for name in ("seed", "corpus", "evaluation")}
+        )
+        if not _is_made(folder, fingerprint):
+            prepare_corpus(
+                text.corpus,
+                text.evaluation,
+                folder,
+                seed=text.seed,
+                fingerprint=fingerprint,
+                min_tokens=config.row_length,
+                progress=lambda line: say(f"prepare: {line}"),
+            )
+            return
+    Corpus.open(folder)
+
+
+def _is_made(folder: Path, fingerprint: str) -> bool:
     try:
-        is_there = read_corpus_index(folder, verify=False).text("fingerprint") == fingerprint
-    except CorpusError:  # there is none, or it is damaged: it is made
-        is_there = False
-    if is_there:
-        Corpus.open(folder)
-        return
-    prepare_corpus(
-        experiment.corpus,
-        experiment.evaluation,
-        folder,
-        seed=experiment.seed,
-        fingerprint=fingerprint,
-        min_tokens=config.row_length,
-        progress=lambda line: say(f"prepare: {line}"),
-    )
+        return read_corpus_index(folder, verify=False).text("fingerprint") == fingerprint
+    except CorpusError:  # there is none, or it is damaged
+        return False
 
 
 def corpus_folder(config: PretrainConfig, out: Path) -> Path:
@@ -217,11 +223,6 @@ class _TextConfig(Config):
     objective: ObjectiveConfig | None = None  # type: ignore[assignment]
 
 
-def _text_of(config: PretrainConfig) -> Config:
-    example = "'corpus:'"
-    return read_sections(config.corpus, _TextConfig, example=example, faults=_text_faults)
-
-
 def _text_faults(text: Config) -> Iterator[Fault]:
     if text.corpus.prepared is not None:
         message = f"is prepared already: give the run corpus: {text.corpus.prepared}"
@@ -235,14 +236,8 @@ def _text_faults(text: Config) -> Iterator[Fault]:
     yield from url_faults(source_urls(sources))
 
 
-def _text_fingerprint(experiment: Config) -> str:
-    content = dump_sections(experiment)
-    made_from = {name: content.get(name) for name in ("seed", "corpus", "evaluation")}
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _line(value: object) -> str:
-    return " ".join(str(value).split())[:200]
+def _digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _is_free(name: str) -> bool:

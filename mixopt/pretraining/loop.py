@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import MixtureError, RunError, SamplerError
@@ -28,7 +28,7 @@ from mixopt.online import (
     is_first,
     make_estimator,
 )
-from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState
+from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState, load_training
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
 from mixopt.pretraining.metrics import (
@@ -41,11 +41,7 @@ from mixopt.pretraining.metrics import (
 )
 from mixopt.pretraining.model_start import initial_model, take_optimizer
 from mixopt.pretraining.models import DocumentMasks, flops_per_token
-from mixopt.pretraining.parallel import (
-    Interruption,
-    ParallelModel,
-    Ranks,
-)
+from mixopt.pretraining.parallel import Interruption, ParallelModel, Ranks
 from mixopt.pretraining.training_step import (
     StepOutcome,
     TrainingStep,
@@ -68,16 +64,27 @@ class Loop:
         self._config, self._ranks, self._checkpoints = config, ranks, checkpoints
         self._beside = [out / METRICS, out / MIXTURE_LOG]
         self.step, self._losses = 0, dict[str, float]()
-        corpus = ranks.each(lambda: open_text(config, out))
-        known = ranks.each(lambda: _known_mixtures(config, corpus))
-        self._loader = ranks.each(lambda: _loader(corpus, config, known, ranks.count))
-        self._model = self._built(corpus, out)
-        self._optimizer = make_optimizer(self._model.plain, config.training)
+        length = config.training.sequence_length
+
+        def opened() -> tuple[Corpus, _Mixtures, MixtureLoader, nn.Module, DocumentMasks | None]:
+            corpus = open_text(config, out)
+            known = _known_mixtures(config, corpus)
+            loader = _loader(corpus, config, known, ranks.count)
+            model, masks = initial_model(config, corpus.vocab_size, out), None
+            if config.training.mask_documents:
+                masks = DocumentMasks(model, document_ends(corpus))
+                masks.check(model, length, corpus.vocab_size)
+            return corpus, known, loader, model, masks
+
+        corpus, known, self._loader, start, masks = ranks.each(opened)
+        flops = flops_per_token(start, length)
+        self._model = ParallelModel(start, config, ranks, masks)
+        model = self._model.plain
+        self._optimizer = make_optimizer(model, config.training)
         self._held_out = HeldOutText(corpus, config, ranks, self._model)
         self.experts = ranks.each(lambda: watch_of(self._model, corpus, config, ranks, out))
-        counting = None if self.experts is None else self.experts.counting
-        coefficient = ranks.each(lambda: auxiliary_coefficient(self._model.plain))
-        balances = coefficient > 0 or hasattr(self._model.plain, "own_loss")
+        coefficient = ranks.each(lambda: auxiliary_coefficient(model))
+        balances = coefficient > 0 or hasattr(model, "own_loss")
         if self.experts is not None and ranks.is_first and not balances:
             logging.getLogger("mixopt.pretraining").warning(
                 "%s: no auxiliary loss balances its experts, so a few may end up serving all"
@@ -89,8 +96,9 @@ class Loop:
         )
         one = config.metrics.peak_flops or peak_flops(ranks.device)
         peak = None if one is None else one * ranks.count
-        self._meter = Meter(corpus.domain_names, config, flops=self._flops, peak=peak)
+        self._meter = Meter(corpus.domain_names, config, flops=flops, peak=peak)
         self._metrics = MetricsFile(out / METRICS if ranks.is_first else None)
+        counting = None if self.experts is None else self.experts.counting
         self._trainer = TrainingStep(
             self._model, self._optimizer, config, ranks, coefficient, counting
         )
@@ -104,13 +112,23 @@ class Loop:
 
     def resume(self, path: Path, state: CheckpointState) -> None:
         """Resume from a checkpoint that is whole."""
-        self._ranks.each(lambda: self._resume_batches(path, state.sampler))
+
+        def resume_order() -> None:
+            try:
+                self._loader.load_state_dict(state.sampler)
+            except SamplerError as error:
+                raise RunError(f"{path}: sampler: {error}") from error
+
+        def resume_record() -> None:
+            self._metrics.cut(state.metrics_size)
+            self._meter.load_state_dict(state.meter)
+
+        self._ranks.each(resume_order)
         self._mixture.load_state_dict(state.mixture)
         if (experts := self.experts) is not None:
             self._ranks.each(lambda: experts.resume(state.experts, state.step))
-        self._checkpoints.load(path, self._model.plain, self._optimizer)
-        self._ranks.each(lambda: self._metrics.cut(state.metrics_size))
-        self._ranks.each(lambda: self._meter.load_state_dict(state.meter))
+        load_training(path, self._model.plain, self._optimizer)
+        self._ranks.each(resume_record)
         self.step, self._losses = state.step, dict(state.losses)
 
     @property
@@ -125,15 +143,20 @@ class Loop:
         self._mixture.start()
         with self._progress() as update:
             for batch in self._loader:
-                weights = self._weights()
+                weights = self._loader.sampler.mixture_at(self.step)
                 outcome = self._trainer.take(self.step, batch, stop=interruption.requested)
                 self.step += 1
                 self._observe(outcome)
                 with self._meter.paused():
-                    self._evaluate()
+                    if self._is_due(config.held_out.every):
+                        self._evaluate()
                     if self.experts is not None:
                         self.experts.step(self.step, self._metrics)
-                self._write_metrics(outcome, weights, update)
+                if self._is_due(config.metrics.every):
+                    line = self._meter.line(self.step, outcome, weights)
+                    self._metrics.write(line)
+                    speed = f"{line['tokens_per_second']:,.0f} tokens/s"
+                    update(self.step, f"loss {line.get('loss', math.nan):.4g}, {speed}")
                 if self._is_due(config.checkpoint.every) or outcome.stopping:
                     with self._meter.paused():
                         self._save()
@@ -141,16 +164,6 @@ class Loop:
                     self._checkpoints.wait()
                 if outcome.stopping:
                     return
-
-    def _built(self, corpus: Corpus, out: Path) -> ParallelModel:
-        config, ranks, length = self._config, self._ranks, self._config.training.sequence_length
-        start = ranks.each(lambda: initial_model(config, corpus.vocab_size, out))
-        masks = None
-        if config.training.mask_documents:
-            masks = made = ranks.each(lambda: DocumentMasks(start, document_ends(corpus)))
-            ranks.each(lambda: made.check(start, length, corpus.vocab_size))
-        self._flops = flops_per_token(start, length)
-        return ParallelModel(start, config, ranks, masks)
 
     def _driver(self, corpus: Corpus, known: _Mixtures, log: Path) -> Driver | _FixedMixture:
         config, chosen = self._config, self._config.estimator
@@ -188,27 +201,16 @@ class Loop:
             )
 
     def _evaluate(self) -> None:
-        if self._is_due(self._config.held_out.every):
-            line = self._held_out.line(self.step)
-            self._losses = line.get("held_out_loss", {})
-            self._metrics.write(line)
-
-    def _write_metrics(
-        self, outcome: StepOutcome, weights: Mapping[str, float], update: Any
-    ) -> None:
-        if not self._is_due(self._config.metrics.every):
-            return
-        line = self._meter.line(self.step, outcome, weights)
+        line = self._held_out.line(self.step)
+        self._losses = line.get("held_out_loss", {})
         self._metrics.write(line)
-        loss = line.get("loss", math.nan)
-        update(self.step, f"loss {loss:.4g}, {line['tokens_per_second']:,.0f} tokens/s")
 
     def _save(self) -> None:
         self._check_ranks()
         state = {
             "meter": self._meter.state_dict(),
             "losses": self._losses,
-            "weights": shares(self._weights()),
+            "weights": shares(self._loader.sampler.mixture_at(self.step)),
             "sampler": self._loader.state_dict(),
             "mixture": self._mixture.state_dict(),
             "metrics_size": self._metrics.size,
@@ -220,22 +222,12 @@ class Loop:
         model, optimizer = self._model.plain, self._optimizer
         self._checkpoints.save(model, optimizer, self.step, state, beside=paths)
 
-    def _weights(self) -> Mapping[str, float]:
-        """Return the mixture of the next step."""
-        return self._loader.sampler.mixture_at(self.step)
-
     def _is_due(self, every: int) -> bool:
         return self.is_finished or (every > 0 and self.step % every == 0)
 
     def _check_ranks(self) -> None:
         """Check that ranks have one order of samples; rank 0 reports where they differ."""
         self._ranks.each(lambda: check_ranks(self._loader.sampler))
-
-    def _resume_batches(self, path: Path, state: Mapping[str, Any]) -> None:
-        try:
-            self._loader.load_state_dict(state)
-        except SamplerError as error:
-            raise RunError(f"{path}: sampler: {error}") from error
 
     @contextmanager
     def _progress(self) -> Iterator[Any]:

@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixopt.corpus import Corpus, Domain
-from mixopt.errors import RoutingError, RunError
+from mixopt.corpus import Corpus
+from mixopt.errors import RoutingError
 from mixopt.online import (
     COUNT,
     LOSS,
-    ROWS,
     UNIT,
     DomainLosses,
     HeldOut,
@@ -33,6 +32,7 @@ from mixopt.online import (
     is_first,
     summed,
 )
+from mixopt.pretraining.checkpoints import ExpertsState, MeterState
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.parallel import ParallelModel, Ranks
 from mixopt.pretraining.training_step import StepOutcome, token_losses
@@ -45,7 +45,7 @@ from mixopt.routing import (
     named_adapters,
     training_scalars,
 )
-from mixopt.system import StateFields, writing
+from mixopt.system import writing
 
 # Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
 _PEAK_FLOPS = (
@@ -64,7 +64,6 @@ _PEAK_FLOPS = (
     ("MI300X", 1307e12),
     ("MI250X", 191e12),
 )
-_MIN_UNITS = -(1 << 62)
 WINDOWS = 20  # of a run
 
 Sums = dict[str, tuple[float, int]]
@@ -137,15 +136,12 @@ class Meter:
             "added": summed(self._added.clone()).tolist(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: MeterState) -> None:
         """Resume from a state; rank 0 keeps what all ranks had seen."""
-        fields = StateFields(state, "the meter's state", RunError)
-        sums_RD = fields.int_array("sums", (ROWS, len(self._domains)))
-        added = fields.int_array("added", (2,), least=_MIN_UNITS)
-        self.skipped = fields.whole("skipped")
+        self.skipped = state.skipped
         if is_first():
-            self._added = torch.from_numpy(added)
-            self._losses.put(torch.from_numpy(sums_RD))
+            self._added = torch.tensor(state.added)
+            self._losses.put(torch.tensor(state.sums))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -210,14 +206,22 @@ class HeldOutText:
         self, corpus: Corpus, config: PretrainConfig, ranks: Ranks, model: ParallelModel
     ) -> None:
         """Read the rows; each evaluation domain has at least one."""
-        rows = [_held_out_rows(domain, config) for domain in corpus.evaluation]
-        tokens_RW = np.concatenate(rows)
+        length = config.row_length
+        most = max(1, config.held_out.tokens // config.training.sequence_length)
+        rows = [
+            shards.rows(np.arange(min(most, shards.tokens // length)) * length, length)
+            for shards in (domain.validation for domain in corpus.evaluation)
+        ]
+        tokens_RW = np.concatenate(rows).astype(np.int64)
         domain_R = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
         size = config.rows_of_pass(ranks.count)
         padded = math.ceil(len(tokens_RW) / (size * ranks.count)) * size * ranks.count
         index_BB = np.arange(padded).reshape(-1, size)[ranks.rank :: ranks.count]
         self.names = corpus.evaluation_names
-        self._bits_M = [_bits_per_nat(domain) for domain in corpus.evaluation]
+        texts = [domain.validation for domain in corpus.evaluation]
+        self._bits_M = [
+            one.tokens / one.bytes / math.log(2) if one.bytes else None for one in texts
+        ]
         self._model, self._device = model, ranks.device
         self._passes = [
             (tokens_RW[i % len(tokens_RW)], domain_R[i % len(tokens_RW)], i < len(tokens_RW))
@@ -263,19 +267,6 @@ class HeldOutText:
         }
 
 
-def _held_out_rows(domain: Domain, config: PretrainConfig) -> Any:
-    shards, length = domain.validation, config.row_length
-    limit = max(1, config.held_out.tokens // config.training.sequence_length)
-    starts = np.arange(min(limit, shards.tokens // length)) * length
-    return shards.rows(starts, length).astype(np.int64)
-
-
-def _bits_per_nat(domain: Domain) -> float | None:
-    """Return bits per byte for one nat per token; None where the text's length is not known."""
-    held_out = domain.validation
-    return held_out.tokens / held_out.bytes / math.log(2) if held_out.bytes else None
-
-
 class ExpertWatch:
     """The counts of a run's experts, on one rank; every rank calls the same methods."""
 
@@ -317,16 +308,14 @@ class ExpertWatch:
         self._collect()
         return {"begun": self._begun, "counts": self._window.to_json()}
 
-    def resume(self, state: Mapping[str, Any] | None, step: int) -> None:
+    def resume(self, state: ExpertsState | None, step: int) -> None:
         """Resume from a checkpoint; what was recorded after it is dropped."""
         self._ranks.first(lambda: self.record.cut(step))
         self._window, self._begun = self._nothing, step
-        if state is None:  # experts were not counted before it
-            return
-        fields = StateFields(state, "the state of experts", RoutingError)
-        self._begun = fields.whole("begun")
-        self._window = Assignments.from_dict(fields.get("counts"), "the state of experts: counts")
-        self._nothing.check_sizes(self._nothing.domains, self._window.sizes, "the checkpoint")
+        if state is not None:  # experts were counted before it
+            self._begun = state.begun
+            self._window = Assignments.from_dict(state.counts, "the state of experts: counts")
+            self._nothing.check_sizes(self._nothing.domains, self._window.sizes, "the checkpoint")
 
     @property
     def window_ends(self) -> list[int]:

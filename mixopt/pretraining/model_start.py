@@ -23,7 +23,7 @@ from mixopt.pretraining.checkpoints import (
     found_checkpoints,
     last_checkpoint,
     load_model,
-    load_optimizer,
+    load_training,
     read_tensors,
     whole_state,
 )
@@ -44,7 +44,7 @@ from mixopt.pretraining.transformers_folder import (
     is_transformers_folder,
     load_folder,
 )
-from mixopt.system import Say, Trust, check_links, checked_as, local_path
+from mixopt.system import FileRecord, Say, Trust, check_links, checked_as, local_path
 
 _EXPECTED = (
     "expected a folder of transformers (config.json and safetensors), the directory of a mixopt"
@@ -164,8 +164,7 @@ def with_vocabulary(
     """Return the configuration with what the ids of its text stand for; it is prepared already."""
     before = config.model.vocabulary
     text = text_vocabulary(corpus_folder(config, out), keep=out / TOKENIZER)
-    if before is not None and before.sha256 is not None:
-        known = VocabularyIdentity(before.tokenizer, before.ids, before.sha256)
+    if before is not None and (known := _identity(before)) is not None:
         _check_ids(f"{out}: the run was begun with another tokenizer", known, text)
     if origin is not None:
         line = origin.compared(text)
@@ -198,7 +197,7 @@ def take_optimizer(config: PretrainConfig, model: nn.Module, optimizer: optim.Op
     """Fill the optimizer from what the run starts from, if that has a state; on every rank."""
     path = _origin_path(config)
     if path is not None and (path / STATE).exists() and config.model.optimizer is not False:
-        load_optimizer(path, model, optimizer)
+        load_training(path, model, optimizer, optimizer_only=True)
 
 
 def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
@@ -224,17 +223,14 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
         raise RunError(f"{record}: model.vocabulary: is not recorded; resume that run once")
     options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
     options.setdefault("vocab_size", text.ids)
-    known = text.sha256
     return ModelOrigin(
         path=path,
         checkpoint=str(path),
         model=ModelConfig(name=name, options=options),
         vocab_size=options["vocab_size"],
         length=config.training.sequence_length,
-        vocabulary=None if known is None else VocabularyIdentity(text.tokenizer, text.ids, known),
-        sha256=_weights_hash(
-            {n: one.sha256 for n, one in state.files.items() if n.endswith(".safetensors")}
-        ),
+        vocabulary=_identity(text),
+        sha256=_weights_hash({n: f for n, f in state.files.items() if n.endswith(".safetensors")}),
         run=config,
         step=state.step,
     )
@@ -253,14 +249,20 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
         vocab_size=size,
         length=length if isinstance(length, int) else None,
         vocabulary=folder_vocabulary(folder),
-        sha256=_weights_hash({name: one.sha256 for name, one in records.items()}),
+        sha256=_weights_hash(records),
     )
 
 
-def _weights_hash(hashes: Mapping[str, str]) -> str:
-    """Return one hash for files of weights, from the SHA-256 of each by its name."""
-    text = "".join(f"{name} {hashes[name]}\n" for name in sorted(hashes))
+def _weights_hash(files: Mapping[str, FileRecord]) -> str:
+    """Return one hash for files of weights."""
+    text = "".join(f"{name} {files[name].sha256}\n" for name in sorted(files))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _identity(text: VocabularyConfig) -> VocabularyIdentity | None:
+    if text.sha256 is None:
+        return None
+    return VocabularyIdentity(text.tokenizer, text.ids, text.sha256)
 
 
 def _whole(path: Path) -> CheckpointState:
@@ -303,8 +305,8 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
 
 
 def _check_ids(where: str, known: VocabularyIdentity, text: VocabularyConfig) -> None:
-    if text.sha256 is not None and known.sha256 != text.sha256:
-        here = VocabularyIdentity(text.tokenizer, text.ids, text.sha256)
+    here = _identity(text)
+    if here is not None and known.sha256 != here.sha256:
         raise ConfigError(
             f"{where}: its tokenizer {known} is not the corpus's, {here}; prepare the corpus with"
             " the model's tokenizer (corpus.tokenizer: its folder), or start from a model of this"

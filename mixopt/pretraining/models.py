@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixopt.errors import ConfigError, PluginError, RoutingError, did_you_mean
+from mixopt.errors import ConfigError, MixoptError, PluginError, RoutingError, did_you_mean
 from mixopt.pretraining.config import ModelConfig
 from mixopt.routing import find_routers, has_experts
 from mixopt.system import build_plugin, plugin_names
@@ -30,6 +30,15 @@ from mixopt.system import build_plugin, plugin_names
 TEXT = "text_config"  # the field with what is trained, of families that read images as well
 # What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
+# What training needs, whatever a family has by itself.
+_OURS: dict[str, Any] = {
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "is_decoder": True,
+    "use_cache": False,
+    "output_router_logits": True,
+}
 _MASKS = "training.mask_documents"
 _SHORT = 12  # tokens of the two documents that a model is checked with
 _LEAK = 1e-4  # of what a token does to a later one of its own document
@@ -94,12 +103,14 @@ def hugging_face_config(
                 f"model.options.{option}: {config.name!r} has no such field"
                 f"{did_you_mean(option, fields)}"
             )
-    ours = _defaults(vocab_size, sequence_length)
-    options = _known(ours, fields) | config.options
+    sizes = {"vocab_size": vocab_size, "max_position_embeddings": sequence_length}
+    ours = _OURS | {name: size for name, size in sizes.items() if size is not None}
+    options = {n: value for n, value in ours.items() if n in fields} | config.options
     text = getattr(kind, "sub_configs", {}).get(TEXT)
     if text is not None and isinstance(options.get(TEXT, {}), dict):
         # What is trained has this configuration alone, where it has one within another.
-        inner = _known(ours, set(inspect.signature(text).parameters)) | options.get(TEXT, {})
+        known = inspect.signature(text).parameters
+        inner = {n: v for n, v in ours.items() if n in known} | options.get(TEXT, {})
         options |= {TEXT: inner} if inner else {}
     with _as_options():
         return kind(**options)
@@ -118,6 +129,14 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return found or list(getattr(model, "layers", ()))
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bf16 matrices faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def flops_per_token(model: nn.Module, sequence_length: int) -> float:
     """Return the operations of a training step for one token, as the MFU counts them."""
     own = getattr(model, "flops_per_token", None)
@@ -126,17 +145,15 @@ def flops_per_token(model: nn.Module, sequence_length: int) -> float:
     config = getattr(model, "config", None)
     width = getattr(config, "hidden_size", 0)
     attention = 12.0 * getattr(config, "num_hidden_layers", 0) * width * sequence_length
-    return 6.0 * sum(_met(model, config)) + attention
-
-
-def _met(model: nn.Module, config: Any) -> Iterator[float]:
-    """Yield of each weight how many of its numbers multiply a token."""
     tied = bool(getattr(config, "tie_word_embeddings", False))
     table = None if tied else getattr(model, "get_input_embeddings", lambda: None)()
     chosen = _chosen(model, config)
-    for name, weight in model.named_parameters():
-        if table is None or weight is not getattr(table, "weight", None):
-            yield weight.numel() * _share(name, weight, chosen)
+    multiplied = sum(
+        weight.numel() * _share(name, weight, chosen)
+        for name, weight in model.named_parameters()
+        if weight is not getattr(table, "weight", None)
+    )
+    return 6.0 * multiplied + attention
 
 
 def _chosen(model: nn.Module, config: Any) -> dict[str, tuple[int, int]]:
@@ -175,10 +192,6 @@ def _fields(kind: Any) -> set[str]:
         return listed
 
 
-def _known(ours: Mapping[str, Any], fields: set[str]) -> dict[str, Any]:
-    return {name: value for name, value in ours.items() if name in fields}
-
-
 @contextmanager
 def _as_options() -> Iterator[None]:
     """Say what a configuration class or a model's constructor raises of the options."""
@@ -188,23 +201,12 @@ def _as_options() -> Iterator[None]:
         raise ConfigError(f"model.options: {error_line(error)}") from error
 
 
-def error_line(error: BaseException) -> str:
-    """Return what a library raised as one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _defaults(vocab_size: int | None, sequence_length: int | None) -> Mapping[str, Any]:
-    """Return what follows from the corpus, where it is known, and what training needs."""
-    sizes = {"vocab_size": vocab_size, "max_position_embeddings": sequence_length}
-    return {
-        **{name: size for name, size in sizes.items() if size is not None},
-        "pad_token_id": None,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "is_decoder": True,
-        "use_cache": False,
-        "output_router_logits": True,
-    }
+def error_line(error: BaseException, *, with_kind: bool = False) -> str:
+    """Return what a library raised as one line; one of ours as it is."""
+    if isinstance(error, MixoptError):
+        return str(error)
+    kind, text = type(error).__name__, " ".join(str(error).split())[:300]
+    return f"{kind}: {text}" if with_kind and text else text or kind
 
 
 class DocumentMasks:

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.models import DocumentMasks, blocks_of, error_line
+from mixopt.pretraining.models import DocumentMasks, blocks_of, error_line, has_bfloat16
 
 Value = TypeVar("Value")
 _INTERRUPTED = (
@@ -73,7 +73,7 @@ class Ranks:
             value = do()
         except Exception as caught:
             error = caught
-        messages = self.gathered(None if error is None else _line_of(error))
+        messages = self.gathered(error and error_line(error, with_kind=True))
         failed = [rank for rank, message in enumerate(messages) if message is not None]
         if not failed:
             return cast(Value, value)
@@ -93,13 +93,6 @@ class Ranks:
     def fail(self, message: str) -> NoReturn:
         """End all ranks, which call this together, with one line."""
         raise RunError(message) if self.is_first else OtherRankError(message)
-
-
-def _line_of(error: Exception) -> str:
-    """Return an error in a line; of a bug with its kind."""
-    line = str(error) if isinstance(error, MixoptError) else error_line(error)
-    kind = type(error).__name__
-    return line if isinstance(error, MixoptError) or line == kind else f"{kind}: {line}"
 
 
 @contextmanager
@@ -190,7 +183,8 @@ class ParallelModel:
     ) -> None:
         """Move, compile and wrap the model as the configuration says."""
         self._ranks, self._masks = ranks, masks
-        self._half = _is_half(config.training.precision, ranks.device)
+        precision = config.training.precision
+        self._half = has_bfloat16(ranks.device) if precision == "auto" else precision == "bfloat16"
         if config.parallel == "none" and ranks.count > 1:
             raise ConfigError(
                 f"parallel: none, but there are {ranks.count} ranks; give ddp or fsdp"
@@ -248,14 +242,3 @@ class ParallelModel:
         if self._ranks.device.type == "cuda":
             options["device_ids"] = [self._ranks.device.index]
         return DistributedDataParallel(self.plain, **options)
-
-
-def _is_half(precision: str, device: torch.device) -> bool:
-    """Whether products are computed in bfloat16."""
-    if precision != "auto":
-        return precision == "bfloat16"
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Older releases of PyTorch cannot say; they get float32.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
+from mixopt.errors import ConfigError, MixoptError, OtherRankError
 from mixopt.online import MIXTURE_LOG, make_estimator
 from mixopt.pretraining.checkpoints import CHECKPOINTS, Checkpoints, last_checkpoint, read_state
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
@@ -25,7 +25,7 @@ from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.model_start import with_origin, with_vocabulary
 from mixopt.pretraining.parallel import Interruption, Ranks, joined
 from mixopt.run_directory import working_in
-from mixopt.system import Say, StateFields, git_commit, is_worker, silent
+from mixopt.system import Say, git_commit, is_worker, silent
 from mixopt.tracking import Tracker, code_tags
 
 
@@ -174,7 +174,7 @@ def _result(config: PretrainConfig, out: Path) -> PretrainResult:
         step=state.step,
         steps=config.training.steps,
         tokens=config.tokens_before(state.step),
-        skipped=StateFields(state.meter, f"{last}: meter", RunError).whole("skipped"),
+        skipped=state.meter.skipped,
         weights=state.weights,
         losses=state.losses,
         checkpoint=last,

@@ -21,7 +21,6 @@ from torch.nn import functional
 from mixopt.corpus import (
     RowBatches,
     Tokenizer,
-    WindowBatch,
     chosen_items,
     encode_task,
     export_tokenizer,
@@ -93,6 +92,7 @@ class TrainedModel:
         length = origin.length or _USUAL_LENGTH
         return cls(model, tokenizer, length, place, origin.path, origin.step or 0)
 
+    @torch.no_grad()
     def score(
         self,
         rows: Iterable[tuple[NDArray[Any], int]],
@@ -103,20 +103,15 @@ class TrainedModel:
         read = RowBatches(rows, longest=self.length, tokens=limit)
         parts = [np.zeros(0)]
         for number, batch in enumerate(read.batches, start=1):
-            parts.append(self._losses(batch))
+            tokens_BT, place_P, target_P = (
+                torch.from_numpy(np.ascontiguousarray(part)).to(self.device)
+                for part in (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
+            )
+            logits_PV = logits_of(self.model(tokens_BT)).flatten(0, 1)[place_P].float()
+            losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
+            parts.append(losses_P.double().cpu().numpy())
             update(number, len(read.batches))
         return -read.sums(np.concatenate(parts))
-
-    @torch.no_grad()
-    def _losses(self, batch: WindowBatch) -> Array:
-        """Return each scored token's loss, shape (P,)."""
-        tokens_BT, place_P, target_P = (
-            torch.from_numpy(np.ascontiguousarray(part)).to(self.device)
-            for part in (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
-        )
-        logits_PV = logits_of(self.model(tokens_BT)).flatten(0, 1)[place_P].float()
-        losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
-        return np.asarray(losses_P.double().cpu())
 
 
 def _checkpoint(run: Path, name: str | None) -> Path:

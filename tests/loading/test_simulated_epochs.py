@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_proxies.decoder import TrialBatches
 from mixopt_proxies.ngram import NgramProxy
-from mixopt_proxies.ngram.model import draw_tokens
+from mixopt_proxies.ngram.ngram_proxy import draw_tokens
 
 import mixopt
 from mixopt.config import SweepConfig, load_config

@@ -16,8 +16,9 @@ from mixopt.pretraining import Checkpoints, joined
 from mixopt.pretraining.checkpoints import _Writer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+METER = {"skipped": 0, "sums": [], "added": [0, 0]}
 STATE = {
-    "meter": {}, "losses": {}, "weights": {}, "sampler": {}, "mixture": {}, "metrics_size": 0,
+    "meter": METER, "losses": {}, "weights": {}, "sampler": {}, "mixture": {}, "metrics_size": 0,
 }  # fmt: skip
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 
-import numpy as np
 import pytest
 import torch
-from pretrain_runs import CONFIG, finished, metrics_of, whole_weights_of, write_config
+from pretrain_runs import CONFIG, metrics_of, write_config
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError
@@ -76,22 +75,6 @@ def test_a_coefficient_that_cannot_be_is_refused():
     message = "router_aux_loss_coef: .* is not possible; it must be 0 or more"
     with pytest.raises(ConfigError, match=message):
         auxiliary_coefficient(built("olmoe", OLMOE | {"router_aux_loss_coef": math.nan}))
-
-
-@pytest.mark.nightly
-def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, tmp_path):
-    """A pass's loss is of its own tokens: what a rank has of a batch is a pass of one process."""
-    config = config_of(tmp_path)
-    pretrain(config, tmp_path / "one")
-    finished(context, config, tmp_path / "two", ranks=2, overrides=["parallel=fsdp"])
-    found, expected = (whole_weights_of(tmp_path / name) for name in ("two", "one"))
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, atol=1e-6, rtol=0, msg=name)
-    added = [
-        [line["auxiliary_loss"] for line in metrics_of(tmp_path / name) if "loss" in line]
-        for name in ("one", "two")
-    ]
-    np.testing.assert_allclose(*added, atol=1e-6)
 
 
 @pytest.mark.parametrize(

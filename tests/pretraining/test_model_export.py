@@ -51,15 +51,6 @@ def test_the_logits_are_those_of_the_run(tmp_path, form):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_weights_are_in_files_of_at_most_a_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("mixopt.pretraining.trained_model._SHARD", "300KB")
-    export = write_export(opened(made_model("decoder", MOE)), tmp_path / "out")
-    shards = list((tmp_path / "out").glob("*.safetensors"))
-    assert len(shards) > 2
-    assert max(path.stat().st_size for path in shards) < 320_000
-    assert "model.safetensors.index.json" in export.files
-
-
 # --- The tokenizer ------------------------------------------------------------------------------
 
 

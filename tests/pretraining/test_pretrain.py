@@ -19,7 +19,6 @@ from pretrain_runs import (
     Job,
     assert_goes_on,
     assert_same_weights,
-    checkpoints,
     finished,
     log_of,
     metrics_of,
@@ -30,7 +29,6 @@ from pretrain_runs import (
 from sampler_rows import located
 
 from mixopt import Mixture, MixtureSampler, pretrain
-from mixopt.errors import RunError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = CONFIG["mixture"]["weights"]
@@ -142,15 +140,6 @@ def test_a_run_killed_at_a_random_step_goes_on_as_if_it_was_not(
     assert_same_weights(weights_of(tmp_path / "run"), weights_of(whole.out))
 
 
-def test_the_log_of_an_estimator_has_each_change_and_why(steered):
-    lines = [json.loads(line) for line in log_of(steered.out).splitlines()]
-    assert lines[0]["why"] == "start"
-    assert lines[0]["weights"] == WEIGHTS
-    assert len({line["why"] for line in lines}) > 3
-    batches = [line["batch"] for line in lines]
-    assert batches == sorted(batches)
-
-
 def test_two_ranks_are_one(context, config, steered, tmp_path):
     job = finished(context, config, tmp_path / "run", ranks=2, overrides=[AIOLI])
     assert job.batches() == steered.batches()
@@ -183,19 +172,6 @@ def test_dropout_goes_on_where_it_was(context, config, tmp_path):
     first.kill()
     finished(context, config, tmp_path / "run", overrides=overrides)
     assert_same_weights(weights_of(tmp_path / "run"), weights_of(whole.out))
-
-
-def test_a_damaged_checkpoint_is_named(context, config, tmp_path):
-    overrides = ["training.steps=6"]
-    job = Job(context, config, tmp_path / "run", 1, [*overrides, "checkpoint.every=3"])
-    job.until_true(lambda: bool(checkpoints(tmp_path / "run")))
-    job.kill()
-    shard = next(checkpoints(tmp_path / "run")[-1].glob("*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-8])
-    with pytest.raises(
-        RunError, match=r"safetensors: has \d+ bytes, not \d+; no checkpoint in .* is whole"
-    ):
-        pretrain(config, tmp_path / "run", overrides)
 
 
 # --- Sharded ------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from pretrain_runs import (
     finished,
     lines_of,
     metrics_of,
-    step_of,
     weights_of,
     write_config,
 )
@@ -93,14 +92,6 @@ def test_each_token_is_counted_once_in_its_window_domain_and_layer(whole):
     assert share == pytest.approx(0.7, abs=2 / (STEPS * BATCH))
 
 
-def test_numbers_have_a_line_for_each_window(whole):
-    found = {line["step"]: line for line in metrics_of(whole) if "moe/max_vio/max" in line}
-    assert list(found) == list(range(6, STEPS + 1, 6))
-    assert found[6]["moe/max_vio/max"] >= found[6]["moe/max_vio/mean"] > 0
-    assert found[6]["moe/max_vio/layer_01"] > 0
-    assert -0.1 < found[6]["moe/specialisation/mean"] <= 1
-
-
 def test_what_is_trained_is_the_same_without_counting(whole, config, tmp_path):
     pretrain(config, tmp_path / "run", ["experts.enabled=false"])
     assert not (tmp_path / "run/experts").exists()
@@ -111,20 +102,6 @@ def test_what_is_trained_is_the_same_without_counting(whole, config, tmp_path):
 
 
 # --- Killed, stopped, moved ---------------------------------------------------------------------
-
-
-@pytest.mark.nightly
-def test_a_window_that_a_stop_cuts_is_one_again(whole, context, config, tmp_path):
-    out = tmp_path / "run"
-    part = "experts/counts/part-00000006.parquet"
-    assert killed_at(context, config, out, part, signal="terminate") == ([0], "")
-    stopped = step_of(out)
-    assert 6 < stopped < STEPS
-    finished(context, config, out)
-    for one, other in zip(record(whole).windows(), record(out).windows(), strict=True):
-        assert (one.start, one.end) == (other.start, other.end)
-        for a, b in zip(one.assignments.layers, other.assignments.layers, strict=True):
-            assert np.array_equal(a.counts_HDE, b.counts_HDE), stopped
 
 
 def test_what_was_recorded_after_the_last_checkpoint_is_dropped(whole, config, tmp_path):
@@ -180,19 +157,6 @@ def test_a_router_of_no_known_family_is_refused_before_training_and_read_by_a_na
     out = tmp_path / "adapted"
     pretrain(config, out, [*own, "experts.adapters=['experts_job:OWN_ADAPTERS']"])
     assert list(ExpertRecord(out / "experts").windows()[0].assignments.sizes) == ["1", "2"]
-
-
-def test_layers_of_several_routers_are_counted_by_router(config, tmp_path):
-    two = ["model={name: 'experts_job:TwoRouters'}", "training.steps=2"]
-    pretrain(config, tmp_path / "run", two)
-    record = ExpertRecord(tmp_path / "run/experts")
-    assert list(record.windows()[-1].assignments.sizes) == [
-        "1/layer.tap",
-        "2/layer.0.tap",
-        "2/layer.1.tap",
-    ]
-    names = set().union(*metrics_of(tmp_path / "run"))
-    assert {"moe/max_vio/layer_02_layer.0.tap", "moe/max_vio/layer_02_layer.1.tap"} <= names
 
 
 def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monkeypatch):

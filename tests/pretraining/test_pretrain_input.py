@@ -13,7 +13,6 @@ import yaml
 from mixopt import Corpus, MixtureDataset, pretrain
 from mixopt.corpus import publish_corpus
 from mixopt.errors import ConfigError, MixoptError
-from mixopt.system import write_sealed
 from mixopt.testing import tiny_corpus
 
 
@@ -99,31 +98,12 @@ def cut(config, tmp_path):
     return tmp_path / "run"
 
 
-@pytest.fixture
-def renamed(config, tmp_path):
-    """The corpus with `letters` in place of `manual`."""
-    before = Path(yaml.safe_load(config.read_text())["corpus"])
-    path = tmp_path / "renamed"
-    shutil.copytree(before, path)
-    (path / "manual").rename(path / "letters")
-    index = path / "index.json"
-    write_sealed(index, json.loads(index.read_text().replace('"manual"', '"letters"')))
-    return path
-
-
 def test_a_run_that_has_begun_does_not_go_on_with_another_learning_rate(config, cut):
     overrides = ["mixture={anchor: uniform}", "training.lr=1e-4"]
     with pytest.raises(
         MixoptError, match=r"started with training\.lr 0\.003, and here it is 0\.0001"
     ):
         pretrain(config, cut, overrides)
-
-
-def test_a_run_does_not_go_on_with_other_domains(config, cut, renamed):
-    overrides = ["mixture={anchor: uniform}", f"corpus={renamed}"]
-    with pytest.raises(MixoptError, match=r"step-00000002: sampler: .*'manual'") as caught:
-        pretrain(config, cut, overrides)
-    assert "\n" not in str(caught.value)
 
 
 def test_the_text_of_an_experiment_is_prepared_once_in_the_run(config, tmp_path):

@@ -3,37 +3,14 @@
 import pytest
 import torch
 from mixopt_proxies.decoder import CausalLM, Passes
-from mixopt_proxies.decoder.experts import Routed, added_up, own_loss
-from pretrain_runs import CONFIG as RUN, assert_same_weights, finished, weights_of, write_config
+from mixopt_proxies.decoder.experts import own_loss
 
-from mixopt import pretrain
-from mixopt.errors import ConfigError
-from mixopt.pretraining import added_loss, token_losses
+from mixopt.pretraining import token_losses
 from mixopt.routing import RouterStats
-from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"size": "moe-tiny", "width": 32, "experts": 4, "expert_ff": 24}
 VOCAB, LENGTH, SEQUENCES = 61, 16, 6
-CONFIG = {
-    "model": {"name": "decoder", "options": SMALL},
-    "training": {**RUN["training"], "steps": 6, "sequence_length": LENGTH},
-    "held_out": {"every": 6, "tokens": 256},
-}
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    corpus = tiny_corpus(folder / "corpus")
-    return write_config(folder, corpus=str(corpus.path), **CONFIG)
-
-
-@pytest.fixture(scope="module")
-def alone(config, tmp_path_factory):
-    out = tmp_path_factory.mktemp("alone") / "run"
-    pretrain(config, out)
-    return weights_of(out)
 
 
 def model_of(seed=0, **options):
@@ -92,27 +69,3 @@ def test_the_model_is_one_member_of_the_stack():
     torch.testing.assert_close(found, losses_KB[0])
     expected = own_loss(routed, SEQUENCES * LENGTH, model.size)[0]
     torch.testing.assert_close(model.own_loss, expected)
-
-
-def test_what_experts_add_is_beside_the_losses_of_tokens_and_has_a_gradient():
-    model = model_of(balance_weight=0.5)
-    seen, tokens = listened(model), tokens_of()
-    output = model(tokens[:, :-1])
-    routed = Routed(*map(torch.stack, zip(*(added_up(choice, 1) for choice in seen), strict=True)))
-    expected = own_loss(routed, SEQUENCES * LENGTH, model.size)[0]
-    found = added_loss(model, output, 0.0)
-    torch.testing.assert_close(found, expected)
-    assert found > 0.5
-    found.backward()
-    assert model.layers[0].router.grad.abs().max() > 0
-
-
-@pytest.mark.nightly
-def test_two_ranks_move_weights_as_one(context, config, alone, tmp_path):
-    finished(context, config, tmp_path / "run", ranks=2)
-    assert_same_weights(weights_of(tmp_path / "run"), alone)
-
-
-def test_an_option_that_cannot_be_right_is_named(config, tmp_path):
-    with pytest.raises(ConfigError, match=r"^model.options.top_k: 5 must be from 2 to 4"):
-        pretrain(config, tmp_path / "run", ["model.options.top_k=5"])

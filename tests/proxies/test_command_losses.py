@@ -21,13 +21,6 @@ def losses(corpus, values, names=None, *, unit="nats_per_token", tokens=1_000):
     return losses_of(log, names, corpus, tokens=tokens, unit=unit, result="m.json")
 
 
-def test_a_domain_has_its_own_name_unless_it_is_given_one(corpus):
-    values = {"code": 1.0, "manual": 2.0, "other_code": 3.0, "x": {"manual": 4.0}}
-    assert losses(corpus, values)[0].nats_per_token == {"code": 1, "manual": 2, "other_code": 3}
-    found, _ = losses(corpus, values, {"manual": "x.manual"})
-    assert found.nats_per_token == {"code": 1, "manual": 4, "other_code": 3}
-
-
 def test_a_pattern_has_the_domains_name_in_it(corpus):
     values = {f"eval/{name}/loss": n for n, name in enumerate(("code", "manual", "other_code"))}
     found, _ = losses(corpus, values, "eval/{domain}/loss")

@@ -86,14 +86,6 @@ def test_a_command_may_run_in_a_folder_of_its_own(corpus, files, tmp_path):
     assert (files / "t0001" / "attempt-1" / "metrics.json").exists()
 
 
-def test_a_command_that_always_fails_says_how_often_and_why(corpus, files, tmp_path):
-    result = trained(corpus, files, script(tmp_path, "sys.exit('bad luck')"), retries=1)
-    assert result.status == "failed"
-    wanted = "tried 2 times: the command ended with exit code 1 (last line: bad luck); see t0001/"
-    assert result.reason == f"{wanted}attempt-2/log.txt"
-    assert result.losses is None
-
-
 def test_a_command_that_fails_is_run_again_and_each_attempt_is_kept(corpus, files, tmp_path):
     code = f"""
         if os.getcwd().endswith("attempt-1"):
@@ -223,13 +215,6 @@ def test_a_result_that_is_none_is_told(corpus, files, tmp_path, code, status, re
     assert (result.status, result.losses) == (status, None)
     assert reason in result.reason
     assert "\n" not in result.reason
-
-
-def test_a_result_may_say_what_is_right(corpus, files, tmp_path):
-    said = {"trial": "t0001", "seed": 5, "tokens": 990}
-    code = f"json.dump({ {**GOOD, **said, 'parameters': 1234} }, open('metrics.json', 'w'))"
-    result = trained(corpus, files, script(tmp_path, code))
-    assert (result.status, result.tokens, result.parameters) == ("finished", 990, 1234)
 
 
 def counted(tmp_path: Path) -> tuple[list[str], Path]:

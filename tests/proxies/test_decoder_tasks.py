@@ -1,6 +1,5 @@
 """Tasks that the stacked decoder scores: against the slow way, and alike in any company."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +10,9 @@ from mixopt_proxies.decoder.decoder_stack import StackedWeights
 from mixopt_proxies.decoder.held_out_loss import HeldOutTasks
 from mixopt_proxies.decoder.training_passes import Passes
 
-from mixopt.corpus import Item, RowBatches, encode_task, open_tokenizer, task_rows
+from mixopt.corpus import Item, encode_task, open_tokenizer
 from mixopt.corpus.tasks import row_windows
 from mixopt.mixture import Mixture
-from mixopt.system import IntArray
 from mixopt.testing import check_proxy, tiny_corpus
 from mixopt.trials import Training, Trial
 
@@ -93,38 +91,6 @@ def test_scores_equal_those_of_one_window_at_a_time(corpus, kind, vocab):
         for task in corpus.tasks:
             slow = slowly(task, size, passes, weights, member)
             assert found[member][task.column] == pytest.approx(slow, abs=1e-5)
-
-
-def test_scores_do_not_depend_on_how_many_windows_are_read_at_once(corpus):
-    size = SIZES["dense"]
-    passes, weights = stack(size, 1)
-    other = scored(corpus, replace(size, batch=3), passes, weights)
-    assert other[0] == pytest.approx(scored(corpus, size, passes, weights)[0], abs=1e-6)
-
-
-def test_each_token_is_scored_once_and_padding_is_small(corpus):
-    batches = RowBatches(task_rows(corpus.tasks), longest=160, tokens=640).batches
-    assert sum(len(b.place_P) for b in batches) == sum(t.scored_tokens for t in corpus.tasks)
-    for batch in batches:
-        read = batch.tokens_BW.shape[1] - 1
-        assert read % 64 == 0 or read == 160
-        assert batch.tokens_BW.shape[0] == 1 or batch.tokens_BW[:, :-1].size <= 640
-    rows: IntArray = np.concatenate([b.row_P for b in batches])
-    assert set(rows.tolist()) == set(range(sum(t.rows for t in corpus.tasks)))
-
-
-def test_trials_are_scored_at_the_end_and_at_eval_every(corpus):
-    heard = []
-    proxy = DecoderProxy(**SMALL, precision="float32", compile=False)
-    results = proxy.train(TRIALS, corpus, TRAINING, heard.append)
-    for result in results:
-        assert len(result.curve) == 2
-        for losses in result.curve:
-            assert set(losses.tasks) == set(corpus.task_columns)
-            assert all(math.isfinite(value) for value in losses.tasks.values())
-        assert result.curve[0].tasks != result.curve[1].tasks
-        assert result.losses == result.curve[-1]
-    assert "evaluating" in {progress.doing for progress in heard}
 
 
 def test_tasks_change_nothing_of_training(corpus):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mixopt_proxies.decoder.held_out_loss import moved_to, sample_size
 from mixopt_proxies.ngram import NgramProxy
-from mixopt_proxies.ngram.model import NgramModel, log_probabilities_on_the_way
+from mixopt_proxies.ngram.model import NgramModel
 
 from mixopt.mixture import Mixture
 from mixopt.trials import Losses, Training, Trial
@@ -58,7 +58,7 @@ def test_a_point_of_an_n_gram_s_curve_is_the_model_of_so_many_tokens():
     sample_S, rows_S = draw.choice(30, size=400, p=shares), np.arange(400) % 64 == 0
     ends = [300 * number for number in range(1, 11)]
     model, grams = NgramModel.counted(tokens_T, starts_T, order=4, vocab_size=30)
-    found_ES = log_probabilities_on_the_way(model, grams, ends, sample_S, rows_S)
+    found_ES = model.on_the_way(grams, ends, sample_S, rows_S)
     for end, found_S in zip(ends, found_ES, strict=True):
         part = NgramModel.counted(tokens_T[:end], starts_T[:end], order=4, vocab_size=30)[0]
         assert np.array_equal(found_S, part.log_probabilities(sample_S, rows_S))

@@ -59,12 +59,6 @@ def test_a_trial_draws_its_share_of_each_domain_to_one_sequence(corpus):
     assert drawn.tolist() == [50, 24, 6]
 
 
-def test_rows_are_consecutive_tokens_of_one_domain(corpus):
-    block = batches_of(corpus, [1, 2], {"a": 0.4, "b": 0.4, "c": 0.2}).block(3, 9)
-    assert (np.diff(block, axis=-1) == 1).all()
-    assert (block.min(-1) // 1000 == block.max(-1) // 1000).all()
-
-
 def test_a_member_draws_the_same_whatever_its_neighbours(corpus):
     weights = {"a": 0.5, "b": 0.3, "c": 0.2}
     alone = batches_of(corpus, [2], weights).block(0, 20)

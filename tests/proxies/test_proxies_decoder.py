@@ -12,11 +12,8 @@ from mixopt_proxies.decoder import (
     CausalLM,
     DecoderProxy,
     has_compiler,
-    make_size,
-    members_by_rule,
 )
 from mixopt_proxies.decoder.devices import Compiled
-from mixopt_proxies.decoder.group_training import fastest
 from mixopt_proxies.decoder.sizes import SIZES
 
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
@@ -94,31 +91,6 @@ def test_the_loss_on_real_text_falls(trained):
         assert course[-1] < 2.9
 
 
-def test_held_out_losses_are_the_mean_over_the_first_tokens(corpus):
-    proxy = DecoderProxy(**OPTIONS)
-    few = Training(tokens=2_560, eval_tokens=64 * 3 + 5, device="cpu")
-    (result,) = proxy.train(trials_of(1), corpus, few, lambda _: None)
-    (passes,) = proxy.training._made.values()
-    trainer = _retrained(proxy, passes, corpus, steps=10)
-    starts = np.arange(3) * 64
-    for domain in corpus.evaluation:
-        rows = torch.from_numpy(domain.validation.rows(starts, 65).astype(np.int64))
-        loss = passes.evaluated(trainer.weights.leaves, rows[None])[0].mean()
-        assert result.losses.nats_per_token[domain.name] == pytest.approx(float(loss), rel=1e-6)
-
-
-def _retrained(proxy, passes, corpus, steps):
-    from mixopt_proxies.decoder import StackTrainer, TrialBatches
-
-    trials = trials_of(1)
-    trainer = StackTrainer(trials, passes, steps=steps)
-    training = Training(steps * 4 * 64)
-    batches = TrialBatches(trials, corpus, training, batch=4, length=64)
-    for _taken, tokens in trainer.stream(batches):
-        trainer.step(tokens)
-    return trainer
-
-
 def test_a_trial_that_diverges_is_a_result(corpus):
     few = Training(tokens=5_000, eval_tokens=640, device="cpu")
     (result,), _ = train(corpus, trials_of(0), few, lr=1e30, clip=0.0)
@@ -154,17 +126,6 @@ def test_a_compilation_that_fails_is_said_and_done_without(monkeypatch, caplog):
     assert "torch.compile failed, continuing without it: no such compiler" in caplog.messages
 
 
-def test_the_group_fills_a_machine_and_no_more():
-    assert members_by_rule(make_size("tiny"), 256, CPU) == 4
-    short = make_size("tiny", sequence_length=64, batch=2)
-    assert members_by_rule(short, 256, CPU) == 16
-
-
-def test_the_fastest_group_is_taken_and_a_larger_one_must_be_worth_it():
-    assert fastest([1, 2, 4], {1: 100.0, 2: 150.0, 4: 151.0}.__getitem__) == 2
-    assert fastest([1, 2, 4], {1: 100.0, 2: 104.0, 4: 104.0}.__getitem__) == 1
-
-
 def test_held_out_text_that_is_too_short_is_named(corpus):
     with pytest.raises(CorpusError, match="domain 'code': held-out text has 20000 tokens"):
         train(corpus, trials_of(0), sequence_length=30_000, batch=1)
@@ -183,13 +144,16 @@ def test_1m_is_the_shape_of_regmix():
     [
         ({"size": "tny"}, "proxy.options.size: 'tny' is not a size; did you mean 'tiny'?"),
         ({"heads": 3}, "proxy.options.heads: 3 must be a divisor of width / 2 = 32"),
-        ({"lr": "fast"}, "proxy.options.lr: 'fast' must be a float"),
+        ({"lr": "fast"}, "proxy.options.lr: should be a valid number, got 'fast'"),
         (
             {"schedule": "constant", "lr_decay": 0.2},
             "proxy.options.lr_decay: a constant rate has no decay; give schedule: wsd",
         ),
-        ({"betas": [0.9, 1.5]}, "proxy.options.betas: (0.9, 1.5) must be two numbers in [0, 1)"),
-        ({"precision": "fp8"}, "proxy.options.precision: 'fp8' must be one of auto, float32,"),
+        ({"betas": [0.9, 1.5]}, "proxy.options.betas.1: should be less than 1, got 1.5"),
+        (
+            {"precision": "fp8"},
+            "proxy.options.precision: should be 'auto', 'float32' or 'bfloat16', got 'fp8'",
+        ),
         ({"wdth": 3}, "proxy 'decoder': unknown option 'wdth'; did you mean 'width'?"),
     ],
 )

@@ -79,13 +79,3 @@ def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
             found = layer.counts_DE[1].tolist()
             assert found == routed.counts_LKBE[number, k].sum(0).tolist()
     assert again[0].losses.nats_per_token != results[0].losses.nats_per_token  # other text
-
-
-def test_a_trial_that_diverges_has_no_counts_and_a_dense_one_neither(corpus):
-    few = Training(tokens=2_000, eval_tokens=320, device="cpu")
-    proxy = DecoderProxy(**OPTIONS, lr=1e30, clip=0.0)
-    (result,) = proxy.train([Trial("t", EVEN, 0)], corpus, few, lambda _: None)
-    assert (result.status, result.experts) == ("diverged", None)
-    dense = DecoderProxy(width=32, heads=1, sequence_length=16, compile=False)
-    (result,) = dense.train([Trial("t", EVEN, 0)], corpus, few, lambda _: None)
-    assert (result.status, result.experts) == ("finished", None)

@@ -8,7 +8,6 @@ from mixopt_proxies.decoder import (
     StackedWeights,
     StackTrainer,
     experts as experts_module,
-    has_compiler,
     make_size,
 )
 from mixopt_proxies.decoder.decoder_stack import layout
@@ -17,9 +16,7 @@ from mixopt_proxies.decoder.experts import (
     added_up,
     balance_loss,
     choose,
-    places,
     route,
-    swiglu,
 )
 from mixopt_proxies.decoder.sizes import SIZES
 from torch.nn.functional import silu
@@ -102,27 +99,6 @@ def test_the_grouped_product_is_a_loop_over_tokens_and_experts(monkeypatch, mult
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
-def test_no_token_is_dropped_when_all_choose_one_expert():
-    multiple = 8
-    ids = torch.full((2, 30, 1), 3)
-    place, ends = places(ids, 4, multiple)
-    assert sorted(set(place.tolist())) == sorted(place.tolist())
-    rounded = -(-30 // multiple) * multiple
-    assert ends.tolist() == [0, 0, 0, rounded, rounded, rounded, rounded, 2 * rounded]
-    assert place.tolist() == [*range(30), *range(rounded, rounded + 30)]
-
-
-def test_an_expert_without_tokens_has_a_gradient_of_zero():
-    leaves, _ = leaves_of(members=1)
-    weights = [leaves[name].flatten(0, 1) for name in ("experts_gate_up", "experts_down")]
-    ends = torch.tensor([5, 5, 9, 9], dtype=torch.int32)
-    rows = torch.randn(9, 16, generator=torch.Generator().manual_seed(0))
-    gradients = torch.autograd.grad(swiglu(rows, *weights, ends).square().sum(), weights)
-    for gradient in gradients:
-        assert gradient[[1, 3]].abs().max() == 0
-        assert gradient[[0, 2]].abs().amax((1, 2)).min() > 0
-
-
 def test_a_member_trains_the_same_in_a_stack_and_alone_however_experts_are_balanced():
     for weight in (0.01, 0.0):
         size = make_size("moe-tiny", **SMALL, clip=0.1, balance_weight=weight)
@@ -132,16 +108,6 @@ def test_a_member_trains_the_same_in_a_stack_and_alone_however_experts_are_balan
             alone = trajectory(trainer_of([seed], size), [seed])[:, 0]
             torch.testing.assert_close(stacked[:, k], alone, rtol=1e-5, atol=0)
         assert (stacked[-1] < stacked[0] - 0.2).all()
-
-
-@pytest.mark.nightly
-@pytest.mark.skipif(not has_compiler(CPU), reason="no C++ compiler here")
-def test_compiled_code_gives_the_losses_of_eager_code():
-    size = make_size("moe-tiny", **SMALL, layers=1)
-    trainer = trainer_of([1, 2], size, compiled=True)
-    compiled, eager = trajectory(trainer, [1, 2]), trajectory(trainer_of([1, 2], size), [1, 2])
-    assert not trainer._passes._run.failed
-    torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=0)
 
 
 def choice_of(logits_KNE, top_k):
@@ -162,23 +128,6 @@ def test_the_balance_loss_is_one_at_even_load_and_the_number_of_experts_at_colla
     assert balance_loss(routed_of(both, 1), 20, 1).tolist() == pytest.approx([1.0, 4.0])
 
 
-def test_sums_are_those_of_each_sequences_tokens():
-    logits = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(0))
-    choice = choice_of(logits, 2)
-    counts, sums = added_up(choice, 3)
-    p = logits.softmax(-1)
-    for k in range(2):
-        for b in range(3):
-            part = slice(4 * b, 4 * b + 4)
-            ids = choice.ids_KNS[k, part]
-            assert counts[k, b].tolist() == [(ids == e).sum().item() for e in range(4)]
-            expected = [
-                *p[k, part].sum(0).tolist(),
-                logits[k, part].logsumexp(-1).square().sum().item(),
-            ]
-            assert sums[k, b].tolist() == pytest.approx(expected, rel=1e-5)
-
-
 def test_moe_tiny_keeps_the_promises_of_a_proxy():
     check_proxy(lambda: DecoderProxy(size="moe-tiny", compile=False), tokens=2_048)
 
@@ -194,11 +143,6 @@ def test_weights_are_counted_and_a_token_meets_as_many_as_in_the_dense_size():
     stacked = StackedWeights(SIZES["moe-tiny"], 256, [0], device=CPU, dtype=torch.bfloat16)
     assert stacked.leaves["0.router"].dtype == torch.float32
     assert stacked.leaves["0.experts_down"].dtype == torch.bfloat16
-
-
-def test_experts_on_a_dense_size_have_as_many_products_as_its_feed_forward():
-    assert make_size("tiny", experts=4).expert_ff == 96
-    assert make_size("tiny", experts=4, top_k=4).expert_ff == 48
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from mixopt_proxies.decoder import Passes, StackTrainer, group_training, make_size, members_by_rule
 from mixopt_proxies.decoder.group_training import member_bytes
 from mixopt_proxies.decoder.stack_trainer import StepGraph
-from mixopt_proxies.decoder.trial_batches import blocks, blocks_ahead
+from mixopt_proxies.decoder.trial_batches import blocks
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -93,9 +93,8 @@ def read(first, stop):
 SPANS = [(0, 3), (3, 6), (6, 9), (9, 12), (12, 13)]
 
 
-@pytest.mark.parametrize("reader", [blocks, blocks_ahead])
-def test_blocks_come_in_order_however_they_are_read(reader):
-    found = list(reader(read, SPANS, CPU))
+def test_blocks_come_in_order():
+    found = list(blocks(read, SPANS, CPU))
     assert [first for first, _ in found] == [first for first, _ in SPANS]
     assert torch.cat([block for _, block in found]).flatten().tolist() == list(range(13))
     assert {block.dtype for _, block in found} == {torch.int64}
@@ -107,7 +106,7 @@ def test_what_reading_ahead_raises_is_raised_at_its_block():
             raise OSError("the disk is gone")
         return read(first, stop)
 
-    stream = blocks_ahead(broken, SPANS, CPU)
+    stream = blocks(broken, SPANS, CPU)
     assert [next(stream)[0], next(stream)[0]] == [0, 3]
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream)

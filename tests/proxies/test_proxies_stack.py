@@ -6,7 +6,7 @@ import pytest
 import torch
 from mixopt_proxies.decoder import Passes, StackTrainer, make_size
 from mixopt_proxies.decoder.causal_lm import transformers_form
-from mixopt_proxies.decoder.stack_trainer import MemberCourse, result_of, write_clipped
+from mixopt_proxies.decoder.stack_trainer import result_of, write_clipped
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -118,7 +118,7 @@ def test_a_trial_that_is_too_short_for_its_decay_is_named():
 def test_a_member_that_diverged_has_a_reason_and_no_losses():
     losses = torch.tensor([2.0, float("nan"), 3.0])
     trial = Trial("t", Mixture({"any": 1.0}), seed=0)
-    result = result_of(trial, MemberCourse(losses, ()), 64, 10, 1.0)
+    result = result_of(trial, (losses, (), None), 64, 10, 1.0)
     assert result.status == "diverged"
     assert result.losses is None
     assert result.reason == (

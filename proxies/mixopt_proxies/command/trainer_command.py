@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -29,7 +30,6 @@ from mixopt_proxies.command.result_file import UNITS, check_losses
 PLACEHOLDERS = ("mixture", "trial", "seed", "tokens", "out", "gpus", "corpus")
 MIXTURE, TRIAL = "mixture.yaml", "trial.json"
 _FOR_A_SHELL = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>"})
-_BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _INTERPRETER = re.compile(r"python[\d.]*|bash|sh|ruby|perl|julia|Rscript")
 
 
@@ -219,19 +219,20 @@ def _split(run: str | Sequence[str]) -> list[str]:
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:
-    def one(match: re.Match[str]) -> str:
-        text, name = match.group(), match.group(1)
-        if text in ("{{", "}}"):
-            return text[0]
-        if name is None:
-            raise ConfigError(f"proxy.run: a single {text!r} in {word!r}; a brace is {text * 2!r}")
-        if name not in values:
+    try:
+        parts = list(string.Formatter().parse(word))
+    except ValueError as error:
+        raise ConfigError(
+            f"proxy.run: a single brace in {word!r} ({error}); a brace itself is written twice"
+        ) from error
+    filled = ""
+    for literal, name, form, conversion in parts:
+        if name is not None and (name not in values or form or conversion):
             known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
             near = did_you_mean(name, PLACEHOLDERS).partition("; known")[0]
             raise ConfigError(
-                f"proxy.run: unknown placeholder {text!r}{near}; known: {known}; a brace itself is"
-                " written twice"
+                f"proxy.run: unknown placeholder {{{name}}} in {word!r}{near}; known: {known}; a"
+                " brace itself is written twice"
             )
-        return values[name]
-
-    return _BRACES.sub(one, word)
+        filled += literal + values.get(name or "", "")
+    return filled

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from mixopt.corpus import (
@@ -46,19 +47,23 @@ from mixopt.pretraining import (
 from mixopt.sampling import RateCurve, RateShape
 from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 from mixopt_proxies.decoder import (
-    AdamMoments,
+    Above,
+    Beta,
     CausalLM,
     Compile,
     Course,
+    Flag,
     GroupTraining,
+    Number,
     Precision,
     StackOrigin,
     TrialTraining,
     Tuner,
+    Whole,
+    built,
     check,
-    check_choices,
-    check_least,
-    checked_options,
+    check_known,
+    check_option,
     resolve_device,
     resolve_precision,
     thread_limit,
@@ -67,6 +72,7 @@ from mixopt_proxies.decoder import (
 _LAYERS = "layers."  # before the names of a decoder's layers, which the stack's do not have
 _STATE = "state."  # before the names of the optimizer's tensors in a checkpoint
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
+_OWN = ("min_lr", "decay", "warmup", "precision")  # of a trial, whatever its run had
 
 
 @dataclass(frozen=True)
@@ -88,29 +94,22 @@ class Annealing:
         eps: AdamW's.
     """
 
-    lr: float
-    min_lr: float
-    decay: RateShape
-    warmup: float
-    sequence_length: int
-    batch: int
-    weight_decay: float
-    betas: tuple[float, float]
-    clip: float
-    precision: Precision
-    mask_documents: bool = False
-    eps: float = 1e-8
+    lr: Above
+    sequence_length: Whole
+    batch: Whole
+    min_lr: Number = 0.0
+    decay: RateShape = "linear"
+    warmup: Number = 0.0
+    weight_decay: Number = 0.1
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    clip: Number = 1.0
+    precision: Precision = "auto"
+    mask_documents: Flag = False
+    eps: Above = 1e-8
 
     def __post_init__(self) -> None:
-        """Check every field."""
-        check("lr", self.lr, self.lr > 0, "above 0")
-        check("eps", self.eps, self.eps > 0, "above 0")
-        check("min_lr", self.min_lr, 0 <= self.min_lr <= self.lr, f"from 0 to lr, {self.lr:g}")
-        shapes = ("linear", "cosine", "sqrt")
-        check("decay", self.decay, self.decay in shapes, "linear, cosine or sqrt")
-        check_least(self, 1, "sequence_length", "batch")
-        check_least(self, 0, "warmup", "weight_decay", "clip")
-        check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
+        """Refuse an end above the beginning."""
+        check("min_lr", self.min_lr, self.min_lr <= self.lr, f"from 0 to lr, {self.lr:g}")
 
     @property
     def step_tokens(self) -> int:
@@ -248,21 +247,15 @@ class PlainTrainer(Course):
             return self.model(read_BT, **known)
 
 
-_KINDS: dict[str, type] = dict.fromkeys((field.name for field in fields(Annealing)), float) | {
-    "decay": str,
-    "sequence_length": int,
-    "batch": int,
-    "betas": tuple,
-    "mask_documents": bool,
-}
-del _KINDS["precision"]
+# What a checkpoint may say, to check options before it is read.
+_ANY: dict[str, object] = {"lr": 1e9, "sequence_length": 1, "batch": 1}
 
 
 class ContinuedProxy:
     """Continues a checkpoint on each mixture."""
 
     simulates_epochs = True
-    option_names = tuple(_KINDS)
+    option_names = tuple(f.name for f in fields(Annealing) if f.name != "precision")
 
     def __init__(
         self,
@@ -276,10 +269,13 @@ class ContinuedProxy:
     ) -> None:
         """Note what the trials begin with, and what is another than in its run (`Annealing`)."""
         self._name, self._expected_hash = start, start_hash
-        check("optimizer", optimizer, optimizer in (None, True, False), "true or false")
-        check_choices(precision, compile)
-        self._optimizer, self._precision, self._compile = optimizer, precision, compile
-        self._given = checked_options(options, _KINDS)
+        check_option("optimizer", Flag | None, optimizer)
+        check_option("compile", Compile, compile)
+        check_known(options, self.option_names)
+        self._optimizer, self._compile = optimizer, compile
+        given = {name: value for name, value in options.items() if value is not None}
+        self._given: dict[str, object] = given | {"precision": precision}
+        built(Annealing, _ANY | self._given)
 
     def start_hash(self) -> str:
         """Return a hash of the weights that the trials begin with."""
@@ -378,7 +374,7 @@ class ContinuedProxy:
 
     @cached_property
     def _annealing(self) -> Annealing:
-        values = {"min_lr": 0.0, "decay": "linear", "warmup": 0.0} | self._of_run() | self._given
+        values = self._of_run() | self._given
         step, why = self._origin.step, f"{self._name} does not say how it was trained"
         if step is not None:
             why = (
@@ -388,23 +384,16 @@ class ContinuedProxy:
         for option in ("lr", "sequence_length", "batch"):
             if option not in values:
                 raise ConfigError(f"proxy.options.{option}: is missing: {why}")
-        return Annealing(**values, precision=self._precision)  # type: ignore[arg-type]
+        annealing: Annealing = built(Annealing, values)
+        return annealing
 
     def _of_run(self) -> dict[str, object]:
         """Return how the run of the checkpoint was trained, as far as it is known."""
         run, step = self._origin.run, self._origin.step
         if run is None or step is None:
-            return {"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0}
-        kept = (
-            "sequence_length",
-            "batch",
-            "weight_decay",
-            "betas",
-            "clip",
-            "mask_documents",
-            "eps",
-        )
-        values = {name: getattr(run.training, name) for name in kept}
+            return {}
+        known = {f.name for f in fields(Annealing)} - {*_OWN, "lr"}
+        values = {name: getattr(run.training, name) for name in known}
         rate = run.training.rates.rate(step)
         return values | ({"lr": rate} if rate > 0 else {})
 
@@ -425,7 +414,12 @@ def _stacked_from(
         clip=annealing.clip,
     )
     weights = {n.removeprefix(_LAYERS): w.detach() for n, w in model.named_parameters()}
-    origin = StackOrigin(weights, annealing.rates, _stacked_moments(moments), annealing.eps)
+    of_state: dict[str, dict[str, Tensor]] = {}
+    for name, value in moments.items():
+        weight, _, part = name.rpartition(".")
+        of_state.setdefault(part, {})[weight.removeprefix(_LAYERS)] = value
+    step = max(map(int, of_state.pop("step", {"none": 0}).values()))
+    origin = StackOrigin(weights, annealing.rates, of_state, step, annealing.eps)
     return GroupTraining(
         size,
         precision=annealing.precision,
@@ -434,14 +428,3 @@ def _stacked_from(
         vocab_size=len(model.embedding),
         mask_documents=annealing.mask_documents,
     )
-
-
-def _stacked_moments(moments: Mapping[str, Tensor]) -> AdamMoments | None:
-    if not moments:
-        return None
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in ADAM_STATE}
-    for name, value in moments.items():
-        weight, _, part = name.rpartition(".")
-        parts[part][weight.removeprefix(_LAYERS)] = value
-    step = max(int(value) for value in parts["step"].values())
-    return AdamMoments(parts["exp_avg"], parts["exp_avg_sq"], step)

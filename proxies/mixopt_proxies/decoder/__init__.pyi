@@ -1,10 +1,6 @@
 from .causal_lm import CausalLM as CausalLM
 from .decoder_proxy import DecoderProxy as DecoderProxy
-from .decoder_stack import (
-    AdamMoments as AdamMoments,
-    StackedWeights as StackedWeights,
-    StackOrigin as StackOrigin,
-)
+from .decoder_stack import StackedWeights as StackedWeights, StackOrigin as StackOrigin
 from .devices import (
     has_compiler as has_compiler,
     memory_kept as memory_kept,
@@ -20,13 +16,18 @@ from .group_training import (
     members_by_rule as members_by_rule,
 )
 from .sizes import (
+    Above as Above,
+    Beta as Beta,
     Compile as Compile,
     DecoderSize as DecoderSize,
+    Flag as Flag,
+    Number as Number,
     Precision as Precision,
+    Whole as Whole,
+    built as built,
     check as check,
-    check_choices as check_choices,
-    check_least as check_least,
-    checked_options as checked_options,
+    check_known as check_known,
+    check_option as check_option,
     make_size as make_size,
 )
 from .stack_trainer import (
@@ -34,9 +35,5 @@ from .stack_trainer import (
     StackedAdamW as StackedAdamW,
     StackTrainer as StackTrainer,
 )
-from .training_passes import (
-    Passes as Passes,
-)
-from .trial_batches import (
-    TrialBatches as TrialBatches,
-)
+from .training_passes import Passes as Passes
+from .trial_batches import TrialBatches as TrialBatches

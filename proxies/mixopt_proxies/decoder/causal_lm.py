@@ -28,7 +28,7 @@ from mixopt_proxies.decoder.decoder_stack import (
     layout,
 )
 from mixopt_proxies.decoder.experts import Routed, added_up, own_loss
-from mixopt_proxies.decoder.sizes import KINDS, OF_SHAPE, DecoderSize, checked_options, make_size
+from mixopt_proxies.decoder.sizes import OF_SHAPE, DecoderSize, check_known, make_size
 
 
 class CausalLM(nn.Module):
@@ -59,7 +59,7 @@ class CausalLM(nn.Module):
             overrides: Its fields that are another, of those of its shape (`DecoderSize`).
         """
         super().__init__()
-        checked_options(overrides, {name: KINDS[name] for name in OF_SHAPE})
+        check_known(overrides, OF_SHAPE)
         self.size = make_size(size, sequence_length=sequence_length, **overrides)
         weights = {weight.name: weight for weight in layout(self.size, vocab_size)}
         self.embedding = _drawn(weights.pop("embedding"))

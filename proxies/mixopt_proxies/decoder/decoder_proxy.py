@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from mixopt.corpus import Corpus
 from mixopt.trials import Progress, Training, Trial, TrialResult
-from mixopt_proxies.decoder.sizes import KINDS, Compile, Precision, check_choices, make_size
+from mixopt_proxies.decoder.sizes import (
+    OPTIONS,
+    Compile,
+    Flag,
+    Precision,
+    check_option,
+    make_size,
+)
 
 if TYPE_CHECKING:
     from mixopt_proxies.decoder.group_training import GroupTraining
@@ -22,7 +29,7 @@ class DecoderProxy:
     """
 
     simulates_epochs = True
-    option_names = tuple(KINDS)
+    option_names = OPTIONS
 
     def __init__(
         self,
@@ -34,7 +41,9 @@ class DecoderProxy:
         **overrides: object,
     ) -> None:
         """Choose a size and override any of its fields (`DecoderSize`)."""
-        check_choices(precision, compile, mask_documents)
+        check_option("precision", Precision, precision)
+        check_option("compile", Compile, compile)
+        check_option("mask_documents", Flag, mask_documents)
         self.size = make_size(size, **overrides)
         self._precision, self._compile, self._masks = precision, compile, mask_documents
 

@@ -20,95 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mixopt.pretraining import document_positions
 from mixopt_proxies.decoder.experts import Choice, Routed, added_up, check_grouped_products, route
 from mixopt_proxies.decoder.sizes import DecoderSize
 
 EPSILON = 1e-6
-
-
-class Decoder:
-    """What is computed with the weights of a stack; it holds no weights itself."""
-
-    def __init__(
-        self,
-        size: DecoderSize,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        document_ends: Sequence[int] = (),
-    ) -> None:
-        """Prepare what does not depend on weights."""
-        if size.experts:
-            check_grouped_products()
-        self.size = size
-        self.dtype = dtype
-        self._document_ends = tuple(document_ends)
-        self._attention = Attention(size, device=device, dtype=dtype)
-
-    def hidden(
-        self, leaves: Mapping[str, Tensor], tokens_KBW: Tensor
-    ) -> tuple[Tensor, Routed | None]:
-        """Return what the head reads for all tokens but the last, shape (K, B * T, C)."""
-        tokens_KBT = tokens_KBW[..., :-1]
-        stream = embed(leaves["embedding"], tokens_KBT.flatten(1))
-        documents, sums = self._documents(tokens_KBT.flatten(0, 1)), []
-        for layer in range(self.size.layers):
-            stream, choice = self.block(leaves, f"{layer}.", stream, tokens_KBT.shape[2], documents)
-            if choice is not None:
-                sums.append(added_up(choice, tokens_KBW.shape[1]))
-        routed = Routed(*(torch.stack(part) for part in zip(*sums, strict=True))) if sums else None
-        return self.norm(leaves["norm"], stream), routed
-
-    def block(
-        self,
-        leaves: Mapping[str, Tensor],
-        prefix: str,
-        stream: Tensor,
-        length: int,
-        documents: RowDocuments | None = None,
-    ) -> tuple[Tensor, Choice | None]:
-        """Return the residual stream after one block, whose weights have names with `prefix`."""
-        stream = stream + self._attend(leaves, prefix, stream, length, documents)
-        normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
-        if not self.size.experts:
-            return stream + self._feed_forward(leaves, prefix, normed), None
-        output, choice = route(leaves, prefix, normed, self.size.top_k)
-        return stream + output, choice
-
-    def norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
-        """Scale each token's channels to a mean square of 1, then by the weights."""
-        scale = torch.rsqrt(stream.square().mean(-1, keepdim=True) + EPSILON)
-        return (stream * scale * weight_KC[:, None]).to(self.dtype)
-
-    def _documents(self, tokens_NT: Tensor) -> RowDocuments | None:
-        ends = self._document_ends
-        return RowDocuments.ended(tokens_NT, ends) if ends else None
-
-    def _attend(
-        self,
-        leaves: Mapping[str, Tensor],
-        prefix: str,
-        stream: Tensor,
-        length: int,
-        documents: RowDocuments | None,
-    ) -> Tensor:
-        normed = self.norm(leaves[f"{prefix}attention_norm"], stream)
-        qkv = torch.bmm(normed, leaves[f"{prefix}qkv"])
-        mixed = self._attention(qkv, length, documents)
-        return torch.bmm(mixed, leaves[f"{prefix}out"])
-
-    def _feed_forward(self, leaves: Mapping[str, Tensor], prefix: str, normed: Tensor) -> Tensor:
-        gate, up = torch.bmm(normed, leaves[f"{prefix}gate_up"]).chunk(2, dim=-1)
-        return torch.bmm(functional.silu(gate) * up, leaves[f"{prefix}down"])
-
-
-def embed(table_KVC: Tensor, tokens_KN: Tensor) -> Tensor:
-    """Look each member's tokens up in its own table, shape (K, N, C)."""
-    members, vocab_size, width = table_KVC.shape
-    offsets = torch.arange(members, device=tokens_KN.device)[:, None] * vocab_size
-    return functional.embedding(tokens_KN + offsets, table_KVC.view(-1, width))
-
-
 LONGEST_EXPLICIT = 256
 QUERY_BLOCK = 128
 ROTARY_BASE = 10_000.0
@@ -128,57 +44,98 @@ class RowDocuments(NamedTuple):
         future_TT = torch.ones_like(other_NTT[0]).triu(1)
         return cls(place_NT, other_NTT | future_TT)
 
-    @classmethod
-    def ended(cls, tokens_NT: Tensor, ends: Sequence[int]) -> RowDocuments:
-        """Return the documents of what is read of rows."""
-        begins_NT = torch.stack([tokens_NT == end for end in ends]).any(0)
-        place_NT = torch.arange(tokens_NT.shape[1], device=tokens_NT.device).expand_as(tokens_NT)
-        first_NT = torch.where(begins_NT, place_NT, 0).cummax(1).values
-        return cls.placed(place_NT - first_NT)
 
+class Decoder:
+    """What is computed with the weights of a stack; it holds no weights itself."""
 
-class Attention:
-    """What all layers share: heads, positions, and the way that is taken."""
-
-    def __init__(self, size: DecoderSize, *, device: torch.device, dtype: torch.dtype) -> None:
-        self._size = size
+    def __init__(
+        self,
+        size: DecoderSize,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        document_ends: Sequence[int] = (),
+    ) -> None:
+        """Prepare what does not depend on weights."""
+        if size.experts:
+            check_grouped_products()
+        self.size, self.dtype, self._document_ends = size, dtype, document_ends
         length = size.sequence_length
-        self.explicit = is_explicit(device, dtype, length)
+        # Where batched products are faster than the fused attention.
+        on_cpu = device.type == "cpu" and dtype == torch.bfloat16
+        self._is_explicit = on_cpu and length <= LONGEST_EXPLICIT
         self._cosine, self._signed_sine = rotary_tables(size, device)
         self._future_TT = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
-    def __call__(self, qkv: Tensor, length: int, documents: RowDocuments | None = None) -> Tensor:
+    def hidden(
+        self, leaves: Mapping[str, Tensor], tokens_KBW: Tensor
+    ) -> tuple[Tensor, Routed | None]:
+        """Return what the head reads for all tokens but the last, shape (K, B * T, C)."""
+        tokens_KBT, ends = tokens_KBW[..., :-1], self._document_ends
+        stream = embed(leaves["embedding"], tokens_KBT.flatten(1))
+        documents, sums = None, []
+        if ends:
+            documents = RowDocuments.placed(document_positions(tokens_KBT.flatten(0, 1), ends))
+        for layer in range(self.size.layers):
+            stream, choice = self.block(leaves, f"{layer}.", stream, tokens_KBT.shape[2], documents)
+            if choice is not None:
+                sums.append(added_up(choice, tokens_KBW.shape[1]))
+        routed = Routed(*(torch.stack(part) for part in zip(*sums, strict=True))) if sums else None
+        return self.norm(leaves["norm"], stream), routed
+
+    def block(
+        self,
+        leaves: Mapping[str, Tensor],
+        prefix: str,
+        stream: Tensor,
+        length: int,
+        documents: RowDocuments | None = None,
+    ) -> tuple[Tensor, Choice | None]:
+        """Return the residual stream after one block, whose weights have names with `prefix`."""
+        normed = self.norm(leaves[f"{prefix}attention_norm"], stream)
+        mixed = self._attention(torch.bmm(normed, leaves[f"{prefix}qkv"]), length, documents)
+        stream = stream + torch.bmm(mixed, leaves[f"{prefix}out"])
+        normed = self.norm(leaves[f"{prefix}ff_norm"], stream)
+        if self.size.experts:
+            output, choice = route(leaves, prefix, normed, self.size.top_k)
+            return stream + output, choice
+        gate, up = torch.bmm(normed, leaves[f"{prefix}gate_up"]).chunk(2, dim=-1)
+        return stream + torch.bmm(functional.silu(gate) * up, leaves[f"{prefix}down"]), None
+
+    def norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
+        """Scale each token's channels to a mean square of 1, then by the weights."""
+        scale = torch.rsqrt(stream.square().mean(-1, keepdim=True) + EPSILON)
+        return (stream * scale * weight_KC[:, None]).to(self.dtype)
+
+    def _attention(self, qkv: Tensor, length: int, documents: RowDocuments | None) -> Tensor:
         """Mix the tokens of each sequence, or of each of its documents."""
-        size = self._size
+        size = self.size
         members, rows, _ = qkv.shape
-        sequences = members * rows // length
-        shape = (sequences, length, 3, size.heads, 2, size.head_width // 2)
+        shape = (members * rows // length, length, 3, size.heads, 2, size.head_width // 2)
         parts = qkv.view(shape)
         query = _heads(self._rotate(parts[:, :, 0], documents)).to(qkv.dtype)
         key = _heads(self._rotate(parts[:, :, 1], documents)).to(qkv.dtype)
         value = _heads(parts[:, :, 2])
-        mixed = self._mixed(query, key, value, documents)
-        return mixed.transpose(1, 2).reshape(members, rows, size.width)
-
-    def _mixed(
-        self, query: Tensor, key: Tensor, value: Tensor, documents: RowDocuments | None
-    ) -> Tensor:
-        if self.explicit:
+        if self._is_explicit:
             hidden = self._future_TT if documents is None else documents.hidden_NTT
-            return explicit_attention(query, key, value, hidden)
-        if documents is None:
-            return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        seen = ~documents.hidden_NTT[:, None]
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+            mixed = explicit_attention(query, key, value, hidden)
+        else:
+            seen = None if documents is None else ~documents.hidden_NTT[:, None]
+            mixed = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=seen, is_causal=seen is None
+            )
+        return mixed.transpose(1, 2).reshape(members, rows, size.width)
 
     def _rotate(self, heads: Tensor, documents: RowDocuments | None) -> Tensor:
         place = slice(heads.shape[1]) if documents is None else documents.place_NT
         return heads * self._cosine[place] + heads.flip(-2) * self._signed_sine[place]
 
 
-def is_explicit(device: torch.device, dtype: torch.dtype, length: int) -> bool:
-    """Return whether batched products are faster than the fused attention."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and length <= LONGEST_EXPLICIT
+def embed(table_KVC: Tensor, tokens_KN: Tensor) -> Tensor:
+    """Look each member's tokens up in its own table, shape (K, N, C)."""
+    members, vocab_size, width = table_KVC.shape
+    offsets = torch.arange(members, device=tokens_KN.device)[:, None] * vocab_size
+    return functional.embedding(tokens_KN + offsets, table_KVC.view(-1, width))
 
 
 def rotary_tables(size: DecoderSize, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -235,23 +192,31 @@ class Weight:
 
 def layout(size: DecoderSize, vocab_size: int) -> list[Weight]:
     """List the weights of a decoder in the order of the buffer."""
-    width = size.width
+    width, fan_in = size.width, 1.0 / math.sqrt(size.width)
     narrow = 1.0 / math.sqrt(2 * size.layers)
+    inner = size.expert_ff if size.experts else size.ff
+    gate_up, down = (width, 2 * inner), (inner, width)
     matrices, routers, norms = [], [], []
     for layer in range(size.layers):
         matrices += [
-            _matrix(f"{layer}.qkv", width, 3 * width, 1.0),
-            _matrix(f"{layer}.out", width, width, narrow),
-            *_feed_forward(size, layer, narrow),
+            Weight(f"{layer}.qkv", (width, 3 * width), fan_in, "matrix"),
+            Weight(f"{layer}.out", (width, width), narrow / math.sqrt(width), "matrix"),
         ]
+        prefix, stacked = f"{layer}.", tuple[int, ...]()
         if size.experts:
-            shape = (width, size.experts)
-            routers.append(Weight(f"{layer}.router", shape, 1.0 / math.sqrt(width), "router"))
-        norms += [_norm(f"{layer}.attention_norm", width), _norm(f"{layer}.ff_norm", width)]
-    tables = [Weight("embedding", (vocab_size, width), 1.0 / math.sqrt(width), "embedding")]
+            prefix, stacked = f"{layer}.experts_", (size.experts,)
+            routers.append(Weight(f"{layer}.router", (width, size.experts), fan_in, "router"))
+        matrices += [
+            Weight(f"{prefix}gate_up", (*stacked, *gate_up), fan_in, "matrix"),
+            Weight(f"{prefix}down", (*stacked, *down), narrow / math.sqrt(inner), "matrix"),
+        ]
+        norms += [
+            Weight(f"{layer}.{n}", (width,), 0.0, "norm") for n in ("attention_norm", "ff_norm")
+        ]
+    tables = [Weight("embedding", (vocab_size, width), fan_in, "embedding")]
     if not size.tied:
-        tables.insert(0, Weight("head", (vocab_size, width), 1.0 / math.sqrt(width), "matrix"))
-    return [*matrices, *tables, *routers, *norms, _norm("norm", width)]
+        tables.insert(0, Weight("head", (vocab_size, width), fan_in, "matrix"))
+    return [*matrices, *tables, *routers, *norms, Weight("norm", (width,), 0.0, "norm")]
 
 
 class StackedWeights:
@@ -337,43 +302,21 @@ class StackedWeights:
                     view.copy_(torch.randn(weight.shape, generator=generator) * weight.std)
 
 
-def _feed_forward(size: DecoderSize, layer: int, narrow: float) -> list[Weight]:
-    width = size.width
-    if not size.experts:
-        return [
-            _matrix(f"{layer}.gate_up", width, 2 * size.ff, 1.0),
-            _matrix(f"{layer}.down", size.ff, width, narrow),
-        ]
-    count, inner = size.experts, size.expert_ff
-    shapes = (count, width, 2 * inner), (count, inner, width)
-    deviations = 1.0 / math.sqrt(width), narrow / math.sqrt(inner)
-    return [
-        Weight(f"{layer}.experts_gate_up", shapes[0], deviations[0], "matrix"),
-        Weight(f"{layer}.experts_down", shapes[1], deviations[1], "matrix"),
-    ]
-
-
-def _matrix(name: str, inputs: int, outputs: int, scale: float) -> Weight:
-    return Weight(name, (inputs, outputs), scale / math.sqrt(inputs), "matrix")
-
-
-def _norm(name: str, width: int) -> Weight:
-    return Weight(name, (width,), 0.0, "norm")
-
-
-class AdamMoments(NamedTuple):
-    """Running means of gradients and of their squares, by weight, after so many steps."""
-
-    first: Mapping[str, Tensor]
-    second: Mapping[str, Tensor]
-    step: int
-
-
 @dataclass(frozen=True, eq=False)
 class StackOrigin:
-    """Weights that all members begin with, the rates of so many steps, and Adam's moments."""
+    """Where all members begin.
+
+    Attributes:
+        weights: Of one member, by name.
+        rates: Learning rates of so many steps.
+        moments: Adam's running means by weight, by their names in its state: `exp_avg`,
+            `exp_avg_sq`; empty without.
+        step: Steps that these come from.
+        eps: AdamW's.
+    """
 
     weights: Mapping[str, Tensor]
     rates: Callable[[int], list[float]]
-    moments: AdamMoments | None = None
-    eps: float = 1e-8
+    moments: Mapping[str, Mapping[str, Tensor]]
+    step: int
+    eps: float

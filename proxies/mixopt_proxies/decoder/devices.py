@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixopt.errors import ConfigError
+from mixopt.pretraining import has_bfloat16
 from mixopt_proxies.decoder.sizes import Compile, Precision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -42,15 +43,6 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     if precision != "auto":
         return DTYPES[precision]
     return torch.bfloat16 if has_bfloat16(device) else torch.float32
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether the device multiplies bf16 matrices faster than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Older releases of PyTorch cannot say; they get fp32.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:

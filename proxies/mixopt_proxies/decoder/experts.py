@@ -189,27 +189,16 @@ def assignments_of(domains: tuple[str, ...], top_k: int, counts_HDLE: Tensor) ->
     return Assignments(domains, tuple(layers))
 
 
-class HeldOutExperts:
-    """The passes of one evaluation."""
-
-    def __init__(self) -> None:
-        self._counts_LKWE: list[Tensor] = []
-
-    def add(self, routed: Routed | None) -> None:
-        """Keep what the routers chose in the next pass, if there are any."""
-        if routed is not None:
-            self._counts_LKWE.append(routed.counts_LKBE)
-
-    def of_members(
-        self, counts_M: list[int], domains: tuple[str, ...], top_k: int
-    ) -> list[Assignments]:
-        """Return each member's assignments."""
-        least = min(counts_M[: len(domains)])
-        starts = np.cumsum([0, *counts_M])[: len(domains)]
-        place_U = torch.from_numpy((starts[:, None] + np.arange(least)).ravel())
-        counts_LKUE = torch.cat(self._counts_LKWE, 2).cpu()[:, :, place_U]
-        layers, members, _, experts = counts_LKUE.shape
-        counts_LKDUE = counts_LKUE.view(layers, members, len(domains), -1, experts)
-        counts_KDULE = counts_LKDUE.permute(1, 2, 3, 0, 4)
-        counts_KHDLE = torch.stack([counts_KDULE[:, :, half::2].sum(2) for half in (0, 1)], 1)
-        return [assignments_of(domains, top_k, counts_HDLE) for counts_HDLE in counts_KHDLE]
+def held_out_assignments(
+    counts_LKWE: list[Tensor], windows_M: list[int], domains: tuple[str, ...], top_k: int
+) -> list[Assignments]:
+    """Return each member's assignments in an evaluation, in as many windows of each domain."""
+    least = min(windows_M[: len(domains)])
+    starts = np.cumsum([0, *windows_M])[: len(domains)]
+    place_U = torch.from_numpy((starts[:, None] + np.arange(least)).ravel())
+    counts_LKUE = torch.cat(counts_LKWE, 2).cpu()[:, :, place_U]
+    layers, members, _, experts = counts_LKUE.shape
+    counts_LKDUE = counts_LKUE.view(layers, members, len(domains), -1, experts)
+    counts_KDULE = counts_LKDUE.permute(1, 2, 3, 0, 4)
+    counts_KHDLE = torch.stack([counts_KDULE[:, :, half::2].sum(2) for half in (0, 1)], 1)
+    return [assignments_of(domains, top_k, counts_HDLE) for counts_HDLE in counts_KHDLE]

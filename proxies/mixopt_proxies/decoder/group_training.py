@@ -24,12 +24,7 @@ from mixopt_proxies.decoder.devices import (
 )
 from mixopt_proxies.decoder.held_out_loss import Evaluations, steps_of
 from mixopt_proxies.decoder.sizes import Compile, DecoderSize, Precision
-from mixopt_proxies.decoder.stack_trainer import (
-    FIRST_STEPS,
-    Course,
-    StackTrainer,
-    result_of,
-)
+from mixopt_proxies.decoder.stack_trainer import FIRST_STEPS, Course, StackTrainer, result_of
 from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
 from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of
 
@@ -70,7 +65,7 @@ class TrialTraining:
         origin = Trial("origin", Mixture.uniform(corpus.domain_names), seed=0)
         with thread_limit(training.threads), memory_kept(device):
             trainer = self._course([origin], corpus, training, trains=False)
-            return trainer.evaluate(evaluations, 0, lambda progress: None)[0]
+            return trainer.evaluate(evaluations, 0, lambda progress: None)[0][0]
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
         """Return 1, once the texts are long enough."""
@@ -114,18 +109,16 @@ class GroupTraining(TrialTraining):
         self._made: dict[tuple[object, ...], Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return how many trials to train together."""
+        """Return how many trials to train together; what they need may be compiled ahead."""
         self._check_rates(self._steps(training))
         super().group_size(corpus, training)
-        device = resolve_device(training.device)
-        rule = members_by_rule(self.size, self._ids(corpus.vocab_size), device)
-        passes = self._passes_of(rule, corpus, training)
-        with thread_limit(training.threads), memory_kept(device):
-            if passes.compiled and device.type == "cpu":
-                Tuner.of_stack(rule, passes).step()
-                return rule
-            sizes = [rule] if rule == 1 else [rule // 2, rule, rule * 2]
-            return fastest(sizes, lambda members: Tuner.of_stack(members, passes).rate())
+        device, ids = resolve_device(training.device), self._ids(corpus.vocab_size)
+        members = members_by_rule(self.size, ids, device)
+        passes = self._passes(corpus.vocab_size, training, self._ends(corpus), members)
+        if passes.compiled and device.type == "cpu":
+            with thread_limit(training.threads), memory_kept(device):
+                Tuner.of_stack(members, passes).step()
+        return members
 
     def parameters(self, vocab_size: int) -> int:
         """Return how many weights a trial has."""
@@ -137,45 +130,36 @@ class GroupTraining(TrialTraining):
         members = members_by_rule(self.size, self._ids(vocab_size), device)
         ends = (0,) if self._mask_documents else ()  # as fast as with any id
         with thread_limit(training.threads), memory_kept(device):
-            return Tuner.of_stack(members, self._passes(vocab_size, device, ends)).rate()
+            return Tuner.of_stack(members, self._passes(vocab_size, training, ends)).rate()
 
     def _course(
         self, trials: Sequence[Trial], corpus: Corpus, training: Training, *, trains: bool = True
     ) -> Course:
-        steps = self._steps(training)
+        steps, members = self._steps(training), len(trials) if trains else 0
         self._check_rates(steps)
-        passes = self._passes_of(len(trials) if trains else 0, corpus, training)
+        passes = self._passes(corpus.vocab_size, training, self._ends(corpus), members)
         return StackTrainer(trials, passes, steps=steps, origin=self._origin)
 
-    def _passes_of(self, members: int, corpus: Corpus, training: Training) -> Passes:
-        """Return what computes the steps of a group, compiled where that pays."""
-        device = resolve_device(training.device)
-        flops = self.size.step_flops(self._ids(corpus.vocab_size)) * self._steps(training) * members
-        compiled = members > 0 and should_compile(self._compile, device, flops)
-        ends = self._document_ends(corpus)
-        return self._passes(corpus.vocab_size, device, ends, compiled=compiled)
-
-    def _document_ends(self, corpus: Corpus) -> tuple[int, ...]:
+    def _ends(self, corpus: Corpus) -> tuple[int, ...]:
         return document_ends(corpus) if self._mask_documents else ()
 
     def _passes(
-        self,
-        vocab_size: int,
-        device: torch.device,
-        document_ends: tuple[int, ...],
-        *,
-        compiled: bool = False,
+        self, vocab_size: int, training: Training, ends: tuple[int, ...], members: int = 0
     ) -> Passes:
+        """Return what computes the steps of so many members, compiled where that pays."""
+        device, ids = resolve_device(training.device), self._ids(vocab_size)
+        flops = self.size.step_flops(ids) * self._steps(training) * members
+        compiled = members > 0 and should_compile(self._compile, device, flops)
         # Kept from group to group, and with them what was compiled.
-        key = (vocab_size, device, document_ends, compiled)
+        key = (vocab_size, device, ends, compiled)
         if key not in self._made:
             self._made[key] = Passes(
                 self.size,
-                self._ids(vocab_size),
+                ids,
                 device=device,
                 dtype=resolve_precision(self._precision, device),
                 compiled=compiled,
-                document_ends=document_ends,
+                document_ends=ends,
             )
         return self._made[key]
 
@@ -193,25 +177,15 @@ FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
 # Of all memory of a host, which other workers share, and of what is free on a GPU.
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
 SECONDS_EACH = 0.5
-GAIN = 1.05
 
 
 def members_by_rule(size: DecoderSize, vocab_size: int, device: torch.device) -> int:
     """Return the power of two that brings the tokens of a step to where a machine is full."""
-    most = usable_memory(device) - shared_bytes(vocab_size, device)
-    fitting = max(0, most) // member_bytes(size, vocab_size)
+    # A large vocabulary's logits, in fp32, are what all members take in turns.
+    shared = 4 * CHUNK_LOGITS[device.type] if vocab_size >= LARGE_VOCABULARY else 0
+    fitting = max(0, usable_memory(device) - shared) // member_bytes(size, vocab_size)
     members = min(FULL_TOKENS[device.type] // size.step_tokens, fitting)
     return 1 << max(members.bit_length() - 1, 0)
-
-
-def fastest(sizes: list[int], rate: Callable[[int], float]) -> int:
-    """Return the group size with the best rate; a larger one must be faster by `GAIN`."""
-    best, best_rate = sizes[0], rate(sizes[0]) if len(sizes) > 1 else 0.0
-    for members in sizes[1:]:
-        found = rate(members)
-        if found > GAIN * best_rate:
-            best, best_rate = members, found
-    return best
 
 
 class Tuner:
@@ -259,11 +233,6 @@ def usable_memory(device: torch.device) -> int:
     import psutil
 
     return int(MEMORY_SHARE["cpu"] * psutil.virtual_memory().total)
-
-
-def shared_bytes(vocab_size: int, device: torch.device) -> int:
-    """Return the memory of what all members take in turns: a large vocabulary's logits, fp32."""
-    return 4 * CHUNK_LOGITS[device.type] if vocab_size >= LARGE_VOCABULARY else 0
 
 
 def member_bytes(size: DecoderSize, vocab_size: int) -> int:

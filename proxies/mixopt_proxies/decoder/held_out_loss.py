@@ -42,25 +42,18 @@ class HeldOutWindows:
         self, sequence_losses: Callable[[Tensor], Tensor], members: int, tokens: int
     ) -> list[Losses]:
         """Return each member's losses."""
-        parts = [sequence_losses(batch) for batch in self._batches(members)]
-        loss_KW = torch.cat(parts, 1)[:, : len(self._rows_W)].double().cpu()
-        domains = torch.split(loss_KW, self.counts, dim=1)
-        loss_KM = torch.stack([part.mean(1) for part in domains], 1).tolist()
-        return [self._of_member(loss_M, tokens) for loss_M in loss_KM]
-
-    def _batches(self, members: int) -> list[Tensor]:
-        batches = []
+        parts = []
         for rows in torch.split(self._rows_W, self._batch):
             missing = self._batch - len(rows)
             full = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
-            batches.append(full.repeat(members, 1, 1))
-        return batches
-
-    def _of_member(self, loss_M: list[float], tokens: int) -> Losses:
-        nats = dict(zip(self._names, loss_M, strict=True))
-        return Losses(
-            tokens=tokens, nats_per_token=nats, bits_per_byte=in_bits_per_byte(nats, self._domains)
-        )
+            parts.append(sequence_losses(full.repeat(members, 1, 1)))
+        loss_KW = torch.cat(parts, 1)[:, : len(self._rows_W)].double().cpu()
+        domains = torch.split(loss_KW, self.counts, dim=1)
+        found = []
+        for loss_M in torch.stack([part.mean(1) for part in domains], 1).tolist():
+            nats = dict(zip(self._names, loss_M, strict=True))
+            found.append(Losses(tokens, nats, in_bits_per_byte(nats, self._domains)))
+        return found
 
 
 def _windows(domain: Domain, length: int, eval_tokens: int) -> NDArray[np.int32]:
@@ -162,12 +155,11 @@ def moved_to(
 
 
 def _moved(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
-    def moved(unit: str) -> dict[str, float]:
+    units = {}
+    for unit in ("nats_per_token", "bits_per_byte"):
         values, sample, whole = (getattr(one, unit) for one in (point, sampled_end, end))
         shifts = {name: whole[name] - sample[name] for name in values}
-        finite = {name: shift if math.isfinite(shift) else 0.0 for name, shift in shifts.items()}
-        return {name: value + finite[name] for name, value in values.items()}
-
-    return replace(
-        point, nats_per_token=moved("nats_per_token"), bits_per_byte=moved("bits_per_byte")
-    )
+        units[unit] = {
+            n: v + (shifts[n] if math.isfinite(shifts[n]) else 0.0) for n, v in values.items()
+        }
+    return replace(point, **units)

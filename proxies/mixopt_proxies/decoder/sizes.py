@@ -16,25 +16,25 @@ together the weights of the dense feed-forward.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from mixopt.errors import ConfigError, SamplerError, did_you_mean
 from mixopt.sampling import RateCurve, RateCurveName, RateShape
+from mixopt.system import checked_as
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Compile = Literal["auto"] | bool
-
-
-def checked_options(options: Mapping[str, object], kinds: Mapping[str, type]) -> dict[str, object]:
-    """Return the options that are given, each as its kind; None is as if it were left out."""
-    for option in options:
-        if option not in kinds:
-            near = did_you_mean(option, kinds)
-            raise ConfigError(f"proxy.options.{option}: unknown option{near}")
-    given = {name: value for name, value in options.items() if value is not None}
-    return {name: _of_kind(name, value, kinds[name]) for name, value in given.items()}
+Flag = Annotated[bool, Field(strict=True)]
+Compile = Literal["auto", True, False]
+Whole = Annotated[int, Field(strict=True, ge=1)]
+Number = Annotated[float, Field(strict=True, ge=0)]
+Above = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 def check(option: str, value: object, good: bool, want: str) -> None:
@@ -47,20 +47,27 @@ def check(option: str, value: object, good: bool, want: str) -> None:
         raise ConfigError(f"proxy.options.{option}: {value!r} must be {want}")
 
 
-def check_least(options: object, least: int, *names: str) -> None:
-    """Refuse numbers below the least that they may be."""
-    for name in names:
-        check(name, getattr(options, name), getattr(options, name) >= least, f"at least {least}")
+def check_known(options: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse an option that there is not."""
+    known = tuple(known)
+    for option in options:
+        if option not in known:
+            near = did_you_mean(option, known)
+            raise ConfigError(f"proxy.options.{option}: unknown option{near}")
 
 
-def _of_kind(option: str, value: object, kind: type) -> object:
-    """Return a value of an option as its kind: whole numbers as floats, lists as pairs."""
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is tuple and isinstance(value, list | tuple) and len(value) == 2:
-        return tuple(_of_kind(option, entry, float) for entry in value)
-    check(option, value, type(value) is kind, f"a {kind.__name__}")
-    return value
+def check_option(option: str, kind: Any, value: object) -> None:
+    """Refuse a value of an option that is not of its kind."""
+    checked_as(kind, value, f"proxy.options.{option}", ConfigError)
+
+
+def built(kind: Any, options: Mapping[str, object]) -> Any:
+    """Return options as a dataclass of them, each checked as its field says."""
+    try:
+        return checked_as(kind, dict(options), "", ConfigError)
+    except ConfigError as error:
+        text = str(error).removeprefix(": ")
+        raise ConfigError(f"proxy.options.{text.removeprefix('proxy.options.')}") from error
 
 
 @dataclass(frozen=True)
@@ -92,43 +99,36 @@ class DecoderSize:
         lr_decay_shape: How it goes there: `linear`, `cosine` or `sqrt`.
     """
 
-    layers: int
-    width: int
-    heads: int
-    ff: int
-    sequence_length: int
-    batch: int
-    tied: bool
-    lr: float
-    warmup: float
+    layers: Whole
+    width: Whole
+    heads: Whole
+    ff: Whole
+    sequence_length: Whole
+    batch: Whole
+    tied: Flag
+    lr: Above
+    warmup: Number
     schedule: RateCurveName
-    weight_decay: float
-    betas: tuple[float, float]
-    clip: float
-    experts: int = 0
-    top_k: int = 2
-    expert_ff: int = 8
-    balance_weight: float = 0.01
-    lr_floor: float = 0.1
-    lr_decay: float | None = None
+    weight_decay: Number
+    betas: tuple[Beta, Beta]
+    clip: Number
+    experts: Annotated[int, Field(strict=True, ge=0)] = 0
+    top_k: Whole = 2
+    expert_ff: Whole = 8
+    balance_weight: Number = 0.01
+    lr_floor: Share = 0.1
+    lr_decay: Above | None = None
     lr_decay_shape: RateShape | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        check_least(self, 1, "layers", "width", "heads", "ff", "sequence_length", "batch")
-        check_least(self, 0, "warmup", "weight_decay", "clip", "balance_weight")
-        check("lr", self.lr, self.lr > 0, "above 0")
-        check("lr_decay", self.lr_decay, self.lr_decay is None or self.lr_decay > 0, "above 0")
         even = self.width % (2 * self.heads) == 0
         check("heads", self.heads, even, f"a divisor of width / 2 = {self.width / 2:g}")
-        check("betas", self.betas, all(0 <= b < 1 for b in self.betas), "two numbers in [0, 1)")
-        check("lr_floor", self.lr_floor, 0 <= self.lr_floor <= 1, "from 0 to 1")
         if self.experts:
             check("experts", self.experts, self.experts >= 2, "at least 2")
             fits = 2 <= self.top_k <= self.experts
             check("top_k", self.top_k, fits, f"from 2 to {self.experts}, the number of experts")
-            whole = self.expert_ff >= 8 and self.expert_ff % 8 == 0
-            check("expert_ff", self.expert_ff, whole, "a multiple of 8")
+            check("expert_ff", self.expert_ff, self.expert_ff % 8 == 0, "a multiple of 8")
             check("width", self.width, self.width % 8 == 0, "a multiple of 8 with experts")
         self.rates(1)
 
@@ -226,45 +226,31 @@ SIZES: dict[str, DecoderSize] = {
     "moe-1m": replace(_REGMIX, experts=8, expert_ff=256),
     "60m": replace(_REGMIX, layers=10, width=768, ff=1536),
 }
-KINDS = {field.name: type(getattr(_REGMIX, field.name)) for field in fields(DecoderSize)}
-KINDS |= {"lr_decay": float, "lr_decay_shape": str}  # None in named sizes
+OPTIONS = tuple(field.name for field in fields(DecoderSize))
 OF_EXPERTS = ("experts", "top_k", "expert_ff", "balance_weight")
 OF_SHAPE = ("layers", "width", "heads", "ff", "tied", *OF_EXPERTS)
-
-
-def check_choices(precision: Precision, compile: Compile, mask_documents: bool = False) -> None:
-    """Refuse a value that an option of training does not have."""
-    known = {
-        "precision": (precision, ("auto", "float32", "bfloat16")),
-        "compile": (compile, ("auto", True, False)),
-        "mask_documents": (mask_documents, (True, False)),
-    }
-    for option, (value, values) in known.items():
-        if value not in values:
-            names = ", ".join(str(entry).lower() for entry in values)
-            raise ConfigError(f"proxy.options.{option}: {value!r} must be one of {names}")
 
 
 def make_size(name: str, **overrides: object) -> DecoderSize:
     """Return a named size with the fields of `overrides` that are not None."""
     if name not in SIZES:
         raise ConfigError(f"proxy.options.size: {name!r} is not a size{did_you_mean(name, SIZES)}")
-    base, given = SIZES[name], checked_options(overrides, KINDS)
-    experts = given.get("experts", base.experts)
+    check_known(overrides, OPTIONS)
+    base, given = SIZES[name], {n: value for n, value in overrides.items() if value is not None}
+    size: DecoderSize = built(DecoderSize, {n: getattr(base, n) for n in OPTIONS} | given)
     if "experts" in given:
-        check("experts", experts, experts != 0, "at least 2")
-    for option in OF_EXPERTS if not experts else ():
+        check("experts", size.experts, size.experts != 0, "at least 2")
+    for option in OF_EXPERTS if not size.experts else ():
         if option in given:
             raise ConfigError(
                 f"proxy.options.{option}: {given[option]!r} has no effect without experts: give"
                 " experts, or size: moe-tiny"
             )
-    if experts and "ff" in given:
+    if size.experts and "ff" in given:
         raise ConfigError(
             f"proxy.options.ff: {given['ff']} has no effect with experts: give expert_ff"
         )
-    if experts and not base.experts:  # as many products as the feed-forward has
-        top_k = given.get("top_k", base.top_k)
-        assert isinstance(top_k, int), "checked"
-        given.setdefault("expert_ff", max(8, base.ff // max(top_k, 1) // 8 * 8))
-    return replace(base, **given)  # type: ignore[arg-type]
+    if size.experts and not base.experts and "expert_ff" not in given:
+        # As many products as the feed-forward has.
+        return replace(size, expert_ff=max(8, base.ff // size.top_k // 8 * 8))
+    return size

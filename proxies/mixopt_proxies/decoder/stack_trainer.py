@@ -12,36 +12,29 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mixopt.routing import ExpertCounts
 from mixopt.trials import Doing, Losses, Progress, Trial, TrialResult
-from mixopt_proxies.decoder.decoder_stack import AdamMoments, StackedWeights, StackOrigin
-from mixopt_proxies.decoder.experts import ExpertCounter, HeldOutExperts, Routed
-from mixopt_proxies.decoder.held_out_loss import (
-    Evaluations,
-    HeldOutWindows,
-    moved_to,
-)
+from mixopt_proxies.decoder.decoder_stack import StackedWeights, StackOrigin
+from mixopt_proxies.decoder.experts import ExpertCounter, Routed, held_out_assignments
+from mixopt_proxies.decoder.held_out_loss import Evaluations, HeldOutWindows, moved_to
 from mixopt_proxies.decoder.sizes import DecoderSize
 from mixopt_proxies.decoder.training_passes import Passes
 from mixopt_proxies.decoder.trial_batches import TrialBatches, blocks, random_generator
 
 BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
 REPORT_SECONDS = 0.5
+FIRST_STEPS = 3  # of a GPU, before one is recorded
 
-
-@dataclass(frozen=True)
-class MemberCourse:
-    """Training losses of a member, its held-out losses to the end, and its experts' counts."""
-
-    losses_S: Tensor
-    curve: tuple[Losses, ...]
-    experts: ExpertCounts | None = None
+logger = logging.getLogger(__name__)
+Report = Callable[[Progress], None]
+# A member's training losses by step, its held-out losses to the end, and its experts' counts.
+MemberCourse = tuple[Tensor, tuple[Losses, ...], ExpertCounts | None]
 
 
 class Course:
@@ -78,16 +71,11 @@ class Course:
         self._place.add_(1).clamp_(max=self._steps - 1)
 
     def run(
-        self,
-        batches: TrialBatches,
-        evaluations: Evaluations,
-        report: Callable[[Progress], None],
+        self, batches: TrialBatches, evaluations: Evaluations, report: Report
     ) -> list[MemberCourse]:
         """Take all steps."""
-        counter = self._counter(batches)
-        curve: list[list[Losses]] = []
-        sampled: list[list[Losses]] = []
-        seen, few = HeldOutExperts(), evaluations.few
+        counter, few = self._counter(batches), evaluations.few
+        curve, sampled, counts = list[list[Losses]](), list[list[Losses]](), list[Tensor]()
         reported = time.monotonic()
         report(self._progress(0, "compiling" if self._compiled else "training"))
         for taken, tokens_KBW in self.stream(batches):
@@ -98,21 +86,22 @@ class Course:
                 report(self._progress(taken + 1))
                 reported = time.monotonic()
             if few is not None and taken + 1 in evaluations.few_at:
-                sampled.append(self._losses(few, taken + 1, report))
+                sampled.append(self._losses(few, taken + 1, report)[0])
             if taken + 1 in evaluations.at:
-                seen = HeldOutExperts()
-                curve.append(self.evaluate(evaluations, taken + 1, report, seen))
+                losses, counts = self.evaluate(evaluations, taken + 1, report)
+                curve.append(losses)
         if few is not None:
-            last = self._losses(few, self._steps, report)
+            last, _ = self._losses(few, self._steps, report)
             curve = [*moved_to(curve[-1], sampled, last), *curve]
         report(self._progress(self._steps))
         experts: list[ExpertCounts] | list[None] = [None] * self.members
         if counter is not None:
-            counts = evaluations.windows.counts
-            compared = seen.of_members(counts, counter.domains, counter.top_k)
+            compared = held_out_assignments(
+                counts, evaluations.windows.counts, counter.domains, counter.top_k
+            )
             experts = [ExpertCounts(counter.of_member(k), one) for k, one in enumerate(compared)]
         return [
-            MemberCourse(losses_S, tuple(entry[k] for entry in curve), experts[k])
+            (losses_S, tuple(entry[k] for entry in curve), experts[k])
             for k, losses_S in enumerate(self._losses_SK.cpu().T)
         ]
 
@@ -125,37 +114,33 @@ class Course:
             yield from enumerate(block, start=first)
 
     def evaluate(
-        self,
-        evaluations: Evaluations,
-        taken: int,
-        report: Callable[[Progress], None],
-        seen: HeldOutExperts | None = None,
-    ) -> list[Losses]:
-        """Return each member's held-out losses and what it scores, after so many steps."""
+        self, evaluations: Evaluations, taken: int, report: Report
+    ) -> tuple[list[Losses], list[Tensor]]:
+        """Return each member's held-out losses and scores, and the counts of its experts."""
 
         def token_losses(tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
             report(self._progress(taken, "evaluating"))
             return self._token_losses(tokens_KBW, place_P)
 
-        losses = self._losses(evaluations.windows, taken, report, seen)
+        losses, counts = self._losses(evaluations.windows, taken, report)
         scores = evaluations.tasks.scores(token_losses, self.members)
-        return [replace(one, tasks=found) for one, found in zip(losses, scores, strict=True)]
+        scored = [replace(one, tasks=found) for one, found in zip(losses, scores, strict=True)]
+        return scored, counts
 
     def _losses(
-        self,
-        held_out: HeldOutWindows,
-        taken: int,
-        report: Callable[[Progress], None],
-        seen: HeldOutExperts | None = None,
-    ) -> list[Losses]:
+        self, held_out: HeldOutWindows, taken: int, report: Report
+    ) -> tuple[list[Losses], list[Tensor]]:
+        counts_LKWE: list[Tensor] = []
+
         def sequence_losses(tokens_KBW: Tensor) -> Tensor:
             report(self._progress(taken, "evaluating"))
             losses_KB, routed = self._evaluated(tokens_KBW)
-            if seen is not None:
-                seen.add(routed)
+            if routed is not None:
+                counts_LKWE.append(routed.counts_LKBE)
             return losses_KB
 
-        return held_out.losses(sequence_losses, self.members, taken * self._step_tokens)
+        losses = held_out.losses(sequence_losses, self.members, taken * self._step_tokens)
+        return losses, counts_LKWE
 
     def _progress(self, taken: int, doing: Doing = "training") -> Progress:
         tokens = self._step_tokens * self.members
@@ -214,33 +199,27 @@ def result_of(
     trial: Trial, course: MemberCourse, step_tokens: int, parameters: int, seconds: float
 ) -> TrialResult:
     """Return the result of a trial."""
-    reason = _divergence(course, step_tokens)
-    finite = tuple(entry for entry in course.curve if _bad_domain(entry) is None)
-    found = TrialResult(
-        trial=trial.name,
-        status="diverged",
-        tokens=len(course.losses_S) * step_tokens,
-        parameters=parameters,
-        seconds=seconds,
-        curve=finite,
-        reason=reason,
-    )
-    if reason is not None:
-        return found
-    return replace(found, status="finished", losses=course.curve[-1], experts=course.experts)
-
-
-def _divergence(course: MemberCourse, step_tokens: int) -> str | None:
-    bad = torch.nonzero(~torch.isfinite(course.losses_S)).flatten()
+    losses_S, curve, experts = course
+    reason, bad = None, torch.nonzero(~torch.isfinite(losses_S)).flatten()
     if len(bad):
         step = int(bad[0])
-        loss = float(course.losses_S[step])
-        return (
-            f"training loss is {loss} in step {step + 1} of {len(course.losses_S)}"
+        reason = (
+            f"training loss is {float(losses_S[step])} in step {step + 1} of {len(losses_S)}"
             f" ({step * step_tokens} tokens): lower proxy.options.lr, or clip"
         )
-    domain = _bad_domain(course.curve[-1])
-    return None if domain is None else f"held-out loss of {domain!r} is not finite at the end"
+    elif (domain := _bad_domain(curve[-1])) is not None:
+        reason = f"held-out loss of {domain!r} is not finite at the end"
+    return TrialResult(
+        trial=trial.name,
+        status="finished" if reason is None else "diverged",
+        tokens=len(losses_S) * step_tokens,
+        parameters=parameters,
+        seconds=seconds,
+        losses=curve[-1] if reason is None else None,
+        curve=tuple(entry for entry in curve if _bad_domain(entry) is None),
+        reason=reason,
+        experts=experts if reason is None else None,
+    )
 
 
 def _bad_domain(losses: Losses) -> str | None:
@@ -259,21 +238,21 @@ class StackedAdamW:
         origin: StackOrigin | None = None,
     ) -> None:
         """Begin without moments and with the size's rates, or with those of an origin."""
-        self._weights = weights
-        self._size = size
-        device = weights.master.device
-        rates = _rates(size, steps) if origin is None else origin.rates(steps)
+        self._weights, self._size, device = weights, size, weights.master.device
+        if origin is None:
+            curve = size.rates(steps)
+            rates = [size.lr * curve.rate(step) for step in range(steps)]
+        else:
+            rates = origin.rates(steps)
         self._rates_S = torch.tensor(rates, device=device)
         self._rate = torch.zeros((), device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
-        self._gradients = [weights.view(weights.gradient, w) for w in weights.weights]
-        self._names = [w.name for w in weights.weights]
-        self._spans = slice(weights.decayed), slice(weights.decayed, None)
-        self._parts = [_part(weights.master[of], weights.gradient[of]) for of in self._spans]
-        decays = (size.weight_decay, 0.0)
+        self._gradients = {w.name: weights.view(weights.gradient, w) for w in weights.weights}
+        decayed = weights.decayed
+        parts = ((slice(decayed), size.weight_decay), (slice(decayed, None), 0.0))
         groups = [
-            {"params": [part], "weight_decay": decay}
-            for part, decay in zip(self._parts, decays, strict=True)
+            {"params": [_part(weights.master[of], weights.gradient[of])], "weight_decay": decay}
+            for of, decay in parts
         ]
         self._adam = torch.optim.AdamW(
             groups,
@@ -285,44 +264,41 @@ class StackedAdamW:
         )
         for group in self._adam.param_groups:
             group["lr"] = self._rate
-        if origin is not None and origin.moments is not None:
-            self._begin_with(origin.moments)
+        if origin is not None and origin.moments:
+            self._begin_with(origin)
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:
         """Clip, move the weights, and refresh their copy in the compute precision."""
-        self._gather(gradients)
+        own = {name: gradients[name] for name in self._gradients}
+        if self._size.tied:
+            own["embedding"] = own["embedding"] + gradients["head"]
+        if self._size.clip > 0:
+            write_clipped([*own.values()], [*self._gradients.values()], self._size.clip)
+        else:
+            torch._foreach_copy_([*self._gradients.values()], [*own.values()])
         self._rate.copy_(self._rates_S.index_select(0, self._place).squeeze(0))
         self._adam.step()
         self._weights.refresh()
         # Steps beyond the last, as a tuner takes them, keep its rate.
         self._place.add_(1).clamp_(max=len(self._rates_S) - 1)
 
-    def _begin_with(self, moments: AdamMoments) -> None:
+    def _begin_with(self, origin: StackOrigin) -> None:
         """Give all members the moments of a checkpoint, as the state of a step that was taken."""
-        master = self._weights.master
-        step = torch.tensor(float(moments.step), device=master.device)
-        flat = {"exp_avg": torch.empty_like(master), "exp_avg_sq": torch.empty_like(master)}
-        self._weights.give_all(flat["exp_avg"], moments.first)
-        self._weights.give_all(flat["exp_avg_sq"], moments.second)
-        for part, of in zip(self._parts, self._spans, strict=True):
-            state = {name: values[of] for name, values in flat.items()}
-            self._adam.state[part] = {"step": step.clone(), **state}
-
-    def _gather(self, gradients: Mapping[str, Tensor]) -> None:
-        """Bring the gradients into the flat buffer, in fp32, clipped on the way."""
-        own = [gradients[name] for name in self._names]
-        if self._size.tied:
-            place = self._names.index("embedding")
-            own[place] = own[place] + gradients["head"]
-        if self._size.clip > 0:
-            write_clipped(own, self._gradients, self._size.clip)
-        else:
-            torch._foreach_copy_(self._gradients, own)
+        master, begin = self._weights.master, 0
+        flat = {name: torch.empty_like(master) for name in origin.moments}
+        for name, values in origin.moments.items():
+            self._weights.give_all(flat[name], values)
+        for group in self._adam.param_groups:
+            (part,) = group["params"]
+            of = slice(begin, begin := begin + len(part))
+            step = torch.tensor(float(origin.step), device=master.device)
+            moments = {name: values[of] for name, values in flat.items()}
+            self._adam.state[part] = {"step": step, **moments}
 
 
 def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> None:
-    """Write each member's gradients, scaled to a norm of `limit` where it is larger."""
+    """Write each member's gradients, in fp32, scaled to a norm of `limit` where it is larger."""
     norms_WK = torch.stack(
         [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float32) for g in gradients]
     )
@@ -331,41 +307,28 @@ def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> N
         torch.mul(gradient, scale_K.view(-1, *[1] * (gradient.ndim - 1)), out=place)
 
 
-def _rates(size: DecoderSize, steps: int) -> list[float]:
-    curve = size.rates(steps)
-    return [size.lr * curve.rate(step) for step in range(steps)]
-
-
 def _part(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:
     part = torch.nn.Parameter(values)
     part.grad = gradient
     return part
 
 
-FIRST_STEPS = 3
-
-Output = TypeVar("Output")
-logger = logging.getLogger(__name__)
-
-
-class StepGraph(Generic[Output]):
+class StepGraph:
     """Takes steps, by the graph once there is one.
 
     What a replayed step returns lies in the same memory as what the one before returned.
     """
 
-    def __init__(self, step: Callable[[Tensor], Output], *, first_steps: int = FIRST_STEPS) -> None:
+    def __init__(self, step: Callable[[Tensor], Any], *, first_steps: int = FIRST_STEPS) -> None:
         """Record nothing yet."""
-        self._step = step
-        self._left: int | None = first_steps
-        self._recorded: tuple[torch.cuda.CUDAGraph, Tensor, Output] | None = None
+        self._step, self._left = step, first_steps
+        self._recorded: tuple[torch.cuda.CUDAGraph, Tensor, Any] | None = None
 
-    def __call__(self, tokens: Tensor) -> Output:
+    def __call__(self, tokens: Tensor) -> Any:
         """Take a step."""
         if self._left == 0:
             self._record(tokens)
-        elif self._left is not None:
-            self._left -= 1
+        self._left -= 1
         if self._recorded is None:
             return self._step(tokens)
         graph, place, output = self._recorded
@@ -374,7 +337,6 @@ class StepGraph(Generic[Output]):
         return output
 
     def _record(self, tokens: Tensor) -> None:
-        self._left = None
         place = tokens.clone()
         try:
             graph = torch.cuda.CUDAGraph()

@@ -6,8 +6,7 @@ Shapes: K members, B sequences, T tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,13 +16,16 @@ from mixopt_proxies.decoder.devices import Compiled
 from mixopt_proxies.decoder.experts import Routed, own_loss
 from mixopt_proxies.decoder.sizes import DecoderSize
 
+LARGE_VOCABULARY = 2048
+# Logits of a chunk, all of which are kept: 64 MiB in bf16 on a CPU, 512 MiB on a GPU.
+CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}
+# Logits of a tile: 4 MiB in bf16. Smaller ones fit a core's cache, but their products are slower.
+# A GPU takes all of a chunk at once.
+TILE_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 28}
+MIN_TILE = 256
 
-class TrainingPass(NamedTuple):
-    """Each member's mean cross-entropy, the gradients of all leaves, and what routers chose."""
-
-    loss_K: Tensor
-    gradients: dict[str, Tensor]
-    routed: Routed | None
+Leaves = dict[str, Tensor]
+Exponentials = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Passes:
@@ -48,7 +50,7 @@ class Passes:
         self.compiled = compiled
         self._decoder = Decoder(size, device=device, dtype=dtype, document_ends=document_ends)
         computation = self._decoder.hidden if self.chunked else self._dense
-        self._run: Callable[[dict[str, Tensor], Tensor], tuple[Tensor, Routed | None]] = (
+        self._run: Callable[[Leaves, Tensor], tuple[Tensor, Routed | None]] = (
             Compiled(computation) if compiled else computation
         )
         self._head = HeadLoss(compiled=compiled)
@@ -56,53 +58,42 @@ class Passes:
     def weights(self, seeds: Sequence[int], origin: StackOrigin | None = None) -> StackedWeights:
         """Return the weights of a stack that is computed so, of one member for each seed."""
         return StackedWeights(
-            self.size,
-            self.vocab_size,
-            seeds,
-            device=self.device,
-            dtype=self.dtype,
-            origin=origin,
+            self.size, self.vocab_size, seeds, device=self.device, dtype=self.dtype, origin=origin
         )
 
-    def gradients(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> TrainingPass:
-        """Return each member's mean loss, shape (K,), and the gradients of all leaves."""
+    def gradients(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Leaves, Routed | None]:
+        """Return mean losses, shape (K,), the gradients of all leaves, and what routers chose."""
         output, routed = self._run(leaves, tokens_KBW)
         if self.chunked:
-            head = self._head.training(output, leaves["head"], targets_of(tokens_KBW))
-            loss_K = head.loss_K
+            loss_K, upstream, head = self._head.training(
+                output, leaves["head"], targets_of(tokens_KBW)
+            )
             trunk = {name: leaf for name, leaf in leaves.items() if name != "head"}
-            gradients = self._differentiated(output, head.hidden_KNC, trunk, routed)
-            gradients["head"] = head.head_KVC
+            gradients = self._differentiated(output, upstream, trunk, routed) | {"head": head}
         else:
             loss_K = output.mean(1)
             gradients = self._differentiated(loss_K.sum(), None, leaves, routed)
-        return TrainingPass(loss_K.detach(), gradients, routed.detach() if routed else None)
+        return loss_K.detach(), gradients, routed.detach() if routed else None
 
-    def sequence_gradients(
-        self, leaves: dict[str, Tensor], tokens_KBW: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def sequence_gradients(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Leaves]:
         """Return the mean loss of each sequence, shape (K, B), and the gradients of all leaves."""
         assert not self.chunked, "a large vocabulary's losses are made chunk by chunk"
         losses_KB, routed = self._run(leaves, tokens_KBW)
         total = losses_KB.mean(1).sum()
         return losses_KB.detach(), self._differentiated(total, None, leaves, routed)
 
-    def evaluated(
-        self, leaves: dict[str, Tensor], tokens_KBW: Tensor
-    ) -> tuple[Tensor, Routed | None]:
+    def evaluated(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         """Return each sequence's mean loss in nats, shape (K, B), and what the routers chose."""
         # Compiled code is kept for one grad mode: leaving it on makes one compilation serve.
         with torch.set_grad_enabled(self.compiled):
             output, routed = self._run(leaves, tokens_KBW)
         output, routed = output.detach(), routed.detach() if routed else None
-        if not self.chunked:
-            return output, routed
-        losses_KN = self._head.losses(output, leaves["head"], targets_of(tokens_KBW))
-        return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
+        if self.chunked:
+            output = self._head.losses(output, leaves["head"], targets_of(tokens_KBW))
+            output = output.view(tokens_KBW[..., 1:].shape).mean(-1)
+        return output, routed
 
-    def token_losses(
-        self, leaves: dict[str, Tensor], tokens_KBW: Tensor, place_P: Tensor
-    ) -> Tensor:
+    def token_losses(self, leaves: Leaves, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
         """Return the losses of chosen tokens in nats, shape (K, P), without gradients."""
         with torch.no_grad():
             hidden, _ = self._decoder.hidden(leaves, tokens_KBW)
@@ -110,50 +101,26 @@ class Passes:
             losses = HeadLoss(compiled=False).losses if self.chunked else dense_losses
             return losses(hidden[:, place_P], leaves["head"], targets_KP)
 
-    def _dense(self, leaves: dict[str, Tensor], tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
+    def _dense(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         hidden, routed = self._decoder.hidden(leaves, tokens_KBW)
         losses_KN = dense_losses(hidden, leaves["head"], targets_of(tokens_KBW))
         return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
 
     def _differentiated(
-        self,
-        output: Tensor,
-        upstream: Tensor | None,
-        leaves: dict[str, Tensor],
-        routed: Routed | None,
-    ) -> dict[str, Tensor]:
+        self, output: Tensor, upstream: Tensor | None, leaves: Leaves, routed: Routed | None
+    ) -> Leaves:
         """Return the gradients of an output, and of what experts add to the losses."""
         outputs, above = [output], [upstream]
         if routed is not None:
             outputs.append(own_loss(routed, self.size.step_tokens, self.size).sum())
             above.append(None)
-        trained = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-        gradients = torch.autograd.grad(outputs, list(trained.values()), above)
-        return dict(zip(trained, gradients, strict=True))
+        gradients = torch.autograd.grad(outputs, list(leaves.values()), above)
+        return dict(zip(leaves, gradients, strict=True))
 
 
 def targets_of(tokens_KBW: Tensor) -> Tensor:
     """Return the tokens to predict, shape (K, B * T)."""
     return tokens_KBW[..., 1:].flatten(1)
-
-
-LARGE_VOCABULARY = 2048
-# Logits of a chunk, all of which are kept: 64 MiB in bf16 on a CPU, 512 MiB on a GPU.
-CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}
-# Logits of a tile: 4 MiB in bf16. Smaller ones fit a core's cache, but their products are slower.
-# A GPU takes all of a chunk at once.
-TILE_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 28}
-MIN_TILE = 256
-
-Exponentials = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class HeadPass(NamedTuple):
-    """Each member's mean loss in nats, and the gradients of what the head reads and of it."""
-
-    loss_K: Tensor
-    hidden_KNC: Tensor
-    head_KVC: Tensor
 
 
 def dense_losses(hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor) -> Tensor:
@@ -173,79 +140,79 @@ class HeadLoss:
         )
 
     @torch.no_grad()
-    def training(self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor) -> HeadPass:
-        """Return each member's mean loss, with the gradients of the sum of these losses."""
+    def training(
+        self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each member's mean loss; of their sum the gradients by hidden states and head."""
         loss_K = torch.zeros(len(hidden_KNC), device=hidden_KNC.device)
         hidden_grad = torch.empty_like(hidden_KNC)
         head_grad = torch.empty(head_KVC.shape, device=head_KVC.device)
         share = 1.0 / targets_KN.shape[1]
-        for k, part in _chunks(targets_KN, head_KVC.shape[1]):
-            chunk = self._chunk(hidden_KNC[k, part], head_KVC[k], targets_KN[k, part])
-            loss_K[k] += chunk.losses_N().sum() * share
+        for k, part, chunk in self._chunks(hidden_KNC, head_KVC, targets_KN):
+            loss_K[k] += chunk.losses_N.sum() * share
             hidden_grad[k, part] = chunk.gradients(head_grad[k], share, first=part.start == 0)
-        return HeadPass(loss_K, hidden_grad, head_grad)
+        return loss_K, hidden_grad, head_grad
 
     @torch.no_grad()
     def losses(self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor) -> Tensor:
         """Return each token's loss in nats, shape (K, N)."""
         losses = torch.empty(targets_KN.shape, device=hidden_KNC.device)
-        for k, part in _chunks(targets_KN, head_KVC.shape[1]):
-            chunk = self._chunk(hidden_KNC[k, part], head_KVC[k], targets_KN[k, part])
-            losses[k, part] = chunk.losses_N()
+        for k, part, chunk in self._chunks(hidden_KNC, head_KVC, targets_KN):
+            losses[k, part] = chunk.losses_N
         return losses
 
-    def _chunk(self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor) -> _Chunk:
-        chunk = _Chunk(hidden_NC, head_VC, targets_N)
-        chunk.fill(self._exponentials)
-        return chunk
+    def _chunks(
+        self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor
+    ) -> Iterator[tuple[int, slice, _Chunk]]:
+        members, count = targets_KN.shape
+        most = max(1, CHUNK_LOGITS[targets_KN.device.type] // head_KVC.shape[1])
+        size = max(1, math.ceil(count / max(1, math.ceil(count / most))))
+        for k in range(members):
+            for first in range(0, count, size):
+                part = slice(first, first + size)
+                chunk = _Chunk(
+                    hidden_KNC[k, part], head_KVC[k], targets_KN[k, part], self._exponentials
+                )
+                yield k, part, chunk
 
 
 class _Chunk:
     """The logits of some tokens of one member, tile by tile, then their exponentials."""
 
-    def __init__(self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor) -> None:
+    def __init__(
+        self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, exponentials: Exponentials
+    ) -> None:
+        """Multiply by the head, tile by tile, and turn logits into exponentials."""
         self._hidden_NC, self._head_VC, self._targets_N = hidden_NC, head_VC, targets_N
         count, vocab_size = len(hidden_NC), len(head_VC)
         width = tile_width(count, vocab_size, hidden_NC.device)
-        self._spans = [(i, min(i + width, vocab_size)) for i in range(0, vocab_size, width)]
+        self._parts = [slice(i, min(i + width, vocab_size)) for i in range(0, vocab_size, width)]
         logits = hidden_NC.new_empty(count * vocab_size)
-        pieces = torch.split(logits, [count * (stop - first) for first, stop in self._spans])
+        pieces = torch.split(logits, [count * (part.stop - part.start) for part in self._parts])
         self._tiles = [piece.view(count, -1) for piece in pieces]
-        self._tile_N1 = (targets_N // width)[:, None]
-        self._place_N1 = (targets_N % width)[:, None]
         scores = torch.empty(3, len(self._tiles), count, device=hidden_NC.device)
-        self._largest_JN, self._total_JN, self._chosen_JN = scores.unbind()
-
-    def fill(self, exponentials: Exponentials) -> None:
-        """Multiply by the head, tile by tile, and turn logits into exponentials."""
-        space = torch.empty_like(self._tiles[0]).view(-1)
-        for j, ((first, stop), tile) in enumerate(zip(self._spans, self._tiles, strict=True)):
+        self._largest_JN, total_JN, chosen_JN = scores.unbind()
+        place_N1, space = (targets_N % width)[:, None], torch.empty_like(self._tiles[0]).view(-1)
+        for j, (part, tile) in enumerate(zip(self._parts, self._tiles, strict=True)):
             logits_NT = space[: tile.numel()].view(tile.shape)
-            torch.mm(self._hidden_NC, self._head_VC[first:stop].T, out=logits_NT)
-            places_N1 = self._place_N1.clamp(max=stop - first - 1)
-            self._chosen_JN[j] = logits_NT.gather(1, places_N1).squeeze(1)
-            self._largest_JN[j], self._total_JN[j] = exponentials(logits_NT, tile)
-
-    def losses_N(self) -> Tensor:
-        """Return the losses, in nats."""
-        chosen_N = self._chosen_JN.gather(0, self._tile_N1.T).squeeze(0)
-        return self._log_total_N() - chosen_N
+            torch.mm(hidden_NC, head_VC[part].T, out=logits_NT)
+            inside_N1 = place_N1.clamp(max=tile.shape[1] - 1)
+            chosen_JN[j] = logits_NT.gather(1, inside_N1).squeeze(1)
+            self._largest_JN[j], total_JN[j] = exponentials(logits_NT, tile)
+        self._log_total_N = torch.logsumexp(self._largest_JN + total_JN.log(), 0)
+        self.losses_N = self._log_total_N - chosen_JN.gather(0, (targets_N // width)[None])[0]
 
     def gradients(self, head_grad_VC: Tensor, share: float, *, first: bool) -> Tensor:
         """Return the gradient of the hidden states, and write or add that of the head."""
-        weights_JN1 = ((self._largest_JN - self._log_total_N()).exp() * share)[..., None]
+        weights_JN1 = ((self._largest_JN - self._log_total_N).exp() * share)[..., None]
         hidden_NC, targets_N = self._hidden_NC, self._targets_N
         gradient_NC = self._head_VC[targets_N].float().mul_(-share)
-        for span, tile, weight_N1 in zip(self._spans, self._tiles, weights_JN1, strict=True):
-            part = slice(*span)
+        for part, tile, weight_N1 in zip(self._parts, self._tiles, weights_JN1, strict=True):
             gradient_NC.addcmul_(tile @ self._head_VC[part], weight_N1)
             product_TC = tile.T @ (hidden_NC * weight_N1).to(tile.dtype)
             head_grad_VC[part].copy_(product_TC) if first else head_grad_VC[part].add_(product_TC)
         head_grad_VC.index_add_(0, targets_N, hidden_NC.float(), alpha=-share)
         return gradient_NC
-
-    def _log_total_N(self) -> Tensor:
-        return torch.logsumexp(self._largest_JN + self._total_JN.log(), 0)
 
 
 def write_exponentials(logits_NT: Tensor, out_NT: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,10 +229,3 @@ def tile_width(tokens: int, vocab_size: int, device: torch.device) -> int:
     most = max(MIN_TILE, TILE_LOGITS[device.type] // tokens)
     even = math.ceil(vocab_size / math.ceil(vocab_size / most))
     return min(vocab_size, math.ceil(even / 64) * 64)
-
-
-def _chunks(targets_KN: Tensor, vocab_size: int) -> list[tuple[int, slice]]:
-    members, count = targets_KN.shape
-    most = max(1, CHUNK_LOGITS[targets_KN.device.type] // vocab_size)
-    size = math.ceil(count / max(1, math.ceil(count / most)))
-    return [(k, slice(i, i + size)) for k in range(members) for i in range(0, count, max(1, size))]

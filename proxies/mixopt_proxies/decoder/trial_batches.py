@@ -182,18 +182,7 @@ BUFFERS = 2  # blocks that are read ahead
 
 
 def blocks(read: Read, spans: list[Span], device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Yield where each block begins, and its tokens as int64 on the device."""
-    if device.type == "cuda":
-        yield from blocks_ahead(read, spans, device)
-        return
-    for first, stop in spans:
-        yield first, torch.from_numpy(read(first, stop)).to(device, torch.int64)
-
-
-def blocks_ahead(
-    read: Read, spans: list[Span], device: torch.device
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield blocks as `blocks` does, read by a thread that is up to two blocks ahead."""
+    """Yield where each block begins, and its tokens as int64, read by a thread ahead of them."""
 
     def host_block(span: Span) -> Tensor:
         block = torch.from_numpy(read(*span))

@@ -5,32 +5,31 @@ the share of its relatives, and with less from each doubling), not in size. Each
 tokens from its own mixture with its own seed: of every domain its share of the tokens, in
 contiguous windows at shuffled places, over again in another order where the domain is exhausted.
 
-Shapes: T tokens.
+Shapes: T tokens, R rows of a task, S sampled tokens, E places of the learning curve.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from mixopt.corpus import Corpus, Domain, EncodedTask
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, CorpusError
+from mixopt.loading import Pool, make_pools
+from mixopt.mixture import Mixture
+from mixopt.system import Array, BoolArray, IntArray
 from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
-from mixopt_proxies.ngram.model import (
-    Grams,
-    HeldOutCounts,
-    NgramModel,
-    draw_tokens,
-    log_probabilities_on_the_way,
-    pools_of,
-)
+from mixopt_proxies.ngram.model import NgramModel
 
 PROBED = 100_000  # random tokens that tell how fast it counts
 SAMPLED = 512  # held-out tokens of each evaluation domain that the learning curve is measured on
+HELD_OUT_WINDOW = 1024
+SAMPLE_WINDOW = 64
+
+Rows = tuple[IntArray, BoolArray]  # tokens one row after the other, and whether one begins there
 
 
 class NgramProxy:
@@ -69,15 +68,15 @@ class NgramProxy:
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
         """Count the n-grams of each trial's tokens and return its held-out losses."""
-        held_out = {d.name: HeldOutCounts.of(d, training.eval_tokens) for d in corpus.evaluation}
-        scored_on = _HeldOutAndTasks(
-            corpus.evaluation, held_out, [TaskRows(task) for task in corpus.tasks]
-        )
+        held_out = {d.name: held_out_rows(d, training.eval_tokens) for d in corpus.evaluation}
         total = len(trials) * training.tokens
         results = []
-        for done, trial in enumerate(trials):
-            begin = partial(_report, report, done * training.tokens, total)
-            results.append(self._train(trial, corpus, training, scored_on, begin))
+        for number, trial in enumerate(trials):
+
+            def begin(doing: Doing, done: int = number * training.tokens) -> None:
+                report(Progress(done, total, doing))
+
+            results.append(self._train(trial, corpus, training, held_out, begin))
         report(Progress(total, total))
         return results
 
@@ -86,103 +85,156 @@ class NgramProxy:
         trial: Trial,
         corpus: Corpus,
         training: Training,
-        scored_on: _HeldOutAndTasks,
+        held_out: dict[str, Rows],
         begin: Callable[[Doing], None],
     ) -> TrialResult:
-        started = time.perf_counter()
+        started, curve = time.perf_counter(), list[Losses]()
         rng = np.random.default_rng(trial.seed)
         tokens_T, starts_T = draw_tokens(
             corpus, trial.mixture, training, window=self.window, rng=rng
         )
-        curve = []
-        for end in _ends(training):
+        every = training.eval_every or training.tokens
+        for end in (*range(every, training.tokens, every), training.tokens):
             begin("training")
             model, grams = NgramModel.counted(
                 tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
             )
             begin("evaluating")
-            curve.append(scored_on.of(model, end))
-        curve = [*scored_on.on_the_way(model, grams, curve[-1], training.curve_points), *curve]
+            nats = {
+                n: -float(model.log_probabilities(*rows).mean()) for n, rows in held_out.items()
+            }
+            tasks = {task.column: _score(task, model) for task in corpus.tasks}
+            curve.append(Losses(end, nats, in_bits_per_byte(nats, corpus.evaluation), tasks))
+        last = curve[-1]
+        for place, nats in _on_the_way(model, grams, held_out, last, training.curve_points):
+            bits = in_bits_per_byte(nats, corpus.evaluation)
+            curve.insert(-1, Losses(place, nats, bits))
         return TrialResult(
             trial=trial.name,
             status="finished",
             tokens=training.tokens,
             parameters=model.parameters,
             seconds=time.perf_counter() - started,
-            losses=curve[-1],
+            losses=last,
             curve=tuple(curve),
         )
 
 
-def _report(report: Callable[[Progress], None], done: int, total: int, doing: Doing) -> None:
-    report(Progress(done, total, doing))
+def _score(task: EncodedTask, model: NgramModel) -> float:
+    """Return the bits per byte of a task."""
+    row_T = np.repeat(np.arange(task.rows), np.diff(task.start_R))
+    every_T = np.arange(len(row_T))
+    begins_T = every_T == task.start_R[row_T]
+    log_T = model.log_probabilities(task.tokens_T.astype(np.int64), begins_T)
+    log_T[every_T < (task.start_R[:-1] + task.scored_R)[row_T]] = 0.0
+    return task.bits_per_byte(np.bincount(row_T, weights=log_T, minlength=task.rows))
 
 
-def _ends(training: Training) -> list[int]:
-    """Return the numbers of tokens after which the model is scored; the last is all of them."""
-    every = training.eval_every or training.tokens
-    return [*range(every, training.tokens, every), training.tokens]
+def _on_the_way(
+    model: NgramModel, grams: list[IntArray], held_out: dict[str, Rows], end: Losses, points: int
+) -> list[tuple[int, dict[str, float]]]:
+    """Return losses before the end: those on a sample, moved by what it differs by at the end."""
+    ends = sorted({end.tokens * place // (points + 1) for place in range(1, points + 2)} - {0})
+    if len(ends) < 2:
+        return []
+    samples = [sampled(rows, SAMPLED) for rows in held_out.values()]
+    tokens_S, starts_S = (np.concatenate(part) for part in zip(*samples, strict=True))
+    log_ES = model.on_the_way(grams, ends, tokens_S, starts_S)
+    borders = np.cumsum([len(tokens_T) for tokens_T, _ in samples])[:-1]
+    losses_ME = [-part.mean(axis=1) for part in np.split(log_ES, borders, axis=1)]
+    curve = []
+    for e, tokens in enumerate(ends[:-1]):
+        moves = [float(loss_E[e] - loss_E[-1]) for loss_E in losses_ME]
+        nats = {n: end.nats_per_token[n] + more for n, more in zip(held_out, moves, strict=True)}
+        curve.append((tokens, nats))
+    return curve
 
 
-@dataclass(frozen=True)
-class _HeldOutAndTasks:
-    """What a trained model is scored on."""
-
-    domains: tuple[Domain, ...]
-    held_out: dict[str, HeldOutCounts]
-    tasks: list[TaskRows]
-
-    def of(self, model: NgramModel, tokens: int) -> Losses:
-        """Return the losses of a model after so many training tokens."""
-        nats = {
-            name: -float(model.log_probabilities(held.tokens_T, held.starts_T).mean())
-            for name, held in self.held_out.items()
-        }
-        bits = in_bits_per_byte(nats, self.domains)
-        tasks = {name: value for rows in self.tasks for name, value in rows.scores(model).items()}
-        return Losses(tokens, nats, bits, tasks)
-
-    def on_the_way(
-        self, model: NgramModel, grams: Sequence[Grams], end: Losses, points: int
-    ) -> list[Losses]:
-        """Return losses before the end, on a sample of the held-out tokens."""
-        ends = [end.tokens * place // (points + 1) for place in range(1, points + 2)]
-        ends = sorted({count for count in ends if count})
-        if len(ends) < 2:
-            return []
-        samples = [held.sample(SAMPLED) for held in self.held_out.values()]
-        tokens_S = np.concatenate([one.tokens_T for one in samples])
-        starts_S = np.concatenate([one.starts_T for one in samples])
-        log_ES = log_probabilities_on_the_way(model, grams, ends, tokens_S, starts_S)
-        borders = np.cumsum([len(one.tokens_T) for one in samples])[:-1]
-        loss_ME = [-part.mean(axis=1) for part in np.split(log_ES, borders, axis=1)]
-        curve = []
-        for place, tokens in enumerate(ends[:-1]):
-            nats = {
-                name: end.nats_per_token[name] + float(loss_E[place] - loss_E[-1])
-                for name, loss_E in zip(self.held_out, loss_ME, strict=True)
-            }
-            curve.append(Losses(tokens, nats, in_bits_per_byte(nats, self.domains)))
-        return curve
+def held_out_rows(domain: Domain, most: int) -> Rows:
+    """Return all held-out tokens, or evenly spaced windows of at most `most` in all."""
+    shards = domain.validation
+    if not shards.tokens:
+        raise CorpusError(f"domain {domain.name!r} has no held-out text to be scored on")
+    length = shards.tokens if shards.tokens <= most else min(HELD_OUT_WINDOW, most)
+    count = max(min(shards.tokens, most) // length, 1)
+    starts_B = np.linspace(0, shards.tokens - length, count).astype(np.int64)
+    tokens_T = shards.rows(starts_B, length).astype(np.int64).ravel()
+    return tokens_T, np.arange(len(tokens_T)) % length == 0
 
 
-class TaskRows:
-    """A task that models are scored on."""
+def sampled(rows: Rows, most: int) -> Rows:
+    """Return evenly spaced pieces of rows, of at most so many tokens in all."""
+    tokens_T, starts_T = rows
+    length = min(SAMPLE_WINDOW, most, len(tokens_T))
+    count = max(min(most, len(tokens_T)) // length, 1)
+    firsts_B = np.linspace(0, len(tokens_T) - length, count).astype(np.int64)
+    at_T = (firsts_B[:, None] + np.arange(length)).ravel()
+    begins_T = starts_T[at_T]
+    begins_T[::length] = True
+    return tokens_T[at_T], begins_T
 
-    def __init__(self, task: EncodedTask) -> None:
-        """Find the tokens that are scored."""
-        self._task = task
-        self._tokens_T = task.tokens_T.astype(np.int64)
-        self._starts_T = np.zeros(len(self._tokens_T), dtype=bool)
-        self._starts_T[task.start_R[:-1]] = True
-        sizes_R = np.diff(task.start_R)
-        place_T = np.arange(len(self._tokens_T)) - np.repeat(task.start_R[:-1], sizes_R)
-        self._scored_T = place_T >= np.repeat(task.scored_R, sizes_R)
-        self._row_T = np.repeat(np.arange(task.rows), sizes_R)
 
-    def scores(self, model: NgramModel) -> dict[str, float]:
-        """Return what is measured of the task, by the name of its column."""
-        log_T = model.log_probabilities(self._tokens_T, self._starts_T)
-        scored_T = np.where(self._scored_T, log_T, 0.0)
-        sums_R = np.bincount(self._row_T, weights=scored_T, minlength=self._task.rows)
-        return {self._task.column: self._task.bits_per_byte(sums_R.astype(np.float64))}
+def draw_tokens(
+    corpus: Corpus,
+    mixture: Mixture,
+    training: Training,
+    *,
+    window: int,
+    rng: np.random.Generator,
+) -> Rows:
+    """Draw the training tokens of one trial: windows in a random order."""
+    weights_D = mixture.over(corpus.domain_names).array
+    pools, windows = pools_of(corpus, window, training), list[IntArray]()
+    counts_D = split_tokens(weights_D, training.tokens).tolist()
+    for domain, count in zip(corpus.domains, counts_D, strict=True):
+        if count:
+            windows += _windows(domain, pools.get(domain.name), count, window, rng)
+    drawn = [windows[b] for b in rng.permutation(len(windows))]
+    starts_T = np.zeros(training.tokens, dtype=np.bool_)
+    starts_T[np.cumsum([0, *(len(one) for one in drawn[:-1])])] = True
+    return np.concatenate(drawn), starts_T
+
+
+def pools_of(corpus: Corpus, window: int, training: Training) -> dict[str, Pool]:
+    """Return the pool of each domain that has tokens."""
+    filled = [(d.name, d.train.tokens) for d in corpus.domains if d.train and d.train.tokens]
+    return make_pools(
+        corpus,
+        {name: count // window for name, count in filled},
+        tokens=training.tokens,
+        target_tokens=training.target_tokens,
+        length=window,
+        option="proxy.options.window",
+        inventory=training.inventory,
+    )
+
+
+def split_tokens(weights_D: Array, tokens: int) -> IntArray:
+    """Split a number of tokens by weights: each share within one token, and all add up to it."""
+    exact_D = weights_D * tokens
+    counts_D = np.floor(exact_D).astype(np.int64)
+    owed = tokens - int(counts_D.sum())
+    counts_D[np.argsort(counts_D - exact_D, kind="stable")[:owed]] += 1
+    return counts_D
+
+
+def _windows(
+    domain: Domain, pool: Pool | None, count: int, window: int, rng: np.random.Generator
+) -> list[IntArray]:
+    """Return windows of `count` tokens together, epoch after epoch; the last may be shorter."""
+    shards = domain.train
+    if shards is None or not shards.tokens:
+        raise CorpusError(f"domain {domain.name!r} has a weight but no tokens to train on")
+    length = window if pool is not None else min(window, shards.tokens)
+    needed = math.ceil(count / length)
+    if pool is not None:
+        starts = pool.draw(needed, rng) * length
+    else:
+        rows = shards.tokens // length
+        epochs = [
+            rng.integers(shards.tokens - rows * length + 1) + length * rng.permutation(rows)
+            for _ in range(math.ceil(needed / rows))
+        ]
+        starts = np.concatenate(epochs)[:needed]
+    tokens_T = shards.rows(starts, length).astype(np.int64).ravel()[:count]
+    return np.split(tokens_T, range(length, count, length))
