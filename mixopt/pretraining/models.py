@@ -109,8 +109,8 @@ def hugging_face_config(
     text = getattr(kind, "sub_configs", {}).get(TEXT)
     if text is not None and isinstance(options.get(TEXT, {}), dict):
         # What is trained has this configuration alone, where it has one within another.
-        known = inspect.signature(text).parameters
-        inner = {n: v for n, v in ours.items() if n in known} | options.get(TEXT, {})
+        taken = inspect.signature(text).parameters
+        inner = {n: v for n, v in ours.items() if n in taken} | options.get(TEXT, {})
         options |= {TEXT: inner} if inner else {}
     with _as_options():
         return kind(**options)

@@ -155,11 +155,11 @@ def moved_to(
 
 
 def _moved(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
-    units = {}
-    for unit in ("nats_per_token", "bits_per_byte"):
+    def moved(unit: str) -> dict[str, float]:
         values, sample, whole = (getattr(one, unit) for one in (point, sampled_end, end))
         shifts = {name: whole[name] - sample[name] for name in values}
-        units[unit] = {
-            n: v + (shifts[n] if math.isfinite(shifts[n]) else 0.0) for n, v in values.items()
-        }
-    return replace(point, **units)
+        return {n: v + shifts[n] if math.isfinite(shifts[n]) else v for n, v in values.items()}
+
+    return replace(
+        point, nats_per_token=moved("nats_per_token"), bits_per_byte=moved("bits_per_byte")
+    )

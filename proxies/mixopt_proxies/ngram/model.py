@@ -43,9 +43,9 @@ class GramCounts(NamedTuple):
     def of(cls, keys_G: IntArray, counts_G: IntArray, contexts: int, vocab_size: int) -> GramCounts:
         """Add up what there is of each context."""
         contexts_G = keys_G // vocab_size
-        totals_C = np.bincount(contexts_G, weights=counts_G, minlength=contexts)
+        sums_C = np.bincount(contexts_G, weights=counts_G, minlength=contexts)
         kinds_C = np.bincount(contexts_G[counts_G > 0], minlength=contexts)
-        return cls(keys_G, counts_G, totals_C, kinds_C)
+        return cls(keys_G, counts_G, sums_C.astype(np.float64), kinds_C)
 
 
 @dataclass(frozen=True)

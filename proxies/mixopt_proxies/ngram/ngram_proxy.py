@@ -127,7 +127,8 @@ def _score(task: EncodedTask, model: NgramModel) -> float:
     begins_T = every_T == task.start_R[row_T]
     log_T = model.log_probabilities(task.tokens_T.astype(np.int64), begins_T)
     log_T[every_T < (task.start_R[:-1] + task.scored_R)[row_T]] = 0.0
-    return task.bits_per_byte(np.bincount(row_T, weights=log_T, minlength=task.rows))
+    sums_R = np.bincount(row_T, weights=log_T, minlength=task.rows)
+    return task.bits_per_byte(sums_R.astype(np.float64))
 
 
 def _on_the_way(
