@@ -264,8 +264,8 @@ def predict(
 
     Args:
         directory: A run directory, or a folder with a fit (`load_fit`).
-        mixture: Weights of the fit's domains, or a file of them, such as a proposal; what the run
-            recommends when None.
+        mixture: Weights of the fit's domains (of phases: also of one mixture for all), or a file of
+            them, such as a proposal; what the run recommends when None.
         target: What is minimised (`propose`); the fit's own objective when None.
         tokens: Length of the full run (`propose`).
         constraints: YAML of what is allowed.
@@ -290,6 +290,10 @@ def predict(
     request = request_from(
         directory, target, tokens=tokens, constraints=constraints, inventory=inventory, trust=trust
     )
+    if request.phases is not None and set(mixture) == set(
+        request.phases.names(request.fit.domains)
+    ):
+        mixture = request.phases.tied(mixture)
     return predict_mixture(request, mixture)
 
 

@@ -83,10 +83,7 @@ def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any
             state, answer = "unreadable", str(error)
         found.append({"run": record.parent.name, "state": state, "answer": answer})
     if not found:
-        raise RunError(
-            f"{folder}: has no config.yaml, and no run in it; create it with mixopt run CONFIG"
-            f" --out {folder}"
-        )
+        load_run(folder)  # raises, and says what the folder is
     return found
 
 

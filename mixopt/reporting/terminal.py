@@ -281,7 +281,15 @@ def sureness_lines(proposal: Proposal) -> Iterator[str]:
 
 
 def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:
-    """Return the table of a mixture beside natural, the largest share first."""
+    """Return the table of a mixture beside natural, the largest share first, by phase."""
+    if found.phases is not None:
+        parts, whole = found.phases.split(found.mixture), found.phases.whole(found.mixture)
+        natural = found.phases.whole(found.natural)
+        heads = [f"phase {name} ({100 * part:.0f}%)" for name, part in found.phases.items()]
+        order = sorted(whole, key=lambda domain: -whole[domain])
+        shown = (natural, *parts.values())
+        lines = [(name, *(f"{100 * one[name]:.1f}%" for one in shown)) for name in order]
+        return table_text(title, ("domain", "natural", *heads), lines)
     sums, was = branch_shares(found.mixture), branch_shares(found.natural)
     if sums and len(found.mixture) > MAX_LISTED:
         order = sorted(sums, key=lambda branch: -sums[branch])

@@ -104,6 +104,11 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
         runs = sorted(other.parent.name for other in path.glob(f"*/{RECORD}"))[:MAX_RUNS]
         create = f"create it with mixopt run CONFIG --out {path}"
         hint = f"give one of the runs in it: {', '.join(runs)}" if runs else create
+        if (path / "fit.json").exists() or (path / "fit").is_dir():
+            raise RunError(
+                f"{path}: is a fit of tables, not a run; name a mixture of it, as mixopt propose"
+                f" writes them to {path}/proposals"
+            )
         raise RunError(f"{path}: has no config.yaml; {hint}")
     if not trust:
         check_links(path)

@@ -52,7 +52,7 @@ COMMANDS = [
     ("check {0}/tiny.yaml --write {0}/tiny.yaml", ["--write", "is the configuration itself"]),
     ("run {0}/tiny.yaml --from fit --until design", ["--from fit comes after --until design"]),
     ("run {0}/tiny.yaml --dry-run", ["'local' submits no script"]),
-    ("status {0}", ["has no config.yaml, and no run in it"]),
+    ("status {0}", ["has no config.yaml; create it with mixopt run CONFIG"]),
     ("status {0} --lines 3", ["--lines needs --logs TRIAL"]),
     ("status {0} --logs t0001 --lines -1", ["--lines", "greater than or equal to 0"]),
     ("status {0} --readiness", ["contains no fit"]),

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+import mixopt
 from mixopt import Phases, Proposal, Trials
 from mixopt.config import ProposeConfig
+from mixopt.errors import RunError
+from mixopt.reporting import proposal_text
 
 PHASES = Phases({"1": 0.8, "2": 0.2})
 CELLS = ("1/web", "1/code", "2/web", "2/code")
@@ -23,6 +26,7 @@ def proposed(tmp_path, loss):
     (tmp_path / "l.csv").write_text("\n".join(["run,loss/exam", *lines]))
     trials = Trials.from_csv(tmp_path / "w.csv", tmp_path / "l.csv")
     fit = trials.fit(regressors=["phases", "gaussian_process"])
+    fit.save(tmp_path / "fit")
     return fit.propose(search=ProposeConfig(bootstrap=0, keep_unmeasured=0))
 
 
@@ -32,6 +36,10 @@ def test_where_phases_do_not_matter_one_mixture_is_proposed(tmp_path):
     assert parts["1"].total_variation(parts["2"]) < 1e-4
     assert PHASES.whole(found.mixture)["web"] == pytest.approx(0.6, abs=0.05)
     assert "includes 0: one mixture is proposed for all phases" in found.warnings[0]
+    tied = mixopt.predict(tmp_path / "fit", {"web": 0.3, "code": 0.7}).predicted
+    assert tied.mixture == PHASES.tied({"web": 0.3, "code": 0.7})
+    with pytest.raises(RunError, match="is a fit of tables, not a run; name a mixture of it"):
+        mixopt.predict(tmp_path / "fit")
 
 
 def test_where_late_text_counts_differently_each_phase_has_its_mixture(tmp_path):
@@ -39,6 +47,7 @@ def test_where_late_text_counts_differently_each_phase_has_its_mixture(tmp_path)
     parts = found.phases.split(found.mixture)
     assert parts["1"]["web"] == pytest.approx(0.8, abs=0.08)
     assert parts["2"]["web"] == pytest.approx(0.1, abs=0.08)
+    assert "natural  phase 1 (80%)  phase 2 (20%)" in proposal_text(found)
     found.to_file(tmp_path / "proposal.yaml")
     again = Proposal.from_file(tmp_path / "proposal.yaml")
     assert dict(again.phases) == pytest.approx(dict(PHASES))
