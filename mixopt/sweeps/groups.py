@@ -85,7 +85,7 @@ class GroupResult(FileShape):
     """What became of a folder: results, a size that was asked for, or the reason for neither.
 
     A fault may be different another time; a reason without one is the proxy's own. The fault
-    `corpus` ends the sweep: the worker sees another corpus than its owner, a damaged one, or none.
+    `corpus` ends the sweep: the worker sees another corpus than its owner, or none.
     """
 
     results: list[dict[str, Any]] = Field(default_factory=list)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import ConfigError, CorpusError, MixoptError
@@ -110,11 +110,15 @@ def _place(*, is_cpu: bool) -> dict[str, Any]:
     return {"node": host_name(), "kind": gpus[0][1] if gpus else "cpu", "gpus": float(len(gpus))}
 
 
+class OtherCorpusError(CorpusError):
+    """This host sees another corpus than the owner of the sweep, or none."""
+
+
 def failure(error: Exception) -> GroupResult:
     """Return the result that an exception is."""
     if isinstance(error, MixoptError):
-        fault: Literal["corpus"] | None = "corpus" if isinstance(error, CorpusError) else None
-        return GroupResult(error=str(error), fault=fault)
+        is_other = isinstance(error, OtherCorpusError)
+        return GroupResult(error=str(error), fault="corpus" if is_other else None)
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_REASON]
     return GroupResult(error=text, fault="memory" if is_of_memory(error) else None)
 
@@ -198,7 +202,7 @@ def _loaded(job: Job) -> Loaded:
     if not fault and job.corpus_hash not in ("", corpus_hash(job.corpus)):
         fault = "differs from the corpus that the sweep started with"
     if fault:
-        raise CorpusError(
+        raise OtherCorpusError(
             f"{job.corpus}: {fault}, on {host_name()}; give --out a folder that all nodes share,"
             " and if the corpus was prepared again, interrupt the sweep and run it again"
         )

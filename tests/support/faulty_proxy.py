@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from mixopt.errors import CorpusError
 from mixopt.trials import Losses, Progress, TrialResult
 
 STEPS = 4
@@ -20,7 +21,7 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `raises`, `stop`, `kill`, `hang`, `sleep` or `garbage`; to the corpus:
+        fault: What happens: `raises`, `refuses`, `stop`, `kill`, `hang`, `sleep` or `garbage`; to the corpus:
             `damage`, `replace` or `mode`.
         at: The trial that it happens to.
         times: How often; a file counts.
@@ -89,6 +90,9 @@ class Faulty:
 
     def _raises(self, report, total, shard):
         raise ValueError("no such\nlayer")
+
+    def _refuses(self, report, total, shard):
+        raise CorpusError("a domain has no tokens")
 
     def _damage(self, report, total, shard):
         with shard.open("r+b") as stream:

@@ -52,11 +52,17 @@ def test_what_is_finished_is_not_trained_again(make_job, tmp_path):
     assert sorted(trained(job)) == ["a", "b", "c", "d"]
 
 
-def test_a_group_that_raises_is_recorded_in_one_line_and_the_rest_go_on(make_job, tmp_path):
-    job = make_job(fault="raises", at="c")
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("raises", "ValueError: no such layer"), ("refuses", "a domain has no tokens")],
+)
+def test_a_group_that_raises_is_recorded_in_one_line_and_the_rest_go_on(
+    make_job, tmp_path, fault, reason
+):
+    job = make_job(fault=fault, at="c")
     results = run_trials(trials_named(*"abcde"), job, tmp_path / "trials", sweep=ALONE)
     assert [r.status for r in results] == ["finished"] * 2 + ["failed"] * 2 + ["finished"]
-    assert results[2].reason == "ValueError: no such layer"
+    assert results[2].reason == reason
 
 
 def test_a_worker_that_is_killed_takes_only_its_own_half_group_along(make_job, tmp_path):
