@@ -21,8 +21,8 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `raises`, `refuses`, `stop`, `kill`, `hang`, `sleep` or `garbage`; to the corpus:
-            `damage`, `replace` or `mode`.
+        fault: What happens: `raises`, `refuses`, `stop`, `kill`, `hang`, `sleep` or `garbage`; to
+            the corpus: `damage`, `replace` or `mode`.
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
