@@ -39,6 +39,7 @@ def test_each_number_alone_is_collapse_beyond_its_threshold(profile_E, name, kep
     (one,) = found_in(counts_DE, **OFF | {name: beyond})
     assert one.kind == "collapse"
     assert len(one.experts) == 1, "the busiest"
+    assert found_in(counts_DE, **{n: off for n, off in OFF.items() if n != name}), "by default"
 
 
 def test_an_expert_that_most_tokens_choose_alone_is_collapse():
@@ -102,6 +103,12 @@ def test_an_expert_serves_the_domain_that_has_a_share_of_it_at_the_threshold():
     assert one.numbers == {"occupied": 0.75, "share": 0.625}
     assert "3 of 4 experts serve 'd0', which has 62.5% of the tokens" in one.what
     assert found_in(counts_DE, **OFF, occupied=0.125) == []
+
+
+@pytest.mark.parametrize(("other", "found"), [(9, []), (10, ["d0"])])
+def test_a_domain_may_occupy_a_quarter_of_the_experts_more_than_its_share(other, found):
+    counts_DE = [[4, 4, 4, 0], [1, 1, 1, other]]  # three of four experts, of 12 of 24 or 25 tokens
+    assert [one.domain for one in found_in(counts_DE, **OFF) if one.kind == "degradation"] == found
 
 
 # --- Underfitting --------------------------------------------------------------------------------
