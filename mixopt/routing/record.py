@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from mixopt.errors import RoutingError
@@ -104,27 +103,18 @@ def _read(file: Path) -> Window:
 def _assignments(table: pl.DataFrame) -> Assignments:
     domains = tuple(table["domain"].unique(maintain_order=True))
     layers = []
-    for (number, router), rows in table.group_by("layer", "router", maintain_order=True):
-        width = len(rows) // len(domains)
-        counts_HDE = np.stack([rows[half].to_numpy() for half in ("even", "odd")]).reshape(
-            2, len(domains), width
-        )
-        names, experts = np.repeat(domains, width).tolist(), [*range(width - 1), None]
-        in_order = rows["domain"].to_list() == names
-        if not in_order or rows["expert"].to_list() != experts * len(domains):
-            raise ValueError(f"layer {number} does not have each expert of each domain once")
-        if counts_HDE.min() < 0 or width < 2:
-            raise ValueError(f"layer {number} has counts below 0 or no experts")
+    for _, rows in table.group_by("layer", "router", maintain_order=True):
+        about = rows.row(0, named=True)
+        counts_HDE = rows.select("even", "odd").to_numpy().T.reshape(2, len(domains), -1)
+        counts, dropped = counts_HDE[..., :-1].copy(), counts_HDE[..., -1].copy()
         layers.append(
-            LayerAssignments(
-                layer=int(str(number)),
-                top_k=int(rows["top_k"][0]),
-                counts_HDE=counts_HDE[..., :-1].copy(),
-                dropped_HD=counts_HDE[..., -1].copy(),
-                router=str(router),
-            )
+            LayerAssignments(about["layer"], about["top_k"], counts, dropped, about["router"])
         )
-    return Assignments(domains, tuple(layers))
+    made = Assignments(domains, tuple(layers))
+    is_whole = all(one.experts and one.counts_HDE.min() >= 0 for one in layers)
+    if not is_whole or not counts_table(made).equals(table):
+        raise ValueError("it does not have a count of each expert of each domain once")
+    return made
 
 
 def _step(file: Path) -> int:
