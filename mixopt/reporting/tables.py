@@ -64,14 +64,10 @@ OF_RANKS = (
 
 
 def table_text(
-    title: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    width: int | None = None,
-    texts: Sequence[str] = (),
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], texts: Sequence[str] = ()
 ) -> str:
     """Return a table as text, a line under its title."""
-    width = (terminal_width() if width is None else width) - len(MARGIN)
+    width = terminal_width() - len(MARGIN)
     cells = [tuple(columns), *(tuple(row) for row in rows)]
     left = {0, *(place for place, name in enumerate(columns) if name in texts)}
     parts = [_block(cells, places, left, width) for places in _parts(cells, width)]

@@ -13,8 +13,10 @@ from mixopt.system import wrapped
 WORDS = ("short", "a long text of many words in one cell", "+0.1234")
 
 
-def lines_of(columns, rows, width, **given):
-    return table_text("Title", columns, rows, width, **given).splitlines()
+def lines_of(columns, rows, width):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        return table_text("Title", columns, rows).splitlines()
 
 
 def test_a_table_has_its_first_column_to_the_left_and_numbers_to_the_right():
