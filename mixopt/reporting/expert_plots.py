@@ -90,7 +90,7 @@ def plot_domain_experts(
 
 
 def plot_windows(
-    windows: Sequence[tuple[float, pl.DataFrame]], unit: str = "step", changes: Sequence[float] = ()
+    windows: Sequence[tuple[float, pl.DataFrame]], changes: Sequence[float] = ()
 ) -> Figure:
     """Show how balance and specialisation change over time, and when the weights changed."""
     ends_W = [end for end, _ in windows]
@@ -114,7 +114,7 @@ def plot_windows(
         for number, change in enumerate(changes):
             about = None if number else "weights change"
             axes.axvline(change, color=INK, linewidth=0.9, dashes=(4, 2), alpha=0.5, label=about)
-        label(axes, x=unit if place > 1 else "", title=title)
+        label(axes, x="step" if place > 1 else "", title=title)
     legend(axes_RC[0, 0], loc="lower right")
     return figure
 
