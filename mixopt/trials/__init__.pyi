@@ -19,7 +19,6 @@ from .first_round import (
     first_stage as first_stage,
     make_design as make_design,
     read_design as read_design,
-    sample_mixtures as sample_mixtures,
     trial_seeds as trial_seeds,
     write_design as write_design,
 )

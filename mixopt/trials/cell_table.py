@@ -6,7 +6,6 @@ Shapes: N rows.
 from __future__ import annotations
 
 import csv
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import TrialsError, did_you_mean
-from mixopt.system import Array, BoolArray, read_table
+from mixopt.system import Array, BoolArray, IntArray, read_table
 
 MISSING = ("", "nan", "na", "n/a", "null", "none")  # in any case
 PARQUET = (".parquet", ".pq")
@@ -24,10 +23,11 @@ PARQUET = (".parquet", ".pq")
 
 @dataclass(frozen=True, eq=False)
 class CellTable:
-    """Columns of text, and the file that they are from."""
+    """Columns of text, the file that they are from, and the column that names the rows."""
 
     path: Path
     cells: pl.DataFrame
+    key: str = ""
 
     @classmethod
     def read(cls, path: Path) -> CellTable:
@@ -44,60 +44,42 @@ class CellTable:
         """Return the cells of a column."""
         return self.cells[name].to_list()
 
+    @property
+    def names(self) -> list[str]:
+        """The name of each row; its number without a key."""
+        numbers = [str(row) for row in range(1, len(self.cells) + 1)]
+        return self.column(self.key) if self.key else numbers
+
     def without(self, columns: Collection[str]) -> CellTable:
         """Return the table without some columns."""
         return replace(self, cells=self.cells.drop(columns, strict=False))
 
-    def once(self) -> tuple[CellTable, list[str]]:
-        """Return the table without rows that repeat another one, and a line about them."""
-        once = self.cells.unique(maintain_order=True)
-        gone = len(self.cells) - len(once)
-        note = f"{self.path}: {gone} rows repeat another one, cell by cell; read once"
-        return replace(self, cells=once), [note] if gone else []
-
-    def take(self, rows: Sequence[int]) -> CellTable:
+    def take(self, rows: Sequence[int] | IntArray) -> CellTable:
         """Return some rows, in this order."""
         return replace(self, cells=self.cells[list(rows)])
 
-    def gaps(self, names: Sequence[str]) -> BoolArray:
-        """Tell which cells of columns hold nothing or what is not finite, shape (rows, names)."""
-        found = [list(map(_is_gap, self.column(name))) for name in names]
-        return np.array(found, dtype=bool).reshape(len(names), len(self.cells)).T
+    def gaps(self, columns: Sequence[str]) -> BoolArray:
+        """Tell which cells hold nothing or what is not finite, shape (N, columns)."""
+        is_missing = self.cells.select(pl.col(columns).str.to_lowercase().is_in(MISSING))
+        values_NC = self._floats(columns)
+        return is_missing.to_numpy().reshape(values_NC.shape) | np.isinf(values_NC)
 
-    def numbers(self, names: Sequence[str], keys: Sequence[str]) -> Array:
-        """Return columns of finite numbers, shape (rows, names)."""
-        columns = [
-            [
-                self._number(cell, name, key)
-                for cell, key in zip(self.column(name), keys, strict=True)
-            ]
-            for name in names
-        ]
-        return np.array(columns, dtype=np.float64).T
+    def numbers(self, columns: Sequence[str]) -> Array:
+        """Return columns of finite numbers, shape (N, columns)."""
+        values_NC = self._floats(columns)
+        for place, row in np.argwhere(~np.isfinite(values_NC.T))[:1]:
+            column, cell = columns[place], self.column(columns[place])[row]
+            what = f"is {cell or 'empty'}"
+            hint = "fill it in, or leave such rows out: --ignore incomplete"
+            if not self.gaps([column])[row, 0]:
+                what = f"{cell!r} is not a number"
+                hint = f"correct it, or leave the column out: --ignore {column!r}"
+            raise TrialsError(f"{self.path}: row {self.names[row]}: {column}: {what}; {hint}")
+        return values_NC
 
-    def _number(self, cell: str, column: str, key: str) -> float:
-        where = f"{self.path}: row {key}: {column}: "
-        if _is_gap(cell):
-            what = f"is {cell}" if cell else "is empty"
-            raise TrialsError(
-                f"{where}{what}; fill it in, or leave such rows out: --ignore incomplete"
-            )
-        try:
-            return float(cell)
-        except ValueError:
-            raise TrialsError(
-                f"{where}{cell!r} is not a number; correct it, or leave the column out:"
-                f" --ignore {column!r}"
-            ) from None
-
-
-def _is_gap(cell: str) -> bool:
-    if cell.lower() in MISSING:
-        return True
-    try:
-        return not math.isfinite(float(cell))
-    except ValueError:
-        return False
+    def _floats(self, columns: Sequence[str]) -> Array:
+        values = self.cells.select(columns).cast(pl.Float64, strict=False)
+        return values.to_numpy().astype(np.float64).reshape(len(self.cells), len(columns))
 
 
 def _csv(path: Path) -> pl.DataFrame:

@@ -33,9 +33,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -55,23 +55,29 @@ from mixopt.system import (
     silent,
     write_table,
 )
-from mixopt.trials.columns import WEIGHT, check_once
+from mixopt.trials.columns import WEIGHT, check_once, listed, named
 from mixopt.trials.proxy import Role, Trial
 from mixopt.trials.stages import stage_limits
 
-CONTROL = "control"
-ANNEAL = "anneal"
+CONTROL: Role = "control"
+ANNEAL: Role = "anneal"
 AXIAL_SHARE = 0.5  # how far an axial mixture moves from the uniform one to its domain
 
 
 def make_anneals(
-    config: AnnealsConfig, natural: Mixture, constraints: Constraints, seeds: list[int]
+    config: AnnealsConfig, natural: Mixture, constraints: Constraints, seeds: Iterable[int]
 ) -> list[Trial]:
     """Return the control and an anneal of each source, with all seeds, seed by seed."""
     mixtures = dict(anneal_mixtures(config, natural))
-    _check_epochs(config, mixtures, constraints)
+    epochs = [limit for limit in constraints.linear if limit.rate or limit.target_tokens]
+    for limit in sorted(epochs, key=lambda one: one.domains[0] not in config.sources):
+        (domain,) = limit.domains
+        most = max(mixtures.values(), key=lambda mixture: mixture[domain])
+        if line := limit.violation(most):
+            kind = "source" if domain in config.sources else "base domain"
+            raise InfeasibleError(f"{kind} {line.removeprefix('domain ')}")
     return [
-        Trial(f"{name}-s{place}", mixture, seed, "control" if name == CONTROL else "anneal")
+        Trial(f"{name}-s{place}", mixture, seed, CONTROL if name == CONTROL else ANNEAL)
         for place, seed in enumerate(seeds)
         for name, mixture in mixtures.items()
     ]
@@ -79,15 +85,6 @@ def make_anneals(
 
 def anneal_mixtures(config: AnnealsConfig, natural: Mixture) -> Iterator[tuple[str, Mixture]]:
     """Yield the control's mixture and that of each source, by the first part of their names."""
-    base = base_mixture(config, natural)
-    yield CONTROL, base
-    for source in config.sources:
-        rest = {name: (1.0 - config.share) * weight for name, weight in base.items()}
-        yield f"{ANNEAL}_{source.replace('/', '.')}", Mixture({**rest, source: config.share})
-
-
-def base_mixture(config: AnnealsConfig, natural: Mixture) -> Mixture:
-    """Return the base over all domains; sources have 0 of it."""
     given = natural if config.base == "natural" else config.base
     kept = {n: 0.0 if n in config.sources else float(given.get(n, 0.0)) for n in natural}
     total = sum(kept.values())
@@ -95,21 +92,11 @@ def base_mixture(config: AnnealsConfig, natural: Mixture) -> Mixture:
         raise DesignError(
             "design.anneals.base: natural: domains that are no sources have no tokens"
         )
-    return Mixture({name: weight / total for name, weight in kept.items()})
-
-
-def _check_epochs(
-    config: AnnealsConfig, mixtures: Mapping[str, Mixture], constraints: Constraints
-) -> None:
-    """Check that each domain has tokens enough for its weight in every anneal and the control."""
-    epochs = [limit for limit in constraints.linear if limit.rate or limit.target_tokens]
-    for limit in sorted(epochs, key=lambda one: one.domains[0] not in config.sources):
-        (domain,) = limit.domains
-        most = max(mixtures.values(), key=lambda mixture: mixture[domain])
-        line = limit.violation(most)
-        if line is not None:
-            kind = "source" if domain in config.sources else "base domain"
-            raise InfeasibleError(f"{kind} {line.removeprefix('domain ')}")
+    base = Mixture({name: weight / total for name, weight in kept.items()})
+    yield CONTROL, base
+    for source in config.sources:
+        rest = {name: (1.0 - config.share) * weight for name, weight in base.items()}
+        yield f"{ANNEAL}_{source.replace('/', '.')}", Mixture({**rest, source: config.share})
 
 
 COLUMNS = {
@@ -136,7 +123,7 @@ def read_design(path: Path) -> list[Trial]:
     """Read what `write_design` wrote, in the same order."""
     table = read_table(path, hint="make it again with mixopt run --from design", error=DesignError)
     missing = [name for name in COLUMNS if name not in table.columns]
-    domains = [name.removeprefix(WEIGHT) for name in table.columns if name.startswith(WEIGHT)]
+    domains = named(table, WEIGHT)
     if missing or not domains:
         raise DesignError(f"{path}: not a design: no column {(missing or ['weight/...'])[0]!r}")
     for name in domains:
@@ -144,23 +131,19 @@ def read_design(path: Path) -> list[Trial]:
     for name, kind in COLUMNS.items():
         if table[name].dtype != kind or table[name].null_count():
             raise DesignError(f"{path}: {name}: expected {kind} in every row")
-    return [_trial(path, row, domains) for row in table.iter_rows(named=True)]
-
-
-def _trial(path: Path, row: dict[str, Any], domains: Sequence[str]) -> Trial:
-    name = check_name(row["trial"], f"{path}: trial", DesignError)
-    try:
-        mixture = Mixture({d: row[WEIGHT + d] for d in domains})
-    except MixtureError as error:
-        raise DesignError(f"{path}: trial {name!r}: {error}") from error
-    if mixture.fingerprint != row["mixture"]:
-        raise DesignError(
-            f"{path}: trial {name!r}: its weights are not those of {shown_value(row['mixture'])}"
-        )
-    return Trial(name, mixture, row["seed"], row["role"], row["round"])
-
-
-NAMED = 5  # domains that a line names
+    trials = []
+    for row in table.iter_rows(named=True):
+        name = check_name(row["trial"], f"{path}: trial", DesignError)
+        try:
+            mixture = Mixture({d: row[WEIGHT + d] for d in domains})
+        except MixtureError as error:
+            raise DesignError(f"{path}: trial {name!r}: {error}") from error
+        if mixture.fingerprint != row["mixture"]:
+            raise DesignError(
+                f"{path}: trial {name!r}: its weights are not those of {shown_value(row['mixture'])}"
+            )
+        trials.append(Trial(name, mixture, row["seed"], row["role"], row["round"]))
+    return trials
 
 
 def make_design(
@@ -181,18 +164,15 @@ def make_design(
         allowed = first_stage(config, natural, allowed)
     if config.anneals is not None:
         seeds = trial_seeds([f"s{k}" for k in range(config.anneals.seeds)], seed=seed)
-        return make_anneals(config.anneals, natural, allowed, list(seeds.values()))
-    references = _references(config, natural)
-    axial_PD = _axial(config, natural, allowed, references, unknown, say)
-    sampled_ND = sample_mixtures(
-        config, natural, allowed, seed=seed, count=config.first_round - len(axial_PD), say=say
-    )
-    tried: list[tuple[Array, Role]] = [(weights_D, "axial") for weights_D in axial_PD]
-    tried += [(weights_D, "sampled") for weights_D in sampled_ND]
-    trials = references + [
-        (f"t{i:04d}", Mixture.from_array(natural.domains, weights_D), role)
-        for i, (weights_D, role) in enumerate(tried)
-    ]
+        return make_anneals(config.anneals, natural, allowed, seeds.values())
+    trials = _references(config, natural)
+    taken = [mixture.array for _, mixture, _ in trials]
+    axial_PD = _axial(config, natural, allowed.simplex, taken, unknown, say)
+    sampled_ND = _sampled(config, natural, allowed, config.first_round - len(axial_PD), seed, say)
+    for place, weights_D in enumerate([*axial_PD, *sampled_ND]):
+        role: Role = "axial" if place < len(axial_PD) else "sampled"
+        mixture = Mixture.from_array(natural.domains, weights_D)
+        trials.append((f"t{place:04d}", mixture, role))
     seeds = trial_seeds([name for name, _, _ in trials], seed=seed)
     return [Trial(n, mixture, seeds[n], role) for n, mixture, role in trials]
 
@@ -217,17 +197,16 @@ def design_constraints(
     )
 
 
-def sample_mixtures(
+def _sampled(
     config: DesignConfig,
     natural: Mixture,
     constraints: Constraints,
-    *,
+    count: int,
     seed: int,
-    count: int | None = None,
-    say: Say = silent,
+    say: Say,
 ) -> Array:
     """Return distinct sampled mixtures, shape (N, D), all allowed."""
-    allowed, count = constraints.simplex, config.first_round if count is None else count
+    allowed = constraints.simplex
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     if allowed.dimensions == 0 and config.trials > 1:
         only = Mixture.from_array(natural.domains, allowed.project(natural.array))
@@ -241,22 +220,17 @@ def sample_mixtures(
         return allowed.from_cube(_sobol_points(count, allowed.dimensions, rng))
     if (phases := Phases.of(config.phases)) is not None:
         return allowed.inside(_by_phase(phases, natural, count, rng))
-    if config.method == "sobol":
-        return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
-    found_ND, accepted = draw_mixtures(
-        natural.over(constraints.domains).array,
-        allowed,
-        draws=MULTIPLIER * count,
-        rng=rng,
-    )
-    if len(found_ND) >= count:
-        return found_ND[rng.choice(len(found_ND), count, replace=False)]
-    say(
-        f"Dirichlet draws found {len(found_ND)} of {count} distinct mixtures ({accepted} of"
-        f" {MULTIPLIER * count} draws, {accepted / (MULTIPLIER * count):.2g}, met the limits);"
-        " Sobol points are tried instead (design.method: sobol)"
-    )
-    return sobol_mixtures(allowed, count, minimum=MIN_WEIGHT, rng=rng)
+    if config.method != "sobol":
+        natural_D, draws = natural.over(constraints.domains).array, MULTIPLIER * count
+        found_ND, accepted = draw_mixtures(natural_D, allowed, draws=draws, rng=rng)
+        if len(found_ND) >= count:
+            return found_ND[rng.choice(len(found_ND), count, replace=False)]
+        say(
+            f"Dirichlet draws found {len(found_ND)} of {count} distinct mixtures ({accepted} of"
+            f" {draws} draws, {accepted / draws:.2g}, met the limits); Sobol points are tried"
+            " instead (design.method: sobol)"
+        )
+    return sobol_mixtures(allowed, count, rng=rng)
 
 
 def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Generator) -> Array:
@@ -264,7 +238,7 @@ def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Gener
     domains, found = phases.whole(natural).domains, []
     prior_D = phases.whole(natural).array ** 0.5
     for place in range(count):
-        strengths = rng.choice(np.geomspace(*PHASE_STRENGTHS, STRENGTHS), size=len(phases))
+        strengths = rng.choice(PHASE_STRENGTHS, size=len(phases))
         drawn_PD = np.array(
             [rng.dirichlet(np.maximum(s * prior_D / prior_D.sum(), 1e-3)) for s in strengths]
         )
@@ -288,9 +262,9 @@ def trial_seeds(names: Sequence[str], *, seed: int) -> dict[str, int]:
 
 
 def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixture, Role]]:
-    for anchor in config.anchors:
-        if config.anchors.count(anchor) > 1:
-            raise ConfigError(f"design.anchors: {anchor!r} is given twice; see design.replicates")
+    doubled = [one for one, count in Counter(config.anchors).items() if count > 1]
+    if doubled:
+        raise ConfigError(f"design.anchors: {doubled[0]!r} is given twice; see design.replicates")
     uniform = Mixture.uniform(natural.domains)
     if (phases := Phases.of(config.phases)) is not None:
         uniform = phases.tied(Mixture.uniform(phases.whole(natural).domains))
@@ -303,24 +277,22 @@ def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixtu
 def _axial(
     config: DesignConfig,
     natural: Mixture,
-    constraints: Constraints,
-    references: Sequence[tuple[str, Mixture, Role]],
+    allowed: Allowed,
+    taken: Sequence[Array],
     unknown: Sequence[str],
     say: Say,
 ) -> Array:
     """Return the axial mixtures that the design has, shape (P, D)."""
     domains, most = natural.domains, config.first_round
-    is_plain = config.stages is None and config.phases is None
-    is_default = is_plain and config.method is None and config.trials >= 2 * len(domains) + 2
-    center = Mixture.uniform(domains)
-    taken = [mixture.array for _, mixture, _ in references]
-    allowed = constraints.simplex
-    if is_plain and config.method is None and config.earlier is not None:
+    center_D = Mixture.uniform(domains).array
+    is_plain = config.stages is None and config.phases is None and config.method is None
+    if is_plain and config.earlier is not None:
         places = [domains.index(name) for name in unknown]
-        return axial_mixtures(center.array, allowed, AXIAL_SHARE, taken=taken, of=places)[0][:most]
-    if config.method != "axial" and not (is_default and most > len(domains)):
+        return axial_mixtures(center_D, allowed, AXIAL_SHARE, taken=taken, of=places)[0][:most]
+    is_default = is_plain and config.trials >= 2 * len(domains) + 2 and most > len(domains)
+    if config.method != "axial" and not is_default:
         return np.empty((0, len(domains)))
-    axial_PD, left_out = axial_mixtures(center.array, allowed, AXIAL_SHARE, taken=taken)
+    axial_PD, left_out = axial_mixtures(center_D, allowed, AXIAL_SHARE, taken=taken)
     if len(axial_PD) > most:
         raise DesignError(
             f"design.trials: {most} in the first round, but design.method: axial has "
@@ -328,41 +300,29 @@ def _axial(
             "or set design.method: dirichlet"
         )
     if left_out:
-        names = [domains[place] for place in left_out]
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         say(
-            f"no axial mixture for {len(names)} of {len(domains)} domains, whose limits keep it"
-            f" near the uniform mixture: {', '.join(names[:NAMED])}{more}"
+            f"no axial mixture for {len(left_out)} of {len(domains)} domains, whose limits keep it"
+            f" near the uniform mixture: {listed([domains[place] for place in left_out])}"
         )
     return axial_PD
 
 
-STRENGTHS = 15
-PHASE_STRENGTHS = (0.5, 10.0)
+STRENGTHS, PHASE_STRENGTHS = np.geomspace(0.1, 5.0, 15), np.geomspace(0.5, 10.0, 15)
 MULTIPLIER = 100
+TEMPERATURE = 2.0
 MIN_WEIGHT = 2e-4  # smaller weights are set to 0
 SAME_MIXTURE = 1e-5  # L1 distance under which two rows are one mixture
 
 
 def draw_mixtures(
-    natural_D: Array,
-    allowed: Allowed,
-    *,
-    draws: int,
-    rng: np.random.Generator,
-    temperature: float = 2.0,
-    min_strength: float = 0.1,
-    max_strength: float = 5.0,
-    minimum: float = MIN_WEIGHT,
+    natural_D: Array, allowed: Allowed, *, draws: int, rng: np.random.Generator
 ) -> tuple[Array, int]:
     """Draw mixtures by steps 2 to 6 above, all that are distinct; count those that are allowed."""
-    tempered_D = natural_D ** (1.0 / temperature)
+    tempered_D = natural_D ** (1.0 / TEMPERATURE)
     prior_D = tempered_D / tempered_D.sum()
-    strengths = np.geomspace(min_strength, max_strength, STRENGTHS)
-    drawn_RD = _dirichlet(rng.choice(strengths, size=draws)[:, None] * prior_D, rng)
-    inside_RD = drawn_RD[_inside(drawn_RD, allowed)]
-    rounded_RD = _round(inside_RD, minimum)
-    allowed_RD = rounded_RD[_inside(rounded_RD, allowed)]
+    drawn_RD = _dirichlet(rng.choice(STRENGTHS, size=draws)[:, None] * prior_D, rng)
+    rounded_RD = _round(drawn_RD[allowed.contains(drawn_RD)])
+    allowed_RD = rounded_RD[allowed.contains(rounded_RD)]
     return _distinct(allowed_RD), len(allowed_RD)
 
 
@@ -379,20 +339,12 @@ def _dirichlet(concentrations_RD: Array, rng: np.random.Generator) -> Array:
     return weights_RD
 
 
-def _inside(weights_RD: Array, allowed: Allowed) -> BoolArray:
-    if not len(weights_RD):
-        return np.zeros(0, dtype=bool)
-    return allowed.contains(weights_RD, tolerance=1e-9)
-
-
-def _round(weights_RD: Array, minimum: float) -> Array:
+def _round(weights_RD: Array) -> Array:
     """Zero what is below the minimum, rescale, round to multiples of it, rescale."""
-    if minimum == 0 or not len(weights_RD):
-        return weights_RD
-    kept_RD = np.where(weights_RD < minimum, 0.0, weights_RD)
+    kept_RD = np.where(weights_RD < MIN_WEIGHT, 0.0, weights_RD)
     kept_RD = kept_RD[kept_RD.sum(axis=1) > 0]
     kept_RD = kept_RD / kept_RD.sum(axis=1, keepdims=True)
-    steps_RD = np.round(kept_RD / minimum)
+    steps_RD = np.round(kept_RD / MIN_WEIGHT)
     steps_RD = steps_RD[steps_RD.sum(axis=1) > 0]
     rounded: Array = steps_RD / steps_RD.sum(axis=1, keepdims=True)
     return rounded
@@ -408,14 +360,12 @@ def _distinct(weights_RD: Array) -> Array:
     return sorted_RD[kept]
 
 
-def sobol_mixtures(
-    allowed: Allowed, count: int, *, minimum: float, rng: np.random.Generator
-) -> Array:
+def sobol_mixtures(allowed: Allowed, count: int, *, rng: np.random.Generator) -> Array:
     """Return the first `count` scrambled Sobol points on the capped simplex, shape (N, D)."""
     if allowed.dimensions == 0:
         return np.tile(allowed.project(allowed.lower_D), (count, 1))
     weights_ND = allowed.from_cube(_sobol_points(count, allowed.dimensions, rng))
-    return np.array([_without_crumbs(weights_D, allowed, minimum) for weights_D in weights_ND])
+    return np.array([_without_crumbs(weights_D, allowed) for weights_D in weights_ND])
 
 
 def _sobol_points(count: int, dimensions: int, rng: np.random.Generator) -> Array:
@@ -429,9 +379,9 @@ def _sobol_points(count: int, dimensions: int, rng: np.random.Generator) -> Arra
     return points
 
 
-def _without_crumbs(weights_D: Array, allowed: Allowed, minimum: float) -> Array:
+def _without_crumbs(weights_D: Array, allowed: Allowed) -> Array:
     """Set weights below the minimum to 0 and give their share to the others, within the bounds."""
-    crumbs_D = (weights_D < minimum) & (weights_D > 0) & (allowed.lower_D == 0)
+    crumbs_D = (weights_D < MIN_WEIGHT) & (weights_D > 0) & (allowed.lower_D == 0)
     upper_D = np.where(crumbs_D, 0.0, allowed.upper_D)
     if not crumbs_D.any() or upper_D.sum() < 1:
         return weights_D
@@ -454,23 +404,20 @@ def axial_mixtures(
 ) -> tuple[Array, list[int]]:
     """Return the centre, moved within the limits, and an axial mixture for each domain.
 
-    Or without the centre, those `of` some domains, by position.
-
-    Also the positions of domains that have none.
+    Or without the centre, those `of` some domains, by position. Also which domains have none.
     """
     domains = len(center_D)
-    interior_point_D = _filled(
-        center_D[None], center_D, allowed, np.zeros((1, domains), dtype=np.bool_)
-    )
+    nothing_1D, own_DD = np.zeros((1, domains), dtype=bool), np.eye(domains, dtype=bool)
+    middle_1D = _filled(center_D[None], center_D, allowed, nothing_1D)
     wanted_DD = share * np.eye(domains) + (1.0 - share) * center_D
-    axes_DD = _filled(wanted_DD, center_D, allowed, np.eye(domains, dtype=np.bool_))
-    away_D = 0.5 * np.abs(axes_DD - interior_point_D).sum(axis=1)
+    axes_DD = _filled(wanted_DD, center_D, allowed, own_DD)
+    is_near_D = 0.5 * np.abs(axes_DD - middle_1D).sum(axis=1) < NEAR
+    wanted = [place for place in (range(domains) if of is None else of) if not is_near_D[place]]
     kept: list[Array] = []
-    wanted = [place for place in (range(domains) if of is None else of) if away_D[place] >= NEAR]
-    for weights_D in [*(interior_point_D if of is None else ()), *axes_DD[wanted]]:
+    for weights_D in [*(middle_1D if of is None else ()), *axes_DD[wanted]]:
         if all(np.abs(weights_D - one).sum() > SAME_MIXTURE for one in (*taken, *kept)):
             kept.append(weights_D)
-    return np.array(kept).reshape(-1, domains), np.flatnonzero(away_D < NEAR).tolist()
+    return np.array(kept).reshape(-1, domains), np.flatnonzero(is_near_D).tolist()
 
 
 def _filled(wanted_PD: Array, center_D: Array, allowed: Allowed, own_PD: BoolArray) -> Array:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -36,7 +36,7 @@ import polars as pl
 from mixopt.config import TASK
 from mixopt.errors import MixtureError, TrialsError, did_you_mean
 from mixopt.mixture import Mixture
-from mixopt.system import Array
+from mixopt.system import Array, BoolArray
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
     BPB,
@@ -57,6 +57,7 @@ KEYS = ("trial", "run", "run_id", "index", "name", "id")  # the first in both ta
 SIZE = ("parameters", "tokens")  # of the trial, in either table: neither weight nor loss
 SCHEDULE = "schedule"  # share of its own schedule that a row has run
 SAME_SUM = 1e-6
+MAX_PHASES = 5
 PHASE = "phase/"  # begins the column of a phase's share of the tokens
 ROW_NUMBERS = ("", "Unnamed: 0")  # what pandas calls a column of row numbers
 TRACKER_PREFIXES = ("params.", "metrics.", "config.", "config/", "summary.", "summary/")
@@ -65,8 +66,8 @@ WEIGHTS = (
     *("ratio_", "train_", "mixture/", "w_"),
 )
 LOSSES = (LOSS, "loss_", "loss.", BPB, "metric/", "metric_", "valid_", "eval/")
+SHARED_PREFIXES = ("the_pile_",)
 LOSS_ENDS = ("_val_loss", "_loss", "/loss", "_bpb")
-NAMES = ("run_id", "run id", "trial", "run", "index", "id", "name")
 STATES, FINISHED = ("status", "state"), ("finished", "completed", "success")
 
 
@@ -88,15 +89,19 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
                 f" tables: W.csv of weights and L.csv of losses, of which this may be {file}"
             )
     kept, notes = _ended(table)
-    keys = pl.Series(KEYS[1], _run_names(kept))
-    others = [own for name, own in plain.items() if not kinds[name] and own.lower() not in NAMES]
+    free = {name: own.lower().replace(" ", "_") for name, own in plain.items() if not kinds[name]}
+    others = [plain[name] for name, key in free.items() if key not in KEYS]
     if others:
         notes.append(f"{table.path}: neither weight nor loss, left out: {listed(others)}")
+    keys = {key: kept.cells[name] for name, key in free.items() if key in KEYS}
+    named = pl.DataFrame(keys)
+    if not any(column.n_unique() == len(column) for column in named):
+        named = pl.DataFrame({KEYS[0]: [str(row) for row in range(len(kept.cells))]})
 
     def part(*own: str) -> CellTable:
         columns = [name for name in plain if kinds[name] in own]
         cells = kept.cells.select(columns).rename({name: plain[name] for name in columns})
-        return replace(kept, cells=cells.insert_column(0, keys))
+        return replace(kept, cells=named.hstack(cells))
 
     return part("weight", "size"), part("loss"), notes
 
@@ -128,41 +133,175 @@ def _ended(table: CellTable) -> tuple[CellTable, list[str]]:
     return table.take(rows), [note] if gone else []
 
 
-def _run_names(table: CellTable) -> list[str]:
-    """Return a name for each run: the first column of NAMES that differs, else its number."""
-    own = {name.lower(): name for name in table.cells.columns}
-    for name in (own[name] for name in NAMES if name in own):
-        cells = table.column(name)
-        if "" not in cells and len(set(cells)) == len(cells):
-            return cells
-    return [str(row) for row in range(len(table.cells))]
-
-
-def join_tables(
-    left: CellTable, right: CellTable, key: str | None, *, drop_incomplete: bool
-) -> tuple[str, CellTable, CellTable, list[str]]:
-    """Bring two tables to the same rows in the same order."""
-    found = _key(left, right, key)
-    for table in (left, right):
-        _check_unique(table, found)
-    notes: list[str] = []
+def joined_trials(
+    left: CellTable,
+    right: CellTable,
+    *,
+    tolerance: float = 0.01,
+    key: str | None = None,
+    unit: Unit = "nats_per_token",
+    ignore: Sequence[str] = (),
+    drop_incomplete: bool = False,
+) -> TrialRows:
+    """Return the trials of a table of mixtures and one of losses, joined by their key."""
+    for name in ignore:
+        if name not in left.cells.columns:
+            right.require(name, "--ignore")
+    pair = _Pair(left.without(ignore), right.without(ignore))
+    pair.drop_repeats()
+    pair.join(key, drop_incomplete=drop_incomplete)
     if drop_incomplete:
-        left, right, notes = _in_both(left, right, found)
-    _check_numbering(left, right, found)
-    try:
-        check_same(left.column(found), right.column(found), str(left.path), str(right.path))
-    except TrialsError as error:
-        raise TrialsError(f"{error}; leave such rows out: --ignore incomplete") from None
-    places = {name: row for row, name in enumerate(right.column(found))}
-    right = right.take([places[name] for name in left.column(found)])
-    if key is None:
-        _check_agree(left, right, found)
-    return found, left, right, notes
+        pair.drop_incomplete()
+    is_scheduled = pair.drop_unfinished()
+    left, right, notes = pair.left, pair.right, pair.notes
+    columns = data_columns(left)
+    others = [name for name in data_columns(right) if not name.startswith(ITEMS)]
+    loss_columns = sorted(others, key=lambda name: name.startswith(TASK))
+    domains, targets = _names(left, columns, right, loss_columns)
+    weights_ND, losses_NM = left.numbers(columns), right.numbers(loss_columns)
+    weights_ND, about = _as_shares(left, domains, weights_ND, tolerance)
+    points = [
+        _mixture(left, name, domains, weights_D, tolerance)
+        for name, weights_D in zip(left.names, weights_ND, strict=True)
+    ]
+    notes += about + _rescaled(left, weights_ND)
+    notes += _constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
+    notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
+    fingerprints = [point.fingerprint for point in points]
+    sizes = {**_size(right), **_size(left)}
+    if is_scheduled:
+        counts = sizes.get("parameters", [None] * len(points))
+        sizes["seed"] = _run_seeds(fingerprints, counts)
+    weights_ND = np.array([point.array for point in points])
+    given = {
+        "trial": left.names,
+        "role": "sampled",
+        "status": "finished",
+        "mixture": fingerprints,
+        **{WEIGHT + name: weights_ND[:, d] for d, name in enumerate(domains)},
+        **{loss_column(name, unit): losses_NM[:, m] for m, name in enumerate(targets)},
+        **sizes,
+    }
+    wanted = schema(domains, targets)
+    empty = [pl.lit(None, dtype).alias(n) for n, dtype in wanted.items() if n not in given]
+    table = pl.DataFrame(given).with_columns(empty).select(list(wanted))
+    items = _items(right, dict(zip(loss_columns, targets, strict=True)))
+    return TrialRows(table, domains, targets, tuple(notes), items)
 
 
-def data_columns(table: CellTable, key: str) -> list[str]:
+@dataclass
+class _Pair:
+    """Tables of mixtures and of losses on their way to the same rows, and notes of it."""
+
+    left: CellTable
+    right: CellTable
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def both(self) -> tuple[CellTable, CellTable]:
+        return self.left, self.right
+
+    def take(self, kept_N: BoolArray) -> None:
+        """Keep some rows of both, which are joined already."""
+        self.left, self.right = (table.take(np.flatnonzero(kept_N)) for table in self.both)
+
+    def drop_repeats(self) -> None:
+        once = [
+            replace(table, cells=table.cells.unique(maintain_order=True)) for table in self.both
+        ]
+        for table, kept in zip(self.both, once, strict=True):
+            if gone := len(table.cells) - len(kept.cells):
+                self.notes.append(
+                    f"{table.path}: {gone} rows repeat another one, cell by cell; read once"
+                )
+        self.left, self.right = once
+
+    def join(self, key: str | None, *, drop_incomplete: bool) -> None:
+        """Bring the rows into one order by their key."""
+        found = _key(*self.both, key)
+        self.left, self.right = (replace(table, key=found) for table in self.both)
+        for table in self.both:
+            _check_unique(table)
+        if drop_incomplete:
+            self._drop_unjoined()
+        _check_numbering(*self.both)
+        ours, theirs = self.left.names, self.right.names
+        try:
+            check_same(ours, theirs, str(self.left.path), str(self.right.path))
+        except TrialsError as error:
+            raise TrialsError(f"{error}; leave such rows out: --ignore incomplete") from None
+        places = {name: row for row, name in enumerate(theirs)}
+        self.right = self.right.take([places[name] for name in ours])
+        if key is None:
+            _check_agree(*self.both)
+
+    def _drop_unjoined(self) -> None:
+        known = [set(table.names) for table in self.both]
+        if not known[0] & known[1]:
+            raise TrialsError(
+                f"{self.left.path} and {self.right.path}: no {self.left.key} is in both; check"
+                " that it is the key"
+            )
+        for table, other in (self.both, self.both[::-1]):
+            alone = [name for name in table.names if name not in other.names]
+            if alone:
+                self.notes.append(f"{table.path}: left out {listed(alone)}, not in {other.path}")
+        self.left, self.right = (
+            table.take([row for row, name in enumerate(table.names) if name in known[0] & known[1]])
+            for table in self.both
+        )
+
+    def drop_incomplete(self) -> None:
+        """Leave out losses that no row has, then rows with a gap."""
+        columns, path = data_columns(self.right), self.right.path
+        is_empty_M = self.right.gaps(columns).all(axis=0)
+        empty = [name for name, is_empty in zip(columns, is_empty_M, strict=True) if is_empty]
+        if empty:
+            self.notes.append(f"{path}: left out {listed(empty)}, empty in every row")
+        self.right = self.right.without(empty)
+        gap_N = np.full(len(self.left.cells), len(empty) == len(columns))
+        for table in self.both if not gap_N.all() else ():
+            own_N = table.gaps(data_columns(table)).any(axis=1)
+            names = [table.names[row] for row in np.flatnonzero(own_N)]
+            if names:
+                count = f"{len(names)} of {len(own_N)} rows"
+                self.notes.append(
+                    f"{table.path}: left out {count} that lack a number: {listed(names)}"
+                )
+            gap_N |= own_N
+        if gap_N.all():
+            raise TrialsError(f"{self.left.path} and {path}: no row is complete")
+        self.take(~gap_N)
+
+    def drop_unfinished(self) -> bool:
+        """Keep rows at the end of their schedule; tell whether a table has one."""
+        given = next((one for one in self.both if SCHEDULE in one.cells.columns), None)
+        if given is None:
+            return False
+        share_N = given.numbers([SCHEDULE])[:, 0]
+        for row in np.flatnonzero(~((share_N > 0) & (share_N <= 1)))[:1]:
+            raise TrialsError(
+                f"{given.path}: row {given.names[row]}: {SCHEDULE}: is {share_N[row]:g}; need the"
+                " share of its schedule that the row has run, above 0 and at most 1"
+            )
+        gone = [given.names[row] for row in np.flatnonzero(share_N < 1)]
+        if len(gone) == len(share_N):
+            raise TrialsError(
+                f"{given.path}: {SCHEDULE}: no row is at 1, the end of its schedule; give the last"
+                " row of each run"
+            )
+        if gone:
+            self.notes.append(
+                f"{given.path}: left out {len(gone)} of {len(share_N)} rows before the end of"
+                f" their {SCHEDULE}: {listed(gone)}"
+            )
+        self.take(share_N == 1)
+        return True
+
+
+def data_columns(table: CellTable) -> list[str]:
     """Return the columns that hold weights or losses."""
-    others = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, key)
+    others = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, table.key)
     columns = [n for n in table.cells.columns if n not in others and not n.startswith(PHASE)]
     if not columns:
         raise TrialsError(f"{table.path}: no column besides {', '.join(table.cells.columns)}")
@@ -187,8 +326,8 @@ def _key(left: CellTable, right: CellTable, key: str | None) -> str:
     return (unique or common)[0]
 
 
-def _check_unique(table: CellTable, key: str) -> None:
-    counts = Counter(table.column(key))
+def _check_unique(table: CellTable) -> None:
+    key, counts = table.key, Counter(table.names)
     doubled = [name for name, count in counts.items() if count > 1]
     if doubled:
         raise TrialsError(
@@ -196,47 +335,30 @@ def _check_unique(table: CellTable, key: str) -> None:
             " join by another column: mixopt import --key COLUMN"
         )
     if "" in counts:
-        line = table.column(key).index("") + 1
+        line = table.names.index("") + 1
         raise TrialsError(f"{table.path}: {key}: is empty in row {line} of the table; fill it in")
 
 
-def _check_numbering(left: CellTable, right: CellTable, key: str) -> None:
+def _check_numbering(left: CellTable, right: CellTable) -> None:
     """Refuse tables of which one numbers its rows from 0 and the other from 1."""
-    ours, theirs = left.column(key), right.column(key)
+    ours, theirs = left.names, right.names
     if len(ours) != len(theirs) or not all(cell.isdecimal() for cell in (*ours, *theirs)):
         return
     one, other = sorted(map(int, ours)), sorted(map(int, theirs))
     apart = other[0] - one[0]
     if abs(apart) == 1 and [number + apart for number in one] == other:
         raise TrialsError(
-            f"{right.path}: {key} goes from {other[0]} to {other[-1]}, and from {one[0]} to"
+            f"{right.path}: {left.key} goes from {other[0]} to {other[-1]}, and from {one[0]} to"
             f" {one[-1]} in {left.path}: off by one? Number both alike, or mixopt import --key"
             " COLUMN"
         )
 
 
-def _in_both(left: CellTable, right: CellTable, key: str) -> tuple[CellTable, CellTable, list[str]]:
-    """Return the rows that both tables have, and a line about the others."""
-    notes, kept = [], []
-    for table, other in ((left, right), (right, left)):
-        known = set(other.column(key))
-        names = table.column(key)
-        kept.append(table.take([row for row, name in enumerate(names) if name in known]))
-        alone = [name for name in names if name not in known]
-        if alone:
-            notes.append(f"{table.path}: left out {listed(alone)}, not in {other.path}")
-    if kept[0].cells.is_empty():
-        raise TrialsError(
-            f"{left.path} and {right.path}: no {key} is in both; check that it is the key"
-        )
-    return kept[0], kept[1], notes
-
-
-def _check_agree(left: CellTable, right: CellTable, key: str) -> None:
+def _check_agree(left: CellTable, right: CellTable) -> None:
     """Check that other columns of names say the same of the rows that were joined."""
-    others = [n for n in KEYS if n != key and n in left.cells.columns and n in right.cells.columns]
-    for other in others:
-        columns = left.column(key), left.column(other), right.column(other)
+    common = [name for name in KEYS if name in left.cells.columns and name in right.cells.columns]
+    for other in common:
+        columns = left.names, left.column(other), right.column(other)
         for name, mine, theirs in zip(*columns, strict=True):
             if mine != theirs:
                 raise TrialsError(
@@ -245,92 +367,10 @@ def _check_agree(left: CellTable, right: CellTable, key: str) -> None:
                 )
 
 
-def finished_rows(
-    left: CellTable, right: CellTable, key: str
-) -> tuple[CellTable, CellTable, list[str]]:
-    """Return the rows of finished runs, and a line about those that were left out."""
-    given = next((one for one in (left, right) if SCHEDULE in one.cells.columns), None)
-    if given is None:
-        return left, right, []
-    names = given.column(key)
-    share_N = given.numbers([SCHEDULE], names)[:, 0]
-    for row in np.flatnonzero(~((share_N > 0) & (share_N <= 1)))[:1]:
-        raise TrialsError(
-            f"{given.path}: row {names[row]}: {SCHEDULE}: is {share_N[row]:g}; need the share of"
-            " its schedule that the row has run, above 0 and at most 1"
-        )
-    kept = np.flatnonzero(share_N == 1).tolist()
-    if not kept:
-        raise TrialsError(
-            f"{given.path}: {SCHEDULE}: no row is at 1, the end of its schedule; give the last row"
-            " of each run"
-        )
-    gone = [name for name, share in zip(names, share_N, strict=True) if share < 1]
-    out = f"{given.path}: left out {len(gone)} of {len(names)} rows before the end of their"
-    notes = [f"{out} {SCHEDULE}: {listed(gone)}"] if gone else []
-    return left.take(kept), right.take(kept), notes
-
-
-def run_seeds(mixtures: Sequence[str], parameters: Sequence[int | None]) -> list[int]:
+def _run_seeds(mixtures: Sequence[str], parameters: Sequence[int | None]) -> list[int]:
     """Number the runs of each mixture and number of parameters, from 0."""
-    seen: Counter[tuple[str, int | None]] = Counter()
-    seeds = []
-    for run in zip(mixtures, parameters, strict=True):
-        seeds.append(seen[run])
-        seen[run] += 1
-    return seeds
-
-
-MAX_PHASES = 5
-SHARED_PREFIXES = ("the_pile_",)
-
-
-def joined_trials(
-    left: CellTable,
-    right: CellTable,
-    *,
-    tolerance: float = 0.01,
-    key: str | None = None,
-    unit: Unit = "nats_per_token",
-    ignore: Sequence[str] = (),
-    drop_incomplete: bool = False,
-) -> TrialRows:
-    """Return the trials of a table of mixtures and one of losses, joined by their key."""
-    for name in ignore:
-        if name not in left.cells.columns:
-            right.require(name, "--ignore")
-    left, right = left.without(ignore), right.without(ignore)
-    (left, again), (right, twice) = left.once(), right.once()
-    key, left, right, notes = join_tables(left, right, key, drop_incomplete=drop_incomplete)
-    notes = [*again, *twice, *notes]
-    if drop_incomplete:
-        left, right, dropped = _complete(left, right, key)
-        notes += dropped
-    scheduled = any(SCHEDULE in one.cells.columns for one in (left, right))
-    left, right, unfinished = finished_rows(left, right, key)
-    notes += unfinished
-    columns = data_columns(left, key)
-    others = [name for name in data_columns(right, key) if not name.startswith(ITEMS)]
-    loss_columns = sorted(others, key=lambda name: name.startswith(TASK))
-    domains, targets = _names(left, columns, right, loss_columns)
-    keys = left.column(key)
-    weights_ND, losses_NM = left.numbers(columns, keys), right.numbers(loss_columns, keys)
-    weights_ND, about = _as_shares(left, domains, weights_ND, tolerance)
-    notes += about
-    points = [
-        _mixture(left, name, domains, weights_D, tolerance)
-        for name, weights_D in zip(keys, weights_ND, strict=True)
-    ]
-    notes += _rescaled(left, weights_ND)
-    notes += _constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
-    notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
-    sizes = {**_size(right, keys), **_size(left, keys)}
-    if scheduled:
-        counts = sizes.get("parameters", [None] * len(keys))
-        sizes["seed"] = run_seeds([one.fingerprint for one in points], counts)
-    table = _table(keys, points, losses_NM, targets, unit, sizes)
-    items = _items(right, keys, dict(zip(loss_columns, targets, strict=True)))
-    return TrialRows(table, domains, targets, tuple(notes), items)
+    runs = pl.DataFrame({"mixture": mixtures, "parameters": parameters})
+    return runs.select(pl.int_range(pl.len()).over("mixture", "parameters")).to_series().to_list()
 
 
 def without_affixes(
@@ -345,28 +385,6 @@ def without_affixes(
         if all(name.endswith(suffix) and name != suffix for name in names):
             names = [name.removesuffix(suffix) for name in names]
     return names
-
-
-def _complete(
-    left: CellTable, right: CellTable, key: str
-) -> tuple[CellTable, CellTable, list[str]]:
-    """Return the rows without a gap, and a line about what was left out."""
-    columns = data_columns(right, key)
-    empty = [n for n, gaps_N in zip(columns, right.gaps(columns).T, strict=True) if gaps_N.all()]
-    notes = [f"{right.path}: left out {listed(empty)}, empty in every row"] if empty else []
-    right = right.without(empty)
-    gap_N = np.full(len(left.cells), len(empty) == len(columns))
-    for table in (left, right) if not gap_N.all() else ():
-        own_N = np.asarray(table.gaps(data_columns(table, key)).any(axis=1))
-        names = [name for name, gap in zip(table.column(key), own_N, strict=True) if gap]
-        if names:
-            count = f"{len(names)} of {len(own_N)} rows"
-            notes.append(f"{table.path}: left out {count} that lack a number: {listed(names)}")
-        gap_N |= own_N
-    if gap_N.all():
-        raise TrialsError(f"{left.path} and {right.path}: no row is complete")
-    kept = np.flatnonzero(~gap_N).tolist()
-    return left.take(kept), right.take(kept), notes
 
 
 def _names(
@@ -392,17 +410,16 @@ def _mixture(
         raise TrialsError(f"{table.path}: row {key}: {error_text}") from error
 
 
-def _size(table: CellTable, keys: Sequence[str]) -> dict[str, list[int]]:
+def _size(table: CellTable) -> dict[str, list[int]]:
     """Return the parameters and the tokens of each trial, where the table has them."""
     names = [name for name in SIZE if name in table.cells.columns]
-    sizes_NS = np.rint(table.numbers(names, keys)).reshape(len(keys), len(names))
+    sizes_NS = np.rint(table.numbers(names))
     for row, column in np.argwhere(~((sizes_NS >= 0) & (sizes_NS <= MAX_SIZE)))[:1]:
         raise TrialsError(
-            f"{table.path}: row {keys[row]}: {names[column]}: is {sizes_NS[row, column]:g}; need a"
-            f" number from 0 to {MAX_SIZE}"
+            f"{table.path}: row {table.names[row]}: {names[column]}: is"
+            f" {sizes_NS[row, column]:g}; need a number from 0 to {MAX_SIZE}"
         )
-    columns = sizes_NS.T
-    return {name: column.astype(int).tolist() for name, column in zip(names, columns, strict=True)}
+    return dict(zip(names, sizes_NS.T.astype(int).tolist(), strict=True))
 
 
 def _as_shares(
@@ -429,7 +446,7 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
             f" phases? Name columns PHASE/DOMAIN and add columns {PHASE}PHASE with each phase's"
             " share of the tokens, or leave out the columns of all but one (--ignore COLUMN)"
         )
-    lengths_NP = table.numbers(columns, [str(row) for row in range(1, len(table.cells) + 1)])
+    lengths_NP = table.numbers(columns)
     if np.ptp(lengths_NP, axis=0).max() > 0 or abs(lengths_NP[0].sum() - 1.0) > SAME_SUM:
         raise TrialsError(
             f"{table.path}: {', '.join(columns)}: should be the same in all rows and add up to 1"
@@ -438,7 +455,7 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
     return np.array([lengths[f"{PHASE}{phase}"] for phase in phase_of])
 
 
-def _items(table: CellTable, keys: Sequence[str], targets: Mapping[str, str]) -> dict[str, int]:
+def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
     """Return the questions behind each metric, from columns `items/<metric>`."""
     found = {}
     for column in (name for name in table.cells.columns if name.startswith(ITEMS)):
@@ -447,7 +464,7 @@ def _items(table: CellTable, keys: Sequence[str], targets: Mapping[str, str]) ->
         if name not in targets.values():
             near = did_you_mean(metric, targets.values())
             raise TrialsError(f"{table.path}: {column}: no metric {metric!r}{near}")
-        counts_N = table.numbers([column], keys)[:, 0]
+        counts_N = table.numbers([column])[:, 0]
         if np.ptp(counts_N) or counts_N[0] < 1 or counts_N[0] % 1:
             raise TrialsError(
                 f"{table.path}: {column}: is {counts_N.min():g} to {counts_N.max():g}; need one"
@@ -474,26 +491,3 @@ def _constant(
     same = [n for n, v in zip(names, values.T, strict=True) if np.ptp(v) == 0]
     note = f"{table.path}: the same {what} in every row: {listed(same)}; {so}"
     return [note] if same else []
-
-
-def _table(
-    keys: Sequence[str],
-    points: Sequence[Mixture],
-    losses_NM: Array,
-    targets: Sequence[str],
-    unit: Unit,
-    sizes: Mapping[str, Sequence[int]],
-) -> pl.DataFrame:
-    domains, weights_ND = points[0].domains, np.array([point.array for point in points])
-    columns = {
-        "trial": list(keys),
-        "role": "sampled",
-        "status": "finished",
-        "mixture": [point.fingerprint for point in points],
-        **{WEIGHT + name: weights_ND[:, d] for d, name in enumerate(domains)},
-        **{loss_column(name, unit): losses_NM[:, m] for m, name in enumerate(targets)},
-        **sizes,
-    }
-    wanted = schema(domains, targets)
-    empty = [pl.lit(None, dtype).alias(n) for n, dtype in wanted.items() if n not in columns]
-    return pl.DataFrame(columns).with_columns(empty).select(list(wanted))

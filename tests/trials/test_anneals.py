@@ -6,8 +6,7 @@ from mixopt.config import AnnealsConfig, ConstraintsConfig, DesignConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import DesignError, InfeasibleError
 from mixopt.mixture import Mixture
-from mixopt.trials import make_design
-from mixopt.trials.first_round import base_mixture
+from mixopt.trials import anneal_mixtures, make_design
 
 INVENTORY = {"web": 600, "books": 200, "code": 150, "maths": 50}
 NATURAL = Mixture.natural(INVENTORY)
@@ -52,7 +51,7 @@ def test_a_base_domain_without_tokens_enough_for_its_weight_is_refused_with_its_
 def test_a_base_without_tokens_is_refused():
     empty = Mixture({"web": 0.0, "books": 0.0, "code": 0.5, "maths": 0.5})
     with pytest.raises(DesignError, match="have no tokens"):
-        base_mixture(asked().anneals, empty)
+        dict(anneal_mixtures(asked().anneals, empty))
 
 
 @pytest.mark.parametrize(

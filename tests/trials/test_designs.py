@@ -12,12 +12,13 @@ from mixopt.mixture import Mixture
 from mixopt.trials import (
     Trial,
     design_constraints,
+    first_round,
     make_design,
     read_design,
     trial_seeds,
     write_design,
 )
-from mixopt.trials.first_round import draw_mixtures, sobol_mixtures
+from mixopt.trials.first_round import _dirichlet, draw_mixtures, sobol_mixtures
 
 # Natural shares of the 17 domains of the Pile, in percent, to two digits.
 PILE = dict(
@@ -104,23 +105,19 @@ def test_the_default_design_is_regmix_sampling_with_anchors_and_replicates():
     assert trials[1].mixture == trials[4].mixture == Mixture.uniform(NATURAL.domains)
 
 
-def test_caps_hold_after_zeroing_and_rounding():
+def test_caps_hold_after_zeroing_and_rounding(monkeypatch):
     # Rounding to twentieths carries 0.53 to 0.55, and zeroing 0.05 lifts 0.5 to 0.526.
     allowed = design_constraints(DesignConfig(), SMALL, capped(web=0.54)).simplex
     rng = np.random.default_rng(0)
-    weights_ND, _ = draw_mixtures(SMALL.array, allowed, draws=6400, rng=rng, minimum=0.05)
+    monkeypatch.setattr(first_round, "MIN_WEIGHT", 0.05)
+    weights_ND, _ = draw_mixtures(SMALL.array, allowed, draws=6400, rng=rng)
     assert len(weights_ND) > 10
     assert weights_ND[:, 0].max() <= 0.54
 
 
 def test_a_tiny_strength_does_not_underflow():
-    rng = np.random.default_rng(0)
-    options = dict(min_strength=1e-4, max_strength=1e-4, minimum=0.0)
-    drawn_ND, accepted = draw_mixtures(
-        NATURAL.array, CappedSimplex.full(17), draws=500, rng=rng, **options
-    )
-    assert accepted == 500
-    assert np.isfinite(drawn_ND).all()
+    drawn_ND = _dirichlet(np.full((500, 17), 1e-4) * NATURAL.array, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn_ND.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("method", ["sobol"])
@@ -179,9 +176,10 @@ def test_sobol_points_spread_more_evenly_than_random_ones():
     assert abs((weights[:, 0] < median).mean() - 0.5) < typical
 
 
-def test_sobol_sets_weights_below_the_minimum_to_zero_within_the_caps():
+def test_sobol_sets_weights_below_the_minimum_to_zero_within_the_caps(monkeypatch):
+    monkeypatch.setattr(first_round, "MIN_WEIGHT", 0.1)
     allowed, rng = CappedSimplex.full(3), np.random.default_rng(0)
-    weights = sobol_mixtures(allowed, 128, minimum=0.1, rng=rng)
+    weights = sobol_mixtures(allowed, 128, rng=rng)
     assert ((weights == 0) | (weights >= 0.1 - 1e-12)).all()
     assert (weights == 0).any()
 
