@@ -90,9 +90,8 @@ def test_a_domain_without_an_axial_mixture_is_said():
     config = ConstraintsConfig(bounds={"books": (0, 0.01)})
     constraints = Constraints.from_config(config, dict.fromkeys(SMALL, 10), None)
     trials = design(SMALL, constraints, said.append, trials=6, max_usage=None)
-    assert said == [
-        "no axial mixture for 1 of 3 domains, whose limits keep it near the uniform mixture: 'books'"
-    ]
+    assert "no axial mixture for 1 of 3 domains" in said[0]
+    assert said[0].endswith(": 'books'")
     assert len(trials) == 5 + 6
 
 
