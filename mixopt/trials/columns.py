@@ -91,17 +91,55 @@ def table_of(
     """Return a row for each trial, in their order, joined with its result by name."""
     if not trials:
         raise TrialsError("a table of trials needs at least one trial")
-    check_once([trial.name for trial in trials], "the design")
+    names = [trial.name for trial in trials]
+    check_once(names, "the design")
     check_once([result.trial for result in results], "the results")
     by_name = {result.trial: result for result in results}
-    check_same([trial.name for trial in trials], by_name, "the design", "the results")
+    check_same(names, by_name, "the design", "the results")
+    pairs = [(trial, by_name[trial.name]) for trial in trials]
     domains = trials[0].mixture.domains
-    scored = _scored(by_name.values())
+    losses = {r.trial: r.losses for _, r in pairs if r.status == "finished" and r.losses}
+    tasks = tuple(dict.fromkeys(name for own in losses.values() for name in own.tasks))
     if targets is None:
-        targets = (*_common_targets(by_name[trial.name] for trial in trials), *scored)
-    targets = [name for name in targets if name in scored or not name.startswith(TASK)]
-    rows = [_row(trial, by_name[trial.name], domains, targets, proxy) for trial in trials]
+        targets = (*_common_targets(losses), *tasks)
+    targets = [name for name in targets if name in tasks or not name.startswith(TASK)]
+    rows = []
+    for trial, result in pairs:
+        if set(trial.mixture) != set(domains):
+            odd = sorted(set(trial.mixture) ^ set(domains))
+            raise TrialsError(f"trial {trial.name!r}: other domains than the rest: {listed(odd)}")
+        own = losses.get(trial.name, Losses(0, {}, {}))
+        values = {"nats_per_token": own.nats_per_token, "bits_per_byte": own.bits_per_byte}
+        row = {
+            "trial": trial.name,
+            "role": trial.role,
+            "seed": trial.seed,
+            "status": result.status,
+            "reason": result.reason,
+            "mixture": trial.mixture.fingerprint,
+            **{WEIGHT + name: trial.mixture[name] for name in domains},
+            "tokens": result.tokens,
+            "parameters": result.parameters,
+            "proxy": proxy,
+            "seconds": result.seconds,
+            "round": trial.round,
+        }
+        for unit in PREFIX:
+            known = values[unit] | own.tasks
+            row |= {loss_column(name, unit): known.get(name) for name in targets}
+        rows.append(row)
     return pl.DataFrame(rows, schema=schema(domains, targets))
+
+
+def _common_targets(losses: Mapping[str, Losses]) -> tuple[str, ...]:
+    """Return the evaluation domains, which all finished trials must share."""
+    targets = next((tuple(own.nats_per_token) for own in losses.values()), ())
+    for trial, own in losses.items():
+        if odd := sorted(set(own.nats_per_token) ^ set(targets)):
+            raise TrialsError(
+                f"trial {trial!r}: other evaluation domains than the rest: {listed(odd)}"
+            )
+    return targets
 
 
 def check_once(names: Iterable[str], where: str) -> None:
@@ -149,15 +187,14 @@ def _check_finished(done: pl.DataFrame, targets: Sequence[str]) -> None:
     if done.is_empty() or not targets:
         return
     given = [done.select([loss_column(name, unit) for name in targets]) for unit in PREFIX]
-    losses = [columns.to_numpy().astype(np.float64) for columns in given]
     none = [columns.select(pl.all().is_null()).to_numpy() for columns in given]
-    for own, values_NM, none_NM in zip(given, losses, none, strict=True):
+    for columns, none_NM in zip(given, none, strict=True):
+        values_NM = columns.to_numpy().astype(np.float64)
         is_odd_NM = np.where(none_NM, none[0] & none[1], ~(np.abs(values_NM) <= MAX_LOSS))
-        for row, target in np.argwhere(is_odd_NM)[:1]:
+        for row, target in np.argwhere(is_odd_NM)[:1].tolist():
             raise TrialsError(
-                f"trial {done['trial'][int(row)]!r}: is finished but its loss on"
-                f" {targets[target]!r} is {own[int(row), int(target)]}; a trial without losses is"
-                " 'failed' or 'diverged'"
+                f"trial {done['trial'][row]!r}: is finished but its loss on {targets[target]!r} is"
+                f" {columns[row, target]}; a trial without losses is 'failed' or 'diverged'"
             )
 
 
@@ -166,11 +203,8 @@ def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) 
     lefts, rights = dict.fromkeys(left), dict.fromkeys(right)
     missing = [name for name in lefts if name not in rights]
     extra = [name for name in rights if name not in lefts]
-    problems = []
-    if missing:
-        problems.append(f"{other} lack {listed(missing)}, in {one}")
-    if extra:
-        problems.append(f"{one} lacks {listed(extra)}, in {other}")
+    problems = [f"{other} lack {listed(missing)}, in {one}"] if missing else []
+    problems += [f"{one} lacks {listed(extra)}, in {other}"] if extra else []
     if problems:
         raise TrialsError(f"rows cannot be joined: {'; '.join(problems)}")
 
@@ -179,66 +213,3 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """Write some names, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
-def _common_targets(results: Iterable[TrialResult]) -> tuple[str, ...]:
-    """Return the evaluation domains, which all finished trials must share."""
-    targets: tuple[str, ...] | None = None
-    for result in results:
-        losses = _losses(result)
-        if losses is None:
-            continue
-        own = tuple(losses.nats_per_token)
-        targets = targets or own
-        if set(own) != set(targets):
-            odd = sorted(set(own) ^ set(targets))
-            raise TrialsError(
-                f"trial {result.trial!r}: other evaluation domains than the rest: {listed(odd)}"
-            )
-    return targets or ()
-
-
-def _scored(results: Iterable[TrialResult]) -> tuple[str, ...]:
-    """Return what tasks measure of any finished trial; of some proxies nothing."""
-    found = (losses for result in results if (losses := _losses(result)) is not None)
-    return tuple(dict.fromkeys(name for losses in found for name in losses.tasks))
-
-
-def _losses(result: TrialResult) -> Losses | None:
-    return result.losses if result.status == "finished" else None
-
-
-def _row(
-    trial: Trial,
-    result: TrialResult,
-    domains: Sequence[str],
-    targets: Sequence[str],
-    proxy: str,
-) -> dict[str, Any]:
-    if set(trial.mixture) != set(domains):
-        odd = sorted(set(trial.mixture) ^ set(domains))
-        raise TrialsError(f"trial {trial.name!r}: other domains than the rest: {listed(odd)}")
-    losses = _losses(result)
-    values: dict[Unit, dict[str, float]] = {}
-    if losses is not None:
-        values["nats_per_token"] = losses.nats_per_token | losses.tasks
-        values["bits_per_byte"] = losses.bits_per_byte | losses.tasks
-    return {
-        "trial": trial.name,
-        "role": trial.role,
-        "seed": trial.seed,
-        "status": result.status,
-        "reason": result.reason,
-        "mixture": trial.mixture.fingerprint,
-        **{WEIGHT + name: trial.mixture[name] for name in domains},
-        **{
-            loss_column(name, unit): values.get(unit, {}).get(name)
-            for unit in PREFIX
-            for name in targets
-        },
-        "tokens": result.tokens,
-        "parameters": result.parameters,
-        "proxy": proxy,
-        "seconds": result.seconds,
-        "round": trial.round,
-    }

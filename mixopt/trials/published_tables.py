@@ -254,14 +254,14 @@ class _Pair:
     def drop_incomplete(self) -> None:
         """Leave out losses that no row has, then rows with a gap."""
         columns, path = data_columns(self.right), self.right.path
-        is_empty_M = self.right.gaps(columns).all(axis=0)
+        is_empty_M = np.asarray(self.right.gaps(columns).all(axis=0))
         empty = [name for name, is_empty in zip(columns, is_empty_M, strict=True) if is_empty]
         if empty:
             self.notes.append(f"{path}: left out {listed(empty)}, empty in every row")
         self.right = self.right.without(empty)
         gap_N = np.full(len(self.left.cells), len(empty) == len(columns))
         for table in self.both if not gap_N.all() else ():
-            own_N = table.gaps(data_columns(table)).any(axis=1)
+            own_N = np.asarray(table.gaps(data_columns(table)).any(axis=1))
             names = [table.names[row] for row in np.flatnonzero(own_N)]
             if names:
                 count = f"{len(names)} of {len(own_N)} rows"

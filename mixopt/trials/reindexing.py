@@ -24,7 +24,8 @@ Shapes: N trials, D domains before, E domains after.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -35,13 +36,14 @@ from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array, BoolArray
 from mixopt.trials.columns import WEIGHT, TrialRows, listed, schema
 
+Rows = TypeVar("Rows", bound=TrialRows)
 Shares = Mapping[str, float]
 Parts = Shares | Sequence[str]
 NOTHING = 1e-9  # a trial that had so little of all domains that stay is left out
 
 
 def reindexed(
-    trials: TrialRows,
+    trials: Rows,
     *,
     split: Mapping[str, Parts] | None = None,
     merge: Mapping[str, Sequence[str]] | None = None,
@@ -50,7 +52,7 @@ def reindexed(
     remove: Sequence[str] = (),
     inventory: Mapping[str, float] | None = None,
     tolerance: float = 0.02,
-) -> TrialRows:
+) -> Rows:
     """Return the trials on other domains, with the assumptions in their notes."""
     counts, changes = inventory or {}, list[_DomainChange]()
     for name, parts in (split or {}).items():
@@ -72,20 +74,33 @@ def reindexed(
     _check(trials, changes, add)
     new_domains, map_DE = _map(trials.domains, changes, add)
     weights_NE = trials.weights() @ map_DE
-    kept_N, notes = _kept(trials, changes, tolerance)
-    kept_N &= weights_NE.sum(axis=1) > NOTHING
+    kept_N, notes = weights_NE.sum(axis=1) > NOTHING, list[str]()
+    for change in changes:
+        is_near_N, note = _fit_of(trials, change, tolerance)
+        kept_N &= is_near_N
+        notes.append(note)
     if not kept_N.any():
         raise TrialsError(
             f"no trial is left of {len(trials)}: {'; '.join(notes)}; allow more: tolerance"
         )
-    table = _table(trials, kept_N, new_domains, weights_NE[kept_N])
-    added = [f"add {listed(add)}: no trial so far has any, so its effect is unknown"] if add else []
-    return TrialRows(
-        table, new_domains, trials.targets, (*trials.notes, *notes, *added), trials.items
+    if add:
+        notes.append(f"add {listed(add)}: no trial so far has any, so its effect is unknown")
+    shares_NE = weights_NE[kept_N] / weights_NE[kept_N].sum(axis=1, keepdims=True)
+    mixtures = [Mixture.from_array(new_domains, row_E) for row_E in shares_NE]
+    table = trials.table.filter(pl.Series(kept_N)).with_columns(
+        pl.Series("mixture", [mixture.fingerprint for mixture in mixtures]),
+        *(pl.Series(WEIGHT + name, [one[name] for one in mixtures]) for name in new_domains),
+    )
+    return replace(
+        trials,
+        table=table.select(list(schema(new_domains, trials.targets))),
+        domains=new_domains,
+        notes=(*trials.notes, *notes),
+        contents={},
     )
 
 
-def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
+def joined(trials: Rows, other: TrialRows) -> Rows:
     """Return the rows of two tables on the same domains, over the targets that both have."""
     for name in (*trials.domains, *other.domains):
         if name not in trials.domains or name not in other.domains:
@@ -97,17 +112,22 @@ def joined(trials: TrialRows, other: TrialRows) -> TrialRows:
     notes = [f"left out {listed(gone)}: losses of only one table"] if gone else []
     columns = list(schema(trials.domains, targets))
     table = pl.concat([trials.table.select(columns), other.table.select(columns)])
-    every = (*trials.notes, *other.notes, *notes)
-    items = {name: trials.items[name] for name in targets if name in trials.items}
-    return TrialRows(table, trials.domains, tuple(targets), every, items)
+    return replace(
+        trials,
+        table=table,
+        targets=tuple(targets),
+        notes=(*trials.notes, *other.notes, *notes),
+        items={name: trials.items[name] for name in targets if name in trials.items},
+        contents={},
+    )
 
 
 def carried(
-    trials: TrialRows,
+    trials: Rows,
     corpus: Mapping[str, DomainContent],
     became: Mapping[str, Parts | str | None],
     where: str,
-) -> tuple[TrialRows, list[str]]:
+) -> tuple[Rows, list[str]]:
     """Return trials of an earlier corpus on the domains of a later one; see `Trials.carried_to`."""
     old, became = trials.contents, dict(became)
     for name in (name for name in trials.domains if name not in became and name not in corpus):
@@ -145,17 +165,15 @@ def carried(
         before, now = old[name], corpus[name]
         if before.sha256 and now.sha256 and before.sha256 != now.sha256:
             (grown if now.tokens > before.tokens else changed).append(name)
-    parts = [f"{len(stay) - len(grown) - len(changed)} of {len(corpus)} domains hold"]
-    parts += [
-        f"{what} {listed(names)}"
-        for what, names in (("grown:", grown), ("changed:", changed))
-        if names
-    ]
-    text = "; ".join([*parts, *rows.notes[len(trials.notes) :]])
+    text = f"{len(stay) - len(grown) - len(changed)} of {len(corpus)} domains hold"
+    text += f"; grown: {listed(grown)}" if grown else ""
+    text += f"; changed: {listed(changed)}" if changed else ""
+    text = "; ".join([text, *rows.notes[len(trials.notes) :]])
     line = f"{where}: {len(rows)} of {len(trials)} trials are carried over: {text}"
     domains = tuple(corpus)
     table = rows.table.select(list(schema(domains, rows.targets)))
-    return TrialRows(table, domains, rows.targets, (line,), rows.items, corpus), [*added, *changed]
+    rows = replace(rows, table=table, domains=domains, notes=(line,), contents=corpus)
+    return rows, [*added, *changed]
 
 
 @dataclass(frozen=True)
@@ -172,14 +190,30 @@ class _DomainChange:
     inner: Shares | None = None
 
 
-def _moved(trials: TrialRows, old: Sequence[str], inner: Shares) -> Array:
-    """Return how far each trial's mixture is from one with these inner shares, shape (N,)."""
-    old_ND = _columns(trials, old)
-    if not inner:
-        gone: Array = old_ND.sum(axis=1)
-        return gone
-    inner_D = np.array([inner[name] for name in old])
-    return total_variation(old_ND, old_ND.sum(axis=1, keepdims=True) * inner_D)
+def _fit_of(trials: TrialRows, change: _DomainChange, most: float) -> tuple[BoolArray, str]:
+    """Return which trials are near what a change assumes, and a line of it."""
+    old_ND = trials.weights()[:, [trials.domains.index(name) for name in change.old]]
+    sums_N1 = old_ND.sum(axis=1, keepdims=True)
+    near_N = np.ones(len(trials), dtype=bool)
+    if change.inner is None and len(change.old) == 1:
+        return near_N, change.text
+    if change.inner is None:
+        mean_D = old_ND.sum(axis=0) / max(float(old_ND.sum()), 1e-300)
+        shares = dict(zip(change.old, mean_D.tolist(), strict=True))
+        away = float(total_variation(old_ND, sums_N1 * mean_D).mean())
+        return near_N, (
+            f"{change.text}: trials drew them in their own proportions, {away:.3g} from the mean"
+            f" {_shares_text(shares)} on average, which counts as noise"
+        )
+    away_N = sums_N1[:, 0]
+    if change.inner:
+        inner_D = np.array([change.inner[name] for name in change.old])
+        away_N = total_variation(old_ND, sums_N1 * inner_D)
+    near_N = away_N <= most
+    return near_N, (
+        f"{change.text}; {int((~near_N).sum())} of {len(trials)} trials were more than {most:g} off"
+        f" it and are left out, the others at most {away_N[near_N].max(initial=0.0):.3g}"
+    )
 
 
 def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
@@ -191,9 +225,9 @@ def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
                 f"{name!r}: no shares are given, and the inventory lacks {listed(missing)}; give"
                 " shares, or inventory="
             )
-        parts = {part: float(inventory[part]) for part in parts}
-        total = sum(parts.values()) or 1.0
-        return {part: tokens / total for part, tokens in parts.items()}
+        sizes = {part: float(inventory[part]) for part in parts}
+        total = sum(sizes.values()) or 1.0
+        return {part: tokens / total for part, tokens in sizes.items()}
     total = sum(parts.values())
     if not parts or min(parts.values()) < 0 or abs(total - 1) > 1e-6:
         raise TrialsError(f"{name!r}: shares {_shares_text(parts)} must be >= 0 and add up to 1")
@@ -229,58 +263,6 @@ def _map(
         for name, share in new.items():
             map_DE[row, names.index(name)] = share
     return names, map_DE
-
-
-def _kept(
-    trials: TrialRows, changes: Sequence[_DomainChange], tolerance: float
-) -> tuple[BoolArray, list[str]]:
-    """Return which trials stay, and a line for each change."""
-    kept_N, notes = np.ones(len(trials), dtype=bool), []
-    for change in changes:
-        text = change.text
-        if change.inner is not None:
-            moved_N = _moved(trials, change.old, change.inner)
-            out_N = moved_N > tolerance
-            kept_N &= ~out_N
-            left = f"{int(out_N.sum())} of {len(trials)} trials were more than {tolerance:g} off it"
-            most = float(moved_N[~out_N].max(initial=0.0))
-            text = f"{text}; {left} and are left out, the others at most {most:.3g}"
-        elif len(change.old) > 1:
-            text = f"{text}: {_apart(trials, change.old)}"
-        notes.append(text)
-    return kept_N, notes
-
-
-def _apart(trials: TrialRows, merged: Sequence[str]) -> str:
-    """Say how far trials are from the mean inner shares of domains that become one."""
-    old_ND = _columns(trials, merged)
-    inner_D = old_ND.sum(axis=0) / max(float(old_ND.sum()), 1e-300)
-    shares = dict(zip(merged, inner_D.tolist(), strict=True))
-    away = float(_moved(trials, merged, shares).mean())
-    return (
-        f"trials drew them in their own proportions, {away:.3g} from the mean"
-        f" {_shares_text(shares)} on average, which counts as noise"
-    )
-
-
-def _table(
-    trials: TrialRows, kept_N: BoolArray, domains: tuple[str, ...], weights_NE: Array
-) -> pl.DataFrame:
-    """Return the kept rows with new weights, rescaled to add up to 1, and new fingerprints."""
-    sums_N = weights_NE.sum(axis=1, keepdims=True)
-    mixtures = [Mixture.from_array(domains, row) for row in weights_NE / sums_N]
-    columns = {WEIGHT + name: [mixture[name] for mixture in mixtures] for name in domains}
-    table = trials.table.filter(pl.Series(kept_N)).select(
-        pl.exclude([WEIGHT + name for name in trials.domains])
-    )
-    return table.with_columns(
-        pl.Series("mixture", [mixture.fingerprint for mixture in mixtures]),
-        *(pl.Series(name, values, dtype=pl.Float64) for name, values in columns.items()),
-    ).select(list(schema(domains, trials.targets)))
-
-
-def _columns(trials: TrialRows, names: Sequence[str]) -> Array:
-    return trials.weights()[:, [trials.domains.index(name) for name in names]]
 
 
 def _shares_text(shares: Shares) -> str:

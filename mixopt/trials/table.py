@@ -101,13 +101,11 @@ class Trials(TrialRows):
 
     def __post_init__(self) -> None:
         expected = schema(self.domains, self.targets)
-        columns = set(self.table.columns)
-        missing = [name for name in expected if name not in columns]
-        if missing:
-            raise TrialsError(f"no column {missing[0]!r} in the table of trials")
-        nested = [name for name in expected if self.table[name].dtype.is_nested()]
-        if nested:
-            raise TrialsError(f"column {nested[0]!r} of the table of trials holds no plain values")
+        for name in expected:
+            if name not in self.table.columns:
+                raise TrialsError(f"no column {name!r} in the table of trials")
+            if self.table[name].dtype.is_nested():
+                raise TrialsError(f"column {name!r} of the table of trials holds no plain values")
         try:
             table = self.table.select(list(expected)).cast(pl.Schema(expected)).rechunk()
         except pl.exceptions.PolarsError as error:
@@ -185,8 +183,7 @@ class Trials(TrialRows):
             ignore=() if losses is None else ignore,
             drop_incomplete=drop_incomplete,
         )
-        rows = replace(rows, notes=(*notes, *rows.notes))
-        return cls._of(rows)
+        return cls(**{**vars(rows), "notes": (*notes, *rows.notes)})
 
     @classmethod
     def read(cls, path: str | Path) -> Trials:
@@ -362,8 +359,7 @@ class Trials(TrialRows):
         Raises:
             TrialsError: A domain is not in the later corpus, and it is not said what became of it.
         """
-        rows, unknown = carried(self.finished, corpus, became, where)
-        return self._of(rows), unknown
+        return carried(self.finished, corpus, became, where)
 
     @property
     def plot(self) -> TrialPlots:
@@ -381,7 +377,9 @@ class Trials(TrialRows):
         """
         kept = self.table.filter(pl.col("status") == "finished")
         if kept.is_empty():
-            raise TrialsError(self._why_none_finished())
+            first = self.table.row(0, named=True) if len(self) else {}
+            reason = f"; trial {first['trial']!r}: {first['reason']}" if first else ""
+            raise TrialsError(f"none of {len(self)} trials finished{reason}")
         return replace(self, table=kept)
 
     @property
@@ -413,7 +411,7 @@ class Trials(TrialRows):
         Raises:
             TrialsError: Other domains, no common target, or a name that is in both.
         """
-        return self._of(joined(self, other))
+        return joined(self, other)
 
     def reindex(
         self,
@@ -427,7 +425,7 @@ class Trials(TrialRows):
         tolerance: float = 0.02,
     ) -> Trials:
         """Convert the trials to other domains (mixopt.trials.reindexing.reindexed)."""
-        rows = reindexed(
+        return reindexed(
             self,
             split=split,
             merge=merge,
@@ -437,7 +435,6 @@ class Trials(TrialRows):
             inventory=inventory,
             tolerance=tolerance,
         )
-        return self._of(rows)
 
     def with_notes(self, *notes: str) -> Trials:
         """Return the trials with additional notes."""
@@ -470,15 +467,6 @@ class Trials(TrialRows):
         return isinstance(other, Trials) and self.table.equals(other.table)
 
     __hash__ = None  # type: ignore[assignment]
-
-    @classmethod
-    def _of(cls, rows: TrialRows) -> Trials:
-        return cls(rows.table, rows.domains, rows.targets, rows.notes, rows.items, rows.contents)
-
-    def _why_none_finished(self) -> str:
-        first = self.table.row(0, named=True) if len(self) else {}
-        reason = f"; trial {first['trial']!r}: {first['reason']}" if first else ""
-        return f"none of {len(self)} trials finished{reason}"
 
     def _why_empty(self, columns: pl.DataFrame, unit: Unit) -> str:
         if (self.table["status"] == "finished").all():
