@@ -64,7 +64,7 @@ trainers: $(UV)
 test-trainers: trainers
 	OMP_NUM_THREADS=1 .trainers/bin/python -m pytest -q -m "nightly or not nightly" \
 		tests/integrations/test_torchtitan.py tests/integrations/test_megatron.py \
-		tests/test_trainer_pages.py
+		tests/test_code_of_pages.py
 
 .tools/bin/uv:
 	python3 -m pip install --quiet --target .tools uv

@@ -37,10 +37,10 @@ ELSEWHERE = {
     ("docs/mlflow.md", "sh yaml python"): "tests/tracking/test_mlflow_page.py",
     ("docs/own_trainer.md", "sh yaml"): "tests/examples/test_own_trainer_docs.py",
     ("docs/packing.md", "python"): "tests/loading/test_packing_docs.py",
-    ("docs/plug_in.md", "python"): "tests/test_plug_in.py",
-    ("docs/streams.md", "python"): "tests/test_streams_page.py",
+    ("docs/plug_in.md", "python"): "tests/test_code_of_pages.py",
+    ("docs/streams.md", "python"): "tests/test_code_of_pages.py",
     ("docs/tables.md", "python"): "tests/pipeline/test_tables.py",
-    ("docs/trainers/", "python"): "tests/test_trainer_pages.py",
+    ("docs/trainers/", "python"): "tests/test_code_of_pages.py",
     ("docs/tutorial.md", "sh yaml python"): "tests/test_tutorial.py",
 }
 # Pages whose commands need what is not here (a cluster, a store, a checkpoint, other people's

@@ -9,7 +9,6 @@ import sys
 import polars as pl
 import pytest
 import yaml
-from command_line import mixopt
 from token_writers import write_megatron
 
 from mixopt.corpus import Corpus
@@ -56,37 +55,25 @@ def continued(texts, size=160):
     ]
 
 
-@pytest.fixture
-def experiment_file(s3, text_files, tmp_path, monkeypatch):
-    """The experiment, its text and tasks in the store, and its tokens beside it."""
+@pytest.mark.nightly
+def test_text_in_a_store_and_tokens_of_megatron_come_to_a_recommendation(
+    s3, text_files, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     sources, prose = texts_of(text_files["code"]), texts_of(text_files["prose"])
     half = len(prose) // 2
     s3.put("prose/0.jsonl", jsonl({"text": text} for text in prose[:half]))
     s3.put("prose/1.jsonl", jsonl({"text": text} for text in prose[half : half + 40]))
-    tokens = [[*text.encode(), END] for text in sources[40:]]
-    write_megatron(tmp_path / "code_text_document", tokens)
+    write_megatron(tmp_path / "code_text_document", [[*s.encode(), END] for s in sources[40:]])
     s3.put("tasks/functions.jsonl", jsonl(continued(sources[:20])))
     s3.put("tasks/classes.jsonl", jsonl(continued(sources[20:40])))
-    asked = [text for text in prose[half + 40 :] if len(text) > 200][:20]
-    sentences = [
-        {"id": k, "context": text[:120].rstrip(), "continuation": f" {text[120:160].strip()}"}
-        for k, text in enumerate(asked)
-    ]
-    s3.put("tasks/sentences.jsonl", jsonl(sentences))
-    path = tmp_path / "anywhere.yaml"
-    path.write_text(YAML)
-    return path
-
-
-@pytest.mark.nightly
-def test_text_in_a_store_and_tokens_of_megatron_come_to_a_recommendation(experiment_file, tmp_path):
-    run = tmp_path / "run"
-    ended = subprocess.run(
-        [sys.executable, "-m", "mixopt", "run", str(experiment_file), "--out", str(run)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    asked = [text for text in prose[half + 40 :] if len(text) > 200]
+    s3.put("tasks/sentences.jsonl", jsonl(continued(asked[:20], 100)))
+    (tmp_path / "anywhere.yaml").write_text(YAML)
+    command = [sys.executable, "-m", "mixopt", "run", "anywhere.yaml", "--out", "run"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
+    run = tmp_path / "run"
     assert (run / "recommendation.yaml").stat().st_size > 0
 
     corpus = Corpus.open(run / "corpus")
@@ -100,17 +87,3 @@ def test_text_in_a_store_and_tokens_of_megatron_come_to_a_recommendation(experim
     assert (trials["task/functions/bits_per_byte"] > 0).all()
     decided = yaml.safe_load((run / "recommendation.yaml").read_text())
     assert set(decided["weights"]) == {"prose", "code"}
-
-
-def test_what_is_wrong_of_stores_tokens_and_tasks_is_one_line(experiment_file, s3, tmp_path):
-    def refused(*changes):
-        options = [part for change in changes for part in ("--set", change)]
-        ended = mixopt("run", experiment_file, "--out", tmp_path / "no", *options)
-        assert ended.code == 2, ended
-        return ended.error.strip().splitlines()[-1]
-
-    assert "did you mean 'coding'" in refused("objective.target=family/codng")
-    assert "no such object" in refused("tasks.sets.functions.path=s3://texts/tasks/absent.jsonl")
-    assert "s3://nowhere" in refused("corpus.domains.prose.path=s3://nowhere/prose/*.jsonl")
-    s3.put("tasks/functions.jsonl", jsonl([{"id": 1, "context": "x", "continuation": ""}]))
-    assert "s3://texts/tasks/functions.jsonl:1" in refused()

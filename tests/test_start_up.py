@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 HEAVY = "torch polars sklearn lightgbm mlflow pydantic datasets scipy matplotlib numpy yaml typer"
 
 
@@ -14,16 +16,17 @@ def loaded_after(code: str) -> set[str]:
     return set(ended.stdout.splitlines()[-1].split())
 
 
-def test_importing_mixopt_loads_no_package():
-    assert loaded_after("import mixopt") == set()
-
-
-def test_a_mixture_needs_numpy_and_a_yaml_reader():
-    assert loaded_after("import mixopt; mixopt.Mixture({'web': 1.0})") == {"numpy", "yaml"}
-
-
-def test_reading_a_proposal_needs_no_more():
-    assert loaded_after("import mixopt; mixopt.Proposal") <= {"numpy", "yaml"}
+@pytest.mark.parametrize(
+    ("code", "packages"),
+    [
+        ("import mixopt", set()),
+        ("import mixopt; mixopt.Mixture({'web': 1.0})", {"numpy", "yaml"}),
+        ("import mixopt; mixopt.Proposal", {"numpy", "yaml"}),
+        ("import mixopt.routing", set()),
+    ],
+)
+def test_what_is_light_loads_what_it_needs_alone(code, packages):
+    assert loaded_after(code) <= packages
 
 
 def test_exporting_a_mixture_needs_no_more():
@@ -39,7 +42,6 @@ def test_exporting_a_mixture_needs_no_more():
 
 
 def test_experts_are_counted_without_what_tables_and_figures_need():
-    assert loaded_after("import mixopt.routing") == set()
     heavy = loaded_after("import mixopt.routing; mixopt.routing.RouterStats")
     assert not heavy & {"polars", "matplotlib", "scipy", "datasets", "pydantic"}
 

@@ -41,13 +41,6 @@ def test_regmix_with_fewer_than_forty_trials_cannot_split_and_proposes_the_mean_
     assert found_D == pytest.approx(drawn_ND[:128].mean(axis=0))
 
 
-def test_regmix_draws_beyond_a_cap_are_rejected():
-    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 200)
-    fit = peers.RegMixFit.of(weights_ND, weights_ND[:, 0])
-    capped_D = fit.proposal(NATURAL_D, np.array([1.0, 0.6, 1.0]), seed=0, draws=5_000)
-    assert capped_D[1] <= 0.6
-
-
 def test_olmix_finds_a_log_linear_law():
     weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 60)
     losses_NM = 1.5 + np.exp(weights_ND @ np.array([[0.5, -1.0], [-2.0, 0.3], [1.0, -0.5]]))

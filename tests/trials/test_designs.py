@@ -120,10 +120,10 @@ def test_a_tiny_strength_does_not_underflow():
     np.testing.assert_allclose(drawn_ND.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("method", ["sobol"])
-def test_the_same_seed_gives_the_same_design_and_another_does_not(method):
-    assert design(method=method) == design(method=method)
-    assert (sampled(design(method=method)) != sampled(design(method=method, seed=4))).any()
+def test_the_same_seed_gives_the_same_design_and_another_does_not():
+    assert design(method="sobol") == design(method="sobol")
+    other = design(method="sobol", seed=4)
+    assert (sampled(design(method="sobol")) != sampled(other)).any()
 
 
 @pytest.mark.parametrize("method", ["dirichlet", "sobol"])
@@ -139,8 +139,8 @@ def test_every_cap_holds_whichever_it_comes_from(method):
     assert weights[:, 1].min() >= 0.05
 
 
-@pytest.mark.parametrize("usage", [1.14])
-def test_sobol_takes_over_at_caps_at_which_rejection_finds_next_to_nothing(usage):
+def test_sobol_takes_over_at_caps_at_which_rejection_finds_next_to_nothing():
+    usage = 1.14
     said: list[str] = []
     config = DesignConfig(max_usage=usage, trials=64, rounds=[], method="dirichlet")
     trials = make_design(config, NATURAL, None, 3, say=said.append)
@@ -153,27 +153,13 @@ def test_sobol_takes_over_at_caps_at_which_rejection_finds_next_to_nothing(usage
     assert (weights == sampled(design(max_usage=usage, trials=64, method="sobol"))).all()
 
 
-@pytest.mark.parametrize("domains", [1000])
-def test_many_domains_have_all_their_mixtures_under_the_default_caps(domains):
-    natural = Mixture.from_array([f"d{n}" for n in range(domains)], zipf(domains))
+def test_many_domains_have_all_their_mixtures_under_the_default_caps():
+    shares = 1.0 / np.arange(1, 1001)
+    natural = Mixture.from_array([f"d{n}" for n in range(1000)], shares / shares.sum())
     said: list[str] = []
     trials = make_design(DesignConfig(rounds=[]), natural, None, 0, say=said.append)
     assert len({trial.mixture for trial in trials if trial.role == "sampled"}) == 64
     assert "Sobol" in said[0]
-
-
-def zipf(domains):
-    shares = 1.0 / np.arange(1, domains + 1)
-    return shares / shares.sum()
-
-
-def test_sobol_points_spread_more_evenly_than_random_ones():
-    weights = sampled(design(SMALL, trials=64, method="sobol", max_usage=None))
-    random = np.random.default_rng(0).dirichlet(np.ones(3), size=(200, 64))
-    # The share of points with a first weight below the median of Beta(1, 2) is near a half.
-    median = 1 - np.sqrt(0.5)
-    typical = np.abs((random[:, :, 0] < median).mean(axis=1) - 0.5).mean()
-    assert abs((weights[:, 0] < median).mean() - 0.5) < typical
 
 
 def test_sobol_sets_weights_below_the_minimum_to_zero_within_the_caps(monkeypatch):

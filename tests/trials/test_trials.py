@@ -1,5 +1,9 @@
+"""The table of trials: joined by name, checked cell by cell, equal bytes from equal trials."""
+
 import itertools
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -8,7 +12,7 @@ from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import best_trial
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Losses, Trial, TrialResult, Trials, bits_per_nat, in_bits_per_byte
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5, 0.75)]
 TRIALS = [Trial(f"t{i}", mixture, seed=i) for i, mixture in enumerate(MIXTURES)]
@@ -83,20 +87,24 @@ def test_the_best_trial_is_the_finished_one_with_the_lowest_objective():
     assert best_trial(table(lost), higher) == ("t0", MIXTURES[0])
 
 
-def test_a_missing_result_is_named():
-    with pytest.raises(TrialsError, match="the results lack 't1', in the design"):
-        table([RESULTS[0], RESULTS[2]])
-
-
-def test_a_doubled_result_is_named():
-    with pytest.raises(TrialsError, match="the results: more than one row for 't2'"):
-        table([*RESULTS, RESULTS[2]])
-
-
-def test_trials_of_other_evaluation_domains_are_refused():
-    odd = replace(RESULTS[1], losses=Losses(1, {"web": 1.0}, {"web": 1.0}))
-    with pytest.raises(TrialsError, match="'t1': other evaluation domains than the rest: 'other'"):
-        table([RESULTS[0], odd, RESULTS[2]])
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ([RESULTS[0], RESULTS[2]], "the results lack 't1', in the design"),
+        ([*RESULTS, RESULTS[2]], "the results: more than one row for 't2'"),
+        (
+            [
+                RESULTS[0],
+                replace(RESULTS[1], losses=Losses(1, {"web": 1.0}, {"web": 1.0})),
+                RESULTS[2],
+            ],
+            "'t1': other evaluation domains than the rest: 'other'",
+        ),
+    ],
+)
+def test_results_that_do_not_fit_the_design_are_named(results, message):
+    with pytest.raises(TrialsError, match=message):
+        table(results)
 
 
 def test_trials_of_other_domains_are_refused():
@@ -105,10 +113,9 @@ def test_trials_of_other_domains_are_refused():
         table(trials=[TRIALS[0], odd, TRIALS[2]])
 
 
-@pytest.mark.parametrize("value", [-0.25, float("nan")])
-def test_a_weight_that_cannot_be_is_named_with_its_domain(value):
-    wrong = table().table.with_columns(pl.lit(value).alias("weight/code"))
-    with pytest.raises(TrialsError, match=f"trial 't0': weight of 'code' is {value}; need >= 0"):
+def test_a_weight_that_cannot_be_is_named_with_its_domain():
+    wrong = table().table.with_columns(pl.lit(float("nan")).alias("weight/code"))
+    with pytest.raises(TrialsError, match="trial 't0': weight of 'code' is nan; need >= 0"):
         Trials(wrong, ("web", "code"), ("web", "other"))
 
 
@@ -135,3 +142,42 @@ def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():
     assert "bpb/other" in frame.columns
     assert "loss/other" not in frame.columns
     assert table([RESULTS[0], FAILED, RESULTS[2]]).frame("other")["trial"].to_list() == ["t0", "t2"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("weight/web", {"q": 1}, "column 'weight/web' of the table of trials holds no plain valu"),
+        ("mixture", None, "trial 't0': has no fingerprint of its mixture"),
+        ("loss/web", 1e308, "trial 't0': is finished but its loss on 'web' is 1e[+]308"),
+        ("tokens", -1, "trial 't0': tokens is -1; need a number from 0 to 9007199254740992"),
+        ("seed", "\x1b[31m", r"\\x1b\[31m"),  # no control character in a message
+    ],
+)
+def test_a_cell_that_cannot_be_is_one_line(column, value, message, tmp_path):
+    odd = table().table.with_columns(pl.Series(column, [value] * 3))
+    odd.write_parquet(tmp_path / "trials.parquet")
+    with pytest.raises(TrialsError, match=message):
+        Trials.read(tmp_path / "trials.parquet")
+
+
+def test_a_device_is_no_table():
+    with pytest.raises(TrialsError, match="/dev/zero: cannot be read: it is a device"):
+        Trials.from_csv("/dev/zero", "/dev/zero")
+
+
+def test_a_fit_of_trials_without_losses_is_one_line():
+    with pytest.raises(TrialsError, match="the trials have no losses: no column loss/NAME"):
+        Trials(table().table, ("web", "code"), ()).fit()
+
+
+def test_a_nat_per_token_is_tokens_for_each_byte_in_bits_where_all_bytes_are_known():
+    def domain(name, tokens, size):
+        return SimpleNamespace(name=name, validation=SimpleNamespace(tokens=tokens, bytes=size))
+
+    domains = [domain("web", 100, 400), domain("code", 50, 100)]
+    assert bits_per_nat(domains) == {"web": 0.25 / math.log(2), "code": 0.5 / math.log(2)}
+    assert in_bits_per_byte({"web": 2.0}, domains) == {"web": 0.5 / math.log(2)}
+    unknown = [domains[0], domain("code", 50, 0)]
+    assert bits_per_nat(unknown) is None
+    assert in_bits_per_byte({"web": 2.0, "code": 1.0}, unknown) == {}

@@ -1,0 +1,79 @@
+"""The code of plug_in.md, streams.md and the trainers' pages runs; pages name what exists."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from places import PROJECT
+
+from mixopt import Mixture
+from mixopt.corpus import TokenWriter
+from mixopt.system import write_json
+
+BLOCK = re.compile(r"(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
+TRAINERS = sorted((PROJECT / "docs" / "trainers").glob("*.md"))
+PLACE = re.compile(r"`((?:tests|experiments|examples|mixopt|proxies|regressors)/[\w/.-]+)`")
+
+
+def blocks_of(page):
+    return BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def examples():
+    """Each example of a page, after what the page begins with, and the package that it needs."""
+    for name, is_setup in (("plug_in", True), ("streams", False)):
+        first, *others = blocks_of(PROJECT / "docs" / f"{name}.md")
+        for needs, code in others if is_setup else (first, *others):
+            yield pytest.param(first[1] * is_setup + code, needs, id=f"{name}-{needs or 'bare'}")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the corpus and the recommendation of a run."""
+    corpus = tmp_path / "runs" / "web" / "corpus"
+    for k, name in enumerate(("web", "code", "books")):
+        tokens = np.random.default_rng(k).integers(0, 64, 160 * 16).astype(np.uint16)
+        with TokenWriter(corpus / name / "train", dtype="uint16", tokenizer="t") as writer:
+            writer.write(tokens, documents=1, bytes=1)
+    write_json(corpus / "index.json", {"domains": ["web", "code", "books"]})
+    Mixture({"web": 0.5, "code": 0.3, "books": 0.2}).to_file(corpus.parent / "recommendation.yaml")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def require(*packages):
+    for package in packages:
+        if package and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is absent: make trainers")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("code", "needs"), examples())
+def test_an_example_runs(here, code, needs):
+    require(needs)
+    exec(compile(code, "page", "exec"), {"__name__": "example"})
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("page", TRAINERS, ids=lambda page: page.stem)
+def test_the_code_of_the_page_of_a_trainer_runs(page, here):
+    blocks = blocks_of(page)
+    require(*(needs for needs, _ in blocks))
+    code = textwrap.indent("\n".join(code for _, code in blocks), "    ")
+    (here / "page.py").write_text(f'if __name__ == "__main__":\n{code}', encoding="utf-8")
+    command = [sys.executable, "-W", "ignore", "page.py"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+
+
+def test_files_that_pages_name_exist():
+    pages = [PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")]
+    named = {place for page in pages for place in PLACE.findall(page.read_text(encoding="utf-8"))}
+    assert len(named) > 10
+    assert [place for place in sorted(named) if not (PROJECT / place).exists()] == []
