@@ -111,54 +111,41 @@ def readiness_of(trials: Trials, losses_NM: Array, names: Sequence[str]) -> tupl
     )
 
 
-def without_noise(objective: Objective, trials: Trials) -> Objective:
-    """Return the objective without those of its losses that are noise over these trials."""
-    done = trials.finished
-    if not Replicates.of(done).trials:
-        raise ConfigError(
-            "objective.noise: leave_out: no mixture was trained twice, so the noise of a trial is"
-            " not known; set design.replicates, or give tables with replicates"
-        )
-    losses_NM = done.with_targets(objective.measured).losses(objective.unit)
-    found = readiness_of(done, losses_NM, objective.measured)
-    return objective.without([one.name for one in found if one.state == "noise"])
-
-
 def _cells(trials: Trials) -> tuple[IntArray, IntArray]:
     """Number each trial's mixture and size together, and its size."""
     sizes = trials.table.select("parameters", "tokens").rows()
     if len(set(sizes)) > max(len(sizes) // 2, 1):  # nearly every trial has its own
         sizes = [(0, 0)] * len(sizes)
-    numbers = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
-    cells = list(zip(trials.mixtures, sizes, strict=True))
-    places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
-    return np.array([places[cell] for cell in cells]), np.array([numbers[one] for one in sizes])
+    return _numbered(list(zip(trials.mixtures, sizes, strict=True))), _numbered(sizes)
+
+
+def _numbered(values: Sequence[Any]) -> IntArray:
+    places = {value: place for place, value in enumerate(dict.fromkeys(values))}
+    return np.array([places[value] for value in values])
 
 
 def _variances(
     losses_NM: Array, cell_N: IntArray, size_N: IntArray
 ) -> tuple[Array, Array, tuple[int, int], float]:
     """Return mean squares between and within mixtures, their degrees of freedom, trials of each."""
-    counts_K, means_KM = _means(losses_NM, cell_N)
-    counts_S, means_SM = _means(losses_NM, size_N)
-    within_NM, between_NM = losses_NM - means_KM[cell_N], (means_KM[cell_N] - means_SM[size_N])
+    counts_K, means_NM = _means(losses_NM, cell_N)
+    counts_S, of_sizes_NM = _means(losses_NM, size_N)
     freedom = (len(counts_K) - len(counts_S), len(cell_N) - len(counts_K))
-    size_K = np.zeros(len(counts_K), dtype=np.int64)
-    size_K[cell_N] = size_N
-    uneven = float((counts_K**2 / counts_S[size_K]).sum())
+    uneven = float((counts_K[cell_N] / counts_S[size_N]).sum())
     return (
-        (between_NM**2).sum(axis=0) / max(freedom[0], 1),
-        (within_NM**2).sum(axis=0) / max(freedom[1], 1),
+        ((means_NM - of_sizes_NM) ** 2).sum(axis=0) / max(freedom[0], 1),
+        ((losses_NM - means_NM) ** 2).sum(axis=0) / max(freedom[1], 1),
         freedom,
         (len(cell_N) - uneven) / max(freedom[0], 1) or 1.0,
     )
 
 
 def _means(losses_NM: Array, group_N: IntArray) -> tuple[IntArray, Array]:
+    """Return the size of each group, and the mean of each row's group."""
     counts_K = np.bincount(group_N)
     sums_KM = np.zeros((len(counts_K), losses_NM.shape[1]))
     np.add.at(sums_KM, group_N, losses_NM)
-    return counts_K, sums_KM / counts_K[:, None]
+    return counts_K, (sums_KM / counts_K[:, None])[group_N]
 
 
 def _ratio(found_M: Array, each: float) -> Array:
@@ -194,9 +181,18 @@ def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
 
 def settled(objective: Objective, trials: Trials) -> Objective:
     """Return the objective with values from trials: spreads, and losses that are noise."""
-    objective = _of_scored(objective, trials)
+    absent = [n for n in objective.evaluation if n.startswith(TASK) and n not in trials.targets]
+    for name in objective.measured:
+        if name in absent:
+            proxy = trials.table["proxy"][0]
+            raise ConfigError(
+                f"objective: no trial was scored on {name!r}: proxy {proxy!r} does not score "
+                "tasks; use another proxy, or another objective"
+            )
+    if absent:
+        objective = objective.over([name for name in objective.evaluation if name not in absent])
     if objective.leave_out == "noise":
-        objective = without_noise(objective, trials)
+        objective = _without_noise(objective, trials.finished)
     if objective.scale == "none" and objective.kind != "hinge":
         return objective
     done = trials.finished
@@ -206,6 +202,17 @@ def settled(objective: Objective, trials: Trials) -> Objective:
         return objective.against(means, noise_by_seeds(done, objective, losses_NM))
     spreads_M = losses_NM.std(axis=0)
     return objective.scaled(dict(zip(trials.targets, spreads_M.tolist(), strict=True)))
+
+
+def _without_noise(objective: Objective, done: Trials) -> Objective:
+    if not Replicates.of(done).trials:
+        raise ConfigError(
+            "objective.noise: leave_out: no mixture was trained twice, so the noise of a trial is"
+            " not known; set design.replicates, or give tables with replicates"
+        )
+    losses_NM = done.with_targets(objective.measured).losses(objective.unit)
+    found = readiness_of(done, losses_NM, objective.measured)
+    return objective.without([one.name for one in found if one.state == "noise"])
 
 
 def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> dict[str, float]:
@@ -220,20 +227,6 @@ def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> di
         for one, most in zip(found, items_M, strict=True)
     }
     return {name: noise for name, noise in known.items() if np.isfinite(noise)}
-
-
-def _of_scored(objective: Objective, trials: Trials) -> Objective:
-    absent = [n for n in objective.evaluation if n.startswith(TASK) and n not in trials.targets]
-    for name in objective.measured:
-        if name in absent:
-            proxy = trials.table["proxy"][0]
-            raise ConfigError(
-                f"objective: no trial was scored on {name!r}: proxy {proxy!r} does not score "
-                "tasks; use another proxy, or another objective"
-            )
-    if not absent:
-        return objective
-    return objective.over([name for name in objective.evaluation if name not in absent])
 
 
 def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
