@@ -139,9 +139,8 @@ def read_design(path: Path) -> list[Trial]:
         except MixtureError as error:
             raise DesignError(f"{path}: trial {name!r}: {error}") from error
         if mixture.fingerprint != row["mixture"]:
-            raise DesignError(
-                f"{path}: trial {name!r}: its weights are not those of {shown_value(row['mixture'])}"
-            )
+            fingerprint = shown_value(row["mixture"])
+            raise DesignError(f"{path}: trial {name!r}: its weights are not those of {fingerprint}")
         trials.append(Trial(name, mixture, row["seed"], row["role"], row["round"]))
     return trials
 
