@@ -6,12 +6,11 @@ Shapes: N trials, D domains, M losses.
 from __future__ import annotations
 
 import numpy as np
-from made_fit import DOMAINS, TARGETS
+from made_fit import DOMAINS, table
 from mixopt_regressors.combinations import AutoRegressor
 from mixopt_regressors.laws import EpochsRegressor, SkillsRegressor
 
-from mixopt.mixture import Mixture
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 SIZES = ((10**6, 10**9), (10**7, 10**10))
 TARGET_SIZE = (10**8, 10**11)
@@ -30,14 +29,7 @@ def sized_trials(name: str, sizes_N2: np.ndarray, seed: int) -> Trials:
     weights_ND = rng.dirichlet(np.ones(len(DOMAINS)), len(sizes_N2))
     losses_NM = sized_law(weights_ND, sizes_N2.astype(float))
     losses_NM += 0.002 * rng.standard_normal(losses_NM.shape)
-    trials, results = [], []
-    for n, (weights_D, losses_M) in enumerate(zip(weights_ND, losses_NM.tolist(), strict=True)):
-        trials.append(Trial(f"{name}{n}", Mixture.from_array(DOMAINS, weights_D), seed=n))
-        values = dict(zip(TARGETS, losses_M, strict=True))
-        parameters, tokens = (int(count) for count in sizes_N2[n])
-        losses = Losses(tokens, values, values)
-        results.append(TrialResult(f"{name}{n}", "finished", tokens, parameters, 1.0, losses))
-    return Trials.from_results(trials, results, proxy=name)
+    return table(weights_ND, losses_NM, sizes=sizes_N2, name=name)
 
 
 def two_sizes(count: int = 14) -> Trials:

@@ -3,30 +3,19 @@
 from dataclasses import replace
 
 import pytest
+from made_fit import table
 
 from mixopt.errors import TrialsError
-from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.trials import (
-    Losses,
-    Trial,
-    TrialResult,
-    Trials,
-    check_trials,
-    settled,
-    trials_fingerprint,
-)
+from mixopt.trials import Trials, check_trials, settled, trials_fingerprint
 
 MEAN = Objective(("web", "code"), "mean", {"web": 0.5, "code": 0.5}, "nats_per_token")
 
 
 def trials_of(shares, losses, code=lambda k: 1.0 + k):
-    trials = [Trial(f"t{k}", Mixture({"a": w, "b": 1 - w}), k) for k, w in enumerate(shares)]
-    results = []
-    for k, loss in enumerate(losses):
-        nats = {"web": loss, "code": code(k)}
-        results.append(TrialResult(f"t{k}", "finished", 10, 5, 0.1 * k, Losses(10, nats, nats)))
-    return Trials.from_results(trials, results, proxy="p")
+    weights_ND = [[share, 1 - share] for share in shares]
+    losses_NM = [[loss, code(k)] for k, loss in enumerate(losses)]
+    return table(weights_ND, losses_NM, ("a", "b"), ("web", "code"))
 
 
 FIVE = trials_of([0.1, 0.2, 0.3, 0.4, 0.5], [1.0, 1.5, 2.0, 2.5, 3.0])

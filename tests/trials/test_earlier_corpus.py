@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
+from made_fit import table
 from made_run import domain_names, made_config, made_importable
 from mixopt_regressors.combinations import AutoRegressor
 
@@ -14,23 +15,11 @@ import mixopt
 from mixopt.corpus import DomainContent
 from mixopt.errors import TrialsError
 from mixopt.fitting import Fit
-from mixopt.mixture import Mixture
 from mixopt.run_directory import carried_trials
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 OLD = {"web": DomainContent("a", 9), "code": DomainContent("b", 9), "wiki": DomainContent("c", 9)}
 RNG = np.random.default_rng(0)
-
-
-def table(weights_ND, domains, losses_NM, targets):
-    names = [f"t{row}" for row in range(len(weights_ND))]
-    rows = zip(names, weights_ND, losses_NM, strict=True)
-    trials, results = [], []
-    for name, weights_D, losses_M in rows:
-        trials.append(Trial(name, Mixture.from_array(domains, weights_D, tolerance=1e-6), 0))
-        nats = dict(zip(targets, losses_M.tolist(), strict=True))
-        results.append(TrialResult(name, "finished", 9, 9, 1.0, Losses(9, nats, nats)))
-    return Trials.from_results(trials, results, proxy="p")
 
 
 def earlier(**became):

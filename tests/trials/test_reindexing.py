@@ -3,25 +3,17 @@
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
+from made_fit import table as made
 
 from mixopt.errors import TrialsError
-from mixopt.mixture import Mixture
-from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 DOMAINS = ("web", "code", "books")
 ROWS = [(0.5, 0.3, 0.2), (0.2, 0.2, 0.6), (0.0, 0.6, 0.4), (1.0, 0.0, 0.0)]
 
 
-def table(rows=ROWS, domains=DOMAINS, targets=("exam",), first=0):
-    trials = [
-        Trial(f"t{n + first}", Mixture(dict(zip(domains, row, strict=True))), seed=n)
-        for n, row in enumerate(rows)
-    ]
-    results = []
-    for n, one in enumerate(trials):
-        nats = dict.fromkeys(targets, 2.0 + n)
-        results.append(TrialResult(one.name, "finished", 9, 1, 0.1, Losses(9, nats, nats)))
-    return Trials.from_results(trials, results, proxy="ngram")
+def table(rows=ROWS, domains=DOMAINS, targets=("exam",), name="t"):
+    losses_NM = 2.0 + np.arange(len(rows))[:, None] * np.ones(len(targets))
+    return made(rows, losses_NM, domains, targets, name=name)
 
 
 def test_a_split_domain_gives_its_weight_to_its_parts_in_their_shares():
@@ -48,7 +40,7 @@ def test_merged_domains_add_up_and_how_they_were_drawn_is_said():
 
 def test_a_removed_domain_leaves_trials_that_used_it_out_and_rescales_the_others():
     found = table([(0.495, 0.495, 0.01), (0.4, 0.4, 0.2)]).reindex(remove=["books"])
-    assert found.table["trial"].to_list() == ["t0"]
+    assert found.table["trial"].to_list() == ["t000"]
     np.testing.assert_allclose(found.weights(), [[0.5, 0.5]])
     assert found.notes == (
         "remove 'books': its weight goes to the others; 1 of 2 trials were more than 0.02 off it"
@@ -60,7 +52,7 @@ def test_a_frozen_group_keeps_the_trials_that_drew_it_in_its_shares():
     rows = [(0.3, 0.1, 0.6), (0.1, 0.3, 0.6), (0.0, 0.0, 1.0), (0.31, 0.1, 0.59)]
     found = table(rows).reindex(freeze={"mix": {"web": 0.75, "code": 0.25}})
     assert found.domains == ("mix", "books")
-    assert found.table["trial"].to_list() == ["t0", "t2", "t3"]
+    assert found.table["trial"].to_list() == ["t000", "t002", "t003"]
     np.testing.assert_allclose(found.weights()[:, 0], [0.4, 0.0, 0.41])
     assert "1 of 4 trials were more than 0.02 off it" in found.notes[0]
 
@@ -90,7 +82,7 @@ def test_a_change_that_cannot_be_made_is_named(changes, message):
 
 
 def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
-    old, new = table(targets=("exam", "old")), table(targets=("new", "exam"), first=4)
+    old, new = table(targets=("exam", "old")), table(targets=("new", "exam"), name="u")
     both = old.joined(new)
     assert (len(both), both.targets) == (8, ("exam",))
     assert both.notes == ("left out 'old', 'new': losses of only one table",)
@@ -99,8 +91,8 @@ def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (table(), "more than one row for 't0', 't1', 't2', 't3'"),
-        (table(domains=("web", "code", "maths"), first=4), "domain 'books' is in one table alone"),
+        (table(), "more than one row for 't000', 't001', 't002', 't003'"),
+        (table(domains=("web", "code", "maths"), name="u"), "domain 'books' is in one table alone"),
     ],
 )
 def test_tables_that_do_not_go_together_are_refused(other, message):
