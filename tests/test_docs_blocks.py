@@ -1,4 +1,4 @@
-"""Every block of code in README.md, CONTRIBUTING.md and docs/ is run, here or by a test named here.
+"""Every block of code in README.md, CONTRIBUTING.md and docs/ is run, here or by another test.
 
 A block that neither is in the tables below nor passes makes a test fail, so that a page cannot show
 a command, a configuration or a program that does not work. `make docs` runs the slow ones too.
@@ -29,33 +29,23 @@ pytestmark = pytest.mark.nightly
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 PRETRAININGS = ("docs/pretraining.md", "docs/experts/")
 
-# Blocks that another test runs as they are written, by page and language.
+# Blocks that another test runs as they are written, by page.
 ELSEWHERE = {
-    ("docs/export.md", "sh yaml python"): "tests/exports/test_export_docs.py",
-    ("docs/schedules.md", "sh yaml python"): "tests/sampling/test_schedules_page.py",
-    ("docs/slurm.md", "sh"): "tests/sweeps/test_slurm_page.py",
-    ("docs/mlflow.md", "sh yaml python"): "tests/tracking/test_mlflow_page.py",
-    ("docs/own_trainer.md", "sh yaml"): "tests/examples/test_own_trainer_docs.py",
-    ("docs/packing.md", "python"): "tests/loading/test_packing_docs.py",
-    ("docs/plug_in.md", "python"): "tests/test_code_of_pages.py",
-    ("docs/streams.md", "python"): "tests/test_code_of_pages.py",
-    ("docs/tables.md", "python"): "tests/pipeline/test_tables.py",
-    ("docs/trainers/", "python"): "tests/test_code_of_pages.py",
-    ("docs/tutorial.md", "sh yaml python"): "tests/test_tutorial.py",
+    **dict.fromkeys(("docs/export.md", "docs/schedules.md"), "sh yaml python"),
+    **dict.fromkeys(("docs/mlflow.md", "docs/tutorial.md"), "sh yaml python"),
+    **dict.fromkeys(("docs/packing.md", "docs/plug_in.md", "docs/streams.md"), "python"),
+    **dict.fromkeys(("docs/tables.md", "docs/trainers/"), "python"),
+    "docs/slurm.md": "sh",
+    "docs/own_trainer.md": "sh yaml",
 }
 # Pages whose commands need what is not here (a cluster, a store, a checkpoint, other people's
-# files): each is parsed by the command line itself, and the test named runs it on such things.
+# files): each is parsed by the command line itself, and tests of its subject run it.
 PARSED = {
-    "docs/anneals.md": "tests/pipeline/test_anneals.py",
-    "docs/corpora.md": "tests/corpus/test_stored_corpus.py",
-    "docs/experts/counting.md": "tests/reporting/test_experts_command.py",
-    "docs/experts/diagnoses.md": "tests/reporting/test_experts_command.py",
-    "docs/install.md": "tests/test_start_up.py",
-    "docs/midtraining.md": "tests/pipeline/test_midtraining.py",
-    "docs/pretraining.md": "tests/pretraining",
-    "docs/ray.md": "tests/sweeps/test_ray_sweeps.py",
-    "docs/tasks.md": "tests/corpus/test_tasks.py",
-    "docs/tokens.md": "tests/corpus/test_token_formats.py",
+    f"docs/{page}.md"
+    for page in (
+        *("anneals", "corpora", "experts/counting", "experts/diagnoses", "install"),
+        *("midtraining", "pretraining", "ray", "tasks", "tokens"),
+    )
 }
 # What a page's code is given, where its reader has it already.
 GIVEN = {"docs/experts/counting.md": "model_with_experts"}
@@ -71,7 +61,9 @@ def pages() -> list[Any]:
     shown = []
     for path in sorted(paths):
         name = path.relative_to(PROJECT).as_posix()
-        away = {k for (page, kinds) in ELSEWHERE for k in kinds.split() if name.startswith(page)}
+        away = {
+            k for page, kinds in ELSEWHERE.items() for k in kinds.split() if name.startswith(page)
+        }
         found = [(kind, text) for _, kind, text in FENCE.findall(path.read_text(encoding="utf-8"))]
         here = [one for one in found if one[0] in {"yaml", "python", "sh"} - away]
         shown += [pytest.param(name, here, id=name)] if here else []
