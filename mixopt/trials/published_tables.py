@@ -236,18 +236,17 @@ class _Pair:
             _check_agree(*self.both)
 
     def _drop_unjoined(self) -> None:
-        known = [set(table.names) for table in self.both]
-        if not known[0] & known[1]:
+        common = set(self.left.names) & set(self.right.names)
+        if not common:
             raise TrialsError(
                 f"{self.left.path} and {self.right.path}: no {self.left.key} is in both; check"
                 " that it is the key"
             )
         for table, other in (self.both, self.both[::-1]):
-            alone = [name for name in table.names if name not in other.names]
-            if alone:
+            if alone := [name for name in table.names if name not in common]:
                 self.notes.append(f"{table.path}: left out {listed(alone)}, not in {other.path}")
         self.left, self.right = (
-            table.take([row for row, name in enumerate(table.names) if name in known[0] & known[1]])
+            table.take([row for row, name in enumerate(table.names) if name in common])
             for table in self.both
         )
 
@@ -262,11 +261,11 @@ class _Pair:
         gap_N = np.full(len(self.left.cells), len(empty) == len(columns))
         for table in self.both if not gap_N.all() else ():
             own_N = np.asarray(table.gaps(data_columns(table)).any(axis=1))
-            names = [table.names[row] for row in np.flatnonzero(own_N)]
-            if names:
-                count = f"{len(names)} of {len(own_N)} rows"
+            if own_N.any():
+                names = table.take(np.flatnonzero(own_N)).names
                 self.notes.append(
-                    f"{table.path}: left out {count} that lack a number: {listed(names)}"
+                    f"{table.path}: left out {len(names)} of {len(own_N)} rows that lack a number:"
+                    f" {listed(names)}"
                 )
             gap_N |= own_N
         if gap_N.all():
@@ -284,7 +283,7 @@ class _Pair:
                 f"{given.path}: row {given.names[row]}: {SCHEDULE}: is {share_N[row]:g}; need the"
                 " share of its schedule that the row has run, above 0 and at most 1"
             )
-        gone = [given.names[row] for row in np.flatnonzero(share_N < 1)]
+        gone = given.take(np.flatnonzero(share_N < 1)).names
         if len(gone) == len(share_N):
             raise TrialsError(
                 f"{given.path}: {SCHEDULE}: no row is at 1, the end of its schedule; give the last"
@@ -342,7 +341,7 @@ def _check_unique(table: CellTable) -> None:
 def _check_numbering(left: CellTable, right: CellTable) -> None:
     """Refuse tables of which one numbers its rows from 0 and the other from 1."""
     ours, theirs = left.names, right.names
-    if len(ours) != len(theirs) or not all(cell.isdecimal() for cell in (*ours, *theirs)):
+    if not all(cell.isdecimal() for cell in (*ours, *theirs)):
         return
     one, other = sorted(map(int, ours)), sorted(map(int, theirs))
     apart = other[0] - one[0]
@@ -451,8 +450,7 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
         raise TrialsError(
             f"{table.path}: {', '.join(columns)}: should be the same in all rows and add up to 1"
         )
-    lengths = dict(zip(columns, lengths_NP[0].tolist(), strict=True))
-    return np.array([lengths[f"{PHASE}{phase}"] for phase in phase_of])
+    return np.asarray(lengths_NP[0, [columns.index(f"{PHASE}{phase}") for phase in phase_of]])
 
 
 def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
