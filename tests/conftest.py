@@ -10,15 +10,13 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 from gate import Gate
 from hypothesis import settings
 from ranks import forked, free_port
-from s3_server import s3_server
+from s3_server import s3_server, wait_for_answer
 
 # No test asks the hub of Hugging Face: where it cannot be reached, each asks for a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -244,15 +242,8 @@ class MlflowServer:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=quiet, start_new_session=True
             )
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/health", timeout=2).close()
-                return
-            except OSError:
-                time.sleep(0.2)
-        self.kill()
-        pytest.fail((self.folder / "server.log").read_text())
+        health = f"http://127.0.0.1:{self._port}/health"
+        wait_for_answer(self._process, health, self.folder / "server.log")
 
     def signal(self, number: int) -> None:
         """Send a signal to it and to its workers."""

@@ -88,18 +88,19 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     with (folder / "moto.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=quiet)
     try:
-        _await(process, port, folder / "moto.log")
+        wait_for_answer(process, f"http://127.0.0.1:{port}/moto-api/", folder / "moto.log")
         yield S3Server(folder / "moto.log", port)
     finally:
         process.kill()
         process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 60
+def wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Wait until a server answers."""
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=2).close()
+            urllib.request.urlopen(url, timeout=2).close()
             return
         except OSError:
             time.sleep(0.1)
