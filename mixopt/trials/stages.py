@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from mixopt.config import Stage
-from mixopt.constraints import Constraints, ConvexLimit, LinearLimit, Proportions, cap, floor
+from mixopt.constraints import Constraints, ConvexLimit, LinearLimit, Proportions, cap
 from mixopt.mixture import Mixture
 
 SOURCE = "design.stages"
@@ -58,12 +58,8 @@ def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Cons
 
 
 def _fixed_sums(branches: dict[str, tuple[str, ...]], reference: Mixture) -> Iterator[LinearLimit]:
-    source = f"{SOURCE}: within"
     for branch, members in branches.items():
-        total = sum(reference[name] for name in members)
-        if len(members) == 1:
-            yield cap(members[0], total, source)
-            yield floor(members[0], total, source)
-        else:
-            yield LinearLimit(members, min(total, 1.0), source, branch)
-            yield LinearLimit(members, min(total, 1.0), source, branch, is_floor=True)
+        total = min(sum(reference[name] for name in members), 1.0)
+        group = branch if len(members) > 1 else None
+        for is_floor in (False, True):
+            yield LinearLimit(members, total, f"{SOURCE}: within", group, is_floor=is_floor)
