@@ -266,17 +266,13 @@ def _take_prepared(
         ("corpus.domains", list(config.domains), corpus.domain_names),
         ("evaluation", list(evaluation), [target.name for target in corpus.targets]),
         ("tasks", tasks.columns() if tasks else (), corpus.task_columns),
+        ("corpus.tokenizer", [config.tokenizer], [corpus.tokenizer]),
     ):
         if list(configured) != list(there):
             raise ConfigError(
                 f"{field}: {', '.join(configured) or 'none'}, and {where} was prepared with"
                 f" {', '.join(there) or 'none'}, in this order; name these, or prepare the text"
             )
-    if config.tokenizer != corpus.tokenizer:
-        raise ConfigError(
-            f"corpus.tokenizer: {config.tokenizer}, and {where} was prepared with"
-            f" {corpus.tokenizer}; set that"
-        )
     try:
         for file in corpus_files(corpus.path):
             target = path / file.relative_to(corpus.path)
@@ -302,16 +298,13 @@ def _mix(
         for split in ("train", "validation")
     )
     shares = _shares(mixed, train)
-    whole = _whole(name, mixed, shares, train)
     own_end = None if tokenizer is None else tokenizer.end_of_document
     stated = [source.document_end for source in mixed.domains.values()]
     ends = [own_end if end is None else end for end in stated]
     texts = [None if tokenizer is None else TokenText(tokenizer, end) for end in stated]
-    taken: list[int] = []
-    for split, parts, tokens in (
-        ("validation", held_out, _most(shares, held_out)),
-        ("train", train, whole),
-    ):
+
+    def write(split: str, parts: list[TokenShards], tokens: int) -> list[int]:
+        """Take pieces of the part that is furthest behind its share; return tokens of each."""
         taken = [0] * len(parts)
         left = [_pieces(part, end) for part, end in zip(parts, ends, strict=True)]
         kind = np.result_type(*(one.dtype for one in parts))
@@ -326,6 +319,11 @@ def _mix(
                 length = 0 if text is None else text.bytes(piece)
                 writer.write(piece, documents=documents, bytes=length)
                 taken[place] += len(piece)
+        return taken
+
+    whole = _whole(name, mixed, shares, train)
+    write("validation", held_out, _most(shares, held_out))
+    taken = write("train", train, whole)
     made = list(zip(mixed.domains, taken, train, strict=True))
     return {
         "tokens": {part: count for part, count, _ in made},
