@@ -17,14 +17,12 @@ from mixopt.errors import CorpusError
 from mixopt.pipeline import steps
 
 
-def texts_of(path: Path) -> list[str]:
-    return [json.loads(line)["text"] for line in path.read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def texts(text_files) -> list[str]:
     """Distinct documents of two kinds, one after the other."""
-    return list(dict.fromkeys(texts_of(text_files["prose"]) + texts_of(text_files["code"])))
+    files = [text_files[name].read_text() for name in ("prose", "code")]
+    lines = [line for file in files for line in file.splitlines()]
+    return list(dict.fromkeys(json.loads(line)["text"] for line in lines))
 
 
 def written(folder: Path, kind: str, texts: list[str]) -> Path:

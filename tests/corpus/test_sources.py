@@ -123,9 +123,6 @@ def test_a_missing_file_is_named(folder):
     refused("domain 'web': no*.jsonl: the glob matches no file", data_files="no*.jsonl")
     (folder / "a.jsonl").write_bytes(lines(TEXTS))
     refused("domain 'web': z.jsonl: no such file", path=["a.jsonl", "z.jsonl"])
-
-
-def test_a_suffix_that_nothing_reads_is_named(folder):
     (folder / "a.doc").write_text("x")
     refused("a.doc: no reader for '.doc'; name one as path: arrow, csv, json", data_files="a.doc")
 

@@ -18,7 +18,6 @@ from mixopt.corpus import (
 from mixopt.corpus.tokenizer import (
     ByteTokenizer,
     FastTokenizer,
-    bpe_vocabulary,
     open_tokenizer,
     token_dtype,
 )
@@ -90,12 +89,6 @@ def test_an_unusual_end_of_documents_is_kept_with_the_corpus(bpe, tmp_path):
 
 def test_ids_take_two_bytes_while_they_fit():
     assert [token_dtype(size).name for size in (1 << 16, (1 << 16) + 1)] == ["uint16", "uint32"]
-
-
-def test_a_bpe_needs_at_least_the_bytes():
-    for name in ("bpe:256", "bpe:8k"):
-        with pytest.raises(CorpusError, match=f"'{name}': a byte-level BPE has at least 257 ids"):
-            bpe_vocabulary(name)
 
 
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path):

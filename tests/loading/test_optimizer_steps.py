@@ -96,12 +96,12 @@ def test_a_loop_that_reads_ahead_resumes_at_what_it_has_trained_on(workers, swap
     assert rows_of(first) + rows_of(islice(again, 11)) == rows_of(whole)
 
 
-@pytest.mark.parametrize("consumed", [4, 2.0])
-def test_more_than_was_received_cannot_be_consumed(consumed):
+def test_more_than_was_received_cannot_be_consumed():
     loader = loader_of(workers=2)
     for batch in loader:
         if batch["batch"] == 2:
             break
-    with pytest.raises(SamplerError, match="consumed"):
-        loader.state_dict(consumed=consumed)
+    for consumed in (4, 2.0):
+        with pytest.raises(SamplerError, match="consumed"):
+            loader.state_dict(consumed=consumed)
     assert loader.state_dict(consumed=3) == loader.state_dict()

@@ -10,9 +10,9 @@ from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.ngram_proxy import draw_tokens
 
 import mixopt
-from mixopt.config import SweepConfig, load_config
+from mixopt.config import SweepConfig
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
-from mixopt.errors import ConfigError, CorpusError, MixoptError
+from mixopt.errors import CorpusError, MixoptError
 from mixopt.loading import Pool
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job, run_trials
@@ -109,18 +109,6 @@ def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
 
 
 # In a run -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ([], "proxy.simulate_epochs: needs propose.target_tokens, the length of the run"),
-        (["propose.target_tokens=30000"], "validate.tokens: 40000 is longer than the full run"),
-    ],
-)
-def test_a_full_run_that_cannot_be_simulated_is_refused(config_path, overrides, message):
-    with pytest.raises(ConfigError, match=message):
-        load_config(config_path, ["proxy.simulate_epochs=true", *overrides])
 
 
 def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(tmp_path, monkeypatch):

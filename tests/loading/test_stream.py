@@ -116,16 +116,14 @@ def test_a_shard_that_vanishes_between_passes_is_one_line(tmp_path):
         list(islice(one, 20))
 
 
-class Stubborn(Resumable):
-    def load_state_dict(self, state):
-        raise KeyError("place")
-
-
 def test_a_source_that_cannot_go_on_is_one_line():
-    documents = numbered("web", 40)
-    one = made(lambda: Resumable(documents))
+    class Stubborn(Resumable):
+        def load_state_dict(self, state):
+            raise KeyError("place")
+
+    one = made(lambda: Resumable(numbered("web", 40)))
     list(islice(one, 8))
-    other = made(lambda: Stubborn(documents))
+    other = made(lambda: Stubborn(numbered("web", 40)))
     other.load_state_dict(one.state_dict())
     with pytest.raises(CorpusError, match=r"source: cannot be resumed: KeyError: 'place'"):
         next(iter(other))
@@ -178,18 +176,15 @@ def test_what_is_no_source_is_refused():
         made(split_dataset_by_node(hub(numbered("web"), 4), 0, 2))
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
+def test_settings_that_cannot_be_right_are_refused():
+    for options, says in (
         ({"lanes": 3}, r"lanes 3: 1 ranks .* lanes= can be 1, 2, 4, 8"),
         ({"rank": 0, "world_size": 4, "lanes": 2}, r"lanes= can be 4, 8"),
         ({"lanes": 16}, "'web': its source can be divided into 8, and 16 lanes"),
         ({"workers": 9}, "a rank has 8 lanes to share"),
-    ],
-)
-def test_settings_that_cannot_be_right_are_refused(options, says):
-    with pytest.raises(SamplerError, match=says):
-        sharded(**options)
+    ):
+        with pytest.raises(SamplerError, match=says):
+            sharded(**options)
 
 
 def test_documents_are_shuffled_and_otherwise_in_the_next_pass():
