@@ -33,6 +33,7 @@ END_OF_DOCUMENT = "<|endoftext|>"
 MIN_BPE = 257
 FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
+_NO_BYTE = b"\xff"  # which UTF-8 does not have
 _LAST_BYTE = "\u0143"  # of the characters by which a byte-level vocabulary writes bytes
 # What tokenizers without a configuration call the end of a document.
 _USUAL_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
@@ -59,12 +60,9 @@ class ByteTokenizer:
 
     def encode(self, documents: Sequence[str]) -> NDArray[Any]:
         """Return the bytes of all documents, each followed by 256."""
-        texts = [np.frombuffer(document.encode(), np.uint8) for document in documents]
-        tokens = np.full(sum(map(len, texts)) + len(texts), self.end_of_document, np.uint16)
-        start = 0
-        for text in texts:
-            tokens[start : start + len(text)] = text
-            start += len(text) + 1
+        content = b"".join(document.encode() + _NO_BYTE for document in documents)
+        tokens = np.frombuffer(content, np.uint8).astype(np.uint16)
+        tokens[tokens == _NO_BYTE[0]] = self.end_of_document
         return tokens
 
     def spans(self, texts: Sequence[str]) -> list[Spans]:
