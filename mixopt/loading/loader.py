@@ -236,8 +236,8 @@ class MixtureLoader:
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
         while last is None or batch < last:
-            most = count if last is None else min(count, last - batch)
-            some = self.sampler.batch_rows(batch, most)
+            wanted = count if last is None else min(count, last - batch)
+            some = self.sampler.batch_rows(batch, wanted)
             if not len(some):
                 return
             yield some[:, start:stop]
