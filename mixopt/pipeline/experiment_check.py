@@ -114,7 +114,8 @@ class Check:
         shown = [f"{f'{label}:':{LABEL_WIDTH}} {text}" for label, text in facts]
         if with_table:
             shown = [wrapped(line, hanging) for line in shown]
-        domains = [*self._domain_lines(), ""] if with_table else [self._domains()]
+        is_table = with_table and self.natural is not None
+        domains = [*self._domain_lines(), ""] if is_table else [self._domains()]
         return [*domains, *shown, *(f"warning: {one}" for one in self.warnings)]
 
     def _domains(self) -> str:
@@ -131,17 +132,16 @@ class Check:
     def _domain_lines(self) -> list[str]:
         from mixopt.reporting import table_text
 
-        inventory, natural = self.sizes.inventory, self.natural
-        names = list(self.config.corpus.domains)
-        if inventory is None or natural is None:
-            return [f"domains: {', '.join(names)}; sizes not given"]
+        inventory, natural = self.sizes.inventory or {}, self.natural or {}
         columns, title = ["domain", "tokens", "natural"], f"Domains, sizes {self.sizes.basis}"
-        rows = [[name, short_count(inventory[name]), share_text(natural[name])] for name in names]
+        rows = [
+            [name, short_count(size), share_text(natural[name])] for name, size in inventory.items()
+        ]
         if (target := self.config.propose.target_tokens) is not None:
             columns.append("epochs")
             title += f", epochs of {short_count(target)} tokens at natural shares"
-            for row, name in zip(rows, names, strict=True):
-                row.append(f"{natural[name] * target / inventory[name]:.2g}")
+            for row, (name, size) in zip(rows, inventory.items(), strict=True):
+                row.append(f"{natural[name] * target / size:.2g}")
         return table_text(title, columns, rows).rstrip("\n").split("\n")
 
     def _total(self) -> str:

@@ -257,8 +257,8 @@ def _reason_lines(reasons: Sequence[dict[str, Any]], path: str) -> Iterator[str]
     lines = []
     for reason in reasons:
         names, text = reason["trials"], reason["reason"][:MAX_REASON]
-        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-        named = f"{', '.join(names[:MAX_NAMED])}{more}"
+        left = len(names[MAX_NAMED:])
+        named = ", ".join(names[:MAX_NAMED]) + (f" and {left} more" if left else "")
         lines.append(f"{len(names)} {reason['status']}: {text} ({named})")
     yield from _shown(lines, MAX_REASONS, "reasons")
     if reasons:

@@ -227,9 +227,10 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
         return []
     evaluation, reference = validation.objective.evaluation, rails.reference
     base = rails.base if reference == BASE else None
-    found: list[tuple[str, str, float, Comparison | None]] = [
-        (target, FLOOR, 0.0, validation.compare_with(FLOOR, floor, target, of=name))
+    found = [
+        Guarded(target, FLOOR, 0.0, one)
         for target, floor in rails.floors_of(evaluation).items()
+        if (one := validation.compare_with(FLOOR, floor, target, of=name))
     ]
     for target, margin in rails.margins(evaluation).items():
         if base is not None:
@@ -238,12 +239,9 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
             one = validation.compare(reference, target, of=name)
         else:
             break
-        found.append((target, reference, margin, one))
-    return [
-        Guarded(target, other, margin, one)
-        for target, other, margin, one in found
-        if one is not None and not one.same
-    ]
+        if one is not None and not one.same:
+            found.append(Guarded(target, reference, margin, one))
+    return found
 
 
 @dataclass(frozen=True, eq=False)

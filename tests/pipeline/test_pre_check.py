@@ -167,6 +167,7 @@ def test_limits_that_need_sizes_wait_until_these_are_known(config_path):
     found = checked(config_path, *asked)
     assert found.problems == []
     assert any("sizes of the domains are not given" in line for line in found.warnings)
+    assert found.lines(config_path)[0] == "2 domains, sizes not given"
 
 
 def test_sizes_in_bytes_of_an_unknown_tokenizer_refuse_nothing(config_path):
