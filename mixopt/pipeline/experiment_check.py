@@ -132,7 +132,8 @@ class Check:
     def _domain_lines(self) -> list[str]:
         from mixopt.reporting import table_text
 
-        inventory, natural = self.sizes.inventory or {}, self.natural or {}
+        inventory = self.sizes.inventory or {}
+        natural = Mixture.natural(inventory)
         columns, title = ["domain", "tokens", "natural"], f"Domains, sizes {self.sizes.basis}"
         rows = [
             [name, short_count(size), share_text(natural[name])] for name, size in inventory.items()
