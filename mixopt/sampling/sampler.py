@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -263,13 +263,11 @@ class MixtureSampler:
         entries = []
         for k, change in enumerate(self.order.changes):
             batch, end = self._batch_of(change.window), self._batch_of(change.end_window)
-            entry = LogEntry(batch, self._mixture(change.shares), "set" if k else "start")
-            if end > batch:
-                ends = self._mixture(change.end_shares)
-                entry = replace(entry, end_batch=end, end_mixture=ends)
-            entries.append(entry)
+            reason, mixture = "set" if k else "start", self._mixture(change.shares)
+            last = self._mixture(change.end_shares) if end > batch else None
+            entries.append(LogEntry(batch, mixture, reason, end if last else None, last))
         out: list[int] = []
-        for window, domain in self._place(self._batch).out:
+        for window, domain in self._place().out:
             out.append(domain)
             parts = self.order.change_at(window).parts(window, out)
             left = self._mixture(tuple(spread(parts, UNIT))) if any(parts) else entries[-1].mixture
@@ -326,13 +324,11 @@ class MixtureSampler:
 
         Of a batch in the middle of a window of the stream, those before the window.
         """
-        place = self._place(self._batch if batch is None else batch)
-        return dict(zip(self.domains, place.counts_D.tolist(), strict=True))
+        return dict(zip(self.domains, self._place(batch).counts_D.tolist(), strict=True))
 
     def tokens(self, batch: int | None = None) -> dict[str, int]:
         """Count the same in the sampler's unit."""
-        place = self._place(self._batch if batch is None else batch)
-        return dict(zip(self.domains, place.had_D.tolist(), strict=True))
+        return dict(zip(self.domains, self._place(batch).had_D.tolist(), strict=True))
 
     def received(self, batches: int, *, handed_out: int | None = None) -> None:
         """Note how far the loop is, for a loader that fetches ahead.
@@ -386,7 +382,8 @@ class MixtureSampler:
     def _batch_of(self, window: int) -> int:
         return window * self.order.layout.window_size // self.batch_size
 
-    def _place(self, batch: int) -> Place:
+    def _place(self, batch: int | None = None) -> Place:
+        batch = self._batch if batch is None else batch
         place = self.order.place(self._window_of(batch))
         if place is None:
             first = self._batch_of(self.order.start.window)
