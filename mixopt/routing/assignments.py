@@ -160,8 +160,7 @@ class Assignments:
             if not layers:
                 raise ValueError("no layers")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise RoutingError(f"{source}: not counts of experts: {what}") from error
+            raise RoutingError(f"{source}: not counts of experts: {error!r}") from error
         return cls(domains, layers)
 
 

@@ -118,10 +118,12 @@ def test_curves_find_the_slope_of_a_power_law():
     curves = Curves.empty(1)
     at = np.linspace(0.01, 0.5, 40)
     for n in at:
-        curves = curves.add(np.array([n]), np.array([1 + 2 * (1 + n / 0.03) ** -0.35]),
-                            np.ones(1), np.ones(1), 1.0)  # fmt: skip
-    fall = curves.slopes(np.array([0.5])).fall_D[0]
-    assert fall == pytest.approx(2 * 0.35 / 0.03 * (1 + 0.5 / 0.03) ** -1.35, rel=0.05)
+        recent = np.array([0.5 + 2 * n])  # which grows with what was seen
+        loss = 1 + 2 * (1 + n / 0.03) ** -0.35 - 0.1 * np.log(recent)
+        curves = curves.add(np.array([n]), loss, np.ones(1), recent, 1.0)
+    slopes = curves.slopes(np.array([0.5]))
+    assert slopes.fall_D[0] == pytest.approx(0.35 / 0.015 * (1 + 0.5 / 0.03) ** -1.35, rel=0.05)
+    assert slopes.recency_D[0] == pytest.approx(0.1, rel=0.05)
 
 
 def test_on_the_mean_the_last_plan_before_the_end_ends_where_the_end_begins():
