@@ -73,11 +73,6 @@ def objective_over(
     """Return an objective over the available losses."""
     if isinstance(given, Objective):
         return given.over(evaluation)
-    if direction is not None and not isinstance(direction, Mapping):
-        raise ConfigError(
-            "direction: expected lower or higher by name, such as {'accuracy': 'higher'}; got"
-            f" {direction!r}"
-        )
     if isinstance(given, ObjectiveConfig):
         if direction or scale != "none":
             raise ConfigError(
@@ -87,8 +82,7 @@ def objective_over(
         return Objective.from_config(given.model_copy(update=own), evaluation)
     weights = requested_patterns(given) or dict.fromkeys(evaluation, 1.0)
     plain = _combination(weights, evaluation, scale)
-    plain |= {"unit": unit, "direction": dict(direction or {}), "scale": scale}
-    plain["items"] = dict(items or {})
+    plain |= {"unit": unit, "direction": direction or {}, "scale": scale, "items": items or {}}
     return Objective.from_config(checked(ObjectiveConfig, plain, "objective"), evaluation)
 
 

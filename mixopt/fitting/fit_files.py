@@ -21,18 +21,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
-from mixopt.errors import PluginError, RunError
+from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
-from mixopt.fitting.held_out import COLUMNS as HELD_OUT_COLUMNS, SCHEMA as REPORT_COLUMNS
 from mixopt.fitting.regressor import (
     Predictor,
     Repetition,
-    error_text,
-    predict_with_std,
     read_regressor,
     supports_saving,
 )
@@ -132,24 +128,12 @@ def read_fit(path: Path, trust: Trust) -> tuple[dict[str, Any], Trials | None]:
     )
     if content.saved:
         fitted = read_regressor(name, path / "regressor", data.make(name))
-        rows = data.rows(name, fitted)[:2]
-        _check_predicts(str(path), fitted, rows, len(data.trials.targets))
     else:
         fitted = data.fitted(name)
     report, held_out = _read_evidence(path)
     fields = {"name": name, "fitted": fitted, "data": data, "size": content.size}
     pilots = None if content.slopes is None else Trials.read(path / PILOTS)
     return {**fields, "report": report, "held_out": held_out}, pilots
-
-
-def _check_predicts(where: str, regressor: Predictor, rows_ND: Any, targets: int) -> None:
-    try:
-        found = predict_with_std(regressor, rows_ND)
-    except Exception as error:
-        raise PluginError(f"{where}: the saved fit cannot predict: {error_text(error)}") from error
-    for values_NM in found:
-        if values_NM.shape != (len(rows_ND), targets) or not np.isfinite(values_NM).all():
-            raise PluginError(f"{where}: the saved fit does not predict {targets} finite losses")
 
 
 def _read_content(path: Path) -> FitShape:
@@ -187,13 +171,5 @@ def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
 
 def _read_evidence(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the report and the held-out predictions."""
-    report = _read_columns(path / "report.parquet", REPORT_COLUMNS)
-    return report, _read_columns(path / "held_out.parquet", HELD_OUT_COLUMNS)
-
-
-def _read_columns(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
-    table = read_table(path, hint=AGAIN)
-    for name, kind in columns.items():
-        if table.schema.get(name) != kind:
-            raise RunError(f"{path}: {name}: expected a column of {kind}; {AGAIN}")
-    return table
+    report, held_out = (read_table(path / name, hint=AGAIN) for name in TABLES[:2])
+    return report, held_out

@@ -110,14 +110,6 @@ def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:
 
 
 OBJECTIVE = "(objective)"
-COLUMNS: dict[str, Any] = {
-    "predictor": pl.String,
-    "target": pl.String,
-    "trial": pl.String,
-    "observed": pl.Float64,
-    "predicted": pl.Float64,
-    "std": pl.Float64,
-}
 
 
 @dataclass(frozen=True, eq=False)

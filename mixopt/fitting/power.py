@@ -72,7 +72,9 @@ def power(
     ratio = noise / spread if spread else math.inf
 
     def reached(arms: int, seeds: int) -> float:
-        return _power(ratio / math.sqrt(seeds), arms)
+        off = ratio / math.sqrt(seeds)  # of a mean over seeds, in spreads of the arms
+        shrink = 1.0 if math.isinf(off) else off / math.hypot(1.0, off)
+        return 1.0 - _mean_power(_critical(arms) * math.sqrt(2.0), shrink, arms)
 
     more_seeds = _least(lambda count: reached(arms, count) >= GOAL)
     return ArmPower(
@@ -86,12 +88,6 @@ def power(
 def critical_difference(noise: float, arms: int, *, seeds: int = 1) -> float:
     """Return how much better than the control the best arm must measure to count as better."""
     return _critical(arms) * math.sqrt(2.0 / seeds) * noise
-
-
-def _power(ratio: float, arms: int) -> float:
-    """Return the power where a mean over seeds errs by `ratio` times the spread of the arms."""
-    shrink = 1.0 if math.isinf(ratio) else ratio / math.hypot(1.0, ratio)
-    return 1.0 - _mean_power(_critical(arms) * math.sqrt(2.0), shrink, arms)
 
 
 def _critical(arms: int) -> float:

@@ -208,11 +208,6 @@ class FitReadiness:
     factors: tuple[Factor, ...] = ()
     offers: tuple[Offer, ...] = ()
 
-    def only(self, prefix: str) -> FitReadiness:
-        """Return the same of the losses whose names begin so."""
-        kept = tuple(one for one in self.losses if one.name.startswith(prefix))
-        return replace(self, losses=kept)
-
     def named(self, state: str) -> list[str]:
         """Return the losses that are in a state: `ready`, `weak` or `noise`."""
         return [one.name for one in self.losses if one.state == state]

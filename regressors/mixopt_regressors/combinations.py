@@ -174,13 +174,7 @@ class AutoRegressor(MixtureRegressor):
         regressor = super().load(path)
         for name in regressor.names:
             check_trusted("regressor", name, str(path / "regressor.json"), trust=False)
-        weights_MC = regressor.weights_MC
-        if weights_MC.ndim != 2 or weights_MC.shape[1] != len(regressor.names):
-            raise PluginError(
-                f"{path}: weights of shape {weights_MC.shape} for {len(regressor.names)} members;"
-                " fit again"
-            )
-        used_C = np.asarray(weights_MC.any(axis=0))
+        used_C = np.asarray(regressor.weights_MC.any(axis=0))
         places = np.cumsum(used_C) - 1
         regressor.members_ = [
             read_regressor(name, path / f"member-{place}", regressor._made(name)) if used else None

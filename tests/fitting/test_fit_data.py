@@ -66,7 +66,7 @@ def test_regressors_are_made_with_seed_and_repetition(trials):
         ({"regressors": 3}, "regressors: expected a name, several names, or package.module:Class"),
         ({"size": {"layers": 3}}, "size: expected parameters, tokens or both, by name; got"),
         ({"direction": {"code": "up"}}, "direction.code: should be 'lower' or 'higher', got 'up'"),
-        ({"direction": "higher"}, "direction: expected lower or higher by name"),
+        ({"direction": "higher"}, "direction: should be a valid dictionary"),
         ({"objective": "cod"}, "'cod'; did you mean 'code'"),
     ],
 )

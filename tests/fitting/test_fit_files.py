@@ -102,18 +102,6 @@ def test_a_saved_regressor_that_cannot_be_read_is_one_line(tmp_path, name, conte
     assert "\n" not in str(raised.value)
 
 
-def test_saved_arrays_of_another_shape_are_refused(tmp_path):
-    fitted("linear").save(tmp_path)
-    arrays = dict(np.load(tmp_path / "regressor" / "arrays.npz"))
-    np.savez(
-        tmp_path / "regressor" / "arrays.npz",
-        **{n: np.atleast_1d(a)[:2] for n, a in arrays.items()},
-    )
-    forged(tmp_path)
-    with pytest.raises(PluginError, match="the saved fit"):
-        Fit.load(tmp_path)
-
-
 def test_other_parameters_than_the_name_stands_for_are_refused(tmp_path):
     fitted("lightgbm").save(tmp_path)
     head = tmp_path / "regressor" / "regressor.json"

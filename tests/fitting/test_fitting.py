@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 
 from mixopt.config import FitConfig
-from mixopt.errors import MixtureError, PluginError, RunError, TrialsError
+from mixopt.errors import MixtureError, PluginError, TrialsError
 from mixopt.fitting import (
     CEILING,
     OBJECTIVE,
@@ -22,7 +22,6 @@ from mixopt.fitting import (
     make_regressor,
     out_of_fold,
     select_targets,
-    spearman,
 )
 from mixopt.fitting.held_out import best_spearman
 from mixopt.fitting.intervals import held_back
@@ -65,13 +64,6 @@ def rows(fit: Fit, predictor: str, target: str = OBJECTIVE) -> dict:
     return found.row(0, named=True)
 
 
-def test_replicates_of_a_mixture_share_a_fold():
-    mixtures = make_trials().mixtures
-    fold_N = grouped_folds(mixtures, 5, seed=3)
-    assert len({(m, f) for m, f in zip(mixtures, fold_N, strict=True)}) == len(set(mixtures))
-    assert np.ptp(np.bincount(fold_N)) <= 1
-
-
 def test_no_row_is_predicted_by_a_regressor_that_saw_its_mixture():
     trials = make_trials()
     weights_ND, row_N = trials.weights(), np.arange(len(trials), dtype=float)
@@ -104,13 +96,6 @@ def test_the_report_has_every_regressor_and_control_for_every_target(fit):
     every = len(TARGETS) + 1
     names = ("linear", "log_linear", "own_share", "from_uniform", "nearest_trial", "mean", CEILING)
     assert counted == dict.fromkeys(names, every)
-
-
-def test_own_share_ranks_a_domain_by_minus_its_share():
-    trials = make_trials()
-    fit = fitted("linear", trials=trials)
-    expected = spearman(-trials.weights()[:, 0], trials.losses("bits_per_byte")[:, 0])
-    assert rows(fit, "own_share", "code")["spearman"] == pytest.approx(expected)
 
 
 def test_controls_do_not_see_the_losses_that_they_predict():
@@ -173,13 +158,6 @@ def test_a_pipeline_is_a_regressor(monkeypatch):
     assert rows(fitted("pipeline"), "pipeline")["spearman"] > 0.9
 
 
-def test_trials_that_were_changed_after_the_fit_are_refused(tmp_path):
-    fitted("linear").save(tmp_path)
-    make_trials(seed=7).write(tmp_path / "trials.parquet")
-    with pytest.raises(RunError, match="trials.parquet: has changed since .*; fit again"):
-        Fit.load(tmp_path)
-
-
 def test_one_seed_gives_one_fit_whatever_the_order_of_the_rows():
     trials = make_trials()
     reversed_rows = Trials(trials.table.reverse(), DOMAINS, TARGETS)
@@ -224,13 +202,6 @@ def test_one_target_is_fitted_by_scikit_learn_s_regressors_and_by_others_alike(n
     losses_NM[:, 3] = 4.25
     message = refused(table(trials.weights(), losses_NM))
     assert message.startswith("the loss on 'math' is 4.25 in all 28 trials")
-
-
-def test_an_evaluation_domain_that_the_trials_lack_is_named():
-    asked = Objective((*TARGETS, "maths"), "target", {"code": 1.0})
-    assert "no losses on evaluation domain 'maths'; did you mean 'math'?" in refused(
-        make_trials(), asked=asked
-    )
 
 
 @pytest.mark.parametrize(

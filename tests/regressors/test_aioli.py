@@ -2,34 +2,15 @@
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from mixopt_regressors.online import AioliEstimator
 from mixopt_regressors.online.aioli import column_sums
+from online_setting import run_of
 
 from mixopt.errors import EstimatorError
-from mixopt.online import HeldOut, Observation, Setting
-
-NAMES = ("web", "code", "books", "wiki", "news", "law", "math")
-
-
-def run_of(domains, evaluations=None, steps=600, **changes):
-    names = NAMES[:domains]
-    evaluations = names if evaluations is None else evaluations
-    setting = Setting(
-        domains=names,
-        steps=steps,
-        tokens_per_step=1000,
-        reference_D=np.full(domains, 1 / domains),
-        natural_D=np.full(domains, 1 / domains),
-        evaluations=evaluations,
-        objective_M=np.full(len(evaluations), 1 / len(evaluations)),
-        lower_D=np.zeros(domains),
-        upper_D=np.ones(domains),
-    )
-    return replace(setting, **changes)
+from mixopt.online import HeldOut, Observation
 
 
 def recorded_losses(evaluations, count=400, seed=0):
@@ -193,21 +174,17 @@ def linear_world(domains, matrix_MD, consumed=lambda weights_D: weights_D, **opt
     return estimator
 
 
-def test_where_the_law_holds_its_matrix_is_found_exactly():
-    matrix_MD = np.random.default_rng(1).uniform(-0.005, 0.01, (4, 3))
-    estimator = linear_world(3, matrix_MD, update_steps=100, sweep_steps=5)
-    np.testing.assert_allclose(estimator.matrix_MD / 5, matrix_MD, atol=1e-12)
-
-
-def test_realised_counts_find_it_when_batches_are_not_what_was_planned():
+def test_where_the_law_holds_its_matrix_is_found_from_what_was_planned_or_realised():
     def in_eights(weights_D):
         counts_D = np.maximum(np.floor(8 * weights_D), 1.0)
         return counts_D / counts_D.sum()
 
-    matrix_MD = np.random.default_rng(2).uniform(0.0, 0.01, (3, 3))
+    matrix_MD = np.random.default_rng(1).uniform(-0.005, 0.01, (4, 3))
     options = dict(update_steps=100, sweep_steps=5, one_hot=0.7)
+    exact = linear_world(3, matrix_MD, **options)
     realised = linear_world(3, matrix_MD, in_eights, realised=True, **options)
-    np.testing.assert_allclose(realised.matrix_MD / 5, matrix_MD, atol=1e-12)
+    for found in (exact, realised):
+        np.testing.assert_allclose(found.matrix_MD / 5, matrix_MD, atol=1e-12)
     planned = linear_world(3, matrix_MD, in_eights, **options)
     assert np.abs(planned.matrix_MD / 5 - matrix_MD).max() > 1e-4
 
@@ -217,9 +194,6 @@ def test_evaluations_that_the_objective_leaves_out_do_not_count():
     sums_D = column_sums(matrix_MD, np.array([0.75, 0.0, 0.25]))
     np.testing.assert_allclose(sums_D, np.array([2.5, 1.25]) / 3.75)
     assert column_sums(np.zeros((2, 4)), np.full(2, 0.5)).tolist() == [0.25] * 4
-
-
-# Going on ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{"ema": 0.2}, {"realised": True, "prior_steps": 50}])
@@ -245,14 +219,15 @@ def test_a_checkpoint_at_any_step_of_a_sweep_goes_on_to_the_same_plans_bit_for_b
     assert stepped == undisturbed
 
 
-# What it cannot work in ---------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("setting", "options", "message"),
     [
         (run_of(1), {}, "aioli: one domain has nothing to be mixed with"),
-        (run_of(2), {"one_hot": 0.5}, "one_hot: 0.5 of 2 domains is no more than the others have"),
+        (
+            run_of(2),
+            {"one_hot": 0.5},
+            "one_hot: 0.5 of 2 domains is no more than the others have",
+        ),
         (
             run_of(7),
             {"update_steps": 100, "sweep_steps": 10},

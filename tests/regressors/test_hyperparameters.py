@@ -12,7 +12,6 @@ from mixopt_regressors.gaussian.hyperparameters import (
     Evidence,
     Prior,
     evidences,
-    replicate_variances,
 )
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
 from scipy.optimize import approx_fprime
@@ -80,14 +79,6 @@ def test_more_trials_make_hyperparameters_surer_and_none_less_sure_than_the_prio
     few_P, many_P = ((own.spread(found_P, trials) ** 2).sum(axis=1) for trials in (30, 300))
     assert (many_P < few_P).all()
     assert (few_P <= own.prior.spreads_P**2 * (1 + 1e-9)).all()
-
-
-def test_the_variance_of_replicates_is_pooled_over_mixtures():
-    weights_ND = np.repeat(mixtures(3), [2, 3, 1], axis=0)
-    losses_NM = np.array([[1.0], [3.0], [5.0], [6.0], [7.0], [100.0]])
-    variance_M, freedom = replicate_variances(weights_ND, losses_NM)
-    assert freedom == 3
-    assert variance_M == pytest.approx([(1 + 1 + 1 + 0 + 1) / 3])
 
 
 def test_four_degrees_of_freedom_decide_the_prior_of_the_noise():

@@ -4,24 +4,16 @@ import math
 
 import numpy as np
 from mixopt_regressors.online import ODMEstimator
+from online_setting import run_of
 
-from mixopt.online import Observation, Setting
+from mixopt.online import Observation
 
 REFERENCE_D = np.array([0.5, 0.3, 0.2])
 
 
 def started(estimator):
-    setting = Setting(
-        domains=("web", "code", "books"),
-        steps=1000,
-        tokens_per_step=1024,
-        reference_D=REFERENCE_D,
-        natural_D=np.array([0.6, 0.3, 0.1]),
-        evaluations=("web", "code", "books"),
-        objective_M=np.full(3, 1 / 3),
-        lower_D=np.zeros(3),
-        upper_D=np.ones(3),
-    )
+    natural_D = np.array([0.6, 0.3, 0.1])
+    setting = run_of(steps=1000, reference_D=REFERENCE_D, natural_D=natural_D)
     estimator.start(setting)
     return estimator
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_regressors.online import AioliEstimator, ODMEstimator
 from mixopt_regressors.online.online_estimator import OnlineEstimator
+from online_setting import run_of
 
 from mixopt.errors import ConfigError, EstimatorError
-from mixopt.online import HeldOut, Observation, Plan, Setting, make_estimator
+from mixopt.online import HeldOut, Observation, Plan, make_estimator
 
-THIRDS = np.full(3, 1 / 3)
 HUNDREDS = np.full(3, 100.0)
 NONE = np.zeros(3)
 
@@ -32,23 +32,9 @@ class Following(OnlineEstimator):
         return Plan(self.bounded(seen.held_out.losses_M), 10, "losses", held_out=True)
 
 
-def three_domains(**changes):
-    setting = Setting(
-        domains=("web", "code", "books"),
-        steps=100,
-        tokens_per_step=300,
-        reference_D=THIRDS,
-        natural_D=np.array([0.7, 0.2, 0.1]),
-        evaluations=("web", "code", "books"),
-        objective_M=THIRDS,
-        lower_D=NONE,
-        upper_D=np.ones(3),
-    )
-    return replace(setting, **changes)
-
-
 def started(estimator, **changes):
-    estimator.start(three_domains(**changes))
+    given = {"steps": 100, "tokens_per_step": 300, "natural_D": np.array([0.7, 0.2, 0.1])}
+    estimator.start(run_of(**given | changes))
     return estimator
 
 

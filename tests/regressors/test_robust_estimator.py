@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from mixopt_regressors.online import RobustEstimator
 from mixopt_regressors.online.robust import Curves
+from online_setting import run_of
 
 from mixopt.errors import EstimatorError
-from mixopt.online import Observation, Setting
+from mixopt.online import Observation
 
-DOMAINS = ("a", "b", "c")
 STEPS, TOKENS = 400, 3000
 HELPS = np.eye(3)
 
@@ -24,21 +24,8 @@ def losses(tokens_D, helps=HELPS, powers=(0.3, 0.3, 0.3), heights=(3.0, 3.0, 3.0
     return 1.0 + np.array(heights) * (1 + helps @ tokens_D / 20_000) ** -np.array(powers)
 
 
-def setting(
-    objective=(1 / 3, 1 / 3, 1 / 3), evaluations=DOMAINS, lower=0.0, upper=1.0, domains=DOMAINS
-):
-    even_D = np.full(3, 1 / 3)
-    return Setting(
-        domains,
-        STEPS,
-        TOKENS,
-        even_D,
-        even_D,
-        evaluations,
-        np.array(objective),
-        np.full(3, lower),
-        np.full(3, upper),
-    )
+def setting(objective=(1 / 3, 1 / 3, 1 / 3), **changes):
+    return run_of(3, objective_M=objective, steps=STEPS, tokens_per_step=TOKENS, **changes)
 
 
 def run(estimator, where=None, noise=0.0, **law):
@@ -81,7 +68,7 @@ def test_on_the_mean_it_keeps_to_its_region_and_ends_on_the_reference():
 
 
 def test_bounds_of_the_run_hold():
-    where = setting(lower=0.3, upper=0.36)
+    where = setting(lower_D=np.full(3, 0.3), upper_D=np.full(3, 0.36))
     weights, _ = run(RobustEstimator(), where, powers=(0.05, 0.5, 0.2))
     assert weights.min() >= 0.3 - 1e-9
     assert weights.max() <= 0.36 + 1e-9
