@@ -216,8 +216,7 @@ class Fit:
 
     def held_out_errors(self) -> Array:
         """Return observed less predicted losses of held-out trials, shape (N, M)."""
-        errors: Array = self.data.losses_NM - self.held_out_losses()
-        return errors
+        return np.asarray(self.data.losses_NM - self.held_out_losses())
 
     def held_out_stds(self) -> Array:
         """Deviations that the chosen regressor claimed for held-out trials, shape (N, M)."""
@@ -246,10 +245,8 @@ class Fit:
 
     def objective_errors(self, objective: Objective) -> Array:
         """Return an objective observed less predicted of held-out trials, shape (N,)."""
-        errors_N: Array = objective.value(self.data.losses_NM) - objective.value(
-            self.held_out_losses()
-        )
-        return errors_N
+        told_N = objective.value(self.held_out_losses())
+        return np.asarray(objective.value(self.data.losses_NM) - told_N)
 
     def tried_best(self, objective: Objective) -> tuple[float, float] | None:
         """Return the best observed objective and the held-out error, which hold predictions back.

@@ -22,8 +22,7 @@ from typing import Any, Self
 import lightgbm
 import numpy as np
 
-from mixopt.errors import PluginError
-from mixopt.system import Array, IntArray, write_text
+from mixopt.system import Array, IntArray, read_text, write_text
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
@@ -79,7 +78,7 @@ class LightGBMRegressor(MixtureRegressor):
         """Read a fit that `save` wrote."""
         regressor = super().load(path)
         files = [path / f"target-{target}.txt" for target in range(regressor.trees_M.size)]
-        regressor.boosters_ = [_read_booster(file) for file in files]
+        regressor.boosters_ = [lightgbm.Booster(model_str=read_text(file)) for file in files]
         return regressor
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
@@ -139,10 +138,3 @@ class LightGBMRegressor(MixtureRegressor):
 def _dataset(weights_ND: Array, losses_N: Array, parameters: dict[str, Any]) -> Any:
     data = lightgbm.Dataset(weights_ND, losses_N, params=parameters, free_raw_data=False)
     return data.construct()
-
-
-def _read_booster(path: Path) -> Any:
-    try:
-        return lightgbm.Booster(model_str=path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, lightgbm.basic.LightGBMError) as error:
-        raise PluginError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error

@@ -26,7 +26,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -36,17 +36,10 @@ from mixopt.fitting import (
     CarriedRegressor,
     Correction,
     Lines,
-    Predictor,
-    Regressor,
-    fit_regressor,
-    make_regressor,
-    predict_with_std,
-    read_regressor,
-    select_targets,
     size_groups,
-    supports,
 )
 from mixopt.system import Array
+from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 MEMBER = "gaussian_process"
@@ -75,7 +68,7 @@ class ScalingRegressor(MixtureRegressor):
     by_target = ("levels_MS", "slopes_MS", "unsure_MS22", "middle_M", "spread_M", "sigma_M")
     shared = ("sizes_S2",)
     folds = 5
-    member_: Predictor
+    member_: GaussianProcessRegressor
 
     def __init__(self, random_state: int = 0) -> None:
         self.random_state = random_state
@@ -87,19 +80,19 @@ class ScalingRegressor(MixtureRegressor):
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
         kept = super().select(targets)
-        kept.member_ = select_targets(self.member_, targets)
+        kept.member_ = self.member_.select(targets)
         return kept
 
     def save(self, path: Path) -> None:
         """Write the lines, and the fit of one size into a folder of its own."""
         super().save(path)
-        self.member_.save(path / MEMBER)  # type: ignore[attr-defined]
+        self.member_.save(path / MEMBER)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a fit that `save` wrote."""
         found = super().load(path)
-        found.member_ = read_regressor(MEMBER, path / MEMBER, found._made())
+        found.member_ = GaussianProcessRegressor.load(path / MEMBER)
         return found
 
     def refitted(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
@@ -107,9 +100,8 @@ class ScalingRegressor(MixtureRegressor):
         checked, copy = _check_rows(np.asarray(rows, dtype=np.float64)), self._bare_copy()
         for name in self.by_target:
             setattr(copy, name, getattr(self, name))
-        own = self.member_.tuned() if supports(self.member_, "tuned") else self._made()
         brought_NM = self._brought(checked, np.asarray(losses_NM, dtype=np.float64))
-        copy.member_ = fit_regressor(MEMBER, own, checked[:, :-2], brought_NM)
+        copy.member_ = self.member_.tuned().fit(checked[:, :-2], brought_NM)
         return copy
 
     def carried(self, size_2: Array) -> CarriedRegressor:
@@ -164,8 +156,7 @@ class ScalingRegressor(MixtureRegressor):
         self.sigma_M = np.sqrt(np.mean(variances, axis=0))
         self.member_ = fitted
         if sizes > 1:
-            made, brought_NM = self._made(), self._brought(rows, losses_NM)
-            self.member_ = fit_regressor(MEMBER, made, mixed_ND, brought_NM)
+            self.member_ = self._made().fit(mixed_ND, self._brought(rows, losses_NM))
 
     def _brought(self, rows: Array, losses_NM: Array) -> Array:
         """Return losses of trials as lines bring them to the size of the fit, shape (N, M)."""
@@ -175,17 +166,18 @@ class ScalingRegressor(MixtureRegressor):
         brought_NM: Array = self.middle_M + self.spread_M * places_NM / self.slopes_MS[:, near_N].T
         return brought_NM
 
-    def _fitted(self, weights_ND: Array, losses_NM: Array) -> tuple[Predictor, Array]:
+    def _fitted(
+        self, weights_ND: Array, losses_NM: Array
+    ) -> tuple[GaussianProcessRegressor, Array]:
         """Return a fit of mixtures alone, and how far it is off on held-out folds."""
-        made: Any = self._made()
-        fold_N = self._fold_of(weights_ND)
+        made, fold_N = self._made(), self._fold_of(weights_ND)
         if fold_N is None:
             raise PluginError("scaling: each size has one mixture only; it needs at least 2 of one")
         means_NM, _ = made.cross_fit(weights_ND, losses_NM, fold_N)
         return made, np.sqrt(((losses_NM - means_NM) ** 2).mean(axis=0))
 
-    def _made(self) -> Regressor:
-        return make_regressor(MEMBER, self.random_state)
+    def _made(self) -> GaussianProcessRegressor:
+        return GaussianProcessRegressor(random_state=self.random_state)
 
     def _checked(self, weights_ND: ArrayLike) -> Array:
         return super()._checked(_check_rows(np.asarray(weights_ND, dtype=np.float64)))
@@ -201,7 +193,7 @@ class ScalingRegressor(MixtureRegressor):
         found = np.empty((2, len(rows), len(self.middle_M)))
         for size_2 in np.unique(rows[:, -2:], axis=0):
             own_N = (rows[:, -2:] == size_2).all(axis=1)
-            found[:, own_N] = predict_with_std(self.carried(size_2), rows[own_N, :-2])
+            found[:, own_N] = self.carried(size_2).predict(rows[own_N, :-2], return_std=True)
         return found
 
 
@@ -211,11 +203,8 @@ class AtScale:
     def __init__(self, regressor: ScalingRegressor, size_2: Array) -> None:
         self._regressor, self._size_2 = regressor, size_2
         carried = regressor.carried(size_2)
-        self.predict = carried.predict
-        if supports(carried, "gradient"):
-            self.gradient = carried.gradient
-        if supports(carried, "plain_law"):
-            self.plain_law = carried.plain_law
+        self.predict, self.gradient = carried.predict, carried.gradient
+        self.plain_law = carried.plain_law
 
     def select(self, targets: Sequence[int]) -> AtScale:
         """Return one that predicts only these targets, by position."""

@@ -65,14 +65,6 @@ def test_auto_weighs_the_law_of_epochs_where_trials_repeat(trials, factor, named
         assert np.allclose(one.predict(trials.weights()), auto.predict(trials.weights()))
 
 
-def test_a_fit_that_was_not_saved_is_made_again_with_epochs(trials, tmp_path, monkeypatch):
-    fitted = trials.fit(regressors="epochs", inventory=INVENTORY)
-    monkeypatch.setattr("mixopt.fitting.fit_files.supports_saving", lambda _: False)
-    fitted.save(tmp_path / "again")
-    read = Fit.load(tmp_path / "again")
-    assert np.allclose(read.fitted.rates_D, fitted.fitted.rates_D)
-
-
 def test_trials_of_several_lengths_or_of_none_have_no_epochs(trials):
     with pytest.raises(TrialsError, match="are of 400000000 to 800000000 tokens"):
         Repetition.of_trials(runs((TOKENS, 2 * TOKENS)), INVENTORY)

@@ -98,14 +98,6 @@ def test_lightgbm_stops_early_where_more_trees_only_fit_noise():
     assert fitted.trees_M[0] < 100 < fitted.trees_M[1]
 
 
-def test_a_broken_booster_is_an_error_that_names_the_file(tmp_path):
-    weights_ND = mixtures(40)
-    LightGBMRegressor(trees=5).fit(weights_ND, law(weights_ND)).save(tmp_path)
-    (tmp_path / "target-1.txt").write_text("tree\nversion=", encoding="utf-8")
-    with pytest.raises(PluginError, match="target-1.txt: cannot be read"):
-        LightGBMRegressor.load(tmp_path)
-
-
 def test_objects_in_a_saved_regressor_are_not_unpickled(tmp_path):
     weights_ND = mixtures(20)
     LinearRegressor().fit(weights_ND, law(weights_ND)).save(tmp_path)

@@ -125,35 +125,20 @@ class Posterior:
         return (rows[at : at + size] for at in range(0, len(rows), size))
 
 
-@dataclass(frozen=True, eq=False)
 class StackedPosteriors:
-    """Kernels and trials of all targets."""
+    """Kernels and trials of all targets, for one mixture at a time."""
 
-    lengths_MD: Array
-    powers_M1: Array
-    middles_MD: Array
-    rows_MND: Array
-    squares_MN: Array
-    duals_MN: Array
-    levels_M: Array
-
-    @classmethod
-    def of(cls, posteriors: Sequence[Posterior]) -> Self:
-        """Stack the posteriors of one fit."""
+    def __init__(self, posteriors: Sequence[Posterior]) -> None:
         kernels = [one.kernel for one in posteriors]
-        rows_MND = np.stack([one.own for one in posteriors])
-        middles_MD = rows_MND.mean(axis=1)
-        rows_MND -= middles_MD[:, None]
+        self.lengths_MD = np.stack([kernel.lengths_D for kernel in kernels])
+        self.powers_M1 = np.array([[kernel.power] for kernel in kernels])
+        self.rows_MND = np.stack([one.own for one in posteriors])
+        self.middles_MD = self.rows_MND.mean(axis=1)
+        self.rows_MND -= self.middles_MD[:, None]
+        self.squares_MN = (self.rows_MND**2).sum(axis=2)
         duals_MN = np.stack([one.dual_N for one in posteriors])
-        return cls(
-            np.stack([kernel.lengths_D for kernel in kernels]),
-            np.array([[kernel.power] for kernel in kernels]),
-            middles_MD,
-            rows_MND,
-            (rows_MND**2).sum(axis=2),
-            duals_MN * np.array([[kernel.variance] for kernel in kernels]),
-            CONSTANT * duals_MN.sum(axis=1),
-        )
+        self.duals_MN = duals_MN * np.array([[kernel.variance] for kernel in kernels])
+        self.levels_M = CONSTANT * duals_MN.sum(axis=1)
 
     def means(self, weights_D: Array) -> Array:
         """Return the means at one mixture, shape (M,)."""
@@ -381,7 +366,7 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     @cached_property
     def _stacked(self) -> StackedPosteriors:
-        return StackedPosteriors.of(self._posteriors)
+        return StackedPosteriors(self._posteriors)
 
 
 def _units(losses_NM: Array) -> Array:
