@@ -178,10 +178,7 @@ class _Table:
         self._place_N = np.array([place[name] for name in trials.mixtures])
 
     def counts(self) -> tuple[list[int], list[str]]:
-        """Return the numbers of mixtures to fit: the most, its half, and so on.
-
-        And the losses that are the same in all fitted runs of a split where they are fewer still.
-        """
+        """Return the numbers of mixtures to fit, and losses that are the same in all fitted runs."""
         found: list[int] = []
         count = min(len(set(self._place_N[self.fold_N != fold])) for fold in range(SPLITS))
         while count >= MIN_MIXTURES and len(found) < MAX_COUNTS:

@@ -92,13 +92,7 @@ class Offer:
 
 
 def factors(objective: Objective, losses_NM: Array, predicted_NM: Array) -> tuple[Factor, ...]:
-    """Return the factors of the standardised metrics, and how much each follows the mixture.
-
-    Args:
-        objective: Whose directions metrics are turned by.
-        losses_NM: What trials measured.
-        predicted_NM: What was predicted for them, held out.
-    """
+    """Return the factors of the standardised metrics, and how much each follows the mixture."""
     scale_M = losses_NM.std(axis=0)
     varied = np.flatnonzero(scale_M > 0)
     if len(varied) < MIN_METRICS or len(losses_NM) <= len(varied):

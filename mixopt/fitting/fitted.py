@@ -283,20 +283,14 @@ class Fit:
 
     @cached_property
     def item_variances(self) -> Array:
-        """Binomial variance of a trial's share of right answers, the mean over trials, shape (M,).
-
-        It is 0 for other losses, and where pilots carry the fit.
-        """
+        """Binomial variance of a trial's share of right answers, the mean over trials, shape (M,)."""
         if self.correction is not None:
             return np.zeros(len(self.targets))
         errors_NM = self.objective.item_errors(self.data.losses_NM)
         return np.asarray(np.nan_to_num((errors_NM**2).mean(axis=0)))
 
     def _by_items(self, losses_NM: Array, stds_NM: Array) -> Array:
-        """Return deviations in which the questions of shares of right answers count as they do.
-
-        What a regressor claims has the noise of a typical trial, whose share is another.
-        """
+        """Return deviations in which the questions of shares of right answers count as they do."""
         typical_M = self.item_variances
         if not typical_M.any():
             return stds_NM

@@ -88,13 +88,7 @@ HELD_BACK = 0.5  # of the held-out error, the most that a prediction beyond all 
 
 
 def held_back(values_N: Array, best: float, error: float) -> Array:
-    """Return predictions of an objective, held back the further they are better than `best`.
-
-    Args:
-        values_N: Predicted values.
-        best: The best that a trial had.
-        error: Root mean square error on held-out folds.
-    """
+    """Return predictions of an objective, held back the further they are better than `best`."""
     beyond_N = np.maximum(best - values_N, 0.0)
     taken_N: Array = HELD_BACK * error * beyond_N / np.maximum(beyond_N + error, 1e-300)
     return values_N + taken_N

@@ -221,16 +221,7 @@ class Correction:
         off_M: Array,
         middle_M: Array | None = None,
     ) -> Correction:
-        """Fit to what is predicted for some runs and what they gave.
-
-        Args:
-            weights_KD: Mixtures of the runs.
-            told_KM: What the fit predicts for them.
-            seen_KM: What they gave.
-            spread_M: Standard deviation of each loss over the proxies' trials, > 0.
-            off_M: How far the fit is off at its own size, >= 0.
-            middle_M: Where levels are of; the mean prediction when None.
-        """
+        """Fit to what is predicted for some runs and what they gave; levels are of `middle_M`."""
         middle_M = told_KM.mean(axis=0) if middle_M is None else middle_M
         columns_KM, values_KM = ((one - middle_M) / spread_M for one in (told_KM, seen_KM))
         noise_M, count = np.square(off_M / spread_M), len(told_KM)
@@ -269,11 +260,7 @@ class Correction:
         return gradient_MD
 
     def calibration(self, objective: Objective, losses_LM: Array) -> Calibration:
-        """Return how deviations of an objective become half of a 90% interval.
-
-        Its errors at runs that were left out tell how far those of losses go together; its spread
-        is over losses of the trials, as they are carried.
-        """
+        """Return how deviations of an objective become half of a 90% interval."""
         wide_KM = self.spread_M * self.widths_KM
         wide_K, off = objective.spread(wide_KM * self.sigma_M), OFF
         if len(wide_K) == 1:
@@ -328,20 +315,12 @@ def _variance(errors_K: Array, usual: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class CarriedRegressor:
-    """A fitted regressor that predicts at the pilots' size.
-
-    Attributes:
-        name: The regressor's.
-        regressor: Predicts at its own size.
-        correction: What carries its losses over.
-        typical_M: Deviations that are typical of it; 0 where it has none.
-        make: Builds it again, unfitted.
-    """
+    """A fitted regressor that predicts at the pilots' size; `make` builds it again, unfitted."""
 
     name: str
     regressor: Predictor
     correction: Correction
-    typical_M: Array
+    typical_M: Array  # deviations that are typical of it; 0 where it has none
     make: Callable[[], Regressor]
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:

@@ -222,15 +222,7 @@ class AtScale:
 def extrapolated(
     levels_MS: Array, slopes_MS: Array, unsure_MS: Array, logs_S2: Array, logs_2: Array
 ) -> tuple[Array, Array, Array]:
-    """Return levels and slopes at a size, shape (M,), and their covariances, (M, 2, 2).
-
-    Args:
-        levels_MS: Level of each loss at each size.
-        slopes_MS: And slope, > 0.
-        unsure_MS: Variances of the levels.
-        logs_S2: Logarithms of parameters and tokens.
-        logs_2: Those of the size that is asked for.
-    """
+    """Return levels and slopes at a size, shape (M,), and their covariances, (M, 2, 2)."""
     from_S2, to_2 = logs_S2 - logs_S2.max(axis=0), logs_2 - logs_S2.max(axis=0)
     levels_M, variances_M = _law_of_levels(levels_MS, unsure_MS, from_S2, to_2)
     growths_MS, along_S, along = np.log(slopes_MS), from_S2.sum(axis=1), float(to_2.sum())

@@ -140,19 +140,7 @@ def fitted(
     trust_N: Array | None = None,
     start_P: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Fit one target by penalised weighted least squares.
-
-    Args:
-        weights_ND: Mixtures.
-        losses_N: Losses, in standard deviations.
-        penalty: Strength of the prior.
-        trust_N: What each squared residual counts.
-        start_P: Where to start; the best of some floors when None.
-
-    Returns:
-        The floor and the slopes, shape (P,); and the derivatives of the residuals by them, of the
-        trials and then of the prior, shape (N + D, P).
-    """
+    """Fit one target; return floor and slopes, (P,), and derivatives of the residuals by them."""
     domains, mean, top = weights_ND.shape[1], losses_N.mean(), float(np.median(losses_N))
     root_N1 = np.ones((len(losses_N), 1)) if trust_N is None else np.sqrt(trust_N)[:, None]
     center_DD, hold = np.eye(domains) - 1.0 / domains, np.sqrt(penalty)
