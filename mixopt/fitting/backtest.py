@@ -94,7 +94,6 @@ class Backtest:
 # Of one predictor on one split: the numbers of a row, `predictor`, and `spearmans` (the objective's
 # and each loss's).
 _Score = dict[str, Any]
-FIGURES = ("loss_spearman", "objective_spearman", "coverage", "width", "pick_rank", "regret")
 
 
 def backtest_trials(
@@ -120,17 +119,19 @@ def backtest_trials(
         return backtest_trials(left, over, regressors=regressors, seed=seed, update=update)
     names = list(dict.fromkeys(regressors)) or [OURS]
     done, whole = 0.0, sum(SPLITS * (count + 20) for count in counts)  # about as fits take
-    rows: list[dict[str, Any]] = []
+    scores: list[_Score] = []
     absent: dict[str, str] = {}
     for count in counts:
-        runs, splits = table.runs(count), list[list[_Score]]()
+        runs = round(float(np.mean([table.fitted(count, k).sum() for k in range(SPLITS)])))
         for split in range(SPLITS):
             update(done / whole, f"{runs} trials, split {split + 1} of {SPLITS}")
-            splits.append(list(table.scores(count, split, names, absent)))
+            found = table.scores(count, split, names, absent)
+            scores += [{"trials": runs, **one} for one in found]
             done += count + 20
-        rows += _rows(runs, splits)
     update(1.0, "")
-    losses = table.verdicts(splits)
+    figures = pl.DataFrame(scores, infer_schema_length=None).drop("spearmans")
+    rows = figures.group_by("trials", "predictor", maintain_order=True).mean().to_dicts()
+    losses = table.verdicts([one for one in scores if one["trials"] == runs], names[0])
     enough = _enough(rows, names[0], losses[0])
     notes = [*trials.notes, *table.notes()]
     notes += [f"{name} is left out: {why}" for name, why in absent.items()]
@@ -178,7 +179,7 @@ class _Table:
         self._place_N = np.array([place[name] for name in trials.mixtures])
 
     def counts(self) -> tuple[list[int], list[str]]:
-        """Return the numbers of mixtures to fit, and losses that are the same in all fitted runs."""
+        """Return how many mixtures to fit, and losses that are the same in all fitted runs."""
         found: list[int] = []
         count = min(len(set(self._place_N[self.fold_N != fold])) for fold in range(SPLITS))
         while count >= MIN_MIXTURES and len(found) < MAX_COUNTS:
@@ -201,10 +202,6 @@ class _Table:
         free_N = self.fold_N != split
         kept = np.unique(self._place_N[free_N])[:count]
         return np.asarray(free_N & np.isin(self._place_N, kept))
-
-    def runs(self, count: int) -> int:
-        """Return how many runs so many mixtures are, on average over the splits."""
-        return round(float(np.mean([self.fitted(count, split).sum() for split in range(SPLITS)])))
 
     def scores(
         self, count: int, split: int, names: Sequence[str], absent: dict[str, str]
@@ -276,21 +273,29 @@ class _Table:
         seen_KQ, size_K = self.seen_NQ[out_N], self.size_N[out_N]
         ranked_KQ = np.zeros_like(seen_KQ) if ranks_KQ is None else ranks_KQ
         pairs = zip(ranked_KQ.T, seen_KQ.T, strict=True)
-        whole, *losses = [spearman_within(*pair, size_K) or 0.0 for pair in pairs]
+        spearmans = [spearman_within(*pair, size_K) or 0.0 for pair in pairs]
         own = [size_K == size for size in np.unique(size_K)]
         picks = [_pick(ranked_KQ[rows, 0], seen_KQ[rows, 0]) for rows in own]
         rank, regret = np.mean(picks, axis=0).tolist()
-        figures = (float(np.mean(losses)), whole, coverage, width, rank, regret)
-        figures_of = dict(zip(FIGURES, figures, strict=True))
-        return {"predictor": name, "spearmans": [whole, *losses], **figures_of}
+        return {
+            "predictor": name,
+            "spearmans": spearmans,
+            "loss_spearman": float(np.mean(spearmans[1:])),
+            "objective_spearman": spearmans[0],
+            "coverage": coverage,
+            "width": width,
+            "pick_rank": rank,
+            "regret": regret,
+        }
 
-    def verdicts(self, splits: Sequence[Sequence[_Score]]) -> list[dict[str, Any]]:
+    def verdicts(self, scores: Sequence[_Score], name: str) -> list[dict[str, Any]]:
         """Return how well each loss is ranked at the most trials, the objective first."""
         names, mixtures = (OBJECTIVE, *self.trials.targets), len(set(self.trials.mixtures))
-        shares = [one for scores in splits for one in scores if one["predictor"] == "own_share"]
         ranks_Q, controls_Q = (
-            np.mean([one["spearmans"] for one in side], axis=0).tolist()
-            for side in ([scores[0] for scores in splits], shares)
+            np.mean(
+                [one["spearmans"] for one in scores if one["predictor"] == who], axis=0
+            ).tolist()
+            for who in (name, "own_share")
         )
         rows = []
         for one, rank, control in zip(
@@ -332,17 +337,6 @@ def _pick(ranked_K: Array, seen_K: Array) -> tuple[float, float]:
     best_K = ranked_K <= ranked_K.min() + 1e-12
     rank_K = np.array([1 + int((seen_K < value).sum()) for value in seen_K])
     return float(rank_K[best_K].mean()), float(seen_K[best_K].mean() - seen_K.min())
-
-
-def _rows(trials: int, splits: Sequence[Sequence[_Score]]) -> Iterator[dict[str, Any]]:
-    """Yield the means over splits, by predictor."""
-    for name in dict.fromkeys(one["predictor"] for one in splits[0]):
-        own = [one for scores in splits for one in scores if one["predictor"] == name]
-        found: dict[str, Any] = {"trials": trials, "predictor": name}
-        for figure in FIGURES:
-            values = [one[figure] for one in own]
-            found[figure] = None if None in values else float(np.mean(values))
-        yield found
 
 
 def _enough(rows: Sequence[Mapping[str, Any]], name: str, whole: Mapping[str, Any]) -> int | None:

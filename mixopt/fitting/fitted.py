@@ -283,7 +283,7 @@ class Fit:
 
     @cached_property
     def item_variances(self) -> Array:
-        """Binomial variance of a trial's share of right answers, the mean over trials, shape (M,)."""
+        """Binomial variance of a share of right answers, the mean over trials, shape (M,)."""
         if self.correction is not None:
             return np.zeros(len(self.targets))
         errors_NM = self.objective.item_errors(self.data.losses_NM)

@@ -33,6 +33,7 @@ from mixopt_regressors.mixture_regressor import MixtureRegressor, delta_stds
 
 FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)  # the least loss, in standard deviations
 ENOUGH = 1e-4  # a step that gains a smaller part of the loss is the last
+STEPS = 60
 MAX_EXPONENT = 30.0  # far above any loss in standard deviations, and the exponential is finite
 ROUNDS = 5  # of weighing residuals down
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -165,7 +166,9 @@ def fitted(
 
     starts = [start_P] if start_P is not None else _starts(weights_ND, losses_N, penalty)
     start = min((freed(one) for one in starts), key=lambda one: float((residuals(one) ** 2).sum()))
-    found = least_squares(residuals, start, jacobian, method="lm", ftol=ENOUGH, xtol=ENOUGH)
+    found = least_squares(
+        residuals, start, jacobian, method="lm", ftol=ENOUGH, xtol=ENOUGH, max_nfev=STEPS
+    )
     down = np.exp(min(found.x[0], MAX_EXPONENT))
     scale_P: Array = np.append(-1.0 / down, np.ones(domains))
     return np.append(top - down, found.x[1:]), found.jac * scale_P
