@@ -8,7 +8,7 @@ import pytest
 from made_fit import table
 
 from mixopt.errors import ConfigError
-from mixopt.fitting import FitData, Repetition
+from mixopt.fitting import FitData
 from mixopt.objective import Objective
 from mixopt.trials import Trials
 
@@ -53,11 +53,6 @@ def test_rows_hold_sizes_for_a_regressor_that_knows_of_them(trials, name, column
     assert rows.shape == (12, columns)
     assert np.array_equal(rows[:, :2], data.weights_ND)
     assert np.array_equal(rows[:, 2:], data.sizes.known_N2[:, : columns - 2])
-
-
-def test_regressors_are_made_with_seed_and_repetition(trials):
-    made = data_of(trials, seed=7, repetition=Repetition((1.0, 2.0), 3.0)).make("epochs")
-    assert (made.random_state, made.inventory, made.tokens) == (7, [1.0, 2.0], 3.0)
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,13 @@ import polars as pl
 import pytest
 from made_fit import DOMAINS, TARGETS, fitted, make_trials, objective, table
 
-from mixopt.config import FitConfig
 from mixopt.errors import MixtureError, PluginError, TrialsError
 from mixopt.fitting import (
     CEILING,
     OBJECTIVE,
     Fit,
     controls,
-    fit_trials,
     grouped_folds,
-    make_regressor,
     out_of_fold,
     select_targets,
 )
@@ -156,17 +153,6 @@ def test_too_few_mixtures_say_how_many_are_needed():
         "6 finished trials of 5 different mixtures; 6-fold cross-validation needs 6: raise"
         " design.trials, train failed ones again with --retry-failed, or lower fit.folds to 5"
     )
-
-
-def test_progress_names_the_part_of_a_combination_that_is_at_work():
-    seen = []
-    config = FitConfig(regressors=["auto"], folds=3)
-    asked = fitted("linear").objective
-    fit_trials(make_trials(), config, asked, 0, update=lambda *step: seen.append(step))
-    assert seen[-1] == (3, "auto")
-    parts = [what.removeprefix("auto: ") for _, what in seen[:-1]]
-    assert parts == list(make_regressor("auto", 0).names)
-    assert [done for done, _ in seen] == pytest.approx(np.linspace(0, 3, len(seen)))
 
 
 @pytest.mark.parametrize("name", ["sklearn.linear_model:Ridge", "ridge:Ridge"])

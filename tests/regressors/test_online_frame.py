@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from mixopt_regressors.online import AioliEstimator, ODMEstimator
+from mixopt_regressors.online import AioliEstimator
 from mixopt_regressors.online.online_estimator import OnlineEstimator
 from online_setting import run_of
 
@@ -83,14 +83,6 @@ def test_an_observation_that_cannot_be_right_is_one_clear_line_and_changes_nothi
     with pytest.raises(EstimatorError, match=message):
         estimator.observe(wrong)
     assert estimator.state_dict() == before
-
-
-def test_nothing_is_added_of_a_domain_that_was_not_counted():
-    estimator = started(ODMEstimator(warmup_steps=0, update_steps=2))
-    unknown_D = np.array([300.0, math.nan, 300.0])
-    estimator.observe(told(1, loss_sum_D=unknown_D, loss_count_D=np.array([100.0, 0.0, 100.0])))
-    estimator.observe(told(2))
-    assert np.isfinite(estimator.rewards_D).all()
 
 
 def changed(state, **parts):

@@ -67,13 +67,6 @@ def test_on_the_mean_it_keeps_to_its_region_and_ends_on_the_reference():
     assert "end: reference" in tags
 
 
-def test_bounds_of_the_run_hold():
-    where = setting(lower_D=np.full(3, 0.3), upper_D=np.full(3, 0.36))
-    weights, _ = run(RobustEstimator(), where, powers=(0.05, 0.5, 0.2))
-    assert weights.min() >= 0.3 - 1e-9
-    assert weights.max() <= 0.36 + 1e-9
-
-
 def test_a_target_that_is_a_training_domain_gets_most_of_the_tokens_without_evaluations():
     weights, _ = run(RobustEstimator(), setting((0.0, 1.0, 0.0)))
     assert weights[-1, 1] > 0.8
