@@ -46,6 +46,7 @@ from .regressor import (
     make_regressor as make_regressor,
     out_of_fold as out_of_fold,
     parameters_called as parameters_called,
+    predict_losses as predict_losses,
     predict_with_std as predict_with_std,
     read_regressor as read_regressor,
     resampled_fits as resampled_fits,

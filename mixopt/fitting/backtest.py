@@ -29,7 +29,13 @@ from mixopt.errors import MixoptError, TrialsError
 from mixopt.fitting.competition import fit_trials
 from mixopt.fitting.fit_data import TrialSizes
 from mixopt.fitting.held_out import OBJECTIVE, controls, spearman_within, with_objective
-from mixopt.fitting.regressor import Regressor, fit_regressor, grouped_folds, make_regressor
+from mixopt.fitting.regressor import (
+    Regressor,
+    fit_regressor,
+    grouped_folds,
+    make_regressor,
+    predict_losses,
+)
 from mixopt.fitting.signal import LossReadiness
 from mixopt.objective import UNITS, Objective, Unit
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
@@ -225,7 +231,7 @@ class _Table:
             try:
                 peer = make_regressor(regressor, self.seed) if regressor else _ridge()
                 law = fit_regressor(name, peer, learned.weights(), losses_NM[fitted_N])
-                predicted_KM = np.asarray(law.predict(weights_KD)).reshape(seen_KM.shape)
+                predicted_KM = predict_losses(law, weights_KD)
             except MixoptError as error:
                 absent[name] = str(error)
                 continue

@@ -36,6 +36,7 @@ from mixopt.fitting.pilots import CarriedRegressor, Correction, aligned
 from mixopt.fitting.regressor import (
     Predictor,
     ResampledFits,
+    predict_losses,
     predict_with_std,
     resampled_fits,
     select_targets,
@@ -195,9 +196,7 @@ class Fit:
 
     @cached_property
     def _predicted_NM(self) -> Array:
-        weights_ND = self.data.weights_ND
-        losses = np.asarray(self.regressor.predict(weights_ND), dtype=np.float64)
-        return losses.reshape(len(weights_ND), -1)
+        return predict_losses(self.regressor, self.data.weights_ND)
 
     def rows(self) -> Array:
         """Return what the regressor was fitted on: weights, with sizes where it knows of them."""
@@ -356,14 +355,14 @@ class Fit:
 
     def summary(self) -> str:
         """Say in a line what was chosen and how good it is on held-out folds."""
-        lines = [summary_line(self.report, self.name), *self.carried_by(), self.thin_evidence()]
+        lines = [summary_line(self.report, self.name), *self._carried_by(), self.thin_evidence()]
         return "; ".join(line for line in lines if line is not None)
 
     def thin_evidence(self) -> str | None:
         """Say what fewer mixtures than domains can tell; None where there are as many."""
         return thin_evidence(self.data.weights_ND, self.domains)
 
-    def carried_by(self) -> list[str]:
+    def _carried_by(self) -> list[str]:
         """Say at which size it predicts, where that is not the trials'."""
         lines = [] if self.size is None else [f"predicts at {self.size.describe()}"]
         if self.correction is not None:

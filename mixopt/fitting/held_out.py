@@ -153,8 +153,8 @@ def held_out_columns(
 ) -> Array:
     """Return one column of `held_out_table` for one predictor, by target, shape (N, M)."""
     rows = table.filter(pl.col("predictor") == predictor)
-    columns = [rows.filter(pl.col("target") == name)[column] for name in targets]
-    return np.stack([one.to_numpy() for one in columns], axis=1)
+    columns = [rows.filter(pl.col("target") == name)[column].to_numpy() for name in targets]
+    return np.stack(columns, axis=1)
 
 
 def controls(

@@ -34,6 +34,7 @@ from mixopt.fitting.regressor import (
     Predictor,
     Regressor,
     fit_regressor,
+    predict_losses,
     predict_with_std,
     select_targets,
     supports,
@@ -327,7 +328,7 @@ class CarriedRegressor:
         """Predict losses, shape (N, M), and their deviations if asked."""
         weights = np.asarray(weights_ND, dtype=np.float64)
         if not return_std:
-            return self.correction.apply(self._own(weights), weights)
+            return self.correction.apply(predict_losses(self.regressor, weights), weights)
         own_NM, stds_NM = predict_with_std(self.regressor, weights)
         known_M = self.typical_M > 0
         relative_NM = np.where(known_M, stds_NM / np.where(known_M, self.typical_M, 1.0), 1.0)
@@ -338,25 +339,18 @@ class CarriedRegressor:
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The slope of each loss by each weight; there is one where the regressor has one."""
-        own = self.regressor
-        if not supports(own, "gradient"):
-            raise AttributeError(f"regressor {self.name!r} has no gradient")
+        own: Any = self.regressor
+        slopes = own.gradient
         return lambda weights_D: self.correction.gradient(
-            np.asarray(own.gradient(weights_D)), np.asarray(weights_D, dtype=np.float64)
+            np.asarray(slopes(weights_D)), np.asarray(weights_D, dtype=np.float64)
         )
 
     @property
     def plain_law(self) -> Callable[[], dict[str, Any]]:
         """The law as plain numbers; there is one where the regressor has one."""
-        own = self.regressor
-        if not supports(own, "plain_law"):
-            raise AttributeError(f"regressor {self.name!r} has no plain law")
-        return lambda: {
-            "kind": "corrected",
-            "model": own.plain_law(),
-            "typical_M": self.typical_M,
-            **self.correction.plain_law(),
-        }
+        own: Any = self.regressor
+        law, more = own.plain_law, {"kind": "corrected", "typical_M": self.typical_M}
+        return lambda: {**more, "model": law(), **self.correction.plain_law()}
 
     def select(self, targets: Sequence[int]) -> CarriedRegressor:
         """Return one that predicts only these targets, by position."""
@@ -375,13 +369,8 @@ class CarriedRegressor:
         """Return one of other trials, with lines through the pilots again."""
         own = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
         again = replace(self, regressor=fit_regressor(self.name, own, rows, losses_NM))
-        told_KM = again._own(self.correction.lines.weights_KD)
+        told_KM = predict_losses(again.regressor, self.correction.lines.weights_KD)
         return replace(again, correction=self.correction.again(told_KM))
-
-    def _own(self, weights_ND: Array) -> Array:
-        """Return what the regressor predicts at its own size."""
-        means = np.asarray(self.regressor.predict(weights_ND), dtype=np.float64)
-        return means.reshape(len(weights_ND), -1)
 
 
 def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:

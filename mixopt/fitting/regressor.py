@@ -338,18 +338,22 @@ class _Columns:
             self.gradient = lambda weights_D: regressor.gradient(weights_D)[targets]
 
     def predict(self, weights_ND: ArrayLike) -> Any:
-        predicted = np.asarray(self._regressor.predict(weights_ND))
-        return predicted.reshape(len(predicted), -1)[:, self._targets]
+        return predict_losses(self._regressor, weights_ND)[:, self._targets]
+
+
+def predict_losses(regressor: Predictor, weights_ND: ArrayLike) -> Array:
+    """Return predictions, shape (N, M)."""
+    means = np.asarray(regressor.predict(weights_ND), dtype=np.float64)
+    return means.reshape(len(means), -1)
 
 
 def predict_with_std(regressor: Predictor, weights_ND: ArrayLike) -> tuple[Any, Any]:
     """Return predictions and their standard deviations, (N, M) each; 0 where it has none."""
-    rows = len(np.asarray(weights_ND))
     if not supports_deviations(regressor):
-        means_NM = np.asarray(regressor.predict(weights_ND), dtype=np.float64).reshape(rows, -1)
+        means_NM = predict_losses(regressor, weights_ND)
         return means_NM, np.zeros_like(means_NM)
-    answer = regressor.predict(weights_ND, return_std=True)
-    means_NM, stds_NM = (np.asarray(part, dtype=np.float64).reshape(rows, -1) for part in answer)
+    answer = (np.asarray(part, float) for part in regressor.predict(weights_ND, return_std=True))
+    means_NM, stds_NM = (part.reshape(len(part), -1) for part in answer)
     return means_NM, stds_NM
 
 

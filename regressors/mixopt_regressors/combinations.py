@@ -38,6 +38,7 @@ from mixopt.fitting import (
     fit_regressor,
     make_regressor,
     out_of_fold,
+    predict_losses,
     predict_with_std,
     read_regressor,
     select_targets,
@@ -126,8 +127,7 @@ class AutoRegressor(MixtureRegressor):
         total_KK = np.zeros((len(weights), len(weights)))
         for _, member, shares_M in self._used():
             own_M = np.asarray(loads_M) * np.sqrt(shares_M)
-            own_KM = np.asarray(member.predict(weights)).reshape(mean_KM.shape)
-            apart_K = (own_KM - mean_KM) @ own_M
+            apart_K = (predict_losses(member, weights) - mean_KM) @ own_M
             total_KK += member.covariance(weights, own_M) + np.outer(apart_K, apart_K)
         return total_KK
 
@@ -258,7 +258,7 @@ class AutoRegressor(MixtureRegressor):
             rows_KD, known_KM = np.split(carried, [self.n_features_in_], axis=1)
             if np.isnan(known_KM).any():
                 alone = fit_regressor(name, own, weights_ND, losses_NM)
-                guessed = np.asarray(alone.predict(rows_KD)).reshape(known_KM.shape)
+                guessed = predict_losses(alone, rows_KD)
                 known_KM = np.where(np.isnan(known_KM), guessed, known_KM)
             weights_ND = np.vstack([weights_ND, rows_KD])
             losses_NM = np.vstack([losses_NM, known_KM])
@@ -297,11 +297,8 @@ class AutoRegressor(MixtureRegressor):
         return [(name, one, weights_M) for name, one, weights_M in three if one is not None]
 
     def _predict(self, weights_ND: Array) -> Array:
-        total_NM = np.zeros((len(weights_ND), len(self.weights_MC)))
-        for _, member, weights_M in self._used():
-            means = np.asarray(member.predict(weights_ND), dtype=np.float64)
-            total_NM += weights_M * means.reshape(total_NM.shape)
-        return total_NM
+        parts = [weights_M * predict_losses(one, weights_ND) for _, one, weights_M in self._used()]
+        return np.asarray(sum(parts), dtype=np.float64)
 
     def _std(self, weights_ND: Array) -> Array:
         answers = [predict_with_std(member, weights_ND) for _, member, _ in self._used()]
