@@ -80,29 +80,23 @@ def fit_trials(
     at = data.sizes.size_of_fit({name: data.make(name) for name in names}, size)
     if at is not None:
         check_finished(data.trials)
-    with one_blas_thread(len(data.losses_NM)):
-        return _best(data, names, at, update)
-
-
-def _best(data: FitData, names: Sequence[str], at: ModelSize | None, update: Update) -> Fit:
-    """Return the best of some regressors, fitted on all rows."""
     found: dict[str, HeldOutPredictions] = {}
     fitted: dict[str, Predictor] = {}
-    for place, name in enumerate(names):
-        found[name], whole = _compete(name, data, place * data.folds, update)
-        if whole is not None:
-            fitted[name] = whole
-    errors = {n: rmse(one.told_NQ[:, 0], data.observed_N) for n, one in found.items()}
-    name = min(errors, key=errors.__getitem__)
-    shown = list(found.values())
-    return Fit(
-        name=name,
-        fitted=fitted[name] if name in fitted else data.fitted(name),
-        data=data,
-        report=report_table([*shown, *_members(fitted, data, names), *_controls(data)], data),
-        held_out=held_out_table(shown, data),
-        size=at if supports_sizes(data.make(name)) else None,
-    )
+    with one_blas_thread(len(data.losses_NM)):
+        for place, name in enumerate(names):
+            found[name], whole = _compete(name, data, place * data.folds, update)
+            if whole is not None:
+                fitted[name] = whole
+        name = min(names, key=lambda one: rmse(found[one].told_NQ[:, 0], data.observed_N))
+        shown = list(found.values())
+        return Fit(
+            name=name,
+            fitted=fitted[name] if name in fitted else data.fitted(name),
+            data=data,
+            report=report_table([*shown, *_members(fitted, data, names), *_controls(data)], data),
+            held_out=held_out_table(shown, data),
+            size=at if supports_sizes(data.make(name)) else None,
+        )
 
 
 def _compete(
@@ -192,9 +186,8 @@ def informative(trials: Trials, objective: ObjectiveLike | None, unit: Unit) -> 
     requested = requested_patterns(objective)
     if not trials.targets:
         raise TrialsError("the trials have no losses: no column loss/NAME")
-    varies = dict(
-        zip(trials.targets, np.ptp(trials.finished.losses(unit), axis=0) > 0, strict=True)
-    )
+    losses_NM = trials.finished.losses(unit)
+    varies = dict(zip(trials.targets, np.ptp(losses_NM, axis=0) > 0, strict=True))
     kept = [name for name in trials.targets if varies[name] or name in requested]
     gone = [name for name in trials.targets if name not in kept]
     if not kept or not gone:
