@@ -97,9 +97,8 @@ class ScalingRegressor(MixtureRegressor):
 
     def refitted(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Return a copy with the fit of other trials, which the same lines bring to one size."""
-        checked, copy = _check_rows(np.asarray(rows, dtype=np.float64)), self._bare_copy()
-        for name in self.by_target:
-            setattr(copy, name, getattr(self, name))
+        checked = _check_rows(np.asarray(rows, dtype=np.float64))
+        copy = self.select(range(len(self.middle_M)))
         brought_NM = self._brought(checked, np.asarray(losses_NM, dtype=np.float64))
         copy.member_ = self.member_.tuned().fit(checked[:, :-2], brought_NM)
         return copy
