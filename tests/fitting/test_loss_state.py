@@ -8,17 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 from made_fit import TARGETS, fitted, make_trials
-from places import DATA
 
 from mixopt.config import FitConfig
 from mixopt.errors import ConfigError
 from mixopt.fitting import LossReadiness, fit_trials, readiness, spearman
 from mixopt.objective import Objective
 from mixopt.trials import Readiness, Trials, settled
-
-OLMIX = DATA / "olmix"
-WEAK_OR_NOISE = ("drop:rc::gen2mc", "qasper_yesno:rc::olmes", "sciriff_yesno:rc::olmes")
-READY = ("minerva_math_algebra::olmes", "lambada", "piqa:rc::olmes", "hellaswag:rc::olmes")
 
 
 def a_loss(spearman, mixtures=103, control=None, of=None):
@@ -119,17 +114,3 @@ def test_the_weight_of_a_family_holds_when_one_of_it_is_left_out():
     left = settled(aim, with_tasks(12))
     assert left.left_out == TASK_NAMES[1:]
     assert left.weights == pytest.approx({TASK_NAMES[0]: 0.7, "code": 0.3})
-
-
-def of_olmix(names):
-    tables = (OLMIX / f"dclm_{kind}.csv" for kind in ("ratios", "metrics"))
-    trials = Trials.from_csv(*tables, unit="bits_per_byte", drop_incomplete=True)
-    fit = trials.with_targets(names).fit(regressors="linear")
-    return {one.name: one.state for one in readiness(fit).losses}
-
-
-@pytest.mark.skipif(not OLMIX.is_dir(), reason="needs the published swarm of Olmix")
-def test_readiness_of_a_published_swarm_without_replicates():
-    states = of_olmix([*READY, *WEAK_OR_NOISE])
-    assert {states[name] for name in READY} == {"ready"}
-    assert "ready" not in {states[name] for name in WEAK_OR_NOISE}

@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made_fit import table
-from places import DATA
 
 from mixopt.config import FitConfig
 from mixopt.errors import TrialsError
-from mixopt.fitting import Fit, evaluate, fit_trials, select_targets, spearman
+from mixopt.fitting import Fit, evaluate, fit_trials, select_targets
 from mixopt.fitting.pilots import Correction
 from mixopt.objective import Objective
 from mixopt.pipeline import load_fit
@@ -20,7 +19,6 @@ from mixopt.trials import Trials
 DOMAINS = ("web", "code", "books")
 TARGETS = ("web", "code", "exam")
 SMALL = (1e6, 1e3)
-REGMIX = DATA / "regmix"
 SLOPES = np.array([0.2, 1.0, 0.6])
 EXAM = Objective(TARGETS, "target", {"exam": 1.0}, "nats_per_token")
 
@@ -251,29 +249,3 @@ def test_pilots_that_cannot_be_are_named_before_a_fit(trials, pilots, case, mess
             objective="web",
             pilots=bad_pilots(case, pilots),
         )
-
-
-@pytest.mark.skipif(not REGMIX.exists(), reason="../shared/data/regmix is not here")
-def test_eight_60m_pilots_rank_the_mean_of_published_runs_better():
-    trials, every = (
-        Trials.from_csv(REGMIX / f"{name}_mixture.csv", REGMIX / f"{name}_loss.csv")
-        for name in ("train_1m", "test_60m")
-    )
-    shares = dict.fromkeys(trials.targets, 1 / len(trials.targets))
-    objective = Objective(trials.targets, "mean", shares, "nats_per_token")
-    some = Trials(trials.table[:64], trials.domains, trials.targets)
-    fit = fit_trials(some, FitConfig(regressors=["log_linear"], folds=2), objective, 0)
-    gains = []
-    for draw in range(3):
-        order_N = np.random.default_rng(draw).permutation(len(every)).tolist()
-        pilots, unseen = (
-            Trials(every.table[rows], every.domains, every.targets)
-            for rows in (order_N[:8], order_N[8:])
-        )
-        observed_N = unseen.losses().mean(axis=1)
-        raw, better = (
-            spearman(one.predict(unseen.weights()).objective_N, observed_N)
-            for one in (fit, fit.with_pilots(pilots))
-        )
-        gains.append(better - raw)
-    assert np.mean(gains) > 0

@@ -11,10 +11,8 @@ from mixopt_regressors.linear import LinearRegressor
 from places import DATA
 
 from mixopt.errors import PluginError, TrialsError
-from mixopt.fitting import spearman
 from mixopt.system import load_plugin, plugin_names
 from mixopt.testing import check_regressor
-from mixopt.trials import Trials
 
 REGMIX = DATA / "regmix"
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
@@ -104,33 +102,6 @@ def test_objects_in_a_saved_regressor_are_not_unpickled(tmp_path):
     np.savez(tmp_path / "arrays.npz", slopes_MD=np.array([{"a": 1}], dtype=object))
     with pytest.raises(PluginError, match=r"arrays\.npz: cannot be read: .*allow_pickle"):
         LinearRegressor.load(tmp_path)
-
-
-def published(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Shares and losses of RegMix's published runs."""
-    if not REGMIX.exists():
-        pytest.skip(f"the published RegMix runs are not at {REGMIX}")
-    runs = Trials.from_csv(REGMIX / f"{name}_mixture.csv", REGMIX / f"{name}_loss.csv")
-    return runs.weights(), runs.losses()
-
-
-def mean_spearman(predicted_NM: np.ndarray, observed_NM: np.ndarray) -> float:
-    both = zip(predicted_NM.T, observed_NM.T, strict=True)
-    return float(np.mean([spearman(*pair) for pair in both]))
-
-
-def test_log_linear_ranks_published_runs():
-    (weights_ND, losses_NM), (fresh_ND, seen_NM) = published("train_1m"), published("test_1m")
-    fitted = LogLinearRegressor().fit(weights_ND, losses_NM)
-    assert mean_spearman(fitted.predict(fresh_ND), seen_NM) >= 0.97
-
-
-@pytest.mark.nightly
-def test_lightgbm_ranks_published_runs_as_well_as_with_early_stopping_on_the_test_set():
-    (weights_ND, losses_NM), (fresh_ND, seen_NM) = published("train_1m"), published("test_1m")
-    fitted = LightGBMRegressor().fit(weights_ND, losses_NM)
-    # RegMix's notebook, which stops on the test set, gets 0.9895.
-    assert mean_spearman(fitted.predict(fresh_ND), seen_NM) >= 0.989
 
 
 def test_a_mixing_law_does_not_explode_where_trials_hardly_varied_a_domain():
