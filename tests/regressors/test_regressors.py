@@ -8,13 +8,11 @@ from mixing_law import law, mixtures
 from mixopt_regressors.boosted import LightGBMRegressor
 from mixopt_regressors.laws import LogLinearRegressor
 from mixopt_regressors.linear import LinearRegressor
-from places import DATA
 
 from mixopt.errors import PluginError, TrialsError
 from mixopt.system import load_plugin, plugin_names
 from mixopt.testing import check_regressor
 
-REGMIX = DATA / "regmix"
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
 
 
