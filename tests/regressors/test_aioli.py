@@ -22,38 +22,37 @@ def recorded_losses(evaluations, count=400, seed=0):
 
 
 class Loop:
-    """A loop that tells recorded losses, one row each time they are asked for."""
+    """A loop that tells held-out losses each time they are asked for."""
 
-    def __init__(self, estimator, setting, losses_NM, consumed=lambda weights_D: weights_D):
-        self.estimator, self.setting, self.losses_NM = estimator, setting, losses_NM
-        self.consumed = consumed
-        self.step, self.told = 0, 0
-        self.plans = []
+    def __init__(self, estimator, setting, tell, consumed=lambda weights_D: weights_D):
+        self.estimator, self.setting, self.tell = estimator, setting, tell
+        self.consumed, self.step, self.plans = consumed, 0, []
 
     def advance(self, most=math.inf):
         plan = self.estimator.plan()
         steps = int(min(plan.steps, most))
-        held_out = None
-        if plan.held_out and steps == plan.steps:
-            losses_M = self.losses_NM[self.told]
-            held_out = HeldOut(losses_M)
-            self.told += 1
+        held_out = HeldOut(self.tell(plan)) if plan.held_out and steps == plan.steps else None
         self.step += steps
         tokens_D = self.consumed(plan.weights_D) * steps * self.setting.tokens_per_step
         none_D = np.zeros(len(tokens_D))
         self.estimator.observe(Observation(self.step, tokens_D, none_D, none_D, held_out=held_out))
         return plan
 
-    def finish(self):
-        while self.step < self.setting.steps:
+    def finish(self, steps):
+        while self.step < steps:
             self.plans.append(self.advance())
         return self.plans
+
+
+def recorded(losses_NM):
+    rows = iter(losses_NM)
+    return lambda plan: next(rows)
 
 
 def finished(setting, losses_NM, **options):
     estimator = AioliEstimator(**options)
     estimator.start(setting)
-    return estimator, Loop(estimator, setting, losses_NM).finish()
+    return estimator, Loop(estimator, setting, recorded(losses_NM)).finish(setting.steps)
 
 
 def transcription(plans, losses_NM, *, domains, sweeps, rho, eta, ema=None):
@@ -160,17 +159,14 @@ def test_the_learned_prior_is_kept():
 def linear_world(domains, matrix_MD, consumed=lambda weights_D: weights_D, **options):
     """Run in a world that follows the law: losses fall by A p each step."""
     setting = run_of(domains, tuple(f"exam {m}" for m in range(len(matrix_MD))))
-    estimator = AioliEstimator(**options)
+    estimator, losses_M = AioliEstimator(**options), np.full(len(matrix_MD), 5.0)
     estimator.start(setting)
-    losses_M, step = np.full(len(matrix_MD), 5.0), 0
-    while step < 150:
-        plan = estimator.plan()
-        losses_M = losses_M - plan.steps * matrix_MD @ consumed(plan.weights_D)
-        step += plan.steps
-        tokens_D = 1000.0 * plan.steps * consumed(plan.weights_D)
-        held_out = HeldOut(losses_M)
-        none_D = np.zeros(domains)
-        estimator.observe(Observation(step, tokens_D, none_D, none_D, held_out=held_out))
+
+    def tell(plan):
+        losses_M[:] -= plan.steps * matrix_MD @ consumed(plan.weights_D)
+        return losses_M.copy()
+
+    Loop(estimator, setting, tell, consumed).finish(150)
     return estimator
 
 
@@ -207,7 +203,7 @@ def test_a_checkpoint_at_any_step_of_a_sweep_goes_on_to_the_same_plans_bit_for_b
     ]
     first = AioliEstimator(**options)
     first.start(setting)
-    loop = Loop(first, setting, losses_NM)
+    loop = Loop(first, setting, recorded(losses_NM))
     stepped = []
     while loop.step < setting.steps:
         state = json.dumps(loop.estimator.state_dict(), allow_nan=False)
