@@ -116,10 +116,6 @@ class ModelSize:
     parameters: Annotated[float, Field(ge=1, lt=1e18)]
     tokens: Annotated[float, Field(ge=1, lt=1e18)]
 
-    def describe(self) -> str:
-        """Say the size in words."""
-        return f"{self.parameters:.3g} parameters and {self.tokens:.3g} tokens"
-
 
 @dataclass(frozen=True, eq=False)
 class TrialSizes:

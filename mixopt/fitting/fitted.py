@@ -355,16 +355,12 @@ class Fit:
 
     def summary(self) -> str:
         """Say in a line what was chosen and how good it is on held-out folds."""
-        lines = [summary_line(self.report, self.name), *self._carried_by(), self.thin_evidence()]
-        return "; ".join(line for line in lines if line is not None)
-
-    def thin_evidence(self) -> str | None:
-        """Say what fewer mixtures than domains can tell; None where there are as many."""
-        return thin_evidence(self.data.weights_ND, self.domains)
-
-    def _carried_by(self) -> list[str]:
-        """Say at which size it predicts, where that is not the trials'."""
-        lines = [] if self.size is None else [f"predicts at {self.size.describe()}"]
+        lines = [summary_line(self.report, self.name)]
+        if self.size is not None:
+            size = self.size
+            lines.append(
+                f"predicts at {size.parameters:.3g} parameters and {size.tokens:.3g} tokens"
+            )
         if self.correction is not None:
             drawn = self.correction.lines
             slopes_M, count = drawn.slopes_M, len(drawn.weights_KD)
@@ -372,7 +368,12 @@ class Fit:
                 f"is corrected to the size of {count} pilot{'s' * (count != 1)} by lines, "
                 f"slopes {slopes_M.min():.2f} to {slopes_M.max():.2f}"
             )
-        return lines
+        thin = self.thin_evidence()
+        return "; ".join(lines if thin is None else [*lines, thin])
+
+    def thin_evidence(self) -> str | None:
+        """Say what fewer mixtures than domains can tell; None where there are as many."""
+        return thin_evidence(self.data.weights_ND, self.domains)
 
     def reasons(self) -> list[str]:
         """Say why the regressor predicts as it does, a line a target, where it can tell."""

@@ -246,7 +246,8 @@ class FitReadiness:
                 continue
             ratio = one.of_trials.ratio
             if ratio is None:
-                found = f"no regressor ranks held-out trials on it (Spearman {_ranked(one)})"
+                rank = "none" if one.spearman is None else f"{one.spearman:.2f}"
+                found = f"no regressor ranks held-out trials on it (Spearman {rank})"
                 hint = "set design.replicates and objective.noise: leave_out"
             else:
                 found = f"its signal is {ratio:.2f} times the noise between seeds"
@@ -364,7 +365,3 @@ def _of_domains(fit: Fit, name: str, values_N: Array) -> dict[str, float]:
             if rank is not None:
                 found[domain] = rank
     return found
-
-
-def _ranked(one: LossReadiness) -> str:
-    return "none" if one.spearman is None else f"{one.spearman:.2f}"
