@@ -205,13 +205,10 @@ class Repetition:
             )
         return cls(tuple(float(inventory[name]) for name in trials.domains), float(tokens[0]))
 
-    def epochs(self, weights_ND: ArrayLike) -> Any:
-        """Return how often each trial goes through each domain, shape (N, D)."""
-        return np.asarray(weights_ND) * self.tokens / np.array(self.inventory)
-
     def is_learnable(self, weights_ND: ArrayLike) -> bool:
         """Tell whether enough trials repeat a domain more often than costs nothing."""
-        return bool((self.epochs(weights_ND).max(axis=1) > OFTEN).mean() >= SHARE)
+        epochs_ND = np.asarray(weights_ND) * self.tokens / np.array(self.inventory)
+        return bool((epochs_ND.max(axis=1) > OFTEN).mean() >= SHARE)
 
 
 def make_regressor(
