@@ -33,9 +33,6 @@ class LightGBMRegressor(MixtureRegressor):
 
     Attributes:
         iterations: Trees at most.
-        trees: Number of trees, for all targets or one each; None chooses it on held-out folds.
-        noise: What `tuned` passes on, a standard deviation for each target; None finds it on
-            held-out folds.
         folds: Held-out folds that choose the number of trees.
         random_state: Seed of the folds and of LightGBM.
     """
@@ -46,14 +43,10 @@ class LightGBMRegressor(MixtureRegressor):
     def __init__(
         self,
         iterations: int = 1000,
-        trees: int | Sequence[int] | None = None,
-        noise: Sequence[float] | None = None,
         folds: int = 3,
         random_state: int = 42,
     ) -> None:
         self.iterations = iterations
-        self.trees = trees
-        self.noise = noise
         self.folds = folds
         self.random_state = random_state
 
@@ -62,10 +55,6 @@ class LightGBMRegressor(MixtureRegressor):
         kept = super().select(targets)
         kept.boosters_ = [self.boosters_[target] for target in targets]
         return kept
-
-    def tuned(self) -> Self:
-        """Return a copy to fit again with the trees and the deviations that this one found."""
-        return self._unfitted(trees=self.trees_M.tolist(), noise=self.noise_M.tolist())
 
     def save(self, path: Path) -> None:
         """Write parameters, numbers, and each booster in LightGBM's text format."""
@@ -92,14 +81,14 @@ class LightGBMRegressor(MixtureRegressor):
             noise.append(float(losses_N.std()) if error is None else error)
             self.boosters_.append(lightgbm.train(parameters, data, num_boost_round=count))
         self.trees_M = np.array(trees)
-        self.noise_M = np.array(noise if self.noise is None else self.noise, dtype=np.float64)
+        self.noise_M = np.array(noise)
 
     def _chosen(
         self, target: int, data: Any, parameters: dict[str, Any], fold_N: IntArray | None
     ) -> tuple[int, float | None]:
         """Return the number of trees, and the error on held-out folds with it (None: unknown)."""
-        if self.trees is not None:
-            return (self.trees if isinstance(self.trees, int) else int(self.trees[target])), None
+        if (before := self._before) is not None:
+            return int(before.trees_M[target]), float(before.noise_M[target])
         if fold_N is None:
             return self.iterations, None
         pairs = [

@@ -150,12 +150,6 @@ class AutoRegressor(MixtureRegressor):
         ]
         return kept
 
-    def tuned(self) -> Self:
-        """Return a copy to fit again that keeps the weights and what the members chose."""
-        copy = self._unfitted()
-        copy.kept_, copy.repeats_ = (self.weights_MC, self.members_), self.repeats_
-        return copy
-
     @property
     def can_be_saved(self) -> bool:
         """Tell whether all members write and read themselves, and are named by entry points."""
@@ -229,11 +223,12 @@ class AutoRegressor(MixtureRegressor):
         return lines
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        if hasattr(self, "kept_"):  # as the fit did that this copy is of, keeping its choices
-            rows, (self.weights_MC, members) = (weights_ND, losses_NM), self.kept_
+        if (before := self._before) is not None:  # as it was fitted, keeping its choices
+            self.weights_MC, self.repeats_ = before.weights_MC, before.repeats_
+            rows, named = (weights_ND, losses_NM), zip(self.names, before.members_, strict=True)
             self.members_ = [
                 None if one is None else self._learned(name, self._again(name, one), *rows)
-                for name, one in zip(self.names, members, strict=True)
+                for name, one in named
             ]
             return
         if not self.folds:

@@ -81,6 +81,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
     folds: int  # of those that choose something on held-out trials
     random_state: int
+    _before: Self | None = None  # the fit that a tuned copy is of
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit every target."""
@@ -117,11 +118,14 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
 
     def tuned(self) -> Self:
         """Return a copy to fit again that keeps what this one chose on held-out folds."""
-        return self._unfitted()
+        copy: Self = clone(self)
+        copy._before = self
+        return copy
 
     def chosen(self) -> Self:
         """Return a copy to fit to held-out folds: it keeps only what is one for all targets."""
-        return self._unfitted()
+        copy: Self = clone(self)
+        return copy
 
     def save(self, path: Path) -> None:
         """Write parameters as JSON and fitted arrays as npz into the folder `path`."""
@@ -163,12 +167,6 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     def _std(self, weights_ND: Array) -> Array:
         """Return standard deviations of a new trial, shape (N, M)."""
 
-    def _unfitted(self, **parameters: Any) -> Self:
-        """Return a copy to fit, with some parameters changed."""
-        copy: Self = clone(self)
-        copy.set_params(**parameters)
-        return copy
-
     def _fold_of(self, weights_ND: Array) -> IntArray | None:
         """Return the fold of each trial, mixtures whole; None with a single mixture."""
         groups = row_groups(weights_ND)
@@ -176,7 +174,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         return grouped_folds(groups, folds, self.random_state) if folds > 1 else None
 
     def _bare_copy(self) -> Self:
-        copy = self._unfitted()
+        copy: Self = clone(self)
         copy.n_features_in_, copy.flat_ = self.n_features_in_, self.flat_
         for name in (name for name in self.shared if hasattr(self, name)):
             setattr(copy, name, getattr(self, name))

@@ -46,13 +46,10 @@ def test_a_new_trial_lies_within_two_standard_deviations_about_as_often_as_it_sh
 def test_a_refit_keeps_the_strength_and_the_optimism():
     weights_ND, losses_NM = two_skills(np.random.default_rng(3), 30)
     fitted = SkillsRegressor().fit(weights_ND, losses_NM)
-    again = fitted.tuned()
-    assert again.strength == float(fitted.strength_)
-    assert again.optimism == float(fitted.optimism_)
+    again = fitted.tuned().fit(weights_ND, losses_NM)
+    assert (again.strength_, again.optimism_) == (fitted.strength_, fitted.optimism_)
     # It goes on from where the fit ended, which was not quite at the least loss.
-    assert again.fit(weights_ND, losses_NM).predict(weights_ND) == pytest.approx(
-        fitted.predict(weights_ND), abs=0.02
-    )
+    assert again.predict(weights_ND) == pytest.approx(fitted.predict(weights_ND), abs=0.02)
 
 
 def test_one_mixture_is_fitted_with_the_strongest_prior():

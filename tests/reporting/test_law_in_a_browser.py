@@ -118,7 +118,7 @@ def test_a_browser_carries_a_fit_at_a_size_to_that_of_pilots(open_page, sized):
     "regressor",
     [
         GaussianProcessRegressor(learning_trials=40),
-        SkillsRegressor(strength=0.1, optimism=1.5),
+        SkillsRegressor(),
         EpochsRegressor(),
     ],
     ids=lambda one: type(one).__name__,

@@ -178,9 +178,6 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     Attributes:
         learning_trials: Hyperparameters are learned from so many trials at most, drawn at random.
-        hyperparameters: What `tuned` passes on, a row for each target: log lengths, logit of the
-            warp's power, log variance, log noise, and the mean and unit of the losses. None
-            learns them.
         random_state: Seed of the draw.
         branches: Columns of the domains in each branch of their tree.
     """
@@ -191,21 +188,12 @@ class GaussianProcessRegressor(MixtureRegressor):
     def __init__(
         self,
         learning_trials: int = 512,
-        hyperparameters: Sequence[Sequence[float]] | None = None,
         random_state: int = 0,
         branches: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.learning_trials = learning_trials
-        self.hyperparameters = hyperparameters
         self.random_state = random_state
         self.branches = branches
-
-    def tuned(self) -> Self:
-        """Return a copy to fit again with these hyperparameters: a Cholesky for each target."""
-        columns = [self.parameters_MP, self.means_M[:, None], self.units_M[:, None]]
-        copy = self._unfitted(hyperparameters=np.hstack(columns).tolist())
-        copy.prior_2P = self.prior_2P
-        return copy
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
@@ -265,10 +253,9 @@ class GaussianProcessRegressor(MixtureRegressor):
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         """Learn the hyperparameters, or take those that are kept, and condition on trials."""
         rows = self._inputs(weights_ND)
-        if self.hyperparameters is not None:
-            self.prior_2P = getattr(self, "prior_2P", np.empty((2, 0)))
-            kept = np.array(self.hyperparameters, dtype=np.float64)
-            self._condition(rows, losses_NM, kept[:, :-2], kept[:, -2], kept[:, -1])
+        if (before := self._before) is not None:
+            self.prior_2P, kept = before.prior_2P, (before.means_M, before.units_M)
+            self._condition(rows, losses_NM, before.parameters_MP, *kept)
             return
         most, steps = self.learning_trials, STEPS
         means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
@@ -300,7 +287,7 @@ class GaussianProcessRegressor(MixtureRegressor):
         return np.column_stack([weights_ND, *sums])
 
     def _refitted(self, rows: Array, losses_KM: Array) -> Self:
-        copy: Self = self._bare_copy().set_params(hyperparameters=None)
+        copy: Self = self._bare_copy()
         small = len(losses_KM) <= FIRST
         if small and not self.prior_2P.size:
             return copy.fit(rows[:, : self.n_features_in_], losses_KM)

@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -164,8 +164,6 @@ class EpochsRegressor(MixtureRegressor):
     Attributes:
         inventory: Distinct tokens of each domain, > 0, in the order of the columns.
         tokens: Tokens that each trial was trained on. None of both: see the module.
-        shapes: What `tuned` passes on, a row for each target: rate, power, onset, penalty, bend.
-            None chooses them on held-out folds of the training rows.
         folds: Held-out folds that choose the shapes.
         random_state: Seed of the folds.
     """
@@ -177,13 +175,11 @@ class EpochsRegressor(MixtureRegressor):
         self,
         inventory: Sequence[float] | None = None,
         tokens: float | None = None,
-        shapes: Sequence[Sequence[float]] | None = None,
         folds: int = 5,
         random_state: int = 0,
     ) -> None:
         self.inventory = inventory
         self.tokens = tokens
-        self.shapes = shapes
         self.folds = folds
         self.random_state = random_state
 
@@ -219,10 +215,6 @@ class EpochsRegressor(MixtureRegressor):
             **plain_roots(np.array([root_of(inverse_PP) for inverse_PP in self.inverse_MPP])),
         }
 
-    def tuned(self) -> Self:
-        """Return a copy to fit again with the shapes that this one chose."""
-        return self._unfitted(shapes=self.shapes_M5.tolist())
-
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         self.rates_D = self._rates(weights_ND.shape[1])
         epochs_ND, fold_N = self._epochs(weights_ND), self._fold_of(weights_ND)
@@ -254,8 +246,8 @@ class EpochsRegressor(MixtureRegressor):
         return epochs_ND
 
     def _shape(self, target: int, epochs_ND: Array, losses_N: Array, fold_N: Any) -> Shape:
-        if self.shapes is not None:
-            return Shape(*(float(part) for part in self.shapes[target]))
+        if self._before is not None:
+            return Shape(*self._before.shapes_M5[target].tolist())
         mean = float(epochs_ND.mean()) or 1.0
         if fold_N is None:
             return middle_shape(mean)

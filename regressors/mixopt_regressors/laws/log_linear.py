@@ -20,8 +20,7 @@ Shapes: N trials, D domains, M targets, P = D + 1 parameters (c, then t).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,8 +44,7 @@ class LogLinearRegressor(MixtureRegressor):
 
     Attributes:
         slope_penalty: Strength of the prior on slopes: how many variances of the loss a squared
-            slope of 1 costs. One for all targets or one each; None chooses from `PENALTIES` on
-            held-out folds of the training rows.
+            slope of 1 costs; None chooses from `PENALTIES` on held-out folds of the training rows.
         huber: Residuals beyond so many standard deviations (robustly estimated) count linearly,
             not squared; None squares all.
         folds: Held-out folds that choose the penalty.
@@ -59,7 +57,7 @@ class LogLinearRegressor(MixtureRegressor):
 
     def __init__(
         self,
-        slope_penalty: float | Sequence[float] | None = None,
+        slope_penalty: float | None = None,
         huber: float | None = 3.0,
         folds: int = 5,
         random_state: int = 0,
@@ -76,10 +74,6 @@ class LogLinearRegressor(MixtureRegressor):
         gradient: Array = (excess_M * self.scales_M)[:, None] * self.slopes_MD
         return gradient
 
-    def tuned(self) -> Self:
-        """Return a copy to fit again with the penalties that this one chose."""
-        return self._unfitted(slope_penalty=self.penalties_M.tolist())
-
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         fold_N, fits = self._fold_of(weights_ND), []
         for target, losses_N in enumerate(losses_NM.T):
@@ -91,9 +85,10 @@ class LogLinearRegressor(MixtureRegressor):
             setattr(self, name, np.array(values))
 
     def _penalty(self, target: int, weights_ND: Array, losses_N: Array, fold_N: Any) -> float:
-        given = self.slope_penalty
-        if given is not None:
-            return float(given) if isinstance(given, (int, float)) else float(given[target])
+        if self._before is not None:
+            return float(self._before.penalties_M[target])
+        if self.slope_penalty is not None:
+            return self.slope_penalty
         if fold_N is None:
             return max(PENALTIES)
         errors = dict.fromkeys(PENALTIES, 0.0)

@@ -182,28 +182,21 @@ class SkillsRegressor(MixtureRegressor):
     """Power laws of shared units, for all targets at once.
 
     Attributes:
-        strength: Strength of the prior; None chooses from `STRENGTHS` on held-out folds of the
-            training rows.
         folds: Held-out folds that choose the strength.
-        optimism: How many times larger errors are on new trials than on fitted ones; None
-            finds it on the folds.
         random_state: Seed of starts and folds.
     """
 
     by_target = ("floors_M", "loads_MU", "scales_M", "noise_M")
     shared = ("logs_UD", "log_decays_U", "inverse_QQ", "strength_", "optimism_")
     _steps = STEPS
+    _found: tuple[float, float] | None = None
 
     def __init__(
         self,
-        strength: float | None = None,
         folds: int = 3,
-        optimism: float | None = None,
         random_state: int = 0,
     ) -> None:
-        self.strength = strength
         self.folds = folds
-        self.optimism = optimism
         self.random_state = random_state
 
     def gradient(self, weights_D: ArrayLike) -> Array:
@@ -235,23 +228,19 @@ class SkillsRegressor(MixtureRegressor):
             **plain_roots(root_of(self.inverse_QQ)[None]),
         }
 
-    def tuned(self) -> Self:
-        """Return a copy to fit again with the strength and the optimism that this one found."""
-        copy = self.chosen()
-        copy._before = self
-        return copy
-
     def chosen(self) -> Self:
         """Return a copy for folds, with the strength and the optimism that this one found."""
-        copy = self._unfitted(strength=float(self.strength_), optimism=float(self.optimism_))
-        copy._steps = FOLD_STEPS
+        copy = super().chosen()
+        copy._found, copy._steps = (float(self.strength_), float(self.optimism_)), FOLD_STEPS
         return copy
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         centres_M, scales_M = losses_NM.mean(axis=0), losses_NM.std(axis=0)
         self.scales_M = np.where(scales_M > 1e-12 * (1.0 + np.abs(centres_M)), scales_M, 1.0)
         scaled_NM = (losses_NM - centres_M) / self.scales_M
-        strength, optimism = self._chosen(weights_ND, scaled_NM)
+        if (before := self._before) is not None:
+            self._found = float(before.strength_), float(before.optimism_)
+        strength, optimism = self._found or self._chosen(weights_ND, scaled_NM)
         self.strength_, self.optimism_ = np.array(strength), np.array(optimism)
         starts = self._starts(centres_M, weights_ND.shape[1])
         fits = [one.descend(weights_ND, scaled_NM, strength, WARM_STEPS) for one in starts] or [
@@ -262,7 +251,7 @@ class SkillsRegressor(MixtureRegressor):
 
     def _starts(self, centres_M: Array, domains: int) -> list[Units]:
         """Return the units that a refit starts from; nothing where it starts from scratch."""
-        before: Self | None = getattr(self, "_before", None)
+        before = self._before
         if before is None or (len(centres_M), domains) != (
             len(before.floors_M),
             before.logs_UD.shape[1],
@@ -277,25 +266,22 @@ class SkillsRegressor(MixtureRegressor):
 
     def _chosen(self, weights_ND: Array, losses_NM: Array) -> tuple[float, float]:
         """Return the strength with the least error on held-out folds, and the optimism there."""
-        given, fold_N = self.strength, self._fold_of(weights_ND)
-        if fold_N is None or (given is not None and self.optimism is not None):
-            alone = STRENGTHS[0] if given is None else float(given)
-            return alone, 1.0 if self.optimism is None else float(self.optimism)
+        fold_N = self._fold_of(weights_ND)
+        if fold_N is None:
+            return STRENGTHS[0], 1.0
 
         def tried(strength: float) -> tuple[float, float, float]:
             return *self._held_out(weights_ND, losses_NM, fold_N, strength), strength
 
-        if given is not None:
-            best = tried(float(given))
-        else:  # from the usual strength to weaker ones, else to stronger, while the error falls
-            usual = best = tried(STRENGTHS[USUAL])
-            for strengths in (STRENGTHS[USUAL + 1 :], STRENGTHS[USUAL - 1 :: -1]):
-                for strength in strengths if best is usual else ():
-                    found = tried(strength)
-                    if found[0] >= best[0]:
-                        break
-                    best = found
-        return best[2], best[1] if self.optimism is None else float(self.optimism)
+        # From the usual strength to weaker ones, else to stronger, while the error falls.
+        usual = best = tried(STRENGTHS[USUAL])
+        for strengths in (STRENGTHS[USUAL + 1 :], STRENGTHS[USUAL - 1 :: -1]):
+            for strength in strengths if best is usual else ():
+                found = tried(strength)
+                if found[0] >= best[0]:
+                    break
+                best = found
+        return best[2], best[1]
 
     def _held_out(
         self, weights_ND: Array, losses_NM: Array, fold_N: IntArray, strength: float
