@@ -253,7 +253,8 @@ class GaussianProcessRegressor(MixtureRegressor):
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         """Learn the hyperparameters, or take those that are kept, and condition on trials."""
         rows = self._inputs(weights_ND)
-        if (before := self._before) is not None:
+        before: Any = self._before
+        if before is not None:
             self.prior_2P, kept = before.prior_2P, (before.means_M, before.units_M)
             self._condition(rows, losses_NM, before.parameters_MP, *kept)
             return

@@ -238,7 +238,8 @@ class SkillsRegressor(MixtureRegressor):
         centres_M, scales_M = losses_NM.mean(axis=0), losses_NM.std(axis=0)
         self.scales_M = np.where(scales_M > 1e-12 * (1.0 + np.abs(centres_M)), scales_M, 1.0)
         scaled_NM = (losses_NM - centres_M) / self.scales_M
-        if (before := self._before) is not None:
+        before: Any = self._before
+        if before is not None:
             self._found = float(before.strength_), float(before.optimism_)
         strength, optimism = self._found or self._chosen(weights_ND, scaled_NM)
         self.strength_, self.optimism_ = np.array(strength), np.array(optimism)
