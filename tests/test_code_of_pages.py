@@ -54,7 +54,7 @@ def require(*packages):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("code", "needs"), examples())
+@pytest.mark.parametrize(("code", "needs"), list(examples()))
 def test_an_example_runs(here, code, needs):
     require(needs)
     exec(compile(code, "page", "exec"), {"__name__": "example"})
