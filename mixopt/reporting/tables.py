@@ -214,7 +214,8 @@ def readiness_text(found: FitReadiness) -> str:
     known = [place for place in range(len(READINESS_COLUMNS)) if any(row[place] for row in rows)]
     columns = [READINESS_COLUMNS[place] for place in known]
     table = table_text(READINESS_TITLE, columns, [[row[place] for place in known] for row in rows])
-    meaning = (*READINESS_MEANING, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
+    shown = [line for line in READINESS_MEANING if line.partition(":")[0] in columns]
+    meaning = (*shown, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
     gone = [f"left out of the objective as noise: {', '.join(found.left_out)}"]
     left_out = gone if found.left_out else []
     more = (*_signal_tables(found), *_offers(found))
