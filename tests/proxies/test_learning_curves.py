@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mixopt_proxies.decoder.held_out_loss import moved_to, sample_size
 from mixopt_proxies.ngram import NgramProxy
-from mixopt_proxies.ngram.model import NgramModel
+from mixopt_proxies.ngram.ngram_proxy import NgramModel
 
 from mixopt.mixture import Mixture
 from mixopt.trials import Losses, Training, Trial
