@@ -32,7 +32,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimi
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
-from mixopt.errors import MixoptError, OtherRankError, RunError
+from mixopt.errors import MixoptError, RunError
 from mixopt.pretraining.models import error_line
 from mixopt.pretraining.parallel import Ranks
 from mixopt.run_directory import CheckedPart
@@ -183,8 +183,7 @@ class Checkpoints:
                 shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
 
     def _failure(self, error: BaseException) -> MixoptError:
-        line = f"{self._path}: cannot be written: {_reason(error)}"
-        return RunError(line) if self._ranks.is_first else OtherRankError(line)
+        return self._ranks.error(f"{self._path}: cannot be written: {_reason(error)}")
 
 
 class _Writer(HuggingFaceStorageWriter):

@@ -194,7 +194,7 @@ class Loop:
         self._mixture.step(learning_rate=outcome.learning_rate)
         skipped, limit = self._meter.skipped, self._config.training.max_skipped
         if skipped > limit:
-            self._ranks.fail(
+            raise self._ranks.error(
                 f"step {self.step}: the loss or the gradient was not finite in {skipped} steps,"
                 f" more than training.max_skipped: {limit}; the weights are those before such"
                 " steps: lower training.lr, or look at the data"

@@ -62,18 +62,12 @@ def build_model(
             model = _plugin(config, vocab_size, sequence_length)
         else:
             built = hugging_face_config(config, vocab_size, sequence_length)
-            model = empty_model(built)
+            from transformers import AutoModelForCausalLM
+
+            with _as_options():
+                model = AutoModelForCausalLM.from_config(built)
     if not isinstance(model, nn.Module):
         raise PluginError(f"model {config.name!r}: {type(model).__name__} is not a torch module")
-    return model
-
-
-def empty_model(config: Any) -> nn.Module:
-    """Return a model of transformers with random weights."""
-    from transformers import AutoModelForCausalLM
-
-    with _as_options():
-        model: nn.Module = AutoModelForCausalLM.from_config(config)
     return model
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -90,9 +90,9 @@ class Ranks:
             dist.all_gather_object(values, mine)
         return values
 
-    def fail(self, message: str) -> NoReturn:
-        """End all ranks, which call this together, with one line."""
-        raise RunError(message) if self.is_first else OtherRankError(message)
+    def error(self, message: str) -> MixoptError:
+        """Return what ends all ranks with one line; they raise it together."""
+        return RunError(message) if self.is_first else OtherRankError(message)
 
 
 @contextmanager

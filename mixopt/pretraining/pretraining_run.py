@@ -203,20 +203,15 @@ def _tracked(
             tracker.files("pretrain", windows, "moe/counts")
         yield
         if experts is not None and experts.record.last_step:
-            _draw_experts(out, tracker, warn)
+            from mixopt.reporting import draw_experts, experts as experts_of
+
+            try:
+                tracker.files("pretrain", draw_experts(experts_of(out)))
+            except MixoptError as error:
+                warn(f"experts are not drawn: {error}")
         tracker.files("pretrain", [out / MIXTURE_LOG])
         if loop.is_finished:
             tracker.end("pretrain")
-
-
-def _draw_experts(out: Path, tracker: Tracker, warn: Say) -> None:
-    """Draw what the experts did."""
-    from mixopt.reporting import draw_experts, experts
-
-    try:
-        tracker.files("pretrain", draw_experts(experts(out)))
-    except MixoptError as error:
-        warn(f"experts are not drawn: {error}")
 
 
 def _params(config: PretrainConfig, ranks: Ranks) -> dict[str, Any]:

@@ -188,13 +188,10 @@ def blocks(read: Read, spans: list[Span], device: torch.device) -> Iterator[tupl
         block = torch.from_numpy(read(*span))
         return block.pin_memory() if device.type == "cuda" else block
 
-    pool = ThreadPoolExecutor(1, thread_name_prefix="tokens")
-    try:
+    with ThreadPoolExecutor(1, thread_name_prefix="tokens") as pool:
         waiting = deque(pool.submit(host_block, span) for span in spans[:BUFFERS])
         for i, (first, _) in enumerate(spans):
             block = waiting.popleft().result().to(device, non_blocking=True)
             if i + BUFFERS < len(spans):
                 waiting.append(pool.submit(host_block, spans[i + BUFFERS]))
             yield first, block.long()
-    finally:
-        pool.shutdown(cancel_futures=True)
