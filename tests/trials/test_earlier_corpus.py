@@ -24,7 +24,7 @@ RNG = np.random.default_rng(0)
 
 def earlier(**became):
     weights_ND = np.array([[0.5, 0.3, 0.2], [0.7, 0.3, 0.0]])
-    found = table(weights_ND, tuple(OLD), np.ones((2, 1)), ("exam",))
+    found = table(weights_ND, np.ones((2, 1)), tuple(OLD), ("exam",))
     return replace(found, contents=OLD), became
 
 
@@ -87,7 +87,7 @@ def swarms():
     """Trials of a law: 40 without the last domain, 8 new ones, and 40 to predict."""
     few_ND = np.hstack([RNG.dirichlet(np.ones(5), 40), np.zeros((40, 1))])
     rows = [few_ND, RNG.dirichlet(np.ones(6), 8), RNG.dirichlet(np.ones(6), 40)]
-    return [table(weights_ND, DOMAINS, law(weights_ND), TARGETS) for weights_ND in rows]
+    return [table(weights_ND, law(weights_ND), DOMAINS, TARGETS) for weights_ND in rows]
 
 
 def error(new, unseen, carried=None):
@@ -124,7 +124,7 @@ def test_carried_trials_of_other_domains_or_losses_are_one_line(swarms):
     old, new, _ = swarms
     with pytest.raises(TrialsError, match="carried: trials of other domains; reindex"):
         new.fit(carried=old.reindex(remove=["f"]))
-    other = table(old.weights(), old.domains, old.losses(), ("p", "q"))
+    other = table(old.weights(), old.losses(), old.domains, ("p", "q"))
     with pytest.raises(TrialsError, match="carried: trials without any loss of these"):
         new.fit(carried=other)
 
