@@ -9,7 +9,7 @@ out and said so; they pull older packages along, so they have an environment of 
 ours with:
 
     uv pip install grain torchdata brotli python-snappy xxhash zstd cramjam
-    uv pip install --no-deps mosaicml-streaming megatron-core==0.16.1
+    uv pip install --no-deps mosaicml-streaming
 
 Each system runs in a process of its own, pinned to one core, all of them in turn, `--reps` times.
 """
@@ -44,7 +44,6 @@ NEEDS = {
     "HF iterable": "datasets",
     "grain": "grain",
     "mosaicml": "streaming",
-    "Megatron BlendedDataset": "megatron",
 }
 SAMPLES = {
     "torchdata": 40_000,
@@ -52,7 +51,6 @@ SAMPLES = {
     "HF iterable": 3000,
     "grain": 10_000,
     "mosaicml": 2000,
-    "Megatron BlendedDataset": 10_000,
 }
 SYSTEM_FILE = Path(__file__).with_name("sampler_systems.py")
 
@@ -233,7 +231,6 @@ def header(reps: int) -> list[str]:
         "datasets",
         "grain",
         "mosaicml-streaming",
-        "megatron-core",
     )
     found = [f"{one.name} {one.version}" for one in distributions() if one.name in packages]
     command = f"`python experiments/benchmarks/bench_sampler.py CORPUS --reps {reps}`"

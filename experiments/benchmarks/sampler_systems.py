@@ -207,50 +207,6 @@ def mosaic(data: Path, length: int, batch: int) -> Iterator[Any]:
     return iter(StreamingDataset(streams=streams, batch_size=batch, shuffle=True))
 
 
-def megatron(data: Path, length: int, batch: int) -> Iterator[Any]:
-    """Megatron-Core's BlendedDataset of GPTDatasets, one sample at a time."""
-    from itertools import count
-
-    import torch.distributed as dist
-    from megatron.core.datasets.blended_dataset import BlendedDataset
-    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
-    from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
-    from megatron.core.datasets.utils import Split
-
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    samples = 300_000
-    config = GPTDatasetConfig(
-        random_seed=0,
-        sequence_length=length,
-        blend=(["-"], None),
-        split="1,0,0",
-        tokenizer=_MegatronTokenizer(),
-        path_to_cache=str(data / f"megatron-{length}"),
-        reset_position_ids=False,
-        reset_attention_mask=False,
-        eod_mask_loss=False,
-        create_attention_mask=False,
-    )
-    parts = []
-    for k, rows in enumerate(mapped(data, length)):
-        prefix = str(data / f"megatron-{length}-{k}")
-        if not IndexedDataset.exists(prefix):
-            builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=np.uint16)
-            builder.add_document(rows.ravel(), [rows.size])
-            builder.finalize(f"{prefix}.idx")
-        indexed = IndexedDataset(prefix, mmap=True)
-        drawn = round(samples * WEIGHTS[k]) + 100
-        parts.append(GPTDataset(indexed, prefix, np.array([0]), drawn, Split.train, config))
-    mixed = BlendedDataset(parts, WEIGHTS, samples, config)
-    return (mixed[n % samples] for n in count())
-
-
-class _MegatronTokenizer:
-    """What a GPTDataset asks of a tokenizer."""
-
-    eod, pad, vocab_size, unique_identifiers = 0, 0, 256, "bytes"
-
-
 SYSTEMS: dict[str, tuple[Callable[[Path, int, int], Iterator[Any]], bool]] = {
     "limit": (limit, True),
     "mixopt plain": (mixopt_plain, True),
@@ -263,7 +219,6 @@ SYSTEMS: dict[str, tuple[Callable[[Path, int, int], Iterator[Any]], bool]] = {
     "HF iterable": (hf_iterable, False),
     "grain": (grain, False),
     "mosaicml": (mosaic, False),
-    "Megatron BlendedDataset": (megatron, False),
 }
 
 
