@@ -26,6 +26,7 @@ Shapes: N trials, D domains, M evaluation domains.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,9 +62,10 @@ MAX_PHASES = 5
 PHASE = "phase/"  # begins the column of a phase's share of the tokens
 ROW_NUMBERS = ("", "Unnamed: 0")  # what pandas calls a column of row numbers
 TRACKER_PREFIXES = ("params.", "metrics.", "config.", "config/", "summary.", "summary/")
+NESTED = re.compile(r".*[./](?=(weights?|mixture)[./])")  # of a configuration: data.weights.web
 WEIGHTS = (
     *(WEIGHT, "weights/", "weight_", "weights.", "weight."),
-    *("ratio_", "train_", "mixture/", "w_"),
+    *("ratio_", "train_", "mixture/", "mixture.", "w_"),
 )
 LOSSES = (LOSS, "loss_", "loss.", BPB, "metric/", "metric_", "valid_", "eval/")
 SHARED_PREFIXES = ("the_pile_",)
@@ -107,8 +109,10 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
 
 
 def _plain(name: str) -> str:
+    """Return a column's name without a tracker's prefix, or what stands before nested weights."""
     prefix = next((one for one in TRACKER_PREFIXES if name.startswith(one)), "")
-    return name.removeprefix(prefix)
+    nested = NESTED.match(name)
+    return name[nested.end() :] if nested else name.removeprefix(prefix)
 
 
 def _kind(name: str) -> str:
@@ -212,7 +216,7 @@ class _Pair:
         for table, kept in zip(self.both, once, strict=True):
             if gone := len(table.cells) - len(kept.cells):
                 self.notes.append(
-                    f"{table.path}: {gone} rows repeat another one, cell by cell; read once"
+                    f"{table.path}: rows that repeat another one, cell by cell, read once: {gone}"
                 )
         self.left, self.right = once
 

@@ -165,7 +165,7 @@ def test_weights_in_percent_and_rows_that_are_there_twice_are_read_and_said(read
     assert any("in percent" in note for note in found.notes)
     again = read(MIXTURES + "b,0.25,0.75\n")
     assert again == read()
-    assert any("1 rows repeat another one" in note for note in again.notes)
+    assert any("repeat another one, cell by cell, read once: 1" in note for note in again.notes)
     assert np.allclose(
         read(MIXTURES.replace("0.9,0.1", "0.9,0.2"), tolerance=0.11).weights()[2],
         [0.9 / 1.1, 0.2 / 1.1],
@@ -219,7 +219,10 @@ WANDB = """\
 """
 
 
-@pytest.mark.parametrize("export", [MLFLOW, MLFLOW_PAGE, WANDB])
+NESTED = WANDB.replace("weight_", "data.weights.")
+
+
+@pytest.mark.parametrize("export", [MLFLOW, MLFLOW_PAGE, WANDB, NESTED])
 def test_one_table_of_mlflow_or_wandb_has_weights_and_losses(export, tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text(export)
