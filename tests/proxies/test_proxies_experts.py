@@ -4,11 +4,8 @@ import pytest
 import torch
 from mixopt_proxies.decoder import (
     DecoderProxy,
-    Passes,
     StackedWeights,
-    StackTrainer,
     experts as experts_module,
-    make_size,
 )
 from mixopt_proxies.decoder.decoder_stack import layout
 from mixopt_proxies.decoder.experts import (
@@ -22,38 +19,10 @@ from mixopt_proxies.decoder.sizes import SIZES
 from torch.nn.functional import silu
 
 from mixopt.errors import ConfigError
-from mixopt.mixture import Mixture
 from mixopt.testing import check_proxy
-from mixopt.trials import Trial, make_proxy
+from mixopt.trials import make_proxy
 
 CPU = torch.device("cpu")
-VOCAB, STEPS = 61, 30
-SMALL = {"width": 32, "sequence_length": 16, "batch": 4, "experts": 4, "expert_ff": 24}
-SIZE = make_size("moe-tiny", **SMALL, warmup=5, clip=0.1, lr=0.003)
-EVEN = Mixture({"code": 0.5, "manual": 0.5})
-
-
-def trials_of(*seeds, mixture=EVEN):
-    return [Trial(f"t{seed}", mixture, seed=seed) for seed in seeds]
-
-
-def trainer_of(seeds, size=SIZE, dtype=torch.float32, compiled=False):
-    passes = Passes(size, VOCAB, device=CPU, dtype=dtype, compiled=compiled)
-    trials = trials_of(*seeds)
-    return StackTrainer(trials, passes, steps=STEPS)
-
-
-def tokens_of(seeds, size=SIZE):
-    """Each member's data, (steps, K, B, T + 1); skewed, so that there is something to learn."""
-    shape = (STEPS, 1, size.batch, size.sequence_length + 1)
-    data = [torch.rand(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]
-    return (torch.cat(data, 1) ** 3 * VOCAB).long()
-
-
-def trajectory(trainer, seeds, steps=STEPS):
-    for tokens in tokens_of(seeds)[:steps]:
-        trainer.step(tokens)
-    return trainer._losses_SK[:steps]
 
 
 def leaves_of(members=3, *, width=16, experts=4, ff=8):
@@ -97,17 +66,6 @@ def test_the_grouped_product_is_a_loop_over_tokens_and_experts(monkeypatch, mult
     gradients = torch.autograd.grad(found, inputs, upstream)
     for one, other in zip(gradients, torch.autograd.grad(expected, inputs, upstream), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-
-
-def test_a_member_trains_the_same_in_a_stack_and_alone_however_experts_are_balanced():
-    for weight in (0.01, 0.0):
-        size = make_size("moe-tiny", **SMALL, clip=0.1, balance_weight=weight)
-        seeds = [1, 2]
-        stacked = trajectory(trainer_of(seeds, size), seeds)
-        for k, seed in enumerate(seeds):
-            alone = trajectory(trainer_of([seed], size), [seed])[:, 0]
-            torch.testing.assert_close(stacked[:, k], alone, rtol=1e-5, atol=0)
-        assert (stacked[-1] < stacked[0] - 0.2).all()
 
 
 def choice_of(logits_KNE, top_k):
