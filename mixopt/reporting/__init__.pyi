@@ -3,11 +3,6 @@ from .evidence_figures import (
     plot_responses as plot_responses,
     plot_validation as plot_validation,
 )
-from .expert_plots import (
-    plot_domain_experts as plot_domain_experts,
-    plot_load as plot_load,
-    plot_windows as plot_windows,
-)
 from .exploring import explore as explore
 from .figure_style import figure_svg as figure_svg
 from .mixture_figures import (
@@ -27,7 +22,10 @@ from .report import (
 from .run_experts import (
     draw_experts as draw_experts,
     experts as experts,
+    plot_domain_experts as plot_domain_experts,
+    plot_load as plot_load,
     plot_run_experts as plot_run_experts,
+    plot_windows as plot_windows,
 )
 from .tables import (
     counts_text as counts_text,

@@ -25,7 +25,6 @@ from torch import Tensor, distributed as dist, nn
 from mixopt.errors import RoutingError
 from mixopt.routing.adapters import FoundRouter, RouterAdapter
 from mixopt.routing.assignments import Assignments, LayerAssignments
-from mixopt.routing.domain_ids import token_domains
 from mixopt.routing.finding import find_routers
 from mixopt.system import IntArray
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from mixopt.routing.summary import Summary
+
 
 _MASK = (
     "it is 1 for real tokens and 0 for padding: give `mask == 0` of an additive mask, `mask > 0` of"
@@ -422,3 +422,44 @@ def _checked_names(domains: Sequence[str]) -> tuple[str, ...]:
     if not are_texts or not names or len(set(names)) != len(names):
         raise RoutingError(f"domains: {domains!r}; give a list of names, each once")
     return names
+
+
+def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
+    """Return the domain of each token, shape (B, S): D where it cannot be, D + 1 for padding."""
+    ids = _tensor(ids, "domain ids")
+    mask = None if mask is None else _tensor(mask, "the mask")
+    _check_shapes(ids, mask)
+    domain_BS = (ids[:, None] if ids.dim() == 1 else ids).expand(
+        ids.shape if mask is None else mask.shape
+    )
+    mask = torch.ones((), device=ids.device) if mask is None else mask.to(ids.device)
+    is_odd = (domain_BS < 0) | (domain_BS >= domains) | (mask != 1)
+    return torch.where(mask != 0, torch.where(is_odd, domains, domain_BS.long()), domains + 1)
+
+
+def _tensor(values: Any, what: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RoutingError(
+            f"{what}: {str(values)[:80]}; expected an array of integers, the positions of their"
+            " domains in attach(domains=[...])"
+        ) from error
+
+
+def _check_shapes(ids: Tensor, mask: Tensor | None) -> None:
+    if ids.is_floating_point() or ids.dtype == torch.bool or ids.dim() not in {1, 2}:
+        raise RoutingError(
+            f"domain ids: {ids.dtype} of shape {tuple(ids.shape)}; integers of shape (batch,) or"
+            " (batch, sequence) are needed"
+        )
+    if mask is None and ids.dim() == 1:
+        raise RoutingError(
+            "domain ids of shape (batch,) need the mask, of shape (batch, sequence), which gives"
+            " the lengths of the sequences"
+        )
+    if mask is not None and (mask.dim() != 2 or ids.shape != mask.shape[: ids.dim()]):
+        raise RoutingError(
+            f"domain ids of shape {tuple(ids.shape)} and a mask of shape {tuple(mask.shape)}: the"
+            " mask is (batch, sequence), the ids (batch,) or the same"
+        )

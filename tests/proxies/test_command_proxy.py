@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mixopt_proxies.command import CommandProxy, supervisor
+from mixopt_proxies.command import CommandProxy, command_proxy
 from own_trainers import GOOD, TRIAL, WRITE_GOOD, script, trained
 from read_fragments import read_shares
 
@@ -26,7 +26,7 @@ def files(tmp_path) -> Path:
 @pytest.fixture
 def quick(monkeypatch):
     """Give a command that was told to end little time."""
-    monkeypatch.setattr(supervisor, "GRACE", 0.3)
+    monkeypatch.setattr(command_proxy, "GRACE", 0.3)
 
 
 def alive(pid: int) -> bool:
