@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from mixopt_proxies.command import CommandProxy, command_proxy
+from mixopt_proxies.command import CommandProxy, supervisor
 from own_trainers import GOOD, TRIAL, WRITE_GOOD, script, trained
 from read_fragments import read_shares
 
@@ -26,7 +26,7 @@ def files(tmp_path) -> Path:
 @pytest.fixture
 def quick(monkeypatch):
     """Give a command that was told to end little time."""
-    monkeypatch.setattr(command_proxy, "GRACE", 0.3)
+    monkeypatch.setattr(supervisor, "GRACE", 0.3)
 
 
 def alive(pid: int) -> bool:
@@ -139,6 +139,13 @@ from own_trainers import trained
 from mixopt.corpus import Corpus
 trained(Corpus.open(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
 """
+
+
+def test_a_supervisor_needs_no_package(tmp_path):
+    """It starts at once, also where mixopt is found by PYTHONPATH or a user's site alone."""
+    words = [sys.executable, "-I", "-S", supervisor.__file__, "1", "/bin/sh", "-c", "exit 3"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read().splitlines()[1:] == [b'{"code": 3}']
 
 
 @pytest.mark.nightly
