@@ -160,7 +160,8 @@ class Assignments:
             if not layers:
                 raise ValueError("no layers")
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise RoutingError(f"{source}: not counts of experts: {error!r}") from error
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise RoutingError(f"{source}: not counts of experts: {reason}") from error
         return cls(domains, layers)
 
 

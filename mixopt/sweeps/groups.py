@@ -211,10 +211,15 @@ Report = Callable[[Sequence[Beat]], None]  # what trains now
 
 @dataclass(frozen=True)
 class GroupOutcome:
-    """What became of a group: results in the order of its trials, or the reason for none.
+    """What became of a group.
 
-    Where there are no trials, how many go together is asked. A reason without a fault is the
-    proxy's own.
+    Attributes:
+        trials: The group; how many trials go together was asked where there are none.
+        results: One a trial, in their order; none where there is a reason.
+        tuned: How many trials go together, where that was asked.
+        reason: Why there is neither.
+        fault: What may be different another time. None where the proxy itself gave the reason.
+        beat: The last sign of life: where it was, and for how long.
     """
 
     trials: Sequence[Trial]
@@ -383,7 +388,7 @@ class GroupRunner:
                 waiting.append(one)
             else:
                 yield one, result
-        report([one.beat for one in waiting if one.beat.seconds])
+        report([one.beat for one in self._running if one.beat.seconds])
         states = self._executor.states([one.handle for one in waiting]) if waiting else {}
         for one in waiting:
             ended = self._seen(one, states[one.handle])

@@ -88,11 +88,12 @@ def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> 
         else:
             row["workers"] += 1
             row["running"] += len(entry.trials)
-            row["tokens_per_second"] += entry.tokens_per_second or 0.0
+            if entry.tokens_per_second is not None:
+                row["tokens_per_second"] += entry.tokens_per_second
     times = Counter(trial for attempt in attempts for trial in attempt.trials)
     nodes = [
-        {"node": node, "kind": kind, **{name: rows[node, kind][name] for name in COUNTS}}
-        for node, kind in sorted(rows)
+        {"node": node, "kind": kind, **dict.fromkeys(COUNTS, 0), "tokens_per_second": None, **row}
+        for (node, kind), row in sorted(rows.items(), key=lambda item: item[0])
     ]
     totals = {n: sum(row[n] for row in nodes) for n in ("lost", "gpu_hours", "cpu_hours")}
     return {**totals, "retried": sum(count - 1 for count in times.values()), "nodes": nodes}

@@ -23,9 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from mixopt.errors import ConfigError, RunError, plain_line
+from mixopt.errors import ConfigError, RunError, is_control, plain_line
 from mixopt.sweeps.contract import COMMAND, ONE_THREAD, Ended, Site, State
 from mixopt.sweeps.trial_files import LOGS, WORK
 from mixopt.system import checked_as, write_text
@@ -42,10 +42,28 @@ _LIVE = _PENDING | {"RUNNING", "SUSPENDED", "RESIZING", "STOPPED", "COMPLETING"}
 _NEVER = {
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
 }  # fmt: skip
-# What stands in `#SBATCH --name=value` has nothing that a shell would read.
+_PLAIN = re.compile(r"[A-Za-z0-9_.,:@+/=*\[\]%-]+")
+
+
+def _plain(text: str) -> str:
+    """Check what stands in `#SBATCH --name=value`: nothing that a shell would read."""
+    if not _PLAIN.fullmatch(text):
+        raise ValueError(
+            "cannot be used in a line of sbatch: write letters, digits and punctuation without"
+            " spaces and quotes"
+        )
+    return text
+
+
+def _line(text: str) -> str:
+    if any(is_control(character) for character in text):
+        raise ValueError("has control characters")
+    return text
+
+
 _Name = Annotated[str, Field(pattern="^[a-z][a-z-]*$")]
-_Value = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@+/=*\[\]%-]+$", coerce_numbers_to_str=True)]
-_Line = Annotated[str, Field(max_length=1000, pattern=r"^[^\pC\p{Zl}\p{Zp}]+$")]
+_Value = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_plain)]
+_Line = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_line)]
 # The shell waits for its child, hands on the notice that time is up, and leaves the exit code.
 _RUN = """\
 folder=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {folders})
@@ -90,7 +108,7 @@ class SlurmExecutor:
         """
         where = "sweep.options"
         self._site, self._work = site, site.folder / WORK
-        self._queue: dict[str, list[str]] | None = None  # where squeue gives no answer
+        self._queue, self._is_silent = dict[str, list[str]](), False
         self._sbatch = checked_as(dict[_Name, _Value], sbatch or {}, f"{where}.sbatch", ConfigError)
         self._setup = checked_as(list[_Line], setup, f"{where}.setup", ConfigError)
         self._python = checked_as(_Line, python, f"{where}.python", ConfigError)
@@ -153,13 +171,14 @@ class SlurmExecutor:
         """Return what tasks do, by `squeue`, their exit codes, and how long they are gone."""
         now = time.monotonic()
         if not self._asked or now - self._asked >= ASK_EVERY:
-            self._asked, self._queue = now, None
+            self._asked = now
             try:
-                self._queue = self._ours()
+                self._queue, self._is_silent = self._ours(), False
             except SlurmBusyError as error:
+                self._is_silent = True
                 self._say_once(f"{error}; tasks continue, and squeue is asked again")
         states = {handle: self._state(*handle.split(" ", 1)) for handle in handles}
-        if self._queue and states and all(state == "waiting" for state in states.values()):
+        if states and not self._is_silent and set(states.values()) == {"waiting"}:
             self._say_why([self._queue[handle.split(" ", 1)[0]][1] for handle in states])
         return states
 
@@ -186,10 +205,10 @@ class SlurmExecutor:
             return Ended(f"the task {task} was told to stop", "lost")
         if code is not None:
             return Ended.with_code(code)
-        if self._queue is None:
-            return "running"
         if task in self._queue:
             return "waiting" if self._queue[task][0] in _PENDING else "running"
+        if self._is_silent:  # the worker's beats say whether it runs
+            return "waiting"
         return Ended(f"the task {task} is gone from Slurm's queue", "lost")
 
     def _say_once(self, line: str) -> None:

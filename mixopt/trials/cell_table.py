@@ -17,7 +17,7 @@ import polars as pl
 from mixopt.errors import TrialsError, did_you_mean
 from mixopt.system import Array, BoolArray, IntArray, read_table
 
-MISSING = ("", "nan", "na", "n/a", "null", "none")  # in any case
+MISSING = ("", "nan", "-nan", "na", "n/a", "null", "none")  # in any case
 PARQUET = (".parquet", ".pq")
 
 

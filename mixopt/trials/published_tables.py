@@ -95,7 +95,8 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
     others = [plain[name] for name, key in free.items() if key not in KEYS]
     if others:
         notes.append(f"{table.path}: neither weight nor loss, left out: {listed(others)}")
-    keys = {key: kept.cells[name] for name, key in free.items() if key in KEYS}
+    found = {key: kept.cells[name] for name, key in free.items() if key in KEYS}
+    keys = {key: cells for key, cells in found.items() if "" not in cells}
     named = pl.DataFrame(keys)
     if not any(column.n_unique() == len(column) for column in named):
         named = pl.DataFrame({KEYS[0]: [str(row) for row in range(len(kept.cells))]})

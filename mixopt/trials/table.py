@@ -424,7 +424,22 @@ class Trials(TrialRows):
         inventory: Mapping[str, float] | None = None,
         tolerance: float = 0.02,
     ) -> Trials:
-        """Convert the trials to other domains (mixopt.trials.reindexing.reindexed)."""
+        """Return the trials on other domains; what is assumed is in the notes.
+
+        Args:
+            split: Domains that became several: the share of each part in what was drawn, or the
+                parts' names, for the shares of `inventory`.
+            merge: New domains, each with those that it was made of; of one, a new name.
+            freeze: New domains of fixed shares inside, or of those of `inventory`. Trials whose
+                shares were others are left out.
+            add: Domains that no trial has had.
+            remove: Domains that go. Trials that used them are left out, the others rescaled.
+            inventory: Tokens of domains and parts by name.
+            tolerance: Total variation from 0 to 1 by which a trial may be off what is assumed.
+
+        Raises:
+            TrialsError: A domain is unknown or changed twice, or no trial is left.
+        """
         return reindexed(
             self,
             split=split,

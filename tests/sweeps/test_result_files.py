@@ -140,7 +140,8 @@ def test_every_flip_in_a_design_or_a_table_of_trials_is_found_or_harmless(tmp_pa
         ("status", "won", "result.status"),
         ("tokens", -1, "result.tokens"),
         ("losses", {"tokens": 1}, "result.losses.nats_per_token: is missing"),
-        ("experts", {"train": []}, "experts.train: not counts of experts"),
+        ("experts", {"train": []}, "experts.train: not counts of experts: list indices must"),
+        ("experts", {"train": {}}, "experts.train: not counts of experts: no 'domains'"),
     ],
 )
 def test_a_field_that_cannot_be_is_named_with_its_file(tmp_path, field, value, message):

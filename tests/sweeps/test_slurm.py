@@ -145,19 +145,24 @@ NASTY = "a;touch hit\n#SBATCH --wrap=x"
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "message"),
     [
-        ("sbatch", {"partition": "a b"}),
-        ("sbatch", {"account": NASTY}),
-        ("sbatch", {NASTY: "a"}),
-        ("sbatch", {"--qos": "a"}),
-        ("sbatch", ["--qos=a"]),
-        ("setup", [NASTY]),
-        ("python", "python\n\x1b[2J"),
+        (
+            "sbatch",
+            {"partition": "a b"},
+            "partition: cannot be used in a line of sbatch: write let",
+        ),
+        ("sbatch", {"account": NASTY}, "account: cannot be used in a line of sbatch"),
+        ("sbatch", {NASTY: "a"}, ""),
+        ("sbatch", {"--qos": "a"}, ""),
+        ("sbatch", ["--qos=a"], "should be a valid dictionary"),
+        ("setup", [NASTY], "0: has control characters"),
+        ("python", "python\n\x1b[2J", "has control characters"),
+        ("python", "", "is empty"),
     ],
 )
-def test_a_value_that_is_more_than_a_value_is_refused(tmp_path, field, value):
-    with pytest.raises(ConfigError, match=f"sweep.options.{field}: "):
+def test_a_value_that_is_more_than_a_value_is_refused(tmp_path, field, value, message):
+    with pytest.raises(ConfigError, match=f"sweep.options.{field}: {message}"):
         script(tmp_path, **{field: value})
 
 
@@ -194,7 +199,11 @@ def test_squeue_that_fails_for_a_while_is_waited_out(tmp_path, monkeypatch):
     lines: list[str] = []
     executor = SlurmExecutor(Site(tmp_path / "trials", say=lines.append))
     handle = f"1_0 {tmp_path}"
+    assert executor.states([handle]) == {handle: "waiting"}, "patience is for what was seen to run"
+    fake_commands(tmp_path / "bin", monkeypatch, squeue="echo '1_0|RUNNING|None'")
+    executor._asked = 0.0
     assert executor.states([handle]) == {handle: "running"}
+    fake_commands(tmp_path / "bin", monkeypatch, squeue=script)
     executor._asked = 0.0
     assert executor.states([handle]) == {handle: "running"}
     assert lines == [

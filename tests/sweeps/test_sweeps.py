@@ -21,7 +21,7 @@ from mixopt.sweeps import (
     trial_files,
     trial_paths,
 )
-from mixopt.sweeps.groups import Beat, read_result, write_beat, write_result
+from mixopt.sweeps.groups import Beat, GroupResult, read_result, write_beat, write_result
 from mixopt.system import read_json
 
 ALONE = SweepConfig(workers=1)
@@ -232,3 +232,21 @@ def test_what_is_lost_with_its_place_has_cost_something(make_job, tmp_path, beat
         (outcome,) = runner.run([trials_named("a")])
     assert (outcome.fault, outcome.beat.kind) == ("lost", "L4" if beats else "cpu")
     assert outcome.beat.seconds == 5.0 if beats else 0.02 < outcome.beat.seconds < 5.0
+
+
+class Ending(Vanishing):
+    """Its group has a result at once."""
+
+    def start(self, folders):
+        for folder in folders:
+            write_beat(folder, Beat(doing="training", done=900, seconds=5.0))
+            write_result(folder, GroupResult(error="no such layer"))
+        return list(map(str, folders))
+
+
+def test_what_a_group_has_trained_counts_until_its_results_do(make_job, tmp_path):
+    """Else the bar would go back each time that a group ends."""
+    executor, shown = Ending(Site(tmp_path, device="cpu", workers=1), beats=True), []
+    with GroupRunner(make_job(), tmp_path, executor) as runner:
+        list(runner.run([trials_named("a")], shown.extend))
+    assert [beat.done for beat in shown] == [900]

@@ -135,9 +135,10 @@ def test_what_is_wrong_is_one_line_with_what_to_do(read, mixtures, losses, messa
 
 
 def test_rows_that_are_not_whole_are_left_out_if_asked_and_said(read):
-    found = read(losses=LOSSES.replace("a,1.5", "a,inf"), drop_incomplete=True)
-    assert found.table["trial"].to_list() == ["b", "c"]
-    assert found.notes[0].endswith("l.csv: left out 1 of 3 rows that lack a number: 'a'")
+    for cell in ("inf", "-nan"):
+        found = read(losses=LOSSES.replace("a,1.5", f"a,{cell}"), drop_incomplete=True)
+        assert found.table["trial"].to_list() == ["b", "c"]
+        assert found.notes[0].endswith("l.csv: left out 1 of 3 rows that lack a number: 'a'")
     found = read(MIXTURES + "d,0.5,0.5\n", LOSSES + "e,1.0,1.0\n", drop_incomplete=True)
     assert found == read()
     assert [note.split("left out ")[1].split(",")[0] for note in found.notes] == ["'d'", "'e'"]
@@ -233,6 +234,11 @@ def test_one_table_of_mlflow_or_wandb_has_weights_and_losses(export, tmp_path):
     assert found.table["trial"].to_list() == ["a1", "c3"]
     left_out = [note for note in found.notes if "left out 1 of 3 runs" in note]
     assert len(left_out) == (export is not MLFLOW_PAGE)
+
+
+def test_runs_of_an_export_that_do_not_all_have_a_name_are_numbered(tmp_path):
+    (tmp_path / "runs.csv").write_text(WANDB.replace('"c3"', '""'))
+    assert Trials.from_csv(tmp_path / "runs.csv").table["trial"].to_list() == ["0", "1"]
 
 
 def test_a_single_table_without_weights_is_refused_with_what_to_do(tmp_path):
