@@ -36,15 +36,28 @@ MIN_MARGIN = 1e-5  # in the unit of the losses, where the margin is small; a sea
 
 @dataclass(frozen=True)
 class Guardrails:
-    """By how much predicted losses may be worse than a reference mixture's, in their unit."""
+    """By how much predicted losses of evaluation domains may be worse than a reference mixture's.
+
+    Attributes:
+        reference: The mixture that is compared with.
+        margin: For every evaluation domain, in the unit of the losses, >= 0; None for none;
+            `noise` for each loss's own, which trials tell.
+        targets: By evaluation domain or glob; overrides `margin`.
+        experts: Whether the proposal is kept away from trials whose experts collapsed
+            (mixopt.proposals.request).
+        base: With `base` as the reference, what the checkpoint loses, in the unit of the losses;
+            None where that is not measured yet.
+        floors: The worst value, by evaluation domain or glob; of a loss the most.
+        noise: What `noise` stands for, by evaluation domain; none before there are trials.
+    """
 
     reference: Reference
-    margin: float | Literal["noise"] | None = None  # for every evaluation domain
-    targets: Mapping[str, float | Literal["noise"]] = field(default_factory=dict)  # globs too
-    experts: bool = False  # kept away from trials whose experts collapsed (mixopt.proposals)
-    base: Mapping[str, float] | None = None  # what the checkpoint loses, once it is measured
-    floors: Mapping[str, float] = field(default_factory=dict)  # the worst values; globs too
-    noise: Mapping[str, float] = field(default_factory=dict)  # what `noise` stands for
+    margin: float | Literal["noise"] | None = None
+    targets: Mapping[str, float | Literal["noise"]] = field(default_factory=dict)
+    experts: bool = False
+    base: Mapping[str, float] | None = None
+    floors: Mapping[str, float] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mixture(self) -> str:

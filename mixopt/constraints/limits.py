@@ -31,17 +31,29 @@ TOLERANCE = 1e-6  # by which a limit may be missed
 
 @dataclass(frozen=True)
 class LinearLimit:
-    """The most, or the least, that a domain or a group of domains may have."""
+    """The most, or the least, that a domain or a group of domains may have.
+
+    Attributes:
+        domains: The domain, or those of the group.
+        value: Their share, in [0, 1].
+        source: The field that it comes from, such as `constraints.bounds`.
+        group: Name of the group; None for a domain.
+        is_floor: Whether `value` is the least.
+        setting: What the field is set to, where the limit scales with it.
+        rate: Share for each unit of the setting; 0 where there is none.
+        inventory: Tokens of the domain, where the setting is epochs.
+        target_tokens: Length of the run, where the setting is epochs.
+    """
 
     domains: tuple[str, ...]
-    value: float  # their share, in [0, 1]
-    source: str  # the field that it comes from, such as `constraints.bounds`
+    value: float
+    source: str
     group: str | None = None
     is_floor: bool = False
-    setting: float | None = None  # what the field is set to
-    rate: float = 0.0  # share for each unit of the setting, where it scales with it
-    inventory: int = 0  # tokens of the domain, where the setting is epochs
-    target_tokens: int = 0  # length of the run, where the setting is epochs
+    setting: float | None = None
+    rate: float = 0.0
+    inventory: int = 0
+    target_tokens: int = 0
 
     @property
     def text(self) -> str:
@@ -212,13 +224,20 @@ class ConvexLimit:
     """A limit on a convex function of the mixture: how far it may be from a reference.
 
     A least entropy is one: log D less the divergence from uniform.
+
+    Attributes:
+        reference: The mixture.
+        name: What messages call it.
+        kind: The divergence, or total variation, which has kinks: solvers make it linear.
+        size: The most that the distance may be.
+        is_entropy: Whether it was set as a least entropy.
     """
 
     reference: Mixture
-    name: str  # what messages call it
-    kind: Literal["kl", "tv"]  # total variation has kinks: solvers make it linear
-    size: float  # the most that the distance may be
-    is_entropy: bool = False  # whether it was set as a least entropy
+    name: str
+    kind: Literal["kl", "tv"]
+    size: float
+    is_entropy: bool = False
 
     @classmethod
     def of_entropy(cls, domains: Sequence[str], least: float) -> ConvexLimit:

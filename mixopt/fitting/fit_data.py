@@ -73,6 +73,11 @@ def objective_over(
     """Return an objective over the available losses."""
     if isinstance(given, Objective):
         return given.over(evaluation)
+    if direction is not None and not isinstance(direction, Mapping):
+        raise ConfigError(
+            "direction: expected lower or higher by name, such as {'accuracy': 'higher'}; got"
+            f" {direction!r}"
+        )
     if isinstance(given, ObjectiveConfig):
         if direction or scale != "none":
             raise ConfigError(

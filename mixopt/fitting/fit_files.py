@@ -26,9 +26,11 @@ from pydantic import Field
 
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
+from mixopt.fitting.held_out import HELD_OUT, SCHEMA
 from mixopt.fitting.regressor import (
     Predictor,
     Repetition,
+    check_predicts,
     read_regressor,
     supports_saving,
 )
@@ -128,6 +130,7 @@ def read_fit(path: Path, trust: Trust) -> tuple[dict[str, Any], Trials | None]:
     )
     if content.saved:
         fitted = read_regressor(name, path / "regressor", data.make(name))
+        check_predicts(path, fitted, data.rows(name, fitted)[:2], len(data.trials.targets))
     else:
         fitted = data.fitted(name)
     report, held_out = _read_evidence(path)
@@ -171,5 +174,11 @@ def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
 
 def _read_evidence(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the report and the held-out predictions."""
-    report, held_out = (read_table(path / name, hint=AGAIN) for name in TABLES[:2])
-    return report, held_out
+    tables = []
+    for name, columns in zip(TABLES, (SCHEMA, HELD_OUT), strict=False):
+        table = read_table(path / name, hint=AGAIN)
+        for column, kind in columns.items():
+            if table.schema.get(column) != kind:
+                raise RunError(f"{path / name}: {column}: expected a column of {kind}; {AGAIN}")
+        tables.append(table)
+    return tables[0], tables[1]

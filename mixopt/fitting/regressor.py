@@ -375,6 +375,20 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
     return found
 
 
+def check_predicts(path: Path, regressor: Predictor, rows: Array, targets: int) -> None:
+    """Check that a regressor that was read predicts as many finite losses as the fit has."""
+    try:
+        found = np.stack(predict_with_std(regressor, rows))
+    except Exception as error:
+        text = error_text(error)
+        raise PluginError(f"{path}: the saved fit cannot predict: {text}; fit again") from error
+    if found.shape != (2, len(rows), targets) or not np.isfinite(found).all():
+        raise PluginError(
+            f"{path}: the saved fit predicts {found.shape[-1]} losses, or some that are not finite;"
+            f" the trials have {targets}; fit again"
+        )
+
+
 def error_text(error: Exception) -> str:
     """Say an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

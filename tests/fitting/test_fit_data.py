@@ -61,7 +61,10 @@ def test_rows_hold_sizes_for_a_regressor_that_knows_of_them(trials, name, column
         ({"regressors": 3}, "regressors: expected a name, several names, or package.module:Class"),
         ({"size": {"layers": 3}}, "size: expected parameters, tokens or both, by name; got"),
         ({"direction": {"code": "up"}}, "direction.code: should be 'lower' or 'higher', got 'up'"),
-        ({"direction": "higher"}, "direction: should be a valid dictionary"),
+        (
+            {"direction": "higher"},
+            "expected lower or higher by name, such as {.accuracy.: .higher.}",
+        ),
         ({"objective": "cod"}, "'cod'; did you mean 'code'"),
     ],
 )

@@ -13,10 +13,10 @@ import pytest
 from made_fit import fitted, make_trials
 
 from mixopt.config import FitConfig
-from mixopt.errors import MixoptError, PluginError
+from mixopt.errors import MixoptError, PluginError, RunError
 from mixopt.fitting import Fit, fit_trials
 from mixopt.fitting.fit_files import FILES
-from mixopt.system import folder_records, write_sealed
+from mixopt.system import folder_records, read_table, write_sealed, write_table
 
 
 def forged(folder: Path, **fields) -> None:
@@ -100,6 +100,25 @@ def test_a_saved_regressor_that_cannot_be_read_is_one_line(tmp_path, name, conte
     with pytest.raises(PluginError, match=name) as raised:
         Fit.load(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_saved_arrays_of_another_shape_are_refused(tmp_path):
+    fitted("linear").save(tmp_path)
+    file = tmp_path / "regressor" / "arrays.npz"
+    arrays = {name: np.atleast_1d(array)[:2] for name, array in np.load(file).items()}
+    np.savez(file, **arrays)
+    forged(tmp_path)
+    with pytest.raises(PluginError, match="the saved fit"):
+        Fit.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["report.parquet", "held_out.parquet"])
+def test_a_table_without_its_columns_is_refused(tmp_path, name):
+    fitted("linear").save(tmp_path)
+    write_table(tmp_path / name, read_table(tmp_path / name).drop("target"))
+    forged(tmp_path)
+    with pytest.raises(RunError, match=f"{name}: target: expected a column of String; fit again"):
+        Fit.load(tmp_path)
 
 
 def test_other_parameters_than_the_name_stands_for_are_refused(tmp_path):

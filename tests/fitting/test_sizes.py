@@ -151,8 +151,9 @@ def inside(fit, unseen):
     return ((found.low_NM <= losses_NM) & (losses_NM <= found.high_NM)).mean()
 
 
-@pytest.mark.nightly
-def test_intervals_at_16_times_the_largest_of_three_sizes_hold_where_the_law_does():
+@pytest.fixture(scope="module")
+def held_beyond():
+    """The part of losses in intervals of three sizes, six worlds, at 16 times the largest."""
     held = []
     for seed in range(6):
         every = many_sizes(seed, GROWING)
@@ -161,7 +162,18 @@ def test_intervals_at_16_times_the_largest_of_three_sizes_hold_where_the_law_doe
             for rows in (slice(30), slice(40, 50))
         )
         held.append(inside(trials.fit(size=ModelSize(*GROWING[4])), unseen))
-    assert np.mean(held) >= 0.85  # .99: they are too wide
+    return np.mean(held)
+
+
+@pytest.mark.nightly
+def test_intervals_beyond_the_trials_hold_where_the_law_does(held_beyond):
+    assert held_beyond >= 0.85
+
+
+@pytest.mark.nightly
+@pytest.mark.xfail(strict=True, reason="intervals far beyond three sizes are too wide: .99 hold")
+def test_intervals_beyond_the_trials_are_no_wider_than_they_need_be(held_beyond):
+    assert held_beyond <= 0.97
 
 
 def test_trials_are_ranked_within_their_size(fit):

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from mixing_law import law, mixtures
 from mixopt_regressors.boosted import LightGBMRegressor
-from mixopt_regressors.laws import LogLinearRegressor
+from mixopt_regressors.gaussian import GaussianProcessRegressor
+from mixopt_regressors.laws import EpochsRegressor, LogLinearRegressor
+from mixopt_regressors.laws.log_linear import fitted
 from mixopt_regressors.linear import LinearRegressor
 
-from mixopt.errors import PluginError, TrialsError
+from mixopt.errors import ConfigError, PluginError, TrialsError
+from mixopt.fitting import read_regressor
 from mixopt.system import load_plugin, plugin_names
 from mixopt.testing import check_regressor
 
@@ -54,6 +57,45 @@ def test_input_that_cannot_be_fitted_or_predicted_is_named():
     losses_NM[7, 1] = np.nan
     with pytest.raises(TrialsError, match="losses: row 7, column 1 is nan; drop the row"):
         LinearRegressor().fit(weights_ND, losses_NM)
+
+
+@pytest.mark.parametrize(
+    ("regressor", "message"),
+    [
+        (EpochsRegressor([1e9, 0, 1e9], 1e9), r"epochs: a domain needs tokens .*\[1000.*, 0, 1000"),
+        (EpochsRegressor([1e9] * 3, -1), "got tokens -1 and inventory"),
+        (EpochsRegressor([1e9] * 3), "need tokens and an inventory of 3 domains, or neither"),
+        (GaussianProcessRegressor(learning_trials=1), "learning_trials is 1; need >= 2"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_named(regressor, message):
+    weights_ND = mixtures(20, domains=3)
+    with pytest.raises(ConfigError, match=message):
+        regressor.fit(weights_ND, law(weights_ND))
+
+
+def test_a_broken_booster_is_one_line(tmp_path):
+    weights_ND = mixtures(40)
+    LightGBMRegressor(iterations=5).fit(weights_ND, law(weights_ND)).save(tmp_path)
+    (tmp_path / "target-1.txt").write_text("tree\nversion=", encoding="utf-8")
+    with pytest.raises(PluginError, match="cannot be read: LightGBMError") as raised:
+        read_regressor("lightgbm", tmp_path, LightGBMRegressor())
+    assert "\n" not in str(raised.value)
+
+
+def test_log_linear_ends_where_no_small_change_of_a_parameter_lowers_its_loss():
+    weights_ND, penalty = mixtures(30), 0.1
+    losses_N = law(weights_ND, noise=0.05)[:, 0]
+    losses_N /= losses_N.std()
+
+    def loss(law_P):
+        off_N = law_P[0] + np.exp(weights_ND @ law_P[1:]) - losses_N
+        held_D = (losses_N.mean() - law_P[0] + 1) * (law_P[1:] - law_P[1:].mean())
+        return (off_N**2).sum() + penalty * (held_D**2).sum()
+
+    law_P, _ = fitted(weights_ND, losses_N, penalty)
+    for step_P in np.vstack([np.eye(6), -np.eye(6)]) * 1e-2:
+        assert loss(law_P + step_P) > loss(law_P) - 1e-4
 
 
 def test_linear_recovers_a_linear_law_exactly():

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import lapack, solve_triangular
 
+from mixopt.errors import ConfigError
 from mixopt.fitting import splits
 from mixopt.system import Array, IntArray, Update, no_progress
 from mixopt_regressors.gaussian.hyperparameters import (
@@ -259,6 +260,8 @@ class GaussianProcessRegressor(MixtureRegressor):
             self._condition(rows, losses_NM, before.parameters_MP, *kept)
             return
         most, steps = self.learning_trials, STEPS
+        if most < 2:
+            raise ConfigError(f"gaussian_process: learning_trials is {most}; need >= 2")
         means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
         every = evidences(rows, (losses_NM - means_M) / units_M)
         order_N, self.prior_2P = self._order(len(losses_NM)), np.empty((2, 0))

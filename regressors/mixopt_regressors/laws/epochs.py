@@ -239,7 +239,13 @@ class EpochsRegressor(MixtureRegressor):
                 f"epochs: need tokens and an inventory of {domains} domains, or neither; got"
                 f" {self.tokens} and {self.inventory}"
             )
-        return np.asarray(self.tokens / np.asarray(self.inventory, dtype=np.float64))
+        rates_D = self.tokens / np.array([float(size) or np.nan for size in self.inventory])
+        if not (np.isfinite(rates_D) & (rates_D > 0)).all():
+            raise ConfigError(
+                f"epochs: a domain needs tokens to be trained on: need numbers > 0, got tokens"
+                f" {self.tokens} and inventory {self.inventory}; leave such domains out"
+            )
+        return np.asarray(rates_D)
 
     def _epochs(self, weights_ND: Array) -> Array:
         epochs_ND: Array = np.maximum(weights_ND, 0.0) * self.rates_D

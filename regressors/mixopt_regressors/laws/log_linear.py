@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import least_squares
+from scipy.optimize import leastsq
 
 from mixopt.fitting import splits
 from mixopt.system import Array
@@ -156,31 +156,32 @@ def fitted(
         off_NP = root_N1 * np.hstack([np.full_like(root_N1, -down), by_slopes_ND])
         return np.vstack([off_NP, np.column_stack([by_floor_D, held_DD])])
 
-    def freed(law_P: Array) -> Array:
-        return np.append(np.log(max(top - law_P[0], 1e-9)), law_P[1:])
-
-    starts = [start_P] if start_P is not None else _starts(weights_ND, losses_N, penalty)
-    start = min((freed(one) for one in starts), key=lambda one: float((residuals(one) ** 2).sum()))
-    found = least_squares(
-        residuals, start, jacobian, method="lm", ftol=ENOUGH, xtol=ENOUGH, max_nfev=STEPS
+    start_P = _start(weights_ND, losses_N, penalty) if start_P is None else start_P
+    freed_P = np.append(np.log(max(top - start_P[0], 1e-9)), start_P[1:])
+    found_P, *_ = leastsq(
+        residuals, freed_P, Dfun=jacobian, ftol=ENOUGH, xtol=ENOUGH, maxfev=STEPS, full_output=True
     )
-    down = np.exp(min(found.x[0], MAX_EXPONENT))
+    down = np.exp(min(found_P[0], MAX_EXPONENT))
     scale_P: Array = np.append(-1.0 / down, np.ones(domains))
-    return np.append(top - down, found.x[1:]), found.jac * scale_P
+    return np.append(top - down, found_P[1:]), jacobian(found_P) * scale_P
 
 
-def _starts(weights_ND: Array, losses_N: Array, penalty: float) -> list[Array]:
-    """Return floors, each with the best slopes on the logarithm's scale."""
-    domains = weights_ND.shape[1]
-    found = []
-    for floor in losses_N.min() - FLOORS_BELOW:
-        excess_N, height = losses_N - floor, float(losses_N.mean()) - floor + 1.0
-        weighted_ND = weights_ND * excess_N[:, None]
-        curvature_DD = weighted_ND.T @ weighted_ND + 1e-9 * np.eye(domains)
-        curvature_DD += penalty * height**2 * (np.eye(domains) - 1.0 / domains)
-        slopes_D = np.linalg.solve(curvature_DD, weighted_ND.T @ (excess_N * np.log(excess_N)))
-        found.append(np.append(floor, slopes_D))
-    return found
+def _start(weights_ND: Array, losses_N: Array, penalty: float) -> Array:
+    """Return the best of some floors, each with the best slopes on the logarithm's scale."""
+    mean, center_DD = losses_N.mean(), np.eye(weights_ND.shape[1]) - 1.0 / weights_ND.shape[1]
+    floors_F = losses_N.min() - FLOORS_BELOW
+    excess_FN, hold_F = losses_N - floors_F[:, None], penalty * (mean - floors_F + 1.0) ** 2
+    weighted_FDN = weights_ND.T * excess_FN[:, None]
+    curvature_FDD = (
+        weighted_FDN @ weighted_FDN.transpose(0, 2, 1) + hold_F[:, None, None] * center_DD
+    )
+    curvature_FDD += 1e-9 * np.eye(len(center_DD))
+    aim_FD1 = weighted_FDN @ (excess_FN * np.log(excess_FN))[:, :, None]
+    slopes_FD = np.linalg.solve(curvature_FDD, aim_FD1)[:, :, 0]
+    off_FN = _exponential(weights_ND, slopes_FD.T).T - excess_FN
+    squares_F = (off_FN**2).sum(axis=1) + hold_F * ((slopes_FD @ center_DD) ** 2).sum(axis=1)
+    best = int(np.argmin(squares_F))
+    return np.append(floors_F[best], slopes_FD[best])
 
 
 def _exponential(weights_ND: Array, slopes: Array) -> Array:
