@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from mixopt.config import read_inventory
 from mixopt.corpus import Corpus
@@ -210,9 +210,10 @@ def _metrics(path: Path) -> dict[str, Any]:
     }
     asked = content.get("n-samples")
     for task, counts in (asked if isinstance(asked, dict) else {}).items():
-        for name in results.get(task, ()) if isinstance(counts, dict) else ():
-            if name.split(",")[0] in SHARES and "effective" in counts:
-                found[f"{ITEMS}task/{task}/{name.removesuffix(',none')}"] = counts["effective"]
+        items = counts.get("effective") if isinstance(counts, dict) else None
+        for name in results.get(task, ()) if isinstance(items, (int, float)) else ():
+            if name.split(",")[0] in SHARES:
+                found[f"{ITEMS}task/{task}/{name.removesuffix(',none')}"] = items
     return found
 
 
@@ -228,14 +229,10 @@ def _paired_items(paths: Sequence[Path], share: str) -> int | None:
     answers: list[dict[str, float]] = []
     for path in paths:
         file = path.parent / f"samples_{task}{path.stem.removeprefix('results')}.jsonl"
-        if not file.is_file():
+        own = _answers(file, metric, chosen or "none") if file.is_file() else None
+        if not own:
             return None
-        own = pl.read_ndjson(file, infer_schema_length=None)
-        if not {"doc_id", metric} <= set(own.columns):
-            return None
-        if "filter" in own.columns:
-            own = own.filter(pl.col("filter") == (chosen or "none"))
-        answers.append(dict(zip(own["doc_id"].cast(str), own[metric].cast(float), strict=True)))
+        answers.append(own)
     if len(answers) < 2 or any(own.keys() != answers[0].keys() for own in answers):
         return None
     right_RI = np.array([[own[item] for item in answers[0]] for own in answers])
@@ -243,6 +240,26 @@ def _paired_items(paths: Sequence[Path], share: str) -> int | None:
     p_R = right_RI.mean(axis=1)
     items = right_RI.shape[1]
     return max(items, round(items * (p_R * (1.0 - p_R)).mean() / paired)) if paired else None
+
+
+def _answers(file: Path, metric: str, chosen: str) -> dict[str, float] | None:
+    """Return how right each answer of a filter is, by question; None where a row has no number."""
+    found: dict[str, float] = {}
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                one = json.loads(line)
+                if one.get("filter", chosen) != chosen:
+                    continue
+                if not isinstance(value := one.get(metric), (int, float)):
+                    return None
+                found[str(one["doc_id"])] = float(value)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise TrialsError(
+            f"{file}: cannot be read: {' '.join(f'{type(error).__name__}: {error}'.split())}; move"
+            " it away to count questions alone"
+        ) from error
+    return found
 
 
 def draws(
