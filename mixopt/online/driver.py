@@ -25,7 +25,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -362,10 +361,17 @@ class Driver:
         use_windows = self._windows.read(fields.part("windows"))
         use_stream = self._stream.read(fields.part("stream"), step)
         reference_D, size = fields.array("reference", (len(domains),), 0), fields.whole("log_size")
-        setting, estimator = replace(self.setting, reference_D=reference_D), copy(self._estimator)
-        on_first(lambda: _resume(estimator, setting, fields.get("estimator")))
-        on_first(lambda: self._log.cut(size))
-        self.setting, self._estimator, self._log.size = setting, estimator, size
+        setting = replace(self.setting, reference_D=reference_D)
+        inside = getattr(self._estimator, "__dict__", {})
+        before = dict(inside)
+        try:
+            on_first(lambda: _resume(self._estimator, setting, fields.get("estimator")))
+            on_first(lambda: self._log.cut(size))
+        except BaseException:
+            inside.clear()
+            inside.update(before)
+            raise
+        self.setting, self._log.size = setting, size
         vars(self).update(own)
         use_stream()
         use_windows()

@@ -3,8 +3,7 @@
 Losses that were computed on other numbers of ranks differ in their last digits, and so do the
 shares that an estimator makes of them. Planned shares are therefore multiples of 1/10,000 (finer
 where the reference mixture has shares below 1/1000), which all but always takes the difference
-out: it remains where a share falls between two multiples to within that difference, and where no
-multiple beside it is within the bounds.
+out: it remains where a share falls between two multiples to within that difference.
 
 Shapes: D domains.
 """
@@ -263,7 +262,7 @@ def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, batch: int) -> 
 
 
 def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D: Array) -> Array:
-    """Round shares to whole units that add up to 1; as they are where that leaves the bounds."""
+    """Round shares to whole units that add up to 1; what would leave its bounds is at the bound."""
     unit = _COARSEST
     while unit * reference_D[reference_D > 0].min() < _UNITS_OF_A_SHARE and unit < _FINEST:
         unit *= 10
@@ -272,5 +271,11 @@ def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D
     missing = unit - int(units_D.sum())
     units_D[np.argsort(-fractions_D, kind="stable")[:missing]] += 1
     shares_D = units_D / unit
-    is_within = (shares_D >= lower_D - 1e-9) & (shares_D <= upper_D + 1e-9)
-    return np.asarray(shares_D if is_within.all() else weights_D)
+    within_D = np.clip(shares_D, lower_D, upper_D)
+    if (within_D == shares_D).all():
+        return np.asarray(shares_D)
+    # What that has added or taken goes to or comes from those with room, a unit of each at most.
+    owed = 1.0 - within_D.sum()
+    room_D = np.clip((upper_D if owed > 0 else lower_D) - within_D, -1 / unit, 1 / unit)
+    room_D = np.where(weights_D > 0, room_D, 0.0)
+    return np.asarray(within_D + room_D * (owed / (room_D.sum() or 1.0)))

@@ -101,18 +101,28 @@ class RouterAdapter:
 
 
 class FoundRouter(NamedTuple):
-    """Where the ids of a router are read, and what it chooses from."""
+    """Where the ids of a router are read, and what it chooses from.
 
-    name: str  # path of the module in the model: experts, or the router of an exception or adapter
-    layer: int  # number that the model gives the layer
+    Attributes:
+        name: Path of the module in the model: experts, or the router of an exception or adapter.
+        layer: Number that the model gives the layer.
+        module: The module.
+        experts: Routed experts to choose from.
+        top_k: Experts of a token.
+        parameters: Names of what the module is called with.
+        read: From the arguments of a call, by name, what it returns, and both numbers to the ids;
+            -1 stands for an assignment that no expert computes.
+        router: Names it in its layer, where layers have several.
+    """
+
+    name: str
+    layer: int
     module: nn.Module
-    experts: int  # routed experts to choose from
-    top_k: int  # experts of a token
-    parameters: Sequence[str]  # names of what the module is called with
-    # From the arguments of a call, by name, what it returns, and both numbers to the ids; -1 stands
-    # for an assignment that no expert computes.
+    experts: int
+    top_k: int
+    parameters: Sequence[str]
     read: Callable[[dict[str, Any], Any, int, int], Tensor]
-    router: str = ""  # names it in its layer, where layers have several
+    router: str = ""
 
     @property
     def key(self) -> str:

@@ -119,8 +119,9 @@ class RouterStats:
                 halves a sequence falls in is then the same on any number of ranks.
 
         Raises:
-            RoutingError: Ids, shapes or positions that cannot be, or, after the first batch, a
-                router that did not run once.
+            RoutingError: Ids, masks, shapes or positions that cannot be, or, after the first batch,
+                a router that did not run once. Ids and masks on a device are not looked at: they
+                are found after the first batch, and then by `reduce`.
         """
         if self._is_open:
             raise RoutingError("`stats.domains` is open already; close it before the next batch")
@@ -432,8 +433,14 @@ def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
     domain_BS = (ids[:, None] if ids.dim() == 1 else ids).expand(
         ids.shape if mask is None else mask.shape
     )
-    mask = torch.ones((), device=ids.device) if mask is None else mask.to(ids.device)
+    mask = torch.ones_like(domain_BS) if mask is None else mask.to(ids.device)
     is_odd = (domain_BS < 0) | (domain_BS >= domains) | (mask != 1)
+    if ids.device.type == "cpu" and (wrong := is_odd & (mask != 0)).any():
+        sequence, token = wrong.nonzero()[0].tolist()
+        number, value = domain_BS[sequence, token].item(), mask[sequence, token].item()
+        what = f"domain id {number}: the domains are 0 to {domains - 1}"
+        what = what if value == 1 else f"the mask is {value:g}; {_MASK}"
+        raise RoutingError(f"sequence {sequence}, token {token}: {what}")
     return torch.where(mask != 0, torch.where(is_odd, domains, domain_BS.long()), domains + 1)
 
 

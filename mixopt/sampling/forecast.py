@@ -17,14 +17,23 @@ from mixopt.sampling.schedule import Schedule
 
 @dataclass(frozen=True)
 class StageDraw:
-    """What is drawn in one stage."""
+    """What is drawn in one stage.
 
-    name: str  # of the stage, or its number
-    start: int  # its first step
-    steps: int  # its length
-    tokens: int  # the same in tokens
-    drawn: Mapping[str, int]  # tokens of each domain
-    epochs: Mapping[str, float]  # how often each domain has been seen by its end
+    Attributes:
+        name: Of the stage, or its number.
+        start: Its first step.
+        steps: Its length.
+        tokens: The same in tokens.
+        drawn: Tokens of each domain.
+        epochs: How often each domain has been seen by its end.
+    """
+
+    name: str
+    start: int
+    steps: int
+    tokens: int
+    drawn: Mapping[str, int]
+    epochs: Mapping[str, float]
 
     @property
     def shares(self) -> dict[str, float]:

@@ -401,9 +401,10 @@ class MixtureSampler:
             )
         if self._aligned(batch) != batch:
             raise SamplerError(
-                f"set_weights for batch {batch}: an optimizer step is {self._accumulation} batches"
-                f" of a stream in windows of {self.order.layout.window_size} samples;"
-                f" the first that can change is {self._aligned(batch)}"
+                f"set_weights for batch {batch}: weights change where an optimizer step"
+                f" (accumulation={self._accumulation}) and a window of the stream"
+                f" ({self.order.layout.window_size} samples) begin; the first that can change is"
+                f" {self._aligned(batch)}"
             )
         return batch
 
@@ -438,11 +439,10 @@ def _of_schedule(
     """Return the entries of a schedule, and the sizes of a batch and of the run."""
     if weights is not None:
         raise SamplerError("a schedule has the weights: leave out weights, or give a list of later")
-    if batch_size not in {None, schedule.batch} or batches not in {None, schedule.steps}:
-        raise SamplerError(
-            f"the schedule has batch_size={schedule.batch} and batches={schedule.steps}, not"
-            f" {batch_size} and {batches}; leave them out"
-        )
+    own = {"batch_size": (batch_size, schedule.batch), "batches": (batches, schedule.steps)}
+    for name, (given, here) in own.items():
+        if given not in {None, here}:
+            raise SamplerError(f"{name} {given} differs from the schedule's, {here}; leave it out")
     return schedule.entries, schedule.batch, schedule.steps
 
 

@@ -42,7 +42,10 @@ def named_sizes(sizes: Sizes) -> dict[str, int]:
 def mixture_over(weights: Weights, sizes: Mapping[str, int]) -> Mixture:
     """Return weights as a mixture in the order of `sizes`."""
     domains, given = tuple(sizes), weights
-    if isinstance(given, Mapping) and given and not any(given.values()):
+    for name in given if isinstance(given, Mapping) else ():
+        if name not in sizes:
+            raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, sizes)}")
+    if len(given) and not any(given.values() if isinstance(given, Mapping) else given):
         raise MixtureError("all weights are 0; at least one domain needs a weight")
     if not isinstance(given, Mapping):
         given = Mixture.from_array(domains, [float(weight) for weight in given])

@@ -99,12 +99,18 @@ def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
         else:
             pairs = zip_longest(names, there, here)
             differing += [
-                f"{what} of {n!r}: {shown_value(a)}, here {b}" for n, a, b in pairs if a != b
+                f"{what} of {n!r}: {_shown(field, a)}, here {_shown(field, b)}"
+                for n, a, b in pairs
+                if a != b
             ]
     if differing:
         more = f"; {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
         shown = "; ".join(differing[:_SHOWN])
         raise SamplerError(f"the sampler's state belongs to another stream: {shown}{more}")
+
+
+def _shown(field: str, value: Any) -> str:
+    return "no limit" if field == "limits" and value == -1 else shown_value(value)
 
 
 def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:

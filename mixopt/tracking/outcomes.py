@@ -255,11 +255,17 @@ def description_tags(run: Run) -> dict[str, str]:
 
 
 class SyncResult(NamedTuple):
-    """What came of sending."""
+    """What came of sending.
 
-    server: str  # or database
-    sent: Mapping[str, int]  # how many points of metrics, trials, files and runs
-    trouble: str | None  # why something is left, in a line; None where nothing is
+    Attributes:
+        server: The server or database.
+        sent: How many points of metrics, trials, files and runs were sent.
+        trouble: Why something is left, in a line; None where nothing is.
+    """
+
+    server: str
+    sent: Mapping[str, int]
+    trouble: str | None
 
 
 def sync(

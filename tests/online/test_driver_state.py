@@ -52,6 +52,12 @@ def test_an_absurd_value_anywhere_changes_nothing_or_is_none_of_it(state):
                 before = json.dumps(one.state_dict())
 
 
+def test_the_users_own_estimator_is_the_one_that_resumes(state):
+    mine = Turning(5, held_out=True)
+    driver_over(sampler(), mine, **HELD_OUT).load_state_dict(state)
+    assert mine.state_dict() == state["estimator"]
+
+
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [

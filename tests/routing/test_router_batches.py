@@ -58,8 +58,10 @@ def test_a_state_of_other_experts_or_domains_is_refused():
     other = RouterStats.attach(taps[8], DOMAINS)
     with pytest.raises(RoutingError, match="total is of other experts: layer 0 has 4 experts"):
         other.load_state_dict(state)
-    with pytest.raises(RoutingError, match="RouterStats: total: not counts of experts"):
-        other.load_state_dict({"weights": 1})
+    with pytest.raises(
+        RoutingError, match="RouterStats: total: not counts of experts: no 'domains'"
+    ):
+        other.load_state_dict({"total": {}})
     renamed = RouterStats.attach(RouterTap(experts=4, top_k=2), ["a", "b", "c"])
     with pytest.raises(RoutingError, match="counts the domains web, code, books; here they are a"):
         renamed.load_state_dict(state)

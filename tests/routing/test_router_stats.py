@@ -141,30 +141,34 @@ ADDITIVE = torch.tensor([[0.0, 0.0, -1e9], [0.0, 0.0, 0.0]])
 @pytest.mark.parametrize(
     ("ids", "mask", "said"),
     [
-        ([0, 3], torch.ones(2, 3), "3 tokens have a domain id that is none of 0 to 2"),
-        ([0, 0], ADDITIVE, "1 tokens .* or a mask that is neither 0 nor 1; it is 1 for real"),
+        ([0, 3], torch.ones(2, 3), "sequence 1, token 0: domain id 3: the domains are 0 to 2"),
+        ([0, 0], ADDITIVE, r"sequence 0, token 2: the mask is -1e\+09; it is 1 for real"),
         ([0, 0], ADDITIVE * 0, "the mask is 0 for every token; .* give `mask == 0` of an additive"),
         (
             [0, 0],
             torch.tensor([[1, 1, 2], [1, 1, 1]]),
-            "1 tokens .* `mask > 0` of one that numbers",
+            "token 2: the mask is 2; .* `mask > 0` of one that numbers",
         ),
     ],
 )
-def test_ids_and_masks_that_cannot_be_are_refused_after_the_first_batch(ids, mask, said):
+def test_ids_and_masks_that_cannot_be_are_refused(ids, mask, said):
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, DOMAINS)
+    passes = []
+    tap.register_forward_pre_hook(lambda *_: passes.append(1))
     with pytest.raises(RoutingError, match=said) as caught, stats.domains(ids, mask):
         tap(torch.zeros(6, 1, dtype=torch.long))
     assert "\n" not in str(caught.value)
+    assert bool(passes) != bool(mask.any()), "what is wrong is seen before the forward pass"
 
 
-def test_unknown_domains_of_later_batches_are_found_when_counts_are_reduced():
+def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():
     tap = RouterTap(experts=2, top_k=1)
     stats = RouterStats.attach(tap, DOMAINS)
-    for domain in (0, 3):
-        with stats.domains(torch.full((4, 6), domain)):
-            tap(torch.zeros(24, 1, dtype=torch.long))
+    for marked in (0, 3):  # as `token_domains` marks one that cannot be
+        stats._begin(torch.full((4, 6), marked))
+        tap(torch.zeros(24, 1, dtype=torch.long))
+        stats._end(is_whole=True)
     with pytest.raises(RoutingError, match="24 tokens have a domain id that is none of 0 to 2"):
         stats.reduce()
 

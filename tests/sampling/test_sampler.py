@@ -99,10 +99,18 @@ def test_weights_of_a_smaller_batch_change_where_a_window_begins():
     take(one, 6)
     finer.load_state_dict(one.state_dict())
     assert finer.batch == 9
-    with pytest.raises(SamplerError, match=r"in windows of 24 samples; the first that can .* 12"):
+    with pytest.raises(SamplerError, match=r"a window of the stream \(24 samples\) begin; .* 12"):
         finer.set_weights(OTHER, batch=10)
     assert finer.set_weights(OTHER) == 9
     assert finer.log[-1].batch == 9
+
+
+def test_weights_change_where_an_optimizer_step_begins():
+    one = sampler()
+    one.accumulate(4)
+    said = r"batch 6: .* step \(accumulation=4\) and a window .*; the first that can change is 8$"
+    with pytest.raises(SamplerError, match=said):
+        one.set_weights(WEIGHTS, batch=6)
 
 
 def test_a_batch_size_in_the_middle_of_which_the_state_is_gets_refused():
@@ -122,7 +130,7 @@ REFUSED_STATES = {
         "seed": 12345,
         "sizes": {**SIZES, "code": 4000},
     },
-    "rows allowed by max_epochs of 'web': -1, here 2000": {"max_epochs": 2},
+    "rows allowed by max_epochs of 'web': no limit, here 2000": {"max_epochs": 2},
     "unit: 'samples', here 'tokens'": {
         "unit": "tokens",
         "lengths": dict.fromkeys(SIZES, 2),
@@ -141,7 +149,9 @@ def test_a_state_of_another_stream_is_refused_and_names_what_differs(message):
 REFUSED_WEIGHTS = [
     ({"web": 0.5, "cod": 0.5}, "unknown domain 'cod'; did you mean 'code'"),
     ({"web": 1.0}, "domain 'code' has no weight; give it one, 0 is allowed"),
+    ({"web": 0.5, "cod": 0.8}, "unknown domain 'cod'; did you mean 'code'"),
     ({"web": 0, "code": 0, "books": 0}, "all weights are 0"),
+    ([0, 0, 0], "all weights are 0"),
     ([0.5, 0.5], "2 weights for 3 domains"),
 ]
 

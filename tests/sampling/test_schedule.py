@@ -146,7 +146,7 @@ def test_a_sampler_takes_a_schedule():
     ("given", "message"),
     [
         ({"weights": WEB}, "a schedule has the weights"),
-        ({"batch_size": 9}, "schedule has batch_size=8 and batches=50, not 9 and None"),
+        ({"batch_size": 9}, "batch_size 9 differs from the schedule's, 8; leave it out"),
         ({"schedule": (), "weights": WEB}, "a sampler needs batch_size, or schedule="),
     ],
 )
