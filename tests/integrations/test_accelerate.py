@@ -40,6 +40,12 @@ def plain(dataset):
     return DataLoader(dataset, batch_sampler=order)
 
 
+def whole(dataset):
+    """One over a sampler that gives all ranks' rows, for accelerate to split."""
+    order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, batches=20, rank=0, world_size=1)
+    return DataLoader(dataset, batch_sampler=order)
+
+
 def stream(_):
     """One over our stream."""
     rows = {name: hub([{"row": k} for k in range(99)], 8) for name in ("web", "code", "books")}
@@ -64,8 +70,10 @@ def outcomes():
     """Try each, dispatched by rank 0 and not."""
     found = {}
     for dispatches in (False, True):
-        for make in (loader, plain, stream):
-            setting = DataLoaderConfiguration(dispatch_batches=dispatches)
+        for make in (loader, plain, whole, stream):
+            setting = DataLoaderConfiguration(
+                dispatch_batches=dispatches, split_batches=make is whole
+            )
             accelerator = Accelerator(cpu=True, dataloader_config=setting)
             found[f"{make.__name__} {dispatches}"] = outcome(accelerator, make)
     return found
@@ -94,3 +102,8 @@ def test_a_prepared_loader_of_ours_is_left_as_it_is(found, dispatches):
 @pytest.mark.parametrize(("kind", "dispatches"), [("plain", True), ("stream", False)])
 def test_a_second_split_is_refused_on_every_rank(found, kind, dispatches):
     assert [ranks[f"{kind} {dispatches}"] for ranks in found] == [MESSAGE] * 2
+
+
+def test_accelerate_may_split_what_is_not_split_yet(found):
+    one, other = (ranks["whole False"]["rows"] for ranks in found)
+    assert [a + b for a, b in zip(one, other, strict=True)] == expected()
