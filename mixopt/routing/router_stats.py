@@ -426,7 +426,10 @@ def _checked_names(domains: Sequence[str]) -> tuple[str, ...]:
 
 
 def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
-    """Return the domain of each token, shape (B, S): D where it cannot be, D + 1 for padding."""
+    """Return the domain of each token, shape (B, S): D where it cannot be, D + 1 for padding.
+
+    Values on a device are not looked at, which would be to wait for it.
+    """
     ids = _tensor(ids, "domain ids")
     mask = None if mask is None else _tensor(mask, "the mask")
     _check_shapes(ids, mask)
