@@ -269,9 +269,10 @@ def _take_prepared(
         ("corpus.tokenizer", [config.tokenizer], [corpus.tokenizer]),
     ):
         if list(configured) != list(there):
+            order = ", in this order; name these" if len(there) > 1 else "; name that"
             raise ConfigError(
                 f"{field}: {', '.join(configured) or 'none'}, and {where} was prepared with"
-                f" {', '.join(there) or 'none'}, in this order; name these, or prepare the text"
+                f" {', '.join(there) or 'none'}{order}, or prepare the text"
             )
     try:
         for file in corpus_files(corpus.path):

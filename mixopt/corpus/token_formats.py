@@ -44,10 +44,13 @@ _MEGATRON_START = len(_MEGATRON) + _MEGATRON_HEAD.size
 _HEADERS = {  # how files begin that hold more than tokens
     _NUMPY: "numpy's: use format 'npy'",
     b"MMIDIDX": "Megatron's index: name the .bin beside it",
-    b"PK\x03\x04": "a zip archive, as .npz is",
-    b"PAR1": "Parquet",
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "a zip archive, as .npz is: write its tokens alone",
+    b"PAR1": "Parquet: write its tokens alone",
+    b"\x89HDF": "HDF5: write its tokens alone",
+    b"\x1f\x8b": "gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "zstd: unpack it",
+    b"BZh": "bzip2: unpack it",
+    b"\xfd7zXZ": "xz: unpack it",
     (20240520).to_bytes(4, "little"): "llm.c's: leave its first 1,024 bytes out",
     (20240801).to_bytes(4, "little"): "llm.c's: leave its first 1,024 bytes out",
 }
@@ -81,17 +84,17 @@ def open_token_files(
     patterns: Sequence[str], format: str | None, dtype: str | None
 ) -> list[TokenFile]:
     """Open what is to be read, in the order of the patterns and of names; no token is read."""
-    where = ", ".join(patterns)
-    with _readable(where):
+    with _readable(", ".join(patterns)):
         found = list(
             dict.fromkeys(one for pattern in patterns for one in _matching(pattern, format))
         )
+        if not found:
+            raise CorpusError("no file of tokens is named")
         kinds = dict(reversed(found))
         if kinds.keys() - {format or found[0][0]}:
-            named = " and ".join(f"{kind} ({kinds[kind].name})" for kind in sorted(kinds))
-            raise CorpusError(
-                f"{where}: has tokens of {named}; select those of one tool by a glob, and say which"
-            )
+            named = " and ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds))
+            wanted = f", not {format}" if format and len(kinds) == 1 else ""
+            raise CorpusError(f"the tokens are {named}{wanted}; select files of one tool by a glob")
         return [FORMATS[kind](path, dtype) for kind, path in found]
 
 

@@ -11,6 +11,7 @@ Shapes: B rows.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import re
@@ -278,7 +279,8 @@ def _unreadable(path: str, error: OSError) -> ShardError:
         return ShardError(
             f"{path}: not found, but it was there before; restore it and resume, or {PREPARE_AGAIN}"
         )
-    return ShardError(f"{path}: cannot be read: {error.strerror or error}")
+    more = "; raise the limit: ulimit -n 4096" if error.errno == errno.EMFILE else ""
+    return ShardError(f"{path}: cannot be read: {error.strerror or error}{more}")
 
 
 @lru_cache(maxsize=MAX_MAPPINGS)

@@ -115,7 +115,7 @@ class MixtureStream(IterableDataset[Batch]):
         first = self.sampler.rank * count
         self._lanes = range(first, first + count)
         if at_least(0, "workers", workers) > count:
-            raise SamplerError(f"workers {workers}: a rank has {count} lanes to share, at most")
+            raise SamplerError(f"workers {workers}: a rank has {count} lanes; use at most that")
         self._workers = workers
         self._prefetch = at_least(1, "prefetch", prefetch)
         block = max(1, at_least(1, "buffer", buffer) // self._total)
@@ -342,7 +342,7 @@ def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]
     size, ranks = sampler.batch_size, sampler.world_size
     fewest = min(shards, key=lambda name: shards[name])
     most = shards[fewest]
-    usual = next(n for n in range(min(LANES, size, most), 0, -1) if size % n == 0)
+    usual = next((n for n in range(min(LANES, size, most), 0, -1) if size % n == 0), 1)
     lanes = usual if given is None else given
     if at_least(1, "lanes", lanes) > most or most < ranks:
         raise SamplerError(

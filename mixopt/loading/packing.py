@@ -8,6 +8,7 @@ Shapes: R rows, L tokens of a row, P documents or pieces of them, T tokens of al
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -65,22 +66,24 @@ def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
     lengths = np.asarray(lengths_P, np.int64)
     order = np.argsort(-lengths, kind="stable")
     rows_by_room: defaultdict[int, deque[int]] = defaultdict(deque)
-    rooms = opened = 0  # bit r of rooms is set where rows have room for r tokens
+    rooms, opened = list[int](), 0  # the rooms that rows have, in order
     row = np.empty(len(lengths), np.int64)
     for place, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        enough = rooms >> size
-        if enough:
-            room = size + (enough & -enough).bit_length() - 1
+        least = bisect_left(rooms, size)
+        if least < len(rooms):
+            room = rooms[least]
             rows = rows_by_room[room]
             number = rows.popleft()
             if not rows:
-                rooms ^= 1 << room
+                del rooms[least]
         else:
             room, number = length, opened
             opened += 1
         if room > size:
-            rows_by_room[room - size].append(number)
-            rooms |= 1 << (room - size)
+            rows = rows_by_room[room - size]
+            if not rows:
+                insort(rooms, room - size)
+            rows.append(number)
         row[place] = number
     return row
 

@@ -225,6 +225,12 @@ def test_a_damaged_file_is_skipped_and_counted_too(tmp_path, suffix):
     assert f"a.{suffix}: cannot be read: " in bad.first
 
 
+def test_a_file_that_the_system_cannot_read_is_never_skipped(tmp_path):
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "a.jsonl")
+    with pytest.raises(CorpusError):
+        read_all(tmp_path / "a.jsonl", policy="skip")
+
+
 def test_texts_that_lie_outside_their_file_are_refused(tmp_path):
     path = arrow(tmp_path / "a.arrow", ["first", "second", "third"])
     places = np.array([0, 5, 11, 16], "<i4")

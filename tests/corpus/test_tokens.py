@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 from functools import lru_cache
@@ -111,6 +112,15 @@ def test_mapped_shards_keep_no_descriptor_and_many_replace_each_other(shards, to
     np.testing.assert_array_equal(shards.rows(starts, 12), tokens[starts[:, None] + np.arange(12)])
     assert mapping.cache_info().currsize == 2
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_too_many_open_files_are_told_with_the_limit_to_raise(shards, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("mixopt.corpus.token_shards.os.open", full)
+    with pytest.raises(ShardError, match=r"Too many open files; raise the limit: ulimit -n 4096"):
+        shards.read(0, 5)
 
 
 def test_a_shard_that_is_cut_or_removed_after_it_was_opened_is_one_line(shards):

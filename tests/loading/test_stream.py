@@ -181,7 +181,7 @@ def test_settings_that_cannot_be_right_are_refused():
         ({"lanes": 3}, r"lanes 3: 1 ranks .* lanes= can be 1, 2, 4, 8"),
         ({"rank": 0, "world_size": 4, "lanes": 2}, r"lanes= can be 4, 8"),
         ({"lanes": 16}, "'web': its source can be divided into 8, and 16 lanes"),
-        ({"workers": 9}, "a rank has 8 lanes to share"),
+        ({"workers": 9}, "workers 9: a rank has 8 lanes; use at most that"),
     ):
         with pytest.raises(SamplerError, match=says):
             sharded(**options)

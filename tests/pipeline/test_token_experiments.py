@@ -138,4 +138,6 @@ def test_tokens_import_takes_many_paths(experiment):
     assert ended.exit_code == 0, ended.output
     assert "120 documents" in ended.output
     ended = mixopt_("import", "data", "--out", "all", "--tokenizer", "bytes")
-    assert "has tokens of megatron (news) and raw (train.bin)" in str(ended.exception)
+    assert "the tokens are megatron (data/news) and raw (data/train.bin); select" in str(
+        ended.exception
+    )

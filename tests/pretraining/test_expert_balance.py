@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from pretrain_runs import CONFIG, metrics_of, write_config
+from pretrain_runs import CONFIG, finished, metrics_of, whole_weights_of, write_config
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError
@@ -61,6 +61,20 @@ def test_what_is_added_is_beside_the_loss_of_tokens(tmp_path):
     assert 0.5 * TOP_K <= line["auxiliary_loss"] < 0.5 * TOP_K * 1.2
     assert line["loss"] == pytest.approx(math.log(257), abs=0.2)
     assert "auxiliary_loss" not in off
+
+
+@pytest.mark.nightly
+def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, tmp_path):
+    """A pass's loss is of its own tokens: what a rank has of a batch is a pass of one process."""
+    config = config_of(tmp_path)
+    pretrain(config, tmp_path / "one")
+    finished(context, config, tmp_path / "two", ranks=2, overrides=["parallel=fsdp"])
+    found, expected = (whole_weights_of(tmp_path / name) for name in ("two", "one"))
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=1e-6, rtol=0, msg=name)
+    for one, other in zip(*(metrics_of(tmp_path / name) for name in ("one", "two")), strict=True):
+        added = one.get("auxiliary_loss", 0.0)
+        assert other.get("auxiliary_loss", 0.0) == pytest.approx(added, abs=1e-6)
 
 
 def test_nothing_that_balances_is_a_warning_in_a_line(tmp_path, caplog):

@@ -17,6 +17,7 @@ from pretrain_runs import (
     finished,
     lines_of,
     metrics_of,
+    step_of,
     weights_of,
     write_config,
 )
@@ -127,6 +128,18 @@ def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tm
         assert np.array_equal(one.tokens_D, other.tokens_D)
         # Gradients add up in another order, and a choice between two like experts may turn.
         assert np.abs(one.counts_HDE - other.counts_HDE).sum() < 0.01 * one.counts_HDE.sum()
+
+
+@pytest.mark.nightly
+def test_a_window_that_a_stop_cuts_is_one_again(whole, context, config, tmp_path):
+    out, part = tmp_path / "run", "experts/counts/part-00000006.parquet"
+    assert killed_at(context, config, out, part, signal="terminate") == ([0], "")
+    assert 6 < step_of(out) < STEPS
+    finished(context, config, out)
+    for one, other in zip(record(whole).windows(), record(out).windows(), strict=True):
+        assert (one.start, one.end) == (other.start, other.end)
+        for a, b in zip(one.assignments.layers, other.assignments.layers, strict=True):
+            assert np.array_equal(a.counts_HDE, b.counts_HDE)
 
 
 # --- What cannot be ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import torch
 from mixopt_proxies.decoder import CausalLM, Passes
 from mixopt_proxies.decoder.experts import own_loss
 
-from mixopt.pretraining import token_losses
+from mixopt.pretraining import document_positions, token_losses
 from mixopt.routing import RouterStats
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,15 +56,18 @@ def test_router_stats_count_what_a_loop_over_tokens_counts():
         assert layer.tokens_D.tolist() == [48 * 3, 32 * 3, 16 * 3]
 
 
-def test_the_model_is_one_member_of_the_stack():
+@pytest.mark.parametrize("ends", [(), (0, 3)])
+def test_the_model_is_one_member_of_the_stack_also_where_documents_are_masked(ends):
     model, tokens = model_of(tied=False), tokens_of()
     leaves = {f"{n}.{k}": v for n, b in enumerate(model.layers) for k, v in b.state_dict().items()}
     leaves |= {name: getattr(model, name) for name in ("embedding", "head", "norm")}
     leaves = {name: leaf.detach()[None] for name, leaf in leaves.items()}
     passes = Passes(
-        model.size, VOCAB, device=torch.device("cpu"), dtype=torch.float32, compiled=False
-    )
-    found = token_losses(model(tokens[:, :-1]), tokens[:, 1:]).mean(1)
+        model.size, VOCAB, device=torch.device("cpu"), dtype=torch.float32, compiled=False,
+        document_ends=ends,
+    )  # fmt: skip
+    places = document_positions(tokens[:, :-1], ends) if ends else None
+    found = token_losses(model(tokens[:, :-1], position_ids=places), tokens[:, 1:]).mean(1)
     losses_KB, routed = passes.evaluated(leaves, tokens[None])
     torch.testing.assert_close(found, losses_KB[0])
     expected = own_loss(routed, SEQUENCES * LENGTH, model.size)[0]

@@ -97,6 +97,13 @@ def test_a_command_that_fails_is_run_again_and_each_attempt_is_kept(corpus, file
     assert (files / "t0001" / "attempt-2" / "metrics.json").exists()
 
 
+def test_a_command_that_always_fails_says_how_often_and_why(corpus, files, tmp_path):
+    result = trained(corpus, files, script(tmp_path, "sys.exit('bad luck')"), retries=1)
+    wanted = "tried 2 times: the command ended with exit code 1 (last line: bad luck); see t0001/"
+    assert (result.status, result.losses) == ("failed", None)
+    assert result.reason == f"{wanted}attempt-2/log.txt"
+
+
 HANGING = """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
