@@ -88,10 +88,8 @@ def open_token_files(
         found = list(
             dict.fromkeys(one for pattern in patterns for one in _matching(pattern, format))
         )
-        if not found:
-            raise CorpusError("no file of tokens is named")
         kinds = dict(reversed(found))
-        if kinds.keys() - {format or found[0][0]}:
+        if found and kinds.keys() - {format or found[0][0]}:
             named = " and ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds))
             wanted = f", not {format}" if format and len(kinds) == 1 else ""
             raise CorpusError(f"the tokens are {named}{wanted}; select files of one tool by a glob")

@@ -208,6 +208,8 @@ def import_tokens(
         raise CorpusError(f"{out}: already exists; remove it or choose another folder")
     sources = [source] if isinstance(source, (str, Path)) else source
     opened = open_token_files([str(one) for one in sources], format, dtype)
+    if not opened:
+        raise CorpusError("no file of tokens is named")
     files = TokenFiles(opened, tokenizer, vocab_size, document_end)
 
     def give() -> Iterator[Given]:
