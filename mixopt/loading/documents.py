@@ -77,8 +77,8 @@ def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> Tok
     for field, values in given.items():
         if values.shape != tokens.shape:
             raise CorpusError(
-                f"{name}: {field}: {values.size} values for {len(tokens)} input_ids; they must be"
-                " equal in number"
+                f"{name}: {field}: {len(np.atleast_1d(values))} values for {len(tokens)}"
+                " input_ids; they must be equal in number"
             )
     labels = None
     if given.keys() - {ATTENTION}:

@@ -172,6 +172,9 @@ def test_the_state_is_small_and_does_not_grow_with_what_was_read():
 def test_what_is_no_source_is_refused():
     with pytest.raises(CorpusError, match="domain 'web': NoneType cannot be iterated over"):
         made(None)
+    empty = type("Empty", (list,), {"num_shards": 0, "shard": None})
+    with pytest.raises(SamplerError, match="'web': its source can be divided into 0"):
+        made(empty())
     with pytest.raises(SamplerError, match="given to ranks by split_dataset_by_node"):
         made(split_dataset_by_node(hub(numbered("web"), 4), 0, 2))
 
