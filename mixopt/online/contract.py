@@ -314,8 +314,10 @@ def lengths_of(tokens_per_sample: Lengths, domains: Sequence[str]) -> Array:
         given = dict.fromkeys(domains, given)
     _check_names("tokens_per_sample", given, domains)
     lengths_D = np.array([float(given.get(name, 0)) for name in domains])
-    if not (lengths_D > 0).all():
-        raise EstimatorError(f"tokens_per_sample: {tokens_per_sample}; each domain's is > 0")
+    for name, length in zip(domains, lengths_D, strict=True):
+        if not length > 0:
+            what = f"{length:g} is not above 0" if name in given else "is left out"
+            raise EstimatorError(f"tokens_per_sample: domain {name!r}: {what}")
     return lengths_D
 
 

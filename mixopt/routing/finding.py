@@ -48,12 +48,13 @@ _SIZES = (
     "num_moe_experts",
 )
 _COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef", "ffn_config.moe_loss_weight")
-_NO_ROUTER = (
-    "nothing that chooses among them is known: call them with the ids as `top_k_index`, or write an"
-    f" adapter for the module that chooses, such as {EXAMPLE}, and name it in YAML as experts:"
-    " {adapters: ['my_package.routers:MY_ADAPTER']}, or give it to attach(adapters=[...]); where"
-    " the choice is made inside a larger forward, put a RouterTap there"
+_WAY_OUT = (
+    "call them with the ids as `top_k_index`, or write an adapter for the module that chooses, such"
+    f" as {EXAMPLE}, and name it in YAML as experts:"
+    " {adapters: ['my_package.routers:MY_ADAPTER']}, or give it to attach(adapters=[...]); where the choice is made inside a larger forward, put a"
+    " RouterTap there"
 )
+_NO_ROUTER = f"nothing that chooses among them is known: {_WAY_OUT}"
 
 
 def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
@@ -65,9 +66,10 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     if apart:
         raise RoutingError(f"{_kind(model)}: {apart[0]}")
     if not found:
-        configured = "its configuration has experts" if _is_configured(model) else ""
-        what = configured or "no router and no experts found"
-        raise RoutingError(f"{_kind(model)}: {what}, and {_NO_ROUTER}")
+        what = f"no router and no experts found; if it has experts, {_WAY_OUT}"
+        if _is_configured(model):
+            what = f"its configuration has experts, and {_NO_ROUTER}"
+        raise RoutingError(f"{_kind(model)}: {what}")
     layers = [_layer_of(name, position) for position, name in enumerate(names)]
     routers = [
         _router(model, *entry, layer, router)

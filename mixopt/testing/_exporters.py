@@ -41,6 +41,9 @@ def check_exporter(tool: str) -> None:
         AssertionError: A promise is broken; the message says which, and how.
     """
     about = exporter(tool)
+    for field in ("name", "title", "version", "place", "command"):
+        value = getattr(about, field)
+        promise(isinstance(value, str) and value.strip(), f"{field} is text", repr(value))
     promise(about.suffix in READERS, f"suffix is one of {', '.join(READERS)}", about.suffix)
     for check in (_check_text, _check_paths, _check_needs, _check_odd_names, _check_schedule):
         check(tool, about)

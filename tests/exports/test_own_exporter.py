@@ -95,6 +95,7 @@ def unquoted(entries, facts):
             {"write": lambda entries, facts: {e.domain: e.amount for e in entries}},
             "paths are in the fragment",
         ),
+        ({"title": ""}, "title is text"),
         ({"write": counts}, "--tokens, which unit.needs does not name, may be unknown"),
         ({"suffix": ".py", "write": unquoted}, "a name is carried, or refused in one line"),
     ],

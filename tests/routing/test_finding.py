@@ -98,6 +98,11 @@ def test_a_layer_that_is_dense_is_not_told_of(gate):
     assert not has_experts(model({"gate": gate}))
 
 
+def test_a_model_without_experts_is_said_to_have_none_with_the_ways_to_name_them():
+    with pytest.raises(RoutingError, match=r"experts found; if it has experts, call .* RouterTap"):
+        find_routers(nn.Linear(2, 2))
+
+
 def test_a_router_beside_a_tap_is_counted_by_it():
     made = model({"router": MyRouter2(), "tap": RouterTap(experts=4, top_k=2)})
     assert [router.name for router in find_routers(made)] == ["layers.0.tap"]
