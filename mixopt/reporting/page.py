@@ -183,6 +183,7 @@ def _with_joined_dots(body: str) -> str:
 def _short_tag(tag: str, ids: Mapping[str, str]) -> str:
     """Return a tag with the page's ids and colours, and places of two decimals at most."""
     tag = re.sub("xlink:|font-family: [^;]*; ", "", tag)
+    tag = re.sub(r"\bfont: ([\d.]+px) [^;\"]*", r"font-size: \1", tag)  # matplotlib before 3.10
     tag = re.sub(' id="([^"]*)"', lambda one: f' id="{ids[one[1]]}"' if one[1] in ids else "", tag)
     tag = _REFERENCE.sub(lambda one: one[1] + ids[one[2]], tag)
     if "scale" not in tag:

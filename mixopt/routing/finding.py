@@ -51,8 +51,8 @@ _COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef", "ffn_config.moe_loss_w
 _WAY_OUT = (
     "call them with the ids as `top_k_index`, or write an adapter for the module that chooses, such"
     f" as {EXAMPLE}, and name it in YAML as experts:"
-    " {adapters: ['my_package.routers:MY_ADAPTER']}, or give it to attach(adapters=[...]); where the choice is made inside a larger forward, put a"
-    " RouterTap there"
+    " {adapters: ['my_package.routers:MY_ADAPTER']}, or give it to attach(adapters=[...]);"
+    " where the choice is made inside a larger forward, put a RouterTap there"
 )
 _NO_ROUTER = f"nothing that chooses among them is known: {_WAY_OUT}"
 

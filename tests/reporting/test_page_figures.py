@@ -46,6 +46,13 @@ def test_it_follows_the_page_s_colours_and_letters(element):
     assert re.findall('font-family:[^;"]*', element) == ["font-family:var(--letters)"]
 
 
+def test_letters_that_an_older_matplotlib_names_with_their_size_are_the_page_s_too():
+    text = "<text style=\"fill: #1c2128; font: 9px 'DejaVu Sans', sans-serif; text-anchor: end\">"
+    svg = f'<svg width="9pt" height="9pt" viewBox="0 0 9 9">{text}a</text></svg>'
+    shown = "fill: currentColor; font-size: 9px; text-anchor: end"
+    assert f'<text style="{shown}">a</text>' in page_svg(svg, "a", "b")
+
+
 def test_it_has_ids_of_its_own_and_those_alone_that_are_used(element):
     names = re.findall(r'\bid="([^"]*)"', element)
     used = re.findall(r'(?:url\(|href=")#([^)"]*)', element)
