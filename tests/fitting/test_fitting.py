@@ -118,6 +118,14 @@ def test_the_objective_is_predicted_from_the_losses_by_domain(fit):
     )
 
 
+def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):
+    held_out = fit.held_out.filter(pl.col("predictor") == fit.name)
+    for target, calibration in zip(fit.targets, fit.calibrations, strict=True):
+        own = held_out.filter(pl.col("target") == target)
+        errors_N = np.abs((own["observed"] - own["predicted"]).to_numpy())
+        assert 0.9 <= (errors_N <= calibration.halves(own["std"].to_numpy()) + 1e-12).mean() < 1.0
+
+
 @pytest.mark.parametrize(
     "name",
     ["log_linear", "lightgbm", "sklearn.svm:SVR"],

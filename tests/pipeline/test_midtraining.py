@@ -64,6 +64,12 @@ def test_a_run_from_a_checkpoint_ends_in_a_decision(folder):
     assert set(done.recommendation.mixture) == {"help", "replay"}
 
 
+def test_a_finished_run_does_nothing_again(folder):
+    lines = []
+    run(folder / "run.yaml", folder / "run", say=lines.append)
+    assert not [line for line in lines if "done in" in line]
+
+
 def test_what_the_checkpoint_loses_is_measured_once_and_kept(folder):
     record = StartRecord.read(folder / "run")
     assert record.nats_per_token.keys() == {"help", "replay", "code", "prose"}

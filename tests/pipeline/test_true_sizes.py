@@ -6,7 +6,7 @@ import yaml
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.pipeline import steps
-from mixopt.run_directory import Run, repetition_of
+from mixopt.run_directory import Run, load_run, repetition_of
 
 SIZES = {"code": 6_000_000, "prose": 1_000_000}
 STATED = [f"corpus.domains.{name}.tokens={tokens}" for name, tokens in SIZES.items()]
@@ -106,3 +106,11 @@ def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, 
     times = {name: f"{name} {3_000_000 / held[name]:.1f} times at a weight of 1" for name in held}
     assert all(text in line for text in times.values())
     assert "lower proxy.tokens" in line
+
+
+def test_a_run_that_was_moved_needs_no_file_of_sizes(config_path, tmp_path):
+    (tmp_path / "sizes.yaml").write_text(yaml.safe_dump(SIZES))
+    given = [f"corpus.inventory={tmp_path / 'sizes.yaml'}"]
+    out = steps.run(config_path, tmp_path / "run", overrides=given, until="prepare").path
+    (tmp_path / "sizes.yaml").unlink()
+    assert load_run(out.rename(tmp_path / "elsewhere")).inventory == SIZES

@@ -122,3 +122,9 @@ def test_a_fit_that_proposes_the_same_again_ends_the_rounds(validate):
     found, said, _, _ = validate(loss, noise=0.2, seeds=3, max_seeds=3, baselines=["natural"])
     assert list(found.proposals) == ["proposal"]
     assert said[-1] == "validate: the new fit proposes the proposal again"
+
+
+def test_a_proposal_that_loses_takes_no_further_seeds(validate):
+    found, _, counts, _ = validate(prose_hurts, seeds=3, rounds=1, baselines=["natural"])
+    assert counts == [6]
+    assert len(found.plan.trials) == 6

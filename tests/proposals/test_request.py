@@ -49,6 +49,18 @@ def test_the_natural_mixture_is_uniform_where_no_inventory_is_known(fit):
     assert request.inventory is None
 
 
+def test_limits_are_fields_or_a_file_and_epochs_are_of_a_file_of_sizes(fit, tmp_path):
+    fields = {"bounds": {"law": [0.1, 0.4]}, "max_epochs": 2.0}
+    limits, sizes = tmp_path / "limits.yaml", tmp_path / "tokens.yaml"
+    limits.write_text("bounds: {law: [0.1, 0.4]}\nmax_epochs: 2\n", encoding="utf-8")
+    sizes.write_text("code: 5e2\nlaw: 300\nmail: 200\n", encoding="utf-8")
+    for given in (ConstraintsConfig(**fields), fields, str(limits)):
+        request = ProposalRequest.of(fit, constraints=given, inventory=sizes, tokens=1500)
+        assert request.inventory == INVENTORY
+        assert request.constraints.lower_D.tolist() == [0.0, 0.1, 0.0]
+        np.testing.assert_allclose(request.constraints.upper_D, [1000 / 1500, 0.4, 400 / 1500])
+
+
 def test_a_limit_on_epochs_without_an_inventory_is_refused(fit):
     with pytest.raises(ConfigError, match=r"constraints.max_epochs: needs the tokens of each dom"):
         ProposalRequest.of(fit, constraints={"max_epochs": 2.0}, tokens=1500)

@@ -232,6 +232,15 @@ def test_a_round_that_too_few_finished_trials_would_choose_is_one_line(
     assert "\n" not in text
 
 
+def test_rounds_add_up_to_the_trials():
+    assert (DesignConfig(rounds=[32, 16]).trials, DesignConfig(rounds=[32, 16]).first_round) == (
+        48,
+        32,
+    )
+    with pytest.raises(ValueError, match="rounds add up to 48, and trials is 9: leave trials out"):
+        DesignConfig(trials=9, rounds=[32, 16])
+
+
 @pytest.mark.parametrize(
     ("trials", "rounds"),
     [(64, (32, 16, 16)), (27, (15, 6, 6)), (24, (12, 6, 6)), (23, (23,)), (1, (1,))],
