@@ -225,13 +225,7 @@ def machine() -> str:
 
 def header(reps: int) -> list[str]:
     """Return the command, the machine and the versions."""
-    packages = (
-        "torch",
-        "torchdata",
-        "datasets",
-        "grain",
-        "mosaicml-streaming",
-    )
+    packages = ("torch", "torchdata", "datasets", "grain", "mosaicml-streaming")
     found = [f"{one.name} {one.version}" for one in distributions() if one.name in packages]
     command = f"`python experiments/benchmarks/bench_sampler.py CORPUS --reps {reps}`"
     data = (

@@ -32,12 +32,7 @@ WORDS = {
     "boolean": "boolean",
     "null": "null",
 }
-LIMITS = {
-    "exclusiveMinimum": ">",
-    "minimum": "≥",
-    "exclusiveMaximum": "<",
-    "maximum": "≤",
-}
+LIMITS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 ABOUT = (
     "Made by `python experiments/checks/surface.py --write` from the models that check the files."
     " Integers may be written as `25e9`, `50B` or `1T`; a field without a default may be left"
@@ -126,11 +121,7 @@ def default_text(section: Schema, name: str, field: Schema) -> str:
 
 def page() -> str:
     """Return the page of all fields."""
-    lines = [
-        "# Fields of the files",
-        "",
-        ABOUT,
-    ]
+    lines = ["# Fields of the files", "", ABOUT]
     for title, model in FILES.items():
         lines += ["", f"## {title}"]
         for place, section, fields in sections(model):

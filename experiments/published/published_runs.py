@@ -22,14 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from published_data import (
-    mean_spearman,
-    mixing_laws,
-    objective_of,
-    regmix,
-    some,
-    without_a_law,
-)
+from published_data import mean_spearman, mixing_laws, objective_of, regmix, some, without_a_law
 from scipy.stats import rankdata
 
 from mixopt.config import FitConfig

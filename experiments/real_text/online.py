@@ -211,12 +211,7 @@ def restricted_jobs(
 
 
 def designed(
-    group: Group,
-    natural: Mixture,
-    name: str,
-    text: Text,
-    out: Path,
-    pool: ProcessPoolExecutor,
+    group: Group, natural: Mixture, name: str, text: Text, out: Path, pool: ProcessPoolExecutor
 ) -> Trials:
     """Train a design: one run a mixture, some of them in a stack."""
     count = group.design if name == "design" else 2 * group.design

@@ -155,11 +155,7 @@ class Story:
         if scores.exists():
             return
         schedule = write_schedule(path, mixture, stages, tokens)
-        overrides = [
-            f"corpus={self.out / 'text'}",
-            f"schedule={schedule}",
-            f"seed={seed}",
-        ]
+        overrides = [f"corpus={self.out / 'text'}", f"schedule={schedule}", f"seed={seed}"]
         if start is not None:
             overrides += [f"model={json.dumps({'from': str(start)})}"]
         result = pretrain(HERE / "base.yaml", path / "run", overrides, say=say)
@@ -170,10 +166,7 @@ class Story:
         scored = path / "run" if start is None else path / "model"
         found = score_tasks(scored, self.tested, items=ITEMS, trust=True)
         tasks = {
-            name: {
-                "family": FAMILIES[name],
-                "metrics": {"bits_per_byte": one["bits_per_byte"]},
-            }
+            name: {"family": FAMILIES[name], "metrics": {"bits_per_byte": one["bits_per_byte"]}}
             for name, one in found.tasks.items()
         }
         write_json(scores, {"losses": dict(result.losses), "tasks": tasks})
@@ -184,10 +177,7 @@ def write_schedule(path: Path, mixture: Mixture, stages: str, tokens: int) -> Pa
     path.mkdir(parents=True, exist_ok=True)
     mixture.to_file(path / "mixture.yaml")
     schedule = pipeline.schedule_of(
-        path / "mixture.yaml",
-        tokens=tokens,
-        batch=f"{BATCH}x{LENGTH}",
-        stages=stages,
+        path / "mixture.yaml", tokens=tokens, batch=f"{BATCH}x{LENGTH}", stages=stages
     )
     schedule.to_file(path / "schedule.yaml")
     return path / "schedule.yaml"

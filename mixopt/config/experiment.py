@@ -52,14 +52,7 @@ from mixopt.config.sections import (
     share_fault,
 )
 from mixopt.errors import did_you_mean
-from mixopt.system import (
-    PluginKind,
-    ServerUri,
-    is_url,
-    name_fault,
-    plugin_names,
-    shown_value,
-)
+from mixopt.system import PluginKind, ServerUri, is_url, name_fault, plugin_names, shown_value
 
 COMMAND, CONTINUED = "command", "continued"
 _FROM_NOTHING = ("decoder", "ngram", COMMAND)  # proxies whose trials begin with random weights

@@ -20,15 +20,7 @@ from mixopt.config.sections import (
 )
 from mixopt.config.task_names import BITS_PER_BYTE, FAMILY, TASK, task_column, task_metric
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.system import (
-    choice_fault,
-    chosen,
-    dotted,
-    given_by,
-    is_glob,
-    one_value,
-    under_folder,
-)
+from mixopt.system import choice_fault, chosen, dotted, given_by, is_glob, one_value, under_folder
 
 KIND = "evaluation domain"
 # Metrics of evaluations elsewhere of which higher is better, as their harnesses call them.

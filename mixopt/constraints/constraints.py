@@ -29,14 +29,7 @@ from mixopt.constraints.limits import ConvexLimit, LinearLimit, Proportions, cap
 from mixopt.constraints.solvers import LimitSystem
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture, Phases
-from mixopt.system import (
-    Array,
-    below_branch,
-    choice_fault,
-    chosen,
-    html_table,
-    share_text,
-)
+from mixopt.system import Array, below_branch, choice_fault, chosen, html_table, share_text
 
 FREE = "--free"  # begins the source of limits that hold all other domains
 PHASES = "design.phases"

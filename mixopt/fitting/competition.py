@@ -68,12 +68,7 @@ def fit_trials(
 ) -> Fit:
     """Compare regressors on held-out folds and fit the best on all finished trials."""
     data = FitData.of(
-        trials,
-        objective,
-        folds=config.folds,
-        seed=seed,
-        repetition=repetition,
-        carried=carried,
+        trials, objective, folds=config.folds, seed=seed, repetition=repetition, carried=carried
     )
     names = list(dict.fromkeys(config.regressors))
     # An unknown name and a missing size are errors before anything is fitted.

@@ -45,14 +45,7 @@ from mixopt.fitting.regressor import (
 )
 from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import UNITS, Objective
-from mixopt.system import (
-    Array,
-    Trust,
-    Update,
-    loss_text,
-    no_progress,
-    rank_text,
-)
+from mixopt.system import Array, Trust, Update, loss_text, no_progress, rank_text
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:

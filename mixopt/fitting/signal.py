@@ -259,10 +259,7 @@ class FitReadiness:
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         return {
-            "replicates": {
-                "trials": self.replicates.trials,
-                "mixtures": self.replicates.mixtures,
-            },
+            "replicates": {"trials": self.replicates.trials, "mixtures": self.replicates.mixtures},
             "objective": self.objective.to_json(),
             "left_out": list(self.left_out),
             "losses": [one.to_json() for one in self.losses],

@@ -344,11 +344,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
         return driver.mixture
 
     def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        **options: Any,
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **options: Any
     ) -> Any:
         """Return the model's loss, and record its losses by domain where it trains."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)

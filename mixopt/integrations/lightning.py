@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lightning import (  # type: ignore[import-not-found,unused-ignore]
-    Callback,
-    LightningDataModule,
-)
+from lightning import Callback, LightningDataModule  # type: ignore[import-not-found,unused-ignore]
 
 from mixopt.errors import EstimatorError, SamplerError
 from mixopt.loading import MixtureLoader

@@ -144,9 +144,7 @@ def epochs_of(
     from megatron.core.datasets.blended_megatron_dataset_builder import (  # type: ignore[import-not-found,unused-ignore]
         BlendedMegatronDatasetBuilder,
     )
-    from megatron.core.datasets.gpt_dataset import (  # type: ignore[import-not-found,unused-ignore]
-        GPTDataset,
-    )
+    from megatron.core.datasets.gpt_dataset import GPTDataset  # type: ignore[import-not-found,unused-ignore]
 
     built = {}
     for name, prefix in prefixes.items():

@@ -34,13 +34,9 @@ from mixopt.mixture import Mixture
 from mixopt.sampling import MixtureSampler, Schedule, is_schedule
 
 try:  # the main branch
-    from torchtitan.components.data.loader import (  # type: ignore[import-not-found,unused-ignore]
-        BaseDataLoader,
-    )
+    from torchtitan.components.data.loader import BaseDataLoader  # type: ignore[import-not-found,unused-ignore]
 except ImportError:  # 0.3
-    from torchtitan.components.dataloader import (  # type: ignore[import-not-found,unused-ignore]
-        BaseDataLoader,
-    )
+    from torchtitan.components.dataloader import BaseDataLoader  # type: ignore[import-not-found,unused-ignore]
 
 
 class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]

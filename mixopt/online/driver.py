@@ -60,10 +60,7 @@ class Driver:
     frozen: str | None
 
     def __init__(
-        self,
-        estimator: Estimator,
-        mixture: MixtureLoader | MixtureSampler,
-        options: DriverOptions,
+        self, estimator: Estimator, mixture: MixtureLoader | MixtureSampler, options: DriverOptions
     ) -> None:
         """Join an estimator and a mixture.
 
@@ -117,10 +114,7 @@ class Driver:
         self._lap()
 
     def record(
-        self,
-        losses: torch.Tensor,
-        domain: torch.Tensor,
-        mask: torch.Tensor | None = None,
+        self, losses: torch.Tensor, domain: torch.Tensor, mask: torch.Tensor | None = None
     ) -> None:
         """Add the training losses of a batch of this rank; they stay on their device.
 

@@ -125,10 +125,7 @@ class StreamSteps:
     """
 
     def __init__(
-        self,
-        mixture: MixtureLoader | MixtureSampler,
-        accumulation: int,
-        tokens_per_sample: Lengths,
+        self, mixture: MixtureLoader | MixtureSampler, accumulation: int, tokens_per_sample: Lengths
     ) -> None:
         self.mixture = mixture
         self.sampler = mixture.sampler if isinstance(mixture, MixtureLoader) else mixture

@@ -348,10 +348,7 @@ def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, A
 
 
 def _given(
-    domains: Sequence[str],
-    inventory: Path | None,
-    paths: Path | None,
-    sample_tokens: str | None,
+    domains: Sequence[str], inventory: Path | None, paths: Path | None, sample_tokens: str | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if inventory is not None:

@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError, CorpusError, RunError, TrialsError
 from mixopt.mixture import Mixture
-from mixopt.pipeline.experiment_check import (
-    check,
-    check_folds,
-    check_token_unit,
-    earlier_trials,
-)
+from mixopt.pipeline.experiment_check import check, check_folds, check_token_unit, earlier_trials
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
 from mixopt.pipeline.rounds import worse_round, worse_text

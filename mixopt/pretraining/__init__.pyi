@@ -10,10 +10,7 @@ from .directory import (
     recorded_pretraining as recorded_pretraining,
     verify_pretraining as verify_pretraining,
 )
-from .model_start import (
-    ModelOrigin as ModelOrigin,
-    open_origin as open_origin,
-)
+from .model_start import ModelOrigin as ModelOrigin, open_origin as open_origin
 from .models import (
     DocumentMasks as DocumentMasks,
     build_model as build_model,

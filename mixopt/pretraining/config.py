@@ -123,8 +123,7 @@ class TrainingConfig(Section):
     )
     warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
     schedule: RateCurveName = Field(
-        "cosine",
-        description="after the warm-up; wsd: stable, then decay",
+        "cosine", description="after the warm-up; wsd: stable, then decay"
     )
     lr_decay: Above | None = Field(
         None,
@@ -140,8 +139,7 @@ class TrainingConfig(Section):
     eps: Above = Field(1e-8, description="AdamW's")
     weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
     mask_documents: bool = Field(
-        False,
-        description="whether attention is cut and positions restart where a document ends",
+        False, description="whether attention is cut and positions restart where a document ends"
     )
     clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -152,8 +150,7 @@ class TrainingConfig(Section):
         False, description="recompute blocks in the backward pass"
     )
     max_skipped: Count = Field(
-        10,
-        description="maximum steps whose loss or gradient is not finite; one more ends the run",
+        10, description="maximum steps whose loss or gradient is not finite; one more ends the run"
     )
 
     @model_validator(mode="before")
@@ -239,8 +236,7 @@ class CheckpointConfig(Section):
     every: Count = Field(500, description="steps between checkpoints; 0: at the end")
     keep: Positive = Field(2, description="how many of the newest are kept")
     keep_every: Count = Field(
-        0,
-        description="steps: checkpoints of its multiples are kept for good; a multiple of every",
+        0, description="steps: checkpoints of its multiples are kept for good; a multiple of every"
     )
 
     @model_validator(mode="after")
@@ -266,15 +262,13 @@ class ExpertsConfig(Section):
     """How the experts of a mixture-of-experts model are counted by domain."""
 
     enabled: Literal["auto"] | bool = Field(
-        "auto",
-        description="whether experts are counted; auto: where the model has routers",
+        "auto", description="whether experts are counted; auto: where the model has routers"
     )
     every: Positive | None = Field(
         None, description="steps of a window of counts on disk; a twentieth of the run if omitted"
     )
     adapters: list[str] = Field(
-        default_factory=list,
-        description="package.module:Name of RouterAdapters of yours",
+        default_factory=list, description="package.module:Name of RouterAdapters of yours"
     )
 
 
@@ -303,8 +297,7 @@ class PretrainConfig(Section):
         ),
     )
     max_epochs: Above | None = Field(
-        None,
-        description="how often a domain may be seen; an estimator's mixture keeps to it too",
+        None, description="how often a domain may be seen; an estimator's mixture keeps to it too"
     )
     estimator: EstimatorConfig | None = None
     held_out: HeldOutConfig = HeldOutConfig()

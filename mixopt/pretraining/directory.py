@@ -38,13 +38,7 @@ from mixopt.config import (
     unusable_names,
     url_faults,
 )
-from mixopt.corpus import (
-    Corpus,
-    identity_of,
-    prepare_corpus,
-    read_corpus_index,
-    saved_tokenizer,
-)
+from mixopt.corpus import Corpus, identity_of, prepare_corpus, read_corpus_index, saved_tokenizer
 from mixopt.errors import CorpusError, MixoptError, PluginError, RunError
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,

@@ -20,25 +20,11 @@ from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import MixtureError, RunError, SamplerError
 from mixopt.loading import MixtureDataset, MixtureLoader
 from mixopt.mixture import Mixture
-from mixopt.online import (
-    MIXTURE_LOG,
-    Driver,
-    DriverOptions,
-    MixtureLog,
-    is_first,
-    make_estimator,
-)
+from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, MixtureLog, is_first, make_estimator
 from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState, load_training
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
-from mixopt.pretraining.metrics import (
-    HeldOutText,
-    Meter,
-    MetricsFile,
-    peak_flops,
-    shares,
-    watch_of,
-)
+from mixopt.pretraining.metrics import HeldOutText, Meter, MetricsFile, peak_flops, shares, watch_of
 from mixopt.pretraining.model_start import initial_model, take_optimizer
 from mixopt.pretraining.models import DocumentMasks, flops_per_token
 from mixopt.pretraining.parallel import Interruption, ParallelModel, Ranks

@@ -101,12 +101,7 @@ class Meter:
     """
 
     def __init__(
-        self,
-        domains: tuple[str, ...],
-        config: PretrainConfig,
-        *,
-        flops: float,
-        peak: float | None,
+        self, domains: tuple[str, ...], config: PretrainConfig, *, flops: float, peak: float | None
     ) -> None:
         """Start the clock."""
         self._domains, self._tokens_before = domains, config.tokens_before

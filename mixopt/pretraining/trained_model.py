@@ -208,11 +208,7 @@ class ModelExport:
 
 
 def export_model(
-    run: str | Path,
-    out: str | Path,
-    *,
-    step: int | None = None,
-    trust: bool = False,
+    run: str | Path, out: str | Path, *, step: int | None = None, trust: bool = False
 ) -> ModelExport:
     """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer.
 

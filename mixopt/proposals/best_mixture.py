@@ -45,14 +45,7 @@ from mixopt.proposals.search import (
     search,
     search_again,
 )
-from mixopt.system import (
-    Array,
-    Update,
-    __version__,
-    no_progress,
-    one_blas_thread,
-    steady_progress,
-)
+from mixopt.system import Array, Update, __version__, no_progress, one_blas_thread, steady_progress
 
 if TYPE_CHECKING:
     from mixopt.constraints import Constraints
@@ -71,10 +64,7 @@ def propose_mixture(request: ProposalRequest) -> Proposal:
 
 
 def best_proposal(
-    request: ProposalRequest,
-    *,
-    fits: ResampledFits | None = None,
-    update: Update = no_progress,
+    request: ProposalRequest, *, fits: ResampledFits | None = None, update: Update = no_progress
 ) -> Proposal:
     """Find the best mixture, with refits that may be there already."""
     fit, config, seed = request.fit, request.search, request.seed

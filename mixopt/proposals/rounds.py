@@ -331,12 +331,7 @@ def choose_batch(
 
 
 def draw_candidates(
-    surrogate: Surrogate,
-    allowed: Allowed,
-    natural_D: Array,
-    *,
-    minimum: float = 0.0,
-    seed: int = 0,
+    surrogate: Surrogate, allowed: Allowed, natural_D: Array, *, minimum: float = 0.0, seed: int = 0
 ) -> Array:
     """Draw distinct allowed mixtures that are worth considering."""
     rng = np.random.default_rng([seed, 3])

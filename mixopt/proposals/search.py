@@ -191,10 +191,7 @@ REFIT_DESCENTS = 2
 
 
 def search_again(
-    problem: Problem,
-    refits: Sequence[Predictor],
-    proposed_D: Array,
-    update: Update = no_progress,
+    problem: Problem, refits: Sequence[Predictor], proposed_D: Array, update: Update = no_progress
 ) -> Array:
     """Return the optimum of each refit, shape (B, D), searched on fewer draws than a proposal."""
     optima = []

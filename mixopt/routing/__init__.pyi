@@ -1,7 +1,4 @@
-from .adapters import (
-    RouterAdapter as RouterAdapter,
-    RouterTap as RouterTap,
-)
+from .adapters import RouterAdapter as RouterAdapter, RouterTap as RouterTap
 from .assignments import (
     Assignments as Assignments,
     ExpertCounts as ExpertCounts,
@@ -14,23 +11,8 @@ from .finding import (
     has_experts as has_experts,
     named_adapters as named_adapters,
 )
-from .measures import (
-    expert_profiles as expert_profiles,
-    lift as lift,
-    load_shares as load_shares,
-)
-from .record import (
-    EXPERTS as EXPERTS,
-    ExpertRecord as ExpertRecord,
-    Window as Window,
-)
+from .measures import expert_profiles as expert_profiles, lift as lift, load_shares as load_shares
+from .record import EXPERTS as EXPERTS, ExpertRecord as ExpertRecord, Window as Window
 from .router_stats import RouterStats as RouterStats
-from .scalars import (
-    training_scalars as training_scalars,
-    trial_scalars as trial_scalars,
-)
-from .summary import (
-    Summary as Summary,
-    key_column as key_column,
-    layer_table as layer_table,
-)
+from .scalars import training_scalars as training_scalars, trial_scalars as trial_scalars
+from .summary import Summary as Summary, key_column as key_column, layer_table as layer_table

@@ -170,7 +170,7 @@ EXCEPTIONS = {
     "ZayaExperts": Source(
         lambda given, output, experts, top_k: given["top_k_index"].masked_fill(
             given["top_k_weights"] == 0, -1
-        ),
+        )
     ),
 }
 
@@ -183,7 +183,7 @@ BY_NAME = {name: _by_name(name) for name in IDS}
 # What is called with ids and yet not counted, and why.
 REFUSED = {
     "Inkling2LoopExperts": "layers of its loop run several times in one forward pass, and experts"
-    " are counted once",
+    " are counted once"
 }
 
 

@@ -31,10 +31,7 @@ _BY_LAYER = {
     "dead_experts": ("dead", ("sum",)),
     "specialisation": ("specialisation", ("mean",)),
 }
-_OVER_LAYERS = {
-    "overflow": ("overflow", ("mean", "max")),
-    "drop_rate": ("dropped", ("mean",)),
-}
+_OVER_LAYERS = {"overflow": ("overflow", ("mean", "max")), "drop_rate": ("dropped", ("mean",))}
 # Statistics with a member for each domain; no other statistic has their names, as a domain may be
 # called "mean".
 _BY_DOMAIN = {

@@ -1,7 +1,4 @@
-from .forecast import (
-    ScheduleForecast as ScheduleForecast,
-    simulate_schedule as simulate_schedule,
-)
+from .forecast import ScheduleForecast as ScheduleForecast, simulate_schedule as simulate_schedule
 from .order import Unit as Unit
 from .permutation import (
     RowOrder as RowOrder,

@@ -40,12 +40,7 @@ class LightGBMRegressor(MixtureRegressor):
     saved_as = ("json", "npz", "lightgbm")
     by_target = ("trees_M", "noise_M")
 
-    def __init__(
-        self,
-        iterations: int = 1000,
-        folds: int = 3,
-        random_state: int = 42,
-    ) -> None:
+    def __init__(self, iterations: int = 1000, folds: int = 3, random_state: int = 42) -> None:
         self.iterations = iterations
         self.folds = folds
         self.random_state = random_state

@@ -32,12 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import PluginError, TrialsError
-from mixopt.fitting import (
-    CarriedRegressor,
-    Correction,
-    Lines,
-    size_groups,
-)
+from mixopt.fitting import CarriedRegressor, Correction, Lines, size_groups
 from mixopt.system import Array
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.mixture_regressor import MixtureRegressor

@@ -2,13 +2,7 @@
 
 import pytest
 
-from mixopt.config import (
-    ConstraintsConfig,
-    MixedConfig,
-    SweepConfig,
-    read_constraints,
-    token_count,
-)
+from mixopt.config import ConstraintsConfig, MixedConfig, SweepConfig, read_constraints, token_count
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError
 

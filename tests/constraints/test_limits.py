@@ -49,12 +49,7 @@ def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory
     assert own.upper_D.tolist() == pytest.approx([1.0, 0.6, 0.5])
     more = own.with_limits([floor("law", 0.2, "x"), cap("web", 0.6, "y")])
     assert more.lower_D.tolist() == [0.0, 0.0, 0.2]
-    assert more.in_force == (
-        "y",
-        "constraints.max_epochs: 2",
-        "constraints.max_epochs.law: 5",
-        "x",
-    )
+    assert more.in_force == ("y", "constraints.max_epochs: 2", "constraints.max_epochs.law: 5", "x")
 
 
 @pytest.mark.parametrize(

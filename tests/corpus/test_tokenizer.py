@@ -15,12 +15,7 @@ from mixopt.corpus import (
     prepare_corpus,
     saved_tokenizer,
 )
-from mixopt.corpus.tokenizer import (
-    ByteTokenizer,
-    FastTokenizer,
-    open_tokenizer,
-    token_dtype,
-)
+from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer, open_tokenizer, token_dtype
 from mixopt.errors import CorpusError
 
 TEXTS = [inspect.getsource(inspect), "漢字 é \t\x00"]

@@ -8,14 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from pretrain_runs import (
-    CONFIG,
-    Job,
-    assert_equal_runs,
-    checkpoints,
-    finished,
-    write_config,
-)
+from pretrain_runs import CONFIG, Job, assert_equal_runs, checkpoints, finished, write_config
 
 from mixopt.pretraining import verify_pretraining
 from mixopt.testing import tiny_corpus

@@ -126,10 +126,7 @@ def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):
         assert 0.9 <= (errors_N <= calibration.halves(own["std"].to_numpy()) + 1e-12).mean() < 1.0
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["log_linear", "lightgbm", "sklearn.svm:SVR"],
-)
+@pytest.mark.parametrize("name", ["log_linear", "lightgbm", "sklearn.svm:SVR"])
 def test_a_fit_is_read_back_as_it_was_saved(name, tmp_path):
     fit = fitted(name)
     fit.save(tmp_path / "fit")

@@ -33,8 +33,7 @@ def test_the_lower_bound_holds_in_19_of_20_samples():
 
 
 @pytest.mark.parametrize(
-    ("spearman", "state"),
-    [(0.95, "ready"), (0.75, "weak"), (0.1, "noise"), (None, "noise")],
+    ("spearman", "state"), [(0.95, "ready"), (0.75, "weak"), (0.1, "noise"), (None, "noise")]
 )
 def test_without_replicates_the_rank_correlation_decides(spearman, state):
     assert a_loss(spearman).state == state

@@ -12,14 +12,7 @@ from made_fit import table
 
 from mixopt.config import FitConfig
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting import (
-    OBJECTIVE,
-    Fit,
-    ModelSize,
-    fit_trials,
-    requested_size,
-    spearman,
-)
+from mixopt.fitting import OBJECTIVE, Fit, ModelSize, fit_trials, requested_size, spearman
 from mixopt.fitting.fit_data import TrialSizes, check_finished
 from mixopt.fitting.held_out import spearman_within
 from mixopt.pipeline import load_fit

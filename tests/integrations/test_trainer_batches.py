@@ -122,12 +122,7 @@ def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_pa
 @pytest.mark.parametrize(
     ("batches", "arguments", "options", "message"),
     [
-        (
-            41,
-            {"gradient_accumulation_steps": 4},
-            {},
-            r"batches=41\).*; give batches=44",
-        ),
+        (41, {"gradient_accumulation_steps": 4}, {}, r"batches=41\).*; give batches=44"),
         (
             40,
             {"train_sampling_strategy": "group_by_length"},

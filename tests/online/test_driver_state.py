@@ -63,11 +63,7 @@ def test_the_users_own_estimator_is_the_one_that_resumes(state):
     [
         (("step",), 2**63, "the driver's state: step: 9223372036854775808 is not a whole number"),
         (("plans", "steady", "weights"), [0.5, 0.1, 0.1], "steady: weights: add up"),
-        (
-            ("windows", "sums"),
-            [[0] * 3] * 4,
-            r"sums: has shape \(4, 3\), not \(3, 3\)",
-        ),
+        (("windows", "sums"), [[0] * 3] * 4, r"sums: has shape \(4, 3\), not \(3, 3\)"),
         (("estimator",), 7, "estimator: 7 is not a mapping"),
     ],
 )

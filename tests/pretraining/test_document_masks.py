@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pretrain_runs import (
-    CONFIG,
-    Job,
-    finished,
-    metrics_of,
-    write_config,
-)
+from pretrain_runs import CONFIG, Job, finished, metrics_of, write_config
 from torch import nn
 from torch.nn import functional
 

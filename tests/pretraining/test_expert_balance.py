@@ -92,11 +92,7 @@ def test_a_coefficient_that_cannot_be_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "part"),
-    [
-        ("dbrx", DBRX, ".experts."),
-        ("jetmoe", JETMOE, "put_linear."),
-    ],
+    ("name", "options", "part"), [("dbrx", DBRX, ".experts."), ("jetmoe", JETMOE, "put_linear.")]
 )
 def test_a_token_meets_the_share_of_the_experts_that_it_is_given(name, options, part):
     model = built(name, options)

@@ -26,11 +26,7 @@ def config(tmp_path_factory):
     training = {**CONFIG["training"], "steps": 4}
     saved = {"every": 0}
     return write_config(
-        folder,
-        corpus=str(corpus.path),
-        model=SMALL,
-        training=training,
-        checkpoint=saved,
+        folder, corpus=str(corpus.path), model=SMALL, training=training, checkpoint=saved
     )
 
 

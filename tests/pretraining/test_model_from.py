@@ -362,10 +362,7 @@ def test_a_plug_in_that_a_run_names_by_its_path_is_imported_where_the_configurat
     folder, tmp_path
 ):
     config = write_config(
-        tmp_path,
-        corpus=str(folder / "corpus"),
-        training=STANDSTILL,
-        held_out={"tokens": 64},
+        tmp_path, corpus=str(folder / "corpus"), training=STANDSTILL, held_out={"tokens": 64}
     )
     pretrain(config, tmp_path / "base")
     message = r"config.yaml: names the model 'pretrain_job:Recording', which is code; .* model.name"

@@ -21,10 +21,7 @@ def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("config")
     content = {
         "corpus": str(tiny_corpus(folder / "corpus").path),
-        "model": {
-            "name": "decoder",
-            "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48},
-        },
+        "model": {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}},
         "training": {
             "steps": 4,
             "batch": 4,

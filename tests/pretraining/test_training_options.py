@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pretrain_runs import (
-    CONFIG,
-    STEPS,
-    finished,
-    metrics_of,
-    weights_of,
-    write_config,
-)
+from pretrain_runs import CONFIG, STEPS, finished, metrics_of, weights_of, write_config
 from torch import nn
 
 from mixopt import pretrain
@@ -19,13 +12,7 @@ from mixopt.pretraining.config import TrainingConfig
 from mixopt.pretraining.training_step import make_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OPTIONS = {
-    "schedule": "wsd",
-    "lr_decay": 6,
-    "lr_decay_shape": "sqrt",
-    "warmup": 3,
-    "eps": 1e-6,
-}
+OPTIONS = {"schedule": "wsd", "lr_decay": 6, "lr_decay_shape": "sqrt", "warmup": 3, "eps": 1e-6}
 
 
 @pytest.fixture(scope="module")

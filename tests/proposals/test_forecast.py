@@ -12,12 +12,7 @@ from mixopt.constraints import Constraints
 from mixopt.constraints.limits import up
 from mixopt.errors import MixtureError
 from mixopt.mixture import Mixture
-from mixopt.proposals import (
-    ProposalRequest,
-    predict_mixture,
-    predict_own_mixture,
-    predicted_costs,
-)
+from mixopt.proposals import ProposalRequest, predict_mixture, predict_own_mixture, predicted_costs
 from mixopt.proposals.best_mixture import EDITED
 
 MOSTLY_CODE = Mixture({"code": 0.7, "prose": 0.2, "law": 0.1})

@@ -22,14 +22,7 @@ from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest, propose_mixture, search
-from mixopt.proposals.search import (
-    FAR,
-    KNOWN,
-    descend,
-    least_broken,
-    projected_descent,
-    simulate,
-)
+from mixopt.proposals.search import FAR, KNOWN, descend, least_broken, projected_descent, simulate
 
 DOMAINS = ("code", "prose", "law", "mail")
 INVENTORY = {"code": 400, "prose": 300, "law": 200, "mail": 100}

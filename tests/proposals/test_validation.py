@@ -41,11 +41,7 @@ def validation_of(**values):
 
 @pytest.mark.parametrize(
     ("proposal", "verdict"),
-    [
-        ([1.0, 1.2, 1.1], "wins"),
-        ([3.0, 3.2, 3.1], "loses"),
-        ([2.0, 2.3, 2.0], "not significant"),
-    ],
+    [([1.0, 1.2, 1.1], "wins"), ([3.0, 3.2, 3.1], "loses"), ([2.0, 2.3, 2.0], "not significant")],
 )
 def test_the_verdict_follows_the_paired_interval(proposal, verdict):
     validation = validation_of(proposal=proposal, natural=[2.0, 2.2, 2.1])

@@ -4,12 +4,7 @@ import math
 
 import pytest
 from hypothesis import given, strategies as st
-from mixopt_proxies.command.result_file import (
-    Point,
-    TrainerLog,
-    divergence,
-    losses_of,
-)
+from mixopt_proxies.command.result_file import Point, TrainerLog, divergence, losses_of
 
 from mixopt.errors import RunError
 

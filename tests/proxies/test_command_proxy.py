@@ -245,13 +245,7 @@ def test_a_trial_whose_result_is_there_is_not_run_again(corpus, files, tmp_path)
     assert again.seconds == pytest.approx(first.seconds, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"tokens": 2_000},
-        {"more": ["--other"]},
-    ],
-)
+@pytest.mark.parametrize("change", [{"tokens": 2_000}, {"more": ["--other"]}])
 def test_a_result_of_another_seed_mixture_length_or_command_is_made_again(
     corpus, files, tmp_path, change
 ):

@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_proxies.ngram import NgramProxy
-from mixopt_proxies.ngram.ngram_proxy import (
-    NgramModel,
-    draw_tokens,
-    held_out_rows,
-    split_tokens,
-)
+from mixopt_proxies.ngram.ngram_proxy import NgramModel, draw_tokens, held_out_rows, split_tokens
 
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.mixture import Mixture

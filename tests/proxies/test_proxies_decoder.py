@@ -4,11 +4,7 @@ import math
 
 import pytest
 import torch
-from mixopt_proxies.decoder import (
-    CausalLM,
-    DecoderProxy,
-    has_compiler,
-)
+from mixopt_proxies.decoder import CausalLM, DecoderProxy, has_compiler
 from mixopt_proxies.decoder.devices import Compiled
 from mixopt_proxies.decoder.sizes import SIZES
 

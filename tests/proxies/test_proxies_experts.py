@@ -2,19 +2,9 @@
 
 import pytest
 import torch
-from mixopt_proxies.decoder import (
-    DecoderProxy,
-    StackedWeights,
-    experts as experts_module,
-)
+from mixopt_proxies.decoder import DecoderProxy, StackedWeights, experts as experts_module
 from mixopt_proxies.decoder.decoder_stack import layout
-from mixopt_proxies.decoder.experts import (
-    Routed,
-    added_up,
-    balance_loss,
-    choose,
-    route,
-)
+from mixopt_proxies.decoder.experts import Routed, added_up, balance_loss, choose, route
 from mixopt_proxies.decoder.sizes import SIZES
 from torch.nn.functional import silu
 

@@ -78,8 +78,7 @@ def test_a_large_vocabulary_trains_the_same_in_chunks_and_dense(monkeypatch):
         chunked.gradients(weights.leaves, tokens)[:2], dense.gradients(weights.leaves, tokens)[:2]
     )
     torch.testing.assert_close(
-        chunked.evaluated(weights.leaves, tokens)[0],
-        dense.evaluated(weights.leaves, tokens)[0],
+        chunked.evaluated(weights.leaves, tokens)[0], dense.evaluated(weights.leaves, tokens)[0]
     )
 
 

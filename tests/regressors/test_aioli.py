@@ -98,11 +98,7 @@ def of_rounds(plans):
 
 @pytest.mark.parametrize(
     ("domains", "rho", "options"),
-    [
-        (2, 0.6, {}),
-        (7, 0.75, {"eta": 1.0, "ema": 0.1}),
-        (3, 1.0, {"eta": 0.5}),
-    ],
+    [(2, 0.6, {}), (7, 0.75, {"eta": 1.0, "ema": 0.1}), (3, 1.0, {"eta": 0.5})],
 )
 def test_the_mixtures_are_those_of_the_published_formulas(domains, rho, options):
     losses_NM = recorded_losses(domains, seed=domains)
@@ -219,11 +215,7 @@ def test_a_checkpoint_at_any_step_of_a_sweep_goes_on_to_the_same_plans_bit_for_b
     ("setting", "options", "message"),
     [
         (run_of(1), {}, "aioli: one domain has nothing to be mixed with"),
-        (
-            run_of(2),
-            {"one_hot": 0.5},
-            "one_hot: 0.5 of 2 domains is no more than the others have",
-        ),
+        (run_of(2), {"one_hot": 0.5}, "one_hot: 0.5 of 2 domains is no more than the others have"),
         (
             run_of(7),
             {"update_steps": 100, "sweep_steps": 10},

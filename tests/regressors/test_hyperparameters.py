@@ -8,11 +8,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from mixing_law import covariance, law, mixtures
 from mixopt_regressors.gaussian.gaussian_process import Posterior
-from mixopt_regressors.gaussian.hyperparameters import (
-    Evidence,
-    Prior,
-    evidences,
-)
+from mixopt_regressors.gaussian.hyperparameters import Evidence, Prior, evidences
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
 from scipy.optimize import approx_fprime
 

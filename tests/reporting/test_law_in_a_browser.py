@@ -116,11 +116,7 @@ def test_a_browser_carries_a_fit_at_a_size_to_that_of_pilots(open_page, sized):
 
 @pytest.mark.parametrize(
     "regressor",
-    [
-        GaussianProcessRegressor(learning_trials=40),
-        SkillsRegressor(),
-        EpochsRegressor(),
-    ],
+    [GaussianProcessRegressor(learning_trials=40), SkillsRegressor(), EpochsRegressor()],
     ids=lambda one: type(one).__name__,
 )
 def test_a_law_of_many_losses_is_in_single_precision_and_within_a_millionth(open_page, regressor):

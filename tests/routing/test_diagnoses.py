@@ -56,11 +56,7 @@ def hot(experts, count, times):
 
 
 @pytest.mark.parametrize(
-    ("experts", "counts_DE"),
-    [
-        (256, hot(256, 1, 13.7)),
-        (128, hot(128, 8, 4.8)),
-    ],
+    ("experts", "counts_DE"), [(256, hot(256, 1, 13.7)), (128, hot(128, 8, 4.8))]
 )
 def test_crowds_of_many_experts_are_found(experts, counts_DE):
     (one,) = found_in(counts_DE, top_k=8)

@@ -27,10 +27,7 @@ BY_SHAPE = [
 # Configurations of families that cannot be counted, or whose experts are of images.
 NOT_COUNTED = {"dots3_note_vision_encoder", "inkling2_loop_text", "nllb-moe", "vitpose_backbone"}
 # What some families multiply their auxiliary loss by, and the path in the configuration.
-COEFFICIENTS = {
-    "jetmoe": ("aux_loss_coef", 0.01),
-    "llama4_text": ("", None),
-}
+COEFFICIENTS = {"jetmoe": ("aux_loss_coef", 0.01), "llama4_text": ("", None)}
 
 
 @pytest.mark.parametrize("family", BY_SHAPE)

@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from made_experts import counted, made_layer
 
-from mixopt.routing import (
-    Assignments,
-    ExpertCounts,
-    training_scalars,
-    trial_scalars,
-)
+from mixopt.routing import Assignments, ExpertCounts, training_scalars, trial_scalars
 from mixopt.routing.scalars import KINDS
 
 

@@ -6,12 +6,7 @@ import pytest
 from torch import nn
 
 from mixopt.errors import RoutingError
-from mixopt.routing import (
-    RouterAdapter,
-    RouterTap,
-    find_routers,
-    has_experts,
-)
+from mixopt.routing import RouterAdapter, RouterTap, find_routers, has_experts
 
 
 class NewTopKRouter(nn.Module):

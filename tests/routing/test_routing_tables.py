@@ -5,10 +5,7 @@ import pytest
 from made_experts import made_layer
 
 from mixopt.errors import RoutingError
-from mixopt.routing import (
-    Assignments,
-    Summary,
-)
+from mixopt.routing import Assignments, Summary
 
 NAMES = ("web", "code", "books", "wiki")
 SHARES = (0.5, 0.25, 0.2, 0.05)

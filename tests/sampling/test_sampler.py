@@ -131,10 +131,7 @@ REFUSED_STATES = {
         "sizes": {**SIZES, "code": 4000},
     },
     "rows allowed by max_epochs of 'web': no limit, here 2000": {"max_epochs": 2},
-    "unit: 'samples', here 'tokens'": {
-        "unit": "tokens",
-        "lengths": dict.fromkeys(SIZES, 2),
-    },
+    "unit: 'samples', here 'tokens'": {"unit": "tokens", "lengths": dict.fromkeys(SIZES, 2)},
 }
 
 

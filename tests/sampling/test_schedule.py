@@ -71,9 +71,7 @@ def test_each_stage_ends_within_half_a_batch_of_what_is_asked_up_to_there(length
 
 def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
     schedule = Schedule(
-        (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=20)),
-        batch=4,
-        sequence_length=16,
+        (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=20)), batch=4, sequence_length=16
     )
     assert schedule.domain_tokens() == {
         "web": 0.75 * 640 + 0.5 * 1280,

@@ -8,11 +8,7 @@ from mixopt.sampling import Schedule, Stage, simulate_schedule
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
 SIZES = {"web": 100_000, "code": 4_000}
 SCHEDULE = Schedule(
-    (
-        Stage(WEB, steps=30, name="main"),
-        Stage(CODE, steps=20),
-        Stage(CODE, steps=20, name="long"),
-    ),
+    (Stage(WEB, steps=30, name="main"), Stage(CODE, steps=20), Stage(CODE, steps=20, name="long")),
     batch=8,
     sequence_length=16,
 )

@@ -88,10 +88,7 @@ def cluster(monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: resources)
 
 
-@pytest.mark.parametrize(
-    ("needs", "slots"),
-    [({}, 2), ({"gpus": 0.5}, 4), ({"memory": 60}, 1)],
-)
+@pytest.mark.parametrize(("needs", "slots"), [({}, 2), ({"gpus": 0.5}, 4), ({"memory": 60}, 1)])
 def test_as_many_train_as_the_scarcest_resource_allows(make, cluster, needs, slots):
     assert make(**needs).slots == slots
 

@@ -12,12 +12,7 @@ from work_runs import trials_named
 from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
 from mixopt.errors import RunError
-from mixopt.sweeps import (
-    Job,
-    log_of_trial,
-    read_attempts,
-    run_trials,
-)
+from mixopt.sweeps import Job, log_of_trial, read_attempts, run_trials
 from mixopt.trials import Training
 
 pytestmark = QUIET

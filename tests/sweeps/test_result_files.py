@@ -29,10 +29,7 @@ from mixopt.system import write_sealed
 from mixopt.trials import Losses, Trial, TrialResult, Trials, read_design, write_design
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5)]
-TRIALS = [
-    Trial("t0", MIXTURES[0], 3),
-    Trial("t1", MIXTURES[1], 4, role="anchor", round=2),
-]
+TRIALS = [Trial("t0", MIXTURES[0], 3), Trial("t1", MIXTURES[1], 4, role="anchor", round=2)]
 LOSSES = Losses(100, {"web": 2.0, "code": 1.0}, {"web": 1.0, "code": 0.5})
 RESULTS = [
     TrialResult("t0", "finished", 100, 5, 1.5, LOSSES, (LOSSES, LOSSES)),

@@ -14,13 +14,7 @@ from mixopt.config import SweepConfig
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.pipeline import sweep_script
-from mixopt.sweeps import (
-    Job,
-    Site,
-    SlurmExecutor,
-    cancel_submitted,
-    run_trials,
-)
+from mixopt.sweeps import Job, Site, SlurmExecutor, cancel_submitted, run_trials
 from mixopt.trials import Training, Trial
 
 needs_slurm = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")

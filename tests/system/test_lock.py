@@ -63,10 +63,7 @@ def test_a_second_host_is_told_who_the_first_is(tmp_path):
 
 @pytest.mark.parametrize("shift", [7200])
 def test_an_owner_whose_clock_is_off_by_hours_is_alive_while_its_file_moves(tmp_path, shift):
-    with (
-        another(tmp_path, host="node7", shift=shift),
-        pytest.raises(RunError, match="is running"),
-    ):
+    with another(tmp_path, host="node7", shift=shift), pytest.raises(RunError, match="is running"):
         enter(tmp_path)
 
 

@@ -23,10 +23,7 @@ def test_a_path_works_where_a_name_does():
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [
-        ("regressor", "sklearn.pipeline:make_pipeline"),
-        ("model", "subprocess:Popen"),
-    ],
+    [("regressor", "sklearn.pipeline:make_pipeline"), ("model", "subprocess:Popen")],
 )
 def test_what_has_not_the_methods_of_its_contract_is_never_called(kind, name):
     with pytest.raises(PluginError, match=f"{name}'?: has no '.*'; is it a {kind}"):

@@ -13,21 +13,8 @@ from one_by_one import OneByOne
 
 from mixopt.corpus import Corpus, corpus_hash
 from mixopt.errors import CorpusError
-from mixopt.sweeps import (
-    Ended,
-    LocalExecutor,
-    RayExecutor,
-    SlurmExecutor,
-    result_to_json,
-)
-from mixopt.sweeps.groups import (
-    GROUP,
-    Beat,
-    Group,
-    GroupResult,
-    write_beat,
-    write_result,
-)
+from mixopt.sweeps import Ended, LocalExecutor, RayExecutor, SlurmExecutor, result_to_json
+from mixopt.sweeps.groups import GROUP, Beat, Group, GroupResult, write_beat, write_result
 from mixopt.sweeps.train_group import failure
 from mixopt.system import host_name, read_json, start_of, write_json
 from mixopt.testing import check_executor

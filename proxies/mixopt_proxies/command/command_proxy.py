@@ -29,22 +29,11 @@ from typing import Any, Literal
 from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError, did_you_mean
 from mixopt.sweeps import exit_text, last_line
-from mixopt.system import (
-    check_name,
-    file_hash,
-    inside,
-    read_sealed,
-    write_sealed,
-)
+from mixopt.system import check_name, file_hash, inside, read_sealed, write_sealed
 from mixopt.trials import Progress, Training, Trial, TrialResult
 from mixopt_proxies.command.result_file import divergence, losses_of, read_log
 from mixopt_proxies.command.supervisor import run_supervised
-from mixopt_proxies.command.trainer_command import (
-    MIXTURE,
-    TRIAL,
-    TrainerCommand,
-    command_seed,
-)
+from mixopt_proxies.command.trainer_command import MIXTURE, TRIAL, TrainerCommand, command_seed
 
 DONE, LOG = "done.json", "log.txt"
 COARSE = 2.0  # seconds: time stamps of some network file systems are no finer
@@ -85,12 +74,7 @@ class _TrialRun:
     """A trial, the command that trains it, and its folder."""
 
     def __init__(
-        self,
-        command: TrainerCommand,
-        trial: Trial,
-        files: Path,
-        corpus: Corpus,
-        training: Training,
+        self, command: TrainerCommand, trial: Trial, files: Path, corpus: Corpus, training: Training
     ) -> None:
         self._command, self._trial = command, trial
         self._corpus, self._training = corpus, training

@@ -139,10 +139,7 @@ class PlainTraining(TrialTraining):
     """Trains one trial at a time, each with the weights of one model."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        moments: Mapping[str, Tensor],
-        annealing: Annealing,
+        self, model: nn.Module, moments: Mapping[str, Tensor], annealing: Annealing
     ) -> None:
         """Keep the weights that all trials begin with."""
         super().__init__(annealing.sequence_length, annealing.batch)

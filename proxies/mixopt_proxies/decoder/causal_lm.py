@@ -43,12 +43,7 @@ class CausalLM(nn.Module):
     option_names = OF_SHAPE
 
     def __init__(
-        self,
-        vocab_size: int,
-        sequence_length: int,
-        *,
-        size: str = "tiny",
-        **overrides: object,
+        self, vocab_size: int, sequence_length: int, *, size: str = "tiny", **overrides: object
     ) -> None:
         """Draw the initial weights, from torch's generator.
 

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING
 
 from mixopt.corpus import Corpus
 from mixopt.trials import Progress, Training, Trial, TrialResult
-from mixopt_proxies.decoder.sizes import (
-    OPTIONS,
-    Compile,
-    Flag,
-    Precision,
-    check_option,
-    make_size,
-)
+from mixopt_proxies.decoder.sizes import OPTIONS, Compile, Flag, Precision, check_option, make_size
 
 if TYPE_CHECKING:
     from mixopt_proxies.decoder.group_training import GroupTraining
@@ -53,10 +46,7 @@ class DecoderProxy:
         from mixopt_proxies.decoder.group_training import GroupTraining
 
         return GroupTraining(
-            self.size,
-            precision=self._precision,
-            compile=self._compile,
-            mask_documents=self._masks,
+            self.size, precision=self._precision, compile=self._compile, mask_documents=self._masks
         )
 
     def parameters(self, vocab_size: int) -> int:

@@ -145,10 +145,7 @@ def rotary_tables(size: DecoderSize, device: torch.device) -> tuple[Tensor, Tens
     angles = torch.arange(size.sequence_length, device=device)[:, None] * frequencies
     cosine, sine = angles.cos(), angles.sin()
     shape = (size.sequence_length, 1, 2, half)
-    return (
-        torch.stack([cosine, cosine], 1).view(shape),
-        torch.stack([-sine, sine], 1).view(shape),
-    )
+    return (torch.stack([cosine, cosine], 1).view(shape), torch.stack([-sine, sine], 1).view(shape))
 
 
 def explicit_attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor) -> Tensor:

@@ -131,12 +131,7 @@ def realised_counts(weights_D: Array, sequences: int) -> IntArray:
 
 
 def window_starts(
-    tokens: int,
-    window: int,
-    count: int,
-    generator: np.random.Generator,
-    *,
-    nested: bool = False,
+    tokens: int, window: int, count: int, generator: np.random.Generator, *, nested: bool = False
 ) -> IntArray:
     """Draw windows that do not overlap, epoch after epoch."""
     epochs: list[IntArray] = [np.empty(0, np.int64)]

@@ -193,12 +193,7 @@ def sampled(rows: Rows, most: int) -> Rows:
 
 
 def draw_tokens(
-    corpus: Corpus,
-    mixture: Mixture,
-    training: Training,
-    *,
-    window: int,
-    rng: np.random.Generator,
+    corpus: Corpus, mixture: Mixture, training: Training, *, window: int, rng: np.random.Generator
 ) -> Rows:
     """Draw the training tokens of one trial: windows in a random order."""
     weights_D = mixture.over(corpus.domain_names).array

@@ -191,11 +191,7 @@ class SkillsRegressor(MixtureRegressor):
     _steps = STEPS
     _found: tuple[float, float] | None = None
 
-    def __init__(
-        self,
-        folds: int = 3,
-        random_state: int = 0,
-    ) -> None:
+    def __init__(self, folds: int = 3, random_state: int = 0) -> None:
         self.folds = folds
         self.random_state = random_state
 

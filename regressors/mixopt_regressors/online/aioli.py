@@ -29,12 +29,7 @@ import numpy as np
 from mixopt.errors import EstimatorError
 from mixopt.online import Need, Observation, Plan, Setting
 from mixopt.system import Array
-from mixopt_regressors.online.online_estimator import (
-    OnlineEstimator,
-    log_shares,
-    option,
-    softmax,
-)
+from mixopt_regressors.online.online_estimator import OnlineEstimator, log_shares, option, softmax
 
 
 def smoothed_one_hot(domain: int, domains: int, share: float) -> Array:
