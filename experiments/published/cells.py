@@ -1,7 +1,6 @@
-"""Do conditional rounds pay in worlds of topics x quality levels, and does the tree in a fit?
+"""Do conditional rounds pay in worlds of topics x quality levels?
 
     python experiments/published/cells.py --worlds 3 --trials 48 --topics 12 --levels 4
-    OMP_NUM_THREADS=1 python experiments/published/cells.py --worlds 2 --trials 192 --tree
 
 The losses are those of known_worlds.py over 200 cells. What a cell is worth to a loss is what its
 topic is worth, times what its quality is worth in that topic. `additive` has no more; in `within`
@@ -16,7 +15,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from known_worlds import NOISE, KnownWorld, _objective, _Terms
-from published_data import some
 
 from mixopt.config import DesignConfig, FitConfig, ProposeConfig, Stage
 from mixopt.constraints import Constraints
@@ -30,7 +28,7 @@ from mixopt.proposals import (
     fit_surrogate,
     propose_mixture,
 )
-from mixopt.system import Array, IntArray
+from mixopt.system import Array
 from mixopt.trials import Trials, first_stage, make_design, stage_limits
 
 Kind = Literal["additive", "within", "between"]
@@ -144,44 +142,6 @@ def stages(worlds: int, trials: int, topics: int, levels: int) -> None:
                 )
 
 
-def tree(worlds: int, trials: int, topics: int, levels: int) -> None:
-    """Print errors on 200 unseen mixtures of fits that know the tree and of fits that do not."""
-    print("| world | seed | regressor | error, in deviations of a loss: tree, flat | Spearman |")
-    print("|---|---|---|---|---|", flush=True)
-    for kind in get_args(Kind):
-        for seed in range(worlds):
-            world = cells_world(kind, seed, topics, levels)
-            config = DesignConfig(trials=trials + 200, rounds=[], anchors=[], max_usage=None)
-            design = make_design(config, world.natural, world.constraints, seed)
-            table = world.train(np.array([one.mixture.array for one in design]), seed)
-            order_N = np.random.default_rng(seed).permutation(len(table))
-            for name in ("gaussian_process", "auto"):
-                found = [_error(one, order_N, name, world) for one in (table, _flat(table))]
-                errors, ranks = zip(*found, strict=True)
-                print(
-                    f"| {kind} | {seed} | {name} | {errors[0]:.3f}, {errors[1]:.3f} |"
-                    f" {ranks[0]:.3f}, {ranks[1]:.3f} |",
-                    flush=True,
-                )
-
-
-def _flat(table: Trials) -> Trials:
-    """Return trials whose domains' names say nothing of a tree."""
-    names = {name: name.replace("/", "_") for name in table.domains}
-    columns = {f"weight/{old}": f"weight/{new}" for old, new in names.items()}
-    return Trials(table.table.rename(columns), tuple(names.values()), table.targets)
-
-
-def _error(table: Trials, order_N: IntArray, name: str, world: KnownWorld) -> tuple[float, float]:
-    """Return the error on 200 unseen mixtures in deviations of a loss, and the rank correlation."""
-    unseen, seen = some(table, order_N[:200]), some(table, order_N[200:])
-    fit = fit_trials(seen, FitConfig(regressors=[name]), world.objective, seed=0)
-    true_NM = world.truth(unseen.weights())
-    off_NM = fit.predict(unseen.weights()).losses_NM - true_NM
-    error_M = np.sqrt((off_NM**2).mean(axis=0)) / true_NM.std(axis=0)
-    return float(error_M.mean()), float(fit.evaluate(unseen)["mean_spearman"])
-
-
 def main() -> None:
     """Run a part."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -189,10 +149,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=128)
     parser.add_argument("--topics", type=int, default=TOPICS)
     parser.add_argument("--levels", type=int, default=LEVELS)
-    parser.add_argument("--tree", action="store_true", help="what the tree brings in a fit")
     given = parser.parse_args()
-    part = tree if given.tree else stages
-    part(given.worlds, given.trials, given.topics, given.levels)
+    stages(given.worlds, given.trials, given.topics, given.levels)
 
 
 if __name__ == "__main__":

@@ -109,8 +109,6 @@ def _combination(
 
 
 COLUMNS = ("parameters", "tokens")
-BRANCH_SIGNS = "/:"  # end a branch's name in a domain's, as in web/science or dclm:science
-SAME = 1e-9  # rounding of a share
 APART = 1.25  # sizes within this factor of each other are one
 
 
@@ -321,20 +319,7 @@ class FitData:
 
     def make(self, name: str) -> Regressor:
         """Build the unfitted regressor of that name, the same each time."""
-        return make_regressor(name, self.seed, self.repetition, self._carried_rows, self._branches)
-
-    @cached_property
-    def _branches(self) -> list[list[int]] | None:
-        """Columns of each branch and of each level of a tree, where trials differ in its share."""
-        found: dict[str, list[int]] = {}
-        for column, name in enumerate(self.trials.domains):
-            ends = [place for place, sign in enumerate(name) if sign in BRANCH_SIGNS]
-            levels = [name[name.rindex("/") :]] if "/" in name else []
-            for part in [*(name[:end] for end in ends), *levels]:
-                found.setdefault(part, []).append(column)
-        several = {tuple(columns) for columns in found.values() if len(columns) > 1}
-        differ = [c for c in sorted(several) if np.ptp(self.weights_ND[:, c].sum(axis=1)) > SAME]
-        return [list(columns) for columns in differ] or None
+        return make_regressor(name, self.seed, self.repetition, self._carried_rows)
 
     @cached_property
     def _carried_rows(self) -> list[list[float | None]] | None:

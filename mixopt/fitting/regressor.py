@@ -216,9 +216,8 @@ def make_regressor(
     seed: int,
     repetition: Repetition | None = None,
     carried: Sequence[Sequence[float | None]] | None = None,
-    branches: Sequence[Sequence[int]] | None = None,
 ) -> Regressor:
-    """Build an unfitted regressor that knows its seed, of epochs, carried trials and branches.
+    """Build an unfitted regressor that knows its seed, of epochs, and of carried trials.
 
     One of scikit-learn's that takes a single target is fitted once for each.
     """
@@ -234,7 +233,7 @@ def make_regressor(
         made: Any = clone(found) if is_made else found()
         wanted: dict[str, Any] = dict.fromkeys(parameters_called(made, "random_state"), seed)
         known: dict[str, Any] = {} if repetition is None else dict(vars(repetition))
-        known |= {"carried": carried, "branches": branches}
+        known["carried"] = carried
         for field, value in known.items():
             for key, own in parameters_called(made, field).items():
                 if own is None and value is not None:

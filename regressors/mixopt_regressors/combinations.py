@@ -78,7 +78,6 @@ class AutoRegressor(MixtureRegressor):
         inventory: Distinct tokens of each domain; None of both: no law of epochs.
         tokens: That each trial was trained on.
         carried: Rows of carried trials: weights, then losses, None where one is not known.
-        branches: Columns of the domains in each branch of their tree.
     """
 
     by_target = ("weights_MC", "errors_MC")
@@ -93,7 +92,6 @@ class AutoRegressor(MixtureRegressor):
         inventory: Sequence[float] | None = None,
         tokens: float | None = None,
         carried: Sequence[Sequence[float | None]] | None = None,
-        branches: Sequence[Sequence[int]] | None = None,
     ) -> None:
         self.candidates = candidates
         self.folds = folds
@@ -101,7 +99,6 @@ class AutoRegressor(MixtureRegressor):
         self.inventory = inventory
         self.tokens = tokens
         self.carried = carried
-        self.branches = branches
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -279,7 +276,7 @@ class AutoRegressor(MixtureRegressor):
 
     def _made(self, name: str) -> Regressor:
         own = name.removesuffix(CARRIED)
-        return make_regressor(own, self.random_state, self._repetition(), branches=self.branches)
+        return make_regressor(own, self.random_state, self._repetition())
 
     def _repetition(self) -> Repetition | None:
         if self.inventory is None or self.tokens is None:

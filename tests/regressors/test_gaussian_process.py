@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_fit import table
 from mixing_law import law, mixtures
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.gaussian.hyperparameters import replicate_variances
@@ -26,10 +25,8 @@ def noise_stds(regressor: GaussianProcessRegressor) -> np.ndarray:
     return np.exp(regressor.parameters_MP[:, -1] / 2) * regressor.units_M
 
 
-@pytest.mark.parametrize("branches", [None, [[0, 1], [2, 3, 4], [0, 2]]])
-def test_the_gradient_is_that_of_the_prediction_by_each_weight_alone(branches):
-    weights_ND, weights_D = mixtures(40), np.array([0.4, 0.3, 0.2, 0.0999, 1e-4])
-    regressor = GaussianProcessRegressor(branches=branches).fit(weights_ND, law(weights_ND))
+def test_the_gradient_is_that_of_the_prediction_by_each_weight_alone():
+    regressor, weights_D = fitted(), np.array([0.4, 0.3, 0.2, 0.0999, 1e-4])
     steps_DD = np.diag(1e-4 * weights_D)
     ahead_DM = regressor.predict(weights_D + steps_DD)
     behind_DM = regressor.predict(weights_D - steps_DD)
@@ -47,22 +44,6 @@ def test_it_recovers_a_mixing_law():
     predicted_NM = GaussianProcessRegressor().fit(weights_ND, losses_KM[:60]).predict(fresh_ND)
     errors_M = np.sqrt(((predicted_NM - losses_KM[60:]) ** 2).mean(axis=0))
     assert (errors_M < 0.1 * losses_KM.std(axis=0)).all()
-
-
-def test_shares_of_branches_tell_more_than_those_of_their_cells():
-    rng = np.random.default_rng(0)
-    shares_ND = rng.dirichlet(np.ones(24), 96)
-    topics_NT = shares_ND.reshape(96, 6, 4).sum(axis=2)
-    losses_N1 = np.exp(-3.0 * topics_NT[:, :1]) + np.exp(-2.0 * topics_NT[:, 1:2])
-    names = [f"web:{topic}/{level}" for topic in range(6) for level in range(4)]
-    tree, flat = (
-        table(shares_ND, losses_N1, domains, ["x"]).fit(regressors="gaussian_process")
-        for domains in (names, [name.replace(":", "_").replace("/", "_") for name in names])
-    )
-    topics = [list(range(topic, topic + 4)) for topic in range(0, 24, 4)]
-    levels = [list(range(level, 24, 4)) for level in range(4)]
-    assert tree.regressor.branches == sorted(topics + levels)
-    assert tree.report["rmse"][0] < 0.7 * flat.report["rmse"][0]
 
 
 def test_it_covers_new_trials_at_about_the_stated_rate():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from law_answers import ANSWER, browser_answers, law_page, mixtures, python_answers
-from made_fit import DOMAINS as DOMAINS_OF_FIT, TARGETS, fitted, make_trials, objective, table
+from made_fit import DOMAINS as DOMAINS_OF_FIT, TARGETS, fitted, make_trials, objective
 from made_laws import TARGET_SIZE, one_size, pilot_runs, sized_trials, two_sizes
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.laws import EpochsRegressor, SkillsRegressor
@@ -61,15 +61,6 @@ def sized():
 )
 def test_a_browser_predicts_what_python_does(open_page, name):
     assert_same(open_page, fitted(name, trials=make_trials(count=20, replicates=2), folds=3))
-
-
-def test_a_browser_sums_the_branches_of_a_tree(open_page):
-    rows = make_trials()
-    names = ("web/news", "web/forum", "code")
-    trials = table(rows.weights(), rows.losses(), names)
-    fit = fitted("gaussian_process", trials=trials, folds=3)
-    assert fit.regressor.branches == [[0, 1]]
-    assert_same(open_page, fit)
 
 
 @pytest.mark.parametrize("kind", OBJECTIVES)

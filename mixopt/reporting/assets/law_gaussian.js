@@ -6,7 +6,7 @@
 // kernel's parameters (`roots_MT`: of their covariance). What needs the trials' covariance is made
 // once.
 //
-// The shares of branches are inputs like those of domains. N: trials, D: inputs. P = D + 3 parameters: log lengths, logit of the power, log variance, log noise.
+// N: trials. P = D + 3 parameters: log lengths, logit of the power, log variance, log noise.
 
 LAW_KINDS.gaussian_process = gaussianLaw;
 
@@ -14,13 +14,12 @@ const [SHIFT, CONSTANT, JITTER] = [1e-9, 10, 1e-8];
 
 function gaussianLaw(plain) {
   const M = plain.powers_M.length;
-  const D = plain.lengths_MF.length / M;
+  const D = plain.lengths_MD.length / M;
   const logWeight = (share) => Math.log(Math.max(share, 0) + SHIFT);
-  const logs = Float64Array.from(plain.inputs_NF, logWeight);
+  const logs = Float64Array.from(plain.weights_ND, logWeight);
   const processes = Array.from({ length: M }, (_, m) => gaussianProcess(plain, m, logs, D));
   const each = (w, find) => {
-    const sums = plain.branches.map((columns) => columns.reduce((sum, d) => sum + w[d], 0));
-    const own = Float64Array.from([...w, ...sums], logWeight);
+    const own = Float64Array.from(w, logWeight);
     return Float64Array.from(processes, (process) => find(process, own));
   };
   function prepare() {
@@ -37,7 +36,7 @@ function gaussianLaw(plain) {
 
 function gaussianProcess(plain, m, logs, D) {
   const N = logs.length / D;
-  const lengths = plain.lengths_MF.subarray(m * D, m * D + D);
+  const lengths = plain.lengths_MD.subarray(m * D, m * D + D);
   const duals = Float64Array.from(plain.duals_MN.subarray(m * N, m * N + N));
   const [power, variance, noise] = [plain.powers_M[m], plain.variances_M[m], plain.noises_M[m]];
   const [mean, unit] = [plain.means_M[m], plain.units_M[m]];

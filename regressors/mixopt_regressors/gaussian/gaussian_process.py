@@ -12,11 +12,7 @@ errors on it look far too small where trials are few, so each fold learns its ow
 of a prior that targets share where there is one; with more than 256 other trials a few steps from
 those of the whole fit come to the same.
 
-Where domains are a tree, the share of each branch is an input beside those of its domains: few
-trials tell what a topic is worth long before they tell it of each of its cells.
-
-Shapes: N trials, K other mixtures, D domains, F inputs (domains, then branches), M targets, P
-hyperparameters.
+Shapes: N trials, K other mixtures, D domains, M targets, P hyperparameters.
 """
 
 from __future__ import annotations
@@ -180,34 +176,23 @@ class GaussianProcessRegressor(MixtureRegressor):
     Attributes:
         learning_trials: Hyperparameters are learned from so many trials at most, drawn at random.
         random_state: Seed of the draw.
-        branches: Columns of the domains in each branch of their tree.
     """
 
     by_target = ("parameters_MP", "means_M", "units_M", "losses_MN", "dual_MN")
     shared = ("rows", "prior_2P")
 
-    def __init__(
-        self,
-        learning_trials: int = 512,
-        random_state: int = 0,
-        branches: Sequence[Sequence[int]] | None = None,
-    ) -> None:
+    def __init__(self, learning_trials: int = 512, random_state: int = 0) -> None:
         self.learning_trials = learning_trials
         self.random_state = random_state
-        self.branches = branches
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
-        slopes_MF = self._stacked.slopes(self._inputs(weights[None])[0])
-        gradient_MD = slopes_MF[:, : len(weights)]
-        for columns, slopes_M in zip(self.branches or (), slopes_MF.T[len(weights) :], strict=True):
-            gradient_MD[:, list(columns)] += slopes_M[:, None]
-        return np.asarray(self.units_M[:, None] * gradient_MD)
+        return np.asarray(self.units_M[:, None] * self._stacked.slopes(weights))
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
-        weights = self._inputs(self._checked(weights_KD))
+        weights = self._checked(weights_KD)
         loads = np.asarray(loads_M, dtype=np.float64)
         total_KK = np.zeros((len(weights), len(weights)))
         for target in np.flatnonzero(loads):
@@ -221,9 +206,8 @@ class GaussianProcessRegressor(MixtureRegressor):
         kernels = [one.kernel for one in self._posteriors]
         return {
             "kind": "gaussian_process",
-            "branches": [list(columns) for columns in self.branches or ()],
-            "inputs_NF": self.rows,
-            "lengths_MF": np.array([kernel.lengths_D for kernel in kernels]),
+            "weights_ND": self.rows,
+            "lengths_MD": np.array([kernel.lengths_D for kernel in kernels]),
             "powers_M": np.array([kernel.power for kernel in kernels]),
             "variances_M": np.array([kernel.variance for kernel in kernels]),
             "noises_M": np.array([kernel.noise for kernel in kernels]),
@@ -247,30 +231,29 @@ class GaussianProcessRegressor(MixtureRegressor):
             refitted = self._refitted(self.rows[other_N], self.losses_MN.T[other_N])
             # How sure parameters are costs as much as learning them, and hardly differs by fold.
             refitted._roots = self._roots
-            own_ND = self.rows[out_N, : self.n_features_in_]
-            means_NM[out_N], stds_NM[out_N] = refitted._predict(own_ND), refitted._std(own_ND)
+            means_NM[out_N] = refitted._predict(self.rows[out_N])
+            stds_NM[out_N] = refitted._std(self.rows[out_N])
         return means_NM, stds_NM
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         """Learn the hyperparameters, or take those that are kept, and condition on trials."""
-        rows = self._inputs(weights_ND)
         before: Any = self._before
         if before is not None:
             self.prior_2P, kept = before.prior_2P, (before.means_M, before.units_M)
-            self._condition(rows, losses_NM, before.parameters_MP, *kept)
+            self._condition(weights_ND, losses_NM, before.parameters_MP, *kept)
             return
         most, steps = self.learning_trials, STEPS
         if most < 2:
             raise ConfigError(f"gaussian_process: learning_trials is {most}; need >= 2")
         means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
-        every = evidences(rows, (losses_NM - means_M) / units_M)
+        every = evidences(weights_ND, (losses_NM - means_M) / units_M)
         order_N, self.prior_2P = self._order(len(losses_NM)), np.empty((2, 0))
         if len(every) >= MIN_POOLED:
             prior, steps = pooled(every, order_N, most), POOLED_STEPS
             self.prior_2P = np.stack([prior.centers_P, prior.spreads_P])
             every = [replace(one, prior=prior) for one in every]
         learned = [one.learned(order_N, most, steps) for one in every]
-        self._condition(rows, losses_NM, np.array(learned), means_M, units_M)
+        self._condition(weights_ND, losses_NM, np.array(learned), means_M, units_M)
 
     def _condition(
         self, rows: Array, losses_NM: Array, parameters_MP: Array, means_M: Array, units_M: Array
@@ -285,16 +268,11 @@ class GaussianProcessRegressor(MixtureRegressor):
             [Posterior.of(Matern.of(own_P), rows, losses_N).dual_N for own_P, losses_N in pairs]
         )
 
-    def _inputs(self, weights_ND: Array) -> Array:
-        """Return the shares of domains and of branches, shape (N, F)."""
-        sums = [weights_ND[:, list(columns)].sum(axis=1) for columns in self.branches or ()]
-        return np.column_stack([weights_ND, *sums])
-
     def _refitted(self, rows: Array, losses_KM: Array) -> Self:
         copy: Self = self._bare_copy()
         small = len(losses_KM) <= FIRST
         if small and not self.prior_2P.size:
-            return copy.fit(rows[:, : self.n_features_in_], losses_KM)
+            return copy.fit(rows, losses_KM)
         means_M, units_M = losses_KM.mean(axis=0), _units(losses_KM)
         some_N = self._order(len(losses_KM))[: self.learning_trials]
         every = self._evidences(rows, (losses_KM - means_M) / units_M)
@@ -307,18 +285,16 @@ class GaussianProcessRegressor(MixtureRegressor):
         return copy
 
     def _predict(self, weights_ND: Array) -> Array:
-        rows = self._inputs(weights_ND)
-        if len(rows) == 1:
-            means_NM = self._stacked.means(rows[0])[None]
+        if len(weights_ND) == 1:
+            means_NM = self._stacked.means(weights_ND[0])[None]
         else:
-            means_NM = np.column_stack([one.mean(rows) for one in self._posteriors])
+            means_NM = np.column_stack([one.mean(weights_ND) for one in self._posteriors])
         predicted: Array = self.means_M + self.units_M * means_NM
         return predicted
 
     def _std(self, weights_ND: Array) -> Array:
-        rows = self._inputs(weights_ND)
         variances = [
-            posterior.variance(rows, root_PP)
+            posterior.variance(weights_ND, root_PP)
             for posterior, root_PP in zip(self._posteriors, self._roots, strict=True)
         ]
         stds: Array = self.units_M * np.sqrt(np.column_stack(variances))
