@@ -28,8 +28,10 @@ from mixopt.errors import EditedWarning, MixtureError, did_you_mean
 from mixopt.system import (
     SEAL,
     Array,
+    IntArray,
     below_branch,
     check_path,
+    first_few,
     html_table,
     is_sealed,
     read_yaml,
@@ -243,9 +245,7 @@ class Mixture(Mapping[str, float]):
 def largest_shares(mixture: Mapping[str, float]) -> str:
     """Say the largest shares in words: `law 38.6%, web 22.1%, wiki 19.3% and 3 more`."""
     order = sorted(mixture, key=lambda name: -mixture[name])
-    text = ", ".join(f"{name} {share_text(mixture[name])}" for name in order[:3])
-    more = len(order) - 3
-    return f"{text} and {more} more" if more > 0 else text
+    return first_few([f"{name} {share_text(mixture[name])}" for name in order], 3)
 
 
 def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
@@ -338,6 +338,23 @@ class Phases(Mixture):
             {"name": phase, "until": round(end, 9), "weights": dict(mixture)}
             for end, (phase, mixture) in zip(ends, self.split(cells).items(), strict=True)
         ]
+
+
+def whole_counts(weights_D: Array, total: int) -> IntArray:
+    """Split a number by weights: each share within one, all adding up, by largest remainders.
+
+    Args:
+        weights_D: Share of each domain, >= 0, adding up to 1.
+        total: What is split, >= 0.
+
+    Returns:
+        Whole numbers that add up to `total`, shape (D,).
+    """
+    exact_D = weights_D * total
+    counts_D = np.floor(exact_D).astype(np.int64)
+    missing = total - int(counts_D.sum())
+    counts_D[np.argsort(counts_D - exact_D, kind="stable")[:missing]] += 1
+    return counts_D
 
 
 def total_variation(left: ArrayLike, right: ArrayLike) -> Array:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt import Mixture, MixtureError
-from mixopt.mixture import pairwise_total_variation, total_variation
+from mixopt.mixture import pairwise_total_variation, total_variation, whole_counts
 
 raw_weights = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20)
 
@@ -89,3 +89,15 @@ def test_of_many_domains_the_largest_five_are_shown_and_all_are_in_the_mixture()
     shares = "d59 3.28%, d58 3.22%, d57 3.17%, d56 3.11%, d55 3.06%"
     assert repr(mixture) == f"Mixture({shares} and 55 others)"
     assert len(dict(mixture)) == 60
+
+
+@given(
+    shares=st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any),
+    total=st.integers(0, 10_000),
+)
+def test_whole_counts_add_up_and_are_within_one_of_their_share(shares, total):
+    weights = np.array(shares) / sum(shares)
+    counts = whole_counts(weights, total)
+    assert counts.sum() == total
+    assert np.abs(counts - weights * total).max() < 1 + 1e-9
+    assert (counts[weights == 0] == 0).all()

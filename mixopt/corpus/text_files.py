@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from mixopt.errors import CorpusError, MixoptError
+from mixopt.system import first_few
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {
@@ -117,10 +118,9 @@ class ReaderContext:
             raise CorpusError(f"domain {self.domain!r}: {where}: by: no column {name!r}")
         if self.column not in names:
             shown = sorted(name if name.isprintable() else repr(name) for name in names)
-            more = f" and {len(shown) - _MAX_COLUMNS} more" if len(shown) > _MAX_COLUMNS else ""
             raise CorpusError(
                 f"domain {self.domain!r}: {where}: no column {self.column!r}; set"
-                f" 'column' to one of: {', '.join(n[:80] for n in shown[:_MAX_COLUMNS])}{more}"
+                f" 'column' to one of: {first_few([n[:80] for n in shown], _MAX_COLUMNS)}"
             )
 
     def unreadable(self, where: object, error: BaseException) -> CorpusError:

@@ -33,7 +33,7 @@ from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.regressor import splits
 from mixopt.mixture import pairwise_total_variation
 from mixopt.objective import Objective
-from mixopt.system import Array, BoolArray, IntArray
+from mixopt.system import Array, BoolArray, IntArray, first_few
 
 
 def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
@@ -299,8 +299,7 @@ def thin_evidence(weights_ND: Array, domains: Sequence[str]) -> str | None:
     contrasts_DD = (count * np.eye(count) - 1.0) / np.sqrt(count * (count - 1.0))
     seen_D = ((contrasts_DD @ np.linalg.pinv(centred_KD) @ centred_KD) ** 2).sum(axis=1)
     apart = [name for name, seen in zip(domains, seen_D, strict=True) if seen >= APART]
-    more = f" and {len(apart) - NAMED} more" if len(apart) > NAMED else ""
-    measured = f"{', '.join(apart[:NAMED])}{more} alone" if apart else "no domain alone"
+    measured = f"{first_few(apart, NAMED)} alone" if apart else "no domain alone"
     return (
         f"{len(different_KD)} mixtures cannot tell {count} domains apart: they measure"
         f" {measured}, and the rest is what domains usually do for their own losses"

@@ -24,7 +24,7 @@ from mixopt.corpus import (
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture, Phases
 from mixopt.run_directory import PREPARE, Run
-from mixopt.system import one_blas_thread, share_text, short_count
+from mixopt.system import first_few, one_blas_thread, share_text, short_count
 from mixopt.trials import Proxy, Training
 
 if TYPE_CHECKING:
@@ -269,10 +269,9 @@ def shortage_lines(
     found = [_shortage(config, name, sample[name], inventory[name], most[name]) for name in here]
     short = sorted((one for one in found if one is not None), key=lambda one: -one[0])
     if short:
-        names, left = ", ".join(text for _, text in short[:MAX_SHORTAGES]), short[MAX_SHORTAGES:]
-        more = f", and {len(left)} more" if left else ""
+        names = first_few([text for _, text in short], MAX_SHORTAGES)
         yield (
-            f"the prepared text is small for proxy.tokens: a trial may repeat {names}{more}, more"
+            f"the prepared text is small for proxy.tokens: a trial may repeat {names}, more"
             " often than the full run; prepare more text, lower proxy.tokens, or cap these domains"
             " in constraints.bounds"
         )

@@ -36,6 +36,7 @@ from mixopt.sweeps import (
 from mixopt.system import (
     check_name,
     duration,
+    first_few,
     host_name,
     interrupt,
     is_in_use,
@@ -257,9 +258,7 @@ def _reason_lines(reasons: Sequence[dict[str, Any]], path: str) -> Iterator[str]
     lines = []
     for reason in reasons:
         names, text = reason["trials"], reason["reason"][:MAX_REASON]
-        left = len(names[MAX_NAMED:])
-        named = ", ".join(names[:MAX_NAMED]) + (f" and {left} more" if left else "")
-        lines.append(f"{len(names)} {reason['status']}: {text} ({named})")
+        lines.append(f"{len(names)} {reason['status']}: {text} ({first_few(names, MAX_NAMED)})")
     yield from _shown(lines, MAX_REASONS, "reasons")
     if reasons:
         yield f"log: mixopt status {path} --logs {reasons[0]['trials'][0]}"
@@ -276,7 +275,7 @@ def _worker_words(worker: dict[str, Any]) -> str:
     names = worker["trials"]
     words: str = worker["doing"]
     if names:
-        words += f" {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        words += f" {first_few(names, 1)}"
     if worker["node"] not in {"", host_name()}:
         words += f" on {worker['node']}"
     if worker["total"]:

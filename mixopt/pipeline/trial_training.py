@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError
 from mixopt.run_directory import SWEEP, VALIDATE, usable_trials
-from mixopt.system import Say
+from mixopt.system import Say, first_few
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -97,11 +97,10 @@ def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say)
     file = step.experts_file(run.path)
     found = write_experts(results, file)
     if found is not None and found.collapsed:
-        names, others = ", ".join(found.collapsed[:MAX_NAMED]), found.collapsed[MAX_NAMED:]
-        more = f" and {len(others)} more" if others else ""
+        names = first_few(found.collapsed, MAX_NAMED)
         count = f"{len(found.collapsed)} of {len(found.by_trial())}"
         how = f"mixopt experts {run.path}" if step is SWEEP else file
-        say(f"{step.name}: experts collapsed in {count} trials ({names}{more}); see {how}")
+        say(f"{step.name}: experts collapsed in {count} trials ({names}); see {how}")
 
 
 def say_unfinished(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:

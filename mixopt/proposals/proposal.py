@@ -38,6 +38,7 @@ from mixopt.system import (
     Array,
     StateFields,
     check_seal,
+    first_few,
     loss_text,
     read_yaml,
     sealed,
@@ -465,8 +466,7 @@ def _distance(fit: Fit, mixture: Mixture, collapsed: Collection[str], what: str)
         )
         if not least - TRIED <= share <= most + TRIED
     ]
-    more = f" and {len(untried) - NAMED} more" if len(untried) > NAMED else ""
-    beyond = f"beyond the tried range of {', '.join(untried[:NAMED])}{more}" if untried else ""
+    beyond = f"beyond the tried range of {first_few(untried, NAMED)}" if untried else ""
     if apart_N.min() > fit.reach.reach:
         yield (
             f"{what} is {apart_N.min():.2f} (total variation) from the nearest trial, farther than"

@@ -34,6 +34,7 @@ from mixopt.system import (
     Say,
     build_plugin,
     check_names,
+    first_few,
     load_plugin,
     progress,
     read_json,
@@ -227,13 +228,13 @@ class Attempts:
         if max(count[trial.name] for trial in trials) > allowed:
             times = f"lost {allowed + 1} times" if lost else "tried twice"
             return [_failed(trial, f"{times}: {reason}") for trial in trials]
-        more = f" and {len(trials) - 1} more" if len(trials) > 1 else ""
+        names = [trial.name for trial in trials]
         how = ", in halves" if half < len(trials) else ""
-        say(f"{reason}; retrying {trials[0].name}{more}{how}")
+        say(f"{reason}; retrying {first_few(names, 1)}{how}")
         pieces = [piece for piece in (trials[:half], trials[half:]) if piece]
         self.groups += pieces
         if len(pieces) > 1:
-            names, groups = [trial.name for trial in trials], read_groups(self._folder)
+            groups = read_groups(self._folder)
             at = groups.index(names)
             groups[at : at + 1] = [names[:half], names[half:]]
             write_json(self._folder / GROUPS, groups)

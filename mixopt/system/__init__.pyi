@@ -128,6 +128,7 @@ from .text import (
     count_text as count_text,
     difference_text as difference_text,
     duration as duration,
+    first_few as first_few,
     html_table as html_table,
     interval_text as interval_text,
     loss_text as loss_text,

@@ -18,6 +18,12 @@ def share_text(value: float) -> str:
     return f"{100 * value:.1f}%" if value >= 5e-4 or value == 0 else "<0.1%"
 
 
+def first_few(words: Sequence[str], most: int) -> str:
+    """Write the first words, and how many more there are: `a, b and 3 more`."""
+    shown = ", ".join(words[:most])
+    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
+
+
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table for a notebook's cell."""
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
@@ -34,7 +40,7 @@ def loss_text(value: float | None) -> str:
 
 def difference_text(value: float) -> str:
     """Write a difference of losses, with its sign."""
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, 4) + 0.0:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval_text(low: float, high: float) -> str:

@@ -13,7 +13,7 @@ import polars as pl
 from mixopt.config import TASK, task_metric
 from mixopt.corpus import DomainContent
 from mixopt.errors import TrialsError
-from mixopt.system import Array, check_path
+from mixopt.system import Array, check_path, first_few
 from mixopt.trials.proxy import Losses, Trial, TrialResult
 
 Unit = Literal["nats_per_token", "bits_per_byte"]
@@ -211,5 +211,4 @@ def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
     """Write some names, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    return first_few([repr(name) for name in names], most)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_proxies.ngram import NgramProxy
-from mixopt_proxies.ngram.ngram_proxy import NgramModel, draw_tokens, held_out_rows, split_tokens
+from mixopt_proxies.ngram.ngram_proxy import NgramModel, draw_tokens, held_out_rows
 
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.mixture import Mixture
@@ -117,19 +117,6 @@ def test_options_out_of_range_are_refused(options, message):
 def draw(corpus, mixture, tokens, window=64, seed=0):
     rng = np.random.default_rng(seed)
     return draw_tokens(corpus, mixture, Training(tokens), window=window, rng=rng)
-
-
-@settings(deadline=None)
-@given(
-    weights=st.lists(st.integers(0, 100), min_size=1, max_size=8).filter(sum),
-    tokens=st.integers(1, 10_000),
-)
-def test_tokens_are_split_by_weight_to_within_one(weights, tokens):
-    shares = np.array(weights) / sum(weights)
-    counts = split_tokens(shares, tokens)
-    assert counts.sum() == tokens
-    assert np.abs(counts - shares * tokens).max() < 1
-    assert (counts[shares == 0] <= 0).all()
 
 
 def test_a_domain_is_read_whole_before_any_of_it_is_read_again(corpus):

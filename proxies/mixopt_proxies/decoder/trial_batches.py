@@ -26,8 +26,8 @@ from torch import Tensor
 from mixopt.corpus import Corpus, Domain, TokenShards
 from mixopt.errors import CorpusError
 from mixopt.loading import Pool, make_pools
-from mixopt.mixture import Phases
-from mixopt.system import Array, IntArray
+from mixopt.mixture import Phases, whole_counts
+from mixopt.system import IntArray
 from mixopt.trials import Training, Trial
 
 PAIRED = ("control", "anneal")  # roles of trials that share their seeds and their text
@@ -88,7 +88,7 @@ class TrialBatches:
             ends = (np.rint(steps).astype(int) * self._batch).tolist()
         drawn, begin = [], 0
         for (phase, mixture), end in zip(parts.items(), ends, strict=True):
-            counts_D = realised_counts(mixture.over(self.domains).array, end - begin)
+            counts_D = whole_counts(mixture.over(self.domains).array, end - begin)
             domain_S = np.repeat(np.arange(len(counts_D)), counts_D)
             random_generator(trial.seed, f"order {phase}".strip()).shuffle(domain_S)
             drawn.append(domain_S)
@@ -118,16 +118,6 @@ def pools_of(corpus: Corpus, tokens: int, length: int, training: Training) -> di
         option="proxy.options.sequence_length",
         inventory=training.inventory,
     )
-
-
-def realised_counts(weights_D: Array, sequences: int) -> IntArray:
-    """Round shares of `sequences` to whole ones by largest remainder."""
-    exact_D = weights_D * sequences
-    counts_D = np.floor(exact_D).astype(np.int64)
-    missing = sequences - int(counts_D.sum())
-    largest = np.argsort(counts_D - exact_D, kind="stable")[:missing]
-    counts_D[largest] += 1
-    return counts_D
 
 
 def window_starts(

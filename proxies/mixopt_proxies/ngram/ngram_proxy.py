@@ -36,7 +36,7 @@ import numpy as np
 from mixopt.corpus import Corpus, Domain, EncodedTask
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.loading import Pool, make_pools
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, whole_counts
 from mixopt.system import Array, BoolArray, IntArray
 from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
 
@@ -198,7 +198,7 @@ def draw_tokens(
     """Draw the training tokens of one trial: windows in a random order."""
     weights_D = mixture.over(corpus.domain_names).array
     pools, windows = pools_of(corpus, window, training), list[IntArray]()
-    counts_D = split_tokens(weights_D, training.tokens).tolist()
+    counts_D = whole_counts(weights_D, training.tokens).tolist()
     for domain, count in zip(corpus.domains, counts_D, strict=True):
         if count:
             windows += _windows(domain, pools.get(domain.name), count, window, rng)
@@ -220,15 +220,6 @@ def pools_of(corpus: Corpus, window: int, training: Training) -> dict[str, Pool]
         option="proxy.options.window",
         inventory=training.inventory,
     )
-
-
-def split_tokens(weights_D: Array, tokens: int) -> IntArray:
-    """Split a number of tokens by weights: each share within one token, and all add up to it."""
-    exact_D = weights_D * tokens
-    counts_D = np.floor(exact_D).astype(np.int64)
-    owed = tokens - int(counts_D.sum())
-    counts_D[np.argsort(counts_D - exact_D, kind="stable")[:owed]] += 1
-    return counts_D
 
 
 def _windows(
