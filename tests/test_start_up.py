@@ -32,7 +32,7 @@ def test_what_is_light_loads_what_it_needs_alone(code, packages):
 def test_exporting_a_mixture_needs_no_more():
     code = (
         "from mixopt import Mixture\n"
-        "from mixopt.exports import EXPORT_TOOLS, export_mixture\n"
+        "from mixopt.integrations import EXPORT_TOOLS, export_mixture\n"
         "known = dict(inventory={'web': 9}, sample_tokens=3)\n"
         "for tool in EXPORT_TOOLS:\n"
         "    export_mixture(Mixture({'web': 1.0}), tool, tokens=9, **known)\n"

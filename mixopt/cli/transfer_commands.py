@@ -201,7 +201,7 @@ def _publish(run: Path, url: str, as_json: bool) -> None:
 
 
 def _show_tools(as_json: bool) -> None:
-    from mixopt.exports import exporter, exporter_names
+    from mixopt.integrations import exporter, exporter_names
     from mixopt.reporting import table_text
 
     known = [exporter(name) for name in exporter_names()]

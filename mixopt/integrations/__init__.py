@@ -1,7 +1,7 @@
-"""The loader and the online driver inside other people's frameworks, and mixtures in their form.
+"""Other people's trainers: the configuration that each reads, and loader and driver inside them.
 
-Each module needs its framework: transformers' Trainer, Lightning, torch.distributed.checkpoint,
-torchtitan, Megatron-Core.
+Writing a configuration needs no framework. What works inside one needs it: transformers' Trainer,
+Lightning, torch.distributed.checkpoint, torchtitan, Megatron-Core.
 """
 
 import lazy_loader as lazy

@@ -23,7 +23,7 @@ from mixopt.errors import (
     UnvalidatedWarning,
     did_you_mean,
 )
-from mixopt.exports import export_mixture, export_schedule
+from mixopt.integrations import export_mixture, export_schedule
 from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.from_fit import parts_in, parts_of, spread_out, spread_samples, spread_sizes
 from mixopt.proposals import read_phases
@@ -55,7 +55,7 @@ def export(
     Args:
         source: A file of a mixture or of a schedule, or a run directory, of which the
             recommendation is meant (before its validation, the proposal), and whose sizes are used.
-        to: The trainer, one of `mixopt.exports.exporter_names()`.
+        to: The trainer, one of `mixopt.integrations.exporter_names()`.
         tokens: Length of the full run; a schedule has its own.
         inventory: YAML of tokens by domain.
         paths: YAML of paths by domain.

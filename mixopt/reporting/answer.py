@@ -16,7 +16,7 @@ import yaml
 from markupsafe import Markup
 
 from mixopt.errors import ConfigError
-from mixopt.exports import EXPORT_TOOLS, export_mixture
+from mixopt.integrations import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture, branch_shares
 from mixopt.objective import UNITS
 from mixopt.proposals import (

@@ -20,7 +20,8 @@ from mixopt.errors import ConfigError, PluginError, did_you_mean
 PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor", "exporter"]
 Trust = bool | Collection[str]
 # What a plug-in has at least; whole contracts: mixopt.trials.proxy, mixopt.fitting.regressor,
-# mixopt.online.contract, mixopt.pretraining.models, mixopt.sweeps.contract, mixopt.exports.units.
+# mixopt.online.contract, mixopt.pretraining.models, mixopt.sweeps.contract,
+# mixopt.integrations.weight_units.
 METHODS: dict[PluginKind, tuple[str, ...]] = {
     "proxy": ("group_size", "train"),
     "regressor": ("fit", "predict"),

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mixopt.errors import ConfigError
-from mixopt.exports import ExportTool, export_mixture, export_schedule, exporter
+from mixopt.integrations import ExportTool, export_mixture, export_schedule, exporter
 from mixopt.mixture import Mixture
 from mixopt.sampling import Schedule, Stage
 from mixopt.testing._promises import Promises

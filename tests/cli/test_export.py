@@ -11,7 +11,7 @@ from command_line import mixopt
 from read_fragments import read_shares
 
 from mixopt import load_run
-from mixopt.exports import EXPORT_TOOLS
+from mixopt.integrations import EXPORT_TOOLS
 
 
 def test_the_list_has_every_tool_with_its_unit_and_needs():

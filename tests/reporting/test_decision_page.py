@@ -10,7 +10,7 @@ from made_run import domain_names, made_config, make_run
 from page_checks import cut_off, faint_text, nameless, skipped_headings
 
 import mixopt
-from mixopt.exports import EXPORT_TOOLS
+from mixopt.integrations import EXPORT_TOOLS
 from mixopt.pipeline import export
 from mixopt.reporting import write_report
 from mixopt.reporting.answer import answer_of, first_screen

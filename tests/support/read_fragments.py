@@ -8,7 +8,7 @@ import re
 
 import yaml
 
-from mixopt.exports import EXPORT_TOOLS
+from mixopt.integrations import EXPORT_TOOLS
 
 
 def read_shares(text, tool, *, inventory=None, sample_tokens=None, paths=None):

@@ -21,7 +21,7 @@ import yaml
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.exports import export_mixture, exporter, exporter_names
+from mixopt.integrations import export_mixture, exporter, exporter_names
 from mixopt.mixture import Mixture, Phases
 from mixopt.system import write_json, write_text
 from mixopt.trials import Training, Trial

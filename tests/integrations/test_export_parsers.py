@@ -34,7 +34,7 @@ import yaml
 from datasets import load_dataset
 
 from mixopt import Mixture
-from mixopt.exports import EXPORT_TOOLS, export_mixture
+from mixopt.integrations import EXPORT_TOOLS, export_mixture
 
 HOUSE = Path(__file__).parents[2]
 PARSERS = HOUSE / ".tools" / "parsers"

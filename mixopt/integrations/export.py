@@ -1,8 +1,8 @@
 """Write a mixture or a schedule as a trainer's configuration has it.
 
 A `Mixture` is shares of the tokens. Trainers take probabilities of sequences or of samples, numbers
-of samples, or epochs (`mixopt.exports.units`). An export whose unit needs what is not known is an
-error; nothing is guessed.
+of samples, or epochs (`mixopt.integrations.weight_units`). An export whose unit needs what is not
+known is an error; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from mixopt.errors import ConfigError, PluginError, did_you_mean
-from mixopt.exports.tools import EXPORT_TOOLS
-from mixopt.exports.units import Entry, ExportTool, Facts, Noted, Paths, StageEntries
+from mixopt.integrations.export_tools import EXPORT_TOOLS
+from mixopt.integrations.weight_units import Entry, ExportTool, Facts, Noted, Paths, StageEntries
 from mixopt.mixture import Mixture
 from mixopt.sampling import Schedule
 from mixopt.system import load_plugin, plugin_names

@@ -10,7 +10,7 @@ from command_line import mixopt
 from read_fragments import read_shares
 
 from mixopt import ConfigError, Mixture
-from mixopt.exports import export_schedule
+from mixopt.integrations import export_schedule
 from mixopt.sampling import Schedule, Stage
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mixopt.exports.units import COUNTS, SAMPLES, Entry, ExportTool, Facts, loader_of
+from mixopt.integrations.weight_units import COUNTS, SAMPLES, Entry, ExportTool, Facts, loader_of
 
 
 def _trl(entries: Sequence[Entry], facts: Facts) -> Any:

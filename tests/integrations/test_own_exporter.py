@@ -12,7 +12,7 @@ from command_line import mixopt
 
 from mixopt import ConfigError, Mixture
 from mixopt.errors import PluginError
-from mixopt.exports import EXPORT_TOOLS, SEQUENCES, ExportTool, export_mixture, exporter_names
+from mixopt.integrations import EXPORT_TOOLS, SEQUENCES, ExportTool, export_mixture, exporter_names
 from mixopt.system import plugins
 from mixopt.testing import check_exporter
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from read_fragments import read_shares
 
 from mixopt import ConfigError, Mixture
-from mixopt.exports import EXPORT_TOOLS, export_mixture
+from mixopt.integrations import EXPORT_TOOLS, export_mixture
 from mixopt.system import name_fault
 
 COUNTED = ["axolotl", "swift", "open-instruct", "verl"]

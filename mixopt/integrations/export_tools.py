@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 from mixopt.errors import ConfigError
-from mixopt.exports.row_trainers import ROW_TOOLS
-from mixopt.exports.units import (
+from mixopt.integrations.row_trainers import ROW_TOOLS
+from mixopt.integrations.weight_units import (
     COUNTS,
     EPOCHS,
     ROW_SLICES,

@@ -9,7 +9,7 @@ import pytest
 from command_line import mixopt
 from places import PROJECT
 
-from mixopt.exports import EXPORT_TOOLS
+from mixopt.integrations import EXPORT_TOOLS
 
 PAGE = (PROJECT / "docs" / "export.md").read_text(encoding="utf-8")
 

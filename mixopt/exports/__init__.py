@@ -1,5 +1,0 @@
-"""A mixture or a schedule as the configuration that a trainer reads, in the trainer's unit."""
-
-import lazy_loader as lazy
-
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
