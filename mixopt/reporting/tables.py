@@ -70,44 +70,67 @@ def table_text(
     width = terminal_width() - len(MARGIN)
     cells = [tuple(columns), *(tuple(row) for row in rows)]
     left = {0, *(place for place, name in enumerate(columns) if name in texts)}
-    parts = [_block(cells, places, left, width) for places in _parts(cells, width)]
+    least, *wider = _widths(cells, left, max(MIN_NAME, width // 2))
+    parts = [_block(cells, left, _fitted(part, wider, width)) for part in _parts(least, width)]
     return "\n".join([title, "", "\n\n".join(parts)]) + "\n"
 
 
-def _parts(cells: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
-    """Yield the columns that fit beside each other, each time after the first one."""
+def _widths(
+    cells: Sequence[Sequence[str]], left: set[int], longest: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Return columns' widths: texts in words, whole values, whole headings."""
     from rich.cells import cell_len
 
-    longest = max(MIN_NAME, width // 2)
-    least = [
-        GAP + min(longest, max(cell_len(word) for row in cells for word in row[place].split(" ")))
-        for place in range(len(cells[0]))
-    ]
-    chosen = [0]
+    least, values, headings = [], [], []
+    for place, (name, *column) in enumerate(zip(*cells, strict=True)):
+        words = [word for value in column for word in value.split(" ")]
+        parts = [*name.split(" "), *(words if place in left else column)]
+        least.append(min(longest, max(map(cell_len, parts))))
+        values.append(max(least[-1], *map(cell_len, column), 0))
+        headings.append(max(values[-1], cell_len(name)))
+    return least, values, headings
+
+
+def _parts(least: Sequence[int], width: int) -> Iterator[dict[int, int]]:
+    """Yield the columns that fit beside each other with their widths, each after the first one."""
+    chosen = {0: least[0]}
     for place in range(1, len(least)):
-        if 1 + sum(least[k] for k in [*chosen, place]) > width and len(chosen) > 1:
+        if _total(chosen) + GAP + least[place] > width and len(chosen) > 1:
             yield chosen
-            chosen = [0]
-        chosen.append(place)
+            chosen = {0: least[0]}
+        chosen[place] = least[place]
     yield chosen
 
 
-def _block(
-    cells: Sequence[Sequence[str]], places: Sequence[int], left: set[int], width: int
-) -> str:
+def _fitted(widths: dict[int, int], wider: Sequence[list[int]], width: int) -> dict[int, int]:
+    """Return the widths with what is left of the terminal, first to what lacks least."""
+    fitted = dict(widths)
+    for most in wider:
+        for place in sorted(fitted, key=lambda place: most[place] - fitted[place]):
+            room = max(0, width - _total(fitted))
+            fitted[place] = min(most[place], fitted[place] + room)
+    return fitted
+
+
+def _total(widths: Mapping[int, int]) -> int:
+    return sum(GAP + one for one in widths.values()) - 1
+
+
+def _block(cells: Sequence[Sequence[str]], left: set[int], widths: Mapping[int, int]) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=True)
-    for place in places:
+    for place, width in widths.items():
         justify = "left" if place in left else "right"
-        table.add_column(Text(cells[0][place]), justify=justify, overflow="fold")  # type: ignore[arg-type]
+        name = Text(cells[0][place])
+        table.add_column(name, justify=justify, overflow="fold", width=width)  # type: ignore[arg-type]
     for row in cells[1:]:
-        table.add_row(*(Text(row[place]) for place in places))
+        table.add_row(*(Text(row[place]) for place in widths))
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None, force_terminal=False).print(table)
+    Console(file=stream, width=_total(widths), color_system=None, force_terminal=False).print(table)
     return "\n".join((MARGIN + line).rstrip() for line in stream.getvalue().splitlines())
 
 

@@ -42,6 +42,14 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(width):
         assert word in found
 
 
+def test_an_interval_stays_in_one_line_and_a_text_beside_it_breaks():
+    interval = "+0.1507 to +0.2999"
+    columns = ("over the mixture", "validated gain", "95% interval")
+    lines = lines_of(columns, [("the best trial", "+0.2253", interval)], 44)
+    assert sum(interval in line for line in lines) == 1
+    assert lines[-2].split()[:2] == ["the", "best"]
+
+
 def test_columns_that_cannot_fit_go_below_each_after_the_first():
     columns = ("domain", *(f"loss{n}" for n in range(12)))
     lines = lines_of(columns, [("web", *["0.12345"] * 12)], 40)
