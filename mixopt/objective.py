@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.config import task_metric
 from mixopt.errors import ConfigError, did_you_mean
-from mixopt.system import Array
+from mixopt.system import Array, difference_text, loss_text
 
 if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
@@ -82,9 +82,45 @@ UNITS = {
     "bits_per_byte": "bits per byte",
     "nats_per_token": "nats per token",
     "standard_deviations": "standard deviations",
+    "metric_deviations": "standard deviations",
     "metric_units": "units of the metric",
+    "right_answers": "shares of right answers",
+    "mixed_units": "losses - metrics",
     "noise": "deviations of noise",
 }
+# By what a reader sees an objective of metrics of which higher is better: it is minimised with its
+# sign turned, and shown as it is, shares of right answers in points.
+SHOWN = {"metric_units": -1.0, "metric_deviations": -1.0, "right_answers": -100.0}
+
+
+def unit_text(unit: str) -> str:
+    """Write the unit of values and gains of an objective."""
+    return "points" if unit == "right_answers" else UNITS[unit]
+
+
+def value_text(value: float, unit: str) -> str:
+    """Write a value of an objective in its unit (`value_unit`)."""
+    return loss_text(SHOWN.get(unit, 1.0) * value + 0.0, _digits(unit))  # never -0
+
+
+def size_text(size: float, unit: str) -> str:
+    """Write an error or a noise of an objective."""
+    return loss_text(abs(SHOWN.get(unit, 1.0)) * size, _digits(unit))
+
+
+def ends_text(low: float, high: float, unit: str) -> str:
+    """Write the ends of an interval of an objective, the lower one first."""
+    ends = (high, low) if unit in SHOWN else (low, high)
+    return " to ".join(value_text(end, unit) for end in ends)
+
+
+def gain_text(gain: float, unit: str) -> str:
+    """Write a gain in an objective, with its sign; above 0 is better."""
+    return difference_text(abs(SHOWN.get(unit, 1.0)) * gain, _digits(unit))
+
+
+def _digits(unit: str) -> int:
+    return 2 if unit == "right_answers" else 4
 
 
 @dataclass(frozen=True)
@@ -262,14 +298,21 @@ class Objective:
         return np.array([-1.0 if name in self.higher else 1.0 for name in self.evaluation])
 
     @property
+    def is_higher(self) -> bool:
+        """Whether higher is better for every metric that it measures; not of a hinge."""
+        return self.kind != "hinge" and all(name in self.higher for name in self.weights)
+
+    @property
     def value_unit(self) -> str:
         """Unit of the objective: that of the losses, or another of `UNITS`."""
         if self.kind == "hinge":
             return "noise"
         if self.scale == "spread":
-            return "standard_deviations"
+            return "metric_deviations" if self.is_higher else "standard_deviations"
+        if self.is_higher:
+            return "right_answers" if self.items.keys() >= self.weights.keys() else "metric_units"
         if any(name in self.higher for name in self.weights):
-            return "metric_units"
+            return "mixed_units"
         of_tasks = {task_metric(name) and name.rpartition("/")[2] for name in self.weights}
         return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
 
@@ -337,12 +380,14 @@ class Objective:
         """Say in words what is minimised, in a line that stays short with many losses."""
         higher = [name for name in self.measured if name in self.higher]
         better = f" (higher {grouped_names(higher)} is better)" if higher else ""
+        better = " (higher is better)" if self.is_higher else better
         divided = ", each divided by its spread over the trials" if self.scale == "spread" else ""
         gone = f", without {grouped_names(self.left_out)} (noise)" if self.left_out else ""
         return f"{self._combined()}{better}{divided}{gone}"
 
     def _combined(self) -> str:
-        signed = {name: f"minus {name}" if name in self.higher else name for name in self.weights}
+        turned = () if self.is_higher else self.higher
+        signed = {name: f"minus {name}" if name in turned else name for name in self.weights}
         if self.kind == "target":
             return signed[self.measured[0]]
         if self.kind == "worst":

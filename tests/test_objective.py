@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 
 from mixopt.config import ObjectiveConfig
 from mixopt.errors import ConfigError
-from mixopt.objective import Objective
+from mixopt.objective import Objective, ends_text, gain_text, size_text, unit_text, value_text
 
 NAMES = ("code", "prose", "law")
 LOSSES_NM = np.array([[1.0, 2.0, 4.0], [3.0, 0.5, 2.0]])
@@ -100,17 +100,48 @@ def test_a_loss_that_does_not_vary_cannot_be_scaled():
 @pytest.mark.parametrize(
     ("fields", "words", "unit"),
     [
-        ({"target": "law"}, "minus law (higher law is better)", "metric_units"),
+        ({"target": "law"}, "law (higher is better)", "metric_units"),
         (
             {"mean": {"code": 1, "prose": 1}, "scale": "spread"},
             "the mean of code and prose, each divided by its spread over the trials",
             "standard_deviations",
+        ),
+        (
+            {"mean": {"law": 1}, "scale": "spread"},
+            "the mean of law (higher is better), each divided by its spread over the trials",
+            "metric_deviations",
+        ),
+        ({"target": "law", "items": {"law": 40}}, "law (higher is better)", "right_answers"),
+        (
+            {"mean": {"law": 1, "code": 1}},
+            "the mean of minus law and code (higher law is better)",
+            "mixed_units",
         ),
     ],
 )
 def test_directions_and_scale_are_said(fields, words, unit):
     asked = objective(**fields, direction={"law": "higher"})
     assert (asked.describe(), asked.value_unit) == (words, unit)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "size", "ends", "gain", "words"),
+    [
+        ("bits_per_byte", "0.5043", "0.5043", "0.1000 to 0.2000", "+0.5043", "bits per byte"),
+        ("metric_units", "-0.5043", "0.5043", "-0.2000 to -0.1000", "+0.5043", "units of the m"),
+        ("metric_deviations", "-0.5043", "0.5043", "-0.2000 to -0.1000", "+0.5043", "standard d"),
+        ("right_answers", "-50.43", "50.43", "-20.00 to -10.00", "+50.43", "points"),
+    ],
+)
+def test_metrics_are_shown_as_they_are_and_shares_of_right_answers_in_points(
+    unit, value, size, ends, gain, words
+):
+    assert value_text(0.5043, unit) == value
+    assert size_text(0.5043, unit) == size
+    assert ends_text(0.1, 0.2, unit) == ends
+    assert gain_text(0.5043, unit) == gain
+    assert unit_text(unit).startswith(words)
+    assert not value_text(0.0, unit).startswith("-")
 
 
 TASKS = ("mmlu_law:rc", "mmlu_maths:rc", "mmlu_art:rc", "code_c", "code_java", "lambada")

@@ -88,15 +88,27 @@ class Guardrails:
 
 @dataclass(frozen=True, eq=False)
 class Guards:
-    """Guardrails on the predictions of a regressor."""
+    """Guardrails on the predictions of a regressor, of G losses.
 
-    names: tuple[str, ...]  # of the guarded losses; those with floors come last
-    columns: list[int]  # their positions among the regressor's losses
-    signs_G: Array  # 1 where lower is better, -1 where higher is
-    margins_G: Array  # the most by which each may be worse, in the unit of its loss
+    Attributes:
+        names: The guarded losses; those with floors come last.
+        columns: Their positions among the regressor's losses.
+        signs_G: 1 where lower is better, -1 where higher is, shape (G,).
+        margins_G: The most by which each may be worse, in the unit of its loss, shape (G,).
+        reference_D: The mixture whose predictions are compared with, shape (D,).
+        reference: Its name, or `base` for a checkpoint.
+        fixed_G: What is compared with and is no prediction: a checkpoint's losses, and floors;
+            nan elsewhere, shape (G,).
+        floors_G: Which are floors, shape (G,).
+    """
+
+    names: tuple[str, ...]
+    columns: list[int]
+    signs_G: Array
+    margins_G: Array
     reference_D: Array
     reference: str
-    fixed_G: Array  # what is no prediction: a checkpoint's losses, floors; nan elsewhere
+    fixed_G: Array
     floors_G: BoolArray
 
     @classmethod

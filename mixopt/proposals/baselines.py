@@ -24,12 +24,19 @@ PASSES = 4.0  # over a domain that unimax allows where constraints.max_epochs do
 
 @dataclass(frozen=True)
 class FullRun:
-    """What baselines need to know of the run that the mixture is for."""
+    """What baselines need to know of the run that the mixture is for.
 
-    inventory: Mapping[str, int]  # distinct tokens of each domain
+    Attributes:
+        inventory: Distinct tokens of each domain.
+        target_tokens: Tokens of the run; None where they are not known.
+        max_epochs: Passes over a domain's tokens that are allowed; None for no limit.
+        phases: Phases of the run, in which baselines have one mixture; None without.
+    """
+
+    inventory: Mapping[str, int]
     target_tokens: int | None = None
-    max_epochs: float | None = None  # passes over a domain that are allowed
-    phases: Phases | None = None  # in which baselines have one mixture
+    max_epochs: float | None = None
+    phases: Phases | None = None
 
     @property
     def natural(self) -> Mixture:

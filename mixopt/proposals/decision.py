@@ -31,7 +31,7 @@ import numpy as np
 
 from mixopt.constraints import BASE, FLOOR
 from mixopt.mixture import Mixture, Phases, largest_shares
-from mixopt.objective import UNITS
+from mixopt.objective import SHOWN, UNITS, gain_text, unit_text
 from mixopt.proposals.baselines import FullRun
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains, region_around
 from mixopt.proposals.proposal import (
@@ -246,14 +246,23 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What a recommendation is made from."""
+    """What a recommendation is made from.
+
+    Attributes:
+        validation: Proposals and baselines, several seeds each.
+        proposals: The proposals, by their names in the validation.
+        fit: The fit that they come from.
+        constraints: What may be recommended.
+        full: The run that the mixture is for.
+        tokens: Tokens of a validation run.
+    """
 
     validation: Validation
-    proposals: Mapping[str, Proposal]  # by name in the validation
+    proposals: Mapping[str, Proposal]
     fit: Fit
     constraints: Constraints
     full: FullRun
-    tokens: int  # of a validation run
+    tokens: int
 
     def recommend(self) -> Recommendation:
         """Return the mixture to train on, with why and what it costs."""
@@ -264,7 +273,7 @@ class Decision:
             mixture=mixture,
             chosen=chosen,
             standing=standing,
-            why=f"{why} {region.describe()}",
+            why=f"{why} {region.describe(objective.value_unit)}",
             natural=self.full.natural.over(mixture.domains),
             objective=objective.describe(),
             unit=objective.value_unit,
@@ -332,9 +341,10 @@ class Decision:
         name, every = _capital(named(best)), len(others) == len(self.validation.baselines)
         if len(others) == 1:
             return f"{name} is the only baseline{'' if every else ' allowed'}."
+        best = "best" if self.validation.objective.value_unit in SHOWN else "lowest"
         value = "objective" if self.validation.objective.higher else "loss"
         allowed = "" if every else " that are allowed"
-        return f"{name} has the lowest validated {value} of the baselines{allowed}."
+        return f"{name} has the {best} validated {value} of the baselines{allowed}."
 
     def _objections(self, proposal: str) -> list[str]:
         """Say why a proposal is not recommended; nothing where it is."""
@@ -347,9 +357,9 @@ class Decision:
 
     def _gain_text(self, found: Comparison) -> str:
         """Return a gain in the objective, with its unit."""
-        unit = UNITS[self.validation.objective.value_unit]
-        gain, interval = difference_text(-found.mean), interval_text(-found.high, -found.low)
-        return f"gain over {named(found.baseline)} {gain} {unit} (95% {interval})"
+        unit = self.validation.objective.value_unit
+        gain, low, high = (gain_text(-one, unit) for one in (found.mean, found.high, found.low))
+        return f"gain over {named(found.baseline)} {gain} {unit_text(unit)} (95% {low} to {high})"
 
     @cached_property
     def _barred(self) -> dict[str, list[str]]:
@@ -378,7 +388,7 @@ class Decision:
         """Say which baselines were better on the mean and are not allowed."""
         mean = self.validation.mean(chosen)
         return [
-            f"{named(name)} has a lower mean and is not recommended: it {lines[0]}"
+            f"{named(name)} has a better mean and is not recommended: it {lines[0]}"
             for name, lines in self._barred.items()
             if name != chosen and not is_proposal(name) and self.validation.mean(name) < mean
         ]

@@ -32,14 +32,13 @@ import yaml
 
 from mixopt.errors import MixtureError, RunError
 from mixopt.mixture import Mixture, Phases, largest_shares, pairwise_total_variation
-from mixopt.objective import UNITS, grouped_names
+from mixopt.objective import UNITS, ends_text, grouped_names, size_text, unit_text, value_text
 from mixopt.system import (
     SEAL,
     Array,
     StateFields,
     check_seal,
     first_few,
-    loss_text,
     read_yaml,
     sealed,
     share_text,
@@ -220,12 +219,12 @@ class Region:
     source: str
     shares: Mapping[str, tuple[float, float]]
 
-    def describe(self) -> str:
+    def describe(self, unit: str) -> str:
         """Say which shares are as good: of the domains whose share is least certain."""
         widest = sorted(self.shares.items(), key=lambda item: item[1][0] - item[1][1])[:MAX_RANGES]
         ranges = ", ".join(f"{name} {share_text(a)} to {share_text(b)}" for name, (a, b) in widest)
         source = "noise of a trial" if self.source == "seeds" else "error on held-out trials"
-        return f"Predicted as good, up to the {source} ({loss_text(self.noise)}): {ranges}."
+        return f"Predicted as good, up to the {source} ({size_text(self.noise, unit)}): {ranges}."
 
     @classmethod
     def read(cls, fields: StateFields, mixture: Mixture) -> Self | None:
@@ -247,8 +246,9 @@ class Proposal:
         mixture: The proposed weights; allowed, and adding up to 1.
         natural: Each domain's share of the available tokens.
         objective: What was minimised, in words.
-        unit: Unit of the losses.
-        predicted_objective: The objective that is predicted for the proposal.
+        unit: Unit of the objective, one of `mixopt.objective.UNITS`.
+        predicted_objective: The objective that is predicted for the proposal, below which is
+            better: of metrics of which higher is better it is their negative.
         gains: Predicted objective of another mixture less the proposal's, above 0 where the
             proposal is better: over `natural`, `uniform` and `best_trial`.
         best_trial: Name of the trial with the best observed objective.
@@ -364,8 +364,9 @@ class Proposal:
 
     def __repr__(self) -> str:
         """Say the largest shares and what is predicted."""
-        value, unit = self.predicted_objective, self.unit.replace("_", " ")
-        text = f"predicted {value.value:.4f} ({value.low:.4f} to {value.high:.4f}) {unit}"
+        one, unit = self.predicted_objective, self.unit
+        ends = ends_text(one.low, one.high, unit)
+        text = f"predicted {value_text(one.value, unit)} ({ends}) {unit_text(unit)}"
         return f"Proposal({largest_shares(self.mixture)}; {text})"
 
 
@@ -419,9 +420,10 @@ def _against_others(proposal: Proposal) -> Iterator[str]:
     """Say which other mixtures it may be no better than."""
     value, observed = proposal.predicted_objective.value, proposal.best_observed
     if value >= observed:
+        predicted, seen = (value_text(one, proposal.unit) for one in (value, observed))
         yield (
-            f"the proposal (predicted {value:.4f}) is not predicted to beat the best trial"
-            f" ({proposal.best_trial}, observed {observed:.4f})"
+            f"the proposal (predicted {predicted}) is not predicted to beat the best trial"
+            f" ({proposal.best_trial}, observed {seen})"
         )
     unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
     if unsure:

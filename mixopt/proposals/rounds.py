@@ -290,12 +290,20 @@ def _normal_draws(count: int, seed: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The mixtures of a round, and their expected gain."""
+    """The mixtures of a round, and their expected gain.
+
+    Attributes:
+        weights_BD: The mixtures, shape (B, D).
+        proposal_D: The candidate that is predicted best so far, shape (D,).
+        predicted: The objective that is predicted of it.
+        gain: By how much the proposal after the round is expected to fall below that, >= 0.
+        regressor: Name of the regressor that chose.
+    """
 
     weights_BD: Array
-    proposal_D: Array  # that is predicted best so far
-    predicted: float  # its objective
-    gain: float  # by which the proposal that follows is expected to fall below it
+    proposal_D: Array
+    predicted: float
+    gain: float
     regressor: str
 
 

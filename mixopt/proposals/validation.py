@@ -389,11 +389,16 @@ class ValidationPlan:
     """The mixtures of a validation, and which seeds each is trained with.
 
     A mixture that is there under two names is trained once, and its results count for both.
+
+    Attributes:
+        mixtures: The mixtures, by name.
+        seeds: Seeds of trials; a mixture is trained with the first so many.
+        wanted: The runs: a mixture's name and the place of its seed, 0 or more.
     """
 
     mixtures: Mapping[str, Mixture]
-    seeds: Sequence[int]  # a mixture is trained with the first so many
-    wanted: tuple[tuple[str, int], ...] = ()  # names and places of seeds
+    seeds: Sequence[int]
+    wanted: tuple[tuple[str, int], ...] = ()
 
     def add(self, names: Mapping[str, Mixture], count: int) -> ValidationPlan:
         """Return the plan with mixtures trained with the first `count` seeds, and more of none."""

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from mixopt.errors import ConfigError
 from mixopt.integrations import EXPORT_TOOLS, export_mixture
 from mixopt.mixture import Mixture, branch_shares
-from mixopt.objective import UNITS
+from mixopt.objective import SHOWN, UNITS, unit_text
 from mixopt.proposals import (
     PROPOSAL,
     Gain,
@@ -137,10 +137,11 @@ def _moves(found: Proposal | Recommendation) -> str:
 
 def first_screen(run: Run, answer: PageAnswer) -> Markup:
     """Return the first section of the page, with its only `h1`."""
-    tokens, unit = run.config.propose.target_tokens, UNITS[run.objective.value_unit]
+    tokens, unit = run.config.propose.target_tokens, run.objective.value_unit
     is_validated = answer.called == "recommended"
     names = [answer.chosen, *answer.gains]
     is_in_full_run = answer.epochs is not None and tokens
+    does = "Maximises" if unit in SHOWN else "Minimises"
     fragments = weight_fragments(run, answer.mixture)
     checks = [capital(line) for line in answer.warnings]
     counts = (len(answer.warnings), "warning"), (len(answer.limits), "active constraint")
@@ -148,7 +149,7 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
         "answer.html",
         answer=answer,
         tone=TONES.get(answer.label.lower(), "" if is_validated else "bad"),
-        goal=f"Minimises {run.objective.describe()}, in {unit}.",
+        goal=f"{does} {run.objective.describe()}, in {unit_text(unit)}.",
         epochs_of=f" (epochs in {short_count(tokens)})" if is_in_full_run and tokens else "",
         domains=[_mixture_row(answer, name, [name]) for name in _by_change(answer)],
         groups=_groups(run, answer),

@@ -14,7 +14,7 @@ import numpy as np
 from mixopt.config import TASK
 from mixopt.fitting import CEILING, OBJECTIVE
 from mixopt.mixture import Mixture
-from mixopt.objective import UNITS
+from mixopt.objective import SHOWN, UNITS, unit_text, value_text
 from mixopt.proposals import named
 from mixopt.reporting.figure_style import (
     ACCENT,
@@ -51,9 +51,9 @@ POINTS = 41  # of a slice
 
 def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     """Show predictions for trials that the regressor had not seen against what was observed."""
-    axis, name = _Value(fit, target).axis, target or OBJECTIVE
+    value, name = _Value(fit, target), target or OBJECTIVE
     rows = fit.held_out.filter(predictor=fit.name, target=name)
-    observed_N, predicted_N = rows["observed"].to_numpy(), rows["predicted"].to_numpy()
+    observed_N, predicted_N = (value.factor * rows[n].to_numpy() for n in ("observed", "predicted"))
     report = fit.report.filter(target=name).rows_by_key("predictor", named=True, unique=True)
     ceiling = report.get(CEILING)
     figure, axes_RC = new_figure(4.4)
@@ -62,7 +62,7 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     margin = 0.04 * max(float(np.ptp(both)), 1e-9)
     ends = np.array([both.min() - margin, both.max() + margin])
     if ceiling is not None:
-        half = NINETY * ceiling["rmse"]
+        half = NINETY * abs(value.factor) * ceiling["rmse"]
         text = f"noise of a trial, 90%: \N{PLUS-MINUS SIGN}{half:.3g}"
         axes.fill_between(ends, ends - half, ends + half, color=GRID, linewidth=0, label=text)
     axes.plot(ends, ends, color=FAINT, linewidth=1.1, dashes=(4, 3), label="predicted = observed")
@@ -74,7 +74,7 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     title = f"{name_text(fit.name)}: Spearman {rank_text(report[fit.name]['spearman'])}"
     if ceiling is not None:
         title += f", noise ceiling {rank_text(ceiling['spearman'])}"
-    label(axes, x=f"predicted {axis}", y=f"observed {axis}", title=written(title, 100))
+    label(axes, x=f"predicted {value.axis}", y=f"observed {value.axis}", title=written(title, 100))
     legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
@@ -122,18 +122,20 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
         validation: The mixtures, several seeds each.
         chosen: Whose gains are shown; those of the leading proposal when None.
     """
-    unit, chosen = UNITS[validation.objective.value_unit], chosen or validation.leading
+    value_unit, chosen = validation.objective.value_unit, chosen or validation.leading
+    unit, factor = unit_text(value_unit), SHOWN.get(value_unit, 1.0)
     names = validation.mixtures
     figure, axes_RC = new_figure(1.1 + 0.42 * max(len(names), 3), 2, width_ratios=[1.15, 1])
     left, right = axes_RC[0]
     for place, name in enumerate(names):
         look = looks(names)[name]
-        _runs(left, place, np.array(list(validation.values(name).values())), look)
+        _runs(left, place, np.array(list(validation.values(name).values())), look, value_unit)
         found = None if name == chosen else validation.compare(name, of=chosen)
         if found is not None:
             style: dict[str, Any] = {"color": look.colour, "linewidth": 2.2}
-            right.plot([-found.high, -found.low], [place, place], **style)
-            right.plot([-found.mean], [place], marker=look.marker, markersize=7, **style)
+            low, mean, high = (-abs(factor) * n for n in (found.high, found.mean, found.low))
+            right.plot([low, high], [place, place], **style)
+            right.plot([mean], [place], marker=look.marker, markersize=7, **style)
     right.axvline(0, color=INK, linewidth=1.1)
     label(left, x=unit, title="each seed, and the mean")
     title = f"gain of {written(named(chosen, names))}, 95% interval"
@@ -194,32 +196,40 @@ class _Value:
         """What an axis of it is called."""
         objective = self.fit.objective
         if self.target is None:
-            return f"objective, {UNITS[objective.value_unit]}"
+            return f"objective, {unit_text(objective.value_unit)}"
         unit = UNITS["metric_units" if self.target.startswith(TASK) else objective.unit]
         return f"loss on {written(self.target)}, {unit}"
+
+    @property
+    def factor(self) -> float:
+        """By what it is shown."""
+        return 1.0 if self.target else SHOWN.get(self.fit.objective.value_unit, 1.0)
 
     def observed(self) -> Array:
         """Return what the trials gave, shape (N,); at another size, what is predicted of them."""
         losses_NM = self.fit.known_losses()
         if self.target is None:
-            return self.fit.objective.value(losses_NM)
+            return self.factor * self.fit.objective.value(losses_NM)
         return losses_NM[:, self.fit.targets.index(self.target)]
 
     def predicted(self, weights_ND: Array) -> tuple[Array, Array, Array]:
         """Return what is predicted and the ends of the 90% interval, shape (N,) each."""
         found = self.fit.predict(weights_ND)
         if self.target is None:
-            return found.objective_N, found.objective_low_N, found.objective_high_N
+            ends = found.objective_N, found.objective_low_N, found.objective_high_N
+            value_N, low_N, high_N = (self.factor * one_N for one_N in ends)
+            return value_N, low_N, high_N
         at = self.fit.targets.index(self.target)
         return found.losses_NM[:, at], found.low_NM[:, at], found.high_NM[:, at]
 
 
-def _runs(axes: Axes, place: float, runs_S: Array, look: Look) -> None:
+def _runs(axes: Axes, place: float, runs_S: Array, look: Look, unit: str) -> None:
     """Draw a row with a dot for each seed, and the mean."""
+    shown_S = SHOWN.get(unit, 1.0) * runs_S
     places_S = np.full(len(runs_S), place)
-    dots(axes, runs_S, places_S, 24, look.colour, alpha=0.7, marker=look.marker)
+    dots(axes, shown_S, places_S, 24, look.colour, alpha=0.7, marker=look.marker)
     if len(runs_S):
-        mean = float(runs_S.mean())
+        mean = float(shown_S.mean())
         text: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK}
         axes.plot([mean, mean], [place - 0.28, place + 0.28], color=look.colour, linewidth=2.6)
-        axes.text(mean, place - 0.34, f"{mean:.4f}", fontsize=LETTER - 1, **text)
+        axes.text(mean, place - 0.34, value_text(runs_S.mean(), unit), fontsize=LETTER - 1, **text)

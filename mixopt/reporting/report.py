@@ -22,7 +22,7 @@ from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
 from mixopt.mixture import branch_shares
-from mixopt.objective import UNITS
+from mixopt.objective import SHOWN, UNITS, size_text, unit_text, value_text
 from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
@@ -32,8 +32,8 @@ from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.tables import loadings_text, table_text
 from mixopt.reporting.terminal import (
     CHECKPOINT,
-    GAIN_COLUMNS,
     forgetting_rows,
+    gain_columns,
     gain_rows,
     in_order,
     is_usual,
@@ -91,11 +91,12 @@ def _picture(run: Run, name: str, drawn: Figure, description: str) -> Markup:
 def _validation(run: Run) -> Section:
     """Show all mixtures that were trained, their prediction, and every loss."""
     validation, found = run.validation, run.recommendation
-    unit, objective = UNITS[found.unit], capital(run.objective.describe())
+    unit, objective = unit_text(found.unit), capital(run.objective.describe())
     about = f"{objective}, {unit}; {short_count(found.tokens)} tokens a run, paired by seed."
     if validation.means_note:
         about += f" {validation.means_note}"
-    body = part("table", GAIN_COLUMNS, gain_rows(found, validation), caption=about, texts=[5])
+    columns = gain_columns(found.unit)
+    body = part("table", columns, gain_rows(found, validation), caption=about, texts=[5])
     body += _by_loss(run)
     mixtures, rows = forgetting_rows(run)
     if rows:
@@ -134,7 +135,7 @@ def _gain_text(found: Comparison) -> str:
 
 def _fit(run: Run) -> Section:
     """Show how well each regressor predicts, and how sure that makes the proposal."""
-    fit, unit = run.fit, UNITS[run.objective.value_unit]
+    fit, unit = run.fit, run.objective.value_unit
     said = run.recommendation.why if run.is_done("validate") else ""
     sure = sureness_lines(proposal_of(run) or run.proposal)
     body = part("paragraph", " ".join(line for line in sure if line not in said))
@@ -155,10 +156,10 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
         name = "noise ceiling" if predictor == CEILING else name_text(predictor)
         is_chosen = predictor == fit.name
         role = f"{kind}, chosen" if is_chosen else kind
-        cells.append((name, role, rank_text(row["spearman"]), loss_text(row["rmse"])))
+        cells.append((name, role, rank_text(row["spearman"]), size_text(row["rmse"], unit)))
         is_fitted = kind in ("regressor", "member")
         styles.append("strong" if is_chosen else "" if is_fitted else "weak")
-    columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit}")
+    columns = ("predictor", "kind", "Spearman", f"error (RMSE), {unit_text(unit)}")
     caption = "The objective of held-out trials; controls have no fitted law."
     return part("table", columns, cells, caption=caption, texts=[1], styles=styles)
 
@@ -205,7 +206,7 @@ def _trials(run: Run) -> Section:
 
 def _finished(run: Run) -> Markup:
     """Return a row for each of the best trials: its objective, and the most of its mixture."""
-    done = run.trials.finished
+    done, unit = run.trials.finished, run.objective.value_unit
     values_N = run.objective.value(done.losses(run.objective.unit))
     weights_ND = done.weights()
     labels = list(done.table.select("trial", "role").iter_rows())
@@ -214,9 +215,10 @@ def _finished(run: Run) -> Markup:
         largest = np.argsort(-weights_ND[at], kind="stable")[:MAX_SHARES]
         shares = [(done.domains[d], float(weights_ND[at, d])) for d in largest]
         text = ", ".join(f"{name} {share_text(weight)}" for name, weight in shares if weight > 0)
-        rows.append((*labels[at], loss_text(float(values_N[at])), text))
+        rows.append((*labels[at], value_text(float(values_N[at]), unit), text))
     which = "" if len(rows) == len(labels) else f" of the best {len(rows)}"
-    caption = f"Observed objective{which}, {UNITS[run.objective.value_unit]}; lower is better."
+    better = "higher" if unit in SHOWN else "lower"
+    caption = f"Observed objective{which}, {unit_text(unit)}; {better} is better."
     columns = ("trial", "role", "objective", "largest shares")
     return part("table", columns, rows, caption=caption, texts=[1, 3])
 

@@ -52,8 +52,6 @@ from mixopt.sweeps import read_entry
 from mixopt.system import Array, IntArray, check_links, write_text
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from mixopt.run_directory import Run
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from mixopt.config import baseline_temperature, best_place
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, branch_shares
-from mixopt.objective import UNITS
+from mixopt.objective import SHOWN, UNITS, ends_text, gain_text, unit_text, value_text
 from mixopt.proposals import (
     Forecast,
     Front,
@@ -114,14 +114,17 @@ def headline_of(run: Run) -> str:
 def recommendation_text(run: Run) -> str:
     """Return the answer in one line, the mixture, its gains, and the other losses."""
     found, validation = run.recommendation, run.validation
-    title = f"Gain of {named(found.chosen, found.gains)}, {UNITS[found.unit]} (above 0 is better)"
+    gained, unit = named(found.chosen, found.gains), unit_text(found.unit)
+    title = f"Gain of {gained}, {unit} (above 0 is better)"
     lines = [
         wrapped(headline_of(run)),
         "",
         _shares_table(
             f"Shares of the training tokens, for {found.objective}", found, "recommended"
         ),
-        table_text(title, GAIN_COLUMNS, gain_rows(found, validation), texts=("verdict",)),
+        table_text(
+            title, gain_columns(found.unit), gain_rows(found, validation), texts=("verdict",)
+        ),
         *([wrapped(validation.means_note), ""] if validation.means_note else []),
         *_other_losses(as_gains(found.costs), 95),
         *(wrapped(f"warning: {one}") for one in (*found.warnings, *broken_by_baselines(run))),
@@ -129,24 +132,27 @@ def recommendation_text(run: Run) -> str:
     return "\n".join(lines) + "\n"
 
 
-GAIN_COLUMNS = ("over", "loss", "validated gain", "95% interval", "predicted gain", "verdict")
+def gain_columns(unit: str) -> tuple[str, ...]:
+    """Return the columns of `gain_rows`."""
+    value = "metric" if unit in SHOWN else "loss"
+    return ("over", value, "validated gain", "95% interval", "predicted gain", "verdict")
 
 
 def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, ...]]:
     """Return what is recommended, then a row for each other mixture in the order of a reader."""
-    chosen = named(found.chosen, found.gains)
+    chosen, unit = named(found.chosen, found.gains), found.unit
     rows: list[tuple[str, ...]] = [
-        (chosen, loss_text(validation.mean(found.chosen)), "", "", "", "")
+        (chosen, value_text(validation.mean(found.chosen), unit), "", "", "", "")
     ]
     for name, gain in in_order(found.gains).items():
         one, predicted = gain.validated, gain.predicted
         rows.append(
             (
                 named(name, [found.chosen, *found.gains]),
-                loss_text(validation.mean(name)),
-                difference_text(one.value),
-                interval_text(one.low, one.high),
-                "" if predicted is None else difference_text(predicted.value),
+                value_text(validation.mean(name), unit),
+                gain_text(one.value, unit),
+                _gain_ends(one, unit),
+                "" if predicted is None else gain_text(predicted.value, unit),
                 gain.verdict,
             )
         )
@@ -204,11 +210,10 @@ def as_gains(costs: Mapping[str, Interval]) -> dict[str, Interval]:
 
 def proposal_text(proposal: Proposal) -> str:
     """Return the table of a proposal, its prediction and its warnings."""
-    predicted = proposal.predicted_objective
     whose = "Your mixture" if proposal.is_own else "Proposal"
     lines = [
         _shares_table(f"{whose} for {proposal.objective}", proposal, "proposed"),
-        f"predicted: {predicted.value:.4f} {UNITS[proposal.unit]}, 90% interval {_ends(predicted)}",
+        _predicted_line(proposal),
         *(wrapped(line) for line in sureness_lines(proposal)),
         *(wrapped(f"active constraint: {limit}") for limit in proposal.binding),
         *(wrapped(f"warning: {warning}") for warning in proposal.warnings),
@@ -219,7 +224,6 @@ def proposal_text(proposal: Proposal) -> str:
 def forecast_lines(forecast: Forecast) -> str:
     """Return the tables of a mixture, its losses and gains, and the constraints that it breaks."""
     found = forecast.predicted
-    unit, value = UNITS[found.unit], found.predicted_objective
     losses = [
         (name, f"{100 * loss.value:.1f} points", f"{100 * loss.low:.1f} to {100 * loss.high:.1f}")
         if name in forecast.shares
@@ -229,12 +233,12 @@ def forecast_lines(forecast: Forecast) -> str:
     gains = [
         (
             f"best trial ({found.best_trial})" if name == "best_trial" else name,
-            difference_text(gain.value),
-            interval_text(gain.low, gain.high),
+            gain_text(gain.value, found.unit),
+            _gain_ends(gain, found.unit),
         )
         for name, gain in found.gains.items()
     ]
-    title = f"Predicted gains, {unit} (above 0 is better)"
+    title = f"Predicted gains, {unit_text(found.unit)} (above 0 is better)"
     lines = [
         _shares_table(f"Mixture for {found.objective}", found, "mixture"),
         table_text("Predicted losses", ("evaluation domain", "predicted", "90% interval"), losses),
@@ -242,13 +246,23 @@ def forecast_lines(forecast: Forecast) -> str:
         *_other_losses(as_gains(forecast.costs), 90),
     ]
     lines += [
-        f"predicted: {value.value:.4f} {unit}, 90% interval {_ends(value)}",
+        _predicted_line(found),
         *([f"limits in force: {'; '.join(forecast.limits)}"] if forecast.limits else []),
         *(f"active constraint: {limit}" for limit in found.binding),
         *(f"broken constraint: {line}" for line in forecast.broken),
         *(f"warning: {warning}" for warning in found.warnings),
     ]
     return "\n".join(lines)
+
+
+def _predicted_line(proposal: Proposal) -> str:
+    one, unit = proposal.predicted_objective, proposal.unit
+    ends = ends_text(one.low, one.high, unit)
+    return f"predicted: {value_text(one.value, unit)} {unit_text(unit)}, 90% interval {ends}"
+
+
+def _gain_ends(gain: Interval, unit: str) -> str:
+    return f"{gain_text(gain.low, unit)} to {gain_text(gain.high, unit)}"
 
 
 def _ends(interval: Interval) -> str:
@@ -277,7 +291,7 @@ def sureness_lines(proposal: Proposal) -> Iterator[str]:
     if proposal.stability is not None:
         moved = share_text(proposal.stability.mean)
         yield f"Stability: {moved} of the mixture moves when trials are resampled."
-    yield proposal.region.describe()
+    yield proposal.region.describe(proposal.unit)
 
 
 def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:

@@ -25,7 +25,7 @@ from markupsafe import Markup
 from mixopt.constraints import Guards
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, supports
-from mixopt.objective import Objective
+from mixopt.objective import SHOWN, Objective, unit_text
 from mixopt.proposals import PROPOSAL, ProposalRequest, named
 from mixopt.reporting.page import Section, asset, json_text, part
 from mixopt.reporting.terminal import own_baselines
@@ -198,7 +198,8 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
         },
         "objective": {
             "description": objective.describe(),
-            "unit": objective.value_unit,
+            "unit": unit_text(objective.value_unit),
+            "factor": SHOWN.get(objective.value_unit, 1.0),  # by which a reader sees its values
             "signs": objective.signs,
             "shares": [fit.targets.index(name) for name in fit.objective.items],
             "pieces": objective.pieces().tolist(),

@@ -33,14 +33,14 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def loss_text(value: float | None) -> str:
+def loss_text(value: float | None, digits: int = 4) -> str:
     """Write a loss."""
-    return "" if value is None or math.isnan(value) else f"{value:.4f}"
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def difference_text(value: float) -> str:
+def difference_text(value: float, digits: int = 4) -> str:
     """Write a difference of losses, with its sign."""
-    return f"{round(value, 4) + 0.0:+.4f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval_text(low: float, high: float) -> str:

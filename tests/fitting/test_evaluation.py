@@ -119,7 +119,7 @@ def test_a_metric_is_maximised(metric_fit):
     assert proposal.best_trial == trials.table["trial"][int(trials.losses()[:, 1].argmax())]
     assert proposal.best_observed == pytest.approx(-trials.losses()[:, 1].max(), abs=1e-6)
     assert proposal.gains["uniform"].value > 0
-    assert proposal.objective == "minus code (higher code is better)"
+    assert proposal.objective == "code (higher is better)"
     assert proposal.losses["code"].value == pytest.approx(-proposal.predicted_objective.value)
 
 

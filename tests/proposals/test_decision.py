@@ -94,7 +94,7 @@ def test_a_baseline_beyond_a_limit_is_passed_over_and_said(decide):
     found = decide(losing, bounds={"code": [0.3, 1.0]})
     assert found.chosen == "natural"
     assert found.warnings[0].startswith(
-        "the best trial has a lower mean and is not recommended: it breaks a limit: domain"
+        "the best trial has a better mean and is not recommended: it breaks a limit: domain"
     )
     assert ".." not in found.warnings[0]
 
@@ -143,7 +143,7 @@ def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recomme
     )
     assert least - own == pytest.approx(found.region.noise, rel=0.1, abs=1e-3)
     assert high == pytest.approx(0.85)
-    assert found.why.endswith(found.region.describe())
+    assert found.why.endswith(found.region.describe("bits_per_byte"))
 
 
 def test_a_recommendation_is_read_as_it_was_written(decide, tmp_path):

@@ -13,7 +13,7 @@ from mixopt.pipeline import run_status
 from mixopt.proposals import Gain, Interval, Recommendation, named
 from mixopt.reporting.answer import _active, answer_of
 from mixopt.reporting.report import _by_loss
-from mixopt.reporting.terminal import gain_rows, in_order, recommendation_text
+from mixopt.reporting.terminal import gain_rows, in_order, proposal_text, recommendation_text
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(
@@ -168,3 +168,23 @@ def test_the_terminal_says_that_means_and_gains_are_over_other_seeds():
     assert NOTE in words(said)
     for mean in ("1.3000", "1.2000"):  # over 6 seeds and over 3
         assert mean in said
+
+
+def test_an_objective_of_accuracy_is_shown_in_points_in_terminal_and_page(second):
+    """Minimised as -0.5043 it is 50.43 points; a gain in it is one of points, above 0."""
+    higher = replace(second.objective, higher=("help",), items={"help": 500})
+    values = {"proposal": [0.5043] * 3, "proposal_2": [0.52] * 3, "natural": [0.48] * 3}
+    second.validation = replace(made_validation(values), objective=higher)
+    second.objective, second.constraints.guardrails = higher, None
+    second.recommendation = replace(
+        second.recommendation, unit=higher.value_unit, gains=gains("proposal", "natural")
+    )
+    rows = gain_rows(second.recommendation, second.validation)
+    assert [row[1] for row in rows] == ["52.00", "48.00", "50.43"]
+    assert rows[1][2:4] == ("+10.00", "+5.00 to +15.00")
+    said = words(recommendation_text(second))
+    assert "Gain of proposal 2, points (above 0 is better)" in said
+    assert "over metric validated gain" in said
+    made = made_proposal(unit="right_answers", predicted_objective=Interval(-0.5, -0.52, -0.48))
+    assert "predicted: 50.00 points, 90% interval 48.00 to 52.00" in proposal_text(made)
+    assert repr(made).endswith("predicted 50.00 (48.00 to 52.00) points)")

@@ -188,20 +188,20 @@ function limitText({ limit, value }) {
 }
 
 function summaryBar(model) {
-  const { unit, description } = model.data.objective;
+  const { unit, description } = model.data.objective, { valueText, sizeText } = objectiveTexts(model);
   const [value, half, natural, base] = ["wi-big", "wi-half", "wi-change", "wi-change"].map((kind) => element("span", { class: kind }));
   const [limits, nearest] = [element("div", { class: "wi-limits" }), element("p", { class: "wi-nearest wi-soft" })];
   const node = element("div", { class: "wi-summary", role: "group", "aria-label": "This mixture" },
     element("div", { class: "wi-answer" },
-      element("span", { class: "wi-soft" }, `Predicted: ${description}, ${unit.replaceAll("_", " ")}`),
+      element("span", { class: "wi-soft" }, `Predicted: ${description}, ${unit}`),
       element("span", { class: "wi-line" }, value, half),
       element("span", { class: "wi-line wi-soft" }, "gain over natural ", natural, ` over ${model.baseName} `, base)),
     element("div", { class: "wi-beside" }, nearest, limits));
   return { node, update(now) {
-    setText(value, lossText(now.value));
-    setText(half, `\u00b1 ${now.halves ? lossText(now.valueHalf) : "\u2026"} (90%)`);
-    writeGain(natural, now.gains[0]);
-    writeGain(base, now.gains[1]);
+    setText(value, valueText(now.value));
+    setText(half, `\u00b1 ${now.halves ? sizeText(now.valueHalf) : "\u2026"} (90%)`);
+    writeGain(natural, now.gains[0], sizeText);
+    writeGain(base, now.gains[1], sizeText);
     setText(nearest, (now.isFar ? `\u26a0 ${farText(model, now)} ` : "") + nearestText(now));
     nearest.classList.toggle("wi-far", now.isFar);
     const lines = now.broken.map(limitText), count = model.limits.length;
@@ -224,9 +224,10 @@ function farText(model, now) {
 
 /** The result in a sentence, for who cannot see it. */
 function spoken(model, now) {
-  const half = now.halves ? ` plus or minus ${lossText(now.valueHalf)}` : "";
+  const { valueText, sizeText } = objectiveTexts(model);
+  const half = now.halves ? ` plus or minus ${sizeText(now.valueHalf)}` : "";
   const broken = now.broken.map(limitText).join("; ");
-  return `Objective ${lossText(now.value)}${half}, gain over natural ${changeText(now.gains[0])}. `
+  return `Objective ${valueText(now.value)}${half}, gain over natural ${changeText(now.gains[0], sizeText)}. `
     + `${now.isFar ? farText(model, now) : ""} ${broken ? `Broken: ${broken}.` : "No limit is broken."}`;
 }
 
@@ -295,20 +296,21 @@ function targetList(model) {
 }
 
 function targetRow(model, t) {
-  const name = t < 0 ? "Objective" : model.targets[t], isHigher = t >= 0 && model.signs[t] < 0;
+  const { factor } = model.data.objective, { valueText, sizeText } = objectiveTexts(model);
+  const name = t < 0 ? "Objective" : model.targets[t], isHigher = t >= 0 ? model.signs[t] < 0 : factor < 0;
   const from = [model.naturalLosses[t], model.baseLosses[t]];
   const label = element("span", { class: "wi-name" }, name, ...(isHigher ? [element("small", {}, " higher is better")] : []));
   const value = element("span", { class: "wi-value" });
   const changes = ["natural", model.baseName].map((other) => element("span", { class: "wi-change", "data-from": `over ${other} ` }));
-  const isShare = model.shares.has(t), text = isShare ? (one) => decimals(1)(100 * one) : lossText;
+  const isShare = model.shares.has(t), text = isShare ? (one) => decimals(1)(100 * one) : t < 0 ? valueText : lossText;
   const node = element("li", { class: `wi-row wi-target${t < 0 ? " wi-objective" : ""}` }, label, value, ...changes);
   node.dataset.target = name;
   return { node, name, write(now) {
     const loss = t < 0 ? now.value : now.losses[t], half = now.halves && (t < 0 ? now.valueHalf : now.halves[t]);
     node.dataset.loss = loss;
     if (half) node.dataset.half = half;
-    setText(value, `${text(loss)} \u00b1 ${half ? text(half) : "\u2026"}${isShare ? " points" : ""}`);
-    changes.forEach((cell, i) => writeGain(cell, t < 0 ? now.gains[i] : (isHigher ? -1 : 1) * (from[i] - loss)));
+    setText(value, `${text(loss)} \u00b1 ${half ? (t < 0 ? sizeText : text)(half) : "\u2026"}${isShare ? " points" : ""}`);
+    changes.forEach((cell, i) => writeGain(cell, t < 0 ? now.gains[i] : (isHigher ? -1 : 1) * (from[i] - loss), t < 0 ? sizeText : lossText));
   } };
 }
 
@@ -360,8 +362,8 @@ function setText(node, text) {
 }
 
 /** Write a gain: above 0 is better. */
-function writeGain(cell, gain) {
-  const text = changeText(gain), hasMoved = /[1-9]/.test(text);
+function writeGain(cell, gain, write) {
+  const text = changeText(gain, write), hasMoved = /[1-9]/.test(text);
   setText(cell, text);
   cell.classList.toggle("wi-good", hasMoved && gain > 0);
   cell.classList.toggle("wi-bad", hasMoved && gain < 0);
@@ -371,8 +373,14 @@ const decimals = (digits) => (value) => value.toFixed(digits).replace("-", "\u22
 const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.00995 ? 2 : 1)}%`;
 const lossText = (value) => decimals(Math.abs(value) >= 100 ? 2 : 4)(value);
 
-function changeText(value) {
-  const text = lossText(value);
+/** How values of the objective are written, and how gains and halves of intervals. */
+function objectiveTexts(model) {
+  const { factor } = model.data.objective, write = Math.abs(factor) === 1 ? lossText : decimals(2);
+  return { valueText: (value) => write(factor * value), sizeText: (size) => write(Math.abs(factor) * size) };
+}
+
+function changeText(value, write = lossText) {
+  const text = write(value);
   return /[1-9]/.test(text) && value > 0 ? `+${text}` : text;
 }
 
