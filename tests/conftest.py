@@ -7,19 +7,20 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
-from gate import Gate
 from hypothesis import settings
-from ranks import forked, free_port
-from s3_server import s3_server, wait_for_answer
+from places import SUPPORT
+from ranks import forked
+from s3_server import s3_server
 
 # No test asks the hub of Hugging Face: where it cannot be reached, each asks for a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Workers import modules of the support by name, as this process does.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
 
 # A shared core makes any example late now and then; what is slow is found by the benchmarks.
 settings.register_profile("mixopt", deadline=None)
@@ -29,14 +30,14 @@ settings.load_profile("mixopt")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["browser", "ray_nodes", "slurm_cluster", "work_runs"]
 
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pickle", "tarfile", "typing")
 
 
 # Fixtures that start a cluster or a store, whose tests `make nightly` runs.
-SERVERS = {"nodes", "cluster", "ray_nodes", "slurm_nodes", "s3"}
+SERVERS = {"ray_nodes", "slurm_cluster", "s3"}
 
 
 def pytest_collection_modifyitems(items):
@@ -208,59 +209,3 @@ def empty_database(tmp_path_factory) -> Path:
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
         MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path
-
-
-class MlflowServer:
-    """A real `mlflow server` on a database of its own, behind a port that opens and closes."""
-
-    def __init__(self, folder: Path, database: Path) -> None:
-        port, self._port = free_port(), free_port()
-        self.uri, self.folder = f"http://127.0.0.1:{port}", folder
-        self._gate = Gate(port, self._port)
-        self._process: subprocess.Popen | None = None
-        shutil.copy(database, folder / "mlflow.db")
-
-    def start(self) -> None:
-        """Let it be reached; what took seconds the first time is not done again."""
-        if self._process is None:
-            self._launch()
-        self._gate.open()
-
-    def stop(self) -> None:
-        """Refuse connections and break off those that there are, as if it were killed."""
-        self._gate.close()
-
-    def _launch(self) -> None:
-        """Start the process, and wait until it answers."""
-        store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        kept = ["--artifacts-destination", str(self.folder / "served")]
-        address = ["--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
-        command = [sys.executable, "-m", "mlflow", "server", *address, *store, *kept]
-        # Background jobs of the server start processes of their own.
-        quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self.folder / "server.log").open("w") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=quiet, start_new_session=True
-            )
-        health = f"http://127.0.0.1:{self._port}/health"
-        wait_for_answer(self._process, health, self.folder / "server.log")
-
-    def signal(self, number: int) -> None:
-        """Send a signal to it and to its workers."""
-        os.killpg(self._process.pid, number)
-
-    def kill(self) -> None:
-        """Kill it and its workers."""
-        self.stop()
-        if self._process is not None:
-            self.signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture(scope="module")
-def mlflow_server(tmp_path_factory, empty_database):
-    """A server that is not started yet."""
-    server = MlflowServer(tmp_path_factory.mktemp("server"), empty_database)
-    yield server
-    server.kill()

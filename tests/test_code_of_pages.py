@@ -1,4 +1,4 @@
-"""The code of plug_in.md, streams.md and the trainers' pages runs; pages name what exists."""
+"""The code of some pages and of all trainers' runs; the files that pages name exist."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def blocks_of(page):
 
 def examples():
     """Each example of a page, after what the page begins with, and the package that it needs."""
-    for name, is_setup in (("plug_in", True), ("streams", False)):
+    for name, is_setup in (("packing", False), ("plug_in", True), ("streams", False)):
         first, *others = blocks_of(PROJECT / "docs" / f"{name}.md")
         for needs, code in others if is_setup else (first, *others):
             yield pytest.param(first[1] * is_setup + code, needs, id=f"{name}-{needs or 'bare'}")

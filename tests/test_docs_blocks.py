@@ -6,16 +6,19 @@ a command, a configuration or a program that does not work. `make docs` runs the
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 import yaml
+import zstandard
 from command_line import mixopt
-from docs_folder import finish_run, write_docs_folder
 from places import PROJECT
 from tiny_experts import tiny_experts
 
@@ -25,6 +28,17 @@ from mixopt.config import load_config
 from mixopt.pretraining import load_pretraining
 
 pytestmark = pytest.mark.nightly
+
+DOMAINS = ("web", "code", "books")
+# What is trained is made small; everything else is as README.md prints it.
+QUICK: dict[str, Any] = {
+    "proxy": {"name": "ngram", "tokens": 20_000, "eval_tokens": 4096},
+    "design": {"trials": 8},
+    "fit": {"folds": 3, "regressors": ["linear"]},
+    "propose": {"bootstrap": 3, "samples": 1000},
+    "sweep": {"workers": 2},
+    "tracking": {"enabled": False},
+}
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 PRETRAININGS = ("docs/pretraining.md", "docs/experts/")
@@ -70,14 +84,71 @@ def pages() -> list[Any]:
     return shown
 
 
+def quick_experiment() -> dict[str, Any]:
+    """Return README.md's experiment with the quick settings."""
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    printed = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
+    return printed | {name: printed.get(name, {}) | fields for name, fields in QUICK.items()}
+
+
+def write_text(folder: Path, text_files: dict[str, Path]) -> None:
+    """Write the files that README.md's experiment reads, from pieces of real text."""
+    for name in ("web", "code"):
+        (folder / "data" / name).mkdir(parents=True)
+    web = rows(text_files["prose"], "text").encode()
+    (folder / "data/web/0.jsonl.zst").write_bytes(zstandard.compress(web))
+    pl.read_ndjson(text_files["code"]).write_parquet(folder / "data/code/0.parquet")
+    (folder / "data/books.jsonl").write_text(rows(text_files["prose"], "content"))
+    (folder / "data/exams.jsonl").write_text(rows(text_files["help"], "text"))
+
+
+def rows(path: Path, column: str) -> str:
+    """Return the documents of a JSONL file under another column."""
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    return "".join(json.dumps({column: text}) + "\n" for text in texts)
+
+
+def write_tables(
+    mixtures_file: Path,
+    losses_file: Path,
+    domains: tuple[str, ...],
+    count: int,
+    sizes: bool = False,
+) -> None:
+    """Write weights and losses of made trials, each loss falling with its own domain's share."""
+    mixtures_file.parent.mkdir(exist_ok=True)
+    stream = np.random.default_rng(count)
+    weights_ND = stream.dirichlet(np.ones(len(domains)), count).round(4)
+    losses_ND = 2 + np.exp(-3 * weights_ND) + 0.005 * stream.normal(size=weights_ND.shape)
+    trial = pl.Series("run", [f"run{count}-{number}" for number in range(count)])
+    mixtures = pl.DataFrame(weights_ND, schema=list(domains)).insert_column(0, trial)
+    losses = pl.DataFrame(losses_ND, schema=[f"{d}_loss" for d in domains]).insert_column(0, trial)
+    if sizes:  # larger models have lower losses
+        parameters = np.resize([70e6, 160e6, 410e6], count)
+        losses = losses.with_columns(pl.exclude("run") - 0.1 * np.log(parameters / 70e6))
+        mixtures = mixtures.with_columns(parameters=parameters, tokens=20 * parameters)
+    mixtures.write_csv(mixtures_file)
+    losses.write_csv(losses_file)
+
+
 @pytest.fixture(scope="module")
 def folder(text_files, tmp_path_factory) -> Path:
-    """The folder of docs_folder.py, with its run."""
+    """A folder with the files that the pages name, and `runs/mine`, README.md's finished run."""
     path = tmp_path_factory.mktemp("docs")
-    write_docs_folder(path, text_files)
+    write_text(path, text_files)
+    experiment = yaml.safe_dump(quick_experiment(), sort_keys=False)
+    (path / "experiment.yaml").write_text(experiment)
+    (path / "hand.yaml").write_text("weights: {web: 0.5, code: 0.3, books: 0.2}\n")
+    for name, rows in {"train": 40, "test": 20, "pilots": 4, "sizes": 30}.items():
+        files = path / name / "mixtures.csv", path / name / "losses.csv"
+        write_tables(*files, DOMAINS, rows, sizes=name == "sizes")
+    for name, rows in {"train": 40, "test": 20}.items():
+        files = path / f"{name}_mixture.csv", path / f"{name}_loss.csv"
+        write_tables(*files, ("pile_cc", "github", "arxiv"), rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        finish_run(path)
+        ended = mixopt("run", "experiment.yaml", "--out", "runs/mine")
+    assert ended.code == 0, ended.error
     return path
 
 
@@ -87,7 +158,6 @@ def inside(folder, monkeypatch) -> Path:
     return folder
 
 
-@pytest.mark.nightly
 def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epochs(folder):
     done = load_run(folder / "runs" / "mine")
     assert done.config.propose.target_tokens == 25_000_000_000
@@ -150,9 +220,8 @@ def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
     if "corpus" in content:
         domains = content["corpus"]["domains"]
         full = {"objective": {"mean": dict.fromkeys(domains, 1)}}
-        content["corpus"].pop(
-            "inventory", None
-        )  # lies in a store: tests/corpus/test_stored_text.py
+        # It lies in a store: tests/corpus/test_stored_text.py.
+        content["corpus"].pop("inventory", None)
     return full | content
 
 

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 from command_line import mixopt
-from places import SUPPORT
 
 LONG = "x" * 300
 # The words of a command, and what its message must have; {0} is a folder with the files below.
@@ -444,7 +443,7 @@ def test_a_path_or_a_terminal_that_is_not_utf_8_is_one_line(folder):
             [*map(os.fsencode, command), os.fsencode(folder) + b"/" + out],
             capture_output=True,
             check=False,
-            env={**os.environ, "PYTHONPATH": str(SUPPORT), **environment},
+            env=os.environ | environment,
         )
         assert ended.returncode == 2, ended.stderr
         assert ended.stderr.count(b"\n") == 1

@@ -10,7 +10,6 @@ from collections import Counter
 import pytest
 from command_line import mixopt
 from folder_owner import marker
-from places import SUPPORT
 
 from mixopt import run
 from mixopt.sweeps import read_progress, trial_paths
@@ -48,12 +47,9 @@ def slow(experiment, tmp_path):
 
 def started(config, path):
     """Start a sweep in a process of its own, and wait until it trains."""
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
     command = [sys.executable, "-m", "mixopt", "run", str(config), "--out", str(path)]
     command += ["--until", "sweep"]
-    process = subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     until = time.monotonic() + 60
     while not any(worker.done for worker in read_progress(path / "trials")):
         assert process.poll() is None, process.stderr.read()
@@ -63,8 +59,7 @@ def started(config, path):
 
 
 @pytest.fixture
-def prepared(slow, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(SUPPORT))
+def prepared(slow, tmp_path):
     run(slow, tmp_path / "run", until="design")
     return slow, tmp_path / "run"
 

@@ -5,7 +5,6 @@ import os
 
 import pytest
 from command_line import mixopt
-from places import SUPPORT
 
 from mixopt import run as run_experiment
 from mixopt.pipeline import log_lines
@@ -40,8 +39,7 @@ def run(experiment, tmp_path_factory):
     text = f"{head}proxy: {json.dumps(more)}\nsweep:{rest.partition('sweep:')[2]}"
     (folder / "tiny.yaml").write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{SUPPORT}{os.pathsep}{folder}")
-        patch.syspath_prepend(str(SUPPORT))
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         patch.syspath_prepend(str(folder))
         run_experiment(folder / "tiny.yaml", folder / "run", until="sweep")
     return folder / "run"

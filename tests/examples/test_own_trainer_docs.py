@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -10,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from doc_pages import blocks_of
 from mixopt_proxies.command import CommandProxy
+from places import PROJECT
 
 from mixopt.config import load_config
 from mixopt.mixture import Mixture
 from mixopt.testing import tiny_corpus
 from mixopt.trials import Training, Trial
 
-HOUSE = Path(__file__).parents[2]
-PAGE = (HOUSE / "docs" / "own_trainer.md").read_text(encoding="utf-8")
 REST = """\
 corpus: {domains: {web: {tokens: 1e12}, code: {tokens: 4e11}}}
 evaluation: {exams: {}}
@@ -26,30 +25,24 @@ objective: {target: exams, unit: nats_per_token}
 """
 
 
-def blocks(kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.S)
-
-
-def commands() -> list[list[str]]:
-    return [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
-
-
 @pytest.mark.nightly
 def test_the_commands_of_the_page_run(tmp_path):
     """`mixopt run` of both examples, made small, is tests/examples/test_own_trainer.py."""
-    run = [words for words in commands() if words[:2] != ["mixopt", "run"]]
+    blocks = blocks_of("own_trainer", "sh")
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    run = [words for words in commands if words[:2] != ["mixopt", "run"]]
     assert len(run) == 3
-    (tmp_path / "examples").symlink_to(HOUSE / "examples")
+    (tmp_path / "examples").symlink_to(PROJECT / "examples")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for words in run:
         env = {**os.environ, "PATH": path}
         subprocess.run(words, cwd=tmp_path, env=env, check=True, timeout=120)
     assert (tmp_path / "runs" / "data" / "code" / "val.bin").exists()
-    others = [words[2] for words in commands() if words not in run]
-    assert [(HOUSE / name).exists() for name in others] == [True, True]
+    others = [words[2] for words in commands if words not in run]
+    assert [(PROJECT / name).exists() for name in others] == [True, True]
 
 
-@pytest.mark.parametrize("block", blocks("yaml"))
+@pytest.mark.parametrize("block", blocks_of("own_trainer", "yaml"))
 def test_the_configurations_of_the_page_are_ones(block, tmp_path):
     content = {**yaml.safe_load(REST), **yaml.safe_load(block)}
     content.setdefault("proxy", {"name": "command", "run": "train", "result": "m.json"})
@@ -69,7 +62,7 @@ NAMES = {
 def test_results_under_a_trainers_names_are_read_as_the_page_says(tool, tmp_path):
     options = next(
         dict(yaml.safe_load(block)["proxy"])
-        for block in blocks("yaml")
+        for block in blocks_of("own_trainer", "yaml")
         if f"mixture_format: {tool}\n" in block
     )
     corpus = tiny_corpus(tmp_path / "corpus")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from fault_runs import KINDS, Undisturbed, undisturbed as undisturbed_run
-from work_fixtures import *  # noqa: F403 (fixtures)
 from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
@@ -15,7 +14,6 @@ from mixopt.sweeps import run_trials
 
 HERE = Path(__file__).parent
 MANY = 6  # cases of a test
-SUPPORT = HERE.parent / "support"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -55,22 +53,18 @@ class FaultySweep:
 
 
 @pytest.fixture
-def faulty_sweep(small_corpus, tmp_path, monkeypatch) -> FaultySweep:
+def faulty_sweep(corpus, tmp_path) -> FaultySweep:
     """A sweep that is not run yet."""
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-    return FaultySweep(tmp_path, small_corpus)
+    return FaultySweep(tmp_path, corpus.path)
 
 
 @pytest.fixture(scope="session")
-def undisturbed(small_corpus, tmp_path_factory):
+def undisturbed(corpus, tmp_path_factory):
     """The results of a sweep in which nothing goes wrong."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SUPPORT))
-        return FaultySweep(tmp_path_factory.mktemp("undisturbed"), small_corpus)()
+    return FaultySweep(tmp_path_factory.mktemp("undisturbed"), corpus.path)()
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory, text_files) -> Undisturbed:
+def whole(tmp_path_factory, short_texts) -> Undisturbed:
     """The run, and the state before each of its steps."""
-    lines = {n: path.read_text().splitlines(keepends=True)[:50] for n, path in text_files.items()}
-    return undisturbed_run(tmp_path_factory.mktemp("whole"), lines)
+    return undisturbed_run(tmp_path_factory.mktemp("whole"), short_texts)

@@ -6,14 +6,17 @@ Real processes and real HTTP servers on 127.0.0.1; what is sent is what the serv
 import base64
 import json
 import os
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from odd_servers import closed_port, odd_server
+from odd_servers import serving
+from ranks import free_port
 from run_log import RunLog
 
 from mixopt.errors import RunError
@@ -30,6 +33,30 @@ def plain_environment(monkeypatch):
     """No server is named by the environment."""
     for name in ("URI", "USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+
+
+@contextmanager
+def odd_server(status: int | None, *, hello: bool = False):
+    """Give a server that answers with a status, or hangs; `hello`: well when it is knocked at."""
+    asked, closing = [], threading.Event()
+
+    def answer(request):
+        request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        asked.append((request.path, request.headers.get("Authorization")))
+        knocked = hello and request.path.endswith("/experiments/search")
+        if status is None:
+            closing.wait(60)
+            return
+        request.send_response(200 if knocked else status)
+        request.send_header("Content-Length", "2")
+        request.end_headers()
+        request.wfile.write(b"{}")
+
+    with serving(answer) as address:
+        try:
+            yield SimpleNamespace(address=address, asked=asked)
+        finally:
+            closing.set()
 
 
 def hostile(path: Path, uri: str | None, *, step: str = "sweep", **fields: Any) -> Path:
@@ -147,7 +174,7 @@ def test_a_password_reaches_the_server_and_nothing_else(tmp_path, capfd):
 
 def test_a_password_of_a_database_is_in_no_file_and_no_message(tmp_path):
     run, warnings = tmp_path / "run", list[str]()
-    uri = f"postgresql://somebody:{WORD}@127.0.0.1:{closed_port()}/db?password={WORD}"
+    uri = f"postgresql://somebody:{WORD}@127.0.0.1:{free_port()}/db?password={WORD}"
     log = RunLog(run, experiment="toy", uri=uri, warn=warnings.append)
     log.log({"loss": 1.0}, 0)
     log.close()
@@ -178,7 +205,7 @@ SECONDS = 5.0 + 30.0
 def test_the_end_of_a_run_waits_seconds_for_a_server_that(tmp_path, kind):
     warnings: list[str] = []
     with ExitStack() as stack:
-        address = f"127.0.0.1:{closed_port()}"
+        address = f"127.0.0.1:{free_port()}"
         if kind != "refuses":
             status = None if kind == "hangs" else int(kind)
             address = stack.enter_context(odd_server(status)).address

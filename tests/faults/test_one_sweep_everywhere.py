@@ -6,16 +6,11 @@ middle.
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import time
-from pathlib import Path
 
-import polars as pl
 import pytest
-from fault_runs import command, mixopt, variables
-from ray_nodes import QUIET, ended, started
-from slurm_cluster import SlurmCluster, why_not
+from ray_nodes import QUIET
+from work_runs import WorkRun, said
 
 pytestmark = QUIET
 TRAINER = """
@@ -44,96 +39,52 @@ time.sleep(0.5)
 Path(out, "metrics.json").write_text(json.dumps({"seed": int(seed), "loss": found}))
 """
 PROXIES = {
-    "ngram": "{name: ngram, tokens: 400_000, eval_tokens: 4096}",
-    "command": f"""
-  name: command
-  run: >-
-    {sys.executable} FOLDER/train.py {{mixture}} {{corpus}} {{tokens}} {{seed}} {{out}}
-  result: metrics.json
-  losses: loss.{{domain}}
-  tokens: 20_000""",
+    "ngram": {"name": "ngram", "tokens": 400_000, "eval_tokens": 4096},
+    "command": {
+        "name": "command",
+        "result": "metrics.json",
+        "losses": "loss.{domain}",
+        "tokens": 20_000,
+    },
 }
 
 
-@pytest.fixture(scope="module")
-def ray_nodes():
-    cluster = started()
-    yield cluster
-    ended(cluster)
-
-
-@pytest.fixture(scope="module")
-def slurm_nodes(tmp_path_factory):
-    if (reason := why_not()) is not None:
-        pytest.skip(reason)
-    cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))
-    yield cluster
-    cluster.end()
-
-
-class EverywhereSweep:
-    """An experiment, run on one executor after the other."""
-
-    def __init__(self, folder: Path, text: dict[str, Path], proxy: str) -> None:
-        self.folder = folder
-        (folder / "train.py").write_text(TRAINER)
-        self.config = folder / "everywhere.yaml"
-        self.config.write_text(f"""\
-corpus:
-  domains: {{code: {{path: {text["code"]}}}, prose: {{path: {text["prose"]}}}}}
-evaluation: {{help: {{path: {text["help"]}}}}}
-design: {{trials: 8, replicates: 2, max_usage: null}}
-proxy: {PROXIES[proxy].replace("FOLDER", str(folder))}
-objective: {{target: help}}
-tracking: {{enabled: false}}
-""")
-
-    def start(self, name: str, *overrides: str, **environment: str) -> subprocess.Popen[str]:
-        """Start the sweep."""
-        asked = (self.config, "--out", self.folder / name)
-        assert mixopt("design", *asked).returncode == 0
-        given = [part for one in overrides for part in ("--set", one)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        words = command("sweep", *asked, *given)
-        return subprocess.Popen(words, env=variables(environment), **pipes)
-
-    def wait_for_a_trial(self, name: str, owner: subprocess.Popen[str]) -> None:
-        """Wait until some trial, and not the last, has a result."""
-        while not list((self.folder / name / "trials").glob("t[0-9]*.json")):
-            assert owner.poll() is None, owner.communicate()[0]
-            time.sleep(0.02)
-        assert not (self.folder / name / "trials.parquet").exists(), "it has ended already"
-
-    def table(self, name: str, owner: subprocess.Popen[str]) -> pl.DataFrame:
-        """Return the table of trials, once the sweep has ended."""
-        said = owner.communicate(timeout=400)[0]
-        assert owner.returncode == 0, said
-        return pl.read_parquet(self.folder / name / "trials.parquet").drop("seconds")
+def owner_with_a_trial(run):
+    """Start a sweep, and return its owner when some trial, and not the last, has a result."""
+    owner = run.owner()
+    run.wait_until(lambda: list((run.path / "trials").glob("t[0-9]*.json")))
+    assert not (run.path / "trials.parquet").exists(), "it has ended already"
+    return owner
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_the_same_sweep_gives_the_same_table_everywhere(
-    ray_nodes, slurm_nodes, text_files, tmp_path, proxy
+    ray_nodes, slurm_cluster, short_texts, tmp_path, proxy
 ):
-    sweep = EverywhereSweep(tmp_path, text_files, proxy)
-    here = sweep.table("local", sweep.start("local", "sweep.workers=2"))
-    assert here["status"].to_list() == ["finished"] * 12
+    trainer = tmp_path / "train.py"
+    trainer.write_text(TRAINER)
+    kind = dict(PROXIES[proxy])
+    if proxy == "command":
+        names = "{mixture} {corpus} {tokens} {seed} {out}"
+        kind["run"] = f"{sys.executable} {trainer} {names}"
+    here = WorkRun(tmp_path / "local", short_texts, kind, trials=12).design()
+    on_ray = here.copy(tmp_path / "ray", executor="ray", asked={"address": ray_nodes.address})
+    on_slurm = here.copy(tmp_path / "slurm", executor="slurm")
+    said(here.owner())
+    assert here.table()["status"] == ["finished"] * 12
 
-    on_ray = ("ray", "sweep.executor=ray", f"sweep.options.address={ray_nodes.address}")
-    owner = sweep.start(*on_ray)
-    sweep.wait_for_a_trial("ray", owner)
+    owner = owner_with_a_trial(on_ray)
     owner.kill()
     owner.communicate()
-    owner = sweep.start(*on_ray)
+    owner = on_ray.owner()
     ray_nodes.kill(ray_nodes.last)
     ray_nodes.last = ray_nodes.add()
-    assert sweep.table("ray", owner).equals(here)
+    said(owner)
+    assert on_ray.table() == here.table()
 
-    owner = sweep.start(
-        "slurm", "sweep.executor=slurm", "sweep.workers=2", **slurm_nodes.environment
-    )
-    sweep.wait_for_a_trial("slurm", owner)
-    slurm_nodes.kill_node("n2")
-    slurm_nodes.start_node("n2")
-    assert sweep.table("slurm", owner).equals(here)
-    slurm_nodes.wait_for_nodes()
+    owner = owner_with_a_trial(on_slurm)
+    slurm_cluster.kill_node("n2")
+    slurm_cluster.start_node("n2")
+    said(owner)
+    assert on_slurm.table() == here.table()
+    slurm_cluster.wait_for_nodes()

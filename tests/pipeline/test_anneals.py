@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 import yaml
-from made_run import made_config, made_importable
+from made_run import domain_names, made_config
 
 from mixopt import load_run, run
 from mixopt.errors import InfeasibleError
@@ -28,8 +28,7 @@ def experiment(folder, **changes):
 def done(tmp_path_factory):
     """Anneals that are trained: the run, and what was said."""
     folder, lines = tmp_path_factory.mktemp("anneals"), []
-    with made_importable():
-        made = run(experiment(folder), folder / "run", until="sweep", say=lines.append)
+    made = run(experiment(folder), folder / "run", until="sweep", say=lines.append)
     return made, lines
 
 
@@ -51,28 +50,23 @@ def test_the_end_of_the_sweep_says_a_line_a_source(done):
 
 
 def test_a_run_of_mixtures_has_no_anneals(tmp_path):
-    with made_importable():
-        plain = {"design": {"trials": 4}, "validate": {}}
-        made = run(experiment(tmp_path, **plain), tmp_path / "run", until="design")
+    plain = {"design": {"trials": 4}, "validate": {}}
+    made = run(experiment(tmp_path, **plain), tmp_path / "run", until="design")
     with pytest.raises(Exception, match="method: anneals makes some"):
         _ = made.anneals
 
 
 def test_a_source_without_tokens_enough_is_refused(tmp_path):
     limits = {"constraints": {"max_epochs": 1}, "propose": {"target_tokens": 1e12}}
-    with made_importable(), pytest.raises(InfeasibleError):
+    with pytest.raises(InfeasibleError):
         run(experiment(tmp_path, **limits), tmp_path / "run", until="design")
 
 
 @pytest.mark.nightly
 def test_the_steps_behind_the_sweep_combine_the_sources(tmp_path):
-    base = ["code_web", "maths_web", "books_web"]
-    with made_importable():
-        path = experiment(tmp_path)
-        domains = list(yaml.safe_load(path.read_text())["corpus"]["domains"])
-        base = [name for name in domains if name not in SOURCES]
-        path = experiment(tmp_path, constraints={"proportions": {"base": base}})
-        made = run(path, tmp_path / "run")
+    base = [name for name in domain_names(6) if name not in SOURCES]
+    path = experiment(tmp_path, constraints={"proportions": {"base": base}})
+    made = run(path, tmp_path / "run")
     control = made.trials.weights()[made.trials.table["role"].to_list().index("control")]
     weights = made.recommendation.mixture.over(made.trials.domains).array
     parts = [made.trials.domains.index(name) for name in base]

@@ -5,7 +5,6 @@ import re
 from dataclasses import replace
 
 import pytest
-from places import SUPPORT
 
 from mixopt import pipeline
 from mixopt.pipeline import status, status_lines
@@ -121,8 +120,7 @@ class Left(OneByOne):
 def designed(experiment, tmp_path, monkeypatch):
     """A run whose design is done, and an executor that trains with two tasks without an owner."""
     (tmp_path / "left_executor.py").write_text(LEFT)
-    for path in (SUPPORT, tmp_path):
-        monkeypatch.syspath_prepend(str(path))
+    monkeypatch.syspath_prepend(str(tmp_path))
     config = tmp_path / "left.yaml"
     sweep = "sweep: {workers: 2, executor: 'left_executor:Left'}"
     config.write_text(experiment.replace("sweep: {workers: 2}", sweep))

@@ -8,22 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from places import SUPPORT
 
 import mixopt
 from mixopt import propose
 from mixopt.errors import RunError
 from mixopt.run_directory import TrialExperts, collapsed_trials
-
-pytestmark = pytest.mark.usefixtures("proxies")
-
-
-@pytest.fixture(scope="module")
-def proxies():
-    """Let a proxy be named by a module of this folder, in the workers too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SUPPORT))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -158,11 +158,8 @@ def test_a_supervisor_needs_no_package(tmp_path):
 @pytest.mark.nightly
 @pytest.mark.parametrize("victim", ["worker", "supervisor"])
 def test_a_command_dies_with_its_worker(corpus, files, tmp_path, victim):
-    support = Path(__file__).parents[1] / "support"
     words = [sys.executable, "-c", WORKER, str(corpus.path), str(files)]
-    worker = subprocess.Popen(
-        [*words, *script(tmp_path, HANGING)], env={**os.environ, "PYTHONPATH": str(support)}
-    )
+    worker = subprocess.Popen([*words, *script(tmp_path, HANGING)])
     told = files / "t0001" / "attempt-1" / "pids.json"
     until = time.monotonic() + 60
     while not told.exists() and time.monotonic() < until:

@@ -1,21 +1,33 @@
-"""JavaScript predicts what Python does: losses, intervals and objective, to 1e-6."""
+"""JavaScript predicts what Python does: losses, intervals and objective, to 1e-6.
+
+Shapes: K mixtures, D domains, M losses.
+"""
 
 import numpy as np
 import pytest
-from law_answers import ANSWER, browser_answers, law_page, mixtures, python_answers
 from made_fit import DOMAINS as DOMAINS_OF_FIT, TARGETS, fitted, make_trials, objective
 from made_laws import TARGET_SIZE, one_size, pilot_runs, sized_trials, two_sizes
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.laws import EpochsRegressor, SkillsRegressor
 
-from mixopt.fitting import ModelSize
+from mixopt.fitting import ModelSize, predict_with_std
 from mixopt.mixture import Phases
 from mixopt.objective import Objective
+from mixopt.reporting import law_data, packed_json, view_script
 from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 pytestmark = pytest.mark.nightly
 
 CLOSE = 1e-6
+ANSWER = """
+(mixtures) => mixtures.map((w) => ({
+  losses: Array.from(law.predict(w)),
+  stds: Array.from(law.stds(w)),
+  halves: Array.from(law.halves(w)),
+  value: law.value(w),
+  half: law.valueHalf(w),
+}))
+"""
 DOMAINS, TRIALS, LOSSES = 60, 120, 40
 HALF = {"code": 0.5, "law": 0.5}
 OBJECTIVES = {
@@ -27,6 +39,47 @@ OBJECTIVES = {
         TARGETS, "mean", HALF, higher=("law",), scale="spread", spreads={"code": 0.2, "law": 0.05}
     ),
 }
+
+
+def law_page(content):
+    """Return a page in which `law` is the law of a page's data."""
+    return (
+        f'<script type="application/json" id="data">{packed_json(content)}</script>'
+        f"<script>{view_script()}\n"
+        "const law = makeLaw(readWhatIf(document.getElementById('data').textContent));</script>"
+    )
+
+
+def browser_answers(open_page, fit, mixtures_KD, asked=None):
+    """Ask the law in a browser."""
+    names = {"domains": list(fit.domains), "targets": list(fit.targets)}
+    page = open_page(law_page({**names, **law_data(fit, asked)}))
+    rows = page.evaluate(ANSWER, mixtures_KD.tolist())
+    return {name: np.array([row[name] for row in rows], dtype=float) for name in rows[0]}
+
+
+def python_answers(fit, mixtures_KD, asked=None):
+    """Ask the fit."""
+    found = fit.predict(mixtures_KD, asked)
+    means_KM, stds_KM = predict_with_std(fit.regressor, mixtures_KD)
+    return {
+        "losses": found.losses_NM,
+        "stds": fit._by_items(means_KM, stds_KM),
+        "halves": found.high_NM - found.losses_NM,
+        "value": found.objective_N,
+        "half": found.objective_high_N - found.objective_N,
+    }
+
+
+def mixtures(domains, count=50):
+    """Return random mixtures, corners and zeros among them, shape (count, D)."""
+    rng = np.random.default_rng(0)
+    corners = np.eye(domains)[:6]
+    edges = rng.dirichlet(np.ones(domains), 10) * (rng.random((10, domains)) < 0.6)
+    edges[:, 0] += 1e-3
+    inside = rng.dirichlet(np.ones(domains), count - len(corners) - len(edges))
+    drawn = np.vstack([corners, edges, inside])
+    return drawn / drawn.sum(axis=1, keepdims=True)
 
 
 def assert_same(open_page, fit, asked=None):

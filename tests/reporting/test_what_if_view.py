@@ -14,7 +14,6 @@ from made_what_if import (
     what_if_page,
 )
 from page_checks import CUT, SEEN
-from widget_page import show_widget, synced
 
 import mixopt
 
@@ -47,7 +46,50 @@ DRAG = """async (share) => {
   while (root.dataset.frame === before) await new Promise((then) => requestAnimationFrame(then));
   return Number(root.dataset.frame);
 }"""
+# What a notebook has between a widget and its script is here a function that the page calls.
+SYNCED = ("_data", "weights")
+CONNECT = """async ([script, values]) => {
+  const state = { ...values }, heard = {};
+  let changed = {};
+  window.take = (found) => {
+    const same = (name) => JSON.stringify(found[name]) === JSON.stringify(state[name]);
+    const news = Object.keys(found).filter((name) => !same(name));
+    Object.assign(state, found);
+    for (const name of news) for (const action of heard[`change:${name}`] ?? []) action();
+  };
+  const model = {
+    get: (name) => state[name],
+    set: (name, value) => { state[name] = changed[name] = value; },
+    save_changes: async () => {
+      const sent = changed;
+      changed = {};
+      window.take(await window.toPython(sent));
+    },
+    on: (event, action) => (heard[event] ??= new Set()).add(action),
+    off: (event, action) => heard[event]?.delete(action),
+  };
+  const address = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+  const { default: widget } = await import(address);
+  window.forget = await widget.render({ model, el: document.getElementById("cell") });
+}"""
 READY = "() => document.querySelector('.what-if').dataset.half > 0"
+
+
+def show_widget(page, widget):
+    """Show a widget in the element `cell` of a page, connected to Python."""
+
+    def taken(sent):
+        for name, value in sent.items():
+            setattr(widget, name, value)
+        return synced(widget)
+
+    page.expose_function("toPython", taken)
+    page.evaluate(CONNECT, [widget._esm, synced(widget)])
+
+
+def synced(widget):
+    """Return what both sides have."""
+    return {name: getattr(widget, name) for name in SYNCED}
 
 
 @pytest.fixture(scope="module")

@@ -3,59 +3,35 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
-from command_line import mixopt
+from doc_pages import blocks_of, page_text, work_through
 from places import PROJECT
 
 from mixopt import Mixture, SamplerError
 from mixopt.pretraining import load_pretraining
 from mixopt.sampling import Schedule
 
-PAGE = (PROJECT / "docs" / "schedules.md").read_text(encoding="utf-8")
 
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    for name, text in re.findall(r"```yaml\n# (\w+\.yaml)(.*?)```", PAGE, re.S):
-        (tmp_path / name).write_text(f"#{text}")
-    Mixture({"web": 0.7, "code": 0.2, "books": 0.1}).to_file(tmp_path / "mixture.yaml")
-    Mixture({"web": 0.3, "code": 0.4, "books": 0.3}).to_file(tmp_path / "anneal.yaml")
-    (tmp_path / "inventory.yaml").write_text("{web: 80e9, code: 6e9, books: 1e9}")
+def test_the_page_works_from_its_first_block_to_its_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.nightly
-def test_every_command_of_the_page_works(folder):
-    commands = [
-        line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.S) for line in block.splitlines()
-    ]
-    assert len(commands) == 8
-    for command in commands:
-        ended = mixopt(*shlex.split(command)[1:])
-        assert ended.code == 0, f"{command}: {ended.error}"
-    assert {"blend.0-main.json", "blend.1-anneal.json"} <= {p.name for p in folder.iterdir()}
-
-
-def test_the_code_of_the_page_runs(folder):
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-    exec(code, {})
-
-
-def test_the_pretraining_file_of_the_page_is_right(folder):
+    Mixture({"web": 0.7, "code": 0.2, "books": 0.1}).to_file("mixture.yaml")
+    Mixture({"web": 0.3, "code": 0.4, "books": 0.3}).to_file("anneal.yaml")
+    Path("inventory.yaml").write_text("{web: 80e9, code: 6e9, books: 1e9}")
+    work_through("schedules")
+    assert {"blend.0-main.json", "blend.1-anneal.json"} <= {p.name for p in tmp_path.iterdir()}
     assert load_pretraining("pretrain.yaml").training.steps == 77057
 
 
-def test_the_error_of_the_page_is_what_is_said(folder):
-    text = (folder / "schedule.yaml").read_text().replace("max_epochs: 4", "max_epochs: 1")
-    (folder / "schedule.yaml").write_text(text)
+def test_the_error_of_the_page_is_what_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = blocks_of("schedules", "yaml")[0].replace("max_epochs: 4", "max_epochs: 1")
+    Path("schedule.yaml").write_text(text)
     with pytest.raises(SamplerError) as raised:
         Schedule.from_file("schedule.yaml")
-    said = re.search(r"    mixopt: (schedule.yaml:.*?)\n\n", PAGE, re.S)
+    said = re.search(r"    mixopt: (schedule.yaml:.*?)\n\n", page_text("schedules"), re.S)
     assert " ".join(said[1].split()) == str(raised.value)
 
 

@@ -23,44 +23,21 @@ class Block(nn.Module):
 
 
 class TinyExperts(nn.Module):
-    """A dense layer and two with experts.
+    """A dense layer and two with experts."""
 
-    `first_broken` is the pass whose embedding is not finite, and every one after it until
-    `last_broken`.
-    """
-
-    def __init__(
-        self,
-        vocab_size: int,
-        sequence_length: int,
-        layers: int | None = None,
-        first_broken: int = 0,
-        last_broken: int = 0,
-    ) -> None:
+    def __init__(self, vocab_size: int, sequence_length: int, layers: int | None = None) -> None:
         super().__init__()
         count = LAYERS if layers is None else layers
         self.embedding = nn.Embedding(vocab_size, WIDTH)
         parts = [nn.Linear(WIDTH, WIDTH), *(Mixture() for _ in range(count))]
         self.layers = nn.ModuleList(Block(part) for part in parts)
         self.head = nn.Linear(WIDTH, vocab_size)
-        self._broken, self._passes = range(first_broken, last_broken), 0
 
     def forward(self, input_ids):
         x = self.embedding(input_ids)
-        if self.training:
-            x = x * float("nan") if self._passes in self._broken else x
-            self._passes += 1
         for layer in self.layers:
             x = layer(x)
         return self.head(x)
-
-
-class TwoRouters(TinyExperts):
-    """Has two routers in its last layer."""
-
-    def __init__(self, vocab_size: int, sequence_length: int) -> None:
-        super().__init__(vocab_size, sequence_length)
-        self.layers[-1].layer = nn.Sequential(Mixture(), Mixture())
 
 
 class OwnRouter(nn.Linear):
@@ -98,5 +75,4 @@ class OwnRouters(TinyExperts):
             block.layer = OwnMixture()
 
 
-OWN_ADAPTER = RouterAdapter("OwnRouter", read=lambda output: output[1])
-OWN_ADAPTERS = [OWN_ADAPTER]
+OWN_ADAPTERS = [RouterAdapter("OwnRouter", read=lambda output: output[1])]

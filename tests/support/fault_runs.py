@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -17,7 +16,6 @@ from typing import Any
 
 import polars as pl
 
-SUPPORT = Path(__file__).parent
 STEPS = ("prepare", "design", "sweep", "fit", "propose", "validate", "report")
 NUMBERS = {
     "kill": signal.SIGKILL,
@@ -74,7 +72,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def variables(more: dict[str, str]) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SUPPORT), **more}
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
 @dataclass(frozen=True)
@@ -101,14 +99,10 @@ class Undisturbed:
         return self.states[(*STEPS, "end")[STEPS.index(step) + 1]]
 
 
-def undisturbed(folder: Path, texts: dict[str, list[str]]) -> Undisturbed:
-    """Do a whole run, a step at a time."""
-    for name, lines in texts.items():
-        (folder / f"{name}.jsonl").write_text("".join(lines))
-    documents = [json.loads(line)["text"] for line in texts["help"] if line.strip()]
-    (folder / "words.jsonl").write_text("".join(map(_item, enumerate(documents))))
+def undisturbed(folder: Path, texts: Path) -> Undisturbed:
+    """Do a whole run on some texts, a step at a time."""
     config, run = folder / "faults.yaml", folder / "run"
-    config.write_text(CONFIG.format(folder=folder))
+    config.write_text(CONFIG.format(folder=texts))
     run.mkdir()
     states, seconds = {}, {}
     for step in STEPS:
@@ -119,13 +113,6 @@ def undisturbed(folder: Path, texts: dict[str, list[str]]) -> Undisturbed:
         seconds[step] = time.monotonic() - begun
     states["end"] = shutil.copytree(run, folder / "states" / "end")
     return Undisturbed(config, states, seconds)
-
-
-def _item(numbered: tuple[int, str]) -> str:
-    """Return a line of a task: a document to go on with."""
-    number, text = numbered
-    item = {"id": number, "context": text[:80], "continuation": text[80:120] or text}
-    return json.dumps(item) + "\n"
 
 
 def results(run: Path) -> dict[str, Any]:

@@ -27,10 +27,11 @@ class Faulty:
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
         lie: What is returned for the group of the trial `at` in place of its results.
+        meet: How many groups must have begun before one of them trains.
     """
 
-    def __init__(self, log, size=2, seconds=0.0, fault="", at="", times=1, fits=64, lie=""):
-        self.lie = lie
+    def __init__(self, log, size=2, seconds=0.0, fault="", at="", times=1, fits=64, lie="", meet=1):
+        self.lie, self.meet = lie, meet
         self.log, self.size, self.seconds = Path(log), size, seconds
         self.fault, self.at, self.times, self.fits = fault, at, times, fits
 
@@ -40,7 +41,9 @@ class Faulty:
     def train(self, trials, corpus, training, report):
         names = [trial.name for trial in trials]
         total = training.tokens * len(trials)
-        self._note("began", names)
+        self._note("began", names, os.getpid(), training.device)
+        while self.log.read_text().count("began ") < self.meet:
+            time.sleep(0.05)
         if self.at in names and self._happens():
             self._note("fault", names)
             shard = next((corpus.path / "code" / "train").glob("*.bin"))
@@ -84,9 +87,10 @@ class Faulty:
         count.write_text(str(before + 1))
         return before < self.times
 
-    def _note(self, what, names):
+    def _note(self, what, names, *more):
+        seen = [what, time.time(), ",".join(names), *more, os.environ.get("CUDA_VISIBLE_DEVICES")]
         with self.log.open("a") as log:
-            log.write(f"{what} {time.time()} {','.join(names)}\n")
+            log.write(" ".join(map(str, seen)) + "\n")
 
     def _raises(self, report, total, shard):
         raise ValueError("no such\nlayer")

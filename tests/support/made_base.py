@@ -12,14 +12,12 @@ LENGTH, BATCH = 32, 8
 SMALL = {"layers": 1, "width": 32, "heads": 2, "ff": 64}
 
 
-def base_config(texts: dict[str, Path], steps: int = 120, **training) -> dict:
-    """Return the configuration of a pretraining on these files, its rate constant."""
+def make_base(folder: Path, texts: dict[str, Path], steps: int = 120, **training) -> Path:
+    """Pretrain a base on these files, its rate constant, and return its run directory."""
     domains = {name: {"path": str(path)} for name, path in texts.items()}
-    text = next(iter(texts.values())).parent / "text_of_the_base.yaml"
-    text.write_text(yaml.safe_dump({"corpus": {"domains": domains}}), encoding="utf-8")
-    return {
+    config = {
         "name": "base",
-        "corpus": str(text),
+        "corpus": str(folder / "text_of_the_base.yaml"),
         "model": {"name": "decoder", "options": SMALL},
         "training": {
             "steps": steps,
@@ -33,11 +31,8 @@ def base_config(texts: dict[str, Path], steps: int = 120, **training) -> dict:
         "held_out": {"tokens": 1024},
         "tracking": {"enabled": False},
     }
-
-
-def make_base(folder: Path, texts: dict[str, Path], name: str = "base", **training) -> Path:
-    """Pretrain a base in a folder and return its run directory."""
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(base_config(texts, **training)), encoding="utf-8")
-    pretrain(file, folder / name)
-    return folder / name
+    text = {"corpus": {"domains": domains}}
+    for name, content in (("base", config), ("text_of_the_base", text)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    pretrain(folder / "base.yaml", folder / "base")
+    return folder / "base"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from made_fit import DOMAINS, table
 from mixopt_regressors.combinations import AutoRegressor
-from mixopt_regressors.laws import EpochsRegressor, SkillsRegressor
+from mixopt_regressors.laws import SkillsRegressor
 
 from mixopt.trials import Trials
 
@@ -32,14 +32,14 @@ def sized_trials(name: str, sizes_N2: np.ndarray, seed: int) -> Trials:
     return table(weights_ND, losses_NM, sizes=sizes_N2, name=name)
 
 
-def two_sizes(count: int = 14) -> Trials:
+def two_sizes() -> Trials:
     """Trials of two sizes."""
-    return sized_trials("proxy", np.repeat(SIZES, count, axis=0), seed=0)
+    return sized_trials("proxy", np.repeat(SIZES, 14, axis=0), seed=0)
 
 
-def one_size(count: int = 28) -> Trials:
+def one_size() -> Trials:
     """Trials of the smaller size."""
-    return sized_trials("proxy", np.repeat(SIZES[:1], count, axis=0), seed=0)
+    return sized_trials("proxy", np.repeat(SIZES[:1], 28, axis=0), seed=0)
 
 
 def pilot_runs(count: int) -> Trials:
@@ -51,4 +51,3 @@ def pilot_runs(count: int) -> Trials:
 few_units = SkillsRegressor(folds=2)
 few_members = AutoRegressor(candidates=("gaussian_process", "made_laws:few_units"), folds=2)
 few_candidates = AutoRegressor(candidates=("gaussian_process", "epochs"), folds=2)
-own_epochs = EpochsRegressor(inventory=[5.0, 6.0], tokens=7.0)

@@ -7,11 +7,9 @@ the targets each is like two families. A trial's seed makes its noise.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,8 +116,7 @@ def make_run(folder: Path, domains: int = 10, trials: int = 0, **changes: Any) -
     """
     source = folder / "made.yaml"
     source.write_text(yaml.safe_dump(made_config(folder, domains, trials) | changes))
-    with made_importable():
-        return mixopt.run(source, folder / "run", say=lambda _: None)
+    return mixopt.run(source, folder / "run", say=lambda _: None)
 
 
 def made_config(folder: Path, domains: int = 10, trials: int = 0) -> dict[str, Any]:
@@ -129,19 +126,6 @@ def made_config(folder: Path, domains: int = 10, trials: int = 0) -> dict[str, A
         lines = [json.dumps({"text": f"{name} has line {line}. " * 9}) for line in range(12)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return _config(folder, names, trials or 3 * domains)
-
-
-@contextlib.contextmanager
-def made_importable() -> Iterator[None]:
-    """Let the processes that train find this module."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before or ""])
-    try:
-        yield
-    finally:
-        os.environ.pop("PYTHONPATH")
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
 
 
 def _config(folder: Path, names: Sequence[str], trials: int) -> dict[str, Any]:

@@ -10,7 +10,26 @@ from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_info
 
 
-class NeedsEpochs(RegressorMixin, BaseEstimator):
+class Plain(RegressorMixin, BaseEstimator):
+    """A ridge with nothing but `fit` and `predict`."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, weights_ND, losses_NM):
+        self.inner_ = Ridge(alpha=1e-6).fit(self._inputs(weights_ND), losses_NM)
+        return self
+
+    def predict(self, weights_ND):
+        return self.inner_.predict(self._inputs(weights_ND))
+
+    def _inputs(self, weights_ND):
+        return weights_ND
+
+
+class NeedsEpochs(Plain):
     """Cannot be fitted without an inventory, and has no way to be fitted again but from the start.
 
     Its predictions are linear in the square roots of epochs.
@@ -20,21 +39,12 @@ class NeedsEpochs(RegressorMixin, BaseEstimator):
         self.inventory = inventory
         self.tokens = tokens
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
     def fit(self, weights_ND, losses_NM):
         if self.inventory is None or self.tokens is None:
             raise ValueError("no inventory")
-        self.inner_ = Ridge(alpha=1e-6).fit(self._roots(weights_ND), losses_NM)
-        return self
+        return super().fit(weights_ND, losses_NM)
 
-    def predict(self, weights_ND):
-        return self.inner_.predict(self._roots(weights_ND))
-
-    def _roots(self, weights_ND):
+    def _inputs(self, weights_ND):
         return np.sqrt(np.asarray(weights_ND) * self.tokens / np.array(self.inventory))
 
 
@@ -46,22 +56,6 @@ class RefusesToFit(BaseEstimator):
 
     def predict(self, weights_ND):
         raise RuntimeError("it was asked")
-
-
-class Plain(RegressorMixin, BaseEstimator):
-    """A ridge with nothing but `fit` and `predict`."""
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
-    def fit(self, weights_ND, losses_NM):
-        self.inner_ = Ridge(alpha=1e-6).fit(weights_ND, losses_NM)
-        return self
-
-    def predict(self, weights_ND):
-        return self.inner_.predict(weights_ND)
 
 
 class OfItsOwnKind(Plain):

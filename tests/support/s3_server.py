@@ -38,26 +38,26 @@ class S3Server:
             "AWS_MAX_ATTEMPTS": "1",
         }  # fmt: skip
 
-    def put(self, key: str, content: bytes | Path, bucket: str = BUCKET) -> str:
+    def put(self, key: str, content: bytes | Path) -> str:
         """Store an object, in a bucket that is made where it is not there; return its URL."""
         body = content.read_bytes() if isinstance(content, Path) else content
-        self._client.create_bucket(Bucket=bucket)
-        self._client.put_object(Bucket=bucket, Key=key, Body=body)
-        return f"s3://{bucket}/{key}"
+        self._client.create_bucket(Bucket=BUCKET)
+        self._client.put_object(Bucket=BUCKET, Key=key, Body=body)
+        return f"s3://{BUCKET}/{key}"
 
-    def keys(self, bucket: str = BUCKET) -> list[str]:
-        """Return the keys of a bucket."""
-        found = self._client.list_objects_v2(Bucket=bucket)
+    def keys(self) -> list[str]:
+        """Return the keys of all objects."""
+        found = self._client.list_objects_v2(Bucket=BUCKET)
         return [one["Key"] for one in found.get("Contents", [])]
 
-    def get(self, key: str, bucket: str = BUCKET) -> bytes:
+    def get(self, key: str) -> bytes:
         """Return the content of an object."""
-        content: bytes = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        content: bytes = self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
         return content
 
-    def delete(self, key: str, bucket: str = BUCKET) -> None:
+    def delete(self, key: str) -> None:
         """Take an object away."""
-        self._client.delete_object(Bucket=bucket, Key=key)
+        self._client.delete_object(Bucket=BUCKET, Key=key)
 
     @contextmanager
     def demanding(self) -> Iterator[None]:

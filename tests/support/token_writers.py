@@ -1,7 +1,7 @@
 """Token files in the layouts of nanoGPT, OLMo-core and Megatron-LM, in a few lines of numpy.
 
 nanoGPT's and OLMo-core's are integers alone. Megatron's index is written here for what its own
-writer does not do: a version, type or length that is wrong.
+writer does not do: a magic number or a type that is wrong.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ def write_nanogpt(path, documents):
     np.concatenate(documents).astype("<u2").tofile(path)
 
 
-def write_olmo(path, tokens, dtype="<u2"):
-    np.asarray(tokens, dtype).tofile(path)
+def write_olmo(path, tokens):
+    np.asarray(tokens, "<u2").tofile(path)
 
 
-def write_megatron(prefix, documents, dtype="<u2", *, code=8, version=1, magic=b"MMIDIDX\0\0"):
+def write_megatron(prefix, documents, dtype="<u2", *, code=8, magic=b"MMIDIDX\0\0"):
     np.array([t for document in documents for t in document], dtype).tofile(
         prefix.with_suffix(".bin")
     )
     lengths = np.array([len(d) for d in documents], "<i4")
     pointers = np.concatenate([[0], np.cumsum(lengths[:-1])]) * np.dtype(dtype).itemsize
     with prefix.with_suffix(".idx").open("wb") as index:
-        index.write(magic + struct.pack("<QBQQ", version, code, len(lengths), len(lengths) + 1))
+        index.write(magic + struct.pack("<QBQQ", 1, code, len(lengths), len(lengths) + 1))
         index.write(lengths.tobytes() + pointers.astype("<i8").tobytes())
         index.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())

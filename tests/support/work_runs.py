@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import time
@@ -10,60 +11,61 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from fault_runs import command, variables
+import pytest
+import yaml
+from fault_runs import CONFIG, command, variables
 
 from mixopt import pipeline
 from mixopt.mixture import Mixture
 from mixopt.sweeps import Job
 from mixopt.trials import Training, Trial
 
-CONFIG = """\
-name: work
-corpus:
-  domains:
-    code: {{path: {code}}}
-    prose: {{path: {prose}}}
-evaluation:
-  help: {{path: {help}}}
-design: {{trials: {trials}, replicates: 0, anchors: [], max_usage: null}}
-proxy:
-  name: "faulty_proxy:Faulty"
-  tokens: 4000
-  options: {{{options}}}
-sweep: {{workers: 2, executor: {executor}, options: {{{asked}}}}}
-fit: {{regressors: [linear], folds: 3}}
-objective: {{target: help}}
-tracking: {{enabled: false}}
-"""
-
 
 class WorkRun:
-    """One run directory, the configuration that it is of, and the notes of its proxy."""
+    """One run directory, designed, the configuration that it is of, and the notes of its proxy.
 
-    def __init__(self, folder: Path, texts: dict[str, Path], trials: int = 6) -> None:
+    Args:
+        folder: Where both are.
+        texts: The folder of the texts.
+        proxy: The section of another proxy than the faulty one.
+        trials: How many.
+        executor: Its name.
+        asked: The executor's options.
+        options: Those of the faulty proxy.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        texts: Path,
+        proxy=None,
+        trials=6,
+        executor="local",
+        asked=None,
+        **options,
+    ):
+        folder.mkdir(exist_ok=True)
         self.path, self.config, self.log = folder / "run", folder / "work.yaml", folder / "log"
-        self._texts, self._trials, self._started = texts, trials, []
-        self.configure()
+        self._given, self._started = (texts, proxy, trials), []
+        faulty = {"name": "faulty_proxy:Faulty", "tokens": 4000}
+        content = yaml.safe_load(CONFIG.format(folder=texts)) | {
+            "design": {"trials": trials, "replicates": 0, "anchors": [], "max_usage": None},
+            "proxy": proxy or faulty | {"options": {"log": str(self.log), **options}},
+            "sweep": {"workers": 2, "executor": executor, "options": asked or {}},
+        }
+        del content["tasks"]
+        self.config.write_text(yaml.safe_dump(content))
 
-    def configure(self, executor: str = "local", asked: str = "", **options: object) -> None:
-        """Write the configuration: the executor, its options, and those of the proxy."""
-        options = {"log": self.log, **options}
-        text = ", ".join(f"{name}: {value}" for name, value in options.items())
-        texts = {name: str(path) for name, path in self._texts.items()}
-        about = {"executor": executor, "asked": asked, "options": text, "trials": self._trials}
-        self.config.write_text(CONFIG.format(**texts, **about))
-
-    def design(self) -> None:
+    def design(self) -> WorkRun:
         """Prepare the corpus, and choose the mixtures."""
         pipeline.run(self.config, self.path, until="design")
+        return self
 
-    def copy(self, folder: Path, **options: object) -> WorkRun:
-        """Return a run of the same design, whose proxy has other options."""
-        other = WorkRun(folder, self._texts, self._trials)
+    def copy(self, folder: Path, **options: Any) -> WorkRun:
+        """Return a run of the same design, on another executor or whose proxy has other options."""
+        other = WorkRun(folder, *self._given, **options)
         shutil.copytree(self.path, other.path)
-        other.configure(**options)
-        pipeline.run(other.config, other.path, until="design")
-        return other
+        return other.design()
 
     def owner(self, *more: str, **environment: str) -> subprocess.Popen[str]:
         """Start an owner of the sweep."""
@@ -105,7 +107,7 @@ def trials_named(*names: str) -> list[Trial]:
     """Return trials whose shares of code go up from 0."""
     shares = [place / len(names) for place in range(len(names))]
     return [
-        Trial(name, Mixture({"code": share, "prose": 1 - share}), seed)
+        Trial(name, Mixture({"code": share, "manual": 1 - share}), seed)
         for seed, (name, share) in enumerate(zip(names, shares, strict=True))
     ]
 
@@ -124,6 +126,50 @@ def noted(log: Path, what: str) -> list[str]:
 
 def said(process: subprocess.Popen[str], code: int | None = 0) -> str:
     """Return what a process printed until its end, which it comes to with that exit code."""
-    text = process.communicate(timeout=120)[0]
+    text = process.communicate(timeout=400)[0]
     assert code is None or process.returncode == code, text
     return text
+
+
+@pytest.fixture(scope="session")
+def short_texts(text_files, tmp_path_factory) -> Path:
+    """A folder with 50 documents of each file, and a task of documents to go on with."""
+    folder = tmp_path_factory.mktemp("texts")
+    for name, path in text_files.items():
+        lines = path.read_text().splitlines(keepends=True)[:50]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    texts = [json.loads(line)["text"] for line in lines]  # of help
+    items = [
+        {"id": number, "context": text[:80], "continuation": text[80:120] or text}
+        for number, text in enumerate(texts)
+    ]
+    (folder / "words.jsonl").write_text("".join(json.dumps(one) + "\n" for one in items))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def designed(short_texts, tmp_path_factory):
+    """A designed run."""
+    return WorkRun(tmp_path_factory.mktemp("designed"), short_texts).design()
+
+
+@pytest.fixture
+def work_run(designed, tmp_path):
+    """Make a copy of the designed run, whose proxy has some options."""
+    made = []
+
+    def make(**options) -> WorkRun:
+        made.append(designed.copy(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.end()
+
+
+@pytest.fixture(scope="session")
+def local_table(designed, tmp_path_factory):
+    """What a sweep on this machine comes to."""
+    run = designed.copy(tmp_path_factory.mktemp("local"), executor="local")
+    said(run.owner())
+    return run.table()

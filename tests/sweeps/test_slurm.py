@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from doc_pages import blocks_of
 from fake_commands import fake_commands
-from slurm_cluster import SlurmCluster, why_not
 from work_runs import said
 
 from mixopt import pipeline
@@ -17,18 +20,7 @@ from mixopt.pipeline import sweep_script
 from mixopt.sweeps import Job, Site, SlurmExecutor, cancel_submitted, run_trials
 from mixopt.trials import Training, Trial
 
-needs_slurm = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 JOB = Job("ngram", {}, Path("corpus"), Training(1000, device="cpu"))
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """The cluster, whose commands find it."""
-    made = SlurmCluster(tmp_path_factory.mktemp("slurm"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(made.conf))
-        yield made
-        made.end()
 
 
 def script(tmp_path, *, groups=8, device="cpu", workers=None, gpus=None, **options) -> str:
@@ -37,8 +29,7 @@ def script(tmp_path, *, groups=8, device="cpu", workers=None, gpus=None, **optio
     return SlurmExecutor(site, **options).script(groups)
 
 
-@needs_slurm
-def test_a_sweep_on_two_nodes_is_that_of_this_machine(cluster, work_run, local_table):
+def test_a_sweep_on_two_nodes_is_that_of_this_machine(slurm_cluster, work_run, local_table):
     run = work_run(executor="slurm", size=2, seconds=1)
     text = said(run.owner())
     assert "submitted to Slurm as job " in text
@@ -50,9 +41,8 @@ def test_a_sweep_on_two_nodes_is_that_of_this_machine(cluster, work_run, local_t
     assert len(list((run.path / "trials/logs").glob("*.log"))) == 1 + 3
 
 
-@needs_slurm
 def test_a_killed_owner_is_taken_up_again_and_nothing_is_trained_twice(
-    cluster, work_run, local_table
+    slurm_cluster, work_run, local_table
 ):
     run = work_run(executor="slurm", size=1, seconds=1)
     owner = run.owner()
@@ -64,23 +54,24 @@ def test_a_killed_owner_is_taken_up_again_and_nothing_is_trained_twice(
     assert sorted(run.notes("ended")) == sorted(local_table["trial"])
 
 
-@needs_slurm
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("sbatch: {partition: nope}", "refused by sbatch: .*invalid partition"),
-        ('sbatch: {partition: small, time: "3:00:00"}', "tasks would .* PartitionTimeLimit"),
+        ({"sbatch": {"partition": "nope"}}, "refused by sbatch: .*invalid partition"),
+        (
+            {"sbatch": {"partition": "small", "time": "3:00:00"}},
+            "tasks would .* PartitionTimeLimit",
+        ),
     ],
 )
-def test_what_slurm_refuses_is_one_line(cluster, work_run, asked, message):
+def test_what_slurm_refuses_is_one_line(slurm_cluster, work_run, asked, message):
     run = work_run(executor="slurm", asked=asked)
     with pytest.raises(ConfigError, match=f"sweep.options: {message}"):
         pipeline.run(run.config, run.path, until="sweep")
-    run.wait_until(lambda: cluster.run("squeue", "--noheader").stdout == "")
+    run.wait_until(lambda: slurm_cluster.run("squeue", "--noheader").stdout == "")
 
 
-@needs_slurm
-def test_a_path_with_blanks_quotes_and_shell_signs_is_a_path(cluster, work_run, local_table):
+def test_a_path_with_blanks_quotes_and_shell_signs_is_a_path(slurm_cluster, work_run, local_table):
     run = work_run(executor="slurm")
     odd = run.path.with_name("a 'b\" $(touch hit) `c` ;e&")
     run.path = run.path.rename(odd)
@@ -90,12 +81,20 @@ def test_a_path_with_blanks_quotes_and_shell_signs_is_a_path(cluster, work_run, 
     assert not Path("hit").exists()
 
 
-@needs_slurm
-def test_nodes_whose_python_has_no_mixopt_are_said_with_the_last_words(cluster, work_run):
-    run = work_run(executor="slurm", asked="python: /usr/bin/nothing-of-the-kind")
+def test_nodes_whose_python_has_no_mixopt_are_said_with_the_last_words(slurm_cluster, work_run):
+    run = work_run(executor="slurm", asked={"python": "/usr/bin/nothing-of-the-kind"})
     text = said(run.owner(), 2)
     assert "the worker ended with exit code 127; tune-" in text
     assert "nothing-of-the-kind: No such file" in text
+
+
+def test_each_command_of_the_page_runs_as_written(slurm_cluster, config_path, tmp_path):
+    config_path.rename(tmp_path / "web.yaml")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    how = {"cwd": tmp_path, "env": {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}}
+    for command in "".join(blocks_of("slurm", "sh")).splitlines():
+        subprocess.run(command, shell=True, check=True, timeout=120, **how)
+    assert (tmp_path / "runs/web/trials.parquet").is_file()
 
 
 def test_the_script_is_what_the_options_ask_for(tmp_path):

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from places import SUPPORT
 from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
@@ -28,9 +27,8 @@ ALONE = SweepConfig(workers=1)
 
 
 @pytest.fixture
-def make_job(small_corpus, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-    return partial(faulty_job, tmp_path, small_corpus)
+def make_job(corpus, tmp_path):
+    return partial(faulty_job, tmp_path, corpus.path)
 
 
 def trained(job) -> list[str]:
@@ -80,8 +78,8 @@ def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_
 
 
 @pytest.fixture
-def job_that_changes_its_corpus(make_job, small_corpus, tmp_path):
-    shutil.copytree(small_corpus, tmp_path / "corpus")
+def job_that_changes_its_corpus(make_job, corpus, tmp_path):
+    shutil.copytree(corpus.path, tmp_path / "corpus")
     return lambda how: replace(make_job(fault=how, at="a"), corpus=tmp_path / "corpus")
 
 
@@ -148,7 +146,6 @@ def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_
         run_trials(trials, job, folder, sweep=ALONE)
     assert [path.name for path in trial_paths(folder)] == ["a.json"]
     monkeypatch.undo()
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     assert len(run_trials(trials, job, folder, sweep=ALONE)) == 2
     assert trained(job) == ["a", "b"]
 
@@ -183,8 +180,8 @@ def test_a_failure_that_a_stopped_owner_has_left_is_trained_again(make_job, tmp_
     assert trained(job) == ["a", "a"]
 
 
-def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path, small_corpus):
-    corpus = shutil.copytree(small_corpus, tmp_path / "corpus")
+def test_what_was_left_of_another_job_or_corpus_is_not_taken(make_job, tmp_path, corpus):
+    corpus = shutil.copytree(corpus.path, tmp_path / "corpus")
     job, trials = replace(make_job(), corpus=corpus), trials_named("a")
     site = Site(tmp_path / "trials", device="cpu", workers=1)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from short_server import short_server
+from odd_servers import serving
 
 from mixopt.errors import CorpusError, RunError
 from mixopt.system import (
@@ -115,9 +115,20 @@ def test_a_store_that_cannot_be_reached_is_one_line():
         list_objects("http://127.0.0.1:1/a.txt")
 
 
+def broken_off(request):
+    """Say how long an object is, unless its name has no size, and send half of it."""
+    request.send_response(200)
+    if "unsized" not in request.path:
+        request.send_header("Content-Length", "1000")
+    request.end_headers()
+    if request.command == "GET":
+        request.wfile.write(b"x" * 500)
+
+
 def test_a_truncated_download_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
-    with short_server() as address:
+    with serving(broken_off) as place:
+        address = f"http://{place}"
         (listed,) = list_objects(f"{address}/long.txt")
         assert listed.bytes == 1000
         with pytest.raises(CorpusError, match=rf"^{address}/long\.txt: ") as caught:

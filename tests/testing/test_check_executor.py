@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import slurm_cluster
 from one_by_one import OneByOne
 
 from mixopt.corpus import Corpus, corpus_hash
@@ -117,29 +116,6 @@ class LeavesItsWorkers(Sound):
 started = []
 
 
-@pytest.fixture
-def slurm(tmp_path_factory, monkeypatch):
-    """A real Slurm of two nodes."""
-    why = slurm_cluster.why_not()
-    if why is not None:
-        pytest.skip(why)
-    cluster = slurm_cluster.SlurmCluster(tmp_path_factory.mktemp("slurm_daemons"))
-    try:
-        monkeypatch.setenv("SLURM_CONF", str(cluster.conf))
-        yield cluster
-    finally:
-        cluster.end()
-
-
-@pytest.fixture
-def ray_cluster():
-    """A real cluster of Ray of two nodes."""
-    ray_nodes = pytest.importorskip("ray_nodes")
-    cluster = ray_nodes.started()
-    yield cluster
-    ray_nodes.ended(cluster)
-
-
 @pytest.fixture(autouse=True)
 def _nothing_is_left():
     yield
@@ -189,16 +165,14 @@ def test_an_executor_of_somebody_s_own_keeps_them():
     check_executor(OneByOne)
 
 
-@pytest.mark.nightly
-def test_slurm_keeps_them(slurm, tmp_path_factory):
+def test_slurm_keeps_them(slurm_cluster, tmp_path_factory):
     check_executor(SlurmExecutor, folder=tmp_path_factory.mktemp("slurm"), seconds=240.0)
 
 
-@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ray_keeps_them(ray_cluster):
-    check_executor(RayExecutor, options={"address": ray_cluster.address}, seconds=240.0)
+def test_ray_keeps_them(ray_nodes):
+    check_executor(RayExecutor, options={"address": ray_nodes.address}, seconds=240.0)
 
 
 def test_a_sound_executor_keeps_its_promises_in_the_folder_given(here, tmp_path):

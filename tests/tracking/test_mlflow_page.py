@@ -1,11 +1,11 @@
 """The page on MLflow: its blocks run, and what it names is recorded."""
 
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 from command_line import mixopt
+from doc_pages import blocks_of, page_text
 
 pytest.importorskip("mlflow")
 
@@ -15,14 +15,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
 ]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "mlflow.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+PAGE = page_text("mlflow")
 
 
 def test_the_page_s_code_runs_in_the_folder_of_a_run(sent, monkeypatch, capsys):
     monkeypatch.chdir(sent)
     names = {}
-    for block in BLOCKS:
+    for block in blocks_of("mlflow", "python"):
         exec(compile(block, "docs/mlflow.md", "exec"), names)
     assert len(names["best_first"]) == 1
     assert len(names["curve"]) == 10
@@ -48,8 +47,8 @@ def test_what_the_page_names_is_recorded(sent, monkeypatch):
 def test_the_page_s_configurations_are_ones():
     from mixopt.config import TrackingConfig
 
-    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    found = [TrackingConfig.model_validate(yaml.safe_load(block)["tracking"]) for block in blocks]
+    blocks = map(yaml.safe_load, blocks_of("mlflow", "yaml"))
+    found = [TrackingConfig.model_validate(block["tracking"]) for block in blocks]
     uris = ["sqlite:////shared/mixtures/mlflow.db", "http://mlflow.example.org:5000"]
     assert [one.uri for one in found] == uris
     assert found[1].experiment == "data-mixtures"

@@ -1,6 +1,7 @@
 """The record in MLflow: complete, sent once, and never in the way."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,9 @@ from dataclasses import asdict, replace
 
 import pytest
 from places import SUPPORT
+from ranks import free_port
 from run_log import RunLog
+from s3_server import wait_for_answer
 
 from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
@@ -295,15 +298,50 @@ def test_sync_of_what_is_not_a_run_directory_is_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+class MlflowServer:
+    """A real `mlflow server` on a database of its own."""
+
+    def __init__(self, folder, database):
+        self.port = free_port()
+        self.uri, self.folder = f"http://127.0.0.1:{self.port}", folder
+        shutil.copy(database, folder / "mlflow.db")
+
+    def start(self):
+        """Start it, and wait until it answers."""
+        store = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        kept = ["--artifacts-destination", str(self.folder / "served")]
+        address = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", *address, *store, *kept]
+        # Background jobs of the server start processes of their own.
+        quiet = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        log = self.folder / "server.log"
+        with log.open("w") as out:
+            given = {"stdout": out, "stderr": out, "env": quiet, "start_new_session": True}
+            self.process = subprocess.Popen(command, **given)
+        wait_for_answer(self.process, f"{self.uri}/health", log)
+
+    def kill(self):
+        """Kill it and its workers."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def mlflow_server(tmp_path_factory, empty_database):
+    server = MlflowServer(tmp_path_factory.mktemp("server"), empty_database)
+    server.start()
+    yield server
+    server.kill()
+
+
 @pytest.mark.nightly
 def test_a_server_that_is_down_in_the_middle_of_a_run_misses_no_point(tmp_path, mlflow_server):
     path = tmp_path / "on_and_off"
-    mlflow_server.start()
     log = RunLog(path, experiment="toy", uri=mlflow_server.uri)
     for step in range(100):
         if step == 20:
             wait_for(lambda: arrived(mlflow_server, "on_and_off") == 20)
-            mlflow_server.stop()
+            mlflow_server.kill()
         log.log({"loss": step / 7}, step)
     mlflow_server.start()
     log.close()
@@ -314,18 +352,17 @@ def test_a_server_that_is_down_in_the_middle_of_a_run_misses_no_point(tmp_path, 
 
 @pytest.mark.nightly
 def test_a_server_that_hangs_is_given_up_and_sync_sends_the_rest(tmp_path, mlflow_server):
-    mlflow_server.start()
     path, warnings = tmp_path / "hung", []
     log = RunLog(path, experiment="toy", uri=mlflow_server.uri, warn=warnings.append)
     log.log({"loss": 0.0}, 0)
     wait_for(lambda: arrived(mlflow_server, "hung") == 1)
-    mlflow_server.signal(signal.SIGSTOP)
+    os.killpg(mlflow_server.process.pid, signal.SIGSTOP)
     try:
         for step in range(1, 2000):
             log.log({"loss": float(step)}, step)
         log.close()
     finally:
-        mlflow_server.signal(signal.SIGCONT)
+        os.killpg(mlflow_server.process.pid, signal.SIGCONT)
     assert len(warnings) == 1
     assert sync(path, mlflow_server.uri).trouble is None
     assert arrived(mlflow_server, "hung") == 2000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from made_fit import table
-from made_run import domain_names, made_config, made_importable
+from made_run import domain_names, made_config
 from mixopt_regressors.combinations import AutoRegressor
 
 import mixopt
@@ -131,17 +131,16 @@ def test_carried_trials_of_other_domains_or_losses_are_one_line(swarms):
 
 def test_a_run_on_a_later_corpus_carries_trials_and_tries_what_they_do_not_know(tmp_path):
     said = []
-    with made_importable():
-        for version, domains, trials in (("v1", 4, 12), ("v2", 5, 8)):
-            content = made_config(tmp_path, domains, trials) | {"fit": {"regressors": ["auto"]}}
-            content["design"] = {"trials": trials, "rounds": False}
-            content["constraints"] = {}
-            content["proxy"] |= {"tokens": 1000, "eval_every": 0}  # no domain is repeated
-            if version == "v2":
-                content["design"]["earlier"] = str(tmp_path / "v1")
-            source = tmp_path / f"{version}.yaml"
-            source.write_text(yaml.safe_dump(content))
-            run = mixopt.run(source, tmp_path / version, until="fit", say=said.append)
+    for version, domains, trials in (("v1", 4, 12), ("v2", 5, 8)):
+        content = made_config(tmp_path, domains, trials) | {"fit": {"regressors": ["auto"]}}
+        content["design"] = {"trials": trials, "rounds": False}
+        content["constraints"] = {}
+        content["proxy"] |= {"tokens": 1000, "eval_every": 0}  # no domain is repeated
+        if version == "v2":
+            content["design"]["earlier"] = str(tmp_path / "v1")
+        source = tmp_path / f"{version}.yaml"
+        source.write_text(yaml.safe_dump(content))
+        run = mixopt.run(source, tmp_path / version, until="fit", say=said.append)
     new = domain_names(5)[-1]
     assert len(carried_trials(run)) == 12 + 5
     assert [t.mixture[new] for t in run.design if t.role == "axial"] == [pytest.approx(0.6)]

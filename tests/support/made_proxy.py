@@ -1,5 +1,0 @@
-"""An object with the methods of a proxy, which is no class."""
-
-from mixopt_proxies.ngram import NgramProxy
-
-made = NgramProxy()
