@@ -46,7 +46,7 @@ def said() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def done(config, said, proxies):
+def done(config, said):
     """A run that took all steps."""
     return mixopt.run(config, config.parent / "run", say=said.append)
 
