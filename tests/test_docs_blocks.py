@@ -220,7 +220,7 @@ def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
     if "corpus" in content:
         domains = content["corpus"]["domains"]
         full = {"objective": {"mean": dict.fromkeys(domains, 1)}}
-        # It lies in a store: tests/corpus/test_stored_text.py.
+        # It lies in a store: tests/corpus/test_stored_corpus.py.
         content["corpus"].pop("inventory", None)
     return full | content
 

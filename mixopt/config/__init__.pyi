@@ -1,5 +1,4 @@
 from .corpus_section import (
-    RESERVED as RESERVED,
     WHERE as WHERE,
     CorpusConfig as CorpusConfig,
     DomainConfig as DomainConfig,

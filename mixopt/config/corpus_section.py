@@ -31,7 +31,7 @@ TokenFormat = Literal["megatron", "datatrove", "npy", "raw"]
 TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
 Size = tuple[Literal["tokens", "bytes"], int]
 
-RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
+_RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 _OF_TEXT = (
     "environment", "name", "data_files", "split", "streaming", "column", "by",
@@ -328,7 +328,7 @@ def unusable_names(
 def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
     for name in names:
         first, _, inner = str(name).partition("/")
-        taken = first in RESERVED or {"train", "validation"} & set(inner.split("/"))
+        taken = first in _RESERVED or {"train", "validation"} & set(inner.split("/"))
         fault = "the corpus uses a file of this name" if taken else path_fault(name)
         if fault is not None:
             what = f"{shown_value(name)} cannot be the name of a folder: {fault}; rename it"

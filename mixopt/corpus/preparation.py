@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.config import RESERVED, CorpusConfig, MixedConfig, SourceConfig, TasksConfig
+from mixopt.config import CorpusConfig, MixedConfig, SourceConfig, TasksConfig
 from mixopt.corpus.corpus import Corpus, corpus_files
 from mixopt.corpus.domain_text import DomainText, Spooled, read_texts, write_texts
 from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, read_tokens
@@ -47,7 +47,6 @@ from mixopt.corpus.tokenizer import (
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.system import (
     Say,
-    check_path,
     is_url,
     local_path,
     silent,
@@ -76,12 +75,6 @@ def prepare_corpus(
     """Read, deduplicate, split and tokenize all domains and targets, and write their shards."""
     path = Path(path)
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
-    for name in (*config.domains, *config.parts, *evaluation):
-        check_path(name, "domain", CorpusError)
-        if name.split("/")[0] in RESERVED:
-            raise CorpusError(f"domain {name!r}: the corpus uses a file of this name; rename it")
-        if name in config.domains and name in evaluation:
-            raise CorpusError(f"evaluation: {name!r} is already a training domain; leave it out")
     spools, workers = _emptied(path), workers or usable_cores()
     if config.prepared is not None:
         return _take_prepared(config, evaluation, tasks, path, progress)

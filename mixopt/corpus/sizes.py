@@ -16,7 +16,7 @@ from mixopt.config import CorpusConfig, SourceConfig
 from mixopt.corpus.domain_tokens import counted_tokens
 from mixopt.corpus.environment import environment_documents
 from mixopt.corpus.sources import TextFile, is_local, read_validation, text_files
-from mixopt.corpus.text_files import BadDocuments, BadPolicy, ReaderContext
+from mixopt.corpus.text_files import BadDocuments, BadPolicy, ReaderContext, RowFile
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_tokenizer, plain_name
 from mixopt.errors import CorpusError
 from mixopt.system import Say, silent
@@ -25,6 +25,7 @@ SAMPLE_BYTES = 16_000_000  # of text that are read of a domain
 LOOK_BYTES = 200_000  # of them where only its first documents are checked
 TOKENISED_BYTES = 2_000_000  # of them that are tokenised
 _FILES = 16  # that are read of a domain
+_BLOCK = 1_000_000  # of text that are read beyond that, until a block of a packed file ends
 
 
 @dataclass(frozen=True)
@@ -76,27 +77,36 @@ class _Sample:
     def _add_file(self, file: TextFile, reading: ReaderContext, most: int, to_keep: int) -> None:
         """Measure so many bytes of text, and take them for the rest of the file."""
         rows = file.rows(reading)
-        texts = reading.documents(rows, rows.name)  # open until its share is known
-        read, number, is_whole = self.measure(texts, most, to_keep)
-        times = 1.0 if is_whole else 1 / (min(rows.share(), 1.0) or 1.0)
+        texts = reading.documents(rows, rows.name)
+        read, number, share = self.measure(texts, most, to_keep, rows)
+        times = 1.0 if share is None else 1 / (min(share, 1.0) or 1.0)
         self.bytes, self.documents = self.bytes + read * times, self.documents + number * times
-        self.is_exact = self.is_exact and is_whole
+        self.is_exact = self.is_exact and share is None
 
     def measure(
-        self, texts: Iterator[str], most: float, to_keep: int = TOKENISED_BYTES
-    ) -> tuple[int, int, bool]:
-        """Read so many bytes of text; return bytes, documents, and whether nothing is left."""
-        size = number = 0
+        self,
+        texts: Iterator[str],
+        most: float,
+        to_keep: int = TOKENISED_BYTES,
+        file: RowFile | None = None,
+    ) -> tuple[int, int, float | None]:
+        """Read so many bytes of text, and on to where more of the file is needed.
+
+        Returns:
+            Bytes, documents, and what share of the file they are; None where nothing is left.
+        """
+        size, number, now = 0, 0, 0.0
         for one in texts:
+            before, now = now, 0.0 if file is None else file.share()
+            if size >= most and (now > before or size >= most + _BLOCK):
+                return size, number, before
             content = one.encode()
             size, number = size + len(content), number + 1
             kept = content[: max(to_keep - self.kept, 0)]
             if kept:
                 self.kept += len(kept)
                 self.texts.append(kept.decode(errors="ignore"))
-            if size >= most:
-                return size, number, False
-        return size, number, True
+        return size, number, None
 
 
 def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:

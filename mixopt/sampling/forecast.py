@@ -68,8 +68,7 @@ class ScheduleForecast:
     @property
     def drawn(self) -> dict[str, int]:
         """Tokens of each domain over all stages."""
-        names = self.inventory
-        return {name: sum(stage.drawn[name] for stage in self.stages) for name in names}
+        return {name: sum(one.drawn[name] for one in self.stages) for name in self.inventory}
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain values, for `--json`."""

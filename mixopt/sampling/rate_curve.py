@@ -79,10 +79,7 @@ class RateCurve:
 
     def check_lengths(self) -> None:
         """Check that warm-up and decay fit into the run."""
-        warmup = _length(self.warmup, self.steps)
-        decay = 0.0 if self.lr_decay is None else _length(self.lr_decay, self.steps)
-        if self.lr_decay is None and self.schedule == "wsd":
-            decay = WSD_DECAY * self.steps
+        warmup, decay = (_length(part, self.steps) for part in (self.warmup, self._decay or 0))
         if decay and warmup + decay > self.steps:
             raise SamplerError(
                 f"lr_decay: {decay:,g} steps of decay after {warmup:,g} of warm-up are more than"
@@ -115,12 +112,16 @@ class RateCurve:
     def _falls(self) -> bool:
         return self.schedule in _DECAY or self.lr_decay is not None
 
+    @property
+    def _decay(self) -> float | None:
+        return _DECAY.get(self.schedule) if self.lr_decay is None else self.lr_decay
+
     def _turn(self, warm: float) -> float:
         """Return the step from which the rate goes to the floor; it may lie inside a step."""
         if not self._falls:
             return max(warm, self.steps)
-        last = self.lr_decay if self.lr_decay is not None else _DECAY.get(self.schedule)
-        return max(warm, self.steps - (self.steps if last is None else _length(last, self.steps)))
+        last = self.steps if self._decay is None else _length(self._decay, self.steps)
+        return max(warm, self.steps - last)
 
     def _main(self, at: float, warm: float) -> float:
         """Return the rate between warm-up and decay."""

@@ -167,6 +167,6 @@ def _window(
 def _written(change: ShareChange, size: int) -> dict[str, Any]:
     written = {"position": change.window * size, "shares": list(change.shares)}
     if change.end_window > change.window:
-        end = {"end_position": change.end_window * size, "end_shares": list(change.end_shares)}
-        return written | end
+        written["end_position"] = change.end_window * size
+        written["end_shares"] = list(change.end_shares)
     return written

@@ -162,30 +162,31 @@ class Schedule:
         text = read_text(path, error=SamplerError, missing=lambda: missing)
         content = parse_yaml(text, str(path), error=SamplerError)
         lines = yaml_places(text, path, error=SamplerError)
-        return cls._read(content, str(path), path.parent, lines)
+        return cls.from_content(content, str(path), path.parent, lines)
 
     @classmethod
-    def from_content(cls, content: object, where: str, folder: str | Path = ".") -> Schedule:
+    def from_content(
+        cls,
+        content: object,
+        where: str,
+        folder: str | Path = ".",
+        lines: Mapping[FieldPlace, int] | None = None,
+    ) -> Schedule:
         """Return the schedule given by plain values, as in a file.
 
         Args:
             content: The values.
             where: What messages begin with.
             folder: Where files are that it names.
+            lines: The line of each field, for messages.
 
         Raises:
             SamplerError: A field cannot be right.
         """
-        return cls._read(content, where, Path(folder), {})
-
-    @classmethod
-    def _read(
-        cls, content: object, where: str, folder: Path, lines: Mapping[FieldPlace, int]
-    ) -> Schedule:
         try:
-            return cls(**_values(content, folder))
+            return cls(**_values(content, Path(folder)))
         except ScheduleFieldError as fault:
-            raise fault.of_file(where, lines) from None
+            raise fault.of_file(where, lines or {}) from None
 
     def to_file(self, path: str | Path) -> None:
         """Write the schedule as YAML that `from_file` reads."""

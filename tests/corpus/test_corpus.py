@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, prepare_corpus, saved_tokenizer, true_inventory
+from mixopt.corpus import (
+    Corpus,
+    corpus_hash,
+    prepare_corpus,
+    read_domain_names,
+    saved_tokenizer,
+    true_inventory,
+)
 from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, ShardError
@@ -64,6 +71,29 @@ def test_every_document_is_on_exactly_one_side(tmp_path, sources):
         assert not set(train) & set(held_out)
         share = domain.validation.bytes / (domain.train.bytes + domain.validation.bytes)
         assert share == pytest.approx(0.1, abs=1 / 60), "of the bytes"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "mixopt-corpus/2"}, "format 'mixopt-corpus/2', expected 'mixopt-corpus/3'"),
+        ({"domains": ["a", "b", "a"]}, "index.json: domain 'a': is listed twice; prepare the corp"),
+        ({"files": {}}, "tokenizer.json: does not belong to this corpus"),
+        ({"files": {"a/train/index.json": {"bytes": 1, "sha256": "0" * 64}}}, "index.json: has "),
+    ],
+)
+def test_an_index_that_is_not_the_corpuss_is_refused(tmp_path, sources, change, message):
+    corpus = prepare(tmp_path, sources)
+    assert read_domain_names(corpus.path) == ("a", "b")
+    path = corpus.path / "index.json"
+    content = json.loads(path.read_text()) | change
+    del content["sha256"]
+    write_sealed(path, content)
+    (corpus.path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CorpusError, match=message):
+        Corpus.open(corpus.path)
+    with pytest.raises(CorpusError, match="holds no prepared corpus: index.json is missing"):
+        corpus_hash(tmp_path)
 
 
 def test_the_same_inputs_and_seed_give_the_same_bytes(tmp_path, sources):
@@ -133,9 +163,15 @@ def test_bad_documents_are_counted_in_the_index(tmp_path):
     lines, domains = [], {"a": {"path": str(path)}}
     corpus = prepare(tmp_path, domains, on_bad_document="skip", progress=lines.append)
     read = corpus.provenance["sources"]["a"]["read"]
-    assert read["bad"] == 1
-    assert "a.jsonl:61: broken JSON" in read["first_bad"]
-    assert "1 bad left out" in lines[0]
+    assert "a.jsonl:61: broken JSON" in read.pop("first_bad")
+    assert read == {
+        "train_documents": 53, "validation_documents": 7, "empty": 0, "duplicates": 0,
+        "equal_to_evaluation": 0, "bad": 1,
+    }  # fmt: skip
+    assert lines == [
+        "a: 60 documents, 0.00 MB to train on, 0.00 MB held out (1 bad left out)",
+        "a: 3,275 training tokens, 423 held-out tokens",
+    ]
 
 
 def spooled(document):
@@ -163,6 +199,14 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most,
     assert sides[0] == sides[1]
 
 
+@pytest.mark.parametrize(("most", "documents"), [(100, 3), (20, 2), (5, 1)])
+def test_what_is_held_out_is_the_least_that_has_its_share_of_the_bytes(most, documents):
+    held_out = HeldOutSplit(0.25, most, seed=0)
+    given = [one for k in range(10) for one in held_out.add(spooled(Document(f"{k:010}")))]
+    given += held_out.finish()
+    assert (len(held_out.kept), len(given)) == (documents, 10 - documents)
+
+
 def refused(message, tmp_path, *args, **kwargs):
     with pytest.raises(CorpusError) as caught:
         prepare(tmp_path, *args, **kwargs)
@@ -171,22 +215,31 @@ def refused(message, tmp_path, *args, **kwargs):
     assert not (tmp_path / "corpus" / "index.json").exists()
 
 
-def test_a_domain_without_documents_is_refused(tmp_path):
-    blank = {"path": write(tmp_path / "a.jsonl", [" ", "\n"])}
-    refused("domain 'a': no documents", tmp_path, {"a": blank})
-    refused("domain 't': no documents", tmp_path, {"b": {"path": write(tmp_path / "b.jsonl",
-            words("b"))}}, {"t": blank})  # fmt: skip
-
-
-def test_a_domain_with_less_than_a_sequence_is_refused(tmp_path):
-    source = {
-        "path": write(tmp_path / "a.jsonl", ["one", "three"]),
-        "validation": write(tmp_path / "v.jsonl", words("v")),
-    }
-    message = "domain 'a': 10 training tokens, fewer than one sequence of 128; give it more text"
+@pytest.mark.parametrize(
+    ("texts", "held_out", "message"),
+    [
+        ([" ", "\n"], None, "domain 'a': no documents; give it some, or leave it out"),
+        (words("a"), [" "], "domain 'a': no held-out documents; give it some"),
+        (["only this"], None, "domain 'a': its 1 documents are all held out, so none is left"),
+        (["one", "three"], words("v"), "domain 'a': 10 training tokens, fewer than one sequence of"
+         " 128; give it more text"),
+        (words("a"), ["seven"], "domain 'a': 6 held-out tokens, fewer than one sequence of 128;"
+         " raise corpus.validation_fraction, or name files as 'validation'"),
+    ],
+)  # fmt: skip
+def test_a_domain_that_is_too_small_is_refused(tmp_path, texts, held_out, message):
+    source = {"path": write(tmp_path / "a.jsonl", texts)}
+    if held_out:
+        source["validation"] = write(tmp_path / "v.jsonl", held_out)
     refused(message, tmp_path, {"a": source}, min_tokens=128)
-    one = {"path": write(tmp_path / "a.jsonl", ["only this"])}
-    refused("domain 'a': its 1 documents are all held out, so none is left", tmp_path, {"a": one})
+
+
+def test_a_target_without_documents_is_refused(tmp_path, sources):
+    blank = {"t": {"path": write(tmp_path / "t.jsonl", [" "])}}
+    refused("domain 't': no documents", tmp_path, sources, blank)
+
+
+def test_the_environment_is_taken_up_to_max_bytes_and_refused_where_it_has_too_little(tmp_path):
     refused("domain 'a': the installed packages have 0.", tmp_path, {"a": {"environment": "legal"}})
     corpus = prepare(tmp_path, {"a": {"environment": "legal", "max_bytes": 50_000}})
     assert corpus.domains[0].train.bytes + corpus.domains[0].validation.bytes == 50_000

@@ -1,5 +1,6 @@
 """Sizes without tokenising: exact where all is read, near where a sample stands for the rest."""
 
+import bz2
 import json
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from typer.testing import CliRunner
 
 import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt.cli.options import app
-from mixopt.config import CorpusConfig, load_config
-from mixopt.corpus import count_domains, inventory_of, sizes
+from mixopt.config import CorpusConfig, SourceConfig, load_config
+from mixopt.corpus import FastTokenizer, count_domains, first_look, inventory_of, sizes
 from mixopt.errors import CorpusError
 from mixopt.pipeline import steps
 
@@ -37,10 +38,14 @@ def written(folder: Path, kind: str, texts: list[str]) -> Path:
             path.write_text(json.dumps(rows))
         case "jsonl.zst":
             path.write_bytes(pa.Codec("zstd").compress(lines, asbytes=True))
+        case "jsonl.bz2":
+            path.write_bytes(bz2.compress(lines))
         case "parquet":
             pl.DataFrame(rows).write_parquet(path)
         case "arrow":
             pl.DataFrame(rows).write_ipc(path, compat_level=pl.CompatLevel.oldest())
+        case "stream.arrow":
+            pl.DataFrame(rows).write_ipc_stream(path, compat_level=pl.CompatLevel.oldest())
         case "txt":
             path.write_text("".join(texts))
     return path
@@ -52,7 +57,9 @@ def count(path: Path, tokenizer: str = "bytes"):
     return found
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "jsonl.zst", "parquet", "arrow", "txt"])
+@pytest.mark.parametrize(
+    "kind", ["jsonl", "json", "jsonl.zst", "jsonl.bz2", "parquet", "arrow", "stream.arrow", "txt"]
+)
 def test_a_small_domain_is_counted_exactly_and_a_part_stands_for_a_large_one(
     kind, texts, tmp_path, monkeypatch
 ):
@@ -62,8 +69,7 @@ def test_a_small_domain_is_counted_exactly_and_a_part_stands_for_a_large_one(
     assert found.bytes == whole > 2 * 150_000
     assert found.tokens == whole + (1 if kind == "txt" else len(mixed))
     monkeypatch.setattr(sizes, "SAMPLE_BYTES", 150_000)
-    # A compressed file is read in blocks, which are much of one as small as this.
-    near = {"jsonl.zst": 0.6, "json": 0.15}.get(kind, 0.05)
+    near = {"jsonl.zst": 0.08, "jsonl.bz2": 0.08, "json": 0.11}.get(kind, 0.05)
     assert count(path).bytes == pytest.approx(whole, rel=near)
 
 
@@ -87,15 +93,28 @@ def test_what_is_counted_is_what_a_run_prepares_and_holds_out(text_files, experi
         )
 
 
-def test_a_bpe_that_is_not_trained_is_counted_in_bytes(text_files):
+def test_a_bpe_is_counted_in_bytes_until_it_is_trained(text_files, texts, tmp_path):
     found = count(text_files["code"], "bpe:512")
     assert inventory_of([found]) == {"it": {"bytes": found.bytes}}
+    trained = FastTokenizer.train(texts, 300)
+    trained.save(tmp_path)
+    counted = count(written(tmp_path, "jsonl", texts), str(tmp_path))
+    assert inventory_of([counted]) == {"it": len(trained.encode(texts))}
+    assert not counted.is_exact
 
 
-def test_a_data_set_of_the_hub_says_what_to_state():
-    domains = {"it": {"path": "nobody/has-this"}}
-    with pytest.raises(CorpusError, match="state its tokens or bytes in corpus.domains"):
-        count_domains(CorpusConfig(domains=domains))
+def test_what_has_no_text_here_says_what_to_do(tmp_path):
+    blank = written(tmp_path, "jsonl", ["", ""])
+    for source, message in (
+        ({"path": "nobody/has-this"}, "state its tokens or bytes in corpus.domains"),
+        ({"tokens": 5}, "its text is not available here; state its tokens"),
+        ({"path": str(blank)}, "no text was found; give it some, or leave it out"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            count_domains(CorpusConfig(domains={"it": source}))
+    assert first_look("it", SourceConfig(tokens=5)) == 0.0
+    with pytest.raises(CorpusError, match=r"domain 'it': .*it.jsonl: has no text; give it some"):
+        first_look("it", SourceConfig(path=str(blank)))
 
 
 def command(*arguments: object):

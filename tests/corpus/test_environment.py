@@ -57,7 +57,7 @@ def test_near_copies_are_left_out(tmp_path, monkeypatch):
         "b.pyi": [*lines[:30], "changed_1 = 0"],
         "c.pyi": ["other = 12345"] * 9,
     }
-    files = []
+    files = [InstalledFile("x", "gone.pyi", str(tmp_path / "gone.pyi"))]
     for name, content in copies.items():
         (tmp_path / name).write_text("\n".join(content))
         files.append(InstalledFile("x", name, str(tmp_path / name)))
@@ -129,6 +129,7 @@ def test_json_in_one_line_is_laid_out_and_hashes_left_out():
     text = '{"a": [1, 2], "b": "' + "x " * 150 + '"}'
     assert environment.json_text(text).startswith('{\n  "a": [')
     assert environment.json_text('{\n"a": 1,\n"h": "' + "0f" * 16 + '"\n}') == '{\n"a": 1,\n}'
+    assert environment.json_text("{" * 300) == ""
 
 
 def test_pieces_cut_at_blank_lines_and_lose_no_words():

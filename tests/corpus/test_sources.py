@@ -64,6 +64,8 @@ def test_compressed_json_lines_are_read_and_a_file_that_is_cut_short_is_refused(
 def test_a_text_file_is_one_document_and_a_json_array_or_a_table_many(folder):
     (folder / "a.json").write_text(json.dumps([{"text": text} for text in TEXTS], indent=1))
     assert read(path="a.json") == TEXTS
+    (folder / "a.json.gz").write_bytes(gzip.compress((folder / "a.json").read_bytes()))
+    assert read(path="a.json.gz") == TEXTS
     (folder / "b.txt").write_bytes(b"one\r\ntwo")
     (folder / "a.txt").write_text("three")
     assert read(data_files="*.txt") == ["three", "one\ntwo"]
@@ -95,6 +97,8 @@ def test_a_data_set_saved_to_disk_is_read_by_split(folder, table):
     import datasets
 
     saved = datasets.Dataset(table)
+    saved.save_to_disk("one")
+    assert read(path="one") == TEXTS
     datasets.DatasetDict({"train": saved, "test": saved.select([1])}).save_to_disk("saved")
     assert read(path="saved") == TEXTS
     assert read(path="saved", split="test") == TEXTS[1:2]
@@ -110,6 +114,8 @@ def test_a_folder_gives_the_files_of_its_split(folder):
     assert read(path=str(folder)) == ["train-0", "train-1"]
     assert read(path=str(folder), split="test") == ["test"]
     refused("no files of the split 'dev'", path=str(folder), split="dev")
+    assert read(path=str(folder), data_files="te*.jsonl") == ["test"]
+    refused("domain 'web': path: json needs data_files; name its files", path="json")
 
 
 def test_held_out_files_are_read_as_the_source(folder):
@@ -123,6 +129,8 @@ def test_a_missing_file_is_named(folder):
     refused("domain 'web': no*.jsonl: the glob matches no file", data_files="no*.jsonl")
     (folder / "a.jsonl").write_bytes(lines(TEXTS))
     refused("domain 'web': z.jsonl: no such file", path=["a.jsonl", "z.jsonl"])
+    (folder / "packed.jsonl").write_bytes(gzip.compress(lines(TEXTS)))
+    refused("it is compressed; rename it to packed.jsonl.gz", path="packed.jsonl")
     (folder / "a.doc").write_text("x")
     refused("a.doc: no reader for '.doc'; name one as path: arrow, csv, json", data_files="a.doc")
 
@@ -147,7 +155,7 @@ BAD_LINES = {
 
 @pytest.mark.parametrize("line", BAD_LINES)
 def test_a_bad_line_is_named_or_skipped_and_counted(folder, line):
-    (folder / "a.jsonl").write_bytes(lines(["good"]) + line + b"\n" + lines(["better"]))
+    (folder / "a.jsonl").write_bytes(lines(["good"]) + line + b"\n \n" + lines(["better"]))
     refused(f"domain 'web': {BAD_LINES[line]}", path="a.jsonl")
     refused("fix it, or set on_bad_document: skip", path="a.jsonl")
     bad = BadDocuments("skip")
@@ -180,6 +188,7 @@ def test_a_cell_reads_the_rows_that_have_its_values_alone(folder):
     assert read(path="t.jsonl", by={"topic": "math"}) == ["a", "c"]
     (folder / "t.jsonl").write_text('{"text": "a", "topic": null}\n')
     refused("column 'topic' has no value", path="t.jsonl", by={"topic": "math"})
+    refused("t.jsonl:1: by: no column 'kind'", path="t.jsonl", by={"kind": "math"})
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
@@ -200,62 +209,51 @@ def test_invalid_utf8_of_parquet_is_named_and_the_other_rows_are_read(folder):
     assert (read(bad, path="a.parquet"), bad.count) == (["good", "better"], 1)
 
 
-DOCUMENTS = [f"document {k} with some text" for k in range(40)]
-
-
-def read_all(*files, policy="error"):
-    bad = BadDocuments(policy)
-    source = SourceConfig(data_files=list(map(str, files)))
-    return list(read_documents("web", source, bad)), bad
-
-
-def arrow(path, texts=DOCUMENTS):
+def arrow(path, texts):
     table = pa.table({"id": range(len(texts)), "text": texts})
     with pa.ipc.new_stream(str(path), table.schema) as writer:
         writer.write_table(table)
-    return path
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl.zst"])
-def test_a_damaged_file_is_skipped_and_counted_too(tmp_path, suffix):
-    (tmp_path / f"a.{suffix}").write_bytes(b"something else")
-    arrow(tmp_path / "z.arrow", ["last"])
-    texts, bad = read_all(tmp_path / f"a.{suffix}", tmp_path / "z.arrow", policy="skip")
-    assert (texts, bad.count) == (["last"], 1)
+def test_a_damaged_file_is_skipped_and_counted_too(folder, suffix):
+    (folder / f"a.{suffix}").write_bytes(b"something else")
+    arrow(folder / "z.arrow", ["last"])
+    bad = BadDocuments("skip")
+    assert (read(bad, path=[f"a.{suffix}", "z.arrow"]), bad.count) == (["last"], 1)
     assert f"a.{suffix}: cannot be read: " in bad.first
 
 
-def test_a_file_that_the_system_cannot_read_is_never_skipped(tmp_path):
-    (tmp_path / "a.jsonl").symlink_to(tmp_path / "a.jsonl")
+def test_a_file_that_the_system_cannot_read_is_never_skipped(folder):
+    (folder / "a.jsonl").symlink_to(folder / "a.jsonl")
     with pytest.raises(CorpusError):
-        read_all(tmp_path / "a.jsonl", policy="skip")
+        read(BadDocuments("skip"), path="a.jsonl")
 
 
-def test_texts_that_lie_outside_their_file_are_refused(tmp_path):
-    path = arrow(tmp_path / "a.arrow", ["first", "second", "third"])
+def test_texts_that_lie_outside_their_file_are_refused(folder):
+    path = folder / "a.arrow"
+    arrow(path, ["first", "second", "third"])
     places = np.array([0, 5, 11, 16], "<i4")
     moved = np.array([0, 5, 1 << 28, 16], "<i4")
     path.write_bytes(path.read_bytes().replace(places.tobytes(), moved.tobytes()))
     with pytest.raises(CorpusError, match=r"a.arrow: cannot be read: .*[Oo]ffset"):
-        read_all(path)
+        read(path="a.arrow")
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '[{"text": ' + "9" * 5_000 + "}]"])
-def test_a_json_array_that_cannot_be_read_is_one_line(tmp_path, content):
-    (tmp_path / "a.json").write_text(content)
-    with pytest.raises(CorpusError, match=r"a.json.*: .*; fix it") as caught:
-        read_all(tmp_path / "a.json")
-    assert len(str(caught.value)) < 500
-    assert "\n" not in str(caught.value)
+def test_a_json_array_that_cannot_be_read_is_one_line(folder, content):
+    (folder / "a.json").write_text(content)
+    with pytest.raises(CorpusError, match=r"^[^\n]*a.json[^\n]*: [^\n]{,300}; fix it[^\n]*$"):
+        read(path="a.json")
 
 
 @pytest.mark.parametrize("kind", ["arrow", "parquet"])
-def test_flipped_bits_raise_nothing_but_errors_of_ours(tmp_path, kind):
-    path = tmp_path / f"t.{kind}"
-    pq.write_table(pa.table({"text": DOCUMENTS}), path) if kind == "parquet" else arrow(path)
+def test_flipped_bits_raise_nothing_but_errors_of_ours(folder, kind):
+    texts, path = [f"document {k} with some text" for k in range(40)], folder / f"t.{kind}"
+    pq.write_table(pa.table({"text": texts}), path) if kind == "parquet" else arrow(path, texts)
     for _ in flips(path, count=40):
         try:
-            read_all(path, policy="skip")
+            read(BadDocuments("skip"), path=path.name)
         except CorpusError as error:
             message = str(error)
         else:
@@ -263,20 +261,12 @@ def test_flipped_bits_raise_nothing_but_errors_of_ours(tmp_path, kind):
         assert "\n" not in message
 
 
-def test_a_line_that_does_not_end_is_a_bad_document_and_the_rest_is_read(tmp_path, monkeypatch):
+def test_a_line_or_a_packed_text_that_does_not_end_is_a_bad_document(folder, monkeypatch):
     monkeypatch.setattr(text_files, "LONGEST_DOCUMENT", 1000)
-    path = tmp_path / "t.jsonl"
-    path.write_text(f'{{"text": "a"}}\n{"x" * 5000}\n{{"text": "b"}}\n')
-    texts, bad = read_all(path, policy="skip")
-    assert (texts, bad.count) == (["a", "b"], 1)
-    with pytest.raises(CorpusError, match=r"t\.jsonl:2: longer than"):
-        read_all(path)
-
-
-def test_a_compressed_text_that_is_too_large_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "LONGEST_DOCUMENT", 1000)
-    path = tmp_path / "t.json.gz"
-    path.write_bytes(gzip.compress(b"[" + b" " * 5000))
-    with pytest.raises(CorpusError, match=r"t\..*gz: .*longer than") as caught:
-        read_all(path)
-    assert "\n" not in str(caught.value)
+    line = lines(["x" * (999 - len(lines([""])))])  # with its end the longest that is read
+    (folder / "t.jsonl").write_bytes(lines(["a"]) + b"x" * 5000 + b"\n" + line)
+    bad = BadDocuments("skip")
+    assert ([len(text) for text in read(bad, path="t.jsonl")], bad.count) == ([1, 977], 1)
+    refused("t.jsonl:2: longer than 256 MiB; fix it", path="t.jsonl")
+    (folder / "t.json.gz").write_bytes(gzip.compress(b"[" + b" " * 5000))
+    refused("t.json.gz: cannot be read: longer than 256 MiB", path="t.json.gz")

@@ -1,53 +1,171 @@
-"""A prepared corpus in a store: published, taken by another run, verified, and refused."""
+"""Text and prepared corpora in a store, in memory or S3: read, published, taken, refused by URL."""
 
 import json
 import os
 
+import fsspec
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt.cli.options import app
-from mixopt.config import load_config
-from mixopt.corpus import Corpus, corpus_hash, publish_corpus
-from mixopt.errors import ConfigError, CorpusError
+from mixopt.config import CorpusConfig, load_config
+from mixopt.corpus import Corpus, corpus_hash, count_domains, prepare_corpus, publish_corpus
+from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.pipeline import check, run as run_experiment
 from mixopt.system import cache_folder
 
-
-def text(name: str) -> str:
-    rows = [f"{name} document {k}: " + f"{name} " * (20 + k % 7) for k in range(60)]
-    return "".join(json.dumps({"text": row}) + "\n" for row in rows)
+ITEMS = [{"id": str(k), "context": f"{k} and", "continuation": f" {k + 1}"} for k in range(8)]
 
 
-def config(path, **corpus):
-    content = {
-        "corpus": corpus,
-        "objective": {"mean": {"a": 1}},
-        "design": {"max_usage": None},
-        "proxy": {"name": "ngram"},
-        "tracking": {"enabled": False},
-    }
-    path.write_text(yaml.safe_dump(content))
+class Memory:
+    """A store in this process, with the face of S3Server."""
+
+    def __init__(self):
+        self._store = fsspec.filesystem("memory")
+        if self._store.ls("/"):
+            self._store.rm("/", recursive=True)
+
+    def put(self, key, content):
+        self._store.pipe(f"/texts/{key}", content)
+        return f"memory:///texts/{key}"
+
+    def get(self, key):
+        return self._store.cat(f"/texts/{key}")
+
+    def delete(self, key):
+        self._store.rm(f"/texts/{key}")
+
+    def keys(self):
+        return [path.removeprefix("/texts/") for path in self._store.find("/texts")]
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.nightly)])
+def store(request, tmp_path, monkeypatch):
+    monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
+    made = Memory() if request.param == "memory" else request.getfixturevalue("s3")
+    made.url = f"{request.param}://texts"
+    made.put("other", b"")
+    return made
+
+
+def lines(rows) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def texts(name) -> list[str]:
+    return [f"{name} document {k}: " + f"{name} " * (20 + k % 7) for k in range(60)]
+
+
+def written(path, **sections):
+    usual = {"objective": {"mean": {"a": 1}}, "design": {"max_usage": None}}
+    usual |= {"proxy": {"name": "ngram"}, "tracking": {"enabled": False}}
+    path.write_text(yaml.safe_dump(usual | sections))
     return path
+
+
+def prepared(config, path, **options):
+    return run_experiment(config, path, until="prepare", **options)
+
+
+# --- Text in a store ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, bytes]:
+    """The same text for a folder and for a bucket."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": texts("code")}), tmp_path / "a.parquet")
+    return {
+        "web/train-0.jsonl": lines({"text": t} for t in texts("web")[:30]),
+        "web/train-1.jsonl": lines({"text": t} for t in texts("web")[30:]),
+        "web/test.jsonl": lines([{"text": "not trained on"}]),
+        "code/a.parquet": (tmp_path / "a.parquet").read_bytes(),
+        "held/out.txt": b"held-out text " * 30,
+        "prose/a.jsonl": lines({"text": t} for t in texts("prose")),
+        "target.jsonl": lines({"text": t} for t in texts("target")),
+        "tasks/sums.jsonl": lines(ITEMS),
+        "sizes.yaml": b"web: 1e6\ncode: 2e6\nprose: 3e6\n",
+    }
+
+
+def experiment(path, base: str):
+    domains = {
+        "web": {"path": f"{base}/web"},
+        "code": {"path": f"{base}/code/*.parquet"},
+        "prose": {"data_files": "prose/*.jsonl", "validation": ["held/out.txt"]},
+    }
+    return written(
+        path,
+        corpus={"root": base, "domains": domains, "inventory": f"{base}/sizes.yaml"},
+        evaluation={"target": {"path": f"{base}/target.jsonl"}},
+        tasks={"sets": {"sums": f"{base}/tasks/sums.jsonl"}},
+        objective={"mean": {"task/sums/bits_per_byte": 1}},
+    )
+
+
+def shards(corpus) -> dict[str, list[str]]:
+    named = {f"{d.name}/held": d.validation for d in corpus.evaluation}
+    named |= {f"{d.name}/train": d.train for d in corpus.domains}
+    return {name: [shard.sha256 for shard in split.shards] for name, split in named.items()}
+
+
+def test_text_in_a_store_makes_the_corpus_of_a_folder_and_a_foreign_run_asks_none_without_trust(
+    store, files, tmp_path
+):
+    for name, content in files.items():
+        store.put(name, content)
+        (tmp_path / "local" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "local" / name).write_bytes(content)
+    there = experiment(tmp_path / "there.yaml", store.url)
+    remote = prepared(there, tmp_path / "remote")
+    here = experiment(tmp_path / "here.yaml", str(tmp_path / "local"))
+    made = shards(remote.corpus)
+    assert made == shards(prepared(here, tmp_path / "run").corpus)
+    assert remote.corpus.tasks[0].rows == 8
+    counted = {one.name: one for one in count_domains(load_config(there).corpus)}
+    assert (counted["web"].files, counted["web"].bytes) == (2, sum(map(len, texts("web"))))
+    assert remote.inventory == {"web": 10**6, "code": 2 * 10**6, "prose": 3 * 10**6}
+
+    run = remote.path
+    (run / "corpus" / "index.json").unlink()
+    for name in files:
+        store.delete(name)
+    with pytest.raises(RunError, match="made this directory, add --trust"):
+        prepared(run / "config.yaml", run)
+    for name, content in files.items():
+        store.put(name, content)
+    assert shards(prepared(run / "config.yaml", run, trust=True).corpus) == made
+
+
+def test_what_is_wrong_with_an_object_names_its_url(store, tmp_path):
+    url = store.put("bad.jsonl", b'{"text": "good"}\n{"text": 7}\n')
+    config = CorpusConfig.model_validate({"domains": {"web": {"path": url}}})
+    with pytest.raises(CorpusError) as caught:
+        prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
+    assert str(caught.value).startswith(f"domain 'web': {url}:2: column 'text'")
+    assert str(cache_folder()) not in str(caught.value)
+
+
+# --- Prepared corpora ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def run(tmp_path):
     """A run that prepared its own text."""
     for name in "ab":
-        (tmp_path / f"{name}.jsonl").write_text(text(name))
+        (tmp_path / f"{name}.jsonl").write_bytes(lines({"text": t} for t in texts(name)))
     a, b = ({"path": str(tmp_path / f"{name}.jsonl")} for name in "ab")
-    domains = {"a": a, "n": {"b": b}}
-    return run_experiment(
-        config(tmp_path / "own.yaml", domains=domains), tmp_path / "own", until="prepare"
-    ).path
+    corpus = {"domains": {"a": a, "n": {"b": b}}}
+    return prepared(written(tmp_path / "own.yaml", corpus=corpus), tmp_path / "own").path
 
 
 def other(tmp_path, where, **corpus):
-    given = {"domains": {"a": {}, "n": {"b": {}}}, **corpus}
-    return config(tmp_path / "other.yaml", prepared=where, **given)
+    given = {"prepared": where, "domains": {"a": {}, "n": {"b": {}}}, **corpus}
+    return written(tmp_path / "other.yaml", corpus=given)
 
 
 def publish(run, url: str) -> str:
@@ -56,78 +174,79 @@ def publish(run, url: str) -> str:
     return done.output
 
 
-def test_a_published_corpus_is_taken_by_another_run_and_is_the_same(s3, run, tmp_path):
-    s3.put("other", b"")
-    assert "9 files written" in publish(run, "s3://texts/corpora/one")
-    assert "already there" in publish(run, "s3://texts/corpora/one")
-    asked = other(tmp_path, "s3://texts/corpora/one")
+def test_a_published_corpus_is_taken_by_another_run_and_is_the_same(store, run, tmp_path):
+    (run / "corpus" / ".half.tmp").write_text("half-written")
+    said = []
+    assert publish_corpus(run / "corpus", f"{store.url}/one", said.append) == len(said) == 9
+    assert said[::8] == ["publish: 1 of 9: a/train/00000.bin", "publish: 9 of 9: index.json"]
+    assert "already there" in publish(run, f"{store.url}/one")
+    asked = other(tmp_path, f"{store.url}/one")
     assert check(load_config(asked)).problems == []
-    taken = run_experiment(asked, tmp_path / "taken", until="prepare")
+    taken = prepared(asked, tmp_path / "taken")
     assert corpus_hash(taken.path / "corpus") == corpus_hash(run / "corpus")
     assert Corpus.open(taken.path / "corpus").inventory == Corpus.open(run / "corpus").inventory
-    assert run_experiment(asked, tmp_path / "taken", until="prepare").is_done("prepare")
+    assert prepared(asked, tmp_path / "taken").is_done("prepare")
 
 
-def test_a_folder_is_taken_too_and_its_files_are_linked(run, tmp_path):
-    taken = run_experiment(
-        other(tmp_path, str(run / "corpus")), tmp_path / "taken", until="prepare"
-    ).path
-    files = [path / "corpus/a/train/00000.bin" for path in (run, taken)]
-    assert files[0].stat().st_ino == files[1].stat().st_ino
-    assert corpus_hash(taken / "corpus") == corpus_hash(run / "corpus")
+def test_a_folder_is_taken_too_and_its_files_are_linked(run, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(18, "Invalid cross-device link")
+
+    asked = other(tmp_path, str(run / "corpus"))
+    for name in ("linked", "copied"):
+        taken = prepared(asked, tmp_path / name).path
+        files = [path / "corpus/a/train/00000.bin" for path in (run, taken)]
+        assert files[0].samefile(files[1]) == (name == "linked")
+        assert corpus_hash(taken / "corpus") == corpus_hash(run / "corpus")
+        monkeypatch.setattr("os.link", refuse)
 
 
-def test_a_corpus_is_opened_by_its_url_and_fetched_once(s3, run):
-    s3.put("other", b"")
-    publish(run, "s3://texts/one")
-    first = Corpus.open("s3://texts/one")
+def test_a_corpus_is_opened_by_its_url_and_fetched_once_without_what_lies_beside_it(store, run):
+    assert "9 files written" in publish(run, f"{store.url}/one")
+    store.put("one/beside/it.txt", b"not the corpus's")
+    first = Corpus.open(f"{store.url}/one")
     assert first.path.is_relative_to(cache_folder())
-    shard = "GET /texts/one/a/train/00000.bin"
-    before = s3.log.read_text().count(shard)
-    assert Corpus.open("s3://texts/one").path == first.path
-    assert s3.log.read_text().count(shard) == before
+    assert not (first.path / "beside").exists()
+    assert corpus_hash(first.path) == corpus_hash(run / "corpus")
+    store.delete("one/a/train/00000.bin")
+    assert Corpus.open(f"{store.url}/one").path == first.path
 
 
-def test_what_is_wrong_in_the_store_is_one_line_and_not_kept(s3, run):
-    s3.put("other", b"")
-    publish(run, "s3://texts/one")
-    content = s3.get("one/a/train/00000.bin")
-    s3.put("one/a/train/00000.bin", content[:-2] + b"!!")
-    with pytest.raises(CorpusError, match=r"^s3://texts/one/a/train.*SHA-256"):
-        Corpus.open("s3://texts/one")
-    s3.delete("one/a/train/00000.bin")
-    with pytest.raises(CorpusError, match=r"^s3://texts/one/a/train.*not found"):
-        Corpus.open("s3://texts/one")
+def test_what_is_wrong_in_the_store_is_one_line_and_not_kept(store, run):
+    publish(run, f"{store.url}/one")
+    content = store.get("one/a/train/00000.bin")
+    store.put("one/a/train/00000.bin", content[:-2] + b"!!")
+    with pytest.raises(CorpusError, match=rf"^{store.url}/one/a/train.*SHA-256"):
+        Corpus.open(f"{store.url}/one")
+    store.delete("one/a/train/00000.bin")
+    with pytest.raises(CorpusError, match=rf"^{store.url}/one/a/train.*not found"):
+        Corpus.open(f"{store.url}/one")
     assert not list(cache_folder().rglob("*.bin"))
-    s3.put("one/a/train/00000.bin", content)
-    assert Corpus.open("s3://texts/one").domain_names == ("a", "n/b")
-
-
-def test_a_publication_that_was_cut_off_is_no_corpus_and_another_is_not_written_over(s3, run):
-    s3.put("other", b"")
-    publish(run, "s3://texts/one")
-    s3.delete("one/index.json")
-    with pytest.raises(CorpusError, match=r"s3://texts/one/index.json: no such object"):
-        Corpus.open("s3://texts/one")
-    assert "files written" in publish(run, "s3://texts/one")
-    assert Corpus.open("s3://texts/one").domain_names == ("a", "n/b")
-    s3.put("one/index.json", b"{}")
+    store.put("one/a/train/00000.bin", content)
+    assert Corpus.open(f"{store.url}/one").domain_names == ("a", "n/b")
+    store.put("one/index.json", b"{}")
     with pytest.raises(CorpusError, match="already holds another corpus"):
-        publish_corpus(run / "corpus", "s3://texts/one")
+        publish_corpus(run / "corpus", f"{store.url}/one")
+    store.delete("one/index.json")  # a publication that was cut off
+    with pytest.raises(CorpusError, match=rf"{store.url}/one/index.json: no such object"):
+        Corpus.open(f"{store.url}/one")
+    assert "files written" in publish(run, f"{store.url}/one")
 
 
-def test_a_link_that_leads_out_is_not_published(s3, run, tmp_path):
-    s3.put("other", b"")
+def test_a_link_that_leads_out_is_not_published(store, run, tmp_path):
     os.symlink(tmp_path / "own.yaml", run / "corpus" / "a" / "own.yaml")
     with pytest.raises(CorpusError, match="is a link to"):
-        publish_corpus(run / "corpus", "s3://texts/one")
-    assert s3.keys() == ["other"]
+        publish_corpus(run / "corpus", f"{store.url}/one")
+    assert store.keys() == ["other"]
 
 
-def test_a_corpus_of_another_kind_is_refused(run, tmp_path):
-    asked = other(tmp_path, str(run / "corpus"), domains={"a": {}, "c": {}})
-    with pytest.raises(ConfigError, match="corpus.domains: a, c, and .* was prepared with a, n/b"):
-        run_experiment(asked, tmp_path / "taken", until="prepare")
-    asked = other(tmp_path, str(run / "corpus"), tokenizer="bpe:512")
-    with pytest.raises(ConfigError, match="corpus.tokenizer: bpe:512, and .* prepared with bytes"):
-        run_experiment(asked, tmp_path / "taken", until="prepare")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"domains": {"a": {}, "c": {}}}, "corpus.domains: a, c, and .* prepared with a, n/b, in"),
+        ({"tokenizer": "bpe:512"}, "corpus.tokenizer: bpe:512, and .* prepared with bytes; name t"),
+    ],
+)
+def test_a_corpus_of_another_kind_is_refused(run, tmp_path, given, message):
+    with pytest.raises(ConfigError, match=message):
+        prepared(other(tmp_path, str(run / "corpus"), **given), tmp_path / "taken")

@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 from mixopt.corpus import EncodedTask, Item, chosen_items, encode_task, read_items, task_files
 from mixopt.corpus.tasks import open_task, row_windows, write_task
 from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, CorpusError
 
 TEXTS = [inspect.getsource(inspect), "漢字 é ü «quoted»"]
 GOLD = {"id": "394", "context": "Q?\nAnswer:", "continuation": " a"}
@@ -51,6 +51,8 @@ WRONG = {
     "continuation: is empty": {"continuation": ""},
     "context: should be a valid string, got a list": {"context": ["Q"]},
     "contxt: unknown field": {"contxt": "Q"},
+    "context: invalid UTF-8 at character 2": {"context": "Q\ud800"},
+    "weight: should be greater than 0": {"weight": 0.0},
     "id '394' is also that of line 1; give each item its own": {"id": "394"},
 }
 
@@ -71,6 +73,10 @@ def test_a_broken_line_is_refused(tmp_path):
         path.write_bytes(json.dumps(GOLD).encode() + b"\n" + content + b"\n")
         with pytest.raises(ConfigError, match=message):
             list(read_items(path))
+    for name, message in (("none", "none: no such file"), ("empty", "empty: has no items; one")):
+        (tmp_path / "empty").write_text("\n")
+        with pytest.raises(ConfigError, match=message):
+            list(read_items(tmp_path / name))
 
 
 def test_items_are_chosen_by_their_ids_wherever_they_stand_and_keep_their_order():
@@ -92,6 +98,9 @@ def test_a_folder_has_a_task_for_each_file(tmp_path):
         task_files(tmp_path)
     with pytest.raises(ConfigError, match="no such folder"):
         task_files(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"empty: has no tasks; one file for each, \*.jsonl, \*"):
+        task_files(tmp_path / "empty")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +130,7 @@ def test_a_row_begins_with_an_end_of_document_and_the_continuation_is_scored():
     task = encoded("ab", " cd", ByteTokenizer())
     assert task.row(0).tolist() == [256, *b"ab cd"]
     assert scored(task).tolist() == list(b" cd")
-    assert task.bytes_R.tolist() == [3]
+    assert (task.bytes_R.tolist(), task.scored_tokens, task.rows) == ([3], 3, 1)
     assert scored(encoded("", "ab", ByteTokenizer())).tolist() == list(b"ab")
 
 
@@ -191,3 +200,6 @@ def test_an_encoded_task_is_read_back(tmp_path):
     again = open_task(tmp_path, "t")
     for field in dataclasses.fields(EncodedTask):
         assert np.array_equal(getattr(task, field.name), getattr(again, field.name)), field.name
+    np.savez(tmp_path / "tasks" / "other.npz", tokens_T=task.tokens_T)
+    with pytest.raises(CorpusError, match=r"other.npz: is not what was written; prepare"):
+        open_task(tmp_path, "other")

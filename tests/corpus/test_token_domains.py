@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers
 from token_writers import write_megatron
 
 from mixopt.config import CorpusConfig, SourceConfig
@@ -126,6 +127,10 @@ def test_the_bytes_of_tokens_are_counted_or_decoded_without_what_is_no_text():
         assert text.bytes(tokens) == len(document.encode())
         assert text.text(tokens) == document
     assert TokenText(trained, document_end=int(tokens[0])).bytes(tokens) == 0
+    ids = {"<unk>": 0, "</s>": 1, "a": 2, "é": 3}
+    words = FastTokenizer(tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, "<unk>")), "</s>")
+    text = TokenText(words)
+    assert (text.is_quick, text.bytes(np.array([2, 3, 1]))) == (False, len("a é".encode()))
 
 
 def test_duplicates_and_empty_documents_are_left_out(folder):

@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from mixopt.config import CorpusConfig
 from mixopt.corpus import (
+    check_tokenizer_name,
     document_ends,
     export_tokenizer,
     folder_vocabulary,
@@ -66,12 +67,6 @@ def test_the_folder_of_a_prepared_corpus_is_its_tokenizer(tmp_path, tokenizer, i
     assert second.domains[0].train.tokens == made.domains[0].train.tokens
 
 
-def test_a_folder_without_a_tokenizer_is_told_how_to_write_one(tmp_path):
-    (tmp_path / "tokenizer.model").write_text("")
-    with pytest.raises(CorpusError, match=r"has no tokenizer.json: write one, AutoTokenizer"):
-        open_tokenizer(str(tmp_path))
-
-
 def test_an_unusual_end_of_documents_is_kept_with_the_corpus(bpe, tmp_path):
     (tmp_path / "own").mkdir()
     bpe.save(tmp_path / "own")
@@ -86,9 +81,19 @@ def test_ids_take_two_bytes_while_they_fit():
     assert [token_dtype(size).name for size in (1 << 16, (1 << 16) + 1)] == ["uint16", "uint32"]
 
 
-def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CorpusError, match=r"tokenizer './no': no such folder or file; give a loc"):
-        open_tokenizer("./no")
+def test_what_can_be_told_of_a_name_is_told_without_the_hub(tmp_path):
+    for name in ("bytes", "bpe:257", "no/such"):
+        check_tokenizer_name(name)
+    sizes = [known_size(name) for name in ("bytes", "bpe:8_192", "no/such")]
+    assert sizes == [257, 8192, None]
+    for name, message in (
+        ("bpe:256", "'bpe:256': a byte-level BPE has at least 257 ids"),
+        ("bpe8192:300", "is not bytes, bpe:<vocab>, a folder or a name on the hub; did you mean"),
+        ("./no", "tokenizer './no': no such folder or file; give a local folder, or use bytes"),
+        (str(tmp_path), "has no tokenizer.json: write one, AutoTokenizer"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            check_tokenizer_name(name)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CorpusError, match=r"tokenizer '.*': .*tokenizer.json: "):
         open_tokenizer(str(tmp_path))

@@ -53,6 +53,10 @@ def test_a_token_that_does_not_fit_is_refused(tmp_path):
         with pytest.raises(ShardError, match=rf"token {token} does not fit uint16 \(0 to 65535\)"):
             written(tmp_path / "train", np.array([5, token, 6]))
     assert written(tmp_path / "t", np.array([65_536]), dtype="uint32").read(0, 1) == [65_536]
+    with pytest.raises(ShardError, match="tokens of dtype float64; integers are expected"):
+        written(tmp_path / "train", np.array([0.5]))
+    with pytest.raises(ShardError, match="dtype 'int64'; tokens are uint16 or uint32"):
+        written(tmp_path / "train", np.array([1]), dtype="int64")
 
 
 def test_a_truncated_shard_is_found_without_hashing(shards):
@@ -69,6 +73,18 @@ def test_an_altered_shard_is_found_by_its_hash(shards):
     path.write_bytes(b"\xff" + path.read_bytes()[1:])
     TokenShards.open(shards.path, verify=False)
     with pytest.raises(ShardError, match=r"00003.bin: altered: SHA-256 .* mixopt run CONFIG"):
+        TokenShards.open(shards.path)
+
+
+def test_many_bytes_are_hashed_once_a_node(shards, monkeypatch):
+    monkeypatch.setattr(token_shards, "_ALONE", 0)
+    monkeypatch.setattr("mixopt.system.manifest.LARGE", 0)
+    TokenShards.open(shards.path)
+    with monkeypatch.context() as patch:
+        patch.setattr("mixopt.system.manifest.file_hash", None)  # nothing is read again
+        TokenShards.open(shards.path)
+    (shards.path / "00003.bin").write_bytes(b"\0" * 20)
+    with pytest.raises(ShardError, match=r"00003.bin: altered: SHA-256"):
         TokenShards.open(shards.path)
 
 

@@ -1,9 +1,13 @@
-"""MixtureDataset and MixtureLoader: the sampler's order, whoever fetches; state of what arrived."""
+"""MixtureDataset and MixtureLoader: the sampler's order, whoever fetches; state of what arrived.
+
+Changes of weights hold from an optimizer step; the columns of a user keep their names.
+"""
 
 from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from itertools import islice
@@ -12,6 +16,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, strategies as st
 from sampler_rows import located
 from torch.utils.data import DataLoader
 
@@ -53,8 +58,9 @@ def sampler(dataset, **options):
     return MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, **options)
 
 
-def loader(dataset, *, workers=0, prefetch=2, **options):
-    return MixtureLoader(dataset, sampler(dataset, **options), workers=workers, prefetch=prefetch)
+def loader(dataset, *, workers=0, prefetch=2, accumulation=None, **options):
+    how = {"workers": workers, "prefetch": prefetch, "accumulation": accumulation}
+    return MixtureLoader(dataset, sampler(dataset, **options), **how)
 
 
 def rows_of(batches):
@@ -89,6 +95,9 @@ def test_a_dataset_has_the_domains_one_after_the_other(dataset, corpus):
     sample = dataset[90 + 41 + 2]
     assert sample["input_ids"].tolist() == tokens[2 * LENGTH : 3 * LENGTH].tolist()
     assert (int(sample["domain"]), int(sample["row"])) == (2, 2)
+    samples = dataset.__getitems__([0, 91, 2])
+    assert [int(one["row"]) for one in samples[1:]] == [1, 2]
+    assert len(samples) == 3
 
 
 def test_rows_that_cross_from_one_shard_file_into_the_next_are_whole(dataset, corpus):
@@ -109,9 +118,14 @@ def test_uint32_and_uint16_domains_make_one_batch(tmp_path):
 
 def test_a_batch_says_where_documents_begin(tmp_path):
     shards = write_shards(tmp_path / "a", [5, 0, 6, 6, 0, 7, 7, 0])
-    batch = MixtureDataset({"a": shards}, length=4, document_end=0).read([1, 0])
-    assert batch["document"].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
-    assert batch["cu_seqlens"].tolist() == [0, 1, 4, 6, 8]
+    packed = MixtureDataset({"a": shards}, length=4, document_end=0, packed=True).read([1, 0])
+    for batch in (MixtureDataset({"a": shards}, length=4, document_end=0).read([1, 0]), packed):
+        assert batch["document"].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
+        assert batch["cu_seqlens"].tolist() == [0, 1, 4, 6, 8]
+    assert packed["labels"].tolist() == [[-100, -100, 7, 0], [-100, 0, -100, 6]]
+    assert packed["position_ids"].tolist() == [[0, 0, 1, 2], [0, 1, 0, 1]]
+    assert (packed["tokens"].tolist(), packed["supervised"].tolist()) == ([4, 4], [2, 2])
+    assert packed["max_seqlen"] == 3
 
 
 def test_a_dataset_sent_to_another_process_carries_no_tokens(dataset):
@@ -141,6 +155,8 @@ def test_domains_that_cannot_be_read_are_refused(corpus):
     ):
         with pytest.raises(CorpusError, match=message):
             MixtureDataset(sources, **options)
+    with pytest.raises(CorpusError, match="only domains of token shards can be read as one batch"):
+        MixtureDataset({"a": [{"x": 1}]}).read([0])
 
 
 def test_any_map_style_dataset_is_a_domain():
@@ -171,15 +187,6 @@ def test_a_plain_dataloader_gives_the_samplers_order(dataset):
     assert batches[0]["input_ids"].shape == (8, LENGTH)
 
 
-@pytest.mark.parametrize(("workers", "prefetch"), [(0, 0), (0, 2), (3, 1)])
-def test_the_order_does_not_depend_on_who_fetches(dataset, workers, prefetch):
-    batches, _ = drive(loader(dataset, workers=workers, prefetch=prefetch), 40)
-    assert rows_of(batches) == expected(dataset, 40)
-    for batch in batches[::7]:
-        rows = np.array([0, 90, 131])[batch["domain"]] + batch["row"].numpy()
-        assert np.array_equal(batch["input_ids"], dataset.read(rows)["input_ids"])
-
-
 def test_batches_carry_number_position_and_mixture(dataset):
     ranks = [loader(dataset, rank=rank, world_size=2) for rank in range(2)]
     ranks[1].set_weights(OTHER, batch=1)
@@ -192,7 +199,7 @@ def test_batches_carry_number_position_and_mixture(dataset):
     ]
 
 
-@pytest.mark.parametrize(("workers", "prefetch", "lag"), [(0, 2, 0), (3, 2, 6)])
+@pytest.mark.parametrize(("workers", "prefetch", "lag"), [(0, 0, 0), (0, 2, 0), (3, 1, 3)])
 def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, prefetch, lag):
     one = loader(dataset, workers=workers, prefetch=prefetch)
     batches, held = drive(one, 50, swaps={10: OTHER, 30: WEIGHTS})
@@ -200,6 +207,9 @@ def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, pre
     changes = [(held[0], OTHER), (held[1], WEIGHTS)]
     assert rows_of(batches) == expected(dataset, 50, changes=changes)
     assert 0 not in [d for b in batches[held[0] : held[1]] for d in b["domain"].tolist()]
+    for batch in batches[::7]:
+        rows = np.array([0, 90, 131])[batch["domain"]] + batch["row"].numpy()
+        assert np.array_equal(batch["input_ids"], dataset.read(rows)["input_ids"])
 
 
 @pytest.mark.parametrize(("workers", "then"), [(0, 2), (3, 0)])
@@ -277,3 +287,111 @@ def test_tensors_are_signed_and_arrays_are_as_stored(dataset):
     assert next(iter(MixtureLoader(dataset, order)))["input_ids"].dtype == torch.int64
     stored = next(iter(MixtureLoader(dataset, order, output="numpy")))["input_ids"]
     assert stored.dtype == np.uint16
+
+
+# --- Optimizer steps ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "workers", "received", "holds"), [(3, 0, 5, 6), (4, 2, 6, 12)]
+)
+def test_a_change_holds_from_the_first_batch_of_a_step(
+    dataset, accumulation, workers, received, holds
+):
+    one = loader(dataset, workers=workers, accumulation=accumulation)
+    batches, held = drive(one, 20, swaps={received: OTHER})
+    assert held == [holds]
+    assert rows_of(batches) == expected(dataset, 20, changes=[(holds, OTHER)])
+    with pytest.raises(SamplerError, match=r"=[34]\), but the trainer .* over 5 batches;"):
+        one.accumulate(5)
+
+
+@given(
+    steps=st.integers(1, 6),
+    begin=st.integers(0, 20),
+    received=st.integers(0, 20),
+    smaller=st.sampled_from([8, 4, 2]),
+)
+def test_a_change_begins_both_a_step_and_a_window(steps, begin, received, smaller):
+    """A window is a global batch of the job that began the stream."""
+    sizes = {"web": 90, "code": 41, "books": 17}
+    resumed = MixtureSampler(sizes, WEIGHTS, batch_size=smaller)
+    resumed.load_state_dict(MixtureSampler(sizes, WEIGHTS, batch_size=8).state_at(begin))
+    begin *= 8 // smaller
+    resumed.accumulate(steps)
+    resumed.received(begin + received)
+    held = resumed.set_weights(OTHER)
+    assert held >= begin + received
+    assert (held - begin) % steps == held * smaller % 8 == 0
+    assert held - begin - received < steps * 8 // smaller
+
+
+def read_ahead(one, steps, *, swap_at=None):
+    """Train as nanoGPT does: the next batch is fetched before the step; return what was seen."""
+    batches = iter(one)
+    batch, seen = next(batches), []
+    while True:
+        seen.append(batch)  # forward
+        batch = next(batches)  # ahead
+        if batch["batch"] == swap_at:
+            one.set_weights(OTHER)
+        if len(seen) == steps:
+            return seen, one.state_dict(consumed=seen[-1]["batch"] + 1)
+
+
+@pytest.mark.parametrize(("workers", "swap_at"), [(0, None), (2, 9)])
+def test_a_loop_that_reads_ahead_resumes_at_what_it_has_trained_on(dataset, workers, swap_at):
+    whole, _ = read_ahead(loader(dataset, workers=workers), 20, swap_at=swap_at)
+    first, state = read_ahead(loader(dataset, workers=workers), 9, swap_at=swap_at)
+    again = loader(dataset)
+    again.load_state_dict(json.loads(json.dumps(state)))
+    assert rows_of(first) + rows_of(islice(again, 11)) == rows_of(whole)
+
+
+def test_more_than_was_received_cannot_be_consumed(dataset):
+    one = loader(dataset, workers=2)
+    drive(one, 3)
+    for consumed in (4, 2.0):
+        with pytest.raises(SamplerError, match="consumed"):
+            one.state_dict(consumed=consumed)
+    assert one.state_dict(consumed=3) == one.state_dict()
+
+
+# --- Names of fields ----------------------------------------------------------------------------
+
+THEIRS = {"domain": "arxiv", "row": 7, "batch": "b", "position": 3.5, "mixture": "m", "tokens": 9}
+
+
+def loader_over(columns, **options):
+    """A loader over two domains, one with the columns, of the first of which all batches are."""
+    rows = datasets.Dataset.from_list([{"input_ids": [k, k + 1], **columns} for k in range(12)])
+    made = MixtureDataset({"web": rows, "code": [{"input_ids": [1, 2]}] * 12})
+    return MixtureLoader(made, MixtureSampler(made.sizes, [1, 0], batch_size=4), **options)
+
+
+@pytest.mark.parametrize(("name", "workers"), [("domain", 0), ("tokens", 2)])
+def test_a_column_of_the_users_is_kept_and_ours_gets_a_prefix(name, workers):
+    one = loader_over({name: THEIRS[name]}, workers=workers)
+    batch, other = next(iter(one)), next(iter(loader_over({})))
+    kept = batch[name] if isinstance(THEIRS[name], str) else batch[name].tolist()
+    assert kept == [THEIRS[name]] * 4
+    assert {one.fields[n] for n in THEIRS} == (set(THEIRS) - {name}) | {f"mixopt_{name}"}
+    for ours in set(THEIRS) - {"tokens"}:
+        assert str(batch[one.fields[ours]]) == str(other[ours])
+
+
+def test_what_cannot_be_one_batch_of_fields_is_refused():
+    rows = [{"input_ids": [1]}, {"input_ids": [2], "row": 5}]
+    with pytest.raises(CorpusError, match=r"domain 'web', row 1: has a column 'row', which the"):
+        MixtureDataset({"web": rows}).__getitems__([0, 1])
+    with pytest.raises(CorpusError, match="collate returned a int; it must return fields"):
+        next(iter(loader_over({}, collate=len)))
+    splits = datasets.DatasetDict(
+        {name: datasets.Dataset.from_list([]) for name in ("train", "test")}
+    )
+    message = (
+        "domain 'web': a DatasetDict of 'train', 'test' is several datasets; give one of them,"
+        " such as source['train']"
+    )
+    with pytest.raises(CorpusError, match=re.escape(message)):
+        MixtureDataset({"web": splits})

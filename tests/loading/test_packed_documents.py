@@ -1,4 +1,4 @@
-"""PackedDocuments: every token of every document once, labels kept, whatever the source is."""
+"""Documents become rows: every token once, whole where they fit, labels kept, of any source."""
 
 from __future__ import annotations
 
@@ -11,9 +11,56 @@ from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, P
 from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import SamplerError
 from mixopt.loading import stack_samples
+from mixopt.loading.packing import best_fit, best_fit_rows, packed_fields
 
 END = 0
 DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=30), min_size=1, max_size=25)
+
+
+@given(documents=DOCUMENTS, length=st.integers(1, 16))
+@settings(max_examples=60, deadline=None)
+def test_best_fit_keeps_documents_whole_that_are_no_longer_than_a_row(documents, length):
+    packed = best_fit(documents, length)
+    found = []
+    for tokens, document in zip(packed.tokens_RL, packed.document_RL, strict=True):
+        found += [tokens[document == k].tolist() for k in range(document.max() + 1)]
+    pieces = [d[k : k + length] for d in documents for k in range(0, len(d), length)]
+    assert sorted(found) == sorted(pieces)
+
+
+def one_by_one(lengths, length):
+    """Best fit, decreasing, as it is defined: tokens in each row, in the order of opening."""
+    rows = []
+    for size in sorted(lengths, reverse=True):
+        fitting = [k for k, used in enumerate(rows) if used + size <= length]
+        if fitting:
+            rows[max(fitting, key=lambda k: rows[k])] += size
+        else:
+            rows.append(size)
+    return rows
+
+
+@given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(1, n)))))
+@settings(max_examples=200, deadline=None)
+def test_rows_are_filled_as_best_fit_is_defined(case):
+    length, lengths = case
+    row = best_fit_rows(np.array(lengths, int), length)
+    assert sorted(np.bincount(row, weights=lengths).tolist()) == sorted(one_by_one(lengths, length))
+
+
+def test_fields_keep_the_documents_of_a_row_apart():
+    fields = packed_fields(best_fit([[5, 6, 7], [8, 9], [4, 4, 4, 4]], 7, padding=0))
+    row = {name: values[1].tolist() for name, values in fields.items()}
+    assert fields["input_ids"][0].tolist() == [5, 6, 7, 4, 4, 4, 4]
+    assert row["input_ids"] == [8, 9, 0, 0, 0, 0, 0]
+    assert row["labels"] == [-100, 9, -100, -100, -100, -100, -100]
+    assert row["position_ids"] == [0, 1, 0, 1, 2, 3, 4]  # padding is a part of its own
+    assert row["document"] == [0, 0, -1, -1, -1, -1, -1]
+    assert fields["labels"][0].tolist() == [-100, 6, 7, -100, 4, 4, 4]
+    assert fields["position_ids"][0].tolist() == [0, 1, 2, 0, 1, 2, 3]
+
+
+# PackedDocuments.
 
 
 def shards_of(path, documents, *, shard_tokens=300):
@@ -59,7 +106,7 @@ def test_each_token_of_each_document_is_in_one_row(documents, length, window):
 
 
 def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path):
-    documents = random_documents(40)
+    documents = [[], *random_documents(39)]
     packed = PackedDocuments(shards_of(tmp_path / "t", documents), length=16, document_end=END)
     assert unpacked(packed) == {k: [*d, END] for k, d in enumerate(documents)}
     assert packed[0]["input_ids"].dtype == np.uint16
@@ -182,6 +229,7 @@ def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
         ([], {}, r"the source has no tokens: there is nothing to pack"),
         ([[1]], {"document_end": 0}, r"document_end= is for token shards"),
         (iter([[1]]), {}, r"list_iterator has no length and index; for a stream use"),
+        ([[[1], [2, 3]]], {}, r"document 0: input_ids: has 2 dimensions of float64; a document"),
     ],
 )
 def test_what_cannot_be_packed_is_refused_in_one_line(source, options, message):
@@ -196,6 +244,8 @@ def test_shards_need_the_id_that_ends_their_documents(tmp_path):
         PackedDocuments(shards, length=4)
     with pytest.raises(CorpusError, match=r"none of its 3 tokens is document_end=77"):
         PackedDocuments(shards, length=4, document_end=77)
+    with pytest.raises(CorpusError, match=r"are tokens; tokenize= is for samples"):
+        PackedDocuments(shards, length=4, document_end=END, tokenize=list)
     with pytest.raises(CorpusError, match=r"packed=True: give the id that ends a document"):
         MixtureDataset({"web": shards}, length=4, packed=True)
 
@@ -218,6 +268,12 @@ def test_the_seed_decides_which_documents_meet():
         for seed in (0, 0, 1)
     ]
     assert rows[0] == rows[1] != rows[2]
+    numbers = iter(range(99))
+    packed = PackedDocuments(documents, length=32, tokenize=lambda one: one[next(numbers) // 60 :])
+    with pytest.raises(CorpusError, match=r"document \d+ has \d tokens, but \d when rows were"):
+        packed[0]
+    with pytest.raises(IndexError, match=rf"rows 0 to {len(packed)} of {len(packed)}"):
+        packed.read([0, len(packed)])
 
 
 def test_a_dataset_with_a_transform_is_read_through_it():

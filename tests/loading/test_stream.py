@@ -8,11 +8,13 @@ from itertools import islice
 import datasets
 import numpy as np
 import pytest
+from changed_state import replaced
 from datasets.distributed import split_dataset_by_node
 from stream_sources import SIZES, Resumable, hub, numbered, tokens_of
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureStream, SamplerError
+from mixopt.errors import MixoptError
 
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
 OTHER = {"web": 0.0, "code": 0.2, "books": 0.8}
@@ -64,6 +66,7 @@ def test_a_batch_of_packed_documents_says_its_tokens():
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_dataloader_hands_the_batches_on_and_one_with_workers_is_refused():
     assert ids(islice(DataLoader(lists(), batch_size=None), 5)) == ids(islice(lists(), 5))
+    assert not hasattr(lists(), "set_epoch")
     with pytest.raises(SamplerError, match=r"give MixtureStream\(workers=\)"):
         next(iter(DataLoader(lists(), batch_size=None, num_workers=1)))
 
@@ -164,6 +167,8 @@ def test_the_state_is_small_and_does_not_grow_with_what_was_read():
         list(islice(one, 3))
         sizes.append(len(json.dumps(one.state_dict()["domains"])))
     assert max(sizes) < 60
+    many = MixtureStream({"web": hub(numbered("web"), 32)}, [1.0], batch_size=32).state_dict()
+    assert (many["lanes"], many["block"], many["length"]) == (16, 4096 // 16, None)
 
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -197,3 +202,77 @@ def test_documents_are_shuffled_and_otherwise_in_the_next_pass():
     assert sorted(rows[:100]) == list(range(1000, 1100))
     assert sorted(rows[300:]) == sorted(rows[:300])
     assert rows[300:] != rows[:300]
+
+
+# --- A state that is damaged, or of another stream ----------------------------------------------
+
+ABSURD = [2**63, -1, float("nan"), "x", None, True, [], {}, [[[]]], 1.5]
+
+
+def advanced(**options):
+    one = sharded(lanes=2, **options)
+    list(islice(one, 7))
+    return one
+
+
+def places(content, path=()):
+    for name, value in content.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from places(value, (*path, name))
+
+
+def test_every_missing_field_is_named_at_once_and_an_absurd_one_with_the_first_batch():
+    state = advanced().state_dict()
+    for k, place in enumerate(places(state)):
+        one = sharded(lanes=2)
+        with pytest.raises(MixoptError, match=place[-1]):
+            one.load_state_dict(replaced(state, place, ...))
+        try:
+            one.load_state_dict(replaced(state, place, ABSURD[k % len(ABSURD)]))
+            next(iter(one))
+        except MixoptError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("domains", "web", "0"), [-1, 0, 0, 0, 0, None], "domains: web: 0.0: -1 is not a whole n"),
+        (("block",), 64, "block: it is 64, here 8"),
+        (("format",), "x", "not a state of format 'mixopt-stream/5'"),
+    ],
+)
+def test_a_state_that_is_refused_changes_nothing(place, value, says):
+    one, state = advanced(), advanced().state_dict()
+    with pytest.raises(SamplerError, match=says):
+        one.load_state_dict(replaced(state, place, value))
+    assert one.state_dict() == state
+
+
+def test_more_rows_taken_than_the_block_has_is_refused_each_time():
+    one, state = sharded(lanes=2), advanced().state_dict()
+    first = state["domains"]["web"]["0"]
+    one.load_state_dict(replaced(state, ("domains", "web", "0"), [*first[:4], 99, first[5]]))
+    for _ in range(2):
+        with pytest.raises(CorpusError, match="has taken 99 rows of a block that has 8 here"):
+            list(islice(one, 20))
+
+
+def test_a_state_of_ranks_is_gathered_by_torch_distributed(monkeypatch):
+    ranks, alone = [advanced(rank=rank, world_size=2) for rank in range(2)], sharded(lanes=2)
+    later = ids(islice(sharded(lanes=2), 16))[7:]
+    with pytest.raises(SamplerError, match="torch.distributed is not initialised"):
+        ranks[0].state_dict()
+
+    def gather(found, own):
+        found[:] = [rank._own_state() for rank in ranks]
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    alone.load_state_dict(ranks[1].state_dict())
+    assert ids(islice(alone, 9)) == later
+    next(iter(ranks[1]))
+    with pytest.raises(SamplerError, match="state of rank 1: sampler: is not that of rank 0"):
+        ranks[0].state_dict()

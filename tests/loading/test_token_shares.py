@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
 from mixopt.corpus import TokenShards, TokenWriter
-from mixopt.errors import SamplerError
+from mixopt.errors import CorpusError, SamplerError
+from mixopt.loading.collate import count_samples
 
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
 
@@ -94,10 +96,9 @@ def test_lengths_that_are_not_those_of_the_samples_are_one_line():
 
 @pytest.mark.parametrize("unit", ["tokens", "supervised"])
 def test_lengths_come_from_the_columns_of_a_dataset(unit):
-    datasets = pytest.importorskip("datasets", reason="needs datasets")
     given = sources(labels=True)
     made = {
-        name: datasets.Dataset.from_list([dict(one) for one in each]).select(range(5, len(each)))
+        name: Dataset.from_list([dict(one) for one in each]).select(range(5, len(each)))
         for name, each in given.items()
     }
     kept = {name: each[5:] for name, each in given.items()}
@@ -108,14 +109,31 @@ def test_lengths_come_from_the_columns_of_a_dataset(unit):
     assert {name: each.tolist() for name, each in read.items()} == length_lists(given, unit)
 
 
-def test_rows_of_one_length_are_counted_by_the_order(tmp_path):
+@pytest.mark.parametrize(
+    ("sample", "counts"),
+    [
+        ({"input_ids": [1, 2, 0], "attention_mask": [1, 1, 0]}, [2, 2]),
+        ({"input_ids": [1, 2, 0], "document": [0, 0, -1], "labels": [-100, 2, -100]}, [2, 1]),
+        ({"input_ids": [1, 2], "labels": 5, "attention_mask": [1]}, [2, 2]),
+    ],
+)
+def test_padding_and_what_carries_no_loss_are_not_counted(sample, counts):
+    assert np.ravel(count_samples([sample, sample]))[[0, 2]].tolist() == counts
+    assert count_samples([sample, "text"]) is None
+    with pytest.raises(CorpusError, match="domain 'a': rows have no input_ids, whose tokens count"):
+        MixtureDataset({"a": Dataset.from_dict({"x": [1]})}).lengths()
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens"])
+def test_rows_of_one_length_are_counted_by_the_order(tmp_path, unit):
     shards = {}
     for name in WEIGHTS:
         with TokenWriter(tmp_path / name, dtype="uint16", tokenizer="t") as writer:
             writer.write(np.zeros(40 * 16, np.uint16), documents=1, bytes=1)
         shards[name] = TokenShards.open(tmp_path / name)
     dataset = MixtureDataset(shards, length=16)
-    sampler = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8)
+    how = {} if unit == "samples" else {"unit": unit, "lengths": dataset.lengths()}
+    sampler = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, **how)
     one, total = MixtureLoader(dataset, sampler, output="numpy"), np.zeros(3, int)
     for _, batch in zip(range(6), one, strict=False):
         expected = np.bincount(batch["domain"], minlength=3) * 16

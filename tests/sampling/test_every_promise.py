@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -24,17 +23,12 @@ PARTS = 2
 UNITS = ("samples", "tokens", "supervised")
 
 
-@dataclass
 class Case:
     """One random job."""
 
-    rng: np.random.Generator
-    unit: str
-    sizes: dict = field(init=False)
-    lengths: dict = field(init=False)
-
-    def __post_init__(self):
-        rng = self.rng
+    def __init__(self, unit, number):
+        self.unit = unit
+        self.rng = rng = np.random.default_rng([UNITS.index(unit), number])
         names = [f"d{k}" for k in range(int(rng.integers(1, 6)))]
         self.sizes = {name: int(rng.integers(1, 120)) for name in names}
         means = rng.uniform(2, 60, len(names))
@@ -114,10 +108,7 @@ class Case:
         while batch < self.batches:
             ranks = int(self.rng.choice([r for r in (1, 2, 3, 4) if self.batch_size % r == 0]))
             stop = batch + int(self.rng.integers(1, 12))
-            read = yield from self._leg(ranks, state, batch, min(stop, self.batches))
-            if read is None:
-                return
-            state, batch = read
+            state, batch = yield from self._leg(ranks, state, batch, min(stop, self.batches))
 
     def _leg(self, ranks, state, first, stop):
         jobs = [self.sampler(rank, ranks) for rank in range(ranks)]
@@ -133,24 +124,24 @@ class Case:
             parts = [next(iter(job), None) for job in jobs]
             if parts[0] is None:
                 assert not any(parts)
-                return None
+                return None, self.batches
             rows = np.concatenate(parts)
             yield batch, rows
             if batch + 1 == trained:
                 states = [json.dumps(job.state_dict()) for job in jobs]
                 assert len(set(states)) == 1
-        later = [batch for batch in self.changes if trained <= batch < stop]
-        if later:  # what was changed beyond what was trained on is changed again
-            return json.loads(states[0]), trained
-        assert json.loads(states[0]) == jobs[0].state_at(trained)
-        return json.loads(states[0]), trained
+        state = json.loads(states[0])
+        # What was changed beyond what was trained on is changed again.
+        is_all = not any(trained <= batch < stop for batch in self.changes)
+        assert not is_all or state == jobs[0].state_at(trained)
+        return state, trained
 
 
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_killed_job_has_the_batches_of_an_undisturbed_one(unit, part):
     for number in range(part, CASES // len(UNITS), PARTS):
-        case = Case(np.random.default_rng([UNITS.index(unit), number]), unit)
+        case = Case(unit, number)
         batches, mixtures, whole = case.undisturbed()
         for batch, rows in case.legs():
             assert rows.tolist() == batches[batch].tolist(), (number, batch)

@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from mixopt import MixtureSampler
 from mixopt.errors import SamplerError
@@ -22,21 +22,19 @@ def sampler(sizes, mixture, batch_size=8, **options):
     return MixtureSampler(sizes, shares, batch_size=batch_size, **place, **options)
 
 
-def lengths_of(sizes, seed=0, sigma=1.0):
+def lengths_of(sizes, seed=0):
     rng = np.random.default_rng(seed)
     means = rng.uniform(2, 400, len(sizes))
     return {
-        str(d): np.maximum(1, mean * rng.lognormal(0, sigma, rows)).astype(np.int64)
+        str(d): np.maximum(1, mean * rng.lognormal(0, 1, rows)).astype(np.int64)
         for d, (mean, rows) in enumerate(zip(means, sizes, strict=True))
     }
 
 
-def worst_error(one, batches, changes=None):
+def worst_error(one, batches):
     """Return how far any domain is from its integral at the end of any batch, in the unit."""
     due, worst = np.zeros(len(one.domains)), 0.0
     for batch in range(batches):
-        if changes and batch in changes:
-            one.set_weights(changes[batch])
         before = sum(one.tokens(batch).values())
         had = np.array(list(one.tokens(batch + 1).values()))
         due += one.mixture_at(batch).array * (had.sum() - before)
@@ -45,6 +43,7 @@ def worst_error(one, batches, changes=None):
     return worst
 
 
+@example(weights=[1.0, 1e-20, 1e-20])  # each has a share nevertheless
 @given(weights=weights)
 def test_shares_are_whole_numbers_that_add_up(weights):
     shares = whole_shares(weights)
@@ -125,18 +124,18 @@ def test_when_a_domain_runs_out_in_a_ramp_the_others_keep_their_proportion():
     assert [entry.reason for entry in one.log] == ["start", "exhausted: 0"]
     left, given = one.log[1].mixture, one.mixture_at(one.log[1].batch)
     assert left["1"] / left["2"] == pytest.approx(given["1"] / given["2"])
+    one.set_weights([1, 0, 0])
+    assert next(iter(one), None) is None, "only what has run out has a share"
 
 
-def test_the_log_has_one_entry_for_a_ramp():
-    one = sampler([500, 500], [0.5, 0.5], schedule=[(4, [0.5, 0.5], 14, [0.0, 1.0])])
-    list(islice(one, 24))
-    _, ramp = one.log
-    assert (ramp.batch, ramp.end_batch, ramp.end_mixture["1"]) == (4, 14, 1.0)
-
-
-def test_weights_set_inside_a_ramp_hold_until_the_next_stage():
+def test_weights_set_inside_a_ramp_hold_until_the_next_stage_and_the_log_says_its_end():
     one = sampler([500, 500], [0.5, 0.5], schedule=[(2, [1, 0], 20, [0, 1]), (30, [0.5, 0.5])])
     one.set_weights([0.25, 0.75], 10)
+    assert [(e.batch, e.mixture["0"], e.end_batch) for e in one.log] == [
+        (0, 0.5, None), (2, 1.0, 20), (10, 0.25, None), (30, 0.5, None),
+    ]  # fmt: skip
+    assert one.log[1].end_mixture["1"] == 1.0
+    assert one.mixture_at(5)["0"] == pytest.approx(1 - 3.5 / 18), "that of its middle"
     assert [one.mixture_at(batch)["0"] for batch in (10, 29, 30)] == [0.25, 0.25, 0.5]
 
 

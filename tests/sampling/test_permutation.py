@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from mixopt import MixtureSampler
 from mixopt.sampling import RowOrder, domain_key, window_order
 
 
@@ -83,3 +84,20 @@ def test_places_in_a_window_are_uniform():
     order = window_order(domain_key(0, "w"), 0, 20_000, 8)
     seen = np.array([np.bincount(order[:, place], minlength=8) for place in range(8)])
     assert ((seen - 2500) ** 2 / 2500).sum() < 49 + 5 * np.sqrt(98)
+
+
+def test_orders_are_those_of_earlier_versions():
+    """A job that resumes with another version would repeat rows and lose others."""
+    order = RowOrder([7, 100], [domain_key(3, "web"), domain_key(3, "code")])
+    web, code = (order.rows(np.full(9, d), np.arange(9)).tolist() for d in range(2))
+    assert web == [1, 3, 0, 2, 6, 5, 4, 4, 1]
+    assert code == [41, 52, 37, 31, 12, 84, 35, 63, 48]
+    places = window_order(domain_key(3, "w"), 5, 2, 6).tolist()
+    assert places == [[4, 2, 3, 5, 1, 0], [1, 3, 2, 5, 4, 0]]
+    sizes = {"web": 90, "code": 41, "books": 17}
+    one = MixtureSampler(sizes, [0.5, 0.3, 0.2], batch_size=8, rank=0, world_size=1)
+    assert next(iter(one)) == [45, 28, 9, 134, 26, 110, 131, 129]
+    lengths = {"web": np.arange(1, 91), "code": 7, "books": 1}
+    how = {"unit": "tokens", "lengths": lengths, "seed": 4, "rank": 1, "world_size": 2}
+    one = MixtureSampler(sizes, [0.6, 0.4, 0], batch_size=12, **how)
+    assert [*one.batch_rows(1)[0]] == [128, 108, 125, 99, 97, 104, 110, 106, 109, 62, 130, 117]

@@ -38,17 +38,17 @@ def wsd(shape):
     )
 
 
+def cosine(optimizer):
+    return transformers.get_cosine_schedule_with_warmup(optimizer, WARMUP, STEPS)
+
+
 @pytest.mark.parametrize(
     ("theirs", "schedule", "options"),
     [
         (wsd("linear"), "wsd", {"lr_decay": DECAY, "lr_decay_shape": "linear"}),
         (wsd("cosine"), "wsd", {"lr_decay": DECAY, "lr_decay_shape": "cosine"}),
         (wsd("1-sqrt"), "wsd", {"lr_decay": DECAY, "lr_decay_shape": "sqrt"}),
-        (
-            lambda o: transformers.get_cosine_schedule_with_warmup(o, WARMUP, STEPS),
-            "cosine",
-            {"floor": 0.0},
-        ),
+        (cosine, "cosine", {"floor": 0.0}),
         (lambda o: transformers.get_inverse_sqrt_schedule(o, WARMUP), "inverse_sqrt", {}),
     ],
 )
@@ -84,22 +84,17 @@ def test_no_rate_is_above_the_peak_or_below_the_least(schedule, steps, warmup):
     assert all(rate >= 0.3 - 1e-12 for step, rate in enumerate(rates) if step >= length)
 
 
+SQRT = {"lr_decay_shape": "sqrt"}
+
+
 @pytest.mark.parametrize(
     ("schedule", "options", "message"),
     [
         ("cosin", {}, "schedule: 'cosin' is not one; did you mean 'cosine'?"),
         ("constant", {"lr_decay": 5}, "lr_decay: a constant rate has no decay; give schedule: wsd"),
         ("inverse_sqrt", {"warmup": 0}, "warmup: 0, and an inverse_sqrt falls by the length of"),
-        (
-            "inverse_sqrt",
-            {"lr_decay_shape": "sqrt"},
-            "lr_decay_shape: 'sqrt' has no effect without lr_decay",
-        ),
-        (
-            "linear",
-            {"lr_decay_shape": "sqrt"},
-            "lr_decay_shape: 'sqrt' is not that of a linear; give",
-        ),
+        ("inverse_sqrt", SQRT, "lr_decay_shape: 'sqrt' has no effect without lr_decay"),
+        ("linear", SQRT, "lr_decay_shape: 'sqrt' is not that of a linear; give schedule: linear"),
     ],
 )
 def test_what_does_not_go_together_is_named(schedule, options, message):
@@ -111,6 +106,10 @@ def test_what_does_not_go_together_is_named(schedule, options, message):
 def test_a_run_that_is_too_short_for_its_parts_is_named():
     with pytest.raises(SamplerError, match="lr_decay: 50 steps of decay after 60 of warm-up are"):
         RateCurve("wsd", 100, 60, lr_decay=0.5).check_lengths()
+    with pytest.raises(SamplerError, match="lr_decay: 20 steps of decay after 81 of warm-up are"):
+        RateCurve("wsd", 100, 81).check_lengths()
+    for fits in (RateCurve("wsd", 100, 80), RateCurve("cosine", 100, 100)):
+        fits.check_lengths()
     with pytest.raises(SamplerError, match=r"warmup: 0.2 steps, and an inverse_sqrt falls by"):
         RateCurve("inverse_sqrt", 20, 0.01).check_lengths()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mixopt import Mixture, MixtureSampler, SamplerError
-from mixopt.sampling import Schedule, Stage
+from mixopt.sampling import Schedule, Stage, is_schedule, simulate_schedule
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
 
@@ -34,8 +34,13 @@ def written(folder, text=FILE):
     return path
 
 
-def test_a_file_is_read_with_the_mixtures_that_it_names(tmp_path, monkeypatch):
+def test_a_file_is_read_with_the_mixtures_that_it_names(tmp_path):
     schedule = Schedule.from_file(written(tmp_path))
+    kinds = {"a: 1": False, "[1]": False, "stages: []": True, "format: mixopt-schedule/9": True}
+    for text, expected in kinds.items():
+        (tmp_path / "other.yaml").write_text(text)
+        assert is_schedule(tmp_path / "other.yaml") is expected
+    assert repr(schedule) == "Schedule(3 stages, 2 domains: 109 steps, 14k tokens)"
     assert [stage.mixture for stage in schedule.stages] == [WEB, WEB, WEB]
     assert schedule.stages[2].to == CODE
     assert schedule.entries == [(0, WEB), (8, WEB), (31, WEB, 109, CODE)]
@@ -98,6 +103,12 @@ def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
          " 0.143 on average, or allow max_epochs: 5.984"),
         ("code: 1000}", "code: 1000, ode: 1}", ":5: inventory.ode: domain 'ode' is in no stage"),
         (", code: 1000}", "}", ":6: stages: the inventory does not have domain 'code'"),
+        ("code: 1000}", "code: 0}", ":6: stages: domain 'code' has a share and no tokens; set it"),
+        ("- name: warm-up", "- name: 7", ":7: stages.0.name: 7 is not text"),
+        ("  mixture: {web: 0.75, code: 0.25}\n", "", "stages.0.mixture: is missing; the first st"),
+        ("- tokens: 3000", "- 3: x\n  tokens: 3000", "stages.1: 3 is not a name; put it in quotes"),
+        ("batch: 8\n", "", "batch: is missing"),
+        ("max_epochs: 20", "max_epochs: 0", ":4: max_epochs: 0 is not a number above 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line_with_its_place(tmp_path, old, new, message):
@@ -153,24 +164,32 @@ def test_a_sampler_is_told_its_mixtures_once(given, message):
         MixtureSampler(ROWS, **{"schedule": STAGES, **given})
 
 
-LINEAR = Schedule(
-    (Stage(WEB, steps=30), Stage(WEB, to=CODE, steps=20), Stage(CODE, steps=10)),
-    batch=8,
-    sequence_length=16,
-)
-
-
-def test_a_linear_stage_is_drawn_to_within_two_samples_of_its_integral():
-    sampler = MixtureSampler(ROWS, schedule=LINEAR)
-    due = 0.0
-    for batch, rows in enumerate(sampler):
-        due += 8 * (0.25 + 0.5 * min(max((batch - 29.5) / 20, 0), 1))
-        assert abs(sampler.counts()["code"] - due) < 2, batch
-        assert len(rows) == 8
-    assert sampler.mixture_at(40)["code"] == pytest.approx(0.25 + 0.5 * 10.5 / 20, abs=1e-9)
-
-
 def test_an_inventory_of_a_file_may_have_more_domains(tmp_path):
     (tmp_path / "sizes.yaml").write_text("web: 1e6\ncode: 1e6\nbooks: 3\n")
     text = FILE.replace("{web: 1e4, code: 1000}", "{file: sizes.yaml}")
     assert Schedule.from_file(written(tmp_path, text)).inventory == {"web": 10**6, "code": 10**6}
+
+
+def test_a_forecast_counts_what_each_stage_draws_and_when_a_domain_runs_out():
+    stages = (
+        Stage(WEB, steps=30, name="main"),
+        Stage(CODE, steps=20),
+        Stage(CODE, steps=20, name="long"),
+    )
+    schedule = Schedule(stages, batch=8, sequence_length=16)
+    told = simulate_schedule(schedule, {"web": 100_000, "code": 4_000, "unused": 9}).to_json()
+    stages, (web, code) = told.pop("stages"), told.pop("domains")
+    assert told == {"steps": 70, "tokens": 8960, "asked_tokens": 8960, "batch": 8}
+    about = [(one["name"], one["start"], one["steps"], one["tokens"]) for one in stages]
+    assert about == [("main", 0, 30, 3840), ("1", 30, 20, 2560), ("long", 50, 20, 2560)]
+    assert [one["drawn"] for one in stages] == [
+        {"web": 2880, "code": 960},
+        *[{"web": 640, "code": 1920}] * 2,
+    ]
+    assert [one["share"]["code"] for one in stages] == [0.25, 0.75, 0.75]
+    assert [one["epochs"]["code"] for one in stages] == [0.24, 0.72, 1.2]
+    assert (web["runs_out"], web["tokens"], web["epochs"]) == (None, 4160, 0.0416)
+    runs_out = {"step": 61, "tokens": 7936, "stage": 2}  # 250 rows: 180 at 50, then 6 a step
+    assert code == {
+        "domain": "code", "tokens": 4800, "inventory": 4000, "epochs": 1.2, "runs_out": runs_out,
+    }  # fmt: skip
