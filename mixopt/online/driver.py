@@ -282,7 +282,7 @@ class Driver:
         self.frozen = reason
         if is_first():
             logging.getLogger("mixopt.online").warning("the mixture is frozen: %s", reason)
-        plan = replace(self._steady, first=first, last=0, held_out=False, why=f"frozen: {reason}")
+        plan = replace(self._steady, first=first, why=f"frozen: {reason}")
         if plan.weights != self._plan.weights:
             self._set(plan)
         self._write(plan)

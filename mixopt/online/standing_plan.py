@@ -30,7 +30,6 @@ _UNITS_OF_A_SHARE = 10  # the least share of the reference mixture is at least s
 _EVEN = 2  # digits of a unit to which fractions count as even
 _ROUNDING = 1e-6  # by which weights may miss 1
 _SLACK_ROWS = 2  # by which a prefix of the stream may be off its share
-_MAX_LAG = 1 << 24  # steps that worker processes are ahead
 
 
 def read_record(kind: type[Record], state: StateFields, **known: Any) -> Record:
@@ -197,7 +196,7 @@ class StreamSteps:
 
     def read(self, state: StateFields, step: int) -> Callable[[], None]:
         """Check a state; return what resumes from it."""
-        base, lag = state.whole("base"), state.whole("lag", 0, _MAX_LAG)
+        base, lag = state.whole("base"), state.whole("lag")
         samples, since = state.whole("step_samples", 1), state.whole("since", 0, step)
         part = state.maybe("counts", state.part)
         counts = None if part is None else {name: part.whole(name) for name in part.content}

@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from driver_parts import Turning, held_from, lines
 from torch import nn
 from trainer_parts import LENGTH, QUIET, Tiny, lightning_trainer, random_rows, trainer_arguments
 
 from mixopt import MixtureLoader, MixtureSampler
 from mixopt.errors import EstimatorError
-from mixopt.online import Driver, DriverOptions, Plan
+from mixopt.online import Driver, DriverOptions
 
 pytestmark = QUIET
-
-
-class Sweeping:
-    """More of what has a higher loss, with every second plan a perturbation."""
-
-    needs = frozenset({"training_loss"})
-
-    def start(self, setting):
-        self.setting, self.until, self.turn = setting, 3, 0
-        self.means = np.full(3, 4.0)
-        self.told = []
-
-    def plan(self):
-        weights = np.roll([0.6, 0.3, 0.1], self.turn) * self.means
-        tag = f"sweep {self.turn}"
-        return Plan(weights / weights.sum(), 3, tag, perturbs=self.turn % 2 == 1)
-
-    def observe(self, observation):
-        self.told.append(observation)
-        seen = observation.loss_count_D > 0
-        means = observation.loss_sum_D[seen] / observation.loss_count_D[seen]
-        self.means[seen] = 0.5 * self.means[seen] + 0.5 * means
-        if observation.step >= self.until:
-            self.turn, self.until = self.turn + 1, observation.step + 3
-
-    def state_dict(self):
-        return {"until": self.until, "turn": self.turn, "means": self.means.tolist()}
-
-    def load_state_dict(self, state):
-        self.until, self.turn = state["until"], state["turn"]
-        self.means = np.array(state["means"])
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +29,8 @@ def driver_over(dataset, log, *, batch_size=8, steps=24, **options):
     order = MixtureSampler(dataset.sizes, [0.5, 0.3, 0.2], batch_size=batch_size, batches=400)
     loader = MixtureLoader(dataset, order)
     options = {"steps": steps, "tokens_per_sample": LENGTH, "log": log} | options
-    estimator = Sweeping()
+    estimator = Turning(3)
     return Driver(estimator, loader, DriverOptions(**options)), estimator
-
-
-def held_from(log):
-    return [line["batch"] for line in lines_of(log)]
 
 
 # --- Hugging Face Trainer -----------------------------------------------------------------------
@@ -97,7 +61,7 @@ def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, t
     whole, estimator = driver_over(dataset, tmp_path / "whole.jsonl")
     trainer, seen = hf_trainer(whole, tmp_path / "whole")
     trainer.train()
-    assert held_from(tmp_path / "whole.jsonl") == [0, 0, 3, 6, 9, 12, 15, 18]
+    assert held_from(tmp_path / "whole.jsonl") == [0, 3, 6, 9, 12, 15, 18]
     assert whole.cost.perturbed_steps > 0
     assert estimator.told[0].learning_rate == pytest.approx(5e-5 * 16 / 18)
 
@@ -113,16 +77,12 @@ def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, t
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def lines_of(file):
-    return [json.loads(line) for line in file.read_text().splitlines()]
-
-
 def test_a_trainer_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
     log = tmp_path / "log.jsonl"
     driver, estimator = driver_over(dataset, log, batch_size=4, accumulation=2)
     trainer, seen = hf_trainer(driver, tmp_path / "out", steps=8, gradient_accumulation_steps=2)
     trainer.train()
-    assert held_from(log) == [0, 0, 6, 12]
+    assert held_from(log) == [0, 6, 12]
     assert [o.loss_count_D.sum() for o in estimator.told] == [3 * 8 * (LENGTH - 1)] * 2
     assert len(seen) == 16
 
@@ -132,7 +92,7 @@ def test_a_trainer_that_cannot_be_driven_says_so(dataset, tmp_path):
     with pytest.raises(EstimatorError, match=r"gradient_accumulation_steps is 4; they must be"):
         hf_trainer(driver, tmp_path, gradient_accumulation_steps=4)
     options = DriverOptions(steps=5, tokens_per_sample=LENGTH)
-    bare = Driver(Sweeping(), driver.mixture.sampler, options)
+    bare = Driver(Turning(3), driver.mixture.sampler, options)
     with pytest.raises(EstimatorError, match=r"takes its batches from a Driver\(mixture=loader\)"):
         hf_trainer(bare, tmp_path)
     with pytest.raises(EstimatorError, match=r"returns no logits: override token_losses"):
@@ -181,7 +141,7 @@ def lightning_fit(driver, folder, steps, *, checkpoint=None, accumulate=1):
 def test_lightning_goes_on_to_the_same_mixtures(dataset, tmp_path):
     driver, estimator = driver_over(dataset, tmp_path / "whole.jsonl")
     whole = lightning_fit(driver, tmp_path, 18)
-    assert held_from(tmp_path / "whole.jsonl") == [0, 0, 3, 6, 9, 12, 15, 18]
+    assert held_from(tmp_path / "whole.jsonl") == [0, 3, 6, 9, 12, 15, 18]
     assert estimator.told[0].learning_rate == 0.1
     log = tmp_path / "again.jsonl"
     first = lightning_fit(driver_over(dataset, log)[0], tmp_path, 8)
@@ -199,9 +159,6 @@ def test_lightning_with_several_optimizers_is_refused(dataset):
     trainer = SimpleNamespace(optimizers=[None, None])
     with pytest.raises(EstimatorError, match="the module has 2 optimizers, but Lightning counts"):
         OnlineCallback(driver_over(dataset, None)[0]).on_train_start(trainer)
-
-
-# --- torch.distributed.checkpoint ---------------------------------------------------------------
 
 
 def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path):
@@ -240,7 +197,7 @@ def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_p
     assert again.returncode == 0, again.stderr.decode()[-2000:]
     after = [rows_of(ranks / f"rows.{rank}") for rank in range(2)]
     alone = rows_of(whole / "rows.0")
-    assert len({str(line["weights"]) for line in lines_of(whole / "log.jsonl")}) > 3
+    assert len({str(line["weights"]) for line in lines(whole / "log.jsonl")}) > 3
     assert (ranks / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
     for parts, batches in ((before, range(15)), (after, range(job.STEPS))):
         assert all(parts[0][batch] + parts[1][batch] == alone[batch] for batch in batches)
@@ -248,4 +205,4 @@ def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_p
 
 def rows_of(file):
     """Rows by batch; of a batch that was taken twice, those of the last time."""
-    return dict(lines_of(file))
+    return dict(lines(file))

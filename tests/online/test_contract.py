@@ -28,6 +28,10 @@ def setting(**fields):
     return Setting(**usual | fields)
 
 
+def test_bounds_may_leave_one_mixture():
+    assert setting(lower_D=HALVES, upper_D=HALVES).upper_D.tolist() == [0.5, 0.5]
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

@@ -8,77 +8,32 @@ import time
 import numpy as np
 import pytest
 import torch
+from driver_parts import DOMAIN_OF_ROW, NAMES, ROWS, Turning, driver_over, lines, losses_of, sampler
 from ranks import kill, on_ranks, start_ranks
 
-from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
-from mixopt.online import Driver, DriverOptions, Plan
 from mixopt.system import write_json
 
-NAMES = ("web", "code", "books")
-ROWS, TOKENS = 500, 8
 
-
-class Sweeping:
-    """Sweeps of 3 steps with an evaluation after each, then 4 steps on what they say."""
-
-    needs = frozenset({"training_loss", "held_out"})
-
-    def start(self, setting):
-        self.setting, self.turn, self.until = setting, 0, 0
-        self.score = np.ones(3)
+class Broken(Turning):
+    """Raises where it is asked for a plan after a perturbation."""
 
     def plan(self):
-        if self.until == 0:
-            return Plan(self.setting.reference_D, 0, "before the sweeps", held_out=True)
-        if self.turn % 4 == 3:
-            return Plan(self.score / self.score.sum(), 4, "on what they say")
-        weights = np.full(3, 0.2)
-        weights[self.turn % 4] = 0.6
-        return Plan(weights, 3, f"sweep {self.turn}", held_out=True, perturbs=True)
-
-    def observe(self, observation):
-        means = observation.loss_sum_D / np.maximum(observation.loss_count_D, 1)
-        self.score = 0.9 * self.score + 0.1 * means
-        if observation.held_out is not None:
-            self.score = self.score + 0.05 * observation.held_out.losses_M
-        if observation.step >= self.until:
-            self.turn += self.until > 0
-            self.until = observation.step + (4 if self.turn % 4 == 3 else 3)
-
-    def state_dict(self):
-        return {"turn": self.turn, "until": self.until, "score": self.score.tolist()}
-
-    def load_state_dict(self, state):
-        self.turn, self.until = state["turn"], state["until"]
-        self.score = np.array(state["score"])
-
-
-class Broken(Sweeping):
-    """Raises where it is asked for its third plan."""
-
-    def plan(self):
-        if self.turn == 2:
+        if self.count == 3:
             raise ZeroDivisionError("no share")
         return super().plan()
 
 
-class Refused(Sweeping):
+class Refused(Turning):
     """Works in no setting."""
 
     def start(self, setting):
         raise EstimatorError("too few domains")
 
 
-def losses_of(rows, step):
-    """Losses that any split of the batch over ranks gives to the last bit."""
-    rows, token = torch.as_tensor(rows), torch.arange(TOKENS)
-    return 1 + ((rows[:, None] * 31 + token * 17) % 97).float() / 97 * 0.98**step
-
-
 def steer(out, steps, estimator, pause=0.0):
     """Train to a step; go on where the state is."""
-    order = MixtureSampler(dict.fromkeys(NAMES, ROWS), [0.5, 0.3, 0.2], batch_size=8)
+    order = sampler()
 
     def evaluate():
         mine = range(order.rank, 10, order.world_size)
@@ -86,14 +41,8 @@ def steer(out, steps, estimator, pause=0.0):
         sums = {NAMES[k]: (float(loss.double().sum()), loss.numel()) for k, loss in losses.items()}
         return sums if mine else {}
 
-    options = DriverOptions(
-        steps=steps,
-        tokens_per_sample=TOKENS,
-        log=out / "mixture_log.jsonl",
-        evaluate=evaluate,
-        observe_every=4,
-    )
-    driver = Driver(estimator, order, options)
+    options = {"steps": steps, "log": out / "log.jsonl", "observe_every": 4}
+    driver = driver_over(order, estimator, evaluate=evaluate, **options)
     saved = out / "state.json"
     if saved.exists():
         state = json.loads(saved.read_text())
@@ -101,11 +50,11 @@ def steer(out, steps, estimator, pause=0.0):
         driver.load_state_dict(state["driver"])
     driver.start()
     with (out / f"rows.{order.rank}").open("a") as log:
-        for listed in order:
-            log.write(json.dumps([driver.steps_done, listed]) + "\n")
+        for rows in order:
+            log.write(json.dumps([driver.steps_done, rows]) + "\n")
             log.flush()
-            rows = np.array(listed)
-            driver.record(losses_of(rows, driver.steps_done), torch.from_numpy(rows // ROWS))
+            domain = torch.from_numpy(DOMAIN_OF_ROW[np.array(rows)])
+            driver.record(losses_of(rows, driver.steps_done), domain)
             driver.step(learning_rate=0.1)
             if driver.steps_done % 5 == 0:
                 state = {"order": order.state_dict(), "driver": driver.state_dict()}
@@ -117,20 +66,22 @@ def steer(out, steps, estimator, pause=0.0):
     raise AssertionError("the stream ended")
 
 
+def sweeping():
+    """An estimator that looks, then perturbs and does not in turn, with evaluations."""
+    return Turning(3, held_out=True, first_look=True)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The log and the batches of one process without torch.distributed."""
     out = tmp_path_factory.mktemp("undisturbed")
-    steer(out, 45, Sweeping())
-    return (out / "mixture_log.jsonl").read_bytes(), batches_of(out, 1)
+    steer(out, 45, sweeping())
+    return (out / "log.jsonl").read_bytes(), batches_of(out, 1)
 
 
 def batches_of(out, world_size):
     """Rows of each batch over all ranks; of one that was trained on twice the later ones."""
-    parts = []
-    for rank in range(world_size):
-        lines = (out / f"rows.{rank}").read_text().splitlines()
-        parts.append(dict(map(json.loads, lines)))
+    parts = [dict(lines(out / f"rows.{rank}")) for rank in range(world_size)]
     return {step: [row for part in parts for row in part[step]] for step in parts[0]}
 
 
@@ -153,17 +104,17 @@ def test_a_killed_job_of_two_ranks_goes_on_with_one_to_the_same_mixtures(undistu
     after = batches_of(tmp_path, 1)
     assert min(after) == step
     assert {k: before[k] for k in range(step)} | after == batches
-    assert (tmp_path / "mixture_log.jsonl").read_bytes() == log
+    assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
 def steered(out):
     """Steer a job, slowly enough to be killed in the middle."""
-    steer(out, 45, Sweeping(), 0.01)
+    steer(out, 45, sweeping(), 0.01)
 
 
 def failing(out):
     """Return what this rank has of estimators that do not work."""
-    frozen = steer(out, 20, Broken()).frozen
+    frozen = steer(out, 20, Broken(3)).frozen
     try:
         steer(out, 20, Refused())
     except EstimatorError as error:
@@ -174,7 +125,7 @@ def failing(out):
 def test_what_an_estimator_raises_on_rank_0_freezes_all_ranks_or_is_an_error_on_all(tmp_path):
     frozen, refused = zip(*on_ranks(2, __file__, "failing", tmp_path), strict=True)
     assert frozen == ("ZeroDivisionError in plan: no share",) * 2
-    last = json.loads((tmp_path / "mixture_log.jsonl").read_text().splitlines()[-1])
+    *_, steady, perturbing, last = lines(tmp_path / "log.jsonl")
     assert last["why"] == "frozen: ZeroDivisionError in plan: no share"
-    assert last["weights"] == {"web": 0.5, "code": 0.3, "books": 0.2}  # not those of a sweep
+    assert last["weights"] == steady["weights"] != perturbing["weights"]
     assert refused == ("too few domains", "EstimatorError on rank 0: too few domains")

@@ -42,10 +42,12 @@ def limited(allowed, **options):
     return sampler(batch_size=100, max_epochs={"a": allowed / 1000}, **options)
 
 
-def test_a_domain_may_be_drawn_two_samples_beyond_what_is_left():
-    assert why_not([0.419, 0.5, 0.081], steps=1, order=limited(40)) is None
+@pytest.mark.parametrize(("first", "allowed"), [(1, 40), (2, 90)])  # 50 are drawn by a step
+def test_a_domain_may_be_drawn_two_samples_beyond_what_is_left(first, allowed):
+    options = {"steps": 1, "first": first, "order": limited(allowed)}
+    assert why_not([0.419, 0.5, 0.081], **options) is None
     said = "domain 'a': it takes 42 samples, but only 40 are left (max_epochs)"
-    assert why_not([0.421, 0.5, 0.079], steps=1, order=limited(40)) == said
+    assert why_not([0.421, 0.5, 0.079], **options) == said
 
 
 def test_a_stream_that_ends_before_a_step_is_said():
@@ -83,5 +85,8 @@ def test_rounding_hides_the_last_digits_and_keeps_small_domains():
     assert rounded_shares(even + noise, even, none, all_).tolist() == [0.3334, 0.3333, 0.3333]
     small = np.array([2e-5, 0.5, 0.5 - 2e-5])
     assert rounded_shares(small, small, none, all_)[0] == pytest.approx(2e-5)
+    half = np.array([0.5, 0.5, 0.0])  # a share of 0 asks for no finer unit
+    thirds = np.array([1 / 3, 2 / 3, 0])
+    assert rounded_shares(thirds, half, none, all_).tolist() == [0.3333, 0.6667, 0]
     third = rounded_shares(even, even, even, even)  # no multiple is within such bounds
     assert np.abs(third - 1 / 3).max() <= 1e-9

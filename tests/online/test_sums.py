@@ -44,12 +44,12 @@ def test_sums_are_exact_in_any_order_and_any_parts(seed, parts):
 
 def test_losses_that_are_not_finite_are_counted_and_not_summed():
     sums = DomainLosses([3.0, 3.0])
-    losses = torch.tensor([[1.0, torch.nan, 2.0], [torch.inf, 4.0, torch.nan]])
-    mask = torch.tensor([[True, True, True], [True, True, False]])
+    losses = torch.tensor([[1.0, torch.nan, 2.0, -(2.0**20)], [torch.inf, 4.0, torch.nan, 0.0]])
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
     sums.add(losses, torch.tensor([0, 1]), mask)
     loss, count, broken = sums.take().tolist()
     assert loss == [3 * UNIT, 4 * UNIT]
-    assert (count, broken) == ([2, 1], [1, 1])
+    assert (count, broken) == ([2, 1], [2, 1])  # from 2^20 on a loss is none
     assert not sums.peek().any()
 
 
@@ -99,8 +99,8 @@ def test_losses_are_means_in_the_order_of_the_names():
     assert held_out.tokens == 6
 
 
-def test_a_domain_without_tokens_is_an_error_that_names_it():
-    found = {"a": (1.0, 1), "b": (1.0, 0)}
+@pytest.mark.parametrize("found", [{"a": (1.0, 1), "b": (1.0, 0)}, {"a": (1.0, 1)}])
+def test_a_domain_without_tokens_is_an_error_that_names_it(found):
     with pytest.raises(EstimatorError, match=r"evaluation domain 'b' has no held-out tokens"):
         held_out_losses(lambda: found, ["a", "b"])
 

@@ -21,13 +21,21 @@ def last(values):
 
 def test_json_is_flattened_and_keeps_what_is_no_number(tmp_path):
     content = {"loss": {"web": 3.5, "code": math.nan}, "n": 2, "text": "x", "ok": True, "no": None}
-    (tmp_path / "m.json").write_text(json.dumps(content | {"inf": "Infinity", "trial": "t1"}))
+    (tmp_path / "m.json").write_text(
+        json.dumps(content | {"inf": "Infinity", "trial": "t1", "big": 10**400})
+    )
     values = read(tmp_path, "m.json")
     assert {**last(values), "loss.code": 0} == {
-        "loss.web": 3.5, "loss.code": 0, "n": 2.0, "inf": math.inf
+        "loss.web": 3.5, "loss.code": 0, "n": 2.0, "inf": math.inf, "big": math.inf
     }  # fmt: skip
     assert math.isnan(last(values)["loss.code"])
     assert values.about == {"trial": "t1"}
+
+
+@pytest.mark.parametrize(("below", "names"), [(31, ["x" + ".x" * 31]), (32, [])])
+def test_names_are_looked_for_32_mappings_deep(tmp_path, below, names):
+    (tmp_path / "m.json").write_text('{"x": ' * (below + 1) + "1" + "}" * (below + 1))
+    assert list(read(tmp_path, "m.json").series) == names
 
 
 def test_the_log_history_of_a_hugging_face_trainer_is_a_series(tmp_path):
@@ -43,10 +51,12 @@ def test_lines_of_json_and_tables_are_series_with_their_place(tmp_path):
     rows = [{"step": 1, "tokens": 100, "web": 3.0}, {"step": 2, "tokens": 200, "lr": 0.1},
             {"step": 3, "tokens": 300, "web": 2.0}]  # fmt: skip
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n\n" for row in rows))
-    table = "\ufeffstep, tokens,web,lr\n1,100,3.0,\n2,200,,0.1\n3,300,2.0,\n"
+    table = "\ufeffstep, tokens,web,lr,trial\n1,100,3.0,,t1\n2,200,,0.1,\n3,300,2.0,,\n"
     (tmp_path / "m.csv").write_text(table)
     for name in ("m.jsonl", "m.csv"):
-        points = read(tmp_path, name).series["web"]
+        values = read(tmp_path, name)
+        assert values.about == {"tokens": 300} | ({"trial": "t1"} if name == "m.csv" else {})
+        points = values.series["web"]
         assert [(p.step, p.tokens, p.value) for p in points] == [(1, 100, 3.0), (3, 300, 2.0)]
 
 

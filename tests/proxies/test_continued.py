@@ -1,10 +1,12 @@
 """Trials that continue a checkpoint: stacked ones against a plain loop, and what is refused."""
 
+from dataclasses import astuple
+
 import pytest
 import torch
 from made_base import LENGTH, make_base
 from mixopt_proxies.continued import ContinuedProxy
-from mixopt_proxies.continued.continued_proxy import PlainTraining
+from mixopt_proxies.continued.continued_proxy import Annealing, PlainTraining
 from torch.nn import functional
 
 from mixopt.corpus import Corpus, FastTokenizer
@@ -114,6 +116,9 @@ def llama(tmp_path_factory):
 def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
     proxy = proxy_of(llama, lr=0.01, batch=8, sequence_length=32)
     assert proxy.group_size(corpus, TRAINING) == 1
+    own = (0.0, "linear", 0.0, 0.1, (0.9, 0.95), 1.0, "float32", False, 1e-8)
+    assert astuple(proxy._annealing) == (0.01, 32, 8, *own)
+    assert proxy.tokens_per_second(257, TRAINING) > 0
     before = proxy.base_losses(corpus, TRAINING).nats_per_token
     first, second = losses_of(trained(proxy, corpus))
     assert first["code"] < before["code"] - 0.5
@@ -121,10 +126,17 @@ def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
     assert second == pytest.approx(alone, abs=1e-4)
 
 
+def test_the_rate_rises_in_the_warm_up_and_falls_to_its_floor_after_it():
+    annealing = Annealing(lr=1.0, sequence_length=1, batch=1, warmup=0.5, min_lr=0.2)
+    assert annealing.rates(4) == pytest.approx([1 / 3, 2 / 3, 1, 0.6])
+
+
 def test_moments_that_there_are_none_of_are_refused(llama, corpus):
     proxy = proxy_of(llama, lr=0.01, batch=8, sequence_length=32, optimizer=True)
     with pytest.raises(ConfigError, match="has no moments of Adam; leave it out"):
         proxy.group_size(corpus, TRAINING)
+    with pytest.raises(ConfigError, match=r"lr: is missing: .* does not say how it was trained"):
+        _ = proxy_of(llama, batch=8)._annealing
 
 
 @pytest.fixture
@@ -152,7 +164,7 @@ def test_what_is_no_checkpoint_is_named_by_the_field_of_the_experiment(tmp_path,
     ("options", "message"),
     [
         ({"min_lr": 1.0}, "proxy.options.min_lr: 1.0 must be from 0 to lr"),
-        ({"warmup": 1e9}, "proxy.options.warmup: .* fewer than a trial's 20 steps"),
+        ({"warmup": 20}, "proxy.options.warmup: .* fewer than a trial's 20 steps"),
     ],
 )
 def test_options_that_cannot_be_are_refused_by_name(base, corpus, options, message):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from mixopt_proxies.decoder import TrialBatches
+from mixopt_proxies.decoder.stack_trainer import initial_seed
 from mixopt_proxies.decoder.trial_batches import window_starts
 
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
@@ -63,12 +64,25 @@ def test_a_member_draws_the_same_whatever_its_neighbours(corpus):
     seed=st.integers(0, 99),
 )
 def test_windows_of_an_epoch_do_not_overlap(tokens, window, count, seed):
-    starts = window_starts(tokens, window, count, np.random.default_rng(seed))
+    starts = window_starts(tokens, window, count, np.random.default_rng(seed), nested=False)
     assert len(starts) == count
     assert ((starts >= 0) & (starts + window <= tokens)).all()
     # Whatever the offset, an epoch has at least this many windows.
     first = np.sort(starts[: max((tokens - window + 1) // window, 1)])
     assert (np.diff(first) >= window).all()
+
+
+@pytest.mark.parametrize(
+    ("nested", "starts"),
+    [
+        (False, [8, 18, 28, 48, 88, 38, 68, 58, 78, 35, 75, 25]),
+        (True, [48, 58, 28, 68, 38, 88, 78, 8, 18, 25, 85, 35]),
+    ],
+)
+def test_the_places_that_a_seed_draws_stay_as_they_are(nested, starts):
+    drawn = window_starts(100, 10, 12, np.random.default_rng(0), nested=nested)
+    assert drawn.tolist() == starts
+    assert initial_seed(Trial("t", Mixture({"a": 1.0}), seed=1)) == 110601800956334758
 
 
 def test_a_domain_shorter_than_one_sequence_is_named(corpus):

@@ -1,11 +1,13 @@
 """The decoder as a proxy, on real text: the modules and the prose of Python's library."""
 
 import math
+import sys
+from dataclasses import astuple, replace
 
 import pytest
 import torch
 from mixopt_proxies.decoder import CausalLM, DecoderProxy, has_compiler
-from mixopt_proxies.decoder.devices import Compiled
+from mixopt_proxies.decoder.devices import Compiled, should_compile
 from mixopt_proxies.decoder.sizes import SIZES
 
 from mixopt.errors import ConfigError, CorpusError, MixoptError
@@ -58,9 +60,10 @@ def test_the_loss_on_real_text_falls(trained):
 def test_a_trial_that_diverges_is_a_result(corpus):
     few = Training(tokens=5_000, eval_tokens=640, device="cpu")
     (result,), _ = train(corpus, trials_of(0), few, lr=1e30, clip=0.0)
-    assert result.status == "diverged"
-    assert result.losses is None
-    assert "training loss is nan" in result.reason
+    assert (result.status, result.losses, result.curve) == ("diverged", None, ())
+    assert result.reason == (
+        "training loss is nan in step 3 of 20 (512 tokens): lower proxy.options.lr, or clip"
+    )
 
 
 @pytest.mark.nightly
@@ -90,41 +93,59 @@ def test_a_compilation_that_fails_is_said_and_done_without(monkeypatch, caplog):
     assert "torch.compile failed, continuing without it: no such compiler" in caplog.messages
 
 
+def test_what_is_compiled_is_asked_for_or_long(monkeypatch):
+    monkeypatch.setenv("CXX", sys.executable)  # some program
+    flops = [1.9e11, 2e11]
+    assert [should_compile("auto", CPU, one) for one in flops] == [False, True]
+    assert [should_compile(choice, CPU, 2e11) for choice in (True, False)] == [True, False]
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not should_compile("auto", CPU, 1e20)
+
+
 def test_held_out_text_that_is_too_short_is_named(corpus):
     with pytest.raises(CorpusError, match="domain 'code': held-out text has"):
         train(corpus, trials_of(0), sequence_length=30_000, batch=1)
 
 
-def test_1m_is_the_shape_of_regmix():
+def test_1m_and_60m_are_those_of_regmix_but_for_the_batch_and_tiny_is_ours():
     size = SIZES["1m"]
-    assert (size.layers, size.width, size.heads, size.ff) == (2, 256, 8, 512)
+    regmix = [2, 256, 8, 512, 2048, 8, False, 4e-4, 100, "constant", 0.1, (0.9, 0.95), 1.0]
+    no_experts = [0, 2, 8, 0.01, 0.1, None, None]
+    assert list(astuple(size)) == regmix + no_experts
+    assert SIZES["60m"] == replace(size, layers=10, width=768, ff=1536)
+    ours = [2, 64, 2, 192, 128, 4, True, 3.5e-3, 0.05, "cosine", *regmix[10:]]
+    assert list(astuple(SIZES["tiny"])) == ours + no_experts
     # 1.31 million weights in the blocks, as in their table; vocabulary 50432, untied.
     assert round(size.trunk_parameters() / 1e6, 2) == 1.31
     assert size.parameters(50_432) == size.trunk_parameters() + 2 * 50_432 * 256
+    # 6 a weight that a token meets, the head's included, and 6 a width, layer and place.
+    token = 6 * (106_816 + 256 * 64 + 2 * 128 * 64)
+    assert DecoderProxy().flops_per_token(256) == token
+    assert CausalLM(256, 128).flops_per_token() == token + 6 * 2 * 128 * 64
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": "tny"}, "proxy.options.size: 'tny' is not a size; did you mean 'tiny'?"),
-        ({"heads": 3}, "proxy.options.heads: 3 must be a divisor of width / 2 = 32"),
-        ({"lr": "fast"}, "proxy.options.lr: should be a valid number, got 'fast'"),
+        ({"size": "tny"}, "size: 'tny' is not a size; did you mean 'tiny'?"),
+        ({"heads": 3}, "heads: 3 must be a divisor of width / 2 = 32"),
+        ({"lr": "fast"}, "lr: should be a valid number, got 'fast'"),
         (
             {"schedule": "constant", "lr_decay": 0.2},
-            "proxy.options.lr_decay: a constant rate has no decay; give schedule: wsd",
+            "lr_decay: a constant rate has no decay; give schedule: wsd",
         ),
-        ({"betas": [0.9, 1.5]}, "proxy.options.betas.1: should be less than 1, got 1.5"),
-        (
-            {"precision": "fp8"},
-            "proxy.options.precision: should be 'auto', 'float32' or 'bfloat16', got 'fp8'",
-        ),
-        ({"wdth": 3}, "proxy 'decoder': unknown option 'wdth'; did you mean 'width'?"),
+        ({"betas": [0.9, 1.5]}, "betas.1: should be less than 1, got 1.5"),
+        ({"precision": "fp8"}, "precision: should be 'auto', 'float32' or 'bfloat16', got 'fp8'"),
+        ({"size": "moe-tiny", "top_k": 9}, "top_k: 9 must be from 2 to 8, the number of experts"),
+        ({"size": "moe-tiny", "expert_ff": 12}, "expert_ff: 12 must be a multiple of 8"),
+        ({"top_k": 2}, "top_k: 2 has no effect without experts: give experts, or size: moe-tiny"),
+        ({"size": "moe-tiny", "ff": 64}, "ff: 64 has no effect with experts: give expert_ff"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_named(options, message):
     with pytest.raises(ConfigError) as error:
         make_proxy("decoder", options)
-    assert message in str(error.value)
+    assert str(error.value) == f"proxy.options.{message}"
 
 
 def test_an_option_that_there_is_not_is_answered_with_the_nearest_from_python_too():
@@ -132,15 +153,21 @@ def test_an_option_that_there_is_not_is_answered_with_the_nearest_from_python_to
         DecoderProxy(wdth=3)
     with pytest.raises(ConfigError, match=r"proxy\.options\.batch: unknown option"):
         CausalLM(256, 16, batch=4)
+    with pytest.raises(ConfigError, match="'decoder': unknown option 'wdth'; did you mean 'width'"):
+        make_proxy("decoder", {"wdth": 3})
     with pytest.raises(ConfigError, match="model 'decoder': unknown option 'batch'"):
         build_plugin("model", "decoder", {"vocab_size": 256, "sequence_length": 16, "batch": 4})
 
 
-def test_a_device_that_is_not_here_is_named(corpus):
-    for device, message in (
-        ("cuda:99", "'cuda:99' is not available"),
-        ("mps", "'mps' is not a device"),
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:2", r"'cuda:2' is not available \(2 GPUs\); give auto or cpu"),
+        ("mps", "'mps' is not a device; give auto, cpu or cuda"),
         ("cpu:", "'cpu:' is not a device"),
-    ):
-        with pytest.raises(MixoptError, match=message):
-            train(corpus, trials_of(0), Training(tokens=100, device=device))
+    ],
+)
+def test_a_device_that_is_not_here_is_named(corpus, monkeypatch, device, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(MixoptError, match=f"proxy.device: {message}"):
+        train(corpus, trials_of(0), Training(tokens=100, device=device))

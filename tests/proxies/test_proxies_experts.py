@@ -1,16 +1,18 @@
 """Experts of a stack are those of each member alone, token by token."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mixopt_proxies.decoder import DecoderProxy, StackedWeights, experts as experts_module
 from mixopt_proxies.decoder.decoder_stack import layout
-from mixopt_proxies.decoder.experts import Routed, added_up, balance_loss, choose, route
+from mixopt_proxies.decoder.experts import Routed, added_up, balance_loss, choose, own_loss, route
 from mixopt_proxies.decoder.sizes import SIZES
 from torch.nn.functional import silu
 
 from mixopt.errors import ConfigError
 from mixopt.testing import check_proxy
-from mixopt.trials import make_proxy
 
 CPU = torch.device("cpu")
 
@@ -72,8 +74,18 @@ def test_the_balance_loss_is_one_at_even_load_and_the_number_of_experts_at_colla
     assert balance_loss(routed_of(even, 1), 20, 1).item() == pytest.approx(1.0)
     collapsed = torch.tensor([50.0, 0, 0, 0]).expand(1, 20, 4)
     assert balance_loss(routed_of(collapsed, 1), 20, 1).item() == pytest.approx(4.0)
-    both = torch.cat([even, collapsed])
-    assert balance_loss(routed_of(both, 1), 20, 1).tolist() == pytest.approx([1.0, 4.0])
+    both = routed_of(torch.cat([even, collapsed]), 1)
+    assert balance_loss(both, 20, 1).tolist() == pytest.approx([1.0, 4.0])
+    squares = [math.log(math.e + 3) ** 2, 50.0**2]  # of the log-sum-exp of a token's logits
+    added = [0.25 * load + 0.001 * one for load, one in zip([1, 4], squares, strict=True)]
+    size = SimpleNamespace(top_k=1, balance_weight=0.25)
+    assert own_loss(both, 20, size).tolist() == pytest.approx(added)
+
+
+def test_a_torch_without_grouped_products_is_told_what_to_do(monkeypatch):
+    monkeypatch.delattr(torch.nn.functional, "grouped_mm")
+    with pytest.raises(ConfigError, match=r"experts: need torch.nn.functional.grouped_mm, which"):
+        experts_module.check_grouped_products()
 
 
 def test_moe_tiny_keeps_the_promises_of_a_proxy():
@@ -88,21 +100,9 @@ def test_weights_are_counted_and_a_token_meets_as_many_as_in_the_dense_size():
         routers = size.layers * size.width * size.experts
         dense = SIZES[name.removeprefix("moe-")]
         assert size.active_parameters() - routers == dense.active_parameters()
+    wide = [w.std for w in layout(SIZES["tiny"], 256)]
+    layer = [1 / 8, 1 / 16, 1 / 8, 0.5 / 192**0.5]
+    assert wide == pytest.approx([*layer, *layer, 1 / 8, 0, 0, 0, 0, 0])
     stacked = StackedWeights(SIZES["moe-tiny"], 256, [0], device=CPU, dtype=torch.bfloat16)
     assert stacked.leaves["0.router"].dtype == torch.float32
     assert stacked.leaves["0.experts_down"].dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"size": "moe-tiny", "top_k": 9}, "top_k: 9 must be from 2 to 8, the number of experts"),
-        ({"size": "moe-tiny", "expert_ff": 12}, "expert_ff: 12 must be a multiple of 8"),
-        ({"top_k": 2}, "top_k: 2 has no effect without experts: give experts, or size: moe-tiny"),
-        ({"size": "moe-tiny", "ff": 64}, "ff: 64 has no effect with experts: give expert_ff"),
-    ],
-)
-def test_an_option_that_cannot_be_right_is_named(options, message):
-    with pytest.raises(ConfigError) as error:
-        make_proxy("decoder", options)
-    assert f"proxy.options.{message}" in str(error.value)

@@ -6,11 +6,12 @@ shapes only, and what the backward pass calls is looked at on the CPU.
 """
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from mixopt_proxies.decoder import Passes, StackTrainer, group_training, make_size, members_by_rule
+from mixopt_proxies.decoder import Passes, StackTrainer, make_size, members_by_rule
 from mixopt_proxies.decoder.group_training import member_bytes
 from mixopt_proxies.decoder.stack_trainer import StepGraph
 from mixopt_proxies.decoder.trial_batches import blocks
@@ -123,16 +124,19 @@ def test_a_step_that_cannot_be_recorded_goes_on_without(caplog):
     assert "\n" not in warning
 
 
-def test_members_fill_what_is_free_on_a_gpu(monkeypatch):
+def test_members_fill_half_of_what_is_free_on_a_gpu_or_a_quarter_of_a_host(monkeypatch):
     size, vocab = make_size("tiny"), 256
+    each = member_bytes(size, vocab)
+    assert (each, member_bytes(make_size("moe-tiny"), vocab)) == (10_574_720, 17_560_448)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 0)
 
-    def members(free):
+    def members(free, device=GPU):
+        host = SimpleNamespace(total=free)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 80 << 30))
-        return members_by_rule(size, vocab, GPU)
+        monkeypatch.setattr("psutil.virtual_memory", lambda: host)
+        return members_by_rule(size, vocab, device)
 
-    share = group_training.MEMORY_SHARE["cuda"]
-    assert members(int(4.1 * member_bytes(size, vocab) / share)) == 4
-    assert members(80 << 30) == group_training.FULL_TOKENS["cuda"] // size.step_tokens
-    assert members(0) == 1
+    assert [members(2 * free) for free in (4 * each, 4 * each - 1, 0)] == [4, 2, 1]
+    assert [members(4 * free, CPU) for free in (2 * each, 2 * each - 1)] == [2, 1]
+    assert (members(80 << 30), members(80 << 30, CPU)) == (64, 4)  # 32,768 and 2,048 tokens

@@ -6,7 +6,6 @@ import pytest
 import torch
 from mixopt_proxies.decoder import Passes, StackTrainer, make_size
 from mixopt_proxies.decoder.causal_lm import transformers_form
-from mixopt_proxies.decoder.stack_trainer import result_of, write_clipped
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -17,8 +16,8 @@ from mixopt.trials import Trial
 CPU = torch.device("cpu")
 VOCAB = 61
 STEPS = 50
-# The clip is far below the gradient norms of these steps (0.5 to 3), so it acts in all of them.
-SIZE = make_size("tiny", width=32, ff=48, sequence_length=16, batch=4, warmup=5, clip=0.1, lr=0.003)
+# The clip is among the gradient norms of these steps (0.5 to 3), so it acts in some of them.
+SIZE = make_size("tiny", width=32, ff=48, sequence_length=16, batch=4, warmup=5, clip=1.0, lr=0.003)
 
 
 def trainer_of(seeds, size=SIZE, vocab=VOCAB, dtype=torch.float32, compiled=False):
@@ -102,16 +101,6 @@ def test_a_member_that_is_not_finite_disturbs_no_other():
     torch.testing.assert_close(poisoned[:, [0, 2]], healthy[:, [0, 2]], rtol=0, atol=0)
 
 
-def test_gradients_are_clipped_member_by_member():
-    large, small = torch.full((1, 4), 3.0), torch.full((1, 4), 0.1)
-    gradients = [torch.cat([large, small]), torch.cat([large, small])]
-    clipped = [torch.empty(2, 4), torch.empty(2, 4)]
-    write_clipped(gradients, clipped, 1.0)
-    norms_K = torch.cat(clipped, 1).norm(dim=1)
-    # A norm over both members would have scaled the second to 0.03 of what it was.
-    torch.testing.assert_close(norms_K, torch.tensor([1.0, 0.1 * 8**0.5]), rtol=1e-5, atol=0)
-
-
 def test_bfloat16_stays_close_to_float32():
     single = trajectory(trainer_of([1]), [1])
     half = trajectory(trainer_of([1], dtype=torch.bfloat16), [1])
@@ -124,14 +113,3 @@ def test_a_trial_that_is_too_short_for_its_decay_is_named():
     size = make_size("tiny", warmup=8, schedule="wsd", lr_decay=4)
     with pytest.raises(ConfigError, match=r"proxy\.options\.lr_decay: 4 steps of decay after 8"):
         size.check_steps(10)
-
-
-def test_a_member_that_diverged_has_a_reason_and_no_losses():
-    losses = torch.tensor([2.0, float("nan"), 3.0])
-    trial = Trial("t", Mixture({"any": 1.0}), seed=0)
-    result = result_of(trial, (losses, (), None), 64, 10, 1.0)
-    assert result.status == "diverged"
-    assert result.losses is None
-    assert result.reason == (
-        "training loss is nan in step 2 of 3 (64 tokens): lower proxy.options.lr, or clip"
-    )

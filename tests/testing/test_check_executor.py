@@ -6,18 +6,16 @@ thing changed.
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from one_by_one import OneByOne
 
-from mixopt.corpus import Corpus, corpus_hash
-from mixopt.errors import CorpusError
-from mixopt.sweeps import Ended, LocalExecutor, RayExecutor, SlurmExecutor, result_to_json
-from mixopt.sweeps.groups import GROUP, Beat, Group, GroupResult, write_beat, write_result
-from mixopt.sweeps.train_group import failure
+from mixopt.sweeps import Ended, LocalExecutor, RayExecutor, SlurmExecutor, train_group
+from mixopt.sweeps.groups import GROUP, Beat, Group, write_beat, write_result
 from mixopt.system import host_name, read_json, start_of, write_json
 from mixopt.testing import check_executor
-from mixopt.trials import Trial, make_proxy
+from mixopt.trials import Trial
 
 
 class Sound:
@@ -42,20 +40,12 @@ class Sound:
         return list(map(str, folders))
 
     def result(self, group):
+        trials = [Trial(**dict(shape)) for shape in group.trials]
+        heart = SimpleNamespace(report=lambda progress: None)
         try:
-            if group.trials and group.trials[0].name.startswith("memory"):
-                raise MemoryError("no room")
-            if group.job.corpus_hash != corpus_hash(group.job.corpus):
-                raise CorpusError("another corpus")
-            corpus, training = Corpus.open(group.job.corpus), group.job.training
-            proxy = make_proxy(group.job.proxy, group.job.options)
-            if not group.trials:
-                return GroupResult(tuned=proxy.group_size(corpus, training))
-            trials = [Trial(**dict(shape)) for shape in group.trials]
-            results = proxy.train(trials, corpus, training, lambda progress: None)
-            return GroupResult(results=[result_to_json(one) for one in results])
+            return train_group._trained(train_group._loaded(group.job), trials, heart)
         except Exception as error:
-            return failure(error)
+            return train_group.failure(error)
 
     def write(self, folder, result):
         write_result(folder, result)
@@ -156,13 +146,9 @@ def test_a_folder_that_never_ends_is_given_up(here):
 
 
 @pytest.mark.nightly
-def test_the_local_executor_keeps_its_promises():
-    check_executor(LocalExecutor)
-
-
-@pytest.mark.nightly
-def test_an_executor_of_somebody_s_own_keeps_them():
-    check_executor(OneByOne)
+@pytest.mark.parametrize("factory", [LocalExecutor, OneByOne])
+def test_an_executor_of_processes_keeps_its_promises(factory):
+    check_executor(factory)
 
 
 def test_slurm_keeps_them(slurm_cluster, tmp_path_factory):

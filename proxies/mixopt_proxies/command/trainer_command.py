@@ -87,7 +87,7 @@ class TrainerCommand:
     def identity(self) -> dict[str, Any]:
         """What its results depend on."""
         return {
-            "run": self.run if isinstance(self.run, str) else list(self.run),
+            "run": self.words,
             "mixture_format": self.mixture_format,
             "paths": None if self.paths is None else dict(self.paths),
             "folder": self.folder,

@@ -401,9 +401,6 @@ def _stacked_from(
     """Return what trains trials together, all of them from one checkpoint of the decoder."""
     size = replace(
         model.size,
-        lr=annealing.lr,
-        warmup=0.0,
-        schedule="constant",
         sequence_length=annealing.sequence_length,
         batch=annealing.batch,
         weight_decay=annealing.weight_decay,

@@ -121,9 +121,9 @@ def pools_of(corpus: Corpus, tokens: int, length: int, training: Training) -> di
 
 
 def window_starts(
-    tokens: int, window: int, count: int, generator: np.random.Generator, *, nested: bool = False
+    tokens: int, window: int, count: int, generator: np.random.Generator, *, nested: bool
 ) -> IntArray:
-    """Draw windows that do not overlap, epoch after epoch."""
+    """Draw windows that do not overlap, epoch after epoch; nested: fewer are the first of more."""
     epochs: list[IntArray] = [np.empty(0, np.int64)]
     missing = count
     while missing > 0:
