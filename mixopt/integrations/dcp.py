@@ -6,7 +6,7 @@ The state is one global entry, the same on every rank, so it loads on any number
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch.distributed.checkpoint.stateful import Stateful
 
@@ -14,26 +14,18 @@ from mixopt.errors import SamplerError
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import StateFields, parse_json
 
+if TYPE_CHECKING:
+    from mixopt.loading import MixtureLoader, MixtureStream
+    from mixopt.online import Driver
+
 _KEY = "mixture"
-
-
-class HasState(Protocol):
-    """A MixtureLoader, a MixtureSampler or a Driver, whose state every rank has to ask for."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state."""
-        ...
-
-    def load_state_dict(self, state: Any) -> None:
-        """Resume from a state."""
-        ...
 
 
 class MixtureState(Stateful):
     """Put in the dictionary that `torch.distributed.checkpoint.save` and `load` are given."""
 
-    def __init__(self, mixture: HasState) -> None:
-        """Wrap a loader or sampler.
+    def __init__(self, mixture: MixtureLoader | MixtureStream | MixtureSampler | Driver) -> None:
+        """Wrap what has a state that every rank is asked for.
 
         Args:
             mixture: Its state is saved; it continues from the state that is loaded.

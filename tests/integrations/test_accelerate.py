@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 from ranks import on_ranks
-from sampler_rows import located
+from sampler_rows import pairs_in_order, pairs_of
 from stream_sources import hub
 from torch.utils.data import DataLoader
 from trainer_parts import random_rows
@@ -24,8 +24,6 @@ MESSAGE = (
     "a DataLoader over a MixtureSampler or a MixtureStream; use MixtureLoader(dataset, sampler), "
     "which prepare() leaves unchanged"
 )
-
-
 WEIGHTS = [0.5, 0.3, 0.2]
 
 
@@ -57,10 +55,7 @@ def outcome(accelerator, make):
     made = make(random_rows())
     try:
         prepared = accelerator.prepare(made)
-        rows = [
-            list(zip(b["domain"].tolist(), b["row"].tolist(), strict=True))
-            for b in islice(prepared, BATCHES)
-        ]
+        rows = pairs_of(islice(prepared, BATCHES))
     except SamplerError as error:
         return str(error)
     return {"same": prepared is made, "rows": rows}
@@ -85,9 +80,7 @@ def found():
 
 
 def expected():
-    order = MixtureSampler(random_rows().sizes, [0.5, 0.3, 0.2], batch_size=8)
-    pairs = [located(order, k, k + 1) for k in range(BATCHES)]
-    return [list(zip(d.tolist(), r.tolist(), strict=True)) for d, r in pairs]
+    return pairs_in_order(MixtureSampler(random_rows().sizes, WEIGHTS, batch_size=8), BATCHES)
 
 
 @pytest.mark.parametrize("dispatches", [False, True])

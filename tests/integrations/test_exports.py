@@ -252,6 +252,7 @@ def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none()
         ({"sample_tokens": True}, "sample_tokens: True is not a number above 0"),
         ({"paths": {"wbe": "x"}}, "paths: unknown domain 'wbe'; did you mean 'web'?"),
         ({"paths": {"web": [1]}}, "paths: web: [1] is neither a path nor a list of paths"),
+        ({"paths": {"web": ["a", "a"]}}, "paths: web: a path is given twice; each counts once"),
         (
             {"paths": {"web": ["a", "code"]}},
             "megatron: domains 'web' and 'code' have one path, 'code'",
@@ -271,21 +272,43 @@ def test_two_entries_of_one_name_are_refused():
         export_mixture(mixture, "llamafactory", sample_tokens=1, paths=paths)
 
 
+STRIP = ["megatron", "megatron-bridge", "nemo", "swift"]
+INTERPOLATE = ["megatron-bridge", "megatron-bridge-sft", "nemo", "llamafactory"]
+SIZED = {"tokens": 1000, "inventory": {"${HOME}": 100, "b": 100}}
+
+
 @pytest.mark.parametrize(
     ("tool", "name", "said"),
     [
         ("llamafactory", "a,b", "names stand between commas"),
-        ("megatron", "a ", "strips the spaces around 'a '"),
+        *((tool, "a ", "strips the spaces around 'a '") for tool in STRIP),
         ("swift", "dm: maths", "as a hub or a subset"),
         ("swift", "-a", "for an option"),
-        ("megatron-bridge", "${HOME}", "as a variable"),
+        *((tool, "${HOME}", "as a variable") for tool in INTERPOLATE),
     ],
 )
 def test_a_name_that_a_format_cannot_carry_is_refused(tool, name, said):
     with pytest.raises(ConfigError, match=rf"^{tool}: ") as raised:
-        export_mixture(Mixture({name: 0.5, "b": 0.5}), tool, sample_tokens=10, tokens=1000)
+        export_mixture(Mixture({name: 0.5, "b": 0.5}), tool, sample_tokens=10, **SIZED)
     assert said in str(raised.value)
     assert repr(name) in str(raised.value)
+
+
+def test_files_are_loaded_by_their_builder_and_a_folder_or_a_cache_by_its_name():
+    paths = {"web": ["/w0.jsonl.gz", "/w1.jsonl"], "code": "/c.parquet", "books": "/books"}
+    source = content("megatron-bridge-sft", paths=paths, **ALL)["dataset"]["source"]
+    files = [{"data_files": {"train": one}} for one in (paths["web"], paths["code"])]
+    assert source == [
+        {"path_or_dataset": "json", "split": "train", "load_kwargs": files[0]},
+        {"path_or_dataset": "parquet", "split": "train", "load_kwargs": files[1]},
+        {"path_or_dataset": "/books", "split": "train"},
+    ]
+    components = content("levanter", paths=paths)["data"]["components"]
+    urls = [{"type": "url", "train_urls": one} for one in (paths["web"], [paths["code"]])]
+    cached = {"cache_dir": "/books"}
+    assert components == {"web": {"source": urls[0]}, "code": {"source": urls[1]}, "books": cached}
+    with pytest.raises(ConfigError, match="domain 'web': 'a' is read as a cache of tokens, and on"):
+        content("levanter", paths={"web": ["a", "b"]})
 
 
 def test_swift_reads_a_hub_and_a_subset_where_a_path_has_them():
@@ -296,10 +319,12 @@ def test_swift_reads_a_hub_and_a_subset_where_a_path_has_them():
         content("swift", paths={"web": "/d/a::b"}, **ALL)
 
 
-def test_a_domain_that_would_be_listed_a_million_times_is_refused():
-    known = {**ALL, "tokens": 10**9, "inventory": KNOWN["inventory"] | {"web": 100}}
-    with pytest.raises(ConfigError, match="'web' would be listed 6000000 times, once a pass"):
-        export_mixture(MIXTURE, "axolotl", **known)
+def test_a_domain_is_listed_a_thousand_times_at_most():
+    known = {"sample_tokens": 10, "inventory": {"web": 10}}
+    web = Mixture({"web": 1.0})
+    assert len(content("axolotl", web, tokens=10_000, **known)["datasets"]) == 1000
+    with pytest.raises(ConfigError, match="'web' would be listed 1001 times, once a pass"):
+        content("axolotl", web, tokens=10_010, **known)
 
 
 def test_several_paths_that_say_not_what_they_are_are_refused():

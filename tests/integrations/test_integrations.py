@@ -7,10 +7,13 @@ from itertools import islice
 
 import pytest
 import torch
-from sampler_rows import located
+from sampler_rows import pairs_in_order, pairs_of
 from trainer_parts import LENGTH, QUIET, Tiny, lightning_trainer, random_rows, trainer_arguments
 
 from mixopt import MixtureLoader, MixtureSampler, SamplerError
+from mixopt.integrations import MixtureState
+from mixopt.integrations.hf_trainer import STATE_FILE, read_state
+from mixopt.system import write_sealed
 
 pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
 pytestmark = QUIET
@@ -29,17 +32,11 @@ def loader(dataset, *, workers=0, **options):
     return MixtureLoader(dataset, sampler, workers=workers)
 
 
-def rows_of(batches):
-    return [list(zip(b["domain"].tolist(), b["row"].tolist(), strict=True)) for b in batches]
-
-
 def expected(dataset, batches, *changes):
     known = loader(dataset).sampler
     for batch, weights in changes:
         known.set_weights(weights, batch=batch)
-    domain, row = located(known, 0, batches)
-    pairs = list(zip(domain.tolist(), row.tolist(), strict=True))
-    return [pairs[k : k + 8] for k in range(0, len(pairs), 8)]
+    return pairs_in_order(known, batches)
 
 
 # --- Hugging Face Trainer and accelerate --------------------------------------------------------
@@ -72,13 +69,13 @@ def test_the_hf_trainer_swaps_in_a_callback_and_resumes_exactly(dataset, tmp_pat
     first, seen, held = hf_trainer(dataset, tmp_path, workers=2, swap_at=10, steps=14)
     first.train()
     assert held == [14]
-    assert rows_of(seen) == expected(dataset, 14, (14, OTHER))
+    assert pairs_of(seen) == expected(dataset, 14, (14, OTHER))
     logged = [line for line in first.state.log_history if "mixture/web" in line]
     assert [line["step"] for line in logged] == [7, 14]
     assert first.mixture.realised().metrics.items() <= logged[-1].items()
     second, again, _ = hf_trainer(dataset, tmp_path)
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
-    assert rows_of([*seen[:12], *again]) == expected(dataset, 24, (14, OTHER))
+    assert pairs_of([*seen[:12], *again]) == expected(dataset, 24, (14, OTHER))
     with pytest.raises(SamplerError, match=r"mixture\.json: not found: the checkpoint was not"):
         second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
 
@@ -109,7 +106,7 @@ def test_accelerate_saves_and_loads_the_state(dataset, tmp_path):
     other = resumed.prepare(loader(dataset))
     resumed.register_for_checkpointing(other)
     resumed.load_state(str(tmp_path))
-    assert rows_of([*seen, *islice(other, 9)]) == expected(dataset, 18, (4, OTHER))
+    assert pairs_of([*seen, *islice(other, 9)]) == expected(dataset, 18, (4, OTHER))
 
 
 # --- Lightning ----------------------------------------------------------------------------------
@@ -158,10 +155,10 @@ def test_lightning_with_workers_and_accumulation_resumes_a_checkpoint_of_the_mid
     assert (len(first), len(second)) == (10, 12)
     with (tmp_path / "shares/5/metrics.csv").open(encoding="utf-8") as file:
         logged = [(line["step"], float(line["mixture/web"])) for line in csv.DictReader(file)]
-    web = [sum(domain == 0 for batch in rows_of(first[:n]) for domain, _ in batch) for n in (4, 8)]
+    web = [sum(domain == 0 for batch in pairs_of(first[:n]) for domain, _ in batch) for n in (4, 8)]
     assert logged == [("1", web[0] / 32), ("3", web[1] / 64)]  # as Lightning numbers its own
     # Batch 9 is the first that no worker was asked for, and 10 the first of an optimizer step.
-    assert rows_of([*first, *second]) == expected(dataset, 22, (10, OTHER))
+    assert pairs_of([*first, *second]) == expected(dataset, 22, (10, OTHER))
 
 
 def test_lightning_is_not_given_batches_without_a_length_or_a_pass_that_ends_within_a_step(
@@ -172,3 +169,43 @@ def test_lightning_is_not_given_batches_without_a_length_or_a_pass_that_ends_wit
         lightning_fit(dataset, tmp_path, 5, batches=41, accumulate=4)
     with pytest.raises(SamplerError, match=r"loses a batch on resume.*batches="):
         lightning_fit(dataset, tmp_path, 5, batches=None)
+
+
+# --- saved states -------------------------------------------------------------------------------
+
+
+def sampler():
+    return MixtureSampler({"web": 100, "code": 50}, [0.5, 0.5], batch_size=8)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    write_sealed(tmp_path / STATE_FILE, sampler().state_dict())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"position": 0', '"position": 8', "mixture.json: has changed since it was written"),
+        ("}", "", "mixture.json: cannot be read"),
+    ],
+)
+def test_a_damaged_state_is_one_line(before, after, message, saved):
+    file = saved / STATE_FILE
+    file.write_text(file.read_text().replace(before, after))
+    with pytest.raises(SamplerError, match=message) as caught:
+        read_state(saved / STATE_FILE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, "the checkpoint's mixture: mixture: is missing"),
+        ({"mixture": "{"}, "the checkpoint's mixture: cannot be read"),
+    ],
+)
+def test_a_damaged_entry_of_torchs_checkpoint_is_one_line(state, message):
+    with pytest.raises(SamplerError, match=message):
+        MixtureState(sampler()).load_state_dict(state)

@@ -1,31 +1,38 @@
 """Megatron-Core's own datasets, builder, samplers' contract and parallel state, on a mixture.
 
-These run in the environment that `make trainers` makes: `make test-trainers`.
+What needs Megatron-Core runs in the environment that `make trainers` makes: `make test-trainers`.
 """
 
 from __future__ import annotations
 
 import warnings
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 from ranks import on_ranks
-from sampler_rows import located
+from sampler_rows import pairs_in_order
 from torch.utils.data import DataLoader
 
 from mixopt import MixtureDataset, MixtureSampler, SamplerError
 from mixopt.corpus import TokenShards, TokenWriter
+from mixopt.errors import CorpusError
+from mixopt.integrations.megatron import MegatronMixture, epochs_of
 from mixopt.sampling import check_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-pytest.importorskip("megatron.core", reason="Megatron-Core is absent: make trainers")
 
 LENGTH = 16
 END = 0
 WEIGHTS = [0.5, 0.3, 0.2]
 OTHER = [0.1, 0.1, 0.8]
 DOMAINS = ("web", "code", "books")
+
+
+@pytest.fixture
+def core():
+    return pytest.importorskip("megatron.core", reason="Megatron-Core is absent: make trainers")
 
 
 def tokens_of(k):
@@ -43,8 +50,6 @@ def rows(tmp_path_factory):
 
 
 def mixture(datasets, **options):
-    from mixopt.integrations.megatron import MegatronMixture
-
     given = {"samples": 240, "global_batch_size": 8} | options
     return MegatronMixture(datasets, WEIGHTS, **given)
 
@@ -53,8 +58,7 @@ def places(sizes, stop, *changes):
     order = MixtureSampler(sizes, WEIGHTS, batch_size=8, rank=0, world_size=1)
     for batch, weights in changes:
         order.set_weights(weights, batch)
-    domain, row = located(order, 0, stop // 8)
-    return list(zip(domain.tolist(), row.tolist(), strict=True))
+    return list(chain(*pairs_in_order(order, stop // 8)))
 
 
 def test_the_sample_at_an_index_is_the_one_at_that_position_of_the_order(rows):
@@ -72,7 +76,21 @@ def test_the_sample_at_an_index_is_the_one_at_that_position_of_the_order(rows):
         dataset[240]
 
 
-def test_masks_and_positions_are_those_that_megatron_makes_of_documents(rows):
+def test_masks_and_positions_follow_from_the_ends_of_documents(rows):
+    dataset = mixture(rows, attention_mask=True)
+    sample = next(dataset[k] for k in range(24) if (dataset[k]["tokens"][:-1] == END).sum() > 1)
+    ends = sample["tokens"].numpy() == END
+    number = np.cumsum(ends) - ends
+    seen = np.tril(number[:, None] == number)
+    assert sample["loss_mask"].tolist() == (~ends).tolist()
+    assert sample["position_ids"].tolist() == (seen.sum(axis=1) - 1).tolist()
+    assert sample["attention_mask"].tolist() == [(~seen).tolist()]
+    assert not dataset[None]["loss_mask"].any()
+    with pytest.raises(CorpusError, match="rows of one token have no next token"):
+        mixture(MixtureDataset(dict.fromkeys(DOMAINS, [{"input_ids": np.zeros(1, int)}] * 9)))[0]
+
+
+def test_masks_and_positions_are_those_that_megatron_makes_of_documents(core, rows):
     from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids
 
     dataset = mixture(rows, attention_mask=True)
@@ -81,14 +99,11 @@ def test_masks_and_positions_are_those_that_megatron_makes_of_documents(rows):
         theirs = _get_ltor_masks_and_position_ids(sample["tokens"], END, True, True, True, True)
         for name, own in zip(("attention_mask", "loss_mask", "position_ids"), theirs, strict=True):
             assert torch.equal(sample[name], own), name
-    assert not dataset[None]["loss_mask"].any()
 
 
-def test_the_domains_of_megatrons_own_builder_are_drawn_in_our_order(tmp_path):
+def test_the_domains_of_megatrons_own_builder_are_drawn_in_our_order(core, tmp_path):
     from megatron.core.datasets.gpt_dataset import GPTDatasetConfig
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
-    from mixopt.integrations.megatron import epochs_of
 
     class Tokenizer:
         eod, pad, vocab_size, unique_identifiers = END, 99, 100, "t"
@@ -200,7 +215,7 @@ def parted():
 
 
 @pytest.mark.nightly
-def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_rank():
+def test_megatrons_model_parallel_processes_are_asked_for_their_data_parallel_rank(core):
     refused, parts, rows = zip(*on_ranks(4, __file__, "parted"), strict=True)
     assert parts == ([0, 2], [0, 2], [1, 2], [1, 2])
     assert rows[0] == rows[1] != rows[2] == rows[3]

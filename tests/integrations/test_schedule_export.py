@@ -10,7 +10,7 @@ from command_line import mixopt
 from read_fragments import read_shares
 
 from mixopt import ConfigError, Mixture
-from mixopt.integrations import export_schedule
+from mixopt.integrations import export_mixture, export_schedule
 from mixopt.sampling import Schedule, Stage
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
@@ -38,6 +38,8 @@ def test_each_stage_is_written_with_its_own_mixture(tool):
 
 
 def test_nanotron_has_data_stages_from_steps_that_count_from_1():
+    (alone,) = yaml.safe_load(export_mixture(WEB, "nanotron"))["data_stages"]
+    assert (alone["name"], alone["start_training_step"]) == ("mixture", 1)
     stages = yaml.safe_load(export_schedule(CONSTANT, "nanotron")[""])["data_stages"]
     assert [(one["name"], one["start_training_step"]) for one in stages] == [
         ("main", 1),
@@ -50,10 +52,10 @@ def test_levanter_has_weights_from_steps_at_the_ends_of_its_blocks():
     data = yaml.safe_load(export_schedule(CONSTANT, "levanter")[""])["data"]
     assert data["train_weights"] == [[0, dict(WEB)], [64, dict(CODE)]]
     assert "moved" not in export_schedule(CONSTANT, "levanter")[""]  # 64 are two of its blocks
-    other = Schedule((Stage(WEB, steps=25), Stage(CODE, steps=9)), batch=64, sequence_length=8)
+    other = Schedule((Stage(WEB, steps=17), Stage(CODE, steps=17)), batch=64, sequence_length=8)
     text = export_schedule(other, "levanter")[""]
     assert yaml.safe_load(text)["data"]["train_weights"][1][0] == 32
-    assert "every 32 steps; first steps that were moved: 1 from 25 to 32." in text
+    assert "every 32 steps; first steps that were moved: 1 from 17 to 32." in text
     odd = Schedule((Stage(WEB, steps=7), Stage(CODE, steps=9)), batch=3, sequence_length=8)
     with pytest.raises(ConfigError, match="every 2048 steps .* stage '0' has 7; make it longer"):
         export_schedule(odd, "levanter")

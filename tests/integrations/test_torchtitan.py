@@ -1,11 +1,16 @@
 """torchtitan's own trainer on a mixture: release, and its main branch where a checkout was given.
 
-These run in the environment that `make trainers` makes: `make test-trainers`. The trainer runs on
+The trainer runs in the environment that `make trainers` makes: `make test-trainers`. It does so on
 a CPU, with dense attention in the place of FlexAttention, which has no backward there, and without
 the barrier of its time limits, which asks for a numbered device.
 """
 
 from __future__ import annotations
+
+import sys
+from dataclasses import make_dataclass
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +22,9 @@ from mixopt import Mixture, MixtureDataset, MixtureSampler, SamplerError
 from mixopt.corpus import TokenWriter
 from mixopt.system import write_json
 
-pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore")]
-pytest.importorskip("torchtitan", reason="torchtitan is absent: make trainers")
+pytestmark = pytest.mark.filterwarnings("ignore")
+is_there = find_spec("torchtitan") is not None
+needs_trainer = pytest.mark.skipif(not is_there, reason="torchtitan is absent: make trainers")
 
 MAIN = PROJECT / ".trainers" / "torchtitan-main"
 LENGTH, STEP = 16, 8
@@ -60,6 +66,8 @@ def expected(corpus, steps):
     return [row[:-1].tolist() for batch in batches for row in batch]
 
 
+@pytest.mark.nightly
+@needs_trainer
 def test_the_trainer_resumes_its_own_checkpoint_on_other_ranks(corpus, tmp_path):
     library = MAIN if MAIN.exists() else ""  # make trainers TORCHTITAN=path
     (first,) = trained(library, corpus, tmp_path, 6)
@@ -86,11 +94,61 @@ def check_documents(rank):
     assert (labels[:, :-1][~after_end] == tokens[:, 1:][~after_end]).all()
 
 
+@pytest.mark.nightly
+@needs_trainer
 def test_tensor_parallel_peers_are_fed_the_same_rows(corpus, tmp_path):
     one, other = trained("", corpus, tmp_path, 3, tensor=2)
     assert one["part"] == other["part"] == [0, 1]
     assert one["fed"] == other["fed"]
     assert rows_fed([one]) == expected(corpus, 3)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Our loader, on torchtitan's base or, where that is absent, on a stand-in of it."""
+    ours = "mixopt.integrations.torchtitan"
+    if not is_there:
+        config = make_dataclass("Config", [], kw_only=True, slots=True)
+        base = type("BaseDataLoader", (), {"Config": config})
+        parts = {"tyro": {"conf": SimpleNamespace(Suppress=None)}, "torchtitan": {}}
+        parts |= {"torchtitan.components": {}, ours: {}}
+        parts["torchtitan.components.dataloader"] = {"BaseDataLoader": base}
+        for name, names in parts.items():
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+            vars(sys.modules[name]).update(names)
+        del sys.modules[ours]
+    from mixopt.integrations.torchtitan import MixtureDataLoader
+
+    return MixtureDataLoader
+
+
+def built(made, config, **given):
+    return made(config, dp_world_size=1, dp_rank=0, tokenizer=None, **given)
+
+
+RELEASE = {"seq_len": LENGTH, "local_batch_size": 2}
+
+
+def test_a_batch_has_places_in_documents_and_a_state_that_goes_on(corpus, made):
+    path = str(corpus / "mixture.yaml")
+    config = made.Config(corpus=str(corpus), mixture=path, document_end=0, seed=3)
+    loader = built(made, config, **RELEASE)
+    batches = iter(loader)
+    inputs, labels = next(batches)
+    fed = {name: one.tolist() for name, one in {**inputs, "labels": labels}.items()}
+    check_documents({"fed": [[0, fed]]})
+    flat = built(made, config, max_context_length=LENGTH, num_tokens_per_batch=2 * LENGTH)
+    tokens, targets = next(iter(flat))
+    assert tokens["input"].tolist() == inputs["input"].flatten().tolist()
+    assert tokens["positions"].tolist() == inputs["positions"].flatten().tolist()
+    assert targets.tolist() == labels.flatten().tolist()
+    again = built(made, config, **RELEASE)
+    again.load_state_dict(loader.state_dict())
+    assert next(iter(again))[0]["input"].tolist() == next(batches)[0]["input"].tolist()
+    for one in (loader, flat, again):
+        one.close()
+    with pytest.raises(SamplerError, match="MixtureDataLoader is built by torchtitan's Trainer"):
+        built(made, config)
 
 
 STAGES = """
@@ -104,13 +162,11 @@ stages:
 """
 
 
-def test_a_schedule_holds_from_optimizer_steps(corpus, tmp_path):
-    from mixopt.integrations.torchtitan import MixtureDataLoader
-
+def test_a_schedule_holds_from_optimizer_steps(corpus, tmp_path, made):
     path = tmp_path / "schedule.yaml"
     path.write_text(STAGES, encoding="utf-8")
-    config = MixtureDataLoader.Config(corpus=str(corpus), mixture=str(path))
-    loader = built(config, seq_len=LENGTH, local_batch_size=2)
+    config = made.Config(corpus=str(corpus), mixture=str(path))
+    loader = built(made, config, **RELEASE)
     # Four batches of two rows are a step: the second stage begins with batch 12.
     dataset = MixtureDataset.from_corpus(corpus, length=LENGTH + 1)
     later = [(12, {"web": 0.1, "code": 0.1, "books": 0.8})]
@@ -118,29 +174,21 @@ def test_a_schedule_holds_from_optimizer_steps(corpus, tmp_path):
     for batch in range(40):
         assert loader.mixture.sampler.order.rows(batch).tolist() == order.order.rows(batch).tolist()
     with pytest.raises(SamplerError, match=r"schedule\.yaml: batch: 8 .* whole batches of 3"):
-        built(config, seq_len=LENGTH, local_batch_size=3)
+        built(made, config, seq_len=LENGTH, local_batch_size=3)
     with pytest.raises(SamplerError, match=r"sequence_length: 16; torchtitan trains on .* 32"):
-        built(config, seq_len=32, local_batch_size=2)
+        built(made, config, seq_len=32, local_batch_size=2)
 
 
-def built(config, **given):
-    return config.build(dp_world_size=1, dp_rank=0, tokenizer=None, **given)
-
-
-def test_a_configuration_that_cannot_be_built_says_what_is_missing(corpus):
-    from mixopt.integrations.torchtitan import MixtureDataLoader
-
-    make, path = MixtureDataLoader.Config, str(corpus / "mixture.yaml")
-    release = {"seq_len": LENGTH, "local_batch_size": 2}
+def test_a_configuration_that_cannot_be_built_says_what_is_missing(corpus, made):
+    make, path = made.Config, str(corpus / "mixture.yaml")
     with pytest.raises(SamplerError, match="give corpus= or rows=, one of the two"):
-        built(make(mixture=path), **release)
+        built(made, make(mixture=path), **RELEASE)
     with pytest.raises(SamplerError, match="mixture= is missing"):
-        built(make(corpus=str(corpus)), **release)
+        built(made, make(corpus=str(corpus)), **RELEASE)
+    config = make(corpus=str(corpus), mixture=path)
     with pytest.raises(SamplerError, match=r"30 is not whole sequences .* 16; use 16"):
-        built(
-            make(corpus=str(corpus), mixture=path), max_context_length=16, num_tokens_per_batch=30
-        )
+        built(made, config, max_context_length=16, num_tokens_per_batch=30)
     rows = MixtureDataset.from_corpus(corpus, length=LENGTH)
-    loader = built(make(rows=rows, mixture=path), **release)
+    loader = built(made, make(rows=rows, mixture=path), **RELEASE)
     with pytest.raises(SamplerError, match=r"need rows of 17: MixtureDataset\(length=17\)"):
         next(iter(loader))

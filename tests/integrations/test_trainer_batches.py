@@ -11,7 +11,7 @@ import pytest
 import torch
 from chat_parts import llama
 from datasets import Dataset
-from sampler_rows import located
+from sampler_rows import located, pairs_in_order, pairs_of
 from torch import nn
 from trainer_parts import QUIET, Tiny, random_rows, trainer_arguments
 from transformers import DataCollatorWithFlattening
@@ -110,11 +110,12 @@ def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_pa
     flat = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
     trainer, seen = trainer_over(rows, tmp_path, llama(), collate=flat, steps=3)
     trainer.train()
-    for number, (batch, _) in enumerate(seen):
-        domain, row = located(trainer.mixture.sampler, number, number + 1)
-        assert (batch["domain"].tolist(), batch["row"].tolist()) == (domain.tolist(), row.tolist())
-        assert batch["input_ids"].shape == (1, sum(3 + r % 4 for r in row))
-        assert batch["lengths"].tolist() == [3 + r % 4 for r in row]
+    batches = [batch for batch, _ in seen]
+    assert pairs_of(batches) == pairs_in_order(trainer.mixture.sampler, 3)
+    for batch in batches:
+        lengths = [3 + row % 4 for row in batch["row"].tolist()]
+        assert batch["lengths"].tolist() == lengths
+        assert batch["input_ids"].shape == (1, sum(lengths))
     with pytest.raises(SamplerError, match=r"data_collator= is not used, .* leave it out"):
         trainer_over(rows, tmp_path, llama(), collate=flat, loader_collate=flat)
 

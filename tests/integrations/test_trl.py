@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from chat_parts import MARKS, chats, completions, llama, texts, tokenizer
-from sampler_rows import located
+from sampler_rows import pairs_in_order, pairs_of
 from torch import nn
 from trainer_parts import QUIET
 
@@ -65,15 +65,10 @@ def trained(folder, domains, *, resume=None, **options):
     return trainer
 
 
-def rows_of(batches):
-    return [(b["domain"].tolist(), b["row"].tolist()) for b in batches]
-
-
 def expected(trainer, batches):
     """What the plain sampler gives over as many rows as TRL has made of each domain."""
     sampler = MixtureSampler(trainer.mixture.dataset.sizes, WEIGHTS, batch_size=4)
-    pairs = [located(sampler, k, k + 1) for k in range(batches)]
-    return [(domain.tolist(), row.tolist()) for domain, row in pairs]
+    return pairs_in_order(sampler, batches)
 
 
 def own_way(rows, folder, **options):
@@ -95,7 +90,7 @@ def test_text_is_prepared_by_trl_and_drawn_by_its_shares(tmp_path):
     domains = {"web": texts("web", 40), "code": Dataset.from_list(texts("code", 25))}
     trainer = trained(tmp_path / "out", domains)
     assert trainer.mixture.dataset.sizes == {"web": 40, "code": 25}
-    assert rows_of(trainer.seen) == expected(trainer, 6)
+    assert pairs_of(trainer.seen) == expected(trainer, 6)
     alone = [own_way(texts(name, 40), tmp_path / name) for name in ("web", "code")]
     for batch in trainer.seen:
         places = zip(
@@ -113,7 +108,7 @@ def test_packed_rows_are_of_one_domain_and_reach_the_model_apart(tmp_path):
     trainer = trained(tmp_path, domains, packing=True, max_length=16)
     sizes = trainer.mixture.dataset.sizes
     assert 60 * 7 / 16 < sizes["web"] < 30  # packed rows, of about two documents each
-    assert rows_of(trainer.seen) == expected(trainer, 6)
+    assert pairs_of(trainer.seen) == expected(trainer, 6)
     model = trainer.model.eval()
     for batch in trainer.seen:
         assert batch["input_ids"].shape[0] == 1
@@ -145,8 +140,8 @@ def test_it_resumes_at_the_next_batch(tmp_path):
     again = trained(
         tmp_path, domains, max_steps=6, resume=str(tmp_path / "checkpoint-4"), **options
     )
-    assert rows_of(whole.seen) == expected(whole, 12)
-    assert rows_of(again.seen) == rows_of(whole.seen[8:])
+    assert pairs_of(whole.seen) == expected(whole, 12)
+    assert pairs_of(again.seen) == pairs_of(whole.seen[8:])
 
 
 # --- rows that are ready ------------------------------------------------------------------------
@@ -158,7 +153,15 @@ def ready_trainer(folder, loader, **options):
         args=arguments(folder, **options),
         processing_class=tokenizer(),
         mixture=loader,
+        eval_dataset=Dataset.from_list(texts("web", 4)),
     )
+
+
+def test_rows_that_are_ready_are_left_and_those_to_evaluate_on_prepared(tmp_path):
+    ready = [{"input_ids": [7, 8]}] * 9
+    trainer = ready_trainer(tmp_path, loader_of({"web": ready, "code": ready}))
+    assert trainer.mixture.dataset.sizes == {"web": 9, "code": 9}
+    assert "input_ids" in trainer.eval_dataset.column_names
 
 
 def test_what_cannot_be_prepared_is_refused(tmp_path):

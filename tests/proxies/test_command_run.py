@@ -32,33 +32,18 @@ proxy:
   run: {python} {script} {{out}} {{seed}}
   result: metrics.json
   losses: eval.{{domain}}
-  unit: {unit}
   tokens: 1e9
 sweep: {{workers: 2}}
-objective: {{target: exams, unit: {unit}}}
-propose: {{samples: 1000, bootstrap: 2}}
-validate: {{seeds: 3, rounds: 1}}
-tracking: {{enabled: {tracking}}}
+objective: {{target: exams, unit: nats_per_token}}
+tracking: {{enabled: false}}
 """
 
 
-@pytest.fixture
-def config(tmp_path):
-    script = tmp_path / "train.py"
+def test_where_losses_are_may_change_without_training_again(tmp_path):
+    path, out, script = tmp_path / "own.yaml", tmp_path / "run", tmp_path / "train.py"
     script.write_text(TRAINER)
-
-    def written(unit="nats_per_token", tracking="false"):
-        path = tmp_path / "own.yaml"
-        values = {"python": sys.executable, "script": script, "unit": unit, "tracking": tracking}
-        path.write_text(CONFIG.format(**values))
-        return path
-
-    return written
-
-
-def test_where_losses_are_may_change_without_training_again(config, tmp_path):
-    path, out = config(), tmp_path / "run"
-    text = path.read_text()
+    text = CONFIG.format(python=sys.executable, script=script)
+    path.write_text(text)
     run(path, out, until="sweep")
     path.write_text(text.replace("eval.{domain}", "other.{domain}"))
     with pytest.raises(RunError, match="proxy.losses is eval.{domain} there and other.{domain} he"):

@@ -11,3 +11,14 @@ def located(sampler, start, stop):
     offsets = np.cumsum([0, *sampler.sizes.values()])
     domain = np.searchsorted(offsets, rows, side="right") - 1
     return domain, rows - offsets[domain]
+
+
+def pairs_of(batches):
+    """Domain and row of each sample, by batch."""
+    return [list(zip(b["domain"].tolist(), b["row"].tolist(), strict=True)) for b in batches]
+
+
+def pairs_in_order(order, batches):
+    """The same of the first batches of an order."""
+    places = [located(order, k, k + 1) for k in range(batches)]
+    return [list(zip(domain.tolist(), row.tolist(), strict=True)) for domain, row in places]

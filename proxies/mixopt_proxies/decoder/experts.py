@@ -131,8 +131,8 @@ def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
 
 def own_loss(routed: Routed, tokens: int, size: DecoderSize) -> Tensor:
     """Return what each member's loss has besides the cross-entropy, shape (K,)."""
-    balance_K = balance_loss(routed, tokens, size.top_k)
-    return Z_LOSS * z_loss(routed, tokens) + size.balance_weight * balance_K
+    squares_K = routed.sums_LKBF[..., -1].sum(2).mean(0) / tokens  # of log-sum-exps of logits
+    return Z_LOSS * squares_K + size.balance_weight * balance_loss(routed, tokens, size.top_k)
 
 
 def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
@@ -142,11 +142,6 @@ def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
     load = counts_LKE / (tokens * top_k)
     probability = routed.sums_LKBF[..., :experts].sum(2) / tokens
     return experts * (load * probability).sum(-1).mean(0)
-
-
-def z_loss(routed: Routed, tokens: int) -> Tensor:
-    """Return the mean over layers and tokens of the squared log-sum-exp of logits, shape (K,)."""
-    return routed.sums_LKBF[..., -1].sum(2).mean(0) / tokens
 
 
 class ExpertCounter:

@@ -22,11 +22,11 @@ from mixopt_proxies.decoder.devices import (
     should_compile,
     thread_limit,
 )
-from mixopt_proxies.decoder.held_out_loss import Evaluations, steps_of
+from mixopt_proxies.decoder.held_out_loss import Evaluations
 from mixopt_proxies.decoder.sizes import Compile, DecoderSize, Precision
 from mixopt_proxies.decoder.stack_trainer import FIRST_STEPS, Course, StackTrainer, result_of
 from mixopt_proxies.decoder.training_passes import CHUNK_LOGITS, LARGE_VOCABULARY, Passes
-from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of
+from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of, steps_of
 
 
 class TrialTraining:
@@ -49,7 +49,7 @@ class TrialTraining:
         with thread_limit(training.threads), memory_kept(device):
             trainer = self._course(trials, corpus, training)
             batches = TrialBatches(trials, corpus, training, batch=batch, length=length)
-            evaluations = Evaluations.of(corpus, length, batch, training, device)
+            evaluations = Evaluations(corpus, length, batch, training, device)
             courses = trainer.run(batches, evaluations, report)
         seconds = (time.monotonic() - started) / len(trials)
         parameters = self.parameters(corpus.vocab_size)
@@ -61,7 +61,7 @@ class TrialTraining:
     def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
         """Return the held-out losses of the origin itself, on what trials are evaluated on."""
         device = resolve_device(training.device)
-        evaluations = Evaluations.of(corpus, self._length, self._batch, training, device)
+        evaluations = Evaluations(corpus, self._length, self._batch, training, device)
         origin = Trial("origin", Mixture.uniform(corpus.domain_names), seed=0)
         with thread_limit(training.threads), memory_kept(device):
             trainer = self._course([origin], corpus, training, trains=False)

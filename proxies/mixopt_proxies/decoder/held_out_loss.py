@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from mixopt.corpus import Corpus, Domain, RowBatches, task_metrics, task_rows
 from mixopt.trials import Losses, Training, in_bits_per_byte
 from mixopt_proxies.decoder.devices import to_device
-from mixopt_proxies.decoder.trial_batches import long_enough
+from mixopt_proxies.decoder.trial_batches import long_enough, steps_of
 
 
 class HeldOutWindows:
@@ -96,44 +96,28 @@ SHARE = 0.02
 MIN_POINTS = 2  # points before the end, whatever they cost
 
 
-@dataclass(frozen=True)
 class Evaluations:
     """What trials are evaluated on, and after how many steps: `at`, which has the last one.
 
     At `few_at` the curve is measured on `few` windows of each evaluation domain alone.
     """
 
-    windows: HeldOutWindows
-    tasks: HeldOutTasks
-    at: frozenset[int]
-    few: HeldOutWindows | None
-    few_at: frozenset[int]
-
-    @classmethod
-    def of(
-        cls, corpus: Corpus, length: int, batch: int, training: Training, device: torch.device
-    ) -> Evaluations:
+    def __init__(
+        self, corpus: Corpus, length: int, batch: int, training: Training, device: torch.device
+    ) -> None:
         """Read the held-out text of a corpus, for trials of sequences of a length."""
-        steps, few = steps_of(training, length * batch), None
-        windows, points = 0, training.curve_points
+        steps, points = steps_of(training, length * batch), training.curve_points
+        self.windows = HeldOutWindows(corpus, length, batch, training.eval_tokens, device)
+        self.tasks = HeldOutTasks(corpus, length, batch, device)
+        self.few: HeldOutWindows | None = None
         if points:
-            windows, points = sample_size(len(corpus.evaluation), batch, steps, points)
-            few = HeldOutWindows(corpus, length, batch, windows * length, device)
+            count, points = sample_size(len(corpus.evaluation), batch, steps, points)
+            self.few = HeldOutWindows(corpus, length, batch, count * length, device)
         places = {round(steps * place / (points + 1)) for place in range(1, points + 1)}
-        every = max(1, round(training.eval_every / (length * batch))) if training.eval_every else 0
-        at = {*range(every, steps + 1, every)} if every else set[int]()
-        return cls(
-            HeldOutWindows(corpus, length, batch, training.eval_tokens, device),
-            HeldOutTasks(corpus, length, batch, device),
-            frozenset(at | {steps}),
-            few,
-            frozenset(places - {0, steps}),
-        )
-
-
-def steps_of(training: Training, step_tokens: int) -> int:
-    """Return how many steps a trial takes."""
-    return max(1, math.ceil(training.tokens / step_tokens))
+        self.few_at = places - {0, steps}
+        asked = round(training.eval_every / (length * batch))
+        every = max(1, asked) if training.eval_every else steps
+        self.at = {*range(every, steps, every), steps}
 
 
 def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int, int]:

@@ -46,7 +46,7 @@ class TrialBatches:
         length: int,
     ) -> None:
         """Draw every trial's sequences; no text is read yet."""
-        steps = max(1, math.ceil(training.tokens / (length * batch)))
+        steps = steps_of(training, length * batch)
         self._phases = None if training.phases is None else Phases(training.phases)
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
         self._length = length
@@ -104,6 +104,11 @@ class TrialBatches:
                 self._shards[d].tokens, self._window, count, generator, nested=nested
             )
         return pool.draw(count, generator) * self._length
+
+
+def steps_of(training: Training, step_tokens: int) -> int:
+    """Return how many steps a trial takes."""
+    return max(1, math.ceil(training.tokens / step_tokens))
 
 
 def pools_of(corpus: Corpus, tokens: int, length: int, training: Training) -> dict[str, Pool]:

@@ -1,7 +1,7 @@
 """Aioli, as published: learn the mixing law in sweeps of the run itself, then step along it.
 
 A round begins with sweeps: some steps on each smoothed one-hot mixture, with held-out losses after
-each, from which the matrix of the mixing law is solved . Its column sums move the
+each, from which the matrix of the mixing law is solved. Its column sums move the
 mixture by exponentiated gradient, and the rest of the round trains on it
 (github.com/HazyResearch/aioli; arXiv 2411.05735).
 
@@ -30,19 +30,6 @@ from mixopt.errors import EstimatorError
 from mixopt.online import Need, Observation, Plan, Setting
 from mixopt.system import Array
 from mixopt_regressors.online.online_estimator import OnlineEstimator, log_shares, option, softmax
-
-
-def smoothed_one_hot(domain: int, domains: int, share: float) -> Array:
-    """Return the mixture of a sweep, shape (D,): `share` of one domain, the rest evenly split."""
-    weights_D = np.full(domains, (1.0 - share) / (domains - 1))
-    weights_D[domain] = share
-    return weights_D
-
-
-def solve_law(mixtures_KD: Array, drops_KM: Array) -> Array:
-    """Return A, shape (M, D), of the law that the sweeps follow."""
-    matrix_DM = np.linalg.lstsq(mixtures_KD, drops_KM, rcond=None)[0]
-    return np.asarray(matrix_DM.T, np.float64)
 
 
 def column_sums(matrix_MD: Array, objective_M: Array) -> Array:
@@ -135,7 +122,8 @@ class AioliEstimator(OnlineEstimator):
         self.log_weights_D = log_shares(self.setting.reference_D)
         if self.prior_steps:
             return Plan(self.setting.reference_D, self.prior_steps, "prior", held_out=True)
-        return self._before_sweeps()
+        weights_D = self.bounded(softmax(self.log_weights_D))
+        return Plan(weights_D, 0, "before the sweeps", held_out=True)
 
     def _next(self, seen: Observation) -> Plan:
         assert seen.held_out is not None  # each plan but the last asks for them
@@ -150,10 +138,6 @@ class AioliEstimator(OnlineEstimator):
         self._update()
         return self._train()
 
-    def _before_sweeps(self) -> Plan:
-        weights_D = self.bounded(softmax(self.log_weights_D))
-        return Plan(weights_D, 0, "before the sweeps", held_out=True)
-
     def _begin_round(self) -> None:
         """Draw the order of sweeps, which depends on the seed and the round alone."""
         self.round += 1
@@ -163,7 +147,8 @@ class AioliEstimator(OnlineEstimator):
 
     def _sweep(self, domain: str) -> Plan:
         domains = self.setting.domains
-        weights_D = smoothed_one_hot(domains.index(domain), len(domains), self.one_hot)
+        weights_D = np.full(len(domains), (1.0 - self.one_hot) / (len(domains) - 1))
+        weights_D[domains.index(domain)] = self.one_hot
         count = len(self.mixtures_KD)
         place = count - len(self.to_sweep) + 1
         tag = f"round {self.round}, sweep {place} of {count}: {domain}"
@@ -181,7 +166,7 @@ class AioliEstimator(OnlineEstimator):
 
     def _update(self) -> None:
         """Solve the law and move the mixture along its column sums."""
-        self.matrix_MD = solve_law(self.mixtures_KD, self.drops_KM)
+        self.matrix_MD = np.linalg.lstsq(self.mixtures_KD, self.drops_KM, rcond=None)[0].T
         columns_D = column_sums(self.matrix_MD, self.setting.objective_M)
         if self.ema is None:
             self.columns_D = columns_D
