@@ -40,12 +40,16 @@ def tokens_of(k):
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
+def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     for k, name in enumerate(DOMAINS):
         with TokenWriter(folder / name, dtype="uint16", tokenizer="t") as writer:
             writer.write(tokens_of(k).astype(np.uint16), documents=1, bytes=1)
-    shards = {name: TokenShards.open(folder / name) for name in DOMAINS}
+    return {name: TokenShards.open(folder / name) for name in DOMAINS}
+
+
+@pytest.fixture(scope="module")
+def rows(shards):
     return MixtureDataset(shards, length=LENGTH + 1, document_end=END)
 
 
@@ -76,7 +80,7 @@ def test_the_sample_at_an_index_is_the_one_at_that_position_of_the_order(rows):
         dataset[240]
 
 
-def test_masks_and_positions_follow_from_the_ends_of_documents(rows):
+def test_masks_and_positions_follow_from_the_ends_of_documents(rows, shards):
     dataset = mixture(rows, attention_mask=True)
     sample = next(dataset[k] for k in range(24) if (dataset[k]["tokens"][:-1] == END).sum() > 1)
     ends = sample["tokens"].numpy() == END
@@ -87,7 +91,7 @@ def test_masks_and_positions_follow_from_the_ends_of_documents(rows):
     assert sample["attention_mask"].tolist() == [(~seen).tolist()]
     assert not dataset[None]["loss_mask"].any()
     with pytest.raises(CorpusError, match="rows of one token have no next token"):
-        mixture(MixtureDataset(dict.fromkeys(DOMAINS, [{"input_ids": np.zeros(1, int)}] * 9)))[0]
+        mixture(MixtureDataset(shards, length=1))[0]
 
 
 def test_masks_and_positions_are_those_that_megatron_makes_of_documents(core, rows):
