@@ -166,7 +166,8 @@ class AioliEstimator(OnlineEstimator):
 
     def _update(self) -> None:
         """Solve the law and move the mixture along its column sums."""
-        self.matrix_MD = np.linalg.lstsq(self.mixtures_KD, self.drops_KM, rcond=None)[0].T
+        matrix_DM = np.linalg.lstsq(self.mixtures_KD, self.drops_KM, rcond=None)[0]
+        self.matrix_MD = np.asarray(matrix_DM.T, np.float64)
         columns_D = column_sums(self.matrix_MD, self.setting.objective_M)
         if self.ema is None:
             self.columns_D = columns_D
