@@ -247,20 +247,19 @@ def _order(file: InstalledFile) -> tuple[bytes, str, str]:
 
 
 @cache
-def _packages(root: str = "mixopt") -> dict[str, Distribution]:
+def _packages() -> dict[str, Distribution]:
     """Return the packages that are read, with all that they need."""
     try:
         from packaging.requirements import Requirement
 
-        distribution(root)
+        distribution("mixopt")
     except (ImportError, PackageNotFoundError) as error:
         raise CorpusError(
             f"the environment corpus needs {error.name}: pip install 'mixopt[all]'"
         ) from error
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
-    waiting = [(_canonical(root), frozenset({EXTRA}))]
-    waiting += [(name, frozenset[str]()) for name in PACKAGES]
+    waiting = [("mixopt", frozenset({EXTRA})), *((name, frozenset[str]()) for name in PACKAGES)]
     while waiting:
         name, extras = waiting.pop()
         if (name, extras) in seen:
@@ -275,7 +274,7 @@ def _packages(root: str = "mixopt") -> dict[str, Distribution]:
             marker = need.marker
             if marker is None or any(marker.evaluate({"extra": e}) for e in extras | {""}):
                 waiting.append((_canonical(need.name), frozenset(need.extras)))
-    found.pop(_canonical(root), None)
+    found.pop("mixopt", None)
     return found
 
 

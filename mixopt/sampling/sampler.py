@@ -9,7 +9,6 @@ Shapes: D domains, B samples.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -280,9 +279,7 @@ class MixtureSampler:
         """Return the mixture that was set for a batch (shares of tokens); of a ramp, its middle."""
         window = self._window_of(batch)
         change = self.order.change_at(window)
-        shares = change.arrived(window)
-        if shares is None:
-            shares = tuple(spread(change.parts(window), UNIT))
+        shares = change.arrived(window) or tuple(spread(change.parts(window), UNIT))
         return self._mixture(shares)
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
@@ -427,10 +424,8 @@ class MixtureSampler:
 
     def _mixture(self, shares: tuple[int, ...]) -> Mixture:
         """Return shares as the mixture that was given, or as they are."""
-        known = self._mixtures.get(shares)
-        if known is None:
-            known = Mixture.from_array(self.domains, [share / UNIT for share in shares])
-        return known
+        as_they_are = [share / UNIT for share in shares]
+        return self._mixtures.get(shares) or Mixture.from_array(self.domains, as_they_are)
 
 
 def _of_schedule(
@@ -448,6 +443,5 @@ def _of_schedule(
 
 def _with(changes: Sequence[ShareChange], change: ShareChange) -> list[ShareChange]:
     """Return changes in order with one more, in the place of the one that has its window."""
-    k = bisect_left(changes, change.window, key=lambda one: one.window)
-    replaces = k < len(changes) and changes[k].window == change.window
-    return [*changes[:k], change, *changes[k + replaces :]]
+    others = [one for one in changes if one.window != change.window]
+    return sorted([*others, change], key=lambda one: one.window)

@@ -137,7 +137,8 @@ class Schedule:
                 raise ScheduleFieldError(("stages", k, "tokens"), fault)
         _check_whole(("stages",), self.asked_tokens, MAX_TOKENS)
         most = self.max_epochs
-        if most is not None and not (_is_number(most) and most > 0):
+        is_number = isinstance(most, (int, float)) and not isinstance(most, bool)
+        if most is not None and not (is_number and 0 < most < math.inf):
             raise ScheduleFieldError(
                 ("max_epochs",), f"{shown_value(most)} is not a number above 0"
             )
@@ -441,8 +442,3 @@ def _number(value: Any) -> Any:
         return value
     is_whole = isinstance(number, float) and number.is_integer()
     return int(number) if is_whole else number
-
-
-def _is_number(value: Any) -> bool:
-    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_one and math.isfinite(value)

@@ -71,6 +71,9 @@ def test_every_document_is_on_exactly_one_side(tmp_path, sources):
         assert not set(train) & set(held_out)
         share = domain.validation.bytes / (domain.train.bytes + domain.validation.bytes)
         assert share == pytest.approx(0.1, abs=1 / 60), "of the bytes"
+        mean = domain.train.tokens / domain.train.documents
+        assert corpus.sample_tokens[domain.name] == mean
+    assert repr(corpus).endswith("corpus': 2 domains, 0 targets, 6.56k tokens, tokenizer bytes)")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,12 @@ def test_at_least_six_domains_have_a_megabyte(text):
     assert all(sizes[name] >= 0.99 * MIN_BYTES for name in different), sizes
     counts = Counter(t for found in text.values() for t in {d.text for d in found})
     assert max(counts.values()) == 1, "no document is in two domains"
-    assert max(map(len, counts)) <= 8_000
+    assert 100 <= min(map(len, counts)) <= max(map(len, counts)) <= 8_000
+    for name, found in text.items():
+        of_file = Counter()
+        for document in found:
+            of_file[document.group] += len(document.text.encode())
+        assert max(of_file.values()) <= DOMAINS[name].file_bytes
 
 
 def test_no_file_gives_both_docstrings_and_code():

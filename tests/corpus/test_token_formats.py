@@ -40,11 +40,13 @@ def documents(file, document_end=None):
     return [piece.tolist() for piece in token_pieces(file.parts(), document_end, ends)]
 
 
-def refused(message, path, format, dtype=None):
+def refused(message, path, format=None, dtype=None, *, tokenizer="gpt2", **options):
+    out = path.parent / "out"
     with pytest.raises(CorpusError) as caught:
-        tokens(read(path, format, dtype))
+        import_tokens(path, out, format=format, dtype=dtype, tokenizer=tokenizer, **options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int64"])
@@ -229,57 +231,40 @@ def test_megatrons_files_are_linked_not_copied(tmp_path, dtype, code, ours):
 
 
 def test_raw_tokens_need_a_type_and_their_documents_are_counted_by_their_end(tmp_path):
-    np.array(TOKENS, "<u4").tofile(tmp_path / "train.bin")
+    train, out = tmp_path / "train.bin", tmp_path / "shards"
+    np.array(TOKENS, "<u4").tofile(train)
     for format in (None, "raw"):
-        refuses("train.bin: raw tokens do not state their type; give dtype='uint16'", tmp_path,
-                "train.bin", format=format)  # fmt: skip
-    out = tmp_path / "shards"
-    shards = import_tokens(
-        tmp_path / "train.bin", out, tokenizer="gpt2", document_end=0, dtype="uint32"
-    )
+        refused("train.bin: raw tokens do not state their type; give dtype='uint16'", train, format)
+    shards = import_tokens(train, out, tokenizer="gpt2", document_end=0, dtype="uint32")
     assert (shards.dtype.name, shards.documents) == ("uint32", 3)
     assert shards.read(0, 11).tolist() == TOKENS
-    assert (out / "00000.bin").samefile(tmp_path / "train.bin")
+    assert (out / "00000.bin").samefile(train)
 
 
 def test_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
     np.save(tmp_path / "a.npy", np.array(TOKENS, "<u2"))
     message = "a.npy: has a header, but raw tokens have none; it is numpy's: use format 'npy'"
-    refuses(message, tmp_path, "a.npy", format="raw", dtype="uint16")
+    refused(message, tmp_path / "a.npy", format="raw", dtype="uint16")
     (tmp_path / "a.bin").write_bytes((20240520).to_bytes(4, "little") + bytes(2044))
-    refuses("it is llm.c's: leave its first 1,024 bytes out", tmp_path, "a.bin", dtype="uint16")
+    refused("it is llm.c's: leave its first 1,024 bytes out", tmp_path / "a.bin", dtype="uint16")
     for packed in (gzip, bz2, lzma):  # whose bytes would be ids
         (tmp_path / "a.bin").write_bytes(packed.compress(bytes(100)) + b" ")
-        refuses(": unpack it", tmp_path, "a.bin", dtype="uint16")
-
-
-def test_what_contradicts_the_files_is_refused(tmp_path):
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    refuses("web.idx: its tokens are uint16, not 'int32'", tmp_path, "web", dtype="int32")
-    with pytest.raises(CorpusError, match="no file of tokens is named"):
-        import_tokens([], tmp_path / "out", tokenizer="t")
+        refused(": unpack it", tmp_path / "a.bin", dtype="uint16")
 
 
 def test_an_id_outside_the_vocabulary_is_named_with_file_place_and_value(tmp_path):
-    np.array([*TOKENS, 400, 5], "<u2").tofile(tmp_path / "train.bin")
+    train, known = tmp_path / "train.bin", {"dtype": "uint16", "tokenizer": "bpe:300"}
+    np.array([*TOKENS, 400, 5], "<u2").tofile(train)
     reason = "'bpe:300' has the ids 0 to 299; is this its tokenizer"
-    refuses(f"train.bin: token 11 is 400: {reason}", tmp_path, "train.bin",
-            dtype="uint16", tokenizer="bpe:300")  # fmt: skip
-    refuses("document_end 300: 'bpe:300' has the ids 0 to 299", tmp_path, "train.bin",
-            dtype="uint16", tokenizer="bpe:300", document_end=300)  # fmt: skip
-    refuses("vocab_size 0; a tokenizer has from 1", tmp_path, "train.bin", dtype="uint16",
-            vocab_size=0)  # fmt: skip
-    assert not (tmp_path / "out").exists()
+    refused(f"train.bin: token 11 is 400: {reason}", train, **known)
+    ids = "document_end 300: 'bpe:300' has the ids 0 to 299"
+    refused(ids, train, **known, document_end=300)
+    for size in (0, (1 << 32) + 1):
+        refused(f"vocab_size {size}; a tokenizer has from 1", train, **known, vocab_size=size)
     FastTokenizer.train(["some text"], 260).save(tmp_path)
-    np.array([1, 260], "<u2").tofile(tmp_path / "train.bin")
-    refuses("token 1 is 260", tmp_path, "train.bin", dtype="uint16", tokenizer=str(tmp_path))
-
-
-def refuses(message, tmp_path, name, *, tokenizer="gpt2", **options):
-    with pytest.raises(CorpusError) as caught:
-        import_tokens(tmp_path / name, tmp_path / "out", tokenizer=tokenizer, **options)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    np.array([1, 260], "<u2").tofile(train)
+    refused("token 1 is 260", train, dtype="uint16", tokenizer=str(tmp_path))
+    assert import_tokens(train, tmp_path / "t", dtype="uint16", tokenizer="x", vocab_size=261)
 
 
 def test_every_index_of_megatrons_that_is_cut_short_is_refused(tmp_path):
@@ -287,7 +272,7 @@ def test_every_index_of_megatrons_that_is_cut_short_is_refused(tmp_path):
     content = (tmp_path / "web.idx").read_bytes()
     for size in range(len(content)):
         (tmp_path / "web.idx").write_bytes(content[:size])
-        refuses("web.idx: ", tmp_path, "web")
+        refused("web.idx: ", tmp_path / "web")
 
 
 def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
@@ -301,16 +286,25 @@ def test_a_changed_bit_of_megatrons_index_is_refused_or_harmless(tmp_path):
 
 
 def test_what_is_there_already_is_kept_and_what_is_unknown_is_refused(tmp_path):
-    refuses("dtype 'uint61'; did you mean 'uint16'?", tmp_path, "x.bin", dtype="uint61")
-    with pytest.raises(CorpusError, match="the path is empty"):
-        import_tokens("", tmp_path / "out", tokenizer="gpt2")
+    refused("dtype 'uint61'; did you mean 'uint16'?", tmp_path / "x.bin", dtype="uint61")
+    for named, message in (("", "the path is empty"), ([], "no file of tokens is named")):
+        with pytest.raises(CorpusError, match=message):
+            import_tokens(named, tmp_path / "out", tokenizer="gpt2")
+    with pytest.raises(
+        CorpusError, match="tokens are read from files here; copy them to this"
+    ):
+        import_tokens("s3://bucket/a.bin", tmp_path / "out", tokenizer="gpt2")
     np.array(TOKENS, "<u2").tofile(tmp_path / "train.bin")
     with pytest.raises(CorpusError, match="already exists"):
         import_tokens(tmp_path / "train.bin", tmp_path, tokenizer="t")
 
 
-def test_an_index_of_another_kind_is_refused(tmp_path):
+def test_an_index_of_another_kind_or_type_is_refused(tmp_path):
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    refused("web.idx: its tokens are uint16, not 'int32'", tmp_path / "web", dtype="int32")
     write_megatron(tmp_path / "web", DOCUMENTS, code=6)
-    refuses("tokens of type code 6; supported: version 1 of uint8 (1), int32 (4)", tmp_path, "web")
+    refused("tokens of type code 6; supported: version 1 of uint8 (1), int32 (4)", tmp_path / "web")
+    write_megatron(tmp_path / "web", DOCUMENTS, version=2)
+    refused("version 2 of a Megatron index, tokens of type code 8;", tmp_path / "web")
     write_megatron(tmp_path / "web", DOCUMENTS, magic=b"SOMETHING")
-    refuses("not a Megatron index: it begins with b'SOMETHING'", tmp_path, "web")
+    refused("not a Megatron index: it begins with b'SOMETHING'", tmp_path / "web")

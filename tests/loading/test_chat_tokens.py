@@ -58,6 +58,8 @@ def test_loss_is_on_what_the_assistant_said_and_its_end(template):
         TALK, tokenize=False
     )
     assert answers(fields, made.decode) == ["hello, world<|end|>\n", "yés<|end|>\n"]
+    other = ChatTokens(tokenizer(), template=template, messages="talk")({"talk": TALK})
+    assert other["labels"].tolist() == fields["labels"].tolist()
 
 
 @pytest.mark.parametrize(
