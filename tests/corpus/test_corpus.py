@@ -85,7 +85,7 @@ def test_every_document_is_on_exactly_one_side(tmp_path, sources):
         ({"files": {"a/train/index.json": {"bytes": 1, "sha256": "0" * 64}}}, "index.json: has "),
     ],
 )
-def test_an_index_that_is_not_the_corpuss_is_refused(tmp_path, sources, change, message):
+def test_an_index_that_is_not_of_this_corpus_is_refused(tmp_path, sources, change, message):
     corpus = prepare(tmp_path, sources)
     assert read_domain_names(corpus.path) == ("a", "b")
     path = corpus.path / "index.json"

@@ -290,9 +290,7 @@ def test_what_is_there_already_is_kept_and_what_is_unknown_is_refused(tmp_path):
     for named, message in (("", "the path is empty"), ([], "no file of tokens is named")):
         with pytest.raises(CorpusError, match=message):
             import_tokens(named, tmp_path / "out", tokenizer="gpt2")
-    with pytest.raises(
-        CorpusError, match="tokens are read from files here; copy them to this"
-    ):
+    with pytest.raises(CorpusError, match="tokens are read from files here; copy them to this"):
         import_tokens("s3://bucket/a.bin", tmp_path / "out", tokenizer="gpt2")
     np.array(TOKENS, "<u2").tofile(tmp_path / "train.bin")
     with pytest.raises(CorpusError, match="already exists"):
@@ -304,7 +302,9 @@ def test_an_index_of_another_kind_or_type_is_refused(tmp_path):
     refused("web.idx: its tokens are uint16, not 'int32'", tmp_path / "web", dtype="int32")
     write_megatron(tmp_path / "web", DOCUMENTS, code=6)
     refused("tokens of type code 6; supported: version 1 of uint8 (1), int32 (4)", tmp_path / "web")
-    write_megatron(tmp_path / "web", DOCUMENTS, version=2)
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    content = (tmp_path / "web.idx").read_bytes()
+    (tmp_path / "web.idx").write_bytes(content.replace(b"\1\0\0\0", b"\2\0\0\0", 1))
     refused("version 2 of a Megatron index, tokens of type code 8;", tmp_path / "web")
     write_megatron(tmp_path / "web", DOCUMENTS, magic=b"SOMETHING")
     refused("not a Megatron index: it begins with b'SOMETHING'", tmp_path / "web")
