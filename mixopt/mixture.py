@@ -253,11 +253,18 @@ def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
 
     A branch is what is above domains; a domain on the top level counts as one of its own.
     """
-    found: dict[str, float] = {}
-    for name, share in mixture.items():
-        branch = name.rpartition("/")[0] or name
-        found[branch] = found.get(branch, 0.0) + share
+    branches = branches_of(mixture)
+    found = {name: sum(mixture[one] for one in own) for name, own in branches.items()}
     return found if len(found) < len(mixture) else {}
+
+
+def branches_of(domains: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the domains of each branch."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in domains:
+        branch = name.rpartition("/")[0] or name
+        found[branch] = (*found.get(branch, ()), name)
+    return found
 
 
 class Phases(Mixture):

@@ -271,10 +271,6 @@ class Objective:
         """Positions of the measured evaluation domains among all."""
         return [self.evaluation.index(name) for name in self.weights]
 
-    def only_measured(self) -> Objective:
-        """Return the same objective over the measured evaluation domains alone, in their order."""
-        return self.over(self.measured)
-
     def over(self, evaluation: Sequence[str]) -> Objective:
         """Return the same objective over some evaluation domains, the measured ones among them."""
         higher = tuple(name for name in self.higher if name in evaluation)
@@ -317,7 +313,7 @@ class Objective:
         return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
 
     def pieces(self) -> Array:
-        """Weighted sums whose maximum is the objective, with `offsets`, shape (P, M)."""
+        """Weighted sums whose maximum is the objective, with `offsets_P`, shape (P, M)."""
         if self.spreads is None and (self.scale == "spread" or self.kind == "hinge"):
             raise ConfigError("objective.scale: spread: the spreads of the trials are missing")
         weights_M = np.zeros(len(self.evaluation))
@@ -333,7 +329,8 @@ class Objective:
         pieces_PM[1:, target] = weights_M[target]
         return pieces_PM
 
-    def offsets(self) -> Array:
+    @cached_property
+    def offsets_P(self) -> Array:
         """What is added to each weighted sum, shape (P,): 0 but for a hinge."""
         pieces_PM = self.pieces()
         if self.references is None:
@@ -348,7 +345,7 @@ class Objective:
         Only measured columns count: another domain's missing loss must not reach the value.
         """
         own_NM = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
-        sums_NP: Array = own_NM @ self._small_pieces.T + self._offsets_P
+        sums_NP: Array = own_NM @ self._small_pieces.T + self.offsets_P
         return sums_NP
 
     def value(self, losses_NM: ArrayLike) -> Array:
@@ -371,10 +368,6 @@ class Objective:
     @cached_property
     def _small_pieces(self) -> Array:
         return self.pieces()[:, self.columns]
-
-    @cached_property
-    def _offsets_P(self) -> Array:
-        return self.offsets()
 
     def describe(self) -> str:
         """Say in words what is minimised, in a line that stays short with many losses."""

@@ -40,10 +40,8 @@ def test_the_gradient_is_a_subgradient(fields, numbers):
 
 def test_an_objective_over_its_measured_losses_alone_has_the_same_value():
     asked = objective(mean={"law": 3, "code": 1})
-    assert (
-        asked.only_measured().value(LOSSES_NM[:, asked.columns]).tolist()
-        == asked.value(LOSSES_NM).tolist()
-    )
+    alone = asked.over(asked.measured)
+    assert alone.value(LOSSES_NM[:, asked.columns]).tolist() == asked.value(LOSSES_NM).tolist()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +76,7 @@ def test_with_spreads_no_loss_counts_for_more_than_another():
     asked = asked.scaled({"code": 0.5, "prose": 9.0, "law": 2.0})
     assert asked.value(LOSSES_NM).tolist() == [2.0, 3.5]
     assert asked.spreads == {"code": 0.5, "law": 2.0}
-    assert asked.only_measured().value(LOSSES_NM[:, [0, 2]]).tolist() == [2.0, 3.5]
+    assert asked.over(asked.measured).value(LOSSES_NM[:, [0, 2]]).tolist() == [2.0, 3.5]
 
 
 @given(st.floats(0.1, 10), st.floats(-5, 5))
@@ -90,6 +88,23 @@ def test_a_scaled_mean_orders_mixtures_the_same_whatever_a_loss_is_measured_in(f
         for losses_NM in (LOSSES_NM, there_NM)
     ]
     assert np.ptp(values[0]) == pytest.approx(np.ptp(values[1]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Objective(NAMES, "target", {"lw": 1.0}), "target: unknown evaluation domain 'lw'"),
+        (lambda: Objective(NAMES, "mean", {"law": 1.0}, higher=("cod",)), "direction: unknown"),
+        (lambda: Objective(NAMES, "mean", {}), "mean: needs at least one evaluation domain"),
+        (
+            lambda: Objective(NAMES, "mean", {"law": 1.0}, scale="spread").value(LOSSES_NM),
+            "scale: spread: the spreads of the trials are missing",
+        ),
+    ],
+)
+def test_an_objective_that_cannot_be_is_refused(make, message):
+    with pytest.raises(ConfigError, match=f"^objective.{message}"):
+        make()
 
 
 def test_a_loss_that_does_not_vary_cannot_be_scaled():

@@ -198,7 +198,7 @@ def given_content(name: str, source: Any) -> tuple[str, Any]:
     """
     where = name
     if isinstance(source, (str, Path)):
-        path, where = local_copy(source, ConfigError), str(source)
+        path, where = local_copy(source), str(source)
         with naming(path, where):
             source = read_yaml(path)
     is_section = isinstance(source, Mapping) and list(source) == [name]

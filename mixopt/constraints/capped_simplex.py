@@ -95,8 +95,6 @@ class CappedSimplex:
     def from_cube(self, cube_NK: ArrayLike) -> Array:
         """Map points of the unit cube onto the set, uniform onto uniform."""
         cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
-        if cube.shape[1] != self.dimensions:
-            raise ValueError(f"cube points of {cube.shape[1]} dimensions, not {self.dimensions}")
         rooms_D = self.upper_D - self.lower_D
         fill = 1.0 - self.lower_D.sum()
         # Where the bounds are nearly full, what is left empty has the simpler shape.
@@ -124,10 +122,6 @@ class CappedSimplex:
 
 
 def _check_bounds(lower_D: Array, upper_D: Array) -> None:
-    if lower_D.shape != upper_D.shape or lower_D.ndim != 1 or lower_D.size == 0:
-        raise InfeasibleError(
-            f"bounds of shapes {lower_D.shape} and {upper_D.shape}; need one each"
-        )
     fits_D = (lower_D >= -SLACK) & (lower_D <= upper_D + SLACK) & (upper_D <= 1 + SLACK)
     for domain in np.flatnonzero(~fits_D)[:1]:
         raise InfeasibleError(

@@ -193,7 +193,7 @@ def encode_task(name: str, items: Sequence[Item], tokenizer: Tokenizer) -> Encod
 def scored_items(tasks: TasksConfig, name: str) -> list[Item]:
     """Return the items of a configured task that are scored."""
     path = tasks.path(name)
-    file = local_copy(path, ConfigError)
+    file = local_copy(path)
     with naming(file, path):
         return chosen_items(read_items(file), tasks.items)
 

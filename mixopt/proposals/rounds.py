@@ -182,7 +182,7 @@ def fit_surrogate(
     return Surrogate(
         fit.name,
         select_targets(fit.regressor, columns),
-        objective.only_measured(),
+        objective.over(objective.measured),
         done.weights(),
         done.losses(objective.unit)[:, columns],
         done.mixtures,

@@ -203,7 +203,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
             "signs": objective.signs,
             "shares": [fit.targets.index(name) for name in fit.objective.items],
             "pieces": objective.pieces().tolist(),
-            "offsets": objective.offsets().tolist(),
+            "offsets": objective.offsets_P.tolist(),
         },
     }
 

@@ -59,7 +59,7 @@ def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
     }
     record = AttemptRecord(**{**beat.model_dump(), **known})
     # A link may lead to anybody's file, and is left alone.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     with suppress(OSError), os.fdopen(os.open(folder / ATTEMPTS, flags, 0o666), "a") as stream:
         if os.fstat(stream.fileno()).st_nlink == 1:
             stream.write(f"{record.model_dump_json()}\n")

@@ -55,13 +55,13 @@ def run_trials(
     job: Job,
     folder: Path,
     *,
-    sweep: SweepConfig | None = None,
+    sweep: SweepConfig,
     title: str = "trials",
     planned: int | None = None,
     say: Say = silent,
 ) -> list[TrialResult]:
     """Train the trials that have no result yet; return a result for each trial."""
-    sweep, folder = sweep or SweepConfig(), folder.absolute()
+    folder = folder.absolute()
     files = TrialFolder(folder, job.made_by)
     training = replace(job.training, files=str(folder / FILES))
     job = replace(job, corpus=job.corpus.absolute(), training=training)

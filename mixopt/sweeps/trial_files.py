@@ -89,9 +89,9 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
     return content
 
 
-def result_from_json(content: object, where: str = "a result") -> TrialResult:
+def result_from_json(content: object) -> TrialResult:
     """Read what `result_to_json` made."""
-    return TrialResult(**dict(checked_as(ResultShape, content, where)))
+    return TrialResult(**dict(checked_as(ResultShape, content, "a result")))
 
 
 def trial_paths(folder: Path) -> list[Path]:

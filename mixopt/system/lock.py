@@ -102,7 +102,7 @@ def made_once(folder: Path, find: Callable[[], Made | None], make: Callable[[], 
         return make() if there is None else there
 
 
-def interrupt(folder: Path, patience: float = PATIENCE) -> Owner | None:
+def interrupt(folder: Path) -> Owner | None:
     """Interrupt the process that works in a folder, as Ctrl-C would, and wait until it has ended.
 
     The lock may be anybody's: only a process of this host that has it open is sent a signal.
@@ -122,7 +122,7 @@ def interrupt(folder: Path, patience: float = PATIENCE) -> Owner | None:
             raise RunError(
                 f"process {owner.pid} is another user's; ask them to interrupt it"
             ) from error
-        until = time.monotonic() + patience
+        until = time.monotonic() + PATIENCE
         while is_running(owner.pid, started) and time.monotonic() < until:
             time.sleep(0.1)
         if not is_running(owner.pid, started):
@@ -183,16 +183,17 @@ def _interrupt_main(_: object) -> None:
 
 
 def _has_open(pid: int, lock: Path) -> bool:
-    """Tell whether a process of this host has the lock open; where unknown, whether it runs."""
+    """Tell whether a process of this host has the lock open; of another user's, whether it runs."""
     try:
         mark = lock.lstat()
         for file in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
                 if os.path.samestat(file.stat(), mark):
                     return True
-    except OSError as error:
-        is_unknown = isinstance(error, PermissionError) or not Path("/proc/self/fd").is_dir()
-        return is_unknown and is_running(pid)
+    except PermissionError:
+        return is_running(pid)
+    except OSError:
+        pass
     return False
 
 

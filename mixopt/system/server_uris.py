@@ -72,10 +72,6 @@ class ServerUri(str):
         """Copy and pickle without the secret."""
         return (type(self), (str(self),))
 
-    def __deepcopy__(self, memo: Any) -> Self:
-        """Return itself, since it is frozen."""
-        return self
-
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Be a field of a configuration."""

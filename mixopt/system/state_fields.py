@@ -68,9 +68,9 @@ class StateFields:
         """Return a whole number in [least, most]."""
         return self._whole(name, self.get(name), least, most)
 
-    def number(self, name: str, least: float = -_ENDLESS, most: float = _ENDLESS) -> float:
-        """Return a finite number in [least, most]."""
-        return self._number(name, self.get(name), least, most)
+    def number(self, name: str, least: float = -_ENDLESS) -> float:
+        """Return a finite number >= least."""
+        return self._number(name, self.get(name), least, _ENDLESS)
 
     def flag(self, name: str) -> bool:
         """Return true or false."""
@@ -105,9 +105,9 @@ class StateFields:
             for k, one in enumerate(self.listed(name))
         ]
 
-    def texts(self, name: str, length: int | None = None) -> list[str]:
+    def texts(self, name: str) -> list[str]:
         """Return a list of texts."""
-        values = self.listed(name, length)
+        values = self.listed(name)
         if not all(isinstance(value, str) for value in values):
             self.refuse(name, "not a list of names")
         return values

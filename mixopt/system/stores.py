@@ -94,43 +94,43 @@ def url_fault(url: str) -> str | None:
     return None
 
 
-def list_objects(url: str, error: type[MixoptError] = CorpusError) -> list[StoredObject]:
+def list_objects(url: str) -> list[StoredObject]:
     """Return the object of a URL, all objects below a folder, or those that a glob matches."""
-    store, path = _opened(url, error)
-    with _store_faults(url, error):
+    store, path = _opened(url)
+    with _store_faults(url):
         store.invalidate_cache()
         infos = _infos(store, path, url)
     if not infos:
         what = "the glob matches no object" if _is_glob(url) else "holds no objects"
-        raise error(f"{without_secrets(url)}: {what}")
-    return sorted((_stored(store, info, error) for info in infos), key=lambda one: one.url)
+        raise CorpusError(f"{without_secrets(url)}: {what}")
+    return sorted((_stored(store, info) for info in infos), key=lambda one: one.url)
 
 
-def read_object(stored: StoredObject, path: Path, error: type[MixoptError] = CorpusError) -> None:
+def read_object(stored: StoredObject, path: Path) -> None:
     """Write an object's content to a path, and check that it is what was listed."""
-    store, name = _opened(stored.url, error)
-    with _store_faults(stored.url, error):
+    store, name = _opened(stored.url)
+    with _store_faults(stored.url):
         store.get_file(name, str(path))
         store.invalidate_cache()
-        now = _stored(store, store.info(name), error)
+        now = _stored(store, store.info(name))
     if now != stored or path.stat().st_size != stored.bytes:
-        raise error(
+        raise CorpusError(
             f"{stored.url}: changed or broke off while it was being read; run again when nothing"
             " writes to it"
         )
 
 
-def write_object(path: Path, url: str, error: type[MixoptError] = CorpusError) -> None:
+def write_object(path: Path, url: str) -> None:
     """Put a file into a store, in place of what is there; a reader sees all of it or none."""
-    store, name = _opened(url, error)
-    with _store_faults(url, error):
+    store, name = _opened(url)
+    with _store_faults(url):
         store.put_file(str(path), name)
 
 
-def object_exists(url: str, error: type[MixoptError] = CorpusError) -> bool:
+def object_exists(url: str) -> bool:
     """Tell whether there is an object, or a folder with objects, of this URL."""
-    store, path = _opened(url, error)
-    with _store_faults(url, error):
+    store, path = _opened(url)
+    with _store_faults(url):
         store.invalidate_cache()
         try:
             store.info(path)
@@ -150,7 +150,7 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "mixopt"
 
 
-def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Path:
+def fetched(stored: StoredObject) -> Path:
     """Return an object's copy on this node, fetched unless it is here."""
     key = hashlib.sha256(f"{stored.url}\0{stored.version}\0{stored.bytes}".encode()).hexdigest()
     plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in stored.name)
@@ -162,20 +162,20 @@ def fetched(stored: StoredObject, error: type[MixoptError] = CorpusError) -> Pat
 
     def fetch() -> Path:
         with replacing(path) as temporary:
-            read_object(stored, temporary, error)
+            read_object(stored, temporary)
         return path
 
     return made_once(path.parent, find, fetch)
 
 
-def local_copy(text: str | Path, error: type[MixoptError] = CorpusError) -> Path:
+def local_copy(text: str | Path) -> Path:
     """Return the path of a file; of the one object that a URL names, that of its copy."""
     if not is_url(text):
         return local_path(str(text))
-    objects = list_objects(str(text), error)
+    objects = list_objects(str(text))
     if len(objects) > 1:
-        raise error(f"{text}: is {len(objects)} objects, but only one is read here; name it")
-    return fetched(objects[0], error)
+        raise CorpusError(f"{text}: is {len(objects)} objects, but only one is read here; name it")
+    return fetched(objects[0])
 
 
 @contextmanager
@@ -189,14 +189,14 @@ def naming(path: Path, url: str) -> Iterator[None]:
         raise
 
 
-def _opened(url: str, error: type[MixoptError]) -> tuple[Any, str]:
+def _opened(url: str) -> tuple[Any, str]:
     shown, fault = without_secrets(url), url_fault(url)
     if fault is not None:
-        raise error(f"{shown}: {fault}")
+        raise CorpusError(f"{shown}: {fault}")
     try:
         import fsspec
 
-        with _store_faults(url, error):
+        with _store_faults(url):
             store, path = fsspec.core.url_to_fs(url)
     except ImportError as missing:
         raise PluginError(
@@ -229,10 +229,10 @@ def _is_glob(url: str) -> bool:
     return any(wild in url for wild in ("*" if scheme in _WEB else "*?["))
 
 
-def _stored(store: Any, info: Mapping[str, Any], error: type[MixoptError]) -> StoredObject:
+def _stored(store: Any, info: Mapping[str, Any]) -> StoredObject:
     url = str(store.unstrip_protocol(info["name"]))
     if info.get("size") is None:
-        raise error(f"{url}: the server does not report its size; download it yourself")
+        raise CorpusError(f"{url}: the server does not report its size; download it yourself")
     versions = [_plain(info[field]) for field in _VERSIONS if info.get(field)]
     return StoredObject(url, int(info["size"]), versions[0] if versions else "")
 
@@ -245,7 +245,7 @@ def _plain(version: Any) -> str:
 
 
 @contextmanager
-def _store_faults(url: str, kind: type[MixoptError]) -> Iterator[None]:
+def _store_faults(url: str) -> Iterator[None]:
     """Say in one line what a store or its library raises; a full disk stays what it is."""
     library = logging.getLogger("gcsfs")  # it prints what it raises
     was, library.disabled = library.disabled, True
@@ -257,7 +257,7 @@ def _store_faults(url: str, kind: type[MixoptError]) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in full:
             raise
-        raise kind(f"{without_secrets(url)}: {_reason(error)}") from error
+        raise CorpusError(f"{without_secrets(url)}: {_reason(error)}") from error
     finally:
         library.disabled = was
 

@@ -311,7 +311,8 @@ def _trial_metrics(
         totals["trial/seconds"] = result.seconds
         totals["trial/tokens_per_second"] = result.tokens / result.seconds
     if objective is not None and result.losses is not None:
-        own = checked_as(Objective, objective, "objective").only_measured()
+        found = checked_as(Objective, objective, "objective")
+        own = found.over(found.measured)
         by_name = {**getattr(result.losses, own.unit), **result.losses.tasks}
         row = [by_name.get(name, math.nan) for name in own.evaluation]
         totals["objective"] = own.value([row])[0]

@@ -249,15 +249,9 @@ def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Gener
 
 
 def trial_seeds(names: Sequence[str], *, seed: int) -> dict[str, int]:
-    """Return a seed for each trial, no two alike: 48 bits that depend on its name and `seed`."""
-    seeds: dict[str, int] = {}
-    for name in names:
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        value = int.from_bytes(digest[:6], "big")
-        while value in seeds.values():
-            value = (value + 1) % 2**48
-        seeds[name] = value
-    return seeds
+    """Return a seed for each trial: 48 bits that depend on its name and `seed`."""
+    digests = {name: hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names}
+    return {name: int.from_bytes(digest[:6], "big") for name, digest in digests.items()}
 
 
 def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixture, Role]]:
@@ -368,11 +362,9 @@ def sobol_mixtures(allowed: Allowed, count: int, *, rng: np.random.Generator) ->
 
 
 def _sobol_points(count: int, dimensions: int, rng: np.random.Generator) -> Array:
-    """Return points of the cube, shape (N, K); random ones beyond the dimensions of Sobol's."""
+    """Return points of the cube, shape (N, K)."""
     from scipy.stats import qmc
 
-    if dimensions > qmc.Sobol.MAXDIM:
-        return rng.random((count, dimensions))
     sobol = qmc.Sobol(dimensions, scramble=True, rng=rng)
     points: Array = sobol.random_base2(math.ceil(math.log2(count)) if count > 1 else 0)[:count]
     return points

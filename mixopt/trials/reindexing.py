@@ -42,7 +42,7 @@ Parts = Shares | Sequence[str]
 NOTHING = 1e-9  # a trial that had so little of all domains that stay is left out
 
 
-def reindexed(
+def reindex(
     trials: Rows,
     *,
     split: Mapping[str, Parts] | None = None,
@@ -53,7 +53,23 @@ def reindexed(
     inventory: Mapping[str, float] | None = None,
     tolerance: float = 0.02,
 ) -> Rows:
-    """Return the trials on other domains, with the assumptions in their notes."""
+    """Return the trials on other domains; what is assumed is in the notes.
+
+    Args:
+        trials: The trials.
+        split: Domains that became several: the share of each part in what was drawn, or the
+            parts' names, for the shares of `inventory`.
+        merge: New domains, each with those that it was made of; of one, a new name.
+        freeze: New domains of fixed shares inside, or of those of `inventory`. Trials whose shares
+            were others are left out.
+        add: Domains that no trial has had.
+        remove: Domains that go. Trials that used them are left out, the others rescaled.
+        inventory: Tokens of domains and parts by name.
+        tolerance: Total variation from 0 to 1 by which a trial may be off what is assumed.
+
+    Raises:
+        TrialsError: A domain is unknown or changed twice, or no trial is left.
+    """
     counts, changes = inventory or {}, list[_DomainChange]()
     for name, parts in (split or {}).items():
         shares = _shares(name, parts, counts)
@@ -101,7 +117,11 @@ def reindexed(
 
 
 def joined(trials: Rows, other: TrialRows) -> Rows:
-    """Return the rows of two tables on the same domains, over the targets that both have."""
+    """Return these trials and others on the same domains, over the targets of both.
+
+    Raises:
+        TrialsError: Other domains, no common target, or a name that is in both.
+    """
     for name in (*trials.domains, *other.domains):
         if name not in trials.domains or name not in other.domains:
             raise TrialsError(f"domain {name!r} is in one table alone; reindex the other first")
@@ -149,7 +169,7 @@ def carried(
                 f"{where}: domain {name!r} is not in this corpus{did_you_mean(name, corpus)}"
             )
     added = [name for name in corpus if name not in known]
-    rows = reindexed(
+    rows = reindex(
         trials,
         split=split,
         merge={

@@ -9,24 +9,15 @@ A branch is what is above the last part of a domain's path; a domain on the top 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from mixopt.config import Stage
 from mixopt.constraints import Constraints, ConvexLimit, LinearLimit, Proportions, cap
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, branches_of
 
 SOURCE = "design.stages"
 STAGE_RADIUS = 0.2  # total variation from what was found that the last stage may try
-
-
-def branches_of(domains: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the domains of each branch."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name in domains:
-        branch = name.rpartition("/")[0] or name
-        found[branch] = (*found.get(branch, ()), name)
-    return found
 
 
 def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Constraints:

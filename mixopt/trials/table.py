@@ -39,6 +39,7 @@ from mixopt.system import (
     steady_progress,
     write_table,
 )
+from mixopt.trials import reindexing
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
     PREFIX,
@@ -56,7 +57,7 @@ from mixopt.trials.columns import (
 )
 from mixopt.trials.proxy import Trial, TrialResult
 from mixopt.trials.published_tables import joined_trials, split_export
-from mixopt.trials.reindexing import Parts, carried, joined, reindexed
+from mixopt.trials.reindexing import Parts
 
 if TYPE_CHECKING:
     from mixopt.fitting import Backtest, Fit, ModelSize, ObjectiveLike
@@ -359,7 +360,7 @@ class Trials(TrialRows):
         Raises:
             TrialsError: A domain is not in the later corpus, and it is not said what became of it.
         """
-        return carried(self.finished, corpus, became, where)
+        return reindexing.carried(self.finished, corpus, became, where)
 
     @property
     def plot(self) -> TrialPlots:
@@ -405,51 +406,7 @@ class Trials(TrialRows):
         items = {name: self.items[name] for name in targets if name in self.items}
         return replace(self, targets=tuple(targets), items=items)
 
-    def joined(self, other: Trials) -> Trials:
-        """Return these trials and others on the same domains, over the targets of both.
-
-        Raises:
-            TrialsError: Other domains, no common target, or a name that is in both.
-        """
-        return joined(self, other)
-
-    def reindex(
-        self,
-        *,
-        split: Mapping[str, Mapping[str, float] | Sequence[str]] | None = None,
-        merge: Mapping[str, Sequence[str]] | None = None,
-        freeze: Mapping[str, Mapping[str, float] | Sequence[str]] | None = None,
-        add: Sequence[str] = (),
-        remove: Sequence[str] = (),
-        inventory: Mapping[str, float] | None = None,
-        tolerance: float = 0.02,
-    ) -> Trials:
-        """Return the trials on other domains; what is assumed is in the notes.
-
-        Args:
-            split: Domains that became several: the share of each part in what was drawn, or the
-                parts' names, for the shares of `inventory`.
-            merge: New domains, each with those that it was made of; of one, a new name.
-            freeze: New domains of fixed shares inside, or of those of `inventory`. Trials whose
-                shares were others are left out.
-            add: Domains that no trial has had.
-            remove: Domains that go. Trials that used them are left out, the others rescaled.
-            inventory: Tokens of domains and parts by name.
-            tolerance: Total variation from 0 to 1 by which a trial may be off what is assumed.
-
-        Raises:
-            TrialsError: A domain is unknown or changed twice, or no trial is left.
-        """
-        return reindexed(
-            self,
-            split=split,
-            merge=merge,
-            freeze=freeze,
-            add=add,
-            remove=remove,
-            inventory=inventory,
-            tolerance=tolerance,
-        )
+    joined, reindex = reindexing.joined, reindexing.reindex
 
     def with_notes(self, *notes: str) -> Trials:
         """Return the trials with additional notes."""

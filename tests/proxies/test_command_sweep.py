@@ -64,7 +64,9 @@ def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(job, tmp_
 def test_a_trainer_that_is_wrong_is_learnt_from_one_trial(job, tmp_path):
     trials = [replace(TRIAL, name=f"t{number}") for number in range(4)]
     with pytest.raises(RunError, match=r"the first trial failed, .*exit code 1 .*no such flag"):
-        run_trials(trials, job("sys.exit('no such flag')"), tmp_path / "trials")
+        run_trials(
+            trials, job("sys.exit('no such flag')"), tmp_path / "trials", sweep=SweepConfig()
+        )
     assert [path.name for path in (tmp_path / "trials" / "files").iterdir()] == ["short-trial"]
     assert trial_paths(tmp_path / "trials") == []
 
