@@ -35,12 +35,32 @@ def test_a_file_gives_the_same_mixture_back(raw, tmp_path_factory):
         ({}, "at least one domain"),
         ({"web": 1.2, "code": -0.2}, "domain 'code': weight -0.2 is negative"),
         ({"web": float("nan"), "code": 1.0}, "domain 'web': weight nan is not finite"),
+        ({"web": 10**400}, "domain 'web': weight inf is not finite"),
+        ({"web": 2e15}, r"domain 'web': weight 2e\+15 is too large; give shares of 1"),
+        ({"web": 0.5}, r"add up to 0.5, not 1: divide each by 0.5, or pass tolerance=0.5"),
         ({"web": True}, "domain 'web': weight True is not a number"),
     ],
 )
 def test_what_is_not_on_the_simplex_is_refused(weights, message):
     with pytest.raises(MixtureError, match=message):
         Mixture(weights)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda _: Mixture.from_array(["a", "b"], [1.0]), "1 weights for 2 domains"),
+        (lambda _: Mixture.from_array(["b", "b"], [0.5, 0.5]), "domain 'b' is given twice"),
+        (lambda _: Mixture.natural({"a": 0}), "needs domains with tokens; all have 0"),
+        (lambda _: Mixture({"a": 0.5, "a/b": 0.5}), "'a' is a domain and the branch of 'a/b'; re"),
+        (lambda _: Mixture({"a": 1.0}).over(["a", "b"]), "domain 'b' has no weight; give it one"),
+        (Mixture.from_file, "x.yaml: expected 'weights:' with a number for each domain"),
+    ],
+)
+def test_what_makes_no_mixture_is_named(tmp_path, make, message):
+    (tmp_path / "x.yaml").write_text("[0.5, 0.5]")
+    with pytest.raises(MixtureError, match=message):
+        make(tmp_path / "x.yaml")
 
 
 def test_rounding_is_rescaled_only_within_a_stated_tolerance():
@@ -79,7 +99,10 @@ def test_pairwise_total_variation_has_a_row_for_each_left_mixture_and_a_column_f
 
 
 def test_natural_is_each_domains_share_of_the_tokens():
-    assert dict(Mixture.natural({"web": 300, "code": 100})) == {"web": 0.75, "code": 0.25}
+    natural = Mixture.natural({"web": 300, "code": 100})
+    assert dict(natural) == {"web": 0.75, "code": 0.25}
+    assert "<td>web</td><td>75.0%</td>" in natural._repr_html_()
+    assert natural.effective_domains == pytest.approx(4 / 3**0.75)
 
 
 def test_of_many_domains_the_largest_five_are_shown_and_all_are_in_the_mixture():

@@ -65,6 +65,7 @@ def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory
         ({"radius": {"kl": 0.2, "reference": "none.yaml"}}, "natural, uniform, or a file of wei"),
         ({"min_entropy": 1.2}, r"1\.2 is not below 1\.099, the entropy of 3 equal"),
         ({"proportions": {"base": {"web": 1, "cod": 1}}}, "'cod'; did you mean 'code'"),
+        ({"proportions": {"base": {"web": 0, "code": 0}}}, "base: the domains have no tokens: gi"),
     ],
 )
 def test_a_limit_that_cannot_be_right_is_one_line(fields, message):
@@ -327,7 +328,9 @@ def test_what_cannot_move_is_one_line(free, bounds, message):
 
 
 def test_limits_are_a_table_in_a_notebook():
-    shown = limits(bounds={"web": (0.1, 1.0)}, guardrails="natural")._repr_html_()
+    held = limits(bounds={"web": (0.1, 1.0)}, guardrails="natural", proportions={"x": SMALL})
+    shown = held._repr_html_()
+    assert "<td>web 60.0% : code 30.0% : law 10.0%</td><td>constraints.proportions.x</td>" in shown
     assert "<td>web &gt;= 0.1</td><td>constraints.bounds</td>" in shown
     assert "every other loss at most 0.02 worse than natural" in shown
     shown = limits(floors={"law": 2.5}, guardrails={"experts": True})._repr_html_()

@@ -21,8 +21,8 @@ class Faulty:
         log: The notes, a line each: what, when, trials.
         size: How many trials train together.
         seconds: Of one training.
-        fault: What happens: `raises`, `refuses`, `stop`, `kill`, `hang`, `sleep` or `garbage`; to
-            the corpus: `damage`, `replace` or `mode`.
+        fault: What happens: `raises`, `refuses`, `stop`, `kill`, `hang` or `sleep`; to the
+            corpus: `damage`, `replace` or `mode`.
         at: The trial that it happens to.
         times: How often; a file counts.
         fits: The largest group that memory is enough for.
@@ -125,12 +125,6 @@ class Faulty:
     def _sleep(self, report, total, shard):
         """Wait for what never comes, before anything is reported."""
         time.sleep(3600)
-
-    def _garbage(self, report, total, shard):
-        """Write a result of its own making."""
-        (folder,) = [path.parent for path in self.log.parent.glob("trials/work/c-*/group.json")]
-        (folder / "result.json").write_text('{"results": 7}')
-        time.sleep(60)
 
 
 def _times(losses, factor):

@@ -1,9 +1,7 @@
 """A sweep on two nodes of a real cluster of Ray comes to what it comes to on this machine."""
 
-import os
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 from ray_nodes import QUIET
@@ -11,8 +9,7 @@ from work_runs import faulty_job, trials_named
 
 from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
-from mixopt.errors import RunError
-from mixopt.sweeps import Job, log_of_trial, read_attempts, run_trials
+from mixopt.sweeps import Job, read_attempts, run_trials
 from mixopt.trials import Training
 
 pytestmark = QUIET
@@ -42,33 +39,6 @@ def test_an_owner_outside_the_cluster_gets_the_same_table(ray_nodes, corpus, tmp
     here = run_trials(trials, job, tmp_path / "here", sweep=SweepConfig(workers=2))
     there = run_trials(trials, job, tmp_path / "there", sweep=on(ray_nodes, ray_nodes.client))
     assert without_seconds(there) == without_seconds(here)
-
-
-def test_a_relative_folder_is_that_of_the_owner_wherever_ray_runs(
-    ray_nodes, make_job, tmp_path, monkeypatch
-):
-    """Ray's processes have another working directory than this one."""
-    monkeypatch.chdir(tmp_path)
-    job = make_job(size=1, lie="files", at="t1")
-    done = run_trials(trials_of(2), job, Path("trials"), sweep=on(ray_nodes))
-    assert [result.status for result in done] == ["finished"] * 2
-    assert done[1].reason == str(tmp_path / "trials" / "files")
-    groups = [[result.trial] for result in done]
-    assert all(log_of_trial(tmp_path / "trials", name, groups) for (name,) in groups)
-
-
-def test_a_node_that_does_not_see_the_folder_ends_the_sweep_and_is_named(
-    ray_nodes, make_job, tmp_path
-):
-    # What this process has open is seen by no other one.
-    (tmp_path / "owner").mkdir()
-    opened = os.open(tmp_path / "owner", os.O_RDONLY)
-    folder = Path(f"/proc/self/fd/{opened}/trials")
-    try:
-        with pytest.raises(RunError, match=r"not found on \S+; use an --out folder that all nodes"):
-            run_trials(trials_of(2), make_job(), folder, sweep=on(ray_nodes))
-    finally:
-        os.close(opened)
 
 
 def test_two_workers_share_a_gpu_that_ray_shows_them(ray_nodes, make_job, tmp_path):

@@ -38,17 +38,14 @@ RESULTS = [
 
 
 def test_results_survive_json():
-    for result in RESULTS:
-        content = json.loads(json.dumps(result_to_json(result)))
-        assert "experts" not in content
-        assert result_from_json(content) == result
-
-
-def test_experts_survive_json():
     counts = counted([np.full((2, 4), 10)])
-    experts = ExpertCounts(counts, counts)
-    result = TrialResult("t0", "finished", 100, 5, 1.5, LOSSES, experts=experts)
-    again = result_from_json(json.loads(json.dumps(result_to_json(result))))
+    experts = replace(RESULTS[0], experts=ExpertCounts(counts, counts))
+    for result in (*RESULTS, experts):
+        content = json.loads(json.dumps(result_to_json(result)))
+        again = result_from_json(content)
+        assert ("experts" in content) is (result is experts)
+        assert json.loads(json.dumps(result_to_json(again))) == content
+        assert replace(again, experts=None) == replace(result, experts=None)
     for read in (again.experts.train, again.experts.held_out):
         assert read.to_json() == counts.to_json()
 
@@ -171,6 +168,11 @@ SWAPPED = {"web": pl.col("weight/code"), "code": pl.col("weight/web")}
             "trial 't0': its weights are not those of",
         ),
         (lambda table: table.with_columns(pl.lit(-1.0).alias("weight/web")), "trial 't0': .*web"),
+        (
+            lambda table: table.with_columns(pl.lit("x").alias("seed")),
+            "seed: expected Int64 in eve",
+        ),
+        (lambda table: table.with_columns(role=None), "role: expected String in every row"),
     ],
 )
 def test_a_file_that_is_no_design_is_named(tmp_path, change, message):

@@ -14,10 +14,10 @@ from work_runs import said
 
 from mixopt import pipeline
 from mixopt.config import SweepConfig
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, RunError
 from mixopt.mixture import Mixture
 from mixopt.pipeline import sweep_script
-from mixopt.sweeps import Job, Site, SlurmExecutor, cancel_submitted, run_trials
+from mixopt.sweeps import Ended, Job, Site, SlurmExecutor, cancel_submitted, run_trials, slurm
 from mixopt.trials import Training, Trial
 
 JOB = Job("ngram", {}, Path("corpus"), Training(1000, device="cpu"))
@@ -208,10 +208,12 @@ def test_a_job_that_is_not_called_as_this_sweep_is_not_cancelled(tmp_path, monke
     """A folder may name any job; squeue, which is asked by the sweep's name, has none of it."""
     scripts = {"squeue": "exit 0", "scancel": f"touch {tmp_path}/cancelled"}
     fake_commands(tmp_path, monkeypatch, **scripts)
+    assert cancel_submitted(SweepConfig(executor="slurm"), tmp_path / "trials") == []
     folder = tmp_path / "trials" / "work" / "a.0"
     folder.mkdir(parents=True)
     (folder / "handle").write_text(f"77_0 {folder}")
-    cancel_submitted(SweepConfig(executor="slurm"), tmp_path / "trials")
+    said = cancel_submitted(SweepConfig(executor="slurm"), tmp_path / "trials")
+    assert said == ["slurm: 1 groups were stopped"]
     assert not (tmp_path / "cancelled").exists()
 
 
@@ -223,3 +225,88 @@ def test_exit_codes_of_tasks_say_how_they_ended(tmp_path, monkeypatch):
         (tmp_path / "exit").write_text(code)
         faults[code] = executor.states([handle])[handle].fault
     assert faults == {"": "lost", "3": "died", "137": "memory", "143": "lost"}
+
+
+def test_folders_are_submitted_as_arrays_of_tasks_which_are_handles(tmp_path, monkeypatch):
+    fake_commands(tmp_path / "bin", monkeypatch, sbatch="echo '12;cluster'", squeue="exit 0")
+    monkeypatch.setattr(slurm, "MAX_ARRAY", 2)
+    lines: list[str] = []
+    executor = SlurmExecutor(Site(tmp_path / "trials", say=lines.append))
+    work = tmp_path / "trials" / "work"
+    folders = [work / name for name in "abc"]
+    assert executor.slots == 64
+    assert executor.start(folders) == [f"12_0 {work}/a", f"12_1 {work}/b", f"12_0 {work}/c"]
+    assert (work / "array-1/folders.txt").read_text() == f"{work}/a\n{work}/b\n"
+    assert "#SBATCH --array=0-1%64\n" in (work / "array-1/array.sh").read_text()
+    assert "#SBATCH --array=0-0%64\n" in (work / "array-2/array.sh").read_text()
+    assert lines == [
+        f"submitted to Slurm as job 12: {work}/array-1/array.sh",
+        f"submitted again to Slurm as job 12: {work}/array-2/array.sh",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("echo 'sbatch: error: no\n\nsbatch: error: account' >&2; exit 1", "no; account"),
+        ("echo 12; echo late >&2; exit 1", "late"),
+        ("exit 0", "no reason given"),
+    ],
+)
+def test_what_sbatch_refuses_is_one_line(tmp_path, monkeypatch, command, message):
+    fake_commands(tmp_path / "bin", monkeypatch, sbatch=command)
+    with pytest.raises(ConfigError) as error:
+        SlurmExecutor(Site(tmp_path / "trials")).start([tmp_path / "a"])
+    assert str(error.value) == f"sweep.options: refused by sbatch: {message}"
+
+
+def test_tasks_that_wait_say_why_once_or_are_refused_where_they_would_forever(
+    tmp_path, monkeypatch
+):
+    rows = r"1_0|PENDING|Priority\n1_1|CONFIGURING|None\n1_2|COMPLETED|None\nodd\n"
+    fake_commands(tmp_path / "bin", monkeypatch, squeue=f"printf '{rows}'")
+    lines: list[str] = []
+    executor = SlurmExecutor(Site(tmp_path / "trials", say=lines.append))
+    for _ in range(2):
+        executor._asked = 0.0
+        waiting = executor.states(["1_0 /a", "1_1 /b"])
+        assert waiting == {"1_0 /a": "waiting", "1_1 /b": "waiting"}
+    gone = executor.states(["1_0 /a", "1_2 /c"])["1_2 /c"]
+    assert gone == Ended("the task 1_2 is gone from Slurm's queue", "lost")
+    assert lines == ["tasks wait in Slurm's queue: None, Priority"]
+    fake_commands(tmp_path / "bin", monkeypatch, squeue="echo '1_0|PENDING|InvalidQOS'")
+    executor._asked = 0.0
+    with pytest.raises(ConfigError, match="tasks would wait forever: InvalidQOS; cancelled$"):
+        executor.states(["1_0 /a"])
+
+
+def test_tasks_of_this_sweep_are_cancelled_by_their_name(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    squeue, note = r"printf '1_0|RUNNING|None\n1_2|PENDING|None\n'", f'echo "$@" >> {log}'
+    fake_commands(tmp_path / "bin", monkeypatch, squeue=squeue, scancel=note)
+    executor = SlurmExecutor(Site(tmp_path / "my runs" / "trials"))
+    executor.cancel([])
+    executor.cancel(["1_0 /a", "1_1 /b", "1_2 /c"])
+    name = executor._name
+    assert name.startswith("mixopt-my_runs-")
+    assert log.read_text() == f"--quiet --name={name} 1_0 1_2\n"
+    gone = "echo 'scancel: error: Invalid job id 1' >&2; exit 1"
+    fake_commands(tmp_path / "bin", monkeypatch, squeue=squeue, scancel=gone)
+    executor.cancel(["1_0 /a"])
+    fake_commands(tmp_path / "bin", monkeypatch, squeue=squeue, scancel="echo down >&2; exit 1")
+    with pytest.raises(RunError) as error:
+        executor.cancel(["1_0 /a"])
+    assert str(error.value) == f"scancel: down; cancel them with: scancel --name={name}"
+
+
+def test_commands_of_slurm_have_a_deadline_and_are_named_where_they_cannot_start(
+    tmp_path, monkeypatch
+):
+    executor = SlurmExecutor(Site(tmp_path / "trials"))
+    monkeypatch.setattr(slurm, "DEADLINE", 0.2)
+    fake_commands(tmp_path / "bin", monkeypatch, squeue="exec sleep 9")
+    with pytest.raises(RunError, match=r"^squeue: no answer within 0\.2 s$"):
+        executor.cancel(["1_0 /a"])
+    (tmp_path / "bin" / "squeue").write_text("#!/no/such/shell\n")
+    with pytest.raises(ConfigError, match="^squeue: cannot be started: No such file or directory"):
+        executor.cancel(["1_0 /a"])

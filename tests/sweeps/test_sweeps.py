@@ -1,5 +1,6 @@
 """A sweep loses nothing: failures, divergence, killed workers and killed sweeps included."""
 
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -9,13 +10,12 @@ import pytest
 from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
-from mixopt.errors import CorpusError, MixoptError, RunError
+from mixopt.errors import CorpusError, MixoptError
 from mixopt.sweeps import (
     Ended,
     GroupRunner,
     LocalExecutor,
     Site,
-    TrialFolder,
     run_trials,
     trial_files,
     trial_paths,
@@ -36,31 +36,13 @@ def trained(job) -> list[str]:
     return [name for names in groups for name in names.split(",")]
 
 
-def test_every_trial_has_a_result_in_its_place(make_job, tmp_path):
-    trials = trials_named("a", "b", "c", "d", "e")
-    results = run_trials(trials, make_job(), tmp_path / "trials", sweep=SweepConfig(workers=2))
+def test_every_trial_has_a_result_in_its_place_and_is_not_trained_again(make_job, tmp_path):
+    job, trials, folder = make_job(), trials_named(*"abcde"), tmp_path / "trials"
+    results = run_trials(trials, job, folder, sweep=SweepConfig(workers=2))
     assert [result.trial for result in results] == ["a", "b", "c", "d", "e"]
     assert [r.losses.nats_per_token["code"] for r in results] == [1.0, 1.2, 1.4, 1.6, 1.8]
-
-
-def test_what_is_finished_is_not_trained_again(make_job, tmp_path):
-    job, trials = make_job(), trials_named("a", "b", "c", "d")
-    first = run_trials(trials, job, tmp_path / "trials", sweep=ALONE)
-    assert run_trials(trials, job, tmp_path / "trials", sweep=ALONE) == first
-    assert sorted(trained(job)) == ["a", "b", "c", "d"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "reason"),
-    [("raises", "ValueError: no such layer"), ("refuses", "a domain has no tokens")],
-)
-def test_a_group_that_raises_is_recorded_in_one_line_and_the_rest_go_on(
-    make_job, tmp_path, fault, reason
-):
-    job = make_job(fault=fault, at="c")
-    results = run_trials(trials_named(*"abcde"), job, tmp_path / "trials", sweep=ALONE)
-    assert [r.status for r in results] == ["finished"] * 2 + ["failed"] * 2 + ["finished"]
-    assert results[2].reason == reason
+    assert run_trials(trials, job, folder, sweep=ALONE) == results
+    assert sorted(trained(job)) == ["a", "b", "c", "d", "e"]
 
 
 def test_a_worker_that_is_killed_takes_only_its_own_half_group_along(make_job, tmp_path):
@@ -68,13 +50,6 @@ def test_a_worker_that_is_killed_takes_only_its_own_half_group_along(make_job, t
     results = run_trials(trials_named(*"abcde"), job, tmp_path / "trials", sweep=ALONE)
     assert [r.status for r in results] == ["failed"] + ["finished"] * 4
     assert results[0].reason.startswith("tried twice: the worker ended with signal SIGKILL; out of")
-
-
-def test_a_loss_that_is_not_finite_is_a_divergence_whatever_the_proxy_says(make_job, tmp_path):
-    job = make_job(lie="nan", at="a")
-    results = run_trials(trials_named("a", "b"), job, tmp_path / "trials", sweep=ALONE)
-    assert [r.status for r in results] == ["diverged", "finished"]
-    assert results[0].losses is None
 
 
 @pytest.fixture
@@ -101,34 +76,15 @@ def test_a_change_of_modes_ends_no_sweep(job_that_changes_its_corpus, tmp_path):
     assert len(run_trials(trials_named("a", "b"), job, tmp_path / "trials", sweep=ALONE)) == 2
 
 
-def test_a_result_that_is_not_plain_values_is_a_failure_with_its_reason(make_job, tmp_path):
-    job = make_job(lie="object", at="a")
-    with pytest.raises(RunError, match=r"TypeError: Object of type object is not JSON"):
-        run_trials(trials_named("a", "b"), job, tmp_path / "trials", sweep=ALONE)
-
-
 def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(make_job, tmp_path):
     with pytest.raises(MixoptError, match="unknown option 'sise'; did you mean 'size'"):
         run_trials(trials_named("a"), make_job(sise=3), tmp_path / "trials", sweep=ALONE)
     assert not list((tmp_path / "trials").glob("[!.]*.json"))
 
 
-@pytest.mark.nightly
-def test_groups_are_those_of_the_first_run(make_job, tmp_path):
-    trials = trials_named("a", "b", "c", "d")
-    run_trials(trials, make_job(size=3), tmp_path / "trials", sweep=ALONE)
-    TrialFolder(tmp_path / "trials").forget("b")
-    run_trials(trials, make_job(size=1), tmp_path / "trials", sweep=ALONE)
-    assert read_json(tmp_path / "trials" / "groups.json") == [["a", "b", "c"], ["d"]]
-
-
 def test_a_group_leaves_work_for_every_worker(make_job, tmp_path):
-    run_trials(
-        trials_named("a", "b", "c", "d"),
-        make_job(size=64),
-        tmp_path / "trials",
-        sweep=SweepConfig(workers=2),
-    )
+    two = SweepConfig(workers=2)
+    run_trials(trials_named(*"abcd"), make_job(size=64), tmp_path / "trials", sweep=two)
     assert read_json(tmp_path / "trials" / "groups.json") == [["a", "b"], ["c", "d"]]
 
 
@@ -247,3 +203,63 @@ def test_what_a_group_has_trained_counts_until_its_results_do(make_job, tmp_path
     with GroupRunner(make_job(), tmp_path, executor) as runner:
         list(runner.run([trials_named("a")], shown.extend))
     assert [beat.done for beat in shown] == [900]
+
+
+class Hanging(Vanishing):
+    """Its group stands still while it trains."""
+
+    cancelled = ()
+
+    def start(self, folders):
+        for folder in folders:
+            write_beat(folder, Beat(doing="training", seconds=5.0, moves=1))
+        return list(map(str, folders))
+
+    def states(self, handles):
+        return dict.fromkeys(handles, "running")
+
+    def cancel(self, handles):
+        self.cancelled = (*self.cancelled, *handles)
+
+
+def test_a_group_that_stands_still_is_ended_and_may_be_tried_again(make_job, tmp_path):
+    executor = Hanging(Site(tmp_path, device="cpu", workers=1), beats=True)
+    with GroupRunner(make_job(), tmp_path, executor, patience=0.1) as runner:
+        (outcome,) = runner.run([trials_named("a")])
+    assert re.match(r"the worker made no progress for 0\.\d s while training", outcome.reason)
+    assert outcome.fault == "died"
+    assert [Path(handle).name.partition("-")[0] for handle in executor.cancelled] == ["a"]
+
+
+class Outliving(Hanging):
+    """What it started continues when its owner is killed."""
+
+    outlives_owner, started = True, 0
+
+    def start(self, folders):
+        self.started += len(folders)
+        return super().start(folders)
+
+    def states(self, handles):
+        if self.started:
+            raise KeyboardInterrupt
+        for handle in handles:
+            write_result(Path(handle), GroupResult(error="no such layer"))
+        return dict.fromkeys(handles, "waiting")
+
+
+def test_what_outlives_a_killed_owner_is_followed_and_ended_with_the_next(make_job, tmp_path):
+    job, groups = make_job(), [trials_named("a"), trials_named("b")]
+    first, second, third = (Outliving(Site(tmp_path, workers=1), beats=True) for _ in range(3))
+    with pytest.raises(KeyboardInterrupt):
+        list(GroupRunner(job, tmp_path, first).run([[*one] for one in groups[:1]]))
+    with GroupRunner(job, tmp_path, second) as runner:
+        (outcome,) = runner.run(groups[:1])
+    assert (outcome.reason, second.started) == ("no such layer", 0)
+    with pytest.raises(KeyboardInterrupt):
+        list(GroupRunner(job, tmp_path, first).run(groups[1:]))
+    (left,) = (tmp_path / "work").glob("b-*")
+    with GroupRunner(job, tmp_path, third):
+        pass
+    assert third.cancelled == (str(left),)
+    assert not left.exists()

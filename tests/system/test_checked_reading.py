@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.system import checked_as, parse_yaml, read_arrays, read_json, read_yaml
+from mixopt.system import checked_as, parse_yaml, read_arrays, read_json, read_yaml, reading
 
 
 class Step(BaseModel):
@@ -27,6 +27,8 @@ class Step(BaseModel):
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a": NaN}', "NaN is not a number here"),
         (b"9" * 5_000, "a number of 5000 digits"),
+        (b"9" * 41, "a number of 41 digits"),
+        (b"-1e999", "-1e999 is not a finite number"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
 )
@@ -108,6 +110,22 @@ def test_every_way_to_cut_arrays_is_one_line(tmp_path):
             read_arrays(tmp_path / "b.npz")
 
 
+def test_arrays_that_are_not_there_or_too_large_are_one_line(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", x=np.arange(30.0))
+    monkeypatch.setattr(reading, "MAX_ARRAY", 368)
+    assert read_arrays(tmp_path / "a.npz")["x"].shape == (30,)
+    monkeypatch.setattr(reading, "MAX_ARRAY", 367)
+    with pytest.raises(RunError, match=r"a\.npz: x\.npy: 368 bytes are too large$"):
+        read_arrays(tmp_path / "a.npz")
+    with pytest.raises(RunError, match=r"b\.npz: not found$"):
+        read_arrays(tmp_path / "b.npz")
+
+
+def test_a_name_that_is_no_path_is_one_line():
+    with pytest.raises(RunError, match=r"^'a\\x00b': cannot be read: .*null"):
+        read_json(Path("a\0b"))
+
+
 def test_a_file_of_a_terabyte_that_takes_no_room_is_not_read(tmp_path):
     path = tmp_path / "steps.json"
     with path.open("wb") as stream:
@@ -116,7 +134,6 @@ def test_a_file_of_a_terabyte_that_takes_no_room_is_not_read(tmp_path):
         read_json(path)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 @pytest.mark.parametrize("read", [read_yaml, read_arrays])
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")

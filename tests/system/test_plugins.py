@@ -19,6 +19,8 @@ def test_a_path_works_where_a_name_does():
     assert load_plugin("regressor", "sklearn.linear_model:Ridge").__name__ == "Ridge"
     with pytest.raises(PluginError, match="collections has no 'Nothing'"):
         load_plugin("regressor", "collections:Nothing")
+    with pytest.raises(PluginError, match="^regressor 'collections:': give package.module:Name$"):
+        load_plugin("regressor", "collections:")
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,10 @@ def test_a_large_file_is_read_once_until_it_changes(tmp_path):
     path = tmp_path / "shard"
     path.write_bytes(bytes(1_000_000))
     record = file_record(path)
+    assert not Verifier(tmp_path).knows("shard", record)
     assert Verifier(tmp_path).faults({"shard": record}) == {}
+    assert Verifier(tmp_path).knows("shard", record)
+    assert not Verifier(tmp_path).knows("absent", record)
     wrong = FileRecord(record.bytes, "0" * 64)
     assert "sha256 differs" in Verifier(tmp_path).faults({"shard": wrong})["shard"]
     stamp = path.stat()
@@ -81,7 +84,6 @@ def test_a_memory_that_comes_with_a_directory_is_not_believed(tmp_path):
     assert Verifier(tmp_path).faults({"shard": wrong}) != {}
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
 def test_a_pipe_that_a_manifest_lists_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "workers.log")
     record = FileRecord(0, hashlib.sha256().hexdigest())

@@ -1,6 +1,8 @@
 """Names of servers: what lets one in is shown nowhere, and reaches who connects."""
 
+import copy
 import json
+import pickle
 
 import pytest
 from hypothesis import given, strategies as st
@@ -40,6 +42,8 @@ schemes = st.sampled_from(["http", "https", "postgresql", "mysql+pymysql"])
 def test_no_password_is_in_what_is_shown(scheme, user, word, inside):
     password = f"{word[:3]}{inside}{word[3:]}-secret"
     uri = ServerUri(f"{scheme}://{user}:{password}@host/db")
+    assert copy.deepcopy(uri) == pickle.loads(pickle.dumps(uri)) == uri
+    assert pickle.loads(pickle.dumps(uri)).given == uri
     for text in (str(uri), repr(uri), f"{uri}", json.dumps(uri), uri.address):
         assert password not in text
         assert "-secret" not in text

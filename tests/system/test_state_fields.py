@@ -66,6 +66,14 @@ def test_an_array_is_of_the_shape_that_was_asked_for():
         fields(a=[2**63]).int_array("a", (1,))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"), [([1], "a list is not a mapping"), ({1: 2}, "its keys must be names")]
+)
+def test_a_state_is_a_mapping_of_names(content, message):
+    with pytest.raises(SamplerError, match=f"^the state: {message}"):
+        StateFields(content, "the state", SamplerError)
+
+
 def test_the_format_is_checked_first():
     with pytest.raises(SamplerError, match="is not a state of format 'x/1': it has no format"):
         fields().check_format("x/1")

@@ -6,11 +6,12 @@ import errno
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from odd_servers import serving
 
-from mixopt.errors import CorpusError, RunError
+from mixopt.errors import CorpusError, PluginError, RunError
 from mixopt.system import (
     cache_folder,
     fetched,
@@ -20,6 +21,7 @@ from mixopt.system import (
     local_path,
     naming,
     object_exists,
+    under_folder,
     url_fault,
     write_object,
 )
@@ -41,57 +43,141 @@ def memory(tmp_path, monkeypatch):
     return store
 
 
+class MemoryStore:
+    """Objects of the memory file system, as the fixture `s3` has them on a server."""
+
+    root = "memory:///texts"
+
+    def __init__(self, files):
+        self._files = files
+
+    def put(self, key, content):
+        self._files.pipe(f"/texts/{key}", content)
+        return f"{self.root}/{key}"
+
+    def get(self, key):
+        return self._files.cat(f"/texts/{key}")
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.nightly)])
+def store(request):
+    found = request.getfixturevalue(request.param)
+    return MemoryStore(found) if request.param == "memory" else found
+
+
 def urls(pattern: str) -> list[str]:
     return [found.url for found in list_objects(pattern)]
 
 
-def test_objects_are_listed_by_name_folder_and_glob(s3):
+def test_objects_are_listed_by_name_folder_and_glob(store):
     for key in ("a/2.jsonl", "a/1.jsonl", "a/b/3.txt", "a/.hidden/4.txt", "other/5.txt"):
-        s3.put(key, b"text")
-    s3.put("a/", b"")  # what consoles make for a folder
-    assert urls("s3://texts/a/1.jsonl") == ["s3://texts/a/1.jsonl"]
-    assert urls("s3://texts/a") == [f"s3://texts/a/{n}" for n in ("1.jsonl", "2.jsonl", "b/3.txt")]
-    assert urls("s3://texts/a/*.jsonl") == ["s3://texts/a/1.jsonl", "s3://texts/a/2.jsonl"]
-    assert urls("s3://texts/a/**/*.txt") == ["s3://texts/a/b/3.txt"]
+        root = store.put(key, b"text").removesuffix(key)
+    if "s3" in root:
+        store.put("a/", b"")  # what consoles make for a folder
+    lines = [f"{root}a/1.jsonl", f"{root}a/2.jsonl"]
+    assert urls(f"{root}a/1.jsonl") == lines[:1]
+    assert urls(f"{root}a") == urls(f"{root}a/") == [*lines, f"{root}a/b/3.txt"]
+    assert urls(f"{root}a/*.jsonl") == lines
+    assert urls(f"{root}a/**/*.txt") == [f"{root}a/b/3.txt"]
 
 
-def test_an_object_is_fetched_once_and_a_changed_one_again(s3):
-    url = s3.put("web.jsonl", b"first")
+def test_an_object_is_fetched_once_and_a_changed_one_again(store):
+    url = store.put("web.jsonl", b"first")
     one = fetched(list_objects(url)[0])
     assert one.read_bytes() == b"first"
-    assert one.suffix == ".jsonl"
+    assert one.name == "web.jsonl"
     written = one.stat().st_mtime_ns
     assert fetched(list_objects(url)[0]) == one
     assert one.stat().st_mtime_ns == written
-    s3.put("web.jsonl", b"other")
-    assert fetched(list_objects(url)[0]).read_bytes() == b"other"
+    store.put("web.jsonl", b"changed")
+    assert fetched(list_objects(url)[0]).read_bytes() == b"changed"
 
 
-def test_an_object_that_changes_while_it_is_read_is_one_line(s3):
-    url = s3.put("web.jsonl", b"first")
+def test_an_object_that_changes_while_it_is_read_is_one_line(store):
+    url = store.put("web.jsonl", b"first")
     (listed,) = list_objects(url)
-    s3.put("web.jsonl", b"other")
-    with pytest.raises(
-        CorpusError, match=r"s3://texts/web\.jsonl: changed or broke off while it was being read"
-    ):
+    store.put("web.jsonl", b"changed")
+    with pytest.raises(CorpusError) as caught:
         fetched(listed)
+    assert str(caught.value) == (
+        f"{url}: changed or broke off while it was being read; run again when nothing writes to it"
+    )
     assert not list(cache_folder().rglob("web.jsonl*"))
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("none.jsonl", "no such object, folder or bucket"),
+        ("none/*.jsonl", "the glob matches no object"),
+    ],
+)
+def test_what_is_not_there_is_one_line_with_the_url(store, key, said):
+    root = store.put("web.jsonl", b"text").removesuffix("web.jsonl")
+    with pytest.raises(CorpusError) as caught:
+        list_objects(root + key)
+    assert str(caught.value) == f"{root}{key}: {said}"
+
+
+def test_an_object_is_written_and_there(store, tmp_path):
+    (tmp_path / "index.json").write_text("{}")
+    root = store.put("other", b"").removesuffix("other")
+    write_object(tmp_path / "index.json", f"{root}corpus/index.json")
+    assert store.get("corpus/index.json") == b"{}"
+    assert object_exists(f"{root}corpus")
+    assert not object_exists(f"{root}nothing")
+
+
+LOG_IN = "set the credentials of the store in the environment (AWS_ACCESS_KEY_ID and"
+
+
+def fault(kind, *given, base=Exception, **fields):
+    error = type(kind, (base,), {})(*given)
+    vars(error).update(fields)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError("not yours"), f"access is denied (not yours); {LOG_IN}"),
+        (fault("ClientError", "x", status=403), f"access is denied (x); {LOG_IN}"),
+        (
+            fault("HttpError", "x", response=SimpleNamespace(status_code=401)),
+            f"access is denied (x); {LOG_IN}",
+        ),
+        (fault("NoCredentialsError"), f"no credentials are found; {LOG_IN}"),
+        (fault("ConnectTimeout", "10 s"), "the store cannot be reached (10 s)"),
+        (fault("Absent", "x", base=FileNotFoundError, status=404), "no such object, folder or"),
+        (fault("Absent", "x", base=FileNotFoundError, status=500), "cannot be read: x"),
+        (fault("Odd", "a\nhttp://u:pw@h"), "cannot be read: a http://***@h"),
+        (KeyError(), "cannot be read: KeyError"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_a_store_raises_is_one_line_that_says_what_to_do(memory, monkeypatch, error, said):
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(memory), "info", refuse)
+    with pytest.raises(CorpusError) as caught:
+        list_objects("memory://m/a.txt")
+    assert str(caught.value).startswith(f"memory://m/a.txt: {said}")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("s3://texts/none.jsonl", "no such object, folder or bucket"),
-        ("s3://texts/none/*.jsonl", "the glob matches no object"),
-        ("nosuch://texts/a", "unknown store; known: s3"),
-        ("zip://a::s3://texts/b", "chains of URLs are not read"),
+        ("nosuch://texts/a", "unknown store; known: s3, gs, hf, memory, http"),
+        ("zip://a::s3://texts/b", "chains of URLs are not read; give one"),
+        ("s3:///", "names no bucket or host"),
     ],
 )
-def test_what_is_not_there_is_one_line_with_the_url(s3, url, said):
-    s3.put("web.jsonl", b"text")
+def test_a_url_that_names_no_store_is_refused(url, said):
     with pytest.raises(CorpusError) as caught:
         list_objects(url)
-    assert str(caught.value) == f"{url}: {said}" or str(caught.value).startswith(f"{url}: {said}")
+    assert str(caught.value).startswith(f"{url}: {said}")
 
 
 def test_credentials_that_fail_are_one_line_and_are_not_shown(s3):
@@ -164,6 +250,33 @@ def test_two_processes_at_once_fetch_once(s3, tmp_path):
     assert os.path.getsize(path) == 20_000_000
 
 
+def test_what_was_fetched_is_kept_in_the_cache_of_the_user(monkeypatch, tmp_path):
+    given = (("MIXOPT_CACHE", "$XDG_CACHE_HOME/own"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h"))
+    for name, value in given:
+        monkeypatch.setenv(name, value)
+    found = []
+    for name, _ in given:
+        found.append(str(cache_folder()))
+        monkeypatch.delenv(name)
+    assert found == ["/x/own", "/x/mixopt", "/h/.cache/mixopt"]
+
+
+def test_a_store_whose_library_is_absent_says_what_to_install(monkeypatch):
+    def absent(url):
+        raise ModuleNotFoundError("No module", name="gcsfs")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", absent)
+    with pytest.raises(PluginError) as error:
+        list_objects("gs://b/k")
+    assert str(error.value) == "gs://b/k: needs gcsfs: pip install 'mixopt[remote]'"
+
+
+def test_names_are_put_below_folders_and_urls():
+    cases = {("/r", "a/b"): "/r/a/b", ("s3://b/k/", "a"): "s3://b/k/a", ("/r", "/a"): "/a"}
+    cases |= {("/r", "s3://b/k"): "s3://b/k", ("file:///r", "a"): "file:/r/a"}
+    assert {given: under_folder(*given) for given in cases} == cases
+
+
 def test_paths_and_urls_are_told_apart(memory, tmp_path):
     assert [is_url(text) for text in ("s3://b/k", "file:///a", "/a/b", None)] == [1, 0, 0, 0]
     assert local_path("file:///a/b") == local_path("/a/b")
@@ -182,13 +295,7 @@ def test_an_error_about_a_copy_names_its_url(tmp_path):
     assert str(caught.value) == "s3://b/a.jsonl:3: broken"
 
 
-def test_an_object_is_written_and_no_bucket_is_made_for_it(s3, tmp_path):
-    path = tmp_path / "index.json"
-    path.write_text("{}")
-    s3.put("other", b"")
-    write_object(path, "s3://texts/corpus/index.json")
-    assert s3.get("corpus/index.json") == b"{}"
-    assert object_exists("s3://texts/corpus")
-    assert not object_exists("s3://texts/nothing")
+def test_no_bucket_is_made_for_an_object(s3, tmp_path):
+    (tmp_path / "index.json").write_text("{}")
     with pytest.raises(CorpusError, match="no such object, folder or bucket"):
-        write_object(path, "s3://not-there/index.json")
+        write_object(tmp_path / "index.json", "s3://not-there/index.json")

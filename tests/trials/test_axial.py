@@ -82,6 +82,7 @@ def test_an_axial_design_has_a_mixture_a_domain_and_sampled_ones_behind_them():
     assert [trial.name for trial in trials if trial.role == "axial"] == ["t0000", "t0001", "t0002"]
     assert next(trial.name for trial in trials if trial.role == "sampled") == "t0003"
     assert len(trials) == 5 + 10
+    assert [t.role for t in design(trials=3, max_usage=None)][5:] == ["axial"] * 3
     np.testing.assert_allclose(roles(trials, "axial")[0], [2 / 3, 1 / 6, 1 / 6], atol=1e-12)
 
 

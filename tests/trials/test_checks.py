@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 from made_fit import table
 
-from mixopt.errors import TrialsError
+from mixopt.errors import ConfigError, TrialsError
 from mixopt.objective import Objective
-from mixopt.trials import Trials, check_trials, settled, trials_fingerprint
+from mixopt.trials import Trials, check_trials, settled, trials_fingerprint, without_flat_tasks
 
 MEAN = Objective(("web", "code"), "mean", {"web": 0.5, "code": 0.5}, "nats_per_token")
 
@@ -67,6 +68,48 @@ def test_an_objective_that_divides_by_spreads_takes_those_of_its_trials():
     assert settled(MEAN, FIVE) is MEAN
     scaled = settled(replace(MEAN, scale="spread"), FIVE)
     assert scaled.spreads == pytest.approx({"web": 0.5**0.5, "code": 2**0.5})
+
+
+def with_task(trials, values):
+    found = trials.table.with_columns(pl.Series("task/x/accuracy", values))
+    return Trials(found, trials.domains, (*trials.targets, "task/x/accuracy"))
+
+
+def test_a_task_that_is_the_same_in_all_trials_is_left_out_unless_it_is_measured():
+    flat = with_task(FIVE, [0.5] * 5)
+    kept = without_flat_tasks(flat, ["web"])
+    assert kept.targets == ("web", "code")
+    assert kept.notes == ("left out 'task/x/accuracy': the same in every trial",)
+    for trials, measured in ((flat, ["task/x/accuracy"]), (with_task(FIVE, [0.5] * 4 + [0.6]), [])):
+        assert without_flat_tasks(trials, measured) is trials
+
+
+def test_tasks_that_no_trial_was_scored_on_are_left_out_unless_they_are_measured():
+    over = MEAN.over(("web", "code", "task/x/accuracy"))
+    assert settled(over, FIVE).evaluation == ("web", "code")
+    target = replace(over, kind="target", weights={"task/x/accuracy": 1.0})
+    with pytest.raises(ConfigError) as error:
+        settled(target, FIVE)
+    assert str(error.value) == (
+        "objective: no trial was scored on 'task/x/accuracy': proxy 'synthetic' does not score"
+        " tasks; use another proxy, or another objective"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 50.0], "is 50 in trial 't004' of 9 questions; .* divide by 100 if"),
+        ([1.0, 2.0, 3.0, 4.0, 9.0], "is 9 in trial 't004' of 9 questions; .*: divide counts by 9$"),
+        ([0.1, 0.2, -0.3, 0.4, 0.5], "is -0.3 in trial 't002' of 9 questions; .* from 0 to 1: div"),
+    ],
+)
+def test_shares_of_right_answers_are_from_0_to_1(shares, message):
+    scored = with_task(FIVE, shares)
+    objective = replace(MEAN.over(scored.targets), items={"task/x/accuracy": 9})
+    with pytest.raises(TrialsError, match=f"^objective.items: 'task/x/accuracy' {message}"):
+        check_trials(scored, objective, folds=2)
+    check_trials(with_task(FIVE, [0.0, 0.2, 0.4, 0.6, 1.0]), objective, folds=2)
 
 
 def test_the_fingerprint_is_of_content_alone():

@@ -81,6 +81,11 @@ def test_a_table_by_phase_without_their_lengths_is_one_line(tmp_path):
     with pytest.raises(TrialsError, match=message) as told:
         Trials.from_csv(*table(tmp_path, lengths=False))
     assert "tolerance" not in str(told.value)
+    mixtures, losses = table(tmp_path, lengths=True)
+    mixtures.write_text(mixtures.read_text().replace("0.8,0.2\n", "0.7,0.3\n", 1))
+    message = "w.csv: phase/1, phase/2: should be the same in all rows and add up to 1"
+    with pytest.raises(TrialsError, match=message):
+        Trials.from_csv(mixtures, losses)
 
 
 def answer(tmp_path):

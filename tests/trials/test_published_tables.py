@@ -115,6 +115,8 @@ TWICE = ("run,index,web,code\na,0,0.5,0.5\nb,1,0.25,0.75\n", "run,index,web_loss
         (MIXTURES.replace("b,0.25", "b,-1.0"), LOSSES, "row b: domain 'web': weight -1 is negati"),
         (MIXTURES.replace("b,0.25,", "b,"), LOSSES, "w.csv:3: 2 cells for 3 columns"),
         (MIXTURES, "run,x\n", "l.csv: expected a header and at least one row"),
+        (MIXTURES, "run\na\nb\nc\n", "l.csv: no column besides run"),
+        (MIXTURES, LOSSES + "\x00,\udcff", "l.csv: cannot be read: .*utf-8"),
         (MIXTURES, "run,x,x\na,1,1\n", "l.csv: column 'x' appears twice"),
         (MIXTURES, LOSSES.replace("run", "step"), "no column of both to join by .*trial, run, run"),
         (MIXTURES, LOSSES.replace("b,1.75", ",1.75"), "l.csv: run: is empty in row 3 of the table"),
@@ -223,7 +225,10 @@ WANDB = """\
 NESTED = WANDB.replace("weight_", "data.weights.")
 
 
-@pytest.mark.parametrize("export", [MLFLOW, MLFLOW_PAGE, WANDB, NESTED])
+PLAIN = "run_id,parameters,weight_web,weight_code,code_loss\na1,7,0.5,0.5,1.5\nc3,7,0.9,0.1,1.25\n"
+
+
+@pytest.mark.parametrize("export", [MLFLOW, MLFLOW_PAGE, WANDB, NESTED, PLAIN])
 def test_one_table_of_mlflow_or_wandb_has_weights_and_losses(export, tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text(export)
@@ -233,7 +238,8 @@ def test_one_table_of_mlflow_or_wandb_has_weights_and_losses(export, tmp_path):
     assert found.losses()[:, 0].tolist() == [1.5, 1.25]
     assert found.table["trial"].to_list() == ["a1", "c3"]
     left_out = [note for note in found.notes if "left out 1 of 3 runs" in note]
-    assert len(left_out) == (export is not MLFLOW_PAGE)
+    assert len(left_out) == (export not in (MLFLOW_PAGE, PLAIN))
+    assert found.table["parameters"].to_list() == [7 if export is PLAIN else None] * 2
 
 
 def test_runs_of_an_export_that_do_not_all_have_a_name_are_numbered(tmp_path):

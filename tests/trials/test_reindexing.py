@@ -92,6 +92,7 @@ def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
     ("other", "message"),
     [
         (table(), "more than one row for 't000', 't001', 't002', 't003'"),
+        (table(targets=("quiz",), name="u"), "the tables have no evaluation domain in common"),
         (table(domains=("web", "code", "maths"), name="u"), "domain 'books' is in one table alone"),
     ],
 )

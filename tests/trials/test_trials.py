@@ -161,6 +161,28 @@ def test_a_cell_that_cannot_be_is_one_line(column, value, message, tmp_path):
         Trials.read(tmp_path / "trials.parquet")
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: table([], []), "^a table of trials needs at least one trial"),
+        (lambda: table().with_targets(["wbe"]), "no evaluation domain 'wbe'; did you mean 'web'"),
+        (
+            lambda: Trials(table().table.drop("seed"), ("web", "code"), ("web", "other")),
+            "^no column 'seed' in the table of trials",
+        ),
+        (
+            lambda: Trials(
+                table().table.with_columns(pl.lit(0.5).alias("weight/web")), ("web", "code"), ()
+            ),
+            "^trial 't0': weights add up to 1.25, not 1",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_is_one_line(make, message):
+    with pytest.raises(TrialsError, match=message):
+        make()
+
+
 def test_a_device_is_no_table():
     with pytest.raises(TrialsError, match="/dev/zero: cannot be read: it is a device"):
         Trials.from_csv("/dev/zero", "/dev/zero")

@@ -1,0 +1,292 @@
+"""The program that trains a folder, in this process: what comes of each way in which it may end."""
+
+import json
+import os
+import queue
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from work_runs import faulty_job, noted, trials_named
+
+from mixopt.config import SweepConfig
+from mixopt.corpus import Corpus, corpus_hash
+from mixopt.errors import CorpusError, RunError
+from mixopt.sweeps import run_trials, sweep, train_group
+from mixopt.sweeps.groups import Beat, GroupResult, read_beat, read_result, write_group
+from mixopt.sweeps.train_group import Heart, believed, failure, train_folder
+from mixopt.system import host_name, write_json
+from mixopt.trials import Losses, Progress, Training, TrialResult
+
+
+class Here:
+    """Trains a folder at once, in this process."""
+
+    poll, slots, queues, outlives_owner = 0.0, 1, True, False
+
+    def start(self, folders):
+        for folder in folders:
+            train_folder(folder, os.getppid(), None)
+        return list(map(str, folders))
+
+    def states(self, handles):
+        raise AssertionError("each has a result")
+
+    def cancel(self, handles):
+        pass
+
+    close = list
+
+
+@pytest.fixture
+def anew(monkeypatch):
+    """Make training safe in this process; the workers that would have begun anew."""
+    begun = []
+    monkeypatch.setattr(train_group, "_print_to", lambda log: None)
+    monkeypatch.setattr(os, "execv", lambda *words: begun.append(words))
+    return begun
+
+
+@pytest.fixture
+def run_here(small_corpus, tmp_path, anew, monkeypatch):
+    """Sweep trials a and b together, then c and d; return the results by trial."""
+    monkeypatch.setattr(sweep, "make_executor", lambda *_: Here())
+
+    def run(said=None, **options):
+        job = faulty_job(tmp_path, small_corpus, **options)
+        trials, folder = trials_named(*"abcd"), tmp_path / "trials"
+        say = [].append if said is None else said.append
+        results = run_trials(trials, job, folder, sweep=SweepConfig(), say=say)
+        return {result.trial: result for result in results}
+
+    return run
+
+
+OF_OTHERS = "the proxy returned results of other trials than it was given"
+OTHER_DOMAINS = "the proxy's losses are not those of the corpus's evaluation domains: "
+BOTH, FIRST = ["failed", "failed"], ["failed", "finished"]
+LIES = {
+    **dict.fromkeys(("missing", "extra", "others", "turned", "twice"), (OF_OTHERS, BOTH)),
+    **dict.fromkeys(("none", "number"), ("TypeError: ", BOTH)),
+    "object": ("TypeError: Object of type object is not JSON serializable", BOTH),
+    **dict.fromkeys(
+        ("nan", "large"), ("the proxy reports a loss that is not finite", ["diverged", "finished"])
+    ),
+    "names": (f"{OTHER_DOMAINS}'code', 'prose', 'web'", FIRST),
+    "status": ("the worker's answer cannot be used: a result: status: should be", BOTH),
+    "tokens": ("the worker's answer cannot be used: a result: tokens: should be", BOTH),
+    "long": ("x" * 1000, ["finished", "finished"]),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_results_that_cannot_be_fail_with_the_reason_and_the_rest_go_on(run_here, lie):
+    results = run_here(at="c", lie=lie)
+    reason, status = LIES[lie]
+    assert [results["c"].status, results["d"].status] == status
+    assert results["c"].reason.startswith(reason)
+    assert (results["c"].losses is None) is (status[0] != "finished")
+    assert [results[name].losses.nats_per_token["code"] for name in "ab"] == [1.0, 1.25]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("raises", "ValueError: no such layer"), ("refuses", "a domain has no tokens")],
+)
+def test_what_a_proxy_raises_is_the_reason_in_one_line(run_here, tmp_path, anew, fault, reason):
+    results = run_here(fault=fault, at="c")
+    assert [r.status for r in results.values()] == ["finished"] * 2 + ["failed"] * 2
+    assert results["d"].reason == reason
+    assert not anew
+
+
+def test_memory_that_is_too_short_halves_a_group_and_so_a_resumed_sweep_has_it(
+    run_here, tmp_path, anew
+):
+    said, log = [], tmp_path / "trained.log"
+    assert [r.status for r in run_here(said, size=4, fits=2).values()] == ["finished"] * 4
+    assert noted(log, "ended") == ["a,b", "c,d"]
+    assert said == ["trials: MemoryError: no room for 4 trials; retrying a and 3 more, in halves"]
+    assert len(anew) == 1
+    (tmp_path / "trials" / "d.json").unlink()
+    run_here(size=1)
+    assert noted(log, "ended")[2:] == ["c,d"]
+
+
+def test_groups_of_another_design_are_refused(run_here, tmp_path):
+    (tmp_path / "trials").mkdir()
+    write_json(tmp_path / "trials" / "groups.json", [["z"]])
+    with pytest.raises(RunError, match=r"groups\.json: holds other trials than the design; delete"):
+        run_here()
+
+
+def test_garbage_for_a_result_is_its_reason(tmp_path):
+    (tmp_path / "result.json").write_text('{"results": 7}')
+    result = read_result(tmp_path)
+    assert (result.results, result.fault) == ([], None)
+    assert result.error.startswith("the worker's answer cannot be used: ")
+
+
+def test_a_size_of_0_is_taken_for_1(run_here, tmp_path):
+    run_here(size=0)
+    assert noted(tmp_path / "trained.log", "ended") == ["a", "b", "c", "d"]
+
+
+def group_in(tmp_path, small_corpus, **changes):
+    """Ask for a group of a and b, and return its folder."""
+    folder = tmp_path / "work" / "a.1"
+    folder.mkdir(parents=True)
+    job = replace(faulty_job(tmp_path, small_corpus), **changes)
+    write_group(folder, job, trials_named("a", "b"), 60.0)
+    return folder
+
+
+def test_the_last_beat_says_what_was_trained_where_and_a_worker_stays_warm(
+    small_corpus, tmp_path, anew
+):
+    folder = group_in(tmp_path, small_corpus)
+    loaded = train_folder(folder, os.getppid(), None)
+    beat = read_beat(folder)
+    assert (beat.doing, beat.trials, beat.done, beat.total) == ("training", ["a", "b"], 2000, 2000)
+    assert (beat.moves, beat.node, beat.kind, beat.gpus) == (5, host_name(), "cpu", 0.0)
+    assert beat.seconds > 0
+    (folder / "result.json").unlink()
+    assert train_folder(folder, os.getppid(), loaded) is loaded
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault", "message"),
+    [
+        ({"corpus": Path("/absent")}, "corpus", "/absent: is not visible, on "),
+        ({"corpus_hash": "other"}, "corpus", "differs from the corpus that the sweep started with"),
+        (
+            {"training": Training(1000, device="cpu", target_tokens=5)},
+            None,
+            "proxy.simulate_epochs: proxy 'faulty_proxy:Faulty' cannot limit its domains to pools",
+        ),
+    ],
+)
+def test_a_job_that_cannot_be_done_here_is_one_line(
+    small_corpus, tmp_path, anew, changes, fault, message
+):
+    given = {"corpus_hash": corpus_hash(small_corpus), **changes}
+    folder = group_in(tmp_path, small_corpus, **given)
+    train_folder(folder, os.getppid(), None)
+    result = read_result(folder)
+    assert (result.results, result.fault) == ([], fault)
+    assert message in result.error
+
+
+def test_a_worker_with_gpus_is_told_to_use_them(small_corpus, tmp_path, anew, monkeypatch):
+    place = {"node": "n1", "kind": "L4", "gpus": 0.5}
+    for given, expected in ((json.dumps(place), place), (None, place | {"node": host_name()})):
+        monkeypatch.delenv("MIXOPT_PLACE", raising=False)
+        if given is not None:
+            monkeypatch.setenv("MIXOPT_PLACE", given)
+        else:
+            monkeypatch.setattr(train_group, "find_gpus", lambda: [("0", "L4"), ("1", "L4")])
+            expected["gpus"] = 2.0
+        training = Training(1000, device="auto")
+        folder = group_in(tmp_path / str(given is None), small_corpus, training=training)
+        (job, _, _) = train_folder(folder, os.getppid(), None)
+        assert job.training.device == "cuda"
+        assert read_beat(folder).model_dump(include=set(place)) == expected
+
+
+def heart(folder, parent=None, every=60.0):
+    folder.mkdir(exist_ok=True)
+    return Heart(folder, Beat(trials=["a"]), os.getppid() if parent is None else parent, every)
+
+
+def test_what_moves_is_counted_and_what_is_unknown_is_training(tmp_path):
+    beating = heart(tmp_path)
+    beating.report(Progress(5, 20, "compiling"))
+    assert (read_beat(tmp_path).doing, read_beat(tmp_path).moves) == ("compiling", 1)
+    beating.report(Progress(10, 20, "dancing"))
+    beating.end(GroupResult(error="no such layer"))
+    beat = read_beat(tmp_path)
+    assert (beat.doing, beat.moves, beat.done, beat.total) == ("training", 2, 10, 20)
+    assert read_result(tmp_path) == GroupResult(error="no such layer")
+
+
+def test_a_result_that_is_there_stays_and_none_is_written_that_nobody_wants(tmp_path):
+    for error in ("first", "second"):
+        heart(tmp_path).end(GroupResult(error=error))
+    assert read_result(tmp_path).error == "first"
+    late = heart(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
+    late.end(GroupResult())
+    assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("why", ["orphaned", "taken back", "told to stop"])
+def test_a_worker_of_which_nobody_wants_a_result_ends(tmp_path, monkeypatch, why):
+    codes = queue.Queue()
+    monkeypatch.setattr(os, "_exit", codes.put)
+    beating = heart(tmp_path / "a", -1 if why == "orphaned" else None, 0.05)
+    if why == "taken back":
+        shutil.rmtree(tmp_path / "a")
+    if why == "told to stop":
+        beating.give_back()
+        error = f"the task was told to stop on {host_name()}"
+        assert read_result(tmp_path / "a") == GroupResult(error=error, fault="lost")
+    assert codes.get(timeout=10) == (143 if why == "told to stop" else 1)
+    beating.end(GroupResult())
+
+
+def losses(value=1.0, names=("code", "prose"), **tasks):
+    return Losses(1, dict.fromkeys(names, value), dict.fromkeys(names, value), tasks)
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "reason"),
+    [
+        (losses(1e100), "finished", None),
+        (losses(-1.1e100), "diverged", "the proxy reports a loss that is not finite"),
+        (losses(names=("code",)), "failed", f"{OTHER_DOMAINS}'prose'"),
+        (
+            losses(**{"task/x/accuracy": 0.5}),
+            "failed",
+            "the proxy's metrics are not those of the corpus's tasks: 'task/x/accuracy'",
+        ),
+    ],
+)
+def test_a_result_is_as_it_can_be_believed(small_corpus, found, status, reason):
+    corpus, curve = Corpus.open(small_corpus), (losses(2.0), losses(float("nan")))
+    result = TrialResult("a", "finished", 9, 5, 0.1, found, curve)
+    kept = believed(result, corpus)
+    assert (kept.status, kept.reason) == (status, reason)
+    assert kept.losses == (found if status == "finished" else None)
+    assert kept.curve == (() if status == "failed" else curve[:1])
+    stopped = replace(result, status="failed", losses=None, curve=(), reason="too slow")
+    assert believed(stopped, corpus) == stopped
+
+
+def of_cause(cause):
+    error = ValueError("no layer")
+    error.__cause__ = cause
+    return error
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (OutOfMemoryError("no room"), "memory"),
+        (of_cause(MemoryError()), "memory"),
+        (RuntimeError("CUDA error: Out of Memory"), "memory"),
+        (RuntimeError("no such layer"), None),
+        (ValueError("out of memory"), None),
+        (CorpusError("a domain has no tokens"), None),
+    ],
+)
+def test_short_memory_is_told_from_other_errors(error, fault):
+    assert failure(error).fault == fault
+
+
+def test_a_long_reason_is_cut():
+    assert failure(ValueError("x " * 2000)).error == f"ValueError: {'x ' * 994}"

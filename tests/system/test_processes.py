@@ -1,0 +1,68 @@
+"""This machine: cores, processes, and work in other processes."""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mixopt.errors import RunError
+from mixopt.system import in_processes, is_running, start_of, usable_cores, within, without_folders
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [("350000 100000", 3), ("99999 100000", 1), ("max 100000", 8), ("900000 100000", 8)],
+)
+def test_a_containers_limit_counts(monkeypatch, limit, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(Path, "read_text", lambda path, encoding: limit)
+    assert usable_cores() == cores
+
+
+def test_a_process_is_told_from_another_of_its_number_and_from_one_that_has_ended():
+    assert is_running(os.getpid())
+    assert is_running(os.getpid(), start_of(os.getpid()))
+    assert not is_running(os.getpid(), "1")
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        process.stdout.read()
+        while is_running(process.pid):
+            time.sleep(0.01)
+        assert start_of(process.pid) is None, "nobody has waited for it yet"
+
+
+def test_who_does_not_answer_is_named_and_an_error_is_handed_on():
+    assert within("Ray", lambda: 7) == 7
+    with pytest.raises(RunError, match=r"^Ray: no answer in 0\.05 s$"):
+        within("Ray", lambda: time.sleep(1), 0.05)
+    with pytest.raises(KeyError):
+        within("Ray", lambda: {}["a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cannot read /home/me/a b.txt", "cannot read …/a b.txt"),
+        ("file:///x/y.bin, ~/z/w", "…/y.bin, …/w"),
+        (r"C:\Users\me\a.txt", "…/a.txt"),
+        ("https://host/a/b and web/science", "https://host/a/b and web/science"),
+    ],
+)
+def test_folders_of_paths_are_left_out_and_addresses_stay(text, shown):
+    assert without_folders(text) == shown
+
+
+def died(job):
+    return RunError(f"{job}: a process died")
+
+
+def test_jobs_are_done_in_other_processes_in_their_order_and_one_that_dies_is_named():
+    assert not list(in_processes(math.sqrt, [], 2, died=died))
+    assert list(in_processes(math.sqrt, [4.0, 9.0, 16.0], 2, died=died)) == [2.0, 3.0, 4.0]
+    with pytest.raises(ValueError, match="domain"):
+        list(in_processes(math.sqrt, [-1.0], 1, died=died))
+    with pytest.raises(RunError, match="^3: a process died$"):
+        list(in_processes(os._exit, [3, 3], 2, died=died))
