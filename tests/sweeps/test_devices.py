@@ -56,10 +56,6 @@ def test_each_gpu_has_one_worker_which_sees_it_alone(machine):
     assert environment["CUDA_VISIBLE_DEVICES"] == "1"
     place = {"node": host_name(), "kind": H100, "gpus": 1.0}
     assert json.loads(environment["MIXOPT_PLACE"]) == place
-
-
-def test_a_core_has_one_thread(machine):
-    machine()
     assert worker_devices("cpu", 1)[0].environment["OMP_NUM_THREADS"] == "1"
 
 

@@ -10,9 +10,8 @@ import polars as pl
 import pytest
 from flips import flips
 from made_experts import counted
-from made_fit import make_trials
 
-from mixopt.errors import DesignError, MixoptError, RunError
+from mixopt.errors import DesignError, RunError
 from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts
 from mixopt.sweeps import (
@@ -26,7 +25,7 @@ from mixopt.sweeps import (
     trial_to_json,
 )
 from mixopt.system import write_sealed
-from mixopt.trials import Losses, Trial, TrialResult, Trials, read_design, write_design
+from mixopt.trials import Losses, Trial, TrialResult, read_design, write_design
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5)]
 TRIALS = [Trial("t0", MIXTURES[0], 3), Trial("t1", MIXTURES[1], 4, role="anchor", round=2)]
@@ -114,18 +113,6 @@ def test_every_flip_in_a_trial_is_found_or_harmless(tmp_path):
     for _ in flips(path, step=7):
         with suppress(RunError):
             assert read_entry(path) == (TRIALS[0], RESULTS[0])
-
-
-def test_every_flip_in_a_design_or_a_table_of_trials_is_found_or_harmless(tmp_path):
-    trials = make_trials(count=3, replicates=0)
-    write_design(TRIALS, tmp_path / "design.parquet")
-    trials.write(tmp_path / "trials.parquet")
-    for _ in flips(tmp_path / "design.parquet", count=40):
-        with suppress(MixoptError):
-            assert read_design(tmp_path / "design.parquet") == TRIALS
-    for _ in flips(tmp_path / "trials.parquet", count=40):
-        with suppress(MixoptError):
-            assert Trials.read(tmp_path / "trials.parquet").table.equals(trials.table)
 
 
 @pytest.mark.parametrize(

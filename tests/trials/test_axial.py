@@ -28,36 +28,31 @@ def design(natural=SMALL, constraints=None, say=print, **fields):
     return make_design(DesignConfig(method="axial", **fields), natural, constraints, 3, say=say)
 
 
-def test_each_mixture_goes_half_the_way_to_its_domain():
-    found = axial([1, 1, 1])
-    expected = [[1 / 3, 1 / 3, 1 / 3], [2 / 3, 1 / 6, 1 / 6], [1 / 6, 2 / 3, 1 / 6]]
-    np.testing.assert_allclose(found[0], [*expected, [1 / 6, 1 / 6, 2 / 3]], atol=1e-12)
-    assert found[1] == []
+HALF_WAY = [THIRDS, [2 / 3, 1 / 6, 1 / 6], [1 / 6, 2 / 3, 1 / 6]]
+NO_BOOKS = [[0.495, 0.495, 0.01], [2 / 3, 0.98 / 3, 0.01], [0.98 / 3, 2 / 3, 0.01]]
 
 
-def test_a_capped_domain_takes_its_cap_and_the_others_share_the_rest():
-    # Books may have .4: web and code have .3 each. Where web has 2/3, code and books have 1/6.
-    found = axial([1, 1, 0.4])
-    np.testing.assert_allclose(found[0][3], [0.3, 0.3, 0.4], atol=1e-12)
-    np.testing.assert_allclose(found[0][1], [2 / 3, 1 / 6, 1 / 6], atol=1e-12)
-
-
-def test_what_one_cap_leaves_over_is_shared_in_proportion_to_the_centre():
-    # Towards code from (.5, .3, .2): code has .65; of the .35 left web would have .25, and may
-    # have .1, so books has the rest.
-    found = axial([0.1, 1, 1], center=[0.5, 0.3, 0.2])
-    np.testing.assert_allclose(found[0][1], [0.1, 0.65, 0.25], atol=1e-12)
-    # The centre: web .1, and .9 in the proportion 3 to 2. Web has no mixture of its own.
-    np.testing.assert_allclose(found[0][0], [0.1, 0.54, 0.36], atol=1e-12)
-    assert found[1] == [0]
-
-
-def test_a_domain_that_its_cap_keeps_near_the_centre_is_left_out():
-    # The centre moved within the caps has .01 of books, and so has its axial mixture.
-    found = axial([1, 1, 0.01])
-    assert found[1] == [2]
-    np.testing.assert_allclose(found[0][0], [0.495, 0.495, 0.01], atol=1e-12)
-    assert len(found[0]) == 3
+@pytest.mark.parametrize(
+    ("upper", "center", "mixtures", "left_out"),
+    [
+        ([1, 1, 1], THIRDS, [*HALF_WAY, [1 / 6, 1 / 6, 2 / 3]], []),
+        ([1, 1, 0.4], THIRDS, [*HALF_WAY, [0.3, 0.3, 0.4]], []),
+        # Web has .1 everywhere. Of what code leaves it would have .25; books has the rest.
+        (
+            [0.1, 1, 1],
+            [0.5, 0.3, 0.2],
+            [[0.1, 0.54, 0.36], [0.1, 0.65, 0.25], [0.1, 0.3, 0.6]],
+            [0],
+        ),
+        ([1, 1, 0.01], THIRDS, NO_BOOKS, [2]),
+    ],
+)
+def test_each_mixture_goes_to_its_domain_or_its_cap_and_the_others_share_the_rest(
+    upper, center, mixtures, left_out
+):
+    found = axial(upper, center)
+    np.testing.assert_allclose(found[0], mixtures, atol=1e-12)
+    assert found[1] == left_out
 
 
 @given(seed=st.integers(0, 10_000), domains=st.integers(2, 12), share=st.floats(0.3, 0.9))
