@@ -65,7 +65,10 @@ def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory
         ({"radius": {"kl": 0.2, "reference": "none.yaml"}}, "natural, uniform, or a file of wei"),
         ({"min_entropy": 1.2}, r"1\.2 is not below 1\.099, the entropy of 3 equal"),
         ({"proportions": {"base": {"web": 1, "cod": 1}}}, "'cod'; did you mean 'code'"),
-        ({"proportions": {"base": {"web": 0, "code": 0}}}, "base: the domains have no tokens: gi"),
+        (
+            {"inventory": {"web": 0, "law": 9}, "proportions": {"base": ["web"]}},
+            "proportions.base: the domains have no tokens: give their weights",
+        ),
     ],
 )
 def test_a_limit_that_cannot_be_right_is_one_line(fields, message):

@@ -116,7 +116,6 @@ TWICE = ("run,index,web,code\na,0,0.5,0.5\nb,1,0.25,0.75\n", "run,index,web_loss
         (MIXTURES.replace("b,0.25,", "b,"), LOSSES, "w.csv:3: 2 cells for 3 columns"),
         (MIXTURES, "run,x\n", "l.csv: expected a header and at least one row"),
         (MIXTURES, "run\na\nb\nc\n", "l.csv: no column besides run"),
-        (MIXTURES, LOSSES + "\x00,\udcff", "l.csv: cannot be read: .*utf-8"),
         (MIXTURES, "run,x,x\na,1,1\n", "l.csv: column 'x' appears twice"),
         (MIXTURES, LOSSES.replace("run", "step"), "no column of both to join by .*trial, run, run"),
         (MIXTURES, LOSSES.replace("b,1.75", ",1.75"), "l.csv: run: is empty in row 3 of the table"),
