@@ -11,7 +11,7 @@ import pytest
 from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
-from mixopt.corpus import Corpus, corpus_hash
+from mixopt.corpus import corpus_hash
 from mixopt.errors import CorpusError, RunError
 from mixopt.sweeps import run_trials, sweep, train_group
 from mixopt.sweeps.groups import Beat, GroupResult, read_beat, read_result, write_group
@@ -49,12 +49,12 @@ def anew(monkeypatch):
 
 
 @pytest.fixture
-def run_here(small_corpus, tmp_path, anew, monkeypatch):
+def run_here(corpus, tmp_path, anew, monkeypatch):
     """Sweep trials a and b together, then c and d; return the results by trial."""
     monkeypatch.setattr(sweep, "make_executor", lambda *_: Here())
 
     def run(said=None, **options):
-        job = faulty_job(tmp_path, small_corpus, **options)
+        job = faulty_job(tmp_path, corpus.path, **options)
         trials, folder = trials_named(*"abcd"), tmp_path / "trials"
         say = [].append if said is None else said.append
         results = run_trials(trials, job, folder, sweep=SweepConfig(), say=say)
@@ -73,7 +73,7 @@ LIES = {
     **dict.fromkeys(
         ("nan", "large"), ("the proxy reports a loss that is not finite", ["diverged", "finished"])
     ),
-    "names": (f"{OTHER_DOMAINS}'code', 'prose', 'web'", FIRST),
+    "names": (f"{OTHER_DOMAINS}'code', 'manual', 'other_code', 'web'", FIRST),
     "status": ("the worker's answer cannot be used: a result: status: should be", BOTH),
     "tokens": ("the worker's answer cannot be used: a result: tokens: should be", BOTH),
     "long": ("x" * 1000, ["finished", "finished"]),
@@ -133,19 +133,17 @@ def test_a_size_of_0_is_taken_for_1(run_here, tmp_path):
     assert noted(tmp_path / "trained.log", "ended") == ["a", "b", "c", "d"]
 
 
-def group_in(tmp_path, small_corpus, **changes):
+def group_in(tmp_path, path, **changes):
     """Ask for a group of a and b, and return its folder."""
     folder = tmp_path / "work" / "a.1"
     folder.mkdir(parents=True)
-    job = replace(faulty_job(tmp_path, small_corpus), **changes)
+    job = replace(faulty_job(tmp_path, path), **changes)
     write_group(folder, job, trials_named("a", "b"), 60.0)
     return folder
 
 
-def test_the_last_beat_says_what_was_trained_where_and_a_worker_stays_warm(
-    small_corpus, tmp_path, anew
-):
-    folder = group_in(tmp_path, small_corpus)
+def test_the_last_beat_says_what_was_trained_where_and_a_worker_stays_warm(corpus, tmp_path, anew):
+    folder = group_in(tmp_path, corpus.path)
     loaded = train_folder(folder, os.getppid(), None)
     beat = read_beat(folder)
     assert (beat.doing, beat.trials, beat.done, beat.total) == ("training", ["a", "b"], 2000, 2000)
@@ -168,17 +166,17 @@ def test_the_last_beat_says_what_was_trained_where_and_a_worker_stays_warm(
     ],
 )
 def test_a_job_that_cannot_be_done_here_is_one_line(
-    small_corpus, tmp_path, anew, changes, fault, message
+    corpus, tmp_path, anew, changes, fault, message
 ):
-    given = {"corpus_hash": corpus_hash(small_corpus), **changes}
-    folder = group_in(tmp_path, small_corpus, **given)
+    given = {"corpus_hash": corpus_hash(corpus.path), **changes}
+    folder = group_in(tmp_path, corpus.path, **given)
     train_folder(folder, os.getppid(), None)
     result = read_result(folder)
     assert (result.results, result.fault) == ([], fault)
     assert message in result.error
 
 
-def test_a_worker_with_gpus_is_told_to_use_them(small_corpus, tmp_path, anew, monkeypatch):
+def test_a_worker_with_gpus_is_told_to_use_them(corpus, tmp_path, anew, monkeypatch):
     place = {"node": "n1", "kind": "L4", "gpus": 0.5}
     for given, expected in ((json.dumps(place), place), (None, place | {"node": host_name()})):
         monkeypatch.delenv("MIXOPT_PLACE", raising=False)
@@ -188,7 +186,7 @@ def test_a_worker_with_gpus_is_told_to_use_them(small_corpus, tmp_path, anew, mo
             monkeypatch.setattr(train_group, "find_gpus", lambda: [("0", "L4"), ("1", "L4")])
             expected["gpus"] = 2.0
         training = Training(1000, device="auto")
-        folder = group_in(tmp_path / str(given is None), small_corpus, training=training)
+        folder = group_in(tmp_path / str(given is None), corpus.path, training=training)
         (job, _, _) = train_folder(folder, os.getppid(), None)
         assert job.training.device == "cuda"
         assert read_beat(folder).model_dump(include=set(place)) == expected
@@ -235,7 +233,7 @@ def test_a_worker_of_which_nobody_wants_a_result_ends(tmp_path, monkeypatch, why
     beating.end(GroupResult())
 
 
-def losses(value=1.0, names=("code", "prose"), **tasks):
+def losses(value=1.0, names=("code", "manual", "other_code"), **tasks):
     return Losses(1, dict.fromkeys(names, value), dict.fromkeys(names, value), tasks)
 
 
@@ -244,16 +242,17 @@ def losses(value=1.0, names=("code", "prose"), **tasks):
     [
         (losses(1e100), "finished", None),
         (losses(-1.1e100), "diverged", "the proxy reports a loss that is not finite"),
-        (losses(names=("code",)), "failed", f"{OTHER_DOMAINS}'prose'"),
+        (losses(names=("code",)), "failed", f"{OTHER_DOMAINS}'manual', 'other_code'"),
         (
             losses(**{"task/x/accuracy": 0.5}),
             "failed",
-            "the proxy's metrics are not those of the corpus's tasks: 'task/x/accuracy'",
+            "the proxy's metrics are not those of the corpus's tasks:"
+            " 'task/next_line/bits_per_byte', 'task/x/accuracy'",
         ),
     ],
 )
-def test_a_result_is_as_it_can_be_believed(small_corpus, found, status, reason):
-    corpus, curve = Corpus.open(small_corpus), (losses(2.0), losses(float("nan")))
+def test_a_result_is_as_it_can_be_believed(corpus, found, status, reason):
+    curve = (losses(2.0), losses(float("nan")))
     result = TrialResult("a", "finished", 9, 5, 0.1, found, curve)
     kept = believed(result, corpus)
     assert (kept.status, kept.reason) == (status, reason)
