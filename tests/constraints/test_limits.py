@@ -66,7 +66,7 @@ def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory
         ({"min_entropy": 1.2}, r"1\.2 is not below 1\.099, the entropy of 3 equal"),
         ({"proportions": {"base": {"web": 1, "cod": 1}}}, "'cod'; did you mean 'code'"),
         (
-            {"inventory": {"web": 0, "law": 9}, "proportions": {"base": ["web"]}},
+            {"inventory": LARGE | {"web": 0, "code": 0}, "proportions": {"base": ["web", "code"]}},
             "proportions.base: the domains have no tokens: give their weights",
         ),
     ],
