@@ -169,7 +169,7 @@ class Checkpoints:
         """Make a folder with all shards a checkpoint, and remove those that are not kept."""
         path, folder = self._path, self._folder
         files = sorted(path.iterdir())
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+        with ThreadPoolExecutor(_THREADS) as threads:
             records = [one.to_json() for one in threads.map(file_record, files)]
         hashes = dict(zip((file.name for file in files), records, strict=True))
         write_sealed(path / STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
@@ -237,9 +237,7 @@ def load_training(
 
 def found_checkpoints(folder: Path) -> list[Path]:
     """Return the folders of checkpoints, whole or not, by their steps."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.name.startswith(_PREFIX) and p.is_dir())
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -268,7 +266,7 @@ def whole_state(path: Path) -> CheckpointState:
     def fault(name: str) -> str | None:
         return verifier.fault(name, state.files[name], deep=True)
 
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(_THREADS) as threads:
         for name, found in zip(state.files, threads.map(fault, state.files), strict=True):
             if found is not None:
                 raise RunError(f"{path / name}: {found}")

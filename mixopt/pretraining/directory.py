@@ -82,8 +82,8 @@ _FREE = (
 )
 
 
-def open_directory(config: PretrainConfig, out: Path) -> None:
-    """Make the directory, or check that the run in it may resume with this configuration."""
+def check_directory(config: PretrainConfig, out: Path) -> None:
+    """Check that the run in a directory, if there is one, may resume with this configuration."""
     if last_checkpoint(out / CHECKPOINTS) is not None:
         before = recorded_config(out / "config.yaml")
         for name, was, now in differences(before, dump_sections(config)):
@@ -93,7 +93,6 @@ def open_directory(config: PretrainConfig, out: Path) -> None:
                     f"{out}: the run was started with {name} {there}, and here it is {here}; use"
                     " another --out"
                 )
-    record_config(config, out)
 
 
 def record_config(config: PretrainConfig, out: Path) -> None:

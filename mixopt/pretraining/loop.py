@@ -233,10 +233,10 @@ class _FixedMixture:
     def __init__(self, known: _Mixtures, log: Path) -> None:
         self._known = {batch: (mixture, why) for batch, mixture, why in known}
         self._log = MixtureLog(log if is_first() else None)
-        self._step, self._is_fresh = 0, True
+        self._step = 0
 
     def start(self) -> None:
-        if self._is_fresh:
+        if self._step == 0:
             self._log.cut(0)
             self._write()
 
@@ -252,7 +252,7 @@ class _FixedMixture:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         fields = StateFields(state, "the mixture's state", RunError)
-        self._step, self._is_fresh = fields.whole("step"), False
+        self._step = fields.whole("step")
         self._log.cut(fields.whole("log_size"))
 
     def _write(self) -> None:

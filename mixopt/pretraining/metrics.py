@@ -203,9 +203,10 @@ class HeldOutText:
         """Read the rows; each evaluation domain has at least one."""
         length = config.row_length
         most = max(1, config.held_out.tokens // config.training.sequence_length)
+        texts = [domain.validation for domain in corpus.evaluation]
         rows = [
-            shards.rows(np.arange(min(most, shards.tokens // length)) * length, length)
-            for shards in (domain.validation for domain in corpus.evaluation)
+            text.rows(np.arange(min(most, text.tokens // length)) * length, length)
+            for text in texts
         ]
         tokens_RW = np.concatenate(rows).astype(np.int64)
         domain_R = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
@@ -213,7 +214,6 @@ class HeldOutText:
         padded = math.ceil(len(tokens_RW) / (size * ranks.count)) * size * ranks.count
         index_BB = np.arange(padded).reshape(-1, size)[ranks.rank :: ranks.count]
         self.names = corpus.evaluation_names
-        texts = [domain.validation for domain in corpus.evaluation]
         self._bits_M = [
             one.tokens / one.bytes / math.log(2) if one.bytes else None for one in texts
         ]

@@ -145,7 +145,7 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
     if last_checkpoint(out / CHECKPOINTS) is not None:
         record = out / "config.yaml"
         content = recorded_config(record).get("model")
-        if content is None:  # open_directory says what the record lacks
+        if content is None:  # check_directory says what the record lacks
             return config, None
         before: ModelConfig = checked_as(ModelConfig, content, f"{record}: model")
         return _resumed(config, before), None

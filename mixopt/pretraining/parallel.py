@@ -73,7 +73,9 @@ class Ranks:
             value = do()
         except Exception as caught:
             error = caught
-        messages = self.gathered(error and error_line(error, with_kind=True))
+        messages: list[str | None] = [error and error_line(error, with_kind=True)] * self.count
+        if self.count > 1:
+            dist.all_gather_object(messages, messages[0])
         failed = [rank for rank, message in enumerate(messages) if message is not None]
         if not failed:
             return cast(Value, value)
@@ -82,13 +84,6 @@ class Ranks:
         if not self.is_first:
             raise OtherRankError(str(messages[failed[0]]))
         raise error or RunError(f"rank {failed[0]}: {messages[failed[0]]}")
-
-    def gathered(self, mine: Any) -> list[Any]:
-        """Return what each rank gives, in order; it can be pickled."""
-        values: list[Any] = [mine] * self.count
-        if self.count > 1:
-            dist.all_gather_object(values, mine)
-        return values
 
     def error(self, message: str) -> MixoptError:
         """Return what ends all ranks with one line; they raise it together."""

@@ -16,7 +16,7 @@ from mixopt.pretraining.checkpoints import CHECKPOINTS, Checkpoints, last_checkp
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
 from mixopt.pretraining.directory import (
     METRICS,
-    open_directory,
+    check_directory,
     prepare_text,
     record_config,
     run_fingerprint,
@@ -146,7 +146,7 @@ def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
     if config.estimator is not None:  # a mistake in it is said before text is read for minutes
         make_estimator(config.estimator.name, config.estimator.options)
     resolved, origin = with_origin(config, out)
-    open_directory(resolved, out)
+    check_directory(resolved, out)
     prepare_text(resolved, out, say)
     resolved = with_vocabulary(resolved, out, origin, say)
     record_config(resolved, out)

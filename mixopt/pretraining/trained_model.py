@@ -51,7 +51,7 @@ TOLERANCE = 1e-5  # of the largest logit, or of 1
 _PASS_TOKENS = 8192
 _PASS_LOGITS = 1 << 27
 _USUAL_LENGTH = 2048  # of a model whose positions have no end
-_COMPARED = (2, 64)
+_COMPARED = 64  # tokens of each of two sequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,10 +301,8 @@ def _adapt(config: Any, end: int) -> None:
 def _checked(trained: TrainedModel, folder: Path, kind: ModelConfig) -> float:
     """Load what was written, and return by how much its logits differ from the run's."""
     written = load_folder(folder, folder_model(folder)).eval()
-    sequences, length = _COMPARED
-    draw = torch.Generator().manual_seed(0)
-    ids = trained.tokenizer.vocab_size
-    tokens_BT = torch.randint(ids, (sequences, min(length, trained.length)), generator=draw)
+    draw, ids = torch.Generator().manual_seed(0), trained.tokenizer.vocab_size
+    tokens_BT = torch.randint(ids, (2, min(_COMPARED, trained.length)), generator=draw)
     expected = logits_of(trained.model(tokens_BT)).float()
     difference = float((expected - logits_of(written(tokens_BT)).float()).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):

@@ -124,11 +124,6 @@ class FoundRouter(NamedTuple):
     read: Callable[[dict[str, Any], Any, int, int], Tensor]
     router: str = ""
 
-    @property
-    def key(self) -> str:
-        """The router's name in the model, as `LayerAssignments.key`."""
-        return f"{self.layer}/{self.router}".removesuffix("/")
-
 
 class Source(NamedTuple):
     """How one class is read: E and K are numbers or attributes, `child` the part that is called."""

@@ -75,18 +75,6 @@ class Assignments:
     domains: tuple[str, ...]
     layers: tuple[LayerAssignments, ...]
 
-    @classmethod
-    def zeros(cls, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]]) -> Assignments:
-        """Return the assignments before anything was counted."""
-        layers = []
-        for key, (experts, top_k) in sizes.items():
-            layer, _, router = key.partition("/")
-            shape = (2, len(domains))
-            counts_HDE = np.zeros((*shape, experts), np.int64)
-            dropped_HD = np.zeros(shape, np.int64)
-            layers.append(LayerAssignments(int(layer), top_k, counts_HDE, dropped_HD, router))
-        return cls(domains, tuple(layers))
-
     def __add__(self, other: Assignments) -> Assignments:
         """Return what both counted."""
         self.check_sizes(other.domains, other.sizes, "the other table")

@@ -44,9 +44,9 @@ def max_load(shares_E: Array) -> float:
     return float(shares_E.max() * len(shares_E))
 
 
-def overflow(shares_E: Array, capacity: float = CAPACITY) -> float:
+def overflow(shares_E: Array) -> float:
     """Return the share of the assignments that find no room: dropped, or padded for."""
-    return float(np.maximum(shares_E - capacity / len(shares_E), 0).sum())
+    return float(np.maximum(shares_E - CAPACITY / len(shares_E), 0).sum())
 
 
 def dead(shares_E: Array, below: float = DEAD) -> BoolArray:

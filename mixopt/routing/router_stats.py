@@ -211,8 +211,12 @@ class RouterStats:
             counter.clear()
 
     def _nothing(self) -> Assignments:
-        sizes = {router.key: (router.experts, router.top_k) for router in self.routers}
-        return Assignments.zeros(self.domain_names, sizes)
+        shape = 2, len(self.domain_names)
+        layers = (
+            counter.router_counts(np.zeros((*shape, counter.places), np.int64))
+            for counter in self._counters
+        )
+        return Assignments(self.domain_names, tuple(layers))
 
     def _begin(self, domain_BS: Tensor, position: Sequence[int] | None = None) -> None:
         self._is_open = True
@@ -394,10 +398,6 @@ class _Counter:
         router = self.router
         dropped_HD, counts_HDE = counts_HDE[..., 1].copy(), counts_HDE[..., 2:-1].copy()
         return LayerAssignments(router.layer, router.top_k, counts_HDE, dropped_HD, router.router)
-
-    def load(self) -> Tensor:
-        """Return how many assignments each expert has now, padding left out, shape (E,)."""
-        return self.counts.view(-1, self.places)[:-1, 2:-1].sum(0)
 
     def clear(self) -> None:
         """Begin again from nothing."""

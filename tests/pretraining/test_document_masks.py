@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pretrain_runs import CONFIG, Job, finished, metrics_of, write_config
+from pretrain_runs import CONFIG, DECODER, metrics_of, write_config
 from torch import nn
 from torch.nn import functional
 
@@ -67,9 +67,16 @@ def logits_of(output) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output.logits
 
 
-def table_of(model: nn.Module) -> nn.Parameter:
+def ids_that_move(output, model: nn.Module, document: list[int], *, again: bool) -> set[int]:
+    """Return the ids by which the losses of a document's tokens have gradients."""
+    logits, targets = logits_of(output)[:, :-1].float().flatten(0, 1), ROWS_BT[:, 1:].flatten()
+    losses = functional.cross_entropy(logits, targets, reduction="none")
+    (losses * torch.isin(targets, torch.tensor(document))).sum().backward(retain_graph=again)
     ours = getattr(model, "embedding", None)
-    return ours if ours is not None else model.get_input_embeddings().weight
+    table = ours if ours is not None else model.get_input_embeddings().weight
+    gradient, table.grad = table.grad, None
+    whole = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+    return set(torch.nonzero(whole.abs().sum(1)).flatten().tolist())
 
 
 # --- Gradients and outputs ----------------------------------------------------------------------
@@ -79,18 +86,11 @@ def table_of(model: nn.Module) -> nn.Parameter:
 def test_gradients_do_not_cross(name):
     """The losses of a document's tokens have gradients by what is read of it, and by no other."""
     model = made(*MODELS[name])
-    logits = logits_of(model(ROWS_BT, **DocumentMasks(model, [END]).inputs(ROWS_BT)))
-    targets = torch.cat([ROWS_BT[:, 1:], torch.full((len(ROWS_BT), 1), END)], 1).flatten()
-    losses = functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
-    moved = []
+    output = model(ROWS_BT, **DocumentMasks(model, [END]).inputs(ROWS_BT))
     for document in DOCUMENTS:
-        loss = (losses * torch.isin(targets, torch.tensor(document))).sum()
-        (by_id,) = torch.autograd.grad(loss, [table_of(model)], retain_graph=True)
-        moved.append(set(torch.nonzero(by_id.abs().sum(1)).flatten().tolist()))
-    assert moved == [
-        set(document[:-1]) | ({END} if document[0] not in {11, 41} else set())
-        for document in DOCUMENTS
-    ]
+        begins = {END} if document[0] not in {11, 41} else set()
+        moved = ids_that_move(output, model, document, again=True)
+        assert moved == set(document[:-1]) | begins
 
 
 # The compiler looks at it itself.
@@ -111,44 +111,21 @@ def test_gradients_do_not_cross_however_the_model_is_run(way, tmp_path):
     with joined("cpu") as ranks:
         masks = DocumentMasks(model, [END])
         parallel = ParallelModel(model, config, ranks, masks)
-        logits = logits_of(parallel.train(ROWS_BT)).float()
-        targets = ROWS_BT[:, 1:]
-        losses = functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), targets.flatten(), reduction="none"
-        )
-        counted = torch.isin(targets, torch.tensor(DOCUMENTS[1])).flatten()
-        (losses * counted).sum().backward()
-        gradient = table_of(parallel.plain).grad
-        whole = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
-    moved = set(torch.nonzero(whole.abs().sum(1)).flatten().tolist())
+        output = parallel.train(ROWS_BT)
+        moved = ids_that_move(output, parallel.plain, DOCUMENTS[1], again=False)
     assert moved == {END, *DOCUMENTS[1][:-1]}
 
 
 # --- Runs ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def config(corpus, tmp_path_factory):
-    return write_config(
-        tmp_path_factory.mktemp("config"),
-        corpus=str(corpus.path),
-        model={"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}},
-        training={**CONFIG["training"], "steps": 8, "mask_documents": True},
-        held_out={"every": 0, "tokens": 512},
-    )
-
-
-@pytest.fixture(scope="module")
-def masked(context, config, tmp_path_factory) -> Job:
-    """A run in one process."""
-    out = tmp_path_factory.mktemp("masked") / "run"
-    return finished(context, config, out)
-
-
-def test_held_out_text_is_evaluated_document_by_document(corpus, masked):
+def test_held_out_text_is_evaluated_document_by_document(corpus, tmp_path):
     """Its losses are those of each document alone, by a computation that knows no masks."""
-    trained = TrainedModel.open(masked.out, trust=True)
-    (said,) = [line for line in metrics_of(masked.out) if "held_out_loss" in line]
+    training = {**CONFIG["training"], "steps": 8, "mask_documents": True}
+    config = write_config(tmp_path, corpus=str(corpus.path), model=DECODER, training=training)
+    pretrain(config, tmp_path / "run", ["held_out.every=0"])
+    trained = TrainedModel.open(tmp_path / "run", trust=True)
+    (said,) = [line for line in metrics_of(tmp_path / "run") if "held_out_loss" in line]
     for domain in corpus.evaluation:
         rows = domain.validation.rows(np.arange(512 // 32) * 33, 33).astype(np.int64)
         losses = [loss for row in rows for loss in alone(trained.model, row)]

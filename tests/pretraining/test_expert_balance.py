@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
-from pretrain_runs import CONFIG, finished, metrics_of, whole_weights_of, write_config
+from pretrain_runs import CONFIG, checkpoints, finished, metrics_of, write_config
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError
 from mixopt.pretraining import ModelConfig, added_loss, auxiliary_coefficient, build_model
+from mixopt.pretraining.checkpoints import read_tensors
 from mixopt.pretraining.models import flops_per_token
 from mixopt.testing import tiny_corpus
 
@@ -69,7 +70,8 @@ def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, tmp_path):
     config = config_of(tmp_path)
     pretrain(config, tmp_path / "one")
     finished(context, config, tmp_path / "two", ranks=2, overrides=["parallel=fsdp"])
-    found, expected = (whole_weights_of(tmp_path / name) for name in ("two", "one"))
+    found, expected = (read_tensors(checkpoints(tmp_path / n)[-1], "") for n in ("two", "one"))
+    assert found.keys() == expected.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=1e-6, rtol=0, msg=name)
     for one, other in zip(*(metrics_of(tmp_path / name) for name in ("one", "two")), strict=True):
@@ -89,6 +91,7 @@ def test_a_coefficient_that_cannot_be_is_refused():
     message = "router_aux_loss_coef: .* is not possible; it must be 0 or more"
     with pytest.raises(ConfigError, match=message):
         auxiliary_coefficient(built("olmoe", OLMOE | {"router_aux_loss_coef": math.nan}))
+    assert auxiliary_coefficient(torch.nn.Linear(2, 2)) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from folder_owner import marker
-from pretrain_runs import CONFIG, checkpoints, step_of, write_config
+from pretrain_runs import CONFIG, DECODER, checkpoints, step_of, write_config
 from typer.testing import CliRunner
 
 import mixopt.cli.main  # noqa: F401  adds the commands
@@ -13,10 +14,10 @@ from mixopt import pretrain
 from mixopt.cli.options import app
 from mixopt.errors import RunError
 from mixopt.pretraining.loop import Loop
+from mixopt.pretraining.parallel import Interruption
 from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SMALL = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def config(tmp_path_factory):
     training = {**CONFIG["training"], "steps": 4}
     saved = {"every": 0}
     return write_config(
-        folder, corpus=str(corpus.path), model=SMALL, training=training, checkpoint=saved
+        folder, corpus=str(corpus.path), model=DECODER, training=training, checkpoint=saved
     )
 
 
@@ -82,6 +83,23 @@ def test_a_run_whose_directory_another_process_took_over_writes_nothing_more(
     with pytest.raises((KeyboardInterrupt, RunError)):
         pretrain(config, tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
+
+
+def listening():
+    with Interruption().listening(lambda: True):
+        return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+
+def test_what_is_ignored_stays_so_and_other_threads_take_no_signals():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(listening).result() == before
+    assert not set(listening()) & set(before)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert listening()[1] is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before[1])
 
 
 def test_the_command_ends_as_an_interrupted_one_with_what_is_saved(config, pressed, tmp_path):

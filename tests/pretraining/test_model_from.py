@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +12,15 @@ import torch
 import yaml
 from made_models import logits_of, made_model
 from mixopt_proxies.continued import ContinuedProxy
-from pretrain_runs import CONFIG, finished, metrics_of, weights_of, write_config
+from pretrain_runs import (
+    CONFIG,
+    DECODER,
+    assert_same_weights,
+    finished,
+    metrics_of,
+    weights_of,
+    write_config,
+)
 
 from mixopt import pretrain
 from mixopt.corpus import FastTokenizer
@@ -23,13 +28,13 @@ from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining import export_model, open_origin
 from mixopt.pretraining.models import causal_models, hugging_face_config
 from mixopt.pretraining.transformers_folder import _ABOUT, folder_model
+from mixopt.system import file_record, write_sealed
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STANDSTILL = {**CONFIG["training"], "steps": 1, "lr": 1e-30}
-DECODER = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,17 @@ def folder(context, tmp_path_factory):
     made_model("llama", {}).save_pretrained(folder / "llama")
     made_model("llama", {}).save_pretrained(folder / "shards", max_shard_size="20KB")
     return folder
+
+
+@pytest.fixture(scope="module")
+def other_corpus(tmp_path_factory) -> Path:
+    """A corpus whose tokenizer has as many ids, of which some mean something else."""
+    path = tiny_corpus(tmp_path_factory.mktemp("other") / "corpus").path
+    FastTokenizer.train(["of bytes, in another order"], 257).save(path)
+    record = file_record(path / "tokenizer.json").to_json()
+    known = {"tokenizer": "bpe:257", "files": {"tokenizer.json": record}}
+    write_sealed(path / "index.json", json.loads((path / "index.json").read_text()) | known)
+    return path
 
 
 def config_from(folder: Path, where: Path, start: object, **parts) -> Path:
@@ -107,19 +123,22 @@ def test_the_record_has_what_it_started_from_and_a_run_of_it_can_be_started_from
     torch.testing.assert_close(logits_of(found, tokens), logits_of(expected, tokens))
 
 
-@pytest.mark.nightly
-def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path):
+def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path, monkeypatch):
     place = tmp_path / "models--some--model"
     commit = "0123456789abcdef0123456789abcdef01234567"
     shutil.copytree(folder / "llama", place / "snapshots" / commit)
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(commit)
-    code = "from mixopt.pretraining import open_origin; o = open_origin('some/model')"
-    hub = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    line = [sys.executable, "-c", f"{code}; print(o.checkpoint, o.model.name, o.sha256)"]
-    ended = subprocess.run(line, env=hub, capture_output=True, text=True, check=True)
-    sha256 = open_origin(folder / "llama").sha256
-    assert ended.stdout.split() == [f"some/model@{commit}", "llama", sha256]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for name in ("some/model", f"some/model@{commit}"):
+        found = open_origin(name)
+        assert (found.checkpoint, found.model.name) == (f"some/model@{commit}", "llama")
+        assert found.sha256 == open_origin(folder / "llama").sha256
+    message = (
+        "^model.from: 'some/other': no such folder, and no model that the hub gives: .*; give a"
+    )
+    with pytest.raises(RunError, match=message):
+        open_origin("some/other")
 
 
 FAMILIES = ["qwen3_moe", "bailing_hybrid"]
@@ -145,57 +164,34 @@ def test_no_field_of_a_family_is_lost_whatever_its_value(name, tmp_path):
 # --- Resuming -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def begun(folder, tmp_path):
-    """A run from a copy of a folder of transformers, of whose two steps one is lost again."""
+def test_a_run_resumes_with_its_tokenizer_alone_and_when_what_it_started_from_is_gone(
+    folder, other_corpus, tmp_path
+):
     shutil.copytree(folder / "llama", tmp_path / "base")
     training = {**CONFIG["training"], "steps": 2}
     saved = {"every": 1}
     config = config_from(folder, tmp_path, tmp_path / "base", training=training, checkpoint=saved)
-    pretrain(config, tmp_path / "run")
-    expected = weights_of(tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000002")
-    return config, tmp_path / "run", expected
-
-
-def test_a_run_resumes_when_what_it_started_from_is_gone(begun, tmp_path):
-    config, out, expected = begun
+    out = tmp_path / "run"
+    pretrain(config, out)
+    expected = weights_of(out)
+    shutil.rmtree(out / "checkpoints" / "step-00000002")
+    with pytest.raises(ConfigError, match="run was begun with another tokenizer: .* 'bpe:257'"):
+        pretrain(config, out, [f"corpus={other_corpus}"])
     shutil.rmtree(tmp_path / "base")
     pretrain(config, out)
-    found = weights_of(out)
-    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
-
-
-def test_a_run_does_not_resume_with_another_tokenizer(begun, tmp_path):
-    config, out, _ = begun
-    tiny_corpus(tmp_path / "corpus")
-    other(json.loads((tmp_path / "corpus" / "index.json").read_text()), tmp_path / "corpus")
-    with pytest.raises(ConfigError, match="run was begun with another tokenizer: .* 'bpe:257'"):
-        pretrain(config, out, [f"corpus={tmp_path / 'corpus'}"])
+    assert_same_weights(weights_of(out), expected)
 
 
 # --- The vocabulary -----------------------------------------------------------------------------
 
 
-def other(index: dict, corpus: Path) -> None:
-    """Let a corpus be of a tokenizer with as many ids, of which some mean something else."""
-    from mixopt.system import file_record, write_sealed
-
-    FastTokenizer.train(["of bytes, in another order"], 257).save(corpus)
-    record = file_record(corpus / "tokenizer.json").to_json()
-    known = {"tokenizer": "bpe:257", "files": {"tokenizer.json": record}}
-    write_sealed(corpus / "index.json", index | known)
-
-
-def test_a_corpus_of_other_tokens_is_refused(folder, tmp_path):
-    tiny_corpus(tmp_path / "corpus")
-    other(json.loads((tmp_path / "corpus" / "index.json").read_text()), tmp_path / "corpus")
+def test_a_corpus_of_other_tokens_is_refused(folder, other_corpus, tmp_path):
     config = config_from(folder, tmp_path, folder / "exported")
     message = (
         r"its tokenizer '.*' \(257 ids, vocabulary \w{8}\) is not the corpus's, 'bpe:257' \(257"
     )
     with pytest.raises(ConfigError, match=message) as caught:
-        pretrain(config, tmp_path / "run", [f"corpus={tmp_path / 'corpus'}"])
+        pretrain(config, tmp_path / "run", [f"corpus={other_corpus}"])
     assert "\n" not in str(caught.value)
 
 

@@ -17,7 +17,6 @@ from pretrain_runs import (
     finished,
     lines_of,
     metrics_of,
-    step_of,
     weights_of,
     write_config,
 )
@@ -44,15 +43,6 @@ def whole(config, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     pretrain(config, out)
     return out
-
-
-def killed_at(context, config, out, file, ranks=1, overrides=(), signal="kill"):
-    """Kill a run, or ask it to stop, when it has written a file."""
-    job = Job(context, config, out, ranks, overrides)
-    job.until_true((out / file).exists)
-    for process in job.processes:
-        getattr(process, signal)()
-    return job.wait(), job.error
 
 
 def record(out):
@@ -122,24 +112,14 @@ def test_what_was_recorded_after_the_last_checkpoint_is_dropped(whole, config, t
 def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tmp_path):
     out = tmp_path / "run"
     both = [f"parallel={parallel}"]
-    killed_at(context, config, out, "experts/counts/part-00000012.parquet", 2, both)
+    job = Job(context, config, out, 2, both)
+    job.until_true((out / "experts/counts/part-00000012.parquet").exists)
+    job.kill()
     finished(context, config, out, overrides=["parallel=none"])
     for one, other in zip(total(whole).layers, total(out).layers, strict=True):
         assert np.array_equal(one.tokens_D, other.tokens_D)
         # Gradients add up in another order, and a choice between two like experts may turn.
         assert np.abs(one.counts_HDE - other.counts_HDE).sum() < 0.01 * one.counts_HDE.sum()
-
-
-@pytest.mark.nightly
-def test_a_window_that_a_stop_cuts_is_one_again(whole, context, config, tmp_path):
-    out, part = tmp_path / "run", "experts/counts/part-00000006.parquet"
-    assert killed_at(context, config, out, part, signal="terminate") == ([0], "")
-    assert 6 < step_of(out) < STEPS
-    finished(context, config, out)
-    for one, other in zip(record(whole).windows(), record(out).windows(), strict=True):
-        assert (one.start, one.end) == (other.start, other.end)
-        for a, b in zip(one.assignments.layers, other.assignments.layers, strict=True):
-            assert np.array_equal(a.counts_HDE, b.counts_HDE)
 
 
 # --- What cannot be ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pretrain_runs import CONFIG, DECODER, write_config
 
 from mixopt import Corpus, MixtureDataset, pretrain
 from mixopt.corpus import publish_corpus
@@ -19,22 +20,14 @@ from mixopt.testing import tiny_corpus
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("config")
-    content = {
-        "corpus": str(tiny_corpus(folder / "corpus").path),
-        "model": {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}},
-        "training": {
-            "steps": 4,
-            "batch": 4,
-            "sequence_length": 32,
-            "lr": 3e-3,
-            "precision": "float32",
-        },
-        "held_out": {"tokens": 512},
-        "tracking": {"enabled": False},
-    }
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return write_config(
+        folder,
+        corpus=str(tiny_corpus(folder / "corpus").path),
+        model=DECODER,
+        training={**CONFIG["training"], "steps": 4, "batch": 4},
+        mixture={"anchor": "natural"},
+        checkpoint={"every": 2},
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +51,7 @@ def config(tmp_path_factory):
         ("model={name: mixtrel}", "not a causal language model; did you mean 'mixtral'?"),
         ("model={name: mixtral, options: {hiden: 3}}", "model.options.hiden: "),
         ("model={name: decoder, options: {width: 31}}", "model.options.heads: 2 must be a divisor"),
-        ("training.sequence_length=64064", "lower training.sequence_length to "),
+        ("training.sequence_length=64064", "tokens, and one row takes 64,065; lower training.seq"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(config, tmp_path, override, message):
@@ -87,20 +80,18 @@ def test_a_mixture_at_its_cap_may_be_rounded_up_to_whole_batches(
             pretrain(config, tmp_path / "run", cap)
 
 
-@pytest.fixture
-def cut(config, tmp_path):
-    """A run that has two of its four steps."""
-    pretrain(config, tmp_path / "run", ["mixture={anchor: uniform}", "checkpoint.every=2"])
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
-    return tmp_path / "run"
-
-
-def test_a_run_that_has_begun_does_not_go_on_with_another_learning_rate(config, cut):
-    overrides = ["mixture={anchor: uniform}", "training.lr=1e-4"]
-    with pytest.raises(
-        MixoptError, match=r"started with training\.lr 0\.003, and here it is 0\.0001"
-    ):
-        pretrain(config, cut, overrides)
+def test_a_run_does_not_go_on_with_another_learning_rate_or_an_edited_record(config, tmp_path):
+    out = tmp_path / "run"
+    pretrain(config, out, ["checkpoint.keep=1"])
+    record = (out / "config.yaml").read_text()
+    message = r"started with training\.lr 0\.003, and here it is 0\.0001; use another --out$"
+    with pytest.raises(MixoptError, match=message):
+        pretrain(config, out, ["training.lr=1e-4"])
+    assert (out / "config.yaml").read_text() == record
+    (out / "config.yaml").write_text(record + "name: other\n")
+    with pytest.raises(MixoptError, match=r"config\.yaml: has changed since it was written"):
+        pretrain(config, out)
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000004"]
 
 
 def test_the_text_of_an_experiment_is_prepared_once_in_the_run(config, tmp_path):
@@ -111,7 +102,7 @@ def test_the_text_of_an_experiment_is_prepared_once_in_the_run(config, tmp_path)
     sources = {name: {"path": str(file)} for name, file in texts.items()}
     experiment = tmp_path / "experiment.yaml"
     experiment.write_text(yaml.safe_dump({"corpus": {"domains": sources, "tokenizer": "bytes"}}))
-    overrides = [f"corpus={experiment}", "checkpoint.every=2"]
+    overrides = [f"corpus={experiment}"]
     whole = pretrain(config, tmp_path / "run", overrides)
     assert set(whole.weights) == {"code", "manual"}
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")

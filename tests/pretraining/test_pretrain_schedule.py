@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-import yaml
-from pretrain_runs import CONFIG, log_of, metrics_of
+from pretrain_runs import CONFIG, log_of, metrics_of, write_config
 
 from mixopt import ConfigError, MixtureError, pretrain
 from mixopt.pretraining import load_pretraining
@@ -27,21 +26,21 @@ def written(folder, corpus, stages=STAGES, training=None, **parts):
     """Write a run's file beside its schedule's; the schedule says how long it is."""
     (folder / "schedule.yaml").write_text(stages)
     kept = {n: v for n, v in CONFIG["training"].items() if n in {"micro_batch", "lr", "precision"}}
-    content = {n: v for n, v in CONFIG.items() if n != "mixture"}
-    content |= {"corpus": str(corpus.path), "schedule": str(folder / "schedule.yaml")}
-    content |= {"training": {**kept, **(training or {})}, "metrics": {"every": 1}}
-    (folder / "run.yaml").write_text(yaml.safe_dump({**content, **parts}))
-    return folder / "run.yaml"
+    natural = {"mixture": {"anchor": "natural"}, "metrics": {"every": 1}}
+    parts = {"training": {**kept, **(training or {})}, **natural, **parts}
+    place = {"corpus": str(corpus.path), "schedule": str(folder / "schedule.yaml")}
+    return write_config(folder, **place, **parts)
 
 
 def test_the_mixtures_are_those_of_the_stages_and_their_ramps(corpus, tmp_path):
     pretrain(written(tmp_path, corpus), tmp_path / "run")
     lines = [json.loads(line) for line in log_of(tmp_path / "run").splitlines()]
-    assert [(line["batch"], line["why"]) for line in lines] == [
-        (0, "schedule: warm-up"),
-        (3, "schedule: main, linearly to its end"),
-        (10, "schedule: 2"),
-        (15, "schedule: last"),
+    shown = [(one["batch"], one["step"], one["why"], one["weights"]["code"]) for one in lines]
+    assert shown == [
+        (0, 1, "schedule: warm-up", 0.7),
+        (3, 4, "schedule: main, linearly to its end", 0.7),
+        (10, 11, "schedule: 2", 0.5),
+        (15, 16, "schedule: last", 0.1),
     ]
     code = [line["weight"]["code"] for line in metrics_of(tmp_path / "run") if "loss" in line]
     assert code[:3] == [0.7] * 3

@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 from command_line import mixopt
+from pretrain_runs import CONFIG, write_config
 
 from mixopt.corpus import encode_task, read_items
-from mixopt.errors import PluginError
+from mixopt.errors import PluginError, RunError
 from mixopt.pretraining import TrainedModel, pretrain, score_tasks
 from mixopt.pretraining.directory import HEADER
 from mixopt.system import sealed_text
@@ -30,24 +31,6 @@ MODELS = {
 }
 
 
-def config_of(folder, model, **changed):
-    return {
-        "corpus": str(folder / "corpus"),
-        "model": {"name": model, "options": MODELS.get(model, {})},
-        "training": {
-            "steps": 4,
-            "batch": 2,
-            "sequence_length": LENGTH,
-            "lr": 0.01,
-            "precision": "float32",
-        },
-        "mixture": {"anchor": "uniform"},
-        "held_out": {"tokens": 256},
-        "checkpoint": {"every": 2},
-        "tracking": {"enabled": False},
-    } | changed
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A corpus, tasks, and a run of each model."""
@@ -62,9 +45,11 @@ def folder(tmp_path_factory):
     for name, rows in {"asked": asked, "gone_on": gone}.items():
         lines = "\n".join(json.dumps(row) for row in rows)
         (folder / "tasks" / f"{name}.jsonl").write_text(lines, "utf-8")
-    for model in MODELS:
-        (folder / f"{model}.yaml").write_text(yaml.safe_dump(config_of(folder, model)))
-        pretrain(folder / f"{model}.yaml", folder / model)
+    training = {**CONFIG["training"], "steps": 4, "batch": 4, "sequence_length": LENGTH}
+    for name, options in MODELS.items():
+        model = {"name": name, "options": options}
+        parts = {"model": model, "training": training, "checkpoint": {"every": 2}}
+        pretrain(write_config(folder, corpus=str(folder / "corpus"), **parts), folder / name)
     return folder
 
 
@@ -92,10 +77,15 @@ def test_scores_equal_those_of_one_token_at_a_time(folder):
 
 
 def test_items_and_checkpoints_are_chosen(folder):
-    asked = {"device": "cpu", "trust": True, "items": 5, "checkpoint": "step-00000002"}
-    found = score_tasks(folder / "llama", folder / "tasks", **asked)
-    assert found.step == 2
+    asked = {"device": "cpu", "trust": True, "items": 5}
+    found = score_tasks(folder / "llama", folder / "tasks", checkpoint="step-00000002", **asked)
+    assert (found.step, found.length) == (2, LENGTH)
     assert [task["items"] for task in found.tasks.values()] == [5, 3]
+    message = "'step-00000003'; did you mean 'step-0000000[24]'.; available: step-00000002, step-00"
+    with pytest.raises(RunError, match=message):
+        score_tasks(folder / "llama", folder / "tasks", checkpoint="step-00000003", **asked)
+    with pytest.raises(RunError, match="corpus: has no checkpoints; give the directory of a"):
+        score_tasks(folder / "corpus", folder / "tasks", **asked)
 
 
 def test_the_command_prints_a_table_and_json(folder):
@@ -106,16 +96,19 @@ def test_the_command_prints_a_table_and_json(folder):
     title, _, head, _, *rows = [line.strip() for line in table.out.splitlines()]
     assert title == "step-00000004, 48 tokens at once, float32"
     assert head.split() == ["task", "bits", "per", "byte", "items", "cut"]
-    assert rows[0].split()[0] == "asked"
     answer = json.loads(mixopt(*command, "--json").out)
     assert answer["step"] == 4
-    assert answer["tasks"]["asked"]["bits_per_byte"] > 0
+    assert [row.split() for row in rows if row] == [
+        [name, f"{task['bits_per_byte']:.4f}", str(task["items"]), str(task["cut"])]
+        for name, task in answer["tasks"].items()
+    ]
     assert [task["cut"] for task in answer["tasks"].values()] == [cut, 3]
 
 
 def test_code_that_a_run_names_is_imported_only_where_it_is_trusted(folder, tmp_path):
     run = shutil.copytree(folder / "decoder", tmp_path / "run")
-    content = config_of(folder, "os:system")
+    content = yaml.safe_load((run / "config.yaml").read_text())
+    content["model"]["name"] = "os:system"
     (run / "config.yaml").write_text(sealed_text(yaml.safe_dump(content), HEADER))
     with pytest.raises(PluginError, match="names the model 'os:system'.*add --trust"):
         TrainedModel.open(run, device="cpu")

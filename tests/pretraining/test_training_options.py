@@ -1,10 +1,10 @@
-"""What `training` says of the optimiser and the learning rate, in whole runs on real ranks."""
+"""What `training` says of the optimiser and the learning rate."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from pretrain_runs import CONFIG, STEPS, finished, metrics_of, weights_of, write_config
+from pretrain_runs import CONFIG, metrics_of, weights_of, write_config
 from torch import nn
 
 from mixopt import pretrain
@@ -12,21 +12,8 @@ from mixopt.pretraining.config import TrainingConfig
 from mixopt.pretraining.training_step import make_optimizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OPTIONS = {"schedule": "wsd", "lr_decay": 6, "lr_decay_shape": "sqrt", "warmup": 3, "eps": 1e-6}
-
-
-@pytest.fixture(scope="module")
-def config(corpus, tmp_path_factory):
-    return write_config(
-        tmp_path_factory.mktemp("config"),
-        corpus=str(corpus.path),
-        training={**CONFIG["training"], **OPTIONS},
-    )
-
-
-@pytest.fixture(scope="module")
-def whole(context, config, tmp_path_factory):
-    return finished(context, config, tmp_path_factory.mktemp("whole") / "run")
+OPTIONS = {"schedule": "wsd", "lr_decay": 4, "lr_decay_shape": "sqrt", "warmup": 3, "eps": 1e-6}
+STEPS = 10
 
 
 def training(**options):
@@ -43,47 +30,52 @@ def test_numbers_are_read_as_people_write_them():
 # --- Whole runs ---------------------------------------------------------------------------------
 
 
-def test_passes_of_any_size_add_up_to_the_same_gradients(config, tmp_path):
-    one, whole = tmp_path / "one", tmp_path / "whole"
-    for out, micro in ((one, 1), (whole, 8)):
-        pretrain(config, out, ["training.steps=10", f"training.micro_batch={micro}"])
-    expected = weights_of(whole)
-    for name, value in weights_of(one).items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
-    losses = [[line.get("loss") for line in metrics_of(out)][:2] for out in (one, whole)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+@pytest.fixture(scope="module")
+def runs(corpus, tmp_path_factory):
+    """A run in passes of one sequence, and one in passes of all that it has of a batch."""
+    folder = tmp_path_factory.mktemp("passes")
+    options = {**CONFIG["training"], **OPTIONS, "steps": STEPS}
+    config = write_config(folder, corpus=str(corpus.path), training=options, metrics={"every": 1})
+    for name, micro in (("one", "1"), ("whole", "null")):
+        pretrain(config, folder / name, [f"training.micro_batch={micro}"])
+    return folder / "one", folder / "whole"
 
 
-# --- Learning rates -----------------------------------------------------------------------------
+def test_passes_of_any_size_add_up_to_the_same_gradients(runs):
+    one, whole = map(weights_of, runs)
+    for name, value in one.items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-4)
+    losses = [[line["loss"] for line in metrics_of(out) if "loss" in line] for out in runs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def test_the_learning_rates_of_the_run_are_those_of_the_curve(whole):
-    rates = [line["learning_rate"] for line in metrics_of(whole.out) if "loss" in line]
+def test_the_learning_rates_of_the_run_are_those_of_the_curve(runs):
+    rates = [line["learning_rate"] for line in metrics_of(runs[0]) if "loss" in line]
     section = training(**{**OPTIONS, "steps": STEPS})
-    assert rates == [section.rates.rate(k - 1) for k in range(4, STEPS + 1, 4)]
-    assert rates[3] == 3e-3 > rates[-1]
+    assert rates == [section.rates.rate(step) for step in range(STEPS)]
+    assert rates[0] < rates[1] < rates[3] == rates[5] == 3e-3 > rates[-2] > rates[-1] > 3e-4
 
 
 # --- Groups of weights --------------------------------------------------------------------------
 
 
 class Tables(nn.Module):
-    """Has a table of embeddings, a matrix and a vector."""
+    """Has a table of embeddings, a matrix, a vector, and a weight that is not trained."""
 
     def __init__(self):
         super().__init__()
         self.table, self.linear = nn.Embedding(7, 4), nn.Linear(4, 7)
+        self.fixed = nn.Parameter(torch.ones(2, 2), requires_grad=False)
 
 
-def decays(model, **options):
-    optimizer = make_optimizer(model, training(**options))
+def test_matrices_and_embeddings_decay_and_vectors_do_not():
+    model = Tables()
+    optimizer = make_optimizer(model, training())
     names = {weight: name for name, weight in model.named_parameters()}
-    return {
+    decays = {
         names[weight]: group["weight_decay"]
         for group in optimizer.param_groups
         for weight in group["params"]
     }
-
-
-def test_matrices_and_embeddings_decay_and_vectors_do_not():
-    assert decays(Tables()) == {"table.weight": 0.1, "linear.weight": 0.1, "linear.bias": 0.0}
+    assert decays == {"table.weight": 0.1, "linear.weight": 0.1, "linear.bias": 0.0}
+    assert {float(state["step"]) for state in optimizer.state.values()} == {0.0}

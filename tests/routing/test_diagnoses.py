@@ -22,24 +22,25 @@ def found_in(counts_DE, top_k=1, **limits):
 
 # --- Collapse ------------------------------------------------------------------------------------
 
-HALF = [*[0.24] * 4, *[0.01] * 4]
+
+def quarters(least):
+    """Return loads of half the experts and of the rest, of which three are as low as that."""
+    return [*[0.2187] * 4, 0.1252 - 3 * least, *[least] * 3]
 
 
 @pytest.mark.parametrize(
-    ("profile_E", "name", "kept", "beyond"),
+    ("name", "kept_E", "beyond_E", "number"),
     [
-        (HALF, "effective", 0.59, 0.6),
-        ([*[1 / 6] * 6, 0, 0], "dead", 0.25, 0.24),
-        (HALF, "overflow", 0.335, 0.334),
+        ("effective", quarters(0.0075), quarters(0.0055), 0.6553),
+        ("dead", [*[1 / 19] * 19, 0], [*[1 / 18] * 18, 0, 0], 0.1),
+        ("overflow", [*[0.2187] * 4, *[0.0313] * 4], [*[0.2189] * 4, *[0.0311] * 4], 0.2506),
     ],
 )
-def test_each_number_alone_is_collapse_beyond_its_threshold(profile_E, name, kept, beyond):
-    counts_DE = [np.multiply(profile_E, 100)]
-    assert found_in(counts_DE, **OFF | {name: kept}) == []
-    (one,) = found_in(counts_DE, **OFF | {name: beyond})
-    assert one.kind == "collapse"
-    assert len(one.experts) == 1, "the busiest"
-    assert found_in(counts_DE, **{n: off for n, off in OFF.items() if n != name}), "by default"
+def test_each_number_alone_is_collapse_beyond_its_threshold(name, kept_E, beyond_E, number):
+    assert found_in([np.multiply(kept_E, 100)]) == []
+    (one,) = found_in([np.multiply(beyond_E, 100)])
+    assert (one.kind, one.experts) == ("collapse", (0,))
+    assert one.numbers[name] == pytest.approx(number, abs=1e-4)
 
 
 def test_an_expert_that_most_tokens_choose_alone_is_collapse():
@@ -47,6 +48,14 @@ def test_an_expert_that_most_tokens_choose_alone_is_collapse():
     (one,) = found_in([np.multiply(wide, 100)], **OFF)
     assert (one.experts, one.numbers["crowded"]) == ((1,), 1)
     assert found_in([np.multiply([0.2, 0.55, *wide[2:]], 100)], **OFF) == []
+
+
+@pytest.mark.parametrize(("experts", "found"), [(8, [(0,)]), (9, [])])
+def test_of_more_than_eight_experts_one_that_most_choose_is_far_above_even_too(experts, found):
+    load_E = np.array([0.2, 0.4, 0.6, 1, 1.2, 1.4, 1.8, 0.8][: experts - 1])
+    busiest = 0.32  # 64% of the tokens, of which each chooses two
+    counts_DE = 100 * np.array([[busiest, *(1 - busiest) * load_E / load_E.sum()]])
+    assert [one.experts for one in found_in(counts_DE, top_k=2, **OFF)] == found
 
 
 def hot(experts, count, times):
@@ -107,6 +116,17 @@ def test_a_domain_may_occupy_a_quarter_of_the_experts_more_than_its_share(other,
     assert [one.domain for one in found_in(counts_DE, **OFF) if one.kind == "degradation"] == found
 
 
+@pytest.mark.parametrize(
+    ("experts", "share", "found"),
+    [(2, 0.13, []), (2, 0.12, ["d0"]), (4, 0.32, []), (4, 0.31, ["d0"])],
+)
+def test_of_six_it_may_occupy_an_eighth_more_if_that_is_not_much_more(experts, share, found):
+    counts_DE = np.zeros((6, 8))
+    counts_DE[0, :experts] = share / experts
+    counts_DE[1:, experts:] = (1 - share) / 5 / (8 - experts)
+    assert [one.domain for one in found_in(100 * counts_DE, **OFF)] == found
+
+
 # --- Underfitting --------------------------------------------------------------------------------
 
 APART = np.kron(np.eye(3), np.ones((1, 2)))  # three domains with two experts each
@@ -122,13 +142,25 @@ def test_of_a_rare_domain_the_one_whose_experts_it_uses_is_told():
     assert one.numbers["others"] > 0.95
 
 
-def test_a_rare_domain_is_held_against_the_part_of_the_others_distance():
-    half_E = 0.4 * APART[0] + 0.6 / 6
-    counts_DE = [*(40 * APART), 2 * half_E]
-    (one,) = found_in(counts_DE, **OFF, apart=0.5)
-    at = one.numbers["apart"] / one.numbers["others"]
-    assert found_in(counts_DE, **OFF, apart=0.99 * at) == []
-    assert found_in(counts_DE, **OFF, apart=0.5, others=1) == []
+def mixed(part):
+    """Return profiles that are theirs in part, and else those of all."""
+    return part * APART + (1 - part) * APART.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("others_DE", "rare_E", "found"),
+    [
+        (APART, 17 * mixed(0)[0], True),  # 34 of 274 tokens are less than half of an even share
+        (APART, 17.5 * mixed(0)[0], False),
+        (APART, 2 * mixed(0.48)[0], True),  # apart by less than a third of the others' distance
+        (APART, 2 * mixed(0.5)[0], False),
+        (mixed(0.25), 2 * mixed(0)[0], True),  # which are apart by a quarter
+        (mixed(0.24), 2 * mixed(0)[0], False),
+    ],
+)
+def test_a_rare_domain_is_held_against_the_part_of_the_others_distance(others_DE, rare_E, found):
+    kinds = [one.kind for one in found_in([*(40 * others_DE), rare_E])]
+    assert kinds == ["underfitting"] * found
 
 
 def test_chance_gives_a_domain_of_few_tokens_no_experts_of_its_own():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from counted_by_hand import same
 from flips import flips
 from made_experts import made_layer
 
@@ -20,10 +21,6 @@ def assignments(seed=0):
         made_layer(rng.integers(0, 9, size=(3, 6)), 1, 2, dropped_D=[3, 0, 1]),
     ]
     return Assignments(("web", "code", "books"), tuple(layers))
-
-
-def same(one, other):
-    return one.to_json() == other.to_json()
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
-"""Counts of experts equal a count by hand, and counting changes nothing in training."""
+"""Which tokens count, counting changes nothing in training, and what cannot be counted is said."""
 
 import copy
 from contextlib import nullcontext
 
 import pytest
 import torch
-from counted_by_hand import by_hand, counted, run, same
+from counted_by_hand import run, same
 from routing_job import DOMAINS, batches, tiny
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,32 +14,63 @@ from mixopt.errors import RoutingError
 from mixopt.routing import RouterAdapter, RouterStats, RouterTap
 
 
-def test_counts_equal_a_count_by_hand():
-    model, data = tiny(), batches()
-    stats = RouterStats.attach(model, DOMAINS)
-    run(model, stats, data)
-    assert counted(stats) == by_hand(model, data)
+@pytest.fixture
+def one():
+    """A model, one batch of tokens, domains of sequences and mask, and what counts."""
+    model = tiny()
+    return model, *batches(1)[0], RouterStats.attach(model, DOMAINS)
 
 
-def test_domains_may_be_given_for_each_token():
-    model, (tokens, ids, mask) = tiny(), batches(1)[0]
+def tapped(domains=DOMAINS, **sizes):
+    """Return a router alone, and what counts it."""
+    tap = RouterTap(**{"experts": 2, "top_k": 1, **sizes})
+    return tap, RouterStats.attach(tap, domains)
+
+
+# --- Which tokens -------------------------------------------------------------------------------
+
+
+def test_tokens_are_of_their_own_domains_and_neither_padding_nor_a_pass_outside_is_counted(one):
+    model, tokens, ids, mask, stats = one
+    model(tokens)
+    assert stats.total().tokens_D.sum() == 0
     of_tokens = ids[:, None].expand_as(tokens).clone()
     of_tokens[:, 3:] = 2
-    stats = RouterStats.attach(model, DOMAINS)
-    with stats.domains(of_tokens, mask):
+    with stats.domains(torch.where(mask.bool(), of_tokens, -1), mask):
         model(tokens)
     expected = [int(((of_tokens == d) & mask.bool()).sum()) for d in range(3)]
     assert stats.total().tokens_D.tolist() == expected
 
 
-def test_neither_padding_nor_a_pass_outside_of_domains_is_counted():
-    model, (tokens, ids, mask) = tiny(), batches(1)[0]
-    stats = RouterStats.attach(model, DOMAINS)
-    model(tokens)
-    assert stats.total().tokens_D.sum() == 0
-    with stats.domains(torch.where(mask.bool(), ids[:, None], -1), mask):
-        model(tokens)
-    assert stats.total().tokens_D.sum() == mask.sum()
+@pytest.mark.parametrize("asked", [False, True])
+def test_evaluation_is_not_counted_unless_asked(asked):
+    model, data = tiny().eval(), batches()
+    stats = RouterStats.attach(model, DOMAINS, evaluation=asked)
+    run(model, stats, data)
+    assert stats.total().tokens_D.sum() == asked * sum(int(mask.sum()) for _, _, mask in data)
+
+
+@pytest.mark.parametrize(("reentrant", "backward_inside"), [(False, True), (True, False)])
+def test_a_token_is_counted_once_under_activation_checkpointing(reentrant, backward_inside):
+    totals = []
+    for model, inside in ((tiny(), False), (tiny(reentrant=reentrant), backward_inside)):
+        stats = RouterStats.attach(model, DOMAINS)
+        run(model, stats, batches(), backward_inside=inside)
+        totals.append(stats.total())
+    assert same(*totals)
+
+
+def test_dropped_choices_are_told_apart():
+    tap, stats = tapped(["web"], experts=4, top_k=2)
+    with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
+        tap(torch.tensor([[0, 1], [0, -1], [-1, -1]]))
+    layer = stats.total().layers[0]
+    assert layer.counts_DE.tolist() == [[2, 1, 0, 0]]
+    assert layer.dropped_D.tolist() == layer.tokens_D.tolist() == [3]
+    assert stats.summary().layers["dropped"].to_list() == [0.5]
+
+
+# --- Training is as it was ----------------------------------------------------------------------
 
 
 def test_loss_gradients_and_random_numbers_are_those_of_a_run_that_is_not_counted():
@@ -54,27 +85,6 @@ def test_loss_gradients_and_random_numbers_are_those_of_a_run_that_is_not_counte
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         found.append([loss.detach(), *gradients, torch.get_rng_state()])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
-
-
-def test_evaluation_is_not_counted_unless_asked():
-    data = batches()
-    for asked in (False, True):
-        model = tiny().eval()
-        stats = RouterStats.attach(model, DOMAINS, evaluation=asked)
-        run(model, stats, data)
-        assert bool(stats.total().tokens_D.sum()) is asked
-
-
-@pytest.mark.parametrize(("reentrant", "backward_inside"), [(False, True), (True, False)])
-def test_a_token_is_counted_once_under_activation_checkpointing(reentrant, backward_inside):
-    data = batches()
-    plain, checked = tiny(), tiny(reentrant=reentrant)
-    totals = []
-    for model, inside in ((plain, False), (checked, backward_inside)):
-        stats = RouterStats.attach(model, DOMAINS)
-        run(model, stats, data, backward_inside=inside)
-        totals.append(stats.total())
-    assert same(*totals)
 
 
 class Watch(TorchDispatchMode):
@@ -105,66 +115,42 @@ def test_the_host_does_not_wait_for_the_device_between_reductions():
     assert watch.waits == []
 
 
-def test_dropped_choices_are_told_apart():
-    tap = RouterTap(experts=4, top_k=2)
-    stats = RouterStats.attach(tap, ["web"])
-    with stats.domains(torch.zeros(1, 3, dtype=torch.long)):
-        tap(torch.tensor([[0, 1], [0, -1], [-1, -1]]))
-    layer = stats.total().layers[0]
-    assert layer.counts_DE.tolist() == [[2, 1, 0, 0]]
-    assert layer.dropped_D.tolist() == [3]
-    assert layer.tokens_D.tolist() == [3]
-    assert stats.summary().layers["dropped"].to_list() == [0.5]
+# --- Domains and masks that cannot be -----------------------------------------------------------
 
-
-@pytest.mark.parametrize(
-    ("use", "message"),
-    [
-        (lambda s: s.domains(torch.tensor([0, 1])), "need the mask"),
-        (
-            lambda s: s.domains(torch.tensor([0, 1]), torch.ones(3, 4)),
-            r"shape \(2,\) and a mask of",
-        ),
-        (lambda s: s.domains(torch.tensor([0.0, 1.0]), torch.ones(2, 4)), "integers of shape"),
-        (lambda s: s.domains(["web", "code"], torch.ones(2, 4)), "domain ids: .'web'.*integers"),
-    ],
-)
-def test_domains_that_cannot_be_are_refused(use, message):
-    stats = RouterStats.attach(tiny(), DOMAINS)
-    with pytest.raises(RoutingError, match=message), use(stats):
-        pass
-
-
+WHOLE = torch.ones(2, 3)
 ADDITIVE = torch.tensor([[0.0, 0.0, -1e9], [0.0, 0.0, 0.0]])
+NUMBERED = torch.tensor([[1, 1, 2], [1, 1, 1]])
 
 
 @pytest.mark.parametrize(
     ("ids", "mask", "said"),
     [
-        ([0, 3], torch.ones(2, 3), "sequence 1, token 0: domain id 3: the domains are 0 to 2"),
+        ([0, 1], None, "need the mask"),
+        ([0, 1, 2], WHOLE, r"shape \(3,\) and a mask of shape \(2, 3\)"),
+        ([0, 1], WHOLE[0], r"shape \(2,\) and a mask of shape \(3,\)"),
+        ([0.0, 1.0], WHOLE, "torch.float32 of shape .2,.; integers of shape"),
+        ([True, False], WHOLE, "torch.bool of shape"),
+        ([[[0]]], None, r"of shape \(1, 1, 1\); integers"),
+        (["web", "code"], WHOLE, "domain ids: .'web'.*integers"),
+        ([0, 3], WHOLE, "sequence 1, token 0: domain id 3: the domains are 0 to 2"),
+        ([0, -1], WHOLE, "sequence 1, token 0: domain id -1: the domains are 0 to 2"),
         ([0, 0], ADDITIVE, r"sequence 0, token 2: the mask is -1e\+09; it is 1 for real"),
         ([0, 0], ADDITIVE * 0, "the mask is 0 for every token; .* give `mask == 0` of an additive"),
-        (
-            [0, 0],
-            torch.tensor([[1, 1, 2], [1, 1, 1]]),
-            "token 2: the mask is 2; .* `mask > 0` of one that numbers",
-        ),
+        ([0, 0], NUMBERED, "token 2: the mask is 2; .* `mask > 0` of one that numbers"),
     ],
 )
 def test_ids_and_masks_that_cannot_be_are_refused(ids, mask, said):
-    tap = RouterTap(experts=2, top_k=1)
-    stats = RouterStats.attach(tap, DOMAINS)
+    tap, stats = tapped()
     passes = []
     tap.register_forward_pre_hook(lambda *_: passes.append(1))
     with pytest.raises(RoutingError, match=said) as caught, stats.domains(ids, mask):
         tap(torch.zeros(6, 1, dtype=torch.long))
     assert "\n" not in str(caught.value)
-    assert bool(passes) != bool(mask.any()), "what is wrong is seen before the forward pass"
+    assert bool(passes) is (mask is not None and not mask.any()), "seen before the forward pass"
 
 
 def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():
-    tap = RouterTap(experts=2, top_k=1)
-    stats = RouterStats.attach(tap, DOMAINS)
+    tap, stats = tapped()
     for marked in (0, 3):  # as `token_domains` marks one that cannot be
         stats._begin(torch.full((4, 6), marked))
         tap(torch.zeros(24, 1, dtype=torch.long))
@@ -173,31 +159,25 @@ def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():
         stats.reduce()
 
 
-def test_domains_of_another_batch_are_refused():
-    model, (tokens, ids, mask) = tiny(), batches(1)[0]
-    stats = RouterStats.attach(model, DOMAINS)
-    with (
-        pytest.raises(RoutingError, match="ran on 12 tokens; the domains are of 24"),
-        stats.domains(ids, mask),
-    ):
-        model(tokens[:2])
+@pytest.mark.parametrize(
+    ("passes", "said"),
+    [
+        ([], r"layers.1.tap' ran 0 times in 1 batches; .* compiled before"),
+        ([4, 4], "ran 2 times in 1 batches; .* one forward pass, and no backward"),
+        ([2], "ran on 12 tokens; the domains are of 24"),
+    ],
+)
+def test_a_batch_is_one_forward_pass_on_its_tokens(one, passes, said):
+    model, tokens, ids, mask, stats = one
+    with pytest.raises(RoutingError, match=said), stats.domains(ids, mask):
+        _ = [model(tokens[:sequences]) for sequences in passes]
 
 
-def test_a_batch_without_a_forward_pass_or_with_two_is_an_error():
-    model, (tokens, ids, mask) = tiny(), batches(1)[0]
-    stats = RouterStats.attach(model, DOMAINS)
-    with pytest.raises(RoutingError, match="ran 0 times in 1 batches"), stats.domains(ids, mask):
-        pass
-    stats.detach()
-    stats = RouterStats.attach(model, DOMAINS)
-    with pytest.raises(RoutingError, match="ran 2 times in 1 batches"), stats.domains(ids, mask):
-        model(tokens), model(tokens)
+# --- Models -------------------------------------------------------------------------------------
 
 
-def test_two_attachments_to_one_model_are_refused_also_through_a_wrapper():
-    model = tiny()
-    RouterStats.attach(model, DOMAINS)
-    for again in (model, nn.Sequential(model)):
+def test_two_attachments_to_one_model_are_refused_also_through_a_wrapper(one):
+    for again in (one[0], nn.Sequential(one[0])):
         with pytest.raises(RoutingError, match=r"layers.1.tap' is already counted"):
             RouterStats.attach(again, DOMAINS)
 
@@ -224,45 +204,61 @@ def test_routers_of_one_layer_are_named_by_what_tells_them_apart(layers, keys):
     assert list(RouterStats.attach(model, DOMAINS).total().sizes) == keys
 
 
-@pytest.mark.parametrize("names", ["web", ["web", "web"]])
+@pytest.mark.parametrize("names", ["web", ["web", "web"], [], [1, 2]])
 def test_names_of_domains_are_a_list_each_once(names):
     with pytest.raises(RoutingError, match="give a list of names"):
         RouterStats.attach(tiny(), names)
 
 
-def test_a_router_that_gives_something_else_is_named():
-    class MyTopKRouter(nn.Module):
-        num_experts, top_k = 4, 2
+class MyTopKRouter(nn.Module):
+    """Returns what it is given."""
 
-        def forward(self, x):
-            return x
+    num_experts, top_k, flag = 4, 2, True
 
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        (torch.zeros(2, 4), "cannot be read: IndexError: index 2 is out of bounds"),
+        ((torch.zeros(2, 2),) * 3, r"gave ids of torch.float32 and shape \(2, 2\); integers of"),
+        ((torch.zeros(2, 2) > 0,) * 3, "gave ids of torch.bool"),
+        (
+            torch.zeros(3, 2, 4, dtype=torch.long),
+            r"gave ids of torch.int64 and shape \(2, 4\); .* \(tokens, 2\)",
+        ),
+    ],
+)
+def test_a_router_that_gives_something_else_is_named(output, said):
     model = MyTopKRouter()
     adapter = RouterAdapter("MyTopKRouter", read=lambda output: output[2])
     stats = RouterStats.attach(model, DOMAINS, adapters=[adapter])
-    for output in (torch.zeros(2, 4), (torch.zeros(2, 4),) * 3):
-        with (
-            pytest.raises(RoutingError, match=r"router '': what MyTopKRouter returns"),
-            stats.domains(torch.zeros(1, 2, dtype=torch.long)),
-        ):
-            model(output)
+    with (
+        pytest.raises(RoutingError, match=f"router '': what MyTopKRouter returns {said}"),
+        stats.domains(torch.zeros(1, 2, dtype=torch.long)),
+    ):
+        model(output)
 
 
-def test_a_router_needs_a_number_of_experts():
-    linear = nn.Linear(2, 2)
-    linear.flag = True
-    for experts in ("absent", "flag"):
-        adapter = RouterAdapter("Linear", read=lambda out: out, experts=experts, top_k=1)
-        with pytest.raises(RoutingError, match=f"router '': Linear has no number {experts!r}"):
-            RouterStats.attach(linear, DOMAINS, adapters=[adapter])
-    adapter = RouterAdapter("Linear", read=lambda out: out, experts=2, top_k=3)
-    with pytest.raises(RoutingError, match="router '': Linear: chooses 3 of 2 experts"):
-        RouterStats.attach(linear, DOMAINS, adapters=[adapter])
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        (dict(experts="absent"), "has no number 'absent'"),
+        (dict(experts="flag"), "has no number 'flag'"),
+        (dict(top_k="absent"), "has no number 'absent'"),
+        (dict(experts=1), "chooses 2 of 1 experts"),
+    ],
+)
+def test_a_router_needs_a_number_of_experts(sizes, said):
+    adapter = RouterAdapter("MyTopKRouter", read=lambda out: out, **sizes)
+    with pytest.raises(RoutingError, match=f"router '': MyTopKRouter:? {said}"):
+        RouterStats.attach(MyTopKRouter(), DOMAINS, adapters=[adapter])
 
 
 def test_an_id_that_is_of_no_expert_is_refused_in_the_first_batch():
-    tap = RouterTap(experts=2, top_k=1)
-    stats = RouterStats.attach(tap, ["web"])
+    tap, stats = tapped(["web"])
     message = r"router '': 2 ids are none of its 2 experts \(1 above 1, 1 below -1\)"
     with pytest.raises(RoutingError, match=message), stats.domains(torch.zeros(1, 4).long()):
         tap(torch.tensor([0, 2, -2, -1])[:, None])

@@ -27,10 +27,9 @@ class TinyExperts(nn.Module):
 
     def __init__(self, vocab_size: int, sequence_length: int, layers: int | None = None) -> None:
         super().__init__()
-        count = LAYERS if layers is None else layers
         self.embedding = nn.Embedding(vocab_size, WIDTH)
-        parts = [nn.Linear(WIDTH, WIDTH), *(Mixture() for _ in range(count))]
-        self.layers = nn.ModuleList(Block(part) for part in parts)
+        experts = (Mixture() for _ in range(LAYERS if layers is None else layers))
+        self.layers = nn.ModuleList(map(Block, [nn.Linear(WIDTH, WIDTH), *experts]))
         self.head = nn.Linear(WIDTH, vocab_size)
 
     def forward(self, input_ids):

@@ -12,7 +12,6 @@ import torch
 import yaml
 from pretrain_job import run_rank
 from ranks import free_port
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 STEPS, BATCH, LENGTH = 24, 8, 32
@@ -33,6 +32,7 @@ CONFIG = {
     "metrics": {"every": 4},
     "tracking": {"enabled": False},
 }
+DECODER = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
 
 
 def write_config(folder: Path, **parts) -> Path:
@@ -136,23 +136,6 @@ def weights_of(out):
     for shard in checkpoints(out)[-1].glob("*.safetensors"):
         found |= load_file(shard)
     return found
-
-
-def whole_weights_of(out):
-    """Return weights and the optimiser's state, put together from the shards of all ranks."""
-    parts = {}
-    for shard in checkpoints(out)[-1].glob("*.safetensors"):
-        with safe_open(shard, framework="pt") as file:
-            places = json.loads(file.metadata()["DCP_SHARDING_INFO"])
-        for name, value in load_file(shard).items():
-            parts.setdefault(name, []).append((places[name]["saved_offsets"], value))
-    return {name: _joined(some) for name, some in parts.items()}
-
-
-def _joined(parts):
-    """Join parts of the first dimension, by their offsets."""
-    values = [value for _, value in sorted(parts, key=lambda part: part[0])]
-    return torch.cat(values) if values[0].ndim else values[0]
 
 
 def assert_same_weights(one, other):

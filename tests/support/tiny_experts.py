@@ -25,62 +25,37 @@ FAMILIES = tuple(_NAMES.split())
 # transformers cannot compute their layers again in the backward pass.
 NOT_RECOMPUTED = {"jetmoe", "diffusion_gemma_text"}
 # What most families call their sizes; a family takes those that its configuration has.
-SIZES = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "moe_intermediate_size": 16,
-    "shared_expert_intermediate_size": 16,
-    "shared_experts_intermediate_size": 16,
-    "shared_intermediate_size": 16,
-    "moe_shared_expert_intermediate_size": 16,
-    "share_expert_dim": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "use_cache": False,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "output_router_logits": True,
-    "num_experts": 8,
-    "num_local_experts": 8,
-    "n_routed_experts": 8,
-    "moe_num_experts": 8,
-    "num_experts_per_tok": 2,
-    "num_experts_per_token": 2,
-    "moe_topk": 2,
-    "moe_k": 2,
-    "top_k_experts": 2,
-    "n_group": 4,
-    "topk_group": 2,
-    "first_k_dense_replace": 1,
-    "n_shared_experts": 1,
-    "num_shared_experts": 1,
-    "moe_num_shared_experts": 1,
-    "q_lora_rank": 8,
-    "kv_lora_rank": 8,
-    "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8,
-    "v_head_dim": 8,
-    "index_topk": 4,
-    "index_head_dim": 8,
-    "index_n_heads": 2,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "linear_head_dim": 8,
-    "linear_num_heads": 4,
-    "swa_num_attention_heads": 4,
-    "swa_num_key_value_heads": 4,
-    "swa_head_dim": 8,
-    "rel_extent": 16,
-    "sliding_window": 8,
-    "sliding_window_size": 8,
+_BY_SIZE = {
+    64: "vocab_size max_position_embeddings",
+    32: "hidden_size intermediate_size",
+    16: """
+        moe_intermediate_size shared_expert_intermediate_size
+        shared_experts_intermediate_size shared_intermediate_size
+        moe_shared_expert_intermediate_size share_expert_dim rel_extent
+    """,
+    8: """
+        head_dim num_experts num_local_experts n_routed_experts moe_num_experts q_lora_rank
+        kv_lora_rank qk_rope_head_dim qk_nope_head_dim v_head_dim index_head_dim
+        linear_key_head_dim linear_value_head_dim linear_head_dim swa_head_dim
+        sliding_window sliding_window_size
+    """,
+    4: """
+        num_attention_heads num_key_value_heads n_group index_topk linear_num_value_heads
+        linear_num_heads swa_num_attention_heads swa_num_key_value_heads
+    """,
+    3: "num_hidden_layers",
+    2: """
+        eos_token_id num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts
+        topk_group index_n_heads linear_num_key_heads
+    """,
+    1: """
+        bos_token_id first_k_dense_replace n_shared_experts num_shared_experts
+        moe_num_shared_experts
+    """,
+    0: "pad_token_id",
 }
+SIZES = {name: size for size, names in _BY_SIZE.items() for name in names.split()}
+SIZES |= {"use_cache": False, "output_router_logits": True}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _SPARSE = ["dense", "sparse", "sparse"]
 OWN = {

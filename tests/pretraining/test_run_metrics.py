@@ -1,0 +1,107 @@
+"""What a run measures between two lines, the speed of a device, and the table at its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixopt.pretraining import PretrainConfig, result_lines
+from mixopt.pretraining.metrics import Meter, peak_flops
+from mixopt.pretraining.pretraining_run import PretrainResult
+from mixopt.pretraining.training_step import StepOutcome
+
+TRAINING = {"steps": 9, "batch": 2, "sequence_length": 8, "lr": 1e-3}
+CONFIG = PretrainConfig(corpus="x", model={"name": "decoder"}, training=TRAINING)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """Seconds that pass when it is set."""
+    seconds = [0.0]
+    monkeypatch.setattr("mixopt.pretraining.metrics.time.monotonic", lambda: seconds[0])
+    return seconds
+
+
+def test_a_line_is_of_the_steps_since_the_last_and_leaves_pauses_out(clock):
+    meter = Meter(("web", "code", "books"), CONFIG, flops=3.0, peak=600.0)
+    losses_BT = torch.tensor([[2.0] * 8, [4.0] * 8])
+    taken = StepOutcome(
+        0.1, 2.5, False, False, [(losses_BT, torch.tensor([0, 1]))], torch.tensor([0.5])
+    )
+    broken = replace(taken, skipped=True, gradient_norm=float("nan"))
+    meter.add(taken)
+    meter.add(broken)
+    clock[0] = 3.0
+    with meter.paused():
+        clock[0] = 100.0
+    clock[0] += 1.0
+    assert meter.line(2, taken, {"web": 1 / 3, "code": 2 / 3}) == {
+        "step": 2,
+        "tokens": 32,
+        "loss": 3.0,
+        "auxiliary_loss": 0.5,
+        "learning_rate": 0.1,
+        "gradient_norm": 2.5,
+        "skipped": 1,
+        "tokens_per_second": 32 / 4,
+        "mfu": 32 / 4 * 3 / 600,
+        "train_loss": {"web": 2.0, "code": 4.0},
+        "weight": {"web": 0.333333333, "code": 0.666666667},
+        "realised": {"web": 0.5, "code": 0.5, "books": 0.0},
+    }
+    meter.add(broken)
+    clock[0] += 2.0
+    line = meter.line(3, broken, {"web": 1.0})
+    assert not {"loss", "auxiliary_loss", "gradient_norm"} & line.keys()
+    assert (line["skipped"], line["tokens_per_second"], line["realised"]) == (2, 16 / 2, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA GeForce RTX 4090", None),
+    ],
+)
+def test_the_speed_of_a_known_device_is_that_of_the_first_name_that_fits(name, flops, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda", 0)) == flops
+    assert peak_flops(torch.device("cpu")) is None
+
+
+def test_the_table_at_the_end_has_each_domain_once():
+    result = PretrainResult(
+        path=Path("run"),
+        step=1_000,
+        steps=2_000,
+        tokens=64_000,
+        skipped=3,
+        weights={"web": 0.75, "manual": 0.25},
+        losses={"web": 2.0, "other_code": 3.14159},
+        checkpoint=Path("run/checkpoints/step-00001000"),
+    )
+    assert result_lines(result) == [
+        "domain       weight   held-out loss (nats per token)",
+        "web          75.00%   2.0000",
+        "manual       25.00%   -",
+        "other_code        -   3.1416",
+        "1,000 of 2,000 steps, 3 of them skipped, 64,000 tokens",
+    ]
+    assert result_lines(replace(result, skipped=0))[-1] == "1,000 of 2,000 steps, 64,000 tokens"
+    assert result.to_json() == {
+        "directory": "run",
+        "step": 1_000,
+        "steps": 2_000,
+        "tokens": 64_000,
+        "skipped": 3,
+        "weights": {"web": 0.75, "manual": 0.25},
+        "losses": {"web": 2.0, "other_code": 3.14159},
+        "checkpoint": "run/checkpoints/step-00001000",
+        "finished": False,
+    }
