@@ -73,9 +73,10 @@ class Ranks:
             value = do()
         except Exception as caught:
             error = caught
-        messages: list[str | None] = [error and error_line(error, with_kind=True)] * self.count
+        mine = None if error is None else error_line(error, with_kind=True)
+        messages = [mine] * self.count
         if self.count > 1:
-            dist.all_gather_object(messages, messages[0])
+            dist.all_gather_object(messages, mine)
         failed = [rank for rank, message in enumerate(messages) if message is not None]
         if not failed:
             return cast(Value, value)

@@ -318,16 +318,6 @@ def test_what_is_no_model_is_refused(folder, tmp_path):
             {"model": {"name": "llama"}},
             "model.name: 'llama', and .* is of 'decoder': leave",
         ),
-        (
-            "alone",
-            {"model": {"options": {"width": 64}}},
-            "weight 'embedding' is of shape .257, 32., and in the model of shape .257, 64.:",
-        ),
-        (
-            "alone",
-            {"model": {"options": {"tied": False}}},
-            "weight 'head' is absent, and in the model of shape",
-        ),
         ("llama", {"model": {"optimizer": True}}, "model.optimizer: true, and .* has no optimizer"),
         (
             "llama",
