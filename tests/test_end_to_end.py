@@ -36,12 +36,15 @@ def trial_texts(run: Path) -> dict[Path, str]:
 
 
 def test_a_second_run_does_no_work_and_prints_the_answer(finished):
+    """Which leans to what the target is like: docstrings, as prose is and code is not."""
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     again = command("run", finished.parent / "tiny.yaml", "--out", finished)
     assert again.out.startswith("Recommendation: ")
     assert ", bits per byte (above 0 is better)" in again.out
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
     assert list(read_json(finished / "steps.json")["steps"]) == STEPS
+    run = mixopt.load_run(finished)
+    assert run.proposal.mixture["prose"] > run.natural["prose"]
 
 
 def test_a_second_run_loads_neither_torch_nor_mlflow_nor_a_regressor(finished):
@@ -52,12 +55,6 @@ def test_a_second_run_loads_neither_torch_nor_mlflow_nor_a_regressor(finished):
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
-
-
-def test_the_proposal_leans_to_the_domain_that_the_target_is_like(finished):
-    """The target is docstrings; prose is other docstrings, code is not."""
-    run = mixopt.load_run(finished)
-    assert run.proposal.mixture["prose"] > run.natural["prose"]
 
 
 def test_another_configuration_is_refused_and_named_and_a_redo_of_it_deletes_nothing(

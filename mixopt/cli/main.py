@@ -60,7 +60,7 @@ def defect_line(error: BaseException) -> str:
     except OSError as reason:
         log = f"its traceback, which cannot be written: {reason.strerror}"
     what = ": ".join(filter(None, (type(error).__name__, _one_line(str(error)))))
-    return f"a defect of mixopt: {what[:300]}; please report it with {log}"
+    return f"a defect of mixopt: {what}; please report it with {log}"
 
 
 def _one_line(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixopt.errors import ConfigError, InfeasibleError, MixoptError, TrialsError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.experiment_cost import (
     Costs,
     KnownSizes,
@@ -27,7 +27,6 @@ from mixopt.pipeline.experiment_cost import (
     written_bytes,
 )
 from mixopt.pipeline.trial_training import check_start
-from mixopt.run_directory import phases_of
 from mixopt.system import bytes_text, duration, load_plugin, share_text, short_count, wrapped
 
 if TYPE_CHECKING:
@@ -373,7 +372,7 @@ def _as_far_as_known(
         limits = limits.model_copy(update=dict.fromkeys(unknown))
         design = design.model_copy(update={"max_usage": None})
         inventory = dict.fromkeys(config.corpus.domains, 1)
-    phases, tokens = phases_of(config), config.propose.target_tokens
+    phases, tokens = Phases.of(config.design.phases), config.propose.target_tokens
     constraints = Constraints.from_config(limits, inventory, target_tokens=tokens, phases=phases)
     natural = Mixture.natural(inventory)
     return design, natural if phases is None else phases.tied(natural), constraints
@@ -423,7 +422,7 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
     except MixoptError:
         return  # a problem already
     tokens = inventory or dict.fromkeys(config.corpus.domains, 1)
-    most, phases = config.constraints.usual_epochs, phases_of(config)
+    most, phases = config.constraints.usual_epochs, Phases.of(config.design.phases)
     full = FullRun(tokens, config.propose.target_tokens, most, phases)
     for name, weights in config.validation.baselines.items():
         if inventory is None and weights is None:

@@ -8,6 +8,7 @@ text. Files about the data, such as a README or a licence, are left out.
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import re
 import shlex
@@ -274,8 +275,9 @@ def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[s
         ]
         found = _domain(name, splits["train"], held_out, left_out)
         if found is not None:
-            is_taken = any(one.name == found.name for one in domains)
-            own = f"{found.name}_{len(domains)}" if is_taken else found.name
+            taken = {one.name for one in domains}
+            numbered = (f"{found.name}_{number}" for number in itertools.count(2))
+            own = next(one for one in itertools.chain([found.name], numbered) if one not in taken)
             domains.append(replace(found, name=own))
     return domains, left_out
 

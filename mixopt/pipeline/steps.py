@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixopt.errors import ConfigError, CorpusError, RunError, TrialsError
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.experiment_check import check, check_folds, check_token_unit, earlier_trials
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
@@ -53,7 +53,6 @@ from mixopt.run_directory import (
     Step,
     is_sent,
     open_run,
-    phases_of,
     step_named,
     steps_before,
     steps_from,
@@ -386,7 +385,7 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
 
 
 def _full_run(run: Run) -> FullRun:
-    config, phases = run.config, phases_of(run.config)
+    config, phases = run.config, Phases.of(run.config.design.phases)
     most = config.constraints.usual_epochs
     return FullRun(run.inventory, config.propose.target_tokens, most, phases)
 

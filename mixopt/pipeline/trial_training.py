@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mixopt.corpus import corpus_hash
 from mixopt.errors import ConfigError
 from mixopt.run_directory import SWEEP, VALIDATE, usable_trials
 from mixopt.system import Say, first_few
+from mixopt.trials import Training, make_proxy
 
 if TYPE_CHECKING:
     from mixopt.config import Config
@@ -54,9 +56,7 @@ def train_trials(
 
 def job_of(run: Run, step: Step) -> Job:
     """Return what all trials of a step share."""
-    from mixopt.corpus import corpus_hash
     from mixopt.sweeps import Job
-    from mixopt.trials import Training
 
     proxy, corpus = run.config.proxy, run.path / "corpus"
     target = run.config.propose.target_tokens if proxy.simulate_epochs else None
@@ -135,7 +135,8 @@ def with_start_hash(config: Config) -> Config:
     proxy = config.proxy
     if proxy.start is None:
         return config
-    begun = _starting_proxy(proxy.name, proxy.all_options | {"start_hash": None})
+    made = make_proxy(proxy.name, proxy.all_options | {"start_hash": None})
+    begun = _with_start(made, proxy.name)
     options = proxy.options | {"start_hash": str(begun.start_hash())}
     return config.model_copy(update={"proxy": proxy.model_copy(update={"options": options})})
 
@@ -161,12 +162,6 @@ def _record_start(run: Run, job: Job, say: Say) -> None:
     losses = measure_start(job.proxy, job.options, job.corpus, job.training)
     StartRecord.of(weights, job.training.eval_tokens, losses).write(run.path)
     say(f"sweep: trials begin with {run.config.proxy.start} (weights {weights[:12]})")
-
-
-def _starting_proxy(name: str, options: dict[str, Any]) -> Any:
-    from mixopt.trials import make_proxy
-
-    return _with_start(make_proxy(name, options), name)
 
 
 def _with_start(proxy: Any, name: str) -> Any:

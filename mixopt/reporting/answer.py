@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from mixopt.errors import ConfigError
 from mixopt.integrations import EXPORT_TOOLS, export_mixture
-from mixopt.mixture import Mixture, branch_shares
+from mixopt.mixture import Mixture, Phases, branch_shares
 from mixopt.objective import SHOWN, UNITS, unit_text
 from mixopt.proposals import (
     PROPOSAL,
@@ -30,7 +30,7 @@ from mixopt.proposals import (
 )
 from mixopt.reporting.page import json_text, template
 from mixopt.reporting.terminal import as_gains, broken_by_baselines, broken_guardrails, in_order
-from mixopt.run_directory import LATER_PROPOSALS, Run, phases_of
+from mixopt.run_directory import LATER_PROPOSALS, Run
 from mixopt.system import below_branch, short_count, without_folders
 
 MAX_LOSSES = 5  # that the first screen and the terminal show
@@ -204,7 +204,7 @@ def _by_change(answer: PageAnswer) -> list[str]:
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
     """Return the rows of each group, its own first; of a tree without groups those of branches."""
     members = {name: list(own) for name, (own, _, _) in run.constraints.groups.items()}
-    phases = phases_of(run.config)
+    phases = Phases.of(run.config.design.phases)
     if phases is not None and len(answer.mixture) == len(run.corpus.domain_names):
         members = {name: list(phases.names(own)) for name, own in members.items()}
     if not members:
@@ -251,7 +251,7 @@ def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:
     """Return the text for each tool, as `mixopt export` writes it, or why there is none."""
     weights = yaml.safe_dump({"weights": dict(mixture)}, sort_keys=False, allow_unicode=True)
     found = {"yaml": {"text": weights}}
-    if phases_of(run.config) is not None and len(mixture) > len(run.corpus.domain_names):
+    if run.config.design.phases is not None and len(mixture) > len(run.corpus.domain_names):
         staged = f"has phases: mixopt export {run.path.name} --to schedule makes stages of them"
         return found | {tool: {"why": staged} for tool in EXPORT_TOOLS}
     for tool in EXPORT_TOOLS:

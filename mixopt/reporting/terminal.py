@@ -9,7 +9,7 @@ from typing import Any
 
 from mixopt.config import baseline_temperature, best_place
 from mixopt.fitting import noise_of, readiness
-from mixopt.mixture import Mixture, branch_shares
+from mixopt.mixture import Mixture, Phases, branch_shares
 from mixopt.objective import SHOWN, UNITS, ends_text, gain_text, unit_text, value_text
 from mixopt.proposals import (
     Forecast,
@@ -25,7 +25,7 @@ from mixopt.proposals import (
     named,
 )
 from mixopt.reporting.tables import table_text
-from mixopt.run_directory import RECOMMENDATION, Run, base_losses, phases_of
+from mixopt.run_directory import RECOMMENDATION, Run, base_losses
 from mixopt.system import difference_text, interval_text, loss_text, share_text, wrapped
 
 MAX_SHARES = 4  # domains of a point of a front
@@ -170,7 +170,7 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
 
 def own_baselines(run: Run) -> dict[str, Mixture]:
     """Return the mixtures that the user wrote down to be compared with."""
-    given, phases = run.config.validation.baselines, phases_of(run.config)
+    given, phases = run.config.validation.baselines, Phases.of(run.config.design.phases)
     own = {name: Mixture(weights) for name, weights in given.items() if weights is not None}
     return own if phases is None else {name: phases.tied(one) for name, one in own.items()}
 

@@ -6,7 +6,6 @@ from .run import (
     carried_trials as carried_trials,
     commit_of as commit_of,
     is_sent as is_sent,
-    phases_of as phases_of,
     repetition_of as repetition_of,
     request_of as request_of,
     usable_trials as usable_trials,

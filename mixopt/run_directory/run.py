@@ -278,7 +278,7 @@ class Run:
     def natural(self) -> Mixture:
         """Each domain's share of the available tokens; with phases the same in each."""
         natural = Mixture.natural(self.inventory)
-        phases = phases_of(self.config)
+        phases = Phases.of(self.config.design.phases)
         return natural if phases is None else phases.tied(natural)
 
     @property
@@ -297,7 +297,7 @@ class Run:
             inventory=self.inventory,
             target_tokens=self.config.propose.target_tokens,
             base=base_losses(self),
-            phases=phases_of(self.config),
+            phases=Phases.of(self.config.design.phases),
         )
 
     @property
@@ -370,15 +370,10 @@ def request_of(
         seed=config.seed,
         collapsed=collapsed_trials(run.path),
         base=base_losses(run),
-        phases=phases_of(run.config),
+        phases=Phases.of(run.config.design.phases),
     )
     request = replace(request, trials=run.trials, goal=run.objective)
     return request.aimed_at(target)
-
-
-def phases_of(config: Config) -> Phases | None:
-    """Return the phases of the training, whose mixtures are of cells `<phase>/<domain>`."""
-    return None if config.design.phases is None else Phases(config.design.phases)
 
 
 def stated_objective(run: Run) -> Objective:
@@ -414,7 +409,7 @@ def repetition_of(run: Run) -> Repetition | None:
 
     With phases None: what a cell repeats is not its own.
     """
-    if phases_of(run.config) is not None:
+    if run.config.design.phases is not None:
         return None
 
     proxy, target = run.config.proxy, run.config.propose.target_tokens

@@ -6,69 +6,68 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import typer
+from command_line import mixopt
 
 from mixopt.cli import main
+from mixopt.errors import OtherRankError
 
-RAISES = """
-import sys
-from mixopt.cli import main
-def fail(**options): raise {error}
-main.app = fail
-main.run_command_line()
-"""
+DEFECT = r"mixopt: a defect of mixopt: {}; please report it with (\S+)\n"
+FULL = "No space left on device"
+ENDS = [
+    (KeyError("a\nb"), 70, DEFECT.format(r"KeyError: 'a\\nb'")),
+    (
+        BaseException("a\x1b[2Jb\nc" + "x" * 400),
+        70,
+        DEFECT.format(r"BaseException: a \[2Jb cx{292}"),
+    ),
+    (OSError(errno.EACCES, "Permission denied"), 70, DEFECT.format(r"PermissionError: .*")),
+    (MemoryError(), 2, "mixopt: out of memory; the same command resumes\n"),
+    (MemoryError("3 GiB"), 2, "mixopt: out of memory: 3 GiB; the same command resumes\n"),
+    (OSError(errno.ENOSPC, FULL, "/a"), 2, f"mixopt: /a: {FULL}; the same command resumes\n"),
+    (OSError(errno.ENOSPC, FULL), 2, f"mixopt: {FULL}; the same command resumes\n"),
+    (OSError(errno.ENAMETOOLONG, "too long", "a"), 2, "mixopt: a: too long\n"),
+    (
+        UnicodeEncodeError("ascii", "aä", 1, 2, "no such character"),
+        2,
+        r"mixopt: \\xe4: the encoding ascii of this terminal or system has no such text\n",
+    ),
+    (KeyboardInterrupt(), 130, "mixopt: interrupted; the same command resumes\n"),
+    (SystemExit(130), 130, "mixopt: interrupted; the same command resumes\n"),
+    (typer.Abort(), 1, ""),
+    (OtherRankError("said by rank 0"), 2, ""),
+]
 
 
-def ended_with(error, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", RAISES.format(error=error)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
+@pytest.mark.parametrize(("error", "code", "said"), ENDS, ids=lambda one: str(one)[:30])
+def test_what_ends_a_command_is_at_most_a_line_with_a_code_of_its_own(
+    error, code, said, tmp_path, monkeypatch
+):
+    """A defect's line has the path of its traceback, which nobody else can read."""
 
+    def fail(**_):
+        raise error
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        ("KeyError('a\\nb')", r"KeyError: 'a\\nb'"),
-        ("BaseException('a\\x1b[2Jb\\nc')", r"BaseException: a \[2Jb c"),
-    ],
-)
-def test_a_defect_is_one_line_with_the_path_of_its_traceback(error, said, tmp_path):
-    ended = ended_with(error, TMPDIR=str(tmp_path))
-    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (70, "", 1)
-    found = re.fullmatch(
-        rf"mixopt: a defect of mixopt: {said}; please report it with (\S+)\n", ended.stderr
-    )
-    log = Path(found[1])
-    assert "Traceback (most recent call last)" in log.read_text()
-    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(main, "app", fail)
+    ended = mixopt("run", "a.yaml")
+    found = re.fullmatch(said, ended.error)
+    assert (ended.code, ended.out) == (code, "")
+    assert found, ended.error
+    assert len(list(tmp_path.iterdir())) == (code == 70)
+    if code == 70:
+        lines = Path(found[1]).read_text().splitlines()
+        assert lines[:2] == ["mixopt run", "Traceback (most recent call last):"]
+        assert stat.S_IMODE(Path(found[1]).stat().st_mode) == 0o600
 
 
 def test_a_log_that_cannot_be_written_is_no_second_defect(monkeypatch):
-    def fail(**_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("tempfile.mkstemp", fail)
-    assert "cannot be written: No space left on device" in main.defect_line(KeyError("a"))
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        ("MemoryError('Unable to allocate 3 GiB')", "out of memory: Unable to allocate 3 GiB;"),
-        (f"OSError({errno.ENOSPC}, 'No space left', '/r/a')", "/r/a: No space left;"),
-        (f"OSError({errno.ENAMETOOLONG}, 'File name too long', 'a')", "mixopt: a: File name too"),
-    ],
-)
-def test_a_machine_without_room_is_one_line_and_no_defect(error, said):
-    ended = ended_with(error)
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert said in ended.stderr
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/none")
+    assert re.search("cannot be written: .*", main.defect_line(KeyError("a")))
 
 
 def test_nothing_is_imported_from_the_current_directory(tmp_path):

@@ -53,17 +53,9 @@ def test_a_step_that_is_done_is_left_as_it_is_by_file_and_by_directory(run):
             assert answered(*last).startswith("all steps are done: ")
 
 
-ASKED = {
-    "nothing": (),
-    "target": ("--target", "code"),
-    "risk": ("--risk", "std=1"),
-    "tokens": ("--tokens", "1e6"),
-}
-
-
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("asked", ["", "--target code", "--risk std=1", "--tokens 1e6"])
 def test_propose_from_the_fit(run, tmp_path, asked):
-    found = parsed("propose", run, *ASKED[asked], "--out", tmp_path / "found.yaml")
+    found = parsed("propose", run, *asked.split(), "--out", tmp_path / "found.yaml")
     assert sum(found["weights"].values()) == pytest.approx(1.0)
     assert Proposal.from_file(tmp_path / "found.yaml").to_json() == found
 
@@ -91,9 +83,8 @@ def test_propose_a_front(run, tmp_path):
     found = parsed("propose", run, *asked, "--out", tmp_path / "front")
     assert found["targets"] == ["code", "help"]
     assert len(list((tmp_path / "front").glob("point-*.yaml"))) == len(found["points"])
-    assert "Pareto front of code and help" in answered(
-        "propose", run, *asked, "--out", tmp_path / "again"
-    )
+    again = answered("propose", run, *asked, "--out", tmp_path / "again")
+    assert "Pareto front of code and help" in again
 
 
 def test_predict_a_mixture(run, limits):
@@ -126,6 +117,12 @@ def test_fit_of_the_runs_own_table(run, tmp_path):
     assert said.startswith(("fit: auto: ", "fit: linear: "))
     assert f"next: mixopt propose {tmp_path / 'fit'}" in said
     assert parsed("verify", tmp_path / "fit")["parts"][0]["state"] == "whole"
+    (tmp_path / "fit" / "fit" / "report.parquet").write_bytes(b"")
+    ended = mixopt("verify", tmp_path / "fit", "--json")
+    (part,) = json.loads(ended.out)["parts"]
+    assert (ended.code, part["state"]) == (1, "damaged")
+    assert list(part["faults"]) == [f"{tmp_path}/fit/fit/report.parquet"]
+    assert part["fix"] == "mixopt fit W.csv L.csv --out DIR"
 
 
 def test_status_and_verify_of_a_run_and_of_its_folder(run):
@@ -149,19 +146,19 @@ def test_the_page_is_written_again(run):
 def test_predict_says_what_a_job_would_draw(run):
     found = parsed("predict", run, "--tokens", "1e5", "--batch", "8x64")
     assert found["weights"] == dict(load_run(run).recommendation.mixture)
-    drawn = {
-        one["domain"]: one["tokens"] / found["draws"]["tokens"] for one in found["draws"]["domains"]
-    }
+    draws = found["draws"]
+    drawn = {one["domain"]: one["tokens"] / draws["tokens"] for one in draws["domains"]}
     assert drawn == pytest.approx(found["weights"], abs=8 / 195)
-    assert "Share of the tokens by stage" in answered(
-        "predict", run, "--tokens", "1e5", "--batch", "8x64", "--weights", "prose=.7,code=.3"
-    )
+    own = ("--tokens", "1e5", "--batch", "8x64", "--weights", "prose=.7,code=.3")
+    assert "Share of the tokens by stage" in answered("predict", run, *own)
 
 
 def test_a_schedule_of_a_run_is_predicted_with_what_the_run_knows(run, tmp_path):
     out = tmp_path / "schedule.yaml"
-    asked = ("--tokens", 1e5, "--batch", "8x64", "--stages", "stable:100%", "--out", out)
-    assert f"next: mixopt predict {out}" in answered("export", run, "--to", "schedule", *asked)
+    asked = ("export", run, "--to", "schedule", "--tokens", 1e5, "--batch", "8x64", "--out", out)
+    said = answered(*asked, "--stages", "stable:100%").splitlines()
+    assert said == [f"{out}: 100,352 tokens in 196 steps", f"next: mixopt predict {out}"]
+    assert [parsed(*asked)[name] for name in ("file", "batch")] == [str(out), 8]
     found = parsed("predict", out)
     assert {one["domain"] for one in found["domains"]} == {"code", "prose"}
     assert all(one["inventory"] > 0 for one in found["domains"])

@@ -66,20 +66,3 @@ def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
 
 def swift(run, tokens):
     return mixopt("export", run, "--to", "swift", "--tokens", tokens)
-
-
-@pytest.mark.parametrize(
-    ("option", "content", "message"),
-    [
-        ("--paths", "[1]", "expected a path, or a list of paths, for each domain, one line each"),
-        ("--paths", "{wbe: x}", "unknown domain 'wbe'; did you mean 'web'?"),
-        ("--inventory", "{web: 3}", "domain 'code' is missing; give its tokens"),
-    ],
-)
-def test_a_file_that_cannot_be_is_named(tmp_path, option, content, message):
-    path, mixture = tmp_path / "given.yaml", tmp_path / "mixture.yaml"
-    path.write_text(content)
-    mixture.write_text("weights: {web: 0.6, code: 0.4}")
-    ended = mixopt("export", mixture, "--to", "nemo", option, path)
-    assert ended.code == 2
-    assert ended.error == f"mixopt: {path}: {message}\n"

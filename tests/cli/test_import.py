@@ -86,30 +86,3 @@ def test_runs_that_answer_the_same_questions_differ_by_less_than_their_number_sa
     expected = np.sqrt((hard_I * (1 - hard_I)).mean() / 400) * np.sqrt(0.25 / (p * (1 - p)))
     assert items > 700
     assert claimed == pytest.approx(expected, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["a/r.json", "b/r.json"], "the run 'a' has no task/y/acc, which others have"),
-        (["a/r.json", "a/s.json"], "task/y/acc"),
-        (["d/results_1.json"], "samples_arc_1.jsonl: cannot be read: JSONDecodeError"),
-        (["c.json"], "neither a results file of lm-eval nor a metrics.json of OLMES"),
-    ],
-)
-def test_what_cannot_be_imported_is_one_line(tmp_path, monkeypatch, words, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "w.csv").write_text("x,y\n1,2\n")
-    (tmp_path / "c.json").write_text('{"results": 3}')
-    for name, task in (("a/r", "x"), ("b/r", "y"), ("a/s", "y")):
-        path = tmp_path / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"results": {task: {"acc,none": 1}}}))
-    damaged = {"results": {"arc": {"acc,none": 1}}, "n-samples": {"arc": {"effective": 2}}}
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d/results_1.json").write_text(json.dumps(damaged))
-    (tmp_path / "d/samples_arc_1.jsonl").write_text('{"doc_id": 0, "acc": 1.0}\n{"doc_id": 1, "a')
-    ended = mixopt("import", *words, "--out", "out")
-    assert (ended.code, ended.error.count("\n")) == (2, 1), ended.error
-    assert message in ended.error
-    assert not (tmp_path / "out").exists()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from command_line import mixopt
 
+from mixopt import __version__
 from mixopt.cli.mixture_commands import read_mixture, read_size
-from mixopt.cli.options import directory_of, say, show
+from mixopt.cli.options import directory_of, print_json, say, show
 from mixopt.errors import MixoptError
 
 
@@ -51,7 +53,13 @@ def test_what_an_answer_quotes_cannot_steer_the_terminal(capsys):
     assert error == "a\\nb\n"
 
 
+def test_what_json_has_no_number_for_is_null(capsys):
+    print_json({"a": float("nan"), 1: (2.5, float("inf")), "b": None})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "1": [2.5, None], "b": None}
+
+
 def test_no_words_show_the_commands():
     ended = mixopt()
     assert ended.code == 2
     assert "Commands:" in ended.out + ended.error
+    assert mixopt("--version").out == f"mixopt {__version__}\n"

@@ -22,15 +22,6 @@ CELLS = ("web/science/high", "web/science/low", "web/news", "code")
 NATURAL = dict.fromkeys(CELLS, 100)
 
 
-@pytest.fixture
-def load(tmp_path):
-    def read(text):
-        (tmp_path / "experiment.yaml").write_text(text)
-        return load_config(tmp_path / "experiment.yaml")
-
-    return read
-
-
 def rows(path, *values):
     cells = [{"topic": topic, "quality": quality, "text": "x"} for topic, quality in values]
     path.write_text("".join(json.dumps(one) + "\n" for one in cells))

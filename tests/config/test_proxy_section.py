@@ -1,9 +1,8 @@
 """The section `proxy`: a trainer of one's own, domains without text, and what trials begin with."""
 
 import pytest
-import yaml
 
-from mixopt.config import dump_config, load_config
+from mixopt.config import dump_config
 from mixopt.run_directory.steps import step_fingerprints
 
 BASE = {
@@ -16,38 +15,28 @@ SIZED = {"web": {"tokens": 10**12}, "code": {"tokens": 2 * 10**11}}
 
 
 @pytest.fixture
-def load(tmp_path):
-    def loaded(**sections):
-        path = tmp_path / "own.yaml"
-        path.write_text(yaml.safe_dump(BASE | sections))
-        return load_config(path)
-
-    return loaded
-
-
-@pytest.fixture
 def fingerprint(load):
     def of(step, **sections):
-        return step_fingerprints(dump_config(load(**sections)))[step]
+        return step_fingerprints(dump_config(load(BASE | sections)))[step]
 
     return of
 
 
 def test_the_fields_of_a_command_become_the_proxys_options(load, tmp_path, monkeypatch):
     more = {"retries": 1, "losses": {"mmlu": "mmlu_*"}, "paths": {"web": ["a", "b"]}}
-    assert load(proxy=RUN | more | {"timeout": "2h"}).proxy.all_options == {
+    assert load(BASE | {"proxy": RUN | more | {"timeout": "2h"}}).proxy.all_options == {
         "run": "train {seed}",
         "result": "m.json",
         "timeout": 7200.0,
         **more,
     }
     monkeypatch.chdir(tmp_path)  # its folder is the same one wherever a worker runs
-    options = load(proxy=RUN | {"folder": "trainer"}).proxy.all_options
+    options = load(BASE | {"proxy": RUN | {"folder": "trainer"}}).proxy.all_options
     assert options["folder"] == str(tmp_path / "trainer")
 
 
 def test_a_configuration_without_them_does_not_name_them(load):
-    assert set(dump_config(load(proxy={"name": "ngram"}))["proxy"]) == {
+    assert set(dump_config(load(BASE | {"proxy": {"name": "ngram"}}))["proxy"]) == {
         "name", "tokens", "eval_tokens", "simulate_epochs", "device", "options"
     }  # fmt: skip
 
@@ -62,7 +51,7 @@ def test_patience_makes_no_trial_stale_and_the_command_does(fingerprint):
 def test_the_size_of_a_domain_without_text_is_what_is_prepared(load, fingerprint):
     own = {"proxy": RUN, "evaluation": {"mmlu": {}}}
     own["objective"] = {"target": "mmlu", "unit": "nats_per_token"}
-    config = load(corpus={"domains": SIZED}, **own)
+    config = load(BASE | own | {"corpus": {"domains": SIZED}})
     assert not config.corpus.domains["web"].has_text
     larger = SIZED | {"web": {"tokens": 10**13}}
     is_same = [
@@ -85,4 +74,4 @@ def test_other_weights_to_begin_with_make_another_sweep_and_their_path_does_not(
     assert begun("sweep", "a", "11") == begun("sweep", "b", "11")
     assert begun("sweep", "a", "11") != begun("sweep", "a", "22")
     assert begun("design", "a", "11") == begun("design", "a", "22")
-    assert not {"from"} & dump_config(load())["proxy"].keys()
+    assert not {"from"} & dump_config(load(BASE))["proxy"].keys()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixopt.config import dump_config, load_config
+from mixopt.config import dump_config
 from mixopt.errors import ConfigError
 from mixopt.objective import Objective
 from mixopt.run_directory.steps import FIT, PREPARE, step_differences, step_fingerprints
@@ -28,19 +28,9 @@ EVAL, LAMBADA = "task/eval/bits_per_byte", "task/lambada/bits_per_byte"
 
 
 @pytest.fixture
-def load(tmp_path):
-    def loaded(objective, tasks=TASKS):
-        path = tmp_path / "e.yaml"
-        path.write_text(f"{START}{tasks}objective: {objective}\n")
-        return load_config(path)
-
-    return loaded
-
-
-@pytest.fixture
 def aimed(load):
     def of(objective, tasks=TASKS):
-        config = load(objective, tasks)
+        config = load(f"{START}{tasks}objective: {objective}")
         return Objective.from_config(config.resolved_objective, config.losses)
 
     return of
@@ -89,14 +79,14 @@ def test_what_cannot_be_measured_is_said(aimed, objective, said):
 
 
 def test_without_tasks_a_record_names_none(load):
-    plain = dump_config(load("{target: web}", ""))
+    plain = dump_config(load(f"{START}objective: {{target: web}}"))
     assert "tasks" not in plain
     assert "noise" not in plain["objective"]
 
 
 def test_the_family_of_a_task_changes_the_fit_alone(load):
-    before = dump_config(load("{target: web}"))
-    after = dump_config(load("{target: web}", TASKS.replace("family: coding", "family: code")))
+    text = f"{START}{TASKS}objective: {{target: web}}"
+    before, after = (dump_config(load(t)) for t in (text, text.replace(": coding", ": code")))
     was, now = step_fingerprints(before), step_fingerprints(after)
     assert next(step for step in was if was[step] != now[step]) == "fit"
     found = list(step_differences(FIT, before, after))

@@ -7,6 +7,7 @@ from made_run import domain_names, made_config
 
 from mixopt import load_run, run
 from mixopt.errors import InfeasibleError
+from mixopt.tracking import outcomes
 
 SOURCES = ["code_news", "maths_news", "books_news"]
 
@@ -24,29 +25,25 @@ def experiment(folder, **changes):
     return path
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """Anneals that are trained: the run, and what was said."""
-    folder, lines = tmp_path_factory.mktemp("anneals"), []
-    made = run(experiment(folder), folder / "run", until="sweep", say=lines.append)
-    return made, lines
-
-
-def test_the_trials_are_the_control_and_each_source_with_every_seed(done):
-    table = done[0].trials.table
+def test_the_control_and_each_source_are_trained_with_every_seed_and_ranked(tmp_path):
+    """The source of which the target is made ranks first; the end of the sweep says them all."""
+    lines = []
+    made = run(experiment(tmp_path), tmp_path / "run", until="sweep", say=lines.append)
+    table = made.trials.table
     assert table["role"].value_counts().sort("role").rows() == [("anneal", 9), ("control", 3)]
-
-
-def test_the_source_of_which_the_target_is_made_ranks_first(done):
-    exam = load_run(done[0].path).anneals.filter(pl.col("target") == "exam")
+    exam = load_run(made.path).anneals.filter(pl.col("target") == "exam")
     assert set(exam["source"]) == set(SOURCES)
     assert exam["source"][-1] == "books_news"
-
-
-def test_the_end_of_the_sweep_says_a_line_a_source(done):
-    said = [line for line in done[1] if line.startswith("sweep: ") and "3 seeds" in line]
-    assert [line.split()[1].rstrip(":") for line in said] != []
+    said = [line for line in lines if line.startswith("sweep: ") and "3 seeds" in line]
+    assert {name for line in said for name in SOURCES if name in line} == set(SOURCES)
     assert len(said) == 3
+    found = outcomes.run_outcome(made)
+    effects = load_run(made.path).anneals.filter(pl.col("target").is_null())
+    assert {row["source"]: row["change"] for row in effects.to_dicts()} == pytest.approx(
+        {name: found[f"anneal/{name}"] for name in SOURCES}
+    )
+    for name in SOURCES:
+        assert found[f"anneal_low/{name}"] < found[f"anneal/{name}"] < found[f"anneal_high/{name}"]
 
 
 def test_a_run_of_mixtures_has_no_anneals(tmp_path):

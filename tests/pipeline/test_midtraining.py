@@ -14,28 +14,24 @@ from mixopt.run_directory import StartRecord, load_run
 pytestmark = pytest.mark.nightly
 
 
-def experiment(help_file, replay, start, **more) -> dict:
-    content = {
-        "name": "midtraining",
-        "corpus": {"domains": {"help": {"path": str(help_file)}, "replay": {"mixed": replay}}},
-        "design": {"trials": 5, "replicates": 0, "max_usage": None},
-        "proxy": {
-            "name": "continued",
-            "from": str(start),
-            "tokens": 4_096,
-            "eval_tokens": 1_024,
-            "device": "cpu",
-            "options": {"precision": "float32", "compile": False},
-        },
-        "sweep": {"workers": 1},
-        "fit": {"folds": 3, "regressors": ["linear"]},
-        "objective": {"target": "help"},
-        "constraints": {"guardrails": {"reference": "base", "margin": 0.3}},
-        "propose": {"samples": 500, "bootstrap": 2},
-        "validate": {"max_seeds": 3, "rounds": 1},
-        "tracking": {"enabled": False},
-    }
-    return content | more
+EXPERIMENT = """
+name: midtraining
+design: {trials: 5, replicates: 0, max_usage: null}
+proxy:
+  name: continued
+  from: START
+  tokens: 4096
+  eval_tokens: 1024
+  device: cpu
+  options: {precision: float32, compile: false}
+sweep: {workers: 1}
+fit: {folds: 3, regressors: [linear]}
+objective: {target: help}
+constraints: {guardrails: {reference: base, margin: 0.3}}
+propose: {samples: 500, bootstrap: 2}
+validate: {max_seeds: 3, rounds: 1}
+tracking: {enabled: false}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +42,10 @@ def folder(tmp_path_factory, text_files, one_thread):
     base = make_base(folder, texts)
     parts = {name: {"path": str(file)} for name, file in texts.items()}
     replay = {"domains": parts, "mixture": {"code": 0.5, "prose": 0.5}}
-    content = experiment(text_files["help"], replay, base)
-    write(folder / "run.yaml", content)
-    lines = []
-    run(folder / "run.yaml", folder / "run", say=lines.append)
-    (folder / "said.txt").write_text("\n".join(lines))
+    content = yaml.safe_load(EXPERIMENT.replace("START", str(base)))
+    domains = {"help": {"path": str(text_files["help"])}, "replay": {"mixed": replay}}
+    write(folder / "run.yaml", content | {"corpus": {"domains": domains}})
+    run(folder / "run.yaml", folder / "run")
     return folder
 
 
@@ -59,32 +54,16 @@ def write(path, content):
     return path
 
 
-def test_a_run_from_a_checkpoint_ends_in_a_decision(folder):
-    done = load_run(folder / "run")
+def test_a_run_from_a_checkpoint_measures_it_once_and_ends_in_a_decision(folder):
+    done, record = load_run(folder / "run"), StartRecord.read(folder / "run")
     assert set(done.recommendation.mixture) == {"help", "replay"}
-
-
-def test_a_finished_run_does_nothing_again(folder):
+    assert record.nats_per_token.keys() == {"help", "replay", "code", "prose"}
+    assert record.nats_per_token["help"] > done.trials.losses("nats_per_token")[:, 0].min()
+    assert done.constraints.guardrails.base == record.losses("bits_per_byte")
+    assert "before: the checkpoint" in (folder / "run" / "report.html").read_text()
     lines = []
     run(folder / "run.yaml", folder / "run", say=lines.append)
     assert not [line for line in lines if "done in" in line]
-
-
-def test_what_the_checkpoint_loses_is_measured_once_and_kept(folder):
-    record = StartRecord.read(folder / "run")
-    assert record.nats_per_token.keys() == {"help", "replay", "code", "prose"}
-    trials = load_run(folder / "run").trials
-    assert record.nats_per_token["help"] > trials.losses("nats_per_token")[:, 0].min()
-
-
-def test_guardrails_compare_with_the_measured_losses_of_the_checkpoint(folder):
-    rails = load_run(folder / "run").constraints.guardrails
-    assert rails.base == StartRecord.read(folder / "run").losses("bits_per_byte")
-
-
-def test_the_page_shows_what_the_checkpoint_loses(folder):
-    page = (folder / "run" / "report.html").read_text()
-    assert "before: the checkpoint" in page
 
 
 def test_another_checkpoint_makes_the_trials_stale(folder, text_files, tmp_path):

@@ -5,18 +5,20 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import mixopt
+from threadpoolctl import threadpool_limits
 
-import mixopt.cli.main  # noqa: F401  adds the commands
-from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.corpus import prepare_corpus
 from mixopt.errors import CorpusError
 from mixopt.pipeline import check, steps
-from mixopt.pipeline.experiment_cost import planned_arms
+from mixopt.pipeline.experiment_cost import estimated_speed, planned_arms
+from mixopt.system import duration
 
 SIZES = ["corpus.domains.code.tokens=6e6", "corpus.domains.prose.tokens=1e6"]
 
@@ -29,20 +31,19 @@ def problems(config_path, *overrides):
     return [str(problem) for problem in checked(config_path, *overrides).problems]
 
 
-def test_a_good_experiment_has_no_problems(config_path):
-    found = checked(config_path, *SIZES)
-    assert found.problems == []
-    assert found.natural["code"] == pytest.approx(6 / 7)
-    assert found.sizes.basis == "stated"
-
-
-def test_trials_and_tokens_are_those_of_the_run(config_path):
+def test_sizes_trials_and_tokens_are_those_of_the_run(config_path):
     found = checked(config_path, *SIZES, "validate={rounds: 2, max_seeds: 6}")
+    assert (found.problems, found.sizes.basis) == ([], "stated")
+    assert found.natural["code"] == pytest.approx(6 / 7)
     parts = {part.part: part for part in found.costs.parts}
     first, validation = parts["first round"], parts["validation"]
     assert (first.least, first.tokens) == (8 + 2 + 2, 20_000)
     # A proposal and four baselines, three seeds each; or two proposals and six seeds.
     assert (validation.least, validation.most, validation.tokens) == (15, 36, 40_000)
+    assert found.costs.written == {"trials": 48_000, "validation": 144_000, "report": 2_000_000}
+    later = [part.part for part in checked(config_path, "design.trials=40").costs.parts]
+    assert later == ["first round", "later rounds", "validation"]
+    assert [p.part for p in checked(config_path, validates=False).costs.parts] == ["first round"]
 
 
 @pytest.mark.parametrize(
@@ -50,15 +51,10 @@ def test_trials_and_tokens_are_those_of_the_run(config_path):
     [
         (["constraints.bounds={code: [0, 0.3], prose: [0, 0.3]}"], "of these limits, short by 0.4"),
         (["constraints.max_epochs=1", "propose.target_tokens=1e8"], "allow max_epochs: 14.3"),
-        (
-            ["fit.folds=40"],
-            r"fit.folds: 40 folds need at least 40 different mixtures, and the design",
-        ),
+        (["fit.folds=40"], "fit.folds: 40 folds need at least 40 different mixtures, and the"),
+        (["fit.folds=13"], "raise design.trials, or lower fit.folds"),
         (["proxy.device=cuda"], "proxy.device: cuda: no GPU is visible here; use auto or cpu"),
-        (
-            ["constraints.radius={reference: absent.yaml, tv: 0.1}"],
-            "constraints.radius.reference: absent.yaml: not found",
-        ),
+        (["constraints.radius={reference: none.yaml, tv: 0.1}"], "reference: none.yaml: not found"),
     ],
 )
 def test_a_problem_is_one_line_that_says_what_to_do(config_path, overrides, message, monkeypatch):
@@ -107,25 +103,14 @@ def test_a_size_below_what_the_files_hold_is_a_problem(config_path):
 
 
 def test_the_estimated_speed_of_a_decoder_is_that_of_matrix_products():
-    command = [sys.executable, "-c", SPEED]  # a fresh process, as a command is
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    estimated, product = map(float, ended.stdout.split())
+    estimated = estimated_speed(1e6)
+    side = np.ones((256, 256), np.float32)
+    with threadpool_limits(1, user_api="blas"):
+        start = time.process_time()
+        for _ in range(50):
+            side @ side
+    product = 2 * 50 * 256**3 / (time.process_time() - start)
     assert 0.2 * product < estimated * 1e6 < 2 * product
-
-
-SPEED = """
-import time, numpy as np
-from mixopt.pipeline.experiment_cost import estimated_speed
-estimated = estimated_speed(1e6)
-from threadpoolctl import threadpool_limits
-side = np.ones((256, 256), np.float32)
-with threadpool_limits(1, user_api="blas"):
-    side @ side
-    start = time.process_time()
-    for _ in range(50):
-        side @ side
-print(estimated, 2 * 50 * 256**3 / (time.process_time() - start))
-"""
 
 
 def test_arms_without_a_control_are_said_to_have_none(config_path):
@@ -205,47 +190,63 @@ def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
     assert any(re.search(r"trains on:.*\d x cpu \(proxy ngram\)", line) for line in lines)
 
 
-def test_the_time_of_trials_has_their_evaluation_in_it(config_path):
+def test_the_time_of_trials_has_their_evaluation_in_it(config_path, tmp_path):
     """Two domains and a target, 500 tokens each, by forward passes alone."""
-    costs = checked(config_path, "proxy.eval_tokens=500").costs
-    assert costs.evaluation == 3 * 500 / 3
-    trials = sum(part.least for part in costs.parts)
-    measured = replace(costs, tokens_per_second=10.0, workers=1)
-    assert measured.seconds[0] == (costs.tokens[0] + trials * 500) / 10
-
-
-def command(*arguments: object):
-    return CliRunner().invoke(app, ["check", *map(str, arguments)])
+    asked = ["proxy.eval_tokens=500", "propose.target_tokens=1.4e7", "validate.max_seeds=6"]
+    found = checked(config_path, *asked, *SIZES)
+    assert found.costs.evaluation == 3 * 500 / 3
+    least, most = found.costs.tokens
+    trials = [sum(getattr(part, end) for part in found.costs.parts) for end in ("least", "most")]
+    measured = replace(found.costs, tokens_per_second=10.0, workers=2, parameters=1000)
+    assert measured.seconds == ((least + trials[0] * 500) / 20, (most + trials[1] * 500) / 20)
+    assert measured.flops == (6e3 * least, 6e3 * most)
+    lines = replace(found, costs=measured).lines(tmp_path)
+    times = " to ".join(map(duration, measured.seconds))
+    assert f"time here:     about {times} (estimate, at 10 tokens/s per worker)" in lines
+    assert any("at 1k parameters" in line for line in lines)
+    assert "epochs of 14M tokens at natural shares" in lines[0]
+    rows = [line.split() for line in lines]
+    assert [row[-1] for row in rows if row[:1] in (["code"], ["prose"])] == ["2", "2"]
 
 
 def test_the_command_lists_mistakes_of_the_file_with_their_lines(config_path):
     asked = ["design.trails=3", "objective.target=hlep", "fit.foldss=2"]
-    sets = [part for line in asked for part in ("--set", line)]
-    ended = command(config_path, *sets)
-    assert ended.exit_code == 2
-    lines = ended.stderr.splitlines()
-    assert len(lines) == 2  # names are looked up once all fields are known
-    assert "design.trails: unknown field; did you mean 'trials'" in lines[0]
-    assert "fit.foldss: unknown field; did you mean 'folds'" in lines[1]
+    ended = mixopt("check", config_path, *[part for line in asked for part in ("--set", line)])
+    assert ended.code == 2
+    first, second = ended.error.splitlines()  # names are looked up once all fields are known
+    assert "design.trails: unknown field; did you mean 'trials'" in first
+    assert "fit.foldss: unknown field; did you mean 'folds'" in second
 
 
-def test_the_command_answers_in_json(config_path):
-    ended = command(config_path, "--json", "--set", "fit.folds=40")
-    assert ended.exit_code == 2
-    answer = json.loads(ended.stdout)
-    assert answer["problems"] == [
-        line.removeprefix("mixopt: ") for line in ended.stderr.splitlines()
-    ]
-    assert answer["training"][0] == {
-        "part": "first round", "least": 12, "most": 12, "tokens": 20_000,
-    }  # fmt: skip
+@pytest.mark.parametrize(("setting", "is_read"), [("fit.folds=40", True), ("fit.foldss=2", False)])
+def test_the_command_answers_in_json(config_path, setting, is_read):
+    ended = mixopt("check", config_path, "--json", "--set", setting)
+    assert ended.code == 2
+    answer = json.loads(ended.out)
+    lines = [line.removeprefix("mixopt: ") for line in ended.error.splitlines()]
+    assert answer["problems"] == lines
+    first = {"part": "first round", "least": 12, "most": 12, "tokens": 20_000}
+    assert answer.get("training", [None])[0] == (first if is_read else None)
+
+
+def test_the_command_counts_domains_and_prints_what_it_found(config_path, tmp_path):
+    sizes = tmp_path / "sizes.yaml"
+    ended = mixopt("check", config_path, "--write", sizes)
+    assert ended.code == 0, ended.error
+    said = ended.out.splitlines()
+    assert f"written: {sizes}; to use it, set corpus.inventory: {sizes}" in said
+    assert "first round:   12 trials, 20k tokens each" in said
+    assert sizes.read_text().startswith("# Sizes of the whole domains, for corpus.inventory")
+    assert all(one.is_sized for one in load_config(
+        config_path, [f"corpus.inventory={sizes}"]
+    ).corpus.domains.values())  # fmt: skip
 
 
 def test_what_scoring_tasks_costs_is_said_beside_training(config_path, tmp_path):
     rows = [{"id": n, "context": "c" * 100, "continuation": " a" * 10} for n in range(300)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = f"tasks={{sets: {{t: {tmp_path}/t.jsonl}}}}"
-    found = checked(config_path, *SIZES, task, "proxy.eval_every=5000")
+    found = checked(config_path, *SIZES, task, "proxy.eval_every=6000")
     assert (found.scoring.items, found.scoring.tokens, found.scoring.times) == (200, 24_000, 4)
     assert found.scoring.share == pytest.approx(4 * 24_000 / 3 / 20_000)
     said = "scores:        1 task, 200 items, about 24k tokens 4 times a trial: 160.0% of its"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from command_line import mixopt
 
-from mixopt import ConfigError, Mixture
+from mixopt import Mixture
 from mixopt.pipeline import draws, schedule_of
 from mixopt.sampling import Schedule
 
@@ -46,24 +46,3 @@ def test_the_command_writes_what_is_read_and_simulated(mixture, tmp_path):
     schedule = Schedule.from_file(out)
     assert schedule.provenance["source"] == "mixture.yaml"
     assert draws(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)
-
-
-@pytest.mark.parametrize("batch", ["1024", "0x8"])
-def test_a_batch_that_cannot_be_is_one_line(mixture, batch):
-    with pytest.raises(ConfigError, match=f"--batch {batch}: expected sequences of a batch x"):
-        schedule_of(mixture, tokens=10**9, batch=batch)
-
-
-@pytest.mark.parametrize(
-    ("stages", "message"),
-    [
-        ("stable:much", "'much' is not a length; expected NAME:LENGTH"),
-        ("stable:90%", "add up to 900,000,000 of 1,000,000,000 tokens"),
-        ("stable:100%,decay:rest", "add up to 1,000,000,000 of 1,000,000,000 tokens"),
-        ("stable:100%:to:", "expected NAME:LENGTH, NAME:LENGTH:MIXTURE"),
-    ],
-)
-def test_stages_that_cannot_be_are_one_line(mixture, stages, message):
-    with pytest.raises(ConfigError) as raised:
-        schedule_of(mixture, tokens=10**9, stages=stages)
-    assert message in str(raised.value)

@@ -2,17 +2,19 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 
 from mixopt import pipeline
-from mixopt.pipeline import status, status_lines
+from mixopt.pipeline import status, status_lines, status_of_folder
 from mixopt.pipeline.run_status import hours_line
 from mixopt.run_directory import load_run
 from mixopt.run_directory.step_log import read_steps, write_steps
 from mixopt.sweeps import ATTEMPTS, Beat, Job, TrialFolder, read_entry
 from mixopt.sweeps.groups import HANDLE, write_beat, write_group
+from mixopt.system import host_name, only_one
 from mixopt.trials import Training, read_design
 
 
@@ -117,22 +119,14 @@ class Left(OneByOne):
 
 
 @pytest.fixture
-def designed(experiment, tmp_path, monkeypatch):
-    """A run whose design is done, and an executor that trains with two tasks without an owner."""
+def left(experiment, tmp_path, monkeypatch):
+    """A run whose sweep is begun and whose owner is gone; two tasks still run without it."""
     (tmp_path / "left_executor.py").write_text(LEFT)
     monkeypatch.syspath_prepend(str(tmp_path))
     config = tmp_path / "left.yaml"
     sweep = "sweep: {workers: 2, executor: 'left_executor:Left'}"
     config.write_text(experiment.replace("sweep: {workers: 2}", sweep))
-    pipeline.run(config, tmp_path / "run", until="prepare")
-    pipeline.run(config, tmp_path / "run", until="design")
-    return config, tmp_path / "run"
-
-
-@pytest.fixture
-def left(designed):
-    """The same, its sweep begun and its owner gone."""
-    run = pipeline.run(*designed, until="sweep").path
+    run = pipeline.run(config, tmp_path / "run", until="sweep").path
     interrupt(run)
     place = {"node": "n3", "kind": "NVIDIA L4", "gpus": 1.0}
     for trial in read_design(run / "design.parquet")[:2]:
@@ -146,10 +140,11 @@ def left(designed):
     return run
 
 
-def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
+def test_a_cluster_that_goes_on_without_its_owner_is_asked_where_the_directory_is_trusted(left):
+    assert "going_on" not in sweep_of(left)
+    assert any("was not asked what still runs" in line for line in lines_of(left))
     found = sweep_of(left, trust=True)
-    assert found["state"] == "interrupted"
-    assert (found["going_on"], found["running"]) == (2, 2)
+    assert (found["state"], found["going_on"], found["running"]) == ("interrupted", 2, 2)
     assert found["gpu_hours"] == 4.0
     said = [line.strip() for line in lines_of(left, trust=True)]
     assert f"resume it with: mixopt run {left} --trust" in said
@@ -159,6 +154,50 @@ def test_a_cluster_that_goes_on_without_its_owner_is_seen(left):
     assert "n3 (NVIDIA L4, 2 workers): 2 running, 0 done, 0 lost, 4 GPU hours" in said
 
 
-def test_code_that_an_untrusted_directory_names_is_not_asked(left):
-    assert "going_on" not in sweep_of(left)
-    assert any("was not asked what still runs" in line for line in lines_of(left))
+def test_a_sweep_that_runs_tells_its_speed_and_the_time_left(run):
+    """Two workers with 3 of 12 trials to go, 20,000 tokens each, of which 5,000 are done."""
+    interrupt(run)
+    for name in ("t0005", "t0006", "t0007"):
+        (run / "trials" / f"{name}.json").unlink()
+    (run / "trials" / ATTEMPTS).unlink()
+    beats = {"trials": ["t0005"], "total": 20_000, "node": host_name(), "doing": "training"}
+    for number, done in enumerate((1000, 4000)):
+        folder = run / "trials" / "work" / f"t000{number}-0123.0"
+        folder.mkdir(parents=True)
+        write_beat(folder, Beat(**beats, done=done, seconds=10.0))
+    with only_one(run):
+        entry = sweep_of(run)
+        (line,) = (one for one in lines_of(run) if one.startswith("sweep"))
+        workers = [one.strip() for one in lines_of(run) if "worker" in one]
+    assert (entry["state"], entry["trials"], entry["ended"], entry["running"]) == (
+        "running", 12, 9, 2,
+    )  # fmt: skip
+    assert (entry["tokens_per_second"], entry["left"]) == (500.0, (3 * 20_000 - 5000) / 500)
+    assert line == "sweep     running, 9 of 12 trials, 2 running, 500 tokens/s, 1m50s left"
+    assert workers == [
+        f"worker {k}: training t0005, {share} of 20k tokens, {speed} tokens/s"
+        for k, share, speed in ((1, "5%", 100), (2, "20%", 400))
+    ]
+
+
+def test_a_folder_lists_its_runs_with_the_step_that_they_stand_at_or_what_is_wrong(run):
+    folder = run.parent
+    (folder / "tiny.yaml").unlink()
+    for name in ("begun", "broken", "mine"):
+        shutil.copytree(run, folder / name)
+    load_run(folder / "begun").log.discard("validate")
+    (folder / "broken" / "config.yaml").write_text("{}")
+    (folder / "mine" / "steps.json").unlink()  # another tool's folder
+    found = {one["run"]: (one["state"], one["answer"]) for one in status_of_folder(folder)}
+    assert list(found) == ["begun", "broken", "run"]
+    assert found["begun"] == ("validate: waiting", "")
+    assert found["run"] == ("done", load_run(run).recommendation.headline)
+    assert found["broken"][0] == "unreadable"
+    assert "config.yaml: has changed" in found["broken"][1]
+
+
+def test_a_damaged_step_is_said_with_the_command_that_finds_the_repair(run):
+    (run / "report.html").write_text("")
+    (line,) = (one.strip() for one in lines_of(run) if "verify" in one)
+    said = "report.html: has 0 bytes.*; mixopt verify .* names the command that repairs it"
+    assert re.fullmatch(f"{run}/{said}", line)

@@ -12,7 +12,7 @@ import yaml
 import mixopt
 from mixopt import propose
 from mixopt.errors import RunError
-from mixopt.run_directory import TrialExperts, collapsed_trials
+from mixopt.run_directory import collapsed_trials
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +51,16 @@ def done(config, said):
     return mixopt.run(config, config.parent / "run", say=said.append)
 
 
-def experts_of(run) -> TrialExperts:
-    found = TrialExperts.read(run.path / "experts.parquet")
-    assert found is not None
-    return found
-
-
 def shares(run) -> dict[str, float]:
     return dict(zip(run.trials.table["trial"], run.trials.weights()[:, 0], strict=True))
 
 
 def test_trials_whose_experts_collapse_are_marked_and_named(done, said):
-    marked = experts_of(done).collapsed
+    marked = collapsed_trials(done.path)
     assert set(marked) == {name for name, code in shares(done).items() if code > 0.7}
     assert 1 < len(marked) < len(done.trials)
     line = next(line for line in said if line.startswith("sweep: experts collapsed"))
-    assert line.startswith(
-        f"sweep: experts collapsed in {len(marked)} of {len(done.trials)} trials"
-    )
-    assert collapsed_trials(done.path) == marked
+    assert f"collapsed in {len(marked)} of {len(done.trials)} trials" in line
 
 
 def test_a_dense_proxy_leaves_none_and_what_was_there_goes_with_the_trials(done, config, tmp_path):
@@ -109,6 +100,6 @@ def test_the_report_shows_the_experts_of_the_proposal(done):
     assert "layer 1: collapse" in page
     for name in ("experts_load", "experts_domains"):
         assert (done.path / f"figures/{name}.svg").exists()
-    marked = len(experts_of(done).collapsed)
+    marked = len(collapsed_trials(done.path))
     assert f"collapsed in {marked} of {len(done.trials)} trials" in page
     assert "layer 1: collapse: expert 0" in page

@@ -184,6 +184,27 @@ def test_the_command_fits_what_the_method_fits(commanded, fit, trials):
     assert Trials.read(out / "trials.parquet") == trials
 
 
+def test_the_command_answers_in_json_and_replays_to_a_page(tables, tmp_path):
+    asked = ["fit", *tables, "--regressor", "linear"]
+    answer = json.loads(mixopt(*asked, "--out", tmp_path / "fit", "--json").out)
+    fit = load_fit(tmp_path / "fit")
+    assert (answer["path"], answer["regressor"]) == (str(tmp_path / "fit"), "linear")
+    assert (answer["summary"], answer["next"]) == (
+        fit.summary(),
+        f"mixopt propose {tmp_path / 'fit'}",
+    )
+    assert [one["name"] for one in answer["readiness"]["losses"]] == list(fit.targets)
+    refused = mixopt("propose", tmp_path / "fit", "--free", "web")
+    assert refused.error.endswith(
+        "recommends no mixture to hold the others at; give one: --free web=FILE\n"
+    )
+    replayed = mixopt(*asked, "--backtest", "--out", tmp_path / "replay")
+    assert replayed.error.endswith(f"page: {tmp_path / 'replay' / 'backtest.html'}\n")
+    assert "<html" in (tmp_path / "replay" / "backtest.html").read_text()
+    found = json.loads(mixopt(*asked, "--backtest", "--json").out)
+    assert len(found) > 3
+
+
 def test_the_command_evaluates_as_the_method_does(commanded, fit, unseen_tables, unseen):
     asked = ["fit", commanded[0], "--test", *unseen_tables, "--json"]
     ended = mixopt(*asked)

@@ -6,15 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from command_line import mixopt
 from token_writers import write_megatron, write_nanogpt
-from typer.testing import CliRunner
 
-import mixopt.cli.main  # noqa: F401  adds the commands
 from mixopt import load_run
-from mixopt.cli.options import app
 from mixopt.config import load_config
 from mixopt.corpus import Corpus
-from mixopt.errors import ConfigError, MixoptError
+from mixopt.errors import ConfigError
 from mixopt.pipeline import check
 
 EXPERIMENT = """
@@ -63,26 +61,21 @@ def experiment(tmp_path, monkeypatch):
     return path
 
 
-def mixopt_(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def test_a_megatron_prefix_a_raw_file_and_text_run_from_one_yaml(experiment, tmp_path):
-    ended = mixopt_("run", experiment, "--out", "run")
-    assert ended.exit_code == 0, ended.output
-    assert "recommendation" in ended.output
+    ended = mixopt("run", experiment, "--out", "run")
+    assert ended.code == 0, ended.error
+    assert "Recommendation" in ended.out
     corpus = Corpus.open("run/corpus")
     assert all(domain.validation.bytes > 0 for domain in corpus.evaluation)
     assert set(corpus.inventory) == {"web", "code", "text"}
     run = load_run(tmp_path / "run")
     assert run.trials.has("bits_per_byte")
-    again = mixopt_("run", experiment, "--out", "run")
-    assert again.exit_code == 0
-    assert "prepare: done" not in again.output, "nothing is prepared twice"
-    assert mixopt_("verify", "run").exit_code == 0
+    again = mixopt("run", experiment, "--out", "run")
+    assert (again.code, again.error) == (0, ""), "nothing is prepared twice"
+    assert mixopt("verify", "run").code == 0
     with open("run/corpus/web/train/00000.bin", "r+b") as stream:
         stream.write(b"\x01\x00")
-    assert mixopt_("verify", "run").exit_code != 0
+    assert mixopt("verify", "run").code != 0
 
 
 def test_tokens_of_which_nobody_has_the_tokenizer_give_losses_in_nats_alone(experiment, tmp_path):
@@ -91,16 +84,12 @@ def test_tokens_of_which_nobody_has_the_tokenizer_give_losses_in_nats_alone(expe
         " code: {path: data/train.bin, format: raw, dtype: uint16, document_end: 256}}"
     )
     options = ["--set", "corpus.tokenizer=./nowhere", "--set", f"corpus.domains={domains}"]
-    ended = mixopt_("run", experiment, "--out", "run", *options)
-    message = (
-        "objective.unit: bits_per_byte needs the bytes of each token, and the tokenizer './nowhere'"
-    )
-    assert isinstance(ended.exception, MixoptError)
-    assert message in str(ended.exception)
+    ended = mixopt("run", experiment, "--out", "run", *options)
+    message = "objective.unit: bits_per_byte needs the bytes of each token, and the tokenizer './no"
+    assert (ended.code, message in ended.error) == (2, True)
     assert not (tmp_path / "run" / "corpus" / "index.json").exists()
-    ended = mixopt_("run", experiment, "--out", "run", *options,
-                    "--set", "objective.unit=nats_per_token")  # fmt: skip
-    assert ended.exit_code == 0, ended.output
+    options += ["--set", "objective.unit=nats_per_token"]
+    assert mixopt("run", experiment, "--out", "run", *options).code == 0
     trials = load_run(tmp_path / "run").trials
     assert (trials.has("nats_per_token"), trials.has("bits_per_byte")) == (True, False)
 
@@ -109,8 +98,8 @@ def test_check_and_count_know_tokens_without_reading_them(experiment):
     config = load_config(experiment)
     found = check(config)
     assert found.problems == []
-    ended = mixopt_("check", experiment, "--write", "inventory.yaml", "--json")
-    rows = {row["domain"]: row for row in json.loads(ended.stdout)["counted"]}
+    ended = mixopt("check", experiment, "--write", "inventory.yaml", "--json")
+    rows = {row["domain"]: row for row in json.loads(ended.out)["counted"]}
     size = sum((experiment.parent / f"data/web_0{k}.bin").stat().st_size for k in range(2))
     assert (rows["web"]["tokens"], rows["web"]["exact"]) == (size // 2, True)
     sized = load_config(experiment, ["corpus.inventory=inventory.yaml"])
@@ -134,10 +123,7 @@ def test_an_inventory_that_states_bytes_of_tokens_is_refused(experiment, tmp_pat
 
 def test_tokens_import_takes_many_paths(experiment):
     files = ("data/web_00", "data/web_01*")
-    ended = mixopt_("import", *files, "--out", "out", "--tokenizer", "bytes")
-    assert ended.exit_code == 0, ended.output
-    assert "120 documents" in ended.output
-    ended = mixopt_("import", "data", "--out", "all", "--tokenizer", "bytes")
-    assert "the tokens are megatron (data/news) and raw (data/train.bin); select" in str(
-        ended.exception
-    )
+    ended = mixopt("import", *files, "--out", "out", "--tokenizer", "bytes")
+    assert "120 documents" in ended.out
+    ended = mixopt("import", "data", "--out", "all", "--tokenizer", "bytes")
+    assert "the tokens are megatron (data/news) and raw (data/train.bin); select" in ended.error

@@ -32,6 +32,13 @@ def test_natural_shares_are_of_the_stated_sizes(prepared):
     assert dict(run.natural) == pytest.approx({"code": 6 / 7, "prose": 1 / 7})
 
 
+def test_without_a_corpus_the_sizes_are_those_that_are_stated(config_path, tmp_path):
+    assert Run(tmp_path / "run", load_config(config_path, STATED)).inventory == SIZES
+    for given in ([], [line.replace("tokens", "bytes") for line in STATED]):
+        with pytest.raises(RunError, match="corpus: missing, so the tokens of the domains"):
+            _ = Run(tmp_path / "run", load_config(config_path, given)).inventory
+
+
 def test_bytes_become_tokens_at_the_rate_of_what_was_prepared(prepared):
     run = of(prepared, *(line.replace("tokens", "bytes") for line in STATED))
     for domain in run.corpus.domains:

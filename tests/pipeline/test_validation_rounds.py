@@ -4,6 +4,7 @@ The run is a real one; the losses of its validation are chosen here, by mixture 
 """
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ import yaml
 
 import mixopt
 from mixopt.config import ValidateConfig
+from mixopt.mixture import Mixture
+from mixopt.pipeline import steps
 from mixopt.pipeline.steps import validate_proposals
 from mixopt.run_directory import Run
+from mixopt.sweeps import TrialFolder, trial_paths
 from mixopt.trials import Losses, TrialResult
 
 NOISE = 0.001
@@ -124,7 +128,19 @@ def test_a_fit_that_proposes_the_same_again_ends_the_rounds(validate):
     assert said[-1] == "validate: the new fit proposes the proposal again"
 
 
-def test_a_proposal_that_loses_takes_no_further_seeds(validate):
-    found, _, counts, _ = validate(prose_hurts, seeds=3, rounds=1, baselines=["natural"])
-    assert counts == [6]
-    assert len(found.plan.trials) == 6
+def test_runs_of_a_proposal_that_was_edited_since_are_trained_again(validate, proposed):
+    found, _, _, run = validate(prose_helps, seeds=3, baselines=["natural"])
+    folder, said = TrialFolder(run.path / "validation"), []
+    folder.write(found.plan.trials, found.results)
+    steps._forget_others(run, found.plan.trials, said.append)
+    assert said == []
+    edited = [
+        replace(one, mixture=Mixture({"code": 0.5, "prose": 0.5})) for one in found.plan.trials
+    ]
+    ours = [one.name for one in edited if one.name.startswith("proposal")]
+    steps._forget_others(run, [one for one in edited if one.name in ours], said.append)
+    assert said == [
+        f"validate: {name} belongs to an earlier proposal, and is deleted" for name in sorted(ours)
+    ]
+    left = {path.stem for path in trial_paths(folder.path)}
+    assert left == {one.name for one in edited} - set(ours)

@@ -8,6 +8,9 @@ import shutil
 import pytest
 from command_line import mixopt as command
 
+from mixopt import Mixture, load_run, predict
+from mixopt.config import ConstraintsConfig
+
 
 @pytest.fixture(scope="module")
 def bounded(finished, tmp_path_factory):
@@ -23,6 +26,18 @@ def weights(*words):
 
 def test_another_target_keeps_the_constraints_of_the_run(bounded):
     assert 0.7 < weights(bounded, "--target", "code")["code"] <= 0.8 + 1e-9
+
+
+def test_a_file_of_a_mixture_is_predicted_as_its_weights(bounded, tmp_path):
+    own = {"code": 0.3, "prose": 0.7}
+    (tmp_path / "own.yaml").write_text(json.dumps(own))
+    run, path = load_run(bounded), str(tmp_path / "own.yaml")
+    found = [run.predict(one, tokens="1B") for one in (own, path, Mixture(own))]
+    found += [predict(bounded, one, tokens=10**9) for one in (own, path, Mixture(own))]
+    assert all(one.to_json() == found[0].to_json() for one in found)
+    assert found[0].predicted.epochs["code"] == pytest.approx(0.3 / 20)
+    for fields in ({"bounds": {"code": 0.25}}, ConstraintsConfig(bounds={"code": 0.25})):
+        assert run.propose(constraints=fields).mixture["code"] == pytest.approx(0.25)
 
 
 def test_an_answer_does_not_overwrite_another(bounded):

@@ -53,12 +53,8 @@ def test_a_command_names_the_run_alone_where_the_configuration_is_its_record(cop
 
 def test_looking_at_a_run_imports_nothing_that_it_names(copied, tmp_path, monkeypatch):
     mark = evil(tmp_path, monkeypatch)
-
-    def change(content):
-        content["fit"]["regressors"] = ["linear", "evil_parts:R"]
-        content["proxy"]["name"] = "evil_parts:R"
-
-    forge(copied, change)
+    own = {"fit": {"regressors": ["linear", "evil_parts:R"]}, "proxy": {"name": "evil_parts:R"}}
+    forge(copied, lambda content: [content[name].update(own[name]) for name in own])
     run = load_run(copied)
     assert run.config.proxy.name == "evil_parts:R"
     assert repr(run)
@@ -102,8 +98,5 @@ def test_a_run_begins_where_an_mlflow_server_was_started_and_not_beside_other_fi
         pass
     assert {path.read_text() for path in theirs} == {"theirs"}
     (tmp_path / "mlflow.txt").write_text("mine")
-    with (
-        pytest.raises(RunError, match="is not empty and not a run directory"),
-        working_in(tmp_path),
-    ):
+    with pytest.raises(RunError, match="is not empty and not a run dir"), working_in(tmp_path):
         pass

@@ -1,11 +1,11 @@
-"""What a run stands for has one answer: validated, not validated, edited; or it is refused."""
+"""What a run stands for has one answer or is refused; in a line it says which steps are done."""
 
 import pytest
 import yaml
 
 from mixopt.errors import EditedWarning, RunError
 from mixopt.pipeline import status
-from mixopt.run_directory import load_run, verify_run
+from mixopt.run_directory import Run, load_run, verify_run
 
 
 def states(path):
@@ -35,9 +35,7 @@ def test_a_run_that_is_not_validated_stands_for_its_proposal_and_says_so(copied)
 def test_an_edited_recommendation_is_refused_and_its_proposal_is_not_taken_for_it(copied):
     path = copied / "recommendation.yaml"
     path.write_text(path.read_text().replace("weights:", "weights: # mine", 1))
-    with pytest.raises(
-        RunError, match=r"recommendation\.yaml: has .*: mixopt run .* --until validate"
-    ):
+    with pytest.raises(RunError, match=r"recommendation\.yaml: has .*: mixopt run .* --until v"):
         _ = load_run(copied).outcome
     assert states(copied) == ("damaged", "damaged")
 
@@ -63,3 +61,26 @@ def test_an_edited_proposal_without_a_validation_is_the_user_s_own(copied):
     assert outcome.state == "edited"
     assert "proposal.yaml was edited" in outcome.note
     assert set(dict(outcome.result.mixture).values()) == {0.5}
+
+
+def test_a_run_counts_its_steps_and_of_a_damaged_one_says_what_is_wrong(copied, tmp_path):
+    run = load_run(copied)
+    assert repr(run) == f"Run({str(copied)!r}: 7 of 7 steps done)"
+    assert repr(Run(tmp_path / "new", run.config)).endswith(": 0 of 7 steps done)")
+    (copied / "trials.parquet").write_bytes(b"damaged")
+    assert "6 of 7 steps done" in repr(run)
+    (copied / "steps.json").write_text("[]")
+    assert "steps.json" in repr(Run(copied, run.config))
+
+
+def test_what_a_run_made_says_in_a_line_what_it_is(finished):
+    run = load_run(finished)
+    assert repr(run.fit).startswith("Fit('skills': 12 trials, 2 domains, ")
+    assert repr(run.trials).startswith("Trials(12 finished; 2 domains, ")
+    for made in (run.fit, run.trials, run.proposal, run.validation, run.recommendation):
+        assert repr(made).startswith(f"{type(made).__name__}(")
+        assert "\n" not in repr(made)
+
+
+def test_a_run_has_at_most_25_public_names(finished):
+    assert len([name for name in dir(load_run(finished)) if not name.startswith("_")]) <= 25

@@ -2,11 +2,16 @@
 
 import pytest
 from flips import flips
+from places import SUPPORT
 
-from mixopt.errors import RunError
-from mixopt.run_directory import StartRecord
+from mixopt.config import load_config
+from mixopt.errors import ConfigError, RunError
+from mixopt.pipeline import check, trial_training
+from mixopt.pipeline.trial_training import with_start_hash
+from mixopt.run_directory import Run, StartRecord, trial_records
 from mixopt.run_directory.steps import START_FILE
-from mixopt.trials import Losses
+from mixopt.sweeps import Job
+from mixopt.trials import Losses, Training
 
 LOSSES = Losses(0, {"web": 2.5, "law": 1.5}, {"web": 1.1, "law": 0.7}, {"task/a/accuracy": 0.25})
 
@@ -31,6 +36,64 @@ def test_a_loss_that_is_no_number_is_refused():
     bad = Losses(0, {"web": float("nan")}, {"web": 1.0})
     with pytest.raises(RunError, match="nats_per_token.web"):
         StartRecord.of("ab" * 32, 4096, bad)
+
+
+BEGUN = """
+from mixopt.errors import ConfigError
+from mixopt.trials import Losses
+
+class Begun:
+    def __init__(self, start, start_hash=None):
+        self.start = start
+
+    def group_size(self, corpus, training):
+        return 1
+
+    def train(self, trials, corpus, training, report):
+        return []
+
+    def start_hash(self):
+        return "ab" * 32
+
+    def check_tokenizer(self, name):
+        raise ConfigError(f"corpus.tokenizer: {name} is not that of the checkpoint")
+
+    def base_losses(self, corpus, training):
+        return Losses(0, dict.fromkeys(corpus.inventory, 2.5), {"web": training.eval_tokens / 4096})
+"""
+
+
+def test_what_trials_begin_with_is_hashed_checked_and_measured_once(
+    config_path, corpus, tmp_path, monkeypatch
+):
+    (tmp_path / "begun_proxy.py").write_text(BEGUN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(trial_records, "in_processes", lambda call, jobs, *_, **__: map(call, jobs))
+    given = ["proxy.name=begun_proxy:Begun", f"proxy.from={tmp_path}", "proxy.eval_tokens=2048"]
+    (problem,) = check(load_config(config_path, given)).problems
+    assert str(problem) == "corpus.tokenizer: bytes is not that of the checkpoint"
+    config, said = with_start_hash(load_config(config_path, given)), []
+    assert config.proxy.start_hash == "ab" * 32
+    run = Run(tmp_path / "run", config)
+    run.path.mkdir()
+    options = config.proxy.all_options
+    assert options["start"] == str(tmp_path)
+    job = Job(config.proxy.name, options, corpus.path, Training(20_000, eval_tokens=2048))
+    for _ in range(2):
+        trial_training._record_start(run, job, said.append)
+    assert said == [f"sweep: trials begin with {tmp_path} (weights {'ab' * 6})"]
+    record = StartRecord.read(run.path)
+    assert record.nats_per_token == dict.fromkeys(corpus.inventory, 2.5)
+    assert (record.bits_per_byte, record.eval_tokens) == ({"web": 0.5}, 2048)
+
+
+def test_a_proxy_of_ones_own_that_begins_with_nothing_is_refused(monkeypatch):
+    monkeypatch.syspath_prepend(str(SUPPORT))
+    name, options = "faulty_proxy:Faulty", {"log": "a"}
+    with pytest.raises(ConfigError, match="its trials begin with random weights, no checkpoint"):
+        trial_records._measured((name, options, None, None))
+    with pytest.raises(ConfigError, match="from: trials of proxy 'a:B' begin with no checkpoint"):
+        trial_training._with_start(object(), "a:B")
 
 
 def test_every_changed_byte_is_refused_in_a_line(folder):

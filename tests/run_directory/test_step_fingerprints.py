@@ -1,8 +1,11 @@
 """What a step is called by, and in what two configurations differ."""
 
+import json
+
 import pytest
 
 from mixopt.run_directory import STEPS, SWEEP
+from mixopt.run_directory.step_log import StepLog
 from mixopt.run_directory.steps import step_differences, step_fingerprints, step_named, steps_from
 
 CONTENT = {
@@ -54,6 +57,28 @@ def test_differences_of_a_step_are_those_of_what_it_and_earlier_steps_depend_on(
     now = {**CONTENT, "validate": {"seeds": 5}, "design": {"trials": 9, "folds": 2}}
     found = list(step_differences(SWEEP, CONTENT, now))
     assert found == [("design.trials", 8, 9), ("design.folds", "absent", 2)]
+
+
+def test_another_way_to_read_results_deletes_no_results_of_an_own_trainer(tmp_path):
+    proxy = {"name": "command", "run": "train", "result": "a.json"}
+    record = {**CONTENT, "proxy": proxy}
+    changed = {**record, "proxy": {**proxy, "result": "b.json"}}
+    more = {**changed, "proxy": {**changed["proxy"], "run": "other"}}
+
+    def log(content):
+        return StepLog(tmp_path, content, command=lambda *_, until="": until)
+
+    assert not log(changed).only_reads_otherwise  # no record is there
+    (tmp_path / "config.yaml").write_text(json.dumps(record))
+    assert [log(c).only_reads_otherwise for c in (record, changed, more)] == [False, True, False]
+    for name in ("t0.json", "files/t0/a.json", "work/t0/b"):
+        (tmp_path / "trials" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "trials" / name).touch()
+    log(changed).discard("sweep", files=False)
+    left = [p.relative_to(tmp_path / "trials") for p in (tmp_path / "trials").rglob("*")]
+    assert sorted(map(str, left)) == ["files", "files/t0", "files/t0/a.json"]
+    log(changed).discard("sweep")
+    assert not (tmp_path / "trials").exists()
 
 
 def test_trials_without_a_word_on_evaluations_are_those_that_evaluate_at_the_end_alone():

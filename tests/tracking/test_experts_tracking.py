@@ -42,24 +42,11 @@ def runs_at(uri: str):
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("toy")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    return client, {run.info.run_name: run for run in runs}
+    return client, {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
 
 
 class KilledError(Exception):
     """Stands for a kill in the middle of a run."""
-
-
-def killed_at(step):
-    save = Loop._save
-
-    def saving(loop):
-        if loop.step == step:
-            raise KilledError
-        save(loop)
-
-    return saving
 
 
 @pytest.mark.nightly
@@ -80,8 +67,15 @@ def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(uri, tmp_p
     config.write_text(yaml.safe_dump(content))
     # What is wanted is sent from this process, which has MLflow already.
     monkeypatch.setattr("mixopt.tracking.record.Tracker._begin", lambda tracker: None)
+    save = Loop._save
+
+    def saving(loop):
+        if loop.step == 6:
+            raise KilledError
+        save(loop)
+
     with monkeypatch.context() as patch:  # killed after step 6, and sent; it resumes at step 3
-        patch.setattr("mixopt.pretraining.loop.Loop._save", killed_at(6))
+        patch.setattr("mixopt.pretraining.loop.Loop._save", saving)
         with pytest.raises(KilledError):
             pretrain(config, tmp_path / "run")
     assert Sender(tmp_path / "run", uri, "toy").attempt(last=True) is None
@@ -107,21 +101,17 @@ def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(uri, tmp_p
     assert {"experts_load.svg", "experts_domains.svg", "experts_over_time.svg"} <= kept("figures")
 
 
-def counts_of_a_trial() -> ExpertCounts:
-    even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
-    train = counted([even, one], names=("web", "code"))
-    return ExpertCounts(train, train)
-
-
 def test_a_trials_child_run_has_them(uri, tmp_path):
-    path = tmp_path / "run"
+    path, even = tmp_path / "run", np.full((2, 4), 1000)
+    train = counted([even, np.tile([4000, 0, 0, 0], (2, 1))], names=("web", "code"))
+    counts = ExpertCounts(train, train)
     trial = Trial("t0", Mixture({"web": 0.5, "code": 0.5}), seed=7)
     losses = Losses(1000, {"web": 2.0}, {"web": 1.0})
-    result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts_of_a_trial())
+    result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts)
     TrialFolder(path / "trials").write([trial], [result])
     append_line(path / JOURNAL, asdict(WantedRun("sweep", None, "toy", "sweep", 0, "trials")))
     Sender(path, uri, "toy").attempt(last=True)
     _, runs = runs_at(uri)
     metrics = runs["t0"].data.metrics
-    expected = trial_scalars(counts_of_a_trial())
-    assert {name: value for name, value in metrics.items() if name.startswith("moe/")} == expected
+    found = {name: value for name, value in metrics.items() if name.startswith("moe/")}
+    assert found == trial_scalars(counts)

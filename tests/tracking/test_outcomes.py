@@ -1,98 +1,240 @@
-"""What MLflow has of a whole run: outcomes to sort by, charts, the decision in words, figures."""
+"""What MLflow shall have of a whole run: outcomes to sort by, the decision in words, its files."""
 
-import sqlite3
-from contextlib import closing
+import json
+import shutil
+import subprocess
 
 import pytest
 
 from mixopt import load_run
+from mixopt.config import TrackingConfig, load_config
+from mixopt.errors import RunError
 from mixopt.fitting import OBJECTIVE
-from mixopt.system import host_name
-
-pytest.importorskip("mlflow")
-
-pytestmark = [
-    pytest.mark.nightly,  # a run and its trials are sent to a database
-    # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
-]
+from mixopt.pipeline import status
+from mixopt.run_directory import REPORT, SWEEP, VALIDATE, Run
+from mixopt.system import __version__, git_commit, host_name
+from mixopt.tracking import Tracker, code_tags, outcomes, sync, sync_line, tracked
+from mixopt.tracking.record import JOURNAL, wanted_runs
+from mixopt.tracking.sender import key_of
 
 
 @pytest.fixture(scope="module")
-def recorded(sent):
-    """The run, its client of MLflow, and its parent runs by step."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=f"sqlite:///{sent / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("tiny").experiment_id
-    runs = client.search_runs([experiment], "tags.`mixopt.step` != ''")
-    return load_run(sent), client, {one.data.tags["mixopt.step"]: one for one in runs}
+def recorded(finished, tmp_path_factory):
+    """A run that was not tracked, put on record afterwards; and what it wants of MLflow by step."""
+    path = shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "web")
+    outcomes._record_again(path)
+    return load_run(path), wanted_runs(path)
 
 
-def test_a_run_that_was_not_tracked_is_finished_and_says_what_to_sort_by(recorded):
-    run, client, _ = recorded
-    with closing(sqlite3.connect(run.path / "mlflow.db")) as database:
-        states = database.execute("select distinct status from runs").fetchall()
-    assert states == [("FINISHED",)]
-    note = client.get_experiment_by_name("tiny").tags["mlflow.note.content"]
-    assert "NAME/sweep" in note
-    assert "`objective`" in note
+def ends(interval, name, inner=""):
+    """An interval as its three metrics."""
+    values = {"": interval.value, "_low": interval.low, "_high": interval.high}
+    return {f"{name}{end}{inner}": value for end, value in values.items()}
 
 
 def test_the_sweep_s_run_has_the_outcome_of_the_whole_run(recorded):
-    run, client, parents = recorded
-    metrics = parents["sweep"].data.metrics
-    report = run.fit.report.filter(predictor=run.fit.name, target=OBJECTIVE)
-    assert metrics["outcome/held_out_rmse"] == pytest.approx(report["rmse"][0])
+    run, wanted = recorded
+    steps, gain = status(run)["steps"], run.recommendation.gains["natural"]
+    (fold,) = run.fit.report.filter(predictor=run.fit.name, target=OBJECTIVE).to_dicts()
+    assert wanted["sweep"].metrics == pytest.approx({
+        "outcome/best_trial": min(run.objective.value(run.trials.losses(run.objective.unit))),
+        "outcome/held_out_rmse": fold["rmse"],
+        "outcome/held_out_spearman": fold["spearman"],
+        **ends(gain.validated, "outcome/validated_gain"),
+        **ends(gain.predicted, "outcome/predicted_gain"),
+        **{f"recommended/{name}": share for name, share in run.recommendation.mixture.items()},
+        "spent/gpu_hours": 0.0,
+        "spent/cpu_hours": steps["sweep"]["cpu_hours"] + steps["validate"]["cpu_hours"],
+    }, abs=1e-6)  # fmt: skip
+
+
+def test_the_validation_s_run_has_every_mixture_and_every_gain(recorded):
+    run, wanted = recorded
+    validation, decision = run.validation, run.recommendation
+    expected = {f"objective/{name}": validation.mean(name) for name in validation.mixtures}
+    expected |= {f"loss_gain/{name}": -cost.value for name, cost in decision.costs.items()}
+    for name, gain in decision.gains.items():
+        expected |= ends(gain.validated, "gain", f"/{name}")
+        expected |= {f"predicted_gain/{name}": gain.predicted.value} if gain.predicted else {}
+    assert len(decision.gains) > 2
+    assert wanted["validate"].metrics == pytest.approx(expected)
+
+
+def test_both_runs_have_the_decision_the_versions_and_the_configuration(recorded):
+    run, wanted = recorded
     decision = run.recommendation
-    gain = decision.gains["natural"].validated
-    names = ("validated_gain", "validated_gain_low", "validated_gain_high")
-    own = [metrics[f"outcome/{name}"] for name in names]
-    assert own == pytest.approx([gain.value, gain.low, gain.high])
-    for name, share in decision.mixture.items():
-        assert metrics[f"recommended/{name}"] == pytest.approx(share)
-    for parent in parents.values():  # what is a number is no line
-        for key in parent.data.metrics:
-            steps = {point.step for point in client.get_metric_history(parent.info.run_id, key)}
-            assert key.startswith("trials/") or steps == {0}, key
+    for step, one in wanted.items():
+        assert (one.name, one.server, one.experiment) == (f"web/{step}", None, "tiny")
+        assert (one.status, one.lines) == ("FINISHED", [])
+        assert one.fingerprint == run.log.fingerprint(step)
+        assert one.objective == json.loads(json.dumps(run.objective.to_json()))
+        assert one.tags["mixopt.recommended"] == decision.chosen
+        assert one.tags["mixopt.standing"] == decision.standing
+        ranked = sorted(decision.mixture.items(), key=lambda entry: -entry[1])
+        assert one.tags["mixopt.weights"].split()[::2] == [name for name, _ in ranked]
+        assert decision.chosen in one.tags["mlflow.note.content"].splitlines()[1]
+        assert "numpy 2." in one.tags["mixopt.versions"]
+        assert one.tags["mixopt.version"] == __version__
+        assert one.tags["mixopt.executor"] == "local"
+        assert (one.tags["mixopt.nodes"], one.tags["mixopt.devices"]) == (host_name(), "cpu")
+        assert len(one.tags["mixopt.corpus_hash"]) > 10
+        names = ("domains", "objective.target", "design.trials", "proxy.tokens")
+        assert [one.params[name] for name in names] == ["2", "help", "8", "20000"]
+        assert not [name for name in one.params if name.startswith("tracking")]
+    assert [one.folder for one in wanted.values()] == ["trials", "validation"]
+    assert [one.params["tokens"] for one in wanted.values()] == ["20000", "40000"]
+    kept = {"config.yaml", "design.parquet", "trials.parquet", "trials/attempts.jsonl"}
+    kept |= {"report.html", "recommendation.yaml", "proposal.yaml", "fit/report.parquet"}
+    assert {"figures/design.svg", "figures/responses.svg", *kept} <= wanted["sweep"].files.keys()
+    assert "validation/attempts.jsonl" in wanted["validate"].files
 
 
-def test_trials_sort_by_the_objective_and_have_a_learning_curve(recorded):
-    run, client, parents = recorded
+def test_before_its_validation_a_run_has_what_is_known(recorded, tmp_path):
+    path = shutil.copytree(recorded[0].path, tmp_path / "web")
+    load_run(path).log.discard("validate")
+    run = load_run(path)
+    assert outcomes.validation_outcome(run) == {}
+    values, natural = outcomes.run_outcome(run), run.proposal.gains["natural"]
+    assert {n: v for n, v in values.items() if "gain" in n} == ends(
+        natural, "outcome/predicted_gain"
+    )
+    assert values["recommended/prose"] == pytest.approx(run.proposal.mixture["prose"], abs=1e-6)
+    assert outcomes.description_tags(run)["mixopt.recommended"] == "not validated yet"
+    run.log.discard("propose")
+    assert outcomes.description_tags(run) == {}
+    run.log.discard("sweep")
+    (path / JOURNAL).unlink()
+    with pytest.raises(RunError, match="nothing to send: neither its sweep nor its validation is"):
+        sync(path)
+    with pytest.raises(RunError, match="is not a run directory: it has neither"):
+        sync(tmp_path)
+
+
+def test_the_length_of_a_validation_may_be_another_and_a_long_value_is_cut(config_path, tmp_path):
+    given = ["validate.tokens=30000", f"proxy.options={{note: {'x' * 600}}}"]
+    run = Run(tmp_path / "run", load_config(config_path, given))
+    params = outcomes.run_params(run, VALIDATE)
+    assert (params["tokens"], outcomes.run_params(run, SWEEP)["tokens"]) == (30000, 20000)
+    assert (len(params["proxy.options.note"]), params["proxy.options.note"][-4:]) == (500, "x...")
+
+
+def test_what_is_not_known_yet_or_cannot_be_told_ends_no_run(config_path, tmp_path, monkeypatch):
+    objective = "objective={mean: {code: 1, help: 1}, scale: spread}"
+    run, warnings = Run(tmp_path / "run", load_config(config_path, [objective])), []
+    assert outcomes._objective(run) == {}
+    monkeypatch.setattr(outcomes, "description_tags", [].index)
+    for enabled in (False, True):
+        config = TrackingConfig(enabled=enabled)
+        outcomes._add_outcomes(run, Tracker(config, "toy", run.path, warnings.append, sends=False))
+        assert len(warnings) == enabled
+    assert warnings[0].startswith("tracking: outcomes are not recorded: ValueError: Run(")
+
+
+def test_a_report_adds_to_the_steps_that_are_done_and_else_says_nothing(config_path, tmp_path):
+    run = Run(tmp_path / "run", load_config(config_path))
+    with Tracker(TrackingConfig(), "toy", run.path, sends=False) as tracker:
+        with tracked(run, REPORT, tracker):
+            pass
+        assert wanted_runs(run.path) == {}
+
+
+NAMED = "http://me:s3cret@127.0.0.1:5000"
+
+
+@pytest.mark.parametrize(
+    ("named", "asked", "expected"),
+    [
+        (None, {}, None),
+        (None, {"uri": NAMED}, NAMED),
+        (NAMED, {"uri": "sqlite:///all.db"}, "sqlite:///{}/all.db"),
+        (NAMED, {"trust": True}, NAMED.replace("me:s3cret", "***")),
+        (NAMED, {}, "--uri http://127.0.0.1:5000 with MLFLOW_TRACKING_USERNAME and"),
+        ("http://127.0.0.1:9", {}, r"--uri http://127.0.0.1:9 \(or MLFLOW_TRACKING_URI\)"),
+    ],
+)
+def test_a_record_is_sent_where_the_user_says(tmp_path, monkeypatch, named, asked, expected):
+    """A server that only the directory names is not asked without trust, and no secret is kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(outcomes, "start_sender", lambda *given: given)
+    monkeypatch.setattr(outcomes, "wait_for_sender", lambda *given: f"patience {given[3]:g} s")
+    with Tracker(TrackingConfig(uri=named), "toy", tmp_path, sends=False) as tracker:
+        tracker.start("sweep", {})
+    if not asked and named:
+        with pytest.raises(RunError, match=f"only this directory names .*{expected}") as error:
+            sync(tmp_path)
+        assert "s3cret" not in str(error.value)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:1")
+        assert sync(tmp_path).server == "http://there:1"
+        return
+    server = expected and expected.format(tmp_path)
+    assert outcomes._destination(tmp_path, asked.get("uri"), trust="trust" in asked) == (
+        server,
+        "toy",
+    )
+    found = sync(tmp_path, **asked)
+    assert found.server == ("mlflow.db" if server is None else server.replace("me:s3cret", "***"))
+    is_file = server is None or server.startswith("sqlite")
+    assert found.trouble == f"patience {60 if is_file else outcomes.ANSWER_SECONDS:g} s"
+
+
+def test_what_was_sent_is_said_in_a_line(tmp_path):
+    sent = {"runs": 2, "trials": 0, "points": 1200, "files": 3}
+    said = "web: sent 2 runs, 1,200 points of metrics, 3 files to mlflow.db"
+    assert sync_line("web", outcomes.SyncResult("mlflow.db", sent, None)) == said
+    said = "web: sent nothing to mlflow.db; the rest is left: no answer"
+    assert sync_line("web", outcomes.SyncResult("mlflow.db", {}, "no answer")) == said
+
+
+def test_code_is_named_by_its_commit_and_whether_files_differ(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert "mixopt.git_commit" not in code_tags("f", git_commit())
+    author = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "file").write_text("one")
+    for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "one"]):
+        subprocess.run(["git", *arguments], check=True)
+    clean = code_tags("f", git_commit())
+    assert (clean["mixopt.fingerprint"], clean["mixopt.git_dirty"]) == ("f", "false")
+    (tmp_path / "file").write_text("two")
+    changed = code_tags("f", git_commit())
+    assert changed["mixopt.git_dirty"] == "true"
+    assert changed["mixopt.git_commit"] == clean["mixopt.git_commit"] + "+"
+    assert changed["mlflow.source.git.commit"] == clean["mixopt.git_commit"]
+
+
+@pytest.mark.nightly
+# MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+def test_mlflow_has_of_each_run_what_it_wants_and_trials_with_curves_to_sort(sent):
+    from mlflow import MlflowClient
+
+    run, client = load_run(sent), MlflowClient(tracking_uri=f"sqlite:///{sent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    assert "`NAME/sweep` is a whole run" in experiment.tags["mlflow.note.content"]
+    found = client.search_runs([experiment.experiment_id])
+    assert {one.info.status for one in found} == {"FINISHED"}
+    parents = {one.data.tags.get("mixopt.step"): one for one in found}
+    for step, wanted in wanted_runs(sent).items():
+        data = parents[step].data
+        own = {n: v for n, v in data.metrics.items() if not n.startswith("trials/")}
+        assert own == {key_of(name): value for name, value in wanted.metrics.items()}
+        assert data.params == {key_of(n): value[:500] for n, value in wanted.params.items()}
+        assert data.tags.items() >= wanted.tags.items()
+        for key in own:  # what is a number is no line
+            (point,) = client.get_metric_history(parents[step].info.run_id, key)
+            assert point.step == 0
+    kept = {file.name for file in (sent / "mlartifacts").rglob("*") if file.is_file()}
+    assert kept >= {name.rpartition("/")[2] for name in wanted_runs(sent)["sweep"].files}
     only = f"tags.`mlflow.parentRunId` = '{parents['sweep'].info.run_id}'"
-    experiment = parents["sweep"].info.experiment_id
-    best_first = client.search_runs([experiment], only, order_by=["metrics.`objective` ASC"])
+    by_objective = {"order_by": ["metrics.`objective` ASC"]}
+    best_first = client.search_runs([experiment.experiment_id], only, **by_objective)
     values_N = run.objective.value(run.trials.losses(run.objective.unit))
     ranked = sorted(zip(values_N, run.trials.table["trial"], strict=True))
     assert [one.info.run_name for one in best_first] == [name for _, name in ranked]
     best = best_first[0]
     assert best.data.metrics["objective"] == pytest.approx(ranked[0][0])
     history = client.get_metric_history(best.info.run_id, "loss/help")
-    assert len(history) == 10
-    assert history[0].value > history[-1].value
-    assert {"weight/code", "weight/prose"} <= set(best.data.params)
+    assert (len(history), history[0].value > history[-1].value) == (10, True)
+    assert best.data.params.keys() >= {"weight/code", "weight/prose"}
     assert best.data.tags["mixopt.status"] == "finished"
-
-
-def test_the_decision_versions_and_configuration_are_tags_and_parameters(recorded):
-    run, _, parents = recorded
-    decision = run.recommendation
-    sweep = parents["sweep"].data.tags
-    assert (sweep["mixopt.executor"], sweep["mixopt.nodes"]) == ("local", host_name())
-    for parent in parents.values():
-        tags, params = parent.data.tags, parent.data.params
-        assert tags["mixopt.recommended"] == decision.chosen
-        assert tags["mixopt.weights"].startswith(max(decision.mixture, key=decision.mixture.get))
-        assert decision.chosen in tags["mlflow.note.content"].splitlines()[1]
-        assert "numpy 2." in tags["mixopt.versions"]
-        assert len(tags["mixopt.corpus_hash"]) > 10
-        assert params["objective.target"] == "help"
-        assert params["design.trials"] == "8"
-        assert not [name for name in params if name.startswith("tracking")]
-
-
-def test_report_recommendation_tables_and_figures_are_artifacts(recorded):
-    run, _, _ = recorded
-    kept = {file.name for file in (run.path / "mlartifacts").rglob("*") if file.is_file()}
-    assert {"report.html", "recommendation.yaml", "config.yaml", "attempts.jsonl"} <= kept
-    assert {"design.svg", "responses.svg", "trials.parquet"} <= kept

@@ -1,14 +1,26 @@
 """Lines of a record: what is written, what is read, and what a cut or damaged file means."""
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import asdict
 
 import pytest
 from hypothesis import given, strategies as st
 
 from mixopt.config import TrackingConfig
-from mixopt.tracking import Tracker
-from mixopt.tracking.record import JOURNAL, Position, WantedRun, append_line, points_of, wanted_runs
+from mixopt.tracking import Tracker, record
+from mixopt.tracking.record import (
+    JOURNAL,
+    SENT,
+    Position,
+    WantedRun,
+    append_line,
+    points_of,
+    wanted_runs,
+)
 from mixopt.tracking.sender import MAX_KEY, key_of
 
 LIMIT = 1000
@@ -70,6 +82,8 @@ def test_any_line_has_points_that_mlflow_takes_or_none(line):
     "line",
     [
         b'{"step": 1.5, "time": 1, "loss": 1}',
+        b'{"step": true, "time": 1, "loss": 1}',
+        b'{"step": 1, "time": -1, "loss": 1}',
         b'{"step": 99999999999999999999, "time": 1, "loss": 1}',
         b'{"step": 1, "time": 1, "loss": "much", "on": true, "none": null}',
     ],
@@ -146,3 +160,84 @@ def test_a_damaged_line_of_the_record_is_skipped(tmp_path, line):
         stream.write(f"{line}\n")
     (wanted,) = wanted_runs(tmp_path).values()
     assert wanted.tags.get("good") == "yes"
+
+
+WAITS = [
+    ("sys.exit(0)", None),
+    ("sys.exit(1)", "MLflow's process ended; see {}/tracking.log"),
+    ("sys.stderr.write('2026-11-30 04:12:59 s: down\\n'); sys.exit(1)", "s: down"),
+    ("open('tracking_sent.json', 'w').write('{\"trouble\": \"noted\"}'); sys.exit(1)", "noted"),
+    ("time.sleep(60)", "s: no answer for 0.5 s"),
+]
+
+
+@pytest.mark.parametrize(("code", "expected"), WAITS)
+def test_the_end_of_a_sender_is_waited_for_while_it_gives_signs_of_life(tmp_path, code, expected):
+    script = f"import sys, time; sys.stdin.read(); {code}"
+    with (tmp_path / "tracking.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-c", script],
+            stdin=subprocess.PIPE, stderr=log, text=True, cwd=tmp_path,
+        )  # fmt: skip
+    found = record.wait_for_sender(process, tmp_path, "s", 0.5 if "sleep" in code else 60)
+    assert found == (expected and expected.format(tmp_path))
+    assert process.returncode is not None
+
+
+NAMED = "http://me:s3cret@127.0.0.1:5000"
+LOGIN = "--uri http://127.0.0.1:5000, with MLFLOW_TRACKING_USERNAME and"
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_alive", "error", "patience", "hint"),
+    [
+        (NAMED, True, None, 5, LOGIN),
+        (NAMED, False, None, 60, LOGIN),
+        ("sqlite:///a.db", True, None, 60, "--uri sqlite:///{}/a.db"),
+        (None, True, KeyError(), 5, "sync {}"),
+    ],
+)
+def test_what_is_left_is_one_warning_with_the_command_that_sends_it(
+    tmp_path, monkeypatch, uri, is_alive, error, patience, hint
+):
+    """A server is given 5 s without a sign of life, a file or a start 60, an error 5."""
+    monkeypatch.chdir(tmp_path)
+    started, waited, warnings = [], [], []
+
+    def wait(process, path, server, patience):
+        waited.append(patience)
+        return "down"
+
+    monkeypatch.setattr(record, "start_sender", lambda *given: started.append(given) or "process")
+    monkeypatch.setattr(record, "wait_for_sender", wait)
+    with (
+        suppress(KeyError),
+        Tracker(TrackingConfig(uri=uri), "toy", tmp_path, warnings.append) as t,
+    ):
+        t.start("sweep", {})
+        t.start("validate", {})
+        if is_alive:
+            (tmp_path / SENT).write_text("{}")
+        if error is not None:
+            raise error
+    assert [given[2] for given in started] == ["toy"]
+    assert waited == [patience]
+    (warning,) = warnings
+    assert warning.startswith("tracking: down; the run continues, and what is missing is sent by")
+    assert hint.format(tmp_path) in warning
+    assert "s3cret" not in warning
+    assert warning.endswith("set") == (uri == NAMED)
+
+
+def test_a_record_that_cannot_be_written_or_started_is_a_warning(tmp_path):
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "mlflow.db")
+    warnings = []
+    Tracker(TrackingConfig(), "toy", tmp_path / "file", warnings.append, sends=False).start("a", {})
+    Tracker(TrackingConfig(), "toy", tmp_path, warnings.append).start("a", {})
+    (tmp_path / SENT).write_text('{"trouble": "down"}')
+    Tracker(TrackingConfig(), "toy", tmp_path, warnings.append, sends=False).start("a", {})
+    assert warnings.pop().startswith("tracking: down; the run continues")
+    assert "the record cannot be written: " in warnings[0]
+    assert "cannot be started: " in warnings[1]
+    assert "mlflow.db: is not a file; delete it" in warnings[1]

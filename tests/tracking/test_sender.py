@@ -7,22 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import pytest
+from filelock import FileLock
 from places import SUPPORT
 from ranks import free_port
 from run_log import RunLog
 from s3_server import wait_for_answer
 
 from mixopt.config import TrackingConfig
-from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.sweeps import TrialFolder
-from mixopt.tracking import Tracker, sync
+from mixopt.tracking import Tracker, sender, sync
 from mixopt.tracking.record import JOURNAL, WantedRun, append_line
-from mixopt.tracking.sender import SENT, Sender, check_own
+from mixopt.tracking.sender import SENT, Sender
 from mixopt.trials import Losses, Trial, TrialResult
 
 pytest.importorskip("mlflow")
@@ -150,6 +151,11 @@ def test_an_interrupted_sweep_resumes_in_the_same_parent(run_path):
     send(run_path)
     _, runs, _ = runs_of(run_path)
     assert runs["sweep"].info.status == "KILLED"
+    want(run_path)
+    again = Sender(run_path, local(run_path), "toy")
+    for _ in range(2):
+        assert again.attempt(last=False) is None
+        assert runs_of(run_path)[1]["sweep"].info.status == "RUNNING"
     trial_file(run_path, "t1")
     record(run_path)
     _, after, count = runs_of(run_path)
@@ -218,7 +224,7 @@ def test_a_broken_database_is_one_line(run_path):
 
 def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
     params = {f"p{n}": str(n) for n in range(300)}
-    want(run_path, params=params, lines=["all.jsonl"])
+    want(run_path, params=params, lines=["all.jsonl"], folder=None)
     for step in range(3):
         write(run_path, {f"m{n}": n for n in range(700)}, step)
     assert send(run_path) is None
@@ -227,20 +233,64 @@ def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
     assert len(data.metrics) == 700
 
 
-def test_a_link_that_leads_out_is_not_written_through(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / SENT).symlink_to(tmp_path / "outside")
-    with pytest.raises(RunError):
-        check_own(run)
-
-
 def test_a_sender_whose_training_is_gone_sends_once_more_and_ends(run_path, monkeypatch):
     want(run_path)
-    sender, parents = Sender(run_path, local(run_path), "toy"), iter([1, 2])
+    parents = iter([1, 2])
     monkeypatch.setattr("os.getppid", lambda: next(parents))
-    sender.run(sys.stdin)
+    Sender(run_path, local(run_path), "toy").run(sys.stdin)
     assert runs_of(run_path)[1]["sweep"].info.status == "KILLED"
+
+
+def test_a_server_that_fails_is_asked_again_after_longer_pauses(run_path, monkeypatch):
+    answers, pauses = iter([*["down"] * 7, None, None]), []
+
+    def wait(reads, writes, errors, pause):
+        pauses.append(pause)
+        return reads if len(pauses) == 8 else [], writes, errors
+
+    monkeypatch.setattr(Sender, "attempt", lambda self, *, last: next(answers))
+    monkeypatch.setattr("select.select", wait)
+    assert Sender(run_path, local(run_path), "toy").run(sys.stdin) is None
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 2]
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("whole", ""),
+        ("locked", "another process is sending from it\n"),
+        ("pipe", "mlflow.db: is not a file; delete it\n"),
+        ("link", "is outside this folder; it is not read\n"),
+        ("no settings", "'uri'\n"),
+    ],
+)
+def test_the_process_sends_until_its_input_ends_and_logs_why_it_cannot(
+    run_path, monkeypatch, capsys, state, said
+):
+    want(run_path)
+    settings = {} if state == "no settings" else {"uri": local(run_path), "experiment": "toy"}
+    (run_path / "input").write_text(json.dumps(settings))
+    if state == "link":
+        (run_path / SENT).symlink_to(run_path.parent / "outside")
+    if state == "pipe":
+        (run_path / "mlflow.db").unlink()
+        os.mkfifo(run_path / "mlflow.db")
+    nicer = []
+    monkeypatch.setattr(sender, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr(sys, "argv", ["sender", str(run_path)])
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr("os.nice", nicer.append)
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    lock = FileLock(run_path / "tracking.lock") if state == "locked" else nullcontext()
+    with (run_path / "input").open() as stream, lock:
+        monkeypatch.setattr(sys, "stdin", stream)
+        with pytest.raises(SystemExit) as ended:
+            sender.main()
+    assert (ended.value.code, nicer) == (state != "whole", [5])
+    assert said in capsys.readouterr().err
+    assert not (run_path.parent / "outside").exists()
+    if state == "whole":
+        assert runs_of(run_path)[1]["sweep"].info.status == "KILLED"
 
 
 @pytest.mark.nightly
@@ -289,12 +339,6 @@ def test_disabled_tracking_writes_nothing(tmp_path):
     with Tracker(TrackingConfig(enabled=False), "toy", tmp_path) as tracker:
         tracker.start("sweep", {})
         tracker.end("sweep")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_sync_of_what_is_not_a_run_directory_is_one_line(tmp_path):
-    with pytest.raises(RunError, match="is not a run directory: it has neither"):
-        sync(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
