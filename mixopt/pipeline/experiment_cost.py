@@ -250,7 +250,7 @@ def estimated_speed(flops_per_token: float) -> float:
     with one_blas_thread(len(side)):
         np.matmul(side, side)  # its threads start
         start = time.process_time()
-        while products < 3 or time.process_time() - start < PRODUCT_SECONDS:
+        while time.process_time() - start < PRODUCT_SECONDS:
             np.matmul(side, side)
             products += 1
         seconds = time.process_time() - start

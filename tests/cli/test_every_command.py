@@ -157,7 +157,7 @@ def test_a_schedule_of_a_run_is_predicted_with_what_the_run_knows(run, tmp_path)
     out = tmp_path / "schedule.yaml"
     asked = ("export", run, "--to", "schedule", "--tokens", 1e5, "--batch", "8x64", "--out", out)
     said = answered(*asked, "--stages", "stable:100%").splitlines()
-    assert said == [f"{out}: 100,352 tokens in 196 steps", f"next: mixopt predict {out}"]
+    assert said == [f"{out}: 99,840 tokens in 195 steps", f"next: mixopt predict {out}"]
     assert [parsed(*asked)[name] for name in ("file", "batch")] == [str(out), 8]
     found = parsed("predict", out)
     assert {one["domain"] for one in found["domains"]} == {"code", "prose"}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mixopt import Mixture
-from mixopt.config import dump_config, load_config, read_constraints
+from mixopt.config import domain_tree, dump_config, load_config, read_constraints
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError, MixtureError
 
@@ -74,17 +74,40 @@ def test_a_domain_is_no_branch_of_another():
 
 
 @pytest.mark.parametrize(
-    ("by", "message"),
+    ("by", "third", "message"),
     [
-        ("[topic, quality]", "a.jsonl: rows without a value in column 'quality'; fill them in"),
-        ("[topc]", "a.jsonl: no column 'topc'; did you mean 'topic'"),
-        ("[topic], tokens: 5", "web.tokens: is of each cell"),
+        (
+            "[topic, quality]",
+            "c",
+            "a.jsonl: rows without a value in column 'quality'; fill them in",
+        ),
+        ("[topc]", "c", "a.jsonl: no column 'topc'; did you mean 'topic'"),
+        ("[topic], tokens: 5", "c", "web.tokens: is of each cell"),
+        ("[topic]", "a/b", "web.by: a value cannot be part of a name: 'a/b': a name has no '/'"),
+        ("[topic]", "c", "web.by: 3 cells; the maximum is 2"),
+        ("[topic], data_files: b.parquet", "c", "web.by: b.parquet: "),
     ],
 )
-def test_columns_that_cannot_name_domains_are_one_line(load, tmp_path, by, message):
-    rows(tmp_path / "a.jsonl", ("science", "high"), ("news", None))
-    with pytest.raises(ConfigError, match=message):
-        load(
-            f"corpus: {{domains: {{web: {{path: {tmp_path}/a.jsonl, by: {by}}}}}}}\n"
-            "objective: {target: web/news}\n"
-        )
+def test_columns_that_cannot_name_domains_are_one_line(
+    load, tmp_path, monkeypatch, by, third, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(domain_tree, "MAX_CELLS", 2)
+    rows(tmp_path / "a.jsonl", ("science", "high"), ("news", None), (third, "x"))
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
+    text = f"corpus: {{domains: {{web: {{path: a.jsonl, by: {by}}}}}}}\nobjective: {{target: web}}"
+    with pytest.raises(ConfigError, match=message) as found:
+        load(text)
+    assert "\n" not in str(found.value)
+    with pytest.raises(ConfigError, match="web.by: a recorded configuration has the cells themse"):
+        load_config(tmp_path / "experiment.yaml", trust=False)
+
+
+def test_columns_are_read_below_the_root_and_may_have_any_number_of_cells(load, tmp_path):
+    (tmp_path / "texts").mkdir()
+    rows(tmp_path / "texts/a.jsonl", ("science", "high"), ("news", "low"))
+    source = "{data_files: a.jsonl, path: json, by: [topic]}"
+    text = f"corpus: {{root: {tmp_path}/texts, domains: {{web: {source}}}}}\n"
+    config = load(text + "objective: {target: web/news}\n").corpus
+    assert list(config.domains) == ["web/news", "web/science"]
+    assert config.domains["web/news"].under(config.root).data_files == f"{tmp_path}/texts/a.jsonl"

@@ -32,6 +32,9 @@ def test_a_file_of_a_mixture_is_kept_as_its_weights(tmp_path):
     parts = {name: {"path": f"{name}.jsonl"} for name in ("code", "web")}
     mixed = MixedConfig(domains=parts, mixture=str(tmp_path / "w.yaml"))
     assert mixed.shares == {"code": 0.75, "web": 0.25}
+    (tmp_path / "w.yaml").write_text("- web\n")
+    with pytest.raises(ValueError, match="w.yaml: expected 'weights:' with a number for each dom"):
+        MixedConfig(domains=parts, mixture=str(tmp_path / "w.yaml"))
 
 
 def test_a_duration_is_seconds_or_as_people_write_it():
