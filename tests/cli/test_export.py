@@ -59,10 +59,13 @@ def test_a_run_without_validation_gives_its_proposal_and_says_so(run, tmp_path):
     assert weights == pytest.approx(dict(proposal))
 
 
-def test_the_length_of_the_full_run_is_that_of_the_configuration(run):
-    ended = mixopt("export", run, "--to", "swift")
-    assert ended.out.splitlines()[2:] == swift(run, "25e9").out.splitlines()[2:], ended.error
+def test_the_length_of_the_full_run_is_that_of_the_configuration(run, tmp_path):
+    def swift(*more):
+        return mixopt("export", run, "--to", "swift", *more).out
 
-
-def swift(run, tokens):
-    return mixopt("export", run, "--to", "swift", "--tokens", tokens)
+    assert swift().splitlines()[2:] == swift("--tokens", "25e9").splitlines()[2:]
+    answer = json.loads(swift("--json"))
+    assert (answer["tool"], answer["fragment"].strip()) == ("swift", swift().strip())
+    path = tmp_path / "mix.json"
+    assert json.loads(swift("--json", "--out", path)) == {"tool": "swift", "files": [str(path)]}
+    assert path.read_text().splitlines()[2:] == swift().splitlines()[2:]
