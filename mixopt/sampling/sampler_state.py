@@ -160,7 +160,7 @@ def _window(
     """Return a position after another one, and the window that begins there."""
     position = one.whole(name, after + 1, most)
     if position % layout.window_size:
-        one.refuse(name, f"{position} is in the middle of a window of {layout.window_size}")
+        one.refuse(name, f"in the middle of a window of {layout.window_size}")
     return position, position // layout.window_size
 
 

@@ -141,6 +141,8 @@ def test_a_missing_column_is_refused_with_the_columns_there_are(folder):
             path="a.jsonl", column="body")  # fmt: skip
     (folder / "a.csv").write_text("id,text\n1,a\n")
     refused("a.csv: no column 'body'", path="a.csv", column="body")
+    (folder / "a.csv").write_text(",".join(f"c{k:02}" for k in range(22)) + "\n" + "," * 21)
+    refused("c18, c19 and 2 more", path="a.csv", column="body")
 
 
 BAD_LINES = {

@@ -13,7 +13,15 @@ import pytest
 import tokenizers
 from hypothesis import given, settings, strategies as st
 
-from mixopt.corpus import EncodedTask, Item, chosen_items, encode_task, read_items, task_files
+from mixopt.corpus import (
+    EncodedTask,
+    Item,
+    RowBatches,
+    chosen_items,
+    encode_task,
+    read_items,
+    task_files,
+)
 from mixopt.corpus.tasks import open_task, row_windows, write_task
 from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer
 from mixopt.errors import ConfigError, CorpusError
@@ -192,6 +200,16 @@ def test_windows_score_each_token_once_and_fit_the_model(before, answer, length)
         assert window.scored >= 1
         found += window.tokens[window.scored :].tolist()
     assert found == scored(task).tolist()
+
+
+def test_rows_of_about_one_length_are_read_at_once_and_what_is_scored_is_placed():
+    rows = [(np.arange(5), 3), (np.arange(100), 98), (np.arange(5), 4)]
+    read = RowBatches(rows, longest=128, tokens=128)
+    short, long = read.batches
+    assert [batch.tokens_BW.shape for batch in read.batches] == [(2, 65), (1, 129)]
+    assert (short.place_P.tolist(), short.row_P.tolist()) == ([2, 3, 67], [0, 0, 2])
+    assert (short.targets_P.tolist(), long.targets_P.tolist()) == ([3, 4, 4], [98, 99])
+    assert read.sums(np.array([1.0, 2.0, 4.0, 8.0, 16.0])).tolist() == [3.0, 24.0, 4.0]
 
 
 def test_an_encoded_task_is_read_back(tmp_path):

@@ -10,13 +10,12 @@ from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.ngram_proxy import draw_tokens
 
 import mixopt
-from mixopt.config import SweepConfig
 from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
-from mixopt.errors import CorpusError, MixoptError
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.loading import Pool
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job, run_trials
-from mixopt.testing import tiny_corpus
+from mixopt.sweeps import Job
+from mixopt.sweeps.train_group import _loaded
 from mixopt.trials import Training, Trial
 
 LENGTH, BATCH = 10, 8
@@ -111,18 +110,11 @@ def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
 # In a run -------------------------------------------------------------------------------------
 
 
-def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(tmp_path, monkeypatch):
-    source = (
-        "from mixopt_proxies.ngram import NgramProxy\n"
-        "class Unaware(NgramProxy):\n    simulates_epochs = False\n"
-    )
-    (tmp_path / "unaware_proxy.py").write_text(source)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    training = Training(2_000, device="cpu", target_tokens=10_000)
-    job = Job("unaware_proxy:Unaware", {}, tiny_corpus(tmp_path / "tiny").path, training)
-    trial = Trial("t", Mixture({"code": 0.5, "manual": 0.5}), seed=0)
-    with pytest.raises(MixoptError, match="'unaware_proxy:Unaware' cannot limit its domains to p"):
-        run_trials([trial], job, tmp_path / "trials", sweep=SweepConfig(workers=1))
+def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(corpus, monkeypatch):
+    monkeypatch.setattr(NgramProxy, "simulates_epochs", False)
+    job = Job("ngram", {}, corpus.path, Training(2_000, device="cpu", target_tokens=10_000))
+    with pytest.raises(ConfigError, match="proxy 'ngram' cannot limit its domains to pools; leave"):
+        _loaded(job)
 
 
 def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureStream, SamplerError
 from mixopt.errors import MixoptError
+from mixopt.loading.stream_lanes import deal
 
 WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
 OTHER = {"web": 0.0, "code": 0.2, "books": 0.8}
@@ -169,6 +170,8 @@ def test_the_state_is_small_and_does_not_grow_with_what_was_read():
     assert max(sizes) < 60
     many = MixtureStream({"web": hub(numbered("web"), 32)}, [1.0], batch_size=32).state_dict()
     assert (many["lanes"], many["block"], many["length"]) == (16, 4096 // 16, None)
+    dealt = deal(np.array([0, 0, 1, 1, 2, 2, 0, 1]), 4, 3).tolist()
+    assert dealt == [[0, 1], [2, 0], [1, 2], [0, 1]], "as by earlier versions"
 
 
 # --- What is refused ----------------------------------------------------------------------------

@@ -185,6 +185,7 @@ def changed(*orders):
         (lambda: seeds(0, 1), "rank 1 has a different order of samples from rank 0: its seed is 1,"
          " there it is 0; build the sampler identically on every rank, and call set_weights with"
          " the same weights before the same batch on all"),
+        (lambda: seeds(0, 10**300), f"its seed is 1{'0' * 199}, there it is 0;"),
         (lambda: seeds(7, 0, 0), "rank 0 has a different order of samples from rank 1: its seed"),
         (lambda: seeds(0, 1, 0, 1, 0), "ranks 1, 3 have a different order of samples from rank 0"),
         (lambda: seeds(*[0, 1] * 9, 0), "ranks 1, 3, 5, 7, 9, 11, 13, 15, ... have a different"),

@@ -35,7 +35,7 @@ def test_the_state_is_small_and_forgets_old_changes():
         one.set_weights(rng.dirichlet([1.0] * 3), batch=k)
     take(one, 1150)
     state = one.state_dict()
-    assert len(state["changes"]) < 120
+    assert len(state["changes"]) == 64 + 49, "the last 64, and those to come"
     assert len(json.dumps(state)) < 1000 + 100 * len(state["changes"])
     other = sampler()
     other.load_state_dict(state)
@@ -121,6 +121,14 @@ REFUSED_STATES = {
     },
     "rows allowed by max_epochs of 'web': no limit, here 2000": {"max_epochs": 2},
     "unit: 'samples', here 'tokens'": {"unit": "tokens", "lengths": dict.fromkeys(SIZES, 2)},
+    "of 'books': no limit, here 154; exhausted='stop': [^;]*; 3 more$": {
+        "seed": 5,
+        "sizes": dict.fromkeys(SIZES, 77),
+        "max_epochs": 2,
+        "exhausted": "stop",
+        "unit": "tokens",
+        "lengths": LENGTHS,
+    },
 }
 
 
@@ -162,7 +170,9 @@ def of_web(lengths):
     ("options", "message"),
     [
         ({"batch_size": 13, "rank": 0, "world_size": 4}, "4 ranks do not divide it; use 12 or 16"),
+        ({"batch_size": 3, "rank": 0, "world_size": 4}, "4 ranks do not divide it; use 4$"),
         ({"batch_size": 1.5}, "batch_size: 1.5 is not a whole number"),
+        ({"batch_size": 2**24 + 1}, "16777217 is not a whole number from 1 to 16777216"),
         ({"rank": 0}, "rank is given without the other"),
         ({"world_size": 2}, "world_size is given without the other"),
         ({"rank": 2, "world_size": 2}, "rank 2 of world_size 2; ranks go from 0"),
@@ -181,7 +191,9 @@ def of_web(lengths):
         ({"batches": 0}, "batches: 0"),
         ({"schedule": [(-1, WEIGHTS)]}, "schedule: batch: -1"),
         ({"sizes": {**SIZES, "web": -1}}, "domain 'web': -1 is not a whole number from 0 to"),
+        ({"sizes": {**SIZES, "web": 2**53 + 1}}, "'web': 9007199254740993 is not a whole number"),
         ({"sizes": {}}, "0 domains; a sampler takes 1 to"),
+        ({"sizes": [1] * 8193}, "8193 domains; a sampler takes 1 to 8192"),
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(options, message):

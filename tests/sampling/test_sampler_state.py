@@ -44,6 +44,8 @@ def test_the_field_and_the_value_are_in_the_message():
     message = "the sampler's state: counts.0: 9223372036854775808 is not a whole number from 0 to"
     with pytest.raises(SamplerError, match=message):
         one.load_state_dict({**one.state_dict(), "counts": [2**63, 0, 0]})
+    with pytest.raises(SamplerError, match="counts: .*more than the 32 samples before it"):
+        one.load_state_dict({**one.state_dict(), "counts": [30, 3, 0]})
     for field in one.state_dict():
         state = one.state_dict()
         del state[field]
@@ -62,6 +64,8 @@ def at(position, shares):
         ([at(8, [UNIT, 0, 0])], r"changes.0: position: 8 is not a whole number from 0 to 0"),
         ([at(0, [UNIT, 0, 0]), at(0, [UNIT, 0, 0])], r"changes.1: position: 0 is not a whole"),
         ([7], r"changes.0: 7 is not a mapping"),
+        ([], r"changes: .*without a mixture"),
+        ([at(0, [UNIT, 0, 0]), at(12, [UNIT, 0, 0])], r"position: 12 is in the middle of a window"),
     ],
 )
 def test_a_log_of_weights_that_cannot_be_is_named(changes, message):

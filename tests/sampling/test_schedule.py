@@ -108,6 +108,8 @@ def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
         ("  mixture: {web: 0.75, code: 0.25}\n", "", "stages.0.mixture: is missing; the first st"),
         ("- tokens: 3000", "- 3: x\n  tokens: 3000", "stages.1: 3 is not a name; put it in quotes"),
         ("batch: 8\n", "", "batch: is missing"),
+        ("batch: 8", "batch: 16777217", ":2: batch: 16777217 is not a whole number from 1 to 16,7"),
+        ("length: 16", "length: 2147483649", ":3: sequence_length: 2147483649 is not a whole numb"),
         ("max_epochs: 20", "max_epochs: 0", ":4: max_epochs: 0 is not a number above 0"),
     ],
 )  # fmt: skip
