@@ -13,8 +13,8 @@ import pytest
 from places import PROJECT
 
 from mixopt import Mixture
-from mixopt.corpus import TokenWriter
-from mixopt.system import write_json
+from mixopt.corpus import CORPUS_FORMAT, TokenWriter
+from mixopt.system import write_sealed
 
 BLOCK = re.compile(r"(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
 TRAINERS = sorted((PROJECT / "docs" / "trainers").glob("*.md"))
@@ -41,7 +41,8 @@ def here(tmp_path, monkeypatch):
         tokens = np.random.default_rng(k).integers(0, 64, 160 * 16).astype(np.uint16)
         with TokenWriter(corpus / name / "train", dtype="uint16", tokenizer="t") as writer:
             writer.write(tokens, documents=1, bytes=1)
-    write_json(corpus / "index.json", {"domains": ["web", "code", "books"]})
+    lists = {"domains": ["web", "code", "books"], "targets": [], "tasks": []}
+    write_sealed(corpus / "index.json", {"format": CORPUS_FORMAT, **lists})
     Mixture({"web": 0.5, "code": 0.3, "books": 0.2}).to_file(corpus.parent / "recommendation.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -13,7 +13,6 @@ from .index_files import (
     CORPUS_FORMAT as CORPUS_FORMAT,
     corpus_hash as corpus_hash,
     read_corpus_index as read_corpus_index,
-    read_domain_names as read_domain_names,
 )
 from .preparation import prepare_corpus as prepare_corpus
 from .sizes import (

@@ -41,16 +41,6 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> StateFields:
     return index
 
 
-def read_domain_names(folder: Path) -> tuple[str, ...]:
-    """Return the names of the domains of a corpus, or of a folder of shards with a list of them."""
-    fields = _fields(folder, CorpusError)
-    if {"format", "sha256"} & set(fields.content):
-        fields = read_corpus_index(folder, verify=False)
-    names = fields.texts("domains")
-    _check_names(folder, names)
-    return tuple(names)
-
-
 def read_index(folder: Path, expected: str, error: type[MixoptError]) -> StateFields:
     """Return the fields of an index, which must be what was written."""
     index = _fields(folder, error)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.corpus import Corpus, TokenShards, read_domain_names
+from mixopt.corpus import Corpus, TokenShards, read_corpus_index
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import (
     Batch,
@@ -113,7 +113,7 @@ class MixtureDataset:
             ShardError: A shard is absent, truncated or altered since it was indexed.
         """
         folder = Corpus.open(path).path if is_url(path) else Path(path)
-        names = read_domain_names(folder)
+        names = read_corpus_index(folder, verify=False).texts("domains")
         shards = {n: TokenShards.open(folder / n / split, verify=verify) for n in names}
         return cls(shards, length=length, document_end=document_end, packed=packed)
 

@@ -12,17 +12,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import (
-    Corpus,
-    corpus_hash,
-    prepare_corpus,
-    read_domain_names,
-    saved_tokenizer,
-    true_inventory,
-)
+from mixopt.corpus import Corpus, corpus_hash, prepare_corpus, saved_tokenizer, true_inventory
 from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, ShardError
+from mixopt.loading import MixtureDataset
 from mixopt.system import write_sealed
 
 
@@ -87,7 +81,7 @@ def test_every_document_is_on_exactly_one_side(tmp_path, sources):
 )
 def test_an_index_that_is_not_of_this_corpus_is_refused(tmp_path, sources, change, message):
     corpus = prepare(tmp_path, sources)
-    assert read_domain_names(corpus.path) == ("a", "b")
+    assert MixtureDataset.from_corpus(corpus.path, length=8).domains == ("a", "b")
     path = corpus.path / "index.json"
     content = json.loads(path.read_text()) | change
     del content["sha256"]

@@ -19,8 +19,8 @@ from places import PROJECT
 from ranks import finish, start_ranks
 
 from mixopt import Mixture, MixtureDataset, MixtureSampler, SamplerError
-from mixopt.corpus import TokenWriter
-from mixopt.system import write_json
+from mixopt.corpus import CORPUS_FORMAT, TokenWriter
+from mixopt.system import write_sealed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 is_there = find_spec("torchtitan") is not None
@@ -38,7 +38,8 @@ def corpus(tmp_path_factory):
         tokens = np.random.default_rng(k).integers(0, 12, rows * (LENGTH + 1)).astype(np.uint16)
         with TokenWriter(folder / name / "train", dtype="uint16", tokenizer="t") as writer:
             writer.write(tokens, documents=1, bytes=1)
-    write_json(folder / "index.json", {"domains": list(WEIGHTS)})
+    lists = {"domains": list(WEIGHTS), "targets": [], "tasks": []}
+    write_sealed(folder / "index.json", {"format": CORPUS_FORMAT, **lists})
     Mixture(WEIGHTS).to_file(folder / "mixture.yaml")
     return folder
 

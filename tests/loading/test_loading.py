@@ -21,9 +21,9 @@ from sampler_rows import located
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.corpus import TokenShards, TokenWriter
+from mixopt.corpus import CORPUS_FORMAT, TokenShards, TokenWriter
 from mixopt.errors import ShardError
-from mixopt.system import write_json
+from mixopt.system import write_sealed
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -39,13 +39,18 @@ def write_shards(path, tokens, *, dtype="uint16", shard_tokens=1 << 20):
     return TokenShards.open(path)
 
 
+def write_index(folder, names):
+    lists = {"domains": list(names), "targets": [], "tasks": []}
+    write_sealed(folder / "index.json", {"format": CORPUS_FORMAT, **lists})
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     for k, (name, rows) in enumerate(zip(NAMES, (90, 41, 17), strict=True)):
         tokens = np.random.default_rng(k).integers(0, 50, rows * LENGTH + 5)
         write_shards(folder / name / "train", tokens, shard_tokens=300 if k == 1 else 1 << 20)
-    write_json(folder / "index.json", {"domains": list(NAMES)})
+    write_index(folder, NAMES)
     return folder
 
 
@@ -137,7 +142,7 @@ def test_a_dataset_sent_to_another_process_carries_no_tokens(dataset):
 
 def test_a_shard_that_changed_since_it_was_indexed_is_refused(tmp_path):
     write_shards(tmp_path / "web" / "train", np.arange(64))
-    write_json(tmp_path / "index.json", {"domains": ["web"]})
+    write_index(tmp_path, ["web"])
     file = tmp_path / "web" / "train" / "00000.bin"
     file.write_bytes(bytes(reversed(file.read_bytes())))
     with pytest.raises(ShardError, match=r"00000\.bin: altered: SHA-256"):
