@@ -119,6 +119,11 @@ def gain_text(gain: float, unit: str) -> str:
     return difference_text(abs(SHOWN.get(unit, 1.0)) * gain, _digits(unit))
 
 
+def gain_ends_text(low: float, high: float, unit: str) -> str:
+    """Write the ends of an interval of a gain."""
+    return f"{gain_text(low, unit)} to {gain_text(high, unit)}"
+
+
 def _digits(unit: str) -> int:
     return 2 if unit == "right_answers" else 4
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from mixopt.constraints import BASE, FLOOR
 from mixopt.mixture import Mixture, Phases, largest_shares
-from mixopt.objective import SHOWN, UNITS, gain_text, unit_text
+from mixopt.objective import SHOWN, UNITS, gain_ends_text, gain_text, unit_text
 from mixopt.proposals.baselines import FullRun
 from mixopt.proposals.best_mixture import epochs_of, predicted_gains, region_around
 from mixopt.proposals.proposal import (
@@ -51,7 +51,7 @@ from mixopt.proposals.proposal import (
 )
 from mixopt.proposals.request import ProposalRequest, with_noise
 from mixopt.proposals.search import Problem
-from mixopt.proposals.validation import Comparison, Validation
+from mixopt.proposals.validation import VERDICTS, Comparison, Validation
 from mixopt.system import StateFields, __version__, difference_text, interval_text
 
 if TYPE_CHECKING:
@@ -199,9 +199,6 @@ class Recommendation:
             region=Region.read(fields, mixture),
             phases=read_phases(fields),
         )
-
-
-WORDS = {"wins": "better", "loses": "worse"}
 
 
 class Guarded(NamedTuple):
@@ -358,8 +355,8 @@ class Decision:
     def _gain_text(self, found: Comparison) -> str:
         """Return a gain in the objective, with its unit."""
         unit = self.validation.objective.value_unit
-        gain, low, high = (gain_text(-one, unit) for one in (found.mean, found.high, found.low))
-        return f"gain over {named(found.baseline)} {gain} {unit_text(unit)} (95% {low} to {high})"
+        gain, interval = gain_text(-found.mean, unit), gain_ends_text(-found.high, -found.low, unit)
+        return f"gain over {named(found.baseline)} {gain} {unit_text(unit)} (95% {interval})"
 
     @cached_property
     def _barred(self) -> dict[str, list[str]]:
@@ -410,7 +407,7 @@ class Decision:
             found = self.validation.compare(name, of=chosen)
             if found is not None:
                 validated = Interval.rounded(-found.mean, -found.high, -found.low)
-                verdict = WORDS.get(found.verdict, found.verdict)
+                verdict = VERDICTS[found.verdict][1]
                 gains[name] = Gain(validated, found.seeds, verdict, predicted[name])
         return gains
 

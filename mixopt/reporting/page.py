@@ -27,7 +27,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mixopt.objective import gain_text, unit_text
+from mixopt.objective import gain_ends_text, gain_text, unit_text
 from mixopt.proposals import Interval, named
 from mixopt.reporting.figure_style import ACCENT, FAINT, GRID, INK, PAPER, Figure, figure_svg
 from mixopt.system import __version__, difference_text, interval_text, share_text, write_text
@@ -110,7 +110,7 @@ def _environment() -> Environment:
         "difference": difference_text,
         "ends": lambda one: interval_text(one.low, one.high),
         "gain": gain_text,
-        "gain_ends": lambda one, unit: f"{gain_text(one.low, unit)} to {gain_text(one.high, unit)}",
+        "gain_ends": lambda one, unit: gain_ends_text(one.low, one.high, unit),
         "in_words": unit_text,
         "named": named,
         "share": share_text,

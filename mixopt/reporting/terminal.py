@@ -10,7 +10,15 @@ from typing import Any
 from mixopt.config import baseline_temperature, best_place
 from mixopt.fitting import noise_of, readiness
 from mixopt.mixture import Mixture, Phases, branch_shares
-from mixopt.objective import SHOWN, UNITS, ends_text, gain_text, unit_text, value_text
+from mixopt.objective import (
+    SHOWN,
+    UNITS,
+    ends_text,
+    gain_ends_text,
+    gain_text,
+    unit_text,
+    value_text,
+)
 from mixopt.proposals import (
     Forecast,
     Front,
@@ -151,7 +159,7 @@ def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, 
                 named(name, [found.chosen, *found.gains]),
                 value_text(validation.mean(name), unit),
                 gain_text(one.value, unit),
-                _gain_ends(one, unit),
+                gain_ends_text(one.low, one.high, unit),
                 "" if predicted is None else gain_text(predicted.value, unit),
                 gain.verdict,
             )
@@ -234,7 +242,7 @@ def forecast_lines(forecast: Forecast) -> str:
         (
             f"best trial ({found.best_trial})" if name == "best_trial" else name,
             gain_text(gain.value, found.unit),
-            _gain_ends(gain, found.unit),
+            gain_ends_text(gain.low, gain.high, found.unit),
         )
         for name, gain in found.gains.items()
     ]
@@ -259,10 +267,6 @@ def _predicted_line(proposal: Proposal) -> str:
     one, unit = proposal.predicted_objective, proposal.unit
     ends = ends_text(one.low, one.high, unit)
     return f"predicted: {value_text(one.value, unit)} {unit_text(unit)}, 90% interval {ends}"
-
-
-def _gain_ends(gain: Interval, unit: str) -> str:
-    return f"{gain_text(gain.low, unit)} to {gain_text(gain.high, unit)}"
 
 
 def _ends(interval: Interval) -> str:

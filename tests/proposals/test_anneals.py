@@ -81,13 +81,16 @@ def test_the_sign_is_turned_where_higher_is_better():
 
 
 def test_seeds_of_which_one_run_failed_are_left_out():
-    effects = made(failed={("code", 0), ("prose", 0), ("prose", 1), ("prose", 2)})
+    lost = {("code", 0), ("maths", 0), ("maths", 1), *(("prose", seed) for seed in range(3))}
+    effects = made(failed=lost)
     assert row(effects, "code", "exam")["seeds"] == 2
+    one = row(effects, "maths", "exam")
+    assert (one["verdict"], one["low"], one["p_holm"]) == ("one seed", None, None)
     assert row(effects, "prose", "exam")["verdict"] == "no pair"
+    assert "maths: \N{MINUS SIGN}0.0250, 1 seed: one seed" in anneal_lines(effects)
     assert "prose: no anneal of it finished together with its control" in anneal_lines(effects)
 
 
 def test_a_line_has_change_interval_seeds_and_verdict():
     (line,) = [one for one in anneal_lines(made()) if one.startswith("code")]
-    assert line.replace("\u2212", "-").startswith("code: -0.0550, -0.0674 to -0.0426")
-    assert line.endswith(", 3 seeds: better")
+    assert line.replace("\u2212", "-") == "code: -0.0550, -0.0674 to -0.0426, 3 seeds: better"

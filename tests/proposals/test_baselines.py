@@ -22,7 +22,9 @@ def trials():
         losses = dict.fromkeys(SIZES, value)
         found.append(TrialResult(name, "finished", 1, 1, 0.0, Losses(1, losses, losses)))
     mixtures = [NATURAL, Mixture({"web": 0.2, "code": 0.5, "books": 0.3})]
-    named = [Trial(f"t{k}", mixture, k) for k, mixture in enumerate(mixtures)]
+    named = [
+        Trial(f"t{k}", mixture, k, ("control", "sampled")[k]) for k, mixture in enumerate(mixtures)
+    ]
     return Trials.from_results(named, found, proxy="ngram")
 
 
@@ -35,12 +37,19 @@ def test_known_baselines_are_what_they_are_called():
     assert mixture_of(name="uniform") == Mixture.uniform(NATURAL.domains)
     assert mixture_of(name="best_trial")["code"] == 0.5
     assert mixture_of(name="unimax") == unimax(FullRun(SIZES, 1000))
+    assert mixture_of(name="control") == NATURAL
+    assert mixture_of(name="temperature_2") == tempered(NATURAL, 2.0)
+    assert unimax(FullRun(SIZES)) == Mixture.uniform(NATURAL.domains)
 
 
 def test_the_second_best_trial_is_a_baseline_too_and_a_third_that_is_not_there_is_named():
     assert mixture_of(name="best_trial_2") == NATURAL
     with pytest.raises(TrialsError, match="best_trial: 3: the trials have 2 different mixtures"):
         mixture_of(name="best_trial_3")
+    table = trials()
+    plain = Trials(table.table[1:], table.domains, table.targets)
+    with pytest.raises(TrialsError, match="control: no trial is a control of microanneals"):
+        baseline_mixture("control", None, FullRun(SIZES), plain, OBJECTIVE)
 
 
 def test_best_trial_3_stands_for_three_baselines():
@@ -56,20 +65,18 @@ def test_a_mixture_of_ones_own_is_of_the_domains():
         mixture_of(name="ours", weights={"code": 0.5, "web": 0.5})
 
 
-def test_a_temperature_takes_shares_to_its_inverse_power():
+def test_a_temperature_takes_shares_to_its_inverse_power_and_leaves_0():
     roots = np.sqrt(NATURAL.array)
     assert tempered(NATURAL, 2.0).array == pytest.approx(roots / roots.sum())
+    assert tempered(Mixture({"a": 0.0, "b": 1.0}), 100.0)["a"] == 0.0
 
 
 def test_unimax_gives_what_a_small_domain_cannot_take_to_the_others():
     # 1,200 tokens: 400 each, but books has 2 x 50 and code 2 x 150; web takes what is left.
     found = unimax(FullRun(SIZES, 1200, max_epochs=2))
-    assert found["books"] == pytest.approx(100 / 1200)
-    assert found["code"] == pytest.approx(300 / 1200)
-    assert found["web"] == pytest.approx(800 / 1200)
-
-
-def test_unimax_is_natural_where_everything_is_scarce():
+    assert found.array == pytest.approx(np.array([800, 300, 100]) / 1200)
+    # Where nothing is said of epochs, of four passes: books has 200, and 500 are for each other.
+    assert unimax(FullRun(SIZES, 1200)).array == pytest.approx(np.array([500, 500, 200]) / 1200)
     assert unimax(FullRun(SIZES, 10**6, max_epochs=1)).array == pytest.approx(NATURAL.array)
 
 

@@ -11,7 +11,13 @@ from mixopt.constraints import CappedSimplex
 from mixopt.errors import DesignError
 from mixopt.objective import Objective
 from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
-from mixopt.proposals.rounds import Belief, choose_by_knowledge, expected_improvement
+from mixopt.proposals.rounds import (
+    CHILDREN,
+    Belief,
+    _moved,
+    choose_by_knowledge,
+    expected_improvement,
+)
 
 GP = "mixopt_regressors.gaussian.gaussian_process:GaussianProcessRegressor"
 DOMAINS = ("web", "code", "books")
@@ -52,27 +58,49 @@ def batch_of(surrogate, count=6, allowed=ALLOWED, seed=0, **options):
     return choose_batch(surrogate, candidates, count, seed=seed, **options)
 
 
-def test_a_fit_is_surer_where_it_has_trials_than_where_it_has_none():
-    surrogate = fitted()
-    far = surrogate.weights_ND.max(axis=0).argmin()
-    points = np.vstack([surrogate.weights_ND[:1], np.eye(3)[far]])
-    stds = surrogate.believe(points).stds_K
-    assert stds[1] > 3 * stds[0]
-
-
-@pytest.mark.parametrize("regressor", ["lightgbm", "sklearn.linear_model:Ridge"])
-def test_a_regressor_that_knows_no_deviations_is_asked_by_refits(regressor):
-    surrogate = fitted(count=40, regressor=regressor)
+def test_a_regressor_that_knows_no_deviations_is_asked_by_refits():
+    surrogate = fitted(count=40, regressor="sklearn.linear_model:Ridge")
     belief = surrogate.believe(np.random.default_rng(1).dirichlet(np.ones(3), 50))
     spread = belief.stds_K
     assert np.ptp(spread) > 0.1 * spread.max() > 0
 
 
-def test_the_noise_of_trials_is_no_reason_to_try_again():
-    """Of a law that fits but for noise, little is left to learn where there are many trials."""
-    surrogate = fitted(count=150, noise=0.05)
-    belief = surrogate.believe(surrogate.weights_ND)
-    assert np.median(belief.stds_K) < 0.03
+def test_deviations_alone_make_near_mixtures_off_together_by_a_matern_kernel():
+    surrogate = fitted(regressor="sklearn.gaussian_process:GaussianProcessRegressor")
+    points_KD = np.array([[0.2, 0.3, 0.5], [0.25, 0.25, 0.5], [0.9, 0.1, 0.0]])
+    found = surrogate.believe(points_KD)
+    means_K, stds_K = surrogate.moments(points_KD)
+    np.testing.assert_allclose(found.means_K, means_K)
+    np.testing.assert_allclose(found.stds_K, stds_K)
+    roots_KD = np.sqrt(points_KD)
+    scaled_KK = np.sqrt(5.0) * np.linalg.norm(roots_KD[:, None] - roots_KD, axis=2) / 0.5
+    alike_KK = (1 + scaled_KK + scaled_KK**2 / 3) * np.exp(-scaled_KK)
+    np.testing.assert_allclose(found.covariance_KK, alike_KK * np.outer(stds_K, stds_K), rtol=1e-6)
+
+
+def test_the_noise_is_that_of_replicates_where_there_are_some():
+    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 12)
+    values_N = bowl(np.vstack([weights_ND, weights_ND[:1]]))
+    values_N[-1] += 0.06
+    both = table(np.vstack([weights_ND, weights_ND[:1]]), values_N, DOMAINS, ("loss",))
+    objective = Objective.from_config(ObjectiveConfig(target="loss"), ("loss",))
+    surrogate = fit_surrogate(both, objective, FitConfig(regressors=[GP], folds=2))
+    assert surrogate.noise == pytest.approx(0.06 / np.sqrt(2))
+
+
+def test_a_child_gives_one_domain_more_or_less_and_the_others_keep_their_proportions():
+    parents_PD = np.random.default_rng(1).dirichlet(np.ones(5), 20)
+    rows_KD = np.repeat(parents_PD, CHILDREN, axis=0)
+    moved_KD = _moved(parents_PD, np.random.default_rng(2))
+    np.testing.assert_allclose(moved_KD.sum(axis=1), 1.0)
+    ratios_KD = np.sort(moved_KD / rows_KD, axis=1)
+    down_K = ratios_KD[:, 1] - ratios_KD[:, 0] > 1e-7
+    others_KD = np.where(down_K[:, None], ratios_KD[:, 1:], ratios_KD[:, :-1])
+    assert np.ptp(others_KD, axis=1).max() < 1e-6
+    given_K = 1.0 - others_KD[~down_K, 0]
+    assert 0.003 - 1e-6 <= given_K.min() < 0.02
+    assert 0.1 < given_K.max() <= 0.3 + 1e-6
+    assert 0 < down_K.sum() < len(down_K)
 
 
 def test_a_batch_is_new_distinct_and_within_the_limits():
@@ -125,18 +153,13 @@ def random_belief(seed, mixtures=5):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_first_mixture_is_the_one_that_an_integral_prefers(seed):
+def test_one_mixture_and_two_are_those_that_an_integral_prefers(seed):
     means, covariance, noise = random_belief(seed)
     worth = [brute_force(means, covariance, noise, [row]) for row in range(5)]
     (row,), gain = chosen(means, covariance, noise)
     # 128 draws, a different sum than 61 nodes: the best two may differ by less than both errors.
     assert worth[row] > max(worth) - 0.01
     assert gain == pytest.approx(max(worth), abs=0.02)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_the_second_mixture_is_the_best_beside_the_first(seed):
-    means, covariance, noise = random_belief(seed)
     (first, second), gain = chosen(means, covariance, noise, count=2)
     others = [row for row in range(5) if row != first]
     worth = {row: brute_force(means, covariance, noise, [first, row]) for row in others}
@@ -149,6 +172,9 @@ def test_a_poor_mixture_is_tried_for_what_it_tells():
     # too high to be proposed, and no improvement is expected of it.
     covariance = [[0, 0, 0], [0, 0.04, 0.12], [0, 0.12, 0.36]]
     assert chosen([0, 0.05, 5.0], covariance, noise=0.5)[0] == [2]
+    # A trial of unit variance and unit noise moves the least of two equal ones by z / sqrt(2).
+    found = chosen([0, 0], [[0, 0], [0, 1]], noise=1.0)[1]
+    assert found == pytest.approx(norm.pdf(0) / np.sqrt(2), abs=0.01)
 
 
 @given(count=st.integers(1, 8), seed=st.integers(0, 50))

@@ -56,6 +56,8 @@ def test_a_mixture_is_allowed_where_another_trial_is_nearer_than_a_collapsed_one
     avoided = Avoided(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [0.4, 0.6]]))
     excess_N = avoided.excess(np.array([[0.9, 0.1], [0.7, 0.3], [0.5, 0.5]]))
     np.testing.assert_allclose(excess_N, [0.4, 0.0, -0.4], atol=1e-12)
+    none = Avoided(np.empty((0, 2)), avoided.others_KD)
+    assert none.excess(np.array([[0.9, 0.1], [0.5, 0.5]])).tolist() == [-1.0, -1.0]
 
 
 def test_trials_without_experts_or_without_a_whole_one_are_refused(trials):

@@ -4,15 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_proposal import made_proposal
+from made_validation import MIXTURES, OBJECTIVE, TARGETS, made_validation
 
 from mixopt.config import ConstraintsConfig, FitConfig
-from mixopt.constraints import Constraints
+from mixopt.constraints import Constraints, Guardrails
 from mixopt.errors import EditedWarning, MixtureError
 from mixopt.fitting import fit_trials
-from mixopt.mixture import Mixture
-from mixopt.proposals import Decision, FullRun, Recommendation, with_validated
+from mixopt.mixture import Mixture, largest_shares
+from mixopt.proposals import (
+    Decision,
+    FullRun,
+    Interval,
+    Recommendation,
+    Region,
+    guarded,
+    with_validated,
+)
 from mixopt.trials import Losses, Trial, TrialResult, Trials
-from tests.support.made_validation import MIXTURES, OBJECTIVE, TARGETS, made_validation
 
 SIZES = {"code": 8_000, "prose": 2_000}
 BASES = {"natural": [2.0, 2.1, 2.2], "uniform": [2.2, 2.3, 2.4], "best_trial": [1.9, 2.0, 2.1]}
@@ -83,6 +92,10 @@ def test_one_baseline_none_and_a_later_proposal_are_called_so(decide):
     assert one.why.startswith("Natural is the only baseline. The proposal is significantly worse:")
     alone = decide({"proposal": WON})
     assert (alone.chosen, alone.standing) == ("proposal", "undecided")
+    same = {"proposal": [2.0, 2.1], "natural": [2.1, 2.2], "twin": [2.0, 2.1]}
+    assert "It is significantly better than natural, and is the same mixture as twin (2" in (
+        decide(same).why
+    )
     later = decide({"proposal": LOST, "proposal_2": WON, **BASES})
     assert (later.chosen, later.standing) == ("proposal_2", "significantly better")
     assert later.headline.startswith("Recommendation: proposal 2. It is significantly better than")
@@ -110,6 +123,21 @@ def test_a_proposal_that_is_shown_to_break_a_guardrail_gives_way(decide):
     assert decide(values, {"proposal": 0.5}, guardrails=rails).chosen == "proposal"
 
 
+def test_guardrails_hold_what_was_measured_of_a_checkpoint_and_none_without_their_reference():
+    found = made_validation({"proposal": [2.0, 2.1], "natural": [2.2, 2.4]})
+    base = {"code": 2.0, "prose": 9.0, "help": 9.0}
+    rails = Guardrails("base", targets={"code": 0.1}, base=base)
+    (one,) = guarded(found, rails, "proposal")
+    assert (one.target, one.reference, one.margin) == ("code", "base", 0.1)
+    assert (one.found.mean, one.found.seeds) == (pytest.approx(0.05), 2)
+    (one,) = guarded(found, Guardrails("natural", floors={"code": 1.5}), "proposal")
+    assert str(one).startswith(f"code: gain over the floor {LESS}0.5500 (95%")
+    assert str(one).endswith(", allowed 0")
+    assert guarded(found, Guardrails("uniform", 0.1), "proposal") == []
+    assert guarded(found, None, "proposal") == []
+    assert guarded(found, Guardrails("natural", 0.1), "natural") == []
+
+
 def test_a_guardrail_that_may_be_broken_is_a_warning(decide):
     values = {"proposal": [1.0, 1.1, 1.2], "natural": [2.0, 2.3, 2.0]}
     found = decide(values, {"proposal": 1.15}, guardrails={"reference": "natural", "margin": 0.1})
@@ -119,16 +147,13 @@ def test_a_guardrail_that_may_be_broken_is_a_warning(decide):
     )
 
 
-def test_gains_are_above_0_where_the_recommended_mixture_is_better(decide):
-    gain = decide({"proposal": WON, **BASES}).gains["natural"]
+def test_gains_are_above_0_where_it_is_better_and_costs_are_of_losses_beside_the_objective(decide):
+    found = decide({"proposal": WON, **BASES}, {"proposal": 1.5})
+    gain = found.gains["natural"]
     assert gain.validated.value == pytest.approx(1.0)
     assert (gain.seeds, gain.verdict) == (3, "better")
     # The linear law loses a nat from all code to all prose, and they are half of that apart.
     assert gain.predicted.value == pytest.approx(0.5, abs=1e-6)
-
-
-def test_costs_are_what_the_objective_does_not_measure_the_worst_first(decide):
-    found = decide({"proposal": WON, **BASES}, {"proposal": 1.5})
     assert list(found.costs) == ["code", "prose"]
     assert found.costs["code"].value == pytest.approx(0.5)
     assert decide({"proposal": [3.0, 3.1, 3.2], "natural": BASES["natural"]}).costs == {}
@@ -152,6 +177,20 @@ def test_a_recommendation_is_read_as_it_was_written(decide, tmp_path):
     found.to_file(path)
     assert Recommendation.from_file(path) == found
     assert Mixture.from_file(path) == found.mixture
+    shares = largest_shares(found.mixture)
+    assert repr(found) == f"Recommendation(proposal: {shares}; significantly better)"
+
+
+def test_what_a_proposal_says_of_itself_counts_before_what_the_fit_says_now(fit):
+    said = Interval(0.3, 0.2, 0.4)
+    region = Region(0.25, "seeds", {"code": (0.1, 0.4), "prose": (0.6, 0.9)})
+    made = made_proposal(mixture=MIXTURES["proposal"], gains={"natural": said}, region=region)
+    validation = made_validation({"proposal": WON, **BASES})
+    decision = Decision(validation, {"proposal": made}, fit, limits(), FullRun(SIZES), 10)
+    found = decision.recommend()
+    assert (found.gains["natural"].predicted, found.region) == (said, region)
+    assert found.gains["uniform"].predicted != said
+    assert found.provenance["proposals"] == {"proposal": MIXTURES["proposal"].fingerprint}
 
 
 def test_an_edited_recommendation_is_a_mixture_of_ones_own(decide, tmp_path):
@@ -196,3 +235,4 @@ def test_the_objective_of_a_decision_may_be_better_higher(fit):
     found = Decision(validation, {}, fit, limits(), FullRun(SIZES), 10).recommend()
     assert found.chosen == "proposal"
     assert found.gains["natural"].validated.value == pytest.approx(1.0)
+    assert (found.unit, found.objective) == ("metric_units", "help (higher is better)")

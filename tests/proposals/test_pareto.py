@@ -17,7 +17,7 @@ from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Front, Interval, Proposal, ProposalRequest, propose_front
-from mixopt.proposals.pareto_front import _undominated
+from mixopt.proposals.pareto_front import _lattice, _undominated
 
 DOMAINS = ("code", "law", "mail")
 NATURAL = Mixture.uniform(DOMAINS)
@@ -62,6 +62,14 @@ def test_three_targets_have_a_surface(fit):
     found = front(fit, DOMAINS, points=10)
     assert 5 < len(found.points) <= 10
     assert {max(one.mixture, key=one.mixture.get) for one in found.points} == set(DOMAINS)
+
+
+def test_the_targets_weights_are_evenly_spread_with_corners_and_no_more_than_the_points():
+    assert _lattice(2, 3).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
+    assert (3 * _lattice(3, 10)).round(9).tolist() == [
+        [a, b, 3 - a - b] for a in range(4) for b in range(4 - a)
+    ]
+    assert [len(_lattice(3, 9)), len(_lattice(4, 2))] == [6, 4]
 
 
 def test_its_folder_holds_its_proposals_and_a_table(fit, tmp_path):

@@ -99,7 +99,7 @@ def test_a_proposal_that_may_be_no_better_is_said_to_be():
     assert warned("is not predicted to beat the best trial", better)
     assert not warned("is not predicted to beat", replace(better, best_observed=99.0))
     name = next(iter(PROPOSAL.gains))
-    unsure = replace(PROPOSAL, gains={name: Interval(0.1, -0.1, 0.3)})
+    unsure = replace(PROPOSAL, gains={name: Interval(0.1, 0.0, 0.3)})
     assert warned(f"predicted gain over {listed([name])} includes 0", unsure)
 
 

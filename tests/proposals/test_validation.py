@@ -2,56 +2,35 @@
 
 import numpy as np
 import pytest
+from made_validation import MIXTURES, OBJECTIVE, TARGETS, made_validation, result_of
 
 from mixopt.config import ObjectiveConfig, ValidateConfig
 from mixopt.errors import TrialsError
-from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Comparison, Validation, ValidationPlan, fresh_seeds, looks
 from mixopt.proposals.validation import nominal_level, paired_interval
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trial, Trials
 
-NATURAL = Mixture({"code": 0.8, "prose": 0.2})
-PROPOSED = Mixture({"code": 0.3, "prose": 0.7})
-OBJECTIVE = Objective.from_config(ObjectiveConfig(target="help"), ("code", "prose", "help"))
-
-
-def result_of(trial, value, status="finished"):
-    if status != "finished":
-        return TrialResult(trial.name, status, 0, 1, 0.0, reason="loss is nan")
-    losses = {"code": value, "prose": value, "help": value}
-    return TrialResult(trial.name, "finished", 10, 1, 0.0, Losses(10, losses, losses))
-
-
-def trials_of(values_by_name, seeds=3):
-    trials, results = [], []
-    for name, values in values_by_name.items():
-        mixture = PROPOSED if name.startswith("proposal") else NATURAL
-        for seed, value in enumerate(values):
-            trial = Trial(f"{name}-s{seed}", mixture, seed, role="validation")
-            trials.append(trial)
-            status = "finished" if np.isfinite(value) else "diverged"
-            results.append(result_of(trial, value, status))
-    return Trials.from_results(trials, results, proxy="ngram", targets=("code", "prose", "help"))
+NATURAL, PROPOSED = MIXTURES["natural"], MIXTURES["proposal"]
 
 
 def validation_of(**values):
-    return Validation(trials_of(values), OBJECTIVE)
+    return made_validation(values)
 
 
 @pytest.mark.parametrize(
-    ("proposal", "verdict"),
-    [([1.0, 1.2, 1.1], "wins"), ([3.0, 3.2, 3.1], "loses"), ([2.0, 2.3, 2.0], "not significant")],
+    ("low", "high", "verdict"),
+    [
+        (-0.2, -0.1, "wins"),
+        (0.1, 0.2, "loses"),
+        (-0.1, 0.0, "not significant"),
+        (0.0, 0.1, "not significant"),
+    ],
 )
-def test_the_verdict_follows_the_paired_interval(proposal, verdict):
-    validation = validation_of(proposal=proposal, natural=[2.0, 2.2, 2.1])
-    assert validation.compare("natural").verdict == verdict
-
-
-def test_an_interval_that_ends_at_0_is_not_significant():
-    for low, high, verdict in ((-0.2, -0.1, "wins"), (0.1, 0.2, "loses"), (-0.1, 0.0, "not sig")):
-        assert Comparison("natural", 0.0, low, high, 3).verdict.startswith(verdict)
-    assert Comparison("natural", 0.0, 0.0, 0.1, 3).verdict == "not significant"
+def test_the_verdict_follows_the_interval_and_one_that_ends_at_0_is_not_significant(
+    low, high, verdict
+):
+    assert Comparison("natural", 0.0, low, high, 3).verdict == verdict
 
 
 def test_the_interval_is_that_of_students_t_on_paired_differences():
@@ -61,18 +40,22 @@ def test_the_interval_is_that_of_students_t_on_paired_differences():
     half = 4.302653 * differences.std(ddof=1) / np.sqrt(3)
     assert comparison.mean == pytest.approx(differences.mean())
     assert comparison.low == pytest.approx(differences.mean() - half, rel=1e-5)
+    assert comparison.high == pytest.approx(differences.mean() + half, rel=1e-5)
 
 
-def test_pairs_are_made_by_seed_where_a_run_diverged():
-    validation = validation_of(proposal=[1.0, np.nan, 1.2], natural=[2.0, 9.0, 2.2])
+def test_pairs_are_of_seeds_that_finished_of_both_and_a_mean_of_all_that_finished():
+    validation = validation_of(proposal=[1.0, None, 1.4], natural=[2.0, 9.0, 2.4])
     comparison = validation.compare("natural")
     assert comparison.seeds == 2
     assert comparison.mean == pytest.approx(-1.0)
+    assert validation.mean("proposal") == pytest.approx(1.2)
+    assert validation.values("proposal") == {0: 1.0, 2: 1.4}
+    assert np.isnan(validation.mean("uniform"))
 
 
 def test_a_table_without_a_loss_of_the_objective_is_no_validation(tmp_path):
     path = tmp_path / "validation.parquet"
-    trials_of({"proposal": [1.0], "natural": [2.0]}).write(path)
+    validation_of(proposal=[1.0], natural=[2.0]).trials.write(path)
     assert Validation.read(path, OBJECTIVE).objective == OBJECTIVE
     other = Objective.from_config(ObjectiveConfig(target="maths"), ("code", "prose", "maths"))
     with pytest.raises(TrialsError, match="has losses on code, prose, help, not code, prose, math"):
@@ -80,7 +63,7 @@ def test_a_table_without_a_loss_of_the_objective_is_no_validation(tmp_path):
 
 
 def test_what_could_not_be_compared_is_said():
-    alone = validation_of(proposal=[1.0, np.nan], natural=[2.0, 2.1])
+    alone = validation_of(proposal=[1.0, None], natural=[2.0, 2.1])
     assert alone.comparisons == []
     assert alone.problems == ["natural: too few seeds finished to compare the proposal with it"]
     assert validation_of(proposal=[1.0, 1.1], natural=[2.0, 2.1]).problems == []
@@ -96,15 +79,15 @@ def test_the_proposal_with_the_lowest_mean_leads():
 
 
 def test_two_names_of_one_mixture_are_the_same():
-    validation = validation_of(proposal=[1.0, 1.1], natural=[2.0, 2.1], uniform=[2.0, 2.1])
-    assert validation.same_as("uniform") == "natural"
-    assert validation.same_as("natural") is None
-    assert validation.compare("uniform", of="natural").verdict == "same mixture"
-    assert validation.compare("uniform").verdict == "wins"
+    validation = validation_of(proposal=[1.0, 1.1], natural=[2.0, 2.1], twin=[1.0, 1.1])
+    assert validation.same_as("twin") == "proposal"
+    assert validation.same_as("proposal") is None
+    assert validation.compare("twin").verdict == "same mixture"
+    assert validation.compare("natural", of="twin").verdict == "wins"
 
 
 def test_intervals_are_wider_where_there_are_more_looks():
-    trials = trials_of({"proposal": [1.0, 1.2, 1.1], "natural": [2.0, 2.2, 2.15]})
+    trials = validation_of(proposal=[1.0, 1.2, 1.1], natural=[2.0, 2.2, 2.15]).trials
     once, often = (
         Validation.of(trials, OBJECTIVE, ValidateConfig(seeds=3, max_seeds=most)) for most in (3, 6)
     )
@@ -113,18 +96,11 @@ def test_intervals_are_wider_where_there_are_more_looks():
 
 
 def test_a_higher_metric_that_is_better_compares_below_0():
-    higher = Objective(("code", "prose", "help"), "target", {"help": 1.0}, higher=("code",))
-    trials = trials_of({"proposal": [3.0, 3.1], "natural": [2.0, 2.1]})
+    higher = Objective(TARGETS, "target", {"help": 1.0}, higher=("code",))
+    trials = validation_of(proposal=[3.0, 3.1], natural=[2.0, 2.1]).trials
     validation = Validation(trials, higher)
     assert validation.compare("natural", "code").mean == pytest.approx(-1.0)
     assert validation.compare("natural", "prose").mean == pytest.approx(1.0)
-
-
-def test_means_are_over_the_seeds_that_finished():
-    validation = validation_of(proposal=[1.0, np.nan, 1.4], natural=[2.0, np.nan, np.nan])
-    assert validation.mean("proposal") == pytest.approx(1.2)
-    assert np.isnan(validation.mean("uniform"))
-    assert validation.values("natural") == {0: 2.0}
 
 
 def test_the_frame_has_the_best_mixture_first_and_gains_over_the_others():
@@ -137,7 +113,9 @@ def test_the_frame_has_the_best_mixture_first_and_gains_over_the_others():
 
 def trials_with(*seeds):
     trials = [Trial(f"t{seed}", NATURAL, seed) for seed in seeds]
-    return Trials.from_results(trials, [result_of(trial, 1.0) for trial in trials], proxy="ngram")
+    return Trials.from_results(
+        trials, [result_of(trial.name, 1.0) for trial in trials], proxy="ngram"
+    )
 
 
 def test_each_mixture_is_trained_with_each_seed_in_turn():
@@ -152,7 +130,7 @@ def test_each_mixture_is_trained_with_each_seed_in_turn():
 def test_a_mixture_with_two_names_is_trained_once_and_counts_for_both():
     plan = ValidationPlan({}, [7]).add({"natural": NATURAL, "uniform": NATURAL}, 1)
     assert [trial.name for trial in plan.trials] == ["natural-s0"]
-    results = plan.named_results([result_of(plan.trials[0], 3.0)])
+    results = plan.named_results([result_of(plan.trials[0].name, 3.0)])
     assert [result.trial for result in results] == ["natural-s0", "uniform-s0"]
     assert results[1].losses == results[0].losses
 

@@ -1,10 +1,11 @@
 """Figures of evidence show what was predicted, observed and validated."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_fit import DOMAINS, TARGETS, fitted
+from made_fit import DOMAINS, TARGETS, fitted, with_objective
 from made_validation import made_validation
 
 from mixopt.errors import ConfigError
@@ -77,6 +78,10 @@ def test_held_out_predictions_share_one_scale_with_the_noise_of_replicates(fit):
     report = fit.report
     noise = report.filter((report["kind"] == "ceiling") & (report["target"] == "(objective)"))
     assert f"{1.645 * noise['rmse'][0]:.3g}" in words(figure)
+    band = axes.collections[0].get_paths()[0].vertices
+    assert np.ptp(band[band[:, 0] == axes.get_xlim()[0], 1]) == pytest.approx(
+        2 * 1.645 * noise["rmse"][0]
+    )
 
 
 def test_a_fit_s_own_figures_are_drawn_around_the_best_of_its_trials(fit):
@@ -84,6 +89,11 @@ def test_a_fit_s_own_figures_are_drawn_around_the_best_of_its_trials(fit):
     (dashed,) = {one.get_xdata()[0] for one in fit.plot.responses().axes[0].lines[1:]}
     assert dashed == pytest.approx(fit.trials.weights()[best, 0])
     assert "responses()" in repr(fit.plot)
+    title = fit.plot.held_out(target="math").axes[0].get_ylabel()
+    assert title == "observed loss on math, bits per byte"
+    assert "observed objective, bits per byte" in words(fit.plot.held_out())
+    (axes,) = fit.trials.plot.design(dict.fromkeys(DOMAINS, 1 / 3)).axes
+    assert len(axes.collections) == len(DOMAINS)
 
 
 def test_an_interval_far_wider_than_the_trials_does_not_set_the_axis_of_the_slices():
@@ -102,6 +112,29 @@ def test_each_seed_is_a_dot_in_the_row_of_its_mixture():
         sorted(v) for v in VALUES.values()
     ]
     assert [one[0, 1] for one in dots] == [0, 1, 2]
+    means = [(one.get_text(), round(one.get_position()[1], 2)) for one in left.texts]
+    assert means == [("1.0500", -0.34), ("1.2533", 0.66), ("1.0667", 1.66)]
+
+
+def test_a_validation_of_right_answers_is_drawn_in_points_the_higher_the_better():
+    made = made_validation({"proposal": [0.5, 0.52], "natural": [0.4, 0.46]})
+    higher = replace(made.objective, higher=("help",), items={"help": 100})
+    left, right = plot_validation(replace(made, objective=higher)).axes
+    assert sorted(np.asarray(left.collections[0].get_offsets())[:, 0]) == pytest.approx([50, 52])
+    assert [one.get_text() for one in left.texts] == ["51.00", "43.00"]
+    assert right.lines[1].get_xdata()[0] == pytest.approx(8.0)
+    assert (left.get_xlabel(), right.get_xlabel()) == ("points", "points; above 0 is better")
+
+
+def test_right_answers_are_predicted_and_observed_in_points(fit):
+    goal = replace(fit.objective, kind="target", weights={"math": 1.0}, higher=("math",))
+    turned = with_objective(fit, replace(goal, items={"math": 50}))
+    axes = plot_responses(turned, AT).axes[0]
+    dots = np.asarray(axes.collections[0].get_offsets())
+    np.testing.assert_allclose(dots[:, 1], 100 * fit.data.losses_NM[:, TARGETS.index("math")])
+    _, middle_K = line(axes, "predicted")
+    weights_KD = along_domain(AT.array, 0, line(axes, "predicted")[0])
+    np.testing.assert_allclose(middle_K, -100 * turned.predict(weights_KD).objective_N)
 
 
 def test_a_gain_is_drawn_with_its_interval_in_the_row_of_its_baseline():

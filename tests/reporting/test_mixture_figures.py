@@ -1,6 +1,7 @@
 """Figures with a row for each domain show all the values they are given."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ from made_proposal import made_proposal
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
 from mixopt.proposals import Front, Interval
-from mixopt.reporting import figure_svg, plot_design, plot_epochs, plot_front, plot_mixtures
+from mixopt.reporting import (
+    figure_svg,
+    front_text,
+    plot_cells,
+    plot_design,
+    plot_epochs,
+    plot_front,
+    plot_mixtures,
+)
 from mixopt.reporting.figure_style import MAX_NAME, written
 
 NATURAL = {"web": 0.7, "code": 0.2, "books": 0.1}
@@ -44,6 +53,10 @@ def many(count):
 def test_every_share_is_a_bar_with_its_value():
     figure = plot_mixtures({"proposed": PROPOSAL}, NATURAL)
     assert bars(figure) == {0.7, 0.2, 0.1, 0.05, 0.0, 0.95}
+    middles = {
+        bar.get_width(): bar.get_y() + bar.get_height() / 2 for bar in figure.axes[0].patches
+    }
+    assert (middles[0.95], middles[0.1]) == (pytest.approx(-0.19), pytest.approx(0.19))
     assert "95.0%" in texts(figure)
 
 
@@ -63,9 +76,31 @@ def test_of_three_hundred_domains_those_with_the_largest_shares_are_shown():
     assert "(64 of 300 domains)" in figure.axes[0].get_xlabel()
 
 
-def test_mixtures_of_different_domains_are_refused():
-    with pytest.raises(ConfigError, match="'one' and 'two': domain 'a' is in one of them"):
-        plot_mixtures({"one": {"a": 1.0}, "two": {"b": 1.0}})
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"mixtures": {"one": {"a": 1.0}, "two": {"b": 1.0}}}, "and 'two': domain 'a' is in one"),
+        ({"mixtures": {}}, "a figure of no mixtures was requested"),
+        ({"mixtures": NATURAL, "domains": []}, "a figure of no domains was requested"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_says_why(asked, message):
+    with pytest.raises(ConfigError, match=message):
+        plot_mixtures(**asked)
+    assert names(plot_mixtures(NATURAL, domains=["books", "code", "books"])) == ["code", "books"]
+
+
+def test_a_tree_is_a_map_of_branches_by_their_last_parts_beside_natural():
+    tree = {"web/high": 0.1, "web/low": 0.3, "code/high": 0.6, "code/low": 0.0}
+    figure = plot_cells(tree, dict.fromkeys(tree, 0.25))
+    axes = figure.axes[0]
+    np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), [[0.6, 0.0], [0.1, 0.3]])
+    assert names(figure) == ["code", "web"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["high", "low"]
+    assert "60.0% (25.0%)" in texts(figure)
+    assert axes.get_xlabel() == "share of the training tokens, natural in brackets"
+    with pytest.raises(ConfigError, match="a map of cells needs domains that nest"):
+        plot_cells(NATURAL)
 
 
 def test_epochs_at_their_cap_are_marked():
@@ -111,6 +146,22 @@ def front(domains, points=3):
         mixture = Mixture.from_array(names, rng.dirichlet(np.full(domains, 0.3)))
         found.append(made_proposal(mixture=mixture, losses=losses))
     return Front(("exam", "essay"), tuple(found), "bits_per_byte")
+
+
+def test_a_front_in_the_terminal_has_a_row_a_point_with_its_four_largest_shares():
+    made, shares = front(6, points=2), [0.5, 0.3, 0.12, 0.076, 0.004, 0.0]
+    first, second = made.points
+    first = replace(first, mixture=Mixture.from_array(tuple(first.mixture), shares))
+    second = replace(
+        second, mixture=Mixture.from_array(tuple(first.mixture), [0, 0, 0.996, 0.004, 0, 0])
+    )
+    said = front_text(replace(made, points=(first, second)))
+    assert said.startswith("Pareto front of exam and essay, bits per byte")
+    rows = [line.split(maxsplit=3) for line in said.splitlines()[-2:]]
+    assert rows == [
+        ["1", "1.0000", "9.0000", "d00 50%, d01 30%, d02 12%, d03 8%"],
+        ["2", "2.0000", "8.0000", "d02 100%"],
+    ]
 
 
 def test_a_front_has_the_shares_of_each_point():

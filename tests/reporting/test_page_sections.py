@@ -2,18 +2,39 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from made_proposal import made_proposal
 from made_validation import MIXTURES, made_validation
 
 from mixopt.constraints import Guardrails
+from mixopt.integrations import EXPORT_TOOLS
+from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline import run_status
 from mixopt.proposals import Gain, Interval, Recommendation, named
-from mixopt.reporting.answer import _active, answer_of
-from mixopt.reporting.report import _by_loss
-from mixopt.reporting.terminal import gain_rows, in_order, proposal_text, recommendation_text
+from mixopt.reporting import terminal
+from mixopt.reporting.answer import (
+    _active,
+    _axis,
+    _by_change,
+    _groups,
+    _mixture_row,
+    answer_of,
+    weight_fragments,
+)
+from mixopt.reporting.page import gain_word
+from mixopt.reporting.report import _by_loss, _validation
+from mixopt.reporting.terminal import (
+    broken_guardrails,
+    forgetting_rows,
+    gain_rows,
+    in_order,
+    proposal_text,
+    recommendation_text,
+)
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(
@@ -107,6 +128,125 @@ def test_a_second_proposal_is_no_baseline_and_a_broken_guardrail_is_in_the_headl
     assert said.startswith("BREAKS guardrail code: gain over natural \N{MINUS SIGN}0.2000 ")
 
 
+@pytest.mark.parametrize(
+    ("chosen", "standing", "sentence"),
+    [
+        ("proposal_2", "undecided", "Undecided; for now proposal 2"),
+        ("natural", "not the proposal", "Keep the natural mixture"),
+        ("ours", "not the proposal", "Train on ours"),
+    ],
+)
+def test_the_first_line_says_what_to_do(second, chosen, standing, sentence):
+    second.constraints.guardrails = None
+    mixture = MIXTURES[chosen]
+    found = replace(second.recommendation, chosen=chosen, standing=standing, mixture=mixture)
+    second.recommendation = found
+    moved = {"natural": "", "ours": ": more prose, less code than natural"}
+    assert answer_of(second).sentence == f"{sentence}{moved.get(chosen, moved['ours'])}."
+
+
+def test_a_mixture_that_is_one_in_all_phases_is_shown_of_domains(second):
+    phases = Phases({"1": 0.75, "2": 0.25})
+    tied, natural = (phases.tied(MIXTURES[name]) for name in ("proposal_2", "natural"))
+    epochs = dict.fromkeys(tied, 0.5)
+    found = replace(
+        second.recommendation, mixture=tied, natural=natural, phases=phases, epochs=epochs
+    )
+    second.recommendation, second.constraints.guardrails = found, None
+    answer = answer_of(second)
+    assert dict(answer.mixture) == pytest.approx(dict(MIXTURES["proposal_2"]))
+    assert dict(answer.natural) == pytest.approx(dict(MIXTURES["natural"]))
+    assert answer.epochs == {"code": 1.0, "prose": 1.0}
+    assert answer.sentence.endswith(": more prose, less code than natural.")
+    parts = {"1": MIXTURES["natural"], "2": MIXTURES["uniform"]}
+    second.recommendation = replace(found, mixture=phases.joined(parts))
+    assert set(answer_of(second).mixture) == set(tied)
+
+
+def grouped(answer, **groups):
+    """Return the rows of the groups of a page: name, how many domains, share and change."""
+    limits = SimpleNamespace(groups={name: (own, 0.0, 1.0) for name, own in groups.items()})
+    config = SimpleNamespace(design=SimpleNamespace(phases=None))
+    run = SimpleNamespace(constraints=limits, config=config)
+    bodies = _groups(run, answer)
+    keys = ("name", "count", "is_member", "moved")
+    return [[tuple(row[key] for key in keys) for row in rows] for rows in bodies]
+
+
+def test_groups_have_their_domains_and_those_in_none_theirs_the_largest_first(second):
+    answer = answer_of(second)
+    assert grouped(answer, text=["prose"]) == [
+        [("text", "1 domain", False, "+40.0"), ("prose", "", True, "+40.0")],
+        [("in no group", "1 domain", False, "-40.0"), ("code", "", True, "-40.0")],
+    ]
+    assert grouped(answer) == []
+    tree = Mixture({"web/a": 0.1, "web/b": 0.2, "code/a": 0.7})
+    found = grouped(replace(answer, mixture=tree, natural=tree))
+    assert [[row[:2] for row in rows] for rows in found] == [
+        [("code", "1 domain"), ("code/a", "")],
+        [("web", "2 domains"), ("web/b", ""), ("web/a", "")],
+    ]
+
+
+def test_of_more_than_twelve_domains_those_that_move_most_come_first(second):
+    names = [f"d{place:02}" for place in range(13)]
+    natural = Mixture.uniform(names)
+    moved = {"d03": 0.02, "d07": -0.05, "d11": 0.03}
+    mixture = Mixture({name: 1 / 13 + moved.get(name, 0.0) for name in names})
+    answer = replace(answer_of(second), mixture=mixture, natural=natural)
+    assert _by_change(answer)[:3] == ["d07", "d11", "d03"]
+    few = {name: mixture[name] / (1 - mixture["d00"]) for name in names[1:]}
+    assert _by_change(replace(answer, mixture=Mixture(few)))[:3] == ["d11", "d03", "d01"]
+
+
+def test_a_mixture_of_cells_is_copied_as_yaml_alone():
+    config = SimpleNamespace(design=SimpleNamespace(phases={"1": 0.5, "2": 0.5}))
+    corpus = SimpleNamespace(domain_names=("web", "code"))
+    run = SimpleNamespace(config=config, corpus=corpus, path=Path("runs/two"))
+    cells = Mixture.uniform(("1/web", "1/code", "2/web", "2/code"))
+    found = weight_fragments(run, cells)
+    assert yaml.safe_load(found.pop("yaml")["text"])["weights"] == dict(cells)
+    why = "has phases: mixopt export two --to schedule makes stages of them"
+    assert found == {tool: {"why": why} for tool in EXPORT_TOOLS}
+
+
+def test_what_the_checkpoint_knew_stands_beside_what_mixtures_keep(second, monkeypatch):
+    monkeypatch.setattr(terminal, "base_losses", lambda run: {"code": 1.2, "help": 1.0})
+    mixtures, rows = forgetting_rows(second)
+    assert mixtures == ["natural", "proposal 2"]
+    lost, won = "\N{MINUS SIGN}0.2000", "+0.1000"
+    assert rows == [
+        ("code", "1.2000", "1.2000", "1.4000", lost, f"{lost} to {lost}"),
+        ("help", "1.0000", "1.2000", "0.9000", won, f"{won} to {won}"),
+    ]
+    assert "What the checkpoint knew; below 0 is forgotten, bits per byte." in (
+        _validation(second).body
+    )
+    second.is_done = lambda step: False
+    assert forgetting_rows(second) == ([], [])
+
+
+def test_a_margin_of_noise_is_that_of_the_trials(second, monkeypatch):
+    monkeypatch.setattr(terminal, "noise_of", lambda fit: {"code": 0.3})
+    second.fit, rails = None, Guardrails("natural", targets={"code": "noise"})
+    second.constraints.guardrails = rails
+    assert broken_guardrails(second) == ()  # 0.2 worse
+    monkeypatch.setattr(terminal, "noise_of", lambda fit: {"code": 0.1})
+    assert len(broken_guardrails(second)) == 1
+
+
+def test_a_tree_of_many_domains_is_listed_by_branch():
+    tree = {f"{branch}/{leaf}": 0.0 for branch in ("web", "code") for leaf in range(13)}
+    mixture = Mixture(tree | {"web/0": 0.25, "code/0": 0.5, "code/1": 0.25})
+    made = made_proposal(
+        mixture=mixture, natural=Mixture.uniform(tuple(tree)), epochs=None, region=None
+    )
+    said = proposal_text(made)
+    assert said.startswith("Proposal for math, by branch")
+    assert "code 50.0% 75.0% web 50.0% 25.0%" in words(said)
+    assert "Not found by a search." in said
+
+
 def test_a_baseline_beyond_the_limits_is_named_on_the_page_and_in_the_terminal(second):
     line = "baseline ours breaks limits of this run: code: share 60.0%, at most 40.0% (and 1 more)"
     assert answer_of(second).warnings[-1] == line
@@ -132,6 +272,39 @@ def test_a_loss_that_gets_worse_has_a_gain_below_0_on_the_page_and_in_the_termin
     said = recommendation_text(second)
     assert "code \N{MINUS SIGN}0.2000" in words(said)
     assert "above 0 is worse" not in said
+    costs = {f"loss{place}": Interval(0.6 - place / 10, 0, 1) for place in range(6)}
+    second.recommendation = replace(second.recommendation, costs=costs)
+    said = words(recommendation_text(second))
+    assert "Losses outside the objective, and 1 more in the report (above 0 is better)" in said
+    assert "loss4" in said
+    assert "loss5" not in said
+    del costs["loss5"]
+    said = words(recommendation_text(second))
+    assert "Losses outside the objective (above 0 is better)" in said
+
+
+def test_intervals_of_gains_lie_on_one_axis_with_0():
+    both = Interval(0.1, -0.1, 0.3)
+    place = _axis([Gain(both, 3, "better", None), Gain(both, 3, "better", Interval(0.2, 0, 0.7))])
+    assert [place(at) for at in (-0.1, 0.0, 0.7)] == ["0%", "12.5%", "100%"]
+    assert _axis([])(0.0) == "0%"
+    for low, high, word in ((0.1, 0.2, "better"), (-0.2, -0.1, "worse"), (0, 1, "not significant")):
+        assert gain_word(Interval(0.0, low, high)) == word
+    assert gain_word(Interval(0.0, -1.0, 0.0)) == "not significant"
+
+
+def test_a_row_of_a_domain_has_its_passes_and_how_far_it_moved(second):
+    epochs = {"code": 0.004, "prose": 0.006}
+    answer = replace(answer_of(second), epochs=epochs)
+    rows = [_mixture_row(answer, name, [name]) for name in ("code", "prose")]
+    assert [(row["epochs"], row["moved"], row["longest"]) for row in rows] == [
+        ("<0.01", "-40.0", 0.8),
+        ("0.01", "+40.0", 0.8),
+    ]
+    still = replace(answer, natural=answer.mixture, epochs={"code": 0.0, "prose": 2.0})
+    row = _mixture_row(still, "code", ["code"], is_member=True)
+    assert (row["epochs"], row["moved"], row["longest"]) == ("0.00", "+0.0", 1.0)
+    assert _mixture_row(still, "text", ["code", "prose"], count="2 domains")["epochs"] == ""
 
 
 OTHER_SEEDS = {

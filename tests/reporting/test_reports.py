@@ -4,15 +4,18 @@ import re
 from dataclasses import replace
 from html import unescape
 
+import numpy as np
 import polars as pl
 import pytest
 import yaml
 
 import mixopt
 from mixopt.errors import RunError
-from mixopt.fitting import readiness
-from mixopt.proposals import named
+from mixopt.fitting import OBJECTIVE, readiness
+from mixopt.proposals import Gain, named
 from mixopt.reporting import proposal_text, write_report
+from mixopt.reporting.answer import answer_of
+from mixopt.reporting.report import _corpus, _finished, _fit
 from mixopt.system import interval_text, share_text
 from mixopt.trials import Trials
 
@@ -45,6 +48,54 @@ def test_the_page_has_every_section(page):
     assert [title for title in titles if title in expected] == expected
 
 
+def rows_of(html):
+    """Return the cells of each row of a table."""
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", html.replace("<wbr>", ""))
+    return [
+        [unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows
+    ]
+
+
+def test_the_best_six_trials_have_their_objective_and_their_two_largest_shares(done):
+    found = _finished(done)
+    _, *rows = rows_of(found)
+    trials = done.trials.finished
+    values_N = done.objective.value(trials.losses("bits_per_byte"))
+    order = np.argsort(values_N, kind="stable")[:6]
+    assert [row[0] for row in rows] == [trials.table["trial"][int(at)] for at in order]
+    assert [row[2] for row in rows] == [f"{values_N[at]:.4f}" for at in order]
+    for row, at in zip(rows, order, strict=True):
+        shares = dict(zip(trials.domains, trials.weights()[at], strict=True))
+        largest = sorted(shares, key=lambda name: -shares[name])
+        known = [f"{name} {share_text(shares[name])}" for name in largest if shares[name] > 0]
+        assert row[3] == ", ".join(known)
+    assert "Observed objective of the best 6, bits per byte; lower is better." in found
+
+
+def test_the_corpus_has_each_domains_text_and_the_targets_held_out_text(done):
+    body = _corpus(done).body
+    _, *rows = rows_of(body)
+    assert [row[0] for row in rows] == ["code", "prose", "help"]
+    for domain, row in zip(done.corpus.evaluation, rows, strict=True):
+        assert row[4] == f"{domain.validation.tokens:,}"
+        assert row[5] == f"\N{HORIZONTAL ELLIPSIS}/{domain.name}.jsonl"
+        if domain.train is not None:
+            assert row[1:4] == ["20B", f"{domain.train.documents:,}", f"{domain.train.tokens:,}"]
+    assert rows[2][1:4] == ["target", "", ""]
+    assert body.count('class="weak"') == 1
+
+
+def test_each_regressor_has_its_error_the_chosen_one_first_and_controls_below(done):
+    table = done.fit.report.filter(pl.col("target") == OBJECTIVE)
+    _, first, *rest = rows_of(_fit(done).body)[: table.height + 1]
+    chosen = table.row(by_predicate=pl.col("predictor") == done.fit.name, named=True)
+    assert first[:2] == [done.fit.name, f"{chosen['kind']}, chosen"]
+    assert first[3] == f"{chosen['rmse']:.4f}"
+    kinds = [row[1] for row in rest]
+    assert kinds == sorted(kinds, key=["regressor", "member", "control", "ceiling"].index)
+    assert rest[-1][0] == "noise ceiling"
+
+
 def test_the_page_fetches_nothing(page):
     fetched = re.findall(
         r"(?:src|href)\s*=\s*[\"']([^\"'#][^\"']*)|@import|url\(\s*[\"']?(?!#)", page
@@ -54,10 +105,12 @@ def test_the_page_fetches_nothing(page):
 
 
 def test_names_are_escaped(run):
-    odd = replace(run, config=run.config.model_copy(update={"name": "c++ <b>&"}))
+    name = "c++ <b>&</script><img src=x onerror=alert(1)>"
+    odd = replace(run, config=run.config.model_copy(update={"name": name}))
     page = write_report(odd).read_text()
     assert "c++ <b>" not in page
-    assert "c++ &lt;b&gt;&amp;" in page
+    assert "<img" not in page
+    assert "c++ &lt;b&gt;&amp;&lt;/script&gt;&lt;img" in page
 
 
 def test_no_absolute_path_is_named(done, page):
@@ -108,6 +161,7 @@ def test_a_run_without_validation_shows_what_is_predicted(run):
     assert "Proposed, not validated: more" in shown
     assert "Not validated yet" in shown
     gain = run.proposal.gains["natural"]
+    assert answer_of(run).gains["natural"] == Gain(gain, 0, "", gain)
     assert f"90% {interval_text(gain.low, gain.high)}" in shown
     assert "validated predicted" not in shown
     assert "Corpus" in shown

@@ -7,7 +7,10 @@ import re
 import pytest
 from rich.cells import cell_len
 
-from mixopt.reporting import table_text
+from mixopt.corpus import DomainCount
+from mixopt.mixture import Mixture
+from mixopt.reporting import counts_text, schedule_text, table_text
+from mixopt.sampling import Schedule, Stage, simulate_schedule
 from mixopt.system import wrapped
 
 WORDS = ("short", "a long text of many words in one cell", "+0.1234")
@@ -71,3 +74,34 @@ def test_wide_letters_count_as_two_columns():
 def test_a_sentence_is_broken_between_words_and_indented():
     assert wrapped("  one two three", width=11) == "  one two\n    three"
     assert wrapped("/a/long/path/without/a/space", width=10) == "/a/long/path/without/a/space"
+
+
+def cells_of(text):
+    """Return the words of each line that has some."""
+    return [line.split() for line in text.splitlines() if line.strip()]
+
+
+def test_counts_are_exact_or_about_or_in_bytes_where_the_tokenizer_is_still_to_come():
+    counts = [
+        DomainCount("web", 2, 3_000_000, 750_000, "read", is_exact=True),
+        DomainCount("code", 0, 0, 250_400, "stated", is_exact=False),
+    ]
+    rows = cells_of(counts_text(counts, "bytes"))
+    assert ["web", "2", "3.0", "MB", "750,000", "75.0%", "read"] in rows
+    assert ["code", "-", "-", "~250k", "25.0%", "stated"] in rows
+    bare = [DomainCount("web", 1, 3_000, None, "read", is_exact=True)]
+    said = counts_text([*bare, counts[1]], "bpe")
+    assert ["web", "1", "3.0", "kB", "-", "1.2%", "read"] in cells_of(said)
+    assert said.endswith("bpe is trained in the step prepare; until then sizes are in bytes")
+
+
+def test_a_schedule_says_what_is_drawn_and_when_a_domain_runs_out():
+    stage = Stage(Mixture({"code": 0.25, "prose": 0.75}), steps=10, name="main")
+    schedule = Schedule((stage,), batch=8, sequence_length=100)
+    text = schedule_text(simulate_schedule(schedule, {"code": 10_000, "prose": 3_000}))
+    assert text.startswith("8k tokens in 10 steps of 8")
+    rows = cells_of(text)
+    assert ["main", "0", "10", "8k"] in rows
+    assert ["code", "25.0%", "2k", "0.200", "-"] in rows
+    assert ["prose", "75.0%", "6k", "2.000", "at", "4k,", "step", "4", "of", "main"] in rows
+    assert "requested" not in text

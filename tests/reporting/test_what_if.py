@@ -105,6 +105,22 @@ def test_a_fit_starts_at_its_natural_mixture_with_the_limits_that_are_given(widg
     limits = json.loads(widget._data)["data"]["constraints"]
     assert limits["max_epochs"] == [2, 2, 2]
     assert limits["target_tokens"] == 10_000_000_000
+    assert limits["guardrails"] is None
+
+
+def test_a_run_starts_at_its_recommendation_with_its_limits_and_those_that_are_given(run):
+    rails = {"reference": "uniform", "targets": {"help": 0.1}}
+    own = mixopt.explore(run, constraints={"guardrails": rails, "floors": {"code": 9.0}})
+    assert own.mixture == run.recommendation.mixture.over(run.fit.domains)
+    packed = json.loads(own._data)
+    limits = packed["data"]["constraints"]
+    assert limits["max_epochs"] == [4] * 2
+    held = limits["guardrails"]
+    columns = [run.fit.targets.index(name) for name in ("help", "code")]
+    assert (held["reference"], held["targets"]) == ("uniform", columns)
+    assert (held["fixed"], held["floors"]) == ([None, 9.0], [False, True])
+    margins = packed["arrays"][held["margins"]["$array"]]
+    assert np.frombuffer(base64.b64decode(margins["data"]), margins["type"]).tolist() == [0.1, 0.0]
 
 
 def test_weights_of_the_page_are_a_mixture_in_the_next_cell(widget):
@@ -113,6 +129,7 @@ def test_weights_of_the_page_are_a_mixture_in_the_next_cell(widget):
     widget.weights = {"code": 0.2, "prose": 0.3, "law": 0.5}
     assert widget.mixture == mixopt.Mixture({"code": 0.2, "prose": 0.3, "law": 0.5})
     assert heard == [widget.mixture]
+    assert {"weights", "_data"} <= set(widget.traits(sync=True))
 
 
 def test_a_mixture_that_is_set_moves_the_page(widget):

@@ -137,6 +137,19 @@ def test_sliders_change_the_numbers_to_those_of_python(view, fit):
             assert abs(read["halves"][target] - half) < CLOSE
 
 
+def test_an_objective_of_right_answers_is_written_in_points_and_its_gains_too(view, fit):
+    content = what_if_content(fit)
+    content["objective"] |= {"factor": -100.0, "unit": "points"}
+    page = view(content)
+    read = slide(page, "code", 0.7)
+    value, gain = -100 * read["value"], 100 * (content["values"][0] - read["value"])
+    shown = page.locator(".wi-summary").inner_text().replace("\N{MINUS SIGN}", "-")
+    assert f"{value:.2f}" in shown
+    assert f"\u00b1 {100 * read['half']:.2f} (90%)" in shown
+    assert f"gain over natural {gain:+.2f}" in " ".join(shown.split())
+    assert "higher is better" in page.locator(".wi-objective").inner_text()
+
+
 def test_the_others_make_room_in_proportion_and_a_drag_back_changes_nothing(view):
     page = view()
     now = shares(slide(page, "code", 0.71))

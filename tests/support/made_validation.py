@@ -12,6 +12,7 @@ MIXTURES = {
     "proposal_2": Mixture({"code": 0.4, "prose": 0.6}),
     "natural": Mixture({"code": 0.8, "prose": 0.2}),
     "uniform": Mixture.uniform(DOMAINS),
+    "twin": Mixture({"code": 0.3, "prose": 0.7}),
     "best_trial": Mixture({"code": 0.1, "prose": 0.9}),
     "ours": Mixture({"code": 0.6, "prose": 0.4}),
 }
@@ -30,12 +31,13 @@ def made_validation(values, others=None):
         for seed, value in enumerate(losses):
             trial = Trial(f"{name}-s{seed}", MIXTURES[name], seed, role="validation")
             trials.append(trial)
-            results.append(_result(trial.name, value, (others or {}).get(name)))
+            results.append(result_of(trial.name, value, (others or {}).get(name)))
     table = Trials.from_results(trials, results, proxy="ngram", targets=TARGETS)
     return Validation(table, OBJECTIVE)
 
 
-def _result(trial, value, other):
+def result_of(trial, value, other=None):
+    """Return the result of a run, its losses or None, and those of all others than `help`."""
     if value is None:
         return TrialResult(trial, "diverged", 0, 1, 0.0, reason="loss is nan")
     losses = dict.fromkeys(DOMAINS, value if other is None else value + other) | {"help": value}
