@@ -34,7 +34,7 @@ _PACKED = ("position_ids", "document", "cu_seqlens", "max_seqlen")
 class TrainerBatches:
     """Batches with `labels`; not a torch DataLoader, so that none wraps it."""
 
-    def __init__(self, mixture: MixtureLoader | MixtureStream, *, masks: bool = False) -> None:
+    def __init__(self, mixture: MixtureLoader | MixtureStream, *, masks: bool) -> None:
         self._mixture = mixture
         self._masks = masks
 
@@ -234,17 +234,13 @@ class MixtureTrainerMixin:
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)  # type: ignore[attr-defined]
         if isinstance(resume_from_checkpoint, str):
-            self.load_mixture(Path(resume_from_checkpoint))
+            for name, one in self.stateful().items():
+                one.load_state_dict(read_state(Path(resume_from_checkpoint) / name))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)  # type: ignore[misc]
 
     def stateful(self) -> dict[str, Any]:
         """Return what has a state beside the Trainer's, by the file that it is saved in."""
         return {STATE_FILE: self.mixture}
-
-    def load_mixture(self, checkpoint: Path) -> None:
-        """Resume the batches after a checkpoint."""
-        for name, one in self.stateful().items():
-            one.load_state_dict(read_state(checkpoint / name))
 
 
 class MixtureTrainer(MixtureTrainerMixin, Trainer):  # type: ignore[misc]

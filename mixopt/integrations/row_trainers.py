@@ -55,10 +55,6 @@ class MixtureDataset(RLHFDataset):
 '''
 
 
-def _verl(entries: Sequence[Entry], facts: Facts) -> str:
-    return _VERL % "\n".join(f"    {entry.path!r}: {round(entry.amount)}," for entry in entries)
-
-
 ROW_TOOLS = (
     ExportTool(
         name="trl",
@@ -92,7 +88,9 @@ ROW_TOOLS = (
             "data.custom_cls.path=FILE data.custom_cls.name=MixtureDataset and the files of ROWS"
             " as data.train_files"
         ),
-        write=_verl,
+        write=lambda entries, facts: (
+            _VERL % "\n".join(f"    {one.path!r}: {round(one.amount)}," for one in entries)
+        ),
         suffix=".py",
         single_path=True,
     ),

@@ -52,7 +52,7 @@ class CheckedProxy:
         size: How many trials train together.
     """
 
-    def __init__(self, log: str, size: int = 2) -> None:
+    def __init__(self, log: str, size: int) -> None:
         self.log, self.size = log, size
 
     def group_size(self, corpus: Corpus, training: Training) -> int:

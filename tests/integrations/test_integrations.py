@@ -6,9 +6,16 @@ import csv
 from itertools import islice
 
 import pytest
-import torch
 from sampler_rows import pairs_in_order, pairs_of
-from trainer_parts import LENGTH, QUIET, Tiny, lightning_trainer, random_rows, trainer_arguments
+from trainer_parts import (
+    LENGTH,
+    QUIET,
+    Recording,
+    Tiny,
+    lightning_fit,
+    random_rows,
+    trainer_arguments,
+)
 
 from mixopt import MixtureLoader, MixtureSampler, SamplerError
 from mixopt.integrations import MixtureState
@@ -47,13 +54,10 @@ def hf_trainer(dataset, folder, *, workers=0, swap_at=None, steps=24):
 
     from mixopt.integrations import MixtureTrainer
 
-    mixture = loader(dataset, workers=workers)
-    seen, held = [], []
+    mixture, held = loader(dataset, workers=workers), []
 
-    class Recording(MixtureTrainer):
-        def compute_loss(self, model, inputs, *rest, **named):
-            seen.append(inputs)
-            return super().compute_loss(model, inputs, *rest, **named)
+    class Recorded(Recording, MixtureTrainer):
+        pass
 
     class Swap(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
@@ -62,27 +66,27 @@ def hf_trainer(dataset, folder, *, workers=0, swap_at=None, steps=24):
 
     how = {"save_steps": 12, "logging_strategy": "steps", "logging_steps": 7}
     args = trainer_arguments(folder, max_steps=steps, **how)
-    return Recording(model=Tiny(), args=args, mixture=mixture, callbacks=[Swap()]), seen, held
+    return Recorded(model=Tiny(), args=args, mixture=mixture, callbacks=[Swap()]), held
 
 
 def test_the_hf_trainer_swaps_in_a_callback_and_resumes_exactly(dataset, tmp_path):
-    first, seen, held = hf_trainer(dataset, tmp_path, workers=2, swap_at=10, steps=14)
+    first, held = hf_trainer(dataset, tmp_path, workers=2, swap_at=10, steps=14)
     first.train()
     assert held == [14]
-    assert pairs_of(seen) == expected(dataset, 14, (14, OTHER))
+    assert pairs_of(first.seen) == expected(dataset, 14, (14, OTHER))
     logged = [line for line in first.state.log_history if "mixture/web" in line]
     assert [line["step"] for line in logged] == [7, 14]
     assert first.mixture.realised().metrics.items() <= logged[-1].items()
-    second, again, _ = hf_trainer(dataset, tmp_path)
+    second, _ = hf_trainer(dataset, tmp_path)
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
-    assert pairs_of([*seen[:12], *again]) == expected(dataset, 24, (14, OTHER))
+    assert pairs_of([*first.seen[:12], *second.seen]) == expected(dataset, 24, (14, OTHER))
     with pytest.raises(SamplerError, match=r"mixture\.json: not found: the checkpoint was not"):
         second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
 
 
 def test_the_hf_trainer_leaves_the_batches_unwrapped(dataset, tmp_path):
     """Wrapped, rank 0 would read for all ranks, or each rank would read and drop the others'."""
-    trainer, _, _ = hf_trainer(dataset, tmp_path)
+    trainer, _ = hf_trainer(dataset, tmp_path)
     prepared = trainer.accelerator.prepare(trainer.get_train_dataloader())
     assert type(prepared).__name__ == "TrainerBatches"
     assert next(iter(prepared))["labels"].shape == (8, LENGTH)
@@ -112,46 +116,29 @@ def test_accelerate_saves_and_loads_the_state(dataset, tmp_path):
 # --- Lightning ----------------------------------------------------------------------------------
 
 
-def lightning_fit(dataset, folder, steps, *, checkpoint=None, batches=40, accumulate=2):
+def fitted(dataset, folder, steps, *, batches=40, accumulate=2, **options):
     lightning = pytest.importorskip("lightning", reason="lightning is absent")
-    from mixopt.integrations import MixtureDataModule
     from mixopt.integrations.lightning import RealisedShares
 
-    seen = []
-
-    class Model(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.tiny = Tiny()
-
-        def training_step(self, batch, index):
-            seen.append(batch)
-            if batch["batch"] == 4:
-                mixture.set_weights(OTHER)
-            return self.tiny(batch["input_ids"], batch["input_ids"])["loss"]
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
     mixture = loader(dataset, batches=batches, workers=2)
-    trainer = lightning_trainer(
-        folder,
-        max_steps=steps,
-        accumulate_grad_batches=accumulate,
-        callbacks=[RealisedShares(mixture)],
-        logger=lightning.pytorch.loggers.CSVLogger(folder, "shares", str(steps)),
-        log_every_n_steps=2,
+
+    def loss(model, batch):
+        if batch["batch"] == 4:
+            mixture.set_weights(OTHER)
+        return model(batch["input_ids"], batch["input_ids"])["loss"]
+
+    options |= {"accumulate_grad_batches": accumulate, "callbacks": [RealisedShares(mixture)]}
+    logger = lightning.pytorch.loggers.CSVLogger(folder, "shares", str(steps))
+    return lightning_fit(
+        mixture, folder, steps, loss, logger=logger, log_every_n_steps=2, **options
     )
-    trainer.fit(Model(), MixtureDataModule(mixture), ckpt_path=checkpoint)
-    trainer.save_checkpoint(folder / f"{steps}.ckpt")
-    return seen
 
 
 def test_lightning_with_workers_and_accumulation_resumes_a_checkpoint_of_the_middle(
     dataset, tmp_path
 ):
-    first = lightning_fit(dataset, tmp_path, 5)
-    second = lightning_fit(dataset, tmp_path, 11, checkpoint=str(tmp_path / "5.ckpt"))
+    first = fitted(dataset, tmp_path, 5)
+    second = fitted(dataset, tmp_path, 11, checkpoint=str(tmp_path / "5.ckpt"))
     assert (len(first), len(second)) == (10, 12)
     with (tmp_path / "shares/5/metrics.csv").open(encoding="utf-8") as file:
         logged = [(line["step"], float(line["mixture/web"])) for line in csv.DictReader(file)]
@@ -166,9 +153,9 @@ def test_lightning_is_not_given_batches_without_a_length_or_a_pass_that_ends_wit
 ):
     """Without a length it fetches a batch ahead, which the checkpoint counts as trained on."""
     with pytest.raises(SamplerError, match=r"batches=41\) with .*=4: .*; give batches=44"):
-        lightning_fit(dataset, tmp_path, 5, batches=41, accumulate=4)
+        fitted(dataset, tmp_path, 5, batches=41, accumulate=4)
     with pytest.raises(SamplerError, match=r"loses a batch on resume.*batches="):
-        lightning_fit(dataset, tmp_path, 5, batches=None)
+        fitted(dataset, tmp_path, 5, batches=None)
 
 
 # --- saved states -------------------------------------------------------------------------------

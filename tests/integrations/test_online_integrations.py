@@ -10,8 +10,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from driver_parts import Turning, held_from, lines
+from sampler_rows import pairs_of
 from torch import nn
-from trainer_parts import LENGTH, QUIET, Tiny, lightning_trainer, random_rows, trainer_arguments
+from trainer_parts import (
+    LENGTH,
+    QUIET,
+    KilledError,
+    Recording,
+    Tiny,
+    lightning_fit,
+    random_rows,
+    trainer_arguments,
+)
 
 from mixopt import MixtureLoader, MixtureSampler
 from mixopt.errors import EstimatorError
@@ -36,55 +46,46 @@ def driver_over(dataset, log, *, batch_size=8, steps=24, **options):
 # --- Hugging Face Trainer -----------------------------------------------------------------------
 
 
-class KilledError(Exception):
-    pass
-
-
-def hf_trainer(driver, folder, *, steps=18, killed_at=None, **options):
+def hf_trainer(driver, folder, *, steps=18, **options):
     pytest.importorskip("accelerate", reason="the Trainer needs accelerate")
     from mixopt.integrations import OnlineTrainer
 
-    seen = []
-
-    class Recording(OnlineTrainer):
-        def compute_loss(self, model, inputs, *rest, **named):
-            if len(seen) == killed_at:
-                raise KilledError
-            seen.append((inputs["domain"].tolist(), inputs["row"].tolist()))
-            return super().compute_loss(model, inputs, *rest, **named)
+    class Recorded(Recording, OnlineTrainer):
+        pass
 
     args = trainer_arguments(folder, max_steps=steps, save_steps=7, **options)
-    return Recording(model=Tiny(), args=args, driver=driver), seen
+    return Recorded(model=Tiny(), args=args, driver=driver)
 
 
 def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, tmp_path):
     whole, estimator = driver_over(dataset, tmp_path / "whole.jsonl")
-    trainer, seen = hf_trainer(whole, tmp_path / "whole")
-    trainer.train()
+    undisturbed = hf_trainer(whole, tmp_path / "whole")
+    undisturbed.train()
     assert held_from(tmp_path / "whole.jsonl") == [0, 3, 6, 9, 12, 15, 18]
     assert whole.cost.perturbed_steps > 0
     assert estimator.told[0].learning_rate == pytest.approx(5e-5 * 16 / 18)
 
     log = tmp_path / "again.jsonl"
     first, _ = driver_over(dataset, log)
-    killed, _ = hf_trainer(first, tmp_path / "again", killed_at=11)
+    killed = hf_trainer(first, tmp_path / "again")
+    killed.killed_at = 11
     with pytest.raises(KilledError):
         killed.train()
     again, _ = driver_over(dataset, log)
-    trainer, rest = hf_trainer(again, tmp_path / "again")
+    trainer = hf_trainer(again, tmp_path / "again")
     trainer.train(resume_from_checkpoint=True)
-    assert rest == seen[7:]
+    assert pairs_of(trainer.seen) == pairs_of(undisturbed.seen[7:])
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_a_trainer_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
     log = tmp_path / "log.jsonl"
     driver, estimator = driver_over(dataset, log, batch_size=4, accumulation=2)
-    trainer, seen = hf_trainer(driver, tmp_path / "out", steps=8, gradient_accumulation_steps=2)
+    trainer = hf_trainer(driver, tmp_path / "out", steps=8, gradient_accumulation_steps=2)
     trainer.train()
     assert held_from(log) == [0, 6, 12]
     assert [o.loss_count_D.sum() for o in estimator.told] == [3 * 8 * (LENGTH - 1)] * 2
-    assert len(seen) == 16
+    assert len(trainer.seen) == 16
 
 
 def test_a_trainer_that_cannot_be_driven_says_so(dataset, tmp_path):
@@ -96,58 +97,35 @@ def test_a_trainer_that_cannot_be_driven_says_so(dataset, tmp_path):
     with pytest.raises(EstimatorError, match=r"takes its batches from a Driver\(mixture=loader\)"):
         hf_trainer(bare, tmp_path)
     with pytest.raises(EstimatorError, match=r"returns no logits: override token_losses"):
-        hf_trainer(driver, tmp_path)[0].token_losses({"loss": 1.0}, {})
+        hf_trainer(driver, tmp_path).token_losses({"loss": 1.0}, {})
 
 
 # --- Lightning ----------------------------------------------------------------------------------
 
 
-def lightning_fit(driver, folder, steps, *, checkpoint=None, accumulate=1):
-    lightning = pytest.importorskip("lightning", reason="lightning is absent")
-    from mixopt.integrations import MixtureDataModule
+def fitted(driver, folder, steps, checkpoint=None):
+    pytest.importorskip("lightning", reason="lightning is absent")
     from mixopt.integrations.lightning import OnlineCallback
 
-    seen = []
+    def loss(model, batch):
+        tokens = batch["input_ids"]
+        logits = model(tokens, tokens)["logits"][:, :-1].transpose(1, 2)
+        losses = nn.functional.cross_entropy(logits, tokens[:, 1:], reduction="none")
+        driver.record(losses, batch["domain"])
+        return losses.mean()
 
-    class Model(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.tiny = Tiny()
-
-        def training_step(self, batch, index):
-            seen.append((batch["domain"].tolist(), batch["row"].tolist()))
-            tokens = batch["input_ids"]
-            logits = self.tiny(tokens, tokens)["logits"][:, :-1]
-            losses = nn.functional.cross_entropy(
-                logits.transpose(1, 2), tokens[:, 1:], reduction="none"
-            )
-            driver.record(losses, batch["domain"])
-            return losses.mean()
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), 0.1)
-
-    trainer = lightning_trainer(
-        folder,
-        max_steps=steps,
-        accumulate_grad_batches=accumulate,
-        callbacks=[OnlineCallback(driver)],
-    )
-    trainer.fit(Model(), MixtureDataModule(driver.mixture), ckpt_path=checkpoint)
-    trainer.save_checkpoint(folder / f"{steps}.ckpt")
-    return seen
+    options = {"checkpoint": checkpoint, "callbacks": [OnlineCallback(driver)]}
+    return pairs_of(lightning_fit(driver.mixture, folder, steps, loss, **options))
 
 
 def test_lightning_goes_on_to_the_same_mixtures(dataset, tmp_path):
     driver, estimator = driver_over(dataset, tmp_path / "whole.jsonl")
-    whole = lightning_fit(driver, tmp_path, 18)
+    whole = fitted(driver, tmp_path, 18)
     assert held_from(tmp_path / "whole.jsonl") == [0, 3, 6, 9, 12, 15, 18]
     assert estimator.told[0].learning_rate == 0.1
     log = tmp_path / "again.jsonl"
-    first = lightning_fit(driver_over(dataset, log)[0], tmp_path, 8)
-    rest = lightning_fit(
-        driver_over(dataset, log)[0], tmp_path, 18, checkpoint=str(tmp_path / "8.ckpt")
-    )
+    first = fitted(driver_over(dataset, log)[0], tmp_path, 8)
+    rest = fitted(driver_over(dataset, log)[0], tmp_path, 18, str(tmp_path / "8.ckpt"))
     assert [*first, *rest] == whole
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -162,7 +140,7 @@ def test_lightning_with_several_optimizers_is_refused(dataset):
 
 
 def test_a_trainers_losses_are_those_of_the_tokens_that_follow(dataset, tmp_path):
-    trainer, _ = hf_trainer(driver_over(dataset, None)[0], tmp_path)
+    trainer = hf_trainer(driver_over(dataset, None)[0], tmp_path)
     tokens = torch.arange(24).reshape(2, 12)
     labels = tokens.masked_fill(tokens % 5 == 0, -100)
     logits = Tiny()(tokens, tokens)["logits"]

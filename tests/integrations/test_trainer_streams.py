@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from stream_sources import SIZES, hub, numbered
-from trainer_parts import QUIET, Tiny, trainer_arguments
+from trainer_parts import QUIET, Recording, Tiny, trainer_arguments
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -25,14 +25,8 @@ def stream(**options):
     return MixtureStream(sources, [0.5, 0.3, 0.2], batch_size=8, **rows)
 
 
-class Recording(MixtureTrainer):
-    """Keeps the batches that were trained on."""
-
-    seen = ()
-
-    def compute_loss(self, model, inputs, *rest, **options):
-        self.seen = [*self.seen, inputs]
-        return super().compute_loss(model, inputs, *rest, **options)
+class Recorded(Recording, MixtureTrainer):
+    pass
 
 
 class Steer(TrainerCallback):
@@ -49,7 +43,7 @@ class Steer(TrainerCallback):
 def trained(batches, folder, steps, *, resume=None, **options):
     args = trainer_arguments(folder, max_steps=steps, per_device_train_batch_size=8, **options)
     steer = Steer(batches)
-    trainer = Recording(model=Tiny(), args=args, mixture=batches, callbacks=[steer])
+    trainer = Recorded(model=Tiny(), args=args, mixture=batches, callbacks=[steer])
     trainer.train(resume_from_checkpoint=resume)
     return trainer, steer
 
@@ -76,7 +70,7 @@ def test_the_trainers_collator_puts_documents_together(tmp_path):
         return {"input_ids": torch.tensor([row["input_ids"][:4] for row in rows])}
 
     args = trainer_arguments(tmp_path, max_steps=1)
-    trainer = Recording(model=Tiny(), args=args, mixture=stream(), data_collator=collate)
+    trainer = Recorded(model=Tiny(), args=args, mixture=stream(), data_collator=collate)
     trainer.train()
     assert trainer.seen[0]["input_ids"].shape == (8, 4)
     assert len(trainer.seen[0]["domain"]) == 8

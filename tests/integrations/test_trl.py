@@ -8,7 +8,7 @@ import torch
 from chat_parts import MARKS, chats, completions, llama, texts, tokenizer
 from sampler_rows import pairs_in_order, pairs_of
 from torch import nn
-from trainer_parts import QUIET
+from trainer_parts import QUIET, Recording
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
 from mixopt.online import Driver, DriverOptions, make_estimator
@@ -25,13 +25,8 @@ WEIGHTS = [0.7, 0.3]
 IGNORED = -100
 
 
-class Trainer(MixtureTrainerMixin, trl.SFTTrainer):
+class Trainer(Recording, MixtureTrainerMixin, trl.SFTTrainer):
     """What a user writes, and a list of the batches."""
-
-    def compute_loss(self, model, inputs, *rest, **options):
-        seen = vars(self).setdefault("seen", [])
-        seen.append(dict(inputs))
-        return super().compute_loss(model, inputs, *rest, **options)
 
 
 def arguments(folder, **options):

@@ -44,7 +44,10 @@ def await_end(pids: list[int], seconds: float = 10.0) -> list[int]:
     return [pid for pid in pids if alive(pid)]
 
 
-def test_a_command_is_given_its_trial_in_words_files_and_variables(corpus, files, tmp_path):
+def test_a_command_is_given_its_trial_in_words_files_and_variables(
+    corpus, files, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,-1, 5,")
     code = f"""
         names = [n for n in os.environ if n.startswith("MIXOPT_")]
         seen = {{"words": sys.argv[1:], "cwd": os.getcwd(), "files": sorted(os.listdir("."))}}
@@ -56,14 +59,21 @@ def test_a_command_is_given_its_trial_in_words_files_and_variables(corpus, files
     assert (result.status, result.losses.nats_per_token) == ("finished", GOOD)
     out = files / "t0001" / "attempt-1"
     seen = json.loads((out / "seen.json").read_text())
-    wanted = [str(out / "mixture.yaml"), "t0001", "5", "1000", str(out), "0", str(corpus.path)]
+    wanted = [str(out / "mixture.yaml"), "t0001", "5", "1000", str(out), "2", str(corpus.path)]
     assert seen["words"] == wanted
     assert seen["cwd"] == str(out)
     assert seen["files"] == ["log.txt", "mixture.yaml", "trial.json"]
     assert [seen[f"MIXOPT_{word[1:-1].upper()}"] for word in words] == wanted
-    told = json.loads((out / "trial.json").read_text())
-    assert told["mixture"] == TRIAL.mixture.fingerprint
-    assert told["evaluation"] == ["code", "manual", "other_code"]
+    assert json.loads((out / "trial.json").read_text()) == {
+        "trial": "t0001",
+        "seed": 5,
+        "tokens": 1000,
+        "eval_every": 0,
+        "mixture": TRIAL.mixture.fingerprint,
+        "weights": dict(TRIAL.mixture),
+        "evaluation": ["code", "manual", "other_code"],
+        "corpus": str(corpus.path),
+    }
     assert Mixture.from_file(out / "mixture.yaml") == TRIAL.mixture
 
 

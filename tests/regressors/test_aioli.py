@@ -128,6 +128,13 @@ def test_a_round_sweeps_in_fresh_permutations_and_trains_for_the_rest():
     assert all(plan.perturbs == ("sweep " in plan.tag) for plan in plans)
 
 
+@pytest.mark.parametrize(("steps", "lengths"), [(600, (40, 1)), (60_000, (3000, 75))])
+def test_sweeps_take_15_percent_of_a_round_which_is_a_twentieth_of_the_run(steps, lengths):
+    estimator = AioliEstimator()
+    estimator.start(run_of(3, steps=steps))
+    assert (estimator.round_steps, estimator.each_sweep) == lengths
+
+
 def test_a_last_round_without_room_for_its_sweeps_is_not_begun():
     setting = run_of(3, steps=250)
     _, plans = finished(setting, recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=8)

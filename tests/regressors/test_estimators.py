@@ -1,14 +1,16 @@
 """Every installed estimator keeps its promises, and one that breaks a promise is told which."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mixopt_regressors.online import ODMEstimator
 
-from mixopt.online import make_estimator
+from mixopt.online import Plan, make_estimator
 from mixopt.system import load_plugin, plugin_names
 from mixopt.testing import check_estimator
+from mixopt.testing._estimators import SimulatedRun, simulated_setting
 
 
 @pytest.mark.parametrize("name", plugin_names("estimator"))
@@ -27,6 +29,20 @@ def test_every_installed_estimator_keeps_its_promises(name):
 )
 def test_estimators_keep_their_promises_in_each_variant(name, options):
     check_estimator(lambda: make_estimator(name, options))
+
+
+def test_the_run_that_estimators_are_checked_in_follows_its_law():
+    needs = SimpleNamespace(needs={"training_loss", "held_out"})
+    run = SimulatedRun(needs, simulated_setting())
+    first, last = run.follow(Plan(np.array([0.5, 0.3, 0.2]), 5, "sweep", held_out=True))
+    assert (first.step, first.tokens_D.tolist(), first.held_out) == (2, [600, 360, 240], None)
+    assert (last.step, last.tokens_D.tolist(), last.learning_rate) == (5, [900, 540, 360], 1e-3)
+    losses = [4.577474095, 4.320215278, 5.325379019, 5.439012034]  # the exam's is the last
+    assert last.loss_sum_D / last.loss_count_D == pytest.approx(losses[:3], abs=1e-8)
+    assert last.held_out.losses_M == pytest.approx(losses, abs=1e-7)
+    setting = simulated_setting(bounded=True, mean=True)
+    assert setting.objective_M.tolist() == [1 / 3, 1 / 3, 1 / 3, 0]
+    assert (setting.lower_D[0], setting.upper_D[0], run.setting.natural_D[0]) == (0.3, 0.36, 0.5)
 
 
 class Unbounded(ODMEstimator):

@@ -45,7 +45,7 @@ class PublishedExp3:
 
 
 def test_odm_is_exp3_where_a_batch_has_one_domain():
-    estimator = started(ODMEstimator(warmup_steps=20))
+    estimator = started(ODMEstimator())  # which warms up for 2% of the run
     assert estimator.plan().steps == 20
     estimator.observe(told(20, [5.0, 5.0, 5.0], [300, 400, 500]))  # teaches nothing yet
     assert estimator.plan().weights_D.tolist() == REFERENCE_D.tolist()

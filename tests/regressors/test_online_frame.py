@@ -123,3 +123,9 @@ def test_a_state_of_something_else_or_damaged_is_refused(change, message):
 def test_an_option_that_cannot_be_is_one_line(name, options, error, message):
     with pytest.raises(error, match=message):
         make_estimator(name, options)
+
+
+def test_an_option_may_be_at_the_ends_of_its_range():
+    ends = {"eta": 0, "ema": 1, "one_hot": 1.0, "sweeps": 1, "update_steps": 1, "prior_steps": 0}
+    assert make_estimator("aioli", ends).needs == {"held_out"}
+    assert make_estimator("robust", {"most": 1, "keep": 1, "least": 0, "end": 0})

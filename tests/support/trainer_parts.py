@@ -50,16 +50,52 @@ def trainer_arguments(folder, **options):
     return TrainingArguments(str(folder), use_cpu=True, disable_tqdm=True, **(quiet | options))
 
 
-def lightning_trainer(folder, **options):
-    """Make a lightning.Trainer that reports to nobody."""
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+class Recording:
+    """Put before a Trainer: keeps the batches that it trains on, and ends before one of them."""
+
+    seen, killed_at = (), None
+
+    def compute_loss(self, model, inputs, *rest, **options):
+        if len(self.seen) == self.killed_at:
+            raise KilledError
+        self.seen = [*self.seen, inputs]
+        return super().compute_loss(model, inputs, *rest, **options)
+
+
+def lightning_fit(mixture, folder, steps, loss, *, checkpoint=None, **options):
+    """Fit a model to `loss(model, batch)`, save `<steps>.ckpt`, and return the batches."""
     import lightning
 
-    return lightning.Trainer(
+    from mixopt.integrations import MixtureDataModule
+
+    seen = []
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.tiny = Tiny()
+
+        def training_step(self, batch, index):
+            seen.append(batch)
+            return loss(self.tiny, batch)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    trainer = lightning.Trainer(
         accelerator="cpu",
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=folder,
+        max_steps=steps,
         **({"logger": False} | options),
     )
+    trainer.fit(Model(), MixtureDataModule(mixture), ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / f"{steps}.ckpt")
+    return seen

@@ -7,6 +7,7 @@ from ridge import Ridge
 from sklearn.ensemble import ExtraTreesRegressor
 
 from mixopt.testing import check_proxy, check_regressor
+from mixopt.testing._regressors import CheckedTrials
 from mixopt.trials import Progress
 
 
@@ -107,6 +108,15 @@ def test_a_proxy_that_keeps_its_promises_passes_with_tasks_or_without(kept):
 
 
 # Regressors -----------------------------------------------------------------------------------
+
+
+def test_the_trials_that_regressors_are_checked_on_follow_a_law_of_mixture_and_size():
+    plain, sized = (CheckedTrials(None, sized=sized) for sized in (False, True))
+    assert plain.losses_NM[0] == pytest.approx([2.477100435, 2.502395805, 2.236386865], abs=1e-8)
+    more = 10.0 * (1e7 * 1e9) ** -0.1
+    assert sized.losses_NM[0] == pytest.approx(plain.losses_NM[0] + more)
+    assert sized.rows[:3, -2:].tolist() == [[1e7, 1e9], [4e7, 1e9], [4e7, 8e9]]
+    assert (plain.rows.shape, sized.rows.shape) == ((48, 4), (48, 6))
 
 
 class Unguarded(Ridge):

@@ -61,7 +61,8 @@ class CausalLM(nn.Module):
         self.head = None if self.size.tied else _drawn(weights.pop("head"))
         self.norm = _drawn(weights.pop("norm"))
         self.layers = nn.ModuleList(
-            Block(_of_layer(weights, layer), self.size) for layer in range(self.size.layers)
+            Block([w for name, w in weights.items() if name.startswith(f"{layer}.")], self.size)
+            for layer in range(self.size.layers)
         )
         self._decoders: dict[torch.device, Decoder] = {}
         self.own_loss: Tensor | None = None
@@ -129,10 +130,6 @@ class Block(nn.Module):
             return stream, None, None
         self.tap(choice.ids_KNS)
         return stream, *added_up(choice, 1)
-
-
-def _of_layer(weights: dict[str, Weight], layer: int) -> list[Weight]:
-    return [weight for name, weight in weights.items() if name.startswith(f"{layer}.")]
 
 
 def _drawn(weight: Weight) -> nn.Parameter:

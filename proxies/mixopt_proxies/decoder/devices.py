@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -84,9 +84,6 @@ def memory_kept(device: torch.device) -> Iterator[None]:
         libc.malloc_trim(0)
 
 
-Inputs = ParamSpec("Inputs")
-Output = TypeVar("Output")
-
 WORTHWHILE_FLOPS = {"cpu": 2e11, "cuda": 2e14}
 
 logger = logging.getLogger(__name__)
@@ -106,26 +103,26 @@ def has_compiler(device: torch.device) -> bool:
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
-class Compiled(Generic[Inputs, Output]):
+class Compiled:
     """A computation that is compiled at its first call, and runs eagerly if that fails."""
 
-    def __init__(self, eager: Callable[Inputs, Output], *, dynamic: bool = False) -> None:
+    def __init__(self, eager: Callable[..., Any], *, dynamic: bool = False) -> None:
         """Compile nothing yet."""
         self._eager = eager
-        self._compiled: Callable[Inputs, Output] | None = torch.compile(eager, dynamic=dynamic)
+        self._compiled: Callable[..., Any] | None = torch.compile(eager, dynamic=dynamic)
 
     @property
     def failed(self) -> bool:
         """Whether compilation was tried and given up."""
         return self._compiled is None
 
-    def __call__(self, *args: Inputs.args, **kwargs: Inputs.kwargs) -> Output:
+    def __call__(self, *args: Any) -> Any:
         """Compute, compiled or not."""
         if self._compiled is not None:
             try:
-                return self._compiled(*args, **kwargs)
+                return self._compiled(*args)
             except Exception as error:  # whatever the compiler, its cache or the disk raised
                 first = str(error).strip().partition("\n")[0]
                 logger.warning("torch.compile failed, continuing without it: %s", first)
                 self._compiled = None
-        return self._eager(*args, **kwargs)
+        return self._eager(*args)

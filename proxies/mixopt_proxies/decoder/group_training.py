@@ -93,11 +93,11 @@ class GroupTraining(TrialTraining):
         self,
         size: DecoderSize,
         *,
-        precision: Precision = "auto",
-        compile: Compile = "auto",
+        precision: Precision,
+        compile: Compile,
+        mask_documents: bool,
         origin: StackOrigin | None = None,
         vocab_size: int | None = None,
-        mask_documents: bool = False,
     ) -> None:
         """Note what is trained."""
         super().__init__(size.sequence_length, size.batch)

@@ -319,9 +319,9 @@ class StepGraph:
     What a replayed step returns lies in the same memory as what the one before returned.
     """
 
-    def __init__(self, step: Callable[[Tensor], Any], *, first_steps: int = FIRST_STEPS) -> None:
+    def __init__(self, step: Callable[[Tensor], Any]) -> None:
         """Record nothing yet."""
-        self._step, self._left = step, first_steps
+        self._step, self._left = step, FIRST_STEPS
         self._recorded: tuple[torch.cuda.CUDAGraph, Tensor, Any] | None = None
 
     def __call__(self, tokens: Tensor) -> Any:
