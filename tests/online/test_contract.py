@@ -7,8 +7,8 @@ import pytest
 from driver_parts import NAMES, START, sampler
 
 from mixopt import MixtureSampler
-from mixopt.errors import ConfigError, EstimatorError
-from mixopt.online import DriverOptions, Plan, Setting, make_estimator
+from mixopt.errors import EstimatorError
+from mixopt.online import DriverOptions, Plan, Setting
 
 HALVES = np.array([0.5, 0.5])
 
@@ -56,12 +56,6 @@ def test_a_plan_without_steps_or_a_mixture_is_refused():
         Plan(HALVES, 0, "tag")
     with pytest.raises(EstimatorError, match=r"plan 'tag': weights_D: .* is not a mixture"):
         Plan(np.array([0.5, np.nan]), 1, "tag")
-
-
-def test_an_estimator_is_made_by_name_with_its_options():
-    assert make_estimator("odm").needs == {"training_loss"}
-    with pytest.raises(ConfigError, match="warmup"):
-        make_estimator("odm", {"warmup_step": 6})
 
 
 # What a loop says of its run -------------------------------------------------------------------

@@ -49,14 +49,6 @@ def test_a_trial_draws_its_share_of_each_domain_to_one_sequence(corpus):
     assert drawn.tolist() == [50, 24, 6]
 
 
-def test_a_member_draws_the_same_whatever_its_neighbours(corpus):
-    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
-    alone = batches_of(corpus, [2], weights).block(0, 20)
-    beside = batches_of(corpus, [1, 2, 3], weights).block(0, 20)
-    np.testing.assert_array_equal(alone[:, 0], beside[:, 1])
-    assert (beside[:, 0] != beside[:, 1]).any()
-
-
 @given(
     tokens=st.integers(10, 500),
     window=st.integers(1, 10),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mixopt_proxies.decoder import (
+    CausalLM,
     DecoderProxy,
     Passes,
     StackedWeights,
@@ -20,9 +21,12 @@ from torch.nn.functional import silu
 
 from mixopt.errors import ConfigError
 from mixopt.mixture import Mixture
+from mixopt.pretraining import document_positions, token_losses
+from mixopt.routing import RouterStats
 from mixopt.testing import check_proxy
 from mixopt.trials import Training, Trial
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
@@ -132,25 +136,27 @@ def trained(corpus):
     return trials, DecoderProxy(**OPTIONS).train(trials, corpus, TRAINING, lambda _: None)
 
 
-def trainer_of(trials, corpus):
-    size = DecoderProxy(**OPTIONS).size
-    passes = Passes(size, corpus.vocab_size, device=CPU, dtype=torch.float32, compiled=False)
-    return StackTrainer(trials, passes, steps=STEPS)
-
-
-def brute_force(trials, corpus):
-    """Train again by hand, and count the second half of the steps token by token."""
-    trainer = trainer_of(trials, corpus)
-    passes = trainer._passes
-    batches = TrialBatches(trials, corpus, Training(STEPS * 64), batch=4, length=16)
-    seen, block = [], passes._decoder.block
+def listened(decoder):
+    """Return a list to which each layer's choice is added as it is made."""
+    seen, block = [], decoder.block
 
     def listening(*given):
         stream, choice = block(*given)
         seen.append(choice.ids_KNS)
         return stream, choice
 
-    passes._decoder.block = listening
+    decoder.block = listening
+    return seen
+
+
+@pytest.fixture(scope="module")
+def by_hand(trained, corpus):
+    """Train again by hand, and count the second half of the steps token by token."""
+    size = DecoderProxy(**OPTIONS).size
+    passes = Passes(size, corpus.vocab_size, device=CPU, dtype=torch.float32, compiled=False)
+    trainer = StackTrainer(trained[0], passes, steps=STEPS)
+    batches = TrialBatches(trained[0], corpus, TRAINING, batch=4, length=16)
+    seen = listened(passes._decoder)
     counts = torch.zeros(2, 2, 2, 4, dtype=torch.int64)  # member, layer, domain, expert
     for taken, tokens in trainer.stream(batches):
         seen.clear()
@@ -160,32 +166,78 @@ def brute_force(trials, corpus):
                 for n, ids in enumerate(ids_KNS[k]):
                     domain = batches.domain_KS[k, 4 * taken + n // 16]
                     counts[k, layer, domain, ids] += taken >= 20
-    return counts
+    return counts, passes, trainer.weights.leaves
 
 
-def test_counts_of_training_are_those_of_a_loop_over_tokens(trained, corpus):
-    trials, results = trained
-    expected = brute_force(trials, corpus)
-    for k, result in enumerate(results):
+def test_counts_of_training_are_those_of_a_loop_over_tokens(trained, by_hand):
+    for k, result in enumerate(trained[1]):
         assert result.experts.train.domains == ("code", "manual")
         for number, layer in enumerate(result.experts.train.layers):
             assert layer.layer == number
-            assert layer.counts_DE.tolist() == expected[k, number].tolist()
+            assert layer.counts_DE.tolist() == by_hand[0][k, number].tolist()
 
 
-def test_held_out_counts_are_those_of_the_models_at_the_end(trained, corpus):
-    trials, results = trained
-    trainer = trainer_of(trials, corpus)
-    passes = trainer._passes
-    batches = TrialBatches(trials, corpus, Training(STEPS * 64), batch=4, length=16)
-    for _step, tokens in trainer.stream(batches):
-        trainer.step(tokens)
-    rows = torch.from_numpy(corpus.domains[1].validation.rows([16 * i for i in range(4)], 17) * 1)
-    _, routed = passes.evaluated(trainer.weights.leaves, rows.long().expand(2, -1, -1).contiguous())
-    few = Training(tokens=64 * STEPS, eval_tokens=16 * 4, device="cpu")
-    again = DecoderProxy(**OPTIONS).train(trials, corpus, few, lambda _: None)
-    for k, result in enumerate(again):
+def test_held_out_counts_are_those_of_the_models_at_the_end(trained, by_hand, corpus):
+    _, passes, leaves = by_hand
+    rows = corpus.domains[1].validation.rows([16 * i for i in range(20)], 17).astype("int64")
+    counts_LKE = torch.zeros(2, 2, 4, dtype=torch.int64)
+    for part in torch.from_numpy(rows).split(4):
+        _, routed = passes.evaluated(leaves, part.expand(2, -1, -1).contiguous())
+        counts_LKE += routed.counts_LKBE.sum(2)
+    for k, result in enumerate(trained[1]):
         for number, layer in enumerate(result.experts.held_out.layers):
-            found = layer.counts_DE[1].tolist()
-            assert found == routed.counts_LKBE[number, k].sum(0).tolist()
-    assert again[0].losses.nats_per_token != results[0].losses.nats_per_token  # other text
+            assert layer.counts_DE[1].tolist() == counts_LKE[number, k].tolist()
+
+
+# Our decoder with experts, pretrained as the stack trains it ------------------------------------
+
+VOCAB, LENGTH, SEQUENCES = 61, 16, 6
+
+
+def model_of(**options):
+    torch.manual_seed(0)
+    shape = {"size": "moe-tiny", "width": 32, "experts": 4, "expert_ff": 24}
+    return CausalLM(VOCAB, LENGTH, **shape | options).train()
+
+
+def tokens_of(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(VOCAB, (SEQUENCES, LENGTH + 1), generator=generator)
+
+
+def test_router_stats_count_what_a_loop_over_tokens_counts():
+    model = model_of()
+    seen = listened(model._decoder(CPU))
+    stats = RouterStats.attach(model, ["web", "code", "wiki"])
+    domain_B = torch.tensor([0, 1, 2, 0, 0, 1])
+    expected = torch.zeros(2, 3, 4, dtype=torch.int64)
+    for batch in range(3):
+        seen.clear()
+        with stats.domains(domain_B, torch.ones(SEQUENCES, LENGTH)):
+            model(tokens_of(batch)[:, :-1])
+        for layer, ids_KNS in enumerate(seen):
+            for n, ids in enumerate(ids_KNS[0]):
+                expected[layer, domain_B[n // LENGTH], ids] += 1
+    total = stats.total()
+    assert [layer.layer for layer in total.layers] == [0, 1]
+    for number, layer in enumerate(total.layers):
+        assert layer.counts_DE.tolist() == expected[number].tolist()
+        assert layer.tokens_D.tolist() == [48 * 3, 32 * 3, 16 * 3]
+
+
+@pytest.mark.parametrize("ends", [(), (0, 3)])
+def test_the_model_is_one_member_of_the_stack_also_where_documents_are_masked(ends):
+    model, tokens = model_of(tied=False), tokens_of()
+    leaves = {f"{n}.{k}": v for n, b in enumerate(model.layers) for k, v in b.state_dict().items()}
+    leaves |= {name: getattr(model, name) for name in ("embedding", "head", "norm")}
+    leaves = {name: leaf.detach()[None] for name, leaf in leaves.items()}
+    passes = Passes(
+        model.size, VOCAB, device=CPU, dtype=torch.float32, compiled=False,
+        document_ends=ends,
+    )  # fmt: skip
+    places = document_positions(tokens[:, :-1], ends) if ends else None
+    found = token_losses(model(tokens[:, :-1], position_ids=places), tokens[:, 1:]).mean(1)
+    losses_KB, routed = passes.evaluated(leaves, tokens[None])
+    torch.testing.assert_close(found, losses_KB[0])
+    expected = own_loss(routed, SEQUENCES * LENGTH, model.size)[0]
+    torch.testing.assert_close(model.own_loss, expected)

@@ -1,8 +1,5 @@
 """Aioli makes the plans of the published formulas, whatever interrupts it."""
 
-import json
-import math
-
 import numpy as np
 import pytest
 from mixopt_regressors.online import AioliEstimator
@@ -28,19 +25,16 @@ class Loop:
         self.estimator, self.setting, self.tell = estimator, setting, tell
         self.consumed, self.step, self.plans = consumed, 0, []
 
-    def advance(self, most=math.inf):
-        plan = self.estimator.plan()
-        steps = int(min(plan.steps, most))
-        held_out = HeldOut(self.tell(plan)) if plan.held_out and steps == plan.steps else None
-        self.step += steps
-        tokens_D = self.consumed(plan.weights_D) * steps * self.setting.tokens_per_step
-        none_D = np.zeros(len(tokens_D))
-        self.estimator.observe(Observation(self.step, tokens_D, none_D, none_D, held_out=held_out))
-        return plan
-
     def finish(self, steps):
         while self.step < steps:
-            self.plans.append(self.advance())
+            plan = self.estimator.plan()
+            held_out = HeldOut(self.tell(plan)) if plan.held_out else None
+            self.step += plan.steps
+            tokens_D = self.consumed(plan.weights_D) * plan.steps * self.setting.tokens_per_step
+            none_D = np.zeros(len(tokens_D))
+            seen = Observation(self.step, tokens_D, none_D, none_D, held_out=held_out)
+            self.estimator.observe(seen)
+            self.plans.append(plan)
         return self.plans
 
 
@@ -193,29 +187,6 @@ def test_evaluations_that_the_objective_leaves_out_do_not_count():
     sums_D = column_sums(matrix_MD, np.array([0.75, 0.0, 0.25]))
     np.testing.assert_allclose(sums_D, np.array([2.5, 1.25]) / 3.75)
     assert column_sums(np.zeros((2, 4)), np.full(2, 0.5)).tolist() == [0.25] * 4
-
-
-@pytest.mark.parametrize("options", [{"ema": 0.2}, {"realised": True, "prior_steps": 50}])
-def test_a_checkpoint_at_any_step_of_a_sweep_goes_on_to_the_same_plans_bit_for_bit(options):
-    """One step at a time, each with a fresh estimator and its state through JSON."""
-    options = dict(update_steps=100, sweep_steps=3, eta=1.0, **options)
-    setting, losses_NM = run_of(3, steps=300), recorded_losses(3)
-    _, plans = finished(setting, losses_NM, **options)
-    undisturbed = [
-        (plan.weights_D.tolist(), plan.tag) for plan in plans for _ in range(max(plan.steps, 1))
-    ]
-    first = AioliEstimator(**options)
-    first.start(setting)
-    loop = Loop(first, setting, recorded(losses_NM))
-    stepped = []
-    while loop.step < setting.steps:
-        state = json.dumps(loop.estimator.state_dict(), allow_nan=False)
-        loop.estimator = AioliEstimator(**options)
-        loop.estimator.start(setting)
-        loop.estimator.load_state_dict(json.loads(state))
-        plan = loop.advance(most=1)
-        stepped.append((plan.weights_D.tolist(), plan.tag))
-    assert stepped == undisturbed
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ The run is synthetic: losses are power laws of tokens, with noise on request.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from mixopt_regressors.online import RobustEstimator
@@ -84,22 +82,6 @@ def test_a_target_that_is_a_training_domain_gets_most_of_the_tokens_without_eval
 def test_an_objective_without_a_training_domain_is_refused():
     with pytest.raises(EstimatorError, match="robust: the objective has no training domain"):
         RobustEstimator().start(setting((1.0,), evaluations=("exam",)))
-
-
-def test_a_run_saved_and_loaded_after_each_plan_moves_to_the_last_bit_alike():
-    where = setting((0.2, 0.8, 0.0))
-    undisturbed, _ = run(RobustEstimator(), where)
-
-    class Relay(RobustEstimator):
-        def observe(self, observation):
-            super().observe(observation)
-            other = RobustEstimator()
-            other.start(where)
-            other.load_state_dict(json.loads(json.dumps(self.state_dict())))
-            vars(self).update(vars(other))
-
-    weights, _ = run(Relay(), where)
-    assert (weights == undisturbed).all()
 
 
 def test_curves_find_the_slope_of_a_power_law():
