@@ -1,6 +1,7 @@
 """A preparation in several processes gives the same bytes, and ends in one line when one dies."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -76,6 +77,19 @@ def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
     assert len(train.shards) > 2
     assert (train.documents, train.bytes) == (whole.documents, whole.bytes)
     assert (train.read(0, train.tokens) == text).all()
+
+
+def test_the_bytes_that_a_domain_will_read_are_told_by_its_files_and_limits(folder):
+    def expected(*, most=None, **source):
+        config = CorpusConfig(domains={"d": SourceConfig(**source)}, max_bytes=most)
+        text = domain_text.DomainText("d", config.domains["d"], config, folder, 0, is_target=False)
+        return text.expected_bytes()
+
+    path = folder / "a.jsonl"
+    assert expected(path=str(path)) == path.stat().st_size
+    assert expected(path=str(path), max_bytes=100) == expected(path=str(path), most=100) == 100
+    assert expected(environment="json") == 4_000_000
+    assert expected(path="owner/name") == math.inf
 
 
 def started(folder, out) -> subprocess.Popen:
