@@ -83,19 +83,19 @@ def test_the_busiest_of_many_experts_whose_loads_spread_is_not_hot():
         assert [o.experts for o in found_in([1000 * load_E / load_E.sum()], 8)] == experts
 
 
-def test_the_domain_that_brings_an_expert_most_tokens_is_to_blame_not_the_most_devoted():
-    # Above the mean load of 0.42, the first has 0.18 on 45 tokens, the second 0.58 on 5.
-    counts_DE = [[27, 6, 6, 6], [5, 0, 0, 0], [10, 14, 13, 13]]
+@pytest.mark.parametrize(
+    ("counts_DE", "blamed"),
+    [
+        # Above the mean load of 0.42, the first has 0.18 on 45 tokens, the second 0.58 on 5.
+        ([[27, 6, 6, 6], [5, 0, 0, 0], [10, 14, 13, 13]], "d0"),
+        ([[70, 10, 10, 10], [55, 15, 15, 15]], "d0"),
+        ([[62, 13, 13, 12], [60, 14, 13, 13]], None),  # hardly any of the excess is of one
+        ([[0, 0, 0, 0], [62, 13, 13, 12]], None),
+    ],
+)
+def test_the_domain_that_brings_an_expert_most_tokens_is_to_blame(counts_DE, blamed):
     (one,) = found_in(counts_DE, effective=0.99, dead=1)
-    assert one.domain == "d0"
-
-
-def test_a_domain_that_brings_hardly_any_of_the_excess_is_not_to_blame():
-    most = dict(effective=0.99, dead=1)
-    (alike,) = found_in([[62, 13, 13, 12], [60, 14, 13, 13]], **most)
-    assert alike.domain is None
-    (enough,) = found_in([[70, 10, 10, 10], [55, 15, 15, 15]], **most)
-    assert enough.domain == "d0"
+    assert one.domain == blamed
 
 
 # --- Degradation ---------------------------------------------------------------------------------
