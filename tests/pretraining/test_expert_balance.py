@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 
 import pytest
 import torch
@@ -37,9 +38,9 @@ def built(name, options):
     return build_model(config, vocab_size=64, sequence_length=LENGTH, seed=0)
 
 
-def config_of(folder, **options):
+def config_of(folder):
     corpus = tiny_corpus(folder / "corpus")
-    model = {"name": "olmoe", "options": OLMOE | options}
+    model = {"name": "olmoe", "options": OLMOE}
     training = {**CONFIG["training"], "steps": 4}
     return write_config(folder, corpus=str(corpus.path), model=model, training=training)
 
@@ -53,10 +54,14 @@ def test_the_loss_of_a_family_is_added_times_its_own_coefficient():
     assert added.requires_grad
 
 
-def test_what_is_added_is_beside_the_loss_of_tokens(tmp_path):
+def test_what_is_added_is_beside_the_loss_of_tokens_and_nothing_is_a_warning(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "mixopt.pretraining")
     config = config_of(tmp_path)
     pretrain(config, tmp_path / "run")
+    assert caplog.messages == []
     pretrain(config, tmp_path / "off", ["model.options.router_aux_loss_coef=0.0"])
+    (said,) = caplog.messages
+    assert re.match(r"olmoe: no auxiliary loss balances its experts, .*; check with [^\n]*$", said)
     line, off = (metrics_of(tmp_path / name)[-1] for name in ("run", "off"))
     # Hugging Face's loss is the number of experts of a token where the load is even, and no less.
     assert 0.5 * TOP_K <= line["auxiliary_loss"] < 0.5 * TOP_K * 1.2
@@ -77,14 +82,6 @@ def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, tmp_path):
     for one, other in zip(*(metrics_of(tmp_path / name) for name in ("one", "two")), strict=True):
         added = one.get("auxiliary_loss", 0.0)
         assert other.get("auxiliary_loss", 0.0) == pytest.approx(added, abs=1e-6)
-
-
-def test_nothing_that_balances_is_a_warning_in_a_line(tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, "mixopt.pretraining"):
-        pretrain(config_of(tmp_path, router_aux_loss_coef=0.0), tmp_path / "run")
-    (said,) = [r.getMessage() for r in caplog.records if r.name == "mixopt.pretraining"]
-    assert said.startswith("olmoe: no auxiliary loss balances its experts")
-    assert "\n" not in said
 
 
 def test_a_coefficient_that_cannot_be_is_refused():
