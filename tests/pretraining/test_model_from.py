@@ -25,7 +25,7 @@ from pretrain_runs import (
 from mixopt import pretrain
 from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
-from mixopt.pretraining import export_model, open_origin
+from mixopt.pretraining import VocabularyConfig, export_model, open_origin
 from mixopt.pretraining.models import causal_models, hugging_face_config
 from mixopt.pretraining.transformers_folder import _ABOUT, folder_model
 from mixopt.system import file_record, write_sealed
@@ -198,6 +198,8 @@ def test_a_corpus_of_other_tokens_is_refused(folder, other_corpus, tmp_path):
 def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(folder, tmp_path):
     _, said = started(folder, tmp_path, folder / "llama")
     assert "llama: its tokenizer could not be compared with the corpus's, since the model" in said
+    known = open_origin(folder / "alone").compared(VocabularyConfig(tokenizer="t", ids=257))
+    assert "the corpus has no tokenizer with it; its 257 ids are enough for the corpus's" in known
     made_model("llama", {}, 200).save_pretrained(tmp_path / "few")
     message = r"few: has 200 ids, and the corpus's tokenizer 'bytes' has 257"
     with pytest.raises(ConfigError, match=message):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 
@@ -76,7 +78,12 @@ def test_a_mixture_at_its_cap_may_be_rounded_up_to_whole_batches(
     if is_taken:
         assert pretrain(config, tmp_path / "run", cap).is_finished
     else:
-        with pytest.raises(MixoptError, match="domain 'code': 8 of 16 sequences are"):
+        epochs = f"{math.ceil(8000 / rows) / 1000:g}"
+        message = (
+            f"domain 'code': 8 of 16 sequences are {epochs} epochs of its {rows:,}, and max_epochs"
+            f" is {4.5 / rows:g}. Lower its share to 0.25, or allow max_epochs: {epochs}"
+        )
+        with pytest.raises(MixoptError, match=f"^{re.escape(message)}$"):
             pretrain(config, tmp_path / "run", cap)
 
 

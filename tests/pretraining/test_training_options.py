@@ -8,8 +8,10 @@ from pretrain_runs import CONFIG, metrics_of, weights_of, write_config
 from torch import nn
 
 from mixopt import pretrain
+from mixopt.errors import ConfigError
 from mixopt.pretraining.config import TrainingConfig
-from mixopt.pretraining.training_step import make_optimizer
+from mixopt.pretraining.parallel import device_named
+from mixopt.pretraining.training_step import make_optimizer, token_losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 OPTIONS = {"schedule": "wsd", "lr_decay": 4, "lr_decay_shape": "sqrt", "warmup": 3, "eps": 1e-6}
@@ -56,7 +58,55 @@ def test_the_learning_rates_of_the_run_are_those_of_the_curve(runs):
     assert rates[0] < rates[1] < rates[3] == rates[5] == 3e-3 > rates[-2] > rates[-1] > 3e-4
 
 
-# --- Groups of weights --------------------------------------------------------------------------
+def test_a_gradient_is_no_longer_than_clip(runs, tmp_path):
+    sets = [f"training.{one}" for one in ("steps=2", "warmup=0", "lr_decay=1", "weight_decay=0")]
+    found = {}
+    for name in ("lr=1e-30", "clip=1e-20", "clip=0"):
+        pretrain(runs[0].parent / "run.yaml", tmp_path / name, [*sets, f"training.{name}"])
+        weights = weights_of(tmp_path / name)
+        found[name] = torch.cat([w.flatten() for n, w in weights.items() if n.startswith("model.")])
+    torch.testing.assert_close(found["clip=1e-20"], found["lr=1e-30"], rtol=0, atol=1e-9)
+    assert (found["clip=0"] - found["lr=1e-30"]).abs().max() > 1e-3
+
+
+# --- Losses, devices, groups of weights -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("logits", [1, 60, 61, 1 << 24])
+def test_losses_of_tokens_are_the_same_some_rows_at_a_time(logits, monkeypatch):
+    monkeypatch.setattr("mixopt.pretraining.training_step._CHUNK_LOGITS", logits)
+    draw = torch.Generator().manual_seed(0)
+    output_BTV = torch.randn(5, 3, 10, generator=draw).requires_grad_()
+    targets_BT = torch.randint(10, (5, 3), generator=draw)
+    losses_BT = token_losses(output_BTV, targets_BT)
+    expected_BT = -output_BTV.log_softmax(-1).gather(-1, targets_BT[..., None])[..., 0]
+    torch.testing.assert_close(losses_BT, expected_BT)
+    found, expected = (
+        torch.autograd.grad(x.sum(), output_BTV)[0] for x in (losses_BT, expected_BT)
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "present", "rank", "found"),
+    [
+        ("auto", 0, 1, "cpu"),
+        ("cpu", 2, 1, "cpu"),
+        ("auto", 2, 1, "cuda:1"),
+        ("cuda", 1, 0, "cuda:0"),
+        ("auto", 2, 2, "device: 'auto' for local rank 2, and there are 2 GPUs; start as many"),
+        ("cuda", 0, 0, "device: 'cuda' for local rank 0, and there are 0 GPUs; start as many"),
+    ],
+)
+def test_a_rank_has_a_device_of_its_own(name, present, rank, found, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: present > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    if found.startswith("device"):
+        with pytest.raises(ConfigError, match=found):
+            device_named(name)
+    else:
+        assert str(device_named(name)) == found
 
 
 class Tables(nn.Module):
