@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from s3_server import s3_server
 # No test asks the hub of Hugging Face: where it cannot be reached, each asks for a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# Workers import modules of the support by name, as this process does.
+# Workers import modules of the support by name, as this process does, and find our commands.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 # A shared core makes any example late now and then; what is slow is found by the benchmarks.
 settings.register_profile("mixopt", deadline=None)

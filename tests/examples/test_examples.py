@@ -1,17 +1,15 @@
 """Every example is checked as it stands, and `make nightly` runs those that need no cluster."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from command_line import mixopt
+from places import PROJECT
 
 from mixopt import check, pretrain
 from mixopt.config import load_config
 
-HOUSE = Path(__file__).parents[2]
-PAGE = (HOUSE / "examples" / "README.md").read_text()
+PAGE = (PROJECT / "examples" / "README.md").read_text()
 COMMANDS = re.findall(r"`(mixopt [^`]+)`", PAGE)
 EXPERIMENTS = [words.split()[2] for words in COMMANDS if words.startswith("mixopt run")]
 SMALL = (
@@ -26,7 +24,7 @@ HERE = ["examples/tasks.yaml", "examples/slurm.yaml"]
 @pytest.mark.nightly
 @pytest.mark.parametrize("example", EXPERIMENTS)
 def test_an_example_is_a_right_experiment(example, monkeypatch, tmp_path):
-    monkeypatch.chdir(HOUSE)
+    monkeypatch.chdir(PROJECT)
     sets = []
     if example == "examples/midtraining.yaml":  # begins with what its first command trains
         few = ("training.steps=2", "held_out.tokens=512")
@@ -36,23 +34,19 @@ def test_an_example_is_a_right_experiment(example, monkeypatch, tmp_path):
 
 
 def test_slurm_says_what_it_would_submit(tmp_path, monkeypatch):
-    monkeypatch.chdir(HOUSE)
-    words = [sys.executable, "-m", "mixopt", "run", "examples/slurm.yaml", "--dry-run"]
-    sets = [part for one in SMALL[:1] for part in ("--set", one)]
-    done = subprocess.run(
-        [*words, "--out", str(tmp_path / "run"), *sets], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "#SBATCH --mem=4G" in done.stdout
+    monkeypatch.chdir(PROJECT)
+    asked = ("run", "examples/slurm.yaml", "--dry-run", "--out", tmp_path / "run")
+    done = mixopt(*asked, "--set", SMALL[0])
+    assert done.code == 0, done.error
+    assert "#SBATCH --mem=4G" in done.out
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("example", HERE)
 def test_an_example_runs_to_its_recommendation(example, tmp_path, monkeypatch):
-    monkeypatch.chdir(HOUSE)
+    monkeypatch.chdir(PROJECT)
     sets = [part for one in SMALL for part in ("--set", one)]
-    words = [sys.executable, "-m", "mixopt", "run", example, "--out", str(tmp_path / "run")]
     small = ["--set", "sweep={workers: 2}", "--set", "proxy.tokens=20000", *sets]
-    done = subprocess.run([*words, *small], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = mixopt("run", example, "--out", tmp_path / "run", *small)
+    assert done.code == 0, done.error
     assert (tmp_path / "run" / "recommendation.yaml").exists()

@@ -10,12 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
+from fault_runs import command, variables
 from own_trainers import alive_below
+from places import PROJECT
 
 from mixopt import Mixture, run
 from mixopt.sweeps import read_entry
 
-HOUSE = Path(__file__).parents[2]
 SMALL = (
     "corpus.max_bytes=200000",
     "design={trials: 3, replicates: 0, anchors: [natural]}",
@@ -30,12 +31,9 @@ SMALL = (
 def started(config: Path, out: Path, *overrides: str) -> subprocess.Popen:
     """Start `mixopt run` as the configuration's own comment says."""
     sets = [word for one in (*SMALL, *overrides) for word in ("--set", one)]
-    words = [sys.executable, "-m", "mixopt", "run", str(config), "--out", str(out), *sets]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        words, cwd=HOUSE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    words = command("run", config, "--out", out, *sets)
+    return subprocess.Popen(words, cwd=PROJECT, env=variables({}), **pipes)
 
 
 def finished(process: subprocess.Popen) -> None:
@@ -51,7 +49,7 @@ def losses(out: Path) -> pl.DataFrame:
 
 @pytest.mark.nightly
 def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on(tmp_path):
-    config, out = HOUSE / "examples" / "own_trainer" / "own.yaml", tmp_path / "run"
+    config, out = PROJECT / "examples" / "own_trainer" / "own.yaml", tmp_path / "run"
     first = started(config, out, "proxy.tokens=6000")
     folder = out / "trials"
     until = time.monotonic() + 300
@@ -80,14 +78,12 @@ def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on
 
 
 @pytest.mark.nightly
-def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path, monkeypatch):
-    own = HOUSE / "examples" / "own_trainer"
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    monkeypatch.setenv("PATH", path)
+def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path):
+    own = PROJECT / "examples" / "own_trainer"
     subprocess.run([sys.executable, own / "bins" / "prepare.py", tmp_path / "data"], check=True)
     text = (own / "bins.yaml").read_text().replace("=runs/data", f"={tmp_path / 'data'}")
     config, out = tmp_path / "bins.yaml", tmp_path / "run"
-    config.write_text(text.replace("folder: ../..", f"folder: {HOUSE}"))
+    config.write_text(text.replace("folder: ../..", f"folder: {PROJECT}"))
     small = (*(one for one in SMALL if "max_bytes" not in one), "proxy.tokens=5120")
     swept = run(config, out, overrides=small, until="sweep")
     assert swept.natural == Mixture({"code": 0.5, "prose": 0.5})
@@ -99,13 +95,9 @@ def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path, monkeypatch):
 
 
 @pytest.mark.nightly
-def test_a_model_is_fine_tuned_on_three_sources_and_its_right_answers_keep_a_floor(
-    tmp_path, monkeypatch
-):
+def test_a_model_is_fine_tuned_on_three_sources_and_its_right_answers_keep_a_floor(tmp_path):
     pytest.importorskip("trl", reason="trl is absent: make trainers")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    monkeypatch.setenv("PATH", path)
-    config = HOUSE / "examples" / "finetuning" / "finetuning.yaml"
+    config = PROJECT / "examples" / "finetuning" / "finetuning.yaml"
     small = [one for one in SMALL if "max_bytes" not in one]
     small += ["propose.target_tokens=8000", "constraints.floors={echo_right: 0.01}"]
     small += ["objective.noise=allow"]

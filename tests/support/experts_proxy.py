@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from made_experts import counted
 
-from mixopt.routing import Assignments, ExpertCounts, LayerAssignments
+from mixopt.routing import ExpertCounts
 from mixopt.trials import Losses, Progress, TrialResult
 
-EXPERTS, TOKENS = 4, 40_000
+TOKENS = 40_000
 # Twice as many of a domain's tokens go to one expert as to each of the others.
 PROFILES = {"code": [0.4, 0.2, 0.2, 0.2], "manual": [0.2, 0.2, 0.2, 0.4]}
 
@@ -17,16 +18,13 @@ def collapses(code: float) -> bool:
     return code > 0.7
 
 
-def counted(tokens, layer=1):
+def given(tokens):
     """Return what experts are given of so many tokens of each domain."""
-    domains, shares = list(tokens), [count / sum(tokens.values()) for count in tokens.values()]
-    counts = np.array([np.multiply(PROFILES[name], tokens[name]) for name in domains])
-    if collapses(shares[0]):
-        counts[:, 0] += counts[:, 1:].sum(1)
-        counts[:, 1:] = 0
-    halves = np.stack([counts // 2, counts - counts // 2]).astype(np.int64)
-    dropped = np.zeros((2, len(domains)), np.int64)
-    return Assignments(tuple(domains), (LayerAssignments(layer, 1, halves, dropped),))
+    counts_DE = np.array([np.multiply(PROFILES[name], count) for name, count in tokens.items()])
+    if collapses(next(iter(tokens.values())) / sum(tokens.values())):
+        counts_DE[:, 0] += counts_DE[:, 1:].sum(1)
+        counts_DE[:, 1:] = 0
+    return counted([counts_DE], names=tuple(tokens))
 
 
 class Routed:
@@ -54,6 +52,5 @@ class Routed:
     def _counts(self, trial):
         if not self.experts:
             return None
-        train = counted({name: round(TOKENS * share) for name, share in trial.mixture.items()})
-        held_out = counted(dict.fromkeys(trial.mixture, TOKENS // 2))
-        return ExpertCounts(train, held_out)
+        train = given({name: round(TOKENS * share) for name, share in trial.mixture.items()})
+        return ExpertCounts(train, given(dict.fromkeys(trial.mixture, TOKENS // 2)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,18 +38,10 @@ def domain_names(count: int) -> list[str]:
 class LawProxy:
     """A proxy that trains nothing: losses are those of the law, with noise."""
 
-    def group_size(self, corpus: Any, training: Any) -> int:
-        """Return how many trials there are at once."""
+    def group_size(self, corpus, training):
         return 64
 
-    def train(
-        self,
-        trials: Sequence[Trial],
-        corpus: Any,
-        training: Any,
-        report: Callable[[Progress], None],
-    ) -> list[TrialResult]:
-        """Return the losses of the law."""
+    def train(self, trials, corpus, training, report):
         report(Progress(1, 1))
         names = [domain.name for domain in corpus.evaluation]
         return [_result(trial, names, training.tokens, training.eval_every) for trial in trials]
@@ -58,8 +50,7 @@ class LawProxy:
 class SecondProxy(LawProxy):
     """The same, but validated the first proposal is bad, and a guarded loss of the second."""
 
-    def train(self, trials: Sequence[Trial], *given: Any) -> list[TrialResult]:
-        """Return the losses of the law, and more."""
+    def train(self, trials, *given):
         found = super().train(trials, *given)
         return [self._worse(*pair) for pair in zip(trials, found, strict=True)]
 
@@ -75,14 +66,7 @@ class SecondProxy(LawProxy):
 class PhasedProxy(LawProxy):
     """The law of trials in phases: a token of the last phase counts three times."""
 
-    def train(
-        self,
-        trials: Sequence[Trial],
-        corpus: Any,
-        training: Any,
-        report: Callable[[Progress], None],
-    ) -> list[TrialResult]:
-        """Return the losses of the law."""
+    def train(self, trials, corpus, training, report):
         phases = Phases(training.phases)
         counted = []
         for trial in trials:

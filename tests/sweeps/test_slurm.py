@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from doc_pages import blocks_of
 from fake_commands import fake_commands
+from fault_runs import variables
 from work_runs import said
 
 from mixopt import pipeline
@@ -90,10 +89,9 @@ def test_nodes_whose_python_has_no_mixopt_are_said_with_the_last_words(slurm_clu
 
 def test_each_command_of_the_page_runs_as_written(slurm_cluster, config_path, tmp_path):
     config_path.rename(tmp_path / "web.yaml")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    how = {"cwd": tmp_path, "env": {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}}
     for command in "".join(blocks_of("slurm", "sh")).splitlines():
-        subprocess.run(command, shell=True, check=True, timeout=120, **how)
+        how = {"cwd": tmp_path, "env": variables({}), "timeout": 120}
+        subprocess.run(command, shell=True, check=True, **how)
     assert (tmp_path / "runs/web/trials.parquet").is_file()
 
 
