@@ -4,8 +4,9 @@
 
 FOLDER gets a copy of the tree, a map of the lines that each passing test runs (coverage contexts,
 recorded once) and a line for each mutant. A mutant is judged by the tests that run its line, those
-of its room and quick ones first, at most `--seconds` of them. A second call goes on where the first
-one was stopped. `--list` prints the mutants and runs nothing.
+of its room and quick ones first, at most `--seconds` of them; where none does, by those of its
+room, whose workers may run it. A second call goes on where the first one was stopped. `--list`
+prints the mutants and runs nothing.
 """
 
 from __future__ import annotations
@@ -216,17 +217,18 @@ def run(mutants: list[Mutant], out: Path, python: str, most: float) -> list[dict
         if mutant.name in done:
             continue
         by_line = data.contexts_by_lineno(str(out / "tree" / mutant.file))
-        tests = {test for line in mutant.lines or by_line for test in by_line.get(line, ())}
+        reached = {test for line in mutant.lines or by_line for test in by_line.get(line, ())}
+        reached &= set(seconds)
         parts = mutant.file.split("/")
         room = f"tests/{parts[1] if parts[0] == 'mixopt' else parts[0]}/"
         total, chosen = 0.0, []
-        for test in sorted(
-            tests & set(seconds), key=lambda name: (room not in name, seconds[name])
-        ):
+        tests = reached or {test for test in seconds if test.startswith(room)}
+        for test in sorted(tests, key=lambda name: (room not in name, seconds[name])):
             if not chosen or total + seconds[test] <= most:
                 total += seconds[test]
                 chosen.append(test)
-        status = judge(mutant, chosen, out, python, total) if chosen else "not reached"
+        status = judge(mutant, chosen, out, python, total) if chosen else "survived"
+        status = "not reached" if status == "survived" and not reached else status
         done[mutant.name] = {"mutant": mutant.name, "status": status, "tests": len(chosen)}
         note(out / "results.jsonl", done[mutant.name])
     return [done[mutant.name] for mutant in mutants]

@@ -68,6 +68,7 @@ def check_found_or_harmless(path, before):
     return True
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_found_or_harmless(whole, corpus, name):
     before, every = believed(whole), flips(corpus / name, count=FLIPS)
