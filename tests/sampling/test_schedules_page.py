@@ -15,6 +15,13 @@ from mixopt.pretraining import load_pretraining
 from mixopt.sampling import Schedule
 
 
+def test_the_files_and_the_code_of_the_page_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    work_through("schedules", commands=False)
+    assert load_pretraining("pretrain.yaml").training.steps == 77057
+
+
+@pytest.mark.nightly
 def test_the_page_works_from_its_first_block_to_its_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Mixture({"web": 0.7, "code": 0.2, "books": 0.1}).to_file("mixture.yaml")
@@ -22,7 +29,6 @@ def test_the_page_works_from_its_first_block_to_its_last(tmp_path, monkeypatch):
     Path("inventory.yaml").write_text("{web: 80e9, code: 6e9, books: 1e9}")
     work_through("schedules")
     assert {"blend.0-main.json", "blend.1-anneal.json"} <= {p.name for p in tmp_path.iterdir()}
-    assert load_pretraining("pretrain.yaml").training.steps == 77057
 
 
 def test_the_error_of_the_page_is_what_is_said(tmp_path, monkeypatch):

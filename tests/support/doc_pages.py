@@ -23,8 +23,8 @@ def blocks_of(name: str, language: str) -> list[str]:
     return [text for kind, text in BLOCK.findall(page_text(name)) if kind == language]
 
 
-def work_through(name: str) -> dict[str, Any]:
-    """Do a page in this folder: run each program and command, save files under their names.
+def work_through(name: str, *, commands: bool = True) -> dict[str, Any]:
+    """Do a page in this folder: save files under their names, run programs and, if so, commands.
 
     Returns:
         The names that its programs have made, which share one namespace.
@@ -35,7 +35,7 @@ def work_through(name: str) -> dict[str, Any]:
             exec(compile(text, f"{name}.md", "exec"), names)
         elif language == "yaml":
             Path(re.match(r"# (\w+\.yaml)", text)[1]).write_text(text)
-        else:
+        elif commands:
             assert language == "sh"
             for words in map(shlex.split, text.splitlines()):
                 if words[:2] != ["pip", "install"]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from made_experts import counted
+from made_experts import made_layer
 
-from mixopt.routing import ExpertCounts
+from mixopt.routing import Assignments, ExpertCounts
 from mixopt.trials import Losses, Progress, TrialResult
 
 TOKENS = 40_000
@@ -24,7 +24,7 @@ def given(tokens):
     if collapses(next(iter(tokens.values())) / sum(tokens.values())):
         counts_DE[:, 0] += counts_DE[:, 1:].sum(1)
         counts_DE[:, 1:] = 0
-    return counted([counts_DE], names=tuple(tokens))
+    return Assignments(tuple(tokens), (made_layer(counts_DE, layer=1),))
 
 
 class Routed:
