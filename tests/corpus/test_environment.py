@@ -137,6 +137,11 @@ def test_json_in_one_line_is_laid_out_and_hashes_left_out():
     assert environment.json_text("{" * 300) == ""
 
 
+def test_prose_is_what_follows_the_headers_of_a_package():
+    assert environment.description("Metadata-Version: 2.1\nName: x\n\nWhat it is") == "What it is"
+    assert environment.description("# Title\n\nWhat it is") == "# Title\n\nWhat it is"
+
+
 def test_pieces_cut_at_blank_lines_and_lose_no_words():
     text = "\n\n".join(f"paragraph {k} " + "word " * k for k in range(60))
     found = list(environment.pieces(text, longest=500))

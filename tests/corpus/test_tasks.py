@@ -203,13 +203,13 @@ def test_windows_score_each_token_once_and_fit_the_model(before, answer, length)
 
 
 def test_rows_of_about_one_length_are_read_at_once_and_what_is_scored_is_placed():
-    rows = [(np.arange(5), 3), (np.arange(100), 98), (np.arange(5), 4)]
+    rows = [(np.arange(5), 3), (np.arange(100), 98), (np.arange(5), 4), (np.arange(100), 99)]
     read = RowBatches(rows, longest=128, tokens=128)
-    short, long = read.batches
-    assert [batch.tokens_BW.shape for batch in read.batches] == [(2, 65), (1, 129)]
+    short, long, _ = read.batches
+    assert [batch.tokens_BW.shape for batch in read.batches] == [(2, 65), (1, 129), (1, 129)]
     assert (short.place_P.tolist(), short.row_P.tolist()) == ([2, 3, 67], [0, 0, 2])
     assert (short.targets_P.tolist(), long.targets_P.tolist()) == ([3, 4, 4], [98, 99])
-    assert read.sums(np.array([1.0, 2.0, 4.0, 8.0, 16.0])).tolist() == [3.0, 24.0, 4.0]
+    assert read.sums(np.array([1.0, 2, 4, 8, 16, 32])).tolist() == [3, 24, 4, 32]
 
 
 def test_an_encoded_task_is_read_back(tmp_path):

@@ -378,6 +378,7 @@ def loader_over(columns, **options):
 def test_a_column_of_the_users_is_kept_and_ours_gets_a_prefix(name, workers):
     one = loader_over({name: THEIRS[name]}, workers=workers)
     batch, other = next(iter(one)), next(iter(loader_over({})))
+    assert one.columns == {"input_ids", name}
     kept = batch[name] if isinstance(THEIRS[name], str) else batch[name].tolist()
     assert kept == [THEIRS[name]] * 4
     assert {one.fields[n] for n in THEIRS} == (set(THEIRS) - {name}) | {f"mixopt_{name}"}

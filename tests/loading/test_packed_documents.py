@@ -111,6 +111,10 @@ def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path):
     assert unpacked(packed) == {k: [*d, END] for k, d in enumerate(documents)}
     assert packed[0]["input_ids"].dtype == np.uint16
     assert packed.summary.documents == 40
+    with TokenWriter(tmp_path / "open", dtype="uint16", tokenizer="t") as writer:
+        writer.write(np.array([1, END, 2, 3]), documents=1, bytes=1)
+    shards = TokenShards.open(tmp_path / "open")
+    assert unpacked(PackedDocuments(shards, length=3, document_end=END)) == {0: [1, END], 1: [2, 3]}
 
 
 def test_rows_do_not_depend_on_how_much_is_scanned_at_once(tmp_path, monkeypatch):

@@ -63,6 +63,7 @@ def test_what_is_spread_adds_up_and_is_in_proportion(parts, total):
     assert sum(found) == total
     for part, share in zip(parts, found, strict=True):
         assert abs(share * sum(parts) - part * total) < sum(parts)
+    assert spread([1, 1, 1], 10) == [3, 3, 4]
 
 
 @settings(max_examples=60, deadline=None)

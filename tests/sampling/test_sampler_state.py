@@ -44,6 +44,8 @@ def test_the_field_and_the_value_are_in_the_message():
     message = "the sampler's state: counts.0: 9223372036854775808 is not a whole number from 0 to"
     with pytest.raises(SamplerError, match=message):
         one.load_state_dict({**one.state_dict(), "counts": [2**63, 0, 0]})
+    with pytest.raises(SamplerError, match=r"position: .* from 0 to 9007199254740992$"):
+        one.load_state_dict({**one.state_dict(), "position": 2**53 + 8})
     with pytest.raises(SamplerError, match="counts: .*more than the 32 samples before it"):
         one.load_state_dict({**one.state_dict(), "counts": [30, 3, 0]})
     for field in one.state_dict():
