@@ -17,7 +17,6 @@ from mixopt.pretraining import ModelConfig, build_model
 from mixopt.testing import check_proxy, tiny_corpus
 from mixopt.trials import Training, Trial, make_proxy
 
-CPU = torch.device("cpu")
 TRAINING = Training(tokens=5_000, eval_tokens=1_024, device="cpu")
 MIXTURES = [Mixture({"code": share, "prose": 1 - share}) for share in (0.2, 0.8)]
 TRIALS = [Trial(f"t{k}", mixture, seed=k) for k, mixture in enumerate(MIXTURES)]

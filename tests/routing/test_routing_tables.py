@@ -9,7 +9,6 @@ from mixopt.routing import Assignments, Summary
 
 NAMES = ("web", "code", "books", "wiki")
 SHARES = (0.5, 0.25, 0.2, 0.05)
-EVEN = np.ones((4, 8)) / 8
 OWN = np.kron(np.eye(4), np.ones((1, 2))) / 2  # two experts for each domain
 
 
