@@ -21,8 +21,8 @@ from s3_server import s3_server
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Workers import modules of the support by name, as this process does, and find our commands.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+for name, place in (("PYTHONPATH", SUPPORT), ("PATH", Path(sys.executable).parent)):
+    os.environ[name] = os.pathsep.join(filter(None, [str(place), os.environ.get(name)]))
 
 # A shared core makes any example late now and then; what is slow is found by the benchmarks.
 settings.register_profile("mixopt", deadline=None)

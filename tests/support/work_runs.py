@@ -1,4 +1,4 @@
-"""A designed run of the faulty proxy, tasks and owners that serve it, and what they came to."""
+"""A designed run of a small sweep, and owners that have it trained anywhere."""
 
 from __future__ import annotations
 
