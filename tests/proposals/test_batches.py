@@ -137,13 +137,10 @@ NODES, MASSES = np.polynomial.hermite_e.hermegauss(61)
 MASSES = MASSES / MASSES.sum()
 
 
-def belief(means, covariance) -> Belief:
-    return Belief(np.array(means, dtype=float), np.array(covariance, dtype=float))
-
-
 def chosen(means, covariance, noise, count=1, open_=None):
     open_K = np.ones(len(means), dtype=bool) if open_ is None else np.array(open_, dtype=bool)
-    return choose_by_knowledge(belief(means, covariance), noise, open_K, count, seed=0)
+    belief = Belief(np.array(means, dtype=float), np.array(covariance, dtype=float))
+    return choose_by_knowledge(belief, noise, open_K, count, seed=0)
 
 
 def brute_force(means, covariance, noise, batch) -> float:

@@ -318,26 +318,17 @@ NOTE = (
 )
 
 
-def run_of(recommendation, validation):
-    return SimpleNamespace(
-        recommendation=recommendation,
-        validation=validation,
-        constraints=SimpleNamespace(guardrails=None, violations=lambda mixture: []),
-        is_done=lambda step: True,
-        natural=recommendation.natural,
-        config=SimpleNamespace(validation=SimpleNamespace(baselines={})),
-    )
-
-
 def words(text):
     return re.sub(r"\s+", " ", text)
 
 
-def test_the_terminal_says_that_means_and_gains_are_over_other_seeds():
+def test_the_terminal_says_that_means_and_gains_are_over_other_seeds(second):
     found = replace(RECOMMENDED, chosen="best_trial", gains=gains("proposal", "natural"))
-    same = made_validation({name: values[:3] for name, values in OTHER_SEEDS.items()})
-    assert "Seeds:" not in recommendation_text(run_of(found, same))
-    said = recommendation_text(run_of(found, made_validation(OTHER_SEEDS)))
+    second.recommendation, second.constraints.guardrails = found, None
+    second.validation = made_validation({name: own[:3] for name, own in OTHER_SEEDS.items()})
+    assert "Seeds:" not in recommendation_text(second)
+    second.validation = made_validation(OTHER_SEEDS)
+    said = recommendation_text(second)
     assert NOTE in words(said)
     for mean in ("1.3000", "1.2000"):  # over 6 seeds and over 3
         assert mean in said

@@ -31,7 +31,7 @@ def test_all_figures_are_found_by_completion(run):
     assert "epochs()" in repr(run.plot)
 
 
-def test_the_mixtures_are_the_recommended_and_the_natural_one(run):
+def test_figures_of_a_run_are_of_its_recommendation_beside_natural_and_the_caps(run):
     figure = run.plot.mixtures()
     drawn = {round(bar.get_width(), 9) for bar in figure.axes[0].patches}
     found = run.recommendation
@@ -39,20 +39,14 @@ def test_the_mixtures_are_the_recommended_and_the_natural_one(run):
         round(share, 9) for one in (found.mixture, found.natural) for share in one.values()
     }
     assert "recommended" in words(figure)
-
-
-def test_epochs_have_the_caps_of_the_configuration(run):
     figure = run.plot.epochs()
     (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "maximum allowed"]
     assert {path.vertices[0][0] for path in caps.get_paths()} == {4.0}
     drawn = sorted(round(bar.get_width(), 6) for bar in figure.axes[0].patches)
-    assert drawn == sorted(round(passes, 6) for passes in run.recommendation.epochs.values())
-
-
-def test_responses_go_through_the_recommended_mixture(run):
+    assert drawn == sorted(round(passes, 6) for passes in found.epochs.values())
     axes = run.plot.responses().axes[0]
     marks = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
-    assert marks == [pytest.approx(run.recommendation.mixture[axes.get_title(loc="left")])]
+    assert marks == [pytest.approx(found.mixture[axes.get_title(loc="left")])]
 
 
 def test_without_experts_the_figure_of_them_says_what_has_some(run):

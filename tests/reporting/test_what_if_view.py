@@ -322,26 +322,16 @@ def test_a_slider_changes_the_mixture_in_python(page, widget):
     assert page.evaluate(WIDGET_SHARES)["law"] == pytest.approx(widget.mixture["law"])
 
 
-def test_a_mixture_that_python_sets_moves_the_sliders(page, widget):
+def test_a_mixture_that_python_sets_moves_the_sliders_until_they_are_taken_away(page, widget):
     widget.mixture = mixopt.Mixture({"code": 0.25, "prose": 0.15, "law": 0.6})
     page.evaluate("(found) => take(found)", synced(widget))
     until(page, lambda: page.evaluate(WIDGET_SHARES)["law"] == 0.6)
+    page.evaluate("() => forget()")
+    assert page.locator(".wi-domain").count() == 0
 
 
-@pytest.mark.parametrize(
-    ("style", "ink"),
-    [
-        ("body{background:#fff}", "rgb(27, 32, 39)"),
-        ("body{background:oklch(0.2 0.02 250)}", "rgb(230, 233, 237)"),
-    ],
-)
-def test_it_is_light_or_dark_as_what_is_behind_it(shown, style, ink):
-    page = shown(style)
-    until(page, lambda: page.evaluate(INK) == ink)
-
-
-def test_it_follows_a_change_of_the_theme(shown):
-    page = shown("body{background:#fff}body[data-dark]{background:#111}")
+def test_it_is_light_or_dark_as_what_is_behind_it_and_follows_a_change(shown):
+    page = shown("body{background:#fff}body[data-dark]{background:oklch(0.2 0.02 250)}")
     until(page, lambda: page.evaluate(INK) == "rgb(27, 32, 39)")
     page.evaluate("() => document.body.setAttribute('data-dark', '')")
     until(page, lambda: page.evaluate(INK) == "rgb(230, 233, 237)")
@@ -366,8 +356,3 @@ def test_keys_on_a_slider_are_no_commands_of_the_notebook(page):
 def test_nothing_is_cut_in_a_notebook(shown):
     page = shown(size="narrow")
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-
-
-def test_it_can_be_taken_away(page):
-    page.evaluate("() => forget()")
-    assert page.locator(".wi-domain").count() == 0

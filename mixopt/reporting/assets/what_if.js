@@ -84,6 +84,7 @@ function whatIfModel(data, id) {
     trials: trials.names.map((name, n) => [name, trials.weights.subarray(n * domains.length, (n + 1) * domains.length)]),
     naturalLosses: law.predict(natural), baseLosses: law.predict(base),
     bases: [[natural, data.values[0]], [base, data.values[1]]],
+    ...objectiveTexts(data.objective.factor),
   };
 }
 
@@ -188,7 +189,7 @@ function limitText({ limit, value }) {
 }
 
 function summaryBar(model) {
-  const { unit, description } = model.data.objective, { valueText, sizeText } = objectiveTexts(model);
+  const { unit, description } = model.data.objective;
   const [value, half, natural, base] = ["wi-big", "wi-half", "wi-change", "wi-change"].map((kind) => element("span", { class: kind }));
   const [limits, nearest] = [element("div", { class: "wi-limits" }), element("p", { class: "wi-nearest wi-soft" })];
   const node = element("div", { class: "wi-summary", role: "group", "aria-label": "This mixture" },
@@ -198,10 +199,10 @@ function summaryBar(model) {
       element("span", { class: "wi-line wi-soft" }, "gain over natural ", natural, ` over ${model.baseName} `, base)),
     element("div", { class: "wi-beside" }, nearest, limits));
   return { node, update(now) {
-    setText(value, valueText(now.value));
-    setText(half, `\u00b1 ${now.halves ? sizeText(now.valueHalf) : "\u2026"} (90%)`);
-    writeGain(natural, now.gains[0], sizeText);
-    writeGain(base, now.gains[1], sizeText);
+    setText(value, model.valueText(now.value));
+    setText(half, `\u00b1 ${now.halves ? model.sizeText(now.valueHalf) : "\u2026"} (90%)`);
+    writeGain(natural, now.gains[0], model.sizeText);
+    writeGain(base, now.gains[1], model.sizeText);
     setText(nearest, (now.isFar ? `\u26a0 ${farText(model, now)} ` : "") + nearestText(now));
     nearest.classList.toggle("wi-far", now.isFar);
     const lines = now.broken.map(limitText), count = model.limits.length;
@@ -224,10 +225,9 @@ function farText(model, now) {
 
 /** The result in a sentence, for who cannot see it. */
 function spoken(model, now) {
-  const { valueText, sizeText } = objectiveTexts(model);
-  const half = now.halves ? ` plus or minus ${sizeText(now.valueHalf)}` : "";
+  const half = now.halves ? ` plus or minus ${model.sizeText(now.valueHalf)}` : "";
   const broken = now.broken.map(limitText).join("; ");
-  return `Objective ${valueText(now.value)}${half}, gain over natural ${changeText(now.gains[0], sizeText)}. `
+  return `Objective ${model.valueText(now.value)}${half}, gain over natural ${changeText(now.gains[0], model.sizeText)}. `
     + `${now.isFar ? farText(model, now) : ""} ${broken ? `Broken: ${broken}.` : "No limit is broken."}`;
 }
 
@@ -296,8 +296,8 @@ function targetList(model) {
 }
 
 function targetRow(model, t) {
-  const { factor } = model.data.objective, { valueText, sizeText } = objectiveTexts(model);
-  const name = t < 0 ? "Objective" : model.targets[t], isHigher = t >= 0 ? model.signs[t] < 0 : factor < 0;
+  const { valueText, sizeText } = model, sign = t < 0 ? model.data.objective.factor : model.signs[t];
+  const name = t < 0 ? "Objective" : model.targets[t], isHigher = sign < 0;
   const from = [model.naturalLosses[t], model.baseLosses[t]];
   const label = element("span", { class: "wi-name" }, name, ...(isHigher ? [element("small", {}, " higher is better")] : []));
   const value = element("span", { class: "wi-value" });
@@ -373,9 +373,9 @@ const decimals = (digits) => (value) => value.toFixed(digits).replace("-", "\u22
 const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.00995 ? 2 : 1)}%`;
 const lossText = (value) => decimals(Math.abs(value) >= 100 ? 2 : 4)(value);
 
-/** How values of the objective are written, and how gains and halves of intervals. */
-function objectiveTexts(model) {
-  const { factor } = model.data.objective, write = Math.abs(factor) === 1 ? lossText : decimals(2);
+/** How values of the objective are written, and how gains and halves of intervals: points have two decimals. */
+function objectiveTexts(factor) {
+  const write = Math.abs(factor) === 1 ? lossText : decimals(2);
   return { valueText: (value) => write(factor * value), sizeText: (size) => write(Math.abs(factor) * size) };
 }
 
