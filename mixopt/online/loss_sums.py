@@ -112,11 +112,6 @@ def _check_shapes(losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None
         )
 
 
-def ranks() -> int:
-    """Count the ranks."""
-    return dist.get_world_size() if _is_on() else 1
-
-
 def is_first() -> bool:
     """Whether this rank is the one that decides."""
     return not _is_on() or dist.get_rank() == 0
@@ -124,7 +119,7 @@ def is_first() -> bool:
 
 def summed(totals: Tensor) -> IntArray:
     """Return the sum over all ranks, the same on every rank; all of them have to call it."""
-    if ranks() > 1:
+    if _is_on():
         totals = totals.to(_device_of_sums())
         dist.all_reduce(totals)
     result: IntArray = totals.cpu().numpy()
@@ -134,7 +129,7 @@ def summed(totals: Tensor) -> IntArray:
 def from_first(value: Any) -> Any:
     """Return rank 0's value on every rank."""
     values = [value]
-    if ranks() > 1:
+    if _is_on():
         dist.broadcast_object_list(values, src=0)
     return values[0]
 

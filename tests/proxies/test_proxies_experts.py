@@ -157,7 +157,7 @@ def by_hand(trained, corpus):
     trainer = StackTrainer(trained[0], passes, steps=STEPS)
     batches = TrialBatches(trained[0], corpus, TRAINING, batch=4, length=16)
     seen = listened(passes._decoder)
-    counts = torch.zeros(2, 2, 2, 4, dtype=torch.int64)  # member, layer, domain, expert
+    counts = torch.zeros(2, 2, 2, 2, 4, dtype=torch.int64)  # member, layer, half, domain, expert
     for taken, tokens in trainer.stream(batches):
         seen.clear()
         trainer.step(tokens)
@@ -165,7 +165,7 @@ def by_hand(trained, corpus):
             for k in range(2):
                 for n, ids in enumerate(ids_KNS[k]):
                     domain = batches.domain_KS[k, 4 * taken + n // 16]
-                    counts[k, layer, domain, ids] += taken >= 20
+                    counts[k, layer, (n // 16 + taken) % 2, domain, ids] += taken >= 20
     return counts, passes, trainer.weights.leaves
 
 
@@ -173,20 +173,21 @@ def test_counts_of_training_are_those_of_a_loop_over_tokens(trained, by_hand):
     for k, result in enumerate(trained[1]):
         assert result.experts.train.domains == ("code", "manual")
         for number, layer in enumerate(result.experts.train.layers):
-            assert layer.layer == number
-            assert layer.counts_DE.tolist() == by_hand[0][k, number].tolist()
+            assert (layer.layer, layer.top_k) == (number, 2)
+            assert layer.counts_HDE.tolist() == by_hand[0][k, number].tolist()
+            assert layer.dropped_HD.tolist() == [[0, 0], [0, 0]]
 
 
 def test_held_out_counts_are_those_of_the_models_at_the_end(trained, by_hand, corpus):
     _, passes, leaves = by_hand
     rows = corpus.domains[1].validation.rows([16 * i for i in range(20)], 17).astype("int64")
-    counts_LKE = torch.zeros(2, 2, 4, dtype=torch.int64)
+    counts_LKHE = torch.zeros(2, 2, 2, 4, dtype=torch.int64)
     for part in torch.from_numpy(rows).split(4):
         _, routed = passes.evaluated(leaves, part.expand(2, -1, -1).contiguous())
-        counts_LKE += routed.counts_LKBE.sum(2)
+        counts_LKHE += routed.counts_LKBE.unflatten(2, (2, 2)).sum(2)
     for k, result in enumerate(trained[1]):
         for number, layer in enumerate(result.experts.held_out.layers):
-            assert layer.counts_DE[1].tolist() == counts_LKE[number, k].tolist()
+            assert layer.counts_HDE[:, 1].tolist() == counts_LKHE[number, k].tolist()
 
 
 # Our decoder with experts, pretrained as the stack trains it ------------------------------------
