@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import CorpusError, MixoptError, PluginError
+from mixopt.errors import ConfigError, CorpusError, MixoptError, PluginError
 from mixopt.system.files import replacing
 from mixopt.system.lock import made_once
 from mixopt.system.server_uris import without_secrets
@@ -169,13 +169,16 @@ def fetched(stored: StoredObject) -> Path:
 
 
 def local_copy(text: str | Path) -> Path:
-    """Return the path of a file; of the one object that a URL names, that of its copy."""
+    """Return the path of a file that a user names; of an object of a URL, that of its copy."""
     if not is_url(text):
         return local_path(str(text))
-    objects = list_objects(str(text))
-    if len(objects) > 1:
-        raise CorpusError(f"{text}: is {len(objects)} objects, but only one is read here; name it")
-    return fetched(objects[0])
+    try:
+        objects = list_objects(str(text))
+        if len(objects) == 1:
+            return fetched(objects[0])
+    except CorpusError as error:
+        raise ConfigError(str(error)) from error
+    raise ConfigError(f"{text}: is {len(objects)} objects, but only one is read here; name it")
 
 
 @contextmanager

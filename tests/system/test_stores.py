@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from odd_servers import serving
 
-from mixopt.errors import CorpusError, PluginError, RunError
+from mixopt.errors import ConfigError, CorpusError, PluginError, RunError
 from mixopt.system import (
     cache_folder,
     fetched,
@@ -284,8 +284,9 @@ def test_paths_and_urls_are_told_apart(memory, tmp_path):
     memory.pipe("/m/b.txt", b"2")
     assert local_copy("memory://m/a.txt").read_bytes() == b"1"
     assert local_copy(tmp_path) == tmp_path
-    with pytest.raises(CorpusError, match="is 2 objects, but only one is read here"):
-        local_copy("memory://m")
+    for url, said in (("memory://m", "is 2 objects, but only one is read here"), ("a::b://c", "ch")):
+        with pytest.raises(ConfigError, match=said):
+            local_copy(url)
 
 
 def test_an_error_about_a_copy_names_its_url(tmp_path):
