@@ -284,7 +284,7 @@ def test_paths_and_urls_are_told_apart(memory, tmp_path):
     memory.pipe("/m/b.txt", b"2")
     assert local_copy("memory://m/a.txt").read_bytes() == b"1"
     assert local_copy(tmp_path) == tmp_path
-    for url, said in (("memory://m", "is 2 objects, but only one is read here"), ("a::b://c", "ch")):
+    for url, said in (("memory://m", "is 2 objects, but only one"), ("a::b://c", "chains")):
         with pytest.raises(ConfigError, match=said):
             local_copy(url)
 
