@@ -10,7 +10,7 @@ import pytest
 from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
-from mixopt.errors import CorpusError, MixoptError
+from mixopt.errors import CorpusError
 from mixopt.sweeps import (
     Ended,
     GroupRunner,
@@ -21,7 +21,6 @@ from mixopt.sweeps import (
     trial_paths,
 )
 from mixopt.sweeps.groups import Beat, GroupResult, read_result, write_beat, write_result
-from mixopt.system import read_json
 
 ALONE = SweepConfig(workers=1)
 
@@ -74,18 +73,6 @@ def test_nothing_is_kept_of_a_group_whose_corpus_changed(
 def test_a_change_of_modes_ends_no_sweep(job_that_changes_its_corpus, tmp_path):
     job = job_that_changes_its_corpus("mode")
     assert len(run_trials(trials_named("a", "b"), job, tmp_path / "trials", sweep=ALONE)) == 2
-
-
-def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(make_job, tmp_path):
-    with pytest.raises(MixoptError, match="unknown option 'sise'; did you mean 'size'"):
-        run_trials(trials_named("a"), make_job(sise=3), tmp_path / "trials", sweep=ALONE)
-    assert not list((tmp_path / "trials").glob("[!.]*.json"))
-
-
-def test_a_group_leaves_work_for_every_worker(make_job, tmp_path):
-    two = SweepConfig(workers=2)
-    run_trials(trials_named(*"abcd"), make_job(size=64), tmp_path / "trials", sweep=two)
-    assert read_json(tmp_path / "trials" / "groups.json") == [["a", "b"], ["c", "d"]]
 
 
 def test_a_kill_between_two_files_of_a_group_trains_nothing_twice(make_job, tmp_path, monkeypatch):

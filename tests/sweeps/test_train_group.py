@@ -12,11 +12,11 @@ from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
-from mixopt.errors import CorpusError, RunError
+from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.sweeps import run_trials, sweep, train_group
 from mixopt.sweeps.groups import Beat, GroupResult, read_beat, read_result, write_group
 from mixopt.sweeps.train_group import Heart, believed, failure, train_folder
-from mixopt.system import host_name, write_json
+from mixopt.system import host_name, read_json, write_json
 from mixopt.trials import Losses, Progress, Training, TrialResult
 
 
@@ -128,9 +128,21 @@ def test_garbage_for_a_result_is_its_reason(tmp_path):
     assert result.error.startswith("the worker's answer cannot be used: ")
 
 
-def test_a_size_of_0_is_taken_for_1(run_here, tmp_path):
-    run_here(size=0)
-    assert noted(tmp_path / "trained.log", "ended") == ["a", "b", "c", "d"]
+@pytest.mark.parametrize(
+    ("size", "slots", "groups"), [(0, 1, ["a", "b", "c", "d"]), (64, 2, ["ab", "cd"])]
+)
+def test_a_group_has_a_trial_and_leaves_work_for_every_worker(
+    run_here, tmp_path, monkeypatch, size, slots, groups
+):
+    monkeypatch.setattr(Here, "slots", slots)
+    run_here(size=size)
+    assert read_json(tmp_path / "trials" / "groups.json") == [list(names) for names in groups]
+
+
+def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(run_here, tmp_path):
+    with pytest.raises(MixoptError, match="unknown option 'sise'; did you mean 'size'"):
+        run_here(sise=3)
+    assert not list((tmp_path / "trials").glob("[!.]*.json"))
 
 
 def group_in(tmp_path, path, **changes):
