@@ -271,7 +271,7 @@ class Objective:
         """Evaluation domains that the objective depends on."""
         return tuple(self.weights)
 
-    @property
+    @cached_property
     def columns(self) -> list[int]:
         """Positions of the measured evaluation domains among all."""
         return [self.evaluation.index(name) for name in self.weights]

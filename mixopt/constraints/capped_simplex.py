@@ -25,13 +25,14 @@ grid points.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.errors import InfeasibleError
-from mixopt.system import Array, BoolArray
+from mixopt.system import Array, BoolArray, IntArray
 
 SLACK = 1e-9  # bounds that miss 1 by rounding (ten caps of 0.1) still hold a point
 EXACT = 1e-14  # what a weight of a point in the set may be off
@@ -96,13 +97,21 @@ class CappedSimplex:
         """Map points of the unit cube onto the set, uniform onto uniform."""
         cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
         rooms_D = self.upper_D - self.lower_D
+        order, flipped, content, volumes = self._sticks
+        shares_ND = _break_sticks(cube, rooms_D, order, content, volumes)
+        filled_ND = self.upper_D - shares_ND if flipped else self.lower_D + shares_ND
+        return self._shift(filled_ND)
+
+    @cached_property
+    def _sticks(self) -> tuple[IntArray, bool, float, list[_Volume]]:
+        """The order of rooms, whether what is left empty is broken, how much, and volumes."""
+        rooms_D = self.upper_D - self.lower_D
         fill = 1.0 - self.lower_D.sum()
         # Where the bounds are nearly full, what is left empty has the simpler shape.
         flipped = bool(fill > rooms_D.sum() / 2)
-        content = rooms_D.sum() - fill if flipped else fill
-        shares_ND = _break_sticks(cube, rooms_D, max(float(content), 0.0))
-        filled_ND = self.upper_D - shares_ND if flipped else self.lower_D + shares_ND
-        return self._shift(filled_ND)
+        content = max(float(rooms_D.sum() - fill if flipped else fill), 0.0)
+        order = np.argsort(-rooms_D, kind="stable")[: int((rooms_D > 0).sum())]
+        return order, flipped, content, _volumes(rooms_D[order], content)
 
     def _shift(self, points_ND: Array) -> Array:
         """Clip after the shift at which each row adds up to 1."""
@@ -151,10 +160,10 @@ class _Volume(NamedTuple):
         return np.asarray(np.interp(filled, self.grid_G, self.root_G))
 
 
-def _break_sticks(cube_NK: Array, rooms_D: Array, content: float) -> Array:
+def _break_sticks(
+    cube_NK: Array, rooms_D: Array, order: IntArray, content: float, volumes: list[_Volume]
+) -> Array:
     """Map points of the unit cube onto the pieces, uniform onto uniform."""
-    order = np.argsort(-rooms_D, kind="stable")[: int((rooms_D > 0).sum())]
-    volumes = _volumes(rooms_D[order], content)
     pieces_ND = np.zeros((cube_NK.shape[0], rooms_D.size))
     left_N = np.full(cube_NK.shape[0], content)
     for k, domain in enumerate(order[:-1]):

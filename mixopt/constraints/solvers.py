@@ -214,7 +214,7 @@ def minimize_slsqp(
     found = minimize(
         lambda x: float(cost.values(x[:own])[0]),
         np.concatenate([start_X, *apart]),
-        jac=lambda x: np.pad(cost.slopes(x[:own])[0], (0, len(x) - own)),
+        jac=lambda x: np.append(cost.slopes(x[:own])[0], np.zeros(len(x) - own)),
         bounds=[
             *zip(rows.lower_D.tolist(), rows.upper_D.tolist(), strict=True),
             *free,
@@ -238,7 +238,7 @@ def _condition(kind: str, smooth: DifferentiableFunction, first: int) -> dict[st
 
     def slopes(x: Array) -> Array:
         known = smooth.slopes(x[:first])
-        return np.pad(known, ((0, 0), (0, len(x) - known.shape[1])))
+        return np.hstack([known, np.zeros((len(known), len(x) - known.shape[1]))])
 
     return {"type": kind, "fun": lambda x: smooth.values(x[:first]), "jac": slopes}
 

@@ -270,8 +270,16 @@ class Fit:
             values_N, same_N = objective.value(self.data.losses_NM), apart_N1[:, 0] < SAME
             if same_N.any() and not same_N[values_N.argmin()]:
                 return float(values_N[same_N].mean()), 0.0
-        value = float(self.predict(mixture, objective).objective_N[0])
-        return value, self.gain_half(mixture, objective)
+        return self.value(mixture, objective), self.gain_half(mixture, objective)
+
+    def value(self, mixture: Mixture, objective: Objective) -> float:
+        """Return the objective that is predicted, as `predict` does, without its interval."""
+        losses_1M = predict_losses(self.regressor, mixture.array[None])
+        return float(self._held_back(objective.value(losses_1M), objective)[0])
+
+    def _held_back(self, values_N: Array, objective: Objective) -> Array:
+        tried = self.tried_best(objective)
+        return values_N if tried is None else held_back(values_N, *tried)
 
     @cached_property
     def item_variances(self) -> Array:
@@ -319,11 +327,10 @@ class Fit:
         stds_NM = self._by_items(means_NM, stds_NM)
         stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds_NM.T, strict=True)
-        values_N, tried = over.value(means_NM), self.tried_best(over)
         found = Prediction.of(
             means_NM,
             np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1),
-            values_N if tried is None else held_back(values_N, *tried),
+            self._held_back(over.value(means_NM), over),
             stretch_N * self.objective_calibration(over).halves(over.spread(stds_NM)),
         )
         return replace(found.agreeing(over), targets=self.targets)

@@ -156,9 +156,8 @@ def held_out_columns(
     table: pl.DataFrame, predictor: str, targets: Sequence[str], column: str
 ) -> Array:
     """Return one column of `held_out_table` for one predictor, by target, shape (N, M)."""
-    rows = table.filter(pl.col("predictor") == predictor)
-    columns = [rows.filter(pl.col("target") == name)[column].to_numpy() for name in targets]
-    return np.stack(columns, axis=1)
+    rows = table.filter(pl.col("predictor") == predictor).partition_by("target", as_dict=True)
+    return np.stack([rows[(name,)][column].to_numpy() for name in targets], axis=1)
 
 
 def controls(

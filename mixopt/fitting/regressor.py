@@ -403,8 +403,6 @@ class ResampledFits:
     def of(self, columns: Sequence[int]) -> tuple[Predictor, ...]:
         """Return the regressors of some of the losses, by position among the fit's."""
         places = [self.columns.index(column) for column in columns]
-        if places == list(range(len(self.columns))):
-            return self.regressors
         return tuple(select_targets(one, places) for one in self.regressors)
 
 

@@ -178,7 +178,7 @@ def predicted_gains(
     fit: Fit, objective: Objective, mixture: Mixture, compared: Mapping[str, Mixture]
 ) -> dict[str, Interval]:
     """Return the gain of a mixture over each of others, above 0 where it is better."""
-    value = float(fit.predict(mixture, objective).objective_N[0])
+    value = fit.value(mixture, objective)
     half, gains = fit.gain_half(mixture, objective), {}
     for name, other in compared.items():
         base, error = fit.baseline(other, objective)

@@ -143,8 +143,7 @@ class Problem:
 
     def excess(self, weights_ND: Array) -> Array:
         """Return by how much each guardrail is broken, shape (N, G); below 0 it is kept."""
-        if self.guards is None:
-            return np.zeros((len(weights_ND), 0))
+        assert self.guards is not None
         return self.guards.excess(self.losses(weights_ND), self.compared_G)
 
     def _scored(self, weights_ND: Array) -> Array:
@@ -303,11 +302,13 @@ def descend(problem: Problem, start_D: Array) -> SearchResult:
     cube_SK = rng.random((STARTS, problem.allowed.dimensions))
     centers_ND = np.vstack([start_D, problem.natural_D, problem.known_ND[:4]])
     starts_SD = np.vstack([problem.allowed.project(centers_ND), problem.allowed.from_cube(cube_SK)])
-    order_S = 1 + np.argsort(problem.score(starts_SD[1:]), kind="stable")
+    scores_S = problem.score(starts_SD)
+    order_S = 1 + np.argsort(scores_S[1:], kind="stable")
     chosen_SD = starts_SD[np.append(0, order_S[: problem.descents - 1])]
     ends_SD = np.array([_minimise(problem, one_D, ROUGH) for one_D in chosen_SD])
-    every_ND = np.vstack([starts_SD, problem.allowed.inside(ends_SD)])
-    best_D = every_ND[int(np.argmin(problem.score(every_ND)))]
+    ends_SD = problem.allowed.inside(ends_SD)
+    every_ND = np.vstack([starts_SD, ends_SD])
+    best_D = every_ND[int(np.argmin(np.append(scores_S, problem.score(ends_SD))))]
     # Only the best continues: near a weight of 0 most steps are for the last digits.
     last_D = problem.allowed.inside(_minimise(problem, best_D, FINE)[None])[0]
     pair_2D = np.stack([best_D, last_D])

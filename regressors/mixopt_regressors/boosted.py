@@ -70,7 +70,8 @@ class LightGBMRegressor(MixtureRegressor):
         parameters = self._parameters(len(weights_ND))
         trees, noise, self.boosters_ = [], [], []
         for target, losses_N in enumerate(losses_NM.T):
-            data = _dataset(weights_ND, losses_N, parameters)
+            data = lightgbm.Dataset(weights_ND, losses_N, params=parameters, free_raw_data=False)
+            data.construct()
             count, error = self._chosen(target, data, parameters, fold_N)
             trees.append(count)
             noise.append(float(losses_N.std()) if error is None else error)
@@ -117,8 +118,3 @@ class LightGBMRegressor(MixtureRegressor):
     def _std(self, weights_ND: Array) -> Array:
         std: Array = np.broadcast_to(self.noise_M, (len(weights_ND), len(self.noise_M))).copy()
         return std
-
-
-def _dataset(weights_ND: Array, losses_N: Array, parameters: dict[str, Any]) -> Any:
-    data = lightgbm.Dataset(weights_ND, losses_N, params=parameters, free_raw_data=False)
-    return data.construct()

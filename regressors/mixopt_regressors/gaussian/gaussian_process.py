@@ -73,23 +73,14 @@ class Posterior:
         """The trials as the kernel compares them."""
         return self.kernel.scaled(self.rows)
 
-    def mean(self, rows: Array) -> Array:
-        """Return the mean, shape (K,)."""
-        parts = [
-            self.kernel.covariance(self.kernel.pairs(self.kernel.scaled(some), self.own))
-            @ self.dual_N
-            for some in self._chunks(rows)
-        ]
-        return np.concatenate([np.empty(0), *parts])
-
     def variance(self, rows: Array, root_PP: Array) -> Array:
         """Return the variance of a new trial's loss, shape (K,)."""
         solved, parts = self._solved(), []
-        for some in self._chunks(rows):
+        for some in _chunks(rows, len(self.rows)):
             known_NK, moved_KP = self._known(some, root_PP, *solved)
             left_K = np.maximum(self.kernel.variance + CONSTANT - (known_NK**2).sum(axis=0), 0.0)
             parts.append(left_K + self.kernel.jittered_noise + (moved_KP**2).sum(axis=1))
-        return np.concatenate([np.empty(0), *parts])
+        return np.concatenate(parts)
 
     def covariance(self, rows: Array, root_PP: Array) -> Array:
         """Return the covariance of the law at some mixtures, noise left out, shape (K, K)."""
@@ -116,53 +107,66 @@ class Posterior:
         moved_KP = self.kernel.push_forward(across, logs_KD, log_weights(self.rows), self.dual_N)
         return known_NK, (moved_KP - covariance_KN @ solved_NP) @ root_PP
 
-    def _chunks(self, rows: Array) -> Iterator[Array]:
-        """Yield some mixtures at a time."""
-        size = max(CHUNK // len(self.rows), 1)
-        return (rows[at : at + size] for at in range(0, len(rows), size))
-
 
 class StackedPosteriors:
-    """Kernels and trials of all targets, for one mixture at a time."""
+    """Kernels and trials of all targets, for the same mixtures."""
 
     def __init__(self, posteriors: Sequence[Posterior]) -> None:
         kernels = [one.kernel for one in posteriors]
-        self.lengths_MD = np.stack([kernel.lengths_D for kernel in kernels])
-        self.powers_M1 = np.array([[kernel.power] for kernel in kernels])
+        self.lengths_M1D = np.stack([kernel.lengths_D for kernel in kernels])[:, None]
+        self.powers_M11 = np.array([[[kernel.power]] for kernel in kernels])
         self.rows_MND = np.stack([one.own for one in posteriors])
-        self.middles_MD = self.rows_MND.mean(axis=1)
-        self.rows_MND -= self.middles_MD[:, None]
-        self.squares_MN = (self.rows_MND**2).sum(axis=2)
+        self.middles_M1D = self.rows_MND.mean(axis=1, keepdims=True)
+        self.rows_MND -= self.middles_M1D
+        self.squares_M1N = (self.rows_MND**2).sum(axis=2)[:, None]
         duals_MN = np.stack([one.dual_N for one in posteriors])
-        self.duals_MN = duals_MN * np.array([[kernel.variance] for kernel in kernels])
+        self.duals_MN1 = (duals_MN * np.array([[kernel.variance] for kernel in kernels]))[..., None]
         self.levels_M = CONSTANT * duals_MN.sum(axis=1)
+        self._last: tuple[Array, Array, Array, Array] | None = None
 
-    def means(self, weights_D: Array) -> Array:
-        """Return the means at one mixture, shape (M,)."""
-        _, alike_MN, _ = self._pairs(weights_D)
-        means_M: Array = (alike_MN * self.duals_MN).sum(axis=1) + self.levels_M
-        return means_M
+    def means(self, weights_KD: Array) -> Array:
+        """Return the means at some mixtures, shape (K, M)."""
+        return np.concatenate(
+            [
+                (self._pairs(some)[1] @ self.duals_MN1)[:, :, 0].T + self.levels_M
+                for some in _chunks(weights_KD, self.squares_M1N.size)
+            ]
+        )
 
     def slopes(self, weights_D: Array) -> Array:
-        """Return the slopes of the means by the weights, shape (M, D)."""
-        scaled_MD, _, slope_MN = self._pairs(weights_D)
-        pull_MN = 2.0 * slope_MN * self.duals_MN
-        by_scaled_MD = pull_MN.sum(axis=1)[:, None] * scaled_MD
-        by_scaled_MD -= (pull_MN[:, None] @ self.rows_MND)[:, 0]
+        """Return the slopes of the means by the weights at one mixture, shape (M, D)."""
+        scaled_M1D, _, slope_M1N = self._pairs(weights_D[None])
+        pull_M1N = 2.0 * slope_M1N * np.swapaxes(self.duals_MN1, 1, 2)
+        by_scaled_M1D = pull_M1N.sum(axis=2, keepdims=True) * scaled_M1D - pull_M1N @ self.rows_MND
         logs_D = np.log(np.maximum(weights_D, STEEPEST) + SHIFT)
-        steep_MD = self.powers_M1 * np.exp((self.powers_M1 - 1.0) * logs_D)
-        slopes_MD: Array = by_scaled_MD * steep_MD / self.lengths_MD
+        steep_M1D = self.powers_M11 * np.exp((self.powers_M11 - 1.0) * logs_D)
+        slopes_MD: Array = (by_scaled_M1D * steep_M1D / self.lengths_M1D)[:, 0]
         return slopes_MD
 
-    def _pairs(self, weights_D: Array) -> tuple[Array, Array, Array]:
-        """Return the warped mixture, and how alike it and the trials are, with the slope."""
-        scaled_MD = np.exp(self.powers_M1 * log_weights(weights_D)) / self.lengths_MD
-        scaled_MD -= self.middles_MD
-        squared_MN = (self.rows_MND @ scaled_MD[:, :, None])[:, :, 0]
-        squared_MN *= -2.0
-        squared_MN += self.squares_MN
-        squared_MN += (scaled_MD**2).sum(axis=1)[:, None]
-        return scaled_MD, *matern_and_slope(np.maximum(squared_MN, 0.0, out=squared_MN))
+    def _pairs(self, weights_KD: Array) -> tuple[Array, Array, Array]:
+        """Return warped mixtures, and how alike they and the trials are, with the slope.
+
+        The last answer is kept: a descent asks for slopes where it has asked for means.
+        """
+        last = self._last
+        if last is not None and np.array_equal(last[0], weights_KD):
+            return last[1:]
+        scaled_MKD = np.exp(self.powers_M11 * log_weights(weights_KD))
+        scaled_MKD /= self.lengths_M1D
+        scaled_MKD -= self.middles_M1D
+        squared_MKN = scaled_MKD @ np.swapaxes(self.rows_MND, 1, 2)
+        squared_MKN *= -2.0
+        squared_MKN += self.squares_M1N
+        squared_MKN += (scaled_MKD**2).sum(axis=2, keepdims=True)
+        both = matern_and_slope(np.maximum(squared_MKN, 0.0, out=squared_MKN))
+        self._last = last = (weights_KD.copy(), scaled_MKD, *both)
+        return last[1:]
+
+
+def _chunks(rows: Array, trials: int) -> Iterator[Array]:
+    """Yield some mixtures at a time, of `CHUNK` pairs with trials."""
+    size = max(CHUNK // trials, 1)
+    return (rows[at : at + size] for at in range(0, max(len(rows), 1), size))
 
 
 WARM = 12  # steps of a fold from the prior's centre
@@ -285,11 +289,7 @@ class GaussianProcessRegressor(MixtureRegressor):
         return copy
 
     def _predict(self, weights_ND: Array) -> Array:
-        if len(weights_ND) == 1:
-            means_NM = self._stacked.means(weights_ND[0])[None]
-        else:
-            means_NM = np.column_stack([one.mean(weights_ND) for one in self._posteriors])
-        predicted: Array = self.means_M + self.units_M * means_NM
+        predicted: Array = self.means_M + self.units_M * self._stacked.means(weights_ND)
         return predicted
 
     def _std(self, weights_ND: Array) -> Array:

@@ -25,6 +25,7 @@ Shapes: N trials, D domains, M targets, K units of a fit, U units of all fits, Q
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
@@ -99,12 +100,14 @@ class Units(NamedTuple):
         """Go downhill by L-BFGS."""
         from scipy.optimize import minimize
 
-        ends = np.cumsum([part.size for part in self])
         step = np.repeat(STEP_SIZES, [part.size for part in self])
+        ends = np.cumsum([0, *(part.size for part in self)]).tolist()
+        places = [slice(*pair) for pair in itertools.pairwise(ends)]  # faster than numpy's split
 
         def shaped(vector: Array) -> Units:
-            parts = zip(np.split(step * vector, ends[:-1]), self, strict=True)
-            return Units(*(own.reshape(part.shape) for own, part in parts))
+            parts = zip(places, self, strict=True)
+            scaled = step * vector
+            return Units(*(scaled[place].reshape(part.shape) for place, part in parts))
 
         def loss(vector: Array) -> tuple[float, Array]:
             value, slopes = penalised(shaped(vector), weights_ND, losses_NM, strength)
