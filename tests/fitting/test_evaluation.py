@@ -64,6 +64,21 @@ def test_errors_and_coverage_are_those_of_the_predictions(fitted):
         assert found["targets"][name]["coverage90"] == inside_NM[:, m].mean()
     mean_N = predicted.losses_NM.mean(axis=1)
     assert found["mean"]["rmse"] == pytest.approx(rmse(mean_N, observed_NM.mean(axis=1)))
+    known = {name: value for name, value in found["mean"].items() if value is not None}
+    assert known == pytest.approx(
+        {
+            "spearman": 0.99869,
+            "own_share": 0.98124,
+            "from_uniform": 0.10413,
+            "nearest_trial": 0.9617,
+            "rank": 1,
+            "regret": 0,
+            "rmse": 0.0018668,
+            "coverage90": 0.925,
+            "better_than_own_share": 1,
+        },
+        rel=1e-4,
+    )
 
 
 def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted):
@@ -91,7 +106,16 @@ def test_replicates_give_the_most_that_noise_allows_and_known_mixtures_are_noted
     assert row["spearman"] - 0.05 < row["ceiling"] < 0.99
 
 
+def test_losses_that_the_runs_lack_are_noted_and_few_runs_are_of_the_same_scale(fitted):
+    few = evaluate(fitted, runs(3, 1, change=larger).with_targets(["web", "code"]))
+    assert list(few["targets"]) == ["web", "code"]
+    assert few["scale"] == "same"
+    assert few["notes"] == ["these runs have no losses on exam"]
+
+
 def test_what_cannot_be_tested_is_named(fitted):
+    with pytest.raises(TrialsError, match="evaluate: expected Trials, such as .*; got 'table'"):
+        evaluate(fitted, "table")
     with pytest.raises(TrialsError, match="domain 'books' is not in both the table and the fit"):
         evaluate(fitted, runs(9, 1).reindex(merge={"maths": ["books"]}))
     other = table([[0.2, 0.3, 0.5]] * 4, np.ones((4, 1)), DOMAINS, ("maths",))

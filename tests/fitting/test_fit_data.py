@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from made_fit import table
 
+from mixopt.config import ObjectiveConfig
 from mixopt.errors import ConfigError
 from mixopt.fitting import FitData
 from mixopt.objective import Objective
@@ -66,6 +67,17 @@ def test_rows_hold_sizes_for_a_regressor_that_knows_of_them(trials, name, column
             "expected lower or higher by name, such as {.accuracy.: .higher.}",
         ),
         ({"objective": "cod"}, "'cod'; did you mean 'code'"),
+        ({"objective": 3}, "objective: expected the name of a loss, several names, .*; got 3"),
+        ({"objective": []}, "objective: names no loss; leave it out for the mean of all"),
+        ({"objective": "code", "scale": "spread"}, "scale: spread: .*, but 'code' is alone"),
+        (
+            {"objective": Objective(DOMAINS, "target", {"code": 1.0}), "scale": "spread"},
+            "objective: an Objective has its own unit, direction and scale; leave those out",
+        ),
+        (
+            {"objective": ObjectiveConfig(target="code"), "scale": "spread"},
+            "objective: a file or a section has its own direction and scale; leave those out",
+        ),
     ],
 )
 def test_an_argument_of_a_fit_that_cannot_be_is_one_line(trials, given, message):

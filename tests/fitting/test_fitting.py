@@ -88,6 +88,13 @@ def test_the_report_has_every_regressor_and_control_for_every_target(fit):
     every = len(TARGETS) + 1
     names = ("linear", "log_linear", "own_share", "from_uniform", "nearest_trial", "mean", CEILING)
     assert counted == dict.fromkeys(names, every)
+    own = report.filter(pl.col("target") == "math").drop("target", "kind")
+    assert own["rmse"].to_list() == pytest.approx(
+        [0.017242, 0.017327, 0.087556, 0.27956, 0.10704, 0.275, 0.017745], rel=1e-4
+    )
+    assert [one for one in own["spearman"] if one is not None] == pytest.approx(
+        [0.99068, 0.99068, 0.98959, 0.13785, 0.90425, 0.99091], rel=1e-4
+    )
 
 
 def test_controls_do_not_see_the_losses_that_they_predict():
@@ -187,16 +194,6 @@ def test_a_regressor_that_fails_is_named(monkeypatch, kind, message):
     monkeypatch.setattr(mixopt.system, "load_plugin", lambda _, name: kind)
     with pytest.raises(PluginError, match=message):
         fitted("theirs")
-
-
-def test_a_regressor_that_cannot_be_saved_is_fitted_again(monkeypatch, tmp_path):
-    import mixopt.system.plugins
-
-    monkeypatch.setattr(mixopt.system, "load_plugin", lambda _, name: Constant)
-    fit = fitted("theirs")
-    fit.save(tmp_path)
-    one = Mixture.uniform(DOMAINS)
-    assert np.array_equal(Fit.load(tmp_path).predict(one).losses_NM, fit.predict(one).losses_NM)
 
 
 def test_shares_by_domain_are_predicted_as_mixtures_are():

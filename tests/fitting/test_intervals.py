@@ -1,11 +1,18 @@
-"""Intervals: what share of new errors they hold, and whose deviations they believe."""
+"""Intervals: what share of new errors they hold within the trials' reach and beyond it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from made_fit import NOISE, fitted, table
+from sklearn.linear_model import LinearRegression
 
-from mixopt.fitting.intervals import calibrate, conformal_quantile
+from mixopt.fitting.intervals import TrialReach, calibrate, conformal_quantile
+
+NEAR = np.array([0.3, 0.4, 0.3])
+WORLDS = 6
 
 
 def noise(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,15 +31,11 @@ def test_new_errors_lie_within_at_the_stated_rate(honest):
     assert 0.87 < (np.abs(new_errors_N) <= halves_N).mean() < 0.93
 
 
-def test_deviations_that_tell_are_believed_and_others_are_not():
+def test_deviations_that_tell_are_believed_and_others_beyond_those_of_the_trials_alone():
     errors_N, stds_N = noise(400, 0)
     assert np.ptp(calibrate(errors_N, stds_N).halves(stds_N)) > 0
-    assert np.ptp(calibrate(errors_N, 1 / stds_N).halves(1 / stds_N)) == 0
-
-
-def test_deviations_that_do_not_tell_count_beyond_those_of_the_trials():
-    errors_N, stds_N = noise(400, 0)
     claimed_N = 1 / stds_N
+    assert np.ptp(calibrate(errors_N, claimed_N).halves(claimed_N)) == 0
     most = claimed_N.max()
     halves_N = calibrate(errors_N, claimed_N).halves(np.array([0.0, most, 2 * most]))
     even = conformal_quantile(np.abs(errors_N))
@@ -43,3 +46,82 @@ def test_a_regressor_without_deviations_gets_one_width():
     errors_N, _ = noise(50, 0)
     halves_N = calibrate(errors_N, np.zeros(50)).halves(np.zeros(3))
     assert np.array_equal(halves_N, np.full(3, conformal_quantile(np.abs(errors_N))))
+
+
+def curved(seed):
+    """Losses that fall with powers of the shares, as no regressor here has them."""
+    helps_DM = np.random.default_rng([seed, 1]).dirichlet(np.ones(3), 4).T
+    return lambda weights_ND: 2.0 + (0.05 + weights_ND**0.7 @ helps_DM) ** -0.5
+
+
+def world(seed, name):
+    """Return a fit of 24 trials near one mixture, and mixtures and losses from everywhere."""
+    law, rng = curved(seed), np.random.default_rng([seed, 2])
+    near_ND, everywhere_ND = rng.dirichlet(15 * NEAR, 24), rng.dirichlet(np.ones(3), 300)
+
+    def noisy(weights_ND):
+        return law(weights_ND) + 0.1 * NOISE * rng.standard_normal((len(weights_ND), 4))
+
+    return fitted(name, trials=table(near_ND, noisy(near_ND))), everywhere_ND, noisy(everywhere_ND)
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    return [world(seed, "gaussian_process") for seed in range(WORLDS)]
+
+
+def held(worlds, kept, stretched=True):
+    """Return the share of losses inside their intervals, of mixtures at which `kept` is true."""
+    inside = []
+    for fit, weights_ND, losses_NM in worlds:
+        found, rows = fit.predict(weights_ND), kept(fit.reach, weights_ND)
+        halves_NM = found.high_NM - found.losses_NM
+        if not stretched:
+            halves_NM = halves_NM / fit.reach.stretch(weights_ND)[:, None]
+        inside.append((np.abs(losses_NM - found.losses_NM) <= halves_NM)[rows].ravel())
+    return np.concatenate(inside).mean()
+
+
+def within(reach, weights_ND):
+    return reach.nearest(weights_ND) <= reach.reach
+
+
+def beyond(reach, weights_ND):
+    return reach.nearest(weights_ND) > reach.reach
+
+
+def test_coverage_is_near_the_stated_one_beyond_the_trials_as_within(worlds):
+    assert held(worlds, within) > 0.8
+    assert held(worlds, beyond) > 0.8
+
+
+def test_without_the_stretch_fewer_losses_beyond_the_trials_are_held(worlds):
+    assert held(worlds, beyond, stretched=False) < held(worlds, beyond) - 0.15
+
+
+def test_a_regressor_without_deviations_is_less_sure_beyond_the_trials_too():
+    fit = replace(world(0, "linear")[0], fitted=LinearRegression())
+    weights_ND, losses_NM = fit.data.weights_ND, fit.data.losses_NM
+    none = np.zeros(len(fit.held_out))
+    plain = replace(
+        fit,
+        fitted=LinearRegression().fit(weights_ND, losses_NM),
+        held_out=fit.held_out.with_columns(std=none),
+    )
+    found = plain.predict(np.vstack([weights_ND[:1], np.eye(3)]))
+    half_N = found.objective_high_N - found.objective_N
+    assert (half_N[1:] > 2 * half_N[0]).all()
+    assert half_N[0] == plain.objective_calibration().factor
+
+
+def test_within_the_reach_nothing_is_stretched_and_beyond_it_grows_from_there():
+    reach = TrialReach(np.array([[0.5, 0.5, 0.0], [0.3, 0.5, 0.2], [0.4, 0.3, 0.3]]))
+    assert reach.reach == pytest.approx(0.2)
+    assert reach.radius == pytest.approx(0.5 * (0.1 + 0.0667 + 0.1667), abs=1e-3)
+    points_ND = np.array([[0.5, 0.5, 0.0], [0.7, 0.3, 0.0], [1.0, 0.0, 0.0]])
+    wide = (1 + (0.5 - 0.2) / reach.radius) ** 2
+    assert reach.nearest(points_ND) == pytest.approx([0.0, 0.2, 0.5])
+    assert reach.stretch(points_ND) == pytest.approx([1.0, 1.0, wide])
+    alone = TrialReach(points_ND[[0, 0]])  # one mixture reaches nowhere
+    assert (alone.reach, alone.radius) == (0.0, 0.0)
+    assert alone.stretch(points_ND).tolist() == [1.0, 1.0, 1.0]

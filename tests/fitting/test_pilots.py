@@ -94,6 +94,7 @@ def test_nine_in_ten_intervals_hold_the_objective_of_a_new_run(judged, pilots):
 
 
 def test_more_pilots_tell_runs_apart_and_one_does_not(judged):
+    assert list(World(0).judged(8)) == pytest.approx([1, 0.74096, 0.26762, 0.28222], rel=1e-4)
     assert judged[1][0] >= 0.85
     assert judged[1][1] > 1.0
     assert judged[4][1] > judged[8][1] > judged[32][1]
@@ -216,16 +217,7 @@ def test_a_fit_that_is_read_back_proposes_at_the_pilots_size(trials, pilots, tmp
     assert read.pilots == fitted.pilots
 
 
-def bad_pilots(case, pilots) -> Trials:
-    """Return pilots that a fit cannot be carried by."""
-    if case == "domain":
-        return runs(large, 4, 6, domains=("web", "cde", "books"))
-    if case == "loss":
-        return runs(large, 4, 6, targets=("web", "exam"))
-    if case == "size":
-        return runs(large, 4, 6, size=SMALL)
-    if case == "trial":
-        return runs(small, 40, 0)
+def failed(pilots) -> Trials:
     table = pilots.table.with_columns(
         status=np.full(len(pilots), "failed"), reason=np.full(len(pilots), "out of memory")
     )
@@ -233,19 +225,23 @@ def bad_pilots(case, pilots) -> Trials:
 
 
 @pytest.mark.parametrize(
-    ("case", "message"),
+    ("bad", "message"),
     [
-        ("domain", "pilots: the trials have no domain 'cde'; did you"),
-        ("loss", "pilots: no loss on 'code'"),
-        ("size", "pilots: 't000' is of the trials' own size"),
-        ("trial", r"pilots: 't000' is trial 't000' \(the same mixture and losses\)"),
-        ("failed", "pilots: none of 10 trials finished.*at least one"),
+        (lambda _: 3, "pilots: expected Trials, such as .*; got 3"),
+        (
+            lambda _: runs(large, 4, 6, domains=("web", "cde", "books")),
+            "pilots: the trials have no domain 'cde'; did you",
+        ),
+        (lambda _: runs(large, 4, 6, targets=("web", "exam")), "pilots: no loss on 'code'"),
+        (lambda _: runs(large, 4, 6, size=SMALL), "pilots: 't000' is of the trials' own size"),
+        (
+            lambda _: runs(small, 40, 0),
+            r"pilots: 't000' is trial 't000' \(the same mixture and losses\)",
+        ),
+        (failed, "pilots: none of 10 trials finished.*at least one"),
     ],
 )
-def test_pilots_that_cannot_be_are_named_before_a_fit(trials, pilots, case, message):
+def test_pilots_that_cannot_be_are_named_before_a_fit(trials, pilots, bad, message):
+    name = "odd_regressors:RefusesToFit"
     with pytest.raises(TrialsError, match=message):
-        trials.fit(
-            regressors="odd_regressors:RefusesToFit",
-            objective="web",
-            pilots=bad_pilots(case, pilots),
-        )
+        trials.fit(regressors=name, objective="web", pilots=bad(pilots))

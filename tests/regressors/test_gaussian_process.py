@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mixing_law import law, mixtures
-from mixopt_regressors.gaussian import GaussianProcessRegressor
-from mixopt_regressors.gaussian.hyperparameters import replicate_variances
+from mixopt_regressors.gaussian import GaussianProcessRegressor, gaussian_process as gaussian
+from mixopt_regressors.gaussian.gaussian_process import Posterior, StackedPosteriors
+from mixopt_regressors.gaussian.hyperparameters import Prior, evidences, replicate_variances
+from mixopt_regressors.gaussian.kernels import Matern
 from places import DATA
 
 from mixopt.fitting import spearman
@@ -50,6 +54,7 @@ def test_it_covers_new_trials_at_about_the_stated_rate():
     fresh_ND = mixtures(400, seed=1)
     means, stds = fitted(64, noise=0.05).predict(fresh_ND, return_std=True)
     seen_NM = law(fresh_ND, noise=0.05)
+    assert [*means[0], *stds[0]] == pytest.approx([3.4348, 2.2458, 0.10895, 0.10118], rel=1e-3)
     assert 0.82 < np.mean(np.abs(means - seen_NM) < 1.645 * stds) < 0.97  # nominal 0.9
 
 
@@ -86,6 +91,31 @@ def test_a_fold_is_predicted_by_a_fit_of_the_others_alone():
     anew = GaussianProcessRegressor().fit(weights_ND[other_N], losses_NM[other_N])
     assert np.array_equal(means_NM[~other_N], anew.predict(weights_ND[~other_N]))
     assert (stds_NM > 0).all()
+
+
+def test_a_fold_of_a_dozen_targets_starts_from_their_prior_and_of_many_trials_from_the_fit(
+    monkeypatch,
+):
+    weights_ND, fold_N = mixtures(24, domains=3), folds(24)
+    losses_NM = law(weights_ND, 12, noise=0.01)
+    regressor, few = GaussianProcessRegressor(), GaussianProcessRegressor()
+    regressor.fit(weights_ND, losses_NM)
+    few.fit(weights_ND, losses_NM[:, :11])
+    assert (regressor.prior_2P.shape, few.prior_2P.shape) == ((2, 6), (2, 0))
+    other_N = fold_N != 2
+    rows, kept_KM = weights_ND[other_N], losses_NM[other_N]
+    standard_KM = (kept_KM - kept_KM.mean(axis=0)) / kept_KM.std(axis=0)
+    for limit, steps in ((256, gaussian.WARM), (17, gaussian.AGAIN)):
+        monkeypatch.setattr(gaussian, "FIRST", limit)
+        means_NM, _ = regressor.cross_fit(weights_ND, losses_NM, fold_N)
+        one = replace(evidences(rows, standard_KM)[5], prior=Prior(*regressor.prior_2P))
+        order_K = np.random.default_rng(0).permutation(len(rows))
+        start_P = None if limit == 256 else regressor.parameters_MP[5]
+        found_P = one.some(order_K).most_probable(start_P, steps)
+        again = Posterior.of(Matern.of(found_P), rows, standard_KM[:, 5])
+        told_K = StackedPosteriors([again]).means(weights_ND[~other_N])[:, 0]
+        expected_K = kept_KM[:, 5].mean() + kept_KM[:, 5].std() * told_K
+        assert np.allclose(means_NM[~other_N, 5], expected_K, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("trials", "domains"), [(2, 1), (2, 6), (10, 3)])
