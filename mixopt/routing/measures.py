@@ -66,7 +66,7 @@ def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
     count = len(shares_E)
     load_E = shares_E * count
     top = -(-count // 8)
-    if count - top < 3 or load_E.max() < least_load:
+    if count - top < 3:
         return np.zeros(count, bool)
     falling_E = np.sort(load_E)[::-1]
     root_E = falling_E ** (1 / 6)

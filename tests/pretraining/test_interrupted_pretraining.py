@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from folder_owner import marker
-from pretrain_runs import CONFIG, DECODER, checkpoints, step_of, write_config
+from pretrain_runs import CONFIG, DECODER, checkpoints, metrics_of, step_of, write_config
 from typer.testing import CliRunner
 
 import mixopt.cli.main  # noqa: F401  adds the commands
@@ -31,23 +31,27 @@ def config(tmp_path_factory):
     )
 
 
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.fixture
-def pressed(monkeypatch):
-    """Have Ctrl-C pressed so often after the second step; return how to change that."""
-    observe, times = Loop._observe, {"pressed": 1}
+def after_two(monkeypatch):
+    """What is done after the second step; Ctrl-C is pressed once where a test says no more."""
+    observe, done = Loop._observe, [press]
 
     def observing(loop, outcome):
         observe(loop, outcome)
         if loop.step == 2:
-            for _ in range(times["pressed"]):
-                os.kill(os.getpid(), signal.SIGINT)
+            for do in done:
+                do()
 
     monkeypatch.setattr(Loop, "_observe", observing)
-    return times
+    return done
 
 
 def test_ctrl_c_writes_a_checkpoint_after_the_next_step_and_the_run_resumes(
-    config, pressed, tmp_path, capfd
+    config, after_two, tmp_path, capfd
 ):
     before = signal.getsignal(signal.SIGINT)
     found = pretrain(config, tmp_path / "run")
@@ -61,25 +65,22 @@ def test_ctrl_c_writes_a_checkpoint_after_the_next_step_and_the_run_resumes(
     assert pretrain(config, tmp_path / "run").is_finished
 
 
-def test_the_second_ctrl_c_stops_at_once(config, pressed, tmp_path):
-    pressed["pressed"] = 2
+def test_the_second_ctrl_c_stops_at_once(config, after_two, tmp_path):
+    after_two.append(press)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config, tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
+    (tmp_path / "run" / "metrics.jsonl").write_text("of a run that came to no checkpoint")
+    after_two.clear()
+    assert pretrain(config, tmp_path / "run").is_finished
+    assert {line["step"] for line in metrics_of(tmp_path / "run")} == {4}
 
 
 def test_a_run_whose_directory_another_process_took_over_writes_nothing_more(
-    config, monkeypatch, tmp_path
+    config, after_two, tmp_path
 ):
-    observe, lock = Loop._observe, tmp_path / "run" / ".lock"
-
-    def observing(loop, outcome):
-        observe(loop, outcome)
-        lock.unlink()
-        lock.write_text(marker(1, "n7"))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Loop, "_observe", observing)
+    lock = tmp_path / "run" / ".lock"
+    after_two[:0] = [lock.unlink, lambda: lock.write_text(marker(1, "n7"))]
     with pytest.raises((KeyboardInterrupt, RunError)):
         pretrain(config, tmp_path / "run")
     assert checkpoints(tmp_path / "run") == []
@@ -102,7 +103,7 @@ def test_what_is_ignored_stays_so_and_other_threads_take_no_signals():
         signal.signal(signal.SIGTERM, before[1])
 
 
-def test_the_command_ends_as_an_interrupted_one_with_what_is_saved(config, pressed, tmp_path):
+def test_the_command_ends_as_an_interrupted_one_with_what_is_saved(config, after_two, tmp_path):
     ended = CliRunner().invoke(app, ["pretrain", str(config), "--out", str(tmp_path / "run")])
     assert ended.exit_code == 130
     assert "pretrain: step 3 is saved: " in ended.stderr

@@ -53,8 +53,9 @@ def test_parts_one_below_the_other_are_the_whole_run(record):
 def test_what_is_of_later_steps_is_dropped(record):
     record.cut(20)
     assert [one.end for one in record.windows()] == [10, 20]
+    assert record.last_step == 20
     record.cut(0)
-    assert record.windows() == []
+    assert (record.windows(), record.last_step) == ([], 0)
 
 
 def test_a_flipped_bit_of_a_part_is_found_or_harmless(record):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 
 from mixopt.routing import measures
 
@@ -82,3 +83,18 @@ def test_a_domain_that_a_half_has_not_seen_is_left_out():
     assert most == pytest.approx(np.log(2))
     assert np.isnan(measures.corrected_information(counts_HDE[:, 2:], np.ones(1))[0])
     assert np.isnan(measures.corrected_information(counts_HDE[:, :1], np.ones(1))).all()
+
+
+def test_an_expert_is_hot_that_a_normal_fitted_to_the_lower_loads_hardly_reaches():
+    load_E = np.random.default_rng(1).gamma(9, size=40)
+    load_E[7] = 2.5 * load_E.max()
+    shares_E, top = load_E / load_E.sum(), 5  # an eighth, which is not fitted
+    root_E = np.sort(40 * shares_E) ** (1 / 6)
+    low, cut = root_E[:-top], stats.truncnorm(-np.inf, stats.norm.ppf(1 - top / 40))
+    spread = low.std(ddof=1) / cut.std()
+    beyond = (root_E[-1] - low.mean()) / spread + cut.mean()
+    chance = stats.binom.sf(0, 40, stats.t.sf(beyond, 40 - top - 1))
+    found = [measures.hot(shares_E, 2.5, part * chance) for part in (0.999, 1.001)]
+    assert [np.flatnonzero(hot_E).tolist() for hot_E in found] == [[], [7]]
+    assert not measures.hot(shares_E, 40 * shares_E[7] + 0.001, 1.001 * chance).any()
+    assert not measures.hot(np.array([0.7, 0.2, 0.1]), 0, 1).any(), "too few to fit"
