@@ -36,32 +36,31 @@ def aimed(load):
     return of
 
 
-def test_a_task_is_its_bits_per_byte(aimed):
-    assert aimed("{target: task/arc}").weights == {ARC: 1.0}
-    assert aimed("{target: task/arc/bits_per_byte}").weights == {ARC: 1.0}
-    assert aimed("{target: task/arc}").higher == ()
+@pytest.mark.parametrize(
+    ("objective", "weights"),
+    [
+        ("{target: task/arc}", {ARC: 1.0}),
+        ("{target: task/arc/bits_per_byte}", {ARC: 1.0}),
+        ("{target: family/knowledge}", {ARC: 0.5, SCIQ: 0.5}),
+        # A family is averaged first, and a task beside families is one of its own.
+        ("{mean: {family/knowledge: 1, task/eval: 3}}", {ARC: 0.125, SCIQ: 0.125, EVAL: 0.75}),
+        ("{mean: {family/coding: 1, task/lambada: 1}}", {EVAL: 0.5, LAMBADA: 0.5}),
+        ("{worst: [family/coding, task/lambada]}", {EVAL: 1.0, LAMBADA: 1.0}),
+        (
+            "{families: {all: {mean: {family/knowledge: 2, task/eval: 1}}}, scale: spread}",
+            {ARC: 0.4, SCIQ: 0.4, EVAL: 0.2},
+        ),
+    ],
+)
+def test_tasks_and_families_are_spelt_out_as_their_bits_per_byte(aimed, objective, weights):
+    found = aimed(objective)
+    assert found.weights == weights
+    assert found.higher == ()
 
 
-def test_a_mean_of_families_averages_each_first(aimed):
+def test_an_objective_knows_its_families(aimed):
     found = aimed("{mean: {family/knowledge: 1, family/coding: 3}, scale: spread}")
-    assert found.weights == {ARC: 0.125, SCIQ: 0.125, EVAL: 0.75}
     assert found.families == {"knowledge": (ARC, SCIQ), "coding": (EVAL,)}
-
-
-def test_a_family_alone_is_the_mean_of_its_tasks(aimed):
-    more = TASKS.replace("lambada: lambada.jsonl", "lambada: {path: l.jsonl, family: coding}")
-    assert aimed("{target: family/coding}", more).weights == {EVAL: 0.5, LAMBADA: 0.5}
-
-
-def test_a_task_beside_families_is_a_family_of_its_own(aimed):
-    found = aimed("{mean: {family/coding: 1, task/lambada: 1}}")
-    assert found.weights == {EVAL: 0.5, LAMBADA: 0.5}
-
-
-def test_families_inside_families_and_the_worst_are_spelt_out(aimed):
-    both = "{families: {all: {mean: {family/knowledge: 2, task/eval: 1}}}, scale: spread}"
-    assert aimed(both).weights == {ARC: 0.4, SCIQ: 0.4, EVAL: 0.2}
-    assert aimed("{worst: [family/coding, task/lambada]}").weights == {EVAL: 1.0, LAMBADA: 1.0}
 
 
 @pytest.mark.parametrize(

@@ -164,8 +164,14 @@ def test_sizes_in_bytes_of_an_unknown_tokenizer_refuse_nothing(config_path):
 
 
 def test_a_sample_that_will_be_small_is_said(config_path):
-    found = checked(config_path, *SIZES, "corpus.max_bytes=5000")
-    assert any("code 4.0 times at a weight of 1" in line for line in found.warnings)
+    """A full run of 12M tokens repeats code twice and prose 12 times: their samples may be too."""
+    small = [*SIZES, "corpus.max_bytes=5000"]
+    found = checked(config_path, *small)
+    assert any("code 4.0 times at a weight of 1 (20k tokens needed)" in w for w in found.warnings)
+    for simulates in ("false", "true"):
+        asked = [f"proxy.simulate_epochs={simulates}", "propose.target_tokens=1.2e7"]
+        (line,) = (w for w in checked(config_path, *small, *asked).warnings if "repeat" in w)
+        assert "a trial may repeat code 4.0 times at a weight of 1 (10k tokens needed)," in line
 
 
 def test_what_is_prepared_counts_once_it_is(config_path, tmp_path):
