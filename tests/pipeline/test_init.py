@@ -63,6 +63,7 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
     }  # fmt: skip
     assert (found["file"], found["next"]) == ("new.yaml", "mixopt check new.yaml")
     config = load_config(out)  # which is accepted as it is
+    assert (config.design.trials, config.proxy.tokens) == (18, 500_000)
     assert check(config).problems == []
     assert all(source.bytes for source in config.corpus.domains.values())
 
@@ -106,7 +107,7 @@ def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, 
     ]  # fmt: skip
     config = load_config(tmp_path / "new.yaml")
     assert config.corpus.domains["web"].validation == "data/web/validation.jsonl"
-    assert config.evaluation == {}
+    assert (config.evaluation, config.design.trials) == ({}, 12)
     assert check(config).problems == []
 
 

@@ -32,6 +32,8 @@ def test_stages_have_names_lengths_and_mixtures(mixture):
         (WEB, CODE),
         (WEB, None),
     ]
+    assert (schedule.batch, schedule.sequence_length, schedule.max_epochs) == (1024, 4096, None)
+    assert (schedule.inventory, schedule.provenance["mixture"]) == (None, WEB.fingerprint)
     after = schedule_of(mixture, tokens=10**9, stages="stable:90%:anneal.yaml,decay:10%")
     assert [stage.mixture for stage in after.stages] == [CODE, CODE]
 

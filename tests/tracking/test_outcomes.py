@@ -115,6 +115,9 @@ def test_the_length_of_a_validation_may_be_another_and_a_long_value_is_cut(confi
     run = Run(tmp_path / "run", load_config(config_path, given))
     params = outcomes.run_params(run, VALIDATE)
     assert (params["tokens"], outcomes.run_params(run, SWEEP)["tokens"]) == (30000, 20000)
+    many = ",".join(f"k{n}: {n}" for n in range(500))
+    run = Run(tmp_path / "run", load_config(config_path, [f"proxy.options={{{many}}}"]))
+    assert len(outcomes.run_params(run, SWEEP)) == 400
     assert (len(params["proxy.options.note"]), params["proxy.options.note"][-4:]) == (500, "x...")
 
 
