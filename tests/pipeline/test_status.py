@@ -64,7 +64,7 @@ def test_a_sweep_on_cores_tells_hours_of_cpus_and_who_trained(run):
 
 
 @pytest.mark.parametrize(
-    ("hours", "text"), [(0.000042, "0.000042"), (9.94, "9.9"), (1234.5, "1,234")]
+    ("hours", "text"), [(4.2e-5, "0.000042"), (9.94, "9.9"), (1234.5, "1,234")]
 )
 def test_hours_are_never_a_power_of_ten(hours, text):
     assert hours_line({"cpu_hours": hours}) == f"CPU hours: {text}"
