@@ -75,6 +75,14 @@ def test_what_a_step_from_the_record_tracks_stays_in_the_directory(copied):
     forge(copied, lambda content: content["tracking"].update(uri="http://127.0.0.1:9"))
     assert not is_sent(load_run(copied))
     assert is_sent(load_run(copied, trust=True))
+    forge(copied, lambda content: content["tracking"].update(enabled=True))
+    said = []
+    mixopt.run(copied / "config.yaml", copied, until="fit", say=said.append)
+    assert said == [
+        "tracking: nothing is sent, because only the run directory names the server"
+        " http://127.0.0.1:9; add --trust to send"
+    ]
+    assert not (copied / "tracking.jsonl").exists()
 
 
 @pytest.mark.parametrize("name", ["corpus", "trials/t0001.json"])
