@@ -314,11 +314,9 @@ def url_faults(urls: Iterable[tuple[Location, str]]) -> Iterable[Fault]:
             yield location, f"{without_secrets(url)}: {fault}"
 
 
-def unusable_names(
-    domains: Sequence[str], targets: Sequence[str], section: str = "corpus"
-) -> Iterable[Fault]:
-    """Find names of domains of a section, and of targets, that no corpus can have."""
-    yield from _folder_faults((section, "domains"), domains)
+def unusable_names(domains: Sequence[str], targets: Sequence[str]) -> Iterable[Fault]:
+    """Find names of domains and of targets that no corpus can have."""
+    yield from _folder_faults(("corpus", "domains"), domains)
     yield from _folder_faults(("evaluation",), targets)
     for name in targets:
         if name in domains:

@@ -122,7 +122,7 @@ def choose_round(
     trials: Sequence[Trial],
     results: Sequence[TrialResult],
     number: int,
-    held: Mixture | None = None,
+    held: Mixture | None,
 ) -> tuple[Batch, Mixture | None]:
     """Choose the mixtures of a round by a fit on the trials before it; and what its stage holds.
 

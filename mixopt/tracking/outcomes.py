@@ -72,7 +72,7 @@ MAX_PARAMS = 400  # a configuration of hundreds of domains has more
 WITH_OUTCOMES = (SWEEP, FIT, PROPOSE, VALIDATE)  # steps after which more is known of a run
 
 
-def open_tracker(run: Run, warn: Say = silent) -> Tracker:
+def open_tracker(run: Run, warn: Say) -> Tracker:
     """Return the tracker of a run; its process starts with the first step that is tracked."""
     return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=is_sent(run))
 
