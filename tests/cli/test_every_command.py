@@ -179,3 +179,5 @@ def test_no_command_has_more_than_twelve_options_or_trusts_unasked():
         assert "--json" in options, name
         assert len(options) <= 12, name
         assert not any(p.default for p in one.params if p.name in ("trust", "as_json")), name
+    (points,) = (p for p in commands["propose"].params if p.name == "points")
+    assert points.default == 9

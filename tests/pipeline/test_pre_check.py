@@ -126,6 +126,15 @@ def arms(config_path, *overrides):
     return planned_arms(load_config(config_path, overrides)).values()
 
 
+@pytest.mark.parametrize(("count", "end"), [(4, "d3 25.0%"), (5, "d3 20.0%, ...")])
+def test_a_line_names_four_domains_and_says_that_there_are_more(config_path, count, end):
+    domains = {f"d{n}": {"path": "none.jsonl", "tokens": 10**6} for n in range(count)}
+    found = checked(config_path, f"corpus.domains={json.dumps(domains)}")
+    line = found.lines(config_path, with_table=False)[0]
+    assert line.startswith(f"{count} domains of {count}M tokens (stated): d0 ")
+    assert line.endswith(f", {end}")
+
+
 def test_one_file_in_two_domains_is_a_warning(config_path, tmp_path):
     (tmp_path / "both.jsonl").write_bytes(ROWS)
     both = [f"corpus.domains.{name}.path={tmp_path}/both.jsonl" for name in ("code", "prose")]

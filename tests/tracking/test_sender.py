@@ -222,6 +222,17 @@ def test_a_broken_database_is_one_line(run_path):
     assert "\n" not in trouble
 
 
+def test_what_goes_wrong_is_one_line_of_bounded_length(run_path, monkeypatch):
+    def connected(sender):
+        raise RuntimeError(f"{'x' * 400}\nmore")
+
+    want(run_path)
+    monkeypatch.setattr(Sender, "_connected", connected)
+    sending = Sender(run_path, None, "toy")
+    assert sending.attempt(last=True) == f"mlflow.db: RuntimeError: {'x' * 300}"
+    assert json.loads((run_path / SENT).read_text())["trouble"].endswith("xxx")
+
+
 def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
     params = {f"p{n}": str(n) for n in range(300)}
     want(run_path, params=params, lines=["all.jsonl"], folder=None)
