@@ -172,6 +172,8 @@ def test_the_state_is_small_and_does_not_grow_with_what_was_read():
     assert (many["lanes"], many["block"], many["length"]) == (16, 4096 // 16, None)
     dealt = deal(np.array([0, 0, 1, 1, 2, 2, 0, 1]), 4, 3).tolist()
     assert dealt == [[0, 1], [2, 0], [1, 2], [0, 1]], "as by earlier versions"
+    first = ids(islice(sharded(), 1))
+    assert first == [[1000, 1038, 1076, 1115, 2061, 2076, 3047, 3053]]
 
 
 # --- What is refused ----------------------------------------------------------------------------
