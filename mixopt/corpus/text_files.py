@@ -181,7 +181,7 @@ def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
     if suffix == ".zst":
         import pyarrow as pa
 
-        return io.BufferedReader(pa.CompressedInputStream(pieces, "zstd"), _PIECE)
+        return io.BufferedReader(pa.CompressedInputStream(pieces, "zstd"), 4 * _PIECE)
     makes: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     opened: IO[bytes] = makes[suffix](pieces)
     return opened

@@ -113,33 +113,26 @@ def test_docstrings_are_the_docstrings_alone():
     assert environment.docstrings('def f():\n    """' + "Copyright: mine. " * 20 + '"""\n') == ""
 
 
-def test_a_licence_header_is_stripped_and_another_comment_kept():
-    assert environment.python_code("# Licensed under X\n# more\nx = 1") == "x = 1"
-    assert environment.python_code("# What this is\nx = 1") == "# What this is\nx = 1"
-    assert environment.c_code("/* Copyright\n * me */\n// SPDX\nint x;") == "int x;"
+MINIFIED = ["f(a){", "b=a;", "return b}"]
 
 
-def test_minified_code_gets_lines():
-    code = "function f(a){var b=a;return b}" * 20
-    lines = environment.minified_code(code).split("\n")
-    assert lines[:4] == ["function f(a){", "var b=a;", "return b}", "function f(a){"]
-
-
-def test_encoded_data_and_long_lines_are_left_out():
-    text = "short\n" + "A" * 300 + "\n" + "word " * 500 + "\nend"
-    assert environment.short_lines(text) == "short\nend"
-
-
-def test_json_in_one_line_is_laid_out_and_hashes_left_out():
-    text = '{"a": [1, 2], "b": "' + "x " * 150 + '"}'
-    assert environment.json_text(text).startswith('{\n  "a": [')
-    assert environment.json_text('{\n"a": 1,\n"h": "' + "0f" * 16 + '"\n}') == '{\n"a": 1,\n}'
-    assert environment.json_text("{" * 300) == ""
-
-
-def test_prose_is_what_follows_the_headers_of_a_package():
-    assert environment.description("Metadata-Version: 2.1\nName: x\n\nWhat it is") == "What it is"
-    assert environment.description("# Title\n\nWhat it is") == "# Title\n\nWhat it is"
+@pytest.mark.parametrize(
+    ("clean", "text", "expected"),
+    [
+        (environment.python_code, "# Licensed under X\n# more\nx = 1", "x = 1"),
+        (environment.python_code, "# What this is\nx = 1", "# What this is\nx = 1"),
+        (environment.c_code, "/* Copyright\n * me */\n// SPDX\nint x;", "int x;"),
+        (environment.minified_code, "f(a){b=a;return b}" * 20, "\n".join(MINIFIED * 20)),
+        (environment.short_lines, f"a\n{'A' * 300}\n{'word ' * 500}\nend", "a\nend"),
+        (environment.json_text, f'{{"a": "{"x " * 150}"}}', f'{{\n  "a": "{"x " * 150}"\n}}'),
+        (environment.json_text, f'{{\n"a": 1,\n"h": "{"0f" * 16}"\n}}', '{\n"a": 1,\n}'),
+        (environment.json_text, "{" * 300, ""),
+        (environment.description, "Metadata-Version: 2\nName: x\n\nWhat it is", "What it is"),
+        (environment.description, "# Title\n\nWhat it is", "# Title\n\nWhat it is"),
+    ],
+)
+def test_what_no_person_wrote_is_left_out_and_the_rest_has_lines(clean, text, expected):
+    assert clean(text) == expected
 
 
 def test_pieces_cut_at_blank_lines_and_lose_no_words():
