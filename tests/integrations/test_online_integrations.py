@@ -35,10 +35,10 @@ def dataset():
     return random_rows()
 
 
-def driver_over(dataset, log, *, batch_size=8, steps=24, **options):
+def driver_over(dataset, log, *, batch_size=8, **options):
     order = MixtureSampler(dataset.sizes, [0.5, 0.3, 0.2], batch_size=batch_size, batches=400)
     loader = MixtureLoader(dataset, order)
-    options = {"steps": steps, "tokens_per_sample": LENGTH, "log": log} | options
+    options |= {"steps": 24, "tokens_per_sample": LENGTH, "log": log}
     estimator = Turning(3)
     return Driver(estimator, loader, DriverOptions(**options)), estimator
 

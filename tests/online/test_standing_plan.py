@@ -13,22 +13,14 @@ from mixopt.online.standing_plan import StreamSteps, impossible, rounded_shares
 WEIGHTS = np.array([0.25, 0.25, 0.5])
 
 
-def setting_of(order=None, **options):
-    options = {"steps": 40, "tokens_per_sample": 16} | options
-    return DriverOptions(**options).setting(sampler() if order is None else order)
-
-
 # Why it cannot be -----------------------------------------------------------------------------
 
 
-def why_not(weights=WEIGHTS, steps=5, first=1, *, held_out=False, order=None, run=40, **options):
+def why_not(weights=WEIGHTS, steps=5, first=1, *, order=None, **options):
     order = sampler() if order is None else order
-    lengths = options.get("tokens_per_sample", 16)
-    evaluates = options.pop("evaluates", False)
-    stream = StreamSteps(order, 1, lengths)
-    plan = Plan(np.array(weights), steps, "tag", held_out)
-    setting = setting_of(order, steps=run, **options)
-    return impossible(plan, setting, stream, first, evaluates=evaluates)
+    setting = DriverOptions(steps=40, tokens_per_sample=16, **options).setting(order)
+    plan, stream = Plan(np.array(weights), steps, "tag"), StreamSteps(order, 1, 16)
+    return impossible(plan, setting, stream, first, evaluates=False)
 
 
 def test_a_plan_outside_the_bounds_is_not():

@@ -110,12 +110,8 @@ def test_a_command_that_fails_is_run_again_and_each_attempt_is_kept(corpus, file
 def test_a_command_that_always_fails_says_how_often_and_why(corpus, files, tmp_path):
     result = trained(corpus, files, script(tmp_path, "sys.exit('bad luck')"), retries=1)
     wanted = "tried 2 times: the command ended with exit code 1 (last line: bad luck); see t0001/"
-    assert (result.status, result.losses, result.tokens, result.parameters) == (
-        "failed",
-        None,
-        0,
-        0,
-    )
+    assert (result.status, result.losses) == ("failed", None)
+    assert (result.tokens, result.parameters) == (0, 0)
     assert result.reason == f"{wanted}attempt-2/log.txt"
 
 

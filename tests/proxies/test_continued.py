@@ -41,17 +41,17 @@ def proxy_of(start, **options):
     return ContinuedProxy(start=str(start), precision="float32", compile=False, **options)
 
 
-def trained(proxy, corpus, trials=TRIALS, training=TRAINING):
-    return proxy.train(trials, corpus, training, lambda progress: None)
+def trained(proxy, corpus, trials=TRIALS):
+    return proxy.train(trials, corpus, TRAINING, lambda progress: None)
 
 
 def losses_of(results):
     return [result.losses.nats_per_token for result in results]
 
 
-def held_out_loss(model, domain, tokens=1_024):
+def held_out_loss(model, domain):
     """The mean loss of a module on the first windows of a domain's held-out text."""
-    count = min(tokens, domain.validation.tokens - 1) // LENGTH
+    count = min(TRAINING.eval_tokens, domain.validation.tokens - 1) // LENGTH
     rows = domain.validation.rows([k * LENGTH for k in range(count)], LENGTH + 1)
     rows = torch.as_tensor(rows.astype("int64"))
     with torch.no_grad():

@@ -16,8 +16,8 @@ from mixopt.trials import Training, Trial
 TRAINING = Training(tokens=20_000, eval_tokens=8_000)
 
 
-def trial(code, seed=0, name="t"):
-    return Trial(name, Mixture({"code": code, "manual": 1 - code}), seed)
+def trial(code):
+    return Trial("t", Mixture({"code": code, "manual": 1 - code}), seed=0)
 
 
 def train(corpus, *trials, training=TRAINING, **options):
@@ -108,16 +108,11 @@ def test_options_out_of_range_are_refused(options, message):
 # What is drawn --------------------------------------------------------------------------------
 
 
-def draw(corpus, mixture, tokens, window=64, seed=0):
-    rng = np.random.default_rng(seed)
-    return draw_tokens(corpus, mixture, Training(tokens), window=window, rng=rng)
-
-
 def test_a_domain_is_read_whole_before_any_of_it_is_read_again(corpus):
     train = corpus.domains[0].train
     only = Mixture({"code": 1.0, "manual": 0.0})
-    windows = train.tokens // 64
-    tokens, starts = draw(corpus, only, 2 * windows * 64)
+    drawn = Training(2 * (train.tokens // 64) * 64)
+    tokens, starts = draw_tokens(corpus, only, drawn, window=64, rng=np.random.default_rng(0))
     assert starts.reshape(-1, 64)[:, 0].all()
     # Two epochs: every token twice, but for less than a window that does not fill one.
     counts = np.bincount(tokens, minlength=257)

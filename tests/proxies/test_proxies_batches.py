@@ -33,15 +33,14 @@ def corpus(tmp_path_factory) -> Corpus:
     return Corpus(folder, tuple(domains), (), "counted", 3000, "", {})
 
 
-def batches_of(corpus, seeds, weights, steps=20, batch=4, length=LENGTH) -> TrialBatches:
-    mixture = Mixture(weights)
-    trials = [Trial(f"t{seed}", mixture, seed=seed) for seed in seeds]
-    training = Training(steps * batch * length)
-    return TrialBatches(trials, corpus, training, batch=batch, length=length)
+def batches_of(corpus, weights, length=LENGTH) -> TrialBatches:
+    """The batches of a trial of 20 steps of 4 sequences."""
+    trials = [Trial("t", Mixture(weights), seed=5)]
+    return TrialBatches(trials, corpus, Training(80 * length), batch=4, length=length)
 
 
 def test_a_trial_draws_its_share_of_each_domain_to_one_sequence(corpus):
-    batches = batches_of(corpus, [5], {"a": 0.62, "b": 0.303, "c": 0.077})
+    batches = batches_of(corpus, {"a": 0.62, "b": 0.303, "c": 0.077})
     block = batches.block(0, 20)
     assert block.shape == (20, 1, 4, LENGTH + 1)
     drawn = np.bincount(block[..., 0].ravel() // 1000, minlength=3)
@@ -79,7 +78,7 @@ def test_the_places_that_a_seed_draws_stay_as_they_are(nested, starts):
 
 def test_a_domain_shorter_than_one_sequence_is_named(corpus):
     with pytest.raises(CorpusError) as error:
-        batches_of(corpus, [0], {"a": 1.0, "b": 0.0, "c": 0.0}, length=128)
+        batches_of(corpus, {"a": 1.0, "b": 0.0, "c": 0.0}, length=128)
     assert str(error.value) == (
         "domain 'c': training text has 95 tokens, and one sequence takes 129: give it more text,"
         " or set proxy.options.sequence_length to 94 or less"

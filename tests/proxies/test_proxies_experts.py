@@ -30,19 +30,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
-def leaves_of(members=3, *, width=16, experts=4, ff=8):
+def leaves_of():
+    """Weights of three members of width 16 with four experts, and 20 rows of each."""
     generator = torch.Generator().manual_seed(0)
 
     def drawn(*shape):
-        return torch.randn(members, *shape, generator=generator, dtype=torch.float64)
+        return torch.randn(3, *shape, generator=generator).requires_grad_()
 
-    leaves = {
-        "router": drawn(width, experts),
-        "experts_gate_up": drawn(experts, width, 2 * ff),
-        "experts_down": drawn(experts, ff, width),
-    }
-    leaves = {name: leaf.float().requires_grad_() for name, leaf in leaves.items()}
-    return leaves, drawn(20, width).float().requires_grad_()
+    router, up, down = drawn(16, 4), drawn(4, 16, 16), drawn(4, 8, 16)
+    leaves = {"router": router, "experts_gate_up": up, "experts_down": down}
+    return leaves, drawn(20, 16)
 
 
 def loop(leaves, rows_KNC, top_k):
@@ -78,8 +75,8 @@ def choice_of(logits_KNE, top_k):
     return choose(logits_KNE, router, top_k)
 
 
-def routed_of(logits_KNE, top_k, sequences=1):
-    return Routed(*(part[None] for part in added_up(choice_of(logits_KNE, top_k), sequences)))
+def routed_of(logits_KNE, top_k):
+    return Routed(*(part[None] for part in added_up(choice_of(logits_KNE, top_k), 1)))
 
 
 def test_the_balance_loss_is_one_at_even_load_and_the_number_of_experts_at_collapse():

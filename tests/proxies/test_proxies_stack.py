@@ -20,21 +20,21 @@ STEPS = 50
 SIZE = make_size("tiny", width=32, ff=48, sequence_length=16, batch=4, warmup=5, clip=1.0, lr=0.003)
 
 
-def trainer_of(seeds, size=SIZE, vocab=VOCAB, dtype=torch.float32, compiled=False):
+def trainer_of(seeds, size=SIZE, dtype=torch.float32):
     trials = [Trial(f"t{seed}", Mixture({"any": 1.0}), seed=seed) for seed in seeds]
-    passes = Passes(size, vocab, device=CPU, dtype=dtype, compiled=compiled)
+    passes = Passes(size, VOCAB, device=CPU, dtype=dtype, compiled=False)
     return StackTrainer(trials, passes, steps=STEPS)
 
 
-def tokens_of(seed, size=SIZE, vocab=VOCAB) -> Tensor:
+def tokens_of(seed) -> Tensor:
     """A member's data, (steps, 1, B, T + 1); skewed, so that there is something to learn."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (STEPS, 1, size.batch, size.sequence_length + 1)
-    return (torch.rand(shape, generator=generator) ** 3 * vocab).long()
+    shape = (STEPS, 1, SIZE.batch, SIZE.sequence_length + 1)
+    return (torch.rand(shape, generator=generator) ** 3 * VOCAB).long()
 
 
 def trajectory(trainer, seeds, steps=STEPS) -> Tensor:
-    data = torch.cat([tokens_of(seed, vocab=VOCAB) for seed in seeds], 1)
+    data = torch.cat([tokens_of(seed) for seed in seeds], 1)
     for step in range(steps):
         trainer.step(data[step])
     return trainer._losses_SK[:steps]
@@ -48,14 +48,14 @@ def llama_with_weights_of(trainer, size) -> LlamaForCausalLM:
     return model
 
 
-def llama_trajectory(model, size, seed, steps=STEPS) -> Tensor:
+def llama_trajectory(model, size, seed) -> Tensor:
     norms = [p for name, p in model.named_parameters() if "norm" in name]
     others = [p for name, p in model.named_parameters() if "norm" not in name]
     groups = [{"params": others, "weight_decay": size.weight_decay}]
     groups += [{"params": norms, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=size.lr, betas=size.betas)
     losses = []
-    for step, batch in enumerate(tokens_of(seed)[:steps, 0]):
+    for step, batch in enumerate(tokens_of(seed)[:, 0]):
         for group in optimizer.param_groups:
             group["lr"] = size.lr * size.rates(STEPS).rate(step)
         logits = model(input_ids=batch[:, :-1]).logits
