@@ -1,8 +1,9 @@
 """Fit regressors to trials, compare them on held-out mixtures, and keep the best.
 
 Every regressor of the configuration predicts the same folds, in which a mixture and its
-replicates are held out together. The one with the least root mean squared error of the objective
-is fitted again on all finished trials; the others stay in the report, beside their controls.
+replicates are held out together. The first named whose squared error of the objective is not above
+the least by more than the standard error of that difference is fitted again on all finished trials;
+the others stay in the report, beside their controls.
 
 Trials of several sizes are predicted each at its own size; they are ranked within a size, and the
 controls know the mean of each, so that the level of a size counts for nobody. How sure they are at
@@ -37,7 +38,6 @@ from mixopt.fitting.held_out import (
     controls,
     held_out_table,
     report_table,
-    rmse,
     with_objective,
 )
 from mixopt.fitting.pilots import aligned
@@ -82,7 +82,7 @@ def fit_trials(
             found[name], whole = _compete(name, data, place * data.folds, update)
             if whole is not None:
                 fitted[name] = whole
-        name = min(names, key=lambda one: rmse(found[one].told_NQ[:, 0], data.observed_N))
+        name = _first_as_good(found, data.observed_N)
         shown = list(found.values())
         return Fit(
             name=name,
@@ -92,6 +92,18 @@ def fit_trials(
             held_out=held_out_table(shown, data),
             size=at if supports_sizes(data.make(name)) else None,
         )
+
+
+def _first_as_good(found: Mapping[str, HeldOutPredictions], observed_N: Array) -> str:
+    """Return the first name whose error is not above the least by more than a standard error."""
+    squares = {name: (one.told_NQ[:, 0] - observed_N) ** 2 for name, one in found.items()}
+    least_N = min(squares.values(), key=np.mean)
+
+    def is_as_good(square_N: Array) -> bool:
+        more_N = square_N - least_N
+        return bool(more_N.mean() <= more_N.std(ddof=1) / np.sqrt(len(more_N)))
+
+    return next(name for name, square_N in squares.items() if is_as_good(square_N))
 
 
 def _compete(

@@ -82,6 +82,14 @@ def test_the_regressor_with_the_least_held_out_error_is_chosen():
     assert rows(fit, "linear")["rmse"] < rows(fit, "lightgbm")["rmse"]
 
 
+def test_of_regressors_that_are_as_good_the_first_named_is_chosen():
+    noise = make_trials(lambda weights_ND: np.full((len(weights_ND), 4), 3.0), seed=2)
+    names = ["linear", "sklearn.dummy:DummyRegressor"]
+    fits = [fitted(*order, trials=noise, folds=3) for order in (names, names[::-1])]
+    assert rows(fits[0], names[0])["rmse"] != rows(fits[0], names[1])["rmse"]
+    assert [fit.name for fit in fits] == names
+
+
 def test_the_report_has_every_regressor_and_control_for_every_target(fit):
     report = fit.report
     counted = dict(report.group_by("predictor").len().iter_rows())
