@@ -77,7 +77,9 @@ def test_trials_of_several_lengths_or_of_none_have_no_epochs(trials):
         Repetition.of_trials(bare, INVENTORY)
 
 
-def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tmp_path):
+def test_a_run_gives_the_epochs_of_its_trials_and_simulated_ones_those_of_the_full_run(
+    config_path, tmp_path
+):
     simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=2000000"]
     asked = [*simulated, "fit.regressors=[epochs, linear]"]
     config, path = load_config(config_path, asked), tmp_path / "run"
@@ -86,8 +88,5 @@ def test_a_run_with_simulated_epochs_gives_those_of_the_full_run(config_path, tm
     assert known.tokens == 2_000_000
     assert known.inventory == tuple(done.corpus.inventory[name] for name in done.natural.domains)
     assert steps.run(config, path, until="fit").fit.data.repetition == known
-
-
-def test_a_run_without_gives_those_of_its_trials(config_path, tmp_path):
-    done = steps.run(load_config(config_path), tmp_path / "run", until="prepare")
-    assert repetition_of(done).tokens == 20_000
+    plain = steps.run(load_config(config_path), tmp_path / "plain", until="prepare")
+    assert repetition_of(plain).tokens == 20_000

@@ -43,6 +43,10 @@ def test_each_loss_has_its_weight_its_rank_correlation_and_what_noise_and_mixtur
         code.spearman_low,
         code.ceiling,
     ] == pytest.approx([0.0052611, 0.99674, 0.99397, 0.98585, 0.99033], rel=1e-3)
+    domain, rank = found["math"].nearest  # whose loss goes with it
+    assert domain == "code"
+    assert rank > 0.9
+    assert set(code.domains) == {"prose", "law"}
     (line,) = ready.lines("runs/mine")
     assert line == "readiness of 4 losses: 4 ready: mixopt status runs/mine --readiness"
 
@@ -194,14 +198,6 @@ def test_a_loss_that_a_control_ranks_better_beyond_doubt_is_weak():
     assert a_loss(None, of=SURE).state == "weak"
     for ratio, state in ((0.5, "noise"), (1.5, "weak")):  # whatever folds say
         assert a_loss(0.99, of=Readiness("loss", 1.0, 1.0, ratio, 0.0)).state == state
-
-
-def test_the_domain_whose_loss_goes_with_it_is_named():
-    found = {one.name: one for one in readiness(fitted("linear")).losses}
-    domain, rank = found["math"].nearest
-    assert domain == "code"
-    assert rank > 0.9
-    assert set(found["code"].domains) == {"prose", "law"}
 
 
 TASK_NAMES = ("task/good/bits_per_byte", "task/bad/bits_per_byte")

@@ -42,14 +42,6 @@ def test_the_gradient_is_that_of_the_prediction_by_each_weight_alone():
     assert (np.abs(none_MD[:, 4]) < 3 * np.abs(few_MD[:, 4])).all()
 
 
-def test_it_recovers_a_mixing_law():
-    weights_ND, fresh_ND = mixtures(60), mixtures(100, seed=9)
-    losses_KM = law(np.vstack([weights_ND, fresh_ND]))
-    predicted_NM = GaussianProcessRegressor().fit(weights_ND, losses_KM[:60]).predict(fresh_ND)
-    errors_M = np.sqrt(((predicted_NM - losses_KM[60:]) ** 2).mean(axis=0))
-    assert (errors_M < 0.1 * losses_KM.std(axis=0)).all()
-
-
 def test_it_covers_new_trials_at_about_the_stated_rate():
     fresh_ND = mixtures(400, seed=1)
     means, stds = fitted(64, noise=0.05).predict(fresh_ND, return_std=True)
