@@ -15,7 +15,7 @@ from made_experts import counted
 import mixopt
 from mixopt.errors import RoutingError, RunError
 from mixopt.online import MIXTURE_LOG, LoggedChange, MixtureLog, read_changes
-from mixopt.reporting.expert_changes import COMPARED_BY_LAYER, ExpertChange
+from mixopt.reporting.expert_changes import COMPARED_BY_LAYER, ExpertChange, _continued
 from mixopt.routing import ExpertRecord
 
 EVERY = 10
@@ -177,6 +177,12 @@ def test_at_most_one_in_a_hundred_numbers_that_drift_is_called_a_difference(
 ):
     # Four standard deviations of a share of 1% among 800.
     assert called(change_of(before, after, drift=drift, goes_on=goes_on)) <= 0.024
+
+
+def test_drift_and_chance_are_those_of_a_line_through_the_windows_before():
+    found = _continued(np.array([0.0, 10, 20]), np.array([1.0, 2, 4]), np.array([40.0, 60]))
+    # Slope 0.15, squared rest 1/6 of one degree of freedom, whose quantile is 63.6567.
+    assert found == pytest.approx((6.0, 23.7234, 77.2379), rel=1e-4)
 
 
 def test_what_is_beyond_drift_and_chance_is_called_a_difference():

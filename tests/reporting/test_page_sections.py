@@ -235,15 +235,17 @@ def test_a_margin_of_noise_is_that_of_the_trials(second, monkeypatch):
     assert len(broken_guardrails(second)) == 1
 
 
-def test_a_tree_of_many_domains_is_listed_by_branch():
-    tree = {f"{branch}/{leaf}": 0.0 for branch in ("web", "code") for leaf in range(13)}
+@pytest.mark.parametrize("leaves", [12, 13])
+def test_a_tree_of_more_than_24_domains_is_listed_by_branch(leaves):
+    tree = {f"{branch}/{leaf}": 0.0 for branch in ("web", "code") for leaf in range(leaves)}
     mixture = Mixture(tree | {"web/0": 0.25, "code/0": 0.5, "code/1": 0.25})
     made = made_proposal(
         mixture=mixture, natural=Mixture.uniform(tuple(tree)), epochs=None, region=None
     )
     said = proposal_text(made)
-    assert said.startswith("Proposal for math, by branch")
-    assert "code 50.0% 75.0% web 50.0% 25.0%" in words(said)
+    assert said.startswith("Proposal for math, by branch") == (leaves == 13)
+    assert ("code 50.0% 75.0% web 50.0% 25.0%" in words(said)) == (leaves == 13)
+    assert ("code/0 4.2% 50.0%" in words(said)) == (leaves == 12)
     assert "Not found by a search." in said
 
 
