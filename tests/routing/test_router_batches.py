@@ -1,6 +1,7 @@
 """What is counted begins and ends with its batch, its window and its attachment."""
 
 import copy
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -26,10 +27,14 @@ def test_counts_equal_a_count_by_hand_though_a_batch_is_interrupted():
     model, data, stats = attached()
     run(model, stats, data[:1])
     assert counted(stats) == by_hand(model, data[:1])
-    with pytest.raises(KeyError), stats.domains(data[1][1], data[1][2]):
+    tokens, ids, mask = data[1]
+    model.head.register_forward_pre_hook(MagicMock(side_effect=[KeyError, None, None]))
+    with pytest.raises(KeyError), stats.domains(ids, mask):
+        model(tokens)
+    with pytest.raises(KeyError), stats.domains(ids, mask):
         raise KeyError
     run(model, stats, data[1:])
-    assert counted(stats) == by_hand(model, data)
+    assert counted(stats) == by_hand(model, [*data, data[1]])
 
 
 def test_a_window_is_what_came_since_the_last():
