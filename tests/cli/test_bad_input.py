@@ -109,6 +109,7 @@ COMMANDS = [
     ("export {0}/mixture.yaml --to axolotl --tokens 9 --sample-tokens 3", ["give it in --inven"]),
     ("export {0}/mixture.yaml --to schedule", ["--to schedule needs --out"]),
     ("export {0}/mixture.yaml --to nemo --batch 8x8", ["--batch are for --to schedule"]),
+    ("export {0}/plan.yaml --to nemo --tokens 9", ["--tokens is for mixtures; a schedule has its"]),
     ("export {0}/mixture.yaml --to nemo --paths {0}/list.yaml", ["list.yaml: expected a path, or"]),
     ("export {0}/mixture.yaml --to nemo --paths {0}/aa.yaml", ["unknown domain 'aa'; did you"]),
     ("export {0}/mixture.yaml --to nemo --inventory {0}/a.yaml", ["a.yaml: domain 'b' is missing"]),
@@ -386,7 +387,13 @@ def folder(experiment, tmp_path_factory):
     (path / "large.yaml").write_text("weights: {a: 1.0e+308, b: 1.0e+308}\n")
     (path / "mixture.yaml").write_text("weights: {a: 0.5, b: 0.5}\n")
     (path / "hinge.yaml").write_text("hinge: qa\nunit: nats_per_token\n")
-    lists = {"list": "[1]", "aa": "{aa: x}", "a": "{a: 3}", "recorded/config": ""}
+    lists = {
+        "list": "[1]",
+        "aa": "{aa: x}",
+        "a": "{a: 3}",
+        "plan": "stages: []",
+        "recorded/config": "",
+    }
     for name, text in lists.items():
         (path / f"{name}.yaml").parent.mkdir(exist_ok=True)
         (path / f"{name}.yaml").write_text(text)

@@ -181,6 +181,7 @@ def test_a_sample_that_will_be_small_is_said(config_path):
         asked = [f"proxy.simulate_epochs={simulates}", "propose.target_tokens=1.2e7"]
         (line,) = (w for w in checked(config_path, *small, *asked).warnings if "repeat" in w)
         assert "a trial may repeat code 4.0 times at a weight of 1 (10k tokens needed)," in line
+        assert "prose" not in line
 
 
 def test_what_is_prepared_counts_once_it_is(config_path, tmp_path):

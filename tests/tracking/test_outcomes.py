@@ -108,6 +108,7 @@ def test_before_its_validation_a_run_has_what_is_known(recorded, tmp_path):
         sync(path)
     with pytest.raises(RunError, match="is not a run directory: it has neither"):
         sync(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_length_of_a_validation_may_be_another_and_a_long_value_is_cut(config_path, tmp_path):
