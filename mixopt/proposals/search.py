@@ -54,22 +54,39 @@ FAR = 1e9  # what a mixture that breaks a guardrail has before it is compared wi
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is minimised over which mixtures, and how it is searched."""
+    """What is minimised over which mixtures, and how it is searched.
 
-    regressor: Predictor  # of the losses that the objective and the guardrails need
+    Attributes:
+        regressor: Predicts the losses that the objective and the guardrails need.
+        objective: What is minimised, over these losses.
+        allowed: The mixtures among which is searched.
+        natural_D: Where draws are centred, shape (D,).
+        known_ND: Mixtures worth scoring, such as the trials' best, shape (N, D).
+        guards: Guardrails on the losses; None for none.
+        avoided: Trials that a mixture must not be nearest to; descents do not see it.
+        deviations: Standard deviations added to the prediction, >= 0.
+        quantile: Over `refits`, minimised in place of the prediction, in (0, 1); None for none.
+        refits: The regressor on resampled trials.
+        samples: Draws that are scored.
+        average: Best draws that are averaged.
+        seed: Of the draws.
+        descents: Starts of descents: those that are predicted best.
+    """
+
+    regressor: Predictor
     objective: Objective
     allowed: Allowed
-    natural_D: Array  # where draws are centred
-    known_ND: Array  # worth scoring, such as the trials' best
+    natural_D: Array
+    known_ND: Array
     guards: Guards | None = None
-    avoided: Avoided | None = None  # descents do not see it
-    deviations: float = 0.0  # added to the prediction
-    quantile: float | None = None  # over `refits`, minimised in place of the prediction
-    refits: Sequence[Predictor] = ()  # the regressor on resampled trials
+    avoided: Avoided | None = None
+    deviations: float = 0.0
+    quantile: float | None = None
+    refits: Sequence[Predictor] = ()
     samples: int = 4_000
-    average: int = 64  # best draws that are averaged
+    average: int = 64
     seed: int = 0
-    descents: int = 6  # of the starts, those that are predicted best
+    descents: int = 6
 
     @classmethod
     def of(cls, request: ProposalRequest, refits: Sequence[Predictor] = ()) -> Self:
