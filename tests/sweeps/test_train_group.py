@@ -14,7 +14,7 @@ from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
 from mixopt.errors import CorpusError, MixoptError, RunError
 from mixopt.sweeps import run_trials, sweep, train_group
-from mixopt.sweeps.groups import Beat, GroupResult, read_beat, read_result, write_group
+from mixopt.sweeps.groups import Beat, GroupResult, last_words, read_beat, read_result, write_group
 from mixopt.sweeps.train_group import Heart, believed, failure, train_folder
 from mixopt.system import host_name, read_json, write_json
 from mixopt.trials import Losses, Progress, Training, TrialResult
@@ -301,3 +301,13 @@ def test_short_memory_is_told_from_other_errors(error, fault):
 
 def test_a_long_reason_is_cut():
     assert failure(ValueError("x " * 2000)).error == f"ValueError: {'x ' * 994}"
+
+
+def test_a_log_is_beside_the_work_and_its_last_line_is_told(tmp_path):
+    folder, log = tmp_path / "work" / "a.1", tmp_path / "logs" / "a.1.log"
+    assert last_words(folder) == "it left no log: do all nodes see the run directory?"
+    log.parent.mkdir()
+    log.write_text("\n \n")
+    assert last_words(folder) == f"see {log}"
+    log.write_text(f"{'x' * 20_000}\nfirst\r last {'y' * 400}\n\n")
+    assert last_words(folder) == f"a.1.log ends with {'last ' + 'y' * 295!r}"
