@@ -171,6 +171,7 @@ def test_a_minimum_entropy_stands_beside_a_radius():
     for weights_D in held.allowed.from_cube(np.random.default_rng(0).random((40, 2))):
         assert held.violations(Mixture.from_array(held.domains, weights_D)) == []
     said = refusal(min_entropy=0.9, bounds={"web": (0.8, 1.0)})
+    assert said.startswith("no mixture satisfies all of these limits (")
     assert re.search(r"allow min_entropy: 0\.63", said)
 
 
