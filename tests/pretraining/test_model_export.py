@@ -128,6 +128,8 @@ def test_a_checkpoint_is_chosen_by_its_step(run, tmp_path):
     assert (newest.checkpoint.name, older.checkpoint.name) == ("step-00000040", "step-00000020")
     with pytest.raises(RunError, match="has no checkpoint 'step-00000021'"):
         export_model(run, tmp_path / "none", step=21, trust=True)
+    with pytest.raises(RunError, match="new: is one model, without checkpoints such as 'step-0000"):
+        export_model(tmp_path / "new", tmp_path / "none", step=20)
 
 
 # --- What is refused ----------------------------------------------------------------------------
