@@ -208,7 +208,7 @@ class MostFail(NgramProxy):
 def swept(config, at_design, tmp_path, monkeypatch):
     """Return a function that sweeps with one of the failing proxies."""
     (tmp_path / "failing_proxy.py").write_text(FAILING)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(str(tmp_path))
     return lambda name: mixopt.run(
         config, at_design, overrides=[f"proxy.name=failing_proxy:{name}"], until="sweep"

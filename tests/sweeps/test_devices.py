@@ -34,7 +34,7 @@ def machine(tmp_path, monkeypatch):
         package = tmp_path / "path" / "torch"
         package.mkdir(parents=True)
         (package / "__init__.py").write_text(TORCH.format(names=list(names), more=more))
-        monkeypatch.setenv("PYTHONPATH", str(package.parent))
+        monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=":")
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
