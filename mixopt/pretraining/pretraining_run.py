@@ -147,6 +147,7 @@ def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
         make_estimator(config.estimator.name, config.estimator.options)
     resolved, origin = with_origin(config, out)
     check_directory(resolved, out)
+    record_config(resolved, out)  # so that the directory is a run's, which may be started again
     prepare_text(resolved, out, say)
     resolved = with_vocabulary(resolved, out, origin, say)
     record_config(resolved, out)

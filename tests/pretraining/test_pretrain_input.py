@@ -101,7 +101,13 @@ def test_a_run_does_not_go_on_with_another_learning_rate_or_an_edited_record(con
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000004"]
 
 
-def test_the_text_of_an_experiment_is_prepared_once_in_the_run(config, tmp_path):
+def interrupted(line: str) -> None:
+    raise KeyboardInterrupt(line)
+
+
+def test_the_text_of_an_experiment_is_prepared_once_in_a_run_that_may_be_stopped_amid_it(
+    config, tmp_path
+):
     texts = {"code": tmp_path / "code.jsonl", "manual": tmp_path / "manual.jsonl"}
     for name, file in texts.items():
         lines = [json.dumps({"text": f"{name} {k} " * 30}) for k in range(200)]
@@ -110,6 +116,8 @@ def test_the_text_of_an_experiment_is_prepared_once_in_the_run(config, tmp_path)
     experiment = tmp_path / "experiment.yaml"
     experiment.write_text(yaml.safe_dump({"corpus": {"domains": sources, "tokenizer": "bytes"}}))
     overrides = [f"corpus={experiment}"]
+    with pytest.raises(KeyboardInterrupt, match="^prepare: "):
+        pretrain(config, tmp_path / "run", [*overrides, "training.lr=1e-4"], say=interrupted)
     whole = pretrain(config, tmp_path / "run", overrides)
     assert set(whole.weights) == {"code", "manual"}
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
