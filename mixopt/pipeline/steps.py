@@ -269,7 +269,7 @@ def _carry(run: Run, say: Say) -> list[str]:
         say("design: warning: of the usual regressors only auto weighs trials of design.earlier")
     carried, unknown = None, list(contents)
     for place, (where, trials) in enumerate(earlier_trials(run.config).items(), start=1):
-        found, own = trials.carried_to(contents, earlier[where], where)
+        found, own = trials.finished.carried_to(contents, earlier[where], where)
         say(f"design: {found.notes[-1]}")
         unknown = [name for name in unknown if name in own]
         if not set(found.targets) & set(run.config.losses):

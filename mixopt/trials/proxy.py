@@ -57,7 +57,15 @@ Role = Literal[
 
 @dataclass(frozen=True)
 class Trial:
-    """One proxy to train on one mixture."""
+    """One proxy to train on one mixture.
+
+    Attributes:
+        name: Its name, a file's too.
+        mixture: Shares of the training tokens; of cells `<phase>/<domain>` where trials have phases.
+        seed: Of all that is random about it, from 0 to 2^63 - 1.
+        role: Why it is in the design.
+        round: The round that chose it, from 0.
+    """
 
     name: str
     mixture: Mixture
@@ -88,7 +96,16 @@ class Losses:
 class TrialResult:
     """The outcome of a trial; a failed or diverged one has a reason and no losses.
 
-    `experts` is what the experts of a mixture-of-experts proxy were given, if it is one.
+    Attributes:
+        trial: Name of the trial.
+        status: Whether it finished.
+        tokens: Training tokens.
+        parameters: Of the model.
+        seconds: That it trained, its part of its group's.
+        losses: At the end; None without.
+        curve: Before the end, in order.
+        reason: Why it did not finish, in a line.
+        experts: What the experts of a mixture-of-experts proxy were given; None of another.
     """
 
     trial: str

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -36,164 +36,177 @@ from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array, BoolArray
 from mixopt.trials.columns import WEIGHT, TrialRows, listed, schema
 
-Rows = TypeVar("Rows", bound=TrialRows)
 Shares = Mapping[str, float]
 Parts = Shares | Sequence[str]
 NOTHING = 1e-9  # a trial that had so little of all domains that stay is left out
 
 
-def reindex(
-    trials: Rows,
-    *,
-    split: Mapping[str, Parts] | None = None,
-    merge: Mapping[str, Sequence[str]] | None = None,
-    freeze: Mapping[str, Parts] | None = None,
-    add: Sequence[str] = (),
-    remove: Sequence[str] = (),
-    inventory: Mapping[str, float] | None = None,
-    tolerance: float = 0.02,
-) -> Rows:
-    """Return the trials on other domains; what is assumed is in the notes.
+class ReindexedRows(TrialRows):
+    """Rows of trials that can be put on other domains."""
 
-    Args:
-        trials: The trials.
-        split: Domains that became several: the share of each part in what was drawn, or the
-            parts' names, for the shares of `inventory`.
-        merge: New domains, each with those that it was made of; of one, a new name.
-        freeze: New domains of fixed shares inside, or of those of `inventory`. Trials whose shares
-            were others are left out.
-        add: Domains that no trial has had.
-        remove: Domains that go. Trials that used them are left out, the others rescaled.
-        inventory: Tokens of domains and parts by name.
-        tolerance: Total variation from 0 to 1 by which a trial may be off what is assumed.
+    def reindex(
+        self,
+        *,
+        split: Mapping[str, Parts] | None = None,
+        merge: Mapping[str, Sequence[str]] | None = None,
+        freeze: Mapping[str, Parts] | None = None,
+        add: Sequence[str] = (),
+        remove: Sequence[str] = (),
+        inventory: Mapping[str, float] | None = None,
+        tolerance: float = 0.02,
+    ) -> Self:
+        """Return the trials on other domains; what is assumed is in the notes.
 
-    Raises:
-        TrialsError: A domain is unknown or changed twice, or no trial is left.
-    """
-    counts, changes = inventory or {}, list[_DomainChange]()
-    for name, parts in (split or {}).items():
-        shares = _shares(name, parts, counts)
-        text = f"split {name!r}: assumed to have been drawn as {_shares_text(shares)}"
-        changes.append(_DomainChange((name,), shares, text))
-    for name, old in (merge or {}).items():
-        text = f"merge {listed(old)} into {name!r}"
-        if len(old) == 1:
-            text = f"rename {old[0]!r} to {name!r}"
-        changes.append(_DomainChange(tuple(old), {name: 1.0}, text))
-    for name, parts in (freeze or {}).items():
-        inner = _shares(name, parts, counts)
-        text = f"freeze {listed(list(inner))} into {name!r} at {_shares_text(inner)}"
-        changes.append(_DomainChange(tuple(inner), {name: 1.0}, text, inner))
-    for name in remove:
-        text = f"remove {name!r}: its weight goes to the others"
-        changes.append(_DomainChange((name,), {}, text, {}))
-    _check(trials, changes, add)
-    new_domains, map_DE = _map(trials.domains, changes, add)
-    weights_NE = trials.weights() @ map_DE
-    kept_N, notes = weights_NE.sum(axis=1) > NOTHING, list[str]()
-    for change in changes:
-        is_near_N, note = _fit_of(trials, change, tolerance)
-        kept_N &= is_near_N
-        notes.append(note)
-    if not kept_N.any():
-        raise TrialsError(
-            f"no trial is left of {len(trials)}: {'; '.join(notes)}; allow more: tolerance"
+        Args:
+            split: Domains that became several: the share of each part in what was drawn, or the
+                parts' names, for the shares of `inventory`.
+            merge: New domains, each with those that it was made of; of one, a new name.
+            freeze: New domains of fixed shares inside, or of those of `inventory`. Trials whose
+                shares were others are left out.
+            add: Domains that no trial has had.
+            remove: Domains that go. Trials that used them are left out, the others rescaled.
+            inventory: Tokens of domains and parts by name.
+            tolerance: Total variation from 0 to 1 by which a trial may be off what is assumed.
+
+        Raises:
+            TrialsError: A domain is unknown or changed twice, or no trial is left.
+        """
+        counts, changes = inventory or {}, list[_DomainChange]()
+        for name, parts in (split or {}).items():
+            shares = _shares(name, parts, counts)
+            text = f"split {name!r}: assumed to have been drawn as {_shares_text(shares)}"
+            changes.append(_DomainChange((name,), shares, text))
+        for name, old in (merge or {}).items():
+            text = f"merge {listed(old)} into {name!r}"
+            if len(old) == 1:
+                text = f"rename {old[0]!r} to {name!r}"
+            changes.append(_DomainChange(tuple(old), {name: 1.0}, text))
+        for name, parts in (freeze or {}).items():
+            inner = _shares(name, parts, counts)
+            text = f"freeze {listed(list(inner))} into {name!r} at {_shares_text(inner)}"
+            changes.append(_DomainChange(tuple(inner), {name: 1.0}, text, inner))
+        for name in remove:
+            text = f"remove {name!r}: its weight goes to the others"
+            changes.append(_DomainChange((name,), {}, text, {}))
+        _check(self, changes, add)
+        new_domains, map_DE = _map(self.domains, changes, add)
+        weights_NE = self.weights() @ map_DE
+        kept_N, notes = weights_NE.sum(axis=1) > NOTHING, list[str]()
+        for change in changes:
+            is_near_N, note = _fit_of(self, change, tolerance)
+            kept_N &= is_near_N
+            notes.append(note)
+        if not kept_N.any():
+            raise TrialsError(
+                f"no trial is left of {len(self)}: {'; '.join(notes)}; allow more: tolerance"
+            )
+        if add:
+            notes.append(f"add {listed(add)}: no trial so far has any, so its effect is unknown")
+        shares_NE = weights_NE[kept_N] / weights_NE[kept_N].sum(axis=1, keepdims=True)
+        mixtures = [Mixture.from_array(new_domains, row_E) for row_E in shares_NE]
+        table = self.table.filter(pl.Series(kept_N)).with_columns(
+            pl.Series("mixture", [mixture.fingerprint for mixture in mixtures]),
+            *(pl.Series(WEIGHT + name, [one[name] for one in mixtures]) for name in new_domains),
         )
-    if add:
-        notes.append(f"add {listed(add)}: no trial so far has any, so its effect is unknown")
-    shares_NE = weights_NE[kept_N] / weights_NE[kept_N].sum(axis=1, keepdims=True)
-    mixtures = [Mixture.from_array(new_domains, row_E) for row_E in shares_NE]
-    table = trials.table.filter(pl.Series(kept_N)).with_columns(
-        pl.Series("mixture", [mixture.fingerprint for mixture in mixtures]),
-        *(pl.Series(WEIGHT + name, [one[name] for one in mixtures]) for name in new_domains),
-    )
-    return replace(
-        trials,
-        table=table.select(list(schema(new_domains, trials.targets))),
-        domains=new_domains,
-        notes=(*trials.notes, *notes),
-        contents={},
-    )
+        return replace(
+            self,
+            table=table.select(list(schema(new_domains, self.targets))),
+            domains=new_domains,
+            notes=(*self.notes, *notes),
+            contents={},
+        )
 
+    def joined(self, other: TrialRows) -> Self:
+        """Return these trials and others on the same domains, over the targets of both.
 
-def joined(trials: Rows, other: TrialRows) -> Rows:
-    """Return these trials and others on the same domains, over the targets of both.
+        Raises:
+            TrialsError: Other domains, no common target, or a name that is in both.
+        """
+        for name in (*self.domains, *other.domains):
+            if name not in self.domains or name not in other.domains:
+                raise TrialsError(f"domain {name!r} is in one table alone; reindex the other first")
+        targets = [name for name in self.targets if name in other.targets]
+        if not targets:
+            raise TrialsError("the tables have no evaluation domain in common")
+        gone = [name for name in (*self.targets, *other.targets) if name not in targets]
+        notes = [f"left out {listed(gone)}: losses of only one table"] if gone else []
+        columns = list(schema(self.domains, targets))
+        table = pl.concat([self.table.select(columns), other.table.select(columns)])
+        return replace(
+            self,
+            table=table,
+            targets=tuple(targets),
+            notes=(*self.notes, *other.notes, *notes),
+            items={name: self.items[name] for name in targets if name in self.items},
+            contents={},
+        )
 
-    Raises:
-        TrialsError: Other domains, no common target, or a name that is in both.
-    """
-    for name in (*trials.domains, *other.domains):
-        if name not in trials.domains or name not in other.domains:
-            raise TrialsError(f"domain {name!r} is in one table alone; reindex the other first")
-    targets = [name for name in trials.targets if name in other.targets]
-    if not targets:
-        raise TrialsError("the tables have no evaluation domain in common")
-    gone = [name for name in (*trials.targets, *other.targets) if name not in targets]
-    notes = [f"left out {listed(gone)}: losses of only one table"] if gone else []
-    columns = list(schema(trials.domains, targets))
-    table = pl.concat([trials.table.select(columns), other.table.select(columns)])
-    return replace(
-        trials,
-        table=table,
-        targets=tuple(targets),
-        notes=(*trials.notes, *other.notes, *notes),
-        items={name: trials.items[name] for name in targets if name in trials.items},
-        contents={},
-    )
+    def carried_to(
+        self,
+        corpus: Mapping[str, DomainContent],
+        became: Mapping[str, Parts | str | None],
+        where: str,
+    ) -> tuple[Self, list[str]]:
+        """Return the trials on a later corpus, and what no trial tells of it.
 
+        Args:
+            corpus: What each domain of the later corpus holds.
+            became: What became of domains, by their old names: a name, parts, or None of one that
+                is gone. One whose content has another name now is found by its hash.
+            where: What the trials are called in messages.
 
-def carried(
-    trials: Rows,
-    corpus: Mapping[str, DomainContent],
-    became: Mapping[str, Parts | str | None],
-    where: str,
-) -> tuple[Rows, list[str]]:
-    """Return trials of an earlier corpus on the domains of a later one; see `Trials.carried_to`."""
-    old, became = trials.contents, dict(became)
-    for name in (name for name in trials.domains if name not in became and name not in corpus):
-        sha256 = old[name].sha256 if name in old else ""
-        same = [new for new, one in corpus.items() if sha256 and one.sha256 == sha256]
-        if not same:
-            raise TrialsError(
-                f"{where}: trials of another corpus: domain {name!r} is not in this one; say what"
-                f" became of it, design.earlier: {{{where}: {{{name}: NEW}}}}; null: it is gone"
-            )
-        became[name] = same[0]
-    into = {new for new in became.values() if isinstance(new, str)}
-    split = {name: new for name, new in became.items() if new and not isinstance(new, str)}
-    stay = [name for name in trials.domains if name not in became and name not in into]
-    known = [*stay, *into, *(part for parts in split.values() for part in parts)]
-    for name in known:
-        if name not in corpus:
-            raise TrialsError(
-                f"{where}: domain {name!r} is not in this corpus{did_you_mean(name, corpus)}"
-            )
-    added = [name for name in corpus if name not in known]
-    rows = reindex(
-        trials,
-        split=split,
-        merge={
-            new: [name for name in trials.domains if became.get(name, name) == new]
-            for new in sorted(into)
-        },
-        remove=[name for name, new in became.items() if not new],
-        add=added,
-        inventory={name: float(one.tokens) for name, one in corpus.items()},
-    )
-    grown, changed = list[str](), list[str]()
-    for name in (name for name in stay if name in old):
-        before, now = old[name], corpus[name]
-        if before.sha256 and now.sha256 and before.sha256 != now.sha256:
-            (grown if now.tokens > before.tokens else changed).append(name)
-    text = f"{len(stay) - len(grown) - len(changed)} of {len(corpus)} domains hold"
-    text += f"; grown: {listed(grown)}" if grown else ""
-    text += f"; changed: {listed(changed)}" if changed else ""
-    text = "; ".join([text, *rows.notes[len(trials.notes) :]])
-    line = f"{where}: {len(rows)} of {len(trials)} trials are carried over: {text}"
-    domains = tuple(corpus)
-    table = rows.table.select(list(schema(domains, rows.targets)))
-    rows = replace(rows, table=table, domains=domains, notes=(line,), contents=corpus)
-    return rows, [*added, *changed]
+        Returns:
+            The trials, with a line of what holds as their last note; and the domains that are new
+            or hold something else.
+
+        Raises:
+            TrialsError: A domain is not in the later corpus, and it is not said what became of it.
+        """
+        old, became = self.contents, dict(became)
+        for name in (name for name in self.domains if name not in became and name not in corpus):
+            sha256 = old[name].sha256 if name in old else ""
+            same = [new for new, one in corpus.items() if sha256 and one.sha256 == sha256]
+            if not same:
+                raise TrialsError(
+                    f"{where}: trials of another corpus: domain {name!r} is not in this one; say"
+                    f" what became of it, design.earlier: {{{where}: {{{name}: NEW}}}}; null: it is"
+                    " gone"
+                )
+            became[name] = same[0]
+        into = {new for new in became.values() if isinstance(new, str)}
+        split = {name: new for name, new in became.items() if new and not isinstance(new, str)}
+        stay = [name for name in self.domains if name not in became and name not in into]
+        known = [*stay, *into, *(part for parts in split.values() for part in parts)]
+        for name in known:
+            if name not in corpus:
+                raise TrialsError(
+                    f"{where}: domain {name!r} is not in this corpus{did_you_mean(name, corpus)}"
+                )
+        added = [name for name in corpus if name not in known]
+        rows = self.reindex(
+            split=split,
+            merge={
+                new: [name for name in self.domains if became.get(name, name) == new]
+                for new in sorted(into)
+            },
+            remove=[name for name, new in became.items() if not new],
+            add=added,
+            inventory={name: float(one.tokens) for name, one in corpus.items()},
+        )
+        grown, changed = list[str](), list[str]()
+        for name in (name for name in stay if name in old):
+            before, now = old[name], corpus[name]
+            if before.sha256 and now.sha256 and before.sha256 != now.sha256:
+                (grown if now.tokens > before.tokens else changed).append(name)
+        text = f"{len(stay) - len(grown) - len(changed)} of {len(corpus)} domains hold"
+        text += f"; grown: {listed(grown)}" if grown else ""
+        text += f"; changed: {listed(changed)}" if changed else ""
+        text = "; ".join([text, *rows.notes[len(self.notes) :]])
+        line = f"{where}: {len(rows)} of {len(self)} trials are carried over: {text}"
+        domains = tuple(corpus)
+        table = rows.table.select(list(schema(domains, rows.targets)))
+        rows = replace(rows, table=table, domains=domains, notes=(line,), contents=corpus)
+        return rows, [*added, *changed]
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,6 @@ from mixopt.system import (
     steady_progress,
     write_table,
 )
-from mixopt.trials import reindexing
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
     PREFIX,
@@ -57,7 +56,7 @@ from mixopt.trials.columns import (
 )
 from mixopt.trials.proxy import Trial, TrialResult
 from mixopt.trials.published_tables import joined_trials, split_export
-from mixopt.trials.reindexing import Parts
+from mixopt.trials.reindexing import ReindexedRows
 
 if TYPE_CHECKING:
     from mixopt.fitting import Backtest, Fit, ModelSize, ObjectiveLike
@@ -76,7 +75,7 @@ def counts_text(trials: TrialRows) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Trials(TrialRows):
+class Trials(ReindexedRows):
     """A checked table of trials.
 
     Attributes:
@@ -339,29 +338,6 @@ class Trials(TrialRows):
         values = pl.Series("objective", resolved.value(done.losses(unit)))
         return done.table.select("trial", "role", values, *names).sort("objective")
 
-    def carried_to(
-        self,
-        corpus: Mapping[str, DomainContent],
-        became: Mapping[str, Parts | str | None],
-        where: str,
-    ) -> tuple[Trials, list[str]]:
-        """Return the finished trials on a later corpus, and what no trial tells of it.
-
-        Args:
-            corpus: What each domain of the later corpus holds.
-            became: What became of domains, by their old names: a name, parts, or None of one that
-                is gone. One whose content has another name now is found by its hash.
-            where: What the trials are called in messages.
-
-        Returns:
-            The trials, with a line of what holds as their last note; and the domains that are new
-            or hold something else.
-
-        Raises:
-            TrialsError: A domain is not in the later corpus, and it is not said what became of it.
-        """
-        return reindexing.carried(self.finished, corpus, became, where)
-
     @property
     def plot(self) -> TrialPlots:
         """Their figures: `trials.plot.design()` (mixopt.reporting.plots)."""
@@ -405,8 +381,6 @@ class Trials(TrialRows):
                 raise TrialsError(f"the trials have no evaluation domain {name!r}{near}")
         items = {name: self.items[name] for name in targets if name in self.items}
         return replace(self, targets=tuple(targets), items=items)
-
-    joined, reindex = reindexing.joined, reindexing.reindex
 
     def with_notes(self, *notes: str) -> Trials:
         """Return the trials with additional notes."""
