@@ -96,6 +96,8 @@ class CappedSimplex:
     def from_cube(self, cube_NK: ArrayLike) -> Array:
         """Map points of the unit cube onto the set, uniform onto uniform."""
         cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
+        if cube.shape[1] != self.dimensions:
+            raise ValueError(f"cube points of {cube.shape[1]} dimensions, not {self.dimensions}")
         rooms_D = self.upper_D - self.lower_D
         order, flipped, content, volumes = self._sticks
         shares_ND = _break_sticks(cube, rooms_D, order, content, volumes)
@@ -131,6 +133,8 @@ class CappedSimplex:
 
 
 def _check_bounds(lower_D: Array, upper_D: Array) -> None:
+    if lower_D.shape != upper_D.shape:
+        raise InfeasibleError(f"bounds of shapes {lower_D.shape} and {upper_D.shape}")
     fits_D = (lower_D >= -SLACK) & (lower_D <= upper_D + SLACK) & (upper_D <= 1 + SLACK)
     for domain in np.flatnonzero(~fits_D)[:1]:
         raise InfeasibleError(

@@ -61,7 +61,7 @@ class Trial:
 
     Attributes:
         name: Its name, a file's too.
-        mixture: Shares of the training tokens; of cells `<phase>/<domain>` where trials have phases.
+        mixture: Shares of the training tokens; of trials by phase, of cells `<phase>/<domain>`.
         seed: Of all that is random about it, from 0 to 2^63 - 1.
         role: Why it is in the design.
         round: The round that chose it, from 0.

@@ -111,11 +111,18 @@ def test_bounds_that_leave_one_point_or_fix_a_domain_take_no_dimension():
         ([0.6, 0.6], [1, 1], "lower bounds add up to 1.2, more than 1"),
         ([0, 0], [0.3, 0.4], "upper bounds add up to 0.7, less than 1"),
         ([float("nan"), 0], [1, 1], "domain 0: bounds nan and 1"),
+        ([0.0] * 2, [1.0] * 3, r"bounds of shapes \(2,\) and \(3,\)"),
     ],
 )
 def test_bounds_that_hold_no_mixture_are_refused(lower, upper, message):
     with pytest.raises(InfeasibleError, match=message):
         CappedSimplex(np.array(lower, float), np.array(upper, float))
+
+
+def test_points_of_another_cube_are_refused():
+    for dimensions in (1, 3):
+        with pytest.raises(ValueError, match=f"cube points of {dimensions} dimensions, not 2"):
+            CappedSimplex.full(3).from_cube([0.5] * dimensions)
 
 
 @pytest.mark.parametrize("fields", SETS.values(), ids=SETS)

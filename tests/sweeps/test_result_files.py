@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 from flips import flips
 from made_experts import counted
+from made_fit import make_trials
 
-from mixopt.errors import DesignError, RunError
+from mixopt.errors import DesignError, MixoptError, RunError
 from mixopt.mixture import Mixture
 from mixopt.routing import ExpertCounts
 from mixopt.sweeps import (
@@ -25,7 +26,7 @@ from mixopt.sweeps import (
     trial_to_json,
 )
 from mixopt.system import write_sealed
-from mixopt.trials import Losses, Trial, TrialResult, read_design, write_design
+from mixopt.trials import Losses, Trial, TrialResult, Trials, read_design, write_design
 
 MIXTURES = [Mixture({"web": w, "code": 1 - w}) for w in (0.25, 0.5)]
 TRIALS = [Trial("t0", MIXTURES[0], 3), Trial("t1", MIXTURES[1], 4, role="anchor", round=2)]
@@ -113,6 +114,17 @@ def test_every_flip_in_a_trial_is_found_or_harmless(tmp_path):
     for _ in flips(path, step=7):
         with suppress(RunError):
             assert read_entry(path) == (TRIALS[0], RESULTS[0])
+
+
+def test_every_flip_in_a_design_or_a_table_of_trials_is_found_or_harmless(tmp_path):
+    design, table = tmp_path / "design.parquet", tmp_path / "trials.parquet"
+    trials = make_trials(count=3, replicates=0)
+    write_design(TRIALS, design)
+    trials.write(table)
+    for path, read, written in ((design, read_design, TRIALS), (table, Trials.read, trials)):
+        for _ in flips(path, count=40):
+            with suppress(MixoptError):
+                assert read(path) == written
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Trials carried over to other domains: what is kept and what is assumed; a fit still holds."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from made_fit import table as made
 
 from mixopt.errors import TrialsError
+from mixopt.trials import Trials
 
 DOMAINS = ("web", "code", "books")
 ROWS = [(0.5, 0.3, 0.2), (0.2, 0.2, 0.6), (0.0, 0.6, 0.4), (1.0, 0.0, 0.0)]
@@ -99,3 +102,10 @@ def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
 def test_tables_that_do_not_go_together_are_refused(other, message):
     with pytest.raises(TrialsError, match=message):
         table().joined(other)
+
+
+@pytest.mark.parametrize("name", ["reindex", "joined", "carried_to"])
+def test_what_changes_domains_is_shown_as_a_method(name):
+    shown = inspect.signature(getattr(Trials, name))
+    assert next(iter(shown.parameters)) == "self"
+    assert "Raises:" in getattr(Trials, name).__doc__
