@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -185,6 +186,7 @@ def test_a_host_without_sbatch_says_what_is_needed(tmp_path, monkeypatch):
 
 
 def test_squeue_that_fails_for_a_while_is_waited_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "ASK_EVERY", 0)
     script = "echo 'slurm_load_jobs error: Socket timed out' >&2\nexit 1"
     fake_commands(tmp_path / "bin", monkeypatch, squeue=script)
     lines: list[str] = []
@@ -192,10 +194,8 @@ def test_squeue_that_fails_for_a_while_is_waited_out(tmp_path, monkeypatch):
     handle = f"1_0 {tmp_path}"
     assert executor.states([handle]) == {handle: "waiting"}, "patience is for what was seen to run"
     fake_commands(tmp_path / "bin", monkeypatch, squeue="echo '1_0|RUNNING|None'")
-    executor._asked = 0.0
     assert executor.states([handle]) == {handle: "running"}
     fake_commands(tmp_path / "bin", monkeypatch, squeue=script)
-    executor._asked = 0.0
     assert executor.states([handle]) == {handle: "running"}
     assert lines == [
         "squeue: slurm_load_jobs error: Socket timed out; tasks continue, and squeue is asked again"
@@ -261,19 +261,18 @@ def test_what_sbatch_refuses_is_one_line(tmp_path, monkeypatch, command, message
 def test_tasks_that_wait_say_why_once_or_are_refused_where_they_would_forever(
     tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(slurm, "ASK_EVERY", 0)
     rows = r"1_0|PENDING|Priority\n1_1|CONFIGURING|None\n1_2|COMPLETED|None\nodd\n"
     fake_commands(tmp_path / "bin", monkeypatch, squeue=f"printf '{rows}'")
     lines: list[str] = []
     executor = SlurmExecutor(Site(tmp_path / "trials", say=lines.append))
     for _ in range(2):
-        executor._asked = 0.0
         waiting = executor.states(["1_0 /a", "1_1 /b"])
         assert waiting == {"1_0 /a": "waiting", "1_1 /b": "waiting"}
     gone = executor.states(["1_0 /a", "1_2 /c"])["1_2 /c"]
     assert gone == Ended("the task 1_2 is gone from Slurm's queue", "lost")
     assert lines == ["tasks wait in Slurm's queue: None, Priority"]
     fake_commands(tmp_path / "bin", monkeypatch, squeue="echo '1_0|PENDING|InvalidQOS'")
-    executor._asked = 0.0
     with pytest.raises(ConfigError, match="tasks would wait forever: InvalidQOS; cancelled$"):
         executor.states(["1_0 /a"])
 
@@ -285,8 +284,7 @@ def test_tasks_of_this_sweep_are_cancelled_by_their_name(tmp_path, monkeypatch):
     executor = SlurmExecutor(Site(tmp_path / "my runs" / "trials"))
     executor.cancel([])
     executor.cancel(["1_0 /a", "1_1 /b", "1_2 /c"])
-    name = executor._name
-    assert name.startswith("mixopt-my_runs-")
+    (name,) = re.findall("--job-name=(mixopt-my_runs-.*)", executor.script(1))
     assert log.read_text() == f"--quiet --name={name} 1_0 1_2\n"
     gone = "echo 'scancel: error: Invalid job id 1' >&2; exit 1"
     fake_commands(tmp_path / "bin", monkeypatch, squeue=squeue, scancel=gone)
