@@ -8,6 +8,7 @@ none, the hours count for which its processes have computed. Attempts that came 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -62,7 +63,7 @@ def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     with suppress(OSError), os.fdopen(os.open(folder / ATTEMPTS, flags, 0o666), "a") as stream:
         if os.fstat(stream.fileno()).st_nlink == 1:
-            stream.write(f"{record.model_dump_json()}\n")
+            stream.write(f"{json.dumps(record.model_dump())}\n")
 
 
 def read_attempts(folder: Path) -> list[AttemptRecord]:

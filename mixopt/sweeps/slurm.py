@@ -252,7 +252,12 @@ def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         )
     try:
         return subprocess.run(
-            [program, *arguments], capture_output=True, text=True, check=False, timeout=DEADLINE
+            [program, *arguments],
+            capture_output=True,
+            check=False,
+            timeout=DEADLINE,
+            encoding="utf-8",
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         raise SlurmBusyError(f"{name}: no answer within {DEADLINE:g} s") from None

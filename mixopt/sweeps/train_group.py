@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mixopt.corpus import Corpus, corpus_hash
-from mixopt.errors import ConfigError, CorpusError, MixoptError
+from mixopt.errors import ConfigError, CorpusError, MixoptError, plain_line
 from mixopt.sweeps.contract import Job
 from mixopt.sweeps.groups import (
     GROUP,
@@ -119,7 +119,7 @@ def failure(error: Exception) -> GroupResult:
     if isinstance(error, MixoptError):
         is_other = isinstance(error, OtherCorpusError)
         return GroupResult(error=str(error), fault="corpus" if is_other else None)
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_REASON]
+    text = plain_line(f"{type(error).__name__}: {' '.join(str(error).split())}")[:MAX_REASON]
     return GroupResult(error=text, fault="memory" if is_of_memory(error) else None)
 
 
@@ -228,7 +228,9 @@ def believed(result: TrialResult, corpus: Corpus) -> TrialResult:
     losses = result.losses
     if losses is not None and not _is_finite(losses):
         losses = None
-    result = replace(result, losses=losses, curve=tuple(filter(_is_finite, result.curve)))
+    reason = None if result.reason is None else plain_line(str(result.reason))
+    curve = tuple(filter(_is_finite, result.curve))
+    result = replace(result, losses=losses, curve=curve, reason=reason)
     if result.status != "finished":
         return result
     if losses is None:

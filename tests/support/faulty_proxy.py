@@ -93,7 +93,7 @@ class Faulty:
             log.write(" ".join(map(str, seen)) + "\n")
 
     def _raises(self, report, total, shard):
-        raise ValueError("no such\nlayer")
+        raise ValueError("no such\nlayer \udcff")
 
     def _refuses(self, report, total, shard):
         raise CorpusError("a domain has no tokens")

@@ -100,13 +100,14 @@ def test_nothing_is_appended_to_a_file_that_a_link_leads_to(tmp_path, link):
 def test_an_attempt_says_what_trained_where_and_what_it_cost(tmp_path):
     beat = Beat(trials=["a", "b"], seconds=2.5, **GPU)
     note_attempt(tmp_path, GroupOutcome(named("ab"), [result("a"), result("b")], beat=beat))
-    note_attempt(tmp_path, GroupOutcome(named("c"), reason="node n2 went away", fault="lost"))
+    note_attempt(tmp_path, GroupOutcome(named("c"), reason="node \xe9 went away", fault="lost"))
     note_attempt(tmp_path, GroupOutcome(named("c"), reason="no such layer"))
+    assert (tmp_path / ATTEMPTS).read_bytes().isascii(), "whatever the locale"
     first, *others = read_attempts(tmp_path)
     assert (first.trials, first.finished, first.outcome) == (["a", "b"], 2, "ended")
     assert (first.node, first.kind, first.gpus, first.seconds) == ("n2", "H100", 1.0, 2.5)
     assert [(one.outcome, one.reason, one.node) for one in others] == [
-        ("lost", "node n2 went away", "unknown"),
+        ("lost", "node \xe9 went away", "unknown"),
         ("failed", "no such layer", "unknown"),
     ]
 

@@ -248,6 +248,7 @@ def test_folders_are_submitted_as_arrays_of_tasks_which_are_handles(tmp_path, mo
     [
         ("echo 'sbatch: error: no\n\nsbatch: error: account' >&2; exit 1", "no; account"),
         ("echo 12; echo late >&2; exit 1", "late"),
+        (r"printf 'caf\351' >&2; exit 1", "caf\N{REPLACEMENT CHARACTER}"),
         ("exit 0", "no reason given"),
     ],
 )

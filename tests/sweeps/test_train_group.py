@@ -92,7 +92,7 @@ def test_results_that_cannot_be_fail_with_the_reason_and_the_rest_go_on(run_here
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("raises", "ValueError: no such layer"), ("refuses", "a domain has no tokens")],
+    [("raises", r"ValueError: no such layer \udcff"), ("refuses", "a domain has no tokens")],
 )
 def test_what_a_proxy_raises_is_the_reason_in_one_line(run_here, tmp_path, anew, fault, reason):
     results = run_here(fault=fault, at="c")
@@ -272,6 +272,7 @@ def test_a_result_is_as_it_can_be_believed(corpus, found, status, reason):
     assert kept.curve == (() if status == "failed" else curve[:1])
     stopped = replace(result, status="failed", losses=None, curve=(), reason="too slow")
     assert believed(stopped, corpus) == stopped
+    assert believed(replace(stopped, reason="too\nslow\udcff"), corpus).reason == r"too\nslow\udcff"
 
 
 def of_cause(cause):
