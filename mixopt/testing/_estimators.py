@@ -293,7 +293,7 @@ class SimulatedRun:
             tokens_D,
             loss_sum_D=loss_D * count_D,
             loss_count_D=count_D.copy(),
-            learning_rate=1e-3,
+            learning_rate=1e-3 * (1.0 - self.step / STEPS),
         )
 
     def _evaluate(self) -> HeldOut:

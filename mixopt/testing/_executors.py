@@ -112,7 +112,7 @@ def check_executor(
     folder: Path | None = None,
     seconds: float = 120.0,
 ) -> None:
-    """Check that an executor keeps its promises, by training some twenty trials of no length.
+    """Check that an executor keeps its promises, by training some fifteen trials of no length.
 
     Args:
         factory: Makes an executor, called as `factory(site, **options)`.

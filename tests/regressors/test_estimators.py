@@ -36,7 +36,8 @@ def test_the_run_that_estimators_are_checked_in_follows_its_law():
     run = SimulatedRun(needs, simulated_setting())
     first, last = run.follow(Plan(np.array([0.5, 0.3, 0.2]), 5, "sweep", held_out=True))
     assert (first.step, first.tokens_D.tolist(), first.held_out) == (2, [600, 360, 240], None)
-    assert (last.step, last.tokens_D.tolist(), last.learning_rate) == (5, [900, 540, 360], 1e-3)
+    assert (last.step, last.tokens_D.tolist()) == (5, [900, 540, 360])
+    assert last.learning_rate == pytest.approx(1e-3 * 115 / 120)
     losses = [4.577474095, 4.320215278, 5.325379019, 5.439012034]  # the exam's is the last
     assert last.loss_sum_D / last.loss_count_D == pytest.approx(losses[:3], abs=1e-8)
     assert last.held_out.losses_M == pytest.approx(losses, abs=1e-7)

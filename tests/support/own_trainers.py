@@ -30,7 +30,7 @@ def script(folder: Path, code: str) -> list[str]:
 def trained(
     corpus: Corpus,
     files: Path | None,
-    run: list[str],
+    run: str | list[str],
     *,
     trial: Trial = TRIAL,
     tokens: int = 1_000,

@@ -60,7 +60,7 @@ class AioliEstimator(OnlineEstimator):
         sweeps: Times that a round sweeps over all domains.
         sweep_steps: Optimiser steps of one domain's sweep; None fills 15% of the round.
         one_hot: Share of the domain that is swept; the others have the rest evenly.
-        ema: None multiplies weights round after round, as in the paper; a number in [0, 1) takes
+        ema: None multiplies weights round after round, as in the paper; a number in [0, 1] takes
             that much of the last rounds' average into the column sums and applies them to the
             first mixture, as the published code does. It bounds how far weights move.
         realised: Whether the law is solved with the shares that were consumed, not planned.
