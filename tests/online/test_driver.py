@@ -52,22 +52,35 @@ def test_an_evaluation_is_after_as_many_steps_on_the_weights_as_were_planned(tmp
     assert estimator.told[0].held_out.tokens == 300
 
 
-def test_with_worker_processes_plans_wait_for_the_batches_that_were_handed_out(tmp_path):
-    order, log = sampler(), tmp_path / "log.jsonl"
-    loader = loader_over_rows(order, workers=2)
-    estimator = Turning(3, held_out=True)
-    driver = driver_over(loader, estimator, log=log, evaluate=held_out_of(), observe_every=1)
+def driven(log, workers, until, state=None):
+    """Go on from a state to a step, with worker processes; return the state and the estimator."""
+    loader, estimator = loader_over_rows(sampler(), workers), Turning(3, held_out=True)
+    options = {"log": log, "evaluate": held_out_of(), "observe_every": 1}
+    driver = driver_over(loader, estimator, **options)
+    for one, part in zip((loader, driver), state or (), strict=False):
+        one.load_state_dict(part)
     driver.start()
     for batch in loader:
         driver.record(losses_of(batch["row"], 0), batch["domain"])
         driver.step()
-        if driver.steps_done == 12:
-            break
-    assert held_from(log) == [0, 7, 14]  # 3 steps, 4 batches that are on their way
+        if driver.steps_done == until:
+            return (loader.state_dict(), driver.state_dict()), estimator
+    raise AssertionError("the stream ended")
+
+
+def test_with_worker_processes_plans_wait_for_the_batches_that_were_handed_out(tmp_path):
+    _, estimator = driven(tmp_path / "log.jsonl", 2, 12)
+    assert held_from(tmp_path / "log.jsonl") == [0, 7, 14]  # 3 steps, 4 batches on their way
     assert [o.step for o in estimator.told if o.held_out] == [3, 10]
     # Between the step at which the estimator takes its plan to be over and the evaluation it is
     # told nothing, as it would miss the held-out losses.
     assert [o.step for o in estimator.told] == [1, 2, 3, 4, 5, 10, 11, 12]
+
+
+def test_a_run_that_goes_on_without_worker_processes_keeps_the_pace_of_its_plans(tmp_path):
+    state, _ = driven(tmp_path / "log.jsonl", 2, 5)
+    driven(tmp_path / "log.jsonl", 0, 12, state)
+    assert held_from(tmp_path / "log.jsonl") == [0, 7, 14]
 
 
 def test_a_torch_dataloader_with_workers_is_seen_to_be_ahead(tmp_path):
