@@ -167,17 +167,6 @@ def test_a_supervisor_needs_no_package(tmp_path):
         assert process.stdout.read().splitlines()[1:] == [b'{"code": 3}']
 
 
-def test_a_supervisor_finds_all_that_was_started_and_says_it_in_json(capfd):
-    words = ["sh", "-c", "sleep 60 & echo $!; wait"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as child:
-        below = int(child.stdout.readline())
-        found = supervisor._descendants()
-        os.killpg(child.pid, signal.SIGKILL)
-    assert {child.pid, below} <= set(found)
-    supervisor._say({"code": 3})
-    assert capfd.readouterr().out == '{"code": 3}\n'
-
-
 @pytest.mark.nightly
 @pytest.mark.parametrize("victim", ["worker", "supervisor"])
 def test_a_command_dies_with_its_worker(corpus, files, tmp_path, victim):
