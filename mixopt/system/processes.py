@@ -89,8 +89,8 @@ def without_folders(text: str) -> str:
 
 def _git(*arguments: str) -> str:
     command = ["git", "-c", "core.fsmonitor=false", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
-    return done.stdout.strip()
+    done = subprocess.run(command, capture_output=True, check=True, timeout=5)
+    return done.stdout.decode(errors="replace").strip()
 
 
 @contextmanager

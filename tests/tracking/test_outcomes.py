@@ -1,6 +1,7 @@
 """What MLflow shall have of a whole run: outcomes to sort by, the decision in words, its files."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -195,12 +196,13 @@ def test_code_is_named_by_its_commit_and_whether_files_differ(tmp_path, monkeypa
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert "mixopt.git_commit" not in code_tags("f", git_commit())
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    (tmp_path / "file").write_text("one")
-    for arguments in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "one"]):
+    file, plain = tmp_path / os.fsdecode(b"caf\xe9"), ["config", "core.quotepath", "false"]
+    file.write_text("one")
+    for arguments in (["init", "-q"], plain, ["add", "."], [*author, "commit", "-qm", "one"]):
         subprocess.run(["git", *arguments], check=True)
     clean = code_tags("f", git_commit())
     assert (clean["mixopt.fingerprint"], clean["mixopt.git_dirty"]) == ("f", "false")
-    (tmp_path / "file").write_text("two")
+    file.write_text("two")
     changed = code_tags("f", git_commit())
     assert changed["mixopt.git_dirty"] == "true"
     assert changed["mixopt.git_commit"] == clean["mixopt.git_commit"] + "+"
