@@ -193,7 +193,8 @@ class Trials(ReindexedRows):
             TrialsError: The file cannot be read or is no table of trials.
         """
         table = read_table(Path(path), error=TrialsError)
-        known = pl.read_parquet_metadata(path).get(CONTENTS, "{}")
+        with Path(path).open("rb") as stream:  # its name may be none that polars takes
+            known = pl.read_parquet_metadata(stream).get(CONTENTS, "{}")
         found = parse_json(known, f"{path}: {CONTENTS}", error=TrialsError)
         contents = checked_as(dict[str, DomainContent], found, f"{path}: {CONTENTS}", TrialsError)
         try:

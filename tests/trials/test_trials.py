@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -49,6 +50,12 @@ def test_equal_content_is_equal_bytes_whatever_the_order_of_the_results(tmp_path
     table().write(tmp_path / "a.parquet")
     table(RESULTS[::-1]).write(tmp_path / "b.parquet")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_table_is_read_from_a_folder_of_any_name(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9") / "trials.parquet"
+    table().write(path)
+    assert Trials.read(path) == table()
 
 
 def test_weights_and_losses_are_arrays_in_the_order_of_the_names():
