@@ -317,14 +317,15 @@ def verify_command(
     Exit code 1 if one is damaged.
     """
     from mixopt.pipeline import verify_fit_folder
-    from mixopt.pretraining import is_pretraining, verify_pretraining
     from mixopt.reporting import verification_text
     from mixopt.run_directory import load_run, verify_run
     from mixopt.system import check_links
 
     if not trust:
         check_links(directory)
-    if is_pretraining(directory):
+    if any((directory / name).exists() for name in ("checkpoints", "metrics.jsonl")):
+        from mixopt.pretraining import verify_pretraining
+
         parts = verify_pretraining(directory)
     elif (directory / "config.yaml").exists():
         parts = verify_run(load_run(directory, trust=trust), deep=deep)

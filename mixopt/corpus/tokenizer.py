@@ -301,42 +301,27 @@ def known_size(tokenizer: str) -> int | None:
         return None
 
 
-class VocabularyIdentity(NamedTuple):
-    """What the ids of a tokenizer stand for.
+def vocabulary_of(tokenizer: Tokenizer) -> tuple[int, str]:
+    """Return how many ids a tokenizer has, and a hash of each id's token.
 
-    Attributes:
-        tokenizer: Its name or folder.
-        size: Ids.
-        sha256: Of each id's token; tokenizers of one hash may be used for one another's tokens.
+    Tokenizers of one hash may be used for one another's tokens.
     """
-
-    tokenizer: str
-    size: int
-    sha256: str
-
-    def __str__(self) -> str:
-        """Return name, size and the start of the hash."""
-        return f"{self.tokenizer!r} ({self.size:,} ids, vocabulary {self.sha256[:8]})"
+    return _vocabulary(_inner(tokenizer))
 
 
-def identity_of(name: str, tokenizer: Tokenizer) -> VocabularyIdentity:
-    """Return what the ids of an open tokenizer stand for."""
-    return _identity(name, _inner(tokenizer))
-
-
-def folder_vocabulary(folder: Path) -> VocabularyIdentity | None:
-    """Return what the ids of the tokenizer in a model's folder stand for, if it has one."""
+def folder_vocabulary(folder: Path) -> tuple[int, str] | None:
+    """Return the same of the tokenizer in a model's folder, if it has one."""
     if not (folder / FILE).is_file():
         return None
-    return _identity(str(folder), read_inner(folder / FILE, str(folder / FILE)))
+    return _vocabulary(read_inner(folder / FILE, str(folder / FILE)))
 
 
-def _identity(name: str, inner: tokenizers.Tokenizer) -> VocabularyIdentity:
+def _vocabulary(inner: tokenizers.Tokenizer) -> tuple[int, str]:
     ids = inner.get_vocab(with_added_tokens=True)
     pairs = sorted((place, token) for token, place in ids.items())
     text = "".join(f"{place} {json.dumps(token)}\n" for place, token in pairs)
     size = max(ids.values(), default=-1) + 1
-    return VocabularyIdentity(name, size, hashlib.sha256(text.encode()).hexdigest())
+    return size, hashlib.sha256(text.encode()).hexdigest()
 
 
 def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None:

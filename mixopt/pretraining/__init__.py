@@ -6,4 +6,13 @@ pretrain CONFIG --out DIR`. torch is imported by what needs it only.
 
 import lazy_loader as lazy
 
-__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+from mixopt.errors import ConfigError
+
+_load, __dir__, __all__ = lazy.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    try:
+        return _load(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"pretraining needs {error.name}: pip install 'mixopt[all]'") from error

@@ -6,7 +6,6 @@ from .config import (
     load_pretraining as load_pretraining,
 )
 from .directory import (
-    is_pretraining as is_pretraining,
     recorded_pretraining as recorded_pretraining,
     verify_pretraining as verify_pretraining,
 )

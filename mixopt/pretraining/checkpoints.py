@@ -206,10 +206,15 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def load_model(path: Path, model: nn.Module) -> None:
-    """Give a model the weights of a whole checkpoint, in one process."""
-    places = _weights(model)
-    here = {name: tuple(one.shape) for name, one in places.items()}
+def load_training(
+    path: Path, model: nn.Module, optimizer: optim.Optimizer | None, *, alone: bool = False
+) -> None:
+    """Fill a model, and its optimizer if given, from a checkpoint of any number of ranks.
+
+    All ranks call it, or one process `alone`, which needs no process group.
+    """
+    tensors = _weights(model) if optimizer is None else _tensors(model, optimizer)
+    here = {n: tuple(one.shape) for n, one in tensors.items() if n.startswith(MODEL)}
     there = {n: tuple(size) for n, (size, _) in _shapes(path).items() if n.startswith(MODEL)}
     for name in (*here, *there):
         if here.get(name) != there.get(name):
@@ -219,20 +224,7 @@ def load_model(path: Path, model: nn.Module) -> None:
                 f" {known[1]}: it is of another model; leave out model.name and model.options that"
                 " change its shape"
             )
-    _load(path, places, alone=True)
-
-
-def load_training(
-    path: Path, model: nn.Module, optimizer: optim.Optimizer, *, optimizer_only: bool = False
-) -> None:
-    """Fill model and optimizer from a whole checkpoint that any number of ranks wrote."""
-    tensors = _tensors(model, optimizer)
-    surplus = {n for n in _shapes(path) if n.startswith(MODEL)} - tensors.keys()
-    if surplus:
-        name = min(surplus).removeprefix(MODEL)
-        raise RunError(f"{path}: has the weight {name!r}, which the model does not have")
-    wanted = OPTIMIZER if optimizer_only else ""
-    _load(path, {name: one for name, one in tensors.items() if name.startswith(wanted)})
+    _load(path, tensors, alone=alone)
 
 
 def found_checkpoints(folder: Path) -> list[Path]:

@@ -60,6 +60,10 @@ class VocabularyConfig(Section):
     ids: Positive = Field(description="how many ids it has")
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="of ids and tokens")
 
+    def __str__(self) -> str:
+        """Return name, size and the start of the hash."""
+        return f"{self.tokenizer!r} ({self.ids:,} ids, vocabulary {str(self.sha256)[:8]})"
+
 
 class ModelConfig(Section):
     """What is trained, from random weights or from a checkpoint."""

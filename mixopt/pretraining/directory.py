@@ -38,7 +38,7 @@ from mixopt.config import (
     unusable_names,
     url_faults,
 )
-from mixopt.corpus import Corpus, identity_of, prepare_corpus, read_corpus_index, saved_tokenizer
+from mixopt.corpus import Corpus, prepare_corpus, read_corpus_index, saved_tokenizer, vocabulary_of
 from mixopt.errors import CorpusError, MixoptError, PluginError, RunError
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
@@ -120,11 +120,6 @@ def run_fingerprint(config: PretrainConfig) -> str:
     return _digest(values)
 
 
-def is_pretraining(directory: Path) -> bool:
-    """Tell whether a directory is that of a pretraining: it has checkpoints or metrics."""
-    return any((directory / name).exists() for name in (CHECKPOINTS, METRICS))
-
-
 def verify_pretraining(directory: Path) -> list[CheckedPart]:
     """Check the record of the configuration and every checkpoint; all files are read."""
     record = directory / "config.yaml"
@@ -201,7 +196,7 @@ def text_vocabulary(corpus: Path, keep: Path | None = None) -> VocabularyConfig:
     name, ids = index.text("tokenizer"), index.whole("vocab_size")
     try:
         tokenizer = saved_tokenizer(corpus, name)
-        sha256 = identity_of(name, tokenizer).sha256
+        sha256 = vocabulary_of(tokenizer)[1]
     except (CorpusError, PluginError):  # tokens of another tool, without its tokenizer
         return VocabularyConfig(tokenizer=name, ids=ids)
     if keep is not None:

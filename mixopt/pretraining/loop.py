@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import MixtureError, RunError, SamplerError
 from mixopt.loading import MixtureDataset, MixtureLoader
 from mixopt.mixture import Mixture
-from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, MixtureLog, is_first, make_estimator
+from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, MixtureLog, make_estimator
 from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState, load_training
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
 from mixopt.pretraining.metrics import HeldOutText, Meter, MetricsFile, peak_flops, shares, watch_of
-from mixopt.pretraining.model_start import initial_model, take_optimizer
+from mixopt.pretraining.model_start import initial_model, take_checkpoint
 from mixopt.pretraining.models import DocumentMasks, flops_per_token
 from mixopt.pretraining.parallel import Interruption, ParallelModel, Ranks
 from mixopt.pretraining.training_step import (
@@ -35,7 +35,7 @@ from mixopt.pretraining.training_step import (
     make_optimizer,
 )
 from mixopt.sampling import MixtureSampler, check_ranks
-from mixopt.system import StateFields, no_progress, progress, read_yaml
+from mixopt.system import no_progress, progress, read_yaml
 
 _Mixtures = list[tuple[int, Mixture, str]]  # first step of a mixture, the mixture, its source
 
@@ -62,7 +62,7 @@ class Loop:
                 masks.check(model, length, corpus.vocab_size)
             return corpus, known, loader, model, masks
 
-        corpus, known, self._loader, start, masks = ranks.each(opened)
+        corpus, self._known, self._loader, start, masks = ranks.each(opened)
         flops = flops_per_token(start, length)
         self._model = ParallelModel(start, config, ranks, masks)
         model = self._model.plain
@@ -77,9 +77,8 @@ class Loop:
                 " tokens; check with `mixopt experts`",
                 config.model.name,
             )
-        self._mixture: Driver | _FixedMixture = ranks.each(
-            lambda: self._driver(corpus, known, out / MIXTURE_LOG)
-        )
+        self._log = MixtureLog(out / MIXTURE_LOG if ranks.is_first else None)
+        self._driver = ranks.each(lambda: self._make_driver(corpus, out / MIXTURE_LOG))
         one = config.metrics.peak_flops or peak_flops(ranks.device)
         peak = None if one is None else one * ranks.count
         self._meter = Meter(corpus.domain_names, config, flops=flops, peak=peak)
@@ -91,10 +90,11 @@ class Loop:
 
     def begin(self) -> None:
         """Begin before the first step; metrics of a run that came to no checkpoint go."""
-        take_optimizer(self._config, self._model.plain, self._optimizer)
+        parts = self._model.plain, self._optimizer
+        self._ranks.each(lambda: take_checkpoint(self._config, *parts))
         self._metrics.cut(0)
         if self.experts is not None:
-            self.experts.begin()
+            self.experts.resume(None, 0)
 
     def resume(self, path: Path, state: CheckpointState) -> None:
         """Resume from a checkpoint that is whole."""
@@ -110,10 +110,12 @@ class Loop:
             self._meter.load_state_dict(state.meter)
 
         self._ranks.each(resume_order)
-        self._mixture.load_state_dict(state.mixture)
+        if self._driver is not None:
+            self._driver.load_state_dict(state.mixture)
         if (experts := self.experts) is not None:
             self._ranks.each(lambda: experts.resume(state.experts, state.step))
-        load_training(path, self._model.plain, self._optimizer)
+        parts = self._model.plain, self._optimizer
+        self._ranks.each(lambda: load_training(path, *parts))
         self._ranks.each(resume_record)
         self.step, self._losses = state.step, dict(state.losses)
 
@@ -126,7 +128,11 @@ class Loop:
         """Take the steps that are left, or those until a rank is asked to stop."""
         config = self._config
         self._check_ranks()
-        self._mixture.start()
+        if self._driver is not None:
+            self._driver.start()
+        else:  # what is known beforehand is written again as far as the run has come
+            self._log.cut(0)
+            self._log_known(0)
         with self._progress() as update:
             for batch in self._loader:
                 weights = self._loader.sampler.mixture_at(self.step)
@@ -151,10 +157,16 @@ class Loop:
                 if outcome.stopping:
                     return
 
-    def _driver(self, corpus: Corpus, known: _Mixtures, log: Path) -> Driver | _FixedMixture:
+    def _log_known(self, first: int) -> None:
+        """Write the mixtures that are known beforehand and begin to hold from a step until now."""
+        for batch, mixture, why in self._known:
+            if first <= batch <= self.step:
+                self._log.write(batch, batch + 1, mixture, why, shadow=False)
+
+    def _make_driver(self, corpus: Corpus, log: Path) -> Driver | None:
         config, chosen = self._config, self._config.estimator
         if chosen is None:
-            return _FixedMixture(known, log)
+            return None
         options = DriverOptions(
             steps=config.training.steps,
             tokens_per_sample=config.training.sequence_length,
@@ -174,10 +186,13 @@ class Loop:
         """Tell mixture and meter of a step; one that was skipped has no losses."""
         self._held_out.forget()
         self._meter.add(outcome)
-        for losses, domain in outcome.parts:
-            mask = torch.zeros_like(losses, dtype=torch.bool) if outcome.skipped else None
-            self._mixture.record(losses, domain, mask)
-        self._mixture.step(learning_rate=outcome.learning_rate)
+        if self._driver is None:
+            self._log_known(self.step)
+        else:
+            for losses, domain in outcome.parts:
+                mask = torch.zeros_like(losses, dtype=torch.bool) if outcome.skipped else None
+                self._driver.record(losses, domain, mask)
+            self._driver.step(learning_rate=outcome.learning_rate)
         skipped, limit = self._meter.skipped, self._config.training.max_skipped
         if skipped > limit:
             raise self._ranks.error(
@@ -198,7 +213,7 @@ class Loop:
             "losses": self._losses,
             "weights": shares(self._loader.sampler.mixture_at(self.step)),
             "sampler": self._loader.state_dict(),
-            "mixture": self._mixture.state_dict(),
+            "mixture": {} if self._driver is None else self._driver.state_dict(),
             "metrics_size": self._metrics.size,
         }
         paths = self._beside
@@ -225,40 +240,6 @@ class Loop:
             shown if self._ranks.is_first else nullcontext(no_progress) as update,
         ):
             yield update
-
-
-class _FixedMixture:
-    """Writes a line of the mixture log when a mixture begins to hold, as a driver does."""
-
-    def __init__(self, known: _Mixtures, log: Path) -> None:
-        self._known = {batch: (mixture, why) for batch, mixture, why in known}
-        self._log = MixtureLog(log if is_first() else None)
-        self._step = 0
-
-    def start(self) -> None:
-        if self._step == 0:
-            self._log.cut(0)
-            self._write()
-
-    def record(self, losses: Tensor, domain: Tensor, mask: Tensor | None = None) -> None:
-        """Nothing depends on losses."""
-
-    def step(self, *, learning_rate: float) -> None:
-        self._step += 1
-        self._write()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self._step, "log_size": self._log.size}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        fields = StateFields(state, "the mixture's state", RunError)
-        self._step = fields.whole("step")
-        self._log.cut(fields.whole("log_size"))
-
-    def _write(self) -> None:
-        if self._step in self._known:
-            mixture, why = self._known[self._step]
-            self._log.write(self._step, self._step + 1, mixture, why, shadow=False)
 
 
 def _known_mixtures(config: PretrainConfig, corpus: Corpus) -> _Mixtures:

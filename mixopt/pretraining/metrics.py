@@ -38,7 +38,6 @@ from mixopt.pretraining.parallel import ParallelModel, Ranks
 from mixopt.pretraining.training_step import StepOutcome, token_losses
 from mixopt.routing import (
     EXPERTS,
-    Assignments,
     ExpertRecord,
     RouterStats,
     has_experts,
@@ -277,8 +276,7 @@ class ExpertWatch:
         self._ranks, self.record = ranks, ExpertRecord(out / EXPERTS)
         self._steps = config.training.steps
         self._every = config.experts.every or -(-self._steps // WINDOWS)
-        self._nothing = self.stats.total()
-        self._window, self._begun = self._nothing, 0
+        self._begun = 0
 
     @contextmanager
     def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
@@ -287,43 +285,35 @@ class ExpertWatch:
         with _or_uncounted(), self.stats.domains(domain_BT, position=positions):
             yield
 
-    def begin(self) -> None:
-        """Begin a run: what was recorded before its first checkpoint is dropped."""
-        self._ranks.first(lambda: self.record.cut(0))
-
     def step(self, step: int, metrics: MetricsFile) -> None:
         """Write the window that ends after so many steps, if one does."""
         if step == self._steps or step % self._every == 0:
-            self._collect()
-            self._ranks.first(lambda: self._write(step, metrics))
-            self._window, self._begun = self._nothing, step
+            self.stats.reduce()
+            window, begun, self._begun = self.stats.window(), self._begun, step
+
+            def write() -> None:
+                metrics.write({"step": step, **training_scalars(window)})
+                self.record.write_window(begun, step, window)
+
+            self._ranks.first(write)
 
     def state(self) -> dict[str, Any]:
         """Return the window that is not at its end, to keep in a checkpoint."""
-        self._collect()
-        return {"begun": self._begun, "counts": self._window.to_json()}
+        self.stats.reduce()
+        return {"begun": self._begun, "counts": self.stats.state_dict()["window"]}
 
     def resume(self, state: ExpertsState | None, step: int) -> None:
-        """Resume from a checkpoint; what was recorded after it is dropped."""
+        """Resume after so many steps; what was recorded after them is dropped."""
         self._ranks.first(lambda: self.record.cut(step))
-        self._window, self._begun = self._nothing, step
+        self._begun = step
         if state is not None:  # experts were counted before it
             self._begun = state.begun
-            self._window = Assignments.from_dict(state.counts, "the state of experts: counts")
-            self._nothing.check_sizes(self._nothing.domains, self._window.sizes, "the checkpoint")
+            self.stats.load_state_dict({"total": state.counts, "window": state.counts})
 
     @property
     def window_ends(self) -> list[int]:
         """The steps after which a window of counts ends."""
         return [*range(self._every, self._steps, self._every), self._steps]
-
-    def _collect(self) -> None:
-        self.stats.reduce()
-        self._window = self._window + self.stats.window()
-
-    def _write(self, step: int, metrics: MetricsFile) -> None:
-        metrics.write({"step": step, **training_scalars(self._window)})
-        self.record.write_window(self._begun, step, self._window)
 
 
 def watch_of(

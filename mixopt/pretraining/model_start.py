@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor, nn, optim
 
-from mixopt.corpus import VocabularyIdentity, folder_vocabulary
+from mixopt.corpus import folder_vocabulary
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
@@ -22,7 +22,6 @@ from mixopt.pretraining.checkpoints import (
     CheckpointState,
     found_checkpoints,
     last_checkpoint,
-    load_model,
     load_training,
     read_tensors,
     whole_state,
@@ -73,7 +72,7 @@ class ModelOrigin:
     model: ModelConfig
     vocab_size: int
     length: int | None
-    vocabulary: VocabularyIdentity | None
+    vocabulary: VocabularyConfig | None
     sha256: str
     run: PretrainConfig | None = None
     step: int | None = None
@@ -85,14 +84,13 @@ class ModelOrigin:
         model = build_model(
             self.model, vocab_size=self.vocab_size, sequence_length=self.length or 1, seed=0
         )
-        load_model(self.path, model)
+        load_training(self.path, model, None, alone=True)
         return model
 
     def compared(self, text: VocabularyConfig) -> str | None:
         """Check that the model's ids are those of a text; return what could not be compared."""
         model, size, where = self.vocabulary, self.vocab_size, f"model.from: {self.checkpoint}"
-        if model is not None and text.sha256 is not None:
-            _check_ids(where, model, text)
+        if _are_compared(where, model, text):
             return None
         if text.ids > size:
             raise ConfigError(
@@ -164,8 +162,7 @@ def with_vocabulary(
     """Return the configuration with what the ids of its text stand for; it is prepared already."""
     before = config.model.vocabulary
     text = text_vocabulary(corpus_folder(config, out), keep=out / TOKENIZER)
-    if before is not None and (known := _identity(before)) is not None:
-        _check_ids(f"{out}: the run was begun with another tokenizer", known, text)
+    _are_compared(f"{out}: the run was begun with another tokenizer", before, text)
     if origin is not None:
         line = origin.compared(text)
         if line is not None:
@@ -185,19 +182,16 @@ def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Modu
     if path is not None and not (path / STATE).exists():
         return load_folder(path, config.model)
     length = config.training.sequence_length
-    model = build_model(
+    return build_model(
         config.model, vocab_size=vocab_size, sequence_length=length, seed=config.seed
     )
-    if path is not None:
-        load_model(path, model)
-    return model
 
 
-def take_optimizer(config: PretrainConfig, model: nn.Module, optimizer: optim.Optimizer) -> None:
-    """Fill the optimizer from what the run starts from, if that has a state; on every rank."""
+def take_checkpoint(config: PretrainConfig, model: nn.Module, optimizer: optim.Optimizer) -> None:
+    """Fill model and optimizer from the checkpoint that a run starts from; on every rank."""
     path = _origin_path(config)
-    if path is not None and (path / STATE).exists() and config.model.optimizer is not False:
-        load_training(path, model, optimizer, optimizer_only=True)
+    if path is not None and (path / STATE).exists():
+        load_training(path, model, None if config.model.optimizer is False else optimizer)
 
 
 def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
@@ -229,7 +223,7 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
         model=ModelConfig(name=name, options=options),
         vocab_size=options["vocab_size"],
         length=config.training.sequence_length,
-        vocabulary=_identity(text),
+        vocabulary=text if text.sha256 else None,
         sha256=_weights_hash({n: f for n, f in state.files.items() if n.endswith(".safetensors")}),
         run=config,
         step=state.step,
@@ -242,13 +236,14 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
     if not isinstance(size, int):
         raise RunError(f"{folder / 'config.json'}: vocab_size: is missing")
     length = getattr(hugging_face_config(model), "max_position_embeddings", None)
+    known = folder_vocabulary(folder)
     return ModelOrigin(
         path=folder,
         checkpoint=checkpoint,
         model=model,
         vocab_size=size,
         length=length if isinstance(length, int) else None,
-        vocabulary=folder_vocabulary(folder),
+        vocabulary=known and VocabularyConfig(tokenizer=str(folder), ids=known[0], sha256=known[1]),
         sha256=_weights_hash(records),
     )
 
@@ -257,12 +252,6 @@ def _weights_hash(files: Mapping[str, FileRecord]) -> str:
     """Return one hash for files of weights."""
     text = "".join(f"{name} {files[name].sha256}\n" for name in sorted(files))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _identity(text: VocabularyConfig) -> VocabularyIdentity | None:
-    if text.sha256 is None:
-        return None
-    return VocabularyIdentity(text.tokenizer, text.ids, text.sha256)
 
 
 def _whole(path: Path) -> CheckpointState:
@@ -304,14 +293,17 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         )
 
 
-def _check_ids(where: str, known: VocabularyIdentity, text: VocabularyConfig) -> None:
-    here = _identity(text)
-    if here is not None and known.sha256 != here.sha256:
+def _are_compared(where: str, known: VocabularyConfig | None, text: VocabularyConfig) -> bool:
+    """Check that ids stand for the same; tell whether that is known of both."""
+    if known is None or known.sha256 is None or text.sha256 is None:
+        return False
+    if known.sha256 != text.sha256:
         raise ConfigError(
-            f"{where}: its tokenizer {known} is not the corpus's, {here}; prepare the corpus with"
+            f"{where}: its tokenizer {known} is not the corpus's, {text}; prepare the corpus with"
             " the model's tokenizer (corpus.tokenizer: its folder), or start from a model of this"
             " vocabulary"
         )
+    return True
 
 
 def _origin_path(config: PretrainConfig) -> Path | None:

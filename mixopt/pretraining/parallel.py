@@ -50,28 +50,18 @@ class Ranks:
 
     def first(self, do: Callable[[], Value]) -> Value:
         """Do something on rank 0, and return on every rank what it returned."""
-        if self.count == 1:
-            return do()
-        answer: list[Any] = [None, None]
-        error: BaseException | None = None
-        if self.is_first:
-            try:
-                answer[0] = do()
-            except BaseException as caught:
-                error, answer[1] = caught, str(caught) or type(caught).__name__
-        dist.broadcast_object_list(answer, src=0)
-        if error is not None:
-            raise error
-        if answer[1] is not None:
-            raise OtherRankError(answer[1])
+        answer = [self.each(lambda: do() if self.is_first else None)]
+        if self.count > 1:
+            dist.broadcast_object_list(answer, src=0)
         return cast(Value, answer[0])
 
     def each(self, do: Callable[[], Value]) -> Value:
         """Do something on every rank, and continue only if none raised."""
-        value, error = None, None
+        value: Value | None = None
+        error: BaseException | None = None
         try:
             value = do()
-        except Exception as caught:
+        except BaseException as caught:
             error = caught
         mine = None if error is None else error_line(error, with_kind=True)
         messages = [mine] * self.count

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mixopt.errors import ConfigError, MixoptError, OtherRankError
+from mixopt.errors import MixoptError, OtherRankError
 from mixopt.online import MIXTURE_LOG, make_estimator
 from mixopt.pretraining.checkpoints import CHECKPOINTS, Checkpoints, last_checkpoint, read_state
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
@@ -95,7 +94,8 @@ def pretrain(
     """
     path, interruption = Path(out), Interruption()
     given = _read(config, overrides)
-    with joined(given.device) as ranks, _alone_in(path, ranks):
+    with joined(given.device) as ranks, ExitStack() as alone:
+        ranks.first(lambda: alone.enter_context(working_in(path)))
         resolved = ranks.first(lambda: _prepare(given, path, say))
         section = resolved.checkpoint
         with Checkpoints(
@@ -130,10 +130,6 @@ def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> Pret
     if isinstance(config, PretrainConfig):
         return config
     try:
-        if importlib.util.find_spec("safetensors") is None:
-            raise ConfigError(
-                "checkpoints of pretraining need safetensors: pip install 'mixopt[all]'"
-            )
         return load_pretraining(config, overrides)
     except MixoptError as error:
         if int(os.environ.get("LOCAL_RANK", "0")):
@@ -152,18 +148,6 @@ def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
     resolved = with_vocabulary(resolved, out, origin, say)
     record_config(resolved, out)
     return resolved
-
-
-@contextmanager
-def _alone_in(path: Path, ranks: Ranks) -> Iterator[None]:
-    """Keep other jobs out of the directory; rank 0 holds the lock."""
-    working = working_in(path)
-    ranks.first(working.__enter__)
-    try:
-        yield
-    finally:
-        if ranks.is_first:
-            working.__exit__(None, None, None)
 
 
 def _result(config: PretrainConfig, out: Path) -> PretrainResult:

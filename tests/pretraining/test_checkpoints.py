@@ -16,7 +16,7 @@ from torch import nn, optim
 
 from mixopt.errors import MixoptError, RunError
 from mixopt.pretraining import Checkpoints, joined
-from mixopt.pretraining.checkpoints import _Writer, check_checkpoint, load_model, load_training
+from mixopt.pretraining.checkpoints import _Writer, check_checkpoint, load_training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METER = {"skipped": 0, "sums": [], "added": [0, 0]}
@@ -79,9 +79,7 @@ def test_each_has_the_weights_of_its_own_step(three, tmp_path):
     path, state = three.newest_whole()
     assert (path, state.step) == (tmp_path / NAMES[2], 3)
     model, optimizer = filled(0.0, width=64)
-    load_training(path, model, optimizer, optimizer_only=True)
-    assert model.weight.unique().tolist() == [0]
-    load_model(path, model)
+    load_training(path, model, optimizer)
     assert model.weight.unique().tolist() == [3]
     part = check_checkpoint(path)
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
@@ -108,12 +106,12 @@ def test_one_of_another_model_is_refused_with_the_weight(three, tmp_path):
         (8, False, r"'weight' is of shape \(64, 64\), and in the model of shape \(8, 8\):"),
         (64, True, r"'bias' is absent, and in the model of shape \(64,\): it is of another"),
     ):
-        with pytest.raises(RunError, match=message):
-            load_model(path, filled(0.0, width, bias)[0])
-    named = nn.ModuleDict({"inner": nn.Linear(64, 64, bias=False)})
-    message = f"^{path}: has the weight 'weight', which the model does not have$"
-    with pytest.raises(RunError, match=message):
-        load_training(path, named, optim.AdamW(named.parameters()))
+        model, optimizer = filled(0.0, width, bias)
+        for one in (None, optimizer):
+            with pytest.raises(RunError, match=message):
+                load_training(path, model, one)
+    with pytest.raises(RunError, match=r"'weight' is of shape \(64, 64\), and in the model absent"):
+        load_training(path, nn.Identity(), None)
 
 
 # --- What is damaged ------------------------------------------------------------------------------

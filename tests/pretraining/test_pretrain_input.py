@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,16 +127,15 @@ def test_the_text_of_an_experiment_is_prepared_once_in_a_run_that_may_be_stopped
     assert pretrain(config, tmp_path / "run", overrides).losses == whole.losses
 
 
-def test_what_checkpoints_need_is_said_before_anything_is_done(config, tmp_path, monkeypatch):
-    known = importlib.util.find_spec
-    absent = {"safetensors"}
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name in absent else known(name, *rest),
-    )
-    with pytest.raises(ConfigError, match=r"need safetensors: pip install 'mixopt\[all\]'"):
-        pretrain(config, tmp_path / "run")
+@pytest.mark.parametrize("absent", ["torch", "safetensors"])
+def test_without_a_package_that_training_needs_the_command_says_what_to_install(
+    absent, config, tmp_path
+):
+    code = f"import sys; sys.modules[{absent!r}] = None; from mixopt.__main__ import main; main()"
+    line = [sys.executable, "-c", code, "pretrain", str(config), "--out", str(tmp_path / "run")]
+    ended = subprocess.run(line, check=False, capture_output=True, text=True)
+    message = f"mixopt: pretraining needs {absent}: pip install 'mixopt[all]'\n"
+    assert (ended.returncode, ended.stderr) == (2, message)
     assert not (tmp_path / "run").exists()
 
 

@@ -29,9 +29,9 @@ from mixopt.corpus import (
     Corpus,
     Tokenizer,
     document_ends,
-    identity_of,
     known_tokenizer,
     saved_tokenizer,
+    vocabulary_of,
 )
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.pretraining import (
@@ -358,7 +358,7 @@ class ContinuedProxy:
 
     def _check_ids(self, name: str, tokenizer: Tokenizer | None, ids: int) -> None:
         """Check that the ids of a tokenizer are the model's, by their number if by nothing else."""
-        sha256 = None if tokenizer is None else identity_of(name, tokenizer).sha256
+        sha256 = None if tokenizer is None else vocabulary_of(tokenizer)[1]
         with self._named():
             self._origin.compared(VocabularyConfig(tokenizer=name, ids=ids, sha256=sha256))
 
