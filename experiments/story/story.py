@@ -167,7 +167,7 @@ class Story:
         found = score_tasks(scored, self.tested, items=ITEMS, trust=True)
         tasks = {
             name: {"family": FAMILIES[name], "metrics": {"bits_per_byte": one["bits_per_byte"]}}
-            for name, one in found.tasks.items()
+            for name, one in found["tasks"].items()
         }
         write_json(scores, {"losses": dict(result.losses), "tasks": tasks})
 

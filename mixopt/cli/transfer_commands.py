@@ -148,7 +148,7 @@ def export_command(
         from mixopt.pretraining import export_lines, export_model
 
         model = export_model(source, Path(out or ""), step=checkpoint, trust=trust)
-        print_json(model.to_json()) if as_json else show("\n".join(export_lines(model)))
+        print_json(model) if as_json else show("\n".join(export_lines(model)))
     elif to == "schedule":
         from mixopt.pipeline import BATCH, ONE_STAGE, schedule_of
 
@@ -269,7 +269,7 @@ def pretrain_command(
         scores = score_tasks(
             config, score, checkpoint=checkpoint, items=items, device=place, trust=trust
         )
-        print_json(scores.to_json()) if as_json else show(scores_text(scores))
+        print_json(scores) if as_json else show(scores_text(scores))
         return
     result = pretrain(config, directory_of(config, out), overrides or (), say=say)
     if int(os.environ.get("RANK", "0")):

@@ -19,8 +19,6 @@ from .models import (
 from .parallel import joined as joined
 from .pretraining_run import pretrain as pretrain, result_lines as result_lines
 from .trained_model import (
-    ModelExport as ModelExport,
-    TaskScores as TaskScores,
     TrainedModel as TrainedModel,
     export_lines as export_lines,
     export_model as export_model,

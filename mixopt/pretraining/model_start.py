@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn, optim
@@ -30,7 +30,6 @@ from mixopt.pretraining.config import ModelConfig, OriginConfig, PretrainConfig,
 from mixopt.pretraining.directory import (
     TOKENIZER,
     corpus_folder,
-    recorded_config,
     recorded_pretraining,
     text_vocabulary,
 )
@@ -43,7 +42,7 @@ from mixopt.pretraining.transformers_folder import (
     is_transformers_folder,
     load_folder,
 )
-from mixopt.system import FileRecord, Say, Trust, check_links, checked_as, local_path
+from mixopt.system import FileRecord, Say, Trust, check_links, local_path
 
 _EXPECTED = (
     "expected a folder of transformers (config.json and safetensors), the directory of a mixopt"
@@ -140,20 +139,20 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
 
 def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, ModelOrigin | None]:
     """Return the configuration with what its model is, and the checkpoint that it starts from."""
-    if last_checkpoint(out / CHECKPOINTS) is not None:
-        record = out / "config.yaml"
-        content = recorded_config(record).get("model")
-        if content is None:  # check_directory says what the record lacks
-            return config, None
-        before: ModelConfig = checked_as(ModelConfig, content, f"{record}: model")
-        return _resumed(config, before), None
-    if config.model.start is None:
+    given = config.model
+    if last_checkpoint(out / CHECKPOINTS) is not None:  # what is given differently is noticed later
+        before = recorded_pretraining(out).model
+        known = {} if given.start is None else before.options
+        resumed = {"name": given.name or before.name, "options": known | given.options}
+        resumed |= {"origin": before.origin, "vocabulary": before.vocabulary}
+        return _with_model(config, **resumed), None
+    if given.start is None:
         return config, None
-    origin = open_origin(config.model.start, trust=(config.model.name,))
+    origin = open_origin(given.start, trust=(given.name,))
     _check(config, origin)
-    model = origin.model.model_copy(update={"options": origin.model.options | config.model.options})
-    record_of_it = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
-    return _with_model(config, model, origin=record_of_it), replace(origin, model=model)
+    named = {"name": origin.model.name, "options": origin.model.options | given.options}
+    record = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
+    return _with_model(config, **named, origin=record), origin
 
 
 def with_vocabulary(
@@ -173,7 +172,7 @@ def with_vocabulary(
             f"pretrain: starts from {origin.checkpoint} ({step}weights {origin.sha256[:8]}),"
             f" {'with its' if taken else 'without an'} optimizer's state; steps count from 0"
         )
-    return _with_model(config, config.model, vocabulary=text)
+    return _with_model(config, vocabulary=text)
 
 
 def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
@@ -264,15 +263,6 @@ def _whole(path: Path) -> CheckpointState:
         raise RunError(f"{error}; {what}") from error
 
 
-def _resumed(config: PretrainConfig, before: ModelConfig) -> PretrainConfig:
-    """Return the configuration with what was recorded; what is asked differently is kept."""
-    model = config.model
-    if model.start is None:
-        return _with_model(config, model, vocabulary=before.vocabulary)
-    named = ModelConfig(name=model.name or before.name, options={**before.options, **model.options})
-    return _with_model(config, named, origin=before.origin, vocabulary=before.vocabulary)
-
-
 def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
     model, where = config.model, origin.checkpoint
     if model.name and model.name != origin.model.name:
@@ -316,7 +306,5 @@ def _origin_path(config: PretrainConfig) -> Path | None:
     return hub_folder(origin.checkpoint)
 
 
-def _with_model(config: PretrainConfig, model: ModelConfig, **fields: object) -> PretrainConfig:
-    """Return the configuration with the name and options of a model, and some of its fields."""
-    named = {"name": model.name, "options": model.options, **fields}
-    return config.model_copy(update={"model": config.model.model_copy(update=named)})
+def _with_model(config: PretrainConfig, **fields: object) -> PretrainConfig:
+    return config.model_copy(update={"model": config.model.model_copy(update=fields)})

@@ -6,9 +6,9 @@ Shapes: R rows, B windows or sequences of a pass, T tokens, V vocabulary, P scor
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,27 +129,6 @@ def _checkpoint(run: Path, name: str | None) -> Path:
     return found[name or max(found)]
 
 
-@dataclass(frozen=True)
-class TaskScores:
-    """What a checkpoint scored.
-
-    Attributes:
-        checkpoint: Its folder.
-        step: Steps that were taken.
-        length: Tokens that the model reads at once.
-        tasks: By name `items`, `bits_per_byte` and `cut`, items that are longer than that.
-    """
-
-    checkpoint: Path
-    step: int
-    length: int
-    tasks: dict[str, dict[str, Any]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        return {**asdict(self), "checkpoint": str(self.checkpoint)}
-
-
 def score_tasks(
     run: str | Path,
     folder: str | Path,
@@ -158,8 +137,14 @@ def score_tasks(
     items: int | None = None,
     device: str = "auto",
     trust: bool = False,
-) -> TaskScores:
-    """Score tasks with a checkpoint of a pretraining."""
+) -> dict[str, Any]:
+    """Score tasks with a checkpoint of a pretraining, or with a model of transformers.
+
+    Returns:
+        `checkpoint`, its folder; `step`, the steps that were taken; `length`, the tokens that the
+        model reads at once; and `tasks`, by name `items`, `bits_per_byte` and `cut`, the items
+        that are longer than that.
+    """
     files = task_files(folder)
     chosen = {name: chosen_items(read_items(path), items) for name, path in files.items()}
     model = TrainedModel.open(run, checkpoint=checkpoint, device=device, trust=trust)
@@ -177,43 +162,31 @@ def score_tasks(
         }
         for task, part in zip(tasks, parts, strict=True)
     }
-    return TaskScores(model.checkpoint, model.step, model.length, scored)
+    about = {"checkpoint": str(model.checkpoint), "step": model.step, "length": model.length}
+    return {**about, "tasks": scored}
 
 
-def scores_text(scores: TaskScores) -> str:
+def scores_text(scores: Mapping[str, Any]) -> str:
     """Return a table for a terminal."""
-    title = f"{scores.checkpoint.name}, {scores.length:,} tokens at once, float32"
+    title = f"{Path(scores['checkpoint']).name}, {scores['length']:,} tokens at once, float32"
     rows = [
         (name, f"{task['bits_per_byte']:.4f}", f"{task['items']:,}", f"{task['cut']:,}")
-        for name, task in scores.tasks.items()
+        for name, task in scores["tasks"].items()
     ]
     return table_text(title, ("task", "bits per byte", "items", "cut"), rows)
 
 
-@dataclass(frozen=True)
-class ModelExport:
-    """What was written."""
-
-    path: Path
-    checkpoint: Path
-    architecture: str
-    parameters: int
-    files: tuple[str, ...]
-    largest_logit_difference: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        texts = {"path": str(self.path), "checkpoint": str(self.checkpoint)}
-        return {**asdict(self), **texts, "files": list(self.files)}
-
-
 def export_model(
     run: str | Path, out: str | Path, *, step: int | None = None, trust: bool = False
-) -> ModelExport:
+) -> dict[str, Any]:
     """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer.
 
     What was written is loaded again, and its logits are compared with the run's before the folder
     gets its name, so that it is a whole and equal model, or absent.
+
+    Returns:
+        `path`, the folder; `checkpoint`, that of the run; `architecture`, its type in transformers;
+        `parameters`, how many; `files`, their names; and `largest_logit_difference`.
     """
     name = None if step is None else f"step-{step:08d}"
     out = Path(out).expanduser()
@@ -222,7 +195,7 @@ def export_model(
     return write_export(TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust), out)
 
 
-def write_export(trained: TrainedModel, out: Path) -> ModelExport:
+def write_export(trained: TrainedModel, out: Path) -> dict[str, Any]:
     """Write a model that is open, on the CPU; see `export_model`."""
     from transformers import GenerationConfig
 
@@ -232,18 +205,24 @@ def write_export(trained: TrainedModel, out: Path) -> ModelExport:
         end = trained.tokenizer.end_of_document
         GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
         difference = _checked(trained, folder, kind)
-        files = tuple(sorted(path.name for path in folder.iterdir()))
-    parameters = sum(weight.numel() for weight in trained.model.parameters())
-    return ModelExport(out, trained.checkpoint, kind.name, parameters, files, difference)
+        files = sorted(path.name for path in folder.iterdir())
+    return {
+        "path": str(out),
+        "checkpoint": str(trained.checkpoint),
+        "architecture": kind.name,
+        "parameters": sum(weight.numel() for weight in trained.model.parameters()),
+        "files": files,
+        "largest_logit_difference": difference,
+    }
 
 
-def export_lines(export: ModelExport) -> list[str]:
+def export_lines(export: Mapping[str, Any]) -> list[str]:
     """Return what was written, for a terminal."""
-    size = f"{export.architecture}, {export.parameters:,} parameters"
+    size = f"{export['architecture']}, {export['parameters']:,} parameters"
     return [
-        f"{export.path}: {size}, from {export.checkpoint.name}",
-        f"logits equal the run's: largest difference {export.largest_logit_difference:.1e}",
-        f'AutoModelForCausalLM.from_pretrained("{export.path}")',
+        f"{export['path']}: {size}, from {Path(export['checkpoint']).name}",
+        f"logits equal the run's: largest difference {export['largest_logit_difference']:.1e}",
+        f'AutoModelForCausalLM.from_pretrained("{export["path"]}")',
     ]
 
 

@@ -69,18 +69,18 @@ def slowly(model, task):
 
 def test_scores_equal_those_of_one_token_at_a_time(folder):
     scores = score_tasks(folder / "decoder", folder / "tasks", device="cpu", trust=True)
-    assert list(scores.tasks) == ["asked", "gone_on"]
+    assert list(scores["tasks"]) == ["asked", "gone_on"]
     model = TrainedModel.open(folder / "decoder", device="cpu", trust=True)
     items = list(read_items(folder / "tasks" / "asked.jsonl"))
     slow = slowly(model, encode_task("asked", items, model.tokenizer))
-    assert scores.tasks["asked"]["bits_per_byte"] == pytest.approx(slow, abs=1e-5)
+    assert scores["tasks"]["asked"]["bits_per_byte"] == pytest.approx(slow, abs=1e-5)
 
 
 def test_items_and_checkpoints_are_chosen(folder):
     asked = {"device": "cpu", "trust": True, "items": 5}
     found = score_tasks(folder / "llama", folder / "tasks", checkpoint="step-00000002", **asked)
-    assert (found.step, found.length) == (2, LENGTH)
-    assert [task["items"] for task in found.tasks.values()] == [5, 3]
+    assert (found["step"], found["length"]) == (2, LENGTH)
+    assert [task["items"] for task in found["tasks"].values()] == [5, 3]
     message = "'step-00000003'; did you mean 'step-0000000[24]'.; available: step-00000002, step-00"
     with pytest.raises(RunError, match=message):
         score_tasks(folder / "llama", folder / "tasks", checkpoint="step-00000003", **asked)
