@@ -208,12 +208,11 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
     name, text = config.model.name, config.model.vocabulary
     if ":" in name and not (trust if isinstance(trust, bool) else name in trust):
         raise PluginError(
-            f"{record}: names the model {name!r}, which is code; if you trust it, set model.name:"
-            f" {name} in your own configuration"
+            f"{record}: names the model {name!r}, which is code; if you trust it, add --trust, or"
+            f" set model.name: {name} in your own configuration that starts from it"
         )
+    assert text is not None, "a run that has checkpoints knows its text"
     state = _whole(path)
-    if text is None:
-        raise RunError(f"{record}: model.vocabulary: is not recorded; resume that run once")
     options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
     options.setdefault("vocab_size", text.ids)
     return ModelOrigin(

@@ -33,7 +33,7 @@ from mixopt.corpus import (
 from mixopt.errors import PluginError, RunError, did_you_mean
 from mixopt.pretraining.checkpoints import CHECKPOINTS, found_checkpoints
 from mixopt.pretraining.config import ModelConfig
-from mixopt.pretraining.directory import TOKENIZER, recorded_pretraining
+from mixopt.pretraining.directory import TOKENIZER
 from mixopt.pretraining.model_start import open_origin
 from mixopt.pretraining.models import causal_models, hugging_face_config, logits_of
 from mixopt.pretraining.parallel import device_named
@@ -44,7 +44,7 @@ from mixopt.pretraining.transformers_folder import (
     quietly,
 )
 from mixopt.reporting import table_text
-from mixopt.system import Array, check_trusted, progress, writing
+from mixopt.system import Array, progress, writing
 
 _SHARD = "5GB"  # largest file of weights
 TOLERANCE = 1e-5  # of the largest logit, or of 1
@@ -81,11 +81,8 @@ class TrainedModel:
                 raise RunError(f"{run}: is one model, without checkpoints such as {checkpoint!r}")
             origin, tokenizer = open_origin(run), open_tokenizer(str(run))
         else:
-            path = _checkpoint(run, checkpoint)
-            config = recorded_pretraining(run)
-            check_trusted("model", config.model.name, str(run / "config.yaml"), trust)
-            origin = open_origin(path, trust=trust)
-            name = config.model.vocabulary.tokenizer if config.model.vocabulary else ""
+            origin = open_origin(_checkpoint(run, checkpoint), trust=trust)
+            name = origin.vocabulary.tokenizer if origin.vocabulary else ""
             tokenizer = saved_tokenizer(run / TOKENIZER, name)
         place = device_named(device)
         model = origin.module().to(place).eval().requires_grad_(False)
