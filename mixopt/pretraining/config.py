@@ -32,18 +32,9 @@ from mixopt.system import is_url
 LENGTHS = ("steps", "batch", "sequence_length")  # of a schedule
 _FLOOR = 0.1  # of the peak, where min_lr is not given
 
-
-def _number(value: Any) -> Any:
-    """Read `3e-4`, which YAML takes for a string, or `989T` as the number that it is."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return as_count(value)
-
-
-Real = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
-Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
+Real = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(as_count)]
+Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(as_count)]
+Beta = Annotated[float, Field(ge=0, lt=1), BeforeValidator(as_count)]
 
 
 class OriginConfig(Section):
