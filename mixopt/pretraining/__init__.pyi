@@ -5,10 +5,7 @@ from .config import (
     VocabularyConfig as VocabularyConfig,
     load_pretraining as load_pretraining,
 )
-from .directory import (
-    recorded_pretraining as recorded_pretraining,
-    verify_pretraining as verify_pretraining,
-)
+from .directory import verify_pretraining as verify_pretraining
 from .model_start import ModelOrigin as ModelOrigin, open_origin as open_origin
 from .models import (
     DocumentMasks as DocumentMasks,
