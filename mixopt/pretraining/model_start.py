@@ -143,9 +143,9 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
     if last_checkpoint(out / CHECKPOINTS) is not None:  # what is given differently is noticed later
         before = recorded_pretraining(out).model
         known = {} if given.start is None else before.options
-        resumed = {"name": given.name or before.name, "options": known | given.options}
-        resumed |= {"origin": before.origin, "vocabulary": before.vocabulary}
-        return _with_model(config, **resumed), None
+        named = {"name": given.name or before.name, "options": known | given.options}
+        recorded = {"origin": before.origin, "vocabulary": before.vocabulary}
+        return _with_model(config, **named, **recorded), None
     if given.start is None:
         return config, None
     origin = open_origin(given.start, trust=(given.name,))
