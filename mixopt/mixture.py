@@ -290,7 +290,7 @@ class Phases(Mixture):
     def found(cls, cells: Sequence[str], weights_NC: Array) -> Phases | None:
         """Return the phases of a table whose first parts of names are phases; None of another.
 
-        A phase has the domains of every other one, and the same total in all rows.
+        A phase has the domains of every other one, and the same total, above 0, in all rows.
         """
         by_phase: dict[str, list[int]] = {}
         for place, name in enumerate(cells):
@@ -299,7 +299,7 @@ class Phases(Mixture):
         if len(by_phase) < 2 or any(one != domains[0] or not all(one) for one in domains):
             return None
         totals_NP = np.array([weights_NC[:, own].sum(axis=1) for own in by_phase.values()]).T
-        if np.ptp(totals_NP, axis=0).max() > PHASE_TOLERANCE:
+        if np.ptp(totals_NP, axis=0).max() > PHASE_TOLERANCE or totals_NP.min() <= PHASE_TOLERANCE:
             return None
         return cls(dict(zip(by_phase, totals_NP.mean(axis=0).tolist(), strict=True)))
 
