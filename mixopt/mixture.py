@@ -290,13 +290,16 @@ class Phases(Mixture):
     def found(cls, cells: Sequence[str], weights_NC: Array) -> Phases | None:
         """Return the phases of a table whose first parts of names are phases; None of another.
 
-        A phase has the domains of every other one, and the same total, above 0, in all rows.
+        A phase has the domains of every other one, and the same total, above 0, in all rows, of
+        which there are two at least.
         """
         by_phase: dict[str, list[int]] = {}
         for place, name in enumerate(cells):
             by_phase.setdefault(name.partition("/")[0], []).append(place)
         domains = [[cells[k].partition("/")[2] for k in own] for own in by_phase.values()]
-        if len(by_phase) < 2 or any(one != domains[0] or not all(one) for one in domains):
+        if min(len(by_phase), len(weights_NC)) < 2 or any(
+            one != domains[0] or not all(one) for one in domains
+        ):
             return None
         totals_NP = np.array([weights_NC[:, own].sum(axis=1) for own in by_phase.values()]).T
         if np.ptp(totals_NP, axis=0).max() > PHASE_TOLERANCE or totals_NP.min() <= PHASE_TOLERANCE:

@@ -36,7 +36,7 @@ import polars as pl
 
 from mixopt.config import TASK
 from mixopt.errors import MixtureError, TrialsError, did_you_mean
-from mixopt.mixture import Mixture
+from mixopt.mixture import Mixture, Phases
 from mixopt.system import Array, BoolArray
 from mixopt.trials.cell_table import CellTable
 from mixopt.trials.columns import (
@@ -172,12 +172,18 @@ def joined_trials(
     notes += about + _rescaled(left, weights_ND)
     notes += _constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
     notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
+    weights_ND = np.array([point.array for point in points])
+    is_stated = any(name.startswith(PHASE) for name in left.cells.columns)
+    if not is_stated and (phases := Phases.found(domains, weights_ND)) is not None:
+        notes.append(
+            f"{left.path}: read as phases of the training: {listed(list(phases))}, whose totals are"
+            " the same in every row; for branches of a tree, give each domain below another name"
+        )
     fingerprints = [point.fingerprint for point in points]
     sizes = {**_size(right), **_size(left)}
     if is_scheduled:
         counts = sizes.get("parameters", [None] * len(points))
         sizes["seed"] = _run_seeds(fingerprints, counts)
-    weights_ND = np.array([point.array for point in points])
     given = {
         "trial": left.names,
         "role": "sampled",

@@ -390,7 +390,7 @@ class Trials(ReindexedRows):
     @property
     def phases(self) -> Phases | None:
         """The phases of trials whose mixtures are of cells `<phase>/<domain>`; None of others."""
-        return Phases.found(self.domains, self.weights()) if len(self) > 1 else None
+        return Phases.found(self.domains, self.weights())
 
     @property
     def mixtures(self) -> list[str]:

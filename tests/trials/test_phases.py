@@ -78,6 +78,15 @@ def test_a_table_of_shares_in_each_phase_becomes_shares_of_all_tokens(tmp_path):
     assert dict(trials.phases) == pytest.approx(dict(PHASES))
 
 
+def test_a_table_whose_branches_keep_their_totals_is_said_to_be_read_as_phases(tmp_path):
+    mixtures, losses = table(tmp_path, lengths=True)
+    assert "as phases" not in str(Trials.from_csv(mixtures, losses).notes)
+    Trials.from_csv(mixtures, losses).table.select("trial", "^weight/.*$").write_csv(mixtures)
+    losses.write_text(losses.read_text().replace("run", "trial"))
+    notes = Trials.from_csv(mixtures, losses).notes
+    assert "w.csv: read as phases of the training: '1', '2', whose totals" in str(notes)
+
+
 def test_a_table_by_phase_without_their_lengths_is_one_line(tmp_path):
     message = "w.csv: weights add up to 2 in every row.* add columns phase/PHASE with each"
     with pytest.raises(TrialsError, match=message) as told:
