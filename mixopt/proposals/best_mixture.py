@@ -25,7 +25,7 @@ from mixopt.constraints import MISSED, floor
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
 from mixopt.fitting import SAME, ResampledFits, replicate_spread
 from mixopt.mixture import Mixture, Phases, total_variation
-from mixopt.objective import Objective
+from mixopt.objective import Objective, gain_ends_text, gain_text, unit_text
 from mixopt.proposals.proposal import (
     EDITED_BY_HAND,
     Interval,
@@ -124,7 +124,9 @@ def _untied_if_better(
     values_2 = fit.predict([each, one], objective).objective_N
     # Both are predicted by one fit, so that what it is off for one it is off for the other.
     interval = Interval.around(values_2[1] - values_2[0], fit.gain_half(each, objective))
-    text = f"{interval.value:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+    unit = objective.value_unit
+    ends = gain_ends_text(interval.low, interval.high, unit)
+    text = f"{gain_text(interval.value, unit)} {unit_text(unit)} ({ends})"
     if interval.low > 0:
         notes.append(f"phases: different mixtures are predicted better than one by {text}")
         return untied

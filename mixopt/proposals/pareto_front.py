@@ -39,11 +39,13 @@ class Front:
         targets: What is traded.
         points: The proposals, by the first target's predicted loss, the best first.
         unit: Unit of the losses.
+        higher: Those of the targets of which higher is better.
     """
 
     targets: tuple[str, ...]
     points: tuple[Proposal, ...]
     unit: Unit
+    higher: tuple[str, ...] = ()
 
     def to_folder(self, folder: str | Path) -> None:
         """Write a proposal a point, point-01.yaml ..., and front.csv into the folder."""
@@ -89,7 +91,8 @@ def propose_front(request: ProposalRequest, targets: Sequence[str], *, points: i
             found.append(best_proposal(replace(request, goal=goal(weights_M)), fits=fits))
             update(len(found), "points")
     kept = _undominated(found, targets, fit.objective.higher)
-    return Front(tuple(targets), tuple(kept), fit.objective.unit)
+    higher = tuple(name for name in targets if name in fit.objective.higher)
+    return Front(tuple(targets), tuple(kept), fit.objective.unit, higher)
 
 
 def _lattice(targets: int, points: int) -> Array:

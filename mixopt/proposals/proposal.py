@@ -55,7 +55,8 @@ EDITED_BY_HAND = "edited by hand"
 HEADER = """\
 # A data mixture that mixopt proposes; what to train on once it is validated is in
 # recommendation.yaml. Numbers are predictions for trials like those that were
-# fitted; low and high bound 90% of the errors on held-out mixtures.
+# fitted; low and high bound 90% of the errors on held-out mixtures. An objective of which
+# higher is better has its sign turned.
 """
 OWN = "read it as a mixture of your own: Mixture.from_file, or load_run(DIR).proposal to predict it"
 

@@ -29,7 +29,13 @@ from mixopt.proposals import (
     predicted_costs,
 )
 from mixopt.reporting.page import json_text, template
-from mixopt.reporting.terminal import as_gains, broken_by_baselines, broken_guardrails, in_order
+from mixopt.reporting.terminal import (
+    as_gains,
+    broken_by_baselines,
+    broken_guardrails,
+    called_loss,
+    in_order,
+)
 from mixopt.run_directory import LATER_PROPOSALS, Run
 from mixopt.system import below_branch, short_count, without_folders
 
@@ -158,7 +164,10 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
         is_validated=is_validated,
         others=[(named(name, names), gain) for name, gain in list(answer.gains.items())[1:]],
         place=_axis(list(answer.gains.values())[1:]),
-        losses=list(answer.losses.items())[:MAX_LOSSES],
+        losses=[
+            (*called_loss(name, run.objective.items), gain)
+            for name, gain in list(answer.losses.items())[:MAX_LOSSES]
+        ],
         copies=[(name, "why" in found) for name, found in fragments.items()],
         fragments=json_text(fragments),
         to_check=", ".join(_counted(number, what) for number, what in counts if number),

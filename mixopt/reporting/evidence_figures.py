@@ -197,30 +197,36 @@ class _Value:
         objective = self.fit.objective
         if self.target is None:
             return f"objective, {unit_text(objective.value_unit)}"
-        unit = UNITS["metric_units" if self.target.startswith(TASK) else objective.unit]
-        return f"loss on {written(self.target)}, {unit}"
+        if self.target in objective.items:
+            return f"{written(self.target)}, points"
+        is_higher = self.target in objective.higher
+        unit = "metric_units" if is_higher or self.target.startswith(TASK) else objective.unit
+        return f"{'' if is_higher else 'loss on '}{written(self.target)}, {UNITS[unit]}"
 
     @property
     def factor(self) -> float:
         """By what it is shown."""
-        return 1.0 if self.target else SHOWN.get(self.fit.objective.value_unit, 1.0)
+        objective = self.fit.objective
+        if self.target:
+            return 100.0 if self.target in objective.items else 1.0
+        return SHOWN.get(objective.value_unit, 1.0)
 
     def observed(self) -> Array:
         """Return what the trials gave, shape (N,); at another size, what is predicted of them."""
         losses_NM = self.fit.known_losses()
         if self.target is None:
             return self.factor * self.fit.objective.value(losses_NM)
-        return losses_NM[:, self.fit.targets.index(self.target)]
+        return self.factor * losses_NM[:, self.fit.targets.index(self.target)]
 
     def predicted(self, weights_ND: Array) -> tuple[Array, Array, Array]:
         """Return what is predicted and the ends of the 90% interval, shape (N,) each."""
         found = self.fit.predict(weights_ND)
-        if self.target is None:
-            ends = found.objective_N, found.objective_low_N, found.objective_high_N
-            value_N, low_N, high_N = (self.factor * one_N for one_N in ends)
-            return value_N, low_N, high_N
-        at = self.fit.targets.index(self.target)
-        return found.losses_NM[:, at], found.low_NM[:, at], found.high_NM[:, at]
+        ends = found.objective_N, found.objective_low_N, found.objective_high_N
+        if self.target is not None:
+            at = self.fit.targets.index(self.target)
+            ends = found.losses_NM[:, at], found.low_NM[:, at], found.high_NM[:, at]
+        value_N, low_N, high_N = (self.factor * one_N for one_N in ends)
+        return value_N, low_N, high_N
 
 
 def _runs(axes: Axes, place: float, runs_S: Array, look: Look, unit: str) -> None:

@@ -48,6 +48,8 @@ def explore(
     try:
         from mixopt.reporting.explorer import Explorer
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "mixopt":
+            raise
         raise PluginError(f"explore: needs {error.name}: pip install 'mixopt[all]'") from None
     from mixopt.reporting.what_if import starts_of
 

@@ -307,4 +307,5 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
     for number, at in enumerate(places, start=1):
         axes.annotate(str(number), at, (5, 4), **style)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    label(axes, x=f"loss on {written(first)}", y=f"loss on {written(second)}")
+    x, y = (f"{'' if n in front.higher else 'loss on '}{written(n)}" for n in (first, second))
+    label(axes, x=x, y=y)

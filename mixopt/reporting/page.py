@@ -30,7 +30,7 @@ from markupsafe import Markup, escape
 from mixopt.objective import gain_ends_text, gain_text, unit_text
 from mixopt.proposals import Interval, named
 from mixopt.reporting.figure_style import ACCENT, FAINT, GRID, INK, PAPER, Figure, figure_svg
-from mixopt.system import __version__, difference_text, interval_text, share_text, write_text
+from mixopt.system import __version__, share_text, write_text
 
 _MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # a line may break after them
 
@@ -107,8 +107,6 @@ def _environment() -> Environment:
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     made.filters |= {
         "breakable": _breakable,
-        "difference": difference_text,
-        "ends": lambda one: interval_text(one.low, one.high),
         "gain": gain_text,
         "gain_ends": lambda one, unit: gain_ends_text(one.low, one.high, unit),
         "in_words": unit_text,

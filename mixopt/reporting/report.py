@@ -22,7 +22,7 @@ from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
 from mixopt.mixture import branch_shares
-from mixopt.objective import SHOWN, UNITS, size_text, unit_text, value_text
+from mixopt.objective import SHOWN, UNITS, gain_text, size_text, unit_text, value_text
 from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
@@ -32,6 +32,7 @@ from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.tables import loadings_text, table_text
 from mixopt.reporting.terminal import (
     CHECKPOINT,
+    called_loss,
     forgetting_rows,
     gain_columns,
     gain_rows,
@@ -43,9 +44,7 @@ from mixopt.reporting.what_if import what_if_section
 from mixopt.run_directory import Run, commit_of
 from mixopt.system import (
     count_text,
-    difference_text,
     duration,
-    loss_text,
     machine,
     name_text,
     package_versions,
@@ -115,9 +114,10 @@ def _by_loss(run: Run) -> Markup:
     rows, styles = [], []
     for target in validation.trials.targets:
         found = [validation.compare(other, target, of=chosen) for other in others]
-        mean = loss_text(validation.mean(chosen, target))
-        gains_text = ("" if one is None else _gain_text(one) for one in found)
-        rows.append([target, mean, *gains_text])
+        called, unit = called_loss(target, run.objective.items)
+        mean = size_text(validation.mean(chosen, target), unit)
+        gains_text = ("" if one is None else _gain_text(one, unit) for one in found)
+        rows.append([called, mean, *gains_text])
         styles.append("strong" if target in run.objective.measured else "")
     name = named(chosen, gains)
     columns = ("loss", name, *(f"over {named(other, [chosen, *gains])}" for other in others))
@@ -128,9 +128,9 @@ def _by_loss(run: Run) -> Markup:
     return part("table", columns, rows, caption=caption, styles=styles)
 
 
-def _gain_text(found: Comparison) -> str:
-    half = loss_text((found.high - found.low) / 2)
-    return f"{difference_text(-found.mean)} \N{PLUS-MINUS SIGN} {half}"
+def _gain_text(found: Comparison, unit: str) -> str:
+    half = size_text((found.high - found.low) / 2, unit)
+    return f"{gain_text(-found.mean, unit)} \N{PLUS-MINUS SIGN} {half}"
 
 
 def _fit(run: Run) -> Section:

@@ -280,7 +280,7 @@ def _offers(found: FitReadiness) -> Iterator[str]:
     """Yield the line of a configuration that states each objective that is offered."""
     for number, one in enumerate(found.offers[1:]):
         if not number:
-            yield "To minimise one of them, paste its line into the experiment:"
+            yield "To use one of them, paste its line into the experiment:"
         section = {"objective": one.section}
         yield yaml.safe_dump(
             section, default_flow_style=True, sort_keys=False, width=10**6

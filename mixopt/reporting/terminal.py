@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from mixopt.objective import (
     ends_text,
     gain_ends_text,
     gain_text,
+    size_text,
     unit_text,
     value_text,
 )
@@ -34,7 +35,7 @@ from mixopt.proposals import (
 )
 from mixopt.reporting.tables import table_text
 from mixopt.run_directory import RECOMMENDATION, Run, base_losses
-from mixopt.system import difference_text, interval_text, loss_text, share_text, wrapped
+from mixopt.system import share_text, wrapped
 
 MAX_SHARES = 4  # domains of a point of a front
 MAX_LISTED = 24  # domains of a tree up to which a table has a row for each
@@ -104,13 +105,19 @@ def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
     for name in validation.trials.targets:
         if name not in base:
             continue
-        means = [loss_text(validation.mean(mixture, name)) for mixture in mixtures]
+        called, unit = called_loss(name, run.objective.items)
+        means = [size_text(validation.mean(mixture, name), unit) for mixture in mixtures]
         found = validation.compare_with("base", base[name], name, of=chosen)
         gain = ("", "")
         if found is not None:
-            gain = (difference_text(-found.mean), interval_text(-found.high, -found.low))
-        rows.append((name, loss_text(base[name]), *means, *gain))
+            gain = gain_text(-found.mean, unit), gain_ends_text(-found.high, -found.low, unit)
+        rows.append((called, size_text(base[name], unit), *means, *gain))
     return [named(mixture, validation.mixtures) for mixture in mixtures], rows
+
+
+def called_loss(name: str, shares: Collection[str]) -> tuple[str, str]:
+    """Return what a row of a loss is called, and its unit: points of a share of right answers."""
+    return (f"{name}, points", "right_answers") if name in shares else (name, "")
 
 
 def headline_of(run: Run) -> str:
@@ -134,7 +141,7 @@ def recommendation_text(run: Run) -> str:
             title, gain_columns(found.unit), gain_rows(found, validation), texts=("verdict",)
         ),
         *([wrapped(validation.means_note), ""] if validation.means_note else []),
-        *_other_losses(as_gains(found.costs), 95),
+        *_other_losses(as_gains(found.costs), 95, run.objective.items),
         *(wrapped(f"warning: {one}") for one in (*found.warnings, *broken_by_baselines(run))),
     ]
     return "\n".join(lines) + "\n"
@@ -251,7 +258,7 @@ def forecast_lines(forecast: Forecast) -> str:
         _shares_table(f"Mixture for {found.objective}", found, "mixture"),
         table_text("Predicted losses", ("evaluation domain", "predicted", "90% interval"), losses),
         table_text(title, ("over", "gain", "90% interval"), gains),
-        *_other_losses(as_gains(forecast.costs), 90),
+        *_other_losses(as_gains(forecast.costs), 90, forecast.shares),
     ]
     lines += [
         _predicted_line(found),
@@ -281,7 +288,11 @@ def front_text(front: Front) -> str:
         weights = sorted(point.mixture.items(), key=lambda item: -item[1])[:MAX_SHARES]
         largest = ", ".join(f"{name} {100 * w:.0f}%" for name, w in weights if w >= 0.005)
         rows.append((str(number), *losses, largest))
-    title = f"Pareto front of {' and '.join(front.targets)}, {UNITS[front.unit]}"
+    title = f"Pareto front of {' and '.join(front.targets)}, "
+    if front.higher:
+        title += f"higher {' and '.join(front.higher)} is better"
+    else:
+        title += UNITS[front.unit]
     columns = ("point", *front.targets, "largest weights")
     return table_text(title, columns, rows, texts=columns[-1:])
 
@@ -323,14 +334,14 @@ def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> 
     return table_text(title, columns, rows)
 
 
-def _other_losses(gains: Mapping[str, Interval], level: int) -> list[str]:
+def _other_losses(gains: Mapping[str, Interval], level: int, shares: Collection[str]) -> list[str]:
     """Return the table of gains over natural of losses outside the objective, the worst first."""
     if not gains:
         return []
-    rows = [
-        (name, difference_text(one.value), interval_text(one.low, one.high))
-        for name, one in list(gains.items())[:MAX_COSTS]
-    ]
+    rows = []
+    for name, one in list(gains.items())[:MAX_COSTS]:
+        called, unit = called_loss(name, shares)
+        rows.append((called, gain_text(one.value, unit), gain_ends_text(one.low, one.high, unit)))
     more = f", and {len(gains) - MAX_COSTS} more in the report" if len(gains) > MAX_COSTS else ""
     title = f"Losses outside the objective{more} (above 0 is better)"
     return [table_text(title, ("loss", "gain over natural", f"{level}% interval"), rows)]

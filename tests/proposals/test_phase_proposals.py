@@ -1,5 +1,7 @@
 """A mixture for each phase is proposed where that is beyond doubt better, and only there."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,8 @@ def test_where_late_text_counts_differently_each_phase_has_its_mixture(tmp_path)
     parts = found.phases.split(found.mixture)
     assert parts["1"]["web"] == pytest.approx(0.8, abs=0.08)
     assert parts["2"]["web"] == pytest.approx(0.1, abs=0.08)
+    said = r"phases: .* better than one by \+0\.\d{4} nats per token \(\+0\.\d{4} to \+0"
+    assert re.match(said, found.warnings[0])
     assert "natural  phase 1 (80%)  phase 2 (20%)" in proposal_text(found)
     found.to_file(tmp_path / "proposal.yaml")
     again = Proposal.from_file(tmp_path / "proposal.yaml")

@@ -90,6 +90,14 @@ def test_a_parameter_that_cannot_be_is_named(regressor, message):
         regressor.fit(weights_ND, law(weights_ND))
 
 
+def test_epochs_fits_shares_of_right_answers_of_domains_that_repeat_hundreds_of_times():
+    """A solution of these takes more than three steps a column, at which scipy gives up."""
+    rng = np.random.default_rng(311)
+    weights_ND, shares_N = rng.dirichlet(np.ones(5), 10), rng.integers(150, 290, 10) / 300
+    law = EpochsRegressor([2300.0] * 5, 4e6).fit(weights_ND, shares_N[:, None])
+    assert np.abs(law.predict(weights_ND)[:, 0] - shares_N).max() < 0.5
+
+
 def test_a_broken_booster_is_one_line(tmp_path):
     weights_ND = mixtures(40)
     LightGBMRegressor(iterations=5).fit(weights_ND, law(weights_ND)).save(tmp_path)

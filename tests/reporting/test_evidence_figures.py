@@ -129,9 +129,11 @@ def test_a_validation_of_right_answers_is_drawn_in_points_the_higher_the_better(
 def test_right_answers_are_predicted_and_observed_in_points(fit):
     goal = replace(fit.objective, kind="target", weights={"math": 1.0}, higher=("math",))
     turned = with_objective(fit, replace(goal, items={"math": 50}))
-    axes = plot_responses(turned, AT).axes[0]
-    dots = np.asarray(axes.collections[0].get_offsets())
-    np.testing.assert_allclose(dots[:, 1], 100 * fit.data.losses_NM[:, TARGETS.index("math")])
+    for target, title in (("math", "math, points"), (None, "objective, points")):
+        axes = plot_responses(turned, AT, target=target).axes[0]
+        dots = np.asarray(axes.collections[0].get_offsets())
+        np.testing.assert_allclose(dots[:, 1], 100 * fit.data.losses_NM[:, TARGETS.index("math")])
+        assert axes.figure.get_supylabel() == title
     _, middle_K = line(axes, "predicted")
     weights_KD = along_domain(AT.array, 0, line(axes, "predicted")[0])
     np.testing.assert_allclose(middle_K, -100 * turned.predict(weights_KD).objective_N)

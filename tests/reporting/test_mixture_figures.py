@@ -157,6 +157,9 @@ def test_a_front_in_the_terminal_has_a_row_a_point_with_its_four_largest_shares(
     )
     said = front_text(replace(made, points=(first, second)))
     assert said.startswith("Pareto front of exam and essay, bits per byte")
+    higher = replace(made, higher=("exam",))
+    assert "exam and essay, higher exam is better" in front_text(higher)
+    assert plot_front(higher).axes[0].get_xlabel() == "exam"
     rows = [line.split(maxsplit=3) for line in said.splitlines()[-2:]]
     assert rows == [
         ["1", "1.0000", "9.0000", "d00 50%, d01 30%, d02 12%, d03 8%"],

@@ -343,14 +343,20 @@ def test_an_objective_of_accuracy_is_shown_in_points_in_terminal_and_page(second
     second.validation = replace(made_validation(values), objective=higher)
     second.objective, second.constraints.guardrails = higher, None
     second.recommendation = replace(
-        second.recommendation, unit=higher.value_unit, gains=gains("proposal", "natural")
+        second.recommendation,
+        unit=higher.value_unit,
+        gains=gains("proposal", "natural"),
+        costs={"help": Interval(-0.1, -0.2, 0.1)},
     )
+    shown = words(re.sub(r"<[^>]+>", " ", _by_loss(second)))
+    assert "help, points 52.00 +4.00 \N{PLUS-MINUS SIGN} 0.00" in shown
     rows = gain_rows(second.recommendation, second.validation)
     assert [row[1] for row in rows] == ["52.00", "48.00", "50.43"]
     assert rows[1][2:4] == ("+10.00", "+5.00 to +15.00")
     said = words(recommendation_text(second))
     assert "Gain of proposal 2, points (above 0 is better)" in said
     assert "over metric validated gain" in said
+    assert "help, points +10.00 \N{MINUS SIGN}10.00 to +20.00" in said
     made = made_proposal(unit="right_answers", predicted_objective=Interval(-0.5, -0.52, -0.48))
     assert "predicted: 50.00 points, 90% interval 48.00 to 52.00" in proposal_text(made)
     assert repr(made).endswith("predicted 50.00 (48.00 to 52.00) points)")

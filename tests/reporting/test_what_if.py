@@ -147,6 +147,9 @@ def test_a_missing_package_names_the_extra(fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "anywidget", None)
     with pytest.raises(PluginError, match=r"explore: needs anywidget: .*'mixopt\[all\]'"):
         mixopt.explore(fit)
+    monkeypatch.setitem(sys.modules, "mixopt.reporting.explorer", None)
+    with pytest.raises(ModuleNotFoundError):  # a defect of mixopt is none of an extra
+        mixopt.explore(fit)
 
 
 def test_what_is_neither_a_run_nor_a_fit_is_refused():

@@ -139,7 +139,7 @@ def test_sliders_change_the_numbers_to_those_of_python(view, fit):
 
 def test_an_objective_of_right_answers_is_written_in_points_and_its_gains_too(view, fit):
     content = what_if_content(fit)
-    content["objective"] |= {"factor": -100.0, "unit": "points"}
+    content["objective"] |= {"factor": -100.0, "unit": "points", "shares": [0]}
     page = view(content)
     read = slide(page, "code", 0.7)
     value, gain = -100 * read["value"], 100 * (content["values"][0] - read["value"])
@@ -148,6 +148,11 @@ def test_an_objective_of_right_answers_is_written_in_points_and_its_gains_too(vi
     assert f"\u00b1 {100 * read['half']:.2f} (90%)" in shown
     assert f"gain over natural {gain:+.2f}" in " ".join(shown.split())
     assert "higher is better" in page.locator(".wi-objective").inner_text()
+    name, shown = content["targets"][0], page.locator(".wi-target").all_inner_texts()
+    (row,) = [" ".join(one.split()) for one in shown if one.split()[0] == name]
+    gain = 100 * (fit.predict(np.array([NATURAL])).losses_NM[0, 0] - read["losses"][name])
+    value = f"{100 * read['losses'][name]:.1f} \u00b1 {100 * read['halves'][name]:.1f} points"
+    assert f"{value} {gain:+.1f}" in row.replace("\N{MINUS SIGN}", "-")
 
 
 def test_the_others_make_room_in_proportion_and_a_drag_back_changes_nothing(view):

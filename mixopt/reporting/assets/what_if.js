@@ -310,7 +310,7 @@ function targetRow(model, t) {
     node.dataset.loss = loss;
     if (half) node.dataset.half = half;
     setText(value, `${text(loss)} \u00b1 ${half ? (t < 0 ? sizeText : text)(half) : "\u2026"}${isShare ? " points" : ""}`);
-    changes.forEach((cell, i) => writeGain(cell, t < 0 ? now.gains[i] : (isHigher ? -1 : 1) * (from[i] - loss), t < 0 ? sizeText : lossText));
+    changes.forEach((cell, i) => writeGain(cell, t < 0 ? now.gains[i] : (isHigher ? -1 : 1) * (from[i] - loss), t < 0 ? sizeText : text));
   } };
 }
 

@@ -50,6 +50,7 @@ ONSETS = (0.7, 1.6, 2.8)  # log(1 + E): from about 1, 4 and 16 epochs on
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 BENDS = (0.0, 0.5, 2.0, 10.0)
 PASSES = 2
+MAX_STEPS = 100  # of a solution, for each column; scipy's 3 can be too few
 MIN_RANGE = 1e-3  # a loss that never changes still needs a floor below it
 MAX_EXPONENT = 30.0
 
@@ -151,7 +152,7 @@ def _solved(columns_NC: Array, eta_N: Array, heights_N: Array | float, penalty: 
     curvature_CC += penalty * len(eta_N) * np.eye(len(mean_C))
     root_CC = np.linalg.cholesky(curvature_CC)
     right_C = np.linalg.solve(root_CC, centred_NC.T @ (trust_N * (eta_N - mean)))
-    coefficients_C, _ = nnls(root_CC.T, right_C)
+    coefficients_C, _ = nnls(root_CC.T, right_C, maxiter=MAX_STEPS * len(right_C))
     return np.concatenate([[mean - mean_C @ coefficients_C], coefficients_C])
 
 
