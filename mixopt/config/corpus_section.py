@@ -314,13 +314,14 @@ def url_faults(urls: Iterable[tuple[Location, str]]) -> Iterable[Fault]:
             yield location, f"{without_secrets(url)}: {fault}"
 
 
-def unusable_names(domains: Sequence[str], targets: Sequence[str]) -> Iterable[Fault]:
-    """Find names of domains and of targets that no corpus can have."""
-    yield from _folder_faults(("corpus", "domains"), domains)
+def unusable_names(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault]:
+    """Find names of domains, their parts and targets that are taken or no folder's."""
+    yield from _folder_faults(("corpus", "domains"), corpus.domains)
     yield from _folder_faults(("evaluation",), targets)
     for name in targets:
-        if name in domains:
+        if name in corpus.domains:
             yield ("evaluation", name), "is already a training domain; leave it out"
+    yield from _part_faults(corpus, targets)
 
 
 def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
@@ -333,8 +334,7 @@ def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
             yield (*place, name), what
 
 
-def part_faults(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault]:
-    """Find parts of mixed domains whose name is taken or no folder's."""
+def _part_faults(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault]:
     if corpus.mixed and corpus.prepared is not None:
         message = "a mixed domain is prepared here, from its parts; leave it out"
         yield ("corpus", "prepared"), message

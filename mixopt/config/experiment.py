@@ -13,7 +13,6 @@ from mixopt.config.corpus_section import (
     CorpusConfig,
     SourceConfig,
     absent_texts,
-    part_faults,
     size_faults,
     source_urls,
     unusable_names,
@@ -294,8 +293,7 @@ _DOMAINS: Location = ("corpus", "domains")
 def _faults(config: Config) -> Iterable[Fault]:
     """Find what cannot be right of sections that are right on their own."""
     corpus, design, proxy = config.corpus, config.design, config.proxy
-    yield from unusable_names(list(corpus.domains), list(config.evaluation))
-    yield from part_faults(corpus, config.evaluation)
+    yield from unusable_names(corpus, config.evaluation)
     yield from url_faults(experiment_urls(config))
     yield from _objective_faults(config)
     yield from _pattern_faults(config)

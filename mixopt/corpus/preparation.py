@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.config import CorpusConfig, MixedConfig, SourceConfig, TasksConfig
+from mixopt.config import CorpusConfig, MixedConfig, SourceConfig, TasksConfig, unusable_names
 from mixopt.corpus.corpus import Corpus, corpus_files
 from mixopt.corpus.domain_text import DomainText, Spooled, read_texts, write_texts
 from mixopt.corpus.domain_tokens import DomainTokens, keep_apart, read_tokens
@@ -47,6 +47,7 @@ from mixopt.corpus.tokenizer import (
 from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.system import (
     Say,
+    dotted,
     is_url,
     local_path,
     silent,
@@ -73,6 +74,8 @@ def prepare_corpus(
     progress: Say = silent,
 ) -> Corpus:
     """Read, deduplicate, split and tokenize all domains and targets, and write their shards."""
+    for place, fault in unusable_names(config, evaluation):
+        raise CorpusError(f"{dotted(place)}: {fault}")
     path = Path(path)
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
     spools, workers = _emptied(path), workers or usable_cores()

@@ -219,7 +219,7 @@ def _text_faults(text: Config) -> Iterator[Fault]:
         ("corpus", "domains"): text.corpus.domains,
         ("evaluation",): text.evaluation,
     }
-    yield from unusable_names(list(text.corpus.domains), list(text.evaluation))
+    yield from unusable_names(text.corpus, text.evaluation)
     yield from ((location, WHERE) for location in absent_texts(sources))
     yield from url_faults(source_urls(sources))
 

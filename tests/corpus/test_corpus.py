@@ -204,6 +204,22 @@ def test_what_is_held_out_is_the_least_that_has_its_share_of_the_bytes(most, doc
     assert (len(held_out.kept), len(given)) == (documents, 10 - documents)
 
 
+@pytest.mark.parametrize(
+    ("domain", "part", "message"),
+    [
+        ("../../x", None, "corpus.domains.../../x: '../../x' cannot be the name of a folder: a na"),
+        ("tasks", None, "corpus.domains.tasks: 'tasks' cannot be the name of a folder: the corpus"),
+        ("t", None, "evaluation.t: is already a training domain; leave it out"),
+        ("a", "../../x", "corpus.domains.a.mixed.domains.../../x: '../../x' cannot be the name"),
+        ("a", "t", "corpus.domains.a.mixed.domains.t: is already the name of a target"),
+    ],
+)
+def test_a_name_is_refused_before_anything_is_written(tmp_path, sources, domain, part, message):
+    source = {"mixed": {"domains": {part: sources["a"]}}} if part else sources["a"]
+    refused(message, tmp_path, {domain: source}, {"t": sources["b"]})
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.jsonl", "b.jsonl"]
+
+
 def refused(message, tmp_path, *args, **kwargs):
     with pytest.raises(CorpusError) as caught:
         prepare(tmp_path, *args, **kwargs)
