@@ -14,7 +14,7 @@ test -x .lowest/bin/python || "$uv" venv --quiet --python 3.11 .lowest
 "$uv" pip install --quiet --python .lowest --constraint .lowest.txt --group test-tools
 "$uv" pip install --quiet --python .lowest --no-deps --editable .
 [ $# -gt 0 ] || set -- tests/config tests/constraints tests/corpus tests/fitting tests/loading \
-    tests/test_objective.py tests/proposals tests/regressors tests/reporting tests/plots tests/run_directory \
+    tests/test_objective.py tests/proposals tests/regressors tests/reporting tests/run_directory \
     tests/sampling tests/tracking tests/trials tests/test_start_up.py tests/test_end_to_end.py
 # What old versions deprecate among each other is not ours to change.
 OMP_NUM_THREADS=1 .lowest/bin/python -m pytest -q -n 2 --dist loadfile \

@@ -411,11 +411,22 @@ def _arrow(file: RowFile) -> Iterator[Row]:
             stream = pa.ipc.open_file(source)
             batches = [stream.get_batch(k) for k in range(stream.num_record_batches)]
         chosen = file.chosen(stream.schema.names)
-        total = sum(b.select(chosen).nbytes for b in batches) if isinstance(batches, list) else 0
-        yield from file.rows_of(
-            (batch.select(chosen) for batch in batches),
-            lambda size: size / total if total else source.tell() / source.size(),
-        )
+        is_list, read = isinstance(batches, list), 0
+        total = sum(batch.select(chosen).nbytes for batch in batches) if is_list else 0
+
+        def parts() -> Iterator[Any]:
+            nonlocal read
+            for batch in batches:
+                part = batch.select(chosen)
+                read += part.nbytes
+                yield part
+
+        def share(size: float) -> float:
+            """Return that of a list, or of the part of a stream that was read so far."""
+            whole = total if is_list else read * source.size() / source.tell()
+            return size / max(whole, 1)
+
+        yield from file.rows_of(parts(), share)
 
 
 def _check_places(batch: Any) -> None:

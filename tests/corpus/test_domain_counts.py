@@ -70,7 +70,9 @@ def test_a_small_domain_is_counted_exactly_and_a_part_stands_for_a_large_one(
     assert found.tokens == whole + (1 if kind == "txt" else len(mixed))
     monkeypatch.setattr(sizes, "SAMPLE_BYTES", 150_000)
     near = {"jsonl.zst": 0.08, "jsonl.bz2": 0.08, "json": 0.11}.get(kind, 0.05)
-    assert count(path).bytes == pytest.approx(whole, rel=near)
+    sample = count(path)
+    assert sample.bytes == pytest.approx(whole, rel=near)
+    assert sample.is_exact == (kind in {"txt", "jsonl.bz2"}), "one document or block is read whole"
 
 
 def test_files_that_are_not_read_are_as_those_that_are(texts, tmp_path):
