@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,8 +91,12 @@ def test_a_file_that_is_cut_replaced_or_a_folder_is_found(whole, corpus, name, c
     assert check_found_or_harmless(corpus, believed(whole))
 
 
-def test_a_shard_that_is_a_pipe_is_not_waited_for(corpus):
+def test_a_shard_that_is_a_link_out_of_the_corpus_or_a_pipe_is_not_read(corpus, tmp_path):
     shard = corpus / "web" / "train" / "00000.bin"
+    shard.rename(tmp_path / "outside.bin")
+    shard.symlink_to(tmp_path / "outside.bin")
+    with pytest.raises(MixoptError, match="outside this folder; it is not read"):
+        Corpus.open(corpus, verify=False)
     shard.unlink()
     os.mkfifo(shard)
     with pytest.raises(MixoptError, match=r"00000.bin: is not a file"):
@@ -114,24 +119,10 @@ def test_a_shard_outside_its_folder_is_never_opened(corpus, name):
 @pytest.mark.parametrize("name", ["../web", "/etc", "a\nb", ".hidden", 7, None, [], "web\x00"])
 def test_a_hostile_name_of_a_domain_is_refused(corpus, field, name):
     sealed_again(corpus / "index.json", lambda index: index.update({field: [name]}))
-    reads = [
-        lambda: Corpus.open(corpus, verify=False),
-        lambda: MixtureDataset.from_corpus(corpus, length=8),
-    ]
-    for read in reads:
-        with pytest.raises(
-            MixoptError, match=r"index.json: (domain |domains: |targets: )"
-        ) as caught:
-            read()
-        assert "\n" not in str(caught.value)
-
-
-def test_a_shard_that_is_a_link_out_of_the_corpus_is_not_read(corpus, tmp_path):
-    shard = corpus / "web" / "train" / "00000.bin"
-    shard.rename(tmp_path / "outside.bin")
-    shard.symlink_to(tmp_path / "outside.bin")
-    with pytest.raises(MixoptError, match="outside this folder; it is not read"):
-        Corpus.open(corpus, verify=False)
+    for read in (Corpus.open, partial(MixtureDataset.from_corpus, length=8)):
+        message = r"^[^\n]*index.json: (domain |domains: |targets: )[^\n]*$"
+        with pytest.raises(MixoptError, match=message):
+            read(corpus, verify=False)
 
 
 def sealed_again(path: Path, change):

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from mixopt.config import load_config
+from mixopt.config import CorpusConfig
 from mixopt.corpus import Corpus, prepare_corpus, true_inventory
 from mixopt.errors import CorpusError
 
@@ -39,18 +38,14 @@ def parts_of(files, **more) -> dict:
     return {"domains": {name: {"path": str(files[name])} for name in ("web", "code")}} | more
 
 
-def prepared(tmp_path, files, mixed) -> Corpus:
+def configured(files, mixed) -> CorpusConfig:
     domains = {"math": {"path": str(files["math"])}, "replay": {"mixed": mixed}}
-    content = {
-        "corpus": {"domains": domains, "validation_fraction": HELD_OUT},
-        "objective": {"target": "math"},
-    }
-    path = tmp_path / "experiment.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    config = load_config(path)
-    return prepare_corpus(
-        config.corpus, config.evaluation, tmp_path / "corpus", fingerprint="f", seed=3
-    )
+    return CorpusConfig.model_validate({"domains": domains, "validation_fraction": HELD_OUT})
+
+
+def prepared(tmp_path, files, mixed) -> Corpus:
+    config = configured(files, mixed)
+    return prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f", seed=3)
 
 
 def pieces(shards, end) -> set[bytes]:
@@ -139,5 +134,4 @@ def test_a_part_may_be_repeated_where_that_is_allowed_and_counts_once(files, tmp
     math, once = corpus.domains[0].train.tokens, round(train / epochs)
     assert corpus.inventory == {"math": math, "replay": once}
     assert corpus.natural["replay"] == pytest.approx(once / (once + math))
-    config = load_config(tmp_path / "experiment.yaml")
-    assert true_inventory(config.corpus.domains, corpus) == corpus.inventory
+    assert true_inventory(configured(files, mixed).domains, corpus) == corpus.inventory

@@ -150,19 +150,12 @@ def test_a_process_that_is_killed_once_costs_nothing(folder):
 
 
 @pytest.mark.nightly
-def test_an_interrupt_leaves_nothing_and_no_process(folder):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent_and_an_interrupt_leaves_no_file(folder, number):
     process = started(folder, folder / "out")
     children = psutil.Process(process.pid).children()
-    os.kill(process.pid, signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=120)
     assert psutil.wait_procs(children, timeout=30)[1] == []
-    assert not [path for path in (folder / "out").rglob("*") if path.is_file()]
-
-
-@pytest.mark.nightly
-def test_workers_end_with_their_parent(folder):
-    process = started(folder, folder / "out")
-    children = psutil.Process(process.pid).children()
-    process.kill()
-    process.communicate(timeout=120)
-    assert psutil.wait_procs(children, timeout=30)[1] == []
+    left = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    assert number == signal.SIGKILL or left == []
