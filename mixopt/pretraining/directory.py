@@ -216,7 +216,7 @@ def _text_faults(text: Config) -> Iterator[Fault]:
         message = f"is prepared already: give the run corpus: {text.corpus.prepared}"
         yield ("corpus", "prepared"), message
     sources: dict[Location, Mapping[str, SourceConfig]] = {
-        ("corpus", "domains"): text.corpus.domains,
+        ("corpus", "domains"): text.corpus.sources,
         ("evaluation",): text.evaluation,
     }
     yield from unusable_names(text.corpus, text.evaluation)

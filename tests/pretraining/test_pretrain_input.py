@@ -127,6 +127,22 @@ def test_the_text_of_an_experiment_is_prepared_once_in_a_run_that_may_be_stopped
     assert pretrain(config, tmp_path / "run", overrides).losses == whole.losses
 
 
+@pytest.mark.parametrize(
+    ("part", "source", "message"),
+    [
+        ("../../x", {"path": "a.jsonl"}, "'../../x' cannot be the name of a folder: a name does"),
+        ("code", {"path": "a.jsonl"}, "code: is already the name of a training domain"),
+        ("part", {"path": "s3://a:b1234@texts/a"}, "domains.part.path: .* has a secret"),
+    ],
+)
+def test_a_part_of_a_mixed_domain_is_checked_as_a_domain(config, tmp_path, part, source, message):
+    domains = {"code": {"path": "a.jsonl"}, "replay": {"mixed": {"domains": {part: source}}}}
+    (tmp_path / "text.yaml").write_text(yaml.safe_dump({"corpus": {"domains": domains}}))
+    with pytest.raises(ConfigError, match=message) as caught:
+        pretrain(config, tmp_path / "run", [f"corpus={tmp_path / 'text.yaml'}"])
+    assert "b1234" not in str(caught.value)
+
+
 @pytest.mark.parametrize("absent", ["torch", "safetensors"])
 def test_without_a_package_that_training_needs_the_command_says_what_to_install(
     absent, config, tmp_path
