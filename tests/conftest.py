@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from places import SUPPORT
 from ranks import forked
-from s3_server import s3_server
+from s3_server import MemoryStore, s3_server
 
 # No test asks the hub of Hugging Face: where it cannot be reached, each asks for a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -195,6 +195,23 @@ def s3(s3_process, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
     return s3_process
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch):
+    """The memory file system, empty, and a cache of one's own."""
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
+    files = fsspec.filesystem("memory")
+    files.rm("/", recursive=True) if files.ls("/") else None
+    return files
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.nightly)])
+def store(request):
+    """Objects in this process or, nightly, of the S3 API."""
+    found = request.getfixturevalue(request.param)
+    return MemoryStore(found) if request.param == "memory" else found
 
 
 @pytest.fixture(scope="session")

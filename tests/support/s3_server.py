@@ -38,6 +38,8 @@ class S3Server:
             "AWS_MAX_ATTEMPTS": "1",
         }  # fmt: skip
 
+    url = f"s3://{BUCKET}"
+
     def put(self, key: str, content: bytes | Path) -> str:
         """Store an object, in a bucket that is made where it is not there; return its URL."""
         body = content.read_bytes() if isinstance(content, Path) else content
@@ -105,3 +107,25 @@ def wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> No
         except OSError:
             time.sleep(0.1)
     raise RuntimeError(log.read_text(errors="replace"))
+
+
+class MemoryStore:
+    """Objects of the memory file system, with the face of `S3Server`."""
+
+    url = f"memory:///{BUCKET}"
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def put(self, key: str, content: bytes) -> str:
+        self._files.pipe(f"/{BUCKET}/{key}", content)
+        return f"{self.url}/{key}"
+
+    def get(self, key: str) -> bytes:
+        return self._files.cat(f"/{BUCKET}/{key}")
+
+    def delete(self, key: str) -> None:
+        self._files.rm(f"/{BUCKET}/{key}")
+
+    def keys(self) -> list[str]:
+        return [path.removeprefix(f"/{BUCKET}/") for path in self._files.find(f"/{BUCKET}")]

@@ -33,38 +33,6 @@ print(fetched(list_objects(sys.argv[1])[0]))
 """
 
 
-@pytest.fixture
-def memory(tmp_path, monkeypatch):
-    """The memory file system, empty, and a cache of one's own."""
-    fsspec = pytest.importorskip("fsspec")
-    monkeypatch.setenv("MIXOPT_CACHE", str(tmp_path / "cache"))
-    store = fsspec.filesystem("memory")
-    store.rm("/", recursive=True) if store.ls("/") else None
-    return store
-
-
-class MemoryStore:
-    """Objects of the memory file system, as the fixture `s3` has them on a server."""
-
-    root = "memory:///texts"
-
-    def __init__(self, files):
-        self._files = files
-
-    def put(self, key, content):
-        self._files.pipe(f"/texts/{key}", content)
-        return f"{self.root}/{key}"
-
-    def get(self, key):
-        return self._files.cat(f"/texts/{key}")
-
-
-@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.nightly)])
-def store(request):
-    found = request.getfixturevalue(request.param)
-    return MemoryStore(found) if request.param == "memory" else found
-
-
 def urls(pattern: str) -> list[str]:
     return [found.url for found in list_objects(pattern)]
 
