@@ -32,12 +32,12 @@ from pathlib import Path
 import pytest
 import yaml
 from datasets import load_dataset
+from places import PROJECT
 
 from mixopt import Mixture
 from mixopt.integrations import EXPORT_TOOLS, export_mixture
 
-HOUSE = Path(__file__).parents[2]
-PARSERS = HOUSE / ".tools" / "parsers"
+PARSERS = PROJECT / ".tools" / "parsers"
 
 SHARES = {"web": 0.5, 'it\'s a "b"': 0.3, "x # y {z}": 0.2}
 MIXTURE = Mixture({**SHARES, "none": 0.0})
