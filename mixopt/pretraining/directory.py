@@ -19,7 +19,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -85,7 +84,7 @@ _FREE = (
 def check_directory(config: PretrainConfig, out: Path) -> None:
     """Check that the run in a directory, if there is one, may resume with this configuration."""
     if last_checkpoint(out / CHECKPOINTS) is not None:
-        before = recorded_config(out / "config.yaml")
+        before = dump_sections(recorded_pretraining(out))
         for name, was, now in differences(before, dump_sections(config)):
             if not _is_free(name):
                 there, here = (" ".join(str(value).split())[:200] for value in (was, now))
@@ -101,16 +100,12 @@ def record_config(config: PretrainConfig, out: Path) -> None:
     write_text(out / "config.yaml", sealed_text(text, HEADER))
 
 
-def recorded_config(record: Path) -> Any:
-    """Return the configuration that a run was begun with, as plain values."""
-    check_sealed_text(record, HEADER, hint="restore it from a copy; it is needed to resume")
-    return checked_as(dict[str, Any], read_yaml(record, error=RunError), str(record))
-
-
 def recorded_pretraining(run: Path) -> PretrainConfig:
-    """Return the configuration of a run, from its directory."""
+    """Return the configuration that a run was begun with, from its directory."""
     record = run / "config.yaml"
-    config: PretrainConfig = checked_as(PretrainConfig, recorded_config(record), str(record))
+    check_sealed_text(record, HEADER, hint="restore it from a copy; it is needed to resume")
+    content = read_yaml(record, error=RunError)
+    config: PretrainConfig = checked_as(PretrainConfig, content, str(record))
     return config
 
 
@@ -124,7 +119,7 @@ def verify_pretraining(directory: Path) -> list[CheckedPart]:
     """Check the record of the configuration and every checkpoint; all files are read."""
     record = directory / "config.yaml"
     try:
-        recorded_config(record)
+        recorded_pretraining(directory)
         part = CheckedPart("configuration", "whole", 1, record.stat().st_size)
     except MixoptError as error:
         fault = {record.name: str(error).removeprefix(f"{record}: ")}
@@ -190,8 +185,8 @@ def open_text(config: PretrainConfig, out: Path) -> Corpus:
     return corpus
 
 
-def text_vocabulary(corpus: Path, keep: Path | None = None) -> VocabularyConfig:
-    """Return what the ids of a corpus stand for; its tokenizer may be kept in a folder."""
+def text_vocabulary(corpus: Path, keep: Path) -> VocabularyConfig:
+    """Return what the ids of a corpus stand for; its tokenizer is kept in a folder."""
     index = read_corpus_index(corpus, verify=False)
     name, ids = index.text("tokenizer"), index.whole("vocab_size")
     try:
@@ -199,9 +194,8 @@ def text_vocabulary(corpus: Path, keep: Path | None = None) -> VocabularyConfig:
         sha256 = vocabulary_of(tokenizer)[1]
     except (CorpusError, PluginError):  # tokens of another tool, without its tokenizer
         return VocabularyConfig(tokenizer=name, ids=ids)
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-        tokenizer.save(keep)
+    keep.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(keep)
     return VocabularyConfig(tokenizer=name, ids=ids, sha256=sha256)
 
 
