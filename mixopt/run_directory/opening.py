@@ -110,6 +110,11 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
                 f" writes them to {path}/proposals"
             )
         raise RunError(f"{path}: has no config.yaml; {hint}")
+    if (path / "checkpoints").exists():
+        raise RunError(
+            f"{path}: is a pretraining, not the run of an experiment: metrics.jsonl has its losses,"
+            " and mixopt verify checks its files"
+        )
     if not trust:
         check_links(path)
     hint = (

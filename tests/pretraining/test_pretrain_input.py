@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pretrain_runs import CONFIG, DECODER, write_config
 
-from mixopt import Corpus, MixtureDataset, pretrain
+from mixopt import Corpus, MixtureDataset, load_run, pretrain
 from mixopt.corpus import publish_corpus
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.testing import tiny_corpus
@@ -91,6 +91,8 @@ def test_a_mixture_at_its_cap_may_be_rounded_up_to_whole_batches(
 def test_a_run_does_not_go_on_with_another_learning_rate_or_an_edited_record(config, tmp_path):
     out = tmp_path / "run"
     pretrain(config, out, ["checkpoint.keep=1"])
+    with pytest.raises(MixoptError, match=r"run: is a pretraining, .* metrics.jsonl has"):
+        load_run(out)
     record = (out / "config.yaml").read_text()
     message = r"started with training\.lr 0\.003, and here it is 0\.0001; use another --out$"
     with pytest.raises(MixoptError, match=message):
