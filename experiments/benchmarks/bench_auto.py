@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python experiments/benchmarks/bench_auto.py
 
 Synthetic tables, trials x domains x losses. The fit is `fit_trials` with five folds, the proposal
-that for the mean of all losses with its refits; the peer is the same fit of `linear`.
+that for the mean of all losses with its refits, as many as by default and 20; the peer is the same
+fit of `linear`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mixopt.config import FitConfig
+from mixopt.config import FitConfig, ProposeConfig
 from mixopt.constraints import Constraints
 from mixopt.fitting import Fit, fit_trials
 from mixopt.mixture import Mixture
@@ -31,16 +32,18 @@ NOISE = 0.05  # of the deviation of a loss
 
 def main() -> None:
     """Print the table."""
-    print("| trials x domains x losses | auto, fit | linear, fit | auto, proposal |")
-    print("|---|---|---|---|", flush=True)
+    print("| trials x domains x losses | auto, fit | linear, fit | auto, proposal | of 20 refits |")
+    print("|---|---|---|---|---|", flush=True)
     fitted(table(16, 4, 2), "auto")  # imports
     for case in CASES:
         trials = table(*case)
         fit, seconds = timed(lambda trials=trials: fitted(trials, "auto"))
         _, peer = timed(lambda trials=trials: fitted(trials, "linear"))
-        _, proposal = timed(lambda fit=fit: proposed(fit))
+        _, proposal = timed(lambda fit=fit: proposed(fit, ProposeConfig()))
+        _, twenty = timed(lambda fit=fit: proposed(fit, ProposeConfig(bootstrap=20)))
         name = " x ".join(map(str, case))
-        print(f"| {name} | {seconds:.1f} | {peer:.1f} | {proposal:.1f} |", flush=True)
+        costs = " | ".join(f"{cost:.1f}" for cost in (seconds, peer, proposal, twenty))
+        print(f"| {name} | {costs} |", flush=True)
 
 
 def table(trials: int, domains: int, losses: int) -> Trials:
@@ -75,10 +78,11 @@ def fitted(trials: Trials, name: str) -> Fit:
     return fit_trials(trials, FitConfig(regressors=[name]), objective, 0)
 
 
-def proposed(fit: Fit) -> Proposal:
+def proposed(fit: Fit, search: ProposeConfig) -> Proposal:
     """Propose a mixture as `mixopt propose` does."""
     uniform = Mixture.uniform(fit.domains)
-    return propose_mixture(ProposalRequest(fit, Constraints(fit.domains), uniform))
+    request = ProposalRequest(fit, Constraints(fit.domains), uniform, search=search)
+    return propose_mixture(request)
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

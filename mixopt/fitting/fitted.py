@@ -62,7 +62,8 @@ GAIN_WIDTH = 0.85
 class Fit:
     """The chosen regressor, fitted on all finished trials, and how it was chosen.
 
-    It is the one with the lowest RMSE of the objective on held-out folds.
+    It is the first named whose error of the objective on held-out folds is not significantly above
+    the lowest.
 
     Attributes:
         name: The chosen regressor.
@@ -274,7 +275,7 @@ class Fit:
 
     def value(self, mixture: Mixture, objective: Objective) -> float:
         """Return the objective that is predicted, as `predict` does, without its interval."""
-        losses_1M = predict_losses(self.regressor, mixture.array[None])
+        losses_1M = predict_losses(self.regressor, as_weights(mixture, self.domains))
         return float(self._held_back(objective.value(losses_1M), objective)[0])
 
     def _held_back(self, values_N: Array, objective: Objective) -> Array:

@@ -91,18 +91,10 @@ def test_of_regressors_that_are_as_good_the_first_named_is_chosen():
 
 
 def test_the_report_has_every_regressor_and_control_for_every_target(fit):
-    report = fit.report
-    counted = dict(report.group_by("predictor").len().iter_rows())
+    counted = dict(fit.report.group_by("predictor").len().iter_rows())
     every = len(TARGETS) + 1
     names = ("linear", "log_linear", "own_share", "from_uniform", "nearest_trial", "mean", CEILING)
     assert counted == dict.fromkeys(names, every)
-    own = report.filter(pl.col("target") == "math").drop("target", "kind")
-    assert own["rmse"].to_list() == pytest.approx(
-        [0.017242, 0.017327, 0.087556, 0.27956, 0.10704, 0.275, 0.017745], rel=1e-4
-    )
-    assert [one for one in own["spearman"] if one is not None] == pytest.approx(
-        [0.99068, 0.99068, 0.98959, 0.13785, 0.90425, 0.99091], rel=1e-4
-    )
 
 
 def test_controls_do_not_see_the_losses_that_they_predict():
@@ -209,6 +201,8 @@ def test_shares_by_domain_are_predicted_as_mixtures_are():
     ours, theirs = fit.predict(shares), fit.predict(Mixture(shares))
     assert ours.losses_NM.tolist() == theirs.losses_NM.tolist()
     assert fit.predict([shares, Mixture(shares)]).objective_N.shape == (2,)
+    turned = Mixture(dict(reversed(shares.items())))
+    assert fit.value(turned, fit.objective) == ours.objective_N[0]
     frame = ours.frame
     assert frame["target"].to_list() == [OBJECTIVE, *TARGETS]
     assert frame["predicted"].to_list() == [ours.objective_N[0], *ours.losses_NM[0]]

@@ -94,7 +94,6 @@ def test_nine_in_ten_intervals_hold_the_objective_of_a_new_run(judged, pilots):
 
 
 def test_more_pilots_tell_runs_apart_and_one_does_not(judged):
-    assert list(World(0).judged(8)) == pytest.approx([1, 0.74096, 0.26762, 0.28222], rel=1e-4)
     assert judged[1][0] >= 0.85
     assert judged[1][1] > 1.0
     assert judged[4][1] > judged[8][1] > judged[32][1]

@@ -25,7 +25,6 @@ def test_without_a_spread_the_power_is_the_level():
 
 def test_the_needed_arms_seeds_and_questions_reach_the_goal_and_one_less_does_not():
     found = power(0.02, 0.03, 12, items=500)
-    assert [found.power, found.arms, found.seeds] == pytest.approx([0.32849, 1758, 5], rel=1e-4)
     assert power(0.02, 0.03, found.arms).power >= 0.8 > power(0.02, 0.03, found.arms - 1).power
     fewer = power(0.02, 0.03, 12, seeds=found.seeds - 1).power
     assert power(0.02, 0.03, 12, seeds=found.seeds).power >= 0.8 > fewer

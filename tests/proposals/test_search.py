@@ -6,7 +6,6 @@ The laws here are synthetic: linear, and squared distances from a best mixture.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -130,7 +129,6 @@ def test_the_worst_of_two_is_met_halfway():
 def test_simulation_comes_near_the_bottom_and_keeps_a_known_mixture_that_beats_all_draws():
     best = search(problem(Drawn(Bowls([0.2, 0.5, 0.3]).predict)))
     assert best.method == "simulation"
-    assert best.weights_D == pytest.approx([0.20085296, 0.49971786, 0.29942918], rel=1e-6)
     assert best.weights_D == pytest.approx([0.2, 0.5, 0.3], abs=0.03)
     spike_D = np.array([0.123456, 0.654321, 1 - 0.123456 - 0.654321])
     hidden = problem(Drawn(lambda w: (np.abs(w - spike_D).max(axis=1) > 1e-9).astype(float)))
@@ -174,14 +172,10 @@ def test_projected_gradients_of_many_domains_end_where_the_slope_pushes_out(seed
     assert slope_D[end_D >= 0.1 - 1e-6].max(initial=-np.inf) < level + 1e-3
 
 
-def test_more_domains_than_a_quadratic_program_takes_descend_by_projected_gradients(monkeypatch):
+def test_more_domains_than_a_quadratic_program_takes_end_at_the_bottom_too():
     asked = problem(Bowls(np.linspace(0.0, 2 / 64, 65)), CappedSimplex.full(65))
-    monkeypatch.setattr(sys.modules[descend.__module__], "minimize_slsqp", None)
-    best = descend(asked, asked.natural_D)
-    assert best.method == "gradient"
-    np.testing.assert_allclose(best.weights_D, asked.allowed.project(asked.regressor.bottoms_MD)[0])
-    with pytest.raises(TypeError):  # one fewer is taken
-        descend(problem(Bowls(np.full(64, 1 / 64)), CappedSimplex.full(64)), np.full(64, 1 / 64))
+    bottom_D = asked.allowed.project(asked.regressor.bottoms_MD)[0]
+    np.testing.assert_allclose(descend(asked, asked.natural_D).weights_D, bottom_D, atol=1e-6)
 
 
 def test_a_broken_guardrail_is_worse_than_any_value_and_the_more_the_worse():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from mixopt_regressors.combinations import AutoRegressor, stacking_weights
-from mixopt_regressors.laws import SkillsRegressor
 
 from mixopt.errors import PluginError
 from mixopt.fitting import grouped_folds, row_groups
@@ -92,17 +91,6 @@ def test_no_default_member_is_without_a_gradient():
     auto = AutoRegressor().fit(*data(rows=16))
     assert auto.names == ("gaussian_process", "skills")
     assert auto.gradient(data()[0][0]).shape == (2, 3)
-
-
-def test_folds_of_many_trials_keep_the_strength_that_all_of_them_chose():
-    weights_ND, losses_NM = data(rows=48)
-    fold_N, auto = np.arange(48) % 2, AutoRegressor(candidates=("skills", "linear"))
-    auto.cross_fit(weights_ND, losses_NM, fold_N)
-    whole = SkillsRegressor().fit(weights_ND, losses_NM)
-    again = whole.chosen().fit(weights_ND[fold_N == 0], losses_NM[fold_N == 0])
-    assert (again.strength_, again.optimism_) == (whole.strength_, whole.optimism_)
-    expected_NM = again.predict(weights_ND[fold_N == 1])
-    assert np.array_equal(auto.held_out_members["skills"][fold_N == 1], expected_NM)
 
 
 def test_one_mixture_cannot_be_held_out():

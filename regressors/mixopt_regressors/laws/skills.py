@@ -176,7 +176,7 @@ def penalised(
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 USUAL = 2  # the place of the strength that is tried first
 STEPS, FOLD_STEPS = 260, 130
-WARM_STEPS = 100  # of a refit; it then moves .88 as far as a fit from scratch, with 20 a third
+WARM_STEPS = 100  # of a refit; it then moves .3 to .9 as far as a fit from scratch
 MIN_UNITS, MAX_UNITS = 40, 128  # of a fit; one for each domain
 RESTARTS = 3  # fits that are averaged
 
