@@ -62,6 +62,7 @@ def test_a_wrapper_has_a_gradient_where_what_it_wraps_has_one(regressor, has):
 def test_a_combination_can_do_what_all_its_members_can(members, gradient, saved):
     fitted = make_regressor("auto", 0).set_params(candidates=members).fit(WEIGHTS, LOSSES)
     assert (supports(fitted, "gradient"), supports_saving(fitted)) == (gradient, saved)
+    assert not supports(fitted, "covariance")
 
 
 @pytest.mark.parametrize("formats", [None, (), ("json", "pickle"), "json"])

@@ -241,6 +241,5 @@ def failed(pilots) -> Trials:
     ],
 )
 def test_pilots_that_cannot_be_are_named_before_a_fit(trials, pilots, bad, message):
-    name = "odd_regressors:RefusesToFit"
     with pytest.raises(TrialsError, match=message):
-        trials.fit(regressors=name, objective="web", pilots=bad(pilots))
+        trials.fit(regressors="odd_regressors:RefusesToFit", objective="web", pilots=bad(pilots))

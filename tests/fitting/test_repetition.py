@@ -75,9 +75,7 @@ def test_trials_of_several_lengths_or_of_none_have_no_epochs(trials):
         Repetition.of_trials(bare, INVENTORY)
 
 
-def test_a_run_gives_the_epochs_of_its_trials_and_simulated_ones_those_of_the_full_run(
-    config_path, tmp_path
-):
+def test_a_run_has_the_epochs_of_its_trials_or_simulated_ones_of_the_whole(config_path, tmp_path):
     simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=2000000"]
     asked = [*simulated, "fit.regressors=[epochs, linear]"]
     config, path = load_config(config_path, asked), tmp_path / "run"

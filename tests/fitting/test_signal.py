@@ -37,8 +37,7 @@ def test_each_loss_has_its_weight_its_rank_correlation_and_what_noise_and_mixtur
     assert code.verdict == "ranked"
     assert code.power.power > 0.9
     domain, rank = found["math"].nearest  # whose loss goes with it
-    assert domain == "code"
-    assert rank > 0.9
+    assert (domain, rank > 0.9) == ("code", True)
     assert set(code.domains) == {"prose", "law"}
     (line,) = ready.lines("runs/mine")
     assert line == "readiness of 4 losses: 4 ready: mixopt status runs/mine --readiness"
@@ -51,11 +50,6 @@ def test_without_replicates_states_are_from_held_out_folds_and_that_is_said():
     assert line == f"readiness of 4 losses: 4 ready {alone}"
     text = readiness_text(found)
     assert text.splitlines()[4].split()[:2] == ["the", "objective"]
-    heads = " ".join(text.partition("─")[0].split("\n\n")[1].split())
-    for name in ("loss", "weight", "spread", "Spearman", "control", "state"):
-        assert name in heads
-    for word in ("lower", "bound", "most", "correlated", "with"):
-        assert word in heads
     assert "the state comes from the rank correlation on held-out folds alone" in text
 
 

@@ -8,7 +8,7 @@ from mixing_law import covariance as kernel, law, mixtures
 from mixopt_regressors.combinations import AutoRegressor
 from mixopt_regressors.gaussian import GaussianProcessRegressor
 
-from mixopt.fitting import make_regressor, supports
+from mixopt.fitting import make_regressor
 
 ALONE = ["gaussian_process", "epochs"]
 TRIED = mixtures(40)
@@ -56,9 +56,3 @@ def test_a_combination_adds_how_far_its_members_are_apart():
         away = (member.predict(OTHERS) - regressor.predict(OTHERS)) @ own_M
         expected.append(member.covariance(OTHERS, own_M) + np.outer(away, away))
     np.testing.assert_allclose(regressor.covariance(OTHERS, loads_M), sum(expected), rtol=1e-9)
-
-
-def test_a_combination_with_a_member_that_has_none_has_none():
-    assert supports(AutoRegressor(candidates=["skills"]).fit(TRIED, LOSSES), "covariance")
-    mixed = AutoRegressor(candidates=["skills", "linear"]).fit(TRIED, LOSSES)
-    assert not supports(mixed, "covariance")
