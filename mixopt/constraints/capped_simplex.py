@@ -106,7 +106,7 @@ class CappedSimplex:
 
     @cached_property
     def _sticks(self) -> tuple[IntArray, bool, float, list[_Volume]]:
-        """The order of rooms, whether what is left empty is broken, how much, and volumes."""
+        """Rooms from the largest, whether what stays empty is broken, its content, and volumes."""
         rooms_D = self.upper_D - self.lower_D
         fill = 1.0 - self.lower_D.sum()
         # Where the bounds are nearly full, what is left empty has the simpler shape.

@@ -62,8 +62,8 @@ GAIN_WIDTH = 0.85
 class Fit:
     """The chosen regressor, fitted on all finished trials, and how it was chosen.
 
-    It is the first named whose error of the objective on held-out folds is not significantly above
-    the lowest.
+    It is the first named whose squared error of the objective on held-out folds is within a
+    standard error of the lowest.
 
     Attributes:
         name: The chosen regressor.
