@@ -245,11 +245,9 @@ def test_a_domain_that_is_too_small_is_refused(tmp_path, texts, held_out, messag
     if held_out:
         source["validation"] = write(tmp_path / "v.jsonl", held_out)
     refused(message, tmp_path, {"a": source}, min_tokens=128)
-
-
-def test_a_target_without_documents_is_refused(tmp_path, sources):
-    blank = {"t": {"path": write(tmp_path / "t.jsonl", [" "])}}
-    refused("domain 't': no documents", tmp_path, sources, blank)
+    targets = {"t": {"path": write(tmp_path / "t.jsonl", [" "])}}
+    whole = {"path": write(tmp_path / "b.jsonl", words("b"))}
+    refused("domain 't': no documents", tmp_path, {"b": whole}, targets)
 
 
 def test_the_environment_is_taken_up_to_max_bytes_and_refused_where_it_has_too_little(tmp_path):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import subprocess
 import sys
 from itertools import islice
@@ -197,11 +196,8 @@ def test_batches_carry_number_position_and_mixture(dataset):
     ranks[1].set_weights(OTHER, batch=1)
     batches = list(islice(ranks[1], 2))
     assert [(b["batch"], b["position"]) for b in batches] == [(0, 4), (1, 12)]
-    first, second = ranks[1].sampler.log
-    assert [b["mixture"] for b in batches] == [
-        first.mixture.fingerprint,
-        second.mixture.fingerprint,
-    ]
+    mixtures = [entry.mixture.fingerprint for entry in ranks[1].sampler.log]
+    assert [b["mixture"] for b in batches] == mixtures
 
 
 @pytest.mark.parametrize(("workers", "prefetch", "lag"), [(0, 0, 0), (0, 2, 0), (3, 1, 3)])
@@ -392,12 +388,9 @@ def test_what_cannot_be_one_batch_of_fields_is_refused():
         MixtureDataset({"web": rows}).__getitems__([0, 1])
     with pytest.raises(CorpusError, match="collate returned a int; it must return fields"):
         next(iter(loader_over({}, collate=len)))
-    splits = datasets.DatasetDict(
-        {name: datasets.Dataset.from_list([]) for name in ("train", "test")}
-    )
+    splits = datasets.DatasetDict({n: datasets.Dataset.from_list([]) for n in ("train", "test")})
     message = (
-        "domain 'web': a DatasetDict of 'train', 'test' is several datasets; give one of them,"
-        " such as source['train']"
+        r"'web': a DatasetDict of 'train', 'test' is .*; give one .*, such as source\['train'\]"
     )
-    with pytest.raises(CorpusError, match=re.escape(message)):
+    with pytest.raises(CorpusError, match=message):
         MixtureDataset({"web": splits})

@@ -122,9 +122,8 @@ def test_rows_do_not_depend_on_how_much_is_scanned_at_once(tmp_path, monkeypatch
     whole = PackedDocuments(shards, length=16, document_end=END, window=10)
     monkeypatch.setattr("mixopt.loading.documents.SCAN_TOKENS", 7)
     again = PackedDocuments(shards, length=16, document_end=END, window=10)
-    assert all(
-        np.array_equal(whole[k]["input_ids"], again[k]["input_ids"]) for k in range(len(whole))
-    )
+    for k in range(len(whole)):
+        assert np.array_equal(whole[k]["input_ids"], again[k]["input_ids"])
 
 
 def test_long_documents_are_truncated_on_request_and_what_is_lost_is_told():

@@ -78,10 +78,8 @@ def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
     schedule = Schedule(
         (Stage(WEB, steps=10), Stage(WEB, to=CODE, steps=20)), batch=4, sequence_length=16
     )
-    assert schedule.domain_tokens() == {
-        "web": 0.75 * 640 + 0.5 * 1280,
-        "code": 0.25 * 640 + 0.5 * 1280,
-    }
+    web, code = (share * 640 + 0.5 * 1280 for share in (0.75, 0.25))
+    assert schedule.domain_tokens() == {"web": web, "code": code}
 
 
 @pytest.mark.parametrize(
@@ -123,12 +121,9 @@ def test_what_cannot_be_is_one_line_with_its_place(tmp_path, old, new, message):
 
 
 def test_a_python_schedule_says_what_is_wrong_too():
+    stages = Stage(WEB, steps=1), Stage(Mixture({"books": 1.0}), steps=1)
     with pytest.raises(SamplerError, match=r"schedule: stages.1.mixture: unknown domain 'books'"):
-        Schedule(
-            (Stage(WEB, steps=1), Stage(Mixture({"books": 1.0}), steps=1)),
-            batch=1,
-            sequence_length=1,
-        )
+        Schedule(stages, batch=1, sequence_length=1)
     with pytest.raises(SamplerError, match="schedule: stages: there is none"):
         Schedule((), batch=1, sequence_length=1)
 
@@ -173,12 +168,8 @@ def test_an_inventory_of_a_file_may_have_more_domains(tmp_path):
 
 
 def test_a_forecast_counts_what_each_stage_draws_and_when_a_domain_runs_out():
-    stages = (
-        Stage(WEB, steps=30, name="main"),
-        Stage(CODE, steps=20),
-        Stage(CODE, steps=20, name="long"),
-    )
-    schedule = Schedule(stages, batch=8, sequence_length=16)
+    later = Stage(CODE, steps=20), Stage(CODE, steps=20, name="long")
+    schedule = Schedule((Stage(WEB, steps=30, name="main"), *later), batch=8, sequence_length=16)
     told = simulate_schedule(schedule, {"web": 100_000, "code": 4_000, "unused": 9}).to_json()
     stages, (web, code) = told.pop("stages"), told.pop("domains")
     assert told == {"steps": 70, "tokens": 8960, "asked_tokens": 8960, "batch": 8}
