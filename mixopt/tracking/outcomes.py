@@ -63,7 +63,7 @@ from mixopt.tracking.record import (
     wait_for_sender,
     wanted_runs,
 )
-from mixopt.tracking.sender import MAX_VALUE, NOTE
+from mixopt.tracking.sender import NOTE
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 NATURAL = "natural"
@@ -145,8 +145,7 @@ def _leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{full}.")
         elif value is not None and value != []:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            yield full, text if len(text) <= MAX_VALUE else f"{text[: MAX_VALUE - 3]}..."
+            yield full, value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _objective(run: Run) -> dict[str, Any]:

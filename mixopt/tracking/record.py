@@ -176,7 +176,7 @@ class SentRun:
 class Sent:
     """What was sent of a run directory: `tracking_sent.json`; one that cannot be read is none."""
 
-    # Tagged on every run, so that one that was made but not noted before a kill is found again.
+    # A tag of every parent run: one that was made but not noted before a kill is found again.
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     sent: dict[str, int] = field(default_factory=dict)  # by the last process, for who waits for it
     trouble: str | None = None  # why something is left
@@ -215,9 +215,9 @@ class Tracker:
         """Prepare; the process starts with the first step."""
         self.enabled = config.enabled
         self._path, self._warn, self._sends = path, warn, sends
-        self._uri = None if config.uri is None else ServerUri(absolute_uri(config.uri.given))
+        self._uri = None if config.uri is None else absolute_uri(config.uri.given)
+        self._server = None if self._uri is None else ServerUri(self._uri)
         self._experiment = config.experiment or run_name
-        self._runs: dict[str, WantedRun] = {}
         self._process: subprocess.Popen[str] | None = None
         self._before, self._warned = 0, False
 
@@ -233,9 +233,8 @@ class Tracker:
         """Open a step's parent run, or resume the existing one."""
         if not self.enabled:
             return
-        server = None if self._uri is None else str(self._uri)
         texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
-        wanted = WantedRun(step, server, self._experiment, name or step, _now(), folder)
+        wanted = WantedRun(step, self._server, self._experiment, name or step, _now(), folder)
         wanted = replace(wanted, params=texts, tags=dict(tags or {}))
         known = wanted_runs(self._path).get(step)
         if known is not None and known.fingerprint == wanted.fingerprint:
@@ -262,7 +261,7 @@ class Tracker:
 
     def add(self, step: str, **changes: Any) -> None:
         """Add facts to a step's run, fields of `WantedRun`, or change them."""
-        wanted = self._runs.get(step) or wanted_runs(self._path).get(step)
+        wanted = wanted_runs(self._path).get(step)
         if not self.enabled or wanted is None:
             return
         for name in ("tags", "metrics", "files"):
@@ -276,9 +275,9 @@ class Tracker:
         if process is None:
             return
         if patience is None:
-            patience = patience_for(None if self._uri is None else self._uri.given)
+            patience = patience_for(self._uri)
             patience = patience if stamp_of(self._path) != self._before else FIRST_SECONDS
-        trouble = wait_for_sender(process, self._path, self._uri or LOCAL, patience)
+        trouble = wait_for_sender(process, self._path, self._server or LOCAL, patience)
         if trouble is not None:
             self.complain(trouble)
 
@@ -287,9 +286,9 @@ class Tracker:
         if not self._warned:
             self._warned = True
             command = f"mixopt sync {self._path}"
-            if self._uri is not None:
-                login = f", {ADVISED}" if self._uri.address != self._uri else ""
-                command += f" --uri {self._uri.address}{login}"
+            if self._server is not None:
+                login = f", {ADVISED}" if self._server.address != self._server else ""
+                command += f" --uri {self._server.address}{login}"
             self._warn(
                 f"tracking: {what}; the run continues, and what is missing is sent by its next"
                 f" start or by: {command}"
@@ -307,16 +306,14 @@ class Tracker:
         if importlib.util.find_spec("mlflow") is None:
             self.complain("MLflow is not installed: pip install 'mixopt[all]'")
             return
-        uri = None if self._uri is None else self._uri.given
         try:
             check_own(self._path)
             self._before = stamp_of(self._path)
-            self._process = start_sender(self._path, uri, self._experiment)
+            self._process = start_sender(self._path, self._uri, self._experiment)
         except (OSError, MixoptError) as error:
             self.complain(f"cannot be started: {error}")
 
     def _write(self, wanted: WantedRun) -> None:
-        self._runs[wanted.step] = wanted
         try:
             append_line(self._path / JOURNAL, asdict(wanted))
         except OSError as error:

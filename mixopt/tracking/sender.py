@@ -61,8 +61,8 @@ NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 EXPERIMENT_NOTE = (
     "`NAME/sweep` is a whole run, with its answer; sort its trials by `objective`: lower is better."
 )
-# MLflow's limits for one call, and lengths of keys, values and tags.
-MAX_METRICS, MAX_PARAMS, MAX_KEY, MAX_VALUE, MAX_TAG = 900, 90, 250, 500, 5000
+MAX_KEY = 250  # characters; values and tags are cut by MLflow itself
+MAX_POINTS = 900  # that are read and sent at once
 MAX_RUNS = 50_000  # that one search of MLflow returns
 EVERY_SECONDS, MAX_PAUSE_SECONDS, LOCK_SECONDS = 2.0, 30.0, 30.0
 NICENESS = 5  # how much this process gives way to training on the same cores
@@ -142,20 +142,13 @@ class Sender:
         return self._client
 
     def _made_experiment(self, client: MlflowClient, file: Path | None) -> str:
-        from mlflow.exceptions import MlflowException
-
         found = client.get_experiment_by_name(self._experiment)
-        if found is None:
-            place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
-            # Without its kind, MLflow 3 opens an experiment as one of prompts and traces.
-            tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
-            try:
-                return str(client.create_experiment(self._experiment, place, tags))
-            except MlflowException:  # another process may have made it
-                found = client.get_experiment_by_name(self._experiment)
-                if found is None:
-                    raise
-        return str(found.experiment_id)
+        if found is not None:
+            return str(found.experiment_id)
+        place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
+        # Without its kind, MLflow 3 opens an experiment as one of prompts and traces.
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
+        return str(client.create_experiment(self._experiment, place, tags))
 
     def _send(self, client: MlflowClient, wanted: WantedRun) -> None:
         sent = self._opened(client, wanted)
@@ -187,12 +180,11 @@ class Sender:
         condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in key.items())
         found = client.search_runs([self._experiment_id], condition, max_results=1)
         if not found:
-            tags = _short(wanted.tags | key)
-            found = [client.create_run(self._experiment_id, wanted.started, tags, wanted.name)]
+            found = [client.create_run(self._experiment_id, wanted.started, key, wanted.name)]
         run = str(found[0].info.run_id)
         if sent is None or sent.run != run:
             _log_batch(client, run, params=wanted.params)
-            sent = SentRun(run, wanted.fingerprint, tags=dict(wanted.tags))
+            sent = SentRun(run, wanted.fingerprint)
             self._note("runs", 1)
         self._steps[step] = sent
         self._found.add(step)
@@ -219,17 +211,9 @@ class Sender:
             trial, result = read_entry(file)
             run = known.get(content)
             if run is None:
-                tags = {
-                    "mixopt.trial": trial.name,
-                    "mixopt.status": result.status,
-                    "mixopt.reason": result.reason or "",
-                    "mixopt.key": self.sent.key,
-                    "mixopt.content": content,
-                    "mlflow.parentRunId": sent.run,
-                }
-                tags = {name: value for name, value in _short(tags).items() if value}
+                own = {"mixopt.content": content, "mlflow.parentRunId": sent.run}
                 started = ended - int(result.seconds * 1000)
-                made = client.create_run(self._experiment_id, started, tags, trial.name)
+                made = client.create_run(self._experiment_id, started, own, trial.name)
                 run = str(made.info.run_id)
             params = {
                 "seed": str(trial.seed),
@@ -238,7 +222,9 @@ class Sender:
                 "mixture": trial.mixture.fingerprint,
                 **{f"weight/{name}": repr(share) for name, share in trial.mixture.items()},
             }
-            _log_batch(client, run, _trial_metrics(result, ended, wanted.objective), params)
+            tags = {"mixopt.trial": trial.name, "mixopt.status": result.status}
+            tags |= {"mixopt.reason": result.reason} if result.reason else {}
+            _log_batch(client, run, _trial_metrics(result, ended, wanted.objective), params, tags)
             status = "FINISHED" if result.status == "finished" else "FAILED"
             client.set_terminated(run, status, ended)
             sent.trials[file.stem] = mark
@@ -249,7 +235,7 @@ class Sender:
         points: list[MetricPoint] | None = None
         while file.is_file() and points != []:
             position = copy.deepcopy(sent.lines.get(name, Position()))
-            points = position.take(file, MAX_METRICS)
+            points = position.take(file, MAX_POINTS)
             if points:
                 _log_batch(client, sent.run, points)
                 self._note("points", len(points))
@@ -331,19 +317,12 @@ def _log_batch(
     params: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Write metrics, parameters and tags of a run, in calls that MLflow takes."""
+    """Write metrics, parameters and tags of a run, by names that MLflow takes."""
     from mlflow.entities import Metric, Param, RunTag
 
     points = [Metric(key_of(point.key), *point[1:]) for point in metrics]
-    pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
-    facts = [RunTag(name, value) for name, value in _short(tags or {}).items()]
-    while points or pairs or facts:
-        client.log_batch(run, points[:MAX_METRICS], pairs[:MAX_PARAMS], facts)
-        points, pairs, facts = points[MAX_METRICS:], pairs[MAX_PARAMS:], []
-
-
-def _short(tags: Mapping[str, str]) -> dict[str, str]:
-    return {name: value[:MAX_TAG] for name, value in tags.items()}
+    pairs = [Param(key_of(name), value) for name, value in (params or {}).items()]
+    client.log_batch(run, points, pairs, [RunTag(*tag) for tag in (tags or {}).items()])
 
 
 def _check_artifacts_inside(client: MlflowClient, run: str, directory: Path) -> None:

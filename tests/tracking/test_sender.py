@@ -234,13 +234,14 @@ def test_what_goes_wrong_is_one_line_of_bounded_length(run_path, monkeypatch):
 
 
 def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
-    params = {f"p{n}": str(n) for n in range(300)}
-    want(run_path, params=params, lines=["all.jsonl"], folder=None)
+    params = {"long": "x" * 9000} | {f"p{n}": str(n) for n in range(299)}
+    tags = {**TAGS, "long": "x" * 9000}
+    want(run_path, params=params, tags=tags, lines=["all.jsonl"], folder=None)
     for step in range(3):
         write(run_path, {f"m{n}": n for n in range(700)}, step)
     assert send(run_path) is None
     data = runs_of(run_path)[1]["sweep"].data
-    assert len(data.params) == 300
+    assert (len(data.params), len(data.params["long"]), len(data.tags["long"])) == (300, 6000, 8000)
     assert len(data.metrics) == 700
 
 
@@ -302,18 +303,6 @@ def test_the_process_sends_until_its_input_ends_and_logs_why_it_cannot(
     assert not (run_path.parent / "outside").exists()
     if state == "whole":
         assert runs_of(run_path)[1]["sweep"].info.status == "KILLED"
-
-
-@pytest.mark.nightly
-def test_the_process_records_while_the_caller_goes_on(run_path):
-    warnings = []
-    with Tracker(TrackingConfig(), "toy", run_path, warnings.append) as tracker:
-        tracker.start("sweep", {"seed": 0}, TAGS, folder="trials")
-        trial_file(run_path, "t0")
-        tracker.end("sweep")
-    assert warnings == []
-    _, runs, count = runs_of(run_path)
-    assert (count, runs["sweep"].info.status) == (2, "FINISHED")
 
 
 @pytest.mark.nightly
