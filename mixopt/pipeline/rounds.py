@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 from mixopt.errors import RunError
 from mixopt.mixture import Mixture
 from mixopt.pipeline.from_fit import fit_of
-from mixopt.run_directory import carried_trials, repetition_of, usable_trials
+from mixopt.run_directory import carried_trials, repetition_of, stated_objective, usable_trials
 from mixopt.sweeps import GROUPS, ROUNDS
 from mixopt.system import Say, read_json, steady_progress, write_json
 from mixopt.trials import Trial, TrialResult, Trials, read_design, write_design
@@ -24,43 +24,20 @@ if TYPE_CHECKING:
     from mixopt.run_directory import Run
 
 
-class _Part(BaseModel):
+class _Record(BaseModel):
+    """What `rounds.json` holds: by which objective and fit rounds are chosen, and what each holds.
+
+    A round holds a mixture where the design has stages.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class _Round(_Part):
-    round: int
-    trials: int
-    regressor: str
-    proposal: dict[str, FiniteFloat]
-    predicted: FiniteFloat
-    expected_gain: FiniteFloat
-    held: dict[str, FiniteFloat] | None = None
-
-
-class _Record(_Part):
-    """What `rounds.json` holds: the rounds so far, and by which objective and fit."""
-
     chosen_by: dict[Literal["objective", "fit"], dict[str, Any]] = {}
-    rounds: list[_Round] = []
-
-    def add(self, run: Run, number: int, batch: Batch, held: Mixture | None) -> _Record:
-        """Return the record with a further round."""
-        entry = _Round(
-            round=number,
-            trials=len(batch.weights_BD),
-            regressor=batch.regressor,
-            proposal=dict(zip(run.natural.domains, batch.proposal_D.tolist(), strict=True)),
-            predicted=batch.predicted,
-            expected_gain=batch.gain,
-            held=None if held is None else dict(held),
-        )
-        return _Record(chosen_by=_chosen_by(run.config), rounds=[*self.rounds, entry])
+    rounds: list[dict[str, FiniteFloat] | None] = []
 
     @property
     def held(self) -> Mixture | None:
         """What the last stage that was chosen holds."""
-        given = self.rounds[-1].held if self.rounds else None
+        given = self.rounds[-1] if self.rounds else None
         return None if given is None else Mixture(given)
 
     def check(self, run: Run) -> None:
@@ -107,7 +84,8 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
         batch, held = choose_round(run, trials, results, number, record.held)
         trials = [*trials, *_named(run, trials, batch, number)]
         write_design(trials, design)
-        record = record.add(run, number, batch, held)
+        held_here = None if held is None else dict(held)
+        record = _Record(chosen_by=_chosen_by(run.config), rounds=[*record.rounds, held_here])
         say(
             f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen"
             f" by {batch.regressor}, expected gain over the current proposal: {batch.gain:.4g}"
@@ -128,7 +106,6 @@ def choose_round(
 
     `held` is what the stage before held, where it was chosen.
     """
-    from mixopt.objective import Objective
     from mixopt.proposals import best_candidate, choose_batch, draw_candidates, fit_surrogate
     from mixopt.trials import (
         MIN_WEIGHT,
@@ -142,7 +119,7 @@ def choose_round(
     config, seed = run.config, run.config.seed + number
     every = Trials.from_results(trials, results, proxy=config.proxy.name, targets=config.losses)
     table = usable_trials(run, every)
-    objective = settled(Objective.from_config(config.resolved_objective, config.losses), table)
+    objective = settled(stated_objective(run), table)
     _check_finished(run, table, results, number)
     steps = len(config.fit.regressors) * config.fit.folds
     with steady_progress(f"choosing round {number + 1}", steps) as update:
