@@ -283,17 +283,9 @@ def predict(
     """
     if mixture is None:
         mixture = load_run(directory, trust=trust).outcome.result.mixture
-    elif isinstance(mixture, (str, Path)):
-        mixture = Mixture.from_file(mixture)
-    elif not isinstance(mixture, Mixture):
-        mixture = Mixture(mixture)
     request = request_from(
         directory, target, tokens=tokens, constraints=constraints, inventory=inventory, trust=trust
     )
-    if request.phases is not None and set(mixture) == set(
-        request.phases.names(request.fit.domains)
-    ):
-        mixture = request.phases.tied(mixture)
     return predict_mixture(request, mixture)
 
 

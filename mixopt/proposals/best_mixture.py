@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -335,9 +336,12 @@ class Forecast:
         return {**content, **limits, "costs": plain(self.costs)}
 
 
-def predict_mixture(request: ProposalRequest, mixture: Mixture) -> Forecast:
-    """Predict what a mixture gives."""
-    fit, domains = request.fit, request.fit.domains
+def predict_mixture(request: ProposalRequest, given: Mapping[str, float] | str | Path) -> Forecast:
+    """Predict what a mixture, or that of a file, gives; with phases also one that all have."""
+    fit, domains, phases = request.fit, request.fit.domains, request.phases
+    mixture = Mixture.from_file(given) if isinstance(given, str | Path) else Mixture(given)
+    if phases is not None and set(mixture) == set(phases.names(domains)):
+        mixture = phases.tied(mixture)
     missing = [name for name in domains if name not in mixture]
     if missing and all(name in domains for name in mixture):
         raise MixtureError(

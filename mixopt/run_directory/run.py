@@ -220,10 +220,6 @@ class Run:
             >>> print(*run.predict(forecast.mixture, constraints=narrower).broken)
             domain 'code': a weight of 0.4 is below 0.5, the minimum set by constraints.bounds. ...
         """
-        if isinstance(weights, str | Path):
-            weights = Mixture.from_file(weights)
-        elif not isinstance(weights, Mixture):
-            weights = Mixture(weights)
         request = request_of(self, self.fit, tokens=tokens, constraints=constraints)
         return proposals.predict_mixture(request, weights)
 
