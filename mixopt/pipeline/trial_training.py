@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mixopt.corpus import corpus_hash
 from mixopt.errors import ConfigError
-from mixopt.run_directory import SWEEP, VALIDATE, usable_trials
-from mixopt.system import Say, first_few
+from mixopt.run_directory import SWEEP, VALIDATE, stated_objective, usable_trials
+from mixopt.system import Say, first_few, write_table
 from mixopt.trials import Training, make_proxy
 
 if TYPE_CHECKING:
@@ -92,11 +92,14 @@ def _keep_results(
 
 def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
     """Write what the experts of the trials were given, where they have experts."""
-    from mixopt.run_directory import write_experts
+    from mixopt.run_directory import TrialExperts
 
+    found = TrialExperts.of(results)
+    if found is None:
+        return
     file = step.experts_file(run.path)
-    found = write_experts(results, file)
-    if found is not None and found.collapsed:
+    write_table(file, found.table)
+    if found.collapsed:
         names = first_few(found.collapsed, MAX_NAMED)
         count = f"{len(found.collapsed)} of {len(found.by_trial())}"
         how = f"mixopt experts {run.path}" if step is SWEEP else file
@@ -115,7 +118,6 @@ def say_unfinished(run: Run, step: Step, results: Sequence[TrialResult], say: Sa
 
 
 def _say_anneals(run: Run, say: Say) -> None:
-    from mixopt.objective import Objective
     from mixopt.proposals import anneal_effects, anneal_lines
     from mixopt.trials import Trials, settled
 
@@ -123,9 +125,7 @@ def _say_anneals(run: Run, say: Say) -> None:
         return
     table = usable_trials(run, Trials.read(run.path / f"{SWEEP.trials}.parquet"))
     if (table.table["status"] == "finished").any():
-        objective = settled(
-            Objective.from_config(run.config.resolved_objective, table.targets), table
-        )
+        objective = settled(stated_objective(run), table)
         for line in anneal_lines(anneal_effects(table, objective, anneals)):
             say(f"sweep: {line}")
 

@@ -8,6 +8,7 @@ from .run import (
     is_sent as is_sent,
     repetition_of as repetition_of,
     request_of as request_of,
+    stated_objective as stated_objective,
     usable_trials as usable_trials,
     verify_run as verify_run,
 )
@@ -34,5 +35,4 @@ from .trial_records import (
     TrialExperts as TrialExperts,
     collapsed_trials as collapsed_trials,
     measure_start as measure_start,
-    write_experts as write_experts,
 )

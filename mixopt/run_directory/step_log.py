@@ -15,7 +15,6 @@ from mixopt.run_directory.steps import (
     PROPOSAL,
     PROPOSE,
     READING,
-    STEPS,
     SWEEP,
     Step,
     step_differences,
@@ -163,11 +162,6 @@ class StepLog:
             raise RunError(self._stale(asked))
         return self.state(step).state in ("whole", "edited")
 
-    def is_begun(self, step: str) -> bool:
-        """Tell whether a step was begun and is not finished."""
-        record = self.records.get(step)
-        return record is not None and record.seconds is None
-
     def require(self, step: str) -> None:
         """Check that an earlier step is done, and its output whole."""
         if not self.is_done(step):
@@ -232,7 +226,7 @@ class StepLog:
 
     def _used(self, step: Step, record: StepRecord) -> dict[str, FileRecord]:
         """Return the files that are hashed whenever a step's output is used."""
-        begun = [one for one in STEPS if self.is_begun(one.name)]
+        begun = [step_named(name) for name, one in self.records.items() if one.seconds is None]
         in_work = {name for one in begun for name in one.rewrites}  # which may be changing them
         names = (*step.checked, *step.editable)
         return {

@@ -21,15 +21,7 @@ from pydantic import Field
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError
 from mixopt.run_directory.steps import START_FILE, SWEEP
-from mixopt.system import (
-    FileShape,
-    checked_as,
-    in_processes,
-    read_sealed,
-    read_table,
-    write_sealed,
-    write_table,
-)
+from mixopt.system import FileShape, checked_as, in_processes, read_sealed, read_table, write_sealed
 from mixopt.trials import make_proxy
 
 if TYPE_CHECKING:
@@ -101,14 +93,6 @@ class TrialExperts:
             pl.col("diagnoses").explode().drop_nulls().len().alias("diagnoses"),
             pl.col("diagnoses").filter(pl.col("has_collapsed")).explode().first().alias("collapse"),
         )
-
-
-def write_experts(results: Iterable[TrialResult], path: Path) -> TrialExperts | None:
-    """Write the table of trials that have experts, and return it; nothing where none has."""
-    experts = TrialExperts.of(results)
-    if experts is not None:
-        write_table(path, experts.table)
-    return experts
 
 
 def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
