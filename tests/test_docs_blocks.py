@@ -48,7 +48,7 @@ ELSEWHERE = {
     **dict.fromkeys(("docs/export.md", "docs/schedules.md"), "sh yaml python"),
     **dict.fromkeys(("docs/mlflow.md", "docs/tutorial.md"), "sh yaml python"),
     **dict.fromkeys(("docs/packing.md", "docs/plug_in.md", "docs/streams.md"), "python"),
-    **dict.fromkeys(("docs/tables.md", "docs/trainers/"), "python"),
+    "docs/trainers/": "python",
     "docs/slurm.md": "sh",
     "docs/own_trainer.md": "sh yaml",
 }

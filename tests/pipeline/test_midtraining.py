@@ -95,11 +95,3 @@ def test_the_record_of_somebody_elses_run_reads_no_checkpoint(folder, tmp_path):
     ended = mixopt("run", tmp_path / "run" / "config.yaml", "--out", tmp_path / "run")
     assert ended.code == 2
     assert "if you trust whoever made this directory, add --trust" in ended.error
-
-
-def test_an_export_has_the_parts_in_place_of_the_replay(folder):
-
-    ended = mixopt("export", folder / "run", "--to", "datasets")
-    assert ended.code == 0, ended.error
-    assert "code" in ended.out
-    assert "replay" not in ended.out

@@ -40,13 +40,6 @@ def exported(source, *more) -> dict:
     return yaml.safe_load(ended.out)["data"]["train_weights"]
 
 
-@pytest.mark.nightly
-def test_a_decided_run_is_exported_without_its_corpus(whole, bare):
-    weights = exported(whole)
-    assert set(weights) == {"code", "prose", "help"}
-    assert exported(bare) == weights
-
-
 @pytest.mark.filterwarnings("default")
 def test_a_run_without_validation_is_exported_without_its_corpus(whole, bare):
     proposal = load_run(whole).proposal.mixture

@@ -4,13 +4,11 @@ The losses are synthetic: each falls exponentially with its domain's own share.
 """
 
 import json
-import re
 
 import numpy as np
 import polars as pl
 import pytest
 from command_line import mixopt
-from places import PROJECT
 
 from mixopt import Mixture, Trials, load_fit, propose
 from mixopt.config import ConstraintsConfig
@@ -208,16 +206,3 @@ def test_the_command_proposes_what_the_method_proposes(commanded, fit, tmp_path)
         tokens=5e9,
     )
     assert json.loads(ended.out) == json.loads(json.dumps(proposal.to_json()))
-
-
-def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
-    text = (PROJECT / "docs" / "tables.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    for folder, rows, seed in (("train", 40, 0), ("test", 20, 1)):
-        (tmp_path / folder).mkdir()
-        write_tables(tmp_path / folder, rows, seed=seed)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(example, "tables.md", "exec"), names)
-    assert names["proposal"].mixture["code"] <= 0.4 + 1e-9
-    assert (tmp_path / "fits" / "python" / "fit.json").exists()

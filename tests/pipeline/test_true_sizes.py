@@ -26,12 +26,6 @@ def of(prepared: Run, *overrides: str) -> Run:
     return Run(prepared.path, load_config(prepared.source, overrides), prepared.source)
 
 
-def test_natural_shares_are_of_the_stated_sizes(prepared):
-    run = of(prepared, *STATED)
-    assert run.inventory == SIZES
-    assert dict(run.natural) == pytest.approx({"code": 6 / 7, "prose": 1 / 7})
-
-
 def test_without_a_corpus_the_sizes_are_those_that_are_stated(config_path, tmp_path):
     assert Run(tmp_path / "run", load_config(config_path, STATED)).inventory == SIZES
     for given in ([], [line.replace("tokens", "bytes") for line in STATED]):

@@ -6,7 +6,8 @@ from made_experts import counted
 
 from mixopt.errors import RunError
 from mixopt.routing import ExpertCounts
-from mixopt.run_directory import TrialExperts, write_experts
+from mixopt.run_directory import TrialExperts
+from mixopt.system import write_table
 from mixopt.trials import TrialResult
 
 EVEN = np.full((2, 4), 1000)
@@ -62,10 +63,9 @@ def test_trials_that_collapsed_are_named_once_each():
 def test_a_table_is_read_as_it_was_written_and_none_where_no_trial_has_experts(tmp_path):
     path = tmp_path / "experts.parquet"
     assert TrialExperts.of([PLAIN]) is None
-    assert write_experts([PLAIN], path) is None
     assert TrialExperts.read(path) is None
-    written = write_experts([result("a", [EVEN, CROWDED]), PLAIN], path)
-    assert TrialExperts.read(path).table.equals(written.table)
+    write_table(path, TABLE.table)
+    assert TrialExperts.read(path).table.equals(TABLE.table)
     path.write_bytes(b"no table")
     with pytest.raises(RunError, match=r"experts\.parquet: cannot be read"):
         TrialExperts.read(path)
