@@ -65,7 +65,7 @@ def test_a_combination_can_do_what_all_its_members_can(members, gradient, saved)
     assert not supports(fitted, "covariance")
 
 
-@pytest.mark.parametrize("formats", [None, (), ("json", "pickle"), "json"])
+@pytest.mark.parametrize("formats", [(), ("json", "pickle"), "json"])
 def test_one_that_declares_no_format_of_ours_is_not_saved(formats):
     class Undeclared(Ridge):
         saved_as = formats

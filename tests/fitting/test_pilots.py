@@ -88,9 +88,10 @@ def judged() -> dict[int, np.ndarray]:
     return {k: np.mean([one.judged(k) for one in worlds], axis=0) for k in (1, 4, 8, 32)}
 
 
-@pytest.mark.parametrize("pilots", [4, 8, 32])
-def test_nine_in_ten_intervals_hold_the_objective_of_a_new_run(judged, pilots):
-    assert 0.85 <= judged[pilots][0] <= 0.95
+def test_nine_in_ten_intervals_hold_the_objective_of_a_new_run(judged):
+    assert 0.85 <= judged[4][0] <= 0.95
+    assert 0.85 <= judged[8][0] <= 0.95
+    assert 0.85 <= judged[32][0] <= 0.95
 
 
 def test_more_pilots_tell_runs_apart_and_one_does_not(judged):

@@ -166,11 +166,9 @@ def test_the_lower_bound_holds_in_19_of_20_samples():
     assert 0.92 <= below / 400 <= 0.98  # a standard error of 0.011
 
 
-@pytest.mark.parametrize(
-    ("spearman", "state"), [(0.95, "ready"), (0.75, "weak"), (0.1, "noise"), (None, "noise")]
-)
-def test_without_replicates_the_rank_correlation_decides(spearman, state):
-    assert a_loss(spearman).state == state
+def test_without_replicates_the_rank_correlation_decides():
+    assert (a_loss(0.95).state, a_loss(0.75).state) == ("ready", "weak")
+    assert a_loss(0.1).state == a_loss(None).state == "noise"
 
 
 SURE = Readiness("loss", 1.0, noise=0.1, ratio=9.0, low=5.0)

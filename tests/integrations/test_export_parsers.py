@@ -185,6 +185,7 @@ def dedented(code: str) -> str:
     return "\n".join(line.removeprefix("        ") for line in code.splitlines())
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("tool", READS)
 def test_a_trainer_s_own_parser_reads_the_mixture(tool, tmp_path):
     # 10,000 rows of one length; each domain has 1,000.

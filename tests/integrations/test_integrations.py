@@ -171,28 +171,18 @@ def saved(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ('"position": 0', '"position": 8', "mixture.json: has changed since it was written"),
-        ("}", "", "mixture.json: cannot be read"),
-    ],
-)
-def test_a_damaged_state_is_one_line(before, after, message, saved):
+def test_a_damaged_state_is_one_line(saved):
     file = saved / STATE_FILE
-    file.write_text(file.read_text().replace(before, after))
+    file.write_text(file.read_text().replace('"position": 0', '"position": 8'))
+    message = "mixture.json: has changed since it was written"
     with pytest.raises(SamplerError, match=message) as caught:
         read_state(saved / STATE_FILE)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("state", "message"),
-    [
-        ({}, "the checkpoint's mixture: mixture: is missing"),
-        ({"mixture": "{"}, "the checkpoint's mixture: cannot be read"),
-    ],
-)
-def test_a_damaged_entry_of_torchs_checkpoint_is_one_line(state, message):
-    with pytest.raises(SamplerError, match=message):
-        MixtureState(sampler()).load_state_dict(state)
+def test_a_damaged_entry_of_torchs_checkpoint_is_one_line():
+    state = MixtureState(sampler())
+    with pytest.raises(SamplerError, match="the checkpoint's mixture: mixture: is missing"):
+        state.load_state_dict({})
+    with pytest.raises(SamplerError, match="the checkpoint's mixture: cannot be read"):
+        state.load_state_dict({"mixture": "{"})

@@ -94,6 +94,7 @@ def test_masks_and_positions_follow_from_the_ends_of_documents(rows, shards):
         mixture(MixtureDataset(shards, length=1))[0]
 
 
+@pytest.mark.nightly
 def test_masks_and_positions_are_those_that_megatron_makes_of_documents(core, rows):
     from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids
 
@@ -105,6 +106,7 @@ def test_masks_and_positions_are_those_that_megatron_makes_of_documents(core, ro
             assert torch.equal(sample[name], own), name
 
 
+@pytest.mark.nightly
 def test_the_domains_of_megatrons_own_builder_are_drawn_in_our_order(core, tmp_path):
     from megatron.core.datasets.gpt_dataset import GPTDatasetConfig
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder

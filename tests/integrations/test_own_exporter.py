@@ -65,11 +65,6 @@ def test_what_is_not_an_exporter_is_refused(installed):
         export_mixture(MIXTURE, "ours")
 
 
-@pytest.mark.parametrize("name", EXPORT_TOOLS)
-def test_ours_keep_their_promises(name):
-    check_exporter(name)
-
-
 def crashes(entries, facts):
     return {e.domain: {}[e.domain] for e in entries}
 

@@ -324,7 +324,6 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     [
         ("held_out", {}, r"Turning needs held-out losses: DriverOptions\(evaluate=\)"),
         ("magic", {}, r"'magic', which this driver does not provide"),
-        ("training_loss", {"bounds": {"a": (0.6, 1)}}, r"domain 'a': the reference mixture has"),
     ],
 )
 def test_what_an_estimator_cannot_work_with_is_said_at_once(needs, options, said):

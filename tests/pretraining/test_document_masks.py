@@ -37,6 +37,7 @@ MODELS = {
     "mixtral": ("mixtral", {**DENSE, "num_local_experts": 4, "num_experts_per_tok": 2}),
     "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "tie_word_embeddings": False}),
 }
+SAME_SHAPE = list(MODELS)[-2:]
 FREE = ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8})
 LEAKING = (
     "recurrent_gemma",
@@ -82,7 +83,9 @@ def ids_that_move(output, model: nn.Module, document: list[int], *, again: bool)
 # --- Gradients and outputs ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [*list(MODELS)[:-2], *(pytest.param(n, marks=pytest.mark.nightly) for n in SAME_SHAPE)]
+)
 def test_gradients_do_not_cross(name):
     """The losses of a document's tokens have gradients by what is read of it, and by no other."""
     model = made(*MODELS[name])

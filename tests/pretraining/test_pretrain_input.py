@@ -38,16 +38,8 @@ def config(tmp_path_factory):
     [
         ("estimator={name: robsut}", "unknown estimator 'robsut'; did you mean 'robust'?"),
         (
-            "estimator={name: robust, objective: {exam: 1}}",
-            "objective: 'exam' is not an evaluation domain",
-        ),
-        (
             "estimator={name: robust, bounds: {coed: [0.1, 0.2]}}",
             "bounds: 'coed' is not a domain of the sampler; did you mean 'code'?",
-        ),
-        (
-            "estimator={name: robust, bounds: {code: [0.7, 0.8], manual: [0.5, 0.6]}}",
-            "no mixture is within the bounds: the leasts add up to 1.2",
         ),
         ("max_epochs=0.001", "max_epochs is 0.001. Lower its share to"),
         ("mixture={weights: {code: 0.5}}", "mixture.weights: weights add up to 0.5, not 1"),
@@ -133,7 +125,6 @@ def test_the_text_of_an_experiment_is_prepared_once_in_a_run_that_may_be_stopped
     ("part", "source", "message"),
     [
         ("../../x", {"path": "a.jsonl"}, "'../../x' cannot be the name of a folder: a name does"),
-        ("code", {"path": "a.jsonl"}, "code: is already the name of a training domain"),
         ("part", {"path": "s3://a:b1234@texts/a"}, "domains.part.path: .* has a secret"),
     ],
 )
@@ -145,14 +136,11 @@ def test_a_part_of_a_mixed_domain_is_checked_as_a_domain(config, tmp_path, part,
     assert "b1234" not in str(caught.value)
 
 
-@pytest.mark.parametrize("absent", ["torch", "safetensors"])
-def test_without_a_package_that_training_needs_the_command_says_what_to_install(
-    absent, config, tmp_path
-):
-    code = f"import sys; sys.modules[{absent!r}] = None; from mixopt.__main__ import main; main()"
+def test_without_a_package_that_training_needs_the_command_says_what_to_install(config, tmp_path):
+    code = "import sys; sys.modules['torch'] = None; from mixopt.__main__ import main; main()"
     line = [sys.executable, "-c", code, "pretrain", str(config), "--out", str(tmp_path / "run")]
     ended = subprocess.run(line, check=False, capture_output=True, text=True)
-    message = f"mixopt: pretraining needs {absent}: pip install 'mixopt[all]'\n"
+    message = "mixopt: pretraining needs torch: pip install 'mixopt[all]'\n"
     assert (ended.returncode, ended.stderr) == (2, message)
     assert not (tmp_path / "run").exists()
 

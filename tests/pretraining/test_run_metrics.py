@@ -64,7 +64,6 @@ def test_a_line_is_of_the_steps_since_the_last_and_leaves_pauses_out(clock):
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA H100 PCIe", 756e12),
         ("NVIDIA L40S", 362e12),
-        ("NVIDIA A100-SXM4-80GB", 312e12),
         ("NVIDIA GeForce RTX 4090", None),
     ],
 )

@@ -255,16 +255,14 @@ def test_a_trial_whose_result_is_there_is_not_run_again(corpus, files, tmp_path)
     assert again.seconds == pytest.approx(first.seconds, abs=0.01)
 
 
-@pytest.mark.parametrize("change", [{"tokens": 2_000}, {"more": ["--other"]}])
-def test_a_result_of_another_seed_mixture_length_or_command_is_made_again(
-    corpus, files, tmp_path, change
-):
+def test_a_result_of_another_length_or_command_is_made_again(corpus, files, tmp_path):
     run, count = counted(tmp_path)
     trained(corpus, files, run)
-    more = change.pop("more", [])
-    trained(corpus, files, [*run, *more], **change)
+    trained(corpus, files, run, tokens=2_000)
     assert count.read_text() == "xx"
-    assert (files / "t0001" / "attempt-2" / "metrics.json").exists()
+    trained(corpus, files, [*run, "--other"], tokens=2_000)
+    assert count.read_text() == "xxx"
+    assert (files / "t0001" / "attempt-3" / "metrics.json").exists()
 
 
 def test_a_result_that_was_changed_is_made_again(corpus, files, tmp_path):

@@ -33,10 +33,13 @@ def test_json_is_flattened_and_keeps_what_is_no_number(tmp_path):
     assert values.about == {"trial": "t1"}
 
 
-@pytest.mark.parametrize(("below", "names"), [(31, ["x" + ".x" * 31]), (32, [])])
-def test_names_are_looked_for_32_mappings_deep(tmp_path, below, names):
-    (tmp_path / "m.json").write_text('{"x": ' * (below + 1) + "1" + "}" * (below + 1))
-    assert list(read(tmp_path, "m.json").series) == names
+def test_names_are_looked_for_32_mappings_deep(tmp_path):
+    def names(deep):
+        (tmp_path / "m.json").write_text('{"x": ' * deep + "1" + "}" * deep)
+        return list(read(tmp_path, "m.json").series)
+
+    assert names(32) == ["x" + ".x" * 31]
+    assert names(33) == []
 
 
 def test_the_log_history_of_a_hugging_face_trainer_is_a_series(tmp_path):
@@ -157,11 +160,14 @@ def test_tokens_win_over_steps_and_no_number_stands_in_a_curve(corpus):
     assert final.nats_per_token["code"] == 2
 
 
-@pytest.mark.parametrize("value", [math.nan, 2e100])
-def test_a_last_loss_that_is_no_number_is_a_divergence(corpus, value):
-    final, _ = losses(corpus, {"code": 1.0, "manual": value, "other_code": 1.0})
-    assert divergence(final, "m.json") == f"m.json: the loss of 'manual' is {value:g}"
-    assert divergence(losses(corpus, {"code": 1, "manual": 1, "other_code": 1})[0], "") is None
+def test_a_last_loss_that_is_no_number_is_a_divergence(corpus):
+    def told(value):
+        final, _ = losses(corpus, {"code": 1.0, "manual": value, "other_code": 1.0})
+        return divergence(final, "m.json")
+
+    assert told(math.nan) == "m.json: the loss of 'manual' is nan"
+    assert told(2e100) == "m.json: the loss of 'manual' is 2e+100"
+    assert told(1.0) is None
 
 
 def test_values_named_as_columns_of_tasks_are_what_the_tasks_measure(corpus):

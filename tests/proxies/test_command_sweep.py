@@ -71,7 +71,7 @@ def test_a_trainer_that_is_wrong_is_learnt_from_one_trial(job, tmp_path):
     assert trial_paths(tmp_path / "trials") == []
 
 
-@pytest.mark.parametrize("least", [0, 100])
+@pytest.mark.parametrize("least", [pytest.param(0, marks=pytest.mark.nightly), 100])
 def test_one_short_trial_is_trained_first_or_a_whole_one_where_that_is_too_short(
     job, tmp_path, least
 ):

@@ -129,20 +129,17 @@ def test_1m_and_60m_are_those_of_regmix_but_for_the_batch_and_tiny_is_ours():
     [
         ({"size": "tny"}, "size: 'tny' is not a size; did you mean 'tiny'?"),
         ({"heads": 3}, "heads: 3 must be a divisor of width / 2 = 32"),
-        ({"lr": "fast"}, "lr: should be a valid number, got 'fast'"),
         ({"lr": 0}, "lr: should be greater than 0, got 0"),
         ({"clip": -1}, "clip: should be greater than or equal to 0, got -1"),
         ({"layers": 0}, "layers: should be greater than or equal to 1, got 0"),
         ({"tied": 1}, "tied: should be a valid boolean, got 1"),
         ({"lr_floor": 1.5}, "lr_floor: should be less than or equal to 1, got 1.5"),
-        ({"experts": 0}, "experts: 0 must be at least 2"),
         ({"experts": 1}, "experts: 1 must be at least 2"),
         (
             {"schedule": "constant", "lr_decay": 0.2},
             "lr_decay: a constant rate has no decay; give schedule: wsd",
         ),
         ({"betas": [0.9, 1.5]}, "betas.1: should be less than 1, got 1.5"),
-        ({"precision": "fp8"}, "precision: should be 'auto', 'float32' or 'bfloat16', got 'fp8'"),
         ({"size": "moe-tiny", "top_k": 9}, "top_k: 9 must be from 2 to 8, the number of experts"),
         (
             {"size": "moe-tiny", "width": 12, "heads": 1},

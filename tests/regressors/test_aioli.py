@@ -91,8 +91,7 @@ def of_rounds(plans):
 
 
 @pytest.mark.parametrize(
-    ("domains", "rho", "options"),
-    [(2, 0.6, {}), (7, 0.75, {"eta": 1.0, "ema": 0.1}), (3, 1.0, {"eta": 0.5})],
+    ("domains", "rho", "options"), [(7, 0.75, {"eta": 1.0, "ema": 0.1}), (2, 0.6, {})]
 )
 def test_the_mixtures_are_those_of_the_published_formulas(domains, rho, options):
     losses_NM = recorded_losses(domains, seed=domains)
@@ -122,11 +121,13 @@ def test_a_round_sweeps_in_fresh_permutations_and_trains_for_the_rest():
     assert all(plan.perturbs == ("sweep " in plan.tag) for plan in plans)
 
 
-@pytest.mark.parametrize(("steps", "lengths"), [(600, (40, 1)), (60_000, (3000, 75))])
-def test_sweeps_take_15_percent_of_a_round_which_is_a_twentieth_of_the_run(steps, lengths):
-    estimator = AioliEstimator()
-    estimator.start(run_of(3, steps=steps))
-    assert (estimator.round_steps, estimator.each_sweep) == lengths
+def test_sweeps_take_15_percent_of_a_round_which_is_a_twentieth_of_the_run():
+    def lengths(steps):
+        estimator = AioliEstimator()
+        estimator.start(run_of(3, steps=steps))
+        return estimator.round_steps, estimator.each_sweep
+
+    assert (lengths(600), lengths(60_000)) == ((40, 1), (3000, 75))
 
 
 def test_a_last_round_without_room_for_its_sweeps_is_not_begun():

@@ -89,7 +89,7 @@ def test_a_fold_is_predicted_by_a_fit_of_the_others_alone():
     assert (stds_NM > 0).all()
 
 
-@pytest.mark.parametrize(("trials", "targets"), [(40, 2), (40, 12), (360, 2)])
+@pytest.mark.parametrize(("trials", "targets"), [(40, 12), (360, 2)])
 def test_folds_of_a_law_are_predicted_whatever_their_parameters_start_from(trials, targets):
     weights_ND = mixtures(trials, domains=3)
     losses_NM = law(weights_ND, targets)
@@ -97,7 +97,7 @@ def test_folds_of_a_law_are_predicted_whatever_their_parameters_start_from(trial
     assert (np.sqrt(((means_NM - losses_NM) ** 2).mean(axis=0)) < 0.1 * losses_NM.std(axis=0)).all()
 
 
-@pytest.mark.parametrize(("trials", "domains"), [(2, 1), (2, 6), (10, 3)])
+@pytest.mark.parametrize(("trials", "domains"), [(2, 1), (2, 6)])
 def test_a_handful_of_trials_gives_finite_predictions(trials, domains):
     weights_ND = mixtures(trials, domains)
     regressor = GaussianProcessRegressor().fit(weights_ND, law(weights_ND))

@@ -12,7 +12,7 @@ from mixopt_regressors.online import AioliEstimator
 from mixopt_regressors.online.online_estimator import OnlineEstimator
 from online_setting import run_of
 
-from mixopt.errors import ConfigError, EstimatorError
+from mixopt.errors import EstimatorError
 from mixopt.online import HeldOut, Observation, Plan, make_estimator
 
 HUNDREDS = np.full(3, 100.0)
@@ -109,19 +109,18 @@ def test_a_state_of_something_else_or_damaged_is_refused(change, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "error", "message"),
+    ("name", "options", "message"),
     [
-        ("aioli", {"etaa": 1}, ConfigError, "unknown option 'etaa'; did you mean 'eta'"),
-        ("aioli", {"eta": True}, EstimatorError, "aioli: eta: True; it takes a number >= 0"),
-        ("aioli", {"ema": 1.5}, EstimatorError, "ema: 1.5; it takes a number from 0 to 1"),
-        ("aioli", {"realised": 1}, EstimatorError, "realised: 1; it takes true or false"),
-        ("aioli", {"sweep_steps": 1.5}, EstimatorError, "sweep_steps: 1.5; it takes a whole"),
-        ("robust", {"most": 0.5}, EstimatorError, "robust: most: 0.5; it takes a number >= 1"),
-        ("odm", {"update_steps": 0}, EstimatorError, "odm: update_steps: 0; it takes a whole"),
+        ("aioli", {"eta": True}, "aioli: eta: True; it takes a number >= 0"),
+        ("aioli", {"ema": 1.5}, "ema: 1.5; it takes a number from 0 to 1"),
+        ("aioli", {"realised": 1}, "realised: 1; it takes true or false"),
+        ("aioli", {"sweep_steps": 1.5}, "sweep_steps: 1.5; it takes a whole"),
+        ("robust", {"most": 0.5}, "robust: most: 0.5; it takes a number >= 1"),
+        ("odm", {"update_steps": 0}, "odm: update_steps: 0; it takes a whole"),
     ],
 )
-def test_an_option_that_cannot_be_is_one_line(name, options, error, message):
-    with pytest.raises(error, match=message):
+def test_an_option_that_cannot_be_is_one_line(name, options, message):
+    with pytest.raises(EstimatorError, match=message):
         make_estimator(name, options)
 
 

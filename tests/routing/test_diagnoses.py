@@ -50,12 +50,15 @@ def test_an_expert_that_most_tokens_choose_alone_is_collapse():
     assert found_in([np.multiply([0.2, 0.55, *wide[2:]], 100)], **OFF) == []
 
 
-@pytest.mark.parametrize(("experts", "found"), [(8, [(0,)]), (9, [])])
-def test_of_more_than_eight_experts_one_that_most_choose_is_far_above_even_too(experts, found):
-    load_E = np.array([0.2, 0.4, 0.6, 1, 1.2, 1.4, 1.8, 0.8][: experts - 1])
-    busiest = 0.32  # 64% of the tokens, of which each chooses two
-    counts_DE = 100 * np.array([[busiest, *(1 - busiest) * load_E / load_E.sum()]])
-    assert [one.experts for one in found_in(counts_DE, top_k=2, **OFF)] == found
+def test_of_more_than_eight_experts_one_that_most_choose_is_far_above_even_too():
+    def busy(experts):
+        load_E = np.array([0.2, 0.4, 0.6, 1, 1.2, 1.4, 1.8, 0.8][: experts - 1])
+        busiest = 0.32  # 64% of the tokens, of which each chooses two
+        counts_DE = 100 * np.array([[busiest, *(1 - busiest) * load_E / load_E.sum()]])
+        return [one.experts for one in found_in(counts_DE, top_k=2, **OFF)]
+
+    assert busy(experts=8) == [(0,)]
+    assert busy(experts=9) == []
 
 
 def hot(experts, count, times):
@@ -64,13 +67,13 @@ def hot(experts, count, times):
     return [np.array([times] * count + [rest] * (experts - count)) * 10]
 
 
-@pytest.mark.parametrize(
-    ("experts", "counts_DE"), [(256, hot(256, 1, 13.7)), (128, hot(128, 8, 4.8))]
-)
-def test_crowds_of_many_experts_are_found(experts, counts_DE):
-    (one,) = found_in(counts_DE, top_k=8)
-    assert one.kind == "collapse"
-    assert 0 in one.experts
+def test_crowds_of_many_experts_are_found():
+    (alone,), (crowd,) = (
+        found_in(counts_DE, top_k=8) for counts_DE in (hot(256, 1, 13.7), hot(128, 8, 4.8))
+    )
+    assert alone.kind == crowd.kind == "collapse"
+    assert 0 in alone.experts
+    assert 0 in crowd.experts
 
 
 def test_the_busiest_of_many_experts_whose_loads_spread_is_not_hot():
@@ -110,21 +113,24 @@ def test_an_expert_serves_the_domain_that_has_a_share_of_it_at_the_threshold():
     assert found_in(counts_DE, **OFF, occupied=0.125) == []
 
 
-@pytest.mark.parametrize(("other", "found"), [(9, []), (10, ["d0"])])
-def test_a_domain_may_occupy_a_quarter_of_the_experts_more_than_its_share(other, found):
-    counts_DE = [[4, 4, 4, 0], [1, 1, 1, other]]  # three of four experts, of 12 of 24 or 25 tokens
-    assert [one.domain for one in found_in(counts_DE, **OFF) if one.kind == "degradation"] == found
+def test_a_domain_may_occupy_a_quarter_of_the_experts_more_than_its_share():
+    def degraded(other):  # three of four experts, of 12 of 24 or 25 tokens
+        found = found_in([[4, 4, 4, 0], [1, 1, 1, other]], **OFF)
+        return [one.domain for one in found if one.kind == "degradation"]
+
+    assert degraded(other=9) == []
+    assert degraded(other=10) == ["d0"]
 
 
-@pytest.mark.parametrize(
-    ("experts", "share", "found"),
-    [(2, 0.13, []), (2, 0.12, ["d0"]), (4, 0.32, []), (4, 0.31, ["d0"])],
-)
-def test_of_six_it_may_occupy_an_eighth_more_if_that_is_not_much_more(experts, share, found):
-    counts_DE = np.zeros((6, 8))
-    counts_DE[0, :experts] = share / experts
-    counts_DE[1:, experts:] = (1 - share) / 5 / (8 - experts)
-    assert [one.domain for one in found_in(100 * counts_DE, **OFF)] == found
+def test_of_six_it_may_occupy_an_eighth_more_if_that_is_not_much_more():
+    def occupying(experts, share):
+        counts_DE = np.zeros((6, 8))
+        counts_DE[0, :experts] = share / experts
+        counts_DE[1:, experts:] = (1 - share) / 5 / (8 - experts)
+        return [one.domain for one in found_in(100 * counts_DE, **OFF)]
+
+    assert (occupying(2, 0.13), occupying(2, 0.12)) == ([], ["d0"])
+    assert (occupying(4, 0.32), occupying(4, 0.31)) == ([], ["d0"])
 
 
 # --- Underfitting --------------------------------------------------------------------------------
@@ -148,19 +154,21 @@ def mixed(part):
 
 
 @pytest.mark.parametrize(
-    ("others_DE", "rare_E", "found"),
+    ("told", "left"),
     [
-        (APART, 17 * mixed(0)[0], True),  # 34 of 274 tokens are less than half of an even share
-        (APART, 17.5 * mixed(0)[0], False),
-        (APART, 2 * mixed(0.48)[0], True),  # apart by less than a third of the others' distance
-        (APART, 2 * mixed(0.5)[0], False),
-        (mixed(0.25), 2 * mixed(0)[0], True),  # which are apart by a quarter
-        (mixed(0.24), 2 * mixed(0)[0], False),
+        # 34 of 274 tokens are less than half of an even share
+        ((APART, 17 * mixed(0)[0]), (APART, 17.5 * mixed(0)[0])),
+        # apart by less than a third of the others' distance
+        ((APART, 2 * mixed(0.48)[0]), (APART, 2 * mixed(0.5)[0])),
+        # which are apart by a quarter
+        ((mixed(0.25), 2 * mixed(0)[0]), (mixed(0.24), 2 * mixed(0)[0])),
     ],
 )
-def test_a_rare_domain_is_held_against_the_part_of_the_others_distance(others_DE, rare_E, found):
-    kinds = [one.kind for one in found_in([*(40 * others_DE), rare_E])]
-    assert kinds == ["underfitting"] * found
+def test_a_rare_domain_is_held_against_the_part_of_the_others_distance(told, left):
+    def kinds(others_DE, rare_E):
+        return [one.kind for one in found_in([*(40 * others_DE), rare_E])]
+
+    assert (kinds(*told), kinds(*left)) == (["underfitting"], [])
 
 
 def test_chance_gives_a_domain_of_few_tokens_no_experts_of_its_own():

@@ -153,7 +153,6 @@ def test_layers_of_an_encoder_and_a_decoder_have_names_of_their_own():
         (dict(read=3), "read 3; give a function"),
         (dict(experts=0), "experts 0; give the attribute of the router"),
         (dict(top_k=""), "top_k ''; give the attribute of the router"),
-        (dict(top_k=True), "top_k True; give the attribute of the router"),
     ],
 )
 def test_an_adapter_that_cannot_be_is_one_line(given, said):
