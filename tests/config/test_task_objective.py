@@ -44,7 +44,6 @@ def aimed(load):
         ("{target: family/knowledge}", {ARC: 0.5, SCIQ: 0.5}),
         # A family is averaged first, and a task beside families is one of its own.
         ("{mean: {family/knowledge: 1, task/eval: 3}}", {ARC: 0.125, SCIQ: 0.125, EVAL: 0.75}),
-        ("{mean: {family/coding: 1, task/lambada: 1}}", {EVAL: 0.5, LAMBADA: 0.5}),
         ("{worst: [family/coding, task/lambada]}", {EVAL: 1.0, LAMBADA: 1.0}),
         (
             "{families: {all: {mean: {family/knowledge: 2, task/eval: 1}}}, scale: spread}",

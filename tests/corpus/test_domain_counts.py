@@ -58,7 +58,11 @@ def count(path: Path, tokenizer: str = "bytes"):
 
 
 @pytest.mark.parametrize(
-    "kind", ["jsonl", "json", "jsonl.zst", "jsonl.bz2", "parquet", "arrow", "stream.arrow", "txt"]
+    "kind",
+    [
+        *("jsonl", "json", "jsonl.bz2", "parquet", "arrow", "txt"),
+        *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ("jsonl.zst", "stream.arrow")),
+    ],
 )
 def test_a_small_domain_is_counted_exactly_and_a_part_stands_for_a_large_one(
     kind, texts, tmp_path, monkeypatch

@@ -1,6 +1,5 @@
 """Documents are read from files of each form; a damaged one is named, and skipped or refused."""
 
-import bz2
 import gzip
 import json
 import lzma
@@ -48,8 +47,7 @@ def zstd(content):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "compress"),
-    [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zst", zstd)],
+    ("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstd)]
 )
 def test_compressed_json_lines_are_read_and_a_file_that_is_cut_short_is_refused(
     folder, suffix, compress

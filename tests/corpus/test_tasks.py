@@ -57,7 +57,6 @@ def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path):
 
 WRONG = {
     "continuation: is empty": {"continuation": ""},
-    "context: should be a valid string, got a list": {"context": ["Q"]},
     "contxt: unknown field": {"contxt": "Q"},
     "context: invalid UTF-8 at character 2": {"context": "Q\ud800"},
     "weight: should be greater than 0": {"weight": 0.0},

@@ -65,7 +65,6 @@ def at(position, shares):
         ([at(0, [1, 2, 3])], r"changes.0: shares: a list is not a mixture"),
         ([at(8, [UNIT, 0, 0])], r"changes.0: position: 8 is not a whole number from 0 to 0"),
         ([at(0, [UNIT, 0, 0]), at(0, [UNIT, 0, 0])], r"changes.1: position: 0 is not a whole"),
-        ([7], r"changes.0: 7 is not a mapping"),
         ([], r"changes: .*without a mixture"),
         ([at(0, [UNIT, 0, 0]), at(12, [UNIT, 0, 0])], r"position: 12 is in the middle of a window"),
     ],

@@ -99,7 +99,6 @@ def test_failures_of_one_cause_are_of_one_kind():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[[", "cannot be read"),
         ('[["a"], ["b", 7]]', "1.1: should be a valid string, got 7"),
         ('[["a"], ["b", "a"]]', "trial 'a' is in two places"),
         ('[["../a"]]', "trial '../a': a name has no '/'"),

@@ -80,9 +80,8 @@ def test_one_that_has_a_result_works_no_more(tmp_path):
     assert read_progress(tmp_path) == []
 
 
-@pytest.mark.parametrize("text", ["", '{"doing": "dancing"}'])
-def test_a_damaged_beat_is_as_good_as_none(tmp_path, text):
-    (begun(tmp_path, "e", FIRST) / BEAT).write_text(text)
+def test_a_damaged_beat_is_as_good_as_none(tmp_path):
+    (begun(tmp_path, "e", FIRST) / BEAT).write_text('{"doing": "dancing"}')
     assert read_progress(tmp_path) == []
 
 

@@ -12,7 +12,7 @@ from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
 from mixopt.corpus import corpus_hash
-from mixopt.errors import CorpusError, MixoptError, RunError
+from mixopt.errors import MixoptError, RunError
 from mixopt.sweeps import run_trials, sweep, train_group
 from mixopt.sweeps.groups import Beat, GroupResult, last_words, read_beat, read_result, write_group
 from mixopt.sweeps.train_group import Heart, believed, failure, train_folder
@@ -67,15 +67,13 @@ OF_OTHERS = "the proxy returned results of other trials than it was given"
 OTHER_DOMAINS = "the proxy's losses are not those of the corpus's evaluation domains: "
 BOTH, FIRST = ["failed", "failed"], ["failed", "finished"]
 LIES = {
-    **dict.fromkeys(("missing", "extra", "others", "turned", "twice"), (OF_OTHERS, BOTH)),
-    **dict.fromkeys(("none", "number"), ("TypeError: ", BOTH)),
+    "missing": (OF_OTHERS, BOTH),
+    "turned": (OF_OTHERS, BOTH),
+    "none": ("TypeError: ", BOTH),
     "object": ("TypeError: Object of type object is not JSON serializable", BOTH),
-    **dict.fromkeys(
-        ("nan", "large"), ("the proxy reports a loss that is not finite", ["diverged", "finished"])
-    ),
+    "nan": ("the proxy reports a loss that is not finite", ["diverged", "finished"]),
     "names": (f"{OTHER_DOMAINS}'code', 'manual', 'other_code', 'web'", FIRST),
     "status": ("the worker's answer cannot be used: a result: status: should be", BOTH),
-    "tokens": ("the worker's answer cannot be used: a result: tokens: should be", BOTH),
     "long": ("x" * 1000, ["finished", "finished"]),
 }
 
@@ -254,7 +252,6 @@ def losses(value=1.0, names=("code", "manual", "other_code"), **tasks):
     [
         (losses(1e100), "finished", None),
         (losses(-1.1e100), "diverged", "the proxy reports a loss that is not finite"),
-        (losses(names=("code",)), "failed", f"{OTHER_DOMAINS}'manual', 'other_code'"),
         (
             losses(**{"task/x/accuracy": 0.5}),
             "failed",
@@ -293,7 +290,6 @@ class OutOfMemoryError(RuntimeError):
         (RuntimeError("CUDA error: Out of Memory"), "memory"),
         (RuntimeError("no such layer"), None),
         (ValueError("out of memory"), None),
-        (CorpusError("a domain has no tokens"), None),
     ],
 )
 def test_short_memory_is_told_from_other_errors(error, fault):

@@ -23,10 +23,8 @@ class Step(BaseModel):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b'{"a": ', "cannot be read"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a": NaN}', "NaN is not a number here"),
-        (b"9" * 5_000, "a number of 5000 digits"),
         (b"9" * 41, "a number of 41 digits"),
         (b"-1e999", "-1e999 is not a finite number"),
         (b"\xff\xfe\x00", "cannot be read"),

@@ -10,28 +10,28 @@ from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.system import check_name, check_path, choice_fault, chosen, given_by, inside, one_value
 
 
-@pytest.mark.parametrize("name", ["s2pdfv1:art & design", "数学"])
-def test_names_that_swarms_have_are_taken(name):
+def test_names_that_swarms_have_are_taken():
+    name = "s2pdfv1:art & design 数学"
     assert check_name(name, "domain") == check_path(name, "domain") == name
+    assert check_path("a/b", "domain") == "a/b"
     assert check_name("x" * 200, "domain")
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("check", "name", "reason"),
     [
-        ("", "at least one character"),
-        ("a/b", "no '/'"),
-        (".hidden", "begin with '.'"),
-        ("a\x00", "control"),
-        ("é" * 101, "at most 200 bytes, not 202"),
-        (None, "text, not NoneType"),
+        (check_name, "", "at least one character"),
+        (check_name, "a/b", "no '/'"),
+        (check_name, ".hidden", "begin with '.'"),
+        (check_name, "a\x00", "control"),
+        (check_name, "é" * 101, "at most 200 bytes, not 202"),
+        (check_name, None, "text, not NoneType"),
+        (check_path, "a/.hidden", "begin with '.'"),
+        (check_path, "é" * 101, "at most 200 bytes, not 202"),
+        (check_path, None, "text, not NoneType"),
     ],
 )
-@pytest.mark.parametrize("check", [check_name, check_path])
 def test_names_that_could_harm_are_refused_in_one_line(check, name, reason):
-    if check is check_path and name == "a/b":
-        assert check(name, "domain") == name
-        return
     with pytest.raises(CorpusError, match=reason) as raised:
         check(name, "domain", CorpusError)
     assert str(raised.value).isprintable()
@@ -43,7 +43,6 @@ def test_names_that_could_harm_are_refused_in_one_line(check, name, reason):
     [
         ("/etc/hostname", "outside this folder; it is not read"),
         ("a/../../x", "outside this folder; it is not read"),
-        ("a\\x", "not a file name"),
         ("a\x1b", "not a file name"),
     ],
 )

@@ -23,13 +23,9 @@ def test_a_path_works_where_a_name_does():
         load_plugin("regressor", "collections:")
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [("regressor", "sklearn.pipeline:make_pipeline"), ("model", "subprocess:Popen")],
-)
-def test_what_has_not_the_methods_of_its_contract_is_never_called(kind, name):
-    with pytest.raises(PluginError, match=f"{name}'?: has no '.*'; is it a {kind}"):
-        build_plugin(kind, name, {})
+def test_what_has_not_the_methods_of_its_contract_is_never_called():
+    with pytest.raises(PluginError, match=r"subprocess:Popen'?: has no '.*'; is it a model"):
+        build_plugin("model", "subprocess:Popen", {})
 
 
 def test_a_path_that_a_file_records_needs_trust():

@@ -1,4 +1,5 @@
 import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -67,15 +68,19 @@ def test_draws_have_the_distribution_of_regmix_written_out():
     assert np.abs(means).max() < 0.02
 
 
-@pytest.mark.parametrize("method", ["axial", "sobol", "dirichlet"])
+LIMITS = {
+    "dirichlet": {"bounds": {"web": (0, 0.6), "code": (0.05, 0.4)}},
+    "sobol": {"groups": {"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}}},
+    "axial": {"proportions": {"text": {"web": 3, "books": 1}}},
+}
+
+
 @pytest.mark.parametrize(
-    "limits",
+    ("method", "limits"),
     [
-        {"bounds": {"web": (0, 0.6), "code": (0.05, 0.4)}},
-        {"groups": {"text": {"domains": ["web", "books"], "bounds": (0, 0.5)}}},
-        {"proportions": {"text": {"web": 3, "books": 1}}},
+        pytest.param(method, LIMITS[other], marks=[pytest.mark.nightly] * (method != other))
+        for method, other in product(LIMITS, repeat=2)
     ],
-    ids=list,
 )
 def test_designs_keep_to_limits_and_to_the_most_usage(method, limits):
     constraints = limited(**limits)

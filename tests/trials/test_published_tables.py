@@ -111,8 +111,6 @@ TWICE = ("run,index,web,code\na,0,0.5,0.5\nb,1,0.25,0.75\n", "run,index,web_loss
             LOSSES,
             "row c: weights add up to 1.1, .*ance 0.1",
         ),
-        (MIXTURES.replace("b,0.25,0.75", "b,25,75"), LOSSES, "row b: weights add up to 100"),
-        (MIXTURES.replace("b,0.25", "b,-1.0"), LOSSES, "row b: domain 'web': weight -1 is negati"),
         (MIXTURES.replace("b,0.25,", "b,"), LOSSES, "w.csv:3: 2 cells for 3 columns"),
         (MIXTURES, "run,x\n", "l.csv: expected a header and at least one row"),
         (MIXTURES, "run\na\nb\nc\n", "l.csv: no column besides run"),
@@ -120,7 +118,6 @@ TWICE = ("run,index,web,code\na,0,0.5,0.5\nb,1,0.25,0.75\n", "run,index,web_loss
         (MIXTURES, LOSSES.replace("run", "step"), "no column of both to join by .*trial, run, run"),
         (MIXTURES, LOSSES.replace("b,1.75", ",1.75"), "l.csv: run: is empty in row 3 of the table"),
         (MIXTURES, LOSSES + "a,1.0,1.0\n", "l.csv: run: more than one row for 'a'; keep one of"),
-        (MIXTURES + "d,1,0\n", LOSSES + "e,1,1\n", "lack 'd', .* lacks 'e', .*: --ignore incomp"),
         (*NUMBERED, "from 1 to 3, and from 0 to 2 in .*: off by one"),
         (*TWICE, "row a: index is '1', but '0' .*: mixopt import --key COLUMN"),
         (
@@ -214,20 +211,17 @@ Start Time,Run ID,Name,Status,seed,w_web,w_code,loss/code
 2026-01-01,c3,run,FINISHED,3,0.9,0.1,1.25
 """
 WANDB = """\
-"Name","ID","State","Tags","weight_web","weight_code","eval/code_loss"
+"Name","ID","State","Tags","data.weights.web","data.weights.code","eval/code_loss"
 "run","a1","finished","x","0.5","0.5","1.5"
 "run","b2","crashed","x","0.4","0.6","9"
 "run","c3","finished","","0.9","0.1","1.25"
 """
 
 
-NESTED = WANDB.replace("weight_", "data.weights.")
-
-
 PLAIN = "run_id,parameters,weight_web,weight_code,code_loss\na1,7,0.5,0.5,1.5\nc3,7,0.9,0.1,1.25\n"
 
 
-@pytest.mark.parametrize("export", [MLFLOW, MLFLOW_PAGE, WANDB, NESTED, PLAIN])
+@pytest.mark.parametrize("export", [MLFLOW, MLFLOW_PAGE, WANDB, PLAIN])
 def test_one_table_of_mlflow_or_wandb_has_weights_and_losses(export, tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text(export)

@@ -104,8 +104,6 @@ def test_tables_that_do_not_go_together_are_refused(other, message):
         table().joined(other)
 
 
-@pytest.mark.parametrize("name", ["reindex", "joined", "carried_to"])
-def test_what_changes_domains_is_shown_as_a_method(name):
-    shown = inspect.signature(getattr(Trials, name))
-    assert next(iter(shown.parameters)) == "self"
-    assert "Raises:" in getattr(Trials, name).__doc__
+def test_what_changes_domains_is_shown_as_a_method():
+    assert next(iter(inspect.signature(Trials.reindex).parameters)) == "self"
+    assert "Raises:" in Trials.reindex.__doc__

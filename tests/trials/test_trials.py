@@ -65,11 +65,10 @@ def test_weights_and_losses_are_arrays_in_the_order_of_the_names():
     assert trials.losses("bits_per_byte").tolist() == [[1, 2], [1.5, 3], [2, 4]]
 
 
-@pytest.mark.parametrize("bad", [FAILED, DIVERGED])
-def test_an_unfinished_trial_keeps_its_row_and_reason_and_has_null_losses(bad):
-    trials = table([RESULTS[0], bad, RESULTS[2]])
+def test_an_unfinished_trial_keeps_its_row_and_reason_and_has_null_losses():
+    trials = table([RESULTS[0], DIVERGED, RESULTS[2]])
     row = trials.table.row(1, named=True)
-    assert (row["status"], row["reason"]) == (bad.status, bad.reason)
+    assert (row["status"], row["reason"]) == (DIVERGED.status, DIVERGED.reason)
     assert row["loss/web"] is None
     assert row["bpb/other"] is None
     assert trials.finished.table["trial"].to_list() == ["t0", "t2"]
@@ -156,7 +155,6 @@ def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():
     [
         ("weight/web", {"q": 1}, "column 'weight/web' of the table of trials holds no plain valu"),
         ("mixture", None, "trial 't0': has no fingerprint of its mixture"),
-        ("loss/web", 1e308, "trial 't0': is finished but its loss on 'web' is 1e[+]308"),
         ("tokens", -1, "trial 't0': tokens is -1; need a number from 0 to 9007199254740992"),
         ("seed", "\x1b[31m", r"\\x1b\[31m"),  # no control character in a message
     ],
