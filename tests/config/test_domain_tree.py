@@ -56,13 +56,10 @@ def test_the_resolved_configuration_reads_no_columns_again(load, tmp_path):
     assert load_config(tmp_path / "again.yaml", trust=False).corpus == config.corpus
 
 
-def test_bounds_of_a_branch_hold_its_sum_and_a_glob_each_domain():
+def test_limits_of_a_branch_are_of_all_below_it_and_those_of_a_glob_of_each_domain():
     found = limits(bounds={"web": [0.2, 0.5], "*/low": 0.1})
     assert found.groups == {"web/*": (CELLS[:3], 0.2, 0.5)}
     assert found.upper_D.tolist() == [1.0, 0.1, 1.0, 1.0]
-
-
-def test_epochs_and_groups_of_a_branch_are_of_all_below_it():
     found = limits(max_epochs={"web": 2}, groups={"a": {"domains": ["web"], "bounds": 0.4}})
     assert found.upper_D.tolist() == [0.2, 0.2, 0.2, 1.0]
     assert found.groups["a"] == (CELLS[:3], 0.4, 0.4)

@@ -37,16 +37,9 @@ def test_a_duration_is_seconds_or_as_people_write_it():
 DOMAINS = ("web", "code", "tex")
 
 
-def bounds(**fields):
-    return ConstraintsConfig(**fields).bounds_of(DOMAINS)
-
-
-def test_a_glob_is_of_every_domain_that_no_name_overrides():
-    found = bounds(bounds={"*": [0.05, 1], "tex": [0, 0.2]})
+def test_a_glob_is_of_every_domain_that_no_name_overrides_and_a_dropped_one_gets_nothing():
+    found = ConstraintsConfig(bounds={"*": [0.05, 1], "tex": [0, 0.2]}).bounds_of(DOMAINS)
     assert found == {"web": (0.05, 1), "code": (0.05, 1), "tex": (0, 0.2)}
-
-
-def test_a_dropped_domain_gets_nothing():
     config = ConstraintsConfig(bounds={"*": [0.05, 1]}, drop=["tex"])
     allowed = Constraints.from_config(config, dict.fromkeys(DOMAINS, 10))
     assert allowed.upper_D.tolist() == [1.0, 1.0, 0.0]

@@ -219,7 +219,6 @@ def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
     ("source", "options", "message"),
     [
         ([[1]], {"long": "cut"}, r"long='cut'; it is one of split, truncate"),
-        ([{"input_ids": [1, 2], "labels": [1]}], {}, r"document 0: labels: 1 values for 2 input_"),
         ([{"input_ids": [1, 2], "labels": 1}], {}, r"document 0: labels: 1 values for 2 input_"),
         ([[1, -5]], {}, r"document 0: input_ids: -5 is not a token id"),
         ([[0.5]], {}, r"document 0: input_ids: has 1 dimensions of float64; a document is one"),

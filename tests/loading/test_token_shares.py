@@ -72,17 +72,15 @@ def test_a_batch_says_its_tokens_and_those_that_carry_loss():
     assert realised.ranks == "own"
 
 
-@pytest.mark.parametrize("unit", ["tokens", "supervised"])
-def test_realised_shares_are_those_of_the_mixture(unit):
+def test_realised_shares_are_those_of_the_mixture():
     given = sources(labels=True)
-    one = loader(given, unit, MixtureDataset(given).lengths(unit))
+    one = loader(given, "supervised", MixtureDataset(given).lengths("supervised"))
     for _ in zip(one, range(150), strict=False):
         pass
     realised = one.realised()
     assert list(realised.shares.values()) == pytest.approx(list(WEIGHTS.values()), abs=0.03)
     assert realised.ranks == "all"
-    counted = realised.supervised if unit == "supervised" else realised.tokens
-    assert counted == one.sampler.tokens()
+    assert realised.supervised == one.sampler.tokens()
 
 
 def test_lengths_that_are_not_those_of_the_samples_are_one_line():

@@ -43,7 +43,7 @@ def test_its_chi_square_is_that_of_true_permutations():
     assert max(ours) < np.mean(true) + 5 * spread
 
 
-@pytest.mark.parametrize("size", [3, 11])
+@pytest.mark.parametrize("size", [3, pytest.param(11, marks=pytest.mark.nightly)])
 def test_every_row_of_a_small_domain_is_as_likely_at_every_place(size):
     keys = 4000
     domain = np.zeros(size, np.int64)

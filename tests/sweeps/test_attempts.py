@@ -43,11 +43,8 @@ def tried(tmp_path):
     return Tried(tmp_path)
 
 
-def test_groups_that_are_finished_are_not_handed_out(tried):
+def test_a_group_whose_worker_died_is_handed_out_again_and_a_finished_one_never(tried):
     assert tried.handed_out == ["abc", "f"]
-
-
-def test_a_group_whose_worker_died_is_handed_out_again(tried):
     assert tried.lost("abc") == {}
     assert tried.lines == ["the worker died; retrying a and 2 more"]
 

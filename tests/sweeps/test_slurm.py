@@ -166,11 +166,6 @@ def test_a_dry_run_shows_the_script_and_does_nothing(config_path, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_of_what_submits_nothing_is_refused(config_path, tmp_path):
-    with pytest.raises(ConfigError, match="sweep.executor: 'local' submits no script"):
-        sweep_script(config_path, tmp_path / "run")
-
-
 def test_a_host_without_sbatch_says_what_is_needed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     trial = Trial("a", Mixture({"code": 1.0}), seed=0)

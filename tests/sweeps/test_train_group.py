@@ -73,7 +73,6 @@ LIES = {
     "object": ("TypeError: Object of type object is not JSON serializable", BOTH),
     "nan": ("the proxy reports a loss that is not finite", ["diverged", "finished"]),
     "names": (f"{OTHER_DOMAINS}'code', 'manual', 'other_code', 'web'", FIRST),
-    "status": ("the worker's answer cannot be used: a result: status: should be", BOTH),
     "long": ("x" * 1000, ["finished", "finished"]),
 }
 

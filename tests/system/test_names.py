@@ -52,15 +52,12 @@ def test_a_path_that_leads_out_of_its_folder_is_refused(tmp_path, name, what):
     assert str(error.value).endswith(f" is {what}")
 
 
-def test_a_link_that_leads_out_of_its_folder_is_refused(tmp_path):
+def test_a_link_that_leads_out_of_its_folder_or_in_a_circle_is_one_line(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "secret").write_text("x")
     os.symlink("../secret", tmp_path / "run" / "corpus")
     with pytest.raises(RunError, match="outside"):
         inside(tmp_path / "run", "corpus")
-
-
-def test_a_circle_of_links_is_one_line(tmp_path):
     os.symlink("b", tmp_path / "a")
     os.symlink("a", tmp_path / "b")
     with pytest.raises(RunError, match="cannot be resolved"):

@@ -21,6 +21,8 @@ def test_a_path_works_where_a_name_does():
         load_plugin("regressor", "collections:Nothing")
     with pytest.raises(PluginError, match="^regressor 'collections:': give package.module:Name$"):
         load_plugin("regressor", "collections:")
+    with pytest.raises(PluginError, match="needs absent_package: pip install the package that has"):
+        load_plugin("proxy", "absent_package:Proxy")
 
 
 def test_what_has_not_the_methods_of_its_contract_is_never_called():
@@ -37,13 +39,6 @@ def test_a_path_that_a_file_records_needs_trust():
     check_trusted("regressor", "evil.module:R", "fit.json", trust=True)
     check_trusted("regressor", "evil.module:R", "fit.json", trust={"evil.module:R"})
     check_trusted("regressor", "linear", "fit.json", trust=False)
-
-
-def test_a_package_that_is_absent_is_named():
-    with pytest.raises(
-        PluginError, match="needs absent_package: pip install the package that has it"
-    ):
-        load_plugin("proxy", "absent_package:Proxy")
 
 
 def test_two_plugins_of_one_name_is_an_error_that_lists_both(monkeypatch):

@@ -42,17 +42,12 @@ def test_who_does_not_answer_is_named_and_an_error_is_handed_on():
         within("Ray", lambda: {}["a"])
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("cannot read /home/me/a b.txt", "cannot read …/a b.txt"),
-        ("file:///x/y.bin, ~/z/w", "…/y.bin, …/w"),
-        (r"C:\Users\me\a.txt", "…/a.txt"),
-        ("https://host/a/b and web/science", "https://host/a/b and web/science"),
-    ],
-)
-def test_folders_of_paths_are_left_out_and_addresses_stay(text, shown):
-    assert without_folders(text) == shown
+def test_folders_of_paths_are_left_out_and_addresses_stay():
+    assert without_folders("cannot read /home/me/a b.txt") == "cannot read …/a b.txt"
+    assert without_folders("file:///x/y.bin, ~/z/w") == "…/y.bin, …/w"
+    assert without_folders(r"C:\Users\me\a.txt") == "…/a.txt"
+    address = "https://host/a/b and web/science"
+    assert without_folders(address) == address
 
 
 def died(job):

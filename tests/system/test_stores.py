@@ -134,18 +134,11 @@ def test_what_a_store_raises_is_one_line_that_says_what_to_do(memory, monkeypatc
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("nosuch://texts/a", "unknown store; known: s3, gs, hf, memory, http"),
-        ("zip://a::s3://texts/b", "chains of URLs are not read; give one"),
-        ("s3:///", "names no bucket or host"),
-    ],
-)
-def test_a_url_that_names_no_store_is_refused(url, said):
+def test_a_url_that_names_no_store_is_refused():
     with pytest.raises(CorpusError) as caught:
-        list_objects(url)
-    assert str(caught.value).startswith(f"{url}: {said}")
+        list_objects("nosuch://texts/a")
+    known = "nosuch://texts/a: unknown store; known: s3, gs, hf, memory, http"
+    assert str(caught.value).startswith(known)
 
 
 def test_credentials_that_fail_are_one_line_and_are_not_shown(s3):

@@ -46,14 +46,6 @@ class Reordered(Quick):
         return super().train(*arguments)[::-1]
 
 
-class SharedStream(Quick):
-    """Gives a member the randomness of its place in the group."""
-
-    def train(self, trials, *arguments):
-        moved = [replace(trial, seed=place) for place, trial in enumerate(trials)]
-        return super().train(moved, *arguments)
-
-
 class Blind(Quick):
     """Trains a whole group on one mixture from one seed."""
 
@@ -92,7 +84,6 @@ class ScoredInAGroup(Quick):
             changing(lambda r: with_losses(r, bits_per_byte=r.losses.nats_per_token)),
             "bits per byte = nats per token x tokens / bytes / ln 2",
         ),
-        (SharedStream, "a trial's losses do not depend on its group"),
         (Blind, "another mixture gives other losses"),
         (Backwards, "progress never goes back"),
     ],

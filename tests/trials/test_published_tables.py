@@ -240,15 +240,11 @@ def test_runs_of_an_export_that_do_not_all_have_a_name_are_numbered(tmp_path):
     assert Trials.from_csv(tmp_path / "runs.csv").table["trial"].to_list() == ["0", "1"]
 
 
-def test_a_single_table_without_weights_is_refused_with_what_to_do(tmp_path):
+def test_a_single_table_without_weights_or_a_finished_run_is_refused_with_what_to_do(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("run,web,code_loss\na,0.5,1\n")
     with pytest.raises(TrialsError, match="no column of a weight, such as weight/web.*W.csv of"):
         Trials.from_csv(path)
-
-
-def test_a_single_table_in_which_no_run_finished_says_what_it_found(tmp_path):
-    path = tmp_path / "runs.csv"
     path.write_text("Name,State,w_web,w_code,code_loss\na,crashed,0.5,0.5,2\nb,running,1,0,3\n")
     with pytest.raises(TrialsError, match=r"State: no run has finished \(found 'crashed'\)"):
         Trials.from_csv(path)
