@@ -61,7 +61,7 @@ NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
 EXPERIMENT_NOTE = (
     "`NAME/sweep` is a whole run, with its answer; sort its trials by `objective`: lower is better."
 )
-MAX_KEY = 250  # characters; values and tags are cut by MLflow itself
+MAX_KEY, MAX_VALUE, MAX_TAG = 250, 500, 5000  # characters that servers since MLflow 2.0 take
 MAX_POINTS = 900  # that are read and sent at once
 MAX_RUNS = 50_000  # that one search of MLflow returns
 EVERY_SECONDS, MAX_PAUSE_SECONDS, LOCK_SECONDS = 2.0, 30.0, 30.0
@@ -321,8 +321,9 @@ def _log_batch(
     from mlflow.entities import Metric, Param, RunTag
 
     points = [Metric(key_of(point.key), *point[1:]) for point in metrics]
-    pairs = [Param(key_of(name), value) for name, value in (params or {}).items()]
-    client.log_batch(run, points, pairs, [RunTag(*tag) for tag in (tags or {}).items()])
+    pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
+    facts = [RunTag(name, value[:MAX_TAG]) for name, value in (tags or {}).items()]
+    client.log_batch(run, points, pairs, facts)
 
 
 def _check_artifacts_inside(client: MlflowClient, run: str, directory: Path) -> None:
