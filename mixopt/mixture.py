@@ -254,17 +254,17 @@ def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
     A branch is what is above domains; a domain on the top level counts as one of its own.
     """
     branches = branches_of(mixture)
-    found = {name: sum(mixture[one] for one in own) for name, own in branches.items()}
-    return found if len(found) < len(mixture) else {}
+    shares = {name: sum(mixture[one] for one in own) for name, own in branches.items()}
+    return shares if len(shares) < len(mixture) else {}
 
 
 def branches_of(domains: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Return the domains of each branch."""
-    found: dict[str, tuple[str, ...]] = {}
+    branches: dict[str, tuple[str, ...]] = {}
     for name in domains:
         branch = name.rpartition("/")[0] or name
-        found[branch] = (*found.get(branch, ()), name)
-    return found
+        branches[branch] = (*branches.get(branch, ()), name)
+    return branches
 
 
 class Phases(Mixture):
@@ -328,12 +328,12 @@ class Phases(Mixture):
 
     def split(self, cells: Mapping[str, float]) -> dict[str, Mixture]:
         """Return the mixture of each phase."""
-        found: dict[str, Mixture] = {}
+        mixtures: dict[str, Mixture] = {}
         for phase, length in self.items():
             own = below_branch(phase, cells)
             shares = {name.removeprefix(f"{phase}/"): cells[name] / length for name in own}
-            found[phase] = Mixture(shares, tolerance=PHASE_TOLERANCE)
-        return found
+            mixtures[phase] = Mixture(shares, tolerance=PHASE_TOLERANCE)
+        return mixtures
 
     def whole(self, cells: Mapping[str, float]) -> Mixture:
         """Return each domain's share of all tokens."""

@@ -190,17 +190,17 @@ class Objective:
         """Build the objective that a configuration states."""
         from mixopt.config import chosen_losses
 
-        found = chosen_losses(config, evaluation)
+        losses = chosen_losses(config, evaluation)
         return cls(
             tuple(evaluation),
-            found.kind,
-            found.weights,
+            losses.kind,
+            losses.weights,
             config.unit,
-            found.higher,
+            losses.higher,
             config.scale,
-            families=found.families,
+            families=losses.families,
             leave_out="noise" if config.noise == "leave_out" else None,
-            items=found.items,
+            items=losses.items,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -209,8 +209,8 @@ class Objective:
 
     def scaled(self, spreads: Mapping[str, float]) -> Objective:
         """Return the objective with the spreads that its losses are divided by."""
-        kept = {name: float(spreads[name]) for name in self.measured if name in spreads}
-        return replace(self, scale="spread", spreads=kept)
+        scales = {name: float(spreads[name]) for name in self.measured if name in spreads}
+        return replace(self, scale="spread", spreads=scales)
 
     def against(self, means: Mapping[str, float], noise: Mapping[str, float]) -> Objective:
         """Return a hinge with what it takes from the trials.
@@ -232,25 +232,27 @@ class Objective:
     def without(self, names: Collection[str]) -> Objective:
         """Return the objective without some of its losses, whose weights go to the others."""
         gone = tuple(name for name in self.weights if name in names)
-        kept = {name: weight for name, weight in self.weights.items() if name not in gone}
+        weights = {name: weight for name, weight in self.weights.items() if name not in gone}
         if not gone:
             return self
-        if not kept:
+        if not weights:
             raise ConfigError(
                 f"objective.noise: leave_out leaves nothing of {self._combined()}: choose another "
                 "objective, or run longer trials"
             )
-        families = {name: tuple(n for n in own if n in kept) for name, own in self.families.items()}
+        families = {
+            name: tuple(n for n in own if n in weights) for name, own in self.families.items()
+        }
         for name, own in families.items():
             before = sum(self.weights[one] for one in self.families[name])
-            now = sum(kept[one] for one in own)
-            kept |= {one: kept[one] * before / now for one in own}
+            now = sum(weights[one] for one in own)
+            weights |= {one: weights[one] * before / now for one in own}
         if self.kind == "mean":
-            total = sum(kept.values())
-            kept = {name: weight / total for name, weight in kept.items()}
+            total = sum(weights.values())
+            weights = {name: weight / total for name, weight in weights.items()}
         return replace(
             self,
-            weights=kept,
+            weights=weights,
             families={name: own for name, own in families.items() if own},
             left_out=(*self.left_out, *gone),
         )

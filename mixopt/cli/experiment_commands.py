@@ -61,12 +61,12 @@ def init_command(
     """
     from mixopt.pipeline import found_text, start_experiment
 
-    found = start_experiment(paths, out, say)
+    started = start_experiment(paths, out, say)
     command = f"mixopt check {out}"
     if as_json:
-        print_json({**found.to_json(), "next": command})
+        print_json({**started.to_json(), "next": command})
         return
-    show(found_text(found))
+    show(found_text(started))
     show(f"written: {out}")
     show(f"{COMMAND}{command}")
 
@@ -101,14 +101,14 @@ def check_command(
     except ConfigError as error:
         _stop([str(error), *getattr(error, "__notes__", ())], as_json=as_json)
     directory = directory_of(source, out)
-    found = check(experiment, out=directory, source=str(source), probe=True)
+    result = check(experiment, out=directory, source=str(source), probe=True)
     if as_json:
-        content = found.to_json()
+        content = result.to_json()
         print_json(content if counts is None else {**content, "counted": counts})
     else:
-        show("\n".join(found.lines(directory)))
-    if found.problems:
-        _stop([str(problem) for problem in found.problems], as_json=False)
+        show("\n".join(result.lines(directory)))
+    if result.problems:
+        _stop([str(problem) for problem in result.problems], as_json=False)
 
 
 def _write_sizes(source: Path, overrides: list[str], file: Path, as_json: bool) -> list[object]:
@@ -243,19 +243,19 @@ def _print_status(directory: Path, trust: bool, as_json: bool) -> None:
     from mixopt.pipeline import status, status_lines
     from mixopt.run_directory import load_run
 
-    found = status(load_run(directory, trust=trust))
-    print_json(found) if as_json else show("\n".join(status_lines(found)))
+    result = status(load_run(directory, trust=trust))
+    print_json(result) if as_json else show("\n".join(status_lines(result)))
 
 
 def _print_runs(folder: Path, trust: bool, as_json: bool) -> None:
     from mixopt.pipeline import status_of_folder
     from mixopt.reporting import table_text
 
-    found = status_of_folder(folder, trust=trust)
+    result = status_of_folder(folder, trust=trust)
     columns = ("run", "state", "answer")
-    rows = [tuple(entry[column] for column in columns) for entry in found]
+    rows = [tuple(entry[column] for column in columns) for entry in result]
     table = table_text(f"Runs in {folder}", columns, rows, texts=("state", "answer"))
-    print_json({"path": str(folder), "runs": found}) if as_json else show(table)
+    print_json({"path": str(folder), "runs": result}) if as_json else show(table)
 
 
 def _print_readiness(directory: Path, trust: bool, as_json: bool) -> None:
@@ -263,8 +263,8 @@ def _print_readiness(directory: Path, trust: bool, as_json: bool) -> None:
     from mixopt.pipeline import load_fit
     from mixopt.reporting import readiness_text
 
-    found = readiness(load_fit(directory, trust=trust))
-    print_json(found.to_json()) if as_json else show(readiness_text(found))
+    result = readiness(load_fit(directory, trust=trust))
+    print_json(result.to_json()) if as_json else show(readiness_text(result))
 
 
 def _print_log(directory: Path, trial: str, lines: int | None, trust: bool, as_json: bool) -> None:
@@ -292,12 +292,12 @@ def stop_command(directory: Directory, trust: Trusted = False, as_json: AsJson =
     from mixopt.run_directory import load_run
 
     run = load_run(directory, trust=trust)
-    found = stop(run)
+    stopped = stop(run)
     if as_json:
-        print_json({"path": str(run.path), **asdict(found)})
+        print_json({"path": str(run.path), **asdict(stopped)})
     else:
-        show("\n".join(stop_lines(run, found)))
-    if found.left:
+        show("\n".join(stop_lines(run, stopped)))
+    if stopped.left:
         raise typer.Exit(1)
 
 

@@ -64,8 +64,8 @@ def defect_line(error: BaseException) -> str:
 
 
 def _one_line(text: str) -> str:
-    kept = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(kept.split())[:300]
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())[:300]
 
 
 @app.callback()
@@ -131,5 +131,5 @@ def _show_misuse(error: Any) -> None:
     context = getattr(error, "ctx", None)
     path = "mixopt" if context is None else str(context.command_path)
     where = path.partition(" ")[2]
-    said = f"{message[:1].lower()}{message[1:].removesuffix('.')}; see {path} --help"
-    complain(without_secrets(f"{where}: {said}" if where else said))
+    sentence = f"{message[:1].lower()}{message[1:].removesuffix('.')}; see {path} --help"
+    complain(without_secrets(f"{where}: {sentence}" if where else sentence))

@@ -84,9 +84,9 @@ def predict_command(
         print_json(drawn.to_json()) if as_json else show(schedule_text(drawn))
         return
     mixture, goal = read_mixture(weights), chosen_objective(target, objective)
-    found = predict(directory, mixture, target=goal, constraints=constraints, **known)
-    content: dict[str, Any] = found.to_json()
-    text = str(forecast_lines(found))
+    prediction = predict(directory, mixture, target=goal, constraints=constraints, **known)
+    content: dict[str, Any] = prediction.to_json()
+    text = str(forecast_lines(prediction))
     if batch is not None:
         drawn = draws(directory, batch=batch, mixture=mixture, **known)
         content["draws"] = drawn.to_json()
@@ -161,11 +161,11 @@ def propose_command(
 
 def _unused(path: Path) -> Path:
     """Return a path that no earlier answer has: `objective.yaml`, `objective-2.yaml`."""
-    number, found = 1, path
-    while found.exists():
+    number, free = 1, path
+    while free.exists():
         number += 1
-        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return found
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
 
 
 def _trade_off(
@@ -245,8 +245,8 @@ def fit_command(
 
         fit = load_fit(first, trust=trust)
         unseen = read_tables(tables, unit=fit.objective.unit, **left_out(ignore))
-        found = fit.evaluate(unseen)
-        print_json(found) if as_json else show(evaluation_text(found))
+        evaluation = fit.evaluate(unseen)
+        print_json(evaluation) if as_json else show(evaluation_text(evaluation))
         return
     if first.is_dir() or first.suffix in {".yaml", ".yml"}:
         raise ConfigError(
@@ -292,15 +292,15 @@ def fit_command(
 
 
 def _pairs(option: str, text: str, expected: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for part in text.split(","):
         name, _, value = part.rpartition("=")
         if not name.strip():
             raise ConfigError(f"{option} {part.strip()}: expected {expected}")
-        if name.strip() in found:
+        if name.strip() in pairs:
             raise ConfigError(f"{option}: {name.strip()!r} is given twice")
-        found[name.strip()] = value.strip()
-    return found
+        pairs[name.strip()] = value.strip()
+    return pairs
 
 
 def read_risk(option: str | None) -> RiskConfig | None:
@@ -328,11 +328,11 @@ def read_free(options: Sequence[str]) -> dict[str, Any]:
 def read_directions(options: Sequence[str]) -> dict[str, Direction]:
     """Read `accuracy=higher` each."""
     expected = "LOSS=higher or LOSS=lower, such as accuracy=higher"
-    found = _pairs("--direction", ",".join(options), expected) if options else {}
-    for name, which in found.items():
+    pairs = _pairs("--direction", ",".join(options), expected) if options else {}
+    for name, which in pairs.items():
         if which not in {"lower", "higher"}:
             raise ConfigError(f"--direction {name}={which}: expected {expected}")
-    return cast("dict[str, Direction]", found)
+    return cast("dict[str, Direction]", pairs)
 
 
 def read_size(option: str | None) -> dict[str, float]:
@@ -340,12 +340,12 @@ def read_size(option: str | None) -> dict[str, float]:
     from mixopt.config import token_count
 
     expected = "parameters=P or tokens=T, such as tokens=25e9"
-    found: dict[str, float] = {}
+    size: dict[str, float] = {}
     for name, number in (_pairs("--at", option, expected) if option else {}).items():
         if name not in ("parameters", "tokens"):
             raise ConfigError(f"--at {name}={number}: expected {expected}")
-        found[name] = float(token_count(number, f"--at {name}") or 0)
-    return found
+        size[name] = float(token_count(number, f"--at {name}") or 0)
+    return size
 
 
 def read_mixture(option: str | None) -> Mixture | None:
@@ -356,16 +356,16 @@ def read_mixture(option: str | None) -> Mixture | None:
         return None
     if "=" not in option and (Path(option).suffix or Path(option).exists()):
         return Mixture.from_file(option)
-    expected, found = "DOMAIN=SHARE, such as web=.5, or a file", {}
+    expected, weights = "DOMAIN=SHARE, such as web=.5, or a file", {}
     for name, number in _pairs("--weights", option, expected).items():
         try:
-            found[name] = float(number)
+            weights[name] = float(number)
         except ValueError:
-            found[name] = math.nan
-        if not 0 <= found[name] <= 1:
+            weights[name] = math.nan
+        if not 0 <= weights[name] <= 1:
             raise ConfigError(f"--weights {name}={number}: expected {expected}")
-    total = math.fsum(found.values())
+    total = math.fsum(weights.values())
     if abs(total - 1.0) > SUM_TOLERANCE:
         fix = f"; divide each by {total:.6g}" if total > 0 else ""
         raise ConfigError(f"--weights: the sum is {total:.6g}, not 1{fix}")
-    return Mixture(found)
+    return Mixture(weights)

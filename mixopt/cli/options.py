@@ -156,9 +156,9 @@ def complain(message: str) -> None:
     say(f"mixopt: {message}")
 
 
-def show_version(asked: bool) -> None:
+def show_version(requested: bool) -> None:
     """Print the version and end, where that is asked."""
-    if asked:
+    if requested:
         from mixopt.system import __version__
 
         show(f"mixopt {__version__}")

@@ -294,12 +294,12 @@ def experts_command(
     """Show which experts serve which domain; draw the figures."""
     from mixopt.reporting import draw_experts, experts
 
-    found = experts(directory, change=change, trust=trust)
-    files = draw_experts(found)
+    summary = experts(directory, change=change, trust=trust)
+    files = draw_experts(summary)
     if as_json:
-        print_json({**found.to_json(), "figures": [str(file) for file in files]})
+        print_json({**summary.to_json(), "figures": [str(file) for file in files]})
         return
-    show(found)
+    show(summary)
     say(f"figures: {', '.join(str(file) for file in files)}")
 
 

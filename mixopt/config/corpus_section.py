@@ -281,10 +281,10 @@ class CorpusConfig(Section):
     @property
     def sources(self) -> dict[str, SourceConfig]:
         """All that is read: the domains, with its parts in the place of a mixed one."""
-        found: dict[str, SourceConfig] = {}
+        sources: dict[str, SourceConfig] = {}
         for name, domain in self.domains.items():
-            found |= {name: domain} if domain.mixed is None else domain.mixed.domains
-        return found
+            sources |= {name: domain} if domain.mixed is None else domain.mixed.domains
+        return sources
 
 
 Places = Mapping[Location, Mapping[str, SourceConfig]]  # sources, by where their section is
@@ -357,7 +357,7 @@ def read_inventory(
 ) -> dict[str, int]:
     """Return the distinct tokens of each domain, in the order of `domains`."""
     where, sizes = _sizes(source, domains)
-    rates, found = tokens_per_byte or {}, {}
+    rates, by_domain = tokens_per_byte or {}, {}
     for name in domains:
         if name not in sizes:
             raise ConfigError(f"{where}: domain {name!r} is missing; give its tokens")
@@ -367,8 +367,8 @@ def read_inventory(
                 f"{where}: {name}: converting bytes to tokens needs a prepared corpus of its "
                 "text, and there is none; state tokens"
             )
-        found[name] = size if unit == "tokens" else round(size * rates[name])
-    return found
+        by_domain[name] = size if unit == "tokens" else round(size * rates[name])
+    return by_domain
 
 
 def _sizes(
@@ -397,8 +397,8 @@ def _size(value: Any, where: str) -> Size:
         case ["tokens" | "bytes" as unit]:
             return unit, counted(value[unit], f"{where}.{unit}", unit)
         case units:
-            found = ", ".join(map(str, units)) or "nothing"
-            raise ConfigError(f"{where}: give exactly one of tokens and bytes, got {found}")
+            units_given = ", ".join(map(str, units)) or "nothing"
+            raise ConfigError(f"{where}: give exactly one of tokens and bytes, got {units_given}")
 
 
 def _with_size(name: str, source: DomainConfig, size: Size | None, where: str) -> DomainConfig:

@@ -35,22 +35,22 @@ def flat_domains(given: Any, info: ValidationInfo, fields: Collection[str]) -> A
     """
     if not isinstance(given, Mapping):
         return given
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in given.items():
-        _add(found, str(name), value, fields)
+        _add(flat, str(name), value, fields)
     root, reads = info.data.get("root"), (info.context or {}).get(FILES, True)
-    for name, value in list(found.items()):
+    for name, value in list(flat.items()):
         if isinstance(value, Mapping) and isinstance(value.get("by"), list):
             if not reads:
                 raise ValueError(f"{name}.by: a recorded configuration has the cells themselves")
-            found |= _cells(name, found.pop(name), root)
-    both = tree_fault(found)
+            flat |= _cells(name, flat.pop(name), root)
+    both = tree_fault(flat)
     if both is not None:
         raise ValueError(f"{both[0]!r} is a domain and the branch of {both[1]!r}; rename one")
-    return found
+    return flat
 
 
-def _add(found: dict[str, Any], path: str, value: Any, fields: Collection[str]) -> None:
+def _add(flat: dict[str, Any], path: str, value: Any, fields: Collection[str]) -> None:
     inner = value if isinstance(value, Mapping) else {}
     own = [name for name in inner if name in fields]
     parts = {n: one for n, one in inner.items() if n not in fields and isinstance(one, Mapping)}
@@ -61,11 +61,11 @@ def _add(found: dict[str, Any], path: str, value: Any, fields: Collection[str]) 
         )
     if parts and len(parts) == len(inner):
         for name, one in parts.items():
-            _add(found, f"{path}/{name}", one, fields)
-    elif path in found:
+            _add(flat, f"{path}/{name}", one, fields)
+    elif path in flat:
         raise ValueError(f"domain {path!r} is given twice")
     else:
-        found[path] = value
+        flat[path] = value
 
 
 def _cells(branch: str, source: Mapping[str, Any], root: str | None) -> dict[str, Any]:
@@ -94,19 +94,19 @@ def _tables(branch: str, source: Mapping[str, Any], root: str | None) -> list[Pa
     patterns = [given] if isinstance(given, str) else list(given)
     if "data_files" in source and root is not None:
         patterns = [under_folder(root, pattern) for pattern in patterns]
-    found: list[Path] = []
+    paths: list[Path] = []
     for pattern in patterns:
         path = "" if is_url(pattern) else str(local_path(pattern))
         files = f"{path}/**/*" if Path(path).is_dir() and path else path
         matched = sorted(glob.glob(files, recursive=True))
-        found += [Path(one) for one in matched if Path(one).suffix in _TABLES]
-    if not found:
+        paths += [Path(one) for one in matched if Path(one).suffix in _TABLES]
+    if not paths:
         raise ValueError(
             f"{branch}.by: {', '.join(patterns) or 'no path'}: no {', '.join(_TABLES)} file here to"
             f" read columns from; name cells one by one, as {branch}/VALUE: {{by: {{COLUMN:"
             " VALUE}}"
         )
-    return found
+    return paths
 
 
 def _values(branch: str, file: Path, columns: list[str]) -> set[tuple[str, ...]]:

@@ -59,7 +59,7 @@ def _baselines(given: Any, info: ValidationInfo) -> Any:
     """Return weights by name, or null for a known baseline, of a list as people write it."""
     if isinstance(given, dict):
         return {name: from_file(weights, info) for name, weights in given.items()}
-    found: list[tuple[str, Any]] = []
+    baselines: list[tuple[str, Any]] = []
     for one in given if isinstance(given, list) else [given]:
         name, value = next(iter(one.items())) if isinstance(one, dict) and one else (one, None)
         if not isinstance(name, str) or (isinstance(one, dict) and len(one) != 1):
@@ -70,17 +70,17 @@ def _baselines(given: Any, info: ValidationInfo) -> Any:
                     f"best_trial: should be a number from 1 to {MAX_BEST}, got {value!r}"
                 )
             more = [f"best_trial_{place}" for place in range(2, value + 1)]
-            found += [(best, None) for best in ("best_trial", *more)]
+            baselines += [(best, None) for best in ("best_trial", *more)]
             continue
         if name == "temperature":
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ValueError(f"temperature: should be greater than 0, got {value!r}")
             name, value = f"temperature_{value:g}", None
-        found.append((name, from_file(value, info)))
-    twice = _twice([name for name, _ in found])
+        baselines.append((name, from_file(value, info)))
+    twice = _twice([name for name, _ in baselines])
     if twice is not None:
         raise ValueError(f"{twice!r} is given twice")
-    return dict(found)
+    return dict(baselines)
 
 
 class ValidateConfig(Section):

@@ -249,11 +249,11 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
         return
     for kind in ("target", "hinge"):
         single = getattr(config, kind)
-        found = () if single is None else chosen(single, evaluation)
-        if len(found) > 1:
+        names = () if single is None else chosen(single, evaluation)
+        if len(names) > 1:
             message = (
-                f"{single!r} matches {len(found)} evaluation domains, such as {found[0]!r} and"
-                f" {found[1]!r}; for their mean: mean: {{{single!r}: 1}}"
+                f"{single!r} matches {len(names)} evaluation domains, such as {names[0]!r} and"
+                f" {names[1]!r}; for their mean: mean: {{{single!r}: 1}}"
             )
             yield ("objective", kind), message
     yield from _unit_faults(config, evaluation)
@@ -302,14 +302,14 @@ def _family_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterat
 
 def _owners(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, list[str]]:
     """Return the families of each loss: those that name it, or else those whose globs match it."""
-    found: dict[str, list[str]] = {}
+    by_name: dict[str, list[str]] = {}
     families = config.families or {}
     for family, inner in families.items():
         for name in given_by(inner.mean, evaluation):
-            found.setdefault(name, []).append(family)
+            by_name.setdefault(name, []).append(family)
     return {
         name: [one for one in owners if name in families[one].mean] or owners
-        for name, owners in found.items()
+        for name, owners in by_name.items()
     }
 
 

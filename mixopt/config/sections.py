@@ -95,8 +95,8 @@ def one_given(section: Section, *names: str, why: str = "") -> str:
     """Return the one of some fields that is given, and refuse none or several."""
     given = [name for name in names if getattr(section, name) is not None]
     if len(given) != 1:
-        found = why and f"{why}; got {given or 'none'}"
-        raise ValueError(found or f"give exactly one of {' and '.join(names)}")
+        hint = why and f"{why}; got {given or 'none'}"
+        raise ValueError(hint or f"give exactly one of {' and '.join(names)}")
     return given[0]
 
 
@@ -129,9 +129,9 @@ def pattern_faults(
     place: Location, values: Mapping[str, Any], names: Sequence[str], kind: str
 ) -> Iterator[Fault]:
     """Find patterns that choose no name, or else two globs that give a name different values."""
-    found = [((*place, one), fault) for one in values if (fault := choice_fault(one, names, kind))]
-    yield from found
-    fault = None if found else value_fault(values, names)
+    faults = [((*place, one), fault) for one in values if (fault := choice_fault(one, names, kind))]
+    yield from faults
+    fault = None if faults else value_fault(values, names)
     if fault is not None:
         yield place, fault
 
@@ -233,19 +233,19 @@ def read_sections(
     for override in overrides:
         location = _override(content, override)
         origins[location] = f"--set {without_secrets(override)}"
-    found: list[Fault] = []
+    all_faults: list[Fault] = []
     try:
         values = model.model_validate(content, context={FILES: files})
         for fault in faults(values):
-            found.append(fault)  # noqa: PERF402 (what was found before an error is kept)
+            all_faults.append(fault)  # noqa: PERF402 (what was found before an error is kept)
     except ValidationError as error:
-        found = _all_faults(error, model)
+        all_faults = _all_faults(error, model)
     except MixoptError:
-        if not found:  # what is wrong already may make more of it wrong
+        if not all_faults:  # what is wrong already may make more of it wrong
             raise
-    if not found:
+    if not all_faults:
         return values
-    first, *others = (ConfigError(_placed(one, path, origins)) for one in found)
+    first, *others = (ConfigError(_placed(one, path, origins)) for one in all_faults)
     for other in others:
         first.add_note(str(other))
     raise first

@@ -97,7 +97,7 @@ class Constraints:
                 `target_tokens`, or a reference that cannot be read.
             InfeasibleError: No mixture meets the limits.
         """
-        found = cls(
+        constraints = cls(
             tuple(inventory),
             tuple(_linear(config, inventory, target_tokens)),
             tuple(_convex(config, inventory)),
@@ -111,7 +111,7 @@ class Constraints:
             ),
             _guardrails(config, base),
         )
-        return found if phases is None else found._by_phase(phases)
+        return constraints if phases is None else constraints._by_phase(phases)
 
     def _by_phase(self, phases: Phases) -> Constraints:
         """Return limits of cells: those of domains hold their shares over all phases."""
@@ -206,26 +206,26 @@ class Constraints:
     @cached_property
     def strictest(self) -> list[LinearLimit]:
         """The limits that count: caps and floors in the domains' order, then those of groups."""
-        found: dict[tuple[str | None, str, bool], LinearLimit] = {}
+        strictest: dict[tuple[str | None, str, bool], LinearLimit] = {}
         for limit in self.linear:
             key = (limit.group, limit.domains[0], limit.is_floor)
-            other = found.get(key)
+            other = strictest.get(key)
             if other is None or limit.sign * limit.value < limit.sign * other.value:
-                found[key] = limit
+                strictest[key] = limit
         single = [(None, domain, side) for side in (False, True) for domain in self.domains]
-        groups = [key for key in found if key[0] is not None]
-        return [found[key] for key in (*single, *groups) if key in found]
+        groups = [key for key in strictest if key[0] is not None]
+        return [strictest[key] for key in (*single, *groups) if key in strictest]
 
     @cached_property
     def groups(self) -> dict[str, tuple[tuple[str, ...], float, float]]:
         """The domains of each group, and the least and the most that they may have together."""
-        found: dict[str, tuple[tuple[str, ...], float, float]] = {}
+        groups: dict[str, tuple[tuple[str, ...], float, float]] = {}
         for limit in self.strictest:
             if limit.group is not None:
-                _, least, most = found.get(limit.group, ((), 0.0, 1.0))
+                _, least, most = groups.get(limit.group, ((), 0.0, 1.0))
                 ends = (limit.value, most) if limit.is_floor else (least, limit.value)
-                found[limit.group] = (limit.domains, *ends)
-        return found
+                groups[limit.group] = (limit.domains, *ends)
+        return groups
 
     @property
     def in_force(self) -> tuple[str, ...]:

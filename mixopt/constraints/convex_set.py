@@ -213,15 +213,15 @@ class ConvexSet:
 
     def _roomy(self, within: LinearConstraints) -> Array:
         """Average mixtures that are far from one limit each, until none of them is near."""
-        found: list[Array] = []
+        rows: list[Array] = []
         for row_D, most in zip(self._rows_RD, self._most_R, strict=True):
-            if found and most - row_D @ np.mean(found, axis=0) > PLENTY:
+            if rows and most - row_D @ np.mean(rows, axis=0) > PLENTY:
                 continue
             far_D = within.lowest(row_D)
             if far_D is None:
                 raise InfeasibleError("no mixture satisfies these bounds of domains and groups")
-            found.append(far_D)
-        roomy_D: Array = np.mean(found, axis=0)
+            rows.append(far_D)
+        roomy_D: Array = np.mean(rows, axis=0)
         return roomy_D
 
 

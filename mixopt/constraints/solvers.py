@@ -124,7 +124,7 @@ class LinearConstraints:
         domains = len(self.lower_D)
         rows, most = self.over(1, kinked, giving=giving)
         further = rows.shape[1] - domains
-        found = linprog(
+        solution = linprog(
             np.pad(cost, (0, rows.shape[1] - len(cost))),
             A_ub=rows,
             b_ub=most,
@@ -134,7 +134,7 @@ class LinearConstraints:
             method="highs",
             options={"primal_feasibility_tolerance": TOLERANCE},
         )
-        return (found.x[:domains], float(found.x[domains])) if found.status == 0 else None
+        return (solution.x[:domains], float(solution.x[domains])) if solution.status == 0 else None
 
     def _least_last(
         self, start_X: Array, radii: Sequence[ConvexLimit], *, giving: bool = False
@@ -211,7 +211,7 @@ def minimize_slsqp(
     met = DifferentiableFunction(lambda x: most_R - rows_RX @ x, lambda _: -rows_RX)
     tied = DifferentiableFunction(lambda x: ties_ED @ x[:domains] - values_E, lambda _: ties_ED)
     smooth = [_room(one, domains, giving=giving) for one in radii if one.kind == "kl"]
-    found = minimize(
+    solution = minimize(
         lambda x: float(cost.values(x[:own])[0]),
         np.concatenate([start_X, *apart]),
         jac=lambda x: np.append(cost.slopes(x[:own])[0], np.zeros(len(x) - own)),
@@ -229,7 +229,7 @@ def minimize_slsqp(
         method="SLSQP",
         options={"maxiter": STEPS, "ftol": accuracy},
     )
-    end_X = np.asarray(found.x, dtype=np.float64)[:own]
+    end_X = np.asarray(solution.x, dtype=np.float64)[:own]
     return end_X if np.isfinite(end_X).all() else start_X
 
 
@@ -270,8 +270,8 @@ class LimitSystem:
         """Whether a mixture meets all of them."""
         if not self.convex:
             return self.rows().least_change() is not None
-        found = self.rows().deepest(self.convex)
-        return found is not None and all(one.allows(found) for one in self.convex)
+        deepest = self.rows().deepest(self.convex)
+        return deepest is not None and all(one.allows(deepest) for one in self.convex)
 
     def smallest(self) -> LimitSystem:
         """Leave out what can be left out for the rest to be still in conflict."""
@@ -309,11 +309,11 @@ class LimitSystem:
 
     def radius_hint(self, radius: ConvexLimit) -> str | None:
         """Say the least radius that is enough; None where none is."""
-        found = self.rows().deepest([radius])
+        deepest = self.rows().deepest([radius])
         others = [one for one in self.convex if one is not radius]
-        if found is None or not all(one.allows(found) for one in others):
+        if deepest is None or not all(one.allows(deepest) for one in others):
             return None
-        return f"allow {radius.enough(found)}"
+        return f"allow {radius.enough(deepest)}"
 
     def _gap(self) -> str:
         """Say how far one bound would have to move at least, in shares of the tokens."""

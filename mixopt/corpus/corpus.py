@@ -180,12 +180,12 @@ class Corpus:
     @property
     def contents(self) -> dict[str, DomainContent]:
         """What tells whether a domain still holds what trials were trained on."""
-        tokens, found = self.inventory, {}
+        tokens, contents = self.inventory, {}
         for name, train in self.training.items():
             hashes = "".join(shard.sha256 for shard in train.shards).encode()
             sha256 = hashlib.sha256(hashes).hexdigest() if hashes else ""
-            found[name] = DomainContent(sha256, tokens[name])
-        return found
+            contents[name] = DomainContent(sha256, tokens[name])
+        return contents
 
     def distinct(self, name: str, stored: int) -> int:
         """Return how many of a domain's stored training tokens or bytes differ, at least 1."""
@@ -321,11 +321,11 @@ def true_inventory(
     sources: Mapping[str, SourceConfig], corpus: Corpus, *, where: str = ""
 ) -> dict[str, int]:
     """Return the distinct tokens of each whole domain, in the corpus's order."""
-    found = corpus.inventory
+    inventory = corpus.inventory
     for name, source in sources.items():
-        if name not in found or not source.is_sized:
+        if name not in inventory or not source.is_sized:
             continue
-        train, tokens = corpus.training[name], found[name]
+        train, tokens = corpus.training[name], inventory[name]
         field = "tokens" if source.tokens is not None else "bytes"
         stated = source.tokens or source.bytes or 0
         prepared = tokens if field == "tokens" else corpus.distinct(name, train.bytes)
@@ -335,8 +335,8 @@ def true_inventory(
                 f" than the {prepared} that were prepared from it: state the size of the whole"
                 f" domain, {prepared} or more, or prepare less with max_bytes"
             )
-        found[name] = max(tokens, round(stated * tokens / max(prepared, 1)))
-    return found
+        inventory[name] = max(tokens, round(stated * tokens / max(prepared, 1)))
+    return inventory
 
 
 def tokens_per_byte(corpus: Corpus) -> dict[str, float]:

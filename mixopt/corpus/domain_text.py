@@ -332,16 +332,16 @@ def read_texts(texts: Sequence[DomainText], workers: int, say: Say) -> list[Doma
         read = in_processes(DomainText.read, jobs, workers, died=_died)
     else:
         read = (text.read() for text in texts)
-    found: dict[int, DomainText] = {}
+    by_place: dict[int, DomainText] = {}
     with steady_progress("reading", len(texts)) as update:
-        said = 0
+        reported = 0
         for place, text in zip(order, read, strict=True):
-            found[place] = text
-            update(len(found), text.name)
-            while said in found:
-                say(found[said].summary)
-                said += 1
-    return [found[place] for place in range(len(texts))]
+            by_place[place] = text
+            update(len(by_place), text.name)
+            while reported in by_place:
+                say(by_place[reported].summary)
+                reported += 1
+    return [by_place[place] for place in range(len(texts))]
 
 
 def _died(job: DomainText | _Piece) -> CorpusError:

@@ -168,15 +168,15 @@ def read_tokens(
     say: Say,
 ) -> list[DomainTokens]:
     """Open the domains and targets that are tokens, and choose what is held out."""
-    found = []
+    domains = []
     for name, source in {**config.domains, **evaluation}.items():
         if source.is_tokens:
             rooted, is_target = source.under(config.root), name in evaluation
             domain = DomainTokens(name, rooted, config, tokenizer, is_target=is_target)
             domain.hold_out(seed)
             say(f"{name}: {count_text(len(domain.held_out))} pieces of tokens are held out")
-            found.append(domain)
-    return found
+            domains.append(domain)
+    return domains
 
 
 def keep_apart(

@@ -83,12 +83,12 @@ def docstrings(text: str) -> str:
     """Return the docstrings of a Python file that are long enough to be prose."""
     leading = _LEADING.match(text)
     first = leading.end() if leading else 0
-    found = []
+    texts = []
     for match in _PYTHON_TOKEN.finditer(text):
         literal, start = match.group(), match.start()
         if literal.endswith(('"""', "'''")) and (start == first or _follows_colon(text, start)):
-            found.append(_prose(literal))
-    return "\n\n".join(docstring for docstring in found if docstring)
+            texts.append(_prose(literal))
+    return "\n\n".join(docstring for docstring in texts if docstring)
 
 
 def json_text(text: str) -> str:
@@ -109,8 +109,8 @@ def description(text: str) -> str:
 def short_lines(text: str) -> str:
     """Leave out lines of more than `MAX_LINE` characters or with encoded data."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    kept = (line.rstrip() for line in lines if len(line) <= MAX_LINE)
-    return "\n".join(line for line in kept if len(line) < 200 or not _BASE64.search(line))
+    short = (line.rstrip() for line in lines if len(line) <= MAX_LINE)
+    return "\n".join(line for line in short if len(line) < 200 or not _BASE64.search(line))
 
 
 def pieces(text: str, longest: int = MAX_PIECE) -> Iterator[str]:
@@ -235,11 +235,11 @@ def environment_versions() -> dict[str, str]:
 @cache
 def installed_files() -> tuple[InstalledFile, ...]:
     """List the standard library and the packages in order of a hash of their paths."""
-    found = {file.path: file for file in _library_files()}
+    files = {file.path: file for file in _library_files()}
     for name, package in sorted(_packages().items()):
         for file in _package_files(name, package):
-            found.setdefault(file.path, file)
-    return tuple(sorted(found.values(), key=_order))
+            files.setdefault(file.path, file)
+    return tuple(sorted(files.values(), key=_order))
 
 
 def _order(file: InstalledFile) -> tuple[bytes, str, str]:
@@ -257,7 +257,7 @@ def _packages() -> dict[str, Distribution]:
         raise CorpusError(
             f"the environment corpus needs {error.name}: pip install 'mixopt[all]'"
         ) from error
-    found: dict[str, Distribution] = {}
+    packages: dict[str, Distribution] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
     waiting = [("mixopt", frozenset({EXTRA})), *((name, frozenset[str]()) for name in PACKAGES)]
     while waiting:
@@ -269,13 +269,13 @@ def _packages() -> dict[str, Distribution]:
             package = distribution(name)
         except PackageNotFoundError:
             continue
-        found[name] = package
+        packages[name] = package
         for need in map(Requirement, package.requires or []):
             marker = need.marker
             if marker is None or any(marker.evaluate({"extra": e}) for e in extras | {""}):
                 waiting.append((_canonical(need.name), frozenset(need.extras)))
-    found.pop("mixopt", None)
-    return found
+    packages.pop("mixopt", None)
+    return packages
 
 
 def _canonical(name: str) -> str:

@@ -124,15 +124,15 @@ def _write_mixed(
     config: CorpusConfig, path: Path, tokenizer: Tokenizer | None, progress: Say
 ) -> dict[str, Any]:
     """Write the domains that are made of others, whose training shards then go."""
-    found = {}
+    written = {}
     for name, mixed in config.mixed.items():
         made = _mix(name, mixed, path, tokenizer, config.tokenizer)
         for part in mixed.domains:
             shutil.rmtree(path / part / "train")
         shares = ", ".join(f"{100 * share:.3g}% {part}" for part, share in made["shares"].items())
         progress(f"{name}: {sum(made['tokens'].values()):,} training tokens, {shares}")
-        found[name] = made
-    return found
+        written[name] = made
+    return written
 
 
 def _emptied(path: Path) -> Path:

@@ -102,10 +102,10 @@ class _Sample:
                 return size, number, before
             content = one.encode()
             size, number = size + len(content), number + 1
-            kept = content[: max(to_keep - self.kept, 0)]
-            if kept:
-                self.kept += len(kept)
-                self.texts.append(kept.decode(errors="ignore"))
+            sampled = content[: max(to_keep - self.kept, 0)]
+            if sampled:
+                self.kept += len(sampled)
+                self.texts.append(sampled.decode(errors="ignore"))
         return size, number, None
 
 
@@ -114,19 +114,19 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
     is_text = not all(source.is_tokens for source in config.sources.values())
     is_here = is_text and not bpe_vocabulary(config.tokenizer)
     tokenizer = open_tokenizer(config.tokenizer) if is_here else None
-    is_bytes, found = plain_name(config.tokenizer) == BYTES, []
+    is_bytes, counts = plain_name(config.tokenizer) == BYTES, []
     for name, source in config.sources.items():
         if not source.has_text:
             raise CorpusError(f"domain {name!r}: its text is not available here; state its tokens")
         rooted = source.under(config.root)
         if source.is_tokens:
             files, tokens = counted_tokens(name, rooted.model_copy(update={"max_tokens": None}))
-            found.append(DomainCount(name, files, 0, tokens, "tokens in the files", True))
+            counts.append(DomainCount(name, files, 0, tokens, "tokens in the files", True))
             say(f"{name}: {tokens:,} tokens")
             continue
-        found.append(_count(name, rooted, tokenizer, is_bytes))
-        say(f"{name}: {found[-1].bytes:,} bytes of text, {found[-1].how}")
-    return found
+        counts.append(_count(name, rooted, tokenizer, is_bytes))
+        say(f"{name}: {counts[-1].bytes:,} bytes of text, {counts[-1].how}")
+    return counts
 
 
 def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -> float:
@@ -168,9 +168,9 @@ def _count(
         texts = (text for text, _ in environment_documents(source.environment))
         sample.bytes, sample.documents, _ = sample.measure(texts, float("inf"))
     elif is_local(source):
-        found = text_files(name, source)
-        files = len(found)
-        sample.add_files(found, ReaderContext(name, source.column, bad, source.cell), SAMPLE_BYTES)
+        paths = text_files(name, source)
+        files = len(paths)
+        sample.add_files(paths, ReaderContext(name, source.column, bad, source.cell), SAMPLE_BYTES)
     else:
         raise CorpusError(
             f"domain {name!r}: {source.path}: its size is not available here; state its tokens or"

@@ -117,14 +117,14 @@ def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
     roots = [] if builder else list(source.paths)
     if roots and patterns:  # a list of paths has no data_files
         patterns = [under_folder(roots[0], pattern) for pattern in patterns]
-    found = [place for pattern in patterns for place in _matching(domain, pattern)]
+    places = [place for pattern in patterns for place in _matching(domain, pattern)]
     if not patterns:
-        found = [place for root in roots for place in _below(domain, root, source.split)]
-    if not found:
+        places = [place for root in roots for place in _below(domain, root, source.split)]
+    if not places:
         raise CorpusError(f"domain {domain!r}: path: {builder} needs data_files; name its files")
     return [
         TextFile(domain, place, builder or _builder(domain, place))
-        for place in dict.fromkeys(found)
+        for place in dict.fromkeys(places)
     ]
 
 
@@ -228,8 +228,8 @@ def _matching(domain: str, pattern: str) -> list[Place]:
     if is_url(pattern):
         with of_domain(domain):
             return list(list_objects(pattern))
-    found = sorted(map(Path, _globbed(pattern)))
-    files: list[Place] = [one for path in found for one in visible_files(path)]
+    paths = sorted(map(Path, _globbed(pattern)))
+    files: list[Place] = [one for path in paths for one in visible_files(path)]
     if not files:
         what = "the glob matches no file" if glob.has_magic(pattern) else "no such file"
         raise CorpusError(f"domain {domain!r}: {pattern}: {what} (working directory {Path.cwd()})")
@@ -249,17 +249,17 @@ def _below(domain: str, root: str, split: str) -> list[Place]:
     """Return the files of a folder that belong to a split, data before text."""
     folder = local_path(root)
     is_here = not is_url(root) and folder.is_dir()
-    found: list[Place] = [*visible_files(folder)] if is_here else _matching(domain, root)
+    places: list[Place] = [*visible_files(folder)] if is_here else _matching(domain, root)
     start = root.rstrip("/") if is_url(root) else str(folder)
-    names = {place: _name_below(start, place) for place in found}
+    names = {place: _name_below(start, place) for place in places}
     if None in names.values():  # a file, or what a glob matches
-        return found
-    known = [place for place in found if builder_of(Path(place.name)) is not None]
+        return places
+    known = [place for place in places if builder_of(Path(place.name)) is not None]
     data = [place for place in known if builder_of(Path(place.name)) != "text"] or known
     splits = {place: _split_of(names[place] or "") for place in data}
     if not any(splits.values()):
         splits = dict.fromkeys(data, "train")
-    chosen = [place for place, found in splits.items() if found == split]
+    chosen = [place for place, name in splits.items() if name == split]
     if not chosen:
         raise CorpusError(
             f"domain {domain!r}: {root}: no files of the split {split!r} (suffixes read:"

@@ -141,8 +141,8 @@ def chosen_items(items: Iterator[Item], most: int | None) -> list[Item]:
         name = one[1].id.encode("utf-8", "surrogatepass")
         return hashlib.blake2b(name, digest_size=8).digest(), one[0]
 
-    kept = heapq.nsmallest(most, enumerate(items), key=place)
-    return [item for _, item in sorted(kept, key=lambda one: one[0])]
+    smallest = heapq.nsmallest(most, enumerate(items), key=place)
+    return [item for _, item in sorted(smallest, key=lambda one: one[0])]
 
 
 def task_files(folder: str | Path) -> dict[str, Path]:
@@ -150,18 +150,18 @@ def task_files(folder: str | Path) -> dict[str, Path]:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder (working directory {Path.cwd()})")
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         ending = next((one for one in ENDINGS if path.name.endswith(one)), None)
         if ending is None or path.name.startswith("."):
             continue
         name = check_name(path.name.removesuffix(ending), "task")
-        if name in found:
-            raise ConfigError(f"{path}: {found[name].name} is task {name!r} too; remove one")
-        found[name] = path
-    if not found:
+        if name in files:
+            raise ConfigError(f"{path}: {files[name].name} is task {name!r} too; remove one")
+        files[name] = path
+    if not files:
         raise ConfigError(f"{folder}: has no tasks; one file for each, *{', *'.join(ENDINGS)}")
-    return found
+    return files
 
 
 def encode_task(name: str, items: Sequence[Item], tokenizer: Tokenizer) -> EncodedTask:

@@ -289,12 +289,12 @@ def first_rows(path: Path, builder: str) -> FirstRows:
         raise
     except Exception as error:  # whatever a library raises on a damaged file
         raise CorpusError(_reason(error)) from error
-    found = [
+    looked_at = [
         {str(name): _short(value) for name, value in row.values.items()}
         for row in rows
         if row.values is not None
     ]
-    return FirstRows(tuple(found), len(rows) - len(found))
+    return FirstRows(tuple(looked_at), len(rows) - len(looked_at))
 
 
 def _short(value: object) -> object:

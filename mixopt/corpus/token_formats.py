@@ -85,15 +85,15 @@ def open_token_files(
 ) -> list[TokenFile]:
     """Open what is to be read, in the order of the patterns and of names; no token is read."""
     with _readable(", ".join(patterns)):
-        found = list(
+        opened = list(
             dict.fromkeys(one for pattern in patterns for one in _matching(pattern, format))
         )
-        kinds = dict(reversed(found))
-        if found and kinds.keys() - {format or found[0][0]}:
+        kinds = dict(reversed(opened))
+        if opened and kinds.keys() - {format or opened[0][0]}:
             named = " and ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds))
             wanted = f", not {format}" if format and len(kinds) == 1 else ""
             raise CorpusError(f"the tokens are {named}{wanted}; select files of one tool by a glob")
-        return [FORMATS[kind](path, dtype) for kind, path in found]
+        return [FORMATS[kind](path, dtype) for kind, path in opened]
 
 
 @contextmanager
@@ -113,14 +113,14 @@ def _matching(pattern: str, format: str | None) -> list[tuple[str, Path]]:
     if is_url(pattern):
         raise CorpusError(f"{pattern}: tokens are read from files here; copy them to this machine")
     expanded = local_path(pattern)
-    found = [expanded]
+    paths = [expanded]
     if not any(Path(f"{expanded}{suffix}").exists() for suffix in ("", ".idx", ".bin")):
-        found = sorted(map(Path, glob.glob(str(expanded), recursive=True)))
-    if not found:
+        paths = sorted(map(Path, glob.glob(str(expanded), recursive=True)))
+    if not paths:
         what = "the glob matches no file" if glob.has_magic(pattern) else "not found"
         raise CorpusError(f"{pattern}: {what} (working directory {Path.cwd()})")
     named = []
-    for path in found:
+    for path in paths:
         inside = [one for one in visible_files(path) if one.suffix in _SUFFIXES]
         if path.is_dir() and not inside:
             raise CorpusError(f"{path}: has no files of tokens")
@@ -156,10 +156,10 @@ def _numbers(
 ) -> NDArray[Any]:
     """Read so many numbers of a file."""
     with _readable(path):
-        found = np.fromfile(path if stream is None else stream, dtype, count, offset=offset)
-    if len(found) < count:
+        numbers = np.fromfile(path if stream is None else stream, dtype, count, offset=offset)
+    if len(numbers) < count:
         raise CorpusError(f"{path}: was truncated while it was being read")
-    return found
+    return numbers
 
 
 def _count(path: Path, dtype: np.dtype[Any], offset: int = 0) -> int:
@@ -172,9 +172,9 @@ def _count(path: Path, dtype: np.dtype[Any], offset: int = 0) -> int:
     return size // dtype.itemsize
 
 
-def _check_type(path: Path, found: str, dtype: str | None) -> None:
-    if dtype not in (None, found):
-        raise CorpusError(f"{path}: its tokens are {found}, not {dtype!r}; leave out dtype")
+def _check_type(path: Path, stated: str, dtype: str | None) -> None:
+    if dtype not in (None, stated):
+        raise CorpusError(f"{path}: its tokens are {stated}, not {dtype!r}; leave out dtype")
 
 
 def _check_count(path: Path, tokens: int, expected: int, what: str) -> None:
@@ -218,14 +218,14 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
     index, metadata = _beside(path, ".index"), _beside(path, ".metadata")
     if metadata.exists():
         line = _first_bytes(metadata, 4096).decode(errors="replace").partition("\n")[0].strip()
-        found = _DATATROVE_TYPES.get(line.rpartition("|")[2])
-        if found is None:
+        known_type = _DATATROVE_TYPES.get(line.rpartition("|")[2])
+        if known_type is None:
             raise CorpusError(
                 f"{metadata}: its first line is {line[:80]!r}, but datatrove's ends with the bytes"
                 " of a token, as in 'gpt2|2'"
             )
-        _check_type(path, found, dtype)
-        dtype = found
+        _check_type(path, known_type, dtype)
+        dtype = known_type
     if dtype is None:
         raise CorpusError(
             f"{metadata}: not found, and the type of a token is stated nowhere else; give"
@@ -274,13 +274,13 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
     def ends() -> IntArray:
         """Return the tokens up to the end of each document, from bounds that count sequences."""
         what = "the bounds of its documents"
-        found = _rising(index, _numbers(index, _PLACE, bounds, offset=at_bounds), what)
-        if found[0] != 0 or found[-1] != sequences:
+        marks = _rising(index, _numbers(index, _PLACE, bounds, offset=at_bounds), what)
+        if marks[0] != 0 or marks[-1] != sequences:
             raise CorpusError(
-                f"{index}: altered: its documents begin at sequence {found[0]} and end at sequence"
-                f" {found[-1]} of {sequences}"
+                f"{index}: altered: its documents begin at sequence {marks[0]} and end at sequence"
+                f" {marks[-1]} of {sequences}"
             )
-        places: IntArray = starts()[found[1:]]
+        places: IntArray = starts()[marks[1:]]
         return places
 
     before = starts()
@@ -296,10 +296,10 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
 
 
 def _rising(index: Path, numbers: NDArray[Any], what: str) -> IntArray:
-    found = numbers.astype(np.int64)
-    if (np.diff(found, prepend=0) < 0).any():
+    rising = numbers.astype(np.int64)
+    if (np.diff(rising, prepend=0) < 0).any():
         raise CorpusError(f"{index}: altered: {what} are not increasing")
-    return found
+    return rising
 
 
 _SUFFIXES = (".idx", ".bin", ".npy", ".ds")

@@ -132,13 +132,13 @@ class TokenFiles:
         return TokenWriter(out, dtype=dtype, tokenizer=self._tokenizer)
 
     def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
-        found: dict[Path, tuple[int, int, int] | None] = {}
+        stamps: dict[Path, tuple[int, int, int] | None] = {}
         for file in (file for one in self.files for file in one.files):
-            found[file] = None
+            stamps[file] = None
             with suppress(OSError):
                 status = file.stat()
-                found[file] = status.st_ino, status.st_size, status.st_mtime_ns
-        return found
+                stamps[file] = status.st_ino, status.st_size, status.st_mtime_ns
+        return stamps
 
 
 def token_pieces(

@@ -299,9 +299,9 @@ def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint
             raise OSError(code, os.strerror(code))
         pages = (ctypes.c_uint8 * size).from_address(address)
         weakref.finalize(pages, unmap, address, size).atexit = False
-        found = np.frombuffer(memoryview(pages), np.uint8)
-        found.flags.writeable = False
-        return found
+        mapped = np.frombuffer(memoryview(pages), np.uint8)
+        mapped.flags.writeable = False
+        return mapped
     finally:
         os.close(descriptor)
 

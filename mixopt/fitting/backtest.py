@@ -114,14 +114,14 @@ def backtest_trials(
     table = _Table(trials.finished, objective, seed)
     counts, flat = table.counts()
     if not counts:
-        kept = [name for name in objective.evaluation if name not in flat]
-        if not kept or any(name in flat for name in objective.measured):
+        measured = [name for name in objective.evaluation if name not in flat]
+        if not measured or any(name in flat for name in objective.measured):
             raise TrialsError(
                 f"backtest: {listed(flat)}: the same in all fitted runs of a split, so nothing can"
                 " be learned of it: choose other losses (--target LOSS, repeatable)"
             )
         note = f"left out {listed(flat)}: it nearly never changes"
-        left, over = trials.with_targets(kept).with_notes(note), objective.over(kept)
+        left, over = trials.with_targets(measured).with_notes(note), objective.over(measured)
         return backtest_trials(left, over, regressors=regressors, seed=seed, update=update)
     names = list(dict.fromkeys(regressors)) or [OURS]
     done, whole = 0.0, sum(SPLITS * (count + 20) for count in counts)  # about as fits take
@@ -131,8 +131,8 @@ def backtest_trials(
         runs = round(float(np.mean([table.fitted(count, k).sum() for k in range(SPLITS)])))
         for split in range(SPLITS):
             update(done / whole, f"{runs} trials, split {split + 1} of {SPLITS}")
-            found = table.scores(count, split, names, absent)
-            scores += [{"trials": runs, **one} for one in found]
+            split_scores = table.scores(count, split, names, absent)
+            scores += [{"trials": runs, **one} for one in split_scores]
             done += count + 20
     update(1.0, "")
     figures = pl.DataFrame(scores, infer_schema_length=None).drop("spearmans")
@@ -186,14 +186,14 @@ class _Table:
 
     def counts(self) -> tuple[list[int], list[str]]:
         """Return how many mixtures to fit, and losses that are the same in all fitted runs."""
-        found: list[int] = []
+        counts: list[int] = []
         count = min(len(set(self._place_N[self.fold_N != fold])) for fold in range(SPLITS))
-        while count >= MIN_MIXTURES and len(found) < MAX_COUNTS:
+        while count >= MIN_MIXTURES and len(counts) < MAX_COUNTS:
             if flat := self._flat(count):
-                return found, flat
-            found.insert(0, count)
+                return counts, flat
+            counts.insert(0, count)
             count //= 2
-        return found, []
+        return counts, []
 
     def _flat(self, count: int) -> list[str]:
         """Return the losses that are the same in all fitted runs of a split."""
@@ -206,8 +206,8 @@ class _Table:
     def fitted(self, count: int, split: int) -> BoolArray:
         """Return which runs are fitted: those of the first mixtures that are not held out."""
         free_N = self.fold_N != split
-        kept = np.unique(self._place_N[free_N])[:count]
-        return np.asarray(free_N & np.isin(self._place_N, kept))
+        places = np.unique(self._place_N[free_N])[:count]
+        return np.asarray(free_N & np.isin(self._place_N, places))
 
     def scores(
         self, count: int, split: int, names: Sequence[str], absent: dict[str, str]
@@ -219,11 +219,11 @@ class _Table:
         weights_KD, seen_KM = self.weights_ND[out_N], losses_NM[out_N]
         for name in names:
             fit = fit_trials(learned, FitConfig(regressors=[name]), self.objective, self.seed)
-            found = fit.predict(weights_KD)
-            inside_KM = (found.low_NM <= seen_KM) & (seen_KM <= found.high_NM)
-            halves_M = (found.high_NM - found.low_NM).mean(axis=0) / 2
+            prediction = fit.predict(weights_KD)
+            inside_KM = (prediction.low_NM <= seen_KM) & (seen_KM <= prediction.high_NM)
+            halves_M = (prediction.high_NM - prediction.low_NM).mean(axis=0) / 2
             width = float((halves_M / np.maximum(seen_KM.std(axis=0), 1e-12)).mean())
-            told_KQ = np.column_stack([found.objective_N, found.losses_NM])
+            told_KQ = np.column_stack([prediction.objective_N, prediction.losses_NM])
             yield self._score(name, out_N, told_KQ, float(inside_KM.mean()), width)
         for name, regressor in PEERS.items():
             if name in absent:

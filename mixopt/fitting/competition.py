@@ -75,15 +75,15 @@ def fit_trials(
     at = data.sizes.size_of_fit({name: data.make(name) for name in names}, size)
     if at is not None:
         check_finished(data.trials)
-    found: dict[str, HeldOutPredictions] = {}
+    held_out: dict[str, HeldOutPredictions] = {}
     fitted: dict[str, Predictor] = {}
     with one_blas_thread(len(data.losses_NM)):
         for place, name in enumerate(names):
-            found[name], whole = _compete(name, data, place * data.folds, update)
+            held_out[name], whole = _compete(name, data, place * data.folds, update)
             if whole is not None:
                 fitted[name] = whole
-        name = _first_as_good(found, data.observed_N)
-        shown = list(found.values())
+        name = _first_as_good(held_out, data.observed_N)
+        shown = list(held_out.values())
         return Fit(
             name=name,
             fitted=fitted[name] if name in fitted else data.fitted(name),
@@ -94,9 +94,9 @@ def fit_trials(
         )
 
 
-def _first_as_good(found: Mapping[str, HeldOutPredictions], observed_N: Array) -> str:
+def _first_as_good(held_out: Mapping[str, HeldOutPredictions], observed_N: Array) -> str:
     """Return the first name whose error is not above the least by more than a standard error."""
-    squares = {name: (one.told_NQ[:, 0] - observed_N) ** 2 for name, one in found.items()}
+    squares = {name: (one.told_NQ[:, 0] - observed_N) ** 2 for name, one in held_out.items()}
     least_N = min(squares.values(), key=np.mean)
 
     def is_as_good(square_N: Array) -> bool:
@@ -143,13 +143,13 @@ def _members(
     fitted: Mapping[str, Predictor], data: FitData, names: Sequence[str]
 ) -> list[HeldOutPredictions]:
     """Return the held-out predictions of combined regressors' members, for the report."""
-    found: dict[str, HeldOutPredictions] = {}
+    by_member: dict[str, HeldOutPredictions] = {}
     for one in fitted.values():
         members = one.held_out_members if supports(one, "held_out_members") else {}
         for name, means_NM in members.items():
             told_NQ = with_objective(data.objective, means_NM)
-            found.setdefault(name, HeldOutPredictions(name, "member", told_NQ, told_NQ))
-    return [one for name, one in found.items() if name not in names]
+            by_member.setdefault(name, HeldOutPredictions(name, "member", told_NQ, told_NQ))
+    return [one for name, one in by_member.items() if name not in names]
 
 
 def _controls(data: FitData) -> list[HeldOutPredictions]:
@@ -158,12 +158,12 @@ def _controls(data: FitData) -> list[HeldOutPredictions]:
     means_SM = np.stack([losses_NM[group_N == group].mean(axis=0) for group in np.unique(group_N)])
     level_NM = means_SM[group_N] - means_SM.mean(axis=0)
     domains = data.trials.domains
-    found = controls(data.weights_ND, losses_NM - level_NM, data.fold_N, domains, objective)
+    results = controls(data.weights_ND, losses_NM - level_NM, data.fold_N, domains, objective)
     if len(means_SM) == 1:
-        return found
+        return results
     return [
         replace(one, told_NQ=with_objective(objective, one.told_NQ[:, 1:] + level_NM))
-        for one in found
+        for one in results
     ]
 
 
@@ -195,12 +195,12 @@ def informative(trials: Trials, objective: ObjectiveLike | None, unit: Unit) -> 
         raise TrialsError("the trials have no losses: no column loss/NAME")
     losses_NM = trials.finished.losses(unit)
     varies = dict(zip(trials.targets, np.ptp(losses_NM, axis=0) > 0, strict=True))
-    kept = [name for name in trials.targets if varies[name] or name in requested]
-    gone = [name for name in trials.targets if name not in kept]
-    if not kept or not gone:
+    names = [name for name in trials.targets if varies[name] or name in requested]
+    gone = [name for name in trials.targets if name not in names]
+    if not names or not gone:
         return trials
     note = f"left out {listed(gone)}: the same loss in every trial"
-    return trials.with_targets(kept).with_notes(note)
+    return trials.with_targets(names).with_notes(note)
 
 
 def fit_table(

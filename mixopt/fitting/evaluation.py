@@ -137,13 +137,13 @@ def _told(
     fit: Fit, weights_ND: Array, mean: Objective, ours: list[int], off_K: Array
 ) -> tuple[Array, Array]:
     """Return predictions and half of the widths of their intervals, shape (N, Q) each."""
-    found = fit.predict(weights_ND)
-    told_NQ = with_objective(mean, found.losses_NM[:, ours])
+    prediction = fit.predict(weights_ND)
+    told_NQ = with_objective(mean, prediction.losses_NM[:, ours])
     half_N = conformal_quantile(np.abs(off_K)) * fit.reach.stretch(weights_ND)
     if fit.is_carried:
         whole = fit.predict(weights_ND, replace(mean, evaluation=fit.targets))
         told_NQ[:, 0], half_N = whole.objective_N, whole.objective_high_N - whole.objective_N
-    return told_NQ, np.column_stack([half_N, (found.high_NM - found.losses_NM)[:, ours]])
+    return told_NQ, np.column_stack([half_N, (prediction.high_NM - prediction.losses_NM)[:, ours]])
 
 
 def _control_ranks(

@@ -165,7 +165,7 @@ def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
         choices["hinge"] = partial(_hinge, noise=noise)
     told_N = objective.value(predicted_NM)
     rank = spearman(told_N, data.observed_N)
-    found = [Offer("the objective", objective, rank, rank, "")]
+    offered = [Offer("the objective", objective, rank, rank, "")]
     for name, choose in choices.items():
         told_N, seen_N = np.empty(len(data.losses_NM)), np.empty(len(data.losses_NM))
         for rest_N, out_N in splits(data.fold_N):
@@ -176,8 +176,8 @@ def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
             )
         own, reason = choose(objective, data.losses_NM, predicted_NM)
         ranks = spearman(told_N, seen_N), spearman(told_N, data.observed_N)
-        found.append(Offer(name, own, *ranks, reason))
-    return tuple(found)
+        offered.append(Offer(name, own, *ranks, reason))
+    return tuple(offered)
 
 
 def _in_spreads(objective: Objective, losses_NM: Array, weights: Mapping[str, float]) -> Objective:
@@ -208,25 +208,25 @@ def _ranked_metrics(
     """Take the metrics whose held-out rank correlation is above 0 beyond doubt."""
     count, weights = len(losses_NM), objective.weights
     ranks = _ranks(objective, losses_NM, predicted_NM)
-    kept = {n: weights[n] for n, r in ranks.items() if count > 3 and lower_bound(r, count) > 0}
-    gone = [name for name in weights if name not in kept]
-    if not kept or not gone:
+    ranked = {n: weights[n] for n, r in ranks.items() if count > 3 and lower_bound(r, count) > 0}
+    gone = [name for name in weights if name not in ranked]
+    if not ranked or not gone:
         return _in_spreads(objective, losses_NM, weights), "no metric is left out"
     reason = f"without {grouped_names(gone)}: their arms are not ranked at all"
-    return _in_spreads(objective, losses_NM, kept), reason
+    return _in_spreads(objective, losses_NM, ranked), reason
 
 
 def _first_factor(
     objective: Objective, losses_NM: Array, predicted_NM: Array
 ) -> tuple[Objective, str]:
     """Take the metrics that the factor counts which follows the mixture most."""
-    found = factors(objective, losses_NM, predicted_NM)
-    own = {n: w for n, w in (found[0].weights if found else {}).items() if n in objective.weights}
-    kept = {name: weight for name, weight in own.items() if weight > 0}
+    every = factors(objective, losses_NM, predicted_NM)
+    own = {n: w for n, w in (every[0].weights if every else {}).items() if n in objective.weights}
+    positive = {name: weight for name, weight in own.items() if weight > 0}
     reason = "metrics weigh as in the factor that follows the mixture most"
-    if not kept:
-        kept, reason = dict(objective.weights), "no factor stands out of noise"
-    return _in_spreads(objective, losses_NM, kept), reason
+    if not positive:
+        positive, reason = dict(objective.weights), "no factor stands out of noise"
+    return _in_spreads(objective, losses_NM, positive), reason
 
 
 def _hinge(

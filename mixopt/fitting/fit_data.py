@@ -158,7 +158,7 @@ class TrialSizes:
 
     def shared(self, parameters: float | None, tokens: float | None) -> ModelSize:
         """Return the size to predict at; what is not given is the trials', where they share it."""
-        found = []
+        shared = []
         for place, (name, given) in enumerate(zip(COLUMNS, (parameters, tokens), strict=True)):
             own = set() if self.known_N2 is None else set(self.known_N2[:, place].tolist())
             if given is None and len(own) != 1:
@@ -169,8 +169,8 @@ class TrialSizes:
             value = own.pop() if given is None else float(given)
             if not 1 <= value < 1e18:
                 raise ConfigError(f"--at {name}={value:g}: must be at least 1, and less than 1e18")
-            found.append(value)
-        return ModelSize(*found)
+            shared.append(value)
+        return ModelSize(*shared)
 
     def size_of_fit(
         self, regressors: Mapping[str, Predictor], size: ModelSize | None
@@ -334,10 +334,10 @@ class FitData:
         if not any(name in table.columns and table[name].count() for name in losses):
             raise TrialsError(f"carried: trials without any loss of these trials in {unit}")
         unknown = pl.lit(None, pl.Float64)
-        found = table.select(
+        rows = table.select(
             *columns, *(name if name in table.columns else unknown.alias(name) for name in losses)
         )
-        return [list(row) for row in found.iter_rows()]
+        return [list(row) for row in rows.iter_rows()]
 
     def rows(self, name: str, regressor: Predictor) -> Array:
         """Return the inputs of a regressor: weights, and sizes if it uses them."""

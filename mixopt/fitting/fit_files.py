@@ -146,13 +146,13 @@ def _read_content(path: Path) -> FitShape:
     given = content.get("format") if isinstance(content, dict) else None
     if given != FORMAT:
         raise RunError(f"{file}: format {given!r}, not {FORMAT!r}; {AGAIN}")
-    found: FitShape = read_sealed(file, FitShape, hint=AGAIN)
-    for name, fault in Verifier(path).faults(found.files).items():
+    shape: FitShape = read_sealed(file, FitShape, hint=AGAIN)
+    for name, fault in Verifier(path).faults(shape.files).items():
         raise RunError(f"{path / name}: {fault}; {AGAIN}")
-    for name in TABLES if found.slopes is None else (*TABLES, PILOTS):
-        if name not in found.files:
+    for name in TABLES if shape.slopes is None else (*TABLES, PILOTS):
+        if name not in shape.files:
             raise RunError(f"{path / name}: is not part of this fit; {AGAIN}")
-    return found
+    return shape
 
 
 def check_fit_files(path: Path) -> None:

@@ -255,8 +255,8 @@ class Fit:
     def gain_half(self, mixture: Mixture, objective: Objective) -> float:
         """Return half of the width of the 90% interval of a gain over what was observed."""
         if self.is_carried:
-            found = self.predict(mixture, objective)
-            return float(found.objective_high_N[0] - found.objective_N[0])
+            prediction = self.predict(mixture, objective)
+            return float(prediction.objective_high_N[0] - prediction.objective_N[0])
         half = GAIN_WIDTH * conformal_quantile(np.abs(self.objective_errors(objective)))
         return half * float(self.reach.stretch(mixture.array[None])[0])
 
@@ -328,13 +328,13 @@ class Fit:
         stds_NM = self._by_items(means_NM, stds_NM)
         stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds_NM.T, strict=True)
-        found = Prediction.of(
+        prediction = Prediction.of(
             means_NM,
             np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1),
             self._held_back(over.value(means_NM), over),
             stretch_N * self.objective_calibration(over).halves(over.spread(stds_NM)),
         )
-        return replace(found.agreeing(over), targets=self.targets)
+        return replace(prediction.agreeing(over), targets=self.targets)
 
     def __repr__(self) -> str:
         """Say what was chosen, and how good it is on held-out folds."""
@@ -488,5 +488,5 @@ class Fit:
                 or cannot be read.
         """
         fields, pilots = read_fit(path, trust)
-        found = cls(**fields)
-        return found if pilots is None else found.with_pilots(pilots)
+        fit = cls(**fields)
+        return fit if pilots is None else fit.with_pilots(pilots)

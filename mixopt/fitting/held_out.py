@@ -98,8 +98,8 @@ def spearman_within(
     """Return the mean over groups of `spearman`, by their rows; None where no group has one."""
     predicted, observed = np.asarray(predicted_N), np.asarray(observed_N)
     own = [group_N == group for group in np.unique(group_N)]
-    found = [(spearman(predicted[rows], observed[rows]), int(rows.sum())) for rows in own]
-    known = [(rank, count) for rank, count in found if rank is not None]
+    pairs = [(spearman(predicted[rows], observed[rows]), int(rows.sum())) for rows in own]
+    known = [(rank, count) for rank, count in pairs if rank is not None]
     ranks, counts = [rank for rank, _ in known], [count for _, count in known]
     return float(np.average(ranks, weights=counts)) if known else None
 
@@ -234,8 +234,8 @@ def best_spearman(values_N: Array, spread: float, seed: int) -> float | None:
         return None
     truth_N = values_N.mean() + np.sqrt(signal) * (values_N - values_N.mean())
     noise_RN = np.random.default_rng(seed).normal(0.0, spread, (REPEATS, len(values_N)))
-    found = [spearman(truth_N, truth_N + noise_N) for noise_N in noise_RN]
-    return float(np.mean([value for value in found if value is not None]))
+    ranks = [spearman(truth_N, truth_N + noise_N) for noise_N in noise_RN]
+    return float(np.mean([value for value in ranks if value is not None]))
 
 
 CEILING = "replicates"

@@ -283,12 +283,14 @@ class Correction:
 
     def select(self, targets: Sequence[int]) -> Correction:
         """Return the correction of some losses, by position."""
-        kept, lines = list(targets), self.lines
+        chosen, lines = list(targets), self.lines
         by_loss = ("columns_KM", "dual_KM")
-        some = {name: getattr(lines, name)[:, kept] for name in by_loss}
-        some |= {n: getattr(lines, n)[kept] for n in ("levels_M", "slopes_M", "unsure_M22")}
+        some = {name: getattr(lines, name)[:, chosen] for name in by_loss}
+        some |= {n: getattr(lines, n)[chosen] for n in ("levels_M", "slopes_M", "unsure_M22")}
         own = {
-            name: value[..., kept] for name, value in vars(self).items() if value is not self.lines
+            name: value[..., chosen]
+            for name, value in vars(self).items()
+            if value is not self.lines
         }
         return replace(self, lines=replace(lines, **some), **own)
 
@@ -394,15 +396,15 @@ def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:
                 " tokens); pilots are runs at the target size: fit it with the trials instead"
             )
     table = done.table.select(list(schema(trials.domains, trials.targets)))
-    found = Trials(table, trials.domains, trials.targets, pilots.notes)
+    aligned_trials = Trials(table, trials.domains, trials.targets, pilots.notes)
     known = {numbers: name for name, numbers in _numbers(trials, objective)}
-    for name, numbers in _numbers(found, objective):
+    for name, numbers in _numbers(aligned_trials, objective):
         if numbers in known:
             raise TrialsError(
                 f"pilots: {name!r} is trial {known[numbers]!r} (the same mixture and losses);"
                 " pilots are runs at the target size"
             )
-    return found
+    return aligned_trials
 
 
 def _numbers(trials: Trials, objective: Objective) -> list[tuple[str, tuple[float, ...]]]:

@@ -227,10 +227,10 @@ def make_regressor(
 
     from mixopt.system import load_plugin
 
-    found = load_plugin("regressor", name)
+    plugin = load_plugin("regressor", name)
     try:
-        is_made = hasattr(found, "fit") and not inspect.isclass(found)
-        made: Any = clone(found) if is_made else found()
+        is_made = hasattr(plugin, "fit") and not inspect.isclass(plugin)
+        made: Any = clone(plugin) if is_made else plugin()
         wanted: dict[str, Any] = dict.fromkeys(parameters_called(made, "random_state"), seed)
         known: dict[str, Any] = {} if repetition is None else dict(vars(repetition))
         known["carried"] = carried
@@ -358,33 +358,33 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
     if not supports_saving(like):
         raise PluginError(f"{path}: regressor {name!r} cannot read files of mixopt; fit again")
     try:
-        found = type(like).load(path)
+        regressor = type(like).load(path)
     except MixoptError:
         raise
     except Exception as error:
         raise PluginError(f"{path}: cannot be read: {error_text(error)}; fit again") from error
     if supports(like, "get_params"):
-        there = found.get_params()
+        there = regressor.get_params()
         for field, value in like.get_params().items():
             own: Any = there.get(field)
             if not np.array_equal(own, value):
                 raise PluginError(
                     f"{path}: {field}: is {own!r} there and {value!r} here; fit again"
                 )
-    return found
+    return regressor
 
 
 def check_predicts(path: Path, regressor: Predictor, rows: Array, targets: int) -> None:
     """Check that a regressor that was read predicts as many finite losses as the fit has."""
     try:
-        found = np.stack(predict_with_std(regressor, rows))
+        values = np.stack(predict_with_std(regressor, rows))
     except Exception as error:
         text = error_text(error)
         raise PluginError(f"{path}: the saved fit cannot predict: {text}; fit again") from error
-    if found.shape != (2, len(rows), targets) or not np.isfinite(found).all():
+    if values.shape != (2, len(rows), targets) or not np.isfinite(values).all():
         raise PluginError(
-            f"{path}: the saved fit predicts {found.shape[-1]} losses, or some that are not finite;"
-            f" the trials have {targets}; fit again"
+            f"{path}: the saved fit predicts {values.shape[-1]} losses, or some that are not"
+            f" finite; the trials have {targets}; fit again"
         )
 
 

@@ -101,13 +101,13 @@ class LossReadiness:
     @property
     def state(self) -> State:
         """`ready`, `weak` or `noise`; from the rank correlation alone without replicates."""
-        found = self.of_trials.state
-        if found == "unknown":
+        state = self.of_trials.state
+        if state == "unknown":
             low = self.spearman_low
             if low is None or low <= 0:
                 return "noise"
-            found = "ready" if low >= EQUAL else "weak"
-        return "weak" if found == "ready" and self._is_beaten else found
+            state = "ready" if low >= EQUAL else "weak"
+        return "weak" if state == "ready" and self._is_beaten else state
 
     @property
     def noise_share(self) -> float | None:
@@ -247,13 +247,13 @@ class FitReadiness:
             ratio = one.of_trials.ratio
             if ratio is None:
                 rank = "none" if one.spearman is None else f"{one.spearman:.2f}"
-                found = f"no regressor ranks held-out trials on it (Spearman {rank})"
+                reason = f"no regressor ranks held-out trials on it (Spearman {rank})"
                 hint = "set design.replicates and objective.noise: leave_out"
             else:
-                found = f"its signal is {ratio:.2f} times the noise between seeds"
+                reason = f"its signal is {ratio:.2f} times the noise between seeds"
                 hint = "set objective.noise: leave_out"
             raise ConfigError(
-                f"objective: {one.name!r} is noise: {found}; {hint}, or objective.noise: allow"
+                f"objective: {one.name!r} is noise: {reason}; {hint}, or objective.noise: allow"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -302,11 +302,11 @@ def readiness(fit: Fit) -> FitReadiness:
             )
         )
     whole, *losses = rows
-    found = FitReadiness(Replicates.of(fit.trials), whole, tuple(losses), objective.left_out)
+    result = FitReadiness(Replicates.of(fit.trials), whole, tuple(losses), objective.left_out)
     if data.sizes.count > 1 or fit.is_carried:
-        return found
+        return result
     scored = factors(objective, data.losses_NM, predicted_NM)
-    return replace(found, factors=scored, offers=offers(fit, predicted_NM))
+    return replace(result, factors=scored, offers=offers(fit, predicted_NM))
 
 
 def noise_of(fit: Fit) -> dict[str, float]:
@@ -354,11 +354,11 @@ def _best_controls(report: pl.DataFrame) -> dict[str, tuple[str, float]]:
 
 def _of_domains(fit: Fit, name: str, values_N: Array) -> dict[str, float]:
     """Return the rank correlation of a loss with the own loss of each training domain."""
-    found = {}
+    by_domain = {}
     for column, domain in enumerate(fit.targets):
         if domain in fit.domains and domain != name:
             group_N, losses_N = fit.data.sizes.group_N, fit.data.losses_NM[:, column]
             rank = spearman_within(values_N, losses_N, group_N)
             if rank is not None:
-                found[domain] = rank
-    return found
+                by_domain[domain] = rank
+    return by_domain

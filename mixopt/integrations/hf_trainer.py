@@ -69,13 +69,13 @@ def model_inputs(
     forward = inspect.signature(type(model).forward).parameters
     takes_all = any(one.kind is one.VAR_KEYWORD for one in forward.values())
     left_out = {*ours, *_PACKED, *unused} - forward.keys()
-    kept = {name: value for name, value in batch.items() if name not in left_out}
+    known = {name: value for name, value in batch.items() if name not in left_out}
     packing = {name: batch[name] for name in ("position_ids",) if name in batch}
     if "cu_seqlens" in batch and "max_seqlen" in batch:
         longest = int(batch["max_seqlen"])
         packing |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), batch["cu_seqlens"])
         packing |= dict.fromkeys(("max_length_q", "max_length_k"), longest)
-    return kept | {name: value for name, value in packing.items() if takes_all or name in forward}
+    return known | {name: value for name, value in packing.items() if takes_all or name in forward}
 
 
 def checked_domains(domains: Any) -> dict[str, Dataset]:
@@ -198,8 +198,8 @@ class MixtureTrainerMixin:
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
         """Take what is not for the model out of a batch; override to use `inputs['domain']`."""
         ours = self.mixture.fields.values()
-        kept = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
-        return super().compute_loss(model, kept, *rest, **options)  # type: ignore[misc]
+        given = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
+        return super().compute_loss(model, given, *rest, **options)  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
         """Log the realised share of each domain as `mixture/<domain>` beside the training loss."""

@@ -144,11 +144,11 @@ class MixtureStream(IterableDataset[Batch]):
                     domain_GS = dealt[self._lanes.start : self._lanes.stop]
                     parts = np.array_split(domain_GS, self._workers) if workers else []
                     pairs = zip(workers, parts, strict=True)
-                    asked = [worker.submit(_answer, part) for worker, part in pairs]
-                    requested.append((domain_GS, asked))
+                    answers = [worker.submit(_answer, part) for worker, part in pairs]
+                    requested.append((domain_GS, answers))
                 handed_out = batch + len(requested)
-                domain_GS, asked = requested.popleft()
-                read = [one.result() for one in asked] if workers else [self._read(domain_GS)]
+                domain_GS, answers = requested.popleft()
+                read = [one.result() for one in answers] if workers else [self._read(domain_GS)]
                 rows: list[Any] = []
                 for part, changed in read:
                     rows += part

@@ -202,19 +202,19 @@ def _metrics(path: Path) -> dict[str, Any]:
             f"{path}: is neither a results file of lm-eval nor a metrics.json of OLMES; tables are"
             " .csv or .parquet, and tokens need --tokenizer NAME"
         )
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         f"task/{task}/{name.removesuffix(',none')}": float(value)
         for task, metrics in results.items()
         for name, value in metrics.items()
         if isinstance(value, (int, float)) and "stderr" not in name
     }
-    asked = content.get("n-samples")
-    for task, counts in (asked if isinstance(asked, dict) else {}).items():
+    samples = content.get("n-samples")
+    for task, counts in (samples if isinstance(samples, dict) else {}).items():
         items = counts.get("effective") if isinstance(counts, dict) else None
         for name in results.get(task, ()) if isinstance(items, (int, float)) else ():
             if name.split(",")[0] in SHARES:
-                found[f"{ITEMS}task/{task}/{name.removesuffix(',none')}"] = items
-    return found
+                values[f"{ITEMS}task/{task}/{name.removesuffix(',none')}"] = items
+    return values
 
 
 def _paired_items(paths: Sequence[Path], share: str) -> int | None:
@@ -244,7 +244,7 @@ def _paired_items(paths: Sequence[Path], share: str) -> int | None:
 
 def _answers(file: Path, metric: str, chosen: str) -> dict[str, float] | None:
     """Return how right each answer of a filter is, by question; None where a row has no number."""
-    found: dict[str, float] = {}
+    answers: dict[str, float] = {}
     try:
         with file.open(encoding="utf-8") as lines:
             for line in lines:
@@ -253,13 +253,13 @@ def _answers(file: Path, metric: str, chosen: str) -> dict[str, float] | None:
                     continue
                 if not isinstance(value := one.get(metric), (int, float)):
                     return None
-                found[str(one["doc_id"])] = float(value)
+                answers[str(one["doc_id"])] = float(value)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise TrialsError(
             f"{file}: cannot be read: {' '.join(f'{type(error).__name__}: {error}'.split())}; move"
             " it away to count questions alone"
         ) from error
-    return found
+    return answers
 
 
 def draws(
@@ -350,18 +350,18 @@ def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, A
 def _given(
     domains: Sequence[str], inventory: Path | None, paths: Path | None, sample_tokens: str | None
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     if inventory is not None:
-        found["inventory"] = read_inventory(inventory, domains)
+        given["inventory"] = read_inventory(inventory, domains)
     if paths is not None:
-        found["paths"] = _by_domain(paths, domains, "a path, or a list of paths,")
+        given["paths"] = _by_domain(paths, domains, "a path, or a list of paths,")
     if sample_tokens is not None:
         try:
-            found["sample_tokens"] = float(sample_tokens)
+            given["sample_tokens"] = float(sample_tokens)
         except ValueError:
             what = "the mean tokens of a sample"
-            found["sample_tokens"] = _by_domain(Path(sample_tokens), domains, what)
-    return found
+            given["sample_tokens"] = _by_domain(Path(sample_tokens), domains, what)
+    return given
 
 
 def _by_domain(file: Path, domains: Sequence[str], what: str) -> Mapping[str, Any]:
@@ -386,7 +386,7 @@ def _batch(text: str) -> tuple[int, int]:
 def _stages(text: str, tokens: int, mixture: Mixture, *, trust: bool) -> list[Stage]:
     parts = [part.split(":", 2) for part in text.split(",")]
     lengths = _lengths([part[1] if len(part) > 1 else "" for part in parts], tokens)
-    found = []
+    stages = []
     for part, length in zip(parts, lengths, strict=True):
         first, to = mixture, None
         if len(part) == 3:
@@ -396,8 +396,8 @@ def _stages(text: str, tokens: int, mixture: Mixture, *, trust: bool) -> list[St
             given, _ = _known_mixture(Path(name), False, trust=trust)
             first, to = (mixture, given) if part[2].startswith("to:") else (given, None)
         mixture = first if to is None else to
-        found.append(Stage(mixture=first, to=to, tokens=length, name=part[0].strip()))
-    return found
+        stages.append(Stage(mixture=first, to=to, tokens=length, name=part[0].strip()))
+    return stages
 
 
 def _by_phase(lengths: Phases, mixtures: Mapping[str, Mixture], tokens: int) -> list[Stage]:

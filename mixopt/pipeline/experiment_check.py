@@ -336,16 +336,16 @@ def earlier_trials(config: Config) -> dict[str, Trials]:
     """Read the trials of earlier versions of the corpus, by what the configuration calls them."""
     from mixopt.trials import Trials
 
-    found = {}
+    earlier = {}
     for where in config.design.earlier or ():
         path = Path(where).expanduser()
         try:
-            found[where] = Trials.read(path / "trials.parquet" if path.is_dir() else path)
+            earlier[where] = Trials.read(path / "trials.parquet" if path.is_dir() else path)
         except TrialsError as error:
             raise TrialsError(
                 f"design.earlier: {error}; give a run, or its trials.parquet"
             ) from error
-    return found
+    return earlier
 
 
 def check_folds(config: Config, mixtures: int) -> None:

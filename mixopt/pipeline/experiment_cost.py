@@ -182,9 +182,9 @@ def written_bytes(
     here = [size for n, size in sample.items() if n not in sources or sources[n].has_text]
     held = sum(part.most for part in parts if part.part == VALIDATION)
     trials = sum(part.most for part in parts) - held
-    found = {"corpus": width * sum(here), "trials": RESULT_BYTES * trials}
-    found |= {VALIDATION: RESULT_BYTES * held, "report": REPORT_BYTES}
-    return {name: size for name, size in found.items() if size}
+    by_part = {"corpus": width * sum(here), "trials": RESULT_BYTES * trials}
+    by_part |= {VALIDATION: RESULT_BYTES * held, "report": REPORT_BYTES}
+    return {name: size for name, size in by_part.items() if size}
 
 
 @dataclass(frozen=True)
@@ -266,8 +266,10 @@ def shortage_lines(
     """Name the domains of whose sample a trial may read too much, in a line if there are some."""
     corpus = config.corpus
     here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
-    found = [_shortage(config, name, sample[name], inventory[name], most[name]) for name in here]
-    short = sorted((one for one in found if one is not None), key=lambda one: -one[0])
+    shortages = [
+        _shortage(config, name, sample[name], inventory[name], most[name]) for name in here
+    ]
+    short = sorted((one for one in shortages if one is not None), key=lambda one: -one[0])
     if short:
         names = first_few([text for _, text in short], MAX_SHORTAGES)
         yield (
@@ -327,7 +329,7 @@ def planned_arms(config: Config) -> dict[str, tuple[str, ArmPower]]:
         return {}
     from mixopt.fitting import power
 
-    arms, found = config.design.trials, {}
+    arms, powers = config.design.trials, {}
     for name, count in items.items():
         noise = math.sqrt(0.25 / count)
         one = power(noise, SPREAD_OF_ARMS, arms, items=count)
@@ -339,5 +341,5 @@ def planned_arms(config: Config) -> dict[str, tuple[str, ArmPower]]:
             f" {arms} arms that differ by {100 * SPREAD_OF_ARMS:g} is told from the control with"
             f" probability {one.power:.0%}{enough}"
         )
-        found[name] = line, one
-    return found
+        powers[name] = line, one
+    return powers

@@ -151,7 +151,7 @@ def _measured(domains: Sequence[FoundDomain]) -> list[FoundDomain]:
     ]
 
 
-def found_text(found: FirstExperiment) -> str:
+def found_text(experiment: FirstExperiment) -> str:
     """Return the table of what was found, for a terminal."""
     rows = [
         (
@@ -163,10 +163,10 @@ def found_text(found: FirstExperiment) -> str:
             bytes_text(source.bytes),
             short_count(source.tokens),
         )
-        for source in found.sources
+        for source in experiment.sources
     ]
     columns = ("name", "role", "files", "format", "column", "text", "tokens")
-    each = found.sources[0].token_bytes
+    each = experiment.sources[0].token_bytes
     size = "1 token = 1 byte" if each == 1 else f"tokens are estimated at {each} bytes each"
     return table_text(f"Found; {size}", columns, rows, texts=("role", "format", "column"))
 
@@ -273,12 +273,12 @@ def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[s
             for file in splits.get("test", [])
             if file not in held_out
         ]
-        found = _domain(name, splits["train"], held_out, left_out)
-        if found is not None:
+        domain = _domain(name, splits["train"], held_out, left_out)
+        if domain is not None:
             taken = {one.name for one in domains}
-            numbered = (f"{found.name}_{number}" for number in itertools.count(2))
-            own = next(one for one in itertools.chain([found.name], numbered) if one not in taken)
-            domains.append(replace(found, name=own))
+            numbered = (f"{domain.name}_{number}" for number in itertools.count(2))
+            own = next(one for one in itertools.chain([domain.name], numbered) if one not in taken)
+            domains.append(replace(domain, name=own))
     return domains, left_out
 
 
@@ -348,10 +348,10 @@ def _has(column: str, file: Path, rows: FirstRows | None, left_out: list[str]) -
     return False
 
 
-def _text_column(found: FirstRows) -> str | None:
+def _text_column(rows: FirstRows) -> str | None:
     """Return the column of the text: one that is called so, else the longest text."""
-    texts = {name: found.texts(name) for name in found.columns}
-    texts = {name: own for name, own in texts.items() if own and 2 * len(own) >= len(found.rows)}
+    texts = {name: rows.texts(name) for name in rows.columns}
+    texts = {name: own for name, own in texts.items() if own and 2 * len(own) >= len(rows.rows)}
     named = next((name for name in TEXT_NAMES if name in texts), None)
     if named is not None:
         return named
@@ -398,7 +398,7 @@ def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, Splits]:
             domain, split, own_name = _split_of(place, file)
             groups.setdefault(domain, {}).setdefault(split, []).append(file)
             owners.setdefault(domain, {}).setdefault(own_name, []).append(file)
-    found: dict[str, Splits] = {}
+    by_group: dict[str, Splits] = {}
     for domain, splits in groups.items():
         # What is held out of nothing is a target of its own.
         own = (
@@ -408,8 +408,8 @@ def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, Splits]:
         )
         for name, parts in own.items():
             for split, files in parts.items():
-                found.setdefault(name, {}).setdefault(split, []).extend(files)
-    return found
+                by_group.setdefault(name, {}).setdefault(split, []).extend(files)
+    return by_group
 
 
 def _split_of(place: Path, file: Path) -> tuple[str, str, str]:

@@ -246,8 +246,8 @@ def propose(
         reference=reference,
         trust=trust,
     )
-    found, run = propose_mixture(request), _run_in(directory, trust)
-    return found if run is None else with_parts(found, run)
+    answer, run = propose_mixture(request), _run_in(directory, trust)
+    return answer if run is None else with_parts(answer, run)
 
 
 def predict(
@@ -353,10 +353,10 @@ def parts_of(run: Run) -> Parts:
     )
 
 
-def with_parts(found: Answer, run: Run) -> Answer:
+def with_parts(answer: Answer, run: Run) -> Answer:
     """Return a proposal or recommendation that says what its mixed domains are made of."""
     parts = parts_of(run)
-    return replace(found, provenance={**found.provenance, PARTS: parts}) if parts else found
+    return replace(answer, provenance={**answer.provenance, PARTS: parts}) if parts else answer
 
 
 def parts_in(file: Path) -> Parts:
@@ -365,8 +365,8 @@ def parts_in(file: Path) -> Parts:
     for name in ("provenance", PARTS):
         content = content.get(name) if isinstance(content, dict) else None
     where = f"{file}: provenance.{PARTS}"
-    found: Parts = checked_as(dict[str, dict[str, float]], content or {}, where, MixtureError)
-    return found
+    parts: Parts = checked_as(dict[str, dict[str, float]], content or {}, where, MixtureError)
+    return parts
 
 
 def spread_out(mixture: Mixture, parts: Parts) -> Mixture:

@@ -57,13 +57,13 @@ def _read_record(path: Path) -> _Record:
     if not file.exists():
         return _Record()
     try:
-        found: _Record = read_json(file, _Record)
+        record: _Record = read_json(file, _Record)
     except RunError as error:
         raise RunError(
             f"{error}; delete it and {GROUPS} beside it: the rounds are chosen again, and finished"
             " trials are kept"
         ) from error
-    return found
+    return record
 
 
 Train = Callable[[Sequence[Trial], int], list[TrialResult]]

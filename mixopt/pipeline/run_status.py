@@ -65,8 +65,8 @@ def status(run: Run) -> dict[str, Any]:
     running = is_in_use(run.path) or any(entry.get("going_on") for entry in steps.values())
     recommended = None
     if steps[VALIDATE.name]["state"] == "done":
-        found = run.recommendation
-        recommended = {"mixture": found.chosen, "standing": found.standing}
+        recommendation = run.recommendation
+        recommended = {"mixture": recommendation.chosen, "standing": recommendation.standing}
         recommended["headline"] = headline_of(run)
     about = {"path": str(run.path), "running": running, "recommendation": recommended}
     return {**about, "steps": steps}
@@ -74,7 +74,7 @@ def status(run: Run) -> dict[str, Any]:
 
 def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any]]:
     """Return the runs of a folder by name: what each stands at, or why it cannot be read."""
-    found = []
+    rows = []
     for record in sorted(folder.glob("*/config.yaml")):
         if not (record.parent / "steps.json").exists():
             continue
@@ -82,28 +82,28 @@ def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any
             state, answer = _in_short(status(load_run(record.parent, trust=trust)))
         except MixoptError as error:
             state, answer = "unreadable", str(error)
-        found.append({"run": record.parent.name, "state": state, "answer": answer})
-    if not found:
+        rows.append({"run": record.parent.name, "state": state, "answer": answer})
+    if not rows:
         load_run(folder)  # raises, and says what the folder is
-    return found
+    return rows
 
 
-def _in_short(found: dict[str, Any]) -> tuple[str, str]:
+def _in_short(content: dict[str, Any]) -> tuple[str, str]:
     """Return the first step that is not done, and what is known of it or of the answer."""
-    headline = (found["recommendation"] or {}).get("headline", "")
-    for step, entry in found["steps"].items():
+    headline = (content["recommendation"] or {}).get("headline", "")
+    for step, entry in content["steps"].items():
         if entry["state"] != "done":
             state, *words = _step_words(entry)
             return f"{step}: {state}", headline or ", ".join(words)
     return "done", headline
 
 
-def status_lines(found: dict[str, Any]) -> Iterator[str]:
+def status_lines(content: dict[str, Any]) -> Iterator[str]:
     """Describe a status: the answer, if there is one; then a line a step and a worker."""
-    if found["recommendation"] is not None:
-        yield from (found["recommendation"]["headline"], "")
-    path = shlex.quote(found["path"])
-    for step, entry in found["steps"].items():
+    if content["recommendation"] is not None:
+        yield from (content["recommendation"]["headline"], "")
+    path = shlex.quote(content["path"])
+    for step, entry in content["steps"].items():
         yield f"{step:<{NAME_WIDTH}} {', '.join(_step_words(entry))}"
         for line in _detail_lines(entry, path):
             yield f"{'':<{NAME_WIDTH}} {line}"
@@ -126,25 +126,25 @@ def _step_status(run: Run, step: Step) -> dict[str, Any]:
 def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
     folder, is_running = step.trial_folder(run.path), state == "running"
-    found: dict[str, Any] = {}
+    trials: dict[str, Any] = {}
     workers: Sequence[Beat] = read_progress(folder) if is_running else ()
     # What outlives its owner, or never had one, has no one else to speak for it.
     if state in {"interrupted", "waiting"} and folder.is_dir():
-        workers = _left_running(run, folder, found)
+        workers = _left_running(run, folder, trials)
     if (folder / GROUPS).exists():
-        found |= _counted(run, step, workers)
+        trials |= _counted(run, step, workers)
     if workers:
-        found["running"] = sum(len(group.trials) for group in workers)
-        found["workers"] = [group.to_json() for group in workers]
+        trials["running"] = sum(len(group.trials) for group in workers)
+        trials["workers"] = [group.to_json() for group in workers]
     rate = sum(group.tokens_per_second or 0.0 for group in workers)
     if rate and is_running:
-        to_go = found.get("trials", 0) - found.get("ended", 0)
+        to_go = trials.get("trials", 0) - trials.get("ended", 0)
         each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
         by_tokens = max(0.0, (to_go * each - sum(group.done for group in workers)) / rate)
         known = seconds_left(read_attempts(folder), workers, to_go)
-        found["tokens_per_second"] = round(rate, 1)
-        found["left"] = round(by_tokens if known is None else known, 1)
-    return found
+        trials["tokens_per_second"] = round(rate, 1)
+        trials["left"] = round(by_tokens if known is None else known, 1)
+    return trials
 
 
 def _counted(run: Run, step: Step, workers: Sequence[Beat]) -> dict[str, Any]:
@@ -153,12 +153,12 @@ def _counted(run: Run, step: Step, workers: Sequence[Beat]) -> dict[str, Any]:
     total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
     results = [read_entry(path)[1] for path in step.trial_files(run.path)]
     finished = sum(result.status == "finished" for result in results)
-    found: dict[str, Any] = {"trials": total, "ended": len(results), "finished": finished}
-    found["failed"] = len(results) - finished
+    counts: dict[str, Any] = {"trials": total, "ended": len(results), "finished": finished}
+    counts["failed"] = len(results) - finished
     if reasons := _failures(results):
-        found["reasons"] = reasons
+        counts["reasons"] = reasons
     attempts = read_attempts(folder)
-    return found | (sweep_totals(attempts, workers) if attempts or workers else {})
+    return counts | (sweep_totals(attempts, workers) if attempts or workers else {})
 
 
 def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
@@ -176,10 +176,10 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _left_running(run: Run, folder: Path, found: dict[str, Any]) -> list[Beat]:
+def _left_running(run: Run, folder: Path, content: dict[str, Any]) -> list[Beat]:
     """Return what still runs of a sweep without an owner; a foreign record's cluster isn't asked.
 
-    Counts it in `found`, or says there that nobody was asked.
+    Counts it in `content`, or says there that nobody was asked.
     """
     request, left = run.config.sweep, []
     if not run.is_foreign:
@@ -187,12 +187,12 @@ def _left_running(run: Run, folder: Path, found: dict[str, Any]) -> list[Beat]:
             ask = partial(going_on, request, folder)
             left = within(f"sweep.executor: {request.executor}", ask)
     elif request.executor != LOCAL:
-        found["not_asked"] = (
+        content["not_asked"] = (
             f"{request.executor}: was not asked what still runs, because only the directory's own"
             " record names it; if you trust whoever made it, add --trust"
         )
     if left:
-        found["going_on"] = len(left)
+        content["going_on"] = len(left)
     return left
 
 
@@ -345,35 +345,35 @@ def stop(run: Run) -> Stopped:
         What was stopped. An owner on another host is left, and named; the executor's work is
         stopped all the same, if the directory is trusted.
     """
-    request, found, owner = run.config.sweep, Stopped(), None
+    request, stopped, owner = run.config.sweep, Stopped(), None
     try:
         owner = interrupt(run.path)
         if owner is not None:
-            found.stopped.append(f"interrupted process {owner.pid} on {owner.host}")
+            stopped.stopped.append(f"interrupted process {owner.pid} on {owner.host}")
     except RunError as error:
-        found.left.append(str(error))
+        stopped.left.append(str(error))
     waiting = [step for step in STEPS if step.trains and not run.is_done(step.name)]
     folders = [folder for one in waiting if (folder := one.trial_folder(run.path)).is_dir()]
     if run.is_foreign and request.executor != LOCAL and folders and owner is None:
-        found.left.append(
+        stopped.left.append(
             f"{request.executor}: its jobs are named by the directory's own record alone; if you"
             " trust whoever made it, add --trust to stop them"
         )
-        return found
+        return stopped
     for folder in folders:
         call = partial(cancel_submitted, request, folder)
         try:
-            found.stopped += within(f"sweep.executor: {request.executor}", call)
+            stopped.stopped += within(f"sweep.executor: {request.executor}", call)
         except MixoptError as error:
-            found.left.append(f"{request.executor}: {error}")
-    return found
+            stopped.left.append(f"{request.executor}: {error}")
+    return stopped
 
 
-def stop_lines(run: Run, found: Stopped) -> Iterator[str]:
+def stop_lines(run: Run, stopped: Stopped) -> Iterator[str]:
     """Describe what was stopped, line by line."""
-    yield from found.stopped
-    if found.stopped:
+    yield from stopped.stopped
+    if stopped.stopped:
         yield f"finished trials are kept; to resume: {run.command()}"
-    elif not found.left:
+    elif not stopped.left:
         yield f"{run.path}: nothing is running"
-    yield from (f"still running: {without_secrets(line)}" for line in found.left)
+    yield from (f"still running: {without_secrets(line)}" for line in stopped.left)

@@ -138,12 +138,12 @@ def sweep_script(
     """Return the script that a sweep would submit to a scheduler, without submitting it."""
     planned = _planned(config, Path(out), overrides, trust=trust)
     planned.ask_trust(SWEEP.name)
-    asked, folder = planned.config.sweep, SWEEP.trial_folder(planned.path)
-    executor = make_executor(asked, folder, planned.config.proxy.device)
+    sweep, folder = planned.config.sweep, SWEEP.trial_folder(planned.path)
+    executor = make_executor(sweep, folder, planned.config.proxy.device)
     script = getattr(executor, "script", None)
     if script is None:
         raise ConfigError(
-            f"sweep.executor: {asked.executor!r} submits no script; --dry-run works with slurm"
+            f"sweep.executor: {sweep.executor!r} submits no script; --dry-run works with slurm"
         )
     return str(script(executor.slots))
 
@@ -174,9 +174,9 @@ def _checked(planned: Run, last: Step) -> list[str]:
         return []
     planned.ask_trust("run")
     validates = VALIDATE in training
-    found = check(planned.config, out=planned.path, source=planned.source, validates=validates)
-    found.refuse()
-    return found.lines(planned.path, with_table=False)
+    result = check(planned.config, out=planned.path, source=planned.source, validates=validates)
+    result.refuse()
+    return result.lines(planned.path, with_table=False)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:
@@ -269,15 +269,15 @@ def _carry(run: Run, say: Say) -> list[str]:
         say("design: warning: of the usual regressors only auto weighs trials of design.earlier")
     carried, unknown = None, list(contents)
     for place, (where, trials) in enumerate(earlier_trials(run.config).items(), start=1):
-        found, own = trials.finished.carried_to(contents, earlier[where], where)
-        say(f"design: {found.notes[-1]}")
+        table, own = trials.finished.carried_to(contents, earlier[where], where)
+        say(f"design: {table.notes[-1]}")
         unknown = [name for name in unknown if name in own]
-        if not set(found.targets) & set(run.config.losses):
+        if not set(table.targets) & set(run.config.losses):
             raise TrialsError(f"{where}: trials of another corpus: no loss on this one's domains")
         if carried is not None:
-            names = f"{place}-" + found.table["trial"]
-            found = carried.joined(replace(found, table=found.table.with_columns(trial=names)))
-        carried = found
+            names = f"{place}-" + table.table["trial"]
+            table = carried.joined(replace(table, table=table.table.with_columns(trial=names)))
+        carried = table
     if carried is not None:
         carried.write(run.path / DESIGN.optional[0])
     return unknown
@@ -319,16 +319,16 @@ def validate(run: Run, say: Say) -> None:
         _forget_others(run, trials, say)
         return train_trials(run, VALIDATE, job, trials, say)
 
-    found = validate_proposals(run, train, say)
-    found.table(run).write(run.path / f"{VALIDATE.trials}.parquet")
-    keep_experts(run, VALIDATE, found.results, say)
-    say_unfinished(run, VALIDATE, found.results, say)
-    for name, proposal in found.proposals.items():
+    validated = validate_proposals(run, train, say)
+    validated.table(run).write(run.path / f"{VALIDATE.trials}.parquet")
+    keep_experts(run, VALIDATE, validated.results, say)
+    say_unfinished(run, VALIDATE, validated.results, say)
+    for name, proposal in validated.proposals.items():
         if name != PROPOSAL:
             proposal.to_file(run.path / LATER_PROPOSALS / f"{name}.yaml")
-    validation = found.validation(run)
+    validation = validated.validation(run)
     full, tokens = _full_run(run), run.config.validation_tokens
-    decision = Decision(validation, found.proposals, run.fit, run.constraints, full, tokens)
+    decision = Decision(validation, validated.proposals, run.fit, run.constraints, full, tokens)
     recommendation = with_parts(decision.recommend(), run)
     recommendation.to_file(run.path / RECOMMENDATION)
     say(f"validate: {recommendation.headline}")
@@ -367,13 +367,13 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
         for line in run.constraints.violations(mixture):
             say(f"validate: {named(name)} breaks a limit of this run: {line}")
     seeds = fresh_seeds(run.trials, config.most_seeds, run.config.seed)
-    found = Validated(ValidationPlan(baselines, seeds), [], {})
+    validated = Validated(ValidationPlan(baselines, seeds), [], {})
     proposal: Proposal | None = run.proposal
     for number in range(1, config.rounds + 1):
         assert proposal is not None
         name = proposal_name(number)
-        found = _validate_one(run, found, name, proposal, train, say)
-        validation = found.validation(run)
+        validated = _validate_one(run, validated, name, proposal, train, say)
+        validation = validated.validation(run)
         compared = validation.comparisons_of(name)
         wins = all(one.verdict in ("wins", "same mixture") for one in compared)
         if wins or number == config.rounds:
@@ -381,7 +381,7 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
         proposal = _next_proposal(run, validation, number, say)
         if proposal is None:
             break
-    return found
+    return validated
 
 
 def _full_run(run: Run) -> FullRun:
@@ -391,15 +391,15 @@ def _full_run(run: Run) -> FullRun:
 
 
 def _validate_one(
-    run: Run, found: Validated, name: str, proposal: Proposal, train: Train, say: Say
+    run: Run, validated: Validated, name: str, proposal: Proposal, train: Train, say: Say
 ) -> Validated:
     config, undecided = run.config.validation, list(run.config.validation.baselines)
-    proposals = {**found.proposals, name: proposal}
-    mixtures = {**found.plan.mixtures, name: proposal.mixture}
+    proposals = {**validated.proposals, name: proposal}
+    mixtures = {**validated.plan.mixtures, name: proposal.mixture}
     for count in looks(config.seeds, config.most_seeds):
-        plan = found.plan.add({other: mixtures[other] for other in (name, *undecided)}, count)
-        found = Validated(plan, train(plan.trials), proposals)
-        compared = found.validation(run).comparisons_of(name)
+        plan = validated.plan.add({other: mixtures[other] for other in (name, *undecided)}, count)
+        validated = Validated(plan, train(plan.trials), proposals)
+        compared = validated.validation(run).comparisons_of(name)
         undecided = [one.baseline for one in compared if one.verdict == "not significant"]
         loses = any(one.verdict == "loses" for one in compared)
         if loses or not undecided:
@@ -407,7 +407,7 @@ def _validate_one(
         if count < config.most_seeds:
             words = f"the difference from {listed(undecided, 'or')} is not significant"
             say(f"validate: {named(name)}: {words} with {count} seeds; adding seeds")
-    return found
+    return validated
 
 
 def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> Proposal | None:

@@ -94,14 +94,14 @@ def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say)
     """Write what the experts of the trials were given, where they have experts."""
     from mixopt.run_directory import TrialExperts
 
-    found = TrialExperts.of(results)
-    if found is None:
+    experts = TrialExperts.of(results)
+    if experts is None:
         return
     file = step.experts_file(run.path)
-    write_table(file, found.table)
-    if found.collapsed:
-        names = first_few(found.collapsed, MAX_NAMED)
-        count = f"{len(found.collapsed)} of {len(found.by_trial())}"
+    write_table(file, experts.table)
+    if experts.collapsed:
+        names = first_few(experts.collapsed, MAX_NAMED)
+        count = f"{len(experts.collapsed)} of {len(experts.by_trial())}"
         how = f"mixopt experts {run.path}" if step is SWEEP else file
         say(f"{step.name}: experts collapsed in {count} trials ({names}); see {how}")
 

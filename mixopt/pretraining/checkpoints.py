@@ -178,8 +178,8 @@ class Checkpoints:
         path.replace(folder / _name(step))
         _sync(folder)
         for old in found_checkpoints(folder)[: -self._keep]:
-            kept = self._keep_every and _step(old) % self._keep_every == 0
-            if not kept:  # never half of one
+            stays = self._keep_every and _step(old) % self._keep_every == 0
+            if not stays:  # never half of one
                 shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
 
     def _failure(self, error: BaseException) -> MixoptError:
@@ -259,9 +259,9 @@ def whole_state(path: Path) -> CheckpointState:
         return verifier.fault(name, state.files[name], deep=True)
 
     with ThreadPoolExecutor(_THREADS) as threads:
-        for name, found in zip(state.files, threads.map(fault, state.files), strict=True):
-            if found is not None:
-                raise RunError(f"{path / name}: {found}")
+        for name, fault_text in zip(state.files, threads.map(fault, state.files), strict=True):
+            if fault_text is not None:
+                raise RunError(f"{path / name}: {fault_text}")
     return state
 
 
@@ -333,10 +333,10 @@ def _weights(model: nn.Module) -> dict[str, Any]:
 def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     """Return size and type of each tensor of a checkpoint."""
     try:
-        found = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+        metadata = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except _FAILED as error:
         raise RunError(f"{path}: cannot be read: {_reason(error)}") from error
-    return {name: (one.size, one.properties.dtype) for name, one in found.items()}  # type: ignore[union-attr]
+    return {name: (one.size, one.properties.dtype) for name, one in metadata.items()}  # type: ignore[union-attr]
 
 
 def _load(path: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:

@@ -119,8 +119,8 @@ def logits_of(output: Any) -> Tensor:
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """Return the layers that are compiled, recomputed and sharded one by one."""
     whole = set(getattr(model, "_no_split_modules", None) or ())
-    found = [module for module in model.modules() if type(module).__name__ in whole]
-    return found or list(getattr(model, "layers", ()))
+    blocks = [module for module in model.modules() if type(module).__name__ in whole]
+    return blocks or list(getattr(model, "layers", ()))
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -153,11 +153,11 @@ def flops_per_token(model: nn.Module, sequence_length: int) -> float:
 def _chosen(model: nn.Module, config: Any) -> dict[str, tuple[int, int]]:
     """Return experts, and experts of a token, by the path of the block around each router."""
     try:
-        found = find_routers(model) if has_experts(model) else []
+        routers = find_routers(model) if has_experts(model) else []
     except RoutingError:  # those of a class that is not known: what the configuration may say
         experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 1)
         return {"": (experts, getattr(config, "num_experts_per_tok", experts))}
-    return {one.name.rpartition(".")[0] + ".": (one.experts, one.top_k) for one in found}
+    return {one.name.rpartition(".")[0] + ".": (one.experts, one.top_k) for one in routers}
 
 
 def _share(name: str, weight: nn.Parameter, chosen: Mapping[str, tuple[int, int]]) -> float:

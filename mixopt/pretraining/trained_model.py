@@ -112,18 +112,18 @@ class TrainedModel:
 
 
 def _checkpoint(run: Path, name: str | None) -> Path:
-    found = {path.name: path for path in found_checkpoints(run / CHECKPOINTS)}
-    if not found:
+    known = {path.name: path for path in found_checkpoints(run / CHECKPOINTS)}
+    if not known:
         raise RunError(
             f"{run}: has no checkpoints; give the directory of a mixopt pretrain, or a folder"
             " of transformers"
         )
-    if name is not None and name not in found:
-        near = did_you_mean(name, found)
+    if name is not None and name not in known:
+        near = did_you_mean(name, known)
         raise RunError(
-            f"{run / CHECKPOINTS}: has no checkpoint {name!r}{near}; available: {', '.join(found)}"
+            f"{run / CHECKPOINTS}: has no checkpoint {name!r}{near}; available: {', '.join(known)}"
         )
-    return found[name or max(found)]
+    return known[name or max(known)]
 
 
 def score_tasks(

@@ -118,8 +118,8 @@ class TrainingStep:
         """Return on every rank whether all is finite, and whether any is asked to stop."""
         loss = torch.stack([losses.sum() for losses, _ in parts]).sum()
         broken = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        asked = torch.tensor(float(stop), device=broken.device)
-        counts = torch.stack([broken.float(), asked])
+        wish = torch.tensor(float(stop), device=broken.device)
+        counts = torch.stack([broken.float(), wish])
         dist.all_reduce(counts)
         broken_ranks, stopping_ranks = counts.tolist()
         return not broken_ranks, bool(stopping_ranks)

@@ -129,14 +129,14 @@ def is_hub_name(text: str) -> bool:
 
 def hub_folder(text: str) -> Path:
     """Return the folder of the hub's cache with a model, downloaded if need be; no code of it."""
-    found = _HUB_NAME.fullmatch(text)
-    assert found is not None, "a name of the hub"
+    match = _HUB_NAME.fullmatch(text)
+    assert match is not None, "a name of the hub"
     try:
         from huggingface_hub import snapshot_download
 
         path = snapshot_download(
-            found["name"],
-            revision=found["revision"],
+            match["name"],
+            revision=match["revision"],
             allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"],
             ignore_patterns=["consolidated*", "original/*", "onnx/*"],
         )
@@ -172,8 +172,8 @@ def _weight_files(path: Path) -> list[str]:
     if index.exists():
         content = checked_as(dict[str, Any], read_json(index), str(index))
         where = f"{index}: weight_map"
-        found = checked_as(dict[str, str], content.get("weight_map"), where).values()
-        if others := sorted(set(found) - set(names)):
+        named = checked_as(dict[str, str], content.get("weight_map"), where).values()
+        if others := sorted(set(named) - set(names)):
             raise RunError(
                 f"{where}: {others[0]!r} is not one of the safetensors beside it; fetch the model"
                 " again"

@@ -76,16 +76,16 @@ def holm(chances: Mapping[str, float | None]) -> dict[str, float | None]:
 def _ranked(
     validation: Validation, target: str | None, config: AnnealsConfig
 ) -> list[tuple[Any, ...]]:
-    found = {
+    ranked = {
         name: validation.differences(f"{ANNEAL}_{name}", CONTROL, target) for name in config.sources
     }
-    chances = holm({name: _p_value(values_S) for name, values_S in found.items()})
-    means = {name: float(values_S.mean()) for name, values_S in found.items() if len(values_S)}
+    chances = holm({name: _p_value(values_S) for name, values_S in ranked.items()})
+    means = {name: float(values_S.mean()) for name, values_S in ranked.items() if len(values_S)}
     rows: list[tuple[Any, ...]] = []
     for rank, name in enumerate(sorted(means, key=means.__getitem__), start=1):
-        low, high, p, seeds = None, None, chances[name], len(found[name])
+        low, high, p, seeds = None, None, chances[name], len(ranked[name])
         if p is not None:
-            mean, half = paired_interval(found[name])
+            mean, half = paired_interval(ranked[name])
             low, high = mean - half, mean + half
         verdict = _verdict(means[name], p)
         rows.append((target, name, rank, means[name], low, high, p, seeds, verdict))

@@ -56,9 +56,9 @@ def baseline_mixture(
     objective: Objective,
 ) -> Mixture:
     """Return the mixture of a baseline, whose weights are given where it is a user's own."""
-    found = known_baseline(name, weights, full)
-    if found is not None:
-        return found
+    mixture = known_baseline(name, weights, full)
+    if mixture is not None:
+        return mixture
     if name == "control":
         return _control(trials).over(full.natural.domains)
     return best_trial(trials, objective, best_place(name) or 1)[1].over(full.natural.domains)
@@ -72,8 +72,8 @@ def known_baseline(name: str, weights: Mapping[str, float] | None, full: FullRun
     if temperature is not None:
         return full.by_phase(tempered(natural, temperature))
     known = {"natural": natural, "uniform": Mixture.uniform(natural.domains)}
-    found = unimax(full) if name == "unimax" else known.get(name)
-    return None if found is None else full.by_phase(found)
+    mixture = unimax(full) if name == "unimax" else known.get(name)
+    return None if mixture is None else full.by_phase(mixture)
 
 
 def _control(trials: Trials) -> Mixture:

@@ -70,7 +70,7 @@ def best_proposal(
     """Find the best mixture, with refits that may be there already."""
     fit, config, seed = request.fit, request.search, request.seed
     _check_same_fit(request)
-    constraints, kept = keeping_unmeasured(
+    constraints, unmeasured = keeping_unmeasured(
         request.constraints, request.compared["natural"], fit.targets, config.keep_unmeasured
     )
     request = replace(request, constraints=constraints)
@@ -81,12 +81,12 @@ def best_proposal(
     problem = Problem.of(request, fits.of(needed))
     rows, done = len(fit.data.losses_NM), config.bootstrap + 1
     with one_blas_thread(rows):
-        found = search(problem)
+        result = search(problem)
         notes: list[str] = []
         if request.phases is not None:
-            found = _untied_if_better(problem, found, request, request.phases, notes)
-    _check_guardrails(problem, found, constraints)
-    mixture = _stable(fit.domains, found.weights_D)
+            result = _untied_if_better(problem, result, request, request.phases, notes)
+    _check_guardrails(problem, result, constraints)
+    mixture = _stable(fit.domains, result.weights_D)
     update(done, SEARCHING_AGAIN)
     stability = None
     with one_blas_thread(rows):
@@ -100,7 +100,7 @@ def best_proposal(
             stability = Stability.of(total_variation(optima_BD, mixture.array))
         region = region_around(problem, request, mixture)
     risk = None if config.risk is None else config.risk.model_dump(exclude_none=True)
-    origin = _origin(request, found.method, samples=config.samples, risk=risk)
+    origin = _origin(request, result.method, samples=config.samples, risk=risk)
     proposal = replace(
         predicted_proposal(request, mixture),
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),
@@ -108,7 +108,7 @@ def best_proposal(
         region=region,
         provenance={**origin, "seed": seed},
     )
-    return replace(proposal, warnings=(*notes, *proposal_warnings(proposal, request, kept)))
+    return replace(proposal, warnings=(*notes, *proposal_warnings(proposal, request, unmeasured)))
 
 
 def _untied_if_better(
@@ -121,7 +121,7 @@ def _untied_if_better(
     """Return a mixture for each phase, or one for all where its gain is not beyond doubt."""
     tied = search(replace(problem, allowed=request.constraints.tied(phases).allowed))
     fit, objective = request.fit, request.objective
-    each, one = (_stable(fit.domains, found.weights_D) for found in (untied, tied))
+    each, one = (_stable(fit.domains, result.weights_D) for result in (untied, tied))
     values_2 = fit.predict([each, one], objective).objective_N
     # Both are predicted by one fit, so that what it is off for one it is off for the other.
     interval = Interval.around(values_2[1] - values_2[0], fit.gain_half(each, objective))
@@ -253,18 +253,18 @@ def _check_same_fit(request: ProposalRequest) -> None:
         )
 
 
-def _check_guardrails(problem: Problem, found: SearchResult, constraints: Constraints) -> None:
+def _check_guardrails(problem: Problem, result: SearchResult, constraints: Constraints) -> None:
     """Refuse a search that found no mixture which keeps the guardrails."""
     avoided = problem.avoided
-    if avoided is not None and avoided.excess(found.weights_D[None])[0] > MISSED:
+    if avoided is not None and avoided.excess(result.weights_D[None])[0] > MISSED:
         raise InfeasibleError(
             "every allowed mixture that was found is closest to one of the "
             f"{len(avoided.collapsed_KD)} trials whose experts collapsed: widen the other limits, "
             f"or leave {EXPERTS} out"
         )
-    if problem.guards is None or (problem.excess(found.weights_D[None]) <= MISSED).all():
+    if problem.guards is None or (problem.excess(result.weights_D[None]) <= MISSED).all():
         return
-    nearest_D = found.weights_D
+    nearest_D = result.weights_D
     if problem.has_gradient:
         nearest_D = least_broken(problem, nearest_D)
     held = constraints.binding(Mixture.from_array(constraints.domains, nearest_D))
@@ -295,13 +295,13 @@ GIVEN = "given by hand"
 def predict_own_mixture(request: ProposalRequest, mixture: Mixture) -> Proposal:
     """Predict the losses of a proposal that somebody edited, without a search."""
     mixture = mixture.over(request.fit.domains)
-    found = replace(
+    proposal = replace(
         predicted_proposal(request, mixture),
         binding=tuple(request.constraints.binding(mixture)),
         provenance=_origin(request, EDITED_BY_HAND),
     )
     broken = request.constraints.violations(mixture)
-    return replace(found, warnings=(EDITED, *broken, *proposal_warnings(found, request)))
+    return replace(proposal, warnings=(EDITED, *broken, *proposal_warnings(proposal, request)))
 
 
 @dataclass(frozen=True)
@@ -348,17 +348,17 @@ def predict_mixture(request: ProposalRequest, given: Mapping[str, float] | str |
             f"no weight for {', '.join(map(repr, missing))}: the fit has domains "
             f"{', '.join(domains)}; give 0 to leave one out"
         )
-    found = predict_own_mixture(request, mixture.over(domains))
-    mixture = found.mixture
+    proposal = predict_own_mixture(request, mixture.over(domains))
+    mixture = proposal.mixture
     guards = request.guards(request.objective)
     guarded = []
     if guards is not None:
         compared_G = guards.compared(lambda one_ND: fit.predict(one_ND).losses_NM)
         guarded = guards.refusals(guards.excess(fit.predict(mixture).losses_NM, compared_G)[0])
     forecast = replace(
-        found,
+        proposal,
         warnings=prediction_warnings(fit, mixture, request.collapsed or ()),
-        provenance={**found.provenance, "method": GIVEN},
+        provenance={**proposal.provenance, "method": GIVEN},
     )
     costs = predicted_costs(mixture, request.compared["natural"], fit, request.objective)
     limits = request.constraints
@@ -370,9 +370,9 @@ def predicted_costs(
     mixture: Mixture, natural: Mixture, fit: Fit, objective: Objective
 ) -> dict[str, Interval]:
     """Return what a mixture is predicted to cost losses that the objective does not measure."""
-    found = fit.predict([mixture.over(fit.domains), natural.over(fit.domains)])
-    changes_M = objective.signs * (found.losses_NM[0] - found.losses_NM[1])
-    halves_M = np.hypot(*(found.high_NM - found.losses_NM))
+    prediction = fit.predict([mixture.over(fit.domains), natural.over(fit.domains)])
+    changes_M = objective.signs * (prediction.losses_NM[0] - prediction.losses_NM[1])
+    halves_M = np.hypot(*(prediction.high_NM - prediction.losses_NM))
     costs = {
         name: Interval.around(change, half)
         for name, change, half in zip(fit.targets, changes_M, halves_M, strict=True)

@@ -207,11 +207,11 @@ class Guarded(NamedTuple):
     target: str
     reference: str
     margin: float
-    found: Comparison
+    comparison: Comparison
 
     def __str__(self) -> str:
         """Return it as a gain beside the least that is allowed."""
-        one, least = self.found, f"{-self.margin or 0.0:g}".replace("-", "\N{MINUS SIGN}")
+        one, least = self.comparison, f"{-self.margin or 0.0:g}".replace("-", "\N{MINUS SIGN}")
         return (
             f"{self.target}: gain over {named(self.reference)} {difference_text(-one.mean)}"
             f" (95% {interval_text(-one.high, -one.low)}), allowed {least}"
@@ -224,7 +224,7 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
         return []
     evaluation, reference = validation.objective.evaluation, rails.reference
     base = rails.base if reference == BASE else None
-    found = [
+    checks = [
         Guarded(target, FLOOR, 0.0, one)
         for target, floor in rails.floors_of(evaluation).items()
         if (one := validation.compare_with(FLOOR, floor, target, of=name))
@@ -237,8 +237,8 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
         else:
             break
         if one is not None and not one.same:
-            found.append(Guarded(target, reference, margin, one))
-    return found
+            checks.append(Guarded(target, reference, margin, one))
+    return checks
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,20 +309,20 @@ class Decision:
         if all(name in self._barred for name in validation.baselines):
             return leading, "undecided", "The constraints allow none of the baselines."
         for name in sorted(validation.proposals, key=validation.mean):
-            found = self._rivals(name)
-            if found and not self._objections(name):
-                wins = all(one.verdict in ("wins", "same mixture") for one in found)
+            rivals = self._rivals(name)
+            if rivals and not self._objections(name):
+                wins = all(one.verdict in ("wins", "same mixture") for one in rivals)
                 return (
                     name,
                     "significantly better" if wins else "better on the mean",
-                    _praise(found),
+                    _praise(rivals),
                 )
         return self._best_other(leading)
 
     def _rivals(self, proposal: str) -> list[Comparison]:
         """Return a proposal - each baseline that is allowed."""
-        found = self.validation.comparisons_of(proposal)
-        return [one for one in found if one.baseline not in self._barred]
+        comparisons = self.validation.comparisons_of(proposal)
+        return [one for one in comparisons if one.baseline not in self._barred]
 
     def _best_other(self, leading: str) -> tuple[str, Standing, str]:
         """Return the best baseline that is allowed, where no proposal is good enough."""
@@ -345,36 +345,39 @@ class Decision:
 
     def _objections(self, proposal: str) -> list[str]:
         """Say why a proposal is not recommended; nothing where it is."""
-        found = sorted(self._rivals(proposal), key=lambda one: -one.mean)
-        worse = [one for one in found if one.verdict == "loses"]
-        not_better = [one for one in found if one.verdict == "not significant" and one.mean > 0]
+        rivals = sorted(self._rivals(proposal), key=lambda one: -one.mean)
+        worse = [one for one in rivals if one.verdict == "loses"]
+        not_better = [one for one in rivals if one.verdict == "not significant" and one.mean > 0]
         lines = [f"is significantly worse: {self._gain_text(one)}" for one in worse[:1]]
         lines += [f"is not significantly better: {self._gain_text(one)}" for one in not_better[:1]]
         return lines + self._barred.get(proposal, [])
 
-    def _gain_text(self, found: Comparison) -> str:
+    def _gain_text(self, comparison: Comparison) -> str:
         """Return a gain in the objective, with its unit."""
         unit = self.validation.objective.value_unit
-        gain, interval = gain_text(-found.mean, unit), gain_ends_text(-found.high, -found.low, unit)
-        return f"gain over {named(found.baseline)} {gain} {unit_text(unit)} (95% {interval})"
+        gain, interval = (
+            gain_text(-comparison.mean, unit),
+            gain_ends_text(-comparison.high, -comparison.low, unit),
+        )
+        return f"gain over {named(comparison.baseline)} {gain} {unit_text(unit)} (95% {interval})"
 
     @cached_property
     def _barred(self) -> dict[str, list[str]]:
         """The limits and guardrails that each mixture breaks, where it breaks any."""
-        found = {}
+        barred = {}
         for name in self.validation.mixtures:
             broken = self.constraints.violations(self.validation.mixture(name))
-            guarded = [one for one in self._guarded(name) if one.found.low > one.margin]
-            found[name] = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
-            found[name] += [f"breaks the guardrail on {one}" for one in guarded]
-        return {name: lines for name, lines in found.items() if lines}
+            guarded = [one for one in self._guarded(name) if one.comparison.low > one.margin]
+            barred[name] = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
+            barred[name] += [f"breaks the guardrail on {one}" for one in guarded]
+        return {name: lines for name, lines in barred.items() if lines}
 
     def _unsure(self, name: str) -> list[str]:
         """Say which guardrails a mixture may break: by the mean over seeds alone."""
         return [
             f"it may break the guardrail on {one}"
             for one in self._guarded(name)
-            if one.found.low <= one.margin < one.found.mean
+            if one.comparison.low <= one.margin < one.comparison.mean
         ]
 
     def _guarded(self, name: str) -> list[Guarded]:
@@ -395,8 +398,8 @@ class Decision:
         values = [self.validation.values(other) for other in others]
         shared = set.intersection(*(set(one) for one in values))
         own = self.validation.values(name)
-        kept = [own[seed] for seed in shared] or list(own.values())
-        return float(np.mean(kept)) if kept else float("inf")
+        compared = [own[seed] for seed in shared] or list(own.values())
+        return float(np.mean(compared)) if compared else float("inf")
 
     def _gains(self, chosen: str) -> dict[str, Gain]:
         """Return the gain over every other mixture, as validated and as predicted."""
@@ -404,11 +407,11 @@ class Decision:
         predicted = self._predicted(chosen, others)
         gains = {}
         for name in others:
-            found = self.validation.compare(name, of=chosen)
-            if found is not None:
-                validated = Interval.rounded(-found.mean, -found.high, -found.low)
-                verdict = VERDICTS[found.verdict][1]
-                gains[name] = Gain(validated, found.seeds, verdict, predicted[name])
+            comparison = self.validation.compare(name, of=chosen)
+            if comparison is not None:
+                validated = Interval.rounded(-comparison.mean, -comparison.high, -comparison.low)
+                verdict = VERDICTS[comparison.verdict][1]
+                gains[name] = Gain(validated, comparison.seeds, verdict, predicted[name])
         return gains
 
     def _predicted(self, chosen: str, others: Sequence[str]) -> dict[str, Interval]:
@@ -425,14 +428,14 @@ class Decision:
         if chosen == "natural" or "natural" not in self.validation.mixtures:
             return {}
         objective = self.validation.objective
-        found = {
+        by_loss = {
             target: self.validation.compare("natural", target, of=chosen)
             for target in objective.evaluation
             if target not in objective.measured
         }
         costs = {
             name: Interval.rounded(one.mean, one.low, one.high)
-            for name, one in found.items()
+            for name, one in by_loss.items()
             if one is not None
         }
         return dict(sorted(costs.items(), key=lambda item: -item[1].value))
@@ -442,12 +445,12 @@ class Decision:
         return {"mixopt": __version__, "proposals": prints, "trials": self.fit.fingerprint}
 
 
-def _praise(found: Sequence[Comparison]) -> str:
+def _praise(comparisons: Sequence[Comparison]) -> str:
     """Say what a recommended proposal is better than."""
     parts = []
-    wins = [one.baseline for one in found if one.verdict == "wins"]
-    close = [one.baseline for one in found if one.verdict == "not significant"]
-    same = [one.baseline for one in found if one.verdict == "same mixture"]
+    wins = [one.baseline for one in comparisons if one.verdict == "wins"]
+    close = [one.baseline for one in comparisons if one.verdict == "not significant"]
+    same = [one.baseline for one in comparisons if one.verdict == "same mixture"]
     if wins:
         parts.append(f"is significantly better than {listed(wins)}")
     if close:
@@ -456,7 +459,7 @@ def _praise(found: Sequence[Comparison]) -> str:
         )
     if same:
         parts.append(f"is the same mixture as {listed(same)}")
-    seeds = sorted({one.seeds for one in found})
+    seeds = sorted({one.seeds for one in comparisons})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return f"It {', and '.join(parts)} ({counted} seeds, paired 95% intervals)."
 

@@ -85,14 +85,14 @@ def propose_front(request: ProposalRequest, targets: Sequence[str], *, points: i
 
     every = replace(request, goal=goal(np.ones(len(targets))))
     fits = fit.resampled(every.needed_columns, count=search.bootstrap, seed=request.seed)
-    found = []
+    proposals = []
     with steady_progress("front", points) as update:
         for weights_M in _lattice(len(targets), points):
-            found.append(best_proposal(replace(request, goal=goal(weights_M)), fits=fits))
-            update(len(found), "points")
-    kept = _undominated(found, targets, fit.objective.higher)
+            proposals.append(best_proposal(replace(request, goal=goal(weights_M)), fits=fits))
+            update(len(proposals), "points")
+    front = _undominated(proposals, targets, fit.objective.higher)
     higher = tuple(name for name in targets if name in fit.objective.higher)
-    return Front(tuple(targets), tuple(kept), fit.objective.unit, higher)
+    return Front(tuple(targets), tuple(front), fit.objective.unit, higher)
 
 
 def _lattice(targets: int, points: int) -> Array:
@@ -112,11 +112,13 @@ def _undominated(
     """Return the points that no other beats on all targets, by the first target's loss."""
     signs_M = np.array([-1.0 if name in higher else 1.0 for name in targets])
     losses_PM = signs_M * np.array([[p.losses[n].value for n in targets] for p in points])
-    kept: list[Proposal] = []
+    undominated: list[Proposal] = []
     for place in np.lexsort(losses_PM.T[::-1]):
         no_worse_P = (losses_PM <= losses_PM[place]).all(axis=1)
         is_beaten = (no_worse_P & (losses_PM < losses_PM[place]).any(axis=1)).any()
         mixture = points[place].mixture
-        if not is_beaten and all(mixture.total_variation(one.mixture) >= SAME for one in kept):
-            kept.append(points[place])
-    return kept
+        if not is_beaten and all(
+            mixture.total_variation(one.mixture) >= SAME for one in undominated
+        ):
+            undominated.append(points[place])
+    return undominated

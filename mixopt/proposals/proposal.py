@@ -378,17 +378,17 @@ MIN_EXPLAINED = 0.1  # of the variance on held-out folds
 
 
 def proposal_warnings(
-    proposal: Proposal, request: ProposalRequest, kept: Sequence[str] = ()
+    proposal: Proposal, request: ProposalRequest, unmeasured: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return the warnings about a proposal."""
     what = "the proposal"
-    found = [
+    warnings = [
         *_support(request.fit, what),
         "; ".join(_against_others(proposal)),
-        *_without_loss(request, proposal.mixture, kept),
+        *_without_loss(request, proposal.mixture, unmeasured),
         *_distance(request.fit, proposal.mixture, request.collapsed or (), what),
     ]
-    return tuple(line for line in found if line)
+    return tuple(line for line in warnings if line)
 
 
 def prediction_warnings(
@@ -434,15 +434,17 @@ def _against_others(proposal: Proposal) -> Iterator[str]:
         )
 
 
-def _without_loss(request: ProposalRequest, mixture: Mixture, kept: Sequence[str]) -> Iterator[str]:
+def _without_loss(
+    request: ProposalRequest, mixture: Mixture, unmeasured: Sequence[str]
+) -> Iterator[str]:
     """Say which domains nothing measures, and what becomes of them."""
-    if kept:
+    if unmeasured:
         yield (
-            f"no loss measures {', '.join(kept)}, so no fit can tell what "
-            f"{'it is' if len(kept) == 1 else 'they are'} good for: kept at"
+            f"no loss measures {', '.join(unmeasured)}, so no fit can tell what "
+            f"{'it is' if len(unmeasured) == 1 else 'they are'} good for: kept at"
             " propose.keep_unmeasured of the natural weight (set to 0 to disable)"
         )
-    limits, measured = request.constraints, (*request.objective.measured, *kept)
+    limits, measured = request.constraints, (*request.objective.measured, *unmeasured)
     least = dict(zip(limits.domains, limits.lower_D, strict=True))
     dropped = [
         name

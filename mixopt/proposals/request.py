@@ -157,8 +157,8 @@ class ProposalRequest:
         if isinstance(target, ObjectiveConfig):
             target = target.model_copy(update={"direction": {**(higher or {}), **target.direction}})
             higher = None
-        found = objective_over(self.fit.targets, target, unit=own.unit, direction=higher)
-        return replace(self, goal=settled(found, self.fit.trials))
+        objective = objective_over(self.fit.targets, target, unit=own.unit, direction=higher)
+        return replace(self, goal=settled(objective, self.fit.trials))
 
     @property
     def objective(self) -> Objective:

@@ -262,11 +262,11 @@ def _expected_least(means_SA: Array, effects_CA: Array, draws_S: Array) -> Array
     size = max(CHUNK // (draws * proposed), 1)
     means, effects = means_SA.astype(np.float32), effects_CA.astype(np.float32)
     factors_S1 = draws_S.astype(np.float32)[:, None]
-    found = [
+    expected = [
         (means + factors_S1 * effects[at : at + size, None]).min(axis=2).mean(axis=1)
         for at in range(0, len(effects), size)
     ]
-    return np.concatenate(found).astype(np.float64)
+    return np.concatenate(expected).astype(np.float64)
 
 
 def _may_be_proposed(belief: Belief) -> IntArray:
@@ -435,8 +435,8 @@ def _cleaned(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
 def _distinct(weights_KD: Array) -> Array:
     """Drop rows that were there before, to nine decimals; the others keep their order."""
     _, first = np.unique(np.round(weights_KD, 9), axis=0, return_index=True)
-    kept: Array = weights_KD[np.sort(first)]
-    return kept
+    distinct: Array = weights_KD[np.sort(first)]
+    return distinct
 
 
 def _without_crumbs(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:

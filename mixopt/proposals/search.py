@@ -196,9 +196,9 @@ def search(problem: Problem) -> SearchResult:
     if not problem.has_gradient:
         return simulate(problem)
     few = min(problem.samples, STARTING)
-    found = simulate(replace(problem, samples=few, average=min(problem.average, few)))
-    reached = descend(problem, found.weights_D)
-    return min([found, reached], key=lambda one: one.value)
+    result = simulate(replace(problem, samples=few, average=min(problem.average, few)))
+    reached = descend(problem, result.weights_D)
+    return min([result, reached], key=lambda one: one.value)
 
 
 SAMPLES = 2_000
@@ -218,8 +218,8 @@ def search_again(
             # From the proposal too, near which the optimum of a refit often is.
             again = replace(again, known_ND=np.vstack([proposed_D, problem.known_ND]))
         few = min(problem.samples, FEWER if again.has_gradient else SAMPLES)
-        kept = max(problem.average * few // problem.samples, 1)
-        optima.append(search(replace(again, samples=few, average=kept)).weights_D)
+        averaged = max(problem.average * few // problem.samples, 1)
+        optima.append(search(replace(again, samples=few, average=averaged)).weights_D)
         update(len(optima), "")
     return np.array(optima)
 
@@ -274,9 +274,9 @@ def simulate(problem: Problem) -> SearchResult:
             values_N = np.concatenate([values_N, problem.score(inside_ND)])
             order = np.argsort(values_N, kind="stable")[: problem.average]
             best_ND, values_N = best_ND[order], values_N[order]
-        found = _average(problem, best_ND, values_N)
-        centers = [(found.weights_D, c) for c in NARROW]
-    return found
+        result = _average(problem, best_ND, values_N)
+        centers = [(result.weights_D, c) for c in NARROW]
+    return result
 
 
 def _average(problem: Problem, best_ND: Array, values_N: Array) -> SearchResult:
@@ -345,7 +345,7 @@ def least_broken(problem: Problem, start_D: Array) -> Array:
 def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     """Return where one descent ends, to rounding inside the limits."""
     allowed = problem.allowed
-    kept = [] if problem.guards is None else [_kept(problem, ROOM)]
+    held = [] if problem.guards is None else [_kept(problem, ROOM)]
     pieces_PM = problem.objective.pieces()
     pieces = DifferentiableFunction(
         lambda w: problem.objective.sums(problem.losses(w[None]))[0],
@@ -355,17 +355,17 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
         pieces = _differences(problem)
     elif len(pieces_PM) > 1:
         below = DifferentiableFunction(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
-        return _least_above(below, start_D, problem, kept, accuracy=accuracy)
-    elif len(start_D) > MAX_SLSQP_DOMAINS and not kept and isinstance(allowed, CappedSimplex):
+        return _least_above(below, start_D, problem, held, accuracy=accuracy)
+    elif len(start_D) > MAX_SLSQP_DOMAINS and not held and isinstance(allowed, CappedSimplex):
         return projected_descent(pieces, allowed.project, start_D, accuracy=accuracy)
-    return minimize_slsqp(pieces, start_D, *limits_of(allowed), kept, accuracy=accuracy)
+    return minimize_slsqp(pieces, start_D, *limits_of(allowed), held, accuracy=accuracy)
 
 
 def _least_above(
     below: DifferentiableFunction,
     start_D: Array,
     problem: Problem,
-    kept: Sequence[DifferentiableFunction] = (),
+    held: Sequence[DifferentiableFunction] = (),
     *,
     accuracy: float = FINE,
 ) -> Array:
@@ -380,7 +380,7 @@ def _least_above(
     )
     start_X = np.append(start_D, -below.values(start_D).min())
     limits = limits_of(problem.allowed)
-    end_X = minimize_slsqp(top, start_X, *limits, [above, *kept], accuracy=accuracy)
+    end_X = minimize_slsqp(top, start_X, *limits, [above, *held], accuracy=accuracy)
     return end_X[:domains]
 
 

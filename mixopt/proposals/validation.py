@@ -207,13 +207,13 @@ class Validation:
     def comparisons_of(self, mixture: str) -> list[Comparison]:
         """Return one mixture - each baseline but itself that enough seeds finished of."""
         others = [name for name in self.baselines if name != mixture]
-        found = [self.compare(name, of=mixture) for name in others]
-        return [one for one in found if one is not None]
+        comparisons = [self.compare(name, of=mixture) for name in others]
+        return [one for one in comparisons if one is not None]
 
     @property
     def problems(self) -> list[str]:
         """What could not be compared, and why, a line each."""
-        compared = [found.baseline for found in self.comparisons]
+        compared = [comparison.baseline for comparison in self.comparisons]
         return [
             f"{named(name)}: too few seeds finished to compare the proposal with it"
             for name in self.baselines
@@ -319,8 +319,8 @@ class Validation:
 
     def values(self, mixture: str, target: str | None = None) -> dict[int, float]:
         """Return the loss of each finished seed."""
-        found: dict[int, float] = self._values[target].get(mixture, {})
-        return found
+        values: dict[int, float] = self._values[target].get(mixture, {})
+        return values
 
     @cached_property
     def _values(self) -> dict[str | None, dict[str, dict[int, float]]]:
@@ -329,12 +329,12 @@ class Validation:
         losses_NM = done.losses(self.objective.unit)
         by_target: dict[str | None, Array] = {None: self.objective.value(losses_NM)}
         by_target |= dict(zip(self.trials.targets, losses_NM.T, strict=True))
-        found: dict[str | None, dict[str, dict[int, float]]] = {target: {} for target in by_target}
+        values: dict[str | None, dict[str, dict[int, float]]] = {target: {} for target in by_target}
         for row, (trial, seed) in enumerate(zip(*done.table[["trial", "seed"]], strict=True)):
             for target, values_N in by_target.items():
-                own = found[target].setdefault(mixture_of(trial), {})
+                own = values[target].setdefault(mixture_of(trial), {})
                 own[seed] = float(values_N[row])
-        return found
+        return values
 
     def frame(self) -> pl.DataFrame:
         """Return a row for each mixture, the best first.
@@ -366,8 +366,8 @@ class Validation:
         """Say what was compared, and how the leading proposal did against each baseline."""
         finished = (self.trials.table["status"] == "finished").any()
         compared = self.comparisons if finished else []
-        found = [f"{VERDICTS[one.verdict][0]} {named(one.baseline)}" for one in compared]
-        text = "; ".join(found) or "nothing can be compared yet"
+        verdicts = [f"{VERDICTS[one.verdict][0]} {named(one.baseline)}" for one in compared]
+        text = "; ".join(verdicts) or "nothing can be compared yet"
         return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {text})"
 
     def to_json(self) -> dict[str, Any]:
@@ -454,11 +454,11 @@ def fresh_seeds(trials: Trials, count: int, seed: int) -> list[int]:
 
 def _of_losses(trials: Trials, objective: Objective) -> Trials:
     """Return the trials without tasks that the objective leaves out: they told no trials apart."""
-    kept = objective.evaluation
-    more = [name for name in trials.targets if name not in kept]
+    measured = objective.evaluation
+    more = [name for name in trials.targets if name not in measured]
     if not more or not all(name.startswith(TASK) for name in more):
         return trials
-    return trials.with_targets([name for name in trials.targets if name in kept])
+    return trials.with_targets([name for name in trials.targets if name in measured])
 
 
 def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
@@ -474,14 +474,14 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     if shift_M is None:
         return Trials(table, done.domains, done.targets, done.notes)
     runs = validation.trials.finished.table
-    kept = runs.filter([is_proposal(mixture_of(trial)) for trial in runs["trial"]])
+    validated = runs.filter([is_proposal(mixture_of(trial)) for trial in runs["trial"]])
     shifted = {
         column: pl.col(column) - shift
         for column, shift in zip(columns, shift_M.tolist(), strict=True)
     }
     length = pl.lit(table["tokens"].max(), table["tokens"].dtype)
-    kept = kept.with_columns(**nothing, **shifted, tokens=length).select(table.columns)
-    both = pl.concat([table, kept.cast(table.schema)])
+    validated = validated.with_columns(**nothing, **shifted, tokens=length).select(table.columns)
+    both = pl.concat([table, validated.cast(table.schema)])
     return Trials(both, done.domains, done.targets, done.notes)
 
 

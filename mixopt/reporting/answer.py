@@ -69,36 +69,36 @@ class PageAnswer:
 def answer_of(run: Run) -> PageAnswer:
     """Return the answer of a run whose proposal is made."""
     state, proposal = run.outcome.state, proposal_of(run)
-    found: Proposal | Recommendation
+    answer: Proposal | Recommendation
     broken: tuple[str, ...] = ()
     if state == "validated":
-        found, broken = run.recommendation, broken_guardrails(run)
-        name = named(found.chosen, found.gains)
+        answer, broken = run.recommendation, broken_guardrails(run)
+        name = named(answer.chosen, answer.gains)
         sentence = f"Train on {name}"
-        if found.standing == "undecided":
+        if answer.standing == "undecided":
             sentence = f"Undecided; for now {name}"
-        elif found.chosen == "natural":
+        elif answer.chosen == "natural":
             sentence = "Keep the natural mixture"
         if broken:
             sentence += f", which breaks {_counted(len(broken), 'guardrail')}"
-        about = (found.standing.capitalize(), found.why, found.chosen, "recommended")
-        gains, costs = found.gains, found.costs
-        warnings = [line for line in found.warnings if not line.endswith(broken)]
+        about = (answer.standing.capitalize(), answer.why, answer.chosen, "recommended")
+        gains, costs = answer.gains, answer.costs
+        warnings = [line for line in answer.warnings if not line.endswith(broken)]
     else:
-        found = run.proposal
+        answer = run.proposal
         whose = "Your own mixture" if state == "edited" else "Proposed"
         sentence = f"{whose}, not validated"
         why = without_folders(f"By prediction alone: {run.outcome.note}.")
         called = "edited" if state == "edited" else "proposed"
         about = ("Not validated yet", why, PROPOSAL, called)
-        gains = {name: Gain(one, 0, "", one) for name, one in found.gains.items()}
-        costs = predicted_costs(found.mixture, found.natural, run.fit, run.objective)
+        gains = {name: Gain(one, 0, "", one) for name, one in answer.gains.items()}
+        costs = predicted_costs(answer.mixture, answer.natural, run.fit, run.objective)
         warnings = []
     warnings += [*(proposal.warnings if proposal else ()), *broken_by_baselines(run)]
     return PageAnswer(
-        f"{sentence}{_moves(found)}.",
+        f"{sentence}{_moves(answer)}.",
         *about,
-        **_shares(found),
+        **_shares(answer),
         gains=in_order(gains),
         losses=as_gains(costs),
         broken=broken,
@@ -116,9 +116,9 @@ def proposal_of(run: Run) -> Proposal | None:
     return Proposal.from_file(later) if later.exists() else None
 
 
-def _shares(found: Proposal | Recommendation) -> dict[str, Any]:
+def _shares(answer: Proposal | Recommendation) -> dict[str, Any]:
     """Return what is said of a mixture: that of the domains, where it is one in all phases."""
-    mixture, natural, epochs, phases = found.mixture, found.natural, found.epochs, found.phases
+    mixture, natural, epochs, phases = answer.mixture, answer.natural, answer.epochs, answer.phases
     one, *others = [mixture] if phases is None else phases.split(mixture).values()
     if phases is not None and all(one.total_variation(other) <= SAME for other in others):
         mixture, natural = one, next(iter(phases.split(natural).values()))
@@ -127,11 +127,11 @@ def _shares(found: Proposal | Recommendation) -> dict[str, Any]:
     return {"mixture": mixture, "natural": natural, "epochs": epochs}
 
 
-def _moves(found: Proposal | Recommendation) -> str:
+def _moves(answer: Proposal | Recommendation) -> str:
     """Say which domains get the most more and the most less than the natural mixture gives."""
-    mixture, natural = found.mixture, found.natural
-    if found.phases is not None:
-        mixture, natural = found.phases.whole(mixture), found.phases.whole(natural)
+    mixture, natural = answer.mixture, answer.natural
+    if answer.phases is not None:
+        mixture, natural = answer.phases.whole(mixture), answer.phases.whole(natural)
     parts = []
     for word, sign in (("more", 1), ("less", -1)):
         moved = {name: sign * (weight - natural[name]) for name, weight in mixture.items()}
@@ -168,7 +168,7 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
             (*called_loss(name, run.objective.items), gain)
             for name, gain in list(answer.losses.items())[:MAX_LOSSES]
         ],
-        copies=[(name, "why" in found) for name, found in fragments.items()],
+        copies=[(name, "why" in text) for name, text in fragments.items()],
         fragments=json_text(fragments),
         to_check=", ".join(_counted(number, what) for number, what in counts if number),
         checks=[*checks, *_active(answer.limits)],
@@ -259,10 +259,10 @@ def _mixture_row(
 def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:
     """Return the text for each tool, as `mixopt export` writes it, or why there is none."""
     weights = yaml.safe_dump({"weights": dict(mixture)}, sort_keys=False, allow_unicode=True)
-    found = {"yaml": {"text": weights}}
+    fragments = {"yaml": {"text": weights}}
     if run.config.design.phases is not None and len(mixture) > len(run.corpus.domain_names):
         staged = f"has phases: mixopt export {run.path.name} --to schedule makes stages of them"
-        return found | {tool: {"why": staged} for tool in EXPORT_TOOLS}
+        return fragments | {tool: {"why": staged} for tool in EXPORT_TOOLS}
     for tool in EXPORT_TOOLS:
         try:
             text = export_mixture(
@@ -272,7 +272,7 @@ def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:
                 tokens=run.config.propose.target_tokens,
                 sample_tokens=run.corpus.sample_tokens,
             )
-            found[tool] = {"text": text}
+            fragments[tool] = {"text": text}
         except ConfigError as error:
-            found[tool] = {"why": str(error)}
-    return found
+            fragments[tool] = {"why": str(error)}
+    return fragments

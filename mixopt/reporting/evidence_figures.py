@@ -130,10 +130,12 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
     for place, name in enumerate(names):
         look = looks(names)[name]
         _runs(left, place, np.array(list(validation.values(name).values())), look, value_unit)
-        found = None if name == chosen else validation.compare(name, of=chosen)
-        if found is not None:
+        comparison = None if name == chosen else validation.compare(name, of=chosen)
+        if comparison is not None:
             style: dict[str, Any] = {"color": look.colour, "linewidth": 2.2}
-            low, mean, high = (-abs(factor) * n for n in (found.high, found.mean, found.low))
+            low, mean, high = (
+                -abs(factor) * n for n in (comparison.high, comparison.mean, comparison.low)
+            )
             right.plot([low, high], [place, place], **style)
             right.plot([mean], [place], marker=look.marker, markersize=7, **style)
     right.axvline(0, color=INK, linewidth=1.1)
@@ -220,11 +222,11 @@ class _Value:
 
     def predicted(self, weights_ND: Array) -> tuple[Array, Array, Array]:
         """Return what is predicted and the ends of the 90% interval, shape (N,) each."""
-        found = self.fit.predict(weights_ND)
-        ends = found.objective_N, found.objective_low_N, found.objective_high_N
+        prediction = self.fit.predict(weights_ND)
+        ends = prediction.objective_N, prediction.objective_low_N, prediction.objective_high_N
         if self.target is not None:
             at = self.fit.targets.index(self.target)
-            ends = found.losses_NM[:, at], found.low_NM[:, at], found.high_NM[:, at]
+            ends = prediction.losses_NM[:, at], prediction.low_NM[:, at], prediction.high_NM[:, at]
         value_N, low_N, high_N = (self.factor * one_N for one_N in ends)
         return value_N, low_N, high_N
 

@@ -135,8 +135,8 @@ def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: in
     begun = steps[place - 1] if place else 1
     ended = steps[place + 1] if place + 1 < len(steps) else np.inf
     before, after = _sides(windows, steps[place])
-    for side, found in (("before", before), ("after", after)):
-        if not found:
+    for side, summary in (("before", before), ("after", after)):
+        if not summary:
             raise RoutingError(f"step {steps[place]}: no window of counts {side} the change")
     alone_before = tuple(window for window in before if window.start >= begun - 1)
     alone_after = tuple(window for window in after if window.end < ended)
@@ -156,17 +156,17 @@ def _difference(place_W: Array, value_W: Array, is_before_W: BoolArray) -> dict[
     """Return the means of both sides, and whether they differ by more than drift and chance."""
     known_W = np.isfinite(value_W)
     first_W, then_W = known_W & is_before_W, known_W & ~is_before_W
-    found: dict[str, Any] = dict.fromkeys(_COMPARED) | {"differs": False}
+    row: dict[str, Any] = dict.fromkeys(_COMPARED) | {"differs": False}
     for side, side_W in (("before", first_W), ("after", then_W)):
-        found[side] = float(value_W[side_W].mean()) if side_W.any() else None
+        row[side] = float(value_W[side_W].mean()) if side_W.any() else None
     if not first_W.any() or not then_W.any():
-        return found
-    difference = found["difference"] = found["after"] - found["before"]
+        return row
+    difference = row["difference"] = row["after"] - row["before"]
     if first_W.sum() < MIN_WINDOWS:
-        return found
+        return row
     drift, still, moving = _continued(place_W[first_W], value_W[first_W], place_W[then_W])
     low, high = min(-still, drift - moving), max(still, drift + moving)
-    return found | {"noise": moving, "drift": drift, "differs": not low <= difference <= high}
+    return row | {"noise": moving, "drift": drift, "differs": not low <= difference <= high}
 
 
 def _continued(place_W: Array, value_W: Array, later_V: Array) -> tuple[float, float, float]:

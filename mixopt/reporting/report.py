@@ -89,13 +89,15 @@ def _picture(run: Run, name: str, drawn: Figure, description: str) -> Markup:
 
 def _validation(run: Run) -> Section:
     """Show all mixtures that were trained, their prediction, and every loss."""
-    validation, found = run.validation, run.recommendation
-    unit, objective = unit_text(found.unit), capital(run.objective.describe())
-    about = f"{objective}, {unit}; {short_count(found.tokens)} tokens a run, paired by seed."
+    validation, recommendation = run.validation, run.recommendation
+    unit, objective = unit_text(recommendation.unit), capital(run.objective.describe())
+    about = (
+        f"{objective}, {unit}; {short_count(recommendation.tokens)} tokens a run, paired by seed."
+    )
     if validation.means_note:
         about += f" {validation.means_note}"
-    columns = gain_columns(found.unit)
-    body = part("table", columns, gain_rows(found, validation), caption=about, texts=[5])
+    columns = gain_columns(recommendation.unit)
+    body = part("table", columns, gain_rows(recommendation, validation), caption=about, texts=[5])
     body += _by_loss(run)
     mixtures, rows = forgetting_rows(run)
     if rows:
@@ -113,10 +115,10 @@ def _by_loss(run: Run) -> Markup:
     others = list(gains)[: max(len(own), MIN_COMPARED)]
     rows, styles = [], []
     for target in validation.trials.targets:
-        found = [validation.compare(other, target, of=chosen) for other in others]
+        comparisons = [validation.compare(other, target, of=chosen) for other in others]
         called, unit = called_loss(target, run.objective.items)
         mean = size_text(validation.mean(chosen, target), unit)
-        gains_text = ("" if one is None else _gain_text(one, unit) for one in found)
+        gains_text = ("" if one is None else _gain_text(one, unit) for one in comparisons)
         rows.append([called, mean, *gains_text])
         styles.append("strong" if target in run.objective.measured else "")
     name = named(chosen, gains)
@@ -128,17 +130,17 @@ def _by_loss(run: Run) -> Markup:
     return part("table", columns, rows, caption=caption, styles=styles)
 
 
-def _gain_text(found: Comparison, unit: str) -> str:
-    half = size_text((found.high - found.low) / 2, unit)
-    return f"{gain_text(-found.mean, unit)} \N{PLUS-MINUS SIGN} {half}"
+def _gain_text(comparison: Comparison, unit: str) -> str:
+    half = size_text((comparison.high - comparison.low) / 2, unit)
+    return f"{gain_text(-comparison.mean, unit)} \N{PLUS-MINUS SIGN} {half}"
 
 
 def _fit(run: Run) -> Section:
     """Show how well each regressor predicts, and how sure that makes the proposal."""
     fit, unit = run.fit, run.objective.value_unit
-    said = run.recommendation.why if run.is_done("validate") else ""
+    why = run.recommendation.why if run.is_done("validate") else ""
     sure = sureness_lines(proposal_of(run) or run.proposal)
-    body = part("paragraph", " ".join(line for line in sure if line not in said))
+    body = part("paragraph", " ".join(line for line in sure if line not in why))
     rows = fit.report.filter(pl.col("target") == OBJECTIVE)
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
     body += _predictors(rows, fit, unit) + _signal(fit)
@@ -166,8 +168,8 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
 
 def _signal(fit: Fit) -> Markup:
     """Show how much of each loss is noise, how much follows the mixture, and what is common."""
-    found = readiness(fit)
-    every = [found.objective, *found.losses]
+    result = readiness(fit)
+    every = [result.objective, *result.losses]
     columns = ["loss", "noise", "follows the mixture", "arms"]
     rows = []
     for one in every:
@@ -181,7 +183,7 @@ def _signal(fit: Fit) -> Markup:
     texts = [
         f"{loadings_text(one, MAX_LOADINGS)} ({share_text(one.share)}, Spearman"
         f" {rank_text(one.spearman)})"
-        for one in found.factors
+        for one in result.factors
     ]
     factors = f"Factors: {'; '.join(texts)}. ".replace(" -", " \N{MINUS SIGN}") if texts else ""
     return body + part("paragraph", f"{factors}More: mixopt status --readiness.")
@@ -237,13 +239,13 @@ def _unfinished(rows: pl.DataFrame) -> Markup:
 
 def _experts(run: Run) -> Markup:
     """Show what the experts of one trial do, and in how many trials they collapsed."""
-    found = SweepExperts.read(run.path, run=run)
-    if found is None:
+    experts = SweepExperts.read(run.path, run=run)
+    if experts is None:
         return Markup()
     body = part("heading", "Experts") + part(
-        "folded", str(found).splitlines()[0].capitalize(), str(found)
+        "folded", str(experts).splitlines()[0].capitalize(), str(experts)
     )
-    for name, drawn in found.figures().items():
+    for name, drawn in experts.figures().items():
         body += _picture(run, name, drawn, DESCRIPTIONS[name])
     return body
 
@@ -319,33 +321,33 @@ MEANING = (
 STATES = ("ready", "weak", "noise")
 
 
-def backtest_text(found: Backtest) -> str:
+def backtest_text(backtest: Backtest) -> str:
     """Return the table of a backtest, what its columns mean, and what it says."""
-    trials = list(dict.fromkeys(row["trials"] for row in found.rows))
-    shown = {trials[0], found.enough or trials[0], trials[-1]}
-    rows = [_backtest_cells(row) for row in found.rows if row["trials"] in shown]
-    counts = Counter(one["state"] for one in found.losses[1:])
+    trials = list(dict.fromkeys(row["trials"] for row in backtest.rows))
+    shown = {trials[0], backtest.enough or trials[0], trials[-1]}
+    rows = [_backtest_cells(row) for row in backtest.rows if row["trials"] in shown]
+    counts = Counter(one["state"] for one in backtest.losses[1:])
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    table = table_text(_backtest_title(found), BACKTEST_COLUMNS, rows)
+    table = table_text(_backtest_title(backtest), BACKTEST_COLUMNS, rows)
     losses = f"losses at {trials[-1]} trials: {states}"
-    return "\n".join([table, *_meaning(found), losses, *found.notes])
+    return "\n".join([table, *_meaning(backtest), losses, *backtest.notes])
 
 
-def write_backtest(found: Backtest, path: Path) -> None:
+def write_backtest(backtest: Backtest, path: Path) -> None:
     """Write the page of a backtest: one file."""
-    title = _backtest_title(found)
-    cells = [_backtest_cells(row) for row in found.rows]
+    title = _backtest_title(backtest)
+    cells = [_backtest_cells(row) for row in backtest.rows]
     ours = [row for row in cells if row[0] == cells[0][0]]
     notes, meaning = (
         Markup().join(part("paragraph", line) for line in lines)
-        for lines in (found.notes, _meaning(found))
+        for lines in (backtest.notes, _meaning(backtest))
     )
     first = Markup('<section id="answer"><h1>{}</h1>{}{}</section>').format(
         title, notes, part("table", BACKTEST_COLUMNS, ours)
     )
     losses = [
         [row["loss"], row["state"], *(rank_text(row[n]) for n in ("spearman", "low", "own_share"))]
-        for row in found.losses
+        for row in backtest.losses
     ]
     sections = [
         Section("predictors", "Every predictor", part("table", BACKTEST_COLUMNS, cells) + meaning),
@@ -354,15 +356,15 @@ def write_backtest(found: Backtest, path: Path) -> None:
     write_text(path, page_html("backtest", title, first, sections))
 
 
-def _backtest_title(found: Backtest) -> str:
+def _backtest_title(backtest: Backtest) -> str:
     return (
-        f"Backtest of {found.runs} runs: {found.splits} splits, {found.held_out:.0f} runs held out"
-        " in each"
+        f"Backtest of {backtest.runs} runs: {backtest.splits} splits,"
+        f" {backtest.held_out:.0f} runs held out in each"
     )
 
 
-def _meaning(found: Backtest) -> tuple[str, ...]:
-    return (*MEANING, f"regret: how much worse that run is than the best, in {found.unit}")
+def _meaning(backtest: Backtest) -> tuple[str, ...]:
+    return (*MEANING, f"regret: how much worse that run is than the best, in {backtest.unit}")
 
 
 def _backtest_cells(row: Mapping[str, Any]) -> list[str]:

@@ -248,9 +248,9 @@ def experts(directory: str | Path, *, change: int | None = None, trust: bool = F
         raise RoutingError(f"{path}: no such directory; give that of a sweep or a pretraining")
     if not trust:
         check_links(path, RoutingError)
-    found = PretrainingExperts.read(path, change)
-    if found is not None:
-        return found
+    experts_found = PretrainingExperts.read(path, change)
+    if experts_found is not None:
+        return experts_found
     swept = SweepExperts.read(path, trust=trust)
     if swept is None:
         raise RoutingError(
@@ -265,21 +265,23 @@ def experts(directory: str | Path, *, change: int | None = None, trust: bool = F
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
     """Show how each domain's held-out tokens fall on the experts of one trial."""
-    found = SweepExperts.read(run.path, run=run)
-    if found is None:
+    experts = SweepExperts.read(run.path, run=run)
+    if experts is None:
         raise ConfigError(
             f"run {run.config.name!r}: no trial recorded experts: its proxy has none, or was not"
             " trained yet; a sweep has them with proxy.options.size: moe-tiny"
         )
-    name = found.shown if trial is None else trial
-    if name not in found.counts:
-        raise ConfigError(f"trial {name!r} recorded no experts{did_you_mean(name, found.counts)}")
-    return plot_domain_experts(found.counts[name].held_out)
+    name = experts.shown if trial is None else trial
+    if name not in experts.counts:
+        raise ConfigError(f"trial {name!r} recorded no experts{did_you_mean(name, experts.counts)}")
+    return plot_domain_experts(experts.counts[name].held_out)
 
 
-def draw_experts(found: RunExperts) -> list[Path]:
+def draw_experts(experts: RunExperts) -> list[Path]:
     """Write the figures into the folder `figures` of the run directory; return the files."""
-    figures = {found.path / FIGURES / f"{name}.svg": one for name, one in found.figures().items()}
+    figures = {
+        experts.path / FIGURES / f"{name}.svg": one for name, one in experts.figures().items()
+    }
     for file, figure in figures.items():
         write_text(file, figure_svg(figure))
     return list(figures)

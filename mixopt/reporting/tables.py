@@ -196,7 +196,7 @@ def verification_text(parts: Sequence[CheckedPart]) -> str:
     return "\n".join(lines)
 
 
-def evaluation_text(found: Mapping[str, Any]) -> str:
+def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """Return the table of `mixopt.fitting.evaluation.evaluate`."""
     columns = {
         "spearman": "spearman",
@@ -208,8 +208,12 @@ def evaluation_text(found: Mapping[str, Any]) -> str:
         "rank": "rank",
         "regret": "regret",
     }
-    title = f"{found['regressor']} on {found['runs']} runs that it has not seen"
-    rows = {**found["targets"], "(mean)": found["mean"], "(mean, scaled)": found["mean_scaled"]}
+    title = f"{evaluation['regressor']} on {evaluation['runs']} runs that it has not seen"
+    rows = {
+        **evaluation["targets"],
+        "(mean)": evaluation["mean"],
+        "(mean, scaled)": evaluation["mean_scaled"],
+    }
     shown = [c for c in columns if any(row and row.get(c) is not None for row in rows.values())]
     lines = []
     for name, row in rows.items():
@@ -217,32 +221,34 @@ def evaluation_text(found: Mapping[str, Any]) -> str:
             cells = [row.get(column) for column in shown]
             lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
     table = table_text(title, ("target", *(columns[column] for column in shown)), lines)
-    mean, ranks = found["mean_spearman"], "undefined, every target is constant"
+    mean, ranks = evaluation["mean_spearman"], "undefined, every target is constant"
     if mean is not None:
-        known = {name: value for name, value in found["mean_controls"].items() if value is not None}
+        known = {
+            name: value for name, value in evaluation["mean_controls"].items() if value is not None
+        }
         controls = ", ".join(f"{name_text(name)} {value:.4f}" for name, value in known.items())
         ranks = f"{mean:.4f} ({controls})"
-    return "\n".join([table, *found["notes"], f"mean Spearman over targets: {ranks}"])
+    return "\n".join([table, *evaluation["notes"], f"mean Spearman over targets: {ranks}"])
 
 
-def readiness_text(found: FitReadiness) -> str:
+def readiness_text(result: FitReadiness) -> str:
     """Return the table of a fit's losses, the most ready first, and what its columns mean."""
 
     def readiest(one: LossReadiness) -> float:
         ratio, rank = one.of_trials.ratio, one.spearman
         return -((rank or 0.0) if ratio is None else ratio)
 
-    ordered = [found.objective, *sorted(found.losses, key=readiest)]
+    ordered = [result.objective, *sorted(result.losses, key=readiest)]
     rows = [_readiness_row(one) for one in ordered]
     known = [place for place in range(len(READINESS_COLUMNS)) if any(row[place] for row in rows)]
     columns = [READINESS_COLUMNS[place] for place in known]
     table = table_text(READINESS_TITLE, columns, [[row[place] for place in known] for row in rows])
     shown = [line for line in READINESS_MEANING if line.partition(":")[0] in columns]
-    meaning = (*shown, *(OF_RATIOS if found.replicates.trials else OF_RANKS))
-    gone = [f"left out of the objective as noise: {', '.join(found.left_out)}"]
-    left_out = gone if found.left_out else []
-    more = (*_signal_tables(found), *_offers(found))
-    return "\n".join([table, found.replicates.describe(), *meaning, *left_out, *more])
+    meaning = (*shown, *(OF_RATIOS if result.replicates.trials else OF_RANKS))
+    gone = [f"left out of the objective as noise: {', '.join(result.left_out)}"]
+    left_out = gone if result.left_out else []
+    more = (*_signal_tables(result), *_offers(result))
+    return "\n".join([table, result.replicates.describe(), *meaning, *left_out, *more])
 
 
 def loadings_text(factor: Factor, most: int) -> str:
@@ -251,7 +257,7 @@ def loadings_text(factor: Factor, most: int) -> str:
     return ", ".join(f"{name} {load:+.2f}" for name, load in largest)
 
 
-def _signal_tables(found: FitReadiness) -> Iterator[str]:
+def _signal_tables(result: FitReadiness) -> Iterator[str]:
     """Yield the tables of factors of the metrics, and of objectives that are offered."""
     rows = [
         (
@@ -260,7 +266,7 @@ def _signal_tables(found: FitReadiness) -> Iterator[str]:
             rank_text(one.spearman),
             loadings_text(one, MAX_LOADINGS),
         )
-        for number, one in enumerate(found.factors, 1)
+        for number, one in enumerate(result.factors, 1)
     ]
     if rows:
         columns = ("factor", "of variance", "Spearman", "loadings, above 0 is better")
@@ -268,7 +274,7 @@ def _signal_tables(found: FitReadiness) -> Iterator[str]:
         yield table_text(title, columns, rows, texts=columns[-1:])
     rows = [
         (one.name, rank_text(one.spearman), rank_text(one.ranks_current), one.reason)
-        for one in found.offers
+        for one in result.offers
     ]
     if rows:
         columns = ("objective", "Spearman", "Spearman with the present one", "why")
@@ -276,9 +282,9 @@ def _signal_tables(found: FitReadiness) -> Iterator[str]:
         yield table_text(title, columns, rows, texts=columns[-1:])
 
 
-def _offers(found: FitReadiness) -> Iterator[str]:
+def _offers(result: FitReadiness) -> Iterator[str]:
     """Yield the line of a configuration that states each objective that is offered."""
-    for number, one in enumerate(found.offers[1:]):
+    for number, one in enumerate(result.offers[1:]):
         if not number:
             yield "To use one of them, paste its line into the experiment:"
         section = {"objective": one.section}

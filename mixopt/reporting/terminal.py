@@ -89,8 +89,8 @@ def step_result(run: Run, step: str) -> dict[str, Any]:
         ready = readiness(run.fit).to_json()
         return {"regressor": run.fit.name, "summary": run.fit.summary(), "readiness": ready}
     if step == "validate":
-        found = run.recommendation.to_json()
-        return {"recommendation": found, "validation": run.validation.to_json()}
+        content = run.recommendation.to_json()
+        return {"recommendation": content, "validation": run.validation.to_json()}
     return run.proposal.to_json() if step == "propose" else {"report": str(path / "report.html")}
 
 
@@ -107,10 +107,13 @@ def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
             continue
         called, unit = called_loss(name, run.objective.items)
         means = [size_text(validation.mean(mixture, name), unit) for mixture in mixtures]
-        found = validation.compare_with("base", base[name], name, of=chosen)
+        comparison = validation.compare_with("base", base[name], name, of=chosen)
         gain = ("", "")
-        if found is not None:
-            gain = gain_text(-found.mean, unit), gain_ends_text(-found.high, -found.low, unit)
+        if comparison is not None:
+            gain = (
+                gain_text(-comparison.mean, unit),
+                gain_ends_text(-comparison.high, -comparison.low, unit),
+            )
         rows.append((called, size_text(base[name], unit), *means, *gain))
     return [named(mixture, validation.mixtures) for mixture in mixtures], rows
 
@@ -128,21 +131,32 @@ def headline_of(run: Run) -> str:
 
 def recommendation_text(run: Run) -> str:
     """Return the answer in one line, the mixture, its gains, and the other losses."""
-    found, validation = run.recommendation, run.validation
-    gained, unit = named(found.chosen, found.gains), unit_text(found.unit)
+    recommendation, validation = run.recommendation, run.validation
+    gained, unit = (
+        named(recommendation.chosen, recommendation.gains),
+        unit_text(recommendation.unit),
+    )
     title = f"Gain of {gained}, {unit} (above 0 is better)"
     lines = [
         wrapped(headline_of(run)),
         "",
         _shares_table(
-            f"Shares of the training tokens, for {found.objective}", found, "recommended"
+            f"Shares of the training tokens, for {recommendation.objective}",
+            recommendation,
+            "recommended",
         ),
         table_text(
-            title, gain_columns(found.unit), gain_rows(found, validation), texts=("verdict",)
+            title,
+            gain_columns(recommendation.unit),
+            gain_rows(recommendation, validation),
+            texts=("verdict",),
         ),
         *([wrapped(validation.means_note), ""] if validation.means_note else []),
-        *_other_losses(as_gains(found.costs), 95, run.objective.items),
-        *(wrapped(f"warning: {one}") for one in (*found.warnings, *broken_by_baselines(run))),
+        *_other_losses(as_gains(recommendation.costs), 95, run.objective.items),
+        *(
+            wrapped(f"warning: {one}")
+            for one in (*recommendation.warnings, *broken_by_baselines(run))
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -153,17 +167,17 @@ def gain_columns(unit: str) -> tuple[str, ...]:
     return ("over", value, "validated gain", "95% interval", "predicted gain", "verdict")
 
 
-def gain_rows(found: Recommendation, validation: Validation) -> list[tuple[str, ...]]:
+def gain_rows(recommendation: Recommendation, validation: Validation) -> list[tuple[str, ...]]:
     """Return what is recommended, then a row for each other mixture in the order of a reader."""
-    chosen, unit = named(found.chosen, found.gains), found.unit
+    chosen, unit = named(recommendation.chosen, recommendation.gains), recommendation.unit
     rows: list[tuple[str, ...]] = [
-        (chosen, value_text(validation.mean(found.chosen), unit), "", "", "", "")
+        (chosen, value_text(validation.mean(recommendation.chosen), unit), "", "", "", "")
     ]
-    for name, gain in in_order(found.gains).items():
+    for name, gain in in_order(recommendation.gains).items():
         one, predicted = gain.validated, gain.predicted
         rows.append(
             (
-                named(name, [found.chosen, *found.gains]),
+                named(name, [recommendation.chosen, *recommendation.gains]),
                 value_text(validation.mean(name), unit),
                 gain_text(one.value, unit),
                 gain_ends_text(one.low, one.high, unit),
@@ -179,8 +193,8 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
     rails = run.constraints.guardrails
     if rails is not None and rails.has_noise:
         rails = replace(rails, noise=noise_of(run.fit))
-    found = guarded(run.validation, rails, run.recommendation.chosen)
-    return tuple(str(one) for one in found if one.found.mean > one.margin)
+    checks = guarded(run.validation, rails, run.recommendation.chosen)
+    return tuple(str(one) for one in checks if one.comparison.mean > one.margin)
 
 
 def own_baselines(run: Run) -> dict[str, Mixture]:
@@ -197,8 +211,8 @@ def broken_by_baselines(run: Run) -> tuple[str, ...]:
         mixtures = {name: run.validation.mixture(name) for name in names}
     else:
         mixtures = {"natural": run.natural} | own_baselines(run)
-    found = (baseline_breaks(*item, run.constraints) for item in mixtures.items())
-    return tuple(line for line in found if line is not None)
+    breaks = (baseline_breaks(*item, run.constraints) for item in mixtures.items())
+    return tuple(line for line in breaks if line is not None)
 
 
 def is_usual(baseline: str) -> bool:
@@ -238,34 +252,34 @@ def proposal_text(proposal: Proposal) -> str:
 
 def forecast_lines(forecast: Forecast) -> str:
     """Return the tables of a mixture, its losses and gains, and the constraints that it breaks."""
-    found = forecast.predicted
+    prediction = forecast.predicted
     losses = [
         (name, f"{100 * loss.value:.1f} points", f"{100 * loss.low:.1f} to {100 * loss.high:.1f}")
         if name in forecast.shares
         else (name, f"{loss.value:.4f}", _ends(loss))
-        for name, loss in found.losses.items()
+        for name, loss in prediction.losses.items()
     ]
     gains = [
         (
-            f"best trial ({found.best_trial})" if name == "best_trial" else name,
-            gain_text(gain.value, found.unit),
-            gain_ends_text(gain.low, gain.high, found.unit),
+            f"best trial ({prediction.best_trial})" if name == "best_trial" else name,
+            gain_text(gain.value, prediction.unit),
+            gain_ends_text(gain.low, gain.high, prediction.unit),
         )
-        for name, gain in found.gains.items()
+        for name, gain in prediction.gains.items()
     ]
-    title = f"Predicted gains, {unit_text(found.unit)} (above 0 is better)"
+    title = f"Predicted gains, {unit_text(prediction.unit)} (above 0 is better)"
     lines = [
-        _shares_table(f"Mixture for {found.objective}", found, "mixture"),
+        _shares_table(f"Mixture for {prediction.objective}", prediction, "mixture"),
         table_text("Predicted losses", ("evaluation domain", "predicted", "90% interval"), losses),
         table_text(title, ("over", "gain", "90% interval"), gains),
         *_other_losses(as_gains(forecast.costs), 90, forecast.shares),
     ]
     lines += [
-        _predicted_line(found),
+        _predicted_line(prediction),
         *([f"limits in force: {'; '.join(forecast.limits)}"] if forecast.limits else []),
-        *(f"active constraint: {limit}" for limit in found.binding),
+        *(f"active constraint: {limit}" for limit in prediction.binding),
         *(f"broken constraint: {line}" for line in forecast.broken),
-        *(f"warning: {warning}" for warning in found.warnings),
+        *(f"warning: {warning}" for warning in prediction.warnings),
     ]
     return "\n".join(lines)
 
@@ -309,27 +323,27 @@ def sureness_lines(proposal: Proposal) -> Iterator[str]:
     yield proposal.region.describe(proposal.unit)
 
 
-def _shares_table(title: str, found: Proposal | Recommendation, called: str) -> str:
+def _shares_table(title: str, answer: Proposal | Recommendation, called: str) -> str:
     """Return the table of a mixture beside natural, the largest share first, by phase."""
-    if found.phases is not None:
-        parts, whole = found.phases.split(found.mixture), found.phases.whole(found.mixture)
-        natural = found.phases.whole(found.natural)
-        heads = [f"phase {name} ({100 * part:.0f}%)" for name, part in found.phases.items()]
+    if answer.phases is not None:
+        parts, whole = answer.phases.split(answer.mixture), answer.phases.whole(answer.mixture)
+        natural = answer.phases.whole(answer.natural)
+        heads = [f"phase {name} ({100 * part:.0f}%)" for name, part in answer.phases.items()]
         order = sorted(whole, key=lambda domain: -whole[domain])
         shown = (natural, *parts.values())
         lines = [(name, *(f"{100 * one[name]:.1f}%" for one in shown)) for name in order]
         return table_text(title, ("domain", "natural", *heads), lines)
-    sums, was = branch_shares(found.mixture), branch_shares(found.natural)
-    if sums and len(found.mixture) > MAX_LISTED:
+    sums, was = branch_shares(answer.mixture), branch_shares(answer.natural)
+    if sums and len(answer.mixture) > MAX_LISTED:
         order = sorted(sums, key=lambda branch: -sums[branch])
         lines = [(one, f"{100 * was[one]:.1f}%", f"{100 * sums[one]:.1f}%") for one in order]
         return table_text(f"{title}, by branch", ("branch", "natural", called), lines)
-    columns = ["domain", "natural", called, *(["epochs"] if found.epochs is not None else [])]
+    columns = ["domain", "natural", called, *(["epochs"] if answer.epochs is not None else [])]
     rows = []
-    for domain, weight in sorted(found.mixture.items(), key=lambda item: -item[1]):
-        row = [domain, f"{100 * found.natural[domain]:.1f}%", f"{100 * weight:.1f}%"]
-        if found.epochs is not None:
-            row.append(f"{found.epochs[domain]:.2f}")
+    for domain, weight in sorted(answer.mixture.items(), key=lambda item: -item[1]):
+        row = [domain, f"{100 * answer.natural[domain]:.1f}%", f"{100 * weight:.1f}%"]
+        if answer.epochs is not None:
+            row.append(f"{answer.epochs[domain]:.2f}")
         rows.append(row)
     return table_text(title, columns, rows)
 

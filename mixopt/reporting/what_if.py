@@ -80,11 +80,11 @@ def starts_of(run: Run) -> dict[str, Mixture]:
         starts, proposals = [("Recommended", run.recommendation.mixture)], run.validation.proposals
     name = named(PROPOSAL, proposals).removeprefix("the ").capitalize()
     starts += [(name, run.proposal.mixture), ("Natural", run.natural), *own_baselines(run).items()]
-    kept: dict[str, Mixture] = {}
+    chosen: dict[str, Mixture] = {}
     for name, mixture in starts:
-        if mixture not in kept.values():
-            kept[name] = mixture
-    return kept
+        if mixture not in chosen.values():
+            chosen[name] = mixture
+    return chosen
 
 
 def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> dict[str, Any]:

@@ -99,13 +99,13 @@ class Diagnosis:
 
 def diagnose(assignments: Assignments) -> list[Diagnosis]:
     """Return what is wrong, by layer."""
-    found: list[Diagnosis] = []
+    diagnoses: list[Diagnosis] = []
     for layer in filter(enough, assignments.layers):
         for kind, find in _FINDERS.items():
             for domain, what, experts, numbers, advice in find(layer, assignments.domains):
                 at = kind, layer.layer, layer.router
-                found.append(Diagnosis(*at, what, domain, experts, numbers, advice))
-    return found
+                diagnoses.append(Diagnosis(*at, what, domain, experts, numbers, advice))
+    return diagnoses
 
 
 def enough(layer: LayerAssignments) -> bool:

@@ -60,12 +60,12 @@ _NO_ROUTER = f"nothing that chooses among them is known: {_WAY_OUT}"
 def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
     """Return the routers of a model in the order of its layers."""
     _check_adapters(model, adapters)
-    found = _sources(model, adapters)
-    names = [name for name, _, _ in found]
+    sources = _sources(model, adapters)
+    names = [name for name, _, _ in sources]
     apart = _unread(model, names)
     if apart:
         raise RoutingError(f"{_kind(model)}: {apart[0]}")
-    if not found:
+    if not sources:
         what = f"no router and no experts found; if it has experts, {_WAY_OUT}"
         if _is_configured(model):
             what = f"its configuration has experts, and {_NO_ROUTER}"
@@ -73,15 +73,15 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     layers = [_layer_of(name, position) for position, name in enumerate(names)]
     routers = [
         _router(model, *entry, layer, router)
-        for entry, layer, router in zip(found, layers, _router_names(names, layers), strict=True)
+        for entry, layer, router in zip(sources, layers, _router_names(names, layers), strict=True)
     ]
     return sorted(routers, key=lambda router: router.layer)
 
 
 def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> bool:
     """Tell whether a model has routers or experts by their names, known or not."""
-    found = _sources(model, adapters)
-    return bool(found or _unread(model, [])) or _is_configured(model)
+    sources = _sources(model, adapters)
+    return bool(sources or _unread(model, [])) or _is_configured(model)
 
 
 def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
@@ -121,22 +121,22 @@ def _sources(
     model: nn.Module, adapters: Sequence[RouterAdapter]
 ) -> list[tuple[str, nn.Module, Source]]:
     """Return the modules whose calls are read; adapters go before what they serve."""
-    found: list[tuple[str, nn.Module, Source]] = []
+    sources: list[tuple[str, nn.Module, Source]] = []
     adapted = set()
     for name, module in _modules(model):
         for adapter in adapters:
             if adapter.fits(module):
-                found.append((name, module, _of_adapter(adapter)))
+                sources.append((name, module, _of_adapter(adapter)))
                 adapted.add(_place(name))
                 break
         else:
             source = _source_of(module)
             if source is not None:
                 inner = f"{name}.{source.child}" if source.child else name
-                found.append((inner, model.get_submodule(inner), source))
+                sources.append((inner, model.get_submodule(inner), source))
     return [
         (name, module, source)
-        for name, module, source in found
+        for name, module, source in sources
         if _place(name) not in adapted or any(adapter.fits(module) for adapter in adapters)
     ]
 
@@ -222,9 +222,9 @@ def _is_configured(model: nn.Module) -> bool:
     )
 
 
-def _unread(model: nn.Module, found: Sequence[str]) -> list[str]:
+def _unread(model: nn.Module, read: Sequence[str]) -> list[str]:
     """Return what is called a router or experts in layers that no found router serves."""
-    served = {_place(name) for name in found}
+    served = {_place(name) for name in read}
     lines = []
     for name, module in _modules(model):
         if name.rpartition(".")[2] in _WHOLE or _place(name) in served:
@@ -272,14 +272,14 @@ def _kind(model: nn.Module) -> str:
 
 def _place(name: str) -> str:
     """Return the path to the layer that a module is in; to the block where it is in none."""
-    found = list(_LAYER.finditer(name))
-    return name[: found[-1].end(1)] if found else name.rpartition(".")[0]
+    matches = list(_LAYER.finditer(name))
+    return name[: matches[-1].end(1)] if matches else name.rpartition(".")[0]
 
 
 def _layer_of(name: str, position: int) -> int:
     """Return the number that the model gives the layer: dense layers count too."""
-    found = _LAYER.findall(name) or re.findall(r"(?:^|\.)(\d+)(?:\.|$)", name)
-    return int(found[-1]) if found else position
+    numbers = _LAYER.findall(name) or re.findall(r"(?:^|\.)(\d+)(?:\.|$)", name)
+    return int(numbers[-1]) if numbers else position
 
 
 def _router_names(paths: list[str], layers: list[int]) -> list[str]:
@@ -287,7 +287,7 @@ def _router_names(paths: list[str], layers: list[int]) -> list[str]:
     if len(set(layers)) == len(layers):
         return [""] * len(paths)
     names = [
-        path[found[-1].end(1) + 1 :] if (found := [*_LAYER.finditer(path)]) else path
+        path[matches[-1].end(1) + 1 :] if (matches := [*_LAYER.finditer(path)]) else path
         for path in paths
     ]
     is_unique = len({*zip(layers, names, strict=True)}) == len(names)

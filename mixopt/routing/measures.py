@@ -76,8 +76,8 @@ def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
     spread = max(np.sqrt(low.var(ddof=1) / (1 - z * cut - cut * cut)), 1e-9)
     beyond = (root_E[:top] - low.mean() - cut * spread) / spread
     as_many = bdtrc(np.arange(top), count, stdtr(count - top - 1, -beyond))
-    found = np.flatnonzero((as_many < chance) & (falling_E[:top] >= least_load))
-    return np.asarray(load_E >= (falling_E[found[-1]] if len(found) else np.inf))
+    hot_ones = np.flatnonzero((as_many < chance) & (falling_E[:top] >= least_load))
+    return np.asarray(load_E >= (falling_E[hot_ones[-1]] if len(hot_ones) else np.inf))
 
 
 def separation(counts_HDE: IntArray) -> Array:

@@ -156,10 +156,10 @@ class Summary:
         elif not self.diagnoses:
             lines.append("no collapse, degradation or underfitting")
         for kind in KINDS:
-            found = [str(one) for one in self.diagnoses if one.kind == kind]
-            lines += found[:SHOWN]
-            if len(found) > SHOWN:
-                lines.append(f"{kind} in {len(found) - SHOWN} more")
+            reasons = [str(one) for one in self.diagnoses if one.kind == kind]
+            lines += reasons[:SHOWN]
+            if len(reasons) > SHOWN:
+                lines.append(f"{kind} in {len(reasons) - SHOWN} more")
         return lines
 
 

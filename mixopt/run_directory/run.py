@@ -132,10 +132,10 @@ class Run:
         """The chosen regressor and the cross-validation report."""
         self.log.require(FIT.name)
         own: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
-        found = fitting.Fit.load(self.path / "fit", trust=self.trust or own)
+        fit = fitting.Fit.load(self.path / "fit", trust=self.trust or own)
         with suppress(MixoptError):  # without sizes it answers all that needs none
-            found = replace(found, inventory=self.inventory)
-        return found
+            fit = replace(fit, inventory=self.inventory)
+        return fit
 
     @cached_property
     def proposal(self) -> Proposal:

@@ -117,24 +117,24 @@ class StepLog:
         Of `every` file, trials of an unfinished step included, and not only of those that readers
         open; `deep` hashes also what is remembered as verified.
         """
-        asked, record = step_named(step), self.records.get(step)
+        named, record = step_named(step), self.records.get(step)
         if record is None:
             return CheckedPart(step, "waiting")
         state: State = "whole"
         if record.seconds is None:
-            files, size = len(asked.trial_files(self.path)), 0
-            faults = dict(self._faults_of_trials(asked)) if every else {}
+            files, size = len(named.trial_files(self.path)), 0
+            faults = dict(self._faults_of_trials(named)) if every else {}
             state = "damaged" if faults else "unfinished"
         else:
             files, size = len(record.files), sum(file.bytes for file in record.files.values())
-            chosen, used = record.files if every else self._used(asked, record), record.proposal
-            faults = self._verifier.faults(chosen, deep=deep) | self._gone(asked, record, every)
+            chosen, used = record.files if every else self._used(named, record), record.proposal
+            faults = self._verifier.faults(chosen, deep=deep) | self._gone(named, record, every)
             if faults:
-                state = "edited" if faults.keys() <= set(asked.editable) else "damaged"
+                state = "edited" if faults.keys() <= set(named.editable) else "damaged"
             elif used is not None and self._verifier.fault(PROPOSAL, used) is not None:
                 what = f"is for another mixture than {PROPOSAL}, which has changed"
                 state, faults = "outdated", {step: what}
-        return CheckedPart(step, state, files, size, faults, self._fix(asked, faults))
+        return CheckedPart(step, state, files, size, faults, self._fix(named, faults))
 
     def standing(self, step: str) -> tuple[str, str]:
         """Return how a step stands in a word of `mixopt status`, and what is wrong with it."""
@@ -155,11 +155,11 @@ class StepLog:
 
     def is_done(self, step: str) -> bool:
         """Tell whether a step's output is there, whole, and of this configuration."""
-        record, asked = self.records.get(step), step_named(step)
-        if record is None or not self._holds(asked, record):
+        record, named = self.records.get(step), step_named(step)
+        if record is None or not self._holds(named, record):
             return False
         if record.fingerprint != self.fingerprint(step):
-            raise RunError(self._stale(asked))
+            raise RunError(self._stale(named))
         return self.state(step).state in ("whole", "edited")
 
     def require(self, step: str) -> None:
@@ -172,9 +172,9 @@ class StepLog:
         """Check what a step builds on, before it is done."""
         from mixopt.corpus import Corpus
 
-        asked = step_named(step)
-        done = [self.is_done(earlier.name) for earlier in steps_before(asked)]
-        if asked.trains and all(done):
+        named = step_named(step)
+        done = [self.is_done(earlier.name) for earlier in steps_before(named)]
+        if named.trains and all(done):
             Corpus.open(self.path / "corpus")
 
     def begin(self, step: str) -> None:
@@ -186,17 +186,17 @@ class StepLog:
 
     def end(self, step: str, seconds: float) -> None:
         """Note that a step is finished, what it left, and what it changed of an earlier one."""
-        asked = step_named(step)
-        for earlier in steps_before(asked) if asked.rewrites else ():
-            kept = self.records.get(earlier.name)
-            if kept is not None and set(asked.rewrites) & set(earlier.outputs):
-                files = folder_records(self.path, asked.rewrites)
-                self._note(earlier.name, kept.model_copy(update={"files": files}))
+        named = step_named(step)
+        for earlier in steps_before(named) if named.rewrites else ():
+            unchanged = self.records.get(earlier.name)
+            if unchanged is not None and set(named.rewrites) & set(earlier.outputs):
+                files = folder_records(self.path, named.rewrites)
+                self._note(earlier.name, unchanged.model_copy(update={"files": files}))
         record = StepRecord(
             fingerprint=self.fingerprint(step),
             seconds=round(seconds, 3),
-            files=folder_records(self.path, asked.files, without=asked.shared),
-            proposal=file_record(self.path / PROPOSAL) if PROPOSE in steps_before(asked) else None,
+            files=folder_records(self.path, named.files, without=named.shared),
+            proposal=file_record(self.path / PROPOSAL) if PROPOSE in steps_before(named) else None,
         )
         self._note(step, record)
 
@@ -207,8 +207,8 @@ class StepLog:
 
         What is called as in `keep` stays, and without `files` what an own trainer wrote.
         """
-        asked = step_named(first)
-        later = (asked,) if only else steps_from(asked)
+        named = step_named(first)
+        later = (named,) if only else steps_from(named)
         self._forget({step.name for step in later})
         for name in [name for step in later for name in step.files]:
             if Path(name).name not in keep:
@@ -240,8 +240,8 @@ class StepLog:
         if not every:
             names = record.files if step.trains else ()
             return {n: "is missing" for n in names if not below(self.path, n).exists()}
-        found = set(folder_files(self.path, step.files, without=step.shared))
-        return dict.fromkeys(sorted(found - record.files.keys()), "was not written by this step")
+        present = set(folder_files(self.path, step.files, without=step.shared))
+        return dict.fromkeys(sorted(present - record.files.keys()), "was not written by this step")
 
     def _faults_of_trials(self, step: Step) -> Iterator[tuple[str, str]]:
         """Yield the results of an unfinished step that are damaged, or of another configuration."""
@@ -284,8 +284,8 @@ class StepLog:
 
     def _forget(self, steps: Collection[str]) -> None:
         if self.records:
-            kept = {name: record for name, record in self.records.items() if name not in steps}
-            write_steps(self.path, kept)
+            records = {name: record for name, record in self.records.items() if name not in steps}
+            write_steps(self.path, records)
 
 
 def read_steps(directory: Path) -> dict[str, StepRecord]:

@@ -154,13 +154,13 @@ _TEXT = ("environment", "path", "data_files", "mixed")  # fields of a source tha
 
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the fingerprint of each step, by name, of a configuration as plain values."""
-    found: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
     before, parted = FORMAT, _parted(content)
     for step in STEPS:
         values = {section: _section(parted, section) for section in step.sections}
         text = before + json.dumps(values, sort_keys=True)
-        before = found[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return found
+        before = fingerprints[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprints
 
 
 def step_differences(
@@ -178,11 +178,11 @@ def step_differences(
 def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     """Return the fields in which two configurations differ, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
-        found: list[tuple[str, Any, Any]] = []
+        changes: list[tuple[str, Any, Any]] = []
         for key in dict.fromkeys([*now, *before]):
             inner = f"{name}.{key}" if name else str(key)
-            found += differences(before.get(key), now.get(key), inner)
-        return found
+            changes += differences(before.get(key), now.get(key), inner)
+        return changes
     there, here = ("absent" if value is None else value for value in (before, now))
     return [] if before == now else [(name, there, here)]
 
@@ -230,7 +230,7 @@ def _section(content: Any, place: str) -> Any:
 
 def _sections(content: Any, place: str) -> dict[str, dict[str, Any]]:
     """Return the sections of a place by name; none where it has something else."""
-    found = _section(content, place)
-    if isinstance(found, dict) and all(isinstance(one, dict) for one in found.values()):
-        return found
+    section = _section(content, place)
+    if isinstance(section, dict) and all(isinstance(one, dict) for one in section.values()):
+        return section
     return {}

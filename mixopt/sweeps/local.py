@@ -62,24 +62,24 @@ def worker_devices(
     device: str, workers: int | None, gpus: float | None = None, say: Say = silent
 ) -> list[WorkerDevice]:
     """Return what each worker computes on."""
-    found = [] if device == "cpu" else find_gpus(say)
+    devices = [] if device == "cpu" else find_gpus(say)
     if device.startswith("cuda:"):
-        found = found[int(device.removeprefix("cuda:")) :][:1]
-    if not found and (gpus is None or device == "cpu"):
+        devices = devices[int(device.removeprefix("cuda:")) :][:1]
+    if not devices and (gpus is None or device == "cpu"):
         return [WorkerDevice()] * (workers or usable_cores())
-    each, seen = gpus or 1.0, "1 GPU" if len(found) == 1 else f"{len(found)} GPUs"
+    each, seen = gpus or 1.0, "1 GPU" if len(devices) == 1 else f"{len(devices)} GPUs"
     size, shares = max(1, int(each)), max(1, int(1 / each + 1e-9))
     if each > 1 and each != size:
         raise ConfigError(
             f"sweep.gpus: {each:g}: must be a whole number of GPUs, or a share below 1"
         )
-    if each > len(found):
+    if each > len(devices):
         raise ConfigError(
             f"sweep.gpus: {each:g} for each worker, but this process sees {seen}; lower it, or look"
             f" at {VISIBLE}"
         )
-    starts = range(0, len(found) - size + 1, size)
-    sets = [found[at : at + size] for at in starts for _ in range(shares)]
+    starts = range(0, len(devices) - size + 1, size)
+    sets = [devices[at : at + size] for at in starts for _ in range(shares)]
     count = workers or len(sets)
     if count > len(sets):
         say(f"sweep.workers: {count} workers share {seen}")

@@ -218,8 +218,8 @@ class SlurmExecutor:
 
     def _ours(self) -> dict[str, list[str]]:
         """Return the state of each task of this sweep that Slurm has, and why it waits."""
-        asked = ("--me", "--noheader", "--array", f"--name={self._name}", "--format=%i|%T|%r")
-        ended = _run("squeue", *asked)
+        options = ("--me", "--noheader", "--array", f"--name={self._name}", "--format=%i|%T|%r")
+        ended = _run("squeue", *options)
         if ended.returncode != 0:
             raise SlurmBusyError(f"squeue: {_reason(ended)}")
         rows = [line.strip().split("|", 2) for line in ended.stdout.splitlines()]
@@ -234,13 +234,13 @@ class SlurmExecutor:
     @property
     def _gpus(self) -> int:
         """GPUs of one task; one where the proxy is to use CUDA and nobody says how many."""
-        asked = self._site.gpus
-        if asked is not None and asked != int(asked):
+        gpus = self._site.gpus
+        if gpus is not None and gpus != int(gpus):
             raise ConfigError(
-                f"sweep.gpus: {asked:g}: Slurm gives whole GPUs to a task; write 1, or use executor"
+                f"sweep.gpus: {gpus:g}: Slurm gives whole GPUs to a task; write 1, or use executor"
                 " ray"
             )
-        return int(self._site.device.startswith("cuda") if asked is None else asked)
+        return int(self._site.device.startswith("cuda") if gpus is None else gpus)
 
 
 def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

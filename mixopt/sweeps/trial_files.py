@@ -124,7 +124,7 @@ class TrialFolder:
 
     def results(self, trials: Sequence[Trial]) -> dict[str, TrialResult]:
         """Return the existing results, by trial."""
-        found = {}
+        results = {}
         for trial in trials:
             path = self._file(trial.name)
             if path.exists():
@@ -133,8 +133,8 @@ class TrialFolder:
                     raise RunError(
                         f"{path}: is for another mixture or seed; delete it to train again"
                     )
-                found[trial.name] = result
-        return found
+                results[trial.name] = result
+        return results
 
     def write(self, trials: Sequence[Trial], results: Sequence[TrialResult]) -> None:
         """Keep the results of some trials."""

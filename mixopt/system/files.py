@@ -124,11 +124,11 @@ def _is_temporary(name: str) -> bool:
 
 
 def _temporaries(folder: Path) -> list[Path]:
-    found = []
+    paths = []
     for parent, folders, files in os.walk(folder):
-        found += [Path(parent, name) for name in (*folders, *files) if _is_temporary(name)]
+        paths += [Path(parent, name) for name in (*folders, *files) if _is_temporary(name)]
         folders[:] = [name for name in folders if not _is_temporary(name)]
-    return found
+    return paths
 
 
 def _host() -> str:

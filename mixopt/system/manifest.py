@@ -271,6 +271,6 @@ def _is_whole(content: bytes) -> bool | None:
     if place < 0:
         return None
     end = place + len(_MARK) + _DIGITS
-    found = hashlib.sha256(content[:place])
-    found.update(content[end:])
-    return content[place + len(_MARK) : end] == found.hexdigest().encode()
+    digest = hashlib.sha256(content[:place])
+    digest.update(content[end:])
+    return content[place + len(_MARK) : end] == digest.hexdigest().encode()

@@ -99,11 +99,11 @@ def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) 
     """Return the path of a file that data names, which is in `folder` or below it."""
     path = below(folder, name, error)
     try:
-        root, found = folder.resolve(), path.resolve()
+        root, target = folder.resolve(), path.resolve()
     except (OSError, RuntimeError) as reason:  # a circle of links
         shown = shown_value(str(name))
         raise error(f"{folder}: {shown} cannot be resolved: {reason}") from reason
-    if not found.is_relative_to(root):
+    if not target.is_relative_to(root):
         raise error(f"{folder}: {shown_value(str(name))} is outside this folder; it is not read")
     return path
 
@@ -165,19 +165,19 @@ def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
     if not is_glob(pattern):
         return f"unknown {kind} {pattern!r}{did_you_mean(pattern, names)}"
     text = "".join(character for character in pattern if character not in WILD + "]")
-    found = difflib.get_close_matches(text, names, n=NEAREST, cutoff=0.0)
-    near = ", ".join(map(repr, found))
+    nearest = difflib.get_close_matches(text, names, n=NEAREST, cutoff=0.0)
+    near = ", ".join(map(repr, nearest))
     return f"{pattern!r} matches no {kind}" + (f"; the nearest are {near}" if near else "")
 
 
 def given_by(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, dict[str, Value]]:
     """Return for each chosen name the patterns that choose it, and what they give."""
-    found: dict[str, dict[str, Value]] = {}
+    places: dict[str, dict[str, Value]] = {}
     for pattern, value in values.items():
         for name in chosen(pattern, names):
             if name == pattern or name not in values:
-                found.setdefault(name, {})[pattern] = value
-    return found
+                places.setdefault(name, {})[pattern] = value
+    return places
 
 
 def one_value(

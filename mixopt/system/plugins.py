@@ -43,12 +43,12 @@ def plugin_names(kind: PluginKind) -> list[str]:
 def load_plugin(kind: PluginKind, name: str) -> Any:
     """Import the class that `name` stands for."""
     if ":" in name:
-        found = load_object(kind, name)
+        plugin = load_object(kind, name)
     else:
         extra = "all" if kind in NEED_TORCH else "cli"
-        found = _loaded(kind, name, _entry(kind, name).load, f"'mixopt[{extra}]'")
-    _check_methods(kind, name, found)
-    return found
+        plugin = _loaded(kind, name, _entry(kind, name).load, f"'mixopt[{extra}]'")
+    _check_methods(kind, name, plugin)
+    return plugin
 
 
 def load_object(what: str, name: str) -> Any:
@@ -115,25 +115,25 @@ def _option_names(factory: Callable[..., Any]) -> list[str]:
     return names
 
 
-def _check_methods(kind: PluginKind, name: str, found: object) -> None:
+def _check_methods(kind: PluginKind, name: str, plugin: object) -> None:
     """Refuse anything that is not a plug-in before it is called."""
-    lacking = [method for method in METHODS[kind] if not callable(getattr(found, method, None))]
+    lacking = [method for method in METHODS[kind] if not callable(getattr(plugin, method, None))]
     if lacking:
         raise PluginError(f"{kind} {name!r}: has no {lacking[0]!r}; is it a {kind}?")
-    if not inspect.isclass(found) and kind not in {"regressor", "exporter"}:
+    if not inspect.isclass(plugin) and kind not in {"regressor", "exporter"}:
         raise PluginError(
             f"{kind} {name!r}: is not a class; name the class, not a function that makes one"
         )
 
 
 def _entry(kind: PluginKind, name: str) -> EntryPoint:
-    found = [entry for entry in _entries(kind) if entry.name == name]
-    if not found:
+    entries = [entry for entry in _entries(kind) if entry.name == name]
+    if not entries:
         raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, plugin_names(kind))}")
-    if len({entry.value for entry in found}) > 1:
-        both = " and ".join(sorted(entry.value for entry in found))
+    if len({entry.value for entry in entries}) > 1:
+        both = " and ".join(sorted(entry.value for entry in entries))
         raise PluginError(f"{kind} {name!r} is given by {both}; name one as 'package.module:Name'")
-    return found[0]
+    return entries[0]
 
 
 @lru_cache

@@ -56,13 +56,13 @@ PACKAGES = (
 
 def package_versions() -> dict[str, str]:
     """Return the installed versions of Python and of the packages that a run depends on."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def machine() -> str:

@@ -56,16 +56,16 @@ class ServerUri(str):
         given = self.given
         if HIDDEN in given:
             given = _from_environment(given)
-        secrets = tuple(found["value"] for found in _QUERY.finditer(given))
-        found = _SPLIT.fullmatch(given) if f"{HIDDEN}@" in without_secrets(given) else None
-        if found is None:
+        secrets = tuple(match["value"] for match in _QUERY.finditer(given))
+        match = _SPLIT.fullmatch(given) if f"{HIDDEN}@" in without_secrets(given) else None
+        if match is None:
             return Login(given, {}, secrets)
-        user, _, password = found["user"].partition(":")
-        texts = (password, unquote(password), found["user"])
+        user, _, password = match["user"].partition(":")
+        texts = (password, unquote(password), match["user"])
         secrets += tuple(text for text in texts if text)
-        if found["scheme"].startswith("http") and password:
+        if match["scheme"].startswith("http") and password:
             login = {USERNAME: unquote(user), PASSWORD: unquote(password)}
-            return Login(f"{found['scheme']}{found['rest']}", login, secrets)
+            return Login(f"{match['scheme']}{match['rest']}", login, secrets)
         return Login(given, {}, secrets)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -85,15 +85,15 @@ class ServerUri(str):
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     """Return a text, such as a URI or a message with one, with `***` for what lets one in."""
-    found = str(text)
+    cleaned = str(text)
     for user in (_DATABASE_USER, _ODD_USER, _USER):
-        found = user.sub(rf"\g<scheme>{HIDDEN}@", found)
-    found = _QUERY.sub(rf"\g<name>{HIDDEN}", found)
-    if "://" not in found:
-        found = _NO_SCHEME.sub(f"{HIDDEN}@", found)
+        cleaned = user.sub(rf"\g<scheme>{HIDDEN}@", cleaned)
+    cleaned = _QUERY.sub(rf"\g<name>{HIDDEN}", cleaned)
+    if "://" not in cleaned:
+        cleaned = _NO_SCHEME.sub(f"{HIDDEN}@", cleaned)
     for secret in sorted(secrets, key=len, reverse=True):
-        found = found.replace(secret, HIDDEN) if len(secret) >= 4 else found
-    return found
+        cleaned = cleaned.replace(secret, HIDDEN) if len(secret) >= 4 else cleaned
+    return cleaned
 
 
 def _from_environment(hidden: str) -> str:

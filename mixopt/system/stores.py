@@ -211,18 +211,18 @@ def _opened(url: str) -> tuple[Any, str]:
 
 def _infos(store: Any, path: str, url: str) -> list[Mapping[str, Any]]:
     if _is_glob(url):
-        found = store.glob(path, detail=True)
-        if not found:
+        infos = store.glob(path, detail=True)
+        if not infos:
             store.info(path.split("/", maxsplit=1)[0])  # a bucket that is not there is an error
         start = len(re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0])
-        found = {name: one for name, one in found.items() if one["type"] == "file"}
+        infos = {name: one for name, one in infos.items() if one["type"] == "file"}
     else:
         info = store.info(path)
         if info["type"] != "directory":
             return [info]
         start = len(str(info["name"]).rstrip("/"))
-        found = store.find(path, detail=True)
-    below = {str(name)[start:]: one for name, one in found.items()}
+        infos = store.find(path, detail=True)
+    below = {str(name)[start:]: one for name, one in infos.items()}
     names = [name for name in below if not name.endswith("/")]  # a slash marks a folder
     return [below[n] for n in names if not any(part.startswith(".") for part in n.split("/"))]
 

@@ -227,9 +227,9 @@ def _check_sweep(bench: _Bench) -> None:
         (tuned,) = bench.run(runner, [()])
         promise.same(tuned.tuned, SIZE, "a folder without trials is tuned")
         outcomes = bench.run(runner, groups, after)
-    found = {one.trial: one for outcome in outcomes for one in outcome.results}
+    results = {one.trial: one for outcome in outcomes for one in outcome.results}
     for trial in plain:
-        direct, got = checked_result(trial, bench.corpus, TRAINING), found[trial.name]
+        direct, got = checked_result(trial, bench.corpus, TRAINING), results[trial.name]
         same = direct == replace(got, seconds=0.0)
         promise(same, "results are those of training directly", f"{trial.name}: {got}")
 

@@ -18,9 +18,9 @@ class Promises:
 
     kind: str
 
-    def __call__(self, kept: object, promise: str, broken: object = "") -> None:
+    def __call__(self, holds: object, promise: str, broken: object = "") -> None:
         """Raise an error that says which promise is broken, and how, unless it is kept."""
-        if not kept:
+        if not holds:
             raise AssertionError(f"{self.kind} promises: {promise}. Broken: {broken}")
 
     def same(self, got: object, wanted: object, promise: str) -> None:

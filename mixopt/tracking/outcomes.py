@@ -204,12 +204,12 @@ def run_outcome(run: Run) -> dict[str, float]:
 
 def _anneals(run: Run) -> dict[str, float]:
     """Return the effects of the sources of microanneals over the seeds that they have."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for row in run.anneals.iter_rows(named=True):
         if row["target"] is None and row["change"] is not None:
             ends = {"": row["change"], "_low": row["low"], "_high": row["high"]}
-            found |= {f"anneal{e}/{row['source']}": v for e, v in ends.items() if v is not None}
-    return found
+            metrics |= {f"anneal{e}/{row['source']}": v for e, v in ends.items() if v is not None}
+    return metrics
 
 
 def validation_outcome(run: Run) -> dict[str, float]:

@@ -142,9 +142,9 @@ class Sender:
         return self._client
 
     def _made_experiment(self, client: MlflowClient, file: Path | None) -> str:
-        found = client.get_experiment_by_name(self._experiment)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(self._experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
         # Without its kind, MLflow 3 opens an experiment as one of prompts and traces.
         tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
@@ -178,10 +178,10 @@ class Sender:
             return sent
         key = {"mixopt.key": self.sent.key, "mixopt.step": step, FINGERPRINT: wanted.fingerprint}
         condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in key.items())
-        found = client.search_runs([self._experiment_id], condition, max_results=1)
-        if not found:
-            found = [client.create_run(self._experiment_id, wanted.started, key, wanted.name)]
-        run = str(found[0].info.run_id)
+        runs = client.search_runs([self._experiment_id], condition, max_results=1)
+        if not runs:
+            runs = [client.create_run(self._experiment_id, wanted.started, key, wanted.name)]
+        run = str(runs[0].info.run_id)
         if sent is None or sent.run != run:
             _log_batch(client, run, params=wanted.params)
             sent = SentRun(run, wanted.fingerprint)
@@ -276,7 +276,7 @@ def key_of(name: str) -> str:
 
 def _segment(part: str) -> str:
     odd = r"\." if part in {".", ".."} else r"[^\w\-. :]"
-    return re.sub(odd, lambda found: f"_{ord(found[0]):x}_", part) or "_"
+    return re.sub(odd, lambda match: f"_{ord(match[0]):x}_", part) or "_"
 
 
 def _trial_metrics(
@@ -297,8 +297,8 @@ def _trial_metrics(
         totals["trial/seconds"] = result.seconds
         totals["trial/tokens_per_second"] = result.tokens / result.seconds
     if objective is not None and result.losses is not None:
-        found = checked_as(Objective, objective, "objective")
-        own = found.over(found.measured)
+        minimised = checked_as(Objective, objective, "objective")
+        own = minimised.over(minimised.measured)
         by_name = {**getattr(result.losses, own.unit), **result.losses.tasks}
         row = [by_name.get(name, math.nan) for name in own.evaluation]
         totals["objective"] = own.value([row])[0]

@@ -86,13 +86,13 @@ def make_anneals(
 def anneal_mixtures(config: AnnealsConfig, natural: Mixture) -> Iterator[tuple[str, Mixture]]:
     """Yield the control's mixture and that of each source, by the first part of their names."""
     given = natural if config.base == "natural" else config.base
-    kept = {n: 0.0 if n in config.sources else float(given.get(n, 0.0)) for n in natural}
-    total = sum(kept.values())
+    ratios = {n: 0.0 if n in config.sources else float(given.get(n, 0.0)) for n in natural}
+    total = sum(ratios.values())
     if not total > 0:
         raise DesignError(
             "design.anneals.base: natural: domains that are no sources have no tokens"
         )
-    base = Mixture({name: weight / total for name, weight in kept.items()})
+    base = Mixture({name: weight / total for name, weight in ratios.items()})
     yield CONTROL, base
     for source in config.sources:
         rest = {name: (1.0 - config.share) * weight for name, weight in base.items()}
@@ -234,7 +234,7 @@ def _sampled(
 
 def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Generator) -> Array:
     """Draw mixtures by phase, of which every third is the same in all phases, shape (N, D)."""
-    domains, found = phases.whole(natural).domains, []
+    domains, designs = phases.whole(natural).domains, []
     prior_D = phases.whole(natural).array ** 0.5
     for place in range(count):
         strengths = rng.choice(PHASE_STRENGTHS, size=len(phases))
@@ -244,8 +244,8 @@ def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Gener
         if place % 3 == 0:
             drawn_PD[:] = drawn_PD[0]
         mixtures = [Mixture.from_array(domains, drawn_D) for drawn_D in drawn_PD]
-        found.append(phases.joined(dict(zip(phases, mixtures, strict=True))).array)
-    return np.array(found)
+        designs.append(phases.joined(dict(zip(phases, mixtures, strict=True))).array)
+    return np.array(designs)
 
 
 def trial_seeds(names: Sequence[str], *, seed: int) -> dict[str, int]:
@@ -346,11 +346,11 @@ def _round(weights_RD: Array) -> Array:
 def _distinct(weights_RD: Array) -> Array:
     """Sort the rows and drop each that is within SAME_MIXTURE of the last one kept."""
     sorted_RD = weights_RD[np.lexsort(weights_RD.T[::-1])]
-    kept: list[int] = []
+    distinct: list[int] = []
     for row, weights_D in enumerate(sorted_RD):
-        if not kept or np.abs(weights_D - sorted_RD[kept[-1]]).sum() > SAME_MIXTURE:
-            kept.append(row)
-    return sorted_RD[kept]
+        if not distinct or np.abs(weights_D - sorted_RD[distinct[-1]]).sum() > SAME_MIXTURE:
+            distinct.append(row)
+    return sorted_RD[distinct]
 
 
 def sobol_mixtures(allowed: Allowed, count: int, *, rng: np.random.Generator) -> Array:
@@ -404,11 +404,11 @@ def axial_mixtures(
     axes_DD = _filled(wanted_DD, center_D, allowed, own_DD)
     is_near_D = 0.5 * np.abs(axes_DD - middle_1D).sum(axis=1) < NEAR
     wanted = [place for place in (range(domains) if of is None else of) if not is_near_D[place]]
-    kept: list[Array] = []
+    chosen: list[Array] = []
     for weights_D in [*(middle_1D if of is None else ()), *axes_DD[wanted]]:
-        if all(np.abs(weights_D - one).sum() > SAME_MIXTURE for one in (*taken, *kept)):
-            kept.append(weights_D)
-    return np.array(kept).reshape(-1, domains), np.flatnonzero(is_near_D).tolist()
+        if all(np.abs(weights_D - one).sum() > SAME_MIXTURE for one in (*taken, *chosen)):
+            chosen.append(weights_D)
+    return np.array(chosen).reshape(-1, domains), np.flatnonzero(is_near_D).tolist()
 
 
 def _filled(wanted_PD: Array, center_D: Array, allowed: Allowed, own_PD: BoolArray) -> Array:

@@ -90,21 +90,21 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
                 f"{table.path}: no column of a {kind}, such as {forms}; rename them, or give two"
                 f" tables: W.csv of weights and L.csv of losses, of which this may be {file}"
             )
-    kept, notes = _ended(table)
+    ended, notes = _ended(table)
     free = {name: own.lower().replace(" ", "_") for name, own in plain.items() if not kinds[name]}
     others = [plain[name] for name, key in free.items() if key not in KEYS]
     if others:
         notes.append(f"{table.path}: neither weight nor loss, left out: {listed(others)}")
-    found = {key: kept.cells[name] for name, key in free.items() if key in KEYS}
-    keys = {key: cells for key, cells in found.items() if "" not in cells}
+    by_key = {key: ended.cells[name] for name, key in free.items() if key in KEYS}
+    keys = {key: cells for key, cells in by_key.items() if "" not in cells}
     named = pl.DataFrame(keys)
     if not any(column.n_unique() == len(column) for column in named):
-        named = pl.DataFrame({KEYS[0]: [str(row) for row in range(len(kept.cells))]})
+        named = pl.DataFrame({KEYS[0]: [str(row) for row in range(len(ended.cells))]})
 
     def part(*own: str) -> CellTable:
         columns = [name for name in plain if kinds[name] in own]
-        cells = kept.cells.select(columns).rename({name: plain[name] for name in columns})
-        return replace(kept, cells=named.hstack(cells))
+        cells = ended.cells.select(columns).rename({name: plain[name] for name in columns})
+        return replace(ended, cells=named.hstack(cells))
 
     return part("weight", "size"), part("loss"), notes
 
@@ -220,8 +220,8 @@ class _Pair:
         once = [
             replace(table, cells=table.cells.unique(maintain_order=True)) for table in self.both
         ]
-        for table, kept in zip(self.both, once, strict=True):
-            if gone := len(table.cells) - len(kept.cells):
+        for table, once_each in zip(self.both, once, strict=True):
+            if gone := len(table.cells) - len(once_each.cells):
                 self.notes.append(
                     f"{table.path}: rows that repeat another one, cell by cell, read once: {gone}"
                 )
@@ -229,8 +229,8 @@ class _Pair:
 
     def join(self, key: str | None, *, drop_incomplete: bool) -> None:
         """Bring the rows into one order by their key."""
-        found = _key(*self.both, key)
-        self.left, self.right = (replace(table, key=found) for table in self.both)
+        key_columns = _key(*self.both, key)
+        self.left, self.right = (replace(table, key=key_columns) for table in self.both)
         for table in self.both:
             _check_unique(table)
         if drop_incomplete:
@@ -466,7 +466,7 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
 
 def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
     """Return the questions behind each metric, from columns `items/<metric>`."""
-    found = {}
+    items = {}
     for column in (name for name in table.cells.columns if name.startswith(ITEMS)):
         metric = column.removeprefix(ITEMS)
         name = targets.get(metric, metric)
@@ -479,8 +479,8 @@ def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
                 f"{table.path}: {column}: is {counts_N.min():g} to {counts_N.max():g}; need one"
                 " whole number, the questions that every run was asked"
             )
-        found[name] = int(counts_N[0])
-    return found
+        items[name] = int(counts_N[0])
+    return items
 
 
 def _rescaled(table: CellTable, weights_ND: Array) -> list[str]:

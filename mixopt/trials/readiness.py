@@ -211,8 +211,8 @@ def _without_noise(objective: Objective, done: Trials) -> Objective:
             " not known; set design.replicates, or give tables with replicates"
         )
     losses_NM = done.with_targets(objective.measured).losses(objective.unit)
-    found = readiness_of(done, losses_NM, objective.measured)
-    return objective.without([one.name for one in found if one.state == "noise"])
+    result = readiness_of(done, losses_NM, objective.measured)
+    return objective.without([one.name for one in result if one.state == "noise"])
 
 
 def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> dict[str, float]:
@@ -221,10 +221,10 @@ def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> di
     By replicates, or of shares of right answers the most that their questions make it.
     """
     items_M = np.sqrt((objective.item_errors(losses_NM) ** 2).mean(axis=0))
-    found = readiness_of(trials, losses_NM, trials.targets)
+    result = readiness_of(trials, losses_NM, trials.targets)
     known = {
         one.name: float(most) if one.noise is None else one.noise
-        for one, most in zip(found, items_M, strict=True)
+        for one, most in zip(result, items_M, strict=True)
     }
     return {name: noise for name, noise in known.items() if np.isfinite(noise)}
 
@@ -239,15 +239,17 @@ def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
     ]
     if not flat:
         return trials
-    kept = [name for name in trials.targets if name not in flat]
-    return trials.with_targets(kept).with_notes(f"left out {listed(flat)}: the same in every trial")
+    names = [name for name in trials.targets if name not in flat]
+    return trials.with_targets(names).with_notes(
+        f"left out {listed(flat)}: the same in every trial"
+    )
 
 
 def trials_fingerprint(trials: Trials) -> str:
     """Return twelve hexadecimal digits that are the same for the same trials in any order."""
-    kept = [name for name in trials.table.columns if name not in ("seconds", "reason")]
-    rows = sorted(repr(row) for row in trials.table.select(kept).iter_rows())
-    return hashlib.sha256("\n".join([repr(kept), *rows]).encode()).hexdigest()[:12]
+    columns = [name for name in trials.table.columns if name not in ("seconds", "reason")]
+    rows = sorted(repr(row) for row in trials.table.select(columns).iter_rows())
+    return hashlib.sha256("\n".join([repr(columns), *rows]).encode()).hexdigest()[:12]
 
 
 def _check_targets(trials: Trials, objective: Objective) -> None:

@@ -69,9 +69,9 @@ CONTENTS = "mixopt:domains"  # in the metadata of Parquet
 
 def counts_text(trials: TrialRows) -> str:
     """Count trials by what became of them: `28 finished, 2 failed`."""
-    found = Counter(trials.table["status"])
-    order = sorted(found, key=lambda status: (status != "finished", status))
-    return ", ".join(f"{found[status]} {status}" for status in order) or "no trials"
+    counts = Counter(trials.table["status"])
+    order = sorted(counts, key=lambda status: (status != "finished", status))
+    return ", ".join(f"{counts[status]} {status}" for status in order) or "no trials"
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,8 +195,8 @@ class Trials(ReindexedRows):
         table = read_table(Path(path), error=TrialsError)
         with Path(path).open("rb") as stream:  # its name may be none that polars takes
             known = pl.read_parquet_metadata(stream).get(CONTENTS, "{}")
-        found = parse_json(known, f"{path}: {CONTENTS}", error=TrialsError)
-        contents = checked_as(dict[str, DomainContent], found, f"{path}: {CONTENTS}", TrialsError)
+        content = parse_json(known, f"{path}: {CONTENTS}", error=TrialsError)
+        contents = checked_as(dict[str, DomainContent], content, f"{path}: {CONTENTS}", TrialsError)
         try:
             return cls(table, named(table, WEIGHT), loss_names(table), contents=contents)
         except TrialsError as error:
@@ -353,12 +353,12 @@ class Trials(ReindexedRows):
         Raises:
             TrialsError: There is none.
         """
-        kept = self.table.filter(pl.col("status") == "finished")
-        if kept.is_empty():
+        finished = self.table.filter(pl.col("status") == "finished")
+        if finished.is_empty():
             first = self.table.row(0, named=True) if len(self) else {}
             reason = f"; trial {first['trial']!r}: {first['reason']}" if first else ""
             raise TrialsError(f"none of {len(self)} trials finished{reason}")
-        return replace(self, table=kept)
+        return replace(self, table=finished)
 
     @property
     def unit(self) -> Unit:

@@ -47,9 +47,9 @@ class LightGBMRegressor(MixtureRegressor):
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
-        kept = super().select(targets)
-        kept.boosters_ = [self.boosters_[target] for target in targets]
-        return kept
+        selected = super().select(targets)
+        selected.boosters_ = [self.boosters_[target] for target in targets]
+        return selected
 
     def save(self, path: Path) -> None:
         """Write parameters, numbers, and each booster in LightGBM's text format."""

@@ -137,15 +137,15 @@ class AutoRegressor(MixtureRegressor):
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
-        kept = super().select(targets)
+        selected = super().select(targets)
         if self.carried is not None:
             columns = [*range(self.n_features_in_), *(self.n_features_in_ + t for t in targets)]
-            kept.carried = [[row[column] for column in columns] for row in self.carried]
-        kept.members_ = [
+            selected.carried = [[row[column] for column in columns] for row in self.carried]
+        selected.members_ = [
             select_targets(member, targets) if member is not None and weights.any() else None
-            for member, weights in zip(self.members_, kept.weights_MC.T, strict=True)
+            for member, weights in zip(self.members_, selected.weights_MC.T, strict=True)
         ]
-        return kept
+        return selected
 
     @property
     def can_be_saved(self) -> bool:
@@ -197,7 +197,7 @@ class AutoRegressor(MixtureRegressor):
         self.weights_MC = stacking_weights(losses - means_CNM)
         self.errors_MC = np.sqrt(((losses - means_CNM) ** 2).mean(axis=1)).T
         used = [bool(weights_M.any()) for weights_M in self.weights_MC.T]
-        self.members_ = [one if kept else None for one, kept in zip(members, used, strict=True)]
+        self.members_ = [one if counts else None for one, counts in zip(members, used, strict=True)]
         means_NM, stds_NM = np.empty_like(losses), np.empty_like(losses)
         for train_N, out_N in splits(fold_N):
             weights_MC = stacking_weights(losses[train_N] - means_CNM[:, train_N])
@@ -214,8 +214,8 @@ class AutoRegressor(MixtureRegressor):
         ):
             pairs = sorted(zip(weights_C, self.names, strict=True), reverse=True)
             shares = " + ".join(f"{weight:.2f} {name}" for weight, name in pairs if weight > 0)
-            found = sorted(zip(errors_C, self.names, strict=True))
-            errors = ", ".join(f"{name} {error:.4f}" for error, name in found)
+            ranked = sorted(zip(errors_C, self.names, strict=True))
+            errors = ", ".join(f"{name} {error:.4f}" for error, name in ranked)
             lines.append(f"{target}: {shares} (held-out errors: {errors})")
         return lines
 

@@ -109,12 +109,12 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
-        kept = self._bare_copy()
+        selected = self._bare_copy()
         # A refit lacks what only held-out folds tell.
         for name in (name for name in self.by_target if hasattr(self, name)):
-            setattr(kept, name, getattr(self, name)[list(targets)])
-        kept.flat_ = False
-        return kept
+            setattr(selected, name, getattr(self, name)[list(targets)])
+        selected.flat_ = False
+        return selected
 
     def tuned(self) -> Self:
         """Return a copy to fit again that keeps what this one chose on held-out folds."""

@@ -92,14 +92,14 @@ class PhasesRegressor(MixtureRegressor):
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
-        kept = super().select(targets)
-        kept.laws_ = {}
+        selected = super().select(targets)
+        selected.laws_ = {}
         for ratio, own_M in self._groups():
             places = np.flatnonzero(own_M).tolist()
             chosen = [places.index(target) for target in targets if target in places]
             if chosen:
-                kept.laws_[ratio] = self.laws_[ratio].select(chosen)
-        return kept
+                selected.laws_[ratio] = self.laws_[ratio].select(chosen)
+        return selected
 
     def save(self, path: Path) -> None:
         """Write the ratios, and the law of each into a folder of its own."""
@@ -110,9 +110,9 @@ class PhasesRegressor(MixtureRegressor):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a fit that `save` wrote."""
-        found = super().load(path)
-        found.laws_ = {r: AutoRegressor.load(path / f"{r:g}") for r, _ in found._groups()}
-        return found
+        loaded = super().load(path)
+        loaded.laws_ = {r: AutoRegressor.load(path / f"{r:g}") for r, _ in loaded._groups()}
+        return loaded
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         self.phases_ = np.array(self.phases or phases_in(weights_ND))
@@ -180,10 +180,10 @@ def left_out_errors(seen_ND: Array, losses_NM: Array) -> Array:
     scaled_NN = np.sqrt(5.0 * squared_NN) / REACH
     kernel_NN = (1.0 + scaled_NN + scaled_NN**2 / 3.0) * np.exp(-scaled_NN)
     centered_NM = losses_NM - losses_NM.mean(axis=0)
-    found = []
+    errors = []
     for noise in NOISES:
         inverse_NN = np.linalg.inv(kernel_NN + noise * np.eye(len(kernel_NN)))
         errors_NM = (inverse_NN @ centered_NM) / np.diag(inverse_NN)[:, None]
-        found.append((errors_NM**2).mean(axis=0))
-    best_M: Array = np.min(found, axis=0)
+        errors.append((errors_NM**2).mean(axis=0))
+    best_M: Array = np.min(errors, axis=0)
     return best_M

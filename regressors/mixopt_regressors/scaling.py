@@ -74,9 +74,9 @@ class ScalingRegressor(MixtureRegressor):
 
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
-        kept = super().select(targets)
-        kept.member_ = self.member_.select(targets)
-        return kept
+        selected = super().select(targets)
+        selected.member_ = self.member_.select(targets)
+        return selected
 
     def save(self, path: Path) -> None:
         """Write the lines, and the fit of one size into a folder of its own."""
@@ -86,9 +86,9 @@ class ScalingRegressor(MixtureRegressor):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a fit that `save` wrote."""
-        found = super().load(path)
-        found.member_ = GaussianProcessRegressor.load(path / MEMBER)
-        return found
+        loaded = super().load(path)
+        loaded.member_ = GaussianProcessRegressor.load(path / MEMBER)
+        return loaded
 
     def refitted(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Return a copy with the fit of other trials, which the same lines bring to one size."""
@@ -184,11 +184,11 @@ class ScalingRegressor(MixtureRegressor):
 
     def _moments(self, rows: Array) -> Array:
         """Return means and deviations, each row at its own size, shape (2, N, M)."""
-        found = np.empty((2, len(rows), len(self.middle_M)))
+        moments = np.empty((2, len(rows), len(self.middle_M)))
         for size_2 in np.unique(rows[:, -2:], axis=0):
             own_N = (rows[:, -2:] == size_2).all(axis=1)
-            found[:, own_N] = self.carried(size_2).predict(rows[own_N, :-2], return_std=True)
-        return found
+            moments[:, own_N] = self.carried(size_2).predict(rows[own_N, :-2], return_std=True)
+        return moments
 
 
 class AtScale:

@@ -129,7 +129,7 @@ def test_guardrails_hold_what_was_measured_of_a_checkpoint_and_none_without_thei
     rails = Guardrails("base", targets={"code": 0.1}, base=base)
     (one,) = guarded(found, rails, "proposal")
     assert (one.target, one.reference, one.margin) == ("code", "base", 0.1)
-    assert (one.found.mean, one.found.seeds) == (pytest.approx(0.05), 2)
+    assert (one.comparison.mean, one.comparison.seeds) == (pytest.approx(0.05), 2)
     (one,) = guarded(found, Guardrails("natural", floors={"code": 1.5}), "proposal")
     assert str(one).startswith(f"code: gain over the floor {LESS}0.5500 (95%")
     assert str(one).endswith(", allowed 0")

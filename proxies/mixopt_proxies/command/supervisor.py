@@ -134,14 +134,14 @@ def _watched(child: int) -> int | None:
 
 def _reaped() -> dict[int, int]:
     """Return the exit codes of the children that have ended, by process."""
-    found = {}
+    ended = {}
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
-            found[pid] = os.waitstatus_to_exitcode(status)
-    return found
+            ended[pid] = os.waitstatus_to_exitcode(status)
+    return ended
 
 
 def _end_all(grace: float) -> None:
@@ -171,12 +171,12 @@ def _descendants() -> list[int]:
                 fields = file.read().rpartition(b")")[2].split()
                 if fields[0] not in (b"Z", b"X"):
                     below.setdefault(int(fields[1]), []).append(int(name))
-    found, waiting = [], [os.getpid()]
+    descendants, waiting = [], [os.getpid()]
     while waiting:
         children = below.get(waiting.pop(), [])
-        found += children
+        descendants += children
         waiting += children
-    return found
+    return descendants
 
 
 def _say(message: dict[str, object]) -> None:

@@ -130,8 +130,8 @@ class Annealing:
         groups = decay_groups(model, self.weight_decay)
         adam = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
         for name, weight in model.named_parameters() if moments else ():
-            found = {part: moments[f"{name}.{part}"] for part in ADAM_STATE}
-            adam.state[weight] = {part: v.to(weight.device).clone() for part, v in found.items()}
+            state = {part: moments[f"{name}.{part}"] for part in ADAM_STATE}
+            adam.state[weight] = {part: v.to(weight.device).clone() for part, v in state.items()}
         return adam
 
 

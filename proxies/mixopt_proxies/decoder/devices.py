@@ -30,10 +30,10 @@ def resolve_device(name: str) -> torch.device:
     kind, separator, index = name.partition(":")
     if kind not in ("cpu", "cuda") or (separator and not (index.isascii() and index.isdecimal())):
         raise ConfigError(f"proxy.device: {name!r} is not a device; give auto, cpu or cuda")
-    found = torch.cuda.device_count()
-    if kind == "cuda" and int(index or 0) >= found:
+    count = torch.cuda.device_count()
+    if kind == "cuda" and int(index or 0) >= count:
         raise ConfigError(
-            f"proxy.device: {name!r} is not available ({found} GPUs); give auto or cpu"
+            f"proxy.device: {name!r} is not available ({count} GPUs); give auto or cpu"
         )
     return torch.device(name)
 

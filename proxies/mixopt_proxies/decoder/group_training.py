@@ -228,8 +228,8 @@ def usable_memory(device: torch.device) -> int:
     """Return the bytes of memory to fill: a share of the host's, or of what is free on a GPU."""
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(MEMORY_SHARE["cuda"] * (free + kept))
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(MEMORY_SHARE["cuda"] * (free + cached))
     import psutil
 
     return int(MEMORY_SHARE["cpu"] * psutil.virtual_memory().total)

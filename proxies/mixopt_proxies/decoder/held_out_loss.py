@@ -49,11 +49,11 @@ class HeldOutWindows:
             parts.append(sequence_losses(full.repeat(members, 1, 1)))
         loss_KW = torch.cat(parts, 1)[:, : len(self._rows_W)].double().cpu()
         domains = torch.split(loss_KW, self.counts, dim=1)
-        found = []
+        losses = []
         for loss_M in torch.stack([part.mean(1) for part in domains], 1).tolist():
             nats = dict(zip(self._names, loss_M, strict=True))
-            found.append(Losses(tokens, nats, in_bits_per_byte(nats, self._domains)))
-        return found
+            losses.append(Losses(tokens, nats, in_bits_per_byte(nats, self._domains)))
+        return losses
 
 
 def _windows(domain: Domain, length: int, eval_tokens: int) -> NDArray[np.int32]:
@@ -115,8 +115,8 @@ class Evaluations:
             self.few = HeldOutWindows(corpus, length, batch, count * length, device)
         places = {round(steps * place / (points + 1)) for place in range(1, points + 1)}
         self.few_at = places - {0, steps}
-        asked = round(training.eval_every / (length * batch))
-        every = max(1, asked) if training.eval_every else steps
+        interval = round(training.eval_every / (length * batch))
+        every = max(1, interval) if training.eval_every else steps
         self.at = {*range(every, steps, every), steps}
 
 

@@ -124,7 +124,7 @@ class Course:
 
         losses, counts = self._losses(evaluations.windows, taken, report)
         scores = evaluations.tasks.scores(token_losses, self.members)
-        scored = [replace(one, tasks=found) for one, found in zip(losses, scores, strict=True)]
+        scored = [replace(one, tasks=tasks) for one, tasks in zip(losses, scores, strict=True)]
         return scored, counts
 
     def _losses(

@@ -298,8 +298,8 @@ class NgramModel:
     def log_probabilities(self, tokens_T: IntArray, starts_T: BoolArray) -> Array:
         """Return the natural logarithm of each token's probability, shape (T,)."""
         probability_T = np.full(len(tokens_T), 1.0 / self.vocab_size)
-        for order, found in zip(self.orders, self._found(tokens_T, starts_T), strict=True):
-            probability_T = _interpolate(order, *found, probability_T)
+        for order, matches in zip(self.orders, self._found(tokens_T, starts_T), strict=True):
+            probability_T = _interpolate(order, *matches, probability_T)
         log_T: Array = np.log(probability_T)
         return log_T
 
@@ -312,8 +312,8 @@ class NgramModel:
     ) -> Array:
         """Return log probabilities after so many training tokens, shape (E, S)."""
         probability_ES = np.full((len(ends), len(tokens_S)), 1.0 / self.vocab_size, order="F")
-        found = self._found(tokens_S, starts_S)
-        for order, grams_T, sample in zip(self.orders, grams, found, strict=True):
+        matches = self._found(tokens_S, starts_S)
+        for order, grams_T, sample in zip(self.orders, grams, matches, strict=True):
             counts_G = np.zeros_like(order.counts_G)
             # The part after the last end, which is empty where that is all tokens, is left out.
             for row_S, part in zip(probability_ES, np.split(grams_T, ends), strict=False):

@@ -244,8 +244,8 @@ class GaussianProcessRegressor(MixtureRegressor):
         """Learn the hyperparameters, or take those that are kept, and condition on trials."""
         before: Any = self._before
         if before is not None:
-            self.prior_2P, kept = before.prior_2P, (before.means_M, before.units_M)
-            self._condition(weights_ND, losses_NM, before.parameters_MP, *kept)
+            self.prior_2P, scale = before.prior_2P, (before.means_M, before.units_M)
+            self._condition(weights_ND, losses_NM, before.parameters_MP, *scale)
             return
         most, steps = self.learning_trials, STEPS
         if most < 2:
@@ -266,8 +266,8 @@ class GaussianProcessRegressor(MixtureRegressor):
         """Take in trials and hyperparameters."""
         self.rows, self.losses_MN = rows.copy(), losses_NM.T.copy()
         self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
-        for found in ("_roots", "_posteriors", "_stacked"):
-            self.__dict__.pop(found, None)
+        for name in ("_roots", "_posteriors", "_stacked"):
+            self.__dict__.pop(name, None)
         pairs = zip(self.parameters_MP, self._standard().T, strict=True)
         self.dual_MN = np.array(
             [Posterior.of(Matern.of(own_P), rows, losses_N).dual_N for own_P, losses_N in pairs]

@@ -115,14 +115,14 @@ class Units(NamedTuple):
 
         # A step that goes astray has a loss that is not finite, and is taken back.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            found: Any = minimize(
+            solution: Any = minimize(
                 loss,
                 np.concatenate([part.ravel() for part in self]) / step,
                 jac=True,
                 method="L-BFGS-B",
                 options={"maxiter": steps, "maxcor": MEMORY, "ftol": ENOUGH, "gtol": 0.0},
             )
-        reached = shaped(found.x)
+        reached = shaped(solution.x)
         over_KD, over_K = reached.outside()
         return reached._replace(
             logs_KD=reached.logs_KD - over_KD, log_decays_K=reached.log_decays_K - over_K
@@ -277,10 +277,10 @@ class SkillsRegressor(MixtureRegressor):
         usual = best = tried(STRENGTHS[USUAL])
         for strengths in (STRENGTHS[USUAL + 1 :], STRENGTHS[USUAL - 1 :: -1]):
             for strength in strengths if best is usual else ():
-                found = tried(strength)
-                if found[0] >= best[0]:
+                trial = tried(strength)
+                if trial[0] >= best[0]:
                     break
-                best = found
+                best = trial
         return best[2], best[1]
 
     def _held_out(

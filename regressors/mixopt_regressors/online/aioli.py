@@ -173,8 +173,8 @@ class AioliEstimator(OnlineEstimator):
             self.columns_D = columns_D
             self.log_weights_D = self.log_weights_D + self.eta * columns_D
             return
-        kept = self.ema if self.round > 1 else 0.0
-        self.columns_D = (1.0 - kept) * columns_D + kept * self.columns_D
+        memory = self.ema if self.round > 1 else 0.0
+        self.columns_D = (1.0 - memory) * columns_D + memory * self.columns_D
         self.log_weights_D = log_shares(self.setting.reference_D) + self.eta * self.columns_D
 
     def _train(self) -> Plan:

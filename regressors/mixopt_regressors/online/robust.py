@@ -71,7 +71,7 @@ class Curves:
         return cls(np.zeros((domains, SUMS)), np.zeros((domains, SCALE_G.size, CURVE_SUMS)))
 
     def add(
-        self, seen_D: Array, losses_D: Array, weight_D: Array, recent_D: Array, kept: float
+        self, seen_D: Array, losses_D: Array, weight_D: Array, recent_D: Array, memory: float
     ) -> Curves:
         """Take in a window."""
         known_D = np.isfinite(losses_D) & (weight_D > 0)
@@ -82,8 +82,8 @@ class Curves:
         shared += [w_D * x_D, w_D * x_D**2, w_D * x_D * loss_D]
         curve_DGS = np.stack([c_DG, c_DG**2, c_DG * loss_D[:, None], c_DG * x_D[:, None]], axis=-1)
         return Curves(
-            kept * self.shared_DS + np.stack(shared, axis=-1),
-            kept * self.curve_DGS + w_D[:, None, None] * curve_DGS,
+            memory * self.shared_DS + np.stack(shared, axis=-1),
+            memory * self.curve_DGS + w_D[:, None, None] * curve_DGS,
         )
 
     def slopes(self, seen_D: Array) -> Slopes:
@@ -237,9 +237,9 @@ class RobustEstimator(OnlineEstimator):
         share_D = seen.tokens_D / max(tokens, 1.0)
         self.fastest = max(self.fastest, seen.learning_rate)
         passed = steps * (seen.learning_rate / self.fastest if self.fastest else 1.0) / MEMORY
-        kept = math.exp(-passed)
-        recent_D = share_D + (self.late_D - share_D) * (1.0 - kept) / max(passed, NO_TOKENS)
-        self.late_D = share_D + kept * (self.late_D - share_D)
+        memory = math.exp(-passed)
+        recent_D = share_D + (self.late_D - share_D) * (1.0 - memory) / max(passed, NO_TOKENS)
+        self.late_D = share_D + memory * (self.late_D - share_D)
         curves = Curves(self.shared_DS, self.curve_DGS).add(
             (self.total_D + seen.tokens_D / 2.0) / self._scale_D,
             means(seen.loss_sum_D, seen.loss_count_D),
