@@ -107,7 +107,7 @@ def test_domains_that_nothing_measures_are_said_to_be_kept():
     limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
     request = ProposalRequest(FIT, limits, None, goal=MATH)
     for kept, words in ((("mail",), "mail, so no fit can tell what it is"), (DOMAINS, "they are")):
-        assert any(words in line for line in proposal_warnings(PROPOSAL, request, kept=kept))
+        assert any(words in line for line in proposal_warnings(PROPOSAL, request, unmeasured=kept))
 
 
 def test_no_floor_is_advised_where_there_is_one():
