@@ -22,11 +22,14 @@ objective: {target: exam}
 URI = "http://me:s3cret-w0rd@127.0.0.1:5000"
 
 
-def test_text_is_not_an_experiment(tmp_path):
+def test_text_is_not_an_experiment_and_a_pipe_is_not_waited_for(tmp_path):
     path = tmp_path / "web.jsonl"
     path.write_text('{"text": "a"}\n{"text": "b"}\n')
     with pytest.raises(ConfigError, match="is text, not an experiment; write one with: mixopt ini"):
         load_config(path)
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: it is not a file"):
+        load_config(tmp_path / "a.yaml")
 
 
 def test_what_is_resolved_reads_back_the_same(load):
@@ -80,12 +83,6 @@ def test_yaml_that_was_made_to_do_harm_is_one_line(read, text, message, tmp_path
         read(path)
     assert str(found.value).startswith(str(path))
     assert "\n" not in str(found.value)
-
-
-def test_a_pipe_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "a.yaml")
-    with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: it is not a file"):
-        load_config(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,10 @@ def limits(**fields):
     return Constraints.from_config(read_constraints(fields), NATURAL, target_tokens=1_000)
 
 
-def test_nested_domains_have_their_paths_as_names(load):
+def test_nested_domains_have_their_paths_as_names_and_none_is_a_branch_of_another(load):
     assert tuple(load(TREE).corpus.domains) == CELLS
+    with pytest.raises(MixtureError, match="'web' is a domain and the branch of 'web/a'"):
+        Mixture({"web": 0.5, "web/a": 0.5})
 
 
 def test_columns_make_a_domain_for_each_pair_of_values_that_is_there(load, tmp_path):
@@ -63,11 +65,6 @@ def test_limits_of_a_branch_are_of_all_below_it_and_those_of_a_glob_of_each_doma
     found = limits(max_epochs={"web": 2}, groups={"a": {"domains": ["web"], "bounds": 0.4}})
     assert found.upper_D.tolist() == [0.2, 0.2, 0.2, 1.0]
     assert found.groups["a"] == (CELLS[:3], 0.4, 0.4)
-
-
-def test_a_domain_is_no_branch_of_another():
-    with pytest.raises(MixtureError, match="'web' is a domain and the branch of 'web/a'"):
-        Mixture({"web": 0.5, "web/a": 0.5})
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,9 @@ def test_a_minimum_entropy_stands_beside_a_radius():
     said = refusal(min_entropy=0.9, bounds={"web": (0.8, 1.0)})
     assert said.startswith("no mixture satisfies all of these limits (")
     assert re.search(r"allow min_entropy: 0\.63", said)
+    said = refusal(min_entropy=1.098, radius={"tv": 0.01})
+    assert "entropy >= 1.1" in said
+    assert "total variation from natural <= 0.01" in said
 
 
 def test_a_conflict_names_the_fewest_limits_the_gap_and_each_way_out():
@@ -260,12 +263,6 @@ def test_the_bound_and_the_radius_that_are_offered_are_enough_and_hardly_more(
         refusal(bounds={"law": (enough + 0.005, 1.0)}, **fields)
 
 
-def test_radii_without_a_common_mixture_are_named_together():
-    said = refusal(min_entropy=1.098, radius={"tv": 0.01})
-    assert "entropy >= 1.1" in said
-    assert "total variation from natural <= 0.01" in said
-
-
 def in_ratio(weights_ND, ratios):
     total_N1 = weights_ND[:, : len(ratios)].sum(axis=1, keepdims=True)
     return np.abs(weights_ND[:, : len(ratios)] - np.array(ratios) * total_N1).max() < 1e-9
@@ -289,14 +286,11 @@ def test_all_that_is_drawn_or_projected_is_in_the_ratios_and_fills_what_is_left(
     assert in_ratio(own, (0.75, 0.25, 0.0))
 
 
-def test_a_mixture_out_of_the_ratios_violates_them():
+def test_a_mixture_out_of_the_ratios_violates_them_and_ratios_that_cannot_hold_are_refused():
     mixture = Mixture({"web": 0.5, "books": 0.1, "forums": 0.1, "code": 0.3, "maths": 0.0})
     (line,) = in_proportion().violations(mixture)
     assert "'web': a weight of 0.5 is not in the ratios of constraints.proportions.base" in line
     assert in_proportion().violations(Mixture.natural(SOURCES)) == []
-
-
-def test_ratios_that_cannot_hold_are_refused():
     with pytest.raises(InfeasibleError, match=r"no mixture keeps the ratios of "):
         in_proportion(("web", "books"), bounds={"books": [0.3, 1], "web": [0, 0.1]})
 

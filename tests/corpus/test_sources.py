@@ -164,11 +164,16 @@ def test_a_bad_line_is_named_or_skipped_and_counted(folder, line):
     assert BAD_LINES[line] in bad.first
 
 
-def test_invalid_utf8_is_named_in_text_and_csv(folder):
+def test_invalid_utf8_is_named_in_each_form(folder):
     (folder / "a.txt").write_bytes(b"one\ntwo \xff")
     refused("domain 'web': a.txt:2: invalid UTF-8 at byte 9", path="a.txt")
     (folder / "a.csv").write_bytes(b"id,text\n1,good\n2,b\xff\n")
     refused("domain 'web': a.csv:3: invalid UTF-8 at character 2", path="a.csv")
+    texts = pa.array([b"good", b"\xff", b"better"]).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
+    refused("domain 'web': a.parquet (row 2): invalid UTF-8 at byte 1", path="a.parquet")
+    bad = BadDocuments("skip")
+    assert (read(bad, path="a.parquet"), bad.count) == (["good", "better"], 1)
 
 
 def test_a_list_of_files_globs_and_folders_is_read_in_its_order(folder):
@@ -199,14 +204,6 @@ def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     refused("domain 'web': no/such: no such local file, and the hub cannot be reached",
             path="no/such")  # fmt: skip
-
-
-def test_invalid_utf8_of_parquet_is_named_and_the_other_rows_are_read(folder):
-    texts = pa.array([b"good", b"\xff", b"better"]).view(pa.string())
-    pq.write_table(pa.table({"text": texts}), folder / "a.parquet")
-    refused("domain 'web': a.parquet (row 2): invalid UTF-8 at byte 1", path="a.parquet")
-    bad = BadDocuments("skip")
-    assert (read(bad, path="a.parquet"), bad.count) == (["good", "better"], 1)
 
 
 def arrow(path, texts):

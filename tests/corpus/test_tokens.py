@@ -59,7 +59,7 @@ def test_a_token_that_does_not_fit_is_refused(tmp_path):
         written(tmp_path / "train", np.array([1]), dtype="int64")
 
 
-def test_an_altered_shard_is_found_by_its_hash_and_a_truncated_one_without(shards):
+def test_an_altered_shard_is_found_by_its_hash_and_a_truncated_or_absent_one_without(shards):
     path = shards.path / "00003.bin"
     path.write_bytes(b"\xff" + path.read_bytes()[1:])
     TokenShards.open(shards.path, verify=False)
@@ -68,6 +68,11 @@ def test_an_altered_shard_is_found_by_its_hash_and_a_truncated_one_without(shard
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(ShardError, match=r"truncated: 18 bytes, but its index has 20; prepare"):
         TokenShards.open(shards.path, verify=False)
+    path.unlink()
+    with pytest.raises(ShardError, match=r"00003.bin: not found; prepare the corpus again"):
+        TokenShards.open(shards.path)
+    with pytest.raises(ShardError, match=r"index.json: not found"):
+        TokenShards.open(shards.path / "elsewhere")
 
 
 def test_many_bytes_are_hashed_once_a_node(shards, monkeypatch):
@@ -80,14 +85,6 @@ def test_many_bytes_are_hashed_once_a_node(shards, monkeypatch):
     (shards.path / "00003.bin").write_bytes(b"\0" * 20)
     with pytest.raises(ShardError, match=r"00003.bin: altered: SHA-256"):
         TokenShards.open(shards.path)
-
-
-def test_an_absent_shard_or_index_is_named(shards, tmp_path):
-    (shards.path / "00003.bin").unlink()
-    with pytest.raises(ShardError, match=r"00003.bin: not found; prepare the corpus again"):
-        TokenShards.open(shards.path)
-    with pytest.raises(ShardError, match=r"index.json: not found"):
-        TokenShards.open(tmp_path / "elsewhere")
 
 
 def test_ranges_outside_the_tokens_are_refused(shards):

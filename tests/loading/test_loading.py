@@ -104,14 +104,6 @@ def test_a_dataset_has_the_domains_one_after_the_other(dataset, corpus):
     assert len(samples) == 3
 
 
-def test_rows_that_cross_from_one_shard_file_into_the_next_are_whole(dataset, corpus):
-    shards = TokenShards.open(corpus / "code" / "train")
-    assert len(shards.shards) == 3
-    batch = dataset.read(np.arange(90, 131))
-    expected_rows = shards.rows(np.arange(41) * LENGTH, LENGTH)
-    assert np.array_equal(batch["input_ids"], expected_rows)
-
-
 def test_uint32_and_uint16_domains_make_one_batch(tmp_path):
     small = write_shards(tmp_path / "a", np.arange(64))
     large = write_shards(tmp_path / "b", np.arange(64) + 100_000, dtype="uint32")

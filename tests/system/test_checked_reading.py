@@ -81,13 +81,6 @@ def test_aliases_and_merges_of_an_ordinary_file_are_read():
     }
 
 
-def test_arrays_come_back_as_they_were(tmp_path):
-    np.savez(tmp_path / "a.npz", x=np.arange(3), y=np.eye(2))
-    found = read_arrays(tmp_path / "a.npz")
-    assert sorted(found) == ["x", "y"]
-    assert np.array_equal(found["y"], np.eye(2))
-
-
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
     class Bad:
         def __reduce__(self) -> tuple[object, ...]:
@@ -108,10 +101,11 @@ def test_every_way_to_cut_arrays_is_one_line(tmp_path):
             read_arrays(tmp_path / "b.npz")
 
 
-def test_arrays_that_are_not_there_or_too_large_are_one_line(tmp_path, monkeypatch):
+def test_arrays_come_back_and_ones_that_are_absent_or_too_large_are_one_line(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", x=np.arange(30.0))
     monkeypatch.setattr(reading, "MAX_ARRAY", 368)
-    assert read_arrays(tmp_path / "a.npz")["x"].shape == (30,)
+    (found,) = read_arrays(tmp_path / "a.npz").items()
+    assert (found[0], found[1].tolist()) == ("x", list(range(30)))
     monkeypatch.setattr(reading, "MAX_ARRAY", 367)
     with pytest.raises(RunError, match=r"a\.npz: x\.npy: 368 bytes are too large$"):
         read_arrays(tmp_path / "a.npz")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import folder_owner
 import pytest
@@ -71,14 +70,6 @@ def test_a_process_of_this_host_that_was_killed_is_followed_at_once(tmp_path):
         assert time.monotonic() - begun < lock.STALE / 2
 
 
-def test_a_stopped_process_of_this_host_is_still_the_owner(tmp_path):
-    with another(tmp_path) as process:
-        process.send_signal(signal.SIGSTOP)
-        os.utime(tmp_path / ".lock", (0, 0))
-        with pytest.raises(RunError, match="is running here"):
-            enter(tmp_path)
-
-
 def test_an_owner_on_a_host_that_is_gone_is_followed(tmp_path):
     with another(tmp_path, host="node7") as process:
         process.kill()
@@ -94,9 +85,12 @@ def test_a_lock_that_cannot_be_read_is_taken_over(tmp_path, content):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_owner_that_was_followed_while_it_stood_still_ends_with_one_line(tmp_path):
+def test_a_stopped_process_is_the_owner_and_ends_with_one_line_once_it_was_followed(tmp_path):
     with another(tmp_path) as process:
         process.send_signal(signal.SIGSTOP)
+        os.utime(tmp_path / ".lock", (0, 0))
+        with pytest.raises(RunError, match="is running here"):
+            enter(tmp_path)
         (tmp_path / ".lock").unlink()
         (tmp_path / ".lock").write_text(marker(4, "node9"))
         process.send_signal(signal.SIGCONT)
@@ -142,17 +136,3 @@ def test_of_many_that_come_at_once_one_is_let_in(tmp_path):
 def test_a_process_that_the_lock_only_names_is_left_alone(tmp_path):
     (tmp_path / ".lock").write_text(marker(os.getppid(), lock._this_host()))
     assert interrupt(tmp_path) is None
-
-
-def test_a_suite_that_is_started_in_the_background_can_interrupt_what_it_starts():
-    """Its children inherit an ignored SIGINT, unless conftest.py resets it."""
-    tests = Path(__file__).parents[1]
-    script = f"""
-import signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-sys.path[:0] = [{str(tests)!r}, {str(tests / "support")!r}]
-import conftest
-print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
-    assert ended.stdout == b"True\n"

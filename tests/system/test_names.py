@@ -67,13 +67,10 @@ def test_a_link_that_leads_out_of_its_folder_or_in_a_circle_is_one_line(tmp_path
 NAMES = ("mmlu_law:rc", "mmlu_maths:rc", "arc:rc", "code*", "lambada")
 
 
-def test_a_glob_chooses_what_it_matches_in_the_order_of_the_names():
+def test_a_glob_chooses_what_it_matches_in_the_order_of_the_names_and_an_exact_name_wins():
     assert chosen("*:rc", NAMES) == NAMES[:3]
     assert chosen("mmlu_*", NAMES) == NAMES[:2]
     assert chosen("MMLU_*", NAMES) == ()
-
-
-def test_an_exact_name_wins_over_globs():
     given = given_by({"*": 1, "lambada": 5, "mmlu_*": 2}, NAMES)
     assert given["lambada"] == {"lambada": 5}
     assert given["mmlu_law:rc"] == {"*": 1, "mmlu_*": 2}

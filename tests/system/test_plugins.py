@@ -10,9 +10,11 @@ from mixopt.errors import ConfigError, PluginError
 from mixopt.system import build_plugin, check_trusted, load_plugin, plugins
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_an_unknown_name_or_option_is_answered_with_the_nearest():
     with pytest.raises(PluginError, match="unknown proxy 'decodr'; did you mean 'decoder'"):
         load_plugin("proxy", "decodr")
+    with pytest.raises(ConfigError, match="unknown option 'oder'; did you mean 'order'"):
+        build_plugin("proxy", "ngram", {"oder": 3})
 
 
 def test_a_path_works_where_a_name_does():
@@ -46,11 +48,6 @@ def test_two_plugins_of_one_name_is_an_error_that_lists_both(monkeypatch):
     monkeypatch.setattr(plugins, "_entries", lambda kind: both)
     with pytest.raises(PluginError, match="'twin' is given by a:A and b:B"):
         load_plugin("proxy", "twin")
-
-
-def test_an_option_that_is_not_taken_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="unknown option 'oder'; did you mean 'order'"):
-        build_plugin("proxy", "ngram", {"oder": 3})
 
 
 def test_options_are_the_parameters_and_for_keywords_the_names_that_the_plug_in_says():

@@ -26,13 +26,9 @@ def test_an_anneal_is_its_source_and_the_control_the_natural_mixture_of_the_othe
     control, anneal = found["control-s0"].mixture, found["anneal_code-s0"].mixture
     assert dict(control) == pytest.approx({"web": 0.75, "books": 0.25, "code": 0, "maths": 0})
     assert dict(anneal) == pytest.approx({"web": 0.45, "books": 0.15, "code": 0.4, "maths": 0})
-
-
-def test_trials_of_one_repetition_share_a_seed_and_those_of_two_do_not():
-    found = by_name(asked())
     first = {trial.seed for name, trial in found.items() if name.endswith("-s0")}
     second = {trial.seed for name, trial in found.items() if name.endswith("-s1")}
-    assert len(first) == len(second) == 1
+    assert len(first) == len(second) == 1, "trials of one repetition share a seed"
     assert first != second
 
 

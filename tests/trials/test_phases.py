@@ -35,16 +35,13 @@ def test_phases_are_found_in_a_table_that_has_one_total_for_each():
     assert Phases.found(("a/x", "a/y", "b/x", "b/y"), never) is None, "no phase is without tokens"
 
 
-def test_caps_and_epochs_count_over_all_phases():
+def test_caps_and_epochs_count_over_all_phases_whose_lengths_are_held():
     own = read_constraints({"max_epochs": {"code": 2}, "bounds": {"web": [0.3, 1]}})
     limits = Constraints.from_config(own, {"web": 900, "code": 100}, 1_000, phases=PHASES)
     (line,) = limits.violations(UNTIED)
     assert "group 'code': a share of 0.58 of 1k tokens needs 5.8 epochs" in line
     lean = PHASES.joined({"1": {"web": 1, "code": 0}, "2": {"web": 0.0, "code": 1.0}})
     assert limits.violations(lean) == []
-
-
-def test_phases_of_another_length_are_not_allowed():
     limits = Constraints.from_config(read_constraints({}), {"web": 1, "code": 1}, phases=PHASES)
     other = Phases({"1": 0.5, "2": 0.5}).tied(NATURAL)
     assert "phase 1" in limits.violations(other)[0]

@@ -45,15 +45,12 @@ def test_states_are_ready_weak_and_noise():
     assert [one.state for one in found(made())] == ["ready", "weak", "noise", "noise"]
 
 
-def test_without_replicates_nothing_is_known_but_the_spread():
+def test_without_replicates_of_one_size_nothing_is_known_but_the_spread():
     trials = made(replicates=1)
     first = found(trials)[0]
     assert (first.noise, first.ratio, first.low, first.state) == (None, None, None, "unknown")
     assert first.spread == pytest.approx(trials.losses()[:, 0].std(ddof=1))
     assert Replicates.of(trials).describe().startswith("no mixture was trained twice")
-
-
-def test_the_same_mixture_at_two_sizes_is_no_replicate():
     trials = made(replicates=2)
     sizes = np.tile([1000, 90_000], 40)
     two = type(trials)(trials.table.with_columns(tokens=sizes), trials.domains, trials.targets)
