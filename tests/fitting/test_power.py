@@ -8,14 +8,19 @@ from mixopt.fitting import power
 from mixopt.fitting.power import critical_difference
 
 
-@pytest.mark.parametrize(("arms", "seeds", "spread"), [(1, 1, 0.03), (24, 3, 0.01)])
-def test_what_is_claimed_is_realised_in_simulated_sweeps(arms, seeds, spread):
-    rng, noise, worlds = np.random.default_rng(0), 0.012, 4000
-    true = spread * rng.standard_normal((worlds, arms + 1))
-    true[:, 0] = 0.0
-    runs = true + noise / np.sqrt(seeds) * rng.standard_normal(true.shape)
-    told = runs[:, 1:].max(axis=1) - runs[:, 0] > critical_difference(noise, arms, seeds=seeds)
-    assert power(noise, spread, arms, seeds=seeds).power == pytest.approx(told.mean(), abs=0.03)
+def test_what_is_claimed_is_realised_in_simulated_sweeps():
+    noise, worlds = 0.012, 4000
+
+    def realised(spread, arms, seeds):
+        rng = np.random.default_rng(0)
+        true = spread * rng.standard_normal((worlds, arms + 1))
+        true[:, 0] = 0.0
+        runs = true + noise / np.sqrt(seeds) * rng.standard_normal(true.shape)
+        told = runs[:, 1:].max(axis=1) - runs[:, 0] > critical_difference(noise, arms, seeds=seeds)
+        return pytest.approx(told.mean(), abs=0.03)
+
+    assert power(noise, 0.03, 1, seeds=1).power == realised(0.03, 1, 1)
+    assert power(noise, 0.01, 24, seeds=3).power == realised(0.01, 24, 3)
 
 
 def test_without_a_spread_the_power_is_the_level():

@@ -63,9 +63,8 @@ def test_refits_are_of_other_trials_each_and_those_of_some_losses_are_cut_from_t
         assert np.allclose(some.predict(trials.weights()), whole_NM[:, [1]], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", [NEEDY, "epochs"])
-def test_a_refit_knows_of_epochs_as_the_fit_did(trials, name):
-    fit = fitted(trials, name, repetition=Repetition.of_trials(trials, INVENTORY))
+def test_a_refit_knows_of_epochs_as_the_fit_did(trials):
+    fit = fitted(trials, "epochs", repetition=Repetition.of_trials(trials, INVENTORY))
     truth_NM = fit.regressor.predict(trials.weights())
     for one in fit.resampled([0, 1], count=3, seed=0).regressors:
         assert np.abs(one.predict(trials.weights()) - truth_NM).max() < 0.1

@@ -194,7 +194,7 @@ class Online(OnlineTrainerMixin, trl.SFTTrainer):
         return super().compute_loss(model, inputs, *rest, **options)
 
 
-@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("packing", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_an_estimator_sees_the_losses_of_each_domain(tmp_path, packing):
     told = []
 

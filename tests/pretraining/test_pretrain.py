@@ -124,7 +124,10 @@ def test_a_finished_run_does_no_work(scheduled, config):
 # --- Killed, stopped, moved ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "overrides"), [("scheduled", SCHEDULED), ("steered", [AIOLI])])
+@pytest.mark.parametrize(
+    ("kind", "overrides"),
+    [pytest.param("scheduled", SCHEDULED, marks=pytest.mark.nightly), ("steered", [AIOLI])],
+)
 def test_a_run_killed_at_a_random_step_goes_on_as_if_it_was_not(
     kind, overrides, request, context, config, tmp_path
 ):

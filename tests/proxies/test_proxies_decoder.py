@@ -134,6 +134,7 @@ def test_1m_and_60m_are_those_of_regmix_but_for_the_batch_and_tiny_is_ours():
         ({"layers": 0}, "layers: should be greater than or equal to 1, got 0"),
         ({"tied": 1}, "tied: should be a valid boolean, got 1"),
         ({"lr_floor": 1.5}, "lr_floor: should be less than or equal to 1, got 1.5"),
+        ({"experts": 0}, "experts: 0 must be at least 2"),
         ({"experts": 1}, "experts: 1 must be at least 2"),
         (
             {"schedule": "constant", "lr_decay": 0.2},

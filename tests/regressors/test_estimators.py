@@ -22,8 +22,7 @@ def test_every_installed_estimator_keeps_its_promises(name):
     ("name", "options"),
     [
         ("aioli", {"update_steps": 30, "sweep_steps": 3, "sweeps": 2, "prior_steps": 11}),
-        ("aioli", {"ema": 0.3, "eta": 2.0}),
-        ("aioli", {"update_steps": 120, "realised": True, "one_hot": 1.0, "prior_steps": 7}),
+        ("aioli", {"ema": 0.3, "update_steps": 120, "realised": True, "one_hot": 1.0}),
         ("odm", {"update_steps": 7}),
     ],
 )

@@ -24,13 +24,6 @@ def clustered(profile_DE, sequences, rng, spread=3.0, assignments=1024):
     return counts_HDE
 
 
-def test_one_expert_for_all_has_entropy_0_and_the_largest_violation():
-    one = np.eye(8)[0]
-    assert measures.entropy(one) == 0
-    assert measures.max_load(one) == 8
-    assert measures.dead(one).sum() == 7
-
-
 @given(counts)
 def test_alike_domains_share_no_information_and_are_not_apart(counts_DE):
     alike = measures.expert_profiles(np.broadcast_to(counts_DE[0], counts_DE.shape))

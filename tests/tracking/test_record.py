@@ -78,18 +78,18 @@ def test_any_line_has_points_that_mlflow_takes_or_none(line):
         assert 0 <= point.time < 1 << 63
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b'{"step": 1.5, "time": 1, "loss": 1}',
-        b'{"step": true, "time": 1, "loss": 1}',
-        b'{"step": 1, "time": -1, "loss": 1}',
-        b'{"step": 99999999999999999999, "time": 1, "loss": 1}',
-        b'{"step": 1, "time": 1, "loss": "much", "on": true, "none": null}',
-    ],
-)
-def test_a_line_that_is_not_of_metrics_has_no_points(line):
-    assert list(points_of(line)) == []
+def test_lines_that_are_not_of_metrics_have_no_points(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("""\
+{"step": 1.5, "time": 1, "loss": 1}
+{"step": true, "time": 1, "loss": 1}
+{"step": 1, "time": -1, "loss": 1}
+{"step": 99999999999999999999, "time": 1, "loss": 1}
+{"step": 1, "time": 1, "loss": "much", "on": true, "none": null}
+""")
+    assert taken(Position(), path) == []
+    write(path, [2])
+    assert taken(Position(), path) == [("loss", 2)]
 
 
 @given(st.text(min_size=1, max_size=400))
@@ -146,18 +146,14 @@ def test_facts_are_added_to_a_step_of_another_process_and_to_none_that_is_not_th
     assert (wanted.tags, wanted.metrics) == ({"old": "1"}, {"outcome/x": 2.0})
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "[1, 2]",
-        '{"step": "sweep", "server": null, "experiment": "x", "name": "x", "started": -1}',
-        '{"step": "sweep", "server": 1, "experiment": "x", "name": "x", "started": 1, "files": 7}',
-    ],
-)
-def test_a_damaged_line_of_the_record_is_skipped(tmp_path, line):
+def test_damaged_lines_of_the_record_are_skipped(tmp_path):
     want(tmp_path, tags={"good": "yes"})
     with (tmp_path / JOURNAL).open("a") as stream:
-        stream.write(f"{line}\n")
+        stream.write("""\
+[1, 2]
+{"step": "sweep", "server": null, "experiment": "x", "name": "x", "started": -1}
+{"step": "sweep", "server": 1, "experiment": "x", "name": "x", "started": 1, "files": 7}
+""")
     (wanted,) = wanted_runs(tmp_path).values()
     assert wanted.tags.get("good") == "yes"
 
