@@ -74,7 +74,7 @@ def test_a_linear_stage_is_refused_or_divided():
         export_schedule(LINEAR, "nanotron", steps_per_stage=65)
 
 
-def test_the_command_writes_a_file_for_each_stage(tmp_path):
+def test_the_command_writes_a_file_for_each_stage_and_divides_linear_ones(tmp_path):
     CONSTANT.to_file(tmp_path / "schedule.yaml")
     asked = ["export", tmp_path / "schedule.yaml", "--to"]
     ended = mixopt(*asked, "megatron", "--out", tmp_path / "blend.json")
@@ -84,9 +84,6 @@ def test_the_command_writes_a_file_for_each_stage(tmp_path):
     assert "give --out FILE" in mixopt(*asked, "megatron").error
     assert "start_training_step: 65" in mixopt(*asked, "nanotron").out
     assert "a schedule has its own length" in mixopt(*asked, "nanotron", "--tokens", 5).error
-
-
-def test_the_command_divides_a_linear_stage(tmp_path):
     LINEAR.to_file(tmp_path / "linear.yaml")
     text = mixopt("export", tmp_path / "linear.yaml", "--to", "nanotron").out
     assert len(yaml.safe_load(text)["data_stages"]) == 9

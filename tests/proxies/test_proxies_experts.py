@@ -98,6 +98,7 @@ def test_a_torch_without_grouped_products_is_told_what_to_do(monkeypatch):
         experts_module.check_grouped_products()
 
 
+@pytest.mark.nightly
 def test_moe_tiny_keeps_the_promises_of_a_proxy():
     check_proxy(lambda: DecoderProxy(size="moe-tiny", compile=False), tokens=2_048)
 
