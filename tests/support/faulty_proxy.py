@@ -66,6 +66,7 @@ class Faulty:
             "none": None,
             "nan": [replace(first, losses=_times(first.losses, float("nan"))), *others],
             "names": [replace(first, losses=Losses(1, {"web": 1.0}, {})), *others],
+            "status": [replace(first, status="splendid"), *others],
             "object": [replace(first, tokens=object()), *others],
             "files": [replace(first, reason=training.files), *others],
             "long": [replace(first, reason="x" * 30_000_000), *others],

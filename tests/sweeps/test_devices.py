@@ -92,6 +92,7 @@ def test_gpus_are_dealt_to_workers_as_asked(machine, names, asked, visible, expe
     [
         ([A100] * 2, 3, "3 for each worker, but this process sees 2 GPUs; lower it, or look at"),
         ([A100] * 2, 1.5, "1.5: must be a whole number of GPUs, or a share below 1"),
+        ([], 1, "1 for each worker, but this process sees 0"),
     ],
 )
 def test_more_gpus_than_there_are_is_a_mistake(machine, names, gpus, message):

@@ -74,6 +74,7 @@ def test_without_ray_one_line_says_what_to_install(make, monkeypatch):
     [
         ("adress", "auto", "unknown option 'adress'; did you mean 'address'"),
         ("memory", "-1GB", "sweep.options.memory: "),
+        ("cpus", 0, "sweep.options.cpus: "),
         ("cpus", float("nan"), "sweep.options.cpus: "),
     ],
 )

@@ -72,6 +72,7 @@ LIES = {
     "none": ("TypeError: ", BOTH),
     "object": ("TypeError: Object of type object is not JSON serializable", BOTH),
     "nan": ("the proxy reports a loss that is not finite", ["diverged", "finished"]),
+    "status": ("the worker's answer cannot be used: a result: status: should be", BOTH),
     "names": (f"{OTHER_DOMAINS}'code', 'manual', 'other_code', 'web'", FIRST),
     "long": ("x" * 1000, ["finished", "finished"]),
 }

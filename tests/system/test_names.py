@@ -43,6 +43,7 @@ def test_names_that_could_harm_are_refused_in_one_line(check, name, reason):
     [
         ("/etc/hostname", "outside this folder; it is not read"),
         ("a/../../x", "outside this folder; it is not read"),
+        ("a\\x", "not a file name"),
         ("a\x1b", "not a file name"),
     ],
 )

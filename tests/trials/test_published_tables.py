@@ -111,6 +111,7 @@ TWICE = ("run,index,web,code\na,0,0.5,0.5\nb,1,0.25,0.75\n", "run,index,web_loss
             LOSSES,
             "row c: weights add up to 1.1, .*ance 0.1",
         ),
+        (MIXTURES.replace("b,0.25,0.75", "b,25,75"), LOSSES, "row b: weights add up to 100"),
         (MIXTURES.replace("b,0.25,", "b,"), LOSSES, "w.csv:3: 2 cells for 3 columns"),
         (MIXTURES, "run,x\n", "l.csv: expected a header and at least one row"),
         (MIXTURES, "run\na\nb\nc\n", "l.csv: no column besides run"),
