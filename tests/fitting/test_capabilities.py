@@ -71,7 +71,7 @@ def test_one_that_declares_no_format_of_ours_is_not_saved():
     assert supports_saving(Ridge())
     assert not supports_saving(declaring(()))
     assert not supports_saving(declaring(("json", "pickle")))
-    assert not supports_saving(declaring("json"))
+    assert not supports_saving(declaring(["json"]))
     assert not supports_saving(type("Mute", (), {"saved_as": ("npz",), "save": print})())
 
 

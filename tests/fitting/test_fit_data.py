@@ -65,6 +65,7 @@ def test_rows_hold_sizes_for_a_regressor_that_knows_of_them(trials):
             "expected lower or higher by name, such as {.accuracy.: .higher.}",
         ),
         ({"objective": 3}, "objective: expected the name of a loss, several names, .*; got 3"),
+        ({"objective": "code", "scale": "spread"}, "scale: spread: .*, but 'code' is alone"),
         ({"objective": []}, "objective: names no loss; leave it out for the mean of all"),
         (
             {"objective": Objective(DOMAINS, "target", {"code": 1.0}), "scale": "spread"},

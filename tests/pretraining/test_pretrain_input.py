@@ -38,6 +38,10 @@ def config(tmp_path_factory):
     [
         ("estimator={name: robsut}", "unknown estimator 'robsut'; did you mean 'robust'?"),
         (
+            "estimator={name: robust, objective: {exam: 1}}",
+            "objective: 'exam' is not an evaluation domain",
+        ),
+        (
             "estimator={name: robust, bounds: {coed: [0.1, 0.2]}}",
             "bounds: 'coed' is not a domain of the sampler; did you mean 'code'?",
         ),

@@ -1,4 +1,4 @@
-"""The kernel and the hyperparameters of the Gaussian process, derivatives and all."""
+"""The hyperparameters of the Gaussian process, derivatives and all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
-from mixing_law import covariance, law, mixtures
+from mixing_law import law, mixtures
 from mixopt_regressors.gaussian.gaussian_process import Posterior, StackedPosteriors
 from mixopt_regressors.gaussian.hyperparameters import Evidence, Prior, evidences
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
@@ -17,15 +17,6 @@ def evidence(trials: int = 12, domains: int = 4) -> Evidence:
     weights_ND = mixtures(trials, domains)
     losses_NM = law(weights_ND, 1)
     return evidences(weights_ND, (losses_NM - losses_NM.mean()) / losses_NM.std())[0]
-
-
-def test_the_kernel_is_a_matern_of_warped_weights():
-    weights_ND, other_KD = mixtures(7), mixtures(4, seed=1)
-    parameters_P = np.random.default_rng(0).normal(0.0, 0.7, 8)
-    kernel = Matern.of(parameters_P)
-    pairs = kernel.pairs(kernel.scaled(weights_ND), kernel.scaled(other_KD))
-    expected_NK = covariance(weights_ND, other_KD, parameters_P)
-    assert np.allclose(kernel.covariance(pairs), expected_NK, rtol=1e-12)
 
 
 @given(arrays(np.float64, 7, elements=st.floats(-2.0, 2.0)))

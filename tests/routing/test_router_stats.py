@@ -132,6 +132,7 @@ NUMBERED = torch.tensor([[1, 1, 2], [1, 1, 1]])
     [
         ([0, 1], None, "need the mask"),
         ([0, 1, 2], WHOLE, r"shape \(3,\) and a mask of shape \(2, 3\)"),
+        ([0, 1], WHOLE[0, :2], r"shape \(2,\) and a mask of shape \(2,\)"),
         ([0.0, 1.0], WHOLE, "torch.float32 of shape .2,.; integers of shape"),
         ([True, False], WHOLE, "torch.bool of shape"),
         ([[[0]]], None, r"of shape \(1, 1, 1\); integers"),
