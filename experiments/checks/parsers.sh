@@ -1,9 +1,9 @@
 #!/bin/sh
-# Install what trainers read their configurations with, so that tests can read ours with it, and the
-# libraries that write token files, so that tests can read theirs.
+# Install what trainers read their configurations with, so that tests can read ours with it:
+# `pytest -m nightly tests/integrations/test_export_parsers.py`.
 # Usage: sh experiments/checks/parsers.sh path/to/uv [TOOL ...]
 # A parser goes to .tools/parsers/TOOL with no more than it imports; torch, transformers and datasets
-# are those of .venv, which is not changed (250 MB in all). Levanter needs an environment of
+# are those of .venv, which is not changed (145 MB in all). Levanter needs an environment of
 # its own with JAX (1.5 GB), so that it is installed only where it is named.
 set -eu
 uv=$1
@@ -49,16 +49,6 @@ install() {
         put swift ms-swift==4.6.0 json-repair==0.64.6 modelscope==1.40.2 modelscope-hub==0.5.1 \
             peft==0.21.2
         ;;
-    datatrove) put datatrove datatrove==0.10.1 loguru==0.7.3 humanize==4.17.0 ;;
-    webdataset) put webdataset webdataset==1.0.2 braceexpand==0.1.7 ;;
-    litdata)
-        put litdata litdata==0.2.76 obstore==0.12.1 tifffile==2026.3.3 torchvision==0.29.2 \
-            boto3==1.44.8 botocore==1.44.8 jmespath==1.1.0 s3transfer==0.19.3
-        ;;
-    mds)
-        put mds mosaicml-streaming==0.13.0 brotli==1.2.1 python-snappy==0.7.3 cramjam==2.14.0 zstd==1.5.7.2 \
-            catalogue==2.0.10 torchvision==0.29.2
-        ;;
     levanter)
         test -e "$folder/levanter/.done" && return
         "$uv" venv --quiet --clear --python "$python" "$folder/levanter"
@@ -76,8 +66,7 @@ install() {
 
 mkdir -p "$folder"
 if test $# = 0; then
-    set -- megatron megatron-bridge nemo olmo-core torchtitan axolotl llamafactory swift \
-        datatrove webdataset litdata mds
+    set -- megatron megatron-bridge nemo olmo-core torchtitan axolotl llamafactory swift
 fi
 for tool in "$@"; do
     install "$tool"
