@@ -183,17 +183,16 @@ def _interrupt_main(_: object) -> None:
 
 
 def _has_open(pid: int, lock: Path) -> bool:
-    """Tell whether a process of this host has the lock open; of another user's, whether it runs."""
+    """Tell whether a process of this host has the lock open; where unknown, whether it runs."""
     try:
         mark = lock.lstat()
         for file in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
                 if os.path.samestat(file.stat(), mark):
                     return True
-    except PermissionError:
-        return is_running(pid)
-    except OSError:
-        pass
+    except OSError as error:
+        is_unknown = isinstance(error, PermissionError) or not Path("/proc/self/fd").is_dir()
+        return is_unknown and is_running(pid)
     return False
 
 

@@ -117,20 +117,23 @@ def host_name() -> str:
 
 def usable_cores() -> int:
     """Count the cores that this process may use, a container's limit included."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
+        cores = min(cores or 1, max(1, int(quota) // int(period)))
+    return cores or 1
 
 
 def process_space() -> str:
-    """Return what tells containers of one host name apart."""
-    return os.readlink("/proc/self/ns/pid")
+    """Return what tells containers of one host name apart; empty where the system has none."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def start_of(pid: int) -> str | None:
-    """Return when a process began, as the system counts; None where it is not there."""
+    """Return when a process began, as the system counts; None where it is not there, or unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -141,8 +144,16 @@ def start_of(pid: int) -> str | None:
 
 def is_running(pid: int, started: str = "") -> bool:
     """Tell whether a process of this host is there, and is the one that began then."""
-    now = start_of(pid)
-    return now is not None and started in {"", now}
+    if start_of(os.getpid()) is not None:
+        now = start_of(pid)
+        return now is not None and started in {"", now}
+    try:  # a system without /proc, such as macOS
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import folder_owner
 import pytest
@@ -136,3 +137,25 @@ def test_of_many_that_come_at_once_one_is_let_in(tmp_path):
 def test_a_process_that_the_lock_only_names_is_left_alone(tmp_path):
     (tmp_path / ".lock").write_text(marker(os.getppid(), lock._this_host()))
     assert interrupt(tmp_path) is None
+
+
+def test_without_proc_a_lock_holds_while_its_process_runs(tmp_path, monkeypatch):
+    (tmp_path / ".lock").write_text(marker(os.getppid(), lock._this_host()))
+    assert not is_in_use(tmp_path), "the process does not have it open"
+    monkeypatch.setattr(Path, "iterdir", lambda path: os.scandir("/none"))
+    monkeypatch.setattr(Path, "is_dir", lambda path: False)
+    assert is_in_use(tmp_path)
+
+
+def test_a_suite_that_is_started_in_the_background_can_interrupt_what_it_starts():
+    """Its children inherit an ignored SIGINT, unless conftest.py resets it."""
+    tests = Path(__file__).parents[1]
+    script = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+sys.path[:0] = [{str(tests)!r}, {str(tests / "support")!r}]
+import conftest
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    assert ended.stdout == b"True\n"
