@@ -1,13 +1,13 @@
-"""The contract of an executor, which has the folder of a group trained somewhere else.
+"""The executor interface: start, watch and cancel the training of groups in other processes.
 
 A group of trials is a folder: `group.json` in, `beat.json` while it trains, `result.json` out
-(mixopt.sweeps.groups). One program trains the folder that it is given, here as on a cluster:
-`python -P -m mixopt.sweeps.train_group FOLDER`. An executor starts that program, says what became
-of it, and ends it; all else is done once, above it (mixopt.sweeps.groups): results, retries,
-halves where memory was short, patience, progress, what an owner that was killed has left.
+(mixopt.sweeps.groups). One program trains a folder, locally and on a cluster:
+`python -P -m mixopt.sweeps.train_group FOLDER`. An executor only starts that program, reports its
+state and cancels it. Results, retries, halving after memory errors, patience, progress and the
+recovery of groups from a killed owner are handled once, in mixopt.sweeps.groups.
 
-An executor is a plug-in of the group `mixopt.executors`: a class that is called with a `Site` and
-the options under `sweep.options`. `mixopt.testing.check_executor` checks what is promised here.
+An executor is a plug-in of the group `mixopt.executors`: a class called with a `Site` and the
+options under `sweep.options`. `mixopt.testing.check_executor` tests this interface.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from typing import Any, Literal, Protocol
 from mixopt.system import Say, silent
 from mixopt.trials import Training
 
-# What a group ended with that it may not another time: its process died, memory was too short, or
-# the place where it was went away.
+# Failures that a retry may avoid: the process died, memory ran out, or the node went away.
 Fault = Literal["died", "memory", "lost"]
 PATIENCE = 600.0  # seconds
-RETRIES = 3  # times that a group whose place went away is handed out again
-KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second of a shell or container
+RETRIES = 3  # of a group whose node went away
+KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second from shells, containers
 COMMAND = ("-P", "-m", "mixopt.sweeps.train_group")  # arguments of Python
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
@@ -38,12 +37,12 @@ class Job:
 
     Attributes:
         proxy: Name of the proxy.
-        options: What it is made with.
-        corpus: The prepared corpus, as its owner sees it.
-        training: How all trials are trained.
-        corpus_hash: Which corpus it is (mixopt.corpus.corpus_hash): a worker refuses another one;
-            empty where that is not asked.
-        made_by: The fingerprint that results carry (mixopt.sweeps.trial_fingerprint).
+        options: Options of the proxy.
+        corpus: Path of the prepared corpus on the owner's machine.
+        training: How each trial is trained.
+        corpus_hash: mixopt.corpus.corpus_hash of it; a worker refuses any other corpus. Empty: not
+            checked.
+        made_by: The fingerprint written to results (mixopt.sweeps.trial_fingerprint).
     """
 
     proxy: str
@@ -56,15 +55,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Site:
-    """Where a sweep is owned, and what its owner asks of an executor.
+    """The folder of a sweep and the resources that its configuration requests.
 
     Attributes:
         folder: The folder of the sweep's trials, an absolute path.
         device: `proxy.device`: `cpu`, `cuda`, `cuda:1` or `auto`.
-        workers: How many groups train at once; as the executor finds when None.
-        gpus: GPUs of one worker; a fraction where the executor can share one. None is one, where
-            there are any.
-        say: Called with a line that its owner should read.
+        workers: Number of groups that train at once; None: the executor decides.
+        gpus: GPUs of one worker; a fraction where the executor can share a GPU. None: one, if there
+            are any.
+        say: Called with lines for the user.
     """
 
     folder: Path
@@ -76,11 +75,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the program of a folder ended.
+    """The end of a program that left no result.
 
     Attributes:
-        reason: Why, in a line; for a folder that has no result.
-        fault: What may be different another time.
+        reason: One line.
+        fault: The kind of failure, which decides about a retry.
     """
 
     reason: str
@@ -88,13 +87,13 @@ class Ended:
 
     @classmethod
     def with_code(cls, code: int) -> Ended:
-        """Return what an exit code means; a negative one is a signal."""
+        """Return the meaning of an exit code; a negative code is a signal."""
         fault: Fault = "memory" if code in KILLED_FOR_MEMORY else "died"
         return cls(f"the worker ended with {exit_text(code)}", fault)
 
 
 def exit_text(code: int) -> str:
-    """Return an exit code in words; a negative one is a signal."""
+    """Describe an exit code; a negative code is a signal."""
     text = f"exit code {code}"
     if code < 0:
         text = f"signal {-code}"
@@ -107,13 +106,13 @@ State = Literal["waiting", "running"] | Ended
 
 
 class Executor(Protocol):
-    """Has folders trained; made as `factory(site, **options)`.
+    """Trains folders; created as `factory(site, **options)`.
 
     Attributes:
-        poll: Seconds between two looks at what it started.
-        queues: Whether it takes any number of folders at once and trains `slots` of them.
-        outlives_owner: Whether what it started continues when its owner is killed. The handles of
-            such a one are kept, and mean the same in another process.
+        poll: Seconds between two calls of `states`.
+        queues: Whether it accepts any number of folders at once and trains `slots` of them.
+        outlives_owner: Whether started folders continue to train when the owner is killed. Their
+            handles are saved, and another process can use them.
     """
 
     poll: float
@@ -122,19 +121,19 @@ class Executor(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many folders train at once, as far as is known; >= 1."""
+        """Number of folders that train at once, >= 1; an estimate on a changing cluster."""
         ...
 
     def start(self, folders: Sequence[Path]) -> Sequence[str]:
-        """Have folders trained; return a handle of each, one line of text.
+        """Start training folders; return a handle for each, one line of text.
 
         Raises:
-            MixoptError: None can be started.
+            MixoptError: No folder can be started.
         """
         ...
 
     def states(self, handles: Sequence[str]) -> Mapping[str, State]:
-        """Return what each does; what becomes of one that has left a result is not asked.
+        """Return the state of each handle; folders with a result are not passed.
 
         Raises:
             MixoptError: Nothing more can be trained.
@@ -142,13 +141,13 @@ class Executor(Protocol):
         ...
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """End what was started, processes and all.
+        """Stop the training of these handles, child processes included.
 
         Raises:
-            MixoptError: It cannot be ended; the line says how a person does it.
+            MixoptError: They cannot be stopped; the message says how to do it by hand.
         """
         ...
 
     def close(self) -> None:
-        """Let go of what it holds; nothing that was started trains then."""
+        """Release all resources, and stop all training unless `outlives_owner`."""
         ...

@@ -1,15 +1,15 @@
-"""Groups of trials: the folder of one, and how an executor has many of them trained.
+"""Groups of trials: the files of a group's folder, and a runner that trains groups on an executor.
 
     group.json    in: the trials and the job
-    beat.json     while it trains: what it does, how far it is, where
-    result.json   out: results, or the size that was asked for, or the reason why there are none
-    handle        what the executor calls it, where that outlives its owner
+    beat.json     while it trains: activity, progress, node
+    result.json   out: results, or the group size that was requested, or the error
+    handle        the executor's handle, if training outlives its owner
 
-The name of a folder says which trials they are, of which job, on which files of the corpus, and
-which attempt it is: what an owner that was killed has left is found by it. A result is taken, and
-what still trains is followed where the executor says that it outlives its owner; the folder goes
-once its results are kept. What the program prints is in `logs/<name of the folder>.log` of the
-sweep. A worker that makes no progress for too long is ended.
+The name of a folder is a hash of its trials, job and corpus files, and the attempt: a resumed
+sweep finds by it the folders of a killed owner. It takes their results, and follows those that
+still train if the executor outlives its owner. A folder is deleted once its results are saved. The
+program's output goes to `logs/<name of the folder>.log` of the sweep. A worker without progress is
+killed after `sweep.patience`.
 """
 
 from __future__ import annotations
@@ -47,45 +47,45 @@ from mixopt.system import (
 from mixopt.trials import Doing, Trial, TrialResult
 
 GROUP, BEAT, RESULT, HANDLE = "group.json", "beat.json", "result.json", "handle"
-MAX_LINE, MAX_TAIL = 300, 16_384  # characters of the last line of a log, bytes that are read
-MAX_TICK = 1.0  # more than this between two looks was spent suspended
-LOOKS = 10  # until the end of a program that has left no result is believed
+MAX_LINE, MAX_TAIL = 300, 16_384  # characters of a log's last line, bytes read to find it
+MAX_TICK = 1.0  # seconds; a longer time between two polls was spent suspended
+LOOKS = 10  # polls after a program's end that its result may take to appear
 Amount = Annotated[float, Field(ge=0)]
 
 
 class Beat(FileShape):
-    """What a worker does, as its last sign of life says; without trials it finds a group's size.
+    """Heartbeat of a worker; without trials it measures the group size.
 
-    One of 0 seconds was written by the owner, before the worker's first.
+    A beat of 0 seconds was written by the owner, before the worker started.
     """
 
     doing: Doing = "starting"
     trials: list[str] = Field(default_factory=list)
     done: Count = 0  # training tokens of the group so far
     total: Count = 0  # 0 until the proxy reports
-    moves: Count = 0  # how often the worker has moved on
-    seconds: Amount = 0.0  # that it has had the folder
-    cpu: Amount = 0.0  # seconds that its processes have computed since
+    moves: Count = 0  # number of progress reports
+    seconds: Amount = 0.0  # since the worker took the folder
+    cpu: Amount = 0.0  # CPU seconds of the worker and its children since then
     node: str = ""
     kind: str = "cpu"
     gpus: Amount = 0.0
 
     @property
     def tokens_per_second(self) -> float | None:
-        """How fast it trains; None before it does."""
+        """Training speed; None before training starts."""
         return self.done / self.seconds if self.done and self.seconds else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what people read of it."""
+        """Return the fields that `status --json` shows."""
         content = self.model_dump(exclude={"moves"})
         return {**content, "tokens_per_second": self.tokens_per_second}
 
 
 class GroupResult(FileShape):
-    """What became of a folder: results, a size that was asked for, or the reason for neither.
+    """Outcome of a folder: results, the group size that was requested, or an error.
 
-    A fault may be different another time; a reason without one is the proxy's own. The fault
-    `corpus` ends the sweep: the worker sees another corpus than its owner, or none.
+    A fault says that a retry may succeed; an error without one was raised by the proxy. The fault
+    `corpus` ends the sweep: the worker sees no corpus or another one than its owner.
     """
 
     results: list[dict[str, Any]] = Field(default_factory=list)
@@ -95,7 +95,7 @@ class GroupResult(FileShape):
 
 
 class Group(FileShape):
-    """What a worker is asked for; how many trials go together where there are none."""
+    """Input of a worker; without trials it measures the group size."""
 
     job: Job
     trials: list[TrialShape]
@@ -103,31 +103,31 @@ class Group(FileShape):
 
 
 def write_group(folder: Path, job: Job, trials: Sequence[Trial], beat_every: float) -> None:
-    """Ask for a group to be trained, of which nobody has heard yet."""
+    """Write the input of a worker, and a first beat."""
     write_beat(folder, Beat(trials=[trial.name for trial in trials]))
     content = {"job": job_to_json(job), "trials": [trial_to_json(trial) for trial in trials]}
     write_json(folder / GROUP, {**content, "beat_every": beat_every})
 
 
 def job_to_json(job: Job) -> dict[str, Any]:
-    """Return a job as plain values."""
+    """Return a job as JSON values."""
     return {**asdict(job), "corpus": str(job.corpus)}
 
 
 def folder_name(job: Job, trials: Sequence[Trial], marks: Mapping[str, Sequence[int]]) -> str:
-    """Return the name of a group's folder, without the attempt."""
+    """Return the name of a group's folder, without the attempt's suffix."""
     content = [job_to_json(job), [trial_to_json(trial) for trial in trials], dict(marks)]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
     return f"{trials[0].name[:40] if trials else 'tune'}-{digest}"
 
 
 def log_of(folder: Path) -> Path:
-    """Return the log of what trains a folder."""
+    """Return the path of a folder's log."""
     return folder.parents[1] / LOGS / f"{folder.name}.log"
 
 
 def last_words(folder: Path) -> str:
-    """Return where the log of a folder is, and how it ends."""
+    """Return the name and the last line of a folder's log."""
     path = log_of(folder)
     if not path.exists():
         return "it left no log: do all nodes see the run directory?"
@@ -136,7 +136,7 @@ def last_words(folder: Path) -> str:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that says something; empty without one."""
+    """Return the last line of a log that is not blank; empty if there is none."""
     with suppress(OSError), log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - MAX_TAIL))
         lines = stream.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
@@ -145,7 +145,7 @@ def last_line(log: Path) -> str:
 
 
 def read_beat(folder: Path) -> Beat:
-    """Return the last sign of life, of 0 seconds before there is one."""
+    """Return the last heartbeat, of 0 seconds if there is none."""
     beat = Beat()
     with suppress(MixoptError):
         beat = read_json(folder / BEAT, Beat)
@@ -153,23 +153,23 @@ def read_beat(folder: Path) -> Beat:
 
 
 def write_beat(folder: Path, beat: Beat) -> None:
-    """Write a sign of life; a disk that cannot be written to ends no training."""
+    """Write a heartbeat without fsync; a failing disk does not stop training."""
     temporary = folder / f"{BEAT}.tmp"
-    with suppress(OSError):  # and nobody waits for the disk: after a crash nobody needs it
+    with suppress(OSError):
         temporary.write_text(beat.model_dump_json(), encoding="utf-8")
         temporary.replace(folder / BEAT)
 
 
 def has_result(folder: Path) -> bool:
-    """Tell whether a folder has a result."""
-    # A listed folder is asked for anew, where a file that is absent may be believed.
+    """Return whether a folder has a result."""
+    # NFS may cache that a file is absent; listing the directory asks the server again.
     with suppress(OSError):
         return RESULT in os.listdir(folder)
     return False
 
 
 def read_result(folder: Path) -> GroupResult | None:
-    """Return what became of a folder; None where it has no result yet."""
+    """Return the outcome of a folder; None if it has none yet."""
     if not has_result(folder):
         return None
     try:
@@ -180,12 +180,12 @@ def read_result(folder: Path) -> GroupResult | None:
 
 
 def write_result(folder: Path, result: GroupResult) -> None:
-    """Write what became of a folder, whole."""
+    """Write the outcome of a folder atomically."""
     write_sealed(folder / RESULT, result.model_dump(mode="json"))
 
 
 def pending(work: Path) -> dict[Path, str]:
-    """Return the handles of the folders without a result, where they outlive their owner."""
+    """Return the handles of the folders without a result; none unless they outlive their owner."""
     handles = {}
     for path in sorted(work.glob(f"*/{HANDLE}")):
         if not has_result(path.parent):
@@ -195,7 +195,7 @@ def pending(work: Path) -> dict[Path, str]:
 
 
 def corpus_marks(corpus: Path) -> dict[str, list[int]]:
-    """Return what changes when a file of a corpus is written or replaced, by its name."""
+    """Return size, time and inode of each file of a corpus, by name, to notice changes."""
     marks = {}
     for path in visible_files(corpus):
         try:
@@ -206,20 +206,20 @@ def corpus_marks(corpus: Path) -> dict[str, list[int]]:
     return marks
 
 
-Report = Callable[[Sequence[Beat]], None]  # what trains now
+Report = Callable[[Sequence[Beat]], None]  # gets the beats of all running groups
 
 
 @dataclass(frozen=True)
 class GroupOutcome:
-    """What became of a group.
+    """Outcome of a group.
 
     Attributes:
-        trials: The group; how many trials go together was asked where there are none.
-        results: One a trial, in their order; none where there is a reason.
-        tuned: How many trials go together, where that was asked.
-        reason: Why there is neither.
-        fault: What may be different another time. None where the proxy itself gave the reason.
-        beat: The last sign of life: where it was, and for how long.
+        trials: The group; empty if the group size was requested.
+        results: One for each trial, in their order; empty after an error.
+        tuned: The group size, if requested.
+        reason: The error.
+        fault: The kind of failure that a retry may avoid; None if the proxy raised the error.
+        beat: The last heartbeat.
     """
 
     trials: Sequence[Trial]
@@ -231,10 +231,10 @@ class GroupOutcome:
 
 
 class Watch:
-    """How long a worker has made no progress.
+    """Measures for how long a worker has made no progress.
 
-    Nothing reports from within an import or a compiler, which are given ten minutes at least. Time
-    counts while the watcher itself runs: one that was suspended kills nobody.
+    Imports and compilers report nothing, and get ten minutes at least. Time while the owner itself
+    was suspended does not count.
     """
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -243,7 +243,7 @@ class Watch:
         self._still, self._moves = 0.0, 0
 
     def overdue(self, beat: Beat) -> str | None:
-        """Return why the worker is to be ended; None while there is hope."""
+        """Return why the worker should be killed; None while its patience lasts."""
         now = self._clock()
         passed, self._seen = min(now - self._seen, MAX_TICK), now
         self._still = 0.0 if beat.moves != self._moves else self._still + passed
@@ -261,36 +261,36 @@ class Watch:
 
 @dataclass
 class _Attempt:
-    """A group that was handed out; watched from when it was first seen to train."""
+    """A started group; watched from the moment it is first seen training."""
 
     trials: Sequence[Trial]
     folder: Path
     handle: str = ""
     watch: Watch | None = None
     beat: Beat = field(default_factory=Beat)
-    ended: float | None = None  # when it was first seen to have
+    ended: float | None = None  # when its end was first seen
 
 
 class GroupRunner:
-    """Trains groups on an executor; use as a context manager, which ends what it started."""
+    """Trains groups on an executor; as a context manager, stops everything on exit."""
 
     def __init__(
         self, job: Job, folder: Path, executor: Executor, patience: float = PATIENCE
     ) -> None:
-        """Note what there is; nothing is started yet."""
+        """Record the state of the corpus; starts nothing."""
         self._job, self._executor, self._patience = job, executor, patience
         self._work, self._marks = folder / WORK, corpus_marks(job.corpus)
         self._running: list[_Attempt] = []
         self._mine: set[Path] = set()
 
     def __enter__(self) -> GroupRunner:
-        """Begin; nothing is started yet, and what a killed owner's workers left half done goes."""
+        """Delete the unfinished folders of a killed owner; starts nothing."""
         for folder in () if self._executor.outlives_owner else self._work.glob("*.*"):
-            _remove_unfinished(folder)  # a worker that is still there ends then
+            _remove_unfinished(folder)  # its worker, if still alive, exits
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what trains, and what another owner has left; results that are there stay."""
+        """Stop all groups, those of a previous owner included; results stay."""
         left = {one.folder: one.handle for one in self._running}
         if self._executor.outlives_owner:
             left = pending(self._work) | left
@@ -303,13 +303,13 @@ class GroupRunner:
 
     @property
     def slots(self) -> int:
-        """How many groups train at once."""
+        """Number of groups that train at once."""
         return self._executor.slots
 
     def run(
         self, groups: Sequence[Sequence[Trial]], report: Report = lambda _: None
     ) -> Iterator[GroupOutcome]:
-        """Train groups, to which more may be added; as many at once as there is room for."""
+        """Train groups as slots become free; the caller may append to `groups` meanwhile."""
         begun = 0
         while True:
             room = len(groups) - begun
@@ -328,7 +328,7 @@ class GroupRunner:
                 shutil.rmtree(attempt.folder, ignore_errors=True)
 
     def _check_corpus(self) -> None:
-        """Check that a group was trained on the files that the sweep began with."""
+        """Raise CorpusError if files of the corpus changed since the sweep began."""
         now, before = corpus_marks(self._job.corpus), self._marks
         if now != before:
             Corpus.open(self._job.corpus)
@@ -339,7 +339,7 @@ class GroupRunner:
             )
 
     def _begin(self, groups: Sequence[Sequence[Trial]]) -> None:
-        """Hand out groups, or follow what another owner has handed out."""
+        """Start groups, or follow the attempt that a previous owner started."""
         fresh = []
         for trials in groups:
             attempt = self._adopted(trials)
@@ -354,13 +354,13 @@ class GroupRunner:
                 write_text(one.folder / HANDLE, handle)
 
     def _adopted(self, trials: Sequence[Trial]) -> _Attempt | None:
-        """Return the last attempt of an earlier owner, where that is of use."""
+        """Return the last attempt of a previous owner if it has a result or still trains."""
         name = glob.escape(folder_name(self._job, trials, self._marks))
         left = sorted(set(self._work.glob(f"{name}.*")) - self._mine)
         result = read_result(left[-1]) if left else None
         if result is not None:
             failed = result.error or any(one.get("status") == "failed" for one in result.results)
-            if not failed:  # else it is tried again: that may be what was asked for
+            if not failed:  # a failed one is trained again: --retry-failed may be the reason
                 return _Attempt(trials, left[-1])
         elif left and self._executor.outlives_owner and (left[-1] / HANDLE).exists():
             return _Attempt(trials, left[-1], read_text(left[-1] / HANDLE))
@@ -369,7 +369,7 @@ class GroupRunner:
         return None
 
     def _made(self, trials: Sequence[Trial]) -> _Attempt:
-        # Never a name again: a worker that was given up may still write to its folder.
+        # Names are unique: an abandoned worker may still write to its folder.
         name = folder_name(self._job, trials, self._marks)
         folder = self._work / f"{name}.{time.time_ns()}"
         folder.mkdir(parents=True)
@@ -378,11 +378,11 @@ class GroupRunner:
         return _Attempt(trials, folder)
 
     def _ended(self, report: Report) -> Iterator[tuple[_Attempt, GroupResult]]:
-        """Wait a moment, and yield the groups that have ended by then."""
+        """Wait for one poll, and yield the groups that have ended."""
         time.sleep(self._executor.poll)
         waiting = []
         for one in self._running:
-            result = read_result(one.folder)  # before the beat, of which the last comes first
+            result = read_result(one.folder)  # before the beat: the last beat precedes the result
             one.beat = max(one.beat, read_beat(one.folder), key=lambda beat: beat.seconds)
             if result is None:
                 waiting.append(one)
@@ -397,13 +397,13 @@ class GroupRunner:
                 yield one, result or GroupResult(error=ended.reason, fault=ended.fault)
 
     def _seen(self, one: _Attempt, state: State) -> Ended | None:
-        """Return how a group has ended without a result; None while it may have one."""
+        """Return how a group ended without a result; None while a result may still appear."""
         if one.watch is None and (one.beat.seconds or state == "running"):
             one.watch = Watch(self._patience)
         if isinstance(state, Ended):
             now = time.monotonic()
             one.ended = one.ended or now
-            if one.watch is not None and not one.beat.seconds:  # it has cost something too
+            if one.watch is not None and not one.beat.seconds:  # killed before its first beat
                 one.beat = one.beat.model_copy(update={"seconds": one.ended - one.watch.begun})
             if now - one.ended < LOOKS * self._executor.poll:
                 return None

@@ -1,9 +1,8 @@
-"""Train groups on this machine: one process a core, or a GPU, which stays for the next group.
+"""The local executor: one worker process for each core or GPU, reused for many groups.
 
-Small models do not fill a team of threads, and a team on shared cores waits for its slowest
-member; processes do neither. A process that starts Python and torch costs seconds, so that it is
-handed one folder after another. The GPUs are those that torch sees, asked in a process of its own:
-one that has asked a GPU anything holds memory of it.
+Small models do not keep several threads busy, so workers have one thread each. Starting Python and
+torch takes seconds, so a worker trains one folder after another. GPUs are listed by torch in a
+short-lived process, because a process that has initialised CUDA holds memory of the GPU.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from mixopt.sweeps.contract import COMMAND, ONE_THREAD, Ended, Site, State
 from mixopt.sweeps.groups import has_result, log_of
 from mixopt.system import Say, host_name, silent, usable_cores
 
-PLACE = "MIXOPT_PLACE"  # the variable that says to a worker where it is
+PLACE = "MIXOPT_PLACE"  # environment variable with node and device of a worker
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-DYING = 10.0  # seconds until a killed process is left to the kernel
+DYING = 10.0  # seconds to wait for a killed process
 MAX_NAME = 80  # characters
-MAX_SECONDS = 60.0  # for torch to be imported and to answer
-# NVIDIA's, that of Windows below Linux, AMD's: without any of them torch is not asked.
+MAX_SECONDS = 60.0  # for torch to be imported and to list the GPUs
+# NVIDIA's two, WSL's, AMD's: without any of them there is no GPU, and torch is not imported.
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 _ASK = """
 import json, sys, torch
@@ -40,19 +39,19 @@ sys.stdout.write("\\n" + json.dumps([str(name) for name in names]))
 
 @dataclass(frozen=True)
 class WorkerDevice:
-    """What one worker has: a core, or GPUs as CUDA_VISIBLE_DEVICES names them."""
+    """Device of one worker: a core, or GPUs named as in CUDA_VISIBLE_DEVICES."""
 
     visible: str | None = None
     kind: str = "cpu"
     gpus: float = 0.0  # less than 1 where workers share one
 
     def __str__(self) -> str:
-        """Say what it is: `cpu`, or the GPUs' name with how many there are."""
+        """Return `cpu`, or the GPU's model with the count."""
         return self.kind if self.gpus < 2 else f"{self.gpus:g} x {self.kind}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a process that has this device and no other."""
+        """Environment variables of a worker that may use only this device."""
         place = json.dumps({"node": host_name(), "kind": self.kind, "gpus": self.gpus})
         own = {VISIBLE: self.visible} if self.visible else dict.fromkeys(ONE_THREAD, "1")
         return {**os.environ, **own, PLACE: place}
@@ -61,7 +60,7 @@ class WorkerDevice:
 def worker_devices(
     device: str, workers: int | None, gpus: float | None = None, say: Say = silent
 ) -> list[WorkerDevice]:
-    """Return what each worker computes on."""
+    """Return the device of each worker."""
     devices = [] if device == "cpu" else find_gpus(say)
     if device.startswith("cuda:"):
         devices = devices[int(device.removeprefix("cuda:")) :][:1]
@@ -91,10 +90,10 @@ def worker_devices(
 
 
 def find_gpus(say: Say = silent) -> list[tuple[str, str]]:
-    """Return the name in CUDA_VISIBLE_DEVICES, and the model, of each GPU that this process has."""
+    """Return name in CUDA_VISIBLE_DEVICES and model of each GPU that this process may use."""
     visible = os.environ.get(VISIBLE)
     may_be = bool(visible) or (visible is None and any(map(os.path.exists, DEVICE_FILES)))
-    kinds, fault = _asked_torch(visible, os.environ.get("PYTHONPATH")) if may_be else ([], "")
+    kinds, fault = _cuda_models(visible, os.environ.get("PYTHONPATH")) if may_be else ([], "")
     if fault:
         say(f"{fault}, so it finds no GPU; the workers have a core each")
     names = map(str, range(len(kinds))) if visible is None else map(str.strip, visible.split(","))
@@ -102,8 +101,8 @@ def find_gpus(say: Say = silent) -> list[tuple[str, str]]:
 
 
 @cache
-def _asked_torch(*_: str | None) -> tuple[list[str], str]:
-    """Return the models of the GPUs, or why they are not known."""
+def _cuda_models(*_: str | None) -> tuple[list[str], str]:
+    """Return the models of the GPUs, and an error text if torch cannot list them."""
     words = [sys.executable, "-P", "-c", _ASK]
     try:
         ended = subprocess.run(
@@ -121,38 +120,38 @@ def _asked_torch(*_: str | None) -> tuple[list[str], str]:
 
 
 class Worker:
-    """A process that trains one folder after another; another takes its place where it has died."""
+    """A process that trains one folder after another, and is restarted after it died."""
 
     def __init__(self, device: WorkerDevice) -> None:
-        """Note what it has; no process is started yet."""
+        """Store the device; starts no process."""
         self._device = device
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
 
     @property
     def is_free(self) -> bool:
-        """Whether it has nothing to train, and the owner has taken note of what it had."""
+        """Whether it can take a folder: the last one has a result or was deleted by the owner."""
         folder = self._folder
         return folder is None or has_result(folder) or not folder.exists()
 
     @property
     def ended(self) -> Ended | None:
-        """How its process ended; None while that runs, or is stopped."""
+        """How its process ended; None while it runs or is stopped by a signal."""
         code = None if self._process is None else self._process.poll()
         return None if code is None else Ended.with_code(code)
 
     def begin(self, folder: Path) -> None:
-        """Have a folder trained."""
+        """Start training a folder."""
         if self._process is None or self._process.poll() is not None:
             self._process = self._started(folder)
         self._folder = folder
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has died, as `ended` says
+        with suppress(BrokenPipeError):  # it has died; `ended` reports that
             self._process.stdin.write(f"{folder}\n".encode())
             self._process.stdin.flush()
 
     def kill(self) -> None:
-        """Kill the process, stopped or not."""
+        """Kill the process, even if it is stopped by a signal."""
         process, self._folder = self._process, None
         if process is not None:
             process.kill()
@@ -176,23 +175,23 @@ class Worker:
 
 
 class LocalExecutor:
-    """Processes on this machine; the handle of a folder is the number of its process."""
+    """Processes on this machine; a handle is the number of a worker."""
 
     poll = 0.02
     queues = outlives_owner = False
 
     def __init__(self, site: Site) -> None:
-        """Find the devices; no process is started yet."""
+        """Find the devices; starts no process."""
         devices = worker_devices(site.device, site.workers, site.gpus, site.say)
         self._workers = [Worker(device) for device in devices]
 
     @property
     def slots(self) -> int:
-        """How many folders train at once."""
+        """Number of folders that train at once."""
         return len(self._workers)
 
     def start(self, folders: Sequence[Path]) -> list[str]:
-        """Hand folders to processes that have nothing to train."""
+        """Give folders to free workers."""
         free = [number for number, worker in enumerate(self._workers) if worker.is_free]
         given = dict(zip(free, folders, strict=False))
         for number, folder in given.items():
@@ -200,15 +199,15 @@ class LocalExecutor:
         return list(map(str, given))
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
-        """Return which processes are gone."""
+        """Return which workers have ended."""
         return {handle: self._workers[int(handle)].ended or "running" for handle in handles}
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """Kill processes; another takes the place of each when there is work."""
+        """Kill workers; they are restarted when there is work."""
         for handle in handles:
             self._workers[int(handle)].kill()
 
     def close(self) -> None:
-        """Kill all of them."""
+        """Kill all workers."""
         for worker in self._workers:
             worker.kill()

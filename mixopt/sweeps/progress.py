@@ -1,9 +1,9 @@
-"""How far a sweep is and what it has cost: for its bar, for other terminals, for MLflow's outcome.
+"""Progress and cost of a sweep: for its progress bar, for `status`, for MLflow.
 
-What each worker does is read from the beats of its groups' folders. `attempts.jsonl` has a line for
-each attempt that has ended (`AttemptRecord`). Nothing is resumed from it, so that a line that
-cannot be read is passed over. An hour of a GPU counts for each GPU that a worker has; where it has
-none, the hours count for which its processes have computed. Attempts that came to nothing count.
+The activity of workers is read from the beats of their groups' folders. `attempts.jsonl` has a line
+for each attempt that has ended (`AttemptRecord`); no resume depends on it, so that unreadable lines
+are skipped. Cost is the wall-clock time of each GPU that a worker has; without GPUs it is the CPU
+time of the worker's processes. Failed attempts count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_LINE = 1 << 20  # bytes
 
 
 class AttemptRecord(Beat):
-    """One attempt at a group, with its last sign of life and when it ended (seconds since 1970)."""
+    """One attempt at a group: its last beat, and when it ended in seconds since 1970."""
 
     at: Annotated[float, Field(ge=0)]
     finished: Annotated[int, Field(ge=0)]  # trials with a result
@@ -42,13 +42,13 @@ class AttemptRecord(Beat):
 
 
 def read_progress(folder: Path) -> list[Beat]:
-    """Return what the workers of a sweep do, as their last beats say."""
+    """Return the last beats of the groups that train."""
     places = [place for place in sorted((folder / WORK).glob("*.*")) if not has_result(place)]
     return [beat for beat in map(read_beat, places) if beat.seconds]
 
 
 def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
-    """Add a line; a disk that cannot be written to ends no sweep."""
+    """Append an attempt; a failing disk does not stop the sweep."""
     beat = outcome.beat
     known = {
         "trials": [trial.name for trial in outcome.trials],
@@ -59,7 +59,7 @@ def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
         "reason": outcome.reason,
     }
     record = AttemptRecord(**{**beat.model_dump(), **known})
-    # A link may lead to anybody's file, and is left alone.
+    # Never write through a link: it may lead to any file.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     with suppress(OSError), os.fdopen(os.open(folder / ATTEMPTS, flags, 0o666), "a") as stream:
         if os.fstat(stream.fileno()).st_nlink == 1:
@@ -67,7 +67,7 @@ def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
 
 
 def read_attempts(folder: Path) -> list[AttemptRecord]:
-    """Return the attempts so far, in the order they ended; none where there is no file."""
+    """Return the attempts so far, in the order in which they ended."""
     records: list[AttemptRecord] = []
     with suppress(OSError), (folder / ATTEMPTS).open("rb") as stream:
         while line := stream.readline(MAX_LINE):
@@ -77,7 +77,7 @@ def read_attempts(folder: Path) -> list[AttemptRecord]:
 
 
 def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> dict[str, Any]:
-    """Add up what a sweep has cost: in all, and for each kind of device of a node."""
+    """Sum the cost of a sweep: in total, and by node and kind of device."""
     rows: dict[tuple[str, str], Any] = defaultdict(Counter)
     for entry in (*attempts, *running):
         row = rows[entry.node, entry.kind]
@@ -103,7 +103,7 @@ def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> 
 def seconds_left(
     attempts: Sequence[AttemptRecord], running: Sequence[Beat], left: int
 ) -> float | None:
-    """Return how long so many trials take as those that have ended did, evaluation included."""
+    """Estimate the seconds until all trials have ended, from the finished ones."""
     spent = sum(attempt.seconds for attempt in attempts)
     ended = sum(attempt.finished for attempt in attempts)
     if not ended or not running:
@@ -113,17 +113,17 @@ def seconds_left(
 
 
 class SweepMeter:
-    """Shows how far a sweep is: what its results, to which more are added, and its workers say."""
+    """Updates a sweep's progress bar from results, which the caller adds to, and workers."""
 
     def __init__(
         self, trials: int, tokens: int, results: Mapping[str, TrialResult], update: Update
     ) -> None:
-        """Begin with the results that are there."""
+        """Start from the present results."""
         self._trials, self._tokens, self._results, self._update = trials, tokens, results, update
         self._before, self._start = tokens * len(results), math.inf
 
     def report(self, running: Sequence[Beat]) -> None:
-        """Show what has ended and what workers do; one without trials finds a group's size."""
+        """Update the bar; a worker without trials measures the group size."""
         now, ended = time.monotonic(), len(self._results)
         if any(beat.trials for beat in running):
             self._start = min(self._start, now)

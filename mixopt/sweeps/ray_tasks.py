@@ -1,8 +1,8 @@
-"""Train groups on a cluster of Ray: a task a group, on nodes that share the run directory.
+"""The Ray executor: one Ray task for each group, on nodes that share the run directory.
 
-A task hands its folder to a process that the Ray worker keeps, as on this machine. Ray gives it its
-part of a node, shows it its GPUs, and says when its node or its process dies; tasks end with their
-owner. What is lost is handed out again, and counted, above it.
+A task passes its folder to a worker process that stays on the node for the next group, as with the
+local executor. Ray assigns CPUs, memory and GPUs, and reports when a node or a process dies; tasks
+end with their owner. Lost groups are retried and counted in mixopt.sweeps.sweep.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mixopt.sweeps.local import VISIBLE, Worker, WorkerDevice, find_gpus
 from mixopt.system import checked_as, host_name, within
 
 DEADLINE = 30.0  # seconds that a call to the cluster may take
-TICK = 0.05  # seconds between two looks of a task at its folder
-_WORKERS: dict[str | None, Worker] = {}  # of this process, where it is one of Ray's
+TICK = 0.05  # seconds between two checks for a result
+_WORKERS: dict[str | None, Worker] = {}  # by GPUs; used in Ray's worker processes only
 
 
 class RayExecutor:
-    """Tasks on the nodes of a cluster; the handle of a folder is its path."""
+    """Tasks on the nodes of a Ray cluster; a handle is the path of a folder."""
 
     poll = 0.2
     outlives_owner = False
@@ -42,7 +42,7 @@ class RayExecutor:
         memory: int | str | None = None,
         cpus: float = 1.0,
     ) -> None:
-        """Check the options; nothing is connected yet."""
+        """Check the options; does not connect."""
         self._ray = import_ray()
         where, positive = "sweep.options", Annotated[float, Field(gt=0, allow_inf_nan=False)]
         self._site, self._address = site, address
@@ -55,12 +55,12 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        """How many folders train at once, as the cluster is now."""
+        """Number of folders that train at once on the cluster's present nodes."""
         self._connect()
         return self._site.workers or self._fitting()
 
     def start(self, folders: Sequence[Path]) -> list[str]:
-        """Submit a task a folder."""
+        """Submit one task for each folder."""
         self._connect()
         cpus, gpus, memory = (self._needs.get(name) for name in ("CPU", "GPU", "memory"))
         task = self._ray.remote(train_on_node).options(
@@ -74,7 +74,7 @@ class RayExecutor:
         """Return which tasks have ended."""
         ray, tasks = self._ray, [self._tasks[handle] for handle in handles]
         try:
-            ready, _ = _asked(lambda: ray.wait(tasks, num_returns=len(tasks), timeout=0))
+            ready, _ = _within_deadline(lambda: ray.wait(tasks, num_returns=len(tasks), timeout=0))
         except (ray.exceptions.RayError, ConnectionError) as error:
             raise RunError(
                 f"Ray: the cluster can no longer be reached: {_one_line(error)}; run the sweep"
@@ -87,7 +87,7 @@ class RayExecutor:
         }
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """End tasks, and the processes that they have; one that does not listen is killed."""
+        """Cancel tasks and their worker processes; kill those that do not react."""
         ray = self._ray
         left = [self._tasks[handle] for handle in handles if handle in self._tasks]
 
@@ -99,19 +99,19 @@ class RayExecutor:
         for force in (False, True):
             if left:
                 with suppress(ray.exceptions.RayError, ConnectionError, ValueError, RunError):
-                    left = _asked(partial(end, force=force))
+                    left = _within_deadline(partial(end, force=force))
 
     def close(self) -> None:
-        """Leave the cluster, which ends what is left."""
+        """Disconnect from the cluster, which ends all tasks."""
         if self._is_ours:
             with suppress(RunError):
-                _asked(self._ray.shutdown)
+                _within_deadline(self._ray.shutdown)
         self._is_ours = None
 
     def _end_of(self, task: Any) -> State:
         ray = self._ray
         try:
-            answer = _asked(lambda: ray.get(task, timeout=DEADLINE))
+            answer = _within_deadline(lambda: ray.get(task, timeout=DEADLINE))
         except ray.exceptions.OutOfMemoryError as error:
             return Ended(f"Ray ended the worker for memory: {_one_line(error)}", "memory")
         except (ray.exceptions.RayError, ConnectionError) as error:
@@ -125,14 +125,14 @@ class RayExecutor:
             self._is_ours = connect(self._address)
             gpus = self._site.gpus
             if gpus is None:
-                gpus = float("GPU" in _asked(self._ray.cluster_resources))
+                gpus = float("GPU" in _within_deadline(self._ray.cluster_resources))
             self._needs["GPU"] = 0.0 if self._site.device == "cpu" else gpus
-            if self._site.workers is None:  # else a task would wait without a word
+            if self._site.workers is None:  # raise now instead of waiting silently
                 self._fitting()
 
     def _fitting(self) -> int:
-        """Return how many workers fit on the cluster; raise RunError where none does."""
-        there = _asked(self._ray.cluster_resources)
+        """Return how many workers fit on the cluster; raise RunError if none does."""
+        there = _within_deadline(self._ray.cluster_resources)
         needs = {name: each for name, each in self._needs.items() if each}
         count = min(int((there.get(name, 0.0) + 1e-9) // each) for name, each in needs.items())
         if not count:
@@ -145,7 +145,7 @@ class RayExecutor:
 
 
 def train_on_node(folder: str, gpus: float) -> tuple[str, str] | str | None:
-    """Train a folder: a task of Ray's, on the node where it runs."""
+    """Train a folder on the node of this Ray task; return nothing, or what went wrong."""
     path, visible = Path(folder), os.environ.get(VISIBLE) if gpus else None
     if not path.is_dir():
         return f"{folder}: not found on {host_name()}; use an --out folder that all nodes share"
@@ -167,7 +167,7 @@ def train_on_node(folder: str, gpus: float) -> tuple[str, str] | str | None:
 
 
 def import_ray() -> Any:
-    """Return the module of Ray."""
+    """Import and return the module `ray`."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
@@ -177,14 +177,14 @@ def import_ray() -> Any:
 
 
 def connect(address: str) -> bool:
-    """Connect this process to a cluster, unless it is connected."""
+    """Connect this process to a cluster; return False if it was connected before."""
     ray = import_ray()
     if ray.is_initialized():
         return False
-    # A client may say no more than this.
+    # Ray's client refuses further options.
     quiet = {} if address.startswith("ray://") else {"configure_logging": False}
     try:
-        _asked(lambda: ray.init(address=address, log_to_driver=False, **quiet))
+        _within_deadline(lambda: ray.init(address=address, log_to_driver=False, **quiet))
     except (
         ConnectionError, RuntimeError, ValueError, OSError, RunError, ray.exceptions.RayError,
     ) as error:  # fmt: skip
@@ -195,12 +195,12 @@ def connect(address: str) -> bool:
     return True
 
 
-def _asked(call: Callable[[], Any]) -> Any:
-    """Return what a call to the cluster returns, which may wait without end."""
+def _within_deadline(call: Callable[[], Any]) -> Any:
+    """Return the result of a call to the cluster, or raise RunError after a deadline."""
     return within("Ray", call, DEADLINE)
 
 
 def _one_line(error: BaseException) -> str:
-    """Return the first line of an error of Ray's; a traceback follows it."""
+    """Return the first line of a Ray error, which a traceback follows."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

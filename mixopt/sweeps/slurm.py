@@ -1,10 +1,9 @@
-"""Train groups by Slurm: one array for all that is handed out at once, `squeue`, and files.
+"""The Slurm executor: one job array for all groups started together, watched by `squeue` and files.
 
-A task of an array trains one folder and leaves its exit code there, so that no accounting (sacct)
-is asked, which many clusters lack. The run directory must be on a file system that all nodes share.
-A task that is told to stop gives its trials back. An owner that is killed leaves the array at work;
-the same command follows it again. Only jobs of ours are ever cancelled: those of this user that are
-called as this sweep calls them.
+An array task trains one folder and writes its exit code there, because many clusters have no
+accounting (`sacct`). The run directory must be on a file system that all nodes share. A task that
+gets SIGTERM returns its trials for a retry. If the owner is killed, the array continues, and the
+same command follows it again. Only this user's jobs with this sweep's job name are cancelled.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ from mixopt.sweeps.contract import COMMAND, ONE_THREAD, Ended, Site, State
 from mixopt.sweeps.trial_files import LOGS, WORK
 from mixopt.system import checked_as, write_text
 
-WORKERS = 64  # groups at once, where nobody says how many
-MAX_ARRAY = 1000  # tasks of one array; a cluster's MaxArraySize is 1,001 unless it was changed
-DEADLINE = 30.0  # seconds that a command of Slurm's may take
-ASK_EVERY = 5.0  # seconds between two questions to squeue
+WORKERS = 64  # default number of groups that train at once
+MAX_ARRAY = 1000  # tasks of one array; the default of Slurm's MaxArraySize is 1,001
+DEADLINE = 30.0  # seconds that a Slurm command may take
+ASK_EVERY = 5.0  # seconds between two calls of squeue
 MAX_REASON = 300  # characters
 EXIT, SCRIPT, FOLDERS = "exit", "array.sh", "folders.txt"
 _PENDING = {"PENDING", "REQUEUED", "CONFIGURING"}
 _LIVE = _PENDING | {"RUNNING", "SUSPENDED", "RESIZING", "STOPPED", "COMPLETING"}
-# Reasons of squeue's that do not pass.
+# squeue's reasons for tasks that will never start.
 _NEVER = {
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
 }  # fmt: skip
@@ -46,7 +45,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.,:@+/=*\[\]%-]+")
 
 
 def _plain(text: str) -> str:
-    """Check what stands in `#SBATCH --name=value`: nothing that a shell would read."""
+    """Check the value of an `#SBATCH --name=value` line: no characters special to a shell."""
     if not _PLAIN.fullmatch(text):
         raise ValueError(
             "cannot be used in a line of sbatch: write letters, digits and punctuation without"
@@ -64,7 +63,7 @@ def _line(text: str) -> str:
 _Name = Annotated[str, Field(pattern="^[a-z][a-z-]*$")]
 _Value = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_plain)]
 _Line = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_line)]
-# The shell waits for its child, hands on the notice that time is up, and leaves the exit code.
+# The shell forwards SIGTERM to its child, waits for it, and writes its exit code.
 _RUN = """\
 folder=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {folders})
 exec >> {logs}/"$(basename "$folder")".log 2>&1
@@ -81,11 +80,11 @@ echo $code > "$folder/{exit}.tmp" && mv "$folder/{exit}.tmp" "$folder/{exit}"
 
 
 class SlurmBusyError(RunError):
-    """The controller gave no answer: it may give one later."""
+    """Slurm's controller did not answer; a later call may succeed."""
 
 
 class SlurmExecutor:
-    """Tasks of arrays; the handle of a folder is its task, such as `123_4`, and its path."""
+    """Tasks of job arrays; a handle is a task such as `123_4` and the path of its folder."""
 
     poll = 1.0
     queues = outlives_owner = True
@@ -98,13 +97,13 @@ class SlurmExecutor:
         setup: Sequence[str] = (),
         python: str = shlex.quote(sys.executable),
     ) -> None:
-        """Check what is asked for; nothing is submitted yet.
+        """Check the options; submits nothing.
 
         Args:
             site: The sweep.
             sbatch: Options of sbatch by their long names: `{partition: gpu, time: "4:00:00"}`.
-            setup: Lines of shell before mixopt starts, such as `module load cuda/12.4`.
-            python: How Python is started on the nodes: one that has mixopt.
+            setup: Shell lines to run before mixopt, such as `module load cuda/12.4`.
+            python: Command of a Python on the nodes that has mixopt installed.
         """
         where = "sweep.options"
         self._site, self._work = site, site.folder / WORK
@@ -120,23 +119,23 @@ class SlurmExecutor:
 
     @property
     def slots(self) -> int:
-        """How many tasks run at once."""
+        """Number of tasks that run at once."""
         return self._site.workers or WORKERS
 
     def script(self, tasks: int, folders: Path | None = None) -> str:
-        """Return the script of an array."""
+        """Return the batch script of an array."""
         folders, gpus = folders or self._work / "array-1" / FOLDERS, self._gpus
         options = {
             **self._sbatch,
             "job-name": self._name,
             "array": f"0-{tasks - 1}%{self.slots}",
-            "output": "/dev/null",  # what a task prints goes to the log of its group
+            "output": "/dev/null",  # a task redirects its output to the log of its group
             "ntasks-per-node": 1,
-            "signal": "B:TERM@30",  # so that a task can give back what it trains
+            "signal": "B:TERM@30",  # time to return the trials before the limit
             **({"gpus-per-node": gpus} if gpus else {}),
         }
         lines = [f"#SBATCH --{name}={value}" for name, value in options.items()]
-        lines.append("#SBATCH --no-requeue")  # what is lost is handed out again, and counted, here
+        lines.append("#SBATCH --no-requeue")  # the sweep retries lost groups, and counts retries
         threads = f"export {' '.join(f'{name}=1' for name in ONE_THREAD)}"
         text = _RUN.format(
             folders=shlex.quote(str(folders)),
@@ -148,7 +147,7 @@ class SlurmExecutor:
         return "\n".join(["#!/bin/bash", "# Written by mixopt.", *lines, "", "set -e", text])
 
     def start(self, folders: Sequence[Path]) -> list[str]:
-        """Submit an array for each thousand folders."""
+        """Submit one array for each thousand folders."""
         handles = []
         for at in range(0, len(folders), MAX_ARRAY):
             part = folders[at : at + MAX_ARRAY]
@@ -168,7 +167,7 @@ class SlurmExecutor:
         return handles
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
-        """Return what tasks do, by `squeue`, their exit codes, and how long they are gone."""
+        """Return the states of tasks from `squeue` and their exit codes."""
         now = time.monotonic()
         if not self._asked or now - self._asked >= ASK_EVERY:
             self._asked = now
@@ -183,7 +182,7 @@ class SlurmExecutor:
         return states
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """Cancel tasks that are of this sweep."""
+        """Cancel those tasks that belong to this sweep."""
         left = self._ours() if handles else {}
         tasks = [task for task in (handle.split(" ", 1)[0] for handle in handles) if task in left]
         if tasks:
@@ -194,12 +193,12 @@ class SlurmExecutor:
                 )
 
     def close(self) -> None:
-        """Do nothing: no process of ours is here."""
+        """Do nothing: no process runs on this machine."""
 
     def _state(self, task: str, folder: str) -> State:
         code = None
         with suppress(OSError, ValueError):
-            # A listed folder is asked for anew, where a file that is absent may be believed.
+            # NFS may cache that a file is absent; listing the directory asks the server again.
             code = int(Path(folder, EXIT).read_text()) if EXIT in os.listdir(folder) else None
         if code == 128 + signal.SIGTERM:
             return Ended(f"the task {task} was told to stop", "lost")
@@ -207,7 +206,7 @@ class SlurmExecutor:
             return Ended.with_code(code)
         if task in self._queue:
             return "waiting" if self._queue[task][0] in _PENDING else "running"
-        if self._is_silent:  # the worker's beats say whether it runs
+        if self._is_silent:  # no answer from squeue; the worker's beats tell whether it runs
             return "waiting"
         return Ended(f"the task {task} is gone from Slurm's queue", "lost")
 
@@ -217,7 +216,7 @@ class SlurmExecutor:
             self._site.say(line)
 
     def _ours(self) -> dict[str, list[str]]:
-        """Return the state of each task of this sweep that Slurm has, and why it waits."""
+        """Return state and reason of each of this sweep's tasks in Slurm's queue."""
         options = ("--me", "--noheader", "--array", f"--name={self._name}", "--format=%i|%T|%r")
         ended = _run("squeue", *options)
         if ended.returncode != 0:
@@ -226,14 +225,14 @@ class SlurmExecutor:
         return {row[0]: row[1:] for row in rows if len(row) == 3 and row[1] in _LIVE}
 
     def _say_why(self, reasons: Sequence[str]) -> None:
-        """Say why all tasks wait; raise ConfigError where they would forever."""
+        """Report why all tasks wait; raise ConfigError if they would wait forever."""
         for reason in _NEVER.intersection(reasons):
             raise ConfigError(f"sweep.options: tasks would wait forever: {reason}; cancelled")
         self._say_once(f"tasks wait in Slurm's queue: {', '.join(sorted(set(reasons)))}")
 
     @property
     def _gpus(self) -> int:
-        """GPUs of one task; one where the proxy is to use CUDA and nobody says how many."""
+        """GPUs of one task; by default one if the device is CUDA."""
         gpus = self._site.gpus
         if gpus is not None and gpus != int(gpus):
             raise ConfigError(
@@ -266,7 +265,7 @@ def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _reason(ended: subprocess.CompletedProcess[str]) -> str:
-    """Return what a command of Slurm's says, in a line."""
+    """Return the output of a Slurm command as one line."""
     lines = (ended.stderr or ended.stdout).replace("sbatch: error: ", "").splitlines()
     text = "; ".join(line.strip() for line in lines if line.strip())
     return plain_line(text)[:MAX_REASON] or "no reason given"

@@ -1,12 +1,10 @@
 """Train a list of trials on an executor, resumably.
 
-Which trials train together is decided once and kept (`groups.json`); trials of a later round form
-groups of their own. A trial that diverges or fails is recorded with its reason, and the rest
-continue. A proxy that raises gives its reason, and would again; a worker that is killed may have
-had bad luck. So its group is handed out a second time, and where that fails too, its trials have
-failed. Where memory was short, halves are handed out, down to single trials. A place that went away
-says nothing about the group, which is handed out again, more often than that. Halves are noted
-before they train: a resumed sweep forms the same groups.
+Groups are formed once and saved (`groups.json`); trials of a later round form groups of their own.
+A trial that diverges or fails is recorded with its reason, and the sweep continues. Errors raised
+by the proxy are not retried. A group whose worker died is retried once; after a memory error it is
+split in halves, down to single trials; after the loss of its node it is retried `RETRIES` times.
+Halves are saved before they train, so that a resumed sweep forms the same groups.
 """
 
 from __future__ import annotations
@@ -44,8 +42,8 @@ from mixopt.system import (
 )
 from mixopt.trials import Trial, TrialResult
 
-SHORT, SHORT_TRIAL = 20, "short-trial"  # part of a trial that is trained first, and its name
-MAX_ALIKE = 3  # failures of one kind, where nothing else has ended
+SHORT, SHORT_TRIAL = 20, "short-trial"  # a first trial on 1/20 of the tokens, and its name
+MAX_ALIKE = 3  # equal failures, before any trial finishes, that stop a sweep
 _Groups = list[Annotated[list[str], Field(min_length=1)]]
 _Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -60,7 +58,7 @@ def run_trials(
     planned: int | None = None,
     say: Say = silent,
 ) -> list[TrialResult]:
-    """Train the trials that have no result yet; return a result for each trial."""
+    """Train the trials that have no result yet; return the results of all trials."""
     folder = folder.absolute()
     files = TrialFolder(folder, job.made_by)
     training = replace(job.training, files=str(folder / FILES))
@@ -98,7 +96,7 @@ def run_trials(
 def make_executor(
     sweep: SweepConfig, folder: Path, device: str = "auto", say: Say = silent
 ) -> Executor:
-    """Make the executor of a folder of trials."""
+    """Create the executor that a configuration names."""
     site = Site(folder.absolute(), device, sweep.workers, sweep.gpus, say)
     executor: Executor = build_plugin("executor", sweep.executor, sweep.options, {"site": site})
     return executor
@@ -107,7 +105,7 @@ def make_executor(
 def _check_short_trial(
     job: Job, folder: Path, executor: Executor, patience: float, say: Say
 ) -> None:
-    """Train one short trial, and a whole one if that fails: a trainer may need some length."""
+    """Train a short trial, then a full one if that fails: a trainer may have a minimum length."""
     mixture, tokens = Mixture.uniform(Corpus.open(job.corpus).domain_names), job.training.tokens
     if job.training.phases is not None:
         mixture = Phases(job.training.phases).tied(mixture)
@@ -124,13 +122,13 @@ def _check_short_trial(
 
 
 def _begins_short(proxy: str) -> bool:
-    with suppress(MixoptError):  # the workers say what is wrong with it
+    with suppress(MixoptError):  # the workers report its error
         return bool(getattr(load_plugin("proxy", proxy), "begins_short", False))
     return False
 
 
 def failure_kind(result: TrialResult) -> str:
-    """Return why a trial did not finish, without what differs between trials of one cause."""
+    """Return a trial's error without names and numbers, to compare the errors of trials."""
     reason = str(result.reason).replace(result.trial, "*")
     reason = re.sub(r"^(tried twice|tried \d+ times|lost \d+ times): ", "", reason)
     reason = re.sub(r"-[0-9a-f]{16}\.|0x[0-9a-f]+|\d+", "0", reason)
@@ -138,7 +136,7 @@ def failure_kind(result: TrialResult) -> str:
 
 
 def _check_failures(folder: Path, new: Sequence[TrialResult], alike: Counter[str]) -> None:
-    """Stop a sweep of which nothing has ended but groups that failed alike."""
+    """Stop a sweep whose first groups all failed with the same error."""
     if max(alike.values(), default=0) >= MAX_ALIKE:
         raise RunError(
             f"{folder}: stopped: {MAX_ALIKE} trials in turn failed alike, and none has finished:"
@@ -159,7 +157,7 @@ def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
 def _groups(
     trials: Sequence[Trial], runner: GroupRunner, report: Report, folder: Path
 ) -> list[list[Trial]]:
-    """Read the groups that were formed before, and form more of trials that are in none."""
+    """Read the saved groups, and form groups of the trials that are in none."""
     by_name = {trial.name: trial for trial in trials}
     groups = read_groups(folder)
     grouped = {name for names in groups for name in names}
@@ -167,7 +165,7 @@ def _groups(
         raise RunError(f"{folder / GROUPS}: holds other trials than the design; delete {folder}")
     new = [name for name in by_name if name not in grouped]
     if new:
-        # A group no larger than leaves work for every worker.
+        # Small enough that every worker gets a group.
         size = min(group_size(runner, folder, report), -(-len(new) // runner.slots))
         groups += [new[at : at + size] for at in range(0, len(new), size)]
         write_json(folder / GROUPS, groups)
@@ -175,7 +173,7 @@ def _groups(
 
 
 def group_size(runner: GroupRunner, folder: Path, report: Report = lambda _: None) -> int:
-    """Return how many trials go together, measured once; where they train, not here."""
+    """Return the number of trials in a group, measured once by a worker."""
     for last in (False, True):
         if (folder / SIZE).exists():
             break
@@ -189,7 +187,7 @@ def group_size(runner: GroupRunner, folder: Path, report: Report = lambda _: Non
 
 
 def read_groups(folder: Path) -> list[list[str]]:
-    """Return the names of the trials that train together; none where no groups were formed."""
+    """Return the names of the trials of each saved group; empty before the first sweep."""
     path = folder / GROUPS
     if not path.exists():
         return []
@@ -206,17 +204,17 @@ def read_groups(folder: Path) -> list[list[str]]:
 
 
 class Attempts:
-    """The groups of a sweep that were handed out; more are added as outcomes arrive."""
+    """The groups of a sweep and their retries."""
 
     def __init__(
         self, folder: Path, groups: Sequence[Sequence[Trial]], finished: Collection[str]
     ) -> None:
-        """Take those groups that have a trial without a result."""
+        """Select the groups that have a trial without a result."""
         self._folder, self._died, self._lost = folder, Counter[str](), Counter[str]()
         self.groups = [g for g in groups if any(trial.name not in finished for trial in g)]
 
     def settle(self, outcome: GroupOutcome, say: Say = silent) -> list[TrialResult]:
-        """Hand out again what has no result, where that may help; return what has failed."""
+        """Queue a retry of a group without results, or return its trials as failed."""
         trials, fault, reason = outcome.trials, outcome.fault, outcome.reason or ""
         if fault is None:
             return [_failed(trial, reason) for trial in trials]
@@ -246,14 +244,14 @@ def _failed(trial: Trial, reason: str) -> TrialResult:
 
 
 def going_on(sweep: SweepConfig, folder: Path) -> list[Beat]:
-    """Return what trains, or waits for a place, of a sweep whose owner is gone."""
+    """Return the beats of groups that still train or wait after their owner has ended."""
     left = _left(sweep, folder)
     states = make_executor(sweep, folder).states(list(left.values())) if left else {}
     return [read_beat(p) for p, handle in left.items() if not isinstance(states[handle], Ended)]
 
 
 def cancel_submitted(sweep: SweepConfig, folder: Path) -> list[str]:
-    """Stop what trains of a sweep whose owner is gone; results that are there stay."""
+    """Stop the groups that a sweep's owner left behind; results stay."""
     left = _left(sweep, folder)
     if not left:
         return []
@@ -264,6 +262,6 @@ def cancel_submitted(sweep: SweepConfig, folder: Path) -> list[str]:
 
 
 def _left(sweep: SweepConfig, folder: Path) -> dict[Path, str]:
-    """Return the handles of what has no result, of an executor that outlives its owner."""
+    """Return the handles of unfinished groups, if the executor outlives its owner."""
     outlives = getattr(load_plugin("executor", sweep.executor), "outlives_owner", False)
     return pending(folder.absolute() / WORK) if outlives else {}

@@ -1,11 +1,11 @@
-"""The program that trains the folder of a group (mixopt.sweeps.groups).
+"""The worker program: trains the folder of a group (mixopt.sweeps.groups).
 
     python -P -m mixopt.sweeps.train_group FOLDER
     python -P -m mixopt.sweeps.train_group --of PID
 
-The second takes folders from standard input, a line each, so that imports, proxy and corpus stay
-warm between groups, and ends with the process that it is of. What a proxy prints goes to the log of
-the folder. A result is written whatever the proxy does, unless this process is killed.
+The second form reads folders from standard input, one a line, keeps imports, proxy and corpus
+loaded between groups, and exits with the process PID. Output of the proxy goes to the folder's log.
+A result is written whatever the proxy raises, unless this process is killed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from mixopt.trials import (
 )
 
 MAX_REASON = 2000  # characters
-# The names that torch's and other libraries' errors have where memory is too short.
+# Names of out-of-memory errors of Python, torch and other libraries.
 _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 Loaded = tuple[Job, Proxy, Corpus]
 
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loaded | None:
-    """Train a folder, and write what became of it."""
+    """Train a folder and write its result; return what the next folder can reuse."""
     _print_to(log_of(folder))
     group: Group = read_json(folder / GROUP, Group)
     job, is_cpu = group.job, group.job.training.device == "cpu"
@@ -87,13 +87,13 @@ def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loa
         result = failure(error)
     heart.end(result)
     if result.fault is not None and parent is not None:
-        os.execv(sys.executable, sys.orig_argv)  # what it still holds of the memory goes
+        os.execv(sys.executable, sys.orig_argv)  # frees the memory of the failed group
     return loaded
 
 
 def _print_to(log: Path) -> None:
-    """Let all that this process and its children print go to a log."""
-    with suppress(OSError):  # a full disk ends no training
+    """Redirect the output of this process and its children to a log."""
+    with suppress(OSError):  # a full disk does not stop training
         log.parent.mkdir(exist_ok=True)
         opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (1, 2):
@@ -102,7 +102,7 @@ def _print_to(log: Path) -> None:
 
 
 def _place(*, is_cpu: bool) -> dict[str, Any]:
-    """Return where this process is: as it was told, or with all GPUs that its scheduler shows."""
+    """Return node and device: from the environment, or all GPUs that the scheduler shows."""
     given = os.environ.get(PLACE)
     if given:
         return dict(json.loads(given))
@@ -111,11 +111,11 @@ def _place(*, is_cpu: bool) -> dict[str, Any]:
 
 
 class OtherCorpusError(CorpusError):
-    """This host sees another corpus than the owner of the sweep, or none."""
+    """This host sees no corpus or another one than the owner of the sweep."""
 
 
 def failure(error: Exception) -> GroupResult:
-    """Return the result that an exception is."""
+    """Return the result of a group whose training raised an exception."""
     if isinstance(error, MixoptError):
         is_other = isinstance(error, OtherCorpusError)
         return GroupResult(error=str(error), fault="corpus" if is_other else None)
@@ -124,7 +124,7 @@ def failure(error: Exception) -> GroupResult:
 
 
 def is_of_memory(error: BaseException | None) -> bool:
-    """Tell whether an exception, or what it was raised from, says that memory is too short."""
+    """Return whether an exception or one of its causes is an out-of-memory error."""
     while error is not None:
         if any(kind.__name__ in _MEMORY_ERRORS for kind in type(error).__mro__):
             return True
@@ -135,7 +135,7 @@ def is_of_memory(error: BaseException | None) -> bool:
 
 
 class Heart:
-    """Writes what the worker does; its thread ends the process that nobody wants a result of."""
+    """Writes heartbeats; exits the process when its owner or its folder is gone."""
 
     def __init__(self, folder: Path, beat: Beat, parent: int | None, every: float) -> None:
         self._folder, self._beat, self._parent, self._every = folder, beat, parent, every
@@ -146,7 +146,7 @@ class Heart:
         self._thread.start()
 
     def report(self, progress: Progress) -> None:
-        """Note the progress of a group."""
+        """Record the progress of a group."""
         before, doing = self._beat, progress.doing
         changes = {
             "doing": doing if doing in get_args(Doing) else "training",
@@ -159,7 +159,7 @@ class Heart:
             self._write()
 
     def end(self, result: GroupResult) -> None:
-        """Stop beating, and write the result, unless nobody wants it any more."""
+        """Stop the heartbeat and write the result, unless the folder is gone."""
         self._over.set()
         self._thread.join()
         if self._folder.exists() and not has_result(self._folder):
@@ -167,7 +167,7 @@ class Heart:
             write_result(self._folder, result)
 
     def give_back(self) -> None:
-        """End this process, which its scheduler has told to stop."""
+        """Exit after SIGTERM from the scheduler, with a result that asks for a retry."""
         self.end(GroupResult(error=f"the task was told to stop on {host_name()}", fault="lost"))
         os._exit(128 + signal.SIGTERM)
 
@@ -186,12 +186,12 @@ class Heart:
 
 
 def _cpu_seconds() -> float:
-    """Return for how long this process and those it has waited for have computed."""
+    """Return the CPU seconds of this process and its finished children."""
     return sum(os.times()[:4])
 
 
 def _loaded(job: Job) -> Loaded:
-    """Return a job with its proxy and its corpus, of which the owner has verified the hashes."""
+    """Load proxy and corpus of a job; the owner has verified the corpus's hashes."""
     proxy = make_proxy(job.proxy, job.options)
     if job.training.target_tokens is not None and not getattr(proxy, "simulates_epochs", False):
         raise ConfigError(
@@ -210,7 +210,7 @@ def _loaded(job: Job) -> Loaded:
 
 
 def _trained(loaded: Loaded, trials: Sequence[Trial], heart: Heart) -> GroupResult:
-    """Train some trials; without any, ask how many go together."""
+    """Train the trials, or measure the group size if there are none."""
     job, proxy, corpus = loaded
     heart.report(Progress(0, 0, "training" if trials else "compiling"))
     if not trials:
@@ -218,13 +218,13 @@ def _trained(loaded: Loaded, trials: Sequence[Trial], heart: Heart) -> GroupResu
     results = proxy.train(trials, corpus, job.training, heart.report)
     if [result.trial for result in results] != [trial.name for trial in trials]:
         raise MixoptError("the proxy returned results of other trials than it was given")
-    content = [result_to_json(believed(one, corpus)) for one in results]
-    json.dumps(content, allow_nan=False)  # what is not plain values is the proxy's error
+    content = [result_to_json(validated(one, corpus)) for one in results]
+    json.dumps(content, allow_nan=False)  # raises here for values that JSON cannot hold
     return GroupResult(results=content)
 
 
-def believed(result: TrialResult, corpus: Corpus) -> TrialResult:
-    """Return a result as it can be believed."""
+def validated(result: TrialResult, corpus: Corpus) -> TrialResult:
+    """Validate a proxy's result; change its status if losses are missing, odd or not finite."""
     losses = result.losses
     if losses is not None and not _is_finite(losses):
         losses = None

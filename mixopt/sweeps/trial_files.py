@@ -1,7 +1,7 @@
-"""What is left of trials: one file a finished trial, and a log an attempt at a group.
+"""Files of trials: one JSON file for each trial that has ended, and one log for each attempt.
 
-`<trial>.json` has the trial, its result and the fingerprint of what trained it, sealed
-(mixopt.system.manifest). `logs/<first trial>-<attempt>.log` has what an attempt has printed.
+`<trial>.json` has the trial, its result and the fingerprint of configuration and corpus, sealed
+(mixopt.system.manifest). `logs/<first trial>-<attempt>.log` has the output of an attempt.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from mixopt.system import (
 )
 from mixopt.trials import Losses, Role, Status, Trial, TrialResult
 
-# Which trials train together; which were chosen; how many go together.
-FILES = "files"  # folder of a folder of trials: what a proxy keeps of each
+# In a folder of trials: groups, rounds of the design and group size, and three folders.
 GROUPS, ROUNDS, SIZE = "groups.json", "rounds.json", "group_size.json"
-WORK = "work"  # folder of the groups that train
-LOGS = "logs"  # folder of a folder of trials
+FILES = "files"  # what a proxy saves of each trial
+WORK = "work"  # the groups that train
+LOGS = "logs"
 
 
 def _experts(content: dict[str, Any]) -> ExpertCounts:
@@ -65,7 +65,7 @@ class ResultShape(FileShape):
 
 
 class EntryShape(FileShape):
-    """What a trial's file holds, and the fingerprint of what it was trained by and on."""
+    """The file of a trial, with the fingerprint of its configuration and corpus."""
 
     made_by: str
     trial: TrialShape
@@ -73,12 +73,12 @@ class EntryShape(FileShape):
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
-    """Return a trial as plain values."""
+    """Return a trial as JSON values."""
     return {**vars(trial), "mixture": dict(trial.mixture)}
 
 
 def result_to_json(result: TrialResult) -> dict[str, Any]:
-    """Return a result as plain values; absent experts and tasks are left out."""
+    """Return a result as JSON values, without absent experts and tasks."""
     content = asdict(replace(result, experts=None))
     del content["experts"]
     for losses in (content["losses"], *content["curve"]):
@@ -90,17 +90,17 @@ def result_to_json(result: TrialResult) -> dict[str, Any]:
 
 
 def result_from_json(content: object) -> TrialResult:
-    """Read what `result_to_json` made."""
+    """Parse the output of `result_to_json`."""
     return TrialResult(**dict(checked_as(ResultShape, content, "a result")))
 
 
 def trial_paths(folder: Path) -> list[Path]:
-    """Return the files of the trials of a folder that have ended."""
+    """Return the files of the trials that have ended."""
     return [path for path in folder.glob("[!.]*.json") if path.name not in (GROUPS, ROUNDS, SIZE)]
 
 
 def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResult]:
-    """Read a trial's file: the trial and what became of it."""
+    """Read a trial and its result."""
     content = read_sealed(path, EntryShape, hint="delete it to train the trial again")
     if made_by not in (None, content.made_by):
         raise RunError(
@@ -111,15 +111,15 @@ def read_entry(path: Path, made_by: str | None = None) -> tuple[Trial, TrialResu
 
 
 def trial_fingerprint(step: str, corpus: str) -> str:
-    """Return the fingerprint that results carry: of their step's configuration and their corpus."""
+    """Return the fingerprint of results: a hash of the step's configuration and the corpus."""
     return hashlib.sha256(f"{step} {corpus}".encode()).hexdigest()[:16]
 
 
 class TrialFolder:
-    """One file for each finished, diverged or failed trial."""
+    """The files of finished, diverged and failed trials."""
 
     def __init__(self, path: Path, made_by: str = "") -> None:
-        """Open a folder."""
+        """Open a folder, which need not exist."""
         self.path, self._made_by = path, made_by
 
     def results(self, trials: Sequence[Trial]) -> dict[str, TrialResult]:
@@ -137,13 +137,13 @@ class TrialFolder:
         return results
 
     def write(self, trials: Sequence[Trial], results: Sequence[TrialResult]) -> None:
-        """Keep the results of some trials."""
+        """Save the results of some trials."""
         for trial, result in zip(trials, results, strict=True):
             entry = {"trial": trial_to_json(trial), "result": result_to_json(result)}
             write_sealed(self._file(trial.name), {"made_by": self._made_by, **entry})
 
     def forget(self, trial: str) -> None:
-        """Delete a trial's file, so that it is trained again."""
+        """Delete a trial's file; the trial is then trained again."""
         self._file(trial).unlink(missing_ok=True)
 
     def _file(self, trial: str) -> Path:
@@ -151,7 +151,7 @@ class TrialFolder:
 
 
 def log_of_trial(folder: Path, trial: str, groups: Sequence[Sequence[str]]) -> Path | None:
-    """Return the log of the last attempt at the group that a trial is in; None without one."""
+    """Return the log of the last attempt at a trial's group; None if there is none."""
     first = next((names[0] for names in groups if trial in names), trial)[:40]
     try:
         logs = [one for one in (folder / LOGS).iterdir() if one.name.rpartition("-")[0] == first]

@@ -15,7 +15,7 @@ from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
 from mixopt.sweeps import run_trials, sweep, train_group
 from mixopt.sweeps.groups import Beat, GroupResult, last_words, read_beat, read_result, write_group
-from mixopt.sweeps.train_group import Heart, believed, failure, train_folder
+from mixopt.sweeps.train_group import Heart, failure, train_folder, validated
 from mixopt.system import host_name, read_json, write_json
 from mixopt.trials import Losses, Progress, Training, TrialResult
 
@@ -260,16 +260,19 @@ def losses(value=1.0, names=("code", "manual", "other_code"), **tasks):
         ),
     ],
 )
-def test_a_result_is_as_it_can_be_believed(corpus, found, status, reason):
+def test_a_result_is_validated(corpus, found, status, reason):
     curve = (losses(2.0), losses(float("nan")))
     result = TrialResult("a", "finished", 9, 5, 0.1, found, curve)
-    kept = believed(result, corpus)
+    kept = validated(result, corpus)
     assert (kept.status, kept.reason) == (status, reason)
     assert kept.losses == (found if status == "finished" else None)
     assert kept.curve == (() if status == "failed" else curve[:1])
     stopped = replace(result, status="failed", losses=None, curve=(), reason="too slow")
-    assert believed(stopped, corpus) == stopped
-    assert believed(replace(stopped, reason="too\nslow\udcff"), corpus).reason == r"too\nslow\udcff"
+    assert validated(stopped, corpus) == stopped
+    odd = replace(stopped, reason="too\nslow\udcff")
+    assert validated(odd, corpus).reason == r"too\nslow\udcff"
+        validated(replace(stopped, reason="too\nslow\udcff"), corpus).reason == r"too\nslow\udcff"
+    )
 
 
 def of_cause(cause):
