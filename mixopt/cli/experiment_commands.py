@@ -131,7 +131,7 @@ def _write_sizes(source: Path, overrides: list[str], file: Path, as_json: bool) 
 
 
 def _check_own(source: Path, trust: bool) -> None:
-    """Check that a configuration is the user's own, and not the record of somebody's directory."""
+    """Require --trust for the configuration that a run directory contains."""
     recorded = source.name == "config.yaml" and (source.parent / "steps.json").exists()
     if not trust and (recorded or source.is_dir()):
         raise RunError(
@@ -189,7 +189,7 @@ def run_command(
 
 
 def _print_run(run: Run, last: str, as_json: bool) -> None:
-    """Print the answer of a finished run, or what its last step found and the next command."""
+    """Print the answer of a finished run, or the last step's result and the next command."""
     from mixopt.reporting import run_summary, step_result, summary_text
     from mixopt.run_directory import REPORT, STEPS
 

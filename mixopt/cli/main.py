@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-# Each adds its commands to `app`, whose help has them in this order.
+# Each module adds its commands to `app`; help lists them in this order.
 from mixopt.cli import experiment_commands, mixture_commands, transfer_commands
 from mixopt.cli.options import app, complain, show_version
 from mixopt.errors import MixoptError, OtherRankError
@@ -34,7 +34,7 @@ UNUSABLE = (
 
 
 def no_room_line(error: BaseException) -> str | None:
-    """Return the line for a machine without room or a path that cannot be; else None."""
+    """Return a message for a full disk, missing memory or an unusable path; else None."""
     if isinstance(error, MemoryError):
         reason = _one_line(str(error))
         return f"out of memory{': ' + reason if reason else ''}; the same command resumes"
@@ -51,7 +51,7 @@ def no_room_line(error: BaseException) -> str | None:
 
 
 def defect_line(error: BaseException) -> str:
-    """Write an error's traceback to a log of the user's own; return the line that says where."""
+    """Write an error's traceback to a private temporary log; return a message that names it."""
     try:
         handle, log = tempfile.mkstemp(prefix="mixopt-", suffix=".log")  # mode 0600
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as stream:
@@ -83,7 +83,7 @@ def root(
 def run_command_line() -> None:
     """Run a command; turn what it raises into one message and an exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal's encoding lacks is an escape
+        if isinstance(stream, io.TextIOWrapper):  # escape what the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -108,13 +108,13 @@ def _run_command() -> None:
         complain(INTERRUPTED)
         raise SystemExit(130) from None
     except SystemExit as ended:
-        if ended.code == 130:  # Typer has caught the interrupt
+        if ended.code == 130:  # Typer caught the interrupt
             complain(INTERRUPTED)
         raise
     except typer.Abort:  # standard input ended
         raise SystemExit(1) from None
-    except BaseException as error:  # polars panics are no Exception
-        if hasattr(error, "format_message"):  # a mistake in the words of the command itself
+    except BaseException as error:  # polars panics do not derive from Exception
+        if hasattr(error, "format_message"):  # wrong usage of the command
             _show_misuse(error)
             raise SystemExit(2) from None
         no_room = no_room_line(error)
@@ -123,7 +123,7 @@ def _run_command() -> None:
 
 
 def _show_misuse(error: Any) -> None:
-    """Say in a line which word of a command is wrong; a command without any shows its help."""
+    """Report wrong usage in one line; a command without arguments shows its help."""
     message = error.format_message().strip()
     if "\n" in message:
         error.show()

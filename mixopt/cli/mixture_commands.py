@@ -160,7 +160,7 @@ def propose_command(
 
 
 def _unused(path: Path) -> Path:
-    """Return a path that no earlier answer has: `objective.yaml`, `objective-2.yaml`."""
+    """Return an unused path: `objective.yaml`, `objective-2.yaml`, ..."""
     number, free = 1, path
     while free.exists():
         number += 1
@@ -304,7 +304,7 @@ def _pairs(option: str, text: str, expected: str) -> dict[str, str]:
 
 
 def read_risk(option: str | None) -> RiskConfig | None:
-    """Read `std=1` or `quantile=0.9`."""
+    """Parse `std=1` or `quantile=0.9`."""
     from mixopt.config import RiskConfig
 
     if option is None:
@@ -317,7 +317,7 @@ def read_risk(option: str | None) -> RiskConfig | None:
 
 
 def read_free(options: Sequence[str]) -> dict[str, Any]:
-    """Read `web` or `web=mixture.yaml` each: what may move, and what holds the rest."""
+    """Parse `web` or `web=mixture.yaml`: domains that may change, and the mixture of the rest."""
     pairs = [text.partition("=") for text in options]
     files = dict.fromkeys(file for _, sign, file in pairs if sign)
     if len(files) > 1:
@@ -326,7 +326,7 @@ def read_free(options: Sequence[str]) -> dict[str, Any]:
 
 
 def read_directions(options: Sequence[str]) -> dict[str, Direction]:
-    """Read `accuracy=higher` each."""
+    """Parse `accuracy=higher` options."""
     expected = "LOSS=higher or LOSS=lower, such as accuracy=higher"
     pairs = _pairs("--direction", ",".join(options), expected) if options else {}
     for name, which in pairs.items():
@@ -336,7 +336,7 @@ def read_directions(options: Sequence[str]) -> dict[str, Direction]:
 
 
 def read_size(option: str | None) -> dict[str, float]:
-    """Read `parameters=1e9,tokens=25e9`."""
+    """Parse `parameters=1e9,tokens=25e9`."""
     from mixopt.config import token_count
 
     expected = "parameters=P or tokens=T, such as tokens=25e9"
@@ -349,7 +349,7 @@ def read_size(option: str | None) -> dict[str, float]:
 
 
 def read_mixture(option: str | None) -> Mixture | None:
-    """Read `a=.5,b=.5`, or a file of a mixture."""
+    """Parse `a=.5,b=.5`, or read a file with a mixture."""
     from mixopt.mixture import Mixture
 
     if option is None:

@@ -1,4 +1,4 @@
-"""Arguments and options that commands share, and what they print with."""
+"""Arguments and options that commands share, and functions for printing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from mixopt.config import ObjectiveConfig
 
-RUNS = "runs"  # where run directories are by default
-COMMAND = "next: "  # begins a line with a command to copy
+RUNS = "runs"  # default parent of run directories
+COMMAND = "next: "  # prefix of a line with a command to copy
 
 app = typer.Typer(
     help="How much of each data domain should a language model see?",
@@ -91,7 +91,7 @@ Trusted = Annotated[
 def chosen_objective(
     targets: Sequence[str] | None, file: Path | None
 ) -> ObjectiveConfig | tuple[str, ...] | None:
-    """Return what is minimised: losses by name or glob, or what a file has; None for neither."""
+    """Return the objective: losses by name or glob, or that of a file; None if neither is given."""
     from mixopt.config import read_objective
     from mixopt.errors import ConfigError
 
@@ -101,7 +101,7 @@ def chosen_objective(
 
 
 def directory_of(config: Path, out: Path | None) -> Path:
-    """Return the run directory: `runs/<name of CONFIG>` where none is given, else its file's."""
+    """Return --out, or the directory of a run's own config, or `runs/<name of CONFIG>`."""
     from mixopt.errors import MixoptError
     from mixopt.system import name_fault, read_yaml
 
@@ -110,7 +110,7 @@ def directory_of(config: Path, out: Path | None) -> Path:
     if config.name == "config.yaml" and (config.parent / "steps.json").exists():
         return config.parent
     content = None
-    with suppress(MixoptError):  # which the reader of the configuration reports
+    with suppress(MixoptError):  # reported when the configuration is loaded
         content = read_yaml(config)
     name = content.get("name") if isinstance(content, dict) else None
     is_name = isinstance(name, str) and name_fault(name) is None
@@ -118,7 +118,7 @@ def directory_of(config: Path, out: Path | None) -> Path:
 
 
 def config_of(source: Path) -> Path:
-    """Return the configuration file: that of a run where its directory is given."""
+    """Return the configuration file; for a run directory, its config.yaml."""
     from mixopt.errors import ConfigError
 
     if not source.is_dir():
@@ -132,17 +132,17 @@ def config_of(source: Path) -> Path:
 
 
 def print_json(content: Any) -> None:
-    """Print plain values as JSON; NaN and infinity, which it does not have, are null."""
+    """Print plain values as JSON; NaN and infinity become null."""
     print(json.dumps(_plain(content), indent=1, allow_nan=False))
 
 
 def show(text: object) -> None:
-    """Print an answer, wrapped; what it quotes of a run directory cannot steer the terminal."""
+    """Print an answer, wrapped, with control characters escaped."""
     print("\n".join(fitted(line) for line in str(text).split("\n")))
 
 
 def show_as_is(text: object) -> None:
-    """Print what somebody may copy into a file, unwrapped: a script, YAML, a log."""
+    """Print text to copy into a file, unwrapped: a script, YAML, a log."""
     print("\n".join(plain_line(line) for line in str(text).split("\n")))
 
 
@@ -152,12 +152,12 @@ def say(line: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Write what is wrong to standard error, wrapped."""
+    """Write an error to standard error, wrapped."""
     say(f"mixopt: {message}")
 
 
 def show_version(requested: bool) -> None:
-    """Print the version and end, where that is asked."""
+    """Print the version and exit, if requested."""
     if requested:
         from mixopt.system import __version__
 
@@ -166,13 +166,13 @@ def show_version(requested: bool) -> None:
 
 
 def fitted(line: str) -> str:
-    """Make a line plain and as wide as the terminal; a command to copy stays whole."""
+    """Escape control characters and wrap a line to the terminal, except a command to copy."""
     line = plain_line(line)
     return line if line.startswith(COMMAND) else wrapped(line)
 
 
 def _plain(value: Any) -> Any:
-    """Return values that every reader of JSON takes: it has no NaN and no infinity."""
+    """Return values for JSON, which has no NaN and no infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
@@ -181,7 +181,7 @@ def _plain(value: Any) -> Any:
 
 
 def left_out(ignore: list[str] | None) -> dict[str, Any]:
-    """Return what `--ignore` says, as readers of tables take it."""
+    """Return the arguments of table readers that `--ignore` stands for."""
     names = ignore or []
     columns = [name for name in names if name != INCOMPLETE]
     return {"ignore": columns, "drop_incomplete": INCOMPLETE in names}

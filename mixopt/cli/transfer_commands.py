@@ -1,4 +1,4 @@
-"""Commands that take from and give to others: import, export, pretrain, experts, verify, sync."""
+"""Commands that exchange data or train: import, export, pretrain, experts, verify, sync."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def export_command(
 
 
 def _print_fragments(texts: dict[str, str], to: str, out: str | None, as_json: bool) -> None:
-    """Write one file, or one for each stage: `blend.json` becomes `blend.0-main.json`."""
+    """Write one file, or a file for each stage: `blend.json` becomes `blend.0-main.json`."""
     from mixopt.system import name_fault, write_text
 
     content: dict[str, Any] = {"fragment": texts[""]} if "" in texts else {"fragments": texts}

@@ -1,4 +1,4 @@
-"""From and to other tools: tables of runs, results of tasks, forms of trainers, schedules."""
+"""Exchange with other tools: results of tasks in; mixtures and schedules out, for trainers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from mixopt.sampling import Schedule, ScheduleForecast, Stage, is_schedule, simu
 from mixopt.system import StateFields, __version__, read_json, read_yaml, write_text
 from mixopt.trials import ITEMS
 
-BATCH = "1024x4096"  # sequences of a global batch, and tokens of a sequence
+BATCH = "1024x4096"  # sequences in a global batch x tokens in a sequence
 ONE_STAGE = "main:rest"
-PHASES = "phases"  # of what is known of a mixture: that of each
+PHASES = "phases"
 STAGE_FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
-SHARES = ("acc", "acc_norm", "exact_match", "em", "pass@1")  # of right answers, in lm-eval
-PIECES = 8  # constant stages in place of a linear one, which no trainer has
+SHARES = ("acc", "acc_norm", "exact_match", "em", "pass@1")  # lm-eval's shares of right answers
+PIECES = 8  # constant stages that approximate a linear one, which no trainer has
 
 
 def export(
@@ -50,23 +50,24 @@ def export(
     sample_tokens: str | None = None,
     trust: bool = False,
 ) -> dict[str, str]:
-    """Write a mixture or a schedule in a trainer's form and unit.
+    """Write a mixture or a schedule in a trainer's format and unit.
 
     Args:
-        source: A file of a mixture or of a schedule, or a run directory, of which the
-            recommendation is meant (before its validation, the proposal), and whose sizes are used.
+        source: A file with a mixture or a schedule, or a run directory: its recommendation (before
+            validation, its proposal) with the sizes of its domains.
         to: The trainer, one of `mixopt.integrations.exporter_names()`.
-        tokens: Length of the full run; a schedule has its own.
+        tokens: Length of the full run in tokens; a schedule has its own.
         inventory: YAML of tokens by domain.
         paths: YAML of paths by domain.
-        sample_tokens: Mean tokens of a sample: a YAML file by domain, or one number.
+        sample_tokens: Mean tokens of a sample: one number, or a YAML file by domain.
         trust: Whether a run directory is trusted.
 
     Returns:
-        The text; of a schedule, for a trainer without stages, a text for each stage by its name.
+        The text under the key "". A schedule for a trainer without stages gives one text for each
+        stage, under its name.
 
     Raises:
-        ConfigError: An unknown trainer, or something that its unit needs is not known.
+        ConfigError: An unknown trainer, or sizes that its unit needs are unknown.
 
     Examples:
         >>> text = mixopt.export("runs/mine", to="megatron")[""]
@@ -103,20 +104,21 @@ def schedule_of(
     inventory: Path | None = None,
     trust: bool = False,
 ) -> Schedule:
-    """Return a schedule of a run's recommendation, or of a mixture in a file.
+    """Return a schedule for a run's recommendation, or for a mixture in a file.
 
     Args:
         source: As in `export`.
-        tokens: Length of the run; a run's `propose.target_tokens` when None.
-        batch: Sequences of a global batch and tokens of a sequence, such as 1024x4096.
-        stages: `NAME:LENGTH[:[to:]MIXTURE]` each, such as `stable:90%,anneal:10%:to:anneal.yaml`.
-        mixture: What is trained on in place of the recommendation.
+        tokens: Length of the run in tokens; None: the run's `propose.target_tokens`.
+        batch: Sequences in a global batch x tokens in a sequence, such as 1024x4096.
+        stages: Comma-separated `NAME:LENGTH[:[to:]MIXTURE]`, such as
+            `stable:90%,anneal:10%:to:anneal.yaml`.
+        mixture: Replaces the recommendation.
         inventory: YAML of tokens by domain.
         trust: Whether a run directory is trusted.
 
     Raises:
-        ConfigError: The length is not known, or stages that do not add up.
-        SamplerError: A domain is seen more often than `max_epochs`.
+        ConfigError: The length is unknown, or the lengths of stages do not add up to it.
+        SamplerError: A domain exceeds `max_epochs`.
     """
     own, known = _known_mixture(Path(source), inventory is None, mixture=mixture, trust=trust)
     whole = known.get("tokens") if tokens is None else tokens
@@ -149,17 +151,17 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
     """Write results of lm-eval (`results*.json`) or OLMES (`metrics.json`) as a table of losses.
 
     Args:
-        files: A file a run; a run is named by the first folder in which their paths differ.
+        files: One file for each run; runs are named by the first folder in which the paths differ.
         out: The CSV: a column `trial`, `task/<task>/<metric>` for each metric, and
-            `items/task/<task>/<metric>` where lm-eval says how many questions it is a share of.
-            Where every run has answers by question (`--log_samples`), as many as would have the
-            noise that runs have which answer the same questions.
+            `items/task/<task>/<metric>`, the number of questions, if lm-eval reports it. If every
+            run has its answers by question (`--log_samples`), it is the number of independent
+            questions with the same noise as runs that answer the same questions.
 
     Returns:
-        The numbers of runs and of metrics.
+        The number of runs, and the number of metrics.
 
     Raises:
-        TrialsError: A file of neither form, two files of one run, or a run without a metric.
+        TrialsError: A file of another format, two files of one run, or a run without a metric.
     """
     paths, rows = [Path(file) for file in files], dict[str, dict[str, Any]]()
     for name, path in zip(_run_names(paths), paths, strict=True):
@@ -218,11 +220,11 @@ def _metrics(path: Path) -> dict[str, Any]:
 
 
 def _paired_items(paths: Sequence[Path], share: str) -> int | None:
-    """Return how many questions of one difficulty have the noise of the same ones in every run.
+    """Return the number of independent questions with the noise of runs on the same questions.
 
-    A run's noise is the mean over questions of q (1 - q), where q is how often runs are right on
-    one; as if each were of the mean difficulty, it would be p (1 - p). None without answers by
-    question, or where all runs answer alike.
+    The noise of a run on the same questions is the mean of q (1 - q), where q is the share of runs
+    that answer a question right; on independent questions it is p (1 - p), where p is the mean.
+    None without answers by question, or if all runs answer alike.
     """
     _, task, name = share.rsplit("/", 2)
     metric, _, chosen = name.partition(",")
@@ -243,7 +245,7 @@ def _paired_items(paths: Sequence[Path], share: str) -> int | None:
 
 
 def _answers(file: Path, metric: str, chosen: str) -> dict[str, float] | None:
-    """Return how right each answer of a filter is, by question; None where a row has no number."""
+    """Return the metric of each question for one filter; None if a row has no number."""
     answers: dict[str, float] = {}
     try:
         with file.open(encoding="utf-8") as lines:
@@ -271,12 +273,12 @@ def draws(
     inventory: Path | None = None,
     trust: bool = False,
 ) -> ScheduleForecast:
-    """Count what a job draws of each domain, on the order of samples itself.
+    """Count what a job draws of each domain by running the sampler's order of samples.
 
-    Of a schedule, which has its own length and batch; or of what `schedule_of` makes.
+    `source` is a schedule, which has its own length and batch, or as in `schedule_of`.
 
     Raises:
-        SamplerError: The sizes of the domains are not known.
+        SamplerError: The sizes of the domains are unknown.
     """
     source = Path(source)
     if source.is_file() and is_schedule(source):
@@ -301,7 +303,7 @@ def draws(
 def _known_mixture(
     source: Path, with_sizes: bool, *, mixture: Mixture | None = None, trust: bool
 ) -> tuple[Mixture, dict[str, Any]]:
-    """Return the mixture of a file or a run, and what the run knows, also of a file in it."""
+    """Return the mixture of a file or a run, and sizes and limits of the run around it."""
     note, phases = "", None
     if source.is_dir():
         run, folder = load_run(source, trust=trust), source
@@ -326,9 +328,9 @@ def _known_mixture(
 
 
 def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, Any]:
-    """Return what a run or a prepared corpus knows of a job on its domains.
+    """Return length, limits and sizes of domains of a run or a prepared corpus.
 
-    Sizes are those that are stated; those of a sample stand for a domain that states none.
+    A domain without a stated size has the size of its prepared sample.
     """
     has_corpus = (folder / "corpus" / "index.json").exists()
     if not (folder / "config.yaml").exists():

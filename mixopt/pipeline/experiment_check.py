@@ -1,4 +1,4 @@
-"""All that can be told of an experiment before any work: problems, sizes, trials, time and cost."""
+"""`mixopt check`: problems, sizes, trials, time and cost of an experiment before it runs."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from mixopt.trials import Proxy, Trials
 
 LABEL_WIDTH = 14
-MAX_SHARES = 4  # domains that a line names
-MAX_BYTES_PER_TOKEN = 8  # of any tokenizer on any text, about
+MAX_SHARES = 4  # domains named in a line
+MAX_BYTES_PER_TOKEN = 8  # approximate maximum over tokenizers and texts
 
 
 @dataclass(frozen=True)
 class Check:
-    """The answer of `mixopt check`."""
+    """The result of `mixopt check`."""
 
     config: Config
     problems: list[MixoptError]
@@ -53,11 +53,11 @@ class Check:
 
     @property
     def natural(self) -> Mixture | None:
-        """Shares of the whole domains, where their sizes are known."""
+        """Natural mixture; None if the sizes of domains are unknown."""
         return None if self.sizes.inventory is None else Mixture.natural(self.sizes.inventory)
 
     def refuse(self) -> None:
-        """Raise the first problem, if there is one, with the count of the others."""
+        """Raise the first problem, if any, with the number of further problems."""
         if not self.problems:
             return
         first, more = self.problems[0], len(self.problems) - 1
@@ -66,7 +66,7 @@ class Check:
         raise type(first)(f"{first} (and {more} more; mixopt check lists all)") from first
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values; ranges are least and most."""
+        """Return the result as JSON values; ranges are [min, max]."""
         costs, sizes = self.costs, self.sizes
         return {
             "problems": [str(problem) for problem in self.problems],
@@ -87,7 +87,7 @@ class Check:
         }
 
     def lines(self, out: Path, *, with_table: bool = True) -> list[str]:
-        """Return the answer for a terminal; without the table for the beginning of a run."""
+        """Return the result as lines for the terminal; at the start of a run without the table."""
         from mixopt.config import experiment_urls
         from mixopt.system import cache_folder
 
@@ -171,15 +171,15 @@ def check(
     probe: bool = False,
     validates: bool = True,
 ) -> Check:
-    """Check an experiment with no more than the first documents of each domain; write nothing.
+    """Check an experiment; reads at most the first documents of each domain, writes nothing.
 
     Args:
         config: The experiment.
-        out: Its run directory, whose prepared corpus is used where there is one.
-        source: The file that messages name.
-        probe: Whether to tell the speed of a trial here: of a decoder on CPUs from that of matrix
-            products, else as the proxy measures it.
-        validates: Whether the run will validate, for its costs.
+        out: Its run directory; a prepared corpus in it is used.
+        source: The file named in messages.
+        probe: Whether to estimate the speed of a trial on this machine: for a decoder on CPUs from
+            the speed of matrix products, else by the proxy's own measurement.
+        validates: Whether costs include the validation.
 
     Returns:
         Problems, warnings, sizes and costs; `refuse()` raises the first problem.
@@ -299,7 +299,7 @@ def _shared_text(config: Config) -> Iterator[str]:
 
 
 def check_token_unit(config: Config) -> None:
-    """Check for a tokenizer to tell the bytes of tokens, where the objective needs them."""
+    """Raise ConfigError if the objective needs bytes of tokens and the tokenizer is missing."""
     sources = {**config.corpus.sources, **config.evaluation}
     of_tokens = [name for name, source in sources.items() if source.is_tokens]
     if not of_tokens or config.objective.unit != "bits_per_byte":
@@ -333,7 +333,7 @@ def _check_design(config: Config, sizes: KnownSizes) -> None:
 
 
 def earlier_trials(config: Config) -> dict[str, Trials]:
-    """Read the trials of earlier versions of the corpus, by what the configuration calls them."""
+    """Read the trials of `design.earlier`, by their paths in the configuration."""
     from mixopt.trials import Trials
 
     earlier = {}
@@ -349,7 +349,7 @@ def earlier_trials(config: Config) -> dict[str, Trials]:
 
 
 def check_folds(config: Config, mixtures: int) -> None:
-    """Check that a first round has as many mixtures as there are folds."""
+    """Check that the first round has at least one mixture for each fold."""
     folds = config.fit.folds
     if mixtures < folds and config.design.anneals is None:
         name = "the first of design.rounds" if config.design.rounds else "design.trials"
@@ -362,7 +362,7 @@ def check_folds(config: Config, mixtures: int) -> None:
 def _as_far_as_known(
     config: Config, sizes: KnownSizes
 ) -> tuple[DesignConfig, Mixture, Constraints]:
-    """Return design, natural mixture and limits, without what needs sizes that are not known."""
+    """Return design, natural mixture and limits; without sizes, leave out what depends on them."""
     from mixopt.constraints import Constraints
 
     limits, design, inventory = config.constraints, config.design, sizes.inventory
@@ -397,9 +397,9 @@ def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -
 
 
 def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
-    """Warn of sizes that are not known, of baselines beyond limits, and of samples too small.
+    """Yield warnings about unknown sizes, baselines beyond limits, and samples that are too small.
 
-    A baseline beyond the run's limits is trained, and may not be recommended.
+    A baseline beyond the limits is trained, but may not be recommended.
     """
     from mixopt.proposals import FullRun, baseline_breaks, known_baseline
 

@@ -1,4 +1,4 @@
-"""What an experiment costs: sizes, tokens, FLOPs, time here, GPU hours, scoring of tasks."""
+"""Cost of an experiment: sizes, tokens, FLOPs, time on this machine, scoring of tasks."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.fitting import ArmPower
 
-BYTES_PER_TOKEN = 4.0  # of a trained tokenizer on plain text, about; measured once it is prepared
-USUAL_IDS = 50_000  # of a tokenizer of which nothing is known
+BYTES_PER_TOKEN = 4.0  # estimate for a trained tokenizer on plain text, before it is prepared
+USUAL_IDS = 50_000  # vocabulary size of an unknown tokenizer
 Basis = Literal["stated", "prepared", "estimated", "unknown"]
-Range = tuple[float, float]  # at least and at most
+Range = tuple[float, float]  # minimum and maximum
 
 
 @dataclass(frozen=True)
 class KnownSizes:
-    """Sizes of whole domains and of what is prepared of them; where both come from."""
+    """Tokens of whole domains and of their prepared samples, and the source of these figures."""
 
     inventory: dict[str, int] | None
     sample: dict[str, int] | None
@@ -49,7 +49,7 @@ class KnownSizes:
 
 
 def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
-    """Return the sizes that an experiment states, or that its run has prepared."""
+    """Return the sizes of a run's prepared corpus, or those stated in the configuration."""
     corpus = None if out is None else _prepared(Run(out, config, source))
     if corpus is not None:
         inventory = true_inventory(config.corpus.domains, corpus, where=source)
@@ -68,13 +68,13 @@ def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
 
 
 def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> int | None:
-    """Return the tokens that will be read of a domain, where that is known beforehand."""
+    """Return the tokens that will be read from a domain; None if unknown."""
     if isinstance(source, DomainConfig) and source.mixed is not None:
         return source.mixed.tokens
     if source.is_tokens:
         try:
             return counted_tokens(name, source)[1]
-        except CorpusError:  # the check of sources says why
+        except CorpusError:  # reported by the check of sources
             return None
     most = source.max_bytes or config.corpus.max_bytes
     if most is None:
@@ -84,7 +84,7 @@ def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> in
 
 
 def _size(source: SourceConfig, rate: float) -> int | None:
-    """Return the tokens of the whole domain, as they are stated; None where they are not."""
+    """Return the stated tokens of the whole domain; None without them."""
     return max(1, round(source.bytes * rate)) if source.bytes else source.tokens
 
 
@@ -94,15 +94,15 @@ def _prepared(run: Run) -> Corpus | None:
     return run.corpus if is_own and index.exists() else None
 
 
-RESULT_BYTES, REPORT_BYTES = 4_000, 2_000_000  # of a trial's file; of the report and its figures
+RESULT_BYTES, REPORT_BYTES = 4_000, 2_000_000  # size of a trial's file; of report and figures
 VALIDATION = "validation"
-MAX_SHORTAGES = 5  # domains that a line names
-FORWARD = 3  # times less than a step of training
+MAX_SHORTAGES = 5  # domains named in a line
+FORWARD = 3  # cost of a training step in forward passes
 
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """Trials of one part of a run."""
+    """Numbers of trials in one part of a run, and tokens of each."""
 
     part: str
     least: int
@@ -119,17 +119,17 @@ class Costs:
     tokens_per_second: float | None
     workers: int
     written: dict[str, int]
-    evaluation: float = 0.0  # of a trial, in tokens of training that take as long
+    evaluation: float = 0.0  # time of a trial's evaluation, in training tokens
 
     @property
     def tokens(self) -> tuple[int, int]:
-        """Training tokens of all trials, at least and at most."""
+        """Training tokens of all trials, minimum and maximum."""
         least = sum(part.least * part.tokens for part in self.parts)
         return least, sum(part.most * part.tokens for part in self.parts)
 
     @property
     def flops(self) -> Range | None:
-        """Operations of all trials, at least and at most; None without parameters."""
+        """FLOPs of all trials, minimum and maximum; None if the parameters are unknown."""
         if self.parameters is None:
             return None
         least, most = self.tokens
@@ -137,7 +137,7 @@ class Costs:
 
     @property
     def seconds(self) -> Range | None:
-        """How long trials take here, evaluation included; None where it was not measured."""
+        """Seconds for all trials on this machine with evaluation; None if not measured."""
         if not self.tokens_per_second:
             return None
         rate = self.tokens_per_second * self.workers
@@ -152,13 +152,13 @@ def _evaluations(config: Config) -> int:
 
 
 def evaluation_tokens(config: Config) -> float:
-    """Return how many tokens of training take as long as the held-out losses of a trial."""
+    """Return the cost of a trial's held-out losses in training tokens."""
     domains = len({**config.corpus.sources, **config.evaluation})
     return domains * config.proxy.eval_tokens * _evaluations(config) / FORWARD
 
 
 def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingPart, ...]:
-    """Return how many trials an experiment trains, by part."""
+    """Return the number of trials in each part of a run."""
     design, proxy, validation = config.design, config.proxy, config.validation
     later = design.trials - design.first_round
     baselines = len(validation.baselines)
@@ -175,9 +175,9 @@ def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingP
 def written_bytes(
     parts: Sequence[TrainingPart], sizes: KnownSizes, sources: Mapping[str, SourceConfig]
 ) -> dict[str, int]:
-    """Return about how many bytes a run writes, by folder or file."""
+    """Estimate the bytes that a run writes, by folder or file."""
     width = 2 if sizes.vocab_size <= 1 << 16 else 4
-    # A trainer's own data has a size and no text here.
+    # A trainer's own data has sizes but no text that is copied.
     sample = sizes.sample or {}
     here = [size for n, size in sample.items() if n not in sources or sources[n].has_text]
     held = sum(part.most for part in parts if part.part == VALIDATION)
@@ -189,7 +189,7 @@ def written_bytes(
 
 @dataclass(frozen=True)
 class ScoringCost:
-    """What scoring reads in one trial of the sweep."""
+    """Cost of scoring tasks in one trial of the sweep."""
 
     tasks: int
     items: int
@@ -207,7 +207,7 @@ class ScoringCost:
 
 
 def scoring_cost(config: Config) -> ScoringCost | None:
-    """Read the items of all tasks, and return what scoring them costs; None without tasks."""
+    """Return the cost of scoring all tasks in a trial; None without tasks."""
     if config.tasks is None:
         return None
     sets = [scored_items(config.tasks, name) for name in config.tasks.sets]
@@ -220,11 +220,11 @@ def scoring_cost(config: Config) -> ScoringCost | None:
 
 
 PRODUCT_SECONDS = 0.1
-PRODUCT_SHARE = 0.7  # of that speed, about, is reached by decoders from 0.1M to 60M weights
+PRODUCT_SHARE = 0.7  # of that speed is reached by decoders of 0.1M to 60M parameters
 
 
 def proxy_parameters(proxy: Proxy, vocab_size: int) -> int | None:
-    """Return the weights of a trial; None where the proxy does not say before it trains."""
+    """Return the parameters of a trial's model; None if the proxy does not report them."""
     count: Any = getattr(proxy, "parameters", None)
     return int(count(vocab_size)) if callable(count) else None
 
@@ -232,7 +232,7 @@ def proxy_parameters(proxy: Proxy, vocab_size: int) -> int | None:
 def trial_speed(
     config: Config, proxy: Proxy, vocab_size: int, devices: Sequence[str]
 ) -> float | None:
-    """Return the tokens a second of a trial here; None where the proxy does not say."""
+    """Return tokens per second of a trial on this machine; None if the proxy has no measure."""
     flops: Any = getattr(proxy, "flops_per_token", None)
     if callable(flops) and set(devices) == {"cpu"}:
         return estimated_speed(flops(vocab_size))
@@ -245,10 +245,10 @@ def trial_speed(
 
 
 def estimated_speed(flops_per_token: float) -> float:
-    """Estimate the tokens a second of a worker on one core from its speed at matrix products."""
+    """Estimate tokens per second of a worker on one core from the speed of matrix products."""
     side, products = np.random.default_rng(0).random((256, 256), dtype=np.float32), 0
     with one_blas_thread(len(side)):
-        np.matmul(side, side)  # its threads start
+        np.matmul(side, side)  # warm-up
         start = time.process_time()
         while time.process_time() - start < PRODUCT_SECONDS:
             np.matmul(side, side)
@@ -263,7 +263,7 @@ def shortage_lines(
     inventory: Mapping[str, int],
     most: Mapping[str, float],
 ) -> Iterator[str]:
-    """Name the domains of whose sample a trial may read too much, in a line if there are some."""
+    """Yield a warning that names domains whose prepared sample is too small for a trial."""
     corpus = config.corpus
     here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
     shortages = [
@@ -282,7 +282,7 @@ def shortage_lines(
 def _shortage(
     config: Config, name: str, sample: int, inventory: int, weight: float
 ) -> tuple[float, str] | None:
-    """Return how often a trial may read a sample that is too small, and the domain in short."""
+    """Return the epochs of a sample that is too small, and a text about it; else None."""
     from mixopt.fitting import OFTEN
 
     tokens, target = config.proxy.tokens, config.propose.target_tokens
@@ -292,14 +292,14 @@ def _shortage(
     else:
         needed = weight * tokens / max(weight * (target or 0) / inventory, 1.0)
         is_often = epochs > OFTEN
-    if not is_often or needed <= 1.01 * sample:  # rounding to whole steps moves it by less
+    if not is_often or needed <= 1.01 * sample:  # 1%: rounding to whole steps
         return None
     short = short_count(round(needed))
     return epochs, f"{name} {epochs:.1f} times at a weight of {weight:.2g} ({short} tokens needed)"
 
 
 def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:
-    """Return the largest weight of each domain that a design may have."""
+    """Return the largest weight of each domain in any mixture of the design."""
     from mixopt.trials import anneal_mixtures, design_constraints
 
     design = config.design
@@ -314,15 +314,15 @@ def largest_weights(config: Config, natural: Mixture, constraints: Constraints) 
     return {n: min(1.0, sum(min(most[f"{p}/{n}"], lengths[p]) for p in lengths)) for n in names}
 
 
-# Standard deviation of a true metric over arms: .7 to .8 points over the mixtures of 384 published
-# fine-tuning runs with 17 metrics, median, noise included.
+# Standard deviation of a metric over arms: the median over 17 metrics of 384 published fine-tuning
+# runs is .7 to .8 points, noise included.
 SPREAD_OF_ARMS = 0.01
 
 
 def planned_arms(config: Config) -> dict[str, tuple[str, ArmPower]]:
-    """Return in words and numbers whether the trials can be ranked by each share of right answers.
+    """Return, for each share of right answers, a line and figures on the power to rank the trials.
 
-    Before there are trials, the noise is the most that the number of questions makes it.
+    Before there are trials, the noise is its maximum for the number of questions, at p = 1/2.
     """
     items = chosen_losses(config.resolved_objective, config.losses).items
     if not items:

@@ -1,7 +1,7 @@
-"""Write the first YAML file of an experiment from what files and folders hold: `mixopt init`.
+"""Write a first experiment YAML for files and folders of text: `mixopt init`.
 
-A subfolder is a domain, and so are files of one name. Files and folders that are named after a
-split (`train.parquet`, `validation/`) are of the domain that they lie in: its text, or its held-out
+Each subfolder is a domain, and so are files that share a name. Files and folders named after a
+split (`train.parquet`, `validation/`) belong to the domain around them, as its text or held-out
 text. Files about the data, such as a README or a licence, are left out.
 """
 
@@ -27,8 +27,8 @@ from mixopt.errors import ConfigError, CorpusError, is_control
 from mixopt.reporting import table_text
 from mixopt.system import Say, bytes_text, short_count, silent, write_new
 
-TOKEN_BYTES = 4  # of text, about, where no tokenizer has been trained yet
-BPE_FROM = 5_000_000  # bytes of text from which on a BPE is worth training
+TOKEN_BYTES = 4  # estimate of bytes per token before a tokenizer is trained
+BPE_FROM = 5_000_000  # bytes of text that make a BPE worth training
 MIN_TRIALS, MAX_TRIALS = 12, 64
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -43,9 +43,9 @@ TARGET_NAMES = frozenset(
     for name in ("target", "targets", "heldout", "held_out", "held-out", "exams", *SPLITS)
     if SPLITS.get(name) != "train"
 )
-MAX_FILES_READ = 16  # of a domain
-MIN_LENGTH = 16  # mean characters of a column that is taken for text without being called so
-MAX_LISTED = 20  # files that are named one by one
+MAX_FILES_READ = 16  # in a domain
+MIN_LENGTH = 16  # mean characters of a text column whose name is not in TEXT_NAMES
+MAX_LISTED = 20  # globs of a domain
 _SPLIT_WORD = re.compile(rf"(^|[-_. ])({'|'.join(SPLITS)})(?=$|[-_. ])", re.IGNORECASE)
 _ABOUT = re.compile(
     r"(readme|licen[cs]es?|copying|notices?|changelog|citation|dataset_infos?)([-_.].*)?$",
@@ -55,7 +55,7 @@ _ABOUT = re.compile(
 
 @dataclass(frozen=True)
 class FoundDomain:
-    """Files that are one domain or a target; how large their text is, once it is counted."""
+    """The files of a domain or a target, and the bytes of their text once counted."""
 
     name: str
     files: tuple[Path, ...]
@@ -74,12 +74,12 @@ class FoundDomain:
 
     @property
     def tokens(self) -> int:
-        """About how many tokens it has."""
+        """Estimated number of tokens."""
         return round(self.bytes / self.token_bytes)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """Its fields in a file."""
+        """The domain's fields in the YAML."""
         given = {"path": list(self.paths), "validation": list(self.validation)}
         fields: dict[str, Any] = {
             name: paths if len(paths) > 1 else paths[0] for name, paths in given.items() if paths
@@ -87,7 +87,7 @@ class FoundDomain:
         return fields if self.column == "text" else {**fields, "column": self.column}
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the domain as JSON values."""
         return {
             "name": self.name,
             "path": list(self.paths),
@@ -104,20 +104,20 @@ class FoundDomain:
 
 @dataclass(frozen=True)
 class FirstExperiment:
-    """What was found and written."""
+    """The written file, and the domains found for it."""
 
     file: Path
     sources: tuple[FoundDomain, ...]
     left_out: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return the answer as JSON values."""
         sources = [source.to_json() for source in self.sources]
         return {"file": str(self.file), "domains": sources, "left_out": list(self.left_out)}
 
 
 def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) -> FirstExperiment:
-    """Find the domains in files and folders, and write an experiment on them."""
+    """Find domains in files and folders, and write an experiment for them."""
     exists = f"init: {out} already exists and is not overwritten; choose another --out"
     if out.exists():
         raise ConfigError(exists)
@@ -138,7 +138,7 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
 
 
 def _measured(domains: Sequence[FoundDomain]) -> list[FoundDomain]:
-    """Return the domains with the bytes of their text; targets where enough others remain."""
+    """Count the text of domains; mark those named like targets if two others remain."""
     given = {domain.name: DomainConfig(**domain.fields) for domain in domains}
     counts = count_domains(CorpusConfig(domains=given, tokenizer="bytes"))
     named = [domain.name.lower() in TARGET_NAMES for domain in domains]
@@ -152,7 +152,7 @@ def _measured(domains: Sequence[FoundDomain]) -> list[FoundDomain]:
 
 
 def found_text(experiment: FirstExperiment) -> str:
-    """Return the table of what was found, for a terminal."""
+    """Return the domains as a table for the terminal."""
     rows = [
         (
             source.name,
@@ -245,7 +245,7 @@ def _value(value: object) -> str:
 
 
 def _scalar(text: str) -> str:
-    """Write text as YAML reads it back: plain where that is safe, else quoted."""
+    """Write text as a YAML scalar, quoted where necessary."""
     is_plain = PLAIN.fullmatch(text) is not None and yaml.safe_load(text) == text
     return text if is_plain else json.dumps(text, ensure_ascii=False)
 
@@ -261,7 +261,7 @@ def _proxy() -> str:
 
 
 def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[str]]:
-    """Find the domains of some files and folders; say what of them is left out, and why."""
+    """Find the domains of files and folders; also return what is left out, and why."""
     places = [Path(path) for path in paths]
     _check_apart(places)
     domains: list[FoundDomain] = []
@@ -285,7 +285,7 @@ def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[s
 def _domain(
     name: str, files: Sequence[Path], held_out: Sequence[Path], left_out: list[str]
 ) -> FoundDomain | None:
-    """Return the files of a domain that have its text; None where none has any."""
+    """Return a domain of the files that have its text column; None if there are none."""
     known = _readable(name, files, left_out)
     step = max(1, len(known) / MAX_FILES_READ)
     seen = [known[int(k * step)] for k in range(min(MAX_FILES_READ, len(known)))]
@@ -337,7 +337,7 @@ def _look(file: Path, left_out: list[str]) -> FirstRows | None:
 
 
 def _has(column: str, file: Path, rows: FirstRows | None, left_out: list[str]) -> bool:
-    """Tell whether the first rows of a file have the column of the text; else say why not."""
+    """Return whether the first rows of a file have the text column; if not, note why."""
     if rows is None:
         return False
     own = _text_column(rows)
@@ -349,7 +349,7 @@ def _has(column: str, file: Path, rows: FirstRows | None, left_out: list[str]) -
 
 
 def _text_column(rows: FirstRows) -> str | None:
-    """Return the column of the text: one that is called so, else the longest text."""
+    """Return the text column: by its name, else the one with the longest text."""
     texts = {name: rows.texts(name) for name in rows.columns}
     texts = {name: own for name, own in texts.items() if own and 2 * len(own) >= len(rows.rows)}
     named = next((name for name in TEXT_NAMES if name in texts), None)
@@ -382,7 +382,7 @@ Splits = dict[str, list[Path]]
 
 
 def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, Splits]:
-    """Return the files of each domain by split; each has some of the split `train`."""
+    """Return the files of each domain by split; every domain has the split `train`."""
     while len(places) == 1 and places[0].is_dir():
         folder, places = places[0], _visible(places[0])
         if not places:
@@ -400,7 +400,7 @@ def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, Splits]:
             owners.setdefault(domain, {}).setdefault(own_name, []).append(file)
     by_group: dict[str, Splits] = {}
     for domain, splits in groups.items():
-        # What is held out of nothing is a target of its own.
+        # Held-out files without training files become targets.
         own = (
             {domain: splits}
             if "train" in splits
@@ -413,7 +413,7 @@ def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, Splits]:
 
 
 def _split_of(place: Path, file: Path) -> tuple[str, str, str]:
-    """Return the domain and the split of a file, and its name where it is held out of nothing."""
+    """Return domain and split of a file, and its name if it becomes a target."""
     own_name = _stem(file) if place == file else place.resolve().name
     folders = () if place == file else (own_name, *file.relative_to(place).parts[:-1])
     named = [folder for folder in folders if folder.lower() not in SPLITS]
@@ -434,7 +434,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _below(place: Path, left_out: list[str]) -> list[Path]:
-    """Return a file, or the files below a folder, without those about the data."""
+    """Return a file, or all files in a folder, except files about the data."""
     if _ABOUT.fullmatch(place.name):
         left_out.append(f"{place}: is about the data")
         return []
@@ -444,19 +444,19 @@ def _below(place: Path, left_out: list[str]) -> list[Path]:
 
 
 def _suffix(file: Path) -> str:
-    """Return the suffix of a file, with that of its compression."""
+    """Return the suffix of a file, including its compression, such as `.jsonl.gz`."""
     is_compressed = file.suffix.lower() in COMPRESSIONS and builder_of(file) is not None
     return "".join(file.suffixes[-2:]) if is_compressed else file.suffix
 
 
 def _stem(file: Path) -> str:
-    """Return the name that shards share: `web` of `web-00001-of-00010.jsonl.gz`."""
+    """Return the common name of shards: `web` for `web-00001-of-00010.jsonl.gz`."""
     name = file.name.removesuffix(_suffix(file))
     return re.sub(r"[-_.]?\d+([-_.]?of[-_.]?\d+)?$", "", name) or name
 
 
 def _paths(files: Sequence[Path]) -> tuple[str, ...]:
-    """Return globs that match just the files, else the files themselves."""
+    """Return globs that match exactly these files, or else the files."""
     names = {file.as_posix() for file in files}
     for prefix in (lambda file: "", _stem):
         globs = dict.fromkeys(

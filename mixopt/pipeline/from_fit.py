@@ -1,4 +1,4 @@
-"""Fit tables or the trials of a run, and answer from a fit that is there: propose, predict."""
+"""Fit tables or the trials of a run; propose and predict from a saved fit."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def read_tables(
     """Read trials from a table of mixtures and one of losses, or from one of both.
 
     Args:
-        paths: The two tables, as CSV or Parquet; a CSV that MLflow or W&B exported
-            (`Trials.from_csv`); or what mixopt wrote.
-        unit: Of the losses of two tables; nats per token when None.
+        paths: Two tables as CSV or Parquet; one CSV exported from MLflow or W&B
+            (`Trials.from_csv`); or one table that mixopt wrote.
+        unit: Unit of the losses in two tables; None: nats per token.
         ignore: Columns that are neither weights nor losses.
-        drop_incomplete: Leave out rows without all numbers.
-        key: The column to join by; found when None.
-        tolerance: How far from 1 weights may add up.
+        drop_incomplete: Drop rows with missing numbers.
+        key: Column to join two tables by; None: found by its name and values.
+        tolerance: How far the sum of weights may be from 1.
 
     Raises:
-        ConfigError: Not one or two tables, or options of two tables for one.
-        TrialsError: A table that cannot be read.
+        ConfigError: Not one or two tables, or options for two tables given with one.
+        TrialsError: A table cannot be read.
     """
     from mixopt.trials import Trials
 
@@ -95,23 +95,23 @@ def fit_tables(
     scale: Scale = "none",
     at: Mapping[str, float] | None = None,
 ) -> tuple[Fit, FitReadiness]:
-    """Fit trials, and write both to a folder, from which proposals are made.
+    """Fit trials, and write fit and trials to a folder for `propose` and `predict`.
 
     Args:
         trials: The trials.
         out: The folder.
-        regressors: Those that compete (`Trials.fit`, as all that follows).
-        objective: What is minimised; the mean of all losses when None.
+        regressors: Regressors that compete (as in `Trials.fit`, like the arguments below).
+        objective: What to minimise; None: the mean of all losses.
         direction: `higher` for each loss, by name or glob, of which higher is better.
         scale: `spread` divides each loss by its standard deviation over the trials.
         at: `parameters` and `tokens` to predict at, from trials of several sizes.
 
     Returns:
-        The fit, and how well its losses tell mixtures apart.
+        The fit, and the readiness of its losses.
 
     Raises:
         RunError: The folder is a run directory.
-        ConfigError: An argument that cannot be right, or an objective that is noise.
+        ConfigError: An invalid argument, or an objective that is only noise.
     """
     from mixopt.fitting import readiness
 
@@ -134,16 +134,16 @@ def fit_tables(
 
 
 def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
-    """Read the fit of a run directory, of a folder that `mixopt fit` made, or that `Fit.save` made.
+    """Read the fit of a run directory, or of a folder written by `mixopt fit` or `Fit.save`.
 
     Args:
         directory: The directory.
-        trust: Whether its maker is trusted: code that it names is imported, and links that lead
-            out of it are followed. Or the names of regressors that may be imported.
+        trust: Whether to trust the directory: import code that it names, and follow links that
+            lead out of it.
 
     Raises:
-        RunError: There is none, or it is not what was written.
-        PluginError: It names code and is not trusted.
+        RunError: There is no fit, or its files were changed.
+        PluginError: The fit names code and is not trusted.
 
     Examples:
         >>> mixopt.load_fit("runs/mine").domains
@@ -164,7 +164,7 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
 
 
 def verify_fit_folder(directory: Path) -> list[CheckedPart]:
-    """Check a folder that `mixopt fit` made from tables; a fit that is whole is also read."""
+    """Verify a folder that `mixopt fit` made from tables."""
     from mixopt.fitting import check_fit_files
 
     path = directory / "fit" if (directory / "fit").is_dir() else directory
@@ -214,22 +214,22 @@ def propose(
     reference: Mixture | str | Path | None = None,
     trust: bool = False,
 ) -> Proposal:
-    """Propose a mixture from a fit, for another target, length or constraints than before.
+    """Propose a mixture from a fit, also for another target, length or constraints.
 
     Args:
         directory: A run directory, or a folder with a fit (`load_fit`).
-        target: What is minimised (`Fit.propose`); the fit's own objective when None.
-        tokens: Length of the full run; the run's own when None.
-        constraints: YAML of changes to what the run allows.
-        inventory: YAML of tokens by domain; the run's own when None.
-        risk: How much being unsure counts; the run's own when None.
-        free: Domains, branches or globs that may move; all others are held. All when empty.
-        reference: The mixture that the others are held at; what the run recommends when None.
+        target: What to minimise (`Fit.propose`); None: the fit's objective.
+        tokens: Length of the full run in tokens; None: the run's.
+        constraints: YAML of changes to the run's constraints.
+        inventory: YAML of tokens by domain; None: the run's.
+        risk: Penalty for uncertainty; None: the run's.
+        free: Domains, branches or globs that may change; all others are frozen. Empty: all may.
+        reference: The mixture that frozen domains keep; None: the run's recommendation.
         trust: Whether the directory is trusted (`load_fit`).
 
     Raises:
-        ConfigError: An unknown target, or constraints that cannot be read.
-        InfeasibleError: Constraints that no mixture meets.
+        ConfigError: An unknown target, or unreadable constraints.
+        InfeasibleError: No mixture meets the constraints.
 
     Examples:
         >>> mixopt.propose("runs/mine", target="prose").objective
@@ -260,22 +260,22 @@ def predict(
     inventory: Path | None = None,
     trust: bool = False,
 ) -> Forecast:
-    """Predict what a mixture gives, with intervals, and which limits it breaks.
+    """Predict the losses of a mixture with intervals, and list the limits that it breaks.
 
     Args:
         directory: A run directory, or a folder with a fit (`load_fit`).
-        mixture: Weights of the fit's domains (of phases: also of one mixture for all), or a file of
-            them, such as a proposal; what the run recommends when None.
-        target: What is minimised (`propose`); the fit's own objective when None.
-        tokens: Length of the full run (`propose`).
-        constraints: YAML of what is allowed.
+        mixture: Weights of the fit's domains (with phases, also one mixture for all of them), or a
+            file with weights, such as a proposal; None: the run's recommendation.
+        target: What to minimise (`propose`); None: the fit's objective.
+        tokens: Length of the full run in tokens (`propose`).
+        constraints: YAML of constraints.
         inventory: YAML of tokens by domain.
         trust: Whether the directory is trusted (`load_fit`).
 
     Raises:
-        MixtureError: The weights do not add up to 1, or are of other domains than the fit.
-        ConfigError: An unknown target, or constraints that cannot be read.
-        InfeasibleError: Constraints that no mixture meets.
+        MixtureError: The weights do not add up to 1, or name other domains than the fit.
+        ConfigError: An unknown target, or unreadable constraints.
+        InfeasibleError: No mixture meets the constraints.
 
     Examples:
         >>> mixopt.predict("runs/mine", {"code": 0.4, "prose": 0.6}, tokens=10_000_000).broken
@@ -306,7 +306,7 @@ def request_from(
     reference: Mixture | str | Path | None = None,
     trust: bool = False,
 ) -> ProposalRequest:
-    """Return what is asked of a fit (`propose`); what is None is as the run has it."""
+    """Return the request of `propose`; arguments that are None are the run's."""
     fit, run = load_fit(directory, trust=trust), _run_in(directory, trust)
     has_corpus = run is not None and (run.path / "corpus").exists()
     rates = tokens_per_byte(run.corpus) if run and has_corpus and inventory else None
@@ -337,7 +337,7 @@ def request_from(
 
 
 def parts_of(run: Run) -> Parts:
-    """Return the shares of the parts of each mixed domain of a run, as they were prepared."""
+    """Return the prepared shares of the parts of each mixed domain of a run."""
     mixed, corpus = run.config.corpus.mixed, run.path / "corpus"
     if not mixed:
         return {}
@@ -354,13 +354,13 @@ def parts_of(run: Run) -> Parts:
 
 
 def with_parts(answer: Answer, run: Run) -> Answer:
-    """Return a proposal or recommendation that says what its mixed domains are made of."""
+    """Return an answer with the parts of mixed domains in its provenance."""
     parts = parts_of(run)
     return replace(answer, provenance={**answer.provenance, PARTS: parts}) if parts else answer
 
 
 def parts_in(file: Path) -> Parts:
-    """Return what the mixed domains of the file of an answer are made of."""
+    """Return the parts of mixed domains from the file of a proposal or recommendation."""
     content: Any = read_yaml(file, error=MixtureError)
     for name in ("provenance", PARTS):
         content = content.get(name) if isinstance(content, dict) else None
@@ -370,7 +370,7 @@ def parts_in(file: Path) -> Parts:
 
 
 def spread_out(mixture: Mixture, parts: Parts) -> Mixture:
-    """Return a mixture in which each mixed domain is replaced by its parts, share by share."""
+    """Return a mixture in which each mixed domain is replaced by its parts."""
     weights: dict[str, float] = {}
     for name, weight in mixture.items():
         weights |= {part: weight * share for part, share in parts.get(name, {name: 1.0}).items()}
@@ -378,9 +378,9 @@ def spread_out(mixture: Mixture, parts: Parts) -> Mixture:
 
 
 def spread_sizes(run: Run, parts: Parts) -> dict[str, Any]:
-    """Return tokens by domain, with parts in the place of mixed domains.
+    """Return tokens by domain, with mixed domains replaced by their parts.
 
-    Of a run without its corpus those that are stated.
+    Without a prepared corpus, only stated sizes are returned.
     """
     sources = run.config.corpus.sources
     if not (run.path / "corpus").exists():
@@ -391,7 +391,7 @@ def spread_sizes(run: Run, parts: Parts) -> dict[str, Any]:
 
 
 def spread_samples(run: Run, parts: Parts) -> dict[str, float]:
-    """Return mean tokens of a document with those of parts in the place of mixed domains."""
+    """Return mean tokens of a document, with mixed domains replaced by their parts."""
     means = {name: mean for name, mean in run.corpus.sample_tokens.items() if name not in parts}
     made = {name: one for name, one in _wholes(run, parts).items() if one["documents"]}
     return means | {name: one["tokens"] / one["documents"] for name, one in made.items()}

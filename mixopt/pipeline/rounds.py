@@ -1,4 +1,4 @@
-"""Train a design round by round: each later one is chosen by a fit on the trials before it."""
+"""Train a design in rounds; mixtures of later rounds are chosen by a fit on earlier trials."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class _Record(BaseModel):
-    """What `rounds.json` holds: by which objective and fit rounds are chosen, and what each holds.
+    """Content of `rounds.json`: objective and fit that choose rounds; by round, the frozen mixture.
 
-    A round holds a mixture where the design has stages.
+    Only rounds of a design with stages have a frozen mixture.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -36,12 +36,12 @@ class _Record(BaseModel):
 
     @property
     def held(self) -> Mixture | None:
-        """What the last stage that was chosen holds."""
+        """The mixture that the last chosen stage holds frozen."""
         given = self.rounds[-1] if self.rounds else None
         return None if given is None else Mixture(given)
 
     def check(self, run: Run) -> None:
-        """Check that the rounds so far were chosen by what the next one will be."""
+        """Raise RunError if earlier rounds were chosen by another objective or fit."""
         for name, now in _chosen_by(run.config).items():
             before = self.chosen_by.get(name, now)
             if before != now:
@@ -72,7 +72,7 @@ Train = Callable[[Sequence[Trial], int], list[TrialResult]]
 def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[TrialResult]]:
     """Train the first round, then choose and train the others; resumes.
 
-    A round that is in the design and not yet noted is dropped, and chosen again.
+    A round in the design that `rounds.json` does not list yet is dropped, and chosen again.
     """
     rounds, design = run.config.design.planned_rounds, run.path / "design.parquet"
     trials, record = _recorded(run)
@@ -102,9 +102,10 @@ def choose_round(
     number: int,
     held: Mixture | None,
 ) -> tuple[Batch, Mixture | None]:
-    """Choose the mixtures of a round by a fit on the trials before it; and what its stage holds.
+    """Choose the mixtures of a round by a fit on earlier trials.
 
-    `held` is what the stage before held, where it was chosen.
+    Returns the batch, and the mixture that the round's stage holds frozen; `held` is that of the
+    stage before.
     """
     from mixopt.proposals import best_candidate, choose_batch, draw_candidates, fit_surrogate
     from mixopt.trials import (
@@ -138,8 +139,8 @@ def choose_round(
         before = first_stage(config.design, run.natural, limits)
         if held is not None:
             before = stage_limits(stages[number - 1], held, limits)
-        found_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
-        held = Mixture.from_array(run.natural.domains, found_D)
+        best_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
+        held = Mixture.from_array(run.natural.domains, best_D)
         limits = stage_limits(stages[number], held, limits)
     allowed = limits.allowed if stages else limits.simplex
     candidates_KD = draw_candidates(surrogate, allowed, natural_D, minimum=MIN_WEIGHT, seed=seed)
@@ -194,7 +195,7 @@ def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], num
 
 
 def _chosen_by(config: Config) -> dict[Literal["objective", "fit"], dict[str, Any]]:
-    """Return what decides a choice, beside what the sweep's fingerprint has."""
+    """Return what decides the choice of a round and is not in the sweep's fingerprint."""
     objective = config.objective.model_dump(mode="json", exclude_defaults=True)
     return {"objective": objective, "fit": config.fit.model_dump(mode="json")}
 
@@ -203,11 +204,11 @@ def _short(value: dict[str, Any]) -> str:
     return ", ".join(f"{name} {inner}" for name, inner in value.items()) or "none"
 
 
-SURE = 2.33  # standard errors by which squared errors must grow, 99% of one side
+SURE = 2.33  # standard errors by which squared errors must grow: 99%, one-sided
 
 
 def worse_round(run: Run, fit: Fit) -> str | None:
-    """Fit a run without its last round; say where that predicts the earlier trials better."""
+    """Fit a run without its last round; return a line if that predicts earlier trials better."""
     done = fit.trials
     last = max(done.table["round"].to_list())
     if last == 0:
@@ -218,7 +219,7 @@ def worse_round(run: Run, fit: Fit) -> str | None:
 
 
 def worse_text(before: Fit, after: Fit, what: str) -> str | None:
-    """Say that further runs made held-out predictions of the earlier trials worse; else None."""
+    """Return a line if further runs made held-out predictions of earlier trials worse."""
     from mixopt.fitting import OBJECTIVE
 
     known, squares = before.trials.table["trial"].to_list(), []

@@ -1,4 +1,4 @@
-"""What a run stands at: steps, trials, hours, nodes, time left; logs; and how to stop it."""
+"""Status of a run (steps, trials, hours, nodes, time left), its logs, and how to stop it."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from mixopt.system import (
 )
 from mixopt.trials import TrialResult
 
-MAX_WORKERS, MAX_REASONS = 16, 5  # that have a line each
-MAX_NAMED = 3  # trials that a reason names
+MAX_WORKERS, MAX_REASONS = 16, 5  # with a line each
+MAX_NAMED = 3  # trials named with a reason
 MAX_REASON = 300  # characters
 NAME_WIDTH = 9  # columns of a step's name
 MAX_LINE = 1 << 16  # bytes of a log
-LOCAL = "local"  # the executor whose work ends with its owner
+LOCAL = "local"  # the executor whose workers end with their owner
 
 
 def status(run: Run) -> dict[str, Any]:
-    """Return what a run recommends, each step's state, and counts of trials where a step trains.
+    """Return a run's recommendation, the state of each step, and counts of its trials.
 
     Examples:
         >>> mixopt.status(run)["steps"]["sweep"]["finished"]
@@ -73,7 +73,7 @@ def status(run: Run) -> dict[str, Any]:
 
 
 def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any]]:
-    """Return the runs of a folder by name: what each stands at, or why it cannot be read."""
+    """Return name and status of each run in a folder, or why it cannot be read."""
     rows = []
     for record in sorted(folder.glob("*/config.yaml")):
         if not (record.parent / "steps.json").exists():
@@ -84,12 +84,12 @@ def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any
             state, answer = "unreadable", str(error)
         rows.append({"run": record.parent.name, "state": state, "answer": answer})
     if not rows:
-        load_run(folder)  # raises, and says what the folder is
+        load_run(folder)  # raises with the reason
     return rows
 
 
 def _in_short(content: dict[str, Any]) -> tuple[str, str]:
-    """Return the first step that is not done, and what is known of it or of the answer."""
+    """Return the first unfinished step with its state, and the headline or details."""
     headline = (content["recommendation"] or {}).get("headline", "")
     for step, entry in content["steps"].items():
         if entry["state"] != "done":
@@ -99,7 +99,7 @@ def _in_short(content: dict[str, Any]) -> tuple[str, str]:
 
 
 def status_lines(content: dict[str, Any]) -> Iterator[str]:
-    """Describe a status: the answer, if there is one; then a line a step and a worker."""
+    """Yield a status as text: the recommendation, then a line for each step and worker."""
     if content["recommendation"] is not None:
         yield from (content["recommendation"]["headline"], "")
     path = shlex.quote(content["path"])
@@ -124,11 +124,11 @@ def _step_status(run: Run, step: Step) -> dict[str, Any]:
 
 
 def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
-    """Count what the folder of a step that trains holds; a sweep's later rounds are counted in."""
+    """Count the trials of a step, a sweep's later rounds included."""
     folder, is_running = step.trial_folder(run.path), state == "running"
     trials: dict[str, Any] = {}
     workers: Sequence[Beat] = read_progress(folder) if is_running else ()
-    # What outlives its owner, or never had one, has no one else to speak for it.
+    # Submitted jobs may still train without an owner.
     if state in {"interrupted", "waiting"} and folder.is_dir():
         workers = _left_running(run, folder, trials)
     if (folder / GROUPS).exists():
@@ -148,7 +148,7 @@ def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
 
 
 def _counted(run: Run, step: Step, workers: Sequence[Beat]) -> dict[str, Any]:
-    """Return counts of trials, why some failed, and hours and nodes by the log of attempts."""
+    """Return counts of trials, reasons of failures, and hours and nodes from `attempts.jsonl`."""
     folder = step.trial_folder(run.path)
     total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
     results = [read_entry(path)[1] for path in step.trial_files(run.path)]
@@ -177,9 +177,9 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
 
 
 def _left_running(run: Run, folder: Path, content: dict[str, Any]) -> list[Beat]:
-    """Return what still runs of a sweep without an owner; a foreign record's cluster isn't asked.
+    """Return the groups that still run without an owner, and note in `content` what is known.
 
-    Counts it in `content`, or says there that nobody was asked.
+    A cluster that only an untrusted directory names is not asked.
     """
     request, left = run.config.sweep, []
     if not run.is_foreign:
@@ -241,14 +241,14 @@ def _shown(lines: Sequence[str], most: int, kind: str) -> Iterator[str]:
 
 
 def hours_line(entry: dict[str, Any]) -> str:
-    """Return the GPU hours, or CPU hours without a GPU, as text; empty if unknown."""
+    """Return the GPU hours, or the CPU hours without GPUs, as text; empty if unknown."""
     unit = "gpu" if entry.get("gpu_hours") else "cpu"
     so_far = entry.get(f"{unit}_hours")
     return f"{unit.upper()} hours: {_hours(so_far)}" if so_far else ""
 
 
 def _hours(value: float) -> str:
-    """Return hours with two digits, never as a power of ten."""
+    """Return hours with two significant digits, never in scientific notation."""
     if value >= 10:
         return f"{value:,.0f}"
     return np.format_float_positional(value, precision=2, fractional=False, trim="-")
@@ -290,7 +290,7 @@ def find_log(run: Run, trial: str) -> Path:
     """Return the log of a trial's last attempt.
 
     Raises:
-        RunError: No log is here, or no such trial.
+        RunError: There is no such trial, or no log of it.
     """
     folder = _step_of(run, trial).trial_folder(run.path)
     own = [log for log in (folder / FILES / trial).glob("*/log.txt") if log.is_file()]
@@ -305,7 +305,7 @@ def find_log(run: Run, trial: str) -> Path:
 
 
 def log_lines(log: Path, last: int | None = None) -> Iterator[str]:
-    """Yield the lines of a log as a terminal would leave them, or the last of them."""
+    """Yield all or the last lines of a log, after carriage returns as a terminal shows them."""
     yield from deque(_read(log), last) if last is not None else _read(log)
 
 
@@ -332,18 +332,18 @@ def _step_of(run: Run, trial: str) -> Step:
 
 @dataclass
 class Stopped:
-    """What was stopped, and what could not be."""
+    """What was stopped, and what could not be stopped."""
 
     stopped: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
 
 def stop(run: Run) -> Stopped:
-    """Interrupt the owner of a run that is on this host, and stop what was submitted.
+    """Interrupt the owner of a run on this host, and cancel submitted jobs.
 
     Returns:
-        What was stopped. An owner on another host is left, and named; the executor's work is
-        stopped all the same, if the directory is trusted.
+        What was stopped. An owner on another host is only named; jobs are cancelled all the same
+        if the directory is trusted.
     """
     request, stopped, owner = run.config.sweep, Stopped(), None
     try:

@@ -1,4 +1,4 @@
-"""The steps of a run: what each does, and how they are run in order, resumed and redone."""
+"""The steps of a run: what each does, and how they run in order, resume and are redone."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
 Source = str | Path
 Train = Callable[[Sequence[Trial]], list[TrialResult]]
-SAME = 0.005  # total variation below which a further proposal is none
+SAME = 0.005  # total variation below which two proposals count as the same
 
 
 def run(
@@ -85,24 +85,24 @@ def run(
 ) -> Run:
     """Run the steps in order: prepare, design, sweep, fit, propose, validate, report.
 
-    A step that is done is skipped, so that the same call resumes. With `until="prepare"`, shards
-    that are there are verified by their hashes, and made again where they differ; the steps after
-    it are kept, since the same documents give the same shards.
+    Finished steps are skipped, so that the same call resumes. With `until="prepare"`, existing
+    shards are verified by their hashes, and written again if they differ; later steps are kept,
+    because the same documents give the same shards.
 
     Args:
-        config: A YAML file, or a configuration that is read already.
+        config: A YAML file, or a loaded configuration.
         out: The run directory.
-        overrides: `a.b=value` each, over the file.
+        overrides: Strings `a.b=value` that override fields of the file.
         until: The last step to run.
-        redo: Delete the outputs of this step and of those after it first.
-        retry_failed: Train trials again that failed or diverged before.
-        trust: Where `config` is the record in the run directory itself: read, run and train what it
-            names, follow links that lead out, and send to the server that it names.
-        say: Called with a line about what happens.
-        progress: Whether progress is shown on standard error; where `say` is given, it is not.
+        redo: First delete the outputs of this step and of all later steps.
+        retry_failed: Train trials again that failed or diverged.
+        trust: If `config` is the record in the run directory itself: import the code that it names,
+            follow links that lead out of the directory, and send to its tracking server.
+        say: Called with each line of progress.
+        progress: Show progress bars on standard error; None: only if `say` is None.
 
     Raises:
-        MixoptError: Something that was given cannot be right; one line says how to fix it.
+        MixoptError: An invalid argument, configuration or input; the message says how to fix it.
     """
     hide = say is not None if progress is None else not progress
     say, last = say or silent, step_named(until)
@@ -135,7 +135,7 @@ def run(
 def sweep_script(
     config: Source | Config, out: Source, *, overrides: Sequence[str] = (), trust: bool = False
 ) -> str:
-    """Return the script that a sweep would submit to a scheduler, without submitting it."""
+    """Return the batch script that a sweep would submit; submits nothing."""
     planned = _planned(config, Path(out), overrides, trust=trust)
     planned.ask_trust(SWEEP.name)
     sweep, folder = planned.config.sweep, SWEEP.trial_folder(planned.path)
@@ -166,7 +166,7 @@ def _planned(config: Source | Config, out: Path, overrides: Sequence[str], *, tr
 
 
 def _checked(planned: Run, last: Step) -> list[str]:
-    """Check the configuration, unless what it trains is trained already."""
+    """Check the configuration, unless its trials are trained already."""
     training = [step for step in (*steps_before(last), last) if step.trains] or [last]
     recorded = planned.log.records.get(training[-1].name)
     fingerprint = planned.log.fingerprint(training[-1].name)
@@ -190,7 +190,7 @@ def _discard_altered_shards(run: Run, say: Say) -> None:
 
 
 def _forget_failed(run: Run) -> None:
-    """Delete the results of trials that did not finish, and what was made from them."""
+    """Delete the results of trials that did not finish, and all outputs that depend on them."""
     for step in reversed([step for step in STEPS if step.trains]):
         folder, files = step.trial_folder(run.path), step.trial_files(run.path)
         failed = [one.stem for one in files if read_entry(one)[1].status != "finished"]
@@ -215,7 +215,7 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
     start = time.monotonic()
     with tracked(run, step, tracker):
         ACTIONS[step](run, say)
-        # Before the block ends: what is sent then must be in the manifest.
+        # Before the block ends, which sends what the manifest lists.
         seconds = time.monotonic() - start
         run.log.end(step.name, seconds)
     say(f"{step.name}: done in {duration(seconds)}")
@@ -260,7 +260,7 @@ def _design(run: Run, say: Say) -> None:
 
 
 def _carry(run: Run, say: Say) -> list[str]:
-    """Carry trials of earlier versions of the corpus over; return the domains they do not know."""
+    """Carry over trials of earlier versions of the corpus; return the domains new to all."""
     earlier, contents = run.config.design.earlier, run.corpus.contents
     if earlier is None:
         return []
@@ -284,7 +284,7 @@ def _carry(run: Run, say: Say) -> list[str]:
 
 
 def _counted(role: str, count: int) -> str:
-    """Return such as `2 anchors` and `3 axial`."""
+    """Return a count with its role, such as `2 anchors` or `3 axial`."""
     is_noun = role in ("anchor", "replicate", "control", "anneal")
     return f"{count} {role}{'s' if is_noun and count > 1 else ''}"
 
@@ -312,7 +312,7 @@ def _propose(run: Run, say: Say) -> None:
 
 
 def validate(run: Run, say: Say) -> None:
-    """Train the proposal and its baselines, several seeds each; write the recommendation."""
+    """Train the proposal and its baselines with several seeds; write the recommendation."""
     job = job_of(run, VALIDATE)
 
     def train(trials: Sequence[Trial]) -> list[TrialResult]:
@@ -338,25 +338,25 @@ def validate(run: Run, say: Say) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Validated:
-    """What a validation trained."""
+    """The plan, results and proposals of a validation."""
 
     plan: ValidationPlan
     results: list[TrialResult]
     proposals: Mapping[str, Proposal]
 
     def validation(self, run: Run) -> Validation:
-        """Return the table of it, for comparisons."""
+        """Return the comparisons of these runs."""
         return Validation.of(self.table(run), run.objective, run.config.validation)
 
     def table(self, run: Run) -> Trials:
-        """Return a row for each mixture and seed, under each of its names."""
+        """Return one row for each mixture and seed, repeated for each name of a mixture."""
         results = self.plan.named_results(self.results)
         proxy, targets = run.config.proxy.name, run.config.losses
         return Trials.from_results(self.plan.named_trials, results, proxy=proxy, targets=targets)
 
 
 def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
-    """Train proposals against baselines until one wins, or the rounds are used up."""
+    """Train proposals and baselines until a proposal wins or `validation.rounds` are over."""
     config, full, objective = run.config.validation, _full_run(run), run.objective
     baselines = {
         name: baseline_mixture(name, weights, full, run.trials, objective)
@@ -411,7 +411,7 @@ def _validate_one(
 
 
 def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> Proposal | None:
-    """Propose again from the trials and the runs of the proposals so far; None for nothing new."""
+    """Propose again, with the validated runs among the trials; None if nothing new results."""
     trials = with_validated(run.trials, validation, run.fit)
     say(f"validate: {named(proposal_name(number))} is not better; its runs are added to the trials")
     fit = fit_of(run, trials)
@@ -433,7 +433,7 @@ def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:
 
 
 def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:
-    """Delete results of other mixtures of the same name: proposal.yaml was edited since."""
+    """Delete results of earlier mixtures under the same name, after proposal.yaml was edited."""
     folder = VALIDATE.trial_folder(run.path)
     by_name = {trial.name: trial for trial in planned}
     for file in VALIDATE.trial_files(run.path):

@@ -1,4 +1,4 @@
-"""Train the trials of a run: what they begin with, what they share, and the sweep."""
+"""Train the trials of a run: their start checkpoint, their shared job, and the sweep."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from mixopt.sweeps import Job
     from mixopt.trials import Trial, TrialResult
 
-CURVE_POINTS = 9  # of a trial before its end: every 10%
-MAX_NAMED = 5  # trials that a line names
+CURVE_POINTS = 9  # evaluations of a trial before its end: every 10%
+MAX_NAMED = 5  # trials named in a line
 
 
 def sweep(run: Run, say: Say) -> None:
-    """Train a proxy on each mixture of the design and of the rounds after it."""
+    """Train the proxy on each mixture of the design and of later rounds."""
     from mixopt.pipeline.rounds import run_rounds
 
     job = job_of(run, SWEEP)
@@ -40,7 +40,7 @@ def sweep(run: Run, say: Say) -> None:
 def train_trials(
     run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int | None = None
 ) -> list[TrialResult]:
-    """Train those of a step's trials that have no result yet; return a result for each."""
+    """Train the trials of a step that have no result yet; return the results of all."""
     from mixopt.sweeps import run_trials
 
     return run_trials(
@@ -55,7 +55,7 @@ def train_trials(
 
 
 def job_of(run: Run, step: Step) -> Job:
-    """Return what all trials of a step share."""
+    """Return the job that all trials of a step share."""
     from mixopt.sweeps import Job
 
     proxy, corpus = run.config.proxy, run.path / "corpus"
@@ -91,7 +91,7 @@ def _keep_results(
 
 
 def keep_experts(run: Run, step: Step, results: Sequence[TrialResult], say: Say) -> None:
-    """Write what the experts of the trials were given, where they have experts."""
+    """Write the expert assignments of the trials, if the proxy has experts."""
     from mixopt.run_directory import TrialExperts
 
     experts = TrialExperts.of(results)
@@ -131,7 +131,7 @@ def _say_anneals(run: Run, say: Say) -> None:
 
 
 def with_start_hash(config: Config) -> Config:
-    """Return an experiment with the hash of what its trials begin with."""
+    """Return a configuration with the hash of the checkpoint that its trials start from."""
     proxy = config.proxy
     if proxy.start is None:
         return config
@@ -142,7 +142,7 @@ def with_start_hash(config: Config) -> Config:
 
 
 def check_start(config: Config, proxy: Any) -> None:
-    """Check that what trials begin with can be opened, and has the tokens of the corpus."""
+    """Check that the start checkpoint can be opened and uses the corpus's tokenizer."""
     _with_start(proxy, config.proxy.name).start_hash()
     check = getattr(proxy, "check_tokenizer", None)
     if callable(check):
@@ -150,7 +150,7 @@ def check_start(config: Config, proxy: Any) -> None:
 
 
 def _record_start(run: Run, job: Job, say: Say) -> None:
-    """Write what the checkpoint loses that trials begin with, unless that is written already.
+    """Write the losses of the start checkpoint, once.
 
     Its hash is an option of the proxy, so that other weights make another sweep.
     """

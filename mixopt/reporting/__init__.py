@@ -1,4 +1,4 @@
-"""Show what a run found: tables for a terminal, figures, the page, and the what-if."""
+"""Results of a run: tables for the terminal, figures, the page, and the what-if."""
 
 import lazy_loader as lazy
 

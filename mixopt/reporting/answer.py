@@ -1,9 +1,8 @@
 """The answer of a run, and the first screen of its page.
 
-It says which mixture, how much better it is than what one would have used, what it costs, what to
-check and how to use it. A run that is validated has a recommendation; another one a proposal, or a
-mixture of the user's own, with what the fit predicts of it. Gains are above 0 where the answer is
-better, on losses and tasks alike.
+It gives the mixture, its gain over the usual choices, its costs, what to check, and how to use it.
+A validated run has a recommendation; before that, a run has a proposal, or the user's own mixture,
+with the fit's predictions. Gains above 0 are improvements, for losses and tasks alike.
 """
 
 from __future__ import annotations
@@ -39,20 +38,20 @@ from mixopt.reporting.terminal import (
 from mixopt.run_directory import LATER_PROPOSALS, Run
 from mixopt.system import below_branch, short_count, without_folders
 
-MAX_LOSSES = 5  # that the first screen and the terminal show
-MAX_BY_SHARE = 12  # that are ordered by share; more are by how far they move
-MIN_MOVE = 0.01  # share of the tokens that a sentence calls more or less
-SAME = 1e-3  # total variation within which phases have one mixture
-MAX_NAMED = 2  # domains that a sentence names each way
+MAX_LOSSES = 5  # shown on the first screen and in the terminal
+MAX_BY_SHARE = 12  # domains ordered by share; more are ordered by their change
+MIN_MOVE = 0.01  # smallest change of a share that a sentence mentions
+SAME = 1e-3  # total variation below which phases count as one mixture
+MAX_NAMED = 2  # domains named as increased, and as decreased
 TONES = {"significantly better": "good", "not the proposal": "bad"}
 
 
 @dataclass(frozen=True)
 class PageAnswer:
-    """What the first screen says."""
+    """Content of the first screen."""
 
     sentence: str
-    label: str  # what is shown of the mixture, in two or three words
+    label: str  # name of the mixture in two or three words
     why: str
     chosen: str
     called: str  # recommended, proposed, or edited
@@ -60,14 +59,16 @@ class PageAnswer:
     natural: Mixture
     epochs: Mapping[str, float] | None
     gains: Mapping[str, Gain]  # natural first, then the user's own
-    losses: Mapping[str, Interval]  # gains over natural outside the objective, the worst first
+    losses: Mapping[
+        str, Interval
+    ]  # gains over natural on losses outside the objective, worst first
     broken: tuple[str, ...]  # guardrails, by the validated mean
     warnings: tuple[str, ...]
-    limits: tuple[str, ...]  # constraints that hold the mixture back
+    limits: tuple[str, ...]  # active constraints
 
 
 def answer_of(run: Run) -> PageAnswer:
-    """Return the answer of a run whose proposal is made."""
+    """Return the answer of a run that has a proposal."""
     state, proposal = run.outcome.state, proposal_of(run)
     answer: Proposal | Recommendation
     broken: tuple[str, ...] = ()
@@ -108,7 +109,7 @@ def answer_of(run: Run) -> PageAnswer:
 
 
 def proposal_of(run: Run) -> Proposal | None:
-    """Return the proposal that is recommended, or not validated yet; None of a baseline."""
+    """Return the recommended or not yet validated proposal; None if a baseline is recommended."""
     chosen = run.recommendation.chosen if run.outcome.state == "validated" else PROPOSAL
     if chosen == PROPOSAL:
         return run.proposal
@@ -117,7 +118,7 @@ def proposal_of(run: Run) -> Proposal | None:
 
 
 def _shares(answer: Proposal | Recommendation) -> dict[str, Any]:
-    """Return what is said of a mixture: that of the domains, where it is one in all phases."""
+    """Return the shares to show: by domain if all phases have one mixture, else by phase."""
     mixture, natural, epochs, phases = answer.mixture, answer.natural, answer.epochs, answer.phases
     one, *others = [mixture] if phases is None else phases.split(mixture).values()
     if phases is not None and all(one.total_variation(other) <= SAME for other in others):
@@ -128,7 +129,7 @@ def _shares(answer: Proposal | Recommendation) -> dict[str, Any]:
 
 
 def _moves(answer: Proposal | Recommendation) -> str:
-    """Say which domains get the most more and the most less than the natural mixture gives."""
+    """Return a sentence on the domains that gain and lose most against the natural mixture."""
     mixture, natural = answer.mixture, answer.natural
     if answer.phases is not None:
         mixture, natural = answer.phases.whole(mixture), answer.phases.whole(natural)
@@ -176,7 +177,7 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
 
 
 def _active(limits: Sequence[str]) -> list[str]:
-    """Return a line of the active constraints, those of one source together."""
+    """Return a line with the active constraints, grouped by their source."""
     by_source: dict[str, list[str]] = {}
     for line in limits:
         text, _, source = line.rpartition(" (")
@@ -186,7 +187,7 @@ def _active(limits: Sequence[str]) -> list[str]:
 
 
 def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
-    """Return where a value lies on an axis that has all intervals and 0, in percent."""
+    """Return a value's position in percent on an axis that spans all intervals and 0."""
     known = [one for gain in gains for one in (gain.validated, gain.predicted) if one is not None]
     low = min([0.0, *(one.low for one in known)])
     high = max([0.0, *(one.high for one in known)])
@@ -194,7 +195,7 @@ def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
 
 
 def capital(text: str) -> str:
-    """Return a line as a sentence of the page, which names no folder."""
+    """Return a line as a sentence, without names of folders."""
     return without_folders(text[:1].upper() + text[1:])
 
 
@@ -203,7 +204,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def _by_change(answer: PageAnswer) -> list[str]:
-    """Return the domains, those that move most first; few of them by their share."""
+    """Return the domains by size of change; a few domains by their share."""
     mixture, natural = answer.mixture, answer.natural
     if len(mixture) <= MAX_BY_SHARE:
         return sorted(mixture, key=lambda name: -mixture[name])
@@ -211,7 +212,7 @@ def _by_change(answer: PageAnswer) -> list[str]:
 
 
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
-    """Return the rows of each group, its own first; of a tree without groups those of branches."""
+    """Return the rows of each group, or of each branch if a tree has no groups."""
     members = {name: list(own) for name, (own, _, _) in run.constraints.groups.items()}
     phases = Phases.of(run.config.design.phases)
     if phases is not None and len(answer.mixture) == len(run.corpus.domain_names):
@@ -257,7 +258,7 @@ def _mixture_row(
 
 
 def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:
-    """Return the text for each tool, as `mixopt export` writes it, or why there is none."""
+    """Return the output of `mixopt export` for each tool, or why there is none."""
     weights = yaml.safe_dump({"weights": dict(mixture)}, sort_keys=False, allow_unicode=True)
     fragments = {"yaml": {"text": weights}}
     if run.config.design.phases is not None and len(mixture) > len(run.corpus.domain_names):

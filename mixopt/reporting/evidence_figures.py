@@ -1,4 +1,4 @@
-"""Figures of evidence: predictions of unseen trials, slices of the law, and a validation's runs.
+"""Figures of evidence: held-out predictions, slices of the fit, and the runs of a validation.
 
 Shapes: N trials or mixtures, D domains, K points of a slice, S seeds.
 """
@@ -45,12 +45,12 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
     from mixopt.proposals import Proposal, Recommendation, Validation
 
-NINETY = 1.645  # standard deviations to either side that hold 90% of a normal distribution
-POINTS = 41  # of a slice
+NINETY = 1.645  # half width of a normal 90% interval in standard deviations
+POINTS = 41  # on a slice
 
 
 def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
-    """Show predictions for trials that the regressor had not seen against what was observed."""
+    """Plot held-out predictions against observed values."""
     value, name = _Value(fit, target), target or OBJECTIVE
     rows = fit.held_out.filter(predictor=fit.name, target=name)
     observed_N, predicted_N = (value.factor * rows[n].to_numpy() for n in ("observed", "predicted"))
@@ -86,7 +86,7 @@ def plot_responses(
     target: str | None = None,
     domains: Sequence[str] | None = None,
 ) -> Figure:
-    """Show what is predicted along each domain's share, with the 90% interval and the trials."""
+    """Plot the prediction along each domain's share, with its 90% interval and the trials."""
     own = getattr(at, "mixture", at)
     mixture = own if isinstance(own, Mixture) else Mixture(cast("Mapping[str, float]", own))
     mixture, value = mixture.over(fit.domains), _Value(fit, target)
@@ -99,10 +99,10 @@ def plot_responses(
         if place >= len(shown):
             axes.set_visible(False)
             continue
-        if place:  # before anything is drawn, so that limits follow all panels
+        if place:  # set before drawing, so that limits follow all panels
             axes.sharey(axes_RC.flat[0])
         domain = fit.domains.index(shown[place])
-        # A trial without the domain lies on the axis: all of its dot is shown.
+        # Do not clip the dots of trials at a share of 0, which lie on the axis.
         dots(axes, tried_ND[:, domain], observed_N, 9, alpha=0.7, clip_on=False)
         _slice(axes, value, mixture.array, domain, float(tried_ND[:, domain].max()))
         label(axes, title=written(shown[place], 22))
@@ -116,11 +116,11 @@ def plot_responses(
 
 
 def plot_validation(validation: Validation, chosen: str | None = None) -> Figure:
-    """Show the runs of a validation, and the gain of one mixture over each other.
+    """Plot the runs of a validation, and the gain of one mixture over each of the others.
 
     Args:
-        validation: The mixtures, several seeds each.
-        chosen: Whose gains are shown; those of the leading proposal when None.
+        validation: The mixtures, with several seeds each.
+        chosen: The mixture whose gains are shown; None: the leading proposal.
     """
     value_unit, chosen = validation.objective.value_unit, chosen or validation.leading
     unit, factor = unit_text(value_unit), SHOWN.get(value_unit, 1.0)
@@ -151,14 +151,14 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
 
 
 def near_trials(observed_N: Array, limits: tuple[float, float]) -> tuple[float, float]:
-    """Return limits of an axis that are no farther from the trials than these spread."""
+    """Return axis limits at most one spread of the trials beyond the trials."""
     low, high = float(observed_N.min()), float(observed_N.max())
     spread = max(high - low, 1e-6 * max(abs(high), 1.0))
     return max(limits[0], low - spread), min(limits[1], high + spread)
 
 
 def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
-    """Return a mixture with other shares of one domain, shape (K, D)."""
+    """Return a mixture with varied shares of one domain, shape (K, D)."""
     is_other_D = np.arange(len(at_D)) != place
     others_D = np.where(is_other_D, at_D, 0.0)
     others_D = others_D if others_D.any() else is_other_D.astype(float)
@@ -168,7 +168,7 @@ def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
 
 
 def _slice(axes: Axes, value: _Value, at_D: Array, domain: int, tried: float) -> None:
-    """Draw a slice with its interval, as far as trials went or the mixture is."""
+    """Draw a slice with its interval over the range of the trials and the mixture."""
     share = float(at_D[domain])
     top = min(1.0, 1.05 * max(tried, share, 1e-3))
     shares_K = np.unique(np.append(np.linspace(0.0, top, POINTS), share))
@@ -184,7 +184,7 @@ def _slice(axes: Axes, value: _Value, at_D: Array, domain: int, tried: float) ->
 
 @dataclass(frozen=True)
 class _Value:
-    """The objective of a fit, or one of its losses."""
+    """The objective of a fit or one of its losses, as plotted."""
 
     fit: Fit
     target: str | None
@@ -195,7 +195,7 @@ class _Value:
 
     @property
     def axis(self) -> str:
-        """What an axis of it is called."""
+        """Label of its axis."""
         objective = self.fit.objective
         if self.target is None:
             return f"objective, {unit_text(objective.value_unit)}"
@@ -207,21 +207,21 @@ class _Value:
 
     @property
     def factor(self) -> float:
-        """By what it is shown."""
+        """Factor from stored to shown values."""
         objective = self.fit.objective
         if self.target:
             return 100.0 if self.target in objective.items else 1.0
         return SHOWN.get(objective.value_unit, 1.0)
 
     def observed(self) -> Array:
-        """Return what the trials gave, shape (N,); at another size, what is predicted of them."""
+        """Return the trials' values, shape (N,); at another model size, their predictions."""
         losses_NM = self.fit.known_losses()
         if self.target is None:
             return self.factor * self.fit.objective.value(losses_NM)
         return self.factor * losses_NM[:, self.fit.targets.index(self.target)]
 
     def predicted(self, weights_ND: Array) -> tuple[Array, Array, Array]:
-        """Return what is predicted and the ends of the 90% interval, shape (N,) each."""
+        """Return predictions and both ends of the 90% interval, shape (N,) each."""
         prediction = self.fit.predict(weights_ND)
         ends = prediction.objective_N, prediction.objective_low_N, prediction.objective_high_N
         if self.target is not None:
@@ -232,7 +232,7 @@ class _Value:
 
 
 def _runs(axes: Axes, place: float, runs_S: Array, look: Look, unit: str) -> None:
-    """Draw a row with a dot for each seed, and the mean."""
+    """Draw a row with a dot for each seed and a mark for the mean."""
     shown_S = SHOWN.get(unit, 1.0) * runs_S
     places_S = np.full(len(runs_S), place)
     dots(axes, shown_S, places_S, 24, look.colour, alpha=0.7, marker=look.marker)

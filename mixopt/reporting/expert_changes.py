@@ -1,13 +1,13 @@
-"""The effect of a change of weights on experts: the windows before it against those after it.
+"""The effect of a change of weights on experts: windows before the change against windows after.
 
-Routers drift while they train. A line through the windows before says how far a number would have
-come had it continued; between that and no drift at all nothing is a difference, and beyond it only
-what exceeds chance, by Student's t: the scatter of the windows about the line, and how far off its
-slope may be. With fewer than three windows before, nothing is called a difference. A number is the
-mean over windows, not that of their sum: some come out larger from fewer tokens.
+Routers drift during training. A line through the windows before the change extrapolates this drift.
+Values between the extrapolation and no drift are not called a difference; values beyond must exceed
+a Student's t interval, from the scatter about the line and the error of its slope. With fewer than
+three windows before, nothing is called a difference. Measures are means over windows, not computed
+on their sum, because some measures grow with fewer tokens.
 
-Windows between two changes are held against each other. Where there are not enough windows in
-between, it is the few nearest on either side.
+Changes are compared over the windows between neighbouring changes, or if these are too few, over
+the nearest windows on both sides.
 
 Shapes: W windows.
 """
@@ -27,18 +27,18 @@ from mixopt.online import LoggedChange
 from mixopt.routing import Window, key_column
 from mixopt.system import Array, BoolArray, name_text
 
-CONFIDENCE = 0.99  # that chance alone does not give what is called a difference
-MIN_WINDOWS = 3  # before a change, to know how they scatter
-NEAREST = 4  # windows on a side, where changes are too near each other
-MAX_CHANGES = 3  # that are told, the largest
+CONFIDENCE = 0.99  # of a difference
+MIN_WINDOWS = 3  # before a change, to estimate their scatter
+NEAREST = 4  # windows on each side if changes are close together
+MAX_CHANGES = 3  # listed, the largest
 COMPARED_BY_LAYER = ("max_load", "effective", "dead", "overflow", "specialisation")
 COMPARED_BY_DOMAIN = ("share", "max_load", "own", "distance")
 _COMPARED = {
     "before": pl.Float64,
     "after": pl.Float64,
     "difference": pl.Float64,
-    "noise": pl.Float64,  # what chance gives beyond the drift; null where it is not known
-    "drift": pl.Float64,  # what the windows before would come to, had they continued
+    "noise": pl.Float64,  # half width of the interval beyond the drift; null if unknown
+    "drift": pl.Float64,  # the extrapolation of the windows before
     "differs": pl.Boolean,
 }
 
@@ -48,10 +48,10 @@ class ExpertChange:
     """The experts of a run before and after one change of its weights.
 
     Attributes:
-        logged: The change; its step is the first one on the new weights, counted from 1.
-        windows_before: Windows of steps before it, at least one.
-        windows_after: Windows of steps after it, at least one.
-        between: Other changes of weights that fall into these windows.
+        logged: The change; its step is the first on the new weights, counted from 1.
+        windows_before: Windows before the change, at least one.
+        windows_after: Windows after the change, at least one.
+        between: Other changes of weights within these windows.
     """
 
     logged: LoggedChange
@@ -72,7 +72,7 @@ class ExpertChange:
 
     @cached_property
     def by_domain(self) -> pl.DataFrame:
-        """Share, largest load, own experts and distance of each domain, means over layers."""
+        """Share, largest load, own experts and distance of each domain, mean over layers."""
         means = pl.col("share").first(), pl.col("max_load", "own", "distance").mean()
         tables = [
             window.tables[1].group_by("domain", maintain_order=True).agg(*means)
@@ -111,14 +111,14 @@ class ExpertChange:
         }
 
     def __str__(self) -> str:
-        """Return it as text: how many layers differ in what, and what is another by domain."""
+        """Return a text: how many layers differ in which measure, and differences by domain."""
         return "\n".join([*_heading(self), "", *_by_layer(self), "", *_by_domain(self)])
 
 
 def expert_changes(
     windows: Sequence[Window], logged: Sequence[LoggedChange], step: int | None = None
 ) -> tuple[ExpertChange, ...]:
-    """Return the experts before and after changes of weights, in their order."""
+    """Return the comparison before and after each change of weights, in their order."""
     largest = sorted(range(len(logged)), key=lambda n: -logged[n].distance)
     if step is None:
         both = [n for n in largest if all(_sides(windows, logged[n].step))]
@@ -147,13 +147,13 @@ def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: in
 
 
 def _sides(windows: Sequence[Window], step: int) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
-    """Return the windows that end before a step, and those that begin with it or later."""
+    """Return the windows that end before a step, and those that begin at it or later."""
     before = tuple(window for window in windows if window.end < step)
     return before, tuple(window for window in windows if window.start >= step - 1)
 
 
 def _difference(place_W: Array, value_W: Array, is_before_W: BoolArray) -> dict[str, Any]:
-    """Return the means of both sides, and whether they differ by more than drift and chance."""
+    """Return the means of both sides, and whether they differ by more than drift and noise."""
     known_W = np.isfinite(value_W)
     first_W, then_W = known_W & is_before_W, known_W & ~is_before_W
     row: dict[str, Any] = dict.fromkeys(_COMPARED) | {"differs": False}
@@ -170,8 +170,8 @@ def _difference(place_W: Array, value_W: Array, is_before_W: BoolArray) -> dict[
 
 
 def _continued(place_W: Array, value_W: Array, later_V: Array) -> tuple[float, float, float]:
-    """Return how far a line through windows comes at later ones, and what chance gives."""
-    from scipy.special import stdtrit  # the quantile of Student's t; lighter than scipy.stats
+    """Extrapolate a line through windows to later ones; return values and interval half widths."""
+    from scipy.special import stdtrit  # quantile of Student's t; imports faster than scipy.stats
 
     centred_W = place_W - place_W.mean()
     squares = float(centred_W @ centred_W)

@@ -1,7 +1,7 @@
-"""The page's what-if as a widget of a notebook.
+"""The page's what-if as a notebook widget.
 
-By anywidget, which Jupyter, VS Code and marimo show alike. What is drawn and predicted is the
-JavaScript of `assets`; the other side of this module is assets/widget.js.
+It uses anywidget, which Jupyter, VS Code and marimo support. The JavaScript in `assets` draws and
+predicts; assets/widget.js is the counterpart of this module.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def widget_script() -> str:
     """Return a module whose default export has `render({model, el})`."""
-    # A cell may be narrow in a wide window.
+    # The output cell may be narrow in a wide window.
     style = asset("what_if.css").replace("@media (max-width", "@container (max-width")
     given = f"const WIDGET_STYLE = {json.dumps(style)};"
     parts = (view_script(), given, asset("widget.js"))
@@ -31,11 +31,11 @@ def widget_script() -> str:
 
 
 class Explorer(anywidget.AnyWidget):
-    """A mixture that is turned by hand.
+    """A mixture edited by hand.
 
     Attributes:
-        weights: Share of each domain, as the page shows them; setting it moves the sliders.
-        mixture: The same as a `Mixture`; it can be set, too.
+        weights: Share of each domain; setting it moves the sliders.
+        mixture: The weights as a `Mixture`; can be set, too.
     """
 
     _esm = widget_script()
@@ -44,18 +44,18 @@ class Explorer(anywidget.AnyWidget):
     mixture = traitlets.Instance(Mixture)
 
     def __init__(self, question: ProposalRequest, starts: Mapping[str, Mixture]) -> None:
-        """Start at the first of some mixtures."""
+        """Start at the first of the given mixtures."""
         self._domains = question.fit.domains
         first = next(iter(starts.values())).over(self._domains)
         data = packed_json(what_if_data(question, starts))
         super().__init__(_data=data, weights=dict(first), mixture=first)
 
     def __repr__(self) -> str:
-        """Say the largest shares."""
+        """Return the largest shares."""
         return f"Explorer({largest_shares(self.mixture)})"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Show the widget; where there is no kernel, as on a page of a repository, a line."""
+        """Show the widget, or a line of text without a kernel, as on a repository's page."""
         shown = super()._repr_mimebundle_(**kwargs)
         if shown is None:
             return None
@@ -64,7 +64,7 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.observe("weights")
     def _on_weights(self, change: Mapping[str, Any]) -> None:
-        """Take over what the page, or the user's code, made of the weights."""
+        """Update the mixture after the page or the user's code has set the weights."""
         mixture = Mixture(change["new"]).over(self._domains)
         if mixture != self.mixture:
             self.mixture = mixture

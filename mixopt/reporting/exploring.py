@@ -1,4 +1,4 @@
-"""`explore`: the what-if as a widget of a notebook, for a run or a fit."""
+"""`explore`: the what-if as a notebook widget, for a run or a fit."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def explore(
     inventory: Mapping[str, float] | str | Path | None = None,
     tokens: float | str | None = None,
 ) -> Explorer:
-    """Show the what-if in a notebook: turn a mixture, see its losses, intervals and limits.
+    """Show the what-if in a notebook: edit a mixture; see its losses, intervals and limits.
 
-    The widget predicts in the page, as `report.html` does. The next cell has `widget.mixture`, and
-    may observe it.
+    The widget predicts in JavaScript, as `report.html` does. The next cell can read or observe
+    `widget.mixture`.
 
     Args:
         source: A run with a proposal, or a fit.
-        constraints: The fields of an experiment's `constraints:`, or a YAML file of them; they
-            are merged into the run's.
-        inventory: Distinct tokens of each domain, or a YAML file of them; the run's when None.
-            Of a fit without, nothing is known of epochs.
-        tokens: Length of the full run, such as 25e9; as the run has it when None.
+        constraints: Fields of an experiment's `constraints:`, or a YAML file with them; merged into
+            the run's.
+        inventory: Distinct tokens of each domain, or a YAML file with them; None: the run's. A fit
+            without them shows no epochs.
+        tokens: Length of the full run in tokens, such as 25e9; None: the run's.
 
     Raises:
         PluginError: anywidget is not installed, or the fit's regressor has no plain law.
-        ConfigError: Something cannot be read, or cannot be right.
-        InfeasibleError: Constraints that no mixture meets.
+        ConfigError: An unreadable file or an invalid value.
+        InfeasibleError: No mixture meets the constraints.
         RunError: The run has no proposal yet.
     """
     from mixopt.fitting import Fit

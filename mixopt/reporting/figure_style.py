@@ -1,8 +1,8 @@
-"""How all figures look, which domains they show, and how they become files.
+"""Style of all figures, the domains that they show, and SVG output.
 
-The colours are Okabe and Ito's, which people who see few colours tell apart, a grey, and an olive
-in place of a blue that is the accent of a dark page. A mixture has the same look in all figures.
-Figures are made with matplotlib's objects: no pyplot, and no setting outlives a call.
+Colours are Okabe and Ito's colour-blind safe palette, a grey, and an olive in place of the blue
+that is the accent of the dark page. A mixture has the same look in all figures. Figures use
+matplotlib's object interface: no pyplot, and no global settings.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from mixopt.errors import ConfigError, did_you_mean
 
 _FOUND = importlib.util.find_spec("matplotlib")
-# matplotlib reads the file `matplotlibrc` of the working directory when it is first imported. That
-# may be a foreign run directory, whose settings could run LaTeX, or be a pipe that never ends.
+# matplotlib reads `matplotlibrc` from the working directory when it is first imported. That may be
+# somebody else's run directory, whose settings could run LaTeX, or whose file is an endless pipe.
 _ELSEWHERE = (
     contextlib.chdir(Path(str(_FOUND.origin)).parent)
     if _FOUND is not None and os.path.lexists("matplotlibrc")
@@ -45,7 +45,7 @@ INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
 
 
 class Look(NamedTuple):
-    """How a mixture is drawn; where colours are alike in grey, marker and hatch differ."""
+    """Look of a mixture; colours that are alike in grey differ in marker and hatch."""
 
     colour: str
     marker: str
@@ -60,13 +60,13 @@ LOOKS = {
 }
 FURTHER = (Look("#cc79a7", "v", "xxxx"), Look("#d55e00", "P", "----"), Look("#999933", "X", "++++"))
 ACCENT, WARNING = LOOKS["proposal"].colour, FURTHER[1].colour
-WIDTH = 7.6  # inches; a page's column
+WIDTH = 7.6  # inches, a column of the page
 LETTER = 9.5  # points
 MAX_NAME = 32  # characters
 
-# All of sixty domains have a row; hundreds of panels take minutes to lay out.
+# Sixty domains fit as rows; hundreds of panels would take minutes to lay out.
 MAX_ROWS, MAX_PANELS = 64, 24
-MAX_HIGH_ROWS = 20  # rows up to which they are high, with numbers beside all bars
+MAX_HIGH_ROWS = 20  # maximum number of high rows, which have numbers beside all bars
 
 
 def new_figure(height: float, columns: int = 1, rows: int = 1, **ratios: Any) -> tuple[Figure, Any]:
@@ -94,7 +94,7 @@ def row_figure(
 
 
 def is_low(rows: Collection[Any]) -> bool:
-    """Tell whether there are so many rows that they are low, without numbers beside the bars."""
+    """Return whether rows are low, without numbers beside the bars."""
     return len(rows) > MAX_HIGH_ROWS
 
 
@@ -141,13 +141,13 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def looks(mixtures: Iterable[str]) -> dict[str, Look]:
-    """Return how each of a run's mixtures is drawn: the same in every figure of them."""
+    """Return the look of each of a run's mixtures, the same in every figure."""
     further = sorted({*mixtures} - LOOKS.keys())
     return LOOKS | {name: FURTHER[n % len(FURTHER)] for n, name in enumerate(further)}
 
 
 def written(name: str, longest: int = MAX_NAME) -> str:
-    """Return a name as figures write it: shortened in its middle, and never read as a formula."""
+    """Return a name for figures: shortened in the middle, and escaped from math text."""
     if len(name) > longest:
         end = longest // 3
         name = f"{name[: longest - end - 1]}\N{HORIZONTAL ELLIPSIS}{name[-end:]}"
@@ -160,7 +160,7 @@ def shown_domains(
     shares: Iterable[Mapping[str, float]],
     most: int,
 ) -> list[str]:
-    """Return the domains that are requested; else those with the largest share in any mixture."""
+    """Return the requested domains, or else those with the largest share in any mixture."""
     if requested is None:
         mixtures = list(shares)
         order = sorted(domains, key=lambda name: -max(mixture[name] for mixture in mixtures))
@@ -173,14 +173,14 @@ def shown_domains(
 
 
 def check_known(names: Iterable[str], known: Collection[str], what: str) -> None:
-    """Check that names are known."""
+    """Raise ConfigError for an unknown name."""
     for name in names:
         if name not in known:
             raise ConfigError(f"unknown {what} {name!r}{did_you_mean(name, known)}")
 
 
 def of_all(shown: Collection[str], domains: Collection[str]) -> str:
-    """Say how many of the domains are shown, where not all are."""
+    """Return a note such as "16 of 64 domains"; empty if all are shown."""
     if len(shown) == len(domains):
         return ""
     return f" ({len(shown)} of {len(domains)} domains)"
@@ -192,6 +192,6 @@ def figure_svg(figure: Figure) -> str:
     stream = io.StringIO()
     with matplotlib.rc_context(settings):
         about = {"Date": None, "Creator": None}
-        # The resolution is that of maps inside, of which every cell is to be seen.
+        # The resolution of embedded maps, high enough to show every cell.
         figure.savefig(stream, format="svg", metadata=about, dpi=200)
     return stream.getvalue()

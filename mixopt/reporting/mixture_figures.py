@@ -1,7 +1,7 @@
-"""Figures with a row for each domain: shares of mixtures, passes over the text, what was tried.
+"""Figures with a row for each domain: shares of mixtures, epochs, shares tried by the trials.
 
-No axis is cut off, so that a large share is seen to be large. A few domains have a bar for each
-mixture with its number; more have a bar for the first mixture and a marker for each other.
+Axes of shares start at 0 and are never cut off. A few domains have a bar with its number for each
+mixture; many domains have a bar for the first mixture and markers for the others.
 
 Shapes: N trials, D domains, P points of a front.
 """
@@ -51,16 +51,16 @@ if TYPE_CHECKING:
     Shares: TypeAlias = Mapping[str, float]
     MixturesLike: TypeAlias = Proposal | Recommendation | Shares | Mapping[str, Shares]
 
-MAX_BARS = 4  # mixtures that have a bar each
-AT_CAP = 1e-3  # relative: this near to its cap, a domain is at it
-MAX_PAIRS = 3  # panels of a front at most: of more targets the first pairs are shown
-MAX_COLUMNS = 10  # of a map of shares that has numbers
+MAX_BARS = 4  # mixtures with a bar each
+AT_CAP = 1e-3  # relative distance within which a domain counts as at its cap
+MAX_PAIRS = 3  # panels of a front: the first pairs of targets
+MAX_COLUMNS = 10  # of a map of shares with numbers
 
 
 def plot_mixtures(
     mixtures: MixturesLike, natural: Shares | None = None, *, domains: Sequence[str] | None = None
 ) -> Figure:
-    """Show each domain's share in mixtures, beside its natural and the uniform one."""
+    """Plot each domain's share in mixtures, beside natural and uniform shares."""
     shown = _by_name(mixtures)
     if natural is None and not isinstance(mixtures, Mapping):
         natural = mixtures.natural
@@ -89,7 +89,7 @@ def plot_epochs(
     *,
     domains: Sequence[str] | None = None,
 ) -> Figure:
-    """Show how often each domain's text is seen in the full run, and how often it may be."""
+    """Plot the epochs of each domain in the full run, and their maximum."""
     passes = epochs if isinstance(epochs, Mapping) else epochs.epochs
     if not passes:
         raise ConfigError(
@@ -109,14 +109,14 @@ def plot_epochs(
 
 
 def plot_cells(mixture: MixturesLike, natural: Shares | None = None) -> Figure:
-    """Show a tree of domains as a map: a row for each branch, a column for each last part.
+    """Plot a tree of domains as a map: a row for each branch, a column for each last part.
 
     Args:
         mixture: A proposal, a recommendation, or shares by domain.
-        natural: Shares that it is compared with; those of a proposal or recommendation when None.
+        natural: Shares to compare with; None: those of the proposal or recommendation.
 
     Raises:
-        ConfigError: The domains are no tree.
+        ConfigError: The domains do not form a tree.
     """
     ((_, shares), *_) = _by_name(mixture).items()
     if natural is None and not isinstance(mixture, Mapping):
@@ -144,12 +144,12 @@ def plot_design(
     *,
     domains: Sequence[str] | None = None,
 ) -> Figure:
-    """Show which shares of each domain the trials have tried, a dot a trial.
+    """Plot the shares of each domain that the trials have tried, one dot a trial.
 
     Args:
         trials: The trials, finished or not.
         natural: Share of each domain in the corpus, drawn as a line.
-        domains: The domains to show; all of 64, of more those with the largest shares, when None.
+        domains: The domains to show; None: all up to 64, else those with the largest shares.
 
     Raises:
         ConfigError: An unknown domain.
@@ -163,7 +163,7 @@ def plot_design(
         named.append(natural)
     shown = shown_domains(domains, trials.domains, named, MAX_ROWS)
     figure, axes = row_figure(shown)
-    # A fixed spread across the row, so that equal tables give equal figures.
+    # Fixed jitter, so that equal tables give equal figures.
     spread_N = 0.56 * (np.arange(len(trials)) * 0.6180339887 % 1.0 - 0.5)
     for place, name in enumerate(shown):
         size, mark = 4 if is_low(shown) else 13, "a trial" if place == 0 else None
@@ -179,7 +179,7 @@ def plot_design(
 
 
 def plot_front(front: Front, trials: Trials | None = None) -> Figure:
-    """Show predicted losses of each pair of targets, and each point's weights beneath."""
+    """Plot predicted losses for each pair of targets, and the weights of each point below."""
     pairs = list(combinations(front.targets, 2))[:MAX_PAIRS]
     figure, axes_RC = new_figure(3.4 + 0.8 + 0.34 * len(front.points), len(pairs), 2)
     for axes, (first, second) in zip(axes_RC[0], pairs, strict=True):
@@ -205,7 +205,7 @@ def _share_map(
     was_RC: Sequence[Sequence[float | None]],
     columns: Sequence[str],
 ) -> Any:
-    """Draw shares as a map, darker for more; a few columns have their numbers, and those before."""
+    """Draw shares as a map, darker for more; with few columns also as numbers."""
     shares = np.array(shares_RC, dtype=float)
     most = float(np.nanmax(shares)) or 1.0
     axes.grid(visible=False)
@@ -221,7 +221,7 @@ def _share_map(
 
 
 def _by_name(given: MixturesLike) -> dict[str, Shares]:
-    """Return the mixtures by what a figure calls them; the first is what it is about."""
+    """Return the mixtures by their labels; the first is the subject of the figure."""
     if not isinstance(given, Mapping):
         return {"recommended" if hasattr(given, "chosen") else "proposed": given.mixture}
     if not given:
@@ -237,7 +237,7 @@ def _by_name(given: MixturesLike) -> dict[str, Shares]:
 
 
 def _owners(given: MixturesLike, shown: Mapping[str, Shares]) -> list[str]:
-    """Return the mixtures of a run whose looks those of a figure have."""
+    """Return the mixtures of a run that define the looks of a figure's mixtures."""
     first, *others = shown
     if isinstance(given, Mapping) and first in given:
         return list(shown)
@@ -247,7 +247,7 @@ def _owners(given: MixturesLike, shown: Mapping[str, Shares]) -> list[str]:
 def _shares(
     axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], owners: Sequence[str]
 ) -> None:
-    """Draw bars with their numbers; in low rows a bar for the first mixture, and markers."""
+    """Draw bars with numbers; in low rows, one bar and markers for the other mixtures."""
     bars = list(shown)[: 1 if is_low(names) else MAX_BARS]
     high = 0.76 / len(bars)
     for number, (name, mixture) in enumerate(shown.items()):
@@ -268,7 +268,7 @@ def _shares(
 
 
 def _numbers(axes: Axes, places_D: Array, widths_D: Array, texts: Sequence[str]) -> None:
-    """Write a number at the end of each bar."""
+    """Write the value at the end of each bar."""
     beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
     beside |= {"fontsize": row_letter(texts) - 1, "color": INK}
     for place, width, text in zip(places_D, widths_D, texts, strict=True):
@@ -278,7 +278,7 @@ def _numbers(axes: Axes, places_D: Array, widths_D: Array, texts: Sequence[str])
 def _epoch_bars(
     axes: Axes, names: Sequence[str], passes: Mapping[str, float], most: Mapping[str, Any]
 ) -> None:
-    """Draw a bar for each domain, hatched where it is at its cap, and the caps."""
+    """Draw the epochs of each domain, hatched at its cap, and the caps."""
     passes_D = np.array([passes[name] for name in names])
     caps_D = np.array([most.get(name) or np.nan for name in names], float)
     held_D = passes_D >= (1 - AT_CAP) * caps_D
@@ -300,7 +300,7 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
         dots(axes, seen[first], seen[second], 11, label="a trial")
     places = [(one.losses[first].value, one.losses[second].value) for one in front.points]
     x_P, y_P = zip(*sorted(places), strict=True)
-    if len(front.targets) == 2:  # of more, the front is a surface
+    if len(front.targets) == 2:  # with more targets the front is a surface
         axes.plot(x_P, y_P, color=ACCENT, linewidth=1.2)
     axes.scatter(x_P, y_P, s=26, color=ACCENT, zorder=3, label="a proposal, predicted")
     style: dict[str, Any] = {"textcoords": "offset points", "fontsize": LETTER - 1, "color": INK}

@@ -1,14 +1,14 @@
 """The frame of a page: one HTML file with its style, scripts and figures inside.
 
-Nothing is fetched: no font, no script, no image. The page follows the reader's light or dark, is
-legible on a narrow screen, prints, and works where scripts do not run. Templates escape every text,
-and the Content-Security-Policy allows no request, and no script but those that are written here, by
-their hashes: a name that were not escaped could still run nothing.
+The page loads no font, script or image. It follows light and dark mode, fits narrow screens,
+prints, and works without scripts. Templates escape all text, and the Content-Security-Policy
+forbids requests and all scripts except ours, by their hashes, so that even an unescaped name could
+not run code.
 
-matplotlib writes an SVG for any program: every text names its fonts, every dot is an element with
-its style, and a place has six decimals. A page with sixty domains has thousands of dots, so here
-what says nothing is left out: a row of equal dots becomes one path whose subpaths of no length have
-round ends, places have two decimals, and only what is referred to has an id.
+matplotlib's SVG is verbose: every text names its fonts, every dot is an element with a style, and
+coordinates have six decimals. A page with sixty domains has thousands of dots. So SVG is compacted
+here: a row of equal dots becomes one path of zero-length subpaths with round caps, coordinates have
+two decimals, and unused ids are removed.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from mixopt.proposals import Interval, named
 from mixopt.reporting.figure_style import ACCENT, FAINT, GRID, INK, PAPER, Figure, figure_svg
 from mixopt.system import __version__, share_text, write_text
 
-_MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # a line may break after them
+_MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # characters after which a line may break
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: its anchor, its heading, markup, and CSS and JavaScript of its own."""
+    """A section of a page: anchor, heading, markup, and its own CSS and JavaScript."""
 
     name: str
     title: str
@@ -47,7 +47,7 @@ class Section:
 
 
 def page_html(name: str, title: str, first: Markup, sections: Sequence[Section]) -> str:
-    """Return the whole file."""
+    """Return the HTML of a page."""
     scripts = [asset("page.js"), *(part.script for part in sections if part.script)]
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -71,20 +71,20 @@ def page_html(name: str, title: str, first: Markup, sections: Sequence[Section])
 
 
 def template(file: str, /, **values: Any) -> Markup:
-    """Fill a template of `assets`; every text in it is escaped."""
+    """Render a template of `assets`; all text is escaped."""
     return Markup(_environment().get_template(file).render(values))
 
 
 def part(name: str, *values: Any, **named: Any) -> Markup:
-    """Return what a macro of assets/parts.html makes: paragraph, heading, folded or table."""
+    """Render a macro of assets/parts.html: paragraph, heading, folded or table."""
     made: Markup = getattr(_environment().get_template("parts.html").module, name)(*values, **named)
     return made
 
 
 def json_text(content: Any) -> Markup:
-    """Return plain values as JSON for a `script` element, which no name can end."""
+    """Return plain values as JSON that cannot end its `script` element."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":  # letters of its strings alone
+    for sign in "<>&\u2028\u2029":  # occur in strings only
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return Markup(text)
 
@@ -95,7 +95,7 @@ def asset(name: str) -> str:
 
 
 def gain_word(gain: Interval) -> str:
-    """Say what the interval of a gain allows to say."""
+    """Return the verdict that the interval of a gain allows."""
     if gain.low > 0:
         return "better"
     return "worse" if gain.high < 0 else "not significant"
@@ -119,11 +119,11 @@ def _environment() -> Environment:
 
 
 def _breakable(text: str) -> Markup:
-    """Return a name that a narrow column may break after a mark, and nowhere else."""
+    """Return a name with break opportunities after punctuation only."""
     return Markup(_MARKS.sub(r"\1<wbr>", str(escape(text))))
 
 
-# What a page puts in place of the fixed colours, so that figures follow its light or dark.
+# CSS variables that replace fixed colours, so that figures follow light and dark mode.
 _PAGE_COLOURS = {
     INK: "currentColor",
     GRID: "var(--line)",
@@ -131,14 +131,16 @@ _PAGE_COLOURS = {
     PAPER: "var(--paper)",
     ACCENT: "var(--accent)",
 }
-_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # not even escaped
+_NO_XML = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
+)  # not allowed in XML, even escaped
 _NEEDLESS = re.compile("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
 _REFERENCE = re.compile(r'(href="#|url\(#)([^")]+)')
 _NUMBER = re.compile(r"-?\d*\.\d+")
 
 
 def picture(folder: Path, name: str, drawn: Figure, description: str) -> Markup:
-    """Write a figure to `<name>.svg`; return it as an element of the page, with its description."""
+    """Write a figure to `<name>.svg`, and return it as an element with its description."""
     svg = figure_svg(drawn)
     write_text(folder / f"{name}.svg", svg)
     element = Markup(page_svg(svg, name, description))
@@ -146,7 +148,7 @@ def picture(folder: Path, name: str, drawn: Figure, description: str) -> Markup:
 
 
 def page_svg(svg: str, name: str, description: str) -> str:
-    """Return a figure as an element of a page, in the page's colours and letters."""
+    """Return a figure as inline SVG in the page's colours and fonts."""
     head, _, body = _NEEDLESS.sub("", _NO_XML.sub("", svg[svg.index("<svg") :])).partition(">")
     body = _with_joined_dots(re.sub(r">\s+<", "><", body.strip()))
     ids: dict[str, str] = {}
@@ -160,8 +162,8 @@ def page_svg(svg: str, name: str, description: str) -> str:
 
 
 def _with_joined_dots(body: str) -> str:
-    """Make one path of the dots of a group, where all are equal circles without an edge."""
-    # As matplotlib draws a circle: eight curves, the first from (0, radius).
+    """Merge the dots of a group into one path if all are equal circles without an edge."""
+    # matplotlib's circle: eight curves, the first from (0, radius).
     circles = re.findall('<path id="([^"]*)" d="M 0 ([^ ]*) ([^"]*)"', body)
     radii = {own: abs(float(radius)) for own, radius, rest in circles if rest.count("C") == 8}
 
@@ -183,7 +185,7 @@ def _with_joined_dots(body: str) -> str:
 
 
 def _short_tag(tag: str, ids: Mapping[str, str]) -> str:
-    """Return a tag with the page's ids and colours, and places of two decimals at most."""
+    """Return a tag with the page's ids and colours, and coordinates of two decimals."""
     tag = re.sub("xlink:|font-family: [^;]*; ", "", tag)
     tag = re.sub(r"\bfont: ([\d.]+px) [^;\"]*", r"font-size: \1", tag)  # matplotlib before 3.10
     tag = re.sub(' id="([^"]*)"', lambda one: f' id="{ids[one[1]]}"' if one[1] in ids else "", tag)

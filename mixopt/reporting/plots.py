@@ -1,8 +1,8 @@
 """The figures of a run, a fit or trials: `run.plot.mixtures()`, `fit.plot.held_out()`.
 
-A figure of a step that is not done yet is an error that names the command which does it. Where a
-figure is drawn around a mixture and none is given, it is the recommended one, and before validation
-the proposed one; of a fit, the one with the lowest predicted objective among those that were tried.
+A figure of an unfinished step raises an error that names the command to run. Figures about a
+mixture use by default the recommended one, before validation the proposed one, and for a fit the
+trial with the lowest predicted objective.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 class _Figures:
     def __repr__(self) -> str:
-        """Say which figures there are."""
+        """List the figures."""
         names = (name for name in vars(type(self)) if not name.startswith("_"))
         return f"figures: {', '.join(f'{name}()' for name in names)}"
 
@@ -42,15 +42,15 @@ class RunPlots(_Figures):
     _run: Run
 
     def mixtures(self, *, domains: Sequence[str] | None = None) -> Figure:
-        """Show the recommended or proposed mixture beside the natural one (`plot_mixtures`)."""
+        """Plot the recommended or proposed mixture beside natural (`plot_mixtures`)."""
         return plot_mixtures(self._answer(), domains=domains)
 
     def cells(self) -> Figure:
-        """Show the mixture of a tree of domains as a map, topic by quality (`plot_cells`)."""
+        """Plot the mixture of a tree of domains as a map, topic by quality (`plot_cells`)."""
         return plot_cells(self._answer())
 
     def epochs(self, *, domains: Sequence[str] | None = None) -> Figure:
-        """Show passes over each domain's text, and the maximum allowed (`plot_epochs`)."""
+        """Plot the epochs of each domain, and their maximum (`plot_epochs`)."""
         answer, limits = self._answer(), self._run.config.constraints
         return plot_epochs(answer, limits.epochs_of(tuple(answer.mixture)), domains=domains)
 
@@ -73,11 +73,11 @@ class RunPlots(_Figures):
         return plot_responses(self._run.fit, at or self._answer(), target=target, domains=domains)
 
     def validation(self) -> Figure:
-        """Show the validation's runs, and gains of what is recommended (`plot_validation`)."""
+        """Plot the validation's runs, and the gains of the recommendation (`plot_validation`)."""
         return plot_validation(self._run.validation, self._run.recommendation.chosen)
 
     def experts(self, *, trial: str | None = None) -> Figure:
-        """Show how each domain's tokens fall on the experts of one trial (`plot_run_experts`)."""
+        """Plot how experts of one trial serve each domain's tokens (`plot_run_experts`)."""
         return plot_run_experts(self._run, trial)
 
     def _answer(self) -> Proposal | Recommendation:

@@ -1,10 +1,10 @@
-"""The page of a run, and of a backtest: the answer, and folded below where it comes from.
+"""The page of a run or a backtest: the answer first, its evidence folded below.
 
     report.html          the page; needs no network and no other file
     figures/<name>.svg   its figures
 
-Every number is read from the run directory, so that writing the page again gives the same page.
-It names no host, no user and no absolute path.
+Every number is read from the run directory, so that the same run gives the same page. The page
+names no host, no user and no absolute path.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ if TYPE_CHECKING:
     from mixopt.fitting import Backtest
     from mixopt.reporting.figure_style import Figure
 
-KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # the order of rows
-MAX_SHARES = 2  # domains of a trial that its row names
-MAX_TRIALS = 6  # that have a row; trials.parquet has all
-MAX_LOADINGS = 2  # of a factor, the largest
-MIN_COMPARED = 2  # mixtures that each loss is compared with, natural and the user's own first
+KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # order of rows
+MAX_SHARES = 2  # domains named in a trial's row
+MAX_TRIALS = 6  # with a row; trials.parquet has all
+MAX_LOADINGS = 2  # largest of a factor
+MIN_COMPARED = 2  # baselines of each loss, natural and the user's own first
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` and the figures of a run whose proposal is made."""
+    """Write `report.html` and the figures of a run that has a proposal."""
     run.log.require("propose")
     sections, answer = [what_if_section(run)], answer_of(run)
     if branch_shares(answer.mixture):
@@ -88,7 +88,7 @@ def _picture(run: Run, name: str, drawn: Figure, description: str) -> Markup:
 
 
 def _validation(run: Run) -> Section:
-    """Show all mixtures that were trained, their prediction, and every loss."""
+    """Return all validated mixtures, their predictions, and every loss."""
     validation, recommendation = run.validation, run.recommendation
     unit, objective = unit_text(recommendation.unit), capital(run.objective.describe())
     about = (
@@ -108,7 +108,7 @@ def _validation(run: Run) -> Section:
 
 
 def _by_loss(run: Run) -> Markup:
-    """Show the gain over natural and the user's own mixtures, loss by loss."""
+    """Return the gain over natural and the user's own mixtures for each loss."""
     validation, chosen = run.validation, run.recommendation.chosen
     gains = in_order(run.recommendation.gains)
     own = [name for name in gains if not (is_usual(name) or is_proposal(name))]
@@ -136,7 +136,7 @@ def _gain_text(comparison: Comparison, unit: str) -> str:
 
 
 def _fit(run: Run) -> Section:
-    """Show how well each regressor predicts, and how sure that makes the proposal."""
+    """Return the accuracy of each regressor, and the uncertainty of the proposal."""
     fit, unit = run.fit, run.objective.value_unit
     why = run.recommendation.why if run.is_done("validate") else ""
     sure = sureness_lines(proposal_of(run) or run.proposal)
@@ -167,7 +167,7 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
 
 
 def _signal(fit: Fit) -> Markup:
-    """Show how much of each loss is noise, how much follows the mixture, and what is common."""
+    """Return noise and signal of each loss, and the factors of the losses."""
     result = readiness(fit)
     every = [result.objective, *result.losses]
     columns = ["loss", "noise", "follows the mixture", "arms"]
@@ -190,7 +190,7 @@ def _signal(fit: Fit) -> Markup:
 
 
 def _trials(run: Run) -> Section:
-    """Show the mixtures that were tried, the best of them, and what became of the others."""
+    """Return the shares tried, the best trials, and the trials that failed."""
     trials, rows = run.trials, run.trials.table
     roles = ", ".join(f"{number} {role}" for role, number in Counter(rows["role"]).items())
     proxy = run.config.proxy
@@ -207,7 +207,7 @@ def _trials(run: Run) -> Section:
 
 
 def _finished(run: Run) -> Markup:
-    """Return a row for each of the best trials: its objective, and the most of its mixture."""
+    """Return a row for each of the best trials: objective and largest shares."""
     done, unit = run.trials.finished, run.objective.value_unit
     values_N = run.objective.value(done.losses(run.objective.unit))
     weights_ND = done.weights()
@@ -238,7 +238,7 @@ def _unfinished(rows: pl.DataFrame) -> Markup:
 
 
 def _experts(run: Run) -> Markup:
-    """Show what the experts of one trial do, and in how many trials they collapsed."""
+    """Return the experts of one trial, and the number of trials in which experts collapsed."""
     experts = SweepExperts.read(run.path, run=run)
     if experts is None:
         return Markup()
@@ -251,7 +251,7 @@ def _experts(run: Run) -> Markup:
 
 
 def _corpus(run: Run) -> Section:
-    """Show how much text each domain has, and where it is from."""
+    """Return sizes and sources of the domains."""
     corpus, config = run.corpus, run.config.corpus
     sources = {**config.domains, **config.parts, **run.config.evaluation}
     order = sorted(corpus.evaluation, key=lambda domain: -run.inventory.get(domain.name, 0))
@@ -289,7 +289,7 @@ def _source(source: SourceConfig) -> str:
 
 
 def _provenance(run: Run) -> Section:
-    """Show what the answer was made from: steps, seeds and versions."""
+    """Return the provenance of the answer: steps, seeds and versions."""
     seeds = sorted(set(run.validation.trials.table["seed"])) if run.is_done("validate") else []
     unknown = "not asked for without --trust" if run.is_foreign else "not a repository"
     entries: Iterable[tuple[str, str]] = [
@@ -322,7 +322,7 @@ STATES = ("ready", "weak", "noise")
 
 
 def backtest_text(backtest: Backtest) -> str:
-    """Return the table of a backtest, what its columns mean, and what it says."""
+    """Return the table of a backtest, the meaning of its columns, and its conclusions."""
     trials = list(dict.fromkeys(row["trials"] for row in backtest.rows))
     shown = {trials[0], backtest.enough or trials[0], trials[-1]}
     rows = [_backtest_cells(row) for row in backtest.rows if row["trials"] in shown]
@@ -334,7 +334,7 @@ def backtest_text(backtest: Backtest) -> str:
 
 
 def write_backtest(backtest: Backtest, path: Path) -> None:
-    """Write the page of a backtest: one file."""
+    """Write the page of a backtest as one file."""
     title = _backtest_title(backtest)
     cells = [_backtest_cells(row) for row in backtest.rows]
     ours = [row for row in cells if row[0] == cells[0][0]]

@@ -1,4 +1,4 @@
-"""What a run directory says about its experts: what `mixopt experts` prints and draws."""
+"""Experts of a run directory: what `mixopt experts` prints and draws."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ DESCRIPTIONS = {
     "experts_domains": "How each domain's tokens fall on the experts; grey is an even share.",
     "experts_over_time": "Balance and specialisation of each layer over the steps.",
 }
-SHOWN = 12  # trials that are listed
+SHOWN = 12  # trials listed
 
 
 @dataclass(frozen=True, eq=False)
 class PretrainingExperts:
-    """The experts of a pretraining, since its domains last changed.
+    """The experts of a pretraining since its domains last changed.
 
     Attributes:
         path: The run directory.
-        windows: Since the domains last changed, at least one; they stay on disk.
+        windows: Windows since the domains last changed, at least one; read from disk when used.
         logged: Changes of weights.
-        changes: The experts before and after the largest of them, or the one that is asked for.
-        train: What was assigned in the second half of the steps, when experts have found a place.
-        summary: What that says, with the diagnoses.
+        changes: The experts before and after the largest change, or the requested one.
+        train: Assignments in the second half of the steps, after experts have specialised.
+        summary: Summary of `train`, with the diagnoses.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class PretrainingExperts:
 
     @classmethod
     def read(cls, path: Path, change: int | None) -> PretrainingExperts | None:
-        """Read a run directory; None where nothing was recorded."""
+        """Read a run directory; None if it has no records of experts."""
         every = ExpertRecord(path / EXPERTS).windows()
         if not every:
             return None
@@ -101,7 +101,7 @@ class PretrainingExperts:
 
     @property
     def steps(self) -> tuple[int, int]:
-        """The steps of `train`: those before it, and its last."""
+        """The number of steps before `train`, and its last step."""
         return _settled(self.windows)[0].start, self.windows[-1].end
 
     def figures(self) -> dict[str, Figure]:
@@ -147,10 +147,9 @@ class SweepExperts:
     Attributes:
         path: The run directory.
         trials: The table of the sweep's trials.
-        counts: By trial, those of a validation last.
-        shown: The trial that is shown in full: of the recommended mixture where it is validated,
-            else the best one.
-        summary: What the experts of this trial say, with the diagnoses.
+        counts: Assignments by trial, those of a validation last.
+        shown: The trial shown in full: of the recommended mixture if validated, else the best one.
+        summary: Summary of this trial's experts, with the diagnoses.
     """
 
     path: Path
@@ -163,7 +162,7 @@ class SweepExperts:
     def read(
         cls, path: Path, *, run: Run | None = None, trust: bool = False
     ) -> SweepExperts | None:
-        """Read a run directory, perhaps opened already; None where no trial has experts."""
+        """Read a run directory, or take an opened run; None if no trial has experts."""
         swept, validated = (
             [read_entry(file)[1] for file in sorted(step.trial_files(path))]
             for step in (SWEEP, VALIDATE)
@@ -174,7 +173,7 @@ class SweepExperts:
         every = (*swept, *validated)
         counts = {one.trial: one.experts for one in every if one.experts is not None}
         shown = next(iter(counts))
-        with suppress(MixoptError):  # before a sweep's end, any
+        with suppress(MixoptError):  # before the sweep ends there may be no best trial
             shown = shown_trial(run or load_run(path, trust=trust), counts)
         return cls(path, trials, counts, shown, Summary.of(counts[shown].train))
 
@@ -185,7 +184,7 @@ class SweepExperts:
         return dict(table.iter_rows())
 
     def figures(self) -> dict[str, Figure]:
-        """Draw the figures of the trial that is shown, by name."""
+        """Draw the figures of the shown trial, by name."""
         counts = self.counts[self.shown]
         return _still_figures(counts.train, counts.held_out)
 
@@ -202,7 +201,7 @@ class SweepExperts:
         }
 
     def __str__(self) -> str:
-        """Return it as text: the trials, then the one that is shown."""
+        """Return a text: the trials, then the shown one."""
         table = self.trials.by_trial()
         table = table.sort("has_collapsed", "load_entropy", descending=[True, False])
         lines = [
@@ -229,19 +228,19 @@ RunExperts = PretrainingExperts | SweepExperts
 
 
 def experts(directory: str | Path, *, change: int | None = None, trust: bool = False) -> RunExperts:
-    """Read what a run recorded of its experts.
+    """Read the records of a run's experts.
 
     Args:
-        directory: Of a sweep or of a pretraining, also while it runs.
-        change: Of a pretraining: the first step on new weights; the largest changes when None.
+        directory: A run or a pretraining, finished or running.
+        change: For a pretraining: the first step on new weights; None: the largest changes.
         trust: Follow links that lead out of the directory.
 
     Returns:
-        Something that prints as a summary, and has `to_json()`, `summary` and `figures()`.
+        An object that prints as a summary, and has `to_json()`, `summary` and `figures()`.
 
     Raises:
-        RoutingError: There is no such directory, nothing in it is about experts, a file cannot be
-            read, or what is asked cannot be.
+        RoutingError: There is no such directory, it has no records of experts, a file cannot be
+            read, or there is no such change.
     """
     path = Path(directory)
     if not path.is_dir():
@@ -264,7 +263,7 @@ def experts(directory: str | Path, *, change: int | None = None, trust: bool = F
 
 
 def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
-    """Show how each domain's held-out tokens fall on the experts of one trial."""
+    """Plot the shares of each domain's held-out tokens by expert, for one trial."""
     experts = SweepExperts.read(run.path, run=run)
     if experts is None:
         raise ConfigError(
@@ -278,7 +277,7 @@ def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
 
 
 def draw_experts(experts: RunExperts) -> list[Path]:
-    """Write the figures into the folder `figures` of the run directory; return the files."""
+    """Write the figures to the run directory's folder `figures`; return the files."""
     figures = {
         experts.path / FIGURES / f"{name}.svg": one for name, one in experts.figures().items()
     }
@@ -292,7 +291,7 @@ def _still_figures(train: Assignments, compared: Assignments) -> dict[str, Figur
 
 
 def shown_trial(run: Run, counts: Mapping[str, ExpertCounts]) -> str:
-    """Return the trial of the recommended mixture, or the best one of those that have counts."""
+    """Return the trial of the recommended mixture, or the best trial with counts."""
     order = [best_trial(run.trials, run.objective)[0], *counts]
     if run.is_done("validate"):
         chosen = run.recommendation.chosen
@@ -300,17 +299,17 @@ def shown_trial(run: Run, counts: Mapping[str, ExpertCounts]) -> str:
     return next(name for name in order if name in counts)
 
 
-DEEP = 3.0  # powers of two to either side of the scale
+DEEP = 3.0  # powers of two on each side of the colour scale
 _PLACES = (0.0, 0.25, 0.5, 0.68, 0.85, 1.0)
 _COLOURS = ("#f3faff", "#a9d6f2", "#bcbab5", "#cf8f45", "#8f3d00", "#300c00")
 LOADS = LinearSegmentedColormap.from_list("load", list(zip(_PLACES, _COLOURS, strict=True)))
-SCREEN = 5.2  # inches; as high as a map may be
+SCREEN = 5.2  # inches, maximum height of a map
 LAYERS_SHOWN = 3
-LAYERS_NAMED, EXPERTS_NAMED = 16, 32  # ticks of an axis, at most
+LAYERS_NAMED, EXPERTS_NAMED = 16, 32  # maximum numbers of ticks
 
 
 def plot_load(assignments: Assignments) -> Figure:
-    """Show the load of every expert of every layer, and how many experts do the work."""
+    """Plot the load of every expert in every layer, and how many experts carry the load."""
     names = [layer.key for layer in assignments.layers]
     load_LE = np.full((len(names), max(layer.experts for layer in assignments.layers)), np.nan)
     for row, layer in zip(load_LE, assignments.layers, strict=True):
@@ -332,7 +331,7 @@ def plot_load(assignments: Assignments) -> Figure:
 def plot_domain_experts(
     assignments: Assignments, layers: Sequence[int | str] | None = None
 ) -> Figure:
-    """Show how each domain's tokens fall on the experts."""
+    """Plot the shares of each domain's tokens by expert."""
     chosen = [assignments.layer(number) for number in layers or _spread(assignments)]
     height = 0.75 + 0.19 * len(assignments.domains)
     figure, axes_RC = new_figure(0.6 + height * len(chosen), 1, len(chosen))
@@ -353,7 +352,7 @@ def plot_domain_experts(
 def plot_windows(
     windows: Sequence[tuple[float, pl.DataFrame]], changes: Sequence[float] = ()
 ) -> Figure:
-    """Show how balance and specialisation change over time, and when the weights changed."""
+    """Plot balance and specialisation over time, and changes of weights."""
     ends_W = [end for end, _ in windows]
     shown = (
         ("load_entropy", "load entropy; 1 is even"),
@@ -381,7 +380,7 @@ def plot_windows(
 
 
 def _draw_loads(axes: Axes, load: Array) -> Any:
-    """Draw multiples of the even load; nothing is as far down as the scale goes."""
+    """Draw multiples of the even load; no load at all has the lowest colour."""
     with np.errstate(divide="ignore"):
         powers = np.clip(np.log2(load), -DEEP, DEEP)
     axes.grid(visible=False)
@@ -391,7 +390,7 @@ def _draw_loads(axes: Axes, load: Array) -> Any:
 
 
 def _load_scale(figure: Figure, image: Any, axes: Any, location: str = "right") -> None:
-    """Draw the scale of the loads beside or above its axes."""
+    """Draw the colour scale of loads beside or above the axes."""
     bar = figure.colorbar(image, ax=axes, location=location, shrink=0.8, aspect=24, pad=0.02)
     bar.set_label("times an even load", fontsize=LETTER, color=INK)
     bar.outline.set_visible(False)
@@ -400,7 +399,7 @@ def _load_scale(figure: Figure, image: Any, axes: Any, location: str = "right") 
 
 
 def _workers(axes: Axes, assignments: Assignments) -> None:
-    """Draw for each layer which part of its experts does the work, and which none."""
+    """Draw for each layer the part of experts that carries the load, and the unused part."""
     table = layer_table(assignments).with_columns(dead=pl.col("dead") / pl.col("experts"))
     for name, line, colour in (("effective", "o-", ACCENT), ("dead", "x--", WARNING)):
         style: dict[str, Any] = {"color": colour, "markersize": 3.5, "linewidth": 1.2}
@@ -411,7 +410,7 @@ def _workers(axes: Axes, assignments: Assignments) -> None:
 
 
 def _by_domain(layer: LayerAssignments) -> IntArray:
-    """Return an order of the experts: by the domain each gets most more of, and by how much."""
+    """Return the experts ordered by their most overrepresented domain, and by how much."""
     lift_DE = np.nan_to_num(lift(layer.counts_DE))
     return np.lexsort((-lift_DE.max(0), lift_DE.argmax(0))).astype(np.int64)
 

@@ -1,8 +1,7 @@
-"""Tables for a terminal: plain text by rich, the first column to the left, numbers to the right.
+"""Tables for a terminal as plain text by rich: first column left-aligned, numbers right-aligned.
 
-Where the terminal is too narrow for all columns, headers and cells take several lines, and then the
-columns go into two or more tables, each with the first column. Words and numbers are never cut;
-names longer than half the terminal are.
+On a narrow terminal headers and cells wrap, and then columns are split into several tables, each
+with the first column. Words and numbers are never cut, except names longer than half the terminal.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
     from mixopt.run_directory import CheckedPart
     from mixopt.sampling import ScheduleForecast
 
-MIN_NAME = 20  # columns of a word that is never cut
-GAP = 2  # spaces between columns
+MIN_NAME = 20  # characters of a word that are never cut
+GAP = 2  # characters between columns
 MARGIN = "  "
-MAX_LOADINGS = 6  # metrics that a factor's row names
-MAX_STAGES = 6  # stages whose shares are shown side by side; of more the first and the last
+MAX_LOADINGS = 6  # metrics in a factor's row
+MAX_STAGES = 6  # stages shown side by side; of more, the first and the last
 READINESS_TITLE = "How well the trials tell mixtures apart, by loss"
 READINESS_COLUMNS = (
     "loss", "weight", "spread", "noise", "ratio", "ratio, lower bound", "Spearman",
@@ -66,7 +65,7 @@ OF_RANKS = (
 def table_text(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], texts: Sequence[str] = ()
 ) -> str:
-    """Return a table as text, a line under its title."""
+    """Return a table as text, with a rule under its title."""
     width = terminal_width() - len(MARGIN)
     cells = [tuple(columns), *(tuple(row) for row in rows)]
     left = {0, *(place for place, name in enumerate(columns) if name in texts)}
@@ -78,7 +77,7 @@ def table_text(
 def _widths(
     cells: Sequence[Sequence[str]], left: set[int], longest: int
 ) -> tuple[list[int], list[int], list[int]]:
-    """Return columns' widths: texts in words, whole values, whole headings."""
+    """Return the widths of each column for wrapped words, whole values, and whole headings."""
     from rich.cells import cell_len
 
     least, values, headings = [], [], []
@@ -92,7 +91,7 @@ def _widths(
 
 
 def _parts(least: Sequence[int], width: int) -> Iterator[dict[int, int]]:
-    """Yield the columns that fit beside each other with their widths, each after the first one."""
+    """Yield the widths of columns that fit side by side, each group with the first column."""
     chosen = {0: least[0]}
     for place in range(1, len(least)):
         if _total(chosen) + GAP + least[place] > width and len(chosen) > 1:
@@ -103,7 +102,7 @@ def _parts(least: Sequence[int], width: int) -> Iterator[dict[int, int]]:
 
 
 def _fitted(widths: dict[int, int], wider: Sequence[list[int]], width: int) -> dict[int, int]:
-    """Return the widths with what is left of the terminal, first to what lacks least."""
+    """Distribute the remaining width, first to the columns that lack least."""
     fitted = dict(widths)
     for most in wider:
         for place in sorted(fitted, key=lambda place: most[place] - fitted[place]):
@@ -154,7 +153,7 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
 
 
 def schedule_text(forecast: ScheduleForecast) -> str:
-    """Return the tables of what a schedule draws."""
+    """Return the tables of the samples that a schedule draws."""
     schedule, stages = forecast.schedule, list(forecast.stages)
     title = (
         f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
@@ -184,7 +183,7 @@ def schedule_text(forecast: ScheduleForecast) -> str:
 
 
 def verification_text(parts: Sequence[CheckedPart]) -> str:
-    """Return the table of a verified directory, its faults, and the commands that repair them."""
+    """Return the table of a verified directory, its damaged files, and commands to repair them."""
     rows = []
     for part in parts:
         counts = (str(part.files), bytes_text(part.bytes)) if part.files else ("", "")
@@ -232,7 +231,7 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
 
 
 def readiness_text(result: FitReadiness) -> str:
-    """Return the table of a fit's losses, the most ready first, and what its columns mean."""
+    """Return the readiness of a fit's losses, best first, and the meaning of the columns."""
 
     def readiest(one: LossReadiness) -> float:
         ratio, rank = one.of_trials.ratio, one.spearman
@@ -252,13 +251,13 @@ def readiness_text(result: FitReadiness) -> str:
 
 
 def loadings_text(factor: Factor, most: int) -> str:
-    """Return what loads most on a factor."""
+    """Return the largest loadings of a factor."""
     largest = sorted(factor.loadings.items(), key=lambda one: -abs(one[1]))[:most]
     return ", ".join(f"{name} {load:+.2f}" for name, load in largest)
 
 
 def _signal_tables(result: FitReadiness) -> Iterator[str]:
-    """Yield the tables of factors of the metrics, and of objectives that are offered."""
+    """Yield the tables of factors and of alternative objectives."""
     rows = [
         (
             str(number),
@@ -283,7 +282,7 @@ def _signal_tables(result: FitReadiness) -> Iterator[str]:
 
 
 def _offers(result: FitReadiness) -> Iterator[str]:
-    """Yield the line of a configuration that states each objective that is offered."""
+    """Yield the YAML line of each alternative objective."""
     for number, one in enumerate(result.offers[1:]):
         if not number:
             yield "To use one of them, paste its line into the experiment:"

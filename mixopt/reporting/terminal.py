@@ -1,4 +1,4 @@
-"""What a run and its steps found, for a terminal: the answer in one screen, proposals, checks."""
+"""Results of a run and its steps for the terminal: the answer in one screen, and proposals."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from mixopt.reporting.tables import table_text
 from mixopt.run_directory import RECOMMENDATION, Run, base_losses
 from mixopt.system import share_text, wrapped
 
-MAX_SHARES = 4  # domains of a point of a front
-MAX_LISTED = 24  # domains of a tree up to which a table has a row for each
-MAX_COSTS = 5  # losses beside the objective that the first screen names
-USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines that nobody wrote down
+MAX_SHARES = 4  # domains shown for a point of a front
+MAX_LISTED = 24  # maximum domains of a tree listed one by one
+MAX_COSTS = 5  # losses outside the objective named on the first screen
+USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines defined by mixopt
 CHECKPOINT = "before: the checkpoint"
 
 
@@ -61,7 +61,7 @@ def run_summary(run: Run) -> dict[str, Any]:
 
 
 def summary_text(run: Run) -> str:
-    """Return what a run recommends and why, in a screen, and where the files are."""
+    """Return a run's recommendation with its reasons, in one screen, and the paths of files."""
     mixtures, rows = forgetting_rows(run)
     columns = ("loss", "before", *mixtures, "gain", "95% interval")
     title = f"{CHECKPOINT.capitalize()}, {UNITS[run.objective.unit]}; below 0 is forgotten"
@@ -75,7 +75,7 @@ def summary_text(run: Run) -> str:
 
 
 def step_result(run: Run, step: str) -> dict[str, Any]:
-    """Return what a step that is done found, as plain values."""
+    """Return the result of a finished step as plain values."""
     path = run.path
     if step == "prepare":
         corpus, tokenizer = run.corpus, run.config.corpus.tokenizer
@@ -95,7 +95,7 @@ def step_result(run: Run, step: str) -> dict[str, Any]:
 
 
 def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the losses of the checkpoint that trials begin with, beside those of mixtures."""
+    """Return the losses of the start checkpoint beside those of mixtures."""
     base = base_losses(run)
     if base is None or not run.is_done("validate"):
         return [], []
@@ -119,12 +119,12 @@ def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
 
 
 def called_loss(name: str, shares: Collection[str]) -> tuple[str, str]:
-    """Return what a row of a loss is called, and its unit: points of a share of right answers."""
+    """Return the label of a loss and its unit: points for shares of right answers, else ""."""
     return (f"{name}, points", "right_answers") if name in shares else (name, "")
 
 
 def headline_of(run: Run) -> str:
-    """Return the answer of a validated run in one line; a broken guardrail is said first."""
+    """Return the answer of a validated run in one line, a broken guardrail first."""
     broken = "; ".join(f"guardrail {line}" for line in broken_guardrails(run))
     return f"{f'BREAKS {broken}. ' if broken else ''}{run.recommendation.headline}"
 
@@ -168,7 +168,7 @@ def gain_columns(unit: str) -> tuple[str, ...]:
 
 
 def gain_rows(recommendation: Recommendation, validation: Validation) -> list[tuple[str, ...]]:
-    """Return what is recommended, then a row for each other mixture in the order of a reader."""
+    """Return a row for the recommended mixture, then one for each other mixture."""
     chosen, unit = named(recommendation.chosen, recommendation.gains), recommendation.unit
     rows: list[tuple[str, ...]] = [
         (chosen, value_text(validation.mean(recommendation.chosen), unit), "", "", "", "")
@@ -189,7 +189,7 @@ def gain_rows(recommendation: Recommendation, validation: Validation) -> list[tu
 
 
 def broken_guardrails(run: Run) -> tuple[str, ...]:
-    """Return the guardrails that the recommended mixture breaks by the mean over seeds."""
+    """Return the guardrails that the recommended mixture breaks in the mean over seeds."""
     rails = run.constraints.guardrails
     if rails is not None and rails.has_noise:
         rails = replace(rails, noise=noise_of(run.fit))
@@ -198,7 +198,7 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
 
 
 def own_baselines(run: Run) -> dict[str, Mixture]:
-    """Return the mixtures that the user wrote down to be compared with."""
+    """Return the baselines that the user defined."""
     given, phases = run.config.validation.baselines, Phases.of(run.config.design.phases)
     own = {name: Mixture(weights) for name, weights in given.items() if weights is not None}
     return own if phases is None else {name: phases.tied(one) for name, one in own.items()}
@@ -216,13 +216,13 @@ def broken_by_baselines(run: Run) -> tuple[str, ...]:
 
 
 def is_usual(baseline: str) -> bool:
-    """Tell whether nobody wrote the mixture of a baseline down."""
+    """Return whether a baseline is defined by mixopt, not by the user."""
     made = best_place(baseline), baseline_temperature(baseline)
     return baseline in USUAL or made != (None, None)
 
 
 def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
-    """Return natural first, then what the user would have trained on, then the rest."""
+    """Order baselines: natural, then the user's own, then the rest."""
 
     def place(name: str) -> int:
         if name == "natural":
@@ -233,7 +233,7 @@ def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
 
 
 def as_gains(costs: Mapping[str, Interval]) -> dict[str, Interval]:
-    """Return changes of losses as gains: above 0 is better."""
+    """Return changes of losses as gains, which are positive for improvements."""
     return {name: Interval(-one.value, -one.high, -one.low) for name, one in costs.items()}
 
 
@@ -251,7 +251,7 @@ def proposal_text(proposal: Proposal) -> str:
 
 
 def forecast_lines(forecast: Forecast) -> str:
-    """Return the tables of a mixture, its losses and gains, and the constraints that it breaks."""
+    """Return the tables of a mixture, its losses and gains, and the broken constraints."""
     prediction = forecast.predicted
     losses = [
         (name, f"{100 * loss.value:.1f} points", f"{100 * loss.low:.1f} to {100 * loss.high:.1f}")
@@ -295,7 +295,7 @@ def _ends(interval: Interval) -> str:
 
 
 def front_text(front: Front) -> str:
-    """Return a table of a front: each point's predicted losses, and its largest weights."""
+    """Return the table of a front: predicted losses and largest weights of each point."""
     rows = []
     for number, point in enumerate(front.points, start=1):
         losses = [f"{point.losses[name].value:.4f}" for name in front.targets]
@@ -312,7 +312,7 @@ def front_text(front: Front) -> str:
 
 
 def sureness_lines(proposal: Proposal) -> Iterator[str]:
-    """Say how many domains a proposal is of, how far it moves, and which mixtures are as good."""
+    """Return effective domains, stability, and the range of mixtures as good as the proposal."""
     yield f"Effective domains: {proposal.effective_domains:.1f}."
     if proposal.is_own or proposal.region is None:
         yield "Not found by a search."
@@ -324,7 +324,7 @@ def sureness_lines(proposal: Proposal) -> Iterator[str]:
 
 
 def _shares_table(title: str, answer: Proposal | Recommendation, called: str) -> str:
-    """Return the table of a mixture beside natural, the largest share first, by phase."""
+    """Return the table of a mixture beside natural by phase, largest shares first."""
     if answer.phases is not None:
         parts, whole = answer.phases.split(answer.mixture), answer.phases.whole(answer.mixture)
         natural = answer.phases.whole(answer.natural)
@@ -349,7 +349,7 @@ def _shares_table(title: str, answer: Proposal | Recommendation, called: str) ->
 
 
 def _other_losses(gains: Mapping[str, Interval], level: int, shares: Collection[str]) -> list[str]:
-    """Return the table of gains over natural of losses outside the objective, the worst first."""
+    """Return the table of gains over natural on losses outside the objective, worst first."""
     if not gains:
         return []
     rows = []

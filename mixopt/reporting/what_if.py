@@ -1,10 +1,9 @@
-"""The what-if: any mixture of a run or a fit, predicted in the page, with the limits it breaks.
+"""The what-if: predict any mixture of a run or a fit in the page, with the limits it breaks.
 
-A page and a notebook carry the same data and the same scripts (assets/what_if.js and law*.js). A
-fit is handed over in one form, as plain numbers: `makeLaw` in assets/law.js predicts with them what
-Python does, to 1e-6. The objective is the largest of a few weighted sums of the law's columns: the
-losses first, then what an objective with pilots needs of its own. Packed, arrays are base64 of
-little-endian numbers, each once.
+Page and notebook use the same data and scripts (assets/what_if.js and law*.js). A fit is exported
+as plain numbers, from which `makeLaw` in assets/law.js predicts as Python does, to 1e-6. The
+objective is the maximum of a few weighted sums of the law's columns: the losses, then further
+columns for an objective with pilots. Arrays are packed as base64 of little-endian numbers.
 
     {"arrays": [{"type": "f8", "data": "..."}, ...], "data": {..., {"$array": 0}, ...}}
 
@@ -34,11 +33,11 @@ from mixopt.run_directory import Run, request_of
 if TYPE_CHECKING:
     from mixopt.mixture import Mixture
 
-# What `lawOf` in assets/law.js knows.
+# Laws that assets/law.js implements.
 KINDS = ("gaussian_process", "skills", "epochs", "phases", "mean", "corrected")
 MARK = "$array"
 TYPES = {"f8": "<f8", "f4": "<f4", "i4": "<i4"}
-MAX_BYTES = 2_500_000  # of data; a page with more is slow to open and to send
+MAX_BYTES = 2_500_000  # of data; larger pages are slow to open and to send
 SCRIPTS = ("law.js", "law_gaussian.js", "law_curves.js", "law_pilots.js", "what_if.js")
 START = """
 renderWhatIf(document.getElementById("what-if-view"),
@@ -47,7 +46,7 @@ renderWhatIf(document.getElementById("what-if-view"),
 
 
 def what_if_section(run: Run) -> Section:
-    """Return the section of the page, or a line that says why there is none."""
+    """Return the section of the page, or the reason why there is none."""
     try:
         packed = packed_json(what_if_data(request_of(run, run.fit), starts_of(run)))
         if len(packed) > MAX_BYTES:
@@ -68,12 +67,12 @@ def what_if_section(run: Run) -> Section:
 
 
 def view_script() -> str:
-    """Return what defines `readWhatIf(text)`, `makeLaw(data)` and `renderWhatIf(root, data)`."""
+    """Return JavaScript with `readWhatIf(text)`, `makeLaw(data)` and `renderWhatIf(root, data)`."""
     return "\n".join(asset(name) for name in SCRIPTS)
 
 
 def starts_of(run: Run) -> dict[str, Mixture]:
-    """Return the mixtures of a run that a what-if may begin with, the first one at first."""
+    """Return the mixtures to start from, the default first."""
     starts: list[tuple[str, Mixture]] = []
     proposals: tuple[str, ...] = (PROPOSAL,)
     if run.is_done("validate"):
@@ -94,7 +93,7 @@ def what_if_data(question: ProposalRequest, starts: Mapping[str, Mixture]) -> di
     return {
         "domains": list(domains),
         "targets": list(fit.targets),
-        # A cell's phase; each keeps its share of the tokens.
+        # Weights of a phase add up to its share of the tokens.
         "phases": np.arange(len(domains)) * (1 if phases is None else len(phases)) // len(domains),
         "natural": question.natural.over(domains).array,
         "starts": [[name, mixture.over(domains).array] for name, mixture in starts.items()],
@@ -112,7 +111,7 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
     limits, domains = question.constraints, question.fit.domains
     places = [limits.domains.index(name) for name in domains]
     inventory = question.inventory or {}
-    # Of phases a cell's text is its domain's, and caps on epochs are those of groups of cells.
+    # Phases share the text of a domain, so caps on epochs are limits on groups of cells.
     texts = domains if question.phases is None else [one.partition("/")[2] for one in domains]
     alone = [one for one in limits.linear if one.target_tokens and len(one.domains) == 1]
     epochs = {one.domains[0]: one.setting for one in alone}
@@ -129,7 +128,7 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
             for group, (members, least, most) in limits.groups.items()
         ],
         "inventory": np.array([float(inventory.get(name, 1)) for name in texts]),
-        # Without an inventory nothing is known of epochs, whatever the length.
+        # Without an inventory there are no epochs, whatever the length.
         "target_tokens": question.search.target_tokens if inventory else None,
         "max_epochs": [epochs.get(name) for name in domains],
         "radii": [
@@ -147,7 +146,7 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
 
 
 def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
-    """Return by how much which losses may be predicted worse than those of a reference."""
+    """Return the guarded losses, their reference, and by how much they may be worse."""
     limits, fit = question.constraints.guardrails, question.fit
     if limits is None:
         return None
@@ -191,7 +190,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                     "radius": fit.reach.radius,
                 },
                 "agrees": _agrees(objective),
-                # Of shares of right answers; 0 of other losses.
+                # For shares of right answers; 0 for other losses.
                 "item_variances": fit.item_variances,
                 "items": [fit.objective.items.get(name, 0) for name in fit.targets],
             },
@@ -199,7 +198,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
         "objective": {
             "description": objective.describe(),
             "unit": unit_text(objective.value_unit),
-            "factor": SHOWN.get(objective.value_unit, 1.0),  # by which a reader sees its values
+            "factor": SHOWN.get(objective.value_unit, 1.0),  # from stored to shown values
             "signs": objective.signs,
             "shares": [fit.targets.index(name) for name in fit.objective.items],
             "pieces": objective.pieces().tolist(),
@@ -219,7 +218,7 @@ def packed_json(data: Mapping[str, Any]) -> str:
 
 
 def _kinds(model: Any) -> Iterator[str]:
-    """Yield the kind of a law, and of all laws that are part of it."""
+    """Yield the kinds of a law and of its members."""
     if isinstance(model, dict):
         if "kind" in model:
             yield model["kind"]
@@ -230,7 +229,7 @@ def _kinds(model: Any) -> Iterator[str]:
 
 
 def _agrees(objective: Objective) -> dict[str, Any] | None:
-    """Return which loss is predicted as the objective is, and its sign (`Prediction.agreeing`)."""
+    """Return the loss that equals the objective, and its sign (`Prediction.agreeing`)."""
     if objective.kind != "target":
         return None
     column = objective.columns[0]
