@@ -233,7 +233,7 @@ class Constraints:
         linear = [limit.origin for limit in self.strictest if not limit.is_open]
         others = [one.source for one in self.proportions]
         others += [one.source for one in self.convex]
-        rails = [] if self.guardrails is None else [GUARDRAILS]
+        rails = [] if self.guardrails is None else self.guardrails.sources
         return tuple(dict.fromkeys([*linear, *others, *rails]))
 
     def violations(self, mixture: Mixture) -> list[str]:

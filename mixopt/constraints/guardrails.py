@@ -60,6 +60,12 @@ class Guardrails:
     noise: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def sources(self) -> list[str]:
+        """The fields that set a guardrail or a floor."""
+        is_guarded = self.margin is not None or bool(self.targets) or self.experts
+        return [SOURCE] * is_guarded + [FLOORS] * bool(self.floors)
+
+    @property
     def mixture(self) -> str:
         """Name of the mixture that predictions are compared with; of `base` there is none."""
         return "natural" if self.reference == BASE else self.reference

@@ -37,7 +37,7 @@ from mixopt.fitting.regressor import (
     predict_losses,
 )
 from mixopt.fitting.signal import LossReadiness
-from mixopt.objective import UNITS, Objective, Unit
+from mixopt.objective import Objective, Unit
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
 from mixopt.trials import Trials, listed, loss_column, readiness_of, settled
 
@@ -71,7 +71,7 @@ class Backtest:
         splits: How many splits there are.
         enough: The fewest trials that rank and pick about as well as the most; None where the most
             rank nothing.
-        unit: Unit of the regret, in words.
+        unit: Unit of the regret (`Objective.value_unit`).
         notes: What a reader should know first, a line each.
     """
 
@@ -150,7 +150,7 @@ def backtest_trials(
         held_out=len(table.trials) / SPLITS,
         splits=SPLITS,
         enough=enough,
-        unit=UNITS.get(table.objective.value_unit, table.objective.value_unit),
+        unit=table.objective.value_unit,
         notes=tuple(notes),
     )
 

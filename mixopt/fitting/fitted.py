@@ -44,8 +44,8 @@ from mixopt.fitting.regressor import (
     supports_sizes,
 )
 from mixopt.mixture import Mixture, pairwise_total_variation
-from mixopt.objective import UNITS, Objective
-from mixopt.system import Array, Trust, Update, loss_text, no_progress, rank_text
+from mixopt.objective import Objective, size_text, unit_text
+from mixopt.system import Array, Trust, Update, no_progress, rank_text
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
@@ -340,11 +340,11 @@ class Fit:
         """Say what was chosen, and how good it is on held-out folds."""
         chosen = (pl.col("predictor") == self.name) & (pl.col("target") == OBJECTIVE)
         row = self.report.filter(chosen).row(0, named=True)
-        unit = UNITS[self.objective.value_unit]
+        unit = self.objective.value_unit
         return (
             f"Fit({self.name!r}: {len(self.trials)} trials, {len(self.domains)} domains,"
             f" {len(self.targets)} losses; held out: Spearman {rank_text(row['spearman'])}, RMSE"
-            f" {loss_text(row['rmse'])} {unit})"
+            f" {size_text(row['rmse'], unit)} {unit_text(unit)})"
         )
 
     @property
@@ -356,7 +356,7 @@ class Fit:
 
     def summary(self) -> str:
         """Say in a line what was chosen and how good it is on held-out folds."""
-        lines = [summary_line(self.report, self.name)]
+        lines = [summary_line(self.report, self.name, self.objective.value_unit)]
         if self.size is not None:
             size = self.size
             lines.append(

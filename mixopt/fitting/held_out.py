@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike
 from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.regressor import splits
 from mixopt.mixture import pairwise_total_variation
-from mixopt.objective import Objective
+from mixopt.objective import Objective, size_text
 from mixopt.system import Array, BoolArray, IntArray, first_few
 
 
@@ -266,18 +266,18 @@ def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def summary_line(report: pl.DataFrame, name: str) -> str:
-    """Say in a line how good a regressor is on held-out folds, beside the others and the mean."""
+def summary_line(report: pl.DataFrame, name: str, unit: str) -> str:
+    """Return a line on a regressor's held-out error, beside the others and the mean."""
     rows = report.filter(pl.col("target") == OBJECTIVE)
     error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
     rank = dict(zip(rows["predictor"], rows["spearman"], strict=True))
     kinds = zip(rows["predictor"], rows["kind"], strict=True)
     others = [one for one, kind in kinds if kind in ("regressor", "member") and one != name]
-    beaten = "".join(f"{one} {error[one]:.4f}, " for one in others)
+    beaten = "".join(f"{one} {size_text(error[one], unit)}, " for one in others)
     ranks = "none" if rank[name] is None else f"{rank[name]:.3f}"
     return (
-        f"{name}: error of the objective on held-out folds {error[name]:.4f}"
-        f" ({beaten}the mean {error['mean']:.4f}), Spearman {ranks}"
+        f"{name}: error of the objective on held-out folds {size_text(error[name], unit)}"
+        f" ({beaten}the mean {size_text(error['mean'], unit)}), Spearman {ranks}"
     )
 
 

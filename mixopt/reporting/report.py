@@ -325,7 +325,7 @@ def backtest_text(backtest: Backtest) -> str:
     """Return the table of a backtest, the meaning of its columns, and its conclusions."""
     trials = list(dict.fromkeys(row["trials"] for row in backtest.rows))
     shown = {trials[0], backtest.enough or trials[0], trials[-1]}
-    rows = [_backtest_cells(row) for row in backtest.rows if row["trials"] in shown]
+    rows = [_backtest_cells(row, backtest.unit) for row in backtest.rows if row["trials"] in shown]
     counts = Counter(one["state"] for one in backtest.losses[1:])
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     table = table_text(_backtest_title(backtest), BACKTEST_COLUMNS, rows)
@@ -336,7 +336,7 @@ def backtest_text(backtest: Backtest) -> str:
 def write_backtest(backtest: Backtest, path: Path) -> None:
     """Write the page of a backtest as one file."""
     title = _backtest_title(backtest)
-    cells = [_backtest_cells(row) for row in backtest.rows]
+    cells = [_backtest_cells(row, backtest.unit) for row in backtest.rows]
     ours = [row for row in cells if row[0] == cells[0][0]]
     notes, meaning = (
         Markup().join(part("paragraph", line) for line in lines)
@@ -364,10 +364,13 @@ def _backtest_title(backtest: Backtest) -> str:
 
 
 def _meaning(backtest: Backtest) -> tuple[str, ...]:
-    return (*MEANING, f"regret: how much worse that run is than the best, in {backtest.unit}")
+    return (
+        *MEANING,
+        f"regret: how much worse that run is than the best, in {unit_text(backtest.unit)}",
+    )
 
 
-def _backtest_cells(row: Mapping[str, Any]) -> list[str]:
+def _backtest_cells(row: Mapping[str, Any], unit: str) -> list[str]:
     coverage, width = row["coverage"], row["width"]
     return [
         row["predictor"],
@@ -375,7 +378,7 @@ def _backtest_cells(row: Mapping[str, Any]) -> list[str]:
         rank_text(row["loss_spearman"]),
         rank_text(row["objective_spearman"]),
         f"{row['pick_rank']:.1f}",
-        f"{row['regret']:.4f}",
+        size_text(row["regret"], unit),
         "" if coverage is None else share_text(coverage),
         "" if width is None else f"{width:.2f}",
     ]

@@ -164,6 +164,7 @@ def test_a_divergence_is_infinite_where_the_reference_has_nothing():
 def test_a_minimum_entropy_stands_beside_a_radius():
     held = limits(min_entropy=0.9, radius={"tv": 0.35})
     assert held.in_force == ("constraints.min_entropy", "constraints.radius")
+    assert limits(floors={"gsm8k": 0.5}).in_force == ("constraints.floors",)
     assert held.violations(of(0.65, 0.25, 0.1)) == [
         "the mixture's entropy is 0.8568 (2.36 effective domains); constraints.min_entropy is 0.9."
         " Spread it more evenly, or allow min_entropy: 0.856."

@@ -9,6 +9,7 @@ from made_fit import DOMAINS, TARGETS, fitted, with_objective
 from made_validation import made_validation
 
 from mixopt.errors import ConfigError
+from mixopt.fitting import OBJECTIVE
 from mixopt.mixture import Mixture
 from mixopt.proposals import named
 from mixopt.reporting import figure_svg, plot_held_out, plot_responses, plot_validation
@@ -134,6 +135,9 @@ def test_right_answers_are_predicted_and_observed_in_points(fit):
         dots = np.asarray(axes.collections[0].get_offsets())
         np.testing.assert_allclose(dots[:, 1], 100 * fit.data.losses_NM[:, TARGETS.index("math")])
         assert axes.figure.get_supylabel() == title
+    rmse = turned.report.filter(predictor=turned.name, target=OBJECTIVE)["rmse"].item()
+    assert repr(turned).endswith(f"RMSE {100 * rmse:.2f} points)")
+    assert f"held-out folds {100 * rmse:.2f} (" in turned.summary()
     _, middle_K = line(axes, "predicted")
     weights_KD = along_domain(AT.array, 0, line(axes, "predicted")[0])
     np.testing.assert_allclose(middle_K, -100 * turned.predict(weights_KD).objective_N)
