@@ -32,14 +32,12 @@ def test_text_is_not_an_experiment_and_a_pipe_is_not_waited_for(tmp_path):
         load_config(tmp_path / "a.yaml")
 
 
-def test_what_is_resolved_reads_back_the_same(load):
-    config = load(GOOD + "design: {max_usage: null}\n")
-    assert load(dump_config(config)) == config
-
-
-def test_guardrails_of_one_word_are_recorded_as_what_they_mean(load):
-    resolved = dump_config(load(GOOD + "constraints: {guardrails: natural}\n"))["constraints"]
-    assert resolved["guardrails"] == {"reference": "natural", "margin": 0.02, "targets": {}}
+def test_what_is_resolved_reads_back_the_same_and_a_word_as_what_it_means(load):
+    config = load(GOOD + "design: {max_usage: null}\nconstraints: {guardrails: natural}\n")
+    resolved = dump_config(config)
+    assert load(resolved) == config
+    guardrails = {"reference": "natural", "margin": 0.02, "targets": {}}
+    assert resolved["constraints"]["guardrails"] == guardrails
 
 
 def test_a_password_of_tracking_is_in_nothing_that_is_written_and_a_run_goes_on(load, tmp_path):

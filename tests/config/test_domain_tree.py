@@ -38,22 +38,17 @@ def test_nested_domains_have_their_paths_as_names_and_none_is_a_branch_of_anothe
 
 
 def test_columns_make_a_domain_for_each_pair_of_values_that_is_there(load, tmp_path):
-    rows(tmp_path / "a.jsonl", ("science", "high"), ("news", "low"), ("science", "high"))
-    config = load(
-        f"corpus: {{domains: {{web: {{path: {tmp_path}/a.jsonl, by: [topic, quality]}}}}}}\n"
-        "objective: {target: web/news/low}\n"
-    )
+    (tmp_path / "texts").mkdir()
+    file = tmp_path / "texts/a.jsonl"
+    rows(file, ("science", "high"), ("news", "low"), ("science", "high"))
+    source = "{data_files: a.jsonl, path: json, by: [topic, quality]}"
+    text = f"corpus: {{root: {tmp_path}/texts, domains: {{web: {source}}}}}\n"
+    config = load(text + "objective: {target: web/news/low}\n")
     assert list(config.corpus.domains) == ["web/news/low", "web/science/high"]
-    assert config.corpus.domains["web/news/low"].cell == {"topic": "news", "quality": "low"}
-
-
-def test_the_resolved_configuration_reads_no_columns_again(load, tmp_path):
-    rows(tmp_path / "a.jsonl", ("science", "high"), ("news", "low"))
-    config = load(
-        f"corpus: {{domains: {{web: {{path: {tmp_path}/a.jsonl, by: [topic]}}}}}}\n"
-        "objective: {target: web/news}\n"
-    )
-    (tmp_path / "a.jsonl").unlink()
+    news = config.corpus.domains["web/news/low"]
+    assert news.cell == {"topic": "news", "quality": "low"}
+    assert news.under(config.corpus.root).data_files == str(file)
+    file.unlink()  # what is resolved reads no columns again
     (tmp_path / "again.yaml").write_text(json.dumps(dump_config(config)))
     assert load_config(tmp_path / "again.yaml", trust=False).corpus == config.corpus
 
@@ -95,13 +90,3 @@ def test_columns_that_cannot_name_domains_are_one_line(
     assert "\n" not in str(found.value)
     with pytest.raises(ConfigError, match="web.by: a recorded configuration has the cells themse"):
         load_config(tmp_path / "experiment.yaml", trust=False)
-
-
-def test_columns_are_read_below_the_root_and_may_have_any_number_of_cells(load, tmp_path):
-    (tmp_path / "texts").mkdir()
-    rows(tmp_path / "texts/a.jsonl", ("science", "high"), ("news", "low"))
-    source = "{data_files: a.jsonl, path: json, by: [topic]}"
-    text = f"corpus: {{root: {tmp_path}/texts, domains: {{web: {source}}}}}\n"
-    config = load(text + "objective: {target: web/news}\n").corpus
-    assert list(config.domains) == ["web/news", "web/science"]
-    assert config.domains["web/news"].under(config.root).data_files == f"{tmp_path}/texts/a.jsonl"

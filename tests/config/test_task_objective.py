@@ -55,9 +55,6 @@ def test_tasks_and_families_are_spelt_out_as_their_bits_per_byte(aimed, objectiv
     found = aimed(objective)
     assert found.weights == weights
     assert found.higher == ()
-
-
-def test_an_objective_knows_its_families(aimed):
     found = aimed("{mean: {family/knowledge: 1, family/coding: 3}, scale: spread}")
     assert found.families == {"knowledge": (ARC, SCIQ), "coding": (EVAL,)}
 
@@ -76,13 +73,7 @@ def test_what_cannot_be_measured_is_said(aimed, objective, said):
         aimed(objective)
 
 
-def test_without_tasks_a_record_names_none(load):
-    plain = dump_config(load(f"{START}objective: {{target: web}}"))
-    assert "tasks" not in plain
-    assert "noise" not in plain["objective"]
-
-
-def test_the_family_of_a_task_changes_the_fit_alone(load):
+def test_the_family_of_a_task_changes_the_fit_alone_and_a_record_without_tasks_names_none(load):
     text = f"{START}{TASKS}objective: {{target: web}}"
     before, after = (dump_config(load(t)) for t in (text, text.replace(": coding", ": code")))
     was, now = step_fingerprints(before), step_fingerprints(after)
@@ -90,3 +81,6 @@ def test_the_family_of_a_task_changes_the_fit_alone(load):
     found = list(step_differences(FIT, before, after))
     assert found == [("tasks.sets.eval.family", "coding", "code")]
     assert not list(step_differences(PREPARE, before, after))
+    plain = dump_config(load(f"{START}objective: {{target: web}}"))
+    assert "tasks" not in plain
+    assert "noise" not in plain["objective"]

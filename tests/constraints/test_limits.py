@@ -98,8 +98,6 @@ def test_violations_say_by_how_much_and_what_would_allow_them():
         " Lower it to <= 0.2, or allow max_usage: 3.5."
     ]
 
-
-def test_a_group_and_a_radius_are_violated_on_the_side_that_they_limit():
     held = limits(groups={"rare": group(["code", "law"], 0.2, 0.4)}, radius={"tv": 0.2})
     assert held.violations(of(0.5, 0.3, 0.2)) == [
         "group 'rare': a share of 0.5 is above 0.4, the maximum set by constraints.groups.rare. "
@@ -185,9 +183,6 @@ def test_a_conflict_names_the_fewest_limits_the_gap_and_each_way_out():
         " europarl <= 0.157; constraints.bounds: europarl >= 0.31); allow max_epochs: 7.91 (or a"
         " run of 12.6B tokens), or lower the minimum of europarl to 0.1568 in constraints.bounds"
     )
-
-
-def test_a_conflict_of_groups_offers_only_what_is_enough_alone():
     said = refusal(
         bounds={"law": (0.5, 1.0)},
         groups={"most": group(["web", "code"], 0.7), "much": group(["web", "code"], 0.6)},
@@ -199,15 +194,9 @@ def test_a_conflict_of_groups_offers_only_what_is_enough_alone():
     )
     said = refusal(bounds={"law": (0.5, 1.0)}, groups={"rare": group(["code", "law"], 0.0, 0.4)})
     assert said.endswith("raise the maximum of constraints.groups.rare to 0.5")
-
-
-def test_caps_that_no_single_change_is_enough_for_say_so():
     bounds = {"web": (0, 0.3), "law": (0, 0.3)}
     said = refusal(inventory={"web": 10, "law": 10}, max_epochs=1, bounds=bounds)
     assert said.endswith("; change several of them")
-
-
-def test_a_setting_that_scales_is_offered_with_the_other_caps_in_mind():
     # min(0.3, 0.1 epochs) + 0.1 epochs = 1 at 7 epochs.
     tens = {"a": 10, "b": 10}
     assert "max_epochs: 7 " in refusal(inventory=tens, max_epochs=1, bounds={"a": (0, 0.3)})
@@ -231,13 +220,14 @@ def test_a_domain_without_tokens_cannot_be_demanded():
     short=st.floats(0.001, 0.98),
 )
 def test_the_epochs_that_an_error_offers_are_enough_and_hardly_more(tokens, target, short):
-    inventory = {f"d{i}": count for i, count in enumerate(tokens)}
-    said = refusal(
-        inventory=inventory, target_tokens=target, max_epochs=short * target / sum(tokens)
-    )
+    sizes = {
+        "inventory": {f"d{k}": count for k, count in enumerate(tokens)},
+        "target_tokens": target,
+    }
+    said = refusal(max_epochs=short * target / sum(tokens), **sizes)
     offered = float(said.rpartition("max_epochs: ")[2].split()[0])
-    limits(inventory, target, max_epochs=offered)
-    refusal(inventory=inventory, target_tokens=target, max_epochs=0.98 * offered)
+    limits(max_epochs=offered, **sizes)
+    refusal(max_epochs=0.98 * offered, **sizes)
 
 
 @settings(max_examples=40, deadline=None)

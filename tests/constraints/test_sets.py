@@ -113,12 +113,9 @@ def test_bounds_that_leave_one_point_or_fix_a_domain_take_no_dimension():
         ([0.0] * 2, [1.0] * 3, r"bounds of shapes \(2,\) and \(3,\)"),
     ],
 )
-def test_bounds_that_hold_no_mixture_are_refused(lower, upper, message):
+def test_bounds_that_hold_no_mixture_and_points_of_another_cube_are_refused(lower, upper, message):
     with pytest.raises(InfeasibleError, match=message):
         CappedSimplex(np.array(lower, float), np.array(upper, float))
-
-
-def test_points_of_another_cube_are_refused():
     for dimensions in (1, 3):
         with pytest.raises(ValueError, match=f"cube points of {dimensions} dimensions, not 2"):
             CappedSimplex.full(3).from_cube([0.5] * dimensions)
@@ -230,15 +227,11 @@ def test_a_descent_ends_at_the_lowest_allowed_mixture(fields, end):
     np.testing.assert_allclose(end_D, end, atol=1e-4)
 
 
-def test_a_descent_keeps_conditions_and_a_divergence():
+def test_a_descent_keeps_conditions_and_a_divergence_and_stays_where_it_finds_nothing():
     above = DifferentiableFunction(lambda w: w[:1] - 0.3, lambda w: np.eye(4)[:1])
     rows, radii = limits_of(allowed({"radius": {"kl": 0.1}}))
     end_D = minimize_slsqp(bowl([0, 0, 0, 1.0]), NATURAL_D, rows, radii, [above])
     assert end_D[0] >= 0.3 - 1e-6
     assert radii[0].value(end_D[None])[0] == pytest.approx(0.1, abs=1e-6)
-
-
-def test_a_descent_into_nothing_stays_where_it_began():
     lost = DifferentiableFunction(lambda w: w[:1], lambda w: np.full((1, 4), np.nan))
-    rows, _ = limits_of(allowed({}))
     assert minimize_slsqp(lost, NATURAL_D, rows).tolist() == NATURAL_D.tolist()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from flips import flips
+from made_corpus import prepared, write_lines
 
-from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, TokenShards, prepare_corpus, saved_tokenizer
+from mixopt.corpus import Corpus, TokenShards, saved_tokenizer
 from mixopt.errors import MixoptError
 from mixopt.loading import MixtureDataset
 from mixopt.system import write_sealed
@@ -24,13 +24,10 @@ FLIPS = 40  # of each file
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    for name, texts in {"web": TEXTS[:30], "code": TEXTS[30:]}.items():
-        rows = (json.dumps({"text": text}) for text in texts)
-        (folder / f"{name}.jsonl").write_text("\n".join(rows))
-    sources = {name: SourceConfig(path=str(folder / f"{name}.jsonl")) for name in ("web", "code")}
-    config = CorpusConfig(domains=sources, tokenizer="bpe:300", validation_fraction=0.2)
-    prepare_corpus(config, {}, folder / "corpus", fingerprint="f")
-    return folder / "corpus"
+    sides = {"web": TEXTS[:30], "code": TEXTS[30:]}
+    domains = {name: {"path": write_lines(folder / f"{name}.jsonl", sides[name])} for name in sides}
+    how = {"tokenizer": "bpe:300", "validation_fraction": 0.2}
+    return prepared(folder / "corpus", domains, **how).path
 
 
 @pytest.fixture
@@ -135,10 +132,7 @@ def test_what_a_killed_preparation_left_is_removed_at_the_next(corpus, tmp_path)
     for folder in left:
         (folder / "sub").mkdir(parents=True)
     (corpus / ".index.json.abc.tmp").write_text("half")
-    source = SourceConfig(path=str(tmp_path / "a.jsonl"))
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in TEXTS))
-    config = CorpusConfig(domains={"web": source}, tokenizer="bytes")
-    prepare_corpus(config, {}, corpus, fingerprint="g")
+    prepared(corpus, {"web": {"path": write_lines(tmp_path / "a.jsonl", TEXTS)}})
     assert not [p for p in (*left, corpus / ".index.json.abc.tmp") if p.exists()]
     assert not (corpus / "tokenizer.json").exists()
     assert Corpus.open(corpus).tokenizer == "bytes"

@@ -7,11 +7,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
-import yaml
-from typer.testing import CliRunner
 
-import mixopt.cli.main  # noqa: F401  adds the commands
-from mixopt.cli.options import app
 from mixopt.config import CorpusConfig, SourceConfig, load_config
 from mixopt.corpus import FastTokenizer, count_domains, first_look, inventory_of, sizes
 from mixopt.errors import CorpusError
@@ -26,28 +22,34 @@ def texts(text_files) -> list[str]:
     return list(dict.fromkeys(json.loads(line)["text"] for line in lines))
 
 
+PACKED = {
+    "jsonl": lambda lines: lines,
+    "jsonl.zst": lambda lines: pa.Codec("zstd").compress(lines, asbytes=True),
+    "jsonl.bz2": bz2.compress,
+}
+
+
 def written(folder: Path, kind: str, texts: list[str]) -> Path:
     """Write the texts in a form; beside the text a row has a number."""
     path = folder / f"it.{kind}"
     rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
-    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    lines, oldest = (
+        "".join(json.dumps(row) + "\n" for row in rows).encode(),
+        pl.CompatLevel.oldest(),
+    )
     match kind:
-        case "jsonl":
-            path.write_bytes(lines)
-        case "json":
-            path.write_text(json.dumps(rows))
-        case "jsonl.zst":
-            path.write_bytes(pa.Codec("zstd").compress(lines, asbytes=True))
-        case "jsonl.bz2":
-            path.write_bytes(bz2.compress(lines))
         case "parquet":
             pl.DataFrame(rows).write_parquet(path)
         case "arrow":
-            pl.DataFrame(rows).write_ipc(path, compat_level=pl.CompatLevel.oldest())
+            pl.DataFrame(rows).write_ipc(path, compat_level=oldest)
         case "stream.arrow":
-            pl.DataFrame(rows).write_ipc_stream(path, compat_level=pl.CompatLevel.oldest())
+            pl.DataFrame(rows).write_ipc_stream(path, compat_level=oldest)
+        case "json":
+            path.write_text(json.dumps(rows))
         case "txt":
             path.write_text("".join(texts))
+        case _:
+            path.write_bytes(PACKED[kind](lines))
     return path
 
 
@@ -120,17 +122,3 @@ def test_what_has_no_text_here_says_what_to_do(tmp_path):
     assert first_look("it", SourceConfig(tokens=5)) == 0.0
     with pytest.raises(CorpusError, match=r"domain 'it': .*it.jsonl: has no text; give it some"):
         first_look("it", SourceConfig(path=str(blank)))
-
-
-def command(*arguments: object):
-    return CliRunner().invoke(app, ["check", *map(str, arguments)])
-
-
-def test_the_file_that_is_written_is_read_as_the_inventory(config_path, tmp_path):
-    ended = command(config_path, "--write", tmp_path / "sizes.yaml", "--json")
-    assert ended.exit_code == 0, ended.output
-    answer = json.loads(ended.stdout)
-    stated = yaml.safe_load((tmp_path / "sizes.yaml").read_text())
-    assert stated == {one["domain"]: one["tokens"] for one in answer["counted"]}
-    config = load_config(config_path, [f"corpus.inventory={tmp_path / 'sizes.yaml'}"])
-    assert {n: s.tokens for n, s in config.corpus.domains.items()} == stated

@@ -49,41 +49,37 @@ def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path):
     path = tmp_path / "t.jsonl.gz"
     path.write_bytes(whole)
     assert len(list(read_items(path))) == 500
+    (tmp_path / "empty").write_text("\n")
     for damaged in (whole[: len(whole) // 2], b"no"):
         path.write_bytes(damaged)
         with pytest.raises(ConfigError, match=r"t\.jsonl\.gz: cannot be read"):
             list(read_items(path))
+    for name, message in (("none", "none: no such file"), ("empty", "empty: has no items; one")):
+        with pytest.raises(ConfigError, match=message):
+            list(read_items(tmp_path / name))
+
+
+def line(**changes):
+    return json.dumps(GOLD | {"id": "2"} | changes).encode()
 
 
 WRONG = {
-    "continuation: is empty": {"continuation": ""},
-    "contxt: unknown field": {"contxt": "Q"},
-    "context: invalid UTF-8 at character 2": {"context": "Q\ud800"},
-    "weight: should be greater than 0": {"weight": 0.0},
-    "id '394' is also that of line 1; give each item its own": {"id": "394"},
+    "continuation: is empty": line(continuation=""),
+    "contxt: unknown field": line(contxt="Q"),
+    "context: invalid UTF-8 at character 2": line(context="Q\ud800"),
+    "weight: should be greater than 0": line(weight=0.0),
+    "id '394' is also that of line 1; give each item its own": line(id="394"),
+    "invalid UTF-8 at byte 9": b'{"id": "\xff"}',
+    "continuation: is missing": b'{"id": 3, "context": ""}',
 }
 
 
 @pytest.mark.parametrize("message", WRONG)
 def test_a_wrong_item_is_refused_with_its_line(tmp_path, message):
-    path = write(tmp_path / "t.jsonl", GOLD, {**GOLD, "id": "2", **WRONG[message]})
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(json.dumps(GOLD).encode() + b"\n" + WRONG[message] + b"\n")
     with pytest.raises(ConfigError, match=f"t.jsonl:2: {message}"):
         list(read_items(path))
-
-
-def test_a_broken_line_is_refused(tmp_path):
-    path = tmp_path / "t.jsonl"
-    for content, message in (
-        (b'{"id": "\xff"}', "t.jsonl:2: invalid UTF-8 at byte 9"),
-        (b'{"id": 3, "context": ""}', "t.jsonl:2: continuation: is missing"),
-    ):
-        path.write_bytes(json.dumps(GOLD).encode() + b"\n" + content + b"\n")
-        with pytest.raises(ConfigError, match=message):
-            list(read_items(path))
-    for name, message in (("none", "none: no such file"), ("empty", "empty: has no items; one")):
-        (tmp_path / "empty").write_text("\n")
-        with pytest.raises(ConfigError, match=message):
-            list(read_items(tmp_path / name))
 
 
 def test_items_are_chosen_by_their_ids_wherever_they_stand_and_keep_their_order():
@@ -180,14 +176,6 @@ def test_a_continuation_without_a_token_is_refused(monkeypatch):
         encoded("ab", " cd", ByteTokenizer())
 
 
-def test_bits_per_byte_is_the_weighted_mean_over_items():
-    items = [Item("1", "Q", " aé"), Item("2", "Q", " zzz", weight=3.0)]
-    task = encode_task("t", items, ByteTokenizer())
-    bits = task.bits_per_byte(np.array([-8.0, -1.0]))
-    assert bits == pytest.approx((8 + 3 * 1) / 4 / (4 * math.log(2)))
-    assert task.column == "task/t/bits_per_byte"
-
-
 @settings(deadline=None, max_examples=60)
 @given(before=st.integers(0, 40), answer=st.integers(1, 60), length=st.integers(1, 24))
 def test_windows_score_each_token_once_and_fit_the_model(before, answer, length):
@@ -211,8 +199,12 @@ def test_rows_of_about_one_length_are_read_at_once_and_what_is_scored_is_placed(
     assert read.sums(np.array([1.0, 2, 4, 8, 16, 32])).tolist() == [3, 24, 4, 32]
 
 
-def test_an_encoded_task_is_read_back(tmp_path):
-    task = encode_task("t", [Item("1", "Q", " a"), Item("2", "", "bc", 2.0)], ByteTokenizer())
+def test_bits_per_byte_is_the_weighted_mean_over_items_and_an_encoded_task_is_read_back(tmp_path):
+    items = [Item("1", "Q", " aé"), Item("2", "", " zzz", weight=3.0)]
+    task = encode_task("t", items, ByteTokenizer())
+    bits = task.bits_per_byte(np.array([-8.0, -1.0]))
+    assert bits == pytest.approx((8 + 3 * 1) / 4 / (4 * math.log(2)))
+    assert task.column == "task/t/bits_per_byte"
     write_task(task, tmp_path)
     again = open_task(tmp_path, "t")
     for field in dataclasses.fields(EncodedTask):

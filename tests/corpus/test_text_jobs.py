@@ -10,9 +10,10 @@ import time
 
 import psutil
 import pytest
+from made_corpus import content, prepared, write_lines
 
 from mixopt.config import CorpusConfig, SourceConfig
-from mixopt.corpus import Corpus, domain_text, prepare_corpus
+from mixopt.corpus import Corpus, domain_text
 
 PARALLEL = "import mixopt.corpus.domain_text as text\ntext.PARALLEL_BYTES = 0\n"
 RUN = """
@@ -35,44 +36,33 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(domain_text, "PARALLEL_BYTES", 0)
     for name in "abc":
         rows = [*documents(name), *documents("same", 40), "", documents(name)[0]]
-        lines = (json.dumps({"text": row}) + "\n" for row in rows)
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+        write_lines(tmp_path / f"{name}.jsonl", rows)
     return tmp_path
 
 
-def prepared(folder, workers: int, names="ab", **given) -> tuple[Corpus, list[str]]:
-    domains = {name: {"path": str(folder / f"{name}.jsonl")} for name in names}
-    config = CorpusConfig.model_validate({"domains": domains, **given})
+def made(folder, workers: int, names="ab", **options) -> tuple[Corpus, list[str]]:
+    *domains, target = ((name, {"path": str(folder / f"{name}.jsonl")}) for name in names + "c")
     # One domain alone is read in this process, where the size of a piece may be changed.
-    targets = {"target": SourceConfig(path=str(folder / "c.jsonl"))} if len(names) > 1 else {}
-    said: list[str] = []
-    corpus = prepare_corpus(
-        config, targets, folder / f"corpus-{workers}", fingerprint="f", workers=workers,
-        progress=said.append,
-    )  # fmt: skip
-    return corpus, said
-
-
-def content(corpus: Corpus) -> dict[str, bytes]:
-    files = [path for path in corpus.path.rglob("*") if path.is_file()]
-    return {str(path.relative_to(corpus.path)): path.read_bytes() for path in files}
+    targets, said = {"target": target[1]} if len(domains) > 1 else {}, []
+    options |= {"workers": workers, "progress": said.append}
+    return prepared(folder / f"corpus-{workers}", dict(domains), targets, **options), said
 
 
 @pytest.mark.nightly
 def test_any_number_of_processes_gives_the_same_bytes_and_says_the_same(folder):
-    (one, said), (three, same) = (prepared(folder, k, tokenizer="bpe:300") for k in (1, 3))
-    assert content(one) == content(three)
+    (one, said), (three, same) = (made(folder, k, tokenizer="bpe:300") for k in (1, 3))
+    assert content(one.path) == content(three.path)
     assert said == same
     assert one.provenance["sources"]["a"]["read"]["equal_to_evaluation"] > 0
     assert Corpus.open(three.path).domain_names == ("a", "b")
 
 
 def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
-    whole = prepared(folder, 1, "a")[0].domains[0].train
+    whole = made(folder, 1, "a")[0].domains[0].train
     text = whole.read(0, whole.tokens)
     monkeypatch.setattr(domain_text, "PIECE_BYTES", 20_000)
-    (one, _), (two, _) = (prepared(folder, k, "a") for k in (1, 2))
-    assert content(one) == content(two)
+    (one, _), (two, _) = (made(folder, k, "a") for k in (1, 2))
+    assert content(one.path) == content(two.path)
     train = one.domains[0].train
     assert len(train.shards) > 2
     assert (train.documents, train.bytes) == (whole.documents, whole.bytes)

@@ -13,7 +13,7 @@ from flips import flips
 from token_writers import write_megatron, write_nanogpt, write_olmo
 
 from mixopt import MixtureDataset
-from mixopt.corpus import FastTokenizer, TokenShards, import_tokens, token_formats
+from mixopt.corpus import FastTokenizer, import_tokens, token_formats
 from mixopt.corpus.token_formats import open_token_files
 from mixopt.corpus.token_import import token_pieces
 from mixopt.errors import CorpusError
@@ -49,15 +49,11 @@ def refused(message, path, format=None, dtype=None, *, tokenizer="gpt2", **optio
     assert not out.exists()
 
 
-def test_raw_tokens_of_any_width_are_read_as_stated(tmp_path):
-    np.array(TOKENS, "int64").tofile(tmp_path / "a.npy")
-    found = read(tmp_path / "a.npy", "raw", dtype="int64")
-    assert (tokens(found), found.tokens) == (TOKENS, len(TOKENS))
-    assert documents(found, 0) == DOCUMENTS
-
-
 @pytest.mark.parametrize("dtype", ["<i8", ">u2"])
-def test_numpys_arrays_of_integers_are_read(tmp_path, dtype):
+def test_arrays_of_integers_are_read_with_and_without_a_header(tmp_path, dtype):
+    np.array(TOKENS, dtype).astype("<i8").tofile(tmp_path / "raw.npy")
+    found = read(tmp_path / "raw.npy", "raw", dtype="int64")
+    assert (tokens(found), found.tokens, documents(found, 0)) == (TOKENS, len(TOKENS), DOCUMENTS)
     np.save(tmp_path / "a.npy", np.array(TOKENS, dtype))
     found = read(tmp_path / "a.npy", "npy")
     assert tokens(found) == TOKENS
@@ -77,16 +73,12 @@ def test_an_array_that_is_no_tokens_is_refused(tmp_path):
         np.save(path, array, allow_pickle=True)
         refused(f"a.npy: {message}", path, "npy")
     np.save(path, np.array(TOKENS, np.uint16))
+    assert tokens(read(path, None)) == TOKENS
     path.write_bytes(path.read_bytes()[:-3])
     refused("a.npy: not a .npy: ", path, "npy")
-
-
-def test_an_npy_with_and_one_without_a_header_are_told_apart(tmp_path):
-    np.save(tmp_path / "numpy.npy", np.array(TOKENS, np.uint16))
-    write_olmo(tmp_path / "olmo.npy", TOKENS)
-    refused("as OLMo-core's .npy: use format 'raw'", tmp_path / "olmo.npy", "npy")
-    assert tokens(read(tmp_path / "numpy.npy", None)) == TOKENS
-    assert tokens(read(tmp_path / "olmo.npy", None, "uint16")) == TOKENS
+    write_olmo(path, TOKENS)
+    refused("as OLMo-core's .npy: use format 'raw'", path, "npy")
+    assert tokens(read(path, None, "uint16")) == TOKENS
 
 
 @pytest.mark.parametrize("dtype", [("<i8", 5), ("u1", 1)])
@@ -122,13 +114,6 @@ def test_bounds_of_documents_that_cannot_be_are_refused(tmp_path):
         (tmp_path / "web.idx").write_bytes(content + np.array(bounds, "<i8").tobytes())
         with pytest.raises(CorpusError, match=message):
             documents(read(tmp_path / "web", "megatron"))
-
-
-def test_a_prefix_whose_bin_or_idx_is_missing_is_refused(tmp_path):
-    for missing in ("web.bin", "web.idx"):
-        write_megatron(tmp_path / "web", DOCUMENTS)
-        (tmp_path / missing).unlink()
-        refused(f"{missing}: cannot be read: No such file", tmp_path / "web", "megatron")
 
 
 def write_datatrove(path, documents, dtype="<u2", *, metadata="gpt2|2\n11\n11 T"):
@@ -197,46 +182,36 @@ def test_a_folder_with_the_tokens_of_two_tools_or_of_none_is_refused(tmp_path):
             names([str(tmp_path)], format)
 
 
-def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path, monkeypatch):
+def test_documents_reach_over_the_parts_in_which_a_file_is_read_that_is_not_cut(
+    tmp_path, monkeypatch
+):
+    write_megatron(tmp_path / "web", DOCUMENTS)
+    found = read(tmp_path / "web.bin", "raw", dtype="uint16")
+    for part in (1, 2, 11):
+        monkeypatch.setattr(token_formats, "PART", part)
+        assert documents(found, 0) == DOCUMENTS
+        assert documents(found, 7) == [TOKENS[:3], TOKENS[3:]]
     monkeypatch.setattr(token_formats, "PART", 4)
-    np.arange(20_000, dtype=np.uint16).tofile(tmp_path / "a.bin")
-    parts = read(tmp_path / "a.bin", "raw", dtype="uint16").parts()
+    parts = found.parts()
     next(parts)
-    (tmp_path / "a.bin").write_bytes(b"abcdefgh")
-    with pytest.raises(CorpusError, match="a.bin: was truncated while it was being read"):
+    (tmp_path / "web.bin").write_bytes(b"abcdefgh")
+    with pytest.raises(CorpusError, match="web.bin: was truncated while it was being read"):
         list(parts)
 
 
-def test_documents_reach_over_the_parts_in_which_a_file_is_read(tmp_path, monkeypatch):
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    for part in (1, 2, 11):
-        monkeypatch.setattr(token_formats, "PART", part)
-        found = read(tmp_path / "web.bin", "raw", dtype="uint16")
-        assert documents(found, 0) == DOCUMENTS
-        assert documents(found, 7) == [TOKENS[:3], TOKENS[3:]]
-
-
-# Imported: shards, by a link where the bytes allow it.
-
-
-def test_megatrons_files_are_linked_not_copied(tmp_path):
+def test_files_of_shards_are_linked_and_raw_tokens_need_a_type(tmp_path):
     write_megatron(tmp_path / "web", DOCUMENTS, "<i4", code=4)
-    shards = import_tokens(tmp_path / "web.bin", tmp_path / "out", tokenizer="gpt2")
-    assert (shards.dtype.name, shards.documents, shards.tokens) == ("uint32", 3, len(TOKENS))
-    assert shards.read(0, len(shards)).tolist() == TOKENS
-    assert (tmp_path / "out" / "00000.bin").samefile(tmp_path / "web.bin")
-    assert MixtureDataset({"web": TokenShards.open(tmp_path / "out")}, length=4).sizes == {"web": 2}
-
-
-def test_raw_tokens_need_a_type_and_their_documents_are_counted_by_their_end(tmp_path):
-    train, out = tmp_path / "train.bin", tmp_path / "shards"
+    train = tmp_path / "train.bin"
     np.array(TOKENS, "<u4").tofile(train)
     for format in (None, "raw"):
         refused("train.bin: raw tokens do not state their type; give dtype='uint16'", train, format)
-    shards = import_tokens(train, out, tokenizer="gpt2", document_end=0, dtype="uint32")
-    assert (shards.dtype.name, shards.documents) == ("uint32", 3)
-    assert shards.read(0, 11).tolist() == TOKENS
-    assert (out / "00000.bin").samefile(train)
+    raw = {"document_end": 0, "dtype": "uint32"}
+    for file, how in ((tmp_path / "web.bin", {}), (train, raw)):
+        shards = import_tokens(file, tmp_path / f"{file.stem}-out", tokenizer="gpt2", **how)
+        assert (shards.dtype.name, shards.documents, shards.tokens) == ("uint32", 3, len(TOKENS))
+        assert shards.read(0, len(shards)).tolist() == TOKENS
+        assert (shards.path / "00000.bin").samefile(file)
+        assert MixtureDataset({"web": shards}, length=4).sizes == {"web": 2}
 
 
 def test_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
@@ -292,14 +267,18 @@ def test_what_is_there_already_is_kept_and_what_is_unknown_is_refused(tmp_path):
         import_tokens(tmp_path / "train.bin", tmp_path, tokenizer="t")
 
 
-def test_an_index_of_another_kind_or_type_is_refused(tmp_path):
+def test_an_index_of_another_kind_or_type_or_none_is_refused(tmp_path):
+    for missing in ("web.bin", "web.idx"):
+        write_megatron(tmp_path / "web", DOCUMENTS)
+        (tmp_path / missing).unlink()
+        refused(f"{missing}: cannot be read: No such file", tmp_path / "web", "megatron")
     write_megatron(tmp_path / "web", DOCUMENTS)
     refused("web.idx: its tokens are uint16, not 'int32'", tmp_path / "web", dtype="int32")
     write_megatron(tmp_path / "web", DOCUMENTS, code=6)
     refused("tokens of type code 6; supported: version 1 of uint8 (1), int32 (4)", tmp_path / "web")
     write_megatron(tmp_path / "web", DOCUMENTS)
-    content = (tmp_path / "web.idx").read_bytes()
-    (tmp_path / "web.idx").write_bytes(content.replace(b"\1\0\0\0", b"\2\0\0\0", 1))
+    content = (tmp_path / "web.idx").read_bytes().replace(b"\1\0\0\0", b"\2\0\0\0", 1)
+    (tmp_path / "web.idx").write_bytes(content)
     refused("version 2 of a Megatron index, tokens of type code 8;", tmp_path / "web")
     write_megatron(tmp_path / "web", DOCUMENTS, magic=b"SOMETHING")
     refused("not a Megatron index: it begins with b'SOMETHING'", tmp_path / "web")

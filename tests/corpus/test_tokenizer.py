@@ -1,18 +1,16 @@
 import inspect
-import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from made_corpus import prepared, write_lines
 
-from mixopt.config import CorpusConfig
 from mixopt.corpus import (
     check_tokenizer_name,
     document_ends,
     export_tokenizer,
     folder_vocabulary,
     known_size,
-    prepare_corpus,
     saved_tokenizer,
     vocabulary_of,
 )
@@ -45,24 +43,21 @@ def test_text_that_looks_like_an_end_of_document_is_text(bpe):
     assert bpe.decode(tokens) == "a<|endoftext|>b"
 
 
-def prepared(folder, tokenizer):
-    """Prepare a small corpus in a folder, and return it."""
-    lines = [json.dumps({"text": f"line {k} of a file. " * 40}) for k in range(60)]
-    (folder / "lines.jsonl").write_text("\n".join(lines))
-    domains = {"lines": {"path": str(folder / "lines.jsonl")}}
-    config = CorpusConfig.model_validate({"domains": domains, "tokenizer": tokenizer})
-    return prepare_corpus(config, {}, folder / f"corpus-{len(tokenizer)}", fingerprint="f")
+def corpus_of(folder, tokenizer):
+    lines = write_lines(folder / "lines.jsonl", [f"line {k} of a file. " * 40 for k in range(60)])
+    out = folder / f"corpus-{len(tokenizer)}"
+    return prepared(out, {"lines": {"path": lines}}, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(("tokenizer", "ids"), [("bytes", 257), ("bpe:300", 300)])
 def test_the_folder_of_a_prepared_corpus_is_its_tokenizer(tmp_path, tokenizer, ids):
-    made = prepared(tmp_path, tokenizer)
+    made = corpus_of(tmp_path, tokenizer)
     opened = open_tokenizer(str(made.path))
     np.testing.assert_array_equal(
         opened.encode(TEXTS), saved_tokenizer(made.path, tokenizer).encode(TEXTS)
     )
     assert opened.vocab_size == known_size(str(made.path)) == ids
-    second = prepared(tmp_path, str(made.path))
+    second = corpus_of(tmp_path, str(made.path))
     assert saved_tokenizer(second.path, second.tokenizer).vocab_size == ids
     assert second.domains[0].train.tokens == made.domains[0].train.tokens
 
@@ -71,7 +66,7 @@ def test_an_unusual_end_of_documents_is_kept_with_the_corpus(bpe, tmp_path):
     (tmp_path / "own").mkdir()
     bpe.save(tmp_path / "own")
     (tmp_path / "own" / "tokenizer_config.json").write_text('{"eos_token": {"content": "a"}}')
-    corpus = prepared(tmp_path, str(tmp_path / "own"))
+    corpus = corpus_of(tmp_path, str(tmp_path / "own"))
     opened = saved_tokenizer(corpus.path, corpus.tokenizer)
     assert opened.end_of_document == opened.inner.token_to_id("a")
     assert document_ends(corpus) == (opened.end_of_document,)
@@ -99,21 +94,19 @@ def test_what_can_be_told_of_a_name_is_told_without_the_hub(tmp_path):
         open_tokenizer(str(tmp_path))
 
 
-def test_a_tokenizer_without_an_end_is_refused(bpe, tmp_path):
+def test_a_tokenizer_without_an_end_or_on_a_hub_that_cannot_be_reached_is_refused(
+    bpe, tmp_path, monkeypatch
+):
     bpe.save(tmp_path)
     path = tmp_path / "tokenizer.json"
     path.write_text(path.read_text().replace("<|endoftext|>", "<|x|>"))
     with pytest.raises(CorpusError, match=r"has no end-of-document token: .* eos_token"):
         open_tokenizer(str(path))
-
-
-def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CorpusError) as caught:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        CorpusError, match="^tokenizer 'no/such' is not on this machine and the hub"
+    ):
         open_tokenizer("no/such")
-    assert str(caught.value).startswith("tokenizer 'no/such' is not on this machine and the hub")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])

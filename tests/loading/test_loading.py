@@ -1,7 +1,4 @@
-"""MixtureDataset and MixtureLoader: the sampler's order, whoever fetches; state of what arrived.
-
-Changes of weights hold from an optimizer step; the columns of a user keep their names.
-"""
+"""MixtureDataset and MixtureLoader: the sampler's order, whoever fetches; state of what arrived."""
 
 from __future__ import annotations
 
@@ -17,10 +14,11 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from sampler_rows import located
+from token_writers import write_shards
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.corpus import CORPUS_FORMAT, TokenShards, TokenWriter
+from mixopt.corpus import CORPUS_FORMAT, TokenShards
 from mixopt.errors import ShardError
 from mixopt.system import write_sealed
 
@@ -30,12 +28,6 @@ LENGTH = 16
 WEIGHTS = [0.5, 0.3, 0.2]
 OTHER = [0.0, 0.1, 0.9]
 NAMES = ("web", "code", "books")
-
-
-def write_shards(path, tokens, *, dtype="uint16", shard_tokens=1 << 20):
-    with TokenWriter(path, dtype=dtype, tokenizer="t", shard_tokens=shard_tokens) as writer:
-        writer.write(np.asarray(tokens, dtype), documents=1, bytes=1)
-    return TokenShards.open(path)
 
 
 def write_index(folder, names):
@@ -60,6 +52,11 @@ def dataset(corpus):
 
 def sampler(dataset, **options):
     return MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, **options)
+
+
+def order(sizes):
+    """Return a sampler of all domains alike."""
+    return MixtureSampler(sizes, [1 / len(sizes)] * len(sizes), batch_size=4)
 
 
 def loader(dataset, *, workers=0, prefetch=2, accumulation=None, **options):
@@ -100,8 +97,14 @@ def test_a_dataset_has_the_domains_one_after_the_other(dataset, corpus):
     assert sample["input_ids"].tolist() == tokens[2 * LENGTH : 3 * LENGTH].tolist()
     assert (int(sample["domain"]), int(sample["row"])) == (2, 2)
     samples = dataset.__getitems__([0, 91, 2])
-    assert [int(one["row"]) for one in samples[1:]] == [1, 2]
-    assert len(samples) == 3
+    assert [int(one["row"]) for one in samples] == [0, 1, 2]
+    sent = pickle.dumps(dataset)  # to another process, without its tokens
+    assert len(sent) < 3000
+    assert np.array_equal(pickle.loads(sent).read([5])["input_ids"], dataset.read([5])["input_ids"])
+    with pytest.raises(IndexError, match="rows -1 to 3 of 148"):
+        dataset.read([3, -1])
+    with pytest.raises(IndexError, match="rows 148 to 148 of 148"):
+        dataset[148]
 
 
 def test_uint32_and_uint16_domains_make_one_batch(tmp_path):
@@ -122,13 +125,6 @@ def test_a_batch_says_where_documents_begin(tmp_path):
     assert packed["position_ids"].tolist() == [[0, 0, 1, 2], [0, 1, 0, 1]]
     assert (packed["tokens"].tolist(), packed["supervised"].tolist()) == ([4, 4], [2, 2])
     assert packed["max_seqlen"] == 3
-
-
-def test_a_dataset_sent_to_another_process_carries_no_tokens(dataset):
-    dataset.read([0])
-    sent = pickle.dumps(dataset)
-    assert len(sent) < 3000
-    assert np.array_equal(pickle.loads(sent).read([5])["input_ids"], dataset.read([5])["input_ids"])
 
 
 def test_a_shard_that_changed_since_it_was_indexed_is_refused(tmp_path):
@@ -161,26 +157,38 @@ def test_any_map_style_dataset_is_a_domain():
     samples = mixed.__getitems__([10, 3, 0])
     assert [s["text"] for s in samples] == ["x", "t3", "t0"]
     assert [(s["domain"], s["row"]) for s in samples] == [(1, 1), (0, 3), (0, 0)]
-    one = MixtureLoader(mixed, MixtureSampler(mixed.sizes, [0.5, 0.5], batch_size=4), prefetch=0)
+    one = MixtureLoader(mixed, order(mixed.sizes), prefetch=0)
     batch = next(iter(one))
     assert len(batch["text"]) == 4
     assert batch["n"].shape == (4,)
 
+    class Broken(list):
+        def __getitem__(self, index):
+            raise OSError(f"disk gone at {index}")
+
+    one = MixtureLoader(MixtureDataset({"a": Broken(range(9))}), order({"a": 9}))
+    with pytest.raises(OSError, match="disk gone"):  # in the thread that reads ahead
+        next(iter(one))
+
 
 def test_samples_of_different_lengths_ask_for_a_collate_function():
     ragged = MixtureDataset({"a": [{"ids": [0] * (k + 1)} for k in range(4)]})
-    order = MixtureSampler(ragged.sizes, [1.0], batch_size=4)
     with pytest.raises(SamplerError, match=r"'ids': samples of shapes .* pass MixtureLoader"):
-        next(iter(MixtureLoader(ragged, order)))
-    padded = MixtureLoader(ragged, order, collate=lambda rows: {"n": [len(r["ids"]) for r in rows]})
+        next(iter(MixtureLoader(ragged, order(ragged.sizes))))
+    padded = MixtureLoader(
+        ragged, order(ragged.sizes), collate=lambda rows: {"n": [len(r["ids"]) for r in rows]}
+    )
     assert sorted(next(iter(padded))["n"]) == [1, 2, 3, 4]
 
 
-def test_a_plain_dataloader_gives_the_samplers_order(dataset):
+def test_a_plain_dataloader_gives_the_samplers_order_and_ours_arrays_as_stored_too(dataset):
     plain = DataLoader(dataset, batch_sampler=sampler(dataset, batches=12), num_workers=2)
     batches = list(plain)
     assert rows_of(batches) == expected(dataset, 12)
     assert batches[0]["input_ids"].shape == (8, LENGTH)
+    assert next(iter(loader(dataset)))["input_ids"].dtype == torch.int64
+    stored = MixtureLoader(dataset, sampler(dataset), output="numpy")
+    assert next(iter(stored))["input_ids"].dtype == np.uint16
 
 
 def test_batches_carry_number_position_and_mixture(dataset):
@@ -229,18 +237,6 @@ def test_a_stream_that_ends_ends_the_loop(dataset):
         assert list(one) == []
 
 
-class Broken(list):
-    def __getitem__(self, index):
-        raise OSError(f"disk gone at {index}")
-
-
-def test_an_error_in_the_thread_is_raised_in_the_loop():
-    broken = MixtureDataset({"a": Broken(range(9))})
-    one = MixtureLoader(broken, MixtureSampler(broken.sizes, [1.0], batch_size=4))
-    with pytest.raises(OSError, match="disk gone"):
-        next(iter(one))
-
-
 def test_settings_of_a_loader_that_cannot_be_right_are_refused(dataset):
     with pytest.raises(SamplerError, match="prefetch: 0 is not a whole number from 1 to"):
         MixtureLoader(dataset, sampler(dataset), workers=2, prefetch=0)
@@ -266,20 +262,6 @@ def test_without_torch_arrays_are_still_handed_out():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("[0, 1, 2, 3]\ntensors and worker processes need torch: pip")
-
-
-def test_rows_outside_of_the_dataset_are_refused(dataset):
-    with pytest.raises(IndexError, match="rows -1 to 3 of 148"):
-        dataset.read([3, -1])
-    with pytest.raises(IndexError, match="rows 148 to 148 of 148"):
-        dataset[148]
-
-
-def test_tensors_are_signed_and_arrays_are_as_stored(dataset):
-    order = sampler(dataset)
-    assert next(iter(MixtureLoader(dataset, order)))["input_ids"].dtype == torch.int64
-    stored = next(iter(MixtureLoader(dataset, order, output="numpy")))["input_ids"]
-    assert stored.dtype == np.uint16
 
 
 # --- Optimizer steps ----------------------------------------------------------------------------

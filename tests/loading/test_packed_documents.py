@@ -5,10 +5,12 @@ from __future__ import annotations
 import datasets
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
+from token_writers import write_shards
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
-from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import SamplerError
 from mixopt.loading import stack_samples
 from mixopt.loading.packing import best_fit, best_fit_rows, packed_fields
@@ -63,11 +65,9 @@ def test_fields_keep_the_documents_of_a_row_apart():
 # PackedDocuments.
 
 
-def shards_of(path, documents, *, shard_tokens=300):
-    with TokenWriter(path, dtype="uint16", tokenizer="t", shard_tokens=shard_tokens) as writer:
-        for document in documents:
-            writer.write(np.array([*document, END], np.uint16), documents=1, bytes=1)
-    return TokenShards.open(path)
+def shards_of(path, documents):
+    tokens = [token for document in documents for token in (*document, END)]
+    return write_shards(path, tokens, shard_tokens=300)
 
 
 def random_documents(count, *, longest=30, seed=0):
@@ -105,25 +105,16 @@ def test_each_token_of_each_document_is_in_one_row(documents, length, window):
     assert packed.summary.split == sum(len(d) > length for d in documents)
 
 
-def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path):
+@pytest.mark.parametrize("scanned", [1 << 20, 7])
+def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path, monkeypatch, scanned):
+    monkeypatch.setattr("mixopt.loading.documents.SCAN_TOKENS", scanned)
     documents = [[], *random_documents(39)]
     packed = PackedDocuments(shards_of(tmp_path / "t", documents), length=16, document_end=END)
     assert unpacked(packed) == {k: [*d, END] for k, d in enumerate(documents)}
     assert packed[0]["input_ids"].dtype == np.uint16
     assert packed.summary.documents == 40
-    with TokenWriter(tmp_path / "open", dtype="uint16", tokenizer="t") as writer:
-        writer.write(np.array([1, END, 2, 3]), documents=1, bytes=1)
-    shards = TokenShards.open(tmp_path / "open")
+    shards = write_shards(tmp_path / "open", [1, END, 2, 3])
     assert unpacked(PackedDocuments(shards, length=3, document_end=END)) == {0: [1, END], 1: [2, 3]}
-
-
-def test_rows_do_not_depend_on_how_much_is_scanned_at_once(tmp_path, monkeypatch):
-    shards = shards_of(tmp_path / "t", random_documents(60))
-    whole = PackedDocuments(shards, length=16, document_end=END, window=10)
-    monkeypatch.setattr("mixopt.loading.documents.SCAN_TOKENS", 7)
-    again = PackedDocuments(shards, length=16, document_end=END, window=10)
-    for k in range(len(whole)):
-        assert np.array_equal(whole[k]["input_ids"], again[k]["input_ids"])
 
 
 def test_long_documents_are_truncated_on_request_and_what_is_lost_is_told():
@@ -170,7 +161,7 @@ def test_labels_and_masks_survive_packing_token_for_token(make, length):
     assert unpacked(split, "labels")[0] == [-100, -100, -100, 4], "3 begins a piece"
 
 
-def test_lengths_of_a_dataset_come_from_its_offsets(monkeypatch):
+def test_lengths_of_a_dataset_come_from_its_offsets_or_its_transform(monkeypatch):
     documents = random_documents(30)
     dataset = datasets.Dataset.from_dict({"input_ids": documents, "source": ["x"] * 30})
     dataset, documents = dataset.select([3, 1, 0]), [documents[k] for k in (3, 1, 0)]
@@ -178,6 +169,9 @@ def test_lengths_of_a_dataset_come_from_its_offsets(monkeypatch):
     packed = PackedDocuments(dataset, length=32)
     monkeypatch.undo()
     assert unpacked(packed) == dict(enumerate(documents))
+    dataset.set_transform(lambda rows: {"input_ids": [[*ids, 9] for ids in rows["input_ids"]]})
+    own = {k: [*document, 9] for k, document in enumerate(documents)}
+    assert unpacked(PackedDocuments(dataset, length=40)) == own
 
 
 # Inside a MixtureDataset.
@@ -273,7 +267,44 @@ def test_the_seed_decides_which_documents_meet():
         packed.read([0, len(packed)])
 
 
-def test_a_dataset_with_a_transform_is_read_through_it():
-    dataset = datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
-    dataset.set_transform(lambda rows: {"input_ids": [[*ids, 9] for ids in rows["input_ids"]]})
-    assert unpacked(PackedDocuments(dataset, length=8)) == {0: [1, 2, 9], 1: [3, 9]}
+# A model keeps packed documents apart.
+
+CONFIG = LlamaConfig(
+    vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2,
+    initializer_range=0.5,  # so that attention matters
+)  # fmt: skip
+
+
+def made_samples():
+    rng = np.random.default_rng(0)
+    for size in rng.integers(1, 32, 24).tolist():
+        tokens = rng.integers(0, 64, size)
+        yield {"input_ids": tokens, "labels": np.where(rng.random(size) < 0.7, tokens, -100)}
+
+
+def test_the_loss_over_packed_rows_is_that_of_the_documents_one_by_one():
+    torch.manual_seed(0)
+    model, samples = LlamaForCausalLM(CONFIG).double().eval(), list(made_samples())
+    dataset = MixtureDataset({"chat": PackedDocuments(samples, length=32)})
+    sampler = MixtureSampler(dataset.sizes, [1.0], batch_size=1, batches=len(dataset))
+    rows = list(MixtureLoader(dataset, sampler))
+
+    def summed(batches, *names):
+        """Return the sum of the losses of all tokens that carry one, and their number."""
+        loss = tokens = 0
+        for batch in batches:
+            labels, fields = batch["labels"][:, 1:], {name: batch[name] for name in names}
+            with torch.no_grad():  # with a cache, rows are not packed
+                logits = model(**fields, use_cache=False).logits[:, :-1].transpose(1, 2)
+            loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+            tokens += int((labels != -100).sum())
+        return loss, tokens
+
+    alone = [{name: torch.as_tensor(v)[None] for name, v in one.items()} for one in samples]
+    expected, tokens = summed(alone, "input_ids")
+    found, packed_tokens = summed(rows, "input_ids", "position_ids")
+    assert packed_tokens == tokens
+    assert found / tokens == pytest.approx(expected / tokens, abs=1e-5)
+    seeing_each_other, _ = summed(rows, "input_ids")
+    assert abs(seeing_each_other - expected) / tokens > 1e-2

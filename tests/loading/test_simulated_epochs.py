@@ -8,9 +8,10 @@ from hypothesis import given, settings, strategies as st
 from mixopt_proxies.decoder import TrialBatches
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.ngram_proxy import draw_tokens
+from token_writers import write_shards
 
 import mixopt
-from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
+from mixopt.corpus import Corpus, Domain
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.loading import Pool
 from mixopt.mixture import Mixture
@@ -20,20 +21,18 @@ from mixopt.trials import Training, Trial
 
 LENGTH, BATCH = 10, 8
 INVENTORY = {"a": 40_000, "b": 9_000, "c": 2_500}
+EDGES = [0, 40_000, 49_000, 51_500]
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Corpus:
     """Three domains; the tokens of each count up from a number of its own."""
-    folder = tmp_path_factory.mktemp("counted")
-    domains, first = [], 0
-    for name, count in INVENTORY.items():
-        with TokenWriter(folder / name, dtype="uint32", tokenizer="counted") as writer:
-            writer.write(np.arange(first, first + count), documents=1, bytes=count)
-        shards = TokenShards.open(folder / name)
+    folder, domains = tmp_path_factory.mktemp("counted"), []
+    for d, name in enumerate(INVENTORY):
+        tokens = np.arange(EDGES[d], EDGES[d + 1])
+        shards = write_shards(folder / name, tokens, dtype="uint32")
         domains.append(Domain(name, shards, shards))
-        first += count
-    return Corpus(folder, tuple(domains), (), "counted", first, "counted", {})
+    return Corpus(folder, tuple(domains), (), "counted", EDGES[-1], "counted", {})
 
 
 def batches_of(corpus, weights, target_tokens, steps=400, seed=1) -> TrialBatches:
@@ -45,9 +44,8 @@ def batches_of(corpus, weights, target_tokens, steps=400, seed=1) -> TrialBatche
 def starts_of(batches, steps=400) -> dict[str, Counter]:
     """How often each window was drawn, by domain, named by its first token."""
     first = batches.block(0, steps)[:, 0, :, 0].ravel().tolist()
-    edges = np.cumsum([0, *INVENTORY.values()])
     return {
-        name: Counter(token for token in first if edges[d] <= token < edges[d + 1])
+        name: Counter(token for token in first if EDGES[d] <= token < EDGES[d + 1])
         for d, name in enumerate(INVENTORY)
     }
 
@@ -92,22 +90,15 @@ def test_a_pool_below_one_sequence_says_what_mends_it(corpus):
     batches_of(corpus, {"a": 0.4, "b": 0.3, "c": 0.3}, 10_000_000, steps=500)
 
 
-# The n-gram proxy -----------------------------------------------------------------------------
-
-
 def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
     mixture, target = Mixture({"a": 0.5, "b": 0.3, "c": 0.2}), 400_000
     rng, training = np.random.default_rng(0), Training(32_000, target_tokens=target)
     tokens, _ = draw_tokens(corpus, mixture, training, window=20, rng=rng)
-    repeats = np.bincount(tokens, minlength=sum(INVENTORY.values()))
-    edges = np.cumsum([0, *INVENTORY.values()])
+    repeats = np.bincount(tokens, minlength=EDGES[-1])
     for d, name in enumerate(INVENTORY):
-        own = repeats[edges[d] : edges[d + 1]]
+        own = repeats[EDGES[d] : EDGES[d + 1]]
         wanted = mixture[name] * target / INVENTORY[name]
         assert own[own > 0].mean() == pytest.approx(wanted, rel=0.01)
-
-
-# In a run -------------------------------------------------------------------------------------
 
 
 def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(corpus, monkeypatch):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from datasets import Dataset
+from token_writers import write_shards
 
 from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
-from mixopt.corpus import TokenShards, TokenWriter
 from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading.collate import count_samples
 
@@ -55,11 +55,10 @@ def loader(given, unit="tokens", lengths=None, **options):
 
 def test_a_batch_says_its_tokens_and_those_that_carry_loss():
     given = sources(labels=True)
-    one = loader(given, "samples")
+    one, names = loader(given, "samples"), list(given)
     tokens, supervised = np.zeros(3, int), np.zeros(3, int)
     for _, batch in zip(range(20), one, strict=False):
-        rows = list(zip(batch["domain"], batch["row"], strict=True))
-        names = list(given)
+        rows = zip(batch["domain"], batch["row"], strict=True)
         lengths = [len(given[names[d]][row]["input_ids"]) for d, row in rows]
         assert batch["tokens"].tolist() == np.bincount(batch["domain"], lengths, 3).tolist()
         assert batch["tokens"].sum() == sum(map(len, batch["input_ids"]))
@@ -72,17 +71,6 @@ def test_a_batch_says_its_tokens_and_those_that_carry_loss():
     assert realised.ranks == "own"
 
 
-def test_realised_shares_are_those_of_the_mixture():
-    given = sources(labels=True)
-    one = loader(given, "supervised", MixtureDataset(given).lengths("supervised"))
-    for _ in zip(one, range(150), strict=False):
-        pass
-    realised = one.realised()
-    assert list(realised.shares.values()) == pytest.approx(list(WEIGHTS.values()), abs=0.03)
-    assert realised.ranks == "all"
-    assert realised.supervised == one.sampler.tokens()
-
-
 def test_lengths_that_are_not_those_of_the_samples_are_one_line():
     lengths = length_lists(sources()) | {"web": [7] * 60}
     message = "lengths: domain 'web', row .* tokens, but lengths has 7"
@@ -92,13 +80,21 @@ def test_lengths_that_are_not_those_of_the_samples_are_one_line():
     assert "\n" not in str(error.value)
 
 
+def test_realised_shares_are_those_of_the_mixture():
+    given = sources(labels=True)
+    one = loader(given, "supervised", MixtureDataset(given).lengths("supervised"))
+    for _ in zip(one, range(150), strict=False):
+        pass
+    realised = one.realised()
+    assert realised.shares == pytest.approx(WEIGHTS, abs=0.03)
+    assert realised.ranks == "all"
+    assert realised.supervised == one.sampler.tokens()
+
+
 @pytest.mark.parametrize("unit", ["tokens", "supervised"])
 def test_lengths_come_from_the_columns_of_a_dataset(unit):
     given = sources(labels=True)
-    made = {
-        name: Dataset.from_list([dict(one) for one in each]).select(range(5, len(each)))
-        for name, each in given.items()
-    }
+    made = {n: Dataset.from_list(each).select(range(5, len(each))) for n, each in given.items()}
     kept = {name: each[5:] for name, each in given.items()}
     expected = length_lists(kept, unit)
     found = MixtureDataset(made).lengths(unit)
@@ -124,11 +120,7 @@ def test_padding_and_what_carries_no_loss_are_not_counted(sample, counts):
 
 @pytest.mark.parametrize("unit", ["samples", "tokens"])
 def test_rows_of_one_length_are_counted_by_the_order(tmp_path, unit):
-    shards = {}
-    for name in WEIGHTS:
-        with TokenWriter(tmp_path / name, dtype="uint16", tokenizer="t") as writer:
-            writer.write(np.zeros(40 * 16, np.uint16), documents=1, bytes=1)
-        shards[name] = TokenShards.open(tmp_path / name)
+    shards = {name: write_shards(tmp_path / name, np.zeros(40 * 16)) for name in WEIGHTS}
     dataset = MixtureDataset(shards, length=16)
     how = {} if unit == "samples" else {"unit": unit, "lengths": dataset.lengths()}
     sampler = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, **how)

@@ -26,27 +26,25 @@ class Case:
     """One random job."""
 
     def __init__(self, unit, number):
-        self.unit = unit
         self.rng = rng = np.random.default_rng([UNITS.index(unit), number])
-        names = [f"d{k}" for k in range(int(rng.integers(1, 6)))]
-        self.sizes = {name: int(rng.integers(1, 120)) for name in names}
-        means = rng.uniform(2, 60, len(names))
+        self.sizes = {f"d{k}": int(rng.integers(1, 120)) for k in range(rng.integers(1, 6))}
         spread = rng.uniform(0, 1.2)
         self.lengths = {
-            name: np.maximum(1, mean * rng.lognormal(0, spread, self.sizes[name])).astype(int)
-            for name, mean in zip(names, means, strict=True)
+            name: np.maximum(1, rng.uniform(2, 60) * rng.lognormal(0, spread, rows)).astype(int)
+            for name, rows in self.sizes.items()
         }
         self.batch_size = int(rng.choice([2, 4, 8, 12, 24]))
         self.batches = int(rng.integers(20, 60))
-        self.seed = int(rng.integers(0, 2**31))
+        self.seed = number
         self.weights = self.mixture()
         self.schedule = self._schedule()
-        self.changes = {
-            int(batch): self.mixture()
-            for batch in rng.integers(1, self.batches, rng.integers(0, 4))
-        }
-        limited = rng.random() < 0.3
-        self.limits = {"max_epochs": float(rng.uniform(0.7, 4))} if limited else {}
+        changed = rng.integers(1, self.batches, rng.integers(0, 4)).tolist()
+        self.changes = {batch: self.mixture() for batch in changed}
+        self.max_epochs = float(rng.uniform(0.7, 4)) if rng.random() < 0.3 else None
+        self.counted = np.concatenate([*self.lengths.values()])
+        self.unit = {"unit": unit, "lengths": self.lengths}
+        if unit == "samples":
+            self.counted, self.unit = np.ones(len(self.counted)), {}
 
     def mixture(self):
         weights = self.rng.dirichlet(np.full(len(self.sizes), self.rng.choice([0.3, 1.0, 5.0])))
@@ -56,17 +54,12 @@ class Case:
         return (weights / weights.sum()).tolist()
 
     def _schedule(self):
-        kind = self.rng.choice(["none", "constant", "linear"])
         start = int(self.rng.integers(1, self.batches - 1))
-        if kind == "constant":
-            return [(start, self.mixture())]
-        if kind == "linear":
-            stop = int(self.rng.integers(start + 1, self.batches + 10))
-            return [(start, self.mixture(), stop, self.mixture())]
-        return []
+        stop = int(self.rng.integers(start + 1, self.batches + 10))
+        constant = (start, self.mixture())
+        return [[], [constant], [(*constant, stop, self.mixture())]][self.rng.integers(3)]
 
     def sampler(self, rank=0, ranks=1):
-        how = {} if self.unit == "samples" else {"unit": self.unit, "lengths": self.lengths}
         return MixtureSampler(
             self.sizes,
             self.weights,
@@ -75,15 +68,13 @@ class Case:
             rank=rank,
             world_size=ranks,
             schedule=self.schedule,
-            **self.limits,
-            **how,
+            max_epochs=self.max_epochs,
+            **self.unit,
         )
 
     def tokens(self, rows):
         """Return the tokens of each domain in a global batch."""
-        flat = np.concatenate(list(self.lengths.values()))
-        counted = np.ones(len(flat)) if self.unit == "samples" else flat
-        return np.bincount(self.domains(rows), counted[rows], len(self.sizes))
+        return np.bincount(self.domains(rows), self.counted[rows], len(self.sizes))
 
     def domains(self, rows):
         return np.searchsorted(np.cumsum([0, *self.sizes.values()]), rows, side="right") - 1
@@ -151,25 +142,22 @@ def _check_epochs(case, batches):
     """No row comes again before all others of its domain have come as often."""
     times = np.zeros(sum(case.sizes.values()), int)
     bounds = np.cumsum([0, *case.sizes.values()])
-    most = case.limits.get("max_epochs")
     for rows in batches:
         np.add.at(times, rows, 1)
         for start, stop in pairwise(bounds):
             here = times[start:stop]
             assert here.max() - here.min() <= 1
-            assert most is None or here.sum() <= most * len(here)
+            assert case.max_epochs is None or here.sum() <= case.max_epochs * len(here)
 
 
 def _check_shares(case, batches, mixtures, whole):
     """What each domain had is near the integral of its weights, at the end of each batch."""
-    if case.limits and any(entry.reason.startswith("exhausted") for entry in whole.log):
+    if case.max_epochs and any(entry.reason.startswith("exhausted") for entry in whole.log):
         return  # the others took its share: the integral is not of what was set
     had, owed = 0.0, 0.0
-    longest = max(max(each) for each in case.lengths.values())
+    longest = max(case.counted)
     for rows, mixture in zip(batches, mixtures, strict=True):
         tokens = case.tokens(rows)
         had, owed = had + tokens, owed + mixture * tokens.sum()
         off = np.abs(had - owed).max()
-        assert off <= (1.5 if case.unit == "samples" else 1.5 * longest)  # over changes
-        if not case.changes and not case.schedule:
-            assert off <= (1 if case.unit == "samples" else longest)
+        assert off <= longest * (1.5 if case.changes or case.schedule else 1)

@@ -66,17 +66,13 @@ def test_what_is_spread_adds_up_and_is_in_proportion(parts, total):
     assert spread([1, 1, 1], 10) == [3, 3, 4]
 
 
+# Whoever is owed most is not who is due first: by that rule these are off by up to 1.43.
+@example(mixture=[1.0] * 5 + [0.0175] * 10, batch_size=4)
+@example(mixture=[1.0] + [0.0175] * 30, batch_size=2)
 @settings(max_examples=60, deadline=None)
 @given(mixture=weights, batch_size=st.sampled_from([1, 3, 8, 64, 500]))
 def test_at_the_end_of_a_batch_a_domain_is_within_a_sample_of_its_share(mixture, batch_size):
     one = sampler([1000 + d for d in range(len(mixture))], mixture, batch_size)
-    assert worst_error(one, 60) < 1 + 1e-6
-
-
-@pytest.mark.parametrize(("heavy", "light", "batch_size"), [(5, 10, 4), (1, 30, 2)])
-def test_light_domains_beside_heavy_ones_delay_none_by_a_sample(heavy, light, batch_size):
-    """Whoever is owed most is not who is due first: by that rule these are off by up to 1.43."""
-    one = sampler([1000] * (heavy + light), [1.0] * heavy + [0.0175] * light, batch_size)
     assert worst_error(one, 150) < 1 + 1e-6
 
 
@@ -150,18 +146,6 @@ def test_a_state_of_long_ago_is_laid_out_again():
     other.load_state_dict(json.loads(states[1]))
     with pytest.raises(SamplerError, match="known from batch 900 on, has no batch 5"):
         other.state_at(5)
-
-
-@pytest.mark.parametrize(
-    ("stage", "message"),
-    [
-        ((1, [0.5, 0.5], 5), "schedule.0: .* is neither"),
-        ((3, [0.5, 0.5], 3, [0.5, 0.5]), "schedule: end_batch: 3 is not a whole number from 4 to"),
-    ],
-)
-def test_a_stage_that_cannot_be_is_named(stage, message):
-    with pytest.raises(SamplerError, match=message):
-        sampler([10, 10], [0.5, 0.5], schedule=[stage])
 
 
 def test_what_many_domains_without_a_share_are_owed_is_made_good():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
@@ -131,29 +132,27 @@ def test_accelerate_that_would_split_batches_again_is_refused(world_size, error)
 
 
 def said(monkeypatch, orders):
-    """Return what check_ranks says on each of some ranks, which are threads."""
-    here, given, barrier = threading.local(), [None] * len(orders), threading.Barrier(len(orders))
-
-    class Job:
-        def get_world_size(self, group):
-            return len(orders)
-
-        def all_gather_object(self, found, value, group):
-            given[here.rank] = value
-            barrier.wait(30)
-            found[:] = given
-            barrier.wait(30)
+    """Return what check_ranks says on each of some ranks, which take turns until all have sent."""
+    sent = defaultdict(dict)
 
     def on(rank):
-        here.rank = rank
+        exchanges = count()
+
+        def gather(found, value, group):
+            each = sent[next(exchanges)]
+            each[rank] = value
+            found[:] = [each[k] for k in range(len(orders))]
+
+        job = SimpleNamespace(get_world_size=lambda group: len(orders), all_gather_object=gather)
+        monkeypatch.setattr(ranks, "_distributed", lambda: job)
         try:
             return check_ranks(orders[rank])
         except SamplerError as error:
             return str(error)
+        except KeyError:  # others have not sent yet
+            return None
 
-    monkeypatch.setattr(ranks, "_distributed", Job)
-    with ThreadPoolExecutor(len(orders)) as pool:
-        return list(pool.map(on, range(len(orders))))
+    return [[on(rank) for rank in range(len(orders))] for _ in range(3)][-1]
 
 
 def parts_of(size, *taken):

@@ -57,19 +57,14 @@ def test_after_the_warm_up_a_rate_is_that_of_transformers(theirs, schedule, opti
 
 
 def test_a_linear_decay_is_that_of_torch():
-    theirs = rates_of(
-        lambda o: torch.optim.lr_scheduler.LinearLR(o, 1.0, 0.1, total_iters=STEPS - WARMUP)
-    )
+    decay = torch.optim.lr_scheduler.LinearLR
+    theirs = rates_of(lambda o: decay(o, 1.0, 0.1, total_iters=STEPS - WARMUP))
     assert curve("linear")[WARMUP:] == pytest.approx(theirs[: STEPS - WARMUP])
 
 
-def test_a_warm_up_is_linear_and_its_first_step_moves():
-    expected = [(step + 1) / (WARMUP + 1) for step in range(WARMUP)]
-    assert curve("cosine")[:WARMUP] == pytest.approx(expected)
-
-
-def test_a_decay_part_leaves_the_steps_before_it_at_the_peak():
+def test_a_warm_up_is_linear_from_its_first_step_and_a_decay_part_leaves_the_peak_before_it():
     rates = curve("cosine", lr_decay=DECAY)
+    assert rates[:WARMUP] == pytest.approx([(k + 1) / (WARMUP + 1) for k in range(WARMUP)])
     assert rates[WARMUP : STEPS - DECAY + 1] == [1.0] * (STEPS - DECAY - WARMUP + 1)
     assert rates[-1] < 0.2
 

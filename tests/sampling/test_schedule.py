@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
+from doc_pages import blocks_of, page_text, work_through
 from hypothesis import given, strategies as st
+from places import PROJECT
 
 from mixopt import Mixture, MixtureSampler, SamplerError
+from mixopt.pretraining import load_pretraining
 from mixopt.sampling import Schedule, Stage, is_schedule, simulate_schedule
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
@@ -34,7 +41,7 @@ def written(folder, text=FILE):
     return path
 
 
-def test_a_file_is_read_with_the_mixtures_that_it_names(tmp_path):
+def test_a_file_is_read_with_the_files_that_it_names_and_written_so_that_it_reads_back(tmp_path):
     schedule = Schedule.from_file(written(tmp_path))
     kinds = {"a: 1": False, "[1]": False, "stages: []": True, "format: mixopt-schedule/9": True}
     for text, expected in kinds.items():
@@ -44,13 +51,12 @@ def test_a_file_is_read_with_the_mixtures_that_it_names(tmp_path):
     assert [stage.mixture for stage in schedule.stages] == [WEB, WEB, WEB]
     assert schedule.stages[2].to == CODE
     assert schedule.entries == [(0, WEB), (8, WEB), (31, WEB, 109, CODE)]
-
-
-def test_what_is_written_is_read_back(tmp_path):
-    schedule = Schedule.from_file(written(tmp_path))
     schedule.to_file(tmp_path / "again.yaml")
     assert Schedule.from_file(tmp_path / "again.yaml") == schedule
     assert Schedule.from_content(schedule.to_json(), "here") == schedule
+    (tmp_path / "sizes.yaml").write_text("web: 1e6\ncode: 1e6\nbooks: 3\n")
+    text = FILE.replace("{web: 1e4, code: 1000}", "{file: sizes.yaml}")
+    assert Schedule.from_file(written(tmp_path, text)).inventory == {"web": 10**6, "code": 10**6}
 
 
 @given(
@@ -160,12 +166,6 @@ def test_a_sampler_is_told_its_mixtures_once(given, message):
         MixtureSampler(ROWS, **{"schedule": STAGES, **given})
 
 
-def test_an_inventory_of_a_file_may_have_more_domains(tmp_path):
-    (tmp_path / "sizes.yaml").write_text("web: 1e6\ncode: 1e6\nbooks: 3\n")
-    text = FILE.replace("{web: 1e4, code: 1000}", "{file: sizes.yaml}")
-    assert Schedule.from_file(written(tmp_path, text)).inventory == {"web": 10**6, "code": 10**6}
-
-
 def test_a_forecast_counts_what_each_stage_draws_and_when_a_domain_runs_out():
     later = Stage(CODE, steps=20), Stage(CODE, steps=20, name="long")
     schedule = Schedule((Stage(WEB, steps=30, name="main"), *later), batch=8, sequence_length=16)
@@ -185,3 +185,40 @@ def test_a_forecast_counts_what_each_stage_draws_and_when_a_domain_runs_out():
     assert code == {
         "domain": "code", "tokens": 4800, "inventory": 4000, "epochs": 1.2, "runs_out": runs_out,
     }  # fmt: skip
+
+
+# --- The files, commands and code of docs/schedules.md, and the example ---------------------------
+
+
+def test_the_files_and_the_code_of_the_page_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    work_through("schedules", commands=False)
+    assert load_pretraining("pretrain.yaml").training.steps == 77057
+
+
+@pytest.mark.nightly
+def test_the_page_works_from_its_first_block_to_its_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Mixture({"web": 0.7, "code": 0.2, "books": 0.1}).to_file("mixture.yaml")
+    Mixture({"web": 0.3, "code": 0.4, "books": 0.3}).to_file("anneal.yaml")
+    Path("inventory.yaml").write_text("{web: 80e9, code: 6e9, books: 1e9}")
+    work_through("schedules")
+    assert {"blend.0-main.json", "blend.1-anneal.json"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_error_of_the_page_is_what_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = blocks_of("schedules", "yaml")[0].replace("max_epochs: 4", "max_epochs: 1")
+    Path("schedule.yaml").write_text(text)
+    with pytest.raises(SamplerError) as raised:
+        Schedule.from_file("schedule.yaml")
+    said = re.search(r"    mixopt: (schedule.yaml:.*?)\n\n", page_text("schedules"), re.S)
+    assert " ".join(said[1].split()) == str(raised.value)
+
+
+def test_the_example_is_a_schedule_of_its_run(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+    config = load_pretraining("examples/pretrain_schedule.yaml")
+    assert config.training.steps == 300
+    text = yaml.safe_load(Path(config.corpus).read_text(encoding="utf-8"))
+    assert set(config.plan.domains) <= set(text["corpus"]["domains"])

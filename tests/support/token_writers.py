@@ -1,4 +1,4 @@
-"""Token files in the layouts of nanoGPT, OLMo-core and Megatron-LM, in a few lines of numpy.
+"""Token files in the layouts of nanoGPT, OLMo-core and Megatron-LM, in numpy, and shards.
 
 nanoGPT's and OLMo-core's are integers alone. Megatron's index is written here for what its own
 writer does not do: a magic number or a type that is wrong.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+
+from mixopt.corpus import TokenShards, TokenWriter
 
 
 def write_nanogpt(path, documents):
@@ -29,3 +31,9 @@ def write_megatron(prefix, documents, dtype="<u2", *, code=8, magic=b"MMIDIDX\0\
         index.write(magic + struct.pack("<QBQQ", 1, code, len(lengths), len(lengths) + 1))
         index.write(lengths.tobytes() + pointers.astype("<i8").tobytes())
         index.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
+
+
+def write_shards(path, tokens, *, dtype="uint16", shard_tokens=1 << 20):
+    with TokenWriter(path, dtype=dtype, tokenizer="t", shard_tokens=shard_tokens) as writer:
+        writer.write(np.asarray(tokens, dtype), documents=1, bytes=1)
+    return TokenShards.open(path)
