@@ -21,6 +21,7 @@ from .loss_sums import (
 )
 from .mixture_log import (
     MIXTURE_LOG as MIXTURE_LOG,
+    LineLog as LineLog,
     LoggedChange as LoggedChange,
     MixtureLog as MixtureLog,
     read_changes as read_changes,

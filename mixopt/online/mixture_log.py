@@ -8,58 +8,66 @@ the log of a run that was killed and resumed is that of an undisturbed one, byte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mixopt.errors import RunError
 from mixopt.mixture import total_variation
-from mixopt.system import checked_as, parse_json, read_text
+from mixopt.system import checked_as, parse_json, read_text, writing
 
 
-class MixtureLog:
-    """Lines of one file; nothing is written without a path, as on ranks other than 0."""
+class LineLog:
+    """Lines of JSON in one file; nothing is written without a path, as on ranks other than 0."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.size = 0
 
-    def cut(self, size: int) -> None:
-        """Go on after so many bytes; what comes after them is of a run that was given up."""
-        self.size = size
-        if self._path is None:
-            return
-        with self._opened(self._path) as stream:
-            length = stream.tell()
-            stream.truncate(min(size, length))
+    def cut(self, size: int) -> int:
+        """Go on after so many bytes, and return how many there were.
+
+        What comes after them is of a run that was given up.
+        """
+        self.size = length = size
+        if self._path is not None:
+            with writing(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("ab") as stream:
+                    length = stream.tell()
+                    stream.truncate(min(size, length))
+        return length
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Write a line, and have it out of this process; NaN is not allowed."""
+        content = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        self.size += len(content)
+        if self._path is not None:
+            with writing(self._path), self._path.open("ab") as stream:
+                stream.write(content)
+
+
+class MixtureLog(LineLog):
+    """The log of a run, which resumes only where all of it is there."""
+
+    def cut(self, size: int) -> int:
+        """Go on after so many bytes."""
+        length = super().cut(size)
         if length < size:
             raise RunError(
                 f"{self._path}: has {length} bytes, but had {size} when the state was saved; "
                 "restore the file of that run, or drive without log="
             )
+        return length
 
     def write(
         self, batch: int, step: int, weights: Mapping[str, float], why: str, *, shadow: bool
     ) -> None:
-        """Write a line, and have it out of this process."""
+        """Write a line."""
         line = {"batch": batch, "step": step, "weights": dict(weights), "why": why}
-        content = json.dumps(line | ({"shadow": True} if shadow else {}), ensure_ascii=False) + "\n"
-        self.size += len(content.encode())
-        if self._path is not None:
-            with self._opened(self._path) as stream:
-                stream.write(content.encode())
-
-    @contextmanager
-    def _opened(self, path: Path) -> Iterator[IO[bytes]]:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab") as stream:
-                yield stream
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+        self.add(line | ({"shadow": True} if shadow else {}))
 
 
 MIXTURE_LOG = "mixture_log.jsonl"  # in the directory of a pretraining

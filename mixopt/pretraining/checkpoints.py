@@ -15,8 +15,10 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -91,7 +93,6 @@ class Checkpoints:
     """The checkpoints of a run; every rank calls the same methods."""
 
     def __init__(self, folder: Path, ranks: Ranks, *, keep: int = 2, keep_every: int = 0) -> None:
-        """Name the folder."""
         self._folder, self._ranks = folder, ranks
         self._keep, self._keep_every = keep, keep_every
         # What the thread sends cannot meet what training sends.
@@ -128,20 +129,16 @@ class Checkpoints:
 
         writer = _Writer(self._path, lambda: self._finish(step, json.loads(now), beside))
         tensors = {name: one.contiguous() for name, one in _tensors(model, optimizer).items()}
-        try:
+        with self._named_failures():
             pending = async_save(tensors, storage_writer=writer, process_group=self._group)
             self._pending = cast(Future[Any], pending)
-        except _FAILED as error:
-            raise self._failure(error) from error
 
     def wait(self) -> None:
         """Wait until the last one is written."""
         pending, self._pending = self._pending, None
-        try:
+        with self._named_failures():
             if pending is not None:
                 pending.result()
-        except _FAILED as error:
-            raise self._failure(error) from error
 
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
         """Return the newest checkpoint that is what was written, the same on every rank."""
@@ -178,12 +175,16 @@ class Checkpoints:
         path.replace(folder / _name(step))
         _sync(folder)
         for old in found_checkpoints(folder)[: -self._keep]:
-            stays = self._keep_every and _step(old) % self._keep_every == 0
-            if not stays:  # never half of one
+            number = int(old.name.removeprefix(_PREFIX))
+            if not self._keep_every or number % self._keep_every:  # never half of one
                 shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
 
-    def _failure(self, error: BaseException) -> MixoptError:
-        return self._ranks.error(f"{self._path}: cannot be written: {_reason(error)}")
+    @contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except _FAILED as error:
+            raise self._ranks.error(f"{self._path}: cannot be written: {_reason(error)}") from error
 
 
 class _Writer(HuggingFaceStorageWriter):
@@ -229,7 +230,8 @@ def load_training(
 
 def found_checkpoints(folder: Path) -> list[Path]:
     """Return the folders of checkpoints, whole or not, by their steps."""
-    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+    paths = folder.glob(f"{_PREFIX}*")
+    return sorted(p for p in paths if p.name.removeprefix(_PREFIX).isdecimal() and p.is_dir())
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -239,9 +241,8 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def read_state(path: Path) -> CheckpointState:
     """Return what a checkpoint holds besides tensors."""
-    file = path / STATE
-    state: CheckpointState = read_sealed(file, CheckpointState, hint=_HINT)
-    check_names(state.files, f"{file}: files", RunError)
+    state: CheckpointState = read_sealed(path / STATE, CheckpointState, hint=_HINT)
+    check_names(state.files, f"{path / STATE}: files", RunError)
     return state
 
 
@@ -253,15 +254,12 @@ def whole_state(path: Path) -> CheckpointState:
     unknown = sorted({file.name for file in path.iterdir()} - {*state.files, STATE})
     if unknown:
         raise RunError(f"{path / unknown[0]}: is not a file of this checkpoint")
-    verifier = Verifier(path)
-
-    def fault(name: str) -> str | None:
-        return verifier.fault(name, state.files[name], deep=True)
-
+    verify = partial(Verifier(path).fault, deep=True)
     with ThreadPoolExecutor(_THREADS) as threads:
-        for name, fault_text in zip(state.files, threads.map(fault, state.files), strict=True):
-            if fault_text is not None:
-                raise RunError(f"{path / name}: {fault_text}")
+        faults = threads.map(verify, state.files, state.files.values())
+        for name, fault in zip(state.files, faults, strict=True):
+            if fault is not None:
+                raise RunError(f"{path / name}: {fault}")
     return state
 
 
@@ -282,11 +280,6 @@ def _name(step: int) -> str:
     return f"{_PREFIX}{step:08d}"
 
 
-def _step(path: Path) -> int:
-    digits = path.name.removeprefix(_PREFIX)
-    return int(digits) if digits.isdecimal() else 1
-
-
 def _make_empty(path: Path) -> None:
     """Make an empty folder, and remove what killed processes left unfinished."""
     with writing(path):
@@ -300,8 +293,7 @@ def _put_aside(path: Path, warning: str) -> None:
     logging.getLogger("mixopt.pretraining").warning("%s", warning)
     aside = path.with_name(_DAMAGED + path.name)
     with writing(path):
-        if aside.exists():
-            shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)
         path.replace(aside)
 
 

@@ -60,22 +60,15 @@ class ModelConfig(Section):
     """What is trained, from random weights or from a checkpoint."""
 
     name: str = Field(
-        "",
-        description=(
-            "decoder, a model type of Hugging Face (llama, ...), or package.module:Name; the"
-            " checkpoint's with from"
-        ),
+        "", description="decoder, a type of Hugging Face (llama, ...), or package.module:Name"
     )
     start: str | None = Field(
         None,
         alias="from",
-        description=(
-            "a folder of transformers, a mixopt pretrain or its checkpoint, or a name on the hub"
-        ),
+        description="in place of name: transformers folder, mixopt pretrain, checkpoint, hub name",
     )
     optimizer: bool | None = Field(
-        None,
-        description="with from: whether its state is taken over; where there is one, if omitted",
+        None, description="with from: whether its state is taken over; if omitted, where it has one"
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -102,19 +95,16 @@ class TrainingConfig(Section):
 
     steps: Positive = Field(description="optimizer steps; each takes one global batch")
     tokens: Positive | None = Field(
-        None, description="length of the run in place of steps, such as 50B: rounded up to steps"
+        None, description="in place of steps, such as 50B: rounded up to whole steps"
     )
     batch: Positive = Field(description="sequences of a step, over all ranks")
     micro_batch: Positive | None = Field(
-        None,
-        description=(
-            "sequences of one forward pass on one rank; all that it has of a batch if omitted"
-        ),
+        None, description="sequences of a pass on one rank; all that it has if omitted"
     )
     sequence_length: Positive = Field(description="tokens predicted in a sequence")
     lr: Above = Field(description="peak learning rate of AdamW")
     min_lr: Real | None = Field(
-        None, description="where the learning rate ends that falls; lr / 10 if omitted"
+        None, description="where a falling learning rate ends; lr / 10 if omitted"
     )
     warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
     schedule: RateCurveName = Field(
@@ -122,10 +112,7 @@ class TrainingConfig(Section):
     )
     lr_decay: Above | None = Field(
         None,
-        description=(
-            "last steps, or fraction of all, of the decay to min_lr; if omitted, 0.2 (wsd) or all"
-            " after the warm-up"
-        ),
+        description="last steps, or share of all, to min_lr; else 0.2 (wsd) or all after warm-up",
     )
     lr_decay_shape: RateShape | None = Field(
         None, description="of a wsd's decay, or an inverse_sqrt's"
@@ -207,9 +194,7 @@ class EstimatorConfig(Section):
     name: str = Field(description="robust, aioli, odm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="the estimator's")
     objective: dict[str, Above] | None = Field(
-        None,
-        description="weights of evaluation domains in the objective; the training domains, "
-        "equally, if omitted",
+        None, description="weights of evaluation domains; if omitted the training domains, equally"
     )
     bounds: dict[str, tuple[Share, Share]] = Field(
         default_factory=dict, description="minimum and maximum share by domain"
@@ -273,10 +258,7 @@ class PretrainConfig(Section):
     name: str = Field("pretrain", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run")
     seed: int = Field(0, ge=0, lt=2**63, description="of initial weights and the order of samples")
     corpus: str = Field(
-        description=(
-            "a run, a prepared corpus or its URL, or an experiment's YAML, whose text is prepared"
-            " first"
-        )
+        description="run, prepared corpus or its URL, or experiment's YAML to prepare text of"
     )
     model: ModelConfig
     training: TrainingConfig
@@ -286,13 +268,10 @@ class PretrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where it is")
     mixture: MixtureSource = MixtureSource(anchor="natural")
     schedule: dict[str, Any] | str | None = Field(
-        None,
-        description=(
-            "a schedule's file or content, in place of mixture, steps, batch and sequence length"
-        ),
+        None, description="file or content of one, for mixture, steps, batch, sequence_length"
     )
     max_epochs: Above | None = Field(
-        None, description="how often a domain may be seen; an estimator's mixture keeps to it too"
+        None, description="how often a domain may be seen, with an estimator too"
     )
     estimator: EstimatorConfig | None = None
     held_out: HeldOutConfig = HeldOutConfig()

@@ -19,6 +19,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import yaml
 
@@ -62,23 +63,10 @@ HEADER = "The resolved configuration of this run; written by mixopt."
 METRICS, CORPUS, TOKENIZER = "metrics.jsonl", "corpus", "tokenizer"
 
 _FREE = (
-    "name",
-    "model.origin",
-    "model.vocabulary",
-    "corpus",
-    "parallel",
-    "device",
-    "held_out.every",
-    "checkpoint",
-    "metrics",
-    "experts",
-    "tracking",
-    "training.tokens",
-    "training.micro_batch",
-    "training.compile",
-    "training.activation_checkpointing",
-    "training.max_skipped",
-)
+    "name", "model.origin", "model.vocabulary", "corpus", "parallel", "device", "held_out.every",
+    "checkpoint", "metrics", "experts", "tracking", "training.tokens", "training.micro_batch",
+    "training.compile", "training.activation_checkpointing", "training.max_skipped",
+)  # fmt: skip
 
 
 def check_directory(config: PretrainConfig, out: Path) -> None:
@@ -105,8 +93,7 @@ def recorded_pretraining(run: Path) -> PretrainConfig:
     record = run / "config.yaml"
     check_sealed_text(record, HEADER, hint="restore it from a copy; it is needed to resume")
     content = read_yaml(record, error=RunError)
-    config: PretrainConfig = checked_as(PretrainConfig, content, str(record))
-    return config
+    return cast(PretrainConfig, checked_as(PretrainConfig, content, str(record)))
 
 
 def run_fingerprint(config: PretrainConfig) -> str:
@@ -135,9 +122,7 @@ def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
         example = "'corpus:'"
         text = read_sections(config.corpus, _TextConfig, example=example, faults=_text_faults)
         content = dump_sections(text)
-        fingerprint = _digest(
-            {name: content.get(name) for name in ("seed", "corpus", "evaluation")}
-        )
+        fingerprint = _digest({n: content.get(n) for n in ("seed", "corpus", "evaluation")})
         if not _is_made(folder, fingerprint):
             prepare_corpus(
                 text.corpus,

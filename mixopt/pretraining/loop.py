@@ -90,8 +90,8 @@ class Loop:
 
     def begin(self) -> None:
         """Begin before the first step; metrics of a run that came to no checkpoint go."""
-        parts = self._model.plain, self._optimizer
-        self._ranks.each(lambda: take_checkpoint(self._config, *parts))
+        model, optimizer = self._model.plain, self._optimizer
+        self._ranks.each(lambda: take_checkpoint(self._config, model, optimizer))
         self._metrics.cut(0)
         if self.experts is not None:
             self.experts.resume(None, 0)
@@ -105,7 +105,8 @@ class Loop:
             except SamplerError as error:
                 raise RunError(f"{path}: sampler: {error}") from error
 
-        def resume_record() -> None:
+        def resume_training() -> None:
+            load_training(path, self._model.plain, self._optimizer)
             self._metrics.cut(state.metrics_size)
             self._meter.load_state_dict(state.meter)
 
@@ -114,9 +115,7 @@ class Loop:
             self._driver.load_state_dict(state.mixture)
         if (experts := self.experts) is not None:
             self._ranks.each(lambda: experts.resume(state.experts, state.step))
-        parts = self._model.plain, self._optimizer
-        self._ranks.each(lambda: load_training(path, *parts))
-        self._ranks.each(resume_record)
+        self._ranks.each(resume_training)
         self.step, self._losses = state.step, dict(state.losses)
 
     @property
@@ -146,16 +145,15 @@ class Loop:
                         self.experts.step(self.step, self._metrics)
                 if self._is_due(config.metrics.every):
                     line = self._meter.line(self.step, outcome, weights)
-                    self._metrics.write(line)
+                    self._metrics.add(line)
                     speed = f"{line['tokens_per_second']:,.0f} tokens/s"
                     update(self.step, f"loss {line.get('loss', math.nan):.4g}, {speed}")
                 if self._is_due(config.checkpoint.every) or outcome.stopping:
                     with self._meter.paused():
                         self._save()
-                if outcome.stopping or self.is_finished:
-                    self._checkpoints.wait()
                 if outcome.stopping:
-                    return
+                    break
+        self._checkpoints.wait()
 
     def _log_known(self, first: int) -> None:
         """Write the mixtures that are known beforehand and begin to hold from a step until now."""
@@ -204,7 +202,7 @@ class Loop:
     def _evaluate(self) -> None:
         line = self._held_out.line(self.step)
         self._losses = line.get("held_out_loss", {})
-        self._metrics.write(line)
+        self._metrics.add(line)
 
     def _save(self) -> None:
         self._check_ranks()

@@ -8,7 +8,6 @@ Shapes: B sequences, D domains, M evaluation domains, R rows, W tokens of a row.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from mixopt.online import (
     UNIT,
     DomainLosses,
     HeldOut,
+    LineLog,
     held_out_losses,
     is_first,
     summed,
@@ -44,7 +44,6 @@ from mixopt.routing import (
     named_adapters,
     training_scalars,
 )
-from mixopt.system import writing
 
 # Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
 _PEAK_FLOPS = (
@@ -68,29 +67,12 @@ WINDOWS = 20  # of a run
 Sums = dict[str, tuple[float, int]]
 
 
-class MetricsFile:
-    """Lines of one file; rank 0 writes, on the others nothing happens."""
+class MetricsFile(LineLog):
+    """Lines with their time; rank 0 writes."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Name the file; None for none."""
-        self._path = path
-        self.size = 0
-
-    def cut(self, size: int) -> None:
-        """Go on after so many bytes."""
-        self.size = size
-        if self._path is not None:
-            with writing(self._path), self._path.open("ab") as stream:
-                stream.truncate(min(size, stream.tell()))
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Write a line, with the time; NaN is not allowed."""
-        timed = {**line, "time": round(time.time(), 3)}
-        content = (json.dumps(timed, ensure_ascii=False, allow_nan=False) + "\n").encode()
-        self.size += len(content)
-        if self._path is not None:
-            with writing(self._path), self._path.open("ab") as stream:
-                stream.write(content)
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Write a line."""
+        super().add({**line, "time": round(time.time(), 3)})
 
 
 class Meter:
@@ -102,7 +84,6 @@ class Meter:
     def __init__(
         self, domains: tuple[str, ...], config: PretrainConfig, *, flops: float, peak: float | None
     ) -> None:
-        """Start the clock."""
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
@@ -292,7 +273,7 @@ class ExpertWatch:
             window, begun, self._begun = self.stats.window(), self._begun, step
 
             def write() -> None:
-                metrics.write({"step": step, **training_scalars(window)})
+                metrics.add({"step": step, **training_scalars(window)})
                 self.record.write_window(begun, step, window)
 
             self._ranks.first(write)

@@ -225,6 +225,4 @@ class ParallelModel:
         known = inspect.signature(DistributedDataParallel).parameters
         sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
-        if self._ranks.device.type == "cuda":
-            options["device_ids"] = [self._ranks.device.index]
         return DistributedDataParallel(self.plain, **options)

@@ -59,7 +59,6 @@ class TrainingStep:
         coefficient: float,
         counting: Counting | None,
     ) -> None:
-        """Join model, optimiser, the weight of an auxiliary loss, and what counts experts."""
         self._model, self._optimizer, self._ranks = model, optimizer, ranks
         self._coefficient = coefficient
         self._counting: Counting = counting or (lambda *_: nullcontext())

@@ -28,10 +28,6 @@ def setting(**fields):
     return Setting(**usual | fields)
 
 
-def test_bounds_may_leave_one_mixture():
-    assert setting(lower_D=HALVES, upper_D=HALVES).upper_D.tolist() == [0.5, 0.5]
-
-
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -63,12 +59,13 @@ def test_a_plan_without_steps_or_a_mixture_is_refused():
 LENGTHS = {"a": 10.0, "b": 20.0, "c": 40.0}
 
 
-def options(**fields):
-    return DriverOptions(**{"steps": 40, "tokens_per_sample": 16} | fields)
-
-
 def setting_of(order=None, **fields):
-    return options(**fields).setting(sampler() if order is None else order)
+    options = DriverOptions(**{"steps": 40, "tokens_per_sample": 16} | fields)
+    return options.setting(sampler() if order is None else order)
+
+
+def test_bounds_may_leave_one_mixture():
+    assert setting(lower_D=HALVES, upper_D=HALVES).upper_D.tolist() == [0.5, 0.5]
 
 
 def test_a_setting_follows_from_the_sampler():

@@ -69,18 +69,16 @@ def driven(log, workers, until, state=None):
 
 
 def test_with_worker_processes_plans_wait_for_the_batches_that_were_handed_out(tmp_path):
-    _, estimator = driven(tmp_path / "log.jsonl", 2, 12)
-    assert held_from(tmp_path / "log.jsonl") == [0, 7, 14]  # 3 steps, 4 batches on their way
+    log = tmp_path / "log.jsonl"
+    _, estimator = driven(log, 2, 12)
+    assert held_from(log) == [0, 7, 14]  # 3 steps, 4 batches on their way
     assert [o.step for o in estimator.told if o.held_out] == [3, 10]
     # Between the step at which the estimator takes its plan to be over and the evaluation it is
     # told nothing, as it would miss the held-out losses.
     assert [o.step for o in estimator.told] == [1, 2, 3, 4, 5, 10, 11, 12]
-
-
-def test_a_run_that_goes_on_without_worker_processes_keeps_the_pace_of_its_plans(tmp_path):
-    state, _ = driven(tmp_path / "log.jsonl", 2, 5)
-    driven(tmp_path / "log.jsonl", 0, 12, state)
-    assert held_from(tmp_path / "log.jsonl") == [0, 7, 14]
+    state, _ = driven(log, 2, 5)
+    driven(log, 0, 12, state)  # goes on without workers, at the same pace
+    assert held_from(log) == [0, 7, 14]
 
 
 def test_a_torch_dataloader_with_workers_is_seen_to_be_ahead(tmp_path):
@@ -215,10 +213,7 @@ def test_a_freeze_in_a_perturbation_goes_back_to_the_weights_before_it(tmp_path)
     assert re.match(r"frozen: losses rose by \S+ nats up to step \d+; spike is 1", frozen["why"])
     assert frozen["weights"] == steady["weights"]
     assert dict(order.mixture_at(frozen["batch"])) == pytest.approx(steady["weights"])
-
-
-def test_a_freeze_at_the_last_step_sets_no_weights_beyond_the_run():
-    order = sampler()
+    order = sampler()  # at the last step no weights are set beyond the run
     driver = driver_over(order, Turning(5), steps=12, observe_every=1)
     train(driver, order, until=12, record=lambda step, losses: losses + 9 * (step == 12))
     assert "losses rose" in driver.frozen
@@ -277,9 +272,9 @@ def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_ou
         return run(log, until, state=state, estimator=estimator)
 
     driver, order, _ = go(tmp_path / "whole.jsonl", 22)
+    log = tmp_path / "again.jsonl"
     for step in range(0, 21, 2):
-        log = tmp_path / f"{step}.jsonl"
-        _, _, state = go(log, step)
+        _, _, state = go(log, step)  # a fresh run, which begins its log anew
         with log.open("a") as stream:  # what a killed run wrote after its checkpoint
             stream.write('{"batch": 99, "half a li')
         again, order_again, _ = go(log, 22, state)
@@ -287,13 +282,6 @@ def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_ou
         assert order_again.state_dict() == order.state_dict()
         states = [one.state_dict() | {"cost": None} for one in (driver, again)]
         assert states[0] == states[1]
-
-
-def test_a_fresh_run_begins_its_log_anew(tmp_path):
-    log = tmp_path / "log.jsonl"
-    run(log, 9)
-    run(log, 1)
-    assert [line["batch"] for line in lines(log)] == [0, 0]
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path):
@@ -320,11 +308,12 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_what_an_estimator_cannot_work_with_is_said_at_once():
-    message = r"Turning needs held-out losses: DriverOptions\(evaluate=\)"
-    with pytest.raises(EstimatorError, match=message):
-        driver_over(sampler(), Turning(needs=("held_out",)))
-    with pytest.raises(EstimatorError, match=r"'magic', which this driver does not provide"):
-        driver_over(sampler(), Turning(needs=("magic",)))
+    for need, message in {
+        "held_out": r"^Turning needs held-out losses: DriverOptions\(evaluate=\), which returns",
+        "magic": "^Turning needs 'magic', which this driver does not provide$",
+    }.items():
+        with pytest.raises(EstimatorError, match=message):
+            driver_over(sampler(), Turning(needs=(need,)))
 
 
 def test_a_loop_that_does_not_do_what_it_said_is_told():

@@ -17,6 +17,7 @@ from torch import nn, optim
 from mixopt.errors import MixoptError, RunError
 from mixopt.pretraining import Checkpoints, joined
 from mixopt.pretraining.checkpoints import _Writer, check_checkpoint, load_training
+from mixopt.run_directory import CheckedPart
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 METER = {"skipped": 0, "sums": [], "added": [0, 0]}
@@ -81,14 +82,8 @@ def test_each_has_the_weights_of_its_own_step(three, tmp_path):
     model, optimizer = filled(0.0, width=64)
     load_training(path, model, optimizer)
     assert model.weight.unique().tolist() == [3]
-    part = check_checkpoint(path)
-    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    assert (part.name, part.state, part.files, part.bytes) == (
-        f"checkpoints/{NAMES[2]}",
-        "whole",
-        1,
-        size,
-    )
+    size = shard.stat().st_size
+    assert check_checkpoint(path) == CheckedPart(f"checkpoints/{NAMES[2]}", "whole", 1, size)
 
 
 def test_checkpoints_of_every_n_steps_stay_besides_the_last(ranks, tmp_path):

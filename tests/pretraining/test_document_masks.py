@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from made_models import SMALL
 from pretrain_runs import CONFIG, DECODER, metrics_of, write_config
 from torch import nn
 from torch.nn import functional
@@ -16,18 +17,12 @@ from mixopt import pretrain
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.pretraining import TrainedModel, load_pretraining
 from mixopt.pretraining.config import ModelConfig
-from mixopt.pretraining.models import DocumentMasks, build_model
+from mixopt.pretraining.models import DocumentMasks, build_model, logits_of
 from mixopt.pretraining.parallel import ParallelModel, joined
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 END, VOCAB = 0, 61
-DENSE = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
+DENSE = SMALL["llama"]
 OURS = {"layers": 2, "width": 32, "heads": 2, "ff": 48, "tied": False}
 MODELS = {
     "decoder": ("decoder", OURS),
@@ -35,19 +30,10 @@ MODELS = {
     "llama": ("llama", DENSE),
     "olmo3, sliding": ("olmo3", {**DENSE, "sliding_window": 4}),
     "mixtral": ("mixtral", {**DENSE, "num_local_experts": 4, "num_experts_per_tok": 2}),
-    "gpt2": ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "tie_word_embeddings": False}),
+    "gpt2": ("gpt2", {**SMALL["gpt2"], "tie_word_embeddings": False}),
 }
 FREE = ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8})
-LEAKING = (
-    "recurrent_gemma",
-    {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "lru_width": 32,
-    },
-)
+LEAKING = ("recurrent_gemma", {**DENSE, "num_hidden_layers": 3, "lru_width": 32})
 # Two rows of three documents; no id but END is in two documents of them.
 ROWS_BT = torch.tensor(
     [
@@ -61,10 +47,6 @@ DOCUMENTS = [[11, 12, 13], [21, 22, 23, 24], [31, 32, 33], [41], [45, 46, 47, 48
 def made(kind: str, options: dict) -> nn.Module:
     config = ModelConfig(name=kind, options=options)
     return build_model(config, vocab_size=VOCAB, sequence_length=16, seed=0)
-
-
-def logits_of(output) -> torch.Tensor:
-    return output if isinstance(output, torch.Tensor) else output.logits
 
 
 def ids_that_move(output, model: nn.Module, document: list[int], *, again: bool) -> set[int]:

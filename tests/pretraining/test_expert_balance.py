@@ -8,6 +8,7 @@ import re
 
 import pytest
 import torch
+from made_models import SMALL
 from pretrain_runs import CONFIG, checkpoints, finished, metrics_of, write_config
 
 from mixopt import pretrain
@@ -20,13 +21,8 @@ from mixopt.testing import tiny_corpus
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 LENGTH, TOP_K = 8, 2
+OLMOE = SMALL["olmoe"] | {"router_aux_loss_coef": 0.5}
 NARROW = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
-OLMOE = NARROW | {
-    "num_attention_heads": 2,
-    "num_experts": 8,
-    "num_experts_per_tok": TOP_K,
-    "router_aux_loss_coef": 0.5,
-}
 FFN = {"ffn_hidden_size": 16, "moe_num_experts": 4, "moe_top_k": 2, "moe_loss_weight": 0.25}
 ATTENTION = {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0}
 DBRX = {"d_model": 16, "n_heads": 2, "n_layers": 2, "attn_config": ATTENTION, "ffn_config": FFN}

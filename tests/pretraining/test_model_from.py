@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -25,11 +26,10 @@ from pretrain_runs import (
 from mixopt import pretrain
 from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
-from mixopt.pretraining import VocabularyConfig, export_model, open_origin
-from mixopt.pretraining.directory import HEADER
+from mixopt.pretraining import TrainedModel, VocabularyConfig, export_model, open_origin
 from mixopt.pretraining.models import causal_models, hugging_face_config
 from mixopt.pretraining.transformers_folder import _ABOUT, folder_model
-from mixopt.system import file_record, sealed_text, write_sealed
+from mixopt.system import file_record, write_sealed
 from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
@@ -107,9 +107,10 @@ def test_the_optimizer_is_taken_over_where_it_is_there_and_not_refused(
 ):
     _, said = started(folder, tmp_path, folder / "alone", model=asked)
     assert weights_of(tmp_path / "run")["optimizer.state.embedding.step"] == steps
-    expected = "with its optimizer's state" if steps == 7 else "without an optimizer's state"
-    assert "(step 6, weights " in said
-    assert expected in said
+    state = "with its" if steps == 7 else "without an"
+    assert re.search(
+        rf"\(step 6, weights \w{{8}}\), {state} optimizer's state; steps count f", said
+    )
 
 
 def test_the_record_has_what_it_started_from_and_a_run_of_it_can_be_started_from(folder, tmp_path):
@@ -122,12 +123,6 @@ def test_the_record_has_what_it_started_from_and_a_run_of_it_can_be_started_from
     tokens = torch.arange(60).view(2, 30)
     found, expected = second.module().eval(), made_model("llama", {})
     torch.testing.assert_close(logits_of(found, tokens), logits_of(expected, tokens))
-    record = tmp_path / "run" / "config.yaml"
-    content = yaml.safe_load(record.read_text())
-    del content["model"]["vocabulary"]
-    record.write_text(sealed_text(yaml.safe_dump(content), HEADER))
-    with pytest.raises(RunError, match=r"config.yaml: model.vocabulary: is not recorded"):
-        open_origin(tmp_path / "run")
 
 
 def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path, monkeypatch):
@@ -230,10 +225,6 @@ def truncated(path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-7])
 
 
-def absent(path: Path) -> None:
-    newest_shard(path).unlink()
-
-
 def adapted(path: Path) -> None:
     (path / "adapter_config.json").write_text("{}")
 
@@ -266,8 +257,7 @@ def pickled(path: Path) -> None:
         (of_config(quantization_config={"bits": 4}), "quantization_config: training needs"),
         (of_config(tie_word_embeddings=True), "tie_word_embeddings is true, and the weights have"),
         (truncated, r"is truncated or damaged: .*; fetch"),
-        (absent, r"weight_map: '.*' is not one of the safetensors beside it; fetch"),
-        (elsewhere, r"weight_map: '../shard.safetensors' is not one of the"),
+        (elsewhere, r"weight_map: '../shard.safetensors' is not one of the safetensors beside it"),
         (pickled, r"model: has no safetensors; a pickle can run code when it is read"),
         (adapted, r"adapter_config.json: an adapter is a part of a model; merge it"),
         (unconfigured, r"config.json: not found: a folder of transformers has"),
@@ -350,6 +340,7 @@ def test_a_plug_in_that_a_run_names_by_its_path_is_imported_where_the_configurat
     )
     pretrain(config, tmp_path / "base")
     message = r"config.yaml: names the model 'pretrain_job:Recording', which is code; .* model.name"
-    with pytest.raises(PluginError, match=message):
-        open_origin(tmp_path / "base")
+    for opened in (open_origin, TrainedModel.open):
+        with pytest.raises(PluginError, match=message):
+            opened(tmp_path / "base")
     started(folder, tmp_path / "b", tmp_path / "base", model={"name": "pretrain_job:Recording"})

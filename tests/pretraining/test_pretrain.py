@@ -19,6 +19,7 @@ from pretrain_runs import (
     LENGTH,
     STEPS,
     Job,
+    assert_equal_runs,
     assert_goes_on,
     assert_same_weights,
     checkpoints,
@@ -124,23 +125,13 @@ def test_a_finished_run_does_no_work(scheduled, config):
 # --- Killed, stopped, moved ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kind", "overrides"),
-    [pytest.param("scheduled", SCHEDULED, marks=pytest.mark.nightly), ("steered", [AIOLI])],
-)
-def test_a_run_killed_at_a_random_step_goes_on_as_if_it_was_not(
-    kind, overrides, request, context, config, tmp_path
-):
-    whole = request.getfixturevalue(kind)
-    first = Job(context, config, tmp_path / "run", 1, overrides)
-    passes = random.randrange(2, 2 * STEPS - 4)
-    first.until(passes)
+def test_a_run_killed_at_a_random_step_goes_on_as_if_it_was_not(context, config, steered, tmp_path):
+    first = Job(context, config, tmp_path / "run", 1, [AIOLI])
+    first.until(random.randrange(2, 2 * STEPS - 4))
     first.kill()
-    second = finished(context, config, tmp_path / "run", overrides=overrides)
-    assert_goes_on(first, second, whole)
-    assert log_of(tmp_path / "run") == log_of(whole.out), passes
-    assert metrics_of(tmp_path / "run") == metrics_of(whole.out), passes
-    assert_same_weights(weights_of(tmp_path / "run"), weights_of(whole.out))
+    second = finished(context, config, tmp_path / "run", overrides=[AIOLI])
+    assert_goes_on(first, second, steered)
+    assert_equal_runs(second.out, steered.out)
 
 
 def test_two_ranks_are_one(context, config, steered, tmp_path):

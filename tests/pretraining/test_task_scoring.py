@@ -2,33 +2,21 @@
 
 import json
 import pydoc_data.topics
-import shutil
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from command_line import mixopt
-from pretrain_runs import CONFIG, write_config
+from made_models import SMALL
+from pretrain_runs import CONFIG, DECODER, write_config
 
 from mixopt.corpus import encode_task, read_items
-from mixopt.errors import PluginError, RunError
+from mixopt.errors import RunError
 from mixopt.pretraining import TrainedModel, pretrain, score_tasks
-from mixopt.pretraining.directory import HEADER
-from mixopt.system import sealed_text
 from mixopt.testing import tiny_corpus
 
 LENGTH = 48
-MODELS = {
-    "decoder": {"layers": 2, "width": 32, "heads": 2, "ff": 64},
-    "llama": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-    },
-}
+MODELS = {"decoder": DECODER["options"], "llama": SMALL["llama"]}
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +91,3 @@ def test_the_command_prints_a_table_and_json(folder):
         for name, task in answer["tasks"].items()
     ]
     assert [task["cut"] for task in answer["tasks"].values()] == [cut, 3]
-
-
-def test_code_that_a_run_names_is_imported_only_where_it_is_trusted(folder, tmp_path):
-    run = shutil.copytree(folder / "decoder", tmp_path / "run")
-    content = yaml.safe_load((run / "config.yaml").read_text())
-    content["model"]["name"] = "os:system"
-    (run / "config.yaml").write_text(sealed_text(yaml.safe_dump(content), HEADER))
-    with pytest.raises(PluginError, match="names the model 'os:system'.*add --trust"):
-        TrainedModel.open(run, device="cpu")

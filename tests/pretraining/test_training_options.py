@@ -87,32 +87,20 @@ def test_losses_of_tokens_are_the_same_some_rows_at_a_time(logits, monkeypatch):
     torch.testing.assert_close(found, expected)
 
 
-@pytest.fixture
-def device(monkeypatch):
-    """Name a rank's device where so many GPUs are present."""
-
-    def named(name, present, rank):
+def test_a_rank_has_a_device_of_its_own_or_is_refused(monkeypatch):
+    def device(name, present, rank):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: present > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         return str(device_named(name))
 
-    return named
-
-
-def test_a_rank_has_a_device_of_its_own(device):
     assert device("auto", 0, rank=1) == device("cpu", 2, rank=1) == "cpu"
     assert device("auto", 2, rank=1) == "cuda:1"
     assert device("cuda", 1, rank=0) == "cuda:0"
-
-
-def test_a_rank_without_a_device_is_refused(device):
-    message = "device: 'auto' for local rank 2, and there are 2 GPUs; start as many"
-    with pytest.raises(ConfigError, match=message):
-        device("auto", 2, rank=2)
-    message = "device: 'cuda' for local rank 0, and there are 0 GPUs; start as many"
-    with pytest.raises(ConfigError, match=message):
-        device("cuda", 0, rank=0)
+    for name, count in (("auto", 2), ("cuda", 0)):
+        message = f"device: '{name}' for local rank {count}, and there are {count} GPUs; start as"
+        with pytest.raises(ConfigError, match=message):
+            device(name, count, rank=count)
 
 
 class Tables(nn.Module):
