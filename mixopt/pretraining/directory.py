@@ -19,7 +19,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
 
 import yaml
 
@@ -93,7 +92,7 @@ def recorded_pretraining(run: Path) -> PretrainConfig:
     record = run / "config.yaml"
     check_sealed_text(record, HEADER, hint="restore it from a copy; it is needed to resume")
     content = read_yaml(record, error=RunError)
-    return cast(PretrainConfig, checked_as(PretrainConfig, content, str(record)))
+    return checked_as(PretrainConfig, content, str(record))
 
 
 def run_fingerprint(config: PretrainConfig) -> str:
