@@ -39,7 +39,7 @@ notebooks: $(UV)
 # Fails on a broken link or anchor, and on a block of code that does not work; the pages are in dist/site.
 docs: $(UV)
 	NO_MKDOCS_2_WARNING=1 $(RUN) --group docs mkdocs build --strict
-	OMP_NUM_THREADS=1 $(RUN) pytest -q -m nightly tests/test_docs_blocks.py tests/test_tutorial.py
+	OMP_NUM_THREADS=1 $(RUN) pytest -q -m nightly tests/test_docs_blocks.py tests/test_code_of_pages.py -k "docs_blocks or tutorial"
 
 wheel: $(UV)
 	sh experiments/checks/check_wheel.sh $(UV)

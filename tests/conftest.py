@@ -1,7 +1,5 @@
 """Real text for the tests: two domains and a target, cut from Python's own library."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os
@@ -9,9 +7,11 @@ import shutil
 import signal
 import sys
 import sysconfig
+import warnings
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import settings
 from places import SUPPORT
 from ranks import forked
@@ -34,9 +34,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 pytest_plugins = ["browser", "ray_nodes", "slurm_cluster", "work_runs"]
 
-LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 MODULES = ("argparse", "ast", "calendar", "difflib", "inspect", "pickle", "tarfile", "typing")
-
+WORDY = ("optparse", "turtle", "statistics", "threading", "random", "datetime")
 
 # Fixtures that start a cluster or a store, whose tests `make nightly` runs.
 SERVERS = {"ray_nodes", "slurm_cluster", "s3"}
@@ -57,23 +56,7 @@ def wide_terminal():
         yield
 
 
-def python_sources() -> list[str]:
-    """Return pieces of source code of some modules, 2,000 characters each."""
-    texts = [(LIBRARY / f"{name}.py").read_text(encoding="utf-8") for name in MODULES]
-    return [text[at : at + 2000] for text in texts for at in range(0, len(text), 2000)]
-
-
-def docstrings() -> list[str]:
-    """Return the docstrings of the same modules and of some others."""
-    names = (*MODULES, "optparse", "turtle", "statistics", "threading", "random", "datetime")
-    trees = [ast.parse((LIBRARY / f"{n}.py").read_text(encoding="utf-8")) for n in names]
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-    found = [ast.get_docstring(n) for tree in trees for n in ast.walk(tree) if isinstance(n, kinds)]
-    return [text for text in found if text and len(text) > 120]
-
-
 def write_jsonl(path: Path, texts: list[str]) -> Path:
-    """Write one document a line."""
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     return path
 
@@ -81,14 +64,17 @@ def write_jsonl(path: Path, texts: list[str]) -> Path:
 @pytest.fixture(scope="session")
 def text_files(tmp_path_factory) -> dict[str, Path]:
     """JSONL files of real text by name: code, prose and, for a target, help."""
-    folder = tmp_path_factory.mktemp("text")
-    prose = docstrings()
+    folder, library = tmp_path_factory.mktemp("text"), Path(sysconfig.get_paths()["stdlib"])
+    sources = [(library / f"{name}.py").read_text(encoding="utf-8") for name in MODULES + WORDY]
+    code = [
+        text[k : k + 2000] for text in sources[: len(MODULES)] for k in range(0, len(text), 2000)
+    ]
+    nodes = [node for text in sources for node in ast.walk(ast.parse(text))]
+    documented = [n for n in nodes if isinstance(n, (ast.Module, ast.ClassDef, ast.FunctionDef))]
+    prose = [text for text in map(ast.get_docstring, documented) if text and len(text) > 120]
     half = len(prose) // 2
-    return {
-        "code": write_jsonl(folder / "code.jsonl", python_sources()),
-        "prose": write_jsonl(folder / "prose.jsonl", prose[:half]),
-        "help": write_jsonl(folder / "help.jsonl", prose[half:]),
-    }
+    texts = {"code": code, "prose": prose[:half], "help": prose[half:]}
+    return {name: write_jsonl(folder / f"{name}.jsonl", own) for name, own in texts.items()}
 
 
 @pytest.fixture(scope="session")
@@ -126,30 +112,28 @@ tracking: {{enabled: false}}
 
 @pytest.fixture
 def config_path(experiment, tmp_path) -> Path:
-    """The experiment as a file."""
     path = tmp_path / "tiny.yaml"
     path.write_text(experiment, encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="session")
-def finished(experiment, text_files, tmp_path_factory) -> Path:
+def finished(experiment, tmp_path_factory) -> Path:
     """The directory of a run, not to be changed, whose file is beside it.
 
     Its law can be drawn in a page; it has a length, limits, and a mixture by hand that breaks one.
     """
     import mixopt
 
-    folder = tmp_path_factory.mktemp("finished")
-    text = experiment.replace("[linear]", "[skills]").replace("bootstrap: 3", "bootstrap: 2")
-    for name in ("code", "prose"):
-        path = f"{{path: {text_files[name]}}}"
-        text = text.replace(f"{name}: {path}", f"{name}: {{tokens: 20e9, {path[1:]}")
-    text = text.replace("{samples: 2000,", "{target_tokens: 25e9, samples: 2000,")
-    hand = "baselines: [natural, uniform, best_trial, {hand: {code: 0.9, prose: 0.1}}]"
-    text = text.replace("rounds: 1}", f"rounds: 1, {hand}}}")
-    text += "constraints: {bounds: {code: [0, 0.8]}, max_epochs: 4}\n"
-    (folder / "tiny.yaml").write_text(text, encoding="utf-8")
+    folder, config = tmp_path_factory.mktemp("finished"), yaml.safe_load(experiment)
+    for domain in config["corpus"]["domains"].values():
+        domain["tokens"] = 20_000_000_000
+    config["fit"]["regressors"] = ["skills"]
+    config["propose"] |= {"target_tokens": 25_000_000_000, "bootstrap": 2}
+    hand = {"hand": {"code": 0.9, "prose": 0.1}}
+    config["validate"]["baselines"] = ["natural", "uniform", "best_trial", hand]
+    config["constraints"] = {"bounds": {"code": [0, 0.8]}, "max_epochs": 4}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     mixopt.run(folder / "tiny.yaml", folder / "run")
     return folder / "run"
 
@@ -165,8 +149,7 @@ def copied(finished, tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def one_thread():
     """Let torch use one thread, as the ranks do."""
-    import torch
-
+    torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -175,13 +158,11 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def context():
-    """Processes that have torch already when they are forked."""
     return forked()
 
 
 @pytest.fixture(scope="session")
 def s3_process(tmp_path_factory):
-    """A real S3 API in a process of its own."""
     pytest.importorskip("moto")
     with s3_server(tmp_path_factory.mktemp("s3")) as server:
         yield server
@@ -210,21 +191,18 @@ def memory(tmp_path, monkeypatch):
 @pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.nightly)])
 def store(request):
     """Objects in this process or, nightly, of the S3 API."""
-    found = request.getfixturevalue(request.param)
-    return MemoryStore(found) if request.param == "memory" else found
+    files = request.getfixturevalue(request.param)
+    return MemoryStore(files) if request.param == "memory" else files
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory) -> Path:
     """A database that MLflow has made, which takes it seconds; for copies."""
-    pytest.importorskip("mlflow")
-    import warnings
-
-    from mlflow import MlflowClient
+    mlflow = pytest.importorskip("mlflow")
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     with warnings.catch_warnings():
         # MLflow's mappers use a loader that SQLAlchemy 2.1 deprecates.
         warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
-        MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path

@@ -1,18 +1,18 @@
 """The code of some pages and of all trainers' runs; the files that pages name exist."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
+from doc_pages import work_through
 from places import PROJECT
 
-from mixopt import Mixture
+from mixopt import Mixture, load_run
 from mixopt.corpus import CORPUS_FORMAT, TokenWriter
 from mixopt.system import write_sealed
 
@@ -45,7 +45,6 @@ def here(tmp_path, monkeypatch):
     write_sealed(corpus / "index.json", {"format": CORPUS_FORMAT, **lists})
     Mixture({"web": 0.5, "code": 0.3, "books": 0.2}).to_file(corpus.parent / "recommendation.yaml")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def require(*packages):
@@ -67,10 +66,23 @@ def test_the_code_of_the_page_of_a_trainer_runs(page, here):
     blocks = blocks_of(page)
     require(*(needs for needs, _ in blocks))
     code = textwrap.indent("\n".join(code for _, code in blocks), "    ")
-    (here / "page.py").write_text(f'if __name__ == "__main__":\n{code}', encoding="utf-8")
+    Path("page.py").write_text(f'if __name__ == "__main__":\n{code}', encoding="utf-8")
     command = [sys.executable, "-W", "ignore", "page.py"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 0, ended.stderr[-3000:]
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")
+def test_the_tutorial_goes_from_text_to_a_loop_in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = work_through("tutorial")
+    proposal = load_run("runs/first").proposal
+    assert proposal.epochs["manual"] == pytest.approx(4, abs=0.01)  # as section 3 says
+    assert "constraints.max_epochs" in str(proposal.to_json()["binding"])
+    assert Path("runs/first/report.html").exists()
+    assert Path("blend.json").exists()
+    assert sum(names["loader"].realised().shares.values()) == pytest.approx(1, abs=1e-6)
 
 
 def test_files_that_pages_name_exist():

@@ -1,17 +1,13 @@
 """Every block of code in README.md, CONTRIBUTING.md and docs/ is run, here or by another test.
 
-A block that neither is in the tables below nor passes makes a test fail, so that a page cannot show
-a command, a configuration or a program that does not work. `make docs` runs the slow ones too.
+A block that neither is in the tables below nor passes makes a test fail. `make docs` runs them.
 """
 
-from __future__ import annotations
-
-import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,7 +27,7 @@ pytestmark = pytest.mark.nightly
 
 DOMAINS = ("web", "code", "books")
 # What is trained is made small; everything else is as README.md prints it.
-QUICK: dict[str, Any] = {
+QUICK = {
     "proxy": {"name": "ngram", "tokens": 20_000, "eval_tokens": 4096},
     "design": {"trials": 8},
     "fit": {"folds": 3, "regressors": ["linear"]},
@@ -69,52 +65,32 @@ OTHER_PACKAGES = {"tensorboard"}  # of trainers that do not come with mixopt
 OTHER_PROGRAMS = {"git", "ray", "srun", "squeue", "lm_eval", "docker", "bash", "uv", "torchrun"}
 
 
-def pages() -> list[Any]:
-    """Return the pages by name, each with the blocks that no other test runs."""
+def pages():
+    """Each page that has blocks which no other test runs, with those."""
     paths = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
-    shown = []
     for path in sorted(paths):
         name = path.relative_to(PROJECT).as_posix()
         away = {
             k for page, kinds in ELSEWHERE.items() for k in kinds.split() if name.startswith(page)
         }
         found = [(kind, text) for _, kind, text in FENCE.findall(path.read_text(encoding="utf-8"))]
-        here = [one for one in found if one[0] in {"yaml", "python", "sh"} - away]
-        shown += [pytest.param(name, here, id=name)] if here else []
-    return shown
+        if here := [one for one in found if one[0] in {"yaml", "python", "sh"} - away]:
+            yield pytest.param(name, here, id=name)
 
 
-def quick_experiment() -> dict[str, Any]:
-    """Return README.md's experiment with the quick settings."""
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    printed = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0])
-    return printed | {name: printed.get(name, {}) | fields for name, fields in QUICK.items()}
-
-
-def write_text(folder: Path, text_files: dict[str, Path]) -> None:
+def write_text(folder, text_files):
     """Write the files that README.md's experiment reads, from pieces of real text."""
     for name in ("web", "code"):
         (folder / "data" / name).mkdir(parents=True)
-    web = rows(text_files["prose"], "text").encode()
+    prose = pl.read_ndjson(text_files["prose"])
+    web = prose.write_ndjson().encode()
     (folder / "data/web/0.jsonl.zst").write_bytes(zstandard.compress(web))
     pl.read_ndjson(text_files["code"]).write_parquet(folder / "data/code/0.parquet")
-    (folder / "data/books.jsonl").write_text(rows(text_files["prose"], "content"))
-    (folder / "data/exams.jsonl").write_text(rows(text_files["help"], "text"))
+    prose.rename({"text": "content"}).write_ndjson(folder / "data/books.jsonl")
+    shutil.copy(text_files["help"], folder / "data/exams.jsonl")
 
 
-def rows(path: Path, column: str) -> str:
-    """Return the documents of a JSONL file under another column."""
-    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
-    return "".join(json.dumps({column: text}) + "\n" for text in texts)
-
-
-def write_tables(
-    mixtures_file: Path,
-    losses_file: Path,
-    domains: tuple[str, ...],
-    count: int,
-    sizes: bool = False,
-) -> None:
+def write_tables(mixtures_file, losses_file, domains, count, sizes=False):
     """Write weights and losses of made trials, each loss falling with its own domain's share."""
     mixtures_file.parent.mkdir(exist_ok=True)
     stream = np.random.default_rng(count)
@@ -136,8 +112,10 @@ def folder(text_files, tmp_path_factory) -> Path:
     """A folder with the files that the pages name, and `runs/mine`, README.md's finished run."""
     path = tmp_path_factory.mktemp("docs")
     write_text(path, text_files)
-    experiment = yaml.safe_dump(quick_experiment(), sort_keys=False)
-    (path / "experiment.yaml").write_text(experiment)
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    printed = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)[0])
+    quick = printed | {name: printed.get(name, {}) | fields for name, fields in QUICK.items()}
+    (path / "experiment.yaml").write_text(yaml.safe_dump(quick, sort_keys=False))
     (path / "hand.yaml").write_text("weights: {web: 0.5, code: 0.3, books: 0.2}\n")
     for name, rows in {"train": 40, "test": 20, "pilots": 4, "sizes": 30}.items():
         files = path / name / "mixtures.csv", path / name / "losses.csv"
@@ -152,12 +130,6 @@ def folder(text_files, tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
-def inside(folder, monkeypatch) -> Path:
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epochs(folder):
     done = load_run(folder / "runs" / "mine")
     assert done.config.propose.target_tokens == 25_000_000_000
@@ -169,14 +141,15 @@ def test_the_experiment_of_the_readme_ends_with_a_recommendation_within_its_epoc
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("page", "blocks"), pages())
-def test_the_blocks_of_a_page_work(page, blocks, inside):
+@pytest.mark.parametrize(("page", "blocks"), list(pages()))
+def test_the_blocks_of_a_page_work(page, blocks, folder, monkeypatch):
+    monkeypatch.chdir(folder)
     run = {"yaml": load_block, "python": run_program, "sh": run_commands}
     for language, text in blocks:
         run[language](page, text)
 
 
-def load_block(page: str, text: str) -> None:
+def load_block(page, text):
     """Read a configuration by its loader, with what it needs besides."""
     content = yaml.safe_load(text)
     of_a_job = page.startswith(PRETRAININGS)
@@ -185,9 +158,8 @@ def load_block(page: str, text: str) -> None:
     (load_pretraining if of_a_job else load_config)("block.yaml")
 
 
-def run_program(page: str, text: str) -> None:
-    """Run a program in a namespace of its own."""
-    names: dict[str, Any] = {"__name__": "example"}
+def run_program(page, text):
+    names = {"__name__": "example"}
     if page in GIVEN:
         names |= globals()[GIVEN[page]]()
     code = compile(text.replace(*SMALLER.get(page, ("", ""))), page, "exec")
@@ -198,25 +170,24 @@ def run_program(page: str, text: str) -> None:
             raise
 
 
-def run_commands(page: str, text: str) -> None:
-    """Run each line, or check what can be checked of it."""
+def run_commands(page, text):
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words:
             works(words, page)
 
 
-def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
+def experiment_with(content):
     """Return an experiment that has a block's sections, and what they need besides."""
     sources = content.get("design", {}).get("anneals", {}).get("sources", ())
     dropped = content.get("constraints", {}).get("drop", ())
     names = dict.fromkeys(["web", "code", "books", *sources, *dropped])
-    full: dict[str, Any] = {
+    targets = ("exams", "law", "codex", "mmlu_law", "mt_mbpp_a")
+    full = {
         "corpus": {"domains": {name: {"path": f"{name}.jsonl"} for name in names}},
-        "evaluation": {name: {"path": "e.jsonl"} for name in ("exams", "law", "codex")},
+        "evaluation": {name: {"path": "e.jsonl"} for name in targets},
         "objective": {"target": "web"},
     }
-    full["evaluation"] |= {name: {"path": "e.jsonl"} for name in ("mmlu_law", "mt_mbpp_a")}
     if "corpus" in content:
         domains = content["corpus"]["domains"]
         full = {"objective": {"mean": dict.fromkeys(domains, 1)}}
@@ -225,19 +196,17 @@ def experiment_with(content: dict[str, Any]) -> dict[str, Any]:
     return full | content
 
 
-def pretraining_with(content: dict[str, Any]) -> dict[str, Any]:
+def pretraining_with(content):
     """Return a pretraining that has a block's sections."""
-    text = (PROJECT / "examples" / "pretrain_tiny.yaml").read_text(encoding="utf-8")
-    full = yaml.safe_load(text)
+    full = yaml.safe_load((PROJECT / "examples/pretrain_tiny.yaml").read_text(encoding="utf-8"))
     if "estimator" in content:
-        full = {
-            name: fields for name, fields in full.items() if name not in ("mixture", "schedule")
-        }
+        full.pop("mixture", None)
+        full.pop("schedule", None)
     training = full["training"] | content.get("training", {})
     return full | content | {"training": training}
 
 
-def model_with_experts() -> dict[str, Any]:
+def model_with_experts():
     """Return a model whose router has a bias, an optimizer, a batch, and its domains."""
     import torch
 
@@ -252,7 +221,7 @@ def model_with_experts() -> dict[str, Any]:
     }
 
 
-def works(words: list[str], page: str) -> None:
+def works(words, page):
     """Run a command of ours, or check what can be checked of another."""
     match words[0]:
         case "mixopt" if page in PARSED:
@@ -261,20 +230,22 @@ def works(words: list[str], page: str) -> None:
             ended = mixopt(*words[1:])
             assert ended.code == 0, f"{words}: {ended.error}"
         case "make":
-            assert re.search(rf"^{words[1]}:", makefile(), re.MULTILINE), words
+            makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
         case "python":
             script = (PROJECT / words[1]).read_text(encoding="utf-8")
             assert [w for w in words if w.startswith("--") and w not in script] == []
         case "pip":
-            extras = {e for word in words for e in re.findall(r"mixopt\[(\w+)\]|\.\[(\w+)\]", word)}
-            assert {a or b for a, b in extras} <= known_extras()
+            extras = {e for word in words for e in re.findall(r"(?:mixopt|\.)\[(\w+)\]", word)}
+            project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+            assert extras <= set(project["project"]["optional-dependencies"])
         case program:
             assert program in OTHER_PROGRAMS, f"{page}: {words}: nothing checks this"
     if "mixopt" in words[1:] and words[0] in {"torchrun", "srun"}:
         parse(words[words.index("mixopt") + 1 :])
 
 
-def parse(words: list[str]) -> None:
+def parse(words):
     """Parse a command line as mixopt does: unknown commands, options and arguments raise."""
     import typer
 
@@ -285,12 +256,3 @@ def parse(words: list[str]) -> None:
             context, [*context._protected_args, *context.args]
         )
         context = command.make_context(name, list(words), parent=context)
-
-
-def makefile() -> str:
-    return (PROJECT / "Makefile").read_text(encoding="utf-8")
-
-
-def known_extras() -> set[str]:
-    with (PROJECT / "pyproject.toml").open("rb") as file:
-        return set(tomllib.load(file)["project"]["optional-dependencies"])

@@ -1,7 +1,5 @@
 """A run on real text: left as promised, run again, changed, interrupted, damaged."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

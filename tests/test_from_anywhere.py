@@ -1,7 +1,5 @@
 """One YAML: text in a store, tokens of Megatron's, tasks as the objective; to a recommendation."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 `make notebooks` executes them; `python experiments/checks/run_notebooks.py --write` renews these.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

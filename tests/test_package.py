@@ -1,7 +1,5 @@
 """The package says one thing everywhere: version, extras, what is in the sdist."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import tomllib

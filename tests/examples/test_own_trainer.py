@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 import yaml
 from fault_runs import command, variables
-from own_trainers import alive_below
 from places import PROJECT
 
 from mixopt import Mixture, run
@@ -57,7 +57,7 @@ def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on
         assert first.poll() is None, first.communicate()[0].decode()
         time.sleep(0.05)
     before = {path.parent.name: path.read_bytes() for path in folder.glob("files/*/done.json")}
-    running = alive_below(first.pid)
+    running = [one.pid for one in psutil.Process(first.pid).children(recursive=True)]
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     assert before

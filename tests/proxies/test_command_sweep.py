@@ -1,4 +1,4 @@
-"""A command in a sweep's worker: alive while it runs, and run again when its worker dies."""
+"""A command in a sweep's worker: alive while it runs, run again when its worker dies, read anew."""
 
 import os
 import signal
@@ -7,36 +7,42 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
-from own_trainers import TRIAL, WRITE_GOOD, alive_below, attempts, script
+import yaml
+from own_trainers import TRIAL, WRITE_GOOD, attempts, script
 
-from mixopt.config import SweepConfig
+from mixopt import run
+from mixopt.config import SweepConfig, load_config
 from mixopt.errors import RunError
+from mixopt.run_directory import open_run
 from mixopt.sweeps import Job, run_trials, trial_paths
-from mixopt.testing import tiny_corpus
 from mixopt.trials import Training
+
+ALONE = SweepConfig(workers=1)
 
 
 @pytest.fixture
-def job(tmp_path):
-    def made(code, **options):
-        corpus = tiny_corpus(tmp_path / "corpus")
-        given = {"run": script(tmp_path, code), "result": "metrics.json", **options}
-        return Job("command", given, corpus.path, Training(1_000, device="cpu"))
+def swept(corpus, tmp_path):
+    """Run trials whose command is a script; return their results."""
 
-    return made
+    def run_script(code, trials=(TRIAL,), sweep=ALONE):
+        given = {"run": script(tmp_path, code), "result": "metrics.json"}
+        job = Job("command", given, corpus.path, Training(1_000, device="cpu"))
+        return run_trials(list(trials), job, tmp_path / "trials", sweep=sweep)
+
+    return run_script
 
 
-def test_a_command_that_runs_longer_than_the_patience_is_let_run(job, tmp_path):
+def test_a_command_that_runs_longer_than_the_patience_is_let_run(swept, tmp_path):
     asked = SweepConfig(workers=1, patience=1.0)
-    code = f"time.sleep(2.5); {WRITE_GOOD}"
-    (result,) = run_trials([TRIAL], job(code), tmp_path / "trials", sweep=asked)
+    (result,) = swept(f"time.sleep(2.5); {WRITE_GOOD}", sweep=asked)
     assert result.status == "finished"
     assert attempts(tmp_path / "trials" / "files") == ["attempt-1"]
 
 
 @pytest.mark.nightly
-def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(job, tmp_path):
+def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(swept, tmp_path):
     code = f"""
         if os.getcwd().endswith("t0001/attempt-1"):
             open("begun", "w").write(str(os.getpid()))
@@ -48,32 +54,28 @@ def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(job, tmp_
     def kill_worker():
         while not begun.exists() or not begun.read_text():
             time.sleep(0.05)
-        words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in alive_below(os.getpid())}
-        os.kill(
-            next(p for p, w in words.items() if b"mixopt.sweeps.train_group" in w), signal.SIGKILL
-        )
+        below = psutil.Process().children(recursive=True)
+        worker = next(one for one in below if "mixopt.sweeps.train_group" in one.cmdline())
+        os.kill(worker.pid, signal.SIGKILL)
 
     threading.Thread(target=kill_worker, daemon=True).start()
-    asked = SweepConfig(workers=1)
-    (result,) = run_trials([TRIAL], job(code), tmp_path / "trials", sweep=asked)
+    (result,) = swept(code)
     assert result.status == "finished"
     assert not Path(f"/proc/{begun.read_text()}").exists()
     assert attempts(tmp_path / "trials" / "files") == ["attempt-1", "attempt-2"]
 
 
-def test_a_trainer_that_is_wrong_is_learnt_from_one_trial(job, tmp_path):
+def test_a_trainer_that_is_wrong_is_learnt_from_one_trial(swept, tmp_path):
     trials = [replace(TRIAL, name=f"t{number}") for number in range(4)]
     with pytest.raises(RunError, match=r"the first trial failed, .*exit code 1 .*no such flag"):
-        run_trials(
-            trials, job("sys.exit('no such flag')"), tmp_path / "trials", sweep=SweepConfig()
-        )
+        swept("sys.exit('no such flag')", trials, SweepConfig())
     assert [path.name for path in (tmp_path / "trials" / "files").iterdir()] == ["short-trial"]
     assert trial_paths(tmp_path / "trials") == []
 
 
 @pytest.mark.parametrize("least", [pytest.param(0, marks=pytest.mark.nightly), 100])
 def test_one_short_trial_is_trained_first_or_a_whole_one_where_that_is_too_short(
-    job, tmp_path, least
+    swept, tmp_path, least
 ):
     code = f"""
         tokens = int(os.environ["MIXOPT_TOKENS"])
@@ -81,11 +83,11 @@ def test_one_short_trial_is_trained_first_or_a_whole_one_where_that_is_too_short
         assert tokens > {least}
         {WRITE_GOOD}
     """
-    run_trials([TRIAL], job(code), tmp_path / "trials", sweep=SweepConfig(workers=1))
+    swept(code)
     assert (tmp_path / "tokens").read_text() == ("50 1000 1000 " if least else "50 1000 ")
 
 
-def test_three_failures_alike_stop_a_sweep(job, tmp_path):
+def test_three_failures_alike_stop_a_sweep(swept, tmp_path):
     code = f"""
         if os.environ["MIXOPT_TRIAL"] != "short-trial":
             sys.exit(f"no luck with {{os.environ['MIXOPT_TRIAL']}}")
@@ -93,5 +95,44 @@ def test_three_failures_alike_stop_a_sweep(job, tmp_path):
     """
     trials = [replace(TRIAL, name=f"t{number}") for number in range(6)]
     with pytest.raises(RunError, match=r"stopped: 3 trials in turn failed alike.*with t2\)"):
-        run_trials(trials, job(code), tmp_path / "trials", sweep=SweepConfig(workers=1))
+        swept(code, trials)
     assert len(trial_paths(tmp_path / "trials")) == 3
+
+
+@pytest.mark.nightly
+def test_where_losses_are_may_change_without_training_again(tmp_path):
+    code = """
+        losses = dict.fromkeys(json.load(open("trial.json"))["evaluation"], 2.0)
+        json.dump({"eval": losses, "other": losses}, open("metrics.json", "w"))
+    """
+    config = {
+        "corpus": {"domains": {"web": {"tokens": 1.2e12}, "code": {"tokens": 4e11}}},
+        "evaluation": {"exams": {}},
+        "design": {"trials": 4, "replicates": 0},
+        "proxy": {
+            "name": "command",
+            "run": script(tmp_path, code),
+            "result": "metrics.json",
+            "losses": "eval.{domain}",
+        },
+        "sweep": {"workers": 2},
+        "objective": {"target": "exams", "unit": "nats_per_token"},
+        "tracking": {"enabled": False},
+    }
+    path, out = tmp_path / "own.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(config))
+    run(path, out, until="sweep")
+    config["proxy"]["losses"] = "other.{domain}"
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(RunError, match="proxy.losses is eval.{domain} there and other.{domain} he"):
+        run(path, out, until="sweep")
+
+    def trained_anew():
+        done = out / "trials" / "files" / "natural" / "done.json"
+        before = done.stat().st_mtime_ns
+        open_run(load_config(path), out, redo="sweep")
+        assert set(run(path, out, until="sweep").trials.table["status"]) == {"finished"}
+        return done.stat().st_mtime_ns != before
+
+    assert not trained_anew()
+    assert trained_anew(), "a sweep that is redone as it was trains"

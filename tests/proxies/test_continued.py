@@ -6,6 +6,7 @@ from dataclasses import astuple
 import pytest
 import torch
 from made_base import LENGTH, make_base
+from made_models import made_model
 from mixopt_proxies.continued import ContinuedProxy
 from mixopt_proxies.continued.continued_proxy import Annealing, PlainTraining
 from torch.nn import functional
@@ -41,11 +42,8 @@ def proxy_of(start, **options):
     return ContinuedProxy(start=str(start), precision="float32", compile=False, **options)
 
 
-def trained(proxy, corpus, trials=TRIALS):
-    return proxy.train(trials, corpus, TRAINING, lambda progress: None)
-
-
-def losses_of(results):
+def losses_of(proxy, corpus, trials=TRIALS):
+    results = proxy.train(trials, corpus, TRAINING, lambda progress: None)
     return [result.losses.nats_per_token for result in results]
 
 
@@ -61,12 +59,9 @@ def held_out_loss(model, domain):
 
 @pytest.mark.parametrize(("optimizer", "masked"), [(False, False), (True, True)])
 def test_a_stack_from_a_checkpoint_is_a_plain_loop_from_it(base, corpus, optimizer, masked):
-    proxy = proxy_of(base, optimizer=optimizer, mask_documents=masked)
-    start = proxy_of(base)
-    moments = start._moments if optimizer else {}
-    plain = PlainTraining(start._module, moments, proxy._annealing)
-    together = losses_of(trained(proxy, corpus))
-    for found, wanted in zip(together, losses_of(trained(plain, corpus)), strict=True):
+    proxy, start = proxy_of(base, optimizer=optimizer, mask_documents=masked), proxy_of(base)
+    plain = PlainTraining(start._module, start._moments if optimizer else {}, proxy._annealing)
+    for found, wanted in zip(losses_of(proxy, corpus), losses_of(plain, corpus), strict=True):
         assert found == pytest.approx(wanted, abs=2e-4)
 
 
@@ -90,21 +85,11 @@ def test_the_contract_of_a_proxy_is_kept(base, tmp_path):
     check_proxy(lambda: make_proxy("continued", options), tokens=2_048)
 
 
-def test_another_checkpoint_than_the_recorded_one_is_refused(base, corpus):
-    with pytest.raises(ConfigError, match=r"has changed since the sweep began.*mixopt run --from"):
-        proxy_of(base, start_hash="0" * 64).group_size(corpus, TRAINING)
-
-
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     """A model of transformers for raw bytes, with random weights and no tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    config = LlamaConfig(vocab_size=257, max_position_embeddings=64, **shape, **heads)
     folder = tmp_path_factory.mktemp("llama")
-    LlamaForCausalLM(config).save_pretrained(folder)
+    made_model("llama", {}).save_pretrained(folder)
     return folder
 
 
@@ -115,9 +100,9 @@ def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
     assert astuple(proxy._annealing) == (0.01, 32, 8, *own)
     assert proxy.tokens_per_second(257, TRAINING) > 0
     before = proxy.base_losses(corpus, TRAINING).nats_per_token
-    first, second = losses_of(trained(proxy, corpus))
+    first, second = losses_of(proxy, corpus)
     assert first["code"] < before["code"] - 0.5
-    (alone,) = losses_of(trained(proxy, corpus, TRIALS[1:]))
+    (alone,) = losses_of(proxy, corpus, TRIALS[1:])
     assert second == pytest.approx(alone, abs=1e-4)
 
 
@@ -126,40 +111,36 @@ def test_the_rate_rises_in_the_warm_up_and_falls_to_its_floor_after_it():
     assert annealing.rates(4) == pytest.approx([1 / 3, 2 / 3, 1, 0.6])
 
 
-def test_moments_that_there_are_none_of_are_refused(llama, corpus):
-    proxy = proxy_of(llama, lr=0.01, batch=8, sequence_length=32, optimizer=True)
-    with pytest.raises(ConfigError, match="has no moments of Adam; leave it out"):
-        proxy.group_size(corpus, TRAINING)
-    with pytest.raises(ConfigError, match=r"lr: is missing: .* does not say how it was trained"):
-        _ = proxy_of(llama, batch=8)._annealing
-
-
-@pytest.fixture
-def elsewhere(tmp_path):
-    """The folder of a tokenizer of other ids."""
-    FastTokenizer.train(["in another order"], 257).save(tmp_path)
-    return str(tmp_path)
-
-
-def test_the_tokenizer_of_a_corpus_is_compared_before_it_is_prepared(base, elsewhere):
+def test_the_tokenizer_of_a_corpus_is_compared_before_it_is_prepared(base, tmp_path):
     proxy = proxy_of(base)
     proxy.check_tokenizer("bytes")
     proxy.check_tokenizer(str(base / "corpus"))
     proxy.check_tokenizer("bpe:300")  # what its ids stand for is known once it is trained
+    FastTokenizer.train(["in another order"], 257).save(tmp_path)
     with pytest.raises(ConfigError, match=r"its tokenizer 'bytes' .* is not the corpus's"):
-        proxy.check_tokenizer(elsewhere)
+        proxy.check_tokenizer(str(tmp_path))
 
 
-def test_what_is_no_checkpoint_is_named_by_the_field_of_the_experiment(tmp_path, corpus):
-    with pytest.raises(MixoptError, match=r"^proxy.from: .* no such folder"):
-        proxy_of(tmp_path / "nothing").group_size(corpus, TRAINING)
+MOMENTS = {"lr": 0.01, "batch": 8, "sequence_length": 32, "optimizer": True}
 
 
-def test_options_that_cannot_be_are_refused_by_name(base, corpus):
-    with pytest.raises(ConfigError, match="proxy.options.min_lr: 1.0 must be from 0 to lr"):
-        trained(proxy_of(base, min_lr=1.0), corpus)
-    with pytest.raises(ConfigError, match="options.warmup: .* fewer than a trial's 20 steps"):
-        trained(proxy_of(base, warmup=20), corpus)
+@pytest.mark.parametrize(
+    ("start", "options", "message"),
+    [
+        ("base", {"start_hash": "0" * 64}, "has changed since the sweep began.*mixopt run --from"),
+        ("base", {"min_lr": 1.0}, "proxy.options.min_lr: 1.0 must be from 0 to lr"),
+        ("base", {"warmup": 20}, "options.warmup: .* fewer than a trial's 20 steps"),
+        ("llama", MOMENTS, "has no moments of Adam; leave it out"),
+        ("llama", {"batch": 8}, "lr: is missing: .* does not say how it was trained"),
+        (None, {}, r"^proxy.from: .* no such folder"),
+    ],
+)
+def test_a_checkpoint_or_an_option_that_cannot_be_is_refused(
+    start, options, message, corpus, tmp_path, request
+):
+    place = request.getfixturevalue(start) if start else tmp_path / "nothing"
+    with pytest.raises(MixoptError, match=message):
+        losses_of(proxy_of(place, **options), corpus)
 
 
 # A model with experts -------------------------------------------------------------------------

@@ -30,18 +30,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 
 
-def leaves_of():
-    """Weights of three members of width 16 with four experts, and 20 rows of each."""
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(*shape):
-        return torch.randn(3, *shape, generator=generator).requires_grad_()
-
-    router, up, down = drawn(16, 4), drawn(4, 16, 16), drawn(4, 8, 16)
-    leaves = {"router": router, "experts_gate_up": up, "experts_down": down}
-    return leaves, drawn(20, 16)
-
-
 def loop(leaves, rows_KNC, top_k):
     """Ask each expert of each token, one after another."""
     out = torch.zeros_like(rows_KNC)
@@ -60,31 +48,27 @@ def loop(leaves, rows_KNC, top_k):
 @pytest.mark.parametrize(("multiple", "top_k"), [(1, 4), (32, 2)])
 def test_the_grouped_product_is_a_loop_over_tokens_and_experts(monkeypatch, multiple, top_k):
     monkeypatch.setattr(experts_module, "rounding", lambda device, dtype: multiple)
-    leaves, rows = leaves_of()
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"router": (16, 4), "experts_gate_up": (4, 16, 16), "experts_down": (4, 8, 16)}
+    leaves = {
+        name: torch.randn(3, *shape, generator=generator).requires_grad_()
+        for name, shape in shapes.items()
+    }
+    rows = torch.randn(3, 20, 16, generator=generator).requires_grad_()
     found, expected = route(leaves, "", rows, top_k)[0], loop(leaves, rows, top_k)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    inputs = [rows, *(leaf for leaf in leaves.values() if leaf.requires_grad)]
+    inputs = [rows, *leaves.values()]
     upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
     gradients = torch.autograd.grad(found, inputs, upstream)
     for one, other in zip(gradients, torch.autograd.grad(expected, inputs, upstream), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
-def choice_of(logits_KNE, top_k):
-    router = torch.eye(logits_KNE.shape[-1]).expand(len(logits_KNE), -1, -1)
-    return choose(logits_KNE, router, top_k)
-
-
-def routed_of(logits_KNE, top_k):
-    return Routed(*(part[None] for part in added_up(choice_of(logits_KNE, top_k), 1)))
-
-
 def test_the_balance_loss_is_one_at_even_load_and_the_number_of_experts_at_collapse():
     even = torch.eye(4).repeat(5, 1)[None]  # each expert is the first of as many tokens
-    assert balance_loss(routed_of(even, 1), 20, 1).item() == pytest.approx(1.0)
     collapsed = torch.tensor([50.0, 0, 0, 0]).expand(1, 20, 4)
-    assert balance_loss(routed_of(collapsed, 1), 20, 1).item() == pytest.approx(4.0)
-    both = routed_of(torch.cat([even, collapsed]), 1)
+    choice = choose(torch.cat([even, collapsed]), torch.eye(4).expand(2, -1, -1), 1)
+    both = Routed(*(part[None] for part in added_up(choice, 1)))
     assert balance_loss(both, 20, 1).tolist() == pytest.approx([1.0, 4.0])
     squares = [math.log(math.e + 3) ** 2, 50.0**2]  # of the log-sum-exp of a token's logits
     added = [0.25 * load + 0.001 * one for load, one in zip([1, 4], squares, strict=True)]
@@ -167,23 +151,21 @@ def by_hand(trained, corpus):
     return counts, passes, trainer.weights.leaves
 
 
-def test_counts_of_training_are_those_of_a_loop_over_tokens(trained, by_hand):
-    for k, result in enumerate(trained[1]):
-        assert result.experts.train.domains == ("code", "manual")
-        for number, layer in enumerate(result.experts.train.layers):
-            assert (layer.layer, layer.top_k) == (number, 2)
-            assert layer.counts_HDE.tolist() == by_hand[0][k, number].tolist()
-            assert layer.dropped_HD.tolist() == [[0, 0], [0, 0]]
-
-
-def test_held_out_counts_are_those_of_the_models_at_the_end(trained, by_hand, corpus):
-    _, passes, leaves = by_hand
+def test_counts_are_those_of_a_loop_over_tokens_and_on_held_out_text_of_the_models_at_the_end(
+    trained, by_hand, corpus
+):
+    counts, passes, leaves = by_hand
     rows = corpus.domains[1].validation.rows([16 * i for i in range(20)], 17).astype("int64")
     counts_LKHE = torch.zeros(2, 2, 2, 4, dtype=torch.int64)
     for part in torch.from_numpy(rows).split(4):
         _, routed = passes.evaluated(leaves, part.expand(2, -1, -1).contiguous())
         counts_LKHE += routed.counts_LKBE.unflatten(2, (2, 2)).sum(2)
     for k, result in enumerate(trained[1]):
+        assert result.experts.train.domains == ("code", "manual")
+        for number, layer in enumerate(result.experts.train.layers):
+            assert (layer.layer, layer.top_k) == (number, 2)
+            assert layer.counts_HDE.tolist() == counts[k, number].tolist()
+            assert layer.dropped_HD.tolist() == [[0, 0], [0, 0]]
         for number, layer in enumerate(result.experts.held_out.layers):
             assert layer.counts_HDE[:, 1].tolist() == counts_LKHE[number, k].tolist()
 
@@ -230,10 +212,8 @@ def test_the_model_is_one_member_of_the_stack_also_where_documents_are_masked(en
     leaves = {f"{n}.{k}": v for n, b in enumerate(model.layers) for k, v in b.state_dict().items()}
     leaves |= {name: getattr(model, name) for name in ("embedding", "head", "norm")}
     leaves = {name: leaf.detach()[None] for name, leaf in leaves.items()}
-    passes = Passes(
-        model.size, VOCAB, device=CPU, dtype=torch.float32, compiled=False,
-        document_ends=ends,
-    )  # fmt: skip
+    given = {"device": CPU, "dtype": torch.float32, "compiled": False}
+    passes = Passes(model.size, VOCAB, document_ends=ends, **given)
     places = document_positions(tokens[:, :-1], ends) if ends else None
     found = token_losses(model(tokens[:, :-1], position_ids=places), tokens[:, 1:]).mean(1)
     losses_KB, routed = passes.evaluated(leaves, tokens[None])

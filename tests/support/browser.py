@@ -3,19 +3,14 @@
 `open_page` opens a file, an address or markup, and gives playwright's `Page`. What the page
 complains of (errors and warnings on its console, errors of its scripts, requests that leave the
 file) is collected in `page_problems`, and a test ends red where there is any: a test that wants to
-see one reads the list and clears it. Tests are skipped where playwright or Chromium is absent;
-`sh experiments/checks/install_chromium.sh` brings Chromium.
+see one reads the list and clears it.
 
 The browser lives as long as a module of tests: playwright keeps an event loop of its own in this
 thread, which would be in the way of tests that run theirs.
 """
 
-from __future__ import annotations
-
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,17 +19,12 @@ ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-colo
 SIZES = {"wide": (1280, 800), "narrow": (400, 800)}
 
 
-def chromium_path() -> str | None:
-    """Return where Chromium is, or None."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     """Chromium without a window: playwright's `Browser`."""
     name = "playwright.sync_api"
     sync_api = pytest.importorskip(name, reason="playwright is not installed: uv sync")
-    path = chromium_path()
+    path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("no Chromium: sh experiments/checks/install_chromium.sh")
     with sync_api.sync_playwright() as driver:
@@ -50,7 +40,7 @@ def page_problems() -> list[str]:
 
 
 @pytest.fixture
-def open_page(browser, page_problems) -> Iterator[Callable[..., Any]]:
+def open_page(browser, page_problems):
     """A function that opens a page, and fails the test where that page had a problem.
 
     Its arguments:
@@ -61,23 +51,18 @@ def open_page(browser, page_problems) -> Iterator[Callable[..., Any]]:
     """
     contexts = []
 
-    def opened(
-        source: Path | str,
-        size: str | tuple[int, int] = "wide",
-        scheme: str = "light",
-        options: dict[str, Any] | None = None,
-    ) -> Any:
-        width, height = SIZES[size] if isinstance(size, str) else size
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, **(options or {})
-        )
+    def opened(source, size="wide", scheme="light", options=None):
+        viewport = dict(zip(("width", "height"), SIZES.get(size, size), strict=True))
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, **(options or {}))
         contexts.append(context)
         page = context.new_page()
         _listen(page, page_problems)
-        if isinstance(source, str) and source.lstrip().startswith("<"):
+        if isinstance(source, Path):
+            page.goto(source.resolve().as_uri())
+        elif source.lstrip().startswith("<"):
             page.set_content(source)
         else:
-            page.goto(source.resolve().as_uri() if isinstance(source, Path) else source)
+            page.goto(source)
         return page
 
     yield opened
@@ -86,13 +71,11 @@ def open_page(browser, page_problems) -> Iterator[Callable[..., Any]]:
     assert not page_problems, "\n".join(page_problems)
 
 
-def _listen(page: Any, problems: list[str]) -> None:
-    """Collect what the page complains of."""
+def _listen(page, problems):
+    def hear(message):
+        if message.type in ("error", "warning"):
+            problems.append(f"{message.type}: {message.text}")
+
     page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-    page.on("console", lambda said: _heard(said, problems))
+    page.on("console", hear)
     page.on("requestfailed", lambda request: problems.append(f"no answer: {request.url[:200]}"))
-
-
-def _heard(said: Any, problems: list[str]) -> None:
-    if said.type in ("error", "warning"):
-        problems.append(f"{said.type}: {said.text}")

@@ -1,7 +1,5 @@
 """A tokenizer, a chat template, a model and rows for the tests of fine-tuning, made here."""
 
-from __future__ import annotations
-
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -17,7 +15,6 @@ WORDS = [f"{domain}{k}" for domain in ("web", "code", "chat", "ask") for k in ra
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, split at white space."""
     vocabulary = {word: k for k, word in enumerate([*MARKS, *WORDS])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -30,7 +27,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def llama() -> LlamaForCausalLM:
-    """Two layers of random weights."""
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -53,12 +49,10 @@ def words_of(domain, row, count):
 
 
 def texts(domain, rows):
-    """Rows of text, of lengths from 3 to 9."""
     return [{"text": words_of(domain, k, 3 + k % 7)} for k in range(rows)]
 
 
 def completions(domain, rows):
-    """Rows of a prompt and a completion."""
     return [
         {"prompt": words_of(domain, k, 2 + k % 3), "completion": " " + words_of(domain, k + 9, 2)}
         for k in range(rows)
@@ -66,7 +60,6 @@ def completions(domain, rows):
 
 
 def chats(domain, rows):
-    """Rows of a question and an answer."""
     return [
         {
             "messages": [

@@ -1,17 +1,14 @@
 """The command line inside this process: starting another takes seconds."""
 
-from __future__ import annotations
-
 import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mixopt.cli.main import run_command_line
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """What a command printed, and its exit code."""
 
     code: int
@@ -19,15 +16,15 @@ class Ended:
     error: str
 
 
-def mixopt(*arguments: object) -> Ended:
+def mixopt(*arguments):
     """Run a command."""
-    out, error, before = io.StringIO(), io.StringIO(), sys.argv
+    out, error, before, code = io.StringIO(), io.StringIO(), sys.argv, 0
     sys.argv = ["mixopt", *map(str, arguments)]
     try:
         with redirect_stdout(out), redirect_stderr(error):
             run_command_line()
     except SystemExit as ended:
-        return Ended(int(ended.code or 0), out.getvalue(), error.getvalue())
+        code = int(ended.code or 0)
     finally:
         sys.argv = before
-    return Ended(0, out.getvalue(), error.getvalue())
+    return Ended(code, out.getvalue(), error.getvalue())

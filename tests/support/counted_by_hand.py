@@ -42,7 +42,6 @@ def same(one, other):
 
 
 def hooks(model):
-    """Return all hooks on a model's forward passes."""
     return [
         hook
         for module in model.modules()

@@ -1,11 +1,8 @@
 """Pages of docs/, whose blocks a test does as a reader does."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 from command_line import mixopt
 from places import PROJECT
@@ -13,23 +10,22 @@ from places import PROJECT
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-def page_text(name: str) -> str:
-    """Return the text of a page."""
+def page_text(name):
     return (PROJECT / "docs" / f"{name}.md").read_text(encoding="utf-8")
 
 
-def blocks_of(name: str, language: str) -> list[str]:
+def blocks_of(name, language):
     """Return the blocks of a page in a language, in order."""
     return [text for kind, text in BLOCK.findall(page_text(name)) if kind == language]
 
 
-def work_through(name: str, *, commands: bool = True) -> dict[str, Any]:
+def work_through(name, *, commands=True):
     """Do a page in this folder: save files under their names, run programs and, if so, commands.
 
     Returns:
         The names that its programs have made, which share one namespace.
     """
-    names: dict[str, Any] = {"__name__": "example"}
+    names = {"__name__": "example"}
     for language, text in BLOCK.findall(page_text(name)):
         if language == "python":
             exec(compile(text, f"{name}.md", "exec"), names)

@@ -1,7 +1,5 @@
 """An estimator, a sampler and a loop for the tests of the driver in one process."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A tiny language model with experts, for the tests of pretraining and of records of experts."""
 
-from __future__ import annotations
-
 import torch
 from routing_job import Mixture
 from torch import nn
@@ -23,8 +21,6 @@ class Block(nn.Module):
 
 
 class TinyExperts(nn.Module):
-    """A dense layer and two with experts."""
-
     def __init__(self, vocab_size: int, sequence_length: int, layers: int | None = None) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, WIDTH)
@@ -50,8 +46,6 @@ class OwnRouter(nn.Linear):
 
 
 class OwnMixture(nn.Module):
-    """A layer whose router is of a class of its own."""
-
     def __init__(self) -> None:
         super().__init__()
         self.router = OwnRouter(WIDTH, 4)

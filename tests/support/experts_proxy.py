@@ -1,7 +1,5 @@
 """A proxy without training, whose experts get what a mixture says, for the tests of sweeps."""
 
-from __future__ import annotations
-
 import numpy as np
 from made_experts import made_layer
 
@@ -14,7 +12,6 @@ PROFILES = {"code": [0.4, 0.2, 0.2, 0.2], "manual": [0.2, 0.2, 0.2, 0.4]}
 
 
 def collapses(code: float) -> bool:
-    """Whether the experts of a trial with so much code have collapsed."""
     return code > 0.7
 
 

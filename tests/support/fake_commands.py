@@ -1,12 +1,9 @@
 """Commands of other programs, such as Slurm's, that do what a test says."""
 
 import os
-from pathlib import Path
-
-import pytest
 
 
-def fake_commands(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+def fake_commands(folder, monkeypatch, **scripts):
     """Put shell scripts first on the path, by the names of commands."""
     folder.mkdir(exist_ok=True)
     for name, script in scripts.items():

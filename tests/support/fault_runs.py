@@ -1,7 +1,5 @@
 """A run that the quickest proxy does, the state before each of its steps, and what it comes to."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -12,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import polars as pl
 
@@ -48,9 +45,7 @@ tracking: {{enabled: false}}
 """
 
 
-def mixopt(
-    *arguments: object, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def mixopt(*arguments, cwd=None, **environment):
     """Run a command to its end; it may take two minutes."""
     return subprocess.run(
         command(*arguments),
@@ -63,7 +58,7 @@ def mixopt(
     )
 
 
-def command(*arguments: object) -> list[str]:
+def command(*arguments):
     """Return a command; the name of a step before a configuration is a run until there."""
     words = list(map(str, arguments))
     if words[0] in STEPS and words[1].endswith(".yaml"):
@@ -71,35 +66,27 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "mixopt", *words]
 
 
-def variables(more: dict[str, str]) -> dict[str, str]:
+def variables(more):
     return {**os.environ, "OMP_NUM_THREADS": "1", **more}
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run that nothing disturbed.
-
-    Attributes:
-        config: Its configuration.
-        states: A copy of its directory before each step, and at the end.
-        seconds: How long each step's command took.
-    """
+    """A run that nothing disturbed: its directory before each step, and each command's seconds."""
 
     config: Path
     states: dict[str, Path]
     seconds: dict[str, float]
 
-    def before(self, step: str, to: Path) -> Path:
+    def before(self, step, to):
         """Copy the state before a step to a folder."""
-        shutil.copytree(self.states[step], to)
-        return to
+        return shutil.copytree(self.states[step], to)
 
-    def after(self, step: str) -> Path:
-        """Return the state after a step."""
+    def after(self, step):
         return self.states[(*STEPS, "end")[STEPS.index(step) + 1]]
 
 
-def undisturbed(folder: Path, texts: Path) -> Undisturbed:
+def undisturbed(folder, texts):
     """Do a whole run on some texts, a step at a time."""
     config, run = folder / "faults.yaml", folder / "run"
     config.write_text(CONFIG.format(folder=texts))
@@ -115,22 +102,20 @@ def undisturbed(folder: Path, texts: Path) -> Undisturbed:
     return Undisturbed(config, states, seconds)
 
 
-def results(run: Path) -> dict[str, Any]:
+def results(run):
     """Return what a run found: tables without what clocks say, tokens, and the proposal."""
-    found: dict[str, Any] = {}
-    for path in sorted(run.rglob("*")):
-        name = str(path.relative_to(run))
-        if path.suffix == ".parquet":
-            found[name] = (
-                pl.read_parquet(path).drop("seconds", strict=False).to_dict(as_series=False)
-            )
-        elif path.suffix in {".bin", ".yaml"}:
-            found[name] = path.read_bytes()
-    return found
+    found = {
+        path: pl.read_parquet(path).drop("seconds", strict=False).to_dict(as_series=False)
+        for path in run.rglob("*.parquet")
+    }
+    found |= {
+        path: path.read_bytes() for path in run.rglob("*") if path.suffix in {".bin", ".yaml"}
+    }
+    return {str(path.relative_to(run)): content for path, content in found.items()}
 
 
-def disturb(commands: list[tuple[list[str], dict[str, str]]], kind: str, after: float) -> list[int]:
-    """Start processes as one group, send it a signal after some seconds, and wait for their end.
+def disturb(commands, kind, after):
+    """Start commands in their environments as one group, and send it a signal after some seconds.
 
     Args:
         commands: What each runs, and its environment.
@@ -153,23 +138,16 @@ def disturb(commands: list[tuple[list[str], dict[str, str]]], kind: str, after: 
     return codes
 
 
-def moment(seconds: float, *seed: object) -> float:
+def moment(seconds, *seed):
     """Draw a moment of a command that takes so many seconds."""
     return Random(repr(seed)).uniform(0.05, 0.95) * seconds
 
 
-def _start(
-    arguments: list[str], environment: dict[str, str], group: int
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        arguments,
-        env=variables(environment),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        process_group=group,
-    )
+def _start(arguments, environment, group):
+    null = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(arguments, env=variables(environment), process_group=group, **null)
 
 
-def _send(group: int, number: int) -> None:
+def _send(group, number):
     with suppress(ProcessLookupError):
         os.killpg(group, number)

@@ -1,7 +1,5 @@
 """A proxy that trains at once, and does to one trial's worker what it is told."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time
@@ -44,10 +42,10 @@ class Faulty:
         self._note("began", names, os.getpid(), training.device)
         while self.log.read_text().count("began ") < self.meet:
             time.sleep(0.05)
-        if self.at in names and self._happens():
+        if self.fault and self.at in names and self._happens():
             self._note("fault", names)
             shard = next((corpus.path / "code" / "train").glob("*.bin"))
-            getattr(self, f"_{self.fault}")(report, total, shard)
+            _go_wrong(self.fault, report, total, shard)
         if len(trials) > self.fits:
             raise MemoryError(f"no room for {len(trials)} trials")
         for step in range(1, STEPS + 1):
@@ -60,22 +58,20 @@ class Faulty:
     def _lied(self, results, training):
         """Return other results than were found."""
         first, *others = results
-        changed = {
-            "missing": others,
-            "turned": results[::-1],
-            "none": None,
-            "nan": [replace(first, losses=_times(first.losses, float("nan"))), *others],
-            "names": [replace(first, losses=Losses(1, {"web": 1.0}, {})), *others],
-            "status": [replace(first, status="splendid"), *others],
-            "object": [replace(first, tokens=object()), *others],
-            "files": [replace(first, reason=training.files), *others],
-            "long": [replace(first, reason="x" * 30_000_000), *others],
+        no_number = dict.fromkeys(first.losses.nats_per_token, float("nan"))
+        changes = {
+            "nan": {"losses": Losses(first.losses.tokens, no_number, no_number)},
+            "names": {"losses": Losses(1, {"web": 1.0}, {})},
+            "status": {"status": "splendid"},
+            "object": {"tokens": object()},
+            "files": {"reason": training.files},
+            "long": {"reason": "x" * 30_000_000},
         }
-        return changed[self.lie]
+        if self.lie in changes:
+            return [replace(first, **changes[self.lie]), *others]
+        return {"missing": others, "turned": results[::-1], "none": None}[self.lie]
 
     def _happens(self):
-        if not self.fault:
-            return False
         count = self.log.with_suffix(".count")
         before = int(count.read_text()) if count.exists() else 0
         count.write_text(str(before + 1))
@@ -86,43 +82,31 @@ class Faulty:
         with self.log.open("a") as log:
             log.write(" ".join(map(str, seen)) + "\n")
 
-    def _raises(self, report, total, shard):
-        raise ValueError("no such\nlayer \udcff")
 
-    def _refuses(self, report, total, shard):
-        raise CorpusError("a domain has no tokens")
-
-    def _damage(self, report, total, shard):
-        with shard.open("r+b") as stream:
-            stream.write(bytes([shard.read_bytes()[0] ^ 1]))
-
-    def _replace(self, report, total, shard):
-        content = shard.read_bytes()
-        shard.unlink()
-        shard.write_bytes(content)
-
-    def _mode(self, report, total, shard):
-        shard.chmod(0o640)
-
-    def _stop(self, report, total, shard):
-        os.kill(os.getpid(), signal.SIGSTOP)
-
-    def _kill(self, report, total, shard):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def _hang(self, report, total, shard):
-        """Report once, and then compute for ever."""
-        report(Progress(0, total))
-        while True:
-            sum(range(1000))
-
-    def _sleep(self, report, total, shard):
-        """Wait for what never comes, before anything is reported."""
-        time.sleep(3600)
-
-
-def _times(losses, factor):
-    return Losses(losses.tokens, *(dict.fromkeys(losses.nats_per_token, factor) for _ in range(2)))
+def _go_wrong(fault, report, total, shard):
+    content = shard.read_bytes()
+    match fault:
+        case "raises":
+            raise ValueError("no such\nlayer \udcff")
+        case "refuses":
+            raise CorpusError("a domain has no tokens")
+        case "damage":
+            shard.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        case "replace":
+            shard.unlink()
+            shard.write_bytes(content)
+        case "mode":
+            shard.chmod(0o640)
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            report(Progress(0, total))
+            while True:
+                sum(range(1000))
+        case "sleep":  # for what never comes, before anything is reported
+            time.sleep(3600)
 
 
 def _result(trial, corpus, training):

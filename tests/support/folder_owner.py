@@ -13,24 +13,22 @@ import time
 from pathlib import Path
 
 
-def marker(pid: int, host: str, start: int = 1) -> str:
+def marker(pid, host, start=1):
     """The lock of an owner, as filelock writes it."""
     fields = {"pid": pid, "host": host, "mode": "lease", "token": "ab", "duration": 30.0}
     lines = [f"{name}={value}" for name, value in {**fields, "start": start}.items()]
     return "\n".join(["filelock/2", *lines, ""])
 
 
-def main(folder: str, seconds: str, host: str = "", shift: str = "0", *ignored: str) -> None:
+def main(folder, seconds, host="", shift="0", *ignored):
     for name in ignored:
         signal.signal(signal.Signals[name], signal.SIG_IGN)
     touch = os.utime
     if host:
         socket.gethostname = lambda: host
-
-        def shifted(path, times=None, **more):
-            touch(path, times=(time.time() + float(shift),) * 2, **more)
-
-        os.utime = shifted
+        os.utime = lambda path, times=None, **more: touch(
+            path, times=(time.time() + float(shift),) * 2, **more
+        )
     from mixopt.errors import RunError
     from mixopt.system import lock, only_one
 

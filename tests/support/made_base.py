@@ -1,7 +1,5 @@
 """A base to continue: a small decoder that is pretrained for a few hundred steps on real text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import yaml

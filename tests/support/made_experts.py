@@ -1,7 +1,5 @@
 """Assignments of given choices, for the tests of what is said of them."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mixopt.routing import Assignments, LayerAssignments
@@ -21,7 +19,6 @@ def made_layer(counts_DE, layer=0, top_k=1, router="", dropped_D=None):
 
 
 def counted(counts_LDE, top_k=1, names=None):
-    """Return assignments of these counts."""
     layers = [made_layer(counts_DE, n, top_k) for n, counts_DE in enumerate(counts_LDE)]
     domains = names or tuple(f"d{d}" for d in range(len(counts_LDE[0])))
     return Assignments(domains, tuple(layers))

@@ -1,7 +1,5 @@
 """Trials of a synthetic law, and fits of them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -59,5 +57,4 @@ def fitted(*regressors: str, trials: Trials | None = None, folds: int = 5, asked
 
 
 def with_objective(fit: Fit, objective: Objective) -> Fit:
-    """Return a fit whose own objective is another one."""
     return replace(fit, data=replace(fit.data, objective=objective))

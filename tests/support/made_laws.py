@@ -3,8 +3,6 @@
 Shapes: N trials, D domains, M losses.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from made_fit import DOMAINS, table
 from mixopt_regressors.combinations import AutoRegressor
@@ -33,17 +31,14 @@ def sized_trials(name: str, sizes_N2: np.ndarray, seed: int) -> Trials:
 
 
 def two_sizes() -> Trials:
-    """Trials of two sizes."""
     return sized_trials("proxy", np.repeat(SIZES, 14, axis=0), seed=0)
 
 
 def one_size() -> Trials:
-    """Trials of the smaller size."""
     return sized_trials("proxy", np.repeat(SIZES[:1], 28, axis=0), seed=0)
 
 
 def pilot_runs(count: int) -> Trials:
-    """Runs of the target size."""
     return sized_trials("pilot", np.repeat([TARGET_SIZE], count, axis=0), seed=1)
 
 

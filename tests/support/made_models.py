@@ -1,7 +1,5 @@
 """Models that nobody trained, for tests of what is read and written of models."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

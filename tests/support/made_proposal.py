@@ -1,7 +1,5 @@
 """A proposal with numbers that are made up."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -31,5 +29,4 @@ PROPOSAL = Proposal(
 
 
 def made_proposal(**fields: Any) -> Proposal:
-    """Return the proposal with some fields changed."""
     return replace(PROPOSAL, **fields)

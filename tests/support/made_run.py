@@ -5,22 +5,16 @@ configuration. A domain helps its own held-out text most, its family's some, oth
 the targets each is like two families. A trial's seed makes its noise.
 """
 
-from __future__ import annotations
-
 import json
 import zlib
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 import mixopt
 from mixopt.mixture import Mixture, Phases
-from mixopt.run_directory import Run
-from mixopt.trials import Losses, Progress, Trial, TrialResult
+from mixopt.trials import Losses, Progress, TrialResult
 
 FAMILIES = ("web", "code", "papers", "books", "forums", "maths")
 TOPICS = ("news", "python", "biology", "novels", "advice", "proofs", "shops", "tables", "history")
@@ -29,7 +23,7 @@ NOISE = 0.002
 STEPS = 4  # held-out losses while a trial trains
 
 
-def domain_names(count: int) -> list[str]:
+def domain_names(count):
     """Return so many domains, spread over the families."""
     topics = [f"{TOPICS[place % 9]}{place // 9 or ''}" for place in range(-(-count // 6))]
     return [f"{family}_{topic}" for topic in topics for family in FAMILIES][:count]
@@ -44,7 +38,7 @@ class LawProxy:
     def train(self, trials, corpus, training, report):
         report(Progress(1, 1))
         names = [domain.name for domain in corpus.evaluation]
-        return [_result(trial, names, training.tokens, training.eval_every) for trial in trials]
+        return [_result(trial, names, training) for trial in trials]
 
 
 class SecondProxy(LawProxy):
@@ -54,7 +48,7 @@ class SecondProxy(LawProxy):
         found = super().train(trials, *given)
         return [self._worse(*pair) for pair in zip(trials, found, strict=True)]
 
-    def _worse(self, trial: Trial, result: TrialResult) -> TrialResult:
+    def _worse(self, trial, result):
         more = dict.fromkeys(TARGETS, 0.06) if trial.name.startswith("proposal-s") else {}
         if trial.name.startswith("proposal_2-s"):
             noise = float(np.random.default_rng([trial.seed, 7]).standard_normal())
@@ -79,51 +73,35 @@ class PhasedProxy(LawProxy):
         return super().train(counted, corpus, training, report)
 
 
-def law_losses(weights: dict[str, float], names: Sequence[str]) -> dict[str, float]:
-    """Return the losses of a mixture without noise."""
-    used_D = np.array(list(weights.values())) ** 0.7
-    found = {}
-    for name in names:
-        help_D = np.array([_help(domain, name) for domain in weights])
-        found[name] = 0.6 + 0.9 * _unit(f"level {name}") + 0.5 * float(np.exp(-3 * help_D @ used_D))
-    return found
-
-
-def make_run(folder: Path, domains: int = 10, trials: int = 0, **changes: Any) -> Run:
-    """Make a run of all steps.
-
-    Args:
-        folder: Where it is made: `folder / "run"`.
-        domains: How many there are.
-        trials: Of the design; three a domain where 0.
-        changes: Sections of the configuration, which count before those below.
-    """
+def make_run(folder, domains=10, trials=0, **changes):
+    """Make a run of all steps in `folder / "run"`, with some sections of its configuration."""
     source = folder / "made.yaml"
     source.write_text(yaml.safe_dump(made_config(folder, domains, trials) | changes))
     return mixopt.run(source, folder / "run", say=lambda _: None)
 
 
-def made_config(folder: Path, domains: int = 10, trials: int = 0) -> dict[str, Any]:
-    """Write the documents of an experiment; return its configuration."""
+def made_config(folder, domains=10, trials=0):
+    """Write the documents of an experiment, of three trials a domain where 0; return it."""
     names = domain_names(domains)
+    files = {}
     for name in (*names, *TARGETS):
+        path = folder / f"{name}.jsonl"
         lines = [json.dumps({"text": f"{name} has line {line}. " * 9}) for line in range(12)]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    return _config(folder, names, trials or 3 * domains)
-
-
-def _config(folder: Path, names: Sequence[str], trials: int) -> dict[str, Any]:
-    def files(name: str) -> dict[str, Any]:
-        return {"data_files": str(folder / f"{name}.jsonl")}
-
-    sized = {name: files(name) | {"tokens": _tokens(name)} for name in names}
+        path.write_text("\n".join(lines) + "\n")
+        files[name] = {"data_files": str(path)}
+    sizes = {name: {"tokens": int(10 ** (9 + 2 * _unit(f"size {name}")))} for name in names}
     families = {name: [one for one in names if one.startswith(f"{name}_")] for name in FAMILIES}
     groups = {name: {"domains": own, "bounds": [0, 0.6]} for name, own in families.items() if own}
     return {
-        "name": f"made-{len(names)}",
-        "corpus": {"tokenizer": "bytes", "domains": sized},
-        "evaluation": {name: files(name) for name in TARGETS},
-        "design": {"trials": trials, "rounds": "off", "replicates": 4, "max_usage": None},
+        "name": f"made-{domains}",
+        "corpus": {"tokenizer": "bytes", "domains": {n: files[n] | sizes[n] for n in names}},
+        "evaluation": {name: files[name] for name in TARGETS},
+        "design": {
+            "trials": trials or 3 * domains,
+            "rounds": "off",
+            "replicates": 4,
+            "max_usage": None,
+        },
         "proxy": {
             "name": "made_run:LawProxy",
             "tokens": 4_000_000,
@@ -136,7 +114,7 @@ def _config(folder: Path, names: Sequence[str], trials: int) -> dict[str, Any]:
         "propose": {"bootstrap": 4, "samples": 2000, "target_tokens": 25_000_000_000},
         "constraints": {
             "max_epochs": 4,
-            "bounds": {name: [0.1 / len(names), min(0.4, 6 / len(names))] for name in names},
+            "bounds": {name: [0.1 / domains, min(0.4, 6 / domains)] for name in names},
             "groups": groups,
         },
         "validate": {"seeds": 4, "rounds": 1},
@@ -144,11 +122,7 @@ def _config(folder: Path, names: Sequence[str], trials: int) -> dict[str, Any]:
     }
 
 
-def _tokens(name: str) -> int:
-    return int(10 ** (9 + 2 * _unit(f"size {name}")))
-
-
-def _help(domain: str, loss: str) -> float:
+def _help(domain, loss):
     """Return how much a domain helps a loss."""
     family, chance = domain.partition("_")[0], _unit(f"{domain} {loss}")
     if domain == loss:
@@ -158,14 +132,18 @@ def _help(domain: str, loss: str) -> float:
     return 0.15 * chance
 
 
-def _unit(text: str) -> float:
+def _unit(text):
     return zlib.crc32(text.encode()) / 2**32
 
 
-def _result(trial: Trial, names: Sequence[str], tokens: int, every: int) -> TrialResult:
+def _result(trial, names, training):
     rng = np.random.default_rng([trial.seed, int(trial.mixture.fingerprint[:8], 16)])
-    losses = law_losses(dict(trial.mixture), names)
-    noisy = {name: loss + NOISE * rng.standard_normal() for name, loss in losses.items()}
+    used_D, noisy = np.array(list(trial.mixture.values())) ** 0.7, {}
+    for name in names:
+        help_D = np.array([_help(domain, name) for domain in trial.mixture])
+        loss = 0.6 + 0.9 * _unit(f"level {name}") + 0.5 * float(np.exp(-3 * help_D @ used_D))
+        noisy[name] = loss + NOISE * rng.standard_normal()
+    tokens, every = training.tokens, training.eval_every
     at = [every * step for step in range(1, STEPS) if every and every * step < tokens] + [tokens]
     curve = [
         Losses(now, own, own)

@@ -1,7 +1,5 @@
 """The what-if of a made fit: its data with limits of every kind, and a page around it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,6 @@ def made_fit_of_gaussians() -> Fit:
 
 
 def what_if_content(fit: Fit, limits: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what a page is given."""
     tokens = 3e10 if limits else None
     asked = ProposalRequest.of(fit, constraints=limits, inventory=INVENTORY, tokens=tokens)
     recommended = Mixture.from_array(fit.domains, RECOMMENDED)
@@ -44,7 +41,6 @@ def what_if_content(fit: Fit, limits: dict[str, Any] | None = None) -> dict[str,
 
 
 def what_if_page(content: dict[str, Any], path: Path) -> Path:
-    """Write a page that is nothing but the what-if, and return it."""
     path.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>what-if</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'

@@ -1,7 +1,5 @@
 """Losses of a data mixing law, and the Gaussian process's covariance written out, for its tests."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -10,7 +8,6 @@ def mixtures(count: int, domains: int = 5, seed: int = 0) -> np.ndarray:
 
 
 def law(weights_ND: np.ndarray, targets: int = 2, noise: float = 0.0) -> np.ndarray:
-    """Synthetic losses of a data mixing law."""
     slopes_DM = np.random.default_rng(5).normal(-1.0, 2.0, (weights_ND.shape[1], targets))
     losses_NM = 2.0 + np.exp(weights_ND @ slopes_DM)
     return losses_NM + noise * np.random.default_rng(6).standard_normal(losses_NM.shape)

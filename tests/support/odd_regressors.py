@@ -1,7 +1,5 @@
 """Regressors that no package has, to be named as `odd_regressors:Name`."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np
@@ -49,8 +47,6 @@ class NeedsEpochs(Plain):
 
 
 class RefusesToFit(BaseEstimator):
-    """Says so when somebody fits it."""
-
     def fit(self, weights_ND, losses_NM):
         raise RuntimeError("it was fitted")
 
@@ -80,5 +76,4 @@ class SeesThreads(Ridge):
 
 
 def blas_threads():
-    """Return how many threads each BLAS in this process may use."""
     return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]

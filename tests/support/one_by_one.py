@@ -1,14 +1,10 @@
 """An executor of somebody's own: a process a folder, one after the other."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 
 from mixopt.sweeps import Ended
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 class OneByOne:
@@ -21,16 +17,15 @@ class OneByOne:
 
     def start(self, folders):
         command = [sys.executable, "-P", "-m", "mixopt.sweeps.train_group"]
-        for folder in map(str, folders):
-            environment = os.environ | ONE_THREAD
-            self._processes[folder] = subprocess.Popen([*command, folder], env=environment)
-        return list(map(str, folders))
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        started = {str(one): subprocess.Popen([*command, one], env=environment) for one in folders}
+        self._processes |= started
+        return list(started)
 
     def states(self, handles):
         codes = {handle: self._processes[handle].poll() for handle in handles}
         return {
-            handle: "running" if code is None else Ended.with_code(code)
-            for handle, code in codes.items()
+            h: "running" if code is None else Ended.with_code(code) for h, code in codes.items()
         }
 
     def cancel(self, handles):

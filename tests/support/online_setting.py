@@ -1,7 +1,5 @@
 """What an online estimator is told of a run, for tests."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mixopt.online import Setting

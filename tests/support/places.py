@@ -1,7 +1,5 @@
 """Where tests find the project, the scripts that they start, and the data that may be there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 SUPPORT = Path(__file__).parent

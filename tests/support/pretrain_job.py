@@ -1,37 +1,21 @@
-"""A rank of a pretraining job, and models for it, for test_pretrain."""
-
-from __future__ import annotations
+"""A rank of a pretraining job, and models for it."""
 
 import json
 import os
-import sys
-import traceback
 import warnings
 import zlib
 
 import torch
 from mixopt_proxies.decoder import CausalLM
 
-from mixopt.errors import MixoptError, OtherRankError
 from mixopt.pretraining import pretrain
 
 
-def run_rank(rank, ranks, port, config, out, overrides, order, errors):
-    """Be one rank of a job; its order of sequences goes to a file, and what it says too."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ORDER": str(order)}
-    torch.set_num_threads(1)
+def trained(config, out, overrides, order):
+    """Be one rank of a job; its order of sequences goes to a file."""
+    os.environ["ORDER"] = str(order)
     warnings.simplefilter("error")
-    try:
-        pretrain(config, out, overrides)
-    except OtherRankError:
-        sys.exit(2)
-    except MixoptError as error:
-        errors.write_text(str(error))
-        sys.exit(2)
-    except BaseException:
-        errors.write_text(traceback.format_exc())
-        raise
+    pretrain(config, out, overrides)
 
 
 class Recording(CausalLM):

@@ -1,17 +1,14 @@
 """Runs of `mixopt pretrain` on real ranks, and what they leave behind, for the tests of it."""
 
-from __future__ import annotations
-
 import json
 import time
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
+import pretrain_job
 import torch
 import yaml
-from pretrain_job import run_rank
-from ranks import free_port
+from ranks import kill, start_ranks
 from safetensors.torch import load_file
 
 STEPS, BATCH, LENGTH = 24, 8, 32
@@ -35,7 +32,7 @@ CONFIG = {
 DECODER = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
 
 
-def write_config(folder: Path, **parts) -> Path:
+def write_config(folder, **parts):
     """Write the configuration with some of its parts replaced."""
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump({**CONFIG, **parts}))
@@ -48,55 +45,43 @@ class Job:
     def __init__(self, context, config, out, ranks, overrides=()):
         out.parent.mkdir(parents=True, exist_ok=True)
         self.order = out.with_name(f"{out.name}.{time.monotonic_ns()}.order")
-        self.errors = out.with_name(f"{self.order.name}.error")
-        port = free_port()
         self.out, self.ranks = out, ranks
-        self.processes = [
-            context.Process(
-                target=run_rank,
-                args=(r, ranks, port, config, out, list(overrides), self.order, self.errors),
-            )
-            for r in range(ranks)
-        ]
-        for process in self.processes:
-            process.start()
+        given = (config, out, list(overrides), self.order)
+        self._ranks = start_ranks(ranks, pretrain_job.__file__, "trained", *given, group=None)
+        self.processes = [rank.process for rank in self._ranks]
 
-    def wait(self) -> list[int | None]:
+    def wait(self):
         for process in self.processes:
             process.join(120)
         codes = [process.exitcode for process in self.processes]
-        for process in self.processes:
-            process.kill()
+        self.kill()
         return codes
 
-    def until(self, passes: int) -> None:
+    def until(self, passes):
         """Wait until rank 0 has begun so many passes."""
         log = Path(f"{self.order}.0")
         self.until_true(lambda: log.exists() and log.read_text().count("\n") >= passes)
 
-    def until_true(self, reached: Callable[[], bool]) -> None:
+    def until_true(self, reached):
         end = time.monotonic() + 120
         while not reached():
             assert any(p.is_alive() for p in self.processes), self.error
             assert time.monotonic() < end, "not reached in time"
             time.sleep(0.001)
 
-    def kill(self) -> None:
-        for process in self.processes:
-            process.kill()
-        self.wait()
+    def kill(self):
+        kill(self._ranks)
 
     @property
-    def error(self) -> str:
-        return self.errors.read_text() if self.errors.exists() else ""
+    def error(self):
+        return [rank.said.recv() for rank in self._ranks if rank.process.exitcode == 1]
 
-    def batches(self) -> list[list[int]]:
+    def batches(self):
         """Return the sequences of each global batch that all ranks have seen."""
         seen = []
         for rank in range(self.ranks):
             lines = Path(f"{self.order}.{rank}").read_text().splitlines(keepends=True)
-            passes = [json.loads(line) for line in lines if line.endswith("\n")]
-            flat = [one for part in passes for one in part]
+            flat = [one for line in lines if line.endswith("\n") for one in json.loads(line)]
             size = BATCH // self.ranks
             seen.append([flat[k : k + size] for k in range(0, len(flat) - size + 1, size)])
         return [list(chain(*parts)) for parts in zip(*seen, strict=False)]
@@ -144,14 +129,14 @@ def assert_same_weights(one, other):
         assert torch.equal(value, other[name]), name
 
 
-def assert_equal_runs(one: Path, other: Path) -> None:
+def assert_equal_runs(one, other):
     """Two runs have come to the same weights, log and metrics."""
     assert_same_weights(weights_of(one), weights_of(other))
     assert log_of(one) == log_of(other)
     assert metrics_of(one) == metrics_of(other)
 
 
-def assert_goes_on(first: Job, second: Job, whole: Job):
+def assert_goes_on(first, second, whole):
     """The batches of a run that was cut and went on are those of one that was not."""
     expected, before, after = whole.batches(), first.batches(), second.batches()
     assert before == expected[: len(before)]

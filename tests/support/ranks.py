@@ -1,16 +1,14 @@
 """The ranks of a torch.distributed job as processes, for the tests of what runs on several."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import runpy
 import socket
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import NamedTuple
 
 import psutil
 
@@ -29,21 +27,20 @@ def forked():
     return context
 
 
-def free_port() -> int:
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-@dataclass(frozen=True)
-class Rank:
+class Rank(NamedTuple):
     """A process, and what it returns, or what went wrong in it."""
 
     process: BaseProcess
     said: Connection
 
 
-def start_ranks(count, file, job, *arguments, group="gloo") -> list[Rank]:
+def start_ranks(count, file, job, *arguments, group="gloo"):
     """Start a function of a file on so many ranks; what it returns can be pickled."""
     place = {
         "MASTER_ADDR": "127.0.0.1",
@@ -54,12 +51,12 @@ def start_ranks(count, file, job, *arguments, group="gloo") -> list[Rank]:
     return [_started((str(file), job, arguments, group), place, rank) for rank in range(count)]
 
 
-def on_ranks(count, file, job, *arguments) -> list:
+def on_ranks(count, file, job, *arguments):
     """Return what a function of a file returns on each of so many ranks."""
     return finish(start_ranks(count, file, job, *arguments))
 
 
-def _started(call, place, rank) -> Rank:
+def _started(call, place, rank):
     context = forked()
     ours, theirs = context.Pipe(duplex=False)
     environment = place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -69,8 +66,7 @@ def _started(call, place, rank) -> Rank:
     return Rank(process, ours)
 
 
-def _run(file, job, arguments, group, environment, said) -> None:
-    """Be one rank."""
+def _run(file, job, arguments, group, environment, said):
     import torch
     import torch.distributed as dist
 
@@ -90,7 +86,7 @@ def _run(file, job, arguments, group, environment, said) -> None:
     os._exit(0)
 
 
-def finish(ranks) -> list:
+def finish(ranks):
     """Wait until all have ended well, and return what each returned; none is left otherwise."""
     try:
         found = [rank.said.recv() for rank in ranks if rank.said.poll(300)]
@@ -102,7 +98,7 @@ def finish(ranks) -> list:
         kill(ranks)
 
 
-def kill(ranks) -> None:
+def kill(ranks):
     """Kill all and what they have started, as a machine that goes away.
 
     Not by a group of their own: what interrupts the tests would not reach that.

@@ -1,7 +1,5 @@
 """A real cluster of Ray on this machine: a head and nodes with a CPU each, started and killed."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import tempfile

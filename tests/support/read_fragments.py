@@ -1,7 +1,5 @@
 """Read a written fragment back as shares of the tokens, without the exporters' code."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """A small regressor that keeps every promise, for tests that break one."""
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted

@@ -1,7 +1,5 @@
 """A tiny model with experts, for the tests of routing."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint

@@ -1,16 +1,11 @@
 """A real S3 API on 127.0.0.1: moto's server as a process, and objects in its buckets."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from ranks import free_port
 
@@ -21,48 +16,35 @@ ACCESS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing-secr
 class S3Server:
     """The server, and what a test does to its objects."""
 
-    def __init__(self, log: Path, port: int) -> None:
-        import boto3
-
-        self.log, self.address = log, f"http://127.0.0.1:{port}"
-        self._client: Any = boto3.client(
-            "s3", endpoint_url=self.address, region_name="us-east-1",
-            aws_access_key_id="testing", aws_secret_access_key="testing-secret",
-        )  # fmt: skip
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a process needs to reach it."""
-        return {
-            **ACCESS, "AWS_ENDPOINT_URL": self.address, "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "1",
-        }  # fmt: skip
-
     url = f"s3://{BUCKET}"
 
-    def put(self, key: str, content: bytes | Path) -> str:
-        """Store an object, in a bucket that is made where it is not there; return its URL."""
-        body = content.read_bytes() if isinstance(content, Path) else content
-        self._client.create_bucket(Bucket=BUCKET)
-        self._client.put_object(Bucket=BUCKET, Key=key, Body=body)
-        return f"s3://{BUCKET}/{key}"
+    def __init__(self, log, address):
+        import boto3
 
-    def keys(self) -> list[str]:
-        """Return the keys of all objects."""
+        keys = {name.lower(): value for name, value in ACCESS.items()}
+        self.log, self.address = log, address
+        self._client = boto3.client("s3", "us-east-1", endpoint_url=address, **keys)
+        places = {"AWS_ENDPOINT_URL": address, "AWS_DEFAULT_REGION": "us-east-1"}
+        self.environment = ACCESS | places | {"AWS_MAX_ATTEMPTS": "1"}
+
+    def put(self, key, content):
+        """Store an object, in a bucket that is made where it is not there; return its URL."""
+        self._client.create_bucket(Bucket=BUCKET)
+        self._client.put_object(Bucket=BUCKET, Key=key, Body=content)
+        return f"{self.url}/{key}"
+
+    def keys(self):
         found = self._client.list_objects_v2(Bucket=BUCKET)
         return [one["Key"] for one in found.get("Contents", [])]
 
-    def get(self, key: str) -> bytes:
-        """Return the content of an object."""
-        content: bytes = self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-        return content
+    def get(self, key):
+        return self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
 
-    def delete(self, key: str) -> None:
-        """Take an object away."""
+    def delete(self, key):
         self._client.delete_object(Bucket=BUCKET, Key=key)
 
     @contextmanager
-    def demanding(self) -> Iterator[None]:
+    def demanding(self):
         """Let the server ask who one is; nobody is known to it."""
         self._ask("reset-auth", b"0")
         try:
@@ -70,34 +52,34 @@ class S3Server:
         finally:
             self._ask("reset-auth", b"1000000000")
 
-    def forget(self) -> None:
+    def forget(self):
         """Empty the server."""
         self._ask("reset")
 
-    def _ask(self, what: str, data: bytes = b"") -> None:
+    def _ask(self, what, data=b""):
         kind = {"Content-Type": "text/plain"}
-        asked = urllib.request.Request(f"{self.address}/moto-api/{what}", data, kind)
-        urllib.request.urlopen(asked, timeout=10).close()
+        request = urllib.request.Request(f"{self.address}/moto-api/{what}", data, kind)
+        urllib.request.urlopen(request, timeout=10).close()
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
+def s3_server(folder):
     """Start the server, and stop it at the end."""
-    port = free_port()
+    port, path = free_port(), folder / "moto.log"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     quiet = {**os.environ, "MOTO_S3_CUSTOM_ENDPOINTS": "", "PYTHONWARNINGS": "ignore"}
     quiet["INITIAL_NO_AUTH_ACTION_COUNT"] = "1000000000"
-    with (folder / "moto.log").open("wb") as log:
+    with path.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=quiet)
     try:
-        wait_for_answer(process, f"http://127.0.0.1:{port}/moto-api/", folder / "moto.log")
-        yield S3Server(folder / "moto.log", port)
+        wait_for_answer(process, f"http://127.0.0.1:{port}/moto-api/", path)
+        yield S3Server(path, f"http://127.0.0.1:{port}")
     finally:
         process.kill()
         process.wait()
 
 
-def wait_for_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def wait_for_answer(process, url, log):
     """Wait until a server answers."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
@@ -114,18 +96,18 @@ class MemoryStore:
 
     url = f"memory:///{BUCKET}"
 
-    def __init__(self, files: Any) -> None:
+    def __init__(self, files):
         self._files = files
 
-    def put(self, key: str, content: bytes) -> str:
+    def put(self, key, content):
         self._files.pipe(f"/{BUCKET}/{key}", content)
         return f"{self.url}/{key}"
 
-    def get(self, key: str) -> bytes:
+    def get(self, key):
         return self._files.cat(f"/{BUCKET}/{key}")
 
-    def delete(self, key: str) -> None:
+    def delete(self, key):
         self._files.rm(f"/{BUCKET}/{key}")
 
-    def keys(self) -> list[str]:
+    def keys(self):
         return [path.removeprefix(f"/{BUCKET}/") for path in self._files.find(f"/{BUCKET}")]

@@ -1,7 +1,5 @@
 """The domains and rows of a sampler's global batches."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -14,11 +12,9 @@ def located(sampler, start, stop):
 
 
 def pairs_of(batches):
-    """Domain and row of each sample, by batch."""
     return [list(zip(b["domain"].tolist(), b["row"].tolist(), strict=True)) for b in batches]
 
 
 def pairs_in_order(order, batches):
-    """The same of the first batches of an order."""
     places = [located(order, k, k + 1) for k in range(batches)]
     return [list(zip(domain.tolist(), row.tolist(), strict=True)) for domain, row in places]

@@ -3,8 +3,6 @@
 Each has one core. It needs the Debian packages slurm-wlm and munge; `why_not` says what is missing.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil
@@ -69,7 +67,6 @@ def why_not() -> str | None:
 
 @pytest.fixture(scope="module")
 def slurm_cluster(tmp_path_factory):
-    """The cluster, whose commands find it."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
     cluster = SlurmCluster(tmp_path_factory.mktemp("slurm"))
@@ -83,7 +80,6 @@ class SlurmCluster:
     """The daemons, and what commands need to reach them."""
 
     def __init__(self, folder: Path) -> None:
-        """Start them, and wait until both nodes are idle."""
         self.folder = folder
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         host = socket.gethostname().partition(".")[0]
@@ -101,7 +97,6 @@ class SlurmCluster:
         self.wait_for_nodes()
 
     def start_node(self, name: str) -> None:
-        """Start a node's daemon."""
         self._start(name, "slurmd", "-D", "-f", str(self.conf), "-N", name)
 
     def kill_node(self, name: str) -> None:
@@ -135,7 +130,6 @@ class SlurmCluster:
         raise RuntimeError(f"the nodes are not there: {ended.stdout} {ended.stderr}")
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of Slurm's."""
         return subprocess.run(
             command,
             capture_output=True,

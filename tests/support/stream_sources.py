@@ -1,7 +1,5 @@
 """Sources of numbered documents for the tests of streams, of every kind that a user can give."""
 
-from __future__ import annotations
-
 import datasets
 
 FIRST = {"web": 1000, "code": 2000, "books": 3000}

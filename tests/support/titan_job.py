@@ -1,7 +1,5 @@
 """torchtitan's own trainer on a CPU, for test_torchtitan."""
 
-from __future__ import annotations
-
 import collections
 import importlib
 import sys

@@ -4,8 +4,6 @@ nanoGPT's and OLMo-core's are integers alone. Megatron's index is written here f
 writer does not do: a magic number or a type that is wrong.
 """
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np

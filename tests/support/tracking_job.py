@@ -15,12 +15,12 @@ from run_log import RunLog
 from mixopt.tracking.record import JOURNAL, WantedRun, append_line
 
 
-def senders(path: Path, uri: str, count: int) -> None:
+def senders(path, uri, count):
     """Fork when MLflow is imported, which takes seconds, and before it has opened anything."""
     import mlflow.tracking  # noqa: F401
 
     children = []
-    for number in range(count):
+    for number in range(int(count)):
         child = os.fork()
         if child == 0:
             os._exit(0 if _sent(path / str(number), uri) else 1)
@@ -28,7 +28,7 @@ def senders(path: Path, uri: str, count: int) -> None:
     sys.stdout.write(f"{[os.waitpid(child, 0)[1] for child in children]}\n")
 
 
-def _sent(path: Path, uri: str) -> bool:
+def _sent(path, uri):
     from mixopt.tracking.sender import Sender
 
     wanted = WantedRun("log", None, "toy", path.name, 0, lines=["metrics.jsonl"])
@@ -36,19 +36,17 @@ def _sent(path: Path, uri: str) -> bool:
     sender = Sender(path, uri, "toy")
     good = True
     for step in range(5):
-        append_line(
-            path / "metrics.jsonl",
-            {"step": step, "time": 1.0, **{f"metric/{n}": step * n for n in range(20)}},
-        )
+        metrics = {f"metric/{n}": step * n for n in range(20)}
+        append_line(path / "metrics.jsonl", {"step": step, "time": 1.0, **metrics})
         good = sender.attempt(last=False) is None and good
     return good
 
 
-def watched(path: Path) -> None:
+def watched(path):
     """Print which imports of MLflow and which sockets there are while a run is tracked."""
     seen = {"imports": [], "sockets": []}
 
-    def audit(event: str, arguments: tuple) -> None:
+    def audit(event, arguments):
         if event == "import" and str(arguments[0]).partition(".")[0] == "mlflow":
             seen["imports"].append(arguments[0])
         if event.startswith("socket."):
@@ -63,7 +61,5 @@ def watched(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "watched":
-        watched(Path(sys.argv[2]))
-    else:
-        senders(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    job, folder, *others = sys.argv[1:]
+    globals()[job](Path(folder), *others)

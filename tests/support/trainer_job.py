@@ -3,8 +3,6 @@
 torchrun --nproc-per-node 2 trainer_job.py OUT KILLED_AT
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """A model, data and trainers for the tests of training frameworks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,14 +1,10 @@
 """A designed run of a small sweep, and owners that have it trained anywhere."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -22,27 +18,10 @@ from mixopt.trials import Training, Trial
 
 
 class WorkRun:
-    """One run directory, designed, the configuration that it is of, and the notes of its proxy.
-
-    Args:
-        folder: Where both are.
-        texts: The folder of the texts.
-        proxy: The section of another proxy than the faulty one.
-        trials: How many.
-        executor: Its name.
-        asked: The executor's options.
-        options: Those of the faulty proxy.
-    """
+    """A run in `folder` on `texts`, with the notes of its faulty proxy, which has the options."""
 
     def __init__(
-        self,
-        folder: Path,
-        texts: Path,
-        proxy=None,
-        trials=6,
-        executor="local",
-        asked=None,
-        **options,
+        self, folder, texts, proxy=None, trials=6, executor="local", asked=None, **options
     ):
         folder.mkdir(exist_ok=True)
         self.path, self.config, self.log = folder / "run", folder / "work.yaml", folder / "log"
@@ -56,54 +35,51 @@ class WorkRun:
         del content["tasks"]
         self.config.write_text(yaml.safe_dump(content))
 
-    def design(self) -> WorkRun:
+    def design(self):
         """Prepare the corpus, and choose the mixtures."""
         pipeline.run(self.config, self.path, until="design")
         return self
 
-    def copy(self, folder: Path, **options: Any) -> WorkRun:
+    def copy(self, folder, **options):
         """Return a run of the same design, on another executor or whose proxy has other options."""
         other = WorkRun(folder, *self._given, **options)
         shutil.copytree(self.path, other.path)
         return other.design()
 
-    def owner(self, *more: str, **environment: str) -> subprocess.Popen[str]:
+    def owner(self, *more, **environment):
         """Start an owner of the sweep."""
         words = command("sweep", self.config, "--out", self.path, *more)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         self._started.append(subprocess.Popen(words, env=variables(environment), **pipes))
         return self._started[-1]
 
-    def end(self) -> None:
+    def end(self):
         """Kill what is left."""
         for process in self._started:
-            if process.poll() is None:
-                process.kill()
+            process.kill()
             process.communicate()
 
-    def table(self) -> dict[str, list[Any]]:
+    def table(self):
         """Return the table of trials, without what clocks say."""
-        return (
-            pl.read_parquet(self.path / "trials.parquet").drop("seconds").to_dict(as_series=False)
-        )
+        table = pl.read_parquet(self.path / "trials.parquet")
+        return table.drop("seconds").to_dict(as_series=False)
 
-    def notes(self, what: str) -> list[str]:
+    def notes(self, what):
         """Return the trials that were noted so, in order."""
         return [name for group in noted(self.log, what) for name in group.split(",")]
 
-    def wait_until(self, holds: Callable[[], object], seconds: float = 60.0) -> None:
-        """Wait until something holds."""
-        until = time.monotonic() + seconds
+    def wait_until(self, holds):
+        until = time.monotonic() + 60
         while not holds():
             assert time.monotonic() < until, "it does not come to pass"
             time.sleep(0.05)
 
-    def wait_for(self, what: str, count: int = 1) -> None:
+    def wait_for(self, what, count=1):
         """Wait until so many trials were noted so."""
         self.wait_until(lambda: len(self.notes(what)) >= count)
 
 
-def trials_named(*names: str) -> list[Trial]:
+def trials_named(*names):
     """Return trials whose shares of code go up from 0."""
     shares = [place / len(names) for place in range(len(names))]
     return [
@@ -112,19 +88,19 @@ def trials_named(*names: str) -> list[Trial]:
     ]
 
 
-def faulty_job(folder: Path, corpus: Path, **options: object) -> Job:
+def faulty_job(folder, corpus, **options):
     """Return a job of the faulty proxy, which notes in a folder what it does."""
     options = {"log": str(folder / "trained.log"), **options}
     return Job("faulty_proxy:Faulty", options, corpus, Training(1000, device="cpu"))
 
 
-def noted(log: Path, what: str) -> list[str]:
+def noted(log, what):
     """Return the groups of which the faulty proxy has noted something, in order."""
     lines = log.read_text().splitlines() if log.exists() else []
     return [line.split()[2] for line in lines if line.startswith(f"{what} ")]
 
 
-def said(process: subprocess.Popen[str], code: int | None = 0) -> str:
+def said(process, code=0):
     """Return what a process printed until its end, which it comes to with that exit code."""
     text = process.communicate(timeout=400)[0]
     assert code is None or process.returncode == code, text
@@ -149,7 +125,6 @@ def short_texts(text_files, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def designed(short_texts, tmp_path_factory):
-    """A designed run."""
     return WorkRun(tmp_path_factory.mktemp("designed"), short_texts).design()
 
 
@@ -158,7 +133,7 @@ def work_run(designed, tmp_path):
     """Make a copy of the designed run, whose proxy has some options."""
     made = []
 
-    def make(**options) -> WorkRun:
+    def make(**options):
         made.append(designed.copy(tmp_path, **options))
         return made[-1]
 
@@ -170,6 +145,6 @@ def work_run(designed, tmp_path):
 @pytest.fixture(scope="session")
 def local_table(designed, tmp_path_factory):
     """What a sweep on this machine comes to."""
-    run = designed.copy(tmp_path_factory.mktemp("local"), executor="local")
+    run = designed.copy(tmp_path_factory.mktemp("local"))
     said(run.owner())
     return run.table()

@@ -1,13 +1,30 @@
-"""Each ability that a regressor claims is checked; each of these breaks one promise of one."""
-
-from __future__ import annotations
+"""Each promise and each ability that a regressor claims is checked; each of these breaks one."""
 
 import numpy as np
 import pytest
 from ridge import Ridge
 from sklearn.base import clone
+from sklearn.ensemble import ExtraTreesRegressor
 
 from mixopt.testing import check_regressor
+from mixopt.testing._regressors import CheckedTrials
+
+
+def test_the_trials_that_regressors_are_checked_on_follow_a_law_of_mixture_and_size():
+    plain, sized = (CheckedTrials(None, sized=sized) for sized in (False, True))
+    assert plain.losses_NM[0] == pytest.approx([2.477100435, 2.502395805, 2.236386865], abs=1e-8)
+    more = 10.0 * (1e7 * 1e9) ** -0.1
+    assert sized.losses_NM[0] == pytest.approx(plain.losses_NM[0] + more)
+    assert sized.rows[:3, -2:].tolist() == [[1e7, 1e9], [4e7, 1e9], [4e7, 8e9]]
+    assert (plain.rows.shape, sized.rows.shape) == ((48, 4), (48, 6))
+
+
+class Sure(Ridge):
+    """Has deviations of 0, as where trials are without noise."""
+
+    def predict(self, weights_ND, return_std=False):
+        mean_NM = super().predict(weights_ND)
+        return (mean_NM, np.zeros_like(mean_NM)) if return_std else mean_NM
 
 
 class Able(Ridge):
@@ -67,7 +84,52 @@ class AtRow:
         return self.whole.coefficients_DM_[:-2].T
 
 
+class Together(Ridge):
+    """Has a covariance, of three losses with one direction each."""
+
+    def covariance(self, weights_KD, loads_M):
+        sides_KM = np.asarray(weights_KD)[:, :3] * loads_M
+        return sides_KM @ sides_KM.T
+
+
+@pytest.mark.parametrize("kind", [Able, Sized, Together, ExtraTreesRegressor, Sure])
+def test_a_regressor_that_keeps_its_promises_passes(kind):
+    check_regressor(kind)
+
+
 # Broken ones ----------------------------------------------------------------------------------
+
+
+class Unguarded(Ridge):
+    def predict(self, weights_ND, return_std=False):
+        if not hasattr(self, "coefficients_DM_"):
+            raise AttributeError("no coefficients")
+        return super().predict(weights_ND, return_std)
+
+
+class Tuning(Ridge):
+    def fit(self, weights_ND, losses_NM):
+        self.penalty = 1.0
+        return super().fit(weights_ND, losses_NM)
+
+
+class Random(Ridge):
+    def fit(self, weights_ND, losses_NM):
+        rng = np.random.default_rng()
+        return super().fit(weights_ND, losses_NM + rng.normal(size=losses_NM.shape))
+
+
+class Uphill(Ridge):
+    def gradient(self, weights_D):
+        return -self.coefficients_DM_.T
+
+
+class Forgetful(Ridge):
+    @classmethod
+    def load(cls, path):
+        loaded = super().load(path)
+        loaded.coefficients_DM_ = loaded.coefficients_DM_ + 1e-3
+        return loaded
 
 
 class SelectsInAnyOrder(Able):
@@ -86,14 +148,14 @@ class TunesAnother(Able):
 
 
 class CrossFitsBelowZero(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
-        means_NM, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N, update)
+    def cross_fit(self, *given):
+        means_NM, stds_NM = super().cross_fit(*given)
         return means_NM, -stds_NM
 
 
 class Peeks(Able):
-    def cross_fit(self, weights_ND, losses_NM, fold_N, update):
-        _, stds_NM = super().cross_fit(weights_ND, losses_NM, fold_N, update)
+    def cross_fit(self, weights_ND, *given):
+        _, stds_NM = super().cross_fit(weights_ND, *given)
         return self.predict(weights_ND), stds_NM
 
 
@@ -114,14 +176,6 @@ class SizedElsewhere(Sized):
         return super().at(parameters, 2 * tokens)
 
 
-class Together(Ridge):
-    """Has a covariance, of three losses with one direction each."""
-
-    def covariance(self, weights_KD, loads_M):
-        sides_KM = np.asarray(weights_KD)[:, :3] * loads_M
-        return sides_KM @ sides_KM.T
-
-
 class TogetherBelowZero(Together):
     def covariance(self, weights_KD, loads_M):
         return -super().covariance(weights_KD, loads_M)
@@ -130,6 +184,11 @@ class TogetherBelowZero(Together):
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
+        (Unguarded, "raises sklearn.exceptions.NotFittedError. Broken: AttributeError"),
+        (Tuning, "fit changes no parameter"),
+        (Random, "two fits with one random_state predict the same"),
+        (Uphill, "gradient is that of predict"),
+        (Forgetful, "what load reads predicts as what was saved"),
         (SelectsInAnyOrder, "select keeps what is predicted for the targets that are left"),
         (TunesItself, "tuned returns a copy"),
         (TunesAnother, "tuned, fitted on the same trials, predicts alike"),
@@ -140,11 +199,6 @@ class TogetherBelowZero(Together):
         (TogetherBelowZero, "no sum of mixtures has a variance below 0"),
     ],
 )
-def test_an_ability_that_is_not_as_claimed_is_told(broken, promise):
+def test_a_regressor_that_breaks_a_promise_is_told_which(broken, promise):
     with pytest.raises(AssertionError, match=promise):
         check_regressor(broken)
-
-
-@pytest.mark.parametrize("kind", [Able, Sized, Together])
-def test_abilities_that_are_as_claimed_pass(kind):
-    check_regressor(kind)
