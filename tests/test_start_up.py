@@ -6,13 +6,28 @@ import sys
 import pytest
 
 HEAVY = "torch polars sklearn lightgbm mlflow pydantic datasets scipy matplotlib numpy yaml typer"
+EXPORT = """
+from mixopt import Mixture
+from mixopt.integrations import EXPORT_TOOLS, export_mixture
+known = dict(inventory={'web': 9}, sample_tokens=3)
+for tool in EXPORT_TOOLS:
+    export_mixture(Mixture({'web': 1.0}), tool, tokens=9, **known)
+"""
+HELP = """
+import contextlib, io
+from mixopt.cli.main import app
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    app(['--help'])
+"""
 
 
-def loaded_after(code: str) -> set[str]:
-    script = f"{code}; import sys; print(*[m for m in {HEAVY.split()} if m in sys.modules])"
-    ended = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def loaded_after(code):
+    ended = python(f"{code}\nimport sys; print(*[m for m in {HEAVY.split()} if m in sys.modules])")
+    assert ended.returncode == 0, ended.stderr
     return set(ended.stdout.splitlines()[-1].split())
 
 
@@ -23,22 +38,12 @@ def loaded_after(code: str) -> set[str]:
         ("import mixopt; mixopt.Mixture({'web': 1.0})", {"numpy", "yaml"}),
         ("import mixopt; mixopt.Proposal", {"numpy", "yaml"}),
         ("import mixopt.routing", set()),
+        pytest.param(EXPORT, {"numpy", "yaml"}, id="export"),
+        pytest.param(HELP, {"typer"}, id="help"),
     ],
 )
 def test_what_is_light_loads_what_it_needs_alone(code, packages):
-    assert loaded_after(code) <= packages
-
-
-def test_exporting_a_mixture_needs_no_more():
-    code = (
-        "from mixopt import Mixture\n"
-        "from mixopt.integrations import EXPORT_TOOLS, export_mixture\n"
-        "known = dict(inventory={'web': 9}, sample_tokens=3)\n"
-        "for tool in EXPORT_TOOLS:\n"
-        "    export_mixture(Mixture({'web': 1.0}), tool, tokens=9, **known)\n"
-        "print()"
-    )
-    assert loaded_after(f"exec({code!r})") == {"numpy", "yaml"}
+    assert loaded_after(code) == packages
 
 
 def test_experts_are_counted_without_what_tables_and_figures_need():
@@ -47,25 +52,13 @@ def test_experts_are_counted_without_what_tables_and_figures_need():
 
 
 def test_counting_experts_without_torch_says_what_to_install():
-    code = (
-        "import sys; sys.modules['torch'] = None\nimport mixopt.routing\nmixopt.routing.RouterStats"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    ended = python(
+        "import sys; sys.modules['torch'] = None; import mixopt.routing as r; r.RouterStats"
     )
     message = "RoutingError: mixopt.routing.RouterStats needs torch: pip install 'mixopt[all]'"
     assert message in ended.stderr
 
 
-def test_the_help_of_the_command_line_loads_typer_alone():
-    code = (
-        "import contextlib, io\nfrom mixopt.cli.main import app\n"
-        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
-        "    app(['--help'])\nprint()"
-    )
-    assert loaded_after(f"exec({code!r})") == {"typer"}
-
-
 def test_every_public_name_can_be_loaded():
-    code = "import mixopt; [getattr(mixopt, name) for name in mixopt.__all__]"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ended = python("import mixopt; [getattr(mixopt, name) for name in mixopt.__all__]")
+    assert ended.returncode == 0, ended.stderr

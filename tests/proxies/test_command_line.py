@@ -13,7 +13,7 @@ from mixopt.pipeline import check
 
 
 def command(run, folder=None):
-    return TrainerCommand(run, "m.json", folder=None if folder is None else str(folder))
+    return TrainerCommand(run, "m.json", folder=folder)
 
 
 VALUES = {name: f"<{name}>" for name in PLACEHOLDERS}
@@ -53,23 +53,31 @@ def test_what_cannot_be_a_command_is_refused(run, message):
         command(run)
 
 
-def test_a_program_that_is_not_there_is_refused_before_a_trial(tmp_path):
-    with pytest.raises(ConfigError, match="no such program: 'no_such_trainer'$"):
-        command("no_such_trainer {seed}").check_here()
-    with pytest.raises(ConfigError, match="'A=1'; write env NAME=value before the program"):
-        command("A=1 train").check_here()
-    with pytest.raises(ConfigError, match=f"from {tmp_path}: './train'"):
-        command("./train", tmp_path).check_here()
-    command([sys.executable, "x"]).check_here()
+@pytest.mark.parametrize(
+    ("run", "folder", "message"),
+    [
+        ("no_such_trainer {seed}", None, "no such program: 'no_such_trainer'$"),
+        ("A=1 train", None, "'A=1'; write env NAME=value before the program"),
+        ("./train", "/usr", "from /usr: './train'"),
+        ([sys.executable, "no.py"], "/usr", "proxy.run: no such script from /usr: 'no.py'"),
+        ("bash /no/such.py", None, "proxy.run: no such script: '/no/such.py'"),
+    ],
+)
+def test_a_program_or_a_script_that_is_not_there_is_refused_before_a_trial(run, folder, message):
+    with pytest.raises(ConfigError, match=message):
+        command(run, folder).check_here()
 
 
-def test_a_script_that_is_not_there_is_refused_before_a_trial(tmp_path):
-    with pytest.raises(ConfigError, match=f"proxy.run: no such script from {tmp_path}: 'no.py'"):
-        command(f"{sys.executable} no.py", tmp_path).check_here()
-    with pytest.raises(ConfigError, match="proxy.run: no such script: '/no/such.py'"):
-        command("bash /no/such.py").check_here()
-    command("bash -c 'exit 1'", tmp_path).check_here()
-    command([sys.executable, "{out}/x.py"], tmp_path).check_here()
+@pytest.mark.parametrize(
+    ("run", "folder"),
+    [
+        ([sys.executable, "x"], None),
+        ("bash -c 'exit 1'", "/usr"),
+        ([sys.executable, "{out}/x.py"], "/usr"),
+    ],
+)
+def test_what_may_be_there_is_not_refused(run, folder):
+    command(run, folder).check_here()
 
 
 OWN = """\

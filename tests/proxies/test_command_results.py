@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from itertools import starmap
 
 import pytest
 from hypothesis import given, strategies as st
@@ -10,6 +11,8 @@ from mixopt_proxies.command.command_proxy import result_file
 from mixopt_proxies.command.result_file import Point, TrainerLog, divergence, losses_of, read_log
 
 from mixopt.errors import RunError
+
+DOMAINS = ("code", "manual", "other_code")
 
 
 def read(folder, result):
@@ -22,14 +25,11 @@ def last(values):
 
 def test_json_is_flattened_and_keeps_what_is_no_number(tmp_path):
     content = {"loss": {"web": 3.5, "code": math.nan}, "n": 2, "text": "x", "ok": True, "no": None}
-    (tmp_path / "m.json").write_text(
-        json.dumps(content | {"inf": "Infinity", "trial": "t1", "big": 10**400})
-    )
+    content |= {"inf": "Infinity", "trial": "t1", "big": 10**400}
+    (tmp_path / "m.json").write_text(json.dumps(content))
     values = read(tmp_path, "m.json")
-    assert {**last(values), "loss.code": 0} == {
-        "loss.web": 3.5, "loss.code": 0, "n": 2.0, "inf": math.inf, "big": math.inf
-    }  # fmt: skip
-    assert math.isnan(last(values)["loss.code"])
+    expected = {"loss.web": 3.5, "loss.code": math.nan, "n": 2.0, "inf": math.inf, "big": math.inf}
+    assert last(values) == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
     assert values.about == {"trial": "t1"}
 
 
@@ -43,9 +43,8 @@ def test_names_are_looked_for_32_mappings_deep(tmp_path):
 
 
 def test_the_log_history_of_a_hugging_face_trainer_is_a_series(tmp_path):
-    history = [{"loss": 4.0, "step": 10}, {"eval_web_loss": 3.0, "step": 10},
-               {"eval_web_loss": 2.5, "step": 20}]  # fmt: skip
-    content = {"global_step": 20, "log_history": history}
+    evaluated = [{"eval_web_loss": 3.0, "step": 10}, {"eval_web_loss": 2.5, "step": 20}]
+    content = {"global_step": 20, "log_history": [{"loss": 4.0, "step": 10}, *evaluated]}
     (tmp_path / "trainer_state.json").write_text(json.dumps(content))
     points = read(tmp_path, "*.json").series["log_history.eval_web_loss"]
     assert [(point.step, point.value) for point in points] == [(10, 3.0), (20, 2.5)]
@@ -76,16 +75,15 @@ def test_of_the_files_that_a_glob_matches_the_newest_counts(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.json", "[1]", "m.json: expected names with values, got list"),
+        ("m.json", b"[1]", "m.json: expected names with values, got list"),
         ("m.json", b"\xff", "m.json: byte 0 is not UTF-8"),
-        ("m.jsonl", '{"a": 1}\n{"a":', r"m.jsonl:2: cannot be read: Expecting value"),
-        ("m.csv", "a,b\n1,2,3\n", "m.csv:2: has more cells than the header"),
-        ("m.yaml", "a: 1", "m.yaml: is no JSON, JSONL or CSV file"),
+        ("m.jsonl", b'{"a": 1}\n{"a":', r"m.jsonl:2: cannot be read: Expecting value"),
+        ("m.csv", b"a,b\n1,2,3\n", "m.csv:2: has more cells than the header"),
+        ("m.yaml", b"a: 1", "m.yaml: is no JSON, JSONL or CSV file"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_fault(tmp_path, name, content, message):
-    data = content if isinstance(content, bytes) else content.encode()
-    (tmp_path / name).write_bytes(data)
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(RunError, match=message):
         read(tmp_path, name)
 
@@ -101,7 +99,7 @@ def losses(corpus, values, names=None, *, unit="nats_per_token", tokens=1_000):
 
 
 def test_a_pattern_has_the_domains_name_in_it(corpus):
-    values = {f"eval/{name}/loss": n for n, name in enumerate(("code", "manual", "other_code"))}
+    values = {f"eval/{name}/loss": n for n, name in enumerate(DOMAINS)}
     found, _ = losses(corpus, values, "eval/{domain}/loss")
     assert found.nats_per_token == {"code": 0, "manual": 1, "other_code": 2}
 
@@ -126,7 +124,7 @@ def test_a_missing_loss_names_the_nearest(corpus):
 
 @given(st.floats(0.1, 20))
 def test_each_unit_gives_the_other(corpus, value):
-    values = dict.fromkeys(("code", "manual", "other_code"), value)
+    values = dict.fromkeys(DOMAINS, value)
     of_nats, _ = losses(corpus, values)
     of_bits, _ = losses(corpus, of_nats.bits_per_byte, unit="bits_per_byte")
     assert of_bits.nats_per_token == pytest.approx(of_nats.nats_per_token)
@@ -135,47 +133,42 @@ def test_each_unit_gives_the_other(corpus, value):
     assert of_nats.bits_per_byte["code"] == pytest.approx(wanted)
 
 
-def series(**lines):
-    return TrainerLog({name: [Point(*p) for p in line] for name, line in lines.items()})
+def series(line, **others):
+    return TrainerLog({n: list(starmap(Point, others.get(n, line))) for n in DOMAINS})
 
 
 def test_steps_become_tokens_where_all_domains_have_a_loss(corpus):
-    values = series(
-        code=[(9, 0), (4, 50), (3, 75), (2, 100)],
-        manual=[(9, 0), (4, 50), (2, 100)],
-        other_code=[(9, 0), (4, 50), (2, 100)],
-    )
+    values = series([(9, 0), (4, 50), (2, 100)], code=[(9, 0), (4, 50), (3, 75), (2, 100)])
     final, curve = losses(corpus, values)
-    assert [(point.tokens, point.nats_per_token["code"]) for point in curve] == [
-        (500, 4),
-        (1000, 2),
-    ]
+    assert [(one.tokens, one.nats_per_token["code"]) for one in curve] == [(500, 4), (1000, 2)]
     assert curve[-1] is final
 
 
 def test_tokens_win_over_steps_and_no_number_stands_in_a_curve(corpus):
-    line = [(4, 1, 100), (math.nan, 2, 200), (3, 3, 300), (2, 4, 400)]
-    final, curve = losses(corpus, series(code=line, manual=line, other_code=line), tokens=400)
+    values = series([(4, 1, 100), (math.nan, 2, 200), (3, 3, 300), (2, 4, 400)])
+    final, curve = losses(corpus, values, tokens=400)
     assert [point.tokens for point in curve] == [100, 300, 400]
     assert final.nats_per_token["code"] == 2
 
 
-def test_a_last_loss_that_is_no_number_is_a_divergence(corpus):
-    def told(value):
-        final, _ = losses(corpus, {"code": 1.0, "manual": value, "other_code": 1.0})
-        return divergence(final, "m.json")
-
-    assert told(math.nan) == "m.json: the loss of 'manual' is nan"
-    assert told(2e100) == "m.json: the loss of 'manual' is 2e+100"
-    assert told(1.0) is None
+@pytest.mark.parametrize(
+    ("value", "error_text"),
+    [
+        (math.nan, "m.json: the loss of 'manual' is nan"),
+        (2e100, "m.json: the loss of 'manual' is 2e+100"),
+        (1.0, None),
+    ],
+)
+def test_a_last_loss_that_is_no_number_is_a_divergence(corpus, value, error_text):
+    final, _ = losses(corpus, dict.fromkeys(DOMAINS, 1.0) | {"manual": value})
+    assert divergence(final, "m.json") == error_text
 
 
 def test_values_named_as_columns_of_tasks_are_what_the_tasks_measure(corpus):
-    values = dict.fromkeys(("code", "manual", "other_code"), 1.0)
+    values = dict.fromkeys(DOMAINS, 1.0)
     (bits,) = corpus.task_columns
     assert losses(corpus, values)[0].tasks == {}
-    asked = {**values, bits: 2.5, "task/other/accuracy": 1.0}
-    found, curve = losses(corpus, asked)
+    found, curve = losses(corpus, {**values, bits: 2.5, "task/other/accuracy": 1.0})
     assert found.tasks == {bits: 2.5}
     assert found.nats_per_token.keys() == {"code", "manual", "other_code"}
     assert curve[-1].tasks == found.tasks

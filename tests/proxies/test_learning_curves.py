@@ -1,9 +1,11 @@
 """Learning curves of trials: what they are measured on, and that trials are the same with them."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from mixopt_proxies.decoder import DecoderProxy
 from mixopt_proxies.decoder.held_out_loss import moved_to, sample_size
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.ngram_proxy import NgramModel
@@ -13,34 +15,18 @@ from mixopt.trials import Losses, Training, Trial
 
 PLAIN = Training(tokens=20_480, eval_tokens=4_096, device="cpu")
 CURVED = replace(PLAIN, curve_points=9)
-SMALL = {"width": 32, "heads": 2, "ff": 64, "sequence_length": 64, "batch": 4}
+SHAPE = {"width": 32, "heads": 2, "ff": 64, "sequence_length": 64, "batch": 4}
+SMALL = {"size": "tiny", "compile": False, "precision": "float32", **SHAPE}
+EVEN = Mixture({"code": 0.5, "manual": 0.5})
 
 
-@pytest.fixture(scope="module")
-def trials():
-    mixture = Mixture({"code": 0.5, "manual": 0.5})
-    return [Trial("a", mixture, 1), Trial("b", mixture, 1), Trial("c", mixture, 2)]
-
-
-@pytest.fixture(scope="module")
-def decoded(corpus, trials):
-    """The results of a decoder's trials, with a curve and without."""
-    pytest.importorskip("torch")
-    from mixopt_proxies.decoder import DecoderProxy
-
-    proxy = DecoderProxy(size="tiny", compile=False, precision="float32", **SMALL)
-    return [proxy.train(trials, corpus, one, lambda _: None) for one in (CURVED, PLAIN)]
-
-
-@pytest.fixture(scope="module")
-def counted(corpus, trials):
-    """The same of an n-gram model."""
-    return [NgramProxy().train(trials, corpus, one, lambda _: None) for one in (CURVED, PLAIN)]
-
-
-@pytest.mark.parametrize("proxy", ["decoded", "counted"])
-def test_losses_are_the_same_with_a_curve_which_falls_to_them(proxy, request):
-    curved, plain = request.getfixturevalue(proxy)
+@pytest.mark.parametrize("make", [NgramProxy, partial(DecoderProxy, **SMALL)])
+def test_losses_are_the_same_with_a_curve_which_falls_to_them(make, corpus):
+    trials, proxy = (
+        [Trial(name, EVEN, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))],
+        make(),
+    )
+    curved, plain = (proxy.train(trials, corpus, one, lambda _: None) for one in (CURVED, PLAIN))
     assert [one.losses for one in curved] == [one.losses for one in plain]
     assert [len(one.curve) for one in plain] == [1, 1, 1]
     assert curved[0].curve == curved[1].curve != curved[2].curve

@@ -20,25 +20,15 @@ def trial(code):
     return Trial("t", Mixture({"code": code, "manual": 1 - code}), seed=0)
 
 
-def train(corpus, *trials, training=TRAINING, **options):
-    return NgramProxy(**options).train(trials, corpus, training, lambda progress: None)
-
-
-def nats(corpus, *trials, **options):
-    return [result.losses.nats_per_token for result in train(corpus, *trials, **options)]
+def nats(corpus, *trials):
+    results = NgramProxy().train(trials, corpus, TRAINING, lambda progress: None)
+    return [result.losses.nats_per_token for result in results]
 
 
 def rows(*lists):
     """Rows of tokens as one stream and its starts."""
     starts = [place == 0 for row in lists for place in range(len(row))]
     return np.array([token for row in lists for token in row]), np.array(starts)
-
-
-def distribution(model, context):
-    """The probability of every token after a context."""
-    texts = [[*context, token] for token in range(model.vocab_size)]
-    log = model.log_probabilities(*rows(*texts))
-    return np.exp(log.reshape(model.vocab_size, -1)[:, -1])
 
 
 def written_out(lists, context, token, vocab_size):
@@ -67,7 +57,8 @@ def test_probabilities_are_those_of_the_formula_written_out(lists, context, orde
     model = NgramModel.counted(*rows(*lists), order=order, vocab_size=7)[0]
     recent = context[max(len(context) - order + 1, 0) :]
     expected = [written_out(lists, recent, token, 7) for token in range(7)]
-    np.testing.assert_allclose(distribution(model, context), expected)
+    log = model.log_probabilities(*rows(*([*context, token] for token in range(7))))
+    np.testing.assert_allclose(np.exp(log.reshape(7, -1)[:, -1]), expected)
 
 
 def test_a_vocabulary_of_150000_at_order_6_does_not_overflow():
@@ -90,7 +81,7 @@ def test_a_larger_share_of_a_domain_lowers_its_loss(corpus):
 def test_a_domain_without_tokens_to_train_on_is_refused(corpus):
     code, manual = corpus.domains
     with pytest.raises(CorpusError, match="'manual' has a weight but no tokens to train on"):
-        train(replace(corpus, domains=(code, replace(manual, train=None))), trial(0.5))
+        nats(replace(corpus, domains=(code, replace(manual, train=None))), trial(0.5))
 
 
 def test_options_out_of_range_are_refused():

@@ -33,7 +33,7 @@ def corpus(tmp_path_factory) -> Corpus:
     return Corpus(folder, tuple(domains), (), "counted", 3000, "", {})
 
 
-def batches_of(corpus, weights, length=LENGTH) -> TrialBatches:
+def batches_of(corpus, weights, length=LENGTH):
     """The batches of a trial of 20 steps of 4 sequences."""
     trials = [Trial("t", Mixture(weights), seed=5)]
     return TrialBatches(trials, corpus, Training(80 * length), batch=4, length=length)
@@ -87,14 +87,10 @@ def by_domain(batches, k, d):
     return rows[rows // 1000 == d].tolist()
 
 
-def paired(corpus, role):
-    mixtures = {"control": {"a": 0.6, "b": 0.4, "c": 0.0}, "anneal": {"a": 0.3, "b": 0.2, "c": 0.5}}
-    trials = [Trial(name, Mixture(own), 5, role(name)) for name, own in mixtures.items()]
-    return TrialBatches(trials, corpus, Training(80 * LENGTH), batch=4, length=LENGTH)
-
-
 def test_an_anneal_reads_the_first_of_its_control_s_text_in_the_same_order(corpus):
-    batches = paired(corpus, lambda name: name)
+    mixtures = {"control": {"a": 0.6, "b": 0.4, "c": 0.0}, "anneal": {"a": 0.3, "b": 0.2, "c": 0.5}}
+    trials = [Trial(name, Mixture(own), 5, name) for name, own in mixtures.items()]
+    batches = TrialBatches(trials, corpus, Training(80 * LENGTH), batch=4, length=LENGTH)
     for d in (0, 1):
         control, anneal = by_domain(batches, 0, d), by_domain(batches, 1, d)
         assert 2 * len(anneal) == len(control)

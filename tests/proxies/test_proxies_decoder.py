@@ -1,6 +1,7 @@
 """The decoder as a proxy, on real text: the modules and the prose of Python's library."""
 
 import math
+import re
 import sys
 from dataclasses import astuple, replace
 
@@ -13,42 +14,34 @@ from mixopt_proxies.decoder.sizes import SIZES
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.mixture import Mixture
 from mixopt.system import build_plugin
-from mixopt.trials import Progress, Training, Trial, make_proxy
+from mixopt.trials import Training, Trial, make_proxy
 
 CPU = torch.device("cpu")
 SMALL = {"layers": 1, "width": 32, "heads": 1, "ff": 64, "sequence_length": 64, "batch": 4}
 OPTIONS = {**SMALL, "lr": 0.005, "precision": "float32", "compile": False}
-TRAINING = Training(tokens=40_000, eval_tokens=6_400, device="cpu")
+FEW = Training(tokens=5_000, eval_tokens=640, device="cpu")
 EVEN = Mixture({"code": 0.5, "manual": 0.5})
 
 
-def train(corpus, trials, training=TRAINING, **options):
-    reports: list[Progress] = []
+def train(corpus, trials, training=FEW, **options):
+    reports = []
     results = DecoderProxy(**{**OPTIONS, **options}).train(trials, corpus, training, reports.append)
     return results, reports
 
 
-def trials_of(*seeds, mixture=EVEN):
-    return [Trial(f"t{seed}", mixture, seed=seed) for seed in seeds]
+def trials_of(*seeds):
+    return [Trial(f"t{seed}", EVEN, seed=seed) for seed in seeds]
 
 
-@pytest.fixture(scope="module")
-def trained(corpus):
+def test_a_trial_has_a_result_in_order_whose_loss_on_real_text_falls(corpus):
     training = Training(tokens=40_000, eval_every=10_000, eval_tokens=6_400, device="cpu")
-    return train(corpus, trials_of(1, 2), training)
-
-
-def test_training_gives_a_result_for_each_trial_in_order(trained):
-    results, reports = trained
+    results, reports = train(corpus, trials_of(1, 2), training)
     assert [result.trial for result in results] == ["t1", "t2"]
     assert {result.status for result in results} == {"finished"}
-    assert results[0].tokens == 157 * 256  # the steps of 256 tokens that reach 40,000
-    assert results[0].parameters == 257 * 32 + 4 * 32**2 + 3 * 32 * 64 + 3 * 32
+    result = results[0]
+    assert result.tokens == 157 * 256  # the steps of 256 tokens that reach 40,000
+    assert result.parameters == 257 * 32 + 4 * 32**2 + 3 * 32 * 64 + 3 * 32
     assert reports[-1].done == reports[-1].total == 2 * 157 * 256
-
-
-def test_the_loss_on_real_text_falls(trained):
-    (result, _), _ = trained
     # Bytes of English and Python have an entropy of about 3.3 nats without context.
     assert [losses.tokens for losses in result.curve] == [9984, 19968, 29952, 39936, 40192]
     for name in ("code", "manual", "other_code"):
@@ -58,8 +51,7 @@ def test_the_loss_on_real_text_falls(trained):
 
 
 def test_a_trial_that_diverges_is_a_result(corpus):
-    few = Training(tokens=5_000, eval_tokens=640, device="cpu")
-    (result,), _ = train(corpus, trials_of(0), few, lr=1e30, clip=0.0)
+    (result,), _ = train(corpus, trials_of(0), lr=1e30, clip=0.0)
     assert (result.status, result.losses, result.curve) == ("diverged", None, ())
     assert result.reason == (
         "training loss is nan in step 3 of 20 (512 tokens): lower proxy.options.lr, or clip"
@@ -69,10 +61,9 @@ def test_a_trial_that_diverges_is_a_result(corpus):
 @pytest.mark.nightly
 @pytest.mark.skipif(not has_compiler(CPU), reason="no C++ compiler here")
 def test_compiled_code_gives_the_losses_of_eager_code_in_training_and_evaluation(corpus):
-    few = Training(tokens=5_000, eval_tokens=640, device="cpu")
     proxy = DecoderProxy(**{**OPTIONS, "compile": True})
-    (compiled,) = proxy.train(trials_of(1), corpus, few, lambda _: None)
-    (eager,), _ = train(corpus, trials_of(1), few)
+    (compiled,) = proxy.train(trials_of(1), corpus, FEW, lambda _: None)
+    (eager,), _ = train(corpus, trials_of(1))
     (passes,) = proxy.training._made.values()
     assert not passes._run.failed
     assert compiled.losses.nats_per_token == pytest.approx(eager.losses.nats_per_token, rel=1e-5)
@@ -124,6 +115,9 @@ def test_1m_and_60m_are_those_of_regmix_but_for_the_batch_and_tiny_is_ours():
     assert CausalLM(256, 128).flops_per_token() == token + 6 * 2 * 128 * 64
 
 
+MOE = {"size": "moe-tiny"}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -141,20 +135,16 @@ def test_1m_and_60m_are_those_of_regmix_but_for_the_batch_and_tiny_is_ours():
             "lr_decay: a constant rate has no decay; give schedule: wsd",
         ),
         ({"betas": [0.9, 1.5]}, "betas.1: should be less than 1, got 1.5"),
-        ({"size": "moe-tiny", "top_k": 9}, "top_k: 9 must be from 2 to 8, the number of experts"),
-        (
-            {"size": "moe-tiny", "width": 12, "heads": 1},
-            "width: 12 must be a multiple of 8 with experts",
-        ),
-        ({"size": "moe-tiny", "expert_ff": 12}, "expert_ff: 12 must be a multiple of 8"),
+        ({**MOE, "top_k": 9}, "top_k: 9 must be from 2 to 8, the number of experts"),
+        ({**MOE, "width": 12, "heads": 1}, "width: 12 must be a multiple of 8 with experts"),
+        ({**MOE, "expert_ff": 12}, "expert_ff: 12 must be a multiple of 8"),
         ({"top_k": 2}, "top_k: 2 has no effect without experts: give experts, or size: moe-tiny"),
-        ({"size": "moe-tiny", "ff": 64}, "ff: 64 has no effect with experts: give expert_ff"),
+        ({**MOE, "ff": 64}, "ff: 64 has no effect with experts: give expert_ff"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_named(options, message):
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=f"^proxy.options.{re.escape(message)}$"):
         make_proxy("decoder", options)
-    assert str(error.value) == f"proxy.options.{message}"
 
 
 def test_an_option_that_there_is_not_is_answered_with_the_nearest_from_python_too():
@@ -168,14 +158,15 @@ def test_an_option_that_there_is_not_is_answered_with_the_nearest_from_python_to
         build_plugin("model", "decoder", {"vocab_size": 256, "sequence_length": 16, "batch": 4})
 
 
-def test_a_device_that_is_not_here_is_named(corpus, monkeypatch):
-    def refused(device):
-        with pytest.raises(MixoptError) as error:
-            train(corpus, trials_of(0), Training(tokens=100, device=device))
-        return str(error.value)
-
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:2", "'cuda:2' is not available (2 GPUs); give auto or cpu"),
+        ("mps", "'mps' is not a device; give auto, cpu or cuda"),
+        ("cpu:", "'cpu:' is not a device"),
+    ],
+)
+def test_a_device_that_is_not_here_is_named(corpus, monkeypatch, device, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    here = "proxy.device: 'cuda:2' is not available (2 GPUs); give auto or cpu"
-    assert here in refused("cuda:2")
-    assert "proxy.device: 'mps' is not a device; give auto, cpu or cuda" in refused("mps")
-    assert "proxy.device: 'cpu:' is not a device" in refused("cpu:")
+    with pytest.raises(MixoptError, match=re.escape(f"proxy.device: {message}")):
+        train(corpus, trials_of(0), Training(tokens=100, device=device))

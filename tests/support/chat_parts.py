@@ -28,19 +28,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def llama() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(MARKS) + len(WORDS),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=64,
-            pad_token_id=0,
-            eos_token_id=1,
-            bos_token_id=None,
-        )
-    )
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    sizes = {"vocab_size": len(MARKS + WORDS), "max_position_embeddings": 64}
+    return LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, **shape, **ids, **sizes))
 
 
 def words_of(domain, row, count):
@@ -60,12 +51,10 @@ def completions(domain, rows):
 
 
 def chats(domain, rows):
+    asked = [words_of(domain, k, 2 + k % 3) for k in range(rows)]
+    answers = [words_of(domain, k + 9, 1 + k % 4) for k in range(rows)]
+    roles = ("user", "assistant")
     return [
-        {
-            "messages": [
-                {"role": "user", "content": words_of(domain, k, 2 + k % 3)},
-                {"role": "assistant", "content": words_of(domain, k + 9, 1 + k % 4)},
-            ]
-        }
-        for k in range(rows)
+        {"messages": [{"role": r, "content": c} for r, c in zip(roles, pair, strict=True)]}
+        for pair in zip(asked, answers, strict=True)
     ]

@@ -1,5 +1,7 @@
 """A proxy without training, whose experts get what a mixture says, for the tests of sweeps."""
 
+from dataclasses import replace
+
 import numpy as np
 from made_experts import made_layer
 
@@ -42,12 +44,9 @@ class Routed:
         noise = 0.001 * (trial.seed % 7)
         nats = {"code": 3 - code + noise, "manual": 2 + 0.3 * code + noise}
         losses = Losses(100, nats, {name: value / 2 for name, value in nats.items()})
-        return TrialResult(
-            trial.name, "finished", 100, 10, 0.1, losses, experts=self._counts(trial)
-        )
-
-    def _counts(self, trial):
+        result = TrialResult(trial.name, "finished", 100, 10, 0.1, losses)
         if not self.experts:
-            return None
+            return result
         train = given({name: round(TOKENS * share) for name, share in trial.mixture.items()})
-        return ExpertCounts(train, given(dict.fromkeys(trial.mixture, TOKENS // 2)))
+        held_out = given(dict.fromkeys(trial.mixture, TOKENS // 2))
+        return replace(result, experts=ExpertCounts(train, held_out))

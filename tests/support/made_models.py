@@ -12,19 +12,12 @@ from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import build_model
 
 LENGTH = 32
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SMALL = {
-    "llama": {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-    },
-    "olmoe": {
-        "hidden_size": 32,
+    "llama": SHAPE | {"intermediate_size": 48, "num_key_value_heads": 1},
+    "olmoe": SHAPE
+    | {
         "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
         "num_key_value_heads": 2,
         "num_experts": 4,
         "num_experts_per_tok": 2,
@@ -55,8 +48,7 @@ def made_model(name: str, options: dict, vocab_size: int = 257) -> nn.Module:
     saved = model.state_dict()
     for place, weight in [*model.named_parameters(), *model.named_buffers()]:
         if place in saved:
-            noise = torch.randn(weight.shape, generator=draw)
-            weight.data.add_(noise, alpha=0.05)
+            weight.data.add_(torch.randn(weight.shape, generator=draw), alpha=0.05)
     return model.eval()
 
 

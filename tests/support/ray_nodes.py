@@ -3,10 +3,8 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,24 +21,24 @@ TRIES = 3  # on a loaded machine Ray gives its own processes up while they start
 class RayNodes:
     """The nodes n1, which is the head, and n2; more can be added, and killed."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         from ray.cluster_utils import Cluster
 
-        self._count = 1
-        self.client = f"ray://127.0.0.1:{free_port()}"
-        port = int(self.client.rpartition(":")[2])
-        head = {**self._named("n1"), "include_dashboard": False, "ray_client_server_port": port}
+        self._count, port = 1, free_port()
+        self.client = f"ray://127.0.0.1:{port}"
+        head = {"num_cpus": 1, "node_name": "n1", "include_dashboard": False}
+        head["ray_client_server_port"] = port
         self.cluster = Cluster(initialize_head=True, connect=False, head_node_args=head)
         self.address = self.cluster.address
         self.last = self.add()
 
-    def add(self, **resources: Any) -> Any:
+    def add(self, **resources):
         """Add a node, n2 first."""
         self._count += 1
-        named = self._named(f"n{self._count}")
-        return self.cluster.add_node(**{**named, **resources})
+        named = {"num_cpus": 1, "node_name": f"n{self._count}"}
+        return self.cluster.add_node(**named | resources)
 
-    def kill(self, node: Any) -> None:
+    def kill(self, node):
         """Kill all processes of a node at once, as if its power were cut."""
         below = [
             child
@@ -53,12 +51,9 @@ class RayNodes:
                 child.kill()
         self.cluster.remove_node(node, allow_graceful=False)
 
-    def _named(self, name: str) -> dict[str, Any]:
-        return {"num_cpus": 1, "node_name": name}
-
 
 @pytest.fixture(scope="module")
-def ray_nodes() -> Iterator[RayNodes]:
+def ray_nodes():
     """A cluster; the test is skipped where it does not start.
 
     One at a time on a machine, whatever processes run tests: Ray gives the servers of its clients

@@ -51,11 +51,9 @@ PartitionName=small Nodes=n1 MaxTime=10 State=UP
 """
 
 
-def why_not() -> str | None:
+def why_not():
     """Return why no cluster can be had here; None where one can."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
-    if missing:
+    if missing := [name for name in PROGRAMS if _found(name) is None]:
         return f"needs {missing[0]}: apt-get install slurm-wlm munge"
     if os.geteuid() != 0:
         return "needs root, to start slurmd"
@@ -79,9 +77,8 @@ def slurm_cluster(tmp_path_factory):
 class SlurmCluster:
     """The daemons, and what commands need to reach them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+    def __init__(self, folder):
+        self.folder, self._daemons = folder, {}
         host = socket.gethostname().partition(".")[0]
         ports = [free_port() for _ in range(3)]
         # The user munge cannot enter the folders of root's tests.
@@ -96,20 +93,18 @@ class SlurmCluster:
         self.start_node("n2")
         self.wait_for_nodes()
 
-    def start_node(self, name: str) -> None:
+    def start_node(self, name):
         self._start(name, "slurmd", "-D", "-f", str(self.conf), "-N", name)
 
-    def kill_node(self, name: str) -> None:
+    def kill_node(self, name):
         """Kill a node as a loss of power does: its daemon, and all that it has started."""
         daemon = self._daemons.pop(name)
         steps = self.steps_of(name)
         daemon.kill()
         daemon.wait()
-        for pid in steps:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        _kill(steps)
 
-    def steps_of(self, name: str) -> list[int]:
+    def steps_of(self, name):
         """Return the processes of the jobs of a node, and those of Slurm's that they are of."""
         own = {"SLURM_CONF": str(self.conf), "SLURMD_NODENAME": name}.items()
         every = psutil.process_iter(["environ", "ppid"])
@@ -119,7 +114,7 @@ class SlurmCluster:
         }
         return [*(one.pid for one in found), *parents]
 
-    def wait_for_nodes(self, count: int = 2) -> None:
+    def wait_for_nodes(self, count=2):
         """Wait until so many nodes take work."""
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
@@ -129,17 +124,11 @@ class SlurmCluster:
             time.sleep(0.3)
         raise RuntimeError(f"the nodes are not there: {ended.stdout} {ended.stderr}")
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, **self.environment},
-            timeout=60,
-        )
+    def run(self, *command):
+        given = {"env": os.environ | self.environment, "capture_output": True, "text": True}
+        return subprocess.run(command, check=False, timeout=60, **given)
 
-    def end(self) -> None:
+    def end(self):
         """Cancel what runs, and end the daemons."""
         with suppress(subprocess.TimeoutExpired):
             self.run("scancel", "--quiet", "--user=root")
@@ -153,12 +142,10 @@ class SlurmCluster:
                 daemon.kill()
                 daemon.wait()
         for name in ("n1", "n2"):
-            for pid in self.steps_of(name):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            _kill(self.steps_of(name))
         shutil.rmtree(self._munge, ignore_errors=True)
 
-    def _start_munge(self) -> None:
+    def _start_munge(self):
         """Start munged on a key of this cluster's own, as the user munge."""
         folder, key = self._munge, self._munge / "key"
         key.write_bytes(os.urandom(128))
@@ -172,15 +159,24 @@ class SlurmCluster:
         words = ("munged", "--foreground", f"--key-file={key}", *files)
         self._start("munged", *words, user="munge")
 
-    def _start(self, name: str, program: str, *arguments: str, user: str | None = None) -> None:
-        path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    def _start(self, name, program, *arguments, user=None):
         with (self.folder / f"{name}.out").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
-                [str(shutil.which(program, path=path)), *arguments],
+                [_found(program), *arguments],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **self.environment},
+                env=os.environ | self.environment,
                 start_new_session=True,
                 user=user,
             )
+
+
+def _found(program):
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def _kill(pids):
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -78,15 +78,10 @@ def config_of(corpus, out, steps, replicas, tensor):
 
     spec = model_registry("debugmodel")
     spec.model.layers = spec.model.layers[:1]
-    names = {field.name for field in fields(TrainingConfig)}
-    if "seq_len" in names:
-        sizes = {"seq_len": LENGTH, "local_batch_size": ROWS}
-        sizes["global_batch_size"] = 8
-    else:
-        sizes = {
-            "max_context_length": LENGTH,
-            "num_tokens_per_microbatch_per_dp_rank": ROWS * LENGTH,
-        }
+    sizes = {"seq_len": LENGTH, "local_batch_size": ROWS, "global_batch_size": 8}
+    if "seq_len" not in {field.name for field in fields(TrainingConfig)}:
+        names = "max_context_length", "num_tokens_per_microbatch_per_dp_rank"
+        sizes = dict(zip(names, (LENGTH, ROWS * LENGTH), strict=True))
         sizes["num_tokens_per_train_step"] = 8 * LENGTH
     return Trainer.Config(
         model_spec=spec,

@@ -31,13 +31,8 @@ class Recording(OnlineTrainer):
 
 def trainer_over(out, world_size, killed_at=None):
     """Make the job's Trainer; at a step it goes away as a machine does."""
-    args = trainer_arguments(
-        out,
-        max_steps=STEPS,
-        save_steps=6,
-        per_device_train_batch_size=8 // world_size,
-        learning_rate=0.05,
-    )
+    options = {"max_steps": STEPS, "save_steps": 6, "learning_rate": 0.05}
+    args = trainer_arguments(out, per_device_train_batch_size=8 // world_size, **options)
     dataset = random_rows()
     order = MixtureSampler(dataset.sizes, [0.5, 0.3, 0.2], batch_size=8, batches=400)
     driver = Driver(

@@ -32,10 +32,11 @@ class Tiny(nn.Module):
 def random_rows() -> MixtureDataset:
     """400 rows of each domain, of 10, 20 and 30 ids."""
     random = np.random.default_rng(0)
+    sizes = {name: 10 * (k + 1) for k, name in enumerate(NAMES)}
     return MixtureDataset(
         {
-            name: [{"input_ids": random.integers(0, 10 * (k + 1), LENGTH)} for _ in range(400)]
-            for k, name in enumerate(NAMES)
+            name: [{"input_ids": random.integers(0, size, LENGTH)} for _ in range(400)]
+            for name, size in sizes.items()
         }
     )
 
