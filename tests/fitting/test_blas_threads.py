@@ -1,7 +1,5 @@
 """Fits of few trials use one thread of BLAS, and leave it as it was."""
 
-from __future__ import annotations
-
 import pytest
 import scipy.linalg  # noqa: F401 - has a BLAS of its own
 from made_fit import fitted

@@ -29,9 +29,17 @@ def runs(count, seed, *, noise=0.004, change=lambda losses_NM: losses_NM, repeat
     return table(weights_ND, losses_NM, DOMAINS, TARGETS)
 
 
+UNSEEN = runs(40, 1)
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return runs(60, 0).fit(regressors="log_linear")
+
+
+@pytest.fixture(scope="module")
+def found(fitted):
+    return evaluate(fitted, UNSEEN)
 
 
 def larger(losses_NM):
@@ -39,24 +47,19 @@ def larger(losses_NM):
     return 1.5 + (losses_NM - 2) * [0.2, 1.0, 0.5]
 
 
-def test_every_rank_stands_beside_those_that_need_no_law(fitted):
-    unseen = runs(40, 1)
-    row = evaluate(fitted, unseen)["targets"]["code"]
-    assert row["own_share"] == spearman(-unseen.weights()[:, 1], unseen.losses()[:, 1])
-    far_N = total_variation(unseen.weights(), np.full(3, 1 / 3))
-    assert row["from_uniform"] == pytest.approx(spearman(far_N, unseen.losses()[:, 1]))
+def test_every_rank_stands_beside_those_that_need_no_law(fitted, found):
+    row, weights_ND, losses_N = found["targets"]["code"], UNSEEN.weights(), UNSEEN.losses()[:, 1]
+    assert row["own_share"] == spearman(-weights_ND[:, 1], losses_N)
+    far_N = total_variation(weights_ND, np.full(3, 1 / 3))
+    assert row["from_uniform"] == pytest.approx(spearman(far_N, losses_N))
     assert row["nearest_trial"] < row["spearman"]
-    predicted_N, losses_N = fitted.predict(unseen.weights()).losses_NM[:, 1], unseen.losses()[:, 1]
-    pick = predicted_N.argmin()
+    pick = fitted.predict(weights_ND).losses_NM[:, 1].argmin()
     assert row["regret"] == pytest.approx(losses_N[pick] - losses_N.min())
     assert row["rank"] == 1 + (losses_N < losses_N[pick]).sum()
 
 
-def test_errors_and_coverage_are_those_of_the_predictions(fitted):
-    unseen = runs(40, 1)
-    found = evaluate(fitted, unseen)
-    predicted = fitted.predict(unseen.weights())
-    observed_NM = unseen.losses()
+def test_errors_and_coverage_are_those_of_the_predictions(fitted, found):
+    predicted, observed_NM = fitted.predict(UNSEEN.weights()), UNSEEN.losses()
     inside_NM = (predicted.low_NM <= observed_NM) & (observed_NM <= predicted.high_NM)
     assert found["scale"] == "same"
     for m, name in enumerate(TARGETS):
@@ -66,28 +69,24 @@ def test_errors_and_coverage_are_those_of_the_predictions(fitted):
     assert found["mean"]["rmse"] == pytest.approx(rmse(mean_N, observed_NM.mean(axis=1)))
 
 
-def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted):
-    same, other = (evaluate(fitted, runs(40, 1, change=c)) for c in (lambda x: x, larger))
-    assert (other["scale"], other["targets"]["web"]["rmse"]) == ("other", None)
-    assert other["targets"]["web"]["spearman"] == same["targets"]["web"]["spearman"]
-    assert other["targets"]["web"]["rank"] == same["targets"]["web"]["rank"]
+def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted, found):
+    other, web = evaluate(fitted, runs(40, 1, change=larger)), found["targets"]["web"]
+    assert other["scale"] == "other"
+    ranks = {"rmse": None, "spearman": web["spearman"], "rank": web["rank"]}
+    assert other["targets"]["web"].items() >= ranks.items()
     assert "another scale" in other["notes"][0]
     assert other["mean_scaled"]["spearman"] > other["mean"]["spearman"] + 0.01
-
-
-def test_runs_that_are_predicted_badly_are_not_taken_for_another_scale(fitted):
-    """Losses in another order, which no line mends."""
-    found = evaluate(fitted, runs(40, 1, change=lambda losses_NM: losses_NM[::-1]))
-    assert found["scale"] == "same"
-    assert found["targets"]["web"]["rmse"] > 0.1
+    # In another order, which no line mends, runs are predicted badly at the same scale.
+    badly = evaluate(fitted, runs(40, 1, change=np.flipud))
+    assert badly["scale"] == "same"
+    assert badly["targets"]["web"]["rmse"] > 0.1
 
 
 def test_replicates_give_the_most_that_noise_allows_and_known_mixtures_are_noted(fitted):
-    alone, twice = runs(60, 0), runs(30, 1, noise=0.05, repeats=2)
-    found = evaluate(fitted, alone)
-    assert "60 of 60 runs have a mixture that the fit has seen" in found["notes"]
-    assert found["targets"]["code"]["ceiling"] is None
-    row = evaluate(fitted, twice)["targets"]["code"]
+    alone = evaluate(fitted, runs(60, 0))
+    assert "60 of 60 runs have a mixture that the fit has seen" in alone["notes"]
+    assert alone["targets"]["code"]["ceiling"] is None
+    row = evaluate(fitted, runs(30, 1, noise=0.05, repeats=2))["targets"]["code"]
     assert row["spearman"] - 0.05 < row["ceiling"] < 0.99
 
 
@@ -102,8 +101,8 @@ def test_what_cannot_be_tested_is_named(fitted):
     with pytest.raises(TrialsError, match="evaluate: expected Trials, such as .*; got 'table'"):
         evaluate(fitted, "table")
     with pytest.raises(TrialsError, match="domain 'books' is not in both the table and the fit"):
-        evaluate(fitted, runs(9, 1).reindex(merge={"maths": ["books"]}))
-    other = table([[0.2, 0.3, 0.5]] * 4, np.ones((4, 1)), DOMAINS, ("maths",))
+        evaluate(fitted, UNSEEN.reindex(merge={"maths": ["books"]}))
+    other = table([[0.2, 0.3, 0.5]], [[1.0]], DOMAINS, ("maths",))
     with pytest.raises(TrialsError, match="none of the fit's targets: web, code, exam"):
         evaluate(fitted, other)
 
@@ -114,15 +113,10 @@ def as_accuracy(trials):
     return Trials(trials.table.with_columns(turned), trials.domains, trials.targets)
 
 
-@pytest.fixture(scope="module")
-def metric_fit():
+def test_a_metric_is_maximised_and_controls_know_the_direction():
     trials = as_accuracy(runs(60, 0))
-    return trials.fit(regressors="linear", objective="code", direction={"code": "higher"})
-
-
-def test_a_metric_is_maximised(metric_fit):
-    proposal = metric_fit.propose()
-    trials = metric_fit.trials
+    fit = trials.fit(regressors="linear", objective="code", direction={"code": "higher"})
+    proposal = fit.propose()
     # No loss measures books, which keeps half of its natural third.
     assert proposal.mixture["code"] == pytest.approx(1 - 0.5 / 3)
     assert proposal.best_trial == trials.table["trial"][int(trials.losses()[:, 1].argmax())]
@@ -130,12 +124,9 @@ def test_a_metric_is_maximised(metric_fit):
     assert proposal.gains["uniform"].value > 0
     assert proposal.objective == "code (higher is better)"
     assert proposal.losses["code"].value == pytest.approx(-proposal.predicted_objective.value)
-
-
-def test_the_pick_has_the_highest_metric_and_controls_know_the_direction(metric_fit):
-    unseen = as_accuracy(runs(40, 1))
-    row = metric_fit.evaluate(unseen)["targets"]["code"]
-    pick = metric_fit.predict(unseen.weights()).losses_NM[:, 1].argmax()
+    unseen = as_accuracy(UNSEEN)
+    row = fit.evaluate(unseen)["targets"]["code"]
+    pick = fit.predict(unseen.weights()).losses_NM[:, 1].argmax()
     metric_N = unseen.losses()[:, 1]
     assert row["regret"] == pytest.approx(metric_N.max() - metric_N[pick])
     assert row["own_share"] > 0.9
@@ -162,10 +153,8 @@ def test_a_loss_that_never_changes_is_left_out_unless_it_is_asked_for():
         trials.fit(regressors="linear", objective="exam")
 
 
-def test_it_is_said_where_own_share_ranks_the_mean_as_well(fitted):
-    unseen = runs(40, 1)
-    found = evaluate(fitted, unseen)
+def test_it_is_said_where_own_share_ranks_the_mean_as_well(found):
     assert found["mean"]["better_than_own_share"] > 0.9
     assert not any("adds nothing" in line for line in found["notes"])
     own = runs(40, 0, noise=0.5).fit(regressors="own_share")
-    assert any("adds nothing" in line for line in evaluate(own, unseen)["notes"])
+    assert any("adds nothing" in line for line in evaluate(own, UNSEEN)["notes"])

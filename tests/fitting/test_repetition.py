@@ -1,22 +1,25 @@
-"""Regressors that know of epochs are given them; the losses are synthetic, of a known law."""
-
-from __future__ import annotations
+"""A fit gives regressors epochs and sizes, and their refits too; the losses are of a known law."""
 
 import numpy as np
 import pytest
 from made_fit import table
 from mixopt_regressors.combinations import AutoRegressor
 
-from mixopt.config import load_config
+from mixopt.config import FitConfig, load_config
 from mixopt.errors import TrialsError
-from mixopt.fitting import Fit, Repetition
+from mixopt.fitting import Fit, ModelSize, Repetition, predict_with_std
+from mixopt.fitting.regressor import resampled_rows
+from mixopt.objective import Objective
 from mixopt.pipeline import steps
+from mixopt.proposals import fit_surrogate
 from mixopt.run_directory import repetition_of
 from mixopt.trials import Trials
 
 INVENTORY = {"web": 1e9, "code": 2e7, "books": 1e8}
 TOKENS = 4e8
 LAWS = ("linear", "log_linear")
+TARGETS = ("code", "books")
+NEEDY, KNOWN = "odd_regressors:NeedsEpochs", {"inventory": INVENTORY}
 
 
 def law(weights_ND):
@@ -27,20 +30,26 @@ def law(weights_ND):
     return 3 - 0.8 * benefit_ND[:, [1, 2]] - 0.3 * benefit_ND[:, [0, 0]] + harm_ND[:, [1, 2]]
 
 
-def runs(tokens=(TOKENS,)) -> Trials:
-    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 40)
-    losses_NM = law(weights_ND) + 0.005 * np.random.default_rng(1).standard_normal((40, 2))
-    sizes = [(10, one) for one in tokens]
-    return table(weights_ND, losses_NM, tuple(INVENTORY), ("code", "books"), sizes)
+def roots(weights_ND):
+    """A law that is linear in the square roots of epochs."""
+    return 3 - np.sqrt(weights_ND[:, 1:])
 
 
-@pytest.fixture(scope="module")
-def trials() -> Trials:
-    return runs()
+def runs(*sizes, count=40, law=law):
+    """Return trials, of which the last four of forty repeat the first."""
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), 40)
+    weights_ND[36:] = weights_ND[:4]
+    losses_NM = law(weights_ND) + 0.005 * rng.standard_normal((40, 2))
+    losses_NM += 3 * np.resize([one**-0.1 for one, _ in sizes], (40, 1))
+    return table(weights_ND[:count], losses_NM[:count], tuple(INVENTORY), TARGETS, sizes)
 
 
-def test_the_law_of_epochs_is_given_inventory_and_tokens_in_folds_too(trials, tmp_path):
-    fitted = trials.fit(regressors="epochs", inventory=INVENTORY)
+TRIALS, ROOTS = (runs((1e6, TOKENS), law=one) for one in (law, roots))
+
+
+def test_the_law_of_epochs_is_given_inventory_and_tokens_in_folds_too(tmp_path):
+    fitted = TRIALS.fit(regressors="epochs", inventory=INVENTORY)
     fitted.save(tmp_path / "fit")
     assert fitted.fitted.inventory == list(INVENTORY.values())
     assert fitted.fitted.tokens == TOKENS
@@ -48,29 +57,29 @@ def test_the_law_of_epochs_is_given_inventory_and_tokens_in_folds_too(trials, tm
     assert read.data.repetition == fitted.data.repetition
     assert np.allclose(read.fitted.rates_D, [0.4, 20, 4])
     means_NM, stds_NM = fitted.fitted.predict([[0.6, 0.1, 0.3]], return_std=True)
-    assert [means_NM[0, 1], stds_NM[0, 1]] == pytest.approx([2.5123, 0.0046415], rel=1e-3)
-    blind = trials.fit(regressors="epochs")
+    assert [means_NM[0, 1], stds_NM[0, 1]] == pytest.approx([3.27102, 0.00426318], rel=1e-3)
+    blind = TRIALS.fit(regressors="epochs")
     assert not np.allclose(fitted.held_out_losses(), blind.held_out_losses(), atol=1e-4)
 
 
 @pytest.mark.parametrize(("factor", "named"), [(1.0, (*LAWS, "epochs")), (0.01, LAWS)])
-def test_auto_weighs_the_law_of_epochs_where_trials_repeat(trials, factor, named, tmp_path):
+def test_auto_weighs_the_law_of_epochs_where_trials_repeat(factor, named, tmp_path):
+    given = TRIALS.weights(), TRIALS.losses()
     auto = AutoRegressor(LAWS, inventory=list(INVENTORY.values()), tokens=TOKENS * factor)
-    auto.fit(trials.weights(), trials.losses())
+    auto.fit(*given)
     assert auto.names == named
     assert "epochs" not in named or auto.weights_MC[:, 2].min() > 0.5
     auto.save(tmp_path / "auto")
-    read, again = AutoRegressor.load(tmp_path / "auto"), auto.tuned()
-    again.fit(trials.weights(), trials.losses())
-    for one in (read, again, auto.select([0, 1])):
+    again = AutoRegressor.load(tmp_path / "auto"), auto.tuned().fit(*given), auto.select([0, 1])
+    for one in again:
         assert one.names == auto.names
-        assert np.allclose(one.predict(trials.weights()), auto.predict(trials.weights()))
+        assert np.allclose(one.predict(given[0]), auto.predict(given[0]))
 
 
-def test_trials_of_several_lengths_or_of_none_have_no_epochs(trials):
+def test_trials_of_several_lengths_or_of_none_have_no_epochs():
     with pytest.raises(TrialsError, match="are of 400000000 to 800000000 tokens"):
-        Repetition.of_trials(runs((TOKENS, 2 * TOKENS)), INVENTORY)
-    bare = Trials(trials.table.with_columns(tokens=None), trials.domains, trials.targets)
+        Repetition.of_trials(runs((10, TOKENS), (10, 2 * TOKENS)), INVENTORY)
+    bare = Trials(TRIALS.table.with_columns(tokens=None), TRIALS.domains, TRIALS.targets)
     with pytest.raises(TrialsError, match="--inventory: epochs need the tokens of each trial"):
         Repetition.of_trials(bare, INVENTORY)
 
@@ -86,3 +95,48 @@ def test_a_run_has_the_epochs_of_its_trials_or_simulated_ones_of_the_whole(confi
     assert steps.run(config, path, until="fit").fit.data.repetition == known
     plain = steps.run(load_config(config_path), tmp_path / "plain", until="prepare")
     assert repetition_of(plain).tokens == 20_000
+
+
+def test_mixtures_are_drawn_with_all_their_replicates():
+    mixtures = ["a", "b", "a", "c", "b", "d"]
+    for seed in range(20):
+        drawn = resampled_rows(mixtures, np.random.default_rng(seed))
+        times = [drawn.count(row) for row in range(6)]
+        assert times[0] == times[2]
+        assert times[1] == times[4]
+        assert times[0] + times[1] + times[3] + times[5] == 4
+
+
+def test_refits_are_of_other_trials_each_and_those_of_some_losses_are_cut_from_them():
+    fits = TRIALS.fit(regressors="linear").resampled([1, 0], count=2, seed=0)
+    first, second = (one.predict(TRIALS.weights()) for one in fits.regressors)
+    assert not np.allclose(first, second)
+    for whole_NM, some in zip((first, second), fits.of([0]), strict=True):
+        assert np.allclose(some.predict(TRIALS.weights()), whole_NM[:, [1]], rtol=1e-12)
+
+
+def test_a_surrogate_resamples_a_regressor_that_needs_an_inventory():
+    mean = Objective(TARGETS, "mean", dict.fromkeys(TARGETS, 0.5), "nats_per_token")
+    known = Repetition.of_trials(TRIALS, INVENTORY)
+    surrogate = fit_surrogate(ROOTS, mean, FitConfig(regressors=[NEEDY]), repetition=known)
+    means_N, stds_N = surrogate.moments(ROOTS.weights())
+    assert np.allclose(means_N, ROOTS.losses().mean(axis=1), atol=0.1)
+    assert 0 < stds_N.max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("trials", "name", "options"),
+    [
+        (TRIALS, "epochs", KNOWN),
+        (runs((1e6, 1e9), (1e7, 1e10)), "scaling", {"size": ModelSize(1e8, 1e11)}),
+        (ROOTS, NEEDY, KNOWN | {"pilots": runs((1e9, 1e12), count=5, law=roots)}),
+    ],
+    ids=["epochs", "size", "pilots"],
+)
+def test_a_refit_knows_of_epochs_size_and_pilots_as_the_fit(trials, name, options):
+    fit = trials.fit(regressors=name, **options)
+    truth_NM = fit.regressor.predict(TRIALS.weights())
+    for one in fit.resampled([0, 1], count=2, seed=0).regressors:
+        means_NM, stds_NM = predict_with_std(one, TRIALS.weights())
+        assert np.abs(means_NM - truth_NM).max() < 0.1
+        assert stds_NM.min() > 0

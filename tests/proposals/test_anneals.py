@@ -23,30 +23,27 @@ CHANGES = {
 }
 
 
-def made(changes=CHANGES, *, objective=None, failed=()):
+def made(*, objective=None, failed=()):
     """Return the effects of anneals whose losses on `exam` change so from the control's."""
     trials, results = [], []
-    for seed in range(max(map(len, changes.values()))):
+    for seed in range(3):
         for source in (None, *SOURCES):
             values = {name: own[seed] for name, own in CONTROL.items()}
             if source is not None:
-                values["exam"] += changes[source][seed]
+                values["exam"] += CHANGES[source][seed]
             name = "control" if source is None else f"anneal_{source}"
             own = {"web": 1.0} if source is None else {"web": 0.5, source: 0.5}
             mixture = Mixture({d: own.get(d, 0.0) for d in DOMAINS})
             role = "control" if source is None else "anneal"
             trials.append(Trial(f"{name}-s{seed}", mixture, seed, role))
-            results.append(_result(trials[-1].name, values, (source, seed) in failed))
+            losses = Losses(100, *[dict.fromkeys(TARGETS, 1.5) | values] * 2)
+            ended = "finished", 100, 1, 0.0, losses
+            if (source, seed) in failed:
+                ended = "diverged", 0, 1, 0.0, None, (), "loss is nan"
+            results.append(TrialResult(trials[-1].name, *ended))
     table = Trials.from_results(trials, results, proxy="ngram", targets=TARGETS)
     aim = objective or Objective(TARGETS, "mean", {"exam": 0.5, "quiz": 0.5})
     return anneal_effects(table, aim, AnnealsConfig(sources=SOURCES, share=0.5))
-
-
-def _result(trial, values, failed):
-    if failed:
-        return TrialResult(trial, "diverged", 0, 1, 0.0, reason="loss is nan")
-    losses = dict.fromkeys(TARGETS, 1.5) | values
-    return TrialResult(trial, "finished", 100, 1, 0.0, Losses(100, losses, losses))
 
 
 def row(effects, source, target):

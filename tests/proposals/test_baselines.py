@@ -1,35 +1,32 @@
 """Baselines are what people would train on without a fit."""
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, strategies as st
+from made_fit import table
 
 from mixopt.config import ObjectiveConfig, ValidateConfig
 from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import FullRun, baseline_mixture, tempered, unimax
-from mixopt.trials import Losses, Trial, TrialResult, Trials
+from mixopt.trials import Trials
 
 SIZES = {"web": 800, "code": 150, "books": 50}
 NATURAL = Mixture.natural(SIZES)
 OBJECTIVE = Objective.from_config(ObjectiveConfig(target="web"), tuple(SIZES))
 
 
-def trials():
-    found = []
-    for name, value in (("t0", 2.0), ("t1", 1.0)):
-        losses = dict.fromkeys(SIZES, value)
-        found.append(TrialResult(name, "finished", 1, 1, 0.0, Losses(1, losses, losses)))
-    mixtures = [NATURAL, Mixture({"web": 0.2, "code": 0.5, "books": 0.3})]
-    named = [
-        Trial(f"t{k}", mixture, k, ("control", "sampled")[k]) for k, mixture in enumerate(mixtures)
-    ]
-    return Trials.from_results(named, found, proxy="ngram")
+WEIGHTS_ND = [NATURAL.array, [0.2, 0.5, 0.3]]
+PLAIN = table(WEIGHTS_ND, np.outer([2.0, 1.0], np.ones(3)), tuple(SIZES), tuple(SIZES))
+CONTROLLED = Trials(
+    PLAIN.table.with_columns(role=pl.Series(["control", "sampled"])), *2 * [tuple(SIZES)]
+)
 
 
-def mixture_of(name, weights=None):
-    return baseline_mixture(name, weights, FullRun(SIZES, 1000), trials(), OBJECTIVE)
+def mixture_of(name, weights=None, trials=CONTROLLED):
+    return baseline_mixture(name, weights, FullRun(SIZES, 1000), trials, OBJECTIVE)
 
 
 def test_known_baselines_are_what_they_are_called():
@@ -46,10 +43,8 @@ def test_the_second_best_trial_is_a_baseline_too_and_a_third_that_is_not_there_i
     assert mixture_of(name="best_trial_2") == NATURAL
     with pytest.raises(TrialsError, match="best_trial: 3: the trials have 2 different mixtures"):
         mixture_of(name="best_trial_3")
-    table = trials()
-    plain = Trials(table.table[1:], table.domains, table.targets)
     with pytest.raises(TrialsError, match="control: no trial is a control of microanneals"):
-        baseline_mixture("control", None, FullRun(SIZES), plain, OBJECTIVE)
+        mixture_of("control", trials=PLAIN)
 
 
 def test_best_trial_3_stands_for_three_baselines():

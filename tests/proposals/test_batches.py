@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from made_fit import table
 from scipy.stats import norm
 
-from mixopt.config import FitConfig, ObjectiveConfig
+from mixopt.config import FitConfig
 from mixopt.constraints import CappedSimplex
 from mixopt.errors import DesignError
 from mixopt.objective import Objective
@@ -38,30 +38,20 @@ def bowl(weights_ND):
     return 2.0 + ((np.asarray(weights_ND) - OPTIMUM) ** 2).sum(axis=1)
 
 
-def trials_at(weights_ND, noise=0.0, seed=0):
-    rng = np.random.default_rng(seed)
-    values = bowl(weights_ND) + noise * rng.normal(size=len(weights_ND))
-    return table(weights_ND, values, DOMAINS, ("loss",))
+def surrogate_of(weights_ND, values_N, regressor=GP):
+    trials = table(weights_ND, values_N, DOMAINS, ("loss",))
+    objective = Objective(("loss",), "target", {"loss": 1.0})
+    return fit_surrogate(trials, objective, FitConfig(regressors=[regressor], folds=2))
 
 
-def fitted(count=12, regressor=GP, noise=0.002, seed=0):
-    weights = np.random.default_rng(seed).dirichlet(np.ones(3), count)
-    objective = Objective.from_config(ObjectiveConfig(target="loss"), ("loss",))
-    config = FitConfig(regressors=[regressor], folds=2)
-    return fit_surrogate(trials_at(weights, noise), objective, config)
-
-
-ALLOWED = CappedSimplex(np.zeros(3), np.array([0.9, 0.8, 0.5]))
-NATURAL = np.array([0.6, 0.3, 0.1])
-
-
-def batch_of(surrogate, count=6, allowed=ALLOWED, seed=0, **options):
-    candidates = draw_candidates(surrogate, allowed, NATURAL, minimum=1e-3, seed=seed)
-    return choose_batch(surrogate, candidates, count, seed=seed, **options)
+def fitted(count=12, regressor=GP):
+    rng = np.random.default_rng(0)
+    weights_ND = rng.dirichlet(np.ones(3), count)
+    return surrogate_of(weights_ND, bowl(weights_ND) + 0.002 * rng.normal(size=count), regressor)
 
 
 def test_a_regressor_that_knows_no_deviations_is_asked_by_refits():
-    surrogate = fitted(count=40, regressor="sklearn.linear_model:Ridge")
+    surrogate = fitted(40, "sklearn.linear_model:Ridge")
     belief = surrogate.believe(np.random.default_rng(1).dirichlet(np.ones(3), 50))
     spread = belief.stds_K
     assert np.ptp(spread) > 0.1 * spread.max() > 0
@@ -90,13 +80,9 @@ def test_deviations_alone_make_near_mixtures_off_together_by_a_matern_kernel():
 
 
 def test_the_noise_is_that_of_replicates_where_there_are_some():
-    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 12)
-    values_N = bowl(np.vstack([weights_ND, weights_ND[:1]]))
-    values_N[-1] += 0.06
-    both = table(np.vstack([weights_ND, weights_ND[:1]]), values_N, DOMAINS, ("loss",))
-    objective = Objective.from_config(ObjectiveConfig(target="loss"), ("loss",))
-    surrogate = fit_surrogate(both, objective, FitConfig(regressors=[GP], folds=2))
-    assert surrogate.noise == pytest.approx(0.06 / np.sqrt(2))
+    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 12)[[*range(12), 0]]
+    values_N = bowl(weights_ND) + 0.06 * np.eye(13)[12]
+    assert surrogate_of(weights_ND, values_N).noise == pytest.approx(0.06 / np.sqrt(2))
 
 
 def test_a_child_gives_one_domain_more_or_less_and_the_others_keep_their_proportions():
@@ -115,21 +101,22 @@ def test_a_child_gives_one_domain_more_or_less_and_the_others_keep_their_proport
 
 
 def test_a_batch_is_new_distinct_and_within_the_limits():
-    surrogate = fitted()
-    batch = batch_of(surrogate)
-    together = np.vstack([surrogate.weights_ND, batch.weights_BD])
+    surrogate, allowed = fitted(), CappedSimplex(np.zeros(3), np.array([0.9, 0.8, 0.5]))
+    natural_D = np.array([0.6, 0.3, 0.1])
+    candidates = draw_candidates(surrogate, allowed, natural_D, minimum=1e-3, seed=0)
+    weights_BD = choose_batch(surrogate, candidates, 6, seed=0).weights_BD
+    together = np.vstack([surrogate.weights_ND, weights_BD])
     apart = np.abs(together[:, None] - together[None]).sum(axis=2) + np.eye(len(together))
-    assert batch.weights_BD.shape == (6, 3)
-    assert ALLOWED.contains(batch.weights_BD).all()
+    assert weights_BD.shape == (6, 3)
+    assert allowed.contains(weights_BD).all()
     assert apart.min() > 1e-5
-    assert ((batch.weights_BD == 0) | (batch.weights_BD >= 1e-3)).all()
+    assert ((weights_BD == 0) | (weights_BD >= 1e-3)).all()
 
 
 def test_fewer_new_mixtures_than_asked_for_is_an_error():
     surrogate = fitted()
-    with pytest.raises(
-        DesignError, match=r"design.rounds: 3 further mixtures requested, but only 1 untried"
-    ):
+    message = "design.rounds: 3 further mixtures requested, but only 1 untried"
+    with pytest.raises(DesignError, match=message):
         choose_batch(surrogate, np.vstack([surrogate.weights_ND, np.eye(3)[:1]]), 3)
 
 
@@ -189,11 +176,7 @@ def test_a_poor_mixture_is_tried_for_what_it_tells():
 @settings(max_examples=25, deadline=None)
 def test_a_batch_is_of_distinct_open_mixtures(count, seed):
     rng = np.random.default_rng(seed)
-    open_K = rng.random(30) < 0.6
-    count = min(count, int(open_K.sum()))
-    if not count:
-        return
-    root = rng.normal(size=(5, 30))
+    open_K, root = rng.permutation(30) < 18, rng.normal(size=(5, 30))
     one = Belief(rng.normal(size=30), root.T @ root)
     rows, _ = choose_by_knowledge(one, 0.3, open_K, count, seed)
     assert len(set(rows)) == count

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_fit import fitted, table
 from made_proposal import made_proposal
-from made_validation import MIXTURES, OBJECTIVE, TARGETS, made_validation
+from made_validation import DOMAINS, MIXTURES, OBJECTIVE, TARGETS, made_validation
 
-from mixopt.config import ConstraintsConfig, FitConfig
+from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints, Guardrails
 from mixopt.errors import EditedWarning, MixtureError
-from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture, largest_shares
 from mixopt.proposals import (
     Decision,
@@ -21,7 +21,6 @@ from mixopt.proposals import (
     guarded,
     with_validated,
 )
-from mixopt.trials import Losses, Trial, TrialResult, Trials
 
 SIZES = {"code": 8_000, "prose": 2_000}
 BASES = {"natural": [2.0, 2.1, 2.2], "uniform": [2.2, 2.3, 2.4], "best_trial": [1.9, 2.0, 2.1]}
@@ -29,33 +28,22 @@ BASES = {"natural": [2.0, 2.1, 2.2], "uniform": [2.2, 2.3, 2.4], "best_trial": [
 LESS = "\N{MINUS SIGN}"
 
 
-def sweep_trials():
-    trials, results = [], []
-    for row, share in enumerate(np.linspace(0, 1, 9)):
-        trials.append(Trial(f"t{row}", Mixture({"code": 1 - share, "prose": share}), row))
-        losses = dict.fromkeys(TARGETS, 4.0 - share) | {"code": 3.0 + share}
-        result = TrialResult(f"t{row}", "finished", 5, 1, 0.0, Losses(5, losses, losses))
-        results.append(result)
-    return Trials.from_results(trials, results, proxy="ngram")
+SHARE_N1 = np.linspace(0, 1, 9)[:, None]
+LOSSES_NM = np.hstack([3.0 + SHARE_N1, 4.0 - SHARE_N1, 4.0 - SHARE_N1])
+TRIALS = table(np.hstack([1 - SHARE_N1, SHARE_N1]), LOSSES_NM, DOMAINS, TARGETS, [(1, 5)])
 
 
-@pytest.fixture(scope="module")
-def fit():
-    return fit_trials(sweep_trials(), FitConfig(regressors=["linear"], folds=3), OBJECTIVE, 0)
+FIT = fitted("linear", trials=TRIALS, folds=3, asked=OBJECTIVE)
 
 
-def limits(**fields):
-    config = ConstraintsConfig(**fields)
-    return Constraints.from_config(config, inventory=SIZES, target_tokens=None)
+def recommended(validation, proposals=(), **limits):
+    allowed = Constraints.from_config(ConstraintsConfig(**limits), SIZES)
+    decision = Decision(validation, dict(proposals), FIT, allowed, FullRun(SIZES), 10)
+    return decision.recommend()
 
 
-@pytest.fixture(scope="module")
-def decide(fit):
-    def recommend(values, others=None, **fields):
-        validation = made_validation(values, others)
-        return Decision(validation, {}, fit, limits(**fields), FullRun(SIZES), 10).recommend()
-
-    return recommend
+def decide(values, others=None, **limits):
+    return recommended(made_validation(values, others), **limits)
 
 
 LOST, WON, TIED = [2.5, 2.6, 2.7], [1.0, 1.1, 1.2], [1.95, 2.05, 2.15]
@@ -79,7 +67,7 @@ LOSS = f"{LESS}0.6000 bits per byte (95% {LESS}0.6000 to {LESS}0.6000)."
         ([1.0, None, None], (0, 1), "natural", "undecided", "Too few runs finished to compare the"),
     ],
 )
-def test_the_recommendation_follows_the_intervals(decide, proposal, code, chosen, standing, words):
+def test_the_recommendation_follows_the_intervals(proposal, code, chosen, standing, words):
     found = decide({"proposal": proposal, **BASES}, bounds={"code": code})
     assert (found.chosen, found.standing) == (chosen, standing)
     assert found.mixture == MIXTURES[chosen]
@@ -87,7 +75,7 @@ def test_the_recommendation_follows_the_intervals(decide, proposal, code, chosen
     assert found.headline.startswith("Recommendation: ")
 
 
-def test_one_baseline_none_and_a_later_proposal_are_called_so(decide):
+def test_one_baseline_none_and_a_later_proposal_are_called_so():
     one = decide({"proposal": LOST, "natural": [2.0, 2.1, 2.2]})
     assert one.why.startswith("Natural is the only baseline. The proposal is significantly worse:")
     alone = decide({"proposal": WON})
@@ -102,9 +90,8 @@ def test_one_baseline_none_and_a_later_proposal_are_called_so(decide):
     assert later.gains["proposal"].verdict == "better"
 
 
-def test_a_baseline_beyond_a_limit_is_passed_over_and_said(decide):
-    losing = {"proposal": LOST, **BASES}
-    found = decide(losing, bounds={"code": [0.3, 1.0]})
+def test_a_baseline_beyond_a_limit_is_passed_over_and_said():
+    found = decide({"proposal": LOST, **BASES}, bounds={"code": [0.3, 1.0]})
     assert found.chosen == "natural"
     assert found.warnings[0].startswith(
         "the best trial has a better mean and is not recommended: it breaks a limit: domain"
@@ -112,15 +99,19 @@ def test_a_baseline_beyond_a_limit_is_passed_over_and_said(decide):
     assert ".." not in found.warnings[0]
 
 
-def test_a_proposal_that_is_shown_to_break_a_guardrail_gives_way(decide):
-    values, worse = {"proposal": WON, **BASES}, {"proposal": 1.5}
-    rails = {"reference": "natural", "margin": 0.1}
-    found = decide(values, worse, guardrails=rails)
+def test_a_proposal_that_breaks_a_guardrail_gives_way_or_has_a_warning_where_that_is_not_shown():
+    values, rails = {"proposal": WON, **BASES}, {"reference": "natural", "margin": 0.1}
+    found = decide(values, {"proposal": 1.5}, guardrails=rails)
     assert found.chosen == "best_trial"
     ends = f"{LESS}0.5000 to {LESS}0.5000"
     said = f"breaks the guardrail on code: gain over natural {LESS}0.5000 (95% {ends}), allowed"
     assert f"{said} {LESS}0.1" in found.why
     assert decide(values, {"proposal": 0.5}, guardrails=rails).chosen == "proposal"
+    values = {"proposal": [1.0, 1.1, 1.2], "natural": [2.0, 2.3, 2.0]}
+    found = decide(values, {"proposal": 1.15}, guardrails=rails)
+    assert found.chosen == "proposal"
+    said = f"it may break the guardrail on code: gain over natural {LESS}0.15"
+    assert found.warnings[0].startswith(said)
 
 
 def test_guardrails_hold_what_was_measured_of_a_checkpoint_and_none_without_their_reference():
@@ -138,16 +129,7 @@ def test_guardrails_hold_what_was_measured_of_a_checkpoint_and_none_without_thei
     assert guarded(found, Guardrails("natural", 0.1), "natural") == []
 
 
-def test_a_guardrail_that_may_be_broken_is_a_warning(decide):
-    values = {"proposal": [1.0, 1.1, 1.2], "natural": [2.0, 2.3, 2.0]}
-    found = decide(values, {"proposal": 1.15}, guardrails={"reference": "natural", "margin": 0.1})
-    assert found.chosen == "proposal"
-    assert found.warnings[0].startswith(
-        f"it may break the guardrail on code: gain over natural {LESS}0.15"
-    )
-
-
-def test_gains_are_above_0_where_it_is_better_and_costs_are_of_losses_beside_the_objective(decide):
+def test_gains_are_above_0_where_it_is_better_and_costs_are_of_losses_beside_the_objective():
     found = decide({"proposal": WON, **BASES}, {"proposal": 1.5})
     gain = found.gains["natural"]
     assert gain.validated.value == pytest.approx(1.0)
@@ -159,11 +141,11 @@ def test_gains_are_above_0_where_it_is_better_and_costs_are_of_losses_beside_the
     assert decide({"proposal": [3.0, 3.1, 3.2], "natural": BASES["natural"]}).costs == {}
 
 
-def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recommended(decide, fit):
+def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recommended():
     found = decide({"proposal": LOST, **BASES}, bounds={"code": [0.15, 1.0]})
     low, high = found.region.shares["prose"]
     own, least = (
-        fit.predict({"code": 1 - share, "prose": share}).objective_N[0]
+        FIT.predict({"code": 1 - share, "prose": share}).objective_N[0]
         for share in (found.mixture["prose"], low)
     )
     assert least - own == pytest.approx(found.region.noise, rel=0.1, abs=1e-3)
@@ -171,7 +153,7 @@ def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recomme
     assert found.why.endswith(found.region.describe("bits_per_byte"))
 
 
-def test_a_recommendation_is_read_as_it_was_written(decide, tmp_path):
+def test_a_recommendation_is_read_as_it_was_written(tmp_path):
     found = decide({"proposal": WON, **BASES}, {"proposal": 1.5})
     path = tmp_path / "recommendation.yaml"
     found.to_file(path)
@@ -181,58 +163,46 @@ def test_a_recommendation_is_read_as_it_was_written(decide, tmp_path):
     assert repr(found) == f"Recommendation(proposal: {shares}; significantly better)"
 
 
-def test_what_a_proposal_says_of_itself_counts_before_what_the_fit_says_now(fit):
+def test_what_a_proposal_says_of_itself_counts_before_what_the_fit_says_now():
     said = Interval(0.3, 0.2, 0.4)
     region = Region(0.25, "seeds", {"code": (0.1, 0.4), "prose": (0.6, 0.9)})
     made = made_proposal(mixture=MIXTURES["proposal"], gains={"natural": said}, region=region)
     validation = made_validation({"proposal": WON, **BASES})
-    decision = Decision(validation, {"proposal": made}, fit, limits(), FullRun(SIZES), 10)
-    found = decision.recommend()
+    found = recommended(validation, {"proposal": made})
     assert (found.gains["natural"].predicted, found.region) == (said, region)
     assert found.gains["uniform"].predicted != said
     assert found.provenance["proposals"] == {"proposal": MIXTURES["proposal"].fingerprint}
 
 
-def test_an_edited_recommendation_is_a_mixture_of_ones_own(decide, tmp_path):
+def test_an_edited_recommendation_is_a_mixture_of_ones_own(tmp_path):
     path = tmp_path / "recommendation.yaml"
     decide({"proposal": WON, **BASES}).to_file(path)
     path.write_text(path.read_text().replace("prose: 0.7", "prose: 0.6").replace("0.3", "0.4"))
     with pytest.warns(EditedWarning):
         assert Mixture.from_file(path)["prose"] == 0.6
-    with (
-        pytest.warns(EditedWarning),
-        pytest.raises(MixtureError, match="read it as your own mixture"),
-    ):
+    own = pytest.raises(MixtureError, match="read it as your own mixture")
+    with pytest.warns(EditedWarning), own:
         Recommendation.from_file(path)
     path.write_text("weights: {code: 0.5, prose: 0.5}\n")
     with pytest.raises(MixtureError, match="is a mixture but not a recommendation"):
         Recommendation.from_file(path)
 
 
-def test_runs_of_a_proposal_join_the_trials_at_the_trials_length(fit):
+def test_runs_of_a_proposal_join_the_trials_at_the_trials_length():
     # Validation is longer: all its losses lie 0.5 below what the law says at the trials' length.
-    def law(name):
-        share = MIXTURES[name]["prose"]
-        return 4.0 - share - 0.5
-
     names = ("proposal", "natural", "uniform")
-    validation = made_validation({name: [law(name)] * 2 for name in names})
-    trials = sweep_trials()
-    joined = with_validated(trials, validation, fit)
-    assert len(joined) == len(trials) + 2
-    row = joined.table.row(len(trials), named=True)
-    assert row["trial"] == "proposal-s0"
+    validation = made_validation({name: [3.5 - MIXTURES[name]["prose"]] * 2 for name in names})
+    joined = with_validated(TRIALS, validation, FIT)
+    row = joined.table.row(len(TRIALS), named=True)
+    assert (row["trial"], row["tokens"]) == ("proposal-s0", 5)
     assert row["bpb/help"] == pytest.approx(4.0 - 0.7)
-    assert row["tokens"] == trials.table["tokens"].max()
-    assert joined.losses("bits_per_byte").shape == (len(trials) + 2, len(TARGETS))
+    assert joined.losses("bits_per_byte").shape == (len(TRIALS) + 2, len(TARGETS))
 
 
-def test_the_objective_of_a_decision_may_be_better_higher(fit):
-    values = {"proposal": [3.0, 3.1, 3.2], "natural": [2.0, 2.1, 2.2]}
-    validation = made_validation(values)
-    higher = replace(OBJECTIVE, higher=("help",))
-    validation = replace(validation, objective=higher)
-    found = Decision(validation, {}, fit, limits(), FullRun(SIZES), 10).recommend()
+def test_the_objective_of_a_decision_may_be_better_higher():
+    validation = made_validation({"proposal": [3.0, 3.1, 3.2], "natural": [2.0, 2.1, 2.2]})
+    validation = replace(validation, objective=replace(OBJECTIVE, higher=("help",)))
+    found = recommended(validation)
     assert found.chosen == "proposal"
     assert found.gains["natural"].validated.value == pytest.approx(1.0)
     assert (found.unit, found.objective) == ("metric_units", "help (higher is better)")

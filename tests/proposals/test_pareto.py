@@ -1,28 +1,22 @@
 """A Pareto front: allowed, undominated, from one target's best mixture to the other's."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
-from made_fit import table, with_objective
+from made_fit import fitted, table, with_objective
 from made_proposal import made_proposal
 
-from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig
-from mixopt.constraints import Constraints
+from mixopt.config import ProposeConfig
 from mixopt.errors import ConfigError
-from mixopt.fitting import Fit, fit_trials
+from mixopt.fitting import Fit
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Front, Interval, Proposal, ProposalRequest, propose_front
 from mixopt.proposals.pareto_front import _lattice, _undominated
 
 DOMAINS = ("code", "law", "mail")
-NATURAL = Mixture.uniform(DOMAINS)
-LIMITS = ConstraintsConfig(bounds={"mail": (0.1, 1.0)})
-CONSTRAINTS = Constraints.from_config(LIMITS, dict.fromkeys(DOMAINS, 1))
 SLOPES_MD = np.array([[-2.0, -0.2, 0.0], [-0.3, -1.5, 0.0], [0.0, -0.1, -2.5]])
 
 
@@ -34,27 +28,23 @@ def law(weights_ND: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def fit() -> Fit:
     weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 24)
-    objective = Objective(DOMAINS, "target", {"code": 1.0})
     trials = table(weights_ND, law(weights_ND), DOMAINS, DOMAINS)
-    return fit_trials(trials, FitConfig(regressors=["log_linear"], folds=4), objective, 0)
+    asked = Objective(DOMAINS, "target", {"code": 1.0})
+    return fitted("log_linear", trials=trials, asked=asked)
 
 
 def front(fit: Fit, targets=("code", "law"), points: int = 5, bootstrap: int = 0) -> Front:
     config = ProposeConfig(samples=500, bootstrap=bootstrap)
-    request = ProposalRequest(fit, CONSTRAINTS, NATURAL, search=config)
+    request = ProposalRequest.of(fit, constraints={"bounds": {"mail": (0.1, 1)}}, search=config)
     return propose_front(request, targets, points=points)
 
 
-def test_its_ends_are_the_best_of_each_target(fit):
-    found = front(fit)
-    first, last = found.points[0].mixture, found.points[-1].mixture
-    assert first["code"] == pytest.approx(0.9, abs=1e-3)
-    assert last["law"] == pytest.approx(0.9, abs=1e-3)
-
-
-def test_every_point_is_an_allowed_proposal_with_its_own_refits(fit):
-    for point in front(fit, points=3, bootstrap=2).points:
-        assert CONSTRAINTS.violations(point.mixture) == []
+def test_its_ends_are_the_best_of_each_target_and_each_point_is_allowed_and_refitted(fit):
+    points = front(fit, points=3, bootstrap=2).points
+    assert points[0].mixture["code"] == pytest.approx(0.9, abs=1e-3)
+    assert points[-1].mixture["law"] == pytest.approx(0.9, abs=1e-3)
+    for point in points:
+        assert point.mixture["mail"] > 0.1 - 1e-9
         assert point.stability.refits == 2
 
 
@@ -98,21 +88,15 @@ def test_targets_that_cannot_be_traded_are_refused(fit, targets, message):
         front(fit, targets)
 
 
-def point(code: float, losses: tuple[float, float]) -> Proposal:
-    return made_proposal(
-        mixture=Mixture({"code": code, "law": 1 - code}),
-        losses={
-            n: Interval(loss, loss, loss) for n, loss in zip(("code", "law"), losses, strict=True)
-        },
-    )
-
-
-def kept(points: list[Proposal]) -> list[float]:
-    return [one.mixture["code"] for one in _undominated(points, ("code", "law"), ())]
-
-
 def test_a_point_that_another_beats_on_every_target_is_left_out():
-    points = [point(0.9, (1.0, 3.0)), point(0.5, (2.0, 2.0)), point(0.4, (2.0, 2.5))]
-    assert kept(points) == [0.9, 0.5]
-    assert kept([*points, point(0.1, (0.5, 1.0))]) == [0.1]
-    assert kept([point(0.9, (1.0, 3.0)), point(0.5, (2.0, 3.0))]) == [0.9]
+    def point(share, *losses):
+        named = {n: Interval(x, x, x) for n, x in zip(("code", "law"), losses, strict=True)}
+        return made_proposal(mixture=Mixture({"code": share, "law": 1 - share}), losses=named)
+
+    def kept(*points):
+        return [one.mixture["code"] for one in _undominated(points, ("code", "law"), ())]
+
+    points = point(0.9, 1.0, 3.0), point(0.5, 2.0, 2.0), point(0.4, 2.0, 2.5)
+    assert kept(*points) == [0.9, 0.5]
+    assert kept(*points, point(0.1, 0.5, 1.0)) == [0.1]
+    assert kept(point(0.9, 1.0, 3.0), point(0.5, 2.0, 3.0)) == [0.9]

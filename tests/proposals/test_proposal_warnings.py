@@ -1,7 +1,5 @@
 """Warnings about a proposal, at the edges of what each is about."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -19,8 +17,6 @@ from mixopt.proposals import Proposal, ProposalRequest
 from mixopt.proposals.proposal import Interval, listed, proposal_warnings
 
 MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})
-
-
 CORNERS = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
 
 
@@ -39,20 +35,25 @@ def fit_with(rows=CORNERS, own: float = 0.1, mean: float = 2.0) -> SimpleNamespa
 FIT = fit_with()
 
 
+def request(fit=FIT, goal=MATH, **limits) -> ProposalRequest:
+    config = ConstraintsConfig(**limits)
+    allowed = Constraints.from_config(config, dict.fromkeys(DOMAINS, 1))
+    return ProposalRequest(fit, allowed, None, goal=goal)
+
+
 def warned(said: str, proposal: Proposal = PROPOSAL, fit: SimpleNamespace = FIT) -> bool:
     """Tell whether a warning about a proposal has these words."""
-    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
-    return any(
-        said in line
-        for line in proposal_warnings(proposal, ProposalRequest(fit, limits, None, goal=MATH))
-    )
+    return any(said in line for line in proposal_warnings(proposal, request(fit)))
+
+
+def at(*weights: float) -> Proposal:
+    return made_proposal(mixture=Mixture.from_array(DOMAINS, weights))
 
 
 def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():
-    for weight, said in ((1e-4, True), (1.01e-4, False)):
-        mixture = Mixture({"code": 1 - weight, "prose": 0.0, "law": 0.0, "mail": weight})
-        proposal = made_proposal(mixture=mixture)
-        assert warned("measures prose, law, mail, and the", proposal) == said
+    said = "measures prose, law, mail, and the"
+    assert warned(said, at(1 - 1e-4, 0, 0, 1e-4))
+    assert not warned(said, at(1 - 1.01e-4, 0, 0, 1.01e-4))
 
 
 def test_a_regressor_needs_to_explain_a_tenth_of_the_variance():
@@ -60,10 +61,6 @@ def test_a_regressor_needs_to_explain_a_tenth_of_the_variance():
     assert warned(f"linear explains 8% {said}", fit=fit_with(own=1.92))
     assert not warned(said, fit=fit_with(own=1.89))
     assert warned(f"linear explains 0% {said}", fit=fit_with(own=3.0))
-
-
-def at(*weights: float) -> Proposal:
-    return made_proposal(mixture=Mixture.from_array(DOMAINS, weights))
 
 
 def test_a_proposal_is_far_where_it_is_farther_than_any_trial_is_from_its_nearest():
@@ -76,22 +73,17 @@ def test_a_proposal_is_far_where_it_is_farther_than_any_trial_is_from_its_neares
 
 def test_a_proposal_that_is_sure_better_and_near_has_no_warning():
     fit = fit_with([(0.2, 0.5, 0.3, 0), (0.4, 0.3, 0.3, 0)])
-    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
     every = Objective(DOMAINS, "mean", dict.fromkeys(DOMAINS, 0.25))
-    assert proposal_warnings(PROPOSAL, ProposalRequest(fit, limits, None, goal=every)) == ()
+    assert proposal_warnings(PROPOSAL, request(fit, every)) == ()
 
 
 def test_a_share_beyond_what_was_tried_is_named_with_the_range():
     fit = fit_with([(1, 0, 0, 0), (0.5, 0.25, 0.25, 0), (0.75, 0, 0.25, 0)])
-    assert warned(
-        "is beyond the tried range of law (30.0%; 0.0% to 25.0% tried): no trial was there",
-        at(0.7, 0, 0.3, 0),
-        fit,
-    )
-    assert not warned("tried range", at(0.75, 0, 0.25, 0), fit)
-    assert warned(
-        "and beyond the tried range of mail (50.0%; 0.0% to 0.0% tried)", at(0.5, 0, 0, 0.5), fit
-    )
+    said = "beyond the tried range of"
+    law = f"is {said} law (30.0%; 0.0% to 25.0% tried): no trial was there"
+    assert warned(law, at(0.7, 0, 0.3, 0), fit)
+    assert not warned(said, at(0.75, 0, 0.25, 0), fit)
+    assert warned(f"and {said} mail (50.0%; 0.0% to 0.0% tried)", at(0.5, 0, 0, 0.5), fit)
 
 
 def test_a_proposal_that_may_be_no_better_is_said_to_be():
@@ -104,17 +96,13 @@ def test_a_proposal_that_may_be_no_better_is_said_to_be():
 
 
 def test_domains_that_nothing_measures_are_said_to_be_kept():
-    limits = Constraints.from_config(ConstraintsConfig(), dict.fromkeys(DOMAINS, 1))
-    request = ProposalRequest(FIT, limits, None, goal=MATH)
     for kept, words in ((("mail",), "mail, so no fit can tell what it is"), (DOMAINS, "they are")):
-        assert any(words in line for line in proposal_warnings(PROPOSAL, request, unmeasured=kept))
+        lines = proposal_warnings(PROPOSAL, request(), unmeasured=kept)
+        assert any(words in line for line in lines)
 
 
 def test_no_floor_is_advised_where_there_is_one():
-    floors = ConstraintsConfig(bounds={"mail": (0.1, 1.0)})
-    limits = Constraints.from_config(floors, dict.fromkeys(DOMAINS, 1))
-    request = ProposalRequest(FIT, limits, None, goal=MATH)
-    lines = proposal_warnings(at(0.5, 0.4, 0.0, 0.1), request)
+    lines = proposal_warnings(at(0.5, 0.4, 0.0, 0.1), request(bounds={"mail": (0.1, 1.0)}))
     (said,) = [line for line in lines if "set a floor" in line]
     assert "law" in said
     assert "mail" not in said

@@ -1,20 +1,18 @@
 """A request: what it may be made with, and that all of it reaches the answer."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_fit import table, with_objective
+from made_fit import fitted, table, with_objective
 
-from mixopt.config import ConstraintsConfig, FitConfig, ProposeConfig, RiskConfig
+from mixopt.config import ConstraintsConfig, ProposeConfig, RiskConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError
-from mixopt.fitting import Fit, fit_trials
+from mixopt.fitting import Fit
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.proposals import ProposalRequest, propose_front, propose_mixture
+from mixopt.proposals import ProposalRequest, propose_front
 from mixopt.proposals.best_mixture import keeping_unmeasured
 
 DOMAINS = ("code", "law", "mail")
@@ -30,17 +28,8 @@ def fit() -> Fit:
     rng = np.random.default_rng(0)
     weights_ND = rng.dirichlet(np.ones(3), 16)
     losses_NM = 5 + weights_ND @ SLOPES_MD.T + 0.01 * rng.standard_normal((16, 2))
-    objective, trials = Objective(TARGETS, "target", {"quiz": 1.0}), (DOMAINS, TARGETS)
-    return fit_trials(
-        table(weights_ND, losses_NM, *trials),
-        FitConfig(regressors=["linear"], folds=4),
-        objective,
-        0,
-    )
-
-
-def proposed(request, target):
-    return propose_mixture(request.aimed_at(target))
+    objective = Objective(TARGETS, "target", {"quiz": 1.0})
+    return fitted("linear", trials=table(weights_ND, losses_NM, DOMAINS, TARGETS), asked=objective)
 
 
 def test_the_natural_mixture_is_uniform_where_no_inventory_is_known(fit):
@@ -61,14 +50,24 @@ def test_limits_are_fields_or_a_file_and_epochs_are_of_a_file_of_sizes(fit, tmp_
         np.testing.assert_allclose(request.constraints.upper_D, [1000 / 1500, 0.4, 400 / 1500])
 
 
-def test_a_limit_on_epochs_without_an_inventory_is_refused(fit):
-    with pytest.raises(ConfigError, match=r"constraints.max_epochs: needs the tokens of each dom"):
-        ProposalRequest.of(fit, constraints={"max_epochs": 2.0}, tokens=1500)
-
-
-def test_a_misspelt_constraint_is_refused_with_the_nearest(fit):
-    with pytest.raises(ConfigError, match=r"constraints: bonds: unknown field; did you mean 'bou"):
-        ProposalRequest.of(fit, constraints={"bonds": {}})
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"constraints": {"max_epochs": 2.0}, "tokens": 9},
+            "constraints.max_epochs: needs the tok",
+        ),
+        (
+            {"constraints": {"bonds": {}}},
+            "constraints: bonds: unknown field; did you mean 'bounds'",
+        ),
+        ({"risk": {"std": 1.0, "quantile": 0.9}}, "risk: .*give exactly one of std and quantile"),
+        ({"target": "maths"}, "unknown evaluation domain 'maths'; did you mean 'math'"),
+    ],
+)
+def test_a_request_that_cannot_be_is_one_line(fit, given, message):
+    with pytest.raises(ConfigError, match=message):
+        ProposalRequest.of(fit, **given)
 
 
 def test_tokens_and_risk_are_put_into_the_search(fit):
@@ -77,36 +76,18 @@ def test_tokens_and_risk_are_put_into_the_search(fit):
     assert search == QUICK.model_copy(update=expected)
 
 
-def test_a_risk_that_cannot_be_right_is_refused(fit):
-    with pytest.raises(ConfigError, match="risk: .*give exactly one of std and quantile"):
-        ProposalRequest.of(fit, risk={"std": 1.0, "quantile": 0.9})
-
-
-def test_a_target_is_minimised_alone(fit):
-    proposal = proposed(ProposalRequest.of(fit, search=QUICK), "math")
-    assert proposal.objective == "math"
+@pytest.mark.parametrize("kind", ["mean", "worst"])
+def test_a_target_is_minimised_alone_in_its_unit_and_direction_whatever_the_fit_minimises(
+    fit, kind
+):
+    both = Objective(TARGETS, kind, {"math": 0.5, "quiz": 0.5}).scaled({"math": 10.0, "quiz": 20.0})
+    proposal = with_objective(fit, both).propose(target="math", search=QUICK)
+    assert (proposal.objective, proposal.unit) == ("math", "bits_per_byte")
     assert proposal.mixture["code"] == pytest.approx(1.0, abs=1e-6)
     assert proposal.predicted_objective.value == proposal.losses["math"].value
-
-
-@pytest.mark.parametrize("kind", ["mean", "worst"])
-def test_a_target_is_in_the_unit_of_its_loss_whatever_the_fit_minimises(fit, kind):
-    both = Objective(TARGETS, kind, {"math": 0.5, "quiz": 0.5})
-    scaled = with_objective(fit, both.scaled({"math": 10.0, "quiz": 20.0}))
-    proposal = proposed(ProposalRequest.of(scaled, search=QUICK), "math")
-    assert (proposal.objective, proposal.unit) == ("math", "bits_per_byte")
-    assert proposal.predicted_objective.value == proposal.losses["math"].value
-
-
-def test_a_target_keeps_the_direction_that_the_fit_has(fit):
-    turned = with_objective(fit, replace(fit.objective, higher=("math",)))
-    proposal = proposed(ProposalRequest.of(turned, search=QUICK), "math")
-    assert proposal.mixture["mail"] == pytest.approx(1.0, abs=1e-6)
-
-
-def test_an_unknown_target_is_refused_with_the_nearest(fit):
-    with pytest.raises(ConfigError, match=r"unknown evaluation domain 'maths'; did you mean 'ma"):
-        proposed(ProposalRequest.of(fit, search=QUICK), "maths")
+    turned = with_objective(fit, replace(both, higher=TARGETS))
+    turned = turned.propose(target="math", search=QUICK)
+    assert turned.mixture["mail"] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_front_has_the_points_the_seed_and_the_epochs_that_were_asked_for(fit):

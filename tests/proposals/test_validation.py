@@ -18,29 +18,17 @@ def validation_of(**values):
     return made_validation(values)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [
-        (-0.2, -0.1, "wins"),
-        (0.1, 0.2, "loses"),
-        (-0.1, 0.0, "not significant"),
-        (0.0, 0.1, "not significant"),
-    ],
-)
-def test_the_verdict_follows_the_interval_and_one_that_ends_at_0_is_not_significant(
-    low, high, verdict
-):
-    assert Comparison("natural", 0.0, low, high, 3).verdict == verdict
+def test_the_verdict_follows_the_interval_and_one_that_ends_at_0_is_not_significant():
+    ends = [(-0.2, -0.1), (0.1, 0.2), (-0.1, 0.0), (0.0, 0.1)]
+    verdicts = [Comparison("natural", 0.0, *one, 3).verdict for one in ends]
+    assert verdicts == ["wins", "loses", "not significant", "not significant"]
 
 
 def test_the_interval_is_that_of_students_t_on_paired_differences():
     ours, theirs = np.array([1.0, 1.5, 1.1]), np.array([1.3, 1.9, 1.3])
-    comparison = validation_of(proposal=ours, natural=theirs).compare("natural")
-    differences = ours - theirs
-    half = 4.302653 * differences.std(ddof=1) / np.sqrt(3)
-    assert comparison.mean == pytest.approx(differences.mean())
-    assert comparison.low == pytest.approx(differences.mean() - half, rel=1e-5)
-    assert comparison.high == pytest.approx(differences.mean() + half, rel=1e-5)
+    found = validation_of(proposal=ours, natural=theirs).compare("natural")
+    mean, half = (ours - theirs).mean(), 4.302653 * (ours - theirs).std(ddof=1) / np.sqrt(3)
+    assert [found.mean, found.low, found.high] == pytest.approx([mean, mean - half, mean + half])
 
 
 def test_pairs_are_of_seeds_that_finished_of_both_and_a_mean_of_all_that_finished():
@@ -51,6 +39,10 @@ def test_pairs_are_of_seeds_that_finished_of_both_and_a_mean_of_all_that_finishe
     assert validation.mean("proposal") == pytest.approx(1.2)
     assert validation.values("proposal") == {0: 1.0, 2: 1.4}
     assert np.isnan(validation.mean("uniform"))
+    assert validation.problems == []
+    alone = validation_of(proposal=[1.0, None], natural=[2.0, 2.1])
+    assert alone.comparisons == []
+    assert alone.problems == ["natural: too few seeds finished to compare the proposal with it"]
 
 
 def test_a_table_without_a_loss_of_the_objective_is_no_validation(tmp_path):
@@ -60,13 +52,6 @@ def test_a_table_without_a_loss_of_the_objective_is_no_validation(tmp_path):
     other = Objective.from_config(ObjectiveConfig(target="maths"), ("code", "prose", "maths"))
     with pytest.raises(TrialsError, match="has losses on code, prose, help, not code, prose, math"):
         Validation.read(path, other)
-
-
-def test_what_could_not_be_compared_is_said():
-    alone = validation_of(proposal=[1.0, None], natural=[2.0, 2.1])
-    assert alone.comparisons == []
-    assert alone.problems == ["natural: too few seeds finished to compare the proposal with it"]
-    assert validation_of(proposal=[1.0, 1.1], natural=[2.0, 2.1]).problems == []
 
 
 def test_the_proposal_with_the_lowest_mean_leads():
@@ -87,11 +72,11 @@ def test_two_names_of_one_mixture_are_the_same():
 
 
 def test_intervals_are_wider_where_there_are_more_looks():
-    trials = validation_of(proposal=[1.0, 1.2, 1.1], natural=[2.0, 2.2, 2.15]).trials
-    once, often = (
-        Validation.of(trials, OBJECTIVE, ValidateConfig(seeds=3, max_seeds=most)) for most in (3, 6)
-    )
-    widths = [found.high - found.low for found in (v.compare("natural") for v in (once, often))]
+    trials, widths = validation_of(proposal=[1.0, 1.2, 1.1], natural=[2.0, 2.2, 2.15]).trials, []
+    for most in (3, 6):
+        config = ValidateConfig(seeds=3, max_seeds=most)
+        found = Validation.of(trials, OBJECTIVE, config).compare("natural")
+        widths.append(found.high - found.low)
     assert widths[1] > 1.2 * widths[0]
 
 
@@ -111,11 +96,8 @@ def test_the_frame_has_the_best_mixture_first_and_gains_over_the_others():
     assert frame["bpb/help"].to_list() == pytest.approx([1.1, 2.1])
 
 
-def trials_with(*seeds):
-    trials = [Trial(f"t{seed}", NATURAL, seed) for seed in seeds]
-    return Trials.from_results(
-        trials, [result_of(trial.name, 1.0) for trial in trials], proxy="ngram"
-    )
+def trial_with(seed):
+    return Trials.from_results([Trial("t", NATURAL, seed)], [result_of("t", 1.0)], proxy="ngram")
 
 
 def test_each_mixture_is_trained_with_each_seed_in_turn():
@@ -136,18 +118,16 @@ def test_a_mixture_with_two_names_is_trained_once_and_counts_for_both():
 
 
 def test_seeds_are_fresh_and_more_of_them_keep_the_first():
-    first = fresh_seeds(trials_with(1), 3, seed=0)
-    assert fresh_seeds(trials_with(1), 6, seed=0)[:3] == first
-    assert not set(fresh_seeds(trials_with(first[0]), 6, seed=0)) & {first[0]}
+    first = fresh_seeds(trial_with(1), 3, seed=0)
+    assert fresh_seeds(trial_with(1), 6, seed=0)[:3] == first
+    assert first[0] not in fresh_seeds(trial_with(first[0]), 6, seed=0)
     assert first == [194557229, 1850713511, 738208508]  # so that a validation resumes
-    assert fresh_seeds(trials_with(1), 3, seed=1) != first
+    assert fresh_seeds(trial_with(1), 3, seed=1) != first
 
 
 def test_looks_add_half_of_the_first_seeds_up_to_the_last():
-    assert looks(4, 8) == (4, 6, 8)
-    assert looks(3, 6) == (3, 5, 6)
-    assert looks(3, 3) == (3,)
-    assert looks(4, 5) == (4, 5)
+    found = [looks(*seeds) for seeds in ((4, 8), (3, 6), (3, 3), (4, 5))]
+    assert found == [(4, 6, 8), (3, 5, 6), (3,), (4, 5)]
 
 
 @pytest.mark.parametrize("at", [(3, 5, 6), (4, 6, 8)])

@@ -10,43 +10,36 @@ from mixopt.errors import EstimatorError
 from mixopt.online import HeldOut, Observation
 
 
-def recorded_losses(evaluations, count=400, seed=0):
+def recorded_losses(evaluations):
     """Losses that fall, each at its own pace, with noise: what a run might have recorded."""
-    rng = np.random.default_rng(seed)
-    n = np.arange(count)[:, None]
+    rng, n = np.random.default_rng(evaluations), np.arange(400)[:, None]
     floors_M, paces_M = rng.uniform(1.5, 3.0, evaluations), rng.uniform(0.2, 0.6, evaluations)
-    return floors_M + 3.0 * (1.0 + n) ** -paces_M + 0.01 * rng.standard_normal((count, evaluations))
+    return floors_M + 3.0 * (1.0 + n) ** -paces_M + 0.01 * rng.standard_normal((400, evaluations))
 
 
-class Loop:
-    """A loop that tells held-out losses each time they are asked for."""
-
-    def __init__(self, estimator, setting, tell, consumed=lambda weights_D: weights_D):
-        self.estimator, self.setting, self.tell = estimator, setting, tell
-        self.consumed, self.step, self.plans = consumed, 0, []
-
-    def finish(self, steps):
-        while self.step < steps:
-            plan = self.estimator.plan()
-            held_out = HeldOut(self.tell(plan)) if plan.held_out else None
-            self.step += plan.steps
-            tokens_D = self.consumed(plan.weights_D) * plan.steps * self.setting.tokens_per_step
-            none_D = np.zeros(len(tokens_D))
-            seen = Observation(self.step, tokens_D, none_D, none_D, held_out=held_out)
-            self.estimator.observe(seen)
-            self.plans.append(plan)
-        return self.plans
-
-
-def recorded(losses_NM):
-    rows = iter(losses_NM)
-    return lambda plan: next(rows)
-
-
-def finished(setting, losses_NM, **options):
-    estimator = AioliEstimator(**options)
+def steered(estimator, setting, steps, tell, consumed=lambda weights_D: weights_D):
+    """Return the plans of a run that tells held-out losses each time they are asked for."""
     estimator.start(setting)
-    return estimator, Loop(estimator, setting, recorded(losses_NM)).finish(setting.steps)
+    step, plans = 0, []
+    while step < steps:
+        plan = estimator.plan()
+        held_out = HeldOut(tell(plan)) if plan.held_out else None
+        step += plan.steps
+        tokens_D = consumed(plan.weights_D) * plan.steps * setting.tokens_per_step
+        none_D = np.zeros(len(tokens_D))
+        estimator.observe(Observation(step, tokens_D, none_D, none_D, held_out=held_out))
+        plans.append(plan)
+    return plans
+
+
+def plans_of(setting, losses_NM, **options):
+    rows = iter(losses_NM)
+    return steered(AioliEstimator(**options), setting, setting.steps, lambda plan: next(rows))
+
+
+def swept(plans):
+    """Return the domain of each step of the sweeps."""
+    return [int(np.argmax(plan.weights_D)) for plan in plans if "sweep " in plan.tag]
 
 
 def transcription(plans, losses_NM, *, domains, sweeps, rho, eta, ema=None):
@@ -54,25 +47,16 @@ def transcription(plans, losses_NM, *, domains, sweeps, rho, eta, ema=None):
 
     Returns the mixture of each round.
     """
-    hot = [int(np.argmax(plan.weights_D)) for plan in plans if "sweep " in plan.tag]
-    per_round = sweeps * domains
-    weights = np.ones(domains)
-    smoothed = None
-    mixtures = []
-    row = 0
-    for start in range(0, len(hot), per_round):
-        before = losses_NM[row]
+    mix = np.full((domains, domains), (1 - rho) / (domains - 1))
+    np.fill_diagonal(mix, rho)
+    weights, smoothed, mixtures, row = np.ones(domains), None, [], 0
+    for order in np.reshape(swept(plans), (-1, sweeps * domains)):
         falls = np.zeros((domains, domains))
-        for j in hot[start : start + per_round]:
+        for j in order:
+            falls[:, j] += (losses_NM[row] - losses_NM[row + 1]) / sweeps
             row += 1
-            falls[:, j] += before - losses_NM[row]
-            before = losses_NM[row]
-        falls /= sweeps
-        mix = np.full((domains, domains), (1 - rho) / (domains - 1))
-        np.fill_diagonal(mix, rho)
         graph = np.array([np.linalg.solve(mix, row_i) for row_i in falls])
-        if graph.min() < 0:
-            graph = graph - graph.min()
+        graph = graph - min(graph.min(), 0)
         graph = graph / graph.sum()
         if ema is None:
             weights = weights * np.exp(eta * graph.sum(axis=0))
@@ -84,37 +68,28 @@ def transcription(plans, losses_NM, *, domains, sweeps, rho, eta, ema=None):
     return mixtures
 
 
-def of_rounds(plans):
-    return [
-        plan.weights_D for plan in plans if plan.tag.startswith("round") and "," not in plan.tag
-    ]
-
-
 @pytest.mark.parametrize(
     ("domains", "rho", "options"), [(7, 0.75, {"eta": 1.0, "ema": 0.1}), (2, 0.6, {})]
 )
 def test_the_mixtures_are_those_of_the_published_formulas(domains, rho, options):
-    losses_NM = recorded_losses(domains, seed=domains)
-    _, plans = finished(
-        run_of(domains), losses_NM, update_steps=100, sweeps=2, sweep_steps=3, one_hot=rho,
-        **options,
-    )  # fmt: skip
+    losses_NM, sweeps = recorded_losses(domains), {"update_steps": 100, "sweep_steps": 3}
+    plans = plans_of(run_of(domains), losses_NM, one_hot=rho, sweeps=2, **sweeps, **options)
     published = transcription(
         plans, losses_NM, domains=domains, sweeps=2, rho=rho, **{"eta": 0.2, **options}
     )
+    rounds = [one for one in plans if one.tag.startswith("round") and "," not in one.tag]
     assert len(published) == 6
-    np.testing.assert_allclose(of_rounds(plans), published, rtol=1e-10)
+    np.testing.assert_allclose([one.weights_D for one in rounds], published, rtol=1e-10)
 
 
 def test_a_round_sweeps_in_fresh_permutations_and_trains_for_the_rest():
-    _, plans = finished(run_of(3), recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=4)
+    plans = plans_of(run_of(3), recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=4)
     assert [(plan.steps, plan.held_out) for plan in plans[:8]] == [
         (0, True), *[(4, True)] * 6, (76, True),
     ]  # fmt: skip
-    hot = [int(np.argmax(plan.weights_D)) for plan in plans if "sweep " in plan.tag]
-    sweeps = [tuple(hot[k : k + 3]) for k in range(0, len(hot), 3)]
-    assert all(sorted(sweep) == [0, 1, 2] for sweep in sweeps)
-    assert len(set(sweeps)) > 2
+    sweeps = np.reshape(swept(plans), (-1, 3))
+    assert (np.sort(sweeps) == [0, 1, 2]).all()
+    assert len(np.unique(sweeps, axis=0)) > 2
     assert sum(plan.steps for plan in plans) == 600
     np.testing.assert_allclose(sorted(plans[1].weights_D), [0.125, 0.125, 0.75])
     assert plans[1].tag.startswith("round 1, sweep 1 of 6: ")
@@ -130,41 +105,35 @@ def test_sweeps_take_15_percent_of_a_round_which_is_a_twentieth_of_the_run():
     assert (lengths(600), lengths(60_000)) == ((40, 1), (3000, 75))
 
 
-def test_a_last_round_without_room_for_its_sweeps_is_not_begun():
-    setting = run_of(3, steps=250)
-    _, plans = finished(setting, recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=8)
-    assert [plan.steps for plan in plans if "," not in plan.tag] == [0, 52, 52, 2]
-    setting = run_of(3, steps=248)
-    _, plans = finished(setting, recorded_losses(3), update_steps=100, sweeps=2, sweep_steps=8)
-    assert [plan.steps for plan in plans if "," not in plan.tag] == [0, 52, 100]
+@pytest.mark.parametrize(("steps", "rounds"), [(250, [0, 52, 52, 2]), (248, [0, 52, 100])])
+def test_a_last_round_without_room_for_its_sweeps_is_not_begun(steps, rounds):
+    sweeps = {"update_steps": 100, "sweeps": 2, "sweep_steps": 8}
+    plans = plans_of(run_of(3, steps=steps), recorded_losses(3), **sweeps)
+    assert [plan.steps for plan in plans if "," not in plan.tag] == rounds
 
 
-def test_the_learned_prior_is_kept():
-    prior_D = np.array([0.6, 0.3, 0.1])
-    setting = run_of(3, reference_D=prior_D)
-    losses_NM = recorded_losses(3)
-    for ema in (None, 0.3):
-        _, plans = finished(
-            setting, losses_NM, update_steps=500, prior_steps=100, sweep_steps=2, eta=0.7, ema=ema
-        )
-        assert (plans[0].tag, plans[0].steps, plans[0].held_out) == ("prior", 100, True)
-        assert plans[0].weights_D.tolist() == prior_D.tolist()
-        published = transcription(plans, losses_NM, domains=3, sweeps=2, rho=0.75, eta=0.7, ema=ema)
-        expected_D = prior_D * published[0]
-        np.testing.assert_allclose(plans[-1].weights_D, expected_D / expected_D.sum(), rtol=1e-12)
+@pytest.mark.parametrize("ema", [None, 0.3])
+def test_the_learned_prior_is_kept(ema):
+    prior_D, losses_NM = np.array([0.6, 0.3, 0.1]), recorded_losses(3)
+    options = {"update_steps": 500, "prior_steps": 100, "sweep_steps": 2, "eta": 0.7, "ema": ema}
+    plans = plans_of(run_of(3, reference_D=prior_D), losses_NM, **options)
+    assert (plans[0].tag, plans[0].steps, plans[0].held_out) == ("prior", 100, True)
+    assert plans[0].weights_D.tolist() == prior_D.tolist()
+    published = transcription(plans, losses_NM, domains=3, sweeps=2, rho=0.75, eta=0.7, ema=ema)
+    expected_D = prior_D * published[0]
+    np.testing.assert_allclose(plans[-1].weights_D, expected_D / expected_D.sum(), rtol=1e-12)
 
 
 def linear_world(domains, matrix_MD, consumed=lambda weights_D: weights_D, **options):
     """Run in a world that follows the law: losses fall by A p each step."""
     setting = run_of(domains, tuple(f"exam {m}" for m in range(len(matrix_MD))))
     estimator, losses_M = AioliEstimator(**options), np.full(len(matrix_MD), 5.0)
-    estimator.start(setting)
 
     def tell(plan):
         losses_M[:] -= plan.steps * matrix_MD @ consumed(plan.weights_D)
         return losses_M.copy()
 
-    Loop(estimator, setting, tell, consumed).finish(150)
+    steered(estimator, setting, 150, tell, consumed)
     return estimator
 
 
@@ -190,6 +159,9 @@ def test_evaluations_that_the_objective_leaves_out_do_not_count():
     assert column_sums(np.zeros((2, 4)), np.full(2, 0.5)).tolist() == [0.25] * 4
 
 
+LONG = {"update_steps": 100, "sweep_steps": 10}
+
+
 @pytest.mark.parametrize(
     ("setting", "options", "message"),
     [
@@ -197,8 +169,8 @@ def test_evaluations_that_the_objective_leaves_out_do_not_count():
         (run_of(2), {"one_hot": 0.5}, "one_hot: 0.5 of 2 domains is no more than the others have"),
         (
             run_of(7),
-            {"update_steps": 100, "sweep_steps": 10},
-            "sweeps of 2 x 7 domains x 10 steps fill a round of 100; fewer sweeps or sweep_steps",
+            LONG,
+            "sweeps of 2 x 7 domains x 10 steps fill a round of 100; fewer sweeps or",
         ),
         (run_of(3), {"prior_steps": 600}, "aioli: prior_steps: 600 of 600 steps"),
     ],

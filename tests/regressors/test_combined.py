@@ -1,7 +1,5 @@
 """Auto: what it predicts, what it chooses, and that held-out stays held out."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from mixopt_regressors.combinations import AutoRegressor, stacking_weights
@@ -18,19 +16,17 @@ def data(rows: int = 40, noise: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
     weights_ND = rng.dirichlet(np.ones(3), rows)
     straight_N = 3.0 - weights_ND @ [1.0, 0.5, 0.0]
     bent_N = 1.0 + np.exp(-4.0 * weights_ND @ [1.0, 0.3, 0.0])
-    return weights_ND, np.stack([straight_N, bent_N], axis=1) + noise * rng.standard_normal(
-        (rows, 2)
-    )
+    noise_NM = noise * rng.standard_normal((rows, 2))
+    return weights_ND, np.column_stack([straight_N, bent_N]) + noise_NM
 
 
 def test_it_predicts_the_weighted_mean_and_members_that_disagree_make_it_less_sure():
     weights_ND, losses_NM = data(noise=0.2)
     both = AutoRegressor(candidates=LAWS).fit(weights_ND, losses_NM)
     mean_NM, std_NM = both.predict(weights_ND, return_std=True)
-    kept = [place for place, member in enumerate(both.members_) if member is not None]
-    alone = [both.members_[place].predict(weights_ND, return_std=True) for place in kept]
-    shares_CM = both.weights_MC.T[kept][:, None]
+    alone = [one.predict(weights_ND, return_std=True) for one in both.members_]
     means_CNM, stds_CNM = (np.stack([one[k] for one in alone]) for k in (0, 1))
+    shares_CM = both.weights_MC.T[:, None]
     assert np.allclose(mean_NM, (shares_CM * means_CNM).sum(axis=0), rtol=1e-12)
     apart_NM = (shares_CM * (means_CNM - mean_NM) ** 2).sum(axis=0)
     assert np.allclose(std_NM**2, (shares_CM * stds_CNM).sum(axis=0) ** 2 + apart_NM)
@@ -46,15 +42,14 @@ def test_each_loss_gets_the_candidate_of_its_law():
 def test_what_a_candidate_predicts_for_a_fold_does_not_depend_on_the_folds_losses():
     weights_ND, losses_NM = data(noise=0.1)
     fold_N = grouped_folds(row_groups(weights_ND), 4, 0)
-    turned_NM = np.where((fold_N == 0)[:, None], losses_NM + 5.0, losses_NM)
-    seen = []
-    for losses in (losses_NM, turned_NM):
-        auto = AutoRegressor(candidates=("linear", "lightgbm"))
-        auto.cross_fit(weights_ND, losses, fold_N)
-        seen.append(auto.held_out_members)
-    for name in ("linear", "lightgbm"):
-        assert np.array_equal(seen[0][name][fold_N == 0], seen[1][name][fold_N == 0])
-        assert not np.array_equal(seen[0][name][fold_N == 1], seen[1][name][fold_N == 1])
+    names, seen = ("linear", "lightgbm"), []
+    for up in (0.0, 5.0):
+        auto = AutoRegressor(candidates=names)
+        auto.cross_fit(weights_ND, losses_NM + up * (fold_N == 0)[:, None], fold_N)
+        seen.append([auto.held_out_members[name] for name in names])
+    same_CNM = np.equal(*seen)
+    assert same_CNM[:, fold_N == 0].all()
+    assert not same_CNM[:, fold_N == 1].all(axis=(1, 2)).any()
 
 
 def test_the_weights_of_a_fold_come_from_the_errors_of_the_others():
@@ -83,8 +78,8 @@ def test_errors_of_other_targets_count_as_prior_trials():
     errors_CNM[0, ::2], errors_CNM[1, 1::2] = -1.0, -1.0
     errors_CNM[0, :, 1] *= 3.0
     assert stacking_weights(errors_CNM)[:, 0] == pytest.approx([0.30657, 0.33796], rel=1e-4)
-    own = stacking_weights(errors_CNM, prior=0.0)[1, 0]
-    assert own < stacking_weights(errors_CNM, prior=100.0)[1, 0]
+    own, pooled = (stacking_weights(errors_CNM, prior=trials)[1, 0] for trials in (0.0, 100.0))
+    assert own < pooled
 
 
 def test_no_default_member_is_without_a_gradient():

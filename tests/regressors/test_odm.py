@@ -13,8 +13,7 @@ REFERENCE_D = np.array([0.5, 0.3, 0.2])
 
 def started(estimator):
     natural_D = np.array([0.6, 0.3, 0.1])
-    setting = run_of(steps=1000, reference_D=REFERENCE_D, natural_D=natural_D)
-    estimator.start(setting)
+    estimator.start(run_of(steps=1000, reference_D=REFERENCE_D, natural_D=natural_D))
     return estimator
 
 
@@ -23,40 +22,21 @@ def told(step, losses_D, count_D):
     return Observation(step, count_D, np.array(losses_D) * count_D, count_D)
 
 
-class PublishedExp3:
-    """One domain a step, in the loops of the published updater."""
-
-    def __init__(self, weights):
-        self.k = len(weights)
-        self.probabilities = list(weights)
-        self.rewards = [0.0] * self.k
-        self.eps = 1 / self.k
-
-    def update(self, drawn, loss, iteration):
-        self.rewards[drawn] += loss / 10 / self.probabilities[drawn]
-        before = self.eps
-        self.eps = min(1 / self.k, math.sqrt(math.log(self.k) / (self.k * iteration)))
-        total = sum(math.exp(reward * before) for reward in self.rewards)
-        weights = [
-            math.exp(reward * before) / total * (1 - self.k * self.eps) + self.eps
-            for reward in self.rewards
-        ]
-        self.probabilities = [weight / sum(weights) for weight in weights]
-
-
 def test_odm_is_exp3_where_a_batch_has_one_domain():
     estimator = started(ODMEstimator())  # which warms up for 2% of the run
     assert estimator.plan().steps == 20
     estimator.observe(told(20, [5.0, 5.0, 5.0], [300, 400, 500]))  # teaches nothing yet
     assert estimator.plan().weights_D.tolist() == REFERENCE_D.tolist()
-    published = PublishedExp3(REFERENCE_D)
     rng = np.random.default_rng(0)
+    published_D, rewards_D, floor = REFERENCE_D, np.zeros(3), 1 / 3
     for step in range(21, 200):
-        drawn, loss = int(rng.integers(3)), float(rng.uniform(1.0, 5.0))
-        count_D = 100.0 * np.eye(3)[drawn]
-        estimator.observe(told(step, [loss] * 3, count_D))
-        published.update(drawn, loss, step)
-        np.testing.assert_allclose(estimator.plan().weights_D, published.probabilities, rtol=1e-12)
+        drawn_D, loss = np.eye(3)[rng.integers(3)], float(rng.uniform(1.0, 5.0))
+        estimator.observe(told(step, [loss] * 3, 100.0 * drawn_D))
+        rewards_D += drawn_D * loss / 10 / published_D
+        powers_D = np.exp(rewards_D * floor)
+        floor = min(1 / 3, math.sqrt(math.log(3) / (3 * step)))
+        published_D = powers_D / powers_D.sum() * (1 - 3 * floor) + floor
+        np.testing.assert_allclose(estimator.plan().weights_D, published_D, rtol=1e-12)
     assert np.ptp(estimator.plan().weights_D) > 0.05
 
 

@@ -1,7 +1,5 @@
 """Shared power laws learn what targets have in common, and say how sure they are."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from mixopt_regressors.laws import SkillsRegressor
@@ -11,7 +9,7 @@ from mixopt_regressors.laws.skills import STRENGTHS
 def two_skills(rng: np.random.Generator, trials: int) -> tuple[np.ndarray, np.ndarray]:
     """Five losses that fall with two skills, each taught by two of five domains."""
     weights_ND = rng.dirichlet(np.ones(5), trials)
-    taught_N2 = np.column_stack([weights_ND[:, :2].sum(axis=1), weights_ND[:, 2:4].sum(axis=1)])
+    taught_N2 = weights_ND[:, :4].reshape(-1, 2, 2).sum(axis=2)
     skills_N2 = (0.05 + taught_N2) ** -0.4
     loads_2M = np.array([[1.0, 0.8, 0.5, 0.2, 0.0], [0.0, 0.2, 0.5, 0.8, 1.0]])
     return weights_ND, 1.5 + skills_N2 @ loads_2M

@@ -35,33 +35,22 @@ def test_an_anneal_is_its_source_and_the_control_the_natural_mixture_of_the_othe
 def test_a_base_domain_without_tokens_enough_for_its_weight_is_refused_with_its_epochs():
     limits = Constraints.from_config(ConstraintsConfig(max_epochs=3), INVENTORY, 1000)
     config = asked(sources=["code"], base={"maths": 0.5, "web": 0.5})
-    with pytest.raises(InfeasibleError) as refused:
-        by_name(config, limits)
     said = "base domain 'maths': a weight of 0.5 of 1k tokens needs 10 epochs of its 50 tokens"
-    assert said in str(refused.value)
-
-
-def test_a_base_without_tokens_is_refused():
+    with pytest.raises(InfeasibleError, match=said):
+        by_name(config, limits)
     empty = Mixture({"web": 0.0, "books": 0.0, "code": 0.5, "maths": 0.5})
     with pytest.raises(DesignError, match="have no tokens"):
         dict(anneal_mixtures(asked().anneals, empty))
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"sources": ["code", "code"]}, "'code' is given twice"),
-        ({"base": {"web": 0.5, "code": 0.5}}, "'code' is a source and has a weight of 0.5"),
-    ],
-)
-def test_what_cannot_be_right_is_said(changes, said):
-    with pytest.raises(ValueError, match=said):
-        asked(**changes)
+def test_a_source_twice_or_in_the_base_is_refused():
+    with pytest.raises(ValueError, match="'code' is given twice"):
+        asked(sources=["code", "code"])
+    with pytest.raises(ValueError, match="'code' is a source and has a weight of 0.5"):
+        asked(base={"web": 0.5, "code": 0.5})
 
 
 def test_the_first_of_several_rounds_is_the_anneals():
     config = AnnealsConfig(sources=["code"])
     found = DesignConfig(method="anneals", anneals=config, rounds=[2, 6])
     assert (found.planned_rounds, found.first_trials) == ((2, 6), 6)
-    with pytest.raises(ValueError, match="2 mixtures, not 5"):
-        DesignConfig(method="anneals", anneals=config, rounds=[5, 6])

@@ -1,7 +1,5 @@
 """Trials of an earlier version of a corpus: which hold, what became of domains, what they save."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -20,26 +18,17 @@ from mixopt.trials import Trials
 
 OLD = {"web": DomainContent("a", 9), "code": DomainContent("b", 9), "wiki": DomainContent("c", 9)}
 RNG = np.random.default_rng(0)
-
-
-def earlier(**became):
-    weights_ND = np.array([[0.5, 0.3, 0.2], [0.7, 0.3, 0.0]])
-    found = table(weights_ND, np.ones((2, 1)), tuple(OLD), ("exam",))
-    return replace(found, contents=OLD), became
+WEIGHTS_ND = [[0.5, 0.3, 0.2], [0.7, 0.3, 0.0]]
+EARLIER = replace(table(WEIGHTS_ND, np.ones((2, 1)), tuple(OLD), ("exam",)), contents=OLD)
 
 
 def carried_to(corpus, **became):
-    found, became = earlier(**became)
-    return found.carried_to(corpus, became, "runs/v1")
+    return EARLIER.carried_to(corpus, became, "runs/v1")
 
 
 def test_hashes_tell_which_domains_hold_are_renamed_grown_or_changed():
-    corpus = {
-        "code": DomainContent("b", 9),
-        "wiki": DomainContent("x", 20),
-        "pages": DomainContent("a", 9),
-        "maths": DomainContent("m", 9),
-    }
+    corpus = {"code": OLD["code"], "wiki": DomainContent("x", 20), "pages": OLD["web"]}
+    corpus["maths"] = DomainContent("m", 9)
     found, unknown = carried_to(corpus)
     assert found.domains == tuple(corpus)
     assert found.weights()[0].tolist() == [0.3, 0.2, 0.5, 0.0]
@@ -60,17 +49,13 @@ def test_a_user_says_what_became_of_the_others():
     assert merged.weights()[0].tolist() == pytest.approx([0.7, 0.3])
 
 
-def test_rows_of_another_corpus_are_one_line():
+def test_a_table_keeps_what_its_domains_held_and_rows_of_another_corpus_are_one_line(tmp_path):
+    EARLIER.write(tmp_path / "trials.parquet")
+    assert Trials.read(tmp_path / "trials.parquet").contents == OLD
     with pytest.raises(TrialsError, match=r"runs/v1: trials of another corpus: domain 'wiki' is"):
         carried_to({"web": OLD["web"], "code": OLD["code"]})
     with pytest.raises(TrialsError, match=r"runs/v1: domain 'cod' is not in this .*'code'\?"):
         carried_to({"web": OLD["web"], "code": OLD["code"]}, wiki="cod")
-
-
-def test_a_table_keeps_what_its_domains_held(tmp_path):
-    found, _ = earlier()
-    found.write(tmp_path / "trials.parquet")
-    assert Trials.read(tmp_path / "trials.parquet").contents == OLD
 
 
 DOMAINS, TARGETS = tuple("abcdef"), ("x", "y")
@@ -90,8 +75,8 @@ def swarms():
     return [table(weights_ND, law(weights_ND), DOMAINS, TARGETS) for weights_ND in rows]
 
 
-def error(new, unseen, carried=None):
-    rows = None if carried is None else np.hstack(carried).tolist()
+def error(new, unseen, *carried):
+    rows = np.hstack(carried).tolist() if carried else None
     auto = AutoRegressor(candidates=("gaussian_process",), carried=rows)
     auto.fit(new.weights(), new.losses())
     away_NM = auto.predict(unseen.weights()) - unseen.losses()
@@ -101,10 +86,10 @@ def error(new, unseen, carried=None):
 def test_carried_trials_that_hold_lower_the_error_and_others_are_not_believed(swarms):
     old, new, unseen = swarms
     alone, _ = error(new, unseen)
-    holds, auto = error(new, unseen, [old.weights(), old.losses()])
+    holds, auto = error(new, unseen, old.weights(), old.losses())
     assert holds < 0.6 * alone
     assert auto.weights_MC[:, 1].min() > 0.5
-    wrong, auto = error(new, unseen, [old.weights(), 3 - old.losses()])
+    wrong, auto = error(new, unseen, old.weights(), 3 - old.losses())
     assert wrong < 1.3 * alone
     assert auto.weights_MC[:, 1].max() < 0.3
 

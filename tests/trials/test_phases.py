@@ -51,36 +51,32 @@ def test_a_design_by_phase_has_tied_and_untied_mixtures_of_the_right_lengths():
     config = DesignConfig(trials=12, phases={"1": 0.8, "2": 0.2}, rounds=[], max_usage=None)
     limits = Constraints.from_config(read_constraints({}), {"web": 3, "code": 1}, phases=PHASES)
     trials = make_design(config, PHASES.tied(NATURAL), limits, 0)
-    apart = []
-    for trial in trials:
-        parts = PHASES.split(trial.mixture)
-        apart.append(parts["1"].total_variation(parts["2"]))
+    parts = [PHASES.split(trial.mixture) for trial in trials]
+    apart = [one["1"].total_variation(one["2"]) for one in parts]
     assert sum(one < 1e-6 for one in apart) == 4 + 5  # every third, anchors and replicates
     assert max(apart) > 0.1
 
 
 def table(tmp_path, *, lengths):
     head = ",".join(f"weight/{cell}" for cell in UNTIED.domains)
-    more = ",phase/1,phase/2" if lengths else ""
-    end = ",0.8,0.2" if lengths else ""
-    rows = [f"r{k},0.5,0.5,0.{k},0.{10 - k}{end}" for k in range(1, 10)]
-    (tmp_path / "w.csv").write_text("\n".join([f"run,{head}{more}", *rows]) + "\n")
-    losses = [f"r{k},{1 + k / 100}" for k in range(1, 10)]
-    (tmp_path / "l.csv").write_text("\n".join(["run,loss/a", *losses]) + "\n")
+    more, end = (",phase/1,phase/2", ",0.8,0.2") if lengths else ("", "")
+    rows = "".join(f"r{k},0.5,0.5,0.{k},0.{10 - k}{end}\n" for k in range(1, 10))
+    losses = "".join(f"r{k},{1 + k / 100}\n" for k in range(1, 10))
+    (tmp_path / "w.csv").write_text(f"run,{head}{more}\n{rows}")
+    (tmp_path / "l.csv").write_text(f"run,loss/a\n{losses}")
     return tmp_path / "w.csv", tmp_path / "l.csv"
 
 
-def test_a_table_of_shares_in_each_phase_becomes_shares_of_all_tokens(tmp_path):
-    trials = Trials.from_csv(*table(tmp_path, lengths=True))
+def test_a_table_of_shares_in_each_phase_becomes_shares_of_all_tokens_which_read_as_phases(
+    tmp_path,
+):
+    mixtures, losses = table(tmp_path, lengths=True)
+    trials = Trials.from_csv(mixtures, losses)
     assert trials.domains == UNTIED.domains
     assert trials.weights()[0].tolist() == pytest.approx([0.4, 0.4, 0.02, 0.18])
     assert dict(trials.phases) == pytest.approx(dict(PHASES))
-
-
-def test_a_table_whose_branches_keep_their_totals_is_said_to_be_read_as_phases(tmp_path):
-    mixtures, losses = table(tmp_path, lengths=True)
-    assert "as phases" not in str(Trials.from_csv(mixtures, losses).notes)
-    Trials.from_csv(mixtures, losses).table.select("trial", "^weight/.*$").write_csv(mixtures)
+    assert "as phases" not in str(trials.notes)
+    trials.table.select("trial", "^weight/.*$").write_csv(mixtures)
     losses.write_text(losses.read_text().replace("run", "trial"))
     notes = Trials.from_csv(mixtures, losses).notes
     assert "w.csv: read as phases of the training: '1', '2', whose totals" in str(notes)
@@ -98,17 +94,11 @@ def test_a_table_by_phase_without_their_lengths_is_one_line(tmp_path):
         Trials.from_csv(mixtures, losses)
 
 
-def answer(tmp_path):
-    content = {"weights": dict(UNTIED), "phases": PHASES.content(UNTIED)}
-    path = tmp_path / "ours.yaml"
-    path.write_text(str(content))
-    return path
-
-
 def test_phases_of_a_file_become_stages_of_a_schedule(tmp_path):
-    sizes = tmp_path / "sizes.yaml"
+    sizes, ours = tmp_path / "sizes.yaml", tmp_path / "ours.yaml"
     sizes.write_text("web: 1e6\ncode: 1e6\n")
-    found = schedule_of(answer(tmp_path), tokens=10_000, batch="10x10", inventory=sizes)
+    ours.write_text(str({"weights": dict(UNTIED), "phases": PHASES.content(UNTIED)}))
+    found = schedule_of(ours, tokens=10_000, batch="10x10", inventory=sizes)
     assert [stage.tokens for stage in found.stages] == [8_000, 2_000]
     assert dict(found.stages[1].mixture) == pytest.approx({"web": 0.1, "code": 0.9})
     assert found.domain_tokens() == pytest.approx({"web": 4_200, "code": 5_800})

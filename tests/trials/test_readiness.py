@@ -1,6 +1,6 @@
 """Whether trials tell mixtures apart on a loss: the ratio, its bound, and what is left out."""
 
-from __future__ import annotations
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,7 +27,8 @@ def found(trials):
     return readiness_of(trials, trials.losses(), trials.targets)
 
 
-def test_the_ratio_is_that_of_signal_and_noise():
+def test_the_ratio_is_that_of_signal_and_noise_and_a_state_that_of_the_ratio():
+    assert [one.state for one in found(made())] == ["ready", "weak", "noise", "noise"]
     ready = found(made(mixtures=2000))
     assert [one.ratio for one in ready[:2]] == pytest.approx([3.0, 1.25], rel=0.1)
     assert [one.noise for one in ready] == pytest.approx([1.0] * 4, rel=0.05)
@@ -35,14 +36,9 @@ def test_the_ratio_is_that_of_signal_and_noise():
 
 
 def test_the_lower_bound_holds_in_19_of_20_sets_of_trials():
-    signals = np.full(4, 1.5)
-    lows = [one.low for seed in range(60) for one in found(made(12, 2, seed, signals))]
+    lows = [one.low for seed in range(60) for one in found(made(12, 2, seed, np.full(4, 1.5)))]
     below = np.mean(np.array(lows) <= 1.5)
     assert 0.90 <= below <= 0.99  # 240 draws: 0.95 has a standard error of 0.014
-
-
-def test_states_are_ready_weak_and_noise():
-    assert [one.state for one in found(made())] == ["ready", "weak", "noise", "noise"]
 
 
 def test_without_replicates_of_one_size_nothing_is_known_but_the_spread():
@@ -51,16 +47,13 @@ def test_without_replicates_of_one_size_nothing_is_known_but_the_spread():
     assert (first.noise, first.ratio, first.low, first.state) == (None, None, None, "unknown")
     assert first.spread == pytest.approx(trials.losses()[:, 0].std(ddof=1))
     assert Replicates.of(trials).describe().startswith("no mixture was trained twice")
-    trials = made(replicates=2)
-    sizes = np.tile([1000, 90_000], 40)
-    two = type(trials)(trials.table.with_columns(tokens=sizes), trials.domains, trials.targets)
+    two = replace(trials := made(), table=trials.table.with_columns(tokens=np.tile([10, 90], 40)))
     assert Replicates.of(two).trials == 0
 
 
 def objective(**fields):
-    return Objective(
-        TARGETS, "mean", dict.fromkeys(TARGETS, 0.25), "nats_per_token", leave_out="noise", **fields
-    )
+    weights = dict.fromkeys(TARGETS, 0.25)
+    return Objective(TARGETS, "mean", weights, "nats_per_token", leave_out="noise", **fields)
 
 
 def test_losses_that_are_noise_are_left_out_once():

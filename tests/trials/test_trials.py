@@ -32,36 +32,25 @@ def table(results=RESULTS, trials=TRIALS, **options):
     return Trials.from_results(trials, results, proxy="ngram", **options)
 
 
-def test_the_columns_are_those_of_the_contract():
-    assert table().table.columns == [
+def test_the_columns_are_those_of_the_contract_and_arrays_are_in_the_order_of_the_names():
+    trials = table()
+    assert trials.table.columns == [
         "trial", "role", "seed", "status", "reason", "mixture", "weight/web", "weight/code",
         "loss/web", "loss/other", "bpb/web", "bpb/other",
         "tokens", "parameters", "proxy", "seconds", "round",
     ]  # fmt: skip
-
-
-def test_results_are_joined_by_name_and_not_by_order():
-    for results in itertools.permutations(RESULTS):
-        assert table(results) == table()
-
-
-def test_equal_content_is_equal_bytes_whatever_the_order_of_the_results(tmp_path):
-    table().write(tmp_path / "a.parquet")
-    table(RESULTS[::-1]).write(tmp_path / "b.parquet")
-    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-
-
-def test_a_table_is_read_from_a_folder_of_any_name(tmp_path):
-    path = tmp_path / os.fsdecode(b"caf\xe9") / "trials.parquet"
-    table().write(path)
-    assert Trials.read(path) == table()
-
-
-def test_weights_and_losses_are_arrays_in_the_order_of_the_names():
-    trials = table()
     assert trials.weights().tolist() == [[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]]
     assert trials.losses().tolist() == [[2, 3], [3, 4], [4, 5]]
     assert trials.losses("bits_per_byte").tolist() == [[1, 2], [1.5, 3], [2, 4]]
+
+
+def test_results_are_joined_by_name_to_equal_bytes_whatever_their_order_in_any_folder(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9") / "trials.parquet"
+    table().write(path)
+    assert Trials.read(path) == table()
+    for results in itertools.permutations(RESULTS):
+        table(results).write(tmp_path / "again.parquet")
+        assert (tmp_path / "again.parquet").read_bytes() == path.read_bytes()
 
 
 def test_an_unfinished_trial_keeps_its_row_and_reason_and_has_no_losses():
@@ -89,54 +78,65 @@ def test_the_best_trial_is_the_finished_one_with_the_lowest_objective():
     assert best_trial(table(lost), higher) == ("t0", MIXTURES[0])
 
 
+def changed(**columns):
+    """Return the table with other values in some columns."""
+    frame = table().table.with_columns(pl.Series(n, values) for n, values in columns.items())
+    return Trials(frame, ("web", "code"), ("web", "other"))
+
+
+ODD = replace(TRIALS[1], mixture=Mixture({"web": 0.5, "books": 0.5}))
+FEW = replace(RESULTS[1], losses=Losses(1, {"web": 1.0}, {"web": 1.0}))
+
+
 @pytest.mark.parametrize(
-    ("results", "message"),
+    ("make", "message"),
     [
-        ([RESULTS[0], RESULTS[2]], "the results lack 't1', in the design"),
-        ([*RESULTS, RESULTS[2]], "the results: more than one row for 't2'"),
+        (lambda: table(RESULTS[::2]), "the results lack 't1', in the design"),
+        (lambda: table([*RESULTS, RESULTS[2]]), "the results: more than one row for 't2'"),
         (
-            [
-                RESULTS[0],
-                replace(RESULTS[1], losses=Losses(1, {"web": 1.0}, {"web": 1.0})),
-                RESULTS[2],
-            ],
-            "'t1': other evaluation domains than the rest: 'other'",
+            lambda: table([RESULTS[0], FEW, RESULTS[2]]),
+            "'t1': other evaluation domains than the re",
         ),
+        (
+            lambda: table(trials=[TRIALS[0], ODD, TRIALS[2]]),
+            "'t1': other domains than the rest: 'books', 'code'",
+        ),
+        (
+            lambda: changed(**{"weight/code": [math.nan] * 3}),
+            "trial 't0': weight of 'code' is nan; need >= 0",
+        ),
+        (
+            lambda: changed(**{"weight/web": [0.5] * 3}),
+            "^trial 't0': weights add up to 1.25, not 1",
+        ),
+        (
+            lambda: changed(**{"loss/web": [None, 1, None], "bpb/web": [1, 2, None]}),
+            "trial 't2': is finished but its loss on 'web' is None",
+        ),
+        (
+            lambda: changed(**{"loss/web": [None, math.nan, 1], "bpb/web": [1, 2, 1]}),
+            "trial 't1': is finished but .* on 'web' is nan",
+        ),
+        (lambda: table([], []), "^a table of trials needs at least one trial"),
+        (lambda: table().with_targets(["wbe"]), "no evaluation domain 'wbe'; did you mean 'web'"),
+        (
+            lambda: Trials(table().table.drop("seed"), ("web", "code"), ("web", "other")),
+            "^no column 'seed' in the table of trials",
+        ),
+        (
+            lambda: Trials(table().table, ("web", "code"), ()).fit(),
+            "the trials have no losses: no column loss/NAME",
+        ),
+        (lambda: Trials.from_csv(*["/dev/zero"] * 2), "/dev/zero: cannot be read: it is a device"),
     ],
 )
-def test_results_that_do_not_fit_the_design_are_named(results, message):
+def test_a_table_that_cannot_be_is_one_line(make, message):
     with pytest.raises(TrialsError, match=message):
-        table(results)
-
-
-def test_trials_of_other_domains_are_refused():
-    odd = replace(TRIALS[1], mixture=Mixture({"web": 0.5, "books": 0.5}))
-    with pytest.raises(TrialsError, match="'t1': other domains than the rest: 'books', 'code'"):
-        table(trials=[TRIALS[0], odd, TRIALS[2]])
-
-
-def test_a_weight_that_cannot_be_is_named_with_its_domain():
-    wrong = table().table.with_columns(pl.lit(float("nan")).alias("weight/code"))
-    with pytest.raises(TrialsError, match="trial 't0': weight of 'code' is nan; need >= 0"):
-        Trials(wrong, ("web", "code"), ("web", "other"))
-
-
-def test_the_first_finished_trial_without_a_loss_is_named():
-    losses = [None, 1.0, None, 1.0, float("nan"), 1.0]
-    rows = pl.concat(
-        [table().table, table().table.with_columns(("x" + pl.col("trial")).alias("trial"))]
-    )
-    rows = rows.with_columns(
-        pl.Series("loss/web", losses), pl.Series("bpb/web", [1.0, 2.0, None, None, 1.0, 1.0])
-    )
-    with pytest.raises(TrialsError, match="trial 't2': is finished but its loss on 'web' is None"):
-        Trials(rows, ("web", "code"), ("web", "other"))
-    with pytest.raises(TrialsError, match="trial 'xt1': is finished but .* on 'web' is nan"):
-        Trials(rows.filter(pl.col("trial") != "t2"), ("web", "code"), ("web", "other"))
+        make()
 
 
 def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():
-    results = [result("t0", 3.0), result("t1", 2.0), result("t2", 4.0)]
+    results = [result("t0", 3.0), result("t1", 2.0), RESULTS[2]]
     objective = Objective(("web", "other"), "target", {"web": 1.0}, "bits_per_byte")
     frame = table(results).frame(objective)
     assert frame["trial"].to_list() == ["t1", "t0", "t2"]
@@ -160,38 +160,6 @@ def test_a_cell_that_cannot_be_is_one_line(column, value, message, tmp_path):
     odd.write_parquet(tmp_path / "trials.parquet")
     with pytest.raises(TrialsError, match=message):
         Trials.read(tmp_path / "trials.parquet")
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: table([], []), "^a table of trials needs at least one trial"),
-        (lambda: table().with_targets(["wbe"]), "no evaluation domain 'wbe'; did you mean 'web'"),
-        (
-            lambda: Trials(table().table.drop("seed"), ("web", "code"), ("web", "other")),
-            "^no column 'seed' in the table of trials",
-        ),
-        (
-            lambda: Trials(
-                table().table.with_columns(pl.lit(0.5).alias("weight/web")), ("web", "code"), ()
-            ),
-            "^trial 't0': weights add up to 1.25, not 1",
-        ),
-    ],
-)
-def test_a_table_that_cannot_be_is_one_line(make, message):
-    with pytest.raises(TrialsError, match=message):
-        make()
-
-
-def test_a_device_is_no_table():
-    with pytest.raises(TrialsError, match="/dev/zero: cannot be read: it is a device"):
-        Trials.from_csv("/dev/zero", "/dev/zero")
-
-
-def test_a_fit_of_trials_without_losses_is_one_line():
-    with pytest.raises(TrialsError, match="the trials have no losses: no column loss/NAME"):
-        Trials(table().table, ("web", "code"), ()).fit()
 
 
 def test_a_nat_per_token_is_tokens_for_each_byte_in_bits_where_all_bytes_are_known():
