@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from made_fit import table
+from mixing_law import mixtures
 
 from mixopt.errors import TrialsError
 
@@ -14,10 +15,6 @@ def runs(weights_ND, losses_NM, sizes=(10**6,)):
     """Finished runs with losses web, code, ..., of sizes that take turns."""
     targets = (*DOMAINS[:2], "exam")[: np.shape(losses_NM)[1]]
     return table(weights_ND, losses_NM, DOMAINS, targets, [(one, one) for one in sizes])
-
-
-def mixtures(count, seed=0):
-    return np.random.default_rng(seed).dirichlet(np.ones(3), count)
 
 
 def by_predictor(found):
@@ -33,7 +30,7 @@ def quick(monkeypatch):
 
 def linear_runs(count):
     """Runs whose losses are exactly linear in the shares."""
-    weights_ND = mixtures(count)
+    weights_ND = mixtures(count, 3)
     return runs(weights_ND, 3 - weights_ND[:, :2] @ [[1.0, 0.2], [0.1, 2.0]])
 
 
@@ -55,7 +52,7 @@ def test_every_predictor_has_a_row_at_every_number_of_trials_and_an_exact_law_pi
 
 def test_runs_of_a_mixture_are_held_out_together():
     """A loss that is the mixture's own and follows no law: only its other seeds could tell it."""
-    weights_ND = np.repeat(mixtures(24), 3, axis=0)
+    weights_ND = np.repeat(mixtures(24, 3), 3, axis=0)
     losses_NM = np.repeat(np.random.default_rng(5).normal(3, 1, (24, 2)), 3, axis=0)
     found = runs(weights_ND, losses_NM).backtest(regressors="linear")
     assert by_predictor(found)["nearest"]["objective_spearman"] < 0.6
@@ -63,7 +60,7 @@ def test_runs_of_a_mixture_are_held_out_together():
 
 
 def test_runs_of_several_sizes_are_compared_within_a_size():
-    weights_ND = np.repeat(mixtures(20), 2, axis=0)
+    weights_ND = np.repeat(mixtures(20, 3), 2, axis=0)
     losses_NM = 3 - weights_ND[:, :2] - 1.5 * np.tile([[0], [1]], (20, 1))
     found = runs(weights_ND, losses_NM, (10**6, 10**8)).backtest(regressors="linear")
     row = by_predictor(found)["linear"]
@@ -76,7 +73,7 @@ def test_runs_of_several_sizes_are_compared_within_a_size():
     [(1, "cannot tell which mixture is better"), (2, "seeds of one mixture differ by")],
 )
 def test_a_table_of_noise_cannot_tell_anything_and_says_why(seeds, reason):
-    weights_ND = np.repeat(mixtures(40 // seeds), seeds, axis=0)
+    weights_ND = np.repeat(mixtures(40 // seeds, 3), seeds, axis=0)
     noise_NM = np.random.default_rng(3).normal(3, 0.1, (40, 2))
     found = runs(weights_ND, noise_NM).backtest(regressors="linear")
     assert found.enough is None
@@ -85,7 +82,7 @@ def test_a_table_of_noise_cannot_tell_anything_and_says_why(seeds, reason):
 
 
 def test_a_loss_that_nearly_never_changes_is_left_out_unless_it_is_the_objective():
-    weights_ND = mixtures(24)
+    weights_ND = mixtures(24, 3)
     losses_NM = np.column_stack([3 - weights_ND[:, :2], np.eye(24)[0]])
     table = runs(weights_ND, losses_NM)
     found = table.backtest(regressors="linear", objective=["web", "code"])

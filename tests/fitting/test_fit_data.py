@@ -8,8 +8,9 @@ from made_fit import table
 from mixopt.config import ObjectiveConfig
 from mixopt.errors import ConfigError
 from mixopt.fitting import FitData
+from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.trials import Trials
+from mixopt.trials import Trial, TrialResult, Trials
 
 DOMAINS = ("web", "code")
 
@@ -17,23 +18,14 @@ DOMAINS = ("web", "code")
 @pytest.fixture
 def trials() -> Trials:
     """Twelve trials of ten mixtures; the last two are replicates, and one more failed."""
-    shares_N = np.array([0.05 + 0.09 * n for n in range(10)] + [0.05, 0.14])
     n_N = np.arange(12.0)
-    losses_NM = np.column_stack([2.0 + n_N, 3.0 - 0.1 * n_N])
+    shares_N, losses_NM = 0.05 + 0.09 * (n_N % 10), np.column_stack([2.0 + n_N, 3.0 - 0.1 * n_N])
     sizes = [(100 * (n + 1), 10) for n in range(12)]
     done = table(np.column_stack([shares_N, 1 - shares_N]), losses_NM, DOMAINS, DOMAINS, sizes)
-    words = {"trial": "bad", "status": "failed", "reason": "memory"}
-    failed = (
-        done.table[:1]
-        .with_columns(
-            pl.lit(None, pl.Float64).alias(f"{unit}/{name}")
-            for unit in ("loss", "bpb")
-            for name in DOMAINS
-        )
-        .with_columns(**{name: pl.lit(word) for name, word in words.items()})
-    )
+    bad, lost = Trial("bad", Mixture.uniform(DOMAINS), 0), TrialResult("bad", "failed", 1, 1, 0.0)
+    failed = Trials.from_results([bad], [lost], proxy="synthetic", targets=DOMAINS)
     half = done.table.with_columns(pl.col("bpb/web") / 2)
-    return Trials(pl.concat([failed, half]), done.domains, done.targets)
+    return Trials(pl.concat([failed.table, half]), done.domains, done.targets)
 
 
 def data_of(trials, unit="nats_per_token", scale="none", **options):

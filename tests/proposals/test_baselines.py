@@ -1,28 +1,26 @@
 """Baselines are what people would train on without a fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, strategies as st
 from made_fit import table
 
-from mixopt.config import ObjectiveConfig, ValidateConfig
+from mixopt.config import ValidateConfig
 from mixopt.errors import MixtureError, TrialsError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import FullRun, baseline_mixture, tempered, unimax
-from mixopt.trials import Trials
 
 SIZES = {"web": 800, "code": 150, "books": 50}
 NATURAL = Mixture.natural(SIZES)
-OBJECTIVE = Objective.from_config(ObjectiveConfig(target="web"), tuple(SIZES))
-
-
-WEIGHTS_ND = [NATURAL.array, [0.2, 0.5, 0.3]]
-PLAIN = table(WEIGHTS_ND, np.outer([2.0, 1.0], np.ones(3)), tuple(SIZES), tuple(SIZES))
-CONTROLLED = Trials(
-    PLAIN.table.with_columns(role=pl.Series(["control", "sampled"])), *2 * [tuple(SIZES)]
-)
+DOMAINS = NATURAL.domains
+OBJECTIVE = Objective(DOMAINS, "target", {"web": 1.0})
+PLAIN = table([NATURAL.array, [0.2, 0.5, 0.3]], [[2.0] * 3, [1.0] * 3], DOMAINS, DOMAINS)
+ROLES = pl.Series(["control", "sampled"])
+CONTROLLED = replace(PLAIN, table=PLAIN.table.with_columns(role=ROLES))
 
 
 def mixture_of(name, weights=None, trials=CONTROLLED):

@@ -52,9 +52,8 @@ def fitted(count=12, regressor=GP):
 
 def test_a_regressor_that_knows_no_deviations_is_asked_by_refits():
     surrogate = fitted(40, "sklearn.linear_model:Ridge")
-    belief = surrogate.believe(np.random.default_rng(1).dirichlet(np.ones(3), 50))
-    spread = belief.stds_K
-    assert np.ptp(spread) > 0.1 * spread.max() > 0
+    stds_K = surrogate.believe(np.random.default_rng(1).dirichlet(np.ones(3), 50)).stds_K
+    assert np.ptp(stds_K) > 0.1 * stds_K.max() > 0
 
 
 class Sure:
@@ -69,8 +68,7 @@ def test_deviations_alone_make_near_mixtures_off_together_by_a_matern_kernel():
     surrogate = replace(fitted(), regressor=Sure())
     points_KD = np.array([[0.2, 0.3, 0.5], [0.25, 0.25, 0.5], [0.9, 0.1, 0.0]])
     found = surrogate.believe(points_KD)
-    stds_K = found.stds_K
-    least = 0.1 + surrogate.weights_ND[:, 0].min()  # is noise
+    stds_K, least = found.stds_K, 0.1 + surrogate.weights_ND[:, 0].min()  # the least is noise
     np.testing.assert_allclose(stds_K**2, np.maximum((0.1 + points_KD[:, 0]) ** 2 - least**2, 0))
     np.testing.assert_allclose(found.means_K, bowl(points_KD))
     roots_KD = np.sqrt(points_KD)
@@ -124,10 +122,9 @@ NODES, MASSES = np.polynomial.hermite_e.hermegauss(61)
 MASSES = MASSES / MASSES.sum()
 
 
-def chosen(means, covariance, noise, count=1, open_=None):
-    open_K = np.ones(len(means), dtype=bool) if open_ is None else np.array(open_, dtype=bool)
+def chosen(means, covariance, noise, count=1):
     belief = Belief(np.array(means, dtype=float), np.array(covariance, dtype=float))
-    return choose_by_knowledge(belief, noise, open_K, count, seed=0)
+    return choose_by_knowledge(belief, noise, np.ones(len(means), dtype=bool), count, seed=0)
 
 
 def brute_force(means, covariance, noise, batch) -> float:

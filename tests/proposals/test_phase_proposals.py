@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from made_fit import table
 
 import mixopt
-from mixopt import Phases, Proposal, Trials
+from mixopt import Phases, Proposal
 from mixopt.config import ProposeConfig
 from mixopt.errors import RunError
 from mixopt.reporting import proposal_text
@@ -21,12 +22,8 @@ def proposed(tmp_path, loss):
     web_N2 = rng.random((40, 2))
     web_N2[::3, 1] = web_N2[::3, 0]
     losses_N = loss(*web_N2.T) + 1e-4 * rng.normal(size=40)
-    rows = [f"r{k},{a},{1 - a},{b},{1 - b},0.8,0.2" for k, (a, b) in enumerate(web_N2)]
-    head = ["run", *(f"weight/{cell}" for cell in CELLS), "phase/1", "phase/2"]
-    (tmp_path / "w.csv").write_text("\n".join([",".join(head), *rows]))
-    lines = [f"r{k},{value}" for k, value in enumerate(losses_N)]
-    (tmp_path / "l.csv").write_text("\n".join(["run,loss/exam", *lines]))
-    trials = Trials.from_csv(tmp_path / "w.csv", tmp_path / "l.csv")
+    cells_NC = np.stack([web_N2, 1 - web_N2], axis=2).reshape(40, 4) * [0.8, 0.8, 0.2, 0.2]
+    trials = table(cells_NC, losses_N, CELLS, ("exam",))
     fit = trials.fit(regressors=["phases", "gaussian_process"])
     fit.save(tmp_path / "fit")
     return fit.propose(search=ProposeConfig(bootstrap=0, keep_unmeasured=0))

@@ -113,14 +113,12 @@ def test_a_constant_loss_is_predicted_as_that_constant():
     assert (stds < 0.01).all()
 
 
-def published(name: str) -> Trials:
-    if not REGMIX.exists():
-        pytest.skip(f"the published RegMix runs are not at {REGMIX}")
-    return Trials.from_csv(REGMIX / f"{name}_mixture.csv", REGMIX / f"{name}_loss.csv")
-
-
+@pytest.mark.skipif(not REGMIX.is_dir(), reason="RegMix's published runs are not here")
 def test_it_ranks_published_runs_from_64_of_them():
-    train, fresh = published("train_1m"), published("test_1m")
+    train, fresh = (
+        Trials.from_csv(REGMIX / f"{name}_mixture.csv", REGMIX / f"{name}_loss.csv")
+        for name in ("train_1m", "test_1m")
+    )
     assert (train.weights().shape, train.losses().shape) == ((512, 17), (512, 13))
     rows = np.random.RandomState(0).permutation(512)[:64]
     regressor = GaussianProcessRegressor().fit(train.weights()[rows], train.losses()[rows])

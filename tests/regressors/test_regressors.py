@@ -17,14 +17,13 @@ from mixopt.testing import check_regressor
 ALL = [LinearRegressor, LogLinearRegressor, LightGBMRegressor]
 
 
-def installed() -> list[object]:
-    """Names of regressors; one that fits several others takes long."""
-    slow = {"auto": pytest.mark.nightly}
-    names = plugin_names("regressor")
-    return [pytest.param(name, marks=slow[name]) if name in slow else name for name in names]
-
-
-@pytest.mark.parametrize("name", installed())
+@pytest.mark.parametrize(
+    "name",
+    [  # one that fits several others takes long
+        pytest.param(name, marks=[pytest.mark.nightly] * (name == "auto"))
+        for name in plugin_names("regressor")
+    ],
+)
 def test_every_installed_regressor_keeps_its_promises(name):
     check_regressor(load_plugin("regressor", name))
 

@@ -64,12 +64,6 @@ def test_an_unfinished_trial_keeps_its_row_and_reason_and_has_no_losses():
         trials.losses()
 
 
-def test_a_sweep_without_a_finished_trial_gives_the_first_reason():
-    trials = table([FAILED], [TRIALS[1]], targets=["web"])
-    with pytest.raises(TrialsError, match="none of 1 trials finished; trial 't1': out of memory"):
-        _ = trials.finished
-
-
 def test_the_best_trial_is_the_finished_one_with_the_lowest_objective():
     lost = [result("t0"), FAILED, result("t2", 1.5)]
     objective = Objective(("web", "other"), "target", {"other": 1.0})
@@ -116,6 +110,10 @@ FEW = replace(RESULTS[1], losses=Losses(1, {"web": 1.0}, {"web": 1.0}))
         (
             lambda: changed(**{"loss/web": [None, math.nan, 1], "bpb/web": [1, 2, 1]}),
             "trial 't1': is finished but .* on 'web' is nan",
+        ),
+        (
+            lambda: table([FAILED], [TRIALS[1]], targets=["web"]).finished,
+            "none of 1 trials finished; trial 't1': out of memory",
         ),
         (lambda: table([], []), "^a table of trials needs at least one trial"),
         (lambda: table().with_targets(["wbe"]), "no evaluation domain 'wbe'; did you mean 'web'"),
