@@ -156,7 +156,7 @@ def test_a_regressor_that_fails_is_named(monkeypatch):
         "mixopt.system.load_plugin", lambda _, name: {"theirs": Explodes, "mine": Infinite}[name]
     )
     with pytest.raises(
-        PluginError, match="'theirs' failed on 2. trials: ArithmeticError: singular m"
+        PluginError, match="'theirs' failed on 2. trials: ArithmeticError: singular"
     ):
         fitted("theirs")
     with pytest.raises(PluginError, match="'mine' predicts values that are not finite; leave it o"):

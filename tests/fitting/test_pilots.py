@@ -135,6 +135,8 @@ def test_the_gradient_is_that_of_the_carried_predictions(carried):
         ends = [weights_D + sign * step * np.array(towards_D) for sign in (1, -1)]
         up_M, down_M = carried.regressor.predict(np.array(ends))
         assert slopes_MD @ towards_D == pytest.approx((up_M - down_M) / (2 * step), rel=1e-3)
+    some = select_targets(carried.regressor, [2, 0])
+    assert np.allclose(some.gradient(weights_D), slopes_MD[[2, 0]], rtol=1e-12)
 
 
 def test_some_losses_of_a_carried_fit_are_predicted_as_all_are(carried):

@@ -117,18 +117,19 @@ def part_held(seed):
     rng = np.random.default_rng(seed)
     helps_MD, lean_MD = rng.dirichlet(np.ones(3), 4), rng.standard_normal((4, 3))
 
-    def losses(weights_ND, sizes_N2):
+    def runs(parameters, tokens):
+        weights_ND = rng.dirichlet(np.ones(3), 10)
         power_NM = 0.12 + 0.1 * np.exp(0.5 * weights_ND @ lean_MD.T)
-        both_NM = 30 * sizes_N2[:, :1] ** -power_NM + 40 * sizes_N2[:, 1:] ** -0.2
+        both_NM = 30 * parameters**-power_NM + 40 * tokens**-0.2
         losses_NM = 1.5 + np.exp(-1.5 * weights_ND @ helps_MD.T) * both_NM
-        return losses_NM + 0.01 * losses_NM.std(axis=0) * rng.standard_normal(losses_NM.shape)
+        noise_NM = 0.01 * losses_NM.std(axis=0) * rng.standard_normal(losses_NM.shape)
+        return weights_ND, losses_NM + noise_NM
 
-    sizes_N2 = np.repeat([[1e6, 2e7], [4e6, 8e7], [16e6, 32e7]], 10, axis=0)
-    weights_ND, unseen_ND = rng.dirichlet(np.ones(3), 30), rng.dirichlet(np.ones(3), 10)
-    far_N2 = 16 * sizes_N2[-10:]
-    trials = table(weights_ND, losses(weights_ND, sizes_N2), sizes=sizes_N2)
-    fit = trials.fit(size=ModelSize(*far_N2[0]))
-    found, losses_NM = fit.predict(unseen_ND), losses(unseen_ND, far_N2)
+    sizes = [(4**n * 1e6, 4**n * 2e7) for n in range(5)]
+    tried = (np.vstack(one) for one in zip(*(runs(*size) for size in sizes[:3]), strict=True))
+    fit = table(*tried, sizes=np.repeat(sizes[:3], 10, axis=0)).fit(size=ModelSize(*sizes[4]))
+    weights_ND, losses_NM = runs(*sizes[4])
+    found = fit.predict(weights_ND)
     return ((found.low_NM <= losses_NM) & (losses_NM <= found.high_NM)).mean()
 
 

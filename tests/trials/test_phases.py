@@ -67,9 +67,7 @@ def table(tmp_path, *, lengths):
     return tmp_path / "w.csv", tmp_path / "l.csv"
 
 
-def test_a_table_of_shares_in_each_phase_becomes_shares_of_all_tokens_which_read_as_phases(
-    tmp_path,
-):
+def test_shares_in_each_phase_become_shares_of_all_tokens_and_totals_that_hold_are_noted(tmp_path):
     mixtures, losses = table(tmp_path, lengths=True)
     trials = Trials.from_csv(mixtures, losses)
     assert trials.domains == UNTIED.domains
