@@ -1,4 +1,4 @@
-"""Forecast what a job draws of each domain, counted on the order of samples itself.
+"""Forecast the samples that a job draws from each domain, counted on the order of samples.
 
 Shapes: D domains.
 """
@@ -17,15 +17,15 @@ from mixopt.sampling.schedule import Schedule
 
 @dataclass(frozen=True)
 class StageDraw:
-    """What is drawn in one stage.
+    """The draws of one stage.
 
     Attributes:
-        name: Of the stage, or its number.
-        start: Its first step.
-        steps: Its length.
-        tokens: The same in tokens.
-        drawn: Tokens of each domain.
-        epochs: How often each domain has been seen by its end.
+        name: Name of the stage, or its number.
+        start: First step.
+        steps: Length in steps.
+        tokens: Length in tokens.
+        drawn: Tokens drawn from each domain.
+        epochs: Epochs of each domain from the start of the run to the end of the stage.
     """
 
     name: str
@@ -37,7 +37,7 @@ class StageDraw:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Each domain's share of the tokens that are drawn."""
+        """Each domain's share of the drawn tokens."""
         return {name: tokens / self.tokens for name, tokens in self.drawn.items()}
 
 
@@ -56,8 +56,8 @@ class ScheduleForecast:
     Attributes:
         schedule: The schedule.
         inventory: Distinct tokens of each domain.
-        stages: What is drawn in each stage.
-        runs_out: When the last new row of a domain is drawn; one that has more is not there.
+        stages: The draws of each stage.
+        runs_out: When the last new row of a domain is drawn; without domains that have more.
     """
 
     schedule: Schedule
@@ -68,17 +68,17 @@ class ScheduleForecast:
     @property
     def drawn(self) -> dict[str, int]:
         """Tokens of each domain over all stages."""
-        return {name: sum(one.drawn[name] for one in self.stages) for name in self.inventory}
+        return {name: sum(stage.drawn[name] for stage in self.stages) for name in self.inventory}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the same as plain values, for `--json`."""
+        """Return the forecast as plain values, for `--json`."""
         schedule = self.schedule
         return {
             "steps": schedule.steps,
             "tokens": schedule.tokens,
             "asked_tokens": schedule.asked_tokens,
             "batch": schedule.batch,
-            "stages": [{**vars(one), "share": one.shares} for one in self.stages],
+            "stages": [{**vars(stage), "share": stage.shares} for stage in self.stages],
             "domains": [
                 {
                     "domain": name,
@@ -93,10 +93,10 @@ class ScheduleForecast:
 
 
 def simulate_schedule(schedule: Schedule, inventory: Mapping[str, int]) -> ScheduleForecast:
-    """Count what a schedule draws.
+    """Count the draws of a schedule.
 
     Args:
-        schedule: Its batch and its sequence length count.
+        schedule: The schedule, with its batch and sequence length.
         inventory: Distinct tokens of each domain.
 
     Raises:

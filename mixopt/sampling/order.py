@@ -1,17 +1,17 @@
-"""The order of samples: how many of each domain a window has, and which rows.
+"""The order of samples: how many samples of each domain a window has, and which rows.
 
-A window is the global batch of the sampler with which a stream began. A domain is owed its share of
-each. The window gives what is whole of that, those get what is left whose next sample is due first,
-and what is owed is carried, so that the error never grows: while shares stay as they are, a domain
-is within one sample of their integral at the end of every window. (No rule can promise it for every
-change: whoever sees which half was rounded down can move all weight there, again and again.) Where
-samples differ in length tokens are owed (mixopt.sampling.token_order). Samples of a window are
-shuffled; rows come in a fresh permutation each epoch (mixopt.sampling.permutation).
+A window is the global batch of the sampler that began the stream. Each window owes each domain its
+share. The domain gets the whole samples of this debt; the rest of the window goes to the domains
+whose next samples are due first, and the remaining debt is carried, so that the error never grows:
+under constant shares, a domain is within one sample of their integral at the end of every window.
+(No rule can guarantee this under all changes: an adversary who sees which domain was rounded down
+can move all weight there, again and again.) If lengths differ, mixopt.sampling.token_order owes
+tokens. Windows shuffle their samples, epochs permute the rows (mixopt.sampling.permutation).
 
-A window follows from what is owed and drawn before it and from the shares then: not from ranks,
-workers, restarts, or how many windows are laid out at once. Integers decide everything: a weight
-times 2^42 is exact in binary floating point, so its floor is too; what is left over goes to the
-largest fractions. A share is within 2^-42 of its weight: 0.2 samples after 10^12.
+A window depends only on the debts and draws before it and on its shares: not on ranks, workers,
+restarts, or the number of windows laid out at once. All arithmetic is on integers: a weight times
+2^42 is exact in binary floating point, so its floor is too; the remainder goes to the largest
+fractions. A share is within 2^-42 of its weight: 0.2 samples after 10^12.
 
 Shapes: D domains, W samples of a window, K windows, B samples of a batch.
 """
@@ -34,13 +34,13 @@ from mixopt.system import IntArray
 Unit = Literal["samples", "tokens", "supervised"]
 
 UNIT_BITS = 42
-UNIT = 1 << UNIT_BITS  # of a share
+UNIT = 1 << UNIT_BITS  # a share of 1
 _NO_LIMIT = 1 << 62
-_KEPT = 256  # places of the past, and every so many of those long past
-_KEPT_FOREVER = 1024
-_DEALT_AT_ONCE = 256  # windows
+_RECENT_WINDOWS = 256  # whose places stay in memory; of older windows, one in _PLACE_INTERVAL
+_PLACE_INTERVAL = 1024
+_MAX_STRETCH = 256  # windows
 _FINER_BITS = 14
-_FEW = 16  # samples that a domain may be owed in 64 bits with finer units
+_MAX_INT64_DEBT = 16  # samples; with finer units, a larger debt may exceed 64 bits
 _NEVER = 1 << 62
 
 
@@ -50,7 +50,7 @@ def whole_shares(weights_D: Sequence[float]) -> tuple[int, ...]:
     exact = [weight / total * UNIT for weight in weights_D]
     shares = [max(int(value), 1) if value > 0 else 0 for value in exact]
     missing = UNIT - sum(shares)
-    if missing < 0:  # what weights below 1 / UNIT were rounded up by
+    if missing < 0:  # weights below 1 / UNIT were rounded up
         shares[max(range(len(shares)), key=shares.__getitem__)] += missing
         return tuple(shares)
     fraction = [value - share for value, share in zip(exact, shares, strict=True)]
@@ -61,14 +61,14 @@ def whole_shares(weights_D: Sequence[float]) -> tuple[int, ...]:
 
 
 def spread(parts_D: Sequence[int], total: int) -> list[int]:
-    """Divide a whole number in proportion to parts >= 0, not all 0; each is off by less than 1."""
+    """Divide an integer in proportion to parts >= 0, not all 0, each with an error below 1."""
     whole = sum(parts_D)
     ends = [before * total // whole for before in accumulate(parts_D, initial=0)]
     return [after - before for before, after in pairwise(ends)]
 
 
 class ShareChange(NamedTuple):
-    """Shares (`whole_shares`) from a window on, shape (D,); of a ramp those at both ends."""
+    """Shares (`whole_shares`) from a window on, shape (D,); for a ramp, at both ends."""
 
     window: int
     shares: tuple[int, ...]
@@ -77,44 +77,44 @@ class ShareChange(NamedTuple):
 
     @classmethod
     def at(cls, window: int, shares: tuple[int, ...]) -> ShareChange:
-        """Return shares that stay as they are."""
+        """Return a change to constant shares."""
         return cls(window, shares, window, shares)
 
     def arrived(self, window: int) -> tuple[int, ...] | None:
-        """Return the shares of a window where they stay from it on; None on a ramp."""
+        """Return the shares from a window on if they are constant; None on a ramp."""
         return self.end_shares if window >= self.end_window else None
 
     def parts(self, window: int, out: Collection[int] = ()) -> list[int]:
-        """Return in which proportion a window is divided: of a ramp that of the window's middle."""
+        """Return the proportions of a window, 0 for domains in `out`; on a ramp, at mid-window."""
         parts: Sequence[int] | None = self.arrived(window)
         if parts is None:
-            whole, gone = 2 * (self.end_window - self.window), 2 * (window - self.window) + 1
+            whole, done = 2 * (self.end_window - self.window), 2 * (window - self.window) + 1
             pairs = zip(self.shares, self.end_shares, strict=True)
-            parts = [(whole - gone) * first + gone * last for first, last in pairs]
+            parts = [(whole - done) * first + done * last for first, last in pairs]
         return [0 if d in out else part for d, part in enumerate(parts)]
 
 
 class Place(NamedTuple):
-    """Where an order is before a window, shape (D,) each."""
+    """The progress of an order before a window, shape (D,) each."""
 
     window: int
-    counts_D: IntArray  # how often each domain was drawn
-    # The integral of its shares less what it had, in samples or tokens, times UNIT.
+    counts_D: IntArray  # samples drawn from each domain
+    # Integral of the shares - had_D, times UNIT.
     owed_D: NDArray[Any]
-    had_D: IntArray  # the samples or tokens that it had
-    # The domains that ran out, with the window in which they did.
+    had_D: IntArray  # samples or tokens drawn from each domain
+    # (window, domain) of the domains that ran out.
     out: tuple[tuple[int, int], ...] = ()
 
 
 class Stretch(NamedTuple):
-    """Windows that were dealt one after the other."""
+    """Consecutive windows, computed together."""
 
-    before: Place  # the place before the first
-    counts_KD: IntArray  # as those of a place, after each window; so are the next two
-    owed_KD: NDArray[Any]  # the same of what is owed
-    had_KD: IntArray  # the same of what was had
-    out: tuple[tuple[int, int], ...]  # that of the last; a window in which domains run out is alone
-    # Domains of the samples, and counts before them, where they are not sorted.
+    before: Place  # the place before the first window
+    counts_KD: IntArray  # Place.counts_D after each window
+    owed_KD: NDArray[Any]  # Place.owed_D after each window
+    had_KD: IntArray  # Place.had_D after each window
+    out: tuple[tuple[int, int], ...]  # after the last; a window in which a domain ends is alone
+    # Domain and ordinal of each sample, if they are not sorted by domain.
     samples_KW: tuple[IntArray, IntArray] | None = None
 
     @classmethod
@@ -124,7 +124,7 @@ class Stretch(NamedTuple):
         return cls(before, counts_D[None], owed_D[None], had_D[None], out, samples)
 
     def place(self, window: int) -> Place:
-        """Return the place before a window, of the first or after it."""
+        """Return the place before a window of the stretch, or after its last."""
         k = window - self.before.window - 1
         if k < 0:
             return self.before
@@ -132,16 +132,16 @@ class Stretch(NamedTuple):
 
 
 class OrderLayout(NamedTuple):
-    """What an order of samples is laid out over."""
+    """The domains and settings of an order of samples."""
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]  # rows of each domain
     seed: int  # of the order of rows and of the shuffle in a window
     window_size: int  # samples of a global window
-    limits: tuple[int | None, ...]  # how often each domain may be drawn; None for no limit
+    limits: tuple[int | None, ...]  # maximum draws of each domain; None: no limit
     stops: bool  # whether the stream ends at a limit; else the others take the domain's share
-    unit: Unit  # what a domain is owed
-    # Of each domain the tokens of each row, or of all, where tokens are owed.
+    unit: Unit  # unit of the debts
+    # Tokens of each row of each domain, or one number for all rows; empty for unit "samples".
     lengths: tuple[int | IntArray, ...]
 
     def start(self) -> Place:
@@ -151,7 +151,7 @@ class OrderLayout(NamedTuple):
 
 
 class SampleOrder:
-    """Rows of each global window; it never changes but for the places that it remembers."""
+    """Rows of each global window; immutable except for its cache of places."""
 
     def __init__(self, layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> None:
         self.layout = layout
@@ -165,7 +165,7 @@ class SampleOrder:
         limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
         self._limits = np.array(limits, np.int64)
         self._has_limits = any(limit is not None for limit in layout.limits)
-        self._known = {start.window: Stretch.one(start, start)}  # has the place before a window
+        self._known = {start.window: Stretch.one(start, start)}  # by window; each has its place
         self._end: int | None = None
         self._due: tuple[Any, _Due | None] = (None, None)
 
@@ -174,17 +174,17 @@ class SampleOrder:
         other = copy(self)
         other.changes = tuple(changes)
         other._begins = [change.window for change in changes]
-        other._known = {b: one for b, one in list(self._known.items()) if b <= window}
+        other._known = {w: stretch for w, stretch in list(self._known.items()) if w <= window}
         other._end = self._end if self._end is not None and self._end < window else None
         other._due = (None, None)
         return other
 
     def change_at(self, window: int) -> ShareChange:
-        """Return the shares that hold at a window; the first before it."""
+        """Return the change that applies to a window; before all changes, the first."""
         return self.changes[max(bisect_right(self._begins, window) - 1, 0)]
 
     def place(self, window: int) -> Place | None:
-        """Return the place before a window; None where the stream does not have it."""
+        """Return the place before a window; None if the stream does not contain it."""
         known = self._known.get(window)
         if known is not None:
             return known.place(window)
@@ -200,11 +200,11 @@ class SampleOrder:
         return place
 
     def has(self, window: int) -> bool:
-        """Whether the stream has the whole of a window."""
+        """Whether the stream contains the whole window."""
         return self.place(window + 1) is not None
 
     def end(self) -> int | None:
-        """Return how many windows the stream has; None where it does not end."""
+        """Return the number of windows of the stream; None: it does not end."""
         last = self.changes[-1]
         window = max(last.end_window, self.start.window)
         pairs = zip(last.parts(window), self.layout.limits, strict=True)
@@ -214,35 +214,35 @@ class SampleOrder:
             window += 1
         return self._end
 
-    def _forget(self, window: int) -> None:
-        """Drop most places of long before a window; from those that are left others follow."""
-        old = sorted(b for b in list(self._known) if b < window - _KEPT)
-        for b in old[:-1]:
-            if b % _KEPT_FOREVER and b != self.start.window:
-                self._known.pop(b, None)
-            elif len(self._known[b].counts_KD) > 1:  # without the others of its stretch
-                _, counts_D, owed_D, had_D, out = self._known[b].place(b)
-                place = Place(b, counts_D.copy(), owed_D.copy(), had_D.copy(), out)
-                self._known[b] = Stretch.one(place, place)
+    def _prune(self, window: int) -> None:
+        """Drop most places long before a window; they can be recomputed from the others."""
+        old = sorted(w for w in list(self._known) if w < window - _RECENT_WINDOWS)
+        for w in old[:-1]:
+            if w % _PLACE_INTERVAL and w != self.start.window:
+                self._known.pop(w, None)
+            elif len(self._known[w].counts_KD) > 1:  # frees the rest of its stretch
+                _, counts_D, owed_D, had_D, out = self._known[w].place(w)
+                place = Place(w, counts_D.copy(), owed_D.copy(), had_D.copy(), out)
+                self._known[w] = Stretch.one(place, place)
 
     def rows(self, window: int, most: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""
-        domain_KW, ordinal_KW = self._laid_out(window, most)
+        domain_KW, ordinal_KW = self._lay_out(window, most)
         domain = domain_KW.ravel()
         rows = self._rows.rows(domain, ordinal_KW.ravel()) + self._offsets[domain]
         return self._shuffled(window, rows.reshape(domain_KW.shape))
 
     def domains(self, window: int) -> IntArray:
         """Return the domains of a window's samples, shape (W,)."""
-        domains: IntArray = self._shuffled(window, self._laid_out(window, 1)[0])[0]
+        domains: IntArray = self._shuffled(window, self._lay_out(window, 1)[0])[0]
         return domains
 
     def _shuffled(self, window: int, values_KW: IntArray) -> IntArray:
         order = window_order(self._shuffle, window, *values_KW.shape)
         return np.take_along_axis(values_KW, order, axis=1)
 
-    def _laid_out(self, window: int, most: int) -> tuple[IntArray, IntArray]:
-        """Return domains and counts before them, not shuffled, shape (K, W)."""
+    def _lay_out(self, window: int, most: int) -> tuple[IntArray, IntArray]:
+        """Return the domain and ordinal of each sample, not shuffled, shape (K, W)."""
         place, stretches, windows = self.place(window), list[Stretch](), 0
         while place is not None and windows < most:
             stretch = self._next(place, most - windows)
@@ -252,27 +252,27 @@ class SampleOrder:
             windows += len(stretch.counts_KD)
             place = stretch.place(window + windows)
         if not stretches:
-            nothing = np.empty((0, self.layout.window_size), np.int64)
-            return nothing, nothing
-        return self._arranged(stretches)
+            empty = np.empty((0, self.layout.window_size), np.int64)
+            return empty, empty
+        return self._samples(stretches)
 
     def _next(self, place: Place, most: int) -> Stretch | None:
-        """Deal some windows, none where the stream ends; remember the places."""
+        """Deal some windows and cache their places; None at the end of the stream."""
         if self._end == place.window:
             return None
-        stretch = self._deal(place, min(most, _DEALT_AT_ONCE))
+        stretch = self._deal(place, min(most, _MAX_STRETCH))
         if stretch is None:
             self._end = place.window
             return None
         last = place.window + len(stretch.counts_KD)
         self._known.update(zip(range(place.window + 1, last + 1), repeat(stretch)))
-        if place.window // _KEPT_FOREVER != last // _KEPT_FOREVER:
-            self._forget(place.window)
+        if place.window // _PLACE_INTERVAL != last // _PLACE_INTERVAL:
+            self._prune(place.window)
         return stretch
 
     def _deal(self, place: Place, most: int) -> Stretch | None:
-        """Deal some windows; None where there is no whole one."""
-        due = self._due_in(place)
+        """Deal some windows; None if the stream ends before a whole window."""
+        due = self._window_due(place)
         if due is None:
             return None
         later = bisect_right(self._begins, place.window)
@@ -280,7 +280,7 @@ class SampleOrder:
             most = min(most, self._begins[later] - place.window)
         if self.change_at(place.window).arrived(place.window) is None:
             most = 1
-        counts_KD, owed_KD = _dealt(place, due, most)
+        counts_KD, owed_KD = _deal_windows(place, due, most)
         if self._has_limits:
             before_KD = np.concatenate([place.counts_D[None], counts_KD[:-1]])
             is_over = (counts_KD > self._limits).any(axis=1)
@@ -288,13 +288,13 @@ class SampleOrder:
             is_over |= full_KD[:, due.drawn_from].any(axis=1)
             most = int(np.argmax(is_over)) if is_over.any() else most
             if not most:
-                last = None if self.layout.stops else self._deal_last(place)
+                last = None if self.layout.stops else self._deal_to_limits(place)
                 return None if last is None else Stretch.one(place, last)
         counts_KD = counts_KD[:most]
         return Stretch(place, counts_KD, owed_KD[:most], counts_KD, place.out)
 
-    def _due_in(self, place: Place) -> _Due | None:
-        """Return what is due in a window; None where no domain has a share any more."""
+    def _window_due(self, place: Place) -> _Due | None:
+        """Return the samples due in a window; None if no domain has a share left."""
         change, out = self.change_at(place.window), [d for _, d in place.out]
         shares = change.arrived(place.window)
         known, due = self._due
@@ -308,8 +308,8 @@ class SampleOrder:
             self._due = ((shares, place.out), due)
         return due
 
-    def _deal_last(self, place: Place) -> Place | None:
-        """Deal a window in which domains run out; what they are owed beyond goes to the others."""
+    def _deal_to_limits(self, place: Place) -> Place | None:
+        """Deal a window in which domains run out; their remaining debts go to the others."""
         change, out = self.change_at(place.window), [d for _, d in place.out]
         counts, owed = place.counts_D, place.owed_D.tolist()
         left = np.maximum(self._limits - counts, 0).tolist()
@@ -325,7 +325,7 @@ class SampleOrder:
                 rest = [debt + due for debt, due in zip(rest, more, strict=True)]
             elif size:
                 return None
-            for _ in range(size if any(parts) else 0):  # one by one to whoever is owed most
+            for _ in range(size if any(parts) else 0):  # each sample to the largest debt
                 d = max((d for d, part in enumerate(parts) if part), key=lambda d: (rest[d], -d))
                 drawn[d] += 1
                 rest[d] -= UNIT
@@ -337,8 +337,8 @@ class SampleOrder:
         out_now = tuple((place.window, d) for d in sorted(last))
         return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.out, *out_now))
 
-    def _arranged(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
-        """Return domains and counts of windows, each sorted by domain."""
+    def _samples(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
+        """Return the domain and ordinal of each sample, each window sorted by domain."""
         first = stretches[0].before.counts_D[None]
         counts_KD = np.concatenate([first, *(stretch.counts_KD for stretch in stretches)])
         drawn = np.diff(counts_KD, axis=0).ravel()
@@ -350,36 +350,36 @@ class SampleOrder:
 
 
 class _Due(NamedTuple):
-    """What is due in a window."""
+    """Samples due in a window."""
 
     whole_D: IntArray  # whole samples of each domain
-    rest_D: IntArray  # what is due beyond them, times UNIT
-    missing: int  # samples that go to whoever is due first
+    rest_D: IntArray  # the fractions beyond them, times UNIT
+    missing: int  # samples that go to the domains that are due first
     drawn_from: IntArray  # the domains that have a share
 
     @classmethod
     def of(cls, due: list[int], size: int) -> _Due:
-        """Divide what is due of a window of so many samples."""
-        whole = [one >> UNIT_BITS for one in due]
-        rest = np.array([one & (UNIT - 1) for one in due], np.int64)
-        drawn_from = np.array([d for d, one in enumerate(due) if one])
+        """Split the amounts due (times UNIT) in a window of `size` samples."""
+        whole = [amount >> UNIT_BITS for amount in due]
+        rest = np.array([amount & (UNIT - 1) for amount in due], np.int64)
+        drawn_from = np.array([d for d, amount in enumerate(due) if amount])
         return cls(np.array(whole, np.int64), rest, size - sum(whole), drawn_from)
 
 
-def _dealt(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntArray]:
-    """Return counts and what is owed after each of some windows of one share, shape (K, D).
+def _deal_windows(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntArray]:
+    """Return counts and debts after each of some windows with equal shares, shape (K, D).
 
-    A domain's next sample is open once it is owed a part of it, and due with the window that would
-    leave it owed a whole one. Whoever is due first gets what is left of a window; a domain may get
-    two, so each has two places below. Its shares alone would fill all windows so, each sample
-    between its opening and its due time, and the earliest due time first does if anything does: no
-    domain that starts with nothing owed is ever off by a sample.
+    A domain's next sample opens once part of it is owed; its deadline is the window that would
+    leave the whole sample owed. The rest of a window goes to the earliest deadlines; a domain may
+    get two samples, so it has two entries below. The fractional shares fill all windows with each
+    sample between opening and deadline, and earliest deadline first succeeds whenever a schedule
+    exists: a domain that starts without debt is never off by a whole sample.
     """
     here = due.drawn_from
-    is_small = np.abs(place.owed_D).max() < _FEW * UNIT
+    is_small = np.abs(place.owed_D).max() < _MAX_INT64_DEBT * UNIT
     kind: Any = np.int64 if is_small else object
     owed, rest = place.owed_D[here].astype(kind), due.rest_D[here].astype(kind)
-    # By how much two samples of each are not yet due, in finer units than the shares have.
+    # Shares until two samples of each domain are due, in finer units than UNIT.
     ahead = np.concatenate([UNIT - 1 - owed, 2 * UNIT - 1 - owed]) << _FINER_BITS
     step, unit = np.concatenate([rest, rest]) << _FINER_BITS, UNIT << _FINER_BITS
     pace = np.maximum(np.concatenate([rest, rest]), 1)

@@ -1,10 +1,10 @@
-"""Pseudorandom permutations of any size without a table: which row comes k-th.
+"""Pseudorandom permutations of any size without a table: map k to the k-th row.
 
 A Feistel network over a rectangle: row k is a cell (k // b, k % b) of an a x b grid with
 a b >= size, a and b near its square root. Each round adds a keyed hash of one coordinate to the
-other, modulo its side; a result outside of the size is sent through again (cycle walking; at most
-one in about sqrt(size) is). Four rounds are enough by chi-square and two are not (Luby and Rackoff
-1988 prove as much for random round functions); six are used.
+other, modulo its side; a result >= size goes through the network again (cycle walking; at most
+about one in sqrt(size)). By chi-square tests four rounds suffice and two do not (Luby and Rackoff
+1988 prove the same for random round functions); this module uses six.
 
 All arithmetic is on unsigned 64-bit integers, so the order is the same on every machine.
 """
@@ -32,7 +32,7 @@ _HALF = _U(32)
 
 
 def domain_key(seed: int, name: str) -> int:
-    """Return 64 bits that depend on the seed and on a domain's name."""
+    """Hash the seed and a domain's name to 64 bits."""
     text = f"{seed}\n{name}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
@@ -48,7 +48,7 @@ def scramble(words: Words) -> Words:
 
 
 class RowOrder:
-    """The order of each domain's rows, another in each epoch."""
+    """The order of each domain's rows, with a new permutation in each epoch."""
 
     def __init__(self, sizes_D: Sequence[int], keys_D: Sequence[int]) -> None:
         sizes = [max(size, 1) for size in sizes_D]
@@ -59,16 +59,16 @@ class RowOrder:
         self._left, self._right = np.array(left, np.uint64), np.array(right, np.uint64)
 
     def rows(self, domain: IntArray, ordinal: IntArray) -> IntArray:
-        """Return the row that a domain gives when it is drawn for the ordinal-th time."""
+        """Return the row of a domain's draw number `ordinal`, counted from 0."""
         size, count = self._sizes[domain], ordinal.view(np.uint64)
         epoch = count // size
         key = scramble(self._keys[domain] + epoch * _GOLDEN)
         left, right = self._left[domain], self._right[domain]
         out = _feistel(count - epoch * size, key, left, right)
-        again = np.flatnonzero(out >= size)
-        while len(again):
-            out[again] = _feistel(out[again], key[again], left[again], right[again])
-            again = again[out[again] >= size[again]]
+        outside = np.flatnonzero(out >= size)
+        while len(outside):
+            out[outside] = _feistel(out[outside], key[outside], left[outside], right[outside])
+            outside = outside[out[outside] >= size[outside]]
         return out.view(np.int64)
 
 
@@ -100,7 +100,7 @@ def _add_hash(target: Words, source: Words, key: Words, side: Words) -> None:
 
 
 def window_order(seed_key: int, first: int, windows: int, size: int) -> IntArray:
-    """Return the shuffled places of some windows of equal size."""
+    """Return a permutation of each of some windows of equal size, shape (windows, size)."""
     place = np.arange(size, dtype=np.uint64)
     mask = _U((1 << max(size - 1, 1).bit_length()) - 1)
     number = np.arange(first, first + windows, dtype=np.uint64)[:, None]

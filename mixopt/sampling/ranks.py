@@ -1,13 +1,13 @@
-"""The part of each batch that a process takes, and whether all ranks have one order of samples.
+"""Find each process's part of a batch, and check that all ranks have the same order of samples.
 
-Only data parallelism splits batches. Processes that share one replica of the model by tensor,
-pipeline or context parallelism take the same part, so that a job's own ranks are the answer only
-where nothing shares a replica; where a job's process groups say that something does, the answer is
-asked for instead.
+Only data parallelism splits batches. Processes that share a replica of the model by tensor,
+pipeline or context parallelism take the same part, so the job's ranks are used only if no
+processes share a replica; if process groups show that some do, an error asks for the
+data-parallel rank.
 
-`set_weights` on one rank alone, or another seed there, gives ranks whose parts overlap, and nothing
-about training shows it. So a checkpoint compares a hash of all that the order follows from; where
-hashes differ, the error on every rank names who differs, and in what.
+If one rank alone calls `set_weights` or has another seed, the parts of ranks overlap, and training
+gives no sign of it. So each checkpoint compares a hash of the state and settings of the order; if
+hashes differ, the error on every rank names the rank and the difference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mixopt.errors import SamplerError
 
 _DATA = {"dp", "dp_replicate", "dp_shard", "data", "batch", "data_parallel", "replicate", "shard"}
 _LONG = {"tensor", "pipeline", "context", "sequence"}
-_MODEL = {"tp", "pp", "cp", "sp", *_LONG, *(f"{one}_parallel" for one in _LONG)}
+_MODEL = {"tp", "pp", "cp", "sp", *_LONG, *(f"{name}_parallel" for name in _LONG)}
 _OF_MEGATRON = {
     "TENSOR_MODEL_PARALLEL_GROUP",
     "PIPELINE_MODEL_PARALLEL_GROUP",
@@ -41,7 +41,7 @@ _ACCELERATE = "accelerate.data_loader"
 
 
 def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> tuple[int, int]:
-    """Return which part of each batch this process takes, from 0, and how many there are."""
+    """Return the index of this process's part of each batch, and the number of parts."""
     if (rank is None) != (world_size is None):
         given = "rank" if world_size is None else "world_size"
         raise SamplerError(f"{given} is given without the other; give rank and world_size")
@@ -56,7 +56,7 @@ def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> tup
 
 
 def refuse_second_split(world_size: int, name: str) -> AttributeError:
-    """Return the error for a missing attribute, for a property that raises it."""
+    """Return an AttributeError for a property to raise; raise if accelerate asks for it."""
     module = sys._getframe(2).f_globals.get("__name__")
     if module == _ACCELERATE and world_size > 1:
         raise SamplerError(
@@ -68,16 +68,16 @@ def refuse_second_split(world_size: int, name: str) -> AttributeError:
 
 
 def check_ranks(sampler: Any, group: Any = None) -> None:
-    """Check that all ranks have one order of samples; every rank of the group calls it.
+    """Check that all ranks have the same order of samples; every rank of the group calls it.
 
-    Without torch.distributed, or where the group is one rank, there is nothing to check.
+    Does nothing without torch.distributed or in a group of one rank.
 
     Args:
         sampler: This rank's MixtureSampler.
-        group: The process group over which its batches are split; all ranks where not given.
+        group: The process group that splits its batches; None: all ranks.
 
     Raises:
-        SamplerError: On every rank: which rank differs, and in what.
+        SamplerError: On every rank, with the rank that differs and the difference.
     """
     job = _distributed()
     if job is None or job.get_world_size(group) == 1:
@@ -95,7 +95,7 @@ def check_ranks(sampler: Any, group: Any = None) -> None:
 
 
 def _distributed() -> Any:
-    """Return torch.distributed where it is imported and initialised, else None."""
+    """Return torch.distributed if it is imported and initialised, else None."""
     module: Any = sys.modules.get("torch.distributed")
     on = module is not None and module.is_available() and module.is_initialized()
     return module if on else None
@@ -113,14 +113,14 @@ def _of_job() -> tuple[int, int]:
 
 
 def _of_mesh(mesh: Any) -> tuple[int, int]:
-    """Return the place along the data-parallel dimensions, the first of them slowest."""
+    """Return rank and size along the data-parallel dimensions, the first of them slowest."""
     if not all(hasattr(mesh, name) for name in ("mesh_dim_names", "get_coordinate", "size")):
         raise SamplerError(f"mesh is {type(mesh).__name__}; it must be a torch DeviceMesh")
     dimensions = _data_dimensions(mesh)
     place = mesh.get_coordinate()
     if place is None:
         raise SamplerError(
-            "this process is not in the mesh; make the sampler only on those that are"
+            "this process is not in the mesh; build the sampler only on processes of the mesh"
         )
     rank = 0
     for k in dimensions:
@@ -129,7 +129,7 @@ def _of_mesh(mesh: Any) -> tuple[int, int]:
 
 
 def _data_dimensions(mesh: Any) -> list[int]:
-    """Return the numbers of the dimensions along which data are split."""
+    """Return the indices of the dimensions that split the data."""
     names = mesh.mesh_dim_names or ()
     if not names and mesh.ndim > 1:
         raise SamplerError(
@@ -137,7 +137,7 @@ def _data_dimensions(mesh: Any) -> list[int]:
             " init_device_mesh(..., mesh_dim_names=('dp', 'tp'))"
         )
     if len(names) <= 1 and not set(names) & _MODEL:
-        return [0]  # all there is, or the one that the caller has chosen: mesh["rows"]
+        return [0]  # the only dimension, possibly chosen by the caller: mesh["rows"]
     data = [k for k, name in enumerate(names) if name in _DATA]
     unknown = [name for name in names if name not in _DATA | _MODEL]
     if unknown or not data:
@@ -151,10 +151,10 @@ def _data_dimensions(mesh: Any) -> list[int]:
 
 
 def _check_nothing_is_shared() -> None:
-    """Refuse to take a job's own ranks where processes share a replica of the model."""
+    """Raise if processes of the job share a replica of the model."""
     module: Any = sys.modules.get("torch.distributed.distributed_c10d")
     groups: list[tuple[str, int]] = []
-    with suppress(AttributeError, RuntimeError):  # what torch keeps for itself may change
+    with suppress(AttributeError, RuntimeError):  # private to torch, may change
         groups = [(group.group_desc, group.size()) for group in module._world.pg_map]
     for name, size in groups:
         if size > 1 and (name in _OF_MEGATRON or name in _OF_MESHES):
@@ -165,12 +165,12 @@ def _check_nothing_is_shared() -> None:
 
 
 def _check_parts(parts: list[int], world_size: int) -> None:
-    """Check that each part of a batch is taken, by equally many ranks: those of one replica."""
+    """Check that each part of a batch is taken, by equally many ranks: one replica's."""
     taken = Counter(parts)
     if len(parts) == world_size > len(taken):
         twice = next(k for k, part in enumerate(parts) if part in parts[:k])
         raise SamplerError(
-            f"rank {twice} takes the same part of each batch as another: it was made with"
+            f"rank {twice} takes the same part of each batch as another rank: its sampler has"
             f" rank={parts[twice]} of world_size={world_size}; give each rank its own"
         )
     if len({taken[part] for part in range(world_size)}) > 1:
@@ -182,7 +182,7 @@ def _check_parts(parts: list[int], world_size: int) -> None:
 
 
 def _difference(orders: list[dict[str, Any]]) -> str:
-    """Say which ranks differ from most (from rank 0 where there are as many), and in what."""
+    """Return a message naming the ranks that differ from the majority (ties: from rank 0)."""
     texts = [json.dumps(order) for order in orders]
     first = max(range(len(texts)), key=lambda rank: (texts.count(texts[rank]), -rank))
     odd = [rank for rank, text in enumerate(texts) if text != texts[first]]
@@ -198,9 +198,9 @@ def _difference(orders: list[dict[str, Any]]) -> str:
 def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     if there["changes"] != here["changes"] and there["domains"] == here["domains"]:
         changes = [*there["changes"], *here["changes"]]
-        own = [change["position"] for change in changes if changes.count(change) == 1]
-        return f"its weights differ from batch {min(own) // here['batch_size']} on"
-    # What is drawn and owed follows from the others.
+        unshared = [change["position"] for change in changes if changes.count(change) == 1]
+        return f"its weights differ from batch {min(unshared) // here['batch_size']} on"
+    # Draws and debts follow from the other fields.
     fields = sorted(here, key=lambda name: name in {"position", "counts", "owed", "had"})
     field = next(name for name in fields if there[name] != here[name])
-    return f"its {field} is {str(there[field])[:200]}, there it is {str(here[field])[:200]}"
+    return f"its {field} is {str(there[field])[:200]} instead of {str(here[field])[:200]}"

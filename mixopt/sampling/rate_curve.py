@@ -1,11 +1,11 @@
-"""The learning rate over a run of known length: warm-up, then a shape by name.
+"""The learning rate over a run of known length: warm-up, then a named shape.
 
-`cosine` and `linear` go from the peak to the floor; `constant` stays; `wsd` is warm-up, stable,
-decay; `inverse_sqrt` falls with the square root of the step, as after a warm-up of T5. Where
-`lr_decay` is given, the fall to the floor takes that last part of the run alone, whatever comes
-before it.
+`cosine` and `linear` decay from the peak to the floor; `constant` stays at the peak; `wsd` is
+warm-up, stable, decay; `inverse_sqrt` falls with the square root of the step, as in T5 after its
+warm-up. With `lr_decay`, the decay to the floor takes only that last part of the run, for every
+shape.
 
-Steps count from 0; the first has a part of the peak, the one after the last would have the floor.
+Steps count from 0; step 0 has a fraction of the peak, the step after the last would have the floor.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ RATE_CURVES: tuple[RateCurveName, ...] = ("cosine", "constant", "linear", "wsd",
 WSD_DECAY = 0.2
 FLOOR = 0.1
 
-# Where a fall to the floor begins by itself: 1 - this part of the run; None: after the warm-up.
+# Default length of the decay, as a fraction of the run; None: all steps after the warm-up.
 _DECAY: Mapping[RateCurveName, float | None] = {"cosine": None, "linear": None, "wsd": WSD_DECAY}
-# How much of the way is left, from 1 to 0, by the part of a decay that is done.
-_LEFT: Mapping[RateShape, Callable[[float], float]] = {
-    "linear": lambda part: 1 - part,
-    "cosine": lambda part: 0.5 * (1 + math.cos(math.pi * part)),
-    "sqrt": lambda part: 1 - math.sqrt(part),
+# Height above the floor, from 1 to 0, by the finished fraction of a decay.
+_SHAPES: Mapping[RateShape, Callable[[float], float]] = {
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "sqrt": lambda done: 1 - math.sqrt(done),
 }
 
 
 @dataclass(frozen=True)
 class RateCurve:
-    """A learning rate by step; the names of its fields are those of `training` in a pretraining.
+    """A learning rate by step; field names are those of `training` in a pretraining file.
 
     Attributes:
-        schedule: What comes after the warm-up.
-        steps: Of the whole run.
+        schedule: Shape after the warm-up.
+        steps: Steps of the whole run.
         warmup: Steps of linear warm-up; below 1, a fraction of all steps.
-        lr_decay: Steps of the last part, in which the rate goes to the floor; below 1, a fraction
-            of all steps. If omitted, a fifth of a `wsd`, all after the warm-up of a cosine and a
-            linear schedule, and nothing of others.
-        lr_decay_shape: How it goes there: `linear`, `cosine`, `sqrt` (1 - sqrt of what is done).
-            If omitted, the cosine of a cosine, and linear.
+        lr_decay: Steps of the final decay to the floor; below 1, a fraction of all steps. If
+            omitted, a fifth of the run for `wsd`, all steps after the warm-up for `cosine` and
+            `linear`, none for others.
+        lr_decay_shape: Shape of the decay: `linear`, `cosine`, `sqrt` (1 - sqrt(finished
+            fraction)). If omitted, `cosine` for a cosine schedule, else `linear`.
         peak: The learning rate after the warm-up.
-        floor: Where a decay ends, and below which nothing falls; in the unit of the peak.
+        floor: End of a decay and lower bound of the rate, in the unit of the peak.
     """
 
     schedule: RateCurveName
@@ -62,18 +62,18 @@ class RateCurve:
         shape = self.lr_decay_shape
         if self.schedule not in RATE_CURVES:
             near = did_you_mean(str(self.schedule), RATE_CURVES) or "; " + ", ".join(RATE_CURVES)
-            raise SamplerError(f"schedule: {self.schedule!r} is not one{near}")
+            raise SamplerError(f"schedule: {self.schedule!r} is not a known schedule{near}")
         if self.schedule == "constant" and self.lr_decay is not None:
             raise SamplerError("lr_decay: a constant rate has no decay; give schedule: wsd")
         if self.schedule == "inverse_sqrt" and self.warmup == 0:
             raise SamplerError(
-                "warmup: 0, and an inverse_sqrt falls by the length of its warm-up; give one"
+                "warmup: 0, but the decay of inverse_sqrt is scaled by the warm-up; set a warm-up"
             )
         if shape is not None and not self._falls:
             raise SamplerError(f"lr_decay_shape: {shape!r} has no effect without lr_decay")
         if self.schedule in {"cosine", "linear"} and shape not in {None, self.schedule}:
             raise SamplerError(
-                f"lr_decay_shape: {shape!r} is not that of a {self.schedule}; give schedule:"
+                f"lr_decay_shape: {shape!r} differs from schedule: {self.schedule}; use schedule:"
                 " linear or wsd"
             )
 
@@ -87,12 +87,12 @@ class RateCurve:
             )
         if self.schedule == "inverse_sqrt" and warmup < 1:
             raise SamplerError(
-                f"warmup: {warmup:g} steps, and an inverse_sqrt falls by the length of its"
-                " warm-up; give at least 1"
+                f"warmup: {warmup:g} steps, but the decay of inverse_sqrt is scaled by the"
+                " warm-up; set at least 1"
             )
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step of this run, from 0, in the unit of the peak."""
+        """Return the learning rate of a step, counted from 0, in the unit of the peak."""
         warm = _length(self.warmup, self.steps)
         turn = self._turn(warm)
         if step < warm:
@@ -106,7 +106,7 @@ class RateCurve:
         if step >= self.steps:
             return end
         shape = self.lr_decay_shape or ("cosine" if self.schedule == "cosine" else "linear")
-        return end + (level - end) * _LEFT[shape]((step - turn) / (self.steps - turn))
+        return end + (level - end) * _SHAPES[shape]((step - turn) / (self.steps - turn))
 
     @property
     def _falls(self) -> bool:
@@ -117,7 +117,7 @@ class RateCurve:
         return _DECAY.get(self.schedule) if self.lr_decay is None else self.lr_decay
 
     def _turn(self, warm: float) -> float:
-        """Return the step from which the rate goes to the floor; it may lie inside a step."""
+        """Return the step at which the decay to the floor begins; it may be a fraction."""
         if not self._falls:
             return max(warm, self.steps)
         last = self.steps if self._decay is None else _length(self._decay, self.steps)
@@ -131,5 +131,5 @@ class RateCurve:
 
 
 def _length(given: float, steps: int) -> float:
-    """Return a length in steps of one that may be a fraction of all."""
+    """Return a length in steps; `given` below 1 is a fraction of all steps."""
     return given if given >= 1 else given * steps

@@ -1,8 +1,8 @@
-"""MixtureSampler: the rows that one rank trains on, batch by batch, for any training loop.
+"""MixtureSampler: a batch sampler that yields the rows of one rank, for any training loop.
 
-It hands out this rank's part of each global batch as integers into the concatenation of the
-domains, so it is a batch sampler for torch's DataLoader; torch is not imported. It runs in the
-main process, and weights can be changed between two batches of a running job.
+Rows are indices into the concatenation of the domains, so torch's DataLoader takes it as its batch
+sampler; torch is not imported. The sampler runs in the main process, and weights can change
+between two batches of a running job.
 
 Shapes: D domains, B samples.
 """
@@ -48,7 +48,7 @@ from mixopt.sampling.schedule import Schedule
 from mixopt.sampling.token_order import TokenOrder
 from mixopt.system import IntArray
 
-_BLOCK = 1 << 14  # samples that are laid out at once
+_BLOCK = 1 << 14  # samples laid out at once
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class LogEntry:
     """Weights of the stream and the batch from which they apply.
 
     Attributes:
-        batch: The global batch with which (where a domain ran out: in which) they begin to hold.
+        batch: First global batch with these weights; the batch in which a domain ran out.
         mixture: Shares of tokens.
         reason: `start`, `set`, or `exhausted: DOMAIN`.
-        end_batch: The batch from which the end of a ramp holds, to which shares go linearly.
-        end_mixture: Shares of tokens there.
+        end_batch: First batch after a linear ramp; None for constant weights.
+        end_mixture: Shares of tokens at the end of the ramp.
     """
 
     batch: int
@@ -76,11 +76,11 @@ class MixtureSampler:
     Attributes:
         batch_size: Samples of a global batch, over all ranks.
         batches: Global batches of one pass; None without passes.
-        rank: This process along data parallelism.
-        world_size: How many there are.
+        rank: Data-parallel rank of this process.
+        world_size: Number of data-parallel ranks.
         rank_batch: Samples of one rank in a global batch.
-        order: The order of samples with the weights as they are known now; another object once
-            weights change. For loaders.
+        order: The order of samples under the current weights, for loaders; a change of weights
+            replaces the object.
 
     Examples:
         >>> sizes, weights = {"code": 100, "prose": 50}, {"code": 0.25, "prose": 0.75}
@@ -91,7 +91,7 @@ class MixtureSampler:
     """
 
     order: SampleOrder
-    _block: tuple[SampleOrder, int, IntArray]  # rows of batches from one on, of an order
+    _block: tuple[SampleOrder, int, IntArray]  # the order, the first batch, rows of its batches
     _ahead: int  # windows to lay out next
 
     def __init__(
@@ -115,31 +115,30 @@ class MixtureSampler:
 
         Args:
             sizes: Rows of each domain.
-            weights: Share of the tokens of each domain (of those that carry loss, with
-                `unit="supervised"`).
+            weights: Share of the tokens of each domain; of its supervised tokens with
+                `unit="supervised"`.
             batch_size: Samples of a global batch, over all ranks.
-            seed: Of the order of rows and the shuffle inside a batch.
-            rank: This process along data parallelism; from torch.distributed or RANK where not
-                given.
-            world_size: How many there are; given with `rank`.
-            mesh: Instead of the two a torch DeviceMesh, whose data-parallel dimensions say them.
-            batches: Global batches of one pass of the loop, which is what `len` says; the next
-                pass continues where it ended. Without it the stream ends when its data do.
-            schedule: Weights that are known beforehand, with the batch from which they hold:
-                `(batch, weights)`, or `(batch, weights, end_batch, end_weights)` for shares that go
-                linearly up to another batch. Or a Schedule in place of `weights`, `batch_size` and
-                `batches`.
-            max_epochs: How often a domain may be drawn through, for all or by domain; 1 if
-                `exhausted` alone is given.
-            exhausted: What happens then: its share goes to the others ('redistribute', what
-                `max_epochs` alone means) or the stream ends ('stop').
-            unit: What a domain is owed: `samples`, where all have one length; `tokens`, where they
-                differ; or `supervised`, the tokens that carry loss.
-            lengths: Tokens (or those that carry loss) of each sample, for such a unit: an array of
-                each domain, shape (rows,), or one number.
+            seed: Seed of the order of rows and of the shuffle within a batch.
+            rank: Data-parallel rank of this process; None: from torch.distributed or RANK.
+            world_size: Number of data-parallel ranks; given with `rank`.
+            mesh: A torch DeviceMesh, in place of `rank` and `world_size`: they are taken from its
+                data-parallel dimensions.
+            batches: Global batches of one pass of the loop, the value of `len`; the next pass
+                continues after it. None: the stream ends with its data.
+            schedule: Later weights, each with its first batch: `(batch, weights)`, or `(batch,
+                weights, end_batch, end_weights)` for a linear ramp. Or a Schedule in place of
+                `weights`, `batch_size` and `batches`.
+            max_epochs: Maximum passes over a domain, one number or by domain; 1 if only
+                `exhausted` is given.
+            exhausted: At the maximum, the domain's share goes to the others ('redistribute', the
+                default with `max_epochs`) or the stream ends ('stop').
+            unit: Unit of the shares: `samples`, for samples of equal length; `tokens`, where
+                lengths differ; or `supervised`, the tokens that carry loss.
+            lengths: Tokens (or supervised tokens) of each sample, for the units `tokens` and
+                `supervised`: an array for each domain, shape (rows,), or one number.
 
         Raises:
-            SamplerError: A setting that cannot be right.
+            SamplerError: An invalid setting.
             MixtureError: Weights that are not a mixture of these domains.
         """
         named = named_sizes(sizes)
@@ -185,20 +184,20 @@ class MixtureSampler:
             yield rows[0, first : first + self.rank_batch].tolist()
 
     def batch_rows(self, batch: int, most: int = 1) -> IntArray:
-        """Return rows of some batches over all ranks, with the weights as they are known now.
+        """Return the rows of consecutive batches over all ranks, under the current weights.
 
-        They are laid out some at a time: the first time one window, then more at once, so that a
-        change of weights throws little away. A batch may be several windows or a part of one, in
-        a stream that resumed with another size of batch.
+        The first call lays out one window, later calls more at once, so that a change of weights
+        discards little. In a stream that resumed with another batch size, a batch is several
+        windows or part of one.
 
         Args:
-            batch: The first of them.
-            most: How many at the most.
+            batch: The first batch.
+            most: Maximum number of batches.
 
         Returns:
             Shape (batches, B), at least one batch; none where the stream has ended.
         """
-        order, (known, first, block) = self.order, self._block  # a thread of the loader's asks
+        order, (known, first, block) = self.order, self._block  # read once: loader threads call
         if order is not known or not first <= batch < first + len(block):
             size, layout = self.batch_size, order.layout
             window, begin = divmod(batch * size, layout.window_size)
@@ -221,11 +220,11 @@ class MixtureSampler:
 
     @property
     def sampler(self) -> NoReturn:
-        """Raises AttributeError: accelerate looks for it before it splits batches.
+        """Always raise: accelerate looks up this attribute before it splits batches.
 
         Raises:
-            SamplerError: It would split them over ranks a second time.
-            AttributeError: To all others.
+            SamplerError: accelerate would split the batches over ranks a second time.
+            AttributeError: To all other callers.
         """
         raise refuse_second_split(self.world_size, "sampler")
 
@@ -241,7 +240,7 @@ class MixtureSampler:
 
     @property
     def unit(self) -> Unit:
-        """What a domain is owed."""
+        """Unit of the shares."""
         return self.order.layout.unit
 
     @property
@@ -251,14 +250,14 @@ class MixtureSampler:
 
     @property
     def pass_end(self) -> int | None:
-        """The batch at which the present pass ends; None for the end of the stream."""
+        """The batch at which the current pass ends; None for the end of the stream."""
         if self.batches is None:
             return None
         return (self._batch // self.batches + 1) * self.batches
 
     @property
     def log(self) -> list[LogEntry]:
-        """The weights so far and those to come, and the domains that ran out so far."""
+        """Past and scheduled weights, and the domains that have run out."""
         entries = []
         for k, change in enumerate(self.order.changes):
             batch, end = self._batch_of(change.window), self._batch_of(change.end_window)
@@ -276,63 +275,63 @@ class MixtureSampler:
         return sorted(entries, key=lambda entry: entry.batch)
 
     def mixture_at(self, batch: int) -> Mixture:
-        """Return the mixture that was set for a batch (shares of tokens); of a ramp, its middle."""
+        """Return the mixture set for a batch, in shares of tokens; on a ramp, at mid-batch."""
         window = self._window_of(batch)
         change = self.order.change_at(window)
         shares = change.arrived(window) or tuple(spread(change.parts(window), UNIT))
         return self._mixture(shares)
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
-        """Change the weights from a global batch on; say the same on every rank.
+        """Change the weights from a global batch on; call it identically on every rank.
 
         Args:
             weights: Share of the tokens of each domain.
-            batch: The batch from which they hold; the next one that can change where not given.
+            batch: First batch with the new weights; None: the next batch that can change.
 
         Returns:
-            The batch from which they hold.
+            The first batch with the new weights.
 
         Raises:
-            SamplerError: The batch was handed out already, or begins no optimizer step.
+            SamplerError: The batch was already handed out, or does not begin an optimizer step.
             MixtureError: Weights that are not a mixture of these domains.
         """
         mixture = mixture_over(weights, self.sizes)
-        batch = self._changing(batch)
+        batch = self._change_batch(batch)
         change = ShareChange.at(self._window_of(batch), self._shares(mixture))
         self.order = self.order.changed(_with(self.order.changes, change), change.window)
         return batch
 
     def accumulate(self, batches: int) -> None:
-        """Let changes of weights hold from the first batch of an optimizer step alone.
+        """Restrict changes of weights to the first batch of an optimizer step.
 
-        Steps count from the next batch, and from where a state is loaded.
+        Steps count from the next batch, and from the batch at which a state is loaded.
 
         Args:
             batches: Global batches of an optimizer step, for a loop that accumulates gradients.
 
         Raises:
-            SamplerError: No whole number >= 1.
+            SamplerError: Not a whole number >= 1.
         """
         self._accumulation = at_least(1, "accumulation", batches)
         self._begin = self._batch
 
     def counts(self, batch: int | None = None) -> dict[str, int]:
-        """Count the samples before a batch by domain, over all ranks; the next if not given.
+        """Count the samples of each domain before a batch (None: the next), over all ranks.
 
-        Of a batch in the middle of a window of the stream, those before the window.
+        For a batch inside a window of the stream, the samples before that window.
         """
         return dict(zip(self.domains, self._place(batch).counts_D.tolist(), strict=True))
 
     def tokens(self, batch: int | None = None) -> dict[str, int]:
-        """Count the same in the sampler's unit."""
+        """Return the counts of `counts`, in the sampler's unit."""
         return dict(zip(self.domains, self._place(batch).had_D.tolist(), strict=True))
 
     def received(self, batches: int, *, handed_out: int | None = None) -> None:
-        """Note how far the loop is, for a loader that fetches ahead.
+        """Record the loop's progress, for a loader that prefetches.
 
         Args:
             batches: Global batches that the loop has received since the start of the stream.
-            handed_out: Batches that were given to worker processes; weights cannot change there.
+            handed_out: Batches that workers have received; their weights can no longer change.
         """
         self._batch = batches
         self._handed_out = max(batches, handed_out or 0)
@@ -342,10 +341,10 @@ class MixtureSampler:
         return self.state_at(self._batch)
 
     def state_at(self, batch: int) -> dict[str, Any]:
-        """Return the state before a batch, with all changes that are known.
+        """Return the state before a batch, with all known changes of weights.
 
         Raises:
-            SamplerError: The stream begins after it or ends before it.
+            SamplerError: The stream begins after the batch or ends before it.
         """
         return write_state(self.order, self._place(batch), batch * self.batch_size)
 
@@ -353,11 +352,11 @@ class MixtureSampler:
         """Resume from a state, on any number of ranks.
 
         Args:
-            state: What `state_dict` returned.
+            state: The return value of `state_dict`.
 
         Raises:
-            SamplerError: The state is of another seed, other sizes, domains or settings (all are
-                named), in the middle of a batch of this size, or damaged. Nothing is changed.
+            SamplerError: The state has another seed, sizes, domains or settings (all are named),
+                is inside a batch of this size, or is damaged. The sampler stays unchanged.
         """
         order, position = read_state(state, self.order)
         if position % self.batch_size:
@@ -387,26 +386,26 @@ class MixtureSampler:
             raise SamplerError(f"the stream, known from batch {first} on, has no batch {batch}")
         return place
 
-    def _changing(self, batch: int | None) -> int:
-        """Return a batch from which weights can change; the first where none is given."""
+    def _change_batch(self, batch: int | None) -> int:
+        """Check that weights can change at a batch and return it; None: the first such batch."""
         first = self._aligned(self._handed_out)
         batch = first if batch is None else batch
         if batch < self._handed_out:
             raise SamplerError(
                 f"set_weights for batch {batch} comes too late: {self._handed_out} is the next;"
-                f" the first that can change is {first}"
+                f" the first batch that can change is {first}"
             )
         if self._aligned(batch) != batch:
             raise SamplerError(
                 f"set_weights for batch {batch}: weights change where an optimizer step"
                 f" (accumulation={self._accumulation}) and a window of the stream"
-                f" ({self.order.layout.window_size} samples) begin; the first that can change is"
-                f" {self._aligned(batch)}"
+                f" ({self.order.layout.window_size} samples) begin; the first batch that can change"
+                f" is {self._aligned(batch)}"
             )
         return batch
 
     def _aligned(self, batch: int) -> int:
-        """Return the first batch from one on that begins an optimizer step and a window."""
+        """Return the first batch >= `batch` that begins an optimizer step and a window."""
         window, steps = self.order.layout.window_size, self._accumulation
         first = batch + (self._begin - batch) % steps
         for candidate in range(first, first + steps * window, steps):
@@ -423,25 +422,26 @@ class MixtureSampler:
         return shares
 
     def _mixture(self, shares: tuple[int, ...]) -> Mixture:
-        """Return shares as the mixture that was given, or as they are."""
-        as_they_are = [share / UNIT for share in shares]
-        return self._mixtures.get(shares) or Mixture.from_array(self.domains, as_they_are)
+        """Return the mixture given for these shares, or one built from them."""
+        weights = [share / UNIT for share in shares]
+        return self._mixtures.get(shares) or Mixture.from_array(self.domains, weights)
 
 
 def _of_schedule(
     schedule: Schedule, weights: Weights | None, batch_size: int | None, batches: int | None
 ) -> tuple[Sequence[Scheduled], int, int]:
-    """Return the entries of a schedule, and the sizes of a batch and of the run."""
+    """Return the entries of a schedule, its batch size and its number of batches."""
     if weights is not None:
-        raise SamplerError("a schedule has the weights: leave out weights, or give a list of later")
-    own = {"batch_size": (batch_size, schedule.batch), "batches": (batches, schedule.steps)}
-    for name, (given, here) in own.items():
-        if given not in {None, here}:
-            raise SamplerError(f"{name} {given} differs from the schedule's, {here}; leave it out")
+        raise SamplerError("a Schedule contains the weights: leave out weights, or pass a list")
+    pairs = {"batch_size": (batch_size, schedule.batch), "batches": (batches, schedule.steps)}
+    for name, (given, expected) in pairs.items():
+        if given not in {None, expected}:
+            fault = f"{name} {given} differs from the schedule's {expected}; leave it out"
+            raise SamplerError(fault)
     return schedule.entries, schedule.batch, schedule.steps
 
 
 def _with(changes: Sequence[ShareChange], change: ShareChange) -> list[ShareChange]:
-    """Return changes in order with one more, in the place of the one that has its window."""
-    others = [one for one in changes if one.window != change.window]
-    return sorted([*others, change], key=lambda one: one.window)
+    """Return sorted changes with `change` added; it replaces a change of the same window."""
+    others = [other for other in changes if other.window != change.window]
+    return sorted([*others, change], key=lambda entry: entry.window)

@@ -25,13 +25,13 @@ Policy = Literal["redistribute", "stop"]
 POLICIES = ("redistribute", "stop")
 UNITS: tuple[Unit, ...] = ("samples", "tokens", "supervised")
 MAX_DOMAINS = 1 << 13
-MAX_ROWS = 1 << 53  # of a domain, and how often it may be drawn
+MAX_ROWS = 1 << 53  # rows of a domain, and draws from it
 MAX_BATCH = 1 << 24
 MAX_LENGTH = 1 << 40  # tokens of a sample
 
 
 def named_sizes(sizes: Sizes) -> dict[str, int]:
-    """Return rows by domain; domains without names are called by their numbers."""
+    """Return rows by domain; domains without names are named by number."""
     pairs = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes)
     named = {str(name): at_least(0, f"domain {str(name)!r}", rows) for name, rows in pairs}
     if not 0 < len(named) <= MAX_DOMAINS:
@@ -63,7 +63,7 @@ def rows_allowed(
     exhausted: Policy | None,
     sizes: Mapping[str, int],
 ) -> tuple[int | None, ...]:
-    """Return how often each domain may be drawn, None for no limit."""
+    """Return the maximum number of draws of each domain; None: no limit."""
     if exhausted is not None and exhausted not in POLICIES:
         raise SamplerError(f"exhausted={exhausted!r}{did_you_mean(exhausted, POLICIES)}")
     if max_epochs is None:
@@ -93,7 +93,7 @@ def rank_batch(batch_size: int, world_size: int) -> int:
 def sample_lengths(
     unit: str, lengths: Lengths | None, sizes: Mapping[str, int]
 ) -> tuple[int | IntArray, ...]:
-    """Return the lengths of each domain's samples; nothing where samples are owed."""
+    """Return the lengths of each domain's samples; () for unit 'samples'."""
     if unit not in UNITS:
         raise SamplerError(f"unit={unit!r}{did_you_mean(unit, UNITS)}")
     if unit == "samples":
@@ -116,7 +116,7 @@ def sample_lengths(
 def scheduled_mixtures(
     schedule: Sequence[Scheduled], sizes: Mapping[str, int]
 ) -> Iterator[tuple[int, Mixture, int, Mixture]]:
-    """Yield the entries of a schedule, checked; one that stays arrives where it begins."""
+    """Yield the checked entries of a schedule; constant weights end at the batch they begin."""
     for k, entry in enumerate(schedule):
         if not isinstance(entry, Sequence) or len(entry) not in (2, 4):
             raise SamplerError(
@@ -151,11 +151,11 @@ def _lengths(name: str, given: Any, rows: int) -> int | IntArray:
     if not array.ndim:
         return at_least(min(rows, 1), where, given, MAX_LENGTH)
     if array.shape != (rows,):
-        raise SamplerError(f"{where}: {'x'.join(map(str, array.shape))} of its {rows} rows")
+        raise SamplerError(f"{where}: an array of shape {array.shape} for {rows} rows")
     if not rows:
         return array
     if array.dtype.kind not in "iu":
-        raise SamplerError(f"{where}: {array.dtype} are not whole numbers")
+        raise SamplerError(f"{where}: values of type {array.dtype} are not whole numbers")
     if array.min() < 0 or array.max() > MAX_LENGTH:
         row = int(array.argmin() if array.min() < 0 else array.argmax())
         raise SamplerError(f"{where}: row {row}: {array[row]} is not from 0 to {MAX_LENGTH}")

@@ -1,7 +1,7 @@
-"""What a sampler saves and how it resumes from it: small, global, plain numbers.
+"""Save and restore the state of a sampler: small, global, plain numbers.
 
-The state is a place of the order (what each domain gave and is owed), what the order is laid out
-over, and the weights of late and to come. It has nothing of ranks and workers.
+The state is a place in the order (samples drawn from each domain and owed to it), the layout of
+the order, and recent and scheduled weights. It does not depend on ranks or workers.
 
 Shapes: D domains.
 """
@@ -21,12 +21,12 @@ from mixopt.system import StateFields, shown_value
 
 FORMAT = "mixopt-sampler/5"
 MAX_POSITION = 1 << 53
-_MAX_OWED = UNIT << 10  # samples to a domain; a few are ever owed
+_MAX_OWED = UNIT << 10  # samples of one domain; an order never owes more than a few
 _MAX_TOKENS_OWED = MAX_LENGTH * UNIT << 20
-_SHOWN = 8  # differences
-_PAST = 64  # changes of weights that a state remembers
-# What a state and the stream that resumes from it have in common, as messages call it.
-_COMMON = {
+_MAX_DIFFERENCES = 8  # in a message
+_MAX_PAST_CHANGES = 64  # in a state
+# Fields that a state shares with the stream that resumes from it, and their names in messages.
+_COMMON_FIELDS = {
     "unit": "unit",
     "domains": "domains",
     "seed": "seed",
@@ -38,9 +38,9 @@ _COMMON = {
 
 
 def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, Any]:
-    """Return the state at a sample of the window that a place begins, ready for JSON."""
+    """Return the JSON state at a sample of the window that begins at `place`."""
     layout, size = order.layout, order.layout.window_size
-    past = [change for change in order.changes if change.window <= place.window][-_PAST:]
+    past = [change for change in order.changes if change.window <= place.window]
     coming = [change for change in order.changes if change.window > place.window]
     out = {d: window * size for window, d in place.out}
     return {
@@ -52,12 +52,12 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
         "owed": place.owed_D.tolist(),
         "had": place.had_D.tolist(),
         "exhausted": [out.get(d, -1) for d in range(len(layout.names))],
-        "changes": [_written(change, size) for change in [*past, *coming]],
+        "changes": [_to_json(change, size) for change in [*past[-_MAX_PAST_CHANGES:], *coming]],
     }
 
 
 def read_state(state: Mapping[str, Any], here: SampleOrder) -> tuple[SampleOrder, int]:
-    """Check a state against the order that resumes from it; return one that does, and where."""
+    """Check a state against the resuming order; return an order from it, and the position."""
     fields = StateFields(state, "the sampler's state", SamplerError)
     fields.check_format(FORMAT)
     _check_common(fields, _common(here.layout))
@@ -69,8 +69,8 @@ def read_state(state: Mapping[str, Any], here: SampleOrder) -> tuple[SampleOrder
 
 
 def _common(layout: OrderLayout) -> dict[str, Any]:
-    """Return what a stream is laid out over, as `_COMMON` names it."""
-    lengths = [int(np.sum(each, dtype=np.int64)) for each in layout.lengths]
+    """Return the fields of `_COMMON_FIELDS`."""
+    lengths = [int(np.sum(lengths, dtype=np.int64)) for lengths in layout.lengths]
     return {
         "unit": layout.unit,
         "domains": list(layout.names),
@@ -83,14 +83,14 @@ def _common(layout: OrderLayout) -> dict[str, Any]:
 
 
 def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
-    """Check that a state is of this stream; what differs is named, of each domain if it can be."""
+    """Check that a state belongs to this stream; name all differences, by domain if possible."""
     names, differing = common["domains"], list[str]()
-    for field, what in _COMMON.items():
+    for field, label in _COMMON_FIELDS.items():
         there, here = fields.get(field), common[field]
         if there == here:
             continue
         if not isinstance(there, list) or not isinstance(here, list):
-            differing.append(f"{what}: {shown_value(there)}, here {shown_value(here)}")
+            differing.append(f"{label}: {shown_value(there)}, here {shown_value(here)}")
         elif field == "domains":
             gone = [f"it has {shown_value(n)}, which is not here" for n in there if n not in here]
             new = [f"it does not have {name!r}" for name in here if name not in there]
@@ -99,14 +99,14 @@ def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
         else:
             pairs = zip_longest(names, there, here)
             differing += [
-                f"{what} of {n!r}: {_shown(field, a)}, here {_shown(field, b)}"
+                f"{label} of {n!r}: {_shown(field, a)}, here {_shown(field, b)}"
                 for n, a, b in pairs
                 if a != b
             ]
     if differing:
-        more = f"; {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-        shown = "; ".join(differing[:_SHOWN])
-        raise SamplerError(f"the sampler's state belongs to another stream: {shown}{more}")
+        hidden = len(differing) - _MAX_DIFFERENCES
+        shown = "; ".join(differing[:_MAX_DIFFERENCES]) + (f"; {hidden} more" if hidden > 0 else "")
+        raise SamplerError(f"the sampler's state belongs to another stream: {shown}")
 
 
 def _shown(field: str, value: Any) -> str:
@@ -132,41 +132,41 @@ def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:
 
 
 def _changes(state: StateFields, layout: OrderLayout, position: int) -> list[ShareChange]:
-    """Return the changes that a state has; they go forward, and the first holds there already."""
+    """Return the changes of a state, in order; the first is not after the state's position."""
     changes, at = list[ShareChange](), -1
-    for one in state.parts("changes"):
-        at, window = _window(one, "position", at, MAX_POSITION if changes else position, layout)
-        change = ShareChange.at(window, _shares(one, "shares", layout))
-        if "end_position" in one.content:
-            _, end = _window(one, "end_position", at, MAX_POSITION, layout)
-            change = change._replace(end_window=end, end_shares=_shares(one, "end_shares", layout))
+    for part in state.parts("changes"):
+        at, window = _window(part, "position", at, MAX_POSITION if changes else position, layout)
+        change = ShareChange.at(window, _shares(part, "shares", layout))
+        if "end_position" in part.content:
+            _, end = _window(part, "end_position", at, MAX_POSITION, layout)
+            change = change._replace(end_window=end, end_shares=_shares(part, "end_shares", layout))
         changes.append(change)
     if not changes:
         state.refuse("changes", "without a mixture")
     return changes
 
 
-def _shares(one: StateFields, name: str, layout: OrderLayout) -> tuple[int, ...]:
-    shares, sizes = one.wholes(name, len(layout.sizes), 0, UNIT), layout.sizes
+def _shares(part: StateFields, name: str, layout: OrderLayout) -> tuple[int, ...]:
+    shares, sizes = part.wholes(name, len(layout.sizes), 0, UNIT), layout.sizes
     is_drawn = all(rows or not share for share, rows in zip(shares, sizes, strict=True))
     if sum(shares) != UNIT or not is_drawn:
-        one.refuse(name, f"not a mixture of domains with rows, in parts of {UNIT}")
+        part.refuse(name, f"not a mixture of domains with rows, in parts of {UNIT}")
     return tuple(shares)
 
 
 def _window(
-    one: StateFields, name: str, after: int, most: int, layout: OrderLayout
+    part: StateFields, name: str, after: int, most: int, layout: OrderLayout
 ) -> tuple[int, int]:
-    """Return a position after another one, and the window that begins there."""
-    position = one.whole(name, after + 1, most)
+    """Return a position > `after`, and the window that begins there."""
+    position = part.whole(name, after + 1, most)
     if position % layout.window_size:
-        one.refuse(name, f"in the middle of a window of {layout.window_size}")
+        part.refuse(name, f"in the middle of a window of {layout.window_size}")
     return position, position // layout.window_size
 
 
-def _written(change: ShareChange, size: int) -> dict[str, Any]:
-    written = {"position": change.window * size, "shares": list(change.shares)}
+def _to_json(change: ShareChange, size: int) -> dict[str, Any]:
+    content = {"position": change.window * size, "shares": list(change.shares)}
     if change.end_window > change.window:
-        written["end_position"] = change.end_window * size
-        written["end_shares"] = list(change.end_shares)
-    return written
+        content["end_position"] = change.end_window * size
+        content["end_shares"] = list(change.end_shares)
+    return content

@@ -1,26 +1,26 @@
-"""Schedule: mixtures by stage, each constant or going linearly to another one; and its file.
+"""Schedule: mixtures by stage, each constant or a linear ramp to another one; and its file.
 
-Stages follow each other without a gap; a length is in tokens or in steps. Lengths become whole
-batches once: a stage ends with the batch whose end is nearest to the tokens given up to there, so
-that what is rounded does not add up over stages. A step is a global batch. Tokens are those that
-are predicted: sequences times sequence length.
+Stages follow each other without a gap; a length is in tokens or in steps. A stage ends with the
+batch whose end is nearest to the cumulative tokens, so that rounding to whole batches does not add
+up over stages. A step is a global batch. Tokens are predicted tokens: sequences times sequence
+length.
 
-The file is YAML that people write too, read with line numbers:
+The file is YAML, which people may write by hand; messages give its line numbers:
 
     format: mixopt-schedule/1
     batch: 1024                 sequences of a step, over all ranks
     sequence_length: 4096       tokens predicted of a sequence
-    max_epochs: 4               of a domain, over all stages
+    max_epochs: 4               passes over a domain, over all stages
     inventory: {web: 80e9, ...} distinct tokens; or {file: inventory.yaml}
     stages:
     - name: main
       tokens: 900e9             or steps:
-      mixture: {web: 0.6, ...}  or {file: recommendation.yaml}; the stage's before if left out
+      mixture: {web: 0.6, ...}  or {file: recommendation.yaml}; default: the previous stage's
     - tokens: 100e9
-      to: {file: anneal.yaml}   the mixture at its end, which is gone to linearly
-    provenance: {...}           what mixopt made it from
+      to: {file: anneal.yaml}   the mixture at the end of a linear ramp
+    provenance: {...}           its inputs, where mixopt wrote it
 
-A file is named relative to the schedule. The bare install reads it: numpy and a YAML reader.
+File names are relative to the schedule. The bare install (numpy and a YAML reader) can read it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ ScheduleEntry = tuple[int, Mixture] | tuple[int, Mixture, int, Mixture]
 
 
 def is_schedule(path: Path) -> bool:
-    """Tell whether a YAML file is a schedule, valid or not, rather than a mixture."""
+    """Return whether a YAML file is a schedule, valid or not, rather than a mixture."""
     content = read_yaml(path, error=SamplerError)
     if not isinstance(content, dict):
         return False
@@ -77,10 +77,10 @@ class Stage:
 
     Attributes:
         mixture: Share of the tokens of each domain, at its beginning.
-        tokens: Its length; or `steps`.
-        steps: Its length in global batches.
-        to: The mixture at its end, which is gone to linearly; None where it is constant.
-        name: What people call it.
+        tokens: Length in tokens; or `steps`.
+        steps: Length in global batches.
+        to: The mixture at the end of a linear ramp; None: constant.
+        name: A name for tables and messages.
     """
 
     mixture: Mixture
@@ -90,22 +90,22 @@ class Stage:
     name: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stage as plain values; what is None is left out."""
+        """Return the stage as plain values, without fields that are None."""
         values = ((name, getattr(self, name)) for name in STAGE_FIELDS)
         return {n: dict(v) if n in {"mixture", "to"} else v for n, v in values if v is not None}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The stages of a run; one that exists is valid.
+    """The stages of a run, checked when built.
 
     Attributes:
-        stages: In order.
+        stages: The stages, in order.
         batch: Sequences of a step, over all ranks.
-        sequence_length: Tokens predicted of a sequence.
-        max_epochs: How often a domain may be seen over all stages; None for any.
-        inventory: Distinct tokens of each domain; None where that is not stated.
-        provenance: What it was made from.
+        sequence_length: Predicted tokens of a sequence.
+        max_epochs: Maximum passes over a domain, over all stages; None: no limit.
+        inventory: Distinct tokens of each domain; None: unknown.
+        provenance: The inputs that it was computed from.
 
     Examples:
         >>> even = mixopt.Mixture.uniform(("code", "prose"))
@@ -125,15 +125,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise ScheduleFieldError(("stages",), "there is none; a run has at least one")
+            raise ScheduleFieldError(("stages",), "empty; a run has at least one stage")
         _check_whole(("batch",), self.batch, MAX_BATCH)
         _check_whole(("sequence_length",), self.sequence_length, MAX_LENGTH)
         for k, stage in enumerate(self.stages):
             _check_stage(("stages", k), stage, self.domains)
         for k, stage in enumerate(self.stages):
             if self.starts[k + 1] <= self.starts[k]:
-                fault = f"{stage.tokens:,} are not a whole number of batches, of"
-                fault = f"{fault} {self.step_tokens:,} tokens each"
+                fault = f"{stage.tokens:,} tokens round to 0 batches of"
+                fault = f"{fault} {self.step_tokens:,} tokens"
                 raise ScheduleFieldError(("stages", k, "tokens"), fault)
         _check_whole(("stages",), self.asked_tokens, MAX_TOKENS)
         most = self.max_epochs
@@ -156,7 +156,7 @@ class Schedule:
         """Read a schedule (`docs/schedules.md` lists the fields).
 
         Raises:
-            SamplerError: It cannot be right; one line with file, line and field.
+            SamplerError: An invalid field; one line with file, line and field.
         """
         path = Path(path)
         missing = SamplerError(f"{path}: not found")
@@ -177,12 +177,12 @@ class Schedule:
 
         Args:
             content: The values.
-            where: What messages begin with.
-            folder: Where files are that it names.
+            where: Prefix of messages.
+            folder: The folder that file names are relative to.
             lines: The line of each field, for messages.
 
         Raises:
-            SamplerError: A field cannot be right.
+            SamplerError: An invalid field.
         """
         try:
             return cls(**_values(content, Path(folder)))
@@ -219,7 +219,7 @@ class Schedule:
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """The first step of each stage, and at the end that after the last."""
+        """The first step of each stage, followed by the number of steps."""
         ends, given = [0], 0
         for stage in self.stages:
             given += self._given(stage)
@@ -285,11 +285,11 @@ class Schedule:
             inventory: Distinct tokens of each domain.
 
         Raises:
-            SamplerError: Domain, epochs, the share that would do; or a domain without tokens.
+            SamplerError: Too many epochs, with the largest valid share; a domain without tokens.
         """
         requested = self._drawn([self._given(stage) for stage in self.stages])
         for name, tokens in self.domain_tokens().items():
-            # What whole batches round up is ours, and no fault of the mixture.
+            # Rounding up to whole batches is ours, not an error of the mixture.
             if fault := self._epoch_fault(name, tokens, min(tokens, requested[name]), inventory):
                 raise ScheduleFieldError(("stages",), fault)
 
@@ -301,7 +301,7 @@ class Schedule:
     def _epoch_fault(
         self, name: str, tokens: float, least: float, inventory: Mapping[str, int]
     ) -> str | None:
-        """Say that a domain is seen more often than `max_epochs`, and which share would do."""
+        """Return an error if a domain exceeds `max_epochs`, with the largest valid share."""
         total, most, size = self.tokens, self.max_epochs, inventory.get(name)
         if size is None:
             return f"the inventory does not have domain {name!r}{did_you_mean(name, inventory)}"
@@ -341,7 +341,7 @@ def _check_whole(place: FieldPlace, value: Any, most: int, least: int = 1) -> No
 
 
 class ScheduleFieldError(SamplerError):
-    """What is wrong with a schedule, and where in it."""
+    """An error in a schedule, with its field."""
 
     def __init__(self, place: FieldPlace, message: str) -> None:
         super().__init__(f"schedule: {dotted(place)}: {message}")
@@ -351,13 +351,13 @@ class ScheduleFieldError(SamplerError):
         """Return the error with file and line."""
         place = self.place
         parents = (place[:n] for n in range(len(place), 0, -1))
-        line = next((lines[one] for one in parents if one in lines), None)
+        line = next((lines[parent] for parent in parents if parent in lines), None)
         where = where if line is None else f"{where}:{line}"
         return SamplerError(": ".join([where, *([dotted(place)] if place else []), self.message]))
 
 
 def _values(content: object, folder: Path) -> dict[str, Any]:
-    """Return what a Schedule is made of, numbers as they are written."""
+    """Return the arguments of a Schedule."""
     fields = _mapping(content, (), _TOP)
     if fields.get("format", FORMAT) != FORMAT:
         fault = f"{shown_value(fields['format'])} is not {FORMAT!r}"
@@ -366,8 +366,8 @@ def _values(content: object, folder: Path) -> dict[str, Any]:
     if not isinstance(listed, list) or not listed:
         raise ScheduleFieldError(("stages",), "expected a list of stages, each with '- '")
     stages: list[Stage] = []
-    for k, one in enumerate(listed):
-        given = _mapping(one, ("stages", k), STAGE_FIELDS)
+    for k, entry in enumerate(listed):
+        given = _mapping(entry, ("stages", k), STAGE_FIELDS)
         mixture, end = (
             _mixture(given.get(name), ("stages", k, name), folder) for name in ("mixture", "to")
         )
@@ -405,7 +405,7 @@ def _mixture(content: object, place: FieldPlace, folder: Path) -> Mixture | None
 
 
 def _inventory(content: object, domains: Collection[str], folder: Path) -> dict[str, Any] | None:
-    """Return sizes of the domains; a file may have more of them."""
+    """Return the sizes of the domains; a file may list other domains too."""
     if content is None:
         return None
     place: FieldPlace = ("inventory",)
@@ -435,7 +435,7 @@ def _mapping(content: object, place: FieldPlace, known: Collection[str] | None) 
 
 
 def _number(value: Any) -> Any:
-    """Return a number also of one like `1e12`, which YAML takes for text; others as they are."""
+    """Parse numbers such as `1e12`, which YAML reads as text; return other values unchanged."""
     try:
         number = float(value) if isinstance(value, str) else value
     except ValueError:

@@ -1,7 +1,7 @@
-"""The order of samples of several lengths, where each domain is owed tokens: fair queueing.
+"""The order of samples of different lengths, with debts in tokens: fair queueing.
 
-Samples of a window are taken one by one. A domain's next sample may start once the ideal stream
-would have begun it, and of those that may, the one that the ideal stream ends first is next.
+Samples of a window are taken one by one. A domain's next sample is eligible once the ideal stream
+would have begun it; the eligible sample that the ideal stream would end first is taken next.
 
 Shapes: D domains.
 """
@@ -28,7 +28,7 @@ _LENGTHS_AHEAD = 64
 
 
 class TokenOrder(SampleOrder):
-    """Rows of each global window, where tokens are owed."""
+    """Rows of each global window, with debts in tokens."""
 
     def __init__(self, layout: OrderLayout, changes: Sequence[ShareChange], start: Place) -> None:
         super().__init__(layout, changes, start)
@@ -43,13 +43,13 @@ class TokenOrder(SampleOrder):
         samples = (np.array([window.domains], np.int64), np.array([window.ordinals], np.int64))
         return Stretch.one(place, window.place(), samples)
 
-    def _arranged(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
+    def _samples(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
         parts = [stretch.samples_KW for stretch in stretches if stretch.samples_KW is not None]
-        domains, ordinals = (np.concatenate(each) for each in zip(*parts, strict=True))
+        domains, ordinals = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return domains, ordinals
 
     def length(self, domain: int, ordinal: int) -> int:
-        """Return the tokens of the sample that a domain gives when it is drawn so often."""
+        """Return the tokens of the sample of a domain's draw number `ordinal`."""
         lengths = self.layout.lengths[domain]
         if isinstance(lengths, int):
             return lengths
@@ -64,7 +64,7 @@ class TokenOrder(SampleOrder):
 
 
 class _TokenWindow:
-    """The samples of one window, taken one after the other."""
+    """The samples of one window, taken one by one."""
 
     def __init__(self, order: TokenOrder, place: Place, parts: list[int]) -> None:
         self._order, self._window, self._parts = order, place.window, parts
@@ -78,11 +78,11 @@ class _TokenWindow:
         self._begin()
 
     def take(self) -> bool:
-        """Take a sample; False where the stream has ended."""
+        """Take a sample; return False at the end of the stream."""
         ready, waiting = self._ready, self._waiting
         if not ready and not waiting:
             return False
-        if not ready:  # what a domain without a share is owed is missing from the others
+        if not ready:  # the debt of a domain without a share is missing from the others
             _, first = heappop(waiting)
             ready.append((self._finish(first), first))
         finish, d = heappop(ready)
@@ -115,7 +115,7 @@ class _TokenWindow:
         return Place(self._window + 1, counts_D, owed_D, had_D, tuple(self._out))
 
     def _begin(self) -> None:
-        """Queue the domains that have samples left; the others hand on what they are owed."""
+        """Queue the domains that have samples left; divide the debts of the others among them."""
         if not self._order.layout.stops:
             for d in [d for d, part in enumerate(self._parts) if part and not self._left[d]]:
                 self._out.append((self._window, d))
@@ -123,7 +123,7 @@ class _TokenWindow:
                 if any(self._parts):
                     more = spread(self._parts, self._owed[d])
                     self._owed[d] = 0
-                    self._owed = [one + part for one, part in zip(self._owed, more, strict=True)]
+                    self._owed = [a + b for a, b in zip(self._owed, more, strict=True)]
         count = len(self._parts)
         self._shares = spread(self._parts, UNIT) if any(self._parts) else [0] * count
         self._taken, self._tokens, self._next = [0] * count, 0, [0] * count
@@ -138,11 +138,11 @@ class _TokenWindow:
         heapify(self._waiting)
 
     def _settle(self) -> None:
-        """Book what was taken since shares began to hold."""
+        """Add the tokens taken under the current shares to the totals."""
         for d, (share, tokens) in enumerate(zip(self._shares, self._taken, strict=True)):
             self._had[d] += tokens
             self._owed[d] += share * self._tokens - UNIT * tokens
 
     def _finish(self, d: int) -> int:
-        """Return after how many tokens the ideal stream ends a domain's next sample."""
+        """Return the tokens after which the ideal stream ends a domain's next sample."""
         return (UNIT * (self._taken[d] + self._next[d]) - self._owed[d]) // self._shares[d]

@@ -97,7 +97,7 @@ def megatron():
         (lambda: init_device_mesh("cpu", (2, 2)), {}, "the mesh of 2 dimensions has no names for"),
         (model, {"rank": 0, "world_size": 2}, "mesh is given, and rank and world_size too"),
         (lambda: "dp", {}, "mesh is str; it must be a torch DeviceMesh"),
-        (lambda: DeviceMesh("cpu", [1, 2]), {}, "this process is not in the mesh; make the sampl"),
+        (lambda: DeviceMesh("cpu", [1, 2]), {}, "this process is not in the mesh; build the sampl"),
         (lambda: model() and None, {}, "2 processes share a replica of the model (process group '"
          "mesh_tp') and need the same rows: give mesh=, the job's DeviceMesh, or rank="),
         (megatron, {}, "'TENSOR_MODEL_PARALLEL_GROUP') and need the same rows: give"
@@ -180,17 +180,17 @@ def changed(*orders):
     [
         (lambda: parts_of(2, 0, 0, 1, 1), None),
         (lambda: seeds(0, 10**300), "rank 1 has a different order of samples from rank 0: its seed"
-         f" is 1{'0' * 199}, there it is 0; build the sampler identically on every rank, and call"
+         f" is 1{'0' * 199} instead of 0; build the sampler identically on every rank, and call"
          " set_weights with the same weights before the same batch on all"),
         (lambda: seeds(7, 0, 0), "rank 0 has a different order of samples from rank 1: its seed"),
         (lambda: seeds(*[0, 1] * 9, 0), "ranks 1, 3, 5, 7, 9, 11, 13, 15, ... have a different"
          " order of samples from rank 0"),
         (lambda: changed(*parts_of(3, 0, 1, 2)), "rank 2 has a different order of samples from"
          " rank 0: its weights differ from batch 22 on; build"),
-        (lambda: moved(3), "its position is 12, there it is 0;"),
-        (lambda: [*parts_of(2, 0), *parts_of(4, 1)], "its batch_size is 8, there it is 4;"),
-        (lambda: parts_of(2, 0, 0), "rank 1 takes the same part of each batch as another: it was"
-         " made with rank=0 of world_size=2; give each rank its own"),
+        (lambda: moved(3), "its position is 12 instead of 0;"),
+        (lambda: [*parts_of(2, 0), *parts_of(4, 1)], "its batch_size is 8 instead of 4;"),
+        (lambda: parts_of(2, 0, 0), "rank 1 takes the same part of each batch as another rank: its"
+         " sampler has rank=0 of world_size=2; give each rank its own"),
         (lambda: parts_of(2, 0, 0, 0, 1), "4 processes take the 2 parts of each batch unequally:"
          " 3x rank=0, 1x rank=1; give each its rank along data parallelism, MixtureSampler(mesh=)"),
         (lambda: parts_of(9, *range(9), 0), "1x rank=6, 1x rank=7; give each its rank"),

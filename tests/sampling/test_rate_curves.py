@@ -85,11 +85,11 @@ SQRT = {"lr_decay_shape": "sqrt"}
 @pytest.mark.parametrize(
     ("schedule", "options", "message"),
     [
-        ("cosin", {}, "schedule: 'cosin' is not one; did you mean 'cosine'?"),
+        ("cosin", {}, "schedule: 'cosin' is not a known schedule; did you mean 'cosine'?"),
         ("constant", {"lr_decay": 5}, "lr_decay: a constant rate has no decay; give schedule: wsd"),
-        ("inverse_sqrt", {"warmup": 0}, "warmup: 0, and an inverse_sqrt falls by the length of"),
+        ("inverse_sqrt", {"warmup": 0}, "warmup: 0, but the decay of inverse_sqrt is scaled by"),
         ("inverse_sqrt", SQRT, "lr_decay_shape: 'sqrt' has no effect without lr_decay"),
-        ("linear", SQRT, "lr_decay_shape: 'sqrt' is not that of a linear; give schedule: linear"),
+        ("linear", SQRT, "lr_decay_shape: 'sqrt' differs from schedule: linear; use schedule:"),
     ],
 )
 def test_what_does_not_go_together_is_named(schedule, options, message):
@@ -105,7 +105,7 @@ def test_a_run_that_is_too_short_for_its_parts_is_named():
         RateCurve("wsd", 100, 81).check_lengths()
     for fits in (RateCurve("wsd", 100, 80), RateCurve("cosine", 100, 100)):
         fits.check_lengths()
-    with pytest.raises(SamplerError, match=r"warmup: 0.2 steps, and an inverse_sqrt falls by"):
+    with pytest.raises(SamplerError, match=r"warmup: 0.2 steps, but the decay of inverse_sqrt"):
         RateCurve("inverse_sqrt", 20, 0.01).check_lengths()
 
 

@@ -95,7 +95,7 @@ def test_the_tokens_of_a_domain_are_the_integral_of_its_share():
         ("tokens: 3000", "tokens: 3000.5", ":10: stages.1.tokens: 3000.5 is not a whole number"),
         ("tokens: 3000", "steps: 3\n  tokens: 3", "stages.1.tokens: tokens and steps are both"),
         ("- tokens: 3000\n  name", "- name", ":10: stages.1.tokens: has no length; give one of"),
-        ("tokens: 3000", "tokens: 3", ":10: stages.1.tokens: 3 are not a whole number of batches"),
+        ("tokens: 3000", "tokens: 3", ":10: stages.1.tokens: 3 tokens round to 0 batches of"),
         ("tokens: 3000", "tokens: 3000\n  mixture: {web: 0.5, books: 0.5}",
          ":11: stages.1.mixture: unknown domain 'books'; known: code, web"),
         ("tokens: 3000", "tokns: 3000", "1.tokns: unknown field; did you mean 'tokens'"),
@@ -129,7 +129,7 @@ def test_a_python_schedule_says_what_is_wrong_too():
     stages = Stage(WEB, steps=1), Stage(Mixture({"books": 1.0}), steps=1)
     with pytest.raises(SamplerError, match=r"schedule: stages.1.mixture: unknown domain 'books'"):
         Schedule(stages, batch=1, sequence_length=1)
-    with pytest.raises(SamplerError, match="schedule: stages: there is none"):
+    with pytest.raises(SamplerError, match="schedule: stages: empty; a run"):
         Schedule((), batch=1, sequence_length=1)
 
 
@@ -156,8 +156,8 @@ def test_a_sampler_takes_a_schedule():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"weights": WEB}, "a schedule has the weights"),
-        ({"batch_size": 9}, "batch_size 9 differs from the schedule's, 8; leave it out"),
+        ({"weights": WEB}, "a Schedule contains the weights"),
+        ({"batch_size": 9}, "batch_size 9 differs from the schedule's 8; leave it out"),
         ({"schedule": (), "weights": WEB}, "a sampler needs batch_size, or schedule="),
     ],
 )
