@@ -1,25 +1,25 @@
-"""The capped simplex: weights between a lower and an upper bound each that add up to 1.
+"""The capped simplex: weights that add up to 1, each between a lower and an upper bound.
 
-Two maps onto it. `project` finds the nearest point of the set. `from_cube` takes points of the
-unit cube to points of the set, one to one, so that the uniform distribution on the cube becomes
-the uniform distribution on the set: what is evenly spread in the cube (scrambled Sobol points)
-is evenly spread among the mixtures, and none is rejected however tight the bounds are.
+Two maps onto it. `project` finds the nearest point of the set. `from_cube` maps the unit cube onto
+the set, one to one, so that the uniform distribution on the cube becomes the uniform distribution
+on the set: evenly spread points of the cube (scrambled Sobol points) give evenly spread mixtures,
+and none is rejected however tight the bounds are.
 
-`from_cube` breaks a stick into pieces of limited length, evenly over all the ways to do it. Pieces
-x with 0 <= x_k <= room_k that add up to `content` are drawn one after another. Given what is left,
+`from_cube` breaks a stick into pieces of limited length, uniformly over all ways to do it. Pieces
+x with 0 <= x_k <= room_k that add up to `content` are drawn one by one. Given the remaining length
 r, the distribution function of piece k follows from the volume V of the ways to fill the rooms
 after it: P(x_k <= x) is proportional to V(r) - V(r - x), where V(t) is the volume of
-{0 <= x_j <= room_j for j > k, sum <= t}. Turning it round at a point of the unit interval gives
-x_k; doing so for every k is the inverse of the Rosenblatt transform, so that uniform points give
-uniform pieces.
+{0 <= x_j <= room_j for j > k, sum <= t}. Inverting it at a point of the unit interval gives x_k;
+over all k this is the inverse of the Rosenblatt transform, so that uniform points give uniform
+pieces.
 
 V is computed from the last room backwards: adding a room c to V gives the integral of
-V(t) - V(t - c). It is kept on a grid as its root of degree m, the number of rooms, because for
-rooms without a limit V is t^m / m!: the root is a straight line, which the grid holds exactly.
-With limits the grid is an approximation, of the density alone: limits and sum are always exact.
+V(t) - V(t - c). A grid stores its root of degree m, the number of rooms, because for rooms without
+a limit V is t^m / m!: the root is a straight line, which the grid holds exactly. With limits the
+grid approximates the density; limits and sum are always exact.
 
-Shapes: N points, D domains or rooms, K = D' - 1 cube dimensions with D' rooms that are not empty, G
-grid points.
+Shapes: N points, D domains or rooms, K = D' - 1 cube dimensions with D' nonempty rooms, G grid
+points.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from numpy.typing import ArrayLike
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray, IntArray
 
-SLACK = 1e-9  # bounds that miss 1 by rounding (ten caps of 0.1) still hold a point
-EXACT = 1e-14  # what a weight of a point in the set may be off
-GRID = 1025  # points at which volumes are kept
+SLACK = 1e-9  # tolerance for bounds whose sum misses 1 by rounding (ten caps of 0.1)
+EXACT = 1e-14  # error of a weight of a point in the set
+GRID = 1025  # grid points of volumes
 
 
 @dataclass(frozen=True, eq=False)
 class CappedSimplex:
-    """The set {w: lower <= w <= upper, sum of w = 1}; it has a point once it exists.
+    """The set {w: lower <= w <= upper, sum of w = 1}, never empty.
 
     Attributes:
-        lower_D: Least weight of each domain, >= 0.
-        upper_D: Most weight of each domain, <= 1.
+        lower_D: Lower bound of each weight, >= 0.
+        upper_D: Upper bound of each weight, <= 1.
     """
 
     lower_D: Array
@@ -72,7 +72,7 @@ class CappedSimplex:
         return max(int((self.upper_D > self.lower_D).sum()) - 1, 0)
 
     def contains(self, weights_ND: ArrayLike, *, tolerance: float = 1e-9) -> BoolArray:
-        """Say for each row, shape (N,), whether it lies in the set to `tolerance` a weight."""
+        """Return for each row, shape (N,), whether it is in the set, to `tolerance` per weight."""
         weights = np.atleast_2d(np.asarray(weights_ND, dtype=np.float64))
         above = (weights >= self.lower_D - tolerance).all(axis=1)
         below = (weights <= self.upper_D + tolerance).all(axis=1)
@@ -83,18 +83,18 @@ class CappedSimplex:
         """Return the nearest point of the set to each row, in Euclidean distance."""
         points = np.asarray(points_ND, dtype=np.float64)
         nearest_ND = self._shift(np.atleast_2d(points))
-        # A second pass takes out the rounding of thresholds that were far from the set.
+        # A second pass removes rounding errors from thresholds far from the set.
         return self._shift(nearest_ND).reshape(points.shape)
 
     def inside(self, points_ND: Array) -> Array:
-        """Return the nearest point of the set to each row, shape (N, D); in the set, itself."""
+        """Return the nearest point of the set to each row, shape (N, D); keep rows in the set."""
         near_ND = np.array(points_ND, dtype=np.float64)
         off_N = ~self.contains(near_ND, tolerance=EXACT)
         near_ND[off_N] = self.project(near_ND[off_N])
         return near_ND
 
     def from_cube(self, cube_NK: ArrayLike) -> Array:
-        """Map points of the unit cube onto the set, uniform onto uniform."""
+        """Map points of the unit cube onto the set; uniform points give uniform mixtures."""
         cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
         if cube.shape[1] != self.dimensions:
             raise ValueError(f"cube points of {cube.shape[1]} dimensions, not {self.dimensions}")
@@ -106,17 +106,17 @@ class CappedSimplex:
 
     @cached_property
     def _sticks(self) -> tuple[IntArray, bool, float, list[_Volume]]:
-        """Rooms from the largest, whether what stays empty is broken, its content, and volumes."""
+        """Rooms from the largest, whether the stick is the unused room, its length, volumes."""
         rooms_D = self.upper_D - self.lower_D
         fill = 1.0 - self.lower_D.sum()
-        # Where the bounds are nearly full, what is left empty has the simpler shape.
+        # If more than half of the room is used, the unused room has the simpler shape.
         flipped = bool(fill > rooms_D.sum() / 2)
         content = max(float(rooms_D.sum() - fill if flipped else fill), 0.0)
         order = np.argsort(-rooms_D, kind="stable")[: int((rooms_D > 0).sum())]
         return order, flipped, content, _volumes(rooms_D[order], content)
 
     def _shift(self, points_ND: Array) -> Array:
-        """Clip after the shift at which each row adds up to 1."""
+        """Shift each row, clip it to the bounds; the shift makes it add up to 1."""
         thresholds_NT = np.concatenate([points_ND - self.upper_D, points_ND - self.lower_D], axis=1)
         domains = self.lower_D.size
         order_NT = np.argsort(thresholds_NT, axis=1, kind="stable")
@@ -148,13 +148,13 @@ def _check_bounds(lower_D: Array, upper_D: Array) -> None:
 
 
 def _make_room(lower_D: Array, upper_D: Array) -> None:
-    """Move bounds, in place, by the rounding at which they miss 1."""
+    """Correct bounds, in place, by the rounding error of their sum."""
     lower_D -= max(lower_D.sum() - 1.0, 0.0) * lower_D / max(lower_D.sum(), 1.0)
     upper_D += max(1.0 - upper_D.sum(), 0.0) / upper_D.size
 
 
 class _Volume(NamedTuple):
-    """V(t) of some rooms as its root of degree `rooms`, scaled to end at 1."""
+    """V(t) of some rooms, as its root of degree `rooms`, scaled to end at 1."""
 
     grid_G: Array
     root_G: Array
@@ -167,7 +167,7 @@ class _Volume(NamedTuple):
 def _break_sticks(
     cube_NK: Array, rooms_D: Array, order: IntArray, content: float, volumes: list[_Volume]
 ) -> Array:
-    """Map points of the unit cube onto the pieces, uniform onto uniform."""
+    """Map points of the unit cube onto the pieces; uniform points give uniform pieces."""
     pieces_ND = np.zeros((cube_NK.shape[0], rooms_D.size))
     left_N = np.full(cube_NK.shape[0], content)
     for k, domain in enumerate(order[:-1]):
@@ -180,12 +180,12 @@ def _break_sticks(
 
 
 def _piece(uniform_N: Array, room: float, left_N: Array, after: _Volume) -> Array:
-    """Invert the distribution of one piece, given what is left and the rooms after it."""
+    """Invert the distribution of one piece, given the remaining length and the rooms after it."""
     least_N = np.maximum(left_N - room, 0.0)
     most_N = np.minimum(left_N, after.grid_G[-1])
     high_N = after.root(most_N)
     ratio_N = np.divide(after.root(least_N), high_N, out=np.zeros_like(high_N), where=high_N > 0)
-    # What the later rooms get: the volume runs from most to least as the piece grows.
+    # Length for the later rooms: their volume falls from most to least as the piece grows.
     share_N = uniform_N * ratio_N**after.rooms + (1.0 - uniform_N)
     root_N = high_N * share_N ** (1.0 / after.rooms)
     later_N = np.interp(root_N, after.root_G, after.grid_G)
@@ -216,7 +216,7 @@ def _with_room(after: _Volume | None, room: float, grid_G: Array) -> _Volume:
 
 
 def _integral(density_G: Array, grid_G: Array, power: int) -> Array:
-    """Integrate from 0, exactly where the density is a power of t (near 0 it is t^power)."""
+    """Integrate from 0; exact for powers of t (near 0 the density is t^power)."""
     low, high = density_G[1:-1], density_G[2:]
     ends = grid_G[2:] / grid_G[1:-1]
     cells = 0.5 * (low + high) * np.diff(grid_G[1:])

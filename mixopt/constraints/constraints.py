@@ -1,13 +1,13 @@
-"""Limits on mixtures, and whether any mixture meets them; if not, the conflict and how to fix it.
+"""Limits on mixtures, and a check that some mixture meets them; else the conflict and its fix.
 
-Limits come from bounds that the user sets, from how often a domain may be repeated in the full
-run, and, for a design, from its caps. Convex limits and guardrails hold the proposal alone: a
-design that kept to them would try nothing from which to learn what is outside.
+Limits come from bounds that the user sets, from the maximum epochs of a domain in the full run,
+and, for a design, from its caps. Convex limits and guardrails apply only to the proposal: a design
+within them would have no trials to learn from outside.
 
-Where limits have no mixture in common, they are left out one by one as long as there is still none
-(the deletion filter of Chinneck and Dravnieks, 1991). What remains is in conflict, and without any
-one of it would not be. Then each setting in the conflict is asked for the least change of it alone
-that lets a mixture in.
+If no mixture meets all limits, limits are deleted one by one as long as the rest stays infeasible
+(the deletion filter of Chinneck and Dravnieks, 1991). The remaining limits are a minimal conflict:
+without any one of them it would be feasible. For each of their settings, the message then gives the
+least change of this setting alone that makes the limits feasible.
 
 Shapes: D domains, G groups, R rows.
 """
@@ -31,9 +31,9 @@ from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_me
 from mixopt.mixture import Mixture, Phases
 from mixopt.system import Array, below_branch, choice_fault, chosen, html_table, share_text
 
-FREE = "--free"  # begins the source of limits that hold all other domains
+FREE = "--free"  # prefix of the source of limits that fix all other domains
 PHASES = "design.phases"
-BINDING = 1e-4  # a weight this near its limit counts as held by it
+BINDING = 1e-4  # a limit is active if the weight is this near to it
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,14 @@ class Constraints:
 
     Attributes:
         domains: Names, in order.
-        linear: The most and the least that domains and groups may have; of several for the same,
-            the strictest counts.
+        linear: Maxima and minima of domains and groups; the strictest of several applies.
         convex: Limits on convex functions of the mixture, such as its distance from another.
-        proportions: Domains that keep the same ratios to each other.
-        guardrails: How much worse than a reference losses may be predicted; whether any mixture
-            keeps them is seen in the search.
+        proportions: Domains with fixed ratios to each other.
+        guardrails: How much worse than a reference predicted losses may be; only the search finds
+            whether any mixture satisfies them.
 
     Raises:
-        ConfigError: A limit of a domain that is not there.
+        ConfigError: A limit of an unknown domain.
         InfeasibleError: No mixture meets the limits.
 
     Examples:
@@ -83,7 +82,7 @@ class Constraints:
         base: Mapping[str, float] | None = None,
         phases: Phases | None = None,
     ) -> Constraints:
-        """Build the limits that a configuration states.
+        """Build the limits of a configuration.
 
         Args:
             config: Bounds of domains and groups, epochs, radius, entropy and guardrails.
@@ -103,43 +102,43 @@ class Constraints:
             tuple(_convex(config, inventory)),
             tuple(
                 Proportions.of(
-                    given if isinstance(given, dict) else {n: inventory.get(n, 0) for n in given},
+                    fixed if isinstance(fixed, dict) else {n: inventory.get(n, 0) for n in fixed},
                     tuple(inventory),
                     f"constraints.proportions.{name}",
                 )
-                for name, given in (config.proportions or {}).items()
+                for name, fixed in (config.proportions or {}).items()
             ),
             _guardrails(config, base),
         )
         return constraints if phases is None else constraints._by_phase(phases)
 
     def _by_phase(self, phases: Phases) -> Constraints:
-        """Return limits of cells: those of domains hold their shares over all phases."""
+        """Return limits on cells; limits of domains apply to their shares over all phases."""
         linear = [
-            replace(one, domains=phases.cells(one.domains), group=one.group or one.domains[0])
-            for one in self.linear
+            replace(a, domains=phases.cells(a.domains), group=a.group or a.domains[0])
+            for a in self.linear
         ]
         for phase, length in phases.items():
-            own = tuple(f"{phase}/{name}" for name in self.domains)
-            held = LinearLimit(own, length, PHASES, f"phase {phase}")
-            linear += [held, replace(held, is_floor=True)]
-        if any(one.is_entropy for one in self.convex):
-            raise ConfigError("constraints.min_entropy: is not for phases; use a radius or bounds")
-        fixed = [
-            Proportions({f"{phase}/{name}": r for name, r in one.ratios.items()}, one.source)
-            for one in self.proportions
+            cells = tuple(f"{phase}/{name}" for name in self.domains)
+            maximum = LinearLimit(cells, length, PHASES, f"phase {phase}")
+            linear += [maximum, replace(maximum, is_floor=True)]
+        if any(limit.is_entropy for limit in self.convex):
+            raise ConfigError("constraints.min_entropy: not supported with phases; use a radius")
+        proportions = [
+            Proportions({f"{phase}/{name}": r for name, r in fixed.ratios.items()}, fixed.source)
+            for fixed in self.proportions
             for phase in phases
         ]
         return Constraints(
             phases.cells(self.domains),
             tuple(linear),
-            tuple(replace(one, reference=phases.tied(one.reference)) for one in self.convex),
-            tuple(fixed),
+            tuple(replace(c, reference=phases.tied(c.reference)) for c in self.convex),
+            tuple(proportions),
             self.guardrails,
         )
 
     def tied(self, phases: Phases) -> Constraints:
-        """Return the same limits on mixtures of cells that are the same in all phases."""
+        """Add the limit that the mixture of cells is equal in all phases."""
         ties = [
             Proportions({f"{phase}/{name}": phases[phase] for phase in phases}, PHASES)
             for name in phases.names(self.domains)
@@ -147,7 +146,7 @@ class Constraints:
         return replace(self, proportions=(*self.proportions, *ties))
 
     def with_limits(self, limits: Iterable[LinearLimit]) -> Constraints:
-        """Return the same limits and further ones.
+        """Return these limits with further ones added.
 
         Raises:
             InfeasibleError: No mixture meets them together.
@@ -155,26 +154,26 @@ class Constraints:
         return replace(self, linear=(*self.linear, *limits))
 
     def frozen_but(self, free: Sequence[str], reference: Mixture, name: str) -> Constraints:
-        """Return the same limits with all domains but some held at their shares in a mixture.
+        """Fix all domains except `free` at their shares in a mixture, within these limits.
 
         Args:
-            free: Domains, branches or globs that may move.
+            free: Domains, branches or globs that may vary.
             reference: The mixture.
-            name: What messages call it.
+            name: Name of the mixture in messages.
 
         Raises:
-            ConfigError: A pattern that chooses no domain, or fewer than two domains are free.
+            ConfigError: A pattern matches no domain, or fewer than two domains are free.
             InfeasibleError: No mixture meets the limits with these shares.
         """
         for pattern in free:
             fault = choice_fault(pattern, self.domains, "domain")
             if fault is not None:
                 raise ConfigError(f"{FREE} {pattern}: {fault}")
-        moving = {one for pattern in free for one in chosen(pattern, self.domains)}
+        moving = {domain for pattern in free for domain in chosen(pattern, self.domains)}
         if len(moving) < 2:
             raise ConfigError(
-                f"{FREE} {' '.join(free)}: one domain alone has what the others leave; free two or"
-                " more, such as a branch"
+                f"{FREE} {' '.join(free)}: the other domains fix the share of a single one; free"
+                " two or more, such as a branch"
             )
         source = f"{FREE}, at the shares of {name}"
         fixed = {n: w for n, w in reference.over(self.domains).items() if n not in moving}
@@ -183,29 +182,29 @@ class Constraints:
 
     @cached_property
     def lower_D(self) -> Array:
-        """Least weight of each domain, shape (D,)."""
+        """Lower bound of each weight, shape (D,)."""
         return self._bounds(is_floor=True)
 
     @cached_property
     def upper_D(self) -> Array:
-        """Most weight of each domain, shape (D,)."""
+        """Upper bound of each weight, shape (D,)."""
         return self._bounds(is_floor=False)
 
     @cached_property
     def simplex(self) -> Allowed:
-        """The weights allowed by linear limits and proportions, from which designs draw."""
+        """The weights allowed by linear limits and proportions; designs draw from it."""
         if self.groups or self.proportions:
             return self._within(())
         return CappedSimplex(self.lower_D, self.upper_D)
 
     @cached_property
     def allowed(self) -> Allowed:
-        """The weights allowed for a proposal, convex limits included."""
+        """The weights allowed for a proposal, including convex limits."""
         return self._within(self.convex) if self.convex else self.simplex
 
     @cached_property
     def strictest(self) -> list[LinearLimit]:
-        """The limits that count: caps and floors in the domains' order, then those of groups."""
+        """The strictest limits: caps and floors in domain order, then those of groups."""
         strictest: dict[tuple[str | None, str, bool], LinearLimit] = {}
         for limit in self.linear:
             key = (limit.group, limit.domains[0], limit.is_floor)
@@ -218,7 +217,7 @@ class Constraints:
 
     @cached_property
     def groups(self) -> dict[str, tuple[tuple[str, ...], float, float]]:
-        """The domains of each group, and the least and the most that they may have together."""
+        """The domains of each group, and the minimum and maximum of their total share."""
         groups: dict[str, tuple[tuple[str, ...], float, float]] = {}
         for limit in self.strictest:
             if limit.group is not None:
@@ -229,10 +228,10 @@ class Constraints:
 
     @property
     def in_force(self) -> tuple[str, ...]:
-        """The fields that limits come from, each once: `constraints.max_epochs: 4`."""
+        """The fields of the limits, without duplicates: `constraints.max_epochs: 4`."""
         linear = [limit.origin for limit in self.strictest if not limit.is_open]
-        others = [one.source for one in self.proportions]
-        others += [one.source for one in self.convex]
+        others = [fixed.source for fixed in self.proportions]
+        others += [limit.source for limit in self.convex]
         rails = [] if self.guardrails is None else self.guardrails.sources
         return tuple(dict.fromkeys([*linear, *others, *rails]))
 
@@ -240,31 +239,31 @@ class Constraints:
         """Return one line for each limit that a mixture violates by more than 1e-6."""
         weights = mixture.over(self.domains)
         lines = [limit.violation(weights) for limit in self.strictest]
-        lines += [one.violation(weights) for one in self.proportions]
-        lines += [one.violation(weights.array) for one in self.convex]
+        lines += [fixed.violation(weights) for fixed in self.proportions]
+        lines += [limit.violation(weights.array) for limit in self.convex]
         return [line for line in lines if line]
 
     def binding(self, mixture: Mixture) -> list[str]:
         """Name the active constraints: `europarl <= 0.157 (constraints.max_epochs: 4)`."""
         weights = mixture.over(self.domains)
-        held = [
+        active = [
             f"{limit.text} ({limit.origin})"
             for limit in self.strictest
             if not (limit.is_open or limit.source == PHASES or limit.source.startswith(FREE))
             and abs(limit.share(weights) - limit.value) <= BINDING
         ]
-        frozen = [one.source for one in self.linear if one.is_floor and one.source.startswith(FREE)]
-        held += [f"{frozen.count(one)} domains are fixed ({one})" for one in dict.fromkeys(frozen)]
-        convex = [one for one in self.convex if one.binds(weights.array)]
-        return held + [f"{one.text} ({one.source})" for one in convex]
+        frozen = [r.source for r in self.linear if r.is_floor and r.source.startswith(FREE)]
+        active += [f"{frozen.count(s)} domains are fixed ({s})" for s in dict.fromkeys(frozen)]
+        convex = [limit for limit in self.convex if limit.binds(weights.array)]
+        return active + [f"{limit.text} ({limit.source})" for limit in convex]
 
     def _repr_html_(self) -> str:
         """Return a table of the limits, for notebooks."""
-        rows = [(one.text, one.origin) for one in self.strictest if not one.is_open]
+        rows = [(limit.text, limit.origin) for limit in self.strictest if not limit.is_open]
         for fixed in self.proportions:
-            ratios = " : ".join(f"{name} {share_text(one)}" for name, one in fixed.ratios.items())
+            ratios = " : ".join(f"{name} {share_text(r)}" for name, r in fixed.ratios.items())
             rows.append((ratios, fixed.source))
-        rows += [(one.text, one.source) for one in self.convex]
+        rows += [(limit.text, limit.source) for limit in self.convex]
         rails = self.guardrails
         if rails is not None:
             others = {} if rails.margin is None else {"every other loss": rails.margin}
@@ -273,13 +272,13 @@ class Constraints:
                 f"{name} at most {m} worse than {rails.reference}" for name, m in margins.items()
             ]
             worse += ["experts do not collapse"] * rails.experts
-            rows += [(one, GUARDRAILS) for one in worse]
+            rows += [(line, GUARDRAILS) for line in worse]
             rows += [(f"{name}: floor {bound:g}", FLOORS) for name, bound in rails.floors.items()]
         return html_table(("limit", "field"), rows)
 
     def _bounds(self, *, is_floor: bool) -> Array:
-        single = [one for one in self.strictest if one.group is None and one.is_floor is is_floor]
-        values = {one.domains[0]: one.value for one in single}
+        single = [s for s in self.strictest if s.group is None and s.is_floor is is_floor]
+        values = {limit.domains[0]: limit.value for limit in single}
         bounds_D = np.array([values.get(name, 0.0 if is_floor else 1.0) for name in self.domains])
         bounds_D.flags.writeable = False
         return bounds_D
@@ -292,21 +291,21 @@ class Constraints:
         for members, low, high in self.groups.values():
             rows.append(np.array([1.0 if name in members else 0.0 for name in self.domains]))
             least, most = [*least, low], [*most, high]
-        for one in self.proportions:
-            own_RD = one.rows(self.domains)
-            rows += [*own_RD]
-            least, most = [*least, *[0.0] * len(own_RD)], [*most, *[0.0] * len(own_RD)]
+        for fixed in self.proportions:
+            ratio_rows_RD = fixed.rows(self.domains)
+            rows += [*ratio_rows_RD]
+            zeros = [0.0] * len(ratio_rows_RD)
+            least, most = [*least, *zeros], [*most, *zeros]
         rows_GD = np.array(rows).reshape(-1, len(self.domains))
         base = CappedSimplex(self.lower_D, self.upper_D)
-        most_R = np.array([*most, *(-one for one in least)])
+        most_R = np.array([*most, *(-low for low in least)])
         return ConvexSet(base, np.vstack([rows_GD, -rows_GD]), most_R, convex)
 
     def _check_feasible(self) -> None:
-        """Check that some mixture meets all limits, by an error that names a smallest conflict."""
-        system = LimitSystem(
-            self.domains, [one for one in self.linear if not one.is_open], self.convex
-        )
-        system.limits.sort(key=lambda one: (one.group is not None, one.is_floor))
+        """Raise an error that names a minimal conflict if no mixture meets all limits."""
+        limits = [limit for limit in self.linear if not limit.is_open]
+        system = LimitSystem(self.domains, limits, self.convex)
+        system.limits.sort(key=lambda limit: (limit.group is not None, limit.is_floor))
         crossed = (self.lower_D > self.upper_D + SLACK).any()
         is_simple = not (self.groups or self.convex or crossed)
         leaves_room = self.lower_D.sum() <= 1 + SLACK and self.upper_D.sum() >= 1 - SLACK
@@ -317,15 +316,15 @@ class Constraints:
         try:
             self._within(self.convex)
         except InfeasibleError as error:
-            fields = ", ".join(one.source for one in self.proportions)
+            fields = ", ".join(fixed.source for fixed in self.proportions)
             raise InfeasibleError(
-                f"no mixture keeps the ratios of {fields} and meets the other limits; widen these,"
-                " or leave the ratios out"
+                f"no mixture keeps the ratios of {fields} and meets the other limits; widen the"
+                " limits, or remove the ratios"
             ) from error
 
 
 def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> Guardrails | None:
-    """Return what holds predictions: guardrails, floors, or both."""
+    """Return the limits on predictions: guardrails, floors, or both; None: neither."""
     rails, floors = config.guardrails, config.floors
     if rails is None:
         return Guardrails("natural", floors=floors) if floors else None
@@ -335,7 +334,7 @@ def _guardrails(config: ConstraintsConfig, base: Mapping[str, float] | None) -> 
     for name in rails.targets:
         if name not in reference:
             near = did_you_mean(name, tuple(reference))
-            raise ConfigError(f"{GUARDRAILS}.targets: reference has no {name!r}{near}")
+            raise ConfigError(f"{GUARDRAILS}.targets: the reference has no {name!r}{near}")
     targets = {name: rails.targets.get(name, margin or 0.0) for name in reference}
     return Guardrails(BASE, None, targets, has_experts, reference, floors)
 
@@ -357,12 +356,12 @@ def _linear(
             " (or --tokens 25e9)"
         )
     for domain, most in epochs.items():
-        is_own = domain in (config.max_epochs or {})
+        field = f".{domain}" if domain in (config.max_epochs or {}) else ""
         rate = inventory[domain] / (target_tokens or 1)
         yield LinearLimit(
             (domain,),
             min(most * rate, 1.0),
-            f"constraints.max_epochs{f'.{domain}' if is_own else ''}",
+            f"constraints.max_epochs{field}",
             setting=most,
             rate=rate,
             inventory=inventory[domain],
@@ -373,7 +372,7 @@ def _linear(
         for branch, ends in config.branch_bounds(known).items()
     ]
     for name, group in (config.groups or {}).items():
-        members = [one for pattern in group.domains for one in chosen(pattern, known) or (pattern,)]
+        members = [m for pattern in group.domains for m in chosen(pattern, known) or (pattern,)]
         groups.append((f"constraints.groups.{name}", name, tuple(members), group.bounds))
     for source, name, domains, (least, most) in groups:
         for domain in domains:
@@ -386,7 +385,7 @@ def _linear(
 
 def _check_order(source: str, least: float, most: float) -> None:
     if least > most:
-        raise ConfigError(f"{source}: the minimum, {least:g}, is above the maximum, {most:g}")
+        raise ConfigError(f"{source}: the minimum {least:g} is above the maximum {most:g}")
 
 
 def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:
@@ -405,8 +404,7 @@ def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator
             reference = Mixture.from_file(Path(radius.reference)).over(known)
         except MixtureError as error:
             raise ConfigError(
-                f"constraints.radius.reference: {error}; it is natural, uniform, or a file of"
-                " weights"
+                f"constraints.radius.reference: {error}; use natural, uniform, or a file of weights"
             ) from error
     if radius.kl is not None:
         yield ConvexLimit(reference, radius.reference, "kl", radius.kl)

@@ -1,16 +1,16 @@
 """The set of mixtures within linear limits and radii: projection, moves, sampling.
 
-With bounds of domains alone everything is exact and quick (mixopt.constraints.capped_simplex).
-Groups and radii cut more off, and four maps keep to what is left:
+With only bounds of domains, all maps are exact and fast (mixopt.constraints.capped_simplex). Groups
+and radii restrict the set further, and four maps stay within it:
 
-- `project` finds the nearest mixture of the set, for one point after another.
-- `inside` pulls a mixture that is outside straight towards the set's middle, as far as it must.
-- `step` goes from a mixture of the set along a move, as far as the set allows.
-- `from_cube` stretches the capped simplex around the middle, along every ray by what the set has of
-  it: one to one, but not quite evenly where a constraint cuts the set diagonally.
+- `project` finds the nearest mixture of the set, point by point.
+- `inside` moves an outside mixture straight towards the interior point, only as far as needed.
+- `step` moves a mixture of the set, as far as the set allows.
+- `from_cube` scales the capped simplex around the interior point, along every ray to the end of the
+  set: one to one, but not quite uniform where a constraint cuts the set diagonally.
 
-The middle touches no limit, unless the limits leave no room there: then every mixture touches that
-limit, and all moves keep to it.
+The interior point touches no limit, unless a limit leaves no room: then every mixture touches that
+limit, and all moves stay on it.
 
 Shapes: N points, D domains, G groups, R rows, K directions in the set.
 """
@@ -29,10 +29,10 @@ from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray
 
-MIN_MOVE = 1e-15  # a move that is shorter meets no bound
-ROOM = 1e-9  # with less room than this, every mixture touches a limit
-PLENTY = 1e-3  # of room: the middle looks for no more
-EXACT = 1e-10  # what a mixture may be off
+MIN_MOVE = 1e-15  # shorter moves meet no bound
+ROOM = 1e-9  # a limit with less room touches every mixture
+PLENTY = 1e-3  # enough room for the interior point
+EXACT = 1e-10  # error of a mixture in the set
 HALVINGS = 45
 
 
@@ -46,28 +46,28 @@ class ConvexSet:
     convex: tuple[ConvexLimit, ...] = ()
 
     def __post_init__(self) -> None:
-        for one in self.convex:
-            upper_D = one.within(self.base.upper_D)
+        for limit in self.convex:
+            upper_D = limit.within(self.base.upper_D)
             object.__setattr__(self, "base", CappedSimplex(self.base.lower_D, upper_D))
-        self.interior_point_D.flags.writeable = False  # the set exists only if it has a middle
+        self.interior_point_D.flags.writeable = False  # raises if the set is empty
 
     @property
     def lower_D(self) -> Array:
-        """Least weight of each domain."""
+        """Lower bound of each weight."""
         return self.base.lower_D
 
     @property
     def upper_D(self) -> Array:
-        """Most weight of each domain."""
+        """Upper bound of each weight."""
         return self.base.upper_D
 
     @property
     def dimensions(self) -> int:
-        """Cube dimensions that `from_cube` takes; 0 where the set is a single mixture."""
+        """Cube dimensions of `from_cube`; 0 if the set is a single mixture."""
         return self.base.dimensions if len(self._directions_KD) else 0
 
     def contains(self, weights_ND: ArrayLike, *, tolerance: float = 1e-9) -> BoolArray:
-        """Say for each row, shape (N,), whether it lies in the set to `tolerance`."""
+        """Return for each row, shape (N,), whether it is in the set, to `tolerance`."""
         weights = np.atleast_2d(np.asarray(weights_ND, dtype=np.float64))
         return self.base.contains(weights, tolerance=tolerance) & ~self._off(weights, tolerance)
 
@@ -82,7 +82,7 @@ class ConvexSet:
         return self.inside(near_ND).reshape(points.shape)
 
     def inside(self, points_ND: Array) -> Array:
-        """Return a point of the set for each row, shape (N, D); itself where it is in the set."""
+        """Return a point of the set for each row, shape (N, D); keep rows in the set."""
         near_ND = self.base.inside(points_ND)
         off_N = self._off(near_ND, EXACT)
         moves_ND = self._along(near_ND[off_N] - self.interior_point_D)
@@ -90,10 +90,10 @@ class ConvexSet:
         return near_ND
 
     def step(self, points_ND: Array, moves_ND: Array) -> Array:
-        """Go from points of the set along moves, all the way or as far as the set allows."""
+        """Move points of the set along `moves_ND`, completely or as far as the set allows."""
         part_N = self._reach(points_ND, moves_ND, 1.0)
-        there: Array = np.clip(points_ND + part_N[:, None] * moves_ND, self.lower_D, self.upper_D)
-        return there
+        end_ND: Array = np.clip(points_ND + part_N[:, None] * moves_ND, self.lower_D, self.upper_D)
+        return end_ND
 
     def from_cube(self, cube_NK: ArrayLike) -> Array:
         """Map points of the unit cube onto the set, one to one."""
@@ -108,23 +108,23 @@ class ConvexSet:
         return self.step(middle_ND, (ends_N / np.maximum(base_N, 1.0))[:, None] * rays_ND)
 
     def _off(self, weights_ND: Array, tolerance: float) -> BoolArray:
-        """Say for each row whether it breaks a group's bounds or a radius."""
+        """Return for each row whether it violates a group's bounds or a radius."""
         off_N = (weights_ND @ self.rows_RD.T - self.most_R > tolerance).any(axis=1)
         return np.asarray(off_N) | self._far(weights_ND, tolerance)
 
     def _far(self, weights_ND: Array, tolerance: float = 0.0) -> BoolArray:
         far_N = np.zeros(len(weights_ND), dtype=np.bool_)
-        for one in self.convex:
-            far_N |= one.value(weights_ND) > one.size + tolerance
+        for limit in self.convex:
+            far_N |= limit.value(weights_ND) > limit.size + tolerance
         return far_N
 
     def _along(self, moves_ND: Array) -> Array:
-        """Return what moves have in the directions of the set."""
+        """Project moves onto the directions of the set."""
         along: Array = moves_ND @ self._directions_KD.T @ self._directions_KD
         return along
 
     def _reach(self, points_ND: Array, moves_ND: Array, most: float) -> Array:
-        """Return how many times a move can be made inside the set, at most `most`, shape (N,)."""
+        """Return the multiple of each move that stays in the set, <= `most`, shape (N,)."""
         reach_N = np.minimum(self._linear_reach(points_ND, moves_ND, self._loose_R), most)
         if not self.convex:
             return reach_N
@@ -150,7 +150,7 @@ class ConvexSet:
 
     @cached_property
     def _rows_RD(self) -> Array:
-        """The bounds of domains as rows, then the others."""
+        """The bounds of domains as rows, then the other rows."""
         eye_DD = np.eye(len(self.lower_D))
         return np.vstack([eye_DD, -eye_DD, self.rows_RD])
 
@@ -160,12 +160,12 @@ class ConvexSet:
 
     @cached_property
     def _loose_R(self) -> BoolArray:
-        """Rows that leave room at the interior point; the others hold for every mixture."""
+        """Rows with room at the interior point; the others are equalities on the set."""
         return np.asarray(self._most_R - self._rows_RD @ self.interior_point_D > ROOM)
 
     @cached_property
     def _directions_KD(self) -> Array:
-        """Orthonormal directions in which the set extends; none where its middle is at a limit."""
+        """Orthonormal directions of the set; none if the interior point is at a convex limit."""
         from scipy.linalg import null_space
 
         middle_1D = self.interior_point_D[None]
@@ -177,7 +177,7 @@ class ConvexSet:
 
     @cached_property
     def independent_rows(self) -> LinearConstraints:
-        """The same set without redundant rows: what holds for every mixture is an equality."""
+        """The set without redundant rows; rows that every mixture touches are equalities."""
         from scipy.linalg import orth
 
         bounds = 2 * len(self.lower_D)
@@ -195,24 +195,24 @@ class ConvexSet:
 
     @cached_property
     def interior_point_D(self) -> Array:
-        """A mixture that touches no limit that leaves it room, shape (D,)."""
+        """A mixture that touches no limit with room, shape (D,)."""
         within = LinearConstraints(self.rows_RD, self.most_R, self.lower_D, self.upper_D)
         roomy_D = self._roomy(within)
         if not self.convex:
             return roomy_D
         near_D = within.deepest(self.convex)
-        if near_D is None or not all(one.allows(near_D) for one in self.convex):
-            texts = " and ".join(one.text for one in self.convex)
+        if near_D is None or not all(limit.allows(near_D) for limit in self.convex):
+            texts = " and ".join(limit.text for limit in self.convex)
             raise InfeasibleError(f"no mixture within these bounds has {texts}")
         part = 1.0
-        for one in self.convex:
-            near, far = one.value(np.stack([near_D, roomy_D]))
-            room = 0.5 * max(one.size - near, 0.0)
+        for limit in self.convex:
+            near, far = limit.value(np.stack([near_D, roomy_D]))
+            room = 0.5 * max(limit.size - near, 0.0)
             part = min(part, 1.0 if far - near <= room else room / (far - near))
         return near_D + part * (roomy_D - near_D)
 
     def _roomy(self, within: LinearConstraints) -> Array:
-        """Average mixtures that are far from one limit each, until none of them is near."""
+        """Average mixtures far from one limit each, until the mean is far from all limits."""
         rows: list[Array] = []
         for row_D, most in zip(self._rows_RD, self._most_R, strict=True):
             if rows and most - row_D @ np.mean(rows, axis=0) > PLENTY:
@@ -229,7 +229,7 @@ Allowed = CappedSimplex | ConvexSet
 
 
 def limits_of(allowed: Allowed) -> tuple[LinearConstraints, tuple[ConvexLimit, ...]]:
-    """Return a set as rows that do not depend on each other, and radii, for a descent."""
+    """Return a set as linearly independent rows, and radii, for a descent."""
     if isinstance(allowed, ConvexSet):
         return allowed.independent_rows, allowed.convex
     none_0D = np.empty((0, len(allowed.lower_D)))

@@ -1,11 +1,10 @@
 """Guardrails: no evaluation domain may be predicted much worse than with a reference mixture.
 
-What is worse follows the objective's directions. Both sides are predictions of one regressor, so
-that what it gets wrong everywhere cancels. The exception is `base`, the checkpoint that all trials
-begin with: its losses are measured, and what is held against them is what training forgets.
-A floor is the worst value that a loss or a metric may be predicted to have, whatever the reference.
-Guardrails hold a proposal, and only a search can tell whether they can be kept: they are limits on
-predictions, not on weights.
+The objective's directions define "worse". Both sides are predictions of the same regressor, so that
+its systematic errors cancel. The exception is `base`, the checkpoint that all trials start from:
+its losses are measured, and the guardrails limit forgetting. A floor is the worst predicted value
+allowed for a loss or metric, independent of the reference. Guardrails apply to a proposal, and only
+a search can find whether they are satisfiable: they limit predictions, not weights.
 
 Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 """
@@ -28,27 +27,27 @@ BASE: Reference = "base"
 SOURCE = "constraints.guardrails"
 FLOORS = "constraints.floors"
 FLOOR = "the floor"
-NOISE: Literal["noise"] = "noise"  # a margin: what a run's seed and its questions may change
-MISSED = 1e-7  # by which a guardrail may be missed
-NEAR = 1e-4  # of its margin within which a guardrail counts as holding
-MIN_MARGIN = 1e-5  # in the unit of the losses, where the margin is small; a search keeps some room
+NOISE: Literal["noise"] = "noise"  # a margin: the variation from a run's seed and its questions
+MISSED = 1e-7  # tolerance of a guardrail
+NEAR = 1e-4  # fraction of its margin within which a guardrail is active
+MIN_MARGIN = 1e-5  # lower bound of that distance, in the unit of the losses; a search keeps room
 
 
 @dataclass(frozen=True)
 class Guardrails:
-    """By how much predicted losses of evaluation domains may be worse than a reference mixture's.
+    """Margins by which predicted losses may be worse than with a reference mixture.
 
     Attributes:
-        reference: The mixture that is compared with.
-        margin: For every evaluation domain, in the unit of the losses, >= 0; None for none;
-            `noise` for each loss's own, which trials tell.
-        targets: By evaluation domain or glob; overrides `margin`.
-        experts: Whether the proposal is kept away from trials whose experts collapsed
+        reference: The reference mixture.
+        margin: Margin of every evaluation domain, in the unit of the losses, >= 0; None: no
+            guardrail; `noise`: the noise of each loss, measured by trials.
+        targets: Margins by evaluation domain or glob; override `margin`.
+        experts: Whether the proposal must stay away from trials whose experts collapsed
             (mixopt.proposals.request).
-        base: With `base` as the reference, what the checkpoint loses, in the unit of the losses;
-            None where that is not measured yet.
-        floors: The worst value, by evaluation domain or glob; of a loss the most.
-        noise: What `noise` stands for, by evaluation domain; none before there are trials.
+        base: Losses of the checkpoint, for the reference `base`, in the unit of the losses;
+            None: not measured yet.
+        floors: Worst allowed values by evaluation domain or glob; for a loss, the maximum.
+        noise: Value of `noise` by evaluation domain; empty before there are trials.
     """
 
     reference: Reference
@@ -67,15 +66,15 @@ class Guardrails:
 
     @property
     def mixture(self) -> str:
-        """Name of the mixture that predictions are compared with; of `base` there is none."""
+        """Name of the mixture for reference predictions; `natural` if the reference is `base`."""
         return "natural" if self.reference == BASE else self.reference
 
     def margins(self, evaluation: Sequence[str]) -> dict[str, float]:
         """Return the margin of each guarded evaluation domain, in the order of `evaluation`."""
         is_given = self.reference == BASE and set(self.targets) == set(self.base or {})
         place = f"{SOURCE}.{'reference' if is_given else 'targets'}"
-        own = one_value(self.targets, evaluation, place, "evaluation domain")
-        margins = {name: own.get(name, self.margin) for name in evaluation}
+        targets = one_value(self.targets, evaluation, place, "evaluation domain")
+        margins = {name: targets.get(name, self.margin) for name in evaluation}
         known = {name: margin for name, margin in margins.items() if margin is not None}
         return {
             name: self.noise.get(name, 0.0) if margin == NOISE else float(margin)
@@ -84,7 +83,7 @@ class Guardrails:
 
     @property
     def has_noise(self) -> bool:
-        """Whether a margin is the noise of the loss."""
+        """Whether any margin is the noise of the loss."""
         return self.margin == NOISE or NOISE in self.targets.values()
 
     def floors_of(self, evaluation: Sequence[str]) -> dict[str, float]:
@@ -94,18 +93,18 @@ class Guardrails:
 
 @dataclass(frozen=True, eq=False)
 class Guards:
-    """Guardrails on the predictions of a regressor, of G losses.
+    """Guardrails on G predicted losses of a regressor.
 
     Attributes:
-        names: The guarded losses; those with floors come last.
+        names: The guarded losses; floors come last.
         columns: Their positions among the regressor's losses.
-        signs_G: 1 where lower is better, -1 where higher is, shape (G,).
-        margins_G: The most by which each may be worse, in the unit of its loss, shape (G,).
-        reference_D: The mixture whose predictions are compared with, shape (D,).
-        reference: Its name, or `base` for a checkpoint.
-        fixed_G: What is compared with and is no prediction: a checkpoint's losses, and floors;
+        signs_G: 1 if lower is better, -1 if higher is better, shape (G,).
+        margins_G: Allowed excess of each loss, in its unit, shape (G,).
+        reference_D: The reference mixture, shape (D,).
+        reference: Name of the reference mixture, or `base` for a checkpoint.
+        fixed_G: Reference values that are not predictions: a checkpoint's losses, and floors;
             nan elsewhere, shape (G,).
-        floors_G: Which are floors, shape (G,).
+        floors_G: Whether each is a floor, shape (G,).
     """
 
     names: tuple[str, ...]
@@ -119,10 +118,10 @@ class Guards:
 
     @classmethod
     def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Guards:
-        """Return guardrails on the losses that an objective is over.
+        """Return guardrails on the losses of an objective.
 
         Raises:
-            ConfigError: A loss of the checkpoint that is compared with is not known.
+            ConfigError: A loss of the reference checkpoint is unknown.
         """
         margins = rails.margins(objective.evaluation)
         floors = rails.floors_of(objective.evaluation)
@@ -132,8 +131,8 @@ class Guards:
             for name in margins:
                 if name not in known:
                     raise ConfigError(
-                        f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is not"
-                        " known; it is measured by the sweep of a run with proxy: {name: continued}"
+                        f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is"
+                        " unknown; a sweep with proxy: {name: continued} measures it"
                     )
             fixed = [known[name] for name in margins]
         names = (*margins, *floors)
@@ -150,14 +149,14 @@ class Guards:
         )
 
     def compared(self, predict: Callable[[Array], Array]) -> Array:
-        """Return what each guarded loss is compared with, shape (G,)."""
+        """Return the reference value of each guarded loss, shape (G,)."""
         if not np.isnan(self.fixed_G).any():
             return self.fixed_G
         reference_G = predict(self.reference_D[None])[0][self.columns]
         return np.where(np.isnan(self.fixed_G), reference_G, self.fixed_G)
 
     def excess(self, losses_NM: Array, compared_G: Array) -> Array:
-        """Return how far beyond its margin each is, shape (N, G); below 0 where it is within."""
+        """Return how far each loss exceeds its margin, shape (N, G); < 0 within the margin."""
         worse_NG = (losses_NM[:, self.columns] - compared_G) * self.signs_G
         excess: Array = worse_NG - self.margins_G
         return excess
@@ -172,16 +171,16 @@ class Guards:
             if self.floors_G[g]:
                 lines.append(f"{name} {sign} {self.fixed_G[g]:g} ({FLOORS})")
                 continue
-            beyond = f" {'+' if is_loss else '-'} {margin:.3g}" if margin else ""
-            what = f"loss of {name}" if is_loss else name
-            lines.append(f"{what} {sign} that of {self.reference}{beyond} ({SOURCE})")
+            offset = f" {'+' if is_loss else '-'} {margin:.3g}" if margin else ""
+            label = f"loss of {name}" if is_loss else name
+            lines.append(f"{label} {sign} that of {self.reference}{offset} ({SOURCE})")
         return lines
 
     def refusals(self, excess_G: Array) -> list[str]:
         """Return one line for each guardrail that a mixture violates, with the amount."""
         return [
             f"{self.names[g]}: predicted to be {self._reached(g, excess_G)};"
-            f" {FLOORS} asks for {self._limit(g)}"
+            f" {FLOORS} requires {self._limit(g)}"
             if self.floors_G[g]
             else f"{self.names[g]}: predicted to be {self.margins_G[g] + excess_G[g]:.4g} worse"
             f" than with {self.reference}; {SOURCE} allows {self.margins_G[g]:g}; allow"
@@ -190,10 +189,10 @@ class Guards:
         ]
 
     def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
-        """Say that no allowed mixture satisfies the guardrails, and how to fix it.
+        """Return the message that no allowed mixture satisfies the guardrails, with a fix.
 
         Args:
-            excess_G: How far each is broken where the most broken one is broken least.
+            excess_G: Excess of each at the mixture with the smallest largest excess.
             held_by: Limits that are active there.
         """
         held = f", within {'; '.join(held_by)}" if held_by else ""
@@ -216,7 +215,7 @@ class Guards:
         )
 
     def _enough(self, place: int, excess: float) -> str:
-        """Write the margin at which one guardrail would be kept."""
+        """Return the setting of a margin that would satisfy its guardrail."""
         return f"{self.names[place]}: {up(float(self.margins_G[place] + excess))}"
 
     def _reached(self, place: int, excess_G: Array) -> str:

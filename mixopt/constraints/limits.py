@@ -1,11 +1,11 @@
 """Limits on mixtures: of domains and groups, fixed ratios, and a radius around a mixture.
 
-A limit that follows from a setting (max_epochs: 4) is `setting x rate`, so that a message can say
-the setting at which a weight would be allowed. Numbers in messages are rounded to the safe side.
+A limit derived from a setting (max_epochs: 4) is `setting x rate`, so that a message can give the
+setting that would allow a weight. Numbers in messages are rounded to the safe side.
 
 Total variation, half the sum of absolute differences, is the share of the tokens that change
-domain. KL(w || r) = sum_j w_j log(w_j / r_j), in nats, depends on how many times over a domain is
-raised: a rare one may not become common, and one that the reference lacks stays out.
+domain. KL(w || r) = sum_j w_j log(w_j / r_j), in nats, depends on the factor by which a domain
+grows: a rare domain cannot become common, and a domain absent from the reference stays absent.
 
 Shapes: N mixtures, D domains, R rows.
 """
@@ -26,23 +26,23 @@ from mixopt.errors import ConfigError, did_you_mean
 from mixopt.mixture import Mixture, total_variation
 from mixopt.system import Array, short_count
 
-TOLERANCE = 1e-6  # by which a limit may be missed
+TOLERANCE = 1e-6  # of a limit
 
 
 @dataclass(frozen=True)
 class LinearLimit:
-    """The most, or the least, that a domain or a group of domains may have.
+    """The maximum or minimum share of a domain or of a group of domains.
 
     Attributes:
-        domains: The domain, or those of the group.
-        value: Their share, in [0, 1].
-        source: The field that it comes from, such as `constraints.bounds`.
+        domains: The domain, or the domains of the group.
+        value: Maximum or minimum of their total share, in [0, 1].
+        source: Field of the limit, such as `constraints.bounds`.
         group: Name of the group; None for a domain.
-        is_floor: Whether `value` is the least.
-        setting: What the field is set to, where the limit scales with it.
-        rate: Share for each unit of the setting; 0 where there is none.
-        inventory: Tokens of the domain, where the setting is epochs.
-        target_tokens: Length of the run, where the setting is epochs.
+        is_floor: Whether `value` is the minimum.
+        setting: Value of the field, if the limit scales with it.
+        rate: Share per unit of the setting; 0: does not scale.
+        inventory: Tokens of the domain, if the setting is epochs.
+        target_tokens: Length of the run in tokens, if the setting is epochs.
     """
 
     domains: tuple[str, ...]
@@ -68,12 +68,12 @@ class LinearLimit:
 
     @property
     def is_open(self) -> bool:
-        """Whether every mixture meets it."""
+        """Whether every mixture meets the limit."""
         return self.value <= 0 if self.is_floor else self.value >= 1
 
     @property
     def moves_with(self) -> str:
-        """What a user changes to move it: a setting, or one side of bounds."""
+        """The setting that moves the limit: a field, or one side of bounds."""
         if self.rate:
             return self.source
         domain = f" {self.domains[0]}" if self.group is None else ""
@@ -81,26 +81,26 @@ class LinearLimit:
 
     @property
     def sign(self) -> float:
-        """Turns a share into what may not exceed `sign * value`."""
+        """1 or -1: the limit is `sign * share <= sign * value`."""
         return -1.0 if self.is_floor else 1.0
 
     def row(self, domains: Sequence[str]) -> Array:
-        """Return the row whose product with a mixture may not exceed `sign * value`."""
+        """Return the row of the limit `row . w <= sign * value`, shape (D,)."""
         return self.sign * np.array([1.0 if name in self.domains else 0.0 for name in domains])
 
     def share(self, weights: Mapping[str, float]) -> float:
-        """Return what the domains have in a mixture."""
+        """Return the total share of the domains in a mixture."""
         return sum(weights[name] for name in self.domains)
 
     def violation(self, weights: Mapping[str, float]) -> str | None:
-        """Say why a mixture is not allowed, and how to fix it; None where it is."""
+        """Return why a mixture is not allowed, with a fix; None: it is allowed."""
         share = self.share(weights)
         if self.sign * (share - self.value) <= TOLERANCE:
             return None
-        kind, what = ("domain", "weight") if self.group is None else ("group", "share")
-        who = f"{kind} {self.group or self.domains[0]!r}: a {what} of {share:.4g}"
+        kind, unit = ("domain", "weight") if self.group is None else ("group", "share")
+        who = f"{kind} {self.group or self.domains[0]!r}: a {unit} of {share:.4g}"
         if self.target_tokens and not self.inventory:
-            return f"{who} needs training tokens, and the domain has none. Set it to 0."
+            return f"{who} needs training tokens, but the domain has none. Set it to 0."
         side, bound = ("below", "minimum") if self.is_floor else ("above", "maximum")
         why = f"is {side} {self.value:.4g}, the {bound} set by {self.origin}"
         if self.target_tokens:
@@ -118,10 +118,10 @@ class LinearLimit:
         return f"{who} {why}. {move}, or allow {allow}."
 
     def hint(self, change: float) -> str:
-        """Say the change of its setting that is enough.
+        """Return the sufficient change of its setting.
 
         Args:
-            change: How far the value has to move; in multiples of the setting where it scales.
+            change: Required change of the value; in multiples of the setting if it scales.
         """
         name, where = (
             (self.domains[0], f" in {self.source}") if self.group is None else (self.source, "")
@@ -129,7 +129,7 @@ class LinearLimit:
         if self.is_floor:
             return f"lower the minimum of {name} to {down(max(self.value - change, 0.0))}{where}"
         if self.target_tokens and not self.inventory:
-            return f"give {name} training tokens: it has none"
+            return f"add training tokens to {name}, which has none"
         if not self.rate:
             return f"raise the maximum of {name} to {up(self.value + change)}{where}"
         setting = change * (self.setting or 1.0)
@@ -148,22 +148,22 @@ class LinearLimit:
 def cap(
     domain: str, value: float, source: str, *, setting: float | None = None, rate: float = 0.0
 ) -> LinearLimit:
-    """Return the most that a domain may have; `setting x rate`, at most 1, where it has a rate."""
+    """Return the maximum share of a domain, capped at 1; `setting x rate` if it has a rate."""
     return LinearLimit((domain,), min(value, 1.0), source, setting=setting, rate=rate)
 
 
 def floor(domain: str, value: float, source: str, *, setting: float | None = None) -> LinearLimit:
-    """Return the least that a domain may have."""
+    """Return the minimum share of a domain."""
     return LinearLimit((domain,), value, source, is_floor=True, setting=setting)
 
 
 def up(value: float, digits: int = 3) -> str:
-    """Write a number >= 0, rounded up to so many digits."""
+    """Format a number >= 0, rounded up to `digits` significant digits."""
     return _rounded(value, Context(prec=digits, rounding=ROUND_CEILING))
 
 
 def down(value: float, digits: int = 4) -> str:
-    """Write a number >= 0, rounded down to so many digits."""
+    """Format a number >= 0, rounded down to `digits` significant digits."""
     return _rounded(value, Context(prec=digits, rounding=ROUND_FLOOR))
 
 
@@ -174,7 +174,7 @@ def _rounded(value: float, context: Context) -> str:
 
 @dataclass(frozen=True)
 class Proportions:
-    """Domains that keep the same ratios to each other."""
+    """Domains with fixed ratios to each other."""
 
     ratios: Mapping[str, float]
     source: str
@@ -188,49 +188,49 @@ class Proportions:
                 raise ConfigError(f"{source}: unknown domain {domain!r}{near}")
         total = float(sum(weights.values()))
         if not total > 0:
-            raise ConfigError(f"{source}: the domains have no tokens: give their weights")
+            raise ConfigError(f"{source}: the domains have no tokens; set their weights")
         return cls({domain: weights[domain] / total for domain in weights}, source)
 
     def rows(self, domains: Sequence[str]) -> Array:
-        """Return the rows that are 0 for every mixture in these ratios, shape (R, D)."""
+        """Return rows whose product with every mixture in these ratios is 0, shape (R, D)."""
         members_D = np.array([1.0 if name in self.ratios else 0.0 for name in domains])
-        places = [domains.index(name) for name in self.ratios][:-1]
-        rows_RD = np.zeros((len(places), len(domains)))
-        for row, place in enumerate(places):
-            rows_RD[row] = -self.ratios[domains[place]] * members_D
-            rows_RD[row, place] += 1.0
+        columns = [domains.index(name) for name in self.ratios][:-1]
+        rows_RD = np.zeros((len(columns), len(domains)))
+        for row, column in enumerate(columns):
+            rows_RD[row] = -self.ratios[domains[column]] * members_D
+            rows_RD[row, column] += 1.0
         return rows_RD
 
     def violation(self, weights: Mapping[str, float]) -> str | None:
-        """Say why a mixture is not allowed; None where it is in these ratios."""
+        """Return why a mixture is not allowed; None: it has these ratios."""
         total = sum(weights[name] for name in self.ratios)
         for name, ratio in self.ratios.items():
             if abs(weights[name] - ratio * total) > TOLERANCE:
                 return (
-                    f"domain {name!r}: a weight of {weights[name]:.4g} is not in the ratios of"
-                    f" {self.source}: {down(ratio * total)} of the {total:.4g} of its set."
+                    f"domain {name!r}: a weight of {weights[name]:.4g} violates the ratios of"
+                    f" {self.source}: {down(ratio * total)} of its set's {total:.4g}."
                 )
         return None
 
 
-NEAR = 2e-3  # share of the size within which a mixture counts as held by a radius
-MISSED = 1e-6  # share of the size by which the least value may be missed
-MIN_WEIGHT = 1e-12  # weight below which a slope stays what it is there: at 0 it has no bound
+NEAR = 2e-3  # relative distance from its size within which a radius is active
+MISSED = 1e-6  # relative error of the least value
+MIN_WEIGHT = 1e-12  # weight at which slopes are clipped: they are unbounded at 0
 WORDS = {"kl": "KL divergence", "tv": "total variation"}
 
 
 @dataclass(frozen=True)
 class ConvexLimit:
-    """A limit on a convex function of the mixture: how far it may be from a reference.
+    """A limit on a convex function of the mixture: its distance from a reference.
 
-    A least entropy is one: log D less the divergence from uniform.
+    A minimum entropy is such a limit: entropy = log D - the divergence from uniform.
 
     Attributes:
-        reference: The mixture.
-        name: What messages call it.
-        kind: The divergence, or total variation, which has kinks: solvers make it linear.
-        size: The most that the distance may be.
-        is_entropy: Whether it was set as a least entropy.
+        reference: The reference mixture.
+        name: Name of the reference in messages.
+        kind: KL divergence, or total variation, which solvers make linear.
+        size: Maximum distance.
+        is_entropy: Whether it was set as a minimum entropy.
     """
 
     reference: Mixture
@@ -241,10 +241,10 @@ class ConvexLimit:
 
     @classmethod
     def of_entropy(cls, domains: Sequence[str], least: float) -> ConvexLimit:
-        """Return the limit of a least entropy in nats.
+        """Return the limit for a minimum entropy in nats.
 
         Raises:
-            ConfigError: Not even the uniform mixture has as much.
+            ConfigError: The minimum is not below the entropy of the uniform mixture.
         """
         most = math.log(len(domains))
         if least >= most:
@@ -261,12 +261,12 @@ class ConvexLimit:
 
     @property
     def source(self) -> str:
-        """The field that it comes from."""
+        """The field of the limit."""
         return f"constraints.{'min_entropy' if self.is_entropy else 'radius'}"
 
     @property
     def setting(self) -> float:
-        """What the field is set to: the most distance, or the least entropy in nats."""
+        """Value of the field: the maximum distance, or the minimum entropy in nats."""
         return self._as_set(self.size)
 
     @property
@@ -277,7 +277,7 @@ class ConvexLimit:
         return f"{WORDS[self.kind]} from {self.name} <= {self.size:.3g}"
 
     def value(self, weights_ND: ArrayLike) -> Array:
-        """Return how far each mixture is from the reference, shape (N,)."""
+        """Return the distance of each mixture from the reference, shape (N,)."""
         weights = np.asarray(weights_ND, dtype=np.float64)
         if self.kind == "tv":
             return total_variation(weights, self.center_D)
@@ -294,23 +294,23 @@ class ConvexLimit:
         return np.where(self.center_D > 0, slope_D, 0.0)
 
     def within(self, upper_D: Array) -> Array:
-        """Return the most of each domain: what the reference lacks stays out of a divergence."""
+        """Return upper bounds; a divergence sets domains absent from the reference to 0."""
         return np.where(self.center_D > 0, upper_D, 0.0) if self.kind == "kl" else upper_D
 
     def allows(self, weights_D: Array) -> bool:
-        """Tell whether a nearest mixture is within the size, to the accuracy of finding it."""
+        """Return whether a nearest mixture is within the size, to the accuracy of the solver."""
         return bool(self._of(weights_D) <= self.size * (1.0 + MISSED) + MISSED**1.5)
 
     def binds(self, weights_D: Array) -> bool:
-        """Tell whether it is an active constraint of a mixture."""
+        """Return whether the limit is active at a mixture."""
         return abs(self._of(weights_D) - self.size) <= NEAR * self.size
 
     def enough(self, weights_D: Array) -> str:
-        """Write the setting that allows a mixture."""
+        """Return the setting that allows a mixture, as text."""
         return self._allow(self._of(weights_D))
 
     def violation(self, weights_D: Array) -> str | None:
-        """Say why a mixture is not allowed, and how to fix it; None where it is."""
+        """Return why a mixture is not allowed, with a fix; None: it is allowed."""
         value = self._of(weights_D)
         if value <= self.size + TOLERANCE:
             return None

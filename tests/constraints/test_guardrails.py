@@ -57,7 +57,7 @@ def test_the_checkpoint_is_compared_with_by_what_it_was_measured_to_lose():
     assert excess(found, 2.05, 1.3, 0.5) == pytest.approx([0.03, 0.28, -0.02])
     (line,) = found.refusals(np.array([-0.05, 0.2, -0.1]))
     assert line.startswith("law: predicted to be 0.22 worse than with base")
-    with pytest.raises(ConfigError, match="the loss of the checkpoint on 'law' is not known"):
+    with pytest.raises(ConfigError, match="the loss of the checkpoint on 'law' is unknown"):
         guards({"code": 2.0}, guardrails="base")
     assert within(reference="base", base={"law": 2.0}, law=0.1).names == ("law",)
 
@@ -68,7 +68,7 @@ def test_what_the_base_model_has_may_be_given_by_name():
     assert excess(found, 1.0, 1.3, 0.48) == pytest.approx([0.1, 0.01])
     with pytest.raises(ConfigError, match="guardrails.reference: unknown evaluation domain 'scor'"):
         within(0.01, {"scor": 0.5})
-    with pytest.raises(ConfigError, match="guardrails.targets: reference has no 'code'"):
+    with pytest.raises(ConfigError, match="guardrails.targets: the reference has no 'code'"):
         within(0.01, {"score": 0.5}, code=0.1)
 
 
@@ -108,7 +108,7 @@ def test_a_floor_is_below_a_score_and_above_a_loss_and_stands_beside_a_guardrail
     found = guards(floors={"law": 2.0, "score": 0.55}, guardrails={"targets": {"score": 0.01}})
     assert excess(found, 1.0, 2.25, 0.5) == pytest.approx([0.19, 0.25, 0.05])
     (line,) = guards(floors={"score": 0.55}).refusals(np.array([0.05]))
-    assert line == "score: predicted to be 0.5; constraints.floors asks for at least 0.55"
+    assert line == "score: predicted to be 0.5; constraints.floors requires at least 0.55"
 
 
 @pytest.fixture(scope="module")

@@ -56,10 +56,10 @@ def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory
     ("fields", "message"),
     [
         ({"bounds": {"wbe": (0, 0.5)}}, "unknown domain 'wbe'; did you mean 'web'"),
-        ({"bounds": {"web": (0.6, 0.3)}}, "bounds.web: the minimum, 0.6, is above the maximum"),
+        ({"bounds": {"web": (0.6, 0.3)}}, "bounds.web: the minimum 0.6 is above the maximum"),
         ({"groups": {"rare": group(["lwa"], 0.1)}}, "'lwa'; did you mean 'law'"),
         ({"groups": {"rare": group(["law", "law"])}}, "rare: domain 'law' is given twice"),
-        ({"groups": {"rare": group(["law"], 0.5, 0.4)}}, "rare: the minimum, 0.5, is above"),
+        ({"groups": {"rare": group(["law"], 0.5, 0.4)}}, "rare: the minimum 0.5 is above"),
         ({"max_epochs": {"lwa": 5}}, "max_epochs: unknown domain 'lwa'; did you mean"),
         ({"max_epochs": 4, "target_tokens": None}, "max_epochs: needs .*propose.target_tokens"),
         ({"radius": {"kl": 0.2, "reference": "none.yaml"}}, "natural, uniform, or a file of wei"),
@@ -67,7 +67,7 @@ def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory
         ({"proportions": {"base": {"web": 1, "cod": 1}}}, "'cod'; did you mean 'code'"),
         (
             {"inventory": LARGE | {"web": 0, "code": 0}, "proportions": {"base": ["web", "code"]}},
-            "proportions.base: the domains have no tokens: give their weights",
+            "proportions.base: the domains have no tokens; set their weights",
         ),
     ],
 )
@@ -208,9 +208,9 @@ def test_a_conflict_names_the_fewest_limits_the_gap_and_each_way_out():
 def test_a_domain_without_tokens_cannot_be_demanded():
     empty = {"web": 100, "empty": 0}
     said = refusal(inventory=empty, max_epochs=2, bounds={"empty": (0.1, 1)})
-    assert "give empty training tokens: it has none" in said
+    assert "add training tokens to empty, which has none" in said
     (line,) = limits(empty, max_epochs=2).violations(Mixture({"web": 0.5, "empty": 0.5}))
-    assert line.endswith("needs training tokens, and the domain has none. Set it to 0.")
+    assert line.endswith("needs training tokens, but the domain has none. Set it to 0.")
 
 
 @settings(deadline=None, max_examples=40)
@@ -280,7 +280,7 @@ def test_all_that_is_drawn_or_projected_is_in_the_ratios_and_fills_what_is_left(
 def test_a_mixture_out_of_the_ratios_violates_them_and_ratios_that_cannot_hold_are_refused():
     mixture = Mixture({"web": 0.5, "books": 0.1, "forums": 0.1, "code": 0.3, "maths": 0.0})
     (line,) = in_proportion().violations(mixture)
-    assert "'web': a weight of 0.5 is not in the ratios of constraints.proportions.base" in line
+    assert "'web': a weight of 0.5 violates the ratios of constraints.proportions.base" in line
     assert in_proportion().violations(Mixture.natural(SOURCES)) == []
     with pytest.raises(InfeasibleError, match=r"no mixture keeps the ratios of "):
         in_proportion(("web", "books"), bounds={"books": [0.3, 1], "web": [0, 0.1]})
@@ -307,7 +307,7 @@ def test_a_branch_moves_within_its_limits_and_the_rest_keeps_its_shares():
     ("free", "bounds", "message"),
     [
         (["wbe"], {}, "--free wbe: unknown domain 'wbe'"),
-        (["code"], {}, "--free code: one domain alone has what the others leave"),
+        (["code"], {}, "--free code: the other domains fix the share of a single one"),
         (["web"], {"code": [0, 0.3]}, "at the shares of ref.yaml"),
     ],
 )
@@ -333,5 +333,5 @@ def test_of_two_caps_on_a_domain_of_phases_the_stricter_one_holds():
     found = Constraints.from_config(config, sizes, target_tokens=1000, phases=phases)
     assert found.groups["web"] == (("1/web", "2/web"), 0.0, 0.3)
     entropy = ConstraintsConfig(min_entropy=0.1)
-    with pytest.raises(ConfigError, match="min_entropy: is not for phases; use a radius or bounds"):
+    with pytest.raises(ConfigError, match="min_entropy: not supported with phases; use a radius"):
         Constraints.from_config(entropy, sizes, target_tokens=1000, phases=phases)

@@ -60,4 +60,4 @@ def test_a_run_holds_the_rest_at_what_it_recommends(bounded):
     first, *_ = weights(bounded)
     ended = command("propose", bounded, "--free", first)
     assert ended.code == 2
-    assert f"--free {first}: one domain alone has what the others leave" in ended.error
+    assert f"--free {first}: the other domains fix the share of a single one" in ended.error
