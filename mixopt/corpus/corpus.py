@@ -1,15 +1,15 @@
 """A corpus: named domains as token shards on disk, with held-out text for each.
 
     corpus/
-      index.json                   domains in order, tokenizer, what the text was made from, hashes
+      index.json                   domains in order, tokenizer, sources of the text, hashes
       <domain>/train/              token shards (mixopt.corpus.token_shards)
       <domain>/validation/
-      <target>/validation/         an evaluation domain that is not trained on
+      <target>/validation/         an evaluation-only domain
       tasks/<task>.npz             items to score, as tokens (mixopt.corpus.tasks)
 
-A published corpus is fetched once a node, into a folder named by the SHA-256 of its `index.json`,
-which is written last and names all of it. A prepared corpus may be a sample of its domains: then
-the stated sizes count, and what a mixed domain repeats of a part counts once.
+A published corpus is fetched once per node, into a folder named by the SHA-256 of its `index.json`,
+which is written last and names all files. A prepared corpus may be a sample of its domains: then
+the stated sizes count, and repeated tokens of a mixed domain count once.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Domain:
     """A named group of documents.
 
     Attributes:
-        name: Of the domain or target, with `/` between the levels of a tree.
-        train: Tokens to train on; None of a target.
-        validation: Held-out tokens, which no trial is trained on.
+        name: Name of the domain or target, with `/` between the levels of a tree.
+        train: Tokens to train on; None for a target.
+        validation: Held-out tokens; no trial trains on them.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Domain:
 
 
 class DomainContent(NamedTuple):
-    """A hash of the shards to train on, empty where they are elsewhere, and distinct tokens."""
+    """Hash of the training shards (empty if they are elsewhere) and number of distinct tokens."""
 
     sha256: str
     tokens: int
@@ -82,16 +82,16 @@ class DomainContent(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """The domains that can be trained on, and the targets that are only evaluated.
+    """The training domains, and the targets, which are only evaluated.
 
     Attributes:
-        path: The folder that it is in.
-        domains: In the order of the configuration.
-        targets: Likewise.
-        tokenizer: Its name, as in the configuration.
-        vocab_size: Ids of the tokenizer.
-        fingerprint: Of the configuration that it was made by.
-        provenance: What it was made from, and what was left out, as plain values.
+        path: The folder of the corpus.
+        domains: Training domains, in the order of the configuration.
+        targets: Evaluation-only domains, in the order of the configuration.
+        tokenizer: Name of the tokenizer, as in the configuration.
+        vocab_size: Number of ids of the tokenizer.
+        fingerprint: Fingerprint of the configuration that prepared it.
+        provenance: Its sources and the counts of dropped documents, as plain values.
         tasks: Items whose continuations are scored.
 
     Examples:
@@ -115,18 +115,19 @@ class Corpus:
         """Open a corpus that `prepare_corpus` has written.
 
         Args:
-            path: The folder, or its URL in a store, from which it is fetched whole, once a node.
-            verify: Compare the hash of every shard and of the tokenizer's files; large shards are
-                remembered by size and time stamps. Sizes are always compared.
+            path: The folder, or its URL in a store; a stored corpus is fetched whole, once per
+                node.
+            verify: Compare the hash of every shard and of the tokenizer's files; verified large
+                shards are remembered by size and time stamps. Sizes are always compared.
 
         Raises:
-            CorpusError: There is none, or its index is damaged.
-            ShardError: A shard is absent, truncated or altered, or leads out of the corpus.
+            CorpusError: No corpus, or a damaged index.
+            ShardError: A shard is absent, truncated, altered, or a link out of the corpus.
         """
         path = _fetched(str(path)) if is_url(path) else Path(path)
         index = read_corpus_index(path, verify=verify)
         tasks: tuple[EncodedTask, ...] = ()
-        if names := index.texts("tasks"):  # a job reads shards without what reads tasks
+        if names := index.texts("tasks"):  # a job reads shards without the imports of tasks
             from mixopt.corpus.tasks import open_task
 
             tasks = tuple(open_task(path, name) for name in names)
@@ -151,7 +152,7 @@ class Corpus:
         )
 
     def __repr__(self) -> str:
-        """Say where it is, and count domains, targets and tokens."""
+        """Show the path, and the numbers of domains, targets and tokens."""
         tokens = short_count(sum(d.train.tokens for d in self.domains if d.train is not None))
         targets = "1 target" if len(self.targets) == 1 else f"{len(self.targets)} targets"
         counts = f"{len(self.domains)} domains, {targets}, {tokens} tokens"
@@ -159,7 +160,7 @@ class Corpus:
 
     @property
     def domain_names(self) -> tuple[str, ...]:
-        """Names of the domains that can be trained on."""
+        """Names of the training domains."""
         return tuple(domain.name for domain in self.domains)
 
     @property
@@ -174,12 +175,12 @@ class Corpus:
 
     @property
     def inventory(self) -> dict[str, int]:
-        """Distinct training tokens of each domain: what a mixed one repeats counts once."""
-        return {name: self.distinct(name, one.tokens) for name, one in self.training.items()}
+        """Distinct training tokens of each domain; repeats in a mixed domain count once."""
+        return {name: self.distinct(name, train.tokens) for name, train in self.training.items()}
 
     @property
     def contents(self) -> dict[str, DomainContent]:
-        """What tells whether a domain still holds what trials were trained on."""
+        """Hash and distinct tokens of each training domain, to detect changes between trials."""
         tokens, contents = self.inventory, {}
         for name, train in self.training.items():
             hashes = "".join(shard.sha256 for shard in train.shards).encode()
@@ -188,25 +189,25 @@ class Corpus:
         return contents
 
     def distinct(self, name: str, stored: int) -> int:
-        """Return how many of a domain's stored training tokens or bytes differ, at least 1."""
-        made = self.provenance.get("mixed", {}).get(name)
-        copies = 1.0 if made is None else max(1.0, *made["epochs"].values())
+        """Return the distinct part of a domain's `stored` training tokens or bytes, at least 1."""
+        mixed = self.provenance.get("mixed", {}).get(name)
+        copies = 1.0 if mixed is None else max(1.0, *mixed["epochs"].values())
         return stored if copies == 1 else max(1, round(stored / copies))
 
     @property
     def training(self) -> dict[str, TokenShards]:
         """Shards to train on, by domain."""
-        return {one.name: one.train for one in self.domains if one.train is not None}
+        return {d.name: d.train for d in self.domains if d.train is not None}
 
     @property
     def sample_tokens(self) -> dict[str, float]:
-        """Mean tokens of a training document, of each domain that has documents."""
+        """Mean tokens of a training document, by domain; only domains with documents."""
         training = self.training.items()
-        return {name: one.tokens / one.documents for name, one in training if one.documents}
+        return {name: s.tokens / s.documents for name, s in training if s.documents}
 
     @property
     def task_columns(self) -> tuple[str, ...]:
-        """Names of all that the tasks measure, `task/<name>/<metric>`."""
+        """Names of the task metrics, `task/<name>/<metric>`."""
         return tuple(task.column for task in self.tasks)
 
     @property
@@ -216,7 +217,7 @@ class Corpus:
 
 
 def document_ends(corpus: Corpus) -> tuple[int, ...]:
-    """Return the ids that end a document: its tokenizer's, and those that are stated."""
+    """Return the ids that end a document: the tokenizer's and those stated by sources."""
     from mixopt.corpus.tokenizer import saved_tokenizer
 
     ends = set(_stated_ends(corpus.provenance.get("sources")))
@@ -225,32 +226,31 @@ def document_ends(corpus: Corpus) -> tuple[int, ...]:
     except (CorpusError, PluginError) as error:  # tokens of another tool, without its tokenizer
         if not ends:
             raise CorpusError(
-                f"mask_documents: it is not known which id ends a document of {corpus.path}, since"
-                " there is no tokenizer with it; state document_end of its domains, or leave"
-                " mask_documents out"
+                f"mask_documents: {corpus.path} has no tokenizer, so the end-of-document id is"
+                " unknown; set document_end of its domains, or remove mask_documents"
             ) from error
     return tuple(sorted(ends))
 
 
-def _stated_ends(made_from: Any) -> Iterator[int]:
-    """Yield what sources state, parts of mixed domains too."""
-    for name, value in made_from.items() if isinstance(made_from, dict) else ():
+def _stated_ends(sources: Any) -> Iterator[int]:
+    """Yield the document_end of all sources, including parts of mixed domains."""
+    for name, value in sources.items() if isinstance(sources, dict) else ():
         if name == "document_end" and type(value) is int:
             yield value
         yield from _stated_ends(value)
 
 
-_REMEMBERED = (".tmp", ".verified.json", ".lock")
+_LOCAL_SUFFIXES = (".tmp", ".verified.json", ".lock")  # files that are not part of a corpus
 
 
 def corpus_files(corpus: Path) -> list[Path]:
-    """Return the files of a corpus, its index last; what was half-written there is left out."""
-    files = [p for p in corpus.rglob("*") if p.is_file() and not p.name.endswith(_REMEMBERED)]
+    """Return the files of a corpus, its index last, without temporary files and locks."""
+    files = [p for p in corpus.rglob("*") if p.is_file() and not p.name.endswith(_LOCAL_SUFFIXES)]
     return sorted(files, key=lambda path: (path == corpus / INDEX, path))
 
 
 def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
-    """Write a corpus to a store; whoever sees its index there sees all of it."""
+    """Write a corpus to a store, its index last; return the number of files written."""
     check_links(corpus, CorpusError)
     index = join_url(url, INDEX)
     if object_exists(index):
@@ -266,7 +266,7 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
 
 
 def check_prepared(where: str) -> None:
-    """Check that a corpus is where a folder or a URL says, without reading it."""
+    """Check that a folder or URL holds a corpus, without reading it."""
     if is_url(where):
         list_objects(join_url(where, INDEX))
     elif not (local_path(where) / INDEX).is_file():
@@ -274,7 +274,7 @@ def check_prepared(where: str) -> None:
 
 
 def _fetched(url: str) -> Path:
-    """Return the copy of a corpus in a store: fetched whole, once a node, and verified."""
+    """Return the node's verified copy of a stored corpus; fetch the whole corpus if needed."""
     stored = list_objects(join_url(url, INDEX))[0]
     listed = fetched(stored)
     target = cache_folder() / "corpora" / file_hash(listed) / "corpus"
@@ -302,25 +302,25 @@ def _fetched(url: str) -> Path:
 
 
 def _fetch_below(url: str, base: str, folder: Path) -> None:
-    """Fetch what the index of a corpus names, and nothing that lies beside it."""
+    """Fetch the files that the index of a corpus names, and no others."""
     index = read_corpus_index(folder, verify=False)
     names = [*index.texts("domains"), *index.texts("targets"), TASK_FOLDER, *TOKENIZER_FILES]
     parts = tuple(f"{name}/" for name in names)
     for stored in list_objects(url):
         name = stored.url.removeprefix(base)
-        if f"{name}/".startswith(parts) and not name.endswith(_REMEMBERED):
+        if f"{name}/".startswith(parts) and not name.endswith(_LOCAL_SUFFIXES):
             path = below(folder, name, CorpusError)
             path.parent.mkdir(parents=True, exist_ok=True)
             read_object(stored, path)
 
 
-ESTIMATED = 0.05  # by so much what was prepared may be more than an estimate
+ESTIMATED = 0.05  # relative error of a stated size: prepared text may exceed it by this much
 
 
 def true_inventory(
     sources: Mapping[str, SourceConfig], corpus: Corpus, *, where: str = ""
 ) -> dict[str, int]:
-    """Return the distinct tokens of each whole domain, in the corpus's order."""
+    """Return the distinct tokens of each whole domain, stated or prepared, in corpus order."""
     inventory = corpus.inventory
     for name, source in sources.items():
         if name not in inventory or not source.is_sized:
@@ -332,18 +332,18 @@ def true_inventory(
         if stated < (1 - ESTIMATED) * prepared:
             raise ConfigError(
                 f"{where}{': ' if where else ''}corpus.domains.{name}.{field}: {stated} is less"
-                f" than the {prepared} that were prepared from it: state the size of the whole"
-                f" domain, {prepared} or more, or prepare less with max_bytes"
+                f" than the {prepared} prepared from it: state the size of the whole domain,"
+                f" {prepared} or more, or prepare less with max_bytes"
             )
         inventory[name] = max(tokens, round(stated * tokens / max(prepared, 1)))
     return inventory
 
 
 def tokens_per_byte(corpus: Corpus) -> dict[str, float]:
-    """Return how many tokens a byte of text makes, by training domain."""
+    """Return the tokens per byte of text, by training domain."""
     rates = {}
     for domain in corpus.domains:
-        known = [one for one in (domain.train, domain.validation) if one is not None and one.bytes]
-        if known:
-            rates[domain.name] = known[0].tokens / known[0].bytes
+        splits = [s for s in (domain.train, domain.validation) if s is not None and s.bytes]
+        if splits:
+            rates[domain.name] = splits[0].tokens / splits[0].bytes
     return rates

@@ -1,12 +1,12 @@
 """The text of domains: read, deduplicated, split and spooled to disk, then tokenised.
 
-Documents are the same when their text is, after runs of white space became one space. Held out are
-the first groups in an order by a hash of their name (a document's content) and the seed, until they
-hold the wanted share of the bytes, whatever order documents come in.
+Documents are duplicates if their texts are equal after runs of white space become one space. Groups
+are ordered by a hash of their name (by default the document's content) and the seed; the first
+groups are held out until they hold the requested share of the bytes, in any order of documents.
 
 A spool keeps documents between reading and tokenising, as digest, length and UTF-8; memory holds
-digests. A domain is read by one process, and spools are tokenised in pieces of a fixed size, which
-become shards: neither depends on how many processes work or which is ready first.
+only digests. One process reads a domain, and spools are tokenised in pieces of a fixed size, which
+become shards: the result does not depend on the number of processes or on their timing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mixopt.corpus.tokenizer import Tokenizer, saved_tokenizer, token_dtype
 from mixopt.errors import CorpusError
 from mixopt.system import Say, in_processes, steady_progress, usable_cores, writing
 
-PARALLEL_BYTES = 32_000_000  # of text from which processes are worth their start
+PARALLEL_BYTES = 32_000_000  # of text; below, starting processes costs more than it saves
 PIECE_BYTES = 1 << 26  # of text that one process tokenises at a time
 _BATCH_BYTES = 4_000_000
 _HEADER = struct.Struct("<16sQ")
@@ -39,85 +39,85 @@ _DIGEST = 16  # bytes
 
 
 class Spooled(NamedTuple):
-    """A document as it is kept on disk: its digest, and its content in UTF-8 (or as tokens)."""
+    """A spooled document: its digest, and its content in UTF-8 (or as tokens)."""
 
     digest: bytes
     content: bytes
 
 
 def content_digest(text: str) -> bytes:
-    """Return 16 bytes that are equal for texts that differ in white space only."""
+    """Return 16 bytes, equal for texts that differ only in white space."""
     return hashlib.blake2b(" ".join(text.split()).encode(), digest_size=_DIGEST).digest()
 
 
 class HeldOutSplit:
-    """Takes documents one by one, gives back those to train on, and keeps the held-out ones."""
+    """Split a stream of documents: pass on those to train on, collect those to hold out."""
 
     def __init__(self, fraction: float, max_bytes: int, seed: int) -> None:
-        """Choose how much to hold out."""
+        """Store the share of the bytes to hold out and its maximum."""
         self._fraction, self._max_bytes = fraction, max_bytes
         self._key = seed.to_bytes(8, "little")
-        self._total = self._held = 0
+        self._total = self._held_bytes = 0
         self._groups: dict[int, list[Spooled]] = {}
-        self._last: list[int] = []
+        self._heap: list[int] = []  # negative hashes of the groups
         self._limit = 1 << 64
 
     def add(self, document: Spooled, group: str | None = None) -> Iterator[Spooled]:
-        """Take a document and give those that now are for training."""
+        """Add a document and yield documents that are now certain to be for training."""
         name = document.digest if group is None else group.encode()
         digest = hashlib.blake2b(name, digest_size=8, key=self._key).digest()
-        place = int.from_bytes(digest, "big")
+        order = int.from_bytes(digest, "big")
         self._total += len(document.content)
-        if place >= self._limit:
+        if order >= self._limit:
             yield document
             return
-        if place not in self._groups:
-            self._groups[place] = []
-            heapq.heappush(self._last, -place)
-        self._groups[place].append(document)
-        self._held += len(document.content)
-        while self._held > self._max_bytes and len(self._last) > 1:
+        if order not in self._groups:
+            self._groups[order] = []
+            heapq.heappush(self._heap, -order)
+        self._groups[order].append(document)
+        self._held_bytes += len(document.content)
+        while self._held_bytes > self._max_bytes and len(self._heap) > 1:
             yield from self._drop()
 
     def finish(self) -> Iterator[Spooled]:
-        """Give the remaining training documents; `kept` are then the held-out ones."""
+        """Yield the remaining training documents; `held_out` is final afterwards."""
         wanted = self._fraction * self._total
-        while len(self._last) > 1:
-            without = self._held - _size(self._groups[-self._last[0]])
-            # Half will do where it would give twice too much.
-            if without < (wanted / 2 if self._held > 2 * wanted else wanted):
+        while len(self._heap) > 1:
+            without = self._held_bytes - _size(self._groups[-self._heap[0]])
+            # If more than twice the target is held, accept down to half of it.
+            if without < (wanted / 2 if self._held_bytes > 2 * wanted else wanted):
                 return
             yield from self._drop()
 
     @property
-    def kept(self) -> list[Spooled]:
-        """The documents that are held out, group after group."""
-        return [one for place in sorted(self._groups) for one in self._groups[place]]
+    def held_out(self) -> list[Spooled]:
+        """The held-out documents, group by group."""
+        return [document for order in sorted(self._groups) for document in self._groups[order]]
 
     def _drop(self) -> list[Spooled]:
-        """Let go of the last group in order."""
-        self._limit = -heapq.heappop(self._last)
+        """Remove the last group in order from the held-out documents and return it."""
+        self._limit = -heapq.heappop(self._heap)
         dropped = self._groups.pop(self._limit)
-        self._held -= _size(dropped)
+        self._held_bytes -= _size(dropped)
         return dropped
 
 
 def _size(documents: Iterable[Spooled]) -> int:
-    return sum(len(one.content) for one in documents)
+    return sum(len(document.content) for document in documents)
 
 
 class Spool:
-    """A file of documents: written once, and then read any number of times."""
+    """A file of documents, written once and read any number of times."""
 
     def __init__(self, path: Path) -> None:
-        """Choose the file; nothing is written yet."""
+        """Store the path; write nothing."""
         self.path = path
         self.documents = self.bytes = 0
-        self.starts: list[int] = []  # where pieces begin in the file
+        self.starts: list[int] = []  # byte offsets of the pieces
         self._digests = bytearray()
 
     def write(self, documents: Iterable[Spooled]) -> None:
-        """Write documents as they come."""
+        """Write all documents."""
         last = 0  # bytes of text before the last piece
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,20 +137,20 @@ class Spool:
 
     @property
     def pieces(self) -> range:
-        """Numbers of its pieces, at least one."""
+        """Numbers of the pieces, at least one."""
         return range(max(len(self.starts), 1))
 
     def piece(self, number: int, left_out: frozenset[bytes] = frozenset()) -> Iterator[Spooled]:
-        """Read the documents of a piece, but those with these digests."""
+        """Read the documents of a piece, without those whose digests are in `left_out`."""
         start, *stop = self.starts[number : number + 2] or [0]
         for document in self._between(start, stop[0] if stop else None):
             if document.digest not in left_out:
                 yield document
 
     def digests(self) -> Iterator[bytes]:
-        """Give the digests in order."""
-        places = range(0, len(self._digests), _DIGEST)
-        return (bytes(self._digests[k : k + _DIGEST]) for k in places)
+        """Return the digests in order."""
+        starts = range(0, len(self._digests), _DIGEST)
+        return (bytes(self._digests[k : k + _DIGEST]) for k in starts)
 
     def _between(self, start: int, stop: int | None) -> Iterator[Spooled]:
         with self.path.open("rb") as stream:
@@ -162,7 +162,7 @@ class Spool:
 
 
 class DomainText:
-    """A domain or target that is text: read once, and kept in spools."""
+    """A domain or target of text, read once into spools."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class DomainText:
         *,
         is_target: bool,
     ) -> None:
-        """Choose where its text is spooled; nothing is read yet."""
+        """Set the paths of the spools; read nothing."""
         self.name, self.is_target = name, is_target
         self.train = None if is_target else Spool(folder / "train")
         self.validation = Spool(folder / "validation")
@@ -186,58 +186,58 @@ class DomainText:
 
     @property
     def at(self) -> Path:
-        """The file, beside the spools, that names the file that is being read."""
+        """A file beside the spools with the name of the input file that is being read."""
         return self.validation.path.with_name("at")
 
     @property
-    def most(self) -> int | None:
-        """How many bytes of text are read at most."""
+    def max_bytes(self) -> int | None:
+        """Maximum bytes of text to read; None: no limit."""
         if self.is_target:
-            most = self._config.max_validation_bytes
-            return min(most, self._source.max_bytes or most)
+            limit = self._config.max_validation_bytes
+            return min(limit, self._source.max_bytes or limit)
         of_environment = None if self._source.environment is None else DOMAIN_BYTES
         return self._source.max_bytes or self._config.max_bytes or of_environment
 
     def expected_bytes(self) -> float:
-        """Return how many bytes are read, as far as is known before."""
-        known: float = DOMAIN_BYTES
+        """Estimate the bytes to read; inf if unknown."""
+        size: float = DOMAIN_BYTES
         if self._source.environment is None:
             files = text_files(self.name, self._source) if is_local(self._source) else []
-            known = sum(file.bytes for file in files) or math.inf
-        return min(self.most or math.inf, known)
+            size = sum(file.bytes for file in files) or math.inf
+        return min(self.max_bytes or math.inf, size)
 
     def read(self) -> DomainText:
-        """Read its documents once, and keep them in files."""
+        """Read all documents into the spools."""
         config, train, validation = self._config, self.train, self.validation
         seen: set[bytes] = set()
-        own = self._distinct(self._documents(), self.most, seen)
-        held_out = own if train is None else None
+        main = self._distinct(self._documents(), self.max_bytes, seen)
+        held_out = main if train is None else None
         if self._source.validation is not None:
-            given = map(Document, read_validation(self.name, self._source, self.bad))
-            most = self.most if train is None else config.max_validation_bytes
-            held_out = self._distinct(given, most, seen)
+            documents = map(Document, read_validation(self.name, self._source, self.bad))
+            limit = self.max_bytes if train is None else config.max_validation_bytes
+            held_out = self._distinct(documents, limit, seen)
         if held_out is not None:
-            validation.write(one for _, one in held_out)
+            validation.write(document for _, document in held_out)
             self._check_any(validation, "" if train is None else "held-out ")
             if train is not None:
-                train.write(one for _, one in own)
+                train.write(document for _, document in main)
         elif train is not None:
             split = HeldOutSplit(
                 config.validation_fraction, config.max_validation_bytes, self._seed
             )
-            added = (split.add(one, group) for group, one in own)
+            added = (split.add(document, group) for group, document in main)
             train.write(chain(chain.from_iterable(added), split.finish()))
-            validation.write(split.kept)
+            validation.write(split.held_out)
         if train is not None:
             self._check_enough(train)
         return self
 
     def training(self) -> Iterator[Spooled]:
-        """Give the documents to train on, without those that are held out."""
-        return (one for one in self.train or () if one.digest not in self.held_out)
+        """Return the documents to train on, without held-out ones."""
+        return (document for document in self.train or () if document.digest not in self.held_out)
 
     def drop_equal_to(self, held_out: Iterable[bytes]) -> None:
-        """Leave these digests out of the training documents from now on."""
+        """Drop training documents with these digests."""
         if self.train is not None:
             self.held_out = frozenset(held_out).intersection(self.train.digests())
             equal = (digest in self.held_out for digest in self.train.digests())
@@ -245,7 +245,7 @@ class DomainText:
 
     @property
     def counts(self) -> dict[str, int | str]:
-        """What was read and what was left out, for the corpus index."""
+        """Counts of documents read and left out, for the corpus index."""
         documents = 0 if self.train is None else self.train.documents
         counts: dict[str, int | str] = {
             "train_documents": documents - self.equal_to_evaluation,
@@ -259,7 +259,7 @@ class DomainText:
 
     @property
     def summary(self) -> str:
-        """One line: how much text there is."""
+        """The size of the text, in one line."""
         documents, held_out = self.validation.documents, f"{self.validation.bytes / 1e6:.2f} MB"
         size = f"{held_out}, evaluation only"
         if self.train is not None:
@@ -281,19 +281,19 @@ class DomainText:
     def _distinct(
         self, documents: Iterator[Document], limit: int | None, seen: set[bytes]
     ) -> Iterator[tuple[str | None, Spooled]]:
-        """Give documents not seen before, up to `limit` bytes; the last one is cut there."""
-        given = 0
+        """Yield documents not in `seen`, up to `limit` bytes; truncate the last one."""
+        size = 0
         for text, group in documents:
             digest, content = content_digest(text), text.encode()
             if not text.strip() or digest in seen:
                 self.left_out["duplicates" if digest in seen else "empty"] += 1
                 continue
             seen.add(digest)
-            if limit is not None and given + len(content) >= limit:
-                content = content[: limit - given].decode("utf-8", errors="ignore").encode()
+            if limit is not None and size + len(content) >= limit:
+                content = content[: limit - size].decode("utf-8", errors="ignore").encode()
                 yield group, Spooled(digest, content)
                 return
-            given += len(content)
+            size += len(content)
             yield group, Spooled(digest, content)
 
     def _check_enough(self, train: Spool) -> None:
@@ -307,7 +307,7 @@ class DomainText:
             )
         if train.documents == 0 and self.validation.documents > 0:
             raise CorpusError(
-                f"domain {self.name!r}: its {self.validation.documents} documents are all held"
+                f"domain {self.name!r}: all of its {self.validation.documents} documents are held"
                 " out, so none is left to train on; name files of held-out documents as"
                 " 'validation'"
             )
@@ -315,10 +315,10 @@ class DomainText:
 
     def _check_any(self, spool: Spool, what: str = "") -> None:
         if spool.documents == 0:
-            bad = f" ({self.bad.count} bad ones skipped, the first {self.bad.first})"
+            bad = f" ({self.bad.count} bad ones skipped, the first: {self.bad.first})"
             raise CorpusError(
                 f"domain {self.name!r}: no {what}documents{bad if self.bad.count else ''};"
-                " give it some, or leave it out"
+                " add documents, or leave the domain out"
             )
 
 
@@ -327,35 +327,35 @@ def read_texts(texts: Sequence[DomainText], workers: int, say: Say) -> list[Doma
     sizes = [text.expected_bytes() for text in texts]
     order = list(range(len(texts)))
     if workers > 1 and len(texts) > 1 and sum(sizes) >= PARALLEL_BYTES:
-        order.sort(key=lambda place: -sizes[place])
-        jobs = [texts[place] for place in order]
-        read = in_processes(DomainText.read, jobs, workers, died=_died)
+        order.sort(key=lambda k: -sizes[k])
+        jobs = [texts[k] for k in order]
+        read = in_processes(DomainText.read, jobs, workers, died=_crash_error)
     else:
         read = (text.read() for text in texts)
-    by_place: dict[int, DomainText] = {}
+    done: dict[int, DomainText] = {}
     with steady_progress("reading", len(texts)) as update:
         reported = 0
-        for place, text in zip(order, read, strict=True):
-            by_place[place] = text
-            update(len(by_place), text.name)
-            while reported in by_place:
-                say(by_place[reported].summary)
+        for k, text in zip(order, read, strict=True):
+            done[k] = text
+            update(len(done), text.name)
+            while reported in done:
+                say(done[reported].summary)
                 reported += 1
-    return [by_place[place] for place in range(len(texts))]
+    return [done[k] for k in range(len(texts))]
 
 
-def _died(job: DomainText | _Piece) -> CorpusError:
+def _crash_error(job: DomainText | _Piece) -> CorpusError:
     where = ""
     if isinstance(job, DomainText) and job.at.exists():
         where = f"{job.at.read_text()}: "
     return CorpusError(
         f"domain {job.name!r}: {where}the process that reads or tokenises it died: it was killed,"
-        " ran out of memory, or met a damaged file"
+        " ran out of memory, or crashed on a damaged file"
     )
 
 
 class _Piece(NamedTuple):
-    """A piece of a spooled split, to be tokenised."""
+    """A piece of a spooled split to tokenise."""
 
     name: str
     spool: Spool
@@ -366,11 +366,11 @@ class _Piece(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where its shards are until all pieces are there."""
+        """The folder of its shards until all pieces are done."""
         return self.spool.path.with_name(f"{self.spool.path.name}.pieces") / str(self.number)
 
     def write(self, tokenizer: Tokenizer | None = None) -> int:
-        """Write its shards; return how many tokens there are."""
+        """Write its shards; return the number of tokens."""
         tokenizer = tokenizer or saved_tokenizer(self.corpus, self.tokenizer)
         dtype = token_dtype(tokenizer.vocab_size)
         with TokenWriter(self.folder, dtype=dtype, tokenizer=self.tokenizer) as writer:
@@ -383,7 +383,7 @@ class _Piece(NamedTuple):
 def write_texts(
     texts: Sequence[DomainText], tokenizer: Tokenizer, path: Path, name: str, workers: int
 ) -> Iterator[tuple[DomainText, dict[str, int]]]:
-    """Write the shards of all domains."""
+    """Write the shards of all domains; yield each domain with its tokens by split."""
     splits = [
         (text, split, [_Piece(text.name, spool, n, left_out, path, name) for n in spool.pieces])
         for text in texts
@@ -397,9 +397,9 @@ def write_texts(
     if workers == 1 or sum(pieces[0].spool.bytes for _, _, pieces in splits) < PARALLEL_BYTES:
         written: Iterator[int] = (job.write(tokenizer) for job in jobs)
     else:
-        # The library's threads are of use where few pieces are left for many cores.
+        # The library's threads help when few pieces are left for many cores.
         threads = max(2, -(-usable_cores() // workers))
-        written = in_processes(_Piece.write, jobs, workers, died=_died, threads=threads)
+        written = in_processes(_Piece.write, jobs, workers, died=_crash_error, threads=threads)
     with steady_progress("tokenising", len(jobs)) as update:
         done, counts = 0, dict[str, int]()
         for text, split, pieces in splits:
@@ -414,7 +414,7 @@ def write_texts(
 
 
 def _join(pieces: Sequence[_Piece], folder: Path, name: str) -> None:
-    """Make shards of the pieces."""
+    """Join the shards of the pieces into one folder."""
     parts = [TokenShards.open(piece.folder, verify=False) for piece in pieces]
     with TokenWriter(folder, dtype=parts[0].dtype, tokenizer=name) as writer:
         for part in parts:

@@ -1,10 +1,10 @@
-"""Domains that are tokens already: what is held out of each, and their shards.
+"""Tokenised domains: split off held-out tokens and write shards.
 
-Held out are documents, by a hash of their tokens, as documents of text are by their content; where
-it is not known where documents end, blocks of tokens, whose first and last documents are cut. Files
-are read twice, to choose what is held out and to write the rest, and never kept in memory. Where
-`validation` names the held-out tokens and nothing of the rest is left out, files become shards by
-hard links. Where the tokenizer is not here, losses are known in nats per token alone.
+Documents are held out by a hash of their tokens, as documents of text by a hash of their content;
+if document ends are unknown, blocks of tokens are held out, whose first and last documents are cut.
+Files are read twice, to choose the held-out part and to write the rest, and never kept in memory.
+If `validation` names the held-out tokens and no other tokens are dropped, files become shards by
+hard links. Without the tokenizer on this machine, losses are in nats per token only.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, TokenText, token_dtype
 from mixopt.system import Say, count_text
 
-BYTES_PER_TOKEN = 4  # of corpus.max_validation_bytes, but for a tokenizer of bytes
-_HELD = np.dtype("<u4")
+BYTES_PER_TOKEN = 4  # to convert corpus.max_validation_bytes, except for the byte tokenizer
+_HELD_TYPE = np.dtype("<u4")
 _Piece = tuple[NDArray[Any], bytes]  # tokens, and their digest
 
 
 class DomainTokens:
-    """A domain or target of tokens: read, and then written."""
+    """A tokenised domain or target: its files, the held-out part and its shards."""
 
     def __init__(
         self,
@@ -66,44 +66,44 @@ class DomainTokens:
         self._documents = 0
 
     def hold_out(self, seed: int) -> None:
-        """Choose what is held out; the seed says which documents come first."""
-        most = self._config.max_validation_bytes
+        """Choose the held-out documents; the seed determines their order."""
+        limit = self._config.max_validation_bytes
         if self._config.tokenizer != BYTES:
-            most = max(most // BYTES_PER_TOKEN, 1)
+            limit = max(limit // BYTES_PER_TOKEN, 1)
         if self.is_target:
-            most = min(most, self._source.max_tokens or most)
+            limit = min(limit, self._source.max_tokens or limit)
         if self.is_target or self._is_named:
-            self._held = list(map(_spooled, self._distinct(self._held_out_files, most)))
+            self._held = list(map(_spooled, self._distinct(self._held_out_files, limit)))
             return
-        chosen = HeldOutSplit(self._config.validation_fraction, most * _HELD.itemsize, seed)
+        split = HeldOutSplit(self._config.validation_fraction, limit * _HELD_TYPE.itemsize, seed)
         for piece in self._distinct(self._files, self._source.max_tokens):
-            list(chosen.add(_spooled(piece)))
-        list(chosen.finish())
-        self._held = chosen.kept
+            list(split.add(_spooled(piece)))
+        list(split.finish())
+        self._held = split.held_out
 
     @property
     def held_out(self) -> frozenset[bytes]:
-        """Digests of what is held out."""
+        """Digests of the held-out documents or blocks."""
         return frozenset(held.digest for held in self._held)
 
     def held_out_texts(self) -> Iterator[str]:
-        """Give the documents that are held out as text, where they are known."""
+        """Yield the held-out documents as text; none without tokenizer or document ends."""
         if self._text is not None and self._held_out_files.has_documents:
             for held in self._held:
-                yield self._text.text(np.frombuffer(held.content, _HELD))
+                yield self._text.text(np.frombuffer(held.content, _HELD_TYPE))
 
     def drop_equal_to(self, held_out: Iterable[bytes]) -> None:
-        """Leave documents with these digests out of the training tokens from now on."""
+        """Drop training documents with these digests."""
         self._elsewhere = frozenset(held_out)
 
     @property
     def vocab_size(self) -> int:
-        """The largest id that was read, and one."""
+        """The largest id that was read, plus 1."""
         return 1 + max(self._files.largest, self._held_out_files.largest)
 
     @property
     def counts(self) -> dict[str, int]:
-        """What was read and what was left out, for the corpus index."""
+        """Counts of documents read and left out, for the corpus index."""
         return {
             "train_documents": self._documents,
             "validation_documents": len(self._held) if self._files.has_documents else 0,
@@ -113,7 +113,7 @@ class DomainTokens:
         }
 
     def write(self, folder: Path) -> dict[str, int]:
-        """Write the shards of its splits, and return their tokens."""
+        """Write the shards of its splits; return the tokens of each."""
         written = {}
         if not self.is_target:
             train = self._files.write(
@@ -124,15 +124,15 @@ class DomainTokens:
         name = self._config.tokenizer
         with TokenWriter(folder / "validation", dtype=self._dtype, tokenizer=name) as writer:
             for held in self._held:
-                tokens = np.frombuffer(held.content, _HELD)
+                tokens = np.frombuffer(held.content, _HELD_TYPE)
                 length = 0 if self._text is None else self._text.bytes(tokens)
                 writer.write(tokens, documents=known, bytes=length)
         return {**written, "held-out": writer.tokens}
 
-    def _distinct(self, files: TokenFiles, most: int | None) -> Iterator[_Piece]:
-        """Give the pieces of all files, documents that came before left out."""
+    def _distinct(self, files: TokenFiles, limit: int | None) -> Iterator[_Piece]:
+        """Yield the pieces of all files without duplicate documents, up to `limit` tokens."""
         self.left_out = Counter()
-        seen, given = set[bytes](), 0
+        seen, total = set[bytes](), 0
         with of_domain(self.name):
             for tokens in files.pieces():
                 digest = token_digest(tokens, self._end)
@@ -140,15 +140,15 @@ class DomainTokens:
                     self.left_out["empty" if digest == EMPTY else "duplicates"] += 1
                     continue
                 seen.update([digest] if files.has_documents else [])
-                if most is not None and given + len(tokens) >= most:
-                    yield tokens[: most - given], digest
+                if limit is not None and total + len(tokens) >= limit:
+                    yield tokens[: limit - total], digest
                     break
-                given += len(tokens)
+                total += len(tokens)
                 yield tokens, digest
             files.check_unchanged()
 
     def _training(self) -> Iterator[Given]:
-        """Give the pieces to train on, and count what is left out."""
+        """Yield the pieces to train on; count those equal to evaluation documents."""
         self.equal_to_evaluation = 0
         known = int(self._files.has_documents)
         text = self._text if self._text is not None and self._text.is_quick else None
@@ -167,14 +167,14 @@ def read_tokens(
     seed: int,
     say: Say,
 ) -> list[DomainTokens]:
-    """Open the domains and targets that are tokens, and choose what is held out."""
+    """Open the tokenised domains and targets, and choose their held-out documents."""
     domains = []
     for name, source in {**config.domains, **evaluation}.items():
         if source.is_tokens:
             rooted, is_target = source.under(config.root), name in evaluation
             domain = DomainTokens(name, rooted, config, tokenizer, is_target=is_target)
             domain.hold_out(seed)
-            say(f"{name}: {count_text(len(domain.held_out))} pieces of tokens are held out")
+            say(f"{name}: {count_text(len(domain.held_out))} pieces of tokens held out")
             domains.append(domain)
     return domains
 
@@ -182,14 +182,14 @@ def read_tokens(
 def keep_apart(
     texts: Sequence[DomainText], tokens: Sequence[DomainTokens], tokenizer: Tokenizer | None
 ) -> None:
-    """Leave what is held out of any domain out of the training tokens and text of all."""
+    """Drop documents held out of any domain from the training tokens and text of all domains."""
     if not tokens:
         return
     as_text = {digest for text in texts for digest in text.validation.digests()}
     as_text |= {content_digest(text) for domain in tokens for text in domain.held_out_texts()}
     as_tokens = {digest for domain in tokens for digest in domain.held_out}
     if tokenizer is not None:
-        documents = (one.content.decode() for text in texts for one in text.validation)
+        documents = (held.content.decode() for text in texts for held in text.validation)
         end = tokenizer.end_of_document
         as_tokens |= {token_digest(tokenizer.encode([document]), end) for document in documents}
     for text in texts:
@@ -199,15 +199,15 @@ def keep_apart(
 
 
 def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
-    """Open the files of a source; return how many, and their tokens up to `max_tokens`."""
+    """Open the files of a source; return their number, and their tokens up to `max_tokens`."""
     with of_domain(domain):
         files, _ = (_opened(named, source) for named in (source.paths, source.validation_files))
-    total = sum(one.tokens for one in files)
+    total = sum(file.tokens for file in files)
     return len(files), total if source.max_tokens is None else min(total, source.max_tokens)
 
 
 def token_digest(tokens: NDArray[Any], end: int | None) -> bytes:
-    """Return 16 bytes that are equal for equal tokens, whatever their type."""
+    """Return 16 bytes, equal for equal tokens of any integer type; a final `end` is ignored."""
     if end is not None and len(tokens) and int(tokens[-1]) == end:
         tokens = tokens[:-1]
     return hashlib.blake2b(tokens.astype("<u4").tobytes(), digest_size=16).digest()
@@ -217,7 +217,7 @@ EMPTY = token_digest(np.empty(0, np.uint32), None)
 
 
 def _spooled(piece: _Piece) -> Spooled:
-    return Spooled(piece[1], piece[0].astype(_HELD).tobytes())
+    return Spooled(piece[1], piece[0].astype(_HELD_TYPE).tobytes())
 
 
 def _opened(patterns: Sequence[str], source: SourceConfig) -> list[TokenFile]:

@@ -1,8 +1,8 @@
-"""The environment corpus: real text that the installed packages ship, on any machine.
+"""The environment corpus: real text from installed packages, available on any machine.
 
-Files are those of the standard library and of the packages that fits, proxies and MLflow need, a
-function of their versions alone. Each domain takes them in the order of a hash of their path until
-it has enough; no file serves two domains that share text. A piece most of whose lines were seen is
+Files are those of the standard library and of the packages that fits, proxies and MLflow need, so
+they depend only on package versions. Each domain takes files in the order of a hash of their path
+until it has enough; no file serves two domains that share text. A piece with mostly known lines is
 dropped, and all pieces of a file (of a package, for licences) stay on one side of the split.
 """
 
@@ -28,19 +28,19 @@ from mixopt.errors import CorpusError, did_you_mean
 
 DOMAIN_BYTES = 4_000_000
 MIN_BYTES = 1_000_000
-FILE_BYTES = 100_000  # of one file
-MIN_LINE = 10  # characters of a line that is remembered
+FILE_BYTES = 100_000  # taken from one file
+MIN_LINE = 10  # characters; shorter lines do not count as seen
 MAX_LINE = 2_000
 MAX_PIECE = 8_000
 MIN_PIECE = 100
 MIN_DOCSTRING = 120
-# What is read beside the standard library: what these need. The order of the list is of no matter.
+# Read beside the standard library: these packages and their requirements, in any order.
 EXTRA = "cli"
 PACKAGES = ("torch", "datasets", "tokenizers", "zstandard", "packaging", "psutil", "mlflow")
 STANDARD_LIBRARY = "python"
 
-# Comments and strings in the order in which Python would read them, so that a quotation mark
-# inside a comment or another string opens nothing.
+# Match comments and strings in source order, so that a quotation mark inside a comment or another
+# string does not open a string.
 _PYTHON_TOKEN = re.compile(
     r'#[^\n]*|[rRuU]?"""(?:[^"\\]|\\.|"(?!""))*"""|' + r"[rRuU]?'''(?:[^'\\]|\\.|'(?!''))*'''|"
     r'"(?:[^"\\\n]|\\.)*"|' + r"'(?:[^'\\\n]|\\.)*'",
@@ -62,7 +62,7 @@ _CODE = (".py", ".pyi", ".h", ".js", ".json")
 
 
 def code(text: str, header: re.Pattern[str]) -> str:
-    """Leave out a comment at the top that speaks of a licence, and lines that no person wrote."""
+    """Remove a licence comment at the top, and generated lines."""
     match = header.match(text)
     is_licence = match is not None and _LICENCE.search(match.group())
     return short_lines(text[match.end() :] if match and is_licence else text)
@@ -73,14 +73,14 @@ c_code = partial(code, header=_SLASH_HEADER)
 
 
 def minified_code(text: str) -> str:
-    """Return JavaScript or CSS with a line for each statement where it has been minified."""
+    """Return JavaScript or CSS; put each statement of minified code on its own line."""
     if len(text) > 200 * (text.count("\n") + 1):
         text = _STATEMENT_END.sub(r"\1\n", text)
     return c_code(text)
 
 
 def docstrings(text: str) -> str:
-    """Return the docstrings of a Python file that are long enough to be prose."""
+    """Return the docstrings of a Python file that are long enough to count as prose."""
     leading = _LEADING.match(text)
     first = leading.end() if leading else 0
     texts = []
@@ -92,7 +92,7 @@ def docstrings(text: str) -> str:
 
 
 def json_text(text: str) -> str:
-    """Return JSON without lines of hashes, laid out in lines where it is one line."""
+    """Return JSON without lines of hashes; reformat JSON written on one line."""
     if len(text) > MAX_LINE * (text.count("\n") + 1) / 10:
         try:
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
@@ -102,23 +102,23 @@ def json_text(text: str) -> str:
 
 
 def description(text: str) -> str:
-    """Return Markdown, or what a package's METADATA says after its headers."""
+    """Return Markdown, or the text after the headers of a package's METADATA."""
     return short_lines(text.partition("\n\n")[2] if text.startswith("Metadata-Version:") else text)
 
 
 def short_lines(text: str) -> str:
-    """Leave out lines of more than `MAX_LINE` characters or with encoded data."""
+    """Remove lines longer than `MAX_LINE` characters or with encoded data."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     short = (line.rstrip() for line in lines if len(line) <= MAX_LINE)
     return "\n".join(line for line in short if len(line) < 200 or not _BASE64.search(line))
 
 
 def pieces(text: str, longest: int = MAX_PIECE) -> Iterator[str]:
-    """Cut text in pieces of at most `longest` characters, at a blank line or a line's end."""
+    """Cut text into pieces of at most `longest` characters, at blank lines or line ends."""
     text = text.strip("\n")
     while len(text) > longest:
         cuts = (text.rfind(end, longest // 2, longest) for end in ("\n\n", "\n"))
-        cut = next((place for place in cuts if place > 0), longest)
+        cut = next((cut for cut in cuts if cut > 0), longest)
         yield text[:cut].rstrip()
         text = text[cut:].strip("\n")
     if text.strip():
@@ -126,7 +126,7 @@ def pieces(text: str, longest: int = MAX_PIECE) -> Iterator[str]:
 
 
 def _follows_colon(text: str, start: int) -> bool:
-    """Tell whether the string begins a line, the one after a colon."""
+    """Return whether the string begins a line that follows a colon."""
     line_start = text.rfind("\n", 0, start) + 1
     if text[line_start:start].strip():
         return False
@@ -146,7 +146,7 @@ def _prose(literal: str) -> str:
 
 
 class InstalledFile(NamedTuple):
-    """One file of a package: where it is, and its path below the package."""
+    """One file of a package: its path, and its key, the path below the package."""
 
     package: str
     key: str
@@ -154,16 +154,16 @@ class InstalledFile(NamedTuple):
 
     @property
     def is_test(self) -> bool:
-        """Whether it belongs to a package's tests."""
+        """Whether the file belongs to a package's tests."""
         return _TESTS.search(self.key) is not None
 
     @property
     def is_legal(self) -> bool:
-        """Whether it is a licence or a notice."""
+        """Whether the file is a licence or a notice."""
         return _LEGAL.search(self.key) is not None and not self.key.endswith(_CODE)
 
     def is_in_half(self, half: int) -> bool:
-        """Tell halves of the packages' files apart by the ends of paths: vendored copies too."""
+        """Return whether the hash of the path's end is in a half; vendored copies agree."""
         if self.is_test or self.package == STANDARD_LIBRARY:
             return False
         end = "/".join(self.key.split("/")[-2:])
@@ -171,7 +171,7 @@ class InstalledFile(NamedTuple):
 
 
 class _Domain(NamedTuple):
-    """Which files a domain takes, and what it takes out of them."""
+    """The files of a domain, and the function that extracts its text from them."""
 
     suffixes: tuple[str, ...]
     extract: Callable[[str], str]
@@ -194,7 +194,7 @@ DOMAINS: dict[str, _Domain] = {
 
 
 def environment_documents(name: str) -> Iterator[Document]:
-    """Give all pieces of one domain, reading files as they are asked for."""
+    """Yield all pieces of one domain; read files lazily."""
     if name not in DOMAINS:
         raise CorpusError(f"unknown environment domain {name!r}{did_you_mean(name, DOMAINS)}")
     domain, seen, sizes = DOMAINS[name], set[str](), Counter[str]()
@@ -212,7 +212,7 @@ def environment_documents(name: str) -> Iterator[Document]:
 
 
 def _is_new(piece: str, seen: set[str]) -> bool:
-    """Tell whether half of the text is in lines not seen before, and remember its lines."""
+    """Return whether at least half of the text is in new lines; add its lines to `seen`."""
     lines = [line for line in map(str.strip, piece.split("\n")) if len(line) >= MIN_LINE]
     known = sum(len(line) for line in lines if line in seen)
     seen.update(lines)
@@ -227,7 +227,7 @@ def _read(file: InstalledFile) -> str:
 
 
 def environment_versions() -> dict[str, str]:
-    """Return the versions that the text comes from."""
+    """Return the versions of the packages that the text comes from."""
     packages = {name: package.version for name, package in sorted(_packages().items())}
     return {STANDARD_LIBRARY: platform.python_version(), **packages}
 
@@ -248,7 +248,7 @@ def _order(file: InstalledFile) -> tuple[bytes, str, str]:
 
 @cache
 def _packages() -> dict[str, Distribution]:
-    """Return the packages that are read, with all that they need."""
+    """Return the packages to read, with all their requirements."""
     try:
         from packaging.requirements import Requirement
 
@@ -283,7 +283,7 @@ def _canonical(name: str) -> str:
 
 
 def _package_files(name: str, package: Distribution) -> Iterator[InstalledFile]:
-    """Give a package's files; the name of its folder of metadata without the version."""
+    """Yield a package's files; keys omit the version in the name of the metadata folder."""
     base = os.path.normpath(str(package.locate_file("")))
     for line in (package.read_text("RECORD") or "").splitlines():
         path = line.rsplit(",", 2)[0].strip('"')

@@ -1,4 +1,4 @@
-"""Read an `index.json` of a corpus or of token shards; without pydantic, for a training job."""
+"""Read the `index.json` of a corpus or of token shards, without pydantic, for a training job."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PREPARE_AGAIN = "prepare the corpus again: mixopt run CONFIG --out DIR --until p
 CORPUS_FORMAT = "mixopt-corpus/3"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TASK_FOLDER = "tasks"
-MAX_COUNT = 1 << 60  # tokens, documents, bytes: more than there are
+MAX_COUNT = 1 << 60  # tokens, documents or bytes; larger than any corpus
 
 
 def read_corpus_index(folder: Path, *, verify: bool = True) -> StateFields:
-    """Read the index of a prepared corpus; its own files are compared with their hashes."""
+    """Read the index of a prepared corpus; compare its files with their hashes if `verify`."""
     index = read_index(folder, CORPUS_FORMAT, CorpusError)
     _check_names(folder, [*index.texts("domains"), *index.texts("targets")])
     for name in index.texts("tasks"):
@@ -42,7 +42,7 @@ def read_corpus_index(folder: Path, *, verify: bool = True) -> StateFields:
 
 
 def read_index(folder: Path, expected: str, error: type[MixoptError]) -> StateFields:
-    """Return the fields of an index, which must be what was written."""
+    """Return the fields of an index; raise if its format or seal is wrong."""
     index = _fields(folder, error)
     if index.text("format") != expected:
         raise index.error(
@@ -55,14 +55,14 @@ def read_index(folder: Path, expected: str, error: type[MixoptError]) -> StateFi
 def corpus_records(
     folder: Path, names: Iterable[str], tasks: Iterable[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Return what the files of a corpus are, for its index, which is not yet written."""
+    """Return size and hash of the files of a corpus, for its index."""
     indices = [f"{name}/{split}/{INDEX}" for name in names for split in ("train", "validation")]
     files = [file for file in (*TOKENIZER_FILES, *indices, *tasks) if (folder / file).exists()]
     return {name: record.to_json() for name, record in folder_records(folder, files).items()}
 
 
 def corpus_hash(folder: Path) -> str:
-    """Return the SHA-256, in hexadecimal, of all indices of a corpus, which have its hashes."""
+    """Return the hexadecimal SHA-256 of all indices of a corpus, which contain its hashes."""
     if not (folder / INDEX).is_file():
         raise CorpusError(f"{folder}: holds no prepared corpus: {INDEX} is missing")
     sha256 = hashlib.sha256()
@@ -79,12 +79,12 @@ def corpus_hash(folder: Path) -> str:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Check that the tokenizer in a corpus's folder is the one that it was made with."""
+    """Check that the tokenizer files of a corpus match its index."""
     _check_files(folder, read_index(folder, CORPUS_FORMAT, CorpusError))
 
 
 def prepared_tokenizer(name: str) -> str | None:
-    """Return the tokenizer that a prepared corpus was made with; None where a name is none's."""
+    """Return the tokenizer of the prepared corpus in folder `name`; None: not a corpus."""
     folder = Path(name).expanduser()
     content = read_json(folder / INDEX, error=CorpusError) if (folder / INDEX).is_file() else None
     is_ours = isinstance(content, dict) and content.get("format") == CORPUS_FORMAT
@@ -92,7 +92,7 @@ def prepared_tokenizer(name: str) -> str | None:
 
 
 def absent(path: Path, error: type[MixoptError] = CorpusError) -> MixoptError:
-    """Return the error for a file that is not there."""
+    """Return the error for a missing file."""
     return error(f"{path}: not found; {PREPARE_AGAIN}")
 
 
@@ -103,21 +103,19 @@ def _fields(folder: Path, error: type[MixoptError]) -> StateFields:
 
 
 def _check_names(folder: Path, names: list[str]) -> None:
-    """Check the names of domains, each of which is a folder in the corpus."""
+    """Check the names of domains; each is a folder in the corpus."""
     for name, times in Counter(names).items():
         check_path(name, f"{folder / INDEX}: domain", CorpusError)
         inside(folder, name, CorpusError)
         if times > 1:
-            raise CorpusError(
-                f"{folder / INDEX}: domain {name!r}: is listed twice; {PREPARE_AGAIN}"
-            )
+            raise CorpusError(f"{folder / INDEX}: domain {name!r} is listed twice; {PREPARE_AGAIN}")
 
 
 def _check_files(folder: Path, index: StateFields) -> None:
     files = index.part("files")
     records = {
-        name: FileRecord(one.whole("bytes", 0, MAX_COUNT), one.text("sha256"))
-        for name, one in ((name, files.part(name)) for name in files.content)
+        name: FileRecord(record.whole("bytes", 0, MAX_COUNT), record.text("sha256"))
+        for name, record in ((name, files.part(name)) for name in files.content)
     }
     for name, fault in Verifier(folder).faults(records).items():
         raise CorpusError(f"{folder / name}: {fault}; {PREPARE_AGAIN}")

@@ -1,9 +1,9 @@
-"""Make a corpus: read, deduplicate, split, tokenize, mix, write.
+"""Prepare a corpus: read, deduplicate, split, tokenize, mix, write.
 
 Every domain is read once, deduplicated by content over both of its splits, and spooled to disk.
 When all held-out text is known, training documents that equal a held-out document of any domain
-or target are dropped, and the rest is tokenized. `index.json` is written last: a corpus that has
-one is whole.
+or target are dropped, and the rest is tokenized. `index.json` is written last: it marks a complete
+corpus.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ from mixopt.system import (
 )
 
 BPE_BYTES = 20_000_000
-_READ = 1 << 20  # tokens at once
-_BLOCK = 1024  # tokens of a piece, where there are no documents
+_READ = 1 << 20  # tokens read at once
+_BLOCK = 1024  # tokens of a piece in text without documents
 
 
 def prepare_corpus(
@@ -78,7 +78,7 @@ def prepare_corpus(
         raise CorpusError(f"{dotted(place)}: {fault}")
     path = Path(path)
     config = config.model_copy(update={"tokenizer": plain_name(config.tokenizer)})
-    spools, workers = _emptied(path), workers or usable_cores()
+    spools, workers = _clear(path), workers or usable_cores()
     if config.prepared is not None:
         return _take_prepared(config, evaluation, tasks, path, progress)
     whole, config = config, config.model_copy(update={"domains": config.sources})
@@ -123,27 +123,27 @@ def prepare_corpus(
 def _write_mixed(
     config: CorpusConfig, path: Path, tokenizer: Tokenizer | None, progress: Say
 ) -> dict[str, Any]:
-    """Write the domains that are made of others, whose training shards then go."""
+    """Write the mixed domains and delete the training shards of their parts."""
     written = {}
     for name, mixed in config.mixed.items():
-        made = _mix(name, mixed, path, tokenizer, config.tokenizer)
+        parts = _mix(name, mixed, path, tokenizer, config.tokenizer)
         for part in mixed.domains:
             shutil.rmtree(path / part / "train")
-        shares = ", ".join(f"{100 * share:.3g}% {part}" for part, share in made["shares"].items())
-        progress(f"{name}: {sum(made['tokens'].values()):,} training tokens, {shares}")
-        written[name] = made
+        shares = ", ".join(f"{100 * share:.3g}% {part}" for part, share in parts["shares"].items())
+        progress(f"{name}: {sum(parts['tokens'].values()):,} training tokens, {shares}")
+        written[name] = parts
     return written
 
 
-def _emptied(path: Path) -> Path:
-    """Make the folder no corpus, without what an interrupted preparation left there."""
+def _clear(path: Path) -> Path:
+    """Delete the index and the leftovers of an interrupted run; return the spool folder."""
     files = [path / name for name in (INDEX, *TOKENIZER_FILES, ".text", TASK_FOLDER)]
     try:
-        for left in (*files, *path.rglob(".*.tmp")):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
+        for file in (*files, *path.rglob(".*.tmp")):
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file, ignore_errors=True)
             else:
-                left.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path / ".text"
@@ -165,20 +165,20 @@ def _texts(
 def _tokenizer(
     config: CorpusConfig, texts: list[DomainText], tasks: TasksConfig | None, progress: Say
 ) -> Tokenizer | None:
-    """Return the corpus's tokenizer; None where all is tokens and its files are not here."""
+    """Return the corpus's tokenizer; None if all domains are tokenised and it is not here."""
     vocab_size = bpe_vocabulary(config.tokenizer)
-    of_tokens = [name for name, source in config.domains.items() if source.is_tokens]
+    tokenised = [name for name, source in config.domains.items() if source.is_tokens]
     if vocab_size is None:
-        is_needed = bool(texts) or tasks is not None or not of_tokens
+        is_needed = bool(texts) or tasks is not None or not tokenised
         return open_tokenizer(config.tokenizer) if is_needed else known_tokenizer(config.tokenizer)
-    if of_tokens:
+    if tokenised:
         raise CorpusError(
-            f"corpus.tokenizer: {config.tokenizer} is trained by the run, and {of_tokens[0]!r} is"
-            " tokens already: name their tokenizer, or a folder with its tokenizer.json"
+            f"corpus.tokenizer: the run would train {config.tokenizer}, but {tokenised[0]!r} is"
+            " already tokenised: name its tokenizer, or a folder with its tokenizer.json"
         )
     if not any(True for text in texts for _ in text.training()):
         raise CorpusError(
-            f"corpus.tokenizer: {config.tokenizer}: no domain has text here to train it on; give "
+            f"corpus.tokenizer: {config.tokenizer}: no domain has text here to train it on; use "
             "bytes, or a tokenizer's name or folder"
         )
     share = BPE_BYTES // len(config.domains)
@@ -189,36 +189,36 @@ def _tokenizer(
     return tokenizer
 
 
-def _first(documents: Iterator[Spooled], most: int) -> Iterator[str]:
-    """Give the documents of the first `most` bytes, the same of every domain that has them."""
+def _first(documents: Iterator[Spooled], size: int) -> Iterator[str]:
+    """Yield the documents of the first `size` bytes."""
     for document in documents:
-        if most <= 0:
+        if size <= 0:
             return
-        yield document.content[:most].decode("utf-8", errors="ignore")
-        most -= len(document.content)
+        yield document.content[:size].decode("utf-8", errors="ignore")
+        size -= len(document.content)
 
 
 def _say_written(
     domain: DomainText | DomainTokens, written: Mapping[str, int], least: int, progress: Say
 ) -> None:
-    """Check that enough was written of each split, and say how much."""
+    """Check that each split has enough tokens, and report its size."""
     dropped = domain.equal_to_evaluation
-    because = f" ({dropped} documents left out that are held out elsewhere)" if dropped else ""
-    for what, tokens in written.items():
+    reason = f" ({dropped} documents dropped that are held out elsewhere)" if dropped else ""
+    for split, tokens in written.items():
         if tokens < least:
-            hint = "give it more text, or leave it out"
-            if what == "held-out" and not domain.is_target:
+            hint = "add text, or leave the domain out"
+            if split == "held-out" and not domain.is_target:
                 hint = "raise corpus.validation_fraction, or name files as 'validation'"
             raise CorpusError(
-                f"domain {domain.name!r}: {tokens:,} {what} tokens{because}, fewer than one"
+                f"domain {domain.name!r}: {tokens:,} {split} tokens{reason}, fewer than one"
                 f" sequence of {least:,}; {hint}"
             )
-    counts = ", ".join(f"{tokens:,} {what} tokens" for what, tokens in written.items())
+    counts = ", ".join(f"{tokens:,} {split} tokens" for split, tokens in written.items())
     progress(f"{domain.name}: {counts}")
 
 
 def _write_absent(config: CorpusConfig, evaluation: Mapping[str, SourceConfig], path: Path) -> None:
-    """Write what is known of domains and targets whose text is not here: names and sizes."""
+    """Write indices with names and sizes of domains and targets whose text is not here."""
     for name, source in {**config.domains, **evaluation}.items():
         if not source.has_text:
             if name in config.domains:
@@ -234,7 +234,7 @@ def _provenance(
 ) -> dict[str, Any]:
     sources = {**config.domains, **evaluation}
     counts = {text.name: text.counts for text in texts}
-    sizes = {"tokens", "bytes"}  # stated of the whole domain: nothing here is made from them
+    sizes = {"tokens", "bytes"}  # stated sizes of the whole domain; do not affect this corpus
     is_here = any(source.environment is not None for source in sources.values())
     return {
         "mixopt": version("mixopt"),
@@ -254,7 +254,7 @@ def _take_prepared(
     path: Path,
     say: Say,
 ) -> Corpus:
-    """Put the corpus that `prepared` names into a run, by links where these are possible."""
+    """Link or copy the files of the corpus named by `prepared` into a run."""
     assert config.prepared is not None
     where = config.prepared
     corpus = Corpus.open(where if is_url(where) else local_path(where))
@@ -265,10 +265,10 @@ def _take_prepared(
         ("corpus.tokenizer", [config.tokenizer], [corpus.tokenizer]),
     ):
         if list(configured) != list(there):
-            order = ", in this order; name these" if len(there) > 1 else "; name that"
+            order = ", in this order" if len(there) > 1 else ""
             raise ConfigError(
-                f"{field}: {', '.join(configured) or 'none'}, and {where} was prepared with"
-                f" {', '.join(there) or 'none'}{order}, or prepare the text"
+                f"{field}: {', '.join(configured) or 'none'}, but {where} was prepared with"
+                f" {', '.join(there) or 'none'}{order}; use the same, or prepare the text"
             )
     try:
         for file in corpus_files(corpus.path):
@@ -277,7 +277,7 @@ def _take_prepared(
             target.unlink(missing_ok=True)
             try:
                 os.link(file.resolve(), target)
-            except OSError:  # another disk, or a file system without links
+            except OSError:  # another disk, or no links on this file system
                 shutil.copyfile(file, target)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -289,52 +289,52 @@ def _take_prepared(
 def _mix(
     name: str, mixed: MixedConfig, corpus: Path, tokenizer: Tokenizer | None, tokenizer_name: str
 ) -> dict[str, Any]:
-    """Write the shards of a mixed domain from those of its parts; return what it has of each."""
+    """Write the shards of a mixed domain from those of its parts; return its amounts of each."""
     train, held_out = (
         [TokenShards.open(corpus / part / split, verify=False) for part in mixed.domains]
         for split in ("train", "validation")
     )
     shares = _shares(mixed, train)
-    own_end = None if tokenizer is None else tokenizer.end_of_document
+    default_end = None if tokenizer is None else tokenizer.end_of_document
     stated = [source.document_end for source in mixed.domains.values()]
-    ends = [own_end if end is None else end for end in stated]
+    ends = [default_end if end is None else end for end in stated]
     texts = [None if tokenizer is None else TokenText(tokenizer, end) for end in stated]
 
     def write(split: str, parts: list[TokenShards], tokens: int) -> list[int]:
-        """Take pieces of the part that is furthest behind its share; return tokens of each."""
+        """Write pieces of the part furthest behind its share; return the tokens of each part."""
         taken = [0] * len(parts)
         left = [_pieces(part, end) for part, end in zip(parts, ends, strict=True)]
-        kind = np.result_type(*(one.dtype for one in parts))
-        with TokenWriter(corpus / name / split, dtype=kind, tokenizer=tokenizer_name) as writer:
+        dtype = np.result_type(*(part.dtype for part in parts))
+        with TokenWriter(corpus / name / split, dtype=dtype, tokenizer=tokenizer_name) as writer:
             while (total := sum(taken)) < tokens:
-                behind = [s * (total + 1) - have for s, have in zip(shares, taken, strict=True)]
-                place = behind.index(max(behind))
-                piece, documents = next(left[place])
+                deficits = [s * (total + 1) - n for s, n in zip(shares, taken, strict=True)]
+                k = deficits.index(max(deficits))
+                piece, documents = next(left[k])
                 if total and total + len(piece) / 2 > tokens:
                     break
-                text = texts[place]
+                text = texts[k]
                 length = 0 if text is None else text.bytes(piece)
                 writer.write(piece, documents=documents, bytes=length)
-                taken[place] += len(piece)
+                taken[k] += len(piece)
         return taken
 
-    whole = _whole(name, mixed, shares, train)
-    write("validation", held_out, _most(shares, held_out))
-    taken = write("train", train, whole)
-    made = list(zip(mixed.domains, taken, train, strict=True))
+    train_tokens = _training_tokens(name, mixed, shares, train)
+    write("validation", held_out, _tokens_without_repeats(shares, held_out))
+    taken = write("train", train, train_tokens)
+    rows = list(zip(mixed.domains, taken, train, strict=True))
     return {
-        "tokens": {part: count for part, count, _ in made},
-        "epochs": {part: count / shards.tokens for part, count, shards in made},
-        "shares": {part: count / sum(taken) for part, count, _ in made},
+        "tokens": {part: count for part, count, _ in rows},
+        "epochs": {part: count / shards.tokens for part, count, shards in rows},
+        "shares": {part: count / sum(taken) for part, count, _ in rows},
         "whole": {
             part: {"tokens": shards.tokens, "documents": shards.documents}
-            for part, _, shards in made
+            for part, _, shards in rows
         },
     }
 
 
 def _shares(mixed: MixedConfig, parts: Sequence[TokenShards]) -> list[float]:
-    """Return the share of each part: as given, or by what each has."""
+    """Return the share of each part: as configured, or in proportion to its tokens."""
     if mixed.shares is not None:
         return list(mixed.shares.values())
     stated = [source.tokens or 0 for source in mixed.domains.values()]
@@ -342,18 +342,18 @@ def _shares(mixed: MixedConfig, parts: Sequence[TokenShards]) -> list[float]:
     return [size / sum(sizes) for size in sizes]
 
 
-def _most(shares: Sequence[float], parts: Sequence[TokenShards]) -> int:
-    """Return how many tokens there are with these shares, none of the parts repeated."""
+def _tokens_without_repeats(shares: Sequence[float], parts: Sequence[TokenShards]) -> int:
+    """Return the most tokens with these shares that repeat no part."""
     pairs = zip(shares, parts, strict=True)
     return math.floor(min(part.tokens / share for share, part in pairs if share > 0))
 
 
-def _whole(
+def _training_tokens(
     name: str, mixed: MixedConfig, shares: Sequence[float], parts: Sequence[TokenShards]
 ) -> int:
-    """Return how many training tokens to write."""
+    """Return the number of training tokens to write."""
     if mixed.tokens is None:
-        return _most(shares, parts)
+        return _tokens_without_repeats(shares, parts)
     for part, share, shards in zip(mixed.domains, shares, parts, strict=True):
         epochs = share * mixed.tokens / shards.tokens
         if epochs > mixed.max_epochs * (1 + 1e-9):
@@ -368,7 +368,7 @@ def _whole(
 
 
 def _pieces(part: TokenShards, end: int | None) -> Iterator[tuple[NDArray[Any], int]]:
-    """Give a part's documents or blocks, over again when used up, and the documents in each."""
+    """Yield a part's documents or blocks in an endless cycle, and the documents in each."""
     if not part.documents or end not in part.read(0, min(_READ, part.tokens)):
         end = None  # pieces would be too long
     while True:

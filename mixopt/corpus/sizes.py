@@ -1,8 +1,8 @@
-"""The sizes of domains: estimated from a sample before anything is tokenised, or as stated.
+"""The sizes of domains: estimated from a sample before tokenising, or as stated.
 
-A few megabytes of some files stand for the rest; what is no longer than the sample is counted
-exactly. Duplicates are counted, since finding them takes reading all. A BPE that the run will train
-has no tokens yet: its domains are counted in bytes.
+A few megabytes of some files represent the rest; a domain no larger than the sample is counted
+exactly. Duplicates count, since finding them would take reading everything. With a BPE that the run
+will train, domains are counted in bytes.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from mixopt.corpus.tokenizer import BYTES, Tokenizer, bpe_vocabulary, open_token
 from mixopt.errors import CorpusError
 from mixopt.system import Say, silent
 
-SAMPLE_BYTES = 16_000_000  # of text that are read of a domain
-LOOK_BYTES = 200_000  # of them where only its first documents are checked
-TOKENISED_BYTES = 2_000_000  # of them that are tokenised
-_FILES = 16  # that are read of a domain
-_BLOCK = 1_000_000  # of text that are read beyond that, until a block of a packed file ends
+SAMPLE_BYTES = 16_000_000  # of text, read from a domain
+LOOK_BYTES = 200_000  # of text, read to check only the first documents
+TOKENISED_BYTES = 2_000_000  # of the sample, tokenised
+_FILES = 16  # files read from a domain
+_BLOCK = 1_000_000  # of text, read beyond the sample until a block of a compressed file ends
 
 
 @dataclass(frozen=True)
 class DomainCount:
-    """How large a domain is.
+    """The size of a domain.
 
     Attributes:
         name: The domain.
-        files: Files that it is made of; 0 where it is not of files.
-        bytes: Of text, in UTF-8; 0 of tokens.
-        tokens: Of the configured tokenizer; None where that has yet to be trained.
-        how: How the bytes were found.
+        files: Number of its files; 0 for a domain without files.
+        bytes: Bytes of text in UTF-8; 0 for tokenised domains.
+        tokens: Tokens of the configured tokenizer; None: the run has yet to train it.
+        how: How the bytes were counted.
         is_exact: Whether no part was estimated.
     """
 
@@ -49,13 +49,13 @@ class DomainCount:
     is_exact: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the fields as plain values."""
         values = asdict(self)
         return {"domain": values.pop("name"), "exact": values.pop("is_exact"), **values}
 
 
 class _Sample:
-    """What is measured of a domain: its bytes, documents, and texts for the tokens per byte."""
+    """Measurements of a domain: bytes, documents, and texts to measure tokens per byte."""
 
     def __init__(self) -> None:
         self.bytes = self.documents = 0.0
@@ -63,50 +63,50 @@ class _Sample:
         self.texts: list[str] = []
         self.kept = 0  # bytes of these texts
 
-    def add_files(self, files: list[TextFile], reading: ReaderContext, most: int) -> None:
-        """Measure so many bytes of files spread over all, and take the others by their length."""
-        places = {round(k * (len(files) - 1) / (_FILES - 1)) for k in range(_FILES)}
-        chosen = [files[place] for place in sorted(places)]
+    def add_files(self, files: list[TextFile], reading: ReaderContext, limit: int) -> None:
+        """Measure `limit` bytes of evenly spaced files; scale to all files by file size."""
+        indices = {round(k * (len(files) - 1) / (_FILES - 1)) for k in range(_FILES)}
+        chosen = [files[k] for k in sorted(indices)]
         for turn, file in enumerate(chosen, start=1):
             to_keep = TOKENISED_BYTES * turn // len(chosen)
-            self._add_file(file, reading, most // len(chosen), to_keep)
-        times = sum(f.bytes for f in files) / max(sum(f.bytes for f in chosen), 1)
-        self.bytes, self.documents = self.bytes * times, self.documents * times
+            self._add_file(file, reading, limit // len(chosen), to_keep)
+        scale = sum(f.bytes for f in files) / max(sum(f.bytes for f in chosen), 1)
+        self.bytes, self.documents = self.bytes * scale, self.documents * scale
         self.is_exact = self.is_exact and len(chosen) == len(files)
 
-    def _add_file(self, file: TextFile, reading: ReaderContext, most: int, to_keep: int) -> None:
-        """Measure so many bytes of text, and take them for the rest of the file."""
+    def _add_file(self, file: TextFile, reading: ReaderContext, limit: int, to_keep: int) -> None:
+        """Measure `limit` bytes of text and scale to the whole file."""
         rows = file.rows(reading)
         texts = reading.documents(rows, rows.name)
-        read, number, share = self.measure(texts, most, to_keep, rows)
-        times = 1.0 if share is None else 1 / (min(share, 1.0) or 1.0)
-        self.bytes, self.documents = self.bytes + read * times, self.documents + number * times
+        size, documents, share = self.measure(texts, limit, to_keep, rows)
+        scale = 1.0 if share is None else 1 / (min(share, 1.0) or 1.0)
+        self.bytes, self.documents = self.bytes + size * scale, self.documents + documents * scale
         self.is_exact = self.is_exact and share is None
 
     def measure(
         self,
         texts: Iterator[str],
-        most: float,
+        limit: float,
         to_keep: int = TOKENISED_BYTES,
         file: RowFile | None = None,
     ) -> tuple[int, int, float | None]:
-        """Read so many bytes of text, and on to where more of the file is needed.
+        """Read `limit` bytes of text, then on to the end of a compressed block.
 
         Returns:
-            Bytes, documents, and what share of the file they are; None where nothing is left.
+            Bytes, documents, and their share of the file; None: all of it.
         """
-        size, number, now = 0, 0, 0.0
-        for one in texts:
-            before, now = now, 0.0 if file is None else file.share()
-            if size >= most and (now > before or size >= most + _BLOCK):
-                return size, number, before
-            content = one.encode()
-            size, number = size + len(content), number + 1
+        size, documents, share = 0, 0, 0.0
+        for text in texts:
+            before, share = share, 0.0 if file is None else file.share()
+            if size >= limit and (share > before or size >= limit + _BLOCK):
+                return size, documents, before
+            content = text.encode()
+            size, documents = size + len(content), documents + 1
             sampled = content[: max(to_keep - self.kept, 0)]
             if sampled:
                 self.kept += len(sampled)
                 self.texts.append(sampled.decode(errors="ignore"))
-        return size, number, None
+        return size, documents, None
 
 
 def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
@@ -130,12 +130,12 @@ def count_domains(config: CorpusConfig, say: Say = silent) -> list[DomainCount]:
 
 
 def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -> float:
-    """Read the first documents of a domain as a preparation does; about how many bytes there are.
+    """Read the first documents of a domain as a preparation does; estimate its bytes.
 
-    What is not on this machine is not read, and is 0 bytes.
+    Text that is not on this machine is not read and counts 0 bytes.
 
     Raises:
-        CorpusError: There is no such file, no text, no such column, or a bad document.
+        CorpusError: A missing file or column, no text, or a bad document.
     """
     if not source.has_text or not is_local(source):
         return 0.0
@@ -147,7 +147,7 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
     sample.add_files(files, reading, LOOK_BYTES)
     if sample.bytes < 1:
         places = source.one_path or ", ".join(str(file.place) for file in files[:3])
-        no_text = f"domain {domain!r}: {places}: has no text; give it some, or leave it out"
+        no_text = f"domain {domain!r}: {places}: no text; add text, or leave the domain out"
         raise CorpusError(reading.bad.first or no_text)
     if source.validation is not None:
         next(read_validation(domain, source, BadDocuments(on_bad)), None)
@@ -155,8 +155,8 @@ def first_look(domain: str, source: SourceConfig, on_bad: BadPolicy = "error") -
 
 
 def inventory_of(counts: list[DomainCount]) -> Mapping[str, int | dict[str, int]]:
-    """Return what an inventory file says of the domains."""
-    return {one.name: {"bytes": one.bytes} if one.tokens is None else one.tokens for one in counts}
+    """Return the content of an inventory file: tokens or bytes by domain."""
+    return {c.name: {"bytes": c.bytes} if c.tokens is None else c.tokens for c in counts}
 
 
 def _count(
@@ -177,7 +177,7 @@ def _count(
             " bytes in corpus.domains, or name its files, such as hf://datasets/OWNER/NAME"
         )
     if sample.bytes < 1:
-        no_text = f"domain {name!r}: no text was found; give it some, or leave it out"
+        no_text = f"domain {name!r}: no text; add text, or leave the domain out"
         raise CorpusError(bad.first or no_text)
     how = "all text read" if sample.is_exact else "a sample of the text"
     tokens: int | None = None

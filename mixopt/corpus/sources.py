@@ -1,8 +1,8 @@
-"""The documents of a domain, from wherever the configuration says that they are.
+"""The documents of a domain, from the source given in the configuration.
 
 Files are found by path, URL or glob and read by mixopt.corpus.text_files; an object of a store is
-fetched to this node, and named by its URL. All else, a data set on the hub or saved to disk, files
-that are streamed, goes through `datasets.load_dataset`.
+fetched to this node and named by its URL. All other sources (a data set on the hub or saved to
+disk, streamed files) are read by `datasets.load_dataset`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from mixopt.system import (
 
 Place = Path | StoredObject
 _LOCAL_BUILDERS = frozenset(BUILDERS.values())
-# How `datasets` reads splits from the names of files and folders.
+# Words in the names of files and folders by which `datasets` recognises splits.
 _SPLIT_NAMES = {
     "train": {"train", "training"},
     "validation": {"validation", "valid", "dev", "val"},
@@ -57,12 +57,12 @@ class TextFile(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Size in bytes."""
         place = self.place
         return place.bytes if isinstance(place, StoredObject) else place.stat().st_size
 
     def rows(self, reading: ReaderContext) -> RowFile:
-        """Return its rows, fetched where it is in a store."""
+        """Return its rows; fetch the file if it is in a store."""
         path = self.place
         if isinstance(path, StoredObject):
             with of_domain(self.domain):
@@ -76,16 +76,16 @@ class TextFile(NamedTuple):
         )
 
     def documents(self, reading: ReaderContext) -> Iterator[str]:
-        """Give its documents, in order."""
+        """Return its documents, in order."""
         return reading.documents(self.rows(reading), _shown(self.place))
 
 
 def read_documents(
     domain: str, source: SourceConfig, bad: BadDocuments, at: Path | None = None
 ) -> Iterator[str]:
-    """Give the documents of a source that is not the environment, in order.
+    """Yield the documents of a source that is not the environment, in order.
 
-    The file that is being read is named in the file `at`, in case this process dies.
+    The file `at` holds the name of the file that is being read, in case this process dies.
     """
     reading = ReaderContext(domain, source.column, bad, source.cell)
     if not is_local(source):
@@ -98,7 +98,7 @@ def read_documents(
 
 
 def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Iterator[str]:
-    """Give the documents of the files that `validation` names, read as the source's."""
+    """Return the documents of the files that `validation` names, read like the source."""
     is_here = any(is_url(p) or _globbed(p) for p in source.validation_files)
     remote = not is_local(source) and source.environment is None and not is_here
     held_out = {
@@ -111,7 +111,7 @@ def read_validation(domain: str, source: SourceConfig, bad: BadDocuments) -> Ite
 
 
 def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
-    """Return the files of a source that is read here, in order of their names."""
+    """Return the files of a local source, in order of their names."""
     builder = _builder_name(source)
     patterns = _as_list(source.data_files)
     roots = [] if builder else list(source.paths)
@@ -131,7 +131,7 @@ def text_files(domain: str, source: SourceConfig) -> list[TextFile]:
 def shared_files(
     sources: Mapping[str, SourceConfig], root: str | None = None
 ) -> dict[Path, list[str]]:
-    """Return the local files that more than one domain reads, with these domains."""
+    """Return the local files that several domains read, with the names of these domains."""
     readers = defaultdict[Path, list[str]](list)
     for name, source in sources.items():
         if source.has_text and not source.cell and not source.is_tokens and is_local(source):
@@ -142,7 +142,7 @@ def shared_files(
 
 
 def is_local(source: SourceConfig) -> bool:
-    """Tell files, which are read here, from what goes through `datasets`."""
+    """Return whether a source is files that this package reads, not a data set of `datasets`."""
     files = _as_list(source.data_files)
     if source.streaming and any("://" in pattern for pattern in files):
         return False
@@ -157,7 +157,7 @@ def is_local(source: SourceConfig) -> bool:
 
 
 def _dataset_rows(source: SourceConfig, reading: ReaderContext) -> Iterator[Row]:
-    """Give the rows of a source that is not local files, as `datasets` has it."""
+    """Yield the rows of a source that `datasets` reads."""
     rows = _dataset(source, reading)
     if rows.column_names is not None:
         reading.check_columns(source.path, rows.column_names)
@@ -202,12 +202,12 @@ def _dataset(source: SourceConfig, reading: ReaderContext) -> Any:
 
 
 def _builder_name(source: SourceConfig) -> str | None:
-    """Return the builder that `path` names in place of files, if it does."""
+    """Return the builder that `path` names in place of files; None: it names files."""
     return source.one_path if source.one_path in _LOCAL_BUILDERS else None
 
 
 def _looks_like_path(name: str) -> bool:
-    """Tell a path that is not there from the name of a data set on the hub."""
+    """Return whether a name is a missing path rather than a data set on the hub."""
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or glob.has_magic(name)
     return is_path or builder_of(Path(name)) is not None
 
@@ -229,16 +229,16 @@ def _matching(domain: str, pattern: str) -> list[Place]:
         with of_domain(domain):
             return list(list_objects(pattern))
     paths = sorted(map(Path, _globbed(pattern)))
-    files: list[Place] = [one for path in paths for one in visible_files(path)]
+    files: list[Place] = [file for path in paths for file in visible_files(path)]
     if not files:
-        what = "the glob matches no file" if glob.has_magic(pattern) else "no such file"
-        raise CorpusError(f"domain {domain!r}: {pattern}: {what} (working directory {Path.cwd()})")
+        fault = "the glob matches no file" if glob.has_magic(pattern) else "no such file"
+        raise CorpusError(f"domain {domain!r}: {pattern}: {fault} (working directory {Path.cwd()})")
     return files
 
 
 @contextmanager
 def of_domain(name: str) -> Iterator[None]:
-    """Let errors name the domain."""
+    """Name the domain in errors."""
     try:
         yield
     except CorpusError as error:
@@ -246,13 +246,13 @@ def of_domain(name: str) -> Iterator[None]:
 
 
 def _below(domain: str, root: str, split: str) -> list[Place]:
-    """Return the files of a folder that belong to a split, data before text."""
+    """Return the files of a split in a folder; text files only if there are no data files."""
     folder = local_path(root)
     is_here = not is_url(root) and folder.is_dir()
     places: list[Place] = [*visible_files(folder)] if is_here else _matching(domain, root)
     start = root.rstrip("/") if is_url(root) else str(folder)
     names = {place: _name_below(start, place) for place in places}
-    if None in names.values():  # a file, or what a glob matches
+    if None in names.values():  # `root` is a file or a glob
         return places
     known = [place for place in places if builder_of(Path(place.name)) is not None]
     data = [place for place in known if builder_of(Path(place.name)) != "text"] or known
@@ -269,7 +269,7 @@ def _below(domain: str, root: str, split: str) -> list[Place]:
 
 
 def _name_below(folder: str, place: Place) -> str | None:
-    """Return the name of a file in a folder; None where it is not in it, but what it names."""
+    """Return the name of a file relative to a folder; None: it is not in the folder."""
     if isinstance(place, Path):
         is_in = place.is_relative_to(folder) and place != Path(folder)
         return place.relative_to(folder).as_posix() if is_in else None
@@ -288,6 +288,6 @@ def _builder(domain: str, place: Place) -> str:
         suffix = Path(place.name).suffix or "a name without suffix"
         raise CorpusError(
             f"domain {domain!r}: {_shown(place)}: no reader for {suffix!r};"
-            f" name one as path: {', '.join(sorted(_LOCAL_BUILDERS))}, with data_files"
+            f" set path to a reader ({', '.join(sorted(_LOCAL_BUILDERS))}), and data_files"
         )
     return builder

@@ -1,10 +1,10 @@
-r"""Downstream tasks: contexts with their continuations, encoded once, measured in bits per byte.
+r"""Downstream tasks: contexts with continuations, encoded once, scored in bits per byte.
 
     {"id": "394", "context": "Question: ...\nAnswer:", "continuation": " a", "weight": 1}
 
-One JSON object a line, plain, .gz or .zst. A context with its continuation is encoded as one text,
-since a model meets it so in training. Every token that ends after the context is scored, and the
-bytes of exactly these tokens count. In a corpus, `tasks/<name>.npz` holds the arrays.
+One JSON object per line, plain, .gz or .zst. A context and its continuation are encoded as one
+text, as in training. Every token that ends after the context is scored, and exactly the bytes of
+these tokens count. In a corpus, `tasks/<name>.npz` holds the arrays.
 
 Shapes: R rows (a context with its continuation), T tokens of all rows.
 """
@@ -54,10 +54,10 @@ class Item:
     """A text to continue.
 
     Attributes:
-        id: Its name in the task.
-        context: What comes before.
-        continuation: What is scored; not empty.
-        weight: How much the item counts in the mean, > 0.
+        id: Unique name within the task.
+        context: Text before the continuation.
+        continuation: Text to score; not empty.
+        weight: Weight of the item in the mean, > 0.
     """
 
     id: str
@@ -72,11 +72,11 @@ class EncodedTask:
 
     Attributes:
         name: The task.
-        tokens_T: Token ids of all rows, one after the other.
-        start_R: Where each row begins, and at last where the last one ends, shape (R + 1,).
-        scored_R: Where in its row the first token is that is scored; all after it are.
-        bytes_R: Bytes of UTF-8 that these tokens stand for.
-        weight_R: How much each row counts.
+        tokens_T: Concatenated token ids of all rows.
+        start_R: Start of each row, and the end of the last row, shape (R + 1,).
+        scored_R: Index within the row of its first scored token; all later tokens are scored.
+        bytes_R: UTF-8 bytes of the scored tokens.
+        weight_R: Weight of each row.
     """
 
     name: str
@@ -88,17 +88,17 @@ class EncodedTask:
 
     @property
     def rows(self) -> int:
-        """Count the rows."""
+        """Number of rows."""
         return len(self.scored_R)
 
     @property
     def scored_tokens(self) -> int:
-        """Count the tokens that are scored."""
+        """Number of scored tokens."""
         return int((np.diff(self.start_R) - self.scored_R).sum())
 
     @property
     def column(self) -> str:
-        """The name of what is measured, among losses and in the table of trials."""
+        """The name of the metric, among losses and in the table of trials."""
         return task_column(self.name, BITS_PER_BYTE)
 
     def row(self, number: int) -> NDArray[Any]:
@@ -112,7 +112,7 @@ class EncodedTask:
 
 
 def read_items(path: str | Path) -> Iterator[Item]:
-    """Give the items of a file, in order."""
+    """Yield the items of a file, in order."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise ConfigError(f"{path}: no such file (working directory {Path.cwd()})")
@@ -123,49 +123,49 @@ def read_items(path: str | Path) -> Iterator[Item]:
         item = _item(values, where)
         if item.id in seen:
             raise ConfigError(
-                f"{where}: id {shown_value(item.id)} is also that of line {seen[item.id]}; give"
-                " each item its own"
+                f"{where}: id {shown_value(item.id)} is also used in line {seen[item.id]}; give"
+                " each item its own id"
             )
         seen[item.id] = where.rpartition(":")[2]
         yield item
     if not seen:
-        raise ConfigError(f"{path}: has no items; one JSON object a line")
+        raise ConfigError(f"{path}: has no items; write one JSON object per line")
 
 
 def chosen_items(items: Iterator[Item], most: int | None) -> list[Item]:
-    """Return so many items, by a hash of their ids, in the order of the file; all when None."""
+    """Return at most `most` items, chosen by a hash of their ids, in file order; None: all."""
     if most is None:
         return list(items)
 
-    def place(one: tuple[int, Item]) -> tuple[bytes, int]:
-        name = one[1].id.encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(name, digest_size=8).digest(), one[0]
+    def hashed(entry: tuple[int, Item]) -> tuple[bytes, int]:
+        name = entry[1].id.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(name, digest_size=8).digest(), entry[0]
 
-    smallest = heapq.nsmallest(most, enumerate(items), key=place)
-    return [item for _, item in sorted(smallest, key=lambda one: one[0])]
+    smallest = heapq.nsmallest(most, enumerate(items), key=hashed)
+    return [item for _, item in sorted(smallest, key=lambda entry: entry[0])]
 
 
 def task_files(folder: str | Path) -> dict[str, Path]:
-    """Find the files of items in a folder, by the names of their tasks: `arc` of `arc.jsonl.gz`."""
+    """Return the task files of a folder by task name: `arc` for `arc.jsonl.gz`."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder (working directory {Path.cwd()})")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        ending = next((one for one in ENDINGS if path.name.endswith(one)), None)
+        ending = next((end for end in ENDINGS if path.name.endswith(end)), None)
         if ending is None or path.name.startswith("."):
             continue
         name = check_name(path.name.removesuffix(ending), "task")
         if name in files:
-            raise ConfigError(f"{path}: {files[name].name} is task {name!r} too; remove one")
+            raise ConfigError(f"{path}: {files[name].name} is also task {name!r}; remove one")
         files[name] = path
     if not files:
-        raise ConfigError(f"{folder}: has no tasks; one file for each, *{', *'.join(ENDINGS)}")
+        raise ConfigError(f"{folder}: has no tasks; add a file for each, *{', *'.join(ENDINGS)}")
     return files
 
 
 def encode_task(name: str, items: Sequence[Item], tokenizer: Tokenizer) -> EncodedTask:
-    """Encode items."""
+    """Encode the items of a task."""
     encoded = tokenizer.spans([item.context + item.continuation for item in items])
     tokens, starts, scored, sizes = [], [0], [], []
     for item, spans in zip(items, encoded, strict=True):
@@ -213,12 +213,12 @@ def write_tasks(
 
 
 def task_file(name: str) -> str:
-    """Return where a corpus has a task."""
+    """Return the path of a task's file in a corpus."""
     return f"{TASK_FOLDER}/{check_name(name, 'task', CorpusError)}.npz"
 
 
 def write_task(task: EncodedTask, corpus: Path) -> None:
-    """Write a task into the folder of a corpus, whose index has its hash."""
+    """Write a task into the folder of a corpus."""
     path = corpus / task_file(task.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
@@ -231,14 +231,14 @@ def open_task(corpus: Path, name: str) -> EncodedTask:
     path = inside(corpus, task_file(name), CorpusError)
     arrays: dict[str, Any] = dict(read_arrays(path, error=CorpusError))
     if set(arrays) != set(_ARRAYS):
-        raise CorpusError(f"{path}: is not what was written; {PREPARE_AGAIN}")
+        raise CorpusError(f"{path}: damaged: its arrays are not those of a task; {PREPARE_AGAIN}")
     return EncodedTask(name, **arrays)
 
 
 def _rows(path: Path) -> Iterator[Row]:
     try:
         yield from RowFile(path, "json")
-    except Exception as error:  # whatever a library raises on a damaged file
+    except Exception as error:  # libraries raise any type on a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"{path}: cannot be read: {reason}") from error
 
@@ -263,14 +263,14 @@ def _item(values: Values, where: str) -> Item:
     return Item(shape.id, shape.context, shape.continuation, shape.weight)
 
 
-_ARRAYS = tuple(one.name for one in fields(EncodedTask) if one.name != "name")
+_ARRAYS = tuple(field.name for field in fields(EncodedTask) if field.name != "name")
 
 
-STEP = 64  # lengths of batches are multiples of it
+STEP = 64  # batch lengths are multiples of this
 
 
 class TaskWindow(NamedTuple):
-    """A part of a row that a model reads at once: at least two tokens, scored from `scored` on."""
+    """Part of a row for one forward pass: at least two tokens, scored from index `scored`."""
 
     row: int
     tokens: NDArray[Any]
@@ -280,7 +280,7 @@ class TaskWindow(NamedTuple):
 def row_windows(
     number: int, tokens: NDArray[Any], scored: int, length: int
 ) -> Iterator[TaskWindow]:
-    """Give the windows of one row."""
+    """Yield the windows of one row."""
     first, end = scored, len(tokens)
     while first < end:
         fits = end - first <= length
@@ -291,9 +291,9 @@ def row_windows(
 
 
 class WindowBatch(NamedTuple):
-    """Windows that a model reads at once, padded with zeros.
+    """Windows of one forward pass, padded with zeros.
 
-    `place_P` says which of the B * T predicted tokens are scored, and `row_P` of which row each is.
+    `place_P` indexes the scored tokens among the B * T predicted ones; `row_P` is the row of each.
     """
 
     tokens_BW: IntArray
@@ -302,17 +302,17 @@ class WindowBatch(NamedTuple):
 
     @property
     def targets_P(self) -> IntArray:
-        """The tokens that are scored."""
+        """The scored tokens."""
         return self.tokens_BW[:, 1:].reshape(-1)[self.place_P]
 
 
 class RowBatches:
-    """Rows, each with its first scored place, in batches of windows of about the same length."""
+    """Batches of windows of similar length, cut from rows with their first scored index."""
 
     def __init__(
         self, rows: Iterable[tuple[NDArray[Any], int]], *, longest: int, tokens: int
     ) -> None:
-        """Cut rows into windows of `longest` predicted tokens at most, and join those."""
+        """Cut rows into windows of at most `longest` predicted tokens, and batch the windows."""
         self._rows = 0
         windows: list[TaskWindow] = []
         for number, (row, scored) in enumerate(rows):
@@ -324,12 +324,12 @@ class RowBatches:
 
         self.batches: list[WindowBatch] = []
         for length, group in groupby(sorted(windows, key=padded), padded):
-            alike, size = list(group), max(1, tokens // length)
-            parts = (alike[i : i + size] for i in range(0, len(alike), size))
+            similar, size = list(group), max(1, tokens // length)
+            parts = (similar[i : i + size] for i in range(0, len(similar), size))
             self.batches += [_batch(part, length) for part in parts]
 
     def sums(self, values: Array) -> Array:
-        """Add up what each scored token has, batch after batch, shape (R,)."""
+        """Sum the values of scored tokens (in batch order) over each row, shape (R,)."""
         row_P = np.concatenate([np.zeros(0, np.int64), *(batch.row_P for batch in self.batches)])
         return np.bincount(row_P, weights=values, minlength=self._rows).astype(np.float64)
 
@@ -345,11 +345,11 @@ def _batch(windows: Sequence[TaskWindow], length: int) -> WindowBatch:
 
 
 def task_rows(tasks: Sequence[EncodedTask]) -> list[tuple[NDArray[Any], int]]:
-    """Return the rows of tasks, one task after the other, for `RowBatches`."""
+    """Return the rows of all tasks, in order, for `RowBatches`."""
     return [(task.row(r), int(task.scored_R[r])) for task in tasks for r in range(task.rows)]
 
 
 def task_metrics(tasks: Sequence[EncodedTask], log_probability_R: Array) -> dict[str, float]:
-    """Return the bits per byte of each task, by the name of its column, from sums over its rows."""
+    """Return the bits per byte of each task by column name, from the log probability of rows."""
     parts = np.split(log_probability_R, np.cumsum([task.rows for task in tasks])[:-1])
     return {task.column: task.bits_per_byte(part) for task, part in zip(tasks, parts, strict=True)}

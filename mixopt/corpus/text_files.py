@@ -1,8 +1,8 @@
 """Read the rows of one file: JSON, CSV, text (a file is a document), Parquet or Arrow.
 
-Compressed files (.gz, .bz2, .xz, .zst) and all others are read as streams, so stopping early costs
-nothing. A row that cannot be read is given with its place and the reason; what is damaged as a
-whole raises whatever the library raises, which `ReaderContext.documents` turns into one line.
+All files, including compressed ones (.gz, .bz2, .xz, .zst), are read as streams, so stopping early
+costs nothing. An unreadable row is returned with its place and the reason; an unreadable file
+raises the library's error, which `ReaderContext.documents` turns into one line.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ BUILDERS: dict[str, str] = {
 }
 LONGEST_DOCUMENT = 1 << 28  # bytes of a line of JSON, or of a compressed text
 _TOO_LONG = f"longer than {LONGEST_DOCUMENT >> 20} MiB"
-_PIECE = 1 << 12  # bytes of a compressed file that are read at once
-_BATCH = 1_000  # rows of Parquet that are in memory
-_SLICE = 100  # rows that become Python's values at once
-# How compressed files begin, by the suffix that says so.
+_PIECE = 1 << 12  # bytes of a compressed file, read at once
+_BATCH = 1_000  # rows of Parquet in memory
+_SLICE = 100  # rows converted to Python values at once
+# First bytes of compressed files, and their suffixes.
 _MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"\x28\xb5\x2f\xfd": ".zst"}
-_LOOKED_AT = 200  # rows by which the columns of a file are known
-_LONGEST_VALUE = 2_000  # characters of a value that are kept of them
-_HEAD = 4_000_000  # bytes of plain text that are looked at
-_MAX_COLUMNS = 20  # names that a message lists
+_FIRST_ROWS = 200  # rows that determine the columns of a file
+_LONGEST_VALUE = 2_000  # characters kept of a value in the first rows
+_HEAD = 4_000_000  # bytes of plain text in the first rows
+_MAX_COLUMNS = 20  # names listed in a message
 
 BadPolicy = Literal["error", "skip"]
 Values = Mapping[str, Any]
@@ -58,7 +58,7 @@ class Document(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row: where it is, and its values by column, or why it cannot be read."""
+    """A row: its place, and its values by column, or the reason that it is unreadable."""
 
     where: str
     values: Values | None
@@ -67,13 +67,13 @@ class Row(NamedTuple):
 
 @dataclass
 class BadDocuments:
-    """What becomes of documents that cannot be read: an error, or a count."""
+    """Handling of unreadable documents: raise an error, or skip and count them."""
 
     policy: BadPolicy = "error"
     count: int = 0
     first: str | None = None
 
-    def met(self, message: str) -> None:
+    def add(self, message: str) -> None:
         """Raise the message, or count it."""
         if self.policy == "error":
             raise CorpusError(f"{message}; fix it, or set on_bad_document: skip")
@@ -83,7 +83,7 @@ class BadDocuments:
 
 @dataclass(frozen=True)
 class ReaderContext:
-    """How rows become the documents of a domain: the column of the text, the values of a cell."""
+    """Turns rows into the documents of a domain, by text column and cell values."""
 
     domain: str
     column: str
@@ -92,27 +92,27 @@ class ReaderContext:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are read: of the text, and those that say which rows are its own."""
+        """Columns to read: the text, and those that select the rows of the domain."""
         return [self.column, *self.cell]
 
     def documents(self, rows: Iterable[Row], name: object) -> Iterator[str]:
-        """Give the documents of a file or data set, in order; a bad one is an error, or counted."""
+        """Yield the documents of a file or data set, in order; report bad ones to `bad`."""
         try:
             for where, values, fault in rows:
-                text, wrong = (None, fault) if values is None else self._text(values)
-                if wrong:
-                    self.bad.met(f"domain {self.domain!r}: {where}: {wrong}")
+                text, error_text = (None, fault) if values is None else self._text(values)
+                if error_text:
+                    self.bad.add(f"domain {self.domain!r}: {where}: {error_text}")
                 elif text is not None:
                     yield text
         except MixoptError:
             raise
-        except Exception as error:  # whatever a library raises on a damaged file
+        except Exception as error:  # libraries raise any type on a damaged file
             if isinstance(error, OSError) and error.errno is not None:
                 raise self.unreadable(name, error) from error
-            self.bad.met(str(self.unreadable(name, error)))
+            self.bad.add(str(self.unreadable(name, error)))
 
     def check_columns(self, where: object, columns: Iterable[str]) -> None:
-        """Check that the columns of the text and of the cell are there."""
+        """Check that the columns of the text and of the cell exist."""
         names = list(map(str, columns))
         for name in self.cell.keys() - set(names):
             raise CorpusError(f"domain {self.domain!r}: {where}: by: no column {name!r}")
@@ -124,11 +124,11 @@ class ReaderContext:
             )
 
     def unreadable(self, where: object, error: BaseException) -> CorpusError:
-        """Return the error for a source that cannot be read, or not to its end."""
+        """Return the error for a source that cannot be read completely."""
         return CorpusError(f"domain {self.domain!r}: {where}: {_reason(error)}")
 
     def _text(self, values: Values) -> tuple[str | None, str]:
-        """Return the text of a row, None where it is not the domain's own; else what is wrong."""
+        """Return the text of a row (None for rows of other domains), and an error text."""
         for name, wanted in self.cell.items():
             value = values.get(name)
             if value is None or not str(value).strip():
@@ -154,14 +154,14 @@ def _reason(error: BaseException) -> str:
 
 
 def builder_of(path: Path) -> str | None:
-    """Return the builder that a file's suffix stands for: json, parquet, arrow, csv, text."""
+    """Return the builder of a file's suffix: json, parquet, arrow, csv, text; None: unknown."""
     name = path.name.lower()
-    ending = next((one for one in COMPRESSIONS if name.endswith(one)), "")
+    ending = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
     return BUILDERS.get(Path(name.removesuffix(ending)).suffix)
 
 
 class _Pieces(io.RawIOBase):
-    """A file that is read in small pieces, so that its place tells how much was needed."""
+    """A file read in small pieces, so that its position shows how much was needed."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
@@ -182,15 +182,15 @@ def _decompressed(raw: IO[bytes], path: Path) -> IO[bytes]:
         import pyarrow as pa
 
         return io.BufferedReader(pa.CompressedInputStream(pieces, "zstd"), 4 * _PIECE)
-    makes: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    opened: IO[bytes] = makes[suffix](pieces)
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    opened: IO[bytes] = openers[suffix](pieces)
     return opened
 
 
 class RowFile:
-    """The rows of a file, read once; `name` is for messages, `names` are columns that it states.
+    """The rows of a file, read once; `name` is for messages, `names` are its stated columns.
 
-    `share` returns how much of it was read, about.
+    `share` returns the approximate share of the file read so far.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class RowFile:
         check: Callable[[str, Iterable[str]], None] | None = None,
         name: str | None = None,
     ) -> None:
-        """Choose the file; nothing is read yet."""
+        """Store the path; read nothing."""
         self.path, self.builder, self.columns = path, builder, columns
         self.name = name or str(path)
         self.names: Sequence[str] | None = None
@@ -210,7 +210,7 @@ class RowFile:
         self._check = check
 
     def __iter__(self) -> Iterator[Row]:
-        """Give the rows in order; the columns of the first that can be read are checked."""
+        """Yield the rows in order; check the columns of the first readable row."""
         check = self._check
         for row in _READERS[self.builder](self):
             if check is not None and row.values is not None:
@@ -224,14 +224,14 @@ class RowFile:
         with self.path.open("rb") as raw, _decompressed(raw, self.path) as stream:
             packed = [end for magic, end in _MAGIC.items() if raw.peek(6).startswith(magic)]
             if packed and stream is raw:
-                raise ValueError(f"it is compressed; rename it to {self.path.name}{packed[0]}")
+                raise ValueError(f"is compressed; rename it to {self.path.name}{packed[0]}")
             size = max(self.path.stat().st_size, 1)
             self.share = lambda: raw.tell() / size
             yield stream
         self.share = lambda: 1.0
 
     def rest(self, stream: IO[bytes]) -> bytes:
-        """Return the rest of a file; what is compressed may be far larger than its file."""
+        """Return the rest of the file; limit decompressed content, which may be far larger."""
         if self.path.suffix.lower() not in COMPRESSIONS:
             return stream.read()
         content = stream.read(LONGEST_DOCUMENT + 1)
@@ -240,12 +240,12 @@ class RowFile:
         return content
 
     def chosen(self, names: Sequence[str]) -> list[str]:
-        """Note the columns of the file, and return those that are read."""
+        """Store the columns of the file, and return those to read."""
         self.names = names
         return [name for name in names if self.columns is None or name in self.columns]
 
     def rows_of(self, batches: Iterable[Any], share: Callable[[float], float]) -> Iterator[Row]:
-        """Give the rows of Arrow batches; `share` is that of so many bytes of them."""
+        """Yield the rows of Arrow batches; `share` maps bytes of them to a share of the file."""
         number, size = 0, 0.0
         self.share = lambda: share(size)
         for batch in batches:
@@ -258,7 +258,7 @@ class RowFile:
 
 
 class FirstRows(NamedTuple):
-    """The beginning of a file."""
+    """The first rows of a file, and the number of broken ones among them."""
 
     rows: tuple[Values, ...]
     broken: int
@@ -284,28 +284,28 @@ def first_rows(path: Path, builder: str) -> FirstRows:
                 raise CorpusError("is binary, not text")
             rows = [Row("", {"text": head.decode(errors="replace")})] if head else []
         else:
-            rows = list(islice(file, _LOOKED_AT))
+            rows = list(islice(file, _FIRST_ROWS))
     except CorpusError:
         raise
-    except Exception as error:  # whatever a library raises on a damaged file
+    except Exception as error:  # libraries raise any type on a damaged file
         raise CorpusError(_reason(error)) from error
-    looked_at = [
+    readable = [
         {str(name): _short(value) for name, value in row.values.items()}
         for row in rows
         if row.values is not None
     ]
-    return FirstRows(tuple(looked_at), len(rows) - len(looked_at))
+    return FirstRows(tuple(readable), len(rows) - len(readable))
 
 
 def _short(value: object) -> object:
-    """Return text without its end, plain values, and nothing of anything else."""
+    """Truncate text, keep plain values, and replace all other values by {}."""
     if isinstance(value, str):
         return value[:_LONGEST_VALUE].encode(errors="replace").decode()
     return value if isinstance(value, (int, float)) or value is None else {}
 
 
 def _json(file: RowFile) -> Iterator[Row]:
-    """Read an object a line, or one array of objects."""
+    """Read one object per line, or one array of objects."""
     is_first = True
     with file.opened() as stream:
         for number, line in enumerate(_lines(stream), start=1):
@@ -322,7 +322,7 @@ def _json(file: RowFile) -> Iterator[Row]:
 
 
 def _items(file: RowFile, items: Any, where: str, fault: str) -> Iterator[Row]:
-    """Give the objects of an array."""
+    """Yield the objects of an array."""
     if fault:
         yield Row(where, None, fault)
     for place, item in enumerate(items or (), start=1):
@@ -331,7 +331,7 @@ def _items(file: RowFile, items: Any, where: str, fault: str) -> Iterator[Row]:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Give the lines of a file; of one that is too long, its first LONGEST_DOCUMENT bytes."""
+    """Yield the lines of a file; truncate long ones to LONGEST_DOCUMENT bytes."""
     while line := stream.readline(LONGEST_DOCUMENT):
         yield line
         while len(line) == LONGEST_DOCUMENT and not line.endswith(b"\n"):
@@ -339,7 +339,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _loaded(content: bytes, name: str, line: int) -> tuple[Any, str, str]:
-    """Return the value of JSON that begins in a line, where that is, and what is wrong with it."""
+    """Parse JSON that begins at a line; return the value, its place and an error text."""
     try:
         return json.loads(content.decode("utf-8-sig")), f"{name}:{line}", ""
     except UnicodeDecodeError as error:
@@ -352,7 +352,7 @@ def _loaded(content: bytes, name: str, line: int) -> tuple[Any, str, str]:
         fault = f"broken JSON at column {error.colno}: {error.msg}"
     except RecursionError:
         fault = "broken JSON: nested too deeply"
-    except ValueError as error:  # of a number of thousands of digits
+    except ValueError as error:  # a number of thousands of digits
         fault = f"broken JSON: {error}".split(";", maxsplit=1)[0]
     return None, f"{name}:{line}", fault
 
@@ -382,7 +382,7 @@ def _csv(file: RowFile) -> Iterator[Row]:
             rows = csv.DictReader(lines, delimiter="\t" if ".tsv" in file.path.suffixes else ",")
             file.names = rows.fieldnames
             for row in rows:
-                row.pop(None, None)  # what stands beyond the last column
+                row.pop(None, None)  # values beyond the last column
                 yield Row(f"{file.name}:{rows.line_num}", row)
     finally:
         csv.field_size_limit(limit)
@@ -422,7 +422,7 @@ def _arrow(file: RowFile) -> Iterator[Row]:
                 yield part
 
         def share(size: float) -> float:
-            """Return that of a list, or of the part of a stream that was read so far."""
+            """Return the share of all batches; for a stream, of the total estimated so far."""
             whole = total if is_list else read * source.size() / source.tell()
             return size / max(whole, 1)
 
@@ -430,7 +430,7 @@ def _arrow(file: RowFile) -> Iterator[Row]:
 
 
 def _check_places(batch: Any) -> None:
-    """Check where the texts begin and end, but not that they are UTF-8: single ones may be bad."""
+    """Check the offsets of texts, but not UTF-8, since single texts may be bad."""
     import pyarrow as pa
 
     views = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
@@ -440,7 +440,7 @@ def _check_places(batch: Any) -> None:
 
 
 def rows_of(part: Any) -> Iterator[tuple[Values | None, str]]:
-    """Give some rows of a batch; where one is not UTF-8, the others are still given."""
+    """Yield the rows of a batch; a row with invalid UTF-8 does not affect the others."""
     try:
         yield from ((row, "") for row in part.to_pylist())
     except UnicodeDecodeError:

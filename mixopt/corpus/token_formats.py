@@ -1,14 +1,13 @@
 """Token files of other tools: find the files of a source, and read them.
 
-    megatron    PREFIX.bin and PREFIX.idx (version 1); the index says type and documents
-    datatrove   NAME.ds with its .index and .metadata, which say documents and type
-    npy         numpy's array of integers, in C order; its header says the type
-    raw         integers alone, as nanoGPT, OLMo-core, dolma and `tofile` write; needs `dtype`
+    megatron    PREFIX.bin and PREFIX.idx (version 1); the index states type and documents
+    datatrove   NAME.ds with its .index and .metadata, which state documents and type
+    npy         numpy array of integers, in C order; its header states the type
+    raw         only integers, as nanoGPT, OLMo-core, dolma and `tofile` write; needs `dtype`
 
-The type of a token is what a file or the caller says, never guessed: tokens of 32 bits read as 16
-bits are twice as many, and look sound. Tokens are read some at a time, an index at once, and
-neither is mapped: a file that is cut short while it is read is then an error, where a mapping would
-end the process.
+The token type comes from the file or the caller and is never guessed: 32-bit tokens read as 16 bits
+are twice as many and look valid. Tokens are read in parts, an index at once, and neither is mapped:
+reading a file that is being truncated raises an error, while its mapping would kill the process.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ TYPES: dict[str, np.dtype[Any]] = {
     "int32": np.dtype("<i4"),
     "int64": np.dtype("<i8"),
 }
-PART = 1 << 20  # tokens that are in memory at a time
+PART = 1 << 20  # tokens in memory at a time
 _PLACE, _OFFSET = np.dtype("<i8"), np.dtype("<u8")
 _NUMPY = b"\x93NUMPY"
 _DATATROVE_TYPES = {"2": "uint16", "4": "uint32"}
@@ -41,23 +40,23 @@ _MEGATRON = b"MMIDIDX\x00\x00"
 _MEGATRON_HEAD = struct.Struct("<QBQQ")
 _MEGATRON_TYPES = {1: "uint8", 4: "int32", 5: "int64", 8: "uint16"}
 _MEGATRON_START = len(_MEGATRON) + _MEGATRON_HEAD.size
-_HEADERS = {  # how files begin that hold more than tokens
+_HEADERS = {  # first bytes of files that hold more than tokens
     _NUMPY: "numpy's: use format 'npy'",
     b"MMIDIDX": "Megatron's index: name the .bin beside it",
-    b"PK\x03\x04": "a zip archive, as .npz is: write its tokens alone",
-    b"PAR1": "Parquet: write its tokens alone",
-    b"\x89HDF": "HDF5: write its tokens alone",
+    b"PK\x03\x04": "a zip archive, such as .npz: write only its tokens",
+    b"PAR1": "Parquet: write only its tokens",
+    b"\x89HDF": "HDF5: write only its tokens",
     b"\x1f\x8b": "gzip: unpack it",
     b"\x28\xb5\x2f\xfd": "zstd: unpack it",
     b"BZh": "bzip2: unpack it",
     b"\xfd7zXZ": "xz: unpack it",
-    (20240520).to_bytes(4, "little"): "llm.c's: leave its first 1,024 bytes out",
-    (20240801).to_bytes(4, "little"): "llm.c's: leave its first 1,024 bytes out",
+    (20240520).to_bytes(4, "little"): "llm.c's: remove its first 1,024 bytes",
+    (20240801).to_bytes(4, "little"): "llm.c's: remove its first 1,024 bytes",
 }
 
 
 class TokenFile(NamedTuple):
-    """Tokens of another tool; `ends` reads where documents end, where the tool says so."""
+    """Tokens of another tool; `ends` reads the document ends, if the format has them."""
 
     path: Path
     files: tuple[Path, ...]
@@ -69,11 +68,11 @@ class TokenFile(NamedTuple):
 
     @property
     def is_shard(self) -> bool:
-        """Whether the bytes of the file are those of a shard."""
+        """Whether the file is a valid shard byte for byte."""
         return self.offset == 0 and self.stored.itemsize in (2, 4) and self.stored.byteorder != ">"
 
     def parts(self) -> Iterator[NDArray[Any]]:
-        """Give the tokens, some at a time; negative ones where the tool has them."""
+        """Yield the tokens in parts; signed types may have negative values."""
         with _readable(self.path), self.path.open("rb") as stream:
             stream.seek(self.offset)
             for start in range(0, self.tokens, PART):
@@ -83,22 +82,22 @@ class TokenFile(NamedTuple):
 def open_token_files(
     patterns: Sequence[str], format: str | None, dtype: str | None
 ) -> list[TokenFile]:
-    """Open what is to be read, in the order of the patterns and of names; no token is read."""
+    """Open the files of all patterns, in the order of patterns and names; read no token."""
     with _readable(", ".join(patterns)):
         opened = list(
-            dict.fromkeys(one for pattern in patterns for one in _matching(pattern, format))
+            dict.fromkeys(file for pattern in patterns for file in _matching(pattern, format))
         )
         kinds = dict(reversed(opened))
         if opened and kinds.keys() - {format or opened[0][0]}:
             named = " and ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds))
             wanted = f", not {format}" if format and len(kinds) == 1 else ""
-            raise CorpusError(f"the tokens are {named}{wanted}; select files of one tool by a glob")
+            raise CorpusError(f"the tokens are {named}{wanted}; select one format by a glob")
         return [FORMATS[kind](path, dtype) for kind, path in opened]
 
 
 @contextmanager
 def _readable(where: object) -> Iterator[None]:
-    """Name a file that cannot be read in one line."""
+    """Turn an OSError into one line with the name of the file."""
     try:
         yield
     except OSError as error:
@@ -107,29 +106,30 @@ def _readable(where: object) -> Iterator[None]:
 
 
 def _matching(pattern: str, format: str | None) -> list[tuple[str, Path]]:
-    """Return the format and the name of each file that a pattern names."""
+    """Return the format and path of each file that matches a pattern."""
     if not pattern:
         raise CorpusError("the path is empty")
     if is_url(pattern):
-        raise CorpusError(f"{pattern}: tokens are read from files here; copy them to this machine")
+        raise CorpusError(f"{pattern}: token files must be local; copy them to this machine")
     expanded = local_path(pattern)
     paths = [expanded]
     if not any(Path(f"{expanded}{suffix}").exists() for suffix in ("", ".idx", ".bin")):
         paths = sorted(map(Path, glob.glob(str(expanded), recursive=True)))
     if not paths:
-        what = "the glob matches no file" if glob.has_magic(pattern) else "not found"
-        raise CorpusError(f"{pattern}: {what} (working directory {Path.cwd()})")
-    named = []
+        fault = "the glob matches no file" if glob.has_magic(pattern) else "not found"
+        raise CorpusError(f"{pattern}: {fault} (working directory {Path.cwd()})")
+    found = []
     for path in paths:
-        inside = [one for one in visible_files(path) if one.suffix in _SUFFIXES]
+        inside = [file for file in visible_files(path) if file.suffix in _SUFFIXES]
         if path.is_dir() and not inside:
-            raise CorpusError(f"{path}: has no files of tokens")
-        named += [_told(one, None) for one in inside] if path.is_dir() else [_told(path, format)]
-    return named
+            raise CorpusError(f"{path}: has no token files")
+        files = [(file, None) for file in inside] if path.is_dir() else [(path, format)]
+        found += [_detect(file, stated) for file, stated in files]
+    return found
 
 
-def _told(path: Path, format: str | None) -> tuple[str, Path]:
-    """Tell the format by name or first bytes, and the name of files that stand side by side."""
+def _detect(path: Path, format: str | None) -> tuple[str, Path]:
+    """Return the format, by name or first bytes, and the path or prefix of its files."""
     if path.suffix in (".index", ".metadata") and path.with_suffix("").suffix == ".ds":
         path = path.with_suffix("")
     prefix = path.with_suffix("") if path.suffix in (".bin", ".idx") else path
@@ -154,7 +154,7 @@ def _first_bytes(path: Path, count: int) -> bytes:
 def _numbers(
     path: Path, dtype: np.dtype[Any], count: int, stream: Any = None, *, offset: int = 0
 ) -> NDArray[Any]:
-    """Read so many numbers of a file."""
+    """Read `count` numbers of a file."""
     with _readable(path):
         numbers = np.fromfile(path if stream is None else stream, dtype, count, offset=offset)
     if len(numbers) < count:
@@ -163,7 +163,7 @@ def _numbers(
 
 
 def _count(path: Path, dtype: np.dtype[Any], offset: int = 0) -> int:
-    """Return how many numbers a file has after `offset` bytes."""
+    """Return the count of numbers in a file after `offset` bytes."""
     size = path.stat().st_size - offset
     if size <= 0:
         raise CorpusError(f"{path}: has no tokens")
@@ -198,11 +198,11 @@ def _raw(path: Path, dtype: str | None) -> TokenFile:
 def _npy(path: Path, dtype: str | None) -> TokenFile:
     if _first_bytes(path, len(_NUMPY)) != _NUMPY:
         raise CorpusError(
-            f"{path}: has no numpy header, as OLMo-core's .npy: use format 'raw', with its dtype"
+            f"{path}: has no numpy header (nor has OLMo-core's .npy): use format 'raw' with dtype"
         )
     try:
-        array = np.load(path, mmap_mode="r")  # of which only the header is read
-    except Exception as error:  # whatever numpy raises on a damaged header
+        array = np.load(path, mmap_mode="r")  # reads only the header
+    except Exception as error:  # numpy raises any type on a damaged header
         raise CorpusError(f"{path}: not a .npy: {' '.join(str(error).split())[:200]}") from error
     if not np.issubdtype(array.dtype, np.integer):
         raise CorpusError(f"{path}: is an array of {array.dtype.name}; tokens are integers")
@@ -222,13 +222,13 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
         if known_type is None:
             raise CorpusError(
                 f"{metadata}: its first line is {line[:80]!r}, but datatrove's ends with the bytes"
-                " of a token, as in 'gpt2|2'"
+                " per token, as in 'gpt2|2'"
             )
         _check_type(path, known_type, dtype)
         dtype = known_type
     if dtype is None:
         raise CorpusError(
-            f"{metadata}: not found, and the type of a token is stated nowhere else; give"
+            f"{metadata}: not found, and no other file states the token type; give"
             " dtype='uint16' or 'uint32'"
         )
     documents, tokens = _count(index, _OFFSET), _count(path, TYPES[dtype])
@@ -242,7 +242,7 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
 
 
 def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
-    """Open Megatron's files: .idx has a header, lengths and places of sequences, then documents."""
+    """Open Megatron's files: .idx has a header, sequence lengths and offsets, then documents."""
     path, index = _beside(prefix, ".bin"), _beside(prefix, ".idx")
     content = _first_bytes(index, _MEGATRON_START)
     if content[: len(_MEGATRON)] != _MEGATRON or len(content) < _MEGATRON_START:
@@ -256,7 +256,7 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
         )
     size, at_bounds = index.stat().st_size, _MEGATRON_START + 12 * sequences
     expected = at_bounds + 8 * bounds
-    # Multimodal ones have a byte more of each sequence.
+    # Multimodal indices have one more byte per sequence.
     if bounds < 1 or size not in (expected, expected + sequences):
         raise CorpusError(
             f"{index}: truncated or altered: {size} bytes, and {sequences} sequences and"
@@ -267,12 +267,12 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
     stored, tokens = TYPES[name], _count(path, TYPES[name])
 
     def starts() -> IntArray:
-        """Return the tokens before each sequence, and at last of all."""
+        """Return the tokens before each sequence, followed by the total."""
         lengths = _numbers(index, np.dtype("<i4"), sequences, offset=_MEGATRON_START)
         return np.append(0, np.cumsum(lengths, dtype=np.int64))
 
     def ends() -> IntArray:
-        """Return the tokens up to the end of each document, from bounds that count sequences."""
+        """Return the end of each document in tokens, converted from bounds in sequences."""
         what = "the bounds of its documents"
         marks = _rising(index, _numbers(index, _PLACE, bounds, offset=at_bounds), what)
         if marks[0] != 0 or marks[-1] != sequences:

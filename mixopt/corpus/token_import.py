@@ -1,8 +1,8 @@
 """Make token shards of one domain and split from the files of another tool.
 
-Where the bytes are those of a shard and on the same file system, a hard link is made instead of a
-copy; it is hashed once, so a later change is found when the shards are opened. Many small files are
-copied into few shards in any case, since a job that reads shards looks at each.
+A file that is a valid shard on the same file system is hard-linked instead of copied; it is hashed
+once, so opening the shards detects a later change. Many small files are always copied into few
+shards, since a job that reads shards checks each file.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mixopt.corpus.tokenizer import known_size
 from mixopt.errors import CorpusError, RunError, did_you_mean
 from mixopt.system import IntArray, file_hash
 
-BLOCK = 4096  # tokens of a piece, where it is not known where documents end
-_FEW = 256  # files that are linked however small they are
-_MAX_IDS = 1 << 32  # ids that a shard can have
+BLOCK = 4096  # tokens of a piece if document ends are unknown
+_MAX_SMALL_LINKS = 256  # up to this many files are linked whatever their size
+_MAX_IDS = 1 << 32  # ids that a shard can hold
 Given = tuple[NDArray[Any], int, int]  # tokens, and the documents and bytes of text in them
 
 
 class TokenFiles:
-    """Files of tokens, each id checked as they are read, any number of times."""
+    """Token files, read any number of times; every read checks the ids."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class TokenFiles:
         vocab_size: int | None,
         document_end: int | None,
     ) -> None:
-        """Note the sizes and time stamps of the files."""
+        """Check the ids, and store the sizes and time stamps of the files."""
         if vocab_size is not None and not 1 <= vocab_size <= _MAX_IDS:
             raise CorpusError(f"vocab_size {vocab_size}; a tokenizer has from 1 to 2**32 ids")
         self.vocab_size = vocab_size or known_size(tokenizer) or _MAX_IDS
@@ -49,32 +49,32 @@ class TokenFiles:
         if document_end is not None and not 0 <= document_end < self.vocab_size:
             raise CorpusError(f"document_end {document_end}: {self._ids}")
         self.files, self.document_end = files, document_end
-        self.has_documents = document_end is not None or all(one.ends for one in files)
+        self.has_documents = document_end is not None or all(file.ends for file in files)
         self.largest = 0
         self._before = self._stamps()
 
     @property
     def tokens(self) -> int:
         """Tokens in all files."""
-        return sum(one.tokens for one in self.files)
+        return sum(file.tokens for file in self.files)
 
     def parts(self, file: TokenFile) -> Iterator[NDArray[Any]]:
-        """Give the tokens of a file, some at a time; all are the tokenizer's."""
-        place = 0
+        """Yield the tokens of a file in parts; raise on ids outside the vocabulary."""
+        start = 0
         for part in file.parts():
             largest = int(part.max())
             if not 0 <= int(part.min()) <= largest < self.vocab_size:
                 wrong = int(np.flatnonzero((part < 0) | (part >= self.vocab_size))[0])
                 raise CorpusError(
-                    f"{file.path}: token {place + wrong} is {int(part[wrong])}: {self._ids};"
-                    " is this its tokenizer, and dtype its type?"
+                    f"{file.path}: token {start + wrong} is {int(part[wrong])}, but {self._ids};"
+                    " check the tokenizer and dtype"
                 )
             self.largest = max(self.largest, largest)
-            place += len(part)
+            start += len(part)
             yield part
 
     def pieces(self) -> Iterator[NDArray[Any]]:
-        """Give the documents, or blocks, of all files."""
+        """Yield the documents, or blocks, of all files."""
         for file in self.files:
             ends = None if file.ends is None else file.ends()
             yield from token_pieces(self.parts(file), self.document_end, ends)
@@ -84,23 +84,23 @@ class TokenFiles:
         for file, stamp in self._stamps().items():
             if stamp != self._before[file]:
                 raise CorpusError(
-                    f"{file}: changed while it was being read; wait until nothing writes to it, "
-                    "and read it again"
+                    f"{file}: changed while it was being read; wait until it is complete"
                 )
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint16 or uint32, which holds all tokens."""
-        width = max(one.stored.itemsize for one in self.files)
+        """uint16 or uint32: the smaller type that holds all tokens."""
+        width = max(file.stored.itemsize for file in self.files)
         is_small = width <= 2 or (width == 8 and self.vocab_size <= 1 << 16)
         return DTYPES["uint16" if is_small else "uint32"]
 
     @property
     def _can_be_linked(self) -> bool:
-        """Whether all files are shards of one type as they are, and not many small ones."""
-        is_small = len(self.files) > _FEW and self.tokens < len(self.files) * SHARD_TOKENS / 2
-        widths = {one.stored.itemsize for one in self.files}
-        return len(widths) == 1 and all(one.is_shard for one in self.files) and not is_small
+        """Whether all files are valid shards of one type, and not many small ones."""
+        mean = self.tokens / max(len(self.files), 1)
+        is_small = len(self.files) > _MAX_SMALL_LINKS and mean < SHARD_TOKENS / 2
+        widths = {file.stored.itemsize for file in self.files}
+        return len(widths) == 1 and all(file.is_shard for file in self.files) and not is_small
 
     def write(
         self,
@@ -110,22 +110,22 @@ class TokenFiles:
         *,
         may_link: bool = True,
     ) -> TokenWriter:
-        """Make shards: of the files, where all of their tokens are given and links can be made."""
+        """Write the tokens of `give()` as shards; link the files if it yields all their tokens."""
         if may_link and self._can_be_linked:
             tokens = documents = length = 0
-            for part, of_part, size in give():
-                tokens, documents, length = tokens + len(part), documents + of_part, length + size
+            for part, count, size in give():
+                tokens, documents, length = tokens + len(part), documents + count, length + size
             self.check_unchanged()
             if tokens == self.tokens:
-                # Another file system, or a file that may not be linked.
+                # Linking fails on another file system, or without permission.
                 with suppress(OSError, RunError), self._writer(out, self.dtype) as writer:
-                    for one in self.files:
-                        writer.take(one.path, Shard("", one.tokens, file_hash(one.path)))
+                    for file in self.files:
+                        writer.take(file.path, Shard("", file.tokens, file_hash(file.path)))
                     writer.documents, writer.bytes = documents, length
                     return writer
         with self._writer(out, dtype) as writer:
-            for part, of_part, size in give():
-                writer.write(part, documents=of_part, bytes=size)
+            for part, count, size in give():
+                writer.write(part, documents=count, bytes=size)
         return writer
 
     def _writer(self, out: Path, dtype: np.dtype[Any]) -> TokenWriter:
@@ -133,11 +133,11 @@ class TokenFiles:
 
     def _stamps(self) -> dict[Path, tuple[int, int, int] | None]:
         stamps: dict[Path, tuple[int, int, int] | None] = {}
-        for file in (file for one in self.files for file in one.files):
-            stamps[file] = None
+        for path in (path for file in self.files for path in file.files):
+            stamps[path] = None
             with suppress(OSError):
-                status = file.stat()
-                stamps[file] = status.st_ino, status.st_size, status.st_mtime_ns
+                status = path.stat()
+                stamps[path] = status.st_ino, status.st_size, status.st_mtime_ns
         return stamps
 
 
@@ -147,7 +147,7 @@ def token_pieces(
     ends: IntArray | None = None,
     block: int = BLOCK,
 ) -> Iterator[NDArray[Any]]:
-    """Cut tokens at the ends of documents: at places, after an id, or else into blocks."""
+    """Cut tokens into documents, by `ends` or after each `document_end`, or into blocks."""
     passed = 0
     held: list[NDArray[Any]] = []
     for part in parts:
@@ -184,21 +184,21 @@ def import_tokens(
 
     Args:
         source: Files, Megatron's prefixes, globs and folders, one or many; all of one format.
-        out: The folder of shards, such as `corpus/web/train`; it must not be there.
-        format: megatron, datatrove, npy or raw; found by looking at the files if not given.
-        tokenizer: Name of the tokenizer, kept in the index.
-        document_end: The end-of-document id, to count documents where the format does not.
-        dtype: The type of a stored token, uint8, uint16, uint32, int32 or int64; needed where the
-            files do not say it.
-        vocab_size: Ids of the tokenizer, >= 1; known without it for `bytes`, `bpe:<ids>` and a
+        out: The folder of shards, such as `corpus/web/train`; must not exist.
+        format: megatron, datatrove, npy or raw; None: detected from the files.
+        tokenizer: Name of the tokenizer, stored in the index.
+        document_end: The end-of-document id, to count documents if the format does not.
+        dtype: Type of a stored token, uint8, uint16, uint32, int32 or int64; needed if the files
+            do not state it.
+        vocab_size: Number of ids of the tokenizer, >= 1; optional for `bytes`, `bpe:<ids>` and a
             tokenizer whose files are on this machine.
 
     Returns:
-        The shards. How long their text was is not known, so their `bytes` are 0.
+        The shards, with `bytes` 0, since the length of the text is unknown.
 
     Raises:
-        CorpusError: The files are not of that format, are damaged, do not say the type of a token,
-            have an id outside the vocabulary, or `out` is there.
+        CorpusError: The files have another format, are damaged, do not state the token type or have
+            an id outside the vocabulary, or `out` exists.
     """
     out = Path(out)
     for name, value, known in (("format", format, FORMATS), ("dtype", dtype, TYPES)):
@@ -207,17 +207,17 @@ def import_tokens(
     if out.exists():
         raise CorpusError(f"{out}: already exists; remove it or choose another folder")
     sources = [source] if isinstance(source, (str, Path)) else source
-    opened = open_token_files([str(one) for one in sources], format, dtype)
+    opened = open_token_files([str(path) for path in sources], format, dtype)
     if not opened:
-        raise CorpusError("no file of tokens is named")
+        raise CorpusError("source is empty; name at least one token file")
     files = TokenFiles(opened, tokenizer, vocab_size, document_end)
 
     def give() -> Iterator[Given]:
-        """Give all tokens, and the documents that end in them."""
-        for one in opened:
-            documents = one.documents
-            for part in files.parts(one):
-                if one.ends is None and document_end is not None:
+        """Yield all tokens, and the documents that end in them."""
+        for file in opened:
+            documents = file.documents
+            for part in files.parts(file):
+                if file.ends is None and document_end is not None:
                     documents = int(np.count_nonzero(part == document_end))
                 yield part, documents, 0
                 documents = 0

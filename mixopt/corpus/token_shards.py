@@ -1,9 +1,9 @@
 """Token shards on disk: open them, check them and read rows (token_writer writes).
 
 One folder holds the tokens of one domain and split: `index.json` and `00000.bin`, `00001.bin`, …,
-raw little-endian integers, each document ended by the tokenizer's end-of-document id. The index
-has the tokens and SHA-256 of each shard. Files are mapped when they are first read, and looked at
-before each read: one that was truncated is an error, where a mapping would end the process.
+raw little-endian integers; the tokenizer's end-of-document id ends each document. The index has the
+tokens and SHA-256 of each shard. Files are mapped at the first read, and their size is checked
+before each read: a truncated file raises an error, while its mapping would kill the process.
 
 Shapes: B rows.
 """
@@ -44,14 +44,14 @@ from mixopt.system import (
 
 FORMAT = "mixopt-tokens/3"
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-MAX_MAPPINGS = 1 << 14  # of this process: a quarter of what Linux gives it
-_ALONE = 1 << 26  # bytes that every process hashes for itself, sooner than it would wait
+MAX_MAPPINGS = 1 << 14  # of this process: a quarter of Linux's default limit
+_SHARED_HASH_BYTES = 1 << 26  # larger folders are hashed once per node; smaller by each process
 _HASH = re.compile(r"[0-9a-f]{64}")
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Shard(NamedTuple):
-    """One file of tokens: its name in the folder, how many it has, and the hash of its content."""
+    """One token file: its name in the folder, number of tokens, and hash of its content."""
 
     file: str
     tokens: int
@@ -60,7 +60,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenShards:
-    """The tokens of one domain and split; a file is opened when it is first read.
+    """The tokens of one domain and split; files are opened at the first read.
 
     Attributes:
         path: The folder.
@@ -68,10 +68,10 @@ class TokenShards:
         documents: Documents in all shards.
         bytes: Length of the text in UTF-8, for losses in bits per byte.
         dtype: Little-endian uint16 or uint32.
-        tokenizer: Name of the tokenizer that made them.
+        tokenizer: Name of their tokenizer.
         shards: The files, in order.
-        is_elsewhere: Whether there are no files, since the user's own trainer has the text; `bytes`
-            and `documents` are 0 then.
+        is_elsewhere: Whether the folder has no files because only the user's own trainer has the
+            text; `bytes` and `documents` are then 0.
     """
 
     path: Path
@@ -89,9 +89,9 @@ class TokenShards:
 
         Args:
             path: The folder.
-            verify: Compare the hash of every shard; a large one is remembered by its size and time
-                stamps. Sizes are always compared. A process may leave out what its parent has
-                verified.
+            verify: Compare the hash of every shard; verified large shards are remembered by size
+                and time stamps. Sizes are always compared. A process may skip it if its parent has
+                verified the shards.
 
         Raises:
             ShardError: The index is absent or damaged, or a shard is absent, truncated or altered.
@@ -109,9 +109,9 @@ class TokenShards:
             shards=shards,
             is_elsewhere=index.content.get("elsewhere") is True and not shards,
         )
-        held = int(opened.offsets[-1])
-        if held != opened.tokens and not opened.is_elsewhere:
-            raise index.error(f"{index.where}: {opened.tokens} tokens, but its shards have {held}")
+        total = int(opened.offsets[-1])
+        if total != opened.tokens and not opened.is_elsewhere:
+            raise index.error(f"{index.where}: {opened.tokens} tokens, but its shards have {total}")
         for shard, (file, size) in zip(shards, opened._places, strict=True):
             try:
                 if os.path.islink(file):
@@ -124,11 +124,11 @@ class TokenShards:
         return opened
 
     def __len__(self) -> int:
-        """Count the tokens."""
+        """Return the number of tokens."""
         return self.tokens
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Send the path to another process, not the tokens."""
+        """Pickle the path, not the tokens."""
         return partial(TokenShards.open, verify=False), (self.path,)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -136,7 +136,7 @@ class TokenShards:
 
         Raises:
             IndexError: The range is not inside [0, tokens].
-            ShardError: The text is not here, or a shard is not what it was.
+            ShardError: The text is not here, or a shard has changed.
         """
         self._check_here()
         if not 0 <= start <= stop <= self.tokens:
@@ -161,7 +161,7 @@ class TokenShards:
 
         Raises:
             IndexError: A row is not inside [0, tokens].
-            ShardError: The text is not here, or a shard is not what it was.
+            ShardError: The text is not here, or a shard has changed.
         """
         self._check_here()
         starts = np.asarray(starts_B, dtype=np.int64)
@@ -182,7 +182,7 @@ class TokenShards:
         return rows
 
     def shards_of(self, places_B: IntArray) -> IntArray:
-        """Return the number of the shard that each token is in, shape (B,)."""
+        """Return the index of each token's shard, shape (B,)."""
         return np.searchsorted(self.offsets, places_B, side="right") - 1
 
     @cached_property
@@ -191,7 +191,7 @@ class TokenShards:
         return np.cumsum([0, *(shard.tokens for shard in self.shards)], dtype=np.int64)
 
     def mapped(self, k: int) -> NDArray[Any]:
-        """Return the tokens of a shard as they are in the file, which has its size still."""
+        """Return a memory map of a shard's tokens, after checking the size of its file."""
         status = self.look(k)
         path, _ = self._places[k]
         try:
@@ -201,7 +201,7 @@ class TokenShards:
         return content.view(self.dtype)
 
     def look(self, k: int) -> os.stat_result:
-        """Check that a shard is there and has its size still."""
+        """Check that a shard exists and has its original size."""
         path, size = self._places[k]
         try:
             status = os.stat(path)
@@ -212,33 +212,33 @@ class TokenShards:
 
     @cached_property
     def _places(self) -> list[tuple[str, int]]:
-        """Paths and sizes."""
+        """Paths and sizes of the shards."""
         item = self.dtype.itemsize
         return [(os.path.join(self.path, s.file), s.tokens * item) for s in self.shards]
 
     def _check_hashes(self) -> None:
-        """Compare the hashes; of many bytes once a node, however many processes ask."""
-        if self.tokens * self.dtype.itemsize > _ALONE:
+        """Compare the hashes; for large folders, one process per node does."""
+        if self.tokens * self.dtype.itemsize > _SHARED_HASH_BYTES:
             with suppress(RunError):  # a folder that cannot be written
-                made_once(self.path, self._is_known, self._compare_hashes)
+                made_once(self.path, self._is_verified, self._compare_hashes)
                 return
         self._compare_hashes()
 
-    def _is_known(self) -> bool | None:
-        """Return whether all was compared before; None where it was not."""
+    def _is_verified(self) -> bool | None:
+        """Return True if all shards were verified before, else None."""
         verifier = Verifier(self.path)
-        return all(verifier.knows(*one) for one in self._records) or None
+        return all(verifier.knows(*record) for record in self._records) or None
 
     def _compare_hashes(self) -> bool:
         verifier = Verifier(self.path)
         with ThreadPoolExecutor(usable_cores()) as pool:
-            faults = list(pool.map(lambda one: verifier.fault(*one), self._records))
+            faults = list(pool.map(lambda record: verifier.fault(*record), self._records))
         for shard, fault in zip(self.shards, faults, strict=True):
             if fault is not None:
-                what = f"SHA-256 is not {shard.sha256[:12]}…, the one in its index"
+                reason = f"SHA-256 is not {shard.sha256[:12]}…, the one in its index"
                 raise ShardError(
                     f"{self.path / shard.file}: altered:"
-                    f" {what if 'sha256' in fault else fault}; {PREPARE_AGAIN}"
+                    f" {reason if 'sha256' in fault else fault}; {PREPARE_AGAIN}"
                 )
         verifier.remember()
         return True
@@ -246,7 +246,7 @@ class TokenShards:
     @property
     def _records(self) -> list[tuple[str, FileRecord]]:
         item = self.dtype.itemsize
-        return [(one.file, FileRecord(one.tokens * item, one.sha256)) for one in self.shards]
+        return [(s.file, FileRecord(s.tokens * item, s.sha256)) for s in self.shards]
 
     def _check_here(self) -> None:
         if self.is_elsewhere:
@@ -264,28 +264,26 @@ def _shard(entry: StateFields) -> Shard:
 
 
 def _check_status(path: str, status: os.stat_result, size: int) -> None:
-    if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would never end
         raise ShardError(f"{path}: is not a file; {PREPARE_AGAIN}")
     if status.st_size != size:
-        what = "truncated" if status.st_size < size else "altered"
+        fault = "truncated" if status.st_size < size else "altered"
         raise ShardError(
-            f"{path}: {what}: {status.st_size} bytes, but its index has {size}; {PREPARE_AGAIN}"
+            f"{path}: {fault}: {status.st_size} bytes, but its index has {size}; {PREPARE_AGAIN}"
         )
 
 
 def _unreadable(path: str, error: OSError) -> ShardError:
-    """Return why a file cannot be read that was there when its folder was opened."""
+    """Return the error for a file that became unreadable after its folder was opened."""
     if isinstance(error, FileNotFoundError):
-        return ShardError(
-            f"{path}: not found, but it was there before; restore it and resume, or {PREPARE_AGAIN}"
-        )
+        return ShardError(f"{path}: no longer found; restore it and resume, or {PREPARE_AGAIN}")
     more = "; raise the limit: ulimit -n 4096" if error.errno == errno.EMFILE else ""
     return ShardError(f"{path}: cannot be read: {error.strerror or error}{more}")
 
 
 @lru_cache(maxsize=MAX_MAPPINGS)
 def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint8]:
-    """Map a file of this size, number and time by the C library; Python keeps a descriptor."""
+    """Map a file by the C library (Python's mmap keeps a descriptor); its status keys the cache."""
     descriptor = os.open(path, _FLAGS)
     try:
         _check_status(path, os.fstat(descriptor), size)
@@ -307,7 +305,7 @@ def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint
 
 
 def _calls() -> tuple[Any, ...]:
-    """Return the C library's `mmap` and `munmap`; nothing where it has none."""
+    """Return the C library's `mmap` and `munmap`; () if the system has none."""
     if os.name != "posix":
         return ()
     library = ctypes.CDLL(None, use_errno=True)

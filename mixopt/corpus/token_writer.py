@@ -1,9 +1,9 @@
 """Write token shards: raw little-endian integers with an index (token_shards reads them).
 
-The shards and then the index go to a temporary folder, are synced to disk, and the folder takes
-its place when all is written: a reader never sees half of it. Files that are shards as they are
-become so by hard links: a symbolic link in a run directory, which may come from anybody, would let
-it read files of its reader's choice.
+The shards and then the index are written to a temporary folder and synced to disk, and the complete
+folder is renamed: a reader never sees a part of it. Existing files that are valid shards are added
+by hard links: symbolic links in a run directory, which may come from anyone, could point to any
+file of the machine that opens it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHARD_TOKENS = 1 << 27
 
 
 class TokenWriter:
-    """Write one folder of token shards; it appears, whole, when the `with` block ends."""
+    """Write one folder of token shards; it appears, complete, when the `with` block ends."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class TokenWriter:
         tokenizer: str,
         shard_tokens: int = SHARD_TOKENS,
     ) -> None:
-        """Choose the folder and the type of a token."""
+        """Set the folder and the token type."""
         name = np.dtype(dtype).name
         if name not in DTYPES:
             raise ShardError(f"{path}: dtype {name!r}; tokens are uint16 or uint32")
@@ -53,7 +53,7 @@ class TokenWriter:
         self._in_shard = 0
 
     def __enter__(self) -> Self:
-        """Make the temporary folder."""
+        """Create the temporary folder."""
         with writing(self.path):
             self._folder.mkdir(parents=True)
         return self
@@ -70,7 +70,7 @@ class TokenWriter:
         self.bytes += bytes
 
     def take(self, file: Path, shard: Shard, *, is_moved: bool = False) -> None:
-        """Make a file of the same file system the next shard, by a hard link or by moving it."""
+        """Add a file of the same file system as the next shard, by a hard link or by moving it."""
         self._end_shard()
         name = self._next_name
         (os.rename if is_moved else os.link)(file.resolve(), self._folder / name)
@@ -78,7 +78,7 @@ class TokenWriter:
         self.tokens += shard.tokens
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Put the folder in its place, or remove it if the block failed."""
+        """Rename the folder to its path, or delete it if the block failed."""
         try:
             with writing(self.path):
                 self._end_shard()
@@ -91,10 +91,10 @@ class TokenWriter:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _index(self) -> dict[str, Any]:
-        about = {"format": FORMAT, "dtype": self.dtype.name, "tokenizer": self.tokenizer}
+        header = {"format": FORMAT, "dtype": self.dtype.name, "tokenizer": self.tokenizer}
         counts = {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
         elsewhere = {"elsewhere": True} if self.is_elsewhere else {}
-        return about | counts | elsewhere | {"shards": [one._asdict() for one in self._shards]}
+        return header | counts | elsewhere | {"shards": [shard._asdict() for shard in self._shards]}
 
     @property
     def _next_name(self) -> str:
@@ -104,7 +104,7 @@ class TokenWriter:
         if tokens.dtype == self.dtype or not len(tokens):
             return tokens.astype(self.dtype, copy=False)
         if not np.issubdtype(tokens.dtype, np.integer):
-            raise ShardError(f"{self.path}: tokens of dtype {tokens.dtype}; integers are expected")
+            raise ShardError(f"{self.path}: tokens of dtype {tokens.dtype}; expected integers")
         most = int(np.iinfo(self.dtype).max)
         for token in (int(tokens.min()), int(tokens.max())):
             if not 0 <= token <= most:
@@ -137,6 +137,6 @@ class TokenWriter:
 
 
 def write_elsewhere(path: Path, tokens: int, tokenizer: str) -> None:
-    """Write the index of absent text whose number of tokens is known."""
+    """Write the index of text that is not here, with its stated number of tokens."""
     with TokenWriter(path, dtype="uint16", tokenizer=tokenizer) as writer:
         writer.tokens, writer.is_elsewhere = tokens, True

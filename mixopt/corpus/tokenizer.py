@@ -1,9 +1,9 @@
-"""Turn documents into tokens: raw bytes, a BPE trained on the corpus, or Hugging Face's.
+"""Turn documents into tokens: raw bytes, a BPE trained on the corpus, or a Hugging Face tokenizer.
 
-A document is encoded without special tokens, text that looks like one is text, and one
-end-of-document token follows it. What ids stand for is a hash of each id's token as a byte-level
-vocabulary writes it, so that all three kinds are compared alike; merges, which decide which ids a
-text becomes, are left out.
+A document is encoded without special tokens (text that looks like one stays text), and one
+end-of-document token follows it. A vocabulary hash covers each id's token in byte-level form, so
+that all three kinds are comparable; it omits merges, which decide the ids of a text but not their
+meaning.
 
 Shapes: V ids.
 """
@@ -33,15 +33,15 @@ END_OF_DOCUMENT = "<|endoftext|>"
 MIN_BPE = 257
 FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
-_NO_BYTE = b"\xff"  # which UTF-8 does not have
-_LAST_BYTE = "\u0143"  # of the characters by which a byte-level vocabulary writes bytes
-# What tokenizers without a configuration call the end of a document.
+_NO_BYTE = b"\xff"  # never occurs in UTF-8
+_LAST_BYTE = "\u0143"  # the last character that stands for a byte in a byte-level vocabulary
+# Usual end-of-document tokens, for tokenizers without a configuration.
 _USUAL_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
-_OTHERWISE = "give a local folder, or use bytes or bpe:8192, which need no download"
+_ALTERNATIVES = "name a local folder, or use bytes or bpe:8192, which need no download"
 
 
 class Spans(NamedTuple):
-    """A text as tokens, and the bytes of its UTF-8 up to the end of each."""
+    """The tokens of a text, and the UTF-8 bytes up to the end of each token."""
 
     tokens_T: NDArray[Any]
     end_T: IntArray
@@ -66,7 +66,7 @@ class ByteTokenizer:
         return tokens
 
     def spans(self, texts: Sequence[str]) -> list[Spans]:
-        """Return the bytes of each text, nothing added, and the bytes up to each one's end."""
+        """Return the tokens of each text, without end-of-document, and their byte ends."""
         tokens = [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
         return [Spans(tokens_T, np.arange(1, len(tokens_T) + 1)) for tokens_T in tokens]
 
@@ -76,14 +76,14 @@ class ByteTokenizer:
         return text.tobytes().decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
-        """Write nothing: bytes need no file."""
+        """Do nothing: bytes need no file."""
 
 
 class FastTokenizer:
-    """A tokenizer of the `tokenizers` library: ours, trained on the corpus, or a hub's."""
+    """A tokenizer of the `tokenizers` library, trained on the corpus or loaded from a file."""
 
     def __init__(self, inner: tokenizers.Tokenizer, end_of_document: str) -> None:
-        """Take a tokenizer without its truncation, padding and special tokens."""
+        """Wrap a tokenizer; disable its truncation, padding and special tokens."""
         vocabulary = inner.get_vocab(with_added_tokens=True)
         inner.no_truncation()
         inner.no_padding()
@@ -94,7 +94,7 @@ class FastTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> FastTokenizer:
-        """Train a byte-level BPE, which gives back any text exactly."""
+        """Train a byte-level BPE, which reproduces any text exactly."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
         inner = Tokenizer(models.BPE())
@@ -131,12 +131,11 @@ class FastTokenizer:
         return np.fromiter(ids, token_dtype(self.vocab_size))
 
     def spans(self, texts: Sequence[str]) -> list[Spans]:
-        """Return the tokens of each text, nothing added, and the bytes up to each one's end."""
+        """Return the tokens of each text, without end-of-document, and their byte ends."""
         batch = self.inner.encode_batch(list(texts), add_special_tokens=False)
-        pairs = zip(texts, batch, strict=True)
         return [
-            Spans(np.array(one.ids), _byte_ends(text, one.tokens, one.offsets))
-            for text, one in pairs
+            Spans(np.array(encoding.ids), _byte_ends(text, encoding.tokens, encoding.offsets))
+            for text, encoding in zip(texts, batch, strict=True)
         ]
 
     def decode(self, tokens: NDArray[Any]) -> str:
@@ -145,7 +144,7 @@ class FastTokenizer:
         return str(self.inner.decode(ids, skip_special_tokens=False))
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, and what ends a document where that is unusual."""
+        """Write `tokenizer.json`, and the end-of-document token if it is not the default."""
         with replacing(folder / FILE) as temporary:
             self.inner.save(str(temporary))
         end = self.inner.id_to_token(self.end_of_document)
@@ -170,7 +169,7 @@ def bpe_vocabulary(name: str) -> int | None:
 
 
 def plain_name(name: str) -> str:
-    """Return `bytes` for the folder of a corpus of bytes, which has no file; else the same name."""
+    """Return `bytes` for a corpus folder with the byte tokenizer, else the name unchanged."""
     return BYTES if prepared_tokenizer(name) == BYTES else name
 
 
@@ -178,14 +177,14 @@ def open_tokenizer(name: str, *, download: bool = True) -> Tokenizer:
     """Open a tokenizer that needs no training."""
     if name == BYTES:
         return ByteTokenizer()
-    made_with = prepared_tokenizer(name)
-    if made_with is not None:
-        return saved_tokenizer(Path(name).expanduser(), made_with)
+    stored_name = prepared_tokenizer(name)
+    if stored_name is not None:
+        return saved_tokenizer(Path(name).expanduser(), stored_name)
     return FastTokenizer.from_file(_tokenizer_file(name, download), name)
 
 
 def check_tokenizer_name(name: str) -> None:
-    """Check what can be told of a tokenizer without the hub."""
+    """Check a tokenizer's name as far as possible without the hub."""
     if name == BYTES or bpe_vocabulary(name) is not None:
         return
     if ":" in name and not Path(name).expanduser().exists():
@@ -199,7 +198,7 @@ def check_tokenizer_name(name: str) -> None:
 
 
 def known_tokenizer(name: str) -> Tokenizer | None:
-    """Return a tokenizer by name or folder; None where its files are not here, or not yet made."""
+    """Return a tokenizer by name or folder; None: its files are not here, or not yet trained."""
     try:
         return None if bpe_vocabulary(name) is not None else open_tokenizer(name)
     except (CorpusError, PluginError):
@@ -207,7 +206,7 @@ def known_tokenizer(name: str) -> Tokenizer | None:
 
 
 def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
-    """Open the tokenizer that a corpus folder was made with."""
+    """Open the tokenizer of a corpus folder."""
     if name == BYTES:
         return ByteTokenizer()
     if (folder / INDEX).exists():
@@ -218,38 +217,38 @@ def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
 
 
 def read_inner(path: Path, where: str) -> tokenizers.Tokenizer:
-    """Read a `tokenizer.json` as the library has it."""
+    """Read a `tokenizer.json` with the `tokenizers` library."""
     from tokenizers import Tokenizer as Inner
 
     try:
         return Inner.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises bare Exception
         raise CorpusError(f"{where}: cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _tokenizer_file(name: str, download: bool) -> Path:
-    """Return the `tokenizer.json` that a name stands for."""
+    """Return the path of the `tokenizer.json` of a name; download it if needed."""
     local = Path(name).expanduser()
     path: Path | None = local / FILE if local.is_dir() else local
     if not local.exists():
         if _is_path(name):
-            raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_OTHERWISE}")
+            raise CorpusError(f"tokenizer {name!r}: no such folder or file; {_ALTERNATIVES}")
         path, _ = (_fetch(name, file, download) for file in (FILE, CONFIG))
     if path is None or not path.is_file():
         raise CorpusError(
             f"tokenizer {name!r} has no {FILE}: write one, AutoTokenizer.from_pretrained(...)"
-            f".save_pretrained(FOLDER), and name the folder, or {_OTHERWISE}"
+            f".save_pretrained(FOLDER), and name the folder, or {_ALTERNATIVES}"
         )
     return path
 
 
 def _is_path(name: str) -> bool:
-    """Tell a path from a name on the hub."""
+    """Return whether a name is a path rather than a name on the hub."""
     return name.startswith((".", "~", "/")) or name.count("/") > 1
 
 
 def _end_token(inner: tokenizers.Tokenizer, configured: str | None) -> str | None:
-    """Return the token that ends a document: the configuration's, else one of the usual names."""
+    """Return the end-of-document token: the configured one, else one of the usual names."""
     vocabulary = inner.get_vocab(with_added_tokens=True)
     return next((end for end in (configured, *_USUAL_ENDS) if end in vocabulary), None)
 
@@ -264,7 +263,7 @@ def _configured_end(path: Path) -> str | None:
 
 
 def _fetch(name: str, file: str, download: bool) -> Path | None:
-    """Download one file of a hub repository; None where the repository does not have it."""
+    """Download one file of a hub repository; return None if the repository lacks it."""
     try:
         from huggingface_hub import errors, hf_hub_download
     except ImportError as error:
@@ -275,16 +274,16 @@ def _fetch(name: str, file: str, download: bool) -> Path | None:
         return Path(hf_hub_download(name, file, local_files_only=not download))
     except errors.LocalEntryNotFoundError as error:
         reason = " is not on this machine and the hub cannot be reached"
-        raise CorpusError(f"tokenizer {name!r}{reason}; {_OTHERWISE}") from error
+        raise CorpusError(f"tokenizer {name!r}{reason}; {_ALTERNATIVES}") from error
     except errors.EntryNotFoundError:
         return None
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = str(error).split("\n", maxsplit=1)[0]
-        raise CorpusError(f"tokenizer {name!r}: {reason}; {_OTHERWISE}") from error
+        raise CorpusError(f"tokenizer {name!r}: {reason}; {_ALTERNATIVES}") from error
 
 
 def _byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int]]) -> IntArray:
-    """Return the bytes of a text up to the end of each token, shape (T,)."""
+    """Return the UTF-8 bytes of a text up to the end of each token, shape (T,)."""
     size = len(text.encode())
     if sum(map(len, tokens)) == size and all(max(token) <= _LAST_BYTE for token in tokens):
         return np.array(list(accumulate(map(len, tokens))), dtype=np.int64)
@@ -293,7 +292,7 @@ def _byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, in
 
 
 def known_size(tokenizer: str) -> int | None:
-    """Return the ids of a tokenizer that is built in, or whose file is on this machine."""
+    """Return the number of ids of a built-in or local tokenizer; None: unknown."""
     try:
         known = bpe_vocabulary(tokenizer)
         return known or open_tokenizer(tokenizer, download=False).vocab_size
@@ -302,15 +301,15 @@ def known_size(tokenizer: str) -> int | None:
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> tuple[int, str]:
-    """Return how many ids a tokenizer has, and a hash of each id's token.
+    """Return a tokenizer's number of ids, and a hash of each id's token.
 
-    Tokenizers of one hash may be used for one another's tokens.
+    Tokenizers with equal hashes can decode each other's tokens.
     """
     return _vocabulary(_inner(tokenizer))
 
 
 def folder_vocabulary(folder: Path) -> tuple[int, str] | None:
-    """Return the same of the tokenizer in a model's folder, if it has one."""
+    """Return `vocabulary_of` the tokenizer in a model's folder; None: it has none."""
     if not (folder / FILE).is_file():
         return None
     return _vocabulary(read_inner(folder / FILE, str(folder / FILE)))
@@ -328,20 +327,20 @@ def export_tokenizer(tokenizer: Tokenizer, folder: Path, *, length: int) -> None
     """Write a tokenizer as `AutoTokenizer.from_pretrained` reads it, with the same ids."""
     inner = _inner(tokenizer)
     inner.save(str(folder / FILE))
-    about = {
+    content = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": inner.id_to_token(tokenizer.end_of_document),
         "model_max_length": length,
         "clean_up_tokenization_spaces": False,
     }
-    write_json(folder / CONFIG, about)
+    write_json(folder / CONFIG, content)
 
 
 class TokenText:
-    """The text of tokens; of a byte-level vocabulary lengths are looked up, of others decoded."""
+    """Text and byte lengths of tokens; lengths are looked up for byte-level vocabularies."""
 
     def __init__(self, tokenizer: Tokenizer, document_end: int | None = None) -> None:
-        """Find which tokens are text and how long each is."""
+        """Find the special tokens and the byte length of each token."""
         self._tokenizer = tokenizer
         ends = (tokenizer.end_of_document, document_end)
         special = {end for end in ends if end is not None}
@@ -355,22 +354,22 @@ class TokenText:
 
     @property
     def is_quick(self) -> bool:
-        """Whether bytes are known without decoding."""
+        """Whether byte lengths are known without decoding."""
         return self._bytes_V is not None
 
     def bytes(self, tokens: NDArray[Any]) -> int:
-        """Return the length of the text of some tokens, in UTF-8."""
+        """Return the UTF-8 length of the text of tokens."""
         if self._bytes_V is not None:
             return int(self._bytes_V[tokens].sum())
         return len(self.text(tokens).encode())
 
     def text(self, tokens: NDArray[Any]) -> str:
-        """Return the text of some tokens."""
+        """Return the text of tokens, without special tokens."""
         return self._tokenizer.decode(tokens[~np.isin(tokens, self._special)])
 
 
 def _byte_lengths(tokenizer: Tokenizer) -> IntArray | None:
-    """Return the bytes of each id, shape (V,), where each token is the same bytes everywhere."""
+    """Return the byte length of each id, shape (V,); None: it depends on context."""
     if isinstance(tokenizer, ByteTokenizer):
         return np.ones(tokenizer.vocab_size, np.int64)
     if type(tokenizer.inner.decoder).__name__ != "ByteLevel":
@@ -384,13 +383,13 @@ def _byte_lengths(tokenizer: Tokenizer) -> IntArray | None:
 
 
 def _inner(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
-    """Return the library's tokenizer: for bytes a BPE without merges, whose ids are the bytes."""
+    """Return the library's tokenizer; for bytes, a BPE without merges whose ids are the bytes."""
     if isinstance(tokenizer, FastTokenizer):
         return tokenizer.inner
     from tokenizers import AddedToken, Tokenizer as Inner, decoders, models, pre_tokenizers
 
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))  # byte-level vocabularies write other bytes by these
+    others = iter(range(0x100, 0x200))  # stand for the other bytes in byte-level vocabularies
     ids = {chr(byte if byte in printable else next(others)): byte for byte in range(256)}
     inner = Inner(models.BPE(ids, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

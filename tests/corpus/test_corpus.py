@@ -51,7 +51,7 @@ def test_every_document_is_on_exactly_one_side(tmp_path, sources):
     ("change", "message"),
     [
         ({"format": "mixopt-corpus/2"}, "format 'mixopt-corpus/2', expected 'mixopt-corpus/3'"),
-        ({"domains": ["a", "b", "a"]}, "index.json: domain 'a': is listed twice; prepare the corp"),
+        ({"domains": ["a", "b", "a"]}, "index.json: domain 'a' is listed twice; prepare the corp"),
         ({"files": {}}, "tokenizer.json: does not belong to this corpus"),
         ({"files": {"a/train/index.json": {"bytes": 1, "sha256": "0" * 64}}}, "index.json: has "),
     ],
@@ -154,7 +154,7 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most,
         for document in order:
             list(held_out.add(spooled(document)))
         list(held_out.finish())
-        sides.append(sorted(one.content for one in held_out.kept))
+        sides.append(sorted(one.content for one in held_out.held_out))
         kept = sum(len(text) for text in sides[-1])
         assert sides[-1]
         assert kept <= most or len(sides[-1]) == 1
@@ -166,17 +166,17 @@ def test_what_is_held_out_is_the_least_that_has_its_share_of_the_bytes(most, doc
     held_out = HeldOutSplit(0.25, most, seed=0)
     given = [one for k in range(10) for one in held_out.add(spooled(Document(f"{k:010}")))]
     given += held_out.finish()
-    assert (len(held_out.kept), len(given)) == (documents, 10 - documents)
+    assert (len(held_out.held_out), len(given)) == (documents, 10 - documents)
 
 
 @pytest.mark.parametrize(
     ("texts", "held_out", "message"),
     [
-        ([" ", "\n"], None, "domain 'a': no documents; give it some, or leave it out"),
-        (words("a"), [" "], "domain 'a': no held-out documents; give it some"),
-        (["only this"], None, "domain 'a': its 1 documents are all held out, so none is left"),
+        ([" ", "\n"], None, "domain 'a': no documents; add documents, or leave the domain out"),
+        (words("a"), [" "], "domain 'a': no held-out documents; add documents"),
+        (["only this"], None, "domain 'a': all of its 1 documents are held out, so none is left"),
         (["one", "three"], words("v"), "domain 'a': 10 training tokens, fewer than one sequence of"
-         " 128; give it more text"),
+         " 128; add text"),
         (words("a"), ["seven"], "domain 'a': 6 held-out tokens, fewer than one sequence of 128;"
          " raise corpus.validation_fraction, or name files as 'validation'"),
     ],

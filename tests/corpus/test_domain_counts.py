@@ -115,10 +115,10 @@ def test_what_has_no_text_here_says_what_to_do(tmp_path):
     for source, message in (
         ({"path": "nobody/has-this"}, "state its tokens or bytes in corpus.domains"),
         ({"tokens": 5}, "its text is not available here; state its tokens"),
-        ({"path": str(blank)}, "no text was found; give it some, or leave it out"),
+        ({"path": str(blank)}, "no text; add text, or leave the domain out"),
     ):
         with pytest.raises(CorpusError, match=message):
             count_domains(CorpusConfig(domains={"it": source}))
     assert first_look("it", SourceConfig(tokens=5)) == 0.0
-    with pytest.raises(CorpusError, match=r"domain 'it': .*it.jsonl: has no text; give it some"):
+    with pytest.raises(CorpusError, match=r"domain 'it': .*it.jsonl: no text; add text, or"):
         first_look("it", SourceConfig(path=str(blank)))

@@ -126,9 +126,9 @@ def test_a_missing_file_is_named(folder, monkeypatch):
     (folder / "a.jsonl").write_bytes(lines(TEXTS))
     refused("domain 'web': z.jsonl: no such file", path=["a.jsonl", "z.jsonl"])
     (folder / "packed.jsonl").write_bytes(gzip.compress(lines(TEXTS)))
-    refused("it is compressed; rename it to packed.jsonl.gz", path="packed.jsonl")
+    refused("is compressed; rename it to packed.jsonl.gz", path="packed.jsonl")
     (folder / "a.doc").write_text("x")
-    refused("a.doc: no reader for '.doc'; name one as path: arrow, csv, json", data_files="a.doc")
+    refused("no reader for '.doc'; set path to a reader (arrow, csv, json, ", data_files="a.doc")
 
 
 def test_a_missing_column_is_refused_with_the_columns_there_are(folder):

@@ -213,8 +213,8 @@ def test_what_is_wrong_in_the_store_is_one_line_and_not_kept(store, run):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"domains": {"a": {}, "c": {}}}, "corpus.domains: a, c, and .* prepared with a, n/b, in"),
-        ({"tokenizer": "bpe:512"}, "corpus.tokenizer: bpe:512, and .* prepared with bytes; name t"),
+        ({"domains": {"a": {}, "c": {}}}, "corpus.domains: a, c, but .* prepared with a, n/b, in"),
+        ({"tokenizer": "bpe:512"}, "corpus.tokenizer: bpe:512, but .* prepared with bytes; use th"),
     ],
 )
 def test_a_corpus_of_another_kind_is_refused(run, tmp_path, given, message):

@@ -68,7 +68,7 @@ WRONG = {
     "contxt: unknown field": line(contxt="Q"),
     "context: invalid UTF-8 at character 2": line(context="Q\ud800"),
     "weight: should be greater than 0": line(weight=0.0),
-    "id '394' is also that of line 1; give each item its own": line(id="394"),
+    "id '394' is also used in line 1; give each item its own id": line(id="394"),
     "invalid UTF-8 at byte 9": b'{"id": "\xff"}',
     "continuation: is missing": b'{"id": 3, "context": ""}',
 }
@@ -97,12 +97,12 @@ def test_a_folder_has_a_task_for_each_file(tmp_path):
         (tmp_path / name).write_text("")
     assert list(task_files(tmp_path)) == ["arc", "code"]
     (tmp_path / "arc.jsonl.zst").write_text("")
-    with pytest.raises(ConfigError, match=r"arc\.jsonl is task 'arc' too"):
+    with pytest.raises(ConfigError, match=r"arc\.jsonl is also task 'arc'"):
         task_files(tmp_path)
     with pytest.raises(ConfigError, match="no such folder"):
         task_files(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"empty: has no tasks; one file for each, \*.jsonl, \*"):
+    with pytest.raises(ConfigError, match=r"empty: has no tasks; add a file for each, \*.jsonl"):
         task_files(tmp_path / "empty")
 
 
@@ -210,5 +210,5 @@ def test_bits_per_byte_is_the_weighted_mean_over_items_and_an_encoded_task_is_re
     for field in dataclasses.fields(EncodedTask):
         assert np.array_equal(getattr(task, field.name), getattr(again, field.name)), field.name
     np.savez(tmp_path / "tasks" / "other.npz", tokens_T=task.tokens_T)
-    with pytest.raises(CorpusError, match=r"other.npz: is not what was written; prepare"):
+    with pytest.raises(CorpusError, match=r"other.npz: damaged: its arrays are not those"):
         open_task(tmp_path, "other")

@@ -167,9 +167,9 @@ def test_bad_sources_of_tokens_are_one_line_with_the_domain(folder, monkeypatch)
     none("'web': z*: the glob matches no file", MEGATRON | {"path": "z*"})
     raw = {"path": "web.bin", "format": "raw", "dtype": "uint16", "document_end": 257}
     none("domain 'web': document_end 257: 'bytes' has the ids 0 to 256", raw)
-    none("is trained by the run", tokenizer="bpe:300")
+    none("the run would train bpe:300", tokenizer="bpe:300")
     write_megatron(folder / "big", [encode("fine"), [5, 300, END]])
-    message = "domain 'web': big.bin: token 6 is 300: 'bytes' has the ids 0 to 256"
+    message = "domain 'web': big.bin: token 6 is 300, but 'bytes' has the ids 0 to 256"
     none(message, MEGATRON | {"path": "big"})
     digest = "mixopt.corpus.domain_tokens.token_digest"
     monkeypatch.setattr(digest, lambda *_: Path("web.bin").touch() or b"")

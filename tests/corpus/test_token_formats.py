@@ -77,7 +77,7 @@ def test_an_array_that_is_no_tokens_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     refused("a.npy: not a .npy: ", path, "npy")
     write_olmo(path, TOKENS)
-    refused("as OLMo-core's .npy: use format 'raw'", path, "npy")
+    refused("(nor has OLMo-core's .npy): use format 'raw'", path, "npy")
     assert tokens(read(path, None, "uint16")) == TOKENS
 
 
@@ -171,7 +171,7 @@ def test_globs_folders_and_companions_name_each_file_once(tmp_path, monkeypatch)
 
 def test_a_folder_with_the_tokens_of_two_tools_or_of_none_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("what it is")
-    with pytest.raises(CorpusError, match="has no files of tokens"):
+    with pytest.raises(CorpusError, match="has no token files"):
         names([str(tmp_path)], "raw")
     write_megatron(tmp_path / "web", DOCUMENTS)
     with pytest.raises(CorpusError, match=r"tokens are megatron \(.*web\), not npy"):
@@ -219,7 +219,7 @@ def test_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
     message = "a.npy: has a header, but raw tokens have none; it is numpy's: use format 'npy'"
     refused(message, tmp_path / "a.npy", format="raw", dtype="uint16")
     (tmp_path / "a.bin").write_bytes((20240520).to_bytes(4, "little") + bytes(2044))
-    refused("it is llm.c's: leave its first 1,024 bytes out", tmp_path / "a.bin", dtype="uint16")
+    refused("it is llm.c's: remove its first 1,024 bytes", tmp_path / "a.bin", dtype="uint16")
     for packed in (gzip, bz2, lzma):  # whose bytes would be ids
         (tmp_path / "a.bin").write_bytes(packed.compress(bytes(100)) + b" ")
         refused(": unpack it", tmp_path / "a.bin", dtype="uint16")
@@ -228,8 +228,8 @@ def test_files_with_a_header_are_not_read_as_raw_tokens(tmp_path):
 def test_an_id_outside_the_vocabulary_is_named_with_file_place_and_value(tmp_path):
     train, known = tmp_path / "train.bin", {"dtype": "uint16", "tokenizer": "bpe:300"}
     np.array([*TOKENS, 400, 5], "<u2").tofile(train)
-    reason = "'bpe:300' has the ids 0 to 299; is this its tokenizer"
-    refused(f"train.bin: token 11 is 400: {reason}", train, **known)
+    reason = "'bpe:300' has the ids 0 to 299; check the tokenizer"
+    refused(f"train.bin: token 11 is 400, but {reason}", train, **known)
     ids = "document_end 300: 'bpe:300' has the ids 0 to 299"
     refused(ids, train, **known, document_end=300)
     for size in (0, (1 << 32) + 1):
@@ -257,10 +257,10 @@ def test_an_index_of_megatrons_cut_anywhere_is_refused_and_one_with_a_flip_or_ha
 
 def test_what_is_there_already_is_kept_and_what_is_unknown_is_refused(tmp_path):
     refused("dtype 'uint61'; did you mean 'uint16'?", tmp_path / "x.bin", dtype="uint61")
-    for named, message in (("", "the path is empty"), ([], "no file of tokens is named")):
+    for named, message in (("", "the path is empty"), ([], "source is empty; name at least")):
         with pytest.raises(CorpusError, match=message):
             import_tokens(named, tmp_path / "out", tokenizer="gpt2")
-    with pytest.raises(CorpusError, match="tokens are read from files here; copy them to this"):
+    with pytest.raises(CorpusError, match="token files must be local; copy them to this"):
         import_tokens("s3://bucket/a.bin", tmp_path / "out", tokenizer="gpt2")
     np.array(TOKENS, "<u2").tofile(tmp_path / "train.bin")
     with pytest.raises(CorpusError, match="already exists"):

@@ -53,7 +53,7 @@ def test_a_token_that_does_not_fit_is_refused(tmp_path):
         with pytest.raises(ShardError, match=rf"token {token} does not fit uint16 \(0 to 65535\)"):
             written(tmp_path / "train", np.array([5, token, 6]))
     assert written(tmp_path / "t", np.array([65_536]), dtype="uint32").read(0, 1) == [65_536]
-    with pytest.raises(ShardError, match="tokens of dtype float64; integers are expected"):
+    with pytest.raises(ShardError, match="tokens of dtype float64; expected integers"):
         written(tmp_path / "train", np.array([0.5]))
     with pytest.raises(ShardError, match="dtype 'int64'; tokens are uint16 or uint32"):
         written(tmp_path / "train", np.array([1]), dtype="int64")
@@ -76,7 +76,7 @@ def test_an_altered_shard_is_found_by_its_hash_and_a_truncated_or_absent_one_wit
 
 
 def test_many_bytes_are_hashed_once_a_node(shards, monkeypatch):
-    monkeypatch.setattr(token_shards, "_ALONE", 0)
+    monkeypatch.setattr(token_shards, "_SHARED_HASH_BYTES", 0)
     monkeypatch.setattr("mixopt.system.manifest.LARGE", 0)
     TokenShards.open(shards.path)
     with monkeypatch.context() as patch:
@@ -136,5 +136,5 @@ def test_a_shard_that_is_cut_or_removed_after_it_was_opened_is_one_line(shards):
     with pytest.raises(ShardError, match=r"00003.bin: truncated: 18 bytes, but its index has 20"):
         shards.read(0, 95)
     path.unlink()
-    with pytest.raises(ShardError, match=r"00003.bin: not found, but it was there before"):
+    with pytest.raises(ShardError, match=r"00003.bin: no longer found; restore it and resume"):
         shards.read(0, 95)

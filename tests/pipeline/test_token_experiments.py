@@ -126,4 +126,4 @@ def test_tokens_import_takes_many_paths(experiment):
     ended = mixopt("import", *files, "--out", "out", "--tokenizer", "bytes")
     assert "120 documents" in ended.out
     ended = mixopt("import", "data", "--out", "all", "--tokenizer", "bytes")
-    assert "the tokens are megatron (data/news) and raw (data/train.bin); select" in ended.error
+    assert "the tokens are megatron (data/news) and raw (data/train.bin); select one" in ended.error
