@@ -54,7 +54,7 @@ def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ConfigError, match=r"t\.jsonl\.gz: cannot be read"):
             list(read_items(path))
-    for name, message in (("none", "none: no such file"), ("empty", "empty: has no items; one")):
+    for name, message in (("none", "none: no such file"), ("empty", "empty: has no items; write")):
         with pytest.raises(ConfigError, match=message):
             list(read_items(tmp_path / name))
 
