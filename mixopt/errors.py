@@ -1,21 +1,21 @@
 """The errors that mixopt raises on purpose.
 
     MixoptError
-    ├── ConfigError      a YAML file, an override or an argument that cannot be right
+    ├── ConfigError      an invalid YAML file, override or argument
     ├── MixtureError     weights that are not a point on the simplex of their domains
     ├── CorpusError      documents, domains and tokenizers
-    │   └── ShardError   token shards on disk that are not what their index says
+    │   └── ShardError   token shards on disk that differ from their index
     ├── DesignError      mixtures that cannot be drawn
     │   └── InfeasibleError   constraints that no mixture meets
     ├── TrialsError      tables of mixtures and losses
     ├── SamplerError     a stream of samples that cannot be laid out, changed or resumed
-    ├── EstimatorError   an estimator that cannot work in this run, or what it is told
+    ├── EstimatorError   an estimator that cannot work in this run, or an invalid observation
     ├── RoutingError     routers that cannot be found, read or counted
     ├── RunError         a run directory that is stale, foreign or cannot be written
-    │   └── OtherRankError    on the other ranks of a job, what rank 0 raised and says
+    │   └── OtherRankError    on the other ranks of a job, after an error on rank 0
     └── PluginError      a proxy, regressor or estimator that cannot be found or loaded
 
-Every message is one line that says what is wrong, the value, where it came from, and how to fix it.
+Every message is one line with the error, the value, its origin, and the fix.
 The command line prints it after ``mixopt:`` and exits with 2.
 """
 
@@ -25,31 +25,31 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-# Control characters, halves of surrogate pairs, separators of lines and paragraphs.
+# Control characters, surrogates, line and paragraph separators.
 _CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})
-# Marks that change the direction of the text around them: it would not be what it looks like.
+# Marks that change the direction of the text around them, which can disguise it.
 _DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 LONGEST_MESSAGE = 2000  # characters
 
 
 def is_control(character: str) -> bool:
-    """Tell whether a character ends a line, steers a terminal, or changes how others read."""
+    """Return whether a character ends a line, controls a terminal, or reorders other text."""
     return unicodedata.category(character) in _CONTROLS or character in _DIRECTION_MARKS
 
 
 def plain_line(text: str) -> str:
-    """Return text of unknown origin as one line, its control characters as escapes."""
+    """Return untrusted text as one line, with control characters escaped."""
     if text.isprintable():
         return text
     return "".join(c.encode("unicode_escape").decode("ascii") if is_control(c) else c for c in text)
 
 
 class MixoptError(Exception):
-    """Anything that is wrong with what the user gave, said in one line."""
+    """An error in the user's input, with a message of one line."""
 
     def __str__(self) -> str:
-        """Return the message on one line of bounded length, whatever names or values are in it."""
+        """Return the message as one line of bounded length, whatever values it contains."""
         text = plain_line(super().__str__())
         if len(text) <= LONGEST_MESSAGE:
             return text
@@ -57,7 +57,7 @@ class MixoptError(Exception):
 
 
 class ConfigError(MixoptError):
-    """A YAML file, an override or an argument that cannot be right."""
+    """An invalid YAML file, override or argument."""
 
 
 class MixtureError(MixoptError):
@@ -69,7 +69,7 @@ class CorpusError(MixoptError):
 
 
 class ShardError(CorpusError):
-    """Token shards on disk that are not what their index says."""
+    """Token shards on disk that differ from their index."""
 
 
 class DesignError(MixoptError):
@@ -89,7 +89,7 @@ class SamplerError(MixoptError):
 
 
 class EstimatorError(MixoptError):
-    """An estimator that cannot work in this run, or an observation that it cannot take."""
+    """An estimator that cannot work in this run, or an invalid observation."""
 
 
 class RoutingError(MixoptError):
@@ -101,15 +101,15 @@ class RunError(MixoptError):
 
 
 class EditedWarning(UserWarning):
-    """A file that mixopt wrote was changed since, and is used as it is now."""
+    """A file that mixopt wrote was edited; the edited version is used."""
 
 
 class UnvalidatedWarning(UserWarning):
-    """A mixture that was not validated against baselines is written out."""
+    """A mixture is written out that was not validated against baselines."""
 
 
 class OtherRankError(RunError):
-    """Rank 0 of a job failed; it reports why, and the other ranks end too."""
+    """Rank 0 of a job failed and reports the error; the other ranks stop too."""
 
 
 class PluginError(MixoptError):
@@ -126,5 +126,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """Return the known name that somebody may have meant; None where none is near."""
+    """Return the closest known name; None: none is close."""
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)

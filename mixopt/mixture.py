@@ -1,8 +1,8 @@
 """A mixture: each domain's share of the training tokens.
 
-A `Mixture` that exists is valid: named domains, finite weights >= 0 that add up to 1.
-Weights that are off by no more than rounding (a table with three decimals) are rescaled
-only when the caller states the tolerance.
+A `Mixture` is checked when it is built: named domains, finite weights >= 0 that add up to 1.
+Weights with larger rounding errors (a table with three decimals) are rescaled only if the caller
+states a tolerance.
 
 Total variation, half the sum of absolute differences, is the share of the tokens that change domain
 from one mixture to another: 0 for equal mixtures, 1 for mixtures without a common domain.
@@ -40,11 +40,11 @@ from mixopt.system import (
 )
 
 SUM_TOLERANCE = 1e-6
-PHASE_TOLERANCE = 1e-4  # of the sum of a phase, which limits hold to rounding
-MAX_WEIGHT = 1e15  # before weights are rescaled; sums of larger ones may overflow
+PHASE_TOLERANCE = 1e-4  # of the sum of a phase, for rounding errors of limits
+MAX_WEIGHT = 1e15  # before rescaling; sums of larger weights may overflow
 
 
-LISTED, LARGEST = 8, 5  # domains up to which `repr` lists all, and how many it lists of more
+LISTED, LARGEST = 8, 5  # `repr` lists up to LISTED domains, of more only the LARGEST largest
 
 
 class Mixture(Mapping[str, float]):
@@ -70,8 +70,8 @@ class Mixture(Mapping[str, float]):
             tolerance: How far from 1 the sum may be.
 
         Raises:
-            MixtureError: No domain, a name that cannot be one, a weight that is negative or not
-                finite, or a sum that is further from 1 than `tolerance`.
+            MixtureError: No domain, an invalid name, a weight that is negative or not finite, or a
+                sum further from 1 than `tolerance`.
         """
         if not weights:
             raise MixtureError("a mixture needs at least one domain")
@@ -90,7 +90,7 @@ class Mixture(Mapping[str, float]):
                 f" tolerance={abs(total - 1.0):.2g}"
             )
         self._domains = tuple(values)
-        # Dividing what adds up to 1 already would change its last digit at every read.
+        # Rescaling weights that add up to 1 would change their last digits at every read.
         scale = total if abs(total - 1.0) > 1e-12 else 1.0
         self._weights = tuple(value / scale for value in values.values())
         self._by_name = dict(zip(self._domains, self._weights, strict=True))
@@ -120,7 +120,7 @@ class Mixture(Mapping[str, float]):
 
     @classmethod
     def natural(cls, tokens: Mapping[str, int]) -> Mixture:
-        """Give every domain its share of the tokens there are."""
+        """Give every domain its share of the available tokens."""
         total = sum(tokens.values())
         if total <= 0:
             raise MixtureError("the natural mixture needs domains with tokens; all have 0")
@@ -130,8 +130,8 @@ class Mixture(Mapping[str, float]):
     def from_file(cls, path: str | Path) -> Mixture:
         """Read a mixture, a proposal or a recommendation (`weights:`, or the weights alone).
 
-        A proposal or recommendation that was edited is read as a mixture of your own, with an
-        `EditedWarning`: without the line `sha256`, nothing is said.
+        An edited proposal or recommendation is read as a mixture of your own, with an
+        `EditedWarning`; delete the line `sha256` to read it without the warning.
 
         Args:
             path: A YAML file.
@@ -178,7 +178,7 @@ class Mixture(Mapping[str, float]):
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that are the same for equal mixtures in any order."""
+        """Twelve hexadecimal digits, equal for equal mixtures in any order."""
         return self._fingerprint
 
     @property
@@ -189,14 +189,14 @@ class Mixture(Mapping[str, float]):
     def total_variation(self, other: Mixture) -> float:
         """Return the total variation to another mixture of the same domains, in [0, 1]."""
         other = other.over(self._domains)
-        # Summed without rounding, so that it is 0 for mixtures in any order of the domains.
+        # fsum is exact, so that the result does not depend on the order of the domains.
         return 0.5 * math.fsum(abs(self[name] - other[name]) for name in self._domains)
 
     def over(self, domains: Sequence[str]) -> Mixture:
         """Return the same mixture in the order of `domains`.
 
         Raises:
-            MixtureError: A domain that the other side does not have.
+            MixtureError: A domain that is missing on one side.
         """
         wanted = set(domains)
         for name in self._domains:
@@ -204,7 +204,7 @@ class Mixture(Mapping[str, float]):
                 raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, domains)}")
         for name in domains:
             if name not in self._by_name:
-                raise MixtureError(f"domain {name!r} has no weight; give it one, 0 is allowed")
+                raise MixtureError(f"domain {name!r} has no weight; add one, 0 is allowed")
         return Mixture({name: self[name] for name in domains})
 
     def __getitem__(self, domain: str) -> float:
@@ -216,22 +216,22 @@ class Mixture(Mapping[str, float]):
         return iter(self._domains)
 
     def __len__(self) -> int:
-        """Count the domains."""
+        """Return the number of domains."""
         return len(self._domains)
 
     def __hash__(self) -> int:
-        """Hash by content, whatever the order."""
+        """Hash by content, in any order."""
         return hash(frozenset(zip(self._domains, self._weights, strict=True)))
 
     def __eq__(self, other: object) -> bool:
-        """Compare by content, whatever the order."""
+        """Compare by content, in any order."""
         return isinstance(other, Mixture) and dict(self) == dict(other)
 
     def __repr__(self) -> str:
-        """Show shares as percentages: of many domains the largest five; `dict(mixture)` has all."""
+        """Show shares as percentages; of many domains only the largest five."""
         shown = list(self.items())
         if len(shown) > LISTED:
-            shown = sorted(shown, key=lambda one: -one[1])[:LARGEST]
+            shown = sorted(shown, key=lambda item: -item[1])[:LARGEST]
         shares = ", ".join(f"{name} {100 * weight:.3g}%" for name, weight in shown)
         others = len(self) - len(shown)
         return f"Mixture({shares} and {others} others)" if others else f"Mixture({shares})"
@@ -243,18 +243,18 @@ class Mixture(Mapping[str, float]):
 
 
 def largest_shares(mixture: Mapping[str, float]) -> str:
-    """Say the largest shares in words: `law 38.6%, web 22.1%, wiki 19.3% and 3 more`."""
+    """Return the largest shares as text: `law 38.6%, web 22.1%, wiki 19.3% and 3 more`."""
     order = sorted(mixture, key=lambda name: -mixture[name])
     return first_few([f"{name} {share_text(mixture[name])}" for name in order], 3)
 
 
 def branch_shares(mixture: Mapping[str, float]) -> dict[str, float]:
-    """Return what each branch of a tree has, such as `web/science`; nothing where none nests.
+    """Return the share of each branch of the tree, such as `web/science`; {} without nesting.
 
-    A branch is what is above domains; a domain on the top level counts as one of its own.
+    A branch is the parent of domains; a domain on the top level counts as its own branch.
     """
     branches = branches_of(mixture)
-    shares = {name: sum(mixture[one] for one in own) for name, own in branches.items()}
+    shares = {name: sum(mixture[d] for d in domains) for name, domains in branches.items()}
     return shares if len(shares) < len(mixture) else {}
 
 
@@ -268,10 +268,10 @@ def branches_of(domains: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 class Phases(Mixture):
-    """The phases of a training, by name, and the share of the tokens of each.
+    """The phases of a training, by name, with each phase's share of the tokens.
 
-    A mixture by phase is one mixture of cells `<phase>/<domain>`, of which each has its share of
-    all tokens: what is known of designs, limits and searches of mixtures holds for it as it is.
+    A mixture by phase is one mixture of cells `<phase>/<domain>`, each with its share of all
+    tokens, so that designs, limits and searches of mixtures apply to it unchanged.
 
     Examples:
         >>> phases = mixopt.Phases({"1": 0.8, "2": 0.2})
@@ -283,25 +283,25 @@ class Phases(Mixture):
 
     @classmethod
     def of(cls, lengths: Mapping[str, float] | None) -> Phases | None:
-        """Return the phases of these lengths; None without any."""
+        """Return the phases of these lengths; None for None."""
         return None if lengths is None else cls(lengths)
 
     @classmethod
     def found(cls, cells: Sequence[str], weights_NC: Array) -> Phases | None:
-        """Return the phases of a table whose first parts of names are phases; None of another.
+        """Detect phases in a table, as first parts of its column names; None: it has none.
 
-        A phase has the domains of every other one, and the same total, above 0, in all rows, of
-        which there are two at least.
+        All phases must have the same domains, and each the same total > 0 in all rows; at least
+        two rows are needed.
         """
         by_phase: dict[str, list[int]] = {}
-        for place, name in enumerate(cells):
-            by_phase.setdefault(name.partition("/")[0], []).append(place)
-        domains = [[cells[k].partition("/")[2] for k in own] for own in by_phase.values()]
+        for column, name in enumerate(cells):
+            by_phase.setdefault(name.partition("/")[0], []).append(column)
+        domains = [[cells[k].partition("/")[2] for k in columns] for columns in by_phase.values()]
         if min(len(by_phase), len(weights_NC)) < 2 or any(
-            one != domains[0] or not all(one) for one in domains
+            names != domains[0] or not all(names) for names in domains
         ):
             return None
-        totals_NP = np.array([weights_NC[:, own].sum(axis=1) for own in by_phase.values()]).T
+        totals_NP = np.array([weights_NC[:, k].sum(axis=1) for k in by_phase.values()]).T
         if np.ptp(totals_NP, axis=0).max() > PHASE_TOLERANCE or totals_NP.min() <= PHASE_TOLERANCE:
             return None
         return cls(dict(zip(by_phase, totals_NP.mean(axis=0).tolist(), strict=True)))
@@ -312,26 +312,26 @@ class Phases(Mixture):
         return tuple(f"{phase}/{name}" for phase in self for name in names)
 
     def names(self, cells: Iterable[str]) -> tuple[str, ...]:
-        """Return the names of the domains that cells are of."""
+        """Return the names of the domains of cells."""
         first = f"{next(iter(self))}/"
         return tuple(name.removeprefix(first) for name in cells if name.startswith(first))
 
     def joined(self, parts: Mapping[str, Mapping[str, float]]) -> Mixture:
-        """Return the mixture of cells of a mixture for each phase."""
+        """Combine one mixture per phase into a mixture of cells."""
         return Mixture(
             {f"{p}/{name}": self[p] * share for p in self for name, share in parts[p].items()}
         )
 
     def tied(self, mixture: Mapping[str, float]) -> Mixture:
-        """Return the mixture of cells that has one mixture in all phases."""
+        """Return the mixture of cells with the same mixture in all phases."""
         return self.joined(dict.fromkeys(self, mixture))
 
     def split(self, cells: Mapping[str, float]) -> dict[str, Mixture]:
         """Return the mixture of each phase."""
         mixtures: dict[str, Mixture] = {}
         for phase, length in self.items():
-            own = below_branch(phase, cells)
-            shares = {name.removeprefix(f"{phase}/"): cells[name] / length for name in own}
+            names = below_branch(phase, cells)
+            shares = {name.removeprefix(f"{phase}/"): cells[name] / length for name in names}
             mixtures[phase] = Mixture(shares, tolerance=PHASE_TOLERANCE)
         return mixtures
 
@@ -342,7 +342,7 @@ class Phases(Mixture):
         )
 
     def content(self, cells: Mapping[str, float]) -> list[dict[str, Any]]:
-        """Return a mixture of cells as files have it: name, end and weights of each phase."""
+        """Return the file content of a mixture of cells: name, end and weights of each phase."""
         ends = itertools.accumulate(self.values())
         return [
             {"name": phase, "until": round(end, 9), "weights": dict(mixture)}
@@ -351,11 +351,11 @@ class Phases(Mixture):
 
 
 def whole_counts(weights_D: Array, total: int) -> IntArray:
-    """Split a number by weights: each share within one, all adding up, by largest remainders.
+    """Split a number by weights with largest remainders: each part is within 1 of its share.
 
     Args:
         weights_D: Share of each domain, >= 0, adding up to 1.
-        total: What is split, >= 0.
+        total: The number to split, >= 0.
 
     Returns:
         Whole numbers that add up to `total`, shape (D,).
@@ -369,16 +369,16 @@ def whole_counts(weights_D: Array, total: int) -> IntArray:
 
 def total_variation(left: ArrayLike, right: ArrayLike) -> Array:
     """Return the total variation between weights, over their last axis."""
-    apart: Array = np.abs(np.subtract(left, right, dtype=np.float64))
-    return np.asarray(0.5 * apart.sum(axis=-1))
+    differences: Array = np.abs(np.subtract(left, right, dtype=np.float64))
+    return np.asarray(0.5 * differences.sum(axis=-1))
 
 
 def pairwise_total_variation(left_ND: Array, right_KD: Array) -> Array:
     """Return the total variation between every two mixtures, shape (N, K)."""
     from scipy.spatial.distance import cdist
 
-    apart: Array = 0.5 * cdist(left_ND, right_KD, metric="cityblock")
-    return apart
+    distances_NK: Array = 0.5 * cdist(left_ND, right_KD, metric="cityblock")
+    return distances_NK
 
 
 def _number(name: str, value: object) -> float:

@@ -1,19 +1,19 @@
 """The objective: one evaluation domain's loss, a weighted mean of several, the worst, or a hinge.
 
-Each is the largest of a few weighted sums of losses and constants ("pieces"): a target and a mean
-have one piece, the worst domain has a piece for each. That gives one formula for values,
-subgradients, and the constrained search. The loss of an aggregate is always computed from the
-losses by domain, never fitted itself: a law fitted to the mean of several domains misses that each
-wants its own share.
+Each is the maximum of a few weighted sums of losses and constants ("pieces"): a target and a mean
+have one piece, the worst domain has one per domain. This gives one formula for values,
+subgradients, and the constrained search. An aggregate is always computed from the losses by domain,
+never fitted itself: a law fitted to the mean of several domains misses that each has its own best
+share.
 
-A hinge is a target against the average trial, plus by how much the worst of all other losses is
-worse than there by more than its noise, in units of noise (mixopt.trials.readiness): guardrails
-that give way to what is worth it.
+A hinge is the difference of a target from the average trial, plus the amount by which the worst
+other loss exceeds the average trial by more than its noise, in units of noise
+(mixopt.trials.readiness): soft guardrails that a large enough gain may cross.
 
-A metric of which higher is better enters with its sign turned. With `scale: spread` each loss is
-divided by its standard deviation over the trials first, since how far losses differ among mixtures
-depends on the domain and on the size of the model. Losses whose spread is lost in the noise of
-replicates (mixopt.trials.readiness) are left out on request.
+A metric where higher is better enters with the opposite sign. With `scale: spread` each loss is
+divided by its standard deviation over the trials, since the spread of losses among mixtures depends
+on the domain and on the model size. Losses whose spread is below the noise of replicates
+(mixopt.trials.readiness) are left out on request.
 
 Shapes: N mixtures, M evaluation domains, P pieces.
 """
@@ -35,41 +35,40 @@ from mixopt.system import Array, difference_text, loss_text
 if TYPE_CHECKING:
     from mixopt.config import ObjectiveConfig
 
-MAX_NAMES = 8  # names that are written one by one
-FEW = 4  # names that stand for many
+MAX_NAMES = 8  # up to this many names are listed completely
+FEW = 4  # names listed of more
 ROUNDING = 1e-9
 
 
 def listed(names: Iterable[str]) -> str:
-    """Write names one by one: `a, b and c`."""
+    """Return names as text: `a, b and c`."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def grouped_names(names: Sequence[str]) -> str:
-    """Write a few names one by one, and of many the first ones: `a, b, c, d and 53 more`."""
+    """Return names as text, of many only the first: `a, b, c, d and 53 more`."""
     if len(names) <= MAX_NAMES:
         return listed(names)
     return listed([*names[:FEW], f"{len(names) - FEW} more"])
 
 
 def mean_in_words(weights: Mapping[str, float], families: Mapping[str, Sequence[str]]) -> str:
-    """Write what a weighted mean is of."""
-    shares = {family: sum(weights[n] for n in members) for family, members in families.items()}
-    own = shares or weights
-    equal = max(own.values()) - min(own.values()) <= ROUNDING
+    """Return the members of a weighted mean as text."""
+    shares = {f: sum(weights[n] for n in names) for f, names in families.items()} or weights
+    equal = max(shares.values()) - min(shares.values()) <= ROUNDING
     parts = []
-    for name, share in own.items():
+    for name, share in shares.items():
         count = len(families.get(name, ()))
-        about = f" ({count} {'loss' if count == 1 else 'losses'})" if families else ""
-        parts.append(f"{'' if equal else f'{share:.3g} '}{name}{about}")
+        size = f" ({count} {'loss' if count == 1 else 'losses'})" if families else ""
+        parts.append(f"{'' if equal else f'{share:.3g} '}{name}{size}")
     if families:
-        kind = "family" if len(own) == 1 else "families"
-        return f"{len(own)} {kind}: {grouped_names(parts)}"
-    if len(own) <= MAX_NAMES:
+        kind = "family" if len(shares) == 1 else "families"
+        return f"{len(shares)} {kind}: {grouped_names(parts)}"
+    if len(shares) <= MAX_NAMES:
         return listed(parts)
     uneven = "" if equal else ", with different weights"
-    return f"{len(own)} losses{uneven}: {grouped_names(list(own))}"
+    return f"{len(shares)} losses{uneven}: {grouped_names(list(shares))}"
 
 
 Kind = Literal["target", "mean", "worst", "hinge"]
@@ -77,7 +76,7 @@ Unit = Literal["nats_per_token", "bits_per_byte"]
 Direction = Literal["lower", "higher"]
 Scale = Literal["none", "spread"]
 LeaveOut = Literal["noise"]
-# How the unit of losses, and of an objective (`value_unit`), is written.
+# Text of the unit of losses, and of an objective (`value_unit`).
 UNITS = {
     "bits_per_byte": "bits per byte",
     "nats_per_token": "nats per token",
@@ -88,39 +87,39 @@ UNITS = {
     "mixed_units": "losses - metrics",
     "noise": "deviations of noise",
 }
-# By what a reader sees an objective of metrics of which higher is better: it is minimised with its
-# sign turned, and shown as it is, shares of right answers in points.
+# Factors from minimised to displayed values, for metrics where higher is better: they are minimised
+# with the opposite sign; shares of right answers are displayed in points.
 SHOWN = {"metric_units": -1.0, "metric_deviations": -1.0, "right_answers": -100.0}
 
 
 def unit_text(unit: str) -> str:
-    """Write the unit of values and gains of an objective."""
+    """Return the unit of values and gains of an objective as text."""
     return "points" if unit == "right_answers" else UNITS[unit]
 
 
 def value_text(value: float, unit: str) -> str:
-    """Write a value of an objective in its unit (`value_unit`)."""
+    """Format a value of an objective in its unit (`value_unit`)."""
     return loss_text(SHOWN.get(unit, 1.0) * value + 0.0, _digits(unit))  # never -0
 
 
 def size_text(size: float, unit: str) -> str:
-    """Write an error or a noise of an objective."""
+    """Format an error or the noise of an objective."""
     return loss_text(abs(SHOWN.get(unit, 1.0)) * size, _digits(unit))
 
 
 def ends_text(low: float, high: float, unit: str) -> str:
-    """Write the ends of an interval of an objective, the lower one first."""
+    """Format the ends of an interval of an objective, the lower end first."""
     ends = (high, low) if unit in SHOWN else (low, high)
     return " to ".join(value_text(end, unit) for end in ends)
 
 
 def gain_text(gain: float, unit: str) -> str:
-    """Write a gain in an objective, with its sign; above 0 is better."""
+    """Format a gain in an objective with its sign; > 0 is better."""
     return difference_text(abs(SHOWN.get(unit, 1.0)) * gain, _digits(unit))
 
 
 def gain_ends_text(low: float, high: float, unit: str) -> str:
-    """Write the ends of an interval of a gain."""
+    """Format the ends of an interval of a gain."""
     return f"{gain_text(low, unit)} to {gain_text(high, unit)}"
 
 
@@ -130,27 +129,27 @@ def _digits(unit: str) -> int:
 
 @dataclass(frozen=True)
 class Objective:
-    """A number to minimise, made from losses by evaluation domain.
+    """A number to minimise, computed from losses by evaluation domain.
 
     Attributes:
         evaluation: All evaluation domains, in the order of the losses' columns.
-        kind: How the losses become one number.
-        weights: Weight of each measured evaluation domain; adds up to 1 for a mean, and is 1
-            each otherwise. Of a hinge the first is the target.
+        kind: Function from losses to one number.
+        weights: Weight of each measured evaluation domain; weights of a mean add up to 1, others
+            are 1. The first of a hinge is the target.
         unit: Unit of the losses.
-        higher: Evaluation domains whose metric is better when it is higher.
-        scale: `spread` where each loss is divided by its standard deviation over the trials.
-        spreads: These standard deviations, or the noise that a hinge is in units of; they come
-            from trials (`scaled`).
-        references: What a hinge compares losses with: their means over the trials.
-        families: Names of measured evaluation domains by family, where a mean is of families.
-        leave_out: `noise` where losses that the trials cannot tell apart are left out.
-        left_out: These losses; they come from trials (`without`).
-        items: Questions behind each metric that is the share of them that was answered right.
+        higher: Evaluation domains with a metric where higher is better.
+        scale: `spread`: each loss is divided by its standard deviation over the trials.
+        spreads: These standard deviations, or the noise in a hinge; they come from trials
+            (`scaled`).
+        references: Means of the losses over the trials, for a hinge.
+        families: Names of measured evaluation domains by family, for a mean of families.
+        leave_out: `noise`: losses whose spread is below the noise are left out.
+        left_out: The losses left out; they come from trials (`without`).
+        items: Number of questions of each metric that is a share of right answers.
 
     Raises:
-        ConfigError: An evaluation domain that is not there, losses and metrics of which higher
-            is better in one worst, or a spread that is not above 0.
+        ConfigError: An unknown evaluation domain, a worst that combines losses and metrics where
+            higher is better, or a spread <= 0.
 
     Examples:
         >>> objective = Objective(("code", "prose"), "mean", {"code": 0.75, "prose": 0.25})
@@ -187,7 +186,7 @@ class Objective:
 
     @classmethod
     def from_config(cls, config: ObjectiveConfig, evaluation: Sequence[str]) -> Objective:
-        """Build the objective that a configuration states."""
+        """Build the objective of a configuration."""
         from mixopt.config import chosen_losses
 
         losses = chosen_losses(config, evaluation)
@@ -208,32 +207,32 @@ class Objective:
         return asdict(self)
 
     def scaled(self, spreads: Mapping[str, float]) -> Objective:
-        """Return the objective with the spreads that its losses are divided by."""
+        """Return the objective with the spreads of its losses."""
         scales = {name: float(spreads[name]) for name in self.measured if name in spreads}
         return replace(self, scale="spread", spreads=scales)
 
     def against(self, means: Mapping[str, float], noise: Mapping[str, float]) -> Objective:
-        """Return a hinge with what it takes from the trials.
+        """Return a hinge with means and noise of the losses, from the trials.
 
         Raises:
-            ConfigError: The noise of one of its losses is not known, or 0.
+            ConfigError: The noise of one of its losses is unknown, or 0.
         """
         for name in self.measured:
             if not noise.get(name, 0.0) > 0:
                 raise ConfigError(
-                    f"objective.hinge: the noise of {name!r} is not known: set design.replicates"
-                    " of at least 2, or objective.items for shares of right answers"
+                    f"objective.hinge: the noise of {name!r} is unknown: set design.replicates to"
+                    " 2 or more, or objective.items for shares of right answers"
                 )
         spreads, references = (
-            {name: float(own[name]) for name in self.measured} for own in (noise, means)
+            {name: float(values[name]) for name in self.measured} for values in (noise, means)
         )
         return replace(self, spreads=spreads, references=references)
 
     def without(self, names: Collection[str]) -> Objective:
         """Return the objective without some of its losses, whose weights go to the others."""
-        gone = tuple(name for name in self.weights if name in names)
-        weights = {name: weight for name, weight in self.weights.items() if name not in gone}
-        if not gone:
+        removed = tuple(name for name in self.weights if name in names)
+        weights = {name: weight for name, weight in self.weights.items() if name not in removed}
+        if not removed:
             return self
         if not weights:
             raise ConfigError(
@@ -241,20 +240,20 @@ class Objective:
                 "objective, or run longer trials"
             )
         families = {
-            name: tuple(n for n in own if n in weights) for name, own in self.families.items()
+            name: tuple(n for n in losses if n in weights) for name, losses in self.families.items()
         }
-        for name, own in families.items():
-            before = sum(self.weights[one] for one in self.families[name])
-            now = sum(weights[one] for one in own)
-            weights |= {one: weights[one] * before / now for one in own}
+        for name, losses in families.items():
+            before = sum(self.weights[loss] for loss in self.families[name])
+            now = sum(weights[loss] for loss in losses)
+            weights |= {loss: weights[loss] * before / now for loss in losses}
         if self.kind == "mean":
             total = sum(weights.values())
             weights = {name: weight / total for name, weight in weights.items()}
         return replace(
             self,
             weights=weights,
-            families={name: own for name, own in families.items() if own},
-            left_out=(*self.left_out, *gone),
+            families={name: losses for name, losses in families.items() if losses},
+            left_out=(*self.left_out, *removed),
         )
 
     def of(self, kind: Kind, weights: Mapping[str, float], scale: Scale = "none") -> Objective:
@@ -265,7 +264,7 @@ class Objective:
 
     @property
     def needs_trials(self) -> bool:
-        """Whether it takes something from the trials: spreads, noise, or losses that are noise."""
+        """Whether it depends on the trials: for spreads, noise, or losses to leave out."""
         return self.scale != "none" or self.leave_out is not None or self.kind == "hinge"
 
     @property
@@ -285,10 +284,10 @@ class Objective:
         return replace(self, evaluation=tuple(evaluation), higher=higher, items=items)
 
     def item_errors(self, values_NM: ArrayLike) -> Array:
-        """Return the binomial deviation of each share of right answers; nan of other losses.
+        """Return the binomial standard deviation of each share of right answers; nan for losses.
 
-        It is that of another draw of the questions. Runs that answer the same questions differ by
-        less: what makes a question hard is the same for all of them.
+        It is the deviation over draws of the questions. Runs that answer the same questions differ
+        less, since the difficulty of a question is the same for all runs.
         """
         counts_M = np.array([self.items.get(name, np.nan) for name in self.evaluation])
         shares_NM = np.asarray(values_NM, dtype=np.float64)
@@ -297,17 +296,17 @@ class Objective:
 
     @property
     def signs(self) -> Array:
-        """1 for each loss and -1 for each metric of which higher is better, shape (M,)."""
+        """1 for each loss and -1 for each metric where higher is better, shape (M,)."""
         return np.array([-1.0 if name in self.higher else 1.0 for name in self.evaluation])
 
     @property
     def is_higher(self) -> bool:
-        """Whether higher is better for every metric that it measures; not of a hinge."""
+        """Whether higher is better for every metric that it measures; False for a hinge."""
         return self.kind != "hinge" and all(name in self.higher for name in self.weights)
 
     @property
     def value_unit(self) -> str:
-        """Unit of the objective: that of the losses, or another of `UNITS`."""
+        """Unit of the objective, a key of `UNITS`."""
         if self.kind == "hinge":
             return "noise"
         if self.scale == "spread":
@@ -320,7 +319,7 @@ class Objective:
         return "bits_per_byte" if of_tasks == {"bits_per_byte"} else self.unit
 
     def pieces(self) -> Array:
-        """Weighted sums whose maximum is the objective, with `offsets_P`, shape (P, M)."""
+        """Coefficients of the sums whose maximum, with `offsets_P`, is the objective, (P, M)."""
         if self.spreads is None and (self.scale == "spread" or self.kind == "hinge"):
             raise ConfigError("objective.scale: spread: the spreads of the trials are missing")
         weights_M = np.zeros(len(self.evaluation))
@@ -338,7 +337,7 @@ class Objective:
 
     @cached_property
     def offsets_P(self) -> Array:
-        """What is added to each weighted sum, shape (P,): 0 but for a hinge."""
+        """Constant of each weighted sum, shape (P,); 0 except for a hinge."""
         pieces_PM = self.pieces()
         if self.references is None:
             return np.zeros(len(pieces_PM))
@@ -349,10 +348,10 @@ class Objective:
     def sums(self, losses_NM: ArrayLike) -> Array:
         """Return the weighted sums of each row of losses, shape (N, P).
 
-        Only measured columns count: another domain's missing loss must not reach the value.
+        Only measured columns are read: a missing loss of another domain must not affect the value.
         """
-        own_NM = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
-        sums_NP: Array = own_NM @ self._small_pieces.T + self.offsets_P
+        measured_NM = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
+        sums_NP: Array = measured_NM @ self._small_pieces.T + self.offsets_P
         return sums_NP
 
     def value(self, losses_NM: ArrayLike) -> Array:
@@ -361,14 +360,14 @@ class Objective:
         return value
 
     def spread(self, stds_NM: ArrayLike) -> Array:
-        """Return a deviation of the objective from those of the losses, shape (N,)."""
-        own_NM = np.asarray(stds_NM, dtype=np.float64)[:, self.columns]
-        spreads_NP = own_NM @ np.abs(self._small_pieces).T
+        """Bound the deviation of the objective by those of the losses, shape (N,)."""
+        measured_NM = np.asarray(stds_NM, dtype=np.float64)[:, self.columns]
+        spreads_NP = measured_NM @ np.abs(self._small_pieces).T
         spread: Array = spreads_NP.max(axis=1)
         return spread
 
     def gradient(self, losses_M: ArrayLike) -> Array:
-        """Return a subgradient by the losses, shape (M,): how much each moves the objective."""
+        """Return a subgradient of the objective with respect to the losses, shape (M,)."""
         active = int(self.sums(np.atleast_2d(losses_M)).argmax())
         return np.array(self.pieces()[active])
 
@@ -377,17 +376,17 @@ class Objective:
         return self.pieces()[:, self.columns]
 
     def describe(self) -> str:
-        """Say in words what is minimised, in a line that stays short with many losses."""
+        """Return the minimised quantity as text, short even with many losses."""
         higher = [name for name in self.measured if name in self.higher]
         better = f" (higher {grouped_names(higher)} is better)" if higher else ""
         better = " (higher is better)" if self.is_higher else better
         divided = ", each divided by its spread over the trials" if self.scale == "spread" else ""
-        gone = f", without {grouped_names(self.left_out)} (noise)" if self.left_out else ""
-        return f"{self._combined()}{better}{divided}{gone}"
+        without = f", without {grouped_names(self.left_out)} (noise)" if self.left_out else ""
+        return f"{self._combined()}{better}{divided}{without}"
 
     def _combined(self) -> str:
-        turned = () if self.is_higher else self.higher
-        signed = {name: f"minus {name}" if name in turned else name for name in self.weights}
+        negated = () if self.is_higher else self.higher
+        signed = {name: f"minus {name}" if name in negated else name for name in self.weights}
         if self.kind == "target":
             return signed[self.measured[0]]
         if self.kind == "worst":
@@ -395,8 +394,8 @@ class Objective:
         if self.kind == "hinge":
             target, *others = signed.values()
             return (
-                f"{target} against the average trial, plus the most that {grouped_names(others)}"
-                " is worse than there by more than its noise, in units of noise"
+                f"{target} against the average trial, plus the largest excess of"
+                f" {grouped_names(others)} over the average trial beyond noise, in units of noise"
             )
         weights = self.weights
         if not self.families:
@@ -419,5 +418,5 @@ class Objective:
             if not self.spreads.get(name, 0.0) > 0:
                 raise ConfigError(
                     f"objective.scale: spread: the spread of {name!r} is"
-                    f" {self.spreads.get(name, 'missing')}; it must be above 0: leave {name!r} out"
+                    f" {self.spreads.get(name, 'missing')}; it must be above 0: remove {name!r}"
                 )

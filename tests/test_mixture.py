@@ -41,7 +41,7 @@ def test_weights_add_up_to_one_and_a_file_gives_the_same_mixture_back(mixture, t
         (lambda _: Mixture.from_array(["b", "b"], [0.5, 0.5]), "domain 'b' is given twice"),
         (lambda _: Mixture.natural({"a": 0}), "needs domains with tokens; all have 0"),
         (lambda _: Mixture({"a": 0.5, "a/b": 0.5}), "'a' is a domain and the branch of 'a/b'; re"),
-        (lambda _: Mixture({"a": 1.0}).over(["a", "b"]), "domain 'b' has no weight; give it one"),
+        (lambda _: Mixture({"a": 1.0}).over(["a", "b"]), "domain 'b' has no weight; add one"),
         (lambda _: Mixture({"wbe": 1.0}).over(["web"]), "unknown domain 'wbe'; did you mean 'web'"),
         (Mixture.from_file, "x.yaml: expected 'weights:' with a number for each domain"),
     ],

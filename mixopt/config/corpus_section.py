@@ -1,4 +1,4 @@
-"""The section `corpus:`: domains, where their documents come from, how large they are."""
+"""The section `corpus:`: domains, the sources of their documents, and their sizes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TokenFormat = Literal["megatron", "datatrove", "npy", "raw"]
 TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
 Size = tuple[Literal["tokens", "bytes"], int]
 
-_RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # the corpus's own
+_RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # files of the corpus itself
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
 _OF_TEXT = (
     "environment", "name", "data_files", "split", "streaming", "column", "by",
@@ -39,9 +39,9 @@ _OF_TEXT = (
 )  # fmt: skip
 _OF_TOKENS = ("dtype", "document_end", "max_tokens")
 _UNUSED = {
-    ("megatron", "document_end"): "its index says where documents end",
-    ("datatrove", "document_end"): "its .index says where documents end",
-    ("npy", "dtype"): "a .npy says its type",
+    ("megatron", "document_end"): "its index contains document ends",
+    ("datatrove", "document_end"): "its .index contains document ends",
+    ("npy", "dtype"): "a .npy states its type",
 }
 
 
@@ -90,7 +90,7 @@ class SourceConfig(Section):
 
     @property
     def cell(self) -> dict[str, str]:
-        """The values that a row needs by column, where the source is a part of its files."""
+        """The required values of a row by column, if the source is a part of its files."""
         return self.by if isinstance(self.by, dict) else {}
 
     @property
@@ -141,11 +141,11 @@ class SourceConfig(Section):
 
 
 def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str | None:
-    """Say which field of a source has no use; None where all have."""
+    """Return an error for a field of a source that has no effect or is missing; None: no fault."""
     wrong = next((n for n in (_OF_TEXT if format else _OF_TOKENS) if n in stated), None)
     if format is None:
-        what = f"{wrong}: applies to tokens, but this is text; name a format, as format: megatron"
-        return wrong and what
+        fault = f"{wrong}: applies to tokens, but this is text; name a format, as format: megatron"
+        return wrong and fault
     unused = next((key for key in _UNUSED if key[0] == format and key[1] in stated), None)
     if wrong is not None:
         return f"{wrong}: applies to text, but format: {format} is tokens; leave it out"
@@ -155,8 +155,8 @@ def token_field_fault(format: TokenFormat | None, stated: Sequence[str]) -> str 
         why = f"format: {format} does not use it, because {_UNUSED[unused]}"
         return f"{unused[1]}: {why}; leave it out"
     if format == "raw" and "dtype" not in stated:
-        return f"dtype: format: {format} does not state the type of a token; give uint16 or uint32"
-    return "bytes: is the size of text; give tokens of the domain" if "bytes" in stated else None
+        return f"dtype: format: {format} does not state the token type; give uint16 or uint32"
+    return "bytes: is a size of text; state tokens instead" if "bytes" in stated else None
 
 
 class MixedConfig(Section):
@@ -175,7 +175,7 @@ class MixedConfig(Section):
 
     @property
     def shares(self) -> dict[str, float] | None:
-        """Share of each part; None where it is natural."""
+        """Share of each part; None: natural shares."""
         if isinstance(self.mixture, str):
             return None
         return {name: self.mixture[name] for name in self.domains}
@@ -190,7 +190,7 @@ class MixedConfig(Section):
 
 
 class DomainConfig(SourceConfig):
-    """A domain to train on: a source, or several of them in fixed shares."""
+    """A domain to train on: a source, or several sources in fixed shares."""
 
     mixed: MixedConfig | None = optional(
         "domains in fixed shares that are prepared as this one: replay"
@@ -199,9 +199,9 @@ class DomainConfig(SourceConfig):
     @model_validator(mode="before")
     @classmethod
     def _of_source(cls, given: Any) -> Any:
-        """Take a source in Python for the domain that has it."""
-        own = isinstance(given, SourceConfig) and not isinstance(given, cls)
-        return given.model_dump(exclude_unset=True) if own else given
+        """Accept a SourceConfig in Python as a domain."""
+        is_source = isinstance(given, SourceConfig) and not isinstance(given, cls)
+        return given.model_dump(exclude_unset=True) if is_source else given
 
     @property
     def has_text(self) -> bool:
@@ -210,9 +210,9 @@ class DomainConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _mixed_alone(self) -> DomainConfig:
-        own = self.changed(but=("mixed", "tokens", "bytes"))
-        if self.mixed is not None and own:
-            raise ValueError(f"{own[0]}: a mixed domain has its text from its parts")
+        others = self.changed(but=("mixed", "tokens", "bytes"))
+        if self.mixed is not None and others:
+            raise ValueError(f"{others[0]}: a mixed domain takes its text from its parts")
         return self
 
 
@@ -251,53 +251,53 @@ class CorpusConfig(Section):
 
     @model_validator(mode="after")
     def _sizes_of_file(self, info: ValidationInfo) -> CorpusConfig:
-        """Take the sizes of the file, so that the resolved configuration needs no file."""
+        """Copy sizes from the file, so that the resolved configuration does not need it."""
         if self.inventory is None:
             return self
         fault = url_fault(self.inventory) if is_url(self.inventory) else None
         if not (info.context or {}).get(FILES, True):
-            fault = "a recorded configuration has the sizes themselves; state them by domain"
+            fault = "a recorded configuration contains the sizes; state them by domain"
         if fault is not None:
             raise ValueError(f"inventory: {without_secrets(self.inventory)}: {fault}")
         try:
             where, sizes = _sizes(self.inventory, self.domains)
         except MixoptError as error:
             raise ValueError(str(error)) from error
-        domains = {n: _with_size(n, one, sizes.get(n), where) for n, one in self.domains.items()}
+        domains = {n: _with_size(n, d, sizes.get(n), where) for n, d in self.domains.items()}
         object.__setattr__(self, "domains", domains)
         object.__setattr__(self, "inventory", None)
         return self
 
     @property
     def mixed(self) -> dict[str, MixedConfig]:
-        """The domains that are made of others."""
-        return {name: one.mixed for name, one in self.domains.items() if one.mixed is not None}
+        """The mixed domains."""
+        return {name: d.mixed for name, d in self.domains.items() if d.mixed is not None}
 
     @property
     def parts(self) -> dict[str, SourceConfig]:
-        """What mixed domains are made of; each is an evaluation target too."""
-        return {name: part for one in self.mixed.values() for name, part in one.domains.items()}
+        """The parts of mixed domains; each is also an evaluation target."""
+        return {name: part for mixed in self.mixed.values() for name, part in mixed.domains.items()}
 
     @property
     def sources(self) -> dict[str, SourceConfig]:
-        """All that is read: the domains, with its parts in the place of a mixed one."""
+        """All sources to read: the domains, with mixed domains replaced by their parts."""
         sources: dict[str, SourceConfig] = {}
         for name, domain in self.domains.items():
             sources |= {name: domain} if domain.mixed is None else domain.mixed.domains
         return sources
 
 
-Places = Mapping[Location, Mapping[str, SourceConfig]]  # sources, by where their section is
+Places = Mapping[Location, Mapping[str, SourceConfig]]  # sources by the field of their section
 
 
 def absent_texts(places: Places) -> Iterable[Location]:
-    """Find the sources that do not say where their text is."""
+    """Yield the fields of sources without text."""
     for place, sources in places.items():
         yield from ((*place, name) for name, source in sources.items() if not source.has_text)
 
 
 def source_urls(places: Places) -> Iterable[tuple[Location, str]]:
-    """Yield each URL of a store that sources name, with where it stands."""
+    """Yield each store URL of the sources, with its field."""
     for place, sources in places.items():
         for name, source in sources.items():
             for field in ("path", "data_files", "validation"):
@@ -307,7 +307,7 @@ def source_urls(places: Places) -> Iterable[tuple[Location, str]]:
 
 
 def url_faults(urls: Iterable[tuple[Location, str]]) -> Iterable[Fault]:
-    """Find URLs that cannot be read, or would be kept with a secret."""
+    """Yield faults of URLs that cannot be read, or contain a secret."""
     for location, url in urls:
         fault = url_fault(url)
         if fault is not None:
@@ -315,7 +315,7 @@ def url_faults(urls: Iterable[tuple[Location, str]]) -> Iterable[Fault]:
 
 
 def unusable_names(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault]:
-    """Find names of domains, their parts and targets that are taken or no folder's."""
+    """Yield faults of names of domains, parts and targets: taken, or invalid as a folder."""
     yield from _folder_faults(("corpus", "domains"), corpus.domains)
     yield from _folder_faults(("evaluation",), targets)
     for name in targets:
@@ -330,13 +330,13 @@ def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
         taken = first in _RESERVED or {"train", "validation"} & set(inner.split("/"))
         fault = "the corpus uses a file of this name" if taken else path_fault(name)
         if fault is not None:
-            what = f"{shown_value(name)} cannot be the name of a folder: {fault}; rename it"
-            yield (*place, name), what
+            message = f"{shown_value(name)} cannot be the name of a folder: {fault}; rename it"
+            yield (*place, name), message
 
 
 def _part_faults(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault]:
     if corpus.mixed and corpus.prepared is not None:
-        message = "a mixed domain is prepared here, from its parts; leave it out"
+        message = "a mixed domain must be prepared from its parts; remove 'prepared'"
         yield ("corpus", "prepared"), message
     taken = dict.fromkeys(corpus.domains, "a training domain") | dict.fromkeys(targets, "a target")
     for name, mixed in corpus.mixed.items():
@@ -344,7 +344,7 @@ def _part_faults(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault
         yield from _folder_faults(place, mixed.domains)
         for part in mixed.domains:
             if part in taken:
-                message = f"is already the name of {taken[part]}: a part is a target by its name;"
+                message = f"is already the name of {taken[part]}, and each part becomes a target;"
                 yield (*place, part), f"{message} rename it"
             taken[part] = f"a part of {name!r}"
 
@@ -360,12 +360,12 @@ def read_inventory(
     rates, by_domain = tokens_per_byte or {}, {}
     for name in domains:
         if name not in sizes:
-            raise ConfigError(f"{where}: domain {name!r} is missing; give its tokens")
+            raise ConfigError(f"{where}: domain {name!r} is missing; state its tokens")
         unit, size = sizes[name]
         if unit == "bytes" and name not in rates:
             raise ConfigError(
                 f"{where}: {name}: converting bytes to tokens needs a prepared corpus of its "
-                "text, and there is none; state tokens"
+                "text, but there is none; state tokens"
             )
         by_domain[name] = size if unit == "tokens" else round(size * rates[name])
     return by_domain
@@ -374,7 +374,7 @@ def read_inventory(
 def _sizes(
     source: str | Path | Mapping[str, Any], domains: Iterable[str]
 ) -> tuple[str, dict[str, Size]]:
-    """Return what an error calls a source of sizes, and the size of each domain that has one."""
+    """Return the name of a source of sizes for errors, and the size of each listed domain."""
     where, content = given_content("inventory", source)
     if not isinstance(content, Mapping):
         raise ConfigError(
@@ -397,12 +397,12 @@ def _size(value: Any, where: str) -> Size:
         case ["tokens" | "bytes" as unit]:
             return unit, counted(value[unit], f"{where}.{unit}", unit)
         case units:
-            units_given = ", ".join(map(str, units)) or "nothing"
-            raise ConfigError(f"{where}: give exactly one of tokens and bytes, got {units_given}")
+            listed = ", ".join(map(str, units)) or "nothing"
+            raise ConfigError(f"{where}: give exactly one of tokens and bytes, got {listed}")
 
 
 def _with_size(name: str, source: DomainConfig, size: Size | None, where: str) -> DomainConfig:
-    """Return a source with the size that a file has for it, which may repeat what it states."""
+    """Return a source with its size from a file; a size that it states must agree."""
     if size is None and not source.is_sized:
         raise ValueError(
             f"{where}: domain {name!r} is missing; add its tokens or bytes, as in `{name}: 5e9`"
@@ -414,36 +414,36 @@ def _with_size(name: str, source: DomainConfig, size: Size | None, where: str) -
     if source.is_tokens and unit == "bytes":
         raise ValueError(
             f"{where}: domain {name!r}: bytes are a size of text, but this domain is tokens; "
-            f"give `{name}: 5e9`, its tokens"
+            f"state its tokens, as in `{name}: 5e9`"
         )
-    own = "tokens" if source.tokens is not None else "bytes"
-    if source.is_sized and (own, getattr(source, own)) != size:
+    stated = "tokens" if source.tokens is not None else "bytes"
+    if source.is_sized and (stated, getattr(source, stated)) != size:
         raise ValueError(
-            f"domains.{name}.{own}: {getattr(source, own)}, and {where} has {unit}: {value} for it;"
+            f"domains.{name}.{stated}: {getattr(source, stated)}, but {where} has {unit}: {value};"
             " keep one of them"
         )
     return source.model_copy(update={unit: value})
 
 
 def size_faults(corpus: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> Iterable[Fault]:
-    """Find sizes that are stated of some domains only, or of a target."""
+    """Yield faults of sizes: stated for a target, or for only some of the domains."""
     for name, target in evaluation.items():
         for field in ("tokens", "bytes"):
             if getattr(target, field) is not None:
-                message = "a target is not trained on, so its size is not used; leave it out"
+                message = "no trial trains on a target, so its size is not used; leave it out"
                 yield ("evaluation", name, field), message
     sized = [name for name, source in corpus.domains.items() if source.is_sized]
     for name, source in corpus.domains.items():
         if sized and not source.is_sized:
             message = (
-                f"its size is not stated, but that of {sized[0]!r} is: give tokens or bytes of "
-                "every domain, or of none (mixopt check CONFIG --write FILE finds them)"
+                f"its size is missing, but that of {sized[0]!r} is stated: state tokens or bytes of"
+                " every domain or of none (mixopt check CONFIG --write FILE finds them)"
             )
             yield ("corpus", "domains", name), message
 
 
 def stated_tokens(sources: Mapping[str, SourceConfig]) -> dict[str, int] | None:
-    """Return the tokens of each domain where all are stated as such; None where not."""
+    """Return the stated tokens of each domain; None unless all domains state tokens."""
     known = {name: source.tokens for name, source in sources.items() if source.tokens is not None}
     return known if len(known) == len(sources) else None
 

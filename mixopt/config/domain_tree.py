@@ -1,8 +1,7 @@
 """Domains as a tree: nested under `corpus.domains`, or the cells of columns of their data.
 
-A domain's name is its path, `web/science/high`; what is above it, `web` or `web/science`, is a
-branch. A source with `by: [topic, quality]` is a branch, with a domain for each pair of values that
-its rows have.
+A domain's name is its path, `web/science/high`; its prefixes `web` and `web/science` are branches.
+A source with `by: [topic, quality]` is a branch, with a domain for each pair of values in its rows.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ MAX_CELLS = 10_000
 
 
 def flat_domains(given: Any, info: ValidationInfo, fields: Collection[str]) -> Any:
-    """Return domains by path, from domains that nest or are read from columns.
+    """Return domains by path, from nested domains or columns.
 
     Args:
-        given: What stands under `domains`.
-        info: Of the section; its context says whether files are read.
-        fields: The fields of a domain, by which a domain is told from a branch.
+        given: The content of `domains`.
+        info: Validation info of the section; its context states whether files may be read.
+        fields: The fields of a domain, which distinguish a domain from a branch.
     """
     if not isinstance(given, Mapping):
         return given
@@ -42,7 +41,7 @@ def flat_domains(given: Any, info: ValidationInfo, fields: Collection[str]) -> A
     for name, value in list(flat.items()):
         if isinstance(value, Mapping) and isinstance(value.get("by"), list):
             if not reads:
-                raise ValueError(f"{name}.by: a recorded configuration has the cells themselves")
+                raise ValueError(f"{name}.by: a recorded configuration must list the cells")
             flat |= _cells(name, flat.pop(name), root)
     both = tree_fault(flat)
     if both is not None:
@@ -52,16 +51,16 @@ def flat_domains(given: Any, info: ValidationInfo, fields: Collection[str]) -> A
 
 def _add(flat: dict[str, Any], path: str, value: Any, fields: Collection[str]) -> None:
     inner = value if isinstance(value, Mapping) else {}
-    own = [name for name in inner if name in fields]
-    parts = {n: one for n, one in inner.items() if n not in fields and isinstance(one, Mapping)}
-    if own and parts:
+    stated = [name for name in inner if name in fields]
+    parts = {n: part for n, part in inner.items() if n not in fields and isinstance(part, Mapping)}
+    if stated and parts:
         raise ValueError(
-            f"{path!r} is a domain (it has {own[0]!r}) and a branch (of {next(iter(parts))!r});"
-            " give its own text a name below it"
+            f"{path!r} is a domain (it has {stated[0]!r}) and a branch (of {next(iter(parts))!r});"
+            " move its own text to a named domain below it"
         )
     if parts and len(parts) == len(inner):
-        for name, one in parts.items():
-            _add(flat, f"{path}/{name}", one, fields)
+        for name, part in parts.items():
+            _add(flat, f"{path}/{name}", part, fields)
     elif path in flat:
         raise ValueError(f"domain {path!r} is given twice")
     else:
@@ -73,7 +72,7 @@ def _cells(branch: str, source: Mapping[str, Any], root: str | None) -> dict[str
     columns = [str(name) for name in source["by"]]
     for size in ("tokens", "bytes"):
         if size in source:
-            raise ValueError(f"{branch}.{size}: is of each cell; give them in corpus.inventory")
+            raise ValueError(f"{branch}.{size}: each cell has its own; use corpus.inventory")
     values: set[tuple[str, ...]] = set()
     for file in _tables(branch, source, root):
         values |= _values(branch, file, columns)
@@ -99,7 +98,7 @@ def _tables(branch: str, source: Mapping[str, Any], root: str | None) -> list[Pa
         path = "" if is_url(pattern) else str(local_path(pattern))
         files = f"{path}/**/*" if Path(path).is_dir() and path else path
         matched = sorted(glob.glob(files, recursive=True))
-        paths += [Path(one) for one in matched if Path(one).suffix in _TABLES]
+        paths += [Path(file) for file in matched if Path(file).suffix in _TABLES]
     if not paths:
         raise ValueError(
             f"{branch}.by: {', '.join(patterns) or 'no path'}: no {', '.join(_TABLES)} file here to"
@@ -127,6 +126,6 @@ def _values(branch: str, file: Path, columns: list[str]) -> set[tuple[str, ...]]
             if value is None or not value.strip():
                 raise ValueError(
                     f"{branch}.by: {file}: rows without a value in column {name!r}; fill them in,"
-                    " or leave these rows out"
+                    " or remove these rows"
                 )
     return set(rows)

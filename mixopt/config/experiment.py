@@ -1,4 +1,4 @@
-"""The one YAML file of an experiment as checked values: its sections, and what binds them."""
+"""The YAML file of an experiment as checked values: its sections, and checks across sections."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ from mixopt.errors import did_you_mean
 from mixopt.system import PluginKind, ServerUri, is_url, name_fault, plugin_names, shown_value
 
 COMMAND, CONTINUED = "command", "continued"
-_FROM_NOTHING = ("decoder", "ngram", COMMAND)  # proxies whose trials begin with random weights
+_FROM_RANDOM_WEIGHTS = ("decoder", "ngram", COMMAND)  # proxies that take no checkpoint
 
 
 class CommandFields(Section):
-    """What is run for each trial, and where its losses are."""
+    """The command of a trial, and the place of its losses."""
 
     run: str | list[str] | None = optional(
         "command that trains one trial, run without a shell; {mixture}, {out}, ... are filled in"
@@ -89,13 +89,13 @@ class CommandFields(Section):
 
     @property
     def command_fields(self) -> dict[str, Any]:
-        """Those that are given, by name."""
-        given = {name: getattr(self, name) for name in CommandFields.model_fields}
-        return {name: value for name, value in given.items() if value is not None}
+        """The fields that are not None, by name."""
+        fields = {name: getattr(self, name) for name in CommandFields.model_fields}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class ProxyConfig(CommandFields):
-    """What is trained on each mixture; fields of CommandFields are for `name: command`."""
+    """The model that trains on each mixture; fields of CommandFields are for `name: command`."""
 
     name: str = Field(
         "decoder", description="decoder, continued, ngram, command, or package.module:Name"
@@ -121,27 +121,27 @@ class ProxyConfig(CommandFields):
 
     @property
     def start_hash(self) -> str:
-        """The hash of the weights that `from` names, which mixopt records among the options."""
+        """Hash of the weights in `from`, which mixopt records among the options."""
         return str(self.options.get("start_hash") or "")
 
     @property
     def all_options(self) -> dict[str, Any]:
-        """What the proxy is made with; a path is the same one wherever a worker runs."""
-        given = self.options | self.command_fields
+        """All options of the proxy; paths are absolute, so that workers may run anywhere."""
+        options = self.options | self.command_fields
         if self.start is not None:
             path = Path(self.start).expanduser()
             is_name = is_url(self.start) or not path.exists()  # a name on the hub stays
-            given["start"] = self.start if is_name else str(path.absolute())
-        return given
+            options["start"] = self.start if is_name else str(path.absolute())
+        return options
 
 
 def is_recipe(start: str) -> bool:
-    """Tell whether a name is that of a YAML file."""
+    """Return whether a name is that of a YAML file."""
     return start.endswith((".yaml", ".yml"))
 
 
 class SweepConfig(Section):
-    """How the trials are run."""
+    """Execution of the trials."""
 
     workers: Positive | None = optional("processes; one per core or GPU if omitted")
     patience: Duration = Field(
@@ -214,12 +214,12 @@ class Config(Section):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Evaluation domains that are not trained on as such: targets, and parts of a mixed one."""
+        """Evaluation-only domains: targets, and parts of mixed domains."""
         return (*self.evaluation, *self.corpus.parts)
 
     @property
     def resolved_objective(self) -> ObjectiveConfig:
-        """The objective with the tasks that it names as losses."""
+        """The objective, with names of tasks and families replaced by losses."""
         return with_tasks(self.objective, self.tasks)
 
     @property
@@ -233,16 +233,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool 
 
     Args:
         path: YAML.
-        overrides: `section.field=value`, in place of what the file says.
-        trust: Whether its writer is trusted; otherwise no file and no code that it names is read.
+        overrides: `section.field=value`, replacing values of the file.
+        trust: Whether its author is trusted; otherwise no file or code that it names is read.
 
     Raises:
-        ConfigError: A line with the file, the field, the value and what to do.
+        ConfigError: A line with the file, the field, the value and the fix.
     """
     config = read_sections(
         path, Config, overrides, example="'corpus:' and 'objective:'", faults=_faults, files=trust
     )
-    if config.proxy.folder is not None:  # relative to the file, whoever runs it from where
+    if config.proxy.folder is not None:  # relative to the file, not to the working directory
         folder = Path(path).resolve().parent.joinpath(Path(config.proxy.folder).expanduser())
         proxy = config.proxy.model_copy(update={"folder": str(folder)})
         config = config.model_copy(update={"proxy": proxy})
@@ -250,7 +250,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, trust: bool 
 
 
 def dump_config(config: Config) -> dict[str, Any]:
-    """Return the resolved configuration as plain values, defaults included but for null ones."""
+    """Return the resolved configuration as plain values, with defaults that are not null."""
     content: dict[str, Any] = dump_sections(config)
     return content
 
@@ -268,7 +268,7 @@ def read_objective(source: str | Path | Mapping[str, Any]) -> ObjectiveConfig:
 
 
 def plugins_named(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
-    """Yield the plug-ins that a configuration names: where, of which kind, and how."""
+    """Yield the plug-ins that a configuration names: field, kind and name."""
     yield ("proxy", "name"), "proxy", config.proxy.name
     yield ("sweep", "executor"), "executor", config.sweep.executor
     for place, name in enumerate(config.fit.regressors):
@@ -276,7 +276,7 @@ def plugins_named(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
 
 
 def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
-    """Yield each URL of a store that an experiment reads, with where it stands."""
+    """Yield each store URL that an experiment reads, with its field."""
     corpus, tasks = config.corpus, config.tasks
     items = {} if tasks is None else {name: tasks.path(name) for name in tasks.sets}
     fields: list[tuple[Location, object]] = [
@@ -291,7 +291,7 @@ _DOMAINS: Location = ("corpus", "domains")
 
 
 def _faults(config: Config) -> Iterable[Fault]:
-    """Find what cannot be right of sections that are right on their own."""
+    """Yield faults across sections that are valid on their own."""
     corpus, design, proxy = config.corpus, config.design, config.proxy
     yield from unusable_names(corpus, config.evaluation)
     yield from url_faults(experiment_urls(config))
@@ -306,7 +306,7 @@ def _faults(config: Config) -> Iterable[Fault]:
     yield from _text_faults(config)
     yield from _epoch_faults(config)
     if CONTROL in config.validation.baselines and design.anneals is None:
-        message = f"{CONTROL!r} is that of microanneals: design.method: anneals has one"
+        message = f"{CONTROL!r} exists only with design.method: anneals"
         yield ("validate", "baselines"), message
     for name, weights in config.validation.baselines.items():
         fault = None if weights is None else share_fault(weights, corpus.domains)
@@ -321,9 +321,9 @@ def _design_faults(config: Config) -> Iterable[Fault]:
     proxy, names = config.proxy, list(config.corpus.domains)
     if config.design.phases is not None and (proxy.name == "ngram" or proxy.mixture_format):
         is_counting = proxy.name == "ngram"
-        why = "counts, whatever the order of its text" if is_counting else "has one mixture"
+        why = "ignores the order of its text" if is_counting else "writes a single mixture"
         field = "name" if is_counting else "mixture_format"
-        yield ("proxy", field), f"{getattr(proxy, field)} {why}, and design.phases differ in time"
+        yield ("proxy", field), f"{getattr(proxy, field)} {why}; remove design.phases"
     if config.design.stages and len({n.rpartition("/")[0] or n for n in names}) == len(names):
         message = "needs domains that nest, such as web: {science: {path: ...}, news: {path: ...}}"
         yield ("design", "stages"), message
@@ -336,7 +336,7 @@ def _anneal_faults(anneals: AnnealsConfig, domains: Iterable[str]) -> Iterable[F
             message = f"unknown domain {name!r}{did_you_mean(name, names)}"
             yield (*place, "sources", name), message
     if set(names) <= set(anneals.sources):
-        yield (*place, "sources"), "every domain is a source, so that none is left for the base"
+        yield (*place, "sources"), "every domain is a source, so none is left for the base"
     if isinstance(anneals.base, dict):
         fault = share_fault(dict.fromkeys(anneals.sources, 0.0) | anneals.base, names)
         if fault is not None:
@@ -361,12 +361,12 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
         yield ("objective",), mixed
     if config.objective.noise == "leave_out" and config.design.replicates == 0:
         message = "noise is estimated from replicates, but design.replicates is 0; raise it to 2 or"
-        yield ("objective", "noise"), f"{message} more, or leave this out"
+        yield ("objective", "noise"), f"{message} more, or remove objective.noise"
     if chosen.hinge is None or faults or config.design.replicates:
         return
     items = chosen_losses(chosen, config.losses).items
-    for name in [one for one in config.losses if one not in items][:1]:
-        message = f"the noise of {name!r} is not known: set design.replicates to 2 or more"
+    for name in [loss for loss in config.losses if loss not in items][:1]:
+        message = f"the noise of {name!r} is unknown: set design.replicates to 2 or more"
         yield ("objective", "hinge"), message
 
 
@@ -390,8 +390,8 @@ def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault
     given = proxy.command_fields
     if proxy.name != COMMAND:
         for name in given:
-            what = f"is for a trainer of your own: give name: {COMMAND}, or leave it out"
-            yield ("proxy", name), what
+            message = f"applies only to your own trainer: set name: {COMMAND}, or remove it"
+            yield ("proxy", name), message
         return
     for name in ("run", "result"):
         if name not in given:
@@ -400,7 +400,7 @@ def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault
         if name not in losses:
             yield ("proxy", "losses", name), f"unknown {KIND} {name!r}{did_you_mean(name, losses)}"
     for option in proxy.options:
-        yield ("proxy", "options", option), f"stands directly under 'proxy' with name: {COMMAND}"
+        yield ("proxy", "options", option), f"belongs directly under 'proxy' with name: {COMMAND}"
 
 
 def _start_faults(config: Config) -> Iterable[Fault]:
@@ -409,60 +409,60 @@ def _start_faults(config: Config) -> Iterable[Fault]:
         message = "is missing: name: continued needs a run of mixopt pretrain, a checkpoint, or"
         yield ("proxy", "from"), f"{message} a folder of transformers"
     if proxy.start is not None and is_recipe(proxy.start):
-        message = "is a configuration: train it with mixopt pretrain, and give its directory"
+        message = "is a configuration: train it with mixopt pretrain, and name its run directory"
         yield ("proxy", "from"), message
-    if proxy.name in _FROM_NOTHING and proxy.start is not None:
-        message = f"trials of proxy {proxy.name!r} begin with random weights: give name:"
-        yield ("proxy", "from"), f"{message} {CONTINUED}, or leave it out"
+    if proxy.name in _FROM_RANDOM_WEIGHTS and proxy.start is not None:
+        message = f"trials of proxy {proxy.name!r} start from random weights: set name:"
+        yield ("proxy", "from"), f"{message} {CONTINUED}, or remove it"
     if rails is not None and rails.reference == "base" and proxy.start is None:
-        message = "base is the checkpoint that trials begin with, and these begin with none: give"
+        message = "base is the checkpoint that trials start from, but these have none: set"
         place = ("constraints", "guardrails", "reference")
-        hint = "proxy: {name: continued, from: ...}, its own numbers by name, or natural"
+        hint = "proxy: {name: continued, from: ...}, losses by name, or natural"
         yield place, f"{message} {hint}"
 
 
 def _text_faults(config: Config) -> Iterable[Fault]:
-    corpus, own = config.corpus, config.proxy.name == COMMAND
+    corpus, is_command = config.corpus, config.proxy.name == COMMAND
     sources = {**corpus.sources, **config.evaluation}
     tokens = next((name for name, source in sources.items() if source.is_tokens), None)
     if tokens is not None and corpus.tokenizer.startswith("bpe:"):
         message = (
-            f"{corpus.tokenizer} is trained by the run, but {tokens!r} is already "
-            "tokens: name the tokenizer that made them, or a folder with its tokenizer.json"
+            f"the run would train {corpus.tokenizer}, but {tokens!r} is already tokenised: name"
+            " its tokenizer, or a folder with its tokenizer.json"
         )
         yield ("corpus", "tokenizer"), message
     places: dict[Location, Mapping[str, SourceConfig]] = {
         _DOMAINS: corpus.domains,
         ("evaluation",): config.evaluation,
-        **{(*_DOMAINS, n, "mixed", "domains"): one.domains for n, one in corpus.mixed.items()},
+        **{(*_DOMAINS, n, "mixed", "domains"): m.domains for n, m in corpus.mixed.items()},
     }
     absent = [] if corpus.prepared is not None else list(absent_texts(places))
     unsized = [n for n, s in corpus.domains.items() if not s.tokens]
     for location in absent:
-        if not own:
-            need = f"only a trainer of your own (proxy.name: {COMMAND}) needs no text"
+        if not is_command:
+            need = f"only your own trainer (proxy.name: {COMMAND}) needs no text"
             yield location, f"{WHERE}; {need}"
         elif "mixed" in location:
             yield location, f"{WHERE}; a mixed domain is prepared from the text of its parts"
         elif location[0] == "corpus" and location[-1] in unsized:
-            yield location, "its text is not here, so its size is unknown: give tokens"
+            yield location, "its text is not here, so its size is unknown: state tokens"
     unit, wanted = config.proxy.unit or "nats_per_token", config.objective.unit
-    if absent and own and unit != wanted:
+    if absent and is_command and unit != wanted:
         message = (
-            f"is {wanted}, and losses of {absent[0][-1]!r}, whose text is not available here, "
+            f"is {wanted}, but losses of {absent[0][-1]!r}, whose text is not available here, "
             f"are known only in proxy.unit: set objective.unit: {unit}"
         )
         yield ("objective", "unit"), message
 
 
 def _epoch_faults(config: Config) -> Iterable[Fault]:
-    most, simulates = config.propose.target_tokens, config.proxy.simulate_epochs
-    if most is None and config.constraints.max_epochs is not None:
+    target, simulates = config.propose.target_tokens, config.proxy.simulate_epochs
+    if target is None and config.constraints.max_epochs is not None:
         yield ("constraints", "max_epochs"), "needs propose.target_tokens, the length of the run"
-    if most is None and simulates:
+    if target is None and simulates:
         yield ("proxy", "simulate_epochs"), "needs propose.target_tokens, the length of the run"
     lengths = {"proxy": config.proxy.tokens, "validate": config.validation_tokens}
     for section, tokens in lengths.items():
-        if simulates and most is not None and tokens > most:
-            message = f"{tokens} is longer than the full run (propose.target_tokens: {most})"
+        if simulates and target is not None and tokens > target:
+            message = f"{tokens} is longer than the full run (propose.target_tokens: {target})"
             yield (section, "tokens"), f"{message}, so its epochs cannot be simulated"

@@ -1,4 +1,4 @@
-"""Sections about mixtures: to try (`design:`), allow, search (`propose:`) and `validate:`."""
+"""Sections about mixtures: `design:`, `constraints:`, `propose:` and `validate:`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ CONTROL: KnownBaseline = "control"  # of microanneals (mixopt.trials.first_round
 Compared = Literal["natural", "uniform", "best_trial", "base"]
 Stage = Literal["within", "between", "all"]
 
-MIN_TRIALS_IN_ROUNDS = 24  # from which on a design has rounds unless it says otherwise
-# In the unit of the losses, where guardrails are one word: 1 to 2% of a proxy's bits per byte, a
-# third of what the best published mixtures gain on the mean of their tasks (0.056), and 2 points of
-# an accuracy; beyond what a few dozen trials cannot tell apart.
+MIN_TRIALS_IN_ROUNDS = 24  # with at least this many trials, a design has rounds by default
+# Margin of guardrails given as one word, in the unit of the losses: 1 to 2% of a proxy's bits per
+# byte, a third of the gain of the best published mixtures on the mean of their tasks (0.056), and 2
+# points of an accuracy; above the resolution of a few dozen trials.
 MARGIN = 0.02
 
 
@@ -39,7 +39,7 @@ def _twice(names: Sequence[str]) -> str | None:
     return next((name for name in names if names.count(name) > 1), None)
 
 
-MAX_BEST = 9  # trials that may be baselines
+MAX_BEST = 9  # best trials that may be baselines
 
 
 def best_place(name: str) -> int | None:
@@ -56,14 +56,14 @@ def baseline_temperature(name: str) -> float | None:
 
 
 def _baselines(given: Any, info: ValidationInfo) -> Any:
-    """Return weights by name, or null for a known baseline, of a list as people write it."""
+    """Return weights by name, None for known baselines, from a mapping or a list of entries."""
     if isinstance(given, dict):
         return {name: from_file(weights, info) for name, weights in given.items()}
     baselines: list[tuple[str, Any]] = []
-    for one in given if isinstance(given, list) else [given]:
-        name, value = next(iter(one.items())) if isinstance(one, dict) and one else (one, None)
-        if not isinstance(name, str) or (isinstance(one, dict) and len(one) != 1):
-            raise ValueError(f"{one!r} is neither a name nor a mapping of one entry")
+    for item in given if isinstance(given, list) else [given]:
+        name, value = next(iter(item.items())) if isinstance(item, dict) and item else (item, None)
+        if not isinstance(name, str) or (isinstance(item, dict) and len(item) != 1):
+            raise ValueError(f"{item!r} is neither a name nor a mapping of one entry")
         if name == "best_trial" and value is not None:
             if type(value) is not int or not 1 <= value <= MAX_BEST:
                 raise ValueError(
@@ -136,7 +136,7 @@ class RiskConfig(Section):
     )
 
     def model_post_init(self, _: object) -> None:
-        """Refuse both, and none."""
+        """Raise unless exactly one field is given."""
         one_given(self, "std", "quantile")
 
 
@@ -153,7 +153,7 @@ class ProposeConfig(Section):
 
 
 class AnnealsConfig(Section):
-    """Microanneals (mixopt.trials.first_round): which sources, at which share, against what."""
+    """Microanneals (mixopt.trials.first_round): their sources, share and base."""
 
     sources: list[str] = Field(min_length=1, description="domains to compare, one anneal each")
     share: float = Field(
@@ -174,7 +174,7 @@ class AnnealsConfig(Section):
                 if self.base.get(name, 0.0) > 0:
                     raise ValueError(
                         f"base: {name!r} is a source and has a weight of {self.base[name]:g} in the"
-                        " base; leave it out of one of them"
+                        " base; remove it from one of them"
                     )
         return self
 
@@ -189,20 +189,20 @@ def _phase_lengths(phases: Any) -> Any:
             raise ValueError(f"phase {place}: expected {{until: 0.8}}, and name if wanted")
         is_last, until = place == len(phases), phase.get("until")
         if until is None and not is_last:
-            raise ValueError(f"phase {place} does not end: give its until, as 0.8")
+            raise ValueError(f"phase {place} has no end: set its until, as in until: 0.8")
         end = 1.0 if until is None else until
         if isinstance(end, bool) or not isinstance(end, (int, float)) or not start < end <= 1:
-            raise ValueError(f"phase {place}: until has to be above {start:g} and at most 1")
+            raise ValueError(f"phase {place}: until must be above {start:g} and at most 1")
         if is_last and end != 1.0:
             raise ValueError(f"the last phase ends at {end:g} of the training; leave until out")
         name = str(phase.get("name", place))
         if name in lengths:
-            raise ValueError(f"phase {name!r} is there twice: names have to differ")
+            raise ValueError(f"phase {name!r} appears twice; names must differ")
         lengths[name], start = end - start, end
     return lengths
 
 
-EARLIER_TRIALS = 16  # new trials beside those of an earlier corpus
+EARLIER_TRIALS = 16  # default of new trials, in addition to those of an earlier corpus
 
 
 class DesignConfig(Section):
@@ -253,7 +253,7 @@ class DesignConfig(Section):
 
     @property
     def first_trials(self) -> int:
-        """Trials of the first round, anchors, replicates and seeds included."""
+        """Trials of the first round, including anchors, replicates and seeds."""
         if self.anneals is not None:
             return self.first_round * self.anneals.seeds
         return self.first_round + len(self.anchors) + self.replicates
@@ -274,7 +274,7 @@ class DesignConfig(Section):
 
     @property
     def first_round(self) -> int:
-        """Mixtures before any is chosen by a fit."""
+        """Mixtures of the first round, before the first fit."""
         return self.planned_rounds[0]
 
     def _set(self, **values: Any) -> None:
@@ -284,7 +284,7 @@ class DesignConfig(Section):
     @model_validator(mode="after")
     def _anneals(self) -> DesignConfig:
         if (self.method == "anneals") != (self.anneals is not None):
-            raise ValueError("method: anneals and the field anneals need each other")
+            raise ValueError("method: anneals and the field anneals must be given together")
         if self.anneals is None:
             return self
         for name in ("anchors", "replicates"):
@@ -293,8 +293,8 @@ class DesignConfig(Section):
         first = 1 + len(self.anneals.sources)
         if self.rounds and self.rounds[0] != first:
             raise ValueError(
-                f"rounds: the first round is the control and {first - 1} sources: {first} mixtures,"
-                f" not {self.rounds[0]}"
+                f"rounds: the first round has the control and {first - 1} sources: {first}"
+                f" mixtures, not {self.rounds[0]}"
             )
         self._set(anchors=[], replicates=0, rounds=self.rounds or [first])
         if "max_usage" not in self.model_fields_set:
@@ -305,13 +305,13 @@ class DesignConfig(Section):
     def _rounds(self) -> DesignConfig:
         if self.earlier is not None:
             if self.phases is not None or self.anneals is not None:
-                raise ValueError("earlier: leave phases and anneals out beside it")
+                raise ValueError("earlier: cannot be combined with phases or anneals")
             if not {"trials", "rounds"} & self.model_fields_set:
                 self._set(trials=EARLIER_TRIALS)
         total = sum(self.rounds) if self.rounds else self.trials
         if "trials" in self.model_fields_set and self.trials != total:
             raise ValueError(
-                f"rounds add up to {total}, and trials is {self.trials}: leave trials out"
+                f"rounds add up to {total}, but trials is {self.trials}; remove trials"
             )
         self._set(trials=total)
         self._check_stages()
@@ -322,7 +322,7 @@ class DesignConfig(Section):
         if self.phases is None:
             return
         if len(self.phases) < 2:
-            raise ValueError("phases: one phase is a training without phases; leave it out")
+            raise ValueError("phases: a single phase is a training without phases; remove it")
         total = sum(self.phases.values())
         if abs(total - 1) > SUM_TOLERANCE:
             raise ValueError(f"phases: their shares add up to {total:.6g}, not to 1")
@@ -330,18 +330,18 @@ class DesignConfig(Section):
         if fault is not None:
             raise ValueError(f"phases: {fault}")
         if self.anneals is not None or self.stages is not None or self.method == "axial":
-            raise ValueError("phases: leave stages, anneals and method: axial out beside them")
+            raise ValueError("phases: cannot be combined with stages, anneals or method: axial")
 
     def _check_stages(self) -> None:
         if self.stages is None:
             return
         if self.anneals is not None or self.method in ("axial", "sobol"):
-            raise ValueError(f"stages: mixtures of method: {self.method} move all; leave one out")
+            raise ValueError(f"stages: method: {self.method} varies all domains; remove one")
         if not self.stages or self.stages[0] == "all":
-            raise ValueError("stages: the first is within or between; nothing is found before it")
+            raise ValueError("stages: the first must be within or between; all needs results")
         if len(self.stages) != len(self.planned_rounds) or 0 in self.planned_rounds:
             raise ValueError(
-                f"stages: {len(self.stages)} stages and {len(self.planned_rounds)} rounds of"
+                f"stages: {len(self.stages)} stages, but {len(self.planned_rounds)} rounds of"
                 f" {self.planned_rounds}; give design.rounds a number for each stage"
             )
 
@@ -350,7 +350,7 @@ def _is_number(given: Any) -> bool:
     return isinstance(given, int | float) and not isinstance(given, bool)
 
 
-# A number alone is a share that is fixed.
+# A single number is a fixed share.
 Bounds = Annotated[
     tuple[Share, Share],
     BeforeValidator(lambda given: (given, given) if _is_number(given) else given),
@@ -358,14 +358,14 @@ Bounds = Annotated[
 
 
 class GroupConfig(Section):
-    """Bounds on what some domains have together."""
+    """Bounds on the total share of some domains."""
 
     domains: list[str] = Field(min_length=1, description="which domains; branches and globs work")
     bounds: Bounds = Field(description="minimum and maximum of their sum, or a fixed share")
 
 
 def _ratios(given: Any) -> Any:
-    """Refuse ratios of fewer than two domains, and of nothing."""
+    """Raise on ratios of fewer than two domains, or all 0."""
     if isinstance(given, (list, dict)) and len(given) < 2:
         raise ValueError("name two domains or more")
     if isinstance(given, dict) and not any(given.values()):
@@ -374,7 +374,7 @@ def _ratios(given: Any) -> Any:
 
 
 class RadiusConfig(Section):
-    """How far the proposal may be from a mixture: one of `kl` and `tv`."""
+    """Maximum distance of the proposal from a mixture: exactly one of `kl` and `tv`."""
 
     reference: str = Field("natural", description="natural, uniform, or a file of weights")
     kl: Above | None = optional("KL divergence of the proposal from the reference, in nats")
@@ -383,12 +383,12 @@ class RadiusConfig(Section):
     )
 
     def model_post_init(self, _: object) -> None:
-        """Refuse both, and none."""
+        """Raise unless exactly one field is given."""
         one_given(self, "kl", "tv")
 
 
 class GuardrailsConfig(Section):
-    """By how much losses may be predicted worse than a reference mixture makes them."""
+    """Margins by which predicted losses may be worse than with a reference mixture."""
 
     reference: Compared | dict[str, float] = Field(
         "natural",
@@ -423,7 +423,7 @@ class GuardrailsConfig(Section):
 
 
 class ConstraintsConfig(Section):
-    """Limits on mixtures; radius, entropy and guardrails hold proposals, the rest designs too."""
+    """Limits on mixtures; radius, entropy and guardrails apply only to proposals, not designs."""
 
     bounds: dict[str, Bounds] = Field(
         default_factory=dict,
@@ -458,13 +458,13 @@ class ConstraintsConfig(Section):
         """Return the minimum and the maximum of each domain that has bounds or is dropped.
 
         Raises:
-            ConfigError: A name or glob that is of no domain; globs that disagree.
+            ConfigError: A name or glob that matches no domain; globs that disagree.
         """
         branches = self.branch_bounds(domains)
-        own = {name: ends for name, ends in self.bounds.items() if name not in branches}
-        bounds = one_value(own, domains, "constraints.bounds", "domain")
-        gone = one_value(dict.fromkeys(self.drop or (), 0.0), domains, "constraints.drop", "domain")
-        return bounds | dict.fromkeys(gone, (0.0, 0.0))
+        single = {name: ends for name, ends in self.bounds.items() if name not in branches}
+        bounds = one_value(single, domains, "constraints.bounds", "domain")
+        drop = one_value(dict.fromkeys(self.drop or (), 0.0), domains, "constraints.drop", "domain")
+        return bounds | dict.fromkeys(drop, (0.0, 0.0))
 
     def branch_bounds(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:
         """Return the minimum and the maximum of the sum of each branch that has bounds."""
@@ -476,17 +476,17 @@ class ConstraintsConfig(Section):
 
     @property
     def usual_epochs(self) -> float | None:
-        """How often a domain may be repeated that no name or narrower glob chooses."""
+        """Maximum epochs of domains that no name or narrower glob matches."""
         return (self.max_epochs or {}).get("*")
 
     def epochs_of(self, domains: Sequence[str]) -> dict[str, float]:
-        """Return how often each domain may be repeated that has such a limit."""
+        """Return the maximum epochs of each domain that has such a limit."""
         return one_value(self.max_epochs or {}, domains, "constraints.max_epochs", "domain")
 
     def with_changes(self, changes: ConstraintsConfig, domains: Sequence[str]) -> ConstraintsConfig:
-        """Return these limits with those of a user in their place, where there are some.
+        """Return these limits, overridden by a user's changes.
 
-        Bounds by a glob narrow those that a domain has; by its name they replace them.
+        Bounds by glob narrow a domain's bounds; bounds by name replace them.
         """
         given = {name: getattr(changes, name) for name in changes.model_fields_set}
         for name in ("groups", "proportions", "max_epochs"):

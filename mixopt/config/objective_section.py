@@ -1,4 +1,4 @@
-"""The sections `objective:` and `tasks:`: what is minimised, over losses and downstream tasks."""
+"""The sections `objective:` and `tasks:`: the objective over losses and downstream tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mixopt.errors import ConfigError, did_you_mean
 from mixopt.system import choice_fault, chosen, dotted, given_by, is_glob, one_value, under_folder
 
 KIND = "evaluation domain"
-# Metrics of evaluations elsewhere of which higher is better, as their harnesses call them.
+# Names of external evaluation harnesses for metrics where higher is better.
 HIGHER = {
     *("accuracy", "choice_probability", "choice_log_probability"),
     *("acc", "acc_norm", "acc_mutual_info", "exact_match", "f1", "em", "mcc", "pass@1"),
@@ -33,14 +33,14 @@ HIGHER = {
 
 
 class TaskSetConfig(Section):
-    """One task: a file of items, and how it counts."""
+    """One task: a file of items, and its family."""
 
     path: str = Field(description="items, one JSON object per line; .gz and .zst too")
     family: str | None = optional("tasks of one family are averaged first")
 
 
 def _path_alone(given: Any) -> Any:
-    """Take a path alone for a set."""
+    """Accept a path in place of a set."""
     return {"path": given} if isinstance(given, str) else given
 
 
@@ -56,31 +56,31 @@ class TasksConfig(Section):
     )
 
     def columns(self) -> Iterator[str]:
-        """Give the names of what the tasks measure, `task/<name>/bits_per_byte`."""
+        """Return the names of the task metrics, `task/<name>/bits_per_byte`."""
         return (task_column(name, BITS_PER_BYTE) for name in self.sets)
 
     def path(self, name: str) -> str:
-        """Return where the items of a task are."""
+        """Return the path of the items of a task."""
         path = self.sets[name].path
         return path if self.root is None else under_folder(self.root, path)
 
     def losses_of(self, name: str) -> tuple[str, ...]:
-        """Return the losses that `task/<name>` or `family/<name>` stands for; or any other name."""
+        """Return the losses of `task/<name>` or `family/<name>`; any other name is its own loss."""
         task, family = name.removeprefix(TASK), name.removeprefix(FAMILY)
         if name.startswith(TASK) and task in self.sets:
             return (task_column(task, BITS_PER_BYTE),)
         if not name.startswith(FAMILY):
             return (name,)
-        members = [task for task, one in self.sets.items() if one.family == family]
+        members = [task for task, entry in self.sets.items() if entry.family == family]
         if not members:
-            known = {one.family for one in self.sets.values() if one.family is not None}
+            known = {entry.family for entry in self.sets.values() if entry.family is not None}
             hint = did_you_mean(family, known) or "; no task has a family"
-            raise ValueError(f"no task is of the family {family!r}{hint}")
+            raise ValueError(f"no task has the family {family!r}{hint}")
         return tuple(task_column(task, BITS_PER_BYTE) for task in members)
 
 
 class FamilyConfig(Section):
-    """Losses that count together, however many they are."""
+    """Losses that have one weight together."""
 
     weight: Above = Field(1.0, description="of the family, relative to the other families")
     mean: dict[str, Above] = Field(
@@ -127,12 +127,12 @@ class ObjectiveConfig(Section):
     @property
     def patterns(self) -> list[str]:
         """Names and globs of the minimised losses."""
-        own = [pattern for _, pattern, _ in _patterns(self)]
-        return own if self.hinge is None else [*own, "*"]
+        patterns = [pattern for _, pattern, _ in _patterns(self)]
+        return patterns if self.hinge is None else [*patterns, "*"]
 
     @property
     def stated_unit(self) -> Literal["nats_per_token", "bits_per_byte"] | None:
-        """The unit, if it was given."""
+        """The unit, if it is stated."""
         return self.unit if "unit" in self.model_fields_set else None
 
     @model_validator(mode="after")
@@ -140,24 +140,24 @@ class ObjectiveConfig(Section):
         kinds = ("target", "mean", "worst", "families", "hinge")
         kind = one_given(self, *kinds, why=f"give exactly one of {', '.join(kinds)}")
         if self.scale == "spread" and kind not in ("mean", "families"):
-            raise ValueError(f"scale: spread is for a mean of losses, not for {kind}")
+            raise ValueError(f"scale: spread applies to a mean of losses, not to {kind}")
         return self
 
 
 def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> ObjectiveConfig:
-    """Return the objective over names of losses alone, where it names tasks and their families."""
+    """Return the objective with names of tasks and families replaced by names of losses."""
     if tasks is None:
         return objective
 
-    def spelt_out(weights: Mapping[str, Any]) -> dict[str, Any]:
-        return {one: value for name, value in weights.items() for one in tasks.losses_of(name)}
+    def resolved(weights: Mapping[str, Any]) -> dict[str, Any]:
+        return {loss: value for name, value in weights.items() for loss in tasks.losses_of(name)}
 
     families = {
-        name: family.model_copy(update={"mean": spelt_out(family.mean)})
+        name: family.model_copy(update={"mean": resolved(family.mean)})
         for name, family in (objective.families or {}).items()
     }
     mean, target, hinge = objective.mean, objective.target, objective.hinge
-    worst = [one for name in objective.worst or () for one in tasks.losses_of(name)]
+    worst = [loss for name in objective.worst or () for loss in tasks.losses_of(name)]
     single = mean or ({} if target is None else {target: 1.0})
     if any(name.startswith(FAMILY) for name in single):
         families, mean, target = dict(_families(single, tasks)), None, None
@@ -165,10 +165,10 @@ def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> Objecti
         update={
             "target": target and tasks.losses_of(target)[0],
             "hinge": hinge and tasks.losses_of(hinge)[0],
-            "mean": mean and spelt_out(mean),
+            "mean": mean and resolved(mean),
             "worst": list(dict.fromkeys(worst)) or None,
             "families": families or None,
-            "direction": spelt_out(objective.direction),
+            "direction": resolved(objective.direction),
         }
     )
 
@@ -176,12 +176,12 @@ def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> Objecti
 def _families(
     weights: Mapping[str, float], tasks: TasksConfig
 ) -> Iterator[tuple[str, FamilyConfig]]:
-    """Yield the family that each name of a mean stands for; a name alone is one of its own."""
+    """Yield the family of each name of a mean; a single loss is a family of its own."""
     for name, weight in weights.items():
         if is_glob(name):
             raise ValueError(
-                f"{name!r} is a glob beside families; give objective.families, where each has a"
-                " name and a mean"
+                f"{name!r} is a glob, which cannot be combined with family/ names; use"
+                " objective.families, where each has a name and a mean"
             )
         members = dict.fromkeys(tasks.losses_of(name), 1.0)
         yield name.removeprefix(FAMILY), FamilyConfig(weight=weight, mean=members)
@@ -189,7 +189,7 @@ def _families(
 
 @dataclass(frozen=True)
 class ChosenLosses:
-    """What an objective is made of, by name."""
+    """The losses of an objective, by name."""
 
     kind: Literal["target", "mean", "worst", "hinge"]
     weights: Mapping[str, float]
@@ -199,14 +199,14 @@ class ChosenLosses:
 
 
 def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenLosses:
-    """Return the losses that an objective's names and globs choose, and their weights."""
+    """Return the losses that an objective's names and globs match, and their weights."""
     for place, message in objective_faults(config, evaluation):
         raise ConfigError(f"{dotted(place)}: {message}")
     items = one_value(config.items, evaluation, "objective.items", KIND)
     directions = {name: _usual_direction(name) for name in evaluation}
     directions |= dict.fromkeys(items, "higher")
     directions |= one_value(config.direction, evaluation, "objective.direction", KIND)
-    higher = tuple(name for name, which in directions.items() if which == "higher")
+    higher = tuple(name for name, direction in directions.items() if direction == "higher")
     if config.target is not None:
         weights = {chosen(config.target, evaluation)[0]: 1.0}
         return ChosenLosses("target", weights, {}, higher, items)
@@ -236,7 +236,7 @@ def _usual_direction(loss: str) -> str:
 
 
 def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
-    """Find names that are not there, globs that match nothing, and what two globs disagree on."""
+    """Yield faults: unknown names, globs without a match, and globs that disagree."""
     faults: list[Fault] = [
         ((*place, pattern) if is_key else place, fault)
         for place, pattern, is_key in _patterns(config)
@@ -261,7 +261,7 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
 
 
 def _unit_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
-    """Find families of shares of right answers and losses, which are in two units."""
+    """Yield faults of families that mix losses and shares of right answers, in two units."""
     items = given_by(config.items, evaluation)
     better = one_value(config.direction, evaluation, "objective.direction", KIND)
     for family, weights in _members(config, evaluation).items():
@@ -270,19 +270,19 @@ def _unit_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator
         if losses and shares and config.scale != "spread":
             message = (
                 f"{shares[0]!r} is a share of right answers and {losses[0]!r} a loss: two units in"
-                " one family; use scale: spread, or direction: higher for what is a share too"
+                " one family; use scale: spread, or direction: higher if both are shares"
             )
             yield ("objective", "families", family), message
 
 
 def _patterns(config: ObjectiveConfig) -> Iterator[tuple[Location, str, bool]]:
-    """Yield every pattern of the minimised losses: its field, and whether it is a key there."""
+    """Yield every pattern of the minimised losses: field, pattern, whether it is a key."""
     for kind in ("target", "hinge", "worst", "mean"):
-        given = getattr(config, kind)
-        for pattern in [given] if isinstance(given, str) else given or ():
+        patterns = getattr(config, kind)
+        for pattern in [patterns] if isinstance(patterns, str) else patterns or ():
             yield ("objective", kind), pattern, kind == "mean"
     for family, inner in (config.families or {}).items():
-        yield from ((("objective", "families", family, "mean"), one, True) for one in inner.mean)
+        yield from ((("objective", "families", family, "mean"), key, True) for key in inner.mean)
 
 
 def _family_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
@@ -291,24 +291,24 @@ def _family_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterat
         if len(owners) > 1:
             first, second, *_ = owners
             is_named = name in (config.families or {})[first].mean
-            hint = "name it in one" if is_named else "name it in the one that it belongs to"
+            hint = "keep it in one" if is_named else "name it in the family that it belongs to"
             yield place, f"{name!r} is in {first!r} and in {second!r}; {hint}"
             return
     for family, weights in _members(config, evaluation).items():
         if not weights:
-            message = "every loss that it matches is named by another family; leave it out"
+            message = "other families name every loss that it matches; remove it"
             yield (*place, family), message
 
 
 def _owners(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, list[str]]:
-    """Return the families of each loss: those that name it, or else those whose globs match it."""
+    """Return the families of each loss: those that name it, else those whose globs match it."""
     by_name: dict[str, list[str]] = {}
     families = config.families or {}
     for family, inner in families.items():
         for name in given_by(inner.mean, evaluation):
             by_name.setdefault(name, []).append(family)
     return {
-        name: [one for one in owners if name in families[one].mean] or owners
+        name: [family for family in owners if name in families[family].mean] or owners
         for name, owners in by_name.items()
     }
 
@@ -322,7 +322,7 @@ def _members(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, di
 
 
 def _weights(patterns: Mapping[str, float], evaluation: Sequence[str]) -> dict[str, float]:
-    """Return the weight of each loss that patterns choose; those of several globs add up."""
+    """Return the weight of each loss that patterns match; weights of several globs add up."""
     given = given_by(patterns, evaluation)
     return {name: sum(weights.values()) for name, weights in given.items()}
 
@@ -333,10 +333,10 @@ def _shares(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None:
-    """Say what is wrong where tasks are measured beside what is in another unit."""
+    """Return an error if task metrics and losses have different units; None: no fault."""
     names = list(losses)
-    is_free_of_units = objective.scale == "spread" or objective.hinge is not None
-    if is_free_of_units or not any(name.startswith(TASK) for name in names):
+    is_unitless = objective.scale == "spread" or objective.hinge is not None
+    if is_unitless or not any(name.startswith(TASK) for name in names):
         return None
     tasks = {name: task_metric(name) for name in reversed(names)}
     units = {objective.unit if task is None else task[1]: name for name, task in tasks.items()}

@@ -1,4 +1,4 @@
-"""Sections of a YAML file: their base, the types of their fields, reading, and what is wrong."""
+"""Sections of a YAML file: their base, the types of their fields, reading, and errors."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from mixopt.system import (
 )
 
 Location = FieldPlace
-Fault = tuple[Location, str]  # the field, and what is wrong with it
-SUM_TOLERANCE = 1e-6  # of shares, as of mixopt.mixture
-FILES = "files"  # of a validation's context: whether files that a section names are read
+Fault = tuple[Location, str]  # the field and the error
+SUM_TOLERANCE = 1e-6  # of shares, as in mixopt.mixture
+FILES = "files"  # key of a validation context: whether files that a section names are read
 _DATA = {".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".bz2", ".xz"}
 _COUNT = re.compile(r"([+-]?[\d_.]+(?:e[+-]?\d{1,2})?)([kmbt]?)", re.ASCII | re.IGNORECASE)
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
@@ -43,7 +43,7 @@ _NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
 
 
 def as_count(value: Any) -> Any:
-    """Return `25e9`, `50B` or `1T` as the whole number that it is; any other value as it is."""
+    """Parse `25e9`, `50B` or `1T` as a whole number; return any other value unchanged."""
     match = _COUNT.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -73,26 +73,26 @@ Duration = Annotated[float, Field(gt=0, le=31 * 86_400), BeforeValidator(_in_sec
 
 
 class Section(BaseModel):
-    """A section of the file: unknown keys are errors, values are frozen."""
+    """A section of a file: unknown keys are errors, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def changed(self, *, but: Iterable[str] = ()) -> list[str]:
-        """Return the fields with another value than their default."""
+        """Return the fields whose value differs from the default, except those in `but`."""
         fields = type(self).model_fields.items()
-        return [n for n, one in fields if n not in but and getattr(self, n) != one.default]
+        return [n for n, field in fields if n not in but and getattr(self, n) != field.default]
 
 
 SectionType = TypeVar("SectionType", bound=Section)
 
 
 def optional(description: str) -> Any:
-    """Return a field that may be left out, and is None then."""
+    """Return a field with the default None."""
     return Field(None, description=description)
 
 
 def one_given(section: Section, *names: str, why: str = "") -> str:
-    """Return the one of some fields that is given, and refuse none or several."""
+    """Return the only field of `names` that is given; raise on none or several."""
     given = [name for name in names if getattr(section, name) is not None]
     if len(given) != 1:
         hint = why and f"{why}; got {given or 'none'}"
@@ -101,20 +101,20 @@ def one_given(section: Section, *names: str, why: str = "") -> str:
 
 
 def token_count(tokens: float | str | None, name: str = "tokens") -> int | None:
-    """Return the length of a run; None where none is given.
+    """Return the length of a run; None for None.
 
     Args:
         tokens: A number, or text such as `25e9`, `50B` or `1T`.
-        name: What an error calls it.
+        name: Its name in errors.
 
     Raises:
-        ConfigError: It is no number, below 1, or 1e18 and more.
+        ConfigError: Not a number, below 1, or >= 1e18.
     """
     return None if tokens is None else counted(tokens, name, "tokens")
 
 
 def counted(value: Any, where: str, unit: str) -> int:
-    """Return a number of tokens or bytes, as people write it."""
+    """Parse a number of tokens or bytes."""
     number = as_count(value)
     number = int(number) if isinstance(number, float) and 1 <= number < 1e18 else number
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 10**18:
@@ -128,8 +128,8 @@ def counted(value: Any, where: str, unit: str) -> int:
 def pattern_faults(
     place: Location, values: Mapping[str, Any], names: Sequence[str], kind: str
 ) -> Iterator[Fault]:
-    """Find patterns that choose no name, or else two globs that give a name different values."""
-    faults = [((*place, one), fault) for one in values if (fault := choice_fault(one, names, kind))]
+    """Yield patterns that match no name; if none, globs that give a name different values."""
+    faults = [((*place, p), fault) for p in values if (fault := choice_fault(p, names, kind))]
     yield from faults
     fault = None if faults else value_fault(values, names)
     if fault is not None:
@@ -137,14 +137,14 @@ def pattern_faults(
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:
-    """Check that a value is a known one."""
+    """Return a value; raise if it is unknown."""
     if value not in known:
         raise ConfigError(f"{name} {value}: unknown{did_you_mean(str(value), known)}")
     return value
 
 
 def checked(section: type[SectionType], content: Any, where: str) -> SectionType:
-    """Return a section of the configuration from plain values."""
+    """Validate plain values as a section of the configuration."""
     try:
         return section.model_validate(content)
     except ValidationError as error:
@@ -154,7 +154,7 @@ def checked(section: type[SectionType], content: Any, where: str) -> SectionType
 
 
 def weights_in(path: str) -> dict[str, Any]:
-    """Return the weights of a file of a mixture, such as a recommendation, as they are."""
+    """Return the weights in a mixture file, such as a recommendation, unchecked."""
     content = read_yaml(local_path(path))
     weights = content.get("weights", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
@@ -163,13 +163,11 @@ def weights_in(path: str) -> dict[str, Any]:
 
 
 def from_file(given: Any, info: ValidationInfo) -> Any:
-    """Read the weights of a mixture that is given as a file; anything else stays as it is."""
+    """Read the weights of a mixture file; return any other value unchanged."""
     if not isinstance(given, str) or given == "natural":
         return given
     if not (info.context or {}).get(FILES, True):
-        raise ValueError(
-            f"{given!r} is a file; a recorded configuration has the weights themselves"
-        )
+        raise ValueError(f"{given!r} is a file; a recorded configuration must contain the weights")
     try:
         return weights_in(given)
     except MixoptError as error:
@@ -177,7 +175,7 @@ def from_file(given: Any, info: ValidationInfo) -> Any:
 
 
 def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None:
-    """Return what is wrong with shares of domains: each has one, and they add up to 1."""
+    """Return the error of shares; None: every domain has one, and they add up to 1."""
     names = list(domains)
     for name, value in shares.items():
         if name not in names:
@@ -186,15 +184,15 @@ def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None
             return f"{name}: {value!r} is not a share from 0 to 1"
     missing = [name for name in names if name not in shares]
     if missing:
-        return f"no weight of {', '.join(missing)}; 0 is allowed"
+        return f"no weight for {', '.join(missing)}; 0 is allowed"
     total = math.fsum(shares.values())
     return None if abs(total - 1) < SUM_TOLERANCE else f"weights add up to {total:.6g}, not to 1"
 
 
 def given_content(name: str, source: Any) -> tuple[str, Any]:
-    """Return what an error calls a value, and the value; a file's content where it is one.
+    """Return the name of a value for errors, and the value, or the content of a file.
 
-    A file may have its content under `name:`, as an experiment's file has it.
+    The content may be under the key `name:`, as in an experiment's file.
     """
     where = name
     if isinstance(source, (str, Path)):
@@ -218,14 +216,14 @@ def read_sections(
 
     Args:
         path: YAML.
-        model: The sections that it has.
-        overrides: `section.field=value`, in place of what the file says.
-        example: Sections that an error names where the file has none.
-        faults: Finds what cannot be right of fields that are right on their own.
+        model: Model of its sections.
+        overrides: `section.field=value`, replacing values of the file.
+        example: Example sections for the error of an empty file.
+        faults: Yields faults across fields that are valid on their own.
         files: Whether files that a section names are read.
 
     Raises:
-        ConfigError: The first mistake; the others are its notes.
+        ConfigError: The first error, with the others as its notes.
     """
     path = Path(path)
     content, lines = _read(path, example)
@@ -237,22 +235,22 @@ def read_sections(
     try:
         values = model.model_validate(content, context={FILES: files})
         for fault in faults(values):
-            all_faults.append(fault)  # noqa: PERF402 (what was found before an error is kept)
+            all_faults.append(fault)  # noqa: PERF402 (keeps the faults before an error)
     except ValidationError as error:
         all_faults = _all_faults(error, model)
     except MixoptError:
-        if not all_faults:  # what is wrong already may make more of it wrong
+        if not all_faults:  # else it may follow from an earlier fault
             raise
     if not all_faults:
         return values
-    first, *others = (ConfigError(_placed(one, path, origins)) for one in all_faults)
+    first, *others = (ConfigError(_placed(fault, path, origins)) for fault in all_faults)
     for other in others:
         first.add_note(str(other))
     raise first
 
 
 def dump_sections(values: Any) -> Any:
-    """Return a model as plain values, defaults included but for null ones; without secrets."""
+    """Return a model as plain values, with defaults that are not null, without secrets."""
     if isinstance(values, BaseModel):
         return {
             field.alias or name: dump_sections(getattr(values, name))
@@ -263,7 +261,7 @@ def dump_sections(values: Any) -> Any:
         return {name: dump_sections(inner) for name, inner in values.items()}
     if isinstance(values, ServerUri):
         return str(values)
-    return [dump_sections(one) for one in values] if isinstance(values, (list, tuple)) else values
+    return [dump_sections(v) for v in values] if isinstance(values, (list, tuple)) else values
 
 
 def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]]:
@@ -280,7 +278,7 @@ def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]
 
 
 def _override(content: dict[str, Any], override: str) -> Location:
-    """Put `section.field=value` into the content, and return the field."""
+    """Apply `section.field=value` to the content, and return the field."""
     name, sign, text = override.partition("=")
     parts, where = name.strip().split("."), f"--set {without_secrets(override)}"
     if not sign or not all(parts):
@@ -295,26 +293,26 @@ def _override(content: dict[str, Any], override: str) -> Location:
 
 
 def _placed(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
-    """Say what is wrong, where: the line of the file, or the override."""
+    """Return the message of a fault with the line of the file, or the override."""
     location, message = fault
     parts = tuple(
-        part for one in location for part in (str(one).split("/") if "/" in str(one) else [one])
+        part for key in location for part in (str(key).split("/") if "/" in str(key) else [key])
     )
     places = [location, parts] if parts != location else [location]
-    inside = (one[:length] for one in reversed(places) for length in range(len(one), 0, -1))
+    inside = (place[:length] for place in reversed(places) for length in range(len(place), 0, -1))
     where = next((origins[place] for place in inside if place in origins), str(path))
     return f"{where}: {dotted(location) or 'the file'}: {message}"
 
 
 def _all_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Return what pydantic found; what is misspelt comes first."""
-    details = error.errors(include_url=False)
-    misspelt_first = sorted(details, key=lambda one: one["type"] != "extra_forbidden")
-    return [_fault(one, model) for one in misspelt_first]
+    """Return the faults that pydantic found, unknown fields first."""
+    errors = error.errors(include_url=False)
+    unknown_first = sorted(errors, key=lambda details: details["type"] != "extra_forbidden")
+    return [_fault(details, model) for details in unknown_first]
 
 
 def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
-    """Return the field that one of pydantic's errors is about, and what is wrong with it."""
+    """Convert one of pydantic's errors to a fault."""
     kind = details["type"]
     section, location, field = _as_written(model, details["loc"])
     if kind == "extra_forbidden":
@@ -326,8 +324,8 @@ def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
     message = message.replace("Input should be", "should be").partition(", unable to parse")[0]
     value = details["input"]
     got = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
-    about = None if field is None or kind == "value_error" else field.description
-    return location, f"{message}{got}{f' ({about})' if about else ''}"
+    description = None if field is None or kind == "value_error" else field.description
+    return location, f"{message}{got}{f' ({description})' if description else ''}"
 
 
 def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -337,7 +335,7 @@ def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
 def _as_written(
     model: type[BaseModel], location: Location
 ) -> tuple[type[BaseModel], Location, FieldInfo | None]:
-    """Return the section that has the last part, the location as in the file, and the field."""
+    """Return the section of the last part, the location as in the file, and the field."""
     section, current, field = model, model, None
     written: list[str | int] = []
     for part in location:
@@ -358,5 +356,5 @@ def _as_written(
 def _plain(annotation: Any) -> Any:
     if get_origin(annotation) in (dict, list, tuple, None):
         return annotation
-    inner = [one for one in get_args(annotation) if one is not NoneType]
+    inner = [arg for arg in get_args(annotation) if arg is not NoneType]
     return _plain(inner[0]) if inner else annotation

@@ -1,10 +1,10 @@
-"""Names of what tasks measure, in objectives, losses and tables; the bare install reads them."""
+"""Names of task metrics, in objectives, losses and tables; the bare install reads them."""
 
 from __future__ import annotations
 
-TASK = "task/"  # begins the name of what a task measures, task/<name>/<metric>
-FAMILY = "family/"  # begins the name of a family of tasks, in an objective
-BITS_PER_BYTE = "bits_per_byte"  # what a trial measures of a task
+TASK = "task/"  # prefix of the name of a task metric, task/<name>/<metric>
+FAMILY = "family/"  # prefix of the name of a family of tasks, in an objective
+BITS_PER_BYTE = "bits_per_byte"  # the metric of tasks in trials
 
 
 def task_column(name: str, metric: str) -> str:

@@ -1,4 +1,4 @@
-"""The promises of an estimator: a state machine that changes the mixture while training runs.
+"""The promises of an estimator, which changes the mixture during training.
 
 Shapes: D domains, M evaluation domains.
 """
@@ -24,7 +24,7 @@ Factory = Callable[[], Any]
 Change = Callable[[Observation], Observation]
 HALF_WAY = 41  # steps
 DOMAINS = ("web", "code", "books")
-TARGET = "exam"  # an evaluation domain that is not trained on
+TARGET = "exam"  # an evaluation-only domain
 STEPS, TOKENS = 120, 600
 FLOORS = {"web": 2.0, "code": 1.0, "books": 2.5, TARGET: 2.2}
 RATES = {"web": 0.35, "code": 0.2, "books": 0.5, TARGET: 0.3}
@@ -36,15 +36,15 @@ def check_estimator(factory: Factory) -> None:
     """Check that an estimator keeps its promises, in simulated runs of 120 steps.
 
     Args:
-        factory: Makes an estimator that was not started.
+        factory: Returns a new estimator, not started.
 
     Raises:
-        AssertionError: A promise is broken; the message says which, and how.
+        AssertionError: A promise is broken; the message names it and the observed behaviour.
     """
     needs = factory().needs
     known = isinstance(needs, frozenset) and needs <= set(get_args(Need))
     promise(known, f"needs is a frozenset of {', '.join(get_args(Need))}", f"it is {needs!r}")
-    what = "two runs that were told the same make the same plans"
+    what = "two runs with the same observations make the same plans"
     _check_same(_plans(factory), _plans(factory), what)
     _plans(factory, simulated_setting(bounded=True))
     for mean in (False, True):
@@ -52,7 +52,7 @@ def check_estimator(factory: Factory) -> None:
     for check in (_check_missing_domain, _check_other_domains, _check_refusals):
         check(factory)
     foreign = _run(factory).estimator
-    what = "a state that is not its own is an EstimatorError"
+    what = "an invalid state raises an EstimatorError"
     promise.refuses(lambda: foreign.load_state_dict({}), EstimatorError, what)
 
 
@@ -65,7 +65,7 @@ def _run(factory: Factory, setting: Setting | None = None) -> SimulatedRun:
 def _plans(
     factory: Factory, setting: Setting | None = None, change: Change | None = None
 ) -> list[Plan]:
-    """Run to the end, and return the plans."""
+    """Simulate a whole run, and return the plans."""
     run = _run(factory, setting)
     return list(_checked_plans(run if change is None else replace(run, change=change)))
 
@@ -75,11 +75,11 @@ def _checked_plans(
     until: int = STEPS,
     before: Callable[[Observation | None], None] = lambda observation: None,
 ) -> Iterator[Plan]:
-    """Yield each plan, checked, and tell what follows from it; `before` is called before either."""
+    """Yield and check each plan, then observe its steps; call `before` before each call."""
     setting, plans = copy.deepcopy(run.setting), list[Plan]()
     while run.step < until:
         before(None)
-        plan, left = _asked(run), STEPS - run.step
+        plan, left = _checked_plan(run), STEPS - run.step
         plans = [*plans[-1:], plan]
         what = "a plan has no more steps than the run has left"
         promise(plan.steps <= left, what, f"{plan.steps} of {left} ({plan.tag})")
@@ -89,11 +89,11 @@ def _checked_plans(
         what = "a plan is a mixture of the domains within their bounds"
         promise(whole, what, f"{weights_D.tolist()} ({plan.tag})")
         asks = not plan.held_out or "held_out" in run.estimator.needs
-        what = "held-out losses are asked for only where `needs` has held_out"
-        promise(asks, what, f"plan {plan.tag!r} asks for them")
+        what = "a plan requests held-out losses only if `needs` has held_out"
+        promise(asks, what, f"plan {plan.tag!r} requests them")
         stuck = any(first.steps == second.steps == 0 for first, second in pairwise(plans))
-        what = "a plan of no steps is followed by one of some once it has its held-out losses"
-        promise(not stuck, what, f"{plan.tag!r} comes again")
+        what = "after its held-out losses, a plan of 0 steps is followed by a plan with steps"
+        promise(not stuck, what, f"{plan.tag!r} is repeated")
         steps = min(plan.steps, until - run.step)
         yield plan
         due = plan.held_out and steps == plan.steps
@@ -105,23 +105,23 @@ def _checked_plans(
     promise(_equal(setting, run.setting), "the setting is not changed", run.setting)
 
 
-def _asked(run: SimulatedRun) -> Plan:
-    """Ask for a plan again and again, and write over one that was handed out."""
+def _checked_plan(run: SimulatedRun) -> Plan:
+    """Return the plan; check that calls and writes to a returned plan do not change it."""
     plan: Plan = copy.deepcopy(run.estimator.plan())
-    again = run.estimator.plan()
-    _check_same([plan], [again], "asking for a plan changes nothing")
-    if again.weights_D.flags.writeable:
-        again.weights_D[:] = np.eye(len(again.weights_D))[0]
-    what = "a plan that was handed out can be written over"
+    second = run.estimator.plan()
+    _check_same([plan], [second], "a call of plan changes nothing")
+    if second.weights_D.flags.writeable:
+        second.weights_D[:] = np.eye(len(second.weights_D))[0]
+    what = "writing to a returned plan does not change the estimator"
     _check_same([plan], [run.estimator.plan()], what)
     return plan
 
 
 def _check_same(first: list[Plan], second: list[Plan], what: str) -> None:
     promise(len(first) == len(second), what, f"{len(first)} plans and {len(second)}")
-    for place, (one, other) in enumerate(zip(first, second, strict=True)):
-        same = _equal(replace(one, tag=""), replace(other, tag=""))
-        promise(same, what, f"plan {place}: {one} and {other}")
+    for number, (left, right) in enumerate(zip(first, second, strict=True)):
+        same = _equal(replace(left, tag=""), replace(right, tag=""))
+        promise(same, what, f"plan {number}: {left} and {right}")
 
 
 def _check_relay(factory: Factory, setting: Setting) -> None:
@@ -131,29 +131,29 @@ def _check_relay(factory: Factory, setting: Setting) -> None:
     def relay(observation: Observation | None) -> None:
         run.estimator = _loaded(factory, _saved(run.estimator), setting)
 
-    what = "a state that is loaded, at any step, leads to the same plans, bit for bit"
+    what = "after loading a state, at any step, the plans are the same, bit for bit"
     _check_same(_plans(factory, setting), list(_checked_plans(run, before=relay)), what)
 
 
 def _saved(estimator: Any) -> Any:
     state = estimator.state_dict()
-    with promise.works("a state is made of what JSON has"):
-        through = json.loads(json.dumps(state, allow_nan=False))
-    promise(through == state, "JSON gives a state back as it was", "it differs")
-    return through
+    with promise.works("a state consists of JSON values"):
+        decoded = json.loads(json.dumps(state, allow_nan=False))
+    promise(decoded == state, "a state is unchanged by JSON", "it differs")
+    return decoded
 
 
 def _loaded(factory: Factory, state: Any, setting: Setting) -> Any:
-    estimator, given = _run(factory, setting).estimator, copy.deepcopy(state)
-    estimator.load_state_dict(given)
-    promise(given == state, "load_state_dict does not change its argument", "it did")
+    estimator, argument = _run(factory, setting).estimator, copy.deepcopy(state)
+    estimator.load_state_dict(argument)
+    promise(argument == state, "load_state_dict does not change its argument", "it did")
     same = _saved(estimator) == state
-    promise(same, "the state of what was loaded is that state", "it differs")
+    promise(same, "state_dict returns a loaded state unchanged", "it differs")
     return estimator
 
 
 def _check_missing_domain(factory: Factory) -> None:
-    """Leave the first domain out of every second observation."""
+    """Remove the first domain from every second observation."""
 
     def without(loss: float, count: float) -> Change:
         def change(seen: Observation) -> Observation:
@@ -166,43 +166,43 @@ def _check_missing_domain(factory: Factory) -> None:
         return change
 
     missing = _plans(factory, change=without(0.0, 0.0))
-    what = "of a domain with count 0 nothing is read"
+    what = "the loss of a domain with count 0 is not read"
     _check_same(missing, _plans(factory, change=without(50.0, 0.0)), what)
-    least = _plans(factory, change=without(1e-9, 1.0))
-    reads = not _alike(least, _plans(factory))
-    what = "a domain that was not seen is not one with loss 0"
-    promise(not (reads and _alike(missing, least)), what, "the plans are the same")
+    zero = _plans(factory, change=without(1e-9, 1.0))
+    reads = not _close(zero, _plans(factory))
+    what = "a domain without observations differs from a domain with loss 0"
+    promise(not (reads and _close(missing, zero)), what, "the plans are the same")
 
 
 def _check_other_domains(factory: Factory) -> None:
-    """Load a state into runs with a domain more, less, or in place of another."""
+    """Load a state into runs with an added, a removed or a replaced domain."""
     run = _run(factory)
     list(_checked_plans(run, HALF_WAY))
     state = _saved(run.estimator)
     for domains in ((*DOMAINS, "maths"), DOMAINS[1:], (*DOMAINS[1:], "maths")):
         fresh = _run(factory, simulated_setting(domains)).estimator
-        what = "a state of other domains is an EstimatorError"
+        what = "a state of other domains raises an EstimatorError"
         promise.refuses(partial(fresh.load_state_dict, state), EstimatorError, what)
 
 
 def _check_refusals(factory: Factory) -> None:
-    """Tell it what cannot be right; it must refuse and continue as before."""
+    """Check that invalid observations are refused and change nothing."""
     run = _run(factory)
 
     def refuse(seen: Observation | None) -> None:
         estimator = run.estimator
         for name, bad in _spoiled(seen, estimator.needs):
             state = _saved(estimator)
-            what = f"{name} is an EstimatorError"
+            what = f"{name} raises an EstimatorError"
             promise.refuses(partial(estimator.observe, bad), EstimatorError, what)
-            what = "an observation that is refused changes nothing"
+            what = "a refused observation changes nothing"
             promise(_saved(estimator) == state, what, f"the state differs after {name}")
 
     list(_checked_plans(run, STEPS // 2, refuse))
 
 
 def _spoiled(seen: Observation | None, needs: frozenset[Need]) -> Iterator[tuple[str, Observation]]:
-    """Yield observations that cannot be right, and what is wrong with each."""
+    """Yield invalid observations, with a description of the error of each."""
     if seen is None:
         return
     yield "a step that goes back", replace(seen, step=-1)
@@ -221,15 +221,15 @@ def _spoiled(seen: Observation | None, needs: frozenset[Need]) -> Iterator[tuple
             yield f"an evaluation that {what}", replace(seen, held_out=held_out)
 
 
-def _alike(first: list[Plan], second: list[Plan]) -> bool:
+def _close(first: list[Plan], second: list[Plan]) -> bool:
     return len(first) == len(second) and all(
-        np.allclose(one.weights_D, other.weights_D, rtol=1e-6, atol=1e-9)
-        for one, other in zip(first, second, strict=True)
+        np.allclose(left.weights_D, right.weights_D, rtol=1e-6, atol=1e-9)
+        for left, right in zip(first, second, strict=True)
     )
 
 
 def _equal(first: Any, second: Any) -> bool:
-    """Compare values with arrays in them, which have no equality of their own."""
+    """Compare values that contain arrays."""
     if is_dataclass(first):
         names = [field.name for field in fields(first)]
         return all(_equal(getattr(first, name), getattr(second, name)) for name in names)
@@ -260,11 +260,11 @@ def simulated_setting(
 
 @dataclass
 class SimulatedRun:
-    """A run that an estimator steers."""
+    """A simulated run whose mixture an estimator controls."""
 
     estimator: Any  # started on the setting
     setting: Setting  # the run
-    # What happens to each observation before it is told.
+    # Applied to each observation before the estimator gets it.
     change: Change = lambda observation: observation
     step: int = 0  # steps done
 
@@ -272,7 +272,7 @@ class SimulatedRun:
         self.tokens = dict.fromkeys(self.setting.domains, 0.0)
 
     def follow(self, plan: Plan) -> list[Observation]:
-        """Train on a plan and return what there is to tell: twice for a long plan, else once."""
+        """Train on a plan and return its observations: two for a long plan, else one."""
         parts = [plan.steps // 2, plan.steps - plan.steps // 2] if plan.steps > 1 else [plan.steps]
         seen = [self._train(plan.weights_D, steps) for steps in parts]
         if plan.held_out:
@@ -301,7 +301,7 @@ class SimulatedRun:
         return HeldOut(losses_M, tokens=1000)
 
     def _losses(self, names: tuple[str, ...]) -> Array:
-        """Return the losses; the target learns from all domains, a little of each."""
+        """Return the losses; the target's loss falls with the tokens of all domains."""
         tokens = self.tokens | {TARGET: 0.2 * sum(self.tokens.values())}
         noise = {name: 0.01 * np.sin(self.step * (7 + len(name))) for name in names}
         falls = [(1.0 + tokens[name] / TOKENS) ** -RATES.get(name, 0.3) for name in names]

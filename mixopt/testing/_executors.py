@@ -1,7 +1,7 @@
-"""The promises of an executor (mixopt.sweeps.contract), checked by having it train groups.
+"""The promises of an executor (mixopt.sweeps.contract), checked by training groups on it.
 
-The proxy is ours, trains at once and does to its worker what a trial's name says, so that what an
-executor makes of a death is seen; the corpus is a small one of real text.
+The test proxy trains instantly, or fails as a trial's name says, so that the executor's handling of
+worker deaths is visible; the corpus is a small one of real text.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from mixopt.trials import Losses, Progress, Training, Trial, TrialResult
 
 SIZE = 2  # trials that train together
 TOKENS = 1000
-ENDING = 20.0  # seconds after which what an executor started has ended
+ENDING = 20.0  # seconds within which all processes of an executor must end
 SLOW = 30.0  # seconds of a trial
 REASON = "this trial always raises"
 TRAINING = Training(tokens=TOKENS, eval_tokens=TOKENS, device="cpu")
 _FAULTS = {"raises": None, "memory": "memory", "killed": "died", "exits": "died"}
-_ODD = "no_such_option"
+_UNKNOWN = "no_such_option"
 
 promise = Promises("an executor")
 
 
 class CheckedProxy:
-    """Trains at once.
+    """A proxy that trains instantly.
 
-    A trial whose name begins with `raises`, `memory`, `killed`, `exits` or `slow` makes it raise,
-    run out of memory, be killed, end, or take half a minute.
-    Losses follow from the mixture, the seed and the first tokens of the corpus, so that results
-    tell which trial was trained on what.
+    A trial whose name begins with `raises`, `memory`, `killed`, `exits` or `slow` makes it raise an
+    error, run out of memory, be killed, exit, or take half a minute.
+    Losses depend on the mixture, the seed and the first tokens of the corpus, so that results
+    show which trial was trained on which corpus.
 
     Args:
-        log: A folder in which each process that trains leaves a file.
-        size: How many trials train together.
+        log: A folder in which each training process writes a file.
+        size: Number of trials that train together.
     """
 
     def __init__(self, log: str, size: int) -> None:
@@ -66,33 +66,33 @@ class CheckedProxy:
         training: Training,
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
-        """Train, or do what a name says."""
+        """Train, or fail as the names of trials say."""
         total = training.tokens * len(trials)
-        self._leave_name()
+        self._write_process()
         report(Progress(0, total))
         for trial in trials:
-            _happen(trial.name.partition("_")[0])
+            _fail(trial.name.partition("_")[0])
         report(Progress(total, total))
         return [checked_result(trial, corpus, training) for trial in trials]
 
-    def _leave_name(self) -> None:
+    def _write_process(self) -> None:
         pid = os.getpid()
-        name = {"host": host_name(), "pid": pid, "started": start_of(pid) or ""}
+        process = {"host": host_name(), "pid": pid, "started": start_of(pid) or ""}
         path = Path(self.log) / f"{host_name()}-{pid}.json"
-        path.write_text(json.dumps(name), encoding="utf-8")
+        path.write_text(json.dumps(process), encoding="utf-8")
 
 
 def checked_result(trial: Trial, corpus: Corpus, training: Training) -> TrialResult:
-    """Return the result of a trial that nothing happens to."""
+    """Return the result of a trial that does not fail."""
     read = sum(int(domain.validation.read(0, 64).sum()) for domain in corpus.domains)
-    shares = sum(place * share for place, share in enumerate(trial.mixture.values(), start=1))
+    shares = sum(k * share for k, share in enumerate(trial.mixture.values(), start=1))
     loss = 1.0 + read / 1e6 + trial.seed / 100 + shares
-    by_name = {name: loss + place for place, name in enumerate(corpus.evaluation_names)}
+    by_name = {name: loss + k for k, name in enumerate(corpus.evaluation_names)}
     losses = Losses(training.tokens, by_name, by_name)
     return TrialResult(trial.name, "finished", training.tokens, 7, 0.0, losses)
 
 
-def _happen(kind: str) -> None:
+def _fail(kind: str) -> None:
     if kind == "raises":
         raise ValueError(REASON)
     if kind == "memory":
@@ -112,16 +112,16 @@ def check_executor(
     folder: Path | None = None,
     seconds: float = 120.0,
 ) -> None:
-    """Check that an executor keeps its promises, by training some fifteen trials of no length.
+    """Check that an executor keeps its promises, by training about fifteen instant trials.
 
     Args:
-        factory: Makes an executor, called as `factory(site, **options)`.
-        options: What it is made with.
-        folder: A folder that all places see; a temporary one when None.
-        seconds: How long to wait for each sweep.
+        factory: Returns an executor, called as `factory(site, **options)`.
+        options: Options of the executor.
+        folder: A folder visible to all workers; None: a temporary folder.
+        seconds: Time limit of each sweep.
 
     Raises:
-        AssertionError: A promise is broken; the message says which, and how.
+        AssertionError: A promise is broken; the message names it and the observed behaviour.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         place = (folder or Path(temporary)).resolve()
@@ -133,7 +133,7 @@ def check_executor(
 
 @dataclass(frozen=True)
 class _Bench:
-    """Where an executor is checked; `trained_by` has a file of each process that has trained."""
+    """The set-up of the checks; the folder `trained_by` has a file of each training process."""
 
     factory: Callable[..., Executor]
     options: Mapping[str, Any]
@@ -144,14 +144,13 @@ class _Bench:
     def make(
         self, name: str, of_hash: str = "", more: Mapping[str, Any] = MappingProxyType({})
     ) -> GroupRunner:
-        """Make what trains on an executor, for a sweep of its own; `more` are options besides."""
+        """Return a runner on a new executor, for a new sweep; `more` are further options."""
         folder = self.folder / name / "trials"  # as in a run directory
         folder.mkdir(parents=True)
         executor = self.factory(Site(folder, device="cpu", workers=2), **self.options, **more)
         proxy = {"log": str(self.folder / "trained_by"), "size": SIZE}
         path = self.corpus.path
-        made_by = of_hash or corpus_hash(path)
-        job = Job(f"{__name__}:CheckedProxy", proxy, path, TRAINING, made_by)
+        job = Job(f"{__name__}:CheckedProxy", proxy, path, TRAINING, of_hash or corpus_hash(path))
         return GroupRunner(job, folder, executor, self.seconds)
 
     def run(
@@ -162,7 +161,7 @@ class _Bench:
         *,
         most: int | None = None,
     ) -> list[GroupOutcome]:
-        """Have groups trained; wait for all outcomes, or the first of them, as long as allowed."""
+        """Train groups; wait for all outcomes, or the first `most`, up to the time limit."""
         outcomes, errors = list[GroupOutcome](), list[BaseException]()
 
         def train() -> None:
@@ -172,7 +171,7 @@ class _Bench:
                     after(outcome)
                     if len(outcomes) == most:
                         return
-            except BaseException as error:  # raised in the thread that waits
+            except BaseException as error:  # raised again in the waiting thread
                 errors.append(error)
 
         thread = threading.Thread(target=train, daemon=True)
@@ -181,19 +180,20 @@ class _Bench:
         for error in errors:
             raise error
         broken = f"{len(groups) - len(outcomes)} groups have none after {self.seconds:g} s"
-        promise(not thread.is_alive(), "each folder ends, with a result or without", broken)
+        promise(not thread.is_alive(), "each folder ends, with or without a result", broken)
         return outcomes
 
     def processes(self) -> list[int]:
-        """Return the processes of this host that have trained and are there."""
-        names = [json.loads(path.read_text()) for path in self.folder.glob("trained_by/*.json")]
-        here = [one for one in names if one["host"] == host_name()]
-        return [one["pid"] for one in here if is_running(one["pid"], one["started"])]
+        """Return the training processes of this host that still run."""
+        files = self.folder.glob("trained_by/*.json")
+        processes = [json.loads(path.read_text()) for path in files]
+        here = [p for p in processes if p["host"] == host_name()]
+        return [p["pid"] for p in here if is_running(p["pid"], p["started"])]
 
 
 def _trials_named(*names: str) -> list[Trial]:
-    """Return trials of these names, each of another mixture and seed."""
-    shares = [(1 + place % 9) / 10 for place in range(len(names))]
+    """Return trials of these names, each with its own mixture and seed."""
+    shares = [(1 + k % 9) / 10 for k in range(len(names))]
     return [
         Trial(name, Mixture({"code": share, "manual": 1 - share}), seed)
         for seed, (name, share) in enumerate(zip(names, shares, strict=True))
@@ -202,18 +202,18 @@ def _trials_named(*names: str) -> list[Trial]:
 
 def _check_options(bench: _Bench) -> None:
     try:
-        bench.make("options", more={_ODD: 1})
+        bench.make("options", more={_UNKNOWN: 1})
     except (TypeError, MixoptError):
         return
-    promise(False, "an option that it does not have is refused", f"{_ODD}=1 was taken")
+    promise(False, "an unknown option is refused", f"{_UNKNOWN}=1 was accepted")
 
 
 def _check_sweep(bench: _Bench) -> None:
-    """Train groups, some of them added while others train; then such that end in other ways."""
+    """Train groups, some added while others train, some that fail."""
     plain = _trials_named(*(f"plain_{number}" for number in range(7)))
     groups: list[Sequence[Trial]] = [plain[:2], plain[2:4]]
-    odd = [[trial] for trial in _trials_named(*(f"{name}_0" for name in _FAULTS))]
-    more = [plain[4:6], *odd, plain[6:]]
+    failing = [[trial] for trial in _trials_named(*(f"{name}_0" for name in _FAULTS))]
+    more = [plain[4:6], *failing, plain[6:]]
 
     def after(outcome: GroupOutcome) -> None:
         _check_outcome(outcome)
@@ -227,11 +227,11 @@ def _check_sweep(bench: _Bench) -> None:
         (tuned,) = bench.run(runner, [()])
         promise.same(tuned.tuned, SIZE, "a folder without trials is tuned")
         outcomes = bench.run(runner, groups, after)
-    results = {one.trial: one for outcome in outcomes for one in outcome.results}
+    results = {result.trial: result for outcome in outcomes for result in outcome.results}
     for trial in plain:
         direct, got = checked_result(trial, bench.corpus, TRAINING), results[trial.name]
         same = direct == replace(got, seconds=0.0)
-        promise(same, "results are those of training directly", f"{trial.name}: {got}")
+        promise(same, "results equal those of direct training", f"{trial.name}: {got}")
 
 
 def _check_outcome(outcome: GroupOutcome) -> None:
@@ -239,35 +239,35 @@ def _check_outcome(outcome: GroupOutcome) -> None:
     kind = names[0].partition("_")[0]
     why = f"{outcome.fault!r}: {outcome.reason}"
     if kind not in _FAULTS:
-        what = "trials that nothing happens to have results"
+        what = "trials that do not fail have results"
         promise(outcome.reason is None, what, f"{names}: {why}")
         return
-    promise(outcome.reason, f"a trial that ends so ({kind}) has a reason", "there is none")
+    promise(outcome.reason, f"a failed trial ({kind}) has a reason", "it has none")
     if kind == "raises":
-        promise(REASON in str(outcome.reason), "the reason is what the proxy raised", why)
+        promise(REASON in str(outcome.reason), "the reason contains the proxy's error", why)
     wanted = _FAULTS[kind]
-    # One that is killed may have been for memory.
+    # A killed worker may have run out of memory.
     right = outcome.fault == wanted or (kind == "killed" and outcome.fault == "memory")
-    promise(right, f"a trial that ends so ({kind}) has the fault {wanted!r}", why)
+    promise(right, f"a failed trial ({kind}) has the fault {wanted!r}", why)
 
 
 def _check_corpus(bench: _Bench) -> None:
-    """Check that workers refuse a corpus that is not the one that the owner has."""
+    """Check that workers refuse a corpus that differs from the owner's."""
     try:
         with bench.make("another_corpus", of_hash="0" * 64) as runner:
             outcomes = bench.run(runner, [_trials_named("plain_0")])
     except MixoptError:
         return
     refused = not any(outcome.results for outcome in outcomes)
-    promise(refused, "a corpus of another hash is refused", "trials were trained on it")
+    promise(refused, "a corpus with another hash is refused", "trials were trained on it")
 
 
 def _check_leaving(bench: _Bench) -> None:
-    """Check that leaving ends what trains."""
+    """Check that leaving the context stops all training."""
     slow, quick = _trials_named("slow_0", "plain_1")
     with bench.make("leaving") as runner:
         bench.run(runner, [[quick], [slow]], most=1)
     until = time.monotonic() + ENDING
     while (left := bench.processes()) and time.monotonic() < until:
         time.sleep(0.1)
-    promise(not left, "leaving ends what it started", f"processes {left} are still there")
+    promise(not left, "leaving the context ends all its processes", f"{left} still run")

@@ -1,4 +1,4 @@
-"""The promises of an exporter: a mixture in a trainer's form, or one line why it cannot be."""
+"""The promises of an exporter: a fragment of a trainer's configuration, or a one-line error."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def check_exporter(tool: str) -> None:
     """Check that an exporter keeps its promises.
 
     Args:
-        tool: Its name, or `package.module:NAME` of an `ExportTool`, as for `mixopt export --to`.
+        tool: Name, or `package.module:NAME` of an `ExportTool`, as for `mixopt export --to`.
 
     Raises:
-        AssertionError: A promise is broken; the message says which, and how.
+        AssertionError: A promise is broken; the message names it and the observed behaviour.
     """
     about = exporter(tool)
     for field in ("name", "title", "version", "place", "command"):
@@ -54,25 +54,25 @@ def _written(tool: str, mixture: Mixture = MIXTURE, **changes: Any) -> str:
 
 
 def _check_text(tool: str, about: ExportTool) -> None:
-    with promise.works("a mixture of which everything is known is written"):
+    with promise.works("a mixture is written if all facts are known"):
         text = _written(tool)
-    with promise.works(f"what is written is {about.suffix}"):
+    with promise.works(f"the fragment is valid {about.suffix}"):
         READERS[about.suffix](text)
     for name in MIXTURE:
         promise(name in text, "each domain with a share is in the fragment", f"no {name!r}")
     for line in (about.title, about.version, about.unit.meaning):
-        promise(line in text, "the header says tool, version and unit", f"no {line!r}")
+        promise(line in text, "the header has tool, version and unit", f"no {line!r}")
     other = _written(tool, Mixture({"web": 0.1, "code": 0.3, "books": 0.6}))
-    promise(other != text, "another mixture is written otherwise", "it is the same")
+    promise(other != text, "another mixture gives another fragment", "it is the same")
     zero = _written(tool, Mixture({**MIXTURE, "none": 0.0}))
     is_listed = 'weight 0, left out: ["none"]' in zero.replace('\\"', '"')
-    what = "a domain of weight 0 is written where takes_zero, else the header lists it"
+    what = "a domain of weight 0 is written if takes_zero, else listed in the header"
     promise(is_listed != about.takes_zero, what, "it is not")
 
 
 def _check_paths(tool: str, about: ExportTool) -> None:
     paths = {"web": ["/data/w0.jsonl", "/data/w1.jsonl"], "code": "/data/c.jsonl"}
-    what = "paths are in the fragment, several of a domain too"
+    what = "the fragment has all paths, including several of one domain"
     with promise.works(what):
         text = _written(tool, paths=paths)
     for path in (*paths["web"], paths["code"]):
@@ -83,16 +83,16 @@ def _check_needs(tool: str, about: ExportTool) -> None:
     for name in KNOWN:
         option = f"--{name.replace('_', '-')}"
         if option not in about.unit.needs:
-            with promise.works(f"{option}, which unit.needs does not name, may be unknown"):
+            with promise.works(f"{option} is optional, since unit.needs does not name it"):
                 _written(tool, MIXTURE, **{name: None})
             continue
-        what = f"without {option}, which unit.needs names, one line asks for it"
+        what = f"without {option}, which unit.needs names, a one-line error names it"
         error_text = _refusal(tool, what, MIXTURE, **{name: None})
         promise(error_text is not None and option in error_text, what, error_text)
 
 
 def _check_odd_names(tool: str, about: ExportTool) -> None:
-    what = "a name is carried, or refused in one line that has it"
+    what = "a name is written, or refused in one line that contains it"
     for name in ODD:
         mixture = Mixture({name: 0.75, "b": 0.25})
         known: dict[str, Any] = {"inventory": {name: 500, "b": 500}, "sample_tokens": 10}
@@ -105,7 +105,7 @@ def _check_odd_names(tool: str, about: ExportTool) -> None:
 
 
 def _refusal(tool: str, promised: str, mixture: Mixture, **changes: Any) -> str | None:
-    """Return the line that refuses an export; None where it is written."""
+    """Return the error of a refused export; None: it is written."""
     error_text = None
     with promise.works(promised):
         try:
@@ -122,10 +122,10 @@ def _check_schedule(tool: str, about: ExportTool) -> None:
         Stage(Mixture.uniform(list(MIXTURE)), steps=64),
     )
     schedule = Schedule(stages, batch=64, sequence_length=8)
-    given = {name: value for name, value in KNOWN.items() if name != "tokens"}
+    known = {name: value for name, value in KNOWN.items() if name != "tokens"}
     with promise.works("a schedule of constant stages is written"):
-        texts = export_schedule(schedule, tool, **given)
+        texts = export_schedule(schedule, tool, **known)
         for text in texts.values():
             READERS[about.suffix](text)
     files = ["0-main", "1-1"] if about.write_stages is None else [""]
-    promise.same(list(texts), files, "a schedule is a file a stage, or one with write_stages")
+    promise.same(list(texts), files, "a schedule gives a file per stage, or one with write_stages")

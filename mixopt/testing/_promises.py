@@ -1,4 +1,4 @@
-"""Promises of a plug-in, checked: one way to say which is broken, and how."""
+"""Check promises of a plug-in, with one format for messages about broken promises."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mixopt.system import Array
 
 @dataclass(frozen=True)
 class Promises:
-    """Checks what plug-ins of one kind promise, such as `a regressor`."""
+    """Checks the promises of one kind of plug-in, such as `a regressor`."""
 
     kind: str
 
     def __call__(self, holds: object, promise: str, broken: object = "") -> None:
-        """Raise an error that says which promise is broken, and how, unless it is kept."""
+        """Raise an error with the promise and the observed behaviour unless `holds`."""
         if not holds:
             raise AssertionError(f"{self.kind} promises: {promise}. Broken: {broken}")
 
@@ -28,19 +28,19 @@ class Promises:
         self(got == wanted, promise, f"{got}, not {wanted}")
 
     def shape(self, values: Any, shape: tuple[int, ...], promise: str) -> Array:
-        """Check the shape of an array, and return it as one."""
+        """Check the shape of values, and return them as an array."""
         self.same(np.shape(values), shape, promise)
         return np.asarray(values)
 
     def close(self, got: Array, wanted: Array, limit: float, promise: str) -> None:
-        """Check that no value is further from what it should be than a limit."""
-        apart = float(np.abs(np.asarray(got) - wanted).max())
-        self(apart <= limit, promise, f"up to {apart:.3g} apart")
+        """Check that no value differs from the expected one by more than `limit`."""
+        largest = float(np.abs(np.asarray(got) - wanted).max())
+        self(largest <= limit, promise, f"largest difference: {largest:.3g}")
 
     def deviations(self, values: Array, promise: str) -> None:
         """Check that all values are finite and >= 0."""
         fine = np.isfinite(values).all() and (values >= 0).all()
-        self(fine, f"{promise} finite and >= 0", f"the least is {np.min(values)}")
+        self(fine, f"{promise} finite and >= 0", f"the minimum is {np.min(values)}")
 
     @contextmanager
     def works(self, promise: str) -> Iterator[None]:
@@ -59,7 +59,7 @@ class Promises:
         except Exception as other:
             self._raised(promise, other)
         else:
-            self(False, promise, "it was taken")
+            self(False, promise, "it was accepted")
 
     def _raised(self, promise: str, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"

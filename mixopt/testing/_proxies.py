@@ -26,12 +26,12 @@ def check_proxy(
     """Check that a proxy keeps its promises, by training it on three mixtures four times.
 
     Args:
-        factory: Makes a proxy.
+        factory: Returns a proxy.
         tokens: Training tokens of a trial.
-        tolerance: How far a trial's losses may differ where it trains alone, as a share of them.
+        tolerance: Relative difference allowed between a trial's losses alone and in a group.
 
     Raises:
-        AssertionError: A promise is broken; the message says which, and how.
+        AssertionError: A promise is broken; the message names it and the observed behaviour.
     """
     with tempfile.TemporaryDirectory() as folder:
         corpus = tiny_corpus(Path(folder) / "corpus")
@@ -43,67 +43,67 @@ def check_proxy(
         size, proxy = factory().group_size(corpus, training), factory()
         whole = isinstance(size, int) and size >= 1
         promise(whole, "group_size is a whole number >= 1", f"it is {size!r}")
-        together, again = (_trained(proxy, trials, corpus, training) for _ in range(2))
+        together, repeated = (_trained(proxy, trials, corpus, training) for _ in range(2))
         alone = _trained(factory(), trials[1:2], corpus, training)
         reseeded = _trained(factory(), [replace(trials[1], seed=12)], corpus, training)
-    _check_same(together, again, 0.0, "the same trials give the same losses when trained again")
+    _check_same(together, repeated, 0.0, "training the same trials twice gives the same losses")
     _check_same(together[1:2], alone, tolerance, "a trial's losses do not depend on its group")
     others = {"seed": (alone[0], reseeded[0]), "mixture": (together[0], together[1])}
-    for what, (one, other) in others.items():
-        first, second = (result.losses and result.losses.nats_per_token for result in (one, other))
+    for what, pair in others.items():
+        first, second = (result.losses and result.losses.nats_per_token for result in pair)
         promise(first != second, f"another {what} gives other losses", f"both times {first}")
 
 
 def _trained(
     proxy: Proxy, trials: Sequence[Trial], corpus: Corpus, training: Training
 ) -> list[TrialResult]:
-    """Train, and check what can be checked of any one call."""
-    given, before, heard = list(trials), _digest(corpus.path), list[Progress]()
-    results = proxy.train(given, corpus, training, heard.append)
-    promise(given == list(trials), "the list of trials is not changed", f"it is now {given}")
+    """Train, and check the promises of a single call."""
+    argument, before, reports = list(trials), _digest(corpus.path), list[Progress]()
+    results = proxy.train(argument, corpus, training, reports.append)
+    promise(argument == list(trials), "the list of trials is not changed", f"it is now {argument}")
     promise(_digest(corpus.path) == before, "the corpus is not changed", "its files differ")
     named = [result.trial for result in results]
     what = "one result for each trial, in order"
     promise.same(named, [trial.name for trial in trials], what)
     for result in results:
         _check_result(result, corpus)
-    _check_progress(heard, len(trials) * training.tokens)
+    _check_progress(reports, len(trials) * training.tokens)
     return results
 
 
 def _check_result(result: TrialResult, corpus: Corpus) -> None:
     broken = f"trial {result.trial!r} is {result.status}: {result.reason}"
     promise(result.status == "finished", "a plain trial finishes", broken)
-    promise(result.tokens > 0, "a result counts its tokens", f"{result.tokens} tokens")
+    promise(result.tokens > 0, "a result has its number of tokens", f"{result.tokens} tokens")
     fine = result.parameters > 0 and result.seconds >= 0
     broken = f"{result.parameters} parameters, {result.seconds} seconds"
-    promise(fine, "a result says its parameters and seconds", broken)
+    promise(fine, "a result has its parameters and seconds", broken)
     losses = result.losses
     promise(losses is not None, "a finished trial has losses", f"{result.trial!r} has none")
     assert losses is not None
     for unit in ("nats_per_token", "bits_per_byte"):
         values: dict[str, float] = getattr(losses, unit)
-        odd = sorted(set(corpus.evaluation_names) ^ set(values))
-        promise(not odd, f"{unit} has every evaluation domain and no other", f"odd: {odd}")
+        wrong = sorted(set(corpus.evaluation_names) ^ set(values))
+        promise(not wrong, f"{unit} has exactly the evaluation domains", f"wrong: {wrong}")
         bad = {name: value for name, value in values.items() if not 0 < value < math.inf}
         promise(not bad, f"{unit} is finite and above 0", bad)
-    for domain in corpus.evaluation:  # as far as the choice of text allows
+    for domain in corpus.evaluation:  # within 2%, since a proxy may evaluate a part of the text
         shards = domain.validation
         wanted = losses.nats_per_token[domain.name] * shards.tokens / shards.bytes / math.log(2)
         got, what = losses.bits_per_byte[domain.name], "nats per token x tokens / bytes / ln 2"
         broken = f"{got:.4f}, not {wanted:.4f}"
         promise(abs(got - wanted) <= 0.02 * wanted, f"bits per byte = {what}", broken)
-    odd = sorted(set(corpus.task_columns) ^ set(losses.tasks)) if losses.tasks else []
-    promise(not odd, "a proxy that scores tasks scores all and no other", f"odd: {odd}")
+    wrong = sorted(set(corpus.task_columns) ^ set(losses.tasks)) if losses.tasks else []
+    promise(not wrong, "a proxy that scores tasks scores exactly these", f"wrong: {wrong}")
     bad = {name: value for name, value in losses.tasks.items() if not math.isfinite(value)}
-    promise(not bad, "what tasks measure is finite", bad)
+    promise(not bad, "task metrics are finite", bad)
 
 
-def _check_progress(heard: Sequence[Progress], total: int) -> None:
-    promise(heard, "progress is reported", "it never was")
-    totals = sorted({progress.total for progress in heard})
+def _check_progress(reports: Sequence[Progress], total: int) -> None:
+    promise(reports, "progress is reported", "it never was")
+    totals = sorted({progress.total for progress in reports})
     promise(len(totals) == 1, "the total of the progress stays the same", totals)
-    done = [progress.done for progress in heard]
+    done = [progress.done for progress in reports]
     promise(done == sorted(done), "progress never goes back", done[:20])
     promise(done[-1] == totals[0], "progress reaches its total", f"{done[-1]} of {totals[0]}")
     near = abs(totals[0] - total) <= 0.1 * total
@@ -113,19 +113,19 @@ def _check_progress(heard: Sequence[Progress], total: int) -> None:
 def _check_same(
     left: Sequence[TrialResult], right: Sequence[TrialResult], tolerance: float, what: str
 ) -> None:
-    for one, other in zip(left, right, strict=True):
-        assert one.losses is not None
-        assert other.losses is not None
-        values = one.losses.nats_per_token | one.losses.tasks
-        others = other.losses.nats_per_token | other.losses.tasks
+    for first, second in zip(left, right, strict=True):
+        assert first.losses is not None
+        assert second.losses is not None
+        values = first.losses.nats_per_token | first.losses.tasks
+        others = second.losses.nats_per_token | second.losses.tasks
         promise.same(sorted(others), sorted(values), what)
         for name, value in values.items():
-            broken = f"trial {one.trial!r}, {name!r}: {value!r} and {others[name]!r}"
+            broken = f"trial {first.trial!r}, {name!r}: {value!r} and {others[name]!r}"
             promise(abs(value - others[name]) <= tolerance * abs(value), what, broken)
 
 
 def _digest(path: Path) -> str:
-    """Hash all files below a folder, names included."""
+    """Hash the names and contents of all files below a folder."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         digest.update(str(file.relative_to(path)).encode())

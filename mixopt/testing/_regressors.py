@@ -1,4 +1,4 @@
-"""The promises of a regressor, and of each ability that it claims.
+"""The promises of a regressor, and of each optional ability that it has.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -26,13 +26,13 @@ from mixopt.system import Array, no_progress
 from mixopt.testing._promises import Promises
 
 TRIALS, DOMAINS, TARGETS, FOLDS = 48, 4, 3, 2
-FEW = 24  # trials of what takes many fits
+FEW = 24  # trials of checks with many fits
 SIZES = ((1e7, 1e9), (4e7, 1e9), (4e7, 8e9))  # parameters and tokens
 STEP = 1e-5
-CLOSE = 1e-9  # relative, of what should be equal but for the order of sums
-ROUNDED = 1e-6  # part of the largest covariance that rounding may leave
-SEEN = 0.1  # of a change of a fold's losses, that may come back through what weighs members
-ALIKE = 0.05  # of a loss's spread over the trials: how far a refit on the same trials may be off
+CLOSE = 1e-9  # relative tolerance of values that are equal except for rounding
+ROUNDED = 1e-6  # rounding error, relative to the largest covariance
+LEAK = 0.1  # share of a fold's change of losses that may reach its predictions by member weights
+REFIT = 0.05  # difference of a refit on the same trials, relative to a loss's spread over trials
 
 promise = Promises("a regressor")
 
@@ -54,7 +54,7 @@ class CheckedTrials:
             self.losses_NM = self.losses_NM + 10.0 * sizes_N2.prod(axis=1)[:, None] ** -0.1
 
     def fitted(self) -> Any:
-        """Return a regressor that is fitted on them."""
+        """Return a regressor fitted on these trials."""
         return self.make().fit(self.rows, self.losses_NM)
 
 
@@ -62,10 +62,10 @@ def check_regressor(factory: Callable[[], Any]) -> None:
     """Check that a regressor keeps its promises.
 
     Args:
-        factory: Makes a regressor, not fitted; called many times.
+        factory: Returns a regressor, not fitted; called many times.
 
     Raises:
-        AssertionError: A promise is broken; the message says which, and how.
+        AssertionError: A promise is broken; the message names it and the observed behaviour.
     """
 
     def make() -> Any:
@@ -100,7 +100,7 @@ def _check_before_a_fit(regressor: Any, other: Any, trials: CheckedTrials) -> No
     from sklearn.base import clone
     from sklearn.exceptions import NotFittedError
 
-    what = "sklearn.base.clone copies it, parameters and all"
+    what = "sklearn.base.clone copies it with its parameters"
     with promise.works(what):
         copied = repr(clone(regressor).get_params())
     promise.same(copied, repr(regressor.get_params()), what)
@@ -130,7 +130,7 @@ def _check_predictions(regressor: Any, trials: CheckedTrials) -> None:
     promise(alone, "a prediction does not depend on the other rows", broken)
     name, losses_N1 = type(regressor).__name__, trials.losses_NM[:, :1]
     shape = np.shape(fit_regressor(name, trials.make(), rows, losses_N1).predict(rows))
-    what = "losses of shape (N, 1) give predictions of shape (N, 1), or (N,) as scikit-learn's do"
+    what = "losses of shape (N, 1) give predictions of shape (N, 1), or (N,) as in scikit-learn"
     promise(shape in ((len(rows), 1), (len(rows),)), what, shape)
     first, second = (np.asarray(trials.fitted().predict(rows)) for _ in range(2))
     promise.close(first, second, 0.0, "two fits with one random_state predict the same")
@@ -139,7 +139,7 @@ def _check_predictions(regressor: Any, trials: CheckedTrials) -> None:
 def _check_deviations(regressor: Any, trials: CheckedTrials) -> None:
     answer = regressor.predict(trials.rows, return_std=True)
     pair = isinstance(answer, tuple) and len(answer) == 2
-    promise(pair, "return_std gives a pair (mean, std)", f"it gave {type(answer).__name__}")
+    promise(pair, "return_std returns (mean, std)", f"it returned {type(answer).__name__}")
     mean_NM, std_NM = (np.asarray(part) for part in answer)
     promise.shape(std_NM, mean_NM.shape, "mean and std have the same shape")
     plain_NM = np.asarray(regressor.predict(trials.rows))
@@ -156,7 +156,7 @@ def _check_saving(regressor: Any, trials: CheckedTrials) -> None:
         after = predict_with_std(type(regressor).load(path), trials.rows)
     for what, saved_NM, loaded_NM in zip(("", " deviations"), before, after, strict=True):
         promise.close(
-            loaded_NM, saved_NM, CLOSE, f"what load reads predicts{what} as what was saved"
+            loaded_NM, saved_NM, CLOSE, f"a loaded regressor predicts{what} like the saved one"
         )
 
 
@@ -164,7 +164,7 @@ def _check_sizes(regressor: Any, trials: CheckedTrials) -> Any:
     """Return the predictor at one size of the trials."""
     predictor = regressor.at(*SIZES[1])
     rows = np.hstack([trials.weights_ND, np.tile(SIZES[1], (TRIALS, 1))])
-    what = "at predicts from mixtures what the fit predicts for rows of that size"
+    what = "`at` predicts for mixtures what the fit predicts for rows of that size"
     promise.shape(predictor.predict(trials.weights_ND), trials.losses_NM.shape, what)
     ours, theirs = predict_with_std(predictor, trials.weights_ND), predict_with_std(regressor, rows)
     for at_NM, whole_NM in zip(ours, theirs, strict=True):
@@ -173,7 +173,7 @@ def _check_sizes(regressor: Any, trials: CheckedTrials) -> Any:
 
 
 def _check_gradient(regressor: Any, trials: CheckedTrials) -> None:
-    """Compare along directions that keep the sum: move weight from the first domain to another."""
+    """Compare along directions that keep the sum: from the first domain to each other domain."""
     weights_D = trials.weights_ND.mean(axis=0)
     shape = (np.shape(regressor.predict(trials.weights_ND))[1], DOMAINS)
     gradient_MD = promise.shape(
@@ -187,7 +187,7 @@ def _check_gradient(regressor: Any, trials: CheckedTrials) -> None:
     claimed_KM = (gradient_MD[:, 1:] - gradient_MD[:, :1]).T
     close = np.allclose(claimed_KM, measured_KM, rtol=1e-3, atol=1e-4)
     broken = f"{np.round(claimed_KM, 4).tolist()}, not {np.round(measured_KM, 4).tolist()}"
-    promise(close, "gradient is that of predict", broken)
+    promise(close, "gradient is the derivative of predict", broken)
 
 
 def _check_covariance(regressor: Any, trials: CheckedTrials) -> None:
@@ -199,10 +199,10 @@ def _check_covariance(regressor: Any, trials: CheckedTrials) -> None:
     most = max(float(np.abs(found_NN).max()), 1e-300)
     promise.close(found_NN / most, found_NN.T / most, CLOSE, "covariance is symmetric")
     least = float(np.linalg.eigvalsh(found_NN + found_NN.T).min()) / (2.0 * most)
-    broken = f"one has {least:.3g} of the largest"
-    promise(least >= -ROUNDED, "no sum of mixtures has a variance below 0", broken)
+    broken = f"the lowest eigenvalue is {least:.3g} of the largest entry"
+    promise(least >= -ROUNDED, "covariance is positive semidefinite", broken)
     twice_NN = np.asarray(regressor.covariance(rows, 2.0 * loads_M))
-    what = "covariance is of the weighted sum"
+    what = "covariance is that of the weighted sum"
     promise.close(twice_NN / most, 4.0 * found_NN / most, ROUNDED, what)
 
 
@@ -210,14 +210,14 @@ def _check_selection(regressor: Any, trials: CheckedTrials) -> None:
     rows, targets = trials.weights_ND, [2, 0]
     before, selected = predict_with_std(regressor, rows), regressor.select(targets)
     shape = np.shape(selected.predict(rows))
-    what = "select leaves the targets that are asked for"
+    what = "select returns the requested targets"
     promise(shape == (len(rows), len(targets)), what, f"shape {shape}")
-    what = "select keeps what is predicted for the targets that are left, in their order"
+    what = "select keeps the predictions of the selected targets, in the requested order"
     for whole_NM, kept_NM in zip(before, predict_with_std(selected, rows), strict=True):
         promise.close(kept_NM, whole_NM[:, targets], CLOSE * np.abs(whole_NM).max(), what)
-    promise.close(regressor.predict(rows), before[0], 0.0, "select changes a copy")
+    promise.close(regressor.predict(rows), before[0], 0.0, "select returns a copy")
     has, had = supports(selected, "gradient"), supports(regressor, "gradient")
-    promise(has == had, "select keeps whether there is a gradient", "one has it, the other has not")
+    promise(has == had, "select keeps the gradient", f"before: {had}, after: {has}")
     if has:
         _check_gradient(selected, trials)
 
@@ -228,16 +228,16 @@ def _check_refit(regressor: Any, trials: CheckedTrials) -> None:
     half = slice(0, None, 2)
     regressor.tuned().fit(trials.rows[half], trials.losses_NM[half])
     promise.close(regressor.predict(rows), before_NM, 0.0, "tuned returns a copy")
-    again = regressor.tuned().fit(trials.rows, trials.losses_NM)
-    again_NM = np.asarray(again.predict(rows))
-    promise(again_NM.shape == before_NM.shape, "tuned fits all targets", again_NM.shape)
+    refit = regressor.tuned().fit(trials.rows, trials.losses_NM)
+    refit_NM = np.asarray(refit.predict(rows))
+    promise(refit_NM.shape == before_NM.shape, "tuned fits all targets", refit_NM.shape)
     spread_M = before_NM.std(axis=0)
-    what = "tuned, fitted on the same trials, predicts alike"
-    promise.close(again_NM / spread_M, before_NM / spread_M, ALIKE, what)
-    if supports(again, "select"):
-        one_N1 = np.asarray(again.select([1]).predict(rows))
-        close = np.allclose(one_N1, again_NM[:, [1]], rtol=CLOSE, atol=CLOSE)
-        promise(close, "a refit can be cut down to some targets", "it predicts otherwise then")
+    what = "tuned, fitted on the same trials, predicts nearly the same"
+    promise.close(refit_NM / spread_M, before_NM / spread_M, REFIT, what)
+    if supports(refit, "select"):
+        one_N1 = np.asarray(refit.select([1]).predict(rows))
+        close = np.allclose(one_N1, refit_NM[:, [1]], rtol=CLOSE, atol=CLOSE)
+        promise(close, "select works on a refit", "its predictions differ")
 
 
 def _check_cross_fit(trials: CheckedTrials) -> None:
@@ -254,8 +254,8 @@ def _check_cross_fit(trials: CheckedTrials) -> None:
     out_N = trials.fold_N == 0
     moved_NM = losses_NM + np.where(out_N, 1.0, 0.0)[:, None]
     blind_NM, _ = _cross_fitted(trials.make(), moved_NM, trials)
-    what = "cross_fit predicts a fold without its losses, here with them and 1 higher"
-    promise.close(blind_NM[out_N], means_NM[out_N], SEEN, what)
+    what = "cross_fit predicts a fold without its losses (checked with losses raised by 1)"
+    promise.close(blind_NM[out_N], means_NM[out_N], LEAK, what)
 
 
 def _cross_fitted(regressor: Any, losses_NM: Array, trials: CheckedTrials) -> tuple[Array, Array]:
@@ -275,12 +275,12 @@ def _check_repetition(trials: CheckedTrials) -> None:
         key: value for name, value in facts.items() for key in parameters_called(regressor, name)
     }
     regressor.set_params(**places)
-    what = "it fits where inventory and tokens are given"
+    what = "it fits with inventory and tokens set"
     with promise.works(what):
         predicted_NM = regressor.fit(trials.rows, trials.losses_NM).predict(trials.rows)
     promise.shape(predicted_NM, trials.losses_NM.shape, what)
     now = {key: regressor.get_params()[key] for key in places}
-    promise(now == places, "it keeps the inventory and tokens that it is given", now)
+    promise(now == places, "it keeps its inventory and tokens", now)
     if supports_saving(regressor):
         _check_saving(regressor, trials)
 

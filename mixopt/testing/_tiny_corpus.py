@@ -1,4 +1,4 @@
-"""A small corpus of text that every Python has: its own sources and its own manual."""
+"""A small corpus of text that every Python ships: its own sources and manual."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ TASK = "next_line"
 
 
 def tiny_corpus(path: Path) -> Corpus:
-    """Write a corpus of bytes with two domains, a target and a task, and open it.
+    """Write and open a corpus of bytes with two domains, a target and a task.
 
     Args:
-        path: A folder that need not exist.
+        path: Folder to write; created if missing.
     """
     from pydoc_data.topics import topics
 

@@ -71,7 +71,7 @@ def test_limits_of_a_branch_are_of_all_below_it_and_those_of_a_glob_of_each_doma
             "a.jsonl: rows without a value in column 'quality'; fill them in",
         ),
         ("[topc]", "c", "a.jsonl: no column 'topc'; did you mean 'topic'"),
-        ("[topic], tokens: 5", "c", "web.tokens: is of each cell"),
+        ("[topic], tokens: 5", "c", "web.tokens: each cell has its own"),
         ("[topic]", "a/b", "web.by: a value cannot be part of a name: 'a/b': a name has no '/'"),
         ("[topic]", "c", "web.by: 3 cells; the maximum is 2"),
         ("[topic], data_files: b.parquet", "c", "web.by: b.parquet: "),
@@ -88,5 +88,5 @@ def test_columns_that_cannot_name_domains_are_one_line(
     with pytest.raises(ConfigError, match=message) as found:
         load(text)
     assert "\n" not in str(found.value)
-    with pytest.raises(ConfigError, match="web.by: a recorded configuration has the cells themse"):
+    with pytest.raises(ConfigError, match="web.by: a recorded configuration must list"):
         load_config(tmp_path / "experiment.yaml", trust=False)

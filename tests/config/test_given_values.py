@@ -103,8 +103,8 @@ def test_files_that_an_untrusted_record_names_are_not_read(config_path, tmp_path
     file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: 1e9\n")
     hand = f"validate.baselines=[{{hand: {file}}}]"
     for override, message in (
-        (f"corpus.inventory={file}", "inventory: .*: a recorded configuration has the sizes"),
-        (hand, "is a file; a recorded configuration has the weights themselves"),
+        (f"corpus.inventory={file}", "inventory: .*: a recorded configuration contains the sizes"),
+        (hand, "is a file; a recorded configuration must contain the weights"),
     ):
         with pytest.raises(ConfigError, match=message):
             load_config(config_path, [override], trust=False)
@@ -124,7 +124,7 @@ def test_the_file_may_have_the_domains_whose_source_states_none(config_path, tmp
         ("code: {}\nprose: 1", [], "exactly one of tokens and bytes, got nothing"),
         ("code: {bytes: -1}\nprose: 1", [], "code.bytes: -1 is not a number of bytes from 1 to"),
         ("- code", [], "sizes.yaml: expected a number of tokens for each domain"),
-        ("code: 2e9\nprose: 1e9", TOKENS, "code.tokens: 3000000000, and .* has tokens: 2000000000"),
+        ("code: 2e9\nprose: 1e9", TOKENS, "code.tokens: 3000000000, but .* has tokens: 2000000000"),
     ],
 )
 def test_a_file_that_cannot_be_right_is_named(config_path, tmp_path, content, overrides, message):

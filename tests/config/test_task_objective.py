@@ -62,8 +62,8 @@ def test_tasks_and_families_are_spelt_out_as_their_bits_per_byte(aimed, objectiv
 @pytest.mark.parametrize(
     ("objective", "said"),
     [
-        ("{mean: {family/codin: 1}}", "no task is of the family 'codin'; did you mean 'coding'"),
-        ("{mean: {family/coding: 1, 'mmlu*': 1}}", "'mmlu[*]' is a glob beside families"),
+        ("{mean: {family/codin: 1}}", "no task has the family 'codin'; did you mean 'coding'"),
+        ("{mean: {family/coding: 1, 'mmlu*': 1}}", "'mmlu[*]' is a glob, which cannot be combined"),
         ("{mean: {family/coding: 1, task/eval: 1}}", "is in 'coding' and in 'task/eval"),
         ("{mean: {task/lambada: 1, web: 1}, unit: nats_per_token}", "in different units; use a"),
     ],

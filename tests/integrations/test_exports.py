@@ -254,10 +254,10 @@ def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none()
         ({"sample_tokens": True}, "sample_tokens: True is not a number above 0"),
         ({"paths": {"wbe": "x"}}, "paths: unknown domain 'wbe'; did you mean 'web'?"),
         ({"paths": {"web": [1]}}, "paths: web: [1] is neither a path nor a list of paths"),
-        ({"paths": {"web": ["a", "a"]}}, "paths: web: a path is given twice; each counts once"),
+        ({"paths": {"web": ["a", "a"]}}, "paths: web: a path is given twice; list each once"),
         (
             {"paths": {"web": ["a", "code"]}},
-            "megatron: domains 'web' and 'code' have one path, 'code'",
+            "megatron: domains 'web' and 'code' have the same path 'code'",
         ),
     ],
 )
@@ -290,7 +290,7 @@ def refusing(name, said):
 
 
 def test_a_name_that_a_format_cannot_carry_is_refused():
-    assert list(refusing("a,b", "names stand between commas")) == ["llamafactory"]
+    assert list(refusing("a,b", "names are separated by commas")) == ["llamafactory"]
     strip = {"megatron", "megatron-bridge", "nemo", "swift"}
     assert set(refusing("a ", "strips the spaces around 'a '")) == strip
     assert list(refusing("dm: maths", "as a hub or a subset")) == ["swift"]
@@ -312,7 +312,7 @@ def test_files_are_loaded_by_their_builder_and_a_folder_or_a_cache_by_its_name()
     urls = [{"type": "url", "train_urls": one} for one in (paths["web"], [paths["code"]])]
     cached = {"cache_dir": "/books"}
     assert components == {"web": {"source": urls[0]}, "code": {"source": urls[1]}, "books": cached}
-    with pytest.raises(ConfigError, match="domain 'web': 'a' is read as a cache of tokens, and on"):
+    with pytest.raises(ConfigError, match="domain 'web': 'a' is read as a token cache, and a"):
         content("levanter", paths={"web": ["a", "b"]})
 
 
@@ -328,11 +328,11 @@ def test_a_domain_is_listed_a_thousand_times_at_most():
     known = {"sample_tokens": 10, "inventory": {"web": 10}}
     web = Mixture({"web": 1.0})
     assert len(content("axolotl", web, tokens=10_000, **known)["datasets"]) == 1000
-    with pytest.raises(ConfigError, match="'web' would be listed 1001 times, once a pass"):
+    with pytest.raises(ConfigError, match="'web' would be listed 1001 times, once per pass"):
         content("axolotl", web, tokens=10_010, **known)
 
 
 def test_several_paths_that_say_not_what_they_are_are_refused():
-    message = "domain 'web': 'a' does not show its format; give one folder"
+    message = "domain 'web': the format of 'a' is unknown; give one folder"
     with pytest.raises(ConfigError, match=message):
         export_mixture(MIXTURE, "datasets", sample_tokens=1, paths={"web": ["a", "b"]})

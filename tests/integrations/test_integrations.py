@@ -80,7 +80,7 @@ def test_the_hf_trainer_swaps_in_a_callback_and_resumes_exactly(dataset, tmp_pat
     second, _ = hf_trainer(dataset, tmp_path)
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
     assert pairs_of([*first.seen[:12], *second.seen]) == expected(dataset, 24, (14, OTHER))
-    with pytest.raises(SamplerError, match=r"mixture\.json: not found: the checkpoint was not"):
+    with pytest.raises(SamplerError, match=r"mixture\.json: not found: another Trainer wrote"):
         second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-9"))
 
 

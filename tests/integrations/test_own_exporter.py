@@ -80,19 +80,19 @@ def unquoted(entries, facts):
 @pytest.mark.parametrize(
     ("changes", "broken"),
     [
-        ({"write": crashes}, "of which everything is known is written"),
+        ({"write": crashes}, "a mixture is written if all facts are known"),
         ({"write": lambda entries, facts: {"mix": "?"}}, "each domain with a share is in"),
         (
             {"write": lambda entries, facts: {e.domain: list(e.paths) for e in entries}},
-            "another mixture is written otherwise",
+            "another mixture gives another fragment",
         ),
         (
             {"write": lambda entries, facts: {e.domain: e.amount for e in entries}},
-            "paths are in the fragment",
+            "the fragment has all paths",
         ),
         ({"title": ""}, "title is text"),
-        ({"write": counts}, "--tokens, which unit.needs does not name, may be unknown"),
-        ({"suffix": ".py", "write": unquoted}, "a name is carried, or refused in one line"),
+        ({"write": counts}, "--tokens is optional, since unit.needs does not name it"),
+        ({"suffix": ".py", "write": unquoted}, "a name is written, or refused in one line"),
     ],
 )
 def test_a_promise_that_is_broken_is_named(installed, changes, broken):

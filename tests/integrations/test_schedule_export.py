@@ -55,14 +55,14 @@ def test_levanter_has_weights_from_steps_at_the_ends_of_its_blocks():
     other = Schedule((Stage(WEB, steps=17), Stage(CODE, steps=17)), batch=64, sequence_length=8)
     text = export_schedule(other, "levanter")[""]
     assert yaml.safe_load(text)["data"]["train_weights"][1][0] == 32
-    assert "every 32 steps; first steps that were moved: 1 from 17 to 32." in text
+    assert "every 32 steps; moved first steps: 1 from 17 to 32." in text
     odd = Schedule((Stage(WEB, steps=7), Stage(CODE, steps=9)), batch=3, sequence_length=8)
     with pytest.raises(ConfigError, match="every 2048 steps .* stage '0' has 7; make it longer"):
         export_schedule(odd, "levanter")
 
 
 def test_a_linear_stage_is_refused_or_divided():
-    with pytest.raises(ConfigError, match="nanotron: stages.1 changes to another mixture linearly"):
+    with pytest.raises(ConfigError, match="nanotron: stages.1 is a linear ramp to another mixture"):
         export_schedule(LINEAR, "nanotron")
     text = export_schedule(LINEAR, "nanotron", steps_per_stage=4)[""]
     stages = yaml.safe_load(text)["data_stages"]

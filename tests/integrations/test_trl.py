@@ -163,15 +163,15 @@ def test_what_cannot_be_prepared_is_refused(tmp_path):
     ready = [{"input_ids": [7, 8]}] * 9
     with pytest.raises(SamplerError, match=r"'web' have no 'input_ids': give train_dataset="):
         ready_trainer(tmp_path, loader_of({"web": texts("web", 9), "code": ready}))
-    with pytest.raises(SamplerError, match=r"'web' are as long as they are, and .*packing=True"):
+    with pytest.raises(SamplerError, match=r"'web' are not packed, and .*packing=True"):
         ready_trainer(tmp_path, loader_of({"web": ready, "code": ready}), packing=True)
     with pytest.raises(SamplerError, match=r"give\s+train_dataset=\{domain: dataset, ...\}"):
         trained(tmp_path, None)
-    with pytest.raises(SamplerError, match=r"domain 'web' is a tuple; a trainer prepares a"):
+    with pytest.raises(SamplerError, match=r"domain 'web' is a tuple; it must be a"):
         trained(tmp_path, {"web": ()})
     with pytest.raises(SamplerError, match=r"domain 'web' has no rows"):
         trained(tmp_path, {"web": []})
-    with pytest.raises(SamplerError, match=r"nothing of domain 'ask' is left when it is prepared"):
+    with pytest.raises(SamplerError, match=r"domain 'ask' is empty after preparation"):
         trained(tmp_path, {"web": texts("web", 3), "ask": completions("ask", 3)}, max_length=2)
 
 

@@ -99,14 +99,14 @@ class Hasty(ODMEstimator):
     ("broken", "promise"),
     [
         (Unbounded, "a mixture of the domains within their bounds"),
-        (Asking, "asked for only where `needs` has held_out"),
-        (Counting, "asking for a plan changes nothing"),
+        (Asking, "requests held-out losses only if `needs` has held_out"),
+        (Counting, "a call of plan changes nothing"),
         (Scribbling, "observe does not change its argument"),
-        (Forgetful, "the state of what was loaded is that state"),
-        (Infinite, "a state is made of what JSON has"),
-        (Trusting, "of a domain with count 0 nothing is read"),
-        (Crashing, "a state that is not its own is an EstimatorError. Broken: KeyError"),
-        (Hasty, "an observation that is refused changes nothing"),
+        (Forgetful, "state_dict returns a loaded state unchanged"),
+        (Infinite, "a state consists of JSON values"),
+        (Trusting, "the loss of a domain with count 0 is not read"),
+        (Crashing, "an invalid state raises an EstimatorError. Broken: KeyError"),
+        (Hasty, "a refused observation changes nothing"),
     ],
 )
 def test_an_estimator_that_breaks_a_promise_is_told_which(broken, promise):

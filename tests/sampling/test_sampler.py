@@ -143,7 +143,7 @@ def test_a_state_of_another_stream_is_refused_and_names_what_differs(message):
 
 REFUSED_WEIGHTS = [
     ({"web": 0.5, "cod": 0.5}, "unknown domain 'cod'; did you mean 'code'"),
-    ({"web": 1.0}, "domain 'code' has no weight; give it one, 0 is allowed"),
+    ({"web": 1.0}, "domain 'code' has no weight; add one, 0 is allowed"),
     ({"web": 0, "code": 0, "books": 0}, "all weights are 0"),
     ([0, 0, 0], "all weights are 0"),
     ([0.5, 0.5], "2 weights for 3 domains"),

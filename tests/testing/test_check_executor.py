@@ -117,7 +117,7 @@ def here(monkeypatch):
     """Count this process as none that an executor started."""
     from mixopt.testing import _executors
 
-    monkeypatch.setattr(_executors.CheckedProxy, "_leave_name", lambda self: None)
+    monkeypatch.setattr(_executors.CheckedProxy, "_write_process", lambda self: None)
     monkeypatch.setattr(_executors, "ENDING", 0.3)
 
 
@@ -125,13 +125,13 @@ def here(monkeypatch):
     ("factory", "promise"),
     [
         (NoSlots, "slots is a whole number >= 1. Broken: it is 0"),
-        (LosesAResult, "trials that nothing happens to have results. Broken: ['plain_2'"),
-        (TakesADeathForALoss, "a trial that ends so (killed) has the fault 'died'. Broken: 'lost'"),
-        (OtherResults, "results are those of training directly"),
-        (LeavesItsWorkers, "leaving ends what it started"),
+        (LosesAResult, "trials that do not fail have results. Broken: ['plain_2'"),
+        (TakesADeathForALoss, "a failed trial (killed) has the fault 'died'. Broken: 'lost'"),
+        (OtherResults, "results equal those of direct training"),
+        (LeavesItsWorkers, "leaving the context ends all its processes"),
         (
             NeverEnds,
-            "each folder ends, with a result or without. Broken: 1 groups have none after 2 s",
+            "each folder ends, with or without a result. Broken: 1 groups have none after 2 s",
         ),
     ],
 )

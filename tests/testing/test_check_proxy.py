@@ -82,7 +82,7 @@ class Backwards(Quick):
         (changing(diverged), "a plain trial finishes. Broken: trial 'most' is diverged: loss 1e9"),
         (
             changing(without_a_target),
-            r"every evaluation domain and no other. Broken: odd: \['other_code'\]",
+            r"exactly the evaluation domains. Broken: wrong: \['other_code'\]",
         ),
         (changing(without_bytes), "bits per byte = nats per token x tokens / bytes / ln 2"),
         (Blind, "another mixture gives other losses"),
