@@ -22,23 +22,23 @@ _KEY = "mixture"
 
 
 class MixtureState(Stateful):
-    """Put in the dictionary that `torch.distributed.checkpoint.save` and `load` are given."""
+    """An entry for the dictionary passed to `torch.distributed.checkpoint.save` and `load`."""
 
     def __init__(self, mixture: MixtureLoader | MixtureStream | MixtureSampler | Driver) -> None:
-        """Wrap what has a state that every rank is asked for.
+        """Wrap a loader, stream, sampler or driver.
 
         Args:
-            mixture: Its state is saved; it continues from the state that is loaded.
+            mixture: The object to save and to resume.
         """
         self._mixture = mixture
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as one entry, which a checkpoint of any length replaces.
+        """Return the state as one entry, which a checkpoint of any length can replace.
 
-        torch asks for it on every rank, so that they are compared here.
+        torch calls this on every rank, so the ranks are compared here.
 
         Raises:
-            SamplerError: Ranks have other orders of samples; the message names the rank.
+            SamplerError: Ranks differ in their order of samples; the message names the rank.
         """
         sampler = getattr(self._mixture, "sampler", self._mixture)
         if isinstance(sampler, MixtureSampler):
@@ -49,7 +49,7 @@ class MixtureState(Stateful):
         """Resume from a state.
 
         Raises:
-            MixoptError: It is damaged, or of another run; nothing is changed.
+            MixoptError: A damaged state, or one of another run; nothing is changed.
         """
         text = StateFields(state_dict, "the checkpoint's mixture", SamplerError).text(_KEY)
         self._mixture.load_state_dict(

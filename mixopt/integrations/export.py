@@ -1,8 +1,8 @@
-"""Write a mixture or a schedule as a trainer's configuration has it.
+"""Write a mixture or a schedule in the format of a trainer's configuration.
 
 A `Mixture` is shares of the tokens. Trainers take probabilities of sequences or of samples, numbers
-of samples, or epochs (`mixopt.integrations.weight_units`). An export whose unit needs what is not
-known is an error; nothing is guessed.
+of samples, or epochs (`mixopt.integrations.weight_units`). If a unit needs an unknown value, the
+export raises an error; no value is guessed.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def export_mixture(
     Args:
         mixture: Shares of the tokens.
         to: The tool, one of `exporter_names()`, or `package.module:NAME` of an `ExportTool`.
-        inventory: Distinct tokens of each domain, which epochs need.
-        tokens: Length of the run in tokens, which epochs and numbers of samples need.
-        paths: Where each domain's data is, one path or several; its name where none is given.
-        sample_tokens: Mean tokens of a sample of each domain, or of all, which samples need.
-        note: What the header says of the mixture.
+        inventory: Distinct tokens of each domain, for the unit epochs.
+        tokens: Length of the run in tokens, for epochs and numbers of samples.
+        paths: One or several paths of each domain's data; default: the domain's name.
+        sample_tokens: Mean tokens of a sample, by domain or one number, for units of samples.
+        note: A line on the mixture for the header.
 
     Returns:
-        The fragment; its header says tool, version, unit and command.
+        The fragment; its header has tool, version, unit and command.
 
     Raises:
-        ConfigError: An unknown tool, what the unit needs is not known, or a name or path that the
-            tool's format cannot carry.
+        ConfigError: An unknown tool, a missing value for the unit, or a name or path that the
+            tool's format cannot express.
     """
     tool = exporter(to)
     facts = Facts(
@@ -78,16 +78,16 @@ def export_schedule(
     Args:
         schedule: Mixtures by stage.
         to: The tool, as for `export_mixture`.
-        steps_per_stage: Constant stages that a linear one is divided into.
-        inventory: Distinct tokens of each domain; those of the schedule where not given.
-        paths: Where each domain's data is.
+        steps_per_stage: Number of constant stages that replace a linear stage.
+        inventory: Distinct tokens of each domain; None: those of the schedule.
+        paths: Paths of each domain's data.
         sample_tokens: Mean tokens of a sample.
 
     Returns:
-        Each stage's fragment by its number and name; one fragment by "" where the tool has stages.
+        Each stage's fragment by its number and name; for tools with stages, one fragment by "".
 
     Raises:
-        ConfigError: As for `export_mixture`, or a linear stage that is not divided.
+        ConfigError: As for `export_mixture`, or a linear stage without `steps_per_stage`.
     """
     tool = exporter(to)
     facts = Facts(
@@ -107,7 +107,7 @@ def export_schedule(
         parts = [part for part, *_ in stages]
         header = [f"Stage {k}: {about}." for k, (_, _, about, _) in enumerate(stages)]
         content = tool.write_stages(parts, facts, schedule.batch)
-        return {"": _text(tool, content, header, schedule.domains, [one.entries for one in parts])}
+        return {"": _text(tool, content, header, schedule.domains, [p.entries for p in parts])}
     texts = {}
     for k, (part, mixture, about, local) in enumerate(stages):
         header = [f"Stage {k + 1} of {len(stages)}: {about}."]
@@ -117,18 +117,18 @@ def export_schedule(
 
 
 def exporter_names() -> list[str]:
-    """Return the names of the tools that can be written for: ours, then those installed."""
+    """Return the names of all export tools: built-in ones, then installed plug-ins."""
     return [*EXPORT_TOOLS, *(n for n in plugin_names("exporter") if n not in EXPORT_TOOLS)]
 
 
 def exporter(name: str) -> ExportTool:
-    """Return a tool by name: one of ours, of an entry point in `mixopt.exporters`, or of a path.
+    """Return a built-in tool, an entry point in `mixopt.exporters`, or an imported object.
 
     Args:
-        name: Of the tool, or `package.module:NAME` of an `ExportTool`.
+        name: Name of the tool, or `package.module:NAME` of an `ExportTool`.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: An unknown name.
         PluginError: It cannot be imported, or is not an `ExportTool`.
     """
     if name in EXPORT_TOOLS:
@@ -148,7 +148,7 @@ def _text(
     domains: Collection[str],
     stages: Sequence[Sequence[Entry]],
 ) -> str:
-    """Return content as the tool's own parser reads it, below a header of comments."""
+    """Return content in the tool's format, below a header of comments."""
     lines = [
         *header,
         f"Mixture for {tool.title} (checked with {tool.version}): {tool.place}.",
@@ -172,7 +172,7 @@ def _text(
 
 
 def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> list[Entry]:
-    """Return the entries of a fragment; domains of weight 0 only where the tool takes them."""
+    """Return the entries of a fragment; domains of weight 0 only if the tool takes them."""
     unit = tool.unit
     amounts = {
         name: unit.amount(name, share, facts) if share > 0 else 0.0
@@ -189,7 +189,7 @@ def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> list[Entry]:
     for entry in entries:
         _check_texts(tool, entry)
         named = [("would both be named {!r}; rename one", entry.label)]
-        for fault, text in named + [("have one path, {!r}", path) for path in entry.paths]:
+        for fault, text in named + [("have the same path {!r}", path) for path in entry.paths]:
             other = seen.setdefault((fault, text), entry.domain)
             if other != entry.domain:
                 both = f"domains {other!r} and {entry.domain!r}"
@@ -198,20 +198,20 @@ def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> list[Entry]:
 
 
 def _check_texts(tool: ExportTool, entry: Entry) -> None:
-    """Refuse what the tool's reader would change."""
-    variables = [one for one in (entry.label, *entry.paths) if "${" in one]
-    spaced = [one for one in entry.paths if one != one.strip()]
+    """Raise on texts that the tool's parser would change."""
+    variables = [text for text in (entry.label, *entry.paths) if "${" in text]
+    spaced = [path for path in entry.paths if path != path.strip()]
     for flag, texts, change in (
         (tool.interpolates, variables, "reads ${{...}} in {} as a variable"),
         (tool.strips, spaced, "strips the spaces around {}"),
     ):
         if flag and texts:
-            what = change.format(f"{texts[0]!r} of domain {entry.domain!r}")
-            raise ConfigError(f"{tool.name}: {what}; give another path with --paths")
+            fault = change.format(f"{texts[0]!r} of domain {entry.domain!r}")
+            raise ConfigError(f"{tool.name}: {fault}; give another path with --paths")
 
 
 def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) -> Iterator[Entry]:
-    """Yield one entry, or one for each path where the tool takes one path an entry."""
+    """Yield one entry, or one per path for tools with one path per entry."""
     paths, named = facts.places(domain), domain not in facts.paths
     if not tool.single_path or len(paths) == 1:
         yield Entry(domain, domain, paths, amount, named)
@@ -227,8 +227,8 @@ def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) 
 def _constant_stages(
     schedule: Schedule, tool: ExportTool, pieces: int | None
 ) -> Iterator[tuple[str, int, int, Mixture, str]]:
-    """Yield name, first and last step, mixture and words of each stage, linear ones divided."""
-    names = [one.name for one in schedule.stages]
+    """Yield name, first step, end, mixture and header of each stage; divide linear stages."""
+    names = [stage.name for stage in schedule.stages]
     for k, stage in enumerate(schedule.stages):
         first, steps = schedule.starts[k], schedule.starts[k + 1] - schedule.starts[k]
         name = str(k) if stage.name is None else stage.name
@@ -236,7 +236,7 @@ def _constant_stages(
             name = f"{name}-{k}"
         if stage.to is not None and pieces is None:
             raise ConfigError(
-                f"{tool.name}: stages.{k} changes to another mixture linearly, but the tool's "
+                f"{tool.name}: stages.{k} is a linear ramp to another mixture, but the tool's "
                 "stages are constant; divide it (steps_per_stage=)"
             )
         count = 1 if stage.to is None or pieces is None else pieces
@@ -244,15 +244,15 @@ def _constant_stages(
             raise ConfigError(f"steps_per_stage={count}: stages.{k} has {steps:,} steps to divide")
         ends = [first + steps * n // count for n in range(count + 1)]
         for n, (start, stop) in enumerate(pairwise(ends)):
-            own_name, mixture, linear = name, stage.mixture, ""
+            part_name, mixture, linear = name, stage.mixture, ""
             if stage.to is not None:
                 part = ((start + stop) / 2 - first) / steps
                 mixture = Mixture({d: w + part * (stage.to[d] - w) for d, w in mixture.items()})
                 linear = f"; step {n + 1} of {count} of a linear stage, the mixture of its middle"
-                own_name = f"{name}-{n}"
+                part_name = f"{name}-{n}"
             about = (
-                f"{own_name}, steps {start:,} to {stop:,} of {schedule.batch:,} sequences of"
+                f"{part_name}, steps {start:,} to {stop:,} of {schedule.batch:,} sequences of"
                 f" {schedule.sequence_length:,}, {(stop - start) * schedule.step_tokens:,}"
                 f" tokens{linear}"
             )
-            yield own_name, start, stop, mixture, about
+            yield part_name, start, stop, mixture, about

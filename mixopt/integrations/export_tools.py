@@ -1,6 +1,6 @@
-"""The piece of configuration that each trainer reads: one writer a tool, and the table of them.
+"""Writers of each trainer's configuration fragment, and the table of all tools.
 
-A name or a path that a format cannot carry is refused, never changed.
+A name or path that a format cannot express is refused, never changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mixopt.integrations.weight_units import (
     loader_of,
 )
 
-LEVANTER_BLOCK = 2048  # sequences; Levanter's mixture_block_size where nothing else is said
+LEVANTER_BLOCK = 2048  # sequences; the default of Levanter's mixture_block_size
 MAX_AXOLOTL_PASSES = 1000
 INDEXED = "A path is the prefix of a .bin and an .idx file."
 
@@ -37,7 +37,7 @@ Entries = Sequence[Entry]
 
 
 def _pairs(entries: Entries) -> list[str]:
-    """Return weights and paths one after the other, as Megatron's get_blend_from_list has them."""
+    """Return alternating weights and paths, as Megatron's get_blend_from_list reads them."""
     return [part for entry in entries for part in (repr(entry.amount), entry.path)]
 
 
@@ -64,7 +64,7 @@ def _olmo_core(entries: Entries, facts: Facts) -> Any:
         }
         if facts.tokens is not None and entry.domain in facts.inventory:
             epochs = entry.amount * facts.tokens / facts.size(entry.domain)
-            # A hundredth more than is needed: OLMo-core rounds sequences up.
+            # 1% more than needed: OLMo-core rounds sequences up.
             source["max_repetition_ratio"] = max(1.0, math.ceil(101 * epochs) / 100)
         sources.append(source)
     return {"sources": sources}
@@ -76,7 +76,7 @@ def _levanter(entries: Entries, facts: Facts) -> Any:
 
 
 def _components(entries: Entries, facts: Facts) -> dict[str, Any]:
-    """Return where Levanter's components are: files of text, or a cache of tokens."""
+    """Return the sources of Levanter's components: text files, or a token cache."""
     components: dict[str, Any] = {}
     for entry in entries:
         if entry.named or builder_of(entry.path) is not None:
@@ -85,49 +85,50 @@ def _components(entries: Entries, facts: Facts) -> dict[str, Any]:
             components[entry.domain] = {"cache_dir": entry.path}
         else:
             raise ConfigError(
-                f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} is read as a cache of "
-                "tokens, and only one is allowed; give one, or files of text such as .jsonl"
+                f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} is read as a token cache, "
+                "and a domain has at most one; give one path, or text files such as .jsonl"
             )
     return components
 
 
 def _levanter_stages(stages: Sequence[StageEntries], facts: Facts, batch: int) -> Any:
-    """Return weights from steps on, rounded to the ends of Levanter's blocks of sequences."""
-    apart = LEVANTER_BLOCK // math.gcd(LEVANTER_BLOCK, batch)  # steps
-    starts = [(one.start + apart // 2) // apart * apart for one in stages]
+    """Return weights by first step, rounded to the ends of Levanter's blocks of sequences."""
+    interval = LEVANTER_BLOCK // math.gcd(LEVANTER_BLOCK, batch)  # steps
+    starts = [(stage.start + interval // 2) // interval * interval for stage in stages]
     for k, (before, start) in enumerate(pairwise(starts)):
         if before >= start:
             length = stages[k + 1].start - stages[k].start
             raise ConfigError(
-                f"{facts.tool}: weights change every {apart} steps at most ({LEVANTER_BLOCK}"
-                f" sequences), and stage {stages[k].name!r} has {length}; make it longer"
+                f"{facts.tool}: weights change at most every {interval} steps ({LEVANTER_BLOCK}"
+                f" sequences), but stage {stages[k].name!r} has {length}; make it longer"
             )
     pairs = list(zip(stages, starts, strict=True))
-    components = _components([entry for one in stages for entry in one.entries], facts)
-    weights = [[at, {entry.domain: entry.amount for entry in one.entries}] for one, at in pairs]
+    components = _components([entry for stage in stages for entry in stage.entries], facts)
+    weights = [[at, {entry.domain: entry.amount for entry in s.entries}] for s, at in pairs]
     content = {"data": {"components": components, "train_weights": weights}}
-    moved = [f"{one.name} from {one.start:,} to {at:,}" for one, at in pairs if one.start != at]
+    moved = [f"{s.name} from {s.start:,} to {at:,}" for s, at in pairs if s.start != at]
     if not moved:
         return content
     blocks = f"Weights change at the ends of blocks of {LEVANTER_BLOCK:,} sequences"
-    moves = f"first steps that were moved: {', '.join(moved)}"
-    return Noted(content, [f"{blocks}, every {apart} steps; {moves}."])
+    moves = f"moved first steps: {', '.join(moved)}"
+    return Noted(content, [f"{blocks}, every {interval} steps; {moves}."])
 
 
 def _nanotron(stages: Sequence[StageEntries], facts: Facts, batch: int) -> Any:
     """Return data stages; nanotron counts its steps from 1."""
     written = []
-    for one in stages:
+    for stage in stages:
         dataset = {
-            "dataset_folder": [entry.path for entry in one.entries],
-            "dataset_weights": [entry.amount for entry in one.entries],
+            "dataset_folder": [entry.path for entry in stage.entries],
+            "dataset_weights": [entry.amount for entry in stage.entries],
         }
         data = {"dataset": dataset, "num_loading_workers": 1, "seed": 42}
-        written.append({"name": one.name, "start_training_step": one.start + 1, "data": data})
+        first = stage.start + 1
+        written.append({"name": stage.name, "start_training_step": first, "data": data})
     return {"data_stages": written}
 
 
-# Each source is packed before they are interleaved, so that a weight is a share of the tokens.
+# Sources are packed before they are interleaved, so that a weight is a share of the tokens.
 _TITAN = """\
 SOURCES = [  # of `load_dataset`: builder of files, or None; files, or a name; share of the tokens
     SOURCE,
@@ -187,7 +188,7 @@ else:
 """
 
 
-# Each domain is packed into sequences first, so that a probability is a share of the tokens.
+# Domains are packed into sequences first, so that a probability is a share of the tokens.
 _TRANSFORMERS = '''\
 from datasets import interleave_datasets, load_dataset
 
@@ -233,15 +234,15 @@ train_dataset = interleave_datasets(
 
 
 def _python(template: str, entries: Entries, facts: Facts) -> str:
-    """Put the lines of all domains in the place of the lines of a template that name them."""
-    written = []
-    for one in template.splitlines():
-        text = one.lstrip()
+    """Replace the placeholder lines of a template by one line per domain."""
+    output = []
+    for line in template.splitlines():
+        text = line.lstrip()
         make = _LINES.get(text.rstrip(","))
-        indent = one[: len(one) - len(text)]
+        indent = line[: len(line) - len(text)]
         lines = None if make is None else [make(entry, facts) for entry in entries]
-        written += [one] if lines is None else [f"{indent}{each}," for each in lines]
-    return "\n".join(written) + "\n"
+        output += [line] if lines is None else [f"{indent}{content}," for content in lines]
+    return "\n".join(output) + "\n"
 
 
 def _loading_call(entry: Entry, facts: Facts) -> str:
@@ -254,15 +255,14 @@ def _loading_call(entry: Entry, facts: Facts) -> str:
 
 
 def _axolotl_passes(entry: Entry, facts: Facts) -> Iterator[dict[str, Any]]:
-    """Yield a domain as often as all of it is seen, and the rest of it as a slice."""
+    """Yield one source per complete pass over a domain, and a slice for the remainder."""
     pieces = len(facts.places(entry.domain))
     rows = max(1, round(facts.size(entry.domain) / facts.sample(entry.domain) / pieces))
     passes, rest = divmod(max(1, round(entry.amount)), rows)
     if passes > MAX_AXOLOTL_PASSES:
         raise ConfigError(
-            f"{facts.tool}: domain {entry.domain!r} would be listed {passes} times, once a pass; at"
-            f" most {MAX_AXOLOTL_PASSES} are written. Are its {facts.size(entry.domain):g} tokens"
-            " right?"
+            f"{facts.tool}: domain {entry.domain!r} would be listed {passes} times, once per pass;"
+            f" the maximum is {MAX_AXOLOTL_PASSES}. Is its size {facts.size(entry.domain):g}?"
         )
     for split in ["train"] * passes + ([f"train[:{rest}]"] if rest else []):
         yield {"path": entry.path, "type": "completion", "split": split}
@@ -272,8 +272,8 @@ def _llamafactory(entries: Entries, facts: Facts) -> Any:
     for entry in entries:
         if "," in entry.label or entry.label != entry.label.strip():
             raise ConfigError(
-                f"{facts.tool}: domain {entry.label!r}: names stand between commas there, and lose"
-                " the spaces around them; rename the domain"
+                f"{facts.tool}: domain {entry.label!r}: names are separated by commas and lose the"
+                " spaces around them; rename the domain"
             )
     content = {
         "dataset": ",".join(entry.label for entry in entries),
@@ -296,12 +296,12 @@ def _swift(entries: Entries, facts: Facts) -> Any:
         where = f"{entry.path!r} of domain {entry.domain!r}"
         if (entry.named and ":" in entry.path) or (rest and hub.lower() not in {"hf", "ms"}):
             raise ConfigError(
-                f"{facts.tool}: reads a part of {where} as a hub or a subset, by its ':'; give"
-                " another path with --paths"
+                f"{facts.tool}: reads a part of {where} as a hub or a subset, because of its ':';"
+                " give another path with --paths"
             )
         if entry.path.startswith("-"):
             raise ConfigError(
-                f"{facts.tool}: takes {where} for an option; give another path with --paths, such"
+                f"{facts.tool}: reads {where} as an option; give another path with --paths, such"
                 " as ./..."
             )
     return {"dataset": [f"{entry.path}#{max(1, round(entry.amount))}" for entry in entries]}
@@ -319,13 +319,13 @@ _TOOLS = (
         title="Megatron-LM",
         version="core 0.16.1 and main of 2026-08",
         unit=SEQUENCES,
-        place="JSON, `train`: weight and path of each indexed dataset, one after the other",
+        place="JSON, `train`: alternating weights and paths of indexed datasets",
         command="pretrain_gpt.py --per-split-data-args-path FILE, without --split and --data-path",
         write=lambda entries, facts: {"train": _pairs(entries), "valid": None, "test": None},
         suffix=".json",
         strips=True,
         single_path=True,
-        notes=(f"{INDEXED[:-1]}; valid and test are yours to fill.",),
+        notes=(f"{INDEXED[:-1]}; fill in valid and test yourself.",),
     ),
     ExportTool(
         name="megatron-bridge",
@@ -357,7 +357,7 @@ _TOOLS = (
         title="NeMo Automodel",
         version="0.7.0",
         unit=SEQUENCES,
-        place="YAML, `dataset.paths`: weight and path of each indexed dataset, one after the other",
+        place="YAML, `dataset.paths`: alternating weights and paths of indexed datasets",
         command="put it into a recipe whose dataset is MegatronPretraining; automodel FILE",
         write=lambda entries, facts: {"dataset": {"paths": _pairs(entries)}},
         strips=True,
@@ -375,9 +375,9 @@ _TOOLS = (
         write=_olmo_core,
         takes_zero=True,
         notes=(
-            "max_repetition_ratio is written where --tokens and --inventory are known.",
-            "Files are rounded down to whole sequences: where less is selected than asked for, the",
-            "last steps are of a second epoch; end the run at what is selected.",
+            "max_repetition_ratio is written if --tokens and --inventory are known.",
+            "Files are rounded down to whole sequences: if fewer are selected than requested, the",
+            "last steps belong to a second epoch; end the run at the selected number.",
         ),
     ),
     ExportTool(
@@ -391,7 +391,7 @@ _TOOLS = (
         takes_zero=True,
         write_stages=_levanter_stages,
     ),
-    # With a weight of 0 nanotron's greedy order can still draw from a folder.
+    # nanotron's greedy order can draw from a folder of weight 0.
     ExportTool(
         name="nanotron",
         title="nanotron",
@@ -429,13 +429,13 @@ _TOOLS = (
         title="axolotl",
         version="0.19.0",
         unit=ROW_SLICES,
-        place="YAML, `datasets`, an entry for each pass and `split` for the rest",
+        place="YAML, `datasets`: one entry per pass, and a `split` for the remainder",
         command="axolotl train FILE, with num_epochs: 1",
         write=lambda entries, facts: {
-            "datasets": [one for entry in entries for one in _axolotl_passes(entry, facts)]
+            "datasets": [item for entry in entries for item in _axolotl_passes(entry, facts)]
         },
         single_path=True,
-        notes=("A slice is of the first rows: shuffle a file whose order means something before.",),
+        notes=("A slice takes the first rows: shuffle files whose rows are sorted.",),
     ),
     ExportTool(
         name="llamafactory",
@@ -459,7 +459,7 @@ _TOOLS = (
         strips=True,
         single_path=True,
     ),
-    # With `all_exhausted` a dataset that is never drawn would never be exhausted.
+    # With `all_exhausted` a dataset of probability 0 would never be exhausted.
     ExportTool(
         name="datasets",
         title="Hugging Face datasets",

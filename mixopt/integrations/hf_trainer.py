@@ -1,12 +1,12 @@
-"""Train on a mixture with Hugging Face's Trainer, fixed or changed by an estimator.
+"""Train on a mixture with Hugging Face's Trainer; the mixture is fixed or set by an estimator.
 
-The Trainer would wrap a torch DataLoader (rank 0 reads for all, or every rank reads everything)
-and skip batches by reading them on resume. What `get_train_dataloader` returns here is not a torch
-DataLoader, so it is left as it is, and its state is saved with each checkpoint: resume begins at
-the next batch and reads nothing twice.
+The Trainer would wrap a torch DataLoader (rank 0 reads for all ranks, or every rank reads
+everything) and skip batches on resume by reading them. Here `get_train_dataloader` does not return
+a torch DataLoader, so the Trainer does not wrap it, and each checkpoint has its state: resume
+begins at the next batch and reads nothing twice.
 
-With a driver, the losses of each token come from the logits that the model returns for its own
-loss, a sequence at a time, so that no second copy of all logits is held.
+With a driver, the losses of tokens are computed from the model's logits, one sequence at a time, so
+that there is no second copy of all logits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PACKED = ("position_ids", "document", "cu_seqlens", "max_seqlen")
 
 
 class TrainerBatches:
-    """Batches with `labels`; not a torch DataLoader, so that none wraps it."""
+    """Batches with `labels`; not a torch DataLoader, so that the Trainer does not wrap it."""
 
     def __init__(self, mixture: MixtureLoader | MixtureStream, *, masks: bool) -> None:
         self._mixture = mixture
@@ -51,7 +51,7 @@ class TrainerBatches:
 
 
 def _labels(batch: Batch) -> Any:
-    """Return the tokens, but for the first of each document and padding, which nothing predicts."""
+    """Return the tokens as labels, without padding and first tokens of documents."""
     labels = batch["input_ids"].clone()
     if "position_ids" in batch:
         labels[batch["position_ids"] == 0] = NO_LOSS
@@ -63,11 +63,11 @@ def _labels(batch: Batch) -> Any:
 def model_inputs(
     model: Any, batch: Mapping[str, Any], ours: Collection[str], unused: Collection[str]
 ) -> dict[str, Any]:
-    """Return what of a batch a model is given."""
-    if hasattr(model, "get_base_model"):  # of PEFT
+    """Return the fields of a batch to pass to a model."""
+    if hasattr(model, "get_base_model"):  # a PEFT model
         model = model.get_base_model()
     forward = inspect.signature(type(model).forward).parameters
-    takes_all = any(one.kind is one.VAR_KEYWORD for one in forward.values())
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in forward.values())
     left_out = {*ours, *_PACKED, *unused} - forward.keys()
     known = {name: value for name, value in batch.items() if name not in left_out}
     packing = {name: batch[name] for name in ("position_ids",) if name in batch}
@@ -79,17 +79,17 @@ def model_inputs(
 
 
 def checked_domains(domains: Any) -> dict[str, Dataset]:
-    """Return the datasets that a trainer is to prepare, by domain."""
+    """Check the datasets that a trainer will prepare; return them by domain."""
     if not isinstance(domains, Mapping) or not domains:
         raise SamplerError(
-            "mixture=function makes the batches of rows that the trainer has prepared: give"
+            "mixture=function builds the loader of the rows that the trainer prepares: give"
             " train_dataset={domain: dataset, ...}"
         )
     for name, source in domains.items():
         if not isinstance(source, Dataset | list):
             raise SamplerError(
-                f"train_dataset: domain {name!r} is a {type(source).__name__}; a trainer prepares a"
-                " datasets.Dataset, or a list of rows, of each domain"
+                f"train_dataset: domain {name!r} is a {type(source).__name__}; it must be a"
+                " datasets.Dataset or a list of rows"
             )
         if not len(source):
             raise SamplerError(f"train_dataset: domain {name!r} has no rows")
@@ -97,7 +97,7 @@ def checked_domains(domains: Any) -> dict[str, Dataset]:
 
 
 def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:
-    """Return the row by which a trainer is to tell which kind of losses and masks are asked for."""
+    """Return the row from which a trainer infers the kind of losses and masks."""
     keys = [("messages", "conversations")] if conversational else []
     for wanted in [*keys, ("completion",)]:
         for dataset in domains.values():
@@ -107,15 +107,15 @@ def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Data
 
 
 def ready_row(dataset: MixtureDataset, *, packs: bool) -> Dataset:
-    """Return a row that stands for rows which need no preparation."""
+    """Check that rows need no preparation, and return a placeholder row."""
     for name, columns in dataset.columns.items():
         needs = None if "input_ids" in columns else "have no 'input_ids'"
         if packs and "seq_lengths" not in columns:
-            needs = "are as long as they are, and the trainer's packing=True packs what it prepares"
+            needs = "are not packed, and the trainer's packing=True packs only rows it prepares"
         if needs is not None:
             raise SamplerError(
                 f"rows of domain {name!r} {needs}: give train_dataset={{domain: dataset, ...}} and"
-                " mixture=function, which makes the MixtureLoader of the prepared datasets"
+                " mixture=function, which returns the MixtureLoader of the prepared datasets"
             )
     return Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]})
 
@@ -127,7 +127,7 @@ MakesLoader = Callable[[Mapping[str, Any]], MixtureLoader]
 
 
 class MixtureTrainerMixin:
-    """Put before any Trainer: `class MyTrainer(MixtureTrainerMixin, SFTTrainer)`."""
+    """Mixin for any Trainer: `class MyTrainer(MixtureTrainerMixin, SFTTrainer)`."""
 
     def __init__(
         self,
@@ -140,8 +140,8 @@ class MixtureTrainerMixin:
         args = _checked(args)
         self._prepares = hasattr(super(), "_prepare_dataset")
         self._rows: Mapping[str, Any] = {}
-        self._standing = self._row_for(mixture, train_dataset, args)
-        options["train_dataset"] = self._standing
+        self._placeholder = self._row_for(mixture, train_dataset, args)
+        options["train_dataset"] = self._placeholder
         super().__init__(*arguments, args=args, **options)  # type: ignore[call-arg]
         self.mixture = mixture if isinstance(mixture, Batches) else mixture(self._rows)
         self.train_dataset = getattr(self.mixture, "dataset", self.mixture)
@@ -157,18 +157,17 @@ class MixtureTrainerMixin:
         train_dataset: Mapping[str, Any] | None,
         args: TrainingArguments,
     ) -> Any:
-        """Return what the Trainer is given as its dataset: nothing, or a row where it asks."""
+        """Return the Trainer's dataset: None, or a placeholder row if it prepares rows."""
         if isinstance(mixture, Batches) and train_dataset is not None:
             raise SamplerError(
-                "train_dataset= is not used, because the batches are those of mixture=; "
-                "leave it out"
+                "train_dataset= is not used, because the batches come from mixture=; leave it out"
             )
         if not self._prepares:
             self._rows = train_dataset or {}
             return None
         if isinstance(mixture, MixtureStream):
             raise SamplerError(
-                "this trainer prepares its rows before it trains, but a MixtureStream makes its "
+                "this trainer prepares its rows before training, but a MixtureStream creates its "
                 "rows during training: use MixtureTrainer with MixtureStream(tokenize=, length=)"
             )
         if isinstance(mixture, MixtureLoader):
@@ -178,16 +177,16 @@ class MixtureTrainerMixin:
         return telling_row(self._rows, conversational=masks)
 
     def _prepare_dataset(self, dataset: Any, *rest: Any, **options: Any) -> Any:
-        """Prepare each domain in place of the row that stands for them."""
+        """Prepare each domain in place of the placeholder row."""
         prepare = super()._prepare_dataset  # type: ignore[misc]
-        if dataset is not self._standing:
+        if dataset is not self._placeholder:
             return prepare(dataset, *rest, **options)
-        self._rows = {n: prepare(one, *rest, **options) for n, one in self._rows.items()}
+        self._rows = {n: prepare(rows, *rest, **options) for n, rows in self._rows.items()}
         for name, rows in self._rows.items():
             if not len(rows):
                 raise SamplerError(
-                    f"train_dataset: nothing of domain {name!r} is left when it is prepared: every"
-                    " token is masked, or cut off by max_length"
+                    f"train_dataset: domain {name!r} is empty after preparation: every token is"
+                    " masked, or cut off by max_length"
                 )
         return dataset
 
@@ -196,36 +195,36 @@ class MixtureTrainerMixin:
         return TrainerBatches(self.mixture, masks=self._prepares)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
-        """Take what is not for the model out of a batch; override to use `inputs['domain']`."""
+        """Drop fields that the model does not take; override it to use `inputs['domain']`."""
         ours = self.mixture.fields.values()
-        given = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
-        return super().compute_loss(model, given, *rest, **options)  # type: ignore[misc]
+        used = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
+        return super().compute_loss(model, used, *rest, **options)  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
-        """Log the realised share of each domain as `mixture/<domain>` beside the training loss."""
+        """Log the realised share of each domain as `mixture/<domain>` with the training loss."""
         if "loss" in logs and isinstance(self.mixture, MixtureLoader):
             logs |= self.mixture.realised().metrics
         super().log(logs, *rest, **options)  # type: ignore[misc]
 
     def _unused_columns(self) -> set[str]:
-        """Return the columns that the Trainer leaves out where the model does not name them."""
+        """Return the columns that the Trainer drops if the model's forward does not name them."""
         if not self.args.remove_unused_columns:  # type: ignore[attr-defined]
             return set()
         return self.mixture.columns - {"label", "label_ids", "labels", *(self.label_names or ())}  # type: ignore[attr-defined]
 
     def _collate_with(self, given: Any) -> None:
-        """Let the loader put rows together as the Trainer does, where it is told to or prepares."""
+        """Use the Trainer's collator in the loader if one is given or the Trainer prepares rows."""
         mixture = self.mixture
         dataset = mixture.dataset if isinstance(mixture, MixtureLoader) else None
         is_tokens = dataset is not None and dataset.is_tokens
         if given is not None and (is_tokens or mixture.collate is not None):
             raise SamplerError(
                 "data_collator= is not used, because rows of token shards are read as batches "
-                f"and {type(mixture).__name__}(collate=) goes first; leave it out"
+                f"and {type(mixture).__name__}(collate=) has precedence; leave it out"
             )
         columns = dataset.columns.values() if dataset is not None else ()
         packed = any({*names} >= PACKED for names in columns)
-        prepares = self._prepares and not packed  # TRL's collator drops where documents begin
+        prepares = self._prepares and not packed  # TRL's collator drops the document starts
         if mixture.collate is None and (given is not None or prepares):
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
 
@@ -234,12 +233,12 @@ class MixtureTrainerMixin:
         if resume_from_checkpoint is True:
             resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)  # type: ignore[attr-defined]
         if isinstance(resume_from_checkpoint, str):
-            for name, one in self.stateful().items():
-                one.load_state_dict(read_state(Path(resume_from_checkpoint) / name))
+            for name, part in self.stateful().items():
+                part.load_state_dict(read_state(Path(resume_from_checkpoint) / name))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)  # type: ignore[misc]
 
     def stateful(self) -> dict[str, Any]:
-        """Return what has a state beside the Trainer's, by the file that it is saved in."""
+        """Return the objects with their own state, by the file that it is saved in."""
         return {STATE_FILE: self.mixture}
 
 
@@ -248,7 +247,7 @@ class MixtureTrainer(MixtureTrainerMixin, Trainer):  # type: ignore[misc]
 
 
 class _SaveStates(TrainerCallback):  # type: ignore[misc]
-    """Save the states of batches and driver beside the Trainer's."""
+    """Save the states of batches and driver with the Trainer's."""
 
     def __init__(self, trainer: MixtureTrainerMixin) -> None:
         self._trainer = trainer
@@ -256,17 +255,17 @@ class _SaveStates(TrainerCallback):  # type: ignore[misc]
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Write the states; they are the same on every rank, which is checked."""
+        """Write the states, after checking that they are the same on every rank."""
         check_ranks(self._trainer.mixture.sampler)
-        for name, one in self._trainer.stateful().items():
-            content = one.state_dict()  # every rank is asked
+        for name, part in self._trainer.stateful().items():
+            content = part.state_dict()  # collective: call it on every rank
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
                 write_sealed(folder / name, content)
 
 
 def _checked(args: TrainingArguments) -> TrainingArguments:
-    """Return the arguments of a Trainer that skips no batches on resume."""
+    """Return a copy of the arguments with which the Trainer skips no batches on resume."""
     name = "train_sampling_strategy"
     strategy = getattr(args, name, "random")
     if strategy != "random":
@@ -280,13 +279,13 @@ def _checked(args: TrainingArguments) -> TrainingArguments:
 
 
 def _set_batch_size(args: TrainingArguments, rows: int) -> int:
-    """Let the Trainer count the rows that a rank gets, by which it reports its speed."""
+    """Set the Trainer's batch size to the rows of a rank, from which it computes its speed."""
     name, devices = "per_device_train_batch_size", max(1, args.n_gpu)
     given, default = args.per_device_train_batch_size, TrainingArguments.per_device_train_batch_size
     if given not in {default, rows // devices}:
         raise SamplerError(
             f"{name}={given}, but a rank gets {rows} rows of each batch of the sampler: leave it"
-            f" out, or give MixtureSampler(batch_size=) of {given * devices} a rank"
+            f" out, or set MixtureSampler(batch_size=) to {given * devices} per rank"
         )
     args.per_device_train_batch_size = rows // devices
     return int(args.train_batch_size)
@@ -303,17 +302,17 @@ def _check_passes(mixture: Batches, accumulation: int) -> None:
 
 
 def read_state(file: Path) -> Any:
-    """Read a state that is saved beside the Trainer's."""
+    """Read a state that was saved with the Trainer's."""
     if not file.exists():
         raise SamplerError(
-            f"{file}: not found: the checkpoint was not made by such a Trainer; start with"
-            " load_state_dict(state) and train() without it"
+            f"{file}: not found: another Trainer wrote this checkpoint; call"
+            " load_state_dict(state), and train() without it"
         )
     return read_sealed(file, hint="train from another checkpoint", error=SamplerError)
 
 
 class OnlineTrainerMixin(MixtureTrainerMixin):
-    """Put before any Trainer: `class MyTrainer(OnlineTrainerMixin, SFTTrainer)`."""
+    """Mixin for any Trainer: `class MyTrainer(OnlineTrainerMixin, SFTTrainer)`."""
 
     def __init__(
         self, *arguments: Any, driver: Driver, args: TrainingArguments, **options: Any
@@ -327,7 +326,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
         self.add_callback(_Drive(self.driver))  # type: ignore[attr-defined]
 
     def _loader_of(self, driver: Driver, args: TrainingArguments) -> MixtureLoader:
-        """Keep the driver, and return its batches."""
+        """Store the driver, and return its loader."""
         self.driver = driver
         if not isinstance(driver.mixture, MixtureLoader):
             raise EstimatorError("the Trainer takes its batches from a Driver(mixture=loader)")
@@ -342,7 +341,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **options: Any
     ) -> Any:
-        """Return the model's loss, and record its losses by domain where it trains."""
+        """Return the model's loss; in training, record its losses by domain."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
         domain = inputs.get(self.mixture.fields["domain"])
         if model.training and domain is not None:
@@ -355,7 +354,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
         return (loss, outputs) if return_outputs else loss
 
     def token_losses(self, outputs: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Return the loss of each token, shape (B, T - 1), and which of them count."""
+        """Return the loss of each token and the mask of tokens that count, shape (B, T - 1)."""
         logits = outputs.get("logits") if hasattr(outputs, "get") else None
         if logits is None:
             raise EstimatorError(
@@ -364,14 +363,14 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
         labels = inputs["labels"][:, 1:]
         losses = [
             torch.nn.functional.cross_entropy(
-                one[:-1].float(), label, reduction="none", ignore_index=NO_LOSS
+                row[:-1].float(), label, reduction="none", ignore_index=NO_LOSS
             )
-            for one, label in zip(logits.detach(), labels, strict=True)
+            for row, label in zip(logits.detach(), labels, strict=True)
         ]
         return torch.stack(losses), labels != NO_LOSS
 
     def stateful(self) -> dict[str, Any]:
-        """Return batches and driver, by the file that their states are saved in."""
+        """Return loader and driver, by the file of their states."""
         return {**super().stateful(), "driver.json": self.driver}
 
 
@@ -382,27 +381,27 @@ class OnlineTrainer(OnlineTrainerMixin, Trainer):  # type: ignore[misc]
 def _by_token(
     losses: torch.Tensor, mask: torch.Tensor, domain_B: torch.Tensor, lengths_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the losses, mask and domain of each token, of rows that lie end to end."""
-    of_token = domain_B.repeat_interleave(lengths_B)[1:]
-    count = len(of_token)  # without the padding after the last row
-    return losses.reshape(-1, 1)[:count], mask.reshape(-1, 1)[:count], of_token
+    """Return loss, mask and domain of each token of concatenated rows."""
+    token_domain = domain_B.repeat_interleave(lengths_B)[1:]
+    count = len(token_domain)  # without the padding after the last row
+    return losses.reshape(-1, 1)[:count], mask.reshape(-1, 1)[:count], token_domain
 
 
 class _Drive(TrainerCallback):  # type: ignore[misc]
-    """Call the driver where the Trainer is at."""
+    """Report the Trainer's progress to the driver."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._learning_rate = 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Ask for the first plan before the first batch."""
+        """Request the first plan before the first batch."""
         self._driver.start()
 
     def on_optimizer_step(self, *_: Any, optimizer: Any, **__: Any) -> None:
-        """Note the learning rate before the scheduler changes it."""
+        """Store the learning rate before the scheduler changes it."""
         self._learning_rate = float(optimizer.param_groups[0]["lr"])
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Note a step."""
+        """Report a step."""
         self._driver.step(learning_rate=self._learning_rate)

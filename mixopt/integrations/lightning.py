@@ -1,8 +1,8 @@
 """Train on a mixture with Lightning.
 
-Lightning saves and loads the state of any loader that has one. Without a length it fetches one
-batch ahead of the loop and the checkpoint counts a batch that was not trained on; so a length is
-asked for here.
+Lightning saves and loads the state of any loader that has one. If the loader has no length, it
+prefetches one batch, and the checkpoint counts a batch that was not trained on; so this module
+requires a length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
         """Check that the batches have a length.
 
         Raises:
-            SamplerError: They have none.
+            SamplerError: The batches have no length.
         """
         super().__init__()
         try:
@@ -39,27 +39,27 @@ class MixtureDataModule(LightningDataModule):  # type: ignore[misc,unused-ignore
         self.mixture = mixture
 
     def train_dataloader(self) -> Any:
-        """Return the batches of this rank, whose weights change from an optimizer step on.
+        """Return the batches of this rank; weights change only between optimizer steps.
 
         Raises:
-            SamplerError: A pass ends within a step, which Lightning then cuts short.
+            SamplerError: A pass ends within a step, which Lightning would cut short.
         """
         if self.trainer is not None:
             batches, step = len(self.mixture), int(self.trainer.accumulate_grad_batches)
             if batches % step:
                 raise SamplerError(
                     f"MixtureSampler(batches={batches}) with accumulate_grad_batches={step}:"
-                    " Lightning cuts the last step of each pass short; give"
+                    " Lightning would cut the last step of each pass short; give"
                     f" batches={batches + -batches % step}"
                 )
             self.mixture.accumulate(step)
         return self.mixture
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Compare the ranks, all of which Lightning calls it on.
+        """Compare the ranks; Lightning calls this on every rank.
 
         Raises:
-            SamplerError: Ranks have other orders of samples; the message names the rank.
+            SamplerError: Ranks differ in their order of samples; the message names the rank.
         """
         check_ranks(self.mixture.sampler)
 
@@ -77,13 +77,14 @@ class RealisedShares(Callback):  # type: ignore[misc,unused-ignore]
         if step > self._logged and step % trainer.log_every_n_steps == 0:
             self._logged = step
             for logger in trainer.loggers:
-                logger.log_metrics(self._mixture.realised().metrics, step=step - 1)  # as its own
+                # Lightning logs its own metrics with step - 1.
+                logger.log_metrics(self._mixture.realised().metrics, step=step - 1)
 
 
 class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
-    """Runs a driver: `training_step` calls `driver.record`; its state is in the checkpoint.
+    """Runs a driver and saves its state; `training_step` must call `driver.record`.
 
-    For a module with one optimizer; `DriverOptions(accumulation=)` is the Trainer's
+    For a module with one optimizer; `DriverOptions(accumulation=)` must equal the Trainer's
     `accumulate_grad_batches`.
     """
 
@@ -92,26 +93,25 @@ class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]
         self._learning_rate = 0.0
 
     def on_train_start(self, trainer: Any, *_: Any) -> None:
-        """Ask for the first plan before the first batch."""
+        """Request the first plan before the first batch."""
         if len(trainer.optimizers) > 1:
             raise EstimatorError(
                 f"the module has {len(trainer.optimizers)} optimizers, but Lightning counts the "
-                "steps of each; leave OnlineCallback out, and call driver.step() in "
-                "training_step"
+                "steps of each; remove OnlineCallback, and call driver.step() in training_step"
             )
         self._driver.start()
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
-        """Note the learning rate before a scheduler changes it."""
+        """Store the learning rate before a scheduler changes it."""
         self._learning_rate = float(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """Note a step, where the batch ended one."""
+        """Report a step to the driver if the batch ended one."""
         if trainer.global_step > self._driver.steps_done:
             self._driver.step(learning_rate=self._learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the driver's state; Lightning asks on every rank."""
+        """Return the driver's state; Lightning calls this on every rank."""
         return self._driver.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

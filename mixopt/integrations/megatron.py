@@ -1,7 +1,7 @@
-"""Train on a mixture with Megatron-Core: a dataset in the place of its BlendedDataset.
+"""Train on a mixture with Megatron-Core: a dataset in place of its BlendedDataset.
 
 Megatron's samplers count samples over all data-parallel ranks: `dataset[n]` is the n-th sample of
-the run, and a run resumes at `consumed_samples`. A MixtureSampler's order is laid out up to that
+the run, and a run resumes at `consumed_samples`. A MixtureSampler computes its order up to that
 number, tens of thousands of batches a second, so there is no state: any number of ranks, micro
 batches and workers reads the same stream. Weights may change by schedule.
 
@@ -25,7 +25,7 @@ from mixopt.sampling import MixtureSampler, Schedule, ScheduleEntry, Weights, at
 
 
 class MegatronMixture(Dataset[dict[str, Any]]):
-    """The samples of a run in order, with the fields that Megatron's batches have."""
+    """The samples of a run in order, with the fields of Megatron's batches."""
 
     def __init__(
         self,
@@ -45,17 +45,17 @@ class MegatronMixture(Dataset[dict[str, Any]]):
             datasets: Each domain's GPTDataset of one epoch, as `epochs_of` builds them, or a
                 MixtureDataset of rows of L + 1 tokens.
             weights: Share of each domain.
-            samples: Of the whole run: `train_iters` times the global batch size.
-            global_batch_size: Samples that are shuffled together, those of an optimizer step.
-            seed: Of the order.
-            schedule: Weights with the global batch from which they hold; or a Schedule in place of
+            samples: Samples of the whole run: `train_iters` times the global batch size.
+            global_batch_size: Samples of an optimizer step, which are shuffled together.
+            seed: Seed of the order.
+            schedule: Later weights, each with its first global batch; or a Schedule in place of
                 `weights` and `global_batch_size`.
-            max_epochs: How often a domain may be drawn through, for all or by domain.
-            attention_mask: Give rows of a MixtureDataset a mask by document, shape (1, L, L), True
-                where a token is hidden, as `create_attention_mask` does for a GPTDataset.
+            max_epochs: Maximum passes over a domain, one number or by domain.
+            attention_mask: Add a mask by document to rows of a MixtureDataset, shape (1, L, L),
+                True for hidden tokens, like `create_attention_mask` of a GPTDataset.
 
         Raises:
-            SamplerError: The order has fewer samples, or a setting that cannot be right.
+            SamplerError: The order has fewer samples, or an invalid setting.
             MixtureError: Weights that are not a mixture of these domains.
         """
         self._datasets = datasets
@@ -71,7 +71,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
             weights,
             batch_size=global_batch_size,
             seed=seed,
-            rank=0,  # Megatron splits what its sampler counts
+            rank=0,  # Megatron's sampler splits samples over ranks
             world_size=1,
             schedule=schedule,
             max_epochs=max_epochs,
@@ -107,7 +107,7 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         return self._fields(self._datasets.read([row]))
 
     def _fields(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Turn a row of L + 1 tokens into what Megatron's GPTDataset returns."""
+        """Convert a row of L + 1 tokens to the fields of Megatron's GPTDataset."""
         tokens = torch.from_numpy(batch["input_ids"][0].astype(np.int64))
         if len(tokens) < 2:
             raise CorpusError(
@@ -115,31 +115,31 @@ class MegatronMixture(Dataset[dict[str, Any]]):
             )
         document = batch.get("document")
         numbers = np.zeros((1, len(tokens)), np.int64) if document is None else document[:1]
-        own = torch.from_numpy(numbers[0].astype(np.int64))
+        documents = torch.from_numpy(numbers[0].astype(np.int64))
         fields = {
             "tokens": tokens[:-1],
             "labels": tokens[1:],
-            "loss_mask": (own[1:] == own[:-1]).float(),
+            "loss_mask": (documents[1:] == documents[:-1]).float(),
             "position_ids": torch.from_numpy(positions_in(numbers)[0, :-1]),
         }
         if self._attention_mask:
-            seen = torch.tril(own[:-1, None] == own[None, :-1])
-            fields["attention_mask"] = ~seen[None]
+            visible = torch.tril(documents[:-1, None] == documents[None, :-1])
+            fields["attention_mask"] = ~visible[None]
         return fields
 
 
 def epochs_of(
     prefixes: Mapping[str, str], config: Any, is_built_on_rank: Callable[[], bool]
 ) -> dict[str, Any] | None:
-    """Build each domain's GPTDataset of one epoch by Megatron's own builder, on every rank.
+    """Build each domain's GPTDataset of one epoch with Megatron's own builder, on every rank.
 
     Args:
-        prefixes: For each domain the path of its `.bin` and `.idx` without the ending.
-        config: A GPTDatasetConfig; what it says of blends and splits is replaced.
-        is_built_on_rank: As Megatron's builder takes it.
+        prefixes: Path of each domain's `.bin` and `.idx` without the suffix.
+        config: A GPTDatasetConfig; its blends and splits are replaced.
+        is_built_on_rank: Argument of Megatron's builder.
 
     Returns:
-        The datasets by domain; None on ranks that build none, as the builder returns.
+        The datasets by domain; None on ranks where the builder builds none.
     """
     from megatron.core.datasets.blended_megatron_dataset_builder import (  # type: ignore[import-not-found,unused-ignore]
         BlendedMegatronDatasetBuilder,

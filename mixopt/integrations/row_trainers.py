@@ -1,4 +1,4 @@
-"""Trainers that count rows: TRL, open-instruct, verl, and Energon's metadatasets."""
+"""Export tools of trainers that count rows: TRL, open-instruct, verl, Energon's metadatasets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _trl(entries: Sequence[Entry], facts: Facts) -> Any:
 
 
 def _open_instruct(entries: Sequence[Entry], facts: Facts) -> Any:
-    # A number without a point counts rows; with one it is a part of the dataset.
+    # A number without a decimal point counts rows; with one it is a fraction of the dataset.
     pairs = [part for entry in entries for part in (entry.path, str(round(entry.amount)))]
     return {"dataset_mixer_list": pairs, "dataset_mixer_list_splits": ["train"]}
 
@@ -34,13 +34,13 @@ _VERL = '''\
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-ROWS = {  # of one epoch, by file of data.train_files; more than a file has repeat it
+ROWS = {  # rows of one epoch, by file of data.train_files; larger numbers repeat the file
 %s
 }
 
 
 class MixtureDataset(RLHFDataset):
-    """So many rows of each file in ROWS; other files, those of the validation, are read whole."""
+    """The rows of each file in ROWS; other files, such as validation files, are read completely."""
 
     def _read_files_and_tokenize(self):
         if not set(self.original_data_files) <= set(ROWS):
@@ -65,7 +65,7 @@ ROW_TOOLS = (
         command="trl sft --config FILE, with the model in the same file, without streaming",
         write=_trl,
         notes=(
-            "The first rows of a domain are kept, none twice: the scarcest domain sets the size.",
+            "Takes the first rows of a domain, none twice: the scarcest domain limits the size.",
         ),
     ),
     ExportTool(
@@ -73,7 +73,7 @@ ROW_TOOLS = (
         title="open-instruct",
         version="main of 2026-08",
         unit=COUNTS,
-        place="YAML, `dataset_mixer_list`: a dataset and its rows, one after the other",
+        place="YAML, `dataset_mixer_list`: alternating datasets and numbers of rows",
         command="finetune.py FILE, for one epoch",
         write=_open_instruct,
         single_path=True,
@@ -83,13 +83,13 @@ ROW_TOOLS = (
         title="verl",
         version="main of 2026-01 (0.8.0.dev)",
         unit=COUNTS,
-        place="Python, a data.custom_cls that takes so many rows of each file",
+        place="Python, a data.custom_cls that takes a number of rows of each file",
         command=(
             "data.custom_cls.path=FILE data.custom_cls.name=MixtureDataset and the files of ROWS"
             " as data.train_files"
         ),
         write=lambda entries, facts: (
-            _VERL % "\n".join(f"    {one.path!r}: {round(one.amount)}," for one in entries)
+            _VERL % "\n".join(f"    {entry.path!r}: {round(entry.amount)}," for entry in entries)
         ),
         suffix=".py",
         single_path=True,
@@ -100,7 +100,7 @@ ROW_TOOLS = (
         version="main of 2026-06 (7.4.0)",
         unit=SAMPLES,
         place="YAML, `splits.train.blend` of a MetadatasetV2",
-        command="get_train_dataset(FILE, ...); val and test are yours to add",
+        command="get_train_dataset(FILE, ...); add val and test yourself",
         write=_energon,
         single_path=True,
     ),

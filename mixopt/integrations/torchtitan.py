@@ -4,16 +4,16 @@
 
     config.dataloader = MixtureDataLoader.Config(corpus="runs/web/corpus", mixture="mixture.yaml")
 
-torchtitan builds the loader with the rank along data parallelism of its mesh, so that peers by
-tensor, pipeline and context parallelism have the same rows. Its own loaders keep a state for each
-rank and refuse another number of them; this one's is a single entry of the checkpoint, which loads
+torchtitan builds the loader with the data-parallel rank of its mesh, so that peers in tensor,
+pipeline and context parallelism get the same rows. Its own loaders save a state per rank and refuse
+another number of ranks; the state of this loader is a single entry of the checkpoint, which loads
 on any number.
 
 The release builds loaders with `seq_len` and `local_batch_size` and takes rows; its main branch
-with `max_context_length` and `num_tokens_per_batch`, and takes the tokens of a batch end to end.
-This module does as the one that is installed.
+uses `max_context_length` and `num_tokens_per_batch`, and takes the concatenated tokens of a batch.
+This module supports both.
 
-Shapes: B rows of this rank, L tokens that the model reads of a row.
+Shapes: B rows of this rank, L tokens of a row that the model reads.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ except ImportError:  # 0.3
 
 
 class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
-    """Batches of this data-parallel rank as torchtitan takes them, `positions` by document."""
+    """Batches of this data-parallel rank in torchtitan's format, with `positions` by document."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(BaseDataLoader.Config):  # type: ignore[misc,unused-ignore]
-        """What is trained on.
+        """The data to train on.
 
         Attributes:
-            corpus: The folder that `mixopt run` wrote; its rows are one token longer than the
-                sequence, whose labels are the next tokens.
+            corpus: A corpus folder written by `mixopt run`; rows are one token longer than the
+                sequence, so that labels are the next tokens.
             mixture: A file of weights (a proposal, a recommendation, a mixture), or a schedule,
                 whose batch is that of an optimizer step.
-            seed: Of the order of rows.
-            document_end: The tokenizer's end-of-document id: positions start again after it, and no
-                document is to predict the next one's first token.
+            seed: Seed of the order of rows.
+            document_end: The tokenizer's end-of-document id: positions restart after it, and the
+                first token of the next document is not predicted.
             split: `train`, or `validation` for a validator's loader.
             rows: The user's own dataset instead of `corpus`.
         """
@@ -80,29 +80,29 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
         """Open the corpus; torchtitan calls this.
 
         Args:
-            config: What is trained on.
-            dp_world_size: Data-parallel ranks.
-            dp_rank: This one.
-            seq_len: Tokens of a sequence, by the release.
-            local_batch_size: Sequences of a rank that are read at once, by the release.
-            max_context_length: Tokens of a sequence, by the main branch.
-            num_tokens_per_batch: Tokens of a rank that are read at once, by the main branch.
+            config: The data to train on.
+            dp_world_size: Number of data-parallel ranks.
+            dp_rank: This data-parallel rank.
+            seq_len: Tokens of a sequence, in the release.
+            local_batch_size: Sequences of a rank's batch, in the release.
+            max_context_length: Tokens of a sequence, in the main branch.
+            num_tokens_per_batch: Tokens of a rank's batch, in the main branch.
 
         Raises:
-            SamplerError: Neither a corpus nor rows, no mixture, or tokens that are not whole
-                sequences.
+            SamplerError: Neither a corpus nor rows, no mixture, or tokens that are not a multiple
+                of the sequence length.
         """
         self.flat = num_tokens_per_batch is not None
         length = max_context_length if self.flat else seq_len
         if length is None:
-            raise SamplerError("MixtureDataLoader is built by torchtitan's Trainer, with seq_len=")
+            raise SamplerError("MixtureDataLoader needs seq_len=; torchtitan's Trainer passes it")
         rows = local_batch_size or 1
         if num_tokens_per_batch is not None:
             rows, rest = divmod(num_tokens_per_batch, length)
             if rest or not rows:
                 raise SamplerError(
-                    f"training.num_tokens_per_microbatch_per_dp_rank {num_tokens_per_batch} is not"
-                    f" whole sequences of max_context_length {length}; use {max(rows, 1) * length}"
+                    f"training.num_tokens_per_microbatch_per_dp_rank {num_tokens_per_batch} is no"
+                    f" multiple of max_context_length {length}; use {max(rows, 1) * length}"
                 )
         self.length = length
         dataset = _opened(config, length)
@@ -128,17 +128,17 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
             yield self._as_torchtitan(batch)
 
     def close(self) -> None:
-        """End the thread that reads ahead."""
+        """Stop the prefetching thread."""
         if self._batches is not None:
             self._batches.close()  # type: ignore[attr-defined]
             self._batches = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the trainer has received, as one entry; ranks are compared."""
+        """Return the state after the last received batch, as one entry; compare the ranks."""
         return self._state.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume from a state; without one, start afresh, as torchtitan's loaders do."""
+        """Resume from a state; if empty, start from the beginning, as torchtitan's loaders do."""
         if state_dict:
             self._state.load_state_dict(state_dict)
 
@@ -154,12 +154,12 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
         labels[positions[:, 1:] == 0] = NO_LOSS
         inputs = {"input": tokens[:, :-1], "positions": positions[:, :-1]}
         if self.flat:
-            return {name: one.reshape(-1) for name, one in inputs.items()}, labels.reshape(-1)
-        return {name: one.contiguous() for name, one in inputs.items()}, labels
+            return {name: value.reshape(-1) for name, value in inputs.items()}, labels.reshape(-1)
+        return {name: value.contiguous() for name, value in inputs.items()}, labels
 
 
 def positions_of(batch: Batch) -> Any:
-    """Return the place of each token in its document, shape (B, L + 1), from 0."""
+    """Return the position of each token in its document, from 0, shape (B, L + 1)."""
     if "position_ids" in batch:
         return batch["position_ids"]
     document = batch.get("document", np.zeros(batch["input_ids"].shape))
@@ -168,7 +168,7 @@ def positions_of(batch: Batch) -> Any:
 
 def _opened(config: Any, length: int) -> MixtureDataset:
     if (config.rows is None) == (not config.corpus):
-        raise SamplerError("MixtureDataLoader.Config: give corpus= or rows=, one of the two")
+        raise SamplerError("MixtureDataLoader.Config: give exactly one of corpus= and rows=")
     if config.rows is not None:
         rows: MixtureDataset = config.rows
         return rows
@@ -178,17 +178,17 @@ def _opened(config: Any, length: int) -> MixtureDataset:
 
 
 def _mixtures(config: Any, batch: int, length: int) -> list[tuple[Any, ...]]:
-    """Return mixtures with the batch of the loader from which they hold, linear ones with ends."""
+    """Return schedule entries by first batch of the loader, linear ones with their ends."""
     if not config.mixture:
-        raise SamplerError("MixtureDataLoader.Config: mixture= is missing, a file of weights")
+        raise SamplerError("MixtureDataLoader.Config: mixture= is missing; name a file of weights")
     path = Path(config.mixture)
     if not is_schedule(path):
         return [(0, Mixture.from_file(path))]
     schedule = Schedule.from_file(path)
     if schedule.batch % batch:
         raise SamplerError(
-            f"{path}: batch: {schedule.batch} sequences of a step are not whole batches of"
-            f" {batch}, the local batch over all data-parallel ranks"
+            f"{path}: batch: {schedule.batch} sequences of a step are no multiple of {batch}, the"
+            " local batch over all data-parallel ranks"
         )
     if schedule.sequence_length != length:
         raise SamplerError(
@@ -200,4 +200,4 @@ def _mixtures(config: Any, batch: int, length: int) -> list[tuple[Any, ...]]:
         tuple(part * times if isinstance(part, int) else part for part in entry)
         for entry in schedule.entries
     ]
-    return [entries[0][:2], *entries]  # the first again: it may be linear
+    return [entries[0][:2], *entries]  # twice, since the first entry may be linear

@@ -1,13 +1,13 @@
-"""What an exporter is, and how shares of the tokens become the unit of a trainer's weights.
+"""The interface of exporters, and conversions from shares of tokens to units of trainers' weights.
 
 With share w, T tokens in the run, I tokens in the domain and s tokens in a sample:
 
-    sequences   w                  sequences of one length are drawn
-    samples     w / s, normalised  documents or rows are drawn, which differ in length
-    counts      w T / s            so many samples of each domain
-    epochs      w T / I            so many passes over each domain
+    sequences   w                  draws sequences of equal length
+    samples     w / s, normalised  draws documents or rows, which differ in length
+    counts      w T / s            number of samples of each domain
+    epochs      w T / I            number of passes over each domain
 
-A unit that needs an unknown value reports it in one line that names the domain and the option.
+If a unit needs an unknown value, a one-line error names the domain and the option.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ COMPRESSED = {".gz", ".zst", ".xz", ".bz2"}
 
 
 class Facts:
-    """What is known of the domains besides their shares.
+    """Known facts about the domains, other than their shares.
 
     Attributes:
-        tool: The tool that messages name.
+        tool: Name of the tool, for messages.
         inventory: Distinct tokens of each domain.
-        tokens: Length of the run in tokens; None where that is not known.
+        tokens: Length of the run in tokens; None: unknown.
         sample_tokens: Mean tokens of a sample (a document, a row) of each domain.
-        paths: Where each domain's data is; a domain that is not there is named by itself.
+        paths: Paths of each domain's data; domains without an entry use their names.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Facts:
         paths: Paths | None,
         sample_tokens: Mapping[str, float] | float | None,
     ) -> None:
-        """Check what is known."""
+        """Check the facts."""
         for name in paths or {}:
             if name not in domains:
                 near = did_you_mean(str(name), domains)
@@ -68,19 +68,19 @@ class Facts:
         self.paths = {name: _paths(name, value) for name, value in (paths or {}).items()}
 
     def lasting(self, tokens: float) -> Facts:
-        """Return the same of a run of another length."""
+        """Return the facts with another length of the run."""
         other = copy(self)
         other.tokens = tokens
         return other
 
     def size(self, domain: str) -> float:
         """Return the distinct tokens of a domain."""
-        what = f"how many tokens domain {domain!r} has; give it in --inventory FILE"
-        return self._known(self.inventory.get(domain), f"{what} (in Python inventory=)")
+        need = f"the tokens of domain {domain!r}; give them in --inventory FILE"
+        return self._required(self.inventory.get(domain), f"{need} (in Python inventory=)")
 
     def sample(self, domain: str) -> float:
         """Return the mean tokens of a sample of a domain."""
-        return self._known(
+        return self._required(
             self.sample_tokens.get(domain),
             f"the mean tokens of a sample of domain {domain!r}; give it in --sample-tokens FILE,"
             " or one number for all (in Python sample_tokens=)",
@@ -88,16 +88,16 @@ class Facts:
 
     def length(self) -> float:
         """Return the length of the run in tokens."""
-        what = "the length of the run; give --tokens, such as 25e9 (in Python tokens=)"
-        return self._known(self.tokens, what)
+        need = "the length of the run; give --tokens, such as 25e9 (in Python tokens=)"
+        return self._required(self.tokens, need)
 
     def places(self, domain: str) -> tuple[str, ...]:
-        """Return where a domain's data is; its name where no path is known."""
+        """Return the paths of a domain's data; its name if no path is known."""
         return self.paths.get(domain, (domain,))
 
-    def _known(self, value: float | None, what: str) -> float:
+    def _required(self, value: float | None, need: str) -> float:
         if value is None:
-            raise ConfigError(f"{self.tool}: needs {what}")
+            raise ConfigError(f"{self.tool}: needs {need}")
         return value
 
 
@@ -107,7 +107,7 @@ def _paths(domain: str, value: Any) -> tuple[str, ...]:
     if not is_list or not paths or not all(path.strip() for path in paths):
         raise ConfigError(f"paths: {domain}: {value!r} is neither a path nor a list of paths")
     if len(set(paths)) < len(paths):
-        raise ConfigError(f"paths: {domain}: a path is given twice; each counts once")
+        raise ConfigError(f"paths: {domain}: a path is given twice; list each once")
     return tuple(paths)
 
 
@@ -127,15 +127,15 @@ def _number(where: str, value: Any) -> float:
 
 @dataclass(frozen=True)
 class WeightUnit:
-    """What the numbers of a fragment count.
+    """The unit of the numbers in a fragment.
 
     Attributes:
-        name: In one or two words.
-        meaning: What a number is, as the header of a fragment says it.
-        amount: From a domain, its share (above 0) and what is known to its amount.
-        needs: The options without which it cannot be written.
+        name: Name in one or two words.
+        meaning: Description of a number, for the header of a fragment.
+        amount: Function from domain, share (> 0) and facts to the amount.
+        needs: The required options.
         normalised: Whether amounts add up to 1.
-        divides: Whether a domain's amount is divided among its paths; passes are not.
+        divides: Whether a domain's amount is divided among its paths (passes are not).
     """
 
     name: str
@@ -164,13 +164,13 @@ SAMPLES = WeightUnit(
 )
 COUNTS = WeightUnit(
     "samples",
-    "how many samples are taken (the share of the tokens x tokens / tokens of a sample)",
+    "the number of samples (the share of the tokens x tokens / tokens of a sample)",
     _count,
     needs=("--tokens", "--sample-tokens"),
 )
 ROW_SLICES = WeightUnit(
     "passes and rows",
-    "passes over all rows of the domain, and a slice of so many rows",
+    "passes over all rows of the domain, and a slice of rows",
     _count,
     needs=("--tokens", "--inventory", "--sample-tokens"),
 )
@@ -185,14 +185,14 @@ EPOCHS = WeightUnit(
 
 @dataclass(frozen=True)
 class Entry:
-    """What a fragment has of one domain, or of one of its paths.
+    """An entry of a fragment, for one domain or one of its paths.
 
     Attributes:
-        domain: Its name.
-        label: The domain's name, or one for each path where a tool takes one path an entry.
-        paths: Where the data is; the domain's name where no path is known.
-        amount: In the tool's unit.
-        named: Whether `paths` is the domain's name only.
+        domain: Name of the domain.
+        label: The domain's name, or a name per path for tools with one path per entry.
+        paths: Paths of the data; the domain's name if no path is known.
+        amount: Amount in the tool's unit.
+        named: Whether `paths` is only the domain's name.
     """
 
     domain: str
@@ -203,35 +203,35 @@ class Entry:
 
     @property
     def path(self) -> str:
-        """The first path, the only one where a tool takes one path an entry."""
+        """The first path; the only one for tools with one path per entry."""
         return self.paths[0]
 
 
 def builder_of(path: str) -> str | None:
-    """Return the builder of `datasets` for a file, by its suffix; None for a folder or a name."""
+    """Return the builder of `datasets` for a file's suffix; None: a folder or a name."""
     suffixes = PurePosixPath(path).suffixes
     last = next((suffix for suffix in reversed(suffixes) if suffix not in COMPRESSED), "")
     return BUILDERS.get(last)
 
 
 def loader_of(entry: Entry, facts: Facts) -> str | None:
-    """Return the builder that loads all paths of an entry; None for a folder or a name alone."""
+    """Return the builder that loads all paths of an entry; None: a single folder or name."""
     builder = builder_of(entry.path)
     if builder is None and len(entry.paths) > 1:
         raise ConfigError(
-            f"{facts.tool}: domain {entry.domain!r}: {entry.path!r} does not show its format; "
+            f"{facts.tool}: domain {entry.domain!r}: the format of {entry.path!r} is unknown; "
             f"give one folder, or files that end with {', '.join(BUILDERS)}"
         )
     return builder
 
 
 class StageEntries(NamedTuple):
-    """What a fragment has of one stage of a schedule.
+    """The entries of one stage of a schedule.
 
     Attributes:
-        name: Of the stage.
-        start: Its first optimiser step, from 0.
-        entries: As those of a mixture.
+        name: Name of the stage.
+        start: First optimiser step, from 0.
+        entries: Entries of its mixture.
     """
 
     name: str
@@ -243,8 +243,8 @@ class Noted(NamedTuple):
     """Content of a fragment with more lines for its header.
 
     Attributes:
-        content: As `ExportTool.write` returns it without them.
-        lines: What a user has to know, each a comment.
+        content: Content, as `ExportTool.write` returns it.
+        lines: Notes for the user, each a comment.
     """
 
     content: Any
@@ -256,22 +256,22 @@ class ExportTool:
     """A trainer whose configuration can be written.
 
     Attributes:
-        name: As `--to` has it.
-        title: What people call it.
-        version: The version that its parser was read in.
-        unit: Of its weights.
-        place: File and key.
-        command: How the fragment is used.
-        write: From entries and facts to the content: a mapping for YAML or JSON, text for Python,
-            each perhaps `Noted`.
-        suffix: Of its file.
-        takes_zero: Whether it can have a weight of 0.
-        single_path: Whether an entry has one path.
-        strips: Whether its reader strips the spaces around a path, so that such a path is refused.
-        interpolates: Whether it reads `${...}` as a variable, so that such a text is refused.
+        name: Value of `--to`.
+        title: Display name.
+        version: The version whose parser was checked.
+        unit: Unit of its weights.
+        place: File type and key of the fragment.
+        command: Command that uses the fragment.
+        write: Function from entries and facts to the content: a mapping for YAML or JSON, text for
+            Python, optionally wrapped in `Noted`.
+        suffix: Suffix of its file.
+        takes_zero: Whether it accepts a weight of 0.
+        single_path: Whether an entry has only one path.
+        strips: Whether its parser strips spaces around a path, so that such paths are refused.
+        interpolates: Whether it reads `${...}` as a variable, so that such texts are refused.
         notes: More lines of the header.
-        write_stages: The same from stages, facts and the batch; None for a tool whose configuration
-            has one mixture.
+        write_stages: Function from stages, facts and batch to the content; None: its configuration
+            has only one mixture.
     """
 
     name: str

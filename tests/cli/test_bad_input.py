@@ -84,10 +84,7 @@ COMMANDS = [
     ("fit {0}/few.csv {0}/percent.csv --out f", ["'qa' is 54 in", "divide by 100"]),
     ("fit {0}/few.csv {0}/counts.csv --out f", ["'qa' is 12 in", "divide counts by 20"]),
     ("fit {0}/few.csv {0}/above.csv --out f", ["'qa' is 54 in", "of 20 questions"]),
-    (
-        "fit {0}/few.csv {0}/good.csv --out f --objective {0}/hinge.yaml",
-        ["noise of 'x' is un"],
-    ),
+    ("fit {0}/few.csv {0}/good.csv --out f --objective {0}/hinge.yaml", ["noise of 'x' is un"]),
     ("fit {0}/few.csv {0}/other.csv --out f", ["items/aq: no metric 'aq'; known: qa, x"]),
     ("fit {0}/few.csv {0}/half.csv --out f", ["items/qa: is 20.5 to 20.5; need one whole number"]),
     ("fit {0}/few.csv {0}/flat.csv --out f --target qa", ["'qa' is 0.5 in all 9 trials"]),
