@@ -96,7 +96,7 @@ def test_a_scaled_mean_orders_mixtures_the_same_whatever_a_loss_is_measured_in(f
         ),
         (
             lambda: objective(hinge="law").against({"code": 2.0, "law": 3.0}, {"law": 1.0}),
-            "hinge: the noise of 'code' is not known: ",
+            "hinge: the noise of 'code' is unknown: ",
         ),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_hinge_is_its_target_until_another_is_worse_by_more_than_its_noise():
         least_N = hinge.value(one_M[None]) + (losses_NM - one_M) @ hinge.gradient(one_M)
         assert (there_N >= least_N - 1e-12).all()
     assert hinge.value_unit == "noise"
-    assert hinge.describe().startswith("law against the average trial, plus the largest excess of code")
+    assert hinge.describe().startswith("law against the average trial, plus the largest excess of")
 
 
 @pytest.mark.parametrize(
