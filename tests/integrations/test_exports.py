@@ -294,7 +294,7 @@ def test_a_name_that_a_format_cannot_carry_is_refused():
     strip = {"megatron", "megatron-bridge", "nemo", "swift"}
     assert set(refusing("a ", "strips the spaces around 'a '")) == strip
     assert list(refusing("dm: maths", "as a hub or a subset")) == ["swift"]
-    assert list(refusing("-a", "for an option")) == ["swift"]
+    assert list(refusing("-a", "as an option")) == ["swift"]
     interpolate = {"megatron-bridge", "megatron-bridge-sft", "nemo", "llamafactory"}
     assert set(refusing("${HOME}", "as a variable")) == interpolate
 

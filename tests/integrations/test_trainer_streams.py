@@ -74,7 +74,7 @@ def test_the_trainers_collator_puts_documents_together(tmp_path):
     trainer.train()
     assert trainer.seen[0]["input_ids"].shape == (8, 4)
     assert len(trainer.seen[0]["domain"]) == 8
-    with pytest.raises(SamplerError, match=r"MixtureStream\(collate=\) goes first; leave it out"):
+    with pytest.raises(SamplerError, match=r"MixtureStream\(collate=\) has precedence; leave"):
         MixtureTrainer(
             model=Tiny(), args=args, mixture=stream(collate=collate), data_collator=collate
         )
