@@ -74,11 +74,8 @@ def test_yaml_that_cannot_have_been_meant_is_refused_before_it_is_built(text, me
 
 
 def test_aliases_and_merges_of_an_ordinary_file_are_read():
-    assert parse_yaml("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}", "c.yaml") == {
-        "a": {"x": 1},
-        "b": {"x": 1},
-        "c": {"x": 1, "y": 2},
-    }
+    text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}"
+    assert parse_yaml(text, "c.yaml") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
@@ -92,17 +89,13 @@ def test_an_array_of_objects_is_not_unpickled(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_every_way_to_cut_arrays_is_one_line(tmp_path):
+def test_arrays_come_back_and_ones_that_are_cut_or_too_large_are_one_line(tmp_path, monkeypatch):
     np.savez(tmp_path / "a.npz", x=np.arange(30.0))
     whole = (tmp_path / "a.npz").read_bytes()
     for end in range(0, len(whole), 7):
-        (tmp_path / "b.npz").write_bytes(whole[:end])
+        (tmp_path / "cut.npz").write_bytes(whole[:end])
         with pytest.raises(RunError):
-            read_arrays(tmp_path / "b.npz")
-
-
-def test_arrays_come_back_and_ones_that_are_absent_or_too_large_are_one_line(tmp_path, monkeypatch):
-    np.savez(tmp_path / "a.npz", x=np.arange(30.0))
+            read_arrays(tmp_path / "cut.npz")
     monkeypatch.setattr(reading, "MAX_ARRAY", 368)
     (found,) = read_arrays(tmp_path / "a.npz").items()
     assert (found[0], found[1].tolist()) == ("x", list(range(30)))
@@ -113,21 +106,14 @@ def test_arrays_come_back_and_ones_that_are_absent_or_too_large_are_one_line(tmp
         read_arrays(tmp_path / "b.npz")
 
 
-def test_a_name_that_is_no_path_is_one_line():
+def test_what_is_no_file_or_has_a_terabyte_that_takes_no_room_is_not_read(tmp_path):
     with pytest.raises(RunError, match=r"^'a\\x00b': cannot be read: .*null"):
         read_json(Path("a\0b"))
-
-
-def test_a_file_of_a_terabyte_that_takes_no_room_is_not_read(tmp_path):
-    path = tmp_path / "steps.json"
-    with path.open("wb") as stream:
+    with (tmp_path / "steps.json").open("wb") as stream:
         stream.truncate(1 << 40)
-    with pytest.raises(RunError, match=f"{1 << 40} bytes are too large"):
-        read_json(path)
-
-
-@pytest.mark.parametrize("read", [read_yaml, read_arrays])
-def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(MixoptError, match="it is not a file"):
-        read(tmp_path / "pipe")
+    with pytest.raises(RunError, match=f"{1 << 40} bytes are too large"):
+        read_json(tmp_path / "steps.json")
+    for read in (read_yaml, read_arrays):
+        with pytest.raises(MixoptError, match="it is not a file"):
+            read(tmp_path / "pipe")

@@ -72,34 +72,20 @@ def test_what_lies_behind_a_link_stays(tmp_path):
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "table.json"
     write_json(path, [1])
-
-    def fail_half_way():
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise ValueError
-
-    with pytest.raises(ValueError):
-        fail_half_way()
+    with pytest.raises(ValueError), replacing(path) as temporary:
+        raise ValueError(temporary.write_text("half"))
+    with (
+        pytest.raises(RunError, match=r"e\.json: cannot be written: No space left on device$"),
+        replacing(path),
+        open("/dev/full", "w") as full,
+    ):
+        full.write("x" * 100_000)
     assert read_json(path) == [1]
     assert os.listdir(tmp_path) == ["table.json"]
 
 
-def test_a_file_is_made_once(tmp_path):
+def test_a_file_is_made_once_and_what_is_no_file_name_is_refused(tmp_path):
     assert [write_new(tmp_path / "a" / "b", one) for one in (b"1", b"2")] == [True, False]
     assert (tmp_path / "a" / "b").read_bytes() == b"1"
-
-
-def test_what_is_no_file_name_is_refused():
     with pytest.raises(RunError, match=r"^'\.': cannot be written: it is not a file name"):
         write_json(Path("."), [])
-
-
-def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
-    path = tmp_path / "table.json"
-
-    def fill_the_disk():
-        with replacing(path), open("/dev/full", "w") as full:
-            full.write("x" * 100_000)
-
-    with pytest.raises(RunError, match=r"table\.json: cannot be written: No space left on device"):
-        fill_the_disk()

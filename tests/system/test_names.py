@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from mixopt.errors import ConfigError, CorpusError, RunError
@@ -41,28 +39,20 @@ def test_names_that_could_harm_are_refused_in_one_line(check, name, reason):
 @pytest.mark.parametrize(
     ("name", "what"),
     [
-        ("/etc/hostname", "outside this folder; it is not read"),
-        ("a/../../x", "outside this folder; it is not read"),
-        ("a\\x", "not a file name"),
-        ("a\x1b", "not a file name"),
+        ("/etc/hostname", "is outside this folder; it is not read"),
+        ("a/../../x", "is outside this folder; it is not read"),
+        ("linked", "is outside this folder; it is not read"),
+        ("a\\x", "is not a file name"),
+        ("a\x1b", "is not a file name"),
+        ("circle", "cannot be resolved: "),
     ],
 )
-def test_a_path_that_leads_out_of_its_folder_is_refused(tmp_path, name, what):
+def test_a_path_that_leads_out_of_its_folder_or_nowhere_is_one_line(tmp_path, name, what):
+    (tmp_path / "linked").symlink_to(tmp_path.parent)
+    (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(RunError) as error:
         inside(tmp_path, name)
-    assert str(error.value).endswith(f" is {what}")
-
-
-def test_a_link_that_leads_out_of_its_folder_or_in_a_circle_is_one_line(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "secret").write_text("x")
-    os.symlink("../secret", tmp_path / "run" / "corpus")
-    with pytest.raises(RunError, match="outside"):
-        inside(tmp_path / "run", "corpus")
-    os.symlink("b", tmp_path / "a")
-    os.symlink("a", tmp_path / "b")
-    with pytest.raises(RunError, match="cannot be resolved"):
-        inside(tmp_path, "a")
+    assert str(error.value).startswith(f"{tmp_path}: {name!r} {what}")
 
 
 NAMES = ("mmlu_law:rc", "mmlu_maths:rc", "arc:rc", "code*", "lambada")
@@ -79,13 +69,12 @@ def test_a_glob_chooses_what_it_matches_in_the_order_of_the_names_and_an_exact_n
 
 def test_globs_that_agree_give_their_value_and_others_are_refused():
     assert one_value({"*:rc": "lower", "arc*": "lower"}, NAMES, "f", "loss")["arc:rc"] == "lower"
-    message = (
+    with pytest.raises(ConfigError) as error:
+        one_value({"*:rc": "lower", "arc*": "higher"}, NAMES, "f", "loss")
+    assert str(error.value) == (
         "f: 'arc:rc' is matched by '*:rc' (lower) and by 'arc*' (higher); name 'arc:rc' itself, "
         "which overrides globs"
     )
-    with pytest.raises(ConfigError) as error:
-        one_value({"*:rc": "lower", "arc*": "higher"}, NAMES, "f", "loss")
-    assert str(error.value) == message
 
 
 def test_a_glob_that_matches_nothing_is_answered_with_the_nearest_names():

@@ -22,7 +22,6 @@ from mixopt.system import (
     naming,
     object_exists,
     under_folder,
-    url_fault,
     write_object,
 )
 
@@ -51,26 +50,21 @@ def test_objects_are_listed_by_name_folder_and_glob(store):
 
 def test_an_object_is_fetched_once_and_a_changed_one_again(store):
     url = store.put("web.jsonl", b"first")
-    one = fetched(list_objects(url)[0])
-    assert one.read_bytes() == b"first"
-    assert one.name == "web.jsonl"
+    (listed,) = list_objects(url)
+    one = fetched(listed)
+    assert (one.name, one.read_bytes()) == ("web.jsonl", b"first")
     written = one.stat().st_mtime_ns
     assert fetched(list_objects(url)[0]) == one
     assert one.stat().st_mtime_ns == written
     store.put("web.jsonl", b"changed")
     assert fetched(list_objects(url)[0]).read_bytes() == b"changed"
-
-
-def test_an_object_that_changes_while_it_is_read_is_one_line(store):
-    url = store.put("web.jsonl", b"first")
-    (listed,) = list_objects(url)
-    store.put("web.jsonl", b"changed")
+    one.unlink()
     with pytest.raises(CorpusError) as caught:
         fetched(listed)
     assert str(caught.value) == (
         f"{url}: changed or broke off while it was being read; run again when nothing writes to it"
     )
-    assert not list(cache_folder().rglob("web.jsonl*"))
+    assert not list(one.parent.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -87,13 +81,15 @@ def test_what_is_not_there_is_one_line_with_the_url(store, key, said):
     assert str(caught.value) == f"{root}{key}: {said}"
 
 
-def test_an_object_is_written_and_there(store, tmp_path):
+def test_an_object_is_written_and_there_and_no_bucket_is_made_for_it(store, s3, tmp_path):
     (tmp_path / "index.json").write_text("{}")
     root = store.put("other", b"").removesuffix("other")
     write_object(tmp_path / "index.json", f"{root}corpus/index.json")
     assert store.get("corpus/index.json") == b"{}"
     assert object_exists(f"{root}corpus")
     assert not object_exists(f"{root}nothing")
+    with pytest.raises(CorpusError, match="no such object, folder or bucket"):
+        write_object(tmp_path / "index.json", "s3://not-there/index.json")
 
 
 LOG_IN = "set the credentials of the store in the environment (AWS_ACCESS_KEY_ID and"
@@ -134,13 +130,6 @@ def test_what_a_store_raises_is_one_line_that_says_what_to_do(memory, monkeypatc
     assert "\n" not in str(caught.value)
 
 
-def test_a_url_that_names_no_store_is_refused():
-    with pytest.raises(CorpusError) as caught:
-        list_objects("nosuch://texts/a")
-    known = "nosuch://texts/a: unknown store; known: s3, gs, hf, memory, http"
-    assert str(caught.value).startswith(known)
-
-
 def test_credentials_that_fail_are_one_line_and_are_not_shown(s3):
     url = s3.put("web.jsonl", b"text")
     with s3.demanding(), pytest.raises(CorpusError, match="access is denied") as caught:
@@ -149,17 +138,23 @@ def test_credentials_that_fail_are_one_line_and_are_not_shown(s3):
     assert "testing" not in str(caught.value)
 
 
-def test_a_secret_in_a_url_is_refused_and_not_shown():
-    for url in ("s3://key:hidden-one@texts/a", "https://host/a?X-Amz-Signature=hidden-one"):
-        with pytest.raises(CorpusError, match="has a secret") as caught:
-            list_objects(url)
-        assert "hidden-one" not in str(caught.value)
-    assert url_fault("s3://texts/a") is None
-
-
-def test_a_store_that_cannot_be_reached_is_one_line():
-    with pytest.raises(CorpusError, match=r"^http://127\.0\.0\.1:1/a\.txt: the store cannot be"):
-        list_objects("http://127.0.0.1:1/a.txt")
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nosuch://texts/a", "unknown store; known: s3, gs, hf, memory, http"),
+        ("http://127.0.0.1:1/a.txt", "the store cannot be reached ("),
+        ("s3://key:hidden-one@texts/a", "has a secret, which would be stored with the URL; leave"),
+        ("https://host/a?X-Amz-Signature=hidden-one", "has a secret, which would be stored with"),
+        ("s3:///", "names no bucket or host"),
+        ("a::b://c", "chains of URLs are not read; give one, such as s3://bucket/folder"),
+    ],
+)
+def test_a_url_that_cannot_be_asked_for_is_one_line_without_its_secret(url, said):
+    with pytest.raises(CorpusError) as caught:
+        list_objects(url)
+    assert f": {said}" in str(caught.value)
+    assert "hidden-one" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def broken_off(request):
@@ -245,9 +240,8 @@ def test_paths_and_urls_are_told_apart(memory, tmp_path):
     memory.pipe("/m/b.txt", b"2")
     assert local_copy("memory://m/a.txt").read_bytes() == b"1"
     assert local_copy(tmp_path) == tmp_path
-    for url, said in (("memory://m", "is 2 objects, but only one"), ("a::b://c", "chains")):
-        with pytest.raises(ConfigError, match=said):
-            local_copy(url)
+    with pytest.raises(ConfigError, match="is 2 objects, but only one"):
+        local_copy("memory://m")
 
 
 def test_an_error_about_a_copy_names_its_url(tmp_path):
@@ -255,9 +249,3 @@ def test_an_error_about_a_copy_names_its_url(tmp_path):
     with pytest.raises(CorpusError) as caught, naming(path, "s3://b/a.jsonl"):
         raise CorpusError(f"{path}:3: broken")
     assert str(caught.value) == "s3://b/a.jsonl:3: broken"
-
-
-def test_no_bucket_is_made_for_an_object(s3, tmp_path):
-    (tmp_path / "index.json").write_text("{}")
-    with pytest.raises(CorpusError, match="no such object, folder or bucket"):
-        write_object(tmp_path / "index.json", "s3://not-there/index.json")
