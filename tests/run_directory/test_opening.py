@@ -25,7 +25,7 @@ def forge(run, change) -> None:
 
 
 def evil(tmp_path, monkeypatch):
-    """Put a module on the path that leaves a mark when it is imported; return the mark."""
+    """Put a module on the path; return the mark that it leaves when it is imported."""
     mark = tmp_path / "ran"
     (tmp_path / "evil_parts.py").write_text(
         f"from pathlib import Path\nPath({str(mark)!r}).touch()\nclass R:\n    gradient = None\n"
@@ -51,22 +51,16 @@ def test_a_command_names_the_run_alone_where_the_configuration_is_its_record(cop
     assert other.command("--from", "fit") == f"mixopt run tiny.yaml --out {copied} --from fit"
 
 
-def test_looking_at_a_run_imports_nothing_that_it_names(copied, tmp_path, monkeypatch):
+def test_nothing_that_a_record_names_is_imported(copied, tmp_path, monkeypatch):
     mark = evil(tmp_path, monkeypatch)
     own = {"fit": {"regressors": ["linear", "evil_parts:R"]}, "proxy": {"name": "evil_parts:R"}}
     forge(copied, lambda content: [content[name].update(own[name]) for name in own])
     run = load_run(copied)
     assert run.config.proxy.name == "evil_parts:R"
     assert repr(run)
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize("step", ["sweep", "report"])
-def test_a_step_from_the_record_imports_no_path_that_it_names(copied, tmp_path, monkeypatch, step):
-    mark = evil(tmp_path, monkeypatch)
-    forge(copied, lambda content: content["proxy"].update(name="evil_parts:R"))
-    with pytest.raises(PluginError, match=r"config\.yaml: names the proxy 'evil_parts:R'.*--trust"):
-        mixopt.run(copied / "config.yaml", copied, until=step)
+    for step in ("sweep", "report"):
+        with pytest.raises(PluginError, match=r"config\.yaml: names the .*evil_parts:R'.*--trust"):
+            mixopt.run(copied / "config.yaml", copied, until=step)
     assert not mark.exists()
 
 

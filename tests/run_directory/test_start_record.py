@@ -22,17 +22,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_what_was_written_is_read(folder):
-    assert StartRecord.read(folder) == StartRecord.of("ab" * 32, 4096, LOSSES)
-
-
-def test_losses_are_in_the_unit_that_is_asked_for_with_those_of_tasks(folder):
+def test_what_was_written_is_read_in_a_unit_with_tasks_and_no_loss_that_is_no_number(folder):
     found = StartRecord.read(folder)
+    assert found == StartRecord.of("ab" * 32, 4096, LOSSES)
     assert found.losses("bits_per_byte") == {"web": 1.1, "law": 0.7, "task/a/accuracy": 0.25}
     assert found.losses("nats_per_token")["web"] == 2.5
-
-
-def test_a_loss_that_is_no_number_is_refused():
     bad = Losses(0, {"web": float("nan")}, {"web": 1.0})
     with pytest.raises(RunError, match="nats_per_token.web"):
         StartRecord.of("ab" * 32, 4096, bad)
