@@ -352,9 +352,9 @@ def sync_command(
 
     Exit code 1 if something remains.
     """
-    from mixopt.tracking import sync, sync_line
+    from mixopt.tracking import sync
 
     result = sync(directory, uri, trust=trust, say=say)
-    print_json(result._asdict()) if as_json else show(sync_line(directory, result))
+    print_json(result._asdict()) if as_json else show(f"{directory}: {result}")
     if result.trouble:
         raise typer.Exit(1)

@@ -181,7 +181,7 @@ def _tracked(
             code_tags(run_fingerprint(config), git_commit()),
             name=f"{out.resolve().name}/pretrain",
         )
-        tracker.follow("pretrain", out / METRICS)
+        tracker.add("pretrain", lines=[METRICS])
         tracker.files("pretrain", [out / "config.yaml"])
         if (experts := loop.experts) is not None:
             windows = [experts.record.part(step) for step in experts.window_ends]

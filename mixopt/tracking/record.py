@@ -2,8 +2,7 @@
 
 A line of `tracking.jsonl` is all that MLflow shall have of a parent run (`WantedRun`); the last one
 of each step counts. A line of metrics, in any file that is followed, is
-`{step, time, <key>: number, <key>: {<name>: number}}`. Half a line, left by a killed process, is
-ended by whoever writes next, and left out by readers.
+`{step, time, <key>: number, <key>: {<name>: number}}`. Readers leave out half a line.
 
 A process of its own (mixopt.tracking.sender) sends them; it is started with the first step, or by
 `mixopt sync`. Nothing is waited for but the end, and nothing that goes wrong is an error.
@@ -11,7 +10,6 @@ A process of its own (mixopt.tracking.sender) sends them; it is started with the
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -20,13 +18,13 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mixopt.errors import MixoptError, RunError
-from mixopt.system import Say, ServerUri, checked_as, inside, silent
+from mixopt.errors import ConfigError, MixoptError, RunError
+from mixopt.system import Count, Say, ServerUri, checked_as, inside, parse_json, silent, writing
 
 if TYPE_CHECKING:
     from mixopt.config import TrackingConfig
@@ -37,24 +35,17 @@ LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # where the user names no server
 SQLITE = "sqlite:///"
 FINGERPRINT = "mixopt.fingerprint"  # the tag of what results depend on; another is another run
 MAX_INTEGER = 1 << 63  # of MLflow's steps and times
-TAIL_BYTES = 256  # before a position; they tell whether the file is still the one that was read
 # Longest wait at the end without a sign of life: of a server; of a database in a file, which a busy
 # machine may take long to make; and for the first one, since MLflow takes seconds to import.
 SERVER_SECONDS, DATABASE_SECONDS, FIRST_SECONDS = 5.0, 60.0, 60.0
-AFTER_ERROR_SECONDS = 5.0
-ADVISED = "with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Append a line in one piece; half a line, left by a killed process, is ended first."""
-    line = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    """Append a line in one piece, after the end of one that a killed process left half-written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o644), "r+b", buffering=0) as stream:
-        size = stream.seek(0, os.SEEK_END)
-        is_torn = size > 0 and os.pread(stream.fileno(), 1, size - 1) != b"\n"
-        if (stream.write(b"\n" + line if is_torn else line) or 0) < len(line):
-            raise OSError(f"{path}: the disk is full")
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, 0o644), "a", encoding="ascii") as stream:
+        stream.write(f"\n{json.dumps(content, allow_nan=False)}\n")
 
 
 class MetricPoint(NamedTuple):
@@ -66,42 +57,27 @@ class MetricPoint(NamedTuple):
     step: int
 
 
-@dataclass
-class Position:
-    """How much of a file of metrics has been sent.
-
-    A training run that resumes from a checkpoint cuts what it wrote after it and writes those steps
-    again: they are not new.
-    """
-
-    offset: int = 0
-    tail: str = ""  # hash of the bytes before it; others there mean that the file was cut
-    last: dict[str, int] = field(default_factory=dict)  # step of each metric
-
-    def take(self, file: Path, limit: int) -> list[MetricPoint]:
-        """Return points after this position, about `limit` of them, and move behind them."""
-        points: list[MetricPoint] = []
-        with file.open("rb") as stream:
-            if _tail(stream, self.offset) != self.tail:
-                self.offset = 0
-            stream.seek(self.offset)
-            for line in stream:
-                if not line.endswith(b"\n") or len(points) >= limit:
-                    break
-                self.offset += len(line)
-                for point in points_of(line):
-                    if point.step > self.last.get(point.key, point.step - 1):
-                        points.append(point)
-                        self.last[point.key] = point.step
-            self.tail = _tail(stream, self.offset)
-        return points
+def read_points(file: Path, offset: int, limit: int) -> tuple[list[MetricPoint], int]:
+    """Return about `limit` points after an offset, and the next one; a cut file is read again."""
+    points: list[MetricPoint] = []
+    with file.open("rb") as stream:
+        offset = stream.seek(0 if offset > file.stat().st_size else offset)
+        for line in stream:
+            if not line.endswith(b"\n") or len(points) >= limit:
+                break
+            offset += len(line)
+            points += points_of(line)
+    return points, offset
 
 
 def points_of(line: bytes) -> Iterator[MetricPoint]:
     """Yield the points of a line; none where it is not a line of metrics."""
-    content = parsed(line)
+    try:
+        content = checked_as(dict[str, Any], parse_json(line, ""), "")
+    except RunError:
+        return
     step, seconds = content.pop("step", None), content.pop("time", None)
-    if not (_is_number(step) and isinstance(step, int) and abs(step) < MAX_INTEGER):
+    if not (isinstance(step, int) and _is_number(step) and abs(step) < MAX_INTEGER):
         return
     if not (_is_number(seconds) and 0 <= seconds * 1000 < MAX_INTEGER):
         return
@@ -112,15 +88,6 @@ def points_of(line: bytes) -> Iterator[MetricPoint]:
                 yield MetricPoint(full, float(number), int(seconds * 1000), step)
 
 
-def parsed(line: bytes) -> dict[str, Any]:
-    """Return the object of a line; an empty one where it is torn or something else."""
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 @dataclass
 class WantedRun:
     """What a parent run shall be in MLflow; times are in milliseconds."""
@@ -129,14 +96,14 @@ class WantedRun:
     server: str | None  # without a secret; None is the directory's own database
     experiment: str
     name: str
-    started: int
+    started: Count
     folder: str | None = None  # of its trials' files, in the run directory
     objective: dict[str, Any] | None = None  # of its trials, as `Objective.to_json`
     params: dict[str, str] = field(default_factory=dict)  # of its first start: they cannot change
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)  # of the whole run
     status: str = "RUNNING"  # FINISHED, or KILLED where a training process came to no end
-    ended: int | None = None
+    ended: Count | None = None
     lines: list[str] = field(default_factory=list)  # files of metrics to follow
     files: dict[str, str | None] = field(default_factory=dict)  # to keep; the folder to show it in
 
@@ -147,14 +114,14 @@ class WantedRun:
 
 
 def wanted_runs(path: Path) -> dict[str, WantedRun]:
-    """Return what a run directory wants recorded, by step; a line that is not one is skipped."""
+    """Return what a run directory wants recorded, by step, what was written last at the end."""
     runs: dict[str, WantedRun] = {}
     if (path / JOURNAL).is_file():
         for line in (path / JOURNAL).read_bytes().split(b"\n"):
             with suppress(RunError):
-                wanted = checked_as(WantedRun, parsed(line), JOURNAL)
-                if 0 <= wanted.started < MAX_INTEGER and 0 <= (wanted.ended or 0) < MAX_INTEGER:
-                    runs[wanted.step] = wanted
+                wanted = checked_as(WantedRun, parse_json(line, JOURNAL), JOURNAL)
+                runs.pop(wanted.step, None)
+                runs[wanted.step] = wanted
     return runs
 
 
@@ -163,13 +130,13 @@ class SentRun:
     """What a server has of a parent run."""
 
     run: str  # MLflow's id
-    fingerprint: str
     status: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)  # their marks
-    trials: dict[str, str] = field(default_factory=dict)  # marks of their file and the objective
-    lines: dict[str, Position] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)  # of its files and those of its trials
+    # The last step of each metric, by file: a training run that resumes from a checkpoint cuts what
+    # it wrote after it and writes those steps again, which are not new.
+    steps: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -180,7 +147,8 @@ class Sent:
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     sent: dict[str, int] = field(default_factory=dict)  # by the last process, for who waits for it
     trouble: str | None = None  # why something is left
-    servers: dict[str, dict[str, SentRun]] = field(default_factory=dict)  # by server and step
+    # By server, and by step and fingerprint.
+    servers: dict[str, dict[str, SentRun]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Sent:
@@ -191,16 +159,89 @@ class Sent:
             return cls()
 
 
-def check_own(directory: Path) -> None:
-    """Check that what is written beside a run is in its directory, and a file or a folder."""
-    database = [f"{LOCAL}{end}" for end in ("", ".lock", ".making", "-wal", "-shm", "-journal")]
-    for name in (JOURNAL, SENT, LOG, LOCK, ARTIFACTS, *database):
-        path = inside(directory, name)
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise RunError(f"{path}: is not a file; delete it")
+def sent_words(sent: Mapping[str, int]) -> str:
+    """Return what was sent in words."""
+    names = {"points": "points of metrics"}
+    parts = [f"{n:,} {names.get(name, name)}" for name, n in sent.items() if n]
+    return ", ".join(parts) or "nothing"
 
 
-class Tracker:
+class SenderProcess:
+    """The process that sends a run directory's record, until its standard input is closed."""
+
+    def __init__(self, path: Path, server: ServerUri | None) -> None:
+        """Start it; no file of the directory's record may be elsewhere, or a pipe."""
+        if importlib.util.find_spec("mlflow") is None:
+            raise ConfigError("MLflow is not installed: pip install 'mixopt[all]'")
+        database = [f"{LOCAL}{end}" for end in ("", ".lock", "-wal", "-shm", "-journal")]
+        for name in (JOURNAL, SENT, LOG, LOCK, ARTIFACTS, *database):
+            own = inside(path, name)
+            if own.exists() and not (own.is_file() or own.is_dir()):
+                raise RunError(f"{own}: is not a file; delete it")
+        self.server = LOCAL if server is None else str(server)
+        is_file = server is None or server.startswith(SQLITE)
+        self.patience = DATABASE_SECONDS if is_file else SERVER_SECONDS
+        self._path = path
+        self._first = self._sign_of_life()
+        with writing(path / LOG):
+            path.mkdir(parents=True, exist_ok=True)
+            log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            # -P: what lies in the run directory is not imported. A session of its own: Ctrl-C ends
+            # the sweep, and the record is still closed.
+            with os.fdopen(log, "ab") as stderr:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "mixopt.tracking.sender", str(path.resolve())],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    cwd=path,
+                    start_new_session=True,
+                )
+        # Not an argument, which everybody on the machine sees: it may have a password.
+        assert self._process.stdin is not None, "the process has a pipe"
+        self._input = self._process.stdin
+        with suppress(BrokenPipeError):  # the log says why the process has ended
+            self._input.write(f"{server.given if server else ''}\n".encode())
+            self._input.flush()
+
+    def end(self, patience: float | None = None, say: Say = silent) -> str | None:
+        """Close its input and wait for its end; return why something is left.
+
+        One that sends nothing for `patience` seconds is killed.
+        """
+        with suppress(OSError):
+            self._input.close()
+        alive = spoken = time.monotonic()
+        sign = self._sign_of_life()
+        while self._process.poll() is None:
+            time.sleep(0.05)
+            now = time.monotonic()
+            if (latest := self._sign_of_life()) != sign:
+                alive, sign = now, latest
+            most = patience or (FIRST_SECONDS if sign == self._first else self.patience)
+            if now > alive + most:
+                self._process.kill()
+                self._process.wait()
+                return f"{self.server}: no answer for {most:g} s"
+            if now > spoken + 2:
+                spoken = now
+                say(f"sync: sent {sent_words(Sent.read(self._path).sent)} so far")
+        if not self._process.returncode:
+            return None
+        log = self._path / LOG
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+        ended = last[0][20:] if last else f"MLflow's process ended; see {log}"
+        return Sent.read(self._path).trouble or ended
+
+    def _sign_of_life(self) -> int:
+        """Return when a sender of the directory last noted what it has sent."""
+        try:
+            return (self._path / SENT).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+
+class Tracker(AbstractContextManager["Tracker"]):
     """Says what a run directory's runs of MLflow shall be; never raises for it."""
 
     def __init__(
@@ -215,11 +256,10 @@ class Tracker:
         """Prepare; the process starts with the first step."""
         self.enabled = config.enabled
         self._path, self._warn, self._sends = path, warn, sends
-        self._uri = None if config.uri is None else absolute_uri(config.uri.given)
-        self._server = None if self._uri is None else ServerUri(self._uri)
+        self._server = None if config.uri is None else absolute_uri(config.uri)
         self._experiment = config.experiment or run_name
-        self._process: subprocess.Popen[str] | None = None
-        self._before, self._warned = 0, False
+        self._process: SenderProcess | None = None
+        self._warned = False
 
     def start(
         self,
@@ -233,27 +273,28 @@ class Tracker:
         """Open a step's parent run, or resume the existing one."""
         if not self.enabled:
             return
-        texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in params.items()}
         wanted = WantedRun(step, self._server, self._experiment, name or step, _now(), folder)
-        wanted = replace(wanted, params=texts, tags=dict(tags or {}))
+        wanted.params = {n: v if isinstance(v, str) else json.dumps(v) for n, v in params.items()}
+        wanted.tags = dict(tags or {})
         known = wanted_runs(self._path).get(step)
         if known is not None and known.fingerprint == wanted.fingerprint:
-            lasting = ("started", "params", "metrics", "objective", "lines", "files")
-            wanted = replace(wanted, **{field: getattr(known, field) for field in lasting})
-            wanted.tags = known.tags | wanted.tags
+            tags = known.tags | wanted.tags
+            wanted = replace(known, name=wanted.name, folder=folder, tags=tags)
+            wanted.status, wanted.ended = "RUNNING", None
         self._write(wanted)
         if self._sends and self._process is None:
-            self._begin()
+            try:
+                self._process = SenderProcess(self._path, self._server)
+            except (OSError, MixoptError) as error:
+                self.complain(f"cannot be started: {error}")
         elif (trouble := Sent.read(self._path).trouble) is not None:
             self.complain(trouble)
 
-    def follow(self, step: str, file: Path) -> None:
-        """Send the lines of a file of metrics, those that are there and those that will be."""
-        self.add(step, lines=[self._name(file)])
-
     def files(self, step: str, files: Iterable[Path], folder: str | None = None) -> None:
         """Keep files with a step's run, and again when they have changed."""
-        self.add(step, files={self._name(file): folder for file in files})
+        here = self._path.resolve()
+        names = [file.resolve().relative_to(here).as_posix() for file in files]
+        self.add(step, files=dict.fromkeys(names, folder))
 
     def end(self, step: str) -> None:
         """Finish a step's run."""
@@ -267,143 +308,47 @@ class Tracker:
         for name in ("tags", "metrics", "files"):
             changes[name] = getattr(wanted, name) | dict(changes.get(name, {}))
         changes["lines"] = list(dict.fromkeys([*wanted.lines, *changes.get("lines", ())]))
-        self._write(replace(wanted, **changes))
-
-    def close(self, *, patience: float | None = None) -> None:
-        """Wait until all is sent; end a process that is silent for `patience` seconds."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        if patience is None:
-            patience = patience_for(self._uri)
-            patience = patience if stamp_of(self._path) != self._before else FIRST_SECONDS
-        trouble = wait_for_sender(process, self._path, self._server or LOCAL, patience)
-        if trouble is not None:
-            self.complain(trouble)
+        if (changed := replace(wanted, **changes)) != wanted:
+            self._write(changed)
 
     def complain(self, what: str) -> None:
         """Warn, once, that the record is not whole."""
         if not self._warned:
             self._warned = True
-            command = f"mixopt sync {self._path}"
-            if self._server is not None:
-                login = f", {ADVISED}" if self._server.address != self._server else ""
-                command += f" --uri {self._server.address}{login}"
+            option = "" if self._server is None else f" {uri_option(self._server)}"
             self._warn(
                 f"tracking: {what}; the run continues, and what is missing is sent by its next"
-                f" start or by: {command}"
+                f" start or by: mixopt sync {self._path}{option}"
             )
-
-    def __enter__(self) -> Self:
-        """Return the tracker."""
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait until all is sent; after an error, less long."""
-        self.close(patience=None if kind is None else AFTER_ERROR_SECONDS)
-
-    def _begin(self) -> None:
-        if importlib.util.find_spec("mlflow") is None:
-            self.complain("MLflow is not installed: pip install 'mixopt[all]'")
-            return
-        try:
-            check_own(self._path)
-            self._before = stamp_of(self._path)
-            self._process = start_sender(self._path, self._uri, self._experiment)
-        except (OSError, MixoptError) as error:
-            self.complain(f"cannot be started: {error}")
+        process, self._process = self._process, None
+        if process is not None:
+            trouble = process.end(None if kind is None else SERVER_SECONDS)
+            if trouble is not None:
+                self.complain(trouble)
 
     def _write(self, wanted: WantedRun) -> None:
+        place = {"server": self._server, "experiment": self._experiment}
         try:
-            append_line(self._path / JOURNAL, asdict(wanted))
+            append_line(self._path / JOURNAL, asdict(wanted) | place)
         except OSError as error:
             self.complain(f"the record cannot be written: {error}")
 
-    def _name(self, file: Path) -> str:
-        return file.resolve().relative_to(self._path.resolve()).as_posix()
 
-
-def absolute_uri(uri: str) -> str:
-    """Return the name of a store that holds in any working directory."""
+def absolute_uri(given: str) -> ServerUri:
+    """Return a store by the name that it has in any working directory."""
+    uri = ServerUri(given)
     if not uri.startswith(SQLITE):
         return uri
-    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
+    return ServerUri(f"{SQLITE}{Path(uri.given.removeprefix(SQLITE)).resolve()}")
 
 
-def start_sender(path: Path, uri: str | None, experiment: str) -> subprocess.Popen[str]:
-    """Start the process that sends a run directory's record, until its standard input is closed."""
-    path.mkdir(parents=True, exist_ok=True)
-    log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        # -P: what lies in the run directory is not imported. A session of its own: Ctrl-C ends the
-        # sweep, and the record is still closed.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mixopt.tracking.sender", str(path.resolve())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            text=True,
-            cwd=path,
-            start_new_session=True,
-        )
-    finally:
-        os.close(log)
-    assert process.stdin is not None, "the process has a pipe"
-    with suppress(BrokenPipeError):  # its log says why it has ended
-        process.stdin.write(json.dumps({"uri": uri, "experiment": experiment}) + "\n")
-        process.stdin.flush()
-    return process
-
-
-def wait_for_sender(
-    process: subprocess.Popen[str], path: Path, server: str, patience: float, heard: Say = silent
-) -> str | None:
-    """Close a sender's input and wait for its end; return why something is left.
-
-    One that sends nothing for `patience` seconds is killed.
-    """
-    assert process.stdin is not None, "the process has a pipe"
-    with suppress(OSError):
-        process.stdin.close()
-    alive = spoken = time.monotonic()
-    stamp = stamp_of(path)
-    while process.poll() is None:
-        time.sleep(0.05)
-        now = time.monotonic()
-        if (here := stamp_of(path)) != stamp:
-            alive, stamp = now, here
-        if now > alive + patience:
-            process.kill()
-            process.wait()
-            return f"{server}: no answer for {patience:g} s"
-        if now > spoken + 2:
-            spoken = now
-            heard(f"sync: sent {counted(Sent.read(path).sent)} so far")
-    if not process.returncode:
-        return None
-    last = (path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
-    ended = last[0][20:] if last else f"MLflow's process ended; see {path / LOG}"
-    return Sent.read(path).trouble or ended
-
-
-def patience_for(uri: str | None) -> float:
-    """Return how long nothing may be sent to a server, or to a database in a file."""
-    return DATABASE_SECONDS if uri is None or uri.startswith(SQLITE) else SERVER_SECONDS
-
-
-def stamp_of(path: Path) -> int:
-    """Return when a sender of a run directory gave its last sign of life."""
-    try:
-        return (path / SENT).stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """Return counts in words."""
-    names = {"points": "points of metrics"}
-    parts = [f"{n:,} {names.get(name, name)}" for name, n in counts.items() if n]
-    return ", ".join(parts) or "nothing"
+def uri_option(server: ServerUri) -> str:
+    """Return the option that names a server, and what to set where it needs a login."""
+    login = " with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
+    return f"--uri {server.address}{login if server.address != server else ''}"
 
 
 def _now() -> int:
@@ -413,11 +358,3 @@ def _now() -> int:
 def _is_number(value: Any) -> bool:
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     return plain and abs(value) < 1e300
-
-
-def _tail(stream: Any, offset: int) -> str:
-    """Return the hash of the bytes before a position; of none at the beginning of a file."""
-    if offset == 0:
-        return ""
-    stream.seek(max(offset - TAIL_BYTES, 0))
-    return hashlib.sha256(stream.read(min(offset, TAIL_BYTES))).hexdigest()[:16]

@@ -8,23 +8,22 @@ fails then stays on disk for the next one. Its exit code is 1 where something is
 `tracking_sent.json` says what each server has; sending may be cut off anywhere: runs are found
 again by their tags, a metric of the same step, time and value is kept once by MLflow.
 
-The first line of its standard input is `{uri, experiment}`, with the password of the server: an
-argument would be seen by everybody on the machine.
+The first line of its standard input is the server's URI, or empty for the directory's own database.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
 import os
+import posixpath
 import re
 import select
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -34,7 +33,7 @@ from filelock import FileLock, Timeout
 from mixopt.errors import MixoptError, RunError
 from mixopt.objective import Objective
 from mixopt.sweeps import read_entry, trial_paths
-from mixopt.system import ServerUri, checked_as, inside, without_secrets, write_text
+from mixopt.system import ServerUri, checked_as, inside, replacing, without_secrets, write_text
 from mixopt.tracking.record import (
     ARTIFACTS,
     FINGERPRINT,
@@ -43,17 +42,14 @@ from mixopt.tracking.record import (
     SENT,
     SQLITE,
     MetricPoint,
-    Position,
     Sent,
     SentRun,
     WantedRun,
-    check_own,
+    read_points,
     wanted_runs,
 )
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
     from mixopt.trials import TrialResult
 
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
@@ -63,7 +59,6 @@ EXPERIMENT_NOTE = (
 )
 MAX_KEY, MAX_VALUE, MAX_TAG = 250, 500, 5000  # characters that servers since MLflow 2.0 take
 MAX_POINTS = 900  # that are read and sent at once
-MAX_RUNS = 50_000  # that one search of MLflow returns
 EVERY_SECONDS, MAX_PAUSE_SECONDS, LOCK_SECONDS = 2.0, 30.0, 30.0
 NICENESS = 5  # how much this process gives way to training on the same cores
 # A dead server is given up at once (MLflow's own: 249 s), and nothing is reported to third parties.
@@ -76,24 +71,25 @@ ENVIRONMENT = {
 
 
 class Sender:
-    """Brings one experiment of MLflow to what a run directory wants."""
+    """Brings an experiment of MLflow to what a run directory wants."""
 
-    def __init__(self, path: Path, uri: str | None, experiment: str) -> None:
+    def __init__(self, path: Path, uri: str | None) -> None:
         """Prepare."""
         name = ServerUri(uri or f"{SQLITE}{LOCAL}")
-        self._path, self._login = path, name.login()
-        self.name, self._experiment = str(name) if uri else LOCAL, experiment
-        self._client: MlflowClient | None = None
-        self._experiment_id = ""
-        self._found: set[str] = set()  # steps whose runs were seen by this process
+        self._path, self._login, self.name = path, name.login(), str(name) if uri else LOCAL
+        self._client: Any = None  # MLflow's, which is imported when there is something to send
+        self._experiment = ""  # its id
+        # Runs that this process has looked for, and how far it has read their metrics.
+        self._seen, self._offsets = set[str](), dict[tuple[str, str], int]()
         self._noted = time.monotonic()
         # The directory's own database is one server, by whatever name it is reached.
-        file, local = _database(name.address), path.resolve() / LOCAL
-        self._is_own = uri is None or (file is not None and file.resolve() == local)
-        server = f"{SQLITE}{LOCAL}" if self._is_own else name.address
+        file = Path(name.given.removeprefix(SQLITE)) if name.startswith(SQLITE) else None
+        self._is_own = file is not None and file.resolve() == path.resolve() / LOCAL
+        self._file = file
         self.sent = Sent.read(path)
         self.sent.sent = dict.fromkeys(("runs", "trials", "points", "files"), 0)
-        self._steps = self.sent.servers.setdefault(server, {})
+        server = f"{SQLITE}{LOCAL}" if self._is_own else name.address
+        self._runs = self.sent.servers.setdefault(server, {})
 
     def run(self, stream: IO[str]) -> str | None:
         """Send what is new, again and again; once more when the stream or the parent has ended."""
@@ -111,17 +107,20 @@ class Sender:
         """Send what is new; return in a line why that fails."""
         trouble = None
         try:
-            for wanted in wanted_runs(self._path).values():
+            runs = list(wanted_runs(self._path).values())
+            for wanted in runs:
                 if last and wanted.status == "RUNNING":
                     wanted.status, wanted.ended = "KILLED", int(time.time() * 1000)
-                self._send(self._connected(), wanted)
+                if self._client is None:
+                    self._connect(runs[-1].experiment)
+                self._send(wanted)
         except Exception as error:
             self._client = None
-            self._found.clear()  # it may be another server that comes back
+            self._seen.clear()  # it may be another server that comes back
             first = (str(error).strip().splitlines() or [""])[0]
-            name = "" if isinstance(error, MixoptError) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, MixoptError) else f"{type(error).__name__}: "
             shown = without_secrets(first, self._login.secrets)[:300]
-            trouble = f"{self.name}: {name}{shown}"
+            trouble = f"{self.name}: {kind}{shown}"
             _log(trouble)
         self.sent.trouble = trouble
         self._write()
@@ -130,128 +129,147 @@ class Sender:
     def _write(self) -> None:
         write_text(self._path / SENT, json.dumps(asdict(self.sent)))
 
-    def _connected(self) -> MlflowClient:
-        if self._client is None:
-            os.environ.update(self._login.environment)
-            from mlflow import MlflowClient
+    def _connect(self, name: str) -> None:
+        """Open the experiment of a name, which is made where there is none."""
+        os.environ.update(self._login.environment)
+        from mlflow import MlflowClient
 
-            file = _database(self._login.uri)
-            with _made_alone(file):
-                self._client = MlflowClient(tracking_uri=self._login.uri)
-                self._experiment_id = self._made_experiment(self._client, file)
-        return self._client
+        file = self._file
+        with ExitStack() as alone:
+            if file is not None:  # MLflow makes tables and experiments in steps
+                file.parent.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(file.with_name(f"{file.name}.lock"), timeout=120)
+                alone.enter_context(lock)
+                if not file.exists():
+                    with replacing(file) as made:
+                        uri = f"{SQLITE}{made}"
+                        MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
+            client = MlflowClient(tracking_uri=self._login.uri)
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
+                # Without its kind, MLflow 3 opens one of prompts and traces.
+                tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
+                self._experiment = str(client.create_experiment(name, place, tags))
+            else:
+                self._experiment = str(experiment.experiment_id)
+        self._client = client
 
-    def _made_experiment(self, client: MlflowClient, file: Path | None) -> str:
-        experiment = client.get_experiment_by_name(self._experiment)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
-        # Without its kind, MLflow 3 opens an experiment as one of prompts and traces.
-        tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
-        return str(client.create_experiment(self._experiment, place, tags))
-
-    def _send(self, client: MlflowClient, wanted: WantedRun) -> None:
-        sent = self._opened(client, wanted)
+    def _send(self, wanted: WantedRun) -> None:
+        sent = self._opened(wanted)
         if (sent.tags, sent.metrics) != (wanted.tags, wanted.metrics):
-            fresh = wanted.metrics.items() - sent.metrics.items()
-            metrics = [
-                MetricPoint(name, value, int(time.time() * 1000), 0) for name, value in fresh
-            ]
-            _log_batch(client, sent.run, metrics, tags=wanted.tags)
+            now, fresh = int(time.time() * 1000), wanted.metrics.items() - sent.metrics.items()
+            metrics = [MetricPoint(name, value, now, 0) for name, value in fresh]
+            self._log_batch(sent.run, metrics, tags=wanted.tags)
             sent.tags, sent.metrics = dict(wanted.tags), dict(wanted.metrics)
         if sent.status != wanted.status == "RUNNING":
-            client.update_run(sent.run, status="RUNNING")
+            self._client.update_run(sent.run, status="RUNNING")
             sent.status = "RUNNING"
-        self._send_trials(client, sent, wanted)
+        if wanted.folder is not None:
+            self._send_trials(sent, wanted.folder, wanted.objective)
         for name in wanted.lines:
-            self._send_lines(client, sent, name)
+            self._send_lines(sent, name)
         for name, folder in wanted.files.items():
-            self._send_file(client, sent, name, folder)
+            self._send_file(sent, name, folder)
         if sent.status != wanted.status:
-            client.set_terminated(sent.run, wanted.status, wanted.ended)
+            self._client.set_terminated(sent.run, wanted.status, wanted.ended)
             sent.status = wanted.status
 
-    def _opened(self, client: MlflowClient, wanted: WantedRun) -> SentRun:
-        """Return the record of a step whose run is there; a process asks once for each."""
-        sent, step = self._steps.get(wanted.step), wanted.step
-        if sent and sent.fingerprint == wanted.fingerprint and step in self._found:
-            return sent
-        key = {"mixopt.key": self.sent.key, "mixopt.step": step, FINGERPRINT: wanted.fingerprint}
-        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in key.items())
-        runs = client.search_runs([self._experiment_id], condition, max_results=1)
+    def _opened(self, wanted: WantedRun) -> SentRun:
+        """Return the record of a run that is there; a process asks once for each."""
+        own = f"{wanted.step} {wanted.fingerprint}"
+        if own not in self._seen:
+            key = {"mixopt.key": self.sent.key, "mixopt.step": wanted.step}
+            key[FINGERPRINT] = wanted.fingerprint
+            run = self._run_with(key, wanted.name, wanted.started)
+            if own not in self._runs or self._runs[own].run != run:
+                self._log_batch(run, params=wanted.params)
+                self._runs[own] = SentRun(run)
+                self._note("runs", 1)
+            self._seen.add(own)
+        return self._runs[own]
+
+    def _run_with(self, tags: dict[str, str], name: str, started: int) -> str:
+        """Return the id of the run that has tags; it is made where there is none."""
+        condition = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+        runs = self._client.search_runs([self._experiment], condition, max_results=1)
         if not runs:
-            runs = [client.create_run(self._experiment_id, wanted.started, key, wanted.name)]
-        run = str(runs[0].info.run_id)
-        if sent is None or sent.run != run:
-            _log_batch(client, run, params=wanted.params)
-            sent = SentRun(run, wanted.fingerprint)
-            self._note("runs", 1)
-        self._steps[step] = sent
-        self._found.add(step)
-        return sent
+            runs = [self._client.create_run(self._experiment, started, tags, name)]
+        return str(runs[0].info.run_id)
 
-    def _send_trials(self, client: MlflowClient, sent: SentRun, wanted: WantedRun) -> None:
-        if wanted.folder is None:
-            return
-        objective_hash = hashlib.sha256(json.dumps(wanted.objective).encode()).hexdigest()[:8]
-        fresh: dict[Path, str] = {}
-        for file in sorted(trial_paths(inside(self._path, wanted.folder))):
-            if inside(self._path, file.relative_to(self._path)).is_file():
-                mark = f"{_mark(file)} {objective_hash}"
-                if sent.trials.get(file.stem) != mark:
-                    fresh[file] = mark
-        if not fresh:
-            return
-        condition = f"tags.`mlflow.parentRunId` = '{sent.run}'"
-        children = client.search_runs([self._experiment_id], condition, max_results=MAX_RUNS)
-        known = {run.data.tags.get("mixopt.content"): str(run.info.run_id) for run in children}
-        for file, mark in fresh.items():
-            content = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
-            ended = int(file.stat().st_mtime * 1000)
-            trial, result = read_entry(file)
-            run = known.get(content)
-            if run is None:
-                own = {"mixopt.content": content, "mlflow.parentRunId": sent.run}
-                started = ended - int(result.seconds * 1000)
-                made = client.create_run(self._experiment_id, started, own, trial.name)
-                run = str(made.info.run_id)
-            params = {
-                "seed": str(trial.seed),
-                "role": trial.role,
-                "round": str(trial.round),
-                "mixture": trial.mixture.fingerprint,
-                **{f"weight/{name}": repr(share) for name, share in trial.mixture.items()},
-            }
-            tags = {"mixopt.trial": trial.name, "mixopt.status": result.status}
-            tags |= {"mixopt.reason": result.reason} if result.reason else {}
-            _log_batch(client, run, _trial_metrics(result, ended, wanted.objective), params, tags)
-            status = "FINISHED" if result.status == "finished" else "FAILED"
-            client.set_terminated(run, status, ended)
-            sent.trials[file.stem] = mark
-            self._note("trials", 1)
+    def _send_trials(self, sent: SentRun, folder: str, objective: dict[str, Any] | None) -> None:
+        objective_hash = hashlib.sha256(json.dumps(objective).encode()).hexdigest()[:8]
+        for file in sorted(trial_paths(inside(self._path, folder))):
+            name = file.relative_to(self._path).as_posix()
+            if not inside(self._path, name).is_file():
+                continue
+            mark = f"{_mark(file)} {objective_hash}"
+            if sent.marks.get(name) != mark:
+                self._send_trial(sent.run, file, objective)
+                sent.marks[name] = mark
+                self._note("trials", 1)
 
-    def _send_lines(self, client: MlflowClient, sent: SentRun, name: str) -> None:
-        file = inside(self._path, name)
+    def _send_trial(self, parent: str, file: Path, objective: dict[str, Any] | None) -> None:
+        content = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+        ended = int(file.stat().st_mtime * 1000)
+        trial, result = read_entry(file)
+        key = {"mlflow.parentRunId": parent, "mixopt.content": content}
+        run = self._run_with(key, trial.name, ended - int(result.seconds * 1000))
+        params = {"seed": str(trial.seed), "role": trial.role, "round": str(trial.round)}
+        params |= {f"weight/{name}": repr(share) for name, share in trial.mixture.items()}
+        tags: dict[str, str] = {"mixopt.status": result.status}
+        tags |= {"mixopt.reason": result.reason} if result.reason else {}
+        self._log_batch(run, _trial_metrics(result, ended, objective), params, tags)
+        status = "FINISHED" if result.status == "finished" else "FAILED"
+        self._client.set_terminated(run, status, ended)
+
+    def _send_lines(self, sent: SentRun, name: str) -> None:
+        file, last = inside(self._path, name), sent.steps.setdefault(name, {})
         points: list[MetricPoint] | None = None
         while file.is_file() and points != []:
-            position = copy.deepcopy(sent.lines.get(name, Position()))
-            points = position.take(file, MAX_POINTS)
-            if points:
-                _log_batch(client, sent.run, points)
-                self._note("points", len(points))
-            sent.lines[name] = position
+            offset = self._offsets.get((sent.run, name), 0)
+            points, offset = read_points(file, offset, MAX_POINTS)
+            fresh = [point for point in points if point.step > last.get(point.key, -math.inf)]
+            if fresh:
+                self._log_batch(sent.run, fresh)
+                last |= {point.key: point.step for point in fresh}
+            self._offsets[sent.run, name] = offset
+            self._note("points", len(fresh))
 
-    def _send_file(
-        self, client: MlflowClient, sent: SentRun, name: str, folder: str | None
-    ) -> None:
+    def _send_file(self, sent: SentRun, name: str, folder: str | None) -> None:
         file = inside(self._path, name)
-        if not file.is_file() or sent.files.get(name) == (mark := _mark(file)):
+        if not file.is_file() or sent.marks.get(name) == (mark := _mark(file)):
             return
         if self._is_own:
-            _check_artifacts_inside(client, sent.run, self._path)
-        client.log_artifact(sent.run, str(file), folder or FOLDERS.get(file.suffix))
-        sent.files[name] = mark
+            self._check_artifacts_inside(sent.run)
+        self._client.log_artifact(sent.run, str(file), folder or FOLDERS.get(file.suffix))
+        sent.marks[name] = mark
         self._note("files", 1)
+
+    def _check_artifacts_inside(self, run: str) -> None:
+        """Check where a database keeps files: it may be somebody else's, or have been moved."""
+        location, here = str(self._client.get_run(run).info.artifact_uri), self._path.resolve()
+        prefix = here.as_uri() + "/"
+        if not location.startswith(prefix) or "/../" in location or "%2" in location[len(prefix) :]:
+            raise RunError(
+                f"{here}: its database keeps files in {without_secrets(location)}, outside this"
+                f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {here}"
+            )
+
+    def _log_batch(
+        self,
+        run: str,
+        metrics: Sequence[MetricPoint] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write metrics, parameters and tags of a run, by names that MLflow takes."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        points = [Metric(key_of(point.key), *point[1:]) for point in metrics]
+        pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
+        facts = [RunTag(name, value[:MAX_TAG]) for name, value in (tags or {}).items()]
+        self._client.log_batch(run, points, pairs, facts)
 
     def _note(self, what: str, count: int) -> None:
         """Count what was sent; the file is written every second, as a sign of life too."""
@@ -268,96 +286,48 @@ def _mark(file: Path) -> str:
 
 def key_of(name: str) -> str:
     """Return a name as a valid MLflow key: itself where MLflow takes it."""
-    key = "/".join(_segment(part) for part in name.split("/"))
+    key = re.sub(r"[^\w\-. :/]", lambda match: f"_{ord(match[0]):x}_", name) or "_"
+    if posixpath.normpath(key) != key or key.startswith(("..", "/")) or key == ".":
+        key = re.sub("[./]", "_", key)  # MLflow takes it for a path
     if len(key) <= MAX_KEY:
         return key
     return f"{key[: MAX_KEY - 13]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-
-
-def _segment(part: str) -> str:
-    odd = r"\." if part in {".", ".."} else r"[^\w\-. :]"
-    return re.sub(odd, lambda match: f"_{ord(match[0]):x}_", part) or "_"
 
 
 def _trial_metrics(
     result: TrialResult, when: int, objective: dict[str, Any] | None
 ) -> list[MetricPoint]:
     """Return the metrics of a trial, its learning curve included; steps are tokens."""
-    curve = {losses.tokens: losses for losses in result.curve}
-    if result.losses is not None:
-        curve[result.losses.tokens] = result.losses
-    metrics: list[MetricPoint] = []
-    for step, losses in sorted(curve.items()):
-        values = {f"loss/{name}": value for name, value in losses.nats_per_token.items()}
-        values |= {f"bpb/{name}": value for name, value in losses.bits_per_byte.items()}
-        values |= losses.tasks
-        metrics += [MetricPoint(k, v, when, step) for k, v in values.items() if math.isfinite(v)]
-    totals: dict[str, Any] = {"trial/tokens": result.tokens, "trial/parameters": result.parameters}
+    curve: dict[int, dict[str, Any]] = {
+        losses.tokens: {
+            **{f"loss/{name}": value for name, value in losses.nats_per_token.items()},
+            **{f"bpb/{name}": value for name, value in losses.bits_per_byte.items()},
+            **losses.tasks,
+        }
+        for losses in (*result.curve, result.losses)
+        if losses is not None
+    }
+    last = curve.setdefault(result.tokens, {})
+    last |= {"trial/tokens": result.tokens, "trial/parameters": result.parameters}
     if result.seconds > 0:
-        totals["trial/seconds"] = result.seconds
-        totals["trial/tokens_per_second"] = result.tokens / result.seconds
+        last["trial/seconds"] = result.seconds
+        last["trial/tokens_per_second"] = result.tokens / result.seconds
     if objective is not None and result.losses is not None:
         minimised = checked_as(Objective, objective, "objective")
         own = minimised.over(minimised.measured)
         by_name = {**getattr(result.losses, own.unit), **result.losses.tasks}
         row = [by_name.get(name, math.nan) for name in own.evaluation]
-        totals["objective"] = own.value([row])[0]
+        last["objective"] = own.value([row])[0]
     if result.experts is not None:
         from mixopt.routing import trial_scalars
 
-        totals |= trial_scalars(result.experts)
-    points = (MetricPoint(key, float(v), when, result.tokens) for key, v in totals.items())
-    return [*metrics, *points]
-
-
-def _log_batch(
-    client: MlflowClient,
-    run: str,
-    metrics: Sequence[MetricPoint] = (),
-    params: Mapping[str, str] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> None:
-    """Write metrics, parameters and tags of a run, by names that MLflow takes."""
-    from mlflow.entities import Metric, Param, RunTag
-
-    points = [Metric(key_of(point.key), *point[1:]) for point in metrics]
-    pairs = [Param(key_of(name), value[:MAX_VALUE]) for name, value in (params or {}).items()]
-    facts = [RunTag(name, value[:MAX_TAG]) for name, value in (tags or {}).items()]
-    client.log_batch(run, points, pairs, facts)
-
-
-def _check_artifacts_inside(client: MlflowClient, run: str, directory: Path) -> None:
-    """Check where a database keeps files: it may be somebody else's, or have been moved."""
-    location = str(client.get_run(run).info.artifact_uri)
-    prefix = directory.resolve().as_uri() + "/"
-    if not location.startswith(prefix) or "/../" in location or "%2" in location[len(prefix) :]:
-        raise RunError(
-            f"{directory}: its database keeps files in {without_secrets(location)}, outside this"
-            f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {directory}"
-        )
-
-
-def _database(uri: str) -> Path | None:
-    """Return the file of a database, or None of a server."""
-    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
-
-
-@contextmanager
-def _made_alone(file: Path | None) -> Iterator[None]:
-    """Have a new database to oneself: MLflow makes its tables without a lock, in steps."""
-    if file is None:
-        yield
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_name(f"{file.name}.lock"), timeout=120):
-        if not file.exists():
-            from mlflow import MlflowClient
-
-            made = file.with_name(f"{file.name}.making")
-            made.unlink(missing_ok=True)
-            MlflowClient(tracking_uri=f"{SQLITE}{made}").search_experiments(max_results=1)
-            made.replace(file)
-        yield
+        last |= trial_scalars(result.experts)
+    return [
+        MetricPoint(name, float(value), when, step)
+        for step, values in sorted(curve.items())
+        for name, value in values.items()
+        if math.isfinite(value)
+    ]
 
 
 def _log(line: str) -> None:
@@ -369,19 +339,16 @@ def main() -> None:
     """Send until standard input ends."""
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
-    path, settings = Path(sys.argv[1]), json.loads(sys.stdin.readline() or "{}")
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    path, uri = Path(sys.argv[1]), sys.stdin.readline().strip()
+    os.environ.update(ENVIRONMENT | os.environ)
     sys.stdout = sys.stderr  # MLflow prints links
     try:
-        check_own(path)
         # One that is at its end is waited for.
         with FileLock(path / LOCK, timeout=LOCK_SECONDS):
-            sender = Sender(path, settings["uri"], settings["experiment"])
-            sys.exit(sender.run(sys.stdin) is not None)
+            sys.exit(Sender(path, uri or None).run(sys.stdin) is not None)
     except Timeout:
         _log(f"{path}: another process is sending from it")
-    except (MixoptError, KeyError) as error:
+    except MixoptError as error:
         _log(without_secrets(str(error)))
     sys.exit(1)
 

@@ -15,11 +15,19 @@ class RunLog:
         config = TrackingConfig(uri=uri, experiment=experiment)
         self.path, self.tracker = path, Tracker(config, experiment, path, warn, sends=sends)
         self.tracker.start("log", {}, name=path.name)
-        self.tracker.follow("log", path / "metrics.jsonl")
+        self.tracker.add("log", lines=["metrics.jsonl"])
 
     def log(self, metrics, step):
         append_line(self.path / "metrics.jsonl", {"step": step, "time": time.time(), **metrics})
 
     def close(self):
         self.tracker.end("log")
-        self.tracker.close()
+        self.tracker.__exit__(None)
+
+
+def wait_for(condition):
+    """Wait until a condition holds, for four minutes at most."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -33,7 +33,7 @@ def _sent(path, uri):
 
     wanted = WantedRun("log", None, "toy", path.name, 0, lines=["metrics.jsonl"])
     append_line(path / JOURNAL, asdict(wanted))
-    sender = Sender(path, uri, "toy")
+    sender = Sender(path, uri)
     good = True
     for step in range(5):
         metrics = {f"metric/{n}": step * n for n in range(20)}

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -66,7 +67,9 @@ def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(uri, tmp_p
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(content))
     # What is wanted is sent from this process, which has MLflow already.
-    monkeypatch.setattr("mixopt.tracking.record.Tracker._begin", lambda tracker: None)
+    monkeypatch.setattr(
+        "mixopt.tracking.record.SenderProcess", Mock(**{"return_value.end.return_value": None})
+    )
     save = Loop._save
 
     def saving(loop):
@@ -78,9 +81,9 @@ def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(uri, tmp_p
         patch.setattr("mixopt.pretraining.loop.Loop._save", saving)
         with pytest.raises(KilledError):
             pretrain(config, tmp_path / "run")
-    assert Sender(tmp_path / "run", uri, "toy").attempt(last=True) is None
+    assert Sender(tmp_path / "run", uri).attempt(last=True) is None
     pretrain(config, tmp_path / "run")
-    assert Sender(tmp_path / "run", uri, "toy").attempt(last=True) is None
+    assert Sender(tmp_path / "run", uri).attempt(last=True) is None
     client, runs = runs_at(uri)
     run = runs["run/pretrain"]
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
@@ -110,7 +113,7 @@ def test_a_trials_child_run_has_them(uri, tmp_path):
     result = TrialResult("t0", "finished", 1000, 42, 2.0, losses, experts=counts)
     TrialFolder(path / "trials").write([trial], [result])
     append_line(path / JOURNAL, asdict(WantedRun("sweep", None, "toy", "sweep", 0, "trials")))
-    Sender(path, uri, "toy").attempt(last=True)
+    Sender(path, uri).attempt(last=True)
     _, runs = runs_at(uri)
     metrics = runs["t0"].data.metrics
     found = {name: value for name, value in metrics.items() if name.startswith("moe/")}

@@ -1,70 +1,52 @@
 """Lines of a record: what is written, what is read, and what a cut or damaged file means."""
 
+import io
+import itertools
 import json
 import os
-import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import asdict
 
 import pytest
 from hypothesis import given, strategies as st
 
 from mixopt.config import TrackingConfig
+from mixopt.system import ServerUri
 from mixopt.tracking import Tracker, record
 from mixopt.tracking.record import (
     JOURNAL,
     SENT,
-    Position,
-    WantedRun,
+    MetricPoint,
+    SenderProcess,
     append_line,
     points_of,
+    read_points,
     wanted_runs,
 )
 from mixopt.tracking.sender import MAX_KEY, key_of
 
-LIMIT = 1000
 
-
-def write(path, steps, **metrics):
-    for step in steps:
-        append_line(path, {"step": step, "time": 1.0, **(metrics or {"loss": float(step)})})
-
-
-def taken(position, path, limit=LIMIT):
-    return [(p.key, p.step) for p in position.take(path, limit)]
-
-
-def test_half_a_line_is_ended_by_who_writes_next_and_left_out(tmp_path):
+def test_a_file_of_metrics_is_read_in_pieces_without_halves_of_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    write(path, [0])
+    for step in range(20):
+        append_line(path, {"step": step, "time": 1.0, "loss": float(step)})
+        if step == 9:
+            with path.open("ab") as stream:
+                stream.write(b'{"step": 99, "ti')
+    whole = path.stat().st_size
     with path.open("ab") as stream:
-        stream.write(b'{"step": 1, "ti')
-    write(path, [2])
-    assert taken(Position(), path) == [("loss", 0), ("loss", 2)]
-
-
-def test_what_is_read_in_pieces_is_what_is_read_at_once(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    write(path, range(20))
-    position, pieces = Position(), []
-    while points := taken(position, path, limit=3):
+        stream.write(b'{"step": 20, "time": 1, "loss": 1}')
+    points, end = read_points(path, 0, 1000)
+    assert points == [MetricPoint("loss", float(step), 1000, step) for step in range(20)]
+    assert end == whole
+    pieces, offset = [], 0
+    while offset < end:
+        points, offset = read_points(path, offset, 3)
+        assert len(points) <= 3
         pieces += points
-    assert pieces == [("loss", step) for step in range(20)]
-    with path.open("ab") as stream:
-        stream.write(b'{"step": 20')
-    assert taken(position, path) == []
-
-
-def test_after_a_cut_only_later_steps_are_new(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    position = Position()
-    write(path, range(10))
-    assert len(taken(position, path)) == 10
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:5]))
-    write(path, range(5, 15), loss=0.5, rate=1.0)
-    assert [step for key, step in taken(position, path) if key == "loss"] == list(range(10, 15))
+    assert [point.step for point in pieces] == list(range(20))
+    assert read_points(path, end, 3) == ([], end)
+    assert read_points(path, whole + 99, 1000)[1] == end
 
 
 @given(st.binary(max_size=80) | st.recursive(
@@ -78,18 +60,21 @@ def test_any_line_has_points_that_mlflow_takes_or_none(line):
         assert 0 <= point.time < 1 << 63
 
 
-def test_lines_that_are_not_of_metrics_have_no_points(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("""\
-{"step": 1.5, "time": 1, "loss": 1}
-{"step": true, "time": 1, "loss": 1}
-{"step": 1, "time": -1, "loss": 1}
-{"step": 99999999999999999999, "time": 1, "loss": 1}
-{"step": 1, "time": 1, "loss": "much", "on": true, "none": null}
-""")
-    assert taken(Position(), path) == []
-    write(path, [2])
-    assert taken(Position(), path) == [("loss", 2)]
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ('{"step": 1, "time": 2, "loss": 1, "moe": {"mean": 2}}', {"loss": 1.0, "moe/mean": 2.0}),
+        ('{"step": 1, "time": 2, "loss": "much", "on": true, "none": null, "huge": 1e300}', {}),
+        ('{"step": 1.5, "time": 2, "loss": 1}', {}),
+        ('{"step": true, "time": 2, "loss": 1}', {}),
+        ('{"step": 1, "time": -1, "loss": 1}', {}),
+        ('{"step": 9223372036854775808, "time": 2, "loss": 1}', {}),
+    ],
+)
+def test_the_points_of_a_line_are_its_numbers(line, values):
+    assert list(points_of(line.encode())) == [
+        MetricPoint(key, value, 2000, 1) for key, value in values.items()
+    ]
 
 
 @given(st.text(min_size=1, max_size=400))
@@ -105,49 +90,36 @@ def test_names_that_begin_alike_have_keys_of_their_own():
     assert key_of("a" * 300 + "x") != key_of("a" * 300 + "y")
     assert key_of("loss/web") == "loss/web"
     assert key_of("weight/c++") == "weight/c_2b__2b_"
+    assert [key_of(name) for name in ("..", "a/../b", "/a", "")] == ["__", "a____b", "_a", "_"]
 
 
-def want(path, **fields):
-    """Append what a run shall be to the record."""
-    first = {"step": "sweep", "server": None, "experiment": "toy", "name": "a", "started": 1}
-    append_line(path / JOURNAL, first)
-    append_line(path / JOURNAL, asdict(WantedRun("sweep", None, "toy", "sweep", 1, **fields)))
+def begun(path, *, fingerprint="1", params=None, **tags):
+    """Return a tracker of a sweep, which was started."""
+    tracker = Tracker(TrackingConfig(), "toy", path, sends=False)
+    tracker.start("sweep", params or {"seed": 0}, {"mixopt.fingerprint": fingerprint, **tags})
+    return tracker
 
 
 def test_a_step_that_starts_again_keeps_what_it_was_started_with(tmp_path):
-    with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
-        tracker.start("sweep", {"seed": 0}, {"mixopt.fingerprint": "1"})
-        tracker.follow("sweep", tmp_path / "a.jsonl")
-        tracker.end("sweep")
-    assert wanted_runs(tmp_path)["sweep"].status == "FINISHED"
-    with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
-        tracker.start("sweep", {"seed": 9}, {"mixopt.fingerprint": "1", "more": "yes"})
+    tracker = begun(tmp_path, old="1")
+    tracker.add("sweep", lines=["a.jsonl"], metrics={"outcome/x": 2.0})
+    tracker.add("validate", tags={"new": "1"})
+    tracker.end("sweep")
+    (before,) = wanted_runs(tmp_path).values()
+    assert (before.status, before.ended >= before.started) == ("FINISHED", True)
+    begun(tmp_path, params={"seed": 9}, more="yes")
     wanted = wanted_runs(tmp_path)["sweep"]
     assert (wanted.status, wanted.ended, wanted.params) == ("RUNNING", None, {"seed": "0"})
-    assert (wanted.lines, wanted.tags["more"]) == (["a.jsonl"], "yes")
-
-
-def test_another_fingerprint_is_another_run(tmp_path):
-    for fingerprint in ("1", "2"):
-        with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
-            tracker.start("sweep", {"seed": 0}, {"mixopt.fingerprint": fingerprint})
-            if fingerprint == "1":
-                tracker.follow("sweep", tmp_path / "a.jsonl")
+    assert (wanted.lines, wanted.metrics) == (["a.jsonl"], {"outcome/x": 2.0})
+    assert wanted.tags == {"mixopt.fingerprint": "1", "old": "1", "more": "yes"}
+    assert wanted.started == before.started
+    begun(tmp_path, fingerprint="2")
     wanted = wanted_runs(tmp_path)["sweep"]
-    assert (wanted.fingerprint, wanted.lines) == ("2", [])
-
-
-def test_facts_are_added_to_a_step_of_another_process_and_to_none_that_is_not_there(tmp_path):
-    want(tmp_path, tags={"old": "1"})
-    with Tracker(TrackingConfig(), "toy", tmp_path, sends=False) as tracker:
-        tracker.add("sweep", metrics={"outcome/x": 2.0})
-        tracker.add("validate", tags={"new": "1"})
-    (wanted,) = wanted_runs(tmp_path).values()
-    assert (wanted.tags, wanted.metrics) == ({"old": "1"}, {"outcome/x": 2.0})
+    assert (wanted.fingerprint, wanted.lines, wanted.metrics) == ("2", [], {})
 
 
 def test_damaged_lines_of_the_record_are_skipped(tmp_path):
-    want(tmp_path, tags={"good": "yes"})
+    begun(tmp_path, good="yes")
     with (tmp_path / JOURNAL).open("a") as stream:
         stream.write("""\
 [1, 2]
@@ -155,7 +127,7 @@ def test_damaged_lines_of_the_record_are_skipped(tmp_path):
 {"step": "sweep", "server": 1, "experiment": "x", "name": "x", "started": 1, "files": 7}
 """)
     (wanted,) = wanted_runs(tmp_path).values()
-    assert wanted.tags.get("good") == "yes"
+    assert wanted.tags["good"] == "yes"
 
 
 WAITS = [
@@ -163,61 +135,61 @@ WAITS = [
     ("sys.exit(1)", "MLflow's process ended; see {}/tracking.log"),
     ("sys.stderr.write('2026-11-30 04:12:59 s: down\\n'); sys.exit(1)", "s: down"),
     ("open('tracking_sent.json', 'w').write('{\"trouble\": \"noted\"}'); sys.exit(1)", "noted"),
-    ("time.sleep(60)", "s: no answer for 0.5 s"),
+    ("time.sleep(60)", "mlflow.db: no answer for 0.5 s"),
 ]
 
 
 @pytest.mark.parametrize(("code", "expected"), WAITS)
-def test_the_end_of_a_sender_is_waited_for_while_it_gives_signs_of_life(tmp_path, code, expected):
-    script = f"import sys, time; sys.stdin.read(); {code}"
-    with (tmp_path / "tracking.log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-S", "-c", script],
-            stdin=subprocess.PIPE, stderr=log, text=True, cwd=tmp_path,
-        )  # fmt: skip
-    found = record.wait_for_sender(process, tmp_path, "s", 0.5 if "sleep" in code else 60)
+def test_the_end_of_a_sender_is_waited_for_while_it_gives_signs_of_life(
+    tmp_path, monkeypatch, code, expected
+):
+    python = tmp_path / "python"
+    script = f"import sys, time; assert sys.stdin.read() == chr(10); {code}"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -S -c {json.dumps(script)}\n")
+    python.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(python))
+    process = SenderProcess(tmp_path, None)
+    found = process.end(0.5 if "sleep" in code else 60)
     assert found == (expected and expected.format(tmp_path))
-    assert process.returncode is not None
+    assert process._process.returncode is not None
 
 
 NAMED = "http://me:s3cret@127.0.0.1:5000"
-LOGIN = "--uri http://127.0.0.1:5000, with MLFLOW_TRACKING_USERNAME and"
+LOGIN = "--uri http://127.0.0.1:5000 with MLFLOW_TRACKING_USERNAME and"
 
 
 @pytest.mark.parametrize(
-    ("uri", "is_alive", "error", "patience", "hint"),
+    ("uri", "error", "patience", "hint"),
     [
-        (NAMED, True, None, 5, LOGIN),
-        (NAMED, False, None, 60, LOGIN),
-        ("sqlite:///a.db", True, None, 60, "--uri sqlite:///{}/a.db"),
-        (None, True, KeyError(), 5, "sync {}"),
+        (NAMED, None, None, LOGIN),
+        ("sqlite:///a.db", None, None, "--uri sqlite:///{}/a.db"),
+        (None, KeyError(), 5, "sync {}"),
     ],
 )
 def test_what_is_left_is_one_warning_with_the_command_that_sends_it(
-    tmp_path, monkeypatch, uri, is_alive, error, patience, hint
+    tmp_path, monkeypatch, uri, error, patience, hint
 ):
-    """A server is given 5 s without a sign of life, a file or a start 60, an error 5."""
     monkeypatch.chdir(tmp_path)
-    started, waited, warnings = [], [], []
+    calls, warnings = [], []
 
-    def wait(process, path, server, patience):
-        waited.append(patience)
-        return "down"
+    class Process:
+        def __init__(self, path, server):
+            calls.append(server and server.given)
 
-    monkeypatch.setattr(record, "start_sender", lambda *given: started.append(given) or "process")
-    monkeypatch.setattr(record, "wait_for_sender", wait)
+        def end(self, patience):
+            calls.append(patience)
+            return "down"
+
+    monkeypatch.setattr(record, "SenderProcess", Process)
     with (
         suppress(KeyError),
-        Tracker(TrackingConfig(uri=uri), "toy", tmp_path, warnings.append) as t,
+        Tracker(TrackingConfig(uri=uri), "toy", tmp_path, warnings.append) as tracker,
     ):
-        t.start("sweep", {})
-        t.start("validate", {})
-        if is_alive:
-            (tmp_path / SENT).write_text("{}")
+        tracker.start("sweep", {})
+        tracker.start("validate", {})
         if error is not None:
             raise error
-    assert [given[2] for given in started] == ["toy"]
-    assert waited == [patience]
+    assert calls == [uri and uri.replace("a.db", f"{tmp_path}/a.db"), patience]
     (warning,) = warnings
     assert warning.startswith("tracking: down; the run continues, and what is missing is sent by")
     assert hint.format(tmp_path) in warning
@@ -225,15 +197,63 @@ def test_what_is_left_is_one_warning_with_the_command_that_sends_it(
     assert warning.endswith("set") == (uri == NAMED)
 
 
-def test_a_record_that_cannot_be_written_or_started_is_a_warning(tmp_path):
+@pytest.mark.parametrize(
+    ("server", "begins", "seconds"), [(NAMED, True, 5), (NAMED, False, 60), (None, True, 60)]
+)
+def test_a_server_has_5_seconds_after_its_first_sign_of_life(
+    tmp_path, monkeypatch, server, begins, seconds
+):
+    class Silent:
+        stdin = io.BytesIO()
+        returncode = None
+
+        def __init__(self, *arguments, **options):
+            pass
+
+        def poll(self):
+            if begins and not (tmp_path / SENT).exists():
+                (tmp_path / SENT).write_text("{}")
+
+        def kill(self):
+            self.poll = lambda: -9
+
+        def wait(self):
+            pass
+
+    moments = itertools.count()
+    monkeypatch.setattr("subprocess.Popen", Silent)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    trouble = SenderProcess(tmp_path, server and ServerUri(server)).end()
+    assert trouble.endswith(f": no answer for {seconds} s")
+
+
+def test_a_record_that_cannot_be_written_or_started_is_a_warning(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     os.mkfifo(tmp_path / "mlflow.db")
     warnings = []
-    Tracker(TrackingConfig(), "toy", tmp_path / "file", warnings.append, sends=False).start("a", {})
-    Tracker(TrackingConfig(), "toy", tmp_path, warnings.append).start("a", {})
+
+    def start(path, sends=False):
+        Tracker(TrackingConfig(), "toy", path, warnings.append, sends=sends).start("sweep", {})
+
+    start(tmp_path / "file")
+    start(tmp_path, sends=True)
     (tmp_path / SENT).write_text('{"trouble": "down"}')
-    Tracker(TrackingConfig(), "toy", tmp_path, warnings.append, sends=False).start("a", {})
-    assert warnings.pop().startswith("tracking: down; the run continues")
-    assert "the record cannot be written: " in warnings[0]
-    assert "cannot be started: " in warnings[1]
-    assert "mlflow.db: is not a file; delete it" in warnings[1]
+    start(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    start(tmp_path, sends=True)
+    expected = [
+        "the record cannot be written: ",
+        f"cannot be started: {tmp_path}/mlflow.db: is not a file; delete it; the run continues, ",
+        "down; the run continues, ",
+        "cannot be started: MLflow is not installed: pip install 'mixopt[all]'; the run continues,",
+    ]
+    for warning, words in zip(warnings, expected, strict=True):
+        assert warning.startswith(f"tracking: {words}")
+
+
+def test_disabled_tracking_writes_nothing(tmp_path):
+    with Tracker(TrackingConfig(enabled=False), "toy", tmp_path) as tracker:
+        tracker.start("sweep", {})
+        tracker.end("sweep")
+    assert list(tmp_path.iterdir()) == []
