@@ -1,31 +1,18 @@
 """The contract of estimators: what a setting and a plan must be, and what is left unsaid."""
 
-from __future__ import annotations
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from driver_parts import NAMES, START, sampler
+from online_setting import run_of
 
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
-from mixopt.online import DriverOptions, Plan, Setting
+from mixopt.online import DriverOptions, Plan
 
 HALVES = np.array([0.5, 0.5])
-
-
-def setting(**fields):
-    usual = {
-        "domains": ("a", "b"),
-        "steps": 1,
-        "tokens_per_step": 1,
-        "reference_D": HALVES,
-        "natural_D": HALVES,
-        "evaluations": ("x", "y", "z"),
-        "objective_M": np.array([0.5, 0.25, 0.25]),
-        "lower_D": np.zeros(2),
-        "upper_D": np.ones(2),
-    }
-    return Setting(**usual | fields)
+RUN = run_of(2, evaluations=("x", "y", "z"))
 
 
 @pytest.mark.parametrize(
@@ -37,14 +24,14 @@ def setting(**fields):
         ({"lower_D": np.array([0, np.nan])}, r"no mixture is within the bounds: .* up to nan"),
         ({"lower_D": np.array([0.5, 0.7])}, r"no mixture is within the bounds: .* add up to 1.2"),
         ({"upper_D": np.array([0.5, 0.3])}, r"no mixture is within the bounds: .*mosts to 0.8"),
-        ({"upper_D": np.array([1.0, 0.4])}, r"'b': the reference mixture has 0.5, .* 0 to 0.4"),
+        ({"upper_D": np.array([1.0, 0.4])}, r"'code': the reference mixture has 0.5, .* 0 to 0.4"),
         ({"reference_D": np.array([0.5, 0.500002])}, r"reference_D: .* is not a mixture"),
         ({"natural_D": np.array([1.5, -0.5])}, r"natural_D: .* is not a mixture"),
     ],
 )
 def test_what_a_setting_cannot_have_is_named(fields, said):
     with pytest.raises(EstimatorError, match=said):
-        setting(**fields)
+        replace(RUN, **fields)
 
 
 def test_a_plan_without_steps_or_a_mixture_is_refused():
@@ -53,8 +40,6 @@ def test_a_plan_without_steps_or_a_mixture_is_refused():
     with pytest.raises(EstimatorError, match=r"plan 'tag': weights_D: .* is not a mixture"):
         Plan(np.array([0.5, np.nan]), 1, "tag")
 
-
-# What a loop says of its run -------------------------------------------------------------------
 
 LENGTHS = {"a": 10.0, "b": 20.0, "c": 40.0}
 
@@ -65,7 +50,7 @@ def setting_of(order=None, **fields):
 
 
 def test_bounds_may_leave_one_mixture():
-    assert setting(lower_D=HALVES, upper_D=HALVES).upper_D.tolist() == [0.5, 0.5]
+    assert replace(RUN, lower_D=HALVES, upper_D=HALVES).upper_D.tolist() == [0.5, 0.5]
 
 
 def test_a_setting_follows_from_the_sampler():

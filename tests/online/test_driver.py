@@ -1,7 +1,5 @@
 """The driver: when plans hold, what is told and logged, what freezes it, and how it resumes."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """The driver on real gloo ranks: one decides, all do the same, and any number of them goes on."""
 
-from __future__ import annotations
-
 import json
 import time
 
@@ -67,7 +65,6 @@ def steer(out, steps, estimator, pause=0.0):
 
 
 def sweeping():
-    """An estimator that looks, then perturbs and does not in turn, with evaluations."""
     return Turning(3, held_out=True, first_look=True)
 
 
@@ -115,11 +112,9 @@ def steered(out):
 def failing(out):
     """Return what this rank has of estimators that do not work."""
     frozen = steer(out, 20, Broken(3)).frozen
-    try:
+    with pytest.raises(EstimatorError) as caught:
         steer(out, 20, Refused())
-    except EstimatorError as error:
-        return frozen, str(error)
-    return frozen, None
+    return frozen, str(caught.value)
 
 
 def test_what_an_estimator_raises_on_rank_0_freezes_all_ranks_or_is_an_error_on_all(tmp_path):

@@ -1,7 +1,5 @@
 """A driver's state that is damaged is refused in one line with its field, and changes nothing."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -16,7 +14,6 @@ HELD_OUT = {"evaluate": held_out_of(), "observe_every": 3}
 
 
 def places(content, path=()):
-    """Yield the path of each value of a state."""
     inner = content.items() if isinstance(content, dict) else enumerate(content)
     for name, value in inner:
         yield (*path, name)
@@ -31,10 +28,6 @@ def state(tmp_path_factory):
     _, _, state = run(log, 8, estimator=Turning(5, held_out=True), **HELD_OUT)
     assert state["driver"]["windows"]["sums"][0][0]
     return state["driver"]
-
-
-def driver(**options):
-    return driver_over(sampler(), Turning(5, held_out=True), **HELD_OUT | options)
 
 
 def test_the_users_own_estimator_is_the_one_that_resumes(state):
@@ -53,8 +46,9 @@ def test_the_users_own_estimator_is_the_one_that_resumes(state):
     ],
 )
 def test_the_field_and_the_value_are_in_the_message(place, value, message, state):
+    driver = driver_over(sampler(), Turning(5, held_out=True), **HELD_OUT)
     with pytest.raises(EstimatorError, match=message):
-        driver().load_state_dict(replaced(state, place, value))
+        driver.load_state_dict(replaced(state, place, value))
 
 
 @pytest.mark.parametrize(("shift", "name"), [*enumerate(["", "odm", "aioli", "robust"])])

@@ -1,7 +1,5 @@
 """A plan that was decided: how long it holds, how its shares are rounded, why it cannot be."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from driver_parts import sampler
@@ -11,9 +9,6 @@ from mixopt.online import DriverOptions, Plan
 from mixopt.online.standing_plan import StreamSteps, impossible, rounded_shares
 
 WEIGHTS = np.array([0.25, 0.25, 0.5])
-
-
-# Why it cannot be -----------------------------------------------------------------------------
 
 
 def why_not(weights=WEIGHTS, steps=5, first=1, *, order=None, **options):
@@ -48,9 +43,6 @@ def test_a_stream_that_ends_before_a_step_is_said():
     order = limited(40, exhausted="stop")
     assert len(order) == 0
     assert why_not(steps=1, first=2, order=order) == "the stream ends before batch 1"
-
-
-# How shares are rounded -----------------------------------------------------------------------
 
 
 @settings(max_examples=50)

@@ -1,7 +1,5 @@
 """Sums of losses by domain: exact, in any parts; held-out means; what one rank hears of another."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys
@@ -103,9 +101,6 @@ def test_held_out_losses_are_means_in_the_order_of_the_names_or_what_is_wrong_is
     for none in ({"b": (1.0, 0)}, {}):
         with pytest.raises(EstimatorError, match="^evaluation domain 'b' has no held-out tokens"):
             found(**none)
-
-
-# Windows of losses ------------------------------------------------------------------------------
 
 
 def rise(*means, counts=(4, 4, 4)):

@@ -1,7 +1,5 @@
 """Checkpoints that a thread writes while training goes on: whole, or noticed, or not there."""
 
-from __future__ import annotations
-
 import logging
 import re
 import resource
@@ -69,9 +67,6 @@ def no_file_above(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# --- What is written, stays, and is read ----------------------------------------------------------
-
-
 def test_each_has_the_weights_of_its_own_step(three, tmp_path):
     assert names_in(tmp_path) == NAMES
     for step, name in enumerate(NAMES, start=1):
@@ -107,9 +102,6 @@ def test_one_of_another_model_is_refused_with_the_weight(three, tmp_path):
                 load_training(path, model, one)
     with pytest.raises(RunError, match=r"'weight' is of shape \(64, 64\), and in the model absent"):
         load_training(path, nn.Identity(), None)
-
-
-# --- What is damaged ------------------------------------------------------------------------------
 
 
 def truncated(path) -> None:
@@ -172,9 +164,6 @@ def test_with_no_whole_one_it_is_one_line_and_nothing_is_renamed(three, tmp_path
         three.newest_whole()
     assert "\n" not in str(caught.value)
     assert names_in(tmp_path) == NAMES
-
-
-# --- What goes wrong while it is written ----------------------------------------------------------
 
 
 def test_a_full_disk_is_known_after_the_thread_ended_and_raised_once(ranks, tmp_path):

@@ -1,7 +1,5 @@
 """Documents of a row that do not see each other: positions, gradients, runs, refusals."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np
@@ -61,9 +59,6 @@ def ids_that_move(output, model: nn.Module, document: list[int], *, again: bool)
     return set(torch.nonzero(whole.abs().sum(1)).flatten().tolist())
 
 
-# --- Gradients and outputs ----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -104,9 +99,6 @@ def test_gradients_do_not_cross_however_the_model_is_run(way, tmp_path):
     assert moved == {END, *DOCUMENTS[1][:-1]}
 
 
-# --- Runs ---------------------------------------------------------------------------------------
-
-
 def test_held_out_text_is_evaluated_document_by_document(corpus, tmp_path):
     """Its losses are those of each document alone, by a computation that knows no masks."""
     training = {**CONFIG["training"], "steps": 8, "mask_documents": True}
@@ -131,9 +123,6 @@ def alone(model: nn.Module, row) -> list[float]:
         one = torch.from_numpy(targets[start:stop])
         losses += functional.cross_entropy(logits, one, reduction="none").tolist()
     return losses
-
-
-# --- What cannot mask ---------------------------------------------------------------------------
 
 
 def test_a_model_without_positions_or_that_does_not_mask_by_them_is_refused():

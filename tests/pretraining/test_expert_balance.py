@@ -1,7 +1,5 @@
 """Experts of transformers' families are balanced by their auxiliary loss, on any ranks."""
 
-from __future__ import annotations
-
 import logging
 import math
 import re
@@ -16,7 +14,6 @@ from mixopt.errors import ConfigError
 from mixopt.pretraining import ModelConfig, added_loss, auxiliary_coefficient, build_model
 from mixopt.pretraining.checkpoints import read_tensors
 from mixopt.pretraining.models import flops_per_token
-from mixopt.testing import tiny_corpus
 
 pytest.importorskip("transformers")
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
@@ -34,11 +31,11 @@ def built(name, options):
     return build_model(config, vocab_size=64, sequence_length=LENGTH, seed=0)
 
 
-def config_of(folder):
-    corpus = tiny_corpus(folder / "corpus")
+@pytest.fixture
+def config(corpus, tmp_path):
     model = {"name": "olmoe", "options": OLMOE}
     training = {**CONFIG["training"], "steps": 4}
-    return write_config(folder, corpus=str(corpus.path), model=model, training=training)
+    return write_config(tmp_path, corpus=str(corpus.path), model=model, training=training)
 
 
 def test_the_loss_of_a_family_is_added_times_its_own_coefficient():
@@ -50,9 +47,10 @@ def test_the_loss_of_a_family_is_added_times_its_own_coefficient():
     assert added.requires_grad
 
 
-def test_what_is_added_is_beside_the_loss_of_tokens_and_nothing_is_a_warning(tmp_path, caplog):
+def test_what_is_added_is_beside_the_loss_of_tokens_and_nothing_is_a_warning(
+    config, tmp_path, caplog
+):
     caplog.set_level(logging.WARNING, "mixopt.pretraining")
-    config = config_of(tmp_path)
     pretrain(config, tmp_path / "run")
     assert caplog.messages == []
     pretrain(config, tmp_path / "off", ["model.options.router_aux_loss_coef=0.0"])
@@ -66,9 +64,8 @@ def test_what_is_added_is_beside_the_loss_of_tokens_and_nothing_is_a_warning(tmp
 
 
 @pytest.mark.nightly
-def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, tmp_path):
+def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, config, tmp_path):
     """A pass's loss is of its own tokens: what a rank has of a batch is a pass of one process."""
-    config = config_of(tmp_path)
     pretrain(config, tmp_path / "one")
     finished(context, config, tmp_path / "two", ranks=2, overrides=["parallel=fsdp"])
     found, expected = (read_tensors(checkpoints(tmp_path / n)[-1], "") for n in ("two", "one"))

@@ -15,20 +15,15 @@ from mixopt.cli.options import app
 from mixopt.errors import RunError
 from mixopt.pretraining.loop import Loop
 from mixopt.pretraining.parallel import Interruption
-from mixopt.testing import tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("interrupted")
-    corpus = tiny_corpus(folder / "corpus")
+def config(corpus, tmp_path_factory):
     training = {**CONFIG["training"], "steps": 4}
-    saved = {"every": 0}
-    return write_config(
-        folder, corpus=str(corpus.path), model=DECODER, training=training, checkpoint=saved
-    )
+    parts = {"model": DECODER, "training": training, "checkpoint": {"every": 0}}
+    return write_config(tmp_path_factory.mktemp("config"), corpus=str(corpus.path), **parts)
 
 
 def press() -> None:

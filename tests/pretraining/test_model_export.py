@@ -1,7 +1,5 @@
 """`mixopt export-model`: transformers loads what was written, and it is the model of the run."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from pathlib import Path
@@ -33,12 +31,6 @@ FORMS = {
 ODD = "naïve Straße, 数学 \U0001f469‍\U0001f52c é \t\r\n  \x00\x7f <|endoftext|> \ufeffend"
 
 
-def text_tokens() -> torch.Tensor:
-    """Return bytes of real text, shape (8, 32)."""
-    text = inspect.getsource(inspect).encode()[:256]
-    return torch.from_numpy(np.frombuffer(text, np.uint8).astype(np.int64)).view(8, 32)
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_the_logits_are_those_of_the_run(tmp_path, form):
     name, options, architecture = FORMS[form]
@@ -46,24 +38,17 @@ def test_the_logits_are_those_of_the_run(tmp_path, form):
     export = write_export(opened(model), tmp_path / "out")
     assert export["architecture"] == architecture
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    found, expected = logits_of(loaded, text_tokens()), logits_of(model, text_tokens())
+    tokens_BT = torch.tensor([*inspect.getsource(inspect).encode()[:256]]).view(8, 32)
+    found, expected = logits_of(loaded, tokens_BT), logits_of(model, tokens_BT)
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-# --- The tokenizer ------------------------------------------------------------------------------
-
-
-def real_texts() -> list[str]:
-    """Return odd text, and real text of several languages where it is there."""
-    files = sorted((DATA / "corpus").glob("*/validation.parquet"))
-    found = [text for file in files for text in pl.read_parquet(file, n_rows=2)["text"]]
-    return [ODD, *(text[:4000] for text in found)]
-
-
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
 def test_the_ids_of_the_tokenizer_are_those_of_the_corpus(tmp_path, kind):
-    texts = real_texts()
+    files = sorted((DATA / "corpus").glob("*/validation.parquet"))  # real text, where it is there
+    found = [text for file in files for text in pl.read_parquet(file, n_rows=2)["text"]]
+    texts = [ODD, *(text[:4000] for text in found)]
     tokenizer = open_tokenizer("bytes") if kind == "bytes" else FastTokenizer.train(texts, 400)
     model = made_model("decoder", {"size": "tiny"}, tokenizer.vocab_size)
     write_export(opened(model, tokenizer), tmp_path / "out")
@@ -74,9 +59,6 @@ def test_the_ids_of_the_tokenizer_are_those_of_the_corpus(tmp_path, kind):
         assert loaded(text, split_special_tokens=True).input_ids == expected
         assert loaded.decode(expected) == text
     assert loaded(ODD).input_ids.count(tokenizer.end_of_document) == 1
-
-
-# --- A run --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +114,6 @@ def test_a_checkpoint_is_chosen_by_its_step(run, tmp_path):
         export_model(run, tmp_path / "none", step=21, trust=True)
     with pytest.raises(RunError, match="new: is one model, without checkpoints such as 'step-0000"):
         export_model(tmp_path / "new", tmp_path / "none", step=20)
-
-
-# --- What is refused ----------------------------------------------------------------------------
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):

@@ -1,7 +1,5 @@
 """`model: {from: PATH}`: what a run starts from, on any number of ranks, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -84,10 +82,23 @@ def started(folder: Path, where: Path, start: object, **parts) -> tuple[dict[str
 # --- What it starts from ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", ["alone/checkpoints/step-00000006", "exported"])
-def test_the_losses_before_a_step_are_those_of_the_checkpoint(folder, tmp_path, start):
-    found, _ = started(folder, tmp_path, folder / start)
+@pytest.mark.parametrize(
+    ("start", "asked", "step", "steps"),
+    [
+        ("alone", {}, "step 6, ", 7),
+        ("alone/checkpoints/step-00000006", {"optimizer": False}, "step 6, ", 1),
+        ("exported", {}, "", 1),
+    ],
+)
+def test_a_run_starts_with_the_losses_and_unless_refused_the_optimizer_of_a_checkpoint(
+    folder, tmp_path, start, asked, step, steps
+):
+    found, said = started(folder, tmp_path, folder / start, model=asked)
     assert found == pytest.approx(losses_of(folder / "alone"), abs=1e-5)
+    taken = open_origin(tmp_path / "run").optimizer_tensors()
+    assert {float(value) for name, value in taken.items() if name.endswith(".step")} == {steps}
+    state = "with its" if steps == 7 else "without an"
+    assert re.search(rf"\({step}weights \w{{8}}\), {state} optimizer's state; steps count f", said)
 
 
 @pytest.mark.nightly
@@ -99,18 +110,6 @@ def test_a_checkpoint_of_one_rank_is_read_by_two(context, folder, tmp_path, star
     taken = open_origin(tmp_path / "run").optimizer_tensors()
     steps = {float(value) for name, value in taken.items() if name.endswith(".step")}
     assert steps == {7 if start == "alone" else 1}
-
-
-@pytest.mark.parametrize(("asked", "steps"), [({}, 7), ({"optimizer": False}, 1)])
-def test_the_optimizer_is_taken_over_where_it_is_there_and_not_refused(
-    folder, tmp_path, asked, steps
-):
-    _, said = started(folder, tmp_path, folder / "alone", model=asked)
-    assert weights_of(tmp_path / "run")["optimizer.state.embedding.step"] == steps
-    state = "with its" if steps == 7 else "without an"
-    assert re.search(
-        rf"\(step 6, weights \w{{8}}\), {state} optimizer's state; steps count f", said
-    )
 
 
 def test_the_record_has_what_it_started_from_and_a_run_of_it_can_be_started_from(folder, tmp_path):
@@ -208,64 +207,52 @@ def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(f
 # --- What is refused ----------------------------------------------------------------------------
 
 
-def of_config(**changed):
-    def change(path: Path) -> None:
-        content = json.loads((path / "config.json").read_text())
-        (path / "config.json").write_text(json.dumps(content | changed))
-
-    return change
-
-
-def newest_shard(path: Path) -> Path:
-    return max(path.glob("*.safetensors"))
-
-
-def truncated(path: Path) -> None:
-    shard = newest_shard(path)
-    shard.write_bytes(shard.read_bytes()[:-7])
-
-
-def adapted(path: Path) -> None:
-    (path / "adapter_config.json").write_text("{}")
-
-
-def unconfigured(path: Path) -> None:
-    (path / "config.json").unlink()
-
-
-def elsewhere(path: Path) -> None:
-    shard, index = newest_shard(path), path / "model.safetensors.index.json"
-    shard.rename(path.parent / "shard.safetensors")
-    index.write_text(index.read_text().replace(shard.name, "../shard.safetensors"))
-
-
-def pickled(path: Path) -> None:
-    for file in path.glob("*.safetensors*"):
-        file.unlink()
-    (path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+def damage(path: Path, what: str | dict) -> None:
+    """Damage the folder of a model; fields are those of its configuration that change."""
+    shard, config = max(path.glob("*.safetensors")), path / "config.json"
+    match what:
+        case dict():
+            config.write_text(json.dumps(json.loads(config.read_text()) | what))
+        case "truncated":
+            shard.write_bytes(shard.read_bytes()[:-7])
+        case "adapted":
+            (path / "adapter_config.json").write_text("{}")
+        case "without configuration":
+            config.unlink()
+        case "shard elsewhere":
+            index = path / "model.safetensors.index.json"
+            shard.rename(path.parent / "shard.safetensors")
+            index.write_text(index.read_text().replace(shard.name, "../shard.safetensors"))
+        case "pickled":
+            for file in path.glob("*.safetensors*"):
+                file.unlink()
+            (path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("what", "message"),
     [
-        (of_config(model_type="lama"), "config.json: model_type: 'lama' is not a known "),
-        (of_config(num_hidden_layers=3), "model.layers.2.* is missing in the weights"),
+        ({"model_type": "lama"}, "config.json: model_type: 'lama' is not a known "),
+        ({"num_hidden_layers": 3}, "model.layers.2.* is missing in the weights"),
         (
-            of_config(intermediate_size=56),
+            {"intermediate_size": 56},
             r"weight, of shape \(.*\) in the weights and \(.*\) in the model, does not fit",
         ),
-        (of_config(quantization_config={"bits": 4}), "quantization_config: training needs"),
-        (of_config(tie_word_embeddings=True), "tie_word_embeddings is true, and the weights have"),
-        (truncated, r"is truncated or damaged: .*; fetch"),
-        (elsewhere, r"weight_map: '../shard.safetensors' is not one of the safetensors beside it"),
-        (pickled, r"model: has no safetensors; a pickle can run code when it is read"),
-        (adapted, r"adapter_config.json: an adapter is a part of a model; merge it"),
-        (unconfigured, r"config.json: not found: a folder of transformers has"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config: training needs"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings is true, and the weights have"),
+        ("truncated", r"is truncated or damaged: .*; fetch"),
+        (
+            "shard elsewhere",
+            r"weight_map: '../shard.safetensors' is not one of the safetensors beside it",
+        ),
+        ("pickled", r"model: has no safetensors; a pickle can run code when it is read"),
+        ("adapted", r"adapter_config.json: an adapter is a part of a model; merge it"),
+        ("without configuration", r"config.json: not found: a folder of transformers has"),
     ],
 )
-def test_a_folder_that_is_not_what_it_says_is_refused(folder, tmp_path, damage, message):
+def test_a_folder_that_is_not_what_it_says_is_refused(folder, tmp_path, what, message):
     shutil.copytree(folder / "shards", tmp_path / "model")
-    damage(tmp_path / "model")
+    damage(tmp_path / "model", what)
     with pytest.raises(RunError, match=message) as caught:
         open_origin(tmp_path / "model").module()
     assert str(tmp_path / "model") in str(caught.value)
@@ -275,7 +262,7 @@ def test_a_folder_that_is_not_what_it_says_is_refused(folder, tmp_path, damage, 
 def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_it_is_named(folder, tmp_path):
     shutil.copytree(folder / "alone", tmp_path / "run")
     before, newest = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
-    truncated(newest)
+    damage(newest, "truncated")
     message = rf"{newest}.*the one before it is {before}$"
     for start in (newest, tmp_path / "run"):
         with pytest.raises(RunError, match=message):
@@ -299,24 +286,21 @@ def test_what_is_no_model_is_refused(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("start", "parts", "message"),
+    ("start", "override", "message"),
     [
-        (
-            "alone",
-            {"model": {"name": "llama"}},
-            "model.name: 'llama', and .* is of 'decoder': leave",
-        ),
-        ("llama", {"model": {"optimizer": True}}, "model.optimizer: true, and .* has no optimizer"),
+        ("alone", "model.name=llama", "model.name: 'llama', and .* is of 'decoder': leave it out"),
+        ("llama", "model.optimizer=true", "model.optimizer: true, and .* has no optimizer's state"),
         (
             "llama",
-            {"training": {**STANDSTILL, "sequence_length": 64}},
+            "training.sequence_length=64",
             "training.sequence_length: 64, and .* has max_position_embeddings 32: lower it",
         ),
     ],
 )
-def test_what_the_start_is_not_or_lacks_is_refused(folder, tmp_path, start, parts, message):
+def test_what_the_start_is_not_or_lacks_is_refused(folder, tmp_path, start, override, message):
+    config = config_from(folder, tmp_path, folder / start)
     with pytest.raises(MixoptError, match=message) as caught:
-        started(folder, tmp_path, folder / start, **parts)
+        pretrain(config, tmp_path / "run", [override])
     assert "\n" not in str(caught.value)
 
 
@@ -327,7 +311,7 @@ def test_code_beside_the_weights_is_not_imported(folder, tmp_path):
     shutil.copytree(folder / "llama", tmp_path / "model")
     (tmp_path / "model" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     mapped = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
-    of_config(auto_map=mapped, attn_implementation="evil/kernels")(tmp_path / "model")
+    damage(tmp_path / "model", {"auto_map": mapped, "attn_implementation": "evil/kernels"})
     open_origin(tmp_path / "model").module()
     assert not (tmp_path / "ran").exists()
 

@@ -1,7 +1,5 @@
 """Pretraining a model with experts keeps a record of them, and nothing else is another for it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 
@@ -38,7 +36,6 @@ def config(corpus, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory) -> Path:
-    """An undisturbed run."""
     out = tmp_path_factory.mktemp("whole") / "run"
     pretrain(config, out)
     return out
@@ -63,9 +60,6 @@ def assert_same_record(one, other):
     assert metrics_of(one) == metrics_of(other)
 
 
-# --- What is recorded ---------------------------------------------------------------------------
-
-
 def test_each_token_is_counted_once_in_its_window_domain_and_layer(whole):
     windows = record(whole).windows()
     assert [(w.start, w.end) for w in windows] == [(0, 6), (6, 12), (12, 18), (18, 24)]
@@ -87,9 +81,6 @@ def test_what_is_trained_is_the_same_without_counting(whole, config, tmp_path):
     assert metrics_of(tmp_path / "run") == trained
     assert lines_of(tmp_path / "run/mixture_log.jsonl") == lines_of(whole / "mixture_log.jsonl")
     assert_same_weights(weights_of(whole), weights_of(tmp_path / "run"))
-
-
-# --- Killed, stopped, moved ---------------------------------------------------------------------
 
 
 def test_what_was_recorded_after_the_last_checkpoint_is_dropped(whole, config, tmp_path):
@@ -117,9 +108,6 @@ def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tm
         assert np.array_equal(one.tokens_D, other.tokens_D)
         # Gradients add up in another order, and a choice between two like experts may turn.
         assert np.abs(one.counts_HDE - other.counts_HDE).sum() < 0.01 * one.counts_HDE.sum()
-
-
-# --- What cannot be ------------------------------------------------------------------------------
 
 
 def test_a_model_without_routers_is_left_alone_unless_it_must_have_some(config, tmp_path):

@@ -1,31 +1,26 @@
 """What `mixopt pretrain` cannot use is one line that says what to do, before training."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from pretrain_runs import CONFIG, DECODER, write_config
 
-from mixopt import Corpus, MixtureDataset, load_run, pretrain
+from mixopt import MixtureDataset, load_run, pretrain
 from mixopt.corpus import publish_corpus
 from mixopt.errors import ConfigError, MixoptError
-from mixopt.testing import tiny_corpus
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("config")
+def config(corpus, tmp_path_factory):
     return write_config(
-        folder,
-        corpus=str(tiny_corpus(folder / "corpus").path),
+        tmp_path_factory.mktemp("config"),
+        corpus=str(corpus.path),
         model=DECODER,
         training={**CONFIG["training"], "steps": 4, "batch": 4},
         mixture={"anchor": "natural"},
@@ -60,28 +55,23 @@ def test_what_cannot_be_used_is_one_line(config, tmp_path, override, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("wanted", "is_taken"), [(13, True), (9, False)])
-def test_a_mixture_at_its_cap_may_be_rounded_up_to_whole_batches(
-    config, tmp_path, wanted, is_taken
-):
-    """The run of 4 batches of 4 is one of `wanted` sequences, half of them code, at its cap."""
-    code = next(
-        domain.train
-        for domain in Corpus.open(yaml.safe_load(config.read_text())["corpus"]).domains
-        if domain.name == "code"
-    )
+def test_a_mixture_at_its_cap_may_be_rounded_up_to_whole_batches(config, corpus, tmp_path):
+    (code,) = [domain.train for domain in corpus.domains if domain.name == "code"]
     rows = MixtureDataset({"code": code}, length=33).sizes["code"]
-    cap = [f"max_epochs={wanted / 2 / rows!r}", "mixture={weights: {code: 0.5, manual: 0.5}}"]
-    if is_taken:
-        assert pretrain(config, tmp_path / "run", cap).is_finished
-    else:
-        epochs = f"{math.ceil(8000 / rows) / 1000:g}"
-        message = (
-            f"domain 'code': 8 of 16 sequences are {epochs} epochs of its {rows:,}, and max_epochs"
-            f" is {4.5 / rows:g}. Lower its share to 0.25, or allow max_epochs: {epochs}"
-        )
-        with pytest.raises(MixoptError, match=f"^{re.escape(message)}$"):
-            pretrain(config, tmp_path / "run", cap)
+
+    def at_its_cap(wanted):
+        """The run of 4 batches of 4 is one of `wanted` sequences, half of them code."""
+        cap = [f"max_epochs={wanted / 2 / rows!r}", "mixture={weights: {code: 0.5, manual: 0.5}}"]
+        return pretrain(config, tmp_path / str(wanted), cap)
+
+    assert at_its_cap(13).is_finished
+    epochs = f"{math.ceil(8000 / rows) / 1000:g}"
+    message = (
+        f"domain 'code': 8 of 16 sequences are {epochs} epochs of its {rows:,}, and max_epochs"
+        f" is {4.5 / rows:g}. Lower its share to 0.25, or allow max_epochs: {epochs}"
+    )
+    with pytest.raises(MixoptError, match=f"^{re.escape(message)}$"):
+        at_its_cap(9)
 
 
 def test_a_run_does_not_go_on_with_another_learning_rate_or_an_edited_record(config, tmp_path):
@@ -150,10 +140,9 @@ def test_without_a_package_that_training_needs_the_command_says_what_to_install(
 
 
 @pytest.mark.nightly
-def test_a_prepared_corpus_is_taken_from_a_store(s3, config, tmp_path):
+def test_a_prepared_corpus_is_taken_from_a_store(s3, config, corpus, tmp_path):
     s3.put("other", b"")
-    there = Path(yaml.safe_load(config.read_text())["corpus"])
-    publish_corpus(there, "s3://texts/corpus")
+    publish_corpus(corpus.path, "s3://texts/corpus")
     shown = pretrain(config, tmp_path / "here")
     taken = pretrain(config, tmp_path / "run", ["corpus=s3://texts/corpus"])
     assert taken.losses == shown.losses

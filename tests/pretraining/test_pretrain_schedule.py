@@ -1,11 +1,9 @@
 """`schedule: FILE`: a run takes its length and its mixtures from a schedule's file."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
-from pretrain_runs import CONFIG, log_of, metrics_of, write_config
+from pretrain_runs import log_of, metrics_of, write_config
 
 from mixopt import ConfigError, MixtureError, pretrain
 from mixopt.pretraining import load_pretraining
@@ -22,12 +20,11 @@ stages:
 """
 
 
-def written(folder, corpus, stages=STAGES, training=None, **parts):
-    """Write a run's file beside its schedule's; the schedule says how long it is."""
+def written(folder, corpus, stages=STAGES):
+    """Write a run's file beside its schedule's, which says how long it is."""
     (folder / "schedule.yaml").write_text(stages)
-    kept = {n: v for n, v in CONFIG["training"].items() if n in {"micro_batch", "lr", "precision"}}
-    natural = {"mixture": {"anchor": "natural"}, "metrics": {"every": 1}}
-    parts = {"training": {**kept, **(training or {})}, **natural, **parts}
+    training = {"micro_batch": 4, "lr": 3e-3, "precision": "float32"}
+    parts = {"training": training, "mixture": {"anchor": "natural"}, "metrics": {"every": 1}}
     place = {"corpus": str(corpus.path), "schedule": str(folder / "schedule.yaml")}
     return write_config(folder, **place, **parts)
 
@@ -50,23 +47,17 @@ def test_the_mixtures_are_those_of_the_stages_and_their_ramps(corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"),
+    ("override", "message"),
     [
-        (
-            {"training": {"steps": 25}},
-            "training.steps: 25, and the schedule ends before, after 24; leave it out",
-        ),
-        ({"training": {"sequence_length": 16}}, "16, and the schedule has 32; leave it out"),
-        (
-            {"mixture": {"anchor": "uniform"}},
-            "mixture: the schedule has the mixtures; leave it out",
-        ),
-        ({"estimator": {"name": "odm"}}, "schedule: an estimator plans the mixture"),
+        ("training.steps=25", "training.steps: 25, and the schedule ends before, after 24; leave"),
+        ("training.sequence_length=16", "length: 16, and the schedule has 32; leave it out"),
+        ("mixture={anchor: uniform}", "mixture: the schedule has the mixtures; leave it out"),
+        ("estimator={name: odm}", "schedule: an estimator plans the mixture: leave one of them"),
     ],
 )
-def test_what_does_not_go_with_the_schedule_is_one_line(corpus, tmp_path, parts, message):
+def test_what_does_not_go_with_the_schedule_is_one_line(corpus, tmp_path, override, message):
     with pytest.raises(ConfigError) as raised:
-        load_pretraining(written(tmp_path, corpus, **parts))
+        load_pretraining(written(tmp_path, corpus), [override])
     assert message in str(raised.value)
 
 

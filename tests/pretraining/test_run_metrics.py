@@ -1,11 +1,8 @@
 """What a run measures between two lines, the speed of a device, and the table at its end."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 
 from mixopt.pretraining import PretrainConfig, result_lines
@@ -17,15 +14,9 @@ TRAINING = {"steps": 9, "batch": 2, "sequence_length": 8, "lr": 1e-3}
 CONFIG = PretrainConfig(corpus="x", model={"name": "decoder"}, training=TRAINING)
 
 
-@pytest.fixture
-def clock(monkeypatch) -> list[float]:
-    """Seconds that pass when it is set."""
-    seconds = [0.0]
-    monkeypatch.setattr("mixopt.pretraining.metrics.time.monotonic", lambda: seconds[0])
-    return seconds
-
-
-def test_a_line_is_of_the_steps_since_the_last_and_leaves_pauses_out(clock):
+def test_a_line_is_of_the_steps_since_the_last_and_leaves_pauses_out(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("mixopt.pretraining.metrics.time.monotonic", lambda: clock[0])
     meter = Meter(("web", "code", "books"), CONFIG, flops=3.0, peak=600.0)
     losses_BT = torch.tensor([[2.0] * 8, [4.0] * 8])
     parts = [(losses_BT, torch.tensor([0, 1]))]

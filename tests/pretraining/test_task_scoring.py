@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import mixopt
-from made_models import SMALL
+from made_models import SMALL, logits_of
 from pretrain_runs import CONFIG, DECODER, write_config
 
 from mixopt.corpus import encode_task, read_items
@@ -49,8 +49,7 @@ def slowly(model, task):
         assert len(tokens) - task.scored_R[number] <= model.length or task.name == "gone_on"
         start = max(0, len(tokens) - 1 - model.length)
         for place in range(int(task.scored_R[number]), len(tokens)):
-            output = model.model(torch.from_numpy(tokens[start:place])[None])
-            logits = output if isinstance(output, torch.Tensor) else output.logits
+            logits = logits_of(model.model, torch.from_numpy(tokens[start:place])[None])
             sums_R[number] += float(logits[0, -1].double().log_softmax(-1)[int(tokens[place])])
     return task.bits_per_byte(sums_R)
 

@@ -1,7 +1,5 @@
 """What `training` says of the optimiser and the learning rate."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from pretrain_runs import CONFIG, metrics_of, weights_of, write_config
@@ -27,9 +25,6 @@ def test_numbers_are_read_as_people_write_them():
         found = TrainingConfig(batch=8, sequence_length=32, lr="3e-4", tokens=tokens)
         assert (found.steps, found.lr) == (-(-50_000_000_000 // (8 * 32)), 3e-4)
     assert training(steps="2k", betas=["9e-1", "95e-2"]).steps == 2_000
-
-
-# --- Whole runs ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +62,6 @@ def test_a_gradient_is_no_longer_than_clip(runs, tmp_path):
         found[name] = torch.cat([w.flatten() for n, w in weights.items() if n.startswith("model.")])
     torch.testing.assert_close(found["clip=1e-20"], found["lr=1e-30"], rtol=0, atol=1e-9)
     assert (found["clip=0"] - found["lr=1e-30"]).abs().max() > 1e-3
-
-
-# --- Losses, devices, groups of weights -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("logits", [1, 61, 1 << 24])

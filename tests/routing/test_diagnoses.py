@@ -12,7 +12,6 @@ OFF = dict(effective=0, dead=1, overflow=1)  # no collapse but by the tokens tha
 
 
 def found_in(counts_DE, top_k=1, **limits):
-    """Diagnose one layer of these counts, in thousands."""
     counts_DE = np.asarray(counts_DE, float) * 1000
     with pytest.MonkeyPatch.context() as patch:
         for name, limit in limits.items():
@@ -149,7 +148,6 @@ def test_of_a_rare_domain_the_one_whose_experts_it_uses_is_told():
 
 
 def mixed(part):
-    """Return profiles that are theirs in part, and else those of all."""
     return part * APART + (1 - part) * APART.mean(0)
 
 

@@ -42,7 +42,6 @@ class Reached:
     """The ids that reached the experts of a router; an id of E is no expert."""
 
     def __init__(self, model: nn.Module, router: FoundRouter) -> None:
-        """Listen to the parts of the block around it."""
         self.router = router
         self.given: list[list[Any]] = []
         self.returned: list[Any] = []

@@ -1,7 +1,5 @@
 """What is recorded of experts is read again as it was, and dropped from a step on."""
 
-from __future__ import annotations
-
 import numpy as np
 import polars as pl
 import pytest
@@ -31,10 +29,15 @@ def record(tmp_path) -> ExpertRecord:
     return made
 
 
-def test_windows_are_read_as_they_were_written(record):
+def test_windows_are_read_as_they_were_written_and_those_of_later_steps_dropped(record):
     windows = record.windows()
     assert [(one.start, one.end) for one in windows] == [(0, 10), (10, 20), (20, 30)]
     assert all(same(one.assignments, assignments(place)) for place, one in enumerate(windows))
+    record.cut(20)
+    assert [one.end for one in record.windows()] == [10, 20]
+    assert record.last_step == 20
+    record.cut(0)
+    assert (record.windows(), record.last_step) == ([], 0)
 
 
 def test_parts_one_below_the_other_are_the_whole_run(record):
@@ -48,14 +51,6 @@ def test_parts_one_below_the_other_are_the_whole_run(record):
     by_domain = of_layer.group_by("domain", maintain_order=True).agg(pl.col("tokens").sum())
     assert (by_domain["tokens"] // 2).to_list() == layer.tokens_D.tolist()
     assert of_layer.filter(pl.col("expert").is_null())["tokens"].to_list() == [3, 0, 1]
-
-
-def test_what_is_of_later_steps_is_dropped(record):
-    record.cut(20)
-    assert [one.end for one in record.windows()] == [10, 20]
-    assert record.last_step == 20
-    record.cut(0)
-    assert (record.windows(), record.last_step) == ([], 0)
 
 
 def test_a_flipped_bit_of_a_part_is_found_or_harmless(record):

@@ -1,7 +1,5 @@
 """The numbers that are followed while a model with experts trains: few names, right values."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -33,9 +31,6 @@ def test_what_is_not_known_has_no_number():
     assert "moe/max_vio_domain/d1" not in values
     assert "moe/specialisation/mean" not in values
     assert all(np.isfinite(value) for value in values.values())
-
-
-# --- Values -------------------------------------------------------------------------------------
 
 
 def test_means_and_extremes_are_over_all_layers_with_a_name_or_not():

@@ -66,9 +66,6 @@ def tap():
     return RouterTap(experts=4, top_k=2)
 
 
-# --- What is not known --------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("layers", "config", "said"),
     [
@@ -118,9 +115,6 @@ def test_what_is_of_images_alone_in_transformers_is_left_out(monkeypatch):
     assert [router.name for router in find_routers(made)] == ["layers.0.experts"]
 
 
-# --- What makes them known ----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("layers", "adapters", "found"),
     [
@@ -141,9 +135,6 @@ def test_layers_of_an_encoder_and_a_decoder_have_names_of_their_own():
     assert [(one.layer, one.router) for one in find_routers(nn.ModuleDict(halves))] == [
         (layer, f"{half}.layers.{layer}.experts") for layer in (0, 1) for half in halves
     ]
-
-
-# --- Adapters -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
 """What is counted begins and ends with its batch, its window and its attachment."""
 
-import copy
 from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
-from counted_by_hand import by_hand, counted, hooks, run, same
+from changed_state import replaced
+from counted_by_hand import by_hand, counted, run, same
 from routing_job import DOMAINS, batches, tiny
 
 from mixopt.errors import RoutingError
@@ -14,7 +14,6 @@ from mixopt.routing import RouterStats, RouterTap
 
 
 def attached(count=3):
-    """Return a model, batches for it, and what counts its experts."""
     model = tiny()
     return model, batches(count), RouterStats.attach(model, DOMAINS)
 
@@ -51,20 +50,17 @@ def test_a_window_is_what_came_since_the_last():
 def test_batches_do_not_overlap_and_a_detached_one_counts_no_more_and_keeps_its_counts():
     model, data, stats = attached(1)
     tokens, ids, mask = data[0]
-    assert len(hooks(model)) == 2
+    assert sum(len(one._forward_hooks) for one in model.modules()) == 2
     with stats.domains(ids, mask):
         model(tokens)
         with pytest.raises(RoutingError, match="open already"), stats.domains(ids, mask):
             pass
     stats.detach()
-    assert hooks(model) == []
+    assert sum(len(one._forward_hooks) for one in model.modules()) == 0
     model(tokens)
     assert counted(stats) == by_hand(model, data)
     with pytest.raises(RoutingError, match="was detached"), stats.domains(ids, mask):
         pass
-
-
-# --- Halves -------------------------------------------------------------------------------------
 
 
 def halves(sequences, positions=(None,)):
@@ -100,9 +96,6 @@ def test_by_its_position_a_sequence_is_of_the_half_that_the_parity_of_its_bits_s
         halves(6, [range(5)])
 
 
-# --- States -------------------------------------------------------------------------------------
-
-
 def test_a_state_goes_on_where_it_was(tmp_path):
     model, data, stats = attached(4)
     run(model, stats, data[:1])
@@ -117,46 +110,33 @@ def test_a_state_goes_on_where_it_was(tmp_path):
     assert counted(again) == by_hand(model, data)
 
 
-def changed(change):
-    """Return what makes a state of another, by its total and the first layer of that."""
-
-    def made(state):
-        total = copy.deepcopy(state["total"])
-        change(total, total["layers"][0])
-        return {**state, "total": total}
-
-    return made
-
-
 @pytest.mark.parametrize(
-    ("state", "message"),
+    ("place", "value", "message"),
     [
-        (lambda state: {}, "not counts of experts: 'NoneType'"),
-        (changed(lambda total, layer: total.pop("domains")), "experts: no 'domains'$"),
-        (changed(lambda total, layer: total["layers"].clear()), "experts: no layers$"),
-        (changed(lambda total, layer: layer.update(counts="1 2")), "cannot reshape array of"),
+        ((), ..., "not counts of experts: 'NoneType'"),
+        (("domains",), ..., "experts: no 'domains'$"),
+        (("domains",), ["a", "b", "c"], "counts the domains a, b, c; here they are web, code, boo"),
+        (("layers",), [], "experts: no layers$"),
+        (("layers", 0, "counts"), "1 2", "cannot reshape array of"),
+        (("layers", 0, "dropped"), "-1 0 0 0 0 0", "layer 1: numbers below 0 or no experts"),
+        (("layers", 0, "top_k"), 0, "layer 1: numbers below 0"),
         (
-            changed(lambda total, layer: layer.update(dropped="-1 0 0 0 0 0")),
-            "layer 1: numbers below 0 or no experts",
-        ),
-        (changed(lambda total, layer: layer.update(top_k=0)), "layer 1: numbers below 0"),
-        (
-            changed(lambda total, layer: layer.update(top_k=1)),
+            ("layers", 0, "top_k"),
+            1,
             "is of other experts: layer 1 has 4 experts, 1 of a token; here it has 4 experts, 2 of",
-        ),
-        (
-            changed(lambda total, layer: total.update(domains=["a", "b", "c"])),
-            "counts the domains a, b, c; here they are web, code, books",
         ),
     ],
 )
-def test_a_state_that_is_damaged_or_of_others_is_one_line_and_changes_nothing(state, message):
+def test_a_state_that_is_damaged_or_of_others_is_one_line_and_changes_nothing(
+    place, value, message
+):
     model, data, stats = attached(1)
     run(model, stats, data)
     before = counted(stats)
+    state = replaced(stats.state_dict(), ("total", *place), value)
     with pytest.raises(
         RoutingError, match=f"the state of RouterStats: total.* {message}"
     ) as caught:
-        stats.load_state_dict(state(stats.state_dict()))
+        stats.load_state_dict(state)
     assert "\n" not in str(caught.value)
     assert counted(stats) == before

@@ -18,15 +18,12 @@ def made(profile_DE, *, shares=SHARES, tokens=100_000, layers=(3, 7), top_k=1):
     return Assignments(NAMES, tuple(made_layer(2 * half_DE, n, top_k) for n in layers))
 
 
-def test_a_layer_is_described_by_its_load_and_its_domains():
+def test_a_layer_is_described_by_its_load_and_a_domain_by_the_experts_of_its_own():
     row = Summary.of(made(OWN)).layers.row(0, named=True)
     load_E = np.repeat(SHARES, 2) / 2
     assert row["tokens"] == 100_000
     assert row["max_violation"] == pytest.approx(load_E.max() * 8 - 1)
     assert row["specialisation"] == pytest.approx(1)
-
-
-def test_a_domain_is_described_by_the_experts_of_its_own():
     row = Summary.of(made(OWN)).by_domain().filter(domain="code").row(0, named=True)
     assert row["share"] == 0.25
     assert row["own"] == 1

@@ -39,11 +39,3 @@ def counted(stats):
 
 def same(one, other):
     return one.to_json() == other.to_json()
-
-
-def hooks(model):
-    return [
-        hook
-        for module in model.modules()
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    ]

@@ -36,8 +36,6 @@ class TinyExperts(nn.Module):
 
 
 class OwnRouter(nn.Linear):
-    """A router of a class that no family has."""
-
     num_experts, top_k = 4, 2
 
     def forward(self, x):

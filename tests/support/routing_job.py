@@ -53,7 +53,6 @@ def tiny(**options) -> TinyMoE:
 
 
 def batches(count=3, size=4, length=6, seed=1):
-    """Return tokens, domains of sequences and masks, as tensors."""
     drawn = torch.Generator().manual_seed(seed)
     out = []
     for _ in range(count):
