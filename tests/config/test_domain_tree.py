@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from refusals import refuses
 
 from mixopt import Mixture
 from mixopt.config import domain_tree, dump_config, load_config, read_constraints
@@ -65,11 +66,7 @@ def test_limits_of_a_branch_are_of_all_below_it_and_those_of_a_glob_of_each_doma
 @pytest.mark.parametrize(
     ("by", "third", "message"),
     [
-        (
-            "[topic, quality]",
-            "c",
-            "a.jsonl: rows without a value in column 'quality'; fill them in",
-        ),
+        ("[topic, quality]", "c", "a.jsonl: rows without a value in column 'quality'; fill th"),
         ("[topc]", "c", "a.jsonl: no column 'topc'; did you mean 'topic'"),
         ("[topic], tokens: 5", "c", "web.tokens: each cell has its own"),
         ("[topic]", "a/b", "web.by: a value cannot be part of a name: 'a/b': a name has no '/'"),
@@ -85,8 +82,6 @@ def test_columns_that_cannot_name_domains_are_one_line(
     rows(tmp_path / "a.jsonl", ("science", "high"), ("news", None), (third, "x"))
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no more")
     text = f"corpus: {{domains: {{web: {{path: a.jsonl, by: {by}}}}}}}\nobjective: {{target: web}}"
-    with pytest.raises(ConfigError, match=message) as found:
-        load(text)
-    assert "\n" not in str(found.value)
-    with pytest.raises(ConfigError, match="web.by: a recorded configuration must list"):
-        load_config(tmp_path / "experiment.yaml", trust=False)
+    refuses(ConfigError, message, load, text)
+    recorded = "web.by: a recorded configuration must list"
+    refuses(ConfigError, recorded, load_config, tmp_path / "experiment.yaml", trust=False)

@@ -1,9 +1,8 @@
 """Guardrails and floors: how much worse than a reference, and which way worse is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from refusals import refuses
 
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints, Guards
@@ -41,15 +40,9 @@ def test_worse_is_above_the_reference_for_a_loss_and_below_it_for_a_score():
 
 def test_a_targets_own_margin_wins_over_that_of_a_glob_and_of_all():
     found = within(0.1, **{"*": 0.3, "law": 0.0})
-    assert dict(zip(found.names, found.margins_G, strict=True)) == {
-        "code": 0.3,
-        "law": 0.0,
-        "score": 0.3,
-    }
-    with pytest.raises(
-        ConfigError, match=r"guardrails.targets: unknown evaluation domain 'lwa'; d"
-    ):
-        within(lwa=0.0)
+    assert (found.names, found.margins_G.tolist()) == (("code", "law", "score"), [0.3, 0.0, 0.3])
+    refuses(ConfigError, r"guardrails.targets: unknown evaluation domain 'lwa'; d", within, lwa=0.0)
+    assert guards(guardrails="natural").margins_G.tolist() == [0.02] * 3
 
 
 def test_the_checkpoint_is_compared_with_by_what_it_was_measured_to_lose():
@@ -97,13 +90,6 @@ def test_a_conflict_names_what_is_broken_by_how_much_and_what_would_be_enough():
     )
 
 
-def test_a_word_is_a_reference_with_the_usual_margin_for_all():
-    found = guards(guardrails="natural")
-    assert found.margins_G.tolist() == [0.02] * 3
-    with pytest.raises(ValueError, match="unknown reference 'natral'; did you mean 'natural'?"):
-        guards(guardrails="natral")
-
-
 def test_a_floor_is_below_a_score_and_above_a_loss_and_stands_beside_a_guardrail():
     found = guards(floors={"law": 2.0, "score": 0.55}, guardrails={"targets": {"score": 0.01}})
     assert excess(found, 1.0, 2.25, 0.5) == pytest.approx([0.19, 0.25, 0.05])
@@ -115,12 +101,12 @@ def test_a_floor_is_below_a_score_and_above_a_loss_and_stands_beside_a_guardrail
 def fit(tmp_path_factory):
     path, rng = tmp_path_factory.mktemp("arms"), np.random.default_rng(0)
     weights_ND = rng.dirichlet(np.ones(3), 30)
-    rows = "".join(f"{n},{','.join(map(str, w))}\n" for n, w in enumerate(weights_ND))
-    (path / "W.csv").write_text("index,a,b,c\n" + rows)
-    shares_N2 = 0.3 + 0.3 * weights_ND[:, :2]
-    counts_N2 = rng.binomial(500, shares_N2) / 500
-    rows = "".join(f"{n},{one[0]},{one[1]},500,500\n" for n, one in enumerate(counts_N2))
-    (path / "L.csv").write_text("index,qa,code,items/qa,items/code\n" + rows)
+    shares_N2 = rng.binomial(500, 0.3 + 0.3 * weights_ND[:, :2]) / 500
+    tables = {"W": ("index,a,b,c", weights_ND)}
+    tables["L"] = ("index,qa,code,items/qa,items/code", np.c_[shares_N2, np.full((30, 2), 500)])
+    for name, (header, rows) in tables.items():
+        text = {"delimiter": ",", "header": header, "comments": "", "fmt": "%.17g"}
+        np.savetxt(path / f"{name}.csv", np.c_[np.arange(30), rows], **text)
     trials = Trials.from_csv(path / "W.csv", path / "L.csv")
     return trials.fit(regressors=["linear"], objective="code")
 

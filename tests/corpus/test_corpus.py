@@ -1,24 +1,30 @@
+"""A corpus is prepared: what is held out, left out, refused; by any number of processes."""
+
 import inspect
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
+import psutil
 import pytest
-from hypothesis import given, settings, strategies as st
-from made_corpus import content, documents, prepared, refused, write_lines
+from hypothesis import given, strategies as st
+from made_corpus import content, documents, prepared, refused, sealed_again, write_lines
+from places import SUPPORT
+from refusals import refuses
 
-from mixopt.config import SourceConfig
-from mixopt.corpus import Corpus, corpus_hash, saved_tokenizer, true_inventory
+from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.corpus import Corpus, corpus_hash, domain_text, saved_tokenizer, true_inventory
 from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.text_files import Document
 from mixopt.errors import CorpusError, ShardError
 from mixopt.loading import MixtureDataset
-from mixopt.system import write_sealed
 
 
 def words(name, count=60):
@@ -59,15 +65,10 @@ def test_every_document_is_on_exactly_one_side(tmp_path, sources):
 def test_an_index_that_is_not_of_this_corpus_is_refused(tmp_path, sources, change, message):
     corpus = prepare(tmp_path, sources)
     assert MixtureDataset.from_corpus(corpus.path, length=8).domains == ("a", "b")
-    path = corpus.path / "index.json"
-    index = json.loads(path.read_text()) | change
-    del index["sha256"]
-    write_sealed(path, index)
+    sealed_again(corpus.path / "index.json", **change)
     (corpus.path / "tokenizer.json").write_text("{}")
-    with pytest.raises(CorpusError, match=message):
-        Corpus.open(corpus.path)
-    with pytest.raises(CorpusError, match="holds no prepared corpus: index.json is missing"):
-        corpus_hash(tmp_path)
+    refuses(CorpusError, message, Corpus.open, corpus.path)
+    refuses(CorpusError, "holds no prepared corpus: index.json is missing", corpus_hash, tmp_path)
 
 
 def test_documents_that_are_held_out_anywhere_are_not_trained_on(tmp_path, sources):
@@ -140,7 +141,6 @@ def spooled(document):
     return Spooled(content_digest(document.text), document.text.encode())
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 50), min_size=1, max_size=40),
     most=st.integers(1, 400),
@@ -202,26 +202,12 @@ def test_the_environment_is_taken_up_to_max_bytes_and_refused_where_it_has_too_l
     assert corpus.provenance["environment"]["numpy"] == np.__version__
 
 
-def test_a_killed_preparation_is_no_corpus_and_is_done_again(tmp_path, sources):
+def test_an_interrupted_preparation_is_no_corpus_and_is_done_again(tmp_path, sources):
     whole = content(prepare(tmp_path / "whole", sources, tokenizer="bpe:300").path)
     prepare(tmp_path, sources)
-    os.mkfifo(tmp_path / "endless.jsonl")
-    endless = {"path": "json", "data_files": str(tmp_path / "endless.jsonl")}
-    code = f"""
-from mixopt.config import CorpusConfig
-from mixopt.corpus import prepare_corpus
-domains = { ({**sources, "c": endless})!r}
-prepare_corpus(CorpusConfig.model_validate({{"domains": domains}}), {{}},
-               {str(tmp_path / "corpus")!r}, fingerprint="x",
-               progress=lambda line: print(line, flush=True))
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        process.stdout.readline()
-        time.sleep(0.2)
-        process.send_signal(signal.SIGKILL)
-    with pytest.raises(CorpusError, match="not found"):
-        Corpus.open(tmp_path / "corpus")
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path, sources, progress=Mock(side_effect=[None, None, KeyboardInterrupt]))
+    refuses(CorpusError, "not found", Corpus.open, tmp_path / "corpus")
     assert content(prepare(tmp_path, sources, tokenizer="bpe:300").path) == whole
 
 
@@ -234,11 +220,144 @@ def test_text_that_is_elsewhere_has_names_and_sizes_and_cannot_be_read(tmp_path,
     assert [web.train.is_elsewhere, a.train.is_elsewhere] == [True, False]
     message = "web/train: its text is not available here; only your own trainer reads it"
     for read in (lambda: web.train.read(0, 1), lambda: web.train.rows([0], 1)):
-        with pytest.raises(ShardError, match=message):
-            read()
-    path = web.train.path / "index.json"
-    index = json.loads(path.read_text()) | {"elsewhere": False}
-    del index["sha256"]
-    write_sealed(path, index)
+        refuses(ShardError, message, read)
+    sealed_again(web.train.path / "index.json", elsewhere=False)
     with pytest.raises(ShardError, match="1000000000000 tokens, but its shards have 0"):
         Corpus.open(corpus.path, verify=False)
+
+
+# --- Several processes give the same bytes, and end in one line when one dies ---------------------
+
+
+RUN = """
+import sys
+from pathlib import Path
+import mixopt.corpus.domain_text as text
+from made_corpus import prepared
+text.PARALLEL_BYTES = 0
+domains = {name: {"path": f"{sys.argv[1]}/{name}.jsonl"} for name in "abc"}
+prepared(Path(sys.argv[2]), domains, workers=2)
+"""
+
+
+def rows_of(name: str, count: int = 300) -> list[str]:
+    return [f"{name} document {k}: " + f"{name}{k % 11} " * (40 + k % 7) for k in range(count)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Three domains, a part of whose documents are each other's, however small worth processes."""
+    monkeypatch.setattr(domain_text, "PARALLEL_BYTES", 0)
+    for name in "abc":
+        rows = [*rows_of(name), *rows_of("same", 40), "", rows_of(name)[0]]
+        write_lines(tmp_path / f"{name}.jsonl", rows)
+    return tmp_path
+
+
+def made(folder, workers: int, names="ab", **options) -> tuple[Corpus, list[str]]:
+    *domains, target = ((name, {"path": str(folder / f"{name}.jsonl")}) for name in names + "c")
+    # One domain alone is read in this process, where the size of a piece may be changed.
+    targets, said = {"target": target[1]} if len(domains) > 1 else {}, []
+    options |= {"workers": workers, "progress": said.append}
+    return prepared(folder / f"corpus-{workers}", dict(domains), targets, **options), said
+
+
+@pytest.mark.nightly
+def test_any_number_of_processes_gives_the_same_bytes_and_says_the_same(folder):
+    (one, said), (three, same) = (made(folder, k, tokenizer="bpe:300") for k in (1, 3))
+    assert content(one.path) == content(three.path)
+    assert said == same
+    assert one.provenance["sources"]["a"]["read"]["equal_to_evaluation"] > 0
+    assert Corpus.open(three.path).domain_names == ("a", "b")
+
+
+def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
+    whole = made(folder, 1, "a")[0].domains[0].train
+    text = whole.read(0, whole.tokens)
+    monkeypatch.setattr(domain_text, "PIECE_BYTES", 20_000)
+    (one, _), (two, _) = (made(folder, k, "a") for k in (1, 2))
+    assert content(one.path) == content(two.path)
+    train = one.domains[0].train
+    assert len(train.shards) > 2
+    assert (train.documents, train.bytes) == (whole.documents, whole.bytes)
+    assert (train.read(0, train.tokens) == text).all()
+
+
+def test_the_bytes_that_a_domain_will_read_are_told_by_its_files_and_limits(folder):
+    def expected(*, most=None, **source):
+        config = CorpusConfig(domains={"d": SourceConfig(**source)}, max_bytes=most)
+        text = domain_text.DomainText("d", config.domains["d"], config, folder, 0, is_target=False)
+        return text.expected_bytes()
+
+    path = folder / "a.jsonl"
+    assert expected(path=str(path)) == path.stat().st_size
+    assert expected(path=str(path), max_bytes=100) == expected(path=str(path), most=100) == 100
+    assert expected(environment="json") == 4_000_000
+    assert expected(path="owner/name") == math.inf
+
+
+def started(folder, out) -> subprocess.Popen:
+    """Begin a preparation that takes a while, and wait until its children spool."""
+    for name in "abc":
+        rows = (json.dumps({"text": f"{k} {row}"}) for k in range(60) for row in rows_of(name))
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), str(out)], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 90
+    while not list(out.glob(".text/*/train")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    return process
+
+
+DEADLY = """
+import os, signal
+import mixopt.corpus.sources as sources
+read = sources.TextFile.documents
+def documents(self, reading):
+    if self.place.name == "b.jsonl":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return read(self, reading)
+sources.TextFile.documents = documents
+"""
+
+
+@pytest.mark.nightly
+def test_a_process_that_dies_of_a_file_names_it_in_one_line(folder, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(DEADLY)
+    process = subprocess.run(
+        [sys.executable, "-c", RUN,
+         str(folder), str(folder / "out")],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{SUPPORT}"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert process.returncode == 1
+    last = process.stderr.strip().splitlines()[-1]
+    named = f"domain 'b': {folder / 'b.jsonl'}: the process that reads or tokenises it died"
+    assert named in last
+    assert not [path for path in (folder / "out").rglob("*") if path.is_file()]
+
+
+@pytest.mark.nightly
+def test_a_process_that_is_killed_once_costs_nothing(folder):
+    process = started(folder, folder / "out")
+    workers = [
+        p for p in psutil.Process(process.pid).children() if "spawn_main" in str(p.cmdline())
+    ]
+    workers[0].kill()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert Corpus.open(folder / "out").domain_names == ("a", "b", "c")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_parent_and_an_interrupt_leaves_no_file(folder, number):
+    process = started(folder, folder / "out")
+    children = psutil.Process(process.pid).children()
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+    left = [path for path in (folder / "out").rglob("*") if path.is_file()]
+    assert number == signal.SIGKILL or left == []

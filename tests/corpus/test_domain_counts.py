@@ -7,6 +7,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
+from made_corpus import write_lines
+from refusals import refuses
 
 from mixopt.config import CorpusConfig, SourceConfig, load_config
 from mixopt.corpus import FastTokenizer, count_domains, first_look, inventory_of, sizes
@@ -22,34 +24,27 @@ def texts(text_files) -> list[str]:
     return list(dict.fromkeys(json.loads(line)["text"] for line in lines))
 
 
-PACKED = {
-    "jsonl": lambda lines: lines,
-    "jsonl.zst": lambda lines: pa.Codec("zstd").compress(lines, asbytes=True),
-    "jsonl.bz2": bz2.compress,
-}
-
-
 def written(folder: Path, kind: str, texts: list[str]) -> Path:
     """Write the texts in a form; beside the text a row has a number."""
-    path = folder / f"it.{kind}"
-    rows = [{"id": number, "text": text} for number, text in enumerate(texts)]
-    lines, oldest = (
-        "".join(json.dumps(row) + "\n" for row in rows).encode(),
-        pl.CompatLevel.oldest(),
-    )
+    path, oldest = folder / f"it.{kind}", pl.CompatLevel.oldest()
+    rows = pl.DataFrame({"id": range(len(texts)), "text": texts})
     match kind:
         case "parquet":
-            pl.DataFrame(rows).write_parquet(path)
+            rows.write_parquet(path)
         case "arrow":
-            pl.DataFrame(rows).write_ipc(path, compat_level=oldest)
+            rows.write_ipc(path, compat_level=oldest)
         case "stream.arrow":
-            pl.DataFrame(rows).write_ipc_stream(path, compat_level=oldest)
+            rows.write_ipc_stream(path, compat_level=oldest)
         case "json":
-            path.write_text(json.dumps(rows))
+            rows.write_json(path)
+        case "jsonl":
+            rows.write_ndjson(path)
+        case "jsonl.zst":
+            path.write_bytes(pa.Codec("zstd").compress(rows.write_ndjson().encode(), asbytes=True))
+        case "jsonl.bz2":
+            path.write_bytes(bz2.compress(rows.write_ndjson().encode()))
         case "txt":
             path.write_text("".join(texts))
-        case _:
-            path.write_bytes(PACKED[kind](lines))
     return path
 
 
@@ -83,8 +78,7 @@ def test_a_small_domain_is_counted_exactly_and_a_part_stands_for_a_large_one(
 
 def test_files_that_are_not_read_are_as_those_that_are(texts, tmp_path):
     for number in range(40):
-        lines = [json.dumps({"text": text}) + "\n" for text in texts[number::40]]
-        (tmp_path / f"{number:02}.jsonl").write_text("".join(lines))
+        write_lines(tmp_path / f"{number:02}.jsonl", texts[number::40])
     found = count(tmp_path)
     assert found.bytes == pytest.approx(sum(len(t.encode()) for t in texts), rel=0.03)
     assert not found.is_exact
@@ -117,8 +111,7 @@ def test_what_has_no_text_here_says_what_to_do(tmp_path):
         ({"tokens": 5}, "its text is not available here; state its tokens"),
         ({"path": str(blank)}, "no text; add text, or leave the domain out"),
     ):
-        with pytest.raises(CorpusError, match=message):
-            count_domains(CorpusConfig(domains={"it": source}))
+        refuses(CorpusError, message, count_domains, CorpusConfig(domains={"it": source}))
     assert first_look("it", SourceConfig(tokens=5)) == 0.0
-    with pytest.raises(CorpusError, match=r"domain 'it': .*it.jsonl: no text; add text, or"):
-        first_look("it", SourceConfig(path=str(blank)))
+    message = r"domain 'it': .*it.jsonl: no text; add text, or"
+    refuses(CorpusError, message, first_look, "it", SourceConfig(path=str(blank)))

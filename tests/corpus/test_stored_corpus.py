@@ -2,9 +2,13 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from command_line import mixopt
+from made_corpus import write_lines
+from refusals import refusal, refuses
 
 from mixopt.config import CorpusConfig, load_config
 from mixopt.corpus import Corpus, corpus_hash, count_domains, prepare_corpus, publish_corpus
@@ -40,15 +44,9 @@ def prepared(config, path, **options):
     return run_experiment(config, path, until="prepare", **options)
 
 
-# --- Text in a store ----------------------------------------------------------------------------
-
-
 @pytest.fixture
 def files(tmp_path) -> dict[str, bytes]:
     """The same text for a folder and for a bucket."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table({"text": texts("code")}), tmp_path / "a.parquet")
     return {
         "web/train-0.jsonl": lines({"text": t} for t in texts("web")[:30]),
@@ -57,23 +55,19 @@ def files(tmp_path) -> dict[str, bytes]:
         "code/a.parquet": (tmp_path / "a.parquet").read_bytes(),
         "held/out.txt": b"held-out text " * 30,
         "prose/a.jsonl": lines({"text": t} for t in texts("prose")),
-        "target.jsonl": lines({"text": t} for t in texts("target")),
-        "tasks/sums.jsonl": lines(ITEMS),
+        "sums.jsonl": lines(ITEMS),
         "sizes.yaml": b"web: 1e6\ncode: 2e6\nprose: 3e6\n",
     }
 
 
 def experiment(path, base: str):
-    domains = {
-        "web": {"path": f"{base}/web"},
-        "code": {"path": f"{base}/code/*.parquet"},
-        "prose": {"data_files": "prose/*.jsonl", "validation": ["held/out.txt"]},
-    }
+    domains = {"web": {"path": f"{base}/web"}, "code": {"path": f"{base}/code/*.parquet"}}
+    domains["prose"] = {"data_files": "prose/*.jsonl", "validation": ["held/out.txt"]}
     return written(
         path,
         corpus={"root": base, "domains": domains, "inventory": f"{base}/sizes.yaml"},
-        evaluation={"target": {"path": f"{base}/target.jsonl"}},
-        tasks={"sets": {"sums": f"{base}/tasks/sums.jsonl"}},
+        evaluation={"target": {"path": f"{base}/held/out.txt"}},
+        tasks={"sets": {"sums": f"{base}/sums.jsonl"}},
         objective={"mean": {"task/sums/bits_per_byte": 1}},
     )
 
@@ -105,31 +99,21 @@ def test_text_in_a_store_makes_the_corpus_of_a_folder_and_a_foreign_run_asks_non
     (run / "corpus" / "index.json").unlink()
     for name in files:
         store.delete(name)
-    with pytest.raises(RunError, match="made this directory, add --trust"):
-        prepared(run / "config.yaml", run)
+    refuses(RunError, "made this directory, add --trust", prepared, run / "config.yaml", run)
     for name, content in files.items():
         store.put(name, content)
     assert shards(prepared(run / "config.yaml", run, trust=True).corpus) == made
-
-
-def test_what_is_wrong_with_an_object_names_its_url(store, tmp_path):
     url = store.put("bad.jsonl", b'{"text": "good"}\n{"text": 7}\n')
     config = CorpusConfig.model_validate({"domains": {"web": {"path": url}}})
-    with pytest.raises(CorpusError) as caught:
-        prepare_corpus(config, {}, tmp_path / "corpus", fingerprint="f")
-    assert str(caught.value).startswith(f"domain 'web': {url}:2: column 'text'")
-    assert str(cache_folder()) not in str(caught.value)
-
-
-# --- Prepared corpora ---------------------------------------------------------------------------
+    line = refusal(prepare_corpus, config, {}, tmp_path / "corpus", fingerprint="f")
+    assert line.startswith(f"domain 'web': {url}:2: column 'text'")
+    assert str(cache_folder()) not in line
 
 
 @pytest.fixture
 def run(tmp_path):
     """A run that prepared its own text."""
-    for name in "ab":
-        (tmp_path / f"{name}.jsonl").write_bytes(lines({"text": t} for t in texts(name)))
-    a, b = ({"path": str(tmp_path / f"{name}.jsonl")} for name in "ab")
+    a, b = ({"path": write_lines(tmp_path / f"{name}.jsonl", texts(name))} for name in "ab")
     corpus = {"domains": {"a": a, "n": {"b": b}}}
     return prepared(written(tmp_path / "own.yaml", corpus=corpus), tmp_path / "own").path
 
@@ -148,8 +132,7 @@ def publish(run, url: str) -> str:
 def test_a_published_corpus_is_taken_by_another_run_and_is_the_same(store, run, tmp_path):
     url, link = f"{store.url}/one", run / "corpus" / "a" / "own.yaml"
     link.symlink_to(tmp_path / "own.yaml")
-    with pytest.raises(CorpusError, match="is a link to"):
-        publish_corpus(run / "corpus", url)
+    refuses(CorpusError, "is a link to", publish_corpus, run / "corpus", url)
     assert store.keys() == ["other"]
     link.unlink()
     (run / "corpus" / ".half.tmp").write_text("half-written")
@@ -193,11 +176,9 @@ def test_what_is_wrong_in_the_store_is_one_line_and_not_kept(store, run):
     publish(run, f"{store.url}/one")
     content = store.get("one/a/train/00000.bin")
     store.put("one/a/train/00000.bin", content[:-2] + b"!!")
-    with pytest.raises(CorpusError, match=rf"^{store.url}/one/a/train.*SHA-256"):
-        Corpus.open(f"{store.url}/one")
+    refuses(CorpusError, rf"^{store.url}/one/a/train.*SHA-256", Corpus.open, f"{store.url}/one")
     store.delete("one/a/train/00000.bin")
-    with pytest.raises(CorpusError, match=rf"^{store.url}/one/a/train.*not found"):
-        Corpus.open(f"{store.url}/one")
+    refuses(CorpusError, rf"^{store.url}/one/a/train.*not found", Corpus.open, f"{store.url}/one")
     assert not list(cache_folder().rglob("*.bin"))
     store.put("one/a/train/00000.bin", content)
     assert Corpus.open(f"{store.url}/one").domain_names == ("a", "n/b")

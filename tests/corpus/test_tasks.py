@@ -1,7 +1,5 @@
 """Items of tasks, which tokens of a continuation are scored, and windows of a model."""
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 import inspect
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given, settings, strategies as st
+from refusals import refuses
 
 from mixopt.corpus import (
     EncodedTask,
@@ -35,28 +34,23 @@ def write(path, *rows):
     return path
 
 
-def test_a_line_is_an_item(tmp_path):
+def test_a_line_is_an_item_packed_too_and_a_damaged_file_is_refused(tmp_path):
+    content = json.dumps(GOLD).encode() + b"\n"
+    whole = gzip.compress(b"".join(content.replace(b"394", str(n).encode()) for n in range(500)))
     other = {"id": 7, "context": "def f():\n", "continuation": "    return 1", "weight": 2}
     assert list(read_items(write(tmp_path / "t.jsonl", GOLD, other))) == [
         Item("394", "Q?\nAnswer:", " a"),
         Item("7", "def f():\n", "    return 1", 2.0),
     ]
-
-
-def test_a_packed_file_is_read_and_a_damaged_one_is_refused(tmp_path):
-    content = json.dumps(GOLD).encode() + b"\n"
-    whole = gzip.compress(b"".join(content.replace(b"394", str(n).encode()) for n in range(500)))
     path = tmp_path / "t.jsonl.gz"
     path.write_bytes(whole)
     assert len(list(read_items(path))) == 500
     (tmp_path / "empty").write_text("\n")
     for damaged in (whole[: len(whole) // 2], b"no"):
         path.write_bytes(damaged)
-        with pytest.raises(ConfigError, match=r"t\.jsonl\.gz: cannot be read"):
-            list(read_items(path))
+        refuses(ConfigError, r"t\.jsonl\.gz: cannot be read", list, read_items(path))
     for name, message in (("none", "none: no such file"), ("empty", "empty: has no items; write")):
-        with pytest.raises(ConfigError, match=message):
-            list(read_items(tmp_path / name))
+        refuses(ConfigError, message, list, read_items(tmp_path / name))
 
 
 def line(**changes):
@@ -78,8 +72,7 @@ WRONG = {
 def test_a_wrong_item_is_refused_with_its_line(tmp_path, message):
     path = tmp_path / "t.jsonl"
     path.write_bytes(json.dumps(GOLD).encode() + b"\n" + WRONG[message] + b"\n")
-    with pytest.raises(ConfigError, match=f"t.jsonl:2: {message}"):
-        list(read_items(path))
+    refuses(ConfigError, f"t.jsonl:2: {message}", list, read_items(path))
 
 
 def test_items_are_chosen_by_their_ids_wherever_they_stand_and_keep_their_order():
@@ -97,10 +90,8 @@ def test_a_folder_has_a_task_for_each_file(tmp_path):
         (tmp_path / name).write_text("")
     assert list(task_files(tmp_path)) == ["arc", "code"]
     (tmp_path / "arc.jsonl.zst").write_text("")
-    with pytest.raises(ConfigError, match=r"arc\.jsonl is also task 'arc'"):
-        task_files(tmp_path)
-    with pytest.raises(ConfigError, match="no such folder"):
-        task_files(tmp_path / "none")
+    refuses(ConfigError, r"arc\.jsonl is also task 'arc'", task_files, tmp_path)
+    refuses(ConfigError, "no such folder", task_files, tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"empty: has no tasks; add a file for each, \*.jsonl"):
         task_files(tmp_path / "empty")
@@ -109,16 +100,6 @@ def test_a_folder_has_a_task_for_each_file(tmp_path):
 @pytest.fixture(scope="module")
 def bpe():
     return FastTokenizer.train(TEXTS, 400)
-
-
-@pytest.fixture(scope="module")
-def metaspace():
-    """A unigram model that writes a space as another character, as SentencePiece does."""
-    letters = ((one, -3.0) for one in "abé漢\u2581")
-    pieces = [("<unk>", 0.0), ("</s>", 0.0), *letters, ("\u2581b", -1)]
-    inner = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0, byte_fallback=False))
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
-    return FastTokenizer(inner, "</s>")
 
 
 def encoded(context, continuation, tokenizer):
@@ -138,10 +119,11 @@ def test_a_row_begins_with_an_end_of_document_and_the_continuation_is_scored():
 
 
 WORDS = st.lists(st.sampled_from(["Q: é\nA:", "def f():\n    ", "\t", "漢", " return x", "\n\n"]))
+TEXT = WORDS.map("".join) | st.text(max_size=20)
 
 
-@settings(deadline=None, max_examples=60)
-@given(context=WORDS.map("".join), continuation=WORDS.map("".join).filter(len))
+@settings(max_examples=60)
+@given(context=TEXT, continuation=TEXT.filter(len))
 def test_what_is_scored_is_the_end_of_the_text_in_whole_tokens(bpe, context, continuation):
     task = encoded(context, continuation, bpe)
     found = bpe.inner.decode(scored(task).tolist(), skip_special_tokens=False)
@@ -153,20 +135,17 @@ def test_what_is_scored_is_the_end_of_the_text_in_whole_tokens(bpe, context, con
         assert task.bytes_R[0] == len(found.encode())
 
 
-def test_a_vocabulary_that_is_not_of_bytes_is_placed_by_characters(metaspace):
+def test_a_vocabulary_that_is_not_of_bytes_is_placed_by_characters():
+    """It is a unigram model that writes a space as another character, as SentencePiece does."""
+    letters = ((one, -3.0) for one in "abé漢\u2581")
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), *letters, ("\u2581b", -1)]
+    inner = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    metaspace = FastTokenizer(inner, "</s>")
     for text, ends in (("b é", [1, 2, 4]), ("é b", [2, 4]), ("漢 b", [3, 5])):
         (spans,) = metaspace.spans([text])
         assert spans.end_T[-1] == len(text.encode())
         assert set(ends) <= set(spans.end_T.tolist()) | {0}
-
-
-@settings(deadline=None, max_examples=60)
-@given(context=st.text(max_size=20), continuation=st.text(min_size=1, max_size=20))
-def test_ends_of_tokens_rise_to_the_bytes_of_the_text(bpe, context, continuation):
-    for tokenizer in (ByteTokenizer(), bpe):
-        (spans,) = tokenizer.spans([context + continuation])
-        assert (np.diff(spans.end_T) >= 0).all()
-        assert spans.end_T[-1] == len((context + continuation).encode())
 
 
 def test_a_continuation_without_a_token_is_refused(monkeypatch):
@@ -176,7 +155,7 @@ def test_a_continuation_without_a_token_is_refused(monkeypatch):
         encoded("ab", " cd", ByteTokenizer())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(before=st.integers(0, 40), answer=st.integers(1, 60), length=st.integers(1, 24))
 def test_windows_score_each_token_once_and_fit_the_model(before, answer, length):
     text = "".join(chr(97 + n % 26) for n in range(answer))

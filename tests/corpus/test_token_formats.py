@@ -1,22 +1,34 @@
 """Each format of tokens is read as its writer wrote it and becomes shards; faults are one line."""
 
-from __future__ import annotations
-
 import bz2
+import errno
 import gzip
 import lzma
+import os
+import pickle
+import re
+from functools import lru_cache
 from itertools import chain, pairwise
 
 import numpy as np
 import pytest
 from flips import flips
-from token_writers import write_megatron, write_nanogpt, write_olmo
+from hypothesis import given, settings, strategies as st
+from refusals import refuses
+from token_writers import write_megatron, write_nanogpt
 
 from mixopt import MixtureDataset
-from mixopt.corpus import FastTokenizer, import_tokens, token_formats
+from mixopt.corpus import (
+    FastTokenizer,
+    TokenShards,
+    TokenWriter,
+    import_tokens,
+    token_formats,
+    token_shards,
+)
 from mixopt.corpus.token_formats import open_token_files
 from mixopt.corpus.token_import import token_pieces
-from mixopt.errors import CorpusError
+from mixopt.errors import CorpusError, ShardError
 
 DOCUMENTS = [[5, 6, 7, 0], [8, 0], [9, 9, 9, 9, 0]]
 TOKENS = [token for document in DOCUMENTS for token in document]
@@ -31,7 +43,7 @@ def names(patterns, format=None):
     return [file.path.name for file in open_token_files(patterns, format, None)]
 
 
-def tokens(file):
+def tokens_of(file):
     return np.concatenate(list(file.parts())).tolist()
 
 
@@ -41,25 +53,22 @@ def documents(file, document_end=None):
 
 
 def refused(message, path, format=None, dtype=None, *, tokenizer="gpt2", **options):
-    out = path.parent / "out"
-    with pytest.raises(CorpusError) as caught:
-        import_tokens(path, out, format=format, dtype=dtype, tokenizer=tokenizer, **options)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert not out.exists()
+    options |= {"format": format, "dtype": dtype, "tokenizer": tokenizer}
+    refuses(CorpusError, re.escape(message), import_tokens, path, path.parent / "out", **options)
+    assert not (path.parent / "out").exists()
 
 
 @pytest.mark.parametrize("dtype", ["<i8", ">u2"])
 def test_arrays_of_integers_are_read_with_and_without_a_header(tmp_path, dtype):
     np.array(TOKENS, dtype).astype("<i8").tofile(tmp_path / "raw.npy")
     found = read(tmp_path / "raw.npy", "raw", dtype="int64")
-    assert (tokens(found), found.tokens, documents(found, 0)) == (TOKENS, len(TOKENS), DOCUMENTS)
+    assert (tokens_of(found), found.tokens, documents(found, 0)) == (TOKENS, len(TOKENS), DOCUMENTS)
     np.save(tmp_path / "a.npy", np.array(TOKENS, dtype))
     found = read(tmp_path / "a.npy", "npy")
-    assert tokens(found) == TOKENS
+    assert tokens_of(found) == TOKENS
     assert not found.is_shard, "an array with a header is no shard as it is"
     np.save(tmp_path / "b.npy", np.array(TOKENS[:10], dtype).reshape(2, 5))
-    assert tokens(read(tmp_path / "b.npy", "npy")) == TOKENS[:10]
+    assert tokens_of(read(tmp_path / "b.npy", "npy")) == TOKENS[:10]
 
 
 def test_an_array_that_is_no_tokens_is_refused(tmp_path):
@@ -73,12 +82,12 @@ def test_an_array_that_is_no_tokens_is_refused(tmp_path):
         np.save(path, array, allow_pickle=True)
         refused(f"a.npy: {message}", path, "npy")
     np.save(path, np.array(TOKENS, np.uint16))
-    assert tokens(read(path, None)) == TOKENS
+    assert tokens_of(read(path, None)) == TOKENS
     path.write_bytes(path.read_bytes()[:-3])
     refused("a.npy: not a .npy: ", path, "npy")
-    write_olmo(path, TOKENS)
+    np.array(TOKENS, "<u2").tofile(path)
     refused("(nor has OLMo-core's .npy): use format 'raw'", path, "npy")
-    assert tokens(read(path, None, "uint16")) == TOKENS
+    assert tokens_of(read(path, None, "uint16")) == TOKENS
 
 
 @pytest.mark.parametrize("dtype", [("<i8", 5), ("u1", 1)])
@@ -92,28 +101,25 @@ def test_megatrons_documents_are_those_of_its_index(tmp_path, dtype):
 def test_documents_of_several_sequences_end_where_the_index_says(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     sequences = [rng.integers(0, 9, rng.integers(0, 6)).tolist() for _ in range(60)]
-    write_megatron(tmp_path / "web", sequences)
-    content = (tmp_path / "web.idx").read_bytes()
-    bounds = np.array([0, 0, 1, 1, 7, 30, 59, 60], "<i8")
-    head = bytearray(content[: 34 + 12 * 60])
-    head[26:34] = len(bounds).to_bytes(8, "little")
-    (tmp_path / "web.idx").write_bytes(bytes(head) + bounds.tobytes())
+    bounds = [0, 0, 1, 1, 7, 30, 59, 60]
+    write_megatron(tmp_path / "web", sequences, bounds=bounds)
     wanted = [list(chain.from_iterable(sequences[a:b])) for a, b in pairwise(bounds)]
     for part in (1, 2, 7, 1 << 20):
         monkeypatch.setattr(token_formats, "PART", part)
         assert documents(read(tmp_path / "web", "megatron")) == [d for d in wanted if d]
 
 
-def test_bounds_of_documents_that_cannot_be_are_refused(tmp_path):
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    content = (tmp_path / "web.idx").read_bytes()[:-32]
-    for bounds, message in {
-        (0, 2, 1, 3): "are not increasing", (1, 2, 3, 3): "begin at sequence 1",
-        (0, 1, 2, 9): "end at sequence 9",
-    }.items():  # fmt: skip
-        (tmp_path / "web.idx").write_bytes(content + np.array(bounds, "<i8").tobytes())
-        with pytest.raises(CorpusError, match=message):
-            documents(read(tmp_path / "web", "megatron"))
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ((0, 2, 1, 3), "are not increasing"),
+        ((1, 2, 3, 3), "begin at sequence 1"),
+        ((0, 1, 2, 9), "end at sequence 9"),
+    ],
+)
+def test_bounds_of_documents_that_cannot_be_are_refused(tmp_path, bounds, message):
+    write_megatron(tmp_path / "web", DOCUMENTS, bounds=bounds)
+    refuses(CorpusError, message, lambda: documents(read(tmp_path / "web", "megatron")))
 
 
 def write_datatrove(path, documents, dtype="<u2", *, metadata="gpt2|2\n11\n11 T"):
@@ -149,8 +155,7 @@ def test_datatroves_files_that_do_not_fit_each_other_are_refused(
     write_datatrove(tmp_path / "a.ds", DOCUMENTS, metadata=metadata)
     np.array(tokens, "<u2").tofile(tmp_path / "a.ds")
     np.array(ends, "<u8").tofile(tmp_path / "a.ds.index")
-    with pytest.raises(CorpusError, match=message):
-        documents(read(tmp_path / "a.ds", "datatrove"))
+    refuses(CorpusError, message, lambda: documents(read(tmp_path / "a.ds", "datatrove")))
 
 
 def test_globs_folders_and_companions_name_each_file_once(tmp_path, monkeypatch):
@@ -163,19 +168,15 @@ def test_globs_folders_and_companions_name_each_file_once(tmp_path, monkeypatch)
     (tmp_path / "ds").mkdir()
     write_datatrove(tmp_path / "ds" / "00_a.ds", DOCUMENTS)
     assert names(["ds/*"], "datatrove") == names(["ds/*"]) == ["00_a.ds"]
-    with pytest.raises(CorpusError, match="zeb: not found"):
-        names(["zeb"], "raw")
-    with pytest.raises(CorpusError, match=r"z\*: the glob matches no file"):
-        names(["z*"], "raw")
+    refuses(CorpusError, "zeb: not found", names, ["zeb"], "raw")
+    refuses(CorpusError, r"z\*: the glob matches no file", names, ["z*"], "raw")
 
 
 def test_a_folder_with_the_tokens_of_two_tools_or_of_none_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("what it is")
-    with pytest.raises(CorpusError, match="has no token files"):
-        names([str(tmp_path)], "raw")
+    refuses(CorpusError, "has no token files", names, [str(tmp_path)], "raw")
     write_megatron(tmp_path / "web", DOCUMENTS)
-    with pytest.raises(CorpusError, match=r"tokens are megatron \(.*web\), not npy"):
-        names([str(tmp_path)], "npy")
+    refuses(CorpusError, r"tokens are megatron \(.*web\), not npy", names, [str(tmp_path)], "npy")
     write_nanogpt(tmp_path / "shard_000.bin", DOCUMENTS)
     for format in (None, "megatron", "raw"):
         with pytest.raises(CorpusError, match=r"megatron \(.*web\) and raw \(.*shard_0"):
@@ -195,8 +196,7 @@ def test_documents_reach_over_the_parts_in_which_a_file_is_read_that_is_not_cut(
     parts = found.parts()
     next(parts)
     (tmp_path / "web.bin").write_bytes(b"abcdefgh")
-    with pytest.raises(CorpusError, match="web.bin: was truncated while it was being read"):
-        list(parts)
+    refuses(CorpusError, "web.bin: was truncated while it was being read", list, parts)
 
 
 def test_files_of_shards_are_linked_and_raw_tokens_need_a_type(tmp_path):
@@ -258,8 +258,7 @@ def test_an_index_of_megatrons_cut_anywhere_is_refused_and_one_with_a_flip_or_ha
 def test_what_is_there_already_is_kept_and_what_is_unknown_is_refused(tmp_path):
     refused("dtype 'uint61'; did you mean 'uint16'?", tmp_path / "x.bin", dtype="uint61")
     for named, message in (("", "the path is empty"), ([], "source is empty; name at least")):
-        with pytest.raises(CorpusError, match=message):
-            import_tokens(named, tmp_path / "out", tokenizer="gpt2")
+        refuses(CorpusError, message, import_tokens, named, tmp_path / "out", tokenizer="gpt2")
     with pytest.raises(CorpusError, match="token files must be local; copy them to this"):
         import_tokens("s3://bucket/a.bin", tmp_path / "out", tokenizer="gpt2")
     np.array(TOKENS, "<u2").tofile(tmp_path / "train.bin")
@@ -276,9 +275,123 @@ def test_an_index_of_another_kind_or_type_or_none_is_refused(tmp_path):
     refused("web.idx: its tokens are uint16, not 'int32'", tmp_path / "web", dtype="int32")
     write_megatron(tmp_path / "web", DOCUMENTS, code=6)
     refused("tokens of type code 6; supported: version 1 of uint8 (1), int32 (4)", tmp_path / "web")
-    write_megatron(tmp_path / "web", DOCUMENTS)
-    content = (tmp_path / "web.idx").read_bytes().replace(b"\1\0\0\0", b"\2\0\0\0", 1)
-    (tmp_path / "web.idx").write_bytes(content)
+    write_megatron(tmp_path / "web", DOCUMENTS, version=2)
     refused("version 2 of a Megatron index, tokens of type code 8;", tmp_path / "web")
     write_megatron(tmp_path / "web", DOCUMENTS, magic=b"SOMETHING")
     refused("not a Megatron index: it begins with b'SOMETHING'", tmp_path / "web")
+
+
+# --- Shards ---------------------------------------------------------------------------------------
+
+
+def written(path, tokens, *, dtype="uint16", shard_tokens=10, chunk=7):
+    with TokenWriter(path, dtype=dtype, tokenizer="bytes", shard_tokens=shard_tokens) as writer:
+        for start in range(0, len(tokens), chunk):
+            writer.write(tokens[start : start + chunk], documents=1, bytes=3)
+    return TokenShards.open(path)
+
+
+@pytest.fixture
+def tokens():
+    return np.random.default_rng(0).integers(0, 1 << 16, 95)
+
+
+@pytest.fixture
+def shards(tmp_path, tokens):
+    return written(tmp_path / "train", tokens)
+
+
+@settings(max_examples=40)
+@given(size=st.integers(1, 60), shard=st.integers(1, 25), data=st.data())
+def test_a_range_and_rows_are_slices_of_all_tokens(tmp_path_factory, size, shard, data):
+    tokens = np.arange(size)
+    shards = written(tmp_path_factory.mktemp("t") / "train", tokens, shard_tokens=shard)
+    start = data.draw(st.integers(0, size))
+    stop = data.draw(st.integers(start, size))
+    np.testing.assert_array_equal(shards.read(start, stop), tokens[start:stop])
+    length = data.draw(st.integers(1, size))
+    starts = data.draw(st.lists(st.integers(0, size - length), max_size=5))
+    expected = np.array(starts, dtype=int).reshape(-1, 1) + np.arange(length)
+    np.testing.assert_array_equal(shards.rows(starts, length), expected)
+
+
+def test_a_token_that_does_not_fit_is_refused(tmp_path):
+    for token in (-1, 65_536):
+        with pytest.raises(ShardError, match=rf"token {token} does not fit uint16 \(0 to 65535\)"):
+            written(tmp_path / "train", np.array([5, token, 6]))
+    assert written(tmp_path / "t", np.array([65_536]), dtype="uint32").read(0, 1) == [65_536]
+    with pytest.raises(ShardError, match="tokens of dtype float64; expected integers"):
+        written(tmp_path / "train", np.array([0.5]))
+    with pytest.raises(ShardError, match="dtype 'int64'; tokens are uint16 or uint32"):
+        written(tmp_path / "train", np.array([1]), dtype="int64")
+
+
+def test_an_altered_shard_is_found_by_its_hash_and_a_truncated_or_absent_one_without(shards):
+    path = shards.path / "00003.bin"
+    shards.read(0, 95)
+    path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    TokenShards.open(shards.path, verify=False)
+    with pytest.raises(ShardError, match=r"00003.bin: altered: SHA-256 .* mixopt run CONFIG"):
+        TokenShards.open(shards.path)
+    path.write_bytes(path.read_bytes()[:-2])
+    cut = "00003.bin: truncated: 18 bytes, but its index has 20"
+    refuses(ShardError, f"{cut}; prepare", TokenShards.open, shards.path, verify=False)
+    refuses(ShardError, cut, shards.read, 0, 95)
+    path.unlink()
+    missing = "00003.bin: not found; prepare the corpus again"
+    refuses(ShardError, missing, TokenShards.open, shards.path)
+    refuses(ShardError, "00003.bin: no longer found; restore it and resume", shards.read, 0, 95)
+    refuses(ShardError, r"index.json: not found", TokenShards.open, shards.path / "elsewhere")
+
+
+def test_many_bytes_are_hashed_once_a_node(shards, monkeypatch):
+    monkeypatch.setattr(token_shards, "_SHARED_HASH_BYTES", 0)
+    monkeypatch.setattr("mixopt.system.manifest.LARGE", 0)
+    TokenShards.open(shards.path)
+    with monkeypatch.context() as patch:
+        patch.setattr("mixopt.system.manifest.file_hash", None)  # nothing is read again
+        TokenShards.open(shards.path)
+    (shards.path / "00003.bin").write_bytes(b"\0" * 20)
+    refuses(ShardError, r"00003.bin: altered: SHA-256", TokenShards.open, shards.path)
+
+
+def test_ranges_outside_the_tokens_are_refused(shards):
+    refuses(IndexError, r"tokens \[90, 96\) of 95", shards.read, 90, 96)
+    refuses(IndexError, r"rows of 6 from 0 to 90 of 95", shards.rows, [0, 90], 6)
+
+
+def test_a_failed_write_leaves_what_was_there_and_another_replaces_it(shards, tokens):
+    def interrupted():
+        with TokenWriter(shards.path, dtype="uint16", tokenizer="bytes") as writer:
+            writer.write(tokens[:5], documents=1, bytes=3)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    np.testing.assert_array_equal(TokenShards.open(shards.path).read(0, 95), tokens)
+    assert [path.name for path in shards.path.parent.iterdir()] == ["train"]
+    assert written(shards.path, np.arange(3)).read(0, 3).tolist() == [0, 1, 2]
+    assert sorted(path.name for path in shards.path.iterdir()) == ["00000.bin", "index.json"]
+
+
+def test_mapped_shards_keep_no_descriptor_and_many_replace_each_other(shards, tokens, monkeypatch):
+    mapping = lru_cache(maxsize=2)(token_shards._mapping.__wrapped__)
+    monkeypatch.setattr(token_shards, "_mapping", mapping)
+    before = len(os.listdir("/proc/self/fd"))
+    starts = np.arange(0, 80, 3)
+    np.testing.assert_array_equal(shards.rows(starts, 12), tokens[starts[:, None] + np.arange(12)])
+    assert mapping.cache_info().currsize == 2
+    assert len(os.listdir("/proc/self/fd")) == before
+    sent = pickle.dumps(shards)  # to another process: the path and not the tokens
+    assert len(sent) < 1_000
+    np.testing.assert_array_equal(pickle.loads(sent).read(0, 95), tokens)
+    monkeypatch.setattr(token_shards, "_CALLS", ())  # of another system than POSIX
+    np.testing.assert_array_equal(shards.read(0, 95), tokens)
+
+
+def test_too_many_open_files_are_told_with_the_limit_to_raise(shards, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("mixopt.corpus.token_shards.os.open", full)
+    refuses(ShardError, r"Too many open files; raise the limit: ulimit -n 4096", shards.read, 0, 5)

@@ -2,8 +2,10 @@ import inspect
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+import tokenizers
+from hypothesis import example, given, strategies as st
 from made_corpus import prepared, write_lines
+from refusals import refuses
 
 from mixopt.corpus import (
     check_tokenizer_name,
@@ -30,17 +32,11 @@ def documents(tokenizer, tokens):
     return [tokenizer.decode(part) for part in np.split(tokens, ends + 1)[:-1]]
 
 
-@settings(deadline=None)
+@example(texts=["a<|endoftext|>b"])  # which is text
 @given(texts=st.lists(st.text(max_size=50), max_size=5))
 def test_bytes_and_bpe_give_back_every_document(bpe, texts):
     for tokenizer in (ByteTokenizer(), bpe):
         assert documents(tokenizer, tokenizer.encode(texts)) == texts
-
-
-def test_text_that_looks_like_an_end_of_document_is_text(bpe):
-    tokens = bpe.encode(["a<|endoftext|>b"])
-    assert (tokens == bpe.end_of_document).sum() == 1
-    assert bpe.decode(tokens) == "a<|endoftext|>b"
 
 
 def corpus_of(folder, tokenizer):
@@ -53,27 +49,27 @@ def corpus_of(folder, tokenizer):
 def test_the_folder_of_a_prepared_corpus_is_its_tokenizer(tmp_path, tokenizer, ids):
     made = corpus_of(tmp_path, tokenizer)
     opened = open_tokenizer(str(made.path))
-    np.testing.assert_array_equal(
-        opened.encode(TEXTS), saved_tokenizer(made.path, tokenizer).encode(TEXTS)
-    )
+    same = saved_tokenizer(made.path, tokenizer).encode(TEXTS)
+    np.testing.assert_array_equal(opened.encode(TEXTS), same)
     assert opened.vocab_size == known_size(str(made.path)) == ids
     second = corpus_of(tmp_path, str(made.path))
     assert saved_tokenizer(second.path, second.tokenizer).vocab_size == ids
     assert second.domains[0].train.tokens == made.domains[0].train.tokens
 
 
-def test_an_unusual_end_of_documents_is_kept_with_the_corpus(bpe, tmp_path):
+def test_an_unusual_end_of_documents_is_kept_with_the_corpus_and_no_begin_is_added(tmp_path):
+    own = FastTokenizer.train(TEXTS, 300)
+    begin = {"single": "<|endoftext|> $A", "special_tokens": [("<|endoftext|>", 0)]}
+    own.inner.post_processor = tokenizers.processors.TemplateProcessing(**begin)
     (tmp_path / "own").mkdir()
-    bpe.save(tmp_path / "own")
+    own.save(tmp_path / "own")
     (tmp_path / "own" / "tokenizer_config.json").write_text('{"eos_token": {"content": "a"}}')
     corpus = corpus_of(tmp_path, str(tmp_path / "own"))
     opened = saved_tokenizer(corpus.path, corpus.tokenizer)
     assert opened.end_of_document == opened.inner.token_to_id("a")
+    ids = [opened.inner.token_to_id(letter) for letter in "za"]
+    assert opened.encode(["z"]).tolist() == ids
     assert document_ends(corpus) == (opened.end_of_document,)
-
-
-def test_ids_take_two_bytes_while_they_fit():
-    assert [token_dtype(size).name for size in (1 << 16, (1 << 16) + 1)] == ["uint16", "uint32"]
 
 
 def test_what_can_be_told_of_a_name_is_told_without_the_hub(tmp_path):
@@ -81,17 +77,16 @@ def test_what_can_be_told_of_a_name_is_told_without_the_hub(tmp_path):
         check_tokenizer_name(name)
     sizes = [known_size(name) for name in ("bytes", "bpe:8_192", "no/such")]
     assert sizes == [257, 8192, None]
+    assert [token_dtype(size).name for size in (1 << 16, (1 << 16) + 1)] == ["uint16", "uint32"]
     for name, message in (
         ("bpe:256", "'bpe:256': a byte-level BPE has at least 257 ids"),
         ("bpe8192:300", "is not bytes, bpe:<vocab>, a folder or a name on the hub; did you mean"),
         ("./no", "tokenizer './no': no such folder or file; name a local folder, or use bytes"),
         (str(tmp_path), "has no tokenizer.json: write one, AutoTokenizer"),
     ):
-        with pytest.raises(CorpusError, match=message):
-            check_tokenizer_name(name)
+        refuses(CorpusError, message, check_tokenizer_name, name)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(CorpusError, match=r"tokenizer '.*': .*tokenizer.json: "):
-        open_tokenizer(str(tmp_path))
+    refuses(CorpusError, r"tokenizer '.*': .*tokenizer.json: ", open_tokenizer, str(tmp_path))
 
 
 def test_a_tokenizer_without_an_end_or_on_a_hub_that_cannot_be_reached_is_refused(
@@ -100,13 +95,10 @@ def test_a_tokenizer_without_an_end_or_on_a_hub_that_cannot_be_reached_is_refuse
     bpe.save(tmp_path)
     path = tmp_path / "tokenizer.json"
     path.write_text(path.read_text().replace("<|endoftext|>", "<|x|>"))
-    with pytest.raises(CorpusError, match=r"has no end-of-document token: .* eos_token"):
-        open_tokenizer(str(path))
+    refuses(CorpusError, r"has no end-of-document token: .* eos_token", open_tokenizer, str(path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(
-        CorpusError, match="^tokenizer 'no/such' is not on this machine and the hub"
-    ):
-        open_tokenizer("no/such")
+    message = "^tokenizer 'no/such' is not on this machine and the hub"
+    refuses(CorpusError, message, open_tokenizer, "no/such")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
@@ -117,5 +109,7 @@ def test_an_exported_tokenizer_has_the_vocabulary_of_the_one_it_was(tmp_path, bp
     assert found == vocabulary_of(tokenizer)
     assert found[0] == tokenizer.vocab_size
     assert folder_vocabulary(tmp_path.parent) is None
+    written = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert written.encode("é \t").ids == tokenizer.encode(["é \t"])[:-1].tolist()
     other = FastTokenizer.train([*TEXTS[1:], "zebra zebra quartz quartz quiz"], 270)
     assert vocabulary_of(other)[1] != vocabulary_of(tokenizer)[1]

@@ -1,11 +1,9 @@
 """MixtureDataset and MixtureLoader: the sampler's order, whoever fetches; state of what arrived."""
 
-from __future__ import annotations
-
 import json
 import pickle
-import subprocess
 import sys
+from functools import partial
 from itertools import islice
 
 import datasets
@@ -13,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, strategies as st
-from sampler_rows import located
+from refusals import refuses
+from sampler_rows import pairs_in_order, pairs_of
 from token_writers import write_shards
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
 from mixopt.corpus import CORPUS_FORMAT, TokenShards
-from mixopt.errors import ShardError
 from mixopt.system import write_sealed
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -30,18 +28,14 @@ OTHER = [0.0, 0.1, 0.9]
 NAMES = ("web", "code", "books")
 
 
-def write_index(folder, names):
-    lists = {"domains": list(names), "targets": [], "tasks": []}
-    write_sealed(folder / "index.json", {"format": CORPUS_FORMAT, **lists})
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     for k, (name, rows) in enumerate(zip(NAMES, (90, 41, 17), strict=True)):
         tokens = np.random.default_rng(k).integers(0, 50, rows * LENGTH + 5)
         write_shards(folder / name / "train", tokens, shard_tokens=300 if k == 1 else 1 << 20)
-    write_index(folder, NAMES)
+    lists = {"domains": list(NAMES), "targets": [], "tasks": []}
+    write_sealed(folder / "index.json", {"format": CORPUS_FORMAT, **lists})
     return folder
 
 
@@ -64,23 +58,16 @@ def loader(dataset, *, workers=0, prefetch=2, accumulation=None, **options):
     return MixtureLoader(dataset, sampler(dataset, **options), **how)
 
 
-def rows_of(batches):
-    return [list(zip(b["domain"].tolist(), b["row"].tolist(), strict=True)) for b in batches]
-
-
-def expected(dataset, batches, *, start=0, changes=(), **options):
-    known = sampler(dataset, **options)
+def expected(dataset, batches, *, changes=()):
+    known = sampler(dataset)
     for batch, weights in changes:
         known.set_weights(weights, batch=batch)
-    domain, row = located(known, start, start + batches)
-    pairs = list(zip(domain.tolist(), row.tolist(), strict=True))
-    return [pairs[k : k + 8] for k in range(0, len(pairs), 8)]
+    return pairs_in_order(known, batches)
 
 
 def drive(one, batches, swaps=()):
     """Run a loop over a loader; swap weights after some batches, note when they hold."""
-    seen, held = [], []
-    swaps = dict(swaps)
+    seen, held, swaps = [], [], dict(swaps)
     for batch in one:
         seen.append(batch)
         if len(seen) in swaps:
@@ -101,8 +88,7 @@ def test_a_dataset_has_the_domains_one_after_the_other(dataset, corpus):
     sent = pickle.dumps(dataset)  # to another process, without its tokens
     assert len(sent) < 3000
     assert np.array_equal(pickle.loads(sent).read([5])["input_ids"], dataset.read([5])["input_ids"])
-    with pytest.raises(IndexError, match="rows -1 to 3 of 148"):
-        dataset.read([3, -1])
+    refuses(IndexError, "rows -1 to 3 of 148", dataset.read, [3, -1])
     with pytest.raises(IndexError, match="rows 148 to 148 of 148"):
         dataset[148]
 
@@ -127,16 +113,6 @@ def test_a_batch_says_where_documents_begin(tmp_path):
     assert packed["max_seqlen"] == 3
 
 
-def test_a_shard_that_changed_since_it_was_indexed_is_refused(tmp_path):
-    write_shards(tmp_path / "web" / "train", np.arange(64))
-    write_index(tmp_path, ["web"])
-    file = tmp_path / "web" / "train" / "00000.bin"
-    file.write_bytes(bytes(reversed(file.read_bytes())))
-    with pytest.raises(ShardError, match=r"00000\.bin: altered: SHA-256"):
-        MixtureDataset.from_corpus(tmp_path, length=8)
-    MixtureDataset.from_corpus(tmp_path, length=8, verify=False)
-
-
 def test_domains_that_cannot_be_read_are_refused(corpus):
     shards = TokenShards.open(corpus / "web" / "train")
     for sources, options, message in (
@@ -145,8 +121,7 @@ def test_domains_that_cannot_be_read_are_refused(corpus):
         ({"web": shards}, {}, "'web': length None of a row of token shards; say how long"),
         ({"web": shards}, {"length": 0}, "length 0 of a row"),
     ):
-        with pytest.raises(CorpusError, match=message):
-            MixtureDataset(sources, **options)
+        refuses(CorpusError, message, MixtureDataset, sources, **options)
     with pytest.raises(CorpusError, match="only domains of token shards can be read as one batch"):
         MixtureDataset({"a": [{"x": 1}]}).read([0])
 
@@ -181,14 +156,12 @@ def test_samples_of_different_lengths_ask_for_a_collate_function():
     assert sorted(next(iter(padded))["n"]) == [1, 2, 3, 4]
 
 
-def test_a_plain_dataloader_gives_the_samplers_order_and_ours_arrays_as_stored_too(dataset):
+def test_a_plain_dataloader_gives_the_samplers_order(dataset):
     plain = DataLoader(dataset, batch_sampler=sampler(dataset, batches=12), num_workers=2)
     batches = list(plain)
-    assert rows_of(batches) == expected(dataset, 12)
+    assert pairs_of(batches) == expected(dataset, 12)
     assert batches[0]["input_ids"].shape == (8, LENGTH)
     assert next(iter(loader(dataset)))["input_ids"].dtype == torch.int64
-    stored = MixtureLoader(dataset, sampler(dataset), output="numpy")
-    assert next(iter(stored))["input_ids"].dtype == np.uint16
 
 
 def test_batches_carry_number_position_and_mixture(dataset):
@@ -206,7 +179,7 @@ def test_new_weights_hold_after_exactly_what_was_asked_for(dataset, workers, pre
     batches, held = drive(one, 50, swaps={10: OTHER, 30: WEIGHTS})
     assert held == [10 + lag, 30 + lag]
     changes = [(held[0], OTHER), (held[1], WEIGHTS)]
-    assert rows_of(batches) == expected(dataset, 50, changes=changes)
+    assert pairs_of(batches) == expected(dataset, 50, changes=changes)
     assert 0 not in [d for b in batches[held[0] : held[1]] for d in b["domain"].tolist()]
     for batch in batches[::7]:
         rows = np.array([0, 90, 131])[batch["domain"]] + batch["row"].numpy()
@@ -227,7 +200,7 @@ def test_the_state_is_of_what_was_received_pending_changes_included(dataset, wor
     other = loader(dataset, workers=then)
     other.load_state_dict(state)
     batches += drive(other, 20)[0]
-    assert rows_of(batches) == expected(dataset, 29, changes=[(held, OTHER)])
+    assert pairs_of(batches) == expected(dataset, 29, changes=[(held, OTHER)])
 
 
 def test_a_stream_that_ends_ends_the_loop(dataset):
@@ -238,33 +211,19 @@ def test_a_stream_that_ends_ends_the_loop(dataset):
 
 
 def test_settings_of_a_loader_that_cannot_be_right_are_refused(dataset):
-    with pytest.raises(SamplerError, match="prefetch: 0 is not a whole number from 1 to"):
-        MixtureLoader(dataset, sampler(dataset), workers=2, prefetch=0)
-    with pytest.raises(SamplerError, match="output='jax'; it is 'torch' or 'numpy'"):
-        MixtureLoader(dataset, sampler(dataset), output="jax")
+    made, own = partial(MixtureLoader, dataset), sampler(dataset)
+    refuses(SamplerError, "prefetch: 0 is not a whole number", made, own, workers=2, prefetch=0)
+    refuses(SamplerError, "output='jax'; it is 'torch' or 'numpy'", made, own, output="jax")
     other = MixtureSampler({**dataset.sizes, "web": 91}, WEIGHTS, batch_size=8)
-    with pytest.raises(SamplerError, match=r"'web': 90.*the sampler .*'web': 91.*dataset.sizes"):
-        MixtureLoader(dataset, other)
+    refuses(SamplerError, r"'web': 90.*the sampler .*'web': 91.*dataset.sizes", made, other)
 
 
-def test_without_torch_arrays_are_still_handed_out():
-    code = """if True:
-        import sys
-        sys.modules["torch"] = None
-        from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-        rows = MixtureDataset({"a": [{"n": k} for k in range(4)]})
-        order = MixtureSampler(rows.sizes, [1.0], batch_size=4)
-        print(sorted(next(iter(MixtureLoader(rows, order, output="numpy")))["n"].tolist()))
-        try:
-            MixtureLoader(rows, order)
-        except SamplerError as error:
-            print(error)
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("[0, 1, 2, 3]\ntensors and worker processes need torch: pip")
-
-
-# --- Optimizer steps ----------------------------------------------------------------------------
+def test_without_torch_arrays_are_handed_out_as_stored(dataset, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    stored = MixtureLoader(dataset, sampler(dataset), output="numpy")
+    assert next(iter(stored))["input_ids"].dtype == np.uint16
+    message = "^tensors and worker processes need torch: pip"
+    refuses(SamplerError, message, MixtureLoader, dataset, sampler(dataset))
 
 
 @pytest.mark.parametrize(
@@ -276,9 +235,8 @@ def test_a_change_holds_from_the_first_batch_of_a_step(
     one = loader(dataset, workers=workers, accumulation=accumulation)
     batches, held = drive(one, 20, swaps={received: OTHER})
     assert held == [holds]
-    assert rows_of(batches) == expected(dataset, 20, changes=[(holds, OTHER)])
-    with pytest.raises(SamplerError, match=r"=[34]\), but the trainer .* over 5 batches;"):
-        one.accumulate(5)
+    assert pairs_of(batches) == expected(dataset, 20, changes=[(holds, OTHER)])
+    refuses(SamplerError, r"=[34]\), but the trainer .* over 5 batches;", one.accumulate, 5)
 
 
 @given(
@@ -320,19 +278,16 @@ def test_a_loop_that_reads_ahead_resumes_at_what_it_has_trained_on(dataset, work
     first, state = read_ahead(loader(dataset, workers=workers), 9, swap_at=swap_at)
     again = loader(dataset)
     again.load_state_dict(json.loads(json.dumps(state)))
-    assert rows_of(first) + rows_of(islice(again, 11)) == rows_of(whole)
+    assert pairs_of(first) + pairs_of(islice(again, 11)) == pairs_of(whole)
 
 
 def test_more_than_was_received_cannot_be_consumed(dataset):
     one = loader(dataset, workers=2)
     drive(one, 3)
     for consumed in (4, 2.0):
-        with pytest.raises(SamplerError, match="consumed"):
-            one.state_dict(consumed=consumed)
+        refuses(SamplerError, "consumed", one.state_dict, consumed=consumed)
     assert one.state_dict(consumed=3) == one.state_dict()
 
-
-# --- Names of fields ----------------------------------------------------------------------------
 
 THEIRS = {"domain": "arxiv", "row": 7, "batch": "b", "position": 3.5, "mixture": "m", "tokens": 9}
 
@@ -366,5 +321,4 @@ def test_what_cannot_be_one_batch_of_fields_is_refused():
     message = (
         r"'web': a DatasetDict of 'train', 'test' is .*; give one .*, such as source\['train'\]"
     )
-    with pytest.raises(CorpusError, match=message):
-        MixtureDataset({"web": splits})
+    refuses(CorpusError, message, MixtureDataset, {"web": splits})

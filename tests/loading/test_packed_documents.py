@@ -1,18 +1,18 @@
 """Documents become rows: every token once, whole where they fit, labels kept, of any source."""
 
-from __future__ import annotations
-
 import datasets
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from refusals import refuses
 from token_writers import write_shards
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
 from mixopt.errors import SamplerError
-from mixopt.loading import stack_samples
+from mixopt.loading import ChatTokens, stack_samples
 from mixopt.loading.packing import best_fit, best_fit_rows, packed_fields
 
 END = 0
@@ -20,7 +20,7 @@ DOCUMENTS = st.lists(st.lists(st.integers(1, 99), max_size=30), min_size=1, max_
 
 
 @given(documents=DOCUMENTS, length=st.integers(1, 16))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_best_fit_keeps_documents_whole_that_are_no_longer_than_a_row(documents, length):
     packed = best_fit(documents, length)
     found = []
@@ -43,7 +43,7 @@ def one_by_one(lengths, length):
 
 
 @given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(1, n)))))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_rows_are_filled_as_best_fit_is_defined(case):
     length, lengths = case
     row = best_fit_rows(np.array(lengths, int), length)
@@ -60,9 +60,6 @@ def test_fields_keep_the_documents_of_a_row_apart():
     assert row["document"] == [0, 0, -1, -1, -1, -1, -1]
     assert fields["labels"][0].tolist() == [-100, 6, 7, -100, 4, 4, 4]
     assert fields["position_ids"][0].tolist() == [0, 1, 2, 0, 1, 2, 3]
-
-
-# PackedDocuments.
 
 
 def shards_of(path, documents):
@@ -92,7 +89,7 @@ def unpacked(packed, field="input_ids"):
 
 
 @given(documents=DOCUMENTS, length=st.integers(1, 20), window=st.integers(1, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_token_of_each_document_is_in_one_row(documents, length, window):
     if not any(documents):
         return
@@ -125,8 +122,6 @@ def test_long_documents_are_truncated_on_request_and_what_is_lost_is_told():
     assert summary.fill == 7 / 8
     assert sorted(packed[k]["input_ids"].tolist() for k in range(2)) == [[1, 1, 1, 0], [1, 2, 3, 4]]
 
-
-# Samples with labels and masks.
 
 SAMPLES = [
     {"input_ids": [1, 2, 3, 4], "labels": [-100, -100, 3, 4]},
@@ -174,13 +169,10 @@ def test_lengths_of_a_dataset_come_from_its_offsets_or_its_transform(monkeypatch
     assert unpacked(PackedDocuments(dataset, length=40)) == own
 
 
-# Inside a MixtureDataset.
-
-
 def test_packed_domains_stand_beside_cut_ones_in_one_mixture(tmp_path):
-    shards = shards_of(tmp_path / "web", random_documents(60))
-    sources = {"web": shards, "chat": PackedDocuments(SAMPLES * 20, length=16)}
-    dataset = MixtureDataset(sources, length=16, document_end=END, packed=True)
+    web = shards_of(tmp_path / "web", random_documents(60))
+    chat = PackedDocuments(SAMPLES * 20, length=16)
+    dataset = MixtureDataset({"web": web, "chat": chat}, length=16, document_end=END, packed=True)
     sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=4, batches=5)
     for batch in MixtureLoader(dataset, sampler):
         assert batch["input_ids"].shape == batch["labels"].shape == (4, 16)
@@ -188,25 +180,16 @@ def test_packed_domains_stand_beside_cut_ones_in_one_mixture(tmp_path):
         assert batch["cu_seqlens"].tolist() == [*np.flatnonzero(positions == 0), 64]
         assert batch["max_seqlen"] == np.diff(batch["cu_seqlens"]).max()
         for tokens, d, row in zip(batch["input_ids"], batch["domain"], batch["row"], strict=True):
-            own = sources["chat"][int(row)]["input_ids"] if d else shards.rows([row * 16], 16)[0]
+            own = chat[int(row)]["input_ids"] if d else web.rows([row * 16], 16)[0]
             assert tokens.tolist() == own.tolist()
-
-
-def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
-    books = PackedDocuments(random_documents(80), length=16)
-    web = shards_of(tmp_path / "t", random_documents(60))
-    sources = {"web": web, "books": books, "chat": [{"input_ids": np.zeros(16)}] * 9}
+    assert np.ndim(dataset.lengths("supervised")["web"]) == 1  # first tokens have no label
+    sources = {"web": web, "books": chat, "chat": [{"input_ids": np.zeros(16)}] * 9}
     dataset = MixtureDataset(sources, length=16, document_end=END)
     lengths = dataset.lengths("tokens")
     assert lengths["web"] == dataset.lengths("supervised")["web"] == 16
-    assert np.array_equal(lengths["books"], books.lengths())
+    assert np.array_equal(lengths["books"], chat.lengths())
     assert lengths["chat"].tolist() == [16] * 9
-    packed = MixtureDataset(sources, length=16, document_end=END, packed=True)
-    assert np.ndim(packed.lengths("supervised")["web"]) == 1  # first tokens have no label
     MixtureSampler(dataset.sizes, [0.4, 0.3, 0.3], batch_size=4, unit="tokens", lengths=lengths)
-
-
-# Bad input, in one line.
 
 
 @pytest.mark.parametrize(
@@ -224,9 +207,7 @@ def test_lengths_of_a_mixture_go_to_the_sampler_as_they_are(tmp_path):
     ],
 )
 def test_what_cannot_be_packed_is_refused_in_one_line(source, options, message):
-    with pytest.raises(CorpusError, match=message) as error:
-        PackedDocuments(source, length=4, **options)
-    assert "\n" not in str(error.value)
+    refuses(CorpusError, message, PackedDocuments, source, length=4, **options)
 
 
 def test_shards_need_the_id_that_ends_their_documents(tmp_path):
@@ -246,8 +227,7 @@ def test_domains_of_different_fields_do_not_go_into_one_batch(tmp_path):
     dataset = MixtureDataset(sources, length=4)
     sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=4, batches=1)
     said = r"domain 'web', row \d+: no column 'labels', which domain 'chat', row \d+ has"
-    with pytest.raises(SamplerError, match=said):
-        list(MixtureLoader(dataset, sampler))
+    refuses(SamplerError, said, list, MixtureLoader(dataset, sampler))
     with pytest.raises(SamplerError, match=r"sample 1: no column 'b', which sample 0 has"):
         stack_samples([{"a": 1, "b": 2}, {"a": 1}])
 
@@ -263,11 +243,8 @@ def test_the_seed_decides_which_documents_meet():
     packed = PackedDocuments(documents, length=32, tokenize=lambda one: one[next(numbers) // 60 :])
     with pytest.raises(CorpusError, match=r"document \d+ has \d tokens, but \d when rows were"):
         packed[0]
-    with pytest.raises(IndexError, match=rf"rows 0 to {len(packed)} of {len(packed)}"):
-        packed.read([0, len(packed)])
+    refuses(IndexError, rf"rows 0 to {len(packed)} of {len(packed)}", packed.read, [0, len(packed)])
 
-
-# A model keeps packed documents apart.
 
 CONFIG = LlamaConfig(
     vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
@@ -308,3 +285,71 @@ def test_the_loss_over_packed_rows_is_that_of_the_documents_one_by_one():
     assert found / tokens == pytest.approx(expected / tokens, abs=1e-5)
     seeing_each_other, _ = summed(rows, "input_ids")
     assert abs(seeing_each_other - expected) / tokens > 1e-2
+
+
+# --- Conversations: loss on the assistant's tokens alone ------------------------------------------
+
+
+PLAIN = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}"
+    "{{ m.content }}<|end|>\n{% endgeneration %}{% else %}{{ m.content }}<|end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+FORGETFUL = (  # drops what was answered before, as templates of reasoning models drop thoughts
+    "{% for m in messages %}<|{{ m.role }}|>"
+    "{% if loop.last or m.role != 'assistant' %}{{ m.content }}{% endif %}<|end|>\n{% endfor %}"
+)
+TALK = [
+    {"role": "system", "content": "be kind"},
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "hello, world"},
+    {"role": "user", "content": "and ünïcode?"},
+    {"role": "assistant", "content": "yés"},
+]
+
+
+def tokenizer(template=None):
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE({c: k for k, c in enumerate(alphabet)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    marks = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, additional_special_tokens=marks)
+    made.chat_template = template
+    return made
+
+
+def answers(fields, decode):
+    """Return the text of each run of tokens that carry loss."""
+    carries = np.asarray(fields["labels"]) != -100
+    bounds = np.flatnonzero(np.diff(carries.astype(int), prepend=0, append=0)).reshape(-1, 2)
+    return [decode(np.asarray(fields["input_ids"])[start:stop].tolist()) for start, stop in bounds]
+
+
+@pytest.mark.parametrize("template", [PLAIN, MARKED])
+def test_loss_is_on_what_the_assistant_said_and_its_end(template):
+    made = tokenizer(template)
+    fields = ChatTokens(made)({"messages": TALK})
+    assert made.decode(fields["input_ids"].tolist()) == made.apply_chat_template(
+        TALK, tokenize=False
+    )
+    assert answers(fields, made.decode) == ["hello, world<|end|>\n", "yés<|end|>\n"]
+    other = ChatTokens(tokenizer(), template=template, messages="talk")({"talk": TALK})
+    assert other["labels"].tolist() == fields["labels"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("template", "sample", "message"),
+    [
+        (None, {}, r"has no chat template; give ChatTokens\(template=\)"),
+        (PLAIN, {"text": "a"}, "column 'messages' has no messages"),
+        (FORGETFUL, {"messages": TALK}, "writes the first 3 of 5 messages otherwise"),
+        ("{{ raise_exception('no system') }}", {"messages": TALK}, "TemplateError: no system"),
+    ],
+)
+def test_a_conversation_that_cannot_be_written_is_told_in_one_line(template, sample, message):
+    refuses(CorpusError, message, lambda: ChatTokens(tokenizer(template))(sample))

@@ -1,7 +1,5 @@
 """A stream on any ranks, killed and resumed on any other, is that of one rank undisturbed."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
@@ -23,23 +21,17 @@ from mixopt.system import write_json
 
 WEIGHTS = [0.5, 0.3, 0.2]
 LANES = {"shards": 8, "mapped": 8, "mapped tables": 8, "shuffled": 8}  # of the others one
+CHANGED = st.sampled_from([[0, 0.2, 0.8], [0.9, 0, 0.1]])
 CASES = int(os.environ.get("MIXOPT_STREAM_CASES", "25"))
 
 
 def made(case, schedule=(), **options):
     sources = {name: KINDS[case["kind"]](numbered(name)) for name in SIZES}
-    rows = {"length": 24, "tokenize": tokens_of}
-    return MixtureStream(
-        sources,
-        WEIGHTS,
-        schedule=schedule,
-        batch_size=case["lanes"] * case["samples"],
-        lanes=case["lanes"],
-        buffer=case["buffer"],
-        seed=case["seed"],
-        **(rows if case["packed"] else {}),
-        **options,
-    )
+    how = {name: case[name] for name in ("lanes", "buffer", "seed")} | options
+    if case["packed"]:
+        how |= {"length": 24, "tokenize": tokens_of}
+    size = case["lanes"] * case["samples"]
+    return MixtureStream(sources, WEIGHTS, schedule=schedule, batch_size=size, **how)
 
 
 def content(batch):
@@ -61,11 +53,7 @@ def cases(draw):
         "buffer": draw(st.sampled_from([1, 8, 40, 200])),
         "seed": draw(st.integers(0, 3)),
         "legs": draw(st.lists(legs, min_size=1, max_size=4)),
-        "changes": draw(
-            st.dictionaries(
-                st.integers(0, 20), st.sampled_from([[0, 0.2, 0.8], [0.9, 0, 0.1]]), max_size=3
-            )
-        ),
+        "changes": draw(st.dictionaries(st.integers(0, 20), CHANGED, max_size=3)),
     }
 
 
@@ -99,21 +87,12 @@ def joined(parts):
     return joined_states(states[::-1])
 
 
-# A source that was resumed and has yielded nothing does not know its state.
-RESUMED_TWICE = {
-    "kind": "mapped",
-    "packed": True,
-    "lanes": 2,
-    "samples": 3,
-    "buffer": 1,
-    "seed": 0,
-    "legs": [(1, 9, 0), (1, 1, 0), (1, 0, 2)],
-    "changes": {},
-}
-
-
 @settings(max_examples=CASES, suppress_health_check=list(HealthCheck))
-@example(case=RESUMED_TWICE)
+@example(
+    # A source that was resumed and has yielded nothing does not know its state.
+    case={"kind": "mapped", "packed": True, "lanes": 2, "samples": 3, "buffer": 1, "seed": 0}
+    | {"legs": [(1, 9, 0), (1, 1, 0), (1, 0, 2)], "changes": {}}
+)
 @given(case=cases())
 def test_any_ranks_kills_and_changes_give_the_batches_of_one_rank(case):
     batches = disturbed(case)

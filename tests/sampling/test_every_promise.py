@@ -1,13 +1,4 @@
-"""What docs/plug_in.md promises of each unit, on random jobs that are killed and go on elsewhere.
-
-A job is a row of legs. Each leg has its own number of ranks, reads some batches (further ahead than
-it trains), changes weights, and is killed; the next one goes on from the state of what was trained
-on. Whatever happened, the global batches are those of one rank that nothing disturbed.
-
-`MIXOPT_CASES=2000 pytest tests/sampling/test_every_promise.py` runs more of them.
-"""
-
-from __future__ import annotations
+"""What docs/plug_in.md promises of each unit holds on random jobs that are killed and resumed."""
 
 import json
 import os
@@ -23,7 +14,7 @@ UNITS = ("samples", "tokens", "supervised")
 
 
 class Case:
-    """One random job."""
+    """One random job: legs of other ranks that change weights, read ahead and are killed."""
 
     def __init__(self, unit, number):
         self.rng = rng = np.random.default_rng([UNITS.index(unit), number])
@@ -37,7 +28,10 @@ class Case:
         self.batches = int(rng.integers(20, 60))
         self.seed = number
         self.weights = self.mixture()
-        self.schedule = self._schedule()
+        start = int(rng.integers(1, self.batches - 1))
+        stop = int(rng.integers(start + 1, self.batches + 10))
+        stage = (start, self.mixture())
+        self.schedule = [[], [stage], [(*stage, stop, self.mixture())]][rng.integers(3)]
         changed = rng.integers(1, self.batches, rng.integers(0, 4)).tolist()
         self.changes = {batch: self.mixture() for batch in changed}
         self.max_epochs = float(rng.uniform(0.7, 4)) if rng.random() < 0.3 else None
@@ -53,24 +47,10 @@ class Case:
             weights[0] = 1.0
         return (weights / weights.sum()).tolist()
 
-    def _schedule(self):
-        start = int(self.rng.integers(1, self.batches - 1))
-        stop = int(self.rng.integers(start + 1, self.batches + 10))
-        constant = (start, self.mixture())
-        return [[], [constant], [(*constant, stop, self.mixture())]][self.rng.integers(3)]
-
     def sampler(self, rank=0, ranks=1):
-        return MixtureSampler(
-            self.sizes,
-            self.weights,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            rank=rank,
-            world_size=ranks,
-            schedule=self.schedule,
-            max_epochs=self.max_epochs,
-            **self.unit,
-        )
+        how = {"schedule": self.schedule, "max_epochs": self.max_epochs, **self.unit}
+        how |= {"rank": rank, "world_size": ranks, "seed": self.seed}
+        return MixtureSampler(self.sizes, self.weights, batch_size=self.batch_size, **how)
 
     def tokens(self, rows):
         """Return the tokens of each domain in a global batch."""
@@ -94,37 +74,30 @@ class Case:
 
     def legs(self):
         """Yield the global batches as legs of other ranks read them, with their numbers."""
-        state, batch = None, 0
-        while batch < self.batches:
+        state, first = None, 0
+        while first < self.batches:
             ranks = int(self.rng.choice([r for r in (1, 2, 3, 4) if self.batch_size % r == 0]))
-            stop = batch + int(self.rng.integers(1, 12))
-            state, batch = yield from self._leg(ranks, state, batch, min(stop, self.batches))
-
-    def _leg(self, ranks, state, first, stop):
-        jobs = [self.sampler(rank, ranks) for rank in range(ranks)]
-        for job in jobs:
-            if state is not None:
-                job.load_state_dict(json.loads(json.dumps(state)))
-        trained = int(self.rng.integers(first, stop)) + 1
-        states = []
-        for batch in range(first, stop):
+            jobs = [self.sampler(rank, ranks) for rank in range(ranks)]
             for job in jobs:
-                if batch in self.changes:
-                    job.set_weights(self.changes[batch])
-            parts = [next(iter(job), None) for job in jobs]
-            if parts[0] is None:
-                assert not any(parts)
-                return None, self.batches
-            rows = np.concatenate(parts)
-            yield batch, rows
-            if batch + 1 == trained:
-                states = [json.dumps(job.state_dict()) for job in jobs]
-                assert len(set(states)) == 1
-        state = json.loads(states[0])
-        # What was changed beyond what was trained on is changed again.
-        is_all = not any(trained <= batch < stop for batch in self.changes)
-        assert not is_all or state == jobs[0].state_at(trained)
-        return state, trained
+                if state is not None:
+                    job.load_state_dict(json.loads(state))
+            stop = min(first + int(self.rng.integers(1, 12)), self.batches)
+            trained = int(self.rng.integers(first, stop)) + 1
+            for batch in range(first, stop):
+                for job in jobs:
+                    if batch in self.changes:
+                        job.set_weights(self.changes[batch])
+                parts = [next(iter(job), None) for job in jobs]
+                if parts[0] is None:
+                    assert not any(parts)
+                    return
+                yield batch, np.concatenate(parts)
+                if batch + 1 == trained:
+                    (state,) = {json.dumps(job.state_dict()) for job in jobs}
+            # What was changed beyond what was trained on is changed again.
+            if not any(trained <= batch < stop for batch in self.changes):
+                assert json.loads(state) == jobs[0].state_at(trained)
+            first = trained
 
 
 @pytest.mark.parametrize("unit", UNITS)

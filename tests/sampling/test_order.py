@@ -1,16 +1,16 @@
 """The order of samples: within a sample of the integral, rows once an epoch, limits, ramps."""
 
-from __future__ import annotations
-
 import json
 from itertools import islice
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies as st
+from refusals import refuses
 
 from mixopt import MixtureSampler
 from mixopt.errors import SamplerError
+from mixopt.sampling import RowOrder, domain_key, window_order
 from mixopt.sampling.order import UNIT, spread, whole_shares
 
 weights = st.lists(st.just(0.0) | st.floats(1e-9, 1), min_size=1, max_size=24).filter(any)
@@ -43,40 +43,31 @@ def worst_error(one, batches):
     return worst
 
 
-@example(weights=[1.0, 1e-20, 1e-20])  # each has a share nevertheless
-@given(weights=weights)
-def test_shares_are_whole_numbers_that_add_up(weights):
+@example(weights=[1.0, 1e-20, 1e-20], more=9)  # each has a share nevertheless
+@given(weights=weights, more=st.integers(-99, 1 << 90))
+def test_shares_are_whole_numbers_that_add_up_and_what_is_spread_is_in_proportion(weights, more):
     shares = whole_shares(weights)
     assert sum(shares) == UNIT
     assert all((share > 0) == (weight > 0) for share, weight in zip(shares, weights, strict=True))
     total = sum(weights)
     assert max(abs(s / UNIT - w / total) for s, w in zip(shares, weights, strict=True)) < 1e-12
-
-
-@given(
-    parts=st.lists(st.integers(0, 1 << 50), min_size=1, max_size=9), total=st.integers(-99, 1 << 90)
-)
-def test_what_is_spread_adds_up_and_is_in_proportion(parts, total):
-    if not any(parts):
-        parts = [1, *parts]
-    found = spread(parts, total)
-    assert sum(found) == total
-    for part, share in zip(parts, found, strict=True):
-        assert abs(share * sum(parts) - part * total) < sum(parts)
+    parts = spread(shares, more)
+    assert sum(parts) == more
+    assert max(abs(p * UNIT - s * more) for p, s in zip(parts, shares, strict=True)) < UNIT
     assert spread([1, 1, 1], 10) == [3, 3, 4]
 
 
 # Whoever is owed most is not who is due first: by that rule these are off by up to 1.43.
 @example(mixture=[1.0] * 5 + [0.0175] * 10, batch_size=4)
 @example(mixture=[1.0] + [0.0175] * 30, batch_size=2)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(mixture=weights, batch_size=st.sampled_from([1, 3, 8, 64, 500]))
 def test_at_the_end_of_a_batch_a_domain_is_within_a_sample_of_its_share(mixture, batch_size):
     one = sampler([1000 + d for d in range(len(mixture))], mixture, batch_size)
     assert worst_error(one, 150) < 1 + 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     unit=st.sampled_from(["samples", "tokens"]),
@@ -96,7 +87,7 @@ def test_batches_do_not_depend_on_how_many_are_laid_out_at_once(seed, unit, cuts
         batch += len(some)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(1, 60), min_size=1, max_size=6),
     batch_size=st.sampled_from([1, 4, 7]),
@@ -119,7 +110,9 @@ def test_when_a_domain_runs_out_in_a_ramp_the_others_keep_their_proportion():
     list(islice(one, 100))
     assert one.counts()["0"] == 100
     assert [entry.reason for entry in one.log] == ["start", "exhausted: 0"]
-    left, given = one.log[1].mixture, one.mixture_at(one.log[1].batch)
+    end = one.log[1].batch
+    assert one.counts(end)["0"] < 100 == one.counts(end + 1)["0"]
+    left, given = one.log[1].mixture, one.mixture_at(end)
     assert left["1"] / left["2"] == pytest.approx(given["1"] / given["2"])
     one.set_weights([1, 0, 0])
     assert next(iter(one), None) is None, "only what has run out has a share"
@@ -144,8 +137,7 @@ def test_a_state_of_long_ago_is_laid_out_again():
     assert len(one.order._known) < 2500
     other = sampler([500, 500], [0.7, 0.3])
     other.load_state_dict(json.loads(states[1]))
-    with pytest.raises(SamplerError, match="known from batch 900 on, has no batch 5"):
-        other.state_at(5)
+    refuses(SamplerError, "known from batch 900 on, has no batch 5", other.state_at, 5)
 
 
 def test_what_many_domains_without_a_share_are_owed_is_made_good():
@@ -159,3 +151,95 @@ def test_what_many_domains_without_a_share_are_owed_is_made_good():
     assert owed_D.sum() == 0
     counts = np.array(list(one.counts().values()))
     assert counts[:399].max() - counts[:399].min() <= 2
+
+
+# --- Rows: as good as true permutations, another each epoch ---------------------------------------
+
+
+def epoch_rows(order, size, *, epoch=0, domain=0):
+    ordinal = np.arange(epoch * size, (epoch + 1) * size, dtype=np.int64)
+    return order.rows(np.full(size, domain, np.int64), ordinal)
+
+
+def chi_square(rows, cells=32):
+    """Chi-square of (place, row) over a grid of cells, 1023 expected less the fixed margins."""
+    size = len(rows)
+    grid = np.zeros((cells, cells))
+    np.add.at(grid, (np.arange(size) * cells // size, rows * cells // size), 1)
+    expected = size / cells**2
+    return ((grid - expected) ** 2 / expected).sum()
+
+
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**63), epoch=st.integers(0, 3))
+@settings(max_examples=60)
+def test_every_row_comes_once_in_each_epoch(size, seed, epoch):
+    order = RowOrder([size], [domain_key(seed, "web")])
+    assert np.array_equal(np.sort(epoch_rows(order, size, epoch=epoch)), np.arange(size))
+
+
+def test_its_chi_square_is_that_of_true_permutations():
+    size, keys = 50_021, 30
+    ours = [
+        chi_square(epoch_rows(RowOrder([size], [domain_key(k, "d")]), size)) for k in range(keys)
+    ]
+    rng = np.random.default_rng(0)
+    true = [chi_square(rng.permutation(size)) for _ in range(keys)]
+    spread = np.std(true)
+    assert abs(np.mean(ours) - np.mean(true)) < 4 * spread / np.sqrt(keys)
+    assert max(ours) < np.mean(true) + 5 * spread
+
+
+@pytest.mark.parametrize("size", [3, pytest.param(11, marks=pytest.mark.nightly)])
+def test_every_row_of_a_small_domain_is_as_likely_at_every_place(size):
+    keys = 4000
+    domain = np.zeros(size, np.int64)
+    seen = np.zeros((size, size))
+    for key in range(keys):
+        order = RowOrder([size], [domain_key(key, "small")])
+        seen[np.arange(size), order.rows(domain, np.arange(size))] += 1
+    expected = keys / size
+    statistic = ((seen - expected) ** 2 / expected).sum()
+    degrees = (size - 1) ** 2
+    assert statistic < degrees + 5 * np.sqrt(2 * degrees)
+
+
+def test_epochs_and_domains_have_orders_of_their_own_at_any_size():
+    order = RowOrder([1000, 1000], [domain_key(0, "a"), domain_key(0, "b")])
+    orders = [epoch_rows(order, 1000, epoch=e, domain=d) for e in range(2) for d in range(2)]
+    for k, one in enumerate(orders):
+        for other in orders[:k]:
+            assert np.sum(one == other) < 20
+    order = RowOrder([10**15 + 7], [domain_key(0, "big")])
+    row = order.rows(np.zeros(5, np.int64), np.arange(5, dtype=np.int64) * 10**14)
+    assert ((row >= 0) & (row < 10**15 + 7)).all()
+    assert len(set(row.tolist())) == 5
+
+
+@given(size=st.integers(1, 600), first=st.integers(0, 2**40))
+@settings(max_examples=40)
+def test_a_window_holds_every_place_once(size, first):
+    order = window_order(domain_key(0, "w"), first, 3, size)
+    assert np.array_equal(np.sort(order, axis=1), np.tile(np.arange(size), (3, 1)))
+
+
+def test_places_in_a_window_are_uniform():
+    order = window_order(domain_key(0, "w"), 0, 20_000, 8)
+    seen = np.array([np.bincount(order[:, place], minlength=8) for place in range(8)])
+    assert ((seen - 2500) ** 2 / 2500).sum() < 49 + 5 * np.sqrt(98)
+
+
+def test_orders_are_those_of_earlier_versions():
+    """A job that resumes with another version would repeat rows and lose others."""
+    order = RowOrder([7, 100], [domain_key(3, "web"), domain_key(3, "code")])
+    web, code = (order.rows(np.full(9, d), np.arange(9)).tolist() for d in range(2))
+    assert web == [1, 3, 0, 2, 6, 5, 4, 4, 1]
+    assert code == [41, 52, 37, 31, 12, 84, 35, 63, 48]
+    places = window_order(domain_key(3, "w"), 5, 2, 6).tolist()
+    assert places == [[4, 2, 3, 5, 1, 0], [1, 3, 2, 5, 4, 0]]
+    sizes = {"web": 90, "code": 41, "books": 17}
+    one = MixtureSampler(sizes, [0.5, 0.3, 0.2], batch_size=8, rank=0, world_size=1)
+    assert next(iter(one)) == [45, 28, 9, 134, 26, 110, 131, 129]
+    lengths = {"web": np.arange(1, 91), "code": 7, "books": 1}
+    how = {"unit": "tokens", "lengths": lengths, "seed": 4, "rank": 1, "world_size": 2}
+    one = MixtureSampler(sizes, [0.6, 0.4, 0], batch_size=12, **how)
+    assert [*one.batch_rows(1)[0]] == [128, 108, 125, 99, 97, 104, 110, 106, 109, 62, 130, 117]

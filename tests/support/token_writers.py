@@ -1,6 +1,6 @@
-"""Token files in the layouts of nanoGPT, OLMo-core and Megatron-LM, in numpy, and shards.
+"""Token files in the layouts of nanoGPT and Megatron-LM, in numpy, and shards.
 
-nanoGPT's and OLMo-core's are integers alone. Megatron's index is written here for what its own
+nanoGPT's are integers alone. Megatron's index is written here for what its own
 writer does not do: a magic number or a type that is wrong.
 """
 
@@ -15,20 +15,19 @@ def write_nanogpt(path, documents):
     np.concatenate(documents).astype("<u2").tofile(path)
 
 
-def write_olmo(path, tokens):
-    np.asarray(tokens, "<u2").tofile(path)
-
-
-def write_megatron(prefix, documents, dtype="<u2", *, code=8, magic=b"MMIDIDX\0\0"):
+def write_megatron(
+    prefix, documents, dtype="<u2", *, code=8, magic=b"MMIDIDX\0\0", version=1, bounds=None
+):
     np.array([t for document in documents for t in document], dtype).tofile(
         prefix.with_suffix(".bin")
     )
     lengths = np.array([len(d) for d in documents], "<i4")
     pointers = np.concatenate([[0], np.cumsum(lengths[:-1])]) * np.dtype(dtype).itemsize
     with prefix.with_suffix(".idx").open("wb") as index:
-        index.write(magic + struct.pack("<QBQQ", 1, code, len(lengths), len(lengths) + 1))
+        bounds = range(len(lengths) + 1) if bounds is None else bounds
+        index.write(magic + struct.pack("<QBQQ", version, code, len(lengths), len(bounds)))
         index.write(lengths.tobytes() + pointers.astype("<i8").tobytes())
-        index.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
+        index.write(np.array(bounds, "<i8").tobytes())
 
 
 def write_shards(path, tokens, *, dtype="uint16", shard_tokens=1 << 20):
