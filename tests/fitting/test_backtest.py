@@ -45,6 +45,7 @@ def test_every_predictor_has_a_row_at_every_number_of_trials_and_an_exact_law_pi
         assert row["objective_spearman"] == pytest.approx(1)
         assert (row["pick_rank"], row["regret"]) == (1, 0)
     assert (straight.enough, straight.held_out) == (12, 8)
+    assert straight.notes == ("12 trials rank held-out runs about as well as 24 do",)
     monkeypatch.undo()  # what teams use without mixopt is among them
     found = linear_runs(11).backtest(regressors="linear")
     assert [row["predictor"] for row in found.rows] == PREDICTORS

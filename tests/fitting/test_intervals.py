@@ -39,16 +39,13 @@ def test_deviations_that_tell_are_believed_and_others_beyond_those_of_the_trials
 
 
 def world(seed, name):
-    """Return a fit of 24 trials near one mixture, and mixtures and losses from everywhere.
-
-    Losses fall with powers of the shares, as no regressor here has them.
-    """
+    """Return a fit of 24 trials near one mixture, and mixtures and losses from everywhere."""
     helps_DM = np.random.default_rng([seed, 1]).dirichlet(np.ones(3), 4).T
     rng = np.random.default_rng([seed, 2])
     near_ND, everywhere_ND = rng.dirichlet(15 * NEAR, 24), rng.dirichlet(np.ones(3), 300)
 
     def noisy(weights_ND):
-        law_NM = 2.0 + (0.05 + weights_ND**0.7 @ helps_DM) ** -0.5
+        law_NM = 2.0 + (0.05 + weights_ND**0.7 @ helps_DM) ** -0.5  # which no regressor has
         return law_NM + 0.1 * NOISE * rng.standard_normal(law_NM.shape)
 
     return fitted(name, trials=table(near_ND, noisy(near_ND))), everywhere_ND, noisy(everywhere_ND)

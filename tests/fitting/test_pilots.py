@@ -63,12 +63,9 @@ class World:
 
     def judged(self, pilots: int) -> tuple[float, float, float, float]:
         """Return coverage, half-width, and errors with and without the residual, in deviations."""
-        weights_ND, told_NM, observed_NM = self.weights_ND, self.predicted_NM, self.observed_NM
-        given = (one[:pilots] for one in (weights_ND, told_NM, observed_NM))
-        found = Correction.of(*given, self.spread_M, self.noise_M)
-        weights_ND, told_NM, observed_NM = (
-            one[pilots:] for one in (weights_ND, told_NM, observed_NM)
-        )
+        runs = self.weights_ND, self.predicted_NM, self.observed_NM
+        found = Correction.of(*(one[:pilots] for one in runs), self.spread_M, self.noise_M)
+        weights_ND, told_NM, observed_NM = (one[pilots:] for one in runs)
         truth_N = observed_NM.mean(axis=1)
         carried_NM = found.apply(told_NM, weights_ND)
         alone = replace(found.lines, dual_KM=0 * found.lines.dual_KM)
@@ -123,7 +120,9 @@ def test_one_pilot_shifts_every_loss_to_its_size_and_ten_find_every_slope(fit, c
         (UNSEEN.losses() - by.predict(UNSEEN.weights()).losses_NM).mean(axis=0) for by in (one, fit)
     )
     assert (np.abs(off_M) < 0.5 * np.abs(before_M)).all()
-    assert np.abs(carried.correction.lines.slopes_M - SLOPES).max() < 0.15
+    lines = carried.correction.lines
+    assert np.abs(lines.slopes_M - SLOPES).max() < 0.15
+    assert lines.levels_M == pytest.approx([-3.2685, -5.5218, -9.4505], rel=0.01)
     assert "is corrected to the size of 10 pilots by lines, slopes 0." in carried.summary()
     assert "pilot" not in fit.summary()
 

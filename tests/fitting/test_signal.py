@@ -150,6 +150,8 @@ def test_the_lower_bound_holds_in_19_of_20_samples():
 
 def test_a_state_is_of_replicates_without_them_of_ranks_and_weak_where_a_control_ranks_better():
     assert (a_loss(0.95).state, a_loss(0.75).state) == ("ready", "weak")
+    assert a_loss(0.99, 4).spearman_low == pytest.approx(0.564056, rel=1e-3)
+    assert a_loss(0.99, 3).spearman_low is None
     assert a_loss(0.1).state == a_loss(None).state == "noise"
     sure, unsure, lost = (
         Readiness("loss", 1.0, 1.0, ratio, low)

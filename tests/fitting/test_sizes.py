@@ -110,16 +110,13 @@ def test_a_size_is_not_asked_along_what_all_trials_share(trials):
 
 
 def part_held(seed):
-    """Return the part of losses, at 16 times the largest of three sizes, that intervals hold.
-
-    The exponents of the law depend on the mixture, which those of `scaling` do not.
-    """
+    """Return the part of losses, at 16 times the largest of three sizes, that intervals hold."""
     rng = np.random.default_rng(seed)
     helps_MD, lean_MD = rng.dirichlet(np.ones(3), 4), rng.standard_normal((4, 3))
 
     def runs(parameters, tokens):
         weights_ND = rng.dirichlet(np.ones(3), 10)
-        power_NM = 0.12 + 0.1 * np.exp(0.5 * weights_ND @ lean_MD.T)
+        power_NM = 0.12 + 0.1 * np.exp(0.5 * weights_ND @ lean_MD.T)  # `scaling` has one power
         both_NM = 30 * parameters**-power_NM + 40 * tokens**-0.2
         losses_NM = 1.5 + np.exp(-1.5 * weights_ND @ helps_MD.T) * both_NM
         noise_NM = 0.01 * losses_NM.std(axis=0) * rng.standard_normal(losses_NM.shape)
@@ -160,6 +157,7 @@ def test_trials_are_ranked_within_their_size(fit):
     values_N = fit.objective.value(fit.trials.losses())
     apart = np.sqrt(np.mean([values_N[group_N == g].var() for g in (0, 1)]))
     assert errors["mean"] < 1.1 * apart < values_N.std()
+    assert errors["nearest_trial"] == pytest.approx(0.063598, rel=1e-3)
     assert "replicates" not in ranks
 
 

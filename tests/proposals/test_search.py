@@ -1,7 +1,4 @@
-"""The search finds known optima, inside all limits, and never loses what it saw.
-
-The laws here are synthetic: linear, and squared distances from a best mixture.
-"""
+"""The search finds known optima of synthetic laws, inside all limits, and loses nothing it saw."""
 
 import re
 from dataclasses import replace

@@ -43,10 +43,7 @@ def swept(plans):
 
 
 def transcription(plans, losses_NM, *, domains, sweeps, rho, eta, ema=None):
-    """The published update in loops, given in which order the domains were swept.
-
-    Returns the mixture of each round.
-    """
+    """Return the mixture of each round by the published update, with the domains as swept."""
     mix = np.full((domains, domains), (1 - rho) / (domains - 1))
     np.fill_diagonal(mix, rho)
     weights, smoothed, mixtures, row = np.ones(domains), None, [], 0

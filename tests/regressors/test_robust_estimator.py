@@ -1,7 +1,4 @@
-"""The robust estimator: no move on noise, a region it keeps to, and a way to a target.
-
-The run is synthetic: losses are power laws of tokens, with noise on request.
-"""
+"""The robust estimator in a synthetic run: no move on noise, a region, and a way to a target."""
 
 import numpy as np
 import pytest
