@@ -40,7 +40,6 @@ from mixopt.system import (
     file_hash,
     inside,
     is_url,
-    join_url,
     list_objects,
     local_path,
     made_once,
@@ -50,6 +49,7 @@ from mixopt.system import (
     short_count,
     silent,
     temporary_path,
+    under_folder,
     write_object,
 )
 
@@ -252,7 +252,7 @@ def corpus_files(corpus: Path) -> list[Path]:
 def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
     """Write a corpus to a store, its index last; return the number of files written."""
     check_links(corpus, CorpusError)
-    index = join_url(url, INDEX)
+    index = under_folder(url, INDEX)
     if object_exists(index):
         if file_hash(fetched(list_objects(index)[0])) == file_hash(corpus / INDEX):
             return 0
@@ -260,7 +260,7 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
     files = corpus_files(corpus)
     for number, path in enumerate(files, start=1):
         name = path.relative_to(corpus).as_posix()
-        write_object(path, join_url(url, name))
+        write_object(path, under_folder(url, name))
         say(f"publish: {number} of {len(files)}: {name}")
     return len(files)
 
@@ -268,14 +268,14 @@ def publish_corpus(corpus: Path, url: str, say: Say = silent) -> int:
 def check_prepared(where: str) -> None:
     """Check that a folder or URL holds a corpus, without reading it."""
     if is_url(where):
-        list_objects(join_url(where, INDEX))
+        list_objects(under_folder(where, INDEX))
     elif not (local_path(where) / INDEX).is_file():
         raise CorpusError(f"corpus.prepared: {where}: holds no prepared corpus (no {INDEX})")
 
 
 def _fetched(url: str) -> Path:
     """Return the node's verified copy of a stored corpus; fetch the whole corpus if needed."""
-    stored = list_objects(join_url(url, INDEX))[0]
+    stored = list_objects(under_folder(url, INDEX))[0]
     listed = fetched(stored)
     target = cache_folder() / "corpora" / file_hash(listed) / "corpus"
 

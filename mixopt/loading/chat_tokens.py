@@ -51,7 +51,9 @@ class ChatTokens:
             raise CorpusError(f"a conversation: column {self._field!r} has no messages")
         tools = sample.get("tools") or None
         if self._is_marked:
-            return self._marked(messages, tools)
+            marked = self._apply(messages, tools, return_assistant_tokens_mask=True)
+            tokens, mask = np.asarray(marked["input_ids"]), np.asarray(marked["assistant_masks"])
+            return {"input_ids": tokens, "labels": np.where(mask != 0, tokens, NO_LOSS)}
         tokens = self._tokens(messages, tools)
         labels = np.full(len(tokens), NO_LOSS)
         for turn, message in enumerate(messages):
@@ -60,11 +62,6 @@ class ChatTokens:
                 stop = self._beginning(tokens, messages, turn + 1, tools, is_asked=False)
                 labels[start:stop] = tokens[start:stop]
         return {"input_ids": tokens, "labels": labels}
-
-    def _marked(self, messages: Sequence[Any], tools: Any) -> dict[str, Any]:
-        marked = self._apply(messages, tools, return_assistant_tokens_mask=True)
-        tokens, mask = np.asarray(marked["input_ids"]), np.asarray(marked["assistant_masks"])
-        return {"input_ids": tokens, "labels": np.where(mask != 0, tokens, NO_LOSS)}
 
     def _beginning(
         self, tokens: Any, messages: Sequence[Any], turns: int, tools: Any, *, is_asked: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -209,7 +209,9 @@ class StepLog:
         """
         named = step_named(first)
         later = (named,) if only else steps_from(named)
-        self._forget({step.name for step in later})
+        dropped = {step.name for step in later}
+        if records := self.records:
+            write_steps(self.path, {n: one for n, one in records.items() if n not in dropped})
         for name in [name for step in later for name in step.files]:
             if Path(name).name not in keep:
                 _delete(self.path / name, keep=None if files else FILES)
@@ -281,11 +283,6 @@ class StepLog:
 
     def _note(self, step: str, record: StepRecord) -> None:
         write_steps(self.path, {**self.records, step: record})
-
-    def _forget(self, steps: Collection[str]) -> None:
-        if self.records:
-            records = {name: record for name, record in self.records.items() if name not in steps}
-            write_steps(self.path, records)
 
 
 def read_steps(directory: Path) -> dict[str, StepRecord]:

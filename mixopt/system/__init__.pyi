@@ -112,7 +112,6 @@ from .stores import (
     cache_folder as cache_folder,
     fetched as fetched,
     is_url as is_url,
-    join_url as join_url,
     list_objects as list_objects,
     local_copy as local_copy,
     local_path as local_path,

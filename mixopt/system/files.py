@@ -106,7 +106,11 @@ def is_leftover(name: str) -> bool:
 def remove_leftovers(folder: Path) -> None:
     """Remove, below a folder, what dead processes left half-written; links are not followed."""
     now = folder.stat().st_mtime  # of the lock that was made in it, by the file system's clock
-    for path in _temporaries(folder):
+    temporaries: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        temporaries += [Path(parent, name) for name in (*folders, *files) if _is_temporary(name)]
+        folders[:] = [name for name in folders if not _is_temporary(name)]
+    for path in temporaries:
         owned = _OWNED.search(path.name)
         with suppress(OSError):
             if owned and owned[1] == _host():
@@ -121,14 +125,6 @@ def remove_leftovers(folder: Path) -> None:
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(_SUFFIX)
-
-
-def _temporaries(folder: Path) -> list[Path]:
-    paths = []
-    for parent, folders, files in os.walk(folder):
-        paths += [Path(parent, name) for name in (*folders, *files) if _is_temporary(name)]
-        folders[:] = [name for name in folders if not _is_temporary(name)]
-    return paths
 
 
 def _host() -> str:

@@ -70,16 +70,11 @@ def local_path(text: str) -> Path:
     return Path(_LOCAL.sub("", text, count=1)).expanduser()
 
 
-def join_url(folder: str, name: str) -> str:
-    """Return the URL of what is called `name` in a folder."""
-    return f"{folder.rstrip('/')}/{name.lstrip('/')}"
-
-
 def under_folder(folder: str, name: str) -> str:
     """Return the path or URL of `name` in a folder; one that is whole already is itself."""
     if "://" in name or Path(name).is_absolute():
         return name
-    return join_url(folder, name) if is_url(folder) else str(Path(folder, name))
+    return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder, name))
 
 
 def url_fault(url: str) -> str | None:

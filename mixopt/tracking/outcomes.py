@@ -139,9 +139,8 @@ def run_outcome(run: Run) -> dict[str, float]:
     if run.is_done("fit"):
         name, report, _ = held_out_tables(run.path / "fit")
         (own,) = report.filter(predictor=name, target=OBJECTIVE).to_dicts()
-        for key in ("rmse", "spearman"):
-            if own[key] is not None:
-                values[f"outcome/held_out_{key}"] = own[key]
+        known = {key: own[key] for key in ("rmse", "spearman") if own[key] is not None}
+        values |= {f"outcome/held_out_{key}": value for key, value in known.items()}
     if run.is_done("propose"):
         mixture = (run.recommendation if run.is_done("validate") else run.proposal).mixture
         values |= {f"recommended/{name}": round(share, 6) for name, share in mixture.items()}

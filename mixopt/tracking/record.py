@@ -41,11 +41,13 @@ SERVER_SECONDS, DATABASE_SECONDS, FIRST_SECONDS = 5.0, 60.0, 60.0
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Append a line in one piece, after the end of one that a killed process left half-written."""
+    """Append a line in one piece; half a line, left by a killed process, is ended first."""
+    line = f"{json.dumps(content, allow_nan=False)}\n".encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    with os.fdopen(os.open(path, flags, 0o644), "a", encoding="ascii") as stream:
-        stream.write(f"\n{json.dumps(content, allow_nan=False)}\n")
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with os.fdopen(os.open(path, flags, 0o644), "a+b") as stream:
+        is_torn = stream.tell() and os.pread(stream.fileno(), 1, stream.tell() - 1) != b"\n"
+        stream.write(b"\n" + line if is_torn else line)
 
 
 class MetricPoint(NamedTuple):

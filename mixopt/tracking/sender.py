@@ -83,9 +83,9 @@ class Sender:
         self._seen, self._offsets = set[str](), dict[tuple[str, str], int]()
         self._noted = time.monotonic()
         # The directory's own database is one server, by whatever name it is reached.
-        file = Path(name.given.removeprefix(SQLITE)) if name.startswith(SQLITE) else None
-        self._is_own = file is not None and file.resolve() == path.resolve() / LOCAL
-        self._file = file
+        file = Path(name.given.removeprefix(SQLITE))
+        self._file = file if name.startswith(SQLITE) else None
+        self._is_own = file.resolve() == path.resolve() / LOCAL
         self.sent = Sent.read(path)
         self.sent.sent = dict.fromkeys(("runs", "trials", "points", "files"), 0)
         server = f"{SQLITE}{LOCAL}" if self._is_own else name.address

@@ -1,11 +1,11 @@
 """Lines of a record: what is written, what is read, and what a cut or damaged file means."""
 
-import io
 import itertools
 import json
 import os
 import sys
 from contextlib import suppress
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, strategies as st
@@ -69,6 +69,7 @@ def test_any_line_has_points_that_mlflow_takes_or_none(line):
         ('{"step": true, "time": 2, "loss": 1}', {}),
         ('{"step": 1, "time": -1, "loss": 1}', {}),
         ('{"step": 9223372036854775808, "time": 2, "loss": 1}', {}),
+        ('{"step": 1, "time": 9223372036854776, "loss": 1}', {}),
     ],
 )
 def test_the_points_of_a_line_are_its_numbers(line, values):
@@ -170,26 +171,21 @@ def test_what_is_left_is_one_warning_with_the_command_that_sends_it(
     tmp_path, monkeypatch, uri, error, patience, hint
 ):
     monkeypatch.chdir(tmp_path)
-    calls, warnings = [], []
-
-    class Process:
-        def __init__(self, path, server):
-            calls.append(server and server.given)
-
-        def end(self, patience):
-            calls.append(patience)
-            return "down"
-
-    monkeypatch.setattr(record, "SenderProcess", Process)
-    with (
-        suppress(KeyError),
-        Tracker(TrackingConfig(uri=uri), "toy", tmp_path, warnings.append) as tracker,
-    ):
+    warnings, process = [], Mock(**{"return_value.end.return_value": "down"})
+    monkeypatch.setattr(record, "SenderProcess", process)
+    tracker = Tracker(TrackingConfig(uri=uri), "toy", tmp_path, warnings.append)
+    with suppress(KeyError), tracker:
         tracker.start("sweep", {})
         tracker.start("validate", {})
         if error is not None:
             raise error
-    assert calls == [uri and uri.replace("a.db", f"{tmp_path}/a.db"), patience]
+    (path, server), _ = process.call_args
+    assert (path, server and server.given) == (
+        tmp_path,
+        uri and uri.replace("a.db", f"{tmp_path}/a.db"),
+    )
+    assert process.call_count == 1
+    process.return_value.end.assert_called_once_with(patience)
     (warning,) = warnings
     assert warning.startswith("tracking: down; the run continues, and what is missing is sent by")
     assert hint.format(tmp_path) in warning
@@ -203,29 +199,17 @@ def test_what_is_left_is_one_warning_with_the_command_that_sends_it(
 def test_a_server_has_5_seconds_after_its_first_sign_of_life(
     tmp_path, monkeypatch, server, begins, seconds
 ):
-    class Silent:
-        stdin = io.BytesIO()
-        returncode = None
+    def poll():
+        if begins and not (tmp_path / SENT).exists():
+            (tmp_path / SENT).write_text("{}")
 
-        def __init__(self, *arguments, **options):
-            pass
-
-        def poll(self):
-            if begins and not (tmp_path / SENT).exists():
-                (tmp_path / SENT).write_text("{}")
-
-        def kill(self):
-            self.poll = lambda: -9
-
-        def wait(self):
-            pass
-
-    moments = itertools.count()
-    monkeypatch.setattr("subprocess.Popen", Silent)
+    silent = Mock(**{"return_value.poll": poll})
+    monkeypatch.setattr("subprocess.Popen", silent)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    monkeypatch.setattr("time.monotonic", itertools.count().__next__)
     trouble = SenderProcess(tmp_path, server and ServerUri(server)).end()
     assert trouble.endswith(f": no answer for {seconds} s")
+    silent.return_value.kill.assert_called_once_with()
 
 
 def test_a_record_that_cannot_be_written_or_started_is_a_warning(tmp_path, monkeypatch):
