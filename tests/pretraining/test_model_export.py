@@ -70,25 +70,12 @@ def run(tmp_path_factory):
             for _ in range(200):
                 tokens = np.array([*b"abcd", 256], np.uint16)
                 writer.write(tokens, documents=1, bytes=4)
-    index = {
-        "format": CORPUS_FORMAT,
-        "domains": ["abc"],
-        "targets": [],
-        "tasks": [],
-        "vocab_size": 257,
-    }
-    index |= {"tokenizer": "bytes", "fingerprint": "abc", "provenance": {}, "files": {}}
-    write_sealed(folder / "index.json", index)
-    training = {**CONFIG["training"], "steps": 40, "lr": 0.03}
-    changed = {
-        "corpus": str(folder),
-        "model": DECODER,
-        "training": training,
-        "mixture": {"anchor": "natural"},
-        "checkpoint": {"every": 20},
-        "held_out": {"tokens": 256},
-    }
-    pretrain(write_config(folder, **changed), folder / "run")
+    index = {"format": CORPUS_FORMAT, "domains": ["abc"], "targets": [], "tasks": []}
+    index |= {"vocab_size": 257, "tokenizer": "bytes", "fingerprint": "abc", "provenance": {}}
+    write_sealed(folder / "index.json", {**index, "files": {}})
+    parts = {"model": DECODER, "training": {**CONFIG["training"], "steps": 40, "lr": 0.03}}
+    parts |= {"mixture": {"anchor": "natural"}, "checkpoint": {"every": 20}}
+    pretrain(write_config(folder, corpus=str(folder), **parts), folder / "run")
     return folder / "run"
 
 

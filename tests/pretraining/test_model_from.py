@@ -79,9 +79,6 @@ def started(folder: Path, where: Path, start: object, **parts) -> tuple[dict[str
     return losses_of(where / "run"), "\n".join(said)
 
 
-# --- What it starts from ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("start", "asked", "step", "steps"),
     [
@@ -159,9 +156,6 @@ def test_no_field_of_a_family_is_lost_whatever_its_value(name, tmp_path):
                     pytest.fail(f"{one}.{field}: lost {lost}")
 
 
-# --- Resuming -----------------------------------------------------------------------------------
-
-
 def test_a_run_resumes_with_its_tokenizer_alone_and_when_what_it_started_from_is_gone(
     folder, other_corpus, tmp_path
 ):
@@ -178,9 +172,6 @@ def test_a_run_resumes_with_its_tokenizer_alone_and_when_what_it_started_from_is
     shutil.rmtree(tmp_path / "base")
     pretrain(config, out)
     assert_same_weights(weights_of(out), expected)
-
-
-# --- The vocabulary -----------------------------------------------------------------------------
 
 
 def test_a_corpus_of_other_tokens_is_refused(folder, other_corpus, tmp_path):
@@ -202,9 +193,6 @@ def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(f
     message = r"few: has 200 ids, and the corpus's tokenizer 'bytes' has 257"
     with pytest.raises(ConfigError, match=message):
         started(folder, tmp_path / "b", tmp_path / "few")
-
-
-# --- What is refused ----------------------------------------------------------------------------
 
 
 def damage(path: Path, what: str | dict) -> None:
@@ -302,9 +290,6 @@ def test_what_the_start_is_not_or_lacks_is_refused(folder, tmp_path, start, over
     with pytest.raises(MixoptError, match=message) as caught:
         pretrain(config, tmp_path / "run", [override])
     assert "\n" not in str(caught.value)
-
-
-# --- Nothing is executed ------------------------------------------------------------------------
 
 
 def test_code_beside_the_weights_is_not_imported(folder, tmp_path):

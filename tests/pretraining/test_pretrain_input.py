@@ -18,14 +18,9 @@ from mixopt.errors import ConfigError, MixoptError
 
 @pytest.fixture(scope="module")
 def config(corpus, tmp_path_factory):
-    return write_config(
-        tmp_path_factory.mktemp("config"),
-        corpus=str(corpus.path),
-        model=DECODER,
-        training={**CONFIG["training"], "steps": 4, "batch": 4},
-        mixture={"anchor": "natural"},
-        checkpoint={"every": 2},
-    )
+    parts = {"model": DECODER, "training": {**CONFIG["training"], "steps": 4, "batch": 4}}
+    parts |= {"mixture": {"anchor": "natural"}, "checkpoint": {"every": 2}}
+    return write_config(tmp_path_factory.mktemp("config"), corpus=str(corpus.path), **parts)
 
 
 @pytest.mark.parametrize(

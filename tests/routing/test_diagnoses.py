@@ -19,9 +19,6 @@ def found_in(counts_DE, top_k=1, **limits):
         return diagnose(counted([counts_DE.round().astype(int)], top_k))
 
 
-# --- Collapse ------------------------------------------------------------------------------------
-
-
 def quarters(least):
     """Return loads of half the experts and of the rest, of which three are as low as that."""
     return [*[0.2187] * 4, 0.1252 - 3 * least, *[least] * 3]
@@ -60,13 +57,11 @@ def test_of_more_than_eight_experts_one_that_most_choose_is_far_above_even_too()
     assert busy(experts=9) == []
 
 
-def hot(experts, count, times):
-    """Return a domain's counts where some experts have so many times the even load."""
-    rest = (experts - count * times) / (experts - count)
-    return [np.array([times] * count + [rest] * (experts - count)) * 10]
-
-
 def test_crowds_of_many_experts_are_found():
+    def hot(experts, count, times):  # the even load, that some of them have
+        rest = (experts - count * times) / (experts - count)
+        return [np.array([times] * count + [rest] * (experts - count)) * 10]
+
     (alone,), (crowd,) = (
         found_in(counts_DE, top_k=8) for counts_DE in (hot(256, 1, 13.7), hot(128, 8, 4.8))
     )
@@ -100,9 +95,6 @@ def test_the_domain_that_brings_an_expert_most_tokens_is_to_blame(counts_DE, bla
     assert one.domain == blamed
 
 
-# --- Degradation ---------------------------------------------------------------------------------
-
-
 def test_an_expert_serves_the_domain_that_has_a_share_of_it_at_the_threshold():
     counts_DE = [[8, 8, 8, 1], [2, 2, 2, 9]]
     (one,) = found_in(counts_DE, **OFF, occupied=0.1)
@@ -131,8 +123,6 @@ def test_of_six_it_may_occupy_an_eighth_more_if_that_is_not_much_more():
     assert (occupying(2, 0.13), occupying(2, 0.12)) == ([], ["d0"])
     assert (occupying(4, 0.32), occupying(4, 0.31)) == ([], ["d0"])
 
-
-# --- Underfitting --------------------------------------------------------------------------------
 
 APART = np.kron(np.eye(3), np.ones((1, 2)))  # three domains with two experts each
 

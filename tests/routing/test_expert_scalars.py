@@ -17,10 +17,8 @@ def test_61_layers_of_256_experts_and_40_domains_have_at_most_32_members_each():
     layers = (made_layer(ones, n, router=router) for n in range(61) for router in routers)
     values = training_scalars(Assignments(domains, tuple(layers)))
     members = [name for name in values if name.startswith("moe/max_vio/layer_")]
-    assert (members[0], members[-1]) == (
-        "moe/max_vio/layer_00_attention",
-        "moe/max_vio/layer_60_mlp",
-    )
+    ends = [name.rpartition("/")[2] for name in (members[0], members[-1])]
+    assert ends == ["layer_00_attention", "layer_60_mlp"]
     assert len(members) == len([n for n in values if n.startswith("moe/js_mean/")]) == 32
     assert len(values) < 400
 

@@ -25,9 +25,6 @@ def tapped(domains=DOMAINS, **sizes):
     return tap, RouterStats.attach(tap, domains)
 
 
-# --- Which tokens -------------------------------------------------------------------------------
-
-
 def test_tokens_are_of_their_own_domains_and_neither_padding_nor_a_pass_outside_is_counted(one):
     model, tokens, ids, mask, stats = one
     model(tokens)
@@ -100,8 +97,6 @@ def test_the_host_does_not_wait_for_the_device_between_reductions():
     assert watch.waits == []
 
 
-# --- Domains and masks that cannot be -----------------------------------------------------------
-
 WHOLE = torch.ones(2, 3)
 ADDITIVE = torch.tensor([[0.0, 0.0, -1e9], [0.0, 0.0, 0.0]])
 NUMBERED = torch.tensor([[1, 1, 2], [1, 1, 1]])
@@ -156,9 +151,6 @@ def test_a_batch_is_one_forward_pass_on_its_tokens(one, passes, said):
     model, tokens, ids, mask, stats = one
     with pytest.raises(RoutingError, match=said), stats.domains(ids, mask):
         _ = [model(tokens[:sequences]) for sequences in passes]
-
-
-# --- Models -------------------------------------------------------------------------------------
 
 
 def test_two_attachments_to_one_model_are_refused_also_through_a_wrapper(one):
