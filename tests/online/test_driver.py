@@ -27,8 +27,6 @@ from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError, RunError
 from mixopt.online import Plan
 
-# When a plan holds ------------------------------------------------------------------------------
-
 
 def test_plans_keep_their_pace_and_hold_from_the_step_after_what_they_are_made_of(tmp_path):
     order, log = sampler(), tmp_path / "log.jsonl"
@@ -100,9 +98,6 @@ def test_a_plan_that_would_hold_after_the_run_is_not_asked_for():
         assert estimator.asked == asked
 
 
-# What is told and counted -----------------------------------------------------------------------
-
-
 def test_the_estimator_is_told_what_was_consumed_and_all_of_it():
     order, estimator = sampler(), Turning(7)
     train(driver_over(order, estimator, observe_every=4), order, until=28)
@@ -158,9 +153,6 @@ def test_an_estimator_that_did_nothing_in_a_whole_run_says_so_and_one_that_did_d
     go(Still(5), 12, moved)
     go(Still(5), 12, steps=13)  # not at its end
     assert caplog.messages == []
-
-
-# What freezes it --------------------------------------------------------------------------------
 
 
 class Broken(Turning):
@@ -260,9 +252,6 @@ def test_weights_that_the_sampler_cannot_draw_by_freeze(tmp_path):
     assert [line["why"] for line in lines(log)] == ["start", f"frozen: {driver.frozen}"]
 
 
-# How it resumes ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("held_out", "steps"), [(True, 3), (False, 1)])
 def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_out, steps):
     def go(log, until, state=None):
@@ -300,9 +289,6 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path):
     log.write_text("")
     with pytest.raises(RunError, match=r"log\.jsonl: has 0 bytes, but had \d+ when the state"):
         driver_over(sampler(), Turning(), log=log).load_state_dict(state["driver"])
-
-
-# What it cannot work with -----------------------------------------------------------------------
 
 
 def test_what_an_estimator_cannot_work_with_is_said_at_once():
