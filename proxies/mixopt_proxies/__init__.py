@@ -1,1 +1,1 @@
-"""Proxies that mixopt ships: a stacked Llama-style decoder, and n-grams."""
+"""Built-in proxies: a stacked Llama-style decoder, continued checkpoints, commands and n-grams."""

@@ -106,7 +106,7 @@ COMMANDS = [
     ("export", ["give MIXTURE --to TOOL"]),
     ("export {0}/mixture.yaml --to nemoo", ["unknown tool 'nemoo'; did you mean 'nemo'?"]),
     ("export {0}/mixture.yaml --to swift", ["swift: needs the length of the run; give --tokens"]),
-    ("export {0}/mixture.yaml --to axolotl --tokens 9 --sample-tokens 3", ["give it in --inven"]),
+    ("export {0}/mixture.yaml --to axolotl --tokens 9 --sample-tokens 3", ["give them in --inv"]),
     ("export {0}/mixture.yaml --to schedule", ["--to schedule needs --out"]),
     ("export {0}/mixture.yaml --to nemo --batch 8x8", ["--batch are for --to schedule"]),
     ("export {0}/plan.yaml --to nemo --tokens 9", ["--tokens is for mixtures; a schedule has its"]),

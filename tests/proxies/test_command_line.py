@@ -44,7 +44,7 @@ def test_a_word_is_filled_in_or_refused_and_never_half_of_both(word):
         ("train {x", r"a single brace in '\{x'"),
         (
             "train > log",
-            "proxy.run: '>' is for a shell, but this command runs without one; write bash -c",
+            "proxy.run: '>' is shell syntax, but this command runs without a shell; write bash -c",
         ),
     ],
 )

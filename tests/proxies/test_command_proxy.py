@@ -194,7 +194,7 @@ WROTE = "the command wrote no 'metrics.json'; "
 @pytest.mark.parametrize(
     ("code", "status", "reason"),
     [
-        ("print('done')", "failed", f"{WROTE}it wrote nothing there (last line: done)"),
+        ("print('done')", "failed", f"{WROTE}it wrote no file there (last line: done)"),
         ("open('metric.json', 'w').write('{}')", "failed", f"{WROTE}did you mean 'metric.json'?"),
         (
             WRITE_GOOD.replace("2.0", "float('nan')"),
@@ -204,12 +204,12 @@ WROTE = "the command wrote no 'metrics.json'; "
         (
             WRITE_GOOD.replace("2.0", "float('inf')") + "; sys.exit(3)",
             "diverged",
-            "exit code 3; see t0001/attempt-1/log.txt; its losses are not finite",
+            "exit code 3; see t0001/attempt-1/log.txt; losses are not finite",
         ),
         (
             WRITE_GOOD.replace("{", "{'seed': 1337, "),
             "failed",
-            "metrics.json: has seed 1337, and the trial has 5; pass {seed} to the trainer",
+            "metrics.json: has seed 1337, but the trial has 5; pass {seed} to the trainer",
         ),
         (
             f"{WRITE_GOOD}; os.utime('metrics.json', (1e9, 1e9))",
@@ -261,7 +261,7 @@ def test_a_trial_is_run_again_where_length_command_or_result_have_changed_alone(
             {"result": "m.json", "mixture_format": "megatrn"},
             "proxy.mixture_format: unknown tool 'megatrn'; did you mean 'megatron'",
         ),
-        ({"result": "m.json", "paths": {"a": "b"}}, "proxy.paths: are for proxy.mixture_format"),
+        ({"result": "m.json", "paths": {"a": "b"}}, "proxy.paths: needs proxy.mixture_format"),
     ],
 )
 def test_options_that_cannot_be_right_are_refused(options, message):

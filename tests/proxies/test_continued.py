@@ -69,7 +69,7 @@ def test_eps_and_the_rate_are_those_of_the_base_whose_rate_may_have_ended(texts,
     base = make_base(tmp_path, texts, steps=4, eps=1e-5, schedule="linear", min_lr=0.0)
     assert proxy_of(base, lr=0.01)._annealing.eps == 1e-5
     assert proxy_of(base, lr=0.01, eps=1e-7)._annealing.eps == 1e-7
-    with pytest.raises(ConfigError, match=r"options.lr: is missing: the rate of .* at step 4 is 0"):
+    with pytest.raises(ConfigError, match=r"lr: is missing: the learning rate of .* step 4 is 0"):
         _ = proxy_of(base)._annealing
 
 
@@ -131,7 +131,7 @@ MOMENTS = {"lr": 0.01, "batch": 8, "sequence_length": 32, "optimizer": True}
         ("base", {"min_lr": 1.0}, "proxy.options.min_lr: 1.0 must be from 0 to lr"),
         ("base", {"warmup": 20}, "options.warmup: .* fewer than a trial's 20 steps"),
         ("llama", MOMENTS, "has no moments of Adam; leave it out"),
-        ("llama", {"batch": 8}, "lr: is missing: .* does not say how it was trained"),
+        ("llama", {"batch": 8}, "lr: is missing: .* does not state how it was trained"),
         (None, {}, r"^proxy.from: .* no such folder"),
     ],
 )
@@ -163,7 +163,7 @@ def test_the_loss_of_the_family_is_added_times_its_coefficient(tmp_path):
     model.save_pretrained(tmp_path / "olmoe")
     options = {"lr": 0.01, "batch": 4, "sequence_length": LENGTH}
     plain = proxy_of(tmp_path / "olmoe", **options)._ready(tiny_corpus(tmp_path / "c"))
-    trainer = plain._at_start(Training(tokens=4 * LENGTH, device="cpu"))
+    trainer = plain._new_trainer(Training(tokens=4 * LENGTH, device="cpu"))
     annealing = plain._annealing
     by_hand = copy.deepcopy(trainer.model)
     rows_BW = torch.randint(257, (4, LENGTH + 1), generator=torch.Generator().manual_seed(0))

@@ -85,9 +85,9 @@ def test_a_domain_without_tokens_to_train_on_is_refused(corpus):
 
 
 def test_options_out_of_range_are_refused():
-    with pytest.raises(ConfigError, match="options.order: 0; need a whole number from 1 to 16"):
+    with pytest.raises(ConfigError, match="options.order: 0 is not a whole number from 1 to 16"):
         NgramProxy(order=0)
-    with pytest.raises(ConfigError, match="proxy.options.window: 1; need a whole number from 2"):
+    with pytest.raises(ConfigError, match="proxy.options.window: 1 is not a whole number from 2"):
         NgramProxy(window=1)
 
 

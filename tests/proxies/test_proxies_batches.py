@@ -76,7 +76,7 @@ def test_a_domain_shorter_than_one_sequence_is_named(corpus):
     with pytest.raises(CorpusError) as error:
         batches_of(corpus, {"a": 1.0, "b": 0.0, "c": 0.0}, length=128)
     assert str(error.value) == (
-        "domain 'c': training text has 95 tokens, and one sequence takes 129: give it more text,"
+        "domain 'c': training text has 95 tokens, but one sequence takes 129: add text,"
         " or set proxy.options.sequence_length to 94 or less"
     )
 

@@ -54,7 +54,7 @@ def test_a_trial_that_diverges_is_a_result(corpus):
     (result,), _ = train(corpus, trials_of(0), lr=1e30, clip=0.0)
     assert (result.status, result.losses, result.curve) == ("diverged", None, ())
     assert result.reason == (
-        "training loss is nan in step 3 of 20 (512 tokens): lower proxy.options.lr, or clip"
+        "training loss is nan in step 3 of 20 (512 tokens): lower proxy.options.lr or clip"
     )
 
 
@@ -64,7 +64,7 @@ def test_compiled_code_gives_the_losses_of_eager_code_in_training_and_evaluation
     proxy = DecoderProxy(**{**OPTIONS, "compile": True})
     (compiled,) = proxy.train(trials_of(1), corpus, FEW, lambda _: None)
     (eager,), _ = train(corpus, trials_of(1))
-    (passes,) = proxy.training._made.values()
+    (passes,) = proxy.training._cache.values()
     assert not passes._run.failed
     assert compiled.losses.nats_per_token == pytest.approx(eager.losses.nats_per_token, rel=1e-5)
 
@@ -138,8 +138,8 @@ MOE = {"size": "moe-tiny"}
         ({**MOE, "top_k": 9}, "top_k: 9 must be from 2 to 8, the number of experts"),
         ({**MOE, "width": 12, "heads": 1}, "width: 12 must be a multiple of 8 with experts"),
         ({**MOE, "expert_ff": 12}, "expert_ff: 12 must be a multiple of 8"),
-        ({"top_k": 2}, "top_k: 2 has no effect without experts: give experts, or size: moe-tiny"),
-        ({**MOE, "ff": 64}, "ff: 64 has no effect with experts: give expert_ff"),
+        ({"top_k": 2}, "top_k: 2 has no effect without experts: set experts, or size: moe-tiny"),
+        ({**MOE, "ff": 64}, "ff: 64 has no effect with experts: set expert_ff"),
     ],
 )
 def test_an_option_that_cannot_be_right_is_named(options, message):

@@ -120,7 +120,7 @@ def test_a_step_that_cannot_be_recorded_goes_on_without(caplog):
     assert [step(torch.tensor(i)) for i in range(5)] == [1, 2, 3, 4, 5]
     assert taken == [0, 1, 2, 3, 4]
     (warning,) = caplog.messages
-    assert warning.startswith("no CUDA graph of the training step, continuing without: ")
+    assert warning.startswith("no CUDA graph of the training step, continuing without it: ")
     assert "\n" not in warning
 
 

@@ -1,6 +1,6 @@
-"""The user's own trainer as the proxy: a command run for each trial, whose losses are read.
+"""The user's own trainer as the proxy: runs a command for each trial and reads its losses.
 
-Importing this loads no torch: the command brings its own environment.
+Importing this does not import torch: the command brings its own environment.
 """
 
 import lazy_loader as lazy

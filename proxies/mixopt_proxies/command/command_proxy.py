@@ -1,15 +1,15 @@
-"""A proxy that is a command of the user's: any trainer that takes a mixture and leaves losses.
+"""A proxy that runs a command of the user: any trainer that reads a mixture and writes losses.
 
-For each trial it makes a folder, writes the mixture there, runs the command and reads its losses.
-It trains nothing itself and imports no torch.
+For each trial it creates a folder, writes the mixture, runs the command and reads its losses. It
+trains nothing itself and does not import torch.
 
-    <trial>/done.json              the result that counts, with its hash; sealed
-    <trial>/attempt-1/mixture.yaml, trial.json, log.txt, and what the command writes
+    <trial>/done.json              the valid result with its hash; sealed
+    <trial>/attempt-1/mixture.yaml, trial.json, log.txt, and files of the command
 
-A command that fails, is killed or takes too long is run again in a folder of its own, as often as
-`proxy.retries` says, so that one that outlived its worker, on a node that was given up, writes to
-no other attempt's folder. A command that ended well would do the same again: what is wrong with
-its result is the trial's failure.
+A command that fails, is killed or exceeds its time limit is rerun up to `proxy.retries` times, each
+time in a new folder, so that a command that outlived its worker, on a lost node, cannot write to
+another attempt's folder. A command that exits with 0 is not rerun, since it would do the same
+again: an invalid result is a failure of the trial.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from mixopt_proxies.command.supervisor import run_supervised
 from mixopt_proxies.command.trainer_command import MIXTURE, TRIAL, TrainerCommand, command_seed
 
 DONE, LOG = "done.json", "log.txt"
-COARSE = 2.0  # seconds: time stamps of some network file systems are no finer
-MAX_LISTED = 8  # files that an error names
+TIMESTAMP_ERROR = 2.0  # seconds; the resolution of some network file systems
+MAX_LISTED = 8  # files listed in an error
 
 
 class CommandProxy(TrainerCommand):
-    """A command that trains one trial and writes its losses."""
+    """A proxy whose command trains one trial and writes its losses."""
 
     begins_short = True  # a sweep trains one short trial before the others
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return 1: each trial has a command of its own."""
+        """Check command and corpus, and return 1: each trial has its own command."""
         self.check_here()
         self.check_corpus(corpus, training)
         return 1
@@ -58,7 +58,7 @@ class CommandProxy(TrainerCommand):
         training: Training,
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
-        """Run the command for each trial that has no result, and return their losses."""
+        """Run the command for each trial without a result, and return the results."""
         total, results = len(trials) * training.tokens, list[TrialResult]()
         with ExitStack() as stack:
             files = training.files or stack.enter_context(tempfile.TemporaryDirectory())
@@ -71,7 +71,7 @@ class CommandProxy(TrainerCommand):
 
 
 class _TrialRun:
-    """A trial, the command that trains it, and its folder."""
+    """A trial with its command and folder."""
 
     def __init__(
         self, command: TrainerCommand, trial: Trial, files: Path, corpus: Corpus, training: Training
@@ -89,35 +89,35 @@ class _TrialRun:
         }
 
     def result(self, alive: Callable[[], None]) -> TrialResult:
-        """Return the result that is there, or that of running the command."""
+        """Return the stored result, or run the command."""
         with suppress(MixoptError, OSError):
-            return self._kept()
+            return self._stored()
         seconds, reason, tries = 0.0, "", self._command.retries + 1
         for _ in range(tries):
             started, folder = time.time(), self._new_attempt()
-            failure, spent = self._attempted(folder, alive)
+            failure, spent = self._run(folder, alive)
             seconds += spent
             if failure is None:
                 return self._read(folder, seconds, started)
             reason = failure
             with suppress(MixoptError, OSError):
-                if self._found(folder, seconds, started)[1].status == "diverged":
-                    return self._ended("diverged", f"{reason}; its losses are not finite", seconds)
+                if self._load(folder, seconds, started)[1].status == "diverged":
+                    return self._failure("diverged", f"{reason}; losses are not finite", seconds)
         times = f"tried {tries} times: " if tries > 1 else ""
-        return self._ended("failed", f"{times}{reason}", seconds)
+        return self._failure("failed", f"{times}{reason}", seconds)
 
-    def _kept(self) -> TrialResult:
-        """Return the result of an earlier run, if it is of this very trial and unchanged."""
+    def _stored(self) -> TrialResult:
+        """Return the result of an earlier run; raise if it is of another trial or has changed."""
         done = read_sealed(self._path / DONE, hint="delete it to run the trial again")
         folder = inside(self._path, str(done.get("attempt")))
         file = inside(folder, str(done.get("file")))
         same = {name: done.get(name) for name in self._identity} == self._identity
         if not same or file_hash(file) != done.get("file_hash"):
-            raise RunError(f"{self._path / DONE}: is of another trial, or its file has changed")
+            raise RunError(f"{self._path / DONE}: belongs to another trial, or its file changed")
         return self._read(folder, float(done["seconds"]), started=0.0)
 
     def _new_attempt(self) -> Path:
-        """Make the folder of the next attempt; whoever makes it first has it."""
+        """Create the folder of the next attempt; concurrent attempts get different folders."""
         for number in count(1):
             folder = self._path / f"attempt-{number}"
             try:
@@ -125,12 +125,12 @@ class _TrialRun:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise RunError(f"{folder}: cannot be made: {error.strerror}") from error
+                raise RunError(f"{folder}: cannot be created: {error.strerror}") from error
             return folder
-        raise AssertionError("numbers have no end")
+        raise AssertionError("count() is infinite")
 
-    def _attempted(self, folder: Path, alive: Callable[[], None]) -> tuple[str | None, float]:
-        """Run the command once; return why it failed, and how long it ran."""
+    def _run(self, folder: Path, alive: Callable[[], None]) -> tuple[str | None, float]:
+        """Run the command once; return the reason of a failure, and the seconds it ran."""
         words, environment = self._command.prepared(
             self._trial, self._corpus, self._training, folder
         )
@@ -153,13 +153,13 @@ class _TrialRun:
             elif code is not None:
                 fault = f"ended with {exit_text(code)}"
             log = f"{self._path.name}/{folder.name}/{LOG}"
-            reason = f"the command {fault}{_last_words(folder / LOG)}; see {log}"
+            reason = f"the command {fault}{_last_line(folder / LOG)}; see {log}"
         return reason, spent
 
     def _read(self, folder: Path, seconds: float, started: float) -> TrialResult:
-        """Return the result that a command left which ended well."""
+        """Return the result of a command that exited with 0, and store it."""
         try:
-            file, result = self._found(folder, seconds, started)
+            file, result = self._load(folder, seconds, started)
             if started:
                 name = file.relative_to(folder).as_posix()
                 content = {
@@ -170,19 +170,19 @@ class _TrialRun:
                 }
                 write_sealed(self._path / DONE, {**self._identity, **content})
         except (MixoptError, OSError) as error:
-            return self._ended("failed", f"{error}{_last_words(folder / LOG)}", seconds)
+            return self._failure("failed", f"{error}{_last_line(folder / LOG)}", seconds)
         return result
 
-    def _found(self, folder: Path, seconds: float, started: float) -> tuple[Path, TrialResult]:
-        """Return the file that the command left, and what is in it."""
+    def _load(self, folder: Path, seconds: float, started: float) -> tuple[Path, TrialResult]:
+        """Return the command's result file and its content."""
         file = result_file(folder, self._command.result)
         log, command = read_log(file), self._command
-        old = started - COARSE - file.stat().st_mtime
-        fault = _foreign(log.about, self._trial)
-        if old > 0:
+        age = started - TIMESTAMP_ERROR - file.stat().st_mtime
+        fault = _mismatch(log.about, self._trial)
+        if age > 0:
             fault = (
-                f"is {old + COARSE:.0f} s older than the attempt that should have written it; is"
-                " it a copy of another run?"
+                f"is {age + TIMESTAMP_ERROR:.0f} s older than the attempt that should have written"
+                " it; is it a copy of another run?"
             )
         if fault is not None:
             raise RunError(f"{file}: {fault}")
@@ -193,48 +193,48 @@ class _TrialRun:
         )  # fmt: skip
         fault = divergence(losses, command.result)
         if fault is not None:
-            return file, self._ended("diverged", fault, seconds)
+            return file, self._failure("diverged", fault, seconds)
         size = _count(log.about.get("parameters"))
         name = self._trial.name
         return file, TrialResult(name, "finished", tokens, size, seconds, losses, curve)
 
-    def _ended(
+    def _failure(
         self, status: Literal["diverged", "failed"], reason: str, seconds: float
     ) -> TrialResult:
         return TrialResult(self._trial.name, status, 0, 0, seconds, reason=reason)
 
 
 def result_file(folder: Path, result: str) -> Path:
-    """Return the file that `result` names; of several that a glob matches, the newest."""
+    """Return the file that `result` names; if a glob matches several, the newest."""
     exact = folder / result
     matched = [exact] if exact.exists() else sorted(folder.glob(result))
     if not matched:
-        written = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
-        there = [name for name in written if name not in (LOG, MIXTURE, TRIAL)][:MAX_LISTED]
-        near = did_you_mean(result, there) if there else "; it wrote nothing there"
+        files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
+        written = [name for name in files if name not in (LOG, MIXTURE, TRIAL)][:MAX_LISTED]
+        near = did_you_mean(result, written) if written else "; it wrote no file there"
         raise RunError(f"{folder}: the command wrote no {result!r}{near}")
     newest = max(matched, key=lambda path: path.stat().st_mtime)
     return inside(folder, newest.relative_to(folder).as_posix(), RunError)
 
 
-def _foreign(about: Mapping[str, Any], trial: Trial) -> str | None:
-    """Say in what a result names another trial; None where it names this one, or none."""
+def _mismatch(about: Mapping[str, Any], trial: Trial) -> str | None:
+    """Return an error if a result names another trial or seed; None: it does not."""
     if str(about.get("trial", trial.name)) != trial.name:
         return f"is for trial {about['trial']!r}, not {trial.name!r}"
     seeds = {str(trial.seed), str(command_seed(trial))}
     if "seed" in about and str(about["seed"]).removesuffix(".0") not in seeds:
         hint = "pass {seed} to the trainer, or write its own seed under another name"
-        return f"has seed {about['seed']!r}, and the trial has {command_seed(trial)}; {hint}"
+        return f"has seed {about['seed']!r}, but the trial has {command_seed(trial)}; {hint}"
     return None
 
 
-def _last_words(log: Path) -> str:
+def _last_line(log: Path) -> str:
     line = last_line(log)
     return f" (last line: {line})" if line else ""
 
 
 def _count(value: object) -> int:
-    """Return a count that a result says of itself; 0 where it says none that can be."""
+    """Return a count stated in a result; 0 if it is missing or invalid."""
     try:
         number = float(str(value))
     except ValueError:

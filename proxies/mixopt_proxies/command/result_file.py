@@ -1,11 +1,10 @@
-"""The file that a trainer leaves, and the losses in it, by evaluation domain and in both units.
+"""A trainer's result file, and the losses in it, by evaluation domain and in both units.
 
 A JSON, JSONL or CSV file. A nested mapping is flattened: `{"eval": {"web": 3.1}}` has the name
-`eval.web`. A list of mappings is rows of a log, such as the `log_history` of a Hugging Face
-Trainer: each name in them is a series, with the row's step and tokens where it says them. NaN and
-infinity are read as such, since a trainer that diverged writes them. What the tasks of the
-experiment measure is called as its column is, `task/<name>/<metric>`, and is taken where it is
-there.
+`eval.web`. A list of mappings is the rows of a log, such as the `log_history` of a Hugging Face
+Trainer: each name in them is a series, with the row's step and tokens if it states them. NaN and
+infinity are accepted, since a diverged trainer writes them. Metrics of the experiment's tasks have
+the names of their columns, `task/<name>/<metric>`, and are optional.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from mixopt.trials import MAX_LOSS, Losses, bits_per_nat, in_bits_per_byte
 UNITS = ("nats_per_token", "bits_per_byte")
 STEPS = ("step", "_step", "steps", "global_step", "iteration", "iter", "trainer/global_step")
 TOKENS = ("tokens", "tokens_seen", "consumed_tokens", "num_tokens", "total_tokens")
-# What a result may say of itself, beside losses.
+# Facts about the run that a result may state beside losses.
 OF_ITSELF = ("trial", "seed", "tokens", "parameters")
-MAX_DEPTH = 32  # mappings within mappings
+MAX_DEPTH = 32  # nested mappings
 _DOMAIN = "{domain}"
-_NEAREST = 3  # names that an error suggests
+_NEAREST = 3  # names suggested in an error
 _NO_NUMBERS = frozenset({"nan", "inf", "-inf", "infinity", "-infinity"})
 
 
 class Point(NamedTuple):
-    """One value, and where in training it was logged, as far as that is said."""
+    """One value, with the step and tokens at which it was logged, if stated."""
 
     value: float
     step: float | None = None
@@ -47,25 +46,25 @@ class Point(NamedTuple):
 
 @dataclass
 class TrainerLog:
-    """What a trainer logged: points by name, in their order, and what the file says of itself."""
+    """A trainer's log: points by name, in order, and the facts about the run."""
 
     series: dict[str, list[Point]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
 
     def add_row(self, row: Mapping[str, Any]) -> None:
-        """Add one row of a log, or a whole mapping; of what it says of itself, the last counts."""
+        """Add one row of a log, or a whole mapping; later facts about the run replace earlier."""
         self.about |= {name: row[name] for name in OF_ITSELF if row.get(name) is not None}
-        self._add(row, "", _place_of(row), MAX_DEPTH)
+        self._add(row, "", _position_of(row), MAX_DEPTH)
 
-    def _add(self, value: Any, name: str, place: Point, depth: int) -> None:
+    def _add(self, value: Any, name: str, position: Point, depth: int) -> None:
         if isinstance(value, Mapping) and depth:
             for key, inner in value.items():
-                self._add(inner, f"{name}.{key}" if name else str(key), place, depth - 1)
+                self._add(inner, f"{name}.{key}" if name else str(key), position, depth - 1)
         elif isinstance(value, list) and depth:
-            for one in value:
-                self._add(one, name, _place_of(one), depth - 1)
+            for item in value:
+                self._add(item, name, _position_of(item), depth - 1)
         elif (number := number_of(value)) is not None:
-            self.series.setdefault(name, []).append(place._replace(value=number))
+            self.series.setdefault(name, []).append(position._replace(value=number))
 
 
 def read_log(path: Path) -> TrainerLog:
@@ -75,7 +74,7 @@ def read_log(path: Path) -> TrainerLog:
     }  # fmt: skip
     reader = readers.get(path.suffix.lower())
     if reader is None or not path.is_file():
-        raise RunError(f"{path}: is no JSON, JSONL or CSV file; have the command write one")
+        raise RunError(f"{path}: is not a JSON, JSONL or CSV file; the command must write one")
     log = TrainerLog()
     for row in reader(path, read_text(path, error=RunError)):
         log.add_row(row)
@@ -83,7 +82,7 @@ def read_log(path: Path) -> TrainerLog:
 
 
 def number_of(value: Any) -> float | None:
-    """Return a value as a number, NaN and infinities included; None where it is none."""
+    """Return a value as a number, including NaN and infinities; None: not a number."""
     if isinstance(value, str):
         return float(value) if value.strip().lower() in _NO_NUMBERS else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -94,21 +93,21 @@ def number_of(value: Any) -> float | None:
         return math.inf
 
 
-def _place_of(row: Any) -> Point:
-    """Return where in training a row of a log was written; of no value yet."""
+def _position_of(row: Any) -> Point:
+    """Return step and tokens of a row of a log, as a point without a value."""
     if not isinstance(row, Mapping):
         return Point(math.nan)
     return Point(math.nan, _first_number(row, STEPS), _first_number(row, TOKENS))
 
 
 def _first_number(row: Mapping[str, Any], names: Iterable[str]) -> float | None:
-    """Return the first of some numbers that a row has and that is finite."""
+    """Return the first finite number of a row among some names."""
     numbers = (number_of(row.get(name)) for name in names)
-    return next((one for one in numbers if one is not None and math.isfinite(one)), None)
+    return next((n for n in numbers if n is not None and math.isfinite(n)), None)
 
 
 def _json_rows(path: Path, text: str) -> Sequence[Mapping[str, Any]]:
-    """Return one JSON value: a mapping of names, nested or not, or a list of such."""
+    """Parse one JSON value: a mapping of names, nested or not, or a list of mappings."""
     content = _parsed(text, str(path))
     rows = content if isinstance(content, list) else [content]
     if not all(isinstance(row, dict) for row in rows):
@@ -125,7 +124,7 @@ def _line_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
 
 
 def _table_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
-    """Yield rows of a table with a header; an empty cell is none."""
+    """Yield rows of a table with a header; skip empty cells."""
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
     try:
         for row in reader:
@@ -144,7 +143,7 @@ def _cell(text: str) -> str | float:
 
 
 def _parsed(text: str, where: str) -> Any:
-    """Return the content of JSON, NaN and infinity included."""
+    """Parse JSON, including NaN and infinity."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -156,11 +155,11 @@ def _parsed(text: str, where: str) -> Any:
 def check_losses(
     losses: str | Mapping[str, str] | None, domains: Sequence[str] | None = None
 ) -> None:
-    """Check `proxy.losses`: a name for each domain, and of no domain that the corpus has not."""
+    """Check `proxy.losses`: a pattern with {domain}, or names by known domain."""
     if isinstance(losses, str) and _DOMAIN not in losses:
         raise ConfigError(
-            f"proxy.losses: {losses!r} gives every domain the same loss; write {_DOMAIN} where"
-            " its name is"
+            f"proxy.losses: {losses!r} gives every domain the same loss; write {_DOMAIN} in place"
+            " of its name"
         )
     if domains is None or not isinstance(losses, Mapping):
         return
@@ -179,9 +178,9 @@ def losses_of(
     unit: str,
     result: str,
 ) -> tuple[Losses, tuple[Losses, ...]]:
-    """Return the last losses, and the curve that leads to them.
+    """Return the last losses, and the learning curve.
 
-    A glob that matches several names is their mean: one domain may be measured by several tasks.
+    A glob that matches several names gives their mean: several tasks may measure one domain.
     """
     series = {
         domain: [log.series[name] for name in _names(losses, domain, list(log.series), result)]
@@ -191,15 +190,15 @@ def losses_of(
     tasks = {n: log.series[n][-1].value for n in corpus.task_columns if n in log.series}
     final = replace(_in_both_units(last, corpus, tokens, unit), tasks=tasks)
     earlier = tuple(
-        _in_both_units(at, corpus, place, unit)
-        for place, at in _earlier(series, tokens)
-        if all(abs(value) <= MAX_LOSS for value in at.values())
+        _in_both_units(values, corpus, position, unit)
+        for position, values in _earlier(series, tokens)
+        if all(abs(value) <= MAX_LOSS for value in values.values())
     )
     return final, (*earlier, final)
 
 
 def divergence(losses: Losses, result: str) -> str | None:
-    """Say which loss is not a number, or too large to be squared; None where none is."""
+    """Return an error for a loss that is NaN or too large to be squared; None: no such loss."""
     for name, value in ((losses.nats_per_token or losses.bits_per_byte) | losses.tasks).items():
         if not abs(value) <= MAX_LOSS:
             return f"{result}: the loss of {name!r} is {value:g}"
@@ -209,7 +208,7 @@ def divergence(losses: Losses, result: str) -> str | None:
 def _names(
     losses: str | Mapping[str, str] | None, domain: str, names: Sequence[str], result: str
 ) -> tuple[str, ...]:
-    """Return the names that are a domain's losses."""
+    """Return the names of a domain's losses."""
     template = losses if isinstance(losses, str) else (losses or {}).get(domain, _DOMAIN)
     plain = template.replace(_DOMAIN, domain)
     pattern = template.replace(_DOMAIN, glob.escape(domain))
@@ -219,7 +218,7 @@ def _names(
         close = difflib.get_close_matches(plain, names, n=_NEAREST, cutoff=0.3)
         nearest = list(dict.fromkeys([*holding, *close, *names[:_NEAREST]]))[:_NEAREST]
         near = ", ".join(map(repr, nearest))
-        hint = f"the nearest are {near}" if near else "it has no numbers at all"
+        hint = f"the nearest are {near}" if near else "it has no numbers"
         raise RunError(
             f"{result}: has no loss of {domain!r}: no {plain!r}; {hint}; see proxy.losses"
         )
@@ -237,24 +236,24 @@ def _mean(values: Iterable[float]) -> float:
 def _earlier(
     series: Mapping[str, Sequence[Sequence[Point]]], tokens: int
 ) -> Iterable[tuple[int, dict[str, float]]]:
-    """Yield the losses at each earlier place at which all domains have one, by tokens."""
+    """Yield tokens and losses at each earlier point at which all domains have a loss."""
     lines = [line for lines in series.values() for line in lines]
     last_step = max((point.step or 0.0 for line in lines for point in line), default=0.0)
     scale = tokens / last_step if last_step > 0 else 0.0
 
     def by_tokens(line: Sequence[Point]) -> dict[int, float]:
-        places = [p.tokens if p.tokens is not None else (p.step or 0) * scale for p in line]
-        return {round(at): point.value for at, point in zip(places, line, strict=True)}
+        counts = [p.tokens if p.tokens is not None else (p.step or 0) * scale for p in line]
+        return {round(n): point.value for n, point in zip(counts, line, strict=True)}
 
-    placed = {domain: [by_tokens(line) for line in lines] for domain, lines in series.items()}
-    every = [set(line) for lines in placed.values() for line in lines]
-    for place in sorted(set.intersection(*every)) if every else []:
-        if 0 < place < tokens:
-            yield place, {d: _mean(line[place] for line in ls) for d, ls in placed.items()}
+    curves = {domain: [by_tokens(line) for line in lines] for domain, lines in series.items()}
+    counts = [set(line) for lines in curves.values() for line in lines]
+    for count in sorted(set.intersection(*counts)) if counts else []:
+        if 0 < count < tokens:
+            yield count, {d: _mean(line[count] for line in ls) for d, ls in curves.items()}
 
 
 def _in_both_units(values: Mapping[str, float], corpus: Corpus, tokens: int, unit: str) -> Losses:
-    """Return losses in nats per token and in bits per byte, given one of the two."""
+    """Return losses in nats per token and in bits per byte, from one of the two units."""
     if unit == "nats_per_token":
         return Losses(tokens, dict(values), in_bits_per_byte(values, corpus.evaluation))
     rates = bits_per_nat(corpus.evaluation)

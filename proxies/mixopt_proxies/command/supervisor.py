@@ -1,16 +1,16 @@
 """A process between a worker and its command: when either ends, it ends the whole command.
 
-Started as a file of its own, without any package, since it must start at once and outlive what
-it watches. It holds the end of a pipe from the worker. When that closes, because the worker was
-killed or wants the command ended, all processes of the command get SIGTERM and, a few seconds
-later, SIGKILL; so do those that the command left behind when it ended by itself. Orphans come
-to this process (PR_SET_CHILD_SUBREAPER), so that it finds also those that made a session of
-their own, as torchrun's workers do; and the command dies with this process (PR_SET_PDEATHSIG).
+It runs as a standalone script without packages, since it must start fast and outlive the command.
+It reads a pipe from the worker. When the pipe closes, because the worker was killed or stops the
+command, all processes of the command get SIGTERM and, a few seconds later, SIGKILL; so do processes
+left over after the command exits. Orphans are reparented to this process (PR_SET_CHILD_SUBREAPER),
+so that it also finds those with a session of their own, such as torchrun's workers; and the command
+dies with this process (PR_SET_PDEATHSIG).
 
     python -I supervisor.py GRACE PROGRAM ARGUMENT ...
 
-Out: two lines of JSON, {"pid": number} and {"code": number}, or {"fault": text}. What the worker
-does of this (`run_supervised`) stands here too.
+Output: two lines of JSON, {"pid": number} and {"code": number}, or {"fault": text}. The worker's
+side, `run_supervised`, is in this file too.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-GRACE = 5.0  # seconds that a command has to end by itself once it was told to
-SIGN_OF_LIFE = 0.2  # seconds between two of the worker
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+HEARTBEAT = 0.2  # seconds between two signs of life of the worker
 _PDEATHSIG, _SUBREAPER = 1, 36  # of Linux's prctl
-_TICK = 0.05  # seconds between two looks
-_DYING = 10.0  # seconds until a killed process is left to the kernel
+_POLL = 0.05  # seconds
+_KILL_TIMEOUT = 10.0  # seconds to wait for killed processes
 
 
 def run_supervised(
@@ -47,9 +47,9 @@ def run_supervised(
     """Run a command to its end.
 
     Returns:
-        One of `code`, its exit code, negative for a signal; `fault`, why it could not be started;
-        `late`, that it was ended after `timeout` seconds; and `killed`, what its supervisor was
-        killed by.
+        One of `code`, the exit code, negative for a signal; `fault`, the reason that it could not
+        start; `late`, True if it was stopped after `timeout` seconds; and `killed`, the signal that
+        killed its supervisor.
     """
     begun, late = time.monotonic(), False
     with log.open("ab") as stream:
@@ -71,8 +71,8 @@ def run_supervised(
             if late:
                 process.stdin.close()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(SIGN_OF_LIFE)
-    finally:  # the supervisor ends what is left
+                process.wait(HEARTBEAT)
+    finally:  # the supervisor ends the remaining processes
         process.stdin.close()
         lines = process.stdout.read().splitlines()
         process.wait()
@@ -88,52 +88,52 @@ def run_supervised(
 
 
 def main(grace: float, words: list[str]) -> None:
-    """Run a command, and end all of it when it or the worker ends."""
+    """Run a command, and end all its processes when it or the worker ends."""
     libc = ctypes.CDLL(None)
     libc.prctl(_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the worker decides
+        signal.signal(number, signal.SIG_IGN)  # only the worker stops the command
     try:
         child = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
-            preexec_fn=_prepared(libc),  # noqa: PLW1509 (this process has one thread)
+            preexec_fn=_child_setup(libc),  # noqa: PLW1509 (this process has one thread)
         )  # fmt: skip
     except (OSError, ValueError) as error:
         fault = getattr(error, "strerror", None) or str(error)
-        _say({"fault": f"{fault}: {words[0]!r}"})
+        _write({"fault": f"{fault}: {words[0]!r}"})
         return
-    _say({"pid": child.pid})
-    code = _watched(child.pid)
-    _end_all(grace)
-    _say({"code": code})
+    _write({"pid": child.pid})
+    code = _wait(child.pid)
+    _kill_all(grace)
+    _write({"code": code})
 
 
-def _prepared(libc: ctypes.CDLL) -> Callable[[], None]:
+def _child_setup(libc: ctypes.CDLL) -> Callable[[], None]:
     parent = os.getpid()
 
-    def prepare() -> None:
+    def set_up() -> None:
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         libc.prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before that
+        if os.getppid() != parent:  # the parent died before prctl
             os._exit(1)
 
-    return prepare
+    return set_up
 
 
-def _watched(child: int) -> int | None:
-    """Return the command's exit code, or None where the worker ended it or is gone."""
+def _wait(child: int) -> int | None:
+    """Wait for the command; return its exit code, or None if the worker closes the pipe."""
     while True:
-        code = _reaped().get(child)
+        code = _reap().get(child)
         if code is not None:
             return code
-        ready, _, _ = select.select([0], [], [], _TICK)
-        if ready:  # nothing is ever written: the pipe has closed
+        ready, _, _ = select.select([0], [], [], _POLL)
+        if ready:  # the worker never writes: the pipe was closed
             return None
 
 
-def _reaped() -> dict[int, int]:
-    """Return the exit codes of the children that have ended, by process."""
+def _reap() -> dict[int, int]:
+    """Return the exit codes of children that have ended, by pid."""
     ended = {}
     with suppress(ChildProcessError):
         while True:
@@ -144,16 +144,16 @@ def _reaped() -> dict[int, int]:
     return ended
 
 
-def _end_all(grace: float) -> None:
-    """End the processes of the command, politely at first."""
-    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _DYING)):
+def _kill_all(grace: float) -> None:
+    """End all processes of the command, first by SIGTERM, then by SIGKILL."""
+    for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_TIMEOUT)):
         until = time.monotonic() + seconds
         _send(number)
         while _descendants() and time.monotonic() < until:
-            if number == signal.SIGKILL:  # some may have been born meanwhile
+            if number == signal.SIGKILL:  # new processes may have started meanwhile
                 _send(number)
-            time.sleep(_TICK)
-            _reaped()
+            time.sleep(_POLL)
+            _reap()
 
 
 def _send(number: int) -> None:
@@ -163,7 +163,7 @@ def _send(number: int) -> None:
 
 
 def _descendants() -> list[int]:
-    """Return the processes below this one that have not ended."""
+    """Return the running descendants of this process."""
     below: dict[int, list[int]] = {}
     with suppress(OSError):
         for name in filter(str.isdigit, os.listdir("/proc")):
@@ -179,8 +179,8 @@ def _descendants() -> list[int]:
     return descendants
 
 
-def _say(message: dict[str, object]) -> None:
-    with suppress(OSError):  # the worker is gone
+def _write(message: dict[str, object]) -> None:
+    with suppress(OSError):  # the worker has ended
         os.write(1, (json.dumps(message) + "\n").encode())
 
 

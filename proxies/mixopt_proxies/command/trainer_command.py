@@ -1,8 +1,8 @@
-"""The user's command and how it is told of a trial: its words, its variables, the mixture's form.
+"""The user's command and its inputs for a trial: words, environment variables, mixture file.
 
-A string is split as a shell would split it, quotes included, and only then filled in, so that a
-folder with a space stays one word. No shell is involved: who wants one writes `bash -c '...'`, and
-takes values from the environment there: `"$MIXOPT_OUT"`.
+A string is split as by a shell, including quotes, and only then filled in, so that a folder with a
+space stays one word. The command runs without a shell; to use one, write `bash -c '...'` and take
+values from the environment: `"$MIXOPT_OUT"`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from mixopt_proxies.command.result_file import UNITS, check_losses
 
 PLACEHOLDERS = ("mixture", "trial", "seed", "tokens", "out", "gpus", "corpus")
 MIXTURE, TRIAL = "mixture.yaml", "trial.json"
-_FOR_A_SHELL = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>"})
+_SHELL_SYNTAX = frozenset({"|", "||", "&&", ";", "&", ">", ">>", "<", "2>", "2>&1", "&>"})
 _INTERPRETER = re.compile(r"python[\d.]*|bash|sh|ruby|perl|julia|Rscript")
 
 
 @dataclass(frozen=True)
 class TrainerCommand:
-    """A command that trains one trial and leaves its losses; fields are those of `proxy`.
+    """A command that trains one trial and writes its losses; fields are those of `proxy`.
 
     Attributes:
-        run: The command, with `{seed}` and the like in it.
-        result: The file that it writes, relative to `{out}`; or a glob.
+        run: The command, with placeholders such as `{seed}`.
+        result: The result file, relative to `{out}`; or a glob.
         losses: A pattern with `{domain}`, or a name or glob for each evaluation domain.
-        unit: Of the losses.
-        mixture_format: The tool whose form the mixture is written in, beside `mixture.yaml`.
-        paths: The trainer's own data by domain, for that form.
-        folder: Where the command runs; `{out}` when None.
-        timeout: Seconds that it has; None for no limit.
-        retries: How often it is run again after it failed.
-        words: Of the command.
+        unit: Unit of the losses.
+        mixture_format: The tool in whose format the mixture is written, beside `mixture.yaml`.
+        paths: The trainer's own data by domain, for that format.
+        folder: Working directory of the command; None: `{out}`.
+        timeout: Time limit in seconds; None: no limit.
+        retries: Maximum number of reruns after a failure.
+        words: The split words of `run`.
     """
 
     run: str | Sequence[str]
@@ -62,16 +62,16 @@ class TrainerCommand:
     words: list[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a corpus."""
+        """Check the fields, as far as possible without a corpus."""
         path, tool = PurePath(self.result), self.mixture_format
         if not self.result or path.is_absolute() or ".." in path.parts:
             raise ConfigError(
-                f"proxy.result: {self.result!r}; need a file that the command writes below {{out}}"
+                f"proxy.result: {self.result!r}; must be a file of the command below {{out}}"
             )
         if self.unit not in UNITS:
-            raise ConfigError(f"proxy.unit: {self.unit!r}; need {' or '.join(UNITS)}")
+            raise ConfigError(f"proxy.unit: {self.unit!r}; must be {' or '.join(UNITS)}")
         if tool is None and self.paths is not None:
-            raise ConfigError("proxy.paths: are for proxy.mixture_format; give it too")
+            raise ConfigError("proxy.paths: needs proxy.mixture_format")
         if tool is not None and tool not in exporter_names():
             near = did_you_mean(tool, exporter_names())
             raise ConfigError(f"proxy.mixture_format: unknown tool {tool!r}{near}")
@@ -80,12 +80,12 @@ class TrainerCommand:
 
     @property
     def place(self) -> Path | None:
-        """Where the command runs; None for a trial's own folder."""
+        """Working directory of the command; None: a trial's own folder."""
         return None if self.folder is None else Path(self.folder).expanduser().resolve()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its results depend on."""
+        """The fields that its results depend on."""
         return {
             "run": self.words,
             "mixture_format": self.mixture_format,
@@ -94,7 +94,7 @@ class TrainerCommand:
         }
 
     def check_here(self) -> None:
-        """Check that the command's folder, program and script are there, on this machine."""
+        """Check that the command's folder, program and script exist on this machine."""
         place, program = self.place, self.words[0]
         where = f" from {place}" if place is not None else ""
         if place is not None and not place.is_dir():
@@ -104,7 +104,7 @@ class TrainerCommand:
             raise ConfigError(f"proxy.run: no such program{where}: {program!r}{hint}")
         script = self.words[1] if len(self.words) > 1 else "-"
         if _INTERPRETER.fullmatch(Path(program).name) and not script.startswith(("-", "{")):
-            # In the trial's own folder there may be one that is written with the mixture.
+            # A relative script may be a file of the trial's own folder.
             path = Path(script) if place is None else place / script
             if path.is_absolute() and not path.exists():
                 raise ConfigError(f"proxy.run: no such script{where}: {script!r}")
@@ -112,15 +112,15 @@ class TrainerCommand:
             if not word.startswith(("-", "/", "{")) and "." in word and Path(word).is_file():
                 raise ConfigError(
                     f"proxy.run: {word!r} is not in the trial's own folder, where the command runs;"
-                    f" give its whole path, or proxy.folder: {Path.cwd()}"
+                    f" give its absolute path, or proxy.folder: {Path.cwd()}"
                 )
 
     def filled(self, values: Mapping[str, str]) -> list[str]:
-        """Return the words of one trial; `values` has all of `PLACEHOLDERS`."""
+        """Return the words for one trial; `values` has all `PLACEHOLDERS`."""
         return [_filled(word, values) for word in self.words]
 
     def check_corpus(self, corpus: Corpus, training: Training) -> None:
-        """Check that losses are of the corpus's domains, and that a mixture can be written."""
+        """Check that losses name domains of the corpus, and that a mixture can be written."""
         check_losses(self.losses, corpus.evaluation_names)
         if self.mixture_format is not None:
             self._fragment(Mixture.uniform(corpus.domain_names), corpus, training)
@@ -128,7 +128,7 @@ class TrainerCommand:
     def prepared(
         self, trial: Trial, corpus: Corpus, training: Training, out: Path
     ) -> tuple[list[str], dict[str, str]]:
-        """Write what the command reads of a trial; return its words and its environment."""
+        """Write the command's input files for a trial; return its words and environment."""
         write_json(
             out / TRIAL,
             {
@@ -157,7 +157,7 @@ class TrainerCommand:
     def _write_mixture(
         self, mixture: Mixture, corpus: Corpus, training: Training, out: Path
     ) -> Path:
-        """Write a mixture, and return the file that the trainer reads."""
+        """Write a mixture, and return the path of the file for the trainer."""
         if training.phases is None:
             mixture.to_file(out / MIXTURE)
         else:
@@ -170,7 +170,7 @@ class TrainerCommand:
         return path
 
     def _fragment(self, mixture: Mixture, corpus: Corpus, training: Training) -> str:
-        assert self.mixture_format is not None, "only a tool's form is text of an exporter"
+        assert self.mixture_format is not None, "fragments exist only in a tool's format"
         shards = {domain.name: domain.train for domain in corpus.domains}
         sizes = {name: s.tokens / s.documents for name, s in shards.items() if s and s.documents}
         return export_mixture(
@@ -184,14 +184,14 @@ class TrainerCommand:
 
 
 def command_seed(trial: Trial) -> int:
-    """Return the seed of a trial's command: 31 bits of its own, which any trainer takes."""
+    """Return the seed of a trial's command: 31 bits of its seed, valid for any trainer."""
     return trial.seed % (1 << 31)
 
 
 def _visible_gpus() -> int:
-    """Count the GPUs that this process was given; 0 where none was named."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return len([name for name in given.split(",") if name.strip() not in ("", "-1")])
+    """Return the number of GPUs in CUDA_VISIBLE_DEVICES; 0 if it is not set."""
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return len([name for name in devices.split(",") if name.strip() not in ("", "-1")])
 
 
 def _is_program(program: str, place: Path | None) -> bool:
@@ -209,10 +209,10 @@ def _split(run: str | Sequence[str]) -> list[str]:
     if not words:
         raise ConfigError("proxy.run: is empty; give the command that trains one trial")
     for word in words:
-        if word in _FOR_A_SHELL:
+        if word in _SHELL_SYNTAX:
             raise ConfigError(
-                f"proxy.run: {word!r} is for a shell, but this command runs without one; "
-                "write bash -c '...', with \"$MIXOPT_OUT\" and the like in it"
+                f"proxy.run: {word!r} is shell syntax, but this command runs without a shell; "
+                "write bash -c '...', with variables such as \"$MIXOPT_OUT\""
             )
         _filled(word, dict.fromkeys(PLACEHOLDERS, ""))
     return words
@@ -223,7 +223,7 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
         parts = list(string.Formatter().parse(word))
     except ValueError as error:
         raise ConfigError(
-            f"proxy.run: a single brace in {word!r} ({error}); a brace itself is written twice"
+            f"proxy.run: a single brace in {word!r} ({error}); write literal braces twice"
         ) from error
     filled = ""
     for literal, name, form, conversion in parts:
@@ -231,8 +231,8 @@ def _filled(word: str, values: Mapping[str, str]) -> str:
             known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
             near = did_you_mean(name, PLACEHOLDERS).partition("; known")[0]
             raise ConfigError(
-                f"proxy.run: unknown placeholder {{{name}}} in {word!r}{near}; known: {known}; a"
-                " brace itself is written twice"
+                f"proxy.run: unknown placeholder {{{name}}} in {word!r}{near}; known: {known};"
+                " write literal braces twice"
             )
         filled += literal + values.get(name or "", "")
     return filled

@@ -1,4 +1,4 @@
-"""A proxy whose trials all begin with one checkpoint and anneal on their mixture: midtraining."""
+"""A proxy whose trials start from one checkpoint and anneal on their mixtures: midtraining."""
 
 import lazy_loader as lazy
 

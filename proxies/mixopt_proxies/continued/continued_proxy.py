@@ -1,14 +1,14 @@
-"""Trials that continue one checkpoint: what a mixture is good for in midtraining.
+"""Trials that continue one checkpoint, to compare mixtures for midtraining.
 
-Every trial has the same weights before its first step, and the moments of Adam where the
-checkpoint has them; its learning rate decays over its own tokens. Its seed decides the order of its
-data and nothing else, so that what two seeds differ by is the noise of order, which is less than
-that of trials from random weights.
+All trials start with the same weights, and with the moments of Adam if the checkpoint has them; the
+learning rate of a trial decays over its own tokens. The seed determines only the order of the data,
+so that two seeds differ only by the noise of the order, which is smaller than that of trials from
+random weights.
 
-A checkpoint of the decoder (mixopt_proxies.decoder) is trained several trials at once; any other
-causal language model one trial at a time, by a loop of torch: the same sequences in the same order,
-AdamW that decays matrices alone, clipping, one learning rate a step, and the auxiliary loss of a
-model with experts.
+For a checkpoint of the decoder (mixopt_proxies.decoder) several trials train together; any other
+causal language model trains one trial at a time in a torch loop: the same sequences in the same
+order, AdamW with decay only on matrices, clipping, one learning rate per step, and the auxiliary
+loss of a model with experts.
 
 Shapes: B sequences, W = T + 1 tokens, V vocabulary, S steps, P scored tokens.
 """
@@ -69,29 +69,29 @@ from mixopt_proxies.decoder import (
     thread_limit,
 )
 
-_LAYERS = "layers."  # before the names of a decoder's layers, which the stack's do not have
-_STATE = "state."  # before the names of the optimizer's tensors in a checkpoint
+_LAYERS = "layers."  # prefix of a decoder's layers; the stack's names do not have it
+_STATE = "state."  # prefix of the optimizer's tensors in a checkpoint
 ADAM_STATE = ("exp_avg", "exp_avg_sq", "step")
-_OWN = ("min_lr", "decay", "warmup", "precision")  # of a trial, whatever its run had
+_NOT_INHERITED = ("min_lr", "decay", "warmup", "precision")  # never taken from the run
 
 
 @dataclass(frozen=True)
 class Annealing:
-    """Batches, optimiser and learning rate of a trial, by the names of the options.
+    """Batches, optimizer and learning rate of a trial, by the names of the options.
 
     Attributes:
-        lr: Learning rate from which it decays.
-        min_lr: At the end.
-        decay: How it gets there: `linear`, `cosine` or `sqrt` (1 - sqrt of what is done).
+        lr: Learning rate at the start of the decay.
+        min_lr: Learning rate at the end.
+        decay: Shape of the decay: `linear`, `cosine` or `sqrt` (1 - sqrt(finished fraction)).
         warmup: Steps before the decay; below 1, a fraction of all steps.
-        sequence_length: Tokens predicted in a row.
+        sequence_length: Predicted tokens of a sequence.
         batch: Sequences of a step.
-        weight_decay: On matrices and embeddings.
-        betas: AdamW's.
-        clip: Largest gradient norm; 0 does not clip.
-        precision: Of matrix products.
-        mask_documents: Whether documents of a sequence do not see each other.
-        eps: AdamW's.
+        weight_decay: Weight decay of matrices and embeddings.
+        betas: Betas of AdamW.
+        clip: Maximum gradient norm; 0: no clipping.
+        precision: Precision of matrix products.
+        mask_documents: Whether attention is masked between documents of a sequence.
+        eps: Epsilon of AdamW.
     """
 
     lr: Above
@@ -108,7 +108,7 @@ class Annealing:
     eps: Above = 1e-8
 
     def __post_init__(self) -> None:
-        """Refuse an end above the beginning."""
+        """Raise if `min_lr` is above `lr`."""
         check("min_lr", self.min_lr, self.min_lr <= self.lr, f"from 0 to lr, {self.lr:g}")
 
     @property
@@ -126,7 +126,7 @@ class Annealing:
         return [curve.rate(step) for step in range(steps)]
 
     def optimizer(self, model: nn.Module, moments: Mapping[str, Tensor]) -> torch.optim.AdamW:
-        """Return AdamW; matrices decay, vectors do not."""
+        """Return AdamW with decay on matrices only."""
         groups = decay_groups(model, self.weight_decay)
         adam = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
         for name, weight in model.named_parameters() if moments else ():
@@ -136,12 +136,12 @@ class Annealing:
 
 
 class PlainTraining(TrialTraining):
-    """Trains one trial at a time, each with the weights of one model."""
+    """Trains one trial at a time, each from the weights of one model."""
 
     def __init__(
         self, model: nn.Module, moments: Mapping[str, Tensor], annealing: Annealing
     ) -> None:
-        """Keep the weights that all trials begin with."""
+        """Store the initial weights of all trials."""
         super().__init__(annealing.sequence_length, annealing.batch)
         self._model, self._moments, self._annealing = model, moments, annealing
         self._first = {name: value.clone() for name, value in model.state_dict().items()}
@@ -153,22 +153,22 @@ class PlainTraining(TrialTraining):
         training: Training,
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
-        """Train the trials, one after the other, and return a result for each."""
+        """Train the trials one by one, and return a result for each."""
         device, results = resolve_device(training.device), list[TrialResult]()
         for trial in trials:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                torch.manual_seed(trial.seed)  # of dropout, where a model has some
+                torch.manual_seed(trial.seed)  # for dropout
                 results += super().train([trial], corpus, training, report)
         return results
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
-        """Return how fast it trains, by half a second of steps on random tokens."""
-        shape, trainer = self._annealing, self._at_start(training)
+        """Measure tokens per second in half a second of steps on random tokens."""
+        shape, trainer = self._annealing, self._new_trainer(training)
         with thread_limit(training.threads):
             return Tuner(trainer, (1, shape.batch, shape.sequence_length + 1), vocab_size).rate()
 
     def parameters(self, vocab_size: int) -> int:
-        """Return how many weights a trial has."""
+        """Return the number of weights of a trial."""
         return sum(weight.numel() for weight in self._model.parameters())
 
     def _course(
@@ -178,9 +178,9 @@ class PlainTraining(TrialTraining):
         if self._annealing.mask_documents:
             masks = DocumentMasks(self._model, document_ends(corpus))
             masks.check(self._model.cpu(), self._annealing.sequence_length, corpus.vocab_size)
-        return self._at_start(training, masks)
+        return self._new_trainer(training, masks)
 
-    def _at_start(self, training: Training, masks: DocumentMasks | None = None) -> PlainTrainer:
+    def _new_trainer(self, training: Training, masks: DocumentMasks | None = None) -> PlainTrainer:
         device, steps = resolve_device(training.device), self._steps(training)
         model = self._model.to(device)
         model.load_state_dict(self._first)
@@ -199,7 +199,7 @@ class PlainTrainer(Course):
         moments: Mapping[str, Tensor],
         masks: DocumentMasks | None,
     ) -> None:
-        """Begin with a model as it is, and with moments of Adam or none."""
+        """Start from a model's current weights, with moments of Adam or none."""
         super().__init__(1, steps, annealing.step_tokens, device, compiled=False)
         self.model, self._annealing, self._masks = model, annealing, masks
         self._optimizer = annealing.optimizer(model, moments)
@@ -207,7 +207,7 @@ class PlainTrainer(Course):
         self._coefficient = auxiliary_coefficient(model)
 
     def step(self, tokens_KBW: Tensor) -> None:
-        """Take the next step."""
+        """Run the next step."""
         rows_BW = tokens_KBW[0]
         self.model.train()
         output = self._output(rows_BW)
@@ -222,7 +222,7 @@ class PlainTrainer(Course):
             group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._note(loss.detach()[None])
+        self._record(loss.detach()[None])
 
     def _evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, None]:
         return self._losses_of(tokens_KBW[0]).mean(1)[None], None
@@ -232,20 +232,20 @@ class PlainTrainer(Course):
 
     @torch.no_grad()
     def _losses_of(self, rows_BW: Tensor) -> Tensor:
-        """Return the loss of each token but the first in nats, shape (B, T)."""
+        """Return the loss of each token except the first, in nats, shape (B, T)."""
         self.model.eval()
         return token_losses(self._output(rows_BW), rows_BW[:, 1:])
 
     def _output(self, rows_BW: Tensor) -> Any:
-        dtype, read_BT = resolve_precision(self._annealing.precision, self.device), rows_BW[:, :-1]
+        dtype, input_BT = resolve_precision(self._annealing.precision, self.device), rows_BW[:, :-1]
         cast = dtype != torch.float32
-        known = {} if self._masks is None else self._masks.inputs(read_BT)
+        masks = {} if self._masks is None else self._masks.inputs(input_BT)
         with torch.autocast(self.device.type, dtype, enabled=cast):
-            return self.model(read_BT, **known)
+            return self.model(input_BT, **masks)
 
 
-# What a checkpoint may say, to check options before it is read.
-_ANY: dict[str, object] = {"lr": 1e9, "sequence_length": 1, "batch": 1}
+# Stand-ins for the checkpoint's values, to check options before it is read.
+_PLACEHOLDERS: dict[str, object] = {"lr": 1e9, "sequence_length": 1, "batch": 1}
 
 
 class ContinuedProxy:
@@ -264,28 +264,28 @@ class ContinuedProxy:
         compile: Compile = "auto",
         **options: object,
     ) -> None:
-        """Note what the trials begin with, and what is another than in its run (`Annealing`)."""
+        """Store the checkpoint's name and the options that override its run's (`Annealing`)."""
         self._name, self._expected_hash = start, start_hash
         check_option("optimizer", Flag | None, optimizer)
         check_option("compile", Compile, compile)
         check_known(options, self.option_names)
         self._optimizer, self._compile = optimizer, compile
-        given = {name: value for name, value in options.items() if value is not None}
-        self._given: dict[str, object] = given | {"precision": precision}
-        built(Annealing, _ANY | self._given)
+        overrides = {name: value for name, value in options.items() if value is not None}
+        self._overrides: dict[str, object] = overrides | {"precision": precision}
+        built(Annealing, _PLACEHOLDERS | self._overrides)
 
     def start_hash(self) -> str:
-        """Return a hash of the weights that the trials begin with."""
+        """Return a hash of the initial weights of all trials."""
         return self._origin.sha256
 
     def check_tokenizer(self, name: str) -> None:
-        """Check that a corpus of this tokenizer will have the tokens of the checkpoint."""
+        """Check that the ids of this tokenizer are those of the checkpoint."""
         tokenizer = known_tokenizer(name)
         if tokenizer is not None:
             self._check_ids(name, tokenizer, tokenizer.vocab_size)
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return how many trials to train together; 1 of a model that is not the decoder."""
+        """Return the number of trials that train together; 1 for models other than the decoder."""
         return self._ready(corpus).group_size(corpus, training)
 
     def train(
@@ -303,21 +303,21 @@ class ContinuedProxy:
         return self._ready(corpus).origin_losses(corpus, training)
 
     def parameters(self, vocab_size: int) -> int:
-        """Return how many weights a trial has; `vocab_size` is the model's own."""
+        """Return the number of weights of a trial; the model ignores `vocab_size`."""
         return sum(weight.numel() for weight in self._module.parameters())
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
-        """Return how fast one worker trains, by half a second of steps or so."""
+        """Measure the tokens per second of one worker, in about half a second of steps."""
         return self._trainer.tokens_per_second(vocab_size, training)
 
     @cached_property
     def _origin(self) -> ModelOrigin:
-        with self._named():
+        with self._field_name():
             return open_origin(self._name)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Have errors name the field of an experiment."""
+    def _field_name(self) -> Iterator[None]:
+        """Name the field of an experiment in errors."""
         try:
             yield
         except MixoptError as error:
@@ -329,7 +329,7 @@ class ContinuedProxy:
 
     @cached_property
     def _moments(self) -> dict[str, Tensor]:
-        """Adam's, by the names of the weights and of Adam's state, such as `norm.exp_avg`."""
+        """Adam's moments, by names of weights and of Adam's state, such as `norm.exp_avg`."""
         if self._optimizer is False:
             return {}
         moments = {
@@ -347,9 +347,9 @@ class ContinuedProxy:
         expected, here = self._expected_hash, self._origin.sha256
         if expected is not None and here != expected:
             raise ConfigError(
-                f"proxy.from: {self._name}: has changed since the sweep began: its weights hash to"
-                f" {here[:12]}, and were {expected[:12]}; restore the checkpoint, or redo the sweep"
-                " with: mixopt run --from sweep"
+                f"proxy.from: {self._name}: has changed since the sweep began: the hash of its"
+                f" weights is {here[:12]}, and was {expected[:12]}; restore the checkpoint, or redo"
+                " the sweep with: mixopt run --from sweep"
             )
         known = self._origin.vocabulary
         tokenizer = None if known is None else saved_tokenizer(corpus.path, corpus.tokenizer)
@@ -357,9 +357,9 @@ class ContinuedProxy:
         return self._trainer
 
     def _check_ids(self, name: str, tokenizer: Tokenizer | None, ids: int) -> None:
-        """Check that the ids of a tokenizer are the model's, by their number if by nothing else."""
+        """Check that the ids of a tokenizer are the model's, at least by their number."""
         sha256 = None if tokenizer is None else vocabulary_of(tokenizer)[1]
-        with self._named():
+        with self._field_name():
             self._origin.compared(VocabularyConfig(tokenizer=name, ids=ids, sha256=sha256))
 
     @cached_property
@@ -371,12 +371,12 @@ class ContinuedProxy:
 
     @cached_property
     def _annealing(self) -> Annealing:
-        values = self._of_run() | self._given
-        step, why = self._origin.step, f"{self._name} does not say how it was trained"
+        values = self._run_values() | self._overrides
+        step, why = self._origin.step, f"{self._name} does not state how it was trained"
         if step is not None:
             why = (
-                f"the rate of {self._name} at step {step:,} is 0; give the rate that the decay"
-                " begins with, or start from a checkpoint before its decay"
+                f"the learning rate of {self._name} at step {step:,} is 0; set the rate at the"
+                " start of the decay, or start from a checkpoint before its decay"
             )
         for option in ("lr", "sequence_length", "batch"):
             if option not in values:
@@ -384,13 +384,13 @@ class ContinuedProxy:
         annealing: Annealing = built(Annealing, values)
         return annealing
 
-    def _of_run(self) -> dict[str, object]:
-        """Return how the run of the checkpoint was trained, as far as it is known."""
+    def _run_values(self) -> dict[str, object]:
+        """Return the known training options of the checkpoint's run."""
         run, step = self._origin.run, self._origin.step
         if run is None or step is None:
             return {}
-        known = {f.name for f in fields(Annealing)} - {*_OWN, "lr"}
-        values = {name: getattr(run.training, name) for name in known}
+        names = {f.name for f in fields(Annealing)} - {*_NOT_INHERITED, "lr"}
+        values = {name: getattr(run.training, name) for name in names}
         rate = run.training.rates.rate(step)
         return values | ({"lr": rate} if rate > 0 else {})
 
@@ -398,7 +398,7 @@ class ContinuedProxy:
 def _stacked_from(
     model: CausalLM, moments: Mapping[str, Tensor], annealing: Annealing, compile: Compile
 ) -> GroupTraining:
-    """Return what trains trials together, all of them from one checkpoint of the decoder."""
+    """Return a GroupTraining whose trials all start from one checkpoint of the decoder."""
     size = replace(
         model.size,
         sequence_length=annealing.sequence_length,
@@ -408,12 +408,12 @@ def _stacked_from(
         clip=annealing.clip,
     )
     weights = {n.removeprefix(_LAYERS): w.detach() for n, w in model.named_parameters()}
-    of_state: dict[str, dict[str, Tensor]] = {}
+    by_part: dict[str, dict[str, Tensor]] = {}
     for name, value in moments.items():
         weight, _, part = name.rpartition(".")
-        of_state.setdefault(part, {})[weight.removeprefix(_LAYERS)] = value
-    step = max(map(int, of_state.pop("step", {"none": 0}).values()))
-    origin = StackOrigin(weights, annealing.rates, of_state, step, annealing.eps)
+        by_part.setdefault(part, {})[weight.removeprefix(_LAYERS)] = value
+    step = max(map(int, by_part.pop("step", {"none": 0}).values()))
+    origin = StackOrigin(weights, annealing.rates, by_part, step, annealing.eps)
     return GroupTraining(
         size,
         precision=annealing.precision,

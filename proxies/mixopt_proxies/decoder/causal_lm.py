@@ -1,9 +1,10 @@
-"""The proxies' decoder as a module of its own, for `mixopt pretrain`: one member, by blocks.
+"""The proxies' decoder as a torch module, for `mixopt pretrain`.
 
-The computation is that of the stack (mixopt_proxies.decoder.decoder_stack) with a single member,
-and so are names, shapes and initial weights: what a proxy says of a mixture is said of this model.
+Computation, names, shapes and initial weights are those of the stack
+(mixopt_proxies.decoder.decoder_stack) with a single member, so that results of proxies apply to
+this model.
 
-With experts, `own_loss` is what the last forward pass in training adds to the cross-entropy.
+With experts, `own_loss` is the term that the last training forward pass adds to the cross-entropy.
 
 Shapes: B sequences, T tokens, V vocabulary, C width, L layers, E experts.
 """
@@ -32,11 +33,11 @@ from mixopt_proxies.decoder.sizes import OF_SHAPE, DecoderSize, check_known, mak
 
 
 class CausalLM(nn.Module):
-    """A Llama-style decoder from random weights.
+    """A Llama-style decoder, initialised with random weights.
 
     Attributes:
         size: Its shape.
-        own_loss: What the last forward pass in training adds to the cross-entropy, a number; None
+        own_loss: Term that the last training forward pass adds to the cross-entropy, a scalar; None
             without experts.
     """
 
@@ -45,21 +46,21 @@ class CausalLM(nn.Module):
     def __init__(
         self, vocab_size: int, sequence_length: int, *, size: str = "tiny", **overrides: object
     ) -> None:
-        """Draw the initial weights, from torch's generator.
+        """Draw the initial weights with torch's global generator.
 
         Args:
-            vocab_size: Ids.
-            sequence_length: Most tokens that it reads at once.
+            vocab_size: Number of ids.
+            sequence_length: Maximum length of a sequence.
             size: A named size.
-            overrides: Its fields that are another, of those of its shape (`DecoderSize`).
+            overrides: Fields of its shape to replace (`DecoderSize`).
         """
         super().__init__()
         check_known(overrides, OF_SHAPE)
         self.size = make_size(size, sequence_length=sequence_length, **overrides)
         weights = {weight.name: weight for weight in layout(self.size, vocab_size)}
-        self.embedding = _drawn(weights.pop("embedding"))
-        self.head = None if self.size.tied else _drawn(weights.pop("head"))
-        self.norm = _drawn(weights.pop("norm"))
+        self.embedding = _initial(weights.pop("embedding"))
+        self.head = None if self.size.tied else _initial(weights.pop("head"))
+        self.norm = _initial(weights.pop("norm"))
         self.layers = nn.ModuleList(
             Block([w for name, w in weights.items() if name.startswith(f"{layer}.")], self.size)
             for layer in range(self.size.layers)
@@ -72,8 +73,8 @@ class CausalLM(nn.Module):
         sequences, length = input_ids.shape
         if length > self.size.sequence_length:
             raise ConfigError(
-                f"sequences of {length} tokens, and the model was built for"
-                f" {self.size.sequence_length} at most"
+                f"sequences of {length} tokens, but the model was built for at most"
+                f" {self.size.sequence_length}"
             )
         decoder = self._decoder(input_ids.device)
         stream = embed(self.embedding[None], input_ids.reshape(1, -1)).float()
@@ -90,18 +91,16 @@ class CausalLM(nn.Module):
         return hidden.view(sequences, length, -1) @ head.T
 
     def flops_per_token(self) -> float:
-        """Operations of a training step for one token, with the whole square of attention."""
+        """Operations of a training step per token, with full (not causal) attention."""
         square = 6.0 * self.size.layers * self.size.sequence_length * self.size.width
         vocab_size = self.embedding.shape[0]
         return self.size.step_flops(vocab_size) / self.size.step_tokens + square
 
     def transformers_form(self) -> Form:
-        """Return the configuration and the weights of a model of transformers that is equal."""
+        """Return configuration and weights of the equivalent transformers model."""
         with torch.no_grad():
-            weights = {name: weight.detach() for name, weight in self.named_parameters()}
-            return transformers_form(
-                self.size, {name.removeprefix("layers."): one for name, one in weights.items()}
-            )
+            weights = {n.removeprefix("layers."): w.detach() for n, w in self.named_parameters()}
+            return transformers_form(self.size, weights)
 
     def _decoder(self, device: torch.device) -> Decoder:
         if device not in self._decoders:
@@ -110,12 +109,12 @@ class CausalLM(nn.Module):
 
 
 class Block(nn.Module):
-    """The weights of one layer, by the names of the stack."""
+    """The weights of one layer, with the stack's names."""
 
     def __init__(self, weights: list[Weight], size: DecoderSize) -> None:
         super().__init__()
         for weight in weights:
-            self.register_parameter(weight.name.partition(".")[2], _drawn(weight))
+            self.register_parameter(weight.name.partition(".")[2], _initial(weight))
         self.tap = None
         if size.experts:
             self.tap = RouterTap(experts=size.experts, top_k=size.top_k)
@@ -132,7 +131,7 @@ class Block(nn.Module):
         return stream, *added_up(choice, 1)
 
 
-def _drawn(weight: Weight) -> nn.Parameter:
+def _initial(weight: Weight) -> nn.Parameter:
     if weight.kind == "norm":
         return nn.Parameter(torch.ones(weight.shape))
     return nn.Parameter(torch.randn(weight.shape) * weight.std)
@@ -142,7 +141,7 @@ Form = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def transformers_form(size: DecoderSize, weights: Mapping[str, Tensor]) -> Form:
-    """Return the fields of a configuration, and weights by the names of its files."""
+    """Return transformers' configuration fields, and weights by transformers' names."""
     table = weights["embedding"]
     config = _config(size, len(table))
     named = {"model.embed_tokens.weight": table, "model.norm.weight": weights["norm"]}
@@ -150,8 +149,8 @@ def transformers_form(size: DecoderSize, weights: Mapping[str, Tensor]) -> Form:
         named["lm_head.weight"] = weights["head"]
     for layer in range(size.layers):
         prefix = f"{layer}."
-        own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-        for name, weight in _layer(own).items():
+        part = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+        for name, weight in _layer(part).items():
             named[f"model.layers.{layer}.{name}"] = weight
     return config, {name: weight.contiguous() for name, weight in named.items()}
 
@@ -182,23 +181,23 @@ def _config(size: DecoderSize, vocab_size: int) -> dict[str, Any]:
     }
 
 
-def _layer(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of a layer by the names of transformers."""
-    query, key, value = own["qkv"].T.chunk(3)
+def _layer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a layer by transformers' names."""
+    query, key, value = weights["qkv"].T.chunk(3)
     named = {
         "self_attn.q_proj.weight": query,
         "self_attn.k_proj.weight": key,
         "self_attn.v_proj.weight": value,
-        "self_attn.o_proj.weight": own["out"].T,
-        "input_layernorm.weight": own["attention_norm"],
-        "post_attention_layernorm.weight": own["ff_norm"],
+        "self_attn.o_proj.weight": weights["out"].T,
+        "input_layernorm.weight": weights["attention_norm"],
+        "post_attention_layernorm.weight": weights["ff_norm"],
     }
-    if "router" not in own:
-        gate, up = own["gate_up"].T.chunk(2)
-        mlp = {"gate_proj": gate, "up_proj": up, "down_proj": own["down"].T}
+    if "router" not in weights:
+        gate, up = weights["gate_up"].T.chunk(2)
+        mlp = {"gate_proj": gate, "up_proj": up, "down_proj": weights["down"].T}
         return named | {f"mlp.{name}.weight": weight for name, weight in mlp.items()}
-    named["block_sparse_moe.gate.weight"] = own["router"].T
-    experts = zip(own["experts_gate_up"], own["experts_down"], strict=True)
+    named["block_sparse_moe.gate.weight"] = weights["router"].T
+    experts = zip(weights["experts_gate_up"], weights["experts_down"], strict=True)
     for number, (gate_up, down) in enumerate(experts):
         gate, up = gate_up.T.chunk(2)
         for name, weight in {"w1": gate, "w2": down.T, "w3": up}.items():

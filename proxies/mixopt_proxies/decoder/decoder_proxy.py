@@ -1,4 +1,4 @@
-"""The decoder as a proxy: its options and size are known without torch, which trains it."""
+"""The decoder as a proxy; options and size do not import torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class DecoderProxy:
-    """A Llama-style decoder as a proxy; several trials train together where that is faster.
+    """A Llama-style decoder as a proxy; several trials train together if that is faster.
 
     Attributes:
-        size: Of each trial, and how it is trained.
+        size: Model size and training options of each trial.
     """
 
     simulates_epochs = True
@@ -42,7 +42,7 @@ class DecoderProxy:
 
     @cached_property
     def training(self) -> GroupTraining:
-        """What trains the groups."""
+        """The training of groups."""
         from mixopt_proxies.decoder.group_training import GroupTraining
 
         return GroupTraining(
@@ -50,19 +50,19 @@ class DecoderProxy:
         )
 
     def parameters(self, vocab_size: int) -> int:
-        """Return how many weights a trial has."""
+        """Return the number of weights of a trial."""
         return self.size.parameters(vocab_size)
 
     def flops_per_token(self, vocab_size: int) -> float:
-        """Return the operations of training on a token."""
+        """Return the training operations per token."""
         return self.size.step_flops(vocab_size) / self.size.step_tokens
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
-        """Return how fast one worker trains."""
+        """Measure the tokens per second of one worker."""
         return self.training.tokens_per_second(vocab_size, training)
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return how many trials to train together."""
+        """Return the number of trials that train together."""
         return self.training.group_size(corpus, training)
 
     def train(

@@ -1,8 +1,8 @@
-"""The decoder, for a stack of members at once: RMSNorm, rotary attention, SwiGLU (Llama's).
+"""The decoder for a stack of members: RMSNorm, rotary attention and SwiGLU, as in Llama.
 
-Written as products over a leading member axis: `torch.func.vmap` has no batching rule for
-fused attention on a CPU and is slower everywhere else. One member is the same path. A size with
-experts has them in place of the feed-forward.
+All products have a leading member axis, also for one member: `torch.func.vmap` has no batching rule
+for fused attention on a CPU and is slower everywhere else. A size with experts has them in place of
+the feed-forward.
 
 The residual stream and the norms are fp32, the products run in the compute precision.
 
@@ -31,14 +31,14 @@ ROTARY_BASE = 10_000.0
 
 
 class RowDocuments(NamedTuple):
-    """The documents of sequences: places of tokens in their own, and keys that are not seen."""
+    """The documents of sequences: positions of tokens within them, and the attention mask."""
 
     place_NT: Tensor
     hidden_NTT: Tensor
 
     @classmethod
     def placed(cls, place_NT: Tensor) -> RowDocuments:
-        """Return the documents whose tokens have such places; each begins at 0."""
+        """Return the documents of token positions; each document begins at 0."""
         number_NT = (place_NT == 0).cumsum(1)
         other_NTT = number_NT[:, :, None] != number_NT[:, None]
         future_TT = torch.ones_like(other_NTT[0]).triu(1)
@@ -46,7 +46,7 @@ class RowDocuments(NamedTuple):
 
 
 class Decoder:
-    """What is computed with the weights of a stack; it holds no weights itself."""
+    """The computation of a stack; it holds no weights."""
 
     def __init__(
         self,
@@ -56,12 +56,12 @@ class Decoder:
         dtype: torch.dtype,
         document_ends: Sequence[int] = (),
     ) -> None:
-        """Prepare what does not depend on weights."""
+        """Prepare the tables and masks, which do not depend on weights."""
         if size.experts:
             check_grouped_products()
         self.size, self.dtype, self._document_ends = size, dtype, document_ends
         length = size.sequence_length
-        # Where batched products are faster than the fused attention.
+        # Here batched products are faster than fused attention.
         on_cpu = device.type == "cpu" and dtype == torch.bfloat16
         self._is_explicit = on_cpu and length <= LONGEST_EXPLICIT
         self._cosine, self._signed_sine = rotary_tables(size, device)
@@ -70,7 +70,7 @@ class Decoder:
     def hidden(
         self, leaves: Mapping[str, Tensor], tokens_KBW: Tensor
     ) -> tuple[Tensor, Routed | None]:
-        """Return what the head reads for all tokens but the last, shape (K, B * T, C)."""
+        """Return the head's input for all tokens except the last, shape (K, B * T, C)."""
         tokens_KBT, ends = tokens_KBW[..., :-1], self._document_ends
         stream = embed(leaves["embedding"], tokens_KBT.flatten(1))
         documents, sums = None, []
@@ -91,7 +91,7 @@ class Decoder:
         length: int,
         documents: RowDocuments | None = None,
     ) -> tuple[Tensor, Choice | None]:
-        """Return the residual stream after one block, whose weights have names with `prefix`."""
+        """Return the residual stream after one block; its weights' names start with `prefix`."""
         normed = self.norm(leaves[f"{prefix}attention_norm"], stream)
         mixed = self._attention(torch.bmm(normed, leaves[f"{prefix}qkv"]), length, documents)
         stream = stream + torch.bmm(mixed, leaves[f"{prefix}out"])
@@ -103,12 +103,12 @@ class Decoder:
         return stream + torch.bmm(functional.silu(gate) * up, leaves[f"{prefix}down"]), None
 
     def norm(self, weight_KC: Tensor, stream: Tensor) -> Tensor:
-        """Scale each token's channels to a mean square of 1, then by the weights."""
+        """Scale each token's channels to a mean square of 1, then multiply by the weights."""
         scale = torch.rsqrt(stream.square().mean(-1, keepdim=True) + EPSILON)
         return (stream * scale * weight_KC[:, None]).to(self.dtype)
 
     def _attention(self, qkv: Tensor, length: int, documents: RowDocuments | None) -> Tensor:
-        """Mix the tokens of each sequence, or of each of its documents."""
+        """Attend within each sequence, or within each of its documents."""
         size = self.size
         members, rows, _ = qkv.shape
         shape = (members * rows // length, length, 3, size.heads, 2, size.head_width // 2)
@@ -120,9 +120,9 @@ class Decoder:
             hidden = self._future_TT if documents is None else documents.hidden_NTT
             mixed = explicit_attention(query, key, value, hidden)
         else:
-            seen = None if documents is None else ~documents.hidden_NTT[:, None]
+            visible = None if documents is None else ~documents.hidden_NTT[:, None]
             mixed = functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=seen, is_causal=seen is None
+                query, key, value, attn_mask=visible, is_causal=visible is None
             )
         return mixed.transpose(1, 2).reshape(members, rows, size.width)
 
@@ -132,7 +132,7 @@ class Decoder:
 
 
 def embed(table_KVC: Tensor, tokens_KN: Tensor) -> Tensor:
-    """Look each member's tokens up in its own table, shape (K, N, C)."""
+    """Look up each member's tokens in its own table, shape (K, N, C)."""
     members, vocab_size, width = table_KVC.shape
     offsets = torch.arange(members, device=tokens_KN.device)[:, None] * vocab_size
     return functional.embedding(tokens_KN + offsets, table_KVC.view(-1, width))
@@ -149,7 +149,7 @@ def rotary_tables(size: DecoderSize, device: torch.device) -> tuple[Tensor, Tens
 
 
 def explicit_attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
-    """Attend by batched products, some queries at a time."""
+    """Compute attention by batched products, in blocks of queries."""
     shape = query.shape
     query, key, value = (part.reshape(-1, *shape[-2:]) for part in (query, key, value))
     query = query * shape[-1] ** -0.5
@@ -165,7 +165,7 @@ def explicit_attention(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor
 
 
 def _heads(rows: Tensor) -> Tensor:
-    """Turn (KB, T, H, 2, C / 2) into (KB, H, T, C)."""
+    """Reshape (KB, T, H, 2, C / 2) to (KB, H, T, C)."""
     return rows.flatten(-2).transpose(1, 2)
 
 
@@ -174,7 +174,7 @@ Kind = Literal["matrix", "embedding", "router", "norm"]
 
 @dataclass(frozen=True)
 class Weight:
-    """One weight of a member: its name, shape, initial deviation (0: all ones) and kind."""
+    """One weight of a member: name, shape, initial standard deviation (0: all ones) and kind."""
 
     name: str
     shape: tuple[int, ...]
@@ -183,12 +183,12 @@ class Weight:
 
     @property
     def count(self) -> int:
-        """Numbers in one member's weight."""
+        """Number of elements in one member's weight."""
         return math.prod(self.shape)
 
 
 def layout(size: DecoderSize, vocab_size: int) -> list[Weight]:
-    """List the weights of a decoder in the order of the buffer."""
+    """Return the weights of a decoder, in the order of the buffer."""
     width, fan_in = size.width, 1.0 / math.sqrt(size.width)
     narrow = 1.0 / math.sqrt(2 * size.layers)
     inner = size.expert_ff if size.experts else size.ff
@@ -217,7 +217,7 @@ def layout(size: DecoderSize, vocab_size: int) -> list[Weight]:
 
 
 class StackedWeights:
-    """Weights of K decoders, flat in fp32, what the decoder reads of them, and gradients."""
+    """Weights of K decoders, flat in fp32, the leaves for the decoder, and gradients."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class StackedWeights:
         dtype: torch.dtype,
         origin: StackOrigin | None = None,
     ) -> None:
-        """Draw the initial weights of one member for each seed, or give all those of an origin."""
+        """Draw the initial weights of one member per seed, or copy those of an origin to all."""
         self.members = len(seeds)
         self.tied = size.tied
         self.weights = layout(size, vocab_size)
@@ -242,7 +242,7 @@ class StackedWeights:
         if origin is None:
             self._fill(seeds)
         else:
-            self.give_all(self.master, origin.weights)
+            self.write_all(self.master, origin.weights)
         last = "embedding" if size.tied else "matrix"
         self._copied = max(self._end(weight) for weight in self.weights if weight.kind == last)
         low = dtype != torch.float32
@@ -250,13 +250,13 @@ class StackedWeights:
         self.leaves = self._make_leaves()
 
     def refresh(self) -> None:
-        """Bring the copy in the compute precision up to date."""
+        """Update the copy in the compute precision."""
         if self._copy is not self.master:
             self._copy.copy_(self.master[: self._copied])
 
     @property
     def decayed(self) -> int:
-        """Where the part of the buffer ends that decays; norms come after it, and do not."""
+        """End of the part of the buffer with weight decay; norms follow it."""
         return max(self._end(weight) for weight in self.weights if weight.kind != "norm")
 
     def member(self, k: int) -> dict[str, Tensor]:
@@ -269,8 +269,8 @@ class StackedWeights:
         return part.view(self.members, *weight.shape)
 
     @torch.no_grad()
-    def give_all(self, flat: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Write one member's values, by the names of the weights, to all members in a buffer."""
+    def write_all(self, flat: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Write one member's values, by names of weights, to all members in a buffer."""
         for weight in self.weights:
             self.view(flat, weight).copy_(values[weight.name][None])
 
@@ -289,7 +289,7 @@ class StackedWeights:
 
     def _fill(self, seeds: Sequence[int]) -> None:
         for k, seed in enumerate(seeds):
-            # The CPU's generator on every device: a trial starts the same everywhere.
+            # The CPU's generator, so that a trial starts with the same weights on every device.
             generator = torch.Generator().manual_seed(seed)
             for weight in self.weights:
                 view = self.view(self.master, weight)[k]
@@ -301,15 +301,15 @@ class StackedWeights:
 
 @dataclass(frozen=True, eq=False)
 class StackOrigin:
-    """Where all members begin.
+    """The common starting point of all members.
 
     Attributes:
-        weights: Of one member, by name.
-        rates: Learning rates of so many steps.
-        moments: Adam's running means by weight, by their names in its state: `exp_avg`,
-            `exp_avg_sq`; empty without.
-        step: Steps that these come from.
-        eps: AdamW's.
+        weights: Weights of one member, by name.
+        rates: Function from a number of steps to their learning rates.
+        moments: Adam's moments by name in its state (`exp_avg`, `exp_avg_sq`), then by weight;
+            empty: none.
+        step: Steps behind these moments.
+        eps: Epsilon of AdamW.
     """
 
     weights: Mapping[str, Tensor]

@@ -1,4 +1,4 @@
-"""Device and precision of a stack, and settings that change only during a run."""
+"""Device and precision of a stack, and settings that apply only during a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of `training.device`; `auto` takes the GPU if there is one."""
+    """Return the device of `training.device`; `auto` uses the GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, separator, index = name.partition(":")
@@ -39,7 +39,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the precision of the products; `auto` takes bf16 where the hardware has it."""
+    """Return the precision of the products; `auto` uses bf16 if the hardware has it."""
     if precision != "auto":
         return DTYPES[precision]
     return torch.bfloat16 if has_bfloat16(device) else torch.float32
@@ -52,7 +52,7 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
 
 @contextmanager
 def thread_limit(threads: int) -> Iterator[None]:
-    """Let PyTorch use so many threads inside the block; 0 changes nothing."""
+    """Limit PyTorch's threads inside the block; 0: no limit."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -63,13 +63,13 @@ def thread_limit(threads: int) -> Iterator[None]:
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEEP = 1 << 30
-# What glibc's own adjustment ends at, once a block of 32 MiB has been freed.
+# The final value of glibc's dynamic adjustment, after a block of 32 MiB has been freed.
 _USUAL_MMAP = 32 << 20
 
 
 @contextmanager
 def memory_kept(device: torch.device) -> Iterator[None]:
-    """Keep freed memory inside the block, where the device is a CPU and the C library glibc."""
+    """Keep freed memory in the process inside the block, on a CPU with glibc."""
     if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         yield
         return
@@ -90,38 +90,38 @@ logger = logging.getLogger(__name__)
 
 
 def should_compile(choice: Compile, device: torch.device, flops: float) -> bool:
-    """Return whether to compile a run of so many operations."""
+    """Return whether to compile a run with `flops` operations."""
     if choice != "auto":
         return choice
     return flops >= WORTHWHILE_FLOPS.get(device.type, float("inf")) and has_compiler(device)
 
 
 def has_compiler(device: torch.device) -> bool:
-    """Return whether there is what `torch.compile` needs to make code for the device."""
+    """Return whether the compiler that `torch.compile` needs for the device is installed."""
     if device.type == "cuda":
         return find_spec("triton") is not None
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 class Compiled:
-    """A computation that is compiled at its first call, and runs eagerly if that fails."""
+    """A computation that is compiled at its first call, and runs eagerly if compilation fails."""
 
     def __init__(self, eager: Callable[..., Any], *, dynamic: bool = False) -> None:
-        """Compile nothing yet."""
+        """Wrap a function; the first call compiles it."""
         self._eager = eager
         self._compiled: Callable[..., Any] | None = torch.compile(eager, dynamic=dynamic)
 
     @property
     def failed(self) -> bool:
-        """Whether compilation was tried and given up."""
+        """Whether compilation has failed."""
         return self._compiled is None
 
     def __call__(self, *args: Any) -> Any:
-        """Compute, compiled or not."""
+        """Run the compiled function, or the eager one."""
         if self._compiled is not None:
             try:
                 return self._compiled(*args)
-            except Exception as error:  # whatever the compiler, its cache or the disk raised
+            except Exception as error:  # compiler, cache and disk raise any type
                 first = str(error).strip().partition("\n")[0]
                 logger.warning("torch.compile failed, continuing without it: %s", first)
                 self._compiled = None

@@ -1,10 +1,10 @@
-"""Experts in place of a feed-forward, for a stack of members at once.
+"""Experts in place of a feed-forward, for a stack of members.
 
 All assignments of all members are sorted by (member, expert) and multiplied group by group, in one
-product over K * E groups: PyTorch's `grouped_mm`, which takes groups of any size, so that no token
-is dropped and, but for bf16 on a CPU, no row is computed for padding.
+product over K * E groups: PyTorch's `grouped_mm` takes groups of any size, so that no token is
+dropped and, except for bf16 on a CPU, no padding is computed.
 
-A member's rows are in groups of its own, so nothing of it reaches another.
+Each member has its own groups, so members are independent.
 
 Shapes: K members, N tokens, C width, E experts, S experts of a token, A = K * N * S assignments,
 G = K * E groups.
@@ -29,19 +29,18 @@ Z_LOSS = 0.001  # weight of the mean square of the router's log-sum-exp
 
 
 def check_grouped_products() -> None:
-    """Check that this PyTorch has them."""
+    """Check that this PyTorch has grouped products."""
     if not hasattr(functional, "grouped_mm"):
         raise ConfigError(
             "proxy.options.experts: need torch.nn.functional.grouped_mm, which PyTorch "
-            f"{torch.__version__} does not have: pip install --upgrade torch, or take a dense "
-            "size"
+            f"{torch.__version__} does not have: pip install --upgrade torch, or use a dense size"
         )
 
 
 def route(
     leaves: Mapping[str, Tensor], prefix: str, normed_KNC: Tensor, top_k: int
 ) -> tuple[Tensor, Choice]:
-    """Give each token to its experts and add up what they say."""
+    """Route each token to its experts and return the weighted sum of their outputs."""
     router_KCE = leaves[f"{prefix}router"]
     choice = choose(normed_KNC, router_KCE, top_k)
     dtype = product_dtype(normed_KNC)
@@ -49,33 +48,33 @@ def route(
     place_A, ends_G = places(choice.ids_KNS, router_KCE.shape[-1], multiple)
     rows = len(place_A) + len(ends_G) * (multiple - 1)
     rows_AC = normed_KNC.to(dtype).flatten(0, 1).repeat_interleave(top_k, 0)
-    given = rows_AC.new_zeros(rows, rows_AC.shape[1]).index_copy(0, place_A, rows_AC)
+    grouped = rows_AC.new_zeros(rows, rows_AC.shape[1]).index_copy(0, place_A, rows_AC)
     gate_up = leaves[f"{prefix}experts_gate_up"].to(dtype).flatten(0, 1)
     down = leaves[f"{prefix}experts_down"].to(dtype).flatten(0, 1)
-    output_AC = swiglu(given, gate_up, down, ends_G).index_select(0, place_A)
-    weighed = output_AC.view(*choice.ids_KNS.shape, -1) * choice.weights_KNS[..., None]
-    return weighed.sum(2), choice
+    output_AC = swiglu(grouped, gate_up, down, ends_G).index_select(0, place_A)
+    weighted = output_AC.view(*choice.ids_KNS.shape, -1) * choice.weights_KNS[..., None]
+    return weighted.sum(2), choice
 
 
 def swiglu(rows_AC: Tensor, gate_up_GCF: Tensor, down_GFC: Tensor, ends_G: Tensor) -> Tensor:
-    """Return what each group's expert says of its rows, shape (A, C)."""
+    """Return the outputs of each group's expert for its rows, shape (A, C)."""
     gate, up = functional.grouped_mm(rows_AC, gate_up_GCF, offs=ends_G).chunk(2, -1)
     return functional.grouped_mm(functional.silu(gate) * up, down_GFC, offs=ends_G)
 
 
 def product_dtype(rows: Tensor) -> torch.dtype:
-    """Return in which precision to multiply: autocast knows no grouped products."""
+    """Return the precision of grouped products, which autocast does not support."""
     kind = rows.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
 
 
 def rounding(device: torch.device, dtype: torch.dtype) -> int:
-    """Return of how many rows a group is a multiple, the last ones being 0."""
+    """Return the number whose multiples are the group sizes; groups are padded with 0."""
     return 32 if device.type == "cpu" and dtype == torch.bfloat16 else 1
 
 
 def places(ids_KNS: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor]:
-    """Return where each assignment goes, group after group, and where each group ends."""
+    """Return the row of each assignment, sorted by group, and the end of each group."""
     members = torch.arange(len(ids_KNS), device=ids_KNS.device)[:, None, None]
     group_A = (ids_KNS + members * experts).flatten()
     sorted_A, order_A = group_A.sort(stable=True)
@@ -83,14 +82,14 @@ def places(ids_KNS: Tensor, experts: int, multiple: int) -> tuple[Tensor, Tensor
     starts_G = torch.searchsorted(sorted_A, groups)
     sizes_G = starts_G.diff()
     ends_G = ((sizes_G + multiple - 1) // multiple * multiple).cumsum(0)
-    # By how much a group lies further back than without rounding.
+    # Shift of each group by the padding before it.
     shift_G = ends_G - starts_G[1:] - (ends_G.diff(prepend=ends_G[:1] * 0) - sizes_G)
     places_A = torch.arange(len(group_A), device=ids_KNS.device) + shift_G[sorted_A]
     return torch.empty_like(order_A).scatter_(0, order_A, places_A), ends_G.to(torch.int32)
 
 
 class Choice(NamedTuple):
-    """Experts of each token, weights of their outputs, logits and probabilities of all."""
+    """Experts of each token, weights of their outputs, and logits and probabilities of all."""
 
     ids_KNS: Tensor
     weights_KNS: Tensor
@@ -105,7 +104,7 @@ class Routed(NamedTuple):
     sums_LKBF: Tensor
 
     def detach(self) -> Routed:
-        """Return it without gradients."""
+        """Return a copy without gradients."""
         return Routed(self.counts_LKBE, self.sums_LKBF.detach())
 
 
@@ -120,7 +119,7 @@ def choose(normed_KNC: Tensor, router_KCE: Tensor, top_k: int) -> Choice:
 
 
 def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
-    """Add up what was chosen over the tokens of each sequence."""
+    """Sum counts, probabilities and squared log-sum-exps over the tokens of each sequence."""
     members, _, experts = choice.logits_KNE.shape
     ids = choice.ids_KNS.view(members, sequences, -1, 1)
     counts_KBE = (ids == torch.arange(experts, device=ids.device)).sum(2)
@@ -130,13 +129,13 @@ def added_up(choice: Choice, sequences: int) -> tuple[Tensor, Tensor]:
 
 
 def own_loss(routed: Routed, tokens: int, size: DecoderSize) -> Tensor:
-    """Return what each member's loss has besides the cross-entropy, shape (K,)."""
-    squares_K = routed.sums_LKBF[..., -1].sum(2).mean(0) / tokens  # of log-sum-exps of logits
+    """Return each member's loss terms other than the cross-entropy, shape (K,)."""
+    squares_K = routed.sums_LKBF[..., -1].sum(2).mean(0) / tokens  # squared log-sum-exps
     return Z_LOSS * squares_K + size.balance_weight * balance_loss(routed, tokens, size.top_k)
 
 
 def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
-    """Return the mean over layers of the load-balancing loss, shape (K,); 1 is even."""
+    """Return the mean over layers of the load-balancing loss, shape (K,); 1: even load."""
     counts_LKE = routed.counts_LKBE.sum(2)
     experts = counts_LKE.shape[-1]
     load = counts_LKE / (tokens * top_k)
@@ -145,10 +144,10 @@ def balance_loss(routed: Routed, tokens: int, top_k: int) -> Tensor:
 
 
 class ExpertCounter:
-    """The assignments of K members so far."""
+    """Counts the assignments of K members."""
 
     def __init__(self, batches: TrialBatches, size: DecoderSize, device: torch.device) -> None:
-        """Begin with nothing."""
+        """Start with counts of 0."""
         self.domains, self.top_k, self._batch = batches.domains, size.top_k, size.batch
         self._domain_KS = torch.from_numpy(batches.domain_KS).to(device, torch.int16)
         members = len(self._domain_KS)
@@ -158,10 +157,10 @@ class ExpertCounter:
         self._place_B = torch.arange(size.batch, device=device)
 
     def add(self, taken: int, routed: Routed) -> None:
-        """Add what was chosen in the step after `taken` others."""
+        """Add the assignments of step `taken`, counted from 0."""
         part = slice(taken * self._batch, (taken + 1) * self._batch)
         domain_KB = self._domain_KS[:, part].long()
-        # A batch of an odd number of sequences gives its odd one to each half in turn.
+        # With an odd batch size, the extra sequence goes to each half in turn.
         half_B = (self._place_B + taken) % 2
         row_KB = (2 * self._member_K1 + half_B) * len(self.domains) + domain_KB
         rows = routed.counts_LKBE.permute(1, 2, 0, 3).flatten(0, 1)
@@ -174,7 +173,7 @@ class ExpertCounter:
 
 
 def assignments_of(domains: tuple[str, ...], top_k: int, counts_HDLE: Tensor) -> Assignments:
-    """Return counts of one member as the library keeps them."""
+    """Return the counts of one member as Assignments."""
     counts = counts_HDLE.cpu().numpy()
     nothing = np.zeros(counts.shape[:2], np.int64)
     layers = (
@@ -187,7 +186,7 @@ def assignments_of(domains: tuple[str, ...], top_k: int, counts_HDLE: Tensor) ->
 def held_out_assignments(
     counts_LKWE: list[Tensor], windows_M: list[int], domains: tuple[str, ...], top_k: int
 ) -> list[Assignments]:
-    """Return each member's assignments in an evaluation, in as many windows of each domain."""
+    """Return each member's assignments in an evaluation, with equally many windows per domain."""
     least = min(windows_M[: len(domains)])
     starts = np.cumsum([0, *windows_M])[: len(domains)]
     place_U = torch.from_numpy((starts[:, None] + np.arange(least)).ravel())

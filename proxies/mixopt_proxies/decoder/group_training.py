@@ -1,6 +1,6 @@
-"""Train groups of trials of one size of decoder: how many at once, where, and what comes of it.
+"""Train groups of trials of one decoder size: group size, device and results.
 
-Trials begin with random weights, or where a checkpoint ended.
+Trials start from random weights or from a checkpoint.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from mixopt_proxies.decoder.trial_batches import TrialBatches, pools_of, steps_o
 
 
 class TrialTraining:
-    """Trains trials that take steps of such rows together."""
+    """Trains trials together, in steps of `batch` sequences of `length` tokens each."""
 
     def __init__(self, length: int, batch: int) -> None:
-        """Note how much a step sees."""
+        """Store the shape of a step."""
         self._length, self._batch, self._step_tokens = length, batch, length * batch
 
     def train(
@@ -59,7 +59,7 @@ class TrialTraining:
         ]
 
     def origin_losses(self, corpus: Corpus, training: Training) -> Losses:
-        """Return the held-out losses of the origin itself, on what trials are evaluated on."""
+        """Return the losses of the origin, before any step, on the trials' held-out text."""
         device = resolve_device(training.device)
         evaluations = Evaluations(corpus, self._length, self._batch, training, device)
         origin = Trial("origin", Mixture.uniform(corpus.domain_names), seed=0)
@@ -68,7 +68,7 @@ class TrialTraining:
             return trainer.evaluate(evaluations, 0, lambda progress: None)[0][0]
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return 1, once the texts are long enough."""
+        """Check that the texts are long enough, and return 1."""
         pools_of(corpus, self._steps(training) * self._step_tokens, self._length, training)
         return 1
 
@@ -82,7 +82,7 @@ class TrialTraining:
     def _course(
         self, trials: Sequence[Trial], corpus: Corpus, training: Training, *, trains: bool = True
     ) -> Course:
-        """Return trials before their first step, which may never come."""
+        """Return the training run of trials before its first step."""
         raise NotImplementedError
 
 
@@ -99,17 +99,17 @@ class GroupTraining(TrialTraining):
         origin: StackOrigin | None = None,
         vocab_size: int | None = None,
     ) -> None:
-        """Note what is trained."""
+        """Store size and options."""
         super().__init__(size.sequence_length, size.batch)
         self.size = size
         self._precision: Precision = precision
         self._compile: Compile = compile
         self._origin, self._vocab_size = origin, vocab_size
         self._mask_documents = mask_documents
-        self._made: dict[tuple[object, ...], Passes] = {}
+        self._cache: dict[tuple[object, ...], Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return how many trials to train together; what they need may be compiled ahead."""
+        """Return the number of trials that train together; on a CPU, compile ahead."""
         self._check_rates(self._steps(training))
         super().group_size(corpus, training)
         device, ids = resolve_device(training.device), self._ids(corpus.vocab_size)
@@ -121,14 +121,14 @@ class GroupTraining(TrialTraining):
         return members
 
     def parameters(self, vocab_size: int) -> int:
-        """Return how many weights a trial has."""
+        """Return the number of weights of a trial."""
         return self.size.parameters(self._ids(vocab_size))
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
-        """Return how fast one worker trains, by half a second of steps that are not compiled."""
+        """Measure the tokens per second of one worker, in half a second of eager steps."""
         device = resolve_device(training.device)
         members = members_by_rule(self.size, self._ids(vocab_size), device)
-        ends = (0,) if self._mask_documents else ()  # as fast as with any id
+        ends = (0,) if self._mask_documents else ()  # the speed does not depend on the id
         with thread_limit(training.threads), memory_kept(device):
             return Tuner.of_stack(members, self._passes(vocab_size, training, ends)).rate()
 
@@ -146,14 +146,14 @@ class GroupTraining(TrialTraining):
     def _passes(
         self, vocab_size: int, training: Training, ends: tuple[int, ...], members: int = 0
     ) -> Passes:
-        """Return what computes the steps of so many members, compiled where that pays."""
+        """Return the passes for a number of members, compiled if that is worthwhile."""
         device, ids = resolve_device(training.device), self._ids(vocab_size)
         flops = self.size.step_flops(ids) * self._steps(training) * members
         compiled = members > 0 and should_compile(self._compile, device, flops)
-        # Kept from group to group, and with them what was compiled.
+        # Cached over groups, with the compiled code.
         key = (vocab_size, device, ends, compiled)
-        if key not in self._made:
-            self._made[key] = Passes(
+        if key not in self._cache:
+            self._cache[key] = Passes(
                 self.size,
                 ids,
                 device=device,
@@ -161,7 +161,7 @@ class GroupTraining(TrialTraining):
                 compiled=compiled,
                 document_ends=ends,
             )
-        return self._made[key]
+        return self._cache[key]
 
     def _check_rates(self, steps: int) -> None:
         if self._origin is None:
@@ -174,14 +174,14 @@ class GroupTraining(TrialTraining):
 
 
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
-# Of all memory of a host, which other workers share, and of what is free on a GPU.
+# Share of a host's total memory, which other workers share, and of a GPU's free memory.
 MEMORY_SHARE = {"cpu": 0.25, "cuda": 0.5}
 SECONDS_EACH = 0.5
 
 
 def members_by_rule(size: DecoderSize, vocab_size: int, device: torch.device) -> int:
-    """Return the power of two that brings the tokens of a step to where a machine is full."""
-    # A large vocabulary's logits, in fp32, are what all members take in turns.
+    """Return the power of two of members whose tokens per step fill the device."""
+    # With a large vocabulary, members use the fp32 logits in turns.
     shared = 4 * CHUNK_LOGITS[device.type] if vocab_size >= LARGE_VOCABULARY else 0
     fitting = max(0, usable_memory(device) - shared) // member_bytes(size, vocab_size)
     members = min(FULL_TOKENS[device.type] // size.step_tokens, fitting)
@@ -189,7 +189,7 @@ def members_by_rule(size: DecoderSize, vocab_size: int, device: torch.device) ->
 
 
 class Tuner:
-    """Takes steps on random tokens: to measure them, or to have them compiled."""
+    """Runs steps on random tokens, to measure or to compile them."""
 
     def __init__(self, trainer: Course, shape: tuple[int, ...], vocab_size: int) -> None:
         self._trainer, self._step_tokens = trainer, math.prod(shape[:-1]) * (shape[-1] - 1)
@@ -199,19 +199,19 @@ class Tuner:
 
     @classmethod
     def of_stack(cls, members: int, passes: Passes) -> Tuner:
-        """Return that of a stack of so many members."""
+        """Return the tuner of a stack of `members`."""
         trials = [Trial(f"tune-{k}", Mixture({"any": 1.0}), seed=k) for k in range(members)]
         trainer, size = StackTrainer(trials, passes, steps=1), passes.size
         return cls(trainer, (members, size.batch, size.sequence_length + 1), passes.vocab_size)
 
     def step(self) -> None:
-        """Take a step and wait for it."""
+        """Run a step and wait for it."""
         self._trainer.step(self._tokens)
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
     def rate(self) -> float:
-        """Return the tokens per second of half a second of steps; 0 if memory is too short."""
+        """Measure tokens per second in half a second of steps; 0 if out of memory."""
         try:
             for _ in range(FIRST_STEPS + 1 if self._device.type == "cuda" else 1):
                 self.step()
@@ -225,7 +225,7 @@ class Tuner:
 
 
 def usable_memory(device: torch.device) -> int:
-    """Return the bytes of memory to fill: a share of the host's, or of what is free on a GPU."""
+    """Return the bytes to use: a share of the host's memory, or of the GPU's free memory."""
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -241,7 +241,7 @@ def member_bytes(size: DecoderSize, vocab_size: int) -> int:
     if size.experts:
         inner = size.top_k * size.expert_ff
         copies = 4 * size.top_k * size.width
-    # Weights, two moments, gradients as they come and in one piece, and a copy in bf16.
+    # Weights, two moments, gradients by weight and in the flat buffer, and a copy in bf16.
     states = 22 * size.parameters(vocab_size)
     logits = 0 if vocab_size >= LARGE_VOCABULARY else 2 * vocab_size
     channels = size.layers * (10 * size.width + 4 * inner + copies) + logits

@@ -1,8 +1,8 @@
 """Held-out losses of every member on every evaluation domain.
 
-The windows of all domains go through the stack in batches of the training shape, so that
-what was compiled for training serves here too. Consecutive windows share one token, so each
-token but the first is predicted once.
+The windows of all domains go through the stack in batches of the training shape, so that the
+compiled training code is reused. Consecutive windows share one token, so each token except the
+first is predicted once.
 
 Shapes: K members, B sequences, T tokens, W windows, M evaluation domains.
 """
@@ -30,7 +30,7 @@ class HeldOutWindows:
     def __init__(
         self, corpus: Corpus, length: int, batch: int, eval_tokens: int, device: torch.device
     ) -> None:
-        """Read windows of a length, to be evaluated so many at once."""
+        """Read windows of `length` tokens, to evaluate `batch` at once."""
         windows = [_windows(domain, length, eval_tokens) for domain in corpus.evaluation]
         self._names = corpus.evaluation_names
         self.counts = [len(rows) for rows in windows]
@@ -68,7 +68,7 @@ class HeldOutTasks:
     """The items of a corpus's tasks, ready on the device."""
 
     def __init__(self, corpus: Corpus, length: int, batch: int, device: torch.device) -> None:
-        """Cut the items into windows of a length."""
+        """Cut the items into windows of `length` tokens."""
         self._tasks = corpus.tasks
         self._rows = RowBatches(task_rows(corpus.tasks), longest=length, tokens=batch * length)
         self._batches = [
@@ -79,7 +79,7 @@ class HeldOutTasks:
     def scores(
         self, token_losses: Callable[[Tensor, Tensor], Tensor], members: int
     ) -> list[dict[str, float]]:
-        """Return what each member scores, by the names of the columns."""
+        """Return each member's task metrics, by column name."""
         if not self._batches:
             return [{} for _ in range(members)]
         parts = [
@@ -90,22 +90,22 @@ class HeldOutTasks:
         return [task_metrics(self._tasks, self._rows.sums(-losses_P)) for losses_P in losses_KP]
 
 
-# Of a trial's steps that the curve may read batches: with seven domains, 70 batches in a trial of
-# 1,172 steps took 7.0% of its CPU time, so that a batch counts as a step.
+# Maximum batches of the learning curve, relative to a trial's steps: with seven domains, 70 batches
+# in a trial of 1,172 steps took 7.0% of its CPU time, so that a batch costs about a step.
 SHARE = 0.02
-MIN_POINTS = 2  # points before the end, whatever they cost
+MIN_POINTS = 2  # points before the end, at any cost
 
 
 class Evaluations:
-    """What trials are evaluated on, and after how many steps: `at`, which has the last one.
+    """The evaluation data of trials; complete evaluations follow the steps `at`, with the last.
 
-    At `few_at` the curve is measured on `few` windows of each evaluation domain alone.
+    After the steps `few_at` only the sample `few` of each evaluation domain is evaluated.
     """
 
     def __init__(
         self, corpus: Corpus, length: int, batch: int, training: Training, device: torch.device
     ) -> None:
-        """Read the held-out text of a corpus, for trials of sequences of a length."""
+        """Read the held-out text of a corpus, for trials with sequences of `length` tokens."""
         steps, points = steps_of(training, length * batch), training.curve_points
         self.windows = HeldOutWindows(corpus, length, batch, training.eval_tokens, device)
         self.tasks = HeldOutTasks(corpus, length, batch, device)
@@ -113,16 +113,16 @@ class Evaluations:
         if points:
             count, points = sample_size(len(corpus.evaluation), batch, steps, points)
             self.few = HeldOutWindows(corpus, length, batch, count * length, device)
-        places = {round(steps * place / (points + 1)) for place in range(1, points + 1)}
-        self.few_at = places - {0, steps}
+        sampled_at = {round(steps * k / (points + 1)) for k in range(1, points + 1)}
+        self.few_at = sampled_at - {0, steps}
         interval = round(training.eval_every / (length * batch))
         every = max(1, interval) if training.eval_every else steps
         self.at = {*range(every, steps, every), steps}
 
 
 def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int, int]:
-    """Return the windows of each domain, and the points before the end that read them."""
-    affordable = SHARE * steps  # batches, at all points and at the end
+    """Return the sampled windows of each domain, and the number of points before the end."""
+    affordable = SHARE * steps  # batches, over all points and the end
     least = math.ceil(domains / batch)
     points = min(points, max(MIN_POINTS, int(affordable / least) - 1))
     batches = max(least, int(affordable / (points + 1)))
@@ -132,18 +132,18 @@ def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int,
 def moved_to(
     end: Sequence[Losses], sampled: Sequence[Sequence[Losses]], sampled_end: Sequence[Losses]
 ) -> list[list[Losses]]:
-    """Return the points on a sample as they would be on all held-out text."""
+    """Correct points measured on a sample by the sample's difference from all text at the end."""
     return [
-        [_moved(*three) for three in zip(point, sampled_end, end, strict=True)] for point in sampled
+        [_shifted(*losses) for losses in zip(point, sampled_end, end, strict=True)]
+        for point in sampled
     ]
 
 
-def _moved(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
-    def moved(unit: str) -> dict[str, float]:
-        values, sample, whole = (getattr(one, unit) for one in (point, sampled_end, end))
+def _shifted(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
+    def shifted(unit: str) -> dict[str, float]:
+        values, sample, whole = (getattr(losses, unit) for losses in (point, sampled_end, end))
         shifts = {name: whole[name] - sample[name] for name in values}
         return {n: v + shifts[n] if math.isfinite(shifts[n]) else v for n, v in values.items()}
 
-    return replace(
-        point, nats_per_token=moved("nats_per_token"), bits_per_byte=moved("bits_per_byte")
-    )
+    nats, bits = shifted("nats_per_token"), shifted("bits_per_byte")
+    return replace(point, nats_per_token=nats, bits_per_byte=bits)

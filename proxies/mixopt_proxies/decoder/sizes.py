@@ -1,17 +1,16 @@
-"""Named sizes of the decoder, any field of which can be overridden.
+"""Named sizes of the decoder; any field can be overridden.
 
 `1m` and `60m` have the shapes of RegMix's TinyLlama 1M and 60M (sail-sg/regmix, MIT,
-`lit_gpt/config.py`): layers, width, heads and feed-forward width; their learning rate,
-warm-up, decay and clipping are RegMix's too. Two things differ: the vocabulary is the
-corpus's, and a step has far fewer sequences (RegMix: 512), since a proxy that sees a
-million tokens learns more from many small steps than from few large ones. `tiny` is ours,
-for bytes and a core of a CPU: a million tokens in about ten seconds. With half a million
-tokens of six domains its mean held-out loss was 2.15 nats per byte with 4 sequences of 128 a
-step and 2.21 with 8; a third layer gained 0.03 and cost 1.4 times the time, a width of 96 or
-128 gained nothing so early.
+`lit_gpt/config.py`): layers, width, heads and feed-forward width; their learning rate, warm-up,
+decay and clipping are also RegMix's. Two things differ: the vocabulary is the corpus's, and a step
+has far fewer sequences (RegMix: 512), since with a million tokens a proxy learns more from many
+small steps than from few large ones. `tiny` is our own size, for bytes and one CPU core: a million
+tokens in about ten seconds. With half a million tokens of six domains its mean held-out loss was
+2.15 nats per byte with 4 sequences of 128 per step and 2.21 with 8; a third layer improved it by
+0.03 and took 1.4 times the time, a width of 96 or 128 did not improve it this early.
 
-`moe-tiny` and `moe-1m` are `tiny` and `1m` with eight experts, of which a token meets two that have
-together the weights of the dense feed-forward.
+`moe-tiny` and `moe-1m` are `tiny` and `1m` with eight experts, two per token, which together have
+the weights of the dense feed-forward.
 """
 
 from __future__ import annotations
@@ -38,17 +37,17 @@ Beta = Annotated[float, Field(strict=True, ge=0, lt=1)]
 
 
 def check(option: str, value: object, good: bool, want: str) -> None:
-    """Refuse a value unless it is good.
+    """Raise unless a value is good.
 
     Raises:
-        ConfigError: It is not; the message says what the option must be.
+        ConfigError: It is not; the message states what the option must be.
     """
     if not good:
         raise ConfigError(f"proxy.options.{option}: {value!r} must be {want}")
 
 
 def check_known(options: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse an option that there is not."""
+    """Raise on an unknown option."""
     known = tuple(known)
     for option in options:
         if option not in known:
@@ -57,12 +56,12 @@ def check_known(options: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_option(option: str, kind: Any, value: object) -> None:
-    """Refuse a value of an option that is not of its kind."""
+    """Raise if the value of an option has another type than `kind`."""
     checked_as(kind, value, f"proxy.options.{option}", ConfigError)
 
 
 def built(kind: Any, options: Mapping[str, object]) -> Any:
-    """Return options as a dataclass of them, each checked as its field says."""
+    """Return a dataclass built from options, with each field checked."""
     try:
         return checked_as(kind, dict(options), "", ConfigError)
     except ConfigError as error:
@@ -72,31 +71,30 @@ def built(kind: Any, options: Mapping[str, object]) -> Any:
 
 @dataclass(frozen=True)
 class DecoderSize:
-    """Shape of a decoder, how much of it a step sees, and how it is trained.
+    """Shape of a decoder, batch of a step, and training options.
 
     Attributes:
         layers: Blocks of attention and feed-forward.
-        width: Residual stream.
+        width: Width of the residual stream.
         heads: Attention heads; width / heads is even.
         ff: Inner width of the SwiGLU feed-forward.
-        sequence_length: Tokens predicted in a row.
+        sequence_length: Predicted tokens of a sequence.
         batch: Sequences of one member and step.
-        tied: Whether the head is the embedding.
+        tied: Whether the head shares the embedding's weights.
         lr: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up; below 1, a fraction of all steps.
-        schedule: After warm-up: `constant`, `cosine`, `linear`, `wsd` or `inverse_sqrt`
+        schedule: Shape after warm-up: `constant`, `cosine`, `linear`, `wsd` or `inverse_sqrt`
             (mixopt.sampling.rate_curve).
-        weight_decay: On matrices; never on norms.
-        betas: AdamW's.
-        clip: Largest gradient norm of a member; 0 does not clip.
-        experts: Routed experts of a block, in place of the feed-forward; 0 for a dense size.
+        weight_decay: Weight decay of matrices; norms have none.
+        betas: Betas of AdamW.
+        clip: Maximum gradient norm of a member; 0: no clipping.
+        experts: Routed experts of a block, in place of the feed-forward; 0: dense.
         top_k: Experts of a token.
-        expert_ff: Inner width of one expert's SwiGLU; a multiple of 8, as grouped products want.
-        balance_weight: Of a loss that is 1 where the load is even; 0 balances nothing.
-        lr_floor: Where a decay ends, as a share of the peak.
-        lr_decay: Steps of the last part, in which the rate goes to the floor; below 1, a fraction
-            of all steps.
-        lr_decay_shape: How it goes there: `linear`, `cosine` or `sqrt`.
+        expert_ff: Inner width of one expert's SwiGLU; a multiple of 8, for grouped products.
+        balance_weight: Weight of a loss that is 1 at even load; 0: no balancing.
+        lr_floor: Learning rate at the end of a decay, as a share of the peak.
+        lr_decay: Steps of the final decay to the floor; below 1, a fraction of all steps.
+        lr_decay_shape: Shape of the final decay: `linear`, `cosine` or `sqrt`.
     """
 
     layers: Whole
@@ -121,7 +119,7 @@ class DecoderSize:
     lr_decay_shape: RateShape | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Raise on invalid combinations of fields."""
         even = self.width % (2 * self.heads) == 0
         check("heads", self.heads, even, f"a divisor of width / 2 = {self.width / 2:g}")
         if self.experts:
@@ -164,20 +162,20 @@ class DecoderSize:
             raise ConfigError(f"proxy.options.{error}") from error
 
     def trunk_parameters(self) -> int:
-        """Weights outside the embedding and the head."""
+        """Number of weights outside the embedding and the head."""
         return self._trunk(self.experts)
 
     def active_parameters(self) -> int:
-        """Weights outside the embedding and the head that a token meets."""
+        """Number of active weights per token outside the embedding and the head."""
         return self._trunk(self.top_k)
 
     def parameters(self, vocab_size: int) -> int:
-        """All weights of one member."""
+        """Number of weights of one member."""
         tables = 1 if self.tied else 2
         return self.trunk_parameters() + tables * vocab_size * self.width
 
     def step_flops(self, vocab_size: int) -> float:
-        """Matrix-product operations of a training step of one member: 6 a weight and token."""
+        """Matrix-product operations of a training step of one member: 6 per weight and token."""
         weights = self.active_parameters() + vocab_size * self.width
         attention = self.layers * self.sequence_length * self.width
         return 6.0 * (weights + attention) * self.step_tokens
@@ -236,21 +234,21 @@ def make_size(name: str, **overrides: object) -> DecoderSize:
     if name not in SIZES:
         raise ConfigError(f"proxy.options.size: {name!r} is not a size{did_you_mean(name, SIZES)}")
     check_known(overrides, OPTIONS)
-    base, given = SIZES[name], {n: value for n, value in overrides.items() if value is not None}
-    size: DecoderSize = built(DecoderSize, {n: getattr(base, n) for n in OPTIONS} | given)
-    if "experts" in given:
+    base, changed = SIZES[name], {n: value for n, value in overrides.items() if value is not None}
+    size: DecoderSize = built(DecoderSize, {n: getattr(base, n) for n in OPTIONS} | changed)
+    if "experts" in changed:
         check("experts", size.experts, size.experts != 0, "at least 2")
     for option in OF_EXPERTS if not size.experts else ():
-        if option in given:
+        if option in changed:
             raise ConfigError(
-                f"proxy.options.{option}: {given[option]!r} has no effect without experts: give"
+                f"proxy.options.{option}: {changed[option]!r} has no effect without experts: set"
                 " experts, or size: moe-tiny"
             )
-    if size.experts and "ff" in given:
+    if size.experts and "ff" in changed:
         raise ConfigError(
-            f"proxy.options.ff: {given['ff']} has no effect with experts: give expert_ff"
+            f"proxy.options.ff: {changed['ff']} has no effect with experts: set expert_ff"
         )
-    if size.experts and not base.experts and "expert_ff" not in given:
-        # As many products as the feed-forward has.
+    if size.experts and not base.experts and "expert_ff" not in changed:
+        # A token's experts have as many weights as the dense feed-forward.
         return replace(size, expert_ff=max(8, base.ff // size.top_k // 8 * 8))
     return size

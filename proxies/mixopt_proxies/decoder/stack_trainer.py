@@ -1,7 +1,7 @@
-"""Train a stack of decoders together, each on its own data from its own seed.
+"""Train a stack of decoders together, each with its own data and seed.
 
-Nothing in the loop waits for the device: losses stay there until training is done, tokens are read
-ahead, and on a GPU steps are replayed from a graph.
+The loop never waits for the device: losses stay there until training ends, tokens are prefetched,
+and on a GPU steps are replayed from a CUDA graph.
 
 Shapes: K members, B sequences, W tokens of a window, S steps.
 """
@@ -29,32 +29,32 @@ from mixopt_proxies.decoder.trial_batches import TrialBatches, blocks, random_ge
 
 BLOCK_TOKENS = {"cpu": 1 << 16, "cuda": 1 << 20}
 REPORT_SECONDS = 0.5
-FIRST_STEPS = 3  # of a GPU, before one is recorded
+FIRST_STEPS = 3  # eager steps on a GPU before one is captured
 
 logger = logging.getLogger(__name__)
 Report = Callable[[Progress], None]
-# A member's training losses by step, its held-out losses to the end, and its experts' counts.
+# A member's training losses by step, its learning curve, and its experts' counts.
 MemberCourse = tuple[Tensor, tuple[Losses, ...], ExpertCounts | None]
 
 
 class Course:
-    """The training of members that step together: what a subclass moves is evaluated here."""
+    """The training run of members that step together; subclasses define steps and losses."""
 
     def __init__(
         self, members: int, steps: int, step_tokens: int, device: torch.device, *, compiled: bool
     ) -> None:
-        """Begin before the first step."""
+        """Prepare the run before its first step."""
         self.members, self._steps, self._step_tokens = members, steps, step_tokens
         self.device, self._compiled = device, compiled
         self._losses_SK = torch.zeros(steps, members, device=device)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
 
     def step(self, tokens_KBW: Tensor) -> Routed | None:
-        """Take the next step, and `_note` its losses; return what its experts were given."""
+        """Run the next step, `_record` its losses, and return its routing."""
         raise NotImplementedError
 
     def _evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
-        """Return the mean loss of each sequence, shape (K, B), and what the routers chose."""
+        """Return the mean loss of each sequence, shape (K, B), and the routing."""
         raise NotImplementedError
 
     def _token_losses(self, tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
@@ -62,18 +62,18 @@ class Course:
         raise NotImplementedError
 
     def _counter(self, batches: TrialBatches) -> ExpertCounter | None:
-        """Return what counts the assignments of members with experts."""
+        """Return a counter of expert assignments; None: without experts."""
         return None
 
-    def _note(self, loss_K: Tensor) -> None:
-        """Keep the losses of a step; steps beyond the last, as a tuner takes them, replace it."""
+    def _record(self, loss_K: Tensor) -> None:
+        """Store the losses of a step; extra steps, as run by a tuner, overwrite the last."""
         self._losses_SK.index_copy_(0, self._place, loss_K[None])
         self._place.add_(1).clamp_(max=self._steps - 1)
 
     def run(
         self, batches: TrialBatches, evaluations: Evaluations, report: Report
     ) -> list[MemberCourse]:
-        """Take all steps."""
+        """Run all steps and evaluations."""
         counter, few = self._counter(batches), evaluations.few
         curve, sampled, counts = list[list[Losses]](), list[list[Losses]](), list[Tensor]()
         reported = time.monotonic()
@@ -99,14 +99,14 @@ class Course:
             compared = held_out_assignments(
                 counts, evaluations.windows.counts, counter.domains, counter.top_k
             )
-            experts = [ExpertCounts(counter.of_member(k), one) for k, one in enumerate(compared)]
+            experts = [ExpertCounts(counter.of_member(k), c) for k, c in enumerate(compared)]
         return [
             (losses_S, tuple(entry[k] for entry in curve), experts[k])
             for k, losses_S in enumerate(self._losses_SK.cpu().T)
         ]
 
     def stream(self, batches: TrialBatches) -> Iterator[tuple[int, Tensor]]:
-        """Yield each step's number and tokens, shape (K, B, W), read some steps at a time."""
+        """Yield each step's number and tokens, shape (K, B, W), read in blocks of steps."""
         length = max(1, BLOCK_TOKENS[self.device.type] // (self._step_tokens * self.members))
         firsts = range(0, self._steps, length)
         spans = [(first, min(first + length, self._steps)) for first in firsts]
@@ -116,7 +116,7 @@ class Course:
     def evaluate(
         self, evaluations: Evaluations, taken: int, report: Report
     ) -> tuple[list[Losses], list[Tensor]]:
-        """Return each member's held-out losses and scores, and the counts of its experts."""
+        """Return each member's held-out losses and task metrics, and its experts' counts."""
 
         def token_losses(tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
             report(self._progress(taken, "evaluating"))
@@ -124,8 +124,7 @@ class Course:
 
         losses, counts = self._losses(evaluations.windows, taken, report)
         scores = evaluations.tasks.scores(token_losses, self.members)
-        scored = [replace(one, tasks=tasks) for one, tasks in zip(losses, scores, strict=True)]
-        return scored, counts
+        return [replace(loss, tasks=s) for loss, s in zip(losses, scores, strict=True)], counts
 
     def _losses(
         self, held_out: HeldOutWindows, taken: int, report: Report
@@ -158,20 +157,20 @@ class StackTrainer(Course):
         steps: int,
         origin: StackOrigin | None = None,
     ) -> None:
-        """Draw the members' initial weights, or begin where an origin ended."""
+        """Draw the members' initial weights, or start from an origin."""
         compiled, device = passes.compiled, passes.device
         super().__init__(len(trials), steps, passes.size.step_tokens, device, compiled=compiled)
         self._passes = passes
         self.weights = passes.weights([initial_seed(trial) for trial in trials], origin)
         self._optimizer = StackedAdamW(self.weights, passes.size, steps, origin)
         graphed = device.type == "cuda" and compiled
-        self._take: Callable[[Tensor], Routed | None] = (
-            StepGraph(self._one_step) if graphed else self._one_step
+        self._run_step: Callable[[Tensor], Routed | None] = (
+            StepGraph(self._eager_step) if graphed else self._eager_step
         )
 
     def step(self, tokens_KBW: Tensor) -> Routed | None:
-        """Take the next step; return what its experts were given."""
-        return self._take(tokens_KBW)
+        """Run the next step; return its routing."""
+        return self._run_step(tokens_KBW)
 
     def _evaluated(self, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         return self._passes.evaluated(self.weights.leaves, tokens_KBW)
@@ -183,9 +182,9 @@ class StackTrainer(Course):
         size = self._passes.size
         return ExpertCounter(batches, size, self.device) if size.experts else None
 
-    def _one_step(self, tokens_KBW: Tensor) -> Routed | None:
+    def _eager_step(self, tokens_KBW: Tensor) -> Routed | None:
         loss_K, gradients, routed = self._passes.gradients(self.weights.leaves, tokens_KBW)
-        self._note(loss_K)
+        self._record(loss_K)
         self._optimizer.step(gradients)
         return routed
 
@@ -205,7 +204,7 @@ def result_of(
         step = int(bad[0])
         reason = (
             f"training loss is {float(losses_S[step])} in step {step + 1} of {len(losses_S)}"
-            f" ({step * step_tokens} tokens): lower proxy.options.lr, or clip"
+            f" ({step * step_tokens} tokens): lower proxy.options.lr or clip"
         )
     elif (domain := _bad_domain(curve[-1])) is not None:
         reason = f"held-out loss of {domain!r} is not finite at the end"
@@ -228,7 +227,7 @@ def _bad_domain(losses: Losses) -> str | None:
 
 
 class StackedAdamW:
-    """AdamW on the weights of a stack, with clipping member by member."""
+    """AdamW on the weights of a stack, with clipping by member."""
 
     def __init__(
         self,
@@ -237,7 +236,7 @@ class StackedAdamW:
         steps: int,
         origin: StackOrigin | None = None,
     ) -> None:
-        """Begin without moments and with the size's rates, or with those of an origin."""
+        """Use the size's learning rates without moments, or rates and moments of an origin."""
         self._weights, self._size, device = weights, size, weights.master.device
         if origin is None:
             curve = size.rates(steps)
@@ -251,8 +250,8 @@ class StackedAdamW:
         decayed = weights.decayed
         parts = ((slice(decayed), size.weight_decay), (slice(decayed, None), 0.0))
         groups = [
-            {"params": [_part(weights.master[of], weights.gradient[of])], "weight_decay": decay}
-            for of, decay in parts
+            {"params": [_part(weights.master[part], weights.gradient[part])], "weight_decay": decay}
+            for part, decay in parts
         ]
         self._adam = torch.optim.AdamW(
             groups,
@@ -265,46 +264,46 @@ class StackedAdamW:
         for group in self._adam.param_groups:
             group["lr"] = self._rate
         if origin is not None and origin.moments:
-            self._begin_with(origin)
+            self._load_moments(origin)
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor]) -> None:
-        """Clip, move the weights, and refresh their copy in the compute precision."""
-        own = {name: gradients[name] for name in self._gradients}
+        """Clip, update the weights, and refresh their copy in the compute precision."""
+        summed = {name: gradients[name] for name in self._gradients}
         if self._size.tied:
-            own["embedding"] = own["embedding"] + gradients["head"]
+            summed["embedding"] = summed["embedding"] + gradients["head"]
         if self._size.clip > 0:
-            write_clipped([*own.values()], [*self._gradients.values()], self._size.clip)
+            write_clipped([*summed.values()], [*self._gradients.values()], self._size.clip)
         else:
-            torch._foreach_copy_([*self._gradients.values()], [*own.values()])
+            torch._foreach_copy_([*self._gradients.values()], [*summed.values()])
         self._rate.copy_(self._rates_S.index_select(0, self._place).squeeze(0))
         self._adam.step()
         self._weights.refresh()
-        # Steps beyond the last, as a tuner takes them, keep its rate.
+        # Extra steps, as run by a tuner, keep the last rate.
         self._place.add_(1).clamp_(max=len(self._rates_S) - 1)
 
-    def _begin_with(self, origin: StackOrigin) -> None:
-        """Give all members the moments of a checkpoint, as the state of a step that was taken."""
+    def _load_moments(self, origin: StackOrigin) -> None:
+        """Copy the moments and step of a checkpoint to all members."""
         master, begin = self._weights.master, 0
         flat = {name: torch.empty_like(master) for name in origin.moments}
         for name, values in origin.moments.items():
-            self._weights.give_all(flat[name], values)
+            self._weights.write_all(flat[name], values)
         for group in self._adam.param_groups:
             (part,) = group["params"]
-            of = slice(begin, begin := begin + len(part))
+            span = slice(begin, begin := begin + len(part))
             step = torch.tensor(float(origin.step), device=master.device)
-            moments = {name: values[of] for name, values in flat.items()}
+            moments = {name: values[span] for name, values in flat.items()}
             self._adam.state[part] = {"step": step, **moments}
 
 
 def write_clipped(gradients: list[Tensor], out: list[Tensor], limit: float) -> None:
-    """Write each member's gradients, in fp32, scaled to a norm of `limit` where it is larger."""
+    """Write each member's gradients in fp32, scaled to a norm of at most `limit`."""
     norms_WK = torch.stack(
         [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float32) for g in gradients]
     )
     scale_K = (limit / (torch.linalg.vector_norm(norms_WK, dim=0) + 1e-6)).clamp(max=1.0)
-    for gradient, place in zip(gradients, out, strict=True):
-        torch.mul(gradient, scale_K.view(-1, *[1] * (gradient.ndim - 1)), out=place)
+    for gradient, target in zip(gradients, out, strict=True):
+        torch.mul(gradient, scale_K.view(-1, *[1] * (gradient.ndim - 1)), out=target)
 
 
 def _part(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:
@@ -314,37 +313,37 @@ def _part(values: Tensor, gradient: Tensor) -> torch.nn.Parameter:
 
 
 class StepGraph:
-    """Takes steps, by the graph once there is one.
+    """Runs eager steps first, then replays a CUDA graph of the step.
 
-    What a replayed step returns lies in the same memory as what the one before returned.
+    Outputs of replayed steps share the same memory.
     """
 
     def __init__(self, step: Callable[[Tensor], Any]) -> None:
-        """Record nothing yet."""
+        """Wrap a step; capture nothing yet."""
         self._step, self._left = step, FIRST_STEPS
-        self._recorded: tuple[torch.cuda.CUDAGraph, Tensor, Any] | None = None
+        self._captured: tuple[torch.cuda.CUDAGraph, Tensor, Any] | None = None
 
     def __call__(self, tokens: Tensor) -> Any:
-        """Take a step."""
+        """Run a step."""
         if self._left == 0:
-            self._record(tokens)
+            self._capture(tokens)
         self._left -= 1
-        if self._recorded is None:
+        if self._captured is None:
             return self._step(tokens)
-        graph, place, output = self._recorded
-        place.copy_(tokens)
+        graph, input_tokens, output = self._captured
+        input_tokens.copy_(tokens)
         graph.replay()
         return output
 
-    def _record(self, tokens: Tensor) -> None:
-        place = tokens.clone()
+    def _capture(self, tokens: Tensor) -> None:
+        input_tokens = tokens.clone()
         try:
             graph = torch.cuda.CUDAGraph()
-            # The thread that reads ahead makes calls that a recording forbids its own thread.
+            # The prefetching thread makes calls that are forbidden in the capturing thread.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                output = self._step(place)
-        except RuntimeError as error:  # what may not be recorded, or memory that is short
+                output = self._step(input_tokens)
+        except RuntimeError as error:  # an operation that cannot be captured, or out of memory
             first = str(error).strip().partition("\n")[0]
-            logger.warning("no CUDA graph of the training step, continuing without: %s", first)
+            logger.warning("no CUDA graph of the training step, continuing without it: %s", first)
             return
-        self._recorded = graph, place, output
+        self._captured = graph, input_tokens, output

@@ -17,10 +17,10 @@ from mixopt_proxies.decoder.experts import Routed, own_loss
 from mixopt_proxies.decoder.sizes import DecoderSize
 
 LARGE_VOCABULARY = 2048
-# Logits of a chunk, all of which are kept: 64 MiB in bf16 on a CPU, 512 MiB on a GPU.
+# Logits of a chunk, which stay in memory: 64 MiB in bf16 on a CPU, 512 MiB on a GPU.
 CHUNK_LOGITS = {"cpu": 1 << 25, "cuda": 1 << 28}
-# Logits of a tile: 4 MiB in bf16. Smaller ones fit a core's cache, but their products are slower.
-# A GPU takes all of a chunk at once.
+# Logits of a tile: 4 MiB in bf16. Smaller tiles fit a core's cache, but their products are slower.
+# On a GPU a tile is a whole chunk.
 TILE_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 28}
 MIN_TILE = 256
 
@@ -29,10 +29,10 @@ Exponentials = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Passes:
-    """What a training step and an evaluation compute, compiled or eager.
+    """The computations of a training step and an evaluation, compiled or eager.
 
-    With a small vocabulary the head and the loss are part of what is compiled; with a large
-    one the trunk is, and the head goes chunk by chunk.
+    With a small vocabulary the compiled code includes head and loss; with a large vocabulary only
+    the trunk is compiled, and the head is computed in chunks.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Passes:
         self._head = HeadLoss(compiled=compiled)
 
     def weights(self, seeds: Sequence[int], origin: StackOrigin | None = None) -> StackedWeights:
-        """Return the weights of a stack that is computed so, of one member for each seed."""
+        """Return the weights of a stack for these passes, with one member per seed."""
         return StackedWeights(
             self.size, self.vocab_size, seeds, device=self.device, dtype=self.dtype, origin=origin
         )
 
     def gradients(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Leaves, Routed | None]:
-        """Return mean losses, shape (K,), the gradients of all leaves, and what routers chose."""
+        """Return mean losses, shape (K,), the gradients of all leaves, and the routing."""
         output, routed = self._run(leaves, tokens_KBW)
         if self.chunked:
             loss_K, upstream, head = self._head.training(
@@ -77,14 +77,14 @@ class Passes:
 
     def sequence_gradients(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Leaves]:
         """Return the mean loss of each sequence, shape (K, B), and the gradients of all leaves."""
-        assert not self.chunked, "a large vocabulary's losses are made chunk by chunk"
+        assert not self.chunked, "with a large vocabulary, losses are computed in chunks"
         losses_KB, routed = self._run(leaves, tokens_KBW)
         total = losses_KB.mean(1).sum()
         return losses_KB.detach(), self._differentiated(total, None, leaves, routed)
 
     def evaluated(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
-        """Return each sequence's mean loss in nats, shape (K, B), and what the routers chose."""
-        # Compiled code is kept for one grad mode: leaving it on makes one compilation serve.
+        """Return each sequence's mean loss in nats, shape (K, B), and the routing."""
+        # Compiled code depends on the grad mode: keep the mode of training to compile only once.
         with torch.set_grad_enabled(self.compiled):
             output, routed = self._run(leaves, tokens_KBW)
         output, routed = output.detach(), routed.detach() if routed else None
@@ -109,7 +109,7 @@ class Passes:
     def _differentiated(
         self, output: Tensor, upstream: Tensor | None, leaves: Leaves, routed: Routed | None
     ) -> Leaves:
-        """Return the gradients of an output, and of what experts add to the losses."""
+        """Return the gradients of an output plus the loss terms of experts."""
         outputs, above = [output], [upstream]
         if routed is not None:
             outputs.append(own_loss(routed, self.size.step_tokens, self.size).sum())
@@ -131,10 +131,10 @@ def dense_losses(hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor) -> Te
 
 
 class HeadLoss:
-    """Head and loss in chunks, for training and for evaluation."""
+    """Head and loss in chunks, for training and evaluation."""
 
     def __init__(self, *, compiled: bool) -> None:
-        """Compile the one pass over the logits, or not."""
+        """Optionally compile the pass over the logits."""
         self._exponentials: Exponentials = (
             Compiled(write_exponentials, dynamic=True) if compiled else write_exponentials
         )
@@ -143,7 +143,7 @@ class HeadLoss:
     def training(
         self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each member's mean loss; of their sum the gradients by hidden states and head."""
+        """Return each member's mean loss, and gradients of hidden states and head."""
         loss_K = torch.zeros(len(hidden_KNC), device=hidden_KNC.device)
         hidden_grad = torch.empty_like(hidden_KNC)
         head_grad = torch.empty(head_KVC.shape, device=head_KVC.device)
@@ -177,12 +177,12 @@ class HeadLoss:
 
 
 class _Chunk:
-    """The logits of some tokens of one member, tile by tile, then their exponentials."""
+    """Tiles of the exponentials of one member's logits, for some of its tokens."""
 
     def __init__(
         self, hidden_NC: Tensor, head_VC: Tensor, targets_N: Tensor, exponentials: Exponentials
     ) -> None:
-        """Multiply by the head, tile by tile, and turn logits into exponentials."""
+        """Multiply by the head, tile by tile, and exponentiate the logits."""
         self._hidden_NC, self._head_VC, self._targets_N = hidden_NC, head_VC, targets_N
         count, vocab_size = len(hidden_NC), len(head_VC)
         width = tile_width(count, vocab_size, hidden_NC.device)
@@ -203,7 +203,7 @@ class _Chunk:
         self.losses_N = self._log_total_N - chosen_JN.gather(0, (targets_N // width)[None])[0]
 
     def gradients(self, head_grad_VC: Tensor, share: float, *, first: bool) -> Tensor:
-        """Return the gradient of the hidden states, and write or add that of the head."""
+        """Return the gradient of the hidden states; write (`first`) or add that of the head."""
         weights_JN1 = ((self._largest_JN - self._log_total_N).exp() * share)[..., None]
         hidden_NC, targets_N = self._hidden_NC, self._targets_N
         gradient_NC = self._head_VC[targets_N].float().mul_(-share)
@@ -216,7 +216,7 @@ class _Chunk:
 
 
 def write_exponentials(logits_NT: Tensor, out_NT: Tensor) -> tuple[Tensor, Tensor]:
-    """Write the exponentials of logits less the largest of the row."""
+    """Write exp(logits - row maximum); return row maxima and sums, shape (N,) each."""
     exact = logits_NT.float()
     largest = exact.amax(1, keepdim=True)
     exponentials = (exact - largest).exp()
@@ -225,7 +225,7 @@ def write_exponentials(logits_NT: Tensor, out_NT: Tensor) -> tuple[Tensor, Tenso
 
 
 def tile_width(tokens: int, vocab_size: int, device: torch.device) -> int:
-    """Return how much of the vocabulary a tile has: even tiles, of a multiple of 64."""
+    """Return the ids per tile: equal tiles, a multiple of 64."""
     most = max(MIN_TILE, TILE_LOGITS[device.type] // tokens)
     even = math.ceil(vocab_size / math.ceil(vocab_size / most))
     return min(vocab_size, math.ceil(even / 64) * 64)

@@ -2,10 +2,10 @@
 
 The number of sequences of each domain over the whole trial is its share rounded by largest
 remainder, so the realised shares are off by less than one sequence; their order is random. A
-domain's rows are its non-overlapping windows in a random order, from a random offset, and again
-from another offset when they are used up. All of it comes from the trial's own seed. Where epochs
-are simulated, a domain's rows are those of its pool (mixopt.loading.simulated_epochs), whose
-sequences are windows that begin a sequence apart.
+domain's rows are its non-overlapping windows in a random order, from a random offset, then again
+from another offset for the next epoch. All randomness comes from the trial's own seed. With
+simulated epochs, a domain's rows are those of its pool (mixopt.loading.simulated_epochs): windows
+at multiples of the sequence length.
 
 Shapes: K members, D domains, S sequences of a trial, B sequences of a step, T tokens.
 """
@@ -30,11 +30,11 @@ from mixopt.mixture import Phases, whole_counts
 from mixopt.system import IntArray
 from mixopt.trials import Training, Trial
 
-PAIRED = ("control", "anneal")  # roles of trials that share their seeds and their text
+PAIRED = ("control", "anneal")  # roles of trials with common seeds and text
 
 
 class TrialBatches:
-    """The batches of a group of trials, read block by block from the token shards."""
+    """The batches of a group of trials, read in blocks from the token shards."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class TrialBatches:
         batch: int,
         length: int,
     ) -> None:
-        """Draw every trial's sequences; no text is read yet."""
+        """Draw every trial's sequences; read no text."""
         steps = steps_of(training, length * batch)
         self._phases = None if training.phases is None else Phases(training.phases)
         self._shards = [training_shards(domain, length) for domain in corpus.domains]
@@ -80,7 +80,7 @@ class TrialBatches:
         return domain_S, start_S
 
     def _domains_of(self, trial: Trial, sequences: int) -> IntArray:
-        """Return the domain of each sequence, phase after phase in whole steps, shape (S,)."""
+        """Return the domain of each sequence, phases in order and in whole steps, shape (S,)."""
         parts, ends = {"": trial.mixture}, [sequences]
         if self._phases is not None:
             parts = self._phases.split(trial.mixture)
@@ -107,12 +107,12 @@ class TrialBatches:
 
 
 def steps_of(training: Training, step_tokens: int) -> int:
-    """Return how many steps a trial takes."""
+    """Return the number of steps of a trial."""
     return max(1, math.ceil(training.tokens / step_tokens))
 
 
 def pools_of(corpus: Corpus, tokens: int, length: int, training: Training) -> dict[str, Pool]:
-    """Return each domain's pool for trials of so many tokens."""
+    """Return each domain's pool for trials of `tokens` tokens."""
     counts = {d.name: (training_shards(d, length).tokens - 1) // length for d in corpus.domains}
     return make_pools(
         corpus,
@@ -128,7 +128,7 @@ def pools_of(corpus: Corpus, tokens: int, length: int, training: Training) -> di
 def window_starts(
     tokens: int, window: int, count: int, generator: np.random.Generator, *, nested: bool
 ) -> IntArray:
-    """Draw windows that do not overlap, epoch after epoch; nested: fewer are the first of more."""
+    """Draw non-overlapping windows by epoch; `nested`: a smaller draw is a prefix of a larger."""
     epochs: list[IntArray] = [np.empty(0, np.int64)]
     missing = count
     while missing > 0:
@@ -144,7 +144,7 @@ def window_starts(
 
 
 def random_generator(seed: int, purpose: str) -> np.random.Generator:
-    """Return the generator of one purpose of a trial, independent of all its others."""
+    """Return a trial's random generator for one purpose, independent of its other generators."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
 
 
@@ -156,11 +156,11 @@ def training_shards(domain: Domain, length: int) -> TokenShards:
 
 
 def long_enough(shards: TokenShards, what: str, length: int) -> TokenShards:
-    """Return the shards if they hold a window of `length` tokens and the one after."""
+    """Return the shards; raise if they have fewer than `length` + 1 tokens."""
     if shards.tokens < length + 1:
         raise CorpusError(
-            f"{what} has {shards.tokens} tokens, and one sequence takes {length + 1}: give it"
-            f" more text, or set proxy.options.sequence_length to {shards.tokens - 1} or less"
+            f"{what} has {shards.tokens} tokens, but one sequence takes {length + 1}: add text,"
+            f" or set proxy.options.sequence_length to {shards.tokens - 1} or less"
         )
     return shards
 
@@ -168,11 +168,11 @@ def long_enough(shards: TokenShards, what: str, length: int) -> TokenShards:
 Span = tuple[int, int]
 Read = Callable[[int, int], NDArray[np.int32]]
 
-BUFFERS = 2  # blocks that are read ahead
+BUFFERS = 2  # prefetched blocks
 
 
 def blocks(read: Read, spans: list[Span], device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """Yield where each block begins, and its tokens as int64, read by a thread ahead of them."""
+    """Yield the first step of each block and its tokens as int64, prefetched by a thread."""
 
     def host_block(span: Span) -> Tensor:
         block = torch.from_numpy(read(*span))

@@ -1,23 +1,23 @@
-"""A proxy that counts: an n-gram model that trains in seconds, for tests and first looks.
+"""An n-gram proxy that trains in seconds, for tests and first looks.
 
-It answers to a mixture as larger models do in kind (a domain's loss falls with its own share, with
-the share of its relatives, and with less from each doubling), not in size. Each trial draws its
-tokens from its own mixture with its own seed: of every domain its share of the tokens, in
-contiguous windows at shuffled places, over again in another order where the domain is exhausted.
+It responds to mixtures qualitatively like larger models (a domain's loss falls with its own share
+and with the shares of related domains, with diminishing returns), but not quantitatively. Each
+trial draws its tokens from its own mixture with its own seed: every domain's share of the tokens,
+in contiguous windows in random order, repeated in another order when the domain is exhausted.
 
-With c(h, w) how often token w followed context h, c(h) the sum over w, T(h) how many different w
-followed, and h' the context without its first token, Witten-Bell smoothing is
+With c(h, w) the count of token w after context h, c(h) its sum over w, T(h) the number of different
+w after h, and h' the context without its first token, Witten-Bell smoothing is
 
     p(w | h) = (c(h, w) + T(h) p(w | h')) / (c(h) + T(h)):
 
-the more kinds of token have followed a context, the less its counts are trusted. Below the
-single tokens is the uniform distribution, so that probabilities add up to 1 over the vocabulary
-and none is 0; where h was never seen, p(w | h) = p(w | h'). It has nothing to tune, and on bytes
-of text it gave lower losses than interpolated absolute discounting with a discount an order.
+the more different tokens have followed a context, the less weight its counts have. The distribution
+below single tokens is uniform, so that probabilities add up to 1 over the vocabulary and none is 0;
+for unseen h, p(w | h) = p(w | h'). It has no parameters to tune, and on bytes of text its losses
+were lower than those of interpolated absolute discounting with one discount per order.
 
 A gram of order k is the pair (gram of order k - 1 that ends one token earlier, token), numbered
-densely in sorted order. The pair fits 64 bits at any order and vocabulary, so nothing is hashed
-and nothing collides; counting is one sort an order, and looking up a binary search.
+densely in sorted order. The pair fits 64 bits at any order and vocabulary, so there is no hashing
+and no collision; counting takes one sort per order, a look-up one binary search.
 
 Shapes: T tokens, G distinct grams of an order, C distinct contexts, R rows of a task, S sampled
 tokens, E numbers of training tokens.
@@ -40,13 +40,13 @@ from mixopt.mixture import Mixture, whole_counts
 from mixopt.system import Array, BoolArray, IntArray
 from mixopt.trials import Doing, Losses, Progress, Training, Trial, TrialResult, in_bits_per_byte
 
-NONE = -1  # no gram: not seen in training, or the row starts too late for it
-PROBED = 100_000  # random tokens that tell how fast it counts
-SAMPLED = 512  # held-out tokens of each evaluation domain that the learning curve is measured on
+NONE = -1  # no gram: not seen in training, or too close to the start of the row
+PROBED = 100_000  # random tokens to measure the speed
+SAMPLED = 512  # held-out tokens of each evaluation domain for the learning curve
 HELD_OUT_WINDOW = 1024
 SAMPLE_WINDOW = 64
 
-Rows = tuple[IntArray, BoolArray]  # tokens one row after the other, and whether one begins there
+Rows = tuple[IntArray, BoolArray]  # concatenated tokens of rows, and whether a row begins there
 
 
 class NgramProxy:
@@ -55,22 +55,22 @@ class NgramProxy:
     simulates_epochs = True
 
     def __init__(self, order: int = 4, window: int = 512) -> None:
-        """Choose the model."""
+        """Check and store the options."""
         for name, value, least, most in (("order", order, 1, 16), ("window", window, 2, 2**20)):
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(
-                    f"proxy.options.{name}: {value!r}; need a whole number from {least} to {most}"
+                    f"proxy.options.{name}: {value!r} is not a whole number from {least} to {most}"
                 )
         self.order = order
         self.window = window
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return 1: counting one mixture gains nothing from another beside it."""
+        """Check the pools, and return 1: counting several trials together is not faster."""
         pools_of(corpus, self.window, training)
         return 1
 
     def tokens_per_second(self, vocab_size: int, training: Training) -> float:
-        """Return how fast one worker counts, by random tokens, of which hardly two are alike."""
+        """Measure the tokens per second of one worker, on random tokens (nearly all distinct)."""
         tokens_T = np.random.default_rng(0).integers(0, vocab_size, min(PROBED, training.tokens))
         starts_T = np.arange(len(tokens_T)) % self.window == 0
         started = time.perf_counter()
@@ -123,9 +123,9 @@ class NgramProxy:
             tasks = {task.column: _score(task, model) for task in corpus.tasks}
             curve.append(Losses(end, nats, in_bits_per_byte(nats, corpus.evaluation), tasks))
         last = curve[-1]
-        for place, nats in _on_the_way(model, grams, held_out, last, training.curve_points):
+        for tokens, nats in _curve_points(model, grams, held_out, last, training.curve_points):
             bits = in_bits_per_byte(nats, corpus.evaluation)
-            curve.insert(-1, Losses(place, nats, bits))
+            curve.insert(-1, Losses(tokens, nats, bits))
         return TrialResult(
             trial=trial.name,
             status="finished",
@@ -140,39 +140,39 @@ class NgramProxy:
 def _score(task: EncodedTask, model: NgramModel) -> float:
     """Return the bits per byte of a task."""
     row_T = np.repeat(np.arange(task.rows), np.diff(task.start_R))
-    every_T = np.arange(len(row_T))
-    begins_T = every_T == task.start_R[row_T]
+    index_T = np.arange(len(row_T))
+    begins_T = index_T == task.start_R[row_T]
     log_T = model.log_probabilities(task.tokens_T.astype(np.int64), begins_T)
-    log_T[every_T < (task.start_R[:-1] + task.scored_R)[row_T]] = 0.0
+    log_T[index_T < (task.start_R[:-1] + task.scored_R)[row_T]] = 0.0
     sums_R = np.bincount(row_T, weights=log_T, minlength=task.rows)
     return task.bits_per_byte(sums_R.astype(np.float64))
 
 
-def _on_the_way(
+def _curve_points(
     model: NgramModel, grams: list[IntArray], held_out: dict[str, Rows], end: Losses, points: int
 ) -> list[tuple[int, dict[str, float]]]:
-    """Return losses before the end: those on a sample, moved by what it differs by at the end."""
-    ends = sorted({end.tokens * place // (points + 1) for place in range(1, points + 2)} - {0})
+    """Return losses before the end, on a sample corrected by its difference at the end."""
+    ends = sorted({end.tokens * k // (points + 1) for k in range(1, points + 2)} - {0})
     if len(ends) < 2:
         return []
     samples = [sampled(rows, SAMPLED) for rows in held_out.values()]
     tokens_S, starts_S = (np.concatenate(part) for part in zip(*samples, strict=True))
-    log_ES = model.on_the_way(grams, ends, tokens_S, starts_S)
+    log_ES = model.curve(grams, ends, tokens_S, starts_S)
     borders = np.cumsum([len(tokens_T) for tokens_T, _ in samples])[:-1]
     losses_ME = [-part.mean(axis=1) for part in np.split(log_ES, borders, axis=1)]
     curve = []
     for e, tokens in enumerate(ends[:-1]):
-        moves = [float(loss_E[e] - loss_E[-1]) for loss_E in losses_ME]
-        nats = {n: end.nats_per_token[n] + more for n, more in zip(held_out, moves, strict=True)}
+        shifts = [float(loss_E[e] - loss_E[-1]) for loss_E in losses_ME]
+        nats = {n: end.nats_per_token[n] + shift for n, shift in zip(held_out, shifts, strict=True)}
         curve.append((tokens, nats))
     return curve
 
 
 def held_out_rows(domain: Domain, most: int) -> Rows:
-    """Return all held-out tokens, or evenly spaced windows of at most `most` in all."""
+    """Return all held-out tokens, or evenly spaced windows with at most `most` tokens in total."""
     shards = domain.validation
     if not shards.tokens:
-        raise CorpusError(f"domain {domain.name!r} has no held-out text to be scored on")
+        raise CorpusError(f"domain {domain.name!r} has no held-out text to evaluate")
     length = shards.tokens if shards.tokens <= most else min(HELD_OUT_WINDOW, most)
     count = max(min(shards.tokens, most) // length, 1)
     starts_B = np.linspace(0, shards.tokens - length, count).astype(np.int64)
@@ -181,7 +181,7 @@ def held_out_rows(domain: Domain, most: int) -> Rows:
 
 
 def sampled(rows: Rows, most: int) -> Rows:
-    """Return evenly spaced pieces of rows, of at most so many tokens in all."""
+    """Return evenly spaced pieces of rows, with at most `most` tokens in total."""
     tokens_T, starts_T = rows
     length = min(SAMPLE_WINDOW, most, len(tokens_T))
     count = max(min(most, len(tokens_T)) // length, 1)
@@ -204,12 +204,12 @@ def draw_tokens(
             windows += _windows(domain, pools.get(domain.name), count, window, rng)
     drawn = [windows[b] for b in rng.permutation(len(windows))]
     starts_T = np.zeros(training.tokens, dtype=np.bool_)
-    starts_T[np.cumsum([0, *(len(one) for one in drawn[:-1])])] = True
+    starts_T[np.cumsum([0, *map(len, drawn[:-1])])] = True
     return np.concatenate(drawn), starts_T
 
 
 def pools_of(corpus: Corpus, window: int, training: Training) -> dict[str, Pool]:
-    """Return the pool of each domain that has tokens."""
+    """Return the pool of each domain with tokens."""
     filled = [(d.name, d.train.tokens) for d in corpus.domains if d.train and d.train.tokens]
     return make_pools(
         corpus,
@@ -225,7 +225,7 @@ def pools_of(corpus: Corpus, window: int, training: Training) -> dict[str, Pool]
 def _windows(
     domain: Domain, pool: Pool | None, count: int, window: int, rng: np.random.Generator
 ) -> list[IntArray]:
-    """Return windows of `count` tokens together, epoch after epoch; the last may be shorter."""
+    """Return windows with `count` tokens in total, epoch by epoch; the last may be shorter."""
     shards = domain.train
     if shards is None or not shards.tokens:
         raise CorpusError(f"domain {domain.name!r} has a weight but no tokens to train on")
@@ -254,7 +254,7 @@ class GramCounts(NamedTuple):
 
     @classmethod
     def of(cls, keys_G: IntArray, counts_G: IntArray, contexts: int, vocab_size: int) -> GramCounts:
-        """Add up what there is of each context."""
+        """Compute the sums of each context."""
         contexts_G = keys_G // vocab_size
         sums_C = np.bincount(contexts_G, weights=counts_G, minlength=contexts)
         kinds_C = np.bincount(contexts_G[counts_G > 0], minlength=contexts)
@@ -263,7 +263,7 @@ class GramCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class NgramModel:
-    """Counts of all orders up to `order`, and the probabilities that follow from them."""
+    """Counts of all orders up to `order`, and the smoothed probabilities."""
 
     orders: tuple[GramCounts, ...]
     vocab_size: int
@@ -272,8 +272,8 @@ class NgramModel:
     def counted(
         cls, tokens_T: IntArray, starts_T: BoolArray, *, order: int, vocab_size: int
     ) -> tuple[NgramModel, list[IntArray]]:
-        """Count the grams of a stream of rows; return also that of each token, by order."""
-        place_T = _places(starts_T)
+        """Count the grams of rows; also return the gram of each token, by order."""
+        place_T = _positions(starts_T)
         contexts_T, contexts = np.zeros(len(tokens_T), dtype=np.int64), 1
         orders: list[GramCounts] = []
         grams: list[IntArray] = []
@@ -287,35 +287,35 @@ class NgramModel:
             grams_T = np.full(len(tokens_T), NONE, dtype=np.int64)
             grams_T[known_T] = inverse
             grams.append(grams_T)
-            contexts_T, contexts = _before(grams_T, place_T), len(keys_G)
+            contexts_T, contexts = _previous(grams_T, place_T), len(keys_G)
         return cls(tuple(orders), vocab_size), grams
 
     @property
     def parameters(self) -> int:
-        """How many counts the model holds."""
+        """Number of counts in the model."""
         return sum(len(order.keys_G) for order in self.orders)
 
     def log_probabilities(self, tokens_T: IntArray, starts_T: BoolArray) -> Array:
         """Return the natural logarithm of each token's probability, shape (T,)."""
         probability_T = np.full(len(tokens_T), 1.0 / self.vocab_size)
-        for order, matches in zip(self.orders, self._found(tokens_T, starts_T), strict=True):
+        for order, matches in zip(self.orders, self._look_up(tokens_T, starts_T), strict=True):
             probability_T = _interpolate(order, *matches, probability_T)
         log_T: Array = np.log(probability_T)
         return log_T
 
-    def on_the_way(
+    def curve(
         self,
         grams: Sequence[IntArray],
         ends: Sequence[int],
         tokens_S: IntArray,
         starts_S: BoolArray,
     ) -> Array:
-        """Return log probabilities after so many training tokens, shape (E, S)."""
+        """Return log probabilities after each number of training tokens in `ends`, shape (E, S)."""
         probability_ES = np.full((len(ends), len(tokens_S)), 1.0 / self.vocab_size, order="F")
-        matches = self._found(tokens_S, starts_S)
+        matches = self._look_up(tokens_S, starts_S)
         for order, grams_T, sample in zip(self.orders, grams, matches, strict=True):
             counts_G = np.zeros_like(order.counts_G)
-            # The part after the last end, which is empty where that is all tokens, is left out.
+            # Without the part after the last end, which may be empty.
             for row_S, part in zip(probability_ES, np.split(grams_T, ends), strict=False):
                 counts_G += np.bincount(part[part >= 0], minlength=len(counts_G))
                 contexts = len(order.totals_C)
@@ -324,11 +324,11 @@ class NgramModel:
         log_ES: Array = np.log(probability_ES)
         return log_ES
 
-    def _found(
+    def _look_up(
         self, tokens_T: IntArray, starts_T: BoolArray
     ) -> Iterator[tuple[IntArray, IntArray]]:
-        """Yield the contexts and grams of tokens by number, order after order."""
-        place_T = _places(starts_T)
+        """Yield the numbers of the tokens' contexts and grams, by order."""
+        place_T = _positions(starts_T)
         contexts_T = np.zeros(len(tokens_T), dtype=np.int64)
         for order in self.orders:
             wanted_T = np.where(contexts_T >= 0, contexts_T * self.vocab_size + tokens_T, NONE)
@@ -336,13 +336,13 @@ class NgramModel:
             known_T = order.keys_G[np.minimum(places_T, len(order.keys_G) - 1)] == wanted_T
             grams_T = np.where(known_T, places_T, NONE)
             yield contexts_T, grams_T
-            contexts_T = _before(grams_T, place_T)
+            contexts_T = _previous(grams_T, place_T)
 
 
 def _interpolate(
     order: GramCounts, contexts_T: IntArray, grams_T: IntArray, lower_T: Array
 ) -> Array:
-    """Mix one order's frequencies with the probabilities of the order below."""
+    """Interpolate one order's frequencies with the probabilities of the order below."""
     seen_T = contexts_T >= 0
     totals_T = np.where(seen_T, order.totals_C[contexts_T], 0)
     kinds_T = np.where(seen_T, order.kinds_C[contexts_T], 0)
@@ -351,13 +351,13 @@ def _interpolate(
     return np.where(totals_T > 0, mixed_T, lower_T)
 
 
-def _places(starts_T: BoolArray) -> IntArray:
-    """Return each token's place in its row."""
-    every_T = np.arange(len(starts_T), dtype=np.int64)
-    return every_T - np.maximum.accumulate(np.where(starts_T, every_T, 0))
+def _positions(starts_T: BoolArray) -> IntArray:
+    """Return each token's position in its row."""
+    index_T = np.arange(len(starts_T), dtype=np.int64)
+    return index_T - np.maximum.accumulate(np.where(starts_T, index_T, 0))
 
 
-def _before(grams_T: IntArray, place_T: IntArray) -> IntArray:
+def _previous(grams_T: IntArray, place_T: IntArray) -> IntArray:
     """Return the gram that ends one token earlier in the same row, else NONE."""
-    before_T = np.concatenate([[NONE], grams_T[:-1]])
-    return np.where(place_T > 0, before_T, NONE)
+    previous_T = np.concatenate([[NONE], grams_T[:-1]])
+    return np.where(place_T > 0, previous_T, NONE)
