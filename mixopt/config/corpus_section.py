@@ -65,7 +65,7 @@ class SourceConfig(Section):
     streaming: bool = Field(False, description="read a hub data set without a copy on disk")
     column: str = Field("text", description="column that holds the text")
     by: dict[str, str] | list[str] | None = optional(
-        "columns whose values name domains, as `[topic, quality]`; or the values that a row needs"
+        "columns whose values name domains, as `[topic, quality]`; or required values of a row"
     )
     validation: str | list[str] | None = optional(
         "files of held-out documents; split from the training ones if omitted"
@@ -163,15 +163,15 @@ class MixedConfig(Section):
     """Several domains in fixed shares of the tokens, prepared as one domain: replay."""
 
     domains: dict[str, SourceConfig] = Field(
-        min_length=1, description="the parts, as domains are given"
+        min_length=1, description="the parts, in the form of domains"
     )
     mixture: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(from_file)] = Field(
         "natural", description="share of the tokens by part; a file such as recommendation.yaml"
     )
     tokens: Positive | None = optional(
-        "tokens to prepare; if omitted, as many as need no part twice"
+        "tokens to prepare; if omitted, the most that repeat no part"
     )
-    max_epochs: Above = Field(1.0, description="how often a part may be repeated")
+    max_epochs: Above = Field(1.0, description="maximum epochs of a part")
 
     @property
     def shares(self) -> dict[str, float] | None:
@@ -192,9 +192,7 @@ class MixedConfig(Section):
 class DomainConfig(SourceConfig):
     """A domain to train on: a source, or several sources in fixed shares."""
 
-    mixed: MixedConfig | None = optional(
-        "domains in fixed shares that are prepared as this one: replay"
-    )
+    mixed: MixedConfig | None = optional("domains in fixed shares, prepared as this domain: replay")
 
     @model_validator(mode="before")
     @classmethod
@@ -224,7 +222,7 @@ class CorpusConfig(Section):
     """Domains, tokenizer and held-out text."""
 
     root: str | None = optional(
-        "folder of relative data_files and validation; the working directory"
+        "folder of relative data_files and validation; the working directory if omitted"
     )
     prepared: str | None = optional(
         "folder or URL of a corpus that another run prepared, instead of text"

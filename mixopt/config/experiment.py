@@ -64,14 +64,14 @@ class CommandFields(Section):
         "command that trains one trial, run without a shell; {mixture}, {out}, ... are filled in"
     )
     result: str | None = optional(
-        "JSON, JSONL or CSV file that it writes below {out}; of a glob, the newest"
+        "JSON, JSONL or CSV file that it writes below {out}; the newest match of a glob"
     )
     losses: str | dict[str, str] | None = optional(
-        "names in the result: a pattern such as eval/{domain}/loss, or one by domain; its own"
-        " if omitted"
+        "names in the result: a pattern such as eval/{domain}/loss, or a name by domain; the"
+        " domain's name if omitted"
     )
     unit: Literal["nats_per_token", "bits_per_byte"] | None = optional(
-        "of the losses in the result; nats_per_token if omitted"
+        "unit of the losses in the result; nats_per_token if omitted"
     )
     mixture_format: str | None = optional(
         "trainer whose format {mixture} is written in, as mixopt export does"
@@ -79,7 +79,7 @@ class CommandFields(Section):
     paths: dict[str, str | list[str]] | None = optional(
         "the trainer's own data by domain, for mixture_format"
     )
-    folder: str | None = optional("where the command runs, relative to this file; {out} if omitted")
+    folder: str | None = optional("working directory, relative to this file; {out} if omitted")
     timeout: Duration | None = optional(
         "time limit of a trial, in seconds or as 2h; no limit if omitted"
     )
@@ -153,7 +153,7 @@ class SweepConfig(Section):
     executor: str = Field("local", description="local, ray, slurm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the executor")
     gpus: Annotated[float, Field(gt=0, le=1024, allow_inf_nan=False)] | None = optional(
-        "GPUs per worker, such as 0.25 under Ray; if omitted, one where available"
+        "GPUs per worker, such as 0.25 under Ray; if omitted, 1 if available"
     )
 
 
@@ -163,7 +163,7 @@ class FitConfig(Section):
     regressors: list[str] = Field(
         ["auto", "linear"], min_length=1, description="names, or package.module:Name, to compare"
     )
-    folds: Annotated[int, Field(ge=2)] = Field(5, description="of cross-validation")
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="folds of cross-validation")
 
 
 class TrackingConfig(Section):
@@ -180,12 +180,12 @@ class Config(Section):
     """One experiment."""
 
     name: str = Field(
-        "mixopt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run in reports"
+        "mixopt", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run in reports"
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="of all that is drawn")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of all random draws")
     corpus: CorpusConfig
     evaluation: dict[str, SourceConfig] = Field(
-        default_factory=dict, description="targets that are not trained on"
+        default_factory=dict, description="evaluation-only targets"
     )
     tasks: TasksConfig | None = optional("downstream tasks, scored in each trial")
     design: DesignConfig = DesignConfig()

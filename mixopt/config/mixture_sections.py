@@ -86,19 +86,19 @@ def _baselines(given: Any, info: ValidationInfo) -> Any:
 class ValidateConfig(Section):
     """Training proposals against baselines, until a difference is significant or seeds run out."""
 
-    seeds: Annotated[int, Field(ge=3)] = Field(3, description="of each mixture, initially")
+    seeds: Annotated[int, Field(ge=3)] = Field(3, description="seeds of each mixture, initially")
     max_seeds: Annotated[int, Field(ge=3)] | None = optional(
         "seeds are added while an interval includes 0; twice `seeds` if omitted"
     )
     rounds: Positive = Field(
-        2, description="maximum proposals; the next is made with the runs of one that is no better"
+        2, description="maximum proposals; each further one also uses the runs of earlier ones"
     )
     tokens: Positive | None = optional("tokens of one run; twice the trials' if omitted")
     baselines: Annotated[dict[str, dict[str, Weight] | None], BeforeValidator(_baselines)] = Field(
         default_factory=lambda: dict[str, Any](
             natural=None, uniform=None, unimax=None, best_trial=None
         ),
-        description="what proposals are compared with: natural, uniform, unimax, best_trial,"
+        description="baselines of proposals: natural, uniform, unimax, best_trial,"
         " {best_trial: N}, {temperature: T}, {NAME: weights or a file}",
     )
 
@@ -146,9 +146,9 @@ class ProposeConfig(Section):
     samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
     target_tokens: Positive | None = optional("tokens of the full-scale run")
     bootstrap: Count = Field(10, description="refits on resampled trials")
-    risk: RiskConfig | None = optional("how uncertainty is weighed; ignored if omitted")
+    risk: RiskConfig | None = optional("treatment of uncertainty; ignored if omitted")
     keep_unmeasured: Share = Field(
-        0.5, description="minimum of a domain that no loss measures, as a share of its natural one"
+        0.5, description="minimum of a domain that no loss measures, relative to its natural share"
     )
 
 
@@ -159,7 +159,7 @@ class AnnealsConfig(Section):
     share: float = Field(
         0.5, gt=0, lt=1, description="share of the tokens that an anneal takes from its source"
     )
-    seeds: Positive = Field(3, description="of the control and of every anneal")
+    seeds: Positive = Field(3, description="seeds of the control and of every anneal")
     base: Annotated[Literal["natural"] | dict[str, Weight], BeforeValidator(from_file)] = Field(
         "natural", description="natural shares of the other domains, their weights, or a file"
     )
@@ -209,8 +209,8 @@ class DesignConfig(Section):
     """The design of trials (mixopt.trials.first_round)."""
 
     method: Literal["axial", "dirichlet", "sobol", "anneals"] | None = optional(
-        "axial: one mixture a domain, then Dirichlet draws (if omitted, from 2 trials a"
-        " domain and 2 on); anneals: one a source"
+        "axial: one mixture per domain, then Dirichlet draws (default with at least 2 trials"
+        " per domain + 2); anneals: one mixture per source"
     )
     anneals: AnnealsConfig | None = optional("for method: anneals")
     trials: Positive = Field(
@@ -229,17 +229,17 @@ class DesignConfig(Section):
         list[Positive] | None,
         BeforeValidator(lambda given: [] if given is False or given == "off" else given),
     ] = optional(
-        "mixtures of each round; off: one; a half and two quarters if omitted, from 24 trials on"
+        "mixtures of each round; off: one round; if omitted, 1/2, 1/4, 1/4 with at least 24 trials"
     )
     stages: list[Stage] | None = optional(
-        "what moves in each round: within branches, between them, all (a radius around"
-        " what was found)"
+        "what varies in each round: shares within branches, between branches, or all (in a radius"
+        " around the best result)"
     )
     phases: Annotated[
         dict[str, Annotated[float, Field(gt=0, lt=1)]] | None, BeforeValidator(_phase_lengths)
     ] = optional(
-        "phases of the training, each with a mixture of its own, by where they end:"
-        " `[{until: 0.8}, {}]`; or their share of its tokens by name"
+        "phases of the training, each with its own mixture, by their ends:"
+        " `[{until: 0.8}, {}]`; or their shares of the tokens by name"
     )
 
     earlier: Annotated[
@@ -248,7 +248,8 @@ class DesignConfig(Section):
     ] = Field(
         None,
         description="trials of an earlier version of the corpus: its run or trials.parquet, and by"
-        " name what became of a domain: `{runs/v1: {web: [news, blogs], c: code, wiki: null}}`",
+        " name the new domains of an old one: `{runs/v1: {web: [news, blogs], c: code, wiki:"
+        " null}}`",
     )
 
     @property
@@ -360,7 +361,7 @@ Bounds = Annotated[
 class GroupConfig(Section):
     """Bounds on the total share of some domains."""
 
-    domains: list[str] = Field(min_length=1, description="which domains; branches and globs work")
+    domains: list[str] = Field(min_length=1, description="domains, branches or globs")
     bounds: Bounds = Field(description="minimum and maximum of their sum, or a fixed share")
 
 
@@ -391,15 +392,14 @@ class GuardrailsConfig(Section):
     """Margins by which predicted losses may be worse than with a reference mixture."""
 
     reference: Compared | dict[str, float] = Field(
-        "natural",
-        description="mixture that losses are compared with, or what the base model has, by name",
+        "natural", description="reference mixture, or losses of the base model by name"
     )
     margin: Weight | Literal["noise"] | None = optional(
-        "for every evaluation domain, in objective.unit; noise: what the seed and the"
-        " questions of one run change"
+        "margin of every evaluation domain, in objective.unit; noise: the variation from seed and"
+        " questions of one run"
     )
     targets: dict[str, Weight] = Field(
-        default_factory=dict, description="by evaluation domain or glob; overrides margin"
+        default_factory=dict, description="margins by evaluation domain or glob; override margin"
     )
     experts: Literal[True] | None = optional(
         "true: exclude mixtures whose nearest trial has collapsed experts"
@@ -429,7 +429,7 @@ class ConstraintsConfig(Section):
         default_factory=dict,
         description="minimum and maximum, or a fixed share, by domain, glob or branch (its sum)",
     )
-    drop: list[str] | None = optional("domains, branches or globs that get nothing")
+    drop: list[str] | None = optional("domains, branches or globs with share 0")
     groups: dict[str, GroupConfig] | None = optional(
         "by name: domains, and the minimum and maximum of their total"
     )
@@ -440,8 +440,7 @@ class ConstraintsConfig(Section):
         dict[str, Above] | None,
         BeforeValidator(lambda given: {"*": given} if _is_number(given) else given),
     ] = optional(
-        "how often a domain may be repeated, a number or by domain or glob; needs"
-        " propose.target_tokens"
+        "maximum epochs of a domain, one number or by domain or glob; needs propose.target_tokens"
     )
     radius: RadiusConfig | None = None
     min_entropy: Above | None = optional(
@@ -450,8 +449,8 @@ class ConstraintsConfig(Section):
     guardrails: GuardrailsConfig | None = None
     floors: dict[str, float] = Field(
         default_factory=dict,
-        description="worst prediction that is allowed, by evaluation domain or glob; of a loss"
-        " the most",
+        description="worst allowed prediction, by evaluation domain or glob; for a loss, the"
+        " maximum",
     )
 
     def bounds_of(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:

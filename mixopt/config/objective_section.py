@@ -48,9 +48,9 @@ class TasksConfig(Section):
     """Tasks that each trial is scored on, at the end and at `proxy.eval_every`."""
 
     sets: dict[str, Annotated[TaskSetConfig, BeforeValidator(_path_alone)]] = Field(
-        description="by name: a file of items, or its path and how it counts", min_length=1
+        description="by name: a file of items, or its path and family", min_length=1
     )
-    root: str | None = optional("folder or URL of relative paths; the working directory")
+    root: str | None = optional("folder or URL of relative paths; default: working directory")
     items: Positive = Field(
         200, description="maximum items of each task, chosen by a hash of their ids"
     )
@@ -82,7 +82,7 @@ class TasksConfig(Section):
 class FamilyConfig(Section):
     """Losses that have one weight together."""
 
-    weight: Above = Field(1.0, description="of the family, relative to the other families")
+    weight: Above = Field(1.0, description="weight relative to the other families")
     mean: dict[str, Above] = Field(
         description="weights by evaluation domain or glob, within the family", min_length=1
     )
@@ -103,25 +103,25 @@ class ObjectiveConfig(Section):
     )
     hinge: str | None = Field(
         None,
-        description="a target; plus by how much the worst other metric is below the average trial"
-        " by more than its noise",
+        description="a target, plus the largest excess of another loss over the average trial"
+        " beyond its noise",
     )
     unit: Literal["nats_per_token", "bits_per_byte"] = Field(
-        "bits_per_byte", description="of losses of text"
+        "bits_per_byte", description="unit of losses of text"
     )
     direction: dict[str, Literal["lower", "higher"]] = Field(
-        default_factory=dict, description="what is better, by evaluation domain or glob; lower"
+        default_factory=dict, description="better direction, by name or glob; lower if omitted"
     )
     items: dict[str, Positive] = Field(
         default_factory=dict,
-        description="questions behind a metric that is the share answered right, by name or glob",
+        description="number of questions of a share of right answers, by name or glob",
     )
     scale: Literal["none", "spread"] = Field(
         "none", description="spread: divide each loss of a mean by its spread over the trials"
     )
     noise: Literal["leave_out", "allow"] | None = optional(
         "losses that vary less over trials than over replicates: leave_out or allow;"
-        " tasks among them are refused if omitted"
+        " if omitted, such tasks are an error"
     )
 
     @property

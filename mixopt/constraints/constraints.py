@@ -88,7 +88,7 @@ class Constraints:
             config: Bounds of domains and groups, epochs, radius, entropy and guardrails.
             inventory: Distinct training tokens of every domain, in order.
             target_tokens: Length of the full run; `max_epochs` needs it.
-            base: What the checkpoint loses that trials begin with; None where not measured.
+            base: Losses of the checkpoint that trials start from; None: not measured.
             phases: Phases of the run, whose mixtures are of cells; limits are of domains over all.
 
         Raises:

@@ -98,13 +98,13 @@ class LinearLimit:
         if self.sign * (share - self.value) <= TOLERANCE:
             return None
         kind, unit = ("domain", "weight") if self.group is None else ("group", "share")
-        who = f"{kind} {self.group or self.domains[0]!r}: a {unit} of {share:.4g}"
+        subject = f"{kind} {self.group or self.domains[0]!r}: a {unit} of {share:.4g}"
         if self.target_tokens and not self.inventory:
-            return f"{who} needs training tokens, but the domain has none. Set it to 0."
+            return f"{subject} needs training tokens, but the domain has none. Set it to 0."
         side, bound = ("below", "minimum") if self.is_floor else ("above", "maximum")
-        why = f"is {side} {self.value:.4g}, the {bound} set by {self.origin}"
+        reason = f"is {side} {self.value:.4g}, the {bound} set by {self.origin}"
         if self.target_tokens:
-            why = (
+            reason = (
                 f"of {short_count(self.target_tokens)} tokens needs"
                 f" {share * self.target_tokens / self.inventory:.3g} epochs of its"
                 f" {short_count(self.inventory)} tokens; {self.source} is {self.setting:g}"
@@ -115,7 +115,7 @@ class LinearLimit:
             move = f"Raise it to >= {up(self.value, 4)}"
         elif self.rate:
             allow = f"{self._field}: {up(share / self.rate)}"
-        return f"{who} {why}. {move}, or allow {allow}."
+        return f"{subject} {reason}. {move}, or allow {allow}."
 
     def hint(self, change: float) -> str:
         """Return the sufficient change of its setting.

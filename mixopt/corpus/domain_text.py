@@ -266,8 +266,8 @@ class DomainText:
             documents += self.train.documents
             size = f"{self.train.bytes / 1e6:.2f} MB to train on, {held_out} held out"
         counted = ", ".join(
-            f"{count:,} {what.removesuffix('s') if count == 1 else what}"
-            for what, count in {**self.left_out, "bad": self.bad.count}.items()
+            f"{count:,} {kind.removesuffix('s') if count == 1 else kind}"
+            for kind, count in {**self.left_out, "bad": self.bad.count}.items()
             if count
         )
         line = f"{self.name}: {documents:,} documents, {size}"
@@ -313,11 +313,11 @@ class DomainText:
             )
         self._check_any(train)
 
-    def _check_any(self, spool: Spool, what: str = "") -> None:
+    def _check_any(self, spool: Spool, kind: str = "") -> None:
         if spool.documents == 0:
             bad = f" ({self.bad.count} bad ones skipped, the first: {self.bad.first})"
             raise CorpusError(
-                f"domain {self.name!r}: no {what}documents{bad if self.bad.count else ''};"
+                f"domain {self.name!r}: no {kind}documents{bad if self.bad.count else ''};"
                 " add documents, or leave the domain out"
             )
 
@@ -403,8 +403,8 @@ def write_texts(
     with steady_progress("tokenising", len(jobs)) as update:
         done, counts = 0, dict[str, int]()
         for text, split, pieces in splits:
-            what = "training" if split == "train" else "held-out"
-            counts[what] = sum(next(written) for _ in pieces)
+            label = "training" if split == "train" else "held-out"
+            counts[label] = sum(next(written) for _ in pieces)
             done += len(pieces)
             update(done, text.name)
             _join(pieces, path / text.name / split, name)

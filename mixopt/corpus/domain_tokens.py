@@ -152,11 +152,11 @@ class DomainTokens:
         self.equal_to_evaluation = 0
         known = int(self._files.has_documents)
         text = self._text if self._text is not None and self._text.is_quick else None
-        own = frozenset() if self._is_named else self.held_out
+        held_out = frozenset() if self._is_named else self.held_out
         for tokens, digest in self._distinct(self._files, self._source.max_tokens):
-            is_elsewhere = digest not in own and digest in self._elsewhere
+            is_elsewhere = digest not in held_out and digest in self._elsewhere
             self.equal_to_evaluation += is_elsewhere
-            if digest not in own and not is_elsewhere:
+            if digest not in held_out and not is_elsewhere:
                 yield tokens, known, text.bytes(tokens) if text is not None else 0
 
 

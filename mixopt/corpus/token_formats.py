@@ -177,16 +177,16 @@ def _check_type(path: Path, stated: str, dtype: str | None) -> None:
         raise CorpusError(f"{path}: its tokens are {stated}, not {dtype!r}; leave out dtype")
 
 
-def _check_count(path: Path, tokens: int, expected: int, what: str) -> None:
+def _check_count(path: Path, tokens: int, expected: int, label: str) -> None:
     if tokens != expected:
-        raise CorpusError(f"{path}: truncated or altered: {tokens} tokens, but {what} {expected}")
+        raise CorpusError(f"{path}: truncated or altered: {tokens} tokens, but {label} {expected}")
 
 
 def _raw(path: Path, dtype: str | None) -> TokenFile:
     start = _first_bytes(path, 8)
-    for header, what in _HEADERS.items():
+    for header, label in _HEADERS.items():
         if start.startswith(header):
-            raise CorpusError(f"{path}: has a header, but raw tokens have none; it is {what}")
+            raise CorpusError(f"{path}: has a header, but raw tokens have none; it is {label}")
     if dtype is None:
         raise CorpusError(
             f"{path}: raw tokens do not state their type; give dtype='uint16' (as nanoGPT writes)"
@@ -273,8 +273,8 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
 
     def ends() -> IntArray:
         """Return the end of each document in tokens, converted from bounds in sequences."""
-        what = "the bounds of its documents"
-        marks = _rising(index, _numbers(index, _PLACE, bounds, offset=at_bounds), what)
+        label = "the bounds of its documents"
+        marks = _rising(index, _numbers(index, _PLACE, bounds, offset=at_bounds), label)
         if marks[0] != 0 or marks[-1] != sequences:
             raise CorpusError(
                 f"{index}: altered: its documents begin at sequence {marks[0]} and end at sequence"
@@ -295,10 +295,10 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
     return TokenFile(path, (path, index), stored, tokens, documents=bounds - 1, ends=ends)
 
 
-def _rising(index: Path, numbers: NDArray[Any], what: str) -> IntArray:
+def _rising(index: Path, numbers: NDArray[Any], label: str) -> IntArray:
     rising = numbers.astype(np.int64)
     if (np.diff(rising, prepend=0) < 0).any():
-        raise CorpusError(f"{index}: altered: {what} are not increasing")
+        raise CorpusError(f"{index}: altered: {label} are not increasing")
     return rising
 
 

@@ -118,7 +118,7 @@ class Stretch(NamedTuple):
     samples_KW: tuple[IntArray, IntArray] | None = None
 
     @classmethod
-    def one(cls, before: Place, after: Place, samples: Any = None) -> Stretch:
+    def single(cls, before: Place, after: Place, samples: Any = None) -> Stretch:
         """Return a stretch of one window."""
         _, counts_D, owed_D, had_D, out = after
         return cls(before, counts_D[None], owed_D[None], had_D[None], out, samples)
@@ -165,7 +165,7 @@ class SampleOrder:
         limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
         self._limits = np.array(limits, np.int64)
         self._has_limits = any(limit is not None for limit in layout.limits)
-        self._known = {start.window: Stretch.one(start, start)}  # by window; each has its place
+        self._known = {start.window: Stretch.single(start, start)}  # by window; each has its place
         self._end: int | None = None
         self._due: tuple[Any, _Due | None] = (None, None)
 
@@ -223,7 +223,7 @@ class SampleOrder:
             elif len(self._known[w].counts_KD) > 1:  # frees the rest of its stretch
                 _, counts_D, owed_D, had_D, out = self._known[w].place(w)
                 place = Place(w, counts_D.copy(), owed_D.copy(), had_D.copy(), out)
-                self._known[w] = Stretch.one(place, place)
+                self._known[w] = Stretch.single(place, place)
 
     def rows(self, window: int, most: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""
@@ -289,7 +289,7 @@ class SampleOrder:
             most = int(np.argmax(is_over)) if is_over.any() else most
             if not most:
                 last = None if self.layout.stops else self._deal_to_limits(place)
-                return None if last is None else Stretch.one(place, last)
+                return None if last is None else Stretch.single(place, last)
         counts_KD = counts_KD[:most]
         return Stretch(place, counts_KD, owed_KD[:most], counts_KD, place.out)
 

@@ -185,12 +185,12 @@ def _difference(orders: list[dict[str, Any]]) -> str:
     """Return a message naming the ranks that differ from the majority (ties: from rank 0)."""
     texts = [json.dumps(order) for order in orders]
     first = max(range(len(texts)), key=lambda rank: (texts.count(texts[rank]), -rank))
-    odd = [rank for rank, text in enumerate(texts) if text != texts[first]]
-    listed = ", ".join(map(str, odd[:8])) + (", ..." if len(odd) > 8 else "")
-    who = f"rank {odd[0]} has" if len(odd) == 1 else f"ranks {listed} have"
+    others = [rank for rank, text in enumerate(texts) if text != texts[first]]
+    listed = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
+    who = f"rank {others[0]} has" if len(others) == 1 else f"ranks {listed} have"
     return (
         f"{who} a different order of samples from rank {first}:"
-        f" {_field_difference(orders[odd[0]], orders[first])}; build the sampler identically on"
+        f" {_field_difference(orders[others[0]], orders[first])}; build the sampler identically on"
         " every rank, and call set_weights with the same weights before the same batch on all"
     )
 

@@ -195,7 +195,7 @@ class MixtureSampler:
             most: Maximum number of batches.
 
         Returns:
-            Shape (batches, B), at least one batch; none where the stream has ended.
+            Shape (batches, B), at least one batch; none at the end of the stream.
         """
         order, (known, first, block) = self.order, self._block  # read once: loader threads call
         if order is not known or not first <= batch < first + len(block):

@@ -131,12 +131,12 @@ def scheduled_mixtures(
             yield batch, first, end, mixture_over(entry[3], sizes)
 
 
-def at_least(least: int, what: str, value: Any, most: int = MAX_ROWS) -> int:
+def at_least(least: int, name: str, value: Any, most: int = MAX_ROWS) -> int:
     """Return a whole number in a range."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_whole or not least <= value <= most:
         shown = shown_value(int(value) if is_whole else value)
-        raise SamplerError(f"{what}: {shown} is not a whole number from {least} to {most}")
+        raise SamplerError(f"{name}: {shown} is not a whole number from {least} to {most}")
     return int(value)
 
 

@@ -92,9 +92,9 @@ def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
         if not isinstance(there, list) or not isinstance(here, list):
             differing.append(f"{label}: {shown_value(there)}, here {shown_value(here)}")
         elif field == "domains":
-            gone = [f"it has {shown_value(n)}, which is not here" for n in there if n not in here]
-            new = [f"it does not have {name!r}" for name in here if name not in there]
-            differing += gone + new or ["its domains have another order"]
+            extra = [f"it has {shown_value(n)}, which is not here" for n in there if n not in here]
+            missing = [f"it does not have {name!r}" for name in here if name not in there]
+            differing += extra + missing or ["its domains have another order"]
             break
         else:
             pairs = zip_longest(names, there, here)

@@ -320,8 +320,8 @@ class Schedule:
 
 def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> None:
     if (stage.tokens is None) == (stage.steps is None):
-        what = "tokens and steps are both given" if stage.steps is not None else "has no length"
-        raise ScheduleFieldError((*place, "tokens"), f"{what}; give one of tokens, steps")
+        fault = "tokens and steps are both given" if stage.steps is not None else "has no length"
+        raise ScheduleFieldError((*place, "tokens"), f"{fault}; give one of tokens, steps")
     unit = "tokens" if stage.steps is None else "steps"
     _check_whole((*place, unit), getattr(stage, unit), MAX_TOKENS)
     if not isinstance(stage.name, str | None):

@@ -41,7 +41,7 @@ class TokenOrder(SampleOrder):
             if not window.take():
                 return None
         samples = (np.array([window.domains], np.int64), np.array([window.ordinals], np.int64))
-        return Stretch.one(place, window.place(), samples)
+        return Stretch.single(place, window.place(), samples)
 
     def _samples(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
         parts = [stretch.samples_KW for stretch in stretches if stretch.samples_KW is not None]

@@ -44,16 +44,16 @@ def check_estimator(factory: Factory) -> None:
     needs = factory().needs
     known = isinstance(needs, frozenset) and needs <= set(get_args(Need))
     promise(known, f"needs is a frozenset of {', '.join(get_args(Need))}", f"it is {needs!r}")
-    what = "two runs with the same observations make the same plans"
-    _check_same(_plans(factory), _plans(factory), what)
+    claim = "two runs with the same observations make the same plans"
+    _check_same(_plans(factory), _plans(factory), claim)
     _plans(factory, simulated_setting(bounded=True))
     for mean in (False, True):
         _check_relay(factory, simulated_setting(mean=mean))
     for check in (_check_missing_domain, _check_other_domains, _check_refusals):
         check(factory)
     foreign = _run(factory).estimator
-    what = "an invalid state raises an EstimatorError"
-    promise.refuses(lambda: foreign.load_state_dict({}), EstimatorError, what)
+    claim = "an invalid state raises an EstimatorError"
+    promise.refuses(lambda: foreign.load_state_dict({}), EstimatorError, claim)
 
 
 def _run(factory: Factory, setting: Setting | None = None) -> SimulatedRun:
@@ -81,19 +81,19 @@ def _checked_plans(
         before(None)
         plan, left = _checked_plan(run), STEPS - run.step
         plans = [*plans[-1:], plan]
-        what = "a plan has no more steps than the run has left"
-        promise(plan.steps <= left, what, f"{plan.steps} of {left} ({plan.tag})")
+        claim = "a plan has no more steps than the run has left"
+        promise(plan.steps <= left, claim, f"{plan.steps} of {left} ({plan.tag})")
         weights_D = plan.weights_D
         inside_D = (weights_D >= setting.lower_D - 1e-9) & (weights_D <= setting.upper_D + 1e-9)
         whole = len(weights_D) == len(setting.domains) and inside_D.all()
-        what = "a plan is a mixture of the domains within their bounds"
-        promise(whole, what, f"{weights_D.tolist()} ({plan.tag})")
+        claim = "a plan is a mixture of the domains within their bounds"
+        promise(whole, claim, f"{weights_D.tolist()} ({plan.tag})")
         asks = not plan.held_out or "held_out" in run.estimator.needs
-        what = "a plan requests held-out losses only if `needs` has held_out"
-        promise(asks, what, f"plan {plan.tag!r} requests them")
+        claim = "a plan requests held-out losses only if `needs` has held_out"
+        promise(asks, claim, f"plan {plan.tag!r} requests them")
         stuck = any(first.steps == second.steps == 0 for first, second in pairwise(plans))
-        what = "after its held-out losses, a plan of 0 steps is followed by a plan with steps"
-        promise(not stuck, what, f"{plan.tag!r} is repeated")
+        claim = "after its held-out losses, a plan of 0 steps is followed by a plan with steps"
+        promise(not stuck, claim, f"{plan.tag!r} is repeated")
         steps = min(plan.steps, until - run.step)
         yield plan
         due = plan.held_out and steps == plan.steps
@@ -112,16 +112,16 @@ def _checked_plan(run: SimulatedRun) -> Plan:
     _check_same([plan], [second], "a call of plan changes nothing")
     if second.weights_D.flags.writeable:
         second.weights_D[:] = np.eye(len(second.weights_D))[0]
-    what = "writing to a returned plan does not change the estimator"
-    _check_same([plan], [run.estimator.plan()], what)
+    claim = "writing to a returned plan does not change the estimator"
+    _check_same([plan], [run.estimator.plan()], claim)
     return plan
 
 
-def _check_same(first: list[Plan], second: list[Plan], what: str) -> None:
-    promise(len(first) == len(second), what, f"{len(first)} plans and {len(second)}")
+def _check_same(first: list[Plan], second: list[Plan], claim: str) -> None:
+    promise(len(first) == len(second), claim, f"{len(first)} plans and {len(second)}")
     for number, (left, right) in enumerate(zip(first, second, strict=True)):
         same = _equal(replace(left, tag=""), replace(right, tag=""))
-        promise(same, what, f"plan {number}: {left} and {right}")
+        promise(same, claim, f"plan {number}: {left} and {right}")
 
 
 def _check_relay(factory: Factory, setting: Setting) -> None:
@@ -131,8 +131,8 @@ def _check_relay(factory: Factory, setting: Setting) -> None:
     def relay(observation: Observation | None) -> None:
         run.estimator = _loaded(factory, _saved(run.estimator), setting)
 
-    what = "after loading a state, at any step, the plans are the same, bit for bit"
-    _check_same(_plans(factory, setting), list(_checked_plans(run, before=relay)), what)
+    claim = "after loading a state, at any step, the plans are the same, bit for bit"
+    _check_same(_plans(factory, setting), list(_checked_plans(run, before=relay)), claim)
 
 
 def _saved(estimator: Any) -> Any:
@@ -166,12 +166,12 @@ def _check_missing_domain(factory: Factory) -> None:
         return change
 
     missing = _plans(factory, change=without(0.0, 0.0))
-    what = "the loss of a domain with count 0 is not read"
-    _check_same(missing, _plans(factory, change=without(50.0, 0.0)), what)
+    claim = "the loss of a domain with count 0 is not read"
+    _check_same(missing, _plans(factory, change=without(50.0, 0.0)), claim)
     zero = _plans(factory, change=without(1e-9, 1.0))
     reads = not _close(zero, _plans(factory))
-    what = "a domain without observations differs from a domain with loss 0"
-    promise(not (reads and _close(missing, zero)), what, "the plans are the same")
+    claim = "a domain without observations differs from a domain with loss 0"
+    promise(not (reads and _close(missing, zero)), claim, "the plans are the same")
 
 
 def _check_other_domains(factory: Factory) -> None:
@@ -181,8 +181,8 @@ def _check_other_domains(factory: Factory) -> None:
     state = _saved(run.estimator)
     for domains in ((*DOMAINS, "maths"), DOMAINS[1:], (*DOMAINS[1:], "maths")):
         fresh = _run(factory, simulated_setting(domains)).estimator
-        what = "a state of other domains raises an EstimatorError"
-        promise.refuses(partial(fresh.load_state_dict, state), EstimatorError, what)
+        claim = "a state of other domains raises an EstimatorError"
+        promise.refuses(partial(fresh.load_state_dict, state), EstimatorError, claim)
 
 
 def _check_refusals(factory: Factory) -> None:
@@ -193,10 +193,10 @@ def _check_refusals(factory: Factory) -> None:
         estimator = run.estimator
         for name, bad in _spoiled(seen, estimator.needs):
             state = _saved(estimator)
-            what = f"{name} raises an EstimatorError"
-            promise.refuses(partial(estimator.observe, bad), EstimatorError, what)
-            what = "a refused observation changes nothing"
-            promise(_saved(estimator) == state, what, f"the state differs after {name}")
+            claim = f"{name} raises an EstimatorError"
+            promise.refuses(partial(estimator.observe, bad), EstimatorError, claim)
+            claim = "a refused observation changes nothing"
+            promise(_saved(estimator) == state, claim, f"the state differs after {name}")
 
     list(_checked_plans(run, STEPS // 2, refuse))
 
@@ -216,9 +216,9 @@ def _spoiled(seen: Observation | None, needs: frozenset[Need]) -> Iterator[tuple
             "is not a number": np.where(np.arange(len(losses_M)) == 1, np.nan, losses_M),
             "misses a domain": losses_M[:-1],
         }
-        for what, bad_M in spoiled.items():
+        for fault, bad_M in spoiled.items():
             held_out = HeldOut(bad_M, seen.held_out.tokens)
-            yield f"an evaluation that {what}", replace(seen, held_out=held_out)
+            yield f"an evaluation that {fault}", replace(seen, held_out=held_out)
 
 
 def _close(first: list[Plan], second: list[Plan]) -> bool:

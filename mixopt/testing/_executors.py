@@ -239,8 +239,8 @@ def _check_outcome(outcome: GroupOutcome) -> None:
     kind = names[0].partition("_")[0]
     why = f"{outcome.fault!r}: {outcome.reason}"
     if kind not in _FAULTS:
-        what = "trials that do not fail have results"
-        promise(outcome.reason is None, what, f"{names}: {why}")
+        claim = "trials that do not fail have results"
+        promise(outcome.reason is None, claim, f"{names}: {why}")
         return
     promise(outcome.reason, f"a failed trial ({kind}) has a reason", "it has none")
     if kind == "raises":

@@ -66,17 +66,17 @@ def _check_text(tool: str, about: ExportTool) -> None:
     promise(other != text, "another mixture gives another fragment", "it is the same")
     zero = _written(tool, Mixture({**MIXTURE, "none": 0.0}))
     is_listed = 'weight 0, left out: ["none"]' in zero.replace('\\"', '"')
-    what = "a domain of weight 0 is written if takes_zero, else listed in the header"
-    promise(is_listed != about.takes_zero, what, "it is not")
+    claim = "a domain of weight 0 is written if takes_zero, else listed in the header"
+    promise(is_listed != about.takes_zero, claim, "it is not")
 
 
 def _check_paths(tool: str, about: ExportTool) -> None:
     paths = {"web": ["/data/w0.jsonl", "/data/w1.jsonl"], "code": "/data/c.jsonl"}
-    what = "the fragment has all paths, including several of one domain"
-    with promise.works(what):
+    claim = "the fragment has all paths, including several of one domain"
+    with promise.works(claim):
         text = _written(tool, paths=paths)
     for path in (*paths["web"], paths["code"]):
-        promise(str(path) in text, what, f"no {path!r}")
+        promise(str(path) in text, claim, f"no {path!r}")
 
 
 def _check_needs(tool: str, about: ExportTool) -> None:
@@ -86,21 +86,21 @@ def _check_needs(tool: str, about: ExportTool) -> None:
             with promise.works(f"{option} is optional, since unit.needs does not name it"):
                 _written(tool, MIXTURE, **{name: None})
             continue
-        what = f"without {option}, which unit.needs names, a one-line error names it"
-        error_text = _refusal(tool, what, MIXTURE, **{name: None})
-        promise(error_text is not None and option in error_text, what, error_text)
+        claim = f"without {option}, which unit.needs names, a one-line error names it"
+        error_text = _refusal(tool, claim, MIXTURE, **{name: None})
+        promise(error_text is not None and option in error_text, claim, error_text)
 
 
 def _check_odd_names(tool: str, about: ExportTool) -> None:
-    what = "a name is written, or refused in one line that contains it"
+    claim = "a name is written, or refused in one line that contains it"
     for name in ODD:
         mixture = Mixture({name: 0.75, "b": 0.25})
         known: dict[str, Any] = {"inventory": {name: 500, "b": 500}, "sample_tokens": 10}
-        error_text = _refusal(tool, what, mixture, **known)
+        error_text = _refusal(tool, claim, mixture, **known)
         if error_text is not None:
-            promise(repr(name) in error_text, what, error_text)
+            promise(repr(name) in error_text, claim, error_text)
             continue
-        with promise.works(f"{what} (of {name!r})"):
+        with promise.works(f"{claim} (of {name!r})"):
             READERS[about.suffix](_written(tool, mixture, **known))
 
 

@@ -49,9 +49,9 @@ def check_proxy(
     _check_same(together, repeated, 0.0, "training the same trials twice gives the same losses")
     _check_same(together[1:2], alone, tolerance, "a trial's losses do not depend on its group")
     others = {"seed": (alone[0], reseeded[0]), "mixture": (together[0], together[1])}
-    for what, pair in others.items():
+    for change, pair in others.items():
         first, second = (result.losses and result.losses.nats_per_token for result in pair)
-        promise(first != second, f"another {what} gives other losses", f"both times {first}")
+        promise(first != second, f"another {change} gives other losses", f"both times {first}")
 
 
 def _trained(
@@ -63,8 +63,8 @@ def _trained(
     promise(argument == list(trials), "the list of trials is not changed", f"it is now {argument}")
     promise(_digest(corpus.path) == before, "the corpus is not changed", "its files differ")
     named = [result.trial for result in results]
-    what = "one result for each trial, in order"
-    promise.same(named, [trial.name for trial in trials], what)
+    claim = "one result for each trial, in order"
+    promise.same(named, [trial.name for trial in trials], claim)
     for result in results:
         _check_result(result, corpus)
     _check_progress(reports, len(trials) * training.tokens)
@@ -90,9 +90,9 @@ def _check_result(result: TrialResult, corpus: Corpus) -> None:
     for domain in corpus.evaluation:  # within 2%, since a proxy may evaluate a part of the text
         shards = domain.validation
         wanted = losses.nats_per_token[domain.name] * shards.tokens / shards.bytes / math.log(2)
-        got, what = losses.bits_per_byte[domain.name], "nats per token x tokens / bytes / ln 2"
+        got, formula = losses.bits_per_byte[domain.name], "nats per token x tokens / bytes / ln 2"
         broken = f"{got:.4f}, not {wanted:.4f}"
-        promise(abs(got - wanted) <= 0.02 * wanted, f"bits per byte = {what}", broken)
+        promise(abs(got - wanted) <= 0.02 * wanted, f"bits per byte = {formula}", broken)
     wrong = sorted(set(corpus.task_columns) ^ set(losses.tasks)) if losses.tasks else []
     promise(not wrong, "a proxy that scores tasks scores exactly these", f"wrong: {wrong}")
     bad = {name: value for name, value in losses.tasks.items() if not math.isfinite(value)}
@@ -111,17 +111,17 @@ def _check_progress(reports: Sequence[Progress], total: int) -> None:
 
 
 def _check_same(
-    left: Sequence[TrialResult], right: Sequence[TrialResult], tolerance: float, what: str
+    left: Sequence[TrialResult], right: Sequence[TrialResult], tolerance: float, claim: str
 ) -> None:
     for first, second in zip(left, right, strict=True):
         assert first.losses is not None
         assert second.losses is not None
         values = first.losses.nats_per_token | first.losses.tasks
         others = second.losses.nats_per_token | second.losses.tasks
-        promise.same(sorted(others), sorted(values), what)
+        promise.same(sorted(others), sorted(values), claim)
         for name, value in values.items():
             broken = f"trial {first.trial!r}, {name!r}: {value!r} and {others[name]!r}"
-            promise(abs(value - others[name]) <= tolerance * abs(value), what, broken)
+            promise(abs(value - others[name]) <= tolerance * abs(value), claim, broken)
 
 
 def _digest(path: Path) -> str:

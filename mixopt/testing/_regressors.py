@@ -100,12 +100,12 @@ def _check_before_a_fit(regressor: Any, other: Any, trials: CheckedTrials) -> No
     from sklearn.base import clone
     from sklearn.exceptions import NotFittedError
 
-    what = "sklearn.base.clone copies it with its parameters"
-    with promise.works(what):
+    claim = "sklearn.base.clone copies it with its parameters"
+    with promise.works(claim):
         copied = repr(clone(regressor).get_params())
-    promise.same(copied, repr(regressor.get_params()), what)
-    what = "predict before fit raises sklearn.exceptions.NotFittedError"
-    promise.refuses(lambda: other.predict(trials.rows), NotFittedError, what)
+    promise.same(copied, repr(regressor.get_params()), claim)
+    claim = "predict before fit raises sklearn.exceptions.NotFittedError"
+    promise.refuses(lambda: other.predict(trials.rows), NotFittedError, claim)
 
 
 def _check_fit(trials: CheckedTrials) -> Any:
@@ -121,17 +121,17 @@ def _check_fit(trials: CheckedTrials) -> Any:
 
 
 def _check_predictions(regressor: Any, trials: CheckedTrials) -> None:
-    rows, what = trials.rows, "predict returns shape (N, M)"
-    predicted_NM = promise.shape(regressor.predict(rows), (len(rows), TARGETS), what)
+    rows, claim = trials.rows, "predict returns shape (N, M)"
+    predicted_NM = promise.shape(regressor.predict(rows), (len(rows), TARGETS), claim)
     promise(np.isfinite(predicted_NM).all(), "predictions are finite", predicted_NM)
-    one_1M = promise.shape(regressor.predict(rows[:1]), (1, TARGETS), what)
+    one_1M = promise.shape(regressor.predict(rows[:1]), (1, TARGETS), claim)
     alone = np.allclose(one_1M, predicted_NM[:1], rtol=1e-9, atol=1e-12)
     broken = f"{one_1M[0]} alone, {predicted_NM[0]} among others"
     promise(alone, "a prediction does not depend on the other rows", broken)
     name, losses_N1 = type(regressor).__name__, trials.losses_NM[:, :1]
     shape = np.shape(fit_regressor(name, trials.make(), rows, losses_N1).predict(rows))
-    what = "losses of shape (N, 1) give predictions of shape (N, 1), or (N,) as in scikit-learn"
-    promise(shape in ((len(rows), 1), (len(rows),)), what, shape)
+    claim = "losses of shape (N, 1) give predictions of shape (N, 1), or (N,) as in scikit-learn"
+    promise(shape in ((len(rows), 1), (len(rows),)), claim, shape)
     first, second = (np.asarray(trials.fitted().predict(rows)) for _ in range(2))
     promise.close(first, second, 0.0, "two fits with one random_state predict the same")
 
@@ -154,9 +154,9 @@ def _check_saving(regressor: Any, trials: CheckedTrials) -> None:
         path.mkdir()
         regressor.save(path)
         after = predict_with_std(type(regressor).load(path), trials.rows)
-    for what, saved_NM, loaded_NM in zip(("", " deviations"), before, after, strict=True):
+    for claim, saved_NM, loaded_NM in zip(("", " deviations"), before, after, strict=True):
         promise.close(
-            loaded_NM, saved_NM, CLOSE, f"a loaded regressor predicts{what} like the saved one"
+            loaded_NM, saved_NM, CLOSE, f"a loaded regressor predicts{claim} like the saved one"
         )
 
 
@@ -164,11 +164,11 @@ def _check_sizes(regressor: Any, trials: CheckedTrials) -> Any:
     """Return the predictor at one size of the trials."""
     predictor = regressor.at(*SIZES[1])
     rows = np.hstack([trials.weights_ND, np.tile(SIZES[1], (TRIALS, 1))])
-    what = "`at` predicts for mixtures what the fit predicts for rows of that size"
-    promise.shape(predictor.predict(trials.weights_ND), trials.losses_NM.shape, what)
+    claim = "`at` predicts for mixtures what the fit predicts for rows of that size"
+    promise.shape(predictor.predict(trials.weights_ND), trials.losses_NM.shape, claim)
     ours, theirs = predict_with_std(predictor, trials.weights_ND), predict_with_std(regressor, rows)
     for at_NM, whole_NM in zip(ours, theirs, strict=True):
-        promise.close(at_NM, whole_NM, CLOSE * np.abs(whole_NM).max(), what)
+        promise.close(at_NM, whole_NM, CLOSE * np.abs(whole_NM).max(), claim)
     return predictor
 
 
@@ -202,19 +202,19 @@ def _check_covariance(regressor: Any, trials: CheckedTrials) -> None:
     broken = f"the lowest eigenvalue is {least:.3g} of the largest entry"
     promise(least >= -ROUNDED, "covariance is positive semidefinite", broken)
     twice_NN = np.asarray(regressor.covariance(rows, 2.0 * loads_M))
-    what = "covariance is that of the weighted sum"
-    promise.close(twice_NN / most, 4.0 * found_NN / most, ROUNDED, what)
+    claim = "covariance is that of the weighted sum"
+    promise.close(twice_NN / most, 4.0 * found_NN / most, ROUNDED, claim)
 
 
 def _check_selection(regressor: Any, trials: CheckedTrials) -> None:
     rows, targets = trials.weights_ND, [2, 0]
     before, selected = predict_with_std(regressor, rows), regressor.select(targets)
     shape = np.shape(selected.predict(rows))
-    what = "select returns the requested targets"
-    promise(shape == (len(rows), len(targets)), what, f"shape {shape}")
-    what = "select keeps the predictions of the selected targets, in the requested order"
+    claim = "select returns the requested targets"
+    promise(shape == (len(rows), len(targets)), claim, f"shape {shape}")
+    claim = "select keeps the predictions of the selected targets, in the requested order"
     for whole_NM, kept_NM in zip(before, predict_with_std(selected, rows), strict=True):
-        promise.close(kept_NM, whole_NM[:, targets], CLOSE * np.abs(whole_NM).max(), what)
+        promise.close(kept_NM, whole_NM[:, targets], CLOSE * np.abs(whole_NM).max(), claim)
     promise.close(regressor.predict(rows), before[0], 0.0, "select returns a copy")
     has, had = supports(selected, "gradient"), supports(regressor, "gradient")
     promise(has == had, "select keeps the gradient", f"before: {had}, after: {has}")
@@ -232,8 +232,8 @@ def _check_refit(regressor: Any, trials: CheckedTrials) -> None:
     refit_NM = np.asarray(refit.predict(rows))
     promise(refit_NM.shape == before_NM.shape, "tuned fits all targets", refit_NM.shape)
     spread_M = before_NM.std(axis=0)
-    what = "tuned, fitted on the same trials, predicts nearly the same"
-    promise.close(refit_NM / spread_M, before_NM / spread_M, REFIT, what)
+    claim = "tuned, fitted on the same trials, predicts nearly the same"
+    promise.close(refit_NM / spread_M, before_NM / spread_M, REFIT, claim)
     if supports(refit, "select"):
         one_N1 = np.asarray(refit.select([1]).predict(rows))
         close = np.allclose(one_N1, refit_NM[:, [1]], rtol=CLOSE, atol=CLOSE)
@@ -243,10 +243,10 @@ def _check_refit(regressor: Any, trials: CheckedTrials) -> None:
 def _check_cross_fit(trials: CheckedTrials) -> None:
     regressor, losses_NM = trials.make(), trials.losses_NM
     means_NM, stds_NM = _cross_fitted(regressor, losses_NM, trials)
-    what = "cross_fit fits on all rows"
-    with promise.works(what):
+    claim = "cross_fit fits on all rows"
+    with promise.works(claim):
         predicted_NM = regressor.predict(trials.rows)
-    promise.shape(predicted_NM, losses_NM.shape, what)
+    promise.shape(predicted_NM, losses_NM.shape, claim)
     for name, member_NM in getattr(regressor, "held_out_members", {}).items():
         whole = np.shape(member_NM) == losses_NM.shape and np.isfinite(member_NM).all()
         promise(whole, "held_out_members has finite losses of shape (N, M) by name", name)
@@ -254,16 +254,16 @@ def _check_cross_fit(trials: CheckedTrials) -> None:
     out_N = trials.fold_N == 0
     moved_NM = losses_NM + np.where(out_N, 1.0, 0.0)[:, None]
     blind_NM, _ = _cross_fitted(trials.make(), moved_NM, trials)
-    what = "cross_fit predicts a fold without its losses (checked with losses raised by 1)"
-    promise.close(blind_NM[out_N], means_NM[out_N], LEAK, what)
+    claim = "cross_fit predicts a fold without its losses (checked with losses raised by 1)"
+    promise.close(blind_NM[out_N], means_NM[out_N], LEAK, claim)
 
 
 def _cross_fitted(regressor: Any, losses_NM: Array, trials: CheckedTrials) -> tuple[Array, Array]:
     answer = regressor.cross_fit(trials.rows, losses_NM.copy(), trials.fold_N, no_progress)
-    what = "cross_fit returns means and deviations, shape (N, M) each"
+    claim = "cross_fit returns means and deviations, shape (N, M) each"
     pair = isinstance(answer, tuple) and len(answer) == 2
-    promise(pair, what, f"it returned {type(answer).__name__}")
-    means_NM, stds_NM = (promise.shape(part, losses_NM.shape, what) for part in answer)
+    promise(pair, claim, f"it returned {type(answer).__name__}")
+    means_NM, stds_NM = (promise.shape(part, losses_NM.shape, claim) for part in answer)
     promise(np.isfinite(means_NM).all(), "means of cross_fit are finite", means_NM)
     return means_NM, stds_NM
 
@@ -275,10 +275,10 @@ def _check_repetition(trials: CheckedTrials) -> None:
         key: value for name, value in facts.items() for key in parameters_called(regressor, name)
     }
     regressor.set_params(**places)
-    what = "it fits with inventory and tokens set"
-    with promise.works(what):
+    claim = "it fits with inventory and tokens set"
+    with promise.works(claim):
         predicted_NM = regressor.fit(trials.rows, trials.losses_NM).predict(trials.rows)
-    promise.shape(predicted_NM, trials.losses_NM.shape, what)
+    promise.shape(predicted_NM, trials.losses_NM.shape, claim)
     now = {key: regressor.get_params()[key] for key in places}
     promise(now == places, "it keeps its inventory and tokens", now)
     if supports_saving(regressor):

@@ -57,8 +57,8 @@ class HeldOutWindows:
 
 
 def _windows(domain: Domain, length: int, eval_tokens: int) -> NDArray[np.int32]:
-    what = f"domain {domain.name!r}: held-out text"
-    shards = long_enough(domain.validation, what, length)
+    name = f"domain {domain.name!r}: held-out text"
+    shards = long_enough(domain.validation, name, length)
     count = max(1, min(eval_tokens, shards.tokens - 1) // length)
     rows = shards.rows(np.arange(count) * length, length + 1)
     return rows.astype(np.int32)
@@ -115,9 +115,9 @@ class Evaluations:
             self.few = HeldOutWindows(corpus, length, batch, count * length, device)
         sampled_at = {round(steps * k / (points + 1)) for k in range(1, points + 1)}
         self.few_at = sampled_at - {0, steps}
-        interval = round(training.eval_every / (length * batch))
-        every = max(1, interval) if training.eval_every else steps
-        self.at = {*range(every, steps, every), steps}
+        interval = max(1, round(training.eval_every / (length * batch)))
+        interval = interval if training.eval_every else steps
+        self.at = {*range(interval, steps, interval), steps}
 
 
 def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int, int]:

@@ -155,11 +155,11 @@ def training_shards(domain: Domain, length: int) -> TokenShards:
     return long_enough(domain.train, f"domain {domain.name!r}: training text", length)
 
 
-def long_enough(shards: TokenShards, what: str, length: int) -> TokenShards:
+def long_enough(shards: TokenShards, name: str, length: int) -> TokenShards:
     """Return the shards; raise if they have fewer than `length` + 1 tokens."""
     if shards.tokens < length + 1:
         raise CorpusError(
-            f"{what} has {shards.tokens} tokens, but one sequence takes {length + 1}: add text,"
+            f"{name} has {shards.tokens} tokens, but one sequence takes {length + 1}: add text,"
             f" or set proxy.options.sequence_length to {shards.tokens - 1} or less"
         )
     return shards

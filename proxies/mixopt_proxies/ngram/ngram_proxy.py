@@ -110,8 +110,8 @@ class NgramProxy:
         tokens_T, starts_T = draw_tokens(
             corpus, trial.mixture, training, window=self.window, rng=rng
         )
-        every = training.eval_every or training.tokens
-        for end in (*range(every, training.tokens, every), training.tokens):
+        interval = training.eval_every or training.tokens
+        for end in (*range(interval, training.tokens, interval), training.tokens):
             begin("training")
             model, grams = NgramModel.counted(
                 tokens_T[:end], starts_T[:end], order=self.order, vocab_size=corpus.vocab_size
