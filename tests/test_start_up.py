@@ -13,6 +13,12 @@ known = dict(inventory={'web': 9}, sample_tokens=3)
 for tool in EXPORT_TOOLS:
     export_mixture(Mixture({'web': 1.0}), tool, tokens=9, **known)
 """
+LOAD = """
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler
+rows = MixtureDataset({'a': [{'n': 1}] * 4})
+order = MixtureSampler(rows.sizes, [1.0], batch_size=4)
+next(iter(MixtureLoader(rows, order, output='numpy')))
+"""
 HELP = """
 import contextlib, io
 from mixopt.cli.main import app
@@ -39,6 +45,7 @@ def loaded_after(code):
         ("import mixopt; mixopt.Proposal", {"numpy", "yaml"}),
         ("import mixopt.routing", set()),
         pytest.param(EXPORT, {"numpy", "yaml"}, id="export"),
+        pytest.param(LOAD, {"numpy", "yaml"}, id="load"),
         pytest.param(HELP, {"typer"}, id="help"),
     ],
 )
