@@ -12,7 +12,6 @@ from token_writers import write_megatron
 from mixopt.corpus import Corpus
 
 END = 256  # of the tokenizer `bytes`
-
 YAML = """\
 name: anywhere
 corpus:
@@ -37,20 +36,16 @@ tracking: {enabled: false}
 """
 
 
-def texts_of(path):
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def jsonl(rows):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def continued(texts, size=160):
     """Items of which each goes on with a text where it was cut."""
-    return [
+    return jsonl(
         {"id": k, "context": text[:size].rstrip() + "\n", "continuation": text[size : 2 * size]}
         for k, text in enumerate(texts)
-    ]
+    )
 
 
 @pytest.mark.nightly
@@ -58,30 +53,26 @@ def test_text_in_a_store_and_tokens_of_megatron_come_to_a_recommendation(
     s3, text_files, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    sources, prose = texts_of(text_files["code"]), texts_of(text_files["prose"])
+    sources, prose = (pl.read_ndjson(text_files[kind])["text"] for kind in ("code", "prose"))
     half = len(prose) // 2
     s3.put("prose/0.jsonl", jsonl({"text": text} for text in prose[:half]))
     s3.put("prose/1.jsonl", jsonl({"text": text} for text in prose[half : half + 40]))
     write_megatron(tmp_path / "code_text_document", [[*s.encode(), END] for s in sources[40:]])
-    s3.put("tasks/functions.jsonl", jsonl(continued(sources[:20])))
-    s3.put("tasks/classes.jsonl", jsonl(continued(sources[20:40])))
+    s3.put("tasks/functions.jsonl", continued(sources[:20]))
+    s3.put("tasks/classes.jsonl", continued(sources[20:40]))
     asked = [text for text in prose[half + 40 :] if len(text) > 200]
-    s3.put("tasks/sentences.jsonl", jsonl(continued(asked[:20], 100)))
+    s3.put("tasks/sentences.jsonl", continued(asked[:20], 100))
     (tmp_path / "anywhere.yaml").write_text(YAML)
     command = [sys.executable, "-m", "mixopt", "run", "anywhere.yaml", "--out", "run"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    run = tmp_path / "run"
-    assert (run / "recommendation.yaml").stat().st_size > 0
 
-    corpus = Corpus.open(run / "corpus")
+    corpus = Corpus.open("run/corpus")
     assert [task.name for task in corpus.tasks] == ["functions", "classes", "sentences"]
-    code = corpus.domains[1]
-    assert code.validation.tokens > 0
-    assert code.validation.bytes == code.validation.tokens - code.validation.documents
-
-    trials = pl.read_parquet(run / "trials.parquet")
-    assert (trials["task/sentences/bits_per_byte"] > 0).all()
-    assert (trials["task/functions/bits_per_byte"] > 0).all()
-    decided = yaml.safe_load((run / "recommendation.yaml").read_text())
+    code = corpus.domains[1].validation
+    assert code.bytes == code.tokens - code.documents > 0
+    trials = pl.read_parquet("run/trials.parquet")
+    for name in ("sentences", "functions"):
+        assert (trials[f"task/{name}/bits_per_byte"] > 0).all()
+    decided = yaml.safe_load((tmp_path / "run/recommendation.yaml").read_text())
     assert set(decided["weights"]) == {"prose", "code"}

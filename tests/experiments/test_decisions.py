@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from experiment_modules import EXPERIMENTS, experiment
+from places import EXPERIMENTS, experiment
 
 peers = experiment("published", "peer_procedures")
 NATURAL_D = np.array([0.5, 0.3, 0.2])

@@ -1,7 +1,7 @@
 """The page of all fields is that of the models, and every field has its line."""
 
 import pytest
-from experiment_modules import EXPERIMENTS, experiment
+from places import EXPERIMENTS, experiment
 
 from mixopt.config import Config, load_config
 from mixopt.errors import ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from experiment_modules import experiment
+from places import experiment
 
 worlds = experiment("published", "known_worlds")
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from odd_servers import serving
 from ranks import free_port
-from run_log import RunLog, wait_for
+from tracking_job import RunLog, wait_for
 
 from mixopt.tracking import sync
 from mixopt.tracking.record import JOURNAL, read_points

@@ -123,7 +123,7 @@ def test_a_router_of_no_known_family_is_refused_before_training_and_read_by_a_na
 ):
     own = ["model={name: 'experts_job:OwnRouters'}", "training.steps=2"]
     message = (
-        r"^experts.enabled: auto: OwnRouters: 'layers.1.layer.router' \(OwnRouter\) is a router or"
+        r"^experts.enabled: auto: OwnRouters: 'layers.1.router' \(OwnRouter\) is a router or"
         r" has experts, .* name it in YAML as experts: {adapters: .*; experts.enabled: false trains"
         " without counting$"
     )

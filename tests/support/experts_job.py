@@ -1,42 +1,23 @@
 """A tiny language model with experts, for the tests of pretraining and of records of experts."""
 
 import torch
-from routing_job import Mixture
+from routing_job import EXPERTS, TOP_K, WIDTH, TinyMoE
 from torch import nn
 
 from mixopt.routing import RouterAdapter
 
-WIDTH, LAYERS = 8, 2
+LAYERS = 2
 
 
-class Block(nn.Module):
-    """A layer with dropout, so that random numbers are drawn, beside a way around it."""
+class TinyExperts(TinyMoE):
+    """The tiny model with dropout, so that random numbers are drawn."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x):
-        return x + nn.functional.dropout(self.layer(x), 0.1, self.training)
-
-
-class TinyExperts(nn.Module):
     def __init__(self, vocab_size: int, sequence_length: int, layers: int | None = None) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocab_size, WIDTH)
-        experts = (Mixture() for _ in range(LAYERS if layers is None else layers))
-        self.layers = nn.ModuleList(map(Block, [nn.Linear(WIDTH, WIDTH), *experts]))
-        self.head = nn.Linear(WIDTH, vocab_size)
-
-    def forward(self, input_ids):
-        x = self.embedding(input_ids)
-        for layer in self.layers:
-            x = layer(x)
-        return self.head(x)
+        super().__init__(vocab_size, layers=LAYERS if layers is None else layers, dropout=0.1)
 
 
 class OwnRouter(nn.Linear):
-    num_experts, top_k = 4, 2
+    num_experts, top_k = EXPERTS, TOP_K
 
     def forward(self, x):
         logits = super().forward(x)
@@ -46,15 +27,13 @@ class OwnRouter(nn.Linear):
 class OwnMixture(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.router = OwnRouter(WIDTH, 4)
-        self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.router = OwnRouter(WIDTH, EXPERTS)
+        self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(EXPERTS))
 
     def forward(self, x):
-        logits, chosen = self.router(x)
-        weights = logits.softmax(-1).gather(-1, chosen)
-        whole = torch.stack([expert(x) for expert in self.experts], -2)
-        parts = whole.gather(-2, chosen[..., None].expand(*chosen.shape, WIDTH))
-        return (parts * weights[..., None]).sum(-2)
+        logits, ids = self.router(x)
+        gates = torch.zeros_like(logits).scatter(-1, ids, logits.gather(-1, ids).softmax(-1))
+        return sum(gates[..., e, None] * expert(x) for e, expert in enumerate(self.experts))
 
 
 class OwnRouters(TinyExperts):
@@ -62,8 +41,8 @@ class OwnRouters(TinyExperts):
 
     def __init__(self, vocab_size: int, sequence_length: int) -> None:
         super().__init__(vocab_size, sequence_length)
-        for block in list(self.layers)[1:]:
-            block.layer = OwnMixture()
+        for place in (1, 2):
+            self.layers[place] = OwnMixture()
 
 
 OWN_ADAPTERS = [RouterAdapter("OwnRouter", read=lambda output: output[1])]

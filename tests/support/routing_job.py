@@ -30,18 +30,19 @@ class Mixture(nn.Module):
 class TinyMoE(nn.Module):
     """A dense layer, then two with experts, so that layer numbers are not positions."""
 
-    def __init__(self, *, reentrant: bool | None = None):
+    def __init__(self, vocabulary=VOCABULARY, *, layers=2, dropout=0.0, reentrant=None):
         super().__init__()
-        self.reentrant = reentrant
-        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-        self.layers = nn.ModuleList([nn.Linear(WIDTH, WIDTH), Mixture(), Mixture()])
-        self.head = nn.Linear(WIDTH, VOCABULARY)
+        self.reentrant, self.dropout = reentrant, nn.Dropout(dropout)
+        self.embedding = nn.Embedding(vocabulary, WIDTH)
+        experts = (Mixture() for _ in range(layers))
+        self.layers = nn.ModuleList([nn.Linear(WIDTH, WIDTH), *experts])
+        self.head = nn.Linear(WIDTH, vocabulary)
 
-    def forward(self, tokens):
-        x = self.embedding(tokens)
+    def forward(self, input_ids):
+        x = self.embedding(input_ids)
         for layer in self.layers:
             if self.reentrant is None:
-                x = x + layer(x)
+                x = x + self.dropout(layer(x))
             else:
                 x = x + checkpoint(layer, x, use_reentrant=self.reentrant)
         return self.head(x)

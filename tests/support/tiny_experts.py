@@ -57,17 +57,17 @@ _BY_SIZE = {
 SIZES = {name: size for size, names in _BY_SIZE.items() for name in names.split()}
 SIZES |= {"use_cache": False, "output_router_logits": True}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
-_SPARSE = ["dense", "sparse", "sparse"]
+_FULL = ("dots3_note_text", "mimo_v2_flash")
+_SPARSE_LAST = ("beam", "deepseek_ocr2_text", "step3p5", "unlimited_ocr_text")
 OWN = {
+    **{name: {"mlp_layer_types": ["dense", "sparse", "sparse"]} for name in _SPARSE_LAST},
+    **{name: {"layer_types": ["full_attention"] * 3} for name in _FULL},
     "axk2": {"n_group": None, "topk_group": None},
-    "beam": {"mlp_layer_types": _SPARSE},
     "dbrx": {
         "d_model": 32,
         "n_heads": 4,
         "n_layers": 3,
-        "max_seq_len": 64,
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10000.0},
-        "rope_parameters": _ROPE,
         "ffn_config": {
             "hidden_size": 32,
             "ffn_hidden_size": 16,
@@ -75,18 +75,14 @@ OWN = {
             "moe_top_k": 2,
         },
     },
-    "deepseek_ocr2_text": {"mlp_layer_types": _SPARSE},
-    "unlimited_ocr_text": {"mlp_layer_types": _SPARSE},
     "deepseek_v2": {"topk_method": "group_limited_greedy"},
     "deepseek_v4": {"mlp_layer_types": ["hash_moe", "moe", "moe"]},
     "diffusion_gemma_text": {"global_head_dim": 8},
     "doge": {"is_moe": True, "num_experts": 18, "output_router_logits": False},
-    "dots3_note_text": {"layer_types": ["full_attention"] * 3},
     "ernie4_5_vl_moe_text": {
         "moe_intermediate_size": [16, 16],
         "rope_parameters": _ROPE | {"mrope_section": [1, 1, 2]},
     },
-    "flint": {"mlp_only_layers": [0]},
     "gemma4_text": {
         "enable_moe_block": True,
         "hidden_size_per_layer_input": 0,
@@ -100,7 +96,7 @@ OWN = {
         "qk_rope_head_dim": 0,
         "head_dim": 0,
         "index_kpool": 4,
-        "mlp_layer_types": _SPARSE,
+        "mlp_layer_types": ["dense", "sparse", "sparse"],
     },
     "granitemoehybrid": {
         "mamba_n_heads": 8,
@@ -111,6 +107,8 @@ OWN = {
     "hy_v4_vl_text": {"rope_parameters": _ROPE | {"mrope_section": [2, 1, 1]}},
     "inkling_text": {"n_shared_experts": 2},
     "jetmoe": {"kv_channels": 8, "num_key_value_heads": 2},
+    "flint": {"mlp_only_layers": [0]},
+    "qwen3_moe": {"mlp_only_layers": [0]},
     "lfm2_moe": {"num_dense_layers": 1, "layer_types": ["conv", "full_attention", "conv"]},
     "longcat_flash": {
         "num_layers": 2,
@@ -118,7 +116,6 @@ OWN = {
         "expert_ffn_hidden_size": 16,
         "zero_expert_num": 2,
     },
-    "mimo_v2_flash": {"layer_types": ["full_attention"] * 3},
     "muse_spark_text": {"moe_hidden_size": 16},
     "nemotron_h": {
         "ssm_state_size": 8,
@@ -128,10 +125,8 @@ OWN = {
         "chunk_size": 8,
         "layers_block_type": ["mamba", "moe", "attention", "moe"],
     },
-    "qwen3_moe": {"mlp_only_layers": [0]},
     # Its own configuration has no such field, which its layers read.
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 16},
-    "step3p5": {"mlp_layer_types": _SPARSE},
     "switch_transformers": {
         "d_model": 32,
         "d_kv": 8,

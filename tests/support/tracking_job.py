@@ -1,4 +1,4 @@
-"""What the tests of tracking start as processes of their own.
+"""A loop that logs to a run of MLflow, and what tests start as processes of their own.
 
 senders DIR URI COUNT      COUNT processes send from a directory each, all at once
 watched DIR                log 20 steps, and print imports of MLflow and sockets
@@ -7,12 +7,39 @@ watched DIR                log 20 steps, and print imports of MLflow and sockets
 import json
 import os
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
-from run_log import RunLog
-
+from mixopt.config import TrackingConfig
+from mixopt.system import silent
+from mixopt.tracking import Tracker
 from mixopt.tracking.record import JOURNAL, WantedRun, append_line
+
+
+class RunLog:
+    """Writes lines of metrics, which a tracker follows."""
+
+    def __init__(self, path, experiment, uri=None, warn=silent, *, sends=True):
+        config = TrackingConfig(uri=uri, experiment=experiment)
+        self.path, self.tracker = path, Tracker(config, experiment, path, warn, sends=sends)
+        self.tracker.start("log", {}, name=path.name)
+        self.tracker.add("log", lines=["metrics.jsonl"])
+
+    def log(self, metrics, step):
+        append_line(self.path / "metrics.jsonl", {"step": step, "time": time.time(), **metrics})
+
+    def close(self):
+        self.tracker.end("log")
+        self.tracker.__exit__(None)
+
+
+def wait_for(condition):
+    """Wait until a condition holds, for four minutes at most."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def senders(path, uri, count):

@@ -14,8 +14,8 @@ import pytest
 from filelock import FileLock
 from places import SUPPORT
 from ranks import free_port
-from run_log import RunLog, wait_for
 from s3_server import wait_for_answer
+from tracking_job import RunLog, wait_for
 
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
