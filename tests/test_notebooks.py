@@ -5,14 +5,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
+from places import PROJECT
 
-pytestmark = pytest.mark.nightly
-
-FOLDER = Path(__file__).parents[1] / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 # What belongs to the machine that executed them, and what no reader can use.
 MACHINE = {
     "a folder of the machine": r"/(?:tmp|home|root|Users|work|usr|var|opt|mnt)/",
@@ -24,20 +21,13 @@ MACHINE = {
 }
 
 
-def joined(text: str | list[str]) -> str:
-    return text if isinstance(text, str) else "".join(text)
+def texts(output):
+    """Return all that is said in an output; pictures are left out."""
+    said = {**output.get("data", {}), "text": output.get("text", "")}
+    return [f"{kind}\n{''.join(text)}" for kind, text in said.items() if kind[:6] != "image/"]
 
 
-def texts(outputs) -> str:
-    """Return all that is said in outputs; pictures are left out."""
-    found = []
-    for output in outputs:
-        data = output.get("data", {})
-        found += [f"{kind}\n{joined(v)}" for kind, v in data.items() if kind[:6] != "image/"]
-        found.append(joined(output.get("text", "")))
-    return "\n".join(found)
-
-
+@pytest.mark.nightly
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_was_executed_in_order_without_errors_and_names_no_machine(path):
     code = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
@@ -45,5 +35,5 @@ def test_a_notebook_was_executed_in_order_without_errors_and_names_no_machine(pa
     outputs = [output for cell in code for output in cell["outputs"]]
     assert "error" not in [output["output_type"] for output in outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    found = [what for what, words in MACHINE.items() if re.search(words, texts(outputs))]
-    assert found == []
+    text = "\n".join(text for output in outputs for text in texts(output))
+    assert [what for what, words in MACHINE.items() if re.search(words, text)] == []

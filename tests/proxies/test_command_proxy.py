@@ -269,22 +269,12 @@ def test_options_that_cannot_be_right_are_refused(options, message):
         CommandProxy(["train"], **options)
 
 
-UNIGRAMS = """
-import numpy as np, yaml
-def tokens(name, split):
-    files = sorted(pathlib.Path(sys.argv[2], name, split).glob("*.bin"))
-    return np.concatenate([np.fromfile(file, np.uint16) for file in files])
-rng = np.random.default_rng(int(sys.argv[3]))
-counts = np.full(257, 0.5)
-for name, weight in yaml.safe_load(open(sys.argv[1]))["weights"].items():
-    counts += np.bincount(rng.choice(tokens(name, "train"), int(weight * 4096)), minlength=257)
-nats = -np.log(counts / counts.sum())
-domains = json.load(open("trial.json"))["evaluation"]
-found = {name: float(nats[tokens(name, "validation")].mean()) for name in domains}
-json.dump({**found, "parameters": 257}, open("metrics.json", "w"))
-"""
-
-
 def test_a_command_that_keeps_the_promises_of_a_proxy_is_one(tmp_path):
-    run = [*script(tmp_path, f"import pathlib\n{UNIGRAMS}"), "{mixture}", "{corpus}", "{seed}"]
+    code = """
+        told = json.load(open("trial.json"))
+        loss = 2 + told["weights"]["code"] + told["seed"] / 100
+        losses = dict.fromkeys(told["evaluation"], loss)
+        json.dump(losses | {"parameters": 257}, open("metrics.json", "w"))
+    """
+    run = script(tmp_path, code)
     check_proxy(lambda: CommandProxy(run, "metrics.json"))

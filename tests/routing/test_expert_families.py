@@ -7,22 +7,18 @@ where the experts all run (Llama 4) or are given slices (JetMoE), what their rou
 Shapes: T tokens, K experts of a token, E experts.
 """
 
-import inspect
-import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_experts import FAMILIES, NOT_RECOMPUTED, inputs_of, tiny_experts
+from tiny_experts import NOT_RECOMPUTED, families, inputs_of, tiny_experts
 from torch import Tensor, nn
 
 from mixopt.errors import RoutingError
 from mixopt.routing import RouterStats, coefficient_of, find_routers
 from mixopt.routing.adapters import FoundRouter
 
-transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 SHAPES = {
     *("mixtral", "gpt_oss", "gemma4_text", "doge", "jetmoe", "llama4_text", "longcat_flash"),
@@ -30,10 +26,8 @@ SHAPES = {
 }
 BY_SHAPE = [
     family if family in SHAPES else pytest.param(family, marks=pytest.mark.nightly)
-    for family in FAMILIES
+    for family in families()
 ]
-# Configurations of families that cannot be counted, or whose experts are of images.
-NOT_COUNTED = {"dots3_note_vision_encoder", "inkling2_loop_text", "nllb-moe", "vitpose_backbone"}
 ROWS, LENGTH = 2, 12
 
 
@@ -111,21 +105,6 @@ def test_counts_are_the_ids_that_reach_the_experts_once_though_layers_are_comput
 def test_the_coefficient_of_a_family_is_found():
     assert coefficient_of(tiny_experts("jetmoe")) == ("aux_loss_coef", 0.01)
     assert coefficient_of(tiny_experts("llama4_text")) == ("", None)
-
-
-def test_every_family_of_the_installed_transformers_has_a_test():
-    """A family is a configuration with a number of experts, in a package that has experts."""
-    size = re.compile(r"^    (\w*(?:num|n|nb)_(?:\w+_)?experts|\w*expert_num)\s*:", re.MULTILINE)
-    other = re.compile(r"shared|zero|activated|selected")
-    kind = re.compile(r"^    model_type = \"([^\"]+)\"", re.MULTILINE)
-    folder = Path(inspect.getfile(transformers)).parent / "models"
-    missing = set()
-    for file in folder.glob("*/configuration_*.py"):
-        source = file.read_text(encoding="utf-8")
-        for part in re.split(r"^(?=class )", source, flags=re.MULTILINE):
-            if any(not other.search(name) for name in size.findall(part)):
-                missing |= {name for name in kind.findall(part) if name not in FAMILIES}
-    assert missing == NOT_COUNTED
 
 
 def test_a_family_that_is_refused_says_why_when_it_is_attached():

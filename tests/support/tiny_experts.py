@@ -2,26 +2,33 @@
 
 import importlib
 import inspect
+import re
+from pathlib import Path
 
+import pytest
 import torch
 
 from mixopt.routing import find_routers
 
+transformers = pytest.importorskip("transformers")
 BIASES = {"e_score_correction_bias", "expert_bias", "balancing_biases"}
-_NAMES = """
-afmoe aria_text axk1 axk2 bailing_hybrid beam cohere2_moe dbrx deepseek_ocr2_text deepseek_v2
-deepseek_v3 deepseek_v32 deepseek_v4 diffusion_gemma_text doge dots1 dots3_note_text
-ernie4_5_moe ernie4_5_vl_moe_text exaone_moe flex_olmo flint gemma4_text glm4_moe
-glm4_moe_lite glm4v_moe_text glm5_next_text glm_moe_dsa gpt_oss granitemoe granitemoe_swa
-granitemoehybrid granitemoeshared hunyuan_v1_moe hy_v3 hy_v4 hy_v4_vl_text inkling2_text
-inkling_text jamba jetmoe kimi_linear kolibri1 laguna lara_mini lfm2_moe llama4_text
-longcat_flash mellum mimo_v2_flash minimax minimax_m2 minimax_m3_vl_text mistral4
-mistral_large4_text mixtral muse_spark_text nemotron_h olmoe openai_privacy_filter phimoe
-qwen2_moe qwen3_5_moe_text qwen3_moe qwen3_next qwen3_omni_moe_talker_text qwen3_omni_moe_text
-qwen3_vl_moe_text qwen4_exp_text sarvam_mla sarvam_moe solar_open step3p5 switch_transformers
-unlimited_ocr_text zaya
-"""
-FAMILIES = tuple(_NAMES.split())
+# Families that cannot be counted, or whose experts are of images.
+NOT_COUNTED = {"dots3_note_vision_encoder", "inkling2_loop_text", "nllb-moe", "vitpose_backbone"}
+
+
+def families():
+    """Return each model type in transformers whose configuration has a number of experts."""
+    size = re.compile(r"^    (\w*(?:num|n|nb)_(?:\w+_)?experts|\w*expert_num)\s*:", re.MULTILINE)
+    other = re.compile(r"shared|zero|activated|selected")
+    kind = re.compile(r"^    model_type = \"([^\"]+)\"", re.MULTILINE)
+    found = {"dbrx"}  # its number is of a part of its configuration
+    for file in Path(transformers.__file__).parent.glob("models/*/configuration_*.py"):
+        for part in re.split(r"^(?=class )", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            if any(not other.search(name) for name in size.findall(part)):
+                found |= set(kind.findall(part))
+    return sorted(found - NOT_COUNTED)
+
+
 # transformers cannot compute their layers again in the backward pass.
 NOT_RECOMPUTED = {"jetmoe", "diffusion_gemma_text"}
 # What most families call their sizes; a family takes those that its configuration has.
@@ -156,10 +163,9 @@ MODELS = {
 
 def tiny_experts(family, **options):
     """Return a tiny model of a family in training, its routers decided, biases that are not 0."""
-    from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    kind = CONFIG_MAPPING[family]
+    kind = transformers.CONFIG_MAPPING[family]
     fields = set(inspect.signature(kind).parameters)
     sizes = {name: size for name, size in SIZES.items() if name in fields}
     config = kind(**sizes | OWN.get(family, {}) | options)
@@ -170,7 +176,8 @@ def tiny_experts(family, **options):
         model = getattr(module, name)(config)
     else:
         causal = family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        model = (AutoModelForCausalLM if causal else AutoModel).from_config(config)
+        kinds = transformers.AutoModelForCausalLM, transformers.AutoModel
+        model = kinds[not causal].from_config(config)
     model.set_experts_implementation("eager")
     _decide(model)
     return model.train()
