@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fault_runs import EXPERIMENT
 from hypothesis import settings
 from places import SUPPORT
 from ranks import forked
@@ -87,27 +88,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def experiment(text_files) -> str:
-    """The YAML of an experiment that an n-gram proxy does in seconds."""
-    return f"""\
-name: tiny
-corpus:
-  domains:
-    code: {{path: {text_files["code"]}}}
-    prose: {{path: {text_files["prose"]}}}
-evaluation:
-  help: {{path: {text_files["help"]}}}
-design: {{trials: 8, replicates: 2, max_usage: null}}
-proxy:
-  name: ngram
-  tokens: 20000
-  eval_tokens: 4096
-sweep: {{workers: 2}}
-fit: {{regressors: [linear], folds: 3}}
-objective: {{target: help}}
-propose: {{samples: 2000, bootstrap: 3}}
-validate: {{max_seeds: 3, rounds: 1}}
-tracking: {{enabled: false}}
-"""
+    return EXPERIMENT.format(folder=text_files["code"].parent)
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from doc_pages import work_through
 from places import PROJECT
+from token_writers import write_index, write_shards
 
 from mixopt import Mixture, load_run
-from mixopt.corpus import CORPUS_FORMAT, TokenWriter
-from mixopt.system import write_sealed
 
 BLOCK = re.compile(r"(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
 TRAINERS = sorted((PROJECT / "docs" / "trainers").glob("*.md"))
@@ -37,13 +36,12 @@ def examples():
 def here(tmp_path, monkeypatch):
     """A folder with the corpus and the recommendation of a run."""
     corpus = tmp_path / "runs" / "web" / "corpus"
-    for k, name in enumerate(("web", "code", "books")):
-        tokens = np.random.default_rng(k).integers(0, 64, 160 * 16).astype(np.uint16)
-        with TokenWriter(corpus / name / "train", dtype="uint16", tokenizer="t") as writer:
-            writer.write(tokens, documents=1, bytes=1)
-    lists = {"domains": ["web", "code", "books"], "targets": [], "tasks": []}
-    write_sealed(corpus / "index.json", {"format": CORPUS_FORMAT, **lists})
-    Mixture({"web": 0.5, "code": 0.3, "books": 0.2}).to_file(corpus.parent / "recommendation.yaml")
+    mixture = Mixture({"web": 0.5, "code": 0.3, "books": 0.2})
+    for k, name in enumerate(mixture):
+        tokens = np.random.default_rng(k).integers(0, 64, 160 * 16)
+        write_shards(corpus / name / "train", tokens)
+    write_index(corpus, mixture)
+    mixture.to_file(corpus.parent / "recommendation.yaml")
     monkeypatch.chdir(tmp_path)
 
 

@@ -17,10 +17,9 @@ import pytest
 import titan_job
 from places import PROJECT
 from ranks import finish, start_ranks
+from token_writers import write_index, write_shards
 
 from mixopt import Mixture, MixtureDataset, MixtureSampler, SamplerError
-from mixopt.corpus import CORPUS_FORMAT, TokenWriter
-from mixopt.system import write_sealed
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 is_there = find_spec("torchtitan") is not None
@@ -35,11 +34,9 @@ WEIGHTS = {"web": 0.5, "code": 0.3, "books": 0.2}
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     for k, (name, rows) in enumerate((("web", 90), ("code", 41), ("books", 17))):
-        tokens = np.random.default_rng(k).integers(0, 12, rows * (LENGTH + 1)).astype(np.uint16)
-        with TokenWriter(folder / name / "train", dtype="uint16", tokenizer="t") as writer:
-            writer.write(tokens, documents=1, bytes=1)
-    lists = {"domains": list(WEIGHTS), "targets": [], "tasks": []}
-    write_sealed(folder / "index.json", {"format": CORPUS_FORMAT, **lists})
+        tokens = np.random.default_rng(k).integers(0, 12, rows * (LENGTH + 1))
+        write_shards(folder / name / "train", tokens)
+    write_index(folder, WEIGHTS)
     Mixture(WEIGHTS).to_file(folder / "mixture.yaml")
     return folder
 

@@ -13,12 +13,11 @@ import torch
 from hypothesis import given, strategies as st
 from refusals import refuses
 from sampler_rows import pairs_in_order, pairs_of
-from token_writers import write_shards
+from token_writers import write_index, write_shards
 from torch.utils.data import DataLoader
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.corpus import CORPUS_FORMAT, TokenShards
-from mixopt.system import write_sealed
+from mixopt.corpus import TokenShards
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 

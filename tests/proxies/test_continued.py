@@ -6,7 +6,7 @@ from dataclasses import astuple
 import pytest
 import torch
 from made_base import LENGTH, make_base
-from made_models import made_model
+from made_models import SMALL, made_model
 from mixopt_proxies.continued import ContinuedProxy
 from mixopt_proxies.continued.continued_proxy import Annealing, PlainTraining
 from torch.nn import functional
@@ -14,8 +14,7 @@ from torch.nn import functional
 from mixopt.corpus import Corpus, FastTokenizer
 from mixopt.errors import ConfigError, MixoptError
 from mixopt.mixture import Mixture
-from mixopt.pretraining import ModelConfig, build_model
-from mixopt.testing import check_proxy, tiny_corpus
+from mixopt.testing import check_proxy
 from mixopt.trials import Training, Trial, make_proxy
 
 TRAINING = Training(tokens=5_000, eval_tokens=1_024, device="cpu")
@@ -143,26 +142,12 @@ def test_a_checkpoint_or_an_option_that_cannot_be_is_refused(
         losses_of(proxy_of(place, **options), corpus)
 
 
-# A model with experts -------------------------------------------------------------------------
-
-OLMOE = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_experts": 8,
-    "num_experts_per_tok": 2,
-    "router_aux_loss_coef": 0.5,
-}
-
-
 @pytest.mark.filterwarnings("ignore")
-def test_the_loss_of_the_family_is_added_times_its_coefficient(tmp_path):
-    config = ModelConfig(name="olmoe", options=OLMOE)
-    model = build_model(config, vocab_size=257, sequence_length=64, seed=0)
+def test_the_loss_of_the_family_is_added_times_its_coefficient(corpus, tmp_path):
+    model = made_model("olmoe", SMALL["olmoe"] | {"router_aux_loss_coef": 0.5})
     model.save_pretrained(tmp_path / "olmoe")
     options = {"lr": 0.01, "batch": 4, "sequence_length": LENGTH}
-    plain = proxy_of(tmp_path / "olmoe", **options)._ready(tiny_corpus(tmp_path / "c"))
+    plain = proxy_of(tmp_path / "olmoe", **options)._ready(corpus)
     trainer = plain._new_trainer(Training(tokens=4 * LENGTH, device="cpu"))
     annealing = plain._annealing
     by_hand = copy.deepcopy(trainer.model)

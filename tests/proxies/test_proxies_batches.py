@@ -6,8 +6,9 @@ from hypothesis import given, strategies as st
 from mixopt_proxies.decoder import TrialBatches
 from mixopt_proxies.decoder.stack_trainer import initial_seed
 from mixopt_proxies.decoder.trial_batches import window_starts
+from token_writers import write_shards
 
-from mixopt.corpus import Corpus, Domain, TokenShards, TokenWriter
+from mixopt.corpus import Corpus, Domain
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture
 from mixopt.trials import Training, Trial
@@ -20,16 +21,10 @@ def corpus(tmp_path_factory) -> Corpus:
     """Three domains; token i of domain d is 1000 d + i, so a token says where it came from."""
     folder = tmp_path_factory.mktemp("corpus")
     tokens = {"a": 700, "b": 400, "c": 95}
-
-    def shards(name, d, count):
-        with TokenWriter(folder / name, dtype="uint16", tokenizer="counted") as writer:
-            writer.write(np.arange(count) + 1000 * d, documents=1, bytes=count)
-        return TokenShards.open(folder / name)
-
-    domains = [
-        Domain(name, shards(name, d, count), shards(f"{name}-validation", d, 50))
-        for d, (name, count) in enumerate(tokens.items())
-    ]
+    domains = []
+    for d, (name, count) in enumerate(tokens.items()):
+        train = write_shards(folder / name, np.arange(count) + 1000 * d)
+        domains.append(Domain(name, train, write_shards(folder / f"{name}-validation", range(50))))
     return Corpus(folder, tuple(domains), (), "counted", 3000, "", {})
 
 

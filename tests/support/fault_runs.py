@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import polars as pl
+import yaml
 
 STEPS = ("prepare", "design", "sweep", "fit", "propose", "validate", "report")
 NUMBERS = {
@@ -24,25 +25,40 @@ SIGNALS = tuple(NUMBERS)
 OURS = 70  # the exit code of a defect of ours
 KINDS = int(os.environ.get("MIXOPT_FAULTS", "0"))  # of each kind so many; 0: a part of one of each
 
-CONFIG = """\
-name: faults
+# An experiment that an n-gram proxy does in seconds.
+EXPERIMENT = """\
+name: tiny
 corpus:
   domains:
-    code: {{data_files: {folder}/code.jsonl}}
-    prose: {{data_files: {folder}/prose.jsonl}}
-  validation_fraction: 0.2
+    code: {{path: {folder}/code.jsonl}}
+    prose: {{path: {folder}/prose.jsonl}}
 evaluation:
-  help: {{data_files: {folder}/help.jsonl}}
-tasks: {{sets: {{words: {folder}/words.jsonl}}, items: 12}}
-design: {{trials: 6, replicates: 2, max_usage: null}}
-proxy: {{name: ngram, tokens: 4000, eval_tokens: 2048}}
+  help: {{path: {folder}/help.jsonl}}
+design: {{trials: 8, replicates: 2, max_usage: null}}
+proxy:
+  name: ngram
+  tokens: 20000
+  eval_tokens: 4096
 sweep: {{workers: 2}}
 fit: {{regressors: [linear], folds: 3}}
 objective: {{target: help}}
-propose: {{samples: 500, bootstrap: 3}}
-validate: {{max_seeds: 5}}
+propose: {{samples: 2000, bootstrap: 3}}
+validate: {{max_seeds: 3, rounds: 1}}
 tracking: {{enabled: false}}
 """
+
+
+def quick_config(texts):
+    """Return a quicker experiment on the short texts of a folder."""
+    config = yaml.safe_load(EXPERIMENT.format(folder=texts))
+    config["corpus"]["validation_fraction"] = 0.2
+    return config | {
+        "tasks": {"sets": {"words": f"{texts}/words.jsonl"}, "items": 12},
+        "design": {"trials": 6, "replicates": 2, "max_usage": None},
+        "proxy": {"name": "ngram", "tokens": 4000, "eval_tokens": 2048},
+        "propose": {"samples": 500, "bootstrap": 3},
+        "validate": {"max_seeds": 5},
+    }
 
 
 def mixopt(*arguments, cwd=None, **environment):
@@ -89,7 +105,7 @@ class Undisturbed:
 def undisturbed(folder, texts):
     """Do a whole run on some texts, a step at a time."""
     config, run = folder / "faults.yaml", folder / "run"
-    config.write_text(CONFIG.format(folder=texts))
+    config.write_text(yaml.safe_dump(quick_config(texts)))
     run.mkdir()
     states, seconds = {}, {}
     for step in STEPS:

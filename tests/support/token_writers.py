@@ -8,7 +8,8 @@ import struct
 
 import numpy as np
 
-from mixopt.corpus import TokenShards, TokenWriter
+from mixopt.corpus import CORPUS_FORMAT, TokenShards, TokenWriter
+from mixopt.system import write_sealed
 
 
 def write_nanogpt(path, documents):
@@ -34,3 +35,9 @@ def write_shards(path, tokens, *, dtype="uint16", shard_tokens=1 << 20):
     with TokenWriter(path, dtype=dtype, tokenizer="t", shard_tokens=shard_tokens) as writer:
         writer.write(np.asarray(tokens, dtype), documents=1, bytes=1)
     return TokenShards.open(path)
+
+
+def write_index(folder, names):
+    """Make a corpus of the shards of these domains, with nothing to evaluate on."""
+    lists = {"domains": list(names), "targets": [], "tasks": []}
+    write_sealed(folder / "index.json", {"format": CORPUS_FORMAT, **lists})

@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from fault_runs import CONFIG, command, variables
+from fault_runs import command, quick_config, variables
 
 from mixopt import pipeline
 from mixopt.mixture import Mixture
@@ -27,7 +27,7 @@ class WorkRun:
         self.path, self.config, self.log = folder / "run", folder / "work.yaml", folder / "log"
         self._given, self._started = (texts, proxy, trials), []
         faulty = {"name": "faulty_proxy:Faulty", "tokens": 4000}
-        content = yaml.safe_load(CONFIG.format(folder=texts)) | {
+        content = quick_config(texts) | {
             "design": {"trials": trials, "replicates": 0, "anchors": [], "max_usage": None},
             "proxy": proxy or faulty | {"options": {"log": str(self.log), **options}},
             "sweep": {"workers": 2, "executor": executor, "options": asked or {}},
