@@ -129,7 +129,6 @@ def copied(finished, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Let torch use one thread, as the ranks do."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """What a regressor can do is asked of the object, in one module."""
 
 import numpy as np
-from ridge import Ridge
+from mixopt_regressors.linear import LinearRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
@@ -36,11 +36,11 @@ def test_a_plain_regressor_of_scikit_learn_has_no_ability_but_deviations():
 def test_a_wrapper_has_a_gradient_where_what_it_wraps_has_one():
     def has(regressor):
         fitted = regressor.fit(WEIGHTS, LOSSES)
-        carried = CarriedRegressor("some", fitted, None, np.zeros(2), Ridge)
+        carried = CarriedRegressor("some", fitted, None, np.zeros(2), LinearRegressor)
         return [supports(one, "gradient") for one in (select_targets(fitted, [1]), carried)]
 
     assert has(LinearRegression()) == [False] * 2
-    assert has(Ridge()) == [True] * 2
+    assert has(LinearRegressor()) == [True] * 2
 
 
 def test_a_combination_can_do_what_all_its_members_can():
@@ -56,15 +56,15 @@ def test_a_combination_can_do_what_all_its_members_can():
 
 def test_one_that_declares_no_format_of_ours_is_not_saved():
     def declaring(formats):
-        return type("Declares", (Ridge,), {"saved_as": formats})()
+        return type("Declares", (LinearRegressor,), {"saved_as": formats})()
 
     mute = type("Mute", (), {"saved_as": ("npz",), "save": print})()
     others = declaring(()), declaring(("json", "pickle")), declaring(["json"]), mute
-    assert [supports_saving(one) for one in (Ridge(), *others)] == [True] + [False] * 4
+    assert [supports_saving(one) for one in (LinearRegressor(), *others)] == [True] + [False] * 4
 
 
 def test_parameters_of_parts_are_found_by_their_own_name():
-    class Repeats(Ridge):
+    class Repeats(LinearRegressor):
         def __init__(self, inventory=None, tokens=None):
             self.inventory, self.tokens = inventory, tokens
 

@@ -86,7 +86,6 @@ def test_the_contract_of_a_proxy_is_kept(base, tmp_path):
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    """A model of transformers for raw bytes, with random weights and no tokenizer."""
     folder = tmp_path_factory.mktemp("llama")
     made_model("llama", {}).save_pretrained(folder)
     return folder

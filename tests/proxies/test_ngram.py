@@ -17,7 +17,6 @@ TRAINING = Training(tokens=20_000, eval_tokens=8_000)
 
 
 def rows(*lists):
-    """Rows of tokens as one stream and its starts."""
     starts = [place == 0 for row in lists for place in range(len(row))]
     return np.array([token for row in lists for token in row]), np.array(starts)
 

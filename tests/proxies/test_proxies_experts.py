@@ -119,7 +119,6 @@ def trained(corpus):
 
 
 def listened(decoder):
-    """Return a list to which each layer's choice is added as it is made."""
     seen, block = [], decoder.block
 
     def listening(*given):

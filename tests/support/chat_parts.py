@@ -35,7 +35,6 @@ def llama() -> LlamaForCausalLM:
 
 
 def words_of(domain, row, count):
-    """A text of a domain's words, by which its tokens can be told."""
     return " ".join(f"{domain}{(row + k) % 20}" for k in range(count))
 
 

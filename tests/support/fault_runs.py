@@ -95,7 +95,6 @@ class Undisturbed:
     seconds: dict[str, float]
 
     def before(self, step, to):
-        """Copy the state before a step to a folder."""
         return shutil.copytree(self.states[step], to)
 
     def after(self, step):

@@ -1,7 +1,5 @@
 """A base to continue: a small decoder that is pretrained for a few hundred steps on real text."""
 
-from pathlib import Path
-
 import yaml
 
 from mixopt.pretraining import pretrain
@@ -10,7 +8,7 @@ LENGTH, BATCH = 32, 8
 SMALL = {"layers": 1, "width": 32, "heads": 2, "ff": 64}
 
 
-def make_base(folder: Path, texts: dict[str, Path], steps: int = 120, **training) -> Path:
+def make_base(folder, texts, steps=120, **training):
     """Pretrain a base on these files, its rate constant, and return its run directory."""
     domains = {name: {"path": str(path)} for name, path in texts.items()}
     config = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from mixopt.config import FitConfig
-from mixopt.fitting import Fit, fit_trials
+from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.trials import Losses, Trial, TrialResult, Trials
@@ -15,13 +15,13 @@ TARGETS = (*DOMAINS, "math")
 NOISE = 0.02
 
 
-def linear_law(weights_ND: np.ndarray) -> np.ndarray:
+def linear_law(weights_ND):
     """Synthetic losses, linear in the mixture: each domain helps itself, code helps math."""
     slopes_DM = np.array([[-2, 0, 0, -1.5], [0, -1, -0.5, 0], [0, -0.5, -3, 0.0]])
     return 3.0 + weights_ND @ slopes_DM
 
 
-def make_trials(losses=linear_law, count: int = 24, replicates: int = 4, seed: int = 0) -> Trials:
+def make_trials(losses=linear_law, count=24, replicates=4, seed=0):
     rng = np.random.default_rng(seed)
     weights_ND = rng.dirichlet(np.ones(3), count)
     weights_ND = np.vstack([weights_ND, np.full((replicates, 3), 1 / 3)])
@@ -47,14 +47,14 @@ def table(
     return Trials.from_results(trials, results, proxy="synthetic")
 
 
-def objective(*names: str, kind: str = "mean") -> Objective:
+def objective(*names, kind="mean"):
     return Objective(TARGETS, kind, dict.fromkeys(names, 1 / len(names) if kind == "mean" else 1.0))
 
 
-def fitted(*regressors: str, trials: Trials | None = None, folds: int = 5, asked=None) -> Fit:
+def fitted(*regressors, trials=None, folds=5, asked=None):
     config = FitConfig(regressors=list(regressors or ("linear", "log_linear")), folds=folds)
     return fit_trials(trials or make_trials(), config, asked or objective("code", "law"), 0)
 
 
-def with_objective(fit: Fit, objective: Objective) -> Fit:
+def with_objective(fit, objective):
     return replace(fit, data=replace(fit.data, objective=objective))

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import torch
 from mixopt_proxies.decoder import CausalLM
-from torch import nn
 
-from mixopt.corpus import Tokenizer, open_tokenizer
+from mixopt.corpus import open_tokenizer
 from mixopt.pretraining import TrainedModel
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import build_model
@@ -40,7 +39,7 @@ class Misshapen(CausalLM):
         return values | {"rms_norm_eps": 0.1}, weights
 
 
-def made_model(name: str, options: dict, vocab_size: int = 257) -> nn.Module:
+def made_model(name, options, vocab_size=257):
     """Build a model every weight and saved buffer of which is random, norms and biases too."""
     kind = ModelConfig(name=name, options=options or SMALL.get(name, {}))
     model = build_model(kind, vocab_size=vocab_size, sequence_length=LENGTH, seed=1)
@@ -52,13 +51,13 @@ def made_model(name: str, options: dict, vocab_size: int = 257) -> nn.Module:
     return model.eval()
 
 
-def opened(model: nn.Module, tokenizer: Tokenizer | None = None) -> TrainedModel:
+def opened(model, tokenizer=None):
     """Return a model as if it were read from a checkpoint."""
     kind = tokenizer or open_tokenizer("bytes")
     return TrainedModel(model, kind, LENGTH, torch.device("cpu"), Path("step-00000001"), 1)
 
 
-def logits_of(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def logits_of(model, tokens):
     with torch.no_grad():
         output = model(tokens)
     return output if isinstance(output, torch.Tensor) else output.logits

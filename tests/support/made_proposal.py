@@ -1,7 +1,6 @@
 """A proposal with numbers that are made up."""
 
 from dataclasses import replace
-from typing import Any
 
 from mixopt.mixture import Mixture
 from mixopt.proposals import Interval, Proposal, Region
@@ -28,5 +27,5 @@ PROPOSAL = Proposal(
 )
 
 
-def made_proposal(**fields: Any) -> Proposal:
+def made_proposal(**fields):
     return replace(PROPOSAL, **fields)

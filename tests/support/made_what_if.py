@@ -1,12 +1,8 @@
 """The what-if of a made fit: its data with limits of every kind, and a page around it."""
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 from made_fit import fitted, objective
 
-from mixopt.fitting import Fit
 from mixopt.mixture import Mixture
 from mixopt.proposals import ProposalRequest
 from mixopt.reporting import packed_json, view_script
@@ -29,18 +25,18 @@ COLOURS = """:root{--paper:#fff;--ink:#111;--soft:#555;--faint:#888;--line:#ddd;
 --accent:#0a6aa8;--good:#00704f;--bad:#a8400f}body{margin:1rem}"""
 
 
-def made_fit_of_gaussians() -> Fit:
+def made_fit_of_gaussians():
     return fitted("gaussian_process", asked=objective("code", "law", "math"))
 
 
-def what_if_content(fit: Fit, limits: dict[str, Any] | None = None) -> dict[str, Any]:
+def what_if_content(fit, limits=None):
     tokens = 3e10 if limits else None
     asked = ProposalRequest.of(fit, constraints=limits, inventory=INVENTORY, tokens=tokens)
     recommended = Mixture.from_array(fit.domains, RECOMMENDED)
     return what_if_data(asked, {"Recommended": recommended, "Natural": asked.natural})
 
 
-def what_if_page(content: dict[str, Any], path: Path) -> Path:
+def what_if_page(content, path):
     path.write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>what-if</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
@@ -55,7 +51,7 @@ def what_if_page(content: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def many_domains(domains: int = 20, targets: int = 18, trials: int = 30) -> dict[str, Any]:
+def many_domains(domains=20, targets=18, trials=30):
     """Return what a page is given of a run with many domains, by a law made of random numbers."""
     rng = np.random.default_rng(0)
     weights_ND = rng.dirichlet(np.ones(domains), trials)

@@ -7,7 +7,7 @@ from mixopt.online import Setting
 NAMES = ("web", "code", "books", "wiki", "news", "law", "math")
 
 
-def run_of(domains=3, evaluations=None, objective_M=None, **changes) -> Setting:
+def run_of(domains=3, evaluations=None, objective_M=None, **changes):
     """Return a run of some domains that starts even, is evaluated on them, and may do anything."""
     names, even_D = NAMES[:domains], np.full(domains, 1 / domains)
     evaluations = names if evaluations is None else evaluations

@@ -98,5 +98,4 @@ def skipped_headings(page):
 
 
 def nameless(page):
-    """Return what a screen reader has no name for."""
     return page.evaluate(NAMELESS)

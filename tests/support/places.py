@@ -11,7 +11,6 @@ EXPERIMENTS = PROJECT / "experiments"
 
 
 def experiment(folder, name):
-    """Import a module of the experiments, which are scripts that lie beside each other."""
     sys.path.insert(0, str(EXPERIMENTS / folder))
     try:
         return import_module(name)

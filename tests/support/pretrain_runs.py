@@ -58,7 +58,6 @@ class Job:
         return codes
 
     def until(self, passes):
-        """Wait until rank 0 has begun so many passes."""
         log = Path(f"{self.order}.0")
         self.until_true(lambda: log.exists() and log.read_text().count("\n") >= passes)
 
@@ -130,7 +129,6 @@ def assert_same_weights(one, other):
 
 
 def assert_equal_runs(one, other):
-    """Two runs have come to the same weights, log and metrics."""
     assert_same_weights(weights_of(one), weights_of(other))
     assert log_of(one) == log_of(other)
     assert metrics_of(one) == metrics_of(other)

@@ -33,7 +33,6 @@ class RayNodes:
         self.last = self.add()
 
     def add(self, **resources):
-        """Add a node, n2 first."""
         self._count += 1
         named = {"num_cpus": 1, "node_name": f"n{self._count}"}
         return self.cluster.add_node(**named | resources)

@@ -28,7 +28,6 @@ class S3Server:
         self.environment = ACCESS | places | {"AWS_MAX_ATTEMPTS": "1"}
 
     def put(self, key, content):
-        """Store an object, in a bucket that is made where it is not there; return its URL."""
         self._client.create_bucket(Bucket=BUCKET)
         self._client.put_object(Bucket=BUCKET, Key=key, Body=content)
         return f"{self.url}/{key}"
@@ -53,7 +52,6 @@ class S3Server:
             self._ask("reset-auth", b"1000000000")
 
     def forget(self):
-        """Empty the server."""
         self._ask("reset")
 
     def _ask(self, what, data=b""):
@@ -64,7 +62,6 @@ class S3Server:
 
 @contextmanager
 def s3_server(folder):
-    """Start the server, and stop it at the end."""
     port, path = free_port(), folder / "moto.log"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     quiet = {**os.environ, "MOTO_S3_CUSTOM_ENDPOINTS": "", "PYTHONWARNINGS": "ignore"}
@@ -80,7 +77,6 @@ def s3_server(folder):
 
 
 def wait_for_answer(process, url, log):
-    """Wait until a server answers."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         try:

@@ -115,7 +115,6 @@ class SlurmCluster:
         return [*(one.pid for one in found), *parents]
 
     def wait_for_nodes(self, count=2):
-        """Wait until so many nodes take work."""
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             ended = self.run("sinfo", "--noheader", "--Node", "-p", "debug", "--format=%t")
@@ -129,7 +128,6 @@ class SlurmCluster:
         return subprocess.run(command, check=False, timeout=60, **given)
 
     def end(self):
-        """Cancel what runs, and end the daemons."""
         with suppress(subprocess.TimeoutExpired):
             self.run("scancel", "--quiet", "--user=root")
             time.sleep(1)

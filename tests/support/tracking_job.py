@@ -35,7 +35,6 @@ class RunLog:
 
 
 def wait_for(condition):
-    """Wait until a condition holds, for four minutes at most."""
     deadline = time.monotonic() + 240
     while not condition():
         assert time.monotonic() < deadline

@@ -42,7 +42,6 @@ def random_rows() -> MixtureDataset:
 
 
 def trainer_arguments(folder, **options):
-    """Of a transformers.Trainer that reports to nobody."""
     from transformers import TrainingArguments
 
     quiet = {"report_to": [], "logging_strategy": "no", "remove_unused_columns": False}

@@ -47,14 +47,12 @@ class WorkRun:
         return other.design()
 
     def owner(self, *more, **environment):
-        """Start an owner of the sweep."""
         words = command("sweep", self.config, "--out", self.path, *more)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         self._started.append(subprocess.Popen(words, env=variables(environment), **pipes))
         return self._started[-1]
 
     def end(self):
-        """Kill what is left."""
         for process in self._started:
             process.kill()
             process.communicate()

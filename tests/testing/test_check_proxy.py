@@ -17,8 +17,6 @@ class Quick(NgramProxy):
 
 
 def changing(change):
-    """Make a proxy whose results are changed."""
-
     class Changing(Quick):
         def train(self, trials, *arguments):
             return [change(one, len(trials)) for one in super().train(trials, *arguments)]
