@@ -33,8 +33,7 @@ def corpus(tmp_path_factory):
     for k, (name, rows) in enumerate(zip(NAMES, (90, 41, 17), strict=True)):
         tokens = np.random.default_rng(k).integers(0, 50, rows * LENGTH + 5)
         write_shards(folder / name / "train", tokens, shard_tokens=300 if k == 1 else 1 << 20)
-    lists = {"domains": list(NAMES), "targets": [], "tasks": []}
-    write_sealed(folder / "index.json", {"format": CORPUS_FORMAT, **lists})
+    write_index(folder, NAMES)
     return folder
 
 
