@@ -48,7 +48,7 @@ def test_a_refit_keeps_the_strength_and_the_optimism():
     again = fitted.tuned().fit(weights_ND, losses_NM)
     assert (again.strength_, again.optimism_) == (fitted.strength_, fitted.optimism_)
     # It goes on from where the fit ended, which was not quite at the least loss.
-    assert again.predict(weights_ND) == pytest.approx(fitted.predict(weights_ND), abs=0.02)
+    assert again.predict(weights_ND) == pytest.approx(fitted.predict(weights_ND), abs=0.01)
 
 
 def test_one_mixture_is_fitted_with_the_strongest_prior():
