@@ -64,24 +64,16 @@ def fake_slurm(tmp_path, monkeypatch):
     return log
 
 
-LOOKING = (["status"], ["stop"])
-
-
-@pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
-def test_a_cluster_that_only_the_directory_names_is_not_connected_to(foreign, listener, command):
+@pytest.mark.parametrize("command", ["status", "stop"])
+@pytest.mark.parametrize("executor", ["ray", "slurm"])
+def test_a_cluster_that_only_the_directory_names_is_left_alone(
+    foreign, listener, fake_slurm, executor, command
+):
     port, is_connected = listener
-    path = foreign(executor="ray", options={"address": f"ray://127.0.0.1:{port}"})
-    ended = mixopt(command[0], path, *command[1:])
+    options = {"address": f"ray://127.0.0.1:{port}"} if executor == "ray" else {}
+    ended = mixopt(command, foreign(executor=executor, options=options))
     assert ended.code in (0, 1)
     assert not is_connected()
-    assert "--trust" in ended.out + ended.error
-
-
-@pytest.mark.parametrize("command", LOOKING, ids=lambda command: command[0])
-def test_jobs_that_only_the_directory_names_are_left_alone(foreign, fake_slurm, command):
-    path = foreign(executor="slurm")
-    ended = mixopt(command[0], path, *command[1:])
-    assert ended.code in (0, 1)
     assert not fake_slurm.exists()
     assert "--trust" in ended.out + ended.error
 

@@ -8,11 +8,12 @@ from mixopt.errors import ConfigError, CorpusError, RunError
 from mixopt.system import check_name, check_path, choice_fault, chosen, given_by, inside, one_value
 
 
-def test_names_that_swarms_have_are_taken():
+def test_names_that_swarms_have_are_taken(tmp_path):
     name = "s2pdfv1:art & design 数学"
     assert check_name(name, "domain") == check_path(name, "domain") == name
     assert check_path("a/b", "domain") == "a/b"
     assert check_name("x" * 200, "domain")
+    assert inside(tmp_path, "a/b") == tmp_path / "a/b"
 
 
 @pytest.mark.parametrize(

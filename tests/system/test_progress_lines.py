@@ -65,11 +65,8 @@ def test_time_left_is_measured_from_the_first_progress_not_from_the_start(capsys
     ]
 
 
-def test_of_many_words_the_first_are_written_and_how_many_more_there_are():
+def test_of_many_words_the_first_are_written_and_a_difference_that_rounds_to_0_has_no_minus():
     assert first_few(["a", "b", "c"], 3) == "a, b, c"
     assert first_few(["a", "b", "c"], 1) == "a and 2 more"
-
-
-def test_a_difference_that_rounds_to_0_is_not_below_it():
     assert difference_text(-0.00001) == "+0.0000"
     assert difference_text(-0.0001) == "\N{MINUS SIGN}0.0001"

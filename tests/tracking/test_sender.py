@@ -10,8 +10,10 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 from filelock import FileLock
+from made_experts import counted
 from places import SUPPORT
 from ranks import free_port
 from s3_server import wait_for_answer
@@ -19,6 +21,7 @@ from tracking_job import RunLog, wait_for
 
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
+from mixopt.routing import ExpertCounts, trial_scalars
 from mixopt.sweeps import TrialFolder
 from mixopt.tracking import sender, sync
 from mixopt.tracking.record import JOURNAL, WantedRun, append_line
@@ -39,13 +42,13 @@ def run_path(tmp_path, empty_database):
     return path
 
 
-def trial_file(path, name, *, reason=None, loss=2.0):
+def trial_file(path, name, *, reason=None, loss=2.0, experts=None):
     trial = Trial(name, Mixture({"web": 0.25, "c++": 0.75}), seed=7)
-    losses = [
+    losses = tuple(
         Losses(at, {"web": loss + 1 / at, "c++": loss}, {"web": 1.0, "c++": 0.5})
         for at in (500, 1000)
-    ]
-    result = TrialResult(name, "finished", 1000, 42, 2.0, losses[-1], tuple(losses))
+    )
+    result = TrialResult(name, "finished", 1000, 42, 2.0, losses[-1], losses, experts=experts)
     if reason:
         result = TrialResult(name, "diverged", 500, 42, 1.0, reason=reason)
     TrialFolder(path / "trials").write([trial], [result])
@@ -103,6 +106,17 @@ def test_a_trial_is_a_child_with_its_weights_losses_speed_and_curve(run_path):
     written = int((run_path / "trials/t0.json").stat().st_mtime * 1000)
     assert (child.info.end_time, child.info.start_time) == (written, written - 2000)
     assert runs["sweep"].data.params == PARAMS
+
+
+def test_a_trial_has_the_numbers_of_its_experts(run_path):
+    layers = [np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))]
+    train = counted(layers, names=("web", "code"))
+    counts = ExpertCounts(train, train)
+    trial_file(run_path, "t0", experts=counts)
+    record(run_path)
+    metrics = runs_of(run_path)[1]["t0"].data.metrics
+    own = {name: value for name, value in metrics.items() if name.startswith("moe/")}
+    assert own == trial_scalars(counts)
 
 
 def test_trials_sort_by_their_objective_when_it_is_known_and_when_it_changes(run_path):
