@@ -1,9 +1,8 @@
-"""Keep a record in MLflow, without ever waiting for it or failing with it.
+"""Track runs in MLflow, without ever waiting for it or failing with it.
 
-Training appends to files of the run directory (mixopt.tracking.record), and that is all that it
-does. MLflow runs in a process of its own (mixopt.tracking.sender), which sends what the run
-directory wants and the server does not have, in order and once, now or at the next start, or when
-`mixopt sync` asks for it.
+Training only appends to files of the run directory (mixopt.tracking.record). A separate process
+(mixopt.tracking.sender) sends to MLflow what the server does not have yet, in order and once: now,
+at the next start, or with `mixopt sync`.
 """
 
 import lazy_loader as lazy

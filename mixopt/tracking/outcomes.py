@@ -1,8 +1,8 @@
-"""What MLflow shall have of a run directory: parent runs, and outcomes; `mixopt sync` sends it.
+"""Parent runs and outcomes of a run directory for MLflow, and `mixopt sync`.
 
-The sweep's parent run stands for the whole run, so that each run is one row of an experiment; what
-its metrics are is in docs/mlflow.md. A gain is another mixture's objective - that of the
-recommended one: above 0 this one is better.
+The sweep's parent run represents the whole run, so that each run is one row of an experiment; its
+metrics are documented in docs/mlflow.md. A gain is another mixture's objective minus that of the
+recommended one; above 0 the recommended one is better.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from mixopt.tracking.sender import NOTE
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 NATURAL = "natural"
-MAX_NOTE = 4_800  # characters; MLflow's limit of a tag is 8000 bytes
-MAX_PARAMS = 400  # a configuration of hundreds of domains has more
+MAX_NOTE = 4_800  # characters; MLflow limits tags to 8000 bytes
+MAX_PARAMS = 400  # configurations of hundreds of domains have more
 
 
 def open_tracker(run: Run, warn: Say) -> Tracker:
-    """Return the tracker of a run; its process starts with the first step that is tracked."""
+    """Return the tracker of a run; its process starts with the first tracked step."""
     return Tracker(run.config.tracking, run.config.name, run.path, warn, sends=is_sent(run))
 
 
 @contextmanager
 def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
-    """Track a step of a run: as a parent run; the report, in those of all steps that are done."""
+    """Track a step as a parent run; the report is added to those of finished steps."""
     parents = [
         one
         for one in STEPS
@@ -73,7 +73,7 @@ def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
 
 
 def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
-    """Return tags that say what made a run: configuration, versions, commit if it is known."""
+    """Return tags of provenance: configuration, versions, and the commit if known."""
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     tags = {
         FINGERPRINT: fingerprint,
@@ -88,7 +88,7 @@ def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
 
 
 def run_params(run: Run, step: Step) -> dict[str, Any]:
-    """Return the parameters of a step's parent run: all fields of the configuration."""
+    """Return the parameters of a parent run: all fields of the configuration."""
     config, content = run.config, dump_config(run.config)
     content.pop("tracking", None)
     tokens = config.proxy.tokens if step.name == "sweep" else config.validation_tokens
@@ -97,7 +97,7 @@ def run_params(run: Run, step: Step) -> dict[str, Any]:
 
 
 def _leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each field that is set, by its name with dots."""
+    """Yield each set field with its dotted name."""
     for name, value in content.items():
         full = f"{before}{name}"
         if isinstance(value, Mapping):
@@ -107,11 +107,11 @@ def _leaves(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str,
 
 
 def _add_outcomes(run: Run, tracker: Tracker) -> None:
-    """Add what is known of a run now; a fault in that is a warning."""
+    """Add the present outcome of a run; errors become warnings."""
     if not tracker.enabled:
         return
     objective: dict[str, Any] = {}
-    with suppress(MixoptError):  # some are known once trials are trained
+    with suppress(MixoptError):  # some objectives need trained trials
         objective = {"objective": run.objective.to_json()}
     try:
         tags = description_tags(run)
@@ -124,7 +124,7 @@ def _add_outcomes(run: Run, tracker: Tracker) -> None:
 
 
 def run_outcome(run: Run) -> dict[str, float]:
-    """Return what is known of a whole run, for the sweep's parent run."""
+    """Return the outcome of a whole run, for the sweep's parent run."""
     values: dict[str, float] = {}
     if run.is_done("sweep"):
         losses_NM = run.trials.finished.losses(run.objective.unit)
@@ -150,13 +150,13 @@ def run_outcome(run: Run) -> dict[str, float]:
         if gain is not None:
             values |= _spread(gain.validated, "outcome/validated_gain")
             values |= _spread(gain.predicted, "outcome/predicted_gain")
-        elif run.recommendation.chosen == NATURAL:  # which gains nothing over itself
+        elif run.recommendation.chosen == NATURAL:  # no gain over itself
             values |= _spread(Interval(0.0, 0.0, 0.0), "outcome/validated_gain")
     return values
 
 
 def validation_outcome(run: Run) -> dict[str, float]:
-    """Return what validation has shown, for its parent run; nothing before it is done."""
+    """Return the outcome of the validation for its parent run; empty before it is done."""
     if not run.is_done("validate"):
         return {}
     validation, decision = run.validation, run.recommendation
@@ -169,7 +169,7 @@ def validation_outcome(run: Run) -> dict[str, float]:
 
 
 def _spread(gain: Interval | None, name: str, inner: str = "") -> dict[str, float]:
-    """Return what is known of a gain and its bounds: `name`, `name_low` and `name_high`."""
+    """Return a gain and its interval, as far as known: `name`, `name_low` and `name_high`."""
     if gain is None:
         return {}
     values = {"": gain.value, "_low": gain.low, "_high": gain.high}
@@ -177,7 +177,7 @@ def _spread(gain: Interval | None, name: str, inner: str = "") -> dict[str, floa
 
 
 def description_tags(run: Run) -> dict[str, str]:
-    """Return tags to filter by, and the description that MLflow shows first: as the terminal's."""
+    """Return tags to filter by, and the description that MLflow shows, as in the terminal."""
     if not run.is_done("propose"):
         return {}
     from mixopt.reporting import proposal_text, recommendation_text
@@ -191,18 +191,18 @@ def description_tags(run: Run) -> dict[str, str]:
         mixture, text = run.proposal.mixture, proposal_text(run.proposal)
     ranked = sorted(mixture.items(), key=lambda entry: -entry[1])
     tags["mixopt.weights"] = ", ".join(f"{name} {share_text(share)}" for name, share in ranked)
-    # A block of code is shown as it is: names come from the user.
+    # A code block is not rendered as Markdown: names come from the user.
     tags[NOTE] = f"```\n{text.replace('`', chr(39)).strip()[:MAX_NOTE]}\n```"
     return tags
 
 
 class SyncResult(NamedTuple):
-    """What came of sending.
+    """Result of sending.
 
     Attributes:
         server: The server or database.
-        sent: How many points of metrics, trials, files and runs were sent.
-        trouble: Why something is left, in a line; None where nothing is.
+        sent: Numbers of metric points, trials, files and runs sent.
+        trouble: Why something remains, in one line; None if nothing does.
     """
 
     server: str
@@ -217,17 +217,17 @@ class SyncResult(NamedTuple):
 def sync(
     directory: str | Path, uri: str | None = None, *, trust: bool = False, say: Say = silent
 ) -> SyncResult:
-    """Send what of a run is not in MLflow yet, in order and once.
+    """Send what MLflow does not have of a run yet, in order and once.
 
-    Where to is what the user says: `uri`, else MLFLOW_TRACKING_URI; else a database in the
-    directory itself. A server that only the directory names is used with `trust` alone: a directory
-    of unknown origin sends nothing anywhere.
+    The destination is `uri`, else MLFLOW_TRACKING_URI, else a database in the directory. A server
+    named only by the directory is used with `trust` only, so that a directory of unknown origin
+    sends nothing anywhere.
 
     Args:
         directory: The run directory.
-        uri: Server or database; it gets all of the run that it has not.
+        uri: Server or database.
         trust: Send to the server that the directory names.
-        say: Called every few seconds with a line about what is sent.
+        say: Called every few seconds with a line of progress.
 
     Raises:
         RunError: It is not a run directory, or only the directory names the server.
@@ -252,7 +252,7 @@ def sync(
 
 
 def _record_again(path: Path) -> None:
-    """Put a run on record that was not tracked: the steps that are done."""
+    """Record the finished steps of a run that was not tracked."""
     run = load_run(path)
     config = run.config.tracking.model_copy(update={"enabled": True})
     with tracked(run, REPORT, Tracker(config, run.config.name, path, sends=False)):

@@ -1,11 +1,11 @@
-"""The record of a run: what training says of it, in files of its directory, and no more.
+"""Append-only record of a run for MLflow, in files of the run directory.
 
-A line of `tracking.jsonl` is all that MLflow shall have of a parent run (`WantedRun`); the last one
-of each step counts. A line of metrics, in any file that is followed, is
-`{step, time, <key>: number, <key>: {<name>: number}}`. Readers leave out half a line.
+A line of `tracking.jsonl` is the complete wanted state of a parent run (`WantedRun`); the last line
+of each step counts. A line of metrics, in any followed file, is
+`{step, time, <key>: number, <key>: {<name>: number}}`. Readers skip partial lines.
 
-A process of its own (mixopt.tracking.sender) sends them; it is started with the first step, or by
-`mixopt sync`. Nothing is waited for but the end, and nothing that goes wrong is an error.
+A separate process (mixopt.tracking.sender) sends the record; it is started with the first step or
+by `mixopt sync`. Training waits for it only at the end, and tracking errors are only warnings.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 JOURNAL, SENT = "tracking.jsonl", "tracking_sent.json"
 LOG, LOCK = "tracking.log", "tracking.lock"
-LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # where the user names no server
+LOCAL, ARTIFACTS = "mlflow.db", "mlartifacts"  # used unless the user names a server
 SQLITE = "sqlite:///"
-FINGERPRINT = "mixopt.fingerprint"  # the tag of what results depend on; another is another run
-MAX_INTEGER = 1 << 63  # of MLflow's steps and times
-# Longest wait at the end without a sign of life: of a server; of a database in a file, which a busy
-# machine may take long to make; and for the first one, since MLflow takes seconds to import.
+FINGERPRINT = "mixopt.fingerprint"  # tag: hash of what results depend on
+MAX_INTEGER = 1 << 63  # limit of MLflow's steps and times
+# Maximum silence at the end: of a server; of a database file, which a busy machine creates slowly;
+# and before the first sign of life, because MLflow takes seconds to import.
 SERVER_SECONDS, DATABASE_SECONDS, FIRST_SECONDS = 5.0, 60.0, 60.0
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Append a line in one piece; half a line, left by a killed process, is ended first."""
+    """Append a line atomically, after terminating a partial line of a killed process."""
     line = f"{json.dumps(content, allow_nan=False)}\n".encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
@@ -60,7 +60,7 @@ class MetricPoint(NamedTuple):
 
 
 def read_points(file: Path, offset: int, limit: int) -> tuple[list[MetricPoint], int]:
-    """Return about `limit` points after an offset, and the next one; a cut file is read again."""
+    """Return about `limit` points after an offset, and the next offset; reread a cut file."""
     points: list[MetricPoint] = []
     with file.open("rb") as stream:
         offset = stream.seek(0 if offset > file.stat().st_size else offset)
@@ -73,7 +73,7 @@ def read_points(file: Path, offset: int, limit: int) -> tuple[list[MetricPoint],
 
 
 def points_of(line: bytes) -> Iterator[MetricPoint]:
-    """Yield the points of a line; none where it is not a line of metrics."""
+    """Yield the points of a line; none if it is not a line of metrics."""
     try:
         content = checked_as(dict[str, Any], parse_json(line, ""), "")
     except RunError:
@@ -92,31 +92,31 @@ def points_of(line: bytes) -> Iterator[MetricPoint]:
 
 @dataclass
 class WantedRun:
-    """What a parent run shall be in MLflow; times are in milliseconds."""
+    """Wanted state of a parent run in MLflow; times are in milliseconds."""
 
     step: str
-    server: str | None  # without a secret; None is the directory's own database
+    server: str | None  # without credentials; None: the directory's own database
     experiment: str
     name: str
     started: Count
-    folder: str | None = None  # of its trials' files, in the run directory
-    objective: dict[str, Any] | None = None  # of its trials, as `Objective.to_json`
-    params: dict[str, str] = field(default_factory=dict)  # of its first start: they cannot change
+    folder: str | None = None  # folder of trial files in the run directory
+    objective: dict[str, Any] | None = None  # objective of its trials (`Objective.to_json`)
+    params: dict[str, str] = field(default_factory=dict)  # as of its first start
     tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)  # of the whole run
-    status: str = "RUNNING"  # FINISHED, or KILLED where a training process came to no end
+    metrics: dict[str, float] = field(default_factory=dict)  # metrics of the whole run
+    status: str = "RUNNING"  # FINISHED, or KILLED if training was killed
     ended: Count | None = None
     lines: list[str] = field(default_factory=list)  # files of metrics to follow
-    files: dict[str, str | None] = field(default_factory=dict)  # to keep; the folder to show it in
+    files: dict[str, str | None] = field(default_factory=dict)  # artifacts, and their folders
 
     @property
     def fingerprint(self) -> str:
-        """What its results depend on."""
+        """Hash of what its results depend on."""
         return self.tags.get(FINGERPRINT, "")
 
 
 def wanted_runs(path: Path) -> dict[str, WantedRun]:
-    """Return what a run directory wants recorded, by step, what was written last at the end."""
+    """Return the wanted runs of a directory by step, the last written at the end."""
     runs: dict[str, WantedRun] = {}
     if (path / JOURNAL).is_file():
         for line in (path / JOURNAL).read_bytes().split(b"\n"):
@@ -129,32 +129,32 @@ def wanted_runs(path: Path) -> dict[str, WantedRun]:
 
 @dataclass
 class SentRun:
-    """What a server has of a parent run."""
+    """State of a parent run on a server."""
 
     run: str  # MLflow's id
     status: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    marks: dict[str, str] = field(default_factory=dict)  # of its files and those of its trials
-    # The last step of each metric, by file: a training run that resumes from a checkpoint cuts what
-    # it wrote after it and writes those steps again, which are not new.
+    marks: dict[str, str] = field(default_factory=dict)  # marks of change of its files and trials
+    # The last step of each metric, by file: a run that resumes from a checkpoint cuts later lines
+    # and writes their steps again, which are not sent twice.
     steps: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass
 class Sent:
-    """What was sent of a run directory: `tracking_sent.json`; one that cannot be read is none."""
+    """What was sent of a run directory (`tracking_sent.json`); empty if unreadable."""
 
-    # A tag of every parent run: one that was made but not noted before a kill is found again.
+    # A tag of every parent run, to find one that was created just before a kill.
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    sent: dict[str, int] = field(default_factory=dict)  # by the last process, for who waits for it
-    trouble: str | None = None  # why something is left
+    sent: dict[str, int] = field(default_factory=dict)  # counts of the last process, for its waiter
+    trouble: str | None = None  # why something remains
     # By server, and by step and fingerprint.
     servers: dict[str, dict[str, SentRun]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Sent:
-        """Read that of a run directory."""
+        """Read the record of a run directory."""
         try:
             return checked_as(cls, json.loads((path / SENT).read_bytes()), SENT)
         except (OSError, ValueError, RecursionError, RunError):
@@ -162,17 +162,17 @@ class Sent:
 
 
 def sent_words(sent: Mapping[str, int]) -> str:
-    """Return what was sent in words."""
+    """Return what was sent, as text."""
     names = {"points": "points of metrics"}
     parts = [f"{n:,} {names.get(name, name)}" for name, n in sent.items() if n]
     return ", ".join(parts) or "nothing"
 
 
 class SenderProcess:
-    """The process that sends a run directory's record, until its standard input is closed."""
+    """The process that sends a directory's record until its standard input is closed."""
 
     def __init__(self, path: Path, server: ServerUri | None) -> None:
-        """Start it; no file of the directory's record may be elsewhere, or a pipe."""
+        """Start the process, after checking that the record's files are regular and inside."""
         if importlib.util.find_spec("mlflow") is None:
             raise ConfigError("MLflow is not installed: pip install 'mixopt[all]'")
         database = [f"{LOCAL}{end}" for end in ("", ".lock", "-wal", "-shm", "-journal")]
@@ -188,8 +188,8 @@ class SenderProcess:
         with writing(path / LOG):
             path.mkdir(parents=True, exist_ok=True)
             log = os.open(path / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            # -P: what lies in the run directory is not imported. A session of its own: Ctrl-C ends
-            # the sweep, and the record is still closed.
+            # -P: nothing is imported from the run directory. A session of its own: Ctrl-C ends the
+            # sweep, while the record is still completed.
             with os.fdopen(log, "ab") as stderr:
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "mixopt.tracking.sender", str(path.resolve())],
@@ -199,17 +199,17 @@ class SenderProcess:
                     cwd=path,
                     start_new_session=True,
                 )
-        # Not an argument, which everybody on the machine sees: it may have a password.
+        # Not an argument, which all users of the machine could see: it may have a password.
         assert self._process.stdin is not None, "the process has a pipe"
         self._input = self._process.stdin
-        with suppress(BrokenPipeError):  # the log says why the process has ended
+        with suppress(BrokenPipeError):  # the log has the reason
             self._input.write(f"{server.given if server else ''}\n".encode())
             self._input.flush()
 
     def end(self, patience: float | None = None, say: Say = silent) -> str | None:
-        """Close its input and wait for its end; return why something is left.
+        """Close its input and wait for its end; return why something remains.
 
-        One that sends nothing for `patience` seconds is killed.
+        A process without progress for `patience` seconds is killed.
         """
         with suppress(OSError):
             self._input.close()
@@ -236,7 +236,7 @@ class SenderProcess:
         return Sent.read(self._path).trouble or ended
 
     def _sign_of_life(self) -> int:
-        """Return when a sender of the directory last noted what it has sent."""
+        """Return the time of the last update of `tracking_sent.json`."""
         try:
             return (self._path / SENT).stat().st_mtime_ns
         except OSError:
@@ -244,7 +244,7 @@ class SenderProcess:
 
 
 class Tracker(AbstractContextManager["Tracker"]):
-    """Says what a run directory's runs of MLflow shall be; never raises for it."""
+    """Records the wanted MLflow runs of a directory; never raises."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class Tracker(AbstractContextManager["Tracker"]):
         *,
         sends: bool = True,
     ) -> None:
-        """Prepare; the process starts with the first step."""
+        """Store settings; the process starts with the first step."""
         self.enabled = config.enabled
         self._path, self._warn, self._sends = path, warn, sends
         self._server = None if config.uri is None else absolute_uri(config.uri)
@@ -272,7 +272,7 @@ class Tracker(AbstractContextManager["Tracker"]):
         name: str | None = None,
         folder: str | None = None,
     ) -> None:
-        """Open a step's parent run, or resume the existing one."""
+        """Start or resume a step's parent run."""
         if not self.enabled:
             return
         wanted = WantedRun(step, self._server, self._experiment, name or step, _now(), folder)
@@ -293,7 +293,7 @@ class Tracker(AbstractContextManager["Tracker"]):
             self.complain(trouble)
 
     def files(self, step: str, files: Iterable[Path], folder: str | None = None) -> None:
-        """Keep files with a step's run, and again when they have changed."""
+        """Add files to a step's run as artifacts, again after each change."""
         here = self._path.resolve()
         names = [file.resolve().relative_to(here).as_posix() for file in files]
         self.add(step, files=dict.fromkeys(names, folder))
@@ -303,7 +303,7 @@ class Tracker(AbstractContextManager["Tracker"]):
         self.add(step, status="FINISHED", ended=_now())
 
     def add(self, step: str, **changes: Any) -> None:
-        """Add facts to a step's run, fields of `WantedRun`, or change them."""
+        """Set fields of a step's `WantedRun`."""
         wanted = wanted_runs(self._path).get(step)
         if not self.enabled or wanted is None:
             return
@@ -314,7 +314,7 @@ class Tracker(AbstractContextManager["Tracker"]):
             self._write(changed)
 
     def complain(self, what: str) -> None:
-        """Warn, once, that the record is not whole."""
+        """Warn once that the record is incomplete."""
         if not self._warned:
             self._warned = True
             option = "" if self._server is None else f" {uri_option(self._server)}"
@@ -324,7 +324,7 @@ class Tracker(AbstractContextManager["Tracker"]):
             )
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait until all is sent; after an error, less long."""
+        """Wait until all is sent, for a shorter time after an error."""
         process, self._process = self._process, None
         if process is not None:
             trouble = process.end(None if kind is None else SERVER_SECONDS)
@@ -340,7 +340,7 @@ class Tracker(AbstractContextManager["Tracker"]):
 
 
 def absolute_uri(given: str) -> ServerUri:
-    """Return a store by the name that it has in any working directory."""
+    """Return a URI that is valid in any working directory."""
     uri = ServerUri(given)
     if not uri.startswith(SQLITE):
         return uri
@@ -348,7 +348,7 @@ def absolute_uri(given: str) -> ServerUri:
 
 
 def uri_option(server: ServerUri) -> str:
-    """Return the option that names a server, and what to set where it needs a login."""
+    """Return the `--uri` option for a server, with the variables for its login."""
     login = " with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD set"
     return f"--uri {server.address}{login if server.address != server else ''}"
 

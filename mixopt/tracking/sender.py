@@ -1,14 +1,14 @@
 """The process that sends a run's record to MLflow: `python -m mixopt.tracking.sender DIR`.
 
-It looks at the run directory every two seconds and sends what is new, by MLflow's public client. A
-server that fails is tried again after 1, 2, 4 ... 30 seconds. When standard input ends, with the
-training process finished or killed, it sends what is left once more, closes the runs and ends; what
-fails then stays on disk for the next one. Its exit code is 1 where something is left.
+It polls the run directory every two seconds and sends news through MLflow's public client. A
+failing server is retried after 1, 2, 4 ... 30 seconds. When standard input ends, because the
+training process has finished or was killed, it sends the rest once more, closes the runs and exits;
+what fails then stays on disk for the next sender. The exit code is 1 if something remains.
 
-`tracking_sent.json` says what each server has; sending may be cut off anywhere: runs are found
-again by their tags, a metric of the same step, time and value is kept once by MLflow.
+`tracking_sent.json` records what each server has. Sending may be interrupted anywhere: runs are
+found again by their tags, and MLflow keeps one of several metrics with equal step, time and value.
 
-The first line of its standard input is the server's URI, or empty for the directory's own database.
+The first line of standard input is the server's URI, or empty for the directory's own database.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ if TYPE_CHECKING:
     from mixopt.trials import TrialResult
 
 FOLDERS = {".parquet": "tables", ".svg": "figures"}
-NOTE = "mlflow.note.content"  # the tag that MLflow shows as a description
+NOTE = "mlflow.note.content"  # the tag that MLflow shows as description
 EXPERIMENT_NOTE = (
     "`NAME/sweep` is a whole run, with its answer; sort its trials by `objective`: lower is better."
 )
-MAX_KEY, MAX_VALUE, MAX_TAG = 250, 500, 5000  # characters that servers since MLflow 2.0 take
-MAX_POINTS = 900  # that are read and sent at once
+MAX_KEY, MAX_VALUE, MAX_TAG = 250, 500, 5000  # limits in characters since MLflow 2.0
+MAX_POINTS = 900  # read and sent at once
 EVERY_SECONDS, MAX_PAUSE_SECONDS, LOCK_SECONDS = 2.0, 30.0, 30.0
-NICENESS = 5  # how much this process gives way to training on the same cores
-# A dead server is given up at once (MLflow's own: 249 s), and nothing is reported to third parties.
+NICENESS = 5  # of this process, beside training on the same cores
+# Give up on a dead server quickly (MLflow's default: 249 s); no telemetry.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
@@ -71,18 +71,18 @@ ENVIRONMENT = {
 
 
 class Sender:
-    """Brings an experiment of MLflow to what a run directory wants."""
+    """Updates an MLflow experiment to the wanted state of a run directory."""
 
     def __init__(self, path: Path, uri: str | None) -> None:
-        """Prepare."""
+        """Store the directory and the server."""
         name = ServerUri(uri or f"{SQLITE}{LOCAL}")
         self._path, self._login, self.name = path, name.login(), str(name) if uri else LOCAL
-        self._client: Any = None  # MLflow's, which is imported when there is something to send
-        self._experiment = ""  # its id
-        # Runs that this process has looked for, and how far it has read their metrics.
+        self._client: Any = None  # MLflow's client, imported when needed
+        self._experiment = ""  # id
+        # Runs that this process has looked up, and its offsets in their metrics.
         self._seen, self._offsets = set[str](), dict[tuple[str, str], int]()
         self._noted = time.monotonic()
-        # The directory's own database is one server, by whatever name it is reached.
+        # The directory's own database counts as one server under any name.
         file = Path(name.given.removeprefix(SQLITE))
         self._file = file if name.startswith(SQLITE) else None
         self._is_own = file.resolve() == path.resolve() / LOCAL
@@ -92,7 +92,7 @@ class Sender:
         self._runs = self.sent.servers.setdefault(server, {})
 
     def run(self, stream: IO[str]) -> str | None:
-        """Send what is new, again and again; once more when the stream or the parent has ended."""
+        """Send news repeatedly, and once more after the stream or the parent has ended."""
         parent, failures, last = os.getppid(), 0, False
         while True:
             last = last or os.getppid() != parent
@@ -104,7 +104,7 @@ class Sender:
             last = bool(select.select([stream], [], [], pause)[0])
 
     def attempt(self, *, last: bool) -> str | None:
-        """Send what is new; return in a line why that fails."""
+        """Send news; return an error as one line."""
         trouble = None
         try:
             runs = list(wanted_runs(self._path).values())
@@ -116,7 +116,7 @@ class Sender:
                 self._send(wanted)
         except Exception as error:
             self._client = None
-            self._seen.clear()  # it may be another server that comes back
+            self._seen.clear()  # the server may have been replaced
             first = (str(error).strip().splitlines() or [""])[0]
             kind = "" if isinstance(error, MixoptError) else f"{type(error).__name__}: "
             shown = without_secrets(first, self._login.secrets)[:300]
@@ -130,13 +130,13 @@ class Sender:
         write_text(self._path / SENT, json.dumps(asdict(self.sent)))
 
     def _connect(self, name: str) -> None:
-        """Open the experiment of a name, which is made where there is none."""
+        """Open an experiment by name, creating it if necessary."""
         os.environ.update(self._login.environment)
         from mlflow import MlflowClient
 
         file = self._file
         with ExitStack() as alone:
-            if file is not None:  # MLflow makes tables and experiments in steps
+            if file is not None:  # MLflow creates tables and experiments in steps
                 file.parent.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(file.with_name(f"{file.name}.lock"), timeout=120)
                 alone.enter_context(lock)
@@ -148,7 +148,7 @@ class Sender:
             experiment = client.get_experiment_by_name(name)
             if experiment is None:
                 place = None if file is None else (file.resolve().parent / ARTIFACTS).as_uri()
-                # Without its kind, MLflow 3 opens one of prompts and traces.
+                # Without this tag MLflow 3 shows an experiment as one of prompts and traces.
                 tags = {"mlflow.experimentKind": "custom_model_development", NOTE: EXPERIMENT_NOTE}
                 self._experiment = str(client.create_experiment(name, place, tags))
             else:
@@ -176,7 +176,7 @@ class Sender:
             sent.status = wanted.status
 
     def _opened(self, wanted: WantedRun) -> SentRun:
-        """Return the record of a run that is there; a process asks once for each."""
+        """Return the record of a run that exists, looked up once by a process."""
         own = f"{wanted.step} {wanted.fingerprint}"
         if own not in self._seen:
             key = {"mixopt.key": self.sent.key, "mixopt.step": wanted.step}
@@ -190,7 +190,7 @@ class Sender:
         return self._runs[own]
 
     def _run_with(self, tags: dict[str, str], name: str, started: int) -> str:
-        """Return the id of the run that has tags; it is made where there is none."""
+        """Return the id of the run with these tags, creating it if necessary."""
         condition = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
         runs = self._client.search_runs([self._experiment], condition, max_results=1)
         if not runs:
@@ -247,7 +247,7 @@ class Sender:
         self._note("files", 1)
 
     def _check_artifacts_inside(self, run: str) -> None:
-        """Check where a database keeps files: it may be somebody else's, or have been moved."""
+        """Check where a database stores artifacts: it may be foreign, or have been moved."""
         location, here = str(self._client.get_run(run).info.artifact_uri), self._path.resolve()
         prefix = here.as_uri() + "/"
         if not location.startswith(prefix) or "/../" in location or "%2" in location[len(prefix) :]:
@@ -263,7 +263,7 @@ class Sender:
         params: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Write metrics, parameters and tags of a run, by names that MLflow takes."""
+        """Send metrics, parameters and tags of a run under valid MLflow keys."""
         from mlflow.entities import Metric, Param, RunTag
 
         points = [Metric(key_of(point.key), *point[1:]) for point in metrics]
@@ -272,7 +272,7 @@ class Sender:
         self._client.log_batch(run, points, pairs, facts)
 
     def _note(self, what: str, count: int) -> None:
-        """Count what was sent; the file is written every second, as a sign of life too."""
+        """Count what was sent; write the file every second, also as a sign of life."""
         self.sent.sent[what] += count
         if time.monotonic() > self._noted + 1:
             self._noted = time.monotonic()
@@ -280,15 +280,15 @@ class Sender:
 
 
 def _mark(file: Path) -> str:
-    """Return what changes when a file is written."""
+    """Return a mark that changes when a file is written."""
     return f"{file.stat().st_mtime_ns} {file.stat().st_size}"
 
 
 def key_of(name: str) -> str:
-    """Return a name as a valid MLflow key: itself where MLflow takes it."""
+    """Return a name as a valid MLflow key, unchanged if possible."""
     key = re.sub(r"[^\w\-. :/]", lambda match: f"_{ord(match[0]):x}_", name) or "_"
     if posixpath.normpath(key) != key or key.startswith(("..", "/")) or key == ".":
-        key = re.sub("[./]", "_", key)  # MLflow takes it for a path
+        key = re.sub("[./]", "_", key)  # MLflow would read it as a path
     if len(key) <= MAX_KEY:
         return key
     return f"{key[: MAX_KEY - 13]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
@@ -297,7 +297,7 @@ def key_of(name: str) -> str:
 def _trial_metrics(
     result: TrialResult, when: int, objective: dict[str, Any] | None
 ) -> list[MetricPoint]:
-    """Return the metrics of a trial, its learning curve included; steps are tokens."""
+    """Return the metrics of a trial with its learning curve; steps are tokens."""
     curve: dict[int, dict[str, Any]] = {
         losses.tokens: {
             **{f"loss/{name}": value for name, value in losses.nats_per_token.items()},
@@ -336,14 +336,14 @@ def _log(line: str) -> None:
 
 
 def main() -> None:
-    """Send until standard input ends."""
+    """Send until standard input is closed."""
     with suppress(AttributeError, OSError):
         os.nice(NICENESS)
     path, uri = Path(sys.argv[1]), sys.stdin.readline().strip()
     os.environ.update(ENVIRONMENT | os.environ)
     sys.stdout = sys.stderr  # MLflow prints links
     try:
-        # One that is at its end is waited for.
+        # Wait for another sender that is finishing.
         with FileLock(path / LOCK, timeout=LOCK_SECONDS):
             sys.exit(Sender(path, uri or None).run(sys.stdin) is not None)
     except Timeout:
