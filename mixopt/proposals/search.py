@@ -239,20 +239,26 @@ def near_best(problem: Problem, best_D: Array, noise: float) -> Array:
     without_DD = np.where(np.eye(domains, dtype=bool), 0.0, best_D)
     corners_KD = np.vstack([np.eye(domains), without_DD])
     ends_KD = np.vstack([problem.allowed.project(corners_KD), problem.allowed.from_cube(cube_KD)])
-    limit = problem.score(best_D[None])[0] + noise
-
-    def is_good(parts_K: Array) -> Array:
-        good_K: Array = problem.score(best_D + parts_K[:, None] * (ends_KD - best_D)) <= limit
-        return good_K
-
+    moves_KD, limit = ends_KD - best_D, problem.score(best_D[None])[0] + noise
     good_K, bad_K = np.zeros(len(ends_KD)), np.ones(len(ends_KD))
-    good_K[is_good(bad_K)] = 1.0
+    good_K[problem.score(best_D + moves_KD) <= limit] = 1.0
     for _ in range(BISECTIONS):
-        middle_K = (good_K + bad_K) / 2
-        within_K = is_good(middle_K)
-        good_K, bad_K = np.where(within_K, middle_K, good_K), np.where(within_K, bad_K, middle_K)
-    reached_KD = np.vstack([best_D, best_D + good_K[:, None] * (ends_KD - best_D)])
-    return np.stack([reached_KD.min(axis=0), reached_KD.max(axis=0)])
+        low_D, high_D = _range(best_D + good_K[:, None] * moves_KD, best_D)
+        farthest_KD = best_D + bad_K[:, None] * moves_KD
+        # All others end within what is reached already.
+        open_K = ((farthest_KD < low_D) | (farthest_KD > high_D)).any(axis=1) & (good_K < bad_K)
+        if not open_K.any():
+            break
+        middle_K = (good_K + bad_K)[open_K] / 2
+        within_K = problem.score(best_D + middle_K[:, None] * moves_KD[open_K]) <= limit
+        good_K[open_K] = np.where(within_K, middle_K, good_K[open_K])
+        bad_K[open_K] = np.where(within_K, bad_K[open_K], middle_K)
+    return _range(best_D + good_K[:, None] * moves_KD, best_D)
+
+
+def _range(points_KD: Array, also_D: Array) -> Array:
+    every_KD = np.vstack([also_D, points_KD])
+    return np.stack([every_KD.min(axis=0), every_KD.max(axis=0)])
 
 
 CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
@@ -298,11 +304,17 @@ def _draws(
     centers: list[tuple[Array, float]], count: int, rng: np.random.Generator
 ) -> Iterator[Array]:
     """Yield chunks of Dirichlet draws, as many around each centre."""
+    held: list[Array] = []
     for place, (center_D, concentration) in enumerate(centers):
         own = (count * (place + 1)) // len(centers) - (count * place) // len(centers)
         alpha_D = np.maximum(concentration * center_D, 1e-3)
         for at in range(0, own, CHUNK):
-            yield rng.dirichlet(alpha_D, min(CHUNK, own - at))
+            held.append(rng.dirichlet(alpha_D, min(CHUNK, own - at)))
+            if sum(map(len, held)) >= CHUNK:
+                yield np.vstack(held)
+                held = []
+    if held:
+        yield np.vstack(held)
 
 
 STARTS = 12

@@ -60,6 +60,13 @@ def single_if_large(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[An
     return values.astype(np.float32) if values.size > LARGE else values
 
 
+def distinct_rows(rows: Array) -> tuple[Array, IntArray]:
+    """Return each row once, where it first is, and at which of these each was."""
+    places: dict[bytes, int] = {}
+    place_N = [places.setdefault(row.tobytes(), len(places)) for row in rows]
+    return np.array([np.frombuffer(row) for row in places]), np.array(place_N, dtype=np.int64)
+
+
 FORMAT = "mixopt-regressor/1"
 
 

@@ -55,6 +55,15 @@ def test_a_mixture_that_is_changed_in_place_is_predicted_anew():
     assert np.array_equal(regressor.gradient(row_ND[0]), fitted().gradient(points_ND[1]))
 
 
+def test_trials_of_one_mixture_count_as_those_of_mixtures_next_to_each_other_do():
+    weights_ND, fresh_ND = mixtures(20)[[*range(20), 3, 3, 7]], mixtures(5, seed=1)
+    losses_NM = law(weights_ND, 2, noise=0.05)
+    same = fitted().tuned().fit(weights_ND, losses_NM)
+    apart = fitted().tuned().fit(weights_ND * (1 + 1e-12 * np.arange(23)[:, None]), losses_NM)
+    assert same.predict(fresh_ND) == pytest.approx(apart.predict(fresh_ND), rel=1e-7)
+    assert same.gradient(fresh_ND[0]) == pytest.approx(apart.gradient(fresh_ND[0]), rel=1e-5)
+
+
 def test_it_covers_new_trials_at_about_the_stated_rate():
     fresh_ND = mixtures(400, seed=1)
     means, stds = fitted(64, noise=0.05).predict(fresh_ND, return_std=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mixopt_regressors.laws import SkillsRegressor
+from mixopt_regressors.laws import SkillsRegressor, skills
 from mixopt_regressors.laws.skills import STRENGTHS
 
 
@@ -37,9 +37,25 @@ def test_a_new_trial_lies_within_two_standard_deviations_about_as_often_as_it_sh
     losses_NM += 0.05 * rng.standard_normal(losses_NM.shape)
     fitted = SkillsRegressor().fit(weights_ND[:48], losses_NM[:48])
     means_NM, stds_NM = fitted.predict(weights_ND[48:], return_std=True)
-    assert [means_NM[0, 0], stds_NM[0, 0]] == pytest.approx([2.8518, 0.057681], rel=2e-3)
     inside_NM = np.abs(means_NM - losses_NM[48:]) < 2 * stds_NM
     assert 0.9 < inside_NM.mean() < 0.995
+
+
+def test_a_fit_of_few_steps_is_known_to_the_last_digits(monkeypatch):
+    # Whole descents turn the last bit of a loss into the third digit of a prediction.
+    monkeypatch.setattr(skills, "FOLD_STEPS", 40)
+    monkeypatch.setattr(SkillsRegressor, "_steps", 40)
+    rng = np.random.default_rng(2)
+    weights_ND, losses_NM = two_skills(rng, 248)
+    losses_NM += 0.05 * rng.standard_normal(losses_NM.shape)
+    fitted = SkillsRegressor().fit(weights_ND[:48], losses_NM[:48])
+    mean_1M, std_1M = fitted.predict(weights_ND[48:49], return_std=True)
+    assert [mean_1M[0, 0], std_1M[0, 0]] == pytest.approx([2.83309839, 0.0586497815], rel=1e-7)
+    # A trial twice is two rows of one mixture with equal losses.
+    twice = SkillsRegressor(folds=0).fit(weights_ND[[*range(24), 0]], losses_NM[[*range(24), 0]])
+    moved = weights_ND[[*range(24), 0]] + np.array([[0.0]] * 24 + [[1e-13]])
+    apart = SkillsRegressor(folds=0).fit(moved, losses_NM[[*range(24), 0]])
+    assert twice.predict(weights_ND[30:34]) == pytest.approx(apart.predict(weights_ND[30:34]))
 
 
 def test_a_refit_keeps_the_strength_and_the_optimism():

@@ -48,7 +48,12 @@ from mixopt_regressors.gaussian.kernels import (
     log_weights,
     matern_and_slope,
 )
-from mixopt_regressors.mixture_regressor import MixtureRegressor, lower_roots, plain_roots
+from mixopt_regressors.mixture_regressor import (
+    MixtureRegressor,
+    distinct_rows,
+    lower_roots,
+    plain_roots,
+)
 
 CHUNK = 2**17  # pairs of mixtures at once: what a processor's cache holds
 MIN_CHUNK = 16  # mixtures at once, for which trials of many targets are read once
@@ -110,17 +115,21 @@ class Posterior:
 
 
 class StackedPosteriors:
-    """Kernels and trials of all targets, for the same mixtures."""
+    """Kernels and trials of all targets, for the same mixtures.
+
+    What trials of one mixture say is added up, so that it is compared once.
+    """
 
     def __init__(self, posteriors: Sequence[Posterior]) -> None:
         kernels = [one.kernel for one in posteriors]
+        rows, place_N = distinct_rows(posteriors[0].rows)
         self.lengths_M1D = np.stack([kernel.lengths_D for kernel in kernels])[:, None]
         self.powers_M11 = np.array([[[kernel.power]] for kernel in kernels])
-        self.rows_MND = np.stack([one.own for one in posteriors])
+        self.rows_MND = np.stack([kernel.scaled(rows) for kernel in kernels])
         self.middles_M1D = self.rows_MND.mean(axis=1, keepdims=True)
         self.rows_MND -= self.middles_M1D
         self.squares_M1N = (self.rows_MND**2).sum(axis=2)[:, None]
-        duals_MN = np.stack([one.dual_N for one in posteriors])
+        duals_MN = np.stack([np.bincount(place_N, one.dual_N) for one in posteriors])
         self.duals_MN1 = (duals_MN * np.array([[kernel.variance] for kernel in kernels]))[..., None]
         self.levels_M = CONSTANT * duals_MN.sum(axis=1)
         self._last: tuple[Array, Array, Array, Array] | None = None

@@ -35,8 +35,10 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import splits
 from mixopt.system import Array, IntArray
+from mixopt_regressors.laws.descent import minimised
 from mixopt_regressors.mixture_regressor import (
     MixtureRegressor,
+    distinct_rows,
     plain_roots,
     root_of,
     single_if_large,
@@ -47,10 +49,8 @@ OF_LOGS, OF_DECAYS, OF_LOADS, OF_SQUARED_LOADS, OF_FLOORS = 0.1, 0.3, 0.01, 0.01
 USUAL_DECAY = 0.15
 USUAL_FLOOR = 0.5  # standard deviations below the least loss
 OWN = 2.0  # how far a unit starts to fall where its own domain is all there is
-STEP_SIZES = (3.0, 3.0, 1.0, 3.0)  # units in which logs, decays, roots and floors descend
-MEMORY = 10  # steps that L-BFGS remembers
+STEP_SIZES = (3.0, 3.0, 3.0, 1.0)  # units in which logs, decays, floors and roots descend
 WALL = 10.0  # what a squared step outside of the bounds costs; bounds themselves are slow
-ENOUGH = 1e-7  # a step that gains a smaller part of the loss is the last
 
 
 LOG_DECAYS = (math.log(0.05), math.log(20.0))
@@ -64,113 +64,123 @@ class Heights:
 
     def __init__(self, logs_KD: Array, log_decays_K: Array) -> None:
         self.logs_KD, self.decays_K = logs_KD, np.exp(log_decays_K)
-        powers_KD = -logs_KD / self.decays_K[:, None]
-        self.top_K = powers_KD.max(axis=1)
-        self.terms_KD = np.exp(powers_KD - self.top_K[:, None])
+        powers_KD = -logs_KD / self.decays_K[..., None]
+        self.top_K = powers_KD.max(axis=-1)
+        self.terms_KD = np.exp(powers_KD - self.top_K[..., None])
 
     def means(self, weights_ND: Array) -> tuple[Array, Array, Array]:
         """Return the units at mixtures, their logarithms, and sums of their terms, (N, K) each."""
-        sums_NK = weights_ND @ self.terms_KD.T + NOTHING
-        logs_NK = -self.decays_K * (np.log(sums_NK) + self.top_K)
+        sums_NK = weights_ND @ self.terms_KD.mT + NOTHING
+        logs_NK = -self.decays_K[..., None, :] * (np.log(sums_NK) + self.top_K[..., None, :])
         return np.exp(np.minimum(logs_NK, MAX_LOG)), logs_NK, sums_NK
 
 
 class Units(NamedTuple):
-    """Parameters: units, and how each target loads on them."""
+    """Parameters of several fits: units, and how each target loads on them."""
 
-    logs_KD: Array
-    log_decays_K: Array
-    roots_MK: Array
-    floors_M: Array
+    logs_FKD: Array
+    log_decays_FK: Array
+    floors_FM: Array
+    roots_FMK: Array
 
     def predict(self, weights_ND: Array) -> Array:
-        """Return losses, shape (N, M)."""
-        heights_NK = Heights(self.logs_KD, self.log_decays_K).means(weights_ND)[0]
-        predicted: Array = self.floors_M + heights_NK @ (self.roots_MK**2).T
+        """Return losses, shape (F, N, M)."""
+        heights_FNK = Heights(self.logs_FKD, self.log_decays_FK).means(weights_ND)[0]
+        predicted: Array = self.floors_FM[:, None] + heights_FNK @ (self.roots_FMK**2).mT
         return predicted
 
-    def outside(self) -> tuple[Array, Array]:
-        """Return how far logs and log decays are outside of what power means can take."""
-        pairs = ((self.logs_KD, LOGS), (self.log_decays_K, LOG_DECAYS))
-        # Faster than numpy's clip where there are few.
-        logs, decays = (own - np.minimum(np.maximum(own, low), high) for own, (low, high) in pairs)
-        return logs, decays
+    def vectors(self) -> Array:
+        """Return all parameters of each fit in a row, shape (F, P)."""
+        return np.concatenate([part.reshape(len(part), -1) for part in self], axis=1)
 
     def descend(self, weights_ND: Array, losses_NM: Array, strength: float, steps: int) -> Units:
-        """Go downhill by L-BFGS."""
-        from scipy.optimize import minimize
-
-        step = np.repeat(STEP_SIZES, [part.size for part in self])
-        ends = np.cumsum([0, *(part.size for part in self)]).tolist()
+        """Go downhill by L-BFGS; equal rows, of which resampled trials have many, become one."""
+        rows, place_N = distinct_rows(np.hstack([weights_ND, losses_NM]))
+        own_ND, own_NM = map(np.ascontiguousarray, np.split(rows, [weights_ND.shape[1]], axis=1))
+        counts_N1 = np.bincount(place_N).astype(np.float64)[:, None]
+        sizes = [part[0].size for part in self]
+        step_P, ends = np.repeat(STEP_SIZES, sizes), np.cumsum([0, *sizes]).tolist()
         places = [slice(*pair) for pair in itertools.pairwise(ends)]  # faster than numpy's split
+        prior, bounded = Prior.of(self, losses_NM.min(axis=0), strength), slice(ends[3])
 
-        def shaped(vector: Array) -> Units:
+        def shaped(scaled_FP: Array) -> Units:
             parts = zip(places, self, strict=True)
-            scaled = step * vector
-            return Units(*(scaled[place].reshape(part.shape) for place, part in parts))
+            return Units(*(scaled_FP[:, at].reshape(-1, *part.shape[1:]) for at, part in parts))
 
-        def loss(vector: Array) -> tuple[float, Array]:
-            value, slopes = penalised(shaped(vector), weights_ND, losses_NM, strength)
-            return value, step * np.concatenate([part.ravel() for part in slopes])
+        def cost(points_FP: Array) -> tuple[Array, Array]:
+            scaled_FP = step_P * points_FP
+            values_F, slopes = squares(shaped(scaled_FP), own_ND, own_NM, counts_N1, strength)
+            slopes_FP, (more_F, slopes_FB) = slopes.vectors(), prior.cost(scaled_FP[:, bounded])
+            slopes_FP[:, bounded] += slopes_FB
+            return values_F + more_F, step_P * slopes_FP
 
         # A step that goes astray has a loss that is not finite, and is taken back.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            solution: Any = minimize(
-                loss,
-                np.concatenate([part.ravel() for part in self]) / step,
-                jac=True,
-                method="L-BFGS-B",
-                options={"maxiter": steps, "maxcor": MEMORY, "ftol": ENOUGH, "gtol": 0.0},
-            )
-        reached = shaped(solution.x)
-        over_KD, over_K = reached.outside()
+            reached = shaped(step_P * minimised(cost, self.vectors() / step_P, steps))
         return reached._replace(
-            logs_KD=reached.logs_KD - over_KD, log_decays_K=reached.log_decays_K - over_K
+            logs_FKD=reached.logs_FKD.clip(*LOGS),
+            log_decays_FK=reached.log_decays_FK.clip(*LOG_DECAYS),
         )
 
 
-def start(losses_NM: Array, domains: int, units: int, rng: np.random.Generator) -> Units:
-    """Return units of which each falls with one domain, in turn."""
-    logs_KD = rng.normal(0.0, 0.3, (units, domains))
-    logs_KD[np.arange(units), np.arange(units) % domains] -= OWN
-    return Units(
-        logs_KD,
-        np.log(USUAL_DECAY) + 0.3 * rng.standard_normal(units),
-        np.sqrt(rng.uniform(0.2, 2.0, (losses_NM.shape[1], units)) / units),
-        losses_NM.min(axis=0) - USUAL_FLOOR,
-    )
+class Prior(NamedTuple):
+    """Normal distributions of logs, log decays and floors, with walls around what they may be."""
+
+    centers_B: Array
+    costs_B: Array
+    low_B: Array
+    high_B: Array
+
+    @classmethod
+    def of(cls, units: Units, least_M: Array, strength: float) -> Self:
+        """Return the prior of such units, given the least loss of each target."""
+        sizes = [part[0].size for part in units[:3]]
+        costs = strength * np.array([OF_LOGS, OF_DECAYS, OF_FLOORS])
+        low, high = zip(LOGS, LOG_DECAYS, (-math.inf, math.inf), strict=True)
+        centers_B = np.repeat([0.0, math.log(USUAL_DECAY), 0.0], sizes)
+        centers_B[-len(least_M) :] = least_M - USUAL_FLOOR
+        return cls(centers_B, *(np.repeat(parts, sizes) for parts in (costs, low, high)))
+
+    def cost(self, own_FB: Array) -> tuple[Array, Array]:
+        """Return what parameters cost, shape (F,), and the slopes of that."""
+        apart_FB = own_FB - self.centers_B
+        slopes_FB = self.costs_B * apart_FB
+        # Faster than numpy's clip where there are few.
+        over_FB = own_FB - np.minimum(np.maximum(own_FB, self.low_B), self.high_B)
+        twice_F = np.vecdot(slopes_FB, apart_FB) + WALL * np.vecdot(over_FB, over_FB)
+        return 0.5 * twice_F, slopes_FB + WALL * over_FB
 
 
-def penalised(
-    units: Units, weights_ND: Array, losses_NM: Array, strength: float
-) -> tuple[float, list[Array]]:
-    """Return half the penalised sum of squares, and its gradient by each part of the units."""
-    own, loads_MK = Heights(units.logs_KD, units.log_decays_K), units.roots_MK**2
-    heights_NK, logs_NK, sums_NK = own.means(weights_ND)
-    residuals_NM = units.floors_M + heights_NK @ loads_MK.T - losses_NM
-    by_log_NK = (residuals_NM @ loads_MK) * heights_NK
-    by_logs_KD = own.terms_KD * ((by_log_NK / sums_NK).T @ weights_ND)
-    by_decay_K = (by_log_NK * logs_NK).sum(axis=0) - (by_logs_KD * units.logs_KD).sum(axis=1)
-    slopes = [by_logs_KD, by_decay_K, residuals_NM.T @ heights_NK, residuals_NM.sum(axis=0)]
-    decays_K = units.log_decays_K - np.log(USUAL_DECAY)
-    apart = (
-        units.logs_KD,
-        decays_K,
-        loads_MK,
-        units.floors_M - losses_NM.min(axis=0) + USUAL_FLOOR,
-    )
-    costs = (OF_LOGS, OF_DECAYS, OF_SQUARED_LOADS, OF_FLOORS)
-    prior = OF_LOADS * float(loads_MK.sum())
-    for slope, cost, part in zip(slopes, costs, apart, strict=True):
-        prior += 0.5 * cost * float(np.vdot(part, part))
-        slope += strength * cost * part  # noqa: PLW2901 - in place
-    slopes[2] += strength * OF_LOADS
-    value = 0.5 * float((residuals_NM**2).sum()) + strength * prior
-    for slope, over in zip(slopes, units.outside(), strict=False):
-        value += 0.5 * WALL * float(np.vdot(over, over))
-        slope += WALL * over  # noqa: PLW2901 - in place
-    slopes[2] *= 2.0 * units.roots_MK
-    return value, slopes
+def start(losses_NM: Array, domains: int, units: int, rngs: Sequence[np.random.Generator]) -> Units:
+    """Return fits with units of which each falls with one domain, in turn."""
+    fits = []
+    for rng in rngs:
+        logs_KD = rng.normal(0.0, 0.3, (units, domains))
+        logs_KD[np.arange(units), np.arange(units) % domains] -= OWN
+        log_decays_K = np.log(USUAL_DECAY) + 0.3 * rng.standard_normal(units)
+        roots_MK = np.sqrt(rng.uniform(0.2, 2.0, (losses_NM.shape[1], units)) / units)
+        fits.append((logs_KD, log_decays_K, losses_NM.min(axis=0) - USUAL_FLOOR, roots_MK))
+    return Units(*map(np.stack, zip(*fits, strict=True)))
+
+
+def squares(
+    units: Units, weights_ND: Array, losses_NM: Array, counts_N1: Array, strength: float
+) -> tuple[Array, Units]:
+    """Return half the squared errors and what loads cost, shape (F,), and slopes by the units."""
+    own, loads_FMK = Heights(units.logs_FKD, units.log_decays_FK), units.roots_FMK**2
+    heights_FNK, logs_FNK, sums_FNK = own.means(weights_ND)
+    off_FNM = units.floors_FM[:, None] + heights_FNK @ loads_FMK.mT - losses_NM
+    pull_FNM = counts_N1 * off_FNM
+    by_log_FNK = (pull_FNM @ loads_FMK) * heights_FNK
+    by_logs_FKD = own.terms_KD * ((by_log_FNK / sums_FNK).mT @ weights_ND)
+    by_decay_FK = (by_log_FNK * logs_FNK).sum(axis=1) - np.vecdot(by_logs_FKD, units.logs_FKD)
+    held_FMK = (strength * OF_SQUARED_LOADS) * loads_FMK
+    values_F = np.vecdot(pull_FNM, off_FNM).sum(axis=1) + np.vecdot(held_FMK, loads_FMK).sum(axis=1)
+    values_F = 0.5 * values_F + strength * OF_LOADS * loads_FMK.sum(axis=(1, 2))
+    held_FMK += pull_FNM.mT @ heights_FNK
+    held_FMK += strength * OF_LOADS
+    held_FMK *= 2.0 * units.roots_FMK
+    return values_F, Units(by_logs_FKD, by_decay_FK, pull_FNM.sum(axis=1), held_FMK)
 
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -242,27 +252,27 @@ class SkillsRegressor(MixtureRegressor):
             self._found = float(before.strength_), float(before.optimism_)
         strength, optimism = self._found or self._chosen(weights_ND, scaled_NM)
         self.strength_, self.optimism_ = np.array(strength), np.array(optimism)
-        starts = self._starts(centres_M, weights_ND.shape[1])
-        fits = [one.descend(weights_ND, scaled_NM, strength, WARM_STEPS) for one in starts] or [
-            self._reached(weights_ND, scaled_NM, strength, restart, self._steps)
-            for restart in range(RESTARTS)
-        ]
-        self._keep(fits, weights_ND, scaled_NM, centres_M)
+        units = self._units_before(centres_M, weights_ND.shape[1])
+        if units is None:
+            units = self._reached(weights_ND, scaled_NM, strength, RESTARTS, self._steps)
+        else:
+            units = units.descend(weights_ND, scaled_NM, strength, WARM_STEPS)
+        self._keep(units, weights_ND, scaled_NM, centres_M)
 
-    def _starts(self, centres_M: Array, domains: int) -> list[Units]:
-        """Return the units that a refit starts from; nothing where it starts from scratch."""
-        before = self._before
-        if before is None or (len(centres_M), domains) != (
-            len(before.floors_M),
-            before.logs_UD.shape[1],
-        ):
-            return []
+    def _units_before(self, centres_M: Array, domains: int) -> Units | None:
+        """Return the units that a refit starts from; None where it starts from scratch."""
+        before, targets = self._before, len(centres_M)
+        if before is None or (targets, domains) != (len(before.floors_M), before.n_features_in_):
+            return None
         floors_M = (before.floors_M - centres_M) / self.scales_M
         ratio_M1 = (before.scales_M / self.scales_M)[:, None]
         roots_MU = np.sqrt(before.loads_MU * RESTARTS) * np.sqrt(ratio_M1)
-        parts = (before.logs_UD, before.log_decays_U, roots_MU.T)
-        three = zip(*(np.split(part, RESTARTS) for part in parts), strict=True)
-        return [Units(logs, decays, roots.T, floors_M) for logs, decays, roots in three]
+        return Units(
+            before.logs_UD.reshape(RESTARTS, -1, domains),
+            before.log_decays_U.reshape(RESTARTS, -1),
+            np.tile(floors_M, (RESTARTS, 1)),
+            roots_MU.reshape(targets, RESTARTS, -1).swapaxes(0, 1),
+        )
 
     def _chosen(self, weights_ND: Array, losses_NM: Array) -> tuple[float, float]:
         """Return the strength with the least error on held-out folds, and the optimism there."""
@@ -290,28 +300,27 @@ class SkillsRegressor(MixtureRegressor):
         errors, residuals = [], []
         for train_N, out_N in splits(fold_N):
             rows, losses = weights_ND[train_N], losses_NM[train_N]
-            units = self._reached(rows, losses, strength, 0, FOLD_STEPS)
-            errors.append((units.predict(weights_ND[out_N]) - losses_NM[out_N]) ** 2)
-            residuals.append((units.predict(rows) - losses) ** 2)
+            units = self._reached(rows, losses, strength, 1, FOLD_STEPS)
+            errors.append((units.predict(weights_ND[out_N])[0] - losses_NM[out_N]) ** 2)
+            residuals.append((units.predict(rows)[0] - losses) ** 2)
         error, residual = (float(np.sqrt(np.vstack(x).mean())) for x in (errors, residuals))
         return error, max(error / max(residual, 1e-12), 1.0)
 
     def _reached(
-        self, weights_ND: Array, losses_NM: Array, strength: float, restart: int, steps: int
+        self, weights_ND: Array, losses_NM: Array, strength: float, fits: int, steps: int
     ) -> Units:
         domains = weights_ND.shape[1]
         units = int(np.clip(domains, MIN_UNITS, MAX_UNITS))
-        rng = np.random.default_rng([self.random_state, restart])
-        return start(losses_NM, domains, units, rng).descend(weights_ND, losses_NM, strength, steps)
+        rngs = [np.random.default_rng([self.random_state, restart]) for restart in range(fits)]
+        begun = start(losses_NM, domains, units, rngs)
+        return begun.descend(weights_ND, losses_NM, strength, steps)
 
-    def _keep(
-        self, fits: Sequence[Units], weights_ND: Array, losses_NM: Array, centres_M: Array
-    ) -> None:
+    def _keep(self, units: Units, weights_ND: Array, losses_NM: Array, centres_M: Array) -> None:
         """Average the fits: side by side, each with a part of the loads."""
-        floors_M = np.mean([fit.floors_M for fit in fits], axis=0)
-        self.loads_MU = np.hstack([fit.roots_MK**2 for fit in fits]) / len(fits)
-        self.logs_UD = np.vstack([fit.logs_KD for fit in fits])
-        self.log_decays_U = np.concatenate([fit.log_decays_K for fit in fits])
+        floors_M, loads_MFK = units.floors_FM.mean(axis=0), (units.roots_FMK**2).swapaxes(0, 1)
+        self.loads_MU = loads_MFK.reshape(len(floors_M), -1) / len(units.floors_FM)
+        self.logs_UD = units.logs_FKD.reshape(-1, weights_ND.shape[1])
+        self.log_decays_U = units.log_decays_FK.ravel()
         self.floors_M = centres_M + self.scales_M * floors_M
         basis_NQ = self._basis(weights_ND)
         held_Q = np.append(0.0, np.full(len(self.log_decays_U), OF_SQUARED_LOADS))

@@ -1,0 +1,49 @@
+"""Descents of several points together end where SciPy's of each would."""
+
+import numpy as np
+import pytest
+from mixopt_regressors.laws.descent import minimised
+from scipy.optimize import minimize, rosen, rosen_der
+
+STARTS_FP = np.array([[-1.2, 1.0, 0.5, 2.0], [3.0, -2.0, 1.5, 0.0], [0.1, 0.1, 0.1, 0.1]])
+
+
+def steep(x):  # nearly level at first: the first steps are far too short
+    return np.log1p((x**4).sum()), 4 * x**3 / (1 + (x**4).sum())
+
+
+def waves(x):
+    return (x**2).sum() / 20 + np.sin(3 * x).sum(), x / 10 + 3 * np.cos(3 * x)
+
+
+def together(one):
+    def cost(points_FP):
+        values, slopes = zip(*map(one, points_FP), strict=True)
+        return np.array(values), np.array(slopes)
+
+    return cost
+
+
+@pytest.mark.parametrize("one", [lambda x: (rosen(x), rosen_der(x)), steep, waves])
+@pytest.mark.parametrize("steps", [1, 4, 12, 100])
+def test_a_descent_ends_where_that_of_scipy_does(one, steps):
+    options = {"maxiter": steps, "maxcor": 10, "ftol": 1e-7, "gtol": 0.0}
+    theirs = [minimize(one, x, jac=True, method="L-BFGS-B", options=options).x for x in STARTS_FP]
+    ours_FP = minimised(together(one), STARTS_FP, steps)
+    assert ours_FP == pytest.approx(np.array(theirs), abs=1e-6)
+
+
+def test_a_cost_that_is_not_finite_is_stepped_back_from():
+    def barrier(x):
+        with np.errstate(invalid="ignore"):
+            return (x - np.log(x)).sum(), 1 - 1 / x
+
+    ends_FP = minimised(together(barrier), np.array([[1e-3, 5.0], [40.0, 0.2]]), 100)
+    assert ends_FP == pytest.approx(np.ones((2, 2)), abs=1e-3)
+
+
+def test_a_descent_without_a_slope_stays_where_it_is():
+    assert (
+        minimised(together(lambda x: (1.0, np.zeros(4))), STARTS_FP, 9).tolist()
+        == STARTS_FP.tolist()
+    )
