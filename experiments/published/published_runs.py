@@ -8,8 +8,7 @@ RegMix: n of the 512 mixtures of train_1m, `RandomState(seed).permutation(512)[:
 13 losses). Data Mixing Laws: random splits, mean absolute error in nats over all losses. Every
 number is of one setting, the defaults, whatever the data.
 
-The folder holds regmix/ and mixinglaws/, see published_data.py. Sizes of models are in
-published_sizes.py, proposals in published_proposals.py.
+The folder holds regmix/ and mixinglaws/, see published_data.py.
 """
 
 from __future__ import annotations
