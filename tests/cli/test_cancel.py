@@ -15,24 +15,6 @@ from mixopt import run
 from mixopt.sweeps import read_progress, trial_paths
 from mixopt.system import lock
 
-SUBMITTED = """
-from pathlib import Path
-from one_by_one import OneByOne
-from mixopt.errors import RunError
-
-
-class Submitted(OneByOne):
-    outlives_owner = True
-
-    def __init__(self, site, queue="short"):
-        self.folder, self.queue = site.folder, queue
-
-    def cancel(self, handles):
-        if self.queue == "broken":
-            raise RunError("scancel: job 12 is not yours")
-        (self.folder / "cancelled").write_text(" ".join(handles))
-"""
-
 
 @pytest.fixture
 def slow(experiment, tmp_path):
@@ -64,12 +46,10 @@ def prepared(slow, tmp_path):
     return slow, tmp_path / "run"
 
 
-def submitted(prepared, monkeypatch, queue):
+def submitted(prepared, queue):
     """Leave a group without a result, as an owner that was killed does; return the directory."""
     config, path = prepared
-    (path.parent / "submitted.py").write_text(SUBMITTED)
-    monkeypatch.syspath_prepend(str(path.parent))
-    sweep = f"sweep: {{executor: 'submitted:Submitted', options: {{queue: {queue}}}, workers: 2}}"
+    sweep = f"sweep: {{executor: 'one_by_one:Outliving', options: {{queue: {queue}}}, workers: 2}}"
     config.write_text(config.read_text().replace("sweep: {workers: 2}", sweep))
     run(config, path, until="prepare")
     folder = path / "trials" / "work" / "t0000-0123.0"
@@ -106,30 +86,29 @@ def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     assert json.loads(sizes) == 2
 
 
-def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared, monkeypatch):
-    path = submitted(prepared, monkeypatch, "long")
+def test_a_sweep_that_an_executor_submitted_is_stopped_there_too(prepared):
+    path = submitted(prepared, "long")
     ended = mixopt("stop", path)
     assert ended.code == 1
     assert "add --trust to stop them" in ended.out
     assert not (path / "trials" / "cancelled").exists()
     ended = mixopt("stop", path, "--trust")
-    assert ended.out.splitlines()[0] == "submitted:Submitted: 1 groups were stopped"
+    assert ended.out.splitlines()[0] == "one_by_one:Outliving: 1 groups were stopped"
     assert (path / "trials" / "cancelled").read_text() == "job 12"
     assert not list((path / "trials" / "work").iterdir())
 
 
-def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared, monkeypatch):
-    path = submitted(prepared, monkeypatch, "broken")
+def test_what_cannot_be_stopped_is_said_with_exit_code_1(prepared):
+    path = submitted(prepared, "broken")
     ended = mixopt("stop", path, "--trust", "--json")
-    left = ["submitted:Submitted: scancel: job 12 is not yours"]
-    assert (ended.code, json.loads(ended.out)) == (
-        1,
-        {"path": str(path), "stopped": [], "left": left},
-    )
+    left = ["one_by_one:Outliving: scancel: job 12 is not yours"]
+    answer = {"path": str(path), "stopped": [], "left": left}
+    assert (ended.code, json.loads(ended.out)) == (1, answer)
     (path / ".lock").write_text(marker(4, "n7"))
     first, second = mixopt("stop", path, "--trust").out.splitlines()
     assert first.startswith(f"still running: {path}: is in use elsewhere: host n7, process 4")
-    assert (first.endswith("; interrupt it there"), second) == (True, f"still running: {left[0]}")
+    assert first.endswith("; interrupt it there")
+    assert second == f"still running: {left[0]}"
 
 
 def test_a_process_that_the_directory_only_names_is_left_alone(prepared):

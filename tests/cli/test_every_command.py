@@ -1,15 +1,21 @@
 """Every command on one finished run: exit code and what it says."""
 
-from __future__ import annotations
-
 import json
+import shutil
 
 import pytest
-import yaml
 from command_line import mixopt
 
-from mixopt import Proposal, load_run
-from mixopt.run_directory import STEPS
+from mixopt import Mixture, Proposal, load_run, predict
+from mixopt.config import ConstraintsConfig
+
+
+@pytest.fixture(scope="module")
+def run(finished, tmp_path_factory):
+    """A copy of the run, with its configuration beside it."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copy(finished.parent / "tiny.yaml", folder / "tiny.yaml")
+    return shutil.copytree(finished, folder / "run")
 
 
 def answered(*arguments):
@@ -29,15 +35,13 @@ def limits(tmp_path_factory):
     """Files of an inventory, constraints and an objective."""
     folder = tmp_path_factory.mktemp("limits")
     contents = {
-        "inventory": {"code": "2e6", "prose": "1e6"},
-        "constraints": {"max_epochs": 4, "guardrails": "natural"},
-        "objective": {
-            "families": {"text": {"weight": 2, "mean": {"*p*": 1}}, "code": {"mean": {"code": 1}}}
-        },
-        "own": {"weights": {"code": 0.3, "prose": 0.7}},
+        "inventory": "{code: 2e6, prose: 1e6}",
+        "constraints": "{max_epochs: 4, guardrails: natural}",
+        "objective": "families: {text: {weight: 2, mean: {'*p*': 1}}, code: {mean: {code: 1}}}",
+        "own": "weights: {code: 0.3, prose: 0.7}",
     }
     for name, content in contents.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        (folder / f"{name}.yaml").write_text(content)
     return folder
 
 
@@ -45,12 +49,19 @@ def test_a_step_that_is_done_is_left_as_it_is_by_file_and_by_directory(run):
     assert answered("run", run, "--until", "fit").startswith("all steps are done: ")
     config = run.parent / "tiny.yaml"
     assert parsed("run", config, "--out", run)["weights"].keys() == {"code", "prose"}
-    for step in STEPS:
-        last = ("run", config, "--out", run, "--until", step.name)
+    fields = {
+        "prepare": ["corpus", "tokenizer", "tokens", "vocab_size"],
+        "design": ["trials", "roles"],
+        "sweep": ["trials", "table"],
+        "fit": ["regressor", "summary", "readiness"],
+        "propose": list(load_run(run).proposal.to_json()),
+        "validate": ["recommendation", "validation"],
+    }
+    for name, known in fields.items():
+        last = ("run", config, "--out", run, "--until", name)
         said = parsed(*last)
-        if step.name != "report":
-            assert (said["step"], said["next"]) == (step.name, None)
-            assert answered(*last).startswith("all steps are done: ")
+        assert (said["step"], said["next"], list(said["result"])) == (name, None, known)
+        assert answered(*last).startswith("all steps are done: ")
 
 
 @pytest.mark.parametrize("asked", ["", "--target code", "--risk std=1", "--tokens 1e6"])
@@ -60,15 +71,11 @@ def test_propose_from_the_fit(run, tmp_path, asked):
     assert Proposal.from_file(tmp_path / "found.yaml").to_json() == found
 
 
-def test_propose_with_files_and_no_json(run, limits):
+def test_propose_with_files_and_within_guardrails_of_one_word(run, limits, tmp_path):
     files = ("--inventory", limits / "inventory.yaml", "--tokens", "1e6")
     said = answered("propose", run, *files, "--objective", limits / "objective.yaml")
     assert "the mean of 2 families: 0.667 text (2 losses) and 0.333 code (1 loss)" in said
     assert (run / "proposals" / "objective.yaml").exists()
-
-
-def test_propose_within_guardrails_of_one_word(run, limits, tmp_path):
-    files = ("--inventory", limits / "inventory.yaml", "--tokens", "1e6")
     files += ("--constraints", limits / "constraints.yaml", "--out", tmp_path / "found.yaml")
     ended = mixopt("propose", run, *files, "--json")
     if ended.code:  # which mixtures keep them is the fit's answer
@@ -76,6 +83,17 @@ def test_propose_within_guardrails_of_one_word(run, limits, tmp_path):
         assert "allow targets: {" in ended.error
     else:
         assert max(json.loads(ended.out)["epochs"].values()) <= 4 + 1e-6
+
+
+def test_other_questions_keep_the_constraints_of_the_run_and_overwrite_no_answer(run):
+    for _ in range(2):
+        code = parsed("propose", run, "--target", "code")["weights"]["code"]
+        assert 0.7 < code <= 0.8 + 1e-9
+    names = {path.name for path in (run / "proposals").glob("code*")}
+    assert names == {"code.yaml", "code-2.yaml"}
+    ended = mixopt("propose", run, "--free", "code")
+    assert ended.code == 2
+    assert "--free code: the other domains fix the share of a single one" in ended.error
 
 
 def test_propose_a_front(run, tmp_path):
@@ -94,22 +112,30 @@ def test_predict_a_mixture(run, limits):
     assert found["weights"] == {"code": 0.3, "prose": 0.7}
     assert found["epochs"] == {"code": 0.9, "prose": 4.2}
     assert any("needs 4.2 epochs of its 1M tokens" in line for line in found["broken"])
-    said = answered("predict", run, "--weights", "prose=.7,code=.3", "--target", "help")
-    assert "Mixture for help" in said
-    assert "best trial (" in said
-    assert "predicted: " in said
+    asked = answered("predict", run, "--weights", "prose=.7,code=.3", "--target", "help")
+    for said in ("Mixture for help", "best trial (", "predicted: "):
+        assert said in asked
 
 
-def test_readiness(run):
+def test_a_file_of_a_mixture_is_predicted_as_its_weights(run, tmp_path):
+    own = {"code": 0.3, "prose": 0.7}
+    (tmp_path / "own.yaml").write_text(json.dumps(own))
+    opened, path = load_run(run), str(tmp_path / "own.yaml")
+    found = [opened.predict(one, tokens="1B") for one in (own, path, Mixture(own))]
+    found += [predict(run, one, tokens=10**9) for one in (own, path, Mixture(own))]
+    assert all(one.to_json() == found[0].to_json() for one in found)
+    assert found[0].predicted.epochs["code"] == pytest.approx(0.3 / 20)
+    for fields in ({"bounds": {"code": 0.25}}, ConstraintsConfig(bounds={"code": 0.25})):
+        assert opened.propose(constraints=fields).mixture["code"] == pytest.approx(0.25)
+
+
+def test_readiness_and_an_evaluation_on_the_validated_runs(run):
     losses = parsed("status", run, "--readiness")["losses"]
     assert [one["name"] for one in losses] == ["code", "prose", "help"]
     assert "How well the trials tell mixtures apart" in answered("status", run, "--readiness")
-
-
-def test_evaluate_on_the_validated_runs(run):
-    found = parsed("fit", run, "--test", run / "validation.parquet")
-    assert found["targets"].keys() >= {"code", "prose", "help"}
-    assert "runs that it has not seen" in answered("fit", run, "--test", run / "validation.parquet")
+    asked = ("fit", run, "--test", run / "validation.parquet")
+    assert parsed(*asked)["targets"].keys() == {"code", "prose", "help"}
+    assert "runs that it has not seen" in answered(*asked)
 
 
 def test_fit_of_the_runs_own_table(run, tmp_path):
@@ -125,7 +151,7 @@ def test_fit_of_the_runs_own_table(run, tmp_path):
     assert part["fix"] == "mixopt fit W.csv L.csv --out DIR"
 
 
-def test_status_and_verify_of_a_run_and_of_its_folder(run):
+def test_status_verify_and_report_of_a_run_and_status_of_its_folder(run):
     headline = load_run(run).recommendation.headline
     assert answered("status", run).splitlines()[0] == headline
     sweep = parsed("status", run)["steps"]["sweep"]
@@ -135,9 +161,6 @@ def test_status_and_verify_of_a_run_and_of_its_folder(run):
     (entry,) = parsed("status", run.parent)["runs"]
     assert [entry[name] for name in ("run", "state", "answer")] == ["run", "done", headline]
     assert "Runs in" in answered("status", run.parent)
-
-
-def test_the_page_is_written_again(run):
     (run / "report.html").write_text("")
     assert answered("report", run) == f"report: {run / 'report.html'}\n"
     assert "<html" in (run / "report.html").read_text()
@@ -159,9 +182,8 @@ def test_a_schedule_of_a_run_is_predicted_with_what_the_run_knows(run, tmp_path)
     said = answered(*asked, "--stages", "stable:100%").splitlines()
     assert said == [f"{out}: 99,840 tokens in 195 steps", f"next: mixopt predict {out}"]
     assert [parsed(*asked)[name] for name in ("file", "batch")] == [str(out), 8]
-    found = parsed("predict", out)
-    assert {one["domain"] for one in found["domains"]} == {"code", "prose"}
-    assert all(one["inventory"] > 0 for one in found["domains"])
+    sizes = {one["domain"]: one["inventory"] for one in parsed("predict", out)["domains"]}
+    assert sizes == load_run(run).inventory
 
 
 def test_no_command_has_more_than_twelve_options_or_trusts_unasked():

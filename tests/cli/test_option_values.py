@@ -1,7 +1,5 @@
 """What commands are given in a word, and what they print."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -14,11 +12,8 @@ from mixopt.cli.options import directory_of, print_json, say, show
 from mixopt.errors import MixoptError
 
 
-def test_weights_are_read_by_domain_whatever_marks_a_name_has():
+def test_weights_are_read_by_domain_whatever_marks_a_name_has_or_from_a_file(tmp_path):
     assert dict(read_mixture("web=.5, a=b=.5")) == {"web": 0.5, "a=b": 0.5}
-
-
-def test_a_file_of_weights_that_do_not_add_up_is_named_without_options_that_it_has_not(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("{web: 0.5, code: 0.4}")
     with pytest.raises(MixoptError) as error:
@@ -45,15 +40,10 @@ def test_a_run_is_in_the_folder_of_the_name_that_the_file_has(tmp_path, text, ex
     assert directory_of(tmp_path / "a.yaml", Path("mine")) == Path("mine")
 
 
-def test_what_an_answer_quotes_cannot_steer_the_terminal(capsys):
+def test_what_an_answer_quotes_cannot_steer_the_terminal_and_json_has_null_for_no_number(capsys):
     show("first\n\x1b[2Jsecond \u202e")
     say("a\nb")
-    out, error = capsys.readouterr()
-    assert out == "first\n\\x1b[2Jsecond \\u202e\n"
-    assert error == "a\\nb\n"
-
-
-def test_what_json_has_no_number_for_is_null(capsys):
+    assert capsys.readouterr() == ("first\n\\x1b[2Jsecond \\u202e\n", "a\\nb\n")
     print_json({"a": float("nan"), 1: (2.5, float("inf")), "b": None})
     assert json.loads(capsys.readouterr().out) == {"a": None, "1": [2.5, None], "b": None}
 

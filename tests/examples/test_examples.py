@@ -9,8 +9,7 @@ from places import PROJECT
 from mixopt import check, pretrain
 from mixopt.config import load_config
 
-PAGE = (PROJECT / "examples" / "README.md").read_text()
-COMMANDS = re.findall(r"`(mixopt [^`]+)`", PAGE)
+COMMANDS = re.findall(r"`(mixopt [^`]+)`", (PROJECT / "examples" / "README.md").read_text())
 EXPERIMENTS = [words.split()[2] for words in COMMANDS if words.startswith("mixopt run")]
 SMALL = (
     *("corpus.max_bytes=100000", "validate.seeds=3", "validate.rounds=1", "validate.max_seeds=3"),
@@ -18,7 +17,6 @@ SMALL = (
     *("fit={folds: 2, regressors: [linear]}", "propose={samples: 500, bootstrap: 0}"),
     "design={trials: 4, replicates: 1, anchors: [natural]}",
 )
-HERE = ["examples/tasks.yaml", "examples/slurm.yaml"]
 
 
 @pytest.mark.nightly
@@ -30,7 +28,7 @@ def test_an_example_is_a_right_experiment(example, monkeypatch, tmp_path):
         few = ("training.steps=2", "held_out.tokens=512")
         pretrain("examples/midtraining_base.yaml", tmp_path, few)
         sets = [f"proxy.from={tmp_path}"]
-    assert not check(load_config(example, sets)).problems
+    assert check(load_config(example, sets)).problems == []
 
 
 def test_slurm_says_what_it_would_submit(tmp_path, monkeypatch):
@@ -42,7 +40,7 @@ def test_slurm_says_what_it_would_submit(tmp_path, monkeypatch):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("example", HERE)
+@pytest.mark.parametrize("example", ["examples/tasks.yaml", "examples/slurm.yaml"])
 def test_an_example_runs_to_its_recommendation(example, tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT)
     sets = [part for one in SMALL for part in ("--set", one)]

@@ -13,7 +13,6 @@ from places import PROJECT
 
 from mixopt.config import load_config
 from mixopt.mixture import Mixture
-from mixopt.testing import tiny_corpus
 from mixopt.trials import Training, Trial
 
 REST = """\
@@ -55,13 +54,10 @@ NAMES = {
 
 
 @pytest.mark.parametrize("tool", NAMES)
-def test_results_under_a_trainers_names_are_read_as_the_page_says(tool, tmp_path):
-    options = next(
-        dict(yaml.safe_load(block)["proxy"])
-        for block in blocks_of("own_trainer", "yaml")
-        if f"mixture_format: {tool}\n" in block
-    )
-    corpus = tiny_corpus(tmp_path / "corpus")
+def test_results_under_a_trainers_names_are_read_as_the_page_says(tool, corpus, tmp_path):
+    blocks = blocks_of("own_trainer", "yaml")
+    block = next(block for block in blocks if f"mixture_format: {tool}\n" in block)
+    options = yaml.safe_load(block)["proxy"]
     names = dict(zip(("web", "code", "exams"), corpus.evaluation_names, strict=True))
     losses = options["losses"]
     if isinstance(losses, dict):

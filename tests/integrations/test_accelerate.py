@@ -1,7 +1,5 @@
 """accelerate on two ranks: our loader is left as it is, and a second split is found out."""
 
-from __future__ import annotations
-
 from itertools import islice
 
 import pytest
@@ -32,16 +30,15 @@ def loader(dataset):
     return MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8))
 
 
-def plain(dataset):
+def plain(dataset, **part):
     """A DataLoader of torch's over our sampler."""
-    order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, batches=20)
+    order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, batches=20, **part)
     return DataLoader(dataset, batch_sampler=order)
 
 
 def whole(dataset):
     """One over a sampler that gives all ranks' rows, for accelerate to split."""
-    order = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, batches=20, rank=0, world_size=1)
-    return DataLoader(dataset, batch_sampler=order)
+    return plain(dataset, rank=0, world_size=1)
 
 
 def stream(_):
@@ -66,9 +63,8 @@ def outcomes():
     found = {}
     for dispatches in (False, True):
         for make in (loader, plain, whole, stream):
-            setting = DataLoaderConfiguration(
-                dispatch_batches=dispatches, split_batches=make is whole
-            )
+            setting = {"dispatch_batches": dispatches, "split_batches": make is whole}
+            setting = DataLoaderConfiguration(**setting)
             accelerator = Accelerator(cpu=True, dataloader_config=setting)
             found[f"{make.__name__} {dispatches}"] = outcome(accelerator, make)
     return found
@@ -79,24 +75,19 @@ def found():
     return on_ranks(2, __file__, "outcomes")
 
 
-def expected():
-    return pairs_in_order(MixtureSampler(random_rows().sizes, WEIGHTS, batch_size=8), BATCHES)
-
-
-@pytest.mark.parametrize("dispatches", [False, True])
-def test_a_prepared_loader_of_ours_is_left_as_it_is(found, dispatches):
-    one, other = (ranks[f"loader {dispatches}"] for ranks in found)
-    assert one["same"]
-    assert other["same"]
+@pytest.mark.parametrize(
+    ("kind", "is_same"), [("loader False", True), ("loader True", True), ("whole False", False)]
+)
+def test_a_prepared_loader_of_ours_is_left_as_it_is_and_what_is_not_split_yet_is_split(
+    found, kind, is_same
+):
+    one, other = (ranks[kind] for ranks in found)
+    assert (one["same"], other["same"]) == (is_same, is_same)
+    order = MixtureSampler(random_rows().sizes, WEIGHTS, batch_size=8)
     joined = [a + b for a, b in zip(one["rows"], other["rows"], strict=True)]
-    assert joined == expected()
+    assert joined == pairs_in_order(order, BATCHES)
 
 
-@pytest.mark.parametrize(("kind", "dispatches"), [("plain", True), ("stream", False)])
-def test_a_second_split_is_refused_on_every_rank(found, kind, dispatches):
-    assert [ranks[f"{kind} {dispatches}"] for ranks in found] == [MESSAGE] * 2
-
-
-def test_accelerate_may_split_what_is_not_split_yet(found):
-    one, other = (ranks["whole False"]["rows"] for ranks in found)
-    assert [a + b for a, b in zip(one, other, strict=True)] == expected()
+@pytest.mark.parametrize("kind", ["plain True", "stream False"])
+def test_a_second_split_is_refused_on_every_rank(found, kind):
+    assert [ranks[kind] for ranks in found] == [MESSAGE] * 2

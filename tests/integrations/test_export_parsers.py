@@ -1,25 +1,4 @@
-"""Exported mixtures, read by the trainers' own parsers.
-
-`make parsers` installs these below .tools/parsers, and each reads in a process of its own:
-
-    megatron         megatron-core 0.16.1: get_blend_from_list, BlendedMegatronDatasetConfig
-    megatron-bridge  megatron-bridge 0.3.1: process_config_with_overrides. Its package imports
-                     Transformer Engine, which needs CUDA, so that the module is loaded without it
-    nemo             nemo-automodel 0.7.0: load_yaml_config, get_blend_from_list
-    olmo-core        ai2-olmo-core 3.0.0: SourceMixtureList.from_yaml, and what it then selects
-    levanter         marin-levanter 0.2.20: LmDataConfig by draccus (PARSERS=levanter, 1.5 GB)
-    torchtitan       torchtitan 0.3.0: the Config, and the interleaved dataset that it makes
-    axolotl          axolotl 0.19.0: AxolotlInputConfig; `datasets` reads its slices
-    llamafactory     llamafactory 0.9.5: read_args, DataArguments
-    swift            ms-swift 4.6.0: parse_yaml_args, DatasetSyntax
-    transformers, datasets   those of the development environment, on files
-
-No release on the package registry reads what these two need. Their main branches were asked once,
-by hand: nanotron (2026-04, NanosetDatasetsArgs by dacite) and megatron-bridge-sft (0.7.0,
-HFDatasetSourceConfig.validate, resolve_blend_weights, blend_sft_rows).
-"""
-
-from __future__ import annotations
+"""Exported mixtures, read by the trainers' own parsers, which `make parsers` installs."""
 
 import json
 import os
@@ -28,6 +7,8 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 import yaml
@@ -42,6 +23,8 @@ PARSERS = PROJECT / ".tools" / "parsers"
 SHARES = {"web": 0.5, 'it\'s a "b"': 0.3, "x # y {z}": 0.2}
 MIXTURE = Mixture({**SHARES, "none": 0.0})
 
+# Each in a process of its own, below .tools/parsers. No release reads what nanotron and
+# megatron-bridge-sft need: their main branches were asked once, by hand.
 READS = {
     "megatron": """
         from megatron.core.datasets.blended_megatron_dataset_config import (
@@ -57,6 +40,7 @@ READS = {
         )
         paths, weights = config.blend_per_split[0]
     """,
+    # Its package imports Transformer Engine, which needs CUDA: the module is loaded without it.
     "megatron-bridge": """
         import types, dataclasses
         import megatron.core
@@ -158,41 +142,24 @@ BEFORE = "import json, os, sys\npath, parsers = sys.argv[1:3]\n"
 AFTER = '\nprint("FOUND" + json.dumps([list(map(str, paths)), list(map(float, weights))]))\n'
 
 
-def asked(tool: str, code: str, *arguments: object) -> str:
-    """What the parser of a tool prints; skips where it is not installed."""
-    folder = PARSERS / tool
-    if not (folder / ".done").exists():
-        named = " PARSERS=levanter" if tool == "levanter" else ""
-        pytest.skip(f"the parser of {tool} is not installed: make parsers{named}")
-    python, paths = sys.executable, [str(folder)]
-    if tool == "levanter":
-        python, paths = str(folder / "bin" / "python"), []
-    settings = {"DISABLE_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
-    ended = subprocess.run(
-        [python, "-W", "ignore", "-c", code, *map(str, arguments), str(folder)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **settings},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stdout.rpartition("FOUND")[2]
-
-
-def dedented(code: str) -> str:
-    return "\n".join(line.removeprefix("        ") for line in code.splitlines())
-
-
 @pytest.mark.nightly
 @pytest.mark.parametrize("tool", READS)
 def test_a_trainer_s_own_parser_reads_the_mixture(tool, tmp_path):
+    folder, path, is_apart = PARSERS / tool, tmp_path / "fragment.yaml", tool == "levanter"
+    if not (folder / ".done").exists():
+        named = " PARSERS=levanter" if is_apart else ""  # 1.5 GB
+        pytest.skip(f"the parser of {tool} is not installed: make parsers{named}")
     # 10,000 rows of one length; each domain has 1,000.
     known = {"tokens": 100_000, "sample_tokens": 10, "inventory": dict.fromkeys(MIXTURE, 10_000)}
-    path = tmp_path / "fragment.yaml"
     path.write_text(export_mixture(MIXTURE, tool, **known), encoding="utf-8")
-    names, weights = json.loads(asked(tool, BEFORE + dedented(READS[tool]) + AFTER, path))
+    python = folder / "bin" / "python" if is_apart else sys.executable
+    settings = {"DISABLE_VERSION_CHECK": "1", "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
+    settings["PYTHONPATH"] = "" if is_apart else str(folder)
+    options = {"env": os.environ | settings, "cwd": folder, "text": True, "timeout": 300}
+    words = [python, "-W", "ignore", "-c", BEFORE + dedent(READS[tool]) + AFTER, path, folder]
+    ended = subprocess.run(words, check=False, capture_output=True, **options)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    names, weights = json.loads(ended.stdout.rpartition("FOUND")[2])
     found = dict.fromkeys(names, 0.0)
     for name, weight in zip(names, weights, strict=True):
         found[name] += weight / sum(weights)
@@ -201,69 +168,63 @@ def test_a_trainer_s_own_parser_reads_the_mixture(tool, tmp_path):
 
 
 def test_axolotl_s_slices_are_read_by_datasets_as_so_many_rows(tmp_path):
-    paths = domains(tmp_path, {"web": 30, "code": 12}, length=10)
+    paths = domains(tmp_path, {"web": 30, "code": 12}, {"web": 10, "code": 10})
     mixture = Mixture({"web": 0.25, "code": 0.75})
     known = {"inventory": {"web": 300, "code": 120}, "sample_tokens": 10, "tokens": 400}
     text = export_mixture(mixture, "axolotl", paths=paths, **known)
-    listed = yaml.safe_load(text)["datasets"]
-    # As axolotl.utils.data.shared loads a local file.
-    rows = [
-        (
-            Path(one["path"]).stem,
-            len(load_dataset("json", data_files=one["path"], split=one["split"])),
-        )
-        for one in listed
-    ]
+    rows = []
+    for one in yaml.safe_load(text)["datasets"]:  # as axolotl.utils.data.shared loads a local file
+        slice_ = load_dataset("json", data_files=one["path"], split=one["split"])
+        rows.append((Path(one["path"]).stem, len(slice_)))
     # web: 100 tokens are 10 of its 30 rows; code: 300 tokens are its 12 rows twice, and 6 of them.
     assert rows == [("web", 10), ("code", 12), ("code", 12), ("code", 6)]
 
 
-def domains(folder: Path, rows: dict[str, int], length: int | dict[str, int]) -> dict[str, str]:
+def domains(folder: Path, rows: dict[str, int], lengths: dict[str, int]) -> dict[str, str]:
     """Write files of rows of so many words, each word the domain's name."""
     for name, count in rows.items():
-        words = length if isinstance(length, int) else length[name]
-        line = json.dumps({"text": " ".join([name] * words)}) + "\n"
+        line = json.dumps({"text": " ".join([name] * lengths[name])}) + "\n"
         (folder / f"{name}.jsonl").write_text(line * count)
     return {name: str(folder / f"{name}.jsonl") for name in rows}
 
 
+LENGTHS = {"web": 30, "code": 5, "books": 90}
+DRAWN = Mixture({"web": 0.5, "code": 0.2, "books": 0.3})
+
+
+def exported(folder: Path, tool: str, rows: dict[str, int], **known: object) -> dict[str, Any]:
+    """What the Python that is exported for files of these rows defines."""
+    paths = domains(folder, rows, LENGTHS)
+    (folder / "mixture.py").write_text(export_mixture(DRAWN, tool, paths=paths, **known))
+    return runpy.run_path(str(folder / "mixture.py"))
+
+
 def test_datasets_draws_tokens_in_their_shares(tmp_path):
-    lengths = {"web": 30, "code": 5, "books": 90}
-    paths = domains(tmp_path, dict.fromkeys(lengths, 2000), lengths)
-    mixture = Mixture({"web": 0.5, "code": 0.2, "books": 0.3})
-    path = tmp_path / "mixture.py"
-    path.write_text(export_mixture(mixture, "datasets", paths=paths, sample_tokens=lengths))
-    drawn = dict.fromkeys(lengths, 0)
-    for row in islice(runpy.run_path(str(path))["train_dataset"], 3000):
+    names = exported(tmp_path, "datasets", dict.fromkeys(LENGTHS, 2000), sample_tokens=LENGTHS)
+    drawn = dict.fromkeys(LENGTHS, 0)
+    for row in islice(names["train_dataset"], 3000):
         words = row["text"].split()
         drawn[words[0]] += len(words)
     total = sum(drawn.values())
     # 3,000 draws: a standard error of a share is at most 0.011.
-    assert {n: k / total for n, k in drawn.items()} == pytest.approx(dict(mixture), abs=0.04)
-
-
-NUMBERS = {"web": 1, "code": 2, "books": 3}
+    assert {n: k / total for n, k in drawn.items()} == pytest.approx(dict(DRAWN), abs=0.04)
 
 
 class Words:
-    """A tokenizer of words, one token each."""
+    """A tokenizer of words, one token each, the length of its domain's rows."""
 
     eos_token_id = 0
 
     def __call__(self, texts):
-        return {"input_ids": [[NUMBERS[word] for word in text.split()] for text in texts]}
+        return {"input_ids": [[LENGTHS[word] for word in text.split()] for text in texts]}
 
 
 def test_transformers_draws_packed_sequences_in_their_shares(tmp_path):
-    lengths = {"web": 30, "code": 5, "books": 90}
-    paths = domains(tmp_path, {"web": 3000, "code": 9000, "books": 1000}, lengths)
-    mixture = Mixture({"web": 0.5, "code": 0.2, "books": 0.3})
-    path = tmp_path / "mixture.py"
-    path.write_text(export_mixture(mixture, "transformers", paths=paths))
-    drawn = dict.fromkeys(NUMBERS.values(), 0)
-    for row in islice(runpy.run_path(str(path))["mixture"](Words(), length=64), 2000):
+    names = exported(tmp_path, "transformers", {"web": 3000, "code": 9000, "books": 1000})
+    drawn = dict.fromkeys(LENGTHS.values(), 0)
+    for row in islice(names["mixture"](Words(), length=64), 2000):
         assert row.keys() == {"input_ids", "labels"}
         assert len(row["input_ids"]) == 64
         drawn[max(row["input_ids"])] += 1
-    shares = {name: drawn[number] / 2000 for name, number in NUMBERS.items()}
-    assert shares == pytest.approx(dict(mixture), abs=0.04)
+    shares = {name: drawn[number] / 2000 for name, number in LENGTHS.items()}
+    assert shares == pytest.approx(dict(DRAWN), abs=0.04)

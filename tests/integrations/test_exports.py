@@ -1,7 +1,5 @@
 """A mixture as each trainer has it: units by hand, round trips, and what cannot be carried."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 import types
@@ -39,34 +37,26 @@ def content(tool, mixture=MIXTURE, **known):
     return yaml.safe_load(export_mixture(mixture, tool, **(known or ALL)))
 
 
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="/\\"), min_size=1, max_size=12)
+NAMES = (st.sampled_from(ODD) | TEXTS).filter(lambda name: name_fault(name) is None)
+# Of each domain: its weight before they add up to 1, its size and the tokens of a sample.
+DOMAINS = st.tuples(
+    st.just(0.0) | st.floats(1e-4, 1.0), st.integers(10**8, 10**11), st.floats(1, 4000)
+)
+
+
 @st.composite
 def cases(draw):
     """A mixture with weights of 0 and odd names, sizes and lengths of samples."""
-    text = st.text(st.characters(codec="utf-8", exclude_characters="/\\"), min_size=1, max_size=12)
-    names = draw(
-        st.lists(
-            st.one_of(st.sampled_from(ODD), text).filter(lambda name: name_fault(name) is None),
-            min_size=1,
-            max_size=8,
-            unique=True,
-        )
-    )
-    numbers = st.one_of(st.just(0.0), st.floats(1e-4, 1.0))
-    weights = draw(st.lists(numbers, min_size=len(names), max_size=len(names)))
-    weights[0] = weights[0] or 1.0
-    mixture = Mixture({n: w / sum(weights) for n, w in zip(names, weights, strict=True)})
-    sizes = draw(st.lists(st.integers(10**8, 10**11), min_size=len(names), max_size=len(names)))
-    samples = draw(st.lists(st.floats(1, 4000), min_size=len(names), max_size=len(names)))
+    made = draw(st.dictionaries(NAMES, DOMAINS, min_size=1, max_size=8))
+    total = sum(weight for weight, _, _ in made.values())
+    even = 1 / len(made)
+    mixture = Mixture({name: own[0] / total if total else even for name, own in made.items()})
     known = {
-        "inventory": dict(zip(names, sizes, strict=True)),
-        "sample_tokens": dict(zip(names, samples, strict=True)),
+        "inventory": {name: size for name, (_, size, _) in made.items()},
+        "sample_tokens": {name: sample for name, (*_, sample) in made.items()},
     }
     return mixture, known
-
-
-def error_of(mixture, samples, tokens):
-    """How far shares may be off after counting whole samples: half a one of each domain."""
-    return 1e-12 + sum(samples[name] for name, share in mixture.items() if share) / tokens
 
 
 @pytest.mark.parametrize("tool", SHAPES)
@@ -84,7 +74,9 @@ def test_a_mixture_comes_back_or_what_cannot_be_carried_is_named(tool, case):
         return
     found = read_back(text, tool, **known)
     assert set(found) == set(mixture)
-    slack = error_of(mixture, known["sample_tokens"], tokens) if tool in COUNTED else 1e-12
+    slack = 1e-12
+    if tool in COUNTED:  # whole samples: half a one of each domain
+        slack += sum(known["sample_tokens"][name] for name in mixture if mixture[name]) / tokens
     for name in mixture:
         assert abs(found[name] - mixture[name]) <= slack
         assert (found[name] == 0) == (mixture[name] == 0)
@@ -101,8 +93,7 @@ def test_each_tool_keeps_its_promises_and_paths_with_odd_characters_are_read_bac
     text = export_mixture(MIXTURE, tool, paths=paths, **ALL)
     found = read_back(text, tool, paths=paths, **KNOWN)
     assert set(found) == set(MIXTURE)
-    slack = 0.02 if tool in COUNTED else 1e-12
-    assert found.total_variation(MIXTURE) <= slack
+    assert found.total_variation(MIXTURE) <= (0.02 if tool in COUNTED else 1e-12)
 
 
 @pytest.mark.parametrize("tool", ["megatron", "swift", "llamafactory"])
@@ -126,9 +117,6 @@ def test_rows_are_divided_into_whole_ones_and_a_domain_with_a_share_has_at_least
     assert content("swift", mixture, tokens=1000, sample_tokens=10)["dataset"][1] == "code#1"
 
 
-# Units, counted by hand.
-
-
 def test_rows_epochs_and_chances_are_those_counted_by_hand():
     # .6/10 : .3/20 : .1/5 = .06 : .015 : .02
     chances = [one["fraction"] for one in content("trl")["datasets"]]
@@ -138,10 +126,17 @@ def test_rows_epochs_and_chances_are_those_counted_by_hand():
     # 600 / 1200, 300 / 400, 100 / 25
     epochs = content("megatron-bridge-sft")["dataset"]["source_weights"]
     assert epochs == pytest.approx([0.5, 0.75, 4.0])
+    # web: 60 of its 120 rows; code: 15 of 20; books: 20 rows are 4 times its 5.
+    listed = [(one["path"], one["split"]) for one in content("axolotl")["datasets"]]
+    assert listed == [("web", "train[:60]"), ("code", "train[:15]")] + [("books", "train")] * 4
+    # A source may be repeated as often as it is seen, and 1% more.
+    found = {s["source_name"]: s for s in content("olmo-core")["sources"]}
+    assert found["web"]["target_ratio"] == 0.6
+    assert [s["max_repetition_ratio"] for s in found.values()] == [1.0, 1.0, 4.04]
+    assert "max_repetition_ratio" not in content("olmo-core", tokens=1000)["sources"][0]
 
 
 def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monkeypatch):
-    """The class runs on a stand-in of RLHFDataset that has what verl's has."""
     import datasets
 
     class RLHFDataset:
@@ -158,9 +153,8 @@ def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monk
     paths = {}
     for name, rows in (("web", 90), ("code", 4), ("books", 20)):
         paths[name] = str(tmp_path / f"{name}.parquet")
-        datasets.Dataset.from_dict({"prompt": [f"{name}{n}" for n in range(rows)]}).to_parquet(
-            paths[name]
-        )
+        prompts = {"prompt": [f"{name}{n}" for n in range(rows)]}
+        datasets.Dataset.from_dict(prompts).to_parquet(paths[name])
     for name in ("verl", "verl.utils", "verl.utils.dataset", "verl.utils.dataset.rl_dataset"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules["verl.utils.dataset.rl_dataset"].RLHFDataset = RLHFDataset
@@ -171,20 +165,6 @@ def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monk
     assert counts == [60, 15, 20]
     assert len({one for one in drawn if one.startswith("web")}) == 60
     assert names["MixtureDataset"]([str(tmp_path / "held_out.parquet")]).dataframe == "whole"
-
-
-def test_axolotl_lists_a_domain_once_a_pass_and_slices_the_rest():
-    # web: 60 of its 120 rows; code: 15 of 20; books: 20 rows are 4 times its 5.
-    listed = [(one["path"], one["split"]) for one in content("axolotl")["datasets"]]
-    assert listed == [("web", "train[:60]"), ("code", "train[:15]")] + [("books", "train")] * 4
-
-
-def test_olmo_core_may_repeat_a_source_as_often_as_it_is_seen():
-    found = {s["source_name"]: s for s in content("olmo-core")["sources"]}
-    assert found["web"]["target_ratio"] == 0.6
-    assert found["web"]["max_repetition_ratio"] == 1.0
-    assert found["books"]["max_repetition_ratio"] == 4.04
-    assert "max_repetition_ratio" not in content("olmo-core", tokens=1000)["sources"][0]
 
 
 class Loader:
@@ -206,7 +186,6 @@ def titan_loader(tmp_path, monkeypatch, modules):
 
 
 def test_torchtitan_s_main_branch_mixes_packed_datasets_by_weight(tmp_path, monkeypatch):
-    """The main branch, which no release has, is stood in for by the names that are imported."""
     keeping = ("ConcatThenSplitPackingConfig", "DatasetMixConfig", "SingleDatasetConfig")
     made = dict.fromkeys((*keeping, "WeightedDataset"), types.SimpleNamespace)
     made |= {"GrainDataLoader": Loader, "HuggingFaceStreamingSource": Loader}
@@ -235,9 +214,6 @@ def test_torchtitan_s_release_0_3_interleaves_sources_by_weight(tmp_path, monkey
     assert known["hub"].sample_processor({"text": "x"}) == "x"
 
 
-# What is unknown, and what cannot be.
-
-
 def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none():
     inventory = {"web": 1200, "books": 25}
     with pytest.raises(ConfigError, match="domain 'code'"):
@@ -256,7 +232,7 @@ def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none()
         ({"paths": {"web": [1]}}, "paths: web: [1] is neither a path nor a list of paths"),
         ({"paths": {"web": ["a", "a"]}}, "paths: web: a path is given twice; list each once"),
         (
-            {"paths": {"web": ["a", "code"]}},
+            {"paths": {"web": ["code"]}},
             "megatron: domains 'web' and 'code' have the same path 'code'",
         ),
     ],
@@ -267,36 +243,30 @@ def test_numbers_and_paths_that_cannot_be_are_refused(known, message):
     assert str(raised.value) == message
 
 
-def test_two_entries_of_one_name_are_refused():
-    mixture = Mixture({"web": 0.5, "web.1": 0.5})
-    paths = {"web": ["a", "b"]}
-    with pytest.raises(ConfigError, match=r"would both be named 'web\.1'; rename one"):
-        export_mixture(mixture, "llamafactory", sample_tokens=1, paths=paths)
+BRIDGES = ("megatron-bridge", "nemo")
 
 
-def refusing(name, said):
-    """Return the tools that cannot carry a name for a reason."""
+@pytest.mark.parametrize(
+    ("name", "said", "tools"),
+    [
+        ("a,b", "names are separated by commas", {"llamafactory"}),
+        ("a ", "strips the spaces around 'a '", {"megatron", *BRIDGES, "swift"}),
+        ("dm: maths", "as a hub or a subset", {"swift"}),
+        ("-a", "as an option", {"swift"}),
+        ("${HOME}", "as a variable", {*BRIDGES, "megatron-bridge-sft", "llamafactory"}),
+    ],
+)
+def test_a_name_that_a_format_cannot_carry_is_refused(name, said, tools):
     known = {"tokens": 1000, "inventory": {name: 100, "b": 100}, "sample_tokens": 10}
+    refused = {}
     for tool in EXPORT_TOOLS:
         try:
             export_mixture(Mixture({name: 0.5, "b": 0.5}), tool, **known)
         except ConfigError as error:
-            if (
-                str(error).startswith(f"{tool}: ")
-                and said in str(error)
-                and repr(name) in str(error)
-            ):
-                yield tool
-
-
-def test_a_name_that_a_format_cannot_carry_is_refused():
-    assert list(refusing("a,b", "names are separated by commas")) == ["llamafactory"]
-    strip = {"megatron", "megatron-bridge", "nemo", "swift"}
-    assert set(refusing("a ", "strips the spaces around 'a '")) == strip
-    assert list(refusing("dm: maths", "as a hub or a subset")) == ["swift"]
-    assert list(refusing("-a", "as an option")) == ["swift"]
-    interpolate = {"megatron-bridge", "megatron-bridge-sft", "nemo", "llamafactory"}
-    assert set(refusing("${HOME}", "as a variable")) == interpolate
+            refused[tool] = str(error)
+    whole = {tool for tool, text in refused.items() if said in text and repr(name) in text}
+    assert whole == tools
+    assert all(refused[tool].startswith(f"{tool}: ") for tool in whole)
 
 
 def test_files_are_loaded_by_their_builder_and_a_folder_or_a_cache_by_its_name():
@@ -332,7 +302,10 @@ def test_a_domain_is_listed_a_thousand_times_at_most():
         content("axolotl", web, tokens=10_010, **known)
 
 
-def test_several_paths_that_say_not_what_they_are_are_refused():
+def test_several_paths_that_say_not_what_they_are_or_share_a_name_are_refused():
+    known = {"sample_tokens": 1, "paths": {"web": ["a", "b"]}}
     message = "domain 'web': the format of 'a' is unknown; give one folder"
     with pytest.raises(ConfigError, match=message):
-        export_mixture(MIXTURE, "datasets", sample_tokens=1, paths={"web": ["a", "b"]})
+        export_mixture(MIXTURE, "datasets", **known)
+    with pytest.raises(ConfigError, match=r"would both be named 'web\.1'; rename one"):
+        export_mixture(Mixture({"web": 0.5, "web.1": 0.5}), "llamafactory", **known)

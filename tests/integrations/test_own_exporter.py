@@ -1,7 +1,5 @@
 """An exporter of somebody else: found by its entry point, and held against its promises."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from importlib.metadata import EntryPoint
@@ -56,17 +54,30 @@ def test_an_exporter_is_found_by_its_entry_point_and_by_its_path(installed, tmp_
     check_exporter("ours")
 
 
-def test_what_is_not_an_exporter_is_refused(installed):
-    installed({"write": 1})
-    with pytest.raises(PluginError, match="exporter 'ours': has no 'write'"):
-        export_mixture(MIXTURE, "ours")
-    installed(sys.stdout)
-    with pytest.raises(PluginError, match="exporter 'ours': is a .*, not an ExportTool"):
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [({"write": 1}, "has no 'write'"), (sys.stdout, "is a .*, not an ExportTool")],
+)
+def test_what_is_not_an_exporter_is_refused(installed, tool, message):
+    installed(tool)
+    with pytest.raises(PluginError, match=f"exporter 'ours': {message}"):
         export_mixture(MIXTURE, "ours")
 
 
 def crashes(entries, facts):
     return {e.domain: {}[e.domain] for e in entries}
+
+
+def nothing(entries, facts):
+    return {"mix": "?"}
+
+
+def no_amounts(entries, facts):
+    return {e.domain: list(e.paths) for e in entries}
+
+
+def no_paths(entries, facts):
+    return {e.domain: e.amount for e in entries}
 
 
 def counts(entries, facts):
@@ -81,15 +92,9 @@ def unquoted(entries, facts):
     ("changes", "broken"),
     [
         ({"write": crashes}, "a mixture is written if all facts are known"),
-        ({"write": lambda entries, facts: {"mix": "?"}}, "each domain with a share is in"),
-        (
-            {"write": lambda entries, facts: {e.domain: list(e.paths) for e in entries}},
-            "another mixture gives another fragment",
-        ),
-        (
-            {"write": lambda entries, facts: {e.domain: e.amount for e in entries}},
-            "the fragment has all paths",
-        ),
+        ({"write": nothing}, "each domain with a share is in"),
+        ({"write": no_amounts}, "another mixture gives another fragment"),
+        ({"write": no_paths}, "the fragment has all paths"),
         ({"title": ""}, "title is text"),
         ({"write": counts}, "--tokens is optional, since unit.needs does not name it"),
         ({"suffix": ".py", "write": unquoted}, "a name is written, or refused in one line"),

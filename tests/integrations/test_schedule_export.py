@@ -1,16 +1,16 @@
-"""A schedule for trainers: stages where the tool has them, else a fragment for each stage."""
-
-from __future__ import annotations
+"""A schedule for trainers has stages, or a fragment for each; docs/export.md works as written."""
 
 import json
+import re
 
 import pytest
 import yaml
 from command_line import mixopt
+from doc_pages import page_text, work_through
 from read_fragments import read_shares
 
 from mixopt import ConfigError, Mixture
-from mixopt.integrations import export_mixture, export_schedule
+from mixopt.integrations import EXPORT_TOOLS, export_mixture, export_schedule
 from mixopt.sampling import Schedule, Stage
 
 WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
@@ -40,12 +40,10 @@ def test_each_stage_is_written_with_its_own_mixture(tool):
 def test_nanotron_has_data_stages_from_steps_that_count_from_1():
     (alone,) = yaml.safe_load(export_mixture(WEB, "nanotron"))["data_stages"]
     assert (alone["name"], alone["start_training_step"]) == ("mixture", 1)
-    stages = yaml.safe_load(export_schedule(CONSTANT, "nanotron")[""])["data_stages"]
-    assert [(one["name"], one["start_training_step"]) for one in stages] == [
-        ("main", 1),
-        ("anneal", 65),
-    ]
-    assert stages[1]["data"]["dataset"]["dataset_weights"] == [0.25, 0.75]
+    main, anneal = yaml.safe_load(export_schedule(CONSTANT, "nanotron")[""])["data_stages"]
+    assert (main["name"], main["start_training_step"]) == ("main", 1)
+    assert (anneal["name"], anneal["start_training_step"]) == ("anneal", 65)
+    assert anneal["data"]["dataset"]["dataset_weights"] == [0.25, 0.75]
 
 
 def test_levanter_has_weights_from_steps_at_the_ends_of_its_blocks():
@@ -88,3 +86,19 @@ def test_the_command_writes_a_file_for_each_stage_and_divides_linear_ones(tmp_pa
     text = mixopt("export", tmp_path / "linear.yaml", "--to", "nanotron").out
     assert len(yaml.safe_load(text)["data_stages"]) == 9
     assert "step 2 of 8 of a linear stage, the mixture of its middle" in text
+
+
+def test_the_page_works_from_its_first_block_to_its_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mixture.yaml").write_text("weights: {web: 0.6, code: 0.3, books: 0.1}")
+    assert "web#" in str(work_through("export")["text"])
+
+
+def test_the_page_has_a_row_and_a_command_for_every_tool_with_its_needs():
+    page = page_text("export")
+    rows = dict(re.findall(r"^\| `([a-z][\w-]*)` \|(.*)", page.partition("## Commands")[0], re.M))
+    assert list(rows) == list(EXPORT_TOOLS)
+    for name, tool in EXPORT_TOOLS.items():
+        needs = re.findall(r"`(--(?:tokens|inventory|sample-tokens))`", rows[name].split("|")[2])
+        assert tuple(needs) == tool.unit.needs
+        assert re.search(rf"^mixopt export mixture.yaml --to {name}( |$)", page, re.M)

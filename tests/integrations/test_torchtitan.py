@@ -1,11 +1,4 @@
-"""torchtitan's own trainer on a mixture: release, and its main branch where a checkout was given.
-
-The trainer runs in the environment that `make trainers` makes: `make test-trainers`. It does so on
-a CPU, with dense attention in the place of FlexAttention, which has no backward there, and without
-the barrier of its time limits, which asks for a numbered device.
-"""
-
-from __future__ import annotations
+"""torchtitan's own trainer on a mixture: the release, and main where a checkout was given."""
 
 import sys
 from dataclasses import make_dataclass
@@ -64,6 +57,8 @@ def expected(corpus, steps):
     return [row[:-1].tolist() for batch in batches for row in batch]
 
 
+# On a CPU, with dense attention in the place of FlexAttention, which has no backward there, and
+# without the barrier of its time limits, which asks for a numbered device.
 @pytest.mark.nightly
 @needs_trainer
 def test_the_trainer_resumes_its_own_checkpoint_on_other_ranks(corpus, tmp_path):
@@ -74,12 +69,11 @@ def test_the_trainer_resumes_its_own_checkpoint_on_other_ranks(corpus, tmp_path)
     assert [one["part"] for one in second] == [[0, 2], [1, 2]]
     assert [step for step, _ in second[0]["fed"]] == [7, 7, 8, 8, 9, 9]
     assert rows_fed([first]) + rows_fed(second) == expected(corpus, 9)
-    check_documents(first)
+    check_documents(first["fed"][0][1])
 
 
-def check_documents(rank):
+def check_documents(batch):
     """Positions begin anew after an end, and no label crosses it."""
-    batch = rank["fed"][0][1]
     tokens, positions, labels = (
         np.reshape(batch[name], (-1, LENGTH)) for name in ("input", "positions", "labels")
     )
@@ -133,8 +127,7 @@ def test_a_batch_has_places_in_documents_and_a_state_that_goes_on(corpus, made):
     loader = built(made, config, **RELEASE)
     batches = iter(loader)
     inputs, labels = next(batches)
-    fed = {name: one.tolist() for name, one in {**inputs, "labels": labels}.items()}
-    check_documents({"fed": [[0, fed]]})
+    check_documents({**inputs, "labels": labels})
     flat = built(made, config, max_context_length=LENGTH, num_tokens_per_batch=2 * LENGTH)
     tokens, targets = next(iter(flat))
     assert tokens["input"].tolist() == inputs["input"].flatten().tolist()

@@ -1,10 +1,4 @@
-"""What of a batch reaches the Trainer's model: packed documents apart, and no more than it takes.
-
-Fields of packed rows: `position_ids` begin at 0 with each document, `document` is its number in the
-row (-1 is padding), `cu_seqlens` say where documents begin in the concatenated rows.
-"""
-
-from __future__ import annotations
+"""The batches that reach the Trainer's model, packed documents apart, and those of a stream."""
 
 import numpy as np
 import pytest
@@ -12,12 +6,14 @@ import torch
 from chat_parts import llama
 from datasets import Dataset
 from sampler_rows import located, pairs_in_order, pairs_of
+from stream_sources import SIZES, hub, numbered
 from torch import nn
-from trainer_parts import QUIET, Tiny, random_rows, trainer_arguments
-from transformers import DataCollatorWithFlattening
+from trainer_parts import QUIET, Recording, Tiny, random_rows, trainer_arguments
+from transformers import DataCollatorWithFlattening, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
-from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, SamplerError
-from mixopt.integrations.hf_trainer import MixtureTrainer, model_inputs
+from mixopt import MixtureDataset, MixtureLoader, MixtureSampler, MixtureStream, SamplerError
+from mixopt.integrations.hf_trainer import MixtureTrainer, MixtureTrainerMixin, model_inputs
 
 pytestmark = QUIET
 
@@ -26,7 +22,7 @@ PARTS = [(5, 7, 4), (16,), (3, 10), (2, 2, 2, 9)]  # documents of each row of 16
 
 
 def packed_rows():
-    """Rows of whole documents, padded."""
+    """Rows of whole documents, padded; `document` numbers them, -1 is padding."""
     random = np.random.default_rng(0)
     for parts in PARTS:
         document = np.repeat(range(len(parts)), parts)
@@ -50,7 +46,7 @@ def trainer_over(rows, folder, model, *, collate=None, loader_collate=None, step
     sampler = MixtureSampler(dataset.sizes, [0.5, 0.5], batch_size=4)
     seen = []
 
-    class Recording(MixtureTrainer):
+    class Noting(MixtureTrainer):
         def compute_loss(self, model, inputs, *rest, **named):
             loss = super().compute_loss(model, inputs, *rest, **named)
             seen.append((inputs, float(loss)))
@@ -58,7 +54,7 @@ def trainer_over(rows, folder, model, *, collate=None, loader_collate=None, step
 
     args = trainer_arguments(folder, max_steps=steps, **options)
     loader = MixtureLoader(dataset, sampler, collate=loader_collate)
-    return Recording(model=model, args=args, mixture=loader, data_collator=collate), seen
+    return Noting(model=model, args=args, mixture=loader, data_collator=collate), seen
 
 
 def test_the_loss_of_packed_rows_is_that_of_their_documents_alone(tmp_path):
@@ -96,13 +92,9 @@ def test_a_model_of_another_kind_is_given_what_it_names():
             return input_ids
 
     batch = with_bounds(list(packed_rows())) | {"labels": 1, "text": ["a"]}
-    assert model_inputs(Own(), batch, set(), {"text"}).keys() == {
-        "input_ids",
-        "labels",
-        "document",
-        "cu_seqlens",
-    }
-    assert model_inputs(Tiny(), batch, set(), {"text"}).keys() == {"input_ids", "labels"}
+    own, tiny = (model_inputs(model, batch, set(), {"text"}) for model in (Own(), Tiny()))
+    assert own.keys() == {"input_ids", "labels", "document", "cu_seqlens"}
+    assert tiny.keys() == {"input_ids", "labels"}
 
 
 def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_path):
@@ -121,32 +113,25 @@ def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("batches", "arguments", "options", "message"),
+    ("argument", "value", "message"),
     [
-        (41, {"gradient_accumulation_steps": 4}, {}, r"batches=41\).*; give batches=44"),
+        ("gradient_accumulation_steps", 4, r"batches=41\).*; give batches=44"),
         (
-            40,
-            {"train_sampling_strategy": "group_by_length"},
-            {},
-            r"train_sampling_strategy='group_by_length' would reorder rows, .*leave .* out",
+            "train_sampling_strategy",
+            "group_by_length",
+            "group_by_length' would reorder rows, .*leave",
         ),
-        (
-            40,
-            {"per_device_train_batch_size": 4},
-            {},
-            r"per_device_train_batch_size=4, but a rank gets 8",
-        ),
-        (40, {}, {"train_dataset": [1]}, r"train_dataset= is not used, .*; leave it out"),
+        ("per_device_train_batch_size", 4, "per_device_train_batch_size=4, but a rank gets 8"),
+        ("train_dataset", [1], "train_dataset= is not used, .*; leave it out"),
     ],
 )
-def test_what_does_not_go_with_the_batches_is_refused(
-    tmp_path, batches, arguments, options, message
-):
-    dataset = random_rows()
-    order = MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8, batches=batches)
-    args = trainer_arguments(tmp_path, max_steps=1, **arguments)
+def test_what_does_not_go_with_the_batches_is_refused(tmp_path, argument, value, message):
+    dataset, options = random_rows(), {argument: value}
+    given = {"train_dataset": options.pop("train_dataset", None)}
+    order = MixtureSampler(dataset.sizes, [1, 0, 0], batch_size=8, batches=41)
+    args = trainer_arguments(tmp_path, max_steps=1, **options)
     with pytest.raises(SamplerError, match=message):
-        MixtureTrainer(model=Tiny(), args=args, mixture=MixtureLoader(dataset, order), **options)
+        MixtureTrainer(model=Tiny(), args=args, mixture=MixtureLoader(dataset, order), **given)
 
 
 def test_the_batch_size_that_the_trainer_counts_is_the_samplers(tmp_path):
@@ -162,12 +147,88 @@ def test_a_users_columns_named_like_ours_are_kept_and_ours_do_not_reach_the_mode
     rows = [
         {"input_ids": [k + 6] * 5, "domain": f"site{k}", "row": k, "text": "x"} for k in range(9)
     ]
-    trainer, seen = trainer_over(
-        Dataset.from_list(rows), tmp_path, llama(), remove_unused_columns=True
-    )
+    rows = Dataset.from_list(rows)
+    trainer, seen = trainer_over(rows, tmp_path, llama(), remove_unused_columns=True)
     trainer.train()
     batch = seen[0][0]
     assert batch["domain"] == [f"site{k}" for k in batch["mixopt_row"].tolist()]
     assert batch["row"].tolist() == batch["mixopt_row"].tolist()
     domain, _ = located(trainer.mixture.sampler, 0, 1)
     assert batch["mixopt_domain"].tolist() == domain.tolist()
+
+
+def tokens_of(document):
+    return [byte % 50 for byte in document["text"].encode()] + [0]
+
+
+def stream(**options):
+    sources = {name: hub(numbered(name)) for name in SIZES}
+    rows = {"length": 12, "tokenize": tokens_of, "buffer": 40} | options
+    return MixtureStream(sources, [0.5, 0.3, 0.2], batch_size=8, **rows)
+
+
+class Recorded(Recording, MixtureTrainer):
+    pass
+
+
+class Steer(TrainerCallback):
+    """Asks for other weights in the middle of a step."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def on_substep_end(self, args, state, control, **_):
+        if state.global_step == 1:
+            self.held = self.batches.set_weights([0.1, 0.1, 0.8])
+
+
+def trained(batches, folder, steps, *, resume=None):
+    options = {"save_steps": 3, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 8}
+    args = trainer_arguments(folder, max_steps=steps, **options)
+    steer = Steer(batches)
+    trainer = Recorded(model=Tiny(), args=args, mixture=batches, callbacks=[steer])
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, steer
+
+
+def test_the_trainer_goes_on_with_a_stream_where_its_checkpoint_was(tmp_path):
+    whole, steer = trained(stream(), tmp_path / "whole", 6)
+    assert steer.held == 4  # the first batch of the next step
+    known = stream(schedule=[(4, [0.1, 0.1, 0.8])])
+    for number, (mine, plain) in enumerate(zip(whole.seen, known, strict=False)):
+        assert mine["batch"] == plain["batch"] == number
+        assert torch.equal(mine["input_ids"], plain["input_ids"])
+        assert torch.equal(mine["domain"], plain["domain"])
+    trained(stream(), tmp_path / "halves", 3)
+    checkpoint = get_last_checkpoint(str(tmp_path / "halves"))
+    second, _ = trained(stream(workers=2), tmp_path / "halves", 6, resume=checkpoint)
+    assert [batch["batch"] for batch in second.seen] == list(range(6, 12))
+    for mine, other in zip(second.seen, whole.seen[6:], strict=True):
+        assert torch.equal(mine["input_ids"], other["input_ids"])
+
+
+def test_the_trainers_collator_puts_documents_together(tmp_path):
+    def collate(rows):
+        return {"input_ids": torch.tensor([row["input_ids"][:4] for row in rows])}
+
+    args = trainer_arguments(tmp_path, max_steps=1)
+    trainer = Recorded(model=Tiny(), args=args, mixture=stream(), data_collator=collate)
+    trainer.train()
+    assert trainer.seen[0]["input_ids"].shape == (8, 4)
+    assert len(trainer.seen[0]["domain"]) == 8
+    with pytest.raises(SamplerError, match=r"MixtureStream\(collate=\) has precedence; leave"):
+        MixtureTrainer(
+            model=Tiny(), args=args, mixture=stream(collate=collate), data_collator=collate
+        )
+
+
+def test_a_trainer_that_prepares_its_rows_is_refused_with_what_to_use(tmp_path):
+    class Prepares:
+        def _prepare_dataset(self, dataset):
+            return dataset
+
+    class Trainer(MixtureTrainerMixin, Prepares):
+        pass
+
+    with pytest.raises(SamplerError, match=r"prepares its rows .* use MixtureTrainer with"):
+        Trainer(args=trainer_arguments(tmp_path, max_steps=1), mixture=stream())

@@ -1,6 +1,6 @@
 """TRL's SFTTrainer on a mixture: it prepares each domain its own way, and shares are exact."""
 
-from __future__ import annotations
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -29,18 +29,15 @@ class Trainer(Recording, MixtureTrainerMixin, trl.SFTTrainer):
     """What a user writes, and a list of the batches."""
 
 
-def arguments(folder, **options):
-    options = {"max_steps": 6, "per_device_train_batch_size": 4, "max_length": 32} | options
-    return trl.SFTConfig(
-        str(folder),
-        report_to=[],
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        logging_strategy="no",
-        save_strategy=options.pop("save_strategy", "no"),
-        **options,
-    )
+SETTINGS = {"max_steps": 6, "per_device_train_batch_size": 4, "max_length": 32, "report_to": []}
+SETTINGS |= dict.fromkeys(("use_cpu", "disable_tqdm"), True)
+SETTINGS |= {"bf16": False, "logging_strategy": "no", "save_strategy": "no"}
+
+
+def made(kind, folder, *, options=None, **given):
+    """Make a trainer of a tiny model."""
+    args = trl.SFTConfig(str(folder), **SETTINGS | (options or {}))
+    return kind(model=llama(), args=args, processing_class=tokenizer(), **given)
 
 
 def loader_of(rows):
@@ -49,13 +46,7 @@ def loader_of(rows):
 
 
 def trained(folder, domains, *, resume=None, **options):
-    trainer = Trainer(
-        model=llama(),
-        args=arguments(folder, **options),
-        processing_class=tokenizer(),
-        train_dataset=domains,
-        mixture=loader_of,
-    )
+    trainer = made(Trainer, folder, options=options, train_dataset=domains, mixture=loader_of)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -64,17 +55,6 @@ def expected(trainer, batches):
     """What the plain sampler gives over as many rows as TRL has made of each domain."""
     sampler = MixtureSampler(trainer.mixture.dataset.sizes, WEIGHTS, batch_size=4)
     return pairs_in_order(sampler, batches)
-
-
-def own_way(rows, folder, **options):
-    """The rows that TRL makes of one dataset, without mixopt."""
-    trainer = trl.SFTTrainer(
-        model=llama(),
-        args=arguments(folder, **options),
-        processing_class=tokenizer(),
-        train_dataset=Dataset.from_list(rows),
-    )
-    return trainer.train_dataset
 
 
 def domain_of(token):
@@ -86,12 +66,11 @@ def test_text_is_prepared_by_trl_and_drawn_by_its_shares(tmp_path):
     trainer = trained(tmp_path / "out", domains)
     assert trainer.mixture.dataset.sizes == {"web": 40, "code": 25}
     assert pairs_of(trainer.seen) == expected(trainer, 6)
-    alone = [own_way(texts(name, 40), tmp_path / name) for name in ("web", "code")]
+    rows = [Dataset.from_list(texts(name, 40)) for name in ("web", "code")]
+    alone = [made(trl.SFTTrainer, tmp_path, train_dataset=one).train_dataset for one in rows]
+    fields = ("domain", "row", "input_ids", "labels")
     for batch in trainer.seen:
-        places = zip(
-            batch["domain"], batch["row"], batch["input_ids"], batch["labels"], strict=True
-        )
-        for domain, row, tokens, labels in places:
+        for domain, row, tokens, labels in zip(*(batch[name] for name in fields), strict=True):
             of_trl = alone[domain][int(row)]
             assert tokens[tokens != 0].tolist() == of_trl["input_ids"]
             assert labels[labels != IGNORED].tolist() == of_trl["labels"]
@@ -114,15 +93,10 @@ def test_packed_rows_are_of_one_domain_and_reach_the_model_apart(tmp_path):
     with torch.no_grad():
         loss = trainer.compute_loss(model, dict(batch))
         starts = (batch["position_ids"][0] == 0).nonzero().flatten().tolist()
-        parts = list(zip(starts, [*starts[1:], None], strict=True))
-        total = sum(
-            nn.functional.cross_entropy(
-                model(batch["input_ids"][:, a:b]).logits[0, :-1],
-                batch["input_ids"][0, a:b][1:],
-                reduction="sum",
-            )
-            for a, b in parts
-        )
+        parts = batch["input_ids"][0].tensor_split(starts[1:])
+        logits = torch.cat([model(part[None]).logits[0, :-1] for part in parts])
+        following = torch.cat([part[1:] for part in parts])
+        total = nn.functional.cross_entropy(logits, following, reduction="sum")
     count = (batch["labels"] != IGNORED).sum()
     assert len(parts) >= 8  # of four rows
     torch.testing.assert_close(loss, total / count, rtol=0, atol=1e-5)
@@ -131,40 +105,29 @@ def test_packed_rows_are_of_one_domain_and_reach_the_model_apart(tmp_path):
 def test_it_resumes_at_the_next_batch(tmp_path):
     domains = {"web": texts("web", 40), "code": texts("code", 25)}
     options = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 4}
-    whole = trained(tmp_path, domains, max_steps=6, **options)
-    again = trained(
-        tmp_path, domains, max_steps=6, resume=str(tmp_path / "checkpoint-4"), **options
-    )
+    whole = trained(tmp_path, domains, **options)
+    again = trained(tmp_path, domains, resume=str(tmp_path / "checkpoint-4"), **options)
     assert pairs_of(whole.seen) == expected(whole, 12)
     assert pairs_of(again.seen) == pairs_of(whole.seen[8:])
 
 
-# --- rows that are ready ------------------------------------------------------------------------
+READY = [{"input_ids": [7, 8]}] * 9
 
 
-def ready_trainer(folder, loader, **options):
-    return Trainer(
-        model=llama(),
-        args=arguments(folder, **options),
-        processing_class=tokenizer(),
-        mixture=loader,
-        eval_dataset=Dataset.from_list(texts("web", 4)),
-    )
+def ready_trainer(folder, domains, **options):
+    held_out = Dataset.from_list(texts("web", 4))
+    given = {"mixture": loader_of(domains), "eval_dataset": held_out}
+    return made(Trainer, folder, options=options, **given)
 
 
-def test_rows_that_are_ready_are_left_and_those_to_evaluate_on_prepared(tmp_path):
-    ready = [{"input_ids": [7, 8]}] * 9
-    trainer = ready_trainer(tmp_path, loader_of({"web": ready, "code": ready}))
+def test_rows_that_are_ready_are_left_those_to_evaluate_on_prepared_and_others_refused(tmp_path):
+    trainer = ready_trainer(tmp_path, {"web": READY, "code": READY})
     assert trainer.mixture.dataset.sizes == {"web": 9, "code": 9}
     assert "input_ids" in trainer.eval_dataset.column_names
-
-
-def test_what_cannot_be_prepared_is_refused(tmp_path):
-    ready = [{"input_ids": [7, 8]}] * 9
     with pytest.raises(SamplerError, match=r"'web' have no 'input_ids': give train_dataset="):
-        ready_trainer(tmp_path, loader_of({"web": texts("web", 9), "code": ready}))
+        ready_trainer(tmp_path, {"web": texts("web", 9), "code": READY})
     with pytest.raises(SamplerError, match=r"'web' are not packed, and .*packing=True"):
-        ready_trainer(tmp_path, loader_of({"web": ready, "code": ready}), packing=True)
+        ready_trainer(tmp_path, {"web": READY, "code": READY}, packing=True)
     with pytest.raises(SamplerError, match=r"give\s+train_dataset=\{domain: dataset, ...\}"):
         trained(tmp_path, None)
     with pytest.raises(SamplerError, match=r"domain 'web' is a tuple; it must be a"):
@@ -173,9 +136,6 @@ def test_what_cannot_be_prepared_is_refused(tmp_path):
         trained(tmp_path, {"web": []})
     with pytest.raises(SamplerError, match=r"domain 'ask' is empty after preparation"):
         trained(tmp_path, {"web": texts("web", 3), "ask": completions("ask", 3)}, max_length=2)
-
-
-# --- an estimator -------------------------------------------------------------------------------
 
 
 class Online(OnlineTrainerMixin, trl.SFTTrainer):
@@ -196,29 +156,21 @@ class Online(OnlineTrainerMixin, trl.SFTTrainer):
 
 @pytest.mark.parametrize("packing", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_an_estimator_sees_the_losses_of_each_domain(tmp_path, packing):
-    told = []
+    estimator = make_estimator("odm", {"update_steps": 2})
+    estimator.observe = Mock(wraps=estimator.observe)
 
     def driver_of(rows):
-        estimator = make_estimator("odm", {"update_steps": 2})
-        observe = estimator.observe
-        estimator.observe = lambda seen: (told.append(seen), observe(seen))[1]
-        options = DriverOptions(steps=6, tokens_per_sample=16)
-        return Driver(estimator, loader_of(rows), options)
+        return Driver(estimator, loader_of(rows), DriverOptions(steps=6, tokens_per_sample=16))
 
-    args = arguments(tmp_path, packing=packing, max_length=16, max_steps=3)
+    options = {"packing": packing, "max_length": 16, "max_steps": 3}
     domains = {"web": texts("web", 60), "code": texts("code", 60)}
-    trainer = Online(
-        model=llama(),
-        args=args,
-        processing_class=tokenizer(),
-        train_dataset=domains,
-        driver=driver_of,
-    )
+    trainer = made(Online, tmp_path, options=options, train_dataset=domains, driver=driver_of)
     trainer.train()
     counts = np.array(trainer.counts)
     assert (counts > 0).all()
-    assert told[0].loss_count_D.tolist() == counts[:2].sum(axis=0).tolist()
-    assert np.allclose(told[0].loss_sum_D / told[0].loss_count_D, np.log(86), atol=0.1)
+    (seen,) = estimator.observe.call_args_list[0].args
+    assert seen.loss_count_D.tolist() == counts[:2].sum(axis=0).tolist()
+    assert np.allclose(seen.loss_sum_D / seen.loss_count_D, np.log(86), atol=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """`mixopt init`: what it finds in files and folders, and that what it writes is an experiment."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json
@@ -62,21 +60,14 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
         "estimated_tokens": size,
     }  # fmt: skip
     assert (found["file"], found["next"]) == ("new.yaml", "mixopt check new.yaml")
-    config = load_config(out)  # which is accepted as it is
+    config, written = load_config(out), out.read_bytes()  # which is accepted as it is
     assert (config.design.trials, config.proxy.tokens) == (18, 500_000)
     assert check(config).problems == []
     assert all(source.bytes for source in config.corpus.domains.values())
-
-
-def test_a_file_that_exists_is_never_overwritten(folder):
-    out = folder.parent / "mine.yaml"
-    out.write_text("mine")
-    ended = mixopt("init", "data", "--out", "mine.yaml")
-    assert ended.code == 2
-    assert ended.error == (
-        "mixopt: init: mine.yaml already exists and is not overwritten; choose another --out\n"
-    )
-    assert out.read_text() == "mine"
+    ended = mixopt("init", "data", "--out", "new.yaml")
+    said = "new.yaml already exists and is not overwritten; choose another --out\n"
+    assert (ended.code, ended.error) == (2, f"mixopt: init: {said}")
+    assert out.read_bytes() == written
 
 
 def test_a_target_is_told_by_its_name(folder):
@@ -87,24 +78,29 @@ def test_a_target_is_told_by_its_name(folder):
     assert config.objective.target == "eval"
 
 
+def parts_of(found):
+    """Return the name, the file and the held-out file of each domain."""
+    return [(one.name, *one.paths, *one.validation) for one in found.sources]
+
+
 def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
     for name in ("web", "code"):
         for split in ("train", "validation", "test"):
-            jsonl(tmp_path / "data" / name / f"{split}.jsonl", [{"text": t} for t in texts(name)])
-    (tmp_path / "data" / "README.md").write_text("What this data is, in many words.")
-    (tmp_path / "data" / "LICENSES").mkdir()
-    (tmp_path / "data" / "LICENSES" / "web.txt").write_text("Permission is granted to anyone.")
-    (tmp_path / "data" / "code" / "LICENSE").write_text("Permission is granted to anyone.")
+            jsonl(data / name / f"{split}.jsonl", [{"text": t} for t in texts(name)])
+    (data / "LICENSES").mkdir()
+    others = ["LICENSES/web.txt", "README.md", "code/LICENSE"]
+    for name in others:
+        (data / name).write_text("Permission is granted to anyone.")
     found = start_experiment(["data"], tmp_path / "new.yaml")
-    assert [(one.name, one.paths, one.validation) for one in found.sources] == [
-        (name, (f"data/{name}/train.jsonl",), (f"data/{name}/validation.jsonl",))
-        for name in ("code", "web")
+    assert parts_of(found) == [
+        ("code", "data/code/train.jsonl", "data/code/validation.jsonl"),
+        ("web", "data/web/train.jsonl", "data/web/validation.jsonl"),
     ]
-    assert sorted(line.partition(": ")[0] for line in found.left_out) == [
-        "data/LICENSES", "data/README.md", "data/code/LICENSE", "data/code/test.jsonl",
-        "data/web/test.jsonl",
-    ]  # fmt: skip
+    left_out = ["LICENSES", *others[1:], "code/test.jsonl", "web/test.jsonl"]
+    said = sorted(line.partition(": ")[0] for line in found.left_out)
+    assert said == [f"data/{name}" for name in left_out]
     config = load_config(tmp_path / "new.yaml")
     assert config.corpus.domains["web"].validation == "data/web/validation.jsonl"
     assert (config.evaluation, config.design.trials) == ({}, 12)
@@ -113,16 +109,11 @@ def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, 
 
 def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for split in ("train", "dev"):
-        for name in ("web", "code"):
-            jsonl(
-                tmp_path / "data" / split / f"{name}-00001.jsonl",
-                [{"text": t} for t in texts(name)],
-            )
-    found = start_experiment(["data"], tmp_path / "new.yaml")
-    assert [(one.name, one.paths, one.validation) for one in found.sources] == [
-        (name, (f"data/train/{name}-00001.jsonl",), (f"data/dev/{name}-00001.jsonl",))
-        for name in ("code", "web")
+    for file in ("train/web-1", "train/code-1", "dev/web-1", "dev/code-1"):
+        jsonl(tmp_path / "data" / f"{file}.jsonl", [{"text": t} for t in texts(file)])
+    assert parts_of(start_experiment(["data"], tmp_path / "new.yaml")) == [
+        ("code", "data/train/code-1.jsonl", "data/dev/code-1.jsonl"),
+        ("web", "data/train/web-1.jsonl", "data/dev/web-1.jsonl"),
     ]
 
 
@@ -130,8 +121,7 @@ def test_names_that_come_out_alike_get_numbers_and_odd_ones_are_quoted(tmp_path,
     monkeypatch.chdir(tmp_path)
     for name in (r"a\b", r"a\b_2", "a_b", "k: v", "yes", "z" * 70):
         for part in "pq":
-            rows = [{"text": text} for text in texts(name)]
-            jsonl(tmp_path / "data" / name / f"{part}.jsonl", rows)
+            jsonl(tmp_path / "data" / name / f"{part}.jsonl", [{"text": t} for t in texts(name)])
     found = start_experiment(["data"], tmp_path / "new.yaml")
     names = [one.name for one in found.sources]
     assert names == ["a_b", "a_b_2", "a_b_3", "k: v", "yes", "z" * 60]
@@ -157,11 +147,10 @@ ODD = {
 
 
 def test_a_folder_without_text_is_no_experiment(tmp_path):
-    (tmp_path / "data").mkdir()
-    ended = mixopt("init", tmp_path / "data", "--out", tmp_path / "new.yaml")
+    ended = mixopt("init", tmp_path, "--out", tmp_path / "new.yaml")
     first, second = ended.error.splitlines()
-    assert (ended.code, first) == (2, f"left out: {tmp_path}/data: no files")
-    assert second.startswith(f"mixopt: init: no text found in {tmp_path}/data; a mixture needs two")
+    assert (ended.code, first) == (2, f"left out: {tmp_path}: no files")
+    assert second.startswith(f"mixopt: init: no text found in {tmp_path}; a mixture needs two")
     assert not (tmp_path / "new.yaml").exists()
 
 

@@ -44,14 +44,22 @@ def folder(tmp_path_factory, text_files, one_thread):
     replay = {"domains": parts, "mixture": {"code": 0.5, "prose": 0.5}}
     content = yaml.safe_load(EXPERIMENT.replace("START", str(base)))
     domains = {"help": {"path": str(text_files["help"])}, "replay": {"mixed": replay}}
-    write(folder / "run.yaml", content | {"corpus": {"domains": domains}})
-    run(folder / "run.yaml", folder / "run")
+    run(write(folder / "run.yaml", content | {"corpus": {"domains": domains}}), folder / "run")
     return folder
 
 
 def write(path, content):
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def begun_elsewhere(folder, base, tmp_path):
+    """Run a copy of the run from another base; return what was said."""
+    content, lines = yaml.safe_load((folder / "run.yaml").read_text()), []
+    content["proxy"]["from"] = str(base)
+    shutil.copytree(folder / "run", tmp_path / "run")
+    run(write(tmp_path / "run.yaml", content), tmp_path / "run", say=lines.append)
+    return lines
 
 
 def test_a_run_from_a_checkpoint_measures_it_once_and_ends_in_a_decision(folder):
@@ -68,23 +76,15 @@ def test_a_run_from_a_checkpoint_measures_it_once_and_ends_in_a_decision(folder)
 
 def test_another_checkpoint_makes_the_trials_stale(folder, text_files, tmp_path):
     texts = {name: text_files[name] for name in ("code", "prose")}
-    make_base(tmp_path, texts, steps=10)
-    content = yaml.safe_load((folder / "run.yaml").read_text())
-    content["proxy"]["from"] = str(tmp_path / "base")
-    shutil.copytree(folder / "run", tmp_path / "run")
-    with pytest.raises(
-        RunError, match=r"'sweep' was made from another .*: proxy.options.start_hash is .* redo"
-    ):
-        run(write(tmp_path / "run.yaml", content), tmp_path / "run")
+    base = make_base(tmp_path, texts, steps=10)
+    said = r"'sweep' was made from another .*: proxy.options.start_hash is .* redo"
+    with pytest.raises(RunError, match=said):
+        begun_elsewhere(folder, base, tmp_path)
 
 
 def test_a_checkpoint_that_was_moved_is_the_same_one(folder, tmp_path):
-    content = yaml.safe_load((folder / "run.yaml").read_text())
-    shutil.copytree(folder / "base", tmp_path / "elsewhere")
-    content["proxy"]["from"] = str(tmp_path / "elsewhere")
-    shutil.copytree(folder / "run", tmp_path / "run")
-    lines = []
-    run(write(tmp_path / "run.yaml", content), tmp_path / "run", say=lines.append)
+    base = shutil.copytree(folder / "base", tmp_path / "elsewhere")
+    lines = begun_elsewhere(folder, base, tmp_path)
     assert not [line for line in lines if line.startswith("sweep")]
 
 

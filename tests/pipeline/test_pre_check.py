@@ -55,6 +55,7 @@ def test_sizes_trials_and_tokens_are_those_of_the_run(config_path):
         (["fit.folds=13"], "raise design.trials, or lower fit.folds"),
         (["proxy.device=cuda"], "proxy.device: cuda: no GPU is visible here; use auto or cpu"),
         (["constraints.radius={reference: none.yaml, tv: 0.1}"], "reference: none.yaml: not found"),
+        (["corpus.domains.code.tokens=100"], "code.tokens: 100 is less than its files"),
     ],
 )
 def test_a_problem_is_one_line_that_says_what_to_do(config_path, overrides, message, monkeypatch):
@@ -75,18 +76,20 @@ def test_all_problems_are_told_at_once_before_anything_is_written(config_path, t
 
 
 ROWS = b"".join(b'{"text": "words of document %d"}\n' % k for k in range(200))
-BAD = {
-    "bad.jsonl:1: invalid UTF-8 at byte 14": b'{"text": "caf\xe9"}\n' + ROWS,
-    "bad.jsonl:1: column 'text' is null, not text": b'{"text": null}\n' + ROWS,
-    "bad.jsonl:2: broken JSON": b'{"text": "a"}\n{"text"\n' + ROWS,
-}
 
 
-@pytest.mark.parametrize("message", BAD)
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        (b'{"text": "caf\xe9"}\n', "bad.jsonl:1: invalid UTF-8 at byte 14"),
+        (b'{"text": null}\n', "bad.jsonl:1: column 'text' is null, not text"),
+        (b'{"text": "a"}\n{"text"\n', "bad.jsonl:2: broken JSON"),
+    ],
+)
 def test_what_prepare_would_refuse_of_the_first_documents_is_a_problem(
-    config_path, tmp_path, message
+    config_path, tmp_path, first, message
 ):
-    (tmp_path / "bad.jsonl").write_bytes(BAD[message])
+    (tmp_path / "bad.jsonl").write_bytes(first + ROWS)
     overrides = [f"corpus.domains.code.path={tmp_path}/bad.jsonl"]
     (problem,) = problems(config_path, *overrides)
     assert message in problem
@@ -95,11 +98,6 @@ def test_what_prepare_would_refuse_of_the_first_documents_is_a_problem(
         prepare_corpus(corpus, {}, tmp_path / "corpus", fingerprint="f")
     assert message in str(refused.value)
     assert problems(config_path, *overrides, "corpus.on_bad_document=skip") == []
-
-
-def test_a_size_below_what_the_files_hold_is_a_problem(config_path):
-    (problem,) = problems(config_path, SIZES[0].replace("6e6", "100"), SIZES[1])
-    assert "code.tokens: 100 is less than its files" in problem
 
 
 def test_the_estimated_speed_of_a_decoder_is_that_of_matrix_products():
@@ -114,16 +112,12 @@ def test_the_estimated_speed_of_a_decoder_is_that_of_matrix_products():
 
 
 def test_arms_without_a_control_are_said_to_have_none(config_path):
-    items = "objective={target: code, items: {code: 200}}"
-    (without,) = (line for line, _ in arms(config_path, items, "design.anchors=[]"))
+    items, none = "objective={target: code, items: {code: 200}}", "design.anchors=[]"
+    arms = [load_config(config_path, asked) for asked in ([items, none], [items])]
+    (without,), (within,) = ([line for line, _ in planned_arms(one).values()] for one in arms)
     assert without.endswith("; no arm is a control: set design.anchors: [natural]")
-    (within,) = (line for line, _ in arms(config_path, items))
     assert "is told from the control with probability" in within
     assert "no arm is a control" not in within
-
-
-def arms(config_path, *overrides):
-    return planned_arms(load_config(config_path, overrides)).values()
 
 
 @pytest.mark.parametrize(("count", "end"), [(4, "d3 25.0%"), (5, "d3 20.0%, ...")])
@@ -135,13 +129,6 @@ def test_a_line_names_four_domains_and_says_that_there_are_more(config_path, cou
     assert line.endswith(f", {end}")
 
 
-def test_one_file_in_two_domains_is_a_warning(config_path, tmp_path):
-    (tmp_path / "both.jsonl").write_bytes(ROWS)
-    both = [f"corpus.domains.{name}.path={tmp_path}/both.jsonl" for name in ("code", "prose")]
-    found = checked(config_path, *both)
-    assert f"{tmp_path}/both.jsonl is text of 'code' and 'prose'" in " ".join(found.warnings)
-
-
 def test_a_decoder_is_checked_without_torch(config_path):
     code = (
         "import sys; from mixopt.config import load_config; from mixopt import pipeline;"
@@ -150,24 +137,19 @@ def test_a_decoder_is_checked_without_torch(config_path):
         "said = any('time here:' in line for line in found.lines('out'));"
         "print(found.problems, said, 'torch' in sys.modules)"
     )
-    command = [sys.executable, "-c", code, str(config_path)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert ended.stdout == "[] True False\n"
+    command = [sys.executable, "-c", code, str(config_path)]
+    assert subprocess.check_output(command, env=environment) == b"[] True False\n"
 
 
-def test_limits_that_need_sizes_wait_until_these_are_known(config_path):
+def test_limits_that_need_sizes_refuse_nothing_until_these_are_known(config_path):
     asked = ["constraints.max_epochs=1", "propose.target_tokens=1e12"]
     found = checked(config_path, *asked)
     assert found.problems == []
     assert any("sizes of the domains are not given" in line for line in found.warnings)
     assert found.lines(config_path)[0] == "2 domains, sizes not given"
-
-
-def test_sizes_in_bytes_of_an_unknown_tokenizer_refuse_nothing(config_path):
     sized = [line.replace("tokens", "bytes") for line in SIZES]
-    asked = ["corpus.tokenizer=bpe:300", "constraints.max_epochs=1", "propose.target_tokens=1e9"]
-    found = checked(config_path, *sized, *asked)
+    found = checked(config_path, *sized, *asked, "corpus.tokenizer=bpe:300")
     assert (found.problems, found.sizes.basis) == ([], "estimated")
     assert any("4 bytes per token" in line for line in found.warnings)
 
@@ -182,15 +164,6 @@ def test_a_sample_that_will_be_small_is_said(config_path):
         (line,) = (w for w in checked(config_path, *small, *asked).warnings if "repeat" in w)
         assert "a trial may repeat code 4.0 times at a weight of 1 (10k tokens needed)," in line
         assert "prose" not in line
-
-
-def test_what_is_prepared_counts_once_it_is(config_path, tmp_path):
-    out = steps.run(config_path, tmp_path / "run", until="prepare").path
-    found = checked(config_path, out=out)
-    assert (found.sizes.basis, found.sizes.inventory) == ("prepared", found.sizes.sample)
-    small = [line.replace("6e6", "5000") for line in SIZES]
-    (problem,) = checked(config_path, *small, out=out).problems
-    assert "corpus.domains.code.tokens: 5000 is less than the" in str(problem)
 
 
 def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
@@ -225,24 +198,25 @@ def test_the_time_of_trials_has_their_evaluation_in_it(config_path, tmp_path):
     assert [row[-1] for row in rows if row[:1] in (["code"], ["prose"])] == ["2", "2"]
 
 
-def test_the_command_lists_mistakes_of_the_file_with_their_lines(config_path):
+def command_of(config_path, *settings):
+    """Return the exit code, the JSON and the lines of stderr of a check."""
+    sets = [part for line in settings for part in ("--set", line)]
+    ended = mixopt("check", config_path, "--json", *sets)
+    lines = [line.removeprefix("mixopt: ") for line in ended.error.splitlines()]
+    return ended.code, json.loads(ended.out), lines
+
+
+def test_the_command_lists_mistakes_of_the_file_with_their_lines_and_in_json(config_path):
     asked = ["design.trails=3", "objective.target=hlep", "fit.foldss=2"]
-    ended = mixopt("check", config_path, *[part for line in asked for part in ("--set", line)])
-    assert ended.code == 2
-    first, second = ended.error.splitlines()  # names are looked up once all fields are known
+    code, answer, lines = command_of(config_path, *asked)
+    first, second = lines  # names are looked up once all fields are known
     assert "design.trails: unknown field; did you mean 'trials'" in first
     assert "fit.foldss: unknown field; did you mean 'folds'" in second
-
-
-@pytest.mark.parametrize(("setting", "is_read"), [("fit.folds=40", True), ("fit.foldss=2", False)])
-def test_the_command_answers_in_json(config_path, setting, is_read):
-    ended = mixopt("check", config_path, "--json", "--set", setting)
-    assert ended.code == 2
-    answer = json.loads(ended.out)
-    lines = [line.removeprefix("mixopt: ") for line in ended.error.splitlines()]
-    assert answer["problems"] == lines
+    assert (code, answer) == (2, {"problems": lines})
+    code, answer, lines = command_of(config_path, "fit.folds=40")
+    assert (code, answer["problems"], len(lines)) == (2, lines, 1)
     first = {"part": "first round", "least": 12, "most": 12, "tokens": 20_000}
-    assert answer.get("training", [None])[0] == (first if is_read else None)
+    assert answer["training"][0] == first
 
 
 def test_the_command_counts_domains_and_prints_what_it_found(config_path, tmp_path):
@@ -253,9 +227,8 @@ def test_the_command_counts_domains_and_prints_what_it_found(config_path, tmp_pa
     assert f"written: {sizes}; to use it, set corpus.inventory: {sizes}" in said
     assert "first round:   12 trials, 20k tokens each" in said
     assert sizes.read_text().startswith("# Sizes of the whole domains, for corpus.inventory")
-    assert all(one.is_sized for one in load_config(
-        config_path, [f"corpus.inventory={sizes}"]
-    ).corpus.domains.values())  # fmt: skip
+    sized = load_config(config_path, [f"corpus.inventory={sizes}"]).corpus.domains
+    assert all(one.is_sized for one in sized.values())
 
 
 def test_what_scoring_tasks_costs_is_said_beside_training(config_path, tmp_path):
@@ -270,11 +243,14 @@ def test_what_scoring_tasks_costs_is_said_beside_training(config_path, tmp_path)
     assert checked(config_path).scoring is None
 
 
-def test_a_baseline_beyond_the_limits_is_a_warning(config_path):
+def test_a_baseline_beyond_the_limits_and_a_file_in_two_domains_are_warnings(config_path, tmp_path):
     limits = ["propose.target_tokens=1e7", "constraints.max_epochs=2"]
     hand = "validate.baselines=[natural, {hand: {code: 0.1, prose: 0.9}}]"
-    found = checked(config_path, *SIZES, *limits, hand)
+    (tmp_path / "both.jsonl").write_bytes(ROWS)
+    both = [f"corpus.domains.{name}.path={tmp_path}/both.jsonl" for name in ("code", "prose")]
+    found = checked(config_path, *SIZES, *limits, hand, *both)
     assert not found.problems
     (warning,) = [line for line in found.warnings if line.startswith("baseline ")]
     assert "hand breaks limits of this run: " in warning
     assert "prose" in warning
+    assert f"{tmp_path}/both.jsonl is text of 'code' and 'prose'" in " ".join(found.warnings)

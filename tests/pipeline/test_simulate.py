@@ -1,6 +1,4 @@
-"""What a job would draw is what the sampler draws, of one set of sizes."""
-
-from __future__ import annotations
+"""A mixture or a line of stages becomes a schedule, and what a job would draw of it is said."""
 
 import json
 
@@ -13,20 +11,53 @@ from mixopt import Mixture, MixtureSampler, SamplerError
 from mixopt.pipeline import draws, export, schedule_of
 from mixopt.sampling import Schedule, Stage
 
+WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
+
+
+@pytest.fixture
+def mixture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    CODE.to_file(tmp_path / "anneal.yaml")
+    WEB.to_file(tmp_path / "mixture.yaml")
+    return tmp_path / "mixture.yaml"
+
+
+def test_stages_have_names_lengths_and_mixtures(mixture):
+    line = "warmup:1%,stable:rest,decay:1e8:to:anneal.yaml,anneal:10%:mixture.yaml"
+    schedule = schedule_of(mixture, tokens=10**9, stages=line)
+    assert schedule.stages == (
+        Stage(WEB, tokens=10**7, name="warmup"),
+        Stage(WEB, tokens=79 * 10**7, name="stable"),
+        Stage(WEB, tokens=10**8, to=CODE, name="decay"),
+        Stage(WEB, tokens=10**8, name="anneal"),
+    )
+    assert (schedule.batch, schedule.sequence_length, schedule.max_epochs) == (1024, 4096, None)
+    assert (schedule.inventory, schedule.provenance["mixture"]) == (None, WEB.fingerprint)
+    after = schedule_of(mixture, tokens=10**9, stages="stable:90%:anneal.yaml,decay:10%")
+    assert [stage.mixture for stage in after.stages] == [CODE, CODE]
+
+
+def test_the_command_writes_what_is_read_and_simulated(mixture, tmp_path):
+    out = tmp_path / "schedule.yaml"
+    (tmp_path / "sizes.yaml").write_text("web: 1e9\ncode: 1e8\n")
+    asked = ["--tokens", "1e9", "--inventory", "sizes.yaml", "--out", out, "--batch", "64x4096"]
+    line = "stable:90%,anneal:10%:anneal.yaml"
+    ended = mixopt_("export", mixture, "--to", "schedule", *asked, "--stages", line)
+    assert ended.code == 0, ended.error
+    assert f"next: mixopt predict {out}" in ended.out
+    assert Schedule.from_file(out).provenance["source"] == "mixture.yaml"
+    assert draws(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)
+
+
 WEIGHTS = {"web": 0.7, "code": 0.2, "books": 0.1}
 ROWS = {"web": 5000, "code": 300, "books": 40}
 
 
-def simulated(folder, weights, rows, batches, **options):
-    Mixture(weights).to_file(folder / "proposal.yaml")
-    sizes = folder / "sizes.yaml"
-    sizes.write_text(yaml.safe_dump({name: count * 4 for name, count in rows.items()}))
-    options = {"batch": "32x4", "inventory": sizes} | options
-    return draws(folder / "proposal.yaml", tokens=batches * 128, **options)
-
-
 def test_it_counts_what_the_sampler_draws(tmp_path):
-    done = simulated(tmp_path, WEIGHTS, ROWS, batches=60)
+    proposal, sizes = tmp_path / "proposal.yaml", tmp_path / "sizes.yaml"
+    Mixture(WEIGHTS).to_file(proposal)
+    sizes.write_text(yaml.safe_dump({name: count * 4 for name, count in ROWS.items()}))
+    done = draws(proposal, tokens=60 * 128, batch="32x4", inventory=sizes)
     sampler = MixtureSampler(ROWS, WEIGHTS, batch_size=32)
     rows = [row for _, batch in zip(range(60), sampler, strict=False) for row in batch]
     assert done.drawn == {name: 4 * count for name, count in sampler.counts().items()}
@@ -39,64 +70,42 @@ def test_it_counts_what_the_sampler_draws(tmp_path):
 STATED = {"web": 9_000_000, "code": 1_000_000}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture
+def run(tmp_path):
     """A run whose corpus is a sample of domains of stated sizes, with a mixture in it."""
-    folder = tmp_path_factory.mktemp("stated")
     lines = "".join(json.dumps({"text": f"line {k} " * 20}) + "\n" for k in range(40))
-    for name in ("web", "code"):
-        (folder / f"{name}.jsonl").write_text(lines)
-    domains = {
-        n: {"data_files": str(folder / f"{n}.jsonl"), "tokens": t} for n, t in STATED.items()
-    }
+    domains = {}
+    for name, tokens in STATED.items():
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+        domains[name] = {"data_files": str(tmp_path / f"{name}.jsonl"), "tokens": tokens}
     made = {
         "corpus": {"tokenizer": "bytes", "domains": domains},
         "objective": {"target": "web"},
         "constraints": {"max_epochs": 4},
         "propose": {"target_tokens": 10_000_000},
     }
-    (folder / "made.yaml").write_text(yaml.safe_dump(made))
-    mixopt.run(folder / "made.yaml", folder / "run", until="prepare", say=lambda _: None)
-    Mixture({"web": 0.6, "code": 0.4}).to_file(folder / "run" / "recommendation.yaml")
-    return folder / "run"
+    (tmp_path / "made.yaml").write_text(yaml.safe_dump(made))
+    mixopt.run(tmp_path / "made.yaml", tmp_path / "run", until="prepare", say=lambda _: None)
+    Mixture({"web": 0.6, "code": 0.4}).to_file(tmp_path / "run" / "recommendation.yaml")
+    return tmp_path / "run"
 
 
-def test_a_file_of_a_run_is_simulated_with_the_sizes_that_the_run_states(run):
-    done = draws(run / "recommendation.yaml", tokens=3000, batch="8x64")
-    assert done.inventory == STATED
-
-
-def test_sizes_that_are_given_count_before_those_of_a_run(run, tmp_path):
-    (tmp_path / "sizes.yaml").write_text("web: 5e6\ncode: 4e6\n")
-    job = {"tokens": 3000, "batch": "8x64", "inventory": tmp_path / "sizes.yaml"}
-    given = draws(run / "recommendation.yaml", **job)
+def test_a_file_of_a_run_is_drawn_exported_and_scheduled_with_the_sizes_that_the_run_states(run):
+    file, job = run / "recommendation.yaml", {"tokens": 3000, "batch": "8x64"}
+    assert draws(file, **job).inventory == STATED
+    (run / "sizes.yaml").write_text("web: 5e6\ncode: 4e6\n")
+    given = draws(file, **job, inventory=run / "sizes.yaml")
     assert given.inventory == {"web": 5_000_000, "code": 4_000_000}
-
-
-def test_a_file_of_a_run_is_exported_and_scheduled_with_the_sizes_that_the_run_states(run):
-    (text,) = export(run / "recommendation.yaml", "megatron-bridge-sft").values()
+    (text,) = export(file, "megatron-bridge-sft").values()
     weights = yaml.safe_load(text)["dataset"]["source_weights"]
     assert weights == pytest.approx([0.6 * 10 / 9, 0.4 * 10])
-    made = schedule_of(run / "recommendation.yaml", batch="64x3200")
-    assert (made.inventory, made.max_epochs) == (STATED, 4)  # code is at its cap
-
-
-@pytest.mark.parametrize(("share", "is_taken"), [(0.4, True), (0.40001, False)])
-def test_what_whole_batches_round_up_is_no_fault_of_a_mixture_at_its_cap(share, is_taken):
-    mixture, sizes = Mixture({"web": 1 - share, "code": share}), STATED
-    made = {"batch": 64, "sequence_length": 3200, "max_epochs": 4, "inventory": sizes}
-    if is_taken:
-        assert Schedule((Stage(mixture, tokens=10**7),), **made).tokens > 10**7
-    else:
-        with pytest.raises(SamplerError, match="domain 'code': .* epochs of its 1,000,000"):
-            Schedule((Stage(mixture, tokens=10**7),), **made)
-
-
-def test_a_schedule_in_a_run_has_the_sizes_that_the_run_states(run):
-    schedule = Schedule((Stage(Mixture({"web": 0.5, "code": 0.5}), steps=3),), 8, 4)
-    schedule.to_file(run / "schedule.yaml")
-    assert draws(run / "schedule.yaml").inventory == STATED
-    assert (
-        "a schedule has its own length"
-        in mixopt_("predict", run / "schedule.yaml", "--tokens", 3).error
-    )
+    made = schedule_of(file, batch="64x3200")  # code is at its cap, which whole batches exceed
+    assert (made.inventory, made.max_epochs) == (STATED, 4)
+    assert made.tokens > 10_000_000
+    Schedule((Stage(Mixture({"web": 0.5, "code": 0.5}), steps=3),), 8, 4).to_file(run / "plan.yaml")
+    assert draws(run / "plan.yaml").inventory == STATED
+    said = mixopt_("predict", run / "plan.yaml", "--tokens", 3).error
+    assert "a schedule has its own length" in said
+    Mixture({"web": 0.59999, "code": 0.40001}).to_file(file)
+    with pytest.raises(SamplerError, match="domain 'code': .* epochs of its 1,000,000"):
+        schedule_of(file, batch="64x3200")

@@ -1,10 +1,7 @@
 """A sweep whose proxy has experts keeps what they were given, marks trials, and keeps away."""
 
-from __future__ import annotations
-
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
@@ -14,9 +11,12 @@ from mixopt import propose
 from mixopt.errors import RunError
 from mixopt.run_directory import collapsed_trials
 
+SAID: list[str] = []
+
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Path:
+def done(tmp_path_factory):
+    """A run that took all steps."""
     folder = tmp_path_factory.mktemp("sweep")
     domains = {}
     for name in ("code", "manual"):
@@ -35,56 +35,45 @@ def config(tmp_path_factory) -> Path:
         "validate": {"seeds": 3, "baselines": ["natural"]},
         "tracking": {"enabled": False},
     }
-    path = folder / "routed.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-@pytest.fixture(scope="module")
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture(scope="module")
-def done(config, said):
-    """A run that took all steps."""
-    return mixopt.run(config, config.parent / "run", say=said.append)
+    (folder / "routed.yaml").write_text(yaml.safe_dump(content))
+    return mixopt.run(folder / "routed.yaml", folder / "run", say=SAID.append)
 
 
 def shares(run) -> dict[str, float]:
     return dict(zip(run.trials.table["trial"], run.trials.weights()[:, 0], strict=True))
 
 
-def test_trials_whose_experts_collapse_are_marked_and_named(done, said):
+def test_trials_whose_experts_collapse_are_marked_and_named_and_a_proposal_beside_them_warned_of(
+    done,
+):
     marked = collapsed_trials(done.path)
     assert set(marked) == {name for name, code in shares(done).items() if code > 0.7}
     assert 1 < len(marked) < len(done.trials)
-    line = next(line for line in said if line.startswith("sweep: experts collapsed"))
-    assert f"collapsed in {len(marked)} of {len(done.trials)} trials" in line
+    (line,) = (line for line in SAID if line.startswith("sweep: experts collapsed"))
+    counts = f"collapsed in {len(marked)} of {len(done.trials)} trials"
+    assert counts in line
+    assert done.proposal.mixture["code"] > 0.9
+    assert any("the nearest to the proposal, collapsed" in one for one in done.proposal.warnings)
+    page = (done.path / "report.html").read_text()
+    for said in ("<h3>Experts</h3>", counts, "layer 1: collapse: expert 0"):
+        assert said in page
+    for name in ("experts_load", "experts_domains"):
+        assert (done.path / f"figures/{name}.svg").exists()
 
 
-def test_a_dense_proxy_leaves_none_and_what_was_there_goes_with_the_trials(done, config, tmp_path):
-    out = tmp_path / "run"
-    shutil.copytree(config.parent / "run", out)
+def test_a_dense_proxy_leaves_none_and_what_was_there_goes_with_the_trials(done, tmp_path):
+    out = shutil.copytree(done.path, tmp_path / "run")
     dense = ["proxy.options.experts=false"]
     with pytest.raises(RunError, match="experts"):
-        mixopt.run(config, out, overrides=dense, until="sweep")
-    mixopt.run(config, out, overrides=dense, redo="sweep")
+        mixopt.run(done.source, out, overrides=dense, until="sweep")
+    mixopt.run(done.source, out, overrides=dense, redo="sweep")
     assert not list(out.glob("*experts.parquet"))
     assert collapsed_trials(out) is None
     assert "Experts" not in (out / "report.html").read_text()
 
 
-def test_a_proposal_beside_collapsed_trials_is_warned_of(done):
-    assert done.proposal.mixture["code"] > 0.9
-    assert any("the nearest to the proposal, collapsed" in one for one in done.proposal.warnings)
-
-
-def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
-    limits = tmp_path / "limits.yaml"
-    limits.write_text("guardrails: {experts: true}")
-
-    proposal = propose(done.path, constraints=limits)
+def test_a_guardrail_keeps_the_proposal_away_from_them(done):
+    proposal = propose(done.path, constraints={"guardrails": {"experts": True}})
     code = proposal.mixture["code"]
     above = min(one for one in shares(done).values() if one > 0.7)
     below = max(one for one in shares(done).values() if one <= 0.7)
@@ -92,14 +81,3 @@ def test_a_guardrail_keeps_the_proposal_away_from_them(done, config, tmp_path):
     assert code <= (above + below) / 2 + 1e-6
     assert any("constraints.guardrails.experts" in one for one in proposal.binding)
     assert not any("collapsed: mixopt" in one for one in proposal.warnings)
-
-
-def test_the_report_shows_the_experts_of_the_proposal(done):
-    page = (done.path / "report.html").read_text()
-    assert "<h3>Experts</h3>" in page
-    assert "layer 1: collapse" in page
-    for name in ("experts_load", "experts_domains"):
-        assert (done.path / f"figures/{name}.svg").exists()
-    marked = len(collapsed_trials(done.path))
-    assert f"collapsed in {marked} of {len(done.trials)} trials" in page
-    assert "layer 1: collapse: expert 0" in page

@@ -5,7 +5,7 @@ import yaml
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError, InfeasibleError, RunError
-from mixopt.pipeline import steps
+from mixopt.pipeline import check, steps
 from mixopt.run_directory import Run, load_run, repetition_of
 
 SIZES = {"code": 6_000_000, "prose": 1_000_000}
@@ -47,26 +47,25 @@ def test_caps_on_epochs_are_of_the_stated_sizes(prepared):
         _ = of(prepared, "constraints.max_epochs=1", LONG).constraints
 
 
-def test_a_size_below_what_was_prepared_is_refused_with_both_numbers(prepared):
-    held = prepared.corpus.inventory["code"]
-    run = of(prepared, "corpus.domains.code.tokens=5000", "corpus.domains.prose.tokens=1e9")
-    message = rf"tiny.yaml: corpus.domains.code.tokens: 5000 is less than the {held} that were pre"
+@pytest.mark.parametrize("unit", ["tokens", "bytes"])
+def test_a_size_below_what_was_prepared_is_refused_with_both_numbers(prepared, unit):
+    held = prepared.corpus.inventory["code"] if unit == "tokens" else ""
+    run = of(prepared, f"corpus.domains.code.{unit}=5000", "corpus.domains.prose.tokens=1e9")
+    message = rf"tiny.yaml: corpus.domains.code.{unit}: 5000 is less than the {held}"
     with pytest.raises(ConfigError, match=message):
         _ = run.inventory
-    run = of(prepared, "corpus.domains.code.bytes=5000", "corpus.domains.prose.tokens=1e9")
-    with pytest.raises(ConfigError, match=r"corpus.domains.code.bytes: 5000 is less than the"):
-        _ = run.inventory
+    (problem,) = check(run.config, out=run.path).problems
+    assert f"code.{unit}: 5000 is less than the" in str(problem)
+    found = check(prepared.config, out=run.path)
+    assert (found.sizes.basis, found.sizes.inventory) == ("prepared", found.sizes.sample)
 
 
-def test_trials_with_simulated_epochs_repeat_pools_of_the_whole_domains(prepared):
+def test_trials_with_simulated_epochs_repeat_pools_of_whole_domains_or_smaller_samples(prepared):
     known = repetition_of(of(prepared, *STATED, LONG, "proxy.simulate_epochs=true"))
     assert (known.inventory, known.tokens) == (tuple(map(float, SIZES.values())), 4_000_000)
-
-
-def test_a_sample_smaller_than_its_pool_is_what_is_repeated(prepared):
     huge = [line + "00000" for line in STATED]
-    run = of(prepared, *huge, LONG, "proxy.simulate_epochs=true")
     held = prepared.corpus.inventory
+    run = of(prepared, *huge, LONG, "proxy.simulate_epochs=true")
     assert repetition_of(run).inventory == tuple(held[name] * 200.0 for name in SIZES)
 
 
@@ -82,10 +81,9 @@ def test_a_design_is_made_again_for_another_size_and_the_corpus_is_kept(
     monkeypatch.setattr("mixopt.pipeline.steps.STEPS", steps.STEPS[:2])
     done = steps.run(config_path, out, overrides=STATED, redo="design")
     assert (out / "corpus" / "index.json").read_bytes() == index
-    natural = next(trial for trial in done.design if trial.name == "natural")
-    assert natural.mixture["code"] == pytest.approx(6 / 7)
-    assert before == pytest.approx(done.corpus.natural["code"])
-    assert before != pytest.approx(6 / 7)
+    (natural,) = (trial.mixture for trial in done.design if trial.name == "natural")
+    assert natural["code"] == pytest.approx(6 / 7)
+    assert before == pytest.approx(done.corpus.natural["code"]) != pytest.approx(6 / 7)
 
 
 def test_the_content_of_the_file_counts_and_not_its_path(prepared, tmp_path):
@@ -103,9 +101,8 @@ def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, 
     out = steps.run(prepared.source, tmp_path / "run", overrides=asked, until="prepare").path
     steps.run(prepared.source, out, overrides=asked, say=said.append, until="design")
     line = next(line for line in said if "the prepared text is small" in line)
-    held = prepared.corpus.inventory
-    times = {name: f"{name} {3_000_000 / held[name]:.1f} times at a weight of 1" for name in held}
-    assert all(text in line for text in times.values())
+    for name, held in prepared.corpus.inventory.items():
+        assert f"{name} {3_000_000 / held:.1f} times at a weight of 1" in line
     assert "lower proxy.tokens" in line
 
 

@@ -1,23 +1,23 @@
-"""A validation goes on while it is not decided, and proposes again where a proposal does not win.
-
-The run is a real one; the losses of its validation are chosen here, by mixture and seed.
-"""
+"""A validation goes on while it is not decided, and says what noise and new runs do to it."""
 
 import shutil
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
-import yaml
+from made_fit import table
+from made_validation import made_validation
 
 import mixopt
 from mixopt.config import ValidateConfig
 from mixopt.mixture import Mixture
-from mixopt.pipeline import steps
+from mixopt.pipeline import rounds, steps
+from mixopt.pipeline.rounds import worse_round, worse_text
 from mixopt.pipeline.steps import validate_proposals
 from mixopt.run_directory import Run
 from mixopt.sweeps import TrialFolder, trial_paths
-from mixopt.trials import Losses, TrialResult
+from mixopt.trials import Losses, TrialResult, Trials
 
 NOISE = 0.001
 
@@ -26,10 +26,8 @@ NOISE = 0.001
 def proposed(experiment, tmp_path_factory):
     """A run up to its proposal, which is all prose."""
     folder = tmp_path_factory.mktemp("rounds")
-    content = yaml.safe_load(experiment) | {"fit": {"regressors": ["linear"], "folds": 3}}
-    config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(content))
-    return mixopt.run(config, folder / "run", until="propose")
+    (folder / "tiny.yaml").write_text(experiment)
+    return mixopt.run(folder / "tiny.yaml", folder / "run", until="propose")
 
 
 @pytest.fixture
@@ -60,19 +58,21 @@ def prose_helps(mixture):
     return 3.0 - mixture["prose"]
 
 
-def prose_hurts(mixture):
-    return 3.0 + mixture["prose"]
-
-
-def test_a_proposal_that_wins_is_the_only_one_and_takes_no_more_seeds(validate):
-    found, said, counts, run = validate(prose_helps, seeds=3, baselines=["natural", "uniform"])
-    assert list(found.proposals) == ["proposal"]
-    assert counts == [9]
-    assert said == []
-    assert found.validation(run).compare("natural").verdict == "wins"
+def test_a_proposal_that_wins_is_the_only_one_and_equal_baselines_are_trained_once(validate):
+    fields = {"seeds": 3, "baselines": ["natural", "uniform", "unimax"]}
+    found, said, counts, run = validate(prose_helps, **fields)
+    same = "validate: unimax is the same mixture as uniform; trained once"
+    assert (list(found.proposals), counts, said) == (["proposal"], [9], [same])
+    validation = found.validation(run)
+    assert validation.mixtures == ("proposal", "natural", "uniform", "unimax")
+    assert len(found.table(run)) == 12
+    assert validation.compare("natural").verdict == "wins"
 
 
 def test_a_proposal_that_loses_is_followed_by_another_from_its_own_runs(validate):
+    def prose_hurts(mixture):
+        return 3.0 + mixture["prose"]
+
     found, said, _, run = validate(prose_hurts, seeds=3, baselines=["natural"])
     assert list(found.proposals) == ["proposal", "proposal_2"]
     first, second = (one.mixture["prose"] for one in found.proposals.values())
@@ -89,8 +89,7 @@ def test_a_proposal_that_loses_takes_none_for_what_is_not_decided_either(validat
 
     fields = {"seeds": 3, "rounds": 1, "baselines": ["natural", "uniform"]}
     _, said, counts, _ = validate(loss, noise=0.05, **fields)
-    assert counts == [9]
-    assert said == []
+    assert (counts, said) == ([9], [])
 
 
 def test_seeds_are_added_to_what_is_not_decided_alone(validate):
@@ -110,15 +109,6 @@ def test_seeds_are_added_to_what_is_not_decided_alone(validate):
     )
 
 
-def test_equal_baselines_are_said_and_trained_once(validate):
-    fields = {"seeds": 3, "baselines": ["uniform", "unimax"]}
-    found, said, counts, run = validate(prose_helps, **fields)
-    assert said[0] == "validate: unimax is the same mixture as uniform; trained once"
-    assert counts == [6]
-    assert found.validation(run).mixtures == ("proposal", "uniform", "unimax")
-    assert len(found.table(run)) == 9
-
-
 def test_a_fit_that_proposes_the_same_again_ends_the_rounds(validate):
     def loss(mixture):
         return 2.0 if mixture["prose"] > 0.99 else 2.1
@@ -134,13 +124,53 @@ def test_runs_of_a_proposal_that_was_edited_since_are_trained_again(validate, pr
     folder.write(found.plan.trials, found.results)
     steps._forget_others(run, found.plan.trials, said.append)
     assert said == []
-    edited = [
-        replace(one, mixture=Mixture({"code": 0.5, "prose": 0.5})) for one in found.plan.trials
-    ]
-    ours = [one.name for one in edited if one.name.startswith("proposal")]
-    steps._forget_others(run, [one for one in edited if one.name in ours], said.append)
-    assert sorted(said) == [
-        f"validate: {name} belongs to an earlier proposal, and is deleted" for name in sorted(ours)
-    ]
+    half = Mixture({"code": 0.5, "prose": 0.5})
+    ours = [one for one in found.plan.trials if one.name.startswith("proposal")]
+    steps._forget_others(run, [replace(one, mixture=half) for one in ours], said.append)
+    end = "belongs to an earlier proposal, and is deleted"
+    assert sorted(said) == [f"validate: {name} {end}" for name in sorted(one.name for one in ours)]
     left = {path.stem for path in trial_paths(folder.path)}
-    assert left == {one.name for one in edited} - set(ours)
+    assert left == {one.name for one in found.plan.trials} - {one.name for one in ours}
+
+
+def test_a_recommendation_that_is_far_noisier_than_the_others_is_said_of_more_than_two_seeds():
+    quiet = 2 + 0.001 * np.linspace(-1, 1, 6)
+    many, few = (
+        made_validation({"proposal": quiet, "natural": 2 + 0.1 * np.linspace(-1, 1, count)})
+        for count in (4, 2)
+    )
+    assert "significantly more: raise validate.seeds" in many.noise_note("natural")
+    note = many.noise_note("proposal")
+    assert "differ by 0.000" in note
+    assert "significantly" not in note
+    assert few.noise_note("natural") is None
+
+
+def straight(count, change):
+    """Return trials whose losses fall with the share of web, each changed by its number."""
+    shares_N = np.random.default_rng(0).uniform(0.05, 0.95, count)
+    losses_N = np.array([change(n, 3 - share) for n, share in enumerate(shares_N)])
+    weights_ND, losses_NM = np.stack([shares_N, 1 - shares_N], 1), np.stack([losses_N] * 2, 1)
+    return table(weights_ND, losses_NM, ("web", "code"), ("web", "code"))
+
+
+def test_runs_of_one_kind_make_nothing_worse():
+    def noisy(n, loss):
+        return loss + 0.05 * np.sin(7 * n**2)
+
+    before, after = (straight(count, noisy).fit(regressors="linear") for count in (24, 32))
+    assert worse_text(before, after, "these runs") is None
+
+
+def test_a_round_that_makes_the_fit_worse_is_said(monkeypatch):
+    monkeypatch.setattr(rounds, "fit_of", lambda run, trials: trials.fit(regressors="linear"))
+
+    def longer(n, loss):
+        return loss if n < 12 else loss - 1.5
+
+    trials = straight(18, longer)
+    assert worse_round(None, trials.fit(regressors="linear")) is None  # one round
+    rows = trials.table.with_columns(round=pl.Series([0] * 12 + [1] * 6))
+    later = Trials(rows, trials.domains, trials.targets).fit(regressors="linear")
+    said = "with the trials of the last round the fit predicts the earlier trials worse on held-out"
+    assert said in worse_round(None, later)

@@ -36,14 +36,14 @@ def shown(open_page, page_file):
     return open_page(page_file, options=CLIPBOARD)
 
 
-def column(shown, place, table="#by-domains table"):
+def column(shown, place):
     """Return the texts of a column, as rows are shown."""
     script = f"(rows) => rows.map((row) => row.cells[{place}].innerText.trim())"
-    return shown.eval_on_selector_all(f"{table} tbody tr", script)
+    return shown.eval_on_selector_all("#by-domains table tbody tr", script)
 
 
-def heading(shown, name, table="#by-domains table"):
-    return shown.locator(f"{table} thead th", has_text=name)
+def heading(shown, name):
+    return shown.locator("#by-domains table thead th", has_text=name)
 
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)
@@ -79,19 +79,18 @@ def test_nothing_has_to_be_scrolled_sideways_to_be_found_on_a_narrow_screen(open
 def test_headings_are_in_order_and_everything_has_a_name(shown):
     assert skipped_headings(shown) == []
     assert nameless(shown) == []
-    assert shown.locator("h1").count() == 1
-    assert [shown.locator(one).count() for one in ("header", "nav", "main", "footer")] == [1] * 4
+    parts = ("h1", "header", "nav", "main", "footer")
+    assert [shown.locator(one).count() for one in parts] == [1] * 5
 
 
 def test_a_heading_sorts_by_mouse_and_keyboard_numbers_falling_and_words_rising_first(shown):
-    shares = [float(text.rstrip("%")) for text in column(shown, 2)]
-    heading(shown, "natural").locator("button").click()
-    assert [float(text.rstrip("%")) for text in column(shown, 2)] == sorted(shares, reverse=True)
-    assert heading(shown, "natural").get_attribute("aria-sort") == "descending"
-    heading(shown, "natural").locator("button").click()
-    assert [float(text.rstrip("%")) for text in column(shown, 2)] == sorted(shares)
-    assert heading(shown, "natural").get_attribute("aria-sort") == "ascending"
-    heading(shown, "domain").locator("button").focus()
+    natural, domain = (heading(shown, name) for name in ("natural", "domain"))
+    for order in ("descending", "ascending"):
+        natural.locator("button").click()
+        shares = [float(text.rstrip("%")) for text in column(shown, 2)]
+        assert shares == sorted(shares, reverse=order == "descending")
+        assert natural.get_attribute("aria-sort") == order
+    domain.locator("button").focus()
     shown.keyboard.press("Enter")
     assert column(shown, 0) == sorted(domain_names(10))
     shown.keyboard.press("Space")
@@ -163,9 +162,8 @@ def test_a_print_has_all_rows_and_open_details(open_page, page_file):
     page = open_page(page_file, (700, 990))
     page.emulate_media(media="print")
     assert page.locator("#by-domains tbody tr:visible").count() == 10
-    assert all(
-        one.is_visible() for one in page.locator("details > :not(summary, script, style)").all()
-    )
+    details = page.locator("details > :not(summary, script, style)")
+    assert all(one.is_visible() for one in details.all())
     assert not page.locator("nav").is_visible()
     assert cut_off(page) == []
 

@@ -1,10 +1,8 @@
 """What changes of weights did to experts, and how often chance is called a difference."""
 
-from __future__ import annotations
-
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -60,14 +58,8 @@ def test_a_change_is_held_against_the_windows_before_it_and_after_it(changed):
     found = differing(change)
     assert (1, "max_load") in found
     assert not {layer for layer, _ in found} - {1}
-    busiest = change.by_layer.row(by_predicate=_is(1, "max_load"), named=True)
+    busiest = change.by_layer.filter(layer=1, measure="max_load").row(0, named=True)
     assert busiest["difference"] == pytest.approx(1.5, abs=0.05)
-
-
-def _is(layer, measure):
-    import polars as pl
-
-    return (pl.col("layer") == layer) & (pl.col("measure") == measure)
 
 
 def test_with_two_windows_before_nothing_is_called_a_difference(tmp_path):
@@ -105,11 +97,8 @@ def test_the_command_tells_of_a_change_as_text_and_json(changed):
     assert ran.code == 0, ran.error
     found = json.loads(ran.out)
     (change,) = found["changes"]
-    assert (change["step"], change["steps_before"], change["steps_after"]) == (
-        55,
-        [1, 50],
-        [61, 120],
-    )
+    known = {"step": 55, "steps_before": [1, 50], "steps_after": [61, 120]}
+    assert {name: change[name] for name in known} == known
     assert found["steps"] == [60, 120]
     text = str(mixopt.experts(changed))
     assert "change of weights at step 55 (at 55): d0 50.0 -> 80.0%  d1 50.0 -> 20.0%" in text
@@ -127,27 +116,12 @@ def test_a_log_is_read_as_it_was_written(tmp_path):
     (change,) = read_changes(tmp_path / MIXTURE_LOG)
     assert (change.step, change.why) == (21, "at 21")
     assert change.distance == pytest.approx(0.3)
-
-
-def test_a_damaged_log_is_one_line(tmp_path):
     (tmp_path / MIXTURE_LOG).write_text('{"step": 1, "weights": {"d0": "much"}}\n')
     with pytest.raises(RunError, match="weights: d0"):
         read_changes(tmp_path / MIXTURE_LOG)
 
 
 ROUTERS = 800  # each with a number of its own in each window
-
-
-@dataclass
-class Window:
-    """A window of ten steps, of which these are the tables."""
-
-    start: int
-    tables: tuple[pl.DataFrame]
-
-    @property
-    def end(self):
-        return self.start + 10
 
 
 def change_of(before, after, *, drift, goes_on=1.0, jump=0.0):
@@ -158,9 +132,10 @@ def change_of(before, after, *, drift, goes_on=1.0, jump=0.0):
         later = max(0, number - before + 1)
         place = drift * (min(number, before - 1) + goes_on * later) + jump * (later > 0)
         value_R = place + rng.standard_normal(ROUTERS)
-        table = dict.fromkeys(COMPARED_BY_LAYER, value_R)
-        about = {"layer": np.arange(ROUTERS), "router": [""] * ROUTERS}
-        windows.append(Window(10 * number, (pl.DataFrame({**about, **table}),)))
+        table = {"layer": np.arange(ROUTERS), "router": [""] * ROUTERS}
+        table |= dict.fromkeys(COMPARED_BY_LAYER, value_R)
+        place = {"start": EVERY * number, "end": EVERY * (number + 1)}
+        windows.append(SimpleNamespace(**place, tables=(pl.DataFrame(table),)))
     sides = tuple(windows[:before]), tuple(windows[before:])
     return ExpertChange(LoggedChange(10 * before + 1, "", {}, {}), *sides)
 
@@ -179,12 +154,9 @@ def test_at_most_one_in_a_hundred_numbers_that_drift_is_called_a_difference(
     assert called(change_of(before, after, drift=drift, goes_on=goes_on)) <= 0.024
 
 
-def test_drift_and_chance_are_those_of_a_line_through_the_windows_before():
+def test_what_is_beyond_the_drift_and_chance_of_a_line_before_is_called_a_difference():
     found = _continued(np.array([0.0, 10, 20]), np.array([1.0, 2, 4]), np.array([40.0, 60]))
     # Slope 0.15, squared rest 1/6 of one degree of freedom, whose quantile is 63.6567.
     assert found == pytest.approx((6.0, 23.7234, 77.2379), rel=1e-4)
-
-
-def test_what_is_beyond_drift_and_chance_is_called_a_difference():
-    assert called(change_of(10, 10, drift=0.5, jump=8.0)) > 0.95
-    assert called(change_of(10, 10, drift=0.0, jump=8.0)) > 0.95
+    for drift in (0.5, 0.0):
+        assert called(change_of(10, 10, drift=drift, jump=8.0)) > 0.95

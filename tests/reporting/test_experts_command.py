@@ -1,14 +1,12 @@
 """`mixopt experts DIR` says what a run recorded of its experts, and draws it."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Ended, mixopt as command
+from command_line import mixopt as command
 from made_experts import counted
 
 import mixopt
@@ -23,46 +21,38 @@ EVEN = np.full((2, 4), 1000)
 ONE = np.tile([3997, 1, 1, 1], (2, 1))
 
 
-def mixopt_experts(*arguments) -> Ended:
-    return command("experts", *arguments)
+def renamed(counts_LDE):
+    return replace(counted(counts_LDE), domains=("web", "code"))
+
+
+def windows(path: Path, *made) -> Path:
+    """Write a window of ten steps of each of these counts; return the run."""
+    record = ExpertRecord(path / "experts")
+    for number, assignments in enumerate(made):
+        record.write_window(10 * number, 10 * number + 10, assignments)
+    return path
 
 
 @pytest.fixture(scope="module")
 def pretraining(tmp_path_factory) -> Path:
     """A run whose second layer collapses in the second half."""
-    path = tmp_path_factory.mktemp("runs") / "olmoe"
-    record = ExpertRecord(path / "experts")
-    for end in (10, 20, 30, 40):
-        layers = [EVEN, ONE if end > 20 else EVEN]
-        record.write_window(end - 10, end, renamed(counted(layers)))
-    return path
-
-
-def renamed(assignments):
-    return replace(assignments, domains=("web", "code"))
+    even, collapsed = renamed([EVEN, EVEN]), renamed([EVEN, ONE])
+    return windows(tmp_path_factory.mktemp("runs") / "olmoe", even, even, collapsed, collapsed)
 
 
 def written(path: Path, name: str, counts_LDE) -> None:
     """Write the file of a trial that has experts."""
     trial = Trial(name, Mixture({"web": 0.5, "code": 0.5}), seed=1)
     losses = Losses(10, {"web": 2.0}, {"web": 1.0})
-    assignments = renamed(counted(counts_LDE))
-    counts = ExpertCounts(assignments, assignments)
+    counts = ExpertCounts(renamed(counts_LDE), renamed(counts_LDE))
     result = TrialResult(name, "finished", 10, 10, 0.1, losses, experts=counts)
     entry = {"made_by": "", "trial": trial_to_json(trial), "result": result_to_json(result)}
     write_sealed(path / "trials" / f"{name}.json", entry)
 
 
-@pytest.fixture
-def sweep(tmp_path) -> Path:
-    written(tmp_path / "sweep", "t0000", [EVEN, EVEN])
-    written(tmp_path / "sweep", "t0001", [EVEN, ONE])
-    return tmp_path / "sweep"
-
-
 def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretraining):
     assert mixopt.experts(pretraining).train.tokens_D.sum() == 2 * EVEN.sum()
-    ran = mixopt_experts(pretraining)
+    ran = command("experts", pretraining)
     assert ran.code == 0, ran.error
     assert ran.out.startswith("steps 21 to 40: 2 routers: 0  1")
     assert "layer 1: collapse: expert 0 has 4.0 times the even load" in ran.out
@@ -71,28 +61,28 @@ def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretrainin
         file = pretraining / f"figures/experts_{name}.svg"
         assert file.read_text().startswith("<?xml")
         assert str(file) in ran.error
-
-
-def test_the_answer_is_json_too(pretraining):
-    ran = mixopt_experts(pretraining, "--json")
-    found = json.loads(ran.out)
+    found = json.loads(command("experts", pretraining, "--json").out)
     assert (found["kind"], found["steps"], found["collapsed"]) == ("pretraining", [20, 40], True)
     assert [one["layer"] for one in found["diagnoses"]] == [1]
     assert found["layers"][1]["max_violation"] == pytest.approx(4 * 0.99925 - 1)
     assert len(found["figures"]) == 3
 
 
-def test_after_a_change_of_domains_only_what_came_then_is_told(pretraining, tmp_path):
-    record = ExpertRecord(tmp_path / "experts")
-    record.write_window(0, 10, counted([EVEN, EVEN]))
-    record.write_window(10, 20, renamed(counted([EVEN, EVEN])))
-    found = mixopt.experts(tmp_path)
+def test_after_a_change_of_domains_only_what_came_then_is_told_and_one_of_experts_is_named(
+    tmp_path,
+):
+    found = mixopt.experts(windows(tmp_path / "a", counted([EVEN, EVEN]), renamed([EVEN, EVEN])))
     assert [window.end for window in found.windows] == [20]
     assert found.train.domains == ("web", "code")
+    with pytest.raises(RoutingError, match="an earlier window is of other experts: layer 1"):
+        mixopt.experts(windows(tmp_path / "b", renamed([EVEN]), renamed([EVEN, EVEN])))
 
 
-def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(sweep):
-    ran = mixopt_experts(sweep)
+def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(tmp_path):
+    sweep = tmp_path / "sweep"
+    written(sweep, "t0000", [EVEN, EVEN])
+    written(sweep, "t0001", [EVEN, ONE])
+    ran = command("experts", sweep)
     assert ran.code == 0, ran.error
     lines = ran.out.splitlines()
     assert lines[0] == "experts collapsed in 1 of 2 trials"
@@ -103,7 +93,7 @@ def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(sweep):
     assert "trial t0000: 2 routers" in ran.out
     assert lines[-1] == "held-out text: specialisation by layer: 0: 0.000  1: 0.000"
     assert (sweep / "figures/experts_load.svg").exists()
-    found = json.loads(mixopt_experts(sweep, "--json").out)
+    found = json.loads(command("experts", sweep, "--json").out)
     assert (found["kind"], found["collapsed"], found["shown"]) == ("sweep", ["t0001"], "t0000")
     assert [one["collapse"] is None for one in found["trials"]] == [True, False]
 
@@ -125,16 +115,8 @@ def test_a_directory_without_experts_is_one_line(there, tmp_path):
     path = tmp_path / "run"
     if there:
         path.mkdir()
-    ran = mixopt_experts(path)
+    ran = command("experts", path)
     assert ran.code == 2
     said = "nothing is recorded about experts" if there else "no such directory"
     assert ran.error.startswith(f"mixopt: {path}: {said}")
     assert ran.error.count("\n") == 1
-
-
-def test_a_window_of_other_experts_than_the_last_is_named(pretraining, tmp_path):
-    record = ExpertRecord(tmp_path / "experts")
-    record.write_window(0, 10, renamed(counted([EVEN])))
-    record.write_window(10, 20, renamed(counted([EVEN, EVEN])))
-    with pytest.raises(RoutingError, match="an earlier window is of other experts: layer 1"):
-        mixopt.experts(tmp_path)

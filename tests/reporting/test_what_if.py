@@ -24,22 +24,14 @@ def run(finished):
     return load_run(finished)
 
 
-@pytest.fixture(scope="module")
-def data(run):
-    return what_if_data(request_of(run, run.fit), starts_of(run))
-
-
-def test_no_name_ends_the_script_that_holds_it():
-    packed = packed_json({"names": list(ATTACKS)})
-    assert not set("<>&\u2028") & set(packed)
-    assert json.loads(packed)["data"]["names"] == list(ATTACKS)
-
-
 @pytest.mark.parametrize("kind", ["float64", "float32", "int32"])
 def test_arrays_are_kept_exactly_and_equal_ones_once(kind):
     array = np.array([[0, 1, -2], [3, 300, -30000]], dtype=kind)
-    packed = json.loads(packed_json({"a": array, "b": {"c": array.copy()}}))
-    assert packed["data"] == {"a": {"$array": 0}, "b": {"c": {"$array": 0}}}
+    text = packed_json({"a": array, "b": {"c": array.copy()}, "names": ATTACKS})
+    assert not set("<>&\u2028") & set(text)  # no name ends the script that holds it
+    packed = json.loads(text)
+    shown = {"$array": 0}
+    assert packed["data"] == {"a": shown, "b": {"c": shown}, "names": list(ATTACKS)}
     (one,) = packed["arrays"]
     found = np.frombuffer(base64.b64decode(one["data"]), one["type"])
     assert found.tolist() == array.ravel().tolist()
@@ -65,7 +57,8 @@ def test_a_regressor_that_no_page_can_predict_with_has_no_law(name):
         law_data(fitted(name))
 
 
-def test_the_data_is_that_of_the_run(run, data):
+def test_the_data_is_that_of_the_run(run):
+    data = what_if_data(request_of(run, run.fit), starts_of(run))
     domains, limits = run.fit.domains, data["constraints"]
     assert data["domains"] == list(domains)
     known = {"Recommended": run.recommendation.mixture, "Natural": run.natural}
@@ -103,9 +96,8 @@ def widget(fit):
 def test_a_fit_starts_at_its_natural_mixture_with_the_limits_that_are_given(widget):
     assert np.allclose(widget.mixture.array, NATURAL)
     limits = json.loads(widget._data)["data"]["constraints"]
-    assert limits["max_epochs"] == [2, 2, 2]
-    assert limits["target_tokens"] == 10_000_000_000
-    assert limits["guardrails"] is None
+    known = {"max_epochs": [2, 2, 2], "target_tokens": 10_000_000_000, "guardrails": None}
+    assert {name: limits[name] for name in known} == known
 
 
 def test_a_run_starts_at_its_recommendation_with_its_limits_and_those_that_are_given(run):
@@ -123,26 +115,24 @@ def test_a_run_starts_at_its_recommendation_with_its_limits_and_those_that_are_g
     assert np.frombuffer(base64.b64decode(margins["data"]), margins["type"]).tolist() == [0.1, 0.0]
 
 
-def test_weights_of_the_page_are_a_mixture_in_the_next_cell(widget):
+def test_weights_of_the_page_are_a_mixture_in_the_next_cell_and_one_set_there_moves_the_page(
+    widget,
+):
+    data, _ = widget._repr_mimebundle_()
+    assert data["text/plain"].startswith("Explorer(prose 50.0%, code 30.0%, law 20.0%)")
     heard = []
     widget.observe(lambda change: heard.append(change["new"]), "mixture")
     widget.weights = {"code": 0.2, "prose": 0.3, "law": 0.5}
     assert widget.mixture == mixopt.Mixture({"code": 0.2, "prose": 0.3, "law": 0.5})
     assert heard == [widget.mixture]
     assert {"weights", "_data"} <= set(widget.traits(sync=True))
+    widget.mixture = mixopt.Mixture({"law": 0.6, "code": 0.1, "prose": 0.3})
+    assert widget.weights == {"code": 0.1, "prose": 0.3, "law": 0.6}
 
 
-def test_a_mixture_that_is_set_moves_the_page(widget):
-    widget.mixture = mixopt.Mixture({"law": 0.5, "code": 0.2, "prose": 0.3})
-    assert widget.weights == {"code": 0.2, "prose": 0.3, "law": 0.5}
-
-
-def test_without_a_kernel_the_mixture_is_a_line(widget):
-    data, _ = widget._repr_mimebundle_()
-    assert data["text/plain"].startswith("Explorer(prose 50.0%, code 30.0%, law 20.0%)")
-
-
-def test_a_missing_package_names_the_extra(fit, monkeypatch):
+def test_a_missing_package_names_the_extra_and_what_is_no_fit_is_refused(fit, monkeypatch):
+    with pytest.raises(ConfigError, match="expected a run .* or a fit, got str"):
+        mixopt.explore("runs/mine")
     monkeypatch.delitem(sys.modules, "mixopt.reporting.explorer", raising=False)
     monkeypatch.setitem(sys.modules, "anywidget", None)
     with pytest.raises(PluginError, match=r"explore: needs anywidget: .*'mixopt\[all\]'"):
@@ -150,8 +140,3 @@ def test_a_missing_package_names_the_extra(fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "mixopt.reporting.explorer", None)
     with pytest.raises(ModuleNotFoundError):  # a defect of mixopt is none of an extra
         mixopt.explore(fit)
-
-
-def test_what_is_neither_a_run_nor_a_fit_is_refused():
-    with pytest.raises(ConfigError, match="expected a run .* or a fit, got str"):
-        mixopt.explore("runs/mine")

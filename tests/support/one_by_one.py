@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from mixopt.errors import RunError
 from mixopt.sweeps import Ended
 
 
@@ -36,3 +37,21 @@ class OneByOne:
     def close(self):
         for process in self._processes.values():
             process.wait()
+
+
+class Outliving(OneByOne):
+    """Its tasks outlive their owner, and a broken queue stops none of them."""
+
+    outlives_owner = True
+
+    def __init__(self, site, queue="short"):
+        super().__init__(site)
+        self._folder, self._queue = site.folder, queue
+
+    def states(self, handles):
+        return dict.fromkeys(handles, "running")
+
+    def cancel(self, handles):
+        if self._queue == "broken":
+            raise RunError("scancel: job 12 is not yours")
+        (self._folder / "cancelled").write_text(" ".join(handles))

@@ -1,4 +1,4 @@
-"""What `mixopt import` reads."""
+"""What `mixopt import` reads and `mixopt export` writes."""
 
 import json
 
@@ -6,9 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 from command_line import mixopt
+from read_fragments import read_shares
 
-from mixopt import Trials
+from mixopt import Trials, load_run
 from mixopt.corpus import TokenShards
+from mixopt.integrations import EXPORT_TOOLS
 
 
 def test_tokens_of_another_tool_become_shards(tmp_path):
@@ -34,18 +36,26 @@ def test_tables_of_runs_become_trials(tmp_path):
     assert (trials.unit, trials.domains, len(trials)) == ("bits_per_byte", ("a", "b"), 2)
 
 
+def imported(folder):
+    """Import all results in a folder; return how many metrics they have."""
+    files = sorted(folder.rglob("*.json"))
+    ended = mixopt("import", *files, "--out", folder / "L.csv", "--json")
+    assert ended.code == 0, ended.error
+    return json.loads(ended.out)["metrics"]
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
 def test_results_of_tasks_become_a_table_of_losses(tmp_path):
     for run, accuracy in (("t1", 0.5), ("t2", 0.625)):
-        path = tmp_path / run / "model" / "results_1.json"
-        path.parent.mkdir(parents=True)
         metrics = {"acc,none": accuracy, "acc_stderr,none": 0.1, "alias": "arc"}
-        path.write_text(json.dumps({"results": {"arc": metrics}}))
-    path = tmp_path / "t3" / "metrics.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"tasks": [{"task_name": "arc", "metrics": {"acc": 0.25}}]}))
-    files = sorted(tmp_path.rglob("*.json"))
-    ended = mixopt("import", *files, "--out", tmp_path / "L.csv", "--json")
-    assert json.loads(ended.out)["metrics"] == 1, ended.error
+        write(tmp_path / run / "model" / "results_1.json", {"results": {"arc": metrics}})
+    tasks = [{"task_name": "arc", "metrics": {"acc": 0.25}}]
+    write(tmp_path / "t3" / "metrics.json", {"tasks": tasks})
+    assert imported(tmp_path) == 1
     lines = (tmp_path / "L.csv").read_text().splitlines()
     assert lines == ["trial,task/arc/acc", "t1,0.5", "t2,0.625", "t3,0.25"]
 
@@ -55,10 +65,8 @@ def test_the_questions_of_lm_eval_are_those_of_its_shares_of_right_answers(tmp_p
         asked = {"original": 9, "effective": 8}
         metrics = {"acc,none": accuracy, "perplexity,none": 3.5}
         content = {"results": {"arc": metrics}, "n-samples": {"arc": asked}}
-        (tmp_path / f"{run}.json").write_text(json.dumps(content))
-    files = sorted(tmp_path.rglob("*.json"))
-    ended = mixopt("import", *files, "--out", tmp_path / "L.csv", "--json")
-    assert json.loads(ended.out)["metrics"] == 2, ended.error
+        write(tmp_path / f"{run}.json", content)
+    assert imported(tmp_path) == 2
     (tmp_path / "W.csv").write_text("trial,a,b\nt1,1,0\nt2,0,1\n")
     trials = Trials.from_csv(tmp_path / "W.csv", tmp_path / "L.csv")
     assert trials.items == {"task/arc/acc": 8}
@@ -74,15 +82,52 @@ def test_runs_that_answer_the_same_questions_differ_by_less_than_their_number_sa
         metrics = {"exact_match,strict": right_I.mean()}
         content = {"results": {"gsm8k": metrics}, "n-samples": {"gsm8k": {"effective": 400}}}
         folder = tmp_path / f"t{run}"
-        folder.mkdir()
-        (folder / "results_1.json").write_text(json.dumps(content))
+        write(folder / "results_1.json", content)
         answers = pl.DataFrame({"doc_id": range(400), "filter": "strict", "exact_match": right_I})
         loose = answers.with_columns(filter=pl.lit("loose"), exact_match=0.0)
         pl.concat([answers, loose]).write_ndjson(folder / "samples_gsm8k_1.jsonl")
         shares.append(right_I.mean())
-    mixopt("import", *sorted(tmp_path.rglob("*.json")), "--out", tmp_path / "L.csv")
+    imported(tmp_path)
     items = int(pl.read_csv(tmp_path / "L.csv")["items/task/gsm8k/exact_match,strict"][0])
     claimed, p = np.sqrt(0.25 / items), np.mean(shares)
     expected = np.sqrt((hard_I * (1 - hard_I)).mean() / 400) * np.sqrt(0.25 / (p * (1 - p)))
     assert items > 700
     assert claimed == pytest.approx(expected, rel=0.1)
+
+
+def test_the_list_has_every_tool_with_its_unit_and_needs():
+    listed = mixopt("export", "--list").out
+    for tool in EXPORT_TOOLS.values():
+        (line,) = [line for line in listed.splitlines() if line.split()[:1] == [tool.name]]
+        assert tool.unit.name in line
+        assert all(need in line for need in tool.unit.needs)
+    found = json.loads(mixopt("export", "--list", "--json").out)["tools"]
+    assert [tool["name"] for tool in found] == list(EXPORT_TOOLS)
+
+
+UNITS = {tool.unit.name: tool.name for tool in EXPORT_TOOLS.values()}
+
+
+@pytest.mark.parametrize("tool", UNITS.values())
+def test_a_run_gives_its_recommendation_with_all_that_units_need(finished, tool, tmp_path):
+    out = tmp_path / "fragment"
+    ended = mixopt("export", finished, "--to", tool, "--out", out)
+    assert ended.code == 0, ended.error
+    found = load_run(finished)
+    trained = {domain.name: domain.train for domain in found.corpus.domains if domain.train}
+    known = {"inventory": found.inventory}
+    known["sample_tokens"] = {name: one.tokens / one.documents for name, one in trained.items()}
+    weights = read_shares(out.read_text(), tool, **known)
+    assert weights == pytest.approx(dict(found.recommendation.mixture), abs=1e-3)
+
+
+def test_the_length_of_the_full_run_is_that_of_the_configuration(finished, tmp_path):
+    def swift(*more):
+        return mixopt("export", finished, "--to", "swift", *more).out
+
+    assert swift().splitlines()[2:] == swift("--tokens", "25e9").splitlines()[2:]
+    answer = json.loads(swift("--json"))
+    assert (answer["tool"], answer["fragment"].strip()) == ("swift", swift().strip())
+    path = tmp_path / "mix.json"
+    assert json.loads(swift("--json", "--out", path)) == {"tool": "swift", "files": [str(path)]}
+    assert path.read_text().splitlines()[2:] == swift().splitlines()[2:]
