@@ -1,7 +1,5 @@
 """Bad input is one line with the field, the value and what to do, and exit code 2."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

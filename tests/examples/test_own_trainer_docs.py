@@ -24,7 +24,6 @@ objective: {target: exams, unit: nats_per_token}
 
 @pytest.mark.nightly
 def test_the_commands_of_the_page_run(tmp_path):
-    """`mixopt run` of both examples, made small, is tests/examples/test_own_trainer.py."""
     blocks = blocks_of("own_trainer", "sh")
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
     run = [words for words in commands if words[:2] != ["mixopt", "run"]]

@@ -26,7 +26,6 @@ def experiment(folder, **changes):
 
 
 def test_the_control_and_each_source_are_trained_with_every_seed_and_ranked(tmp_path):
-    """The source of which the target is made ranks first; the end of the sweep says them all."""
     lines = []
     made = run(experiment(tmp_path), tmp_path / "run", until="sweep", say=lines.append)
     table = made.trials.table

@@ -54,10 +54,14 @@ def test_nothing_is_cut_and_all_text_can_be_read(open_page, page_file, size, sch
     assert page_file.stat().st_size <= 600_000
 
 
-def test_a_laptop_s_first_screen_has_the_answer_its_gain_its_costs_and_the_buttons(shown):
+def test_a_laptop_s_first_screen_has_the_answer_and_the_buttons_and_headings_are_in_order(shown):
     for part in ("h1", ".verdict", "#check", ".mix h2", ".gains dd", ".pays tbody tr", ".chips"):
         box = shown.locator(part).first.bounding_box()
         assert box["y"] + box["height"] <= 800, part
+    assert skipped_headings(shown) == []
+    assert nameless(shown) == []
+    parts = ("h1", "header", "nav", "main", "footer")
+    assert [shown.locator(one).count() for one in parts] == [1] * 5
 
 
 def test_nothing_has_to_be_scrolled_sideways_to_be_found_on_a_narrow_screen(open_page, page_file):
@@ -74,13 +78,6 @@ def test_nothing_has_to_be_scrolled_sideways_to_be_found_on_a_narrow_screen(open
         assert box["x"] + box["width"] <= width, one.inner_text()
     buttons.last.click()
     assert buttons.count() == 4
-
-
-def test_headings_are_in_order_and_everything_has_a_name(shown):
-    assert skipped_headings(shown) == []
-    assert nameless(shown) == []
-    parts = ("h1", "header", "nav", "main", "footer")
-    assert [shown.locator(one).count() for one in parts] == [1] * 5
 
 
 def test_a_heading_sorts_by_mouse_and_keyboard_numbers_falling_and_words_rising_first(shown):

@@ -42,7 +42,7 @@ def test_along_a_slice_the_others_keep_their_proportions_and_no_wide_interval_se
     assert near_trials(observed_N, (1.9, 3.1)) == (1.9, 3.1)
 
 
-def test_a_response_is_the_prediction_along_the_domain_s_share_with_its_interval(fit):
+def test_a_response_is_the_prediction_with_its_interval_and_every_trial_where_observed(fit):
     figure = plot_responses(fit, AT)
     assert [axes.get_title(loc="left") for axes in figure.axes[:3]] == list(DOMAINS)
     shares_K, middle_K = line(figure.axes[1], "predicted")
@@ -52,9 +52,6 @@ def test_a_response_is_the_prediction_along_the_domain_s_share_with_its_interval
     band = figure.axes[1].collections[1].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(found.objective_low_N.min())
     assert band[:, 1].max() == pytest.approx(found.objective_high_N.max())
-
-
-def test_a_response_shows_every_trial_where_it_was_observed(fit):
     dots = np.asarray(plot_responses(fit, AT, target="math").axes[0].collections[0].get_offsets())
     np.testing.assert_allclose(dots[:, 0], fit.trials.weights()[:, 0])
     np.testing.assert_allclose(dots[:, 1], fit.data.losses_NM[:, TARGETS.index("math")])

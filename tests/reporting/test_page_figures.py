@@ -33,9 +33,7 @@ def test_a_figure_has_the_page_s_colours_and_letters_the_file_s_words_and_ids_of
     assert (root.get("role"), root.get("aria-label")) == ("img", "a < b")
     texts = r"<text[^>]*>([^<]*)</text>"
     assert re.findall(texts, element) == re.findall(texts, svg)
-
-
-def test_letters_that_an_older_matplotlib_names_with_their_size_are_the_page_s_too():
+    # As an older matplotlib writes letters, with their size.
     text = "<text style=\"fill: #1c2128; font: 9px 'DejaVu Sans', sans-serif; text-anchor: end\">"
     svg = f'<svg width="9pt" height="9pt" viewBox="0 0 9 9">{text}a</text></svg>'
     shown = "fill: currentColor; font-size: 9px; text-anchor: end"

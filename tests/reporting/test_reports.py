@@ -101,18 +101,15 @@ def test_the_page_has_every_section_fetches_nothing_and_names_no_absolute_path(d
     assert "\N{HORIZONTAL ELLIPSIS}/code.jsonl" in text_of(page)
 
 
-def test_names_are_escaped(run):
+def test_a_page_is_the_same_each_time_and_names_are_escaped(run, page):
+    assert write_report(mixopt.load_run(run.path, trust=True)).read_text() == page
     name = "c++ <b>&</script><img src=x onerror=alert(1)>"
     odd = replace(run, config=run.config.model_copy(update={"name": name}))
     page = write_report(odd).read_text()
+    assert "not asked for without --trust" in text_of(page)  # the commit, by git
     assert "c++ <b>" not in page
     assert "<img" not in page
     assert unescape(re.findall("<title>(.*?)</title>", page)[0]) == f"{name}: data mixture"
-
-
-def test_a_page_is_the_same_each_time_and_git_is_asked_only_where_the_run_is_trusted(run, page):
-    assert write_report(mixopt.load_run(run.path, trust=True)).read_text() == page
-    assert "not asked for without --trust" in text_of(write_report(run).read_text())
 
 
 def test_the_page_begins_with_the_recommendation_and_what_to_check(done, page):

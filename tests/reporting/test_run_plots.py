@@ -66,16 +66,13 @@ def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatc
 
 def test_a_figure_of_a_step_that_is_not_done_says_which_command_does_it(run, copied, tmp_path):
     load_run(copied).log.discard("fit")
-    half = load_run(copied)
-    for draw, step in (
-        (half.plot.mixtures, "propose"),
-        (half.plot.held_out, "fit"),
-        (half.plot.validation, "validate"),
-    ):
-        said = rf"'{step}' is not done yet: mixopt run {half.path} --until {step}"
+    plot = load_run(copied).plot
+    draws = {"propose": plot.mixtures, "fit": plot.held_out, "validate": plot.validation}
+    for step, draw in draws.items():
+        said = rf"'{step}' is not done yet: mixopt run {copied} --until {step}"
         with pytest.raises(RunError, match=said):
             draw()
-    assert half.plot.design().axes
+    assert plot.design().axes
     empty = Run(tmp_path / "none", run.config)
     with pytest.raises(RunError, match="'sweep' is not done yet: mixopt run .* --until sweep"):
         empty.plot.design()

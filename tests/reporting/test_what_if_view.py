@@ -209,16 +209,13 @@ def test_beyond_the_trials_intervals_widen_as_python_s_do_and_a_warning_moves_no
     assert len(tops) == 1
 
 
-def test_hostile_names_are_text(view, fit):
+def test_hostile_names_are_text_and_data_of_an_unknown_kind_is_not_called(
+    view, open_page, fit, tmp_path, page_problems
+):
     content = what_if_content(fit)
     content["domains"] = ["</script><img src=x onerror=hit()>", "<b>bold</b>", "__proto__"]
-    page = view(content)
-    names = [one.inner_text() for one in page.locator(".wi-domain .wi-name").all()]
+    names = [one.inner_text() for one in view(content).locator(".wi-domain .wi-name").all()]
     assert set(names) == set(content["domains"])
-
-
-def test_data_of_an_unknown_kind_is_not_called(open_page, fit, tmp_path, page_problems):
-    content = what_if_content(fit)
     content["law"]["model"]["kind"] = "constructor"
     open_page(what_if_page(content, tmp_path / "page.html"))
     assert any("unknown kind of law: constructor" in problem for problem in page_problems)
