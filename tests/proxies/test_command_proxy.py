@@ -57,6 +57,7 @@ def test_a_command_is_given_its_trial_in_words_files_and_variables(
     code = f"""
         names = [n for n in os.environ if n.startswith("MIXOPT_")]
         seen = {{"words": sys.argv[1:], "cwd": os.getcwd(), "files": sorted(os.listdir("."))}}
+        seen["ignored"] = [n for n in (1, 2, 15) if signal.getsignal(n) == signal.SIG_IGN]
         json.dump(seen | {{n: os.environ[n] for n in names}}, open("seen.json", "w"))
         {WRITE_GOOD}
     """
@@ -67,7 +68,7 @@ def test_a_command_is_given_its_trial_in_words_files_and_variables(
     seen = json.loads((attempt / "seen.json").read_text())
     wanted = [str(attempt / "mixture.yaml"), "t0001", "5", "1000", out, "2", place]
     assert seen["words"] == [seen[f"MIXOPT_{word[1:-1].upper()}"] for word in words] == wanted
-    assert seen["cwd"] == out
+    assert (seen["cwd"], seen["ignored"]) == (out, [])
     assert seen["files"] == ["log.txt", "mixture.yaml", "trial.json"]
     assert json.loads((attempt / "trial.json").read_text()) == {
         "trial": "t0001",

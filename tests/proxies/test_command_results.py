@@ -145,9 +145,9 @@ def test_steps_become_tokens_where_all_domains_have_a_loss(corpus):
 
 
 def test_tokens_win_over_steps_and_no_number_stands_in_a_curve(corpus):
-    values = series([(4, 1, 100), (math.nan, 2, 200), (3, 3, 300), (2, 4, 400)])
+    values = series([(4, 1, 1), (math.nan, 2, 200), (3, 3, 300), (2, 4, 400)])
     final, curve = losses(corpus, values, tokens=400)
-    assert [point.tokens for point in curve] == [100, 300, 400]
+    assert [point.tokens for point in curve] == [1, 300, 400]
     assert final.nats_per_token["code"] == 2
 
 
