@@ -44,6 +44,9 @@ def test_a_gain_is_measured_from_the_trials_of_a_baseline_and_less_sure_where_it
     assert unknown == pytest.approx(np.sqrt(2) * known, rel=1e-3)
     (none,) = predicted_gains(FIT, TARGET, NATURAL, {"natural": NATURAL}).values()
     assert (none.value, none.low, none.high) == (0.0, 0.0, 0.0)
+    corner = Mixture({"a": 1.0, "b": 0.0, "c": 0.0})  # beyond the trials
+    wider = FIT.gain_half(corner, TARGET) / FIT.gain_half(NATURAL, TARGET)
+    assert wider == pytest.approx(1.11687, rel=1e-4)
 
 
 def test_predictions_beyond_the_best_trial_keep_their_order_and_lose_half_of_the_error_at_most():
