@@ -31,11 +31,15 @@ def excess(found, *losses):
     return found.excess(np.array([losses]), compared_G)[0]
 
 
-def test_worse_is_above_the_reference_for_a_loss_and_below_it_for_a_score():
+def test_worse_is_above_a_reference_or_a_floor_for_a_loss_and_below_it_for_a_score():
     found = within(score=0.1, law=0.2)
     assert found.names == ("law", "score")
     assert excess(found, 9.0, 1.5, 0.5) == pytest.approx([0.3, 0.1])
     assert excess(found, 0.0, 1.0, 1.0) == pytest.approx([-0.2, -0.4])
+    found = guards(floors={"law": 2.0, "score": 0.55}, guardrails={"targets": {"score": 0.01}})
+    assert excess(found, 1.0, 2.25, 0.5) == pytest.approx([0.19, 0.25, 0.05])
+    (line,) = guards(floors={"score": 0.55}).refusals(np.array([0.05]))
+    assert line == "score: predicted to be 0.5; constraints.floors requires at least 0.55"
 
 
 def test_a_targets_own_margin_wins_over_that_of_a_glob_and_of_all():
@@ -88,13 +92,6 @@ def test_a_conflict_names_what_is_broken_by_how_much_and_what_would_be_enough():
         "a <= 0.5; b >= 0.1; allow targets: {code: 0.15, score: 0.0123}, or widen the other "
         "limits"
     )
-
-
-def test_a_floor_is_below_a_score_and_above_a_loss_and_stands_beside_a_guardrail():
-    found = guards(floors={"law": 2.0, "score": 0.55}, guardrails={"targets": {"score": 0.01}})
-    assert excess(found, 1.0, 2.25, 0.5) == pytest.approx([0.19, 0.25, 0.05])
-    (line,) = guards(floors={"score": 0.55}).refusals(np.array([0.05]))
-    assert line == "score: predicted to be 0.5; constraints.floors requires at least 0.55"
 
 
 @pytest.fixture(scope="module")

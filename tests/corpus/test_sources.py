@@ -115,7 +115,7 @@ def test_a_folder_gives_the_files_of_its_split_and_held_out_files_are_read_as_th
     assert list(read_validation("web", source, BadDocuments())) == TEXTS
 
 
-def test_a_missing_file_is_named(folder, monkeypatch):
+def test_a_missing_file_is_named_and_a_missing_column_with_those_there_are(folder, monkeypatch):
     for place in ("datasets.config.HF_HUB_OFFLINE", "huggingface_hub.constants.HF_HUB_OFFLINE"):
         monkeypatch.setattr(place, True)
     refused("domain 'web': no/such: no such local file, and the hub cannot be reached",
@@ -128,10 +128,6 @@ def test_a_missing_file_is_named(folder, monkeypatch):
     refused("is compressed; rename it to packed.jsonl.gz", path="packed.jsonl")
     (folder / "a.doc").write_text("x")
     refused("no reader for '.doc'; set path to a reader (arrow, csv, json, ", data_files="a.doc")
-
-
-def test_a_missing_column_is_refused_with_the_columns_there_are(folder):
-    (folder / "a.jsonl").write_bytes(lines(TEXTS))
     refused("domain 'web': a.jsonl:1: no column 'body'; set 'column' to one of: id, text",
             path="a.jsonl", column="body")  # fmt: skip
     (folder / "a.csv").write_text("id,text\n1,a\n")
@@ -207,16 +203,13 @@ def test_a_damaged_file_is_skipped_and_counted_too_but_not_one_that_cannot_be_op
         read(BadDocuments("skip"), path="a.jsonl")
 
 
-def test_texts_that_lie_outside_their_file_are_refused(folder):
+def test_texts_outside_their_file_and_a_json_array_that_cannot_be_read_are_one_line(folder):
     path = folder / "a.arrow"
     arrow(path, ["first", "second", "third"])
     places = np.array([0, 5, 11, 16], "<i4")
     moved = np.array([0, 5, 1 << 28, 16], "<i4")
     path.write_bytes(path.read_bytes().replace(places.tobytes(), moved.tobytes()))
     refuses(CorpusError, r"a.arrow: cannot be read: .*[Oo]ffset", read, path="a.arrow")
-
-
-def test_a_json_array_that_cannot_be_read_is_one_line(folder):
     for content in ("[" * 100_000, '[{"text": ' + "9" * 5_000 + "}]"):
         (folder / "a.json").write_text(content)
         with pytest.raises(CorpusError, match=r"^[^\n]*a.json[^\n]*: [^\n]{,300}; fix it[^\n]*$"):

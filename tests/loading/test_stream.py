@@ -155,15 +155,12 @@ def test_the_state_is_small_and_does_not_grow_with_what_was_read():
     assert first == [[1000, 1038, 1076, 1115, 2061, 2076, 3047, 3053]]
 
 
-def test_what_is_no_source_is_refused():
+def test_what_is_no_source_and_settings_that_cannot_be_right_are_refused():
     refuses(CorpusError, "domain 'web': NoneType cannot be iterated over", made, None)
     empty = type("Empty", (list,), {"num_shards": 0, "shard": None})
     refuses(SamplerError, "'web': its source can be divided into 0", made, empty())
     with pytest.raises(SamplerError, match="given to ranks by split_dataset_by_node"):
         made(split_dataset_by_node(hub(numbered("web"), 4), 0, 2))
-
-
-def test_settings_that_cannot_be_right_are_refused():
     for options, says in (
         ({"lanes": 3}, r"lanes 3: 1 ranks .* lanes= can be 1, 2, 4, 8"),
         ({"rank": 0, "world_size": 4, "lanes": 2}, r"lanes= can be 4, 8"),
