@@ -52,7 +52,9 @@ from .sections import (
     as_count as as_count,
     checked as checked,
     dump_sections as dump_sections,
+    one_given as one_given,
     one_of as one_of,
+    optional as optional,
     read_sections as read_sections,
     token_count as token_count,
 )

@@ -22,6 +22,8 @@ from mixopt.config import (
     Share,
     TrackingConfig,
     as_count,
+    one_given,
+    optional,
     read_sections,
     url_faults,
 )
@@ -67,19 +69,15 @@ class ModelConfig(Section):
         alias="from",
         description="in place of name: transformers folder, mixopt pretrain, checkpoint, hub name",
     )
-    optimizer: bool | None = Field(
-        None, description="with from: whether its state is taken over; if omitted, where it has one"
+    optimizer: bool | None = optional(
+        "with from: whether its state is taken over; where there is one, if omitted"
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
         description="fields of its configuration; with from, over those of the checkpoint",
     )
-    origin: OriginConfig | None = Field(
-        None, description="what the run began with; written by mixopt"
-    )
-    vocabulary: VocabularyConfig | None = Field(
-        None, description="what the ids of the text stand for; written by mixopt"
-    )
+    origin: OriginConfig | None = optional("what the run began with; written by mixopt")
+    vocabulary: VocabularyConfig | None = optional("what the ids stand for; written by mixopt")
 
     @model_validator(mode="after")
     def _named(self) -> ModelConfig:
@@ -94,43 +92,28 @@ class TrainingConfig(Section):
     """Length, batches, optimizer and precision."""
 
     steps: Positive = Field(description="optimizer steps; each takes one global batch")
-    tokens: Positive | None = Field(
-        None, description="in place of steps, such as 50B: rounded up to whole steps"
-    )
+    tokens: Positive | None = optional("in place of steps, such as 50B: rounded up to whole steps")
     batch: Positive = Field(description="sequences of a step, over all ranks")
-    micro_batch: Positive | None = Field(
-        None, description="sequences of a pass on one rank; all that it has if omitted"
-    )
+    micro_batch: Positive | None = optional("sequences of a pass on one rank; all if omitted")
     sequence_length: Positive = Field(description="tokens predicted in a sequence")
     lr: Above = Field(description="peak learning rate of AdamW")
-    min_lr: Real | None = Field(
-        None, description="where a falling learning rate ends; lr / 10 if omitted"
-    )
+    min_lr: Real | None = optional("where a falling learning rate ends; lr / 10 if omitted")
     warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
-    schedule: RateCurveName = Field(
-        "cosine", description="after the warm-up; wsd: stable, then decay"
-    )
-    lr_decay: Above | None = Field(
-        None,
-        description="last steps, or share of all, to min_lr; else 0.2 (wsd) or all after warm-up",
-    )
-    lr_decay_shape: RateShape | None = Field(
-        None, description="of a wsd's decay, or an inverse_sqrt's"
-    )
+    schedule: RateCurveName = Field("cosine", description="after warm-up; wsd: stable, then decay")
+    lr_decay: Above | None = optional("last steps, or fraction, to min_lr; else 0.2 (wsd) or all")
+    lr_decay_shape: RateShape | None = optional("of a wsd's decay, or an inverse_sqrt's")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
     eps: Above = Field(1e-8, description="AdamW's")
     weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
     mask_documents: bool = Field(
-        False, description="whether attention is cut and positions restart where a document ends"
+        False, description="whether attention and positions restart where a document ends"
     )
     clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of matrix products; auto: bfloat16 where the hardware supports it"
     )
     compile: bool = Field(False, description="apply torch.compile, block by block")
-    activation_checkpointing: bool = Field(
-        False, description="recompute blocks in the backward pass"
-    )
+    activation_checkpointing: bool = Field(False, description="recompute blocks in backward")
     max_skipped: Count = Field(
         10, description="maximum steps whose loss or gradient is not finite; one more ends the run"
     )
@@ -176,15 +159,14 @@ class TrainingConfig(Section):
 class MixtureSource(Section):
     """A mixture: exactly one of the three."""
 
-    anchor: Anchor | None = Field(None, description="natural or uniform")
-    file: str | None = Field(None, description="a proposal.yaml, or a file of weights")
-    weights: dict[str, Share] | None = Field(None, description="share of the tokens by domain")
+    anchor: Anchor | None = optional("natural or uniform")
+    file: str | None = optional("a proposal.yaml, or a file of weights")
+    weights: dict[str, Share] | None = optional("share of the tokens by domain")
 
     @model_validator(mode="after")
     def _one_source(self) -> MixtureSource:
-        given = [n for n in ("anchor", "file", "weights") if getattr(self, n) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of anchor, file, weights; got {given or 'none'}")
+        kinds = ("anchor", "file", "weights")
+        one_given(self, *kinds, why=f"give exactly one of {', '.join(kinds)}")
         return self
 
 
@@ -193,8 +175,8 @@ class EstimatorConfig(Section):
 
     name: str = Field(description="robust, aioli, odm, or package.module:Name")
     options: dict[str, Any] = Field(default_factory=dict, description="the estimator's")
-    objective: dict[str, Above] | None = Field(
-        None, description="weights of evaluation domains; if omitted the training domains, equally"
+    objective: dict[str, Above] | None = optional(
+        "weights of evaluation domains; training domains alike if omitted"
     )
     bounds: dict[str, tuple[Share, Share]] = Field(
         default_factory=dict, description="minimum and maximum share by domain"
@@ -233,9 +215,7 @@ class MetricsConfig(Section):
     """What is written to metrics.jsonl and MLflow."""
 
     every: Positive = Field(10, description="steps between lines")
-    peak_flops: Above | None = Field(
-        None, description="of one device, for the MFU; known for common GPUs"
-    )
+    peak_flops: Above | None = optional("of one device, for the MFU; known for common GPUs")
 
 
 class ExpertsConfig(Section):
@@ -244,8 +224,8 @@ class ExpertsConfig(Section):
     enabled: Literal["auto"] | bool = Field(
         "auto", description="whether experts are counted; auto: where the model has routers"
     )
-    every: Positive | None = Field(
-        None, description="steps of a window of counts on disk; a twentieth of the run if omitted"
+    every: Positive | None = optional(
+        "steps of a window of counts; a twentieth of the run if omitted"
     )
     adapters: list[str] = Field(
         default_factory=list, description="package.module:Name of RouterAdapters of yours"
@@ -267,12 +247,8 @@ class PretrainConfig(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where it is")
     mixture: MixtureSource = MixtureSource(anchor="natural")
-    schedule: dict[str, Any] | str | None = Field(
-        None, description="file or content of one, for mixture, steps, batch, sequence_length"
-    )
-    max_epochs: Above | None = Field(
-        None, description="how often a domain may be seen, with an estimator too"
-    )
+    schedule: dict[str, Any] | str | None = optional("its file or content, for mixture and lengths")
+    max_epochs: Above | None = optional("how often a domain may be seen, with an estimator too")
     estimator: EstimatorConfig | None = None
     held_out: HeldOutConfig = HeldOutConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
