@@ -91,7 +91,8 @@ def _go_wrong(fault, report, total, shard):
         case "refuses":
             raise CorpusError("a domain has no tokens")
         case "damage":
-            shard.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+            with shard.open("r+b") as stream:  # others read it meanwhile
+                stream.write(bytes([content[0] ^ 1]))
         case "replace":
             shard.unlink()
             shard.write_bytes(content)
