@@ -10,7 +10,15 @@ import pytest
 from pydantic import BaseModel
 
 from mixopt.errors import ConfigError, MixoptError, RunError
-from mixopt.system import checked_as, parse_yaml, read_arrays, read_json, read_yaml, reading
+from mixopt.system import (
+    checked_as,
+    parse_yaml,
+    read_arrays,
+    read_json,
+    read_yaml,
+    reading,
+    yaml_places,
+)
 
 
 class Step(BaseModel):
@@ -76,6 +84,18 @@ def test_yaml_that_cannot_have_been_meant_is_refused_before_it_is_built(text, me
 def test_aliases_and_merges_of_an_ordinary_file_are_read():
     text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}"
     assert parse_yaml(text, "c.yaml") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
+
+
+def test_values_are_counted_and_the_line_of_each_field_is_known(monkeypatch):
+    text = "a: 1\nb: {c: [2]}"
+    lines = {("a",): 1, ("b",): 2, ("b", "c"): 2, ("b", "c", 0): 2}
+    assert (yaml_places(text, "c.yaml"), yaml_places("", "c.yaml")) == (lines, {})
+    with pytest.raises(ConfigError, match=r"^c\.yaml:2: a: given twice$"):
+        yaml_places("a: 1\na: 2", "c.yaml")
+    monkeypatch.setattr(reading, "MAX_VALUES", 4)
+    assert parse_yaml("[1, 2, 3]", "c.yaml") == [1, 2, 3]
+    with pytest.raises(ConfigError, match="more than 4 values"):
+        parse_yaml("[1, 2, 3, 4]", "c.yaml")
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):
