@@ -93,9 +93,7 @@ def test_a_proposal_that_loses_takes_none_for_what_is_not_decided_either(validat
 
 
 def test_seeds_are_added_to_what_is_not_decided_alone(validate):
-    """Uniform is as good as the proposal, natural is far worse."""
-
-    def loss(mixture):
+    def loss(mixture):  # uniform is as good as the proposal
         return 2.0 if mixture["prose"] > 0.4 else 3.0
 
     fields = {"seeds": 3, "max_seeds": 6, "rounds": 1, "baselines": ["natural", "uniform"]}

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from mixopt.integrations import EXPORT_TOOLS
 from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline import run_status
 from mixopt.proposals import Gain, Interval, Recommendation, named
-from mixopt.reporting import terminal
+from mixopt.reporting import report, terminal
 from mixopt.reporting.answer import (
     _active,
     _axis,
@@ -54,14 +55,16 @@ def gains(*names):
 
 
 @pytest.mark.parametrize("chosen", ["proposal", "uniform"])
-def test_each_loss_has_the_gain_of_what_is_recommended_over_each_other(chosen):
+def test_each_loss_has_the_gain_of_what_is_recommended_over_each_other(chosen, monkeypatch):
     validation = made_validation(VALUES)
     others = [name for name in VALUES if name != chosen]
     recommendation = replace(RECOMMENDED, chosen=chosen, gains=gains(*others))
     run = SimpleNamespace(
         validation=validation, objective=validation.objective, recommendation=recommendation
     )
-    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", _by_loss(run))
+    shown, unit = _by_loss(run), "A task's metric is in its own unit."
+    assert unit not in unescape(shown)
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", shown)
     columns, *cells = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows)
     others = list(in_order(gains(*others)))
     assert columns[1:] == [named(chosen), *(f"over {named(name)}" for name in others)]
@@ -71,6 +74,8 @@ def test_each_loss_has_the_gain_of_what_is_recommended_over_each_other(chosen):
     for other, text in zip(others, found, strict=True):
         gain = float(text.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
         assert gain == pytest.approx(mean[other] - mean[chosen], abs=1e-4)
+    monkeypatch.setattr(report, "task_metric", lambda name: ("exam", "acc"))
+    assert unit in unescape(_by_loss(run))
 
 
 def test_the_user_s_own_mixture_is_the_second_baseline_and_none_is_left_out():
