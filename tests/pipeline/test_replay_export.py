@@ -56,7 +56,7 @@ def test_a_tool_that_needs_sizes_asks_for_them_where_the_corpus_is_gone(bare, tm
     asked = ("export", bare, "--to", "axolotl", "--tokens", "1e6", "--sample-tokens", "100")
     refused = mixopt(*asked)
     assert refused.code == 2
-    assert "axolotl: needs how many tokens domain 'code' has; give it in" in refused.error
+    assert "axolotl: needs the tokens of domain 'code'; give them in" in refused.error
     (tmp_path / "sizes.yaml").write_text("{code: 4e5, prose: 3e5, help: 1e5}")
     assert mixopt(*asked, "--inventory", tmp_path / "sizes.yaml").code == 0
 

@@ -21,7 +21,7 @@ def loss(name, state):
 
 ROWS = [row(n, name, c) for n in (8, 16, 32) for name, c in (("auto", 0.9), ("ridge", None))]
 STATES = [loss("(objective)", "weak"), loss("web", "ready"), loss("<b>x</b>", "noise")]
-MADE = Backtest(tuple(ROWS), tuple(STATES), 48, 48, 12, 4, 8, "nats per token", ("<i>note</i>",))
+MADE = Backtest(tuple(ROWS), tuple(STATES), 48, 48, 12, 4, 8, "nats_per_token", ("<i>note</i>",))
 
 
 def test_the_terminal_has_the_least_the_enough_and_the_most_trials():
