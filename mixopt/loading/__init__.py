@@ -1,4 +1,4 @@
-"""From the order of samples to batches: datasets, loaders, packing, streams, read-ahead."""
+"""From the order of samples to batches: datasets, loaders, packing, streams, prefetching."""
 
 import lazy_loader as lazy
 

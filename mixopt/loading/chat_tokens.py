@@ -1,9 +1,9 @@
-"""ChatTokens: conversations to tokens by a chat template, loss on the assistant's turns alone.
+"""ChatTokens: tokenise conversations by a chat template, with loss on the assistant's turns only.
 
-A template that marks these turns (`{% generation %}`) says itself which tokens they are. Of
-another, they are what the template adds for a turn to the conversation before it and its prompt
-for an answer, which is found by applying it to the beginnings of the conversation; a template
-that changes earlier turns when later ones follow is refused, since its tokens would be guessed.
+Templates with `{% generation %}` mark the tokens of these turns. For other templates they are
+found by applying the template to prefixes of the conversation: the tokens that a turn adds after
+the generation prompt. Templates that change earlier turns when later ones follow are refused,
+because their tokens would be guessed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class ChatTokens:
     def __init__(
         self, tokenizer: Any, *, template: str | None = None, messages: str = "messages"
     ) -> None:
-        """Keep the tokenizer.
+        """Check and store the tokenizer.
 
         Args:
-            tokenizer: One of transformers.
-            template: A chat template in place of the tokenizer's.
-            messages: The column that has the conversation.
+            tokenizer: A transformers tokenizer.
+            template: A chat template that replaces the tokenizer's.
+            messages: The column with the conversation.
 
         Raises:
             CorpusError: The tokenizer has no chat template, or several and none is chosen.
@@ -45,7 +45,7 @@ class ChatTokens:
         self._is_marked = bool(_MARKS.search(chosen))
 
     def __call__(self, sample: Any) -> dict[str, Any]:
-        """Return the tokens of a conversation, and labels that are -100 outside of answers."""
+        """Return the tokens of a conversation, and labels that are -100 outside answers."""
         messages = sample.get(self._field) if isinstance(sample, Mapping) else None
         if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
             raise CorpusError(f"a conversation: column {self._field!r} has no messages")
@@ -66,7 +66,7 @@ class ChatTokens:
     def _beginning(
         self, tokens: Any, messages: Sequence[Any], turns: int, tools: Any, *, is_asked: bool
     ) -> int:
-        """Count the tokens of the first turns, with the prompt for an answer if it is asked for."""
+        """Count the tokens of the first turns, on request with the generation prompt."""
         if turns == len(messages) and not is_asked:
             return len(tokens)
         beginning = self._tokens(messages[:turns], tools, add_generation_prompt=is_asked)
@@ -91,6 +91,6 @@ class ChatTokens:
                 return_dict=True,
                 **options,
             )
-        except Exception as error:  # of a template, on messages that it does not take
+        except Exception as error:  # a template may raise anything on unsupported messages
             what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise CorpusError(f"the chat template cannot write a conversation: {what}") from error

@@ -1,10 +1,10 @@
-"""Put samples together as a batch of numpy arrays, and count their tokens; torch is not imported.
+"""Collate samples to batches of numpy arrays, and count their tokens; without torch.
 
-The fields that mixopt adds keep out of the way of the user's columns: where a source has a column
-`domain`, that stays the user's, and ours is `mixopt_domain`.
+Fields that mixopt adds never replace the user's columns: if a source has a column `domain`, ours is
+`mixopt_domain`.
 
-What a sample says of itself is counted: `input_ids`, less what its `attention_mask` or its
-`document` (-1) says is padding; `labels` that are not -100. Without labels all tokens carry loss.
+Tokens are `input_ids` without padding by `attention_mask` or `document` (-1); tokens with loss are
+`labels` other than -100. Without labels all tokens carry loss.
 
 Shapes: B samples, D domains.
 """
@@ -27,12 +27,12 @@ Batch = dict[str, Any]
 ADDED = ("domain", "row", "lengths", "batch", "position", "mixture", "tokens", "supervised")
 PREFIX = "mixopt_"
 
-OF_BATCHES = ("cu_seqlens", "max_seqlen")  # fields of a batch that its samples do not have
+OF_BATCHES = ("cu_seqlens", "max_seqlen")  # fields of batches, not of samples
 _OF_PACKED = ("document", "position_ids")
 
 
 class TokenSamples(Sequence[Batch]):
-    """The samples of a batch that was read at once; each is made when it is asked for."""
+    """The samples of a batch that was read at once, created lazily."""
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
@@ -48,14 +48,14 @@ class TokenSamples(Sequence[Batch]):
 
 
 def stack_samples(samples: Sequence[Any]) -> Batch:
-    """Stack the fields of samples that have one shape; other fields become lists.
+    """Stack fields whose shapes agree; other fields become lists.
 
-    As `collate_fn` of a DataLoader with workers it is much quicker than the default, because
-    arrays go through a pipe and each tensor would take a file descriptor and a mapping. A batch of
-    packed rows also says where documents begin: `cu_seqlens`, `max_seqlen`.
+    As `collate_fn` of a DataLoader with workers it is much faster than the default, because arrays
+    go through a pipe, while each tensor needs a file descriptor and a mapping. Batches of packed
+    rows also have `cu_seqlens` and `max_seqlen`.
 
     Raises:
-        SamplerError: Samples of different fields, or arrays of different shapes.
+        SamplerError: Samples have different fields, or arrays different shapes.
     """
     if isinstance(samples, TokenSamples):
         return samples.batch
@@ -67,7 +67,7 @@ def stack_samples(samples: Sequence[Any]) -> Batch:
 
 
 def check_alike(samples: Sequence[Any], names: Callable[[int], str] = "sample {}".format) -> None:
-    """Check that samples of several domains, which are in one batch, have the same fields."""
+    """Check that samples of all domains in a batch have the same fields."""
     first = samples[0].keys()
     for k, sample in enumerate(samples):
         if sample.keys() != first:
@@ -93,7 +93,7 @@ def _stacked(name: str, values: Sequence[Any]) -> Any:
 
 
 class TokenCounts(NamedTuple):
-    """Tokens of each sample and those that carry loss, shape (B,)."""
+    """Tokens of each sample, and those with loss, shape (B,)."""
 
     tokens_B: IntArray
     supervised_B: IntArray
@@ -103,14 +103,14 @@ class TokenCounts(NamedTuple):
         return self.supervised_B if unit == "supervised" else self.tokens_B
 
     def by_domain(self, domain_B: IntArray, domains: int) -> TokenCounts:
-        """Add up by domain, shape (D,)."""
+        """Sum by domain, shape (D,)."""
         return TokenCounts(
             *(np.bincount(domain_B, each, domains).astype(np.int64) for each in self)
         )
 
 
 def count_samples(samples: Sequence[Any]) -> TokenCounts | None:
-    """Count the tokens of samples; None where they do not say what their tokens are."""
+    """Count the tokens of samples; None if they have no known token fields."""
     counts = [_counted(sample) for sample in samples]
     if None in counts:
         return None
@@ -133,13 +133,13 @@ def _counted(sample: Any) -> tuple[int, int] | None:
 
 
 def field_names(columns: Iterable[str]) -> dict[str, str]:
-    """Return by what name a batch has each field that mixopt adds."""
+    """Return the name in a batch of each field that mixopt adds."""
     taken = set(columns)
     return {name: PREFIX + name if name in taken else name for name in ADDED}
 
 
 def label(batch: Batch, fields: Mapping[str, str], sampler: MixtureSampler, number: int) -> Batch:
-    """Write into a batch of a rank its number, its first position and its mixture."""
+    """Add number, first position and mixture to a rank's batch."""
     batch[fields["batch"]] = number
     batch[fields["position"]] = number * sampler.batch_size + sampler.rank * sampler.rank_batch
     batch[fields["mixture"]] = sampler.mixture_at(number).fingerprint
@@ -147,7 +147,7 @@ def label(batch: Batch, fields: Mapping[str, str], sampler: MixtureSampler, numb
 
 
 def columns_of(source: Any) -> tuple[str, ...]:
-    """Return the columns of a dataset's rows, as a transform leaves them."""
+    """Return the columns of a dataset's rows after its transform."""
     if isinstance(source, TokenRows):
         return ("input_ids",)
     columns: Iterable[str] | None = getattr(source, "column_names", None)

@@ -1,7 +1,7 @@
-"""MixtureDataset: the domains one after the other, as a map-style dataset.
+"""MixtureDataset: the concatenated domains as a map-style dataset.
 
-Its rows are what MixtureSampler yields. Over token shards it reads whole batches from mapped
-files; over any other map-style dataset it hands out that dataset's samples. torch is not imported.
+MixtureSampler yields its row indices. For token shards it reads whole batches from mapped files;
+for other map-style datasets it returns their samples. torch is not imported.
 
 Shapes: B rows, L tokens of a row.
 """
@@ -46,11 +46,11 @@ from mixopt.loading.sources import (
 )
 from mixopt.system import IntArray, is_url
 
-_COUNTED_AT_ONCE = 1024  # rows that are read for their lengths
+_COUNTED_AT_ONCE = 1024  # rows read at once for their lengths
 
 
 class MixtureDataset:
-    """Samples of all domains, each with its domain and row."""
+    """Samples of all domains, with domain and row."""
 
     def __init__(
         self,
@@ -60,19 +60,18 @@ class MixtureDataset:
         document_end: int | None = None,
         packed: bool = False,
     ) -> None:
-        """Put the domains one after the other.
+        """Concatenate the domains.
 
         Args:
-            sources: For each domain token shards, or a dataset with a length and an index.
-            length: Tokens of a row of token shards.
-            document_end: The tokenizer's end-of-document id, for batches of token shards that
-                say which document each token is of (`document`) and where documents begin
-                (`cu_seqlens`).
-            packed: Give rows of token shards the fields of packed rows too: `labels`,
-                `position_ids` and `max_seqlen`, so that a model keeps documents apart.
+            sources: For each domain, token shards or a dataset with length and index.
+            length: Tokens in a row of token shards.
+            document_end: The tokenizer's end-of-document id; adds to batches of token shards the
+                document of each token (`document`) and document boundaries (`cu_seqlens`).
+            packed: Also add the fields of packed rows to token shards: `labels`, `position_ids`
+                and `max_seqlen`, so that a model separates documents.
 
         Raises:
-            CorpusError: A domain that has no length and index, token shards without `length`, or
+            CorpusError: A domain without length and index, token shards without `length`, or
                 `packed` without `document_end`.
         """
         if not sources:
@@ -100,17 +99,17 @@ class MixtureDataset:
         """Open the domains of a prepared corpus.
 
         Args:
-            path: The folder that `mixopt run` wrote, or the URL that `mixopt export --to corpus`
-                wrote to, from which it is fetched whole to this node.
-            length: Tokens of a row.
+            path: The folder written by `mixopt run`, or the URL written by `mixopt export --to
+                corpus`, which is fetched completely to this node.
+            length: Tokens in a row.
             split: `train` or `validation`.
-            verify: Compare the hash of every shard, once a node.
+            verify: Verify the hash of every shard, once on each node.
             document_end: As in the constructor.
             packed: As in the constructor.
 
         Raises:
             CorpusError: There is no corpus.
-            ShardError: A shard is absent, truncated or altered since it was indexed.
+            ShardError: A shard is missing, truncated or altered.
         """
         folder = Corpus.open(path).path if is_url(path) else Path(path)
         names = read_corpus_index(folder, verify=False).texts("domains")
@@ -127,31 +126,31 @@ class MixtureDataset:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Rows of each domain."""
+        """Number of rows of each domain."""
         return {name: len(source) for name, source in self._sources.items()}
 
     @cached_property
     def fields(self) -> dict[str, str]:
         """Names in a batch of `domain`, `row` and the other fields that mixopt adds.
 
-        That is the name itself, or `mixopt_` before it where a source has a column of that name.
+        A name has the prefix `mixopt_` if a source has a column of that name.
         """
         return field_names(name for columns in self.columns.values() for name in columns)
 
     @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:
-        """Names of the columns of each domain: its own, or those of its first row."""
+        """Columns of each domain: its own, or those of its first row."""
         return {name: columns_of(source) for name, source in self._sources.items()}
 
     def lengths(self, unit: CountedUnit = "tokens") -> dict[str, int | IntArray]:
         """Return the lengths of rows, for MixtureSampler(unit=, lengths=).
 
         Returns:
-            Tokens (or those that carry loss) of each row of a domain, one number where all its
-            rows are alike. Where nothing says them, all rows of the domain are read once.
+            Tokens (or those with loss) of each row of a domain; a single number if all rows are
+            equal. If they are unknown, all rows of the domain are read once.
 
         Raises:
-            CorpusError: Rows do not say what their tokens are.
+            CorpusError: Rows have no known token fields.
         """
         return {name: self._lengths(name, unit) for name in self._sources}
 
@@ -173,7 +172,7 @@ class MixtureDataset:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all rows have the same number of tokens, all of which carry loss."""
+        """Whether all rows have the same number of tokens, all with loss."""
         return self.is_tokens and not self.is_packed
 
     def __len__(self) -> int:
@@ -206,7 +205,7 @@ class MixtureDataset:
         return samples
 
     def _read(self, domain: int, rows: IntArray) -> Sequence[Any]:
-        """Read rows of one domain, of token shards beside domains that are none too."""
+        """Read rows of one domain, also token shards beside other sources."""
         *before, source = islice(self._sources.values(), domain + 1)
         if not isinstance(source, TokenRows):
             return read_samples(source, rows.tolist())
@@ -216,20 +215,20 @@ class MixtureDataset:
         return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
 
     def collated(self, rows: IntArray, collate: Callable[[Sequence[Any]], Batch]) -> Batch:
-        """Read and collate rows; mixopt's own fields are kept whatever `collate` keeps.
+        """Read and collate rows; mixopt's fields are added whatever `collate` returns.
 
         Args:
-            rows: Rows in the concatenated domains, shape (B,).
-            collate: Puts samples together.
+            rows: Row indices in the concatenated domains, shape (B,).
+            collate: Collates samples.
 
         Returns:
-            What `collate` returned, with `domain`, `row`, `tokens` and `supervised`, shape (B,);
-            without the last two where samples have no `input_ids`. Where it has put rows end to
-            end, as for attention without padding, also their `lengths`, shape (B,).
+            The output of `collate` with `domain`, `row`, `tokens` and `supervised`, shape (B,); the
+            last two only for samples with `input_ids`. If `collate` concatenates rows, as for
+            attention without padding, also their `lengths`, shape (B,).
 
         Raises:
-            CorpusError: It returned no fields.
-            SamplerError: Samples that are to be stacked have different fields.
+            CorpusError: `collate` returned no fields.
+            SamplerError: Samples to be stacked have different fields.
         """
         samples = self.__getitems__(rows.tolist())
         domain, row = self._split(rows)
@@ -249,10 +248,10 @@ class MixtureDataset:
         """Read rows of token shards as one batch.
 
         Args:
-            rows: Rows in the concatenated domains, shape (B,).
+            rows: Row indices in the concatenated domains, shape (B,).
 
         Returns:
-            `input_ids` of shape (B, L), in the type they are stored in; `domain` and `row` of
+            `input_ids` of shape (B, L), in their stored dtype; `domain` and `row` of
             shape (B,); with `document_end` also `document`, shape (B, L), and `cu_seqlens`; with
             `packed` also `labels` and `position_ids`, shape (B, L), `max_seqlen`, and `tokens` and
             `supervised`, shape (B,).
@@ -263,7 +262,7 @@ class MixtureDataset:
         return next(self.read_many(np.asarray(rows, np.int64)[None]))
 
     def read_many(self, rows_NB: IntArray) -> Iterator[Batch]:
-        """Read N batches, a batch in each row, which is quicker than one by one."""
+        """Read N batches, one for each row of indices, faster than one by one."""
         if not self.is_tokens:
             raise CorpusError("only domains of token shards can be read as one batch")
         domain_NB, row_NB = self._split(rows_NB)
@@ -279,7 +278,7 @@ class MixtureDataset:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a token."""
+        """Bytes per token."""
         return self._tokens.dtype.itemsize
 
     def _with_documents(self, batch: Batch) -> Batch:

@@ -1,8 +1,8 @@
-"""Documents that are packed: those of token shards, and samples of any map-style dataset.
+"""Documents for packing: from token shards, and samples of any map-style dataset.
 
-Each source is looked at once for lengths, and then pieces are read from anywhere. Labels are the
-tokens that carry loss, -100 elsewhere, not shifted; TRL's masks say the same by zeros and ones, and
-a token that an attention mask leaves out is padding and is dropped.
+Each source is scanned once for lengths, then pieces are read by random access. Labels are the
+tokens with loss, -100 elsewhere, not shifted; TRL's masks express the same by zeros and ones.
+Tokens outside the attention mask are padding, and dropped.
 
 Shapes: P pieces, T tokens.
 """
@@ -36,8 +36,8 @@ SCAN_TOKENS = 1 << 22
 SCAN_SAMPLES = 1000
 _MAX_ID = 2**31 - 1
 
-# Of a piece: its row and its place in the concatenated documents; its document, and the tokens of
-# the document before it, in it and after it; how many of its tokens carry loss.
+# A piece: its row and position in the concatenated documents; its document, and the document's
+# tokens before, in and after it; the number of its tokens with loss.
 PIECE = np.dtype(
     [
         (name, "<i8")
@@ -48,17 +48,17 @@ Pieces = NDArray[np.void]
 
 
 class Scanned(NamedTuple):
-    """Documents that were looked at."""
+    """Scanned documents."""
 
     lengths_D: IntArray
-    carries_T: BoolArray | None = None  # whether a token carries loss; None where all do
+    carries_T: BoolArray | None = None  # whether a token carries loss; None: all
 
 
 class TokenDocument(NamedTuple):
-    """A document that is tokens, in the type that they are given in."""
+    """A tokenised document, in its own dtype."""
 
     tokens_T: NDArray[Any]
-    labels_T: IntArray | None  # not shifted; None where all tokens carry loss
+    labels_T: IntArray | None  # not shifted; None: all tokens carry loss
 
 
 def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> TokenDocument:
@@ -92,7 +92,7 @@ def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> Tok
 
 
 def labels_of(documents: Sequence[TokenDocument]) -> list[NDArray[Any]] | None:
-    """Return the labels of each document; None where all tokens of all of them carry loss."""
+    """Return the labels of each document; None if all tokens carry loss."""
     if all(one.labels_T is None for one in documents):
         return None
     return [one.tokens_T if one.labels_T is None else one.labels_T for one in documents]
@@ -121,14 +121,14 @@ def _array(values: Any) -> NDArray[Any]:
 
 
 class ShardDocuments:
-    """Documents of token shards, each ended by the end-of-document id."""
+    """Documents of token shards, terminated by the end-of-document id."""
 
     def __init__(self, shards: TokenShards, document_end: int) -> None:
         self.shards = shards
         self.document_end = document_end
 
     def scan(self) -> Iterator[Scanned]:
-        """Yield lengths of documents, a few megabytes of tokens at a time."""
+        """Yield lengths of documents, for a few megabytes of tokens at a time."""
         shards, begin = self.shards, 0
         for start in range(0, shards.tokens, SCAN_TOKENS):
             tokens = shards.read(start, min(start + SCAN_TOKENS, shards.tokens))
@@ -145,7 +145,7 @@ class ShardDocuments:
             yield Scanned(np.array([shards.tokens - begin]))
 
     def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], None]:
-        """Return the tokens of pieces one after the other; all of them carry loss."""
+        """Return the concatenated tokens of pieces; all of them carry loss."""
         shards, starts = self.shards, pieces_P["start"]
         stops = starts + pieces_P["length"]
         shard_P = shards.shards_of(starts)
@@ -161,14 +161,14 @@ class ShardDocuments:
 
 
 class SampleDocuments:
-    """Samples of a map-style dataset; a sample is a document."""
+    """Samples of a map-style dataset, each a document."""
 
     def __init__(self, source: Any, tokenize: Tokenize | None) -> None:
         self._source, self._tokenize = source, tokenize
         self._arrow = ArrowSamples.of(source) if tokenize is None else None
 
     def scan(self) -> Iterator[Scanned]:
-        """Yield lengths of documents, of offsets or by reading all."""
+        """Yield lengths of documents, from offsets or by reading all."""
         arrow, samples = self._arrow, len(self._source)
         for start in range(0, samples, SCAN_SAMPLES):
             stop = min(start + SCAN_SAMPLES, samples)
@@ -184,7 +184,7 @@ class SampleDocuments:
             )
 
     def read(self, pieces_P: Pieces) -> tuple[NDArray[Any], IntArray | None]:
-        """Return the tokens and labels of pieces one after the other."""
+        """Return the concatenated tokens and labels of pieces."""
         numbers, place_P = np.unique(pieces_P["document"], return_inverse=True)
         documents = self._documents(numbers.tolist())
         read = [

@@ -1,9 +1,9 @@
-"""MixtureLoader: batches for a training loop, fetched ahead, with weights that can still change.
+"""MixtureLoader: prefetched batches for a training loop, with weights that can change.
 
-One thread fetches ahead by default, since for mapped tokens worker processes cost more than they
-give; what it fetched is thrown away when weights change, which hold from the next batch. Worker
-processes are for samples that need decoding or tokenising: a change holds after the batches that
-they were asked for. torch is imported for tensors and worker processes only.
+By default one thread prefetches, because worker processes cost more than they gain for mapped
+tokens; prefetched batches are dropped when weights change, so that changes apply to the next batch.
+Worker processes are for samples that need decoding or tokenising; then changes apply after the
+requested batches. torch is imported only for tensors and worker processes.
 
 Shapes: B samples, D domains.
 """
@@ -39,11 +39,11 @@ class Realised:
 
     Attributes:
         samples: Samples.
-        tokens: Tokens, padding left out.
-        supervised: Tokens that carry loss.
-        shares: Shares of the tokens, or of those that carry loss where that is the sampler's unit.
-        ranks: Whether counts in the sampler's unit are of `all` ranks, from the start of the
-            stream, or of this rank's `own`, from the time when the loader was made.
+        tokens: Tokens without padding.
+        supervised: Tokens with loss.
+        shares: Shares of tokens, or of tokens with loss if that is the sampler's unit.
+        ranks: `all` if counts in the sampler's unit cover all ranks since the start of the stream,
+            `own` if only this rank since the loader was created.
     """
 
     samples: dict[str, int]
@@ -54,18 +54,18 @@ class Realised:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The shares as trainers log them, `mixture/<domain>`; nothing before the first batch."""
+        """The shares for logging, `mixture/<domain>`; empty before the first batch."""
         is_known = any(self.shares.values())
         return {f"mixture/{name}": share for name, share in self.shares.items() if is_known}
 
 
 class MixtureLoader:
-    """Iterate over the batches of one rank; the state is that of the batches received.
+    """Iterates over the batches of one rank; its state is that of the received batches.
 
     Attributes:
         dataset: The samples.
         sampler: Their order.
-        collate: What puts samples together; None where arrays of one shape are stacked.
+        collate: Collates samples; None stacks arrays of equal shape.
     """
 
     def __init__(
@@ -79,19 +79,19 @@ class MixtureLoader:
         output: Literal["torch", "numpy"] = "torch",
         accumulation: int | None = None,
     ) -> None:
-        """Join a dataset and the order of its samples.
+        """Connect a dataset and a sampler.
 
         Args:
             dataset: The samples.
-            sampler: Which of them, in which order, with which weights.
+            sampler: Order and weights of the samples.
             workers: Processes that read samples; 0 for a thread.
-            prefetch: How far to fetch ahead: batches of each worker, or without workers pieces of
-                about 1 MiB (a batch at least) that a thread keeps ready; 0 for no thread.
-            collate: Puts samples together, for domains that are not token shards; by default
-                arrays of one shape are stacked.
-            output: Tensors (tokens as int64), or numpy arrays as they are stored.
-            accumulation: Global batches of an optimizer step: changes of weights hold from the
-                first of a step. The Trainer and the online driver say it themselves.
+            prefetch: Prefetched batches of each worker; without workers, pieces of about 1 MiB (at
+                least a batch) that a thread prefetches; 0 for no thread.
+            collate: Collates samples of domains that are not token shards; by default stacks arrays
+                of equal shape.
+            output: Tensors (tokens as int64), or numpy arrays as stored.
+            accumulation: Global batches in an optimizer step: changes of weights apply at the first
+                batch of a step. The Trainer and the online driver set it themselves.
 
         Raises:
             SamplerError: The dataset's domains or sizes are not the sampler's, or workers without
@@ -130,7 +130,7 @@ class MixtureLoader:
         try:
             while last is None or sampler.batch < last:
                 batch = sampler.batch
-                # What workers were asked for keeps its weights; other batches are read again.
+                # Batches requested from workers keep their weights; others are read again.
                 if ahead is None or (order is not sampler.order and not self.workers):
                     if ahead is not None:
                         ahead.close()
@@ -149,37 +149,37 @@ class MixtureLoader:
 
     @property
     def fields(self) -> dict[str, str]:
-        """Names in a batch of the fields that mixopt adds (MixtureDataset.fields)."""
+        """Names of the fields that mixopt adds to a batch (MixtureDataset.fields)."""
         return self.dataset.fields
 
     @property
     def columns(self) -> set[str]:
-        """Names of the domains' own columns."""
+        """Columns of the domains."""
         return {name for names in self.dataset.columns.values() for name in names}
 
     def realised(self) -> Realised:
-        """Return the samples and tokens of each domain that the loop has received.
+        """Return the received samples and tokens of each domain.
 
         Returns:
-            Counts over all ranks where they follow from the order (rows of one length, or lengths
-            that the sampler knows), from the start of the stream; else of this rank, from the time
-            when the loader was made.
+            Counts over all ranks since the start of the stream if they follow from the order (rows
+            of one length, or lengths known to the sampler); else of this rank since the loader was
+            created.
         """
         return self._account.realised()
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
-        """Change the weights; return the batch from which they apply.
+        """Change the weights; return the first batch to which they apply.
 
-        That is the next one, or with worker processes the first that none was asked for,
-        `prefetch` times `workers` batches on; with `accumulation` the next that begins a step.
+        That is the next batch; with worker processes the first one not requested yet, after
+        `prefetch` times `workers` batches; with `accumulation` the next first batch of a step.
         """
         return self.sampler.set_weights(weights, batch)
 
     def accumulate(self, batches: int) -> None:
-        """Align changes of weights with optimizer steps, for a trainer that knows them.
+        """Align changes of weights with optimizer steps, for trainers.
 
         Raises:
-            SamplerError: The loader was made with another `accumulation`.
+            SamplerError: The loader has another `accumulation`.
         """
         if self._accumulation not in {None, batches}:
             raise SamplerError(
@@ -189,14 +189,14 @@ class MixtureLoader:
         self.sampler.accumulate(batches)
 
     def state_dict(self, *, consumed: int | None = None) -> dict[str, Any]:
-        """Return the state after the batches received, with all changes known, small and global.
+        """Return the state after the received batches: small, global, with all known changes.
 
         Args:
-            consumed: For a loop that fetches a batch before it has trained on the last: how many
-                global batches of the stream it has trained on.
+            consumed: Global batches that were trained on, for a loop that fetches a batch before it
+                has trained on the last one.
 
         Raises:
-            SamplerError: So many were not received, or it is before where the loop resumed.
+            SamplerError: More than were received, or before the point of the last resume.
         """
         if consumed is None:
             return self.sampler.state_dict()
@@ -213,7 +213,7 @@ class MixtureLoader:
         self.sampler.load_state_dict(state)
 
     def _fetch(self, batch: int, last: int | None, was_brief: bool) -> Generator[Batch]:
-        """Begin to read."""
+        """Start reading."""
         dataset, collate = self.dataset, self.collate or stack_samples
         one = dataset.read if dataset.is_tokens else partial(dataset.collated, collate=collate)
         if self.workers:
@@ -226,13 +226,13 @@ class MixtureLoader:
         return (batch for chunk in chunks for batch in chunk)
 
     def _counted(self, rows: Iterator[IntArray], first: int) -> Iterator[IntArray]:
-        """Yield the rows of each batch, and note how many batches were asked for."""
+        """Yield the rows of each batch, and count requested batches."""
         for number, one in enumerate(chain.from_iterable(rows), first + 1):
             self._handed_out = number
             yield one
 
     def _rows(self, batch: int, last: int | None, most: int) -> Iterator[IntArray]:
-        """Yield this rank's rows of some batches at a time: one at first, up to `most`."""
+        """Yield this rank's rows in chunks that grow from one batch to `most`."""
         start, count = self.sampler.rank * self.sampler.rank_batch, 1
         stop = start + self.sampler.rank_batch
         while last is None or batch < last:
@@ -252,7 +252,7 @@ class MixtureLoader:
 
 
 class _Account:
-    """Adds up the batches that one loader hands out."""
+    """Counts the batches that a loader delivers."""
 
     def __init__(self, dataset: MixtureDataset, sampler: MixtureSampler) -> None:
         self._dataset, self._sampler = dataset, sampler
@@ -262,10 +262,10 @@ class _Account:
         self._samples, self._counted = zeros, TokenCounts(zeros, zeros)
 
     def add(self, content: Batch) -> None:
-        """Add a batch that the loop is about to receive, and write its counts by domain in it."""
+        """Add a batch before delivery, and write its counts by domain to it."""
         fields, is_uniform = self._dataset.fields, self._dataset.is_uniform
         domain = content[fields["domain"]]
-        if is_uniform and not self._by_tokens:  # the sampler counts them
+        if is_uniform and not self._by_tokens:  # else the sampler counts them
             tokens_D = np.bincount(domain, minlength=self._domains) * self._length
             content[fields["tokens"]] = content[fields["supervised"]] = tokens_D
             return
@@ -284,7 +284,7 @@ class _Account:
         self._counted = TokenCounts(*map(np.add, self._counted, summed))
 
     def realised(self) -> Realised:
-        """Return what was received (MixtureLoader.realised)."""
+        """Return the counts (MixtureLoader.realised)."""
         sampler = self._sampler
         counts = np.array(list(sampler.counts().values()), np.int64)
         if self._dataset.is_uniform:
@@ -327,7 +327,7 @@ def _named(
 
 
 def _as_tensors(batch: Batch) -> Batch:
-    """Return tensors; tokens index an embedding, which takes signed integers."""
+    """Return tensors, with signed tokens for embeddings."""
     import torch
 
     arrays = {name: value for name, value in batch.items() if isinstance(value, np.ndarray)}
@@ -340,7 +340,7 @@ def _as_tensors(batch: Batch) -> Batch:
 
 
 def in_thread(chunks: Iterator[Iterator[Batch]], depth: int, *, later: bool) -> Generator[Batch]:
-    """Read in a thread that keeps up to `depth` chunks ready; `later`, from the second on."""
+    """Read in a thread that prefetches up to `depth` chunks; `later`: from the second on."""
     if later:
         yield from next(chunks, iter(()))
 
@@ -362,7 +362,7 @@ def in_thread(chunks: Iterator[Iterator[Batch]], depth: int, *, later: bool) -> 
 def in_processes(
     read: Callable[[IntArray], Batch], rows: Iterator[IntArray], workers: int, prefetch: int
 ) -> Generator[Batch]:
-    """Read batches in worker processes, by torch's DataLoader, which takes rows ahead."""
+    """Read batches in worker processes by torch's DataLoader, which requests rows ahead."""
     from torch.utils.data import DataLoader
 
     loader: Any = DataLoader(

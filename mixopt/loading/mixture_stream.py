@@ -1,8 +1,8 @@
-"""MixtureStream: exact shares over domains that can only be streamed, resumable anywhere.
+"""MixtureStream: exact shares over streamed domains, resumable anywhere.
 
-The order of domains is MixtureSampler's; samples come from a fixed number of lanes
-(mixopt.loading.stream_lanes), which ranks and their workers share, so that batches and resume do
-not depend on how many there are. This module needs torch.
+MixtureSampler defines the order of domains; samples come from a fixed number of lanes
+(mixopt.loading.stream_lanes), which are divided among ranks and workers, so that batches and resume
+do not depend on the numbers of these. This module needs torch.
 
 Shapes: B samples of a global batch, G lanes of this rank, S samples of a lane in a batch.
 """
@@ -34,19 +34,19 @@ try:
 except ImportError as error:
     raise SamplerError("MixtureStream needs torch: pip install torch") from error
 
-UNKNOWN_SIZE = 1 << 50  # rows of a stream, for a sampler: more than are ever read
+UNKNOWN_SIZE = 1 << 50  # rows of a stream for the sampler, more than are ever read
 LANES = 16
 FORMAT = "mixopt-stream/5"
-_WATCH_SECONDS = 2.0  # between a worker's looks at whether its parent is there
+_WATCH_SECONDS = 2.0  # between a worker's checks for its parent
 
 
 class MixtureStream(IterableDataset[Batch]):
-    """Iterate over this rank's batches; the state is that of the batches received.
+    """Iterates over this rank's batches; its state is that of the received batches.
 
     Attributes:
-        sampler: Says which domain each sample is from.
-        columns: Names of the samples' own fields, among those delivered so far.
-        collate: What puts samples together; None where arrays of one shape are stacked.
+        sampler: The order of domains.
+        columns: Fields of the samples delivered so far.
+        collate: Collates samples; None stacks arrays of equal shape.
     """
 
     def __init__(
@@ -70,34 +70,34 @@ class MixtureStream(IterableDataset[Batch]):
         schedule: Any = (),
         collate: Callable[[Sequence[Any]], Batch] | None = None,
     ) -> None:
-        """Join the streams.
+        """Combine the streams.
 
         Args:
             sources: For each domain a streaming `datasets.IterableDataset`, an iterable of
                 documents, or a function that returns one.
-            weights: Share of the samples of each domain (of the tokens, with `length`).
-            batch_size: Samples of a global batch, over all ranks.
-            length: Tokens of a row that documents are packed into, whole but for longer ones;
-                None where documents are rows.
-            tokenize: Turns a document into tokens that end with the end-of-document id.
-            padding: Token id where a row is not full.
+            weights: Share of samples of each domain (of tokens, with `length`).
+            batch_size: Samples in a global batch, over all ranks.
+            length: Tokens in a row; documents are packed into rows, whole except longer ones. None:
+                documents are rows.
+            tokenize: Converts a document to tokens that end with the end-of-document id.
+            padding: Token id of padding.
             buffer: Documents of a domain that are shuffled together, over all lanes.
-            lanes: How many streams the sources are divided into by their shards, which ranks and
-                workers share: it divides `batch_size`, and any number of ranks that divides it can
-                resume from a state. By default the largest up to 16 for which each source has
-                shards; a source that is not a streaming data set has one.
-            workers: Processes of this rank that read, at most its lanes; 0 reads in this one.
-            prefetch: Batches that workers are asked for ahead.
-            seed: Of the shuffles.
+            lanes: Number of streams into which the sources' shards are divided, shared by ranks and
+                workers: it divides `batch_size`, and any number of ranks that divides it can resume
+                from a state. By default the largest up to 16 for which each source has shards; a
+                source that is not a streaming dataset has one.
+            workers: Reading processes of this rank, at most its lanes; 0: this process.
+            prefetch: Batches requested ahead from workers.
+            seed: Seed of shuffles.
             rank: As for MixtureSampler.
             world_size: As for MixtureSampler.
             mesh: As for MixtureSampler.
-            batches: Global batches of one pass; without it the stream has no end.
+            batches: Global batches of one pass; None: endless.
             schedule: As for MixtureSampler.
-            collate: Puts samples together; by default arrays of one shape are stacked.
+            collate: Collates samples; by default stacks arrays of equal shape.
 
         Raises:
-            SamplerError: A setting that cannot be right.
+            SamplerError: An invalid setting.
         """
         self.sampler = MixtureSampler(
             dict.fromkeys(sources, UNKNOWN_SIZE),
@@ -161,7 +161,7 @@ class MixtureStream(IterableDataset[Batch]):
                 " state, and the stream continues with the next batch"
             ) from error
         finally:
-            for worker in workers:  # each ends once it has answered what it reads
+            for worker in workers:  # each ends after its present batch
                 worker.shutdown(wait=True, cancel_futures=True)
             sampler.received(sampler.batch)
 
@@ -175,34 +175,34 @@ class MixtureStream(IterableDataset[Batch]):
 
     @property
     def fields(self) -> dict[str, str]:
-        """Names of the fields that the stream adds, among those delivered so far."""
+        """Names of the fields that the stream adds to batches."""
         return field_names(self.columns)
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
-        """Change the weights; return the batch from which they apply.
+        """Change the weights; return the first batch to which they apply.
 
-        That is the next one, or with worker processes the first that none was asked for:
-        `prefetch` batches on; after `accumulate` the next that begins a step. Say the same on
+        That is the next batch; with worker processes the first one not requested yet, after
+        `prefetch` batches; after `accumulate` the next first batch of a step. Call it equally on
         every rank.
 
         Raises:
-            SamplerError: The batch was asked for already.
-            MixtureError: Weights that are not a mixture of these domains.
+            SamplerError: The batch was already requested.
+            MixtureError: The weights are not a mixture of these domains.
         """
         return self.sampler.set_weights(weights, batch)
 
     def accumulate(self, batches: int) -> None:
-        """Align changes of weights with optimizer steps of so many global batches."""
+        """Align changes of weights with optimizer steps of this number of global batches."""
         self.sampler.accumulate(batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state after the batches received, the same on every rank.
+        """Return the state after the received batches, the same on every rank.
 
-        With several ranks it is a collective of torch.distributed: every rank calls it.
+        With several ranks it is a torch.distributed collective: every rank calls it.
 
         Raises:
-            SamplerError: There are other ranks and no torch.distributed to ask them by, or ranks
-                are not at one batch of one stream.
+            SamplerError: Several ranks without torch.distributed, or ranks are not at the same
+                batch of the same stream.
         """
         ranks = self.sampler.world_size
         if ranks == 1:
@@ -233,7 +233,7 @@ class MixtureStream(IterableDataset[Batch]):
         """Resume from a state, on any number of workers and of ranks that divides its lanes.
 
         Raises:
-            SamplerError: A state of another stream, or a field that cannot be right. Nothing is
+            SamplerError: A state of another stream, or an invalid field. Nothing is
                 changed.
         """
         fields = StateFields(state, "the stream's state", SamplerError)
@@ -254,11 +254,11 @@ class MixtureStream(IterableDataset[Batch]):
         self._places, self._inline = places, None
 
     def _settings(self) -> dict[str, Any]:
-        """Return what the batches follow from besides sources and sampler."""
+        """Return the settings that determine the batches, besides sources and sampler."""
         return {"lanes": self._total, "block": self._plan.block, "length": self._plan.length}
 
     def _start_workers(self) -> list[ProcessPoolExecutor]:
-        """Start processes of this rank that read neighbouring lanes each, from where those are."""
+        """Start reading processes of this rank, each for neighbouring lanes."""
         if not self._workers:
             return []
         self._inline = None
@@ -278,7 +278,7 @@ class MixtureStream(IterableDataset[Batch]):
         try:
             return self._inline.read(domain_GS)
         except BaseException:
-            self._inline = None  # it may have read a part of the batch
+            self._inline = None  # it may have read part of a batch
             raise
 
     def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:
@@ -300,14 +300,14 @@ class MixtureStream(IterableDataset[Batch]):
         }
 
 
-_reader: list[LaneReader] = []  # of a worker process
+_reader: list[LaneReader] = []  # in a worker process
 
 
 def _begin(plan: LanePlan, lanes: Sequence[int], places: Places, parent: int) -> None:
-    """Open the lanes of a worker, which ends with its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    """Open the lanes of a worker process, which ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # handled by the parent
     asyn: Any = sys.modules.get("fsspec.asyn")
-    if asyn is not None:  # its loop and its lock are the parent's
+    if asyn is not None:  # reset the parent's event loop and lock
         asyn.reset_lock()
 
     def watch() -> None:
@@ -324,7 +324,7 @@ def _answer(domain_GS: IntArray) -> tuple[list[Any], Places]:
 
 
 def joined_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put the states of the ranks of a stream together; any number of ranks resumes from that."""
+    """Join the states of a stream's ranks to one for any number of ranks."""
     first = states[0]
     for k, state in enumerate(states):
         for name in first.keys() - {"domains"}:
@@ -338,7 +338,7 @@ def joined_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]) -> int:
-    """Return the number of lanes, which divides the batch and which ranks can share."""
+    """Return the number of lanes, which divides the batch and is divisible by ranks."""
     size, ranks = sampler.batch_size, sampler.world_size
     fewest = min(shards, key=lambda name: shards[name])
     most = shards[fewest]

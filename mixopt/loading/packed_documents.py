@@ -1,10 +1,9 @@
 """PackedDocuments: whole documents in rows of one length, as a map-style source.
 
-A domain of a MixtureDataset may be one. Which documents are in which row is planned once, from
-their lengths: a window of documents is shuffled, longest first, into rows by best fit; then the
-next window.
+It can be a domain of a MixtureDataset. Rows are planned once from the documents' lengths: windows
+of shuffled documents are packed by best fit, longest first.
 
-Shapes: B rows of a batch, P pieces (a document that is no longer than a row is one), L tokens of a
+Shapes: B rows in a batch, P pieces (a document not longer than a row is one piece), L tokens in a
 row.
 """
 
@@ -33,13 +32,13 @@ class PackingSummary:
     """The result of packing a source.
 
     Attributes:
-        documents: Documents that have tokens.
+        documents: Documents with tokens.
         tokens: Tokens in rows.
         rows: Rows.
-        fill: The share of the rows that is tokens, not padding.
-        split: Documents that are in several pieces.
-        truncated: Documents whose end is left out.
-        left_out: Tokens that are left out.
+        fill: Share of rows that is tokens, not padding.
+        split: Documents split into several pieces.
+        truncated: Truncated documents.
+        left_out: Tokens left out.
     """
 
     documents: int
@@ -52,7 +51,7 @@ class PackingSummary:
 
 
 class PackedDocuments:
-    """Rows of `length` tokens with whole documents, except those longer than a row."""
+    """Rows of `length` tokens with whole documents, except longer ones."""
 
     def __init__(
         self,
@@ -69,21 +68,20 @@ class PackedDocuments:
         """Plan the rows.
 
         Args:
-            source: TokenShards, or a dataset with a length and an index whose samples are lists of
-                tokens or have `input_ids` and, if you like, `labels`, `attention_mask`,
+            source: TokenShards, or a dataset with length and index whose samples are lists of
+                tokens or have `input_ids` and optionally `labels`, `attention_mask`,
                 `assistant_masks`, `completion_mask`. All samples are read once for their lengths
-                (of a `datasets.Dataset` of `input_ids` alone, the offsets of its column).
-            length: Tokens of a row.
-            document_end: The id that ends a document of token shards.
-            tokenize: Turns a sample into such a one.
-            long: What becomes of documents that are longer than a row: `split` into pieces, or
-                `truncate`.
-            padding: Token id where a row is not full.
-            seed: Of the shuffles.
-            window: Documents that are put into rows together.
+                (for a `datasets.Dataset` of only `input_ids`, the offsets of its column).
+            length: Tokens in a row.
+            document_end: The end-of-document id of token shards.
+            tokenize: Converts a sample to this form.
+            long: Treatment of documents longer than a row: `split` or `truncate`.
+            padding: Token id of padding.
+            seed: Seed of shuffles.
+            window: Number of documents packed together.
 
         Raises:
-            CorpusError: A source without documents, or samples that are no tokens.
+            CorpusError: A source without documents, or samples without tokens.
         """
         if long not in get_args(Long):
             raise CorpusError(f"long={long!r}; it is one of {', '.join(get_args(Long))}")
@@ -114,9 +112,9 @@ class PackedDocuments:
         """Return rows as arrays of shape (B, L).
 
         Returns:
-            `input_ids`, in the type they are stored in; `labels`, -100 where a token carries no
-            loss, for the first of each document and padding too, not shifted; `position_ids`, from
-            0 in each document; `document`, from 0 in each row, -1 for padding.
+            `input_ids` in their stored dtype; `labels`, not shifted, -100 for tokens without loss,
+            the first token of each document, and padding; `position_ids`, from 0 in each document;
+            `document`, from 0 in each row, -1 for padding.
         """
         chosen = np.asarray(rows, np.int64)
         if chosen.size and not -len(self) <= chosen.min() <= chosen.max() < len(self):
@@ -129,10 +127,11 @@ class PackedDocuments:
         return packed_fields(packed)
 
     def documents(self, row: int) -> list[tuple[int, int, int]]:
-        """Return the pieces of a row: for each, its document and its bounds there.
+        """Return the pieces of a row.
 
         Returns:
-            Number of the document in the source, first token, end; in the order of `document`.
+            For each piece: number of the document in the source, first token, end; in the order of
+            `document`.
         """
         pieces, _ = self._of_rows(np.array([row]))
         return [
@@ -147,7 +146,7 @@ class PackedDocuments:
 
     @property
     def summary(self) -> PackingSummary:
-        """The fill of rows, and the treatment of long documents."""
+        """Fill of rows, and treatment of long documents."""
         pieces, rows = self._pieces, len(self)
         tokens = int(pieces["length"].sum())
         after = pieces["after"] if self._long == "truncate" else np.zeros(1, np.int64)
@@ -162,13 +161,13 @@ class PackedDocuments:
         )
 
     def _of_rows(self, rows: IntArray) -> tuple[Pieces, IntArray]:
-        """Return the pieces of some rows, and how many each has."""
+        """Return the pieces of rows, and their number in each row."""
         counts = self._counts[rows]
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return self._pieces[np.repeat(self._firsts[rows], counts) + within], counts
 
     def _windows(self) -> Iterator[Pieces]:
-        """Yield the pieces of one window after the other, however much was scanned at once."""
+        """Yield the pieces of each window, independently of the scanned chunks."""
         number = rows = 0
         waiting = np.empty(0, PIECE)
         document = start = 0
@@ -186,7 +185,7 @@ class PackedDocuments:
             yield self._fitted(number, waiting, rows)
 
     def _cut(self, some: Scanned) -> Pieces:
-        """Return the pieces of documents, numbered and placed from the first of them."""
+        """Return the pieces of documents, with numbers and positions relative to the first."""
         lengths = some.lengths_D
         counts = -(-lengths // self.length)
         if self._long == "truncate":
@@ -199,7 +198,7 @@ class PackedDocuments:
         pieces["start"] = np.repeat(np.cumsum(lengths) - lengths, counts) + pieces["before"]
         pieces["length"] = np.minimum(left, self.length)
         pieces["after"] = left - pieces["length"]
-        if some.carries_T is None:  # the first token of a piece has nothing before it
+        if some.carries_T is None:  # the first token of a piece has no context
             pieces["supervised"] = pieces["length"] - 1
         else:
             before = np.append(0, np.cumsum(some.carries_T, dtype=np.int64))
@@ -208,7 +207,7 @@ class PackedDocuments:
         return pieces
 
     def _fitted(self, number: int, some: Pieces, first: int) -> Pieces:
-        """Fit a window; rows, and pieces in a row, stand in the order of the shuffle."""
+        """Pack a window; rows, and pieces in rows, are in shuffled order."""
         pieces = some[window_order(domain_key(self._seed, "packing"), number, 1, len(some))[0]]
         opened = best_fit_rows(pieces["length"], self.length)
         _, begins, inverse = np.unique(opened, return_index=True, return_inverse=True)

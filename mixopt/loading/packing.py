@@ -1,9 +1,9 @@
-"""Turn documents into rows of one length, whole where they are not longer than a row.
+"""Pack documents into rows of one length, whole if not longer than a row.
 
-What a model needs to keep the documents of a row apart is made of the numbers of documents alone,
-so that it is the same for rows that were cut elsewhere.
+The fields that separate documents for a model are computed from document numbers only, so that they
+also work for rows that were packed elsewhere.
 
-Shapes: R rows, L tokens of a row, P documents or pieces of them, T tokens of all of them.
+Shapes: R rows, L tokens in a row, P documents or pieces, T tokens in total.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ NO_LOSS = -100
 
 
 class Packed(NamedTuple):
-    """Rows of documents: `document_RL` counts them from 0 in each row, -1 is padding.
+    """Packed rows: `document_RL` numbers documents from 0 in each row, -1 is padding.
 
-    `labels_RL` are the tokens that carry loss, -100 elsewhere; None where all of them do.
+    `labels_RL` are the tokens with loss, -100 elsewhere; None if all carry loss.
     """
 
     tokens_RL: NDArray[Any]
@@ -40,7 +40,7 @@ def best_fit(
     padding: int = 0,
     labels: Sequence[ArrayLike] | None = None,
 ) -> Packed:
-    """Put each document, or each piece of a longer one, into the fullest row that has room."""
+    """Pack documents, or pieces of longer ones, by best fit."""
     pieces = _pieces(documents, length)
     if not pieces:
         return Packed(np.empty((0, length), np.int64), np.empty((0, length), np.int32))
@@ -62,11 +62,11 @@ def best_fit(
 
 
 def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
-    """Put each document into the fullest row that has room, the longest documents first."""
+    """Pack documents by best fit, longest first."""
     lengths = np.asarray(lengths_P, np.int64)
     order = np.argsort(-lengths, kind="stable")
     rows_by_room: defaultdict[int, deque[int]] = defaultdict(deque)
-    rooms, opened = list[int](), 0  # the rooms that rows have, in order
+    rooms, opened = list[int](), 0  # free space of rows, sorted
     row = np.empty(len(lengths), np.int64)
     for place, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
         least = bisect_left(rooms, size)
@@ -97,7 +97,7 @@ def laid_out(
     padding: int = 0,
     labels_T: NDArray[Any] | None = None,
 ) -> Packed:
-    """Lay tokens out in rows."""
+    """Write tokens to rows."""
     firsts = np.cumsum(pieces_R) - pieces_R
     stops = np.cumsum(np.add.reduceat(lengths_P, firsts)).tolist()
     number_P = np.arange(len(lengths_P), dtype=np.int32) - np.repeat(firsts, pieces_R)
@@ -111,7 +111,7 @@ def laid_out(
 
 
 def packed_fields(packed: Packed) -> dict[str, Any]:
-    """Return what a model takes of rows, each of shape (R, L)."""
+    """Return a model's inputs for rows, each of shape (R, L)."""
     document = packed.document_RL
     begins = _begins(document)
     carried = packed.tokens_RL if packed.labels_RL is None else packed.labels_RL
@@ -126,7 +126,7 @@ def packed_fields(packed: Packed) -> dict[str, Any]:
 
 
 def positions_in(document_RL: NDArray[Any]) -> IntArray:
-    """Return the place of each token in its document, from 0, of numbers of documents."""
+    """Return the position of each token in its document, from document numbers."""
     place = np.broadcast_to(np.arange(document_RL.shape[1]), document_RL.shape)
     first = np.maximum.accumulate(np.where(_begins(document_RL), place, 0), axis=1)
     return np.asarray(place - first)
@@ -140,13 +140,13 @@ def row_samples(packed: Packed) -> list[dict[str, Any]]:
 
 
 def batch_bounds(document_RL: NDArray[np.int32]) -> dict[str, Any]:
-    """Return `cu_seqlens` of the concatenated rows, and `max_seqlen`, the longest part's length."""
+    """Return `cu_seqlens` of the concatenated rows, and `max_seqlen`."""
     bounds = cumulative_lengths(document_RL)
     return {"cu_seqlens": bounds, "max_seqlen": int(np.diff(bounds).max(initial=0))}
 
 
 def documents_of(tokens_RL: NDArray[Any], document_end: int | None) -> NDArray[np.int32]:
-    """Number the documents of each row by the ends in it, shape (R, L)."""
+    """Number the documents of each row by end-of-document ids, shape (R, L)."""
     ends = tokens_RL == document_end
     document = np.zeros(tokens_RL.shape, np.int32)
     np.cumsum(ends[:, :-1], axis=1, out=document[:, 1:], dtype=np.int32)
@@ -154,7 +154,7 @@ def documents_of(tokens_RL: NDArray[Any], document_end: int | None) -> NDArray[n
 
 
 def cumulative_lengths(document_RL: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Return where documents begin in the concatenated rows, and their end (cu_seqlens)."""
+    """Return the document boundaries in the concatenated rows (cu_seqlens)."""
     begins = _begins(document_RL)
     return np.append(np.flatnonzero(begins), begins.size).astype(np.int32)
 

@@ -1,10 +1,10 @@
-"""Let a proxy repeat each domain as often as the full run will.
+"""Simulated epochs: a proxy repeats each domain as often as the full run.
 
 A full run of T_target tokens repeats domain d weight_d x T_target / inventory_d times. With
-simulated epochs a trial of T tokens draws domain d from a pool of inventory_d x T / T_target tokens
-alone, and so as often: the first sequences of a permutation that is the same for all trials and
-lengths. A pool of 3.4 sequences is three, and a fourth that four of ten epochs have, so that epochs
-are exact to one sequence. Where the corpus is a sample, pools are shares of the whole domains.
+simulated epochs a trial of T tokens draws domain d only from a pool of inventory_d x T / T_target
+tokens, which gives the same epochs. Pools are the first sequences of a permutation common to all
+trials and lengths. A pool of 3.4 sequences has three, and a fourth in four of ten epochs, so that
+epochs are exact to one sequence. If the corpus is a sample, pools are shares of the whole domains.
 
 Shapes: P sequences of a pool, B sequences drawn.
 """
@@ -29,15 +29,15 @@ class Pool:
     """The sequences of a domain that a trial may draw.
 
     Attributes:
-        sequences: How many, >= 1; a fraction stands for the share of epochs that have the last.
-        rows_P: Numbers of the sequences in the domain, as many as `sequences` rounded up.
+        sequences: Their number, >= 1; the fraction is the share of epochs with the last one.
+        rows_P: Indices of the sequences in the domain, `sequences` rounded up.
     """
 
     sequences: float
     rows_P: IntArray
 
     def draw(self, count: int, generator: np.random.Generator) -> IntArray:
-        """Draw sequences without replacement, epoch after epoch, each in another order."""
+        """Draw sequences without replacement in each epoch, reshuffled every epoch."""
         epochs: list[IntArray] = [np.empty(0, np.int64)]
         begun, missing = 0, count
         while missing > 0:
@@ -47,7 +47,7 @@ class Pool:
         return np.concatenate(epochs)
 
     def _before(self, epoch: int) -> int:
-        """Count the sequences of the epochs before one; 1e-9 is for what rounding leaves."""
+        """Return the number of sequences in the epochs before one; 1e-9 is for rounding."""
         return math.floor(epoch * self.sequences + 1e-9)
 
 
@@ -61,16 +61,16 @@ def make_pools(
     option: str,
     inventory: Mapping[str, int] | None = None,
 ) -> dict[str, Pool]:
-    """Return the pool of each domain; none where no epochs are simulated.
+    """Return the pool of each domain; empty without simulated epochs.
 
     Args:
-        corpus: What is trained on.
-        sequences: How many each domain has.
-        tokens: Tokens that one trial trains on, rounding to whole steps included.
-        target_tokens: Tokens of the full run; None where it is not simulated.
-        length: Tokens of a sequence that are trained on.
-        option: The proxy's option that sets `length`, for messages.
-        inventory: Distinct tokens of each whole domain, where the corpus is a sample of it.
+        corpus: The training corpus.
+        sequences: Number of sequences of each domain.
+        tokens: Training tokens of a trial, rounded to whole steps.
+        target_tokens: Tokens of the full run; None: no simulated epochs.
+        length: Training tokens in a sequence.
+        option: The proxy's option for `length`, for messages.
+        inventory: Distinct tokens of each whole domain, if the corpus is a sample.
 
     Raises:
         CorpusError: A pool would be smaller than a sequence.

@@ -1,7 +1,6 @@
-"""Sources of a domain's rows: token shards, or anything with a length and an index.
+"""Sources of a domain's rows: token shards, or anything with length and index.
 
-Token columns of a `datasets.Dataset` are read out of its Arrow table without a Python list of
-tokens.
+Token columns of a `datasets.Dataset` are read from its Arrow table, without Python lists of tokens.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from mixopt.system import IntArray
 TOKENS, LABELS, ATTENTION = "input_ids", "labels", "attention_mask"
 LOSS_MASKS = ("assistant_masks", "completion_mask")
 FIELDS = (TOKENS, LABELS, ATTENTION, *LOSS_MASKS)
-_ROWS = 10_000  # whose labels are read at once
+_ROWS = 10_000  # rows whose labels are read at once
 CountedUnit = Literal["tokens", "supervised"]
 
 
 @dataclass(frozen=True)
 class TokenRows:
-    """The tokens of a domain as rows of one length; what does not fill the last is left out."""
+    """The tokens of a domain as rows of one length, without an incomplete last row."""
 
     shards: TokenShards
     length: int
@@ -38,13 +37,13 @@ class TokenRows:
 
 
 def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
-    """Read samples at once where the source can, else one by one."""
+    """Read samples at once if the source can, else one by one."""
     many = getattr(source, "__getitems__", None)
     return list(many(list(rows))) if many else [source[row] for row in rows]
 
 
 def check_is_one(where: str, source: Any) -> None:
-    """Refuse a DatasetDict, which has a length and an index: those of its splits."""
+    """Raise CorpusError for a DatasetDict, whose length and index are those of its splits."""
     if isinstance(source, Mapping):
         names = ", ".join(map(repr, source))
         raise CorpusError(
@@ -54,7 +53,7 @@ def check_is_one(where: str, source: Any) -> None:
 
 
 def check_map_style(where: str, source: Any) -> None:
-    """Refuse what is no `datasets.Dataset`, torch dataset or list."""
+    """Raise CorpusError unless it is a `datasets.Dataset`, torch dataset or list."""
     check_is_one(where, source)
     if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
         raise CorpusError(
@@ -64,7 +63,7 @@ def check_map_style(where: str, source: Any) -> None:
 
 
 def token_rows(name: str, source: Any, length: int | None) -> Any:
-    """Return what rows are read from."""
+    """Return the source of rows."""
     if isinstance(source, TokenShards):
         if length is None or length < 1:
             raise CorpusError(
@@ -77,7 +76,7 @@ def token_rows(name: str, source: Any, length: int | None) -> Any:
 
 
 class ArrowSamples:
-    """Samples with the token fields alone."""
+    """Samples reduced to their token fields."""
 
     def __init__(self, view: Any) -> None:
         self._view = view
@@ -85,7 +84,7 @@ class ArrowSamples:
 
     @classmethod
     def of(cls, source: Any) -> ArrowSamples | None:
-        """Look at a dataset; None for other sources, and where a transform makes the samples."""
+        """Wrap a dataset; None for other sources, and for datasets with a transform."""
         if not type(source).__module__.startswith("datasets.") or not hasattr(source, "data"):
             return None
         from pyarrow import types
@@ -101,11 +100,11 @@ class ArrowSamples:
         return cls(source.select_columns(columns).with_format("arrow"))
 
     def lengths(self, start: int, stop: int) -> IntArray | None:
-        """Return the tokens of samples from `start` to before `stop`; None where masks say them."""
+        """Return the number of tokens of samples in [start, stop); None if masks decide."""
         return _lengths(self._view[start:stop][TOKENS]) if self._columns == {TOKENS} else None
 
     def counts(self, unit: CountedUnit) -> IntArray | None:
-        """Return the tokens of all samples, or those that carry loss, shape (samples,)."""
+        """Return the number of tokens of all samples, or of those with loss, shape (samples,)."""
         if self._columns - {TOKENS, LABELS}:
             return None
         is_labelled = unit == "supervised" and LABELS in self._columns
@@ -121,7 +120,7 @@ class ArrowSamples:
         return np.concatenate(parts)
 
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Return samples as arrays; a field that a sample does not have is None."""
+        """Return samples as arrays; a missing field is None."""
         table = self._view[numbers]
         columns = [
             [
@@ -143,7 +142,7 @@ def _lengths(column: Any) -> IntArray:
 
 
 def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:
-    """Return how long the rows of a source are, one number where all are alike; None: unknown."""
+    """Return the lengths of a source's rows, one number if all are equal; None: unknown."""
     if isinstance(source, TokenRows):
         return source.length
     if callable(getattr(source, "lengths", None)):
@@ -153,14 +152,14 @@ def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:
     return None if arrow is None else arrow.counts(unit)
 
 
-_LOOK = 0.01  # seconds for which a file is taken to be what it was: looking takes microseconds
+_LOOK = 0.01  # seconds between checks of a file's size, which take microseconds
 
 
 class RowReader:
-    """Reads rows of token shards; the wider of several dtypes holds a batch of both.
+    """Reads rows of token shards; batches have the widest dtype.
 
-    The files of one dtype are mapped, and rows are taken from all of them at once: a place is a
-    position in the concatenation of the files. Others are read domain by domain.
+    Files of one dtype are mapped, and rows are gathered from all of them at once, by positions in
+    their concatenation. Other files are read domain by domain.
     """
 
     def __init__(self, domains: Sequence[TokenRows]) -> None:
@@ -173,7 +172,7 @@ class RowReader:
             self._map()
 
     def read_many(self, domain_NB: IntArray, row_NB: IntArray) -> Iterator[NDArray[Any]]:
-        """Copy the rows, which must be inside of their domains, of one batch after the other."""
+        """Copy the rows of several batches; rows must be inside their domains."""
         read = self._read_mapped if self._is_mapped else self._read_apart
         return read(domain_NB, row_NB * self._length)
 
@@ -194,7 +193,7 @@ class RowReader:
         tokens = [(one - base) // self.dtype.itemsize for one in addresses]
         self._shifts = np.array(tokens, np.int64) - self._begins[:-1]
         self._rows = _overlaid(base, self._begins[1:] + self._shifts, self.dtype, self._length)
-        self._mapped = mapped  # which live as long as the rows over them
+        self._mapped = mapped  # kept alive with the rows
         self._looked, self._until = set[int](), 0.0
 
     def _read_mapped(self, domain_NB: IntArray, start_NB: IntArray) -> Iterator[NDArray[Any]]:
@@ -219,7 +218,7 @@ class RowReader:
             yield rows
 
     def _look(self, touched: set[int]) -> None:
-        """Check that files have their sizes still."""
+        """Check that the sizes of files are unchanged."""
         now = time.monotonic()
         if now > self._until:
             self._looked, self._until = set(), now + _LOOK
@@ -234,14 +233,14 @@ class RowReader:
 
 
 class _Overlay:
-    """Memory as numpy's array interface describes it."""
+    """Memory described by numpy's array interface."""
 
     def __init__(self, interface: dict[str, Any]) -> None:
         self.__array_interface__ = interface
 
 
 def _overlaid(base: int, ends_S: IntArray, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
-    """Lay rows of one length, one beginning at each token, over an address range."""
+    """Return overlapping rows of one length over an address range, one starting at each token."""
     tokens, kind = int(ends_S.max(initial=0)), np.dtype((np.void, length * dtype.itemsize))
     if not tokens:
         return np.empty(0, kind)

@@ -1,9 +1,9 @@
-"""The lanes of a stream: each reads its own shards of every domain, block after block.
+"""Lanes of a stream: each reads its own shards of every domain in blocks.
 
-A lane is where the source's own state says that a block begins, and some rows on; a source without
-an exact state is read again from the start of the pass.
+The position of a lane is the source's own state at the start of a block, and a number of rows; a
+source without an exact state is read again from the start of the pass.
 
-Shapes: G lanes that are read here, S samples of a lane in a batch.
+Shapes: G lanes read here, S samples of a lane in a batch.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import IntArray, StateFields
 
-LaneKey = tuple[str, int]  # a domain and the number of a lane
+LaneKey = tuple[str, int]  # domain and number of a lane
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
 
 
 class LanePlace(NamedTuple):
-    """Where a lane is in its shards of a domain: all that its next row follows from.
+    """Position of a lane in its shards of a domain, which determines its next row.
 
-    Pass over the shards, documents of it before the block and of the pass before, number of the
-    block, rows taken of it, and the source's own state before the block, where it has one.
+    Pass over the shards, documents before the block in this pass and in the pass before, number of
+    the block, rows taken from it, and the source's own state before the block, if any.
     """
 
     epoch: int = 0
@@ -42,7 +42,7 @@ class LanePlace(NamedTuple):
 
     @classmethod
     def read(cls, fields: StateFields, lane: str) -> LanePlace:
-        """Take the place of a lane of a domain from a state."""
+        """Read the position of a domain's lane from a state."""
         *numbers, source = fields.listed(lane, len(cls._fields))
         named = StateFields({lane: numbers, "source": source}, fields.where, SamplerError)
         state = named.maybe("source", lambda field: named.part(field).content)
@@ -54,7 +54,7 @@ Places = dict[LaneKey, LanePlace]
 
 @dataclass(frozen=True)
 class LanePlan:
-    """What all lanes of a stream have in common; `block` is of documents."""
+    """Settings common to all lanes of a stream; `block` is a number of documents."""
 
     sources: Mapping[str, Any]
     lanes: int
@@ -81,7 +81,7 @@ class LanePlan:
 
 
 def shards_of(domain: str, source: Any) -> int:
-    """Return into how many parts a source can be divided."""
+    """Return the number of shards of a source."""
     check_is_one(f"domain {domain!r}", source)
     if getattr(source, "_distributed", None) is not None:
         raise SamplerError(
@@ -98,15 +98,15 @@ def shards_of(domain: str, source: Any) -> int:
 
 
 class LaneRows:
-    """Yields the rows of a lane of a domain forever, pass after pass."""
+    """Yields the rows of a domain's lane endlessly, pass after pass."""
 
     def __init__(self, plan: LanePlan, domain: str, lane: int, place: LanePlace) -> None:
         self._plan, self._domain, self._lane = plan, domain, lane
         self._key = domain_key(plan.seed, f"{domain}\n{lane}")
         self.place = place
-        self._next = place  # where the block after this one begins
+        self._next = place  # start of the next block
         self._documents: Iterator[Any] = iter(())
-        self._stateful: Any = None  # the source, where it has an exact state
+        self._stateful: Any = None  # the source, if it has an exact state
         self._rows: list[Any] | None = None
 
     def __next__(self) -> Any:
@@ -119,7 +119,7 @@ class LaneRows:
         return row
 
     def _restore(self) -> None:
-        """Read the block again of which rows were taken."""
+        """Read the partly consumed block again."""
         place = self._next = self.place
         self._open(place)
         self._load()
@@ -129,11 +129,11 @@ class LaneRows:
                 f"domain {self._domain!r}: the state has taken {place.taken} rows of a block that"
                 f" has {rows} here: its source has changed"
             )
-        # A source that has yielded nothing yet may not know its state.
+        # A source may have no state before its first document.
         self.place = self.place._replace(taken=place.taken, source=place.source)
 
     def _load(self) -> None:
-        """Read a block of one pass, and shuffle its rows."""
+        """Read a block of a pass, and shuffle its rows."""
         begin = self._next
         state = self._stateful.state_dict() if self._stateful and begin.document else None
         documents = self._read(begin, self._plan.block)
@@ -152,7 +152,7 @@ class LaneRows:
         self._next = begin._replace(document=document, block=begin.block + 1)
 
     def _open(self, place: LanePlace) -> None:
-        """Begin to read where a block begins."""
+        """Open the source at the start of a block."""
         source = self._plan.opened(self._domain, self._lane)
         if hasattr(source, "set_epoch"):
             source.set_epoch(place.epoch)
@@ -169,7 +169,7 @@ class LaneRows:
             left -= skipped
 
     def _read(self, place: LanePlace, most: int) -> list[Any]:
-        """Read the next documents, at most so many."""
+        """Read at most this number of documents."""
         try:
             return list(islice(self._documents, most))
         except OSError as error:
@@ -187,7 +187,7 @@ class LaneRows:
     def _load_state(self, source: Any, state: Mapping[str, Any]) -> None:
         try:
             source.load_state_dict(dict(state))
-        except Exception as error:  # of another library, on a state that is not its own
+        except Exception as error:  # a library may raise anything on a foreign state
             raise CorpusError(
                 f"the state of domain {self._domain!r}: source: cannot be resumed:"
                 f" {_text_of(error)}"
@@ -203,7 +203,7 @@ class LaneReader:
         self._rows = {key: LaneRows(plan, *key, places[key]) for key in keys}
 
     def read(self, domain_GS: IntArray) -> tuple[list[Any], Places]:
-        """Read the next samples of each lane, of the domains that are asked for."""
+        """Read the next samples of each lane, from the requested domains."""
         keys = [
             (self._names[number], lane)
             for lane, domain_S in zip(self._lanes, domain_GS.tolist(), strict=True)
@@ -214,7 +214,7 @@ class LaneReader:
 
 
 def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:
-    """Deal the samples of a global batch to lanes, so that each has its part of every domain."""
+    """Distribute the samples of a global batch over lanes, evenly for each domain."""
     turn = (batch * _GOLDEN % (1 << 64)) * lanes >> 64
     lane_B = np.empty_like(domain_B)
     lane_B[np.argsort(domain_B, kind="stable")] = (np.arange(len(domain_B)) + turn) % lanes
@@ -222,7 +222,7 @@ def deal(domain_B: IntArray, lanes: int, batch: int) -> IntArray:
 
 
 def _has_exact_state(source: Any) -> bool:
-    """Whether a source says where it is, so that it resumes with the next document."""
+    """Whether a source has an exact state, from which it resumes with the next document."""
     if not (hasattr(source, "state_dict") and hasattr(source, "load_state_dict")):
         return False
     if getattr(getattr(source, "_formatting", None), "is_table", False):

@@ -1,4 +1,4 @@
-"""Make, open and lock a run directory."""
+"""Create, open and lock a run directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mixopt.config import Config
 
 HEADER = "The resolved configuration of this run; written by mixopt."
-MAX_RUNS = 20  # that a message lists
+MAX_RUNS = 20  # listed in a message
 
 
 def open_run(
@@ -38,7 +38,7 @@ def open_run(
     redo: str | None = None,
     trust: bool = False,
 ) -> Run:
-    """Make the run directory, or open one that is of the same configuration."""
+    """Create a run directory, or open one with the same configuration."""
     from mixopt.config import dump_config
 
     run = Run(Path(path), config, source, trust)
@@ -58,10 +58,10 @@ def open_run(
 
 @contextmanager
 def working_in(path: Path) -> Iterator[None]:
-    """Have a run directory to oneself while the block runs."""
+    """Lock a run directory for the block."""
     text = str(path.absolute())
     odd = next((one for one in text if one in "?#%" or is_control(one)), None)
-    if odd is not None:  # a database or a URL with this path would name another one
+    if odd is not None:  # this path would be misread in a database's URL
         raise RunError(f"{text}: a run directory's path cannot have {odd!r}; use another --out")
     if path.exists() and not path.is_dir():
         raise RunError(f"{path}: is a file, not a run directory; use another --out")
@@ -79,17 +79,16 @@ def working_in(path: Path) -> Iterator[None]:
 
 
 def load_run(path: str | Path, *, trust: bool = False) -> Run:
-    """Open a run directory to look at what it holds.
+    """Open a run directory for reading.
 
-    Nothing that the directory names is imported, and no link in it that leads out is followed,
-    unless it is trusted.
+    Unless it is trusted, no code that it names is imported, and no link out of it is followed.
 
     Args:
         path: The directory.
-        trust: Whether its maker is trusted.
+        trust: Whether the directory is trusted.
 
     Raises:
-        RunError: The directory is not a run's, its record has changed, or a link leads out of it.
+        RunError: It is not a run directory, its record was changed, or a link leads out of it.
 
     Examples:
         >>> run = mixopt.load_run("runs/mine")

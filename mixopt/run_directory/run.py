@@ -1,4 +1,4 @@
-"""A run: what each step left, how it stands, and what can be asked of it."""
+"""A run: outputs and states of its steps, predictions and proposals."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The mixture that a run stands for.
+    """The mixture that a run recommends or proposes.
 
     Attributes:
-        result: The recommendation, or the proposal of a run that has none yet.
-        state: Whether it was validated against baselines; an edited one is a user's own.
-        note: What somebody who uses it should know, with the command to run; empty if nothing.
+        result: The recommendation, or the proposal if there is none yet.
+        state: Whether it was validated against baselines, or edited by the user.
+        note: Warning for its use, with the command to run; or empty.
     """
 
     result: Recommendation | Proposal
@@ -65,7 +65,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory and the configuration that it is asked to hold.
+    """A run directory and its configuration.
 
     Examples:
         >>> run = mixopt.load_run("runs/mine")
@@ -81,9 +81,9 @@ class Run:
     Attributes:
         path: The directory.
         config: The configuration.
-        source: The file that it was read from, for messages.
-        trust: Whether its maker is trusted. The directory's own record is data: without trust it
-            only says what local files are to be read (`ask_trust`).
+        source: The configuration's file, for messages.
+        trust: Whether the directory is trusted. Without trust its recorded configuration is only
+            data, and no code that it names is imported (`ask_trust`).
     """
 
     path: Path
@@ -93,7 +93,7 @@ class Run:
 
     @cached_property
     def log(self) -> StepLog:
-        """What each step left, and how it stands."""
+        """Outputs and states of the steps."""
         return StepLog(self.path, settings.dump_config(self.config), self.command)
 
     @cached_property
@@ -114,10 +114,10 @@ class Run:
 
     @cached_property
     def anneals(self) -> pl.DataFrame:
-        """What each source of microanneals does, against the controls (`anneal_effects`).
+        """Effects of the sources of microanneals against the controls (`anneal_effects`).
 
         Raises:
-            RunError: The design is another one.
+            RunError: The design has no microanneals.
         """
         design = self.config.design
         if design.anneals is None:
@@ -133,15 +133,15 @@ class Run:
         self.log.require(FIT.name)
         own: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
         fit = fitting.Fit.load(self.path / "fit", trust=self.trust or own)
-        with suppress(MixoptError):  # without sizes it answers all that needs none
+        with suppress(MixoptError):  # without sizes, only epochs are unknown
             fit = replace(fit, inventory=self.inventory)
         return fit
 
     @cached_property
     def proposal(self) -> Proposal:
-        """The mixture to train on, with what it is predicted to give.
+        """The proposed mixture with its predictions.
 
-        One that somebody edited is the user's own mixture, and is predicted again.
+        An edited proposal is the user's own mixture, and is predicted again.
         """
         self.log.require(PROPOSE.name)
         path = self.path / PROPOSAL
@@ -152,24 +152,24 @@ class Run:
 
     @cached_property
     def validation(self) -> Validation:
-        """Proposals against their baselines, several seeds each."""
+        """Proposals and baselines with several seeds each."""
         self.log.require(VALIDATE.name)
         path = self.path / "validation.parquet"
         return proposals.Validation.read(path, self.objective, self.config.validation)
 
     @cached_property
     def recommendation(self) -> Recommendation:
-        """The mixture to train on, by the outcome of validation."""
+        """The mixture to train on, chosen by validation."""
         self.log.require(VALIDATE.name)
         return proposals.Recommendation.from_file(self.path / RECOMMENDATION)
 
     @property
     def outcome(self) -> Outcome:
-        """The mixture that the run stands for, and how it stands: the one answer to both.
+        """The mixture of the run and its state.
 
         Raises:
-            RunError: There is no mixture yet; or its recommendation is damaged, or of another
-                proposal than the one that is there.
+            RunError: There is no mixture yet; or the recommendation is damaged, or belongs to
+                another proposal.
         """
         if self.is_done(VALIDATE.name):
             return Outcome(self.recommendation, "validated")
@@ -196,18 +196,18 @@ class Run:
         tokens: float | str | None = None,
         constraints: ConstraintsLike | None = None,
     ) -> Forecast:
-        """Predict what any mixture gives, with intervals, and which limits it breaks.
+        """Predict the losses of any mixture with intervals, and list the limits that it breaks.
 
         Args:
-            weights: Share of each domain, or a file of them, such as a recommendation.
-            tokens: Length of the full run, `50B` or a number; that of the configuration if None.
-            constraints: Changes to the run's limits, as a file, fields or a section.
+            weights: Share of each domain, or a file with shares, such as a recommendation.
+            tokens: Length of the full run, `50B` or a number; None: the configuration's.
+            constraints: Changes to the run's constraints, as a file, fields or a section.
 
         Returns:
             Losses, objective, epochs and broken limits.
 
         Raises:
-            MixtureError: The weights do not add up to 1, or are of other domains.
+            MixtureError: The weights do not add up to 1, or name other domains.
             RunError: The run has no fit yet.
 
         Examples:
@@ -234,13 +234,13 @@ class Run:
         """Propose a mixture for another target, length or limits than the run's own.
 
         Args:
-            target: A loss, weights of losses or an objective; the run's own if None.
-            tokens: Length of the full run, `50B` or a number; that of the configuration if None.
-            constraints: Changes to the run's limits, as a file, fields or a section.
-            risk: `{"std": 1.0}` or `{"quantile": 0.9}`, in place of the run's.
+            target: A loss, weights of losses or an objective; None: the run's own.
+            tokens: Length of the full run, `50B` or a number; None: the configuration's.
+            constraints: Changes to the run's constraints, as a file, fields or a section.
+            risk: `{"std": 1.0}` or `{"quantile": 0.9}`; None: the run's own.
 
         Raises:
-            InfeasibleError: No mixture meets the limits.
+            InfeasibleError: No mixture meets the constraints.
             RunError: The run has no fit yet.
 
         Examples:
@@ -254,10 +254,10 @@ class Run:
 
     @property
     def inventory(self) -> dict[str, int]:
-        """Distinct tokens of each domain in the full run: as stated, or all that was prepared.
+        """Distinct tokens of each domain in the full run: as stated, or as prepared.
 
         Raises:
-            ConfigError: A domain is stated to be smaller than what was prepared of it.
+            ConfigError: The stated size of a domain is smaller than its prepared text.
             RunError: Nothing is prepared here, and not all sizes are stated.
         """
         if not (self.path / "corpus").exists():
@@ -272,7 +272,7 @@ class Run:
 
     @property
     def natural(self) -> Mixture:
-        """Each domain's share of the available tokens; with phases the same in each."""
+        """Each domain's share of the available tokens, the same in all phases."""
         natural = Mixture.natural(self.inventory)
         phases = Phases.of(self.config.design.phases)
         return natural if phases is None else phases.tied(natural)
@@ -287,7 +287,7 @@ class Run:
 
     @property
     def constraints(self) -> Constraints:
-        """What mixtures are allowed."""
+        """The constraints on mixtures."""
         return limits.Constraints.from_config(
             self.config.constraints,
             inventory=self.inventory,
@@ -298,11 +298,11 @@ class Run:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the configuration is the directory's own record, which nobody trusted."""
+        """Whether the configuration is the directory's own record, without trust."""
         return not self.trust and self._is_from_record
 
     def ask_trust(self, step: str) -> None:
-        """Check that a step may read what is elsewhere, and train."""
+        """Raise RunError unless a step may read outside the directory and train."""
         if self.is_foreign:
             raise RunError(
                 f"{self.path}: '{step}' would read, run and train what the directory's own record"
@@ -312,11 +312,11 @@ class Run:
             )
 
     def is_done(self, step: str) -> bool:
-        """Tell whether a step's output is there, whole, and of this configuration."""
+        """Return whether a step's output is undamaged and belongs to this configuration."""
         return self.log.is_done(step)
 
     def command(self, *options: str, until: str | None = None) -> str:
-        """Return the command that resumes it; it names the configuration, or trusts the record."""
+        """Return the command that resumes the run, with its configuration or with --trust."""
         own = not self.source or self._is_from_record
         source = [str(self.path)] if own else [self.source, "--out", str(self.path)]
         last = [] if until is None else ["--until", until]
@@ -328,7 +328,7 @@ class Run:
         return Path(self.source).absolute() == (self.path / RECORD).absolute()
 
     def __repr__(self) -> str:
-        """Say how many steps are done; of a damaged run what is wrong."""
+        """Return the number of finished steps, or the damage."""
         try:
             done = f"{sum(self.is_done(step.name) for step in STEPS)} of {len(STEPS)} steps done"
         except (MixoptError, OSError) as error:
@@ -346,7 +346,7 @@ def request_of(
     inventory: Mapping[str, float] | str | Path | None = None,
     risk: RiskLike | None = None,
 ) -> ProposalRequest:
-    """Return what the configuration of a run asks of a fit, with a user's changes to it."""
+    """Return the run's request for proposals, with a user's changes."""
     from mixopt.run_directory.trial_records import collapsed_trials
 
     config = run.config
@@ -373,19 +373,19 @@ def request_of(
 
 
 def stated_objective(run: Run) -> Objective:
-    """Return what is minimised, without what comes from the trials."""
+    """Return the objective without values from trials."""
     return Objective.from_config(run.config.resolved_objective, run.config.losses)
 
 
 def usable_trials(run: Run, table: Trials) -> Trials:
-    """Return a table of a run's trials without tasks that are the same in all of them."""
+    """Return a run's table of trials without constant tasks."""
     if run.config.tasks is None:
         return table
     return trials.without_flat_tasks(table, stated_objective(run).measured)
 
 
 def carried_trials(run: Run) -> Trials | None:
-    """Return trials of an earlier corpus, on the domains of this one; None where it has none."""
+    """Return the carried trials of an earlier corpus on the present domains, or None."""
     if run.config.design.earlier is None:
         return None
     run.log.require(DESIGN.name)
@@ -393,7 +393,7 @@ def carried_trials(run: Run) -> Trials | None:
 
 
 def base_losses(run: Run) -> dict[str, float] | None:
-    """Return what the checkpoint loses that trials begin with, in the objective's unit."""
+    """Return the losses of the start checkpoint in the objective's unit."""
     from mixopt.run_directory.trial_records import StartRecord
 
     record = StartRecord.read(run.path)
@@ -401,9 +401,9 @@ def base_losses(run: Run) -> dict[str, float] | None:
 
 
 def repetition_of(run: Run) -> Repetition | None:
-    """Return what trials repeat: the prepared text, or with simulated epochs pools of it.
+    """Return inventory and tokens that determine epochs: of the text, or of simulated pools.
 
-    With phases None: what a cell repeats is not its own.
+    None with phases, because cells share the text of a domain.
     """
     if run.config.design.phases is not None:
         return None
@@ -418,15 +418,15 @@ def repetition_of(run: Run) -> Repetition | None:
 
 
 def is_sent(run: Run) -> bool:
-    """Tell whether its record goes to MLflow: to the directory's own, or where a user said."""
+    """Return whether the record is sent: to the directory's own database, or where a user said."""
     return not run.is_foreign or run.config.tracking.uri is None
 
 
 def commit_of(run: Run) -> str | None:
-    """Return the commit of the working directory, which may be a foreign run's."""
+    """Return the commit of the working directory, unless that may be a foreign run's."""
     return None if run.is_foreign else git_commit()
 
 
 def verify_run(run: Run, *, deep: bool = False) -> list[CheckedPart]:
-    """Check all that each step of a run left: the library side of `mixopt verify`."""
+    """Verify all outputs of a run, for `mixopt verify`."""
     return [run.log.state(step.name, every=True, deep=deep) for step in STEPS]

@@ -1,4 +1,4 @@
-"""`steps.json`: what each step left, with its hashes; and how each step stands now."""
+"""`steps.json`: outputs of each step with their hashes; and the present state of each step."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ State = Literal["whole", "damaged", "edited", "outdated", "unfinished", "waiting
 
 
 class StepRecord(FileShape):
-    """What is noted of a step."""
+    """Record of a step."""
 
     fingerprint: str
     seconds: float | None = Field(ge=0)
@@ -59,7 +59,7 @@ class _StepsShape(FileShape):
 
 @dataclass(frozen=True)
 class CheckedPart:
-    """How one part of a directory stands: a step of a run, a checkpoint, a configuration."""
+    """State of one part of a directory: a step, a checkpoint, a configuration."""
 
     name: str
     state: State
@@ -69,15 +69,15 @@ class CheckedPart:
     fix: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return JSON values."""
         return {"part" if name == "name" else name: value for name, value in vars(self).items()}
 
 
 class StepLog:
-    """What the steps of a run left, and whether it still is that, for one configuration."""
+    """Records of a run's steps, checked against files and configuration."""
 
     def __init__(self, path: Path, content: Mapping[str, Any], command: Callable[..., str]) -> None:
-        """Note the directory, its configuration, and what returns a command; read nothing yet."""
+        """Store directory, configuration, and a function that returns commands; reads nothing."""
         self.path = path
         self._content = content
         self._command = command
@@ -86,36 +86,36 @@ class StepLog:
 
     @property
     def records(self) -> dict[str, StepRecord]:
-        """What is noted of each step that is begun or finished, by name."""
+        """Records of started and finished steps, by name."""
         try:
             mark = file_mark((self.path / NAME).stat())
         except OSError:
             return {}
-        if self._read is None or self._read[0] != mark:  # another process may have changed it
+        if self._read is None or self._read[0] != mark:  # another process may change it
             self._read = (mark, read_steps(self.path))
         return self._read[1]
 
     @property
     def seconds(self) -> dict[str, float]:
-        """How long each finished step took."""
+        """Duration of each finished step."""
         taken = {name: record.seconds for name, record in self.records.items()}
         return {name: seconds for name, seconds in taken.items() if seconds is not None}
 
     def fingerprint(self, step: str) -> str:
-        """Return the fingerprint of a step of this configuration."""
+        """Return the fingerprint of a step under this configuration."""
         return step_fingerprints(self._content)[step]
 
     def trial_fingerprint(self, step: str) -> str:
-        """Return the fingerprint of a step's trials: of its configuration and of the corpus."""
+        """Return the fingerprint of a step's trials: a hash of configuration and corpus."""
         from mixopt.corpus import corpus_hash
 
         return trial_fingerprint(self.fingerprint(step), corpus_hash(self.path / "corpus"))
 
     def state(self, step: str, *, every: bool = False, deep: bool = False) -> CheckedPart:
-        """Return how a step stands: the one answer of `status`, `run`, `export` and `verify`.
+        """Return the state of a step, for `status`, `run`, `export` and `verify`.
 
-        Of `every` file, trials of an unfinished step included, and not only of those that readers
-        open; `deep` hashes also what is remembered as verified.
+        `every` checks all files, also trials of an unfinished step, and not only those that readers
+        open; `deep` hashes files again even if verified before.
         """
         named, record = step_named(step), self.records.get(step)
         if record is None:
@@ -137,7 +137,7 @@ class StepLog:
         return CheckedPart(step, state, files, size, faults, self._fix(named, faults))
 
     def standing(self, step: str) -> tuple[str, str]:
-        """Return how a step stands in a word of `mixopt status`, and what is wrong with it."""
+        """Return a step's state as in `mixopt status`, and its fault."""
         if self.is_done(step):
             return "done", ""
         part, fault = self.state(step), self.fault(step)
@@ -146,7 +146,7 @@ class StepLog:
         return ("waiting" if fault is None else part.state), fault or ""
 
     def fault(self, step: str) -> str | None:
-        """Say what is wrong with what a finished step left; None where all is whole."""
+        """Return the fault of a finished step's output; None if it is undamaged."""
         part = self.state(step)
         if part.state not in ("damaged", "outdated"):
             return None
@@ -154,7 +154,7 @@ class StepLog:
         return f"{self.path / name}: {what}"
 
     def is_done(self, step: str) -> bool:
-        """Tell whether a step's output is there, whole, and of this configuration."""
+        """Return whether a step's output is undamaged and belongs to this configuration."""
         record, named = self.records.get(step), step_named(step)
         if record is None or not self._holds(named, record):
             return False
@@ -163,13 +163,13 @@ class StepLog:
         return self.state(step).state in ("whole", "edited")
 
     def require(self, step: str) -> None:
-        """Check that an earlier step is done, and its output whole."""
+        """Raise RunError unless an earlier step is done and its output undamaged."""
         if not self.is_done(step):
             why = self.fault(step) or f"{self.path}: '{step}' is not done yet"
             raise RunError(f"{why}: {self._command(until=step)}")
 
     def check_before(self, step: str) -> None:
-        """Check what a step builds on, before it is done."""
+        """Check the inputs of a step before it runs."""
         from mixopt.corpus import Corpus
 
         named = step_named(step)
@@ -178,14 +178,14 @@ class StepLog:
             Corpus.open(self.path / "corpus")
 
     def begin(self, step: str) -> None:
-        """Note that a step is begun, so that another configuration cannot resume its trials."""
+        """Record the start of a step, so that another configuration cannot resume its trials."""
         record, fingerprint = self.records.get(step), self.fingerprint(step)
         if record is not None and record.fingerprint != fingerprint:
             self.discard(step)
         self._note(step, StepRecord(fingerprint=fingerprint, seconds=None))
 
     def end(self, step: str, seconds: float) -> None:
-        """Note that a step is finished, what it left, and what it changed of an earlier one."""
+        """Record the end of a step, its outputs, and its changes to an earlier step's."""
         named = step_named(step)
         for earlier in steps_before(named) if named.rewrites else ():
             unchanged = self.records.get(earlier.name)
@@ -203,9 +203,9 @@ class StepLog:
     def discard(
         self, first: str, *, keep: Sequence[str] = (), only: bool = False, files: bool = True
     ) -> None:
-        """Delete what a step left, and those after it unless `only`.
+        """Delete a step's outputs, and those of later steps unless `only`.
 
-        What is called as in `keep` stays, and without `files` what an own trainer wrote.
+        Names in `keep` are kept, and without `files` also files of an own trainer.
         """
         named = step_named(first)
         later = (named,) if only else steps_from(named)
@@ -218,7 +218,7 @@ class StepLog:
 
     @property
     def only_reads_otherwise(self) -> bool:
-        """Whether the record differs only in how the results of a trainer are read."""
+        """Whether the record differs only in how a trainer's results are read."""
         if not (self.path / RECORD).exists():
             return False
         before = read_yaml(self.path / RECORD, error=RunError)
@@ -227,9 +227,9 @@ class StepLog:
         return bool(changed) and all(name.startswith(reading) for name in changed)
 
     def _used(self, step: Step, record: StepRecord) -> dict[str, FileRecord]:
-        """Return the files that are hashed whenever a step's output is used."""
+        """Return the files to hash whenever a step's output is used."""
         begun = [step_named(name) for name, one in self.records.items() if one.seconds is None]
-        in_work = {name for one in begun for name in one.rewrites}  # which may be changing them
+        in_work = {name for one in begun for name in one.rewrites}  # which may change them now
         names = (*step.checked, *step.editable)
         return {
             name: file
@@ -238,7 +238,7 @@ class StepLog:
         }
 
     def _gone(self, step: Step, record: StepRecord, every: bool) -> dict[str, str]:
-        """Return the trials of a step that are missing; of every file, those it did not write."""
+        """Return the missing trials of a step; with `every`, also unknown ones."""
         if not every:
             names = record.files if step.trains else ()
             return {n: "is missing" for n in names if not below(self.path, n).exists()}
@@ -246,7 +246,7 @@ class StepLog:
         return dict.fromkeys(sorted(present - record.files.keys()), "was not written by this step")
 
     def _faults_of_trials(self, step: Step) -> Iterator[tuple[str, str]]:
-        """Yield the results of an unfinished step that are damaged, or of another configuration."""
+        """Yield results of an unfinished step that are damaged or of another configuration."""
         files = step.trial_files(self.path)
         made_by = self.trial_fingerprint(step.name) if files else ""
         for path in files:
@@ -257,7 +257,7 @@ class StepLog:
                 yield name, str(error).removeprefix(f"{path}: ")
 
     def _fix(self, step: Step, faults: Mapping[str, str]) -> str:
-        """Return the command that makes a step's broken files again; what is whole is kept."""
+        """Return the command that repairs a step's damaged files and keeps the others."""
         if not faults:
             return ""
         if step.editable and PROPOSAL in faults:
@@ -286,7 +286,7 @@ class StepLog:
 
 
 def read_steps(directory: Path) -> dict[str, StepRecord]:
-    """Read what is noted of the steps of a run, by name."""
+    """Read the records of a run's steps, by name."""
     hint = "restore it from a copy, or make the run again in another folder"
     shape: _StepsShape = read_sealed(directory / NAME, _StepsShape, hint=hint)
     for record in shape.steps.values():
@@ -296,12 +296,12 @@ def read_steps(directory: Path) -> dict[str, StepRecord]:
 
 
 def write_steps(directory: Path, steps: Mapping[str, StepRecord]) -> None:
-    """Write what is noted of the steps of a run, at once."""
+    """Write the records of a run's steps atomically."""
     write_sealed(directory / NAME, _StepsShape(steps=dict(steps)).model_dump(mode="json"))
 
 
 def _delete(output: Path, *, keep: str | None) -> None:
-    """Delete a file or a folder, or all that is in it but one entry; links are not followed."""
+    """Delete a file or folder, or all entries of a folder but one, without following links."""
     if not output.is_dir() or output.is_symlink():
         output.unlink(missing_ok=True)
     elif keep is None or not (output / keep).is_dir():

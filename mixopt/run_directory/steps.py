@@ -1,4 +1,4 @@
-"""The steps of a run, in order: what each depends on and leaves, and its fingerprint."""
+"""The steps of a run in order: dependencies, outputs and fingerprints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from mixopt.errors import RunError, did_you_mean
 from mixopt.sweeps import WORK, trial_paths
 
-START_FILE = "start.json"  # what trials begin with (mixopt.run_directory.trial_records)
+START_FILE = "start.json"  # start checkpoint of trials (mixopt.run_directory.trial_records)
 RECOMMENDATION = "recommendation.yaml"
 PROPOSAL = "proposal.yaml"
 LATER_PROPOSALS = "later_proposals"
@@ -23,17 +23,17 @@ class Step:
     """One step of a run; files and folders are relative to the run directory.
 
     Attributes:
-        name: What it is called on the command line and in `steps.json`.
-        sections: Sections of the configuration that it depends on, beside those of the steps
-            before it; `sizes` are what `corpus` states of whole domains.
-        outputs: Files and folders that it leaves.
-        optional: Files and folders that it leaves where there is something to say.
-        trials: Folder in which each of its trials has a file; None where it trains nothing.
-        experts: Table of what the experts of its trials were given, left where they have experts.
-        artifacts: Patterns of the files that its parent run in MLflow has; a step without any has
-            no parent run.
-        rewrites: Files of an earlier step that it changes while it runs.
-        editable: Outputs that a person may edit; they are then no longer the step's.
+        name: Its name on the command line and in `steps.json`.
+        sections: Sections of the configuration that it depends on, beside those of earlier steps;
+            `sizes` are the stated sizes of domains in `corpus`.
+        outputs: Files and folders that it writes.
+        optional: Files and folders that it may write.
+        trials: Folder with a file for each of its trials; None if it trains nothing.
+        experts: Table of its trials' experts, if they have any.
+        artifacts: Patterns of the files for its parent run in MLflow; without any, it has no parent
+            run.
+        rewrites: Files of an earlier step that it changes.
+        editable: Outputs that a user may edit, which are then no longer the step's.
     """
 
     name: str
@@ -48,18 +48,18 @@ class Step:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Everything that it may leave."""
+        """All files and folders that it may write."""
         experts = () if self.experts is None else (self.experts,)
         return (*self.outputs, *self.optional, *experts)
 
     @property
     def checked(self) -> tuple[str, ...]:
-        """What is hashed whenever its output is used."""
+        """Files to hash whenever its output is used."""
         return tuple(n for n in self.files if n not in ("corpus", self.trials, *self.editable))
 
     @property
     def shared(self) -> tuple[str, ...]:
-        """Folders where tasks on other hosts write: they may do so after the step has ended."""
+        """Folders of tasks on other hosts, which may still write after the step has ended."""
         return (f"{self.trials}/{WORK}",) if self.trains else ()
 
     @property
@@ -69,20 +69,20 @@ class Step:
 
     @property
     def acts(self) -> bool:
-        """Whether it reads what is elsewhere or trains; a directory's own record alone does not."""
+        """Whether it reads outside the directory or trains, which needs trust."""
         return self.trains or self.name == "prepare"
 
     def trial_folder(self, directory: Path) -> Path:
-        """Return where its trials have their files in a run directory."""
+        """Return the folder of its trials in a run directory."""
         assert self.trials is not None, f"{self.name} trains nothing"
         return directory / self.trials
 
     def trial_files(self, directory: Path) -> list[Path]:
-        """Return the files of its trials in a run directory; none where it trains nothing."""
+        """Return the files of its trials in a run directory; empty if it trains nothing."""
         return trial_paths(self.trial_folder(directory)) if self.trains else []
 
     def experts_file(self, directory: Path) -> Path:
-        """Return where the table of its experts is in a run directory, if its trials have some."""
+        """Return the path of its table of experts in a run directory."""
         assert self.experts is not None, f"{self.name} trains nothing"
         return directory / self.experts
 
@@ -136,24 +136,24 @@ def step_named(name: str) -> Step:
 
 
 def steps_before(step: Step) -> tuple[Step, ...]:
-    """Return the steps that come before one."""
+    """Return the steps before a step."""
     return STEPS[: STEPS.index(step)]
 
 
 def steps_from(step: Step) -> tuple[Step, ...]:
-    """Return a step and those that come after it."""
+    """Return a step and all later steps."""
     return STEPS[STEPS.index(step) :]
 
 
 FORMAT = "mixopt/1"
-PATIENCE = ("timeout", "retries")  # of a command that trains the trials
-READING = ("result", "losses", "unit")  # how its results are read
+PATIENCE = ("timeout", "retries")  # of a command proxy
+READING = ("result", "losses", "unit")  # how a command's results are read
 _SIZES = ("tokens", "bytes")
-_TEXT = ("environment", "path", "data_files", "mixed")  # fields of a source that has some
+_TEXT = ("environment", "path", "data_files", "mixed")  # fields of a source with text
 
 
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fingerprint of each step, by name, of a configuration as plain values."""
+    """Return the fingerprint of each step for a configuration as plain values."""
     fingerprints: dict[str, str] = {}
     before, parted = FORMAT, _parted(content)
     for step in STEPS:
@@ -166,7 +166,7 @@ def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
 def step_differences(
     step: Step, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the fields, with both values, that give a step another fingerprint."""
+    """Yield the fields that change a step's fingerprint, with both values."""
     sections = tuple(name for one in (*steps_before(step), step) for name in one.sections)
     for name, there, here in differences(_parted(before), _parted(now)):
         section, _, rest = name.partition(".")
@@ -176,7 +176,7 @@ def step_differences(
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    """Return the fields in which two configurations differ, with both values."""
+    """Return the differing fields of two configurations, with both values."""
     if isinstance(before, dict) and isinstance(now, dict):
         changes: list[tuple[str, Any, Any]] = []
         for key in dict.fromkeys([*now, *before]):
@@ -188,10 +188,10 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
 
 
 def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with a section each for what other steps depend on than its own.
+    """Return a configuration split into sections by dependent steps.
 
-    Stated sizes of domains become `sizes`, families of tasks `families`; patience is left out. Of a
-    domain without text the size is all that is prepared, and stays.
+    Stated sizes of domains become `sizes`, families of tasks `families`; patience is left out. The
+    size of a domain without text is its whole preparation, and stays.
     """
     parted = dict(content)
     if isinstance(content.get("proxy"), dict):
@@ -211,10 +211,10 @@ def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
 def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the proxy that its trials depend on."""
     values = _without(proxy, *PATIENCE)
-    # Results of trials are those of evaluating at the end alone.
+    # The curve does not affect the results of trials.
     values["eval_every"] = values.get("eval_every") or 0
     if _section(values, "options.start_hash") is not None:
-        values.pop("from", None)  # a checkpoint that was moved is the same one
+        values.pop("from", None)  # a moved checkpoint is the same
     return values
 
 
@@ -229,7 +229,7 @@ def _section(content: Any, place: str) -> Any:
 
 
 def _sections(content: Any, place: str) -> dict[str, dict[str, Any]]:
-    """Return the sections of a place by name; none where it has something else."""
+    """Return the sections of a mapping by name; empty for anything else."""
     section = _section(content, place)
     if isinstance(section, dict) and all(isinstance(one, dict) for one in section.values()):
         return section

@@ -1,11 +1,11 @@
-"""What is recorded of a sweep's trials beside their losses: their experts, and their start.
+"""Records of a sweep's trials beside their losses: experts, and the start checkpoint.
 
-`experts.parquet`: a trial has a row for each layer, where `domain` is null, and one for each domain
-in each layer. Load is that of training, in the trial's mixture; what compares domains is of
-held-out text, as much of each. Experts have other numbers in every trial, so that only what no
-renumbering changes is compared between trials.
+`experts.parquet`: each trial has a row for each layer, where `domain` is null, and one for each
+domain in each layer. Load is that of training on the trial's mixture; comparisons of domains use
+equal amounts of held-out text. Experts have arbitrary numbers in every trial, so that only measures
+invariant to renumbering are compared.
 
-`start.json`: which weights all trials begin with, and what they lose before any step.
+`start.json`: hash and losses of the checkpoint that all trials start from.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _DOMAIN = ("domain", *_LAYER)
 
 @dataclass(frozen=True, eq=False)
 class TrialExperts:
-    """The table of a sweep's, or a validation's, experts.
+    """The table of experts of a sweep or a validation.
 
     Attributes:
         table: The rows, in the columns of `SCHEMA`.
@@ -60,14 +60,14 @@ class TrialExperts:
 
     @classmethod
     def of(cls, results: Iterable[TrialResult]) -> TrialExperts | None:
-        """Return the table of trials that have experts; None where none has."""
+        """Return the table of trials with experts; None if no trial has any."""
         counted = [(one.trial, one.experts) for one in results if one.experts is not None]
         rows = [row for trial, experts in counted for row in _rows(trial, experts)]
         return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
 
     @classmethod
     def read(cls, path: Path) -> TrialExperts | None:
-        """Read a table; None where there is none."""
+        """Read a table; None if there is none."""
         if not path.exists():
             return None
         try:
@@ -77,12 +77,12 @@ class TrialExperts:
 
     @property
     def collapsed(self) -> tuple[str, ...]:
-        """The trials in which the experts of any layer have collapsed, in their order."""
+        """The trials with collapsed experts in any layer, in their order."""
         marked = self.table.filter(pl.col("has_collapsed"))
         return tuple(marked["trial"].unique(maintain_order=True))
 
     def by_trial(self) -> pl.DataFrame:
-        """Return one row a trial: means over layers, the worst for load, the first collapse."""
+        """Return a row for each trial: means over layers, the worst load, the first collapse."""
         layers = self.table.filter(pl.col("domain").is_null())
         return layers.group_by("trial", maintain_order=True).agg(
             pl.col("load_entropy").min(),
@@ -96,7 +96,7 @@ class TrialExperts:
 
 
 def collapsed_trials(directory: Path) -> tuple[str, ...] | None:
-    """Return a sweep's trials whose experts have collapsed; None where trials have no experts."""
+    """Return a sweep's trials with collapsed experts; None if trials have no experts."""
     experts = TrialExperts.read(SWEEP.experts_file(directory))
     return None if experts is None else experts.collapsed
 
@@ -122,7 +122,7 @@ def _rows(trial: str, counts: ExpertCounts) -> list[dict[str, Any]]:
 
 
 class StartRecord(FileShape):
-    """What trials begin with: hash of the weights, and losses by evaluation domain and task."""
+    """The start checkpoint of trials: hash of weights, losses by evaluation domain and task."""
 
     format: Literal["mixopt-start/1"] = "mixopt-start/1"
     weights: Annotated[str, Field(pattern="^[a-z0-9:]{1,80}$")]
@@ -133,31 +133,31 @@ class StartRecord(FileShape):
 
     @classmethod
     def of(cls, weights: str, eval_tokens: int, losses: Losses) -> StartRecord:
-        """Return the record of measured losses."""
+        """Return a record of measured losses."""
         values = {"weights": weights, "eval_tokens": eval_tokens, **asdict(losses)}
         del values["tokens"]
         return checked_as(cls, values, "losses of what trials begin with")
 
     @classmethod
     def read(cls, folder: Path) -> StartRecord | None:
-        """Read the record of a run directory; None where there is none."""
+        """Read the record of a run directory; None if there is none."""
         file = folder / START_FILE
         hint = "measure it again: mixopt run CONFIG --from sweep, or restore it from a copy"
         record: StartRecord | None = read_sealed(file, cls, hint=hint) if file.exists() else None
         return record
 
     def write(self, folder: Path) -> None:
-        """Write the record into a run directory."""
+        """Write the record to a run directory."""
         write_sealed(folder / START_FILE, self.model_dump())
 
     def losses(self, unit: str) -> dict[str, float]:
-        """Return all losses by the names of their columns, those of text in a unit."""
+        """Return all losses by column, with losses on text in a unit."""
         text = self.bits_per_byte if unit == "bits_per_byte" else self.nats_per_token
         return {**text, **self.tasks}
 
 
 def measure_start(name: str, options: dict[str, Any], corpus: Path, training: Training) -> Losses:
-    """Return what the checkpoint of a proxy loses, asked of the proxy in another process."""
+    """Return the losses of a proxy's start checkpoint, measured in another process."""
     job = (name, options, corpus, training)
     (losses,) = in_processes(
         _measured, [job], 1, died=lambda _: RunError("losses of what trials begin with: it died")
@@ -166,7 +166,7 @@ def measure_start(name: str, options: dict[str, Any], corpus: Path, training: Tr
 
 
 def _measured(job: tuple[str, dict[str, Any], Path, Training]) -> Losses:
-    """Ask a proxy for the losses of what its trials begin with: `base_losses(corpus, training)`."""
+    """Call a proxy's `base_losses(corpus, training)`."""
     name, options, corpus, training = job
     proxy: Any = make_proxy(name, options)
     if not hasattr(proxy, "base_losses"):

@@ -1,4 +1,4 @@
-"""Files, locks, plug-ins, progress, provenance and number formats; knows nothing of mixtures."""
+"""Files, locks, plug-ins, progress, provenance and number formats; independent of mixtures."""
 
 import lazy_loader as lazy
 

@@ -1,4 +1,4 @@
-"""The base of what files of ours must look like: no unknown field, no number that is not finite."""
+"""Base class of our file formats: no unknown fields, no numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 
 
 class FileShape(BaseModel):
-    """Plain values of a file of ours, for `checked_as`."""
+    """Content of one of our files, for `checked_as`."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -1,10 +1,9 @@
-"""Write files so that a reader sees the old one or the new one, never half of one.
+"""Atomic writes: readers see the old or the new file, never a partial one.
 
-The content goes to a temporary name in the same folder, is synced to disk and renamed. That name is
-hidden, and carries a hash of the host's name and the number of the process: what a killed process
-left half-written is never taken for a result, and the next owner of the folder removes it. Of a
-process on another host it is removed when it has not changed for an hour, by the file system's
-clock.
+Content is written to a temporary name in the same folder, synced to disk and renamed. The temporary
+name is hidden and contains a hash of host and process, so that a partial file of a killed process
+is never taken for a result, and the next owner of the folder removes it. Partial files of other
+hosts are removed after an hour without changes, by the file system's clock.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from mixopt.system.processes import host_name, is_running, process_space
 
 _SUFFIX = ".tmp"
 _MAX_AGE = 3600.0  # seconds
-_MAX_NAME = 255  # bytes of a file's name on the usual file systems
+_MAX_NAME = 255  # bytes of a file name on usual file systems
 _OWNED = re.compile(r"\.([0-9a-f]{8})-(\d{1,10})-[0-9a-f]{8}\.tmp$")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it takes the place of `path` when the block ends."""
+    """Yield a temporary path, which replaces `path` when the block ends."""
     if not path.name:
         raise RunError(f"{str(path)!r}: cannot be written: it is not a file name")
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -54,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name the file that cannot be written, and why, in one line."""
+    """Turn an OSError into one line that names the file and the reason."""
     try:
         yield
     except OSError as error:
@@ -64,23 +63,23 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` at once."""
+    """Write `content` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text to `path` at once."""
+    """Write UTF-8 text to `path` atomically."""
     write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON to `path` at once; NaN is not allowed."""
+    """Write `content` as indented JSON to `path` atomically; NaN is not allowed."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def write_new(path: Path, content: bytes) -> bool:
-    """Write a file, and tell whether it was not there before."""
+    """Write a file unless it exists; return whether it was written."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -92,20 +91,20 @@ def write_new(path: Path, content: bytes) -> bool:
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a new hidden name beside `path`, for what will be renamed to it."""
+    """Return a new hidden name beside `path`, to be renamed to it."""
     owner = f".{_host()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
     stem = os.fsencode(path.name)[: _MAX_NAME - 1 - len(owner)].decode("utf-8", errors="ignore")
     return path.with_name(f".{stem}{owner}")
 
 
 def is_leftover(name: str) -> bool:
-    """Tell whether a file of this name is none that a user put there."""
+    """Return whether a name is one of our temporary names."""
     return _is_temporary(name) or name.startswith(".lock")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove, below a folder, what dead processes left half-written; links are not followed."""
-    now = folder.stat().st_mtime  # of the lock that was made in it, by the file system's clock
+    """Remove partial files of dead processes below a folder, without following links."""
+    now = folder.stat().st_mtime  # the file system's clock, from the lock
     temporaries: list[Path] = []
     for parent, folders, files in os.walk(folder):
         temporaries += [Path(parent, name) for name in (*folders, *files) if _is_temporary(name)]

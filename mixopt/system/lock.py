@@ -1,8 +1,8 @@
-"""Let one process at a time work in a folder: filelock's soft lease, on any file system.
+"""A lock on a folder by filelock's soft lease, for any file system.
 
-The owner makes the file `.lock` and touches it every few seconds. An owner on the same host is gone
-as soon as its process is; one elsewhere, once its file has stood still for STALE seconds by the
-clock of whoever comes next. An owner that was superseded stops with one line.
+The owner creates the file `.lock` and touches it every few seconds. A lock of the same host is
+stale as soon as its process is gone; a lock of another host after STALE seconds without a touch, by
+the clock of the next process. An owner whose lock was taken over stops with one line.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mixopt.system.processes import host_name, is_running, start_of
 
 Made = TypeVar("Made")
 LOCK = ".lock"
-BEAT = 2.0  # seconds between two renewals
-STALE = 30.0  # seconds without one after which an owner on another host is gone
-TORN = 2.5  # seconds after which a lock without a record is that of a process that was killed
-PATIENCE = 20.0  # seconds for an interrupted process to end
+BEAT = 2.0  # seconds between renewals
+STALE = 30.0  # seconds without renewal after which another host's lock is stale
+TORN = 2.5  # seconds after which a lock without a record belongs to a killed process
+PATIENCE = 20.0  # seconds to wait for an interrupted process
 
 
 class Owner(NamedTuple):
-    """A process that works in a folder."""
+    """The process that holds a folder's lock."""
 
     host: str
     pid: int
@@ -39,14 +39,14 @@ class Owner(NamedTuple):
     is_here: bool
 
     def __str__(self) -> str:
-        """Say who it is, in a line."""
+        """Return the owner as one line."""
         ago = time.time() - self.seen
         when = f"last seen {ago:.0f} s ago" if 0 <= ago < 1e6 else "its clock differs from ours"
         return f"host {self.host}, process {self.pid}, {when}"
 
 
 def owner_of(folder: Path) -> Owner | None:
-    """Return who works in a folder; None where nobody does."""
+    """Return the owner of a folder's lock; None if it is free."""
     lock = folder / LOCK
     record = _lease(lock).owner
     mark = _mark(lock)
@@ -60,21 +60,21 @@ def owner_of(folder: Path) -> Owner | None:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Tell whether a process is in `only_one` with a folder."""
+    """Return whether a process holds a folder's lock."""
     return owner_of(folder) is not None
 
 
 def is_worker(folder: Path) -> bool:
-    """Tell whether this process works in a folder; False once another has taken it over."""
+    """Return whether this process holds a folder's lock; False after a takeover."""
     owner = owner_of(folder)
     return owner is None or (owner.is_here and owner.pid == os.getpid())
 
 
 @contextmanager
 def only_one(folder: Path, *, is_patient: bool = False) -> Iterator[None]:
-    """Keep other processes out of a folder while the block runs; a killed one leaves no trace.
+    """Lock a folder for the block; the lock of a killed process is taken over.
 
-    Of an owner that is at work the second raises RunError; a patient one waits for its end.
+    Raises RunError if another process holds the lock; with `patient`, waits for it.
     """
     in_main = threading.current_thread() is threading.main_thread()
     lease = _lease(folder / LOCK, lost=_interrupt_main if in_main else None)
@@ -93,7 +93,7 @@ def only_one(folder: Path, *, is_patient: bool = False) -> Iterator[None]:
 
 
 def made_once(folder: Path, find: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
-    """Return what is in a folder, or make it; of several processes one does, and others wait."""
+    """Return what `find` finds in a folder, or make it under the lock while others wait."""
     there = find()
     if there is not None:
         return there
@@ -103,9 +103,10 @@ def made_once(folder: Path, find: Callable[[], Made | None], make: Callable[[], 
 
 
 def interrupt(folder: Path) -> Owner | None:
-    """Interrupt the process that works in a folder, as Ctrl-C would, and wait until it has ended.
+    """Interrupt the owner of a folder as by Ctrl-C, and wait until it has ended.
 
-    The lock may be anybody's: only a process of this host that has it open is sent a signal.
+    The content of the lock is not trusted: only a process of this host that has the lock open is
+    sent a signal.
     """
     owner = owner_of(folder)
     if owner is None:
@@ -139,7 +140,7 @@ def _lease(lock: Path, lost: Callable[[Any], None] | None = None) -> Any:
 
 
 def _acquire(lease: Any, folder: Path, *, is_patient: bool) -> None:
-    """Take a folder; wait for an owner that is at work, or raise, which takes some seconds."""
+    """Acquire the lock; wait for a live owner, or raise after some seconds."""
     from filelock import LeaseSettingsMismatch, Timeout
 
     before, begun = None, time.monotonic()
@@ -170,7 +171,7 @@ def _mark(lock: Path) -> tuple[int, int] | None:
 
 
 def _in_use(folder: Path) -> RunError:
-    """Return the error of who comes second to a folder."""
+    """Return the error for a locked folder."""
     owner = owner_of(folder)
     who = f": {owner}" if owner else ""
     return RunError(f"{folder}: another mixopt process is running here{who}; wait until it ends")
@@ -179,11 +180,11 @@ def _in_use(folder: Path) -> RunError:
 def _interrupt_main(_: object) -> None:
     main = threading.main_thread().ident
     if main is not None:
-        signal.pthread_kill(main, signal.SIGINT)  # which ends a sleep, or a wait for a process
+        signal.pthread_kill(main, signal.SIGINT)  # also ends a sleep or a wait
 
 
 def _has_open(pid: int, lock: Path) -> bool:
-    """Tell whether a process of this host has the lock open; where unknown, whether it runs."""
+    """Return whether a process of this host has the lock open; if unknown, whether it runs."""
     try:
         mark = lock.lstat()
         for file in Path(f"/proc/{pid}/fd").iterdir():
@@ -198,7 +199,7 @@ def _has_open(pid: int, lock: Path) -> bool:
 
 @cache
 def _this_host() -> str:
-    """Return what filelock calls this host, containers of one name told apart."""
+    """Return filelock's name of this host, made unique for containers."""
     try:
         with TemporaryDirectory() as folder, _lease(Path(folder, LOCK)) as lease:
             return str(lease.owner.hostname)

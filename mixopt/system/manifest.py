@@ -1,10 +1,9 @@
-"""Seals and manifests: the SHA-256 of what was written, and whether it still is that.
+"""Seals and manifests: SHA-256 of written files, and their verification.
 
-A manifest holds size and hash of each file of a folder. A seal is for files that are read on their
-own: the result of a trial, a proposal, the manifest itself. It is taken of the values, not of the
-bytes: a file that is reformatted reads the same. A table is Parquet that carries the SHA-256 of its
-own bytes; one without a seal is somebody else's. All of this finds damage and edits; it proves no
-origin.
+A manifest has size and hash of each file in a folder. A seal is for files that are read on their
+own: the result of a trial, a proposal, the manifest itself. It is a hash of the values, not of the
+bytes, so that reformatting does not change it. Tables are Parquet with the SHA-256 of their bytes;
+a table without a seal is foreign. Seals detect damage and edits; they do not prove origin.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _LINE = "# sha256: "
 
 
 def seal_of(content: Mapping[str, Any]) -> str:
-    """Return the seal of plain values as JSON has them; a seal among them does not count."""
+    """Return the seal of JSON values, ignoring a seal among them."""
     values = {name: value for name, value in content.items() if name != SEAL}
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return _hash(text.encode())
@@ -42,19 +41,19 @@ def seal_of(content: Mapping[str, Any]) -> str:
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain values with their seal."""
     values = {name: value for name, value in content.items() if name != SEAL}
-    # A seal is of what a reader will see: JSON turns tuples to lists, and keys to text.
+    # Seal what a reader will see: JSON turns tuples into lists, and keys into text.
     return {**values, SEAL: seal_of(json.loads(json.dumps(values, allow_nan=False)))}
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write plain values and their seal as JSON, at once."""
+    """Write plain values with their seal as JSON, atomically."""
     write_json(path, sealed(content))
 
 
 def read_sealed(
     path: Path, shape: Any = None, *, hint: str, error: type[MixoptError] = RunError
 ) -> Any:
-    """Read what `write_sealed` wrote."""
+    """Read a file that `write_sealed` wrote."""
     content = read_json(path, error=error)
     if not isinstance(content, dict):
         raise error(f"{path}: expected fields, got {type(content).__name__}; {hint}")
@@ -66,7 +65,7 @@ def read_sealed(
 def check_seal(
     content: Mapping[str, Any], where: str, *, hint: str, error: type[MixoptError] = RunError
 ) -> None:
-    """Check that values are those that were sealed."""
+    """Raise unless values match their seal."""
     if SEAL not in content:
         raise error(f"{where}: {SEAL}: is missing; {hint}")
     if not is_sealed(content):
@@ -74,20 +73,20 @@ def check_seal(
 
 
 def is_sealed(content: Mapping[str, Any]) -> bool:
-    """Tell whether values have a seal, and are those that were sealed."""
+    """Return whether values have a seal that matches."""
     try:
         return content.get(SEAL) == seal_of(content)
-    except (ValueError, TypeError):  # what JSON has not, such as NaN or a date in YAML
+    except (ValueError, TypeError):  # values outside JSON, such as NaN or a date in YAML
         return False
 
 
 def sealed_text(text: str, header: str) -> str:
-    """Return text below a comment and a line with its seal."""
+    """Return text after a comment and a line with its seal."""
     return f"# {header}\n{_LINE}{_hash(text.encode())}\n{text}"
 
 
 def check_sealed_text(path: Path, header: str, *, hint: str) -> None:
-    """Check that a file is what `sealed_text` made."""
+    """Check a file that `sealed_text` made."""
     head, _, rest = read_bytes(path).partition(f"\n{_LINE}".encode())
     seal, _, text = rest.partition(b"\n")
     if head != f"# {header}".encode() or seal != _hash(text).encode():
@@ -99,18 +98,18 @@ def _hash(content: bytes) -> str:
 
 
 MEMORY = ".verified.json"
-LARGE = 1_000_000  # bytes from which a file is remembered
+LARGE = 1_000_000  # bytes from which verified files are remembered
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What a file was when it was written."""
+    """Size and hash of a file when it was written."""
 
     bytes: int
     sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return JSON values."""
         return {"bytes": self.bytes, "sha256": self.sha256}
 
 
@@ -121,7 +120,7 @@ def file_hash(path: Path) -> str:
 
 
 def file_record(path: Path) -> FileRecord:
-    """Return what a file is now."""
+    """Return the present record of a file."""
     try:
         return FileRecord(path.stat().st_size, file_hash(path))
     except OSError as reason:
@@ -131,7 +130,7 @@ def file_record(path: Path) -> FileRecord:
 def folder_records(
     folder: Path, outputs: Iterable[str], *, without: Collection[str] = ()
 ) -> dict[str, FileRecord]:
-    """Return what the files of a folder are now, by their path in it with `/`."""
+    """Return the present records of a folder's files, by relative path with `/`."""
     names = folder_files(folder, outputs, without=without)
     return {name: file_record(folder / name) for name in names}
 
@@ -139,7 +138,7 @@ def folder_records(
 def folder_files(
     folder: Path, outputs: Iterable[str], *, without: Collection[str] = ()
 ) -> list[str]:
-    """Return the files of some outputs of a folder, hidden ones and those of `without` left out."""
+    """Return the files of outputs in a folder, without hidden ones and those in `without`."""
     apart = [folder / name for name in without]
     return [
         path.relative_to(folder).as_posix()
@@ -150,7 +149,7 @@ def folder_files(
 
 
 def visible_files(path: Path) -> list[Path]:
-    """Return a file, or all files below a folder, hidden ones left out, in a fixed order."""
+    """Return a file, or all visible files below a folder, sorted."""
     if path.is_file():
         return [path]
     return sorted(
@@ -161,10 +160,10 @@ def visible_files(path: Path) -> list[Path]:
 
 
 class Verifier:
-    """Tells whether the files of a folder are what a manifest says, each read once."""
+    """Verifies files of a folder against a manifest, reading each file once."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what was verified before; a memory that cannot be read counts as none."""
+        """Read the files verified before; an unreadable record is ignored."""
         self._folder, self._changed = folder, False
         content: Any = {}
         with suppress(MixoptError):
@@ -173,7 +172,7 @@ class Verifier:
         self._seen = {key: mark for key, mark in marks if _is_mark(mark)}
 
     def knows(self, name: str, record: FileRecord) -> bool:
-        """Tell whether a file need not be read, since it is what was verified before."""
+        """Return whether a file is unchanged since it was verified."""
         try:
             mark = file_mark(below(self._folder, name).stat())
         except OSError:
@@ -181,13 +180,13 @@ class Verifier:
         return self._seen.get(f"{name} {record.sha256}") == mark
 
     def fault(self, name: str, record: FileRecord, *, deep: bool = False) -> str | None:
-        """Return what is wrong with a file; None where it is what its record says."""
+        """Return what is wrong with a file; None if it matches its record."""
         path, key = below(self._folder, name), f"{name} {record.sha256}"
         try:
             status = path.stat()
             if status.st_size != record.bytes:
                 return f"has {status.st_size} bytes, not {record.bytes}"
-            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
                 return "is not a file"
             mark = file_mark(status)
             is_known = not deep and self._seen.get(key) == mark
@@ -203,13 +202,13 @@ class Verifier:
         return None
 
     def faults(self, records: Mapping[str, FileRecord], *, deep: bool = False) -> dict[str, str]:
-        """Return what is wrong, by file; and remember what is right."""
+        """Return faults by file, and remember verified files."""
         faults = {name: self.fault(name, record, deep=deep) for name, record in records.items()}
         self.remember()
         return {name: fault for name, fault in faults.items() if fault is not None}
 
     def remember(self) -> None:
-        """Keep what was verified; where nothing can be written it is verified again next time."""
+        """Save the verified files, if possible."""
         if self._changed:
             large = {key: mark for key, mark in self._seen.items() if mark[:1] >= [LARGE]}
             with suppress(RunError):
@@ -222,25 +221,25 @@ def _is_mark(value: object) -> bool:
 
 
 def file_mark(status: os.stat_result) -> list[int]:
-    """Return what changes when a file is written, moved or replaced: its size, times and number."""
+    """Return size, times and inode, which change when a file is written, moved or replaced."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 _MARK = b"mixopt:sha256:"
 _DIGITS = 64
-_TAIL = 8  # the length of the footer and "PAR1"
+_TAIL = 8  # bytes: length of the footer, and "PAR1"
 LARGEST_TABLE = 1 << 31  # bytes
 
 
 def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a table and its seal at once; a full disk leaves the table that was there."""
+    """Write a table with its seal atomically; a full disk leaves the former table."""
     stream = io.BytesIO()
     table.write_parquet(stream, metadata=dict(metadata) if metadata else None)
     write_bytes(path, _sealed(stream.getvalue()))
 
 
 def read_table(path: Path, *, hint: str = "", error: type[MixoptError] = RunError) -> pl.DataFrame:
-    """Read a table; one that has a seal must be what was written."""
+    """Read a table; a sealed table must match its seal."""
     import polars as pl
 
     more = f"; {hint}" if hint else ""
@@ -251,7 +250,7 @@ def read_table(path: Path, *, hint: str = "", error: type[MixoptError] = RunErro
         if _is_whole(content) is False:
             raise error(f"{path}: has changed since it was written (its sha256 differs){more}")
         return pl.read_parquet(content)
-    except pl.exceptions.PanicException:  # no Exception of Python's
+    except pl.exceptions.PanicException:  # does not derive from Exception
         raise error(f"{path}: cannot be read: it is damaged{more}") from None
     except (OSError, pl.exceptions.PolarsError, MemoryError, ValueError) as reason:
         text = " ".join(str(reason).split())[:300]
@@ -266,7 +265,7 @@ def _sealed(content: bytes) -> bytes:
 
 
 def _is_whole(content: bytes) -> bool | None:
-    """Tell whether Parquet is what its seal says; None where it has none."""
+    """Return whether Parquet matches its seal; None without a seal."""
     place = content.rfind(_MARK)
     if place < 0:
         return None

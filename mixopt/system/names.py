@@ -1,4 +1,4 @@
-"""Names that come from data: one rule, one way from a name to a path, and patterns of names."""
+"""Names from data: their rule, safe paths from names, and patterns of names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TypeVar
 
 from mixopt.errors import ConfigError, MixoptError, RunError, did_you_mean, is_control
 
-MAX_BITS = 128  # of a whole number in a message
-LONGEST_NAME = 200  # bytes; file systems take 255, of which suffixes and temporary names need some
+MAX_BITS = 128  # of an integer in a message
+LONGEST_NAME = 200  # bytes; file systems allow 255, including suffixes and temporary names
 
 
 def check_name(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
-    """Return a name that holds to the rule."""
+    """Return a name after checking it."""
     return _checked(name, name_fault(name), kind, error)
 
 
@@ -29,14 +29,14 @@ def check_names(names: Iterable[object], kind: str, error: type[MixoptError] = C
 
 
 def name_fault(name: object) -> str | None:
-    """Return what is wrong with a name; None where it holds to the rule."""
+    """Return what is wrong with a name, or None."""
     if not isinstance(name, str):
         return f"a name is text, not {type(name).__name__}"
     return _text_fault(name)
 
 
 def check_path(name: object, kind: str, error: type[MixoptError] = ConfigError) -> str:
-    """Return the name of a domain that holds to the rule of `path_fault`."""
+    """Return the name of a domain after checking it with `path_fault`."""
     return _checked(name, path_fault(name), kind, error)
 
 
@@ -47,14 +47,14 @@ def _checked(name: object, fault: str | None, kind: str, error: type[MixoptError
 
 
 def path_fault(name: object) -> str | None:
-    """Return what is wrong with names joined by '/': `web/science/high`; None if nothing."""
+    """Return what is wrong with a path of names such as `web/science/high`, or None."""
     if not isinstance(name, str) or len(name.encode(errors="replace")) > LONGEST_NAME:
         return name_fault(name)
     return next((fault for part in name.split("/") if (fault := name_fault(part))), None)
 
 
 def tree_fault(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return a name that is a domain and a branch of domains at once, and one below it."""
+    """Return a domain that is also a branch, and a domain below it."""
     known = set(names)
     for name in names:
         parts = name.split("/")
@@ -84,7 +84,7 @@ def _text_fault(name: str) -> str | None:
 
 
 def shown_value(value: object) -> str:
-    """Return a value of unknown origin as one short line of plain characters."""
+    """Return an untrusted value as one short line of printable characters."""
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
         return f"a number of {value.bit_length()} bits"
     if value is None or isinstance(value, Number):
@@ -96,7 +96,7 @@ def shown_value(value: object) -> str:
 
 
 def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -> Path:
-    """Return the path of a file that data names, which is in `folder` or below it."""
+    """Return the path of a file named by data, inside `folder`."""
     path = below(folder, name, error)
     try:
         root, target = folder.resolve(), path.resolve()
@@ -109,7 +109,7 @@ def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) 
 
 
 def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -> Path:
-    """Return the path of a file that data names, by its name alone: links are not looked at."""
+    """Return the path of a file named by data, without resolving links."""
     text = str(name)
     if "\\" in text or any(is_control(character) for character in text):
         raise error(f"{folder}: {shown_value(text)} is not a file name")
@@ -119,7 +119,7 @@ def below(folder: Path, name: str | Path, error: type[MixoptError] = RunError) -
 
 
 def check_links(folder: Path, error: type[MixoptError] = RunError) -> None:
-    """Check that no symbolic link in a folder, at any depth, leads out of it."""
+    """Raise if a symbolic link in a folder, at any depth, leads out of it."""
     root = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -141,16 +141,16 @@ def _leads_into(path: Path, root: Path) -> bool:
 
 Value = TypeVar("Value")
 WILD = "*?["
-NEAREST = 3  # names that an error suggests
+NEAREST = 3  # suggestions in an error
 
 
 def is_glob(pattern: str) -> bool:
-    """Tell whether a pattern can match names that it does not equal."""
+    """Return whether a pattern has wildcards."""
     return any(character in pattern for character in WILD)
 
 
 def chosen(pattern: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names that a name, branch or glob chooses, in order; none where it fits none."""
+    """Return the names that match a name, branch or glob, in order."""
     if pattern in names:
         return (pattern,)
     if not is_glob(pattern):
@@ -159,7 +159,7 @@ def chosen(pattern: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
-    """Say that a pattern chooses nothing, with the nearest names; None where it chooses some."""
+    """Return an error text with the nearest names if a pattern matches nothing, or None."""
     if chosen(pattern, names):
         return None
     if not is_glob(pattern):
@@ -171,7 +171,7 @@ def choice_fault(pattern: str, names: Sequence[str], kind: str) -> str | None:
 
 
 def given_by(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, dict[str, Value]]:
-    """Return for each chosen name the patterns that choose it, and what they give."""
+    """Return for each matched name its patterns and their values."""
     places: dict[str, dict[str, Value]] = {}
     for pattern, value in values.items():
         for name in chosen(pattern, names):
@@ -183,7 +183,7 @@ def given_by(values: Mapping[str, Value], names: Sequence[str]) -> dict[str, dic
 def one_value(
     values: Mapping[str, Value], names: Sequence[str], field: str, kind: str
 ) -> dict[str, Value]:
-    """Return what each chosen name is given, where globs agree."""
+    """Return the value of each matched name; raise if globs disagree."""
     for pattern in values:
         fault = choice_fault(pattern, names, kind)
         if fault is not None:
@@ -195,7 +195,7 @@ def one_value(
 
 
 def value_fault(values: Mapping[str, Value], names: Sequence[str]) -> str | None:
-    """Say which two globs give one name different values, and how to fix it; None where none do."""
+    """Return an error text if two globs give one name different values, or None."""
     for name, given in given_by(values, names).items():
         (first, value), *others = given.items()
         for other, another in others:

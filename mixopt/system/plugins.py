@@ -1,9 +1,8 @@
 """Find proxies, regressors, estimators, models, executors and exporters by name.
 
 A plug-in is a class (an exporter an `ExportTool`) behind an entry point in one of six groups;
-`package.module:Name` works anywhere a name does. A path is code that Python imports: it is taken
-from what a user wrote, and one that a run directory records needs the user's trust
-(`check_trusted`).
+`package.module:Name` works in place of a name. Importing a path executes code: paths are accepted
+from the user, and from a run directory only with the user's trust (`check_trusted`).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from mixopt.errors import ConfigError, PluginError, did_you_mean
 
 PluginKind = Literal["proxy", "regressor", "estimator", "model", "executor", "exporter"]
 Trust = bool | Collection[str]
-# What a plug-in has at least; whole contracts: mixopt.trials.proxy, mixopt.fitting.regressor,
+# Required methods of plug-ins; full interfaces: mixopt.trials.proxy, mixopt.fitting.regressor,
 # mixopt.online.contract, mixopt.pretraining.models, mixopt.sweeps.contract,
 # mixopt.integrations.weight_units.
 METHODS: dict[PluginKind, tuple[str, ...]] = {
@@ -41,7 +40,7 @@ def plugin_names(kind: PluginKind) -> list[str]:
 
 
 def load_plugin(kind: PluginKind, name: str) -> Any:
-    """Import the class that `name` stands for."""
+    """Import the class of a plug-in."""
     if ":" in name:
         plugin = load_object(kind, name)
     else:
@@ -52,7 +51,7 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
 
 
 def load_object(what: str, name: str) -> Any:
-    """Import what `package.module:Name` stands for, where it need not be a plug-in."""
+    """Import an object by `package.module:Name`, which need not be a plug-in."""
     module, _, attribute = name.partition(":")
     if not attribute:
         raise PluginError(f"{what} {name!r}: give package.module:Name")
@@ -75,7 +74,7 @@ def _loaded(what: str, name: str, load: Callable[[], Any], source: str) -> Any:
 
 
 def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None:
-    """Check that a plug-in that a file names may be imported."""
+    """Raise PluginError unless a plug-in named in a file may be imported."""
     trusted = trust if isinstance(trust, bool) else name in trust
     if ":" in name and not trusted:
         module, _, attribute = name.partition(":")
@@ -92,7 +91,7 @@ def build_plugin(
     options: Mapping[str, Any],
     given: Mapping[str, object] | None = None,
 ) -> Any:
-    """Load a plug-in and call it with `options`."""
+    """Load a plug-in and create it with `options`."""
     factory = load_plugin(kind, name)
     known = [option for option in _option_names(factory) if option not in (given or {})]
     for option in options:
@@ -107,7 +106,7 @@ def build_plugin(
 
 
 def _option_names(factory: Callable[..., Any]) -> list[str]:
-    """Return a plug-in's parameters, and its `option_names` where it takes keywords."""
+    """Return a plug-in's parameters, and its `option_names` if it takes keywords."""
     names: list[str] = []
     for name, parameter in inspect.signature(factory).parameters.items():
         many = parameter.kind is parameter.VAR_KEYWORD
@@ -116,7 +115,7 @@ def _option_names(factory: Callable[..., Any]) -> list[str]:
 
 
 def _check_methods(kind: PluginKind, name: str, plugin: object) -> None:
-    """Refuse anything that is not a plug-in before it is called."""
+    """Raise PluginError for a class without the required methods."""
     lacking = [method for method in METHODS[kind] if not callable(getattr(plugin, method, None))]
     if lacking:
         raise PluginError(f"{kind} {name!r}: has no {lacking[0]!r}; is it a {kind}?")

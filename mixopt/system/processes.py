@@ -1,7 +1,7 @@
-"""This machine: its processes, cores and versions, and work in other processes.
+"""This machine: processes, cores, versions, and work in child processes.
 
-Libraries in C end the whole process on some damaged files, and a large job may be killed for its
-memory: in `in_processes` that is another process's end, and the job that it had is named.
+C libraries crash on some damaged files, and large jobs may be killed for their memory:
+`in_processes` isolates such jobs in child processes, and names the job that died.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-ANSWER_SECONDS = 30.0  # that a server, a cluster or a scheduler has for an answer
-MAX_ROWS = 512  # of a matrix that BLAS factors faster in one thread
-_THREADS = "RAYON_NUM_THREADS"  # of Hugging Face's tokenizers, in one process
+ANSWER_SECONDS = 30.0  # for an answer of a server, cluster or scheduler
+MAX_ROWS = 512  # of matrices that BLAS factorises faster in one thread
+_THREADS = "RAYON_NUM_THREADS"  # threads of Hugging Face's tokenizers
 
-# The folders of an absolute path; not those of an address or of a relative path.
+# Folders of an absolute path, not of a URL or a relative path.
 _FOLDERS = re.compile(
     r"(?<![\w:/.~\\-])(?:file://)?(?:~?/|[A-Za-z]:[\\/])(?:[^\s/\\'\"<>|]+[/\\])+"
 )
 
-# What the numbers of a run depend on.
+# Packages that affect the results of a run.
 PACKAGES = (
     "mixopt",
     "numpy",
@@ -55,7 +55,7 @@ PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Return the installed versions of Python and of the packages that a run depends on."""
+    """Return the versions of Python and of the packages that affect results."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -66,12 +66,12 @@ def package_versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Return the kind of machine in words: system, architecture and usable cores."""
+    """Return system, architecture and usable cores as text."""
     return f"{platform.system()} {platform.machine()}, {usable_cores()} cores"
 
 
 def git_commit() -> str | None:
-    """Return the commit of the working directory, with `+` where files differ from it.
+    """Return the commit of the working directory, with `+` if files were changed.
 
     git may run programs that the repository's own configuration names.
     """
@@ -83,7 +83,7 @@ def git_commit() -> str | None:
 
 
 def without_folders(text: str) -> str:
-    """Return a text with the folders of absolute paths left out: `.../name`."""
+    """Return a text with absolute paths shortened to `.../name`."""
     return _FOLDERS.sub("\N{HORIZONTAL ELLIPSIS}/", text)
 
 
@@ -95,7 +95,7 @@ def _git(*arguments: str) -> str:
 
 @contextmanager
 def one_blas_thread(rows: int) -> Iterator[None]:
-    """Let BLAS use one thread while the block runs, and as many as before after it."""
+    """Limit BLAS to one thread for the block."""
     if rows > MAX_ROWS:
         yield
         return
@@ -105,7 +105,7 @@ def one_blas_thread(rows: int) -> Iterator[None]:
         yield
         return
     with suppress(ImportError):
-        importlib.import_module("scipy.linalg")  # has a BLAS of its own, which must be there by now
+        importlib.import_module("scipy.linalg")  # loads its own BLAS, which must be limited too
     with threadpool_limits(1, user_api="blas"):
         yield
 
@@ -116,7 +116,7 @@ def host_name() -> str:
 
 
 def usable_cores() -> int:
-    """Count the cores that this process may use, a container's limit included."""
+    """Return the number of cores that this process may use, including a container's limit."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
@@ -125,7 +125,7 @@ def usable_cores() -> int:
 
 
 def process_space() -> str:
-    """Return what tells containers of one host name apart; empty where the system has none."""
+    """Return an identifier of the PID namespace, which separates containers; empty if unknown."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -133,7 +133,7 @@ def process_space() -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """Return when a process began, as the system counts; None where it is not there, or unknown."""
+    """Return a process's start time in system ticks; None if it is gone or unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -143,7 +143,7 @@ def start_of(pid: int) -> str | None:
 
 
 def is_running(pid: int, started: str = "") -> bool:
-    """Tell whether a process of this host is there, and is the one that began then."""
+    """Return whether a process of this host runs and has this start time."""
     if start_of(os.getpid()) is not None:
         now = start_of(pid)
         return now is not None and started in {"", now}
@@ -157,7 +157,7 @@ def is_running(pid: int, started: str = "") -> bool:
 
 
 def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
-    """Return the answer of a call to somebody else, however slowly they drip."""
+    """Return the result of an external call, or raise after a deadline."""
     from concurrent.futures import Future, wait
 
     answer = Future[Answer]()
@@ -182,9 +182,9 @@ def in_processes(
     died: Callable[[Job], MixoptError],
     threads: int = 0,
 ) -> Iterator[Result]:
-    """Give the results of a function in the order of its jobs, several processes at work.
+    """Yield the results of a function on jobs, in order, computed in several processes.
 
-    None of them outlives the caller, and the job of one that dies is named by `died`.
+    The processes end with the caller; `died` names the job of a process that died.
     """
     from concurrent.futures.process import BrokenProcessPool
 
@@ -199,13 +199,13 @@ def in_processes(
             except BrokenProcessPool as error:
                 if len(jobs) == 1:
                     raise died(job) from error
-                # Whichever job it was, all that were not done yet are tried alone.
+                # The job is unknown: try all unfinished jobs one by one.
                 yield from in_processes(function, [job], 1, died=died, threads=threads)
 
 
 @contextmanager
 def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
-    """Give a pool of fresh processes, none of which is left whatever happens."""
+    """Yield a pool of fresh processes, which are always ended."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
@@ -222,7 +222,7 @@ def _pool(workers: int, threads: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _started(threads: int) -> None:
-    """Let a process end with its parent, and quietly where Ctrl-C ends both."""
+    """End a process with its parent, and quietly on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if threads:
         os.environ.setdefault(_THREADS, str(threads))
@@ -240,7 +240,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    """Start processes that do not run the caller's script once more."""
+    """Start processes that do not execute the caller's script again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

@@ -1,6 +1,6 @@
 """Show the progress of a long step: rich's bar on a terminal, plain lines elsewhere.
 
-A line or a bar has what is done, how fast, and how long is left.
+Lines and bars show what is done, the speed, and the time left.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mixopt.system.text import duration
 Update = Callable[[float, str], None]
 Say = Callable[[str], None]
 LINE_EVERY_SECONDS, LINE_EVERY_PART = 10.0, 0.25  # of the time so far
-QUICK_SECONDS = 2.0  # work that takes less is not shown by steady_progress
+QUICK_SECONDS = 2.0  # shorter work is not shown by steady_progress
 
 
 def no_progress(done: float, note: str) -> None:
@@ -33,7 +33,7 @@ _is_hidden: ContextVar[bool] = ContextVar("_is_hidden", default=False)
 
 @contextmanager
 def hidden_progress() -> Iterator[None]:
-    """Show no progress while the block runs: whoever calls has their own way to hear of it."""
+    """Show no progress in the block, for callers with their own display."""
     before = _is_hidden.set(True)
     try:
         yield
@@ -43,7 +43,7 @@ def hidden_progress() -> Iterator[None]:
 
 @contextmanager
 def progress(title: str, total: float) -> Iterator[Update]:
-    """Show on standard error how much of a total, 0 if unknown, a step has done, with a note."""
+    """Show progress of a total (0 if unknown) on standard error, with a note."""
     if _is_hidden.get():
         yield no_progress
         return
@@ -56,7 +56,7 @@ def progress(title: str, total: float) -> Iterator[Update]:
     from rich.console import Console
     from rich.table import Column
 
-    # The note gives way where the line is full.
+    # The note is shortened if the line is full.
     note = rich.TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=1))
     columns: list[rich.ProgressColumn] = [rich.TextColumn("{task.description}"), rich.BarColumn(20)]
     columns += [rich.TaskProgressColumn()] if total else []
@@ -69,7 +69,7 @@ def progress(title: str, total: float) -> Iterator[Update]:
 
 @contextmanager
 def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
-    """Show, as `progress` does, work that reports seldom or never, each second after two."""
+    """Show work that reports seldom, updated every second after the first two."""
     if _is_hidden.get():
         yield no_progress
         return
@@ -94,14 +94,14 @@ def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
 
 
 class _Lines:
-    """Lines at ever longer distances, some thirty for three days, and one of the end."""
+    """Prints lines at growing intervals, about thirty in three days, and a last one."""
 
     def __init__(self, title: str, total: float) -> None:
         self._title, self._total = title, total
         self._start = self._shown = self._since = time.monotonic()
-        self._before: float | None = None  # what was done at first: the time until it moves is
-        self._from: float | None = None  # start and compilation, and not how fast it is
-        self._last: tuple[float, str] | None = None  # what was not shown yet
+        self._before: float | None = None  # first value; the time until it changes is
+        self._from: float | None = None  # start-up, and excluded from the speed
+        self._last: tuple[float, str] | None = None  # not printed yet
 
     def __call__(self, done: float, note: str) -> None:
         now = time.monotonic()
@@ -113,7 +113,7 @@ class _Lines:
             self._show(now)
 
     def end(self) -> None:
-        """Show what was reported last."""
+        """Print the last report."""
         if self._last is not None:
             self._show(time.monotonic())
 

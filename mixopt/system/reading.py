@@ -1,7 +1,7 @@
-"""Read JSON, YAML and arrays of unknown origin, checked against an expected shape.
+"""Read untrusted JSON, YAML and arrays, validated against an expected shape.
 
-Whatever is wrong with a file (half of it, another type, a number that cannot be, a nest that is
-too deep) is one line that names the file and the field. Shapes are pydantic's.
+Every fault of a file (truncation, wrong types, impossible numbers, deep nesting) becomes one line
+that names file and field. Shapes are pydantic types.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Shape = TypeVar("Shape")
 Missing = Callable[[], Exception]
 
 MAX_YAML = 1_000_000  # characters
-MAX_DEPTH = 64  # sections within sections
-MAX_VALUES = 100_000  # of a YAML file, aliases counted with what they stand for
-MAX_DIGITS = 40  # of a whole number: generators of random numbers keep 128 bits
+MAX_DEPTH = 64  # of nesting
+MAX_VALUES = 100_000  # of a YAML file, with aliases expanded
+MAX_DIGITS = 40  # of an integer: states of random generators have 128 bits
 MAX_ARRAY = 1 << 31  # bytes
-MAX_FILE = 1 << 28  # bytes; a hole of a terabyte takes no room on a disk
-# What numpy and zipfile raise on damage, an unknown compression or a header of another program.
+MAX_FILE = 1 << 28  # bytes; sparse files of terabytes take no disk space
+# Errors of numpy and zipfile on damage, unknown compression or foreign headers.
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError,
     RuntimeError, MemoryError, SyntaxError, TypeError,
@@ -48,7 +48,7 @@ def read_bytes(
     error: type[MixoptError] = RunError,
     missing: Missing | None = None,
 ) -> bytes:
-    """Read a file of at most so many bytes; a pipe, which would block, or a device is refused."""
+    """Read a regular file up to a maximum size; pipes and devices are refused."""
     try:
         status = _checked_status(path, error)
         if status.st_size > largest:
@@ -65,7 +65,7 @@ def read_bytes(
 def read_text(
     path: Path, *, error: type[MixoptError] = RunError, missing: Missing | None = None
 ) -> str:
-    """Read a text in UTF-8, as `read_bytes` reads a file."""
+    """Read a UTF-8 text, as `read_bytes`."""
     content = read_bytes(path, error=error, missing=missing)
     try:
         return content.decode("utf-8")
@@ -86,7 +86,7 @@ def read_json(
 
 
 def parse_json(text: str | bytes, where: str, *, error: type[MixoptError] = RunError) -> Any:
-    """Return the content of a piece of JSON; NaN, Infinity and endless numbers are refused."""
+    """Parse JSON; NaN, Infinity and very long numbers are refused."""
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         return json.loads(decoded, parse_constant=_constant, parse_int=_whole, parse_float=_real)
@@ -105,7 +105,7 @@ def checked_as(
     shape: Any, content: object, where: str, error: type[MixoptError] = RunError
 ) -> Any: ...
 def checked_as(shape: Any, content: object, where: str, error: type[MixoptError] = RunError) -> Any:
-    """Return plain values as what `shape` says that they are."""
+    """Validate plain values as a type."""
     from pydantic import ValidationError
 
     try:
@@ -113,19 +113,19 @@ def checked_as(shape: Any, content: object, where: str, error: type[MixoptError]
     except ValidationError as reason:
         first = reason.errors(include_url=False)[0]
         raise error(f"{where}: {_field_fault(first)}") from reason
-    except MixoptError as reason:  # of a validator
+    except MixoptError as reason:  # raised by a validator
         raise error(f"{where}: {reason}") from reason
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
 
 
 def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
-    """Read a YAML file with the safe loader, after its size was measured."""
+    """Read a YAML file with the safe loader, after checking its size."""
     return parse_yaml(read_text(path, error=error), str(path), error=error)
 
 
 def parse_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError) -> Any:
-    """Return the content of a piece of YAML (`read_yaml`)."""
+    """Parse YAML (`read_yaml`)."""
     with _yaml_faults(where, error):
         loader = _loader(text, where, error)
         node = loader.get_single_node()
@@ -135,14 +135,14 @@ def parse_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError)
 def yaml_places(
     text: str, path: str | Path, *, error: type[MixoptError] = ConfigError
 ) -> dict[FieldPlace, int]:
-    """Return the line of each field of YAML; a key that is given twice is an error."""
+    """Return the line of each field of YAML; raise for a repeated key."""
     with _yaml_faults(str(path), error):
         node = _loader(text, str(path), error).get_single_node()
         return {} if node is None else dict(_lines(node, (), str(path), error))
 
 
 def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str, Array]:
-    """Read the arrays of an `.npz` file; objects, which would be pickles, are refused."""
+    """Read the arrays of an `.npz` file; object arrays, which are pickles, are refused."""
     import numpy as np
 
     try:
@@ -162,13 +162,13 @@ def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str,
 
 
 def dotted(location: FieldPlace) -> str:
-    """Write a location as `stages.2.tokens`."""
+    """Return a location as `stages.2.tokens`."""
     parts = [str(part) for part in location]
     return ".".join(part if part.isprintable() else shown_value(part) for part in parts)
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, for so many values: an alias counts with all that it stands for."""
+    """The safe loader with a limit on values, with aliases expanded."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

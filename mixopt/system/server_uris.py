@@ -1,4 +1,4 @@
-"""Names of servers and databases, shown without credentials: `http://***@host`."""
+"""URIs of servers and databases, shown without credentials: `http://***@host`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SPLIT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>.*)@(?P<re
 
 
 class Login(NamedTuple):
-    """How a client connects."""
+    """Address and credentials for a client."""
 
     uri: str
     environment: dict[str, str]
@@ -36,23 +36,23 @@ class Login(NamedTuple):
 
 
 class ServerUri(str):
-    """A server or database; as text it has no secret."""
+    """A server or database, without credentials as text."""
 
     given: str
 
     def __new__(cls, given: str) -> Self:
-        """Make one; of one, it is the same."""
+        """Create a URI; a ServerUri is returned unchanged."""
         made = super().__new__(cls, without_secrets(given))
         made.given = given.given if isinstance(given, ServerUri) else str(given)
         return made
 
     @property
     def address(self) -> str:
-        """The server alone, without a trace of user information: who it is, in records."""
+        """The server without user information, its identity in records."""
         return str(self).replace(f"{HIDDEN}@", "")
 
     def login(self) -> Login:
-        """Return how to connect; what is hidden here (`***`) is looked for in the environment."""
+        """Return address and credentials; `***` is filled from the environment."""
         given = self.given
         if HIDDEN in given:
             given = _from_environment(given)
@@ -69,12 +69,12 @@ class ServerUri(str):
         return Login(given, {}, secrets)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle without the secret."""
+        """Copy and pickle without credentials."""
         return (type(self), (str(self),))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-        """Be a field of a configuration."""
+        """Define the type of a configuration's field."""
         from pydantic_core import core_schema
 
         def read(value: Any, text: Any) -> Any:
@@ -84,7 +84,7 @@ class ServerUri(str):
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text, such as a URI or a message with one, with `***` for what lets one in."""
+    """Return a text with credentials in URIs replaced by `***`."""
     cleaned = str(text)
     for user in (_DATABASE_USER, _ODD_USER, _USER):
         cleaned = user.sub(rf"\g<scheme>{HIDDEN}@", cleaned)
@@ -97,7 +97,7 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _from_environment(hidden: str) -> str:
-    """Return a URI with what the environment says in place of `***`."""
+    """Return a URI with `***` replaced from the environment."""
     named = os.environ.get(NAMED, "")
     if without_secrets(named) == hidden:
         return named

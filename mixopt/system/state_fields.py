@@ -1,7 +1,7 @@
 """Types of arrays, and the fields of a state dictionary, each checked when read; numpy alone.
 
-A state comes out of a checkpoint that somebody else's code wrote. Whoever loads one takes all its
-fields first and changes itself afterwards, so that a state that is refused changes nothing.
+A state comes from a checkpoint that other code wrote. A loader reads all fields before it changes
+itself, so that a refused state changes nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-MAX_WHOLE = 1 << 53  # of counts and positions: whole numbers that JSON and float64 keep
+MAX_WHOLE = 1 << 53  # largest integers that JSON and float64 keep exactly
 _MAX_VALUES = 1 << 26  # values of an array
 _ENDLESS = math.inf
 
@@ -31,10 +31,10 @@ Text = TypeVar("Text", bound=str)
 
 
 class StateFields:
-    """A mapping whose fields are taken by name, or one line that names the field."""
+    """A mapping with checked access by name; errors name the field."""
 
     def __init__(self, content: object, where: str, error: Callable[[str], MixoptError]) -> None:
-        """Take a mapping; `error` makes what is raised of a line."""
+        """Wrap a mapping; `error` creates the exception from a line."""
         self.where, self.error = where, error
         if not isinstance(content, Mapping):
             raise error(f"{where}: {shown_value(content)} is not a mapping")
@@ -43,7 +43,7 @@ class StateFields:
         self.content: Mapping[str, Any] = content
 
     def refuse(self, name: str, what: str) -> NoReturn:
-        """Say what a field must be."""
+        """Return the error for a field with a wrong value."""
         raise self._fault(name, self.get(name), what)
 
     def check_format(self, expected: str) -> None:
@@ -55,17 +55,17 @@ class StateFields:
             raise self.error(f"{self.where} is not a state of format {expected!r}: {says}")
 
     def get(self, name: str) -> Any:
-        """Return a field as it is."""
+        """Return a field unchecked."""
         if name not in self.content:
             raise self.error(f"{self.where}: {name}: is missing")
         return self.content[name]
 
     def maybe(self, name: str, take: Callable[[str], Value]) -> Value | None:
-        """Return what `take` makes of a field, or None where that is its value."""
+        """Return a field read by `take`, or None if it is None."""
         return None if self.get(name) is None else take(name)
 
     def whole(self, name: str, least: int = 0, most: int = MAX_WHOLE) -> int:
-        """Return a whole number in [least, most]."""
+        """Return an integer in [least, most]."""
         return self._whole(name, self.get(name), least, most)
 
     def number(self, name: str, least: float = -_ENDLESS) -> float:
@@ -73,7 +73,7 @@ class StateFields:
         return self._number(name, self.get(name), least, _ENDLESS)
 
     def flag(self, name: str) -> bool:
-        """Return true or false."""
+        """Return a bool."""
         return bool(self._of(name, (bool, np.bool_), "neither true nor false"))
 
     def text(self, name: str) -> str:
@@ -82,17 +82,17 @@ class StateFields:
         return value
 
     def one_of(self, name: str, known: Collection[Text]) -> Text:
-        """Return text that is one of those that are known."""
+        """Return one of the known texts."""
         value = self.text(name)
         known_value = next((one for one in known if one == value), None)
         return known_value or self.refuse(name, f"not one of {', '.join(known)}")
 
     def part(self, name: str) -> StateFields:
-        """Return the fields of a mapping inside."""
+        """Return the fields of a nested mapping."""
         return StateFields(self.get(name), f"{self.where}: {name}", self.error)
 
     def listed(self, name: str, length: int | None = None) -> list[Any]:
-        """Return a list, of a length where one is given."""
+        """Return a list, of a given length if any."""
         value = self._of(name, (list, tuple), "not a list")
         if length is not None and len(value) != length:
             raise self.error(f"{self.where}: {name}: has {len(value)} values, not {length}")
@@ -115,7 +115,7 @@ class StateFields:
     def wholes(
         self, name: str, length: int | None = None, least: int = 0, most: int = MAX_WHOLE
     ) -> list[int]:
-        """Return a list of whole numbers in [least, most]."""
+        """Return a list of integers in [least, most]."""
         values = enumerate(self.listed(name, length))
         return [self._whole(f"{name}.{k}", value, least, most) for k, value in values]
 
@@ -127,14 +127,14 @@ class StateFields:
         return [self._number(f"{name}.{k}", value, least, most) for k, value in values]
 
     def array(self, name: str, shape: tuple[int, ...], least: float = -_ENDLESS) -> Array:
-        """Return finite numbers of a shape, each >= least."""
+        """Return an array of finite numbers >= least, of a given shape."""
         array: Array = self._shaped(name, shape, np.float64)
         if not (np.isfinite(array) & (array >= least)).all():
             self.refuse(name, "not finite numbers" + _range(least, _ENDLESS))
         return array
 
     def int_array(self, name: str, shape: tuple[int, ...], least: int = 0) -> IntArray:
-        """Return whole numbers of a shape, each >= least and below 2^63; -1 is any length."""
+        """Return an array of integers in [least, 2^63), of a given shape; -1 is any length."""
         array: IntArray = self._shaped(name, shape, np.int64)
         if (array < least).any():
             self.refuse(name, f"not whole numbers >= {least}")

@@ -1,11 +1,11 @@
-"""Objects of stores by URL (`s3://`, `gs://`, `hf://`, `memory://`, `https://`), through fsspec.
+"""Objects in stores by URL (`s3://`, `gs://`, `hf://`, `memory://`, `https://`), through fsspec.
 
     <cache>/objects/<key>/<name>    an object; the key is a hash of its URL, version and size
 
-fsspec reads a store's options and credentials from the environment as the store's own library does
-(AWS_*, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN). A URL has no secret: it would be kept wherever a
-URL is. An object is fetched whole, once a node: a changed one has another version, hence another
-key. Nothing is removed; whoever needs the room deletes the cache when nothing reads.
+fsspec reads options and credentials from the environment as the store's own library does (AWS_*,
+GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN). URLs must not contain credentials, because they are
+recorded. An object is fetched completely, once on each node; a changed object has another version,
+hence another key. Nothing is removed; delete the cache when no process reads from it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from mixopt.system.files import replacing
 from mixopt.system.lock import made_once
 from mixopt.system.server_uris import without_secrets
 
-CACHE = "MIXOPT_CACHE"  # names another folder
+CACHE = "MIXOPT_CACHE"  # environment variable with the cache folder
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _LOCAL = re.compile(r"(?:file|local)://")
 _WEB = ("http", "https")
-_MAX_NAME = 150  # characters of a file's name
-# Fields of what stores say of an object that change with its content, the surest first.
+_MAX_NAME = 150  # characters of a file name
+# Fields of an object's metadata that change with its content, the most reliable first.
 _VERSIONS = (
     "ETag", "etag", "xet_hash", "blob_id", "md5Hash", "generation", "Content-MD5", "Digest",
     "LastModified", "Last-Modified", "mtime", "created",
@@ -45,7 +45,7 @@ _LOG_IN = (
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object of a store; its version changes with its content, where the store says one."""
+    """An object in a store; its version, if known, changes with its content."""
 
     url: str
     bytes: int
@@ -61,24 +61,24 @@ class StoredObject:
 
 
 def is_url(text: object) -> bool:
-    """Tell the URL of a store from a path; `file://` is a path (`local_path`)."""
+    """Return whether a text is a store's URL; `file://` is a path (`local_path`)."""
     return isinstance(text, str) and "://" in text and not _LOCAL.match(text)
 
 
 def local_path(text: str) -> Path:
-    """Return the path that a text names, with or without `file://`."""
+    """Return the path of a text with or without `file://`."""
     return Path(_LOCAL.sub("", text, count=1)).expanduser()
 
 
 def under_folder(folder: str, name: str) -> str:
-    """Return the path or URL of `name` in a folder; one that is whole already is itself."""
+    """Return the path or URL of `name` in a folder; absolute ones are unchanged."""
     if "://" in name or Path(name).is_absolute():
         return name
     return f"{folder.rstrip('/')}/{name}" if is_url(folder) else str(Path(folder, name))
 
 
 def url_fault(url: str) -> str | None:
-    """Return what is wrong with a URL of a store; None where it can be asked for."""
+    """Return what is wrong with a store's URL, or None."""
     scheme = _SCHEME.match(url)
     if scheme is None or "::" in url:
         return "chains of URLs are not read; give one, such as s3://bucket/folder"
@@ -90,7 +90,7 @@ def url_fault(url: str) -> str | None:
 
 
 def list_objects(url: str) -> list[StoredObject]:
-    """Return the object of a URL, all objects below a folder, or those that a glob matches."""
+    """Return the object of a URL, all objects in a folder, or the matches of a glob."""
     store, path = _opened(url)
     with _store_faults(url):
         store.invalidate_cache()
@@ -102,7 +102,7 @@ def list_objects(url: str) -> list[StoredObject]:
 
 
 def read_object(stored: StoredObject, path: Path) -> None:
-    """Write an object's content to a path, and check that it is what was listed."""
+    """Download an object to a path, and check it against its listing."""
     store, name = _opened(stored.url)
     with _store_faults(stored.url):
         store.get_file(name, str(path))
@@ -116,14 +116,14 @@ def read_object(stored: StoredObject, path: Path) -> None:
 
 
 def write_object(path: Path, url: str) -> None:
-    """Put a file into a store, in place of what is there; a reader sees all of it or none."""
+    """Upload a file atomically, replacing an existing object."""
     store, name = _opened(url)
     with _store_faults(url):
         store.put_file(str(path), name)
 
 
 def object_exists(url: str) -> bool:
-    """Tell whether there is an object, or a folder with objects, of this URL."""
+    """Return whether an object, or a folder with objects, exists."""
     store, path = _opened(url)
     with _store_faults(url):
         store.invalidate_cache()
@@ -137,7 +137,7 @@ def object_exists(url: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Return this node's folder of what was fetched: MIXOPT_CACHE, or below XDG_CACHE_HOME."""
+    """Return this node's cache folder: MIXOPT_CACHE, or below XDG_CACHE_HOME."""
     given = os.environ.get(CACHE)
     if given:
         return Path(os.path.expandvars(given)).expanduser()
@@ -146,10 +146,10 @@ def cache_folder() -> Path:
 
 
 def fetched(stored: StoredObject) -> Path:
-    """Return an object's copy on this node, fetched unless it is here."""
+    """Return an object's copy on this node, fetched if necessary."""
     key = hashlib.sha256(f"{stored.url}\0{stored.version}\0{stored.bytes}".encode()).hexdigest()
     plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in stored.name)
-    name = plain.lstrip(".")[-_MAX_NAME:].lstrip(".") or "object"  # its suffixes tell its format
+    name = plain.lstrip(".")[-_MAX_NAME:].lstrip(".") or "object"  # suffixes tell the format
     path = cache_folder() / "objects" / key[:32] / name
 
     def find() -> Path | None:
@@ -164,7 +164,7 @@ def fetched(stored: StoredObject) -> Path:
 
 
 def local_copy(text: str | Path) -> Path:
-    """Return the path of a file that a user names; of an object of a URL, that of its copy."""
+    """Return the local path of a file named by the user, fetching a URL."""
     if not is_url(text):
         return local_path(str(text))
     try:
@@ -178,7 +178,7 @@ def local_copy(text: str | Path) -> Path:
 
 @contextmanager
 def naming(path: Path, url: str) -> Iterator[None]:
-    """Let errors about a file name the URL that it is a copy of."""
+    """Let errors about a copy name its URL."""
     try:
         yield
     except MixoptError as error:
@@ -208,7 +208,7 @@ def _infos(store: Any, path: str, url: str) -> list[Mapping[str, Any]]:
     if _is_glob(url):
         infos = store.glob(path, detail=True)
         if not infos:
-            store.info(path.split("/", maxsplit=1)[0])  # a bucket that is not there is an error
+            store.info(path.split("/", maxsplit=1)[0])  # raises for a missing bucket
         start = len(re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0])
         infos = {name: one for name, one in infos.items() if one["type"] == "file"}
     else:
@@ -236,7 +236,7 @@ def _stored(store: Any, info: Mapping[str, Any]) -> StoredObject:
 
 
 def _plain(version: Any) -> str:
-    """Return a version as text; a time as seconds, as which some stores have it in listings."""
+    """Return a version as text; times as seconds, as in some stores' listings."""
     if isinstance(version, datetime):
         version = version.timestamp()
     return f"{version:.3f}" if isinstance(version, float) else str(version).strip('"')
@@ -244,8 +244,8 @@ def _plain(version: Any) -> str:
 
 @contextmanager
 def _store_faults(url: str) -> Iterator[None]:
-    """Say in one line what a store or its library raises; a full disk stays what it is."""
-    library = logging.getLogger("gcsfs")  # it prints what it raises
+    """Turn errors of a store or its library into one line; a full disk stays an OSError."""
+    library = logging.getLogger("gcsfs")  # it also prints its errors
     was, library.disabled = library.disabled, True
     full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
     try:
@@ -279,7 +279,7 @@ def _reason(error: Exception) -> str:
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the status of HTTP that a library met, where it says one."""
+    """Return the HTTP status of an error, if any."""
     for one in _chain(error):
         response = getattr(one, "response", None)
         for status in (getattr(one, "status", None), getattr(response, "status_code", None)):
@@ -289,7 +289,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and what it came from."""
+    """Yield an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__

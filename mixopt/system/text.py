@@ -1,7 +1,7 @@
 """Format numbers and lines for people: one format for each kind, everywhere.
 
-A line is as wide as `COLUMNS` says where that is set, else the terminal, else 80. Words, numbers
-and paths stay whole: a line that is one long path is longer than the width.
+Lines are as wide as `COLUMNS`, else the terminal, else 80. Words, numbers and paths are never
+broken, so a long path may exceed the width.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from html import escape
 
 
 def share_text(value: float) -> str:
-    """Write a share of the tokens as a percentage."""
+    """Return a share as a percentage."""
     return f"{100 * value:.1f}%" if value >= 5e-4 or value == 0 else "<0.1%"
 
 
 def first_few(words: Sequence[str], most: int) -> str:
-    """Write the first words, and how many more there are: `a, b and 3 more`."""
+    """Return the first words and the number of others: `a, b and 3 more`."""
     shown = ", ".join(words[:most])
     return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
 
@@ -34,34 +34,34 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def loss_text(value: float | None, digits: int = 4) -> str:
-    """Write a loss."""
+    """Return a loss as text."""
     return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def difference_text(value: float, digits: int = 4) -> str:
-    """Write a difference of losses, with its sign."""
+    """Return a difference of losses as text, with its sign."""
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval_text(low: float, high: float) -> str:
-    """Write the ends of an interval of differences."""
+    """Return an interval of differences as text."""
     return f"{difference_text(low)} to {difference_text(high)}"
 
 
 def rank_text(value: float | None) -> str:
-    """Write a rank correlation; a dash where nothing is ranked."""
+    """Return a rank correlation as text; a dash for None."""
     if value is None or math.isnan(value):
         return "\N{EN DASH}"
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def count_text(value: int) -> str:
-    """Write a number of things in full."""
+    """Return a count with thousands separators."""
     return f"{value:,}"
 
 
 def short_count(value: float) -> str:
-    """Write a count for reading: 25B, 410M, 1.2k."""
+    """Return a short count: 25B, 410M, 1.2k."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
@@ -69,7 +69,7 @@ def short_count(value: float) -> str:
 
 
 def bytes_text(value: float) -> str:
-    """Write a number of bytes."""
+    """Return a number of bytes as text."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= unit:
             return f"{value / unit:.1f} {name}"
@@ -77,12 +77,12 @@ def bytes_text(value: float) -> str:
 
 
 def name_text(name: str) -> str:
-    """Write a name with underscores for reading."""
+    """Return a name with spaces for underscores."""
     return name.replace("_", " ")
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as `8s`, `3m20s` or `2h05m`."""
+    """Return seconds as `8s`, `3m20s` or `2h05m`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -91,16 +91,16 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-MIN_WIDTH = 40  # below it, nothing is readable
+MIN_WIDTH = 40  # narrower terminals are treated as this wide
 
 
 def terminal_width() -> int:
-    """Return how many columns a line may have."""
+    """Return the width of lines in columns."""
     return max(MIN_WIDTH, shutil.get_terminal_size(fallback=(80, 24)).columns)
 
 
 def wrapped(line: str, hanging: str = "  ", width: int | None = None) -> str:
-    """Break one line between words so that it fits a terminal."""
+    """Wrap a line between words to the width of the terminal."""
     indent = line[: len(line) - len(line.lstrip(" "))]
     lines = textwrap.wrap(
         line,
