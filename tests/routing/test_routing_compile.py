@@ -58,16 +58,21 @@ def test_compiled_code_that_does_not_know_of_the_hooks_is_an_error(monkeypatch):
         counts(call, stats)
 
 
-def test_layers_compiled_one_by_one_count_each_for_itself_unless_a_backward_pass_is_inside(
-    expected,
-):
+def compiled_by_layer():
     model = tiny(reentrant=False)
     stats = RouterStats.attach(model, DOMAINS)
     for layer in model.layers:
         layer.compile(backend=BACKEND)
-    assert counts(model, stats) == expected
+    return model, stats
+
+
+def test_layers_that_are_compiled_one_by_one_count_each_for_itself(expected):
+    assert counts(*compiled_by_layer()) == expected
+
+
+def test_a_backward_pass_inside_that_repeats_compiled_layers_is_an_error():
     with pytest.raises(RoutingError, match="ran 2 times in 1 batches.*no backward pass"):
-        counts(model, stats, backward_inside=True)
+        counts(*compiled_by_layer(), backward_inside=True)
 
 
 def test_checkpointing_inside_compiled_code_counts_once(expected):
