@@ -236,7 +236,7 @@ class Objective:
             return self
         if not weights:
             raise ConfigError(
-                f"objective.noise: leave_out leaves nothing of {self._combined()}: choose another "
+                f"objective.noise: leave_out leaves nothing of {self._kind_text()}: choose another "
                 "objective, or run longer trials"
             )
         families = {
@@ -382,9 +382,9 @@ class Objective:
         better = " (higher is better)" if self.is_higher else better
         divided = ", each divided by its spread over the trials" if self.scale == "spread" else ""
         without = f", without {grouped_names(self.left_out)} (noise)" if self.left_out else ""
-        return f"{self._combined()}{better}{divided}{without}"
+        return f"{self._kind_text()}{better}{divided}{without}"
 
-    def _combined(self) -> str:
+    def _kind_text(self) -> str:
         negated = () if self.is_higher else self.higher
         signed = {name: f"minus {name}" if name in negated else name for name in self.weights}
         if self.kind == "target":

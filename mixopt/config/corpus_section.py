@@ -207,7 +207,7 @@ class DomainConfig(SourceConfig):
         return self.mixed is not None or super().has_text
 
     @model_validator(mode="after")
-    def _mixed_alone(self) -> DomainConfig:
+    def _only_mixed(self) -> DomainConfig:
         others = self.changed(but=("mixed", "tokens", "bytes"))
         if self.mixed is not None and others:
             raise ValueError(f"{others[0]}: a mixed domain takes its text from its parts")

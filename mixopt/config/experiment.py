@@ -136,7 +136,7 @@ class ProxyConfig(CommandFields):
 
 
 def is_recipe(start: str) -> bool:
-    """Return whether a name is that of a YAML file."""
+    """Return whether a path names a YAML file."""
     return start.endswith((".yaml", ".yml"))
 
 
@@ -200,7 +200,7 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
-    def _law_of_phases(self) -> Config:
+    def _default_phase_law(self) -> Config:
         if self.design.phases is not None and "regressors" not in self.fit.model_fields_set:
             fit = self.fit.model_copy(update={"regressors": ["phases", *self.fit.regressors]})
             object.__setattr__(self, "fit", fit)

@@ -35,7 +35,7 @@ MIN_TRIALS_IN_ROUNDS = 24  # with at least this many trials, a design has rounds
 MARGIN = 0.02
 
 
-def _twice(names: Sequence[str]) -> str | None:
+def _duplicate(names: Sequence[str]) -> str | None:
     return next((name for name in names if names.count(name) > 1), None)
 
 
@@ -77,7 +77,7 @@ def _baselines(given: Any, info: ValidationInfo) -> Any:
                 raise ValueError(f"temperature: should be greater than 0, got {value!r}")
             name, value = f"temperature_{value:g}", None
         baselines.append((name, from_file(value, info)))
-    twice = _twice([name for name, _ in baselines])
+    twice = _duplicate([name for name, _ in baselines])
     if twice is not None:
         raise ValueError(f"{twice!r} is given twice")
     return dict(baselines)
@@ -166,7 +166,7 @@ class AnnealsConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> AnnealsConfig:
-        twice = _twice(self.sources)
+        twice = _duplicate(self.sources)
         if twice is not None:
             raise ValueError(f"sources: {twice!r} is given twice")
         if isinstance(self.base, dict):
@@ -407,7 +407,7 @@ class GuardrailsConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _one_word(cls, given: Any) -> Any:
+    def _expand_word(cls, given: Any) -> Any:
         if not isinstance(given, str):
             return given
         known = get_args(Compared)
@@ -416,7 +416,7 @@ class GuardrailsConfig(Section):
         return {"reference": given, "margin": MARGIN}
 
     @model_validator(mode="after")
-    def _some(self) -> GuardrailsConfig:
+    def _not_empty(self) -> GuardrailsConfig:
         if self.margin is None and not self.targets and self.experts is None:
             raise ValueError("give a margin for all evaluation domains, targets, or experts: true")
         return self

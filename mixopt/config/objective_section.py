@@ -176,7 +176,7 @@ def with_tasks(objective: ObjectiveConfig, tasks: TasksConfig | None) -> Objecti
 def _families(
     weights: Mapping[str, float], tasks: TasksConfig
 ) -> Iterator[tuple[str, FamilyConfig]]:
-    """Yield the family of each name of a mean; a single loss is a family of its own."""
+    """Yield the family of each name of a mean; a single loss forms its own family."""
     for name, weight in weights.items():
         if is_glob(name):
             raise ValueError(

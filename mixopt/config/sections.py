@@ -243,7 +243,7 @@ def read_sections(
             raise
     if not all_faults:
         return values
-    first, *others = (ConfigError(_placed(fault, path, origins)) for fault in all_faults)
+    first, *others = (ConfigError(_located(fault, path, origins)) for fault in all_faults)
     for other in others:
         first.add_note(str(other))
     raise first
@@ -292,7 +292,7 @@ def _override(content: dict[str, Any], override: str) -> Location:
     return tuple(parts)
 
 
-def _placed(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
+def _located(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
     """Return the message of a fault with the line of the file, or the override."""
     location, message = fault
     parts = tuple(

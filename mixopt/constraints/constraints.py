@@ -89,11 +89,11 @@ class Constraints:
             inventory: Distinct training tokens of every domain, in order.
             target_tokens: Length of the full run; `max_epochs` needs it.
             base: Losses of the checkpoint that trials start from; None: not measured.
-            phases: Phases of the run, whose mixtures are of cells; limits are of domains over all.
+            phases: Phases of the run: mixtures are of cells, limits of domains over all phases.
 
         Raises:
-            ConfigError: An unknown domain, a least above its most, `max_epochs` without
-                `target_tokens`, or a reference that cannot be read.
+            ConfigError: An unknown domain, a minimum above its maximum, `max_epochs` without
+                `target_tokens`, or an unreadable reference.
             InfeasibleError: No mixture meets the limits.
         """
         constraints = cls(

@@ -69,13 +69,13 @@ class ConvexSet:
     def contains(self, weights_ND: ArrayLike, *, tolerance: float = 1e-9) -> BoolArray:
         """Return for each row, shape (N,), whether it is in the set, to `tolerance`."""
         weights = np.atleast_2d(np.asarray(weights_ND, dtype=np.float64))
-        return self.base.contains(weights, tolerance=tolerance) & ~self._off(weights, tolerance)
+        return self.base.contains(weights, tolerance=tolerance) & ~self._outside(weights, tolerance)
 
     def project(self, points_ND: ArrayLike) -> Array:
         """Return the nearest point of the set to each row, in Euclidean distance."""
         points = np.asarray(points_ND, dtype=np.float64)
         near_ND = self.base.project(np.atleast_2d(points))
-        for row in np.flatnonzero(self._off(near_ND, EXACT)):
+        for row in np.flatnonzero(self._outside(near_ND, EXACT)):
             start_D = self.inside(near_ND[row : row + 1])[0]
             point_D = np.atleast_2d(points)[row]
             near_ND[row] = self.independent_rows.nearest(point_D, start_D, self.convex)
@@ -84,8 +84,8 @@ class ConvexSet:
     def inside(self, points_ND: Array) -> Array:
         """Return a point of the set for each row, shape (N, D); keep rows in the set."""
         near_ND = self.base.inside(points_ND)
-        off_N = self._off(near_ND, EXACT)
-        moves_ND = self._along(near_ND[off_N] - self.interior_point_D)
+        off_N = self._outside(near_ND, EXACT)
+        moves_ND = self._project_moves(near_ND[off_N] - self.interior_point_D)
         near_ND[off_N] = self.step(np.broadcast_to(self.interior_point_D, moves_ND.shape), moves_ND)
         return near_ND
 
@@ -100,25 +100,25 @@ class ConvexSet:
         cube = np.atleast_2d(np.asarray(cube_NK, dtype=np.float64))
         if self.dimensions == 0:
             return np.tile(self.interior_point_D, (len(cube), 1))
-        rays_ND = self._along(self.base.from_cube(cube) - self.interior_point_D)
+        rays_ND = self._project_moves(self.base.from_cube(cube) - self.interior_point_D)
         middle_ND = np.broadcast_to(self.interior_point_D, rays_ND.shape)
         bounds_R = np.arange(len(self._most_R)) < 2 * len(self.lower_D)
         base_N = self._linear_reach(middle_ND, rays_ND, bounds_R & self._loose_R)
         ends_N = np.where(np.isfinite(base_N), self._reach(middle_ND, rays_ND, np.inf), 0.0)
         return self.step(middle_ND, (ends_N / np.maximum(base_N, 1.0))[:, None] * rays_ND)
 
-    def _off(self, weights_ND: Array, tolerance: float) -> BoolArray:
+    def _outside(self, weights_ND: Array, tolerance: float) -> BoolArray:
         """Return for each row whether it violates a group's bounds or a radius."""
         off_N = (weights_ND @ self.rows_RD.T - self.most_R > tolerance).any(axis=1)
-        return np.asarray(off_N) | self._far(weights_ND, tolerance)
+        return np.asarray(off_N) | self._outside_radii(weights_ND, tolerance)
 
-    def _far(self, weights_ND: Array, tolerance: float = 0.0) -> BoolArray:
+    def _outside_radii(self, weights_ND: Array, tolerance: float = 0.0) -> BoolArray:
         far_N = np.zeros(len(weights_ND), dtype=np.bool_)
         for limit in self.convex:
             far_N |= limit.value(weights_ND) > limit.size + tolerance
         return far_N
 
-    def _along(self, moves_ND: Array) -> Array:
+    def _project_moves(self, moves_ND: Array) -> Array:
         """Project moves onto the directions of the set."""
         along: Array = moves_ND @ self._directions_KD.T @ self._directions_KD
         return along
@@ -129,11 +129,11 @@ class ConvexSet:
         if not self.convex:
             return reach_N
         finite_N = np.where(np.isfinite(reach_N), reach_N, 0.0)
-        far_N = self._far(points_ND + finite_N[:, None] * moves_ND)
+        far_N = self._outside_radii(points_ND + finite_N[:, None] * moves_ND)
         low_N, high_N = np.zeros(int(far_N.sum())), reach_N[far_N]
         for _ in range(HALVINGS):
             half_N = (low_N + high_N) / 2
-            beyond_N = self._far(points_ND[far_N] + half_N[:, None] * moves_ND[far_N])
+            beyond_N = self._outside_radii(points_ND[far_N] + half_N[:, None] * moves_ND[far_N])
             low_N, high_N = np.where(beyond_N, low_N, half_N), np.where(beyond_N, half_N, high_N)
         reach_N[far_N] = low_N
         return reach_N
@@ -197,7 +197,7 @@ class ConvexSet:
     def interior_point_D(self) -> Array:
         """A mixture that touches no limit with room, shape (D,)."""
         within = LinearConstraints(self.rows_RD, self.most_R, self.lower_D, self.upper_D)
-        roomy_D = self._roomy(within)
+        roomy_D = self._mean_of_extremes(within)
         if not self.convex:
             return roomy_D
         near_D = within.deepest(self.convex)
@@ -211,7 +211,7 @@ class ConvexSet:
             part = min(part, 1.0 if far - near <= room else room / (far - near))
         return near_D + part * (roomy_D - near_D)
 
-    def _roomy(self, within: LinearConstraints) -> Array:
+    def _mean_of_extremes(self, within: LinearConstraints) -> Array:
         """Average mixtures far from one limit each, until the mean is far from all limits."""
         rows: list[Array] = []
         for row_D, most in zip(self._rows_RD, self._most_R, strict=True):

@@ -267,7 +267,7 @@ class ConvexLimit:
     @property
     def setting(self) -> float:
         """Value of the field: the maximum distance, or the minimum entropy in nats."""
-        return self._as_set(self.size)
+        return self._setting_of(self.size)
 
     @property
     def text(self) -> str:
@@ -299,27 +299,27 @@ class ConvexLimit:
 
     def allows(self, weights_D: Array) -> bool:
         """Return whether a nearest mixture is within the size, to the accuracy of the solver."""
-        return bool(self._of(weights_D) <= self.size * (1.0 + MISSED) + MISSED**1.5)
+        return bool(self._distance(weights_D) <= self.size * (1.0 + MISSED) + MISSED**1.5)
 
     def binds(self, weights_D: Array) -> bool:
         """Return whether the limit is active at a mixture."""
-        return abs(self._of(weights_D) - self.size) <= NEAR * self.size
+        return abs(self._distance(weights_D) - self.size) <= NEAR * self.size
 
     def enough(self, weights_D: Array) -> str:
         """Return the setting that allows a mixture, as text."""
-        return self._allow(self._of(weights_D))
+        return self._setting_text(self._distance(weights_D))
 
     def violation(self, weights_D: Array) -> str | None:
         """Return why a mixture is not allowed, with a fix; None: it is allowed."""
-        value = self._of(weights_D)
+        value = self._distance(weights_D)
         if value <= self.size + TOLERANCE:
             return None
         if self.is_entropy:
-            entropy = self._as_set(value)
+            entropy = self._setting_of(value)
             return (
                 f"the mixture's entropy is {entropy:.4g} ({math.exp(entropy):.3g} effective"
                 f" domains); {self.source} is {self.setting:g}. Spread it more evenly, or allow"
-                f" {self._allow(value)}."
+                f" {self._setting_text(value)}."
             )
         allow = f", or allow {self.kind}: {up(value)}" if np.isfinite(value) else ""
         return (
@@ -327,15 +327,15 @@ class ConvexLimit:
             f"{self.source}.{self.kind} is {self.size:g}. Move it closer{allow}."
         )
 
-    def _of(self, weights_D: Array) -> float:
+    def _distance(self, weights_D: Array) -> float:
         return float(self.value(weights_D[None])[0])
 
-    def _as_set(self, value: float) -> float:
+    def _setting_of(self, value: float) -> float:
         return math.log(len(self.center_D)) - value if self.is_entropy else value
 
-    def _allow(self, value: float) -> str:
+    def _setting_text(self, value: float) -> str:
         if self.is_entropy:
-            return f"min_entropy: {down(max(self._as_set(value), 0.0), 3)}"
+            return f"min_entropy: {down(max(self._setting_of(value), 0.0), 3)}"
         return f"radius.{self.kind}: {up(value)}"
 
     @property

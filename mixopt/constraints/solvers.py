@@ -73,7 +73,7 @@ class LinearConstraints:
         within = replace(self, upper_D=_within(self.upper_D, radii))
         end_X = within._minimize_last(np.append(*solved), radii)
         end_D, change = np.clip(end_X[:-1], 0.0, within.upper_D), float(end_X[-1])
-        if not change < MAX_CHANGE or within._missed(end_D, change) > MISSED:
+        if not change < MAX_CHANGE or within._violation(end_D, change) > MISSED:
             return None
         return max(change, 0.0) if all(radius.allows(end_D) for radius in radii) else None
 
@@ -161,9 +161,9 @@ class LinearConstraints:
     def _inside(self, end_X: Array, start_D: Array) -> Array:
         """Return the end of a descent, or its start if the end is not allowed."""
         near_D = np.clip(end_X[: len(start_D)], self.lower_D, self.upper_D)
-        return near_D if self._missed(near_D) <= MISSED else start_D
+        return near_D if self._violation(near_D) <= MISSED else start_D
 
-    def _missed(self, weights_D: Array, change: float = 0.0) -> float:
+    def _violation(self, weights_D: Array, change: float = 0.0) -> float:
         """Return the largest violation of the rows and of the sum of 1."""
         gives_R = 0.0 if self.gives_R is None else self.gives_R
         over_R = self.rows_RD @ weights_D - self.most_R - change * gives_R

@@ -124,7 +124,7 @@ class Corpus:
             CorpusError: No corpus, or a damaged index.
             ShardError: A shard is absent, truncated, altered, or a link out of the corpus.
         """
-        path = _fetched(str(path)) if is_url(path) else Path(path)
+        path = _fetch_corpus(str(path)) if is_url(path) else Path(path)
         index = read_corpus_index(path, verify=verify)
         tasks: tuple[EncodedTask, ...] = ()
         if names := index.texts("tasks"):  # a job reads shards without the imports of tasks
@@ -273,7 +273,7 @@ def check_prepared(where: str) -> None:
         raise CorpusError(f"corpus.prepared: {where}: holds no prepared corpus (no {INDEX})")
 
 
-def _fetched(url: str) -> Path:
+def _fetch_corpus(url: str) -> Path:
     """Return the node's verified copy of a stored corpus; fetch the whole corpus if needed."""
     stored = list_objects(under_folder(url, INDEX))[0]
     listed = fetched(stored)

@@ -52,7 +52,7 @@ class DomainTokens:
         self._source, self._config = source, config
         with of_domain(name):
             files = [
-                TokenFiles(_opened(patterns, source), config.tokenizer, size, end)
+                TokenFiles(_open_files(patterns, source), config.tokenizer, size, end)
                 for patterns in (source.paths, source.validation_files)
                 if patterns
             ]
@@ -201,7 +201,7 @@ def keep_apart(
 def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
     """Open the files of a source; return their number, and their tokens up to `max_tokens`."""
     with of_domain(domain):
-        files, _ = (_opened(named, source) for named in (source.paths, source.validation_files))
+        files, _ = (_open_files(named, source) for named in (source.paths, source.validation_files))
     total = sum(file.tokens for file in files)
     return len(files), total if source.max_tokens is None else min(total, source.max_tokens)
 
@@ -220,5 +220,5 @@ def _spooled(piece: _Piece) -> Spooled:
     return Spooled(piece[1], piece[0].astype(_HELD_TYPE).tobytes())
 
 
-def _opened(patterns: Sequence[str], source: SourceConfig) -> list[TokenFile]:
+def _open_files(patterns: Sequence[str], source: SourceConfig) -> list[TokenFile]:
     return open_token_files(patterns, source.format, source.dtype)

@@ -312,13 +312,13 @@ def _json(file: RowFile) -> Iterator[Row]:
             if not line.strip():
                 continue
             if is_first and line.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
-                yield from _items(file, *_loaded(line + file.rest(stream), file.name, number))
+                yield from _items(file, *_parse_json(line + file.rest(stream), file.name, number))
                 return
             is_first = False
             if len(line) == LONGEST_DOCUMENT:
                 yield Row(f"{file.name}:{number}", None, _TOO_LONG)
             else:
-                yield _object(*_loaded(line.rstrip(b"\r\n"), file.name, number))
+                yield _object(*_parse_json(line.rstrip(b"\r\n"), file.name, number))
 
 
 def _items(file: RowFile, items: Any, where: str, fault: str) -> Iterator[Row]:
@@ -338,7 +338,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
             line = stream.readline(LONGEST_DOCUMENT)
 
 
-def _loaded(content: bytes, name: str, line: int) -> tuple[Any, str, str]:
+def _parse_json(content: bytes, name: str, line: int) -> tuple[Any, str, str]:
     """Parse JSON that begins at a line; return the value, its place and an error text."""
     try:
         return json.loads(content.decode("utf-8-sig")), f"{name}:{line}", ""

@@ -287,10 +287,10 @@ def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint
     descriptor = os.open(path, _FLAGS)
     try:
         _check_status(path, os.fstat(descriptor), size)
-        if not size or not _CALLS:
+        if not size or not _MMAP_FUNCTIONS:
             content = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b""
             return np.frombuffer(content, np.uint8)
-        map_pages, unmap = _CALLS
+        map_pages, unmap = _MMAP_FUNCTIONS
         address = map_pages(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
         if address == ctypes.c_void_p(-1).value:
             code = ctypes.get_errno()
@@ -304,7 +304,7 @@ def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint
         os.close(descriptor)
 
 
-def _calls() -> tuple[Any, ...]:
+def _mmap_functions() -> tuple[Any, ...]:
     """Return the C library's `mmap` and `munmap`; () if the system has none."""
     if os.name != "posix":
         return ()
@@ -317,4 +317,4 @@ def _calls() -> tuple[Any, ...]:
     return library.mmap, library.munmap
 
 
-_CALLS = _calls()
+_MMAP_FUNCTIONS = _mmap_functions()

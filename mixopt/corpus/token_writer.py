@@ -60,7 +60,7 @@ class TokenWriter:
 
     def write(self, tokens: NDArray[Any], documents: int, bytes: int) -> None:
         """Append tokens."""
-        fitting = self._fitting(tokens)
+        fitting = self._cast(tokens)
         with writing(self.path):
             while len(fitting):
                 room = self.shard_tokens - self._in_shard
@@ -100,7 +100,7 @@ class TokenWriter:
     def _next_name(self) -> str:
         return f"{len(self._shards):05d}.bin"
 
-    def _fitting(self, tokens: NDArray[Any]) -> NDArray[Any]:
+    def _cast(self, tokens: NDArray[Any]) -> NDArray[Any]:
         if tokens.dtype == self.dtype or not len(tokens):
             return tokens.astype(self.dtype, copy=False)
         if not np.issubdtype(tokens.dtype, np.integer):

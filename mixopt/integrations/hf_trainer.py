@@ -137,10 +137,10 @@ class MixtureTrainerMixin:
         train_dataset: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        args = _checked(args)
+        args = _check_arguments(args)
         self._prepares = hasattr(super(), "_prepare_dataset")
         self._rows: Mapping[str, Any] = {}
-        self._placeholder = self._row_for(mixture, train_dataset, args)
+        self._placeholder = self._dataset_for(mixture, train_dataset, args)
         options["train_dataset"] = self._placeholder
         super().__init__(*arguments, args=args, **options)  # type: ignore[call-arg]
         self.mixture = mixture if isinstance(mixture, Batches) else mixture(self._rows)
@@ -148,10 +148,10 @@ class MixtureTrainerMixin:
         _check_passes(self.mixture, args.gradient_accumulation_steps)
         self._train_batch_size = _set_batch_size(args, self.mixture.sampler.rank_batch)
         self.mixture.accumulate(args.gradient_accumulation_steps)
-        self._collate_with(options.get("data_collator"))
+        self._set_collator(options.get("data_collator"))
         self.add_callback(_SaveStates(self))  # type: ignore[attr-defined]
 
-    def _row_for(
+    def _dataset_for(
         self,
         mixture: Batches | MakesLoader,
         train_dataset: Mapping[str, Any] | None,
@@ -212,7 +212,7 @@ class MixtureTrainerMixin:
             return set()
         return self.mixture.columns - {"label", "label_ids", "labels", *(self.label_names or ())}  # type: ignore[attr-defined]
 
-    def _collate_with(self, given: Any) -> None:
+    def _set_collator(self, given: Any) -> None:
         """Use the Trainer's collator in the loader if one is given or the Trainer prepares rows."""
         mixture = self.mixture
         dataset = mixture.dataset if isinstance(mixture, MixtureLoader) else None
@@ -264,7 +264,7 @@ class _SaveStates(TrainerCallback):  # type: ignore[misc]
                 write_sealed(folder / name, content)
 
 
-def _checked(args: TrainingArguments) -> TrainingArguments:
+def _check_arguments(args: TrainingArguments) -> TrainingArguments:
     """Return a copy of the arguments with which the Trainer skips no batches on resume."""
     name = "train_sampling_strategy"
     strategy = getattr(args, name, "random")
@@ -323,7 +323,7 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
             else lambda rows: self._loader_of(driver(rows), args)
         )
         super().__init__(*arguments, mixture=mixture, args=args, **options)
-        self.add_callback(_Drive(self.driver))  # type: ignore[attr-defined]
+        self.add_callback(_DriverCallback(self.driver))  # type: ignore[attr-defined]
 
     def _loader_of(self, driver: Driver, args: TrainingArguments) -> MixtureLoader:
         """Store the driver, and return its loader."""
@@ -387,7 +387,7 @@ def _by_token(
     return losses.reshape(-1, 1)[:count], mask.reshape(-1, 1)[:count], token_domain
 
 
-class _Drive(TrainerCallback):  # type: ignore[misc]
+class _DriverCallback(TrainerCallback):  # type: ignore[misc]
     """Report the Trainer's progress to the driver."""
 
     def __init__(self, driver: Driver) -> None:

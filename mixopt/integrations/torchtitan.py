@@ -105,7 +105,7 @@ class MixtureDataLoader(BaseDataLoader):  # type: ignore[misc,unused-ignore]
                     f" multiple of max_context_length {length}; use {max(rows, 1) * length}"
                 )
         self.length = length
-        dataset = _opened(config, length)
+        dataset = _open_dataset(config, length)
         batch = rows * dp_world_size
         first, *later = _mixtures(config, batch, length)
         sampler = MixtureSampler(
@@ -166,7 +166,7 @@ def positions_of(batch: Batch) -> Any:
     return positions_in(np.asarray(document))
 
 
-def _opened(config: Any, length: int) -> MixtureDataset:
+def _open_dataset(config: Any, length: int) -> MixtureDataset:
     if (config.rows is None) == (not config.corpus):
         raise SamplerError("MixtureDataLoader.Config: give exactly one of corpus= and rows=")
     if config.rows is not None:

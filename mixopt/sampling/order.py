@@ -84,14 +84,14 @@ class ShareChange(NamedTuple):
         """Return the shares from a window on if they are constant; None on a ramp."""
         return self.end_shares if window >= self.end_window else None
 
-    def parts(self, window: int, out: Collection[int] = ()) -> list[int]:
-        """Return the proportions of a window, 0 for domains in `out`; on a ramp, at mid-window."""
+    def parts(self, window: int, ended: Collection[int] = ()) -> list[int]:
+        """Return the proportions of a window, 0 for `ended` domains; on a ramp, at mid-window."""
         parts: Sequence[int] | None = self.arrived(window)
         if parts is None:
             whole, done = 2 * (self.end_window - self.window), 2 * (window - self.window) + 1
             pairs = zip(self.shares, self.end_shares, strict=True)
             parts = [(whole - done) * first + done * last for first, last in pairs]
-        return [0 if d in out else part for d, part in enumerate(parts)]
+        return [0 if d in ended else part for d, part in enumerate(parts)]
 
 
 class Place(NamedTuple):
@@ -103,7 +103,7 @@ class Place(NamedTuple):
     owed_D: NDArray[Any]
     had_D: IntArray  # samples or tokens drawn from each domain
     # (window, domain) of the domains that ran out.
-    out: tuple[tuple[int, int], ...] = ()
+    ended: tuple[tuple[int, int], ...] = ()
 
 
 class Stretch(NamedTuple):
@@ -113,22 +113,22 @@ class Stretch(NamedTuple):
     counts_KD: IntArray  # Place.counts_D after each window
     owed_KD: NDArray[Any]  # Place.owed_D after each window
     had_KD: IntArray  # Place.had_D after each window
-    out: tuple[tuple[int, int], ...]  # after the last; a window in which a domain ends is alone
+    ended: tuple[tuple[int, int], ...]  # after the last; a window in which a domain ends is alone
     # Domain and ordinal of each sample, if they are not sorted by domain.
     samples_KW: tuple[IntArray, IntArray] | None = None
 
     @classmethod
     def single(cls, before: Place, after: Place, samples: Any = None) -> Stretch:
         """Return a stretch of one window."""
-        _, counts_D, owed_D, had_D, out = after
-        return cls(before, counts_D[None], owed_D[None], had_D[None], out, samples)
+        _, counts_D, owed_D, had_D, ended = after
+        return cls(before, counts_D[None], owed_D[None], had_D[None], ended, samples)
 
     def place(self, window: int) -> Place:
         """Return the place before a window of the stretch, or after its last."""
         k = window - self.before.window - 1
         if k < 0:
             return self.before
-        return Place(window, self.counts_KD[k], self.owed_KD[k], self.had_KD[k], self.out)
+        return Place(window, self.counts_KD[k], self.owed_KD[k], self.had_KD[k], self.ended)
 
 
 class OrderLayout(NamedTuple):
@@ -157,7 +157,7 @@ class SampleOrder:
         self.layout = layout
         self.changes = tuple(changes)
         self.start = start
-        self._begins = [change.window for change in changes]
+        self._change_windows = [change.window for change in changes]
         keys = [domain_key(layout.seed, name) for name in layout.names]
         self._rows = RowOrder(layout.sizes, keys)
         self._offsets = np.array([*accumulate(layout.sizes, initial=0)][:-1], np.int64)
@@ -165,7 +165,7 @@ class SampleOrder:
         limits = [_NO_LIMIT if limit is None else limit for limit in layout.limits]
         self._limits = np.array(limits, np.int64)
         self._has_limits = any(limit is not None for limit in layout.limits)
-        self._known = {start.window: Stretch.single(start, start)}  # by window; each has its place
+        self._stretches = {start.window: Stretch.single(start, start)}  # each has its window
         self._end: int | None = None
         self._due: tuple[Any, _Due | None] = (None, None)
 
@@ -173,25 +173,25 @@ class SampleOrder:
         """Return the order with other shares from a window on."""
         other = copy(self)
         other.changes = tuple(changes)
-        other._begins = [change.window for change in changes]
-        other._known = {w: stretch for w, stretch in list(self._known.items()) if w <= window}
+        other._change_windows = [change.window for change in changes]
+        other._stretches = {w: s for w, s in list(self._stretches.items()) if w <= window}
         other._end = self._end if self._end is not None and self._end < window else None
         other._due = (None, None)
         return other
 
     def change_at(self, window: int) -> ShareChange:
         """Return the change that applies to a window; before all changes, the first."""
-        return self.changes[max(bisect_right(self._begins, window) - 1, 0)]
+        return self.changes[max(bisect_right(self._change_windows, window) - 1, 0)]
 
     def place(self, window: int) -> Place | None:
         """Return the place before a window; None if the stream does not contain it."""
-        known = self._known.get(window)
+        known = self._stretches.get(window)
         if known is not None:
             return known.place(window)
         if window < self.start.window:
             return None
-        nearest = max(w for w in list(self._known) if w <= window)
-        place = self._known[nearest].place(nearest)
+        nearest = max(w for w in list(self._stretches) if w <= window)
+        place = self._stretches[nearest].place(nearest)
         while place.window < window:
             stretch = self._next(place, window - place.window)
             if stretch is None:
@@ -216,14 +216,14 @@ class SampleOrder:
 
     def _prune(self, window: int) -> None:
         """Drop most places long before a window; they can be recomputed from the others."""
-        old = sorted(w for w in list(self._known) if w < window - _RECENT_WINDOWS)
+        old = sorted(w for w in list(self._stretches) if w < window - _RECENT_WINDOWS)
         for w in old[:-1]:
             if w % _PLACE_INTERVAL and w != self.start.window:
-                self._known.pop(w, None)
-            elif len(self._known[w].counts_KD) > 1:  # frees the rest of its stretch
-                _, counts_D, owed_D, had_D, out = self._known[w].place(w)
-                place = Place(w, counts_D.copy(), owed_D.copy(), had_D.copy(), out)
-                self._known[w] = Stretch.single(place, place)
+                self._stretches.pop(w, None)
+            elif len(self._stretches[w].counts_KD) > 1:  # frees the rest of its stretch
+                _, counts_D, owed_D, had_D, ended = self._stretches[w].place(w)
+                place = Place(w, counts_D.copy(), owed_D.copy(), had_D.copy(), ended)
+                self._stretches[w] = Stretch.single(place, place)
 
     def rows(self, window: int, most: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""
@@ -265,7 +265,7 @@ class SampleOrder:
             self._end = place.window
             return None
         last = place.window + len(stretch.counts_KD)
-        self._known.update(zip(range(place.window + 1, last + 1), repeat(stretch)))
+        self._stretches.update(zip(range(place.window + 1, last + 1), repeat(stretch)))
         if place.window // _PLACE_INTERVAL != last // _PLACE_INTERVAL:
             self._prune(place.window)
         return stretch
@@ -275,9 +275,9 @@ class SampleOrder:
         due = self._window_due(place)
         if due is None:
             return None
-        later = bisect_right(self._begins, place.window)
-        if later < len(self._begins):
-            most = min(most, self._begins[later] - place.window)
+        later = bisect_right(self._change_windows, place.window)
+        if later < len(self._change_windows):
+            most = min(most, self._change_windows[later] - place.window)
         if self.change_at(place.window).arrived(place.window) is None:
             most = 1
         counts_KD, owed_KD = _deal_windows(place, due, most)
@@ -291,33 +291,33 @@ class SampleOrder:
                 last = None if self.layout.stops else self._deal_to_limits(place)
                 return None if last is None else Stretch.single(place, last)
         counts_KD = counts_KD[:most]
-        return Stretch(place, counts_KD, owed_KD[:most], counts_KD, place.out)
+        return Stretch(place, counts_KD, owed_KD[:most], counts_KD, place.ended)
 
     def _window_due(self, place: Place) -> _Due | None:
         """Return the samples due in a window; None if no domain has a share left."""
-        change, out = self.change_at(place.window), [d for _, d in place.out]
+        change, ended = self.change_at(place.window), [d for _, d in place.ended]
         shares = change.arrived(place.window)
         known, due = self._due
-        if shares is not None and known == (shares, place.out):
+        if shares is not None and known == (shares, place.ended):
             return due
-        parts = change.parts(place.window, out)
+        parts = change.parts(place.window, ended)
         if not any(parts):
             return None
         due = _Due.of(spread(parts, self.layout.window_size << UNIT_BITS), self.layout.window_size)
         if shares is not None:
-            self._due = ((shares, place.out), due)
+            self._due = ((shares, place.ended), due)
         return due
 
     def _deal_to_limits(self, place: Place) -> Place | None:
         """Deal a window in which domains run out; their remaining debts go to the others."""
-        change, out = self.change_at(place.window), [d for _, d in place.out]
+        change, ended = self.change_at(place.window), [d for _, d in place.ended]
         counts, owed = place.counts_D, place.owed_D.tolist()
         left = np.maximum(self._limits - counts, 0).tolist()
-        parts = change.parts(place.window, out)
+        parts = change.parts(place.window, ended)
         last = {d: 0 for d, part in enumerate(parts) if part and not left[d]}
         while True:
             size = self.layout.window_size - sum(last.values())
-            parts = change.parts(place.window, [*out, *last])
+            parts = change.parts(place.window, [*ended, *last])
             rest = [0 if d in last else debt for d, debt in enumerate(owed)]
             drawn = [last.get(d, 0) for d in range(len(owed))]
             if any(parts):
@@ -334,8 +334,8 @@ class SampleOrder:
                 break
             last |= {d: left[d] for d in over}
         counts_D, owed_D = counts + np.array(drawn), np.array(rest, np.int64)
-        out_now = tuple((place.window, d) for d in sorted(last))
-        return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.out, *out_now))
+        ended_now = tuple((place.window, d) for d in sorted(last))
+        return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.ended, *ended_now))
 
     def _samples(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
         """Return the domain and ordinal of each sample, each window sorted by domain."""

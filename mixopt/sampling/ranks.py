@@ -48,8 +48,8 @@ def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> tup
     if mesh is not None and rank is not None:
         raise SamplerError("mesh is given, and rank and world_size too; give one of the two")
     if mesh is not None:
-        return _of_mesh(mesh)
-    part = _of_job() if rank is None or world_size is None else (rank, world_size)
+        return _mesh_rank(mesh)
+    part = _job_rank() if rank is None or world_size is None else (rank, world_size)
     if not 0 <= part[0] < part[1]:
         raise SamplerError(f"rank {part[0]} of world_size {part[1]}; ranks go from 0")
     return part
@@ -101,10 +101,10 @@ def _distributed() -> Any:
     return module if on else None
 
 
-def _of_job() -> tuple[int, int]:
+def _job_rank() -> tuple[int, int]:
     job = _distributed()
     if job is not None:
-        _check_nothing_is_shared()
+        _check_no_shared_replica()
         return (job.get_rank(), job.get_world_size())
     try:
         return (int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
@@ -112,7 +112,7 @@ def _of_job() -> tuple[int, int]:
         raise SamplerError(f"RANK and WORLD_SIZE in the environment: {error}") from error
 
 
-def _of_mesh(mesh: Any) -> tuple[int, int]:
+def _mesh_rank(mesh: Any) -> tuple[int, int]:
     """Return rank and size along the data-parallel dimensions, the first of them slowest."""
     if not all(hasattr(mesh, name) for name in ("mesh_dim_names", "get_coordinate", "size")):
         raise SamplerError(f"mesh is {type(mesh).__name__}; it must be a torch DeviceMesh")
@@ -150,7 +150,7 @@ def _data_dimensions(mesh: Any) -> list[int]:
     return data
 
 
-def _check_nothing_is_shared() -> None:
+def _check_no_shared_replica() -> None:
     """Raise if processes of the job share a replica of the model."""
     module: Any = sys.modules.get("torch.distributed.distributed_c10d")
     groups: list[tuple[str, int]] = []

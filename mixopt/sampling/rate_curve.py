@@ -69,7 +69,7 @@ class RateCurve:
             raise SamplerError(
                 "warmup: 0, but the decay of inverse_sqrt is scaled by the warm-up; set a warm-up"
             )
-        if shape is not None and not self._falls:
+        if shape is not None and not self._has_decay:
             raise SamplerError(f"lr_decay_shape: {shape!r} has no effect without lr_decay")
         if self.schedule in {"cosine", "linear"} and shape not in {None, self.schedule}:
             raise SamplerError(
@@ -94,12 +94,12 @@ class RateCurve:
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0, in the unit of the peak."""
         warm = _length(self.warmup, self.steps)
-        turn = self._turn(warm)
+        turn = self._decay_start(warm)
         if step < warm:
             return self.peak * (step + 1) / (math.floor(warm) + 1)
         if step < turn:
-            return self._main(step, warm)
-        level = self._main(turn, warm)
+            return self._stable_rate(step, warm)
+        level = self._stable_rate(turn, warm)
         if turn >= self.steps:
             return level
         end = min(level, self.floor)
@@ -109,21 +109,21 @@ class RateCurve:
         return end + (level - end) * _SHAPES[shape]((step - turn) / (self.steps - turn))
 
     @property
-    def _falls(self) -> bool:
+    def _has_decay(self) -> bool:
         return self.schedule in _DECAY or self.lr_decay is not None
 
     @property
     def _decay(self) -> float | None:
         return _DECAY.get(self.schedule) if self.lr_decay is None else self.lr_decay
 
-    def _turn(self, warm: float) -> float:
+    def _decay_start(self, warm: float) -> float:
         """Return the step at which the decay to the floor begins; it may be a fraction."""
-        if not self._falls:
+        if not self._has_decay:
             return max(warm, self.steps)
         last = self.steps if self._decay is None else _length(self._decay, self.steps)
         return max(warm, self.steps - last)
 
-    def _main(self, at: float, warm: float) -> float:
+    def _stable_rate(self, at: float, warm: float) -> float:
         """Return the rate between warm-up and decay."""
         if self.schedule != "inverse_sqrt" or at <= warm:
             return self.peak

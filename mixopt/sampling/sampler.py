@@ -143,7 +143,7 @@ class MixtureSampler:
         """
         named = named_sizes(sizes)
         if isinstance(schedule, Schedule):
-            later, batch_size, batches = _of_schedule(schedule, weights, batch_size, batches)
+            later, batch_size, batches = _schedule_arguments(schedule, weights, batch_size, batches)
             entries: Sequence[Scheduled] = []
         elif weights is None or batch_size is None:
             missing = "weights" if weights is None else "batch_size"
@@ -170,9 +170,9 @@ class MixtureSampler:
         given = chain(scheduled_mixtures(entries, named), scheduled_mixtures(later, named))
         for batch, first, end, last in given:
             change = ShareChange(batch, self._shares(first), end, self._shares(last))
-            changes = _with(changes, change)
+            changes = _insert_change(changes, change)
         kind = SampleOrder if unit == "samples" else TokenOrder
-        self._use(kind(layout, changes, layout.start()), 0)
+        self._reset(kind(layout, changes, layout.start()), 0)
 
     def __iter__(self) -> Iterator[list[int]]:
         last, first = self.pass_end, self.rank * self.rank_batch
@@ -264,10 +264,10 @@ class MixtureSampler:
             reason, mixture = "set" if k else "start", self._mixture(change.shares)
             last = self._mixture(change.end_shares) if end > batch else None
             entries.append(LogEntry(batch, mixture, reason, end if last else None, last))
-        out: list[int] = []
-        for window, domain in self._place().out:
-            out.append(domain)
-            parts = self.order.change_at(window).parts(window, out)
+        ended: list[int] = []
+        for window, domain in self._place().ended:
+            ended.append(domain)
+            parts = self.order.change_at(window).parts(window, ended)
             left = self._mixture(tuple(spread(parts, UNIT))) if any(parts) else entries[-1].mixture
             entries.append(
                 LogEntry(self._batch_of(window), left, f"exhausted: {self.domains[domain]}")
@@ -298,7 +298,7 @@ class MixtureSampler:
         mixture = mixture_over(weights, self.sizes)
         batch = self._change_batch(batch)
         change = ShareChange.at(self._window_of(batch), self._shares(mixture))
-        self.order = self.order.changed(_with(self.order.changes, change), change.window)
+        self.order = self.order.changed(_insert_change(self.order.changes, change), change.window)
         return batch
 
     def accumulate(self, batches: int) -> None:
@@ -364,9 +364,9 @@ class MixtureSampler:
                 f"the state is at sample {position}, in the middle of a batch of"
                 f" {self.batch_size}; use a batch_size that divides it"
             )
-        self._use(order, position // self.batch_size)
+        self._reset(order, position // self.batch_size)
 
-    def _use(self, order: SampleOrder, batch: int) -> None:
+    def _reset(self, order: SampleOrder, batch: int) -> None:
         self.order, self._ahead = order, 1
         self._block = order, batch, np.empty((0, self.batch_size), np.int64)
         self._begin = batch
@@ -427,7 +427,7 @@ class MixtureSampler:
         return self._mixtures.get(shares) or Mixture.from_array(self.domains, weights)
 
 
-def _of_schedule(
+def _schedule_arguments(
     schedule: Schedule, weights: Weights | None, batch_size: int | None, batches: int | None
 ) -> tuple[Sequence[Scheduled], int, int]:
     """Return the entries of a schedule, its batch size and its number of batches."""
@@ -441,7 +441,7 @@ def _of_schedule(
     return schedule.entries, schedule.batch, schedule.steps
 
 
-def _with(changes: Sequence[ShareChange], change: ShareChange) -> list[ShareChange]:
+def _insert_change(changes: Sequence[ShareChange], change: ShareChange) -> list[ShareChange]:
     """Return sorted changes with `change` added; it replaces a change of the same window."""
     others = [other for other in changes if other.window != change.window]
     return sorted([*others, change], key=lambda entry: entry.window)

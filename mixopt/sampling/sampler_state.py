@@ -42,7 +42,7 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
     layout, size = order.layout, order.layout.window_size
     past = [change for change in order.changes if change.window <= place.window]
     coming = [change for change in order.changes if change.window > place.window]
-    out = {d: window * size for window, d in place.out}
+    ended = {d: window * size for window, d in place.ended}
     return {
         "format": FORMAT,
         "position": position,
@@ -51,7 +51,7 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
         "counts": place.counts_D.tolist(),
         "owed": place.owed_D.tolist(),
         "had": place.had_D.tolist(),
-        "exhausted": [out.get(d, -1) for d in range(len(layout.names))],
+        "exhausted": [ended.get(d, -1) for d in range(len(layout.names))],
         "changes": [_to_json(change, size) for change in [*past[-_MAX_PAST_CHANGES:], *coming]],
     }
 

@@ -222,7 +222,7 @@ class Schedule:
         """The first step of each stage, followed by the number of steps."""
         ends, given = [0], 0
         for stage in self.stages:
-            given += self._given(stage)
+            given += self._requested(stage)
             if stage.steps is None:
                 size = self.step_tokens
                 ends.append((2 * given + size) // (2 * size))
@@ -248,7 +248,7 @@ class Schedule:
     @property
     def asked_tokens(self) -> int:
         """Tokens of the whole run before rounding to whole batches."""
-        return sum(self._given(stage) for stage in self.stages)
+        return sum(self._requested(stage) for stage in self.stages)
 
     def stage_tokens(self, k: int) -> int:
         """Return the tokens of a stage, in whole batches."""
@@ -269,9 +269,9 @@ class Schedule:
 
     def domain_tokens(self) -> dict[str, float]:
         """Return the tokens of each domain over all stages."""
-        return self._drawn([self.stage_tokens(k) for k in range(len(self.stages))])
+        return self._tokens_by_domain([self.stage_tokens(k) for k in range(len(self.stages))])
 
-    def _drawn(self, lengths: Sequence[int]) -> dict[str, float]:
+    def _tokens_by_domain(self, lengths: Sequence[int]) -> dict[str, float]:
         pairs = list(zip(lengths, self.stages, strict=True))
         return {
             name: math.fsum(n * (a.mixture[name] + (a.to or a.mixture)[name]) / 2 for n, a in pairs)
@@ -287,13 +287,13 @@ class Schedule:
         Raises:
             SamplerError: Too many epochs, with the largest valid share; a domain without tokens.
         """
-        requested = self._drawn([self._given(stage) for stage in self.stages])
+        requested = self._tokens_by_domain([self._requested(stage) for stage in self.stages])
         for name, tokens in self.domain_tokens().items():
             # Rounding up to whole batches is ours, not an error of the mixture.
             if fault := self._epoch_fault(name, tokens, min(tokens, requested[name]), inventory):
                 raise ScheduleFieldError(("stages",), fault)
 
-    def _given(self, stage: Stage) -> int:
+    def _requested(self, stage: Stage) -> int:
         if stage.tokens is not None:
             return stage.tokens
         return (stage.steps or 0) * self.step_tokens

@@ -36,7 +36,7 @@ class TokenOrder(SampleOrder):
 
     def _deal(self, place: Place, most: int) -> Stretch | None:
         change = self.change_at(place.window)
-        window = _TokenWindow(self, place, change.parts(place.window, [d for _, d in place.out]))
+        window = _TokenWindow(self, place, change.parts(place.window, [d for _, d in place.ended]))
         while len(window.domains) < self.layout.window_size:
             if not window.take():
                 return None
@@ -71,7 +71,7 @@ class _TokenWindow:
         self._counts: list[int] = place.counts_D.tolist()
         self._had: list[int] = place.had_D.tolist()
         self._owed: list[int] = place.owed_D.tolist()
-        self._out = list(place.out)
+        self._ended = list(place.ended)
         self._left = np.maximum(order._limits - place.counts_D, 0).tolist()
         self.domains: list[int] = []
         self.ordinals: list[int] = []
@@ -112,13 +112,13 @@ class _TokenWindow:
         self._settle()
         counts_D, had_D = np.array(self._counts, np.int64), np.array(self._had, np.int64)
         owed_D = np.array(self._owed, object)
-        return Place(self._window + 1, counts_D, owed_D, had_D, tuple(self._out))
+        return Place(self._window + 1, counts_D, owed_D, had_D, tuple(self._ended))
 
     def _begin(self) -> None:
         """Queue the domains that have samples left; divide the debts of the others among them."""
         if not self._order.layout.stops:
             for d in [d for d, part in enumerate(self._parts) if part and not self._left[d]]:
-                self._out.append((self._window, d))
+                self._ended.append((self._window, d))
                 self._parts[d] = 0
                 if any(self._parts):
                     more = spread(self._parts, self._owed[d])

@@ -129,13 +129,13 @@ def _check_relay(factory: Factory, setting: Setting) -> None:
     run = _run(factory, setting)
 
     def relay(observation: Observation | None) -> None:
-        run.estimator = _loaded(factory, _saved(run.estimator), setting)
+        run.estimator = _load(factory, _save(run.estimator), setting)
 
     claim = "after loading a state, at any step, the plans are the same, bit for bit"
     _check_same(_plans(factory, setting), list(_checked_plans(run, before=relay)), claim)
 
 
-def _saved(estimator: Any) -> Any:
+def _save(estimator: Any) -> Any:
     state = estimator.state_dict()
     with promise.works("a state consists of JSON values"):
         decoded = json.loads(json.dumps(state, allow_nan=False))
@@ -143,11 +143,11 @@ def _saved(estimator: Any) -> Any:
     return decoded
 
 
-def _loaded(factory: Factory, state: Any, setting: Setting) -> Any:
+def _load(factory: Factory, state: Any, setting: Setting) -> Any:
     estimator, argument = _run(factory, setting).estimator, copy.deepcopy(state)
     estimator.load_state_dict(argument)
     promise(argument == state, "load_state_dict does not change its argument", "it did")
-    same = _saved(estimator) == state
+    same = _save(estimator) == state
     promise(same, "state_dict returns a loaded state unchanged", "it differs")
     return estimator
 
@@ -178,7 +178,7 @@ def _check_other_domains(factory: Factory) -> None:
     """Load a state into runs with an added, a removed or a replaced domain."""
     run = _run(factory)
     list(_checked_plans(run, HALF_WAY))
-    state = _saved(run.estimator)
+    state = _save(run.estimator)
     for domains in ((*DOMAINS, "maths"), DOMAINS[1:], (*DOMAINS[1:], "maths")):
         fresh = _run(factory, simulated_setting(domains)).estimator
         claim = "a state of other domains raises an EstimatorError"
@@ -191,17 +191,17 @@ def _check_refusals(factory: Factory) -> None:
 
     def refuse(seen: Observation | None) -> None:
         estimator = run.estimator
-        for name, bad in _spoiled(seen, estimator.needs):
-            state = _saved(estimator)
+        for name, bad in _invalid(seen, estimator.needs):
+            state = _save(estimator)
             claim = f"{name} raises an EstimatorError"
             promise.refuses(partial(estimator.observe, bad), EstimatorError, claim)
             claim = "a refused observation changes nothing"
-            promise(_saved(estimator) == state, claim, f"the state differs after {name}")
+            promise(_save(estimator) == state, claim, f"the state differs after {name}")
 
     list(_checked_plans(run, STEPS // 2, refuse))
 
 
-def _spoiled(seen: Observation | None, needs: frozenset[Need]) -> Iterator[tuple[str, Observation]]:
+def _invalid(seen: Observation | None, needs: frozenset[Need]) -> Iterator[tuple[str, Observation]]:
     """Yield invalid observations, with a description of the error of each."""
     if seen is None:
         return

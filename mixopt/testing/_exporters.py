@@ -49,22 +49,22 @@ def check_exporter(tool: str) -> None:
         check(tool, about)
 
 
-def _written(tool: str, mixture: Mixture = MIXTURE, **changes: Any) -> str:
+def _export(tool: str, mixture: Mixture = MIXTURE, **changes: Any) -> str:
     return export_mixture(mixture, tool, **{**KNOWN, **changes})
 
 
 def _check_text(tool: str, about: ExportTool) -> None:
     with promise.works("a mixture is written if all facts are known"):
-        text = _written(tool)
+        text = _export(tool)
     with promise.works(f"the fragment is valid {about.suffix}"):
         READERS[about.suffix](text)
     for name in MIXTURE:
         promise(name in text, "each domain with a share is in the fragment", f"no {name!r}")
     for line in (about.title, about.version, about.unit.meaning):
         promise(line in text, "the header has tool, version and unit", f"no {line!r}")
-    other = _written(tool, Mixture({"web": 0.1, "code": 0.3, "books": 0.6}))
+    other = _export(tool, Mixture({"web": 0.1, "code": 0.3, "books": 0.6}))
     promise(other != text, "another mixture gives another fragment", "it is the same")
-    zero = _written(tool, Mixture({**MIXTURE, "none": 0.0}))
+    zero = _export(tool, Mixture({**MIXTURE, "none": 0.0}))
     is_listed = 'weight 0, left out: ["none"]' in zero.replace('\\"', '"')
     claim = "a domain of weight 0 is written if takes_zero, else listed in the header"
     promise(is_listed != about.takes_zero, claim, "it is not")
@@ -74,7 +74,7 @@ def _check_paths(tool: str, about: ExportTool) -> None:
     paths = {"web": ["/data/w0.jsonl", "/data/w1.jsonl"], "code": "/data/c.jsonl"}
     claim = "the fragment has all paths, including several of one domain"
     with promise.works(claim):
-        text = _written(tool, paths=paths)
+        text = _export(tool, paths=paths)
     for path in (*paths["web"], paths["code"]):
         promise(str(path) in text, claim, f"no {path!r}")
 
@@ -84,7 +84,7 @@ def _check_needs(tool: str, about: ExportTool) -> None:
         option = f"--{name.replace('_', '-')}"
         if option not in about.unit.needs:
             with promise.works(f"{option} is optional, since unit.needs does not name it"):
-                _written(tool, MIXTURE, **{name: None})
+                _export(tool, MIXTURE, **{name: None})
             continue
         claim = f"without {option}, which unit.needs names, a one-line error names it"
         error_text = _refusal(tool, claim, MIXTURE, **{name: None})
@@ -101,7 +101,7 @@ def _check_odd_names(tool: str, about: ExportTool) -> None:
             promise(repr(name) in error_text, claim, error_text)
             continue
         with promise.works(f"{claim} (of {name!r})"):
-            READERS[about.suffix](_written(tool, mixture, **known))
+            READERS[about.suffix](_export(tool, mixture, **known))
 
 
 def _refusal(tool: str, promised: str, mixture: Mixture, **changes: Any) -> str | None:
@@ -109,7 +109,7 @@ def _refusal(tool: str, promised: str, mixture: Mixture, **changes: Any) -> str 
     error_text = None
     with promise.works(promised):
         try:
-            _written(tool, mixture, **changes)
+            _export(tool, mixture, **changes)
         except ConfigError as error:
             error_text = str(error)
     promise("\n" not in (error_text or ""), promised, error_text)

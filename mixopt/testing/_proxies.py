@@ -43,9 +43,9 @@ def check_proxy(
         size, proxy = factory().group_size(corpus, training), factory()
         whole = isinstance(size, int) and size >= 1
         promise(whole, "group_size is a whole number >= 1", f"it is {size!r}")
-        together, repeated = (_trained(proxy, trials, corpus, training) for _ in range(2))
-        alone = _trained(factory(), trials[1:2], corpus, training)
-        reseeded = _trained(factory(), [replace(trials[1], seed=12)], corpus, training)
+        together, repeated = (_train(proxy, trials, corpus, training) for _ in range(2))
+        alone = _train(factory(), trials[1:2], corpus, training)
+        reseeded = _train(factory(), [replace(trials[1], seed=12)], corpus, training)
     _check_same(together, repeated, 0.0, "training the same trials twice gives the same losses")
     _check_same(together[1:2], alone, tolerance, "a trial's losses do not depend on its group")
     others = {"seed": (alone[0], reseeded[0]), "mixture": (together[0], together[1])}
@@ -54,7 +54,7 @@ def check_proxy(
         promise(first != second, f"another {change} gives other losses", f"both times {first}")
 
 
-def _trained(
+def _train(
     proxy: Proxy, trials: Sequence[Trial], corpus: Corpus, training: Training
 ) -> list[TrialResult]:
     """Train, and check the promises of a single call."""

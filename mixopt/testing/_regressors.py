@@ -87,7 +87,7 @@ def check_regressor(factory: Callable[[], Any]) -> None:
         listed = not isinstance(lines, str) and all(isinstance(line, str) for line in lines)
         promise(listed, "explain returns lines of text", f"it returned {lines!r}")
     predictor = _check_sizes(regressor, trials) if sized else regressor
-    for name, check in _OF_A_PREDICTOR.items():
+    for name, check in _PREDICTOR_CHECKS.items():
         if supports(predictor, name):
             check(predictor, trials)
     if supports(make(), "cross_fit"):
@@ -242,7 +242,7 @@ def _check_refit(regressor: Any, trials: CheckedTrials) -> None:
 
 def _check_cross_fit(trials: CheckedTrials) -> None:
     regressor, losses_NM = trials.make(), trials.losses_NM
-    means_NM, stds_NM = _cross_fitted(regressor, losses_NM, trials)
+    means_NM, stds_NM = _cross_fit(regressor, losses_NM, trials)
     claim = "cross_fit fits on all rows"
     with promise.works(claim):
         predicted_NM = regressor.predict(trials.rows)
@@ -253,12 +253,12 @@ def _check_cross_fit(trials: CheckedTrials) -> None:
     promise.deviations(stds_NM, "deviations of cross_fit are")
     out_N = trials.fold_N == 0
     moved_NM = losses_NM + np.where(out_N, 1.0, 0.0)[:, None]
-    blind_NM, _ = _cross_fitted(trials.make(), moved_NM, trials)
+    blind_NM, _ = _cross_fit(trials.make(), moved_NM, trials)
     claim = "cross_fit predicts a fold without its losses (checked with losses raised by 1)"
     promise.close(blind_NM[out_N], means_NM[out_N], LEAK, claim)
 
 
-def _cross_fitted(regressor: Any, losses_NM: Array, trials: CheckedTrials) -> tuple[Array, Array]:
+def _cross_fit(regressor: Any, losses_NM: Array, trials: CheckedTrials) -> tuple[Array, Array]:
     answer = regressor.cross_fit(trials.rows, losses_NM.copy(), trials.fold_N, no_progress)
     claim = "cross_fit returns means and deviations, shape (N, M) each"
     pair = isinstance(answer, tuple) and len(answer) == 2
@@ -285,7 +285,7 @@ def _check_repetition(trials: CheckedTrials) -> None:
         _check_saving(regressor, trials)
 
 
-_OF_A_PREDICTOR: dict[str, Callable[[Any, CheckedTrials], None]] = {
+_PREDICTOR_CHECKS: dict[str, Callable[[Any, CheckedTrials], None]] = {
     "gradient": _check_gradient,
     "covariance": _check_covariance,
     "select": _check_selection,

@@ -134,7 +134,7 @@ def test_a_state_of_long_ago_is_laid_out_again():
     states = [json.dumps(one.state_at(batch)) for batch in (5, 900)]
     list(islice(one, 5000))
     assert [json.dumps(one.state_at(batch)) for batch in (5, 900)] == states
-    assert len(one.order._known) < 2500
+    assert len(one.order._stretches) < 2500
     other = sampler([500, 500], [0.7, 0.3])
     other.load_state_dict(json.loads(states[1]))
     refuses(SamplerError, "known from batch 900 on, has no batch 5", other.state_at, 5)

@@ -117,7 +117,7 @@ class TrainerCommand:
 
     def filled(self, values: Mapping[str, str]) -> list[str]:
         """Return the words for one trial; `values` has all `PLACEHOLDERS`."""
-        return [_filled(word, values) for word in self.words]
+        return [_fill(word, values) for word in self.words]
 
     def check_corpus(self, corpus: Corpus, training: Training) -> None:
         """Check that losses name domains of the corpus, and that a mixture can be written."""
@@ -214,11 +214,11 @@ def _split(run: str | Sequence[str]) -> list[str]:
                 f"proxy.run: {word!r} is shell syntax, but this command runs without a shell; "
                 "write bash -c '...', with variables such as \"$MIXOPT_OUT\""
             )
-        _filled(word, dict.fromkeys(PLACEHOLDERS, ""))
+        _fill(word, dict.fromkeys(PLACEHOLDERS, ""))
     return words
 
 
-def _filled(word: str, values: Mapping[str, str]) -> str:
+def _fill(word: str, values: Mapping[str, str]) -> str:
     try:
         parts = list(string.Formatter().parse(word))
     except ValueError as error:

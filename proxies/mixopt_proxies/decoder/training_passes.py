@@ -69,10 +69,10 @@ class Passes:
                 output, leaves["head"], targets_of(tokens_KBW)
             )
             trunk = {name: leaf for name, leaf in leaves.items() if name != "head"}
-            gradients = self._differentiated(output, upstream, trunk, routed) | {"head": head}
+            gradients = self._backward(output, upstream, trunk, routed) | {"head": head}
         else:
             loss_K = output.mean(1)
-            gradients = self._differentiated(loss_K.sum(), None, leaves, routed)
+            gradients = self._backward(loss_K.sum(), None, leaves, routed)
         return loss_K.detach(), gradients, routed.detach() if routed else None
 
     def sequence_gradients(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Leaves]:
@@ -80,7 +80,7 @@ class Passes:
         assert not self.chunked, "with a large vocabulary, losses are computed in chunks"
         losses_KB, routed = self._run(leaves, tokens_KBW)
         total = losses_KB.mean(1).sum()
-        return losses_KB.detach(), self._differentiated(total, None, leaves, routed)
+        return losses_KB.detach(), self._backward(total, None, leaves, routed)
 
     def evaluated(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         """Return each sequence's mean loss in nats, shape (K, B), and the routing."""
@@ -106,7 +106,7 @@ class Passes:
         losses_KN = dense_losses(hidden, leaves["head"], targets_of(tokens_KBW))
         return losses_KN.view(tokens_KBW[..., 1:].shape).mean(-1), routed
 
-    def _differentiated(
+    def _backward(
         self, output: Tensor, upstream: Tensor | None, leaves: Leaves, routed: Routed | None
     ) -> Leaves:
         """Return the gradients of an output plus the loss terms of experts."""
