@@ -3,8 +3,8 @@
 A descent ends where SciPy's does, to rounding, where that has no bounds; SciPy's keeps books for
 bounds at every step, which takes longer than the costs of a law. The inverse curvature is in
 compact form (Byrd, Nocedal & Schnabel, 1994): steps and changes of the slope are rows of one
-matrix, so that a direction takes two products with it. Lengths of steps are those of MINPACK's
-line search (Moré & Thuente, 1994), for all that is seen here.
+matrix, so that a direction takes two products with it. Lengths of steps are MINPACK's (Moré &
+Thuente, 1994) in the cases that laws are seen to have.
 
 Shapes: F descents, P parameters, S steps that are remembered, R = 2 S.
 """
@@ -23,7 +23,7 @@ MEMORY = 10  # steps that are remembered
 ENOUGH = 1e-7  # a step that gains a smaller part of the cost is the last
 GAIN, LEVEL = 1e-3, 0.9  # parts of a slope: what a step must gain, and what may be left of it
 TRIES = 20  # lengths of a step
-FARTHEST, NEARER = 4.0, 0.66  # of the last length, and of the way to where it is too far
+FARTHEST = 4.0  # times the last length, at most
 LEAST = 1e-300  # a squared slope that is 0 is divided by
 
 
@@ -99,11 +99,8 @@ def _descent(here_P: Array, steps: int) -> Generator[Array, Answer, Array]:
         start = Point(0.0, value, float(way_P @ slope_P))
         length = 1.0 if known.seen else 1.0 / math.sqrt(max(-start.slope, LEAST))
         reached = yield from _reached(here_P, way_P, start, length)
-        if reached is None and not known.seen:
-            break
         if reached is None:
-            known = Curvature(len(here_P))
-            continue
+            break
         step_P, (value, turned_P) = reached
         here_P = here_P + step_P
         if start.value - value <= ENOUGH * max(abs(start.value), abs(value), 1.0):
@@ -117,7 +114,7 @@ def _reached(
     here_P: Array, way_P: Array, start: Point, length: float
 ) -> Generator[Array, Answer, tuple[Array, Answer] | None]:
     """Return a step that gains enough, and what is there; None where there is none."""
-    low, end = start, math.inf
+    low = start
     for _ in range(TRIES if start.slope < 0 else 0):
         step_P = length * way_P
         answer = yield here_P + step_P
@@ -125,29 +122,27 @@ def _reached(
         gains = new.value <= start.value + GAIN * length * start.slope
         if gains and abs(new.slope) <= -LEVEL * start.slope:
             return step_P, answer
-        length, end = _next_length(low, new, end)
+        length = _next_length(low, new)
         low = new if new.value <= low.value else low
     return None
 
 
-def _next_length(low: Point, new: Point, end: float) -> tuple[float, float]:
-    """Return the length to try next, and where it would be too far."""
+def _next_length(low: Point, new: Point) -> float:
+    """Return the length to try next."""
     moved = new.length - low.length
     if not math.isfinite(new.value + new.slope):
-        return low.length + moved / 2, new.length
+        return low.length + moved / 2
     middle = 3 * (low.value - new.value) / moved + low.slope + new.slope
     root = math.copysign(math.sqrt(max(middle**2 - low.slope * new.slope, 0.0)), moved)
-    limit = new.length + (FARTHEST * moved if end == math.inf else NEARER * (end - new.length))
+    limit = new.length + FARTHEST * moved
     if new.value <= low.value and new.slope / low.slope >= 1.0:
-        return limit, end
+        return limit
     turn = new.slope - low.slope
     cubic = new.length - moved * (new.slope + root - middle) / (turn + 2 * root)
     if new.value > low.value:
         square = low.length + moved * low.slope / ((low.value - new.value) / moved + low.slope) / 2
         is_nearer = abs(cubic - low.length) < abs(square - low.length)
-        return (cubic if is_nearer else (cubic + square) / 2), new.length
+        return cubic if is_nearer else (cubic + square) / 2
     far = max(cubic, new.length - moved * new.slope / turn, key=lambda one: abs(one - new.length))
-    if new.slope / low.slope < 0:
-        return far, low.length
-    is_ahead = 0 < (far - new.length) / moved < (limit - new.length) / moved
-    return (far if is_ahead else limit), end
+    is_ahead = 0 < (far - new.length) / moved < FARTHEST
+    return far if new.slope / low.slope < 0 or is_ahead else limit
