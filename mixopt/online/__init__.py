@@ -1,7 +1,7 @@
 """Change the mixture while training runs: estimators, and the driver for any training loop.
 
-The contract (`Setting`, `Plan`, `Observation`, `Estimator`) is numpy alone; the driver needs torch
-and is imported when it is used.
+The interface (`Setting`, `Plan`, `Observation`, `Estimator`) needs only numpy; the driver needs
+torch and is imported when used.
 """
 
 import lazy_loader as lazy

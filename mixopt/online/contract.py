@@ -1,7 +1,7 @@
-"""The contract of an estimator: a state machine that changes the mixture during training.
+"""The estimator interface: a state machine that changes the mixture during training.
 
-It has no training loop and no torch. The loop asks for a plan, trains on it for so many steps, says
-what was seen, and asks again:
+An estimator has no training loop and no torch. The loop asks for a plan, trains on it, reports its
+observations, and asks again:
 
     estimator.start(setting)
     while training:
@@ -9,15 +9,15 @@ what was seen, and asks again:
         ...  # train plan.steps steps on plan.weights_D
         estimator.observe(observation)  # once or more during the plan, and always at its end
 
-What it is told are sums and counts over all ranks, of what was really consumed: a domain that was
-not seen has count 0, never loss 0. An estimator is a function of its settings and of what it was
-told, so that a state that is loaded leads to the same plans, bit for bit. Asking for a plan
-changes nothing: asked in the middle of one, it says what is left of it.
+Observations are sums and counts over all ranks of consumed tokens: a domain without tokens has
+count 0, never loss 0. An estimator is a function of its setting and its observations, so that a
+loaded state leads to the same plans, bit for bit. `plan` has no side effects: in the middle of a
+plan it returns the rest of it.
 
-A loop may be some steps behind, where batches were fetched ahead: the tokens that the estimator is
-told of say what was trained on. A plan's steps count from the last that it was told of; those of a
-plan that ends in an evaluation count from where it holds, so that it is evaluated after as many
-steps on its weights.
+With prefetched batches new weights take effect some steps later: the observed tokens tell what was
+trained on. A plan's steps count from the last observation; those of a plan that ends in an
+evaluation count from where its weights take effect, so that it is evaluated after that many steps
+on its weights.
 
 Shapes: D domains, M evaluation domains.
 """
@@ -43,7 +43,7 @@ Evaluate = Callable[[], Mapping[str, tuple[float, int]]]
 
 @dataclass(frozen=True)
 class Setting:
-    """What an estimator knows of the run before it starts.
+    """The run, as known to an estimator before it starts.
 
     Attributes:
         domains: Names of the training domains, in order.
@@ -51,12 +51,12 @@ class Setting:
         tokens_per_step: Tokens of one step over all ranks, >= 1.
         reference_D: The mixture that the run starts from and may return to; adds up to 1.
         natural_D: Shares of the domains in the corpus; adds up to 1.
-        evaluations: Names of the evaluation domains, in order; of a training domain's held-out text
-            it is the domain's name.
-        objective_M: Weight of each evaluation domain's loss in what is minimised; adds up to 1.
-        lower_D: Least share of each domain.
-        upper_D: Most share of each domain.
-        seed: Of whatever the estimator draws.
+        evaluations: Names of the evaluation domains, in order; held-out text of a training domain
+            has the domain's name.
+        objective_M: Weight of each evaluation domain's loss in the objective; adds up to 1.
+        lower_D: Minimum share of each domain.
+        upper_D: Maximum share of each domain.
+        seed: Seed of the estimator's random draws.
     """
 
     domains: tuple[str, ...]
@@ -100,16 +100,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train on next.
+    """The mixture of the next steps.
 
     Attributes:
-        weights_D: Share of the tokens of each domain; adds up to 1.
-        steps: For how many optimiser steps, >= 0; the next plan is asked for after them. 0 asks
-            for held-out losses before anything else.
-        tag: Why, in a few words, for the log: `sweep 1 of 4: web`.
-        held_out: Whether held-out losses are wanted after the last step.
-        perturbs: Whether the weights are there to learn from and not to train on, as in a sweep.
-            The loop counts what that costs, and does not stay with them where it freezes.
+        weights_D: Share of tokens of each domain; adds up to 1.
+        steps: Number of optimiser steps, >= 0, until the next plan. 0 requests held-out losses
+            first.
+        tag: Reason in a few words, for the log: `sweep 1 of 4: web`.
+        held_out: Whether held-out losses are requested after the last step.
+        perturbs: Whether the weights only serve measurement, as in a sweep. The loop counts their
+            cost, and never freezes at them.
     """
 
     weights_D: Array
@@ -126,11 +126,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out losses of the model as it is.
+    """Held-out losses of the present model.
 
     Attributes:
         losses_M: Mean loss of each evaluation domain, nats per token.
-        tokens: Tokens that were evaluated, over all ranks.
+        tokens: Evaluated tokens, over all ranks.
     """
 
     losses_M: Array
@@ -139,15 +139,15 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Observation:
-    """What happened since the last observation, over all ranks.
+    """Sums since the last observation, over all ranks.
 
     Attributes:
-        step: Optimiser steps done since the start of the run.
-        tokens_D: Tokens of each domain that were trained on (realised, not nominal).
+        step: Optimiser steps since the start of the run.
+        tokens_D: Consumed tokens of each domain.
         loss_sum_D: Sum of the training losses of each domain's tokens, nats.
-        loss_count_D: Tokens in that sum; 0 for a domain that was not seen.
-        held_out: Held-out losses after the last step, where they were asked for or are at hand.
-        learning_rate: In force at the last step; 0 where unknown.
+        loss_count_D: Number of tokens in that sum; 0 for a domain without tokens.
+        held_out: Held-out losses after the last step, if requested or available.
+        learning_rate: Learning rate of the last step; 0 if unknown.
     """
 
     step: int
@@ -159,48 +159,48 @@ class Observation:
 
 
 class Estimator(Protocol):
-    """Changes the mixture while training runs; options are keyword arguments of its constructor."""
+    """Changes the mixture during training; options are keyword arguments of its constructor."""
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What the loop must be able to tell it beyond the tokens consumed."""
+        """Observations that the loop must provide beyond consumed tokens."""
         ...
 
     def start(self, setting: Setting) -> None:
         """Begin a run.
 
         Raises:
-            EstimatorError: The setting is not one that it can work in.
+            EstimatorError: It does not support this setting.
         """
         ...
 
     def plan(self) -> Plan:
-        """Return what to train on next, or what is left of it; nothing is changed.
+        """Return the next plan, or the rest of the present one; no side effects.
 
-        Never more steps than the run has left. After its last step: one more of the same.
+        A plan has at most the remaining steps of the run. After the last step: one more step.
         """
         ...
 
     def observe(self, observation: Observation) -> None:
-        """Take in what happened since the last observation.
+        """Add an observation since the last one.
 
-        Held-out losses that a plan asks for may come with the observation of its last step or in
-        one more at the same step; until then the plan is one of 0 steps.
+        Requested held-out losses may come with the observation of a plan's last step, or in one
+        more at the same step; until then the plan has 0 steps.
 
         Raises:
-            EstimatorError: It cannot be right, or lacks what is needed; nothing is changed.
+            EstimatorError: The observation is invalid or incomplete; nothing is changed.
         """
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state after `start`, made of what JSON has."""
+        """Return the state after `start` as JSON values."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, after `start`.
 
         Raises:
-            EstimatorError: The state is of another estimator, other options or other domains.
+            EstimatorError: The state has another estimator, other options or other domains.
         """
         ...
 
@@ -214,8 +214,8 @@ def make_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estim
 
     Raises:
         PluginError: There is no such estimator.
-        ConfigError: An option that it does not take.
-        EstimatorError: A value that an option cannot have.
+        ConfigError: An unknown option.
+        EstimatorError: An invalid value of an option.
     """
     estimator: Estimator = build_plugin("estimator", name, options or {})
     return estimator
@@ -223,22 +223,22 @@ def make_estimator(name: str, options: Mapping[str, Any] | None = None) -> Estim
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DriverOptions:
-    """The run that is driven, and how the driver goes about it.
+    """The run, and settings of the driver.
 
     Attributes:
         steps: Optimiser steps of the whole run.
         tokens_per_sample: Tokens of a sample, for all domains or by domain.
-        accumulation: Global batches of an optimiser step.
-        evaluations: Names of the evaluation domains; the domains if not given.
-        objective: Weight of each evaluation domain's loss; all alike if not given.
-        natural: Share of each domain in the corpus; by default of the sampler's rows.
-        bounds: Least and most share of domains; 0 and 1 where not given.
-        seed: Of what the estimator draws.
-        evaluate: Evaluates held-out text: for each evaluation domain the sum of this rank's
-            losses in nats and how many tokens they are of. Called on every rank.
+        accumulation: Global batches in an optimiser step.
+        evaluations: Names of the evaluation domains; None: the domains.
+        objective: Weight of each evaluation domain's loss; None: equal weights.
+        natural: Share of each domain in the corpus; None: of the sampler's rows.
+        bounds: Minimum and maximum share by domain; 0 and 1 if not given.
+        seed: Seed of the estimator's random draws.
+        evaluate: Evaluates held-out text: for each evaluation domain, the sum of this rank's losses
+            in nats, and the number of tokens. Called on every rank.
         observe_every: Steps between sums over ranks.
-        spike: Rise of losses in nats per token that freezes the mixture; None for any.
-        shadow: Log what would be done, and change nothing.
+        spike: Rise of losses in nats per token that freezes the mixture; None: never.
+        shadow: Log the changes without applying them.
         log: The mixture log, JSON lines, written by rank 0.
     """
 
@@ -263,10 +263,10 @@ class DriverOptions:
                 raise EstimatorError(f"{name}: {value!r} is not a whole number >= 1")
 
     def check_needs(self, estimator: Estimator) -> None:
-        """Check that the loop gives an estimator what it needs.
+        """Check that the loop provides what an estimator needs.
 
         Raises:
-            EstimatorError: Something is missing; the message says how to give it.
+            EstimatorError: Something is missing; the message says how to provide it.
         """
         name = type(estimator).__name__
         if "held_out" in estimator.needs and self.evaluate is None:
@@ -279,11 +279,11 @@ class DriverOptions:
             raise EstimatorError(f"{name} needs {needs}, which this driver does not provide")
 
     def setting(self, sampler: MixtureSampler) -> Setting:
-        """Return the setting; the reference is the mixture of the sampler's next batch.
+        """Return the setting, with the mixture of the sampler's next batch as reference.
 
         Raises:
-            EstimatorError: A domain that the sampler does not have, an evaluation domain that is
-                not evaluated, or numbers that cannot be right.
+            EstimatorError: An unknown domain, an evaluation domain that is not evaluated, or
+                invalid numbers.
         """
         domains = sampler.domains
         lengths_D = lengths_of(self.tokens_per_sample, domains)
@@ -324,7 +324,7 @@ def lengths_of(tokens_per_sample: Lengths, domains: Sequence[str]) -> Array:
 def _shares(
     field: str, given: Mapping[str, float] | None, names: Sequence[str], default: Array
 ) -> Array:
-    """Return shares of names; those that are left out have none."""
+    """Return shares of names; missing names have a share of 0."""
     if given is None:
         shares: Array = default / default.sum()
         return shares

@@ -1,21 +1,21 @@
-"""Run an estimator in any training loop: it sees losses by domain and changes the mixture.
+"""Run an estimator in any training loop: observe losses by domain, change the mixture.
 
     driver = Driver(estimator, loader, DriverOptions(steps=1000, tokens_per_sample=512))
     driver.start()
     for batch in loader:
         ...
-        driver.record(losses, batch["domain"])  # of each token, or the mean of each sequence
+        driver.record(losses, batch["domain"])  # token losses, or sequence means
         ...
-        driver.step(learning_rate=rate)  # once an optimiser step, on every rank
+        driver.step(learning_rate=rate)  # once for each optimiser step, on every rank
 
-Losses are added up on the device as whole numbers, and summed over ranks every `observe_every`
-steps and at the end of a plan. The estimator runs on rank 0; what it decides goes to all ranks,
-with the batch from which it holds. A plan made of what was seen up to step s holds from step s + 1;
-where worker processes fetch ahead, as many steps later as they are ahead.
+Losses are accumulated on the device as integers, and summed over ranks every `observe_every` steps
+and at the end of a plan. The estimator runs on rank 0; its plans are broadcast to all ranks with
+the first batch of their weights. A plan from observations up to step s takes effect at step s + 1,
+or later by the steps that worker processes have prefetched.
 
-The mixture freezes, and training continues, where losses are not finite or jump up, a held-out loss
-is not finite, the estimator raises, or a plan cannot be: outside its bounds, or beyond what a
-domain may be drawn. Where it freezes in a perturbation, it goes back to the weights before it.
+The mixture freezes, and training continues, if losses are not finite or jump up, a held-out loss is
+not finite, the estimator raises, or a plan is invalid: outside its bounds, or beyond the maximum
+epochs of a domain. If it freezes in a perturbation, the weights before that are restored.
 
 Shapes: B sequences, T tokens, D domains.
 """
@@ -42,19 +42,19 @@ from mixopt.system import StateFields, shown_value
 
 FORMAT = "mixopt-driver/4"
 _WHERE = "the driver's state"
-_STILL = 2e-4  # by which rounding alone moves a share
+_STILL = 2e-4  # change of a share by rounding alone
 
 
 class Driver:
-    """One on every rank; all of them call the same methods at the same steps.
+    """Connects estimator and loop; all ranks call the same methods at the same steps.
 
     Attributes:
-        setting: What the estimator knows of the run.
-        mixture: Where the batches come from.
-        accumulation: Global batches of an optimiser step.
+        setting: The estimator's setting.
+        mixture: The loader or sampler of the batches.
+        accumulation: Global batches in an optimiser step.
         steps_done: Optimiser steps since the start of the run.
-        frozen: Why the mixture is frozen; None where it is not.
-        cost: What was spent on evaluation and perturbation since the start of the run.
+        frozen: Why the mixture is frozen, or None.
+        cost: Cost of evaluation and perturbation since the start of the run.
     """
 
     frozen: str | None
@@ -62,16 +62,16 @@ class Driver:
     def __init__(
         self, estimator: Estimator, mixture: MixtureLoader | MixtureSampler, options: DriverOptions
     ) -> None:
-        """Join an estimator and a mixture.
+        """Connect an estimator and a loader or sampler.
 
         Args:
-            estimator: Changes the mixture; made on every rank, run on rank 0.
-            mixture: Where the batches come from. Its next batch's mixture is the reference.
-            options: The run, and how the driver goes about it.
+            estimator: The estimator; created on every rank, run on rank 0.
+            mixture: The loader or sampler; the mixture of its next batch is the reference.
+            options: The run, and settings of the driver.
 
         Raises:
-            EstimatorError: The estimator needs what the loop does not give, cannot work in this
-                setting, or a name or number cannot be right.
+            EstimatorError: The loop does not provide what the estimator needs, the estimator does
+                not support this setting, or a name or number is invalid.
         """
         options.check_needs(estimator)
         self._estimator, self._options = estimator, options
@@ -82,8 +82,8 @@ class Driver:
             self._stream, spike=options.spike, needs_losses="training_loss" in estimator.needs
         )
         self._log = MixtureLog(options.log if is_first() else None)
-        self._trouble: str | None = None  # on rank 0, until all ranks hear of it with the next plan
-        self._observed = 0  # the last step that the estimator was told of
+        self._trouble: str | None = None  # on rank 0, until it is broadcast with the next plan
+        self._observed = 0  # the last observed step
         self._started, self._moved, self._learning_rate = False, False, 0.0
         self.steps_done, self.frozen, self.cost = 0, None, Cost()
         self._since = time.perf_counter()
@@ -92,19 +92,19 @@ class Driver:
 
     @property
     def weights(self) -> dict[str, float]:
-        """What was decided last, by domain; it may hold from a later batch on."""
+        """The last planned weights by domain, which may take effect at a later batch."""
         return self._plan.named(self.setting)
 
     # The loop -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Ask for the first plan, so that it holds from the first batch.
+        """Request the first plan, so that it takes effect at the first batch.
 
-        Call it before the loop asks for a batch, and after states were loaded: it continues where
-        they are. Left out, the first plan is asked for after the first step.
+        Call it before the first batch, and after states were loaded. Without it, the first plan is
+        requested after the first step.
 
         Raises:
-            EstimatorError: The loader has handed out batches.
+            EstimatorError: The loader has delivered batches.
         """
         if not self._started:
             if self.steps_done == 0:
@@ -119,25 +119,25 @@ class Driver:
         """Add the training losses of a batch of this rank; they stay on their device.
 
         Args:
-            losses: Of each token, shape (B, T), or the mean of each sequence, shape (B,); nats.
-            domain: Domain number of each sequence, shape (B,): the batch's `domain`.
-            mask: Which tokens count, shape (B, T); none, where a loop skips a step.
+            losses: Loss of each token, shape (B, T), or mean of each sequence, shape (B,); nats.
+            domain: Domain index of each sequence, shape (B,): the batch's `domain`.
+            mask: Tokens that count, shape (B, T); all false for a skipped step.
 
         Raises:
-            EstimatorError: Shapes that do not fit.
+            EstimatorError: Shapes do not match.
         """
         if self.frozen is None:
             self._windows.record(losses, domain, mask)
 
     def step(self, *, learning_rate: float = 0.0) -> None:
-        """Note an optimiser step; on every rank.
+        """Record an optimiser step; call it on every rank.
 
         Args:
-            learning_rate: That of the step.
+            learning_rate: Learning rate of the step.
 
         Raises:
-            EstimatorError: The loop does not do what it was said to: another accumulation, no
-                losses recorded, or an evaluation domain without held-out text.
+            EstimatorError: The loop contradicts the options: another accumulation, no losses
+                recorded, or an evaluation domain without held-out text.
         """
         self.steps_done += 1
         self._learning_rate = float(learning_rate)
@@ -156,7 +156,7 @@ class Driver:
             self._end()
 
     def _start_from(self, here: int, *, first: int, now: int) -> None:
-        """Write the reference, which holds from a step on, and ask for a plan after it."""
+        """Log the reference mixture from a step on, and request a plan after it."""
         self._started = True
         if here == 1:
             self._log.cut(0)
@@ -165,7 +165,7 @@ class Driver:
             self._decide(first, now)
 
     def _end(self) -> None:
-        """Say so where the estimator did nothing in the whole run."""
+        """Log if the estimator changed nothing in the whole run."""
         if self.frozen is None and not self._moved and is_first():
             logging.getLogger("mixopt.online").warning(
                 "%s never moved the mixture in %s steps: it saw no difference between domains"
@@ -175,18 +175,18 @@ class Driver:
             )
 
     def _next_free(self) -> int:
-        """Return the first step whose batches can still change."""
+        """Return the first step whose batches are not fetched yet."""
         return self.steps_done + 1 + self._stream.lag(self.steps_done)
 
     def _lap(self) -> float:
-        """Return the seconds since this was last asked."""
+        """Return the seconds since the last call."""
         before, self._since = self._since, time.perf_counter()
         return self._since - before
 
     # What is told ---------------------------------------------------------------------------
 
     def _observe_if_due(self) -> None:
-        """Tell the estimator where a plan ends, and every few steps in the middle of one."""
+        """Observe at the end of a plan, and every few steps within it."""
         step, plan = self.steps_done, self._plan
         ends = step == plan.last
         waits = plan.held_out and step >= plan.until
@@ -196,7 +196,7 @@ class Driver:
                 self._decide(self._next_free(), step)
 
     def _observe(self, *, evaluates: bool) -> None:
-        """Tell the estimator what was seen since it was last told, or freeze."""
+        """Pass the sums since the last observation to the estimator, or freeze."""
         seen = self._windows.close(self.steps_done, self._learning_rate)
         if isinstance(seen, str):
             self._freeze(seen)
@@ -214,7 +214,7 @@ class Driver:
 
     def _evaluated(self) -> HeldOut | str:
         evaluate = self._options.evaluate
-        assert evaluate is not None  # a plan that asks for what there is not is refused
+        assert evaluate is not None  # plans with held-out losses need it, as checked before
         self._lap()
         held_out = held_out_losses(evaluate, self.setting.evaluations)
         self.cost.evaluations += 1
@@ -225,7 +225,7 @@ class Driver:
     # What is decided ------------------------------------------------------------------------
 
     def _decide(self, first: int, now: int, *, again: bool = False) -> None:
-        """Ask for a plan, and evaluate first if it asks to."""
+        """Request a plan, and evaluate first if the plan requires it."""
         if first > self.setting.steps:
             return
         plan = from_first(self._ask(first, now) if is_first() else None)
@@ -241,7 +241,7 @@ class Driver:
                 self._decide(first, now, again=True)
 
     def _ask(self, first: int, now: int) -> StandingPlan | str:
-        """Return the estimator's plan, or why there is none."""
+        """Return the estimator's plan, or the error."""
         if self._trouble is None:
             try:
                 plan = self._estimator.plan()
@@ -259,7 +259,7 @@ class Driver:
     # What holds -----------------------------------------------------------------------------
 
     def _apply(self, plan: StandingPlan) -> None:
-        """Let a plan hold; weights that are what they were are neither set nor written."""
+        """Apply a plan; unchanged weights are neither set nor logged."""
         if plan.weights != self._plan.weights:
             try:
                 self._set(plan)
@@ -278,7 +278,7 @@ class Driver:
         self._stay(reason, self._next_free())
 
     def _stay(self, reason: str, first: int) -> None:
-        """Stay with the weights for the rest of the run, or the last that did not perturb."""
+        """Freeze the weights, or the last ones before a perturbation, for the rest of the run."""
         self.frozen = reason
         if is_first():
             logging.getLogger("mixopt.online").warning("the mixture is frozen: %s", reason)
@@ -299,11 +299,11 @@ class Driver:
     # State ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state: small, the same on every rank; every rank has to call it.
+        """Return the state, small and the same on every rank; all ranks call it.
 
         Raises:
-            SamplerError: Ranks have other orders of samples; the message names the rank.
-            EstimatorError: The estimator has no state; on every rank.
+            SamplerError: Ranks have different orders of samples; the message names the rank.
+            EstimatorError: The estimator has no state; raised on every rank.
         """
         check_ranks(self._stream.sampler)
         plans = {"plan": self._plan, "before": self._before, "steady": self._steady}
@@ -327,10 +327,10 @@ class Driver:
         return dict(from_first(state))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state, on any number of ranks; load the loader's state too.
+        """Resume from a state, on any number of ranks, after loading the loader's state.
 
         Raises:
-            EstimatorError: The state is of another run or of other domains, it is damaged, or the
+            EstimatorError: The state is of another run or other domains, is damaged, or the
                 estimator cannot resume from it; nothing is changed.
         """
         fields = StateFields(state, _WHERE, EstimatorError)
@@ -370,7 +370,7 @@ class Driver:
 
 
 def _resume(estimator: Estimator, setting: Setting, state: Any) -> None:
-    """Let an estimator resume; an error that is not ours becomes one line."""
+    """Load an estimator's state; a foreign error becomes one line."""
     if not isinstance(state, Mapping):
         raise EstimatorError(f"{_WHERE}: estimator: {shown_value(state)} is not a mapping")
     try:

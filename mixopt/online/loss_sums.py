@@ -1,14 +1,14 @@
-"""Sum losses by domain over the ranks, exactly, and notice what is wrong with them.
+"""Sums of losses by domain over the ranks, exact, with detection of bad losses.
 
-Losses are added up on the device, without waiting for it, in whole numbers: a loss becomes a
-multiple of 2^-20 nats, and the sums are 64-bit integers, which do not depend on the order of the
-samples, on the number of ranks, or on when a checkpoint took a part of them. A loss that is not
-finite (or beyond 2^20 nats) is counted, never summed.
+Losses are accumulated on the device, without synchronisation, as integers: a loss is rounded to a
+multiple of 2^-20 nats, and sums are 64-bit, so that they do not depend on the order of samples, the
+number of ranks, or checkpoints in between. Losses that are not finite (or beyond 2^20 nats) are
+counted, never summed.
 
-The mean training loss moves when the mixture does, so each domain is compared with its own running
-mean over earlier windows, to notice that losses jump up whatever the mixture is.
+The mean training loss changes with the mixture, so jumps are detected by comparing each domain with
+its own running mean over earlier windows.
 
-Without torch.distributed it is one rank, and nothing is sent.
+Without torch.distributed there is one rank, and no communication.
 
 Shapes: B sequences, T tokens, D domains; R rows of sums.
 """
@@ -29,23 +29,23 @@ from mixopt.online.contract import Evaluate, HeldOut, Observation
 from mixopt.online.standing_plan import StreamSteps
 from mixopt.system import IntArray, StateFields
 
-UNIT = 1 << 20  # of a nat
+UNIT = 1 << 20  # units in a nat
 LOSS, COUNT, BROKEN = range(3)
 ROWS = 3
 MAX_LOSS = float(1 << 20)
 _MAX_TOTAL = 1 << 62
-_PART_OF_LAST = 0.3  # of a window in a running mean
+_PART_OF_LAST = 0.3  # weight of the last window in a running mean
 
 
 class DomainLosses:
-    """Sums of one rank since they were last taken: losses, tokens, broken losses."""
+    """Sums of one rank since they were last taken: losses, tokens, invalid losses."""
 
     def __init__(self, lengths_D: Sequence[float]) -> None:
         self._totals_RD = torch.zeros((ROWS, len(lengths_D)), dtype=torch.int64)
         self._lengths_D = torch.tensor(lengths_D).round().long()
 
     def add(self, losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None:
-        """Add losses; it is done on their device, and nothing is waited for."""
+        """Add losses on their device, without synchronisation."""
         _check_shapes(losses, domain_B, mask)
         with torch.no_grad():
             losses = losses.detach()
@@ -60,7 +60,7 @@ class DomainLosses:
             self._totals_RD.index_add_(1, domain_B, rows_RB)
 
     def _follow(self, device: torch.device) -> None:
-        """Keep the sums where the losses are."""
+        """Move the sums to the device of the losses."""
         if self._totals_RD.device != device:
             self._totals_RD = self._totals_RD.to(device)
             self._lengths_D = self._lengths_D.to(device)
@@ -70,7 +70,7 @@ class DomainLosses:
         self._totals_RD += totals_RD.to(self._totals_RD.device)
 
     def take(self) -> Tensor:
-        """Return the sums, shape (R, D), and start at 0 again."""
+        """Return the sums, shape (R, D), and reset them to 0."""
         taken = self._totals_RD
         self._totals_RD = torch.zeros_like(taken)
         return taken
@@ -81,9 +81,9 @@ class DomainLosses:
 
 
 def _rows(losses: Tensor, mask: Tensor | None) -> Tensor:
-    """Return the sums of each sequence, shape (R, B), in whole units.
+    """Return the sums of each sequence, shape (R, B), in integer units.
 
-    A power of two times a float is exact, so nothing but the unit rounds.
+    Scaling a float by a power of two is exact, so only the conversion to units rounds.
     """
     whole = losses.abs() < MAX_LOSS
     if mask is not None:
@@ -95,7 +95,7 @@ def _rows(losses: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _beside(losses: Tensor, other: Tensor) -> Tensor:
-    """Bring a tensor to the device of the losses."""
+    """Move a tensor to the device of the losses."""
     return other.detach().to(losses.device, non_blocking=True)
 
 
@@ -113,12 +113,12 @@ def _check_shapes(losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None
 
 
 def is_first() -> bool:
-    """Whether this rank is the one that decides."""
+    """Whether this is rank 0, which makes decisions."""
     return not _is_on() or dist.get_rank() == 0
 
 
 def summed(totals: Tensor) -> IntArray:
-    """Return the sum over all ranks, the same on every rank; all of them have to call it."""
+    """Return the sum over all ranks, on every rank; all ranks call it."""
     if _is_on():
         totals = totals.to(_device_of_sums())
         dist.all_reduce(totals)
@@ -135,7 +135,7 @@ def from_first(value: Any) -> Any:
 
 
 def on_first(call: Callable[[], Any]) -> Any:
-    """Return what a call gives on rank 0, else None; what it raises there is raised everywhere."""
+    """Return the result of a call on rank 0, else None; its error is raised on all ranks."""
     result, error = None, None
     if is_first():
         try:
@@ -155,17 +155,17 @@ def _is_on() -> bool:
 
 
 def _device_of_sums() -> torch.device:
-    """The same on every rank, also on one that has recorded nothing."""
+    """The device of sums, the same kind on every rank, even without recorded losses."""
     if "cuda:nccl" in dist.get_backend_config() and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
-MAX_SUM = float(1 << 42)  # nats of one rank, so that the sum over ranks fits
+MAX_SUM = float(1 << 42)  # nats of one rank; the sum over ranks must fit
 
 
 def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
-    """Evaluate on every rank; all of them have to call it."""
+    """Evaluate held-out text; all ranks call it."""
     evaluated = evaluate()
     parts = [_part(evaluated.get(name)) for name in names]
     sums_M3 = summed(torch.tensor(parts, dtype=torch.int64))
@@ -182,7 +182,7 @@ def held_out_losses(evaluate: Evaluate, names: Sequence[str]) -> HeldOut | str:
 
 
 def _part(sums: tuple[float, int] | None) -> tuple[int, int, int]:
-    """Return broken, loss and tokens as whole numbers, so that ranks add up exactly."""
+    """Return invalid count, loss and tokens as integers, which add up exactly over ranks."""
     if sums is None:
         return (0, 0, 0)
     loss, tokens = sums
@@ -192,7 +192,7 @@ def _part(sums: tuple[float, int] | None) -> tuple[int, int, int]:
 
 
 class LossWindows:
-    """The steps between two observations, again and again; every rank closes the same windows."""
+    """Windows of steps between observations; all ranks close the same windows."""
 
     def __init__(self, stream: StreamSteps, *, spike: float | None, needs_losses: bool) -> None:
         self._stream, self._domains = stream, stream.sampler.domains
@@ -202,12 +202,12 @@ class LossWindows:
         self._means: dict[str, float] = {}
 
     def record(self, losses: torch.Tensor, domain: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Add the losses of a batch of this rank; of a step that was skipped, none are counted."""
+        """Add the losses of a batch of this rank; nothing is counted for a skipped step."""
         self._losses.add(losses, domain, mask)
         self._recorded = True
 
     def close(self, step: int, learning_rate: float) -> Observation | str:
-        """End a window with a step; return what was seen, or what is wrong with it."""
+        """Close a window at a step; return its sums, or what is wrong with them."""
         tokens_D = self._stream.take_tokens(step)
         if self._needs_losses and not self._recorded and tokens_D.any():
             raise EstimatorError(
@@ -234,7 +234,7 @@ class LossWindows:
         )
 
     def _rise(self, units_D: Sequence[int], counts_D: Sequence[int]) -> float:
-        """Return by how much losses are above their running means, nats per token; update these."""
+        """Return the rise of losses above their running means, nats per token; update the means."""
         rises, tokens = [], 0
         for name, units, count in zip(self._domains, units_D, counts_D, strict=True):
             if not count:
@@ -248,16 +248,16 @@ class LossWindows:
         return math.fsum(rises) / max(tokens, 1)
 
     def clear(self) -> None:
-        """Forget what was seen; nothing more need be recorded before the next window."""
+        """Reset the window; no losses are required before the next one."""
         self._losses.take()
         self._recorded = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was seen, over all ranks; every rank has to call it."""
+        """Return the sums over all ranks; all ranks call it."""
         return {"sums": summed(self._losses.peek()).tolist(), "means": dict(self._means)}
 
     def read(self, fields: StateFields) -> Callable[[], None]:
-        """Check a state; return what resumes from it. Rank 0 keeps what all of them had seen."""
+        """Check a state; return a function that resumes from it. Rank 0 takes all ranks' sums."""
         domains = len(self._domains)
         sums_RD = fields.int_array("sums", (ROWS, domains), least=-_MAX_TOTAL)
         part = fields.part("means")

@@ -1,8 +1,8 @@
 """The mixture log: a line of JSON for each change of the mixture, from the first batch on.
 
-Each line has the batch from which it holds, the first optimiser step on it, the weights by name
-and why. There are no times in it, and what comes after a state that is loaded is cut off, so that
-the log of a run that was killed and resumed is that of an undisturbed one, byte for byte.
+Each line has the first batch and the first optimiser step of a mixture, its weights by name, and
+the reason. It has no times, and lines after a loaded state are cut, so that a killed and resumed
+run has the same log as an undisturbed one, byte for byte.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mixopt.system import checked_as, parse_json, read_text, writing
 
 
 class LineLog:
-    """Lines of JSON in one file; nothing is written without a path, as on ranks other than 0."""
+    """JSON lines in a file; without a path, as on ranks other than 0, nothing is written."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self.size = 0
 
     def cut(self, size: int) -> int:
-        """Go on after so many bytes, and return how many there were.
+        """Continue after this number of bytes; return the former size.
 
-        What comes after them is of a run that was given up.
+        Later lines belong to an abandoned continuation.
         """
         self.size = length = size
         if self._path is not None:
@@ -41,7 +41,7 @@ class LineLog:
         return length
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Write a line, and have it out of this process; NaN is not allowed."""
+        """Write and flush a line; NaN is not allowed."""
         content = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self.size += len(content)
         if self._path is not None:
@@ -50,10 +50,10 @@ class LineLog:
 
 
 class MixtureLog(LineLog):
-    """The log of a run, which resumes only where all of it is there."""
+    """The log of a run, which resumes only if all of it is present."""
 
     def cut(self, size: int) -> int:
-        """Go on after so many bytes."""
+        """Continue after this number of bytes."""
         length = super().cut(size)
         if length < size:
             raise RunError(
@@ -70,18 +70,18 @@ class MixtureLog(LineLog):
         self.add(line | ({"shadow": True} if shadow else {}))
 
 
-MIXTURE_LOG = "mixture_log.jsonl"  # in the directory of a pretraining
+MIXTURE_LOG = "mixture_log.jsonl"  # in a pretraining's directory
 
 
 @dataclass(frozen=True)
 class LoggedChange:
-    """Weights that gave way to others.
+    """A change of weights.
 
     Attributes:
         step: The first optimiser step on the new weights, counted from 1.
-        why: What changed them.
-        before: Share of each domain until then.
-        after: Share of each domain from then on.
+        why: The reason.
+        before: Share of each domain before the change.
+        after: Share of each domain after the change.
     """
 
     step: int
@@ -98,7 +98,7 @@ class LoggedChange:
 
 
 def read_changes(path: Path) -> list[LoggedChange]:
-    """Return the changes of weights that a log has, in their order; none where there is no log."""
+    """Return the changes of weights in a log, in their order; empty without a log."""
     logged: list[tuple[int, str, dict[str, float]]] = []
     text = read_text(path, error=RunError) if path.exists() else ""
     for number, line in enumerate(text.splitlines(keepends=True), 1):

@@ -1,9 +1,8 @@
-"""A plan that was decided: its shares as they are rounded, the steps it holds for, whether it can.
+"""The present plan: rounded shares, steps, and feasibility.
 
-Losses that were computed on other numbers of ranks differ in their last digits, and so do the
-shares that an estimator makes of them. Planned shares are therefore multiples of 1/10,000 (finer
-where the reference mixture has shares below 1/1000), which all but always takes the difference
-out: it remains where a share falls between two multiples to within that difference.
+Losses computed on different numbers of ranks differ in their last digits, and so do an estimator's
+shares. Planned shares are therefore rounded to multiples of 1/10,000 (finer if the reference
+mixture has shares below 1/1000), which removes the difference except in rare ties.
 
 Shapes: D domains.
 """
@@ -26,14 +25,14 @@ Record = TypeVar("Record")
 
 _COARSEST = 10_000
 _FINEST = 1_000_000_000
-_UNITS_OF_A_SHARE = 10  # the least share of the reference mixture is at least so many units
-_EVEN = 2  # digits of a unit to which fractions count as even
-_ROUNDING = 1e-6  # by which weights may miss 1
-_SLACK_ROWS = 2  # by which a prefix of the stream may be off its share
+_UNITS_OF_A_SHARE = 10  # minimum units in the smallest share of the reference mixture
+_EVEN = 2  # digits of a unit at which fractions count as equal
+_ROUNDING = 1e-6  # how far the sum of weights may be from 1
+_SLACK_ROWS = 2  # possible deviation of a prefix of the stream from its share
 
 
 def read_record(kind: type[Record], state: StateFields, **known: Any) -> Record:
-    """Return a dataclass of the fields of a state, each of its annotated type; times are >= 0."""
+    """Return a dataclass from the fields of a state, checked by its annotations; times are >= 0."""
     take: dict[str, Callable[[str], Any]] = {
         "int": state.whole,
         "float": lambda name: state.number(name, least=0),
@@ -46,13 +45,13 @@ def read_record(kind: type[Record], state: StateFields, **known: Any) -> Record:
 
 @dataclass
 class Cost:
-    """Counts since the start of the run; times are those of rank 0.
+    """Costs since the start of the run; times are those of rank 0.
 
     Attributes:
-        evaluations: How often held-out text was evaluated.
-        evaluation_tokens: Tokens of it, over all ranks.
-        evaluation_seconds: Time spent in it.
-        perturbed_steps: Optimiser steps on weights that were there to learn from.
+        evaluations: Number of evaluations.
+        evaluation_tokens: Evaluated tokens, over all ranks.
+        evaluation_seconds: Time of evaluations.
+        perturbed_steps: Optimiser steps on perturbing plans.
         perturbed_tokens: Tokens of those steps, at the mean length of the reference mixture.
         perturbed_seconds: Time of those steps.
     """
@@ -67,24 +66,24 @@ class Cost:
 
 @dataclass(frozen=True)
 class StandingPlan:
-    """What holds from one step on, the same on every rank.
+    """The plan in effect from a step on, the same on every rank.
 
-    A plan of n steps ends n steps after the last that the estimator saw before it made it, so
-    that plans keep their pace however far workers are ahead. One that ends in an evaluation ends n
-    steps after it began to hold, so that it is n steps of its weights that are evaluated.
+    A plan of n steps ends n steps after the last observation before it, so that the pace of plans
+    does not depend on prefetching. A plan that ends in an evaluation ends n steps after its weights
+    take effect, so that n steps on its weights are evaluated.
     """
 
     weights: tuple[float, ...]  # share of each domain, rounded
-    first: int  # the optimiser step from which it holds
-    last: int  # the step after which the next is asked for; it holds on until that does
-    until: int  # its last step as the estimator counts, from the last that it saw
+    first: int  # the optimiser step at which it takes effect
+    last: int  # the step after which the next plan is requested
+    until: int  # its last step as the estimator counts, from its last observation
     why: str  # the estimator's tag
     held_out: bool  # whether held-out text is evaluated after the last step
-    perturbs: bool  # whether the weights are there to learn from
+    perturbs: bool  # whether the weights only serve measurement
 
     @classmethod
     def of(cls, plan: Plan, setting: Setting, seen: int, *, now: int, first: int) -> StandingPlan:
-        """Let a plan hold."""
+        """Return a plan that takes effect at a step."""
         until = seen + plan.steps
         last = first + plan.steps - 1 if plan.held_out else max(until, now)
         shares_D = rounded_shares(
@@ -95,7 +94,7 @@ class StandingPlan:
 
     @classmethod
     def reference(cls, setting: Setting) -> StandingPlan:
-        """Return the plan that the run starts from; it never ends by itself."""
+        """Return the initial plan of the run, which has no end."""
         weights = tuple(setting.reference_D.tolist())
         return cls(weights, 1, last=0, until=0, why="start", held_out=False, perturbs=False)
 
@@ -113,14 +112,14 @@ class StandingPlan:
 
     @property
     def is_question(self) -> bool:
-        """Whether it asks for held-out losses before anything else."""
+        """Whether it only requests held-out losses."""
         return self.held_out and self.last < self.first
 
 
 class StreamSteps:
-    """Optimiser steps on a stream: the first batch of each, and the tokens consumed.
+    """Optimiser steps on a stream: the first batch of each, and consumed tokens.
 
-    They are counted from the sampler, so the same on every rank and whatever was fetched ahead.
+    They follow from the sampler, and do not depend on rank or prefetching.
     """
 
     def __init__(
@@ -138,27 +137,27 @@ class StreamSteps:
         self.begin()
 
     def begin(self) -> None:
-        """Let step 1 begin with the sampler's next batch."""
+        """Start step 1 at the sampler's next batch."""
         self.mixture.accumulate(self._accumulation)
         self._base = self.sampler.batch * self.sampler.batch_size
 
     def position(self, step: int) -> int:
-        """Return the position in the stream after so many steps."""
+        """Return the position in the stream after a number of steps."""
         return self._base + step * self._step_samples
 
     def batch(self, step: int) -> int:
-        """Return the global batch with which a step begins; steps count from 1."""
+        """Return the first global batch of a step; steps count from 1."""
         return self.position(step - 1) // self.sampler.batch_size
 
     def lag(self, step: int) -> int:
-        """Count the steps after `step` whose batches were handed out, and cannot change."""
-        if self.sampler is self.mixture:  # as many as a DataLoader was seen to ask for ahead
+        """Return the number of steps after `step` whose batches are already fetched."""
+        if self.sampler is self.mixture:  # observed prefetching of a DataLoader
             samples = self.sampler.batch * self.sampler.batch_size - self._base
             self._lag = max(self._lag, -(-samples // self._step_samples) - step)
         return self._lag
 
     def check(self, step: int) -> None:
-        """Check that the loop received as many batches as its steps say."""
+        """Check that the number of received batches agrees with the steps."""
         received, expected = self.sampler.batch, self.batch(step + 1)
         if received == expected or (self.sampler is self.mixture and received > expected):
             return
@@ -169,7 +168,7 @@ class StreamSteps:
         )
 
     def set_weights(self, step: int, weights: Mapping[str, float]) -> None:
-        """Let weights hold from the first batch of a step."""
+        """Set weights from the first batch of a step on."""
         try:
             self.mixture.set_weights(weights, self.batch(step))
         except SamplerError as error:
@@ -178,14 +177,14 @@ class StreamSteps:
             ) from error
 
     def take_tokens(self, step: int) -> Array:
-        """Return the tokens of each domain in the steps since this was last asked, shape (D,)."""
+        """Return the tokens of each domain since the last call, shape (D,)."""
         before = self._counts_before()
         self._counts = self.sampler.counts(self.batch(step + 1))
         counts_D = [self._counts[name] - before[name] for name in self.sampler.domains]
         return np.array(counts_D, np.float64) * self.lengths_D
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the steps begin and what was consumed when last asked."""
+        """Return the start of the steps, and the consumed tokens at the last call."""
         return {
             "base": self._base,
             "step_samples": self._step_samples,
@@ -195,7 +194,7 @@ class StreamSteps:
         }
 
     def read(self, state: StateFields, step: int) -> Callable[[], None]:
-        """Check a state; return what resumes from it."""
+        """Check a state; return a function that resumes from it."""
         base, lag = state.whole("base"), state.whole("lag")
         samples, since = state.whole("step_samples", 1), state.whole("since", 0, step)
         part = state.maybe("counts", state.part)
@@ -221,7 +220,7 @@ class StreamSteps:
 def impossible(
     plan: Plan, setting: Setting, stream: StreamSteps, first: int, *, evaluates: bool
 ) -> str | None:
-    """Return why a plan cannot hold from a step on, or None."""
+    """Return why a plan cannot take effect at a step, or None."""
     if plan.held_out and not evaluates:
         return "it requests held-out losses, but DriverOptions(evaluate=) is missing"
     weights_D = plan.weights_D
@@ -258,7 +257,7 @@ def _beyond_inventory(samples_D: Array, sampler: MixtureSampler, batch: int) -> 
 
 
 def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D: Array) -> Array:
-    """Round shares to whole units that add up to 1; what would leave its bounds is at the bound."""
+    """Round shares to integer units that add up to 1, within the bounds."""
     unit = _COARSEST
     while unit * reference_D[reference_D > 0].min() < _UNITS_OF_A_SHARE and unit < _FINEST:
         unit *= 10
@@ -270,7 +269,7 @@ def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D
     within_D = np.clip(shares_D, lower_D, upper_D)
     if (within_D == shares_D).all():
         return np.asarray(shares_D)
-    # What that has added or taken goes to or comes from those with room, a unit of each at most.
+    # Distribute the remainder over shares with room, at most one unit each.
     owed = 1.0 - within_D.sum()
     room_D = np.clip((upper_D if owed > 0 else lower_D) - within_D, -1 / unit, 1 / unit)
     room_D = np.where(weights_D > 0, room_D, 0.0)

@@ -1,7 +1,7 @@
 """Pretrain a causal language model on a mixture that may change while it trains.
 
 `mixopt pretrain CONFIG --out DIR`, on several processes `torchrun --nproc-per-node N -m mixopt
-pretrain CONFIG --out DIR`. torch is imported by what needs it only.
+pretrain CONFIG --out DIR`. torch is imported only where needed.
 """
 
 import lazy_loader as lazy

@@ -1,11 +1,11 @@
-"""Checkpoints: a folder that is either whole or not there, for any number of ranks.
+"""Checkpoints: folders that are complete or absent, for any number of ranks.
 
     checkpoints/step-00001000/
-      shard-*.safetensors   weights and the optimizer's state, each rank its part
+      shard-*.safetensors   weights and optimizer state, written in parts by the ranks
       state.json            steps, sampler, mixture, counts of experts, the other files' SHA-256
 
-torch.distributed.checkpoint writes the tensors in a thread, under a name that does not count. When
-all ranks have written, rank 0 adds state.json and gives the folder its name.
+torch.distributed.checkpoint writes the tensors in a thread, under a temporary name. After all ranks
+have written, rank 0 adds state.json and renames the folder.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ CHECKPOINTS, STATE = "checkpoints", "state.json"
 MODEL, OPTIMIZER = "model.", "optimizer."
 _PREFIX, _DAMAGED = "step-", "damaged-"
 _HINT = "restore the file from a copy, or remove the checkpoint to resume from the one before it"
-_FAILED = (Exception, CheckpointException)  # the second is no Exception
+_FAILED = (Exception, CheckpointException)  # the second does not derive from Exception
 _THREADS = 8
 
 
 class MeterState(FileShape):
-    """What was measured since the last line, over all ranks."""
+    """Measurements since the last line, over all ranks."""
 
     skipped: Count
     sums: list[list[Count]]
@@ -68,14 +68,14 @@ class MeterState(FileShape):
 
 
 class ExpertsState(FileShape):
-    """A window of counts of experts that is not at its end."""
+    """An unfinished window of expert counts."""
 
     begun: Count
     counts: dict[str, Any]
 
 
 class CheckpointState(FileShape):
-    """What a checkpoint holds besides tensors."""
+    """Content of a checkpoint besides tensors."""
 
     format: Literal["mixopt-pretrain/2"]
     step: Count
@@ -90,22 +90,22 @@ class CheckpointState(FileShape):
 
 
 class Checkpoints:
-    """The checkpoints of a run; every rank calls the same methods."""
+    """The checkpoints of a run; all ranks call the same methods."""
 
     def __init__(self, folder: Path, ranks: Ranks, *, keep: int = 2, keep_every: int = 0) -> None:
         self._folder, self._ranks = folder, ranks
         self._keep, self._keep_every = keep, keep_every
-        # What the thread sends cannot meet what training sends.
+        # A process group of its own, because the thread communicates beside training.
         self._group: Any = dist.new_group(backend="gloo")
         self._pending: Future[Any] | None = None
         self._path = folder
 
     def __enter__(self) -> Checkpoints:
-        """Write as long as the block runs."""
+        """Start the writer thread."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for the last one; what that raises does not hide what ended the block."""
+        """Wait for the last checkpoint; its error does not hide an error of the block."""
         try:
             self.wait()
         except MixoptError:
@@ -121,11 +121,11 @@ class Checkpoints:
         *,
         beside: Sequence[Path] = (),
     ) -> None:
-        """Write a checkpoint, which is there once `wait` returns; `beside` is on disk before it."""
+        """Write a checkpoint in the background, after syncing the files `beside` to disk."""
         self.wait()
         self._path = self._folder / f".{_name(step)}.tmp"
         self._ranks.first(lambda: _make_empty(self._path))
-        now = json.dumps(state)  # whatever changes while it is written
+        now = json.dumps(state)  # a copy, because the state changes during the write
 
         writer = _Writer(self._path, lambda: self._finish(step, json.loads(now), beside))
         tensors = {name: one.contiguous() for name, one in _tensors(model, optimizer).items()}
@@ -134,14 +134,14 @@ class Checkpoints:
             self._pending = cast(Future[Any], pending)
 
     def wait(self) -> None:
-        """Wait until the last one is written."""
+        """Wait until the last checkpoint is written."""
         pending, self._pending = self._pending, None
         with self._named_failures():
             if pending is not None:
                 pending.result()
 
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
-        """Return the newest checkpoint that is what was written, the same on every rank."""
+        """Return the newest undamaged checkpoint, the same on all ranks."""
         return self._ranks.first(self._newest_whole)
 
     def _newest_whole(self) -> tuple[Path, CheckpointState] | None:
@@ -163,7 +163,7 @@ class Checkpoints:
         return None
 
     def _finish(self, step: int, state: Mapping[str, Any], beside: Sequence[Path]) -> None:
-        """Make a folder with all shards a checkpoint, and remove those that are not kept."""
+        """Complete a folder of shards, and remove checkpoints that are not kept."""
         path, folder = self._path, self._folder
         files = sorted(path.iterdir())
         with ThreadPoolExecutor(_THREADS) as threads:
@@ -176,7 +176,7 @@ class Checkpoints:
         _sync(folder)
         for old in found_checkpoints(folder)[: -self._keep]:
             number = int(old.name.removeprefix(_PREFIX))
-            if not self._keep_every or number % self._keep_every:  # never half of one
+            if not self._keep_every or number % self._keep_every:  # rename before deletion
                 shutil.rmtree(old.replace(old.with_name(f".{old.name}.tmp")))
 
     @contextmanager
@@ -188,7 +188,7 @@ class Checkpoints:
 
 
 class _Writer(HuggingFaceStorageWriter):
-    """Writes each rank's part, and has rank 0 finish the folder when all are there."""
+    """Writes each rank's part; rank 0 completes the folder after all ranks."""
 
     def __init__(self, path: Path, commit: Callable[[], None]) -> None:
         super().__init__(str(path), save_distributed=True)
@@ -200,7 +200,7 @@ class _Writer(HuggingFaceStorageWriter):
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    """Return the whole tensors of a checkpoint in one process, without a process group."""
+    """Return the full tensors of a checkpoint in one process, without a process group."""
     shapes = {name: one for name, one in _shapes(path).items() if name.startswith(prefix)}
     tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
     _load(path, tensors, alone=True)
@@ -210,9 +210,9 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 def load_training(
     path: Path, model: nn.Module, optimizer: optim.Optimizer | None, *, alone: bool = False
 ) -> None:
-    """Fill a model, and its optimizer if given, from a checkpoint of any number of ranks.
+    """Load a checkpoint of any number of ranks into a model, and into its optimizer if given.
 
-    All ranks call it, or one process `alone`, which needs no process group.
+    All ranks call it, or one process with `alone`, without a process group.
     """
     tensors = _weights(model) if optimizer is None else _tensors(model, optimizer)
     here = {n: tuple(one.shape) for n, one in tensors.items() if n.startswith(MODEL)}
@@ -229,25 +229,25 @@ def load_training(
 
 
 def found_checkpoints(folder: Path) -> list[Path]:
-    """Return the folders of checkpoints, whole or not, by their steps."""
+    """Return the folders of checkpoints, damaged ones included, by step."""
     paths = folder.glob(f"{_PREFIX}*")
     return sorted(p for p in paths if p.name.removeprefix(_PREFIX).isdecimal() and p.is_dir())
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the one with the largest step; None where there is none."""
+    """Return the checkpoint with the largest step; None if there is none."""
     return next(reversed(found_checkpoints(folder)), None)
 
 
 def read_state(path: Path) -> CheckpointState:
-    """Return what a checkpoint holds besides tensors."""
+    """Return the content of a checkpoint besides tensors."""
     state: CheckpointState = read_sealed(path / STATE, CheckpointState, hint=_HINT)
     check_names(state.files, f"{path / STATE}: files", RunError)
     return state
 
 
 def whole_state(path: Path) -> CheckpointState:
-    """Return the same of a checkpoint whose files are all as they were written; all are read."""
+    """Return the same after verifying all files of the checkpoint."""
     state = read_state(path)
     if path.name != _name(state.step):
         raise RunError(f"{path}: is the checkpoint of step {state.step}, under another name")
@@ -264,7 +264,7 @@ def whole_state(path: Path) -> CheckpointState:
 
 
 def check_checkpoint(path: Path) -> CheckedPart:
-    """Return whether a checkpoint is whole, for `mixopt verify`."""
+    """Verify a checkpoint, for `mixopt verify`."""
     name = f"{CHECKPOINTS}/{path.name}"
     try:
         state = whole_state(path)
@@ -281,7 +281,7 @@ def _name(step: int) -> str:
 
 
 def _make_empty(path: Path) -> None:
-    """Make an empty folder, and remove what killed processes left unfinished."""
+    """Create an empty folder, and remove unfinished checkpoints of killed processes."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f".{_PREFIX}*.tmp"):
@@ -298,7 +298,7 @@ def _put_aside(path: Path, warning: str) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on disk."""
+    """Sync a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -307,7 +307,7 @@ def _sync(path: Path) -> None:
 
 
 def _tensors(model: nn.Module, optimizer: optim.Optimizer) -> dict[str, Any]:
-    """Return weights, buffers that are saved, and the optimizer's tensors; loading fills them."""
+    """Return weights, saved buffers and optimizer tensors, which loading fills in place."""
     tensors = _weights(model)
     flat = StateDictOptions(flatten_optimizer_state_dict=True)
     for name, value in get_optimizer_state_dict(model, optimizer, options=flat).items():
@@ -323,7 +323,7 @@ def _weights(model: nn.Module) -> dict[str, Any]:
 
 
 def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Return size and type of each tensor of a checkpoint."""
+    """Return shape and dtype of each tensor of a checkpoint."""
     try:
         metadata = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except _FAILED as error:
@@ -333,7 +333,7 @@ def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
 
 def _load(path: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
     try:
-        with warnings.catch_warnings():  # that it is one process alone
+        with warnings.catch_warnings():  # torch warns about a single process
             warnings.filterwarnings("ignore", "torch.distributed is")
             load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
     except _FAILED as error:
@@ -341,7 +341,7 @@ def _load(path: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return an error in a line: of several ranks that of the first."""
+    """Return an error as one line; with several ranks, the first one's."""
     if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
     if isinstance(error, OSError) and error.strerror:

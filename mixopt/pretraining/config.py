@@ -1,6 +1,6 @@
-"""The YAML file of a pretraining run, as checked values; descriptions are documentation.
+"""The YAML configuration of a pretraining run; descriptions of fields are documentation.
 
-What only the corpus can tell is checked when that is open.
+Checks that need the corpus are made when it is opened.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mixopt.sampling import RateCurve, RateCurveName, RateShape, Schedule
 from mixopt.system import is_url
 
 LENGTHS = ("steps", "batch", "sequence_length")  # of a schedule
-_FLOOR = 0.1  # of the peak, where min_lr is not given
+_FLOOR = 0.1  # default of min_lr, relative to the peak
 
 Real = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(as_count)]
 Above = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(as_count)]
@@ -121,12 +121,12 @@ class TrainingConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _steps_of_tokens(cls, values: Any) -> Any:
-        """Put the steps that `tokens` take where no steps are given."""
+        """Compute `steps` from `tokens` if only these are given."""
         if not isinstance(values, dict) or values.get("tokens") is None:
             return values
         known = [as_count(values.get(name)) for name in ("tokens", "batch", "sequence_length")]
         if not all(type(one) is int and one > 0 for one in known):
-            return {"steps": 1} | values  # which field is wrong is said for itself
+            return {"steps": 1} | values  # the wrong field is reported on its own
         tokens, batch, length = known
         return {"steps": -(-tokens // (batch * length))} | values
 

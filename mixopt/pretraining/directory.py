@@ -1,16 +1,16 @@
-"""The directory of a run: its files, whether it is of this configuration, whole, and its text.
+"""The directory of a pretraining run: files, configuration, verification, and text.
 
     config.yaml          the resolved configuration
-    corpus/              token shards, where the run prepares its own
-    tokenizer/           that of its text
+    corpus/              token shards, if the run prepares its own
+    tokenizer/           the tokenizer of its text
     checkpoints/         mixopt.pretraining.checkpoints
     mixture_log.jsonl    a line for each change of the mixture
     metrics.jsonl        losses, throughput
-    experts/             of a model that has some (mixopt.routing)
+    experts/             counts of experts, if the model has any (mixopt.routing)
 
-A run resumes only with what it was started with; before the first checkpoint there is nothing to
-resume, and it starts again. What changes no result may be another: how the work is spread over
-devices, what is saved and recorded, where the same text is.
+A run resumes only with its own configuration; before the first checkpoint it starts again. Fields
+that change no result may differ: the distribution over devices, what is saved and recorded, and the
+path of the same text.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _FREE = (
 
 
 def check_directory(config: PretrainConfig, out: Path) -> None:
-    """Check that the run in a directory, if there is one, may resume with this configuration."""
+    """Check that a run in the directory, if any, can resume with this configuration."""
     if last_checkpoint(out / CHECKPOINTS) is not None:
         before = dump_sections(recorded_pretraining(out))
         for name, was, now in differences(before, dump_sections(config)):
@@ -82,13 +82,13 @@ def check_directory(config: PretrainConfig, out: Path) -> None:
 
 
 def record_config(config: PretrainConfig, out: Path) -> None:
-    """Write the configuration that a run is begun with, or resumes with."""
+    """Write the configuration with which a run starts or resumes."""
     text = yaml.safe_dump(dump_sections(config), sort_keys=False, allow_unicode=True)
     write_text(out / "config.yaml", sealed_text(text, HEADER))
 
 
 def recorded_pretraining(run: Path) -> PretrainConfig:
-    """Return the configuration that a run was begun with, from its directory."""
+    """Return the recorded configuration of a run."""
     record = run / "config.yaml"
     check_sealed_text(record, HEADER, hint="restore it from a copy; it is needed to resume")
     content = read_yaml(record, error=RunError)
@@ -96,13 +96,13 @@ def recorded_pretraining(run: Path) -> PretrainConfig:
 
 
 def run_fingerprint(config: PretrainConfig) -> str:
-    """Return a hash of all fields that results depend on."""
+    """Return a hash of all fields that affect results."""
     values = [(n, v) for n, _, v in differences({}, dump_sections(config)) if not _is_free(n)]
     return _digest(values)
 
 
 def verify_pretraining(directory: Path) -> list[CheckedPart]:
-    """Check the record of the configuration and every checkpoint; all files are read."""
+    """Verify the recorded configuration and all checkpoints."""
     record = directory / "config.yaml"
     try:
         recorded_pretraining(directory)
@@ -114,7 +114,7 @@ def verify_pretraining(directory: Path) -> list[CheckedPart]:
 
 
 def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
-    """Make the corpus if the run prepares its own and it is not there; verify what is there."""
+    """Prepare the run's own corpus if it is missing, or verify it."""
     folder = corpus_folder(config, out)
     has_begun = last_checkpoint(out / CHECKPOINTS) is not None
     if is_recipe(config.corpus) and not has_begun:
@@ -139,12 +139,12 @@ def prepare_text(config: PretrainConfig, out: Path, say: Say) -> None:
 def _is_made(folder: Path, fingerprint: str) -> bool:
     try:
         return read_corpus_index(folder, verify=False).text("fingerprint") == fingerprint
-    except CorpusError:  # there is none, or it is damaged
+    except CorpusError:  # missing or damaged
         return False
 
 
 def corpus_folder(config: PretrainConfig, out: Path) -> Path:
-    """Return the folder of a run's text; one in a store is fetched to this node."""
+    """Return the folder of a run's text, fetched to this node if it is in a store."""
     given = config.corpus
     if is_recipe(given):
         return out / CORPUS
@@ -155,7 +155,7 @@ def corpus_folder(config: PretrainConfig, out: Path) -> Path:
 
 
 def open_text(config: PretrainConfig, out: Path) -> Corpus:
-    """Open the text, which was verified, and check that each domain has a row."""
+    """Open the verified text, and check that each domain has a row."""
     corpus = Corpus.open(corpus_folder(config, out), verify=False)
     row = config.row_length
     for domain in corpus.evaluation:
@@ -170,13 +170,13 @@ def open_text(config: PretrainConfig, out: Path) -> Corpus:
 
 
 def text_vocabulary(corpus: Path, keep: Path) -> VocabularyConfig:
-    """Return what the ids of a corpus stand for; its tokenizer is kept in a folder."""
+    """Return the vocabulary of a corpus, and save its tokenizer to a folder."""
     index = read_corpus_index(corpus, verify=False)
     name, ids = index.text("tokenizer"), index.whole("vocab_size")
     try:
         tokenizer = saved_tokenizer(corpus, name)
         sha256 = vocabulary_of(tokenizer)[1]
-    except (CorpusError, PluginError):  # tokens of another tool, without its tokenizer
+    except (CorpusError, PluginError):  # imported tokens without their tokenizer
         return VocabularyConfig(tokenizer=name, ids=ids)
     keep.mkdir(parents=True, exist_ok=True)
     tokenizer.save(keep)
@@ -184,7 +184,7 @@ def text_vocabulary(corpus: Path, keep: Path) -> VocabularyConfig:
 
 
 class _TextConfig(Config):
-    """An experiment of which the text alone is wanted."""
+    """An experiment's sections for preparing text."""
 
     objective: ObjectiveConfig | None = None  # type: ignore[assignment]
 
@@ -207,5 +207,5 @@ def _digest(values: object) -> str:
 
 
 def _is_free(name: str) -> bool:
-    """Whether no result depends on a field."""
+    """Whether a field affects no result."""
     return any(name == field or name.startswith(f"{field}.") for field in _FREE)

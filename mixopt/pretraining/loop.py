@@ -1,7 +1,7 @@
-"""The loop: batches, steps, the mixture, evaluations, checkpoints, until the end or a signal.
+"""The training loop: batches, steps, mixture, evaluations, checkpoints, end or signal.
 
-Whatever happens after a step happens in one order on every rank, so a checkpoint holds all that
-came of its steps.
+All actions after a step run in one order on every rank, so that a checkpoint contains all results
+of its steps.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mixopt.pretraining.training_step import (
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import no_progress, progress, read_yaml
 
-_Mixtures = list[tuple[int, Mixture, str]]  # first step of a mixture, the mixture, its source
+_Mixtures = list[tuple[int, Mixture, str]]  # first step, mixture, source
 
 
 class Loop:
@@ -46,7 +46,7 @@ class Loop:
     def __init__(
         self, config: PretrainConfig, out: Path, ranks: Ranks, checkpoints: Checkpoints
     ) -> None:
-        """Put a run together, before its first step; every rank does."""
+        """Assemble a run before its first step, on every rank."""
         self._config, self._ranks, self._checkpoints = config, ranks, checkpoints
         self._beside = [out / METRICS, out / MIXTURE_LOG]
         self.step, self._losses = 0, dict[str, float]()
@@ -89,7 +89,7 @@ class Loop:
         )
 
     def begin(self) -> None:
-        """Begin before the first step; metrics of a run that came to no checkpoint go."""
+        """Start from step 0; metrics of an attempt without a checkpoint are dropped."""
         model, optimizer = self._model.plain, self._optimizer
         self._ranks.each(lambda: take_checkpoint(self._config, model, optimizer))
         self._metrics.cut(0)
@@ -97,7 +97,7 @@ class Loop:
             self.experts.resume(None, 0)
 
     def resume(self, path: Path, state: CheckpointState) -> None:
-        """Resume from a checkpoint that is whole."""
+        """Resume from a verified checkpoint."""
 
         def resume_order() -> None:
             try:
@@ -120,16 +120,16 @@ class Loop:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are taken."""
+        """Whether all steps are done."""
         return self.step >= self._config.training.steps
 
     def run(self, interruption: Interruption) -> None:
-        """Take the steps that are left, or those until a rank is asked to stop."""
+        """Run the remaining steps, or until a rank is asked to stop."""
         config = self._config
         self._check_ranks()
         if self._driver is not None:
             self._driver.start()
-        else:  # what is known beforehand is written again as far as the run has come
+        else:  # planned mixtures are logged up to the present step
             self._log.cut(0)
             self._log_known(0)
         with self._progress() as update:
@@ -156,7 +156,7 @@ class Loop:
         self._checkpoints.wait()
 
     def _log_known(self, first: int) -> None:
-        """Write the mixtures that are known beforehand and begin to hold from a step until now."""
+        """Log the planned mixtures that start between a step and now."""
         for batch, mixture, why in self._known:
             if first <= batch <= self.step:
                 self._log.write(batch, batch + 1, mixture, why, shadow=False)
@@ -181,7 +181,7 @@ class Loop:
         return Driver(make_estimator(chosen.name, chosen.options), self._loader, options)
 
     def _observe(self, outcome: StepOutcome) -> None:
-        """Tell mixture and meter of a step; one that was skipped has no losses."""
+        """Report a step to driver and meter; a skipped step has no losses."""
         self._held_out.forget()
         self._meter.add(outcome)
         if self._driver is None:
@@ -225,12 +225,12 @@ class Loop:
         return self.is_finished or (every > 0 and self.step % every == 0)
 
     def _check_ranks(self) -> None:
-        """Check that ranks have one order of samples; rank 0 reports where they differ."""
+        """Check that all ranks have the same order of samples; rank 0 reports differences."""
         self._ranks.each(lambda: check_ranks(self._loader.sampler))
 
     @contextmanager
     def _progress(self) -> Iterator[Any]:
-        """Show how far it is on rank 0, and leave torch's generators as they were."""
+        """Show progress on rank 0, and preserve torch's random state."""
         cuda = [self._ranks.device] if self._ranks.device.type == "cuda" else []
         shown = progress("pretrain", self._config.training.steps)
         with (
@@ -241,7 +241,7 @@ class Loop:
 
 
 def _known_mixtures(config: PretrainConfig, corpus: Corpus) -> _Mixtures:
-    """Return first step, mixture and source of each mixture that is known beforehand."""
+    """Return first step, mixture and source of each planned mixture."""
     if config.plan is None:
         source = config.mixture
         return [
@@ -278,7 +278,7 @@ def _mixture(config: PretrainConfig, corpus: Corpus) -> Mixture:
 
 
 def _loader(corpus: Corpus, config: PretrainConfig, known: _Mixtures, ranks: int) -> MixtureLoader:
-    """Return the batches of this rank, one a step."""
+    """Return the loader of this rank's batches, one for each step."""
     _check_batch(config, ranks)
     dataset = MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
     epochs = config.max_epochs and _allowed_epochs(
@@ -297,7 +297,7 @@ def _loader(corpus: Corpus, config: PretrainConfig, known: _Mixtures, ranks: int
 
 
 def _check_batch(config: PretrainConfig, ranks: int) -> None:
-    """Check that ranks and passes divide the batch."""
+    """Check that the batch is divisible by ranks and passes."""
     batch = config.training.batch
     if batch % ranks:
         down = batch - batch % ranks
@@ -317,9 +317,9 @@ def _check_batch(config: PretrainConfig, ranks: int) -> None:
 def _allowed_epochs(
     config: PretrainConfig, limit: float, sizes: Mapping[str, int], mixture: Mixture
 ) -> dict[str, float]:
-    """Return how often each domain may be drawn; check that its share of the run is within that.
+    """Return the maximum epochs of each domain, after checking the mixture against them.
 
-    What whole batches round up is no fault of the mixture, and is drawn too.
+    Rounding up to whole batches is allowed to exceed them.
     """
     samples, length = config.training.steps * config.training.batch, config.training.sequence_length
     drawn = {name: samples * share for name, share in mixture.items()}

@@ -1,7 +1,7 @@
-"""What a run measures: losses by domain, held-out losses, throughput, and counts of its experts.
+"""Metrics of a run: losses by domain, held-out losses, throughput, and counts of experts.
 
-A run that resumes leaves the lines and the record of one that was never stopped; time is that of
-training steps alone. Nothing about training depends on what is counted.
+A resumed run writes the same lines and records as an uninterrupted one; time is that of training
+steps only. Metrics do not affect training.
 
 Shapes: B sequences, D domains, M evaluation domains, R rows, W tokens of a row.
 """
@@ -45,7 +45,7 @@ from mixopt.routing import (
     training_scalars,
 )
 
-# Dense bfloat16 (V100: float16), as the makers state it without sparsity; the first that fits.
+# Dense bfloat16 (V100: float16) peaks without sparsity, by the first matching name.
 _PEAK_FLOPS = (
     ("B200", 2.25e15),
     ("GH200", 989e12),
@@ -62,13 +62,13 @@ _PEAK_FLOPS = (
     ("MI300X", 1307e12),
     ("MI250X", 191e12),
 )
-WINDOWS = 20  # of a run
+WINDOWS = 20  # of expert counts in a run
 
 Sums = dict[str, tuple[float, int]]
 
 
 class MetricsFile(LineLog):
-    """Lines with their time; rank 0 writes."""
+    """Lines of metrics with their time, written by rank 0."""
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write a line."""
@@ -76,9 +76,9 @@ class MetricsFile(LineLog):
 
 
 class Meter:
-    """Adds up what happens between two lines; on every rank.
+    """Accumulates metrics between two lines, on every rank.
 
-    Sums are whole numbers, so that lines are the same however many ranks and checkpoints there are.
+    Sums are integers, so that lines do not depend on the numbers of ranks and checkpoints.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Meter:
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
         self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
-        self._added = torch.zeros(2, dtype=torch.int64)  # units of the added loss, and sequences
+        self._added = torch.zeros(2, dtype=torch.int64)  # units of auxiliary loss; sequences
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
     def add(self, outcome: StepOutcome) -> None:
-        """Add a step; the losses of one that was skipped are left out."""
+        """Add a step; losses of a skipped step are left out."""
         self._steps += 1
         if outcome.skipped:
             self.skipped += 1
@@ -104,7 +104,7 @@ class Meter:
             self._losses.add(losses, domain, None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was seen since the last line, over all ranks; every rank calls it."""
+        """Return the sums since the last line over all ranks; all ranks call it."""
         return {
             "skipped": self.skipped,
             "sums": summed(self._losses.peek()).tolist(),
@@ -112,7 +112,7 @@ class Meter:
         }
 
     def load_state_dict(self, state: MeterState) -> None:
-        """Resume from a state; rank 0 keeps what all ranks had seen."""
+        """Resume from a state; rank 0 takes the sums of all ranks."""
         self.skipped = state.skipped
         if is_first():
             self._added = torch.tensor(state.added)
@@ -120,13 +120,13 @@ class Meter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the time of the block out."""
+        """Exclude the time of the block."""
         self._seconds += time.monotonic() - self._since
         yield
         self._since = time.monotonic()
 
     def line(self, step: int, outcome: StepOutcome, weights: Mapping[str, float]) -> dict[str, Any]:
-        """Return the line of the steps since the last; all ranks call it together."""
+        """Return the line of the steps since the last one; all ranks call it together."""
         sums_RD = summed(self._losses.take())
         units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
         total, norm = int(counts_D.sum()), outcome.gradient_norm
@@ -162,7 +162,7 @@ class Meter:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """Return the operations per second of a known GPU; None for others, and for CPUs."""
+    """Return the peak FLOPS of a known GPU; None for others and CPUs."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -170,17 +170,17 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def shares(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return weights without the last digits, which a sampler's state does not keep."""
+    """Return rounded weights: a sampler's state does not keep the last digits."""
     return {name: round(weight, 9) for name, weight in weights.items()}
 
 
 class HeldOutText:
-    """The held-out rows of this rank, and their losses by evaluation domain."""
+    """Held-out rows of this rank, and their losses by evaluation domain."""
 
     def __init__(
         self, corpus: Corpus, config: PretrainConfig, ranks: Ranks, model: ParallelModel
     ) -> None:
-        """Read the rows; each evaluation domain has at least one."""
+        """Read the rows, at least one for each evaluation domain."""
         length = config.row_length
         most = max(1, config.held_out.tokens // config.training.sequence_length)
         texts = [domain.validation for domain in corpus.evaluation]
@@ -205,17 +205,17 @@ class HeldOutText:
         self._sums: Sums | None = None
 
     def sums(self) -> Sums:
-        """Return losses and tokens of this rank, by evaluation domain."""
+        """Return sums of losses and tokens of this rank, by evaluation domain."""
         if self._sums is None:
             self._sums = self._evaluate()
         return self._sums
 
     def forget(self) -> None:
-        """Note that the weights have moved."""
+        """Discard cached losses after the weights have changed."""
         self._sums = None
 
     def line(self, step: int) -> dict[str, Any]:
-        """Return the line of an evaluation: nats per token, and bits per byte where known."""
+        """Return the line of an evaluation: nats per token, and bits per byte if known."""
         held_out = held_out_losses(self.sums, self.names)
         if not isinstance(held_out, HeldOut):
             return {"step": step, "trouble": held_out}
@@ -231,7 +231,7 @@ class HeldOutText:
             output = self._model.evaluate(tokens_BW[:, :-1])
             exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
             parts = (exact_BT, torch.ones_like(exact_BT))
-            # In whole units row by row, so that they add up alike however many ranks have them.
+            # Integer units row by row, so that sums do not depend on the number of ranks.
             sums_2B = torch.stack([part.sum(1) for part in parts]).mul_(UNIT).round_().div_(UNIT)
             domain_B = torch.from_numpy(domain).to(self._device)
             counts_B = torch.from_numpy(counts).to(self._device)
@@ -243,13 +243,13 @@ class HeldOutText:
 
 
 class ExpertWatch:
-    """The counts of a run's experts, on one rank; every rank calls the same methods."""
+    """Counts of a run's experts on one rank; all ranks call the same methods."""
 
     def __init__(
         self, model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
     ) -> None:
         """Attach to the model before its first step."""
-        # The model is put into training only in the block of `counting`, which nothing else opens.
+        # The model is in training mode only inside `counting`.
         adapters = named_adapters(config.experts.adapters)
         self.stats = RouterStats.attach(
             model.plain, corpus.domain_names, adapters=adapters, evaluation=True
@@ -261,13 +261,13 @@ class ExpertWatch:
 
     @contextmanager
     def counting(self, domain_B: Tensor, length: int, positions: Sequence[int]) -> Iterator[None]:
-        """Count the forward pass in the block."""
+        """Count the forward passes of the block."""
         domain_BT = domain_B[:, None].expand(-1, length)
         with _or_uncounted(), self.stats.domains(domain_BT, position=positions):
             yield
 
     def step(self, step: int, metrics: MetricsFile) -> None:
-        """Write the window that ends after so many steps, if one does."""
+        """Write a window of counts if one ends at this step."""
         if step == self._steps or step % self._every == 0:
             self.stats.reduce()
             window, begun, self._begun = self.stats.window(), self._begun, step
@@ -279,28 +279,28 @@ class ExpertWatch:
             self._ranks.first(write)
 
     def state(self) -> dict[str, Any]:
-        """Return the window that is not at its end, to keep in a checkpoint."""
+        """Return the unfinished window, for a checkpoint."""
         self.stats.reduce()
         return {"begun": self._begun, "counts": self.stats.state_dict()["window"]}
 
     def resume(self, state: ExpertsState | None, step: int) -> None:
-        """Resume after so many steps; what was recorded after them is dropped."""
+        """Resume after a step; later records are dropped."""
         self._ranks.first(lambda: self.record.cut(step))
         self._begun = step
-        if state is not None:  # experts were counted before it
+        if state is not None:  # the checkpoint has counts
             self._begun = state.begun
             self.stats.load_state_dict({"total": state.counts, "window": state.counts})
 
     @property
     def window_ends(self) -> list[int]:
-        """The steps after which a window of counts ends."""
+        """The steps at which a window of counts ends."""
         return [*range(self._every, self._steps, self._every), self._steps]
 
 
 def watch_of(
     model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
 ) -> ExpertWatch | None:
-    """Return what counts the model's experts; None where it has none, or is not to be counted."""
+    """Return the counter of the model's experts; None without experts or if disabled."""
     enabled, adapters = config.experts.enabled, config.experts.adapters
     if enabled is False or not (enabled is True or adapters or has_experts(model.plain)):
         return None
@@ -310,7 +310,7 @@ def watch_of(
 
 @contextmanager
 def _or_uncounted(where: str = "") -> Iterator[None]:
-    """Have an error of counting say how to train without it."""
+    """Add to errors of counting how to train without it."""
     try:
         yield
     except RoutingError as error:

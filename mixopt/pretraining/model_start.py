@@ -1,7 +1,7 @@
-"""What a model starts from, as `model.from` says: found, checked, recorded and loaded.
+"""The start checkpoint of a model (`model.from`): find, check, record and load it.
 
-The resolved configuration has all that builds the model, so that a run that has a checkpoint of its
-own resumes even when its origin is gone.
+The resolved configuration can build the model, so that a run with its own checkpoint resumes even
+if the start checkpoint is gone.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ class ModelOrigin:
     """A checkpoint that a model starts from.
 
     Attributes:
-        path: The folder with its weights.
-        checkpoint: What a run records: the same, or a name on the hub with its revision.
-        model: What the model is built from, its vocabulary's size among the options.
-        vocab_size: Ids that it was built for.
-        length: Most tokens that it was trained on, or built for, at once; None where not known.
-        vocabulary: What its ids stand for; None where no tokenizer is with it.
-        sha256: A hash over those of its files of weights.
-        run: The configuration of its run; None of another tool's.
-        step: Steps that were taken in that run; None of another tool's.
+        path: The folder of its weights.
+        checkpoint: Name to record: the folder, or the hub's name with revision.
+        model: Configuration of the model, including the vocabulary size.
+        vocab_size: Vocabulary size of the model.
+        length: Maximum sequence length of training or model; None if unknown.
+        vocabulary: Vocabulary of its ids; None without a tokenizer.
+        sha256: Hash over the hashes of its weight files.
+        run: Configuration of its run; None for other tools' models.
+        step: Steps of that run; None for other tools' models.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class ModelOrigin:
     step: int | None = None
 
     def module(self) -> nn.Module:
-        """Return the model with its weights, in float32 on the CPU; needs no process group."""
+        """Return the model with its weights in float32 on the CPU, without a process group."""
         if self.run is None:
             return load_folder(self.path, self.model)
         model = build_model(
@@ -87,7 +87,7 @@ class ModelOrigin:
         return model
 
     def compared(self, text: VocabularyConfig) -> str | None:
-        """Check that the model's ids are those of a text; return what could not be compared."""
+        """Check the model's vocabulary against a text's; return what could not be compared."""
         model, size, where = self.vocabulary, self.vocab_size, f"model.from: {self.checkpoint}"
         if _are_compared(where, model, text):
             return None
@@ -103,20 +103,20 @@ class ModelOrigin:
         )
 
     def optimizer_tensors(self) -> dict[str, Tensor] | None:
-        """Return the optimizer's state by names such as `state.embedding.exp_avg`."""
+        """Return the optimizer state by names such as `state.embedding.exp_avg`."""
         return None if self.run is None else read_tensors(self.path, OPTIMIZER)
 
 
 def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
-    """Open what a model starts from: check its files, and read what it is.
+    """Open a start checkpoint: verify its files and read its description.
 
     Args:
-        path: The directory of a `mixopt pretrain` (its newest checkpoint is meant), one of its
-            checkpoints, a folder of transformers, or a name on the hub.
-        trust: Whether a model that a run directory names by a path may be imported, or such names.
+        path: The directory of a `mixopt pretrain` (for its newest checkpoint), one of its
+            checkpoints, a transformers folder, or a name on the hub.
+        trust: Whether code named by a run directory may be imported, or the names that may be.
 
     Raises:
-        MixoptError: There is nothing of the kind, it is damaged, or it cannot be used.
+        MixoptError: It is missing, damaged or of an unsupported kind.
     """
     given = str(path)
     folder = local_path(given)
@@ -138,9 +138,9 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
 
 
 def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, ModelOrigin | None]:
-    """Return the configuration with what its model is, and the checkpoint that it starts from."""
+    """Return the configuration completed by the model and start checkpoint."""
     given = config.model
-    if last_checkpoint(out / CHECKPOINTS) is not None:  # what is given differently is noticed later
+    if last_checkpoint(out / CHECKPOINTS) is not None:  # differences are reported later
         before = recorded_pretraining(out).model
         known = {} if given.start is None else before.options
         named = {"name": given.name or before.name, "options": known | given.options}
@@ -158,7 +158,7 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
 def with_vocabulary(
     config: PretrainConfig, out: Path, origin: ModelOrigin | None, say: Say
 ) -> PretrainConfig:
-    """Return the configuration with what the ids of its text stand for; it is prepared already."""
+    """Return the configuration with the vocabulary of its prepared text."""
     before = config.model.vocabulary
     text = text_vocabulary(corpus_folder(config, out), keep=out / TOKENIZER)
     _are_compared(f"{out}: the run was begun with another tokenizer", before, text)
@@ -176,7 +176,7 @@ def with_vocabulary(
 
 
 def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Module:
-    """Return the model of a run on the CPU in float32, the same in every process."""
+    """Return the initial model of a run on the CPU in float32, the same in every process."""
     path = None if last_checkpoint(out / CHECKPOINTS) is not None else _origin_path(config)
     if path is not None and not (path / STATE).exists():
         return load_folder(path, config.model)
@@ -187,14 +187,14 @@ def initial_model(config: PretrainConfig, vocab_size: int, out: Path) -> nn.Modu
 
 
 def take_checkpoint(config: PretrainConfig, model: nn.Module, optimizer: optim.Optimizer) -> None:
-    """Fill model and optimizer from the checkpoint that a run starts from; on every rank."""
+    """Load the start checkpoint into model and optimizer, on every rank."""
     path = _origin_path(config)
     if path is not None and (path / STATE).exists():
         load_training(path, model, None if config.model.optimizer is False else optimizer)
 
 
 def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
-    """Open a checkpoint, whose run's directory says what the model is."""
+    """Open a checkpoint of a pretraining run, whose directory describes the model."""
     run = path.resolve().parent.parent
     record = run / "config.yaml"
     if not record.exists():
@@ -202,7 +202,7 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
             f"{path}: config.yaml of its run is not beside {CHECKPOINTS}; keep a checkpoint in its"
             " run's directory"
         )
-    if trust is False:  # what a user's own configuration starts from may have links
+    if trust is False:  # a user's own configuration may use links
         check_links(run)
     config = recorded_pretraining(run)
     name, text = config.model.name, config.model.vocabulary
@@ -247,13 +247,13 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
 
 
 def _weights_hash(files: Mapping[str, FileRecord]) -> str:
-    """Return one hash for files of weights."""
+    """Return one hash for all weight files."""
     text = "".join(f"{name} {files[name].sha256}\n" for name in sorted(files))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _whole(path: Path) -> CheckpointState:
-    """Return what a checkpoint holds besides tensors; a damaged one is never passed over."""
+    """Return the state of a checkpoint, or raise if it is damaged."""
     try:
         return whole_state(path)
     except MixoptError as error:
@@ -283,7 +283,7 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
 
 
 def _are_compared(where: str, known: VocabularyConfig | None, text: VocabularyConfig) -> bool:
-    """Check that ids stand for the same; tell whether that is known of both."""
+    """Check that two vocabularies are equal; return whether both are known."""
     if known is None or known.sha256 is None or text.sha256 is None:
         return False
     if known.sha256 != text.sha256:

@@ -1,13 +1,13 @@
-"""Build a causal language model with random weights: one of Hugging Face's, or a plug-in.
+"""Build causal language models with random weights: Hugging Face architectures or plug-ins.
 
 A plug-in is a module class behind an entry point in `mixopt.models`, or `package.module:Name`. It
 is called with `vocab_size`, `sequence_length` and the options, takes token ids of shape (B, T), and
-returns logits of shape (B, T, V) or an object that has them; with `training.mask_documents` it is
-given `position_ids` of shape (B, T) too, which begin at 0 with each document. It may have
+returns logits of shape (B, T, V) or an object with `logits`; with `training.mask_documents` it also
+gets `position_ids` of shape (B, T), which restart at 0 for each document. Optional:
 
-- `own_loss`: what its last forward pass in training adds to the cross-entropy;
-- `transformers_form()`: the fields of an equal model's configuration in transformers, `model_type`
-  among them, and its weights by their names there, for the export.
+- `own_loss`: auxiliary loss of its last forward pass in training;
+- `transformers_form()`: configuration fields of an equal transformers model, with `model_type`, and
+  its weights by their names there, for the export.
 
 Shapes: B sequences, T tokens, V vocabulary.
 """
@@ -27,10 +27,10 @@ from mixopt.pretraining.config import ModelConfig
 from mixopt.routing import find_routers, has_experts
 from mixopt.system import build_plugin, plugin_names
 
-TEXT = "text_config"  # the field with what is trained, of families that read images as well
-# What models read though not every configuration class lists it (Qwen3-MoE's head_dim).
+TEXT = "text_config"  # the text model's field in families that also read images
+# Fields that models read but not every configuration class lists (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
-# What training needs, whatever a family has by itself.
+# Settings for training, whatever the family's default.
 _OURS: dict[str, Any] = {
     "pad_token_id": None,
     "bos_token_id": None,
@@ -40,14 +40,14 @@ _OURS: dict[str, Any] = {
     "output_router_logits": True,
 }
 _MASKS = "training.mask_documents"
-_SHORT = 12  # tokens of the two documents that a model is checked with
-_LEAK = 1e-4  # of what a token does to a later one of its own document
+_SHORT = 12  # tokens of the two documents in the mask check
+_LEAK = 1e-4  # allowed influence across documents, relative to that within one
 
 
 def build_model(
     config: ModelConfig, *, vocab_size: int, sequence_length: int, seed: int
 ) -> nn.Module:
-    """Build the model on the CPU in float32, the same on every rank."""
+    """Build a model on the CPU in float32, the same on every rank."""
     text = config.options.get(TEXT)
     for place, options in (("", config.options), (f"{TEXT}.", text)):
         given = options.get("vocab_size") if isinstance(options, dict) else None
@@ -72,7 +72,7 @@ def build_model(
 
 
 def causal_models() -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """Return the configuration classes of transformers by type, and its causal models' classes."""
+    """Return transformers' configuration classes by type, and its causal model classes."""
     try:
         from transformers import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -84,7 +84,7 @@ def causal_models() -> tuple[Mapping[str, Any], Mapping[str, str]]:
 def hugging_face_config(
     config: ModelConfig, vocab_size: int | None = None, sequence_length: int | None = None
 ) -> Any:
-    """Return the configuration of a model of Hugging Face's."""
+    """Return the configuration of a Hugging Face model."""
     kinds, known = causal_models()
     if config.name not in known:
         near = did_you_mean(config.name, {*known, *plugin_names("model")})
@@ -102,7 +102,7 @@ def hugging_face_config(
     options = {n: value for n, value in ours.items() if n in fields} | config.options
     text = getattr(kind, "sub_configs", {}).get(TEXT)
     if text is not None and isinstance(options.get(TEXT, {}), dict):
-        # What is trained has this configuration alone, where it has one within another.
+        # Only the text part of a multimodal configuration is trained.
         taken = inspect.signature(text).parameters
         inner = {n: v for n, v in ours.items() if n in taken} | options.get(TEXT, {})
         options |= {TEXT: inner} if inner else {}
@@ -111,13 +111,13 @@ def hugging_face_config(
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits of what a model returns, shape (B, T, V)."""
+    """Return the logits from a model's output, shape (B, T, V)."""
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
     return logits
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """Return the layers that are compiled, recomputed and sharded one by one."""
+    """Return the layers, which are compiled, recomputed and sharded separately."""
     whole = set(getattr(model, "_no_split_modules", None) or ())
     blocks = [module for module in model.modules() if type(module).__name__ in whole]
     return blocks or list(getattr(model, "layers", ()))
@@ -132,7 +132,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def flops_per_token(model: nn.Module, sequence_length: int) -> float:
-    """Return the operations of a training step for one token, as the MFU counts them."""
+    """Return the FLOPs of a training step per token, as counted for the MFU."""
     own = getattr(model, "flops_per_token", None)
     if own is not None:
         return float(own())
@@ -151,17 +151,17 @@ def flops_per_token(model: nn.Module, sequence_length: int) -> float:
 
 
 def _chosen(model: nn.Module, config: Any) -> dict[str, tuple[int, int]]:
-    """Return experts, and experts of a token, by the path of the block around each router."""
+    """Return number of experts and top-k, by the path of the block around each router."""
     try:
         routers = find_routers(model) if has_experts(model) else []
-    except RoutingError:  # those of a class that is not known: what the configuration may say
+    except RoutingError:  # unknown classes: use the configuration
         experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 1)
         return {"": (experts, getattr(config, "num_experts_per_tok", experts))}
     return {one.name.rpartition(".")[0] + ".": (one.experts, one.top_k) for one in routers}
 
 
 def _share(name: str, weight: nn.Parameter, chosen: Mapping[str, tuple[int, int]]) -> float:
-    """Return the share of the tokens that a weight multiplies, which is 1 but for experts."""
+    """Return the share of tokens that a weight processes: 1 except for experts."""
     for block, (experts, top_k) in chosen.items():
         stacked = weight.dim() == 3 and len(weight) == experts
         if name.startswith(block) and (stacked or ".experts." in f".{name.removeprefix(block)}"):
@@ -178,25 +178,25 @@ def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:
 
 
 def _fields(kind: Any) -> set[str]:
-    """Return the names of what a configuration takes, derived fields included."""
+    """Return the names of a configuration's fields, derived ones included."""
     listed = set(inspect.signature(kind).parameters) | _UNLISTED
     try:
         return listed | set(kind().to_dict())
-    except Exception:  # a class that has no defaults
+    except Exception:  # a class without defaults
         return listed
 
 
 @contextmanager
 def _as_options() -> Iterator[None]:
-    """Say what a configuration class or a model's constructor raises of the options."""
+    """Turn errors of a configuration class or constructor into errors of the options."""
     try:
         yield
-    except Exception as error:  # they raise whatever they like
+    except Exception as error:  # they may raise anything
         raise ConfigError(f"model.options: {error_line(error)}") from error
 
 
 def error_line(error: BaseException, *, with_kind: bool = False) -> str:
-    """Return what a library raised as one line; one of ours as it is."""
+    """Return a library's error as one line; our own errors unchanged."""
     if isinstance(error, MixoptError):
         return str(error)
     kind, text = type(error).__name__, " ".join(str(error).split())[:300]
@@ -204,29 +204,29 @@ def error_line(error: BaseException, *, with_kind: bool = False) -> str:
 
 
 class DocumentMasks:
-    """Keeps documents of a row apart, by `position_ids` that begin at 0 with each of them.
+    """Separates the documents of a row, by `position_ids` that restart at 0 for each document.
 
     Each document is followed by the end-of-document id. As a target that id ends a document; as an
-    input it begins the next one, whose first token is so predicted from it alone.
+    input it starts the next one, whose first token is predicted from it alone.
     """
 
     def __init__(self, model: nn.Module, ends: Sequence[int]) -> None:
-        """Look at what a model takes."""
+        """Inspect the arguments of a model."""
         taken = inspect.signature(model.forward).parameters
         if "position_ids" not in taken:
             raise ConfigError(
                 f"{_MASKS}: {type(model).__name__} takes no position_ids, which would tell it where"
                 " documents begin; leave it out"
             )
-        # With a cache transformers makes no masks of positions.
+        # With a cache transformers builds no masks from positions.
         self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in taken else {}
 
     def inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
-        """Return the arguments of a call besides the tokens."""
+        """Return the further arguments of a call."""
         return {"position_ids": document_positions(tokens_BT, self._ends), **self._fixed}
 
     def check(self, model: nn.Module, length: int, vocab_size: int) -> None:
-        """Check on two short documents that one's outputs do not depend on the other."""
+        """Check on two short documents that outputs of one do not depend on the other."""
         half, name = min(length, _SHORT) // 2, type(model).__name__
         if half < 2 or vocab_size < 4:
             return
@@ -239,7 +239,7 @@ class DocumentMasks:
         was_training = model.training
         try:
             leak, within = self._influences(model.eval(), half, vocab_size)
-        except Exception as error:  # whatever a model raises that is not made for it
+        except Exception as error:  # a model without support may raise anything
             raise ConfigError(
                 f"{_MASKS}: {name} cannot be called so: {error_line(error)}"
             ) from error
@@ -253,7 +253,7 @@ class DocumentMasks:
 
     @torch.no_grad()
     def _influences(self, model: nn.Module, half: int, ids: int) -> tuple[float, float]:
-        """Return how much outputs for a document change by what surrounds it, and by itself."""
+        """Return how much outputs for a document depend on its surroundings, and on itself."""
         before, other, own = torch.randint(
             ids, (3, half), generator=torch.Generator().manual_seed(0)
         )
@@ -268,7 +268,7 @@ class DocumentMasks:
 
 
 def document_positions(tokens_BT: Tensor, ends: Sequence[int]) -> Tensor:
-    """Return each token's place in its document, from 0, shape (B, T)."""
+    """Return each token's position in its document, from 0, shape (B, T)."""
     place_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
     begins_BT = torch.stack([tokens_BT == end for end in ends]).any(0)
     return place_BT - torch.where(begins_BT, place_BT, 0).cummax(1).values

@@ -1,7 +1,7 @@
-"""The processes of a job, what stops them, and the model over them: DDP or FSDP2.
+"""Processes of a job, their interruption, and the parallel model: DDP or FSDP2.
 
-Without torchrun there is one process, with a process group of its own, so that the loop has one
-path. Every rank builds or reads the same model on the CPU before it is copied or sharded.
+Without torchrun there is one process with its own process group, so that the loop has one code
+path. Every rank builds or loads the same model on the CPU before it is replicated or sharded.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """Whether this process prints and writes for all."""
         return self.rank == 0
 
     def first(self, do: Callable[[], Value]) -> Value:
-        """Do something on rank 0, and return on every rank what it returned."""
+        """Call a function on rank 0, and return its result on every rank."""
         answer = [self.each(lambda: do() if self.is_first else None)]
         if self.count > 1:
             dist.broadcast_object_list(answer, src=0)
         return cast(Value, answer[0])
 
     def each(self, do: Callable[[], Value]) -> Value:
-        """Do something on every rank, and continue only if none raised."""
+        """Call a function on every rank, and continue only if none raised."""
         value: Value | None = None
         error: BaseException | None = None
         try:
@@ -77,13 +77,13 @@ class Ranks:
         raise error or RunError(f"rank {failed[0]}: {messages[failed[0]]}")
 
     def error(self, message: str) -> MixoptError:
-        """Return what ends all ranks with one line; they raise it together."""
+        """Return the error that all ranks raise together, reported once."""
         return RunError(message) if self.is_first else OtherRankError(message)
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Be one of the processes of the job while the block runs."""
+    """Join the process group of the job for the block."""
     chosen = device_named(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -103,7 +103,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def device_named(name: str) -> torch.device:
-    """Return what this process computes on."""
+    """Return the device of this process."""
     present = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not present):
         return torch.device("cpu")
@@ -117,17 +117,17 @@ def device_named(name: str) -> torch.device:
 
 
 class Interruption:
-    """Whether this process was asked to stop, by SIGTERM or Ctrl-C."""
+    """Records whether SIGTERM or Ctrl-C asked this process to stop."""
 
     def __init__(self) -> None:
         self.requested = self.by_hand = False
 
     @contextmanager
     def listening(self, may_save: Callable[[], bool]) -> Iterator[None]:
-        """Take SIGTERM, and the first Ctrl-C, while the block runs; the second ends at once.
+        """Record SIGTERM and the first Ctrl-C during the block; a second Ctrl-C ends at once.
 
-        In the main thread only, as Python has it; what is ignored stays so. Ctrl-C is also how the
-        main thread hears that another process took the directory over, which it may not save in.
+        In the main thread only, as Python requires; ignored signals stay ignored. SIGINT also tells
+        the main thread that another process took over the directory; then nothing is saved.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -144,7 +144,7 @@ class Interruption:
                 raise KeyboardInterrupt
             self.requested = self.by_hand = True
             if os.environ.get("RANK", "0") == "0":
-                # Past Python's buffer, which the signal may have come amid.
+                # Bypass Python's buffer, which the signal may have interrupted.
                 with suppress(OSError, ValueError, AttributeError):
                     os.write(sys.stderr.fileno(), _INTERRUPTED)
 
@@ -158,7 +158,7 @@ class Interruption:
 
 
 class ParallelModel:
-    """A model on its device, ready to be called."""
+    """A model on its device, wrapped for training."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class ParallelModel:
         ranks: Ranks,
         masks: DocumentMasks | None = None,
     ) -> None:
-        """Move, compile and wrap the model as the configuration says."""
+        """Move, compile and wrap the model as configured."""
         self._ranks, self._masks = ranks, masks
         precision = config.training.precision
         self._half = has_bfloat16(ranks.device) if precision == "auto" else precision == "bfloat16"
@@ -185,20 +185,20 @@ class ParallelModel:
         self._called = self._replicated() if replicated else self.plain
 
     def train(self, tokens: Tensor) -> Any:
-        """Return what the model gives for tokens, shape (B, T), with gradients to come."""
+        """Return the model's output for tokens, shape (B, T), in training mode."""
         self.plain.train()
         with self._precision():
             return self._called(tokens, **self._inputs(tokens))
 
     def evaluate(self, tokens: Tensor) -> Any:
-        """Return what the model gives for tokens, shape (B, T); all ranks call it alike."""
+        """Return the model's output for tokens, shape (B, T), without gradients; on all ranks."""
         self.plain.eval()
         with torch.no_grad(), self._precision():
             return self.plain(tokens, **self._inputs(tokens))
 
     @contextmanager
     def backward(self, *, last: bool) -> Iterator[None]:
-        """Run a forward and backward pass; gradients go over the ranks with the last of a step."""
+        """Run forward and backward; gradients are reduced in the last pass of a step."""
         context: AbstractContextManager[Any] = nullcontext()
         if isinstance(self.plain, FSDPModule):
             self.plain.set_requires_gradient_sync(last)

@@ -1,4 +1,4 @@
-"""Pretrain a model from a configuration, or resume a run: the library side of the command."""
+"""Pretrain a model, or resume a run: the library behind `mixopt pretrain`."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from mixopt.tracking import Tracker, code_tags
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """A run as its last checkpoint has it.
+    """State of a run at its last checkpoint.
 
     Attributes:
         path: The run directory.
-        step: Steps taken.
+        step: Completed steps.
         steps: Steps of the whole run.
         tokens: Tokens trained on.
         skipped: Steps that were skipped because a loss or gradient was not finite.
         weights: The mixture of the next batch.
-        losses: Held-out losses when they were last evaluated, nats per token.
+        losses: Last held-out losses, nats per token.
         checkpoint: The folder of the last checkpoint.
         interrupted: Whether Ctrl-C stopped it before its end.
     """
@@ -56,11 +56,11 @@ class PretrainResult:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are taken."""
+        """Whether all steps are done."""
         return self.step >= self.steps
 
     def to_json(self) -> dict[str, Any]:
-        """Return the same as plain values."""
+        """Return the result as JSON values."""
         values = {"directory": str(self.path), **asdict(self), "checkpoint": str(self.checkpoint)}
         del values["path"], values["interrupted"]
         return {**values, "finished": self.is_finished}
@@ -73,24 +73,24 @@ def pretrain(
     *,
     say: Say = silent,
 ) -> PretrainResult:
-    """Pretrain a model; run it again to resume from the last checkpoint.
+    """Pretrain a model; the same call resumes from the last checkpoint.
 
-    Under torchrun every process calls it. What it does depends on the configuration alone: a run
-    that was killed at any moment and resumed takes the same batches, and its mixture log is that of
-    an undisturbed run.
+    Under torchrun every process calls it. Results depend on the configuration only: a run that was
+    killed at any time and resumed has the same batches and the same mixture log as an undisturbed
+    run.
 
     Args:
-        config: A YAML file, or a configuration that is read already.
-        out: The run directory, which all ranks see.
-        overrides: `a.b=value` each, over the file.
-        say: Called on rank 0 with a line about what happens.
+        config: A YAML file, or a loaded configuration.
+        out: The run directory, shared by all ranks.
+        overrides: Strings `a.b=value` that override fields of the file.
+        say: Called on rank 0 with each line of progress.
 
     Returns:
-        What the run came to; not finished where SIGTERM or Ctrl-C stopped it.
+        The state of the run; unfinished after SIGTERM or Ctrl-C.
 
     Raises:
-        MixoptError: Something that was given cannot be right, or training diverged; one line says
-            what fixes it. Ranks other than 0 raise an OtherRankError, which is not reported.
+        MixoptError: Invalid input, or training diverged; the message says how to fix it. Ranks
+            other than 0 raise OtherRankError, which is not reported.
     """
     path, interruption = Path(out), Interruption()
     given = _read(config, overrides)
@@ -113,7 +113,7 @@ def pretrain(
 
 
 def result_lines(result: PretrainResult) -> list[str]:
-    """Return a table for a terminal."""
+    """Return the result as a table for the terminal."""
     names = [*result.weights, *(name for name in result.losses if name not in result.weights)]
     width = max(len("domain"), *(len(name) for name in names))
     lines = [f"{'domain':<{width}}   weight   held-out loss (nats per token)"]
@@ -138,12 +138,12 @@ def _read(config: str | Path | PretrainConfig, overrides: Sequence[str]) -> Pret
 
 
 def _prepare(config: PretrainConfig, out: Path, say: Say) -> PretrainConfig:
-    """Find what the model starts from, prepare the text, and record what the run is."""
-    if config.estimator is not None:  # a mistake in it is said before text is read for minutes
+    """Find the start checkpoint, prepare the text, and record the configuration."""
+    if config.estimator is not None:  # raise its errors before minutes of reading text
         make_estimator(config.estimator.name, config.estimator.options)
     resolved, origin = with_origin(config, out)
     check_directory(resolved, out)
-    record_config(resolved, out)  # so that the directory is a run's, which may be started again
+    record_config(resolved, out)  # marks the directory as a run that can be restarted
     prepare_text(resolved, out, say)
     resolved = with_vocabulary(resolved, out, origin, say)
     record_config(resolved, out)
@@ -170,7 +170,7 @@ def _result(config: PretrainConfig, out: Path) -> PretrainResult:
 def _tracked(
     config: PretrainConfig, loop: Loop, out: Path, ranks: Ranks, warn: Say
 ) -> Iterator[None]:
-    """Keep a record in MLflow while the block runs; rank 0 does."""
+    """Track the run in MLflow during the block, on rank 0."""
     if not (config.tracking.enabled and ranks.is_first):
         yield
         return

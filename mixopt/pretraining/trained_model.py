@@ -1,6 +1,6 @@
-"""A trained model in float32: to score tasks with, and to export as a folder of transformers.
+"""A trained model in float32: scoring of tasks, and export as a transformers folder.
 
-Shapes: R rows, B windows or sequences of a pass, T tokens, V vocabulary, P scored tokens.
+Shapes: R rows, B windows or sequences in a pass, T tokens, V vocabulary, P scored tokens.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from mixopt.pretraining.transformers_folder import (
 from mixopt.reporting import table_text
 from mixopt.system import Array, progress, writing
 
-_SHARD = "5GB"  # largest file of weights
-TOLERANCE = 1e-5  # of the largest logit, or of 1
+_SHARD = "5GB"  # maximum size of a weight file
+TOLERANCE = 1e-5  # relative to the largest logit, at least 1
 _PASS_TOKENS = 8192
 _PASS_LOGITS = 1 << 27
-_USUAL_LENGTH = 2048  # of a model whose positions have no end
-_COMPARED = 64  # tokens of each of two sequences
+_USUAL_LENGTH = 2048  # of a model without a maximum length
+_COMPARED = 64  # tokens in each of two compared sequences
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A causal language model, its tokenizer, and how much it reads at once."""
+    """A causal language model, its tokenizer, and its maximum length."""
 
     model: nn.Module
     tokenizer: Tokenizer
@@ -74,7 +74,7 @@ class TrainedModel:
         device: str = "auto",
         trust: bool = False,
     ) -> TrainedModel:
-        """Read a checkpoint of a pretraining, or a model of transformers."""
+        """Load a checkpoint of a pretraining, or a transformers model."""
         run = Path(run).expanduser()
         if is_transformers_folder(run) and not (run / CHECKPOINTS).exists():
             if checkpoint is not None:
@@ -135,12 +135,11 @@ def score_tasks(
     device: str = "auto",
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Score tasks with a checkpoint of a pretraining, or with a model of transformers.
+    """Score tasks with a checkpoint of a pretraining or a transformers model.
 
     Returns:
-        `checkpoint`, its folder; `step`, the steps that were taken; `length`, the tokens that the
-        model reads at once; and `tasks`, by name `items`, `bits_per_byte` and `cut`, the items
-        that are longer than that.
+        `checkpoint`, its folder; `step`; `length`, the model's maximum length; and `tasks`, by
+        name: `items`, `bits_per_byte` and `cut`, the number of items longer than `length`.
     """
     files = task_files(folder)
     chosen = {name: chosen_items(read_items(path), items) for name, path in files.items()}
@@ -164,7 +163,7 @@ def score_tasks(
 
 
 def scores_text(scores: Mapping[str, Any]) -> str:
-    """Return a table for a terminal."""
+    """Return the scores as a table for the terminal."""
     title = f"{Path(scores['checkpoint']).name}, {scores['length']:,} tokens at once, float32"
     rows = [
         (name, f"{task['bits_per_byte']:.4f}", f"{task['items']:,}", f"{task['cut']:,}")
@@ -176,14 +175,14 @@ def scores_text(scores: Mapping[str, Any]) -> str:
 def export_model(
     run: str | Path, out: str | Path, *, step: int | None = None, trust: bool = False
 ) -> dict[str, Any]:
-    """Write a checkpoint of a pretraining as a model of transformers, with its tokenizer.
+    """Export a checkpoint of a pretraining as a transformers model with its tokenizer.
 
-    What was written is loaded again, and its logits are compared with the run's before the folder
-    gets its name, so that it is a whole and equal model, or absent.
+    The export is loaded again and its logits are compared with the run's before the folder gets its
+    name, so that it is a complete and equal model, or absent.
 
     Returns:
-        `path`, the folder; `checkpoint`, that of the run; `architecture`, its type in transformers;
-        `parameters`, how many; `files`, their names; and `largest_logit_difference`.
+        `path`, the folder; `checkpoint`, the run's; `architecture`, the type in transformers;
+        `parameters`, their number; `files`, their names; and `largest_logit_difference`.
     """
     name = None if step is None else f"step-{step:08d}"
     out = Path(out).expanduser()
@@ -193,7 +192,7 @@ def export_model(
 
 
 def write_export(trained: TrainedModel, out: Path) -> dict[str, Any]:
-    """Write a model that is open, on the CPU; see `export_model`."""
+    """Export a loaded model on the CPU (`export_model`)."""
     from transformers import GenerationConfig
 
     with _whole_or_not(out) as folder:
@@ -214,7 +213,7 @@ def write_export(trained: TrainedModel, out: Path) -> dict[str, Any]:
 
 
 def export_lines(export: Mapping[str, Any]) -> list[str]:
-    """Return what was written, for a terminal."""
+    """Return a summary of the export for the terminal."""
     size = f"{export['architecture']}, {export['parameters']:,} parameters"
     return [
         f"{export['path']}: {size}, from {Path(export['checkpoint']).name}",
@@ -225,7 +224,7 @@ def export_lines(export: Mapping[str, Any]) -> list[str]:
 
 @contextmanager
 def _whole_or_not(out: Path) -> Iterator[Path]:
-    """Give a folder that gets its name when the block ends without an error."""
+    """Yield a temporary folder that is renamed if the block ends without an error."""
     folder = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -238,7 +237,7 @@ def _whole_or_not(out: Path) -> Iterator[Path]:
 
 
 def _write_model(trained: TrainedModel, folder: Path) -> ModelConfig:
-    """Write configuration and weights; return what the model is."""
+    """Write configuration and weights; return architecture and number of parameters."""
     from huggingface_hub import save_torch_state_dict
     from transformers import PreTrainedModel
 
@@ -267,7 +266,7 @@ def _write_model(trained: TrainedModel, folder: Path) -> ModelConfig:
 
 
 def _adapt(config: Any, end: int) -> None:
-    """Set what generating wants, where training wanted something else."""
+    """Adjust the configuration from training to generation."""
     config.eos_token_id, config.use_cache = end, True
     if hasattr(config, "output_router_logits"):
         config.output_router_logits = False
@@ -275,7 +274,7 @@ def _adapt(config: Any, end: int) -> None:
 
 @torch.no_grad()
 def _checked(trained: TrainedModel, folder: Path, kind: ModelConfig) -> float:
-    """Load what was written, and return by how much its logits differ from the run's."""
+    """Load the export, and return the largest difference of its logits from the run's."""
     written = load_folder(folder, folder_model(folder)).eval()
     draw, ids = torch.Generator().manual_seed(0), trained.tokenizer.vocab_size
     tokens_BT = torch.randint(ids, (2, min(_COMPARED, trained.length)), generator=draw)

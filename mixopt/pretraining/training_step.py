@@ -1,8 +1,8 @@
 """AdamW and one step on a global batch, the same on every rank.
 
-What a pass draws at random (dropout) follows from the seed and from where its sequences are in the
-stream, so nothing of it has to be saved. One small sum over the ranks tells all of them whether the
-step is skipped, or any was asked to stop: the one time that the host waits.
+Randomness of a pass (dropout) follows from the seed and the position of its sequences in the
+stream, so no random state is saved. One small all-reduce tells all ranks whether the step is
+skipped or any rank was asked to stop: the only time that the host waits.
 
 Shapes: B sequences, T tokens, W = T + 1, P passes, V vocabulary.
 """
@@ -37,7 +37,7 @@ Counting = Callable[[Tensor, int, Sequence[int]], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a step came to."""
+    """Result of a step."""
 
     learning_rate: float
     gradient_norm: float
@@ -48,7 +48,7 @@ class StepOutcome:
 
 
 class TrainingStep:
-    """Takes the steps of a run on one rank."""
+    """Runs optimizer steps on one rank."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class TrainingStep:
         self._weights = [w for w in model.plain.parameters() if w.requires_grad]
 
     def take(self, step: int, batch: dict[str, Any], *, stop: bool) -> StepOutcome:
-        """Take a step."""
+        """Run a step."""
         parts, added_P = self._accumulate(batch)
         norm = self._gradient_norm()
         finite, stopping = self._agree(parts, norm, stop=stop)
@@ -79,7 +79,7 @@ class TrainingStep:
     def _accumulate(
         self, batch: dict[str, Any]
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-        """Add up the gradients of the passes; return losses and domains, and what was added."""
+        """Accumulate gradients over passes; return losses, domains and auxiliary losses."""
         passes, parts, added = list(self._passes(batch)), [], list[Tensor]()
         for k, (positions, tokens_BW, domain_B) in enumerate(passes):
             torch.manual_seed(_seed_at(self._seed, positions[0]))
@@ -97,7 +97,7 @@ class TrainingStep:
         return parts, torch.stack(added) if added else None
 
     def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
-        """Yield the positions in the stream, tokens and domains of each pass."""
+        """Yield positions in the stream, tokens and domains of each pass."""
         tokens_BW = batch["input_ids"].to(self._ranks.device, torch.long, non_blocking=True)
         domain_B = batch["domain"].to(self._ranks.device, non_blocking=True)
         size = self._training.micro_batch or len(tokens_BW)
@@ -114,7 +114,7 @@ class TrainingStep:
     def _agree(
         self, parts: list[tuple[Tensor, Tensor]], norm: Tensor, *, stop: bool
     ) -> tuple[bool, bool]:
-        """Return on every rank whether all is finite, and whether any is asked to stop."""
+        """Return on every rank whether all values are finite, and whether any rank must stop."""
         loss = torch.stack([losses.sum() for losses, _ in parts]).sum()
         broken = ~(torch.isfinite(loss) & torch.isfinite(norm))
         wish = torch.tensor(float(stop), device=broken.device)
@@ -132,7 +132,7 @@ class TrainingStep:
 
 
 def _seed_at(seed: int, position: int) -> int:
-    """Return what a pass at a position of the stream draws from."""
+    """Return the random seed of a pass at a position in the stream."""
     digest = hashlib.blake2b(f"{seed}/{position}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -140,8 +140,8 @@ def _seed_at(seed: int, position: int) -> int:
 def token_losses(output: Any, targets_BT: Tensor) -> Tensor:
     """Return the cross-entropy of each token in nats, float32, shape (B, T).
 
-    Logits are made float32 some rows at a time, and again in the backward pass, so that they never
-    exist in float32 as a whole.
+    Logits are converted to float32 in chunks of rows, and again in the backward pass, so that they
+    are never stored in float32 as a whole.
     """
     logits_BTV = logits_of(output)
     rows = max(1, _CHUNK_LOGITS // logits_BTV[0].numel())
@@ -159,17 +159,17 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
-    """Return AdamW with its state; matrices decay, vectors such as norms do not."""
+    """Return AdamW with initialised state; matrices decay, vectors such as norms do not."""
     groups = decay_groups(model, config.weight_decay)
     adam = optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-    get_optimizer_state_dict(model, adam)  # makes the state, with a step that moves nothing
+    get_optimizer_state_dict(model, adam)  # creates the state by a step without effect
     for state in adam.state.values():
         state["step"].zero_()
     return adam
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return a model's weights as groups: matrices that decay, and what does not."""
+    """Return parameter groups: matrices with weight decay, others without."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
         {"params": [one for one in trained if one.ndim > 1], "weight_decay": weight_decay},
@@ -179,7 +179,7 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def added_loss(model: nn.Module, output: Any, coefficient: float) -> Tensor | None:
-    """Return what a pass adds to the cross-entropy: `own_loss`, or an auxiliary loss."""
+    """Return the auxiliary loss of a pass: `own_loss`, or the model's auxiliary output."""
     own = getattr(model, "own_loss", None)
     if isinstance(own, Tensor):
         return own
@@ -188,7 +188,7 @@ def added_loss(model: nn.Module, output: Any, coefficient: float) -> Tensor | No
 
 
 def auxiliary_coefficient(model: nn.Module) -> float:
-    """Return what a model of transformers multiplies its auxiliary loss by; 0 where it has none."""
+    """Return a transformers model's auxiliary loss coefficient; 0 without one."""
     path, value = coefficient_of(model)
     if value is None:
         return 0.0

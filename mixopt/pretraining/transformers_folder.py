@@ -1,8 +1,8 @@
-"""A model in a folder of transformers, here or on the hub: its configuration, weights and faults.
+"""Models in transformers folders, local or on the hub: configuration, weights and errors.
 
-Read are `config.json` and safetensors. Nothing in the folder is
-executed: pickles are refused, code beside the weights (`auto_map`) is not imported, and what a
-configuration may have fetched and run, such as kernels for attention, is left out.
+Only `config.json` and safetensors are read. Nothing in the folder is executed: pickles are refused,
+code beside the weights (`auto_map`) is not imported, and configuration fields that would fetch and
+run code, such as attention kernels, are dropped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FAULTS = {
     "missing_keys": "is missing in the weights",
     "unexpected_keys": "has no place in the model",
 }
-# Neither shape nor computation: left out of what is recorded. Those of `_CODE` may name code.
+# Fields without effect on shape or computation, not recorded. Those of `_CODE` may name code.
 _ABOUT = {
     "architectures", "transformers_version", "torch_dtype", "dtype", "name_or_path",
     "_name_or_path", "model_type", "return_dict", "output_hidden_states", "output_attentions",
@@ -46,12 +46,12 @@ _CODE = {
 
 
 def is_transformers_folder(path: Path) -> bool:
-    """Whether a folder has the configuration or the weights of a model of transformers."""
+    """Whether a folder has the configuration or weights of a transformers model."""
     return (path / CONFIG).exists() or any(path.glob("*.safetensors"))
 
 
 def folder_model(path: Path) -> ModelConfig:
-    """Return type and fields of a folder's model, as `model` in a configuration has them."""
+    """Return type and fields of a folder's model, as in the section `model`."""
     file = path / CONFIG
     content = read_json(file, missing=lambda: RunError(f"{file}: not found: {_WHAT}"))
     values: dict[str, Any] = checked_as(dict[str, Any], content, str(file))
@@ -69,17 +69,17 @@ def folder_model(path: Path) -> ModelConfig:
         config = kinds[name].from_dict({k: v for k, v in values.items() if k not in _CODE})
         fields = {n: v for n, v in config.to_dict().items() if n not in _ABOUT | _CODE}
         return ModelConfig(name=name, options=_plain(fields))
-    except Exception as error:  # whatever a configuration class raises
+    except Exception as error:  # a configuration class may raise anything
         raise RunError(f"{file}: {error_line(error)}") from error
 
 
 def folder_records(path: Path) -> dict[str, FileRecord]:
-    """Return size and hash of `config.json` and of the files of weights; all are read."""
+    """Return size and hash of `config.json` and of all weight files."""
     return {name: file_record(path / name) for name in (CONFIG, *_weight_files(path))}
 
 
 def load_folder(path: Path, model: ModelConfig) -> nn.Module:
-    """Return the model of a folder with its weights, in float32 on the CPU."""
+    """Load the model of a folder with its weights, in float32 on the CPU."""
     from transformers import AutoModelForCausalLM
 
     _weight_files(path)
@@ -93,12 +93,12 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # they are in the report, which is checked
+                ignore_mismatched_sizes=True,  # listed in the report, which is checked
                 output_loading_info=True,
             )
     except MixoptError:
         raise
-    except Exception as error:  # whatever transformers raises while it loads a model
+    except Exception as error:  # transformers may raise anything while loading
         raise RunError(f"{path}: cannot be loaded: {error_line(error)}") from error
     _check_report(path, report)
     module: nn.Module = loaded
@@ -108,7 +108,7 @@ def load_folder(path: Path, model: ModelConfig) -> nn.Module:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Leave out what transformers prints while it reads and writes: bars, and a table of faults."""
+    """Silence transformers' progress bars and load reports."""
     from transformers.utils import logging
 
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -123,12 +123,12 @@ def quietly() -> Iterator[None]:
 
 
 def is_hub_name(text: str) -> bool:
-    """Whether a text has the form `organisation/name`, or `organisation/name@revision`."""
+    """Whether a text has the form `organisation/name` or `organisation/name@revision`."""
     return _HUB_NAME.fullmatch(text) is not None
 
 
 def hub_folder(text: str) -> Path:
-    """Return the folder of the hub's cache with a model, downloaded if need be; no code of it."""
+    """Return a model's folder in the hub's cache, downloaded without code if necessary."""
     match = _HUB_NAME.fullmatch(text)
     assert match is not None, "a name of the hub"
     try:
@@ -140,7 +140,7 @@ def hub_folder(text: str) -> Path:
             allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"],
             ignore_patterns=["consolidated*", "original/*", "onnx/*"],
         )
-    except (ImportError, OSError, ValueError) as error:  # those of the hub are OSErrors
+    except (ImportError, OSError, ValueError) as error:  # hub errors are OSErrors
         raise RunError(
             f"model.from: {text!r}: no such folder, and no model that the hub gives:"
             f" {error_line(error)}; give a folder with config.json and safetensors"
@@ -149,7 +149,7 @@ def hub_folder(text: str) -> Path:
 
 
 def _weight_files(path: Path) -> list[str]:
-    """Return the names of the files of weights, each of which safetensors can open."""
+    """Return the names of weight files, after checking that safetensors can open them."""
     if (path / "adapter_config.json").exists():
         raise RunError(
             f"{path / 'adapter_config.json'}: an adapter is a part of a model; merge it into its"
@@ -182,7 +182,7 @@ def _weight_files(path: Path) -> list[str]:
 
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Refuse a model of which some weights were not there, or not used."""
+    """Raise ConfigError if weights were missing or unused."""
     for kind, what in _FAULTS.items():
         names = sorted(map(_shown, report.get(kind) or ()))
         if names:
@@ -191,7 +191,7 @@ def _check_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def _check_tied(path: Path, model: nn.Module) -> None:
-    """Refuse a head of its own where the configuration ties it: built again, it would be lost."""
+    """Raise ConfigError for a separate head if the configuration ties it, which would lose it."""
     head, table = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
     tied = getattr(model.config, "tie_word_embeddings", False)
     if tied and head is not None and head.weight is not table.weight:
@@ -202,7 +202,7 @@ def _check_tied(path: Path, model: nn.Module) -> None:
 
 
 def _shown(key: Any) -> str:
-    """Return a tensor's name; of one that has another shape, both shapes."""
+    """Return a tensor's name, with both shapes if they differ."""
     if isinstance(key, str):
         return key
     name, there, here = key
@@ -210,7 +210,7 @@ def _shown(key: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as YAML has it."""
+    """Return a value as plain YAML values."""
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple, set)) else value

@@ -1,7 +1,7 @@
-"""Counts of assignments: how often each domain's tokens went to each expert of each layer.
+"""Assignment counts: tokens of each domain by expert and layer.
 
-Everything that is reported about a model's experts is derived from these counts, so a record keeps
-nothing else. Counts of disjoint batches add up.
+All reports about a model's experts are derived from these counts, so a record contains nothing
+else. Counts of disjoint batches can be added.
 
 Shapes: D domains, E experts, H = 2 halves (sequences at even and at odd places of their batches).
 """
@@ -20,15 +20,15 @@ from mixopt.system import IntArray
 
 @dataclass(frozen=True, eq=False)
 class LayerAssignments:
-    """What one router chose.
+    """Assignments of one router.
 
     Attributes:
         layer: The model's own number of the layer.
         top_k: Experts of a token.
         counts_HDE: Assignments to each expert.
-        dropped_HD: Assignments that no expert computes: dropped for want of capacity, to an expert
-            that does nothing, or of a token that was given fewer experts.
-        router: Name of the router in its layer, where layers have several.
+        dropped_HD: Assignments that no expert computes: dropped for capacity, to an identity
+            expert, or of a token with fewer experts.
+        router: Name of the router in its layer, if layers have several.
     """
 
     layer: int
@@ -59,13 +59,13 @@ class LayerAssignments:
 
     @property
     def tokens_D(self) -> IntArray:
-        """Tokens of each domain: each has `top_k` assignments."""
+        """Tokens of each domain, with `top_k` assignments each."""
         return np.asarray((self.counts_DE.sum(1) + self.dropped_D) // self.top_k)
 
 
 @dataclass(frozen=True, eq=False)
 class Assignments:
-    """What all routers of a model chose.
+    """Assignments of all routers of a model.
 
     Attributes:
         domains: Names of the domains, D of them.
@@ -76,7 +76,7 @@ class Assignments:
     layers: tuple[LayerAssignments, ...]
 
     def __add__(self, other: Assignments) -> Assignments:
-        """Return what both counted."""
+        """Return the sum of two counts."""
         self.check_sizes(other.domains, other.sizes, "the other table")
         layers = tuple(
             replace(
@@ -99,7 +99,7 @@ class Assignments:
         return {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
 
     def layer(self, key: int | str) -> LayerAssignments:
-        """Return what a router chose."""
+        """Return the assignments of a router."""
         for layer in self.layers:
             if layer.key == str(key):
                 return layer
@@ -109,7 +109,7 @@ class Assignments:
     def check_sizes(
         self, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]], source: str
     ) -> None:
-        """Check that other assignments are of the same domains and experts."""
+        """Check that other assignments have the same domains and experts."""
         if domains != self.domains:
             raise RoutingError(
                 f"{source} counts the domains {', '.join(domains)}; here they are"
@@ -124,7 +124,7 @@ class Assignments:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the counts as plain values: each array is one line of text."""
+        """Return the counts as JSON values, with each array as one line of text."""
         layers = [
             {
                 "layer": layer.layer,
@@ -140,7 +140,7 @@ class Assignments:
 
     @classmethod
     def from_dict(cls, content: object, source: str) -> Assignments:
-        """Read what `to_json` returned."""
+        """Parse the output of `to_json`."""
         fields: Any = content
         try:
             domains = tuple(str(name) for name in fields["domains"])
@@ -155,12 +155,12 @@ class Assignments:
 
 @dataclass(frozen=True, eq=False)
 class ExpertCounts:
-    """What the experts of one trial were given; domains are those of training.
+    """Assignments of one trial, by training domain.
 
     Attributes:
-        train: Assignments of the second half of the steps, when experts have found their place;
-            domains are in the proportions of the mixture.
-        held_out: Assignments at the end, of as many held-out tokens of each domain.
+        train: Assignments in the second half of the steps, after experts have specialised; domains
+            have the proportions of the mixture.
+        held_out: Assignments at the end, of equally many held-out tokens of each domain.
     """
 
     train: Assignments

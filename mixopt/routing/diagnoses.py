@@ -1,22 +1,22 @@
 """Diagnose the experts of all layers: collapse, degradation and underfitting.
 
-The three are those of HoME (Kuaishou, 2024, "Hierarchy of multi-gate experts"), which are about
-experts that serve several tasks; here the tasks are domains.
+The diagnoses are those of HoME (Kuaishou, 2024, "Hierarchy of multi-gate experts") for experts that
+serve several tasks; here the tasks are domains.
 
-Collapse: few experts of a layer do its work, others are dead. A load is uneven in several ways, and
-each has a number that means the same at 8 experts and at 512: the effective number of experts over
-their number; dead experts; the assignments beyond a capacity; experts that are busier than the
-spread of the others explains; experts that most tokens choose. With the router as it is, an
-expert's load is linear in the mixture, so the domain that loads the busiest expert most is known.
+Collapse: few experts of a layer carry the load, others are dead. Measures of uneven load have the
+same meaning for 8 and for 512 experts: the effective number of experts relative to their number;
+dead experts; assignments beyond a capacity; experts busier than the spread of the others explains;
+experts that most tokens choose. For a fixed router, an expert's load is linear in the mixture, so
+the domain that loads the busiest expert most is known.
 
-Degradation: one domain occupies many more experts than its share of the tokens; where there are
-many domains each has a small share, and a smaller part of the experts is too many.
+Degradation: one domain occupies many more experts than its share of the tokens. With many domains
+shares are small, and a smaller part of the experts is too many.
 
-Underfitting: a domain with few tokens has no experts of its own, where others have: its tokens go
-as those of the others together do. A layer that does not tell domains apart is not underfitted.
+Underfitting: a domain with few tokens has no experts of its own while others have: its tokens are
+distributed as those of the others together. A layer without specialisation is not underfitted.
 
-No change of the mixture is suggested: where that was measured, what experts show told no more of
-what a domain is worth than its share.
+No change of the mixture is suggested: measurements showed that experts tell no more about the value
+of a domain than its share does.
 
 Shapes: D domains, E experts.
 """
@@ -33,26 +33,26 @@ from mixopt.routing import measures
 from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.system import Array, BoolArray
 
-# Domain, what is wrong, experts, numbers and advice of a diagnosis.
+# Domain, description, experts, numbers and advice of a diagnosis.
 _Finding = tuple[str | None, str, tuple[int, ...], dict[str, float], str]
 Kind = Literal["collapse", "degradation", "underfitting"]
 KINDS: tuple[Kind, ...] = ("collapse", "degradation", "underfitting")
 EFFECTIVE = 0.66  # collapse below: effective number of experts, of all; 1 is even
 DEAD = 0.05  # collapse above: dead experts, of all
 OVERFLOW = 0.25  # collapse above: share of the assignments beyond 1.25 times even
-SERVES = 0.8  # share of an expert's tokens from which on it serves a domain
-OCCUPIED = 0.25  # degradation above: experts that serve a domain, less its share
+SERVES = 0.8  # share of an expert's tokens above which it serves a domain
+OCCUPIED = 0.25  # degradation above: share of experts that serve a domain, minus its share
 RARE = 0.5  # a domain is rare below this part of an even share
-APART = 0.33  # underfitting below: distance from the others, over the median one
-OTHERS = 0.25  # where the median one is at least this
-ASSIGNMENTS = 1000  # to an expert, on the mean, that a layer needs to be diagnosed
-BLAMED = 0.1  # of a load above the even one, that the domain to blame has brought
-HOT = 2.5  # load over the even one, from which on the spread of the others must explain it
-FEW_EXPERTS, FAR = 8, 4.0  # up to so many, what most choose is crowded; else beyond so much load
-CHANCE = 1e-4  # that the others' spread explains a hot expert
-FEW_DOMAINS = 3  # up to which the experts that one of them occupies are held against as much
-TIMES = 1.6  # its share, that a domain of many occupies at the least
-# What follows for the mixture from any of them.
+APART = 0.33  # underfitting below: distance from the others, relative to the median
+OTHERS = 0.25  # required minimum of that median
+ASSIGNMENTS = 1000  # required mean assignments to an expert
+BLAMED = 0.1  # minimum part of the excess load that a named domain causes
+HOT = 2.5  # load relative to even, above which the others' spread must explain it
+FEW_EXPERTS, FAR = 8, 4.0  # with more experts, crowded ones also exceed this load
+CHANCE = 1e-4  # probability below which the others' spread does not explain a load
+FEW_DOMAINS = 3  # up to this number, `OCCUPIED` alone is required
+TIMES = 1.6  # with more domains, minimum ratio of occupied experts to share
+# Advice common to all diagnoses.
 NO_CHANGE = (
     "no change of the mixture follows: as measured so far, experts tell no more about a domain than"
     " its share does"
@@ -61,17 +61,17 @@ NO_CHANGE = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Something that is wrong with a layer's experts.
+    """A diagnosis of a layer's experts.
 
     Attributes:
-        kind: Which of the three.
-        layer: The model's own number of the layer.
-        router: Which router of the layer, where the model has layers of several.
-        what: What is wrong, in words.
-        domain: The domain that it has to do with; None for none.
-        experts: The experts that it is about.
-        numbers: What was found.
-        advice: What it means and what to do, in words.
+        kind: One of the three diagnoses.
+        layer: The model's number of the layer.
+        router: Name of the router, if layers have several.
+        what: Description of the problem.
+        domain: The domain involved, or None.
+        experts: The experts involved.
+        numbers: The measures.
+        advice: Meaning and what to do.
     """
 
     kind: Kind
@@ -85,20 +85,20 @@ class Diagnosis:
 
     @property
     def key(self) -> str:
-        """The router's name among all of the model, as `LayerAssignments.key`."""
+        """The router's name in the model, as `LayerAssignments.key`."""
         return f"{self.layer}/{self.router}".removesuffix("/")
 
     def __str__(self) -> str:
-        """Return it as one line."""
+        """Return the diagnosis as one line."""
         return f"layer {self.key}: {self.kind}: {self.what}; {self.advice}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return the diagnosis as JSON values."""
         return {**asdict(self), "experts": list(self.experts)}
 
 
 def diagnose(assignments: Assignments) -> list[Diagnosis]:
-    """Return what is wrong, by layer."""
+    """Return the diagnoses, by layer."""
     diagnoses: list[Diagnosis] = []
     for layer in filter(enough, assignments.layers):
         for kind, find in _FINDERS.items():
@@ -109,12 +109,12 @@ def diagnose(assignments: Assignments) -> list[Diagnosis]:
 
 
 def enough(layer: LayerAssignments) -> bool:
-    """Tell whether a layer has enough assignments to be diagnosed."""
+    """Return whether a layer has enough assignments for diagnoses."""
     return bool(layer.counts_DE.sum() >= max(1, ASSIGNMENTS * layer.experts))
 
 
 def _collapse(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
-    """Yield a diagnosis where the load is uneven, experts are dead, or some are too busy."""
+    """Yield a diagnosis if the load is uneven, experts are dead, or experts are too busy."""
     counts_E = layer.counts_DE.sum(0)
     load_E = measures.load_shares(counts_E)
     chosen_E = counts_E / layer.tokens_D.sum()
@@ -145,7 +145,7 @@ def _collapse(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Fi
 
 
 def _crowded(chosen_E: Array, load_E: Array, top_k: int) -> BoolArray:
-    """Return which experts most tokens choose; of many experts, such as are far above even too."""
+    """Return the experts that most tokens choose; with many experts also far above even load."""
     crowded_E = measures.collapsed(chosen_E, top_k)
     return np.asarray(crowded_E & ((load_E * len(load_E) >= FAR) | (len(load_E) <= FEW_EXPERTS)))
 
@@ -165,7 +165,7 @@ def _load_text(
 
 
 def _loads_most(layer: LayerAssignments, expert: int) -> int | None:
-    """Return the domain that loads an expert most; None where all do alike, or there is one."""
+    """Return the domain that loads an expert most; None if all load it equally."""
     shares_D = measures.load_shares(layer.tokens_D)
     on_D = np.nan_to_num(measures.expert_profiles(layer.counts_DE)[:, expert])
     load, even = float(shares_D @ on_D), 1 / layer.experts
@@ -173,12 +173,12 @@ def _loads_most(layer: LayerAssignments, expert: int) -> int | None:
     share, own = float(shares_D[d]), float(on_D[d])
     if share in {0.0, 1.0}:
         return None
-    rest = (load - share * own) / (1 - share)  # the load without the domain
+    rest = (load - share * own) / (1 - share)  # load without the domain
     return None if own <= rest or load - rest < BLAMED * (load - even) else d
 
 
 def _degradation(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
-    """Yield a diagnosis of each domain that occupies too many routed experts."""
+    """Yield a diagnosis for each domain that occupies too many experts."""
     counts_DE = layer.counts_DE
     total_E = counts_DE.sum(0)
     of_domain_DE = np.divide(counts_DE, total_E, out=np.zeros(counts_DE.shape), where=total_E > 0)
@@ -201,7 +201,7 @@ def _degradation(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[
 
 
 def _underfitting(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
-    """Yield a diagnosis of each rare domain that goes to experts of all kinds."""
+    """Yield a diagnosis for each rare domain without experts of its own."""
     shares_D = measures.load_shares(layer.tokens_D)
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
     apart_D = measures.separation(layer.counts_HDE)

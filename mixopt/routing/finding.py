@@ -1,7 +1,7 @@
-"""Find what chooses the experts of a model, and refuse one whose experts would be counted in part.
+"""Find the routers of a model, and refuse models whose experts could only be counted in part.
 
-What is called a router or experts, in a layer where nothing is read (mixopt.routing.adapters), is
-an error, never a guess.
+A module named like a router or experts in a layer where nothing can be read
+(mixopt.routing.adapters) is an error, never a guess.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from mixopt.routing.adapters import (
 )
 from mixopt.system import load_object
 
-# `block.3.layer.1` of T5 and its kin is layer 3.
+# `block.3.layer.1` of T5-like models is layer 3.
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)(?:\.layer\.\d+)?(?:\.|$)")
-# Encoders of other things than text, and experts of images beside those of text (ERNIE 4.5 VL).
+# Encoders of other modalities, and experts for images beside those for text (ERNIE 4.5 VL).
 _NO_TEXT = re.compile(r"(?:^|[._])(?:vision|visual|audio)")
 _ROUTER = re.compile(r"(Router|Gating|Gate)(V?\d+)?$")
 _EXPERTS = re.compile(r"Experts$")
 _NAMED_EXPERTS = re.compile(r"(^|_)(experts|expert_?\d+)$")
-_WHOLE = ("", "module", "_orig_mod")  # the model itself, and what DDP and torch.compile call it
+_WHOLE = ("", "module", "_orig_mod")  # the model itself, and its names in DDP and torch.compile
 _SIZES = (
     "num_experts",
     "num_local_experts",
@@ -58,7 +58,7 @@ _NO_ROUTER = f"nothing that chooses among them is known: {_WAY_OUT}"
 
 
 def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
-    """Return the routers of a model in the order of its layers."""
+    """Return the routers of a model, in the order of its layers."""
     _check_adapters(model, adapters)
     sources = _sources(model, adapters)
     names = [name for name, _, _ in sources]
@@ -79,13 +79,13 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
 
 
 def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> bool:
-    """Tell whether a model has routers or experts by their names, known or not."""
+    """Return whether a model has modules named like routers or experts."""
     sources = _sources(model, adapters)
     return bool(sources or _unread(model, [])) or _is_configured(model)
 
 
 def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
-    """Import adapters that a file names: `package.module:Name` of one, or of a list of some."""
+    """Import adapters by name: `package.module:Name` of an adapter or a list."""
     adapters: list[RouterAdapter] = []
     for name in names:
         loaded = load_object("experts.adapters: adapter", name)
@@ -100,10 +100,10 @@ def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
 
 
 def coefficient_of(model: nn.Module) -> tuple[str, Any]:
-    """Return what a model of transformers multiplies its auxiliary loss by, and where that stands.
+    """Return the coefficient of a transformers model's auxiliary loss, and its path.
 
     Returns:
-        The path in the model's configuration, and the value, unchecked; None where it has none.
+        The path in the model's configuration, and the unchecked value; None without one.
     """
     for module in model.modules():
         config = getattr(module, "config", None)
@@ -120,7 +120,7 @@ def coefficient_of(model: nn.Module) -> tuple[str, Any]:
 def _sources(
     model: nn.Module, adapters: Sequence[RouterAdapter]
 ) -> list[tuple[str, nn.Module, Source]]:
-    """Return the modules whose calls are read; adapters go before what they serve."""
+    """Return the modules whose calls are read; adapters take precedence."""
     sources: list[tuple[str, nn.Module, Source]] = []
     adapted = set()
     for name, module in _modules(model):
@@ -158,7 +158,7 @@ def _of_adapter(adapter: RouterAdapter) -> Source:
 
 
 def _parameters(module: nn.Module) -> list[str]:
-    """Return the names of what a module is called with."""
+    """Return the names of a module's call arguments."""
     return list(inspect.signature(type(module).forward).parameters)[1:]
 
 
@@ -181,7 +181,7 @@ def _router(
 
 
 def _size(module: nn.Module, block: nn.Module, source: int | str) -> int | None:
-    """Return a number, or that of an attribute of a module, the block around it or its parts."""
+    """Return a number, or resolve an attribute of the module, its block or its parts."""
     if isinstance(source, int):
         return source
     places = (module, block, *block.modules())
@@ -190,7 +190,7 @@ def _size(module: nn.Module, block: nn.Module, source: int | str) -> int | None:
 
 
 def _config_size(model: nn.Module, name: str) -> int | None:
-    """Return the experts of a token by the configuration around a module, as of Gemma 4."""
+    """Return the top-k of the configuration around a module, as for Gemma 4."""
     while name:
         name = name.rpartition(".")[0]
         config = getattr(model.get_submodule(name), "config", None)
@@ -201,7 +201,7 @@ def _config_size(model: nn.Module, name: str) -> int | None:
 
 
 def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None:
-    """Check that each adapter reads something: one that does not is of a misspelt class."""
+    """Raise RoutingError for an adapter that reads nothing, such as one of a misspelt class."""
     modules = [module for _, module in _modules(model)]
     for adapter in adapters:
         if not any(adapter.fits(module) for module in modules):
@@ -215,7 +215,7 @@ def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None
 
 
 def _is_configured(model: nn.Module) -> bool:
-    """Tell whether the configuration of a model that is not of transformers has experts."""
+    """Return whether the configuration of a model outside transformers has experts."""
     sizes = (getattr(getattr(model, "config", None), size, None) for size in _SIZES)
     return not _is_of_transformers(model) and any(
         isinstance(size, int) and size > 1 for size in sizes
@@ -223,7 +223,7 @@ def _is_configured(model: nn.Module) -> bool:
 
 
 def _unread(model: nn.Module, read: Sequence[str]) -> list[str]:
-    """Return what is called a router or experts in layers that no found router serves."""
+    """Return modules named like routers or experts in layers without a router that is read."""
     served = {_place(name) for name in read}
     lines = []
     for name, module in _modules(model):
@@ -239,7 +239,7 @@ def _unread(model: nn.Module, read: Sequence[str]) -> list[str]:
 
 
 def _is_router(module: nn.Module) -> bool:
-    """Tell by the name of its class, and, of a gate, which dense models have too, by its sizes."""
+    """Return whether a module is a router: by its class name, or for a gate also by its sizes."""
     kind = type(module).__name__
     if not _ROUTER.search(kind):
         return False
@@ -255,7 +255,7 @@ def _is_experts(name: str, module: nn.Module) -> bool:
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of a model and their names, without transformers' own of images."""
+    """Yield the modules of a model with their names, without transformers' image encoders."""
     for name, module in model.named_modules():
         if not (_is_of_transformers(module) and _NO_TEXT.search(name)):
             yield name, module
@@ -271,19 +271,19 @@ def _kind(model: nn.Module) -> str:
 
 
 def _place(name: str) -> str:
-    """Return the path to the layer that a module is in; to the block where it is in none."""
+    """Return the path of the layer around a module, or of its block if there is none."""
     matches = list(_LAYER.finditer(name))
     return name[: matches[-1].end(1)] if matches else name.rpartition(".")[0]
 
 
 def _layer_of(name: str, position: int) -> int:
-    """Return the number that the model gives the layer: dense layers count too."""
+    """Return the model's number of the layer; dense layers count too."""
     numbers = _LAYER.findall(name) or re.findall(r"(?:^|\.)(\d+)(?:\.|$)", name)
     return int(numbers[-1]) if numbers else position
 
 
 def _router_names(paths: list[str], layers: list[int]) -> list[str]:
-    """Return what tells routers of one layer apart, their paths in it; "" where it has one."""
+    """Return the names of routers in a layer: their paths in it, or "" for a single one."""
     if len(set(layers)) == len(layers):
         return [""] * len(paths)
     names = [
@@ -291,7 +291,7 @@ def _router_names(paths: list[str], layers: list[int]) -> list[str]:
         for path in paths
     ]
     is_unique = len({*zip(layers, names, strict=True)}) == len(names)
-    return names if is_unique else paths  # an encoder and a decoder have the same numbers
+    return names if is_unique else paths  # encoder and decoder have the same layer numbers
 
 
 def _at(value: Any, path: str) -> Any:

@@ -2,9 +2,9 @@
 
 The maximum violation is that of Wang et al. 2024, "Auxiliary-loss-free load balancing".
 Specialisation is the mutual information of expert and domain, which is also the Jensen-Shannon
-divergence of the domains' profiles. From few sequences it comes out too large, and by far more than
-a correction for so many tokens says, since the tokens of a sequence resemble each other. So it is
-measured on all sequences and on two halves, and what halving adds is taken off.
+divergence of the domains' profiles. From few sequences it is overestimated, by far more than a
+correction by tokens suggests, because the tokens of a sequence are correlated. So it is measured on
+all sequences and on two halves, and the increase by halving is subtracted.
 
 Shapes: D domains, E experts, H = 2 halves.
 """
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from mixopt.system import Array, BoolArray, IntArray
 
-DEAD = 0.01  # of the load that would be even
-CAPACITY = 1.25  # of the load that would be even, that an expert is given room for
-STARVED = 0.1  # of the load that would be even, of one domain's tokens
+DEAD = 0.01  # relative to the even load
+CAPACITY = 1.25  # of an expert, relative to the even load
+STARVED = 0.1  # relative to the even load of a domain's tokens
 
 
 def load_shares(counts_E: IntArray) -> Array:
-    """Return each expert's share of the assignments; NaN where there are none."""
+    """Return each expert's share of assignments; NaN without any."""
     return _divided(counts_E, counts_E.sum())
 
 
 def entropy(shares_E: Array) -> float:
-    """Return the entropy of shares over that of even ones: 1 is even, 0 is one for all."""
+    """Return the normalised entropy of shares: 1 is even, 0 is a single expert."""
     if len(shares_E) == 1:
         return 1.0
     positive = shares_E[shares_E > 0]
@@ -35,22 +35,22 @@ def entropy(shares_E: Array) -> float:
 
 
 def effective(shares_E: Array) -> float:
-    """Return the effective number of experts, the exponential of the entropy, over their number."""
+    """Return the effective number of experts, exp(entropy), relative to their number."""
     return float(len(shares_E) ** (entropy(shares_E) - 1))
 
 
 def max_load(shares_E: Array) -> float:
-    """Return the busiest expert's load over the even one: 1 is even."""
+    """Return the busiest expert's load relative to even: 1 is even."""
     return float(shares_E.max() * len(shares_E))
 
 
 def overflow(shares_E: Array) -> float:
-    """Return the share of the assignments that find no room: dropped, or padded for."""
+    """Return the share of assignments beyond the capacity."""
     return float(np.maximum(shares_E - CAPACITY / len(shares_E), 0).sum())
 
 
 def dead(shares_E: Array, below: float = DEAD) -> BoolArray:
-    """Return which experts have less than a part of the even load."""
+    """Return which experts have less than `DEAD` of the even load."""
     return np.asarray(shares_E * shares_E.shape[-1] < below)
 
 
@@ -60,8 +60,8 @@ def collapsed(chosen_E: Array, top_k: float) -> BoolArray:
 
 
 def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
-    """Return which experts are busier than the spread of the others explains."""
-    from scipy.special import bdtrc, ndtri, stdtr  # lighter than scipy.stats
+    """Return the experts that are busier than the spread of the others explains."""
+    from scipy.special import bdtrc, ndtri, stdtr  # imports faster than scipy.stats
 
     count = len(shares_E)
     load_E = shares_E * count
@@ -81,7 +81,7 @@ def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
 
 
 def separation(counts_HDE: IntArray) -> Array:
-    """Return how far each domain's experts are from those of the other domains together."""
+    """Return the distance of each domain's profile from that of the other domains together."""
     profile_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in counts_HDE])
     others_HDE = counts_HDE.sum(1, keepdims=True) - counts_HDE
     rest_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in others_HDE])
@@ -92,17 +92,17 @@ def separation(counts_HDE: IntArray) -> Array:
 
 
 def expert_profiles(counts_DE: IntArray | Array) -> Array:
-    """Return how each domain's assignments fall on the experts; NaN for a domain without any."""
+    """Return each domain's distribution over experts; NaN for a domain without assignments."""
     return _divided(counts_DE, counts_DE.sum(1, keepdims=True))
 
 
 def lift(counts_DE: IntArray) -> Array:
-    """Return how much more of a domain an expert gets than of all domains together."""
+    """Return each expert's share of a domain relative to its share of all domains."""
     return _divided(expert_profiles(counts_DE), load_shares(counts_DE.sum(0)))
 
 
 def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
-    """Return the mutual information of expert and domain, nats; 0 says that all are alike."""
+    """Return the mutual information of expert and domain in nats; 0 without specialisation."""
     seen_D = shares_D > 0
     profile_DE, shares_D1 = profile_DE[..., seen_D, :], shares_D[seen_D, None]
     mean_E = (shares_D1 * profile_DE).sum(-2)
@@ -111,7 +111,7 @@ def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
 
 
 def corrected_information(counts_HDE: IntArray, shares_D: Array) -> tuple[float, float]:
-    """Return the mutual information of expert and domain less what chance adds, and its bound."""
+    """Return the bias-corrected mutual information of expert and domain, and its maximum."""
     both_D = (counts_HDE.sum(-1) > 0).all(0)
     if both_D.sum() < 2:
         return float("nan"), float("nan")

@@ -2,11 +2,11 @@
 
     experts/
       counts/part-<end>.parquet   a row for each domain, layer and expert, and one without an expert
-                                  for what none computes: tokens of one window of steps, from after
-                                  `step_start` to `step_end`
+                                  for dropped assignments: tokens in one window of steps, after
+                                  `step_start` up to `step_end`
 
-Windows are disjoint, so parts one below the other add up to the run. Files are there whole or not
-at all. A run that resumes from a checkpoint drops what was written after it.
+Windows are disjoint, so that concatenated parts cover the run. Files are written atomically. A run
+that resumes from a checkpoint drops later parts.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ COUNTS = "counts"
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """What was counted in some steps.
+    """Counts of a window of steps.
 
     Attributes:
-        start: Steps taken before it.
-        end: Steps taken when it ends.
-        assignments: Those of its steps alone.
+        start: Number of steps before it.
+        end: Number of steps at its end.
+        assignments: Counts of its steps only.
     """
 
     start: int
@@ -42,7 +42,7 @@ class Window:
 
     @cached_property
     def tables(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """What it says of each layer, and of each domain in each layer."""
+        """Tables by layer, and by domain and layer."""
         return layer_table(self.assignments), domain_table(self.assignments)
 
 
@@ -50,32 +50,32 @@ class ExpertRecord:
     """The experts of one run."""
 
     def __init__(self, path: Path) -> None:
-        """Name the folder; it is made when something is written."""
+        """Set the folder, which is created on the first write."""
         self.path = path
 
     @property
     def beside(self) -> list[Path]:
-        """The folder of counts where it exists, to be synced before a checkpoint counts."""
+        """The folder of counts if it exists, to sync before a checkpoint."""
         path = self.path / COUNTS
         return [path] if path.exists() else []
 
     def part(self, end: int) -> Path:
-        """Return the file of the window that ends after so many steps."""
+        """Return the file of the window that ends at a step."""
         return self.path / COUNTS / f"part-{end:08d}.parquet"
 
     @property
     def last_step(self) -> int:
-        """The end of the last window; 0 where there is none."""
+        """The end of the last window; 0 if there is none."""
         return max((_step(file) for file in self._parts()), default=0)
 
     def write_window(self, start: int, end: int, assignments: Assignments) -> None:
-        """Write what was counted in some steps."""
+        """Write the counts of a window."""
         window = {"step_start": pl.lit(start, pl.Int32), "step_end": pl.lit(end, pl.Int32)}
         table = counts_table(assignments)
         write_table(self.part(end), table.with_columns(**window).select(*window, *table.columns))
 
     def cut(self, step: int) -> None:
-        """Resume after so many steps: drop all that is of later ones."""
+        """Resume after a step: drop later windows."""
         for file in self._parts():
             if _step(file) > step:
                 file.unlink()

@@ -1,13 +1,13 @@
-"""Count which experts each domain's tokens are given to, while a model trains.
+"""Count the experts of each domain's tokens during training.
 
-Forward hooks add to integers on the device; nothing waits for the device until `reduce`. Loss,
-gradients and random numbers are those of a run that is not counted.
+Forward hooks add to integers on the device, without synchronisation until `reduce`. Loss, gradients
+and random numbers are the same as without counting.
 
-A token's row is its domain, once for sequences of the even half and once for those of the odd one:
-the two halves tell how much of what is measured is chance. Padding and ids of no domain have rows
-of their own, so that shapes never depend on values.
+A token's row is its domain, separately for sequences at even and odd positions: the two halves
+measure the noise. Padding and unknown domains have their own rows, so that shapes never depend on
+values.
 
-Shapes: B sequences, S tokens of one, T = B * S, K experts of a token, E experts, D domains,
+Shapes: B sequences, S tokens in each, T = B * S, K experts of a token, E experts, D domains,
 R = 2 * D + 2 rows of E + 3 places: too low, not computed, of each expert, too high.
 """
 
@@ -39,7 +39,7 @@ _MASK = (
     "it is 1 for real tokens and 0 for padding: give `mask == 0` of an additive mask, `mask > 0` of"
     " one that numbers documents"
 )
-LOWEST, AROUND = -2, 3  # the lowest id that is told apart, and places beside those of experts
+LOWEST, AROUND = -2, 3  # the lowest separate id, and the number of places beside experts
 
 
 class RouterStats:
@@ -47,7 +47,7 @@ class RouterStats:
 
     Attributes:
         domain_names: Names of the domains, in the order of their ids.
-        routers: Those that are counted, in the order of the layers.
+        routers: The counted routers, in the order of the layers.
     """
 
     @classmethod
@@ -60,22 +60,21 @@ class RouterStats:
         evaluation: bool = False,
         group: ProcessGroup | None = None,
     ) -> RouterStats:
-        """Find a model's routers and count what they choose from now on.
+        """Find a model's routers, and count their choices from now on.
 
-        Attach before or after DDP, FSDP or torch.compile wrap the model. What has been compiled
-        by then is compiled again at its next call, since it would not count.
+        Works before or after DDP, FSDP or torch.compile wrap the model. Compiled code is compiled
+        again at its next call, because it ignores new hooks.
 
         Args:
-            model: One of transformers' with experts; a model whose experts are called with the ids
-                as `top_k_index`, or that has `RouterTap`s; or any, with `adapters`.
+            model: A transformers model with experts; a model whose experts are called with the ids
+                as `top_k_index`, or that has `RouterTap`s; or any model, with `adapters`.
             domains: Names of the domains, in the order of their ids.
-            adapters: How to read routers of other classes.
-            evaluation: Whether to count while the model is in evaluation, too.
-            group: Ranks to sum over: those that see different tokens. All by default.
+            adapters: Adapters for routers of other classes.
+            evaluation: Whether to count in evaluation mode, too.
+            group: Ranks to sum over, which see different tokens; None: all.
 
         Raises:
-            RoutingError: The model has no router, or is counted already; or names that are not
-                unique.
+            RoutingError: The model has no router or is already counted, or names are not unique.
         """
         return cls(model, domains, find_routers(model, adapters), evaluation, group)
 
@@ -87,7 +86,7 @@ class RouterStats:
         evaluation: bool,
         group: ProcessGroup | None,
     ) -> None:
-        """Attach; `attach` says what to give."""
+        """Attach to routers (`attach`)."""
         self.domain_names = _checked_names(domains)
         for router in routers:
             if _is_counted(router.module):
@@ -95,13 +94,13 @@ class RouterStats:
                     f"router {router.name!r} is already counted: detach the other RouterStats first"
                 )
         if "torch._dynamo" in sys.modules:
-            torch.compiler.reset()  # compiled code does not look for hooks that come after it
+            torch.compiler.reset()  # compiled code ignores later hooks
         self.routers = list(routers)
         self._model, self._evaluation, self._group = model, evaluation, group
         self._batch, count = _Batch(), len(self.domain_names)
         device = next((p.device for p in model.parameters() if not p.is_meta), "cpu")
         self._counters = [_Counter(router, self._batch, count, device) for router in routers]
-        self._pending = np.zeros(3, np.int64)  # batches, interrupted ones, tokens
+        self._pending = np.zeros(3, np.int64)  # batches, interrupted batches, tokens
         self._is_open, self._is_checked, self._is_attached = False, False, True
         self._total = self._window = self._nothing()
 
@@ -113,15 +112,14 @@ class RouterStats:
 
         Args:
             domain_ids: Domain of each sequence, shape (B,), or of each token, shape (B, S).
-            mask: 1 for real tokens, 0 for padding, shape (B, S); may be left out where ids are
-                of tokens. Other values are refused.
-            position: Of each sequence in the stream of all ranks, where it is known: which of the
-                halves a sequence falls in is then the same on any number of ranks.
+            mask: 1 for tokens, 0 for padding, shape (B, S); optional if ids are those of tokens.
+            position: Position of each sequence in the stream of all ranks, if known: then halves
+                do not depend on the number of ranks.
 
         Raises:
-            RoutingError: Ids, masks, shapes or positions that cannot be, or, after the first batch,
-                a router that did not run once. Ids and masks on a device are not looked at: they
-                are found after the first batch, and then by `reduce`.
+            RoutingError: Invalid ids, masks, shapes or positions; or, after the first batch, a
+                router that did not run exactly once. Ids and masks on a device are checked after
+                the first batch, and then by `reduce`.
         """
         if self._is_open:
             raise RoutingError("`stats.domains` is open already; close it before the next batch")
@@ -137,13 +135,13 @@ class RouterStats:
         self._end(is_whole=True)
 
     def reduce(self) -> None:
-        """Sum over ranks what was counted since the last time; call it on every rank.
+        """Sum the counts since the last call over ranks; call it on every rank.
 
-        `table`, `summary`, `window` and `state_dict` tell what was reduced; on one process they
-        reduce by themselves.
+        `table`, `summary`, `window` and `state_dict` return reduced counts; a single process
+        reduces automatically.
 
         Raises:
-            RoutingError: A router was not counted once for each batch, or ids of no domain.
+            RoutingError: A router did not run once in each batch, or ids of no domain.
         """
         counted = self._collected()
         self._total += counted
@@ -153,7 +151,7 @@ class RouterStats:
         """Return all assignments since the beginning.
 
         Raises:
-            RoutingError: There are several ranks, and batches that were not reduced.
+            RoutingError: Several ranks have batches that were not reduced.
         """
         if self._pending.any():
             if _ranks(self._group) > 1:
@@ -165,38 +163,38 @@ class RouterStats:
         return self._total
 
     def window(self) -> Assignments:
-        """Return the assignments since `window` was last called; errors as `total`."""
+        """Return the assignments since the last call of `window`; errors as in `total`."""
         self.total()
         window, self._window = self._window, self._nothing()
         return window
 
     def table(self) -> pl.DataFrame:
-        """Return `domain`, `layer`, `router`, `expert` and `tokens`; errors as `total`."""
+        """Return a table: `domain`, `layer`, `router`, `expert`, `tokens`; errors as in `total`."""
         from mixopt.routing.summary import counts_table
 
         return counts_table(self.total())
 
     def summary(self) -> Summary:
-        """Return what the counts say; errors as `total`."""
+        """Return the summary of the counts; errors as in `total`."""
         from mixopt.routing.summary import Summary
 
         return Summary.of(self.total())
 
     def detach(self) -> None:
-        """Take the hooks out of the model; what was counted stays."""
+        """Remove the hooks from the model; counts are kept."""
         for counter in self._counters:
             counter.handle.remove()
         self._is_attached = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts as plain values, to keep in a checkpoint; errors as `total`."""
+        """Return the counts as plain values for a checkpoint; errors as in `total`."""
         return {"total": self.total().to_json(), "window": self._window.to_json()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from the counts of `state_dict`.
 
         Raises:
-            RoutingError: They are of other domains, layers or experts, or damaged; nothing is
+            RoutingError: They have other domains, layers or experts, or are damaged; nothing is
                 changed.
         """
         loaded = []
@@ -228,7 +226,7 @@ class RouterStats:
             self._batch.rows_T = (domain_BS + shift).reshape(-1)
 
     def _end(self, *, is_whole: bool) -> None:
-        """End the batch; the first one is checked, which waits for the device once."""
+        """End the batch; the first batch is checked, which synchronises once."""
         self._is_open = False
         rows_T = self._batch.rows_T
         if rows_T is None:
@@ -245,7 +243,7 @@ class RouterStats:
             self._is_checked = True
 
     def _odd(self, size: int, position: Sequence[int] | None) -> Tensor:
-        """Return 1 for the sequences of a batch that are of the odd half, and 0 for the others."""
+        """Return 1 for sequences of the odd half, and 0 for the others."""
         if position is None:
             return (torch.arange(size) + int(self._pending[0])) % 2
         if len(position) != size:
@@ -253,7 +251,7 @@ class RouterStats:
         return torch.tensor([int(one).bit_count() & 1 for one in position])
 
     def _collected(self) -> Assignments:
-        """Return what all ranks counted since the last time, checked, and begin from nothing."""
+        """Return the checked counts of all ranks since the last call, and reset them."""
         device = self._counters[0].counts.device
         batches = int(self._pending[0])
         pieces = [torch.from_numpy(self._pending.copy()).to(device)]
@@ -290,7 +288,7 @@ class RouterStats:
 
 
 class _Batch:
-    """The batch that is being counted; all routers of a model share one.
+    """The present batch, shared by all routers of a model.
 
     Row of each token: even 0 to D - 1, odd D to 2 D - 1, unknown 2 D, padding 2 D + 1.
     """
@@ -301,7 +299,7 @@ class _Batch:
 class _Counter:
     """The counts of one router, and the hook that adds to them.
 
-    Plain tensors, since buffers of the module would be overwritten by DDP.
+    Counts are plain tensors, because DDP would overwrite buffers of the module.
     """
 
     def __init__(self, router: FoundRouter, batch: _Batch, domains: int, device: Any) -> None:
@@ -313,18 +311,18 @@ class _Counter:
         self.handle = router.module.register_forward_hook(self._hook, with_kwargs=True)
 
     def _hook(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
-        """Count what the router has chosen, unless nothing is being counted."""
+        """Count the router's choice inside `domains`."""
         rows_T = self._batch.rows_T
         if rows_T is None:
             return
         # Activation checkpointing runs the module again in the backward pass. Asking for that would
-        # break a graph, and a compiled checkpoint does not repeat what was written.
+        # break a graph, and a compiled checkpoint does not repeat writes.
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             return
         with torch.no_grad():
             given = dict(zip(self.router.parameters, inputs, strict=False)) | named
             ids_TK = self._checked(given, output, rows_T.shape[0])
-            if self.counts.device != ids_TK.device:  # weights may rest elsewhere than they work
+            if self.counts.device != ids_TK.device:  # weights may be offloaded
                 for name in ("counts", "passes", "_one"):
                     setattr(self, name, getattr(self, name).to(ids_TK.device))
             place_TK = ids_TK.clamp(LOWEST, self.router.experts) - LOWEST
@@ -334,7 +332,7 @@ class _Counter:
             self.passes.add_(1)
 
     def _checked(self, given: dict[str, Any], output: Any, tokens: int) -> Tensor:
-        """Return the ids of the call, shape (T, K)."""
+        """Return the checked ids of the call, shape (T, K)."""
         router, kind = self.router, type(self.router.module).__name__
         try:
             ids = router.read(given, output, router.experts, router.top_k)
@@ -376,7 +374,7 @@ class _Counter:
         )
 
     def check_counts(self, counts_RE: IntArray) -> None:
-        """Check that tokens are of domains, and ids of experts or of none, but for padding."""
+        """Check that all tokens except padding have valid domains and expert ids."""
         router, domains = self.router, len(counts_RE) // 2 - 1
         unknown = int(counts_RE[-2].sum()) // router.top_k
         if unknown:
@@ -394,13 +392,13 @@ class _Counter:
             )
 
     def router_counts(self, counts_HDE: IntArray) -> LayerAssignments:
-        """Return counts of places as those of the router."""
+        """Return the counts of places as a router's assignments."""
         router = self.router
         dropped_HD, counts_HDE = counts_HDE[..., 1].copy(), counts_HDE[..., 2:-1].copy()
         return LayerAssignments(router.layer, router.top_k, counts_HDE, dropped_HD, router.router)
 
     def clear(self) -> None:
-        """Begin again from nothing."""
+        """Reset the counts."""
         self.counts.zero_()
         self.passes.zero_()
 
@@ -411,7 +409,7 @@ def _is_counted(module: nn.Module) -> bool:
 
 
 def _ranks(group: ProcessGroup | None) -> int:
-    """Return over how many ranks is summed; 1 where torch.distributed is not in use."""
+    """Return the number of ranks to sum over; 1 without torch.distributed."""
     if not (dist.is_available() and dist.is_initialized()):
         return 1
     return dist.get_world_size(group)
@@ -426,9 +424,9 @@ def _checked_names(domains: Sequence[str]) -> tuple[str, ...]:
 
 
 def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
-    """Return the domain of each token, shape (B, S): D where it cannot be, D + 1 for padding.
+    """Return the row of each token, shape (B, S): D for an invalid domain, D + 1 for padding.
 
-    Values on a device are not looked at, which would be to wait for it.
+    Values on a device are not checked, which would synchronise.
     """
     ids = _tensor(ids, "domain ids")
     mask = None if mask is None else _tensor(mask, "the mask")

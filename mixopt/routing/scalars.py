@@ -1,12 +1,12 @@
-"""The few numbers about experts that are followed while a model trains: names and values.
+"""Scalars about experts logged during training: names and values.
 
-A name is `moe/<statistic>/<member>`: MLflow's pages put the members of a statistic together. At
-most `MEMBERS` layers, evenly spread, and as many domains have numbers of their own; means and
-extremes are over all of them, and all counts are in the record.
+A name is `moe/<statistic>/<member>`: MLflow groups the members of a statistic. At most `MEMBERS`
+evenly spread layers, and as many domains, have their own scalars; means and extremes are over all
+of them, and all counts are in the record.
 
-The numbers are columns of `LAYER_SCHEMA` and `DOMAIN_SCHEMA` (mixopt.routing.summary).
-`diagnoses/undiagnosed` is how many layers have too few assignments; where all have, there is no
-number of diagnoses.
+Scalars are columns of `LAYER_SCHEMA` and `DOMAIN_SCHEMA` (mixopt.routing.summary).
+`diagnoses/undiagnosed` is the number of layers with too few assignments; if that is all of them,
+diagnoses are not logged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from mixopt.routing.assignments import Assignments, ExpertCounts
 from mixopt.routing.diagnoses import KINDS, diagnose, enough
 from mixopt.routing.summary import domain_table, key_column, layer_table
 
-MEMBERS = 32  # layers, and domains, with numbers of their own
+MEMBERS = 32  # layers, and domains, with their own scalars
 
-# Statistics with a member for each layer: their columns; and of all layers: how they are reduced.
+# Statistics with a member for each layer, and reductions over all layers.
 _BY_LAYER = {
     "max_vio": ("max_violation", ("mean", "max")),
     "effective_experts": ("effective", ("mean", "min")),
@@ -32,7 +32,7 @@ _BY_LAYER = {
     "specialisation": ("specialisation", ("mean",)),
 }
 _OVER_LAYERS = {"overflow": ("overflow", ("mean", "max")), "drop_rate": ("dropped", ("mean",))}
-# Statistics with a member for each domain; no other statistic has their names, as a domain may be
+# Statistics with a member for each domain, with names of their own because a domain may be
 # called "mean".
 _BY_DOMAIN = {
     "max_vio_domain": pl.col("max_violation").max(),
@@ -42,13 +42,13 @@ _BY_DOMAIN = {
 
 
 def training_scalars(window: Assignments) -> dict[str, float]:
-    """Return the numbers of a window of training; those that are not known are left out."""
+    """Return the scalars of a window of training, without unknown ones."""
     values = _of_layers(window, {**_BY_LAYER, **_OVER_LAYERS})
     return _known(values | _of_domains(window, _BY_DOMAIN) | _diagnoses(window))
 
 
 def trial_scalars(counts: ExpertCounts) -> dict[str, float]:
-    """Return the numbers of a trial at its end; domains are compared on held-out text."""
+    """Return the final scalars of a trial; domains are compared on held-out text."""
     held_out = _of_layers(counts.held_out, {"specialisation": _BY_LAYER["specialisation"]})
     held_out |= _of_domains(counts.held_out, ["js_mean"])
     trained = training_scalars(counts.train)
@@ -82,7 +82,7 @@ def _of_domains(assignments: Assignments, statistics: Iterable[str]) -> dict[str
 
 
 def _diagnoses(window: Assignments) -> dict[str, float | None]:
-    """Count diagnoses by kind, and layers of which nothing can be said."""
+    """Count diagnoses by kind, and undiagnosed layers."""
     few = sum(not enough(layer) for layer in window.layers)
     if few == len(window.layers):
         return {"diagnoses/undiagnosed": few}

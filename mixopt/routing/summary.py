@@ -1,6 +1,6 @@
-"""What assignments say in one screen: counts, tables by layer and domain, and diagnoses.
+"""Summary of assignments: counts, tables by layer and domain, and diagnoses.
 
-A number that cannot be known is null, such as one of a domain without tokens.
+Undefined values, such as those of a domain without tokens, are null.
 
 Shapes: D domains, E experts.
 """
@@ -19,15 +19,15 @@ from mixopt.routing.assignments import Assignments, LayerAssignments
 from mixopt.routing.diagnoses import KINDS, Diagnosis, diagnose, enough
 from mixopt.system import Array, name_text, short_count
 
-SHOWN = 3  # diagnoses of a kind that are printed
-# What each column of a table of counts, by layer and by domain is.
+SHOWN = 3  # printed diagnoses of a kind
+# Columns of the tables of counts, by layer, and by domain.
 COUNTS_SCHEMA = {
     "domain": pl.String,
     "layer": pl.Int64,
     "router": pl.String,  # "" where each layer has one
     "top_k": pl.Int64,
-    "expert": pl.Int64,  # null for what no expert computes
-    "even": pl.Int64,  # tokens of sequences at even places
+    "expert": pl.Int64,  # null for dropped assignments
+    "even": pl.Int64,  # tokens of sequences at even positions
     "odd": pl.Int64,
     "tokens": pl.Int64,
 }
@@ -38,14 +38,14 @@ LAYER_SCHEMA = {
     "top_k": pl.Int64,
     "tokens": pl.Int64,
     "load_entropy": pl.Float64,  # 1 is even
-    "effective": pl.Float64,  # effective number of experts, exp(entropy), of all; 1 is even
-    "max_load": pl.Float64,  # of the experts, over the even one; 1 is even
-    "max_violation": pl.Float64,  # that less 1; 0 is even
+    "effective": pl.Float64,  # effective number of experts, exp(entropy), relative; 1 is even
+    "max_load": pl.Float64,  # of the experts, relative to even; 1 is even
+    "max_violation": pl.Float64,  # max_load - 1; 0 is even
     "overflow": pl.Float64,  # share of the assignments beyond a capacity of 1.25 times even
     "dead": pl.Int64,  # experts below 1% of the even load
     "dropped": pl.Float64,  # share of the assignments
     "information": pl.Float64,  # of expert and domain, nats, corrected for sample size
-    "specialisation": pl.Float64,  # of the most that it can be, the entropy of the domains
+    "specialisation": pl.Float64,  # information relative to its maximum, the domains' entropy
 }
 SHOWN_BY_LAYER = (
     "max_load",
@@ -62,25 +62,25 @@ DOMAIN_SCHEMA = {
     "router": pl.String,
     "tokens": pl.Int64,
     "share": pl.Float64,
-    "max_load": pl.Float64,  # load of its busiest expert over the even one, of its tokens
+    "max_load": pl.Float64,  # load of its busiest expert relative to even, of its tokens
     "max_violation": pl.Float64,
     "starved": pl.Int64,  # experts below 10% of the even load of this domain
     "dropped": pl.Float64,
-    "own": pl.Float64,  # of its assignments: to experts of a lift of at least 1.5
+    "own": pl.Float64,  # share of its assignments to experts with a lift of at least 1.5
     "distance": pl.Float64,  # mean Jensen-Shannon distance to the other domains
 }
-OWN = 1.5  # lift from which on an expert counts as one of a domain's own
+OWN = 1.5  # minimum lift of a domain's own experts
 
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """What assignments say.
+    """A summary of assignments.
 
     Attributes:
-        layers: By layer; `LAYER_SCHEMA` says what the columns are.
-        domains: By domain and layer; `DOMAIN_SCHEMA`.
-        diagnoses: What is wrong, by layer.
-        undiagnosed: Routers with too few assignments to tell, as `LayerAssignments.key`.
+        layers: Table by layer, with columns `LAYER_SCHEMA`.
+        domains: Table by domain and layer, with columns `DOMAIN_SCHEMA`.
+        diagnoses: Diagnoses, by layer.
+        undiagnosed: Routers with too few assignments, as `LayerAssignments.key`.
     """
 
     layers: pl.DataFrame
@@ -90,7 +90,7 @@ class Summary:
 
     @classmethod
     def of(cls, assignments: Assignments) -> Summary:
-        """Return what assignments say; of training, since their shares are taken as the mixture."""
+        """Return the summary of training assignments, whose shares are those of the mixture."""
         return cls(
             layers=layer_table(assignments),
             domains=domain_table(assignments),
@@ -104,7 +104,7 @@ class Summary:
         return any(diagnosis.kind == "collapse" for diagnosis in self.diagnoses)
 
     def by_domain(self) -> pl.DataFrame:
-        """Return one row a domain: means over layers, and the worst for violation and starving."""
+        """Return a row for each domain: means over layers, or the worst of violation and starved."""
         return self.domains.group_by("domain", maintain_order=True).agg(
             pl.col("tokens", "share").first(),
             pl.col("max_violation").max(),
@@ -113,7 +113,7 @@ class Summary:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
+        """Return the summary as JSON values."""
         return {
             "layers": self.layers.to_dicts(),
             "domains": self.by_domain().to_dicts(),
@@ -122,7 +122,7 @@ class Summary:
         }
 
     def __str__(self) -> str:
-        """Return it as text of at most some thirty lines."""
+        """Return the summary as text of about thirty lines at most."""
         return "\n".join([*self._layer_lines(), "", *self._domain_lines(), "", *self._wrong()])
 
     def _layer_lines(self) -> list[str]:
@@ -170,7 +170,7 @@ def _cell(value: float | None) -> str:
 
 
 def counts_table(assignments: Assignments) -> pl.DataFrame:
-    """Return the tokens of each domain, layer and expert; `COUNTS_SCHEMA` has the columns."""
+    """Return the tokens of each domain, layer and expert, with columns `COUNTS_SCHEMA`."""
     names, parts = np.asarray(assignments.domains, object), []
     for layer in assignments.layers:
         counts_HDE = np.concatenate([layer.counts_HDE, layer.dropped_HD[..., None]], -1)
@@ -189,13 +189,13 @@ def counts_table(assignments: Assignments) -> pl.DataFrame:
 
 
 def layer_table(assignments: Assignments) -> pl.DataFrame:
-    """Return what the assignments say of each layer; `LAYER_SCHEMA` says what the columns are."""
+    """Return the table by layer, with columns `LAYER_SCHEMA`."""
     rows = [_layer_row(layer) for layer in assignments.layers]
     return pl.DataFrame(rows, schema=LAYER_SCHEMA).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def domain_table(assignments: Assignments) -> pl.DataFrame:
-    """Return what they say of each domain in each layer; `DOMAIN_SCHEMA` says what it is."""
+    """Return the table by domain and layer, with columns `DOMAIN_SCHEMA`."""
     tables = []
     for layer in assignments.layers:
         place = {"domain": assignments.domains, "layer": layer.layer, "router": layer.router}
@@ -205,7 +205,7 @@ def domain_table(assignments: Assignments) -> pl.DataFrame:
 
 
 def key_column() -> pl.Expr:
-    """Return what makes `key` of a table's `layer` and `router`, as `LayerAssignments.key` is."""
+    """Return the expression for `LayerAssignments.key` from the columns `layer` and `router`."""
     return pl.format("{}/{}", "layer", "router").str.strip_suffix("/").alias("key")
 
 
@@ -238,7 +238,7 @@ def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
 
 
 def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
-    """Return what is said of each domain in a layer; NaN where it has no tokens there."""
+    """Return the columns of each domain in a layer; NaN for a domain without tokens."""
     counts_DE = layer.counts_DE
     given_D = counts_DE.sum(1)
     profile_DE = measures.expert_profiles(counts_DE)

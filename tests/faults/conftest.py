@@ -1,7 +1,5 @@
 """A run that nothing disturbs; all tests of this folder are nightly."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from pathlib import Path
 

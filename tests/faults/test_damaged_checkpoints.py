@@ -1,7 +1,5 @@
 """A file of a checkpoint that is not what was written: the run goes on from the one before it."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

@@ -1,7 +1,5 @@
 """Any file of a run directory in any state: a command refuses it in a line, or answers the same."""
 
-from __future__ import annotations
-
 import os
 import shutil
 

@@ -1,7 +1,5 @@
 """A pretraining that ends while a thread writes its checkpoint leaves the one before it whole."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pretraining that is ended at any moment, on one rank or two, comes to the same in the end."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

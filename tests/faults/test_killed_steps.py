@@ -1,7 +1,5 @@
 """A step that is ended at any moment is done by the same command, and comes to the same."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

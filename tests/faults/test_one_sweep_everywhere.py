@@ -4,8 +4,6 @@ With a proxy of ours and with a script of the user's own, and an owner and a nod
 middle.
 """
 
-from __future__ import annotations
-
 import sys
 
 import pytest

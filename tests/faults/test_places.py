@@ -1,7 +1,5 @@
 """Where a step works: a full disk, one that is only read, a clock set back, somebody at work."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

@@ -1,7 +1,5 @@
 """Examples in docstrings give what they show, on a finished run in `runs/mine`."""
 
-from __future__ import annotations
-
 import doctest
 import importlib
 import shutil

@@ -1,7 +1,5 @@
 """What each step left is noted with its hash, and what has changed is told and made again."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

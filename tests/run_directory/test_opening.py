@@ -1,7 +1,5 @@
 """A directory of unknown origin is looked at: nothing of it runs, and no link in it is followed."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A directory records data: without --trust nothing connects, cancels, trains or imports."""
 
-from __future__ import annotations
-
 import json
 import socket
 from contextlib import suppress

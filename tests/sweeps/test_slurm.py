@@ -1,7 +1,5 @@
 """A sweep on a real Slurm of two nodes: equal to one on this machine, whatever is killed."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

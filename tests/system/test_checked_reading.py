@@ -1,7 +1,5 @@
 """Files of unknown origin: what is read has the asked shape, or one line says what is wrong."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

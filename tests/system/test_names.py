@@ -1,7 +1,5 @@
 """Names that come from data, and the paths that they may lead to."""
 
-from __future__ import annotations
-
 import pytest
 
 from mixopt.errors import ConfigError, CorpusError, RunError

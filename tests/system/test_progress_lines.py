@@ -1,7 +1,5 @@
 """Progress that is no terminal's: a line now and then, and one for each end."""
 
-from __future__ import annotations
-
 import io
 import re
 

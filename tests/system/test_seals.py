@@ -1,7 +1,5 @@
 """Seals, sealed tables and manifests: a single changed bit is found."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A field of a state is what it must be, or one line names it and its value."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Objects of stores: what is listed, fetched once, checked, and said of a store that refuses."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The finished run in a database of MLflow, sent once for all tests that read it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

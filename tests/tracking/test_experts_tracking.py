@@ -1,7 +1,5 @@
 """What MLflow has of the experts of a pretraining: numbers of each window, counts and figures."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
