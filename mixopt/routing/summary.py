@@ -104,7 +104,7 @@ class Summary:
         return any(diagnosis.kind == "collapse" for diagnosis in self.diagnoses)
 
     def by_domain(self) -> pl.DataFrame:
-        """Return a row for each domain: means over layers, or the worst of violation and starved."""
+        """Return a row for each domain: means over layers, or the worst layer."""
         return self.domains.group_by("domain", maintain_order=True).agg(
             pl.col("tokens", "share").first(),
             pl.col("max_violation").max(),
