@@ -143,7 +143,9 @@ def test_one_seed_gives_one_fit_whatever_the_order_of_the_rows():
     assert rows(first, "linear")["rmse"] == pytest.approx(rows(second, "linear")["rmse"], rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["sklearn.linear_model:Ridge", "ridge:Ridge"])
+@pytest.mark.parametrize(
+    "name", ["sklearn.linear_model:Ridge", "mixopt_regressors.linear:LinearRegressor"]
+)
 def test_one_target_is_fitted_by_scikit_learn_s_regressors_and_by_others_alike(name):
     one, asked = make_trials().with_targets(["code"]), Objective(("code",), "target", {"code": 1.0})
     fit = fitted(name, trials=one, asked=asked)
