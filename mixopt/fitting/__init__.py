@@ -1,8 +1,8 @@
 """From a table of trials to a `Fit` that predicts losses with 90% intervals.
 
-Regressors compete on held-out folds beside trivial controls and the noise ceiling. What a
-regressor can do beyond `fit` and `predict` is typed in `mixopt.fitting.regressor`; pilots, model
-sizes and repetition change what a fit predicts for.
+Regressors compete on held-out folds beside trivial controls and the noise ceiling. Optional
+abilities of a regressor are typed in `mixopt.fitting.regressor`. Pilots, model sizes and
+repetition transfer a fit to the full run.
 """
 
 import lazy_loader as lazy

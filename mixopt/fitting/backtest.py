@@ -1,16 +1,16 @@
-"""Replay a table of runs: what would have been picked from fewer of them, and how good was it.
+"""Backtest on a table of runs: what would fewer runs have picked, and how good was the pick?
 
-Each quarter of the mixtures is held out once, with all runs of a mixture (its seeds, its sizes) on
-one side. For each number of trials every predictor is fitted on the same runs of the other three
-quarters, more trials being the fewer and others. It then picks the held-out run whose objective it
-predicts best, and the rank and the regret are those of what this run really gave.
+Each quarter of the mixtures is held out once, with all runs of a mixture (seeds and sizes) on one
+side. For each number of trials every predictor is fitted on the same runs of the other three
+quarters; larger sets contain the smaller ones. Each predictor picks the held-out run with the best
+predicted objective; rank and regret are those of its observed objective.
 
-Predictors are `auto`, what teams use without mixopt (`ridge` on square roots of the shares,
-RegMix's `lightgbm`, Olmix's log-linear law as `olmix`), and what knows no law: `own_share`, the
-`nearest` run, and the `mean`, which picks at random.
+Predictors are `auto`, the usual alternatives (`ridge` on square roots of the shares, RegMix's
+`lightgbm`, Olmix's log-linear law as `olmix`), and trivial controls: `own_share`, the `nearest`
+run, and the `mean`, which picks at random.
 
-Runs of several sizes are compared within a size, after each size's mean over the fitted runs is
-taken off.
+Runs of several sizes are compared within a size, after subtracting each size's mean over the
+fitted runs.
 
 Shapes: N runs, K held-out runs, D domains, M losses.
 """
@@ -50,12 +50,12 @@ CONTROLS = {"own_share": "own_share", "nearest_trial": "nearest", "mean": "mean"
 SPLITS = 4
 MIN_MIXTURES = 8  # to fit
 MAX_COUNTS = 5
-NEARLY = 0.02  # rank correlation by which fewer trials may be worse and still be enough
+NEARLY = 0.02  # loss of rank correlation at which fewer trials are still enough
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """What predictors would have picked, by number of trials.
+    """What each predictor would have picked, by number of trials.
 
     Attributes:
         rows: One for each number of `trials` and `predictor`, means over the splits:
@@ -65,14 +65,14 @@ class Backtest:
             best held-out run) and its `regret`, in the unit of the objective.
         losses: One for each loss at the most trials, the objective first: `loss`, `state` (`ready`,
             `weak` or `noise`, as of a fit), `spearman`, its 95% lower bound `low`, and `own_share`.
-        runs: How many finished runs there are.
-        mixtures: How many different mixtures.
-        held_out: How many runs a split holds out, on average.
-        splits: How many splits there are.
-        enough: The fewest trials that rank and pick about as well as the most; None where the most
-            rank nothing.
+        runs: Number of finished runs.
+        mixtures: Number of different mixtures.
+        held_out: Mean number of runs held out in a split.
+        splits: Number of splits.
+        enough: Smallest number of trials that ranks and picks about as well as the largest; None if
+            even the largest ranks nothing.
         unit: Unit of the regret (`Objective.value_unit`).
-        notes: What a reader should know first, a line each.
+        notes: Conclusions and warnings, one line each.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -91,14 +91,14 @@ class Backtest:
         return pl.DataFrame([dict(row) for row in self.rows], infer_schema_length=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return the backtest as JSON values."""
         plain = dict(vars(self))
         plain |= {name: [dict(row) for row in plain[name]] for name in ("rows", "losses")}
         return plain | {"notes": list(self.notes)}
 
 
-# Of one predictor on one split: the numbers of a row, `predictor`, and `spearmans` (the objective's
-# and each loss's).
+# One predictor on one split: the figures of a row, `predictor`, and `spearmans` (of the objective
+# and of each loss).
 _Score = dict[str, Any]
 
 
@@ -110,7 +110,7 @@ def backtest_trials(
     seed: int = 0,
     update: Update = no_progress,
 ) -> Backtest:
-    """Replay a table; see `Trials.backtest`, whose arguments these are."""
+    """Backtest a table; arguments as in `Trials.backtest`."""
     table = _Table(trials.finished, objective, seed)
     counts, flat = table.counts()
     if not counts:
@@ -124,7 +124,7 @@ def backtest_trials(
         left, over = trials.with_targets(measured).with_notes(note), objective.over(measured)
         return backtest_trials(left, over, regressors=regressors, seed=seed, update=update)
     names = list(dict.fromkeys(regressors)) or [OURS]
-    done, whole = 0.0, sum(SPLITS * (count + 20) for count in counts)  # about as fits take
+    done, whole = 0.0, sum(SPLITS * (count + 20) for count in counts)  # time of fits
     scores: list[_Score] = []
     absent: dict[str, str] = {}
     for count in counts:
@@ -156,7 +156,7 @@ def backtest_trials(
 
 
 class _Table:
-    """Finished runs, and who is fitted and who is held out in each split."""
+    """Finished runs, and their splits into fitted and held-out runs."""
 
     def __init__(self, trials: Trials, objective: Objective, seed: int) -> None:
         self.trials, self.seed = trials, seed
@@ -185,7 +185,7 @@ class _Table:
         self._place_N = np.array([place[name] for name in trials.mixtures])
 
     def counts(self) -> tuple[list[int], list[str]]:
-        """Return how many mixtures to fit, and losses that are the same in all fitted runs."""
+        """Return the numbers of mixtures to fit, and the losses constant in fitted runs."""
         counts: list[int] = []
         count = min(len(set(self._place_N[self.fold_N != fold])) for fold in range(SPLITS))
         while count >= MIN_MIXTURES and len(counts) < MAX_COUNTS:
@@ -196,7 +196,7 @@ class _Table:
         return counts, []
 
     def _flat(self, count: int) -> list[str]:
-        """Return the losses that are the same in all fitted runs of a split."""
+        """Return the losses that are constant in the fitted runs of a split."""
         flat_M = np.zeros(len(self.trials.targets), dtype=bool)
         for split in range(SPLITS):
             losses_NM = self.losses_NM[self.fitted(count, split)]
@@ -204,7 +204,7 @@ class _Table:
         return [name for name, flat in zip(self.trials.targets, flat_M, strict=True) if flat]
 
     def fitted(self, count: int, split: int) -> BoolArray:
-        """Return which runs are fitted: those of the first mixtures that are not held out."""
+        """Return the mask of fitted runs: the first mixtures that are not held out."""
         free_N = self.fold_N != split
         places = np.unique(self._place_N[free_N])[:count]
         return np.asarray(free_N & np.isin(self._place_N, places))
@@ -212,7 +212,7 @@ class _Table:
     def scores(
         self, count: int, split: int, names: Sequence[str], absent: dict[str, str]
     ) -> Iterator[_Score]:
-        """Score every predictor on one split; `absent` keeps why a peer is left out."""
+        """Score every predictor on one split; `absent` collects why a peer is left out."""
         fitted_N, out_N = self.fitted(count, split), self.fold_N == split
         losses_NM = self.losses_NM - self._levels(fitted_N)
         learned = self._learned(fitted_N, losses_NM, self.objective.unit)
@@ -247,7 +247,7 @@ class _Table:
                 yield self._score(CONTROLS[one.name], out_N, ranks_KQ)
 
     def _levels(self, fitted_N: BoolArray) -> Array:
-        """Return the mean of each run's size over the fitted runs; 0 of a single size."""
+        """Return each run's size mean over the fitted runs; 0 for a single size."""
         levels_NM = np.zeros_like(self.losses_NM)
         if len(set(self.size_N.tolist())) > 1:
             for size in np.unique(self.size_N):
@@ -257,7 +257,7 @@ class _Table:
         return levels_NM
 
     def _learned(self, fitted_N: BoolArray, losses_NM: Array, unit: Unit) -> Trials:
-        """Return the fitted runs, as runs of one size."""
+        """Return the fitted runs as trials of one size."""
         targets = self.trials.targets
         columns = [
             pl.Series(loss_column(name, unit), losses_N)
@@ -275,7 +275,7 @@ class _Table:
         coverage: float | None = None,
         width: float | None = None,
     ) -> _Score:
-        """Compare predictions with what the held-out runs gave; None ranks nothing."""
+        """Compare predictions with held-out runs; None predicts nothing and ranks nothing."""
         seen_KQ, size_K = self.seen_NQ[out_N], self.size_N[out_N]
         ranked_KQ = np.zeros_like(seen_KQ) if ranks_KQ is None else ranks_KQ
         pairs = zip(ranked_KQ.T, seen_KQ.T, strict=True)
@@ -295,7 +295,7 @@ class _Table:
         }
 
     def verdicts(self, scores: Sequence[_Score], name: str) -> list[dict[str, Any]]:
-        """Return how well each loss is ranked at the most trials, the objective first."""
+        """Return the ranking of each loss at the largest number of trials, the objective first."""
         names, mixtures = (OBJECTIVE, *self.trials.targets), len(set(self.trials.mixtures))
         ranks_Q, controls_Q = (
             np.mean(
@@ -313,7 +313,7 @@ class _Table:
         return rows
 
     def notes(self) -> Iterator[str]:
-        """Say what a reader of the figures should know of the runs."""
+        """Return conclusions and warnings."""
         runs, mixtures = len(self.trials), len(set(self.trials.mixtures))
         domains, sizes = len(self.trials.domains), len(set(self.size_N.tolist()))
         if runs > mixtures:
@@ -328,7 +328,7 @@ class _Table:
 
 
 def _ridge() -> Regressor:
-    """Return ridge regression on square roots of the shares, its penalty from leave-one-out."""
+    """Return ridge regression on square roots of shares, with its penalty by leave-one-out."""
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer
@@ -339,14 +339,14 @@ def _ridge() -> Regressor:
 
 
 def _pick(ranked_K: Array, seen_K: Array) -> tuple[float, float]:
-    """Return the true rank and the regret of what is predicted best, ties averaged."""
+    """Return the true rank and regret of the best prediction, averaged over ties."""
     best_K = ranked_K <= ranked_K.min() + 1e-12
     rank_K = np.array([1 + int((seen_K < value).sum()) for value in seen_K])
     return float(rank_K[best_K].mean()), float(seen_K[best_K].mean() - seen_K.min())
 
 
 def _enough(rows: Sequence[Mapping[str, Any]], name: str, whole: Mapping[str, Any]) -> int | None:
-    """Return the fewest trials that are nearly as good as the most."""
+    """Return the smallest number of trials that is nearly as good as the largest."""
     if whole["state"] == "noise":
         return None
     own = [row for row in rows if row["predictor"] == name]
@@ -361,7 +361,7 @@ def _verdict(
     enough: int | None,
     table: _Table,
 ) -> Iterator[str]:
-    """Say what the figures tell, and what they do not."""
+    """Return a sentence on what the backtest shows and what it does not."""
     whole, most = losses[0], rows[-1]["trials"]
     last = {row["predictor"]: row for row in rows if row["trials"] == most}
     if enough is None:

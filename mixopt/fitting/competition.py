@@ -1,13 +1,12 @@
 """Fit regressors to trials, compare them on held-out mixtures, and keep the best.
 
-Every regressor of the configuration predicts the same folds, in which a mixture and its
-replicates are held out together. The first named whose squared error of the objective is not above
-the least by more than the standard error of that difference is fitted again on all finished trials;
-the others stay in the report, beside their controls.
+Every configured regressor predicts the same folds; replicates of a mixture are held out together.
+The chosen one is the first named whose squared error of the objective is within a standard error of
+the lowest; it is fitted again on all finished trials. The report lists all, and the controls.
 
-Trials of several sizes are predicted each at its own size; they are ranked within a size, and the
-controls know the mean of each, so that the level of a size counts for nobody. How sure they are at
-a size that no trial has, regressors must say by themselves.
+Trials of several sizes are predicted each at its own size and ranked within a size. Controls know
+the mean of each size, so that the level of a size helps no predictor. Intervals at a size without
+trials are the regressor's own.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -71,7 +70,7 @@ def fit_trials(
         trials, objective, folds=config.folds, seed=seed, repetition=repetition, carried=carried
     )
     names = list(dict.fromkeys(config.regressors))
-    # An unknown name and a missing size are errors before anything is fitted.
+    # Raise errors on names and sizes before any fit.
     at = data.sizes.size_of_fit({name: data.make(name) for name in names}, size)
     if at is not None:
         check_finished(data.trials)
@@ -95,7 +94,7 @@ def fit_trials(
 
 
 def _first_as_good(held_out: Mapping[str, HeldOutPredictions], observed_N: Array) -> str:
-    """Return the first name whose error is not above the least by more than a standard error."""
+    """Return the first name whose error is within a standard error of the lowest."""
     squares = {name: (one.told_NQ[:, 0] - observed_N) ** 2 for name, one in held_out.items()}
     least_N = min(squares.values(), key=np.mean)
 
@@ -109,7 +108,7 @@ def _first_as_good(held_out: Mapping[str, HeldOutPredictions], observed_N: Array
 def _compete(
     name: str, data: FitData, done: int, update: Update
 ) -> tuple[HeldOutPredictions, Predictor | None]:
-    """Return held-out predictions, and what is fitted on all rows where that came with them."""
+    """Return held-out predictions, and the fit on all rows if `cross_fit` returned one."""
     made, folds, fits = data.make(name), data.folds, iter(range(data.folds))
     rows = data.rows(name, made)
 
@@ -142,7 +141,7 @@ def _compete(
 def _members(
     fitted: Mapping[str, Predictor], data: FitData, names: Sequence[str]
 ) -> list[HeldOutPredictions]:
-    """Return the held-out predictions of combined regressors' members, for the report."""
+    """Return the held-out predictions of members of combined regressors, for the report."""
     by_member: dict[str, HeldOutPredictions] = {}
     for one in fitted.values():
         members = one.held_out_members if supports(one, "held_out_members") else {}
@@ -153,7 +152,7 @@ def _members(
 
 
 def _controls(data: FitData) -> list[HeldOutPredictions]:
-    """Return the controls; of several sizes, for losses less the mean of their size."""
+    """Return the controls; with several sizes, for losses minus the mean of their size."""
     losses_NM, group_N, objective = data.losses_NM, data.sizes.group_N, data.objective
     means_SM = np.stack([losses_NM[group_N == group].mean(axis=0) for group in np.unique(group_N)])
     level_NM = means_SM[group_N] - means_SM.mean(axis=0)
@@ -174,7 +173,7 @@ def fit_unit(
     scale: Scale,
     unit: Unit | None,
 ) -> Unit:
-    """Return the unit that a fit of a table is in."""
+    """Return the unit of losses in which a table is fitted."""
     if isinstance(objective, Objective):
         if direction or scale != "none" or unit not in (None, objective.unit):
             raise ConfigError(
@@ -189,7 +188,7 @@ def fit_unit(
 
 
 def informative(trials: Trials, objective: ObjectiveLike | None, unit: Unit) -> Trials:
-    """Return the trials without losses that never change, unless they are asked for."""
+    """Return the trials without constant losses, unless these are requested."""
     requested = requested_patterns(objective)
     if not trials.targets:
         raise TrialsError("the trials have no losses: no column loss/NAME")
@@ -214,7 +213,7 @@ def fit_table(
     carried: Trials | None,
     seed: int,
 ) -> Fit:
-    """Fit regressors to trials and choose one; see `Trials.fit`, whose arguments these are."""
+    """Fit regressors to trials and choose one; arguments as in `Trials.fit`."""
     names = [regressors] if isinstance(regressors, str) else regressors
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ConfigError(
@@ -234,7 +233,7 @@ def fit_table(
         known = read_inventory(inventory, trials.domains)
         repetition = Repetition.of_trials(trials.finished, known)
     if pilots is not None:
-        aligned(pilots, trials.finished, objective)  # before the fit, which may take long
+        aligned(pilots, trials.finished, objective)  # errors first: a fit may take long
     with steady_progress("fit", len(config.regressors) * config.folds) as update:
         fitted = fit_trials(
             trials,

@@ -1,13 +1,12 @@
-"""Test a fit against runs that it has not seen.
+"""Test a fit on unseen runs.
 
-Ranks say whether the fit orders mixtures rightly, beside what ranks them without a law and beside
-the most that noise allows, where there are replicates. RMSE and coverage say whether its numbers
-hold. Runs of a larger model have other losses for the same mixtures: ranks still hold then, and the
-numbers do not, so they are left out.
+Rank correlations are compared with trivial controls and, with replicates, with the noise ceiling.
+RMSE and coverage check the predicted values. Runs of a larger model have other losses for the same
+mixtures; then only ranks are compared.
 
-A plain mean over targets ranks such runs worse than its parts, because losses spread differently at
-each size; `mean_scaled` divides each loss by its standard deviation first: what is predicted by
-that of the trials, what was observed by that of the test's own runs.
+A plain mean over targets ranks such runs worse than the single targets, because the spread of each
+loss depends on the size. `mean_scaled` first divides each loss by its standard deviation, over the
+trials for predictions and over the test's runs for observations.
 
 Shapes: N runs, K trials, M targets, Q columns: the mean of the targets, and the targets.
 """
@@ -38,7 +37,7 @@ from mixopt.system import Array
 from mixopt.trials import Trials
 
 MIN_RUNS = 4
-MUCH = 0.5  # a line that leaves less of the error than this speaks of another scale
+MUCH = 0.5  # a line that leaves less than this share of the error indicates another scale
 CONTROLS = ("own_share", "from_uniform", "nearest_trial")
 
 
@@ -50,11 +49,11 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
         unseen: Runs with losses in the fit's unit, on the fit's domains and some of its targets.
 
     Returns:
-        `mean_spearman`, and `mean_controls` likewise; `scale`, `same` or `other`; by target, and
-        for `mean` and `mean_scaled`: `spearman`, its controls and `ceiling`, `rmse`, `coverage90`
-        (share of the runs within the 90% interval), and of the run that the fit would pick its
-        `rank` (1 is the best) and `regret` (how much worse it is than the best); for `mean` also
-        `better_than_own_share`, in which share of resampled runs it ranks better; and `notes`.
+        `mean_spearman` and `mean_controls` over targets; `scale`, `same` or `other`; for each
+        target, `mean` and `mean_scaled`: `spearman`, its controls and `ceiling`, `rmse`,
+        `coverage90` (share of runs within the 90% interval), and `rank` (1 is the best) and
+        `regret` of the run that the fit would pick; for `mean` also `better_than_own_share`, the
+        share of resamples in which the fit ranks better; and `notes`.
 
     Raises:
         TrialsError: Other domains than the fit's, none of its targets, another unit, or too few
@@ -88,9 +87,9 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
     seed = fit.data.seed
 
     def score(sign: float, q: int, *columns: Array) -> dict[str, Any]:
-        """Score predictions against what was seen, and the trials' losses."""
+        """Score predictions against observations, beside controls from the trials' losses."""
         told_N, seen_N, known_K = (sign * column for column in columns)
-        spread = replicate_spread(seen_N, test.mixtures)  # else by the trials' replicates
+        spread = replicate_spread(seen_N, test.mixtures)  # without replicates, those of the trials
         if spread is None and not is_other and not fit.is_carried:
             spread = replicate_spread(known_K, fit.data.mixtures)
         pick = int(np.argmin(told_N))
@@ -136,7 +135,7 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
 def _told(
     fit: Fit, weights_ND: Array, mean: Objective, ours: list[int], off_K: Array
 ) -> tuple[Array, Array]:
-    """Return predictions and half of the widths of their intervals, shape (N, Q) each."""
+    """Return predictions and half widths of their intervals, shape (N, Q) each."""
     prediction = fit.predict(weights_ND)
     told_NQ = with_objective(mean, prediction.losses_NM[:, ours])
     half_N = conformal_quantile(np.abs(off_K)) * fit.reach.stretch(weights_ND)
@@ -149,7 +148,7 @@ def _told(
 def _control_ranks(
     fit: Fit, weights_ND: Array, mean: Objective, known_KQ: Array, seen_NQ: Array
 ) -> dict[str, Array]:
-    """Return what controls rank the runs by, from the trials alone."""
+    """Return the values by which controls rank the runs, from the trials alone."""
     fold_N = np.repeat([0, 1], [len(known_KQ), len(seen_NQ)])
     both_ND = np.vstack([fit.data.weights_ND, weights_ND])
     both_NM = np.vstack([known_KQ, seen_NQ])[:, 1:]
@@ -161,7 +160,7 @@ def _control_ranks(
 
 
 def _notes(fit: Fit, test: Trials, is_other: bool, better: float | None) -> Iterator[str]:
-    """Say what a reader of the figures should know."""
+    """Return warnings and conclusions."""
     yield from test.notes
     absent = [name for name in fit.targets if name not in test.targets]
     if absent:
@@ -182,7 +181,7 @@ def _notes(fit: Fit, test: Trials, is_other: bool, better: float | None) -> Iter
 
 
 def _shared_targets(fit: Fit, unseen: Trials) -> tuple[str, ...]:
-    """Return the targets of both, in the fit's order."""
+    """Return the common targets, in the fit's order."""
     odd = sorted(set(unseen.domains) ^ set(fit.domains))
     if odd:
         raise TrialsError(f"domain {odd[0]!r} is not in both the table and the fit")
@@ -193,7 +192,7 @@ def _shared_targets(fit: Fit, unseen: Trials) -> tuple[str, ...]:
 
 
 def _is_other_scale(told_NM: Array, seen_NM: Array) -> bool:
-    """Tell whether lines through the other runs remove most of the error of most targets."""
+    """Return whether lines through the other runs remove most of the error of most targets."""
     if len(told_NM) < MIN_RUNS:
         return False
     apart_NM = told_NM - told_NM.mean(axis=0)

@@ -1,10 +1,10 @@
-"""Factors of metrics, and other objectives that trials could be ranked by.
+"""Factor analysis of metrics, and alternative objectives.
 
-Metrics share noise: an average of many may hear a common factor that has nothing to do with the
-mixture (Marin's mean of 20 tasks) more than the mixture itself. Factors of the standardised metrics
-are turned so that the first is what follows the mixture most. Objectives are offered with their own
-held-out correlation, and with how well they rank trials by the present one; what they leave out is
-chosen on other folds than it is judged on. None is ever taken silently.
+Metrics share noise: in an average of many, a common factor that does not depend on the mixture may
+dominate (as in Marin's mean of 20 tasks). Factors of the standardised metrics are ordered by how
+well they follow the mixture. Alternative objectives are listed with their held-out correlation, and
+with their correlation to the present objective; what they leave out is chosen on other folds than
+those that judge it. None is used unless the configuration names it.
 
 Sources: maximum likelihood factors, Joreskog (1967); their number, Horn's parallel analysis (1965).
 
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
 
 MAX_FACTORS = 4
-MIN_METRICS = 4  # from which on metrics have factors
+MIN_METRICS = 4  # for a factor analysis
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What several metrics have in common over the trials.
+    """A common factor of several metrics over the trials.
 
     Attributes:
-        share: Of the variance of all standardised metrics.
-        spearman: Rank correlation on held-out folds of its score with that of the predictions.
-        loadings: Correlation with each metric, turned so that higher is better.
-        weights: Of each standardised metric in the score; those above 0 make an objective.
+        share: Share of the variance of all standardised metrics.
+        spearman: Held-out rank correlation between its score and the score of the predictions.
+        loadings: Correlation with each metric; signs such that higher is better.
+        weights: Weight of each standardised metric in the score; those above 0 form an objective.
     """
 
     share: float
@@ -52,13 +52,13 @@ class Factor:
 
 @dataclass(frozen=True)
 class Offer:
-    """An objective that the trials could be ranked by.
+    """An alternative objective.
 
     Attributes:
-        name: What it is, as a configuration or in words.
-        objective: It, settled by the trials.
-        spearman: Rank correlation of its held-out predictions with itself.
-        ranks_current: With the present objective.
+        name: Its name in words or as in a configuration.
+        objective: The objective, with spreads from the trials.
+        spearman: Rank correlation of its held-out predictions with its observed values.
+        ranks_current: Rank correlation of its held-out predictions with the present objective.
         reason: What it leaves out, and why.
     """
 
@@ -70,7 +70,7 @@ class Offer:
 
     @property
     def section(self) -> dict[str, Any]:
-        """The section `objective:` of a configuration that states it."""
+        """The section `objective:` of a configuration that uses it."""
         own, items = self.objective, dict(self.objective.items)
         weights = {name: float(f"{weight:.4g}") for name, weight in own.weights.items()}
         stated: dict[str, Any] = {"mean": weights, "scale": "spread"}
@@ -81,7 +81,7 @@ class Offer:
         return stated | {name: value for name, value in given.items() if value}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers and the section as plain values."""
+        """Return the figures and the section as JSON values."""
         return {
             "name": self.name,
             "spearman": self.spearman,
@@ -125,12 +125,12 @@ def factors(objective: Objective, losses_NM: Array, predicted_NM: Array) -> tupl
     )
 
 
-MIN_UNIQUE = 0.05  # of a metric's variance that no factor takes
-SIMULATED = 50  # tables of noise, whose largest eigenvalues a factor must exceed
+MIN_UNIQUE = 0.05  # minimum share of a metric's variance outside the factors
+SIMULATED = 50  # tables of noise for the parallel analysis
 
 
 def _loadings(seen_NM: Array) -> Array:
-    """Return the loadings of the factors that stand out of noise, shape (M, F)."""
+    """Return the loadings of the factors that exceed noise, shape (M, F)."""
     count, metrics = seen_NM.shape
     matrix_MM = np.corrcoef(seen_NM.T)
     rng = np.random.default_rng(0)
@@ -154,7 +154,7 @@ Choice = Callable[[Objective, Array, Array], tuple[Objective, str]]
 
 
 def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
-    """Return the objective and others, each judged on folds that did not choose it."""
+    """Return the objective and alternatives, each judged on folds that did not choose it."""
     objective, data = fit.objective, fit.data
     if objective.kind != "mean" or len(objective.weights) < MIN_METRICS:
         return ()
@@ -181,11 +181,11 @@ def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
 
 
 def _in_spreads(objective: Objective, losses_NM: Array, weights: Mapping[str, float]) -> Objective:
-    """Return the mean of metrics with these weights, each by its spread over the trials."""
+    """Return the weighted mean of metrics, each divided by its spread over the trials."""
     total = sum(weights.values())
     shares = {name: weight / total for name, weight in weights.items()}
     spreads_M = losses_NM.std(axis=0)
-    known_M = np.where(spreads_M > 0, spreads_M, 1.0)  # a fold may lack what changes a metric
+    known_M = np.where(spreads_M > 0, spreads_M, 1.0)  # a metric may be constant in a fold
     spreads = dict(zip(objective.evaluation, known_M.tolist(), strict=True))
     return objective.of("mean", shares).scaled(spreads)
 
@@ -205,7 +205,7 @@ def _ranks(objective: Objective, losses_NM: Array, predicted_NM: Array) -> dict[
 def _ranked_metrics(
     objective: Objective, losses_NM: Array, predicted_NM: Array
 ) -> tuple[Objective, str]:
-    """Take the metrics whose held-out rank correlation is above 0 beyond doubt."""
+    """Select the metrics whose held-out rank correlation is significantly above 0."""
     count, weights = len(losses_NM), objective.weights
     ranks = _ranks(objective, losses_NM, predicted_NM)
     ranked = {n: weights[n] for n, r in ranks.items() if count > 3 and lower_bound(r, count) > 0}
@@ -219,7 +219,7 @@ def _ranked_metrics(
 def _first_factor(
     objective: Objective, losses_NM: Array, predicted_NM: Array
 ) -> tuple[Objective, str]:
-    """Take the metrics that the factor counts which follows the mixture most."""
+    """Select the metrics of the factor that follows the mixture most."""
     every = factors(objective, losses_NM, predicted_NM)
     own = {n: w for n, w in (every[0].weights if every else {}).items() if n in objective.weights}
     positive = {name: weight for name, weight in own.items() if weight > 0}
@@ -232,7 +232,7 @@ def _first_factor(
 def _hinge(
     objective: Objective, losses_NM: Array, predicted_NM: Array, *, noise: Mapping[str, float]
 ) -> tuple[Objective, str]:
-    """Take the metric of the largest weight, of equal ones the best ranked, as the target."""
+    """Select the metric with the largest weight, or among equals the best ranked, as target."""
     ranks, weights = _ranks(objective, losses_NM, predicted_NM), objective.weights
     target = max(weights, key=lambda name: (weights[name], ranks[name]))
     names = dict.fromkeys((target, *objective.evaluation), 1.0)

@@ -1,13 +1,13 @@
-"""What a fit is made from: the finished trials as arrays, their sizes, and what is minimised.
+"""Input of a fit: finished trials as arrays, their model sizes, and the objective.
 
 A regressor that supports sizes is fitted on rows of weights, parameters and tokens, and its
-`at(parameters, tokens)` predicts from mixtures alone. Any other takes all trials to be of one
-size, which those of several sizes are not: their losses differ far more by size than by mixture. A
-proxy may count its parameters again for each trial (n-grams do), so trials are of several sizes
-only where the counts fall into a few groups far apart.
+`at(parameters, tokens)` predicts from mixtures alone. All other regressors need trials of one size,
+because losses differ far more between sizes than between mixtures. Some proxies (n-grams) have a
+parameter count for each trial, so trials count as of several sizes only if the counts form a few
+distant groups.
 
-Regressors that know of epochs, weight x tokens / inventory, are given the inventory and the trials'
-tokens. With simulated epochs both are those of the full run, since a trial repeats its pools as
+Regressors that model epochs (weight x tokens / inventory) get the inventory and the trials' tokens.
+With simulated epochs both are those of the full run, because a trial repeats its pools equally
 often.
 
 Shapes: N trials, D domains, M evaluation domains, S sizes.
@@ -43,7 +43,7 @@ ObjectiveLike = str | Sequence[str] | Mapping[str, float] | ObjectiveConfig | Ob
 
 
 def requested_patterns(objective: ObjectiveLike | None) -> dict[str, float]:
-    """Return the names and globs that are asked for, with their weights; none means all."""
+    """Return the requested names and globs with their weights; empty for all losses."""
     if objective is None:
         return {}
     if isinstance(objective, Objective):
@@ -92,14 +92,14 @@ def objective_over(
 
 
 def objective_of(trials: Trials, given: ObjectiveLike | None, unit: Unit) -> Objective:
-    """Return an objective over the losses of trials, with what comes from them."""
+    """Return an objective over the losses of trials, with spreads and items from them."""
     return settled(objective_over(trials.targets, given, unit=unit), trials)
 
 
 def _combination(
     weights: Mapping[str, float], evaluation: Sequence[str], scale: Scale
 ) -> dict[str, Any]:
-    """Return a target where one loss is meant, and a mean otherwise."""
+    """Return a target for a single loss, else a mean."""
     first, *others = weights
     if others or len(chosen(first, evaluation)) > 1:
         return {"mean": dict(weights)}
@@ -109,12 +109,12 @@ def _combination(
 
 
 COLUMNS = ("parameters", "tokens")
-APART = 1.25  # sizes within this factor of each other are one
+APART = 1.25  # sizes within this factor count as one
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Of a model: its parameters, and the tokens that it is trained on."""
+    """Parameters and training tokens of a model."""
 
     parameters: Annotated[float, Field(ge=1, lt=1e18)]
     tokens: Annotated[float, Field(ge=1, lt=1e18)]
@@ -122,7 +122,7 @@ class ModelSize:
 
 @dataclass(frozen=True, eq=False)
 class TrialSizes:
-    """The sizes of some trials: parameters and tokens where all have them, and size by size."""
+    """Model sizes of trials: parameters and tokens if all trials have them, and groups by size."""
 
     known_N2: Array | None
     group_N: IntArray
@@ -136,17 +136,17 @@ class TrialSizes:
         known_N2 = columns.to_numpy().astype(np.float64)
         runs = trials.table.select("mixture", *COLUMNS).n_unique()
         if len(np.unique(known_N2, axis=0)) > max(runs // 2, 1):
-            # Nearly each run, replicates aside, has a count of its own.
+            # A count for nearly every run: not sizes.
             return cls(known_N2, np.zeros(len(trials), dtype=np.int64))
         return cls(known_N2, size_groups(known_N2))
 
     @property
     def count(self) -> int:
-        """How many sizes there are, S."""
+        """Number of sizes, S."""
         return len(set(self.group_N.tolist()))
 
     def rows(self, name: str, regressor: Predictor, weights_ND: Array) -> Array:
-        """Return what a regressor is fitted on: weights, or weights, parameters and tokens."""
+        """Return a regressor's input: weights, or weights, parameters and tokens."""
         if not supports_sizes(regressor):
             return weights_ND
         if self.known_N2 is None or (self.known_N2 < 1).any():
@@ -175,7 +175,7 @@ class TrialSizes:
     def size_of_fit(
         self, regressors: Mapping[str, Predictor], size: ModelSize | None
     ) -> ModelSize | None:
-        """Return what regressors that know of size predict at; None where none does."""
+        """Return the size at which regressors predict; None if none supports sizes."""
         blind = [name for name, regressor in regressors.items() if not supports_sizes(regressor)]
         if blind and self.count > 1:
             raise TrialsError(
@@ -195,7 +195,7 @@ class TrialSizes:
         return at
 
     def _check_informs(self, size: ModelSize) -> None:
-        """Check that trials tell how losses change with what differs from theirs."""
+        """Raise ConfigError if trials do not vary in what is requested at another value."""
         if self.known_N2 is None:
             return
         values = (size.parameters, size.tokens)
@@ -210,7 +210,7 @@ class TrialSizes:
 
 
 def check_finished(trials: Trials) -> None:
-    """Check that no trial is a checkpoint of another: less trained, and the same otherwise."""
+    """Raise TrialsError if a trial is an earlier checkpoint of another one."""
     table = trials.table.select("trial", "mixture", "seed", *COLUMNS)
     longest: dict[tuple[str, int | None, int | None], int] = {}
     for _, *run, tokens in table.iter_rows():
@@ -231,14 +231,14 @@ def requested_size(trials: Trials, parameters: float | None, tokens: float | Non
 
 
 def size_groups(sizes_N2: Array) -> IntArray:
-    """Number the sizes of trials, parameters and tokens, those near each other alike."""
+    """Number the sizes of trials; close sizes share a number."""
     steps = [_steps(np.log(np.maximum(column_N, 1.0))) for column_N in sizes_N2.T]
     _, group_N = np.unique(np.column_stack(steps), axis=0, return_inverse=True)
     return np.asarray(group_N.reshape(-1), dtype=np.int64)
 
 
 def _steps(logs_N: Array) -> IntArray:
-    """Number values so that those without a gap between them share a number."""
+    """Number groups of values that are separated by gaps."""
     order_N = np.argsort(logs_N, kind="stable")
     number_N = np.concatenate([[0], np.cumsum(np.diff(logs_N[order_N]) > np.log(APART))])
     steps_N = np.empty(len(logs_N), dtype=np.int64)
@@ -251,11 +251,11 @@ class FitData:
     """Finished trials, checked and as arrays, and the arguments of regressors.
 
     Attributes:
-        trials: The finished ones.
-        objective: What is minimised, with the spreads of these trials where it divides by them.
-        folds: How many folds are held out, one after the other.
-        seed: Of the folds and of the regressors.
-        repetition: For regressors that know of epochs.
+        trials: The finished trials.
+        objective: The objective, with the spreads of these trials if it needs them.
+        folds: Number of held-out folds.
+        seed: Seed of folds and regressors.
+        repetition: Inventory and tokens, for regressors that model epochs.
         carried: Trials of an earlier corpus, for regressors that weigh them.
     """
 
@@ -277,7 +277,7 @@ class FitData:
         repetition: Repetition | None = None,
         carried: Trials | None = None,
     ) -> FitData:
-        """Take the data of a fit from a table."""
+        """Build the input of a fit from a table."""
         done = trials.finished
         check_trials(done, objective, folds)
         return cls(done, settled(objective, done), folds, seed, repetition, carried)
@@ -304,7 +304,7 @@ class FitData:
 
     @cached_property
     def fold_N(self) -> IntArray:
-        """The fold of each trial; a mixture and its replicates share one."""
+        """Fold of each trial; replicates of a mixture share one."""
         return grouped_folds(self.mixtures, self.folds, self.seed)
 
     @cached_property
@@ -314,16 +314,16 @@ class FitData:
 
     @cached_property
     def seen_NQ(self) -> Array:
-        """The observed objective, and then the losses."""
+        """Observed objective, then the losses."""
         return np.column_stack([self.observed_N, self.losses_NM])
 
     def make(self, name: str) -> Regressor:
-        """Build the unfitted regressor of that name, the same each time."""
+        """Build an unfitted regressor by name, with the same seed each time."""
         return make_regressor(name, self.seed, self.repetition, self._carried_rows)
 
     @cached_property
     def _carried_rows(self) -> list[list[float | None]] | None:
-        """Weights, then losses, of carried trials; None for a loss that they lack."""
+        """Rows of weights and losses of carried trials; None for a missing loss."""
         given, unit = self.carried, self.objective.unit
         if given is None:
             return None
@@ -340,10 +340,10 @@ class FitData:
         return [list(row) for row in rows.iter_rows()]
 
     def rows(self, name: str, regressor: Predictor) -> Array:
-        """Return the inputs of a regressor: weights, and sizes if it uses them."""
+        """Return the inputs of a regressor: weights, and sizes if it supports them."""
         return self.sizes.rows(name, regressor, self.weights_ND)
 
     def fitted(self, name: str) -> Predictor:
-        """Fit the regressor of that name to all trials, the same way each time."""
+        """Fit a regressor by name to all trials, with the same seed each time."""
         regressor = self.make(name)
         return fit_regressor(name, regressor, self.rows(name, regressor), self.losses_NM)

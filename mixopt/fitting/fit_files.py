@@ -1,16 +1,16 @@
-"""The folder of a fit.
+"""Files of a saved fit.
 
     fit/
       fit.json             the choice, the objective, fingerprints, hashes of the other files
       report.parquet       every predictor on held-out folds
       held_out.parquet     every held-out prediction
       trials.parquet       the trials that were fitted
-      pilots.parquet       the pilots, where there are some
-      carried.parquet      trials of an earlier corpus, where there are some
-      regressor/           the fitted regressor, where it can be written without pickle
+      pilots.parquet       the pilots, if any
+      carried.parquet      trials of an earlier corpus, if any
+      regressor/           the fitted regressor, if it can be written without pickle
 
-A regressor that cannot be written is fitted again, with the same seed on the same trials, when
-the folder is read.
+A regressor that cannot be written is fitted again when the folder is read, with the same seed on
+the same trials.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ FILES = (*TABLES, PILOTS, CARRIED, "regressor")
 
 
 class FitShape(FileShape):
-    """What fit.json says, but for its seal."""
+    """Content of fit.json without its seal."""
 
     format: str
     regressor: str
@@ -88,13 +88,13 @@ def write_fit(
     slopes: Mapping[str, float] | None,
     reasons: Sequence[str],
 ) -> None:
-    """Write a fit into a folder; fit.json, with the hashes of all other files, comes last."""
+    """Write a fit to a folder; fit.json, with the hashes of all other files, is written last."""
     for file, table in zip(TABLES, tables, strict=False):
         write_table(path / file, table)
     for file, some in (("trials.parquet", data.trials), (PILOTS, pilots), (CARRIED, data.carried)):
         if some is not None:
             some.write(path / file)
-    shutil.rmtree(path / "regressor", ignore_errors=True)  # of another regressor
+    shutil.rmtree(path / "regressor", ignore_errors=True)  # of an earlier fit
     if supports_saving(fitted):
         fitted.save(path / "regressor")
     content = {
@@ -116,7 +116,7 @@ def write_fit(
 
 
 def read_fit(path: Path, trust: Trust) -> tuple[dict[str, Any], Trials | None]:
-    """Read the fields of a fit, and its pilots."""
+    """Read the fields of a fit and its pilots."""
     content = _read_content(path)
     name = content.regressor
     check_trusted("regressor", name, str(path / "fit.json"), trust)
@@ -140,7 +140,7 @@ def read_fit(path: Path, trust: Trust) -> tuple[dict[str, Any], Trials | None]:
 
 
 def _read_content(path: Path) -> FitShape:
-    """Read fit.json, and check the files of the folder against the hashes in it."""
+    """Read fit.json, and check all files against its hashes."""
     file = path / "fit.json"
     content = read_json(file)
     given = content.get("format") if isinstance(content, dict) else None
@@ -156,7 +156,7 @@ def _read_content(path: Path) -> FitShape:
 
 
 def check_fit_files(path: Path) -> None:
-    """Check that a folder is unchanged since a fit wrote it, without reading the fit itself."""
+    """Check that a folder is unchanged since a fit wrote it, without loading the fit."""
     _read_trials(path, _read_content(path).trials)
 
 

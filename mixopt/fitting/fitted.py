@@ -1,8 +1,9 @@
 """A fit: the chosen regressor, its predictions and its held-out errors.
 
 A prediction has a 90% interval for a new trial with one seed, from errors on held-out folds, wider
-beyond the trials; an objective better than every trial's is held back (mixopt.fitting.intervals).
-With pilots both are of runs at their size; with a size, at that one.
+beyond the trials. Objectives predicted better than all trials are shrunk, see
+mixopt.fitting.intervals. With pilots, predictions are for runs of their size; with `size`, for that
+size.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -53,28 +54,28 @@ if TYPE_CHECKING:
     from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
     from mixopt.reporting import FitPlots
 
-SAME = 1e-3  # total variation within which a trial is of the same mixture
-# Of the quantile of held-out errors: those are of one seed, and of fits that lack a fold.
+SAME = 1e-3  # total variation within which a trial counts as the same mixture
+# Factor on the quantile of held-out errors, which come from fits without one fold.
 GAIN_WIDTH = 0.85
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """The chosen regressor, fitted on all finished trials, and how it was chosen.
+    """The chosen regressor, fitted on all finished trials, with the evidence for the choice.
 
-    It is the first named whose squared error of the objective on held-out folds is within a
+    It is the first named whose held-out squared error of the objective is within a
     standard error of the lowest.
 
     Attributes:
         name: The chosen regressor.
-        fitted: The estimator, as it was fitted on the trials.
-        data: The finished trials that it was fitted on, as arrays, and the objective.
+        fitted: The estimator fitted on the trials.
+        data: The finished trials as arrays, and the objective.
         report: Each regressor on held-out folds, beside controls and ceiling.
         held_out: A row for each regressor, trial and target: `predictor`, `trial`, `fold`,
             `target`, `observed`, `predicted`.
-        size: What it predicts at, where the trials are of several sizes.
-        pilots: Runs of the target size, which carry it there.
-        inventory: Distinct tokens of each domain; a run's fit has those of its run.
+        size: The size at which it predicts, for trials of several sizes.
+        pilots: Runs of the target size, which correct predictions to that size.
+        inventory: Distinct tokens of each domain; a run's fit has those of the run.
 
     Examples:
         >>> run.fit
@@ -99,7 +100,7 @@ class Fit:
 
     @property
     def trials(self) -> Trials:
-        """The finished trials that it was fitted on."""
+        """The finished trials."""
         return self.data.trials
 
     @property
@@ -114,12 +115,12 @@ class Fit:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the trials that were fitted."""
+        """Fingerprint of the fitted trials."""
         return trials_fingerprint(self.trials)
 
     @cached_property
     def regressor(self) -> Predictor:
-        """What predicts losses from mixtures: at the size that is asked, carried by the pilots."""
+        """The predictor from mixtures alone: at `size`, corrected by the pilots."""
         own = self.fitted
         if self.size is not None:
             assert supports_sizes(own)
@@ -133,7 +134,7 @@ class Fit:
 
     @cached_property
     def correction(self) -> Correction | None:
-        """How losses are carried to the size of the pilots, where there are some."""
+        """The correction to the size of the pilots, if any."""
         if self.pilots is None:
             return None
         plain, weights_KD = replace(self, pilots=None), self.pilots.weights()
@@ -148,9 +149,9 @@ class Fit:
     def resampled(
         self, columns: Sequence[int], *, count: int, seed: int, update: Update = no_progress
     ) -> ResampledFits:
-        """Fit the regressor of some losses, by position, again on resampled mixtures.
+        """Refit the regressor of some losses, by position, on resampled mixtures.
 
-        One that predicts at a size and has no `tuned` is not fitted again.
+        A regressor that predicts at a size and has no `tuned` is not refitted.
         """
         own = select_targets(self.regressor, columns)
         if self.size is not None and not supports(own, "tuned"):
@@ -169,23 +170,23 @@ class Fit:
         return ResampledFits(tuple(columns), fits)
 
     def with_pilots(self, pilots: Trials) -> Fit:
-        """Return the fit carried to another size by a few runs of that size.
+        """Return the fit corrected to another size by a few runs of that size.
 
         Args:
             pilots: Runs on the fit's domains and losses.
 
         Raises:
-            TrialsError: They are of other domains, lack a loss, or are of the trials' own size.
+            TrialsError: The pilots have other domains, lack a loss, or have the trials' own size.
         """
         return replace(self, pilots=aligned(pilots, self.trials, self.objective))
 
     @property
     def is_carried(self) -> bool:
-        """Whether it predicts runs of another size than the trials'."""
+        """Whether it predicts for another size than the trials'."""
         return self.pilots is not None or self.size is not None
 
     def known_losses(self) -> Array:
-        """Losses of the trials, predicted where it predicts at another size, shape (N, M)."""
+        """Losses of the trials, or their predictions at another size, shape (N, M)."""
         return self._predicted_NM if self.is_carried else self.data.losses_NM
 
     @cached_property
@@ -193,38 +194,38 @@ class Fit:
         return predict_losses(self.regressor, self.data.weights_ND)
 
     def rows(self) -> Array:
-        """Return what the regressor was fitted on: weights, with sizes where it knows of them."""
+        """Return the regressor's input: weights, with sizes if it supports them."""
         return self.data.rows(self.name, self.fitted)
 
     def observed(self, objective: Objective) -> Array:
-        """Return an objective of the trials, as pilots carry their losses over, shape (N,)."""
+        """Return an objective of the trials, corrected by the pilots, shape (N,)."""
         losses_NM = self.trials.losses(objective.unit)
         if self.correction is not None:
             losses_NM = self.correction.apply(losses_NM, self.data.weights_ND)
         return objective.value(losses_NM)
 
     def held_out_losses(self) -> Array:
-        """Losses that the chosen regressor predicts for held-out trials, shape (N, M)."""
+        """Predicted losses of held-out trials, shape (N, M)."""
         return held_out_columns(self.held_out, self.name, self.targets, "predicted")
 
     def held_out_errors(self) -> Array:
-        """Return observed less predicted losses of held-out trials, shape (N, M)."""
+        """Return observed minus predicted losses of held-out trials, shape (N, M)."""
         return np.asarray(self.data.losses_NM - self.held_out_losses())
 
     def held_out_stds(self) -> Array:
-        """Deviations that the chosen regressor claimed for held-out trials, shape (N, M)."""
+        """The regressor's standard deviations for held-out trials, shape (N, M)."""
         return held_out_columns(self.held_out, self.name, self.targets, "std")
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
-        """How deviations become intervals, for each target."""
+        """The calibration of intervals for each target."""
         if self.correction is not None:
             return (Calibration(self.correction.quantile, 0.0, True),) * len(self.targets)
         columns = zip(self.targets, self.held_out_errors().T, self._claimed_NM.T, strict=True)
         return tuple(self._calibrated(errors, stds, (name,)) for name, errors, stds in columns)
 
     def objective_calibration(self, objective: Objective | None = None) -> Calibration:
-        """How deviations of an objective become intervals."""
+        """The calibration of intervals of an objective."""
         over = objective or self.objective
         if self.correction is not None:
             return self.correction.calibration(over, self.known_losses())
@@ -233,18 +234,18 @@ class Fit:
 
     @cached_property
     def _claimed_NM(self) -> Array:
-        """Deviations that the regressor claimed for held-out trials, with their questions'."""
+        """The regressor's standard deviations for held-out trials, including binomial errors."""
         return self._by_items(self.held_out_losses(), self.held_out_stds())
 
     def objective_errors(self, objective: Objective) -> Array:
-        """Return an objective observed less predicted of held-out trials, shape (N,)."""
+        """Return observed minus predicted objectives of held-out trials, shape (N,)."""
         told_N = objective.value(self.held_out_losses())
         return np.asarray(objective.value(self.data.losses_NM) - told_N)
 
     def tried_best(self, objective: Objective) -> tuple[float, float] | None:
-        """Return the best observed objective and the held-out error, which hold predictions back.
+        """Return the best observed objective and the held-out error, for shrinking predictions.
 
-        None where it predicts at another size than the trials', whose losses are others.
+        None if it predicts for another size, with other losses than the trials'.
         """
         if self.is_carried:
             return None
@@ -253,7 +254,7 @@ class Fit:
         return best, float(np.sqrt((errors_N**2).mean()))
 
     def gain_half(self, mixture: Mixture, objective: Objective) -> float:
-        """Return half of the width of the 90% interval of a gain over what was observed."""
+        """Return the half width of the 90% interval of a gain over an observed baseline."""
         if self.is_carried:
             prediction = self.predict(mixture, objective)
             return float(prediction.objective_high_N[0] - prediction.objective_N[0])
@@ -261,10 +262,10 @@ class Fit:
         return half * float(self.reach.stretch(mixture.array[None])[0])
 
     def baseline(self, mixture: Mixture, objective: Objective) -> tuple[float, float]:
-        """Return the objective that gains are measured from, and half of its interval.
+        """Return the objective that gains are measured from, and the half width of its interval.
 
-        It is the mean of the mixture's own trials, which a fit smooths. Without any it is the
-        prediction, and for the best trial too, which was lucky.
+        It is the mean of the mixture's own trials. Without own trials it is the prediction, and
+        also for the best trial, whose observed value was lucky.
         """
         if not self.is_carried:
             apart_N1 = pairwise_total_variation(self.data.weights_ND, mixture.array[None])
@@ -274,7 +275,7 @@ class Fit:
         return self.value(mixture, objective), self.gain_half(mixture, objective)
 
     def value(self, mixture: Mixture, objective: Objective) -> float:
-        """Return the objective that is predicted, as `predict` does, without its interval."""
+        """Return the predicted objective, as `predict` does, without interval."""
         losses_1M = predict_losses(self.regressor, as_weights(mixture, self.domains))
         return float(self._held_back(objective.value(losses_1M), objective)[0])
 
@@ -284,14 +285,14 @@ class Fit:
 
     @cached_property
     def item_variances(self) -> Array:
-        """Binomial variance of a share of right answers, the mean over trials, shape (M,)."""
+        """Binomial variance of shares of right answers, mean over trials, shape (M,)."""
         if self.correction is not None:
             return np.zeros(len(self.targets))
         errors_NM = self.objective.item_errors(self.data.losses_NM)
         return np.asarray(np.nan_to_num((errors_NM**2).mean(axis=0)))
 
     def _by_items(self, losses_NM: Array, stds_NM: Array) -> Array:
-        """Return deviations in which the questions of shares of right answers count as they do."""
+        """Return standard deviations with the binomial error of shares of right answers."""
         typical_M = self.item_variances
         if not typical_M.any():
             return stds_NM
@@ -305,7 +306,7 @@ class Fit:
 
     @cached_property
     def reach(self) -> TrialReach:
-        """How far the trials reach: beyond, intervals are wider."""
+        """The region of the trials, beyond which intervals are wider."""
         return TrialReach(self.data.weights_ND)
 
     def predict(
@@ -316,8 +317,8 @@ class Fit:
         """Predict losses and objective.
 
         Args:
-            weights: Mixtures: an array of shape (N, D), shares by domain, or several of these.
-            objective: The fit's own when None.
+            weights: Mixtures: an array of shape (N, D), shares by domain, or a list of these.
+            objective: The objective; None: the fit's own.
 
         Examples:
             >>> run.fit.predict({"code": 0.4, "prose": 0.6}).losses_NM.shape
@@ -337,7 +338,7 @@ class Fit:
         return replace(prediction.agreeing(over), targets=self.targets)
 
     def __repr__(self) -> str:
-        """Say what was chosen, and how good it is on held-out folds."""
+        """Return the chosen regressor with its held-out accuracy."""
         chosen = (pl.col("predictor") == self.name) & (pl.col("target") == OBJECTIVE)
         row = self.report.filter(chosen).row(0, named=True)
         unit = self.objective.value_unit
@@ -355,7 +356,7 @@ class Fit:
         return FitPlots(self)
 
     def summary(self) -> str:
-        """Say in a line what was chosen and how good it is on held-out folds."""
+        """Return one line on the chosen regressor and its held-out accuracy."""
         lines = [summary_line(self.report, self.name, self.objective.value_unit)]
         if self.size is not None:
             size = self.size
@@ -373,15 +374,15 @@ class Fit:
         return "; ".join(lines if thin is None else [*lines, thin])
 
     def thin_evidence(self) -> str | None:
-        """Say what fewer mixtures than domains can tell; None where there are as many."""
+        """Return a line on what trials of fewer mixtures than domains can tell; else None."""
         return thin_evidence(self.data.weights_ND, self.domains)
 
     def reasons(self) -> list[str]:
-        """Say why the regressor predicts as it does, a line a target, where it can tell."""
+        """Return the regressor's explanation, one line for each target, if it has one."""
         return list(self.fitted.explain(self.targets)) if supports(self.fitted, "explain") else []
 
     def evaluate(self, unseen: Trials) -> dict[str, Any]:
-        """Test the fit against runs that it has not seen, as `mixopt fit --test` does.
+        """Test the fit on unseen runs, as `mixopt fit --test` does.
 
         Args:
             unseen: Runs with losses in the fit's unit, on its domains and some of its losses.
@@ -412,21 +413,21 @@ class Fit:
         """Propose the mixture with the best predicted objective, as `mixopt propose DIR` does.
 
         Args:
-            target: A loss by name or glob, several, or weights; the fit's own objective when None.
-            constraints: What is allowed: `Constraints`, the fields of an experiment's
-                `constraints:`, or a YAML file of them.
-            inventory: Distinct tokens of each domain, or a YAML file of them; those of the fit's
-                run when None. Without any, nothing is known of epochs, and the natural mixture is
-                taken to be the uniform one.
-            tokens: Length of the full run, such as 25e9, for epochs and `max_epochs`.
-            risk: How much being unsure counts: `{"std": K}` or `{"quantile": Q}`.
-            search: How the best mixture is searched; the fields of an experiment's `propose:`.
-            seed: Of the draws.
+            target: A loss by name or glob, several, or weights; None: the fit's own objective.
+            constraints: `Constraints`, the fields of an experiment's `constraints:`, or a YAML file
+                with them.
+            inventory: Distinct tokens of each domain, or a YAML file with them; None: those of the
+                fit's run. Without an inventory there are no epochs, and uniform stands for the
+                natural mixture.
+            tokens: Length of the full run in tokens, such as 25e9, for epochs and `max_epochs`.
+            risk: Penalty for uncertainty: `{"std": K}` or `{"quantile": Q}`.
+            search: Settings of the search: the fields of an experiment's `propose:`.
+            seed: Seed of random draws.
             collapsed: Trials whose experts collapsed, for `guardrails.experts`.
 
         Raises:
-            ConfigError: An unknown loss or domain, or an argument that cannot be right.
-            InfeasibleError: Constraints that no mixture meets.
+            ConfigError: An unknown loss or domain, or an invalid argument.
+            InfeasibleError: No mixture meets the constraints.
 
         Examples:
             >>> run.fit.propose(target="code", constraints={"bounds": {"code": [0, 0.5]}}).mixture
@@ -449,10 +450,10 @@ class Fit:
         return propose_mixture(request)
 
     def save(self, path: str | Path) -> None:
-        """Write everything into the folder `path`, without pickle; fit.json comes last.
+        """Write the fit to the folder `path`, without pickle; fit.json is written last.
 
         Raises:
-            RunError: The folder is that of a run or of `mixopt fit`, which have theirs in `fit/`.
+            RunError: The folder belongs to a run or to `mixopt fit`, which save fits in `fit/`.
         """
         path = Path(path)
         if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
@@ -475,17 +476,17 @@ class Fit:
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:
-        """Read a fit that `save` wrote; a regressor that was not written is fitted again.
+        """Read a fit that `save` wrote; refit a regressor that could not be written.
 
         Args:
             path: The folder.
-            trust: Whether code that the folder names may be imported, or which names may be;
-                regressors behind an entry point always may.
+            trust: Whether code that the folder names may be imported, or the names that may be;
+                entry points always may.
 
         Raises:
-            RunError: The folder holds no fit, or a file of it has changed since.
-            PluginError: Its regressor is not installed, is named by a path that is not trusted,
-                or cannot be read.
+            RunError: The folder holds no fit, or its files were changed.
+            PluginError: Its regressor is not installed, is named by an untrusted path, or cannot be
+                read.
         """
         fields, pilots = read_fit(path, trust)
         fit = cls(**fields)

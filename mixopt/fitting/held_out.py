@@ -1,18 +1,17 @@
-"""Held-out trials: rank correlations, controls without a law, and the noise ceiling.
+"""Held-out trials: rank correlations, trivial controls, and the noise ceiling.
 
-Controls that a regressor must beat, each predicted from the other folds alone:
+Controls that a regressor must beat, each predicted from the other folds:
 
-- own_share: the domain's own share. For a training domain's loss the ranking is by minus that
-  share; for a target that is not trained on, it is the single domain whose share ranks the losses
-  best. The prediction is a line in the square root of the share, because losses fall steeply where
-  a share is near 0.
-- from_uniform: total variation from the uniform mixture, farther being worse.
-- nearest_trial: the losses of the nearest mixture, in total variation.
-- mean: the mean of the other folds; it ranks nothing.
+- own_share: the domain's own share. The loss of a training domain is ranked by minus its share;
+  another target by the single domain whose share ranks it best. The prediction is a line in the
+  square root of the share, because losses are steep near a share of 0.
+- from_uniform: total variation from the uniform mixture; farther is worse.
+- nearest_trial: the losses of the nearest mixture in total variation.
+- mean: the mean of the other folds; ranks nothing.
 
-The ceiling (`replicates`) is the spread of trials of one mixture under several seeds, and the rank
-correlation that a predictor of the true losses would reach under that noise, which is simulated.
-Trials of several sizes are ranked within each, and have no ceiling.
+The ceiling (`replicates`) is the spread of trials of one mixture under several seeds, and the
+simulated rank correlation of a predictor of the true losses under that noise. Trials of several
+sizes are ranked within a size, and have no ceiling.
 
 Shapes: N trials, D domains, M evaluation domains, Q columns: the objective and these, R simulated
 repeats.
@@ -44,11 +43,11 @@ def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
     return float(rank_correlations(*sides)[0, 0])
 
 
-LEVEL = 1.6449  # standard deviations below which 5% of a normal distribution lies
+LEVEL = 1.6449  # 95% quantile of the standard normal distribution
 
 
 def fisher(rank: float) -> float:
-    """Return the correlation on Fisher's scale, where its error is nearly normal."""
+    """Return Fisher's z of a correlation, whose error is nearly normal."""
     return math.atanh(min(max(rank, -1 + 1e-12), 1 - 1e-12))
 
 
@@ -76,11 +75,11 @@ def rank_correlations(left_ND: Array, right_NM: Array) -> Array:
 
 
 RESAMPLES = 200
-BETTER = 0.5  # of resamples; what adds something ranks better in more
+BETTER = 0.5  # share of resamples above which a regressor adds something
 
 
 def share_better(ours_NQ: Array, theirs_NQ: Array, seen_NQ: Array, seed: int) -> Array:
-    """Return in which share of resampled rows our scores rank better, column by column."""
+    """Return the share of resamples in which our scores rank better, for each column."""
     rng, wins_Q = np.random.default_rng(seed), np.zeros(seen_NQ.shape[1])
     for _ in range(RESAMPLES):
         rows = rng.integers(0, len(seen_NQ), len(seen_NQ))
@@ -95,7 +94,7 @@ def share_better(ours_NQ: Array, theirs_NQ: Array, seen_NQ: Array, seed: int) ->
 def spearman_within(
     predicted_N: ArrayLike, observed_N: ArrayLike, group_N: IntArray
 ) -> float | None:
-    """Return the mean over groups of `spearman`, by their rows; None where no group has one."""
+    """Return the mean of `spearman` over groups, weighted by rows; None if no group has one."""
     predicted, observed = np.asarray(predicted_N), np.asarray(observed_N)
     own = [group_N == group for group in np.unique(group_N)]
     pairs = [(spearman(predicted[rows], observed[rows]), int(rows.sum())) for rows in own]
@@ -105,7 +104,7 @@ def spearman_within(
 
 
 def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:
-    """Return the root of the mean squared error."""
+    """Return the root mean squared error."""
     return float(np.sqrt((np.subtract(predicted_N, observed_N) ** 2).mean()))
 
 
@@ -128,12 +127,12 @@ class HeldOutPredictions:
 
 
 def with_objective(objective: Objective, losses_NM: Array) -> Array:
-    """Return the objective, and then the losses, shape (N, Q)."""
+    """Return the objective, then the losses, shape (N, Q)."""
     return np.column_stack([objective.value(losses_NM), losses_NM])
 
 
 def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.DataFrame:
-    """Return a row for each predictor, target and trial."""
+    """Return a table with a row for each predictor, target and trial."""
     names, trials = (OBJECTIVE, *data.trials.targets), data.trials.table["trial"].to_list()
     frames = []
     for one in predictors:
@@ -155,7 +154,7 @@ def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> p
 def held_out_columns(
     table: pl.DataFrame, predictor: str, targets: Sequence[str], column: str
 ) -> Array:
-    """Return one column of `held_out_table` for one predictor, by target, shape (N, M)."""
+    """Return a column of `held_out_table` for one predictor, by target, shape (N, M)."""
     rows = table.filter(pl.col("predictor") == predictor).partition_by("target", as_dict=True)
     return np.stack([rows[(name,)][column].to_numpy() for name in targets], axis=1)
 
@@ -204,7 +203,7 @@ def controls(
 
 
 def _lines(columns_NM: Array, losses_NM: Array, train_N: BoolArray, out_N: BoolArray) -> Array:
-    """Fit a straight line for each loss to the training rows and return it at the others."""
+    """Fit a straight line for each loss to the training rows; return it at the others."""
     mean_M, level_M = columns_NM[train_N].mean(axis=0), losses_NM[train_N].mean(axis=0)
     apart_NM = columns_NM - mean_M
     squares_M = (apart_NM[train_N] ** 2).sum(axis=0)
@@ -228,7 +227,7 @@ def replicate_spread(values_N: Array, mixtures: Sequence[str]) -> tuple[float, i
 
 
 def best_spearman(values_N: Array, spread: float, seed: int) -> float | None:
-    """Return the rank correlation that a perfect predictor reaches, on average."""
+    """Return the mean rank correlation of a perfect predictor under noise."""
     signal = 1.0 - spread**2 / max(float(values_N.var()), 1e-300)
     if signal <= 0:
         return None
@@ -260,7 +259,7 @@ def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.
             rows.append((one.name, one.kind, name, rank, rmse(one.told_NQ[:, q], seen_N)))
     for name, seen_N in zip(names, data.seen_NQ.T, strict=True):
         spread = replicate_spread(seen_N, data.mixtures) if data.sizes.count == 1 else None
-        if spread is not None:  # mixtures were trained more than once
+        if spread is not None:  # there are replicates
             best = best_spearman(seen_N, spread[0], data.seed)
             rows.append((CEILING, "ceiling", name, best, spread[0]))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
@@ -281,14 +280,14 @@ def summary_line(report: pl.DataFrame, name: str, unit: str) -> str:
     )
 
 
-APART = 0.9  # of a share's differences, from which on trials hold it apart from others
-NAMED = 6  # domains that a line names one by one
+APART = 0.9  # identifiable part of a share's variation above which a domain counts as measured
+NAMED = 6  # domains named in a line
 
 
 def thin_evidence(weights_ND: Array, domains: Sequence[str]) -> str | None:
-    """Say what fewer mixtures than domains can tell; None where there are as many.
+    """Return a line on what trials of fewer mixtures than domains can tell; None for enough.
 
-    A domain is measured where the trials' differences hold its share apart from all others.
+    A domain is measured if the trials identify the effect of its share apart from all others.
     """
     different_KD = np.unique(weights_ND.round(4), axis=0)
     count = len(domains)

@@ -1,20 +1,19 @@
-"""Predictions, and intervals that hold 90% of new trials, from errors on held-out folds.
+"""Predictions and 90% intervals for new trials, calibrated on held-out folds.
 
-Split conformal prediction, on the held-out predictions of all folds: a half-width is a multiple of
-the regressor's own standard deviation, and the multiple is the quantile of |error| / deviation on
-trials that the regressor had not seen. Where its deviations are no help, because intervals of one
-width for all held-out trials would be narrower on the whole, they have that width, and are wider
-only where the regressor is less sure than at any held-out trial.
+Split conformal prediction on the held-out predictions of all folds: the half width is a multiple of
+the regressor's standard deviation, and the multiple is the quantile of |error| / deviation on
+held-out trials. If intervals of constant width would be narrower on average, the width is constant,
+and larger only where the regressor is less certain than at any held-out trial.
 
-Beyond the trials' reach, the largest distance of a trial from its nearest neighbour, a law is
-extrapolated: an interval is (1 + beyond / radius)^2 times as wide, where the radius is the largest
-distance of a trial from the mean of all; coverage was measured
-(experiments/published/intervals_beyond.py). Distances are total variations.
+Beyond the reach of the trials (the largest distance of a trial to its nearest neighbour) the fit
+extrapolates, and intervals are (1 + beyond / radius)^2 times as wide, where the radius is the
+largest distance of a trial from the mean of all. Distances are total variations; coverage was
+measured (experiments/published/intervals_beyond.py).
 
-A prediction better than every trial is held back: what is searched for is also where errors are
-lucky. It keeps its order, and loses half of the held-out error at most. Known worlds need that,
-where proposals lie far beyond the trials; held-out runs of published swarms do not, and hardly
-reach so far (experiments/published/gains.py).
+A prediction better than every trial is shrunk, because a search also finds lucky errors. The order
+of predictions is kept, and at most half of the held-out error is taken off. In known worlds, where
+proposals lie far beyond the trials, this removes a bias; held-out runs of published swarms hardly
+reach so far and do not need it (experiments/published/gains.py).
 
 Source: Lei et al., Distribution-Free Predictive Inference for Regression (2018), section 5.2;
 the choice between the two widths is ours.
@@ -38,20 +37,20 @@ from mixopt.objective import Objective
 from mixopt.system import Array, html_table, loss_text
 
 LEVEL = 0.9
-# Of the median deviation: a regressor that claims to know is not believed further.
+# Minimum standard deviation, as a share of the median.
 MIN_DEVIATION = 0.25
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a standard deviation becomes half of an interval's width."""
+    """Maps standard deviations to half widths of intervals."""
 
     factor: float
     floor: float
     local: bool
 
     def halves(self, stds_N: Array) -> Array:
-        """Return half of the width of each interval, shape (N,)."""
+        """Return the half width of each interval, shape (N,)."""
         return self.factor * (
             np.maximum(stds_N, self.floor) if self.local else np.ones(len(stds_N))
         )
@@ -60,7 +59,7 @@ class Calibration:
 def calibrate(
     errors_N: Array, stds_N: Array, level: float = LEVEL, *, local: bool = False
 ) -> Calibration:
-    """Find the widths that hold `level` of held-out errors."""
+    """Calibrate widths to hold a share `level` of held-out errors."""
     floor = MIN_DEVIATION * float(np.median(stds_N))
     if floor <= 0:
         return Calibration(conformal_quantile(np.abs(errors_N), level), 0.0, False)
@@ -72,40 +71,40 @@ def calibrate(
 
 
 def _above(floor: float, errors_N: Array, stds_N: Array, level: float) -> Calibration:
-    """Return the widths that hold `level` of the errors where no deviation below counts."""
+    """Calibrate with a lower bound on standard deviations."""
     believed_N = np.maximum(stds_N, floor)
     return Calibration(conformal_quantile(np.abs(errors_N) / believed_N, level), floor, True)
 
 
 def conformal_quantile(sizes_N: Array, level: float = LEVEL) -> float:
-    """Return the size that a new one stays below with probability `level`."""
+    """Return the conformal quantile: a new value is below it with probability `level`."""
     count = len(sizes_N)
     rank = min(int(np.ceil((count + 1) * level)), count)
     return float(np.sort(sizes_N)[rank - 1])
 
 
-HELD_BACK = 0.5  # of the held-out error, the most that a prediction beyond all trials loses
+HELD_BACK = 0.5  # of the held-out error: maximum shrinkage of a prediction
 
 
 def held_back(values_N: Array, best: float, error: float) -> Array:
-    """Return predictions of an objective, held back the further they are better than `best`."""
+    """Shrink predictions that are better than `best`, the more the better they are."""
     beyond_N = np.maximum(best - values_N, 0.0)
     taken_N: Array = HELD_BACK * error * beyond_N / np.maximum(beyond_N + error, 1e-300)
     return values_N + taken_N
 
 
-ALIKE = 3  # decimals; mixtures that agree to a thousandth of the tokens count as one
+ALIKE = 3  # decimals of weights that decide whether mixtures are the same
 
 
 @dataclass(frozen=True, eq=False)
 class TrialReach:
-    """Where the trials are, and how far they reach."""
+    """The mixtures of the trials, and how far they reach."""
 
     weights_ND: Array
 
     @cached_property
     def reach(self) -> float:
-        """The largest distance of a trial from its nearest neighbour; 0 where all are alike."""
+        """Largest distance of a trial from its nearest neighbour; 0 if all are the same."""
         rows = self._different
         if len(rows) < 2:
             return 0.0
@@ -115,7 +114,7 @@ class TrialReach:
 
     @cached_property
     def radius(self) -> float:
-        """The largest distance of a trial from the mean of all."""
+        """Largest distance of a trial from the mean of all."""
         rows = self._different
         return float(pairwise_total_variation(rows, rows.mean(axis=0)[None]).max())
 
@@ -125,7 +124,7 @@ class TrialReach:
         return near_N
 
     def stretch(self, points_ND: Array) -> Array:
-        """Return by what intervals are wider at each mixture, shape (N,); 1 within the reach."""
+        """Return the factor on intervals at each mixture, shape (N,); 1 within the reach."""
         if self.radius <= 0:
             return np.ones(len(points_ND))
         beyond_N = np.maximum(self.nearest(points_ND) - self.reach, 0.0)
@@ -140,15 +139,15 @@ class TrialReach:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What is predicted for some mixtures.
+    """Predictions for some mixtures.
 
     Attributes:
         losses_NM: Losses by evaluation domain.
         low_NM: Lower ends of their 90% intervals.
-        high_NM: Upper ends.
+        high_NM: Upper ends of their 90% intervals.
         objective_N: The objective.
         objective_low_N: Lower ends of its 90% intervals.
-        objective_high_N: Upper ends.
+        objective_high_N: Upper ends of its 90% intervals.
         targets: Names of the evaluation domains.
 
     Examples:
@@ -169,7 +168,7 @@ class Prediction:
 
     @classmethod
     def of(cls, losses_NM: Array, halves_NM: Array, value_N: Array, half_N: Array) -> Prediction:
-        """Return a prediction from its middles and half of the widths of its intervals."""
+        """Return a prediction from predicted values and half widths of intervals."""
         return cls(
             losses_NM=losses_NM,
             low_NM=losses_NM - halves_NM,
@@ -180,7 +179,7 @@ class Prediction:
         )
 
     def agreeing(self, objective: Objective) -> Prediction:
-        """Return the same, where a loss that is the objective is predicted as the objective is."""
+        """Return a prediction in which a loss that is the objective has the objective's values."""
         if objective.kind != "target":
             return self
         at, half_N = objective.columns[0], self.objective_high_N - self.objective_N
@@ -206,7 +205,7 @@ class Prediction:
         return pl.DataFrame({**keys, **dict(zip(("predicted", "low", "high"), ends, strict=True))})
 
     def _repr_html_(self) -> str:
-        """Return a table of the numbers with their 90% intervals, for notebooks."""
+        """Return a table of predictions with their 90% intervals, for notebooks."""
         columns = ("mixture", "target", "predicted", "low", "high")
         rows = [
             (str(place), name, *(loss_text(one) for one in numbers))

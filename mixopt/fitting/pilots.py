@@ -1,20 +1,20 @@
-"""Pilots: a few runs at the target size, which carry a fit from small proxies to that size.
+"""Pilots: a few runs at the target size, which correct a fit of small proxies to that size.
 
-Losses of a larger model are nearly a straight line in those of a proxy, another for each loss, and
-what the lines leave is alike at like mixtures. With the fit's prediction f and what a run gave y,
+The losses of a larger model are nearly linear in those of a proxy, with a line for each loss, and
+residuals are similar at similar mixtures. With the fit's prediction f and an observed loss y,
 
     y = f0 + s (b0 + b1 (f - f0) / s + r(w) + noise)
 
-with s the spread of the loss over the proxies' trials and f0 the mean prediction at the runs. b0 is
-free. b1 is taken to be one slope of all losses, give or take `SLOPE_SPREAD`, and that one to be
-near 1: one run is a shift, and a few are lines drawn towards what all losses say together. A slope
-never turns the ranks round. r has a Matern kernel on w^0.35; its length and its share of the
-variance are those of all losses together, with the greatest marginal likelihood on a grid.
+where s is the spread of the loss over the proxies' trials and f0 the mean prediction at the pilots.
+b0 is free. The slopes b1 have a prior around one common slope with deviation `SLOPE_SPREAD`, and
+the common slope has a prior around 1: a single pilot is a shift, and a few pilots give lines shrunk
+towards the common one. A slope never reverses the ranks. r has a Matern kernel on w^0.35; length
+and share of the variance are common to all losses, by marginal likelihood on a grid.
 
-Deviations are from errors at each run when all is fitted to the others; the fit's own errors on its
-trials are worth `NOISE_FREEDOM` runs more. So are those of an objective, whichever is asked for:
-how far errors of losses go together is seen there. Intervals are of a new run at the pilots' size,
-by Student's t for so many runs.
+Standard deviations come from leave-one-out errors at the pilots; the fit's own errors on its trials
+count as `NOISE_FREEDOM` further runs. Deviations of an objective come from its own leave-one-out
+errors, because errors of losses are correlated. Intervals are for a new run at the pilots' size,
+with Student's t for the number of pilots.
 
 Shapes: K pilots, L trials, N mixtures, D domains, M losses.
 """
@@ -43,36 +43,36 @@ from mixopt.objective import Objective
 from mixopt.system import Array
 from mixopt.trials import Trials, schema
 
-SLOPE_SPREAD = 0.4  # of losses; slopes between the published 1M and 1B runs are 0.2 to 1.1
-COMMON_HOLD = 0.5  # so many runs a spread from the mean hold the slope of all losses at 1
-MIN_HOLD = 0.3  # and a loss's slope at that one, at least
+SLOPE_SPREAD = 0.4  # between losses; slopes from the published 1M to 1B runs are 0.2 to 1.1
+COMMON_HOLD = 0.5  # strength of the prior on the common slope, in runs one spread off the mean
+MIN_HOLD = 0.3  # minimum strength of the prior on the slope of a loss
 MIN_SLOPE = 0.05
-MIN_NOISE = 1e-6  # in squared spreads; a fit that is never off would be sure of every slope
+MIN_NOISE = 1e-6  # squared spreads; without noise every slope would be certain
 NOISE_FREEDOM = 2.0
-OFF = 0.2  # of the objective's spread; one run shows no slope, and is off by what slopes differ by
+OFF = 0.2  # of the objective's spread: error of a single pilot, which shows no slope
 
 WARP, SHIFT = 0.35, 1e-6
 STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
 LENGTHS = (0.3, 0.6, 1.2, 2.4)
 RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SIZE = ("proxy", "parameters", "tokens")
-MIN_RELATIVE = 0.25  # of what is typical: a regressor that claims to know is not believed further
+MIN_RELATIVE = 0.25  # minimum standard deviation relative to the typical one
 
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """Lines of losses through some runs, and what they leave of them, in spreads of each loss.
+    """Lines of losses through runs, and their residuals, in spreads of each loss.
 
     Attributes:
         levels_M: Level of each loss's line.
-        slopes_M: And slope.
-        unsure_M22: Covariance of both, over a run's variance.
+        slopes_M: Slope of each loss's line.
+        unsure_M22: Covariance of level and slope, in units of a run's variance.
         weights_KD: Mixtures of the runs.
-        columns_KM: What the fit predicts for them.
-        inverse_KK: Inverse of the covariance of what lines leave, over a run's variance.
-        dual_KM: This times what they leave.
-        length: Over which that is alike, in warped weights.
-        share: Of a run's variance about its line, what is alike at like mixtures.
+        columns_KM: Predictions of the fit for the runs.
+        inverse_KK: Inverse covariance of the residuals, in units of a run's variance.
+        dual_KM: `inverse_KK` times the residuals.
+        length: Length scale of the residuals, in warped weights.
+        share: Share of the residuals' variance that depends on the mixture.
     """
 
     levels_M: Array
@@ -95,7 +95,7 @@ class Lines:
         length: float,
         share: float,
     ) -> Lines:
-        """Draw lines through runs; `noise_M` is the variance by which the fit itself is off."""
+        """Fit lines through runs; `noise_M` is the variance of the fit's own error."""
         x_KM, y_KM = (one - one.mean(axis=0) for one in (columns_KM, values_KM))
         squares_M, products_M = (x_KM**2).sum(axis=0), (x_KM * y_KM).sum(axis=0)
         squares, products = (float(one.sum()) + COMMON_HOLD for one in (squares_M, products_M))
@@ -109,7 +109,7 @@ class Lines:
         levels_M = weight_K @ (values_KM - slopes_M * columns_KM)
         basis_MK2 = np.stack([np.ones_like(columns_KM), columns_KM], axis=2).transpose(1, 0, 2)
         precision_M22 = basis_MK2.transpose(0, 2, 1) @ inverse_KK @ basis_MK2
-        # Slopes are held back out of caution; how unsure they are, is their prior's spread.
+        # Slopes are shrunk for robustness; their uncertainty uses the prior's spread.
         precision_M22[:, 1, 1] += np.maximum(noise_M, MIN_NOISE) / SLOPE_SPREAD**2
         dual_KM = inverse_KK @ (values_KM - levels_M - slopes_M * columns_KM)
         unsure_M22 = np.asarray(np.linalg.inv(precision_M22), dtype=np.float64)
@@ -120,7 +120,7 @@ class Lines:
     def most_likely(
         cls, weights_KD: Array, columns_KM: Array, values_KM: Array, noise_M: Array
     ) -> Lines:
-        """Return the lines with the greatest marginal likelihood of what they leave."""
+        """Return the lines whose residuals have the greatest marginal likelihood."""
         runs = weights_KD, columns_KM, values_KM, noise_M
         every = [
             cls.through(*runs, length, ratio / (1.0 + ratio))
@@ -130,7 +130,7 @@ class Lines:
         return max(every, key=lambda one: one._likelihood(values_KM))
 
     def _likelihood(self, values_KM: Array) -> float:
-        """Return its logarithm, but for a constant."""
+        """Return the log marginal likelihood without its constant."""
         left_KM = values_KM - self.levels_M - self.slopes_M * self.columns_KM
         squares_M = (left_KM * self.dual_KM).sum(axis=0)
         volume = np.log(self.inverse_KK.sum()) - np.linalg.slogdet(self.inverse_KK)[1]
@@ -139,7 +139,7 @@ class Lines:
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom of the noise's variance, those that it starts with included."""
+        """Degrees of freedom of the noise variance, including those of its prior."""
         return NOISE_FREEDOM + len(self.weights_KD) - 1
 
     def at(self, columns_NM: Array, weights_ND: Array) -> Array:
@@ -149,7 +149,7 @@ class Lines:
         return losses_NM
 
     def widths(self, columns_NM: Array, weights_ND: Array, relative_NM: Array | float) -> Array:
-        """Return deviations of new runs over that of a run about its line, shape (N, M)."""
+        """Return relative standard deviations of new runs about their lines, shape (N, M)."""
         alike_NK = self._alike(weights_ND)
         solved_NK = alike_NK @ self.inverse_KK
         left_N1 = np.maximum(1.0 - (solved_NK * alike_NK).sum(axis=1), 1.0 - self.share)[:, None]
@@ -160,7 +160,7 @@ class Lines:
         return widths_NM
 
     def residual_slopes(self, weights_D: Array) -> Array:
-        """Return the slope of what is alike at like mixtures by each weight, shape (M, D)."""
+        """Return the gradient of the residual process, shape (M, D)."""
         apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
         distance_K = np.sqrt(5.0 * (apart_KD**2).sum(axis=1))
         by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.share
@@ -173,7 +173,7 @@ class Lines:
 
 
 def _alike(weights_ND: Array, weights_KD: Array, length: float, share: float) -> Array:
-    """Return covariances of what lines leave, over a run's variance, shape (N, K)."""
+    """Return covariances of residuals, in units of a run's variance, shape (N, K)."""
     from scipy.spatial.distance import cdist
 
     if not share:
@@ -190,17 +190,17 @@ def _warped(weights_ND: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """Lines through some runs in the losses' unit, and how far runs are off them.
+    """Lines through runs in the losses' unit, and the errors of runs about them.
 
     Attributes:
         lines: The lines, in spreads.
-        middle_M: Where columns and values are 0, in the losses' unit.
+        middle_M: Origin of columns and values, in the losses' unit.
         spread_M: Standard deviation of each loss over the proxies' trials, > 0.
         sigma_M: Standard deviation of a run about its line, in spreads.
-        noise_M: Variance by which the fit is off at its own size, in squared spreads.
-        values_KM: What the runs gave, in spreads.
-        left_out_KM: Errors at each run when all is fitted to the others, over their widths.
-        widths_KM: These widths.
+        noise_M: Error variance of the fit at its own size, in squared spreads.
+        values_KM: Observed losses of the runs, in spreads.
+        left_out_KM: Leave-one-out errors of the runs, divided by their widths.
+        widths_KM: Relative standard deviations of these errors.
     """
 
     lines: Lines
@@ -222,7 +222,7 @@ class Correction:
         off_M: Array,
         middle_M: Array | None = None,
     ) -> Correction:
-        """Fit to what is predicted for some runs and what they gave; levels are of `middle_M`."""
+        """Fit lines to predictions and observations of runs, relative to `middle_M`."""
         middle_M = told_KM.mean(axis=0) if middle_M is None else middle_M
         columns_KM, values_KM = ((one - middle_M) / spread_M for one in (told_KM, seen_KM))
         noise_M, count = np.square(off_M / spread_M), len(told_KM)
@@ -241,7 +241,7 @@ class Correction:
         return cls(lines, *scales, values_KM, errors_KM, widths_KM)
 
     def apply(self, told_NM: Array, weights_ND: Array) -> Array:
-        """Return losses at the runs' size, shape (N, M), of what the fit predicts."""
+        """Return losses at the runs' size from the fit's predictions, shape (N, M)."""
         columns_NM = (told_NM - self.middle_M) / self.spread_M
         carried_NM: Array = self.middle_M + self.spread_M * self.lines.at(columns_NM, weights_ND)
         return carried_NM
@@ -254,14 +254,14 @@ class Correction:
         return std_NM
 
     def gradient(self, slopes_MD: Array, weights_D: Array) -> Array:
-        """Return the slope of each carried loss by each weight, shape (M, D), of the fit's."""
+        """Return the gradient of corrected losses from the fit's gradient, shape (M, D)."""
         gradient_MD: Array = self.lines.slopes_M[:, None] * slopes_MD
         if self.lines.share:
             gradient_MD += self.spread_M[:, None] * self.lines.residual_slopes(weights_D)
         return gradient_MD
 
     def calibration(self, objective: Objective, losses_LM: Array) -> Calibration:
-        """Return how deviations of an objective become half of a 90% interval."""
+        """Return the calibration of 90% intervals of an objective."""
         wide_KM = self.spread_M * self.widths_KM
         wide_K, off = objective.spread(wide_KM * self.sigma_M), OFF
         if len(wide_K) == 1:
@@ -276,7 +276,7 @@ class Correction:
 
     @property
     def quantile(self) -> float:
-        """Deviations that are half of a 90% interval, for so many runs."""
+        """Half width of a 90% interval in standard deviations, for this number of runs."""
         from scipy.stats import t
 
         return float(t.ppf(0.5 + LEVEL / 2, self.lines.freedom))
@@ -295,7 +295,7 @@ class Correction:
         return replace(self, lines=replace(lines, **some), **own)
 
     def again(self, told_KM: Array) -> Correction:
-        """Return lines and residuals of another fit's predictions; all else stays."""
+        """Return the correction of another fit's predictions, with other settings unchanged."""
         old, middle_M = self.lines, told_KM.mean(axis=0)
         values_KM = self.values_KM + (self.middle_M - middle_M) / self.spread_M
         runs = old.weights_KD, (told_KM - middle_M) / self.spread_M, values_KM
@@ -303,14 +303,14 @@ class Correction:
         return replace(self, lines=lines, values_KM=values_KM, middle_M=middle_M)
 
     def plain_law(self) -> dict[str, Any]:
-        """Return all that carries predictions and deviations over, for a plain law."""
+        """Return the correction as plain values, for a plain law."""
         law = dict(vars(self.lines))
         law["unsure_M4"] = law.pop("unsure_M22").reshape(-1, 4)
         return law | {n: getattr(self, n) for n in ("middle_M", "spread_M", "sigma_M")}
 
 
 def _variance(errors_K: Array, usual: Any) -> Any:
-    """Return a variance by errors at runs, where what is usual is the least."""
+    """Return a variance from errors at runs, at least the usual one."""
     squares, count = (errors_K**2).sum(axis=0), len(errors_K)
     least = np.maximum(usual, squares / count)
     return (squares + NOISE_FREEDOM * least) / (NOISE_FREEDOM + count - 1)
@@ -318,16 +318,16 @@ def _variance(errors_K: Array, usual: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class CarriedRegressor:
-    """A fitted regressor that predicts at the pilots' size; `make` builds it again, unfitted."""
+    """A fitted regressor corrected to the pilots' size; `make` builds it again, unfitted."""
 
     name: str
     regressor: Predictor
     correction: Correction
-    typical_M: Array  # deviations that are typical of it; 0 where it has none
+    typical_M: Array  # typical standard deviations; 0 without any
     make: Callable[[], Regressor]
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
-        """Predict losses, shape (N, M), and their deviations if asked."""
+        """Predict losses, shape (N, M), and on request their standard deviations."""
         weights = np.asarray(weights_ND, dtype=np.float64)
         if not return_std:
             return self.correction.apply(predict_losses(self.regressor, weights), weights)
@@ -340,7 +340,7 @@ class CarriedRegressor:
 
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
-        """The slope of each loss by each weight; there is one where the regressor has one."""
+        """The gradient of each loss, if the regressor has one."""
         own: Any = self.regressor
         slopes = own.gradient
         return lambda weights_D: self.correction.gradient(
@@ -349,13 +349,13 @@ class CarriedRegressor:
 
     @property
     def plain_law(self) -> Callable[[], dict[str, Any]]:
-        """The law as plain numbers; there is one where the regressor has one."""
+        """The law as plain numbers, if the regressor has one."""
         own: Any = self.regressor
         law, more = own.plain_law, {"kind": "corrected", "typical_M": self.typical_M}
         return lambda: {**more, "model": law(), **self.correction.plain_law()}
 
     def select(self, targets: Sequence[int]) -> CarriedRegressor:
-        """Return one that predicts only these targets, by position."""
+        """Return a copy that predicts only these targets, by position."""
         return replace(
             self,
             regressor=select_targets(self.regressor, targets),
@@ -364,11 +364,11 @@ class CarriedRegressor:
         )
 
     def tuned(self) -> CarriedRegressor:
-        """Return one to fit again, on resampled trials and with the same pilots."""
+        """Return a copy to refit on resampled trials, with the same pilots."""
         return self
 
     def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> CarriedRegressor:
-        """Return one of other trials, with lines through the pilots again."""
+        """Fit to other trials, with new lines through the pilots."""
         own = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
         again = replace(self, regressor=fit_regressor(self.name, own, rows, losses_NM))
         told_KM = predict_losses(again.regressor, self.correction.lines.weights_KD)
@@ -408,7 +408,7 @@ def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:
 
 
 def _numbers(trials: Trials, objective: Objective) -> list[tuple[str, tuple[float, ...]]]:
-    """Return the name, and weights and losses together, of each trial."""
+    """Return name, and weights with losses, of each trial."""
     rows = np.hstack([trials.weights(), trials.losses(objective.unit)]).tolist()
     return list(zip(trials.table["trial"], map(tuple, rows), strict=True))
 

@@ -1,15 +1,15 @@
-"""Whether arms can be told apart, before they are trained.
+"""Statistical power to rank arms, before they are trained.
 
-K arms have true metrics that differ by a standard deviation of `spread`; a run of each measures
-its metric with an error of `noise`, its seed's and its questions'. The best arm is told from the
-control where the largest of K differences from it is significant for all K together (Dunnett 1955,
-with a known error). Both the critical difference and the power are one integral over the control's
-own error z, which all differences share:
+The true metrics of K arms have a standard deviation of `spread`; a run measures its metric with an
+error of `noise`, from its seed and its questions. The best arm is told from the control if the
+largest of K differences is significant for all K together (Dunnett 1955, with a known error). The
+critical difference and the power are integrals over the control's error z, which all differences
+share:
 
     level = 1 - E[Phi(c sqrt(2) + z)^K]
     power = 1 - E[Phi((c sqrt(2) + z) s / sqrt(spread^2 + s^2))^K],   s = noise / sqrt(seeds)
 
-The control is taken to be an arm like the mean of all. experiments/checks/power.py compares claims
+The control is assumed to be an average arm. experiments/checks/power.py compares claims
 with simulated sweeps.
 """
 
@@ -24,20 +24,20 @@ import numpy as np
 from mixopt.errors import ConfigError
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(96)
-LEVEL = 0.05  # of all differences together, one-sided
-GOAL = 0.8  # the power that is enough
+LEVEL = 0.05  # family-wise, one-sided
+GOAL = 0.8  # sufficient power
 MAX_NEEDED = 1 << 20
 
 
 @dataclass(frozen=True)
 class ArmPower:
-    """How likely the best of the planned arms is told from the control.
+    """Power to tell the best of the planned arms from the control.
 
     Attributes:
         power: The probability.
-        arms: Arms that make it 0.8, with as many seeds as planned; None where none are enough.
-        seeds: Seeds of each arm and of the control that do, with as many arms.
-        items: Questions of the metric that do, where all noise is theirs.
+        arms: Number of arms that gives 0.8, with the planned seeds; None if no number does.
+        seeds: Seeds of each arm and of the control that give 0.8, with the planned arms.
+        items: Questions of the metric that give 0.8, if all noise comes from them.
     """
 
     power: float
@@ -49,19 +49,19 @@ class ArmPower:
 def power(
     noise: float, spread: float, arms: int, *, seeds: int = 1, items: int | None = None
 ) -> ArmPower:
-    """Return how likely the best of some arms is told from the control, and what is enough.
+    """Return the power to tell the best arm from the control, and the numbers that give 0.8.
 
     Args:
         noise: Standard deviation of a run's metric over seeds (and questions), >= 0; from
-            replicates, or sqrt(p (1 - p) / items), which is the most that questions add.
-        spread: Standard deviation of the true metric over arms, >= 0, in the same unit; of a pilot
-            sweep or of published runs.
-        arms: Mixtures that are planned beside the control, >= 1.
-        seeds: Runs of each, the control too, >= 1.
-        items: Questions of the metric, where the noise is theirs.
+            replicates, or sqrt(p (1 - p) / items), the maximum for questions.
+        spread: Standard deviation of the true metric over arms, >= 0, in the same unit; from a
+            pilot sweep or published runs.
+        arms: Mixtures planned beside the control, >= 1.
+        seeds: Runs of each arm and of the control, >= 1.
+        items: Questions of the metric, if they cause the noise.
 
     Raises:
-        ConfigError: An argument out of its range.
+        ConfigError: An argument is out of range.
     """
     for name, value in (("noise", noise), ("spread", spread)):
         if not 0 <= value < math.inf:
@@ -72,7 +72,7 @@ def power(
     ratio = noise / spread if spread else math.inf
 
     def reached(arms: int, seeds: int) -> float:
-        off = ratio / math.sqrt(seeds)  # of a mean over seeds, in spreads of the arms
+        off = ratio / math.sqrt(seeds)  # error of a mean over seeds, in spreads of the arms
         shrink = 1.0 if math.isinf(off) else off / math.hypot(1.0, off)
         return 1.0 - _mean_power(_critical(arms) * math.sqrt(2.0), shrink, arms)
 
@@ -86,12 +86,12 @@ def power(
 
 
 def critical_difference(noise: float, arms: int, *, seeds: int = 1) -> float:
-    """Return how much better than the control the best arm must measure to count as better."""
+    """Return the difference from the control at which the best arm counts as better."""
     return _critical(arms) * math.sqrt(2.0 / seeds) * noise
 
 
 def _critical(arms: int) -> float:
-    """Return the critical difference, in deviations of a difference."""
+    """Return the critical difference in standard deviations of a difference."""
     low, high = 0.0, 10.0
     for _ in range(50):
         middle = (low + high) / 2.0
@@ -108,7 +108,7 @@ def _mean_power(shift: float, factor: float, arms: int) -> float:
 
 
 def _least(enough: Callable[[int], bool]) -> int | None:
-    """Return the least count that is enough, by doubling and bisection; None beyond a million."""
+    """Return the smallest sufficient count, by doubling and bisection; None beyond a million."""
     high = 1
     while not enough(high):
         high *= 2

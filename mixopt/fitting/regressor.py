@@ -1,19 +1,19 @@
-"""What a regressor is and may do; build one by name, fit it, predict with it, and read it back.
+"""The regressor interface: build by name, fit, predict, save and load.
 
 A regressor is a scikit-learn estimator: `fit(weights_ND, losses_NM)`, `predict(weights_ND)`.
-Anything of scikit-learn's works, pipelines included; one that takes a single target is fitted
-once for each. Beyond that it may have five abilities:
+Any scikit-learn estimator works, pipelines included; an estimator for a single target is fitted
+once for each target. Five abilities are optional:
 
 | ability | methods | what for |
 |---|---|---|
 | deviations | `predict(..., return_std=True)`, `covariance` | intervals, risk; rounds |
-| gradient | `gradient`; `plain_law` | the search; predictions where there is no Python |
+| gradient | `gradient`; `plain_law` | the search; predictions without Python |
 | refits | `tuned`, `select`, `cross_fit`, `held_out_members`, `explain` | cheap refits and folds |
 | sizes | `uses_scale`, `at`; parameters `inventory` and `tokens` | other sizes; laws of epochs |
-| files | `save`, `load`, `saved_as` | a fit is read back, not fitted again |
+| files | `save`, `load`, `saved_as` | loading a fit without refitting |
 
-All are optional. The questions ask the object and not its class, since a wrapper has an ability
-only where what it wraps has it. `mixopt.testing.check_regressor` checks each that is claimed.
+`supports` asks the object and not its class, because a wrapper has an ability only if the wrapped
+regressor has it. `mixopt.testing.check_regressor` checks every ability that a regressor claims.
 
 Shapes: N trials, D domains, M targets, K mixtures.
 """
@@ -36,10 +36,10 @@ from mixopt.errors import MixoptError, PluginError, TrialsError
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress, one_blas_thread
 from mixopt.trials import Trials
 
-OFTEN = 2.0  # epochs up to here are nearly as good as fresh text
-SHARE = 0.1  # of the trials, that must repeat a domain more often for a law of it to be learned
-ONE_LENGTH = 1.01  # rounding to whole steps moves the tokens of a trial by less
-# npz without objects; LightGBM's own text.
+OFTEN = 2.0  # epochs up to which repeated text is nearly as good as fresh text
+SHARE = 0.1  # of the trials must exceed `OFTEN` to fit a law of epochs
+ONE_LENGTH = 1.01  # ratio of tokens within which trials have one length
+# npz without objects; LightGBM's text format.
 SAFE_FORMATS = ("json", "npz", "lightgbm")
 
 
@@ -55,18 +55,18 @@ class Regressor(Predictor, Protocol):
     """Learns to predict losses from mixtures; a scikit-learn estimator."""
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike, /) -> Any:
-        """Fit, and return what predicts: a regressor returns itself."""
+        """Fit, and return a predictor: the regressor itself."""
         ...
 
 
 class Abilities(Regressor, Protocol):
-    """Everything that a regressor may have; `supports` tells what one has.
+    """All optional abilities; `supports` tells whether a regressor has one.
 
     Attributes:
         uses_scale: Whether it is fitted on rows of weights, parameters and tokens.
-        held_out_members: Each member's predictions for held-out rows, by name, after `cross_fit`.
-        saved_as: Which of `SAFE_FORMATS` its files are in; a class that does not declare it is not
-            read, and fitted again where a fit is read.
+        held_out_members: Predictions of each member for held-out rows, by name, after `cross_fit`.
+        saved_as: One of `SAFE_FORMATS`, the format of its files. A class without it is not loaded
+            but refitted when a fit is loaded.
     """
 
     uses_scale: bool
@@ -74,23 +74,23 @@ class Abilities(Regressor, Protocol):
     saved_as: ClassVar[tuple[str, ...]]
 
     def predict(self, weights_ND: ArrayLike, /, return_std: bool = False) -> Any:
-        """Return losses, and with `return_std` also their standard deviations, (N, M) each."""
+        """Return losses, and with `return_std` their standard deviations, (N, M) each."""
         ...
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike, /) -> Any:
         """Return the covariance of a weighted sum of the losses at mixtures, shape (K, K).
 
-        It is of the losses without the noise of a trial. The error of one target is taken to be
-        independent of another's, unless the regressor knows better.
+        It excludes the noise of a trial. Errors of targets are independent unless the regressor
+        models their correlation.
         """
         ...
 
     def gradient(self, weights_D: ArrayLike, /) -> Any:
-        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
+        """Return the gradient of each loss at one mixture, shape (M, D)."""
         ...
 
     def plain_law(self) -> dict[str, Any]:
-        """Return the fitted law: its `kind`, and what that kind needs.
+        """Return the fitted law: its `kind`, and the values that this kind needs.
 
         Values are strings, numbers, lists and dictionaries of these, other plain laws, and numpy
         arrays of float64, float32 or int32. Kinds are those that
@@ -99,7 +99,7 @@ class Abilities(Regressor, Protocol):
         ...
 
     def tuned(self) -> Regressor:
-        """Return one to fit again that keeps what held-out folds chose."""
+        """Return an unfitted copy that keeps hyperparameters chosen on held-out folds."""
         ...
 
     def select(self, targets: Sequence[int], /) -> Predictor:
@@ -116,23 +116,23 @@ class Abilities(Regressor, Protocol):
         ...
 
     def explain(self, targets: Sequence[str], /) -> Sequence[str]:
-        """Return lines for a reader, given the names of the targets."""
+        """Return an explanation, one line for each target."""
         ...
 
     def at(self, parameters: float, tokens: float) -> Predictor:
-        """Return the fit at one size: a predictor from mixtures alone."""
+        """Return a predictor from mixtures alone, at one size."""
         ...
 
     def get_params(self) -> dict[str, Any]:
-        """Return all parameters, those of its parts as `part__name`."""
+        """Return all parameters; those of parts as `part__name`."""
         ...
 
     def set_params(self, **parameters: Any) -> Self:
-        """Set some, and return itself."""
+        """Set parameters; return the regressor."""
         ...
 
     def save(self, path: Path, /) -> None:
-        """Write the fit into a folder, without pickle, in formats that execute nothing."""
+        """Write the fit to a folder, without pickle, in formats that execute nothing."""
         ...
 
     @classmethod
@@ -142,22 +142,22 @@ class Abilities(Regressor, Protocol):
 
 
 def supports(regressor: object, ability: str) -> TypeGuard[Abilities]:
-    """Tell whether a regressor has an ability, by the name of its attribute in `Abilities`."""
+    """Return whether a regressor has an ability, by its name in `Abilities`."""
     return hasattr(regressor, ability)
 
 
 def supports_deviations(regressor: Predictor) -> TypeGuard[Abilities]:
-    """Tell whether it gives standard deviations."""
+    """Return whether a regressor predicts standard deviations."""
     return "return_std" in inspect.signature(regressor.predict).parameters
 
 
 def supports_sizes(regressor: Predictor) -> TypeGuard[Abilities]:
-    """Tell whether it is fitted on sizes besides weights."""
+    """Return whether a regressor is fitted on sizes besides weights."""
     return bool(getattr(regressor, "uses_scale", False))
 
 
 def supports_saving(regressor: Predictor) -> TypeGuard[Abilities]:
-    """Tell whether it writes and reads itself; one made of others declares it in `can_be_saved`."""
+    """Return whether a regressor can be saved; one with members declares it in `can_be_saved`."""
     formats = getattr(type(regressor), "saved_as", ())
     declared = isinstance(formats, tuple) and formats and set(formats) <= set(SAFE_FORMATS)
     writes = hasattr(regressor, "save") and hasattr(type(regressor), "load")
@@ -165,12 +165,12 @@ def supports_saving(regressor: Predictor) -> TypeGuard[Abilities]:
 
 
 def supports_repetition(regressor: Predictor) -> TypeGuard[Abilities]:
-    """Tell whether it knows of epochs: it, or a part of it, takes an inventory and tokens."""
+    """Return whether a regressor models epochs: it or a part takes an inventory and tokens."""
     return all(parameters_called(regressor, name) for name in ("inventory", "tokens"))
 
 
 def parameters_called(regressor: Predictor, name: str) -> dict[str, Any]:
-    """Return the parameters of one name, its own and those of its parts, with their values."""
+    """Return all parameters of one name, its own and those of parts, with their values."""
     if not supports(regressor, "get_params"):
         return {}
     every = regressor.get_params()
@@ -179,11 +179,11 @@ def parameters_called(regressor: Predictor, name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Repetition:
-    """What epochs are made from.
+    """The sizes from which epochs are computed.
 
     Attributes:
         inventory: Distinct tokens of each domain, > 0, in the order of the trials' domains.
-        tokens: That each trial is trained on, > 0.
+        tokens: Training tokens of each trial, > 0.
     """
 
     inventory: tuple[Annotated[float, Field(gt=0, lt=1e18)], ...]
@@ -191,7 +191,7 @@ class Repetition:
 
     @classmethod
     def of_trials(cls, trials: Trials, inventory: Mapping[str, float]) -> Repetition:
-        """Take the tokens from a table of trials."""
+        """Build from a table of trials and an inventory."""
         tokens = trials.table["tokens"].to_list()
         if None in tokens or min(tokens) < 1:
             raise TrialsError(
@@ -206,7 +206,7 @@ class Repetition:
         return cls(tuple(float(inventory[name]) for name in trials.domains), float(tokens[0]))
 
     def is_learnable(self, weights_ND: ArrayLike) -> bool:
-        """Tell whether enough trials repeat a domain more often than costs nothing."""
+        """Return whether enough trials repeat a domain more than `OFTEN` times."""
         epochs_ND = np.asarray(weights_ND) * self.tokens / np.array(self.inventory)
         return bool((epochs_ND.max(axis=1) > OFTEN).mean() >= SHARE)
 
@@ -217,9 +217,9 @@ def make_regressor(
     repetition: Repetition | None = None,
     carried: Sequence[Sequence[float | None]] | None = None,
 ) -> Regressor:
-    """Build an unfitted regressor that knows its seed, of epochs, and of carried trials.
+    """Build an unfitted regressor; seed, repetition and carried trials are set if it uses them.
 
-    One of scikit-learn's that takes a single target is fitted once for each.
+    A scikit-learn estimator for a single target is fitted once for each target.
     """
     from sklearn.base import BaseEstimator, clone
     from sklearn.multioutput import MultiOutputRegressor
@@ -252,11 +252,11 @@ def make_regressor(
 def fit_regressor(
     name: str, regressor: Regressor, weights_ND: ArrayLike, losses_NM: ArrayLike
 ) -> Predictor:
-    """Fit a regressor; whatever it raises becomes one line that names it."""
+    """Fit a regressor; an error in it becomes one line that names it."""
     from sklearn.multioutput import MultiOutputRegressor
 
     losses = np.asarray(losses_NM)
-    # scikit-learn would warn of a column.
+    # scikit-learn warns about a column vector.
     plain = type(regressor).__module__.partition(".")[0] == "sklearn"
     if plain and losses.shape[1:] == (1,) and not isinstance(regressor, MultiOutputRegressor):
         losses = losses[:, 0]
@@ -267,7 +267,7 @@ def fit_regressor(
 
 @contextmanager
 def named_errors(name: str, rows: int) -> Iterator[None]:
-    """Turn whatever a regressor raises into one line that names it."""
+    """Turn any error of a regressor into one line that names it."""
     try:
         yield
     except MixoptError:
@@ -280,10 +280,9 @@ def named_errors(name: str, rows: int) -> Iterator[None]:
 
 
 def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> IntArray:
-    """Deal groups of rows to folds of about equal size.
+    """Assign groups of rows to folds of about equal size.
 
-    Replicates (one mixture, several seeds) on both sides of a split would make a regressor look as
-    good as the noise allows, so whole mixtures are held out.
+    Whole mixtures are held out: replicates on both sides of a split would flatter a regressor.
     """
     sizes = Counter(groups)
     names = sorted(sizes)
@@ -297,7 +296,7 @@ def grouped_folds(groups: Sequence[str], folds: int, seed: int) -> IntArray:
 
 
 def row_groups(weights_ND: Array) -> list[str]:
-    """Return a name for each mixture, the same for equal rows (to nine decimals)."""
+    """Return a name for each mixture, equal for equal rows (to nine decimals)."""
     return [row.tobytes().hex() for row in np.round(weights_ND, 9) + 0.0]
 
 
@@ -310,7 +309,7 @@ def splits(fold_N: IntArray) -> Iterator[tuple[BoolArray, BoolArray]]:
 def out_of_fold(
     fit: Callable[[Array, Array], Predictor], rows: Array, losses_NM: Array, fold_N: IntArray
 ) -> tuple[Array, Array]:
-    """Predict every row by a regressor that was fitted without its fold."""
+    """Predict every row by a regressor fitted without its fold."""
     means_NM, stds_NM = np.full(losses_NM.shape, np.nan), np.zeros(losses_NM.shape)
     for train_N, out_N in splits(fold_N):
         fitted = fit(rows[train_N], losses_NM[train_N])
@@ -319,14 +318,14 @@ def out_of_fold(
 
 
 def select_targets(regressor: Predictor, targets: Sequence[int]) -> Predictor:
-    """Return a fitted regressor for some targets; one that cannot be cut down predicts all."""
+    """Return a fitted regressor for some targets, from all predictions if it has no `select`."""
     if supports(regressor, "select"):
         return regressor.select(targets)
     return _Columns(regressor, list(targets))
 
 
 class _Columns:
-    """A fitted regressor of which some columns are kept."""
+    """A fitted regressor reduced to some columns."""
 
     def __init__(self, regressor: Predictor, targets: list[int]) -> None:
         self._regressor, self._targets = regressor, targets
@@ -344,7 +343,7 @@ def predict_losses(regressor: Predictor, weights_ND: ArrayLike) -> Array:
 
 
 def predict_with_std(regressor: Predictor, weights_ND: ArrayLike) -> tuple[Any, Any]:
-    """Return predictions and their standard deviations, (N, M) each; 0 where it has none."""
+    """Return predictions and their standard deviations, (N, M) each; 0 if it has none."""
     if not supports_deviations(regressor):
         means_NM = predict_losses(regressor, weights_ND)
         return means_NM, np.zeros_like(means_NM)
@@ -354,7 +353,7 @@ def predict_with_std(regressor: Predictor, weights_ND: ArrayLike) -> tuple[Any, 
 
 
 def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
-    """Read a fitted regressor from the folder that its `save` wrote."""
+    """Read a fitted regressor from a folder that `save` wrote."""
     if not supports_saving(like):
         raise PluginError(f"{path}: regressor {name!r} cannot read files of mixopt; fit again")
     try:
@@ -375,7 +374,7 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
 
 
 def check_predicts(path: Path, regressor: Predictor, rows: Array, targets: int) -> None:
-    """Check that a regressor that was read predicts as many finite losses as the fit has."""
+    """Check that a loaded regressor predicts a finite value for each loss of the fit."""
     try:
         values = np.stack(predict_with_std(regressor, rows))
     except Exception as error:
@@ -389,19 +388,19 @@ def check_predicts(path: Path, regressor: Predictor, rows: Array, targets: int) 
 
 
 def error_text(error: Exception) -> str:
-    """Say an error in one line."""
+    """Return an error as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 @dataclass(frozen=True, eq=False)
 class ResampledFits:
-    """Regressors fitted on resampled trials, and the positions of their losses among the fit's."""
+    """Regressors refitted on resampled trials, and the positions of their losses in the fit."""
 
     columns: tuple[int, ...]
     regressors: tuple[Predictor, ...]
 
     def of(self, columns: Sequence[int]) -> tuple[Predictor, ...]:
-        """Return the regressors of some of the losses, by position among the fit's."""
+        """Return the regressors of some losses, by position in the fit."""
         places = [self.columns.index(column) for column in columns]
         return tuple(select_targets(one, places) for one in self.regressors)
 
@@ -418,10 +417,10 @@ def resampled_fits(
     rng: np.random.Generator,
     update: Update = no_progress,
 ) -> tuple[Predictor, ...]:
-    """Fit a regressor again on mixtures drawn with replacement, each with all its replicates.
+    """Refit a regressor on mixtures drawn with replacement, each with all its replicates.
 
-    A refit keeps what the fit chose on held-out folds where the regressor can (`tuned`), so that it
-    is cheap; else `make` builds it again.
+    With `tuned`, a refit keeps the hyperparameters chosen on held-out folds, which is cheap; else
+    `make` builds it again.
     """
     fits: list[Predictor] = []
     with one_blas_thread(len(rows)):
@@ -434,7 +433,7 @@ def resampled_fits(
 
 
 def resampled_rows(mixtures: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """Draw as many mixtures as there are, with replacement; return the rows of all of them."""
+    """Bootstrap the mixtures; return the rows of all drawn mixtures."""
     rows: dict[str, list[int]] = {}
     for row, mixture in enumerate(mixtures):
         rows.setdefault(mixture, []).append(row)

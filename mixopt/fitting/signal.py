@@ -1,20 +1,20 @@
-"""What a fit can tell of each metric: noise, what follows the mixture, verdicts, other objectives.
+"""Signal and noise of each metric: readiness, verdicts, alternative objectives.
 
-With replicates a loss is `ready` where the signal is at least the noise (95% lower bound) and the
-chosen regressor ranks held-out trials no worse than controls that know no law; `weak` where only
-the estimate of the ratio is 1 or more; `noise` otherwise.
+With replicates a loss is `ready` if the signal is at least the noise (95% lower bound) and the
+chosen regressor ranks held-out trials no worse than the trivial controls; `weak` if only the
+estimated ratio is at least 1; else `noise`.
 
-Without replicates the rank correlation on held-out folds bounds the ratio from below. What is
-observed is signal and noise, so that even a predictor of the true losses correlates with it by
-ratio / sqrt(1 + ratio^2) at most, which is sqrt(1/2) where noise equals signal. A loss is `ready`
-where the correlation's 95% lower bound is at least that, `weak` where the bound is above 0, and
-`noise` otherwise. The bound is Fisher's, with the variance of a rank correlation of Bonett and
-Wright (2000), (1 + r^2 / 2) / (N - 3) for N mixtures. The verdict says the same of the arms: at
-sqrt(1/2) two of them are in the right order three times in four ("ranked"); above 0 the best are
-told from the worst ("only the ends").
+Without replicates the held-out rank correlation bounds the ratio from below. Observations contain
+noise, so that even a predictor of the true losses correlates with them by at most
+ratio / sqrt(1 + ratio^2), which is sqrt(1/2) if noise equals signal. A loss is `ready` if the 95%
+lower bound of the correlation is at least that, `weak` if the bound is above 0, else `noise`. The
+bound uses Fisher's z with the variance of a rank correlation of Bonett and Wright (2000),
+(1 + r^2 / 2) / (N - 3) for N mixtures. The verdict about arms uses the same limits: at sqrt(1/2)
+two arms are in the right order three times in four ("ranked"); above 0 the best are told from the
+worst ("only the ends").
 
-The variance over trials has three parts: noise, by replicates or at most by the number of
-questions; what the regressor explains of held-out trials; and the rest (mixopt.fitting.factors).
+The variance over trials has three parts: noise, from replicates or at most from the number of
+questions; the part explained on held-out trials; and the rest (mixopt.fitting.factors).
 
 Shapes: N trials, M metrics, Q columns: the objective and the metrics.
 """
@@ -53,26 +53,26 @@ from mixopt.trials import Readiness, Replicates, State, noise_by_seeds, readines
 if TYPE_CHECKING:
     from mixopt.fitting.fitted import Fit
 
-EQUAL = math.sqrt(0.5)  # the most that one can correlate with what is half noise
-OWN_SHARE = "own_share"  # a control, and a regressor
+EQUAL = math.sqrt(0.5)  # maximum correlation with observations that are half noise
+OWN_SHARE = "own_share"  # name of a control and of a regressor
 
 
 @dataclass(frozen=True)
 class LossReadiness:
-    """What is known of a loss.
+    """Readiness of a loss.
 
     Attributes:
         of_trials: Its spread, noise, and their ratio.
-        weight: Its weight in the objective; 0 where the objective does not measure it.
-        mixtures: How many different mixtures were ranked.
-        spearman: Rank correlation of the chosen regressor on held-out folds.
-        ceiling: The rank correlation of a predictor that knew the truth.
+        weight: Its weight in the objective; 0 if it is not part of the objective.
+        mixtures: Number of different mixtures that were ranked.
+        spearman: Held-out rank correlation of the chosen regressor.
+        ceiling: Rank correlation of a predictor of the true losses.
         control: The control that ranks best, and its rank correlation.
         domains: Rank correlation over the trials with the own loss of each training domain.
         followed: Share of the variance over trials that held-out predictions explain.
-        item_error: Binomial deviation from the number of questions; None where none is given.
+        item_error: Binomial standard deviation from the number of questions; None if not given.
         better: Probability that the regressor ranks better than own share, over resampled
-            mixtures; None where trials are of several sizes.
+            mixtures; None with trials of several sizes.
     """
 
     of_trials: Readiness
@@ -88,12 +88,12 @@ class LossReadiness:
 
     @property
     def name(self) -> str:
-        """The loss."""
+        """Name of the loss."""
         return self.of_trials.name
 
     @property
     def spearman_low(self) -> float | None:
-        """The 95% lower bound of the rank correlation on held-out folds."""
+        """95% lower bound of the held-out rank correlation."""
         if self.spearman is None or self.mixtures < 4:
             return None
         return lower_bound(self.spearman, self.mixtures)
@@ -111,7 +111,7 @@ class LossReadiness:
 
     @property
     def noise_share(self) -> float | None:
-        """Share of the variance over trials that is noise; the most that it is, by questions.
+        """Share of the variance over trials that is noise; from questions, its maximum.
 
         Trials that answer the same questions differ by less than the binomial error.
         """
@@ -124,7 +124,7 @@ class LossReadiness:
 
     @property
     def power(self) -> ArmPower | None:
-        """How likely the best of as many new arms is told from a control; None without a noise."""
+        """Power to tell the best of as many new arms from a control; None if noise is unknown."""
         if self.noise_share is None:
             return None
         noise = math.sqrt(self.noise_share) * self.of_trials.spread
@@ -146,13 +146,13 @@ class LossReadiness:
 
     @property
     def nearest(self) -> tuple[str, float] | None:
-        """The training domain whose own loss goes most with this one, and how much."""
+        """The training domain whose own loss correlates most with this one, and the correlation."""
         if not self.domains:
             return None
         return max(self.domains.items(), key=lambda one: abs(one[1]))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
+        """Return the figures as JSON values."""
         name, best = self.control or (None, None)
         return {
             **self.of_trials.to_json(),
@@ -174,7 +174,7 @@ class LossReadiness:
 
     @property
     def _is_beaten(self) -> bool:
-        """Whether the regressor ranks nothing, or a control ranks better beyond doubt."""
+        """Whether the regressor ranks nothing, or a control ranks significantly better."""
         if self.spearman is None or self.control is None:
             return self.spearman is None
         apart = fisher(self.control[1]) - fisher(self.spearman)
@@ -190,15 +190,15 @@ WORDS = {
 
 @dataclass(frozen=True)
 class FitReadiness:
-    """What is known of each loss of a fit, and of its objective.
+    """Readiness of each loss of a fit, and of its objective.
 
     Attributes:
-        replicates: What the noise is from.
-        objective: The objective itself, as a loss.
+        replicates: Source of the noise.
+        objective: Readiness of the objective.
         losses: The losses, in the order of the fit's.
         left_out: Losses that the objective left out as noise.
-        factors: Of the standardised metrics, the one that follows the mixture most first.
-        offers: The objective, and others that could be minimised instead.
+        factors: Factors of the standardised metrics; the one that follows the mixture most first.
+        offers: The objective, and alternatives.
     """
 
     replicates: Replicates
@@ -209,11 +209,11 @@ class FitReadiness:
     offers: tuple[Offer, ...] = ()
 
     def named(self, state: str) -> list[str]:
-        """Return the losses that are in a state: `ready`, `weak` or `noise`."""
+        """Return the losses in a state: `ready`, `weak` or `noise`."""
         return [one.name for one in self.losses if one.state == state]
 
     def lines(self, directory: str) -> Iterator[str]:
-        """Say in a line or two what a reader should know, and the command that shows the rest."""
+        """Yield a summary in a line or two, and the command that shows all figures."""
         show = f"mixopt status {directory} --readiness"
         counts = ", ".join(f"{len(self.named(s))} {s}" for s in STATES if self.named(s))
         alone = "" if self.replicates.trials else " (without replicates, from held-out folds alone)"
@@ -240,7 +240,7 @@ class FitReadiness:
             yield f"the objective has losses that held-out folds cannot rank: {names}"
 
     def refuse_noise(self) -> None:
-        """Refuse an objective that measures tasks that are noise."""
+        """Raise ConfigError if the objective contains tasks that are noise."""
         for one in self.losses:
             if not one.weight or one.state != "noise" or not one.name.startswith(TASK):
                 continue
@@ -269,7 +269,7 @@ class FitReadiness:
 
 
 def readiness(fit: Fit) -> FitReadiness:
-    """Return how ready each loss of a fit is, and its objective."""
+    """Return the readiness of each loss of a fit, and of its objective."""
     objective, data = fit.objective, fit.data
     mixtures = len(set(data.mixtures))
     ranks, ceilings = _spearman(fit.report, fit.name), _spearman(fit.report, CEILING)
@@ -312,8 +312,8 @@ def readiness(fit: Fit) -> FitReadiness:
 def noise_of(fit: Fit) -> dict[str, float]:
     """Return the standard deviation of a run about its mixture's metric, by name.
 
-    By replicates; where there are none the most that it can be: the binomial error of the number
-    of questions, or the error on held-out trials where that is less.
+    From replicates; without any an upper bound: the binomial error from the number of questions, or
+    the held-out error if that is lower.
     """
     known = noise_by_seeds(fit.trials, fit.objective, fit.data.losses_NM)
     if Replicates.of(fit.trials).trials:
@@ -324,14 +324,14 @@ def noise_of(fit: Fit) -> dict[str, float]:
 
 
 def _explained(seen_N: Array, told_N: Array, group_N: IntArray) -> float:
-    """Return the share of the variance within sizes that predictions explain, >= 0."""
+    """Return the share of the variance within sizes explained by predictions, >= 0."""
     own = [seen_N[group_N == group] for group in np.unique(group_N)]
     total = sum(float(((one - one.mean()) ** 2).sum()) for one in own)
     return max(1.0 - float(((seen_N - told_N) ** 2).sum()) / total, 0.0) if total > 0 else 0.0
 
 
 def _better_than_own_share(fit: Fit, told_NQ: Array) -> Array | None:
-    """Return in which share of resamples the fit ranks better than own share, for each column."""
+    """Return the share of resamples in which the fit ranks better than own share, by column."""
     data = fit.data
     if data.sizes.count > 1 or fit.name == OWN_SHARE:
         return None
@@ -346,7 +346,7 @@ def _spearman(report: pl.DataFrame, predictor: str) -> dict[str, float | None]:
 
 
 def _best_controls(report: pl.DataFrame) -> dict[str, tuple[str, float]]:
-    """Return the control that ranks each loss best, and its rank correlation."""
+    """Return the best control of each loss, and its rank correlation."""
     ranked = report.filter(pl.col("kind") == "control", pl.col("spearman").is_not_null())
     rows = ranked.sort("spearman").select("target", "predictor", "spearman").iter_rows()
     return {target: (predictor, rank) for target, predictor, rank in rows}

@@ -1,9 +1,9 @@
-"""What each source of a set of microanneals does, by its differences from the control.
+"""Effects of single sources, from microanneals and their controls.
 
-Runs are paired by seed. A source has a change, the mean over seeds of its anneals - the controls,
-with Student's t interval of S - 1 degrees, of 95% for each source alone. That many sources are
-compared with one control is allowed for in the p-values: within a target they are Holm's, so that
-the chance of calling any useless source of a target better or worse is at most 5% (Holm, 1979).
+Runs are paired by seed. The effect of a source is the mean over seeds of anneal - control, with a
+95% Student's t interval of S - 1 degrees for each source alone. P-values are corrected for the
+number of sources within a target by Holm's method (1979): the chance that any useless source is
+called better or worse is at most 5%.
 
 Shapes: S seeds.
 """
@@ -49,7 +49,7 @@ def anneal_effects(trials: Trials, objective: Objective, config: AnnealsConfig) 
 
 
 def anneal_lines(effects: pl.DataFrame) -> list[str]:
-    """Write the changes of the objective for reading, a line a source."""
+    """Return the effects on the objective as text, one line for each source."""
     lines = []
     for row in effects.filter(pl.col("target").is_null()).iter_rows(named=True):
         if row["change"] is None:
@@ -63,7 +63,7 @@ def anneal_lines(effects: pl.DataFrame) -> list[str]:
 
 
 def holm(chances: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return Holm's p-values of those that have one, by name; each is at least the one before."""
+    """Return Holm's p-values by name, in increasing order."""
     known = sorted((p, name) for name, p in chances.items() if p is not None)
     adjusted: dict[str, float | None] = dict.fromkeys(chances)
     highest = 0.0

@@ -1,7 +1,7 @@
-"""The mixtures that proposals are compared with: what people train on without a fit.
+"""Baselines: the mixtures that people use without a fit.
 
-`unimax` gives every domain the same share of the tokens of the full run, but none more than so many
-passes over its text (UniMax, Chung et al., 2023); `control` is the base of microanneals.
+`unimax` gives every domain the same share of the full run's tokens, up to a maximum number of
+epochs (UniMax, Chung et al., 2023); `control` is the base mixture of microanneals.
 
 Shapes: D domains.
 """
@@ -19,18 +19,18 @@ from mixopt.mixture import Mixture, Phases
 from mixopt.objective import Objective
 from mixopt.trials import Trials
 
-PASSES = 4.0  # over a domain that unimax allows where constraints.max_epochs does not say
+PASSES = 4.0  # maximum epochs of unimax without constraints.max_epochs
 
 
 @dataclass(frozen=True)
 class FullRun:
-    """What baselines need to know of the run that the mixture is for.
+    """The full run that a mixture is for.
 
     Attributes:
         inventory: Distinct tokens of each domain.
-        target_tokens: Tokens of the run; None where they are not known.
-        max_epochs: Passes over a domain's tokens that are allowed; None for no limit.
-        phases: Phases of the run, in which baselines have one mixture; None without.
+        target_tokens: Tokens of the run; None if unknown.
+        max_epochs: Maximum epochs of a domain; None for no limit.
+        phases: Phases of the run; baselines have the same mixture in all. None without phases.
     """
 
     inventory: Mapping[str, int]
@@ -44,7 +44,7 @@ class FullRun:
         return self.by_phase(Mixture.natural(self.inventory))
 
     def by_phase(self, mixture: Mixture) -> Mixture:
-        """Return a mixture of domains as one of cells, where the run has phases."""
+        """Return a mixture of domains as a mixture of cells if the run has phases."""
         return mixture if self.phases is None else self.phases.tied(mixture)
 
 
@@ -55,7 +55,7 @@ def baseline_mixture(
     trials: Trials,
     objective: Objective,
 ) -> Mixture:
-    """Return the mixture of a baseline, whose weights are given where it is a user's own."""
+    """Return the mixture of a baseline; `weights` are those of a user's own."""
     mixture = known_baseline(name, weights, full)
     if mixture is not None:
         return mixture
@@ -65,7 +65,7 @@ def baseline_mixture(
 
 
 def known_baseline(name: str, weights: Mapping[str, float] | None, full: FullRun) -> Mixture | None:
-    """Return the mixture of a baseline that is known before the trials; None of another."""
+    """Return the mixture of a baseline; None if it depends on the trials."""
     natural, temperature = Mixture.natural(full.inventory), baseline_temperature(name)
     if weights is not None:
         return full.by_phase(Mixture(weights).over(natural.domains))
@@ -77,7 +77,7 @@ def known_baseline(name: str, weights: Mapping[str, float] | None, full: FullRun
 
 
 def _control(trials: Trials) -> Mixture:
-    """Return the base mixture of microanneals, which is that of their controls."""
+    """Return the base mixture of microanneals, the mixture of their controls."""
     roles = trials.table["role"].to_list()
     if "control" not in roles:
         raise TrialsError("validate.baselines: control: no trial is a control of microanneals")
@@ -89,8 +89,8 @@ def best_trial(trials: Trials, objective: Objective, place: int = 1) -> tuple[st
 
     Args:
         trials: The trials.
-        objective: What is minimised.
-        place: 2 for the best trial of another mixture than the best one's, and so on.
+        objective: The objective.
+        place: Rank among different mixtures: 1 is the best trial, 2 the best with another mixture.
 
     Raises:
         TrialsError: There are fewer different mixtures.
@@ -110,7 +110,7 @@ def best_trial(trials: Trials, objective: Objective, place: int = 1) -> tuple[st
 
 
 def tempered(natural: Mixture, temperature: float) -> Mixture:
-    """Return natural shares to the power 1 / temperature, scaled to add up to 1."""
+    """Return natural shares to the power 1 / temperature, normalised."""
     logs_D = np.log(np.maximum(natural.array, np.finfo(float).tiny)) / temperature
     powers_D = np.exp(logs_D - logs_D.max())
     powers_D[natural.array == 0] = 0.0
@@ -118,9 +118,9 @@ def tempered(natural: Mixture, temperature: float) -> Mixture:
 
 
 def unimax(full: FullRun) -> Mixture:
-    """Return equal shares, but none of more passes than the run allows.
+    """Return equal shares, capped at the maximum epochs.
 
-    Where all domains together have less than the run takes, each gets its natural share.
+    If all domains together are smaller than the capped run, each gets its natural share.
     """
     domains = tuple(full.inventory)
     if full.target_tokens is None:

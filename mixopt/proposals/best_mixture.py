@@ -1,14 +1,14 @@
-"""Propose a mixture, or predict any: what it gives, how sure that is, and what it costs.
+"""Propose a mixture, or predict any mixture: losses, gains, their intervals, and costs.
 
-Intervals hold 90%, by errors on held-out mixtures (mixopt.fitting.intervals). A gain is measured
-from what a baseline's own trials had, on the mean, since a fit smooths them; where it was not
-trained, from its prediction, and half-widths of both are added in quadrature. The best trial was
-chosen for its luck too, so its prediction counts. All of it speaks of trials like those that were
-fitted, not of another size or length; beyond the trials intervals are wider, which is a warning.
-Limits that a mixture of nobody's search breaks are shown with the number, and refuse nothing.
+Intervals are 90% intervals from errors on held-out mixtures (mixopt.fitting.intervals). A gain is
+measured against the mean of the baseline's own trials, or against its prediction if it was not
+trained; then the half widths of both are added in quadrature. The best trial was also lucky, so its
+prediction counts. Predictions are for trials like the fitted ones, not for another size or length;
+beyond the trials intervals are wider, with a warning. Limits that a given mixture breaks are
+reported but refuse nothing.
 
-A domain that no loss measures is kept at a share of its natural weight, unless it is told not to:
-any regressor sees no benefit in it, though there may be one.
+A domain that no loss measures keeps a share of its natural weight unless configured otherwise: no
+regressor can see a benefit of it, though there may be one.
 
 Shapes: D domains, B refits, K compared mixtures.
 """
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.fitting import Fit
 
-NOTHING = 1e-13  # a weight below is what rounding leaves of 0
+NOTHING = 1e-13  # smaller weights are rounding errors
 KEEP_SOURCE = "propose.keep_unmeasured"
 SEARCHING_AGAIN = "searching with refits"
 
 
 def propose_mixture(request: ProposalRequest) -> Proposal:
     """Find the allowed mixture with the best predicted objective."""
-    # Refits, the search itself, and a search with each refit.
+    # Steps: refits, the search, and a search with each refit.
     with steady_progress("propose", 2 * request.search.bootstrap + 1) as update:
         return best_proposal(request, update=update)
 
@@ -67,7 +67,7 @@ def propose_mixture(request: ProposalRequest) -> Proposal:
 def best_proposal(
     request: ProposalRequest, *, fits: ResampledFits | None = None, update: Update = no_progress
 ) -> Proposal:
-    """Find the best mixture, with refits that may be there already."""
+    """Find the best mixture, with refits if they exist already."""
     fit, config, seed = request.fit, request.search, request.seed
     _check_same_fit(request)
     constraints, unmeasured = keeping_unmeasured(
@@ -118,12 +118,12 @@ def _untied_if_better(
     phases: Phases,
     notes: list[str],
 ) -> SearchResult:
-    """Return a mixture for each phase, or one for all where its gain is not beyond doubt."""
+    """Return a mixture for each phase, or one for all if separate ones gain nothing significant."""
     tied = search(replace(problem, allowed=request.constraints.tied(phases).allowed))
     fit, objective = request.fit, request.objective
     each, one = (_stable(fit.domains, result.weights_D) for result in (untied, tied))
     values_2 = fit.predict([each, one], objective).objective_N
-    # Both are predicted by one fit, so that what it is off for one it is off for the other.
+    # Both are predicted by one fit, so their errors are correlated.
     interval = Interval.around(values_2[1] - values_2[0], fit.gain_half(each, objective))
     unit = objective.value_unit
     ends = gain_ends_text(interval.low, interval.high, unit)
@@ -139,7 +139,7 @@ def _untied_if_better(
 
 
 def region_around(problem: Problem, request: ProposalRequest, mixture: Mixture) -> Region:
-    """Return which mixtures are predicted as good, up to the noise of a trial where it is known."""
+    """Return the region of mixtures predicted as good up to the noise of a trial, or its error."""
     fit, objective = request.fit, request.objective
     spread = replicate_spread(objective.value(fit.data.losses_NM), fit.data.mixtures)
     errors_N = fit.objective_errors(objective)
@@ -154,7 +154,7 @@ def region_around(problem: Problem, request: ProposalRequest, mixture: Mixture) 
 
 
 def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
-    """Return what a fit says of any mixture; of how it was found, nothing."""
+    """Return a fit's prediction of a given mixture as a proposal without a search."""
     fit, compared, objective = request.fit, request.compared, request.objective
     losses = fit.predict(mixture, objective)
     value, high = losses.objective_N[0], losses.objective_high_N[0]
@@ -180,7 +180,7 @@ def predicted_proposal(request: ProposalRequest, mixture: Mixture) -> Proposal:
 def predicted_gains(
     fit: Fit, objective: Objective, mixture: Mixture, compared: Mapping[str, Mixture]
 ) -> dict[str, Interval]:
-    """Return the gain of a mixture over each of others, above 0 where it is better."""
+    """Return the gain of a mixture over each of the others; above 0 is better."""
     value = fit.value(mixture, objective)
     half, gains = fit.gain_half(mixture, objective), {}
     for name, other in compared.items():
@@ -194,9 +194,9 @@ def predicted_gains(
 def keeping_unmeasured(
     constraints: Constraints, natural: Mixture, targets: Sequence[str], share: float
 ) -> tuple[Constraints, tuple[str, ...]]:
-    """Return the constraints with a floor under each unmeasured domain, and their names.
+    """Return the constraints with a floor for each unmeasured domain, and the names of these.
 
-    Where losses are not of domains at all, none is unmeasured.
+    If the losses are not those of domains, no domain counts as unmeasured.
     """
     domains = constraints.domains
     if not set(domains) & set(targets):
@@ -216,17 +216,17 @@ def keeping_unmeasured(
 def epochs_of(
     mixture: Mixture, inventory: Mapping[str, int] | None, target_tokens: int | None
 ) -> dict[str, float] | None:
-    """Return the passes over each domain's tokens in the full run; None where not known."""
+    """Return the epochs of each domain in the full run; None if unknown."""
     if inventory is None or target_tokens is None:
         return None
-    # A cell of a phase, `2/web`, has passes over the text of its domain.
+    # A cell such as `2/web` has the epochs of its domain's text.
     sizes = {n: inventory[n if n in inventory else n.partition("/")[2]] for n in mixture}
     passes = {n: w * target_tokens / sizes[n] if w else 0.0 for n, w in mixture.items()}
     return {name: round(value, 4) for name, value in passes.items()}
 
 
 def _origin(request: ProposalRequest, method: str, **search: Any) -> dict[str, Any]:
-    """Return what a proposal was made from: its `provenance`."""
+    """Return a proposal's `provenance`."""
     return {
         "mixopt": __version__,
         "regressor": request.fit.name,
@@ -254,7 +254,7 @@ def _check_same_fit(request: ProposalRequest) -> None:
 
 
 def _check_guardrails(problem: Problem, result: SearchResult, constraints: Constraints) -> None:
-    """Refuse a search that found no mixture which keeps the guardrails."""
+    """Raise InfeasibleError if the search found no mixture that keeps the guardrails."""
     avoided = problem.avoided
     if avoided is not None and avoided.excess(result.weights_D[None])[0] > MISSED:
         raise InfeasibleError(
@@ -281,7 +281,7 @@ def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
 
 
 def _stable(domains: tuple[str, ...], weights_D: Array) -> Mixture:
-    """Return a mixture in which what rounding leaves of 0 is 0."""
+    """Return a mixture with rounding errors set to 0."""
     return Mixture.from_array(domains, np.where(weights_D < NOTHING, 0.0, weights_D))
 
 
@@ -293,7 +293,7 @@ GIVEN = "given by hand"
 
 
 def predict_own_mixture(request: ProposalRequest, mixture: Mixture) -> Proposal:
-    """Predict the losses of a proposal that somebody edited, without a search."""
+    """Predict the losses of an edited proposal, without a search."""
     mixture = mixture.over(request.fit.domains)
     proposal = replace(
         predicted_proposal(request, mixture),
@@ -306,15 +306,15 @@ def predict_own_mixture(request: ProposalRequest, mixture: Mixture) -> Proposal:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a mixture is predicted to give, and which limits it breaks.
+    """The prediction of a mixture, and the limits that it breaks.
 
     Attributes:
-        predicted: Losses, objective, gains and epochs, in a proposal's words.
-        limits: Limits in force, by the fields that they come from.
-        broken: Limits that the mixture breaks, by how much, and what would allow it, a line each.
-        costs: Predicted change against the natural mixture of each loss that the objective does
-            not measure, above 0 where it gets worse, the largest first.
-        shares: Metrics that are shares of right answers, which are written in points.
+        predicted: Losses, objective, gains and epochs, in the form of a proposal.
+        limits: Limits in force, by their fields.
+        broken: Limits that the mixture breaks, by how much, and what would allow it; a line each.
+        costs: Predicted change against natural of each loss outside the objective; above 0 is
+            worse, largest first.
+        shares: Metrics that are shares of right answers, shown in points.
     """
 
     predicted: Proposal
@@ -337,7 +337,7 @@ class Forecast:
 
 
 def predict_mixture(request: ProposalRequest, given: Mapping[str, float] | str | Path) -> Forecast:
-    """Predict what a mixture, or that of a file, gives; with phases also one that all have."""
+    """Predict a mixture or the mixture of a file; with phases, also one mixture for all of them."""
     fit, domains, phases = request.fit, request.fit.domains, request.phases
     mixture = Mixture.from_file(given) if isinstance(given, str | Path) else Mixture(given)
     if phases is not None and set(mixture) == set(phases.names(domains)):
@@ -369,7 +369,7 @@ def predict_mixture(request: ProposalRequest, given: Mapping[str, float] | str |
 def predicted_costs(
     mixture: Mixture, natural: Mixture, fit: Fit, objective: Objective
 ) -> dict[str, Interval]:
-    """Return what a mixture is predicted to cost losses that the objective does not measure."""
+    """Return the predicted changes of losses outside the objective."""
     prediction = fit.predict([mixture.over(fit.domains), natural.over(fit.domains)])
     changes_M = objective.signs * (prediction.losses_NM[0] - prediction.losses_NM[1])
     halves_M = np.hypot(*(prediction.high_NM - prediction.losses_NM))

@@ -1,9 +1,8 @@
-"""From a validation to the mixture that is recommended, and why: `recommendation.yaml`.
+"""From a validation to the recommended mixture and the reasons: `recommendation.yaml`.
 
-A proposal is recommended where it is significantly better than every baseline, or not significantly
-worse than any and better on the mean than all. Otherwise it is the best of the other mixtures on
-the seeds that all of them have. A mixture that breaks a limit, or significantly breaks a guardrail,
-is passed over.
+A proposal is recommended if it is significantly better than every baseline, or not significantly
+worse than any and better in the mean than all. Otherwise the best other mixture on common seeds is
+recommended. Mixtures that break a limit, or significantly break a guardrail, are not considered.
 
     weights: {<domain>: <share>, ...}
     recommended: {mixture, standing, why}
@@ -16,7 +15,7 @@ is passed over.
     warnings: [...]
     provenance: {mixopt, proposals, trials}
 
-A bare install reads it: it needs no fit and no tables.
+A bare install reads it, without fit or tables.
 """
 
 from __future__ import annotations
@@ -69,13 +68,13 @@ EDITED = "read it as your own mixture by Mixture.from_file; mixopt run decides a
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better the recommended mixture is than another one, above 0 if it is.
+    """Gain of the recommended mixture over another one; above 0 is better.
 
     Attributes:
-        validated: By validation runs of equal seeds, with its 95% interval.
-        seeds: Pairs of runs.
+        validated: From validation runs with paired seeds, with a 95% interval.
+        seeds: Number of pairs of runs.
         verdict: `better`, `not significant`, `worse` or `same mixture`.
-        predicted: By the fit, with its 90% interval; None where there is no prediction.
+        predicted: From the fit, with a 90% interval; None without a prediction.
     """
 
     validated: Interval
@@ -100,21 +99,21 @@ class Recommendation:
 
     Attributes:
         mixture: The weights.
-        chosen: Which of the validated mixtures it is.
-        standing: What validation has found.
-        why: A sentence with the reason.
+        chosen: Name of the validated mixture.
+        standing: Result of the validation.
+        why: The reason, in a sentence.
         natural: Each domain's share of the available tokens.
-        objective: What is minimised, in words.
+        objective: The objective, in words.
         unit: Unit of the gains.
         tokens: Tokens of a validation run.
-        gains: Over every other validated mixture, by name.
-        costs: Change of each loss that the objective does not measure against the natural mixture,
-            above 0 where it gets worse, with its 95% interval; in the losses' unit.
-        epochs: Passes over each domain's tokens in the full run; None where that is not known.
-        warnings: What to know before training on it, a line each.
-        provenance: What it was made from.
-        region: Mixtures that are predicted as good, up to noise.
-        phases: Phases of the training, of whose cells the mixture is; None without.
+        gains: Gains over every other validated mixture, by name.
+        costs: Change against natural of each loss outside the objective; above 0 is worse, with a
+            95% interval, in the losses' unit.
+        epochs: Epochs of each domain in the full run; None if unknown.
+        warnings: Warnings before training on it, one line each.
+        provenance: Versions and inputs that it was made from.
+        region: Mixtures predicted as good, up to noise.
+        phases: Phases of the training, if the mixture is one of their cells; else None.
 
     Examples:
         >>> run.recommendation.chosen in run.validation.mixtures
@@ -141,7 +140,7 @@ class Recommendation:
 
     @property
     def headline(self) -> str:
-        """The answer in one line: which mixture, and why."""
+        """The mixture and the reason, in one line."""
         return f"Recommendation: {named(self.chosen, self.gains)}. {self.why}"
 
     def to_file(self, path: str | Path) -> None:
@@ -154,13 +153,12 @@ class Recommendation:
 
         Raises:
             RunError: The file cannot be read.
-            MixtureError: It holds weights that are not a mixture, or weights alone, or it was
-                edited.
+            MixtureError: Its weights are no mixture, it has nothing but weights, or it was edited.
         """
         return cls._from_fields(*read_sealed_mixture(Path(path), "recommendation", EDITED))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recommendation as plain values, in the order of the file."""
+        """Return the recommendation as JSON values, in the order of the file."""
         return {
             **weights_content(self.mixture, self.phases),
             "recommended": {"mixture": self.chosen, "standing": self.standing, "why": self.why},
@@ -175,7 +173,7 @@ class Recommendation:
         }
 
     def __repr__(self) -> str:
-        """Say which mixture it is, its largest shares and what is known of it."""
+        """Return name, largest shares and standing of the mixture."""
         return f"Recommendation({self.chosen}: {largest_shares(self.mixture)}; {self.standing})"
 
     @classmethod
@@ -202,7 +200,7 @@ class Recommendation:
 
 
 class Guarded(NamedTuple):
-    """A loss that a guardrail holds: against what, by how much worse it may be, and how it is."""
+    """A guarded loss: its reference, its margin, and its validated difference."""
 
     target: str
     reference: str
@@ -210,7 +208,7 @@ class Guarded(NamedTuple):
     comparison: Comparison
 
     def __str__(self) -> str:
-        """Return it as a gain beside the least that is allowed."""
+        """Return the gain beside the smallest allowed one."""
         one, least = self.comparison, f"{-self.margin or 0.0:g}".replace("-", "\N{MINUS SIGN}")
         return (
             f"{self.target}: gain over {named(self.reference)} {difference_text(-one.mean)}"
@@ -219,7 +217,7 @@ class Guarded(NamedTuple):
 
 
 def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list[Guarded]:
-    """Return the losses of a mixture that guardrails hold, as validated."""
+    """Return the validated losses of a mixture under guardrails."""
     if rails is None:
         return []
     evaluation, reference = validation.objective.evaluation, rails.reference
@@ -243,13 +241,13 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What a recommendation is made from.
+    """Input of a recommendation.
 
     Attributes:
-        validation: Proposals and baselines, several seeds each.
+        validation: Proposals and baselines with several seeds each.
         proposals: The proposals, by their names in the validation.
-        fit: The fit that they come from.
-        constraints: What may be recommended.
+        fit: The fit behind the proposals.
+        constraints: Constraints on the recommendation.
         full: The run that the mixture is for.
         tokens: Tokens of a validation run.
     """
@@ -262,7 +260,7 @@ class Decision:
     tokens: int
 
     def recommend(self) -> Recommendation:
-        """Return the mixture to train on, with why and what it costs."""
+        """Return the mixture to train on, with reasons and costs."""
         chosen, standing, why = self._choice()
         mixture = self.validation.mixture(chosen)
         objective, region = self.validation.objective, self._region(chosen)
@@ -285,7 +283,7 @@ class Decision:
         )
 
     def _region(self, chosen: str) -> Region:
-        """Return which mixtures are as good: as a proposal has it, or predicted for a baseline."""
+        """Return the region of mixtures as good: a proposal's own, or predicted for a baseline."""
         known = self.proposals[chosen].region if chosen in self.proposals else None
         if known is not None:
             return known
@@ -320,12 +318,12 @@ class Decision:
         return self._best_other(leading)
 
     def _rivals(self, proposal: str) -> list[Comparison]:
-        """Return a proposal - each baseline that is allowed."""
+        """Compare a proposal with each allowed baseline."""
         comparisons = self.validation.comparisons_of(proposal)
         return [one for one in comparisons if one.baseline not in self._barred]
 
     def _best_other(self, leading: str) -> tuple[str, Standing, str]:
-        """Return the best baseline that is allowed, where no proposal is good enough."""
+        """Return the best allowed baseline, if no proposal is good enough."""
         others = [name for name in self.validation.baselines if name not in self._barred]
         means = {name: self._shared_mean(name, others) for name in others}
         best = min(others, key=lambda name: means[name])
@@ -334,7 +332,7 @@ class Decision:
         return best, "not the proposal", f"{self._best_of(best, others)} {why}"
 
     def _best_of(self, best: str, others: Sequence[str]) -> str:
-        """Say that a baseline is the best of those that are allowed."""
+        """Return the reason for the best allowed baseline."""
         name, every = _capital(named(best)), len(others) == len(self.validation.baselines)
         if len(others) == 1:
             return f"{name} is the only baseline{'' if every else ' allowed'}."
@@ -344,7 +342,7 @@ class Decision:
         return f"{name} has the {best} validated {value} of the baselines{allowed}."
 
     def _objections(self, proposal: str) -> list[str]:
-        """Say why a proposal is not recommended; nothing where it is."""
+        """Return why a proposal is not recommended; empty if it is."""
         rivals = sorted(self._rivals(proposal), key=lambda one: -one.mean)
         worse = [one for one in rivals if one.verdict == "loses"]
         not_better = [one for one in rivals if one.verdict == "not significant" and one.mean > 0]
@@ -363,7 +361,7 @@ class Decision:
 
     @cached_property
     def _barred(self) -> dict[str, list[str]]:
-        """The limits and guardrails that each mixture breaks, where it breaks any."""
+        """The limits and guardrails broken by each mixture."""
         barred = {}
         for name in self.validation.mixtures:
             broken = self.constraints.violations(self.validation.mixture(name))
@@ -373,7 +371,7 @@ class Decision:
         return {name: lines for name, lines in barred.items() if lines}
 
     def _unsure(self, name: str) -> list[str]:
-        """Say which guardrails a mixture may break: by the mean over seeds alone."""
+        """Return a note on guardrails broken in the mean but not significantly."""
         return [
             f"it may break the guardrail on {one}"
             for one in self._guarded(name)
@@ -385,7 +383,7 @@ class Decision:
         return guarded(self.validation, constraints.guardrails, name)
 
     def _passed_over(self, chosen: str) -> list[str]:
-        """Say which baselines were better on the mean and are not allowed."""
+        """Return a note on baselines that were better in the mean but are not allowed."""
         mean = self.validation.mean(chosen)
         return [
             f"{named(name)} has a better mean and is not recommended: it {lines[0]}"
@@ -394,7 +392,7 @@ class Decision:
         ]
 
     def _shared_mean(self, name: str, others: Sequence[str]) -> float:
-        """Return the mean of a mixture over the seeds that all of several have."""
+        """Return the mean of a mixture over the seeds common to several."""
         values = [self.validation.values(other) for other in others]
         shared = set.intersection(*(set(one) for one in values))
         own = self.validation.values(name)
@@ -402,7 +400,7 @@ class Decision:
         return float(np.mean(compared)) if compared else float("inf")
 
     def _gains(self, chosen: str) -> dict[str, Gain]:
-        """Return the gain over every other mixture, as validated and as predicted."""
+        """Return validated and predicted gains over every other mixture."""
         others = [name for name in self.validation.mixtures if name != chosen]
         predicted = self._predicted(chosen, others)
         gains = {}
@@ -415,7 +413,7 @@ class Decision:
         return gains
 
     def _predicted(self, chosen: str, others: Sequence[str]) -> dict[str, Interval]:
-        """Return what the fit predicts for each gain; as the proposal has it, where it has."""
+        """Return the predicted gains: the proposal's own, else the fit's."""
         domains = self.fit.domains
         compared = {name: self.validation.mixture(name).over(domains) for name in others}
         mixture = self.validation.mixture(chosen).over(domains)
@@ -424,7 +422,7 @@ class Decision:
         return {**gains, **own}
 
     def _costs(self, chosen: str) -> dict[str, Interval]:
-        """Return how each loss that the objective does not measure changes, the worst first."""
+        """Return the changes of losses outside the objective, worst first."""
         if chosen == "natural" or "natural" not in self.validation.mixtures:
             return {}
         objective = self.validation.objective
@@ -446,7 +444,7 @@ class Decision:
 
 
 def _praise(comparisons: Sequence[Comparison]) -> str:
-    """Say what a recommended proposal is better than."""
+    """Return the baselines that a recommended proposal beats, in words."""
     parts = []
     wins = [one.baseline for one in comparisons if one.verdict == "wins"]
     close = [one.baseline for one in comparisons if one.verdict == "not significant"]

@@ -1,9 +1,8 @@
-"""Several objectives at once: the Pareto front, where improving one target costs another.
+"""Pareto front of several objectives.
 
-Each point minimises a weighted mean of the targets, each loss divided by its spread over the
-trials, under the same constraints. On convex laws every point of the front is found that way; where
-a law is not convex the dents of its front are missed. Points that another one beats on every
-target, and points that say the same, are left out.
+Each point minimises a weighted mean of the targets, each divided by its spread over the trials,
+under the same constraints. For convex laws this finds every point of the front; the concave parts
+of other fronts are missed. Dominated and equal points are left out.
 
 Shapes: M targets, P points.
 """
@@ -28,18 +27,18 @@ from mixopt.proposals.request import ProposalRequest
 from mixopt.system import Array, steady_progress, write_text
 from mixopt.trials import WEIGHT, loss_column, settled
 
-SAME = 1e-3  # total variation below which two points are one
+SAME = 1e-3  # total variation below which two points count as one
 
 
 @dataclass(frozen=True)
 class Front:
-    """Proposals that trade targets against each other.
+    """Proposals along a Pareto front.
 
     Attributes:
-        targets: What is traded.
-        points: The proposals, by the first target's predicted loss, the best first.
+        targets: The targets.
+        points: The proposals, by the first target's predicted loss, best first.
         unit: Unit of the losses.
-        higher: Those of the targets of which higher is better.
+        higher: Targets of which higher is better.
     """
 
     targets: tuple[str, ...]
@@ -48,7 +47,7 @@ class Front:
     higher: tuple[str, ...] = ()
 
     def to_folder(self, folder: str | Path) -> None:
-        """Write a proposal a point, point-01.yaml ..., and front.csv into the folder."""
+        """Write a proposal for each point, point-01.yaml ..., and front.csv to the folder."""
         rows = []
         for number, point in enumerate(self.points, start=1):
             point.to_file(Path(folder) / f"point-{number:02d}.yaml")
@@ -58,16 +57,16 @@ class Front:
         write_text(Path(folder) / "front.csv", pl.DataFrame(rows).write_csv())
 
     def to_json(self) -> dict[str, Any]:
-        """Return the points as plain values."""
+        """Return the points as JSON values."""
         points = [one.to_json() for one in self.points]
         return {"targets": list(self.targets), "unit": self.unit, "points": points}
 
 
 def propose_front(request: ProposalRequest, targets: Sequence[str], *, points: int = 9) -> Front:
-    """Find mixtures along the front of two or more targets.
+    """Find mixtures along the Pareto front of two or more targets.
 
     Raises:
-        ConfigError: Fewer than two targets, or one that is not there.
+        ConfigError: Fewer than two targets, or an unknown one.
     """
     fit, search = request.fit, request.search
     if len(set(targets)) < 2:
@@ -96,7 +95,7 @@ def propose_front(request: ProposalRequest, targets: Sequence[str], *, points: i
 
 
 def _lattice(targets: int, points: int) -> Array:
-    """Return weights of the targets, evenly spread, corners included, shape (P, M)."""
+    """Return evenly spread weights of the targets, corners included, shape (P, M)."""
     steps = points - 1
     while targets > 2 and math.comb(steps + targets - 1, targets - 1) > points and steps > 1:
         steps -= 1
@@ -109,7 +108,7 @@ def _lattice(targets: int, points: int) -> Array:
 def _undominated(
     points: Sequence[Proposal], targets: Sequence[str], higher: Sequence[str]
 ) -> list[Proposal]:
-    """Return the points that no other beats on all targets, by the first target's loss."""
+    """Return the undominated points, by the first target's loss."""
     signs_M = np.array([-1.0 if name in higher else 1.0 for name in targets])
     losses_PM = signs_M * np.array([[p.losses[n].value for n in targets] for p in points])
     undominated: list[Proposal] = []

@@ -1,22 +1,22 @@
 """A proposal: the mixture to train on, its predicted losses, and their uncertainty.
 
-proposal.yaml starts with `weights:`, so that whatever reads a mixture reads it. A bare install
-reads and shows a proposal: nothing here needs more than numpy and a YAML reader.
+proposal.yaml starts with `weights:`, so that every reader of mixtures reads it. A bare install
+reads and shows a proposal: this module needs only numpy and a YAML reader.
 
-    weights:            share of each domain; with phases of each cell <phase>/<domain>
-    phases:             name, end and weights of each phase, where the training has phases
+    weights:            share of each domain; with phases, of each cell <phase>/<domain>
+    phases:             name, end and weights of each phase, if the training has phases
     natural:            each domain's share of the available tokens
-    objective:          what was minimised, and the value that is predicted
-    gain:               how much lower that is than for other mixtures
+    objective:          the objective, and its predicted value
+    gain:               predicted gain over other mixtures
     losses:             predicted loss of each evaluation domain
-    epochs:             passes over each domain's tokens in the full run
+    epochs:             epochs of each domain in the full run
     binding:            active constraints
     effective_domains:  the exponential of the weights' entropy
-    stability:          how far it moves when the trials are resampled
-    region:             shares at which mixtures are predicted as good, up to noise
-    warnings:           what to know before training on it
-    provenance:         what it was made from
-    sha256:             the seal of all that: an edited file is not a proposal
+    stability:          change of the mixture when the trials are resampled
+    region:             ranges of shares predicted as good, up to noise
+    warnings:           warnings before training on it
+    provenance:         versions and inputs that it was made from
+    sha256:             hash of the content: an edited file is not a proposal
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
     from mixopt.proposals.request import ProposalRequest
 
-LEVEL = 0.9  # of quantiles
+LEVEL = 0.9  # of the upper quantile of stability
 EDITED_BY_HAND = "edited by hand"
 HEADER = """\
 # A data mixture that mixopt proposes; what to train on once it is validated is in
@@ -69,12 +69,12 @@ def proposal_name(number: int) -> str:
 
 
 def is_proposal(mixture: str) -> bool:
-    """Tell whether a mixture of a validation is a proposal."""
+    """Return whether a mixture of a validation is a proposal."""
     return mixture.startswith(PROPOSAL)
 
 
 def named(mixture: str, among: Iterable[str] = ()) -> str:
-    """Return a mixture's name as a sentence has it; a proposal is numbered among others."""
+    """Return a mixture's name for a sentence; later proposals are numbered."""
     if mixture == PROPOSAL:
         is_only = not any(is_proposal(other) and other != PROPOSAL for other in among)
         return "the proposal" if is_only else "proposal 1"
@@ -84,13 +84,13 @@ def named(mixture: str, among: Iterable[str] = ()) -> str:
 
 
 def listed(mixtures: Iterable[str], joined: str = "and", among: Iterable[str] = ()) -> str:
-    """Return the names of mixtures as a sentence has them."""
+    """Return a list of mixtures for a sentence."""
     *first, last = [named(name, among) for name in mixtures] or [""]
     return f"{', '.join(first)} {joined} {last}" if first else last
 
 
 def baseline_breaks(name: str, mixture: Mixture, limits: Constraints) -> str | None:
-    """Say which limits a baseline breaks: it is trained, and is no rival of a proposal."""
+    """Return a warning for a baseline that breaks limits: it is trained but not recommended."""
     broken = limits.violations(mixture)
     more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
     what = f"baseline {named(name)} breaks limits of this run"
@@ -99,7 +99,7 @@ def baseline_breaks(name: str, mixture: Mixture, limits: Constraints) -> str | N
 
 @dataclass(frozen=True)
 class Interval:
-    """A predicted number and the bounds of its 90% interval, to six decimals."""
+    """A predicted value and its 90% interval, to six decimals."""
 
     value: float
     low: float
@@ -107,12 +107,12 @@ class Interval:
 
     @classmethod
     def rounded(cls, value: float, low: float, high: float) -> Self:
-        """Round the numbers."""
+        """Return the interval rounded to six decimals."""
         return cls(round(float(value), 6), round(float(low), 6), round(float(high), 6))
 
     @classmethod
     def around(cls, value: float, half: float) -> Self:
-        """Build an interval from its middle and half of its width."""
+        """Build an interval from its middle and its half width."""
         return cls.rounded(value, value - half, value + half)
 
     @classmethod
@@ -122,7 +122,7 @@ class Interval:
 
 
 def plain(value: Any) -> Any:
-    """Return records, mappings and sequences as what JSON and YAML hold."""
+    """Return records, mappings and sequences as JSON values."""
     if is_dataclass(value):
         return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
@@ -136,7 +136,7 @@ def read_intervals(fields: StateFields) -> dict[str, Interval]:
 
 
 def read_epochs(fields: StateFields, mixture: Mixture) -> dict[str, float] | None:
-    """Read the passes over each domain's tokens from the field `epochs`."""
+    """Read the field `epochs`."""
     if fields.get("epochs") is None:
         return None
     own = fields.part("epochs")
@@ -144,13 +144,13 @@ def read_epochs(fields: StateFields, mixture: Mixture) -> dict[str, float] | Non
 
 
 def weights_content(mixture: Mixture, phases: Phases | None) -> dict[str, Any]:
-    """Return the first fields of a file: weights, and with phases those of each."""
+    """Return the first fields of a file: weights, and the phases if there are any."""
     by_phase = {} if phases is None else {"phases": phases.content(mixture)}
     return {"weights": dict(mixture), **by_phase}
 
 
 def read_phases(fields: StateFields) -> Phases | None:
-    """Read the lengths of phases from the field `phases`."""
+    """Read the field `phases`."""
     if "phases" not in fields.content:
         return None
     lengths, begin = {}, 0.0
@@ -162,12 +162,11 @@ def read_phases(fields: StateFields) -> Phases | None:
 
 
 def read_sealed_mixture(path: Path, what: str, hint: str) -> tuple[Mixture, StateFields]:
-    """Read a file of weights that mixopt sealed: the mixture and all fields.
+    """Read a sealed file of weights: the mixture and all fields.
 
     Raises:
         RunError: The file cannot be read.
-        MixtureError: It holds weights that are not a mixture, or weights alone, or it was edited:
-            it is a mixture of somebody's own then.
+        MixtureError: Its weights are no mixture, it has nothing but weights, or it was edited.
     """
     mixture = Mixture.from_file(path)
     content = read_yaml(path, error=RunError)
@@ -178,22 +177,22 @@ def read_sealed_mixture(path: Path, what: str, hint: str) -> tuple[Mixture, Stat
 
 
 def write_sealed_mixture(path: str | Path, header: str, content: Mapping[str, Any]) -> None:
-    """Write what `read_sealed_mixture` reads."""
+    """Write a file that `read_sealed_mixture` reads."""
     text = yaml.safe_dump(sealed(content), sort_keys=False, allow_unicode=True, width=100)
     write_text(Path(path), header + text)
 
 
 @dataclass(frozen=True)
 class Stability:
-    """How far the optimum moves over refits on resampled trials, in total variation from 0 to 1."""
+    """Change of the optimum over refits on resampled trials, in total variation from 0 to 1."""
 
     refits: int
     mean: float
-    high: float  # the 90% quantile
+    high: float  # 90% quantile
 
     @classmethod
     def of(cls, moved_B: Array) -> Self:
-        """Sum up by how much the optimum of each refit is elsewhere."""
+        """Summarise the distances of the refits' optima."""
         high = float(np.quantile(moved_B, LEVEL))
         return cls(len(moved_B), round(float(moved_B.mean()), 4), round(high, 4))
 
@@ -203,17 +202,17 @@ class Stability:
         return cls(fields.whole("refits"), fields.number("mean"), fields.number("high"))
 
 
-MAX_RANGES = 4  # domains of a region that are named
+MAX_RANGES = 4  # domains of a region named in text
 
 
 @dataclass(frozen=True)
 class Region:
-    """Mixtures that are predicted no worse than one by more than noise.
+    """Mixtures predicted as good as the proposal, up to noise.
 
     Attributes:
-        noise: What counts as no difference, in the unit of the objective.
-        source: Where that is from: `seeds` of one mixture, or `held-out error`.
-        shares: Lowest and highest share of each domain among them.
+        noise: Largest difference that counts as none, in the unit of the objective.
+        source: Source of the noise: `seeds` of one mixture, or `held-out error`.
+        shares: Lowest and highest share of each domain in the region.
     """
 
     noise: float
@@ -221,7 +220,7 @@ class Region:
     shares: Mapping[str, tuple[float, float]]
 
     def describe(self, unit: str) -> str:
-        """Say which shares are as good: of the domains whose share is least certain."""
+        """Return the ranges of shares as text, for the domains with the widest ranges."""
         widest = sorted(self.shares.items(), key=lambda item: item[1][0] - item[1][1])[:MAX_RANGES]
         ranges = ", ".join(f"{name} {share_text(a)} to {share_text(b)}" for name, (a, b) in widest)
         source = "noise of a trial" if self.source == "seeds" else "error on held-out trials"
@@ -229,7 +228,7 @@ class Region:
 
     @classmethod
     def read(cls, fields: StateFields, mixture: Mixture) -> Self | None:
-        """Read the mixtures that are as good from the field `region`; None where it has none."""
+        """Read the field `region`; None if it is empty."""
         if fields.get("region") is None:
             return None
         own, ends = fields.part("region"), {}
@@ -241,29 +240,28 @@ class Region:
 
 @dataclass(frozen=True)
 class Proposal:
-    """The mixture to train on, with its reasons.
+    """A proposed mixture with its predictions.
 
     Attributes:
-        mixture: The proposed weights; allowed, and adding up to 1.
+        mixture: The proposed weights, within the constraints.
         natural: Each domain's share of the available tokens.
-        objective: What was minimised, in words.
+        objective: The objective, in words.
         unit: Unit of the objective, one of `mixopt.objective.UNITS`.
-        predicted_objective: The objective that is predicted for the proposal, below which is
-            better: of metrics of which higher is better it is their negative.
-        gains: Predicted objective of another mixture less the proposal's, above 0 where the
-            proposal is better: over `natural`, `uniform` and `best_trial`.
+        predicted_objective: Predicted objective of the proposal; lower is better (metrics of which
+            higher is better are negated).
+        gains: Predicted objective of `natural`, `uniform` and `best_trial` minus the proposal's;
+            above 0 the proposal is better.
         best_trial: Name of the trial with the best observed objective.
         best_observed: Its observed objective.
         losses: Predicted loss of each evaluation domain.
-        epochs: Passes over each domain's tokens in the full run; None where its length is
-            not known.
-        binding: Limits that hold the proposal back.
-        stability: How far it moves under resampled trials; None where that was not tried.
-        region: Mixtures that are predicted as good up to noise; None without a search.
-        warnings: What to know before training on it, a line each.
-        provenance: Regressor, method, fingerprint of the trials, seed, version; of a run also the
+        epochs: Epochs of each domain in the full run; None if its length is unknown.
+        binding: Active constraints.
+        stability: Change under resampled trials; None without refits.
+        region: Mixtures predicted as good up to noise; None without a search.
+        warnings: Warnings before training on it, one line each.
+        provenance: Regressor, method, fingerprint of the trials, seed, version; in a run also the
             parts of its mixed domains.
-        phases: Phases of the training, of whose cells the mixture is; None without.
+        phases: Phases of the training, if the mixture is one of their cells; else None.
 
     Examples:
         >>> run.proposal
@@ -310,13 +308,13 @@ class Proposal:
 
         Raises:
             RunError: The file cannot be read.
-            MixtureError: It holds weights that are not a mixture, or weights alone, or it was
-                edited: it is a mixture of somebody's own then, of which this proposal says nothing.
+            MixtureError: Its weights are no mixture, it has nothing but weights, or it was edited,
+                so that its predictions no longer hold.
         """
         return cls._from_fields(*read_sealed_mixture(Path(path), "proposal", OWN))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the proposal as plain values, in the order of the file."""
+        """Return the proposal as JSON values, in the order of the file."""
         value = {"unit": self.unit, **plain(self.predicted_objective)}
         best = {"trial": self.best_trial, "observed": self.best_observed}
         return {
@@ -364,7 +362,7 @@ class Proposal:
         )
 
     def __repr__(self) -> str:
-        """Say the largest shares and what is predicted."""
+        """Return the largest shares and the prediction."""
         one, unit = self.predicted_objective, self.unit
         ends = ends_text(one.low, one.high, unit)
         text = f"predicted {value_text(one.value, unit)} ({ends}) {unit_text(unit)}"
@@ -372,9 +370,9 @@ class Proposal:
 
 
 AT_BOUND = 1e-4
-TRIED = 0.01  # share of the tokens by which a domain may leave what was tried without a warning
-NAMED = 6  # domains that a warning names one by one
-MIN_EXPLAINED = 0.1  # of the variance on held-out folds
+TRIED = 0.01  # share by which a domain may leave the tried range without a warning
+NAMED = 6  # domains named in a warning
+MIN_EXPLAINED = 0.1  # share of the held-out variance below which a warning is given
 
 
 def proposal_warnings(
@@ -400,7 +398,7 @@ def prediction_warnings(
 
 
 def _support(fit: Fit, what: str) -> Iterator[str]:
-    """Say where held-out trials or the number of mixtures support little."""
+    """Yield warnings about weak held-out accuracy or few mixtures."""
     from mixopt.fitting import OBJECTIVE
 
     rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
@@ -418,7 +416,7 @@ def _support(fit: Fit, what: str) -> Iterator[str]:
 
 
 def _against_others(proposal: Proposal) -> Iterator[str]:
-    """Say which other mixtures it may be no better than."""
+    """Yield warnings about mixtures that the proposal may not beat."""
     value, observed = proposal.predicted_objective.value, proposal.best_observed
     if value >= observed:
         predicted, seen = (value_text(one, proposal.unit) for one in (value, observed))
@@ -437,7 +435,7 @@ def _against_others(proposal: Proposal) -> Iterator[str]:
 def _without_loss(
     request: ProposalRequest, mixture: Mixture, unmeasured: Sequence[str]
 ) -> Iterator[str]:
-    """Say which domains nothing measures, and what becomes of them."""
+    """Yield warnings about domains that no loss measures."""
     if unmeasured:
         yield (
             f"no loss measures {', '.join(unmeasured)}, so no fit can tell what "
@@ -461,7 +459,7 @@ def _without_loss(
 
 
 def _distance(fit: Fit, mixture: Mixture, collapsed: Collection[str], what: str) -> Iterator[str]:
-    """Say where a mixture is beyond the trials, or nearest to one whose experts collapsed."""
+    """Yield warnings about mixtures beyond the trials, or near one with collapsed experts."""
     names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
     apart_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
     untried = [

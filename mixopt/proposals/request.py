@@ -1,4 +1,4 @@
-"""A request for proposals: a fit, what is minimised, and limits, length and risk.
+"""A request for proposals: fit, objective, constraints, length of the run, and risk.
 
 Shapes: N mixtures, D domains, K trials.
 """
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from mixopt.fitting import Fit
 
 EXPERTS = "constraints.guardrails.experts"
-NEAR = 1e-3  # in total variation, within which it counts as holding a proposal
+NEAR = 1e-3  # total variation within which collapsed trials count as an active constraint
 
 
 @dataclass(frozen=True, eq=False)
 class Avoided:
-    """A mixture is allowed where the nearest trial is one whose experts did not collapse."""
+    """Excludes mixtures whose nearest trial has collapsed experts."""
 
     collapsed_KD: Array
     others_KD: Array
 
     @classmethod
     def of(cls, trials: Trials, collapsed: Collection[str] | None) -> Avoided:
-        """Sort the finished trials."""
+        """Split the finished trials by whether their experts collapsed."""
         if collapsed is None:
             raise ConfigError(
                 f"{EXPERTS}: the trials have no experts; leave it out, or use a proxy that has "
@@ -65,7 +65,7 @@ class Avoided:
         return cls(weights_KD[marked_K], weights_KD[~marked_K])
 
     def excess(self, weights_ND: Array) -> Array:
-        """Return by how much nearer a collapsed trial is than another, shape (N,)."""
+        """Return by how much the nearest collapsed trial is nearer than any other, shape (N,)."""
         if not len(self.collapsed_KD):
             return np.full(len(weights_ND), -1.0)
         collapsed_N, others_N = (
@@ -82,19 +82,19 @@ RiskLike = RiskConfig | Mapping[str, float]
 
 @dataclass(frozen=True, eq=False)
 class ProposalRequest:
-    """A fit, what is minimised, and the limits and settings of proposals.
+    """A fit, an objective, and the constraints and settings of proposals.
 
     Attributes:
         fit: The fit.
-        constraints: What is allowed.
-        natural: Each domain's share of the available tokens; uniform where nobody knows.
-        inventory: Distinct tokens of each domain, where they are known.
+        constraints: The constraints on mixtures.
+        natural: Each domain's share of the available tokens; uniform if unknown.
+        inventory: Distinct tokens of each domain, if known.
         search: Settings of the search, length of the run and risk.
-        seed: Of the draws.
-        collapsed: Trials whose experts collapsed; None where trials have no experts.
-        trials: Among which the best observed one is found; those of the fit when None.
-        goal: What is minimised; the fit's own objective when None.
-        phases: Phases of the run, of whose cells the fit is; None without.
+        seed: Seed of random draws.
+        collapsed: Trials whose experts collapsed; None if trials have no experts.
+        trials: Trials among which the best observed one is selected; None: those of the fit.
+        goal: The objective; None: the fit's own.
+        phases: Phases of the run, if the fit is one of their cells; else None.
     """
 
     fit: Fit
@@ -127,7 +127,7 @@ class ProposalRequest:
         base: Mapping[str, float] | None = None,
         phases: Phases | None = None,
     ) -> Self:
-        """Check the arguments; see `Fit.propose`."""
+        """Build a request from the arguments of `Fit.propose`."""
         search = search or ProposeConfig()
         if tokens is not None:
             search = search.model_copy(update={"target_tokens": token_count(tokens)})
@@ -149,7 +149,7 @@ class ProposalRequest:
         return request.aimed_at(target)
 
     def aimed_at(self, target: ObjectiveLike | None) -> Self:
-        """Return the request for another target, in the unit and the directions of the fit."""
+        """Return the request for another target, with unit and directions of the fit."""
         if target is None:
             return self
         own = self.fit.objective
@@ -167,13 +167,13 @@ class ProposalRequest:
 
     @cached_property
     def best_trial(self) -> tuple[str, Mixture]:
-        """The name and the mixture of the trial that was observed best."""
+        """Name and mixture of the trial with the best observed objective."""
         name, mixture = best_trial(self.trials or self.fit.trials, self.objective)
         return name, mixture.over(self.fit.domains)
 
     @cached_property
     def compared(self) -> dict[str, Mixture]:
-        """What a proposal is compared with, by name."""
+        """The mixtures that a proposal is compared with, by name."""
         uniform = Mixture.uniform(self.fit.domains)
         if self.phases is not None:
             uniform = self.phases.tied(Mixture.uniform(self.phases.names(self.fit.domains)))
@@ -185,7 +185,7 @@ class ProposalRequest:
 
     @property
     def needed_columns(self) -> list[int]:
-        """Positions of the losses that the objective and guardrails depend on."""
+        """Positions of the losses in the objective and the guardrails."""
         names = dict.fromkeys([*self.objective.measured, *self._guarded])
         return [self.objective.evaluation.index(name) for name in names]
 
@@ -195,7 +195,7 @@ class ProposalRequest:
         return [] if rails is None else [*rails.margins(evaluation), *rails.floors_of(evaluation)]
 
     def guards(self, objective: Objective) -> Guards | None:
-        """Return the guardrails on the losses that an objective is over; None for none."""
+        """Return the guardrails on the losses of an objective; None without guardrails."""
         rails = self.constraints.guardrails
         if rails is None or not self._guarded:
             return None
@@ -203,7 +203,7 @@ class ProposalRequest:
 
 
 def with_noise(constraints: Constraints, fit: Fit) -> Constraints:
-    """Return constraints whose guardrails know the noise of the trials where they ask for it."""
+    """Return constraints with the noise of the trials for guardrails with `noise` margins."""
     rails = constraints.guardrails
     if rails is None or not rails.has_noise or rails.noise:
         return constraints

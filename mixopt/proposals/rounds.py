@@ -1,27 +1,23 @@
-"""Choose the mixtures of the next round: a belief from the trials so far, candidates, a batch.
+"""Choose the mixtures of the next round: posterior from the trials so far, candidates, batch.
 
-Where the regressor says how sure it is of mixtures together (`covariance`), that is what is
-believed. Where it says only how sure it is of each prediction, mixtures near each other are taken
-to be off together, by a Matern kernel on the square roots of the weights. A regressor that says
-nothing, or the same everywhere, is fitted again on resampled trials, and the ways in which the
-refits disagree are the ways in which it may be off. What a regressor says of one prediction is of a
-new trial, noise included. The noise is taken out: what replicates differ by, and no more than the
-least deviation at a mixture that was trained.
+The posterior covariance is the regressor's own (`covariance`). If a regressor has only standard
+deviations, errors are correlated by a Matern kernel on the square roots of the weights. If it has
+none, or constant ones, it is refitted on resampled trials, and the disagreement of the refits gives
+the covariance. Standard deviations are those of a new trial, so its noise is subtracted: the spread
+of replicates, at most the smallest deviation at a trained mixture.
 
-Candidates are spread over all allowed mixtures, drawn widely around the natural and the uniform
-mixture, and narrowly around the predicted optimum and the best trials. Those that promise most are
-changed in one domain, and the best of these again: with many domains random draws alone miss
-what is worth a trial.
+Candidates are spread over all allowed mixtures, drawn widely around natural and uniform, and
+narrowly around the predicted optimum and the best trials. The most promising ones are varied in one
+domain, twice: with many domains random draws alone miss good candidates.
 
-The batch is chosen by its knowledge gradient. A trial at mixture x moves the predicted values of
-all mixtures by a normal amount along the covariance with x: by z cov(., x) / sqrt(cov(x, x) +
-noise^2). The mixture with the least predicted value is what is proposed, so a batch is worth by how
-much the least predicted value is expected to fall. Unlike expected improvement this pays for a
-trial that is poor itself and tells much about others. The batch is filled greedily. The expectation
-is a mean over draws that all candidates share, from scrambled Sobol points; the covariance after
-the trials before is exact.
+The batch is chosen by its knowledge gradient. A trial at mixture x changes the predicted values of
+all mixtures by z cov(., x) / sqrt(cov(x, x) + noise^2) with a standard normal z. The proposal has
+the lowest predicted value, so the value of a batch is the expected decrease of that minimum. Unlike
+expected improvement, this rewards a poor trial that tells much about others. The batch is filled
+greedily. The expectation is a mean over scrambled Sobol draws common to all candidates; the
+covariance is updated exactly after each choice.
 
-Shapes: N trials, D domains, M measured losses, K mixtures, A mixtures that may be proposed, C
+Shapes: N trials, D domains, M measured losses, K mixtures, A potential proposals, C
 candidates of a chunk, S draws, P parents, B refits or chosen mixtures.
 """
 
@@ -53,20 +49,20 @@ from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
 from mixopt.trials import SAME_MIXTURE, Trials
 
 REFITS = 20
-REACH = 0.5  # distance of square roots of weights over which errors go together
-FLAT = 1e-6  # relative range under which deviations are the same everywhere
+REACH = 0.5  # length scale of correlated errors, in square roots of weights
+FLAT = 1e-6  # relative range below which deviations count as constant
 
 
 @dataclass(frozen=True, eq=False)
 class Belief:
-    """What a fit holds of the objective at some mixtures: means, and their covariance."""
+    """Posterior of the objective at some mixtures: means and covariance."""
 
     means_K: Array
     covariance_KK: Array
 
     @property
     def stds_K(self) -> Array:
-        """Deviations; what rounding makes negative counts as 0."""
+        """Standard deviations; variances made negative by rounding count as 0."""
         return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance_KK), 0.0)))
 
 
@@ -96,7 +92,7 @@ class Surrogate:
         return means_K, np.sqrt(np.maximum(stds_K**2 - self._noise**2, 0.0))
 
     def believe(self, weights_KD: Array) -> Belief:
-        """Return the fit's joint belief about the objective at some mixtures."""
+        """Return the joint posterior of the objective at some mixtures."""
         if supports(self.regressor, "covariance"):
             return Belief(self.values(weights_KD), self._covariance(weights_KD))
         if self._refits:
@@ -107,13 +103,13 @@ class Surrogate:
 
     @cached_property
     def noise(self) -> float:
-        """Deviation of a trial's objective about its mixture's: of replicates, or as is claimed."""
+        """Noise of a trial's objective, from replicates or the regressor's standard deviations."""
         measured = replicate_spread(self.objective.value(self.losses_NM), self.mixtures)
         if measured is not None:
             return measured[0]
         stds_NM = predict_with_std(self.regressor, self.weights_ND)[1]
         least_M = stds_NM.reshape(self.losses_NM.shape).min(axis=0)
-        # One target's error is independent of another's here, as it is in a covariance.
+        # Errors of targets are independent, as in the covariance.
         return float(np.sqrt(((self.objective.pieces() * least_M) ** 2).sum(axis=1)).max())
 
     def _covariance(self, weights_KD: Array) -> Array:
@@ -130,7 +126,7 @@ class Surrogate:
         return total_KK
 
     def _claimed(self, weights_KD: Array) -> tuple[Array, Array]:
-        """Return the predicted objective of new trials, and the deviation that is claimed."""
+        """Return the predicted objective of new trials, and the regressor's standard deviation."""
         means_KM, stds_KM = predict_with_std(self.regressor, weights_KD)
         shape = (len(weights_KD), len(self.objective.evaluation))
         values_K = self.objective.value(means_KM.reshape(shape))
@@ -144,7 +140,7 @@ class Surrogate:
 
     @cached_property
     def _refits(self) -> tuple[Predictor, ...]:
-        """Fits on resampled mixtures; none where the regressor says itself how sure it is."""
+        """Refits on resampled mixtures; none if the regressor has standard deviations."""
         stds_N = self._claimed(self.weights_ND)[1]
         if np.ptp(stds_N) > FLAT * stds_N.max():
             return ()
@@ -192,7 +188,7 @@ def fit_surrogate(
 
 
 def _together(weights_KD: Array) -> Array:
-    """Return the correlation by which near mixtures are off alike, shape (K, K)."""
+    """Return the correlation of errors between mixtures, shape (K, K)."""
     roots_KD = np.sqrt(np.maximum(weights_KD, 0.0))
     squared_KK = np.maximum(2.0 - 2.0 * roots_KD @ roots_KD.T, 0.0)
     scaled_KK = np.sqrt(5.0 * squared_KK) / REACH
@@ -201,25 +197,25 @@ def _together(weights_KD: Array) -> Array:
     return kernel_KK
 
 
-DRAWS = 128  # a power of 2, as Sobol points want it
-PROPOSED = 256  # mixtures that may become the proposal
-OPEN = 384  # candidates that stay after the first choice, by what each is worth alone
-DEVIATIONS = 2.0  # below its mean, by which mixtures are ranked as possible proposals
-TINY = 1e-300  # a trial of what is known without noise moves nothing
-CHUNK = 2**20  # numbers at once: what a processor's cache holds
-SAMPLES, AVERAGE = 4_000, 32  # of the search for the predicted optimum
-CENTERS = 4  # best trials that candidates are drawn around
-MAX_PROJECTED = 64  # domains up to which the nearest mixture within rows is found one by one
-KNOWN = 128  # trained mixtures that count, the best by prediction
-SPREAD = 128  # candidates spread over all that is allowed
+DRAWS = 128  # a power of 2, for Sobol points
+PROPOSED = 256  # maximum number of potential proposals
+OPEN = 384  # candidates kept after the first choice, by their own value
+DEVIATIONS = 2.0  # lower confidence bound that ranks potential proposals
+TINY = 1e-300  # avoids division by 0 for a trial without uncertainty
+CHUNK = 2**20  # numbers at once, to fit into the cache
+SAMPLES, AVERAGE = 4_000, 32  # draws, and averaged draws, for the predicted optimum
+CENTERS = 4  # best trials as centres of candidates
+MAX_PROJECTED = 64  # maximum number of domains for exact projection
+KNOWN = 128  # maximum number of trained mixtures, the best by prediction
+SPREAD = 128  # candidates spread over all allowed mixtures
 WIDE = (1.0, 4.0, 16.0, 64.0)  # concentrations of draws around natural and uniform
-NARROW = (16.0, 64.0, 256.0, 1024.0)  # and around optimum and best trials
+NARROW = (16.0, 64.0, 256.0, 1024.0)  # the same around optimum and best trials
 EACH = 16  # draws around each centre with each concentration
 GENERATIONS, PARENTS, CHILDREN = 4, 24, 6
 
 
 def expected_improvement(below_K: Array, stds_K: Array) -> Array:
-    """Return the expected improvement on one known value, shape (K,)."""
+    """Return the expected improvement over a known value, shape (K,)."""
     from scipy.special import ndtr
 
     safe_K = np.maximum(stds_K, 1e-300)
@@ -232,7 +228,7 @@ def expected_improvement(below_K: Array, stds_K: Array) -> Array:
 def choose_by_knowledge(
     belief: Belief, noise: float, open_K: BoolArray, count: int, seed: int
 ) -> tuple[list[int], float]:
-    """Choose the mixtures whose trials are expected to lower the least predicted value most."""
+    """Choose mixtures greedily by their knowledge gradient."""
     draws_SB = _normal_draws(count, seed)
     covariance_KK = belief.covariance_KK
     proposed_A = _may_be_proposed(belief)
@@ -257,7 +253,7 @@ def choose_by_knowledge(
 
 
 def _expected_least(means_SA: Array, effects_CA: Array, draws_S: Array) -> Array:
-    """Return the mean over draws of the least value, after one more trial, shape (C,)."""
+    """Return the expected minimum after one more trial, shape (C,)."""
     draws, proposed = means_SA.shape
     size = max(CHUNK // (draws * proposed), 1)
     means, effects = means_SA.astype(np.float32), effects_CA.astype(np.float32)
@@ -270,7 +266,7 @@ def _expected_least(means_SA: Array, effects_CA: Array, draws_S: Array) -> Array
 
 
 def _may_be_proposed(belief: Belief) -> IntArray:
-    """Return the mixtures that are, or may turn out to be, predicted best."""
+    """Return the mixtures that are, or may become, the proposal."""
     optimistic_K = belief.means_K - DEVIATIONS * belief.stds_K
     half = PROPOSED // 2
     best = np.argsort(belief.means_K, kind="stable")[:half]
@@ -279,7 +275,7 @@ def _may_be_proposed(belief: Belief) -> IntArray:
 
 
 def _normal_draws(count: int, seed: int) -> Array:
-    """Return evenly spread standard normal draws, shape (S, B)."""
+    """Return quasi-random standard normal draws, shape (S, B)."""
     from scipy.special import ndtri
     from scipy.stats import qmc
 
@@ -290,14 +286,14 @@ def _normal_draws(count: int, seed: int) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The mixtures of a round, and their expected gain.
+    """The mixtures of a round and their expected gain.
 
     Attributes:
         weights_BD: The mixtures, shape (B, D).
-        proposal_D: The candidate that is predicted best so far, shape (D,).
-        predicted: The objective that is predicted of it.
-        gain: By how much the proposal after the round is expected to fall below that, >= 0.
-        regressor: Name of the regressor that chose.
+        proposal_D: The candidate with the best prediction so far, shape (D,).
+        predicted: Its predicted objective.
+        gain: Expected decrease of the proposal's objective by the round, >= 0.
+        regressor: Name of the regressor behind the choice.
     """
 
     weights_BD: Array
@@ -315,7 +311,7 @@ def choose_batch(
     taken_ND: Array | None = None,
     seed: int = 0,
 ) -> Batch:
-    """Choose mixtures among candidates."""
+    """Choose the mixtures of a round among candidates."""
     taken = surrogate.weights_ND if taken_ND is None else taken_ND
     fresh_K = _fresh(candidates_KD, taken)
     if fresh_K.sum() < count:
@@ -341,7 +337,7 @@ def choose_batch(
 def draw_candidates(
     surrogate: Surrogate, allowed: Allowed, natural_D: Array, *, minimum: float = 0.0, seed: int = 0
 ) -> Array:
-    """Draw distinct allowed mixtures that are worth considering."""
+    """Draw distinct allowed candidates."""
     rng = np.random.default_rng([seed, 3])
     best_ND = _best(surrogate)[:CENTERS]
     found_D = best_candidate(surrogate, allowed, natural_D, seed=seed)
@@ -365,7 +361,7 @@ def draw_candidates(
 def best_candidate(
     surrogate: Surrogate, allowed: Allowed, natural_D: Array, *, seed: int = 0
 ) -> Array:
-    """Return the mixture that is predicted best, shape (D,)."""
+    """Return the mixture with the best prediction, shape (D,)."""
     problem = Problem(
         surrogate.regressor,
         surrogate.objective,
@@ -380,7 +376,7 @@ def best_candidate(
 
 
 def _best(surrogate: Surrogate) -> Array:
-    """Return the trained mixtures that are predicted best, best first."""
+    """Return the trained mixtures with the best predictions, best first."""
     distinct_ND = np.unique(surrogate.weights_ND, axis=0)
     order = np.argsort(surrogate.values(distinct_ND), kind="stable")[:KNOWN]
     best_ND: Array = distinct_ND[order]
@@ -388,7 +384,7 @@ def _best(surrogate: Surrogate) -> Array:
 
 
 def _fresh(candidates_KD: Array, taken_ND: Array) -> BoolArray:
-    """Say which candidates are none of the taken mixtures, shape (K,)."""
+    """Return which candidates differ from the taken mixtures, shape (K,)."""
     away_KN = np.abs(candidates_KD[:, None] - taken_ND[None]).sum(axis=2)
     return np.asarray((away_KN > SAME_MIXTURE).all(axis=1))
 
@@ -403,7 +399,7 @@ def _around(
 
 
 def _most_promising(surrogate: Surrogate, weights_KD: Array) -> IntArray:
-    """Return the rows predicted best, and those with the largest expected improvement."""
+    """Return the rows with the best predictions or the largest expected improvement."""
     means_K, stds_K = surrogate.moments(weights_KD)
     gains_K = expected_improvement(surrogate.values(surrogate.weights_ND).min() - means_K, stds_K)
     half = PARENTS // 2
@@ -411,7 +407,7 @@ def _most_promising(surrogate: Surrogate, weights_KD: Array) -> IntArray:
 
 
 def _moved(parents_PD: Array, rng: np.random.Generator) -> Array:
-    """Return mixtures near some: a share given to one domain, or all of one domain's given up."""
+    """Return variations of mixtures: a domain gets a share, or gives up all of its share."""
     rows = np.repeat(np.arange(len(parents_PD)), CHILDREN)
     moved_KD, places = parents_PD[rows], rng.integers(parents_PD.shape[1], size=len(rows))
     given_K = np.exp(rng.uniform(np.log(0.003), np.log(0.3), len(rows)))
@@ -433,14 +429,14 @@ def _cleaned(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
 
 
 def _distinct(weights_KD: Array) -> Array:
-    """Drop rows that were there before, to nine decimals; the others keep their order."""
+    """Drop repeated rows, to nine decimals, and keep the order."""
     _, first = np.unique(np.round(weights_KD, 9), axis=0, return_index=True)
     distinct: Array = weights_KD[np.sort(first)]
     return distinct
 
 
 def _without_crumbs(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
-    """Set weights below the minimum to 0 where the rest, scaled up, stays within the limits."""
+    """Set weights below the minimum to 0 if the rescaled mixture stays within the limits."""
     kept_KD = np.where(weights_KD < minimum, 0.0, weights_KD)
     kept_KD = kept_KD / np.maximum(kept_KD.sum(axis=1, keepdims=True), 1e-12)
     cleaned: Array = np.where(allowed.contains(kept_KD)[:, None], kept_KD, weights_KD)

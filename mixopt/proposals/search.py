@@ -1,24 +1,23 @@
 """Search the allowed mixtures for the best predicted objective.
 
-Simulation is RegMix's: draw mixtures, predict, average the best. RegMix draws from one Dirichlet
-around the natural mixture; with many domains nearly all its draws are dominated by one or two, so
-that the best of 819,000 is worse than the natural mixture itself for a mean of many targets. Here
-half the draws spread over several concentrations around the natural and the uniform mixture, and
-the other half around the average of the best so far. Draws outside the limits are moved inside.
-The average of the best k is taken for the largest k (128, 64, ..., 1) at which it is predicted no
-worse than the best single draw.
+Simulation as in RegMix: draw mixtures, predict, average the best. RegMix draws from one Dirichlet
+around the natural mixture; with many domains one or two dominate nearly all its draws, so that the
+best of 819,000 is worse than natural for a mean of many targets. Here half of the draws use several
+concentrations around natural and uniform, and the other half around the average of the best so far.
+Draws outside the constraints are moved inside. The best k draws are averaged, for the largest k
+(128, 64, ..., 1) whose average is predicted no worse than the best single draw.
 
-Where the regressor has a gradient, descents continue from there and from other starts, by
-sequential quadratic programming. Its steps cost the cube of the number of domains: above
-`MAX_SLSQP_DOMAINS`, within bounds alone, projected gradients are used, whose length follows from
-how the gradient changed (Barzilai and Borwein), and the objective may rise for a few steps.
-Whatever is returned is allowed, and is predicted no worse than anything that was scored. A mixture
-that breaks a guardrail is worse than any that keeps them all, and the less it breaks the better.
+If the regressor has a gradient, descents by sequential quadratic programming continue from there
+and from other starts. Their cost grows with the cube of the number of domains. So above
+`MAX_SLSQP_DOMAINS`, with bounds only, projected gradients with Barzilai-Borwein steps are used, and
+the objective may rise for a few steps. The result meets the constraints, and is predicted no worse
+than any scored mixture. A mixture that breaks a guardrail is worse than all that keep them, and
+better the less it breaks.
 
-A regressor's optimum is where its errors are lucky. With a risk, some standard deviations or a
-high quantile over refits are minimised, which prefers a mixture that the trials are sure about.
-With refits on resampled trials the search runs again on fewer draws: how far their optima are from
-the proposal says how far the trials determine it.
+A regressor's optimum is biased towards lucky errors. With a risk, standard deviations are added, or
+a high quantile over refits is minimised, which prefers mixtures that the trials determine well.
+Refits on resampled trials are searched with fewer draws: the distance of their optima from the
+proposal is its stability.
 
 Shapes: N mixtures, D domains, M losses, G guarded losses, B refits, K drawn directions.
 """
@@ -48,29 +47,29 @@ from mixopt.proposals.request import Avoided, ProposalRequest
 from mixopt.system import Array, Update, no_progress
 
 CHUNK = 16_384
-KNOWN = 8  # best trials that the search scores too
-FAR = 1e9  # what a mixture that breaks a guardrail has before it is compared with others
+KNOWN = 8  # best trials scored by the search
+FAR = 1e9  # base score of mixtures that break a guardrail
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What is minimised over which mixtures, and how it is searched.
+    """The objective of a search, the allowed mixtures, and settings.
 
     Attributes:
         regressor: Predicts the losses that the objective and the guardrails need.
-        objective: What is minimised, over these losses.
-        allowed: The mixtures among which is searched.
-        natural_D: Where draws are centred, shape (D,).
-        known_ND: Mixtures worth scoring, such as the trials' best, shape (N, D).
-        guards: Guardrails on the losses; None for none.
-        avoided: Trials that a mixture must not be nearest to; descents do not see it.
+        objective: The objective over these losses.
+        allowed: The allowed mixtures.
+        natural_D: Centre of draws, shape (D,).
+        known_ND: Mixtures to score as well, such as the best trials, shape (N, D).
+        guards: Guardrails on the losses, or None.
+        avoided: Trials with collapsed experts; descents ignore them.
         deviations: Standard deviations added to the prediction, >= 0.
-        quantile: Over `refits`, minimised in place of the prediction, in (0, 1); None for none.
-        refits: The regressor on resampled trials.
-        samples: Draws that are scored.
-        average: Best draws that are averaged.
-        seed: Of the draws.
-        descents: Starts of descents: those that are predicted best.
+        quantile: Quantile over `refits` to minimise instead of the prediction, in (0, 1), or None.
+        refits: The regressor fitted on resampled trials.
+        samples: Number of draws to score.
+        average: Maximum number of best draws to average.
+        seed: Seed of random draws.
+        descents: Number of descents, from the best predicted starts.
     """
 
     regressor: Predictor
@@ -90,7 +89,7 @@ class Problem:
 
     @classmethod
     def of(cls, request: ProposalRequest, refits: Sequence[Predictor] = ()) -> Self:
-        """Return the search for a proposal; `refits` predict what its regressor predicts."""
+        """Build the search of a request; `refits` predict the same losses as its regressor."""
         fit, search, rails = request.fit, request.search, request.constraints.guardrails
         done = (request.trials or fit.trials).finished
         values_N = request.objective.value(done.losses(request.objective.unit))
@@ -120,12 +119,12 @@ class Problem:
 
     @property
     def has_gradient(self) -> bool:
-        """Whether the regressor gives gradients."""
+        """Whether the regressor has gradients."""
         return supports(self.regressor, "gradient")
 
     @property
     def has_risk(self) -> bool:
-        """Whether more is minimised than the prediction."""
+        """Whether a risk is added to the prediction."""
         return bool(self.deviations) or self.quantile is not None
 
     def losses(self, weights_ND: Array) -> Array:
@@ -133,7 +132,7 @@ class Problem:
         return _losses(self.regressor, weights_ND)
 
     def slopes(self, weights_D: Array) -> Array:
-        """Return the slope of each loss by each weight, shape (M, D), where `has_gradient`."""
+        """Return the gradient of each loss, shape (M, D); requires `has_gradient`."""
         assert supports(self.regressor, "gradient")
         return np.asarray(self.regressor.gradient(weights_D))
 
@@ -149,17 +148,17 @@ class Problem:
         return self.objective.value(losses_NM) + self.deviations * self.objective.spread(stds_NM)
 
     def score(self, weights_ND: Array) -> Array:
-        """Return what the search minimises, shape (N,): the value, or how far guardrails break."""
+        """Return the score to minimise, shape (N,): the value, or the violation of guardrails."""
         chunks = range(0, len(weights_ND), CHUNK)
         return np.concatenate([self._scored(weights_ND[at : at + CHUNK]) for at in chunks])
 
     @cached_property
     def compared_G(self) -> Array:
-        """What guarded losses are compared with."""
+        """Reference values of the guarded losses."""
         return np.empty(0) if self.guards is None else self.guards.compared(self.losses)
 
     def excess(self, weights_ND: Array) -> Array:
-        """Return by how much each guardrail is broken, shape (N, G); below 0 it is kept."""
+        """Return the violation of each guardrail, shape (N, G); below 0 it is kept."""
         assert self.guards is not None
         return self.guards.excess(self.losses(weights_ND), self.compared_G)
 
@@ -181,14 +180,14 @@ def _losses(regressor: Predictor, weights_ND: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """The best mixture of a search: its weights, its score, and which method."""
+    """The best mixture of a search: its weights, score and method."""
 
     weights_D: Array
     value: float
     method: str
 
 
-STARTING = 2_000  # draws at most where a descent continues from them
+STARTING = 2_000  # maximum number of draws if descents follow
 
 
 def search(problem: Problem) -> SearchResult:
@@ -202,7 +201,7 @@ def search(problem: Problem) -> SearchResult:
 
 
 SAMPLES = 2_000
-FEWER = 400  # where a descent continues from them
+FEWER = 400  # draws for each refit if descents follow
 REFIT_DESCENTS = 2
 
 
@@ -215,7 +214,7 @@ def search_again(
     for regressor in refits:
         again = replace(plain, regressor=regressor)
         if again.has_gradient:
-            # From the proposal too, near which the optimum of a refit often is.
+            # Start from the proposal too: optima of refits are often near it.
             again = replace(again, known_ND=np.vstack([proposed_D, problem.known_ND]))
         few = min(problem.samples, FEWER if again.has_gradient else SAMPLES)
         averaged = max(problem.average * few // problem.samples, 1)
@@ -229,10 +228,10 @@ BISECTIONS = 8
 
 
 def near_best(problem: Problem, best_D: Array, noise: float) -> Array:
-    """Return the lowest and highest share of each domain, shape (2, D), of mixtures as good.
+    """Return the lowest and highest share of each domain among mixtures as good, shape (2, D).
 
-    From the best one towards each domain, away from each, and towards random allowed mixtures, as
-    far as the score is within `noise` of the best.
+    Searches from the best mixture towards and away from each domain, and towards random allowed
+    mixtures, as far as the score stays within `noise` of the best.
     """
     domains = len(best_D)
     cube_KD = np.random.default_rng(problem.seed).random((DIRECTIONS, problem.allowed.dimensions))
@@ -286,7 +285,7 @@ def simulate(problem: Problem) -> SearchResult:
 
 
 def _average(problem: Problem, best_ND: Array, values_N: Array) -> SearchResult:
-    """Return the average of the best k, for the largest k that costs nothing."""
+    """Return the average of the best k draws, for the largest k that is predicted no worse."""
     counts = [len(values_N)]
     while counts[-1] > 1:
         counts.append(counts[-1] // 2)
@@ -303,7 +302,7 @@ def _average(problem: Problem, best_ND: Array, values_N: Array) -> SearchResult:
 def _draws(
     centers: list[tuple[Array, float]], count: int, rng: np.random.Generator
 ) -> Iterator[Array]:
-    """Yield chunks of Dirichlet draws, as many around each centre."""
+    """Yield chunks of Dirichlet draws, equally many around each centre."""
     held: list[Array] = []
     for place, (center_D, concentration) in enumerate(centers):
         own = (count * (place + 1)) // len(centers) - (count * place) // len(centers)
@@ -318,15 +317,15 @@ def _draws(
 
 
 STARTS = 12
-MAX_SLSQP_DOMAINS = 64  # domains above which a quadratic program takes too long
+MAX_SLSQP_DOMAINS = 64  # maximum number of domains for quadratic programming
 FINE = 1e-10  # change of the objective at which a descent stops
-ROUGH = 1e-8  # change of the objective at which descents stop that are compared with each other
-ROOM = 1e-6  # in the unit of the losses, by which the descent keeps guardrails
-STEP = 1e-5  # in weight, of differences
+ROUGH = 1e-8  # the same while several descents are compared
+ROOM = 1e-6  # safety margin of guardrails in a descent, in the unit of the losses
+STEP = 1e-5  # in weight, for finite differences
 
 
 def descend(problem: Problem, start_D: Array) -> SearchResult:
-    """Return the best of what many descents reach, none of it outside the limits."""
+    """Return the best end point of many descents, within the constraints."""
     rng = np.random.default_rng(problem.seed)
     cube_SK = rng.random((STARTS, problem.allowed.dimensions))
     centers_ND = np.vstack([start_D, problem.natural_D, problem.known_ND[:4]])
@@ -338,7 +337,7 @@ def descend(problem: Problem, start_D: Array) -> SearchResult:
     ends_SD = problem.allowed.inside(ends_SD)
     every_ND = np.vstack([starts_SD, ends_SD])
     best_D = every_ND[int(np.argmin(np.append(scores_S, problem.score(ends_SD))))]
-    # Only the best continues: near a weight of 0 most steps are for the last digits.
+    # Only the best is polished: near a weight of 0 most steps only refine the last digits.
     last_D = problem.allowed.inside(_minimise(problem, best_D, FINE)[None])[0]
     pair_2D = np.stack([best_D, last_D])
     scores_2 = problem.score(pair_2D)
@@ -347,7 +346,7 @@ def descend(problem: Problem, start_D: Array) -> SearchResult:
 
 
 def least_broken(problem: Problem, start_D: Array) -> Array:
-    """Return an allowed mixture at which the most broken guardrail is broken least, shape (D,)."""
+    """Return the allowed mixture with the smallest worst violation of guardrails, shape (D,)."""
     end_D = _least_above(_kept(problem), start_D, problem)
     candidates_ND = np.vstack([start_D, problem.allowed.inside(end_D[None])])
     nearest_D: Array = candidates_ND[int(problem.excess(candidates_ND).max(axis=1).argmin())]
@@ -355,7 +354,7 @@ def least_broken(problem: Problem, start_D: Array) -> Array:
 
 
 def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
-    """Return where one descent ends, to rounding inside the limits."""
+    """Return the end of one descent, within the constraints up to rounding."""
     allowed = problem.allowed
     held = [] if problem.guards is None else [_kept(problem, ROOM)]
     pieces_PM = problem.objective.pieces()
@@ -381,7 +380,7 @@ def _least_above(
     *,
     accuracy: float = FINE,
 ) -> Array:
-    """Minimise the largest of `-below` as the least t with t + below >= 0."""
+    """Minimise max(-below) as the smallest t with t + below >= 0."""
     domains = len(start_D)
     above = DifferentiableFunction(
         lambda x: x[domains] + below.values(x[:domains]),
@@ -397,7 +396,7 @@ def _least_above(
 
 
 def _kept(problem: Problem, room: float = 0.0) -> DifferentiableFunction:
-    """Return by how much guardrails are kept, beyond `room`, and the slopes of that."""
+    """Return by how much guardrails are kept beyond `room`, and the gradient."""
     guards, domains = problem.guards, len(problem.natural_D)
     assert guards is not None
     columns, signs_G1 = guards.columns, guards.signs_G[:, None]
@@ -408,7 +407,7 @@ def _kept(problem: Problem, room: float = 0.0) -> DifferentiableFunction:
 
 
 def _differences(problem: Problem) -> DifferentiableFunction:
-    """Return the value and its slopes from one batch of predictions around a mixture."""
+    """Return value and gradient by finite differences, in one batch of predictions."""
 
     def slopes(weights_D: Array) -> Array:
         steps_DD = STEP * np.eye(len(weights_D))
@@ -422,9 +421,9 @@ def _differences(problem: Problem) -> DifferentiableFunction:
 
 
 STEPS, HALVINGS = 300, 30
-MEMORY = 6  # the objective stays below the highest of so many values
+MEMORY = 6  # non-monotone line search: compare with the highest of the last 6 values
 FIRST = 0.1  # length of the first step, in weight
-FALL = 1e-4  # part of the fall that the gradient promises and a step must have
+FALL = 1e-4  # Armijo factor: required part of the decrease that the gradient predicts
 
 
 def projected_descent(
@@ -434,7 +433,7 @@ def projected_descent(
     *,
     accuracy: float,
 ) -> Array:
-    """Return the best mixture that the descent meets, shape (D,)."""
+    """Return the best mixture along the descent, shape (D,)."""
 
     def value(weights_D: Array) -> float:
         return float(cost.values(weights_D)[0])
@@ -464,7 +463,7 @@ def projected_descent(
 def _part(
     value: Callable[[Array], float], here_D: Array, move_D: Array, fall: float, highest: float
 ) -> float:
-    """Return which part of a move is far enough down; 0 where none is."""
+    """Return the part of a move that decreases the objective enough; 0 if none does."""
     part = 1.0
     for _ in range(HALVINGS):
         if value(here_D + part * move_D) <= highest + FALL * part * fall:

@@ -1,18 +1,17 @@
-"""Proposals trained against their baselines, and whether they are better.
+"""Validation: proposals trained against baselines, with paired seeds.
 
-Every mixture is trained with the same seeds, which are none of the trials', on a longer
-budget. A seed sets the initial weights and the order of the data, so differences are taken
-seed by seed and their mean gets a paired interval of Student's t with S - 1 degrees.
+Every mixture is trained with the same new seeds, and usually for longer than the trials. A seed
+sets the initial weights and the order of the data, so differences are paired by seed, with a
+Student's t interval of S - 1 degrees for their mean.
 
-Whoever adds seeds until an interval excludes 0 finds an effect where there is none far more often
-than one in twenty times. So the numbers of seeds at which one looks are fixed beforehand, and each
-look's interval has one nominal level, chosen so that the chance that any of them misses the true
-difference is 5% (Pocock, 1977; Jennison and Turnbull, 1989). It is found by simulating the
-t-statistics of nested samples.
+Adding seeds until an interval excludes 0 would find false effects far more often than in 5% of
+cases. So the numbers of seeds at which results are looked at are fixed beforehand, and all looks
+have the same nominal level, such that with 95% no interval misses the true difference (Pocock,
+1977; Jennison and Turnbull, 1989). The level is found by simulating t-statistics of nested samples.
 
-A first proposal that does not win is followed by another: `proposal`, `proposal_2`, ... Its runs
-join the trials. They are longer, so their losses lie lower; by how much is the mean over baselines
-of validated loss - predicted loss, for each evaluation domain.
+If a proposal does not win, its runs join the trials and another one follows: `proposal`,
+`proposal_2`, ... These runs are longer, so their losses are lower; the shift is the mean over
+baselines of validated - predicted loss, for each evaluation domain.
 
 Shapes: S seeds, D domains, M evaluation domains, R simulated validations.
 """
@@ -43,28 +42,28 @@ if TYPE_CHECKING:
 
 
 def mixture_of(trial: str) -> str:
-    """Return the mixture's name in a validation run's name."""
+    """Return the mixture in a validation run's name."""
     return trial.rpartition("-s")[0]
 
 
-LEVEL = 0.95  # of all looks together
+LEVEL = 0.95  # simultaneous over all looks
 SIMULATED = 100_000
-MIN_SEEDS = 2  # seeds that give an interval
-MIN_OWN_SEEDS = 3  # of a mixture, for a noise of its own
+MIN_SEEDS = 2  # for an interval
+MIN_OWN_SEEDS = 3  # of a mixture, for its own estimate of noise
 
 
 def looks(seeds: int, most: int) -> tuple[int, ...]:
-    """Return the numbers of seeds at which to look: the first, then half as many more each time."""
+    """Return the numbers of seeds at which results are looked at, growing by half each time."""
     step = math.ceil(seeds / 2)
     return (*range(seeds, most, step), most)
 
 
 @lru_cache(maxsize=64)
 def nominal_level(at: tuple[int, ...]) -> float:
-    """Return the level of each look's interval that makes all of them hold at once in 95%."""
+    """Return the nominal level of each look for a simultaneous level of 95%."""
     if len(at) == 1:
         return LEVEL
-    from scipy.special import stdtr  # Student's t; lighter than scipy.stats
+    from scipy.special import stdtr  # Student's t; imports faster than scipy.stats
 
     noise_RS = np.random.default_rng(0x10075).standard_normal((SIMULATED, at[-1]))
     least_R = np.ones(SIMULATED)
@@ -76,7 +75,7 @@ def nominal_level(at: tuple[int, ...]) -> float:
 
 
 def paired_interval(differences_S: Array, level: float = LEVEL) -> tuple[float, float]:
-    """Return the mean of paired differences and half the width of its interval."""
+    """Return the mean of paired differences and the half width of its interval."""
     from scipy.special import stdtrit
 
     count = len(differences_S)
@@ -86,7 +85,7 @@ def paired_interval(differences_S: Array, level: float = LEVEL) -> tuple[float, 
 
 
 Verdict = Literal["wins", "not significant", "loses", "same mixture"]
-# As a sentence with the baseline, and in a table.
+# In a sentence with the baseline, and in a table.
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "wins": ("better than", "better"),
     "not significant": ("not significantly different from", "not significant"),
@@ -97,15 +96,15 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One mixture - another, seed by seed, in the objective's unit: below 0 is better.
+    """Paired difference of two mixtures in the objective's unit; below 0 is better.
 
     Attributes:
-        baseline: Name of the other.
+        baseline: Name of the mixture that is subtracted.
         mean: Mean over seeds.
         low: Lower end of the 95% interval.
-        high: Upper end.
-        seeds: How many pairs there are.
-        same: Whether both are one mixture, so there is nothing to compare.
+        high: Upper end of the 95% interval.
+        seeds: Number of pairs.
+        same: Whether both are the same mixture, so that there is nothing to compare.
     """
 
     baseline: str
@@ -125,7 +124,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """What the 95% interval allows to say."""
+        """The verdict that the 95% interval allows."""
         if self.same:
             return "same mixture"
         if self.high < 0:
@@ -135,12 +134,12 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Validation:
-    """The losses of proposals and baselines, several seeds each.
+    """Losses of proposals and baselines, with several seeds each.
 
     Attributes:
-        trials: A row for each mixture and seed.
-        objective: What is compared.
-        level: Nominal level of each interval; all looks together have 95%.
+        trials: Table with a row for each mixture and seed.
+        objective: The objective that is compared.
+        level: Nominal level of each interval; 95% over all looks.
 
     Examples:
         >>> run.validation
@@ -159,11 +158,11 @@ class Validation:
 
         Args:
             path: The file.
-            objective: What is compared.
-            config: How often was looked; once when None.
+            objective: The objective that is compared.
+            config: Defines the looks; None for a single look.
 
         Raises:
-            TrialsError: It cannot be read, or has other losses than the objective is of.
+            TrialsError: It cannot be read, or lacks losses of the objective.
         """
         trials = Trials.read(path)
         if _of_losses(trials, objective).targets != objective.evaluation:
@@ -173,7 +172,7 @@ class Validation:
 
     @classmethod
     def of(cls, trials: Trials, objective: Objective, config: ValidateConfig | None) -> Validation:
-        """Return a validation whose intervals hold at every look that a configuration plans."""
+        """Return a validation with intervals for all looks that a configuration plans."""
         at = (MIN_SEEDS,) if config is None else looks(config.seeds, config.most_seeds)
         return cls(_of_losses(trials, objective), objective, nominal_level(at))
 
@@ -184,35 +183,35 @@ class Validation:
 
     @property
     def proposals(self) -> tuple[str, ...]:
-        """The proposals, in the order in which they were made."""
+        """The proposals in their order."""
         return tuple(name for name in self.mixtures if is_proposal(name))
 
     @property
     def baselines(self) -> tuple[str, ...]:
-        """The mixtures that proposals are compared with."""
+        """The baselines."""
         return tuple(name for name in self.mixtures if not is_proposal(name))
 
     @cached_property
     def leading(self) -> str:
-        """The proposal with the lowest mean objective; the first where none finished."""
+        """The proposal with the lowest mean objective; the first one if none finished."""
         means = {name: self.mean(name) for name in self.proposals}
         finished = [name for name, mean in means.items() if np.isfinite(mean)]
         return min(finished, key=lambda name: means[name]) if finished else PROPOSAL
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """The leading proposal - each baseline that enough seeds finished of."""
+        """The leading proposal - each baseline with enough finished seeds."""
         return self.comparisons_of(self.leading)
 
     def comparisons_of(self, mixture: str) -> list[Comparison]:
-        """Return one mixture - each baseline but itself that enough seeds finished of."""
+        """Return a mixture - each other baseline with enough finished seeds."""
         others = [name for name in self.baselines if name != mixture]
         comparisons = [self.compare(name, of=mixture) for name in others]
         return [one for one in comparisons if one is not None]
 
     @property
     def problems(self) -> list[str]:
-        """What could not be compared, and why, a line each."""
+        """Comparisons that failed, with the reason, one line each."""
         compared = [comparison.baseline for comparison in self.comparisons]
         return [
             f"{named(name)}: too few seeds finished to compare the proposal with it"
@@ -222,7 +221,7 @@ class Validation:
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        """The last row of each mixture."""
+        """One row for each mixture."""
         trials = self.trials.table["trial"]
         return {mixture_of(trial): row for row, trial in enumerate(trials)}
 
@@ -232,7 +231,7 @@ class Validation:
         return Mixture.from_array(self.trials.domains, weights_D)
 
     def same_as(self, name: str) -> str | None:
-        """Return the first name of a mixture that has several, None where `name` is it."""
+        """Return the first of several names of a mixture; None if it is `name`."""
         prints = {one: self.trials.mixtures[row] for one, row in self._rows.items()}
         first = next(other for other in prints if prints[other] == prints[name])
         return None if first == name else first
@@ -243,13 +242,13 @@ class Validation:
         """Compare two mixtures, seed by seed.
 
         Args:
-            baseline: The one that is subtracted.
-            target: An evaluation domain; the objective when None.
-            of: The other; the leading proposal when None.
+            baseline: The mixture to subtract.
+            target: An evaluation domain; None: the objective.
+            of: The other mixture; None: the leading proposal.
 
         Returns:
-            The mean difference and its interval, with the sign turned where higher is better, so
-            that below 0 is better; None where fewer than two seeds finished of both.
+            The mean difference with its interval, negated for metrics of which higher is better, so
+            that below 0 is better; None with fewer than two common seeds.
         """
         name = of or self.leading
         differences_S = self.differences(name, baseline, target)
@@ -259,14 +258,14 @@ class Validation:
         return Comparison.of(baseline, differences_S, self.level, same=same)
 
     def compare_with(self, name: str, loss: float, target: str, *, of: str) -> Comparison | None:
-        """Compare a mixture with a loss on a target that was measured once, seed by seed."""
+        """Compare a mixture with a target's loss that was measured once."""
         values_S = np.array(list(self.values(of, target).values()))
         if len(values_S) < MIN_SEEDS:
             return None
         return Comparison.of(name, self._sign(target) * (values_S - loss), self.level)
 
     def differences(self, name: str, baseline: str, target: str | None = None) -> Array:
-        """Return one mixture - another on the seeds that finished of both; below 0 is better."""
+        """Return one mixture - another on common finished seeds; below 0 is better."""
         ours, theirs = self.values(name, target), self.values(baseline, target)
         shared = sorted(ours.keys() & theirs.keys())
         return np.array([self._sign(target) * (ours[seed] - theirs[seed]) for seed in shared])
@@ -275,13 +274,13 @@ class Validation:
         return -1.0 if target in self.objective.higher else 1.0
 
     def mean(self, mixture: str, target: str | None = None) -> float:
-        """Return the mean over seeds of a mixture's loss; NaN where none finished."""
+        """Return the mean over seeds of a mixture's loss; NaN if none finished."""
         values = list(self.values(mixture, target).values())
         return float(np.mean(values)) if values else float("nan")
 
     @property
     def means_note(self) -> str:
-        """Say why differences are not those of the means, where mixtures have other seeds."""
+        """Return why differences are not those of the means, if mixtures have different seeds."""
         by_count: dict[int, list[str]] = {}
         for name in self.mixtures:
             by_count.setdefault(len(self.values(name)), []).append(name)
@@ -297,7 +296,7 @@ class Validation:
         )
 
     def noise_note(self, mixture: str) -> str | None:
-        """Say how much seeds of a mixture differ beside those of the others; None of too few."""
+        """Return a line on a mixture's spread over seeds beside the others'; None with too few."""
         from scipy.stats import f as f_distribution
 
         names = [one for one in self.mixtures if self.same_as(one) is None]
@@ -324,7 +323,7 @@ class Validation:
 
     @cached_property
     def _values(self) -> dict[str | None, dict[str, dict[int, float]]]:
-        """Losses by target (None is the objective), mixture and seed."""
+        """Losses by target (None: the objective), mixture and seed."""
         done = self.trials.finished
         losses_NM = done.losses(self.objective.unit)
         by_target: dict[str | None, Array] = {None: self.objective.value(losses_NM)}
@@ -337,12 +336,12 @@ class Validation:
         return values
 
     def frame(self) -> pl.DataFrame:
-        """Return a row for each mixture, the best first.
+        """Return a table with a row for each mixture, best first.
 
         Returns:
             `mixture`, `seeds`, the mean `objective` and its `deviation` over seeds, the `gain` of
-            the leading proposal over it with the ends `low` and `high` of its 95% interval, above 0
-            where the proposal is better, and the mean of each loss.
+            the leading proposal over it with its 95% interval `low` to `high` (above 0 the proposal
+            is better), and the mean of each loss.
         """
         unit, against = self.objective.unit, {one.baseline: one for one in self.comparisons}
         rows = []
@@ -363,7 +362,7 @@ class Validation:
         return pl.DataFrame(rows, infer_schema_length=None).sort("objective", nulls_last=True)
 
     def __repr__(self) -> str:
-        """Say what was compared, and how the leading proposal did against each baseline."""
+        """Return a summary: the mixtures, and the leading proposal's verdicts."""
         finished = (self.trials.table["status"] == "finished").any()
         compared = self.comparisons if finished else []
         verdicts = [f"{VERDICTS[one.verdict][0]} {named(one.baseline)}" for one in compared]
@@ -371,7 +370,7 @@ class Validation:
         return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {text})"
 
     def to_json(self) -> dict[str, Any]:
-        """Return means and differences as plain values; what is missing is left out."""
+        """Return means and differences as JSON values, without missing ones."""
         means = {name: self.mean(name) for name in self.mixtures}
         return {
             "unit": self.objective.unit,
@@ -386,14 +385,14 @@ class Validation:
 
 @dataclass(frozen=True)
 class ValidationPlan:
-    """The mixtures of a validation, and which seeds each is trained with.
+    """The mixtures of a validation, and their seeds.
 
-    A mixture that is there under two names is trained once, and its results count for both.
+    A mixture with two names is trained once, and its results count for both.
 
     Attributes:
         mixtures: The mixtures, by name.
-        seeds: Seeds of trials; a mixture is trained with the first so many.
-        wanted: The runs: a mixture's name and the place of its seed, 0 or more.
+        seeds: Seeds in their order; each mixture uses the first ones.
+        wanted: The runs: name of a mixture, and index of a seed.
     """
 
     mixtures: Mapping[str, Mixture]
@@ -401,7 +400,7 @@ class ValidationPlan:
     wanted: tuple[tuple[str, int], ...] = ()
 
     def add(self, names: Mapping[str, Mixture], count: int) -> ValidationPlan:
-        """Return the plan with mixtures trained with the first `count` seeds, and more of none."""
+        """Return a plan that adds mixtures with the first `count` seeds."""
         mixtures = {**self.mixtures, **names}
         missing = [
             (name, place)
@@ -418,7 +417,7 @@ class ValidationPlan:
 
     @property
     def named_trials(self) -> list[Trial]:
-        """A run for each name of a mixture and seed; some are the same run."""
+        """A run for each name of a mixture and seed; names of one mixture share runs."""
         return [
             Trial(f"{name}-s{place}", self.mixtures[name], self.seeds[place], role="validation")
             for name, place in self.wanted
@@ -441,7 +440,7 @@ class ValidationPlan:
 
 
 def fresh_seeds(trials: Trials, count: int, seed: int) -> list[int]:
-    """Return seeds that no trial had; the first ones are the same for any count."""
+    """Return seeds that no trial used; more seeds extend fewer."""
     used = set(trials.table["seed"].to_list())
     stream = np.random.default_rng([seed, 0x7A11DA7E])
     seeds: list[int] = []
@@ -453,7 +452,7 @@ def fresh_seeds(trials: Trials, count: int, seed: int) -> list[int]:
 
 
 def _of_losses(trials: Trials, objective: Objective) -> Trials:
-    """Return the trials without tasks that the objective leaves out: they told no trials apart."""
+    """Return the trials without tasks that the objective left out as noise."""
     measured = objective.evaluation
     more = [name for name in trials.targets if name not in measured]
     if not more or not all(name.startswith(TASK) for name in more):
@@ -462,7 +461,7 @@ def _of_losses(trials: Trials, objective: Objective) -> Trials:
 
 
 def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
-    """Return the finished trials, and the runs of the proposals that were validated."""
+    """Return the finished trials with the validated runs of proposals."""
     done, unit = trials.finished, validation.objective.unit
     columns = [loss_column(name, unit) for name in done.targets]
     others = [
@@ -486,12 +485,12 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
 
 
 def _shift(validation: Validation, fit: Fit) -> Array | None:
-    """Return validated - predicted loss, the mean over baselines, shape (M,); None without any."""
+    """Return validated - predicted losses, mean over baselines, shape (M,); None without any."""
     names = [name for name in validation.baselines if np.isfinite(validation.mean(name))]
     if not names:
         return None
     mixtures = [validation.mixture(name) for name in names]
-    # At the trials' own size: pilots carry a fit to another.
+    # At the trials' own size, without pilots.
     predicted_BM = replace(fit, pilots=None).predict(mixtures, validation.objective).losses_NM
     targets = validation.trials.targets
     validated_BM = np.array([[validation.mean(n, target) for target in targets] for n in names])

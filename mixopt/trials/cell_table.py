@@ -23,7 +23,7 @@ PARQUET = (".parquet", ".pq")
 
 @dataclass(frozen=True, eq=False)
 class CellTable:
-    """Columns of text, the file that they are from, and the column that names the rows."""
+    """Columns of text, their file, and the column that names the rows."""
 
     path: Path
     cells: pl.DataFrame
@@ -31,11 +31,11 @@ class CellTable:
 
     @classmethod
     def read(cls, path: Path) -> CellTable:
-        """Read a file: Parquet by its name, else CSV."""
+        """Read a file: Parquet by its suffix, else CSV."""
         return cls(path, _parquet(path) if path.suffix.lower() in PARQUET else _csv(path))
 
     def require(self, column: str, option: str) -> None:
-        """Check that a column is there."""
+        """Raise TrialsError if a column is missing."""
         if column not in self.cells.columns:
             near = did_you_mean(column, self.cells.columns)
             raise TrialsError(f"{self.path}: {option}: no column {column!r}{near}")
@@ -55,17 +55,17 @@ class CellTable:
         return replace(self, cells=self.cells.drop(columns, strict=False))
 
     def take(self, rows: Sequence[int] | IntArray) -> CellTable:
-        """Return some rows, in this order."""
+        """Return rows by index, in this order."""
         return replace(self, cells=self.cells[list(rows)])
 
     def gaps(self, columns: Sequence[str]) -> BoolArray:
-        """Tell which cells hold nothing or what is not finite, shape (N, columns)."""
+        """Return which cells are empty or not finite, shape (N, columns)."""
         is_missing = self.cells.select(pl.col(columns).str.to_lowercase().is_in(MISSING))
         values_NC = self._floats(columns)
         return is_missing.to_numpy().reshape(values_NC.shape) | np.isinf(values_NC)
 
     def numbers(self, columns: Sequence[str]) -> Array:
-        """Return columns of finite numbers, shape (N, columns)."""
+        """Return columns as finite numbers, shape (N, columns)."""
         values_NC = self._floats(columns)
         for place, row in np.argwhere(~np.isfinite(values_NC.T))[:1]:
             column, cell = columns[place], self.column(columns[place])[row]
@@ -111,5 +111,5 @@ def _parquet(path: Path) -> pl.DataFrame:
 
 
 def _cell(value: object) -> str:
-    # repr of a float is the shortest text that reads back as the same number.
+    # repr of a float is the shortest text that parses to the same number.
     return "" if value is None else repr(value) if isinstance(value, float) else str(value).strip()

@@ -18,10 +18,10 @@ from mixopt.trials.proxy import Losses, Trial, TrialResult
 
 Unit = Literal["nats_per_token", "bits_per_byte"]
 WEIGHT, LOSS, BPB = "weight/", "loss/", "bpb/"
-ITEMS = "items/"  # in tables of others: questions behind a metric
+ITEMS = "items/"  # columns with the number of questions of a metric
 PREFIX: dict[Unit, str] = {"nats_per_token": LOSS, "bits_per_byte": BPB}
-MAX_LOSS = 1e100  # either sign; a metric may be any number whose square is one
-MAX_SIZE = 1 << 53  # tokens or parameters
+MAX_LOSS = 1e100  # absolute value; its square must be finite
+MAX_SIZE = 1 << 53  # tokens or parameters, exact in a float
 HEAD: dict[str, Any] = {
     "trial": pl.String,
     "role": pl.String,
@@ -41,7 +41,7 @@ TAIL: dict[str, Any] = {
 
 @dataclass(frozen=True, eq=False)
 class TrialRows:
-    """Rows of trials and the names in their columns; `Trials` is such rows, checked together."""
+    """Rows of trials with the names of their columns; `Trials` adds checks."""
 
     table: pl.DataFrame
     domains: tuple[str, ...]
@@ -68,17 +68,17 @@ def schema(domains: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
 
 
 def loss_column(name: str, unit: Unit) -> str:
-    """Return the column of a loss; a metric of a task has a column of its own name."""
+    """Return the column of a loss; a task's metric is its own column."""
     return name if name.startswith(TASK) else PREFIX[unit] + name
 
 
 def loss_names(table: pl.DataFrame) -> tuple[str, ...]:
-    """Return the names of the losses among the columns: evaluation domains, then tasks."""
+    """Return the names of losses from the columns: evaluation domains, then tasks."""
     return (*named(table, LOSS), *(column for column in table.columns if column.startswith(TASK)))
 
 
 def named(table: pl.DataFrame, prefix: str) -> tuple[str, ...]:
-    """Return the names after `prefix` among the columns, in order."""
+    """Return the names of columns with `prefix`, without it, in order."""
     return tuple(c.removeprefix(prefix) for c in table.columns if c.startswith(prefix))
 
 
@@ -88,7 +88,7 @@ def table_of(
     proxy: str,
     targets: Sequence[str] | None,
 ) -> pl.DataFrame:
-    """Return a row for each trial, in their order, joined with its result by name."""
+    """Return a table with a row for each trial, joined with its result by name."""
     if not trials:
         raise TrialsError("a table of trials needs at least one trial")
     names = [trial.name for trial in trials]
@@ -132,7 +132,7 @@ def table_of(
 
 
 def _common_targets(losses: Mapping[str, Losses]) -> tuple[str, ...]:
-    """Return the evaluation domains, which all finished trials must share."""
+    """Return the evaluation domains common to all finished trials; raise TrialsError for others."""
     targets = next((tuple(own.nats_per_token) for own in losses.values()), ())
     for trial, own in losses.items():
         if odd := sorted(set(own.nats_per_token) ^ set(targets)):
@@ -143,21 +143,21 @@ def _common_targets(losses: Mapping[str, Losses]) -> tuple[str, ...]:
 
 
 def check_once(names: Iterable[str], where: str) -> None:
-    """Check that no name appears twice."""
+    """Raise TrialsError if a name appears twice."""
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise TrialsError(f"{where}: more than one row for {listed(doubled)}")
 
 
 def check_losses(names: Iterable[str]) -> None:
-    """Check the names of losses; of a metric of a task, those of the task and the metric."""
+    """Check the names of losses; for a task's metric, the names of task and metric."""
     for name in names:
         for part in task_metric(name) or (name,):
             check_path(part, "evaluation domain", TrialsError)
 
 
 def check_values(rows: TrialRows) -> None:
-    """Check what is in the columns of a table: mixtures, losses and sizes."""
+    """Check the values of a table: mixtures, losses and sizes."""
     table, weights_ND = rows.table, rows.weights()
     names = table["trial"].to_list()
     for name, mixture in zip(names, table["mixture"], strict=True):
@@ -183,7 +183,7 @@ def check_values(rows: TrialRows) -> None:
 
 
 def _check_finished(done: pl.DataFrame, targets: Sequence[str]) -> None:
-    """Check that finished trials have each loss in one unit at least, and no odd ones."""
+    """Check that finished trials have every loss in at least one unit, with valid values."""
     if done.is_empty() or not targets:
         return
     given = [done.select([loss_column(name, unit) for name in targets]) for unit in PREFIX]
@@ -199,7 +199,7 @@ def _check_finished(done: pl.DataFrame, targets: Sequence[str]) -> None:
 
 
 def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) -> None:
-    """Check that two tables have rows of the same names."""
+    """Raise TrialsError unless two tables have rows of the same names."""
     lefts, rights = dict.fromkeys(left), dict.fromkeys(right)
     missing = [name for name in lefts if name not in rights]
     extra = [name for name in rights if name not in lefts]
@@ -210,5 +210,5 @@ def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) 
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Write some names, and how many more there are."""
+    """Return a text with the first names, and the number of further ones."""
     return first_few([repr(name) for name in names], most)

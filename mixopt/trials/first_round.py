@@ -1,30 +1,30 @@
-"""The mixtures of the first round: anchors, replicates, axial and sampled ones; or microanneals.
+"""The first round of mixtures: anchors, replicates, axial and sampled mixtures; or microanneals.
 
-Anchors are the natural and the uniform mixture, kept also where they are beyond a cap. Replicates
-train the uniform mixture again under other seeds: how far they differ is the noise of a trial.
+Anchors are natural and uniform, also if they exceed a cap. Replicates train the uniform mixture
+with other seeds, which measures the noise of a trial.
 
 Sampled mixtures come from RegMix's Dirichlet draws, by `mixture_config/synthesize_mixture.py` in
 github.com/sail-sg/regmix at commit b004d3a (Liu et al. 2024, arXiv:2407.01492), or from Sobol
-points where rejection finds too few. With p the natural mixture:
+points if rejection finds too few. With p the natural mixture:
 
-1. The cap of domain j is u_j = min(max_usage p_j, 1); further caps of the user lower it.
+1. The cap of domain j is u_j = min(max_usage p_j, 1), or a lower cap of the user.
 2. The prior is tempered: q_j = p_j^(1/temperature) / sum_k p_k^(1/temperature).
 3. `multiplier` x N times, draw x ~ Dirichlet(s q), where s is one of 15 strengths, log-spaced from
-   min_strength to max_strength, each as likely as another.
+   min_strength to max_strength, with equal probability.
 4. A draw with any x_j > u_j is rejected.
 5. x_j < minimum becomes 0, x is rescaled and rounded to multiples of `minimum`; ours is rescaled
    again, and the caps are checked once more.
-6. A row within an L1 distance of 1e-5 of another is dropped, and N of what is left are chosen.
+6. A row within an L1 distance of 1e-5 of another is dropped, and N of the others are chosen.
 
-Axial: few trials tell most where each of them moves one domain (Cornell, Experiments with
-Mixtures). With a share s and a centre c, the mixture of domain d has s + (1 - s) c_d of it and
-(1 - s) c_j of every other domain j. A domain whose cap is lower takes its cap, and the others share
-what is left in proportion to the centre; where that is nearly the centre, there is no mixture for
-it. A design of at least 2 D + 2 mixtures begins with them unless it says otherwise.
+Axial: few trials tell most if each moves one domain (Cornell, Experiments with Mixtures). With a
+share s and a centre c, the mixture of domain d has a share of s + (1 - s) c_d of domain d, and
+(1 - s) c_j of every other domain j. A domain with a lower cap takes its cap, and the others share
+the rest in proportion to the centre; a mixture close to the centre is left out. Designs of at least
+2 D + 2 mixtures begin with axial mixtures unless configured otherwise.
 
 Microanneals give each candidate source a fixed share of the tokens. With a share s and a base b,
-the anneal of source d has s of d and (1 - s) b of the rest; the control is b alone. All runs of one
-seed share it.
+the anneal of source d has a share of s of d and (1 - s) b of the rest; the control is b. Runs are
+paired by seed.
 
 Shapes: N mixtures, D domains, R draws, K dimensions of the cube, P axial mixtures.
 """
@@ -61,13 +61,13 @@ from mixopt.trials.stages import stage_limits
 
 CONTROL: Role = "control"
 ANNEAL: Role = "anneal"
-AXIAL_SHARE = 0.5  # how far an axial mixture moves from the uniform one to its domain
+AXIAL_SHARE = 0.5  # share s of an axial mixture
 
 
 def make_anneals(
     config: AnnealsConfig, natural: Mixture, constraints: Constraints, seeds: Iterable[int]
 ) -> list[Trial]:
-    """Return the control and an anneal of each source, with all seeds, seed by seed."""
+    """Return the control and an anneal of each source, for each seed."""
     mixtures = dict(anneal_mixtures(config, natural))
     epochs = [limit for limit in constraints.linear if limit.rate or limit.target_tokens]
     for limit in sorted(epochs, key=lambda one: one.domains[0] not in config.sources):
@@ -84,7 +84,7 @@ def make_anneals(
 
 
 def anneal_mixtures(config: AnnealsConfig, natural: Mixture) -> Iterator[tuple[str, Mixture]]:
-    """Yield the control's mixture and that of each source, by the first part of their names."""
+    """Yield the mixtures of the control and of each source, with the first part of their names."""
     given = natural if config.base == "natural" else config.base
     ratios = {n: 0.0 if n in config.sources else float(given.get(n, 0.0)) for n in natural}
     total = sum(ratios.values())
@@ -109,7 +109,7 @@ COLUMNS = {
 
 
 def write_design(trials: Sequence[Trial], path: Path) -> None:
-    """Write the trials of a design, in their order, as `design.parquet` at once."""
+    """Write the trials of a design in their order, atomically."""
     domains = trials[0].mixture.domains if trials else ()
     names = [check_name(trial.name, "trial", DesignError) for trial in trials]
     check_once(names, "the design")
@@ -120,7 +120,7 @@ def write_design(trials: Sequence[Trial], path: Path) -> None:
 
 
 def read_design(path: Path) -> list[Trial]:
-    """Read what `write_design` wrote, in the same order."""
+    """Read a design that `write_design` wrote, in the same order."""
     table = read_table(path, hint="make it again with mixopt run --from design", error=DesignError)
     missing = [name for name in COLUMNS if name not in table.columns]
     domains = named(table, WEIGHT)
@@ -156,7 +156,7 @@ def make_design(
 ) -> list[Trial]:
     """Return the trials: anchors, replicates, axial and sampled mixtures, in this order.
 
-    Beside trials of an earlier corpus, axial ones are of the domains that these do not know.
+    With trials of an earlier corpus, only domains unknown to these have axial mixtures.
     """
     allowed = design_constraints(config, natural, constraints)
     if config.stages:
@@ -177,7 +177,7 @@ def make_design(
 
 
 def first_stage(config: DesignConfig, natural: Mixture, allowed: Constraints) -> Constraints:
-    """Return what the first stage may try: what it holds is as in the natural mixture."""
+    """Return the limits of the first stage, with frozen parts as in natural."""
     assert config.stages
     nearest = Mixture.from_array(natural.domains, allowed.simplex.project(natural.array))
     return stage_limits(config.stages[0], nearest, allowed)
@@ -204,7 +204,7 @@ def _sampled(
     seed: int,
     say: Say,
 ) -> Array:
-    """Return distinct sampled mixtures, shape (N, D), all allowed."""
+    """Return distinct, allowed sampled mixtures, shape (N, D)."""
     allowed = constraints.simplex
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
     if allowed.dimensions == 0 and config.trials > 1:
@@ -233,7 +233,7 @@ def _sampled(
 
 
 def _by_phase(phases: Phases, natural: Mixture, count: int, rng: np.random.Generator) -> Array:
-    """Draw mixtures by phase, of which every third is the same in all phases, shape (N, D)."""
+    """Draw mixtures by phase, shape (N, D); every third is the same in all phases."""
     domains, designs = phases.whole(natural).domains, []
     prior_D = phases.whole(natural).array ** 0.5
     for place in range(count):
@@ -275,7 +275,7 @@ def _axial(
     unknown: Sequence[str],
     say: Say,
 ) -> Array:
-    """Return the axial mixtures that the design has, shape (P, D)."""
+    """Return the axial mixtures of the design, shape (P, D)."""
     domains, most = natural.domains, config.first_round
     center_D = Mixture.uniform(domains).array
     is_plain = config.stages is None and config.phases is None and config.method is None
@@ -304,13 +304,13 @@ STRENGTHS, PHASE_STRENGTHS = np.geomspace(0.1, 5.0, 15), np.geomspace(0.5, 10.0,
 MULTIPLIER = 100
 TEMPERATURE = 2.0
 MIN_WEIGHT = 2e-4  # smaller weights are set to 0
-SAME_MIXTURE = 1e-5  # L1 distance under which two rows are one mixture
+SAME_MIXTURE = 1e-5  # L1 distance below which two rows count as one mixture
 
 
 def draw_mixtures(
     natural_D: Array, allowed: Allowed, *, draws: int, rng: np.random.Generator
 ) -> tuple[Array, int]:
-    """Draw mixtures by steps 2 to 6 above, all that are distinct; count those that are allowed."""
+    """Draw distinct mixtures by steps 2 to 6 above; also return the number of allowed draws."""
     tempered_D = natural_D ** (1.0 / TEMPERATURE)
     prior_D = tempered_D / tempered_D.sum()
     drawn_RD = _dirichlet(rng.choice(STRENGTHS, size=draws)[:, None] * prior_D, rng)
@@ -323,7 +323,7 @@ def _dirichlet(concentrations_RD: Array, rng: np.random.Generator) -> Array:
     """Draw a row for each row of concentrations; a concentration of 0 gives a weight of 0."""
     positive = concentrations_RD > 0
     safe_RD = np.where(positive, concentrations_RD, 1.0)
-    # Gamma(a) = Gamma(a + 1) U^(1/a); its logarithm has no smallest number.
+    # Gamma(a) = Gamma(a + 1) U^(1/a), in logarithms, which do not underflow.
     log_RD = np.log(rng.standard_gamma(safe_RD + 1.0))
     log_RD += np.log1p(-rng.random(safe_RD.shape)) / safe_RD
     log_RD = np.where(positive, log_RD, -np.inf)
@@ -333,7 +333,7 @@ def _dirichlet(concentrations_RD: Array, rng: np.random.Generator) -> Array:
 
 
 def _round(weights_RD: Array) -> Array:
-    """Zero what is below the minimum, rescale, round to multiples of it, rescale."""
+    """Set weights below the minimum to 0, rescale, round to multiples of it, rescale."""
     kept_RD = np.where(weights_RD < MIN_WEIGHT, 0.0, weights_RD)
     kept_RD = kept_RD[kept_RD.sum(axis=1) > 0]
     kept_RD = kept_RD / kept_RD.sum(axis=1, keepdims=True)
@@ -371,7 +371,7 @@ def _sobol_points(count: int, dimensions: int, rng: np.random.Generator) -> Arra
 
 
 def _without_crumbs(weights_D: Array, allowed: Allowed) -> Array:
-    """Set weights below the minimum to 0 and give their share to the others, within the bounds."""
+    """Set weights below the minimum to 0, and give their share to the others within the bounds."""
     crumbs_D = (weights_D < MIN_WEIGHT) & (weights_D > 0) & (allowed.lower_D == 0)
     upper_D = np.where(crumbs_D, 0.0, allowed.upper_D)
     if not crumbs_D.any() or upper_D.sum() < 1:
@@ -380,9 +380,9 @@ def _without_crumbs(weights_D: Array, allowed: Allowed) -> Array:
     return cleaned_D if allowed.contains(cleaned_D)[0] else weights_D
 
 
-NEAR = 0.02  # total variation from the centre under which a mixture tells nothing of its own
+NEAR = 0.02  # total variation from the centre below which a mixture is left out
 HALVINGS = 80
-MIN_CENTER = 1e-12  # of the centre, so that a domain that the centre leaves out can be filled
+MIN_CENTER = 1e-12  # minimum share of the centre, so that every domain can be scaled
 
 
 def axial_mixtures(
@@ -395,7 +395,8 @@ def axial_mixtures(
 ) -> tuple[Array, list[int]]:
     """Return the centre, moved within the limits, and an axial mixture for each domain.
 
-    Or without the centre, those `of` some domains, by position. Also which domains have none.
+    With `of`, only the mixtures of these domains, without the centre. Also returns the domains
+    without a mixture.
     """
     domains = len(center_D)
     nothing_1D, own_DD = np.zeros((1, domains), dtype=bool), np.eye(domains, dtype=bool)
@@ -412,16 +413,16 @@ def axial_mixtures(
 
 
 def _filled(wanted_PD: Array, center_D: Array, allowed: Allowed, own_PD: BoolArray) -> Array:
-    """Keep each mixture's own domain as near as the limits allow; scale the centre for the rest."""
+    """Give each mixture's own domain its share as far as allowed; scale the centre for the rest."""
     lower_D, upper_D = allowed.lower_D, allowed.upper_D
-    # The others can take no less than their floors and no more than their caps.
+    # The others stay between their floors and caps.
     most_PD = np.minimum(upper_D, 1.0 - (lower_D.sum() - lower_D))
     least_PD = np.maximum(lower_D, 1.0 - (upper_D.sum() - upper_D))
     fixed_PD = np.clip(wanted_PD, np.minimum(least_PD, most_PD), most_PD)
     shares_D = np.maximum(center_D, MIN_CENTER)
     low_P, high_P = np.zeros(len(wanted_PD)), np.full(len(wanted_PD), 1.0 / MIN_CENTER)
     for _ in range(HALVINGS):
-        # The geometric middle at first, since the factor may be of any size.
+        # Bisect in logarithms: the factor may have any magnitude.
         middle_P = np.where(low_P > 0, np.sqrt(low_P * high_P), high_P * MIN_CENTER**0.5)
         rest_PD = np.clip(middle_P[:, None] * shares_D, lower_D, upper_D)
         over_P = np.where(own_PD, fixed_PD, rest_PD).sum(axis=1) > 1.0

@@ -1,22 +1,21 @@
-"""The contract of a proxy: it trains on mixtures and reports the losses.
+"""The proxy interface: train on mixtures and report losses.
 
-A proxy takes many trials at once, because small models waste a machine one at a time.
-Everything random about a trial comes from the trial's own seed, so its losses do not
-depend on what it was trained beside, to rounding.
+A proxy trains many trials at once, because one small model at a time wastes a machine. All
+randomness of a trial comes from its own seed, so that its losses do not depend, up to rounding, on
+the trials beside it.
 
-A proxy that cuts its domains to pools where `Training.target_tokens` asks for it
-(mixopt.loading.simulated_epochs) declares it by an attribute `simulates_epochs = True`; of another
-one, nobody may ask it. A proxy may also say what a trial costs, before there is a corpus:
+A proxy that limits its domains to pools for `Training.target_tokens`
+(mixopt.loading.simulated_epochs) declares `simulates_epochs = True`. Pools are shares of
+`Training.inventory`, if given. A proxy may report its cost before there is a corpus:
 `parameters(vocab_size) -> int`, `flops_per_token(vocab_size) -> float`, from which `mixopt check`
 estimates its speed on a CPU, and `tokens_per_second(vocab_size, training) -> float` of one worker.
-A sweep of one that says `begins_short = True` trains one short trial before the others, and stops
-if it fails. Pools are shares of `Training.inventory`, where that is given.
+A sweep of a proxy with `begins_short = True` first trains one short trial, and stops if it fails.
 
-A proxy whose trials begin with a checkpoint takes an option `start`, which `proxy.from` is, and
-`start_hash`, which it refuses to train without where it is another one. It has `start_hash() ->
-str` of what `start` names, and may have `base_losses(corpus, training) -> Losses`, those of the
-checkpoint before any step on what trials are evaluated on, and `check_tokenizer(name) -> None`,
-which raises where a corpus of that tokenizer would have other tokens than the checkpoint.
+A proxy whose trials start from a checkpoint takes the options `start` (`proxy.from`) and
+`start_hash`, and refuses to train if the hash of the checkpoint differs. It has `start_hash() ->
+str`, and may have `base_losses(corpus, training) -> Losses`, the losses of the checkpoint before
+any step, and `check_tokenizer(name) -> None`, which raises if a corpus with that tokenizer would
+have other tokens than the checkpoint.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def bits_per_nat(domains: Sequence[Domain]) -> dict[str, float] | None:
 
 
 def in_bits_per_byte(nats: Mapping[str, float], domains: Sequence[Domain]) -> dict[str, float]:
-    """Return losses in bits per byte; none where the bytes of one domain are not known."""
+    """Return losses in bits per byte; none if the bytes of a domain are unknown."""
     rates = bits_per_nat(domains)
     return {} if rates is None else {name: loss * rates[name] for name, loss in nats.items()}
 
@@ -57,14 +56,14 @@ Role = Literal[
 
 @dataclass(frozen=True)
 class Trial:
-    """One proxy to train on one mixture.
+    """One proxy model to train on one mixture.
 
     Attributes:
-        name: Its name, a file's too.
-        mixture: Shares of the training tokens; of trials by phase, of cells `<phase>/<domain>`.
-        seed: Of all that is random about it, from 0 to 2^63 - 1.
-        role: Why it is in the design.
-        round: The round that chose it, from 0.
+        name: Name of the trial and of its file.
+        mixture: Shares of the training tokens; in designs with phases, of cells `<phase>/<domain>`.
+        seed: Seed of everything random in the trial, from 0 to 2^63 - 1.
+        role: Role in the design.
+        round: Round that chose it, from 0.
     """
 
     name: str
@@ -76,14 +75,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Losses:
-    """Held-out losses at one moment of training, by evaluation domain, and metrics of tasks.
+    """Held-out losses at one point of training, and metrics of tasks.
 
     Attributes:
         tokens: Training tokens so far.
-        nats_per_token: By evaluation domain.
-        bits_per_byte: By evaluation domain.
-        tasks: What the corpus's tasks (`Corpus.tasks`) measure, by `task/<name>/<metric>`; empty of
-            a proxy that scores none.
+        nats_per_token: Loss by evaluation domain.
+        bits_per_byte: Loss by evaluation domain.
+        tasks: Metrics of the corpus's tasks (`Corpus.tasks`), by `task/<name>/<metric>`; empty if
+            the proxy does not score tasks.
     """
 
     tokens: int
@@ -94,18 +93,18 @@ class Losses:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """The outcome of a trial; a failed or diverged one has a reason and no losses.
+    """The result of a trial; a failed or diverged one has a reason and no losses.
 
     Attributes:
         trial: Name of the trial.
         status: Whether it finished.
         tokens: Training tokens.
-        parameters: Of the model.
-        seconds: That it trained, its part of its group's.
-        losses: At the end; None without.
-        curve: Before the end, in order.
-        reason: Why it did not finish, in a line.
-        experts: What the experts of a mixture-of-experts proxy were given; None of another.
+        parameters: Parameters of the model.
+        seconds: Training time: its part of its group's.
+        losses: Final losses, or None.
+        curve: Losses before the end, in order.
+        reason: Why it did not finish, in one line.
+        experts: Expert assignments of a mixture-of-experts proxy; else None.
     """
 
     trial: str
@@ -121,12 +120,12 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a group of trials has come.
+    """Progress of a group of trials.
 
     Attributes:
         done: Training tokens of all members so far.
-        total: Of all that they will train on.
-        doing: What the group is at.
+        total: Training tokens of all members in total.
+        doing: Present activity.
     """
 
     done: int
@@ -140,21 +139,20 @@ class Training:
 
     Attributes:
         tokens: Training tokens of one trial.
-        eval_every: Tokens between held-out losses; 0 for the end alone.
-        eval_tokens: Held-out tokens used maximum for each evaluation domain.
+        eval_every: Tokens between evaluations; 0 evaluates at the end only.
+        eval_tokens: Maximum held-out tokens of each evaluation domain.
         device: `cpu`, `cuda`, `cuda:1`, or `auto`.
-        threads: Threads of one worker; 0 leaves it to the library.
-        target_tokens: Length of the full run; each domain is repeated as often as there. None
-            draws from all that a domain has.
-        inventory: With `target_tokens`, and for a trainer whose unit is epochs, distinct tokens of
-            each whole domain, where the corpus is a sample of them; None where it is everything.
-        files: A folder where a proxy may keep a folder of files for each trial, by its name; it
-            need not exist yet. None where there is no such place.
-        curve_points: Held-out losses before the end, at equal distances and on a sample of the
-            held-out text, so that they cost next to nothing; 0 with `eval_every`. A proxy that
-            cannot is free to leave them out.
-        phases: Share of the tokens of each phase, by name and in order, where trials have phases:
-            a trial's mixture is then of cells `<phase>/<domain>` (mixopt.mixture.Phases).
+        threads: Threads of one worker; 0: the library's default.
+        target_tokens: Length of the full run in tokens; each domain is repeated as often as there.
+            None: no pools.
+        inventory: Distinct tokens of each whole domain if the corpus is a sample, for
+            `target_tokens` and for trainers whose unit is epochs; None if the corpus is complete.
+        files: Folder in which a proxy may save a folder of files for each trial, by its name; it
+            need not exist yet. None: no files.
+        curve_points: Number of evaluations before the end, at equal distances on a small sample of
+            the held-out text; 0 with `eval_every`. A proxy may ignore it.
+        phases: Share of tokens of each phase, by name in order, if trials have phases: mixtures are
+            then of cells `<phase>/<domain>` (mixopt.mixture.Phases).
     """
 
     tokens: int
@@ -170,10 +168,10 @@ class Training:
 
 
 class Proxy(Protocol):
-    """A proxy: made from the options under `proxy:` in the configuration, then asked to train."""
+    """A proxy, created from the options under `proxy:` in the configuration."""
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return how many trials to train together, measured or known; >= 1."""
+        """Return the number of trials to train together, >= 1."""
         ...
 
     def train(
@@ -183,24 +181,24 @@ class Proxy(Protocol):
         training: Training,
         report: Callable[[Progress], None],
     ) -> list[TrialResult]:
-        """Train the trials together and return a result for each, in their order.
+        """Train trials together; return their results in order.
 
         Args:
-            trials: The members of one group.
+            trials: The trials of one group.
             corpus: Token shards by domain.
-            training: Length and held-out budget, the same for all.
-            report: Called with the progress of the group, at least once in `sweep.patience`: a
-                worker that reports none for so long is taken to hang.
+            training: Settings shared by all trials.
+            report: Called with the progress of the group at least once in `sweep.patience`, after
+                which a silent worker is killed.
 
         Returns:
-            One result for each trial. A member that diverges is a result with status
-            `diverged` and does not disturb the others.
+            One result for each trial. A trial that diverges has the status `diverged` and does not
+            disturb the others.
         """
         ...
 
 
 def make_proxy(name: str, options: dict[str, Any]) -> Proxy:
-    """Load the proxy `name` and build it with `options`."""
+    """Load a proxy by name and create it with options."""
     from mixopt.system import build_plugin
 
     proxy: Proxy = build_plugin("proxy", name, options)

@@ -1,25 +1,25 @@
-"""Read tables of mixtures and losses that others published or exported, as CSV or Parquet.
+"""Read published or exported tables of mixtures and losses, as CSV or Parquet.
 
-Two tables: RegMix has `index` and `train_the_pile_arxiv` ... on one side, `index` and
-`metric/the_pile_arxiv_val_loss` (or `valid_the_pile_arxiv`) ... on the other. Olmix has
-`run,name,index` (or `run_id,name`) and a column a domain in `ratios.csv`, the same and a column
-a metric in `metrics.csv`, both behind a column of row numbers without a name. What all columns of
-a table share around the names (`train_`, `metric/`, `_val_loss`, and `the_pile_` on both sides)
-is taken off, so that a domain has one name in both tables.
+Two tables: RegMix has `index` and `train_the_pile_arxiv` ... in one table, `index` and
+`metric/the_pile_arxiv_val_loss` (or `valid_the_pile_arxiv`) ... in the other. Olmix has
+`run,name,index` (or `run_id,name`) and a column for each domain in `ratios.csv`, the same and a
+column for each metric in `metrics.csv`, both with an unnamed column of row numbers. Common prefixes
+and suffixes of columns (`train_`, `metric/`, `_val_loss`, and `the_pile_` in both tables) are
+removed, so that a domain has one name in both tables.
 
-One table is what MLflow (`params.weight/web` and `metrics.loss/web` beside `run_id` and `status`,
-or plain names beside `Run ID` and `Status`) and W&B export (plain names beside `Name`, `ID` and
-`State`). Its columns are taken for weights or losses by how they begin or end (WEIGHTS, LOSSES);
-what else was logged, and runs that did not finish, are left out and counted.
+One table: exports of MLflow (`params.weight/web` and `metrics.loss/web` beside `run_id` and
+`status`, or plain names beside `Run ID` and `Status`) and of W&B (plain names beside `Name`, `ID`
+and `State`). Columns are recognised as weights or losses by prefixes and suffixes (WEIGHTS,
+LOSSES); other columns and unfinished runs are left out and counted.
 
-Columns `parameters` and `tokens` of either table are the size that a trial was trained at. Of a
-table with a column `schedule`, the share of its own schedule that each row has run, rows below 1
-are left out: a loss before the end is of a learning rate that has not come down.
+Columns `parameters` and `tokens` in either table are the model size of a trial. In a table with a
+column `schedule`, the completed share of each row's own schedule, rows below 1 are left out: the
+loss before the end belongs to a learning rate that has not decayed.
 
-Rows are joined by their key. A key that is missing, there twice, or in one table alone is an error
-that names it; what is in one table alone may be left out if that is asked for. A row that repeats
-another one in all cells is read once. Weights in percent are divided by 100; rows that miss 1 by
-rounding are rescaled. Notes report this.
+Rows are joined by their key. A key that is missing, repeated, or in one table only is an error that
+names it; rows in one table only may be left out on request. Rows that are equal in all cells are
+read once. Weights in percent are divided by 100; sums off 1 by rounding are rescaled. Notes report
+this.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -54,15 +54,17 @@ from mixopt.trials.columns import (
     schema,
 )
 
-KEYS = ("trial", "run", "run_id", "index", "name", "id")  # the first in both tables and unique
-SIZE = ("parameters", "tokens")  # of the trial, in either table: neither weight nor loss
-SCHEDULE = "schedule"  # share of its own schedule that a row has run
+KEYS = ("trial", "run", "run_id", "index", "name", "id")  # use the first one unique in both
+SIZE = ("parameters", "tokens")  # columns in either table, neither weight nor loss
+SCHEDULE = "schedule"  # column with the completed share of a row's schedule
 SAME_SUM = 1e-6
 MAX_PHASES = 5
-PHASE = "phase/"  # begins the column of a phase's share of the tokens
-ROW_NUMBERS = ("", "Unnamed: 0")  # what pandas calls a column of row numbers
+PHASE = "phase/"  # prefix of columns with a phase's share of the tokens
+ROW_NUMBERS = ("", "Unnamed: 0")  # pandas' names for a column of row numbers
 TRACKER_PREFIXES = ("params.", "metrics.", "config.", "config/", "summary.", "summary/")
-NESTED = re.compile(r".*[./](?=(weights?|mixture)[./])")  # of a configuration: data.weights.web
+NESTED = re.compile(
+    r".*[./](?=(weights?|mixture)[./])"
+)  # such as data.weights.web of a configuration
 WEIGHTS = (
     *(WEIGHT, "weights/", "weight_", "weights.", "weight."),
     *("ratio_", "train_", "mixture/", "mixture.", "w_"),
@@ -77,7 +79,7 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
     """Return the weights and the losses of finished runs as two tables, and notes.
 
     Raises:
-        TrialsError: No weights or no losses among the columns, or no run that finished.
+        TrialsError: No columns of weights or of losses, or no finished run.
     """
     plain = {name: _plain(name) for name in table.cells.columns}
     kinds = {name: _kind(own) for name, own in plain.items()}
@@ -110,7 +112,7 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
 
 
 def _plain(name: str) -> str:
-    """Return a column's name without a tracker's prefix, or what stands before nested weights."""
+    """Return a column's name without a tracker's prefix or the path of nested weights."""
     prefix = next((one for one in TRACKER_PREFIXES if name.startswith(one)), "")
     nested = NESTED.match(name)
     return name[nested.end() :] if nested else name.removeprefix(prefix)
@@ -125,7 +127,7 @@ def _kind(name: str) -> str:
 
 
 def _ended(table: CellTable) -> tuple[CellTable, list[str]]:
-    """Return the runs that finished, where a column says so."""
+    """Return the finished runs, if a column has their status."""
     state = next((name for name in table.cells.columns if name.lower() in STATES), None)
     if state is None:
         return table, []
@@ -148,7 +150,7 @@ def joined_trials(
     ignore: Sequence[str] = (),
     drop_incomplete: bool = False,
 ) -> TrialRows:
-    """Return the trials of a table of mixtures and one of losses, joined by their key."""
+    """Return the trials of a table of mixtures and a table of losses, joined by their key."""
     for name in ignore:
         if name not in left.cells.columns:
             right.require(name, "--ignore")
@@ -202,7 +204,7 @@ def joined_trials(
 
 @dataclass
 class _Pair:
-    """Tables of mixtures and of losses on their way to the same rows, and notes of it."""
+    """A table of mixtures and one of losses while they are joined, with notes."""
 
     left: CellTable
     right: CellTable
@@ -213,7 +215,7 @@ class _Pair:
         return self.left, self.right
 
     def take(self, kept_N: BoolArray) -> None:
-        """Keep some rows of both, which are joined already."""
+        """Keep rows of both joined tables."""
         self.left, self.right = (table.take(np.flatnonzero(kept_N)) for table in self.both)
 
     def drop_repeats(self) -> None:
@@ -228,7 +230,7 @@ class _Pair:
         self.left, self.right = once
 
     def join(self, key: str | None, *, drop_incomplete: bool) -> None:
-        """Bring the rows into one order by their key."""
+        """Join the rows by their key."""
         key_columns = _key(*self.both, key)
         self.left, self.right = (replace(table, key=key_columns) for table in self.both)
         for table in self.both:
@@ -262,7 +264,7 @@ class _Pair:
         )
 
     def drop_incomplete(self) -> None:
-        """Leave out losses that no row has, then rows with a gap."""
+        """Drop losses that no row has, then rows with missing numbers."""
         columns, path = data_columns(self.right), self.right.path
         is_empty_M = np.asarray(self.right.gaps(columns).all(axis=0))
         empty = [name for name, is_empty in zip(columns, is_empty_M, strict=True) if is_empty]
@@ -284,7 +286,7 @@ class _Pair:
         self.take(~gap_N)
 
     def drop_unfinished(self) -> bool:
-        """Keep rows at the end of their schedule; tell whether a table has one."""
+        """Keep rows at the end of their schedule; return whether a table has schedules."""
         given = next((one for one in self.both if SCHEDULE in one.cells.columns), None)
         if given is None:
             return False
@@ -310,7 +312,7 @@ class _Pair:
 
 
 def data_columns(table: CellTable) -> list[str]:
-    """Return the columns that hold weights or losses."""
+    """Return the columns of weights or losses."""
     others = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, table.key)
     columns = [n for n in table.cells.columns if n not in others and not n.startswith(PHASE)]
     if not columns:
@@ -350,7 +352,7 @@ def _check_unique(table: CellTable) -> None:
 
 
 def _check_numbering(left: CellTable, right: CellTable) -> None:
-    """Refuse tables of which one numbers its rows from 0 and the other from 1."""
+    """Raise TrialsError if one table counts rows from 0 and the other from 1."""
     ours, theirs = left.names, right.names
     if not all(cell.isdecimal() for cell in (*ours, *theirs)):
         return
@@ -365,7 +367,7 @@ def _check_numbering(left: CellTable, right: CellTable) -> None:
 
 
 def _check_agree(left: CellTable, right: CellTable) -> None:
-    """Check that other columns of names say the same of the rows that were joined."""
+    """Check that other name columns agree in joined rows."""
     common = [name for name in KEYS if name in left.cells.columns and name in right.cells.columns]
     for other in common:
         columns = left.names, left.column(other), right.column(other)
@@ -378,7 +380,7 @@ def _check_agree(left: CellTable, right: CellTable) -> None:
 
 
 def _run_seeds(mixtures: Sequence[str], parameters: Sequence[int | None]) -> list[int]:
-    """Number the runs of each mixture and number of parameters, from 0."""
+    """Number the runs of each mixture and size from 0."""
     runs = pl.DataFrame({"mixture": mixtures, "parameters": parameters})
     return runs.select(pl.int_range(pl.len()).over("mixture", "parameters")).to_series().to_list()
 
@@ -386,7 +388,7 @@ def _run_seeds(mixtures: Sequence[str], parameters: Sequence[int | None]) -> lis
 def without_affixes(
     names: Sequence[str], prefixes: Sequence[str], suffixes: Sequence[str]
 ) -> list[str]:
-    """Take off each prefix and suffix that all names have and that is not a whole name."""
+    """Remove common prefixes and suffixes, unless they are a whole name."""
     names = list(names)
     for prefix in prefixes:
         if all(name.startswith(prefix) and name != prefix for name in names):
@@ -421,7 +423,7 @@ def _mixture(
 
 
 def _size(table: CellTable) -> dict[str, list[int]]:
-    """Return the parameters and the tokens of each trial, where the table has them."""
+    """Return parameters and tokens of each trial, if the table has them."""
     names = [name for name in SIZE if name in table.cells.columns]
     sizes_NS = np.rint(table.numbers(names))
     for row, column in np.argwhere(~((sizes_NS >= 0) & (sizes_NS <= MAX_SIZE)))[:1]:
@@ -435,7 +437,7 @@ def _size(table: CellTable) -> dict[str, list[int]]:
 def _as_shares(
     table: CellTable, names: Sequence[str], weights_ND: Array, tolerance: float
 ) -> tuple[Array, list[str]]:
-    """Return weights as shares of 1, from percent too, and from a mixture for each phase."""
+    """Return weights as shares of 1, also from percent and from a mixture for each phase."""
     with np.errstate(over="ignore"):
         sums_N = np.nan_to_num(weights_ND.sum(axis=1))
     if (np.abs(sums_N - 100) <= 100 * tolerance).all():
@@ -447,7 +449,7 @@ def _as_shares(
 
 
 def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
-    """Return the share of the tokens of the phase of each column, `<phase>/<domain>`."""
+    """Return the share of tokens of each column's phase, for columns `<phase>/<domain>`."""
     phase_of = [name.partition("/")[0] for name in names]
     columns = [f"{PHASE}{phase}" for phase in dict.fromkeys(phase_of)]
     if len(columns) != count or any(name not in table.cells.columns for name in columns):
@@ -465,7 +467,7 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
 
 
 def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:
-    """Return the questions behind each metric, from columns `items/<metric>`."""
+    """Return the number of questions of each metric, from columns `items/<metric>`."""
     items = {}
     for column in (name for name in table.cells.columns if name.startswith(ITEMS)):
         metric = column.removeprefix(ITEMS)

@@ -1,14 +1,13 @@
-"""Whether trials separate mixtures on a loss: spread between mixtures against noise.
+"""Whether trials separate mixtures on a loss: signal between mixtures against noise of seeds.
 
-Trials of one mixture under several seeds differ by initial weights and the order of the data
-alone: their pooled deviation is the noise of a trial. What mixtures differ by beyond it is the
-signal, signal^2 = spread^2 - noise^2, by the analysis of variance with one factor; the F
-distribution gives the ratio's lower bound. A loss is `ready` where the bound is 1 or more, `weak`
-where only the estimate is, and `noise` where that is below 1: then a trial says more of its seed
-than of its mixture.
+Trials of one mixture with several seeds differ by initial weights and order of data only: their
+pooled standard deviation is the noise of a trial. The signal is the spread between mixtures beyond
+it, signal^2 = spread^2 - noise^2, by one-way analysis of variance; the F distribution gives the
+ratio's lower bound. A loss is `ready` if the bound is at least 1, `weak` if only the estimate is,
+and else `noise`: then a trial tells more about its seed than about its mixture.
 
-The ratio is AI2's "signal to noise" (2508.13144) with noise within mixtures, not over the
-checkpoints of all of them, which would hold the signal too.
+The ratio is AI2's "signal to noise" (2508.13144) with the noise within mixtures, not over the
+checkpoints of all mixtures, which would contain the signal.
 
 Shapes: N trials, M losses, K different mixtures (of each size), S sizes.
 """
@@ -31,21 +30,21 @@ from mixopt.trials.columns import listed
 from mixopt.trials.table import Trials
 
 State = Literal["ready", "weak", "noise", "unknown"]
-LEVEL = 0.95  # of the lower bound
-MIN_RATIO = 1.0  # a ratio below is noise
-MAX_RATIO = 1e6  # a ratio that is written where replicates do not differ at all
+LEVEL = 0.95  # level of the lower bound
+MIN_RATIO = 1.0  # ratios below are noise
+MAX_RATIO = 1e6  # reported if replicates do not differ at all
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """How well trials separate mixtures on a loss.
+    """Signal and noise of trials on a loss.
 
     Attributes:
         name: The loss.
         spread: Standard deviation of a trial's loss over mixtures.
         noise: Standard deviation over seeds of one mixture; None without replicates.
         ratio: Signal over noise; None without replicates.
-        low: Its 95% lower bound; None without replicates.
+        low: 95% lower bound of the ratio; None without replicates.
     """
 
     name: str
@@ -64,26 +63,26 @@ class Readiness:
         return "ready" if self.low >= MIN_RATIO else "weak"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the numbers as plain values."""
+        """Return the figures as JSON values."""
         return {**asdict(self), "state": self.state}
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """Replicates: the number of trials of mixtures trained more than once, and of such mixtures."""
+    """Replicates: numbers of trials of repeated mixtures, and of such mixtures."""
 
     trials: int
     mixtures: int
 
     @classmethod
     def of(cls, trials: Trials) -> Replicates:
-        """Count the finished replicates, each size of model by itself."""
+        """Count the finished replicates, separately for each model size."""
         counts_K = np.bincount(_cells(trials.finished)[0])
         again_K = counts_K[counts_K > 1]
         return cls(int(again_K.sum()), len(again_K))
 
     def describe(self) -> str:
-        """Say how many there are."""
+        """Return the counts as text."""
         if not self.trials:
             return "no mixture was trained twice, so the noise of a trial is not known"
         mixtures = "one mixture" if self.mixtures == 1 else f"{self.mixtures} mixtures"
@@ -91,7 +90,7 @@ class Replicates:
 
 
 def readiness_of(trials: Trials, losses_NM: Array, names: Sequence[str]) -> tuple[Readiness, ...]:
-    """Return how well finished trials tell mixtures apart on each loss."""
+    """Return signal and noise of finished trials on each loss."""
     cell_N, size_N = _cells(trials)
     between_M, within_M, freedom, each = _variances(losses_NM, cell_N, size_N)
     if not freedom[1]:
@@ -112,9 +111,9 @@ def readiness_of(trials: Trials, losses_NM: Array, names: Sequence[str]) -> tupl
 
 
 def _cells(trials: Trials) -> tuple[IntArray, IntArray]:
-    """Number each trial's mixture and size together, and its size."""
+    """Number each trial's combination of mixture and size, and its size."""
     sizes = trials.table.select("parameters", "tokens").rows()
-    if len(set(sizes)) > max(len(sizes) // 2, 1):  # nearly every trial has its own
+    if len(set(sizes)) > max(len(sizes) // 2, 1):  # nearly every trial has its own size
         sizes = [(0, 0)] * len(sizes)
     return _numbered(list(zip(trials.mixtures, sizes, strict=True))), _numbered(sizes)
 
@@ -127,7 +126,7 @@ def _numbered(values: Sequence[Any]) -> IntArray:
 def _variances(
     losses_NM: Array, cell_N: IntArray, size_N: IntArray
 ) -> tuple[Array, Array, tuple[int, int], float]:
-    """Return mean squares between and within mixtures, their degrees of freedom, trials of each."""
+    """Return mean squares between and within mixtures, degrees of freedom, and group sizes."""
     counts_K, means_NM = _means(losses_NM, cell_N)
     counts_S, of_sizes_NM = _means(losses_NM, size_N)
     freedom = (len(counts_K) - len(counts_S), len(cell_N) - len(counts_K))
@@ -141,7 +140,7 @@ def _variances(
 
 
 def _means(losses_NM: Array, group_N: IntArray) -> tuple[IntArray, Array]:
-    """Return the size of each group, and the mean of each row's group."""
+    """Return the size of each group, and the group mean of each row."""
     counts_K = np.bincount(group_N)
     sums_KM = np.zeros((len(counts_K), losses_NM.shape[1]))
     np.add.at(sums_KM, group_N, losses_NM)
@@ -180,7 +179,7 @@ def check_trials(trials: Trials, objective: Objective, folds: int) -> None:
 
 
 def settled(objective: Objective, trials: Trials) -> Objective:
-    """Return the objective with values from trials: spreads, and losses that are noise."""
+    """Return the objective with spreads from the trials, and without noise if configured."""
     absent = [n for n in objective.evaluation if n.startswith(TASK) and n not in trials.targets]
     for name in objective.measured:
         if name in absent:
@@ -216,9 +215,9 @@ def _without_noise(objective: Objective, done: Trials) -> Objective:
 
 
 def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> dict[str, float]:
-    """Return the deviation of a run about its mixture's loss, by name; none where not known.
+    """Return the standard deviation of a run about its mixture's loss, by name, where known.
 
-    By replicates, or of shares of right answers the most that their questions make it.
+    From replicates; for shares of right answers also an upper bound from the number of questions.
     """
     items_M = np.sqrt((objective.item_errors(losses_NM) ** 2).mean(axis=0))
     result = readiness_of(trials, losses_NM, trials.targets)
@@ -230,7 +229,7 @@ def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> di
 
 
 def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
-    """Return the trials without tasks that are equal in all of them, unless requested."""
+    """Return the trials without constant tasks, unless these are requested."""
     done = trials.table.filter(pl.col("status") == "finished")
     flat = [
         name
@@ -246,7 +245,7 @@ def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
 
 
 def trials_fingerprint(trials: Trials) -> str:
-    """Return twelve hexadecimal digits that are the same for the same trials in any order."""
+    """Return a hash of 12 hexadecimal digits that does not depend on the order of trials."""
     columns = [name for name in trials.table.columns if name not in ("seconds", "reason")]
     rows = sorted(repr(row) for row in trials.table.select(columns).iter_rows())
     return hashlib.sha256("\n".join([repr(columns), *rows]).encode()).hexdigest()[:12]
@@ -266,7 +265,7 @@ def _check_targets(trials: Trials, objective: Objective) -> None:
 
 
 def _check_shares(trials: Trials, target: str, values_N: Array, questions: int) -> None:
-    """Check that a metric with a number of questions is a share of right answers."""
+    """Raise TrialsError if a metric with a number of questions is no share of right answers."""
     most = float(values_N.max())
     row = int(np.argmax(values_N if most > 1.0 else -values_N))
     if 0.0 <= values_N[row] <= 1.0:

@@ -1,22 +1,22 @@
-"""Convert trials to other domains, if the training domains have changed since.
+"""Map trials to other domains, after the training domains have changed.
 
-Each change is a linear map of the weights, and an assumption that the notes of the result state:
+Each change is a linear map of the weights with an assumption, which the notes of the result state:
 
-- split: a domain becomes parts. Old trials drew the parts in stated shares, by default those of
-  the inventory; that is exact where the old domain was drawn uniformly.
-- merge: domains become one, with their summed weight. Old trials drew them in other proportions
-  each than the new domain has; the notes say how far off they are.
-- freeze: a group becomes one domain of fixed inner shares. Trials whose group was off these
-  shares are left out.
-- remove: a domain goes. Trials that used it are left out, and the others are rescaled.
-- add: a domain comes. Old trials have none of it, so they say nothing of what it does.
+- split: a domain becomes several parts. Old trials drew the parts in stated shares, by default
+  those of the inventory; exact if the old domain was drawn uniformly.
+- merge: domains become one with the sum of their weights. Old trials drew them in varying
+  proportions; the notes state the distance from those of the new domain.
+- freeze: a group becomes one domain with fixed inner shares. Trials with other inner shares are
+  left out.
+- remove: a domain is removed. Trials that used it are left out, and the others are rescaled.
+- add: a domain is added. Old trials have none of it, and tell nothing about its effect.
 
-Trials of an earlier version of a corpus are carried to a later one by these: a domain of the same
-content has only another name, one with more tokens has grown, and a user says of the others what
-became of them. How far carried trials are believed is for held-out errors to say.
+Trials of an earlier corpus are carried over by these changes: a domain with the same content is
+renamed, one with more tokens has grown, and the user states what became of the others. Held-out
+errors decide the weight of carried trials.
 
-Distances between mixtures are total variations. Losses are not changed: an evaluation domain that
-carries the name of a split domain stays a target that is not trained on.
+Distances between mixtures are total variations. Losses are not changed: an evaluation domain with
+the name of a split domain stays a target that is not trained on.
 
 Shapes: N trials, D domains before, E domains after.
 """
@@ -38,11 +38,11 @@ from mixopt.trials.columns import WEIGHT, TrialRows, listed, schema
 
 Shares = Mapping[str, float]
 Parts = Shares | Sequence[str]
-NOTHING = 1e-9  # a trial that had so little of all domains that stay is left out
+NOTHING = 1e-9  # minimum total share of the remaining domains in a trial
 
 
 class ReindexedRows(TrialRows):
-    """Rows of trials that can be put on other domains."""
+    """Rows of trials that can be mapped to other domains."""
 
     def reindex(
         self,
@@ -55,18 +55,18 @@ class ReindexedRows(TrialRows):
         inventory: Mapping[str, float] | None = None,
         tolerance: float = 0.02,
     ) -> Self:
-        """Return the trials on other domains; what is assumed is in the notes.
+        """Return the trials on other domains, with assumptions in the notes.
 
         Args:
-            split: Domains that became several: the share of each part in what was drawn, or the
-                parts' names, for the shares of `inventory`.
-            merge: New domains, each with those that it was made of; of one, a new name.
-            freeze: New domains of fixed shares inside, or of those of `inventory`. Trials whose
-                shares were others are left out.
-            add: Domains that no trial has had.
-            remove: Domains that go. Trials that used them are left out, the others rescaled.
+            split: Split domains: the drawn share of each part, or the parts' names, for the shares
+                of `inventory`.
+            merge: New domains with the old ones that they merge; a single old one is renamed.
+            freeze: New domains with fixed inner shares, or those of `inventory`. Trials with other
+                shares are left out.
+            add: New domains.
+            remove: Removed domains. Trials that used them are left out, the others rescaled.
             inventory: Tokens of domains and parts by name.
-            tolerance: Total variation from 0 to 1 by which a trial may be off what is assumed.
+            tolerance: Maximum total variation of a trial from an assumption, 0 to 1.
 
         Raises:
             TrialsError: A domain is unknown or changed twice, or no trial is left.
@@ -117,10 +117,10 @@ class ReindexedRows(TrialRows):
         )
 
     def joined(self, other: TrialRows) -> Self:
-        """Return these trials and others on the same domains, over the targets of both.
+        """Return these trials and others on the same domains, with the common targets.
 
         Raises:
-            TrialsError: Other domains, no common target, or a name that is in both.
+            TrialsError: Other domains, no common target, or a trial's name in both.
         """
         for name in (*self.domains, *other.domains):
             if name not in self.domains or name not in other.domains:
@@ -147,20 +147,20 @@ class ReindexedRows(TrialRows):
         became: Mapping[str, Parts | str | None],
         where: str,
     ) -> tuple[Self, list[str]]:
-        """Return the trials on a later corpus, and what no trial tells of it.
+        """Return the trials mapped to a later corpus, and the domains that they do not cover.
 
         Args:
-            corpus: What each domain of the later corpus holds.
-            became: What became of domains, by their old names: a name, parts, or None of one that
-                is gone. One whose content has another name now is found by its hash.
-            where: What the trials are called in messages.
+            corpus: Content of each domain of the later corpus.
+            became: Changes by old name: a new name, parts, or None for a removed domain. A renamed
+                domain is found by the hash of its content.
+            where: Name of the trials in messages.
 
         Returns:
-            The trials, with a line of what holds as their last note; and the domains that are new
-            or hold something else.
+            The trials, with a summary as their last note; and the domains that are new or have
+            other content.
 
         Raises:
-            TrialsError: A domain is not in the later corpus, and it is not said what became of it.
+            TrialsError: A domain is not in the later corpus, and `became` does not mention it.
         """
         old, became = self.contents, dict(became)
         for name in (name for name in self.domains if name not in became and name not in corpus):
@@ -211,10 +211,10 @@ class ReindexedRows(TrialRows):
 
 @dataclass(frozen=True)
 class _DomainChange:
-    """One change: which domains go, what comes in their place, and what is assumed.
+    """One change: the old domains, the new domains, and the assumption.
 
-    `inner` are the shares that the old domains must have among each other, none of what is removed:
-    trials farther from them than the tolerance are left out.
+    `inner` are the assumed shares within the old domains (0 for removed ones): trials farther from
+    them than the tolerance are left out.
     """
 
     old: tuple[str, ...]
@@ -224,7 +224,7 @@ class _DomainChange:
 
 
 def _fit_of(trials: TrialRows, change: _DomainChange, most: float) -> tuple[BoolArray, str]:
-    """Return which trials are near what a change assumes, and a line of it."""
+    """Return which trials meet the assumption of a change, and a note."""
     old_ND = trials.weights()[:, [trials.domains.index(name) for name in change.old]]
     sums_N1 = old_ND.sum(axis=1, keepdims=True)
     near_N = np.ones(len(trials), dtype=bool)
@@ -250,7 +250,7 @@ def _fit_of(trials: TrialRows, change: _DomainChange, most: float) -> tuple[Bool
 
 
 def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
-    """Return shares that add up to 1, from the inventory where only names are given."""
+    """Return shares that add up to 1, from the inventory if only names are given."""
     if not isinstance(parts, Mapping):
         missing = [part for part in parts if part not in inventory]
         if missing:
@@ -268,7 +268,7 @@ def _shares(name: str, parts: Parts, inventory: Mapping[str, float]) -> Shares:
 
 
 def _check(trials: TrialRows, changes: Sequence[_DomainChange], add: Sequence[str]) -> None:
-    """Check that domains are known, that none is in two changes, and that new names are new."""
+    """Check that domains are known and in one change each, and that new names are unused."""
     old = [name for change in changes for name in change.old]
     for name in old:
         if name not in trials.domains:
@@ -287,7 +287,7 @@ def _check(trials: TrialRows, changes: Sequence[_DomainChange], add: Sequence[st
 def _map(
     domains: Sequence[str], changes: Sequence[_DomainChange], add: Iterable[str]
 ) -> tuple[tuple[str, ...], Array]:
-    """Return the new domains, and the map of old weights to new ones, shape (D, E)."""
+    """Return the new domains, and the matrix from old to new weights, shape (D, E)."""
     change_of = {name: change for change in changes for name in change.old}
     becomes = [change_of[n].new if n in change_of else {n: 1.0} for n in domains]
     names = tuple(dict.fromkeys([*(name for new in becomes for name in new), *add]))

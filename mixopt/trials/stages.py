@@ -1,10 +1,10 @@
-"""Conditional rounds: what moves in a stage, and what is held as it was found before.
+"""Conditional rounds: the free and the frozen part of each stage.
 
-    within    the shares inside each branch move; what branches have in total is held
-    between   what branches have moves; the shares inside each are held
-    all       all moves, within a total variation of what was found
+    within    shares inside branches are free; totals of branches are frozen
+    between   totals of branches are free; shares inside branches are frozen
+    all       all shares are free, within a total variation of the result so far
 
-A branch is what is above the last part of a domain's path; a domain on the top level is one alone.
+A branch is a domain's path without its last part; a domain on the top level is its own branch.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from mixopt.constraints import Constraints, ConvexLimit, LinearLimit, Proportion
 from mixopt.mixture import Mixture, branches_of
 
 SOURCE = "design.stages"
-STAGE_RADIUS = 0.2  # total variation from what was found that the last stage may try
+STAGE_RADIUS = 0.2  # total variation around the result so far, for the stage `all`
 
 
 def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Constraints:
-    """Return what a stage may try, of what is allowed.
+    """Return the constraints of a stage.
 
     Args:
-        stage: What moves.
-        reference: Where what is held stands; the middle of the last stage.
-        allowed: What is allowed at all.
+        stage: The kind of stage.
+        reference: The mixture of the frozen part; the centre of the stage `all`.
+        allowed: The constraints of the design.
 
     Raises:
-        InfeasibleError: No allowed mixture has what is held.
+        InfeasibleError: No allowed mixture has the frozen part.
     """
     if stage == "all":
         return replace(

@@ -1,14 +1,13 @@
-"""Trials: the table of mixtures and the losses that they gave.
+"""The table of trials: mixtures and their losses.
 
-One row a trial. Columns: trial, role, seed, status, reason, mixture (fingerprint),
+One row for each trial. Columns: trial, role, seed, status, reason, mixture (fingerprint),
 weight/<domain> ..., loss/<evaluation domain> ... (nats per token), bpb/<evaluation domain> ...
 (bits per byte), task/<task>/<metric> ..., tokens, parameters, proxy, seconds, round. A finished
-trial has losses in one unit at least, and what tasks measure in a unit of its own. A trial that
-failed or diverged keeps its row with the reason, and has null losses, never 0.
+trial has losses in at least one unit; metrics of tasks have their own units. A trial that failed or
+diverged keeps its row with the reason, and has null losses, never 0.
 
-Mixtures and losses are joined by the trial's name, never by row order: a missing, doubled or
-extra name is an error that says which. The rows are in the order of the mixtures, whatever order
-the results came in.
+Mixtures and losses are joined by the trial's name, never by row order: a missing, repeated or extra
+name is an error that names it. Rows are in the order of the mixtures.
 
 Shapes: N trials, D domains, M evaluation domains.
 """
@@ -64,11 +63,11 @@ if TYPE_CHECKING:
     from mixopt.reporting import TrialPlots
 
 
-CONTENTS = "mixopt:domains"  # in the metadata of Parquet
+CONTENTS = "mixopt:domains"  # key in the metadata of Parquet
 
 
 def counts_text(trials: TrialRows) -> str:
-    """Count trials by what became of them: `28 finished, 2 failed`."""
+    """Return counts by status: `28 finished, 2 failed`."""
     counts = Counter(trials.table["status"])
     order = sorted(counts, key=lambda status: (status != "finished", status))
     return ", ".join(f"{counts[status]} {status}" for status in order) or "no trials"
@@ -82,15 +81,14 @@ class Trials(ReindexedRows):
         table: The rows, in the columns of this module's docstring.
         domains: Names of the domains, in order.
         targets: Names of the evaluation domains, in order.
-        notes: What a reader should know of how the table came to be, a line each.
-        items: Questions behind each metric that is a share of right answers, where a table of
-            others has columns `items/<metric>`.
-        contents: Hash and tokens of each domain that they were trained on, where that is known.
+        notes: Notes on how the table was made, one line each.
+        items: Number of questions of each metric that is a share of right answers, from columns
+            `items/<metric>`.
+        contents: Hash and tokens of each training domain, if known.
 
     Raises:
-        TrialsError: A column is missing or of another type, a name that cannot be one, a trial
-            appears twice, weights are not a mixture, or a finished trial has a loss that is missing
-            or not finite.
+        TrialsError: A column is missing or of another type, a name is invalid, a trial appears
+            twice, weights are not a mixture, or a finished trial lacks a finite loss.
 
     Examples:
         >>> run.trials
@@ -127,16 +125,16 @@ class Trials(ReindexedRows):
         proxy: str,
         targets: Sequence[str] | None = None,
     ) -> Trials:
-        """Join trials and their results by name.
+        """Join trials with their results by name.
 
         Args:
             trials: The trials, in the order of the rows.
             results: One for each trial, in any order.
             proxy: Name of the proxy.
-            targets: Names of the evaluation domains; those of the results if omitted.
+            targets: Names of the evaluation domains; None: those of the results.
 
         Raises:
-            TrialsError: A result is missing, there twice or of no trial; or finished trials have
+            TrialsError: A result is missing, repeated or of no trial; or finished trials have
                 different evaluation domains.
         """
         table = table_of(trials, list(results), proxy, targets)
@@ -154,20 +152,20 @@ class Trials(ReindexedRows):
         ignore: Sequence[str] = (),
         drop_incomplete: bool = False,
     ) -> Trials:
-        """Read tables of mixtures and losses as others publish them, CSV or Parquet.
+        """Read published or exported tables of mixtures and losses, CSV or Parquet.
 
         Args:
-            mixtures: The mixtures; or, without `losses`, one table of both as MLflow and W&B
-                export it (mixopt.trials.published_tables).
+            mixtures: The mixtures; or, without `losses`, one table of both as exported by MLflow
+                or W&B (mixopt.trials.published_tables).
             losses: The losses.
-            tolerance: How far from 1 weights may add up.
-            key: The column to join by; found when None.
-            unit: Of the losses.
+            tolerance: How far the sum of weights may be from 1.
+            key: Column to join by; None: found by its name and values.
+            unit: Unit of the losses.
             ignore: Columns that are neither weights nor losses.
-            drop_incomplete: Leave out rows without all numbers.
+            drop_incomplete: Drop rows with missing numbers.
 
         Raises:
-            TrialsError: A table that cannot be read; file, row and column are named.
+            TrialsError: A table cannot be read; the message names file, row and column.
         """
         left, notes = CellTable.read(Path(mixtures)), list[str]()
         if losses is None:
@@ -190,10 +188,10 @@ class Trials(ReindexedRows):
         """Read a table that `write` wrote.
 
         Raises:
-            TrialsError: The file cannot be read or is no table of trials.
+            TrialsError: The file cannot be read or is not a table of trials.
         """
         table = read_table(Path(path), error=TrialsError)
-        with Path(path).open("rb") as stream:  # its name may be none that polars takes
+        with Path(path).open("rb") as stream:  # polars refuses some names of files
             known = pl.read_parquet_metadata(stream).get(CONTENTS, "{}")
         content = parse_json(known, f"{path}: {CONTENTS}", error=TrialsError)
         contents = checked_as(dict[str, DomainContent], content, f"{path}: {CONTENTS}", TrialsError)
@@ -203,7 +201,7 @@ class Trials(ReindexedRows):
             raise TrialsError(f"{path}: {error}") from error
 
     def write(self, path: str | Path) -> None:
-        """Write the table as Parquet, at once; equal tables give equal bytes."""
+        """Write the table as Parquet, atomically; equal tables give equal bytes."""
         known = {CONTENTS: json.dumps(self.contents)} if self.contents else {}
         write_table(Path(path), self.table, known)
 
@@ -223,28 +221,28 @@ class Trials(ReindexedRows):
     ) -> Fit:
         """Fit regressors to these trials, and choose one by cross-validation, as `mixopt fit` does.
 
-        A loss that is the same in all trials is left out, unless it is asked for, and noted.
+        A constant loss is left out with a note, unless it is requested.
 
         Args:
-            regressors: Names of those that compete, or one; the usual ones when empty.
-            objective: What is minimised: a loss by name, the mean of several, or of several with
-                their weights, or an `Objective`; the mean of all losses when None.
+            regressors: Names of competing regressors, or one name; empty: the default ones.
+            objective: A loss by name, several losses (their mean), weights by name, or an
+                `Objective`; None: the mean of all losses.
             direction: `higher` for each metric of which higher is better.
             scale: `spread` to divide each loss of a mean by its standard deviation over the trials.
-            unit: Unit of the fit; nats per token where there are losses in them, when None.
-            size: `parameters` and `tokens` to predict at, from trials of several sizes; by the
-                regressor `scaling` if none is named.
-            inventory: Distinct tokens of each domain, or a YAML file of them, for regressors that
-                know of epochs.
-            pilots: A few runs at the target size, which the fit is carried to.
+            unit: Unit of the fit; None: nats per token if available.
+            size: `parameters` and `tokens` to predict at, from trials of several sizes; uses the
+                regressor `scaling` unless another is named.
+            inventory: Distinct tokens of each domain, or a YAML file with them, for regressors that
+                model epochs.
+            pilots: A few runs at the target size, which correct the fit to it.
             carried: Trials of an earlier corpus on these domains (`Trials.reindex`): `auto` weighs
-                them by held-out errors of these trials, loss by loss.
-            seed: Of folds and regressors.
+                them by the held-out errors of these trials, loss by loss.
+            seed: Seed of folds and regressors.
 
         Raises:
             TrialsError: The trials or the pilots cannot be fitted.
-            ConfigError: An argument that cannot be right, such as an unknown loss.
-            PluginError: A regressor that is unknown or fails.
+            ConfigError: An invalid argument, such as an unknown loss.
+            PluginError: An unknown or failing regressor.
         """
         from mixopt import fitting
 
@@ -279,24 +277,24 @@ class Trials(ReindexedRows):
         unit: Unit | None = None,
         seed: int = 0,
     ) -> Backtest:
-        """Replay these trials: what would have been picked from fewer, and how good it was.
+        """Backtest on these trials: what would fewer have picked, and how good was the pick?
 
         Args:
-            regressors: Names of regressors to replay; `auto` when empty.
-            objective: What is minimised (`fit`).
+            regressors: Names of regressors to test; empty: `auto`.
+            objective: The objective (as in `fit`).
             direction: `higher` for each metric of which higher is better.
             scale: `spread` to divide each loss of a mean by its standard deviation over the trials.
-            unit: Unit of the losses; nats per token where there are losses in them, when None.
-            seed: Of splits and regressors.
+            unit: Unit of the losses; None: nats per token if available.
+            seed: Seed of splits and regressors.
 
         Returns:
             Rank correlations, coverage, and rank and regret of the pick on held-out trials, by
             number of trials, beside ridge, RegMix's LightGBM, Olmix's law and controls.
 
         Raises:
-            TrialsError: Too few trials, or an objective that is the same in all of them.
-            ConfigError: An argument that cannot be right, such as an unknown loss.
-            PluginError: A regressor that is unknown or fails.
+            TrialsError: Too few trials, or a constant objective.
+            ConfigError: An invalid argument, such as an unknown loss.
+            PluginError: An unknown or failing regressor.
         """
         from mixopt import fitting
 
@@ -312,16 +310,16 @@ class Trials(ReindexedRows):
             )
 
     def __repr__(self) -> str:
-        """Count the trials by what became of them, the domains and the losses."""
+        """Return counts of trials by status, of domains and of losses."""
         counts = f"{len(self.domains)} domains, {len(self.targets)} losses"
         return f"Trials({counts_text(self)}; {counts})"
 
     def frame(self, objective: ObjectiveLike | None = None) -> pl.DataFrame:
-        """Return the finished trials, the best first, in the unit of the objective.
+        """Return the finished trials as a table, best first, in the unit of the objective.
 
         Args:
-            objective: What is minimised (`fit`), such as `run.objective`; the mean of all losses
-                when None.
+            objective: The objective (as in `fit`), such as `run.objective`; None: the mean of all
+                losses.
 
         Returns:
             `trial`, `role`, `objective`, the share of each domain, and each loss.
@@ -348,10 +346,10 @@ class Trials(ReindexedRows):
 
     @cached_property
     def finished(self) -> Trials:
-        """The trials that have losses.
+        """The finished trials.
 
         Raises:
-            TrialsError: There is none.
+            TrialsError: No trial has finished.
         """
         finished = self.table.filter(pl.col("status") == "finished")
         if finished.is_empty():
@@ -362,11 +360,11 @@ class Trials(ReindexedRows):
 
     @property
     def unit(self) -> Unit:
-        """Nats per token where losses have that unit, else bits per byte."""
+        """Nats per token if losses have that unit, else bits per byte."""
         return "nats_per_token" if self.has("nats_per_token") else "bits_per_byte"
 
     def has(self, unit: Unit) -> bool:
-        """Tell whether every finished trial has its losses in this unit."""
+        """Return whether every finished trial has its losses in this unit."""
         done = self.table.filter(pl.col("status") == "finished")
         return not any(done[loss_column(name, unit)].null_count() for name in self.targets)
 
@@ -374,7 +372,7 @@ class Trials(ReindexedRows):
         """Return the trials with some of their evaluation domains.
 
         Raises:
-            TrialsError: One that is not there.
+            TrialsError: An unknown evaluation domain.
         """
         for name in targets:
             if name not in self.targets:
@@ -389,19 +387,19 @@ class Trials(ReindexedRows):
 
     @property
     def phases(self) -> Phases | None:
-        """The phases of trials whose mixtures are of cells `<phase>/<domain>`; None of others."""
+        """The phases of mixtures of cells `<phase>/<domain>`; None without phases."""
         return Phases.found(self.domains, self.weights())
 
     @property
     def mixtures(self) -> list[str]:
-        """Fingerprint of each trial's mixture; equal ones belong in one fold."""
+        """Fingerprint of each trial's mixture; equal ones belong to one fold."""
         return self.table["mixture"].to_list()
 
     def losses(self, unit: Unit = "nats_per_token") -> Array:
         """Return the held-out losses, shape (N, M).
 
         Raises:
-            TrialsError: A trial has no losses (see `finished`), or none in this unit.
+            TrialsError: A trial has no losses (see `finished`) or none in this unit.
         """
         columns = self.table.select([loss_column(name, unit) for name in self.targets])
         empty = columns.null_count().row(0) if columns.width else ()
@@ -410,7 +408,7 @@ class Trials(ReindexedRows):
         return columns.to_numpy().astype(np.float64)
 
     def __eq__(self, other: object) -> bool:
-        """Compare by content; notes do not count."""
+        """Compare by content, without notes."""
         return isinstance(other, Trials) and self.table.equals(other.table)
 
     __hash__ = None  # type: ignore[assignment]

@@ -3,7 +3,7 @@
 Boosting gbdt, objective regression, metrics l1 and l2, 1000 iterations at a learning rate of
 0.01, all else LightGBM's defaults (sail-sg/regmix, regression.ipynb). Two things differ.
 
-- Their notebook stops early on the test set. Here the number of trees is the one with the least
+- Their notebook stops early on the test set. Here the number of trees is that with the lowest
   l2 on held-out folds of the training rows; then all rows are fitted with it.
 - LightGBM's default of 20 rows in a leaf predicts a constant below 40 trials. Here it is a
   sixteenth of the rows, at least 3, at most 20.
@@ -25,14 +25,14 @@ import numpy as np
 from mixopt.system import Array, IntArray, read_text, write_text
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
-PATIENCE = 50  # iterations without a better l2 on the held-out folds before it stops
+PATIENCE = 50  # iterations without an improvement on held-out folds before stopping
 
 
 class LightGBMRegressor(MixtureRegressor):
     """Gradient-boosted trees, one booster for each target.
 
     Attributes:
-        iterations: Trees at most.
+        iterations: Maximum number of trees.
         folds: Held-out folds that choose the number of trees.
         random_state: Seed of the folds and of LightGBM.
     """
@@ -52,7 +52,7 @@ class LightGBMRegressor(MixtureRegressor):
         return selected
 
     def save(self, path: Path) -> None:
-        """Write parameters, numbers, and each booster in LightGBM's text format."""
+        """Write parameters, arrays, and each booster in LightGBM's text format."""
         super().save(path)
         for target, booster in enumerate(self.boosters_):
             write_text(path / f"target-{target}.txt", booster.model_to_string())
@@ -82,7 +82,7 @@ class LightGBMRegressor(MixtureRegressor):
     def _chosen(
         self, target: int, data: Any, parameters: dict[str, Any], fold_N: IntArray | None
     ) -> tuple[int, float | None]:
-        """Return the number of trees, and the error on held-out folds with it (None: unknown)."""
+        """Return the number of trees, and its held-out error (None: unknown)."""
         if (before := self._before) is not None:
             return int(before.trees_M[target]), float(before.noise_M[target])
         if fold_N is None:

@@ -1,21 +1,19 @@
-"""Several regressors as one: a weighted mean of their predictions, with weights by target.
+"""The regressor `auto`: a weighted mean of several regressors, with weights by target.
 
-Every candidate predicts the same folds, in which a mixture and its replicates are held out
-together. The weights of a target minimise the squared error of the weighted mean on those
-predictions ("stacking": Breiman; van der Laan); they are at least 0 and add up to 1. A few dozen
-trials say little about one target, so each target's errors are pooled with those of all targets,
-which count as `PRIOR` trials, and its weights are pulled towards those that are best for the other
-targets: on noisy ones the members' errors hardly differ, and a pull towards equal weights would
-keep the worse member. Held-out predictions of the whole (which the intervals are made from)
-use weights from the errors of the other folds' trials.
+All candidates predict the same folds; replicates of a mixture are held out together. The weights of
+a target minimise the squared error of the weighted mean on these predictions (stacking: Breiman;
+van der Laan); they are >= 0 and add up to 1. A few dozen trials tell little about one target, so
+its errors are pooled with those of all targets, which count as `PRIOR` trials, and its weights are
+shrunk towards the best weights of the other targets: on noisy targets the errors of members hardly
+differ, and shrinking towards equal weights would keep the worse member. Held-out predictions of the
+combination, from which intervals are made, use weights from the other folds.
 
-Trials of an earlier corpus may be carried to this one's domains (mixopt.trials.reindexing): each
-candidate is then there twice, with these as further rows and without them, and what they count is
-by errors on held-out trials of this corpus, loss by loss. A loss that they lack is as the candidate
-without them predicts it, so that they say nothing of it.
+With trials carried from an earlier corpus (mixopt.trials.reindexing) each candidate appears twice,
+with and without these rows, and weights follow from held-out errors on trials of this corpus, loss
+by loss. A loss that carried trials lack is imputed by the candidate without them.
 
-Where inventory and tokens are given and enough trials repeat a domain, the law of epochs is a
-candidate too; where they hardly repeat, it has nothing to learn from.
+With inventory and tokens, and enough trials that repeat a domain, the law of epochs is a candidate
+too.
 
 Shapes: N trials, D domains, M targets, C candidates.
 """
@@ -49,15 +47,15 @@ from mixopt.fitting import (
 from mixopt.system import Array, IntArray, Update, check_trusted, no_progress
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
-# All have gradients, so that a proposal is found by going downhill. Others can be named.
+# All have gradients, for the search of proposals. Other candidates can be configured.
 CANDIDATES = ("gaussian_process", "skills")
 EPOCHS = "epochs"
-CARRIED = "+carried"  # ends the name of a candidate that is fitted on carried trials too
-PRIOR = 64.0  # trials that the errors pooled over targets count as
-PULL = 16.0  # trials that agreeing with the other targets counts as
-MANY_ROWS = 48  # from which on a fold keeps what was chosen for all targets of all rows together
-MIN_SHARE = 0.05  # a smaller weight is left out
-EXACT = 1e-6  # of the worst candidate's squared error: a smaller one is ignored
+CARRIED = "+carried"  # suffix of candidates that are also fitted on carried trials
+PRIOR = 64.0  # weight of the errors pooled over targets, in trials
+PULL = 16.0  # strength of shrinkage towards the other targets' weights, in trials
+MANY_ROWS = 48  # minimum number of rows for folds to reuse settings chosen on all rows
+MIN_SHARE = 0.05  # smaller weights are set to 0
+EXACT = 1e-6  # of the worst candidate's squared error; smaller errors count as 0
 
 
 def _all_have(ability: str) -> Callable[[Any], bool]:
@@ -67,17 +65,17 @@ def _all_have(ability: str) -> Callable[[Any], bool]:
 class AutoRegressor(MixtureRegressor):
     """A weighted mean of candidates, with weights from held-out folds, by target.
 
-    The standard deviation is the weighted mean of the members' own, and their disagreement in
-    quadrature. Members are named as a configuration names them. A member whose weight on a target
-    is 0 is not asked for it in a search.
+    The variance combines the weighted variances of the members and their disagreement. Members have
+    the names of the configuration. A member with weight 0 on a target does not predict it in a
+    search.
 
     Attributes:
         candidates: Names of regressors.
-        folds: Held-out folds, fewer where there are fewer mixtures; 0 for a plain mean.
+        folds: Number of held-out folds, at most that of mixtures; 0 for a plain mean.
         random_state: Seed of the folds and of the candidates.
-        inventory: Distinct tokens of each domain; None of both: no law of epochs.
-        tokens: That each trial was trained on.
-        carried: Rows of carried trials: weights, then losses, None where one is not known.
+        inventory: Distinct tokens of each domain; without it and `tokens` no law of epochs.
+        tokens: Training tokens of each trial.
+        carried: Rows of carried trials: weights, then losses; None for a missing loss.
     """
 
     by_target = ("weights_MC", "errors_MC")
@@ -102,14 +100,14 @@ class AutoRegressor(MixtureRegressor):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the candidates, `epochs` among them where the trials repeat domains."""
+        """Names of the candidates, with `epochs` if the trials repeat domains."""
         twice = () if self.carried is None else [name + CARRIED for name in self.candidates]
         epochs = (EPOCHS,) if getattr(self, "repeats_", False) else ()
         return (*self.candidates, *epochs, *twice)
 
     @available_if(_all_have("gradient"))  # type: ignore[untyped-decorator]
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight, shape (M, D)."""
+        """Return the gradient of each loss, shape (M, D)."""
         parts = [
             weights_M[:, None] * np.asarray(member.gradient(weights_D))
             for _, member, weights_M in self._used()
@@ -149,12 +147,12 @@ class AutoRegressor(MixtureRegressor):
 
     @property
     def can_be_saved(self) -> bool:
-        """Tell whether all members write and read themselves, and are named by entry points."""
+        """Whether all members can be saved and are named by entry points."""
         plain = not any(":" in name for name in self.names)
         return plain and all(supports_saving(member) for _, member, _ in self._used())
 
     def save(self, path: Path) -> None:
-        """Write weights, and each member into a folder of its own."""
+        """Write the weights, and each member to its own folder."""
         super().save(path)
         for number, (_, member, _) in enumerate(self._used()):
             member.save(path / f"member-{number}")
@@ -180,7 +178,7 @@ class AutoRegressor(MixtureRegressor):
         fold_N: IntArray,
         update: Update = no_progress,
     ) -> tuple[Array, Array]:
-        """Fit on all rows, and predict each row by members that were fitted without its fold."""
+        """Fit on all rows; predict each row by members fitted without its fold."""
         weights, losses = np.asarray(weights_ND, float), np.asarray(losses_NM, float)
         known = self._repetition()
         named = EPOCHS in self.candidates
@@ -207,7 +205,7 @@ class AutoRegressor(MixtureRegressor):
         return means_NM, stds_NM
 
     def explain(self, targets: Sequence[str]) -> list[str]:
-        """Say for each target which candidates count and how wrong each was on held-out folds."""
+        """Return a line for each target: weights of the candidates and their held-out errors."""
         lines = []
         for target, weights_C, errors_C in zip(
             targets, self.weights_MC, self.errors_MC, strict=True
@@ -220,7 +218,7 @@ class AutoRegressor(MixtureRegressor):
         return lines
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        if (before := self._before) is not None:  # as it was fitted, keeping its choices
+        if (before := self._before) is not None:  # a refit, which keeps the choices
             self.weights_MC, self.repeats_ = before.weights_MC, before.repeats_
             rows, named = (weights_ND, losses_NM), zip(self.names, before.members_, strict=True)
             self.members_ = [
@@ -240,11 +238,11 @@ class AutoRegressor(MixtureRegressor):
         self.cross_fit(weights_ND, losses_NM, fold_N)
 
     def _again(self, name: str, before: Predictor) -> Regressor:
-        """Return a member to fit, with what an earlier fit of it chose where it can keep that."""
+        """Return an unfitted member, with the hyperparameters of its earlier fit if possible."""
         return before.tuned() if supports(before, "tuned") else self._made(name)
 
     def _learned(self, name: str, own: Regressor, weights_ND: Array, losses_NM: Array) -> Predictor:
-        """Fit a member, one that is called so on carried trials too."""
+        """Fit a member; one with the suffix also on carried trials."""
         if name.endswith(CARRIED):
             carried = np.array(self.carried, dtype=np.float64)
             rows_KD, known_KM = np.split(carried, [self.n_features_in_], axis=1)
@@ -284,7 +282,7 @@ class AutoRegressor(MixtureRegressor):
         return Repetition(tuple(self.inventory), float(self.tokens))
 
     def _used(self) -> list[tuple[str, Any, Array]]:
-        """Return the members that count, by name, each with its weights, shape (M,)."""
+        """Return the used members: name, regressor, and weights, shape (M,)."""
         three = zip(self.names, self.members_, self.weights_MC.T, strict=True)
         return [(name, one, weights_M) for name, one, weights_M in three if one is not None]
 
@@ -310,7 +308,7 @@ def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array,
 def stacking_weights(
     errors_CNM: Array, prior: float = PRIOR, least: float = MIN_SHARE, pull: float = PULL
 ) -> Array:
-    """Return convex combinations of least squared error, pulled towards those of the others."""
+    """Return stacking weights by target, shrunk towards those of the other targets."""
     trials = errors_CNM.shape[1]
     products_MCC = np.einsum("cnm,dnm->mcd", errors_CNM, errors_CNM) / trials
     squares_MC = np.einsum("mcc->mc", products_MCC)
@@ -321,7 +319,7 @@ def stacking_weights(
     equal_CC = pull / trials * np.eye(len(pooled_CC))
     others_MCC = scaled_MCC.sum(axis=0) - scaled_MCC
     shared_MC = np.stack([_least_on_simplex(one_CC + equal_CC) for one_CC in others_MCC])
-    # Times weights that add up to 1, this is what they are apart from those of the others.
+    # Times weights that add up to 1: their difference from those of the others.
     apart_MCC = np.eye(len(pooled_CC)) - shared_MC[:, :, None]
     both_MCC += pull / trials * np.swapaxes(apart_MCC, 1, 2) @ apart_MCC
     return np.stack([_kept(_least_on_simplex(both_CC), least) for both_CC in both_MCC])
@@ -334,7 +332,7 @@ def _kept(weights_C: Array, least: float) -> Array:
 
 
 def _least_on_simplex(products_CC: Array) -> Array:
-    """Minimise w' S w over w >= 0 that add up to 1, as least squares with w >= 0."""
+    """Minimise w' S w over w >= 0 with sum 1, as non-negative least squares."""
     from scipy.optimize import nnls
 
     values_C, vectors_CC = np.linalg.eigh(products_CC)

@@ -1,9 +1,9 @@
 """Losses as a linear function: of the mixture by least squares, or of one domain's share.
 
-Weights add up to 1, so an intercept and the weights are collinear. Centred on the trials' mean,
-the solution of least norm is unique, and it exists with fewer trials than domains too. The
-standard deviation is the textbook one of a new observation: the residuals' spread by degrees of
-freedom, times sqrt(1 + 1/N + leverage); where no freedom is left, the spread of the losses.
+Weights add up to 1, so an intercept and the weights are collinear. Centred on the trials' mean, the
+minimum-norm solution is unique, and also exists with fewer trials than domains. The standard
+deviation is that of a new observation: the residuals' spread by degrees of freedom, times
+sqrt(1 + 1/N + leverage); without degrees of freedom, the spread of the losses.
 
 Shapes: N trials, D domains, M targets.
 """
@@ -17,17 +17,17 @@ from mixopt.fitting import rank_correlations
 from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
-RANK = 1e-10  # singular values below this part of the largest are directions without data
+RANK = 1e-10  # relative singular values below it are directions without data
 
 
 class LinearRegressor(MixtureRegressor):
-    """Ordinary least squares, of least norm; it has no parameters."""
+    """Minimum-norm ordinary least squares, without parameters."""
 
     by_target = ("slopes_MD", "means_M", "noise_M")
     shared = ("center_D", "inverse_DD", "trials")
 
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight, shape (M, D): the same everywhere."""
+        """Return the gradient of each loss, shape (M, D), which is constant."""
         self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
         slopes: Array = self.slopes_MD.copy()
         return slopes
@@ -62,17 +62,17 @@ class LinearRegressor(MixtureRegressor):
         return std
 
 
-STEEPEST = 1e-4  # below this share the slope of its root counts as it is here
+STEEPEST = 1e-4  # the slope of the root is constant below this share
 
 
 class OwnShareRegressor(LinearRegressor):
-    """A line in the square root of one domain's share: what a fit must beat to add anything.
+    """A line in the square root of one domain's share: the control that a fit must beat.
 
     The domain of a target is the one whose share ranks its losses best.
     """
 
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight, shape (M, D)."""
+        """Return the gradient of each loss, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
         slopes: Array = self.slopes_MD / (2.0 * np.sqrt(np.maximum(weights, STEEPEST)))
         return slopes

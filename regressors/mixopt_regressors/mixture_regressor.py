@@ -1,7 +1,7 @@
-"""The base of our regressors: checked input, fitted arrays, and files without pickle.
+"""Base class of the regressors: checked input, fitted arrays, and files without pickle.
 
-A leaf says how it fits and predicts checked arrays; the state of a fit is a few named arrays, so
-that saving, loading and keeping only some targets are written once.
+A subclass fits and predicts checked arrays; its fitted state is a few named arrays, so that saving,
+loading and selecting targets are implemented once.
 
 Shapes: N trials, D domains, M targets, P parameters.
 """
@@ -24,39 +24,39 @@ from mixopt.errors import PluginError, TrialsError
 from mixopt.fitting import grouped_folds, row_groups
 from mixopt.system import Array, IntArray, read_arrays, read_json, write_bytes, write_json
 
-LARGE = 2**12  # entries of an array that has 32 bits instead of 64
+LARGE = 2**12  # number of entries from which an array is saved in single precision
 
 
 def plain_roots(roots_MPP: NDArray[np.floating[Any]]) -> dict[str, Any]:
-    """Return triangular roots of covariances as their lower triangles, row by row."""
+    """Return the lower triangles of triangular roots, row by row."""
     rows_T, columns_T = np.tril_indices(roots_MPP.shape[-1])
     return {"roots_MT": single_if_large(roots_MPP[..., rows_T, columns_T])}
 
 
 def lower_roots(roots_MPQ: NDArray[np.floating[Any]]) -> Array:
-    """Return triangular roots L of R R', for roots R of any kind, shape (M, P, P)."""
+    """Return triangular roots L of R R' for any roots R, shape (M, P, P)."""
     upper_MPP = np.linalg.qr(np.swapaxes(roots_MPQ, -1, -2), mode="r")
     return np.asarray(np.swapaxes(upper_MPP, -1, -2), dtype=np.float64)
 
 
 def root_of(matrix_PP: NDArray[np.floating[Any]]) -> Array:
-    """Return a triangular root of a matrix whose eigenvalues are >= 0, shape (P, P)."""
+    """Return a triangular root of a positive semidefinite matrix, shape (P, P)."""
     values_P, vectors_PP = np.linalg.eigh(matrix_PP)
     return lower_roots(vectors_PP * np.sqrt(np.maximum(values_P, 0.0)))
 
 
 def delta_stds(noise_M: Array, jacobian_MNP: Array, inverse_MPP: Array) -> Array:
-    """Return deviations of new trials by the delta method, shape (N, M).
+    """Return standard deviations of new trials by the delta method, shape (N, M).
 
     They are the spread of the residuals times sqrt(1 + j' H^-1 j), where j is the gradient by the
-    parameters and H the fit's curvature.
+    parameters and H the curvature of the fit.
     """
     leverage_MN = ((jacobian_MNP @ inverse_MPP) * jacobian_MNP).sum(axis=2)
     return np.asarray(noise_M * np.sqrt(1.0 + np.maximum(leverage_MN, 0.0)).T)
 
 
 def single_if_large(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return an array in single precision where it is large."""
+    """Return a large array in single precision."""
     return values.astype(np.float32) if values.size > LARGE else values
 
 
@@ -71,7 +71,7 @@ FORMAT = "mixopt-regressor/1"
 
 
 class RegressorHead(BaseModel):
-    """What regressor.json says of a fit: its class and parameters, and the shape it is for."""
+    """Content of regressor.json: class, parameters and shape of a fit."""
 
     format: str
     class_name: str = Field(alias="class")
@@ -86,9 +86,9 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     saved_as: ClassVar[tuple[str, ...]] = ("json", "npz")
     by_target: ClassVar[tuple[str, ...]] = ()  # fitted arrays with a leading axis of targets
     shared: ClassVar[tuple[str, ...]] = ()  # fitted arrays without
-    folds: int  # of those that choose something on held-out trials
+    folds: int  # of subclasses that choose something on held-out trials
     random_state: int
-    _before: Self | None = None  # the fit that a tuned copy is of
+    _before: Self | None = None  # the fit behind a tuned copy
 
     def fit(self, weights_ND: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit every target."""
@@ -105,7 +105,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         return self
 
     def predict(self, weights_ND: ArrayLike, return_std: bool = False) -> Any:
-        """Predict losses, shape (N, M); (N,) where the fit was on a vector."""
+        """Predict losses, shape (N, M); (N,) if the fit was on a vector."""
         weights = self._checked(weights_ND)
         means_NM = self._predict(weights)
         means = means_NM[:, 0] if self.flat_ else means_NM
@@ -117,25 +117,25 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
     def select(self, targets: Sequence[int]) -> Self:
         """Return a fitted copy that predicts only these targets, by position."""
         selected = self._bare_copy()
-        # A refit lacks what only held-out folds tell.
+        # A refit lacks values that only come from held-out folds.
         for name in (name for name in self.by_target if hasattr(self, name)):
             setattr(selected, name, getattr(self, name)[list(targets)])
         selected.flat_ = False
         return selected
 
     def tuned(self) -> Self:
-        """Return a copy to fit again that keeps what this one chose on held-out folds."""
+        """Return an unfitted copy that keeps choices made on held-out folds."""
         copy: Self = clone(self)
         copy._before = self
         return copy
 
     def chosen(self) -> Self:
-        """Return a copy to fit to held-out folds: it keeps only what is one for all targets."""
+        """Return an unfitted copy for folds, which keeps only choices common to all targets."""
         copy: Self = clone(self)
         return copy
 
     def save(self, path: Path) -> None:
-        """Write parameters as JSON and fitted arrays as npz into the folder `path`."""
+        """Write parameters as JSON and fitted arrays as npz to the folder `path`."""
         content = {
             "format": FORMAT,
             "class": type(self).__name__,
@@ -164,7 +164,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
 
     @abstractmethod
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        """Fit checked arrays and set the attributes in `by_target` and `shared`."""
+        """Fit checked arrays; set the attributes in `by_target` and `shared`."""
 
     @abstractmethod
     def _predict(self, weights_ND: Array) -> Array:
@@ -175,7 +175,7 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         """Return standard deviations of a new trial, shape (N, M)."""
 
     def _fold_of(self, weights_ND: Array) -> IntArray | None:
-        """Return the fold of each trial, mixtures whole; None with a single mixture."""
+        """Return the fold of each trial, mixtures kept whole; None for a single mixture."""
         groups = row_groups(weights_ND)
         folds = min(self.folds, len(set(groups)))
         return grouped_folds(groups, folds, self.random_state) if folds > 1 else None

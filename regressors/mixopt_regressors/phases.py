@@ -1,16 +1,16 @@
-"""The law of phases: what a domain does is shared by the phases, and each counts by a coefficient.
+"""The law of phases: domain effects shared by all phases, and a coefficient for each phase.
 
-A trial of P phases has a share c_pd of all its tokens for phase p and domain d. Each loss sees one
-mixture, in which the tokens of a phase count `ratio` times those of the phase before:
+A trial of P phases has a share c_pd of its tokens in phase p and domain d. Each loss depends on an
+effective mixture, in which tokens of a phase count `ratio` times those of the phase before:
 
     e_d = sum_p ratio^p c_pd / sum_pd ratio^p c_pd
 
-and is a law of mixtures of that. The ratio of each loss is one of `RATIOS`, by the error of a
-Gaussian process with a fixed kernel on rows left out; losses of one ratio are fitted together. With
-one mixture in all phases the ratio changes nothing, so such trials do not tell it.
+The ratio of each loss is one of `RATIOS`, chosen by the leave-one-out error of a Gaussian process
+with a fixed kernel; losses with the same ratio are fitted together. Trials with one mixture in all
+phases tell nothing about the ratio.
 
-Columns are of phase after phase. Where the number of phases is not given, it is the largest of
-`MAX_PHASES` with which every phase has the same total in all trials; else 1, a law without phases.
+Columns are ordered by phase. If the number of phases is not given, it is the largest up to
+`MAX_PHASES` for which every phase has the same total in all trials; else 1, without phases.
 
 Shapes: N trials, P phases, D domains, C = P D columns, M targets, K mixtures.
 """
@@ -32,29 +32,29 @@ from mixopt_regressors.mixture_regressor import MixtureRegressor
 RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 MAX_PHASES = 4
 SAME_TOTAL = 1e-6
-REACH = 0.5  # distance of square roots of shares over which losses go together
-NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # of a trial, over the variance of the loss
-WORTH = 0.97  # of the error of ratio 1, below which another ratio is taken
+REACH = 0.5  # length scale, in square roots of shares
+NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # noise variances relative to the loss's variance
+WORTH = 0.97  # relative error below which a ratio other than 1 is chosen
 
 
 class PhasesRegressor(MixtureRegressor):
-    """A law of mixtures in which each phase counts by a coefficient, for each loss its own.
+    """A law of mixtures with a coefficient for each phase and loss.
 
     Attributes:
-        phases: Number of phases; found in the trials when None.
-        random_state: Seed of the laws.
+        phases: Number of phases; None: detected from the trials.
+        random_state: Seed of the fits.
     """
 
     by_target = ("ratio_M",)
     shared = ("phases_",)
-    laws_: dict[float, AutoRegressor]  # of each ratio the plain mean of the candidates
+    laws_: dict[float, AutoRegressor]  # by ratio, the plain mean of the candidates
 
     def __init__(self, phases: int | None = None, random_state: int = 0) -> None:
         self.phases = phases
         self.random_state = random_state
 
     def gradient(self, weights_C: ArrayLike) -> Array:
-        """Return the slope of each loss by each column, shape (M, C)."""
+        """Return the gradient of each loss by column, shape (M, C)."""
         weights_1C = self._checked(np.asarray(weights_C, dtype=np.float64)[None])
         slope_MC = np.empty((len(self.ratio_M), weights_1C.shape[1]))
         for ratio, own_M in self._groups():
@@ -76,14 +76,14 @@ class PhasesRegressor(MixtureRegressor):
         return np.asarray(sum(parts), dtype=np.float64)
 
     def explain(self, targets: Sequence[str]) -> list[str]:
-        """Say for each target how often a token of a phase counts, over one of the phase before."""
+        """Return the ratio of each target, in words."""
         return [
             f"{name}: a token counts {ratio:g} times one of the phase before"
             for name, ratio in zip(targets, self.ratio_M, strict=True)
         ]
 
     def plain_law(self) -> dict[str, Any]:
-        """Return the law as numbers: of each ratio its losses, and their law."""
+        """Return the law as plain numbers: the losses and the law of each ratio."""
         groups = [
             {"ratio": r, "places": np.flatnonzero(own_M), "law": self.laws_[r].plain_law()}
             for r, own_M in self._groups()
@@ -102,7 +102,7 @@ class PhasesRegressor(MixtureRegressor):
         return selected
 
     def save(self, path: Path) -> None:
-        """Write the ratios, and the law of each into a folder of its own."""
+        """Write the ratios, and the law of each to its own folder."""
         super().save(path)
         for ratio, law in self.laws_.items():
             law.save(path / f"{ratio:g}")
@@ -128,7 +128,7 @@ class PhasesRegressor(MixtureRegressor):
             self.laws_[ratio] = law.fit(seen_ND, losses_NM[:, own_M])
 
     def _chosen(self, weights_NC: Array, losses_NM: Array) -> Array:
-        """Return the ratio of each loss that predicts rows left out best, shape (M,)."""
+        """Return the ratio of each loss with the lowest leave-one-out error, shape (M,)."""
         errors_RM = np.array(
             [left_out_errors(self._seen(weights_NC, r)[0], losses_NM) for r in RATIOS]
         )
@@ -150,12 +150,12 @@ class PhasesRegressor(MixtureRegressor):
         return stds_NM
 
     def _groups(self) -> Iterator[tuple[float, Array]]:
-        """Yield each ratio, and which losses have it."""
+        """Yield each ratio with its losses."""
         for ratio in np.unique(self.ratio_M):
             yield float(ratio), self.ratio_M == ratio
 
     def _seen(self, weights_NC: Array, ratio: float) -> tuple[Array, Array]:
-        """Return the mixture that losses of a ratio see, (N, D), and what it was divided by."""
+        """Return the effective mixture of a ratio, (N, D), and its normalisation."""
         phases = int(self.phases_)
         by_phase = weights_NC.reshape(len(weights_NC), phases, -1)
         counted_ND = np.einsum("p,npd->nd", ratio ** np.arange(phases), by_phase)
@@ -164,7 +164,7 @@ class PhasesRegressor(MixtureRegressor):
 
 
 def phases_in(weights_NC: Array) -> int:
-    """Return how many phases columns are of, with one total each in all trials; 1 without."""
+    """Return the number of phases that have the same total in all trials; else 1."""
     for phases in range(MAX_PHASES, 1, -1):
         if weights_NC.shape[1] % phases == 0:
             totals_NP = weights_NC.reshape(len(weights_NC), phases, -1).sum(axis=2)
@@ -174,7 +174,7 @@ def phases_in(weights_NC: Array) -> int:
 
 
 def left_out_errors(seen_ND: Array, losses_NM: Array) -> Array:
-    """Return the squared error on rows left out one by one, at the best noise, shape (M,)."""
+    """Return the squared leave-one-out error at the best noise, shape (M,)."""
     roots_ND = np.sqrt(np.maximum(seen_ND, 0.0))
     squared_NN = np.maximum(2.0 - 2.0 * roots_ND @ roots_ND.T, 0.0)
     scaled_NN = np.sqrt(5.0 * squared_NN) / REACH

@@ -1,22 +1,22 @@
-"""Losses at sizes of models that were never trained: a fit of one size, and lines for the others.
+"""Losses at model sizes that were never trained: a fit of one size, and lines for the others.
 
 A Gaussian process is fitted to the trials of the largest size that has at least half as many
-mixtures as any. Through its predictions f the trials of each other size draw a line for each loss,
-as a few pilots would (mixopt.fitting.pilots):
+mixtures as any other. For each other size, a line for each loss relates the trials to its
+predictions f, as with pilots (mixopt.fitting.pilots):
 
     y = f0 + s (a + b (f - f0) / s)
 
-The lines bring all trials to that one size, and a process is fitted to all of them. At a size that
-no trial has, P parameters and T tokens, levels and slopes are extrapolated: with z the logarithms
-of P and T less the largest of the trials, and p and t two exponents that losses share,
+The lines map all trials to that one size, and a process is fitted to all of them. At a new size
+with P parameters and T tokens, levels and slopes are extrapolated: with z the logarithms of P and T
+minus the largest of the trials, and two exponents p and t common to all losses,
 
     a = E + A (exp(-p z_P) - 1) + B (exp(-t z_T) - 1),     log b = g (z_P + z_T)
 
-Exponents are averaged over a grid by how probable they are, and deviations have what they leave
-open. Count parameters without embeddings: those of small models are mostly embeddings, and the
+Exponents are averaged over a grid by their posterior probability, and standard deviations include
+their uncertainty. Count parameters without embeddings: small models are mostly embeddings, and the
 losses of the published 70M to 410M models follow no power law of all parameters.
 
-A row is the weights, then the parameters and the tokens that the trial was trained with.
+A row is the weights, then the parameters and the training tokens of a trial.
 
 Shapes: N trials, D domains, M targets, S sizes, G exponents.
 """
@@ -38,16 +38,16 @@ from mixopt_regressors.gaussian import GaussianProcessRegressor
 from mixopt_regressors.mixture_regressor import MixtureRegressor
 
 MEMBER = "gaussian_process"
-ENOUGH = 0.5  # of the most mixtures of a size, with which a larger one is fitted
-AWAY = 0.02  # how far from 1 weights may add up to; published tables are rounded
-APART = 1.25  # sizes within this factor of each other are one
+ENOUGH = 0.5  # share of the largest number of mixtures that a larger size needs
+AWAY = 0.02  # how far sums of weights may be from 1; published tables are rounded
+APART = 1.25  # sizes within this factor count as one
 EXPONENTS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
-USUAL_EXPONENT, EXPONENT_SPREAD = 0.2, 0.5  # of the logarithm
-MISFITS = (0.003, 0.01, 0.03)  # of a level about its law, over how far levels differ
-TOGETHER = 0.3  # of the evidence of a loss that counts: losses are off a law together
-FREE = 100.0  # prior variance of E, over how far levels differ squared
-MIN_OFF = 1e-3  # spreads of a loss; a fit that is never off would be sure of everything
-SLOPE_HOLD = 1.0  # squared logarithms of size that hold the growth of slopes at none
+USUAL_EXPONENT, EXPONENT_SPREAD = 0.2, 0.5  # prior; the spread is that of the logarithm
+MISFITS = (0.003, 0.01, 0.03)  # errors of the law of levels, relative to their range
+TOGETHER = 0.3  # exponent on each loss's evidence, because misfits of losses are correlated
+FREE = 100.0  # prior variance of E, relative to the squared range of levels
+MIN_OFF = 1e-3  # minimum error of the fit, in spreads of a loss
+SLOPE_HOLD = 1.0  # strength of the prior on the growth of slopes, in squared log sizes
 
 
 class ScalingRegressor(MixtureRegressor):
@@ -56,7 +56,7 @@ class ScalingRegressor(MixtureRegressor):
     Rows are the weights of D domains, then parameters, then tokens.
 
     Attributes:
-        random_state: Of the fit.
+        random_state: Seed of the fit.
     """
 
     uses_scale: ClassVar[bool] = True
@@ -69,7 +69,7 @@ class ScalingRegressor(MixtureRegressor):
         self.random_state = random_state
 
     def at(self, parameters: float, tokens: float) -> AtScale:
-        """Return the fit for one scale: a predictor of mixtures alone."""
+        """Return a predictor from mixtures alone, at one size."""
         return AtScale(self, np.array([parameters, tokens], dtype=np.float64))
 
     def select(self, targets: Sequence[int]) -> Self:
@@ -79,7 +79,7 @@ class ScalingRegressor(MixtureRegressor):
         return selected
 
     def save(self, path: Path) -> None:
-        """Write the lines, and the fit of one size into a folder of its own."""
+        """Write the lines, and the fit of one size to its own folder."""
         super().save(path)
         self.member_.save(path / MEMBER)
 
@@ -91,7 +91,7 @@ class ScalingRegressor(MixtureRegressor):
         return loaded
 
     def refitted(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
-        """Return a copy with the fit of other trials, which the same lines bring to one size."""
+        """Return a copy fitted to other trials, mapped to one size by the same lines."""
         checked = _check_rows(np.asarray(rows, dtype=np.float64))
         copy = self.select(range(len(self.middle_M)))
         brought_NM = self._brought(checked, np.asarray(losses_NM, dtype=np.float64))
@@ -99,7 +99,7 @@ class ScalingRegressor(MixtureRegressor):
         return copy
 
     def carried(self, size_2: Array) -> CarriedRegressor:
-        """Return what predicts at a size: at a trial's by its line, else by the lines of all."""
+        """Return a predictor at a size, by its own line or by extrapolated lines."""
         logs_2, logs_S2 = np.log(size_2), np.log(self.sizes_S2)
         apart_S = np.abs(logs_S2 - logs_2).max(axis=1)
         near = int(apart_S.argmin())
@@ -153,7 +153,7 @@ class ScalingRegressor(MixtureRegressor):
             self.member_ = self._made().fit(mixed_ND, self._brought(rows, losses_NM))
 
     def _brought(self, rows: Array, losses_NM: Array) -> Array:
-        """Return losses of trials as lines bring them to the size of the fit, shape (N, M)."""
+        """Return losses of trials mapped to the size of the fit, shape (N, M)."""
         logs_NS2 = np.log(rows[:, None, -2:]) - np.log(self.sizes_S2)
         near_N = np.abs(logs_NS2).max(axis=2).argmin(axis=1)
         places_NM = (losses_NM - self.middle_M) / self.spread_M - self.levels_MS[:, near_N].T
@@ -163,7 +163,7 @@ class ScalingRegressor(MixtureRegressor):
     def _fitted(
         self, weights_ND: Array, losses_NM: Array
     ) -> tuple[GaussianProcessRegressor, Array]:
-        """Return a fit of mixtures alone, and how far it is off on held-out folds."""
+        """Return a fit of mixtures alone, and its held-out error."""
         made, fold_N = self._made(), self._fold_of(weights_ND)
         if fold_N is None:
             raise PluginError("scaling: each size has one mixture only; it needs at least 2 of one")
@@ -183,7 +183,7 @@ class ScalingRegressor(MixtureRegressor):
         return np.asarray(self._moments(weights_ND)[1])
 
     def _moments(self, rows: Array) -> Array:
-        """Return means and deviations, each row at its own size, shape (2, N, M)."""
+        """Return means and standard deviations, each row at its own size, shape (2, N, M)."""
         moments = np.empty((2, len(rows), len(self.middle_M)))
         for size_2 in np.unique(rows[:, -2:], axis=0):
             own_N = (rows[:, -2:] == size_2).all(axis=1)
@@ -192,7 +192,7 @@ class ScalingRegressor(MixtureRegressor):
 
 
 class AtScale:
-    """A fitted scaling regressor at one number of parameters and tokens: of mixtures alone."""
+    """A fitted scaling regressor at one size: predicts from mixtures alone."""
 
     def __init__(self, regressor: ScalingRegressor, size_2: Array) -> None:
         self._regressor, self._size_2 = regressor, size_2
@@ -201,15 +201,15 @@ class AtScale:
         self.plain_law = carried.plain_law
 
     def select(self, targets: Sequence[int]) -> AtScale:
-        """Return one that predicts only these targets, by position."""
+        """Return a copy that predicts only these targets, by position."""
         return AtScale(self._regressor.select(targets), self._size_2)
 
     def tuned(self) -> AtScale:
-        """Return one to fit again, on rows with their own scales."""
+        """Return a copy to refit on rows with their sizes."""
         return self
 
     def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> AtScale:
-        """Return one of other trials: weights, parameters and tokens, shape (N, D + 2)."""
+        """Fit to other trials: weights, parameters and tokens, shape (N, D + 2)."""
         return AtScale(self._regressor.refitted(rows, losses_NM), self._size_2)
 
 
@@ -234,7 +234,7 @@ def extrapolated(
 def _law_of_levels(
     levels_MS: Array, unsure_MS: Array, from_S2: Array, to_2: Array
 ) -> tuple[Array, Array]:
-    """Return means and variances of levels at a size, over exponents and misfits of the law."""
+    """Return means and variances of levels at a size, averaged over exponents and misfits."""
     live = np.ptp(from_S2, axis=0) > np.log(APART)
     from_SJ, to_J, sizes = from_S2[:, live], to_2[live], len(from_S2)
     scale_M = np.maximum(np.ptp(levels_MS, axis=1), MIN_OFF)
@@ -265,7 +265,7 @@ def _law_of_levels(
 
 
 def _check_rows(rows: Array) -> Array:
-    """Return the rows, when they end in parameters and tokens."""
+    """Return the rows, after checking that they end in parameters and tokens."""
     good_N = (rows[:, -2:] >= 1).all(axis=1) & (np.abs(rows[:, :-2].sum(axis=1) - 1.0) < AWAY)
     if rows.shape[1] < 3 or not good_N.all():
         row = int(np.argmin(good_N))

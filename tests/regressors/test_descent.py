@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mixopt_regressors.laws.descent import minimised
+from mixopt_regressors.laws.descent import minimise
 from scipy.optimize import minimize, rosen, rosen_der
 
 STARTS_FP = np.array([[-1.2, 1.0, 0.5, 2.0], [3.0, -2.0, 1.5, 0.0], [0.1, 0.1, 0.1, 0.1]])
@@ -29,7 +29,7 @@ def together(one):
 def test_a_descent_ends_where_that_of_scipy_does(one, steps):
     options = {"maxiter": steps, "maxcor": 10, "ftol": 1e-7, "gtol": 0.0}
     theirs = [minimize(one, x, jac=True, method="L-BFGS-B", options=options).x for x in STARTS_FP]
-    ours_FP = minimised(together(one), STARTS_FP, steps)
+    ours_FP = minimise(together(one), STARTS_FP, steps)
     assert ours_FP == pytest.approx(np.array(theirs), abs=1e-6)
 
 
@@ -38,12 +38,12 @@ def test_a_cost_that_is_not_finite_is_stepped_back_from():
         with np.errstate(invalid="ignore"):
             return (x - np.log(x)).sum(), 1 - 1 / x
 
-    ends_FP = minimised(together(barrier), np.array([[1e-3, 5.0], [40.0, 0.2]]), 100)
+    ends_FP = minimise(together(barrier), np.array([[1e-3, 5.0], [40.0, 0.2]]), 100)
     assert ends_FP == pytest.approx(np.ones((2, 2)), abs=1e-3)
 
 
 def test_a_descent_without_a_slope_stays_where_it_is():
     assert (
-        minimised(together(lambda x: (1.0, np.zeros(4))), STARTS_FP, 9).tolist()
+        minimise(together(lambda x: (1.0, np.zeros(4))), STARTS_FP, 9).tolist()
         == STARTS_FP.tolist()
     )

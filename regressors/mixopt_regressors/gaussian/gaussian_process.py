@@ -1,16 +1,16 @@
-"""A Gaussian process for each target: smooth, and unsure where there are no trials.
+"""A Gaussian process for each target.
 
-The variance of a new trial has three parts: the law's posterior, the noise, and how far the
-prediction moves with the kernel's parameters, by the delta method; without the last the intervals
-of a few dozen trials are too narrow:
+The variance of a new trial has three parts: the posterior, the noise, and the uncertainty of the
+hyperparameters by the delta method. Without the last, intervals from a few dozen trials are too
+narrow:
 
     var(w) = k(w, w) - k' K^-1 k + noise + j' C j,   j = d(k' K^-1 y) / d(parameters)
 
-Above 256 trials hyperparameters are learned from 256 of them and polished on up to
-`learning_trials`; the posterior always has all. Hyperparameters that have seen a fold make the
-errors on it look far too small where trials are few, so each fold learns its own, from the centre
-of a prior that targets share where there is one; with more than 256 other trials a few steps from
-those of the whole fit come to the same.
+Above 256 trials, hyperparameters are learned from 256 trials and polished on up to
+`learning_trials`; the posterior uses all trials. With few trials, hyperparameters that have seen a
+fold make its errors look far too small, so each fold learns its own, starting at the centre of the
+targets' common prior if there is one; with more than 256 other trials a few steps from those of the
+whole fit give the same result.
 
 Shapes: N trials, K other mixtures, D domains, M targets, P hyperparameters.
 """
@@ -55,8 +55,8 @@ from mixopt_regressors.mixture_regressor import (
     plain_roots,
 )
 
-CHUNK = 2**17  # pairs of mixtures at once: what a processor's cache holds
-MIN_CHUNK = 16  # mixtures at once, for which trials of many targets are read once
+CHUNK = 2**17  # pairs of mixtures at once, to fit into the cache
+MIN_CHUNK = 16  # mixtures at once, to reuse the trials of many targets
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Posterior:
 
     @cached_property
     def own(self) -> Array:
-        """The trials as the kernel compares them."""
+        """The warped trials."""
         return self.kernel.scaled(self.rows)
 
     def variance(self, rows: Array, root_PP: Array) -> Array:
@@ -89,7 +89,7 @@ class Posterior:
         return np.concatenate(parts)
 
     def covariance(self, rows: Array, root_PP: Array) -> Array:
-        """Return the covariance of the law at some mixtures, noise left out, shape (K, K)."""
+        """Return the posterior covariance at some mixtures without noise, shape (K, K)."""
         known_NK, moved_KP = self._known(rows, root_PP, *self._solved())
         side = self.kernel.scaled(rows)
         prior_KK = self.kernel.covariance(self.kernel.pairs(side, side))
@@ -105,7 +105,7 @@ class Posterior:
     def _known(
         self, rows: Array, root_PP: Array, factor_NN: Array, solved_NP: Array
     ) -> tuple[Array, Array]:
-        """Return what trials tell of mixtures, and how far the mean moves with parameters."""
+        """Return the variance explained by trials, and the mean's derivative by parameters."""
         logs_KD = log_weights(rows)
         across = self.kernel.pairs(self.kernel.warped(logs_KD), self.own)
         covariance_KN = self.kernel.covariance(across)
@@ -115,7 +115,7 @@ class Posterior:
 
 
 class StackedPosteriors:
-    """Kernels and trials of all targets, for the same mixtures.
+    """Posteriors of all targets, evaluated together.
 
     What trials of one mixture say is added up, so that it is compared once.
     """
@@ -144,7 +144,7 @@ class StackedPosteriors:
         )
 
     def slopes(self, weights_D: Array) -> Array:
-        """Return the slopes of the means by the weights at one mixture, shape (M, D)."""
+        """Return the gradient of the means at one mixture, shape (M, D)."""
         scaled_M1D, _, slope_M1N = self._pairs(weights_D[None])
         pull_M1N = 2.0 * slope_M1N * np.swapaxes(self.duals_MN1, 1, 2)
         by_scaled_M1D = pull_M1N.sum(axis=2, keepdims=True) * scaled_M1D - pull_M1N @ self.rows_MND
@@ -154,9 +154,9 @@ class StackedPosteriors:
         return slopes_MD
 
     def _pairs(self, weights_KD: Array) -> tuple[Array, Array, Array]:
-        """Return warped mixtures, and how alike they and the trials are, with the slope.
+        """Return warped mixtures, and their kernel to the trials with its derivative.
 
-        The last answer is kept: a descent asks for slopes where it has asked for means.
+        The last result is cached: a descent evaluates means and gradients at the same mixture.
         """
         last = self._last
         if last is not None and np.array_equal(last[0], weights_KD):
@@ -174,21 +174,21 @@ class StackedPosteriors:
 
 
 def _chunks(rows: Array, trials: int) -> Iterator[Array]:
-    """Yield some mixtures at a time, of `CHUNK` pairs with trials or a little more."""
+    """Yield chunks of mixtures with about `CHUNK` pairs with trials."""
     size = max(CHUNK // trials, MIN_CHUNK)
     return (rows[at : at + size] for at in range(0, max(len(rows), 1), size))
 
 
-WARM = 12  # steps of a fold from the prior's centre
-AGAIN = 4  # steps of a fold that leaves many trials, from the whole fit
-CURVATURE_TRIALS = 128  # that tell how sure parameters are; more are scaled up to
+WARM = 12  # optimiser steps of a fold from the prior's centre
+AGAIN = 4  # optimiser steps of a fold with many trials, from the whole fit
+CURVATURE_TRIALS = 128  # maximum for the posterior of hyperparameters; scaled to more trials
 
 
 class GaussianProcessRegressor(MixtureRegressor):
     """One Gaussian process for each target, on warped weights with a length for each domain.
 
     Attributes:
-        learning_trials: Hyperparameters are learned from so many trials at most, drawn at random.
+        learning_trials: Maximum number of trials to learn hyperparameters from, drawn at random.
         random_state: Seed of the draw.
     """
 
@@ -200,12 +200,12 @@ class GaussianProcessRegressor(MixtureRegressor):
         self.random_state = random_state
 
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
+        """Return the gradient of each loss at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
         return np.asarray(self.units_M[:, None] * self._stacked.slopes(weights))
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
-        """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
+        """Return the covariance of a weighted sum of the losses without noise, shape (K, K)."""
         weights = self._checked(weights_KD)
         loads = np.asarray(loads_M, dtype=np.float64)
         total_KK = np.zeros((len(weights), len(weights)))
@@ -238,19 +238,19 @@ class GaussianProcessRegressor(MixtureRegressor):
         fold_N: ArrayLike,
         update: Update = no_progress,
     ) -> tuple[Array, Array]:
-        """Fit on all trials, and predict each one from the trials of other folds."""
+        """Fit on all trials; predict each trial from the other folds."""
         self.fit(weights_ND, losses_NM)
         means_NM, stds_NM = np.empty((2, *self.losses_MN.T.shape))
         for other_N, out_N in splits(np.asarray(fold_N)):
             refitted = self._refitted(self.rows[other_N], self.losses_MN.T[other_N])
-            # How sure parameters are costs as much as learning them, and hardly differs by fold.
+            # The parameters' posterior costs as much as learning them, and hardly differs by fold.
             refitted._roots = self._roots
             means_NM[out_N] = refitted._predict(self.rows[out_N])
             stds_NM[out_N] = refitted._std(self.rows[out_N])
         return means_NM, stds_NM
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        """Learn the hyperparameters, or take those that are kept, and condition on trials."""
+        """Learn the hyperparameters, or take the given ones, and condition on the trials."""
         before: Any = self._before
         if before is not None:
             self.prior_2P, scale = before.prior_2P, (before.means_M, before.units_M)
@@ -272,7 +272,7 @@ class GaussianProcessRegressor(MixtureRegressor):
     def _condition(
         self, rows: Array, losses_NM: Array, parameters_MP: Array, means_M: Array, units_M: Array
     ) -> None:
-        """Take in trials and hyperparameters."""
+        """Store trials and hyperparameters."""
         self.rows, self.losses_MN = rows.copy(), losses_NM.T.copy()
         self.parameters_MP, self.means_M, self.units_M = parameters_MP, means_M, units_M
         for name in ("_roots", "_posteriors", "_stacked"):
@@ -312,7 +312,7 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     @cached_property
     def _roots(self) -> list[Array]:
-        """Roots of the hyperparameters' covariances, found when a standard deviation is asked."""
+        """Roots of the hyperparameters' covariances, computed on first use."""
         trials = len(self.rows)
         some_K = self._order(trials)[:CURVATURE_TRIALS]
         every = self._evidences(self.rows, self._standard())
@@ -322,12 +322,12 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     @cached_property
     def _posteriors(self) -> list[Posterior]:
-        """One for each target, kept because a search asks for one mixture thousands of times."""
+        """The posterior of each target, cached for searches."""
         pairs = zip(self.parameters_MP, self.dual_MN, strict=True)
         return [Posterior(Matern.of(own_P), self.rows, dual_N) for own_P, dual_N in pairs]
 
     def _evidences(self, rows: Array, losses_NM: Array) -> list[Evidence]:
-        """Return the evidence of each target under the prior that was learned, if one was."""
+        """Return the evidence of each target, under the learned prior if there is one."""
         every = evidences(rows, losses_NM)
         if not self.prior_2P.size:
             return every
@@ -347,6 +347,6 @@ class GaussianProcessRegressor(MixtureRegressor):
 
 
 def _units(losses_NM: Array) -> Array:
-    """Return the losses' standard deviations; 1 where they differ by rounding alone."""
+    """Return the losses' standard deviations; 1 if a loss is constant up to rounding."""
     spread_M = losses_NM.std(axis=0)
     return np.where(spread_M > 1e-12 * np.abs(losses_NM).max(axis=0), spread_M, 1.0)

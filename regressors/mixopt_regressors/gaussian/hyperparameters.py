@@ -1,18 +1,17 @@
-"""Learn a Gaussian process's hyperparameters: the most probable ones, by exact gradients.
+"""Hyperparameters of a Gaussian process: the posterior mode, by exact gradients.
 
-What is minimised is minus the logarithm of the marginal likelihood times a prior, in units in
-which the prior is standard normal. The gradient is exact and needs the inverse covariance once,
-so that a step on 64 trials takes a tenth of a millisecond and L-BFGS is there after about 30.
-One start, at the prior's centre, is enough: on published runs, starts at random seldom found a
-better optimum, and the predictions from those were no better.
+The objective is minus the log of marginal likelihood times prior, in units in which the prior is
+standard normal. The exact gradient needs one inverse covariance: a step on 64 trials takes a tenth
+of a millisecond, and L-BFGS converges after about 30. A single start at the prior's centre is
+enough: on published runs, random starts seldom found a better optimum, and those predicted no
+better.
 
-What a dozen targets or more have in common is learned too: the parameters of a sample of them make
-the prior of all (`pooled`). Few trials say little about one target's lengths, and much about which
-domains matter to any.
+A dozen targets or more share a prior, learned from the parameters of a sample of them (`pooled`):
+few trials tell little about the length scales of one target, but much about which domains matter.
 
-Replicates tell the noise directly. Their pooled variance joins the prior of the noise with the
-spread that a variance of so many degrees of freedom has; the likelihood counts them too, and on
-purpose: where the law fits badly, noise is not to take the blame.
+Replicates measure the noise directly. Their pooled variance enters the prior of the noise with the
+spread of a variance with its degrees of freedom. The likelihood counts replicates too, on purpose:
+a misfit of the kernel should not be attributed to noise.
 
 Shapes: N trials, D domains, M targets, P parameters (mixopt_regressors.gaussian.kernels).
 """
@@ -31,21 +30,21 @@ from mixopt.fitting import row_groups
 from mixopt.system import Array, IntArray
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
 
-LENGTH, LENGTH_SPREAD = 1.5, 1.2  # of the logarithm; so are the next two
+LENGTH, LENGTH_SPREAD = 1.5, 1.2  # spreads are those of logarithms, here and in the next two
 VARIANCE, VARIANCE_SPREAD = 1.0, 3.0
 NOISE, NOISE_SPREAD = 0.01, 3.0
 POWER, POWER_SPREAD = -0.5, 1.0  # of the logit
-MANY_DOMAINS = 17  # with more, lengths have a prior that keeps mixtures as alike, and as free
-FARTHEST = 6.0  # standard deviations of the prior
+MANY_DOMAINS = 17  # with more domains the prior of lengths is longer and narrower
+FARTHEST = 6.0  # bound, in standard deviations of the prior
 MIN_REPLICATE_VARIANCE = 1e-6  # in variances of the losses
 STEPS = 60
-FIRST = 256  # trials that parameters are learned from before they are polished on more
-POLISH = 12  # steps on more trials than that
+FIRST = 256  # trials for learning before polishing on more
+POLISH = 12  # optimiser steps of polishing
 CURVATURE_STEP = 1e-3
-MIN_POOLED = 12  # targets from which on they share a prior
-POOLED = 32  # targets that it is learned from
-POOLED_STEPS = 30  # of each target from its centre
-MIN_POOLED_SPREAD = 0.3  # of the first prior's: parameters found by few steps agree too well
+MIN_POOLED = 12  # minimum number of targets for a common prior
+POOLED = 32  # targets that the common prior is learned from
+POOLED_STEPS = 30  # optimiser steps of each target from its centre
+MIN_POOLED_SPREAD = 0.3  # relative to the first prior: few steps underestimate the spread
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Prior:
 
     @classmethod
     def of(cls, domains: int, replicate_variance: float, freedom: int) -> Prior:
-        """Return the prior, given what replicates say of the noise."""
+        """Return the prior, given the noise of replicates."""
         crowd = np.sqrt(max(1.0, domains / MANY_DOMAINS))
         noise, noise_spread = _noise_prior(replicate_variance, freedom)
         centers = [*[np.log(LENGTH * crowd)] * domains, POWER, np.log(VARIANCE), noise]
@@ -67,25 +66,25 @@ class Prior:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Trials of one target, and how probable parameters are in the light of them."""
+    """Trials of one target, and the posterior of hyperparameters."""
 
     rows: Array
     losses_N: Array
     prior: Prior
 
     def some(self, rows_K: IntArray) -> Evidence:
-        """Return the evidence of some of the trials; the prior knows all of them."""
+        """Return the evidence of some trials, with the same prior."""
         return replace(self, rows=self.rows[rows_K], losses_N=self.losses_N[rows_K])
 
     def learned(self, order_N: IntArray, most: int, steps: int = STEPS) -> Array:
-        """Return the most probable parameters, learned from a few trials and polished on more."""
+        """Return the posterior mode, learned on some trials and polished on more."""
         found_P = self.some(order_N[: min(FIRST, most)]).most_probable(steps=steps)
         if min(len(order_N), most) <= FIRST:
             return found_P
         return self.some(order_N[:most]).most_probable(found_P, POLISH)
 
     def most_probable(self, start_P: Array | None = None, steps: int = STEPS) -> Array:
-        """Return the parameters where at most so many steps of L-BFGS end."""
+        """Return the parameters after at most `steps` steps of L-BFGS."""
         centers_P, spreads_P = self.prior.centers_P, self.prior.spreads_P
         start = np.zeros_like(centers_P) if start_P is None else (start_P - centers_P) / spreads_P
         result = minimize(
@@ -101,7 +100,7 @@ class Evidence:
         return found_P
 
     def objective(self, whitened_P: Array, logs_ND: Array) -> tuple[float, Array]:
-        """Return minus the log posterior and its gradient, but for a constant."""
+        """Return minus the log posterior up to a constant, and its gradient."""
         kernel = Matern.of(self.prior.centers_P + self.prior.spreads_P * whitened_P)
         side = kernel.warped(logs_ND)
         pairs = kernel.pairs(side, side)
@@ -124,14 +123,14 @@ class Evidence:
         behind_PP = np.array([self.objective(whitened_P - s, logs_ND)[1] for s in steps_PP])
         curvature_PP = (ahead_PP - behind_PP) / (2.0 * CURVATURE_STEP)
         values_P, vectors_PP = np.linalg.eigh((curvature_PP + curvature_PP.T) / 2.0)
-        # The prior alone has curvature 1; trials only add to it, in proportion to their number.
+        # The prior has curvature 1; trials add to it in proportion to their number.
         known_P = 1.0 + np.maximum(values_P - 1.0, 0.0) * trials / len(self.losses_N)
         root_PP: Array = self.prior.spreads_P[:, None] * vectors_PP / np.sqrt(known_P)
         return root_PP
 
 
 def evidences(rows: Array, losses_NM: Array) -> list[Evidence]:
-    """Return the evidence of each target, its losses in standard deviations from their mean."""
+    """Return the evidence of each target, with standardised losses."""
     variance_M, freedom = replicate_variances(rows, losses_NM)
     priors = [Prior.of(rows.shape[1], variance, freedom) for variance in variance_M.tolist()]
     pairs = zip(losses_NM.T, priors, strict=True)
@@ -139,7 +138,7 @@ def evidences(rows: Array, losses_NM: Array) -> list[Evidence]:
 
 
 def pooled(every: Sequence[Evidence], order_N: IntArray, most: int) -> Prior:
-    """Return the prior that a sample of the targets agrees on."""
+    """Return the common prior, learned from a sample of the targets."""
     some_N = order_N[: min(FIRST, most)]
     sample = np.linspace(0, len(every) - 1, min(len(every), POOLED)).astype(int)
     found_KP = np.array([every[target].some(some_N).most_probable() for target in sample])
@@ -176,7 +175,7 @@ def _inverse(factor_NN: Array) -> Array:
 
 
 def _noise_prior(replicate_variance: float, freedom: int) -> tuple[float, float]:
-    """Return centre and spread of the log noise: the prior's, and the replicates' on top."""
+    """Return centre and spread of the log noise, combining prior and replicates."""
     if freedom < 1:
         return float(np.log(NOISE)), NOISE_SPREAD
     half = freedom / 2.0

@@ -1,16 +1,16 @@
-"""Similarity of the losses of two mixtures.
+"""The kernel of the Gaussian process.
 
 A domain's first percent changes a loss more than its last ten, so weights are warped by a power
-that is steep at 0 before distances are taken, and compared by a Matérn kernel:
+that is steep at 0, and compared by a Matérn kernel:
 
     z_j = (w_j + 1e-9)^p,   k(w, v) = s Matern52(sqrt(sum_j ((z_j - z'_j) / l_j)^2)) + constant
 
-A length l_j for each domain says how far its weight must move before the loss is another. The
-constant is the prior variance of the mean loss. On the published RegMix runs the warp is essential,
-and centring it over the domains (as log-ratios are) hurts.
+Each domain has a length scale l_j. The constant is the prior variance of the mean loss. On the
+published RegMix runs the warp is essential, and centring it over the domains (as in log-ratios)
+hurts.
 
-Everything here has its derivative next to it, by hand: with the squared distances expanded, a
-derivative by all D lengths costs about as much as the kernel.
+Derivatives are written by hand: with expanded squared distances, the derivative by all D length
+scales costs about as much as the kernel.
 
 Shapes: N and K mixtures, D domains, P = D + 3 parameters: log lengths, logit of the power, log of
 the variance s, log of the noise. Losses are in standard deviations.
@@ -26,13 +26,13 @@ from mixopt.system import Array
 
 SHIFT = 1e-9
 CONSTANT = 10.0  # far above any mean of standardised losses
-JITTER = 1e-8  # part of the kernel's height added to its diagonal, for Cholesky
-STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
+JITTER = 1e-8  # added to the diagonal for Cholesky, relative to the kernel's height
+STEEPEST = 1e-4  # the warp's slope is constant below this weight
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Two sets of mixtures, and what depends on the distance of each pair."""
+    """Two sets of warped mixtures, and the kernel of each pair with its derivative."""
 
     left_ND: Array
     right_KD: Array
@@ -42,7 +42,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Matern:
-    """The kernel with its parameters, and the variance of the noise."""
+    """The kernel's parameters, and the variance of the noise."""
 
     lengths_D: Array
     power: float
@@ -58,7 +58,7 @@ class Matern:
 
     @property
     def jittered_noise(self) -> float:
-        """Variance of a trial about the law, with the jitter."""
+        """Noise variance with the jitter."""
         return self.noise + JITTER * (self.variance + 1.0)
 
     def scaled(self, weights_ND: Array) -> Array:
@@ -66,36 +66,36 @@ class Matern:
         return self.warped(log_weights(weights_ND))
 
     def warped(self, logs_ND: Array) -> Array:
-        """Return what `scaled` does, from `log_weights`."""
+        """Return warped weights from `log_weights`."""
         warped_ND: Array = np.exp(self.power * logs_ND) / self.lengths_D
         return warped_ND
 
     def pairs(self, left_ND: Array, right_KD: Array) -> Pairs:
-        """Compare mixtures that `scaled` returned."""
-        interior_point_D = right_KD.mean(axis=0)  # smaller numbers cancel less
-        left, right = left_ND - interior_point_D, right_KD - interior_point_D
+        """Compare warped mixtures from `scaled`."""
+        center_D = right_KD.mean(axis=0)  # centring reduces cancellation
+        left, right = left_ND - center_D, right_KD - center_D
         alike_NK, slope_NK = matern_and_slope(_squared_distances(left, right))
         return Pairs(left, right, alike_NK, slope_NK)
 
     def covariance(self, pairs: Pairs) -> Array:
-        """Return the covariance of the law at two sets of mixtures, shape (N, K)."""
+        """Return the prior covariance of two sets of mixtures, shape (N, K)."""
         covariance_NK: Array = self.variance * pairs.alike_NK
         covariance_NK += CONSTANT
         return covariance_NK
 
     def noisy(self, pairs: Pairs) -> Array:
-        """Return the covariance of trials, noise and all, from pairs of a set with itself."""
+        """Return the covariance of trials including noise, from pairs of a set with itself."""
         covariance_NN = self.covariance(pairs)
         covariance_NN[np.diag_indices(len(covariance_NN))] += self.jittered_noise
         return covariance_NN
 
     def pull_back(self, pairs: Pairs, logs_ND: Array, by_covariance_NN: Array) -> Array:
-        """Return the derivative by the parameters, shape (P,), of what depends on `noisy`."""
+        """Return the derivative by the parameters, shape (P,), of a function of `noisy`."""
         scaled_ND = pairs.left_ND
         pull_NN = by_covariance_NN * pairs.slope_NK
         pull_NN *= 4.0 * self.variance
         by_scaled_ND = pull_NN.sum(axis=1)[:, None] * scaled_ND - pull_NN @ scaled_ND
-        # The mean over rows that was taken off plays no part: by_scaled_ND adds up to 0.
+        # The centring has no effect: by_scaled_ND adds up to 0.
         by_power = (by_scaled_ND * logs_ND * self.warped(logs_ND)).sum()
         trace = np.trace(by_covariance_NN)
         by_variance = np.vdot(by_covariance_NN, pairs.alike_NK) + JITTER * trace
@@ -138,7 +138,7 @@ class Matern:
 
 
 def log_weights(weights_ND: Array) -> Array:
-    """Return log(w + shift); a weight below 0, by rounding in a search, counts as 0."""
+    """Return log(w + shift); weights below 0, from rounding in a search, count as 0."""
     logs: Array = np.log(np.maximum(weights_ND, 0.0) + SHIFT)
     return logs
 

@@ -1,29 +1,27 @@
-"""A law of epochs: the effect of repeating a domain on a loss, besides its share.
+"""A law of epochs: the effect of repeating a domain on a loss.
 
-Epochs of domain b are E_b = w_b x tokens / inventory_b, so one share of a small domain is many
-passes and of a large one a fraction of a pass. Each domain lowers a loss by a benefit that
-saturates and raises it by a harm that grows. A law of the shares alone cannot say where repetition
-stops to pay; permuting the inventories makes this one worse, which is a check on whether epochs
-matter in some trials.
+Epochs of domain b are E_b = w_b x tokens / inventory_b: the same share is many epochs of a small
+domain, and a fraction of an epoch of a large one. Each domain lowers a loss by a saturating benefit
+and raises it by a growing harm. A law of shares cannot tell where repetition stops to pay.
+Permuting the inventories makes this law worse if epochs matter in the trials, which is a check.
 
-Without inventories and tokens, domains are taken to be of one size, and a trial to see as many
-tokens as they have together: E_b = w_b D. The law is then one of shares, with a saturating
-benefit for each.
+Without inventories and tokens all domains have the same size, and a trial has as many tokens as all
+domains together: E_b = w_b D. The law is then one of shares, with a saturating benefit for each.
 
-All trials must have been trained on the same number of tokens, from the same inventories. With
-simulated epochs (mixopt.loading.simulated_epochs) give the tokens and inventories of the full run:
-their ratio is that of the trials.
+All trials must have the same number of training tokens, and the same inventories. With simulated
+epochs (mixopt.loading.simulated_epochs) use tokens and inventories of the full run, whose ratio is
+that of the trials.
 
 With E_b the epochs of domain b in a trial,
 
     eta = beta0 - sum_b alpha_b (1 - exp(-(rho E_b)^p))
                 + sum_b gamma_b softplus(log(1 + E_b) - tau)^2
 
-with alpha, gamma >= 0, and the loss is eta itself, or a floor plus exp(eta): the law of Marin's
-MARINER. The coefficients of a target are one non-negative least-squares problem, so that only the
-shape (rho, p, tau, how strongly coefficients are held back, where the floor is) needs a search on
-held-out folds. Ours differ in the floor, which is that of the fitted rows' losses, in rho, which is
-in units of the rows' mean epochs, and in the search, along one part of the shape after another.
+with alpha, gamma >= 0, and the loss is eta, or a floor plus exp(eta), as in Marin's MARINER. The
+coefficients of a target solve one non-negative least-squares problem, so that only the shape (rho,
+p, tau, penalty of coefficients, floor) needs a search on held-out folds. Differences to MARINER:
+the floor is relative to the fitted rows' losses, rho is in units of the rows' mean epochs, and the
+search varies one part of the shape at a time.
 
 Shapes: N trials, D domains, M targets, C = 2 D columns (benefits, harms), P = C + 1 parameters.
 """
@@ -44,20 +42,20 @@ from mixopt.fitting import splits
 from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import MixtureRegressor, delta_stds, plain_roots, root_of
 
-RATES = (0.1, 0.3, 1.0, 3.0, 10.0)  # over the mean epochs
+RATES = (0.1, 0.3, 1.0, 3.0, 10.0)  # relative to the mean epochs
 POWERS = (0.3, 0.5, 0.75, 1.0)
-ONSETS = (0.7, 1.6, 2.8)  # log(1 + E): from about 1, 4 and 16 epochs on
+ONSETS = (0.7, 1.6, 2.8)  # log(1 + E), about 1, 4 and 16 epochs
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 BENDS = (0.0, 0.5, 2.0, 10.0)
 PASSES = 2
-MAX_STEPS = 100  # of a solution, for each column; scipy's 3 can be too few
-MIN_RANGE = 1e-3  # a loss that never changes still needs a floor below it
+MAX_STEPS = 100  # of nnls for each column; scipy's 3 can be too few
+MIN_RANGE = 1e-3  # minimum range of a loss, so that its floor is below it
 MAX_EXPONENT = 30.0
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is not a coefficient."""
+    """The parameters of the law that are not coefficients."""
 
     rate: float
     power: float
@@ -66,7 +64,7 @@ class Shape:
     bend: float
 
     def columns(self, epochs_ND: Array) -> Array:
-        """Return what the coefficients multiply, shape (N, 2 D): benefits, then harms."""
+        """Return the features of the coefficients, shape (N, 2 D): benefits, then harms."""
         benefits_ND = np.expm1(-((self.rate * epochs_ND) ** self.power))
         harms_ND = np.logaddexp(0.0, np.log1p(epochs_ND) - self.onset) ** 2
         return np.hstack([benefits_ND, harms_ND])
@@ -83,7 +81,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class EpochLaw:
-    """The law of one target; its floor is nan where the loss is eta itself."""
+    """The law of one target; its floor is nan if the loss is eta."""
 
     shape: Shape
     floor: float
@@ -97,7 +95,7 @@ class EpochLaw:
         span = max(float(np.ptp(losses_N)), MIN_RANGE)
         floor = float(losses_N.min()) - span / shape.bend
         height_N = losses_N - floor
-        # An error of the loss is one of its logarithm times the height over the floor.
+        # An error of the loss is an error of its logarithm times the height over the floor.
         parameters_P = _solved(columns_NC, np.log(height_N), height_N, shape.penalty)
         return cls(shape, floor, parameters_P)
 
@@ -127,12 +125,12 @@ class EpochLaw:
 
 
 def middle_shape(mean_epochs: float) -> Shape:
-    """Return the shape in the middle of the grid, for trials whose domains have these epochs."""
+    """Return the shape in the middle of the grid, for domains with these mean epochs."""
     return Shape(RATES[2] / mean_epochs, POWERS[1], ONSETS[1], PENALTIES[1], BENDS[2])
 
 
 def best_shape(error: Callable[[Shape], float], mean_epochs: float) -> Shape:
-    """Search the grid along one part of the shape after another, and once more."""
+    """Search the grid along one part of the shape at a time, twice."""
     remembered, best = cache(error), middle_shape(mean_epochs)
     for _ in range(PASSES):
         rates = [replace(best, rate=r / mean_epochs) for r in RATES]
@@ -156,7 +154,7 @@ def _solved(columns_NC: Array, eta_N: Array, heights_N: Array | float, penalty: 
     return np.concatenate([[mean - mean_C @ coefficients_C], coefficients_C])
 
 
-STEEPEST = 1e-4  # below this weight the benefit's slope counts as it is here
+STEEPEST = 1e-4  # the benefit's slope is constant below this weight
 
 
 class EpochsRegressor(MixtureRegressor):
@@ -164,7 +162,7 @@ class EpochsRegressor(MixtureRegressor):
 
     Attributes:
         inventory: Distinct tokens of each domain, > 0, in the order of the columns.
-        tokens: Tokens that each trial was trained on. None of both: see the module.
+        tokens: Training tokens of each trial. Without both: see the module.
         folds: Held-out folds that choose the shapes.
         random_state: Seed of the folds.
     """
@@ -185,7 +183,7 @@ class EpochsRegressor(MixtureRegressor):
         self.random_state = random_state
 
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
+        """Return the gradient of each loss at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
         epochs_1D = self._epochs(weights)
         steep_D = np.maximum(weights[0], STEEPEST) * self.rates_D
@@ -197,7 +195,7 @@ class EpochsRegressor(MixtureRegressor):
         return np.array(rows) * self.rates_D
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
-        """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
+        """Return the covariance of a weighted sum of the losses without noise, shape (K, K)."""
         scales_M = np.asarray(loads_M) * self.noise_M
         jacobian_MKP = scales_M[:, None, None] * self._jacobians(self._checked(weights_KD))
         covariance_MKK = jacobian_MKP @ self.inverse_MPP @ jacobian_MKP.transpose(0, 2, 1)

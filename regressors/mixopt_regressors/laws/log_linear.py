@@ -2,18 +2,17 @@
 
     L_m(w) = c_m + exp(sum_j t_mj w_j)
 
-It is the law of Ye et al. (Data Mixing Laws), L = c + k exp(sum_j t_j w_j): because weights add
-up to 1, k is the exponential of the mean of t, so it is not a parameter of its own. It is convex
-in the mixture. Where trials hardly varied a domain the exponential is anything, and a prediction
-is cut off at one range of the trials' losses above the highest.
+The law of Ye et al. (Data Mixing Laws) is L = c + k exp(sum_j t_j w_j); because weights add up to
+1, k is absorbed into t. The law is convex in the mixture. If trials hardly varied a domain, its
+exponential is arbitrary, so predictions are capped at one range of the trials' losses above the
+highest.
 
-Data Mixing Laws and Olmix fit it from hundreds to thousands of random starts of L-BFGS. Given the
-floor c, though, log(L - c) is linear in the weights, so a grid over c with one small weighted
-least-squares problem each finds the valley, and a few Levenberg-Marquardt steps on all parameters
-(MINPACK's) find its floor: seconds become milliseconds. Huber's weights keep single outlying trials
-from pulling. A normal prior keeps fits finite with fewer trials than domains. It is on how far
-slopes are from their mean times the height of the losses over the floor, which is how much the
-mixture moves the loss.
+Data Mixing Laws and Olmix fit it from hundreds to thousands of random starts of L-BFGS. But for a
+fixed floor c, log(L - c) is linear in the weights. So a grid over c with one small weighted
+least-squares problem each finds a good start, and a few Levenberg-Marquardt steps on all parameters
+(MINPACK's) converge: milliseconds instead of seconds. Huber weights limit the influence of
+outliers. A normal prior keeps fits finite with fewer trials than domains. It is on the slopes minus
+their mean, times the height of the losses over the floor: the effect of the mixture on the loss.
 
 Shapes: N trials, D domains, M targets, P = D + 1 parameters (c, then t).
 """
@@ -30,23 +29,23 @@ from mixopt.fitting import splits
 from mixopt.system import Array
 from mixopt_regressors.mixture_regressor import MixtureRegressor, delta_stds
 
-FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)  # the least loss, in standard deviations
-ENOUGH = 1e-4  # a step that gains a smaller part of the loss is the last
+FLOORS_BELOW = np.geomspace(0.01, 27.0, 16)  # below the lowest loss, in standard deviations
+ENOUGH = 1e-4  # relative decrease below which the descent stops
 STEPS = 60
-MAX_EXPONENT = 30.0  # far above any loss in standard deviations, and the exponential is finite
-ROUNDS = 5  # of weighing residuals down
+MAX_EXPONENT = 30.0  # far above any standardised loss, and its exponential is finite
+ROUNDS = 5  # of reweighting by Huber weights
 PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
-REACH = 1.0  # ranges of the trials' losses above the highest: more is not a prediction
+REACH = 1.0  # cap of predictions above the highest loss, in ranges of the losses
 
 
 class LogLinearRegressor(MixtureRegressor):
     """The data mixing law, one for each target.
 
     Attributes:
-        slope_penalty: Strength of the prior on slopes: how many variances of the loss a squared
-            slope of 1 costs; None chooses from `PENALTIES` on held-out folds of the training rows.
-        huber: Residuals beyond so many standard deviations (robustly estimated) count linearly,
-            not squared; None squares all.
+        slope_penalty: Strength of the prior on slopes: cost of a squared slope of 1 in variances of
+            the loss; None chooses from `PENALTIES` on held-out folds of the training rows.
+        huber: Number of (robust) standard deviations beyond which residuals count linearly; None:
+            all residuals are squared.
         folds: Held-out folds that choose the penalty.
         random_state: Seed of the folds.
     """
@@ -68,7 +67,7 @@ class LogLinearRegressor(MixtureRegressor):
         self.random_state = random_state
 
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
+        """Return the gradient of each loss at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
         excess_M = _exponential(weights, self.slopes_MD.T)[0]
         gradient: Array = (excess_M * self.scales_M)[:, None] * self.slopes_MD
@@ -101,7 +100,7 @@ class LogLinearRegressor(MixtureRegressor):
     def _fit_target(
         self, weights_ND: Array, losses_N: Array, penalty: float, scale: float
     ) -> tuple[Any, ...]:
-        """Return the numbers of one target, as `by_target` names them."""
+        """Return the fitted values of one target, as named in `by_target`."""
         law_P, jacobian_RP = fitted(weights_ND, losses_N, penalty)
         for _ in range(ROUNDS if self.huber is not None else 0):
             size_N = np.abs(_law(weights_ND, law_P) - losses_N)
@@ -136,7 +135,7 @@ def fitted(
     trust_N: Array | None = None,
     start_P: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Fit one target; return floor and slopes, (P,), and derivatives of the residuals by them."""
+    """Fit one target; return floor and slopes, (P,), and the Jacobian of the residuals."""
     domains, mean, top = weights_ND.shape[1], losses_N.mean(), float(np.median(losses_N))
     root_N1 = np.ones((len(losses_N), 1)) if trust_N is None else np.sqrt(trust_N)[:, None]
     center_DD, hold = np.eye(domains) - 1.0 / domains, np.sqrt(penalty)
@@ -148,7 +147,7 @@ def fitted(
         return np.append(root_N1[:, 0] * off_N, held_D)
 
     def jacobian(free_P: Array) -> Array:
-        """Return derivatives; the floor is the median less the exponential of the first."""
+        """Return the Jacobian; the floor is the median minus the exponential of parameter 0."""
         down, slopes_D = np.exp(min(free_P[0], MAX_EXPONENT)), free_P[1:]
         by_slopes_ND = weights_ND * _exponential(weights_ND, slopes_D)[:, None]
         by_floor_D = down * hold * (slopes_D - slopes_D.mean())
@@ -167,7 +166,7 @@ def fitted(
 
 
 def _start(weights_ND: Array, losses_N: Array, penalty: float) -> Array:
-    """Return the best of some floors, each with the best slopes on the logarithm's scale."""
+    """Return the best floor of a grid, with the best slopes on the log scale."""
     mean, center_DD = losses_N.mean(), np.eye(weights_ND.shape[1]) - 1.0 / weights_ND.shape[1]
     floors_F = losses_N.min() - FLOORS_BELOW
     excess_FN, hold_F = losses_N - floors_F[:, None], penalty * (mean - floors_F + 1.0) ** 2

@@ -1,24 +1,24 @@
-"""Power laws of units shared by all targets, so that each loss informs the others.
+"""Power laws of units that all targets share, so that each loss informs the others.
 
     L_m(w) = c_m + sum_k B_mk (e_k + sum_j A_kj w_j)^(-g_k),  A, B >= 0
 
-Each unit is a skill that some domains teach, and each loss falls with the skills that it needs. The
-first percent of a domain that matters lowers a loss more than the next ten. A sum of units can
-follow more than one domain at different speeds, and because units belong to all targets there are
-many more losses than trials to find them from. It is convex in the mixture. Several fits from
-different starts are averaged, which is again such a law, of all their units.
+Each unit is a skill taught by some domains, and each loss falls with the skills that it needs. The
+first percent of a relevant domain lowers a loss more than the next ten. A sum of units can depend
+on several domains with different decays, and because all targets share the units, each unit is
+estimated from many more losses than trials. The law is convex in the mixture. Fits from several
+starts are averaged, which is again such a law with all their units.
 
-e and the scale of a unit go into A, because weights add up to 1: what is left is a height h_j for
-each domain, that of the unit where it is all there is, h(w) = (sum_j w_j h_j^(-1/g))^(-g).
+Because weights add up to 1, e and the scale of a unit are absorbed into A: what remains is a height
+h_j for each domain, the unit's value at that domain alone, h(w) = (sum_j w_j h_j^(-1/g))^(-g).
 
-The strength of the prior is chosen on held-out folds of the training rows, which also show how much
-larger errors are there than residuals. The standard deviation is that of a new trial: residuals
-times that, and times sqrt(1 + p' H^-1 p) over the mean of it, where p are the units at the mixture
-and H their products over the trials.
+The strength of the prior is chosen on held-out folds of the training rows, which also give the
+ratio of held-out errors to residuals. The standard deviation of a new trial is the residuals'
+times that ratio, times sqrt(1 + p' H^-1 p) relative to its mean, where p are the units at the
+mixture and H their cross products over the trials.
 
-A load is the square of its root, so that descent (L-BFGS with exact gradients) needs no bound at 0,
-where bounded descent is seen to get stuck. The prior says that units are small, that a domain does
-not matter to a unit, and that decays are low; one strength scales all of it.
+A load is the square of a root, so that descent (L-BFGS with exact gradients) needs no bound at 0,
+where bounded descent gets stuck. The prior prefers small units, units that ignore a domain, and low
+decays; one strength scales all three.
 
 Shapes: N trials, D domains, M targets, K units of a fit, U units of all fits, Q = U + 1.
 """
@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting import splits
 from mixopt.system import Array, IntArray
-from mixopt_regressors.laws.descent import minimised
+from mixopt_regressors.laws.descent import minimise
 from mixopt_regressors.mixture_regressor import (
     MixtureRegressor,
     distinct_rows,
@@ -44,23 +44,23 @@ from mixopt_regressors.mixture_regressor import (
     single_if_large,
 )
 
-# Strengths of the prior, at strength 1: a squared logarithm of a height costs 0.05, and so on.
+# Penalties at strength 1: 0.05 for a squared logarithm of a height, and so on.
 OF_LOGS, OF_DECAYS, OF_LOADS, OF_SQUARED_LOADS, OF_FLOORS = 0.1, 0.3, 0.01, 0.01, 1e-3
 USUAL_DECAY = 0.15
-USUAL_FLOOR = 0.5  # standard deviations below the least loss
-OWN = 2.0  # how far a unit starts to fall where its own domain is all there is
-STEP_SIZES = (3.0, 3.0, 3.0, 1.0)  # units in which logs, decays, floors and roots descend
-WALL = 10.0  # what a squared step outside of the bounds costs; bounds themselves are slow
+USUAL_FLOOR = 0.5  # standard deviations below the lowest loss
+OWN = 2.0  # initial decrease of a unit at its own domain alone
+STEP_SIZES = (3.0, 3.0, 3.0, 1.0)  # scales of logs, decays, floors and roots in the descent
+WALL = 10.0  # penalty of squared distances outside the bounds; hard bounds are slow
 
 
 LOG_DECAYS = (math.log(0.05), math.log(20.0))
-LOGS = (-12.0, 6.0)  # of heights in standard deviations; with least decays, sums stay normal
-MAX_LOG = 30.0  # largest logarithm of a mean, in case a mixture is outside the simplex
-NOTHING = 1e-300  # a mixture without any weight has a finite mean
+LOGS = (-12.0, 6.0)  # bounds of log heights; with the lowest decays, sums stay finite
+MAX_LOG = 30.0  # cap on the logarithm of a mean, for mixtures outside the simplex
+NOTHING = 1e-300  # keeps the mean of a mixture without weights finite
 
 
 class Heights:
-    """Heights of units and their decays, and what means of any mixtures need of them."""
+    """Heights and decays of units, with values precomputed for their means."""
 
     def __init__(self, logs_KD: Array, log_decays_K: Array) -> None:
         self.logs_KD, self.decays_K = logs_KD, np.exp(log_decays_K)
@@ -69,14 +69,14 @@ class Heights:
         self.terms_KD = np.exp(powers_KD - self.top_K[..., None])
 
     def means(self, weights_ND: Array) -> tuple[Array, Array, Array]:
-        """Return the units at mixtures, their logarithms, and sums of their terms, (N, K) each."""
+        """Return the units at mixtures, their logarithms, and the sums inside them, (N, K) each."""
         sums_NK = weights_ND @ self.terms_KD.mT + NOTHING
         logs_NK = -self.decays_K[..., None, :] * (np.log(sums_NK) + self.top_K[..., None, :])
         return np.exp(np.minimum(logs_NK, MAX_LOG)), logs_NK, sums_NK
 
 
 class Units(NamedTuple):
-    """Parameters of several fits: units, and how each target loads on them."""
+    """Parameters of several fits: units, and the loads of each target."""
 
     logs_FKD: Array
     log_decays_FK: Array
@@ -90,17 +90,17 @@ class Units(NamedTuple):
         return predicted
 
     def vectors(self) -> Array:
-        """Return all parameters of each fit in a row, shape (F, P)."""
+        """Return all parameters of each fit as a row, shape (F, P)."""
         return np.concatenate([part.reshape(len(part), -1) for part in self], axis=1)
 
     def descend(self, weights_ND: Array, losses_NM: Array, strength: float, steps: int) -> Units:
-        """Go downhill by L-BFGS; equal rows, of which resampled trials have many, become one."""
+        """Minimise by L-BFGS; equal rows, as in resampled trials, are merged."""
         rows, place_N = distinct_rows(np.hstack([weights_ND, losses_NM]))
         own_ND, own_NM = map(np.ascontiguousarray, np.split(rows, [weights_ND.shape[1]], axis=1))
         counts_N1 = np.bincount(place_N).astype(np.float64)[:, None]
         sizes = [part[0].size for part in self]
         step_P, ends = np.repeat(STEP_SIZES, sizes), np.cumsum([0, *sizes]).tolist()
-        places = [slice(*pair) for pair in itertools.pairwise(ends)]  # faster than numpy's split
+        places = [slice(*pair) for pair in itertools.pairwise(ends)]  # faster than np.split
         prior, bounded = Prior.of(self, losses_NM.min(axis=0), strength), slice(ends[3])
 
         def shaped(scaled_FP: Array) -> Units:
@@ -114,9 +114,9 @@ class Units(NamedTuple):
             slopes_FP[:, bounded] += slopes_FB
             return values_F + more_F, step_P * slopes_FP
 
-        # A step that goes astray has a loss that is not finite, and is taken back.
+        # A step to a loss that is not finite is taken back.
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            reached = shaped(step_P * minimised(cost, self.vectors() / step_P, steps))
+            reached = shaped(step_P * minimise(cost, self.vectors() / step_P, steps))
         return reached._replace(
             logs_FKD=reached.logs_FKD.clip(*LOGS),
             log_decays_FK=reached.log_decays_FK.clip(*LOG_DECAYS),
@@ -124,7 +124,7 @@ class Units(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """Normal distributions of logs, log decays and floors, with walls around what they may be."""
+    """Normal distributions of logs, log decays and floors, with penalties outside their bounds."""
 
     centers_B: Array
     costs_B: Array
@@ -133,7 +133,7 @@ class Prior(NamedTuple):
 
     @classmethod
     def of(cls, units: Units, least_M: Array, strength: float) -> Self:
-        """Return the prior of such units, given the least loss of each target."""
+        """Return the prior of units, given the lowest loss of each target."""
         sizes = [part[0].size for part in units[:3]]
         costs = strength * np.array([OF_LOGS, OF_DECAYS, OF_FLOORS])
         low, high = zip(LOGS, LOG_DECAYS, (-math.inf, math.inf), strict=True)
@@ -142,17 +142,17 @@ class Prior(NamedTuple):
         return cls(centers_B, *(np.repeat(parts, sizes) for parts in (costs, low, high)))
 
     def cost(self, own_FB: Array) -> tuple[Array, Array]:
-        """Return what parameters cost, shape (F,), and the slopes of that."""
+        """Return the penalty of parameters, shape (F,), and its gradient."""
         apart_FB = own_FB - self.centers_B
         slopes_FB = self.costs_B * apart_FB
-        # Faster than numpy's clip where there are few.
+        # Faster than np.clip for few values.
         over_FB = own_FB - np.minimum(np.maximum(own_FB, self.low_B), self.high_B)
         twice_F = np.vecdot(slopes_FB, apart_FB) + WALL * np.vecdot(over_FB, over_FB)
         return 0.5 * twice_F, slopes_FB + WALL * over_FB
 
 
 def start(losses_NM: Array, domains: int, units: int, rngs: Sequence[np.random.Generator]) -> Units:
-    """Return fits with units of which each falls with one domain, in turn."""
+    """Return initial fits, whose units depend on one domain each, in turn."""
     fits = []
     for rng in rngs:
         logs_KD = rng.normal(0.0, 0.3, (units, domains))
@@ -166,7 +166,7 @@ def start(losses_NM: Array, domains: int, units: int, rngs: Sequence[np.random.G
 def squares(
     units: Units, weights_ND: Array, losses_NM: Array, counts_N1: Array, strength: float
 ) -> tuple[Array, Units]:
-    """Return half the squared errors and what loads cost, shape (F,), and slopes by the units."""
+    """Return half the squared errors plus the penalty of loads, shape (F,), and gradients."""
     own, loads_FMK = Heights(units.logs_FKD, units.log_decays_FK), units.roots_FMK**2
     heights_FNK, logs_FNK, sums_FNK = own.means(weights_ND)
     off_FNM = units.floors_FM[:, None] + heights_FNK @ loads_FMK.mT - losses_NM
@@ -184,15 +184,15 @@ def squares(
 
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-USUAL = 2  # the place of the strength that is tried first
+USUAL = 2  # index of the strength tried first
 STEPS, FOLD_STEPS = 260, 130
-WARM_STEPS = 100  # of a refit; it then moves .3 to .9 as far as a fit from scratch
-MIN_UNITS, MAX_UNITS = 40, 128  # of a fit; one for each domain
-RESTARTS = 3  # fits that are averaged
+WARM_STEPS = 100  # of a refit, which then varies .3 to .9 times as much as a fit from scratch
+MIN_UNITS, MAX_UNITS = 40, 128  # of a fit; in between one for each domain
+RESTARTS = 3  # fits to average
 
 
 class SkillsRegressor(MixtureRegressor):
-    """Power laws of shared units, for all targets at once.
+    """Power laws of units that all targets share.
 
     Attributes:
         folds: Held-out folds that choose the strength.
@@ -209,7 +209,7 @@ class SkillsRegressor(MixtureRegressor):
         self.random_state = random_state
 
     def gradient(self, weights_D: ArrayLike) -> Array:
-        """Return the slope of each loss by each weight at one mixture, shape (M, D)."""
+        """Return the gradient of each loss at one mixture, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
         units = self._heights()
         heights_NU, _, sums_NU = units.means(weights)
@@ -218,7 +218,7 @@ class SkillsRegressor(MixtureRegressor):
         return gradient
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:
-        """Return the covariance of a weighted sum of the losses, noise left out, shape (K, K)."""
+        """Return the covariance of a weighted sum of the losses without noise, shape (K, K)."""
         basis_KQ = self._basis(self._checked(weights_KD))
         scale = float(((np.asarray(loads_M) * self.noise_M) ** 2).sum())
         covariance_KK: Array = scale * (basis_KQ @ self.inverse_QQ @ basis_KQ.T)
@@ -238,7 +238,7 @@ class SkillsRegressor(MixtureRegressor):
         }
 
     def chosen(self) -> Self:
-        """Return a copy for folds, with the strength and the optimism that this one found."""
+        """Return an unfitted copy for folds, with this fit's strength and error ratio."""
         copy = super().chosen()
         copy._found, copy._steps = (float(self.strength_), float(self.optimism_)), FOLD_STEPS
         return copy
@@ -260,7 +260,7 @@ class SkillsRegressor(MixtureRegressor):
         self._keep(units, weights_ND, scaled_NM, centres_M)
 
     def _units_before(self, centres_M: Array, domains: int) -> Units | None:
-        """Return the units that a refit starts from; None where it starts from scratch."""
+        """Return the units that a refit starts from; None for a fit from scratch."""
         before, targets = self._before, len(centres_M)
         if before is None or (targets, domains) != (len(before.floors_M), before.n_features_in_):
             return None
@@ -275,7 +275,7 @@ class SkillsRegressor(MixtureRegressor):
         )
 
     def _chosen(self, weights_ND: Array, losses_NM: Array) -> tuple[float, float]:
-        """Return the strength with the least error on held-out folds, and the optimism there."""
+        """Return the strength with the lowest held-out error, and its ratio to residuals."""
         fold_N = self._fold_of(weights_ND)
         if fold_N is None:
             return STRENGTHS[0], 1.0
@@ -283,7 +283,7 @@ class SkillsRegressor(MixtureRegressor):
         def tried(strength: float) -> tuple[float, float, float]:
             return *self._held_out(weights_ND, losses_NM, fold_N, strength), strength
 
-        # From the usual strength to weaker ones, else to stronger, while the error falls.
+        # From the usual strength to weaker ones, else to stronger ones, while the error decreases.
         usual = best = tried(STRENGTHS[USUAL])
         for strengths in (STRENGTHS[USUAL + 1 :], STRENGTHS[USUAL - 1 :: -1]):
             for strength in strengths if best is usual else ():
@@ -296,7 +296,7 @@ class SkillsRegressor(MixtureRegressor):
     def _held_out(
         self, weights_ND: Array, losses_NM: Array, fold_N: IntArray, strength: float
     ) -> tuple[float, float]:
-        """Return the root mean squared error on held-out folds, and that over the residuals'."""
+        """Return the held-out root mean squared error, and its ratio to the residuals'."""
         errors, residuals = [], []
         for train_N, out_N in splits(fold_N):
             rows, losses = weights_ND[train_N], losses_NM[train_N]
@@ -316,7 +316,7 @@ class SkillsRegressor(MixtureRegressor):
         return begun.descend(weights_ND, losses_NM, strength, steps)
 
     def _keep(self, units: Units, weights_ND: Array, losses_NM: Array, centres_M: Array) -> None:
-        """Average the fits: side by side, each with a part of the loads."""
+        """Average fits by joining their units with scaled loads."""
         floors_M, loads_MFK = units.floors_FM.mean(axis=0), (units.roots_FMK**2).swapaxes(0, 1)
         self.loads_MU = loads_MFK.reshape(len(floors_M), -1) / len(units.floors_FM)
         self.logs_UD = units.logs_FKD.reshape(-1, weights_ND.shape[1])
@@ -333,7 +333,7 @@ class SkillsRegressor(MixtureRegressor):
 
     def _heights(self) -> Heights:
         known: Heights | None = self.__dict__.get("_known")
-        if known is None or known.logs_KD is not self.logs_UD:  # a search asks thousands of times
+        if known is None or known.logs_KD is not self.logs_UD:  # cached for searches
             known = self._known = Heights(self.logs_UD, self.log_decays_U)
         return known
 

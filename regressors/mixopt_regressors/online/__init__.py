@@ -1,7 +1,7 @@
 """Estimators that change the mixture while training runs, by the entry points `mixopt.estimators`.
 
-An estimator makes one plan at a time, is told what was consumed and lost under it, and makes the
-next (`online_estimator`). numpy and scipy alone.
+An estimator makes a plan, observes tokens and losses under it, and makes the next plan
+(`online_estimator`). It needs only numpy and scipy.
 """
 
 import lazy_loader as lazy

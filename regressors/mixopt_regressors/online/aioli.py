@@ -1,19 +1,18 @@
-"""Aioli, as published: learn the mixing law in sweeps of the run itself, then step along it.
+"""Aioli as published: learn the mixing law in sweeps within the run, then step along it.
 
 A round begins with sweeps: some steps on each smoothed one-hot mixture, with held-out losses after
-each, from which the matrix of the mixing law is solved. Its column sums move the
-mixture by exponentiated gradient, and the rest of the round trains on it
-(github.com/HazyResearch/aioli; arXiv 2411.05735).
+each, from which the matrix of the mixing law is solved. Its column sums update the mixture by
+exponentiated gradient, and the rest of the round trains on it (github.com/HazyResearch/aioli;
+arXiv 2411.05735).
 
-Where we differ. The restricted setting, which begins with a mixture found by another method, keeps
-it: the published code trains on it and then starts again from the uniform mixture. Mixtures of
-sweeps are planned whole, and `realised` solves with the tokens that were consumed; the published
-batches of seven domains never draw the last one. The objective is any weighting of evaluation
-domains. A last round too short for its sweeps is not begun; the round before it lasts longer.
+Differences: the restricted setting, which starts from a mixture of another method, keeps that
+mixture, where the published code trains on it and then restarts from uniform. Mixtures of sweeps
+are planned exactly, and `realised` solves with the consumed tokens; published batches of seven
+domains never draw the last one. The objective is any weighting of evaluation domains. A last round
+too short for its sweeps is not started; the round before is extended.
 
-The law says that under a mixture p the loss of evaluation domain m falls by sum_d A_md p_d; with a
-sweep or more for each domain, A solves P A' = drops. Repeated sweeps are solved together, in the
-least-squares sense.
+Under a mixture p the loss of evaluation domain m falls by sum_d A_md p_d; with at least one sweep
+of each domain, A solves P A' = drops, in the least-squares sense for repeated sweeps.
 
 Shapes: K sweeps done, D domains, M evaluation domains.
 """
@@ -33,37 +32,37 @@ from mixopt_regressors.online.online_estimator import OnlineEstimator, log_share
 
 
 def column_sums(matrix_MD: Array, objective_M: Array) -> Array:
-    """Return how much each domain is worth for the objective, shape (D,), adding up to 1."""
+    """Return the value of each domain for the objective, shape (D,), adding up to 1."""
     counts_M = objective_M > 0
     worth_MD = objective_M[counts_M, None] * matrix_MD[counts_M]
     worth_MD = worth_MD - min(worth_MD.min(), 0.0)
     total = worth_MD.sum()
     domains = matrix_MD.shape[1]
-    if total <= 0.0:  # no loss moved
+    if total <= 0.0:  # no loss changed
         return np.full(domains, 1.0 / domains)
     sums_D: Array = worth_MD.sum(axis=0) / total
     return sums_D
 
 
-ROUNDS = 20  # of the published runs with two and three domains
-SWEEP_SHARE = 0.15  # of a round, where the options do not say
+ROUNDS = 20  # as in the published runs with two and three domains
+SWEEP_SHARE = 0.15  # of a round, by default
 
 
 @dataclass(eq=False)
 class AioliEstimator(OnlineEstimator):
-    """Learns the mixing law in sweeps and moves by exponentiated gradient.
+    """Learns the mixing law in sweeps and updates by exponentiated gradient.
 
     Attributes:
-        eta: Step size; 0 sweeps and never moves, which is the control.
-        update_steps: Optimiser steps of a round; None makes 20 rounds, or fewer where sweeps
-            would take more than 15% of them. The whole run makes one round, the static variant.
-        sweeps: Times that a round sweeps over all domains.
+        eta: Step size; 0 sweeps but never updates, as a control.
+        update_steps: Optimiser steps of a round; None: 20 rounds, or fewer if sweeps would take
+            more than 15% of them. The length of the run gives one round, the static variant.
+        sweeps: Number of sweeps over all domains in a round.
         sweep_steps: Optimiser steps of one domain's sweep; None fills 15% of the round.
-        one_hot: Share of the domain that is swept; the others have the rest evenly.
-        ema: None multiplies weights round after round, as in the paper; a number in [0, 1] takes
-            that much of the last rounds' average into the column sums and applies them to the
-            first mixture, as the published code does. It bounds how far weights move.
-        realised: Whether the law is solved with the shares that were consumed, not planned.
+        one_hot: Share of the swept domain; the others share the rest evenly.
+        ema: None multiplies weights round after round, as in the paper. A number in [0, 1] is the
+            weight of the previous average in the column sums, which are applied to the first
+            mixture, as in the published code; this bounds the change of weights.
+        realised: Whether the law is solved with consumed shares instead of planned ones.
         prior_steps: Optimiser steps on the reference mixture before the first round.
     """
 
@@ -126,7 +125,7 @@ class AioliEstimator(OnlineEstimator):
         return Plan(weights_D, 0, "before the sweeps", held_out=True)
 
     def _next(self, seen: Observation) -> Plan:
-        assert seen.held_out is not None  # each plan but the last asks for them
+        assert seen.held_out is not None  # requested by each plan but the last
         losses_M = np.array(seen.held_out.losses_M, np.float64)
         if self.to_sweep:
             self._record(self._consumed(seen), self.losses_M - losses_M)
@@ -139,7 +138,7 @@ class AioliEstimator(OnlineEstimator):
         return self._train()
 
     def _begin_round(self) -> None:
-        """Draw the order of sweeps, which depends on the seed and the round alone."""
+        """Draw the order of sweeps, which depends only on the seed and the round."""
         self.round += 1
         rng = np.random.default_rng([self.setting.seed, self.round])
         names = sorted(self.setting.domains)
@@ -165,7 +164,7 @@ class AioliEstimator(OnlineEstimator):
         self.to_sweep = self.to_sweep[1:]
 
     def _update(self) -> None:
-        """Solve the law and move the mixture along its column sums."""
+        """Solve the law and update the mixture by its column sums."""
         matrix_DM = np.linalg.lstsq(self.mixtures_KD, self.drops_KM, rcond=None)[0]
         self.matrix_MD = np.asarray(matrix_DM.T, np.float64)
         columns_D = column_sums(self.matrix_MD, self.setting.objective_M)
@@ -178,7 +177,7 @@ class AioliEstimator(OnlineEstimator):
         self.log_weights_D = log_shares(self.setting.reference_D) + self.eta * self.columns_D
 
     def _train(self) -> Plan:
-        """Train on the mixture until the next round, or to the end where none fits in."""
+        """Train on the mixture until the next round, or to the end if no further round fits."""
         sweeps = self.sweeps * len(self.setting.domains) * self.each_sweep
         rest, left = self.round_steps - sweeps, self.setting.steps - self.step
         another = left - rest > sweeps

@@ -1,4 +1,4 @@
-"""ODM: a bandit (EXP3) that is rewarded with training loss.
+"""ODM: a bandit (EXP3) with training loss as reward.
 
 After step t of a run with k domains, with eps_t = min(1/k, sqrt(ln k / (k t))):
 
@@ -6,8 +6,8 @@ After step t of a run with k domains, with eps_t = min(1/k, sqrt(ln k / (k t))):
 
 (github.com/alon-albalak/online-data-mixing). There a step draws one domain, whose reward is its
 loss / 10. Here a batch mixes domains, and the reward of each is its share of the batch's tokens
-times its loss / 10: the published update where a batch has one domain. A high loss earns a high
-weight, so that a domain of noise wins.
+times its loss / 10, which equals the published update for batches of one domain. A high loss
+increases the weight, so that a domain of noise wins.
 
 Shapes: D domains.
 """
@@ -24,17 +24,17 @@ from mixopt.online import Need, Observation, Plan
 from mixopt.system import Array
 from mixopt_regressors.online.online_estimator import OnlineEstimator, option, softmax
 
-SCALE = 10.0  # brings a loss in nats near [0, 1], as the published code does
-WARM_UP = 50  # one part of the run in so many; the published 1B run warms up 2,000 of 100,000 steps
+SCALE = 10.0  # scales a loss in nats to about [0, 1], as in the published code
+WARM_UP = 50  # 1/50 of the run; the published 1B run warms up for 2,000 of 100,000 steps
 
 
 @dataclass(eq=False)
 class ODMEstimator(OnlineEstimator):
-    """Draws domains as EXP3 does, rewarded with their training loss.
+    """Weights domains by EXP3 with training loss as reward.
 
     Attributes:
-        warmup_steps: Optimiser steps on the reference mixture before; None is 2% of the run.
-        update_steps: Optimiser steps of a plan; the published is 1.
+        warmup_steps: Optimiser steps on the reference mixture first; None: 2% of the run.
+        update_steps: Optimiser steps of a plan; 1 in the published code.
     """
 
     name: ClassVar[str] = "odm"
@@ -61,7 +61,7 @@ class ODMEstimator(OnlineEstimator):
         return Plan(self.bounded(weights_D), self.update_steps, f"explores {self.epsilon:.3g}")
 
     def _earned(self, seen: Observation) -> Array:
-        """Return the reward of each domain over its probability; 0 where none was seen."""
+        """Return the reward of each domain divided by its probability; 0 without tokens."""
         earned_D = np.zeros(len(self.rewards_D))
         drawn_D = (seen.loss_count_D > 0) & (self.weights_D > 0)
         scale_D = SCALE * seen.loss_count_D.sum() * self.weights_D

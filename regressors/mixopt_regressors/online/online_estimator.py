@@ -1,12 +1,12 @@
-"""The base of our estimators: one plan at a time, checked observations, state by name.
+"""Base class of the estimators: plans, checked observations, state by name.
 
-A leaf returns its first plan (`_first`) and, from all that was seen under a plan, the next one
-(`_next`); its options are the fields of a dataclass, and `saved` names the attributes that are its
-state. `plan` changes nothing: in the middle of a plan it returns what is left of it, so that a run
-that resumes from a checkpoint makes the same plans.
+A subclass returns its first plan (`_first`), and the next plan from all observations under the
+present one (`_next`). Its options are the fields of a dataclass, and `saved` names the attributes
+of its state. `plan` has no side effects: in the middle of a plan it returns the rest of it, so that
+a run resumed from a checkpoint makes the same plans.
 
-Bounds on shares hold for the plan alone: a method that accumulates log weights keeps them as they
-are, and the mixture is the nearest one that is allowed (lazy mirror descent).
+Bounds on shares apply to the plan only: accumulated log weights are not bounded, and the mixture is
+the nearest allowed one (lazy mirror descent).
 
 Shapes: D domains, M evaluation domains.
 """
@@ -31,14 +31,14 @@ from mixopt.system import Array, StateFields
 
 
 def option(default: Any, *, least: float = -math.inf, most: float = math.inf) -> Any:
-    """Return the field of an option: its default and its range; the annotation says the kind."""
+    """Return the dataclass field of an option; its annotation is the kind."""
     return field(default=default, metadata={"range": (least, most)})
 
 
 def check_option(
     where: str, value: Any, kind: str, least: float = -math.inf, most: float = math.inf
 ) -> None:
-    """Check that an option is of its kind (`bool`, `int`, `float`), finite and in its range."""
+    """Check that an option has its kind (`bool`, `int`, `float`), is finite and in range."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if kind == "bool":
         is_right, text = isinstance(value, bool), "true or false"
@@ -57,7 +57,7 @@ def check_option(
 
 
 def unpack(state: StateFields, at_start: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a state, of the kinds and shapes that a run begins with."""
+    """Return the values of a state, checked against the initial kinds and shapes."""
     take: dict[type, Callable[[str], Any]] = {
         bool: state.flag,
         int: state.whole,
@@ -75,7 +75,7 @@ def unpack(state: StateFields, at_start: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def together(seen: Observation, new: Observation) -> Observation:
-    """Return both in one; a domain that was not counted adds nothing to a sum."""
+    """Return the sum of two observations; a domain without tokens adds nothing."""
     counted_D = np.asarray(new.loss_count_D) > 0
     return replace(
         new,
@@ -108,33 +108,33 @@ def _check(what: str, array: Array, names: Sequence[str], least: float = -np.inf
 # The frame ----------------------------------------------------------------------------------------
 
 FORMAT = "mixopt-estimator/1"
-ROUNDING = 1e-12  # how far from 1 a mixture may add up to
-MIN_SHARE = 1e-300  # stands for a share of 0, which no multiplicative update moves
+ROUNDING = 1e-12  # how far the sum of a mixture may be from 1
+MIN_SHARE = 1e-300  # replaces a share of 0, which multiplicative updates cannot change
 _RUN = ("step", "until", "tag", "held_out", "perturbs", "weights_D")
 _SEEN = ("tokens_D", "loss_sum_D", "loss_count_D", "learning_rate")
 
 
 class OnlineEstimator(ABC):
-    """An estimator that makes each plan from what was seen under the one before.
+    """An estimator that makes each plan from observations under the previous one.
 
     Attributes:
-        name: Of its entry point.
-        needs: What the loop must tell it.
-        saved: Attributes that are its state.
-        step: Optimiser steps that it was told of.
-        weights_D: The mixture of the plan in force.
+        name: Name of its entry point.
+        needs: Observations that the loop must provide.
+        saved: Attributes of its state.
+        step: Optimiser steps observed so far.
+        weights_D: The mixture of the present plan.
     """
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     saved: ClassVar[tuple[str, ...]] = ()
     step: int
-    until: int  # the step at which the plan in force ends
+    until: int  # the step at which the present plan ends
     tag: str
     held_out: bool
     perturbs: bool
     weights_D: Array
-    _seen: Observation  # all that was told under the plan in force
+    _seen: Observation  # sum of observations under the present plan
     _setting: Setting | None = None
 
     def __post_init__(self) -> None:
@@ -146,14 +146,14 @@ class OnlineEstimator(ABC):
 
     @abstractmethod
     def _first(self) -> Plan:
-        """Set what `saved` names to how a run begins, and return the first plan."""
+        """Set the attributes in `saved` to their initial values; return the first plan."""
 
     @abstractmethod
     def _next(self, seen: Observation) -> Plan:
-        """Return the plan after the one that ends now; `seen` sums what was seen under it."""
+        """Return the plan after the one that ends now; `seen` is the sum of its observations."""
 
     def _check(self, observation: Observation) -> None:
-        """Raise an EstimatorError where an observation cannot be right or lacks what is needed."""
+        """Raise EstimatorError if an observation is invalid or incomplete."""
         setting, where = self.setting, f"{self.name}: step {observation.step}"
         if observation.step < self.step:
             raise EstimatorError(f"{where}: it comes after step {self.step}")
@@ -161,7 +161,7 @@ class OnlineEstimator(ABC):
         _check(f"{where}: tokens", observation.tokens_D, setting.domains, least=0.0)
         _check(f"{where}: loss counts", count_D, setting.domains, least=0.0)
         sum_D = observation.loss_sum_D
-        if np.shape(sum_D) == np.shape(count_D):  # nothing is read of a domain without tokens
+        if np.shape(sum_D) == np.shape(count_D):  # sums of domains without tokens are ignored
             sum_D = np.where(count_D > 0, sum_D, 0.0)
         _check(f"{where}: loss sums", sum_D, setting.domains)
         held_out, names = observation.held_out, setting.evaluations
@@ -177,7 +177,7 @@ class OnlineEstimator(ABC):
 
     @property
     def _about(self) -> dict[str, Any]:
-        """What a state and the run that resumes from it have in common."""
+        """Setting that a state and the resuming run must share."""
         given = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
         return {
             "format": FORMAT,
@@ -199,7 +199,7 @@ class OnlineEstimator(ABC):
         self._adopt(self._first())
 
     def plan(self) -> Plan:
-        """Return what is left of the plan in force; after the last step, one step of it more."""
+        """Return the rest of the present plan; after the last step, one more step of it."""
         steps = self.setting.steps
         if self.step >= steps:
             return Plan(self.weights_D.copy(), 1, "after the last step")
@@ -207,7 +207,7 @@ class OnlineEstimator(ABC):
         return Plan(self.weights_D.copy(), left, self.tag, self.held_out, self.perturbs)
 
     def observe(self, observation: Observation) -> None:
-        """Take in what happened since the last observation."""
+        """Add an observation since the last one."""
         self._check(observation)
         due = self.held_out and self.until <= self.step < self.setting.steps
         if due and observation.held_out is None:
@@ -222,7 +222,7 @@ class OnlineEstimator(ABC):
             self._adopt(self._next(self._seen))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, made of what JSON has."""
+        """Return the state as JSON values."""
         return {
             **self._about,
             **{
@@ -254,7 +254,7 @@ class OnlineEstimator(ABC):
         self._seen = Observation(step=self.step, **seen)
 
     def bounded(self, weights_D: Array) -> Array:
-        """Return the allowed mixture nearest to weights >= 0, which are scaled to add up to 1."""
+        """Return the allowed mixture nearest to normalised weights."""
         if abs(weights_D.sum() - 1.0) > ROUNDING:
             weights_D = weights_D / weights_D.sum()
         if (weights_D >= self._allowed.lower_D).all() and (
@@ -279,13 +279,13 @@ class OnlineEstimator(ABC):
 
 
 def log_shares(weights_D: Array) -> Array:
-    """Return the logarithms, finite for a share of 0 too: JSON has no infinity."""
+    """Return logarithms, finite also for a share of 0, because JSON has no infinity."""
     logs_D: Array = np.log(np.maximum(weights_D, MIN_SHARE))
     return logs_D
 
 
 def softmax(log_weights_D: Array) -> Array:
-    """Return weights in proportion to the exponentials, adding up to 1."""
+    """Return normalised exponentials."""
     weights_D = np.exp(log_weights_D - log_weights_D.max())
     total: Array = weights_D / weights_D.sum()
     return total

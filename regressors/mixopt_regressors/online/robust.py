@@ -1,25 +1,25 @@
-"""Mixing laws estimated from ordinary batches, small safe moves: Aioli's idea without its price.
+"""Mixing laws from ordinary batches, with small and safe moves: Aioli's idea without sweeps.
 
-A domain's loss over its own tokens n (in units of what a run on the reference mixture gives it),
-at a recent share of r times its reference share, is taken to be
+The loss of a domain after n of its own tokens (in units of its tokens in a run on the reference
+mixture), at a recent share of r times its reference share, is modelled as
 
     L(n, r) = floor + B (1 + n / s)^-a - K log r
 
-with (a, s) on a grid and B, K by weighted least squares at each of its points; K is drawn towards
-a usual recency, since little moves r. What is asked for is averaged over the grid by likelihood
-(the noise is that of the best point). Old windows fade, so that a curve which bends is followed.
-The recency term is what a domain's loss owes to having been seen lately: on a small model three
-quarters of the effect of a pulse are gone after a hundred steps.
+with (a, s) on a grid, and B, K by weighted least squares at each grid point; K is shrunk towards a
+usual value, because r varies little. Results are averaged over the grid by likelihood, with the
+noise of the best point. Old windows are discounted, so that changing curves are followed. The
+recency term is the short-lived effect of recent batches: on a small model three quarters of the
+effect of a pulse are gone after a hundred steps.
 
-For the plain mean over the training domains each domain's marginal value is the slope of its curve
-plus what recent share is worth; the mixture moves by exponentiated gradient on relative marginal
-values, not at all where a contrast is noise, within [0.8, 1.25] of the reference, and returns to
-the reference for the last part of the run. For another objective over training domains, shares go
-towards those that the curves make best, by their signal over noise; in the last part each domain
-gets its weight. Nothing is perturbed and nothing is evaluated: published sweeps cost more than what
-they find, and targets that are not trained on are for proxies.
+For the plain mean over the training domains, the marginal value of a domain is the slope of its
+curve plus the value of recent share. The mixture moves by exponentiated gradient on relative
+marginal values, only where contrasts exceed noise, within [0.8, 1.25] of the reference, and returns
+to the reference for the last part of the run. For another objective over training domains, shares
+move towards the optimum of the curves, according to signal over noise; in the last part each domain
+gets its weight in the objective. Nothing is perturbed or evaluated: published sweeps cost more than
+they gain, and targets outside the training domains are left to proxies.
 
-What was measured, and where it does not win: experiments/synthetic/online_synthetic.py,
+Measurements, and cases in which it does not win: experiments/synthetic/online_synthetic.py,
 experiments/real_text/online.py.
 
 Shapes: D domains, G points of the grid, S sums.
@@ -43,15 +43,15 @@ EXPONENTS = (0.1, 0.2, 0.35, 0.5, 0.75)
 SCALES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 EXPONENT_G, SCALE_G = np.array(list(product(EXPONENTS, SCALES))).T
 SUMS, CURVE_SUMS = 7, 4
-MIN_WINDOWS = 4  # fewer leave nothing to tell noise from shape
-RECENCY, RECENCY_SD = 0.07, 0.05  # nats for a factor e of recent share, and how far that may be off
+MIN_WINDOWS = 4  # fewer cannot tell noise from curvature
+RECENCY, RECENCY_SD = 0.07, 0.05  # nats for a factor e of recent share; its prior deviation
 MIN_RECENT = 0.01
 TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """What the curves say at the tokens seen so far."""
+    """Slopes of the curves at the present tokens."""
 
     fall_D: Array
     sd_D: Array
@@ -60,20 +60,20 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Curves:
-    """Sums over windows that the fits need; they are the state."""
+    """Sums over windows for the fits; the state."""
 
     shared_DS: Array
     curve_DGS: Array
 
     @classmethod
     def empty(cls, domains: int) -> Curves:
-        """Return curves of which nothing was seen."""
+        """Return curves without windows."""
         return cls(np.zeros((domains, SUMS)), np.zeros((domains, SCALE_G.size, CURVE_SUMS)))
 
     def add(
         self, seen_D: Array, losses_D: Array, weight_D: Array, recent_D: Array, memory: float
     ) -> Curves:
-        """Take in a window."""
+        """Add a window."""
         known_D = np.isfinite(losses_D) & (weight_D > 0)
         loss_D, w_D = np.where(known_D, losses_D, 0.0), np.where(known_D, weight_D, 0.0)
         x_D = -np.log(np.maximum(recent_D, MIN_RECENT))
@@ -87,7 +87,7 @@ class Curves:
         )
 
     def slopes(self, seen_D: Array) -> Slopes:
-        """Return what the curves say at so many own tokens."""
+        """Return the slopes of the curves at these tokens."""
         steep_DG = EXPONENT_G / SCALE_G * (1 + seen_D[:, None] / SCALE_G) ** (-EXPONENT_G - 1)
         height_DG, variance_DG, recency_DG, chance_DG = self._fits()
         slope_DG = height_DG * steep_DG
@@ -99,12 +99,12 @@ class Curves:
         return Slopes(np.maximum(fall_D, 0.0), np.where(few_D, np.inf, sd_D), recency_D)
 
     def _fits(self) -> tuple[Array, Array, Array, Array]:
-        """Return B, its variance, K and the chance of each point, shape (D, G) each."""
+        """Return B, its variance, K and the probability of each grid point, shape (D, G) each."""
         freedom_D1 = np.maximum(self.shared_DS[:, :1] - 2.0, 1.0)
         yy_D1, xx_D1, xy_D1, cc_DG, cy_DG, cx_DG = self._centred()
         noise_D1 = np.maximum(yy_D1 - cy_DG**2 / cc_DG, TINY).min(axis=1, keepdims=True)
         noise_D1 = noise_D1 / freedom_D1
-        for _ in range(2):  # the second round knows the noise that the first left
+        for _ in range(2):  # the second round uses the first one's noise
             hold_D1 = noise_D1 / RECENCY_SD**2
             held_D1, pulled_D1 = xx_D1 + hold_D1, xy_D1 + hold_D1 * RECENCY
             volume_DG = np.maximum(cc_DG * held_D1 - cx_DG**2, 1e-9 * cc_DG * held_D1 + TINY)
@@ -120,7 +120,7 @@ class Curves:
         return height_DG, noise_D1 * held_D1 / volume_DG, recency_DG, chance_DG
 
     def _centred(self) -> tuple[Array, ...]:
-        """Return sums of products less those of the means: yy, xx, xy, cc, cy, cx."""
+        """Return centred sums of products: yy, xx, xy, cc, cy, cx."""
         w, y, yy, x, xx, xy = (self.shared_DS[:, s][:, None] for s in range(1, SUMS))
         c, cc, cy, cx = np.moveaxis(self.curve_DGS, -1, 0)
         w = np.maximum(w, TINY)
@@ -134,12 +134,12 @@ class Curves:
         )
 
 
-MIN_WEIGHT, MAX_SCALE = 1e-12, 1e15  # of weights; of the scale
+MIN_WEIGHT, MAX_SCALE = 1e-12, 1e15  # of weights and of the scale
 HALVINGS = 100
 
 
 def scaled_within(weights_D: Array, lower_D: Array, upper_D: Array) -> Array:
-    """Return clip(scale x weights, lower, upper) at the scale where it adds up to 1."""
+    """Return clip(scale x weights, lower, upper) with the scale for which it adds up to 1."""
     weights_D = np.maximum(weights_D, MIN_WEIGHT)
     low, high = 0.0, 1.0
     while np.clip(high * weights_D, lower_D, upper_D).sum() < 1.0 and high < MAX_SCALE:
@@ -154,30 +154,30 @@ def scaled_within(weights_D: Array, lower_D: Array, upper_D: Array) -> Array:
     return shares_D
 
 
-WINDOW, WARM_UP = 0.01, 0.05  # of the run: a plan, and the start on the reference mixture
-FADING = 0.98  # of what a curve knows, from window to window
-MEMORY = 30.0  # steps at the peak learning rate that recency lasts
-CERTAIN = 1.5  # standard deviations from which a contrast moves the mixture
-PER_RECENCY = 1.5  # how much recent share counts beside the slope
-HALF = 0.5  # power of shares in a target's law
-OWN_UNSURE = 0.3  # least relative deviation of a value from curves
-PACE = 0.03  # of the run, in which a target's mixture makes most of its way
+WINDOW, WARM_UP = 0.01, 0.05  # shares of the run: a plan, and the start on the reference
+FADING = 0.98  # discount factor per window
+MEMORY = 30.0  # steps of recency at the peak learning rate
+CERTAIN = 1.5  # standard deviations above which a contrast changes the mixture
+PER_RECENCY = 1.5  # weight of recency relative to the slope
+HALF = 0.5  # power of shares in the law of a target
+OWN_UNSURE = 0.3  # minimum relative standard deviation of a value from curves
+PACE = 0.03  # share of the run in which the mixture of a target mostly converges
 NO_TOKENS = 1e-9
-FREE = 1e9  # times the reference share: no most
+FREE = 1e9  # times the reference share: unlimited
 
 
 @dataclass(eq=False)
 class RobustEstimator(OnlineEstimator):
-    """Moves the mixture by what ordinary batches say, and by no more than that.
+    """Changes the mixture by significant effects in ordinary batches only.
 
-    Of an objective the training domains count; targets that are not trained on are left out.
+    The objective counts on training domains; other targets are left out.
 
     Attributes:
         eta: Step size on relative marginal values, for the mean over the training domains.
-        least: Least share over its reference share, for that mean.
-        most: Most share over its reference share, for that mean.
-        keep: Least share over its reference share, for another objective.
-        end: Part of the run at its end on the reference mixture (for another objective, on its
+        least: Minimum share relative to the reference, for that mean.
+        most: Maximum share relative to the reference, for that mean.
+        keep: Minimum share relative to the reference, for another objective.
+        end: Share of the run at its end on the reference mixture (for another objective, on its
             weights).
     """
 
@@ -219,7 +219,7 @@ class RobustEstimator(OnlineEstimator):
 
     @property
     def _scale_D(self) -> Array:
-        """Tokens of each domain in a run on the reference mixture."""
+        """Tokens of each domain in a run on the reference mixture, shape (D,)."""
         setting = self.setting
         scale_D: Array = np.maximum(setting.reference_D, NO_TOKENS)
         return scale_D * (setting.steps * setting.tokens_per_step)
@@ -265,7 +265,7 @@ class RobustEstimator(OnlineEstimator):
         return Plan(self._moved_by(slopes), steps, "curves")
 
     def _moved_by(self, slopes: Slopes) -> Array:
-        """Step along relative marginal values, as far as each is certain."""
+        """Step along relative marginal values where they are significant."""
         setting, weights_D = self.setting, np.maximum(self.weights_D, NO_TOKENS)
         left = (setting.steps - self.step) * setting.tokens_per_step
         lately_D = PER_RECENCY * slopes.recency_D / weights_D / left
@@ -299,7 +299,7 @@ class RobustEstimator(OnlineEstimator):
         return Plan(self.base_D.copy(), self._window(), "target")
 
     def _best_for_target(self, slopes: Slopes) -> Array:
-        """Return the shares that the curves make best, each as far as it is certain."""
+        """Return the optimal shares by the curves, shrunk by their uncertainty."""
         own_D, reference_D = self._own_D, self.setting.reference_D
         seen_D = self.total_D / self._scale_D
         value_D = own_D * (slopes.fall_D * seen_D + slopes.recency_D)
@@ -310,7 +310,7 @@ class RobustEstimator(OnlineEstimator):
             return self.base_D
         if self._is_end:
             wanted_D = own_D + 1e-3 * sure_D / sure_D.sum()
-        else:  # where value x moved(share) is steepest for all alike
+        else:  # equal marginal values
             law_D = sure_D * np.maximum(reference_D, NO_TOKENS) ** -HALF
             wanted_D = law_D ** (1.0 / (1.0 - HALF))
             wanted_D = wanted_D / wanted_D.sum() + 1e-6 * reference_D
