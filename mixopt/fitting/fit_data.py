@@ -157,7 +157,7 @@ class TrialSizes:
         return np.hstack([weights_ND, self.known_N2])
 
     def shared(self, parameters: float | None, tokens: float | None) -> ModelSize:
-        """Return the size to predict at; what is not given is the trials', where they share it."""
+        """Return the size to predict at; missing values are those that all trials share."""
         shared = []
         for place, (name, given) in enumerate(zip(COLUMNS, (parameters, tokens), strict=True)):
             own = set() if self.known_N2 is None else set(self.known_N2[:, place].tolist())
@@ -226,7 +226,7 @@ def check_finished(trials: Trials) -> None:
 
 
 def requested_size(trials: Trials, parameters: float | None, tokens: float | None) -> ModelSize:
-    """Return the size to predict at; what is not given is the trials', where they share it."""
+    """Return the size to predict at; missing values are those that all trials share."""
     return TrialSizes.of(trials).shared(parameters, tokens)
 
 

@@ -52,7 +52,7 @@ NOISE_FREEDOM = 2.0
 OFF = 0.2  # of the objective's spread: error of a single pilot, which shows no slope
 
 WARP, SHIFT = 0.35, 1e-6
-STEEPEST = 1e-4  # below this weight the warp's slope counts as it is here
+STEEPEST = 1e-4  # the warp's slope is constant below this weight
 LENGTHS = (0.3, 0.6, 1.2, 2.4)
 RATIOS = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 SIZE = ("proxy", "parameters", "tokens")

@@ -183,7 +183,7 @@ class Driver:
         before, self._since = self._since, time.perf_counter()
         return self._since - before
 
-    # What is told ---------------------------------------------------------------------------
+    # Observations ---------------------------------------------------------------------------
 
     def _observe_if_due(self) -> None:
         """Observe at the end of a plan, and every few steps within it."""
@@ -222,7 +222,7 @@ class Driver:
         self.cost.evaluation_seconds += self._lap()
         return held_out
 
-    # What is decided ------------------------------------------------------------------------
+    # Plans ----------------------------------------------------------------------------------
 
     def _decide(self, first: int, now: int, *, again: bool = False) -> None:
         """Request a plan, and evaluate first if the plan requires it."""
@@ -256,7 +256,7 @@ class Driver:
                 self._trouble = f"plan {plan.tag!r}: {reason}"
         return self._trouble
 
-    # What holds -----------------------------------------------------------------------------
+    # Application of plans -------------------------------------------------------------------
 
     def _apply(self, plan: StandingPlan) -> None:
         """Apply a plan; unchanged weights are neither set nor logged."""

@@ -59,9 +59,9 @@ if TYPE_CHECKING:
 
 Standing = Literal["significantly better", "better on the mean", "not the proposal", "undecided"]
 HEADER = """\
-# The mixture to train on, by what validation has shown. A gain is the held-out loss of another
-# mixture - that of this one: above 0 this one is better. A cost is this one - the natural mixture:
-# above 0 this one is worse. Intervals of what was validated have 95%, those of predictions 90%.
+# The mixture to train on, chosen by validation. Gains: the held-out loss of another mixture - this
+# one's; above 0 this one is better. Costs: this one's loss - that of the natural mixture; above 0
+# this one is worse. Intervals of validated values are 95%, those of predictions 90%.
 """
 EDITED = "read it as your own mixture by Mixture.from_file; mixopt run decides again"
 

@@ -55,11 +55,11 @@ class RunPlots(_Figures):
         return plot_epochs(answer, limits.epochs_of(tuple(answer.mixture)), domains=domains)
 
     def design(self, *, domains: Sequence[str] | None = None) -> Figure:
-        """Show which shares of each domain the trials have tried (`plot_design`)."""
+        """Plot the shares of each domain that the trials have tried (`plot_design`)."""
         return plot_design(self._run.trials, self._run.natural, domains=domains)
 
     def held_out(self, *, target: str | None = None) -> Figure:
-        """Show predictions for unseen trials against what was observed (`plot_held_out`)."""
+        """Plot held-out predictions against observed values (`plot_held_out`)."""
         return plot_held_out(self._run.fit, target=target)
 
     def responses(
@@ -69,7 +69,7 @@ class RunPlots(_Figures):
         target: str | None = None,
         domains: Sequence[str] | None = None,
     ) -> Figure:
-        """Show what is predicted along each domain's share (`plot_responses`)."""
+        """Plot the prediction along each domain's share (`plot_responses`)."""
         return plot_responses(self._run.fit, at or self._answer(), target=target, domains=domains)
 
     def validation(self) -> Figure:
@@ -91,7 +91,7 @@ class FitPlots(_Figures):
     _fit: Fit
 
     def held_out(self, *, target: str | None = None) -> Figure:
-        """Show predictions for unseen trials against what was observed (`plot_held_out`)."""
+        """Plot held-out predictions against observed values (`plot_held_out`)."""
         return plot_held_out(self._fit, target=target)
 
     def responses(
@@ -101,7 +101,7 @@ class FitPlots(_Figures):
         target: str | None = None,
         domains: Sequence[str] | None = None,
     ) -> Figure:
-        """Show what is predicted along each domain's share (`plot_responses`)."""
+        """Plot the prediction along each domain's share (`plot_responses`)."""
         if at is None:
             weights_ND = self._fit.trials.weights()
             best = int(np.argmin(self._fit.predict(weights_ND).objective_N))
@@ -118,5 +118,5 @@ class TrialPlots(_Figures):
     def design(
         self, natural: Mapping[str, float] | None = None, *, domains: Sequence[str] | None = None
     ) -> Figure:
-        """Show which shares of each domain the trials have tried (`plot_design`)."""
+        """Plot the shares of each domain that the trials have tried (`plot_design`)."""
         return plot_design(self._trials, natural, domains=domains)

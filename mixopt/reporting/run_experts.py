@@ -114,7 +114,7 @@ class PretrainingExperts:
         return figures
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is said as plain values."""
+        """Return the summary as JSON values."""
         return {
             "directory": str(self.path),
             "kind": "pretraining",
@@ -189,7 +189,7 @@ class SweepExperts:
         return _still_figures(counts.train, counts.held_out)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is said as plain values."""
+        """Return the summary as JSON values."""
         return {
             "directory": str(self.path),
             "kind": "sweep",

@@ -1,3 +1,3 @@
-"""The version of this distribution, which whatever is written carries."""
+"""The version of this distribution, written to all outputs."""
 
 __version__ = "0.1.0"
