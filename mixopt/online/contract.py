@@ -177,7 +177,7 @@ class Estimator(Protocol):
     def plan(self) -> Plan:
         """Return the next plan, or the rest of the present one; no side effects.
 
-        A plan has at most the remaining steps of the run. After the last step: one more step.
+        A plan has at most the run's remaining steps. After the last step: one more of the same.
         """
         ...
 

@@ -101,7 +101,6 @@ class Checkpoints:
         self._path = folder
 
     def __enter__(self) -> Checkpoints:
-        """Start the writer thread."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -121,7 +120,7 @@ class Checkpoints:
         *,
         beside: Sequence[Path] = (),
     ) -> None:
-        """Write a checkpoint in the background, after syncing the files `beside` to disk."""
+        """Write a checkpoint in the background, complete after `wait`; `beside` is synced first."""
         self.wait()
         self._path = self._folder / f".{_name(step)}.tmp"
         self._ranks.first(lambda: _make_empty(self._path))
@@ -247,7 +246,7 @@ def read_state(path: Path) -> CheckpointState:
 
 
 def whole_state(path: Path) -> CheckpointState:
-    """Return the same after verifying all files of the checkpoint."""
+    """Return the state of a checkpoint after verifying all of its files."""
     state = read_state(path)
     if path.name != _name(state.step):
         raise RunError(f"{path}: is the checkpoint of step {state.step}, under another name")

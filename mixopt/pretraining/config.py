@@ -100,13 +100,15 @@ class TrainingConfig(Section):
     min_lr: Real | None = optional("where a falling learning rate ends; lr / 10 if omitted")
     warmup: Real = Field(0.02, description="steps, or below 1 a fraction of all steps")
     schedule: RateCurveName = Field("cosine", description="after warm-up; wsd: stable, then decay")
-    lr_decay: Above | None = optional("last steps, or fraction, to min_lr; else 0.2 (wsd) or all")
+    lr_decay: Above | None = optional(
+        "last steps, or fraction of all, to min_lr; 0.2 (wsd) or all after the warm-up if omitted"
+    )
     lr_decay_shape: RateShape | None = optional("of a wsd's decay, or an inverse_sqrt's")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's")
     eps: Above = Field(1e-8, description="AdamW's")
     weight_decay: Real = Field(0.1, description="on matrices and embeddings, not on vectors")
     mask_documents: bool = Field(
-        False, description="whether attention and positions restart where a document ends"
+        False, description="whether attention is cut and positions restart where a document ends"
     )
     clip: Real = Field(1.0, description="largest gradient norm; 0 does not clip")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -238,7 +240,7 @@ class PretrainConfig(Section):
     name: str = Field("pretrain", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="of the run")
     seed: int = Field(0, ge=0, lt=2**63, description="of initial weights and the order of samples")
     corpus: str = Field(
-        description="run, prepared corpus or its URL, or experiment's YAML to prepare text of"
+        description="a run, prepared corpus or its URL, or an experiment's YAML, prepared first"
     )
     model: ModelConfig
     training: TrainingConfig
@@ -247,7 +249,9 @@ class PretrainConfig(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where it is")
     mixture: MixtureSource = MixtureSource(anchor="natural")
-    schedule: dict[str, Any] | str | None = optional("its file or content, for mixture and lengths")
+    schedule: dict[str, Any] | str | None = optional(
+        "a schedule's file or content, in place of mixture, steps, batch and sequence length"
+    )
     max_epochs: Above | None = optional("how often a domain may be seen, with an estimator too")
     estimator: EstimatorConfig | None = None
     held_out: HeldOutConfig = HeldOutConfig()

@@ -45,7 +45,7 @@ from mixopt.routing import (
     training_scalars,
 )
 
-# Dense bfloat16 (V100: float16) peaks without sparsity, by the first matching name.
+# Peaks in dense bfloat16 (V100: float16) as makers state them; the first matching name counts.
 _PEAK_FLOPS = (
     ("B200", 2.25e15),
     ("GH200", 989e12),

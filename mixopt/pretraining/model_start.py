@@ -211,7 +211,8 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
             f"{record}: names the model {name!r}, which is code; if you trust it, add --trust, or"
             f" set model.name: {name} in your own configuration that starts from it"
         )
-    assert text is not None, "recorded before the first checkpoint"
+    if text is None:
+        raise RunError(f"{record}: model.vocabulary: is not recorded; resume that run once")
     state = _whole(path)
     options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
     options.setdefault("vocab_size", text.ids)

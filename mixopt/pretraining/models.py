@@ -222,7 +222,7 @@ class DocumentMasks:
         self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in taken else {}
 
     def inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
-        """Return the further arguments of a call."""
+        """Return the arguments of a call besides the tokens."""
         return {"position_ids": document_positions(tokens_BT, self._ends), **self._fixed}
 
     def check(self, model: nn.Module, length: int, vocab_size: int) -> None:

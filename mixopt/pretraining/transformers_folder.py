@@ -182,7 +182,7 @@ def _weight_files(path: Path) -> list[str]:
 
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Raise ConfigError if weights were missing or unused."""
+    """Raise RunError if weights were missing, unused or of other shapes."""
     for kind, what in _FAULTS.items():
         names = sorted(map(_shown, report.get(kind) or ()))
         if names:
@@ -191,7 +191,7 @@ def _check_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def _check_tied(path: Path, model: nn.Module) -> None:
-    """Raise ConfigError for a separate head if the configuration ties it, which would lose it."""
+    """Raise RunError for a separate head that the configuration ties, which would lose it."""
     head, table = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
     tied = getattr(model.config, "tie_word_embeddings", False)
     if tied and head is not None and head.weight is not table.weight:

@@ -3,7 +3,7 @@
 All reports about a model's experts are derived from these counts, so a record contains nothing
 else. Counts of disjoint batches can be added.
 
-Shapes: D domains, E experts, H = 2 halves (sequences at even and at odd places of their batches).
+Shapes: D domains, E experts, H = 2 halves, even and odd, of the sequences.
 """
 
 from __future__ import annotations

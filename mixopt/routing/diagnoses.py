@@ -40,7 +40,7 @@ KINDS: tuple[Kind, ...] = ("collapse", "degradation", "underfitting")
 EFFECTIVE = 0.66  # collapse below: effective number of experts, of all; 1 is even
 DEAD = 0.05  # collapse above: dead experts, of all
 OVERFLOW = 0.25  # collapse above: share of the assignments beyond 1.25 times even
-SERVES = 0.8  # share of an expert's tokens above which it serves a domain
+SERVES = 0.8  # minimum share of an expert's tokens for it to serve a domain
 OCCUPIED = 0.25  # degradation above: share of experts that serve a domain, minus its share
 RARE = 0.5  # a domain is rare below this part of an even share
 APART = 0.33  # underfitting below: distance from the others, relative to the median
@@ -165,7 +165,7 @@ def _load_text(
 
 
 def _loads_most(layer: LayerAssignments, expert: int) -> int | None:
-    """Return the domain that loads an expert most; None if all load it equally."""
+    """Return the domain that loads an expert most; None if there is one, or all load it alike."""
     shares_D = measures.load_shares(layer.tokens_D)
     on_D = np.nan_to_num(measures.expert_profiles(layer.counts_DE)[:, expert])
     load, even = float(shares_D @ on_D), 1 / layer.experts

@@ -255,7 +255,7 @@ def _is_experts(name: str, module: nn.Module) -> bool:
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules of a model with their names, without transformers' image encoders."""
+    """Yield modules with their names, without those of transformers for images and audio."""
     for name, module in model.named_modules():
         if not (_is_of_transformers(module) and _NO_TEXT.search(name)):
             yield name, module

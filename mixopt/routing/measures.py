@@ -50,7 +50,7 @@ def overflow(shares_E: Array) -> float:
 
 
 def dead(shares_E: Array, below: float = DEAD) -> BoolArray:
-    """Return which experts have less than `DEAD` of the even load."""
+    """Return which experts have less than a part `below` of the even load."""
     return np.asarray(shares_E * shares_E.shape[-1] < below)
 
 

@@ -3,9 +3,9 @@
 Forward hooks add to integers on the device, without synchronisation until `reduce`. Loss, gradients
 and random numbers are the same as without counting.
 
-A token's row is its domain, separately for sequences at even and odd positions: the two halves
-measure the noise. Padding and unknown domains have their own rows, so that shapes never depend on
-values.
+A token's row is its domain, separately for sequences of an even and of an odd half: their
+difference measures noise. Padding and unknown domains have their own rows, so that shapes never
+depend on values.
 
 Shapes: B sequences, S tokens in each, T = B * S, K experts of a token, E experts, D domains,
 R = 2 * D + 2 rows of E + 3 places: too low, not computed, of each expert, too high.
@@ -424,7 +424,7 @@ def _checked_names(domains: Sequence[str]) -> tuple[str, ...]:
 
 
 def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
-    """Return the row of each token, shape (B, S): D for an invalid domain, D + 1 for padding.
+    """Return the domain of each token, shape (B, S): D for an invalid one, D + 1 for padding.
 
     Values on a device are not checked, which would synchronise.
     """

@@ -27,7 +27,7 @@ COUNTS_SCHEMA = {
     "router": pl.String,  # "" where each layer has one
     "top_k": pl.Int64,
     "expert": pl.Int64,  # null for dropped assignments
-    "even": pl.Int64,  # tokens of sequences at even positions
+    "even": pl.Int64,  # tokens of sequences of the even half
     "odd": pl.Int64,
     "tokens": pl.Int64,
 }
@@ -38,7 +38,7 @@ LAYER_SCHEMA = {
     "top_k": pl.Int64,
     "tokens": pl.Int64,
     "load_entropy": pl.Float64,  # 1 is even
-    "effective": pl.Float64,  # effective number of experts, exp(entropy), relative; 1 is even
+    "effective": pl.Float64,  # effective experts, exp(entropy), relative to all; 1 is even
     "max_load": pl.Float64,  # of the experts, relative to even; 1 is even
     "max_violation": pl.Float64,  # max_load - 1; 0 is even
     "overflow": pl.Float64,  # share of the assignments beyond a capacity of 1.25 times even

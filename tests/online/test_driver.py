@@ -261,7 +261,8 @@ def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_ou
     driver, order, _ = go(tmp_path / "whole.jsonl", 22)
     log = tmp_path / "again.jsonl"
     for step in range(0, 21, 2):
-        _, _, state = go(log, step)  # a fresh run, which begins its log anew
+        log.write_text("a line of another run\n")  # a fresh run begins its log anew
+        _, _, state = go(log, step)
         with log.open("a") as stream:  # what a killed run wrote after its checkpoint
             stream.write('{"batch": 99, "half a li')
         again, order_again, _ = go(log, 22, state)

@@ -147,10 +147,12 @@ def test_a_damaged_one_is_put_aside_for_the_one_before_it(
 
 def test_what_is_not_of_a_checkpoint_is_no_checkpoint(three, tmp_path, caplog):
     shutil.rmtree(tmp_path / NAMES[2])
-    shutil.copytree(tmp_path / NAMES[0], tmp_path / "step-00000004")
+    for name in ("step-00000004", "step-00000004.copy"):
+        shutil.copytree(tmp_path / NAMES[0], tmp_path / name)
     (tmp_path / NAMES[1] / "more").touch()
     (tmp_path / f"damaged-{NAMES[1]}").mkdir()
     assert three.newest_whole()[1].step == 1
+    assert (tmp_path / "step-00000004.copy").exists()  # a copy of somebody's is left alone
     assert "is the checkpoint of step 1, under another name; resuming from step-0" in caplog.text
     assert f"{NAMES[1]}/more: is not a file of this checkpoint; resuming from" in caplog.text
     assert names_in(tmp_path / f"damaged-{NAMES[1]}") == ["more", *names_in(tmp_path / NAMES[0])]

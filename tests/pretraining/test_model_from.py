@@ -25,6 +25,7 @@ from mixopt import pretrain
 from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining import TrainedModel, VocabularyConfig, export_model, open_origin
+from mixopt.pretraining.directory import record_config
 from mixopt.pretraining.models import causal_models, hugging_face_config
 from mixopt.pretraining.transformers_folder import _ABOUT, folder_model
 from mixopt.system import file_record, write_sealed
@@ -119,6 +120,10 @@ def test_the_record_has_what_it_started_from_and_a_run_of_it_can_be_started_from
     tokens = torch.arange(60).view(2, 30)
     found, expected = second.module().eval(), made_model("llama", {})
     torch.testing.assert_close(logits_of(found, tokens), logits_of(expected, tokens))
+    unknown = second.run.model.model_copy(update={"vocabulary": None})
+    record_config(second.run.model_copy(update={"model": unknown}), tmp_path / "run")
+    with pytest.raises(RunError, match=r"config.yaml: model.vocabulary: is not recorded; resume"):
+        open_origin(tmp_path / "run")
 
 
 def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path, monkeypatch):

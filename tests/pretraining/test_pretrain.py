@@ -117,10 +117,11 @@ def test_a_finished_run_does_no_work(scheduled, config):
 
 
 def test_a_run_killed_at_a_random_step_goes_on_as_if_it_was_not(context, config, steered, tmp_path):
-    first = Job(context, config, tmp_path / "run", 1, [AIOLI])
-    first.until(random.randrange(2, 2 * STEPS - 4))
+    passes = random.randrange(2, 2 * STEPS - 4)
+    first = Job(context, config, tmp_path / f"killed-after-{passes}", 1, [AIOLI])
+    first.until(passes)
     first.kill()
-    second = finished(context, config, tmp_path / "run", overrides=[AIOLI])
+    second = finished(context, config, first.out, overrides=[AIOLI])
     assert_goes_on(first, second, steered)
     assert_equal_runs(second.out, steered.out)
 

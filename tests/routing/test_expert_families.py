@@ -1,8 +1,9 @@
 """Every family of transformers that has experts: counts are the ids that reach its experts.
 
 One family of each shape runs by default, all of them nightly. Each token of the batch is a domain
-of its own, so that counts are a token's. The truth is the ids that the experts' modules are given;
-where the experts all run (Llama 4) or are given slices (JetMoE), what their router returns.
+of its own, so that counts are a token's. The truth is the ids that the experts' modules are given
+and, where their router returns ids, those as well; where the experts all run (Llama 4) or are given
+slices (JetMoE), what their router returns in its own form.
 
 Shapes: T tokens, K experts of a token, E experts.
 """
@@ -28,6 +29,7 @@ BY_SHAPE = [
     family if family in SHAPES else pytest.param(family, marks=pytest.mark.nightly)
     for family in families()
 ]
+assert set(families()) > SHAPES, "transformers writes its configurations in another form"
 ROWS, LENGTH = 2, 12
 
 
@@ -73,6 +75,10 @@ class Reached:
             chosen_TE = given[1][:, 0]
             return torch.where(chosen_TE.any(-1), chosen_TE.argmax(-1), experts)[:, None]
         ids = next(part for part in given if part.dim() == 2 and not part.is_floating_point())
+        output = self.returned[0] if self.returned else ()
+        for part in output if isinstance(output, tuple) else ():
+            if isinstance(part, Tensor) and not part.is_floating_point():
+                assert torch.equal(part.reshape(ids.shape), ids)
         if self.kind == "ZayaRouter":  # a skipped token is given to the first expert, times 0
             weights = next(part for part in given[1:] if part.is_floating_point())
             ids = ids.masked_fill(weights == 0, experts)

@@ -26,6 +26,7 @@ def families():
         for part in re.split(r"^(?=class )", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
             if any(not other.search(name) for name in size.findall(part)):
                 found |= set(kind.findall(part))
+    assert found > NOT_COUNTED, NOT_COUNTED - found
     return sorted(found - NOT_COUNTED)
 
 
