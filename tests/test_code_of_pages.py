@@ -88,3 +88,5 @@ def test_files_that_pages_name_exist():
     named = {place for page in pages for place in PLACE.findall(page.read_text(encoding="utf-8"))}
     assert len(named) > 10
     assert [place for place in sorted(named) if not (PROJECT / place).exists()] == []
+    named = {name for page in pages for name in re.findall(r"`(test_\w+\.py)`", page.read_text())}
+    assert named - {path.name for path in (PROJECT / "tests").rglob("test_*.py")} == set()

@@ -232,7 +232,7 @@ def test_the_domain_without_a_size_is_named_and_one_without_a_share_needs_none()
         ({"paths": {"web": [1]}}, "paths: web: [1] is neither a path nor a list of paths"),
         ({"paths": {"web": ["a", "a"]}}, "paths: web: a path is given twice; list each once"),
         (
-            {"paths": {"web": ["code"]}},
+            {"paths": {"web": ["a", "code"]}},
             "megatron: domains 'web' and 'code' have the same path 'code'",
         ),
     ],
@@ -298,7 +298,7 @@ def test_a_domain_is_listed_a_thousand_times_at_most():
     known = {"sample_tokens": 10, "inventory": {"web": 10}}
     web = Mixture({"web": 1.0})
     assert len(content("axolotl", web, tokens=10_000, **known)["datasets"]) == 1000
-    with pytest.raises(ConfigError, match="'web' would be listed 1001 times, once per pass"):
+    with pytest.raises(ConfigError, match=r"'web' .* 1001 times, .* Are 10 tokens right"):
         content("axolotl", web, tokens=10_010, **known)
 
 
@@ -307,5 +307,7 @@ def test_several_paths_that_say_not_what_they_are_or_share_a_name_are_refused():
     message = "domain 'web': the format of 'a' is unknown; give one folder"
     with pytest.raises(ConfigError, match=message):
         export_mixture(MIXTURE, "datasets", **known)
+    with pytest.raises(ConfigError, match=r"'web' and 'code' have the same path 'c\.txt'"):
+        content("levanter", paths={"web": ["a.txt", "c.txt"], "code": "c.txt"})
     with pytest.raises(ConfigError, match=r"would both be named 'web\.1'; rename one"):
         export_mixture(Mixture({"web": 0.5, "web.1": 0.5}), "llamafactory", **known)

@@ -187,7 +187,7 @@ def test_the_command_evaluates_and_proposes_as_the_methods_do(
     asked += ["--tokens", "5e9", "--target", "code", "--json"]
     ended = mixopt("propose", commanded[0], *asked)
     assert ended.code == 0, ended.error
-    given = {"constraints": limits, "inventory": INVENTORY, "tokens": 5e9}
+    given = {"constraints": limits, "inventory": tmp_path / "tokens.yaml", "tokens": 5e9}
     proposal = fit.propose(target="code", **given)
     assert json.loads(ended.out) == json.loads(json.dumps(proposal.to_json()))
     (tmp_path / "ours.yaml").write_text("{web: 0.3, code: 0.5, books: 0.2}")
