@@ -91,7 +91,7 @@ class ValidateConfig(Section):
         "seeds are added while an interval includes 0; twice `seeds` if omitted"
     )
     rounds: Positive = Field(
-        2, description="maximum proposals; each further one also uses the runs of earlier ones"
+        2, description="maximum proposals; if one is not better, the next also uses its runs"
     )
     tokens: Positive | None = optional("tokens of one run; twice the trials' if omitted")
     baselines: Annotated[dict[str, dict[str, Weight] | None], BeforeValidator(_baselines)] = Field(

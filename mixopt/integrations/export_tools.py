@@ -262,7 +262,7 @@ def _axolotl_passes(entry: Entry, facts: Facts) -> Iterator[dict[str, Any]]:
     if passes > MAX_AXOLOTL_PASSES:
         raise ConfigError(
             f"{facts.tool}: domain {entry.domain!r} would be listed {passes} times, once per pass;"
-            f" the maximum is {MAX_AXOLOTL_PASSES}. Is its size {facts.size(entry.domain):g}?"
+            f" the maximum is {MAX_AXOLOTL_PASSES}. Are {facts.size(entry.domain):g} tokens right?"
         )
     for split in ["train"] * passes + ([f"train[:{rest}]"] if rest else []):
         yield {"path": entry.path, "type": "completion", "split": split}

@@ -45,7 +45,7 @@ TARGET_NAMES = frozenset(
 )
 MAX_FILES_READ = 16  # in a domain
 MIN_LENGTH = 16  # mean characters of a text column whose name is not in TEXT_NAMES
-MAX_LISTED = 20  # globs of a domain
+MAX_LISTED = 20  # globs of a domain; beyond it, files are listed
 _SPLIT_WORD = re.compile(rf"(^|[-_. ])({'|'.join(SPLITS)})(?=$|[-_. ])", re.IGNORECASE)
 _ABOUT = re.compile(
     r"(readme|licen[cs]es?|copying|notices?|changelog|citation|dataset_infos?)([-_.].*)?$",

@@ -96,8 +96,8 @@ def run(
         until: The last step to run.
         redo: First delete the outputs of this step and of all later steps.
         retry_failed: Train trials again that failed or diverged.
-        trust: If `config` is the record in the run directory itself: import the code that it names,
-            follow links that lead out of the directory, and send to its tracking server.
+        trust: If `config` is the record in the run directory itself: read, import, run and train
+            what it names, follow links out of the directory, and send to its tracking server.
         say: Called with each line of progress.
         progress: Show progress bars on standard error; None: only if `say` is None.
 

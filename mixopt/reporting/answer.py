@@ -59,9 +59,7 @@ class PageAnswer:
     natural: Mixture
     epochs: Mapping[str, float] | None
     gains: Mapping[str, Gain]  # natural first, then the user's own
-    losses: Mapping[
-        str, Interval
-    ]  # gains over natural on losses outside the objective, worst first
+    losses: Mapping[str, Interval]  # gains over natural outside the objective, worst first
     broken: tuple[str, ...]  # guardrails, by the validated mean
     warnings: tuple[str, ...]
     limits: tuple[str, ...]  # active constraints

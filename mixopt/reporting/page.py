@@ -131,9 +131,8 @@ _PAGE_COLOURS = {
     PAPER: "var(--paper)",
     ACCENT: "var(--accent)",
 }
-_NO_XML = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]"
-)  # not allowed in XML, even escaped
+# Not allowed in XML, even escaped.
+_NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _NEEDLESS = re.compile("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
 _REFERENCE = re.compile(r'(href="#|url\(#)([^")]+)')
 _NUMBER = re.compile(r"-?\d*\.\d+")

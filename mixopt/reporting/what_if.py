@@ -3,7 +3,7 @@
 Page and notebook use the same data and scripts (assets/what_if.js and law*.js). A fit is exported
 as plain numbers, from which `makeLaw` in assets/law.js predicts as Python does, to 1e-6. The
 objective is the maximum of a few weighted sums of the law's columns: the losses, then further
-columns for an objective with pilots. Arrays are packed as base64 of little-endian numbers.
+columns for an objective with pilots. Arrays are base64 of little-endian numbers, equal ones once.
 
     {"arrays": [{"type": "f8", "data": "..."}, ...], "data": {..., {"$array": 0}, ...}}
 
