@@ -67,8 +67,13 @@ def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
     yield
     _add_outcomes(run, tracker)
     for one in parents:
+        attempts = read_attempts(one.trial_folder(run.path))
+        places = {"nodes": {ended.node for ended in attempts}}
+        places["devices"] = {ended.kind for ended in attempts}
+        tags = {f"mixopt.{n}": ", ".join(sorted(names)) for n, names in places.items() if names}
         files = [file for pattern in one.artifacts for file in sorted(run.path.glob(pattern))]
         tracker.files(one.name, files)
+        tracker.add(one.name, tags=tags)
         tracker.end(one.name)
 
 

@@ -59,17 +59,27 @@ class MetricPoint(NamedTuple):
     step: int
 
 
-def read_points(file: Path, offset: int, limit: int) -> tuple[list[MetricPoint], int]:
-    """Return about `limit` points after an offset, and the next offset; reread a cut file."""
+class Position(NamedTuple):
+    """Where reading continues in a file: after `line`, which is another if the file was cut."""
+
+    offset: int = 0
+    line: bytes = b""
+
+
+def read_points(file: Path, after: Position, limit: int) -> tuple[list[MetricPoint], Position]:
+    """Return about `limit` points after a position, and the next; a cut file is read anew."""
     points: list[MetricPoint] = []
     with file.open("rb") as stream:
-        offset = stream.seek(0 if offset > file.stat().st_size else offset)
+        stream.seek(after.offset - len(after.line))
+        if stream.read(len(after.line)) != after.line:
+            after = Position()
+            stream.seek(0)
         for line in stream:
             if not line.endswith(b"\n") or len(points) >= limit:
                 break
-            offset += len(line)
+            after = Position(after.offset + len(line), line)
             points += points_of(line)
-    return points, offset
+    return points, after
 
 
 def points_of(line: bytes) -> Iterator[MetricPoint]:

@@ -42,6 +42,7 @@ from mixopt.tracking.record import (
     SENT,
     SQLITE,
     MetricPoint,
+    Position,
     Sent,
     SentRun,
     WantedRun,
@@ -79,8 +80,8 @@ class Sender:
         self._path, self._login, self.name = path, name.login(), str(name) if uri else LOCAL
         self._client: Any = None  # MLflow's client, imported when needed
         self._experiment = ""  # id
-        # Runs that this process has looked up, and its offsets in their metrics.
-        self._seen, self._offsets = set[str](), dict[tuple[str, str], int]()
+        # Runs that this process has looked up, and its positions in their metrics.
+        self._seen, self._positions = set[str](), dict[tuple[str, str], Position]()
         self._noted = time.monotonic()
         # The directory's own database counts as one server under any name.
         file = Path(name.given.removeprefix(SQLITE))
@@ -224,16 +225,19 @@ class Sender:
         self._client.set_terminated(run, status, ended)
 
     def _send_lines(self, sent: SentRun, name: str) -> None:
-        file, last = inside(self._path, name), sent.steps.setdefault(name, {})
+        file, place = inside(self._path, name), (sent.run, name)
         points: list[MetricPoint] | None = None
         while file.is_file() and points != []:
-            offset = self._offsets.get((sent.run, name), 0)
-            points, offset = read_points(file, offset, MAX_POINTS)
-            fresh = [point for point in points if point.step > last.get(point.key, -math.inf)]
+            after = self._positions.get(place, Position())
+            points, after = read_points(file, after, MAX_POINTS)
+            fresh, last = list[MetricPoint](), dict(sent.steps.get(name, {}))
+            for point in points:
+                if point.step > last.get(point.key, -math.inf):
+                    fresh.append(point)
+                    last[point.key] = point.step
             if fresh:
                 self._log_batch(sent.run, fresh)
-                last |= {point.key: point.step for point in fresh}
-            self._offsets[sent.run, name] = offset
+            sent.steps[name], self._positions[place] = last, after
             self._note("points", len(fresh))
 
     def _send_file(self, sent: SentRun, name: str, folder: str | None) -> None:

@@ -14,7 +14,7 @@ from mixopt.errors import RunError
 from mixopt.fitting import OBJECTIVE
 from mixopt.pipeline import status
 from mixopt.run_directory import REPORT, SWEEP, VALIDATE, Run
-from mixopt.system import __version__, git_commit
+from mixopt.system import __version__, git_commit, host_name
 from mixopt.tracking import Tracker, code_tags, outcomes, sync, tracked
 from mixopt.tracking.record import JOURNAL, wanted_runs
 from mixopt.tracking.sender import key_of
@@ -77,6 +77,8 @@ def test_both_runs_have_the_decision_the_versions_and_the_configuration(recorded
         assert decision.chosen in one.tags["mlflow.note.content"].splitlines()[1]
         assert "numpy 2." in one.tags["mixopt.versions"]
         assert one.tags["mixopt.version"] == __version__
+        assert (one.tags["mixopt.nodes"], one.tags["mixopt.devices"]) == (host_name(), "cpu")
+        assert one.params["sweep.executor"] == "local"
         assert len(one.tags["mixopt.corpus_hash"]) > 10
         names = ("domains", "objective.target", "design.trials", "proxy.tokens")
         assert [one.params[name] for name in names] == ["2", "help", "8", "20000"]

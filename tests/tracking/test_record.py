@@ -11,12 +11,18 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mixopt.config import TrackingConfig
+from mixopt.errors import RunError
 from mixopt.system import ServerUri
 from mixopt.tracking import Tracker, record
 from mixopt.tracking.record import (
+    ARTIFACTS,
     JOURNAL,
+    LOCAL,
+    LOCK,
+    LOG,
     SENT,
     MetricPoint,
+    Position,
     SenderProcess,
     append_line,
     points_of,
@@ -36,17 +42,17 @@ def test_a_file_of_metrics_is_read_in_pieces_without_halves_of_lines(tmp_path):
     whole = path.stat().st_size
     with path.open("ab") as stream:
         stream.write(b'{"step": 20, "time": 1, "loss": 1}')
-    points, end = read_points(path, 0, 1000)
+    points, end = read_points(path, Position(), 1000)
     assert points == [MetricPoint("loss", float(step), 1000, step) for step in range(20)]
-    assert end == whole
-    pieces, offset = [], 0
-    while offset < end:
-        points, offset = read_points(path, offset, 3)
+    assert end.offset == whole
+    pieces, after = [], Position()
+    while after != end:
+        points, after = read_points(path, after, 3)
         assert len(points) <= 3
         pieces += points
     assert [point.step for point in pieces] == list(range(20))
     assert read_points(path, end, 3) == ([], end)
-    assert read_points(path, whole + 99, 1000)[1] == end
+    assert read_points(path, Position(whole + 99, end.line), 1000)[1] == end
 
 
 @given(st.binary(max_size=80) | st.recursive(
@@ -234,6 +240,18 @@ def test_a_record_that_cannot_be_written_or_started_is_a_warning(tmp_path, monke
     ]
     for warning, words in zip(warnings, expected, strict=True):
         assert warning.startswith(f"tracking: {words}")
+
+
+@pytest.mark.parametrize("name", [JOURNAL, SENT, LOG, LOCK, LOCAL, f"{LOCAL}-wal", ARTIFACTS])
+def test_no_file_of_the_record_is_a_link_that_leads_out(tmp_path, name):
+    run, warnings = tmp_path / "run", []
+    run.mkdir()
+    (run / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(RunError, match=f"'{name}' is outside this folder"):
+        SenderProcess(run, None)
+    Tracker(TrackingConfig(), "toy", run, warnings.append).start("sweep", {})
+    assert len(warnings) == 1
+    assert list(tmp_path.iterdir()) == [run]
 
 
 def test_disabled_tracking_writes_nothing(tmp_path):

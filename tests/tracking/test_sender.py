@@ -24,8 +24,8 @@ from mixopt.objective import Objective
 from mixopt.routing import ExpertCounts, trial_scalars
 from mixopt.sweeps import TrialFolder
 from mixopt.tracking import sender, sync
-from mixopt.tracking.record import JOURNAL, WantedRun, append_line
-from mixopt.tracking.sender import SENT, Sender
+from mixopt.tracking.record import JOURNAL, SENT, Sent, WantedRun, append_line
+from mixopt.tracking.sender import Sender
 from mixopt.trials import Losses, Trial, TrialResult
 
 pytest.importorskip("mlflow")
@@ -67,7 +67,7 @@ def send(path, uri=None):
 
 def local(path):
     """Return the directory's own database; MLflow keeps one connection a name in a process."""
-    return f"sqlite:///{path / 'mlflow.db'}"
+    return f"sqlite:///{path}/mlflow.db"
 
 
 def record(path, **fields):
@@ -78,7 +78,7 @@ def record(path, **fields):
 def runs_of(path):
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{path / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri=local(path))
     experiment = client.get_experiment_by_name("toy")
     runs = client.search_runs([experiment.experiment_id])
     return client, {run.info.run_name: run for run in runs}, len(runs)
@@ -135,34 +135,47 @@ def test_trials_sort_by_their_objective_when_it_is_known_and_when_it_changes(run
     assert [run.info.run_name for run in best_first] == ["better", "worse"]
 
 
-def test_nothing_is_sent_twice_but_all_of_it_to_a_database_that_was_deleted(run_path):
+def test_nothing_is_sent_twice_but_all_of_it_to_a_server_that_was_replaced(
+    run_path, empty_database
+):
     trial_file(run_path, "t0")
     write(run_path, {"x": 1, "moe/max_vio": {"mean": 0.25}}, 5)
     followed = {"lines": ["all.jsonl"], "metrics": {"outcome/gain": 0.5}}
     record(run_path, **followed)
+    place, key = f"{run_path}/.", Sent.read(run_path).key  # the same database by another name
     for forgotten in ("nothing", "what was noted", "the database"):
         if forgotten == "what was noted":
-            key = json.loads((run_path / SENT).read_text())["key"]
             (run_path / SENT).write_text(json.dumps({"key": key}))
         elif forgotten == "the database":
+            place = f"{run_path}/./."  # by a name under which MLflow has no file open
             (run_path / "mlflow.db").unlink()
-        assert record(run_path, **followed) is None
-        client, runs, count = runs_of(run_path)
+            shutil.copy(empty_database, run_path / "mlflow.db")
+        want(run_path, **followed)
+        assert send(run_path, local(place)) is None
+        assert any(Sent.read(run_path).sent.values()) == (forgotten != "nothing")
+        client, runs, count = runs_of(place)
         assert count == 2
         assert runs["sweep"].data.metrics["outcome/gain"] == 0.5
         assert len(client.get_metric_history(runs["t0"].info.run_id, "loss/web")) == 2
         assert len(client.get_metric_history(runs["sweep"].info.run_id, "x")) == 1
 
 
-def test_after_a_cut_only_later_steps_of_a_metric_are_sent(run_path):
-    file, followed = run_path / "all.jsonl", {"lines": ["all.jsonl"]}
+def test_after_a_cut_only_later_steps_of_a_metric_are_sent(run_path, monkeypatch):
+    file = run_path / "all.jsonl"
+    want(run_path, lines=["all.jsonl"])
+    sending = Sender(run_path, local(run_path))
+    assert sending.attempt(last=False) is None
     for step in range(10):
         write(run_path, {"loss": 1.0}, step)
-    record(run_path, **followed)
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "_log_batch", lambda *_: 1 / 0)
+        assert "ZeroDivisionError" in sending.attempt(last=False)
+    assert sending.attempt(last=False) is None
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
-    for step in range(5, 15):
+    for step in [*range(5, 15), 12]:
         write(run_path, {"loss": 0.5, "rate": 0.25}, step)
-    record(run_path, **followed)
+    for again in (sending, sending, Sender(run_path, local(run_path))):
+        assert again.attempt(last=False) is None
     client, runs, _ = runs_of(run_path)
     history = client.get_metric_history(runs["sweep"].info.run_id, "loss")
     assert [(p.step, p.value) for p in history] == [(n, 1.0 if n < 10 else 0.5) for n in range(15)]
