@@ -35,7 +35,7 @@ from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray, IntArray
 
 SLACK = 1e-9  # tolerance for bounds whose sum misses 1 by rounding (ten caps of 0.1)
-EXACT = 1e-14  # error of a weight of a point in the set
+EXACT = 1e-14  # allowed error of a weight of a point in the set
 GRID = 1025  # grid points of volumes
 
 

@@ -30,9 +30,9 @@ from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray
 
 MIN_MOVE = 1e-15  # shorter moves meet no bound
-ROOM = 1e-9  # a limit with less room touches every mixture
+ROOM = 1e-9  # with less room than this, every mixture touches the limit
 PLENTY = 1e-3  # enough room for the interior point
-EXACT = 1e-10  # error of a mixture in the set
+EXACT = 1e-10  # allowed error of a mixture in the set
 HALVINGS = 45
 
 

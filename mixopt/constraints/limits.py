@@ -214,7 +214,7 @@ class Proportions:
 
 
 NEAR = 2e-3  # relative distance from its size within which a radius is active
-MISSED = 1e-6  # relative error of the least value
+MISSED = 1e-6  # allowed relative error of the least value
 MIN_WEIGHT = 1e-12  # weight at which slopes are clipped: they are unbounded at 0
 WORDS = {"kl": "KL divergence", "tv": "total variation"}
 

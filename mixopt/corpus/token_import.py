@@ -84,7 +84,8 @@ class TokenFiles:
         for file, stamp in self._stamps().items():
             if stamp != self._before[file]:
                 raise CorpusError(
-                    f"{file}: changed while it was being read; wait until it is complete"
+                    f"{file}: changed while it was being read; wait until it is complete,"
+                    " then read it again"
                 )
 
     @property

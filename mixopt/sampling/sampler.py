@@ -432,7 +432,8 @@ def _schedule_arguments(
 ) -> tuple[Sequence[Scheduled], int, int]:
     """Return the entries of a schedule, its batch size and its number of batches."""
     if weights is not None:
-        raise SamplerError("a Schedule contains the weights: leave out weights, or pass a list")
+        fault = "a Schedule contains the weights: leave out weights, or pass schedule= a list"
+        raise SamplerError(fault)
     pairs = {"batch_size": (batch_size, schedule.batch), "batches": (batches, schedule.steps)}
     for name, (given, expected) in pairs.items():
         if given not in {None, expected}:

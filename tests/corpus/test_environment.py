@@ -76,6 +76,7 @@ def test_only_the_closure_of_mixopt_is_read():
 
 
 PYTHON = '''# Copyright 2020 Someone. All rights reserved.
+
 """A module that says in its first lines what it is for, at such a length that it is prose \\
 and not a label, since labels teach nothing that code would not."""
 TEXT = """This is a string and no docstring, whatever its length, and so it is not taken up \\

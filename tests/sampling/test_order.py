@@ -106,13 +106,14 @@ def test_everything_is_drawn_before_a_stream_with_limits_ends(sizes, batch_size,
 
 def test_when_a_domain_runs_out_in_a_ramp_the_others_keep_their_proportion():
     ramp = [(0, [0.6, 0.3, 0.1], 100, [0.0, 0.5, 0.5])]
-    one = sampler([100, 4000, 4000], [0.6, 0.3, 0.1], schedule=ramp, max_epochs=1)
+    one = sampler([100, 4000, 4000], [0.6, 0.3, 0.1], schedule=ramp, max_epochs={"0": 1, "1": 2})
     list(islice(one, 100))
     assert one.counts()["0"] == 100
     assert [entry.reason for entry in one.log] == ["start", "exhausted: 0"]
     end = one.log[1].batch
     assert one.counts(end)["0"] < 100 == one.counts(end + 1)["0"]
     left, given = one.log[1].mixture, one.mixture_at(end)
+    assert left["0"] == 0
     assert left["1"] / left["2"] == pytest.approx(given["1"] / given["2"])
     one.set_weights([1, 0, 0])
     assert next(iter(one), None) is None, "only what has run out has a share"
