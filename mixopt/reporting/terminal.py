@@ -314,7 +314,7 @@ def front_text(front: Front) -> str:
 def sureness_lines(proposal: Proposal) -> Iterator[str]:
     """Return effective domains, stability, and the range of mixtures as good as the proposal."""
     yield f"Effective domains: {proposal.effective_domains:.1f}."
-    if proposal.is_own or proposal.region is None:
+    if proposal.region is None:
         yield "Not found by a search."
         return
     if proposal.stability is not None:

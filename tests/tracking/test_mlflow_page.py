@@ -58,4 +58,6 @@ def test_the_page_s_sync_is_one_that_the_command_takes(sent):
     (line,) = re.findall(r"^mixopt (sync .*)$", PAGE, re.MULTILINE)
     words = line.replace("runs/web", str(sent)).split()
     words[words.index("--uri") + 1] = f"sqlite:///{sent}/copy/mlflow.db"
-    assert "the rest is left" not in mixopt(*words).out
+    said = mixopt(*words).out
+    assert said.startswith(f"{sent}: sent ")
+    assert "the rest is left" not in said
