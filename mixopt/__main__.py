@@ -1,7 +1,5 @@
 """`python -m mixopt`, and the `mixopt` command."""
 
-from __future__ import annotations
-
 import sys
 
 

@@ -19,8 +19,6 @@ Every message is one line with the error, the value, its origin, and the fix.
 The command line prints it after ``mixopt:`` and exits with 2.
 """
 
-from __future__ import annotations
-
 import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence

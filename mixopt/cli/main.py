@@ -1,7 +1,5 @@
 """The command line: parse, call the library, print the answer and the next step."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

@@ -1,7 +1,5 @@
 """Commands that exchange data or train: import, export, pretrain, experts, verify, sync."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast

@@ -4,21 +4,16 @@ A domain's name is its path, `web/science/high`; its prefixes `web` and `web/sci
 A source with `by: [topic, quality]` is a branch, with a domain for each pair of values in its rows.
 """
 
-from __future__ import annotations
-
 import glob
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationInfo
 
 from mixopt.config.sections import FILES
 from mixopt.errors import did_you_mean
 from mixopt.system import is_url, local_path, name_fault, shown_value, tree_fault, under_folder
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _TABLES = {".parquet": "scan_parquet", ".jsonl": "scan_ndjson", ".csv": "scan_csv"}
 MAX_CELLS = 10_000

@@ -1,7 +1,5 @@
 """Sections of a YAML file: their base, the types of their fields, reading, and errors."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

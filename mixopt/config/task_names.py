@@ -1,7 +1,5 @@
 """Names of task metrics, in objectives, losses and tables; the bare install reads them."""
 
-from __future__ import annotations
-
 TASK = "task/"  # prefix of the name of a task metric, task/<name>/<metric>
 FAMILY = "family/"  # prefix of the name of a family of tasks, in an objective
 BITS_PER_BYTE = "bits_per_byte"  # the metric of tasks in trials

@@ -15,8 +15,6 @@ limit, and all moves stay on it.
 Shapes: N points, D domains, G groups, R rows, K directions in the set.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

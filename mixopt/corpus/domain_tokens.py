@@ -7,8 +7,6 @@ If `validation` names the held-out tokens and no other tokens are dropped, files
 hard links. Without the tokenizer on this machine, losses are in nats per token only.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -6,8 +6,6 @@ until it has enough; no file serves two domains that share text. A piece with mo
 dropped, and all pieces of a file (of a package, for licences) stay on one side of the split.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import inspect

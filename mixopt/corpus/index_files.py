@@ -1,7 +1,5 @@
 """Read the `index.json` of a corpus or of token shards, without pydantic, for a training job."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Iterable

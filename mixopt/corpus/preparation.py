@@ -6,8 +6,6 @@ or target are dropped, and the rest is tokenized. `index.json` is written last: 
 corpus.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

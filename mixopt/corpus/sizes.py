@@ -5,8 +5,6 @@ exactly. Duplicates count, since finding them would take reading everything. Wit
 will train, domains are counted in bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ fetched to this node and named by its URL. All other sources (a data set on the 
 disk, streamed files) are read by `datasets.load_dataset`.
 """
 
-from __future__ import annotations
-
 import glob
 import re
 from collections import defaultdict

@@ -9,8 +9,6 @@ these tokens count. In a corpus, `tasks/<name>.npz` holds the arrays.
 Shapes: R rows (a context with its continuation), T tokens of all rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import io

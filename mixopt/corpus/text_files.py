@@ -5,8 +5,6 @@ costs nothing. An unreadable row is returned with its place and the reason; an u
 raises the library's error, which `ReaderContext.documents` turns into one line.
 """
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip

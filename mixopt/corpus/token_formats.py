@@ -10,8 +10,6 @@ are twice as many and look valid. Tokens are read in parts, an index at once, an
 reading a file that is being truncated raises an error, while its mapping would kill the process.
 """
 
-from __future__ import annotations
-
 import glob
 import struct
 from collections.abc import Callable, Iterator, Sequence

@@ -5,8 +5,6 @@ once, so opening the shards detects a later change. Many small files are always 
 shards, since a job that reads shards checks each file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path

@@ -6,8 +6,6 @@ by hard links: symbolic links in a run directory, which may come from anyone, co
 file of the machine that opens it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

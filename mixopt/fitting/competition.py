@@ -11,8 +11,6 @@ trials are the regressor's own.
 Shapes: N trials, D domains, M evaluation domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -11,8 +11,6 @@ trials for predictions and over the test's runs for observations.
 Shapes: N runs, K trials, M targets, Q columns: the mean of the targets, and the targets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any

@@ -13,8 +13,6 @@ A regressor that cannot be written is fitted again when the folder is read, with
 the same trials.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -17,8 +17,6 @@ Shapes: N trials, D domains, M evaluation domains, Q columns: the objective and 
 repeats.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ The control is assumed to be an average arm. experiments/checks/power.py compare
 with simulated sweeps.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ of samples, or epochs (`mixopt.integrations.weight_units`). If a unit needs an u
 export raises an error; no value is guessed.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 A name or path that a format cannot express is refused, never changed.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

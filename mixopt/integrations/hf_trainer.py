@@ -9,8 +9,6 @@ With a driver, the losses of tokens are computed from the model's logits, one se
 that there is no second copy of all logits.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping

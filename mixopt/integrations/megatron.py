@@ -8,8 +8,6 @@ batches and workers reads the same stream. Weights may change by schedule.
 Shapes: L tokens of a sequence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate

@@ -1,7 +1,5 @@
 """Export tools of trainers that count rows: TRL, open-instruct, verl, Energon's metadatasets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

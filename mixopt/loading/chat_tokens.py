@@ -6,8 +6,6 @@ the generation prompt. Templates that change earlier turns when later ones follo
 because their tokens would be guessed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

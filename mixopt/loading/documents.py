@@ -7,8 +7,6 @@ Tokens outside the attention mask are padding, and dropped.
 Shapes: P pieces, T tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

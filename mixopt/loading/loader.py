@@ -8,8 +8,6 @@ requested batches. torch is imported only for tensors and worker processes.
 Shapes: B samples, D domains.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence

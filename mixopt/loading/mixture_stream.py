@@ -7,8 +7,6 @@ do not depend on the numbers of these. This module needs torch.
 Shapes: B samples of a global batch, G lanes of this rank, S samples of a lane in a batch.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

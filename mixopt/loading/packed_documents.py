@@ -7,8 +7,6 @@ Shapes: B rows in a batch, P pieces (a document not longer than a row is one pie
 row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

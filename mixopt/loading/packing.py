@@ -6,8 +6,6 @@ also work for rows that were packed elsewhere.
 Shapes: R rows, L tokens in a row, P documents or pieces, T tokens in total.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence

@@ -9,8 +9,6 @@ epochs are exact to one sequence. If the corpus is a sample, pools are shares of
 Shapes: P sequences of a pool, B sequences drawn.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Mapping

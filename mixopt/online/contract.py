@@ -22,8 +22,6 @@ on its weights.
 Shapes: D domains, M evaluation domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -20,8 +20,6 @@ epochs of a domain. If it freezes in a perturbation, the weights before that are
 Shapes: B sequences, T tokens, D domains.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Mapping

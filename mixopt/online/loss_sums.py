@@ -13,8 +13,6 @@ Without torch.distributed there is one rank, and no communication.
 Shapes: B sequences, T tokens, D domains; R rows of sums.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

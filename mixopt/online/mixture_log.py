@@ -5,8 +5,6 @@ the reason. It has no times, and lines after a loaded state are cut, so that a k
 run has the same log as an undisturbed one, byte for byte.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Exchange with other tools: results of tasks in; mixtures and schedules out, for trainers."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

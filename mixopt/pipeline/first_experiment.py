@@ -5,8 +5,6 @@ split (`train.parquet`, `validation/`) belong to the domain around them, as its 
 text. Files about the data, such as a README or a licence, are left out.
 """
 
-from __future__ import annotations
-
 import glob
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Status of a run (steps, trials, hours, nodes, time left), its logs, and how to stop it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections import deque

@@ -6,8 +6,6 @@ epochs (UniMax, Chung et al., 2023); `control` is the base mixture of microannea
 Shapes: D domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -7,8 +7,6 @@ of other fronts are missed. Dominated and equal points are left out.
 Shapes: M targets, P points.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

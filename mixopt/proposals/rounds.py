@@ -21,8 +21,6 @@ Shapes: N trials, D domains, M measured losses, K mixtures, A potential proposal
 candidates of a chunk, S draws, P parents, B refits or chosen mixtures.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any

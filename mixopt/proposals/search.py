@@ -22,8 +22,6 @@ proposal is its stability.
 Shapes: N mixtures, D domains, M losses, G guarded losses, B refits, K drawn directions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -5,8 +5,6 @@ A validated run has a recommendation; before that, a run has a proposal, or the 
 with the fit's predictions. Gains above 0 are improvements, for losses and tasks alike.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

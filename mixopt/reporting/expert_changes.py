@@ -12,8 +12,6 @@ the nearest windows on both sides.
 Shapes: W windows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

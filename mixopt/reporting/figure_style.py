@@ -5,8 +5,6 @@ that is the accent of the dark page. A mixture has the same look in all figures.
 matplotlib's object interface: no pyplot, and no global settings.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import io

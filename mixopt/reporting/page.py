@@ -11,8 +11,6 @@ here: a row of equal dots becomes one path of zero-length subpaths with round ca
 two decimals, and unused ids are removed.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

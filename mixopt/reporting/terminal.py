@@ -1,7 +1,5 @@
 """Results of a run and its steps for the terminal: the answer in one screen, and proposals."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, replace

@@ -7,8 +7,6 @@ Experts in transformers are called with the ids that the router chose, `top_k_in
 Shapes: T tokens, K experts of a token, E experts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

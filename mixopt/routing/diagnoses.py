@@ -21,8 +21,6 @@ of a domain than its share does.
 Shapes: D domains, E experts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

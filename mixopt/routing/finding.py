@@ -4,8 +4,6 @@ A module named like a router or experts in a layer where nothing can be read
 (mixopt.routing.adapters) is an error, never a guess.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 import sys

@@ -9,8 +9,6 @@ all sequences and on two halves, and the increase by halving is subtracted.
 Shapes: D domains, E experts, H = 2 halves.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

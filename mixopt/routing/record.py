@@ -9,8 +9,6 @@ Windows are disjoint, so that concatenated parts cover the run. Files are writte
 that resumes from a checkpoint drops later parts.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -9,8 +9,6 @@ Scalars are columns of `LAYER_SCHEMA` and `DOMAIN_SCHEMA` (mixopt.routing.summar
 diagnoses are not logged.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """`steps.json`: outputs of each step with their hashes; and the present state of each step."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

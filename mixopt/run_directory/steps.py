@@ -1,7 +1,5 @@
 """The steps of a run in order: dependencies, outputs and fingerprints."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

@@ -9,8 +9,6 @@ about one in sqrt(size)). By chi-square tests four rounds suffice and two do not
 All arithmetic is on unsigned 64-bit integers, so the order is the same on every machine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

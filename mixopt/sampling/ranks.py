@@ -10,8 +10,6 @@ gives no sign of it. So each checkpoint compares a hash of the state and setting
 hashes differ, the error on every rank names the rank and the difference.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

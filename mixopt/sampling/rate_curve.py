@@ -8,8 +8,6 @@ shape.
 Steps count from 0; step 0 has a fraction of the peak, the step after the last would have the floor.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ between two batches of a running job.
 Shapes: D domains, B samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain

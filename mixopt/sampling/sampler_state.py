@@ -6,8 +6,6 @@ the order, and recent and scheduled weights. It does not depend on ranks or work
 Shapes: D domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any

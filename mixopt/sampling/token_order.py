@@ -6,8 +6,6 @@ would have begun it; the eligible sample that the ideal stream would end first i
 Shapes: D domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 

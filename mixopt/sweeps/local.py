@@ -5,8 +5,6 @@ torch takes seconds, so a worker trains one folder after another. GPUs are liste
 short-lived process, because a process that has initialised CUDA holds memory of the GPU.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

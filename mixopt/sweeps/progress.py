@@ -6,8 +6,6 @@ are skipped. Cost is the wall-clock time of each GPU that a worker has; without 
 time of the worker's processes. Failed attempts count.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -5,8 +5,6 @@ local executor. Ray assigns CPUs, memory and GPUs, and reports when a node or a 
 end with their owner. Lost groups are retried and counted in mixopt.sweeps.sweep.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Sequence

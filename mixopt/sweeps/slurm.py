@@ -6,8 +6,6 @@ gets SIGTERM returns its trials for a retry. If the owner is killed, the array c
 same command follows it again. Only this user's jobs with this sweep's job name are cancelled.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

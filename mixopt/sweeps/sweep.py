@@ -7,8 +7,6 @@ split in halves, down to single trials; after the loss of its node it is retried
 Halves are saved before they train, so that a resumed sweep forms the same groups.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections import Counter

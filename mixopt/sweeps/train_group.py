@@ -8,8 +8,6 @@ loaded between groups, and exits with the process PID. Output of the proxy goes 
 A result is written whatever the proxy raises, unless this process is killed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

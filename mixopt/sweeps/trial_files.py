@@ -4,8 +4,6 @@
 (mixopt.system.manifest). `logs/<first trial>-<attempt>.log` has the output of an attempt.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace

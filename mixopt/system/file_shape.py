@@ -1,7 +1,5 @@
 """Base class of our file formats: no unknown fields, no numbers that are not finite."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -6,8 +6,6 @@ is never taken for a result, and the next owner of the folder removes it. Partia
 hosts are removed after an hour without changes, by the file system's clock.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

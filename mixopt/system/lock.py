@@ -5,8 +5,6 @@ stale as soon as its process is gone; a lock of another host after STALE seconds
 the clock of the next process. An owner whose lock was taken over stops with one line.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

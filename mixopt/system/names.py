@@ -1,7 +1,5 @@
 """Names from data: their rule, safe paths from names, and patterns of names."""
 
-from __future__ import annotations
-
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,6 @@ A plug-in is a class (an exporter an `ExportTool`) behind an entry point in one 
 from the user, and from a run directory only with the user's trust (`check_trusted`).
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping

@@ -3,8 +3,6 @@
 Lines and bars show what is done, the speed, and the time left.
 """
 
-from __future__ import annotations
-
 import sys
 import threading
 import time

@@ -1,7 +1,5 @@
 """URIs of servers and databases, shown without credentials: `http://***@host`."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable

@@ -8,8 +8,6 @@ recorded. An object is fetched completely, once on each node; a changed object h
 hence another key. Nothing is removed; delete the cache when no process reads from it.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import logging

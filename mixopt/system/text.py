@@ -4,8 +4,6 @@ Lines are as wide as `COLUMNS`, else the terminal, else 80. Words, numbers and p
 broken, so a long path may exceed the width.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 import textwrap

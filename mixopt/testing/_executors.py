@@ -4,8 +4,6 @@ The test proxy trains instantly, or fails as a trial's name says, so that the ex
 worker deaths is visible; the corpus is a small one of real text.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The promises of an exporter: a fragment of a trainer's configuration, or a one-line error."""
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Callable

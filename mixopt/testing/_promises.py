@@ -1,7 +1,5 @@
 """Check promises of a plug-in, with one format for messages about broken promises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The promises of a proxy."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import tempfile

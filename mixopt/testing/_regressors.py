@@ -3,8 +3,6 @@
 Shapes: N trials, D domains, M evaluation domains.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

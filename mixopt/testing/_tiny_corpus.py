@@ -1,7 +1,5 @@
 """A small corpus of text that every Python ships: its own sources and manual."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import tarfile

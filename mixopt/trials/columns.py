@@ -1,7 +1,5 @@
 """The rows of a table of trials: its columns, and joining trials with their results by name."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

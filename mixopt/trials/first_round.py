@@ -29,8 +29,6 @@ paired by seed.
 Shapes: N mixtures, D domains, R draws, K dimensions of the cube, P axial mixtures.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections import Counter

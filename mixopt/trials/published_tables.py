@@ -24,8 +24,6 @@ this.
 Shapes: N trials, D domains, M evaluation domains.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -21,8 +21,6 @@ the name of a split domain stays a target that is not trained on.
 Shapes: N trials, D domains before, E domains after.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self

@@ -7,8 +7,6 @@
 A branch is a domain's path without its last part; a domain on the top level is its own branch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

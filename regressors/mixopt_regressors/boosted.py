@@ -13,8 +13,6 @@ The standard deviation is the error on those held-out folds, the same for every 
 Shapes: N trials, D domains, M targets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self

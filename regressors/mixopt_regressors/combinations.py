@@ -18,8 +18,6 @@ too.
 Shapes: N trials, D domains, M targets, C candidates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self

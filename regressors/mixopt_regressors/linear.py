@@ -8,8 +8,6 @@ sqrt(1 + 1/N + leverage); without degrees of freedom, the spread of the losses.
 Shapes: N trials, D domains, M targets.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -6,8 +6,6 @@ loading and selecting targets are implemented once.
 Shapes: N trials, D domains, M targets, P parameters.
 """
 
-from __future__ import annotations
-
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

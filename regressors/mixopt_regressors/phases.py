@@ -15,8 +15,6 @@ Columns are ordered by phase. If the number of phases is not given, it is the la
 Shapes: N trials, P phases, D domains, C = P D columns, M targets, K mixtures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self

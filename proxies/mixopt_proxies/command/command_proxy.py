@@ -12,8 +12,6 @@ another attempt's folder. A command that exits with 0 is not rerun, since it wou
 again: an invalid result is a failure of the trial.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -7,8 +7,6 @@ infinity are accepted, since a diverged trainer writes them. Metrics of the expe
 the names of their columns, `task/<name>/<metric>`, and are optional.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import glob

@@ -13,8 +13,6 @@ Output: two lines of JSON, {"pid": number} and {"code": number}, or {"fault": te
 side, `run_supervised`, is in this file too.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -5,8 +5,6 @@ space stays one word. The command runs without a shell; to use one, write `bash 
 values from the environment: `"$MIXOPT_OUT"`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Device and precision of a stack, and settings that apply only during a run."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

@@ -7,8 +7,6 @@ first is predicted once.
 Shapes: K members, B sequences, T tokens, W windows, M evaluation domains.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

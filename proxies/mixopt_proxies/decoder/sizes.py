@@ -13,8 +13,6 @@ tokens in about ten seconds. With half a million tokens of six domains its mean 
 the weights of the dense feed-forward.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal

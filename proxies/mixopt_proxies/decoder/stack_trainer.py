@@ -6,8 +6,6 @@ and on a GPU steps are replayed from a CUDA graph.
 Shapes: K members, B sequences, W tokens of a window, S steps.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import time

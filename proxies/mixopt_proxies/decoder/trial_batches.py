@@ -10,8 +10,6 @@ at multiples of the sequence length.
 Shapes: K members, D domains, S sequences of a trial, B sequences of a step, T tokens.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections import deque

@@ -9,8 +9,6 @@ a direction takes two products with it. The line search interpolates as MINPACK'
 Shapes: F descents, P parameters, S remembered steps, R = 2 S.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Generator
 from typing import NamedTuple

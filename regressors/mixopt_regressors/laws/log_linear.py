@@ -17,8 +17,6 @@ their mean, times the height of the losses over the floor: the effect of the mix
 Shapes: N trials, D domains, M targets, P = D + 1 parameters (c, then t).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -17,8 +17,6 @@ of each domain, A solves P A' = drops, in the least-squares sense for repeated s
 Shapes: K sweeps done, D domains, M evaluation domains.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

@@ -12,8 +12,6 @@ increases the weight, so that a domain of noise wins.
 Shapes: D domains.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

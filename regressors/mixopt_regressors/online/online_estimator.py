@@ -11,8 +11,6 @@ the nearest allowed one (lazy mirror descent).
 Shapes: D domains, M evaluation domains.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from abc import ABC, abstractmethod
