@@ -56,30 +56,28 @@ class Calibration:
         )
 
 
-def calibrate(
-    errors_N: Array, stds_N: Array, level: float = LEVEL, *, local: bool = False
-) -> Calibration:
-    """Calibrate widths to hold a share `level` of held-out errors."""
+def calibrate(errors_N: Array, stds_N: Array, *, local: bool = False) -> Calibration:
+    """Calibrate widths to hold a share `LEVEL` of held-out errors."""
     floor = MIN_DEVIATION * float(np.median(stds_N))
     if floor <= 0:
-        return Calibration(conformal_quantile(np.abs(errors_N), level), 0.0, False)
-    own = _above(floor, errors_N, stds_N, level)
+        return Calibration(conformal_quantile(np.abs(errors_N)), 0.0, False)
+    own = _above(floor, errors_N, stds_N)
     if local:
         return own
-    even = _above(float(stds_N.max()), errors_N, stds_N, level)
+    even = _above(float(stds_N.max()), errors_N, stds_N)
     return min(own, even, key=lambda one: float(one.halves(stds_N).mean()))
 
 
-def _above(floor: float, errors_N: Array, stds_N: Array, level: float) -> Calibration:
+def _above(floor: float, errors_N: Array, stds_N: Array) -> Calibration:
     """Calibrate with a lower bound on standard deviations."""
     believed_N = np.maximum(stds_N, floor)
-    return Calibration(conformal_quantile(np.abs(errors_N) / believed_N, level), floor, True)
+    return Calibration(conformal_quantile(np.abs(errors_N) / believed_N), floor, True)
 
 
-def conformal_quantile(sizes_N: Array, level: float = LEVEL) -> float:
-    """Return the conformal quantile: a new value is below it with probability `level`."""
+def conformal_quantile(sizes_N: Array) -> float:
+    """Return the conformal quantile: a new value is below it with probability `LEVEL`."""
     count = len(sizes_N)
-    rank = min(int(np.ceil((count + 1) * level)), count)
+    rank = min(int(np.ceil((count + 1) * LEVEL)), count)
     return float(np.sort(sizes_N)[rank - 1])
 
 

@@ -303,9 +303,7 @@ def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array,
     return means_NM, np.sqrt(((weights_CM * stds_CNM).sum(axis=0)) ** 2 + apart_NM)
 
 
-def stacking_weights(
-    errors_CNM: Array, prior: float = PRIOR, least: float = MIN_SHARE, pull: float = PULL
-) -> Array:
+def stacking_weights(errors_CNM: Array, prior: float = PRIOR) -> Array:
     """Return stacking weights by target, shrunk towards those of the other targets."""
     trials = errors_CNM.shape[1]
     products_MCC = np.einsum("cnm,dnm->mcd", errors_CNM, errors_CNM) / trials
@@ -314,17 +312,17 @@ def stacking_weights(
     scaled_MCC = products_MCC / scale_M[:, None, None]
     pooled_CC = scaled_MCC.mean(axis=0)
     both_MCC = (trials * scaled_MCC + prior * pooled_CC) / (trials + prior)
-    equal_CC = pull / trials * np.eye(len(pooled_CC))
+    equal_CC = PULL / trials * np.eye(len(pooled_CC))
     others_MCC = scaled_MCC.sum(axis=0) - scaled_MCC
     shared_MC = np.stack([_least_on_simplex(one_CC + equal_CC) for one_CC in others_MCC])
     # Times weights that add up to 1: their difference from those of the others.
     apart_MCC = np.eye(len(pooled_CC)) - shared_MC[:, :, None]
-    both_MCC += pull / trials * np.swapaxes(apart_MCC, 1, 2) @ apart_MCC
-    return np.stack([_kept(_least_on_simplex(both_CC), least) for both_CC in both_MCC])
+    both_MCC += PULL / trials * np.swapaxes(apart_MCC, 1, 2) @ apart_MCC
+    return np.stack([_kept(_least_on_simplex(both_CC)) for both_CC in both_MCC])
 
 
-def _kept(weights_C: Array, least: float) -> Array:
-    kept_C = np.where(weights_C < least, 0.0, weights_C)
+def _kept(weights_C: Array) -> Array:
+    kept_C = np.where(weights_C < MIN_SHARE, 0.0, weights_C)
     scaled: Array = kept_C / kept_C.sum()
     return scaled
 
