@@ -16,6 +16,10 @@ def waves(x):
     return (x**2).sum() / 20 + np.sin(3 * x).sum(), x / 10 + 3 * np.cos(3 * x)
 
 
+def kinks(x):  # a search ends in a narrow bracket, or without a lower point
+    return np.abs(x).sum(), np.sign(x)
+
+
 def together(one):
     def cost(points_FP):
         values, slopes = zip(*map(one, points_FP), strict=True)
@@ -24,7 +28,7 @@ def together(one):
     return cost
 
 
-@pytest.mark.parametrize("one", [lambda x: (rosen(x), rosen_der(x)), steep, waves])
+@pytest.mark.parametrize("one", [lambda x: (rosen(x), rosen_der(x)), steep, waves, kinks])
 @pytest.mark.parametrize("steps", [1, 4, 12, 100])
 def test_a_descent_ends_where_that_of_scipy_does(one, steps):
     options = {"maxiter": steps, "maxcor": 10, "ftol": 1e-7, "gtol": 0.0}
@@ -35,15 +39,18 @@ def test_a_descent_ends_where_that_of_scipy_does(one, steps):
 
 def test_a_cost_that_is_not_finite_is_stepped_back_from():
     def barrier(x):
-        with np.errstate(invalid="ignore"):
-            return (x - np.log(x)).sum(), 1 - 1 / x
+        return (x - np.log(x)).sum(), 1 - 1 / x
 
     ends_FP = minimise(together(barrier), np.array([[1e-3, 5.0], [40.0, 0.2]]), 100)
     assert ends_FP == pytest.approx(np.ones((2, 2)), abs=1e-3)
 
 
-def test_a_descent_without_a_slope_stays_where_it_is():
-    assert (
-        minimise(together(lambda x: (1.0, np.zeros(4))), STARTS_FP, 9).tolist()
-        == STARTS_FP.tolist()
-    )
+@pytest.mark.parametrize("cost", [1.0, np.nan])
+@pytest.mark.parametrize("slope", [0.0, 1.0, 1e90, np.nan, np.inf])
+@pytest.mark.parametrize("later", [0.0, 1.0])
+def test_a_descent_without_a_lower_cost_stays_where_it_is(cost, slope, later):
+    def level(points_FP):
+        times_F1 = np.where(points_FP == STARTS_FP[:1], 1.0, later)
+        return np.full(len(points_FP), cost), slope * times_F1
+
+    assert np.array_equal(minimise(level, STARTS_FP[:1], 9), STARTS_FP[:1])

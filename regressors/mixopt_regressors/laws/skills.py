@@ -114,9 +114,7 @@ class Units(NamedTuple):
             slopes_FP[:, bounded] += slopes_FB
             return values_F + more_F, step_P * slopes_FP
 
-        # A step to a loss that is not finite is taken back.
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            reached = shaped(step_P * minimise(cost, self.vectors() / step_P, steps))
+        reached = shaped(step_P * minimise(cost, self.vectors() / step_P, steps))
         return reached._replace(
             logs_FKD=reached.logs_FKD.clip(*LOGS),
             log_decays_FK=reached.log_decays_FK.clip(*LOG_DECAYS),
