@@ -313,7 +313,7 @@ class _Table:
         return rows
 
     def notes(self) -> Iterator[str]:
-        """Return conclusions and warnings."""
+        """Yield notes on repeated mixtures, sizes, and few mixtures."""
         runs, mixtures = len(self.trials), len(set(self.trials.mixtures))
         domains, sizes = len(self.trials.domains), len(set(self.size_N.tolist()))
         if runs > mixtures:
@@ -361,7 +361,7 @@ def _verdict(
     enough: int | None,
     table: _Table,
 ) -> Iterator[str]:
-    """Return a sentence on what the backtest shows and what it does not."""
+    """Yield what the backtest shows and what it does not, in sentences."""
     whole, most = losses[0], rows[-1]["trials"]
     last = {row["predictor"]: row for row in rows if row["trials"] == most}
     if enough is None:

@@ -1,8 +1,9 @@
 """Fit regressors to trials, compare them on held-out mixtures, and keep the best.
 
 Every configured regressor predicts the same folds; replicates of a mixture are held out together.
-The chosen one is the first named whose squared error of the objective is within a standard error of
-the lowest; it is fitted again on all finished trials. The report lists all, and the controls.
+The chosen one is the first named whose squared error of the objective exceeds the lowest by at most
+the standard error of this difference; it is fitted again on all finished trials. The report lists
+all, and the controls.
 
 Trials of several sizes are predicted each at its own size and ranked within a size. Controls know
 the mean of each size, so that the level of a size helps no predictor. Intervals at a size without
@@ -92,7 +93,7 @@ def fit_trials(
 
 
 def _first_as_good(held_out: Mapping[str, HeldOutPredictions], observed_N: Array) -> str:
-    """Return the first name whose error is within a standard error of the lowest."""
+    """Return the first name whose error is within a standard error (of the difference)."""
     squares = {name: (one.told_NQ[:, 0] - observed_N) ** 2 for name, one in held_out.items()}
     least_N = min(squares.values(), key=np.mean)
 

@@ -63,8 +63,8 @@ GAIN_WIDTH = 0.85
 class Fit:
     """The chosen regressor, fitted on all finished trials, with the evidence for the choice.
 
-    It is the first named whose held-out squared error of the objective is within a
-    standard error of the lowest.
+    It is the first named whose held-out squared error of the objective exceeds the lowest by at
+    most the standard error of this difference.
 
     Attributes:
         name: The chosen regressor.

@@ -60,9 +60,7 @@ MAX_PHASES = 5
 PHASE = "phase/"  # prefix of columns with a phase's share of the tokens
 ROW_NUMBERS = ("", "Unnamed: 0")  # pandas' names for a column of row numbers
 TRACKER_PREFIXES = ("params.", "metrics.", "config.", "config/", "summary.", "summary/")
-NESTED = re.compile(
-    r".*[./](?=(weights?|mixture)[./])"
-)  # such as data.weights.web of a configuration
+NESTED = re.compile(r".*[./](?=(weights?|mixture)[./])")  # of a configuration: data.weights.web
 WEIGHTS = (
     *(WEIGHT, "weights/", "weight_", "weights.", "weight."),
     *("ratio_", "train_", "mixture/", "mixture.", "w_"),

@@ -217,7 +217,7 @@ def _without_noise(objective: Objective, done: Trials) -> Objective:
 def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> dict[str, float]:
     """Return the standard deviation of a run about its mixture's loss, by name, where known.
 
-    From replicates; for shares of right answers also an upper bound from the number of questions.
+    From replicates; without them, for shares of right answers, an upper bound from the questions.
     """
     items_M = np.sqrt((objective.item_errors(losses_NM) ** 2).mean(axis=0))
     result = readiness_of(trials, losses_NM, trials.targets)

@@ -63,9 +63,9 @@ def _all_have(ability: str) -> Callable[[Any], bool]:
 class AutoRegressor(MixtureRegressor):
     """A weighted mean of candidates, with weights from held-out folds, by target.
 
-    The variance combines the weighted variances of the members and their disagreement. Members have
-    the names of the configuration. A member with weight 0 on a target does not predict it in a
-    search.
+    The standard deviation is the weighted mean of the members', with their disagreement added in
+    quadrature. Members have the names of the configuration. A member with weight 0 on a target does
+    not predict it in a search.
 
     Attributes:
         candidates: Names of regressors.
