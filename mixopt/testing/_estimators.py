@@ -83,11 +83,11 @@ def _checked_plans(
         plans = [*plans[-1:], plan]
         claim = "a plan has no more steps than the run has left"
         promise(plan.steps <= left, claim, f"{plan.steps} of {left} ({plan.tag})")
-        weights_D = plan.weights_D
-        inside_D = (weights_D >= setting.lower_D - 1e-9) & (weights_D <= setting.upper_D + 1e-9)
-        whole = len(weights_D) == len(setting.domains) and inside_D.all()
+        weights_D, low_D, high_D = plan.weights_D, setting.lower_D - 1e-9, setting.upper_D + 1e-9
+        whole = len(weights_D) == len(setting.domains)
+        within = whole and ((weights_D >= low_D) & (weights_D <= high_D)).all()
         claim = "a plan is a mixture of the domains within their bounds"
-        promise(whole, claim, f"{weights_D.tolist()} ({plan.tag})")
+        promise(within, claim, f"{weights_D.tolist()} ({plan.tag})")
         asks = not plan.held_out or "held_out" in run.estimator.needs
         claim = "a plan requests held-out losses only if `needs` has held_out"
         promise(asks, claim, f"plan {plan.tag!r} requests them")

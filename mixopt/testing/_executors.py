@@ -177,7 +177,7 @@ class _Bench:
         thread.join(self.seconds)
         for error in errors:
             raise error
-        broken = f"{len(groups) - len(outcomes)} groups have none after {self.seconds:g} s"
+        broken = f"{len(groups) - len(outcomes)} groups have no outcome after {self.seconds:g} s"
         promise(not thread.is_alive(), "each folder ends, with or without a result", broken)
         return outcomes
 
@@ -268,4 +268,4 @@ def _check_leaving(bench: _Bench) -> None:
     until = time.monotonic() + ENDING
     while (left := bench.processes()) and time.monotonic() < until:
         time.sleep(0.1)
-    promise(not left, "leaving the context ends all its processes", f"{left} still run")
+    promise(not left, "leaving the context ends all its processes", f"processes {left} still run")

@@ -62,6 +62,14 @@ def test_it_keeps_the_promises_of_a_proxy():
     assert NgramProxy().tokens_per_second(257, TRAINING) > 0
 
 
+def test_a_larger_share_of_a_domain_lowers_its_loss(corpus):
+    trials = [Trial("t", Mixture({"code": share, "manual": 1 - share}), 0) for share in (0.1, 0.9)]
+    results = NgramProxy().train(trials, corpus, TRAINING, lambda progress: None)
+    little, much = (result.losses.nats_per_token for result in results)
+    assert little["code"] > much["code"]
+    assert little["manual"] < much["manual"]
+
+
 def test_a_domain_without_tokens_to_train_on_is_refused(corpus):
     code, manual = corpus.domains
     bare = replace(corpus, domains=(code, replace(manual, train=None)))

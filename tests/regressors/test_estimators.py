@@ -48,6 +48,12 @@ class Unbounded(ODMEstimator):
         return replace(plan, weights_D=np.array([0.2] + [0.8 / others] * others))
 
 
+class Adding(ODMEstimator):
+    def plan(self):
+        plan = super().plan()
+        return replace(plan, weights_D=np.append(plan.weights_D, 0.0))
+
+
 class Asking(ODMEstimator):
     def plan(self):
         return replace(super().plan(), held_out=True)
@@ -99,6 +105,7 @@ class Hasty(ODMEstimator):
     ("broken", "promise"),
     [
         (Unbounded, "a mixture of the domains within their bounds"),
+        (Adding, "a mixture of the domains within their bounds"),
         (Asking, "requests held-out losses only if `needs` has held_out"),
         (Counting, "a call of plan changes nothing"),
         (Scribbling, "observe does not change its argument"),

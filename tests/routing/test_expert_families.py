@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from places import PROJECT
 from tiny_experts import NOT_RECOMPUTED, families, inputs_of, tiny_experts
 from torch import Tensor, nn
 
@@ -106,6 +107,12 @@ def test_counts_are_the_ids_that_reach_the_experts_once_though_layers_are_comput
     for layer, truth in zip(stats.total().layers, reached, strict=True):
         counts_TE = np.concatenate([layer.counts_DE, layer.dropped_D[:, None]], axis=1)
         assert (counts_TE == truth.counts(mask)).all()
+
+
+def test_there_are_as_many_families_as_the_page_on_counting_says():
+    page = (PROJECT / "docs" / "experts" / "counting.md").read_text(encoding="utf-8")
+    assert f"models of {len(BY_SHAPE)} families" in page
+    assert set(families()) >= SHAPES
 
 
 def test_the_coefficient_of_a_family_is_found():

@@ -131,7 +131,7 @@ def here(monkeypatch):
         (LeavesItsWorkers, "leaving the context ends all its processes"),
         (
             NeverEnds,
-            "each folder ends, with or without a result. Broken: 1 groups have none after 2 s",
+            "each folder ends, with or without a result. Broken: 1 groups have no outcome after 2",
         ),
     ],
 )
