@@ -1,9 +1,8 @@
 """A real browser for tests: Debian's Chromium, driven by playwright.
 
-`open_page` opens a file, an address or markup, and gives playwright's `Page`. What the page
-complains of (errors and warnings on its console, errors of its scripts, requests that leave the
-file) is collected in `page_problems`, and a test ends red where there is any: a test that wants to
-see one reads the list and clears it.
+What a page complains of (errors and warnings on its console, errors of its scripts, requests that
+leave the file) is collected in `page_problems`, and a test ends red where there is any: a test that
+wants to see one reads the list and clears it.
 
 The browser lives as long as a module of tests: playwright keeps an event loop of its own in this
 thread, which would be in the way of tests that run theirs.
@@ -41,13 +40,10 @@ def page_problems() -> list[str]:
 
 @pytest.fixture
 def open_page(browser, page_problems):
-    """A function that opens a page, and fails the test where that page had a problem.
+    """Open a file (`Path`), an address, or markup (which begins with `<`); return the page.
 
-    Its arguments:
-        source: A file (`Path`), or an address or markup (`str`; markup begins with `<`).
-        size: `wide` (1280 x 800), `narrow` (400 x 800), or width and height in pixels.
-        scheme: `light` or `dark`, what the reader prefers.
-        options: Further arguments of playwright's `Browser.new_context`, by name.
+    The size is `wide`, `narrow`, or width and height in pixels; the scheme `light` or `dark`, what
+    the reader prefers; options are further ones of playwright's `Browser.new_context`.
     """
     contexts = []
 

@@ -15,12 +15,8 @@ import polars as pl
 import yaml
 
 STEPS = ("prepare", "design", "sweep", "fit", "propose", "validate", "report")
-NUMBERS = {
-    "kill": signal.SIGKILL,
-    "stop": signal.SIGSTOP,
-    "terminate": signal.SIGTERM,
-    "interrupt": signal.SIGINT,
-}
+NUMBERS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+NUMBERS |= {"terminate": signal.SIGTERM, "interrupt": signal.SIGINT}
 SIGNALS = tuple(NUMBERS)
 OURS = 70  # the exit code of a defect of ours
 KINDS = int(os.environ.get("MIXOPT_FAULTS", "0"))  # of each kind so many; 0: a part of one of each
@@ -63,15 +59,8 @@ def quick_config(texts):
 
 def mixopt(*arguments, cwd=None, **environment):
     """Run a command to its end; it may take two minutes."""
-    return subprocess.run(
-        command(*arguments),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=variables(environment),
-        timeout=120,
-    )
+    given = {"cwd": cwd, "capture_output": True, "text": True, "env": variables(environment)}
+    return subprocess.run(command(*arguments), check=False, timeout=120, **given)
 
 
 def command(*arguments):
@@ -119,26 +108,17 @@ def undisturbed(folder, texts):
 
 def results(run):
     """Return what a run found: tables without what clocks say, tokens, and the proposal."""
-    found = {
-        path: pl.read_parquet(path).drop("seconds", strict=False).to_dict(as_series=False)
-        for path in run.rglob("*.parquet")
-    }
-    found |= {
-        path: path.read_bytes() for path in run.rglob("*") if path.suffix in {".bin", ".yaml"}
-    }
+    found = {p: p.read_bytes() for p in run.rglob("*") if p.suffix in {".bin", ".yaml"}}
+    for path in run.rglob("*.parquet"):
+        found[path] = pl.read_parquet(path).drop("seconds", strict=False).to_dict(as_series=False)
     return {str(path.relative_to(run)): content for path, content in found.items()}
 
 
 def disturb(commands, kind, after):
-    """Start commands in their environments as one group, and send it a signal after some seconds.
+    """Start commands, each with its environment, as one group; signal it after some seconds.
 
-    Args:
-        commands: What each runs, and its environment.
-        kind: kill; stop, and kill while it stands; terminate; interrupt; none.
-        after: When.
-
-    Returns:
-        The exit codes.
+    `kind` is one of `NUMBERS` or `none`; a group that is stopped is killed while it stands.
+    Return the exit codes.
     """
     first = _start(*commands[0], group=0)
     group = [first] + [_start(*one, group=first.pid) for one in commands[1:]]

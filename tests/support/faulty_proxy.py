@@ -17,12 +17,9 @@ class Faulty:
 
     Args:
         log: The notes, a line each: what, when, trials.
-        size: How many trials train together.
-        seconds: Of one training.
-        fault: What happens: `raises`, `refuses`, `stop`, `kill`, `hang` or `sleep`; to the
-            corpus: `damage`, `replace` or `mode`.
-        at: The trial that it happens to.
-        times: How often; a file counts.
+        size: How many trials train together; it takes `seconds`.
+        fault: What happens `times` times (a file counts) to the trial `at`: `raises`, `refuses`,
+            `stop`, `kill`, `hang` or `sleep`; to the corpus: `damage`, `replace` or `mode`.
         fits: The largest group that memory is enough for.
         lie: What is returned for the group of the trial `at` in place of its results.
         meet: How many groups must have begun before one of them trains.

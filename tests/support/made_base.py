@@ -11,19 +11,13 @@ SMALL = {"layers": 1, "width": 32, "heads": 2, "ff": 64}
 def make_base(folder, texts, steps=120, **training):
     """Pretrain a base on these files, its rate constant, and return its run directory."""
     domains = {name: {"path": str(path)} for name, path in texts.items()}
+    given = {"steps": steps, "batch": BATCH, "sequence_length": LENGTH, "lr": 0.01}
+    given |= {"schedule": "constant", "precision": "float32"}
     config = {
         "name": "base",
         "corpus": str(folder / "text_of_the_base.yaml"),
         "model": {"name": "decoder", "options": SMALL},
-        "training": {
-            "steps": steps,
-            "batch": BATCH,
-            "sequence_length": LENGTH,
-            "lr": 0.01,
-            "schedule": "constant",
-            "precision": "float32",
-        }
-        | training,
+        "training": given | training,
         "held_out": {"tokens": 1024},
         "tracking": {"enabled": False},
     }

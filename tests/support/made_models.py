@@ -12,15 +12,10 @@ from mixopt.pretraining.models import build_model
 
 LENGTH = 32
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
 SMALL = {
     "llama": SHAPE | {"intermediate_size": 48, "num_key_value_heads": 1},
-    "olmoe": SHAPE
-    | {
-        "intermediate_size": 32,
-        "num_key_value_heads": 2,
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-    },
+    "olmoe": SHAPE | {"intermediate_size": 32, "num_key_value_heads": 2} | EXPERTS,
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": LENGTH},
 }
 

@@ -92,31 +92,20 @@ def made_config(folder, domains=10, trials=0):
     sizes = {name: {"tokens": int(10 ** (9 + 2 * _unit(f"size {name}")))} for name in names}
     families = {name: [one for one in names if one.startswith(f"{name}_")] for name in FAMILIES}
     groups = {name: {"domains": own, "bounds": [0, 0.6]} for name, own in families.items() if own}
+    design = {"trials": trials or 3 * domains, "rounds": "off", "replicates": 4, "max_usage": None}
+    tokens = {"tokens": 4_000_000, "eval_every": 1_000_000, "eval_tokens": 1000}
+    bounds = {name: [0.1 / domains, min(0.4, 6 / domains)] for name in names}
     return {
         "name": f"made-{domains}",
         "corpus": {"tokenizer": "bytes", "domains": {n: files[n] | sizes[n] for n in names}},
         "evaluation": {name: files[name] for name in TARGETS},
-        "design": {
-            "trials": trials or 3 * domains,
-            "rounds": "off",
-            "replicates": 4,
-            "max_usage": None,
-        },
-        "proxy": {
-            "name": "made_run:LawProxy",
-            "tokens": 4_000_000,
-            "eval_every": 1_000_000,
-            "eval_tokens": 1000,
-        },
+        "design": design,
+        "proxy": {"name": "made_run:LawProxy", **tokens},
         "sweep": {"workers": 1},
         "fit": {"regressors": ["skills"], "folds": 4},
         "objective": {"mean": {"exam": 2, "reading": 1}},
         "propose": {"bootstrap": 4, "samples": 2000, "target_tokens": 25_000_000_000},
-        "constraints": {
-            "max_epochs": 4,
-            "bounds": {name: [0.1 / domains, min(0.4, 6 / domains)] for name in names},
-            "groups": groups,
-        },
+        "constraints": {"max_epochs": 4, "bounds": bounds, "groups": groups},
         "validate": {"seeds": 4, "rounds": 1},
         "tracking": {"enabled": False},
     }

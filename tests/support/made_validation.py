@@ -20,11 +20,9 @@ OBJECTIVE = Objective(TARGETS, "target", {"help": 1.0})
 
 
 def made_validation(values, others=None):
-    """Return a validation.
+    """Return a validation: by mixture the loss of `help` of each seed, None where it diverged.
 
-    Args:
-        values: Loss of `help` of each seed, by mixture; None where the run diverged.
-        others: Loss of all other evaluation domains by mixture, `help`'s where it has none.
+    `others` has by mixture how far all other losses are above that of `help`; 0 where it has none.
     """
     trials, results = [], []
     for name, losses in values.items():

@@ -69,14 +69,10 @@ def many_domains(domains=20, targets=18, trials=30):
         "units_M": np.full(targets, 0.1),
         "roots_MT": np.zeros(targets * parameters * (parameters + 1) // 2, dtype=np.float32),
     }
-    intervals = {
-        "factors": np.full(targets, 1.6),
-        "floors": np.zeros(targets),
-        "locals": [True] * targets,
-        "value": {"factor": 1.6, "floor": 0.0, "local": True},
-        "agrees": None,
-        "reach": {"weights": weights_ND, "reach": 1.0, "radius": 0.0},
-    }
+    intervals = {"factors": np.full(targets, 1.6), "floors": np.zeros(targets), "agrees": None}
+    intervals["locals"] = [True] * targets
+    intervals["value"] = {"factor": 1.6, "floor": 0.0, "local": True}
+    intervals["reach"] = {"weights": weights_ND, "reach": 1.0, "radius": 0.0}
     made = what_if_content(made_fit_of_gaussians())
     pieces = {"pieces": [[1.0 / targets] * targets], "signs": np.ones(targets)}
     limits = {"low": np.zeros(domains), "high": np.ones(domains), "inventory": np.ones(domains)}

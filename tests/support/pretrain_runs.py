@@ -12,23 +12,17 @@ from ranks import kill, start_ranks
 from safetensors.torch import load_file
 
 STEPS, BATCH, LENGTH = 24, 8, 32
-CONFIG = {
-    "model": {"name": "pretrain_job:Recording"},
-    "training": {
-        "steps": STEPS,
-        "batch": BATCH,
-        "micro_batch": 4,
-        "sequence_length": LENGTH,
-        "lr": 3e-3,
-        "precision": "float32",
-    },
-    "mixture": {"weights": {"code": 0.7, "manual": 0.3}},
-    "held_out": {"every": 12, "tokens": 512},
-    # A run that is killed after so many passes has the checkpoint that was due.
-    "checkpoint": {"every": 5},
-    "metrics": {"every": 4},
-    "tracking": {"enabled": False},
-}
+CONFIG = yaml.safe_load(f"""
+model: {{name: pretrain_job:Recording}}
+training: {{steps: {STEPS}, batch: {BATCH}, micro_batch: 4, sequence_length: {LENGTH}, lr: 0.003,
+  precision: float32}}
+mixture: {{weights: {{code: 0.7, manual: 0.3}}}}
+held_out: {{every: 12, tokens: 512}}
+# A run that is killed after so many passes has the checkpoint that was due.
+checkpoint: {{every: 5}}
+metrics: {{every: 4}}
+tracking: {{enabled: false}}
+""")
 DECODER = {"name": "decoder", "options": {"layers": 1, "width": 32, "heads": 2, "ff": 48}}
 
 

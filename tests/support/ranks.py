@@ -42,12 +42,8 @@ class Rank(NamedTuple):
 
 def start_ranks(count, file, job, *arguments, group="gloo"):
     """Start a function of a file on so many ranks; what it returns can be pickled."""
-    place = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "WORLD_SIZE": str(count),
-        "OMP_NUM_THREADS": "1",
-    }
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    place |= {"WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
     return [_started((str(file), job, arguments, group), place, rank) for rank in range(count)]
 
 

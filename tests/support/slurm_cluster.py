@@ -134,11 +134,10 @@ class SlurmCluster:
         for daemon in reversed(self._daemons.values()):
             daemon.terminate()
         for daemon in self._daemons.values():
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 daemon.wait(10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+            daemon.kill()
+            daemon.wait()
         for name in ("n1", "n2"):
             _kill(self.steps_of(name))
         shutil.rmtree(self._munge, ignore_errors=True)
@@ -159,15 +158,9 @@ class SlurmCluster:
 
     def _start(self, name, program, *arguments, user=None):
         with (self.folder / f"{name}.out").open("ab") as log:
-            self._daemons[name] = subprocess.Popen(
-                [_found(program), *arguments],
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=os.environ | self.environment,
-                start_new_session=True,
-                user=user,
-            )
+            given = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "user": user}
+            given |= {"env": os.environ | self.environment, "start_new_session": True}
+            self._daemons[name] = subprocess.Popen([_found(program), *arguments], **given)
 
 
 def _found(program):

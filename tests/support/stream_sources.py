@@ -38,6 +38,10 @@ def hub(documents, shards=4):
     return datasets.Dataset.from_list(documents).to_iterable_dataset(num_shards=shards)
 
 
+def mapped_tables(tables):
+    return tables.map(lambda table: table, batched=True, batch_size=10).with_format(None)
+
+
 KINDS = {
     "list": lambda documents: documents,
     "function": lambda documents: lambda: iter(documents),
@@ -45,12 +49,7 @@ KINDS = {
     "one shard": lambda documents: hub(documents, 1),
     "shards": lambda documents: hub(documents, 8),
     "mapped": lambda documents: hub(documents, 8).map(lambda row: {**row, "seen": True}),
-    "mapped tables": lambda documents: (
-        hub(documents, 8)
-        .with_format("arrow")
-        .map(lambda table: table, batched=True, batch_size=10)
-        .with_format(None)
-    ),
+    "mapped tables": lambda documents: mapped_tables(hub(documents, 8).with_format("arrow")),
     "shuffled": lambda documents: hub(documents, 8).shuffle(seed=5, buffer_size=20),
 }
 

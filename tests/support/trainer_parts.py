@@ -84,16 +84,9 @@ def lightning_fit(mixture, folder, steps, loss, *, checkpoint=None, **options):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-        max_steps=steps,
-        **({"logger": False} | options),
-    )
+    quiet = {f"enable_{part}": False for part in ("checkpointing", "progress_bar", "model_summary")}
+    quiet |= {"use_distributed_sampler": False, "logger": False, "accelerator": "cpu"}
+    trainer = lightning.Trainer(default_root_dir=folder, max_steps=steps, **quiet | options)
     trainer.fit(Model(), MixtureDataModule(mixture), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{steps}.ckpt")
     return seen

@@ -95,6 +95,18 @@ class Peeks(GaussianProcessRegressor):
         return self.predict(weights_ND), stds_NM
 
 
+class LosesMembers(GaussianProcessRegressor):
+    def cross_fit(self, *given):
+        means_NM, stds_NM = super().cross_fit(*given)
+        self.held_out_members = {"member": means_NM[1:]}
+        return means_NM, stds_NM
+
+
+class ExplainsInOneString(LinearRegressor):
+    def explain(self, targets):
+        return "a line"
+
+
 class FailsOnEpochs(LinearRegressor):
     def __init__(self, inventory=None, tokens=None):
         self.inventory = inventory
@@ -129,6 +141,8 @@ class TogetherBelowZero(GaussianProcessRegressor):
         (TunesAnother, "tuned, fitted on the same trials, predicts nearly"),
         (CrossFitsBelowZero, "deviations of cross_fit are finite and >= 0"),
         (Peeks, "cross_fit predicts a fold without its losses"),
+        (LosesMembers, r"held_out_members has finite losses of shape \(N, M\) by name"),
+        (ExplainsInOneString, "explain returns lines of text"),
         (FailsOnEpochs, "it fits with inventory and tokens set. Broken: ValueError"),
         (SizedElsewhere, "`at` predicts for mixtures what the fit predicts for rows"),
         (TogetherBelowZero, "covariance is positive semidefinite"),
