@@ -236,7 +236,7 @@ def damage(path: Path, what: str | dict) -> None:
         ("truncated", r"is truncated or damaged: .*; fetch"),
         (
             "shard elsewhere",
-            r"weight_map: '../shard.safetensors' is not one of the safetensors beside it",
+            r"weight_map: '../shard.safetensors' is not one of the safetensors beside it; fetch",
         ),
         ("pickled", r"model: has no safetensors; a pickle can run code when it is read"),
         ("adapted", r"adapter_config.json: an adapter is a part of a model; merge it"),
@@ -313,7 +313,7 @@ def test_a_plug_in_that_a_run_names_by_its_path_is_imported_where_the_configurat
         tmp_path, corpus=str(folder / "corpus"), training=STANDSTILL, held_out={"tokens": 64}
     )
     pretrain(config, tmp_path / "base")
-    message = r"config.yaml: names the model 'pretrain_job:Recording', which is code; .* model.name"
+    message = r"names the model 'pretrain_job:Recording', which is code; .* --trust, .* model.name"
     for opened in (open_origin, TrainedModel.open):
         with pytest.raises(PluginError, match=message):
             opened(tmp_path / "base")

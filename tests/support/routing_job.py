@@ -24,7 +24,8 @@ class Mixture(nn.Module):
         top, ids = logits.topk(TOP_K, dim=-1)
         self.tap(ids)
         gates = torch.zeros_like(logits).scatter(-1, ids, top.softmax(-1))
-        return torch.einsum("...c,ecd,...e->...d", x, self.experts, gates)
+        mixed = torch.einsum("...c,ecd,...e->...d", x, self.experts, gates)
+        return mixed.clone()  # FSDP2 warns of a view
 
 
 class TinyMoE(nn.Module):
