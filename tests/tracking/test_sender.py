@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -158,6 +159,25 @@ def test_nothing_is_sent_twice_but_all_of_it_to_a_server_that_was_replaced(
         assert runs["sweep"].data.metrics["outcome/gain"] == 0.5
         assert len(client.get_metric_history(runs["t0"].info.run_id, "loss/web")) == 2
         assert len(client.get_metric_history(runs["sweep"].info.run_id, "x")) == 1
+
+
+def test_a_server_that_comes_back_as_another_gets_all(run_path, monkeypatch):
+    servers = [Mock(), Mock()]
+    for name, server in zip("ab", servers, strict=True):
+        server.search_runs.return_value = [Mock(**{"info.run_id": name})]
+    comes = iter(servers)
+    monkeypatch.setattr(Sender, "_connect", lambda self, _: setattr(self, "_client", next(comes)))
+    write(run_path, {"x": 1}, 5)
+    want(run_path, lines=["all.jsonl"])
+    sending = Sender(run_path, local(run_path))
+    assert sending.attempt(last=False) is None
+    servers[0].log_batch.side_effect = ConnectionError("gone")
+    write(run_path, {"x": 2}, 6)
+    assert sending.attempt(last=False).endswith(": ConnectionError: gone")
+    assert sending.attempt(last=False) is None
+    batches = [call.args for call in servers[1].log_batch.call_args_list]
+    assert {run for run, *_ in batches} == {"b"}
+    assert [point.step for _, points, *_ in batches for point in points] == [5, 6]
 
 
 def test_after_a_cut_only_later_steps_of_a_metric_are_sent(run_path, monkeypatch):
