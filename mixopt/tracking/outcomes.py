@@ -116,9 +116,9 @@ def _add_outcomes(run: Run, tracker: Tracker) -> None:
     if not tracker.enabled:
         return
     objective: dict[str, Any] = {}
-    with suppress(MixoptError):  # some objectives need trained trials
-        objective = {"objective": run.objective.to_json()}
     try:
+        with suppress(MixoptError):  # some objectives need trained trials
+            objective["objective"] = run.objective.to_json()
         tags = description_tags(run)
         outcomes = {"sweep": run_outcome(run), "validate": validation_outcome(run)}
         for step, values in outcomes.items():

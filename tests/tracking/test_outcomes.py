@@ -139,6 +139,8 @@ def test_what_is_not_known_yet_or_cannot_be_told_ends_no_run(config_path, tmp_pa
     outcomes._add_outcomes(run, off)
     assert warnings == []
     outcomes._add_outcomes(run, on)
+    monkeypatch.setattr(Run, "objective", property(lambda run: 1 / 0))
+    outcomes._add_outcomes(run, on)
     (warning,) = warnings
     assert warning.startswith("tracking: outcomes are not recorded: ValueError: Run(")
 
