@@ -25,7 +25,15 @@ from mixopt.fitting import OBJECTIVE, held_out_tables
 from mixopt.proposals import Interval
 from mixopt.run_directory import REPORT, STEPS, Run, Step, commit_of, is_sent, load_run
 from mixopt.sweeps import read_attempts, sweep_totals
-from mixopt.system import ANSWER_SECONDS, Say, __version__, package_versions, share_text, silent
+from mixopt.system import (
+    ANSWER_SECONDS,
+    Say,
+    __version__,
+    inside,
+    package_versions,
+    share_text,
+    silent,
+)
 from mixopt.tracking.record import (
     FINGERPRINT,
     JOURNAL,
@@ -239,7 +247,7 @@ def sync(
         ConfigError: MLflow is not installed.
     """
     path = Path(directory)
-    if not (path / JOURNAL).exists():
+    if not inside(path, JOURNAL).exists():
         _record_again(path)
     servers = [None, *(wanted.server for wanted in wanted_runs(path).values())]
     stated = uri or os.environ.get(URI_VARIABLE)

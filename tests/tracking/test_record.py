@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from mixopt.config import TrackingConfig
 from mixopt.errors import RunError
 from mixopt.system import ServerUri
-from mixopt.tracking import Tracker, record
+from mixopt.tracking import Tracker, record, sync
 from mixopt.tracking.record import (
     ARTIFACTS,
     JOURNAL,
@@ -246,9 +246,11 @@ def test_a_record_that_cannot_be_written_or_started_is_a_warning(tmp_path, monke
 def test_no_file_of_the_record_is_a_link_that_leads_out(tmp_path, name):
     run, warnings = tmp_path / "run", []
     run.mkdir()
+    (run / JOURNAL).touch()
+    (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(tmp_path / "outside")
     with pytest.raises(RunError, match=f"'{name}' is outside this folder"):
-        SenderProcess(run, None)
+        sync(run)
     Tracker(TrackingConfig(), "toy", run, warnings.append).start("sweep", {})
     assert len(warnings) == 1
     assert list(tmp_path.iterdir()) == [run]
