@@ -15,11 +15,9 @@ fitted runs.
 Shapes: N runs, K held-out runs, D domains, M losses.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -40,9 +38,6 @@ from mixopt.fitting.signal import LossReadiness
 from mixopt.objective import Objective, Unit
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
 from mixopt.trials import Trials, listed, loss_column, readiness_of, settled
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 OURS = "auto"
 PEERS = {"ridge": "", "lightgbm": "lightgbm", "olmix": "log_linear"}

@@ -1,14 +1,12 @@
 """The steps of a run: what each does, and how they run in order, resume and are redone."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from mixopt.config import Config
 from mixopt.errors import ConfigError, CorpusError, RunError, TrialsError
 from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.experiment_check import check, check_folds, check_token_unit, earlier_trials
@@ -62,9 +60,6 @@ from mixopt.sweeps import TrialFolder, make_executor, read_entry
 from mixopt.system import Say, check_links, check_trusted, duration, hidden_progress, silent
 from mixopt.tracking import Tracker, open_tracker, tracked
 from mixopt.trials import Trial, TrialResult, Trials, make_design, write_design
-
-if TYPE_CHECKING:
-    from mixopt.config import Config
 
 Source = str | Path
 Train = Callable[[Sequence[Trial]], list[TrialResult]]

@@ -8,21 +8,17 @@ called better or worse is at most 5%.
 Shapes: S seeds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
+from mixopt.config import AnnealsConfig
 from mixopt.objective import Objective
 from mixopt.proposals.validation import LEVEL, MIN_SEEDS, Validation, paired_interval
 from mixopt.system import Array, difference_text, interval_text
 from mixopt.trials import ANNEAL, CONTROL, Trials
-
-if TYPE_CHECKING:
-    from mixopt.config import AnnealsConfig
 
 SCHEMA = {
     "target": pl.String,
@@ -63,7 +59,7 @@ def anneal_lines(effects: pl.DataFrame) -> list[str]:
 
 
 def holm(chances: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return Holm's p-values by name, in increasing order."""
+    """Return Holm's p-values by name; None of a name without a p-value."""
     known = sorted((p, name) for name, p in chances.items() if p is not None)
     adjusted: dict[str, float | None] = dict.fromkeys(chances)
     highest = 0.0

@@ -13,18 +13,16 @@ regressor can see a benefit of it, though there may be one.
 Shapes: D domains, B refits, K compared mixtures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mixopt.constraints import MISSED, floor
+from mixopt.constraints import MISSED, Constraints, floor
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
-from mixopt.fitting import SAME, ResampledFits, replicate_spread
+from mixopt.fitting import SAME, Fit, ResampledFits, replicate_spread
 from mixopt.mixture import Mixture, Phases, total_variation
 from mixopt.objective import Objective, gain_ends_text, gain_text, unit_text
 from mixopt.proposals.proposal import (
@@ -47,10 +45,6 @@ from mixopt.proposals.search import (
     search_again,
 )
 from mixopt.system import Array, Update, __version__, no_progress, one_blas_thread, steady_progress
-
-if TYPE_CHECKING:
-    from mixopt.constraints import Constraints
-    from mixopt.fitting import Fit
 
 NOTHING = 1e-13  # smaller weights are rounding errors
 KEEP_SOURCE = "propose.keep_unmeasured"

@@ -18,17 +18,16 @@ recommended. Mixtures that break a limit, or significantly break a guardrail, ar
 A bare install reads it, without fit or tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 
-from mixopt.constraints import BASE, FLOOR
+from mixopt.constraints import BASE, FLOOR, Constraints, Guardrails
+from mixopt.fitting import Fit
 from mixopt.mixture import Mixture, Phases, largest_shares
 from mixopt.objective import SHOWN, UNITS, gain_ends_text, gain_text, unit_text
 from mixopt.proposals.baselines import FullRun
@@ -52,10 +51,6 @@ from mixopt.proposals.request import ProposalRequest, with_noise
 from mixopt.proposals.search import Problem
 from mixopt.proposals.validation import VERDICTS, Comparison, Validation
 from mixopt.system import StateFields, __version__, difference_text, interval_text
-
-if TYPE_CHECKING:
-    from mixopt.constraints import Constraints, Guardrails
-    from mixopt.fitting import Fit
 
 Standing = Literal["significantly better", "better on the mean", "not the proposal", "undecided"]
 HEADER = """\
@@ -148,7 +143,7 @@ class Recommendation:
         write_sealed_mixture(path, HEADER, self.to_json())
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Recommendation:
+    def from_file(cls, path: str | Path) -> Self:
         """Read a recommendation that `to_file` wrote.
 
         Raises:
@@ -177,7 +172,7 @@ class Recommendation:
         return f"Recommendation({self.chosen}: {largest_shares(self.mixture)}; {self.standing})"
 
     @classmethod
-    def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Recommendation:
+    def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Self:
         chosen, objective = fields.part("recommended"), fields.part("objective")
         gains = fields.part("gains")
         return cls(

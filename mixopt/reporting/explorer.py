@@ -4,21 +4,17 @@ It uses anywidget, which Jupyter, VS Code and marimo support. The JavaScript in 
 predicts; assets/widget.js is the counterpart of this module.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anywidget
 import traitlets
 
 from mixopt.mixture import Mixture, largest_shares
+from mixopt.proposals import ProposalRequest
 from mixopt.reporting.page import asset
 from mixopt.reporting.what_if import packed_json, view_script, what_if_data
-
-if TYPE_CHECKING:
-    from mixopt.proposals import ProposalRequest
 
 
 def widget_script() -> str:

@@ -1,14 +1,12 @@
 """Experts of a run directory: what `mixopt experts` prints and draws."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -47,13 +45,9 @@ from mixopt.routing import (
     lift,
     load_shares,
 )
-from mixopt.run_directory import SWEEP, VALIDATE, TrialExperts, load_run
+from mixopt.run_directory import SWEEP, VALIDATE, Run, TrialExperts, load_run
 from mixopt.sweeps import read_entry
 from mixopt.system import Array, IntArray, check_links, write_text
-
-if TYPE_CHECKING:
-    from mixopt.run_directory import Run
-
 
 FIGURES = "figures"
 DESCRIPTIONS = {
@@ -85,7 +79,7 @@ class PretrainingExperts:
     summary: Summary
 
     @classmethod
-    def read(cls, path: Path, change: int | None) -> PretrainingExperts | None:
+    def read(cls, path: Path, change: int | None) -> Self | None:
         """Read a run directory; None if it has no records of experts."""
         every = ExpertRecord(path / EXPERTS).windows()
         if not every:
@@ -159,9 +153,7 @@ class SweepExperts:
     summary: Summary
 
     @classmethod
-    def read(
-        cls, path: Path, *, run: Run | None = None, trust: bool = False
-    ) -> SweepExperts | None:
+    def read(cls, path: Path, *, run: Run | None = None, trust: bool = False) -> Self | None:
         """Read a run directory, or take an opened run; None if no trial has experts."""
         swept, validated = (
             [read_entry(file)[1] for file in sorted(step.trial_files(path))]

@@ -10,13 +10,11 @@ columns for an objective with pilots. Arrays are base64 of little-endian numbers
 Shapes: N trials, D domains, M losses, G guarded losses.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -24,14 +22,12 @@ from markupsafe import Markup
 from mixopt.constraints import Guards
 from mixopt.errors import PluginError
 from mixopt.fitting import Fit, supports
+from mixopt.mixture import Mixture
 from mixopt.objective import SHOWN, Objective, unit_text
 from mixopt.proposals import PROPOSAL, ProposalRequest, named
 from mixopt.reporting.page import Section, asset, json_text, part
 from mixopt.reporting.terminal import own_baselines
 from mixopt.run_directory import Run, request_of
-
-if TYPE_CHECKING:
-    from mixopt.mixture import Mixture
 
 # Laws that assets/law.js implements.
 KINDS = ("gaussian_process", "skills", "epochs", "phases", "mean", "corrected")

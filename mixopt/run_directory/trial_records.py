@@ -8,25 +8,20 @@ invariant to renumbering are compared.
 `start.json`: hash and losses of the checkpoint that all trials start from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import polars as pl
 from pydantic import Field
 
 from mixopt.corpus import Corpus
 from mixopt.errors import ConfigError, RunError
+from mixopt.routing import ExpertCounts
 from mixopt.run_directory.steps import START_FILE, SWEEP
 from mixopt.system import FileShape, checked_as, in_processes, read_sealed, read_table, write_sealed
-from mixopt.trials import make_proxy
-
-if TYPE_CHECKING:
-    from mixopt.routing import ExpertCounts
-    from mixopt.trials import Losses, Training, TrialResult
+from mixopt.trials import Losses, Training, TrialResult, make_proxy
 
 SCHEMA: dict[str, Any] = {
     "trial": pl.String,
@@ -59,14 +54,14 @@ class TrialExperts:
     table: pl.DataFrame
 
     @classmethod
-    def of(cls, results: Iterable[TrialResult]) -> TrialExperts | None:
+    def of(cls, results: Iterable[TrialResult]) -> Self | None:
         """Return the table of trials with experts; None if no trial has any."""
         counted = [(one.trial, one.experts) for one in results if one.experts is not None]
         rows = [row for trial, experts in counted for row in _rows(trial, experts)]
         return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
 
     @classmethod
-    def read(cls, path: Path) -> TrialExperts | None:
+    def read(cls, path: Path) -> Self | None:
         """Read a table; None if there is none."""
         if not path.exists():
             return None
@@ -132,18 +127,18 @@ class StartRecord(FileShape):
     tasks: dict[str, float]
 
     @classmethod
-    def of(cls, weights: str, eval_tokens: int, losses: Losses) -> StartRecord:
+    def of(cls, weights: str, eval_tokens: int, losses: Losses) -> Self:
         """Return a record of measured losses."""
         values = {"weights": weights, "eval_tokens": eval_tokens, **asdict(losses)}
         del values["tokens"]
         return checked_as(cls, values, "losses of what trials begin with")
 
     @classmethod
-    def read(cls, folder: Path) -> StartRecord | None:
+    def read(cls, folder: Path) -> Self | None:
         """Read the record of a run directory; None if there is none."""
         file = folder / START_FILE
         hint = "measure it again: mixopt run CONFIG --from sweep, or restore it from a copy"
-        record: StartRecord | None = read_sealed(file, cls, hint=hint) if file.exists() else None
+        record: Self | None = read_sealed(file, cls, hint=hint) if file.exists() else None
         return record
 
     def write(self, folder: Path) -> None:
