@@ -99,7 +99,6 @@ def test_three_failures_alike_stop_a_sweep(swept, tmp_path):
     assert len(trial_paths(tmp_path / "trials")) == 3
 
 
-@pytest.mark.nightly
 def test_where_losses_are_may_change_without_training_again(tmp_path):
     code = """
         losses = dict.fromkeys(json.load(open("trial.json"))["evaluation"], 2.0)
