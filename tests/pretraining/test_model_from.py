@@ -317,4 +317,6 @@ def test_a_plug_in_that_a_run_names_by_its_path_is_imported_where_the_configurat
     for opened in (open_origin, TrainedModel.open):
         with pytest.raises(PluginError, match=message):
             opened(tmp_path / "base")
+    with pytest.raises(PluginError, match=message):
+        started(folder, tmp_path / "a", tmp_path / "base")
     started(folder, tmp_path / "b", tmp_path / "base", model={"name": "pretrain_job:Recording"})
