@@ -93,7 +93,7 @@ def fit_trials(
 
 
 def _first_as_good(held_out: Mapping[str, HeldOutPredictions], observed_N: Array) -> str:
-    """Return the first name whose error is within a standard error (of the difference)."""
+    """Return the first name whose error exceeds the lowest by at most a standard error."""
     squares = {name: (one.told_NQ[:, 0] - observed_N) ** 2 for name, one in held_out.items()}
     least_N = min(squares.values(), key=np.mean)
 

@@ -1,11 +1,14 @@
 """Descents of several points together end where SciPy's of each would."""
 
+import itertools
+
 import numpy as np
 import pytest
 from mixopt_regressors.laws.descent import minimise
 from scipy.optimize import minimize, rosen, rosen_der
 
 STARTS_FP = np.array([[-1.2, 1.0, 0.5, 2.0], [3.0, -2.0, 1.5, 0.0], [0.1, 0.1, 0.1, 0.1]])
+SCALES = np.arange(1, 5)
 
 
 def steep(x):  # nearly level at first: the first steps are far too short
@@ -20,6 +23,15 @@ def kinks(x):  # a search ends in a narrow bracket, or without a lower point
     return np.abs(x).sum(), np.sign(x)
 
 
+def uneven(x):
+    return SCALES @ np.abs(x), SCALES * np.sign(x)
+
+
+def hollows(x):  # a search ends in a bracket that interpolation hardly narrows
+    roots = np.sqrt(np.abs(x) + 0.01)
+    return roots.sum(), np.sign(x) / (2 * roots)
+
+
 def together(one):
     def cost(points_FP):
         values, slopes = zip(*map(one, points_FP), strict=True)
@@ -28,7 +40,9 @@ def together(one):
     return cost
 
 
-@pytest.mark.parametrize("one", [lambda x: (rosen(x), rosen_der(x)), steep, waves, kinks])
+@pytest.mark.parametrize(
+    "one", [lambda x: (rosen(x), rosen_der(x)), steep, waves, kinks, uneven, hollows]
+)
 @pytest.mark.parametrize("steps", [1, 4, 12, 100])
 def test_a_descent_ends_where_that_of_scipy_does(one, steps):
     options = {"maxiter": steps, "maxcor": 10, "ftol": 1e-7, "gtol": 0.0}
@@ -43,6 +57,15 @@ def test_a_cost_that_is_not_finite_is_stepped_back_from():
 
     ends_FP = minimise(together(barrier), np.array([[1e-3, 5.0], [40.0, 0.2]]), 100)
     assert ends_FP == pytest.approx(np.ones((2, 2)), abs=1e-3)
+
+
+def test_a_descent_that_finds_no_lower_point_forgets_its_steps_and_goes_on():
+    evaluations = itertools.count()
+
+    def gap(x):  # the 20 step lengths of one search have no cost
+        return np.nan if 3 <= next(evaluations) < 23 else (SCALES * x**2).sum(), 2 * SCALES * x
+
+    assert np.abs(minimise(together(gap), STARTS_FP[:1], 100)).max() < 1e-3
 
 
 @pytest.mark.parametrize("cost", [1.0, np.nan])
