@@ -1,10 +1,8 @@
 """The section `corpus:`: domains, the sources of their documents, and their sizes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -113,7 +111,7 @@ class SourceConfig(Section):
         """Whether its documents are specified."""
         return any(given is not None for given in (self.environment, self.path, self.data_files))
 
-    def under(self, root: str | None) -> SourceConfig:
+    def under(self, root: str | None) -> Self:
         """Return the same source with relative files under the folder `root`."""
         if root is None:
             return self
@@ -125,7 +123,7 @@ class SourceConfig(Section):
         return self.model_copy(update=moved)
 
     @model_validator(mode="after")
-    def _consistent(self) -> SourceConfig:
+    def _consistent(self) -> Self:
         if self.environment is not None and not (self.path is None and self.data_files is None):
             raise ValueError(WHERE)
         if isinstance(self.path, list) and not self.path:
@@ -181,7 +179,7 @@ class MixedConfig(Section):
         return {name: self.mixture[name] for name in self.domains}
 
     @model_validator(mode="after")
-    def _parts(self) -> MixedConfig:
+    def _parts(self) -> Self:
         if isinstance(self.mixture, dict):
             fault = share_fault(self.mixture, self.domains)
             if fault is not None:
@@ -207,7 +205,7 @@ class DomainConfig(SourceConfig):
         return self.mixed is not None or super().has_text
 
     @model_validator(mode="after")
-    def _only_mixed(self) -> DomainConfig:
+    def _only_mixed(self) -> Self:
         others = self.changed(but=("mixed", "tokens", "bytes"))
         if self.mixed is not None and others:
             raise ValueError(f"{others[0]}: a mixed domain takes its text from its parts")
@@ -248,7 +246,7 @@ class CorpusConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _sizes_of_file(self, info: ValidationInfo) -> CorpusConfig:
+    def _sizes_of_file(self, info: ValidationInfo) -> Self:
         """Copy sizes from the file, so that the resolved configuration does not need it."""
         if self.inventory is None:
             return self

@@ -1,10 +1,8 @@
 """The YAML file of an experiment as checked values: its sections, and checks across sections."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -200,7 +198,7 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
-    def _default_phase_law(self) -> Config:
+    def _default_phase_law(self) -> Self:
         if self.design.phases is not None and "regressors" not in self.fit.model_fields_set:
             fit = self.fit.model_copy(update={"regressors": ["phases", *self.fit.regressors]})
             object.__setattr__(self, "fit", fit)

@@ -1,10 +1,8 @@
 """The sections `objective:` and `tasks:`: the objective over losses and downstream tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -136,7 +134,7 @@ class ObjectiveConfig(Section):
         return self.unit if "unit" in self.model_fields_set else None
 
     @model_validator(mode="after")
-    def _one_objective(self) -> ObjectiveConfig:
+    def _one_objective(self) -> Self:
         kinds = ("target", "mean", "worst", "families", "hinge")
         kind = one_given(self, *kinds, why=f"give exactly one of {', '.join(kinds)}")
         if self.scale == "spread" and kind not in ("mean", "families"):

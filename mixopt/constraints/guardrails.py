@@ -9,11 +9,9 @@ a search can find whether they are satisfiable: they limit predictions, not weig
 Shapes: N mixtures, D domains, M losses, G guarded evaluation domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -117,7 +115,7 @@ class Guards:
     floors_G: BoolArray
 
     @classmethod
-    def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Guards:
+    def on(cls, objective: Objective, rails: Guardrails, reference_D: Array) -> Self:
         """Return guardrails on the losses of an objective.
 
         Raises:

@@ -10,14 +10,12 @@ grows: a rare domain cannot become common, and a domain absent from the referenc
 Shapes: N mixtures, D domains, R rows.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -180,7 +178,7 @@ class Proportions:
     source: str
 
     @classmethod
-    def of(cls, weights: Mapping[str, float], known: Sequence[str], source: str) -> Proportions:
+    def of(cls, weights: Mapping[str, float], known: Sequence[str], source: str) -> Self:
         """Return the ratios of weights."""
         for domain in weights:
             if domain not in known:
@@ -240,7 +238,7 @@ class ConvexLimit:
     is_entropy: bool = False
 
     @classmethod
-    def of_entropy(cls, domains: Sequence[str], least: float) -> ConvexLimit:
+    def of_entropy(cls, domains: Sequence[str], least: float) -> Self:
         """Return the limit for a minimum entropy in nats.
 
         Raises:

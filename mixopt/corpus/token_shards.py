@@ -8,8 +8,6 @@ before each read: a truncated file raises an error, while its mapping would kill
 Shapes: B rows.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import mmap
@@ -23,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -84,7 +82,7 @@ class TokenShards:
     is_elsewhere: bool = False
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = True) -> TokenShards:
+    def open(cls, path: str | Path, *, verify: bool = True) -> Self:
         """Open a folder of shards and check it against its index.
 
         Args:

@@ -13,12 +13,10 @@ often.
 Shapes: N trials, D domains, M evaluation domains, S sizes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import polars as pl
@@ -128,7 +126,7 @@ class TrialSizes:
     group_N: IntArray
 
     @classmethod
-    def of(cls, trials: Trials) -> TrialSizes:
+    def of(cls, trials: Trials) -> Self:
         """Read the sizes of finished trials."""
         columns = trials.table.select(COLUMNS)
         if any(columns.null_count().row(0)):
@@ -276,7 +274,7 @@ class FitData:
         seed: int,
         repetition: Repetition | None = None,
         carried: Trials | None = None,
-    ) -> FitData:
+    ) -> Self:
         """Build the input of a fit from a table."""
         done = trials.finished
         check_trials(done, objective, folds)

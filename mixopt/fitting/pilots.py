@@ -19,11 +19,9 @@ with Student's t for the number of pilots.
 Shapes: K pilots, L trials, N mixtures, D domains, M losses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -94,7 +92,7 @@ class Lines:
         noise_M: Array,
         length: float,
         share: float,
-    ) -> Lines:
+    ) -> Self:
         """Fit lines through runs; `noise_M` is the variance of the fit's own error."""
         x_KM, y_KM = (one - one.mean(axis=0) for one in (columns_KM, values_KM))
         squares_M, products_M = (x_KM**2).sum(axis=0), (x_KM * y_KM).sum(axis=0)
@@ -119,7 +117,7 @@ class Lines:
     @classmethod
     def most_likely(
         cls, weights_KD: Array, columns_KM: Array, values_KM: Array, noise_M: Array
-    ) -> Lines:
+    ) -> Self:
         """Return the lines whose residuals have the greatest marginal likelihood."""
         runs = weights_KD, columns_KM, values_KM, noise_M
         every = [
@@ -221,7 +219,7 @@ class Correction:
         spread_M: Array,
         off_M: Array,
         middle_M: Array | None = None,
-    ) -> Correction:
+    ) -> Self:
         """Fit lines to predictions and observations of runs, relative to `middle_M`."""
         middle_M = told_KM.mean(axis=0) if middle_M is None else middle_M
         columns_KM, values_KM = ((one - middle_M) / spread_M for one in (told_KM, seen_KM))
@@ -281,7 +279,7 @@ class Correction:
 
         return float(t.ppf(0.5 + LEVEL / 2, self.lines.freedom))
 
-    def select(self, targets: Sequence[int]) -> Correction:
+    def select(self, targets: Sequence[int]) -> Self:
         """Return the correction of some losses, by position."""
         chosen, lines = list(targets), self.lines
         by_loss = ("columns_KM", "dual_KM")
@@ -294,7 +292,7 @@ class Correction:
         }
         return replace(self, lines=replace(lines, **some), **own)
 
-    def again(self, told_KM: Array) -> Correction:
+    def again(self, told_KM: Array) -> Self:
         """Return the correction of another fit's predictions, with other settings unchanged."""
         old, middle_M = self.lines, told_KM.mean(axis=0)
         values_KM = self.values_KM + (self.middle_M - middle_M) / self.spread_M
@@ -354,7 +352,7 @@ class CarriedRegressor:
         law, more = own.plain_law, {"kind": "corrected", "typical_M": self.typical_M}
         return lambda: {**more, "model": law(), **self.correction.plain_law()}
 
-    def select(self, targets: Sequence[int]) -> CarriedRegressor:
+    def select(self, targets: Sequence[int]) -> Self:
         """Return a copy that predicts only these targets, by position."""
         return replace(
             self,
@@ -363,11 +361,11 @@ class CarriedRegressor:
             typical_M=self.typical_M[list(targets)],
         )
 
-    def tuned(self) -> CarriedRegressor:
+    def tuned(self) -> Self:
         """Return a copy to refit on resampled trials, with the same pilots."""
         return self
 
-    def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> CarriedRegressor:
+    def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit to other trials, with new lines through the pilots."""
         own = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
         again = replace(self, regressor=fit_regressor(self.name, own, rows, losses_NM))

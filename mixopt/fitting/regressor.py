@@ -18,8 +18,6 @@ regressor has it. `mixopt.testing.check_regressor` checks every ability that a r
 Shapes: N trials, D domains, M targets, K mixtures.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -190,7 +188,7 @@ class Repetition:
     tokens: Annotated[float, Field(gt=0, lt=1e18)]
 
     @classmethod
-    def of_trials(cls, trials: Trials, inventory: Mapping[str, float]) -> Repetition:
+    def of_trials(cls, trials: Trials, inventory: Mapping[str, float]) -> Self:
         """Build from a table of trials and an inventory."""
         tokens = trials.table["tokens"].to_list()
         if None in tokens or min(tokens) < 1:

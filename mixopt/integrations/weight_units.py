@@ -10,14 +10,12 @@ With share w, T tokens in the run, I tokens in the domain and s tokens in a samp
 If a unit needs an unknown value, a one-line error names the domain and the option.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from mixopt.errors import ConfigError, did_you_mean
 
@@ -67,7 +65,7 @@ class Facts:
         self.sample_tokens = _numbers("sample_tokens", sample_tokens)
         self.paths = {name: _paths(name, value) for name, value in (paths or {}).items()}
 
-    def lasting(self, tokens: float) -> Facts:
+    def lasting(self, tokens: float) -> Self:
         """Return the facts with another length of the run."""
         other = copy(self)
         other.tokens = tokens

@@ -6,13 +6,11 @@ for other map-style datasets it returns their samples. torch is not imported.
 Shapes: B rows, L tokens of a row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -95,7 +93,7 @@ class MixtureDataset:
         verify: bool = True,
         document_end: int | None = None,
         packed: bool = False,
-    ) -> MixtureDataset:
+    ) -> Self:
         """Open the domains of a prepared corpus.
 
         Args:

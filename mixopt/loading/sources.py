@@ -3,12 +3,10 @@
 Token columns of a `datasets.Dataset` are read from its Arrow table, without Python lists of tokens.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +81,7 @@ class ArrowSamples:
         self._columns = set(view.column_names)
 
     @classmethod
-    def of(cls, source: Any) -> ArrowSamples | None:
+    def of(cls, source: Any) -> Self | None:
         """Wrap a dataset; None for other sources, and for datasets with a transform."""
         if not type(source).__module__.startswith("datasets.") or not hasattr(source, "data"):
             return None

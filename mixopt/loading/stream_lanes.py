@@ -6,12 +6,10 @@ source without an exact state is read again from the start of the pass.
 Shapes: G lanes read here, S samples of a lane in a batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -41,7 +39,7 @@ class LanePlace(NamedTuple):
     source: Mapping[str, Any] | None = None
 
     @classmethod
-    def read(cls, fields: StateFields, lane: str) -> LanePlace:
+    def read(cls, fields: StateFields, lane: str) -> Self:
         """Read the position of a domain's lane from a state."""
         *numbers, source = fields.listed(lane, len(cls._fields))
         named = StateFields({lane: numbers, "source": source}, fields.where, SamplerError)

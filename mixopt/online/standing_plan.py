@@ -7,11 +7,9 @@ mixture has shares below 1/1000), which removes the difference except in rare ti
 Shapes: D domains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields as fields_of
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -82,7 +80,7 @@ class StandingPlan:
     perturbs: bool  # whether the weights only serve measurement
 
     @classmethod
-    def of(cls, plan: Plan, setting: Setting, seen: int, *, now: int, first: int) -> StandingPlan:
+    def of(cls, plan: Plan, setting: Setting, seen: int, *, now: int, first: int) -> Self:
         """Return a plan that takes effect at a step."""
         until = seen + plan.steps
         last = first + plan.steps - 1 if plan.held_out else max(until, now)
@@ -93,13 +91,13 @@ class StandingPlan:
         return cls(weights, first, last, until, plan.tag, plan.held_out, plan.perturbs)
 
     @classmethod
-    def reference(cls, setting: Setting) -> StandingPlan:
+    def reference(cls, setting: Setting) -> Self:
         """Return the initial plan of the run, which has no end."""
         weights = tuple(setting.reference_D.tolist())
         return cls(weights, 1, last=0, until=0, why="start", held_out=False, perturbs=False)
 
     @classmethod
-    def read(cls, state: StateFields, domains: int) -> StandingPlan:
+    def read(cls, state: StateFields, domains: int) -> Self:
         """Return the plan of a state."""
         weights = state.numbers("weights", domains, least=0, most=1 + _ROUNDING)
         if abs(sum(weights) - 1) > _ROUNDING:

@@ -5,11 +5,9 @@ Undefined values, such as those of a domain without tokens, are null.
 Shapes: D domains, E experts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -89,7 +87,7 @@ class Summary:
     undiagnosed: tuple[str, ...]
 
     @classmethod
-    def of(cls, assignments: Assignments) -> Summary:
+    def of(cls, assignments: Assignments) -> Self:
         """Return the summary of training assignments, whose shares are those of the mixture."""
         return cls(
             layers=layer_table(assignments),

@@ -23,14 +23,12 @@ The file is YAML, which people may write by hand; messages give its line numbers
 File names are relative to the schedule. The bare install (numpy and a YAML reader) can read it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -152,7 +150,7 @@ class Schedule:
         self.check_epochs(self.inventory)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Schedule:
+    def from_file(cls, path: str | Path) -> Self:
         """Read a schedule (`docs/schedules.md` lists the fields).
 
         Raises:
@@ -172,7 +170,7 @@ class Schedule:
         where: str,
         folder: str | Path = ".",
         lines: Mapping[FieldPlace, int] | None = None,
-    ) -> Schedule:
+    ) -> Self:
         """Return the schedule given by plain values, as in a file.
 
         Args:

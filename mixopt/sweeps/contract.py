@@ -10,14 +10,12 @@ An executor is a plug-in of the group `mixopt.executors`: a class called with a 
 options under `sweep.options`. `mixopt.testing.check_executor` tests this interface.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from mixopt.system import Say, silent
 from mixopt.trials import Training
@@ -86,7 +84,7 @@ class Ended:
     fault: Fault = "died"
 
     @classmethod
-    def with_code(cls, code: int) -> Ended:
+    def with_code(cls, code: int) -> Self:
         """Return the meaning of an exit code; a negative code is a signal."""
         fault: Fault = "memory" if code in KILLED_FOR_MEMORY else "died"
         return cls(f"the worker ended with {exit_text(code)}", fault)

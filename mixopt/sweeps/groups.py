@@ -12,8 +12,6 @@ program's output goes to `logs/<name of the folder>.log` of the sweep. A worker 
 killed after `sweep.patience`.
 """
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json
@@ -24,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -283,7 +281,7 @@ class GroupRunner:
         self._running: list[_Attempt] = []
         self._mine: set[Path] = set()
 
-    def __enter__(self) -> GroupRunner:
+    def __enter__(self) -> Self:
         """Delete the unfinished folders of a killed owner; starts nothing."""
         for folder in () if self._executor.outlives_owner else self._work.glob("*.*"):
             _remove_unfinished(folder)  # its worker, if still alive, exits

@@ -12,12 +12,10 @@ checkpoints of all mixtures, which would contain the signal.
 Shapes: N trials, M losses, K different mixtures (of each size), S sizes.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -75,7 +73,7 @@ class Replicates:
     mixtures: int
 
     @classmethod
-    def of(cls, trials: Trials) -> Replicates:
+    def of(cls, trials: Trials) -> Self:
         """Count the finished replicates, separately for each model size."""
         counts_K = np.bincount(_cells(trials.finished)[0])
         again_K = counts_K[counts_K > 1]

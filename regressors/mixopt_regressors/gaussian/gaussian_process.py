@@ -15,8 +15,6 @@ whole fit give the same result.
 Shapes: N trials, K other mixtures, D domains, M targets, P hyperparameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -68,7 +66,7 @@ class Posterior:
     dual_N: Array
 
     @classmethod
-    def of(cls, kernel: Matern, rows: Array, losses_N: Array) -> Posterior:
+    def of(cls, kernel: Matern, rows: Array, losses_N: Array) -> Self:
         """Condition a kernel on trials."""
         side = kernel.scaled(rows)
         factor_NN = cholesky(kernel.noisy(kernel.pairs(side, side)))

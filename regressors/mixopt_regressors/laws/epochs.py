@@ -26,12 +26,10 @@ search varies one part of the shape at a time.
 Shapes: N trials, D domains, M targets, C = 2 D columns (benefits, harms), P = C + 1 parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -88,7 +86,7 @@ class EpochLaw:
     parameters_P: Array
 
     @classmethod
-    def fitted(cls, shape: Shape, columns_NC: Array, losses_N: Array) -> EpochLaw:
+    def fitted(cls, shape: Shape, columns_NC: Array, losses_N: Array) -> Self:
         """Fit the coefficients."""
         if not shape.bend:
             return cls(shape, np.nan, _solved(columns_NC, losses_N, 1.0, shape.penalty))
