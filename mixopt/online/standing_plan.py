@@ -7,6 +7,8 @@ mixture has shares below 1/1000), which removes the difference except in rare ti
 Shapes: D domains.
 """
 
+from __future__ import annotations  # fields are read by the names of their types
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields as fields_of
 from typing import Any, Self, TypeVar

@@ -11,6 +11,8 @@ the nearest allowed one (lazy mirror descent).
 Shapes: D domains, M evaluation domains.
 """
 
+from __future__ import annotations  # fields are read by the names of their types
+
 import json
 import math
 from abc import ABC, abstractmethod
