@@ -7,11 +7,9 @@ mixture has shares below 1/1000), which removes the difference except in rare ti
 Shapes: D domains.
 """
 
-from __future__ import annotations  # fields are read by the names of their types
-
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields as fields_of
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar, get_type_hints
 
 import numpy as np
 
@@ -33,14 +31,14 @@ _SLACK_ROWS = 2  # possible deviation of a prefix of the stream from its share
 
 def read_record(kind: type[Record], state: StateFields, **known: Any) -> Record:
     """Return a dataclass from the fields of a state, checked by its annotations; times are >= 0."""
-    take: dict[str, Callable[[str], Any]] = {
-        "int": state.whole,
-        "float": lambda name: state.number(name, least=0),
-        "str": state.text,
-        "bool": state.flag,
+    take: dict[type, Callable[[str], Any]] = {
+        int: state.whole,
+        float: lambda name: state.number(name, least=0),
+        str: state.text,
+        bool: state.flag,
     }
-    names = [(one.name, str(one.type)) for one in fields_of(kind)]  # type: ignore[arg-type]
-    return kind(**known, **{n: take[one](n) for n, one in names if n not in known})
+    hints = get_type_hints(kind).items()
+    return kind(**known, **{name: take[hint](name) for name, hint in hints if name not in known})
 
 
 @dataclass

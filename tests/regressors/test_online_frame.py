@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from mixopt_regressors.online import AioliEstimator
-from mixopt_regressors.online.online_estimator import OnlineEstimator
+from mixopt_regressors.online.online_estimator import OnlineEstimator, option
 from online_setting import run_of
 
 from mixopt.errors import EstimatorError
@@ -24,6 +24,8 @@ class Following(OnlineEstimator):
     """Shares in proportion to held-out losses, ten steps each; at first the natural ones."""
 
     name: ClassVar[str] = "following"
+    pace: int = option(10, least=1)
+    limit: int | None = option(None, least=1)
 
     def _first(self):
         return Plan(self.bounded(self.setting.natural_D), 10, "natural", held_out=True)
@@ -42,6 +44,12 @@ def told(step, losses=None, **changes):
     held_out = None if losses is None else HeldOut(np.array(losses))
     observation = Observation(step, HUNDREDS, 3.0 * HUNDREDS, HUNDREDS, held_out=held_out)
     return replace(observation, **changes)
+
+
+@pytest.mark.parametrize("options", [{"pace": 1.5}, {"pace": None}, {"limit": 0}, {"limit": True}])
+def test_an_own_option_is_checked_by_its_annotation(options):
+    with pytest.raises(EstimatorError, match=r"following: (pace|limit): .*a whole number >= 1"):
+        Following(**options)
 
 
 def test_held_out_losses_may_come_after_the_last_step_of_a_plan():

@@ -17,8 +17,6 @@ of each domain, A solves P A' = drops, in the least-squares sense for repeated s
 Shapes: K sweeps done, D domains, M evaluation domains.
 """
 
-from __future__ import annotations  # fields are read by the names of their types
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

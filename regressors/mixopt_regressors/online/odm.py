@@ -12,8 +12,6 @@ increases the weight, so that a domain of noise wins.
 Shapes: D domains.
 """
 
-from __future__ import annotations  # fields are read by the names of their types
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

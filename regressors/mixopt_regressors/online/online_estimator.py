@@ -11,8 +11,6 @@ the nearest allowed one (lazy mirror descent).
 Shapes: D domains, M evaluation domains.
 """
 
-from __future__ import annotations  # fields are read by the names of their types
-
 import json
 import math
 from abc import ABC, abstractmethod
@@ -20,7 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import field, fields, replace
 from numbers import Real
-from typing import Any, ClassVar
+from types import NoneType
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import numpy as np
 
@@ -36,13 +35,13 @@ def option(default: Any, *, least: float = -math.inf, most: float = math.inf) ->
 
 
 def check_option(
-    where: str, value: Any, kind: str, least: float = -math.inf, most: float = math.inf
+    where: str, value: Any, kind: type, least: float = -math.inf, most: float = math.inf
 ) -> None:
     """Check that an option has its kind (`bool`, `int`, `float`), is finite and in range."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if kind == "bool":
+    if kind is bool:
         is_right, text = isinstance(value, bool), "true or false"
-    elif kind == "int":
+    elif kind is int:
         is_right = is_number and isinstance(value, int) and value >= least
         text = f"a whole number >= {least:g}"
     else:
@@ -138,9 +137,10 @@ class OnlineEstimator(ABC):
     _setting: Setting | None = None
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
         for one in fields(self):  # type: ignore[arg-type]
-            value, kinds = getattr(self, one.name), str(one.type).split(" | ")
-            if "range" in one.metadata and not (value is None and "None" in kinds):
+            value, kinds = getattr(self, one.name), get_args(hints[one.name]) or (hints[one.name],)
+            if "range" in one.metadata and not (value is None and NoneType in kinds):
                 where = f"{self.name}: {one.name}"
                 check_option(where, value, kinds[0], *one.metadata["range"])
 
