@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ from mixopt.system import (
 
 SUM_TOLERANCE = 1e-6
 PHASE_TOLERANCE = 1e-4  # of the sum of a phase, for rounding errors of limits
+PHASE_NAME = re.compile(r"((phase|stage)[ _-]?)?\d+", re.IGNORECASE)
 MAX_WEIGHT = 1e15  # before rescaling; sums of larger weights may overflow
 
 
@@ -288,10 +290,10 @@ class Phases(Mixture):
 
     @classmethod
     def found(cls, cells: Sequence[str], weights_NC: Array) -> Phases | None:
-        """Detect phases in a table, as first parts of its column names; None: it has none.
+        """Return the phases that a table may have, as first parts of its column names, or None.
 
         All phases must have the same domains, and each the same total > 0 in all rows; at least
-        two rows are needed.
+        two rows are needed. Branches of a tree may be so too, unless `are_numbered`.
         """
         by_phase: dict[str, list[int]] = {}
         for column, name in enumerate(cells):
@@ -305,6 +307,11 @@ class Phases(Mixture):
         if np.ptp(totals_NP, axis=0).max() > PHASE_TOLERANCE or totals_NP.min() <= PHASE_TOLERANCE:
             return None
         return cls(dict(zip(by_phase, totals_NP.mean(axis=0).tolist(), strict=True)))
+
+    @property
+    def are_numbered(self) -> bool:
+        """Whether all names are those of phases: numbers, alone or after 'phase' or 'stage'."""
+        return all(PHASE_NAME.fullmatch(name) for name in self)
 
     def cells(self, domains: Iterable[str]) -> tuple[str, ...]:
         """Return the names of cells, phase by phase."""

@@ -83,8 +83,9 @@ def _keep_results(
     table = Trials.from_results(
         trials, results, proxy=run.config.proxy.name, targets=run.config.losses
     )
-    if run.config.design.phases is None:
-        table = replace(table, contents=run.corpus.contents)
+    is_phased = run.config.design.phases is not None
+    contents = {} if is_phased else run.corpus.contents
+    table = replace(table, contents=contents, is_phased=is_phased)
     table.write(run.path / f"{SWEEP.trials}.parquet")
     keep_experts(run, SWEEP, results, say)
     say_unfinished(run, SWEEP, results, say)

@@ -47,6 +47,7 @@ class TrialRows:
     notes: tuple[str, ...] = field(default=())
     items: Mapping[str, int] = field(default_factory=dict)
     contents: Mapping[str, DomainContent] = field(default_factory=dict)
+    is_phased: bool = False
 
     def weights(self) -> Array:
         """Return the mixtures, shape (N, D); rows add up to 1."""

@@ -171,12 +171,9 @@ def joined_trials(
     notes += _constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
     notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
     weights_ND = np.array([point.array for point in points])
-    is_stated = any(name.startswith(PHASE) for name in left.cells.columns)
-    if not is_stated and (phases := Phases.found(domains, weights_ND)) is not None:
-        notes.append(
-            f"{left.path}: read as phases of the training: {listed(list(phases))}, whose totals are"
-            " the same in every row; for branches of a tree, give each domain below another name"
-        )
+    stated = [name for name in left.cells.columns if name.startswith(PHASE)]
+    if len(points) > 1:
+        notes += _about_phases(left, stated, Phases.found(domains, weights_ND))
     fingerprints = [point.fingerprint for point in points]
     sizes = {**_size(right), **_size(left)}
     if is_scheduled:
@@ -195,7 +192,7 @@ def joined_trials(
     empty = [pl.lit(None, dtype).alias(n) for n, dtype in wanted.items() if n not in given]
     table = pl.DataFrame(given).with_columns(empty).select(list(wanted))
     items = _items(right, dict(zip(loss_columns, targets, strict=True)))
-    return TrialRows(table, domains, targets, tuple(notes), items)
+    return TrialRows(table, domains, targets, tuple(notes), items, is_phased=bool(stated))
 
 
 @dataclass
@@ -440,12 +437,14 @@ def _as_shares(
         return weights_ND / 100, [f"{table.path}: weights are in percent, and were divided by 100"]
     phases = round(float(sums_N.min()))
     if 2 <= phases <= MAX_PHASES and (np.abs(sums_N - phases) <= phases * tolerance).all():
-        return weights_ND * _phase_lengths(table, names, phases), []
+        return _shares_of_all_tokens(table, names, weights_ND, phases, tolerance), []
     return weights_ND, []
 
 
-def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
-    """Return the share of tokens of each column's phase, for columns `<phase>/<domain>`."""
+def _shares_of_all_tokens(
+    table: CellTable, names: Sequence[str], weights_NC: Array, count: int, tolerance: float
+) -> Array:
+    """Return shares of all tokens, from shares of each phase in columns `<phase>/<domain>`."""
     phase_of = [name.partition("/")[0] for name in names]
     columns = [f"{PHASE}{phase}" for phase in dict.fromkeys(phase_of)]
     if len(columns) != count or any(name not in table.cells.columns for name in columns):
@@ -459,7 +458,40 @@ def _phase_lengths(table: CellTable, names: Sequence[str], count: int) -> Array:
         raise TrialsError(
             f"{table.path}: {', '.join(columns)}: should be the same in all rows and add up to 1"
         )
-    return np.asarray(lengths_NP[0, [columns.index(f"{PHASE}{phase}") for phase in phase_of]])
+    phase_C = np.array([columns.index(f"{PHASE}{phase}") for phase in phase_of])
+    sums_NP = np.array([weights_NC[:, phase_C == phase].sum(axis=1) for phase in range(count)]).T
+    for row, phase in np.argwhere(np.abs(sums_NP - 1) > tolerance)[:1]:
+        raise TrialsError(
+            f"{table.path}: row {table.names[row]}: weights of phase"
+            f" {columns[phase].removeprefix(PHASE)!r} add up to {sums_NP[row, phase]:.6g}, not 1"
+        )
+    shares_NC: Array = weights_NC / sums_NP[:, phase_C] * lengths_NP[0, phase_C]
+    return shares_NC
+
+
+def _about_phases(table: CellTable, stated: Sequence[str], phases: Phases | None) -> list[str]:
+    """Check the stated phases; without any, return whether branches are read as phases."""
+    if stated:
+        if phases is None or {PHASE + name for name in phases} != set(stated):
+            raise TrialsError(
+                f"{table.path}: {', '.join(stated)}: expected columns PHASE/DOMAIN with the same"
+                " domains in each phase, and the same total in every row"
+            )
+        return []
+    if phases is None:
+        return []
+    names = listed(list(phases))
+    columns = ", ".join(f"{PHASE}{name} ({share:.6g})" for name, share in phases.items())
+    note = (
+        f"{names} have the same total in every row, and are read as branches of a tree; if they are"
+        f" phases of the training, add columns: {columns}"
+    )
+    if phases.are_numbered:
+        note = (
+            f"{names} are read as phases of the training; if they are branches of a tree, rename"
+            " them, such as 1 to topic1"
+        )
+    return [f"{table.path}: {note}"]
 
 
 def _items(table: CellTable, targets: Mapping[str, str]) -> dict[str, int]:

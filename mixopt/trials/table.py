@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from mixopt.reporting import TrialPlots
 
 
-CONTENTS = "mixopt:domains"  # key in the metadata of Parquet
+CONTENTS, PHASED = "mixopt:domains", "mixopt:phases"  # keys in the metadata of Parquet
 
 
 def counts_text(trials: TrialRows) -> str:
@@ -85,6 +85,7 @@ class Trials(ReindexedRows):
         items: Number of questions of each metric that is a share of right answers, from columns
             `items/<metric>`.
         contents: Hash and tokens of each training domain, if known.
+        is_phased: Whether the first parts of the domains' names are phases of the training.
 
     Raises:
         TrialsError: A column is missing or of another type, a name is invalid, a trial appears
@@ -192,17 +193,25 @@ class Trials(ReindexedRows):
         """
         table = read_table(Path(path), error=TrialsError)
         with Path(path).open("rb") as stream:  # polars refuses some names of files
-            known = pl.read_parquet_metadata(stream).get(CONTENTS, "{}")
+            metadata = pl.read_parquet_metadata(stream)
+        known = metadata.get(CONTENTS, "{}")
         content = parse_json(known, f"{path}: {CONTENTS}", error=TrialsError)
         contents = checked_as(dict[str, DomainContent], content, f"{path}: {CONTENTS}", TrialsError)
         try:
-            return cls(table, named(table, WEIGHT), loss_names(table), contents=contents)
+            return cls(
+                table,
+                named(table, WEIGHT),
+                loss_names(table),
+                contents=contents,
+                is_phased=PHASED in metadata,
+            )
         except TrialsError as error:
             raise TrialsError(f"{path}: {error}") from error
 
     def write(self, path: str | Path) -> None:
         """Write the table as Parquet, atomically; equal tables give equal bytes."""
         known = {CONTENTS: json.dumps(self.contents)} if self.contents else {}
+        known |= {PHASED: "true"} if self.is_phased else {}
         write_table(Path(path), self.table, known)
 
     def fit(
@@ -388,7 +397,8 @@ class Trials(ReindexedRows):
     @property
     def phases(self) -> Phases | None:
         """The phases of mixtures of cells `<phase>/<domain>`; None without phases."""
-        return Phases.found(self.domains, self.weights())
+        phases = Phases.found(self.domains, self.weights())
+        return phases if phases and (self.is_phased or phases.are_numbered) else None
 
     @property
     def mixtures(self) -> list[str]:

@@ -67,17 +67,56 @@ def table(tmp_path, *, lengths):
     return tmp_path / "w.csv", tmp_path / "l.csv"
 
 
+TOPICS = (("art", "law"), ("1", "2"), ("Phase-1", "stage_2"))
+
+
+@pytest.mark.parametrize("names", TOPICS)
+def test_branches_with_one_total_are_phases_only_if_their_names_or_columns_say_so(tmp_path, names):
+    mixtures, losses = table(tmp_path, lengths=True)
+    shares = Trials.from_csv(mixtures, losses).table.select("trial", "^weight/.*$")
+    renamed = [
+        name.replace("1/", f"{names[0]}/").replace("2/", f"{names[1]}/") for name in shares.columns
+    ]
+    shares = shares.rename(dict(zip(shares.columns, renamed, strict=True)))
+    shares.rename({"trial": "run"}).write_csv(mixtures)
+    trials = Trials.from_csv(mixtures, losses)
+    if names != ("art", "law"):
+        assert list(trials.phases) == list(names)
+        assert (
+            "if they are branches of a tree, rename them, such as 1 to topic1" in trials.notes[-1]
+        )
+        return
+    assert trials.phases is None
+    assert "read as branches of a tree" in trials.notes[-1]
+    assert trials.notes[-1].endswith("add columns: phase/art (0.8), phase/law (0.2)")
+    shares = shares.rename({"trial": "run"})
+    shares.with_columns(**{"phase/art": 0.8, "phase/law": 0.2}).write_csv(mixtures)
+    Trials.from_csv(mixtures, losses).write(tmp_path / "trials.parquet")
+    read = Trials.read(tmp_path / "trials.parquet")
+    assert dict(read.phases) == pytest.approx({"art": 0.8, "law": 0.2})
+    shares.with_columns(**{"phase/arts": 0.8}).write_csv(mixtures)
+    with pytest.raises(TrialsError, match="phase/arts: expected columns PHASE/DOMAIN with the s"):
+        Trials.from_csv(mixtures, losses)
+
+
 def test_shares_in_each_phase_become_shares_of_all_tokens_and_totals_that_hold_are_noted(tmp_path):
     mixtures, losses = table(tmp_path, lengths=True)
     trials = Trials.from_csv(mixtures, losses)
     assert trials.domains == UNTIED.domains
     assert trials.weights()[0].tolist() == pytest.approx([0.4, 0.4, 0.02, 0.18])
     assert dict(trials.phases) == pytest.approx(dict(PHASES))
-    assert "as phases" not in str(trials.notes)
+    assert "phases" not in str(trials.notes)
+    rounded = mixtures.read_text().replace("0.1,0.9,", "0.101,0.902,")
+    mixtures.write_text(rounded)
+    assert dict(Trials.from_csv(mixtures, losses).phases) == pytest.approx(dict(PHASES))
+    mixtures.write_text(rounded.replace("r2,0.5,0.5,0.2", "r2,0.5,0.4,0.3"))
+    with pytest.raises(TrialsError, match=r"row r2: weights of phase '1' add up to 0\.9, not 1"):
+        Trials.from_csv(mixtures, losses)
+    mixtures.write_text(rounded)
     trials.table.select("trial", "^weight/.*$").write_csv(mixtures)
     losses.write_text(losses.read_text().replace("run", "trial"))
     notes = Trials.from_csv(mixtures, losses).notes
-    assert "w.csv: read as phases of the training: '1', '2', whose totals" in str(notes)
+    assert "w.csv: '1', '2' are read as phases of the training; if" in str(notes)
 
 
 def test_a_table_by_phase_without_their_lengths_is_one_line(tmp_path):
