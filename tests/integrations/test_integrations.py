@@ -177,14 +177,14 @@ def driver_over(dataset, log, *, batch_size=8, **options):
     return Driver(estimator, loader, DriverOptions(**options)), estimator
 
 
-def driven_trainer(driver, folder, *, steps=18, **options):
+def driven_trainer(driver, folder, *, steps=18, eval_dataset=None, **options):
     from mixopt.integrations import OnlineTrainer
 
     class Recorded(Recording, OnlineTrainer):
         pass
 
     args = trainer_arguments(folder, max_steps=steps, save_steps=7, **options)
-    return Recorded(model=Tiny(), args=args, driver=driver)
+    return Recorded(model=Tiny(), args=args, driver=driver, eval_dataset=eval_dataset)
 
 
 def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, tmp_path):
@@ -216,6 +216,17 @@ def test_a_trainer_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
     assert held_from(log) == [0, 6, 12]
     assert [o.loss_count_D.sum() for o in estimator.told] == [3 * 8 * (LENGTH - 1)] * 2
     assert len(trainer.seen) == 16
+
+
+def test_a_trainer_records_the_losses_of_training_and_not_of_evaluation(dataset, tmp_path):
+    driver, estimator = driver_over(dataset, None)
+    tokens = list(range(LENGTH))
+    held_out = [{"input_ids": tokens, "labels": tokens, "domain": n % 3} for n in range(8)]
+    evaluated = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": held_out}
+    trainer = driven_trainer(driver, tmp_path, steps=6, **evaluated)
+    trainer.train()
+    assert len(trainer.seen) == 6 + 6
+    assert [o.loss_count_D.sum() for o in estimator.told] == [3 * 8 * (LENGTH - 1)] * 2
 
 
 def test_a_trainer_s_losses_are_those_of_the_next_tokens_and_one_that_has_none_says_so(

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from command_line import mixopt
 from filelock import FileLock
 from made_experts import counted
 from places import SUPPORT
@@ -107,6 +108,16 @@ def test_a_trial_is_a_child_with_its_weights_losses_speed_and_curve(run_path):
     written = int((run_path / "trials/t0.json").stat().st_mtime * 1000)
     assert (child.info.end_time, child.info.start_time) == (written, written - 2000)
     assert runs["sweep"].data.params == PARAMS
+
+
+def test_sync_exits_with_1_if_something_was_not_sent(run_path):
+    want(run_path, files={"/etc/hostname": None})
+    ended = mixopt("sync", run_path)
+    assert ended.code == 1
+    assert "'/etc/hostname' is outside this folder; it is not read" in ended.out
+    (run_path / JOURNAL).unlink()
+    want(run_path)
+    assert mixopt("sync", run_path).code == 0
 
 
 def test_a_trial_has_the_numbers_of_its_experts(run_path):
