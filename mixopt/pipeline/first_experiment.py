@@ -6,7 +6,6 @@ text. Files about the data, such as a README or a licence, are left out.
 """
 
 import glob
-import itertools
 import json
 import re
 import shlex
@@ -21,29 +20,24 @@ import yaml
 
 from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import FirstRows, builder_of, count_domains, first_rows
-from mixopt.errors import ConfigError, CorpusError, is_control
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.reporting import table_text
-from mixopt.system import Say, bytes_text, short_count, silent, write_new
+from mixopt.system import Say, bytes_text, first_few, name_fault, short_count, silent, write_new
 
 TOKEN_BYTES = 4  # estimate of bytes per token before a tokenizer is trained
 BPE_FROM = 5_000_000  # bytes of text that make a BPE worth training
 MIN_TRIALS, MAX_TRIALS = 12, 64
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 TEXT_NAMES = ("text", "content", "body", "document", "raw_content", "code", "article", "markdown")
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-TARGET_NAMES = frozenset(
-    name
-    for name in ("target", "targets", "heldout", "held_out", "held-out", "exams", *SPLITS)
-    if SPLITS.get(name) != "train"
-)
 MAX_FILES_READ = 16  # in a domain
 MIN_LENGTH = 16  # mean characters of a text column whose name is not in TEXT_NAMES
 MAX_LISTED = 20  # globs of a domain; beyond it, files are listed
+Splits = dict[str, list[Path]]  # files by split
 _SPLIT_WORD = re.compile(rf"(^|[-_. ])({'|'.join(SPLITS)})(?=$|[-_. ])", re.IGNORECASE)
 _ABOUT = re.compile(
     r"(readme|licen[cs]es?|copying|notices?|changelog|citation|dataset_infos?)([-_.].*)?$",
@@ -53,16 +47,15 @@ _ABOUT = re.compile(
 
 @dataclass(frozen=True)
 class FoundDomain:
-    """The files of a domain or a target, and the bytes of their text once counted."""
+    """The files of a domain, and the bytes of their text once counted."""
 
     name: str
     files: tuple[Path, ...]
     paths: tuple[str, ...]
     column: str
-    broken: int = 0
-    validation: tuple[str, ...] = ()
+    is_broken: bool
+    validation: tuple[str, ...]
     bytes: int = 0
-    is_target: bool = False
     token_bytes: int = 1
 
     @property
@@ -93,7 +86,6 @@ class FoundDomain:
             "format": self.formats,
             "column": self.column,
             "bytes": self.bytes,
-            "is_target": self.is_target,
             "token_bytes": self.token_bytes,
             "validation": list(self.validation),
             "estimated_tokens": self.tokens,
@@ -136,16 +128,13 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
 
 
 def _measured(domains: Sequence[FoundDomain]) -> list[FoundDomain]:
-    """Count the text of domains; mark those named like targets if two others remain."""
+    """Count the text of domains."""
     given = {domain.name: DomainConfig(**domain.fields) for domain in domains}
-    counts = count_domains(CorpusConfig(domains=given, tokenizer="bytes"))
-    named = [domain.name.lower() in TARGET_NAMES for domain in domains]
-    targets = named if named.count(False) >= 2 else [False] * len(named)
-    total = sum(one.bytes for one, is_target in zip(counts, targets, strict=True) if not is_target)
-    each = 1 if _tokenizer(total) == "bytes" else TOKEN_BYTES
+    sizes = [one.bytes for one in count_domains(CorpusConfig(domains=given, tokenizer="bytes"))]
+    each = 1 if _tokenizer(sum(sizes)) == "bytes" else TOKEN_BYTES
     return [
-        replace(domain, bytes=one.bytes, is_target=is_target, token_bytes=each)
-        for domain, one, is_target in zip(domains, counts, targets, strict=True)
+        replace(domain, bytes=size, token_bytes=each)
+        for domain, size in zip(domains, sizes, strict=True)
     ]
 
 
@@ -154,7 +143,6 @@ def found_text(experiment: FirstExperiment) -> str:
     rows = [
         (
             source.name,
-            "target" if source.is_target else "domain",
             str(len(source.files)),
             source.formats,
             source.column,
@@ -163,20 +151,18 @@ def found_text(experiment: FirstExperiment) -> str:
         )
         for source in experiment.sources
     ]
-    columns = ("name", "role", "files", "format", "column", "text", "tokens")
+    columns = ("name", "files", "format", "column", "text", "tokens")
     each = experiment.sources[0].token_bytes
     size = "1 token = 1 byte" if each == 1 else f"tokens are estimated at {each} bytes each"
-    return table_text(f"Found; {size}", columns, rows, texts=("role", "format", "column"))
+    return table_text(f"Found; {size}", columns, rows, texts=("format", "column"))
 
 
 def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path], out: Path) -> str:
     """Return the YAML of an experiment, with comments."""
-    domains = [source for source in sources if not source.is_target]
-    targets = [source for source in sources if source.is_target]
-    total = sum(source.bytes for source in domains)
-    trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(domains)))
+    tokenizer = _tokenizer(sum(source.bytes for source in sources))
+    trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(sources)))
     quoted = shlex.quote(str(out))
-    skip = any(source.broken for source in sources)
+    skip = any(source.is_broken for source in sources)
     lines = [
         "# How much of each domain should a model be trained on? Written by",
         f"#   mixopt {shlex.join(['init', *map(str, paths), '--out', str(out)])}",
@@ -184,13 +170,20 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
         f"# Run it:    mixopt run {quoted}      (interrupted, the same command resumes)",
         f"name: {_scalar(out.stem)}",
         "corpus:",
-        f"  tokenizer: {_tokenizer(total):<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer",
+        f"  tokenizer: {tokenizer:<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer",
         "  max_bytes: 20_000_000  # maximum text read per domain: a sample is enough",
         *(["  on_bad_document: skip   # some rows cannot be read; error stops there"] * skip),
         "  # bytes: the text of the whole domain; where you know its tokens, write tokens: 25e9",
         "  domains:",
-        *(_source_line(source) for source in domains),
-        *_about_targets(domains, targets),
+        *(_source_line(source) for source in sources),
+        "# A target is evaluated and never trained on. Name the one that you care about,",
+        "# and set",
+        "# objective: {target: exams}",
+        "# evaluation:",
+        "#   exams: {path: data/exams.jsonl}",
+        "objective:   # what is minimised: the mean of these losses, with these weights",
+        "  mean:",
+        *(f"    {_scalar(source.name)}: 1" for source in sources),
         "design:",
         "  method: axial    # one mixture for each domain first, then random ones",
         f"  trials: {trials}       # mixtures to try; {MAX_TRIALS} or more for a real decision",
@@ -206,34 +199,11 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
     return "\n".join(lines) + "\n"
 
 
-def _about_targets(domains: Sequence[FoundDomain], targets: Sequence[FoundDomain]) -> list[str]:
-    lines = ["evaluation:  # targets: evaluated, never trained on", *map(_source_line, targets)]
-    if not targets:
-        lines = [
-            "# A target is evaluated and never trained on. Name the one that you care about,",
-            "# and set",
-            "# objective: {target: exams}",
-            "# evaluation:",
-            "#   exams: {path: data/exams.jsonl}",
-        ]
-    if len(targets) == 1:
-        return [*lines, "objective:", f"  target: {_scalar(targets[0].name)}"]
-    return [
-        *lines,
-        "objective:   # what is minimised: the mean of these losses, with these weights",
-        "  mean:",
-        *(f"    {_scalar(source.name)}: 1" for source in targets or domains),
-    ]
-
-
 def _source_line(source: FoundDomain) -> str:
-    fields = source.fields
-    about, indent = "", "  "
-    if not source.is_target:
-        fields = {**fields, "bytes": source.bytes}
-        about, indent = f"  # about {short_count(source.tokens)} tokens", "    "
+    fields = {**source.fields, "bytes": source.bytes}
     shown = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
-    return f"{indent}{_scalar(source.name)}: {{{shown}}}{about}"
+    tokens = short_count(source.tokens)
+    return f"    {_scalar(source.name)}: {{{shown}}}  # about {tokens} tokens"
 
 
 def _value(value: object) -> str:
@@ -260,66 +230,69 @@ def _proxy() -> str:
 
 def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[str]]:
     """Find the domains of files and folders; also return what is left out, and why."""
-    places = [Path(path) for path in paths]
-    _check_apart(places)
-    domains: list[FoundDomain] = []
-    left_out: list[str] = []
-    for name, splits in _grouped(places, left_out).items():
-        held_out = splits.get("validation") or splits.get("test", [])
-        left_out += [
-            f"{file}: a test split; name it under evaluation to use it"
-            for file in splits.get("test", [])
-            if file not in held_out
-        ]
-        domain = _domain(name, splits["train"], held_out, left_out)
-        if domain is not None:
-            taken = {one.name for one in domains}
-            numbered = (f"{domain.name}_{number}" for number in itertools.count(2))
-            own = next(one for one in itertools.chain([domain.name], numbered) if one not in taken)
-            domains.append(replace(domain, name=own))
-    return domains, left_out
+    places, left_out = [Path(path) for path in paths], list[str]()
+    for place in places:
+        if not place.exists():
+            raise ConfigError(f"init: {place}: no such file or folder")
+        for other in places:
+            if other is not place and place.resolve().is_relative_to(other.resolve()):
+                raise ConfigError(
+                    f"init: {place}: is in {other}, which is given too; give one of them"
+                )
+    while len(places) == 1 and places[0].is_dir():
+        places = _visible(places[0], left_out)
+    groups: dict[str, Splits] = {}
+    for place in places:
+        for file in _below(place, left_out):
+            name, split = _split_of(place, file)
+            groups.setdefault(name, {"train": [], "validation": [], "test": []})[split].append(file)
+    domains = [_domain(name, splits, left_out) for name, splits in groups.items()]
+    return [domain for domain in domains if domain is not None], left_out
 
 
-def _domain(
-    name: str, files: Sequence[Path], held_out: Sequence[Path], left_out: list[str]
-) -> FoundDomain | None:
+def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | None:
     """Return a domain of the files that have its text column; None if there are none."""
-    known = _readable(name, files, left_out)
+    if (fault := name_fault(name)) is not None:
+        left_out.append(f"{name}: {fault}; rename it")
+        return None
+    held_out = "validation" if splits["validation"] else "test"
+    for split, files in splits.items():
+        if split not in ("train", held_out) or not splits["train"]:
+            hint = f"a {split} split; name it under evaluation to use it"
+            left_out += [f"{file}: {hint}" for file in files]
+    if not splits["train"]:
+        return None
+    known = _readable(name, splits["train"], left_out)
     step = max(1, len(known) / MAX_FILES_READ)
     seen = [known[int(k * step)] for k in range(min(MAX_FILES_READ, len(known)))]
     first = {file: _look(file, left_out) for file in seen}
-    columns = Counter(one for rows in first.values() if rows and (one := _text_column(rows)))
-    column = next((one for one, _ in columns.most_common(1)), "")
+    columns = Counter(column for rows in first.values() if rows and (column := _text_column(rows)))
+    column = next((name for name, _ in columns.most_common(1)), "")
     wrong = {file for file, rows in first.items() if not _has(column, file, rows, left_out)}
     used = tuple(file for file in known if file not in wrong)
     if not column or not used:
         return None
     held = [
         file
-        for file in _readable(name, held_out, left_out)
+        for file in _readable(name, splits[held_out], left_out)
         if _has(column, file, _look(file, left_out), left_out)
     ]
-    broken = sum(rows.broken for file, rows in first.items() if rows and file not in wrong)
-    clean = "".join("_" if is_control(c) or c in "/\\" else c for c in name).strip(". ")[:60]
-    return FoundDomain(clean or "domain", used, _paths(used), column, broken, _paths(held))
+    is_broken = any(rows.broken for file, rows in first.items() if rows and file not in wrong)
+    return FoundDomain(name, used, _paths(used), column, is_broken, _paths(held))
 
 
 def _readable(name: str, files: Sequence[Path], left_out: list[str]) -> list[Path]:
     """Return the files of a known format that are not empty."""
-    known: list[Path] = []
-    unknown: dict[str, list[Path]] = {}
+    unknown: dict[str, list[str]] = {}
     for file in files:
         if builder_of(file) is None:
-            unknown.setdefault(file.suffix, []).append(file)
-        elif file.stat().st_size:
-            known.append(file)
-        else:
+            unknown.setdefault(file.suffix, []).append(str(file))
+        elif not file.stat().st_size:
             left_out.append(f"{file}: empty file")
     for suffix, some in unknown.items():
-        who = str(some[0]) if len(some) == 1 else f"{name}: {len(some)} files"
         why = f"{suffix} is not a supported text format" if suffix else "no suffix names the format"
-        left_out.append(f"{who}: {why}")
-    return known
+        left_out.append(f"{first_few(some, 1)}: {why}")
+    return [file for file in files if builder_of(file) is not None and file.stat().st_size]
 
 
 def _look(file: Path, left_out: list[str]) -> FirstRows | None:
@@ -338,10 +311,10 @@ def _has(column: str, file: Path, rows: FirstRows | None, left_out: list[str]) -
     """Return whether the first rows of a file have the text column; if not, note why."""
     if rows is None:
         return False
-    own = _text_column(rows)
-    if own is not None and column in rows.columns:
+    has_text = _text_column(rows) is not None
+    if has_text and column in rows.columns:
         return True
-    what = "of text" if own is None else f"{column!r}, which the other files have"
+    what = f"{column!r}, which the other files have" if has_text else "of text"
     left_out.append(f"{file}: no column {what} (columns: {', '.join(rows.columns[:8])})")
     return False
 
@@ -362,73 +335,27 @@ def _text_column(rows: FirstRows) -> str | None:
     return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
 
 
-def _check_apart(places: Sequence[Path]) -> None:
-    given: dict[Path, Path] = {}
-    for place in sorted(places, key=lambda one: len(one.resolve().parts)):
-        if not place.exists():
-            raise ConfigError(f"init: {place}: no such file or folder")
-        own = place.resolve()
-        for folder in (own, *own.parents):
-            if folder in given:
-                raise ConfigError(
-                    f"init: {place}: is in {given[folder]}, which is given too; give one of them"
-                )
-        given[own] = place
-
-
-Splits = dict[str, list[Path]]
-
-
-def _grouped(places: Sequence[Path], left_out: list[str]) -> dict[str, Splits]:
-    """Return the files of each domain by split; every domain has the split `train`."""
-    while len(places) == 1 and places[0].is_dir():
-        folder, places = places[0], _visible(places[0])
-        if not places:
-            left_out.append(f"{folder}: no files")
-    groups: dict[str, Splits] = {}
-    owners: dict[str, dict[str, list[Path]]] = {}
-    for place in places:
-        before = len(left_out)
-        files = _below(place, left_out)
-        if not files and len(left_out) == before:
-            left_out.append(f"{place}: no files")
-        for file in files:
-            domain, split, own_name = _split_of(place, file)
-            groups.setdefault(domain, {}).setdefault(split, []).append(file)
-            owners.setdefault(domain, {}).setdefault(own_name, []).append(file)
-    by_group: dict[str, Splits] = {}
-    for domain, splits in groups.items():
-        # Held-out files without training files become targets.
-        own = (
-            {domain: splits}
-            if "train" in splits
-            else {name: {"train": files} for name, files in owners[domain].items()}
-        )
-        for name, parts in own.items():
-            for split, files in parts.items():
-                by_group.setdefault(name, {}).setdefault(split, []).extend(files)
-    return by_group
-
-
-def _split_of(place: Path, file: Path) -> tuple[str, str, str]:
-    """Return domain and split of a file, and its name if it becomes a target."""
-    own_name = _stem(file) if place == file else place.resolve().name
-    folders = () if place == file else (own_name, *file.relative_to(place).parts[:-1])
-    named = [folder for folder in folders if folder.lower() not in SPLITS]
+def _split_of(place: Path, file: Path) -> tuple[str, str]:
+    """Return domain and split of a file."""
+    folders = () if place == file else (place.resolve().name, *file.relative_to(place).parts[:-1])
     stem, parent = _stem(file), place.resolve().parent.name or "text"
     word = _SPLIT_WORD.search(stem)
-    words = [*folders, *([word[2]] if word else [])]
-    split = next((SPLITS[one.lower()] for one in words if one.lower() in SPLITS), "train")
+    words = [name.lower() for name in (*folders, *([word[2]] if word else []))]
+    split = next((SPLITS[name] for name in words if name in SPLITS), "train")
     without = _SPLIT_WORD.sub("", stem).strip("-_. ")
-    return named[0] if named else without or parent, split, own_name
+    named = next((name for name in folders if name.lower() not in SPLITS), "")
+    return named or without or parent, split
 
 
-def _visible(folder: Path) -> list[Path]:
+def _visible(folder: Path, left_out: list[str]) -> list[Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise ConfigError(f"init: {folder}: {error.strerror or error}") from error
-    return [path for path in entries if not path.name.startswith((".", "_"))]
+    visible = [path for path in entries if not path.name.startswith((".", "_"))]
+    if not visible:
+        left_out.append(f"{folder}: no files")
+    return visible
 
 
 def _below(place: Path, left_out: list[str]) -> list[Path]:
@@ -438,12 +365,12 @@ def _below(place: Path, left_out: list[str]) -> list[Path]:
         return []
     if not place.is_dir():
         return [place]
-    return [file for path in _visible(place) for file in _below(path, left_out)]
+    return [file for path in _visible(place, left_out) for file in _below(path, left_out)]
 
 
 def _suffix(file: Path) -> str:
     """Return the suffix of a file, including its compression, such as `.jsonl.gz`."""
-    is_compressed = file.suffix.lower() in COMPRESSIONS and builder_of(file) is not None
+    is_compressed = builder_of(file) is not None and builder_of(Path(f"a{file.suffix}")) is None
     return "".join(file.suffixes[-2:]) if is_compressed else file.suffix
 
 

@@ -56,7 +56,7 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
     size = sum(len(text) for text in (*texts("web"), *texts("more")))
     assert web == {
         "name": "web", "path": ["data/web/*.jsonl.gz"], "files": 2, "format": ".jsonl.gz",
-        "column": "text", "bytes": size, "is_target": False, "token_bytes": 1, "validation": [],
+        "column": "text", "bytes": size, "token_bytes": 1, "validation": [],
         "estimated_tokens": size,
     }  # fmt: skip
     assert (found["file"], found["next"]) == ("new.yaml", "mixopt check new.yaml")
@@ -70,12 +70,11 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
     assert out.read_bytes() == written
 
 
-def test_a_target_is_told_by_its_name(folder):
+def test_a_held_out_split_alone_is_left_out_as_a_target_to_name(folder):
     jsonl(folder / "eval" / "a.jsonl", [{"text": t} for t in texts("exam")])
-    start_experiment(["data"], folder.parent / "new.yaml")
-    config = load_config(folder.parent / "new.yaml")
-    assert list(config.evaluation) == ["eval"]
-    assert config.objective.target == "eval"
+    found = start_experiment(["data"], folder.parent / "new.yaml")
+    hint = "a test split; name it under evaluation to use it"
+    assert found.left_out == (f"data/eval/a.jsonl: {hint}",)
 
 
 def parts_of(found):
@@ -117,16 +116,17 @@ def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, mo
     ]
 
 
-def test_names_that_come_out_alike_get_numbers_and_odd_ones_are_quoted(tmp_path, monkeypatch):
+def test_odd_names_are_quoted_and_impossible_ones_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in (r"a\b", r"a\b_2", "a_b", "k: v", "yes", "z" * 70):
+    for name in (r"a\b", "k: v", "yes", "z" * 220):
         for part in "pq":
             jsonl(tmp_path / "data" / name / f"{part}.jsonl", [{"text": t} for t in texts(name)])
     found = start_experiment(["data"], tmp_path / "new.yaml")
-    names = [one.name for one in found.sources]
-    assert names == ["a_b", "a_b_2", "a_b_3", "k: v", "yes", "z" * 60]
+    assert [one.name for one in found.sources] == ["k: v", "yes"]
+    assert len(found.left_out) == 2
+    assert all(line.endswith("; rename it") for line in found.left_out)
     config = load_config(tmp_path / "new.yaml")
-    assert list(config.corpus.domains) == names
+    assert list(config.corpus.domains) == ["k: v", "yes"]
     assert check(config).problems == []
 
 
