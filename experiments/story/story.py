@@ -31,6 +31,7 @@ from story_text import FAMILIES, prepared_text, say, split_tasks, trivial_mixtur
 from mixopt import pipeline
 from mixopt.mixture import Mixture
 from mixopt.pretraining import export_model, pretrain, score_tasks
+from mixopt.sampling import Schedule, Stage
 from mixopt.system import write_json
 
 HERE = Path(__file__).parent
@@ -88,13 +89,14 @@ class Story:
         first = self.recommended("pretraining")
         starts = self.mixtures(first, PRETRAINED)
         for (name, mixture), seed in product(starts.items(), SEEDS):
-            self.trained(f"base/{name}-{seed}", mixture, "warmup:4%,stable:96%", BASE_TOKENS, seed)
+            stages = {"warmup": BASE_TOKENS // 25, "stable": 24 * BASE_TOKENS // 25}
+            self.trained(f"base/{name}-{seed}", mixture, stages, seed)
         second = self.whole(self.recommended("midtraining", first), first)
         ends = self.mixtures(second, SOURCES)
         for (arm, (start, end)), seed in product(ARMS.items(), SEEDS):
             path = self.out / "base" / f"{start}-{seed}" / "run"
             name = f"annealed/{folder_name(arm)}-{seed}"
-            self.trained(name, ends[end], "anneal:100%", ANNEAL_TOKENS, seed, path)
+            self.trained(name, ends[end], {"anneal": ANNEAL_TOKENS}, seed, path)
 
     def recommended(self, name: str, replayed: Mixture | None = None) -> Mixture:
         """Run the experiment of a stage, and return the mixture that it recommends.
@@ -144,8 +146,7 @@ class Story:
         self,
         name: str,
         mixture: Mixture,
-        stages: str,
-        tokens: int,
+        stages: Mapping[str, int],
         seed: int,
         start: Path | None = None,
     ) -> None:
@@ -154,7 +155,7 @@ class Story:
         scores = self.out / "scores" / f"{name.replace('/', '-')}.json"
         if scores.exists():
             return
-        schedule = write_schedule(path, mixture, stages, tokens)
+        schedule = write_schedule(path, mixture, stages)
         overrides = [f"corpus={self.out / 'text'}", f"schedule={schedule}", f"seed={seed}"]
         if start is not None:
             overrides += [f"model={json.dumps({'from': str(start)})}"]
@@ -172,14 +173,11 @@ class Story:
         write_json(scores, {"losses": dict(result.losses), "tasks": tasks})
 
 
-def write_schedule(path: Path, mixture: Mixture, stages: str, tokens: int) -> Path:
-    """Write a mixture and the schedule of a run on it, and return the schedule's file."""
+def write_schedule(path: Path, mixture: Mixture, tokens: Mapping[str, int]) -> Path:
+    """Write the schedule of a run by the tokens of its stages, and return the schedule's file."""
     path.mkdir(parents=True, exist_ok=True)
-    mixture.to_file(path / "mixture.yaml")
-    schedule = pipeline.schedule_of(
-        path / "mixture.yaml", tokens=tokens, batch=f"{BATCH}x{LENGTH}", stages=stages
-    )
-    schedule.to_file(path / "schedule.yaml")
+    stages = tuple(Stage(mixture, tokens=count, name=name) for name, count in tokens.items())
+    Schedule(stages, BATCH, LENGTH).to_file(path / "schedule.yaml")
     return path / "schedule.yaml"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer import Argument
@@ -229,49 +229,34 @@ def status_command(
     """
     if logs is None and lines is not None:
         raise ConfigError("--lines needs --logs TRIAL, such as t0007")
+    from mixopt.pipeline import load_fit, status, status_lines, status_of_folder
+    from mixopt.reporting import readiness_text, table_text
+    from mixopt.run_directory import load_run
+
     if logs is not None:
-        _print_log(directory, logs, lines, trust, as_json)
-    elif show_readiness:
-        _print_readiness(directory, trust, as_json)
+        _print_log(load_run(directory, trust=trust), logs, lines, as_json)
+        return
+    content: dict[str, Any]
+    if show_readiness:
+        from mixopt.fitting import readiness
+
+        ready = readiness(load_fit(directory, trust=trust))
+        content, text = ready.to_json(), readiness_text(ready)
     elif directory.is_dir() and not (directory / "config.yaml").exists():
-        _print_runs(directory, trust, as_json)
+        runs, columns = status_of_folder(directory, trust=trust), ("run", "state", "answer")
+        rows = [tuple(entry[column] for column in columns) for entry in runs]
+        content = {"path": str(directory), "runs": runs}
+        text = table_text(f"Runs in {directory}", columns, rows, texts=("state", "answer"))
     else:
-        _print_status(directory, trust, as_json)
+        content = status(load_run(directory, trust=trust))
+        text = "\n".join(status_lines(content))
+    print_json(content) if as_json else show(text)
 
 
-def _print_status(directory: Path, trust: bool, as_json: bool) -> None:
-    from mixopt.pipeline import status, status_lines
-    from mixopt.run_directory import load_run
-
-    result = status(load_run(directory, trust=trust))
-    print_json(result) if as_json else show("\n".join(status_lines(result)))
-
-
-def _print_runs(folder: Path, trust: bool, as_json: bool) -> None:
-    from mixopt.pipeline import status_of_folder
-    from mixopt.reporting import table_text
-
-    result = status_of_folder(folder, trust=trust)
-    columns = ("run", "state", "answer")
-    rows = [tuple(entry[column] for column in columns) for entry in result]
-    table = table_text(f"Runs in {folder}", columns, rows, texts=("state", "answer"))
-    print_json({"path": str(folder), "runs": result}) if as_json else show(table)
-
-
-def _print_readiness(directory: Path, trust: bool, as_json: bool) -> None:
-    from mixopt.fitting import readiness
-    from mixopt.pipeline import load_fit
-    from mixopt.reporting import readiness_text
-
-    result = readiness(load_fit(directory, trust=trust))
-    print_json(result.to_json()) if as_json else show(readiness_text(result))
-
-
-def _print_log(directory: Path, trial: str, lines: int | None, trust: bool, as_json: bool) -> None:
+def _print_log(run: Run, trial: str, lines: int | None, as_json: bool) -> None:
     from mixopt.pipeline import find_log, log_lines
-    from mixopt.run_directory import load_run
 
-    log = find_log(load_run(directory, trust=trust), trial)
+    log = find_log(run, trial)
     if as_json:
         print_json({"trial": trial, "log": str(log), "lines": list(log_lines(log, lines))})
         return

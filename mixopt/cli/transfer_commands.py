@@ -115,7 +115,6 @@ def export_command(
     sample_tokens: Annotated[
         Text, option("--sample-tokens", "Mean tokens of a sample, by domain or one.", "FILE|N")
     ] = None,
-    stages: Annotated[Text, option("--stages", "Such as main:90%,anneal:10%:to:b.yaml.")] = None,
     batch: Batch = None,
     checkpoint: Annotated[
         Whole, option("--checkpoint", "Of a model [default: newest].", "STEP")
@@ -136,8 +135,8 @@ def export_command(
         raise ConfigError("export: give MIXTURE --to TOOL; mixopt export --list shows the tools")
     if to in OTHER_TOOLS and out is None:
         raise ConfigError(f"export: --to {to} needs --out, the place to write to")
-    if to != "schedule" and (stages is not None or batch is not None):
-        raise ConfigError("export: --stages and --batch are for --to schedule")
+    if to != "schedule" and batch is not None:
+        raise ConfigError("export: --batch is for --to schedule")
     known: dict[str, Any] = {"inventory": inventory, "trust": trust}
     known["tokens"] = token_count(tokens, "--tokens")
     if to == "corpus":
@@ -148,9 +147,9 @@ def export_command(
         model = export_model(source, Path(out or ""), step=checkpoint, trust=trust)
         print_json(model) if as_json else show("\n".join(export_lines(model)))
     elif to == "schedule":
-        from mixopt.pipeline import BATCH, ONE_STAGE, schedule_of
+        from mixopt.pipeline import BATCH, schedule_of
 
-        schedule = schedule_of(source, batch=batch or BATCH, stages=stages or ONE_STAGE, **known)
+        schedule = schedule_of(source, batch=batch or BATCH, **known)
         schedule.to_file(Path(str(out)))
         if as_json:
             print_json({"file": out, **schedule.to_json()})

@@ -1,6 +1,5 @@
 from .exchange import (
     BATCH as BATCH,
-    ONE_STAGE as ONE_STAGE,
     draws as draws,
     export as export,
     import_results as import_results,

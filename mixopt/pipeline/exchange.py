@@ -31,9 +31,7 @@ from mixopt.system import StateFields, __version__, read_json, read_yaml, write_
 from mixopt.trials import ITEMS
 
 BATCH = "1024x4096"  # sequences in a global batch x tokens in a sequence
-ONE_STAGE = "main:rest"
 PHASES = "phases"
-STAGE_FORM = "expected NAME:LENGTH, NAME:LENGTH:MIXTURE or NAME:LENGTH:to:MIXTURE"
 SHARES = ("acc", "acc_norm", "exact_match", "em", "pass@1")  # lm-eval's shares of right answers
 PIECES = 8  # constant stages that approximate a linear one, which no trainer has
 
@@ -97,25 +95,24 @@ def schedule_of(
     *,
     tokens: int | None = None,
     batch: str = BATCH,
-    stages: str = ONE_STAGE,
     mixture: Mixture | None = None,
     inventory: Path | None = None,
     trust: bool = False,
 ) -> Schedule:
     """Return a schedule for a run's recommendation, or for a mixture in a file.
 
+    It has one stage, or a stage for each phase.
+
     Args:
         source: As in `export`.
         tokens: Length of the run in tokens; None: the run's `propose.target_tokens`.
         batch: Sequences in a global batch x tokens in a sequence, such as 1024x4096.
-        stages: Comma-separated `NAME:LENGTH[:[to:]MIXTURE]`, such as
-            `stable:90%,anneal:10%:to:anneal.yaml`.
         mixture: Replaces the recommendation.
         inventory: YAML of tokens by domain.
         trust: Whether a run directory is trusted.
 
     Raises:
-        ConfigError: The length is unknown, or the lengths of stages do not add up to it.
+        ConfigError: The length is unknown.
         SamplerError: A domain exceeds `max_epochs`.
     """
     own, known = _known_mixture(Path(source), inventory is None, mixture=mixture, trust=trust)
@@ -126,12 +123,11 @@ def schedule_of(
     if inventory is not None:
         sizes = read_inventory(inventory, own.domains)
     sequences, length = _batch(batch)
-    if PHASES in known and stages == ONE_STAGE:
-        planned = _by_phase(known["lengths"], known[PHASES], whole)
-    else:
-        planned = _stages(stages, whole, own, trust=trust)
+    stages = [Stage(mixture=own, tokens=whole, name="main")]
+    if PHASES in known:
+        stages = _by_phase(known["lengths"], known[PHASES], whole)
     return Schedule(
-        stages=tuple(planned),
+        stages=tuple(stages),
         batch=sequences,
         sequence_length=length,
         max_epochs=known.get("max_epochs"),
@@ -383,48 +379,7 @@ def _batch(text: str) -> tuple[int, int]:
     return int(sequences), int(length)
 
 
-def _stages(text: str, tokens: int, mixture: Mixture, *, trust: bool) -> list[Stage]:
-    parts = [part.split(":", 2) for part in text.split(",")]
-    lengths = _lengths([part[1] if len(part) > 1 else "" for part in parts], tokens)
-    stages = []
-    for part, length in zip(parts, lengths, strict=True):
-        first, to = mixture, None
-        if len(part) == 3:
-            name = part[2].removeprefix("to:")
-            if not name:
-                raise ConfigError(f"--stages: {':'.join(part)!r}: {STAGE_FORM}")
-            given, _ = _known_mixture(Path(name), False, trust=trust)
-            first, to = (mixture, given) if part[2].startswith("to:") else (given, None)
-        mixture = first if to is None else to
-        stages.append(Stage(mixture=first, to=to, tokens=length, name=part[0].strip()))
-    return stages
-
-
 def _by_phase(lengths: Phases, mixtures: Mapping[str, Mixture], tokens: int) -> list[Stage]:
     ends = [round(end * tokens) for end in itertools.accumulate(lengths.values(), initial=0.0)]
     steps = zip(mixtures.items(), itertools.pairwise(ends), strict=True)
     return [Stage(mixture=one, tokens=end - start, name=n) for (n, one), (start, end) in steps]
-
-
-def _lengths(texts: Sequence[str], tokens: int) -> list[int]:
-    given = [None if text.strip() == "rest" else _length(text, tokens) for text in texts]
-    left = tokens - sum(length for length in given if length is not None)
-    rests = given.count(None)
-    if rests > 1 or (left <= 0 if rests else left != 0):
-        raise ConfigError(
-            f"--stages: the lengths given add up to {tokens - left:,} of {tokens:,} tokens, and"
-            f" {rests} stages take the rest; give lengths that add up, or one stage 'rest' tokens"
-        )
-    return [left if length is None else length for length in given]
-
-
-def _length(text: str, tokens: int) -> int:
-    part = text.strip()
-    try:
-        number = float(part.removesuffix("%"))
-    except ValueError:
-        raise ConfigError(f"--stages: {text!r} is not a length; {STAGE_FORM}") from None
-    length = tokens * number / 100 if part.endswith("%") else number
-    if not 1 <= length <= 1e18:
-        raise ConfigError(f"--stages: {text!r} is less than one token")
-    return round(length)

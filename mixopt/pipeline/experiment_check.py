@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mixopt.errors import ConfigError, InfeasibleError, MixoptError, TrialsError
 from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.experiment_cost import (
-    Costs,
     KnownSizes,
+    Range,
     ScoringCost,
+    TrainingPart,
     evaluation_tokens,
     known_sizes,
     largest_weights,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
     from mixopt.trials import Proxy, Trials
 
+Result = TypeVar("Result")
 LABEL_WIDTH = 14
 MAX_SHARES = 4  # domains named in a line
 MAX_BYTES_PER_TOKEN = 8  # approximate maximum over tokenizers and texts
@@ -41,20 +42,52 @@ MAX_BYTES_PER_TOKEN = 8  # approximate maximum over tokenizers and texts
 
 @dataclass(frozen=True)
 class Check:
-    """The result of `mixopt check`."""
+    """The result of `mixopt check`: problems, sizes, and what the experiment trains and writes."""
 
     config: Config
     problems: list[MixoptError]
     warnings: list[str]
     sizes: KnownSizes
-    costs: Costs
-    devices: list[str] = field(default_factory=list)
+    devices: list[str]
+    parts: tuple[TrainingPart, ...]
+    parameters: int | None = None
+    tokens_per_second: float | None = None
     scoring: ScoringCost | None = None
 
     @property
     def natural(self) -> Mixture | None:
         """Natural mixture; None if the sizes of domains are unknown."""
         return None if self.sizes.inventory is None else Mixture.natural(self.sizes.inventory)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Training tokens of all trials, minimum and maximum."""
+        least = sum(part.least * part.tokens for part in self.parts)
+        return least, sum(part.most * part.tokens for part in self.parts)
+
+    @property
+    def flops(self) -> Range | None:
+        """FLOPs of all trials, minimum and maximum; None if the parameters are unknown."""
+        if self.parameters is None:
+            return None
+        least, most = self.tokens
+        return 6.0 * self.parameters * least, 6.0 * self.parameters * most
+
+    @property
+    def seconds(self) -> Range | None:
+        """Seconds for all trials on this machine with evaluation; None if not measured."""
+        if not self.tokens_per_second:
+            return None
+        rate = self.tokens_per_second * len(self.devices)
+        (least, most), evaluation = self.tokens, evaluation_tokens(self.config)
+        least_evaluated = evaluation * sum(part.least for part in self.parts)
+        most_evaluated = evaluation * sum(part.most for part in self.parts)
+        return (least + least_evaluated) / rate, (most + most_evaluated) / rate
+
+    @property
+    def written(self) -> dict[str, int]:
+        """Estimated bytes that a run writes, by folder or file."""
+        return written_bytes(self.parts, self.sizes, self.config.corpus.domains)
 
     def refuse(self) -> None:
         """Raise the first problem, if any, with the number of further problems."""
@@ -67,23 +100,23 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values; ranges are [min, max]."""
-        costs, sizes = self.costs, self.sizes
+        sizes = self.sizes
         return {
             "problems": [str(problem) for problem in self.problems],
             "warnings": self.warnings,
             "sizes": {"basis": sizes.basis, "tokens": sizes.inventory, "prepared": sizes.sample},
             "natural": None if self.natural is None else dict(self.natural),
-            "training": [asdict(part) for part in costs.parts],
-            "tokens": costs.tokens,
+            "training": [asdict(part) for part in self.parts],
+            "tokens": self.tokens,
             "scoring": None if self.scoring is None else asdict(self.scoring),
             "arms": {name: asdict(one) for name, (_, one) in planned_arms(self.config).items()},
-            "parameters": costs.parameters,
-            "flops": costs.flops,
-            "tokens_per_second": costs.tokens_per_second,
-            "workers": costs.workers,
+            "parameters": self.parameters,
+            "flops": self.flops,
+            "tokens_per_second": self.tokens_per_second,
+            "workers": len(self.devices),
             "devices": self.devices,
-            "seconds": costs.seconds,
-            "written_bytes": costs.written,
+            "seconds": self.seconds,
+            "written_bytes": self.written,
         }
 
     def lines(self, out: Path, *, with_table: bool = True) -> list[str]:
@@ -91,31 +124,36 @@ class Check:
         from mixopt.config import experiment_urls
         from mixopt.system import cache_folder
 
-        costs = self.costs
         facts = []
-        for part in costs.parts:
+        for part in self.parts:
             count = _range((part.least, part.most), str)
             facts.append((part.part, f"{count} trials, {short_count(part.tokens)} tokens each"))
-        facts.append(("total", self._total()))
+        total = f"{_range(self.tokens, short_count)} tokens"
+        if self.flops is not None:
+            shown = _range(self.flops, lambda value: f"{value:.1e}")
+            total += f", {shown} FLOPs at {short_count(self.parameters or 0)} parameters"
+        facts.append(("total", total))
         if self.scoring is not None:
             facts.append(("scores", str(self.scoring)))
         facts += [("arms", line) for line, _ in planned_arms(self.config).values()]
-        facts.append(("trains on", self._place()))
-        if costs.seconds is not None:
-            speed = f"{short_count(costs.tokens_per_second or 0)} tokens/s per worker"
-            text = f"about {_range(costs.seconds, duration)} (estimate, at {speed})"
+        kinds = dict.fromkeys(self.devices)
+        devices = ", ".join(f"{self.devices.count(kind)} x {kind}" for kind in kinds)
+        facts.append(("trains on", f"{devices} (proxy {self.config.proxy.name})"))
+        if self.seconds is not None:
+            speed = f"{short_count(self.tokens_per_second or 0)} tokens/s per worker"
+            text = f"about {_range(self.seconds, duration)} (estimate, at {speed})"
             facts.append(("time here", text))
-        written = ", ".join(f"{name} {bytes_text(size)}" for name, size in costs.written.items())
+        written = ", ".join(f"{name} {bytes_text(size)}" for name, size in self.written.items())
         facts.append(("writes", f"{out}: about {written}"))
         if any(True for _ in experiment_urls(self.config)):
             facts.append(("downloads", f"objects from stores, to {cache_folder()}"))
         hanging = " " * (LABEL_WIDTH + 1)
-        shown = [f"{f'{label}:':{LABEL_WIDTH}} {text}" for label, text in facts]
+        lines = [f"{f'{label}:':{LABEL_WIDTH}} {text}" for label, text in facts]
         if with_table:
-            shown = [wrapped(line, hanging) for line in shown]
+            lines = [wrapped(line, hanging) for line in lines]
         is_table = with_table and self.natural is not None
         domains = [*self._domain_lines(), ""] if is_table else [self._domains()]
-        return [*domains, *shown, *(f"warning: {one}" for one in self.warnings)]
+        return [*domains, *lines, *(f"warning: {one}" for one in self.warnings)]
 
     def _domains(self) -> str:
         natural, count = self.natural, len(self.config.corpus.domains)
@@ -143,19 +181,6 @@ class Check:
             for row, (name, size) in zip(rows, inventory.items(), strict=True):
                 row.append(f"{natural[name] * target / size:.2g}")
         return table_text(title, columns, rows).rstrip("\n").split("\n")
-
-    def _total(self) -> str:
-        flops, parameters = self.costs.flops, self.costs.parameters
-        text = f"{_range(self.costs.tokens, short_count)} tokens"
-        if flops is None or parameters is None:
-            return text
-        shown = _range(flops, lambda value: f"{value:.1e}")
-        return f"{text}, {shown} FLOPs at {short_count(parameters)} parameters"
-
-    def _place(self) -> str:
-        kinds = dict.fromkeys(self.devices)
-        shown = ", ".join(f"{self.devices.count(kind)} x {kind}" for kind in kinds)
-        return f"{shown} (proxy {self.config.proxy.name})"
 
 
 def _range(values: tuple[Any, Any], shown: Callable[[Any], str]) -> str:
@@ -186,9 +211,10 @@ def check(
 
     Examples:
         >>> found = mixopt.check(run.config)
-        >>> found.problems, found.costs.tokens
+        >>> found.problems, found.tokens
         ([], ...)
     """
+    from mixopt.corpus import check_prepared
     from mixopt.objective import Objective
 
     problems: list[MixoptError] = []
@@ -198,39 +224,38 @@ def check(
         problems.append(error)
         sizes = known_sizes(config, None, source)
     is_sized = not problems and sizes.basis != "prepared"
-    proxy = scoring = None
-    with _noted(problems):
-        proxy = _checked_proxy(config)
-    checks: tuple[Callable[[], object], ...] = (
-        *_source_checks(config, is_sized=is_sized),
-        partial(check_token_unit, config),
-        partial(Objective.from_config, config.resolved_objective, config.losses),
-        partial(_check_design, config, sizes),
-        partial(earlier_trials, config),
-    )
-    for one in checks:
-        with _noted(problems):
-            one()
-    with _noted(problems):
-        scoring = scoring_cost(config)
+
+    def noted(call: Callable[..., Result], *arguments: Any) -> Result | None:
+        try:
+            return call(*arguments)
+        except MixoptError as error:
+            problems.append(error)
+            return None
+
+    proxy = noted(_checked_proxy, config)
+    if config.corpus.prepared is None:
+        noted(_check_tokenizer, config)
+        for name, of_domain in _sources(config).items():
+            noted(_check_source, config, name, of_domain.under(config.corpus.root), is_sized)
+    else:
+        noted(check_prepared, config.corpus.prepared)
+    noted(check_token_unit, config)
+    noted(Objective.from_config, config.resolved_objective, config.losses)
+    noted(_check_design, config, sizes)
+    noted(earlier_trials, config)
+    scoring = noted(scoring_cost, config)
     warnings = [*_shared_text(config), *_size_warnings(config, sizes)]
-    devices = _devices(config, problems, warnings)
-    parts = training_parts(config, validates=validates)
+    devices = noted(_devices, config, warnings) or ["GPU"] * (config.sweep.workers or 1)
     parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
     rate: float | None = None
     if probe and not problems and proxy is not None:
         rate = trial_speed(config, proxy, sizes.vocab_size, devices)
-    written = written_bytes(parts, sizes, config.corpus.domains)
-    costs = Costs(parts, parameters, rate, len(devices), written, evaluation_tokens(config))
-    return Check(config, problems, warnings, sizes, costs, devices, scoring)
+    parts = training_parts(config, validates=validates)
+    return Check(config, problems, warnings, sizes, devices, parts, parameters, rate, scoring)
 
 
-@contextmanager
-def _noted(problems: list[MixoptError]) -> Iterator[None]:
-    try:
-        yield
-    except MixoptError as error:
-        problems.append(error)
+def _sources(config: Config) -> dict[str, SourceConfig]:
+    return {**config.corpus.sources, **config.evaluation}
 
 
 def _checked_proxy(config: Config) -> Proxy:
@@ -251,22 +276,14 @@ def _checked_proxy(config: Config) -> Proxy:
     return proxy
 
 
-def _source_checks(config: Config, *, is_sized: bool) -> Iterator[Callable[[], object]]:
-    from mixopt.corpus import check_prepared, check_tokenizer_name
+def _check_tokenizer(config: Config) -> None:
+    from mixopt.corpus import check_tokenizer_name
 
-    corpus = config.corpus
-    if (prepared := corpus.prepared) is not None:
-        yield lambda: check_prepared(prepared)
-        return
-    sources = {**corpus.sources, **config.evaluation}
-    if not all(source.is_tokens for source in sources.values()):
-        yield lambda: check_tokenizer_name(corpus.tokenizer)
-    for name, source in sources.items():
-        placed = source.under(corpus.root)
-        yield partial(_check_source, config, name, placed, is_sized=is_sized)
+    if not all(source.is_tokens for source in _sources(config).values()):
+        check_tokenizer_name(config.corpus.tokenizer)
 
 
-def _check_source(config: Config, name: str, source: SourceConfig, *, is_sized: bool) -> None:
+def _check_source(config: Config, name: str, source: SourceConfig, is_sized: bool) -> None:
     from mixopt.corpus import counted_tokens, first_look
 
     if source.is_tokens:
@@ -300,8 +317,7 @@ def _shared_text(config: Config) -> Iterator[str]:
 
 def check_token_unit(config: Config) -> None:
     """Raise ConfigError if the objective needs bytes of tokens and the tokenizer is missing."""
-    sources = {**config.corpus.sources, **config.evaluation}
-    of_tokens = [name for name, source in sources.items() if source.is_tokens]
+    of_tokens = [name for name, source in _sources(config).items() if source.is_tokens]
     if not of_tokens or config.objective.unit != "bits_per_byte":
         return
     from mixopt.corpus import known_tokenizer
@@ -378,21 +394,15 @@ def _as_far_as_known(
     return design, natural if phases is None else phases.tied(natural), constraints
 
 
-def _devices(config: Config, problems: list[MixoptError], warnings: list[str]) -> list[str]:
+def _devices(config: Config, warnings: list[str]) -> list[str]:
     from mixopt.sweeps import worker_devices
 
     request, device = config.sweep, config.proxy.device
     if request.executor != "local":
         return [f"executor {request.executor}"] * (request.workers or 1)
-    try:
-        devices = worker_devices(device, request.workers, request.gpus, warnings.append)
-    except ConfigError as error:
-        problems.append(error)
-        return ["GPU"] * (request.workers or 1)
+    devices = worker_devices(device, request.workers, request.gpus, warnings.append)
     if device.startswith("cuda") and not all(one.gpus for one in devices):
-        problems.append(
-            ConfigError(f"proxy.device: {device}: no GPU is visible here; use auto or cpu")
-        )
+        raise ConfigError(f"proxy.device: {device}: no GPU is visible here; use auto or cpu")
     return [str(one) for one in devices]
 
 

@@ -110,42 +110,6 @@ class TrainingPart:
     tokens: int
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What an experiment trains and writes."""
-
-    parts: tuple[TrainingPart, ...]
-    parameters: int | None
-    tokens_per_second: float | None
-    workers: int
-    written: dict[str, int]
-    evaluation: float = 0.0  # time of a trial's evaluation, in training tokens
-
-    @property
-    def tokens(self) -> tuple[int, int]:
-        """Training tokens of all trials, minimum and maximum."""
-        least = sum(part.least * part.tokens for part in self.parts)
-        return least, sum(part.most * part.tokens for part in self.parts)
-
-    @property
-    def flops(self) -> Range | None:
-        """FLOPs of all trials, minimum and maximum; None if the parameters are unknown."""
-        if self.parameters is None:
-            return None
-        least, most = self.tokens
-        return 6.0 * self.parameters * least, 6.0 * self.parameters * most
-
-    @property
-    def seconds(self) -> Range | None:
-        """Seconds for all trials on this machine with evaluation; None if not measured."""
-        if not self.tokens_per_second:
-            return None
-        rate = self.tokens_per_second * self.workers
-        least = self.tokens[0] + self.evaluation * sum(part.least for part in self.parts)
-        most = self.tokens[1] + self.evaluation * sum(part.most for part in self.parts)
-        return least / rate, most / rate
-
-
 def _evaluations(config: Config) -> int:
     every, trained = config.proxy.eval_every, config.proxy.tokens
     return math.ceil(trained / every) if every else 1

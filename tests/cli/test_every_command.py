@@ -179,7 +179,7 @@ def test_predict_says_what_a_job_would_draw(run):
 def test_a_schedule_of_a_run_is_predicted_with_what_the_run_knows(run, tmp_path):
     out = tmp_path / "schedule.yaml"
     asked = ("export", run, "--to", "schedule", "--tokens", 1e5, "--batch", "8x64", "--out", out)
-    said = answered(*asked, "--stages", "stable:100%").splitlines()
+    said = answered(*asked).splitlines()
     assert said == [f"{out}: 99,840 tokens in 195 steps", f"next: mixopt predict {out}"]
     assert [parsed(*asked)[name] for name in ("file", "batch")] == [str(out), 8]
     sizes = {one["domain"]: one["inventory"] for one in parsed("predict", out)["domains"]}

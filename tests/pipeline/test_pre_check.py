@@ -35,15 +35,15 @@ def test_sizes_trials_and_tokens_are_those_of_the_run(config_path):
     found = checked(config_path, *SIZES, "validate={rounds: 2, max_seeds: 6}")
     assert (found.problems, found.sizes.basis) == ([], "stated")
     assert found.natural["code"] == pytest.approx(6 / 7)
-    parts = {part.part: part for part in found.costs.parts}
+    parts = {part.part: part for part in found.parts}
     first, validation = parts["first round"], parts["validation"]
     assert (first.least, first.tokens) == (8 + 2 + 2, 20_000)
     # A proposal and four baselines, three seeds each; or two proposals and six seeds.
     assert (validation.least, validation.most, validation.tokens) == (15, 36, 40_000)
-    assert found.costs.written == {"trials": 48_000, "validation": 144_000, "report": 2_000_000}
-    later = [part.part for part in checked(config_path, "design.trials=40").costs.parts]
+    assert found.written == {"trials": 48_000, "validation": 144_000, "report": 2_000_000}
+    later = [part.part for part in checked(config_path, "design.trials=40").parts]
     assert later == ["first round", "later rounds", "validation"]
-    assert [p.part for p in checked(config_path, validates=False).costs.parts] == ["first round"]
+    assert [p.part for p in checked(config_path, validates=False).parts] == ["first round"]
 
 
 @pytest.mark.parametrize(
@@ -183,13 +183,12 @@ def test_the_time_of_trials_has_their_evaluation_in_it(config_path, tmp_path):
     """Two domains and a target, 500 tokens each, by forward passes alone."""
     asked = ["proxy.eval_tokens=500", "propose.target_tokens=1.4e7", "validate.max_seeds=6"]
     found = checked(config_path, *asked, *SIZES)
-    assert found.costs.evaluation == 3 * 500 / 3
-    least, most = found.costs.tokens
-    trials = [sum(getattr(part, end) for part in found.costs.parts) for end in ("least", "most")]
-    measured = replace(found.costs, tokens_per_second=10.0, workers=2, parameters=1000)
+    least, most = found.tokens
+    trials = [sum(getattr(part, end) for part in found.parts) for end in ("least", "most")]
+    measured = replace(found, tokens_per_second=10.0, devices=["cpu"] * 2, parameters=1000)
     assert measured.seconds == ((least + trials[0] * 500) / 20, (most + trials[1] * 500) / 20)
     assert measured.flops == (6e3 * least, 6e3 * most)
-    lines = replace(found, costs=measured).lines(tmp_path)
+    lines = measured.lines(tmp_path)
     times = " to ".join(map(duration, measured.seconds))
     assert f"time here:     about {times} (estimate, at 10 tokens/s per worker)" in lines
     assert any("at 1k parameters" in line for line in lines)

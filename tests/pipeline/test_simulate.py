@@ -1,4 +1,4 @@
-"""A mixture or a line of stages becomes a schedule, and what a job would draw of it is said."""
+"""A mixture becomes a schedule, and what a job would draw of it is said."""
 
 import json
 
@@ -11,42 +11,22 @@ from mixopt import Mixture, MixtureSampler, SamplerError
 from mixopt.pipeline import draws, export, schedule_of
 from mixopt.sampling import Schedule, Stage
 
-WEB, CODE = Mixture({"web": 0.75, "code": 0.25}), Mixture({"web": 0.25, "code": 0.75})
+WEB = Mixture({"web": 0.75, "code": 0.25})
 
 
-@pytest.fixture
-def mixture(tmp_path, monkeypatch):
+def test_the_command_writes_what_is_read_and_simulated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    CODE.to_file(tmp_path / "anneal.yaml")
     WEB.to_file(tmp_path / "mixture.yaml")
-    return tmp_path / "mixture.yaml"
-
-
-def test_stages_have_names_lengths_and_mixtures(mixture):
-    line = "warmup:1%,stable:rest,decay:1e8:to:anneal.yaml,anneal:10%:mixture.yaml"
-    schedule = schedule_of(mixture, tokens=10**9, stages=line)
-    assert schedule.stages == (
-        Stage(WEB, tokens=10**7, name="warmup"),
-        Stage(WEB, tokens=79 * 10**7, name="stable"),
-        Stage(WEB, tokens=10**8, to=CODE, name="decay"),
-        Stage(WEB, tokens=10**8, name="anneal"),
-    )
-    assert (schedule.batch, schedule.sequence_length, schedule.max_epochs) == (1024, 4096, None)
-    assert (schedule.inventory, schedule.provenance["mixture"]) == (None, WEB.fingerprint)
-    after = schedule_of(mixture, tokens=10**9, stages="stable:90%:anneal.yaml,decay:10%")
-    assert [stage.mixture for stage in after.stages] == [CODE, CODE]
-
-
-def test_the_command_writes_what_is_read_and_simulated(mixture, tmp_path):
-    out = tmp_path / "schedule.yaml"
     (tmp_path / "sizes.yaml").write_text("web: 1e9\ncode: 1e8\n")
-    asked = ["--tokens", "1e9", "--inventory", "sizes.yaml", "--out", out, "--batch", "64x4096"]
-    line = "stable:90%,anneal:10%:anneal.yaml"
-    ended = mixopt_("export", mixture, "--to", "schedule", *asked, "--stages", line)
+    asked = ["--tokens", "1e9", "--inventory", "sizes.yaml", "--out", "schedule.yaml"]
+    ended = mixopt_("export", "mixture.yaml", "--to", "schedule", *asked, "--batch", "64x4096")
     assert ended.code == 0, ended.error
-    assert f"next: mixopt predict {out}" in ended.out
-    assert Schedule.from_file(out).provenance["source"] == "mixture.yaml"
-    assert draws(out).stages[-1].epochs["code"] == pytest.approx(3, rel=1e-3)
+    assert "next: mixopt predict schedule.yaml" in ended.out
+    schedule = Schedule.from_file("schedule.yaml")
+    assert (schedule.batch, schedule.sequence_length, schedule.max_epochs) == (64, 4096, None)
+    assert schedule.provenance["source"] == "mixture.yaml"
+    assert schedule.provenance["mixture"] == WEB.fingerprint
+    assert draws("schedule.yaml").stages[-1].epochs["code"] == pytest.approx(2.5, rel=1e-3)
 
 
 WEIGHTS = {"web": 0.7, "code": 0.2, "books": 0.1}

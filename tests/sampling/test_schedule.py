@@ -190,10 +190,9 @@ def test_the_files_and_the_code_of_the_page_work(tmp_path, monkeypatch):
 def test_the_page_works_from_its_first_block_to_its_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Mixture({"web": 0.7, "code": 0.2, "books": 0.1}).to_file("mixture.yaml")
-    Mixture({"web": 0.3, "code": 0.4, "books": 0.3}).to_file("anneal.yaml")
     Path("inventory.yaml").write_text("{web: 80e9, code: 6e9, books: 1e9}")
     work_through("schedules")
-    assert {"blend.0-main.json", "blend.1-anneal.json"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"blend.0-warm-up.json", "blend.1-main.json"} <= {p.name for p in tmp_path.iterdir()}
 
 
 def test_the_error_of_the_page_is_what_is_said(tmp_path, monkeypatch):
