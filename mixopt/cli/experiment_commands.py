@@ -106,7 +106,7 @@ def check_command(
         content = result.to_json()
         print_json(content if counts is None else {**content, "counted": counts})
     else:
-        show("\n".join(result.lines(directory)))
+        show("\n".join(result.lines()))
     if result.problems:
         _stop([str(problem) for problem in result.problems], as_json=False)
 

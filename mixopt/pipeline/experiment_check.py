@@ -13,21 +13,18 @@ from mixopt.mixture import Mixture, Phases
 from mixopt.pipeline.experiment_cost import (
     KnownSizes,
     Range,
-    ScoringCost,
     TrainingPart,
     evaluation_tokens,
     known_sizes,
     largest_weights,
     planned_arms,
     proxy_parameters,
-    scoring_cost,
     shortage_lines,
     training_parts,
     trial_speed,
-    written_bytes,
 )
 from mixopt.pipeline.trial_training import check_start
-from mixopt.system import bytes_text, duration, load_plugin, share_text, short_count, wrapped
+from mixopt.system import duration, load_plugin, share_text, short_count, wrapped
 
 if TYPE_CHECKING:
     from mixopt.config import Config, DesignConfig, SourceConfig
@@ -50,9 +47,9 @@ class Check:
     sizes: KnownSizes
     devices: list[str]
     parts: tuple[TrainingPart, ...]
+    evaluation: float = 0.0  # time of a trial's evaluation, in training tokens
     parameters: int | None = None
     tokens_per_second: float | None = None
-    scoring: ScoringCost | None = None
 
     @property
     def natural(self) -> Mixture | None:
@@ -79,15 +76,9 @@ class Check:
         if not self.tokens_per_second:
             return None
         rate = self.tokens_per_second * len(self.devices)
-        (least, most), evaluation = self.tokens, evaluation_tokens(self.config)
-        least_evaluated = evaluation * sum(part.least for part in self.parts)
-        most_evaluated = evaluation * sum(part.most for part in self.parts)
-        return (least + least_evaluated) / rate, (most + most_evaluated) / rate
-
-    @property
-    def written(self) -> dict[str, int]:
-        """Estimated bytes that a run writes, by folder or file."""
-        return written_bytes(self.parts, self.sizes, self.config.corpus.domains)
+        least = self.tokens[0] + self.evaluation * sum(part.least for part in self.parts)
+        most = self.tokens[1] + self.evaluation * sum(part.most for part in self.parts)
+        return least / rate, most / rate
 
     def refuse(self) -> None:
         """Raise the first problem, if any, with the number of further problems."""
@@ -108,7 +99,6 @@ class Check:
             "natural": None if self.natural is None else dict(self.natural),
             "training": [asdict(part) for part in self.parts],
             "tokens": self.tokens,
-            "scoring": None if self.scoring is None else asdict(self.scoring),
             "arms": {name: asdict(one) for name, (_, one) in planned_arms(self.config).items()},
             "parameters": self.parameters,
             "flops": self.flops,
@@ -116,10 +106,9 @@ class Check:
             "workers": len(self.devices),
             "devices": self.devices,
             "seconds": self.seconds,
-            "written_bytes": self.written,
         }
 
-    def lines(self, out: Path, *, with_table: bool = True) -> list[str]:
+    def lines(self, *, with_table: bool = True) -> list[str]:
         """Return the result as lines for the terminal; at the start of a run without the table."""
         from mixopt.config import experiment_urls
         from mixopt.system import cache_folder
@@ -133,8 +122,6 @@ class Check:
             shown = _range(self.flops, lambda value: f"{value:.1e}")
             total += f", {shown} FLOPs at {short_count(self.parameters or 0)} parameters"
         facts.append(("total", total))
-        if self.scoring is not None:
-            facts.append(("scores", str(self.scoring)))
         facts += [("arms", line) for line, _ in planned_arms(self.config).values()]
         kinds = dict.fromkeys(self.devices)
         devices = ", ".join(f"{self.devices.count(kind)} x {kind}" for kind in kinds)
@@ -143,8 +130,6 @@ class Check:
             speed = f"{short_count(self.tokens_per_second or 0)} tokens/s per worker"
             text = f"about {_range(self.seconds, duration)} (estimate, at {speed})"
             facts.append(("time here", text))
-        written = ", ".join(f"{name} {bytes_text(size)}" for name, size in self.written.items())
-        facts.append(("writes", f"{out}: about {written}"))
         if any(True for _ in experiment_urls(self.config)):
             facts.append(("downloads", f"objects from stores, to {cache_folder()}"))
         hanging = " " * (LABEL_WIDTH + 1)
@@ -243,7 +228,7 @@ def check(
     noted(Objective.from_config, config.resolved_objective, config.losses)
     noted(_check_design, config, sizes)
     noted(earlier_trials, config)
-    scoring = noted(scoring_cost, config)
+    evaluation = noted(evaluation_tokens, config) or 0.0
     warnings = [*_shared_text(config), *_size_warnings(config, sizes)]
     devices = noted(_devices, config, warnings) or ["GPU"] * (config.sweep.workers or 1)
     parameters = None if proxy is None else proxy_parameters(proxy, sizes.vocab_size)
@@ -251,7 +236,7 @@ def check(
     if probe and not problems and proxy is not None:
         rate = trial_speed(config, proxy, sizes.vocab_size, devices)
     parts = training_parts(config, validates=validates)
-    return Check(config, problems, warnings, sizes, devices, parts, parameters, rate, scoring)
+    return Check(config, problems, warnings, sizes, devices, parts, evaluation, parameters, rate)
 
 
 def _sources(config: Config) -> dict[str, SourceConfig]:

@@ -24,7 +24,7 @@ from mixopt.corpus import (
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture, Phases
 from mixopt.run_directory import PREPARE, Run
-from mixopt.system import first_few, one_blas_thread, share_text, short_count
+from mixopt.system import first_few, one_blas_thread, short_count
 from mixopt.trials import Proxy, Training
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
     if corpus is not None:
         inventory = true_inventory(config.corpus.domains, corpus, where=source)
         return KnownSizes(inventory, corpus.inventory, "prepared", corpus.vocab_size)
-    sources = config.corpus.domains
-    rate = 1.0 if plain_name(config.corpus.tokenizer) == BYTES else 1 / BYTES_PER_TOKEN
+    sources, rate = config.corpus.domains, _token_rate(config)
     vocabulary = known_size(config.corpus.tokenizer) or USUAL_IDS
     read = {name: _to_read(name, source, config, rate) for name, source in sources.items()}
     sample = {name: tokens for name, tokens in read.items() if tokens is not None}
@@ -65,6 +64,11 @@ def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
         return KnownSizes(None, known, "unknown", vocabulary)
     exact = rate == 1.0 or all(source.tokens is not None for source in sources.values())
     return KnownSizes(inventory, known, "stated" if exact else "estimated", vocabulary)
+
+
+def _token_rate(config: Config) -> float:
+    """Return the estimated tokens of a byte, before the text is prepared."""
+    return 1.0 if plain_name(config.corpus.tokenizer) == BYTES else 1 / BYTES_PER_TOKEN
 
 
 def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> int | None:
@@ -94,8 +98,6 @@ def _prepared(run: Run) -> Corpus | None:
     return run.corpus if is_own and index.exists() else None
 
 
-RESULT_BYTES, REPORT_BYTES = 4_000, 2_000_000  # size of a trial's file; of report and figures
-VALIDATION = "validation"
 MAX_SHORTAGES = 5  # domains named in a line
 FORWARD = 3  # cost of a training step in forward passes
 
@@ -110,15 +112,16 @@ class TrainingPart:
     tokens: int
 
 
-def _evaluations(config: Config) -> int:
-    every, trained = config.proxy.eval_every, config.proxy.tokens
-    return math.ceil(trained / every) if every else 1
-
-
 def evaluation_tokens(config: Config) -> float:
-    """Return the cost of a trial's held-out losses in training tokens."""
-    domains = len({**config.corpus.sources, **config.evaluation})
-    return domains * config.proxy.eval_tokens * _evaluations(config) / FORWARD
+    """Return the cost of a trial's held-out losses and tasks in training tokens."""
+    every, trained = config.proxy.eval_every, config.proxy.tokens
+    times = math.ceil(trained / every) if every else 1
+    tokens = len({**config.corpus.sources, **config.evaluation}) * config.proxy.eval_tokens
+    if config.tasks is not None:
+        items = [one for name in config.tasks.sets for one in scored_items(config.tasks, name)]
+        size = sum(len((one.context + one.continuation).encode()) for one in items)
+        tokens += math.ceil(size * _token_rate(config))
+    return tokens * times / FORWARD
 
 
 def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingPart, ...]:
@@ -131,56 +134,9 @@ def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingP
     parts = [
         TrainingPart("first round", design.first_trials, design.first_trials, proxy.tokens),
         TrainingPart("later rounds", later, later, proxy.tokens),
-        TrainingPart(VALIDATION, least, most, validation.tokens or 2 * proxy.tokens),
+        TrainingPart("validation", least, most, validation.tokens or 2 * proxy.tokens),
     ]
     return tuple(part for part in (parts if validates else parts[:-1]) if part.most)
-
-
-def written_bytes(
-    parts: Sequence[TrainingPart], sizes: KnownSizes, sources: Mapping[str, SourceConfig]
-) -> dict[str, int]:
-    """Estimate the bytes that a run writes, by folder or file."""
-    width = 2 if sizes.vocab_size <= 1 << 16 else 4
-    # A trainer's own data has sizes but no text that is copied.
-    sample = sizes.sample or {}
-    here = [size for n, size in sample.items() if n not in sources or sources[n].has_text]
-    held = sum(part.most for part in parts if part.part == VALIDATION)
-    trials = sum(part.most for part in parts) - held
-    by_part = {"corpus": width * sum(here), "trials": RESULT_BYTES * trials}
-    by_part |= {VALIDATION: RESULT_BYTES * held, "report": REPORT_BYTES}
-    return {name: size for name, size in by_part.items() if size}
-
-
-@dataclass(frozen=True)
-class ScoringCost:
-    """Cost of scoring tasks in one trial of the sweep."""
-
-    tasks: int
-    items: int
-    tokens: int
-    times: int
-    share: float
-
-    def __str__(self) -> str:
-        times = "once" if self.times == 1 else f"{self.times} times"
-        return (
-            f"{self.tasks} task{'s' * (self.tasks != 1)}, {self.items:,} items, about"
-            f" {short_count(self.tokens)} tokens {times} a trial: {share_text(self.share)} of its"
-            " training"
-        )
-
-
-def scoring_cost(config: Config) -> ScoringCost | None:
-    """Return the cost of scoring all tasks in a trial; None without tasks."""
-    if config.tasks is None:
-        return None
-    sets = [scored_items(config.tasks, name) for name in config.tasks.sets]
-    size = sum(len((one.context + one.continuation).encode()) for items in sets for one in items)
-    is_bytes = plain_name(config.corpus.tokenizer) == BYTES
-    tokens = size if is_bytes else math.ceil(size / BYTES_PER_TOKEN)
-    times = _evaluations(config)
-    share = tokens * times / FORWARD / config.proxy.tokens
-    return ScoringCost(len(sets), sum(map(len, sets)), tokens, times, share)
 
 
 PRODUCT_SECONDS = 0.1
@@ -228,38 +184,31 @@ def shortage_lines(
     most: Mapping[str, float],
 ) -> Iterator[str]:
     """Yield a warning that names domains whose prepared sample is too small for a trial."""
-    corpus = config.corpus
-    here = [n for n in sample if corpus.prepared is not None or corpus.domains[n].has_text]
-    shortages = [
-        _shortage(config, name, sample[name], inventory[name], most[name]) for name in here
-    ]
-    short = sorted((one for one in shortages if one is not None), key=lambda one: -one[0])
+    from mixopt.fitting import OFTEN
+
+    corpus, tokens = config.corpus, config.proxy.tokens
+    target = config.propose.target_tokens or 0
+    simulates = config.proxy.simulate_epochs and target > 0
+    short: list[tuple[float, str]] = []
+    for name in sample:
+        if corpus.prepared is None and not corpus.domains[name].has_text:
+            continue
+        drawn = most[name] * tokens
+        epochs, longer = drawn / sample[name], most[name] * target / inventory[name]
+        needed = drawn / max(longer, 1.0)
+        if simulates:
+            needed = min(inventory[name] * min(tokens / target, 1.0), drawn)
+        if (simulates or epochs > OFTEN) and needed > 1.01 * sample[name]:  # 1%: whole steps
+            about = f"a weight of {most[name]:.2g} ({short_count(round(needed))} tokens needed)"
+            short.append((epochs, f"{name} {epochs:.1f} times at {about}"))
     if short:
+        short.sort(key=lambda one: -one[0])
         names = first_few([text for _, text in short], MAX_SHORTAGES)
         yield (
             f"the prepared text is small for proxy.tokens: a trial may repeat {names}, more"
             " often than the full run; prepare more text, lower proxy.tokens, or cap these domains"
             " in constraints.bounds"
         )
-
-
-def _shortage(
-    config: Config, name: str, sample: int, inventory: int, weight: float
-) -> tuple[float, str] | None:
-    """Return the epochs of a sample that is too small, and a text about it; else None."""
-    from mixopt.fitting import OFTEN
-
-    tokens, target = config.proxy.tokens, config.propose.target_tokens
-    epochs = weight * tokens / sample
-    if config.proxy.simulate_epochs and target is not None:
-        needed, is_often = min(inventory * min(tokens / target, 1.0), weight * tokens), True
-    else:
-        needed = weight * tokens / max(weight * (target or 0) / inventory, 1.0)
-        is_often = epochs > OFTEN
-    if not is_often or needed <= 1.01 * sample:  # 1%: rounding to whole steps
-        return None
-    short = short_count(round(needed))
-    return epochs, f"{name} {epochs:.1f} times at a weight of {weight:.2g} ({short} tokens needed)"
 
 
 def largest_weights(config: Config, natural: Mixture, constraints: Constraints) -> dict[str, float]:

@@ -171,7 +171,7 @@ def _checked(planned: Run, last: Step) -> list[str]:
     validates = VALIDATE in training
     result = check(planned.config, out=planned.path, source=planned.source, validates=validates)
     result.refuse()
-    return result.lines(planned.path, with_table=False)
+    return result.lines(with_table=False)
 
 
 def _discard_altered_shards(run: Run, say: Say) -> None:

@@ -40,7 +40,6 @@ def test_sizes_trials_and_tokens_are_those_of_the_run(config_path):
     assert (first.least, first.tokens) == (8 + 2 + 2, 20_000)
     # A proposal and four baselines, three seeds each; or two proposals and six seeds.
     assert (validation.least, validation.most, validation.tokens) == (15, 36, 40_000)
-    assert found.written == {"trials": 48_000, "validation": 144_000, "report": 2_000_000}
     later = [part.part for part in checked(config_path, "design.trials=40").parts]
     assert later == ["first round", "later rounds", "validation"]
     assert [p.part for p in checked(config_path, validates=False).parts] == ["first round"]
@@ -124,7 +123,7 @@ def test_arms_without_a_control_are_said_to_have_none(config_path):
 def test_a_line_names_four_domains_and_says_that_there_are_more(config_path, count, end):
     domains = {f"d{n}": {"path": "none.jsonl", "tokens": 10**6} for n in range(count)}
     found = checked(config_path, f"corpus.domains={json.dumps(domains)}")
-    line = found.lines(config_path, with_table=False)[0]
+    line = found.lines(with_table=False)[0]
     assert line.startswith(f"{count} domains of {count}M tokens (stated): d0 ")
     assert line.endswith(f", {end}")
 
@@ -134,7 +133,7 @@ def test_a_decoder_is_checked_without_torch(config_path):
         "import sys; from mixopt.config import load_config; from mixopt import pipeline;"
         "config = load_config(sys.argv[1], ['proxy={name: decoder, tokens: 20000}']);"
         "found = pipeline.check(config, probe=True);"
-        "said = any('time here:' in line for line in found.lines('out'));"
+        "said = any('time here:' in line for line in found.lines());"
         "print(found.problems, said, 'torch' in sys.modules)"
     )
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -147,7 +146,7 @@ def test_limits_that_need_sizes_refuse_nothing_until_these_are_known(config_path
     found = checked(config_path, *asked)
     assert found.problems == []
     assert any("sizes of the domains are not given" in line for line in found.warnings)
-    assert found.lines(config_path)[0] == "2 domains, sizes not given"
+    assert found.lines()[0] == "2 domains, sizes not given"
     sized = [line.replace("tokens", "bytes") for line in SIZES]
     found = checked(config_path, *sized, *asked, "corpus.tokenizer=bpe:300")
     assert (found.problems, found.sizes.basis) == ([], "estimated")
@@ -183,12 +182,13 @@ def test_the_time_of_trials_has_their_evaluation_in_it(config_path, tmp_path):
     """Two domains and a target, 500 tokens each, by forward passes alone."""
     asked = ["proxy.eval_tokens=500", "propose.target_tokens=1.4e7", "validate.max_seeds=6"]
     found = checked(config_path, *asked, *SIZES)
+    assert found.evaluation == 3 * 500 / 3
     least, most = found.tokens
     trials = [sum(getattr(part, end) for part in found.parts) for end in ("least", "most")]
     measured = replace(found, tokens_per_second=10.0, devices=["cpu"] * 2, parameters=1000)
     assert measured.seconds == ((least + trials[0] * 500) / 20, (most + trials[1] * 500) / 20)
     assert measured.flops == (6e3 * least, 6e3 * most)
-    lines = measured.lines(tmp_path)
+    lines = measured.lines()
     times = " to ".join(map(duration, measured.seconds))
     assert f"time here:     about {times} (estimate, at 10 tokens/s per worker)" in lines
     assert any("at 1k parameters" in line for line in lines)
@@ -230,16 +230,13 @@ def test_the_command_counts_domains_and_prints_what_it_found(config_path, tmp_pa
     assert all(one.is_sized for one in sized.values())
 
 
-def test_what_scoring_tasks_costs_is_said_beside_training(config_path, tmp_path):
+def test_tasks_are_part_of_the_evaluation(config_path, tmp_path):
     rows = [{"id": n, "context": "c" * 100, "continuation": " a" * 10} for n in range(300)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = f"tasks={{sets: {{t: {tmp_path}/t.jsonl}}}}"
-    found = checked(config_path, *SIZES, task, "proxy.eval_every=6000")
-    assert (found.scoring.items, found.scoring.tokens, found.scoring.times) == (200, 24_000, 4)
-    assert found.scoring.share == pytest.approx(4 * 24_000 / 3 / 20_000)
-    said = "scores:        1 task, 200 items, about 24k tokens 4 times a trial: 160.0% of its"
-    assert any(line.startswith(said) for line in found.lines(tmp_path))
-    assert checked(config_path).scoring is None
+    asked = ["proxy.eval_every=6000", "proxy.eval_tokens=500"]
+    found = checked(config_path, *SIZES, task, *asked)
+    assert found.evaluation == 4 * (3 * 500 + 200 * 120) / 3
 
 
 def test_a_baseline_beyond_the_limits_and_a_file_in_two_domains_are_warnings(config_path, tmp_path):
