@@ -37,6 +37,7 @@ def test_slurm_says_what_it_would_submit(tmp_path, monkeypatch):
     done = mixopt(*asked, "--set", SMALL[0])
     assert done.code == 0, done.error
     assert "#SBATCH --mem=4G" in done.out
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.nightly

@@ -5,11 +5,9 @@ Real processes and HTTP servers; what is sent is what the servers were asked.
 
 import base64
 import json
-import os
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +16,8 @@ from odd_servers import serving
 from ranks import free_port
 from tracking_job import RunLog, wait_for
 
-from mixopt.errors import RunError
 from mixopt.tracking import sync
-from mixopt.tracking.record import JOURNAL, Position, WantedRun, append_line, read_points
+from mixopt.tracking.record import JOURNAL, Position, read_points
 
 pytest.importorskip("mlflow")
 
@@ -56,44 +53,6 @@ def odd_server(status: int | None, *, hello: bool = False):
             yield SimpleNamespace(address=address, asked=asked)
         finally:
             closing.set()
-
-
-@pytest.mark.parametrize("way", ["", "uri", "environment", "trust"])
-def test_only_a_server_that_the_user_names_or_trusts_is_asked(tmp_path, monkeypatch, way):
-    with odd_server(500) as own, odd_server(500) as named:
-        uri, journal = f"http://{named.address}", tmp_path / JOURNAL
-        hostile = f"http://u:{WORD}@{own.address}"
-        append_line(journal, asdict(WantedRun("sweep", hostile, "toy", "n", 1500)))
-        if way == "environment":
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        if way:
-            given = {"uri": {"uri": uri}, "trust": {"trust": True}}.get(way, {})
-            assert sync(tmp_path, **given).trouble is not None
-        else:
-            with pytest.raises(RunError, match=f"@{own.address}, and nothing is sent") as error:
-                sync(tmp_path)
-            assert WORD not in str(error.value)
-            assert list(tmp_path.iterdir()) == [journal]
-        asked = (way == "trust", way in ("uri", "environment"))
-        assert (bool(own.asked), bool(named.asked)) == asked
-
-
-@pytest.mark.parametrize("is_own", [True, False])
-@pytest.mark.parametrize("name", ["figures/a.svg", "../secret.txt", "/etc/hostname"])
-def test_files_that_are_not_of_the_run_are_not_sent(tmp_path, name, is_own):
-    run, store = tmp_path / "run", tmp_path / "store" / "mlflow.db"
-    (tmp_path / "secret.txt").write_text("private")
-    (run / "figures").mkdir(parents=True)
-    (run / "figures" / "a.svg").symlink_to(tmp_path / "secret.txt")
-    (run / "trials").mkdir()
-    os.mkfifo(run / "trials" / "t0.json")
-    wanted = WantedRun("sweep", None, "toy", "n", 1500, "trials", files={name: None})
-    append_line(run / JOURNAL, asdict(wanted))
-    result = sync(run, None if is_own else f"sqlite:///{store}")
-    assert "is outside this folder; it is not read" in result.trouble
-    assert result.sent == {"runs": 1, "trials": 0, "points": 0, "files": 0}
-    kept = (run if is_own else store.parent) / "mlartifacts"
-    assert not [file for file in kept.rglob("*") if file.is_file()]
 
 
 def command_lines() -> str:

@@ -35,12 +35,6 @@ def test_a_stopped_worker_is_replaced_within_patience(corpus, undisturbed, tmp_p
     assert "made no progress for 1." in said[0]
 
 
-def test_a_worker_that_is_killed_once_changes_no_result(corpus, undisturbed, tmp_path):
-    said = []
-    assert swept(tmp_path, corpus, said, fault="kill", at="c") == undisturbed
-    assert "ended with signal SIGKILL; out of memory?" in said[0]
-
-
 @pytest.mark.parametrize("fault", ["hang", "sleep"])
 def test_a_worker_whose_heart_beats_and_nothing_moves_is_replaced(
     corpus, undisturbed, tmp_path, fault

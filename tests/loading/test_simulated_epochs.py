@@ -8,16 +8,13 @@ from hypothesis import given, settings, strategies as st
 from mixopt_proxies.decoder import TrialBatches
 from mixopt_proxies.ngram import NgramProxy
 from mixopt_proxies.ngram.ngram_proxy import draw_tokens
-from refusals import refusal, refuses
+from refusals import refusal
 from token_writers import write_shards
 
 import mixopt
 from mixopt.corpus import Corpus, Domain
-from mixopt.errors import ConfigError
 from mixopt.loading import Pool
 from mixopt.mixture import Mixture
-from mixopt.sweeps import Job
-from mixopt.sweeps.train_group import _loaded
 from mixopt.trials import Training, Trial
 
 LENGTH, BATCH = 10, 8
@@ -96,12 +93,6 @@ def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
         own = repeats[EDGES[d] : EDGES[d + 1]]
         wanted = mixture[name] * target / INVENTORY[name]
         assert own[own > 0].mean() == pytest.approx(wanted, rel=0.01)
-
-
-def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(corpus, monkeypatch):
-    monkeypatch.setattr(NgramProxy, "simulates_epochs", False)
-    job = Job("ngram", {}, corpus.path, Training(2_000, device="cpu", target_tokens=10_000))
-    refuses(ConfigError, "proxy 'ngram' cannot limit its domains to pools; leave", _loaded, job)
 
 
 def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):

@@ -180,18 +180,13 @@ def test_a_forecast_counts_what_each_stage_draws_and_when_a_domain_runs_out():
 # --- The files, commands and code of docs/schedules.md, and the example ---------------------------
 
 
-def test_the_files_and_the_code_of_the_page_work(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    work_through("schedules", commands=False)
-    assert load_pretraining("pretrain.yaml").training.steps == 77057
-
-
 @pytest.mark.nightly
 def test_the_page_works_from_its_first_block_to_its_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Mixture({"web": 0.7, "code": 0.2, "books": 0.1}).to_file("mixture.yaml")
     Path("inventory.yaml").write_text("{web: 80e9, code: 6e9, books: 1e9}")
     work_through("schedules")
+    assert load_pretraining("pretrain.yaml").training.steps == 77057
     assert {"blend.0-warm-up.json", "blend.1-main.json"} <= {p.name for p in tmp_path.iterdir()}
 
 

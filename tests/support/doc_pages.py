@@ -19,11 +19,11 @@ def blocks_of(name, language):
     return [text for kind, text in BLOCK.findall(page_text(name)) if kind == language]
 
 
-def work_through(name, *, commands=True):
-    """Do a page in this folder: save files under their names, run programs and, if so, commands.
+def work_through(name):
+    """Do a page in this folder: save files under their names, run programs and commands.
 
     Returns:
-        The names that its programs have made, which share one namespace.
+        The names that its programs define, which share one namespace.
     """
     names = {"__name__": "example"}
     for language, text in BLOCK.findall(page_text(name)):
@@ -31,7 +31,7 @@ def work_through(name, *, commands=True):
             exec(compile(text, f"{name}.md", "exec"), names)
         elif language == "yaml":
             Path(re.match(r"# (\w+\.yaml)", text)[1]).write_text(text)
-        elif commands:
+        else:
             assert language == "sh"
             for words in map(shlex.split, text.splitlines()):
                 if words[:2] != ["pip", "install"]:

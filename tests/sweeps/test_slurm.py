@@ -14,7 +14,6 @@ from mixopt import pipeline
 from mixopt.config import SweepConfig
 from mixopt.errors import ConfigError, RunError
 from mixopt.mixture import Mixture
-from mixopt.pipeline import sweep_script
 from mixopt.sweeps import Ended, Job, Site, SlurmExecutor, cancel_submitted, run_trials, slurm
 from mixopt.trials import Training, Trial
 
@@ -25,18 +24,6 @@ def script(tmp_path, *, groups=8, device="cpu", workers=None, gpus=None, **optio
     """Return the script of a sweep in a folder."""
     site = Site(tmp_path / "trials", device, workers, gpus)
     return SlurmExecutor(site, **options).script(groups)
-
-
-def test_a_sweep_on_two_nodes_is_that_of_this_machine(slurm_cluster, work_run, local_table):
-    run = work_run(executor="slurm", size=2, seconds=1)
-    text = said(run.owner())
-    assert "submitted to Slurm as job " in text
-    assert run.table() == local_table
-    assert sorted(run.notes("ended")) == sorted(local_table["trial"])
-    # One array finds out how many trials go together, and one trains all of them.
-    arrays = sorted(path.name for path in (run.path / "trials/work").glob("array-*"))
-    assert arrays == ["array-1", "array-2"]
-    assert len(list((run.path / "trials/logs").glob("*.log"))) == 1 + 3
 
 
 def test_a_killed_owner_is_taken_up_again_and_nothing_is_trained_twice(
@@ -153,15 +140,6 @@ def test_a_value_that_is_more_than_a_value_is_refused(tmp_path, field, value, me
 def test_a_fraction_of_a_gpu_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="sweep.gpus: 0.5: Slurm gives whole GPUs"):
         script(tmp_path, gpus=0.5)
-
-
-def test_a_dry_run_shows_the_script_and_does_nothing(config_path, tmp_path):
-    text = sweep_script(
-        config_path, tmp_path / "run", overrides=["sweep.executor=slurm", "sweep.gpus=1"]
-    )
-    assert "#SBATCH --gpus-per-node=1" in text
-    assert "mixopt.sweeps.train_group" in text
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_host_without_sbatch_says_what_is_needed(tmp_path, monkeypatch):
