@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_line import mixopt
+from refusals import refuses
 
 from mixopt import __version__
 from mixopt.cli.mixture_commands import read_mixture, read_size
@@ -24,11 +25,9 @@ def test_weights_are_read_by_domain_whatever_marks_a_name_has_or_from_a_file(tmp
 def test_a_size_is_parameters_and_tokens():
     assert read_size("parameters=1B, tokens=25e9") == {"parameters": 1e9, "tokens": 25e9}
     assert read_size(None) == {}
-    with pytest.raises(MixoptError, match="--at tokens: 'much' is not a number of tokens"):
-        read_size("tokens=much")
+    refuses(MixoptError, "--at tokens: 'much' is not a number of tokens", read_size, "tokens=much")
     for wrong in ("1e9", "layers=3"):
-        with pytest.raises(MixoptError, match=f"--at {wrong}: expected parameters=P or tokens=T"):
-            read_size(wrong)
+        refuses(MixoptError, f"--at {wrong}: expected parameters=P or tokens=T", read_size, wrong)
 
 
 @pytest.mark.parametrize(

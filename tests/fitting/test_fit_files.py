@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_fit import fitted, make_trials
+from refusals import refuses
 
 from mixopt.errors import MixoptError, PluginError, RunError
 from mixopt.fitting import Fit
@@ -32,8 +33,7 @@ def test_code_that_a_folder_names_is_not_imported(tmp_path, monkeypatch):
     with pytest.raises(PluginError, match=r"fit\.json: .* import 'evil_regressor' .*--trust"):
         Fit.load(tmp_path / "fit")
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(PluginError, match="has no 'fit'"):
-        Fit.load(tmp_path / "fit", trust=True)
+    refuses(PluginError, "has no 'fit'", Fit.load, tmp_path / "fit", trust=True)
     assert (tmp_path / "ran").exists()
 
 
@@ -46,10 +46,8 @@ def test_a_pickle_in_a_folder_is_not_read(tmp_path):
     shutil.rmtree(tmp_path / "fit" / "regressor")
     (tmp_path / "fit" / "regressor").write_bytes(pickle.dumps(Bad()))
     forged(tmp_path / "fit", regressor="sklearn.utils.parallel:joblib", saved=True)
-    with pytest.raises(PluginError, match="--trust"):
-        Fit.load(tmp_path / "fit")
-    with pytest.raises(PluginError, match="is it a regressor"):
-        Fit.load(tmp_path / "fit", trust=True)
+    refuses(PluginError, "--trust", Fit.load, tmp_path / "fit")
+    refuses(PluginError, "is it a regressor", Fit.load, tmp_path / "fit", trust=True)
     assert not (tmp_path / "ran").exists()
 
 
@@ -58,8 +56,7 @@ def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
     candidates = ["linear", "evil_regressor:R"]
     set_parameter(tmp_path / "regressor" / "regressor.json", candidates=candidates)
     forged(tmp_path)
-    with pytest.raises(PluginError, match=r"names the regressor 'evil_regressor:R'"):
-        Fit.load(tmp_path, trust=True)
+    refuses(PluginError, r"names the regressor 'evil_regressor:R'", Fit.load, tmp_path, trust=True)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +73,7 @@ def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
 def test_a_field_of_fit_json_that_cannot_be_is_named(tmp_path, fields, message):
     fitted("linear").save(tmp_path)
     forged(tmp_path, **fields)
-    with pytest.raises(MixoptError, match=message):
-        Fit.load(tmp_path)
+    refuses(MixoptError, message, Fit.load, tmp_path)
 
 
 def shorter(file):
@@ -117,9 +113,7 @@ def test_a_file_that_is_not_of_the_fit_is_one_line(tmp_path, file, change, messa
     fitted("log_linear").save(tmp_path)
     change(tmp_path / file)
     forged(tmp_path)
-    with pytest.raises((PluginError, RunError), match=message) as raised:
-        Fit.load(tmp_path)
-    assert "\n" not in str(raised.value)
+    refuses((PluginError, RunError), message, Fit.load, tmp_path)
 
 
 def test_every_flip_in_a_file_of_a_fit_is_found_or_harmless(tmp_path):

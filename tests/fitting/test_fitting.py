@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_fit import DOMAINS, TARGETS, fitted, make_trials, objective
+from refusals import refuses
 
 from mixopt.errors import MixtureError, PluginError
 from mixopt.fitting import (
@@ -157,12 +158,10 @@ def test_a_regressor_that_fails_is_named(monkeypatch):
     monkeypatch.setattr(
         "mixopt.system.load_plugin", lambda _, name: {"theirs": Explodes, "mine": Infinite}[name]
     )
-    with pytest.raises(
-        PluginError, match="'theirs' failed on 2. trials: ArithmeticError: singular"
-    ):
-        fitted("theirs")
-    with pytest.raises(PluginError, match="'mine' predicts values that are not finite; leave it o"):
-        fitted("mine")
+    refuses(
+        PluginError, "'theirs' failed on 2. trials: ArithmeticError: singular", fitted, "theirs"
+    )
+    refuses(PluginError, "'mine' predicts values that are not finite; leave it o", fitted, "mine")
 
 
 def test_shares_by_domain_are_predicted_as_mixtures_are():
@@ -176,5 +175,4 @@ def test_shares_by_domain_are_predicted_as_mixtures_are():
     assert frame["target"].to_list() == [OBJECTIVE, *TARGETS]
     assert frame["predicted"].to_list() == [ours.objective_N[0], *ours.losses_NM[0]]
     assert f"<td>{TARGETS[0]}</td>" in ours._repr_html_()
-    with pytest.raises(MixtureError, match="unknown domain 'webb'"):
-        fit.predict({"webb": 1.0})
+    refuses(MixtureError, "unknown domain 'webb'", fit.predict, {"webb": 1.0})

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from refusals import refuses
 
 from mixopt.errors import ConfigError
 from mixopt.fitting import power
@@ -37,7 +38,5 @@ def test_the_needed_arms_seeds_and_questions_reach_the_goal_and_one_less_does_no
 
 
 def test_arguments_out_of_range_are_named():
-    with pytest.raises(ConfigError, match="noise is -1.0"):
-        power(-1.0, 0.1, 8)
-    with pytest.raises(ConfigError, match="arms"):
-        power(1, 1, 0)
+    refuses(ConfigError, "noise is -1.0", power, -1.0, 0.1, 8)
+    refuses(ConfigError, "arms", power, 1, 1, 0)

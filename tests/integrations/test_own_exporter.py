@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 from command_line import mixopt
+from refusals import refuses
 
 from mixopt import ConfigError, Mixture
 from mixopt.errors import PluginError
@@ -49,8 +50,7 @@ def test_an_exporter_is_found_by_its_entry_point_and_by_its_path(installed, tmp_
     MIXTURE.to_file(tmp_path / "mixture.yaml")
     assert mixopt("export", tmp_path / "mixture.yaml", "--to", "ours").out.strip() == text.strip()
     assert "ours" in mixopt("export", "--list").out
-    with pytest.raises(ConfigError, match="unknown tool 'our'; did you mean 'ours'"):
-        export_mixture(MIXTURE, "our")
+    refuses(ConfigError, "unknown tool 'our'; did you mean 'ours'", export_mixture, MIXTURE, "our")
     check_exporter("ours")
 
 
@@ -60,8 +60,7 @@ def test_an_exporter_is_found_by_its_entry_point_and_by_its_path(installed, tmp_
 )
 def test_what_is_not_an_exporter_is_refused(installed, tool, message):
     installed(tool)
-    with pytest.raises(PluginError, match=f"exporter 'ours': {message}"):
-        export_mixture(MIXTURE, "ours")
+    refuses(PluginError, f"exporter 'ours': {message}", export_mixture, MIXTURE, "ours")
 
 
 def crashes(entries, facts):

@@ -10,6 +10,7 @@ import pytest
 import titan_job
 from places import PROJECT
 from ranks import finish, start_ranks
+from refusals import refuses
 from token_writers import write_index, write_shards
 
 from mixopt import Mixture, MixtureDataset, MixtureSampler, SamplerError
@@ -138,8 +139,7 @@ def test_a_batch_has_places_in_documents_and_a_state_that_goes_on(corpus, made):
     assert next(iter(again))[0]["input"].tolist() == next(batches)[0]["input"].tolist()
     for one in (loader, flat, again):
         one.close()
-    with pytest.raises(SamplerError, match="MixtureDataLoader needs seq_len=; torchtitan's"):
-        built(made, config)
+    refuses(SamplerError, "MixtureDataLoader needs seq_len=; torchtitan's", built, made, config)
 
 
 STAGES = """
@@ -174,12 +174,10 @@ def test_a_configuration_that_cannot_be_built_says_what_is_missing(corpus, made)
     make, path = made.Config, str(corpus / "mixture.yaml")
     with pytest.raises(SamplerError, match="give exactly one of corpus= and rows="):
         built(made, make(mixture=path), **RELEASE)
-    with pytest.raises(SamplerError, match="mixture= is missing"):
-        built(made, make(corpus=str(corpus)), **RELEASE)
+    refuses(SamplerError, "mixture= is missing", built, made, make(corpus=str(corpus)), **RELEASE)
     config = make(corpus=str(corpus), mixture=path)
     with pytest.raises(SamplerError, match=r"30 is no multiple .* 16; use 16"):
         built(made, config, max_context_length=16, num_tokens_per_batch=30)
     rows = MixtureDataset.from_corpus(corpus, length=LENGTH)
     loader = built(made, make(rows=rows, mixture=path), **RELEASE)
-    with pytest.raises(SamplerError, match=r"need rows of 17: MixtureDataset\(length=17\)"):
-        next(iter(loader))
+    refuses(SamplerError, r"need rows of 17: MixtureDataset\(length=17\)", next, iter(loader))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from chat_parts import MARKS, chats, completions, llama, texts, tokenizer
+from refusals import refuses
 from sampler_rows import pairs_in_order, pairs_of
 from torch import nn
 from trainer_parts import QUIET, Recording
@@ -128,12 +129,9 @@ def test_rows_that_are_ready_are_left_those_to_evaluate_on_prepared_and_others_r
         ready_trainer(tmp_path, {"web": texts("web", 9), "code": READY})
     with pytest.raises(SamplerError, match=r"'web' are not packed, and .*packing=True"):
         ready_trainer(tmp_path, {"web": READY, "code": READY}, packing=True)
-    with pytest.raises(SamplerError, match=r"give\s+train_dataset=\{domain: dataset, ...\}"):
-        trained(tmp_path, None)
-    with pytest.raises(SamplerError, match=r"domain 'web' is a tuple; it must be a"):
-        trained(tmp_path, {"web": ()})
-    with pytest.raises(SamplerError, match=r"domain 'web' has no rows"):
-        trained(tmp_path, {"web": []})
+    refuses(SamplerError, r"give\s+train_dataset=\{domain: dataset, ...\}", trained, tmp_path, None)
+    refuses(SamplerError, r"domain 'web' is a tuple; it must be a", trained, tmp_path, {"web": ()})
+    refuses(SamplerError, r"domain 'web' has no rows", trained, tmp_path, {"web": []})
     with pytest.raises(SamplerError, match=r"domain 'ask' is empty after preparation"):
         trained(tmp_path, {"web": texts("web", 3), "ask": completions("ask", 3)}, max_length=2)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from driver_parts import NAMES, START, sampler
 from online_setting import run_of
+from refusals import refuses
 
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError
@@ -30,13 +31,11 @@ RUN = run_of(2, evaluations=("x", "y", "z"))
     ],
 )
 def test_what_a_setting_cannot_have_is_named(fields, said):
-    with pytest.raises(EstimatorError, match=said):
-        replace(RUN, **fields)
+    refuses(EstimatorError, said, replace, RUN, **fields)
 
 
 def test_a_plan_without_steps_or_a_mixture_is_refused():
-    with pytest.raises(EstimatorError, match=r"plan 'tag': 0 steps; at least 1"):
-        Plan(HALVES, 0, "tag")
+    refuses(EstimatorError, r"plan 'tag': 0 steps; at least 1", Plan, HALVES, 0, "tag")
     with pytest.raises(EstimatorError, match=r"plan 'tag': weights_D: .* is not a mixture"):
         Plan(np.array([0.5, np.nan]), 1, "tag")
 
@@ -98,5 +97,4 @@ def test_what_is_said_of_a_run_is_told():
     ],
 )
 def test_what_cannot_be_right_is_named(fields, said):
-    with pytest.raises(EstimatorError, match=said):
-        setting_of(**fields)
+    refuses(EstimatorError, said, setting_of, **fields)

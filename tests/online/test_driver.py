@@ -22,6 +22,7 @@ from driver_parts import (
     sampler,
     train,
 )
+from refusals import refuses
 
 from mixopt import MixtureSampler
 from mixopt.errors import EstimatorError, RunError
@@ -297,8 +298,7 @@ def test_what_an_estimator_cannot_work_with_is_said_at_once():
         "held_out": r"^Turning needs held-out losses: DriverOptions\(evaluate=\), which returns",
         "magic": "^Turning needs 'magic', which this driver does not provide$",
     }.items():
-        with pytest.raises(EstimatorError, match=message):
-            driver_over(sampler(), Turning(needs=(need,)))
+        refuses(EstimatorError, message, driver_over, sampler(), Turning(needs=(need,)))
 
 
 def test_a_loop_that_does_not_do_what_it_said_is_told():
@@ -306,15 +306,13 @@ def test_a_loop_that_does_not_do_what_it_said_is_told():
     driver = driver_over(order, Turning(1))
     driver.start()
     next(iter(order))
-    with pytest.raises(EstimatorError, match=r"no losses were recorded up to step 1: call record"):
-        driver.step()
+    refuses(EstimatorError, r"no losses were recorded up to step 1: call record", driver.step)
     order = sampler()
     driver = driver_over(order, Turning(5), accumulation=2)
     driver.start()
     rows = next(iter(order))
     driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
-    with pytest.raises(EstimatorError, match=r"batch 1, with accumulation=2 it is at 2: call step"):
-        driver.step()
+    refuses(EstimatorError, r"batch 1, with accumulation=2 it is at 2: call step", driver.step)
 
 
 def test_a_start_after_batches_were_handed_out_is_told():
@@ -322,8 +320,7 @@ def test_a_start_after_batches_were_handed_out_is_told():
     driver = driver_over(loader, Turning(5))
     batches = iter(loader)
     next(batches)
-    with pytest.raises(EstimatorError, match=r"comes too late.*call start\(\) before the first"):
-        driver.start()
+    refuses(EstimatorError, r"comes too late.*call start\(\) before the first", driver.start)
     batches.close()
 
 

@@ -20,6 +20,7 @@ from pretrain_runs import (
     weights_of,
     write_config,
 )
+from refusals import refuses
 
 from mixopt import pretrain
 from mixopt.corpus import FastTokenizer
@@ -140,8 +141,7 @@ def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path, monkeypatch):
     message = (
         "^model.from: 'some/other': no such folder, and no model that the hub gives: .*; give a"
     )
-    with pytest.raises(RunError, match=message):
-        open_origin("some/other")
+    refuses(RunError, message, open_origin, "some/other")
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", pytest.param("", marks=pytest.mark.nightly)])
@@ -184,9 +184,7 @@ def test_a_corpus_of_other_tokens_is_refused(folder, other_corpus, tmp_path):
     message = (
         r"its tokenizer '.*' \(257 ids, vocabulary \w{8}\) is not the corpus's, 'bpe:257' \(257"
     )
-    with pytest.raises(ConfigError, match=message) as caught:
-        pretrain(config, tmp_path / "run", [f"corpus={other_corpus}"])
-    assert "\n" not in str(caught.value)
+    refuses(ConfigError, message, pretrain, config, tmp_path / "run", [f"corpus={other_corpus}"])
 
 
 def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(folder, tmp_path):
@@ -196,8 +194,7 @@ def test_where_there_is_no_tokenizer_the_sizes_are_compared_and_a_line_says_so(f
     assert "the corpus has no tokenizer with it; its 257 ids are enough for the corpus's" in known
     made_model("llama", {}, 200).save_pretrained(tmp_path / "few")
     message = r"few: has 200 ids, and the corpus's tokenizer 'bytes' has 257"
-    with pytest.raises(ConfigError, match=message):
-        started(folder, tmp_path / "b", tmp_path / "few")
+    refuses(ConfigError, message, started, folder, tmp_path / "b", tmp_path / "few")
 
 
 def damage(path: Path, what: str | dict) -> None:
@@ -246,10 +243,8 @@ def damage(path: Path, what: str | dict) -> None:
 def test_a_folder_that_is_not_what_it_says_is_refused(folder, tmp_path, what, message):
     shutil.copytree(folder / "shards", tmp_path / "model")
     damage(tmp_path / "model", what)
-    with pytest.raises(RunError, match=message) as caught:
-        open_origin(tmp_path / "model").module()
-    assert str(tmp_path / "model") in str(caught.value)
-    assert "\n" not in str(caught.value)
+    line = refuses(RunError, message, open_origin(tmp_path / "model").module)
+    assert str(tmp_path / "model") in line
 
 
 def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_it_is_named(folder, tmp_path):
@@ -258,10 +253,8 @@ def test_a_damaged_newest_checkpoint_is_refused_and_the_one_before_it_is_named(f
     damage(newest, "truncated")
     message = rf"{newest}.*the one before it is {before}$"
     for start in (newest, tmp_path / "run"):
-        with pytest.raises(RunError, match=message):
-            open_origin(start)
-        with pytest.raises(RunError, match=message):
-            ContinuedProxy(start=str(start)).start_hash()
+        refuses(RunError, message, open_origin, start)
+        refuses(RunError, message, ContinuedProxy(start=str(start)).start_hash)
     assert open_origin(before).step == 5
 
 
@@ -270,12 +263,10 @@ def test_what_is_no_model_is_refused(folder, tmp_path):
         tmp_path / "none": "no such folder; expected a folder of transformers",
         tmp_path: "has no model; expected a folder of transformers",
     }.items():
-        with pytest.raises(RunError, match=message):
-            open_origin(start)
+        refuses(RunError, message, open_origin, start)
     shutil.copytree(folder / "alone", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(RunError, match="run': the run has no checkpoints yet"):
-        open_origin(tmp_path / "run")
+    refuses(RunError, "run': the run has no checkpoints yet", open_origin, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -292,9 +283,7 @@ def test_what_is_no_model_is_refused(folder, tmp_path):
 )
 def test_what_the_start_is_not_or_lacks_is_refused(folder, tmp_path, start, override, message):
     config = config_from(folder, tmp_path, folder / start)
-    with pytest.raises(MixoptError, match=message) as caught:
-        pretrain(config, tmp_path / "run", [override])
-    assert "\n" not in str(caught.value)
+    refuses(MixoptError, message, pretrain, config, tmp_path / "run", [override])
 
 
 def test_code_beside_the_weights_is_not_imported(folder, tmp_path):
@@ -315,8 +304,6 @@ def test_a_plug_in_that_a_run_names_by_its_path_is_imported_where_the_configurat
     pretrain(config, tmp_path / "base")
     message = r"names the model 'pretrain_job:Recording', which is code; .* --trust, .* model.name"
     for opened in (open_origin, TrainedModel.open):
-        with pytest.raises(PluginError, match=message):
-            opened(tmp_path / "base")
-    with pytest.raises(PluginError, match=message):
-        started(folder, tmp_path / "a", tmp_path / "base")
+        refuses(PluginError, message, opened, tmp_path / "base")
+    refuses(PluginError, message, started, folder, tmp_path / "a", tmp_path / "base")
     started(folder, tmp_path / "b", tmp_path / "base", model={"name": "pretrain_job:Recording"})

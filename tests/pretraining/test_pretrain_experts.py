@@ -17,6 +17,7 @@ from pretrain_runs import (
     weights_of,
     write_config,
 )
+from refusals import refuses
 
 from mixopt import pretrain
 from mixopt.errors import RoutingError
@@ -127,8 +128,7 @@ def test_a_router_of_no_known_family_is_refused_before_training_and_read_by_a_na
         r" has experts, .* name it in YAML as experts: {adapters: .*; experts.enabled: false trains"
         " without counting$"
     )
-    with pytest.raises(RoutingError, match=message):
-        pretrain(config, tmp_path / "refused", own)
+    refuses(RoutingError, message, pretrain, config, tmp_path / "refused", own)
     assert not (tmp_path / "refused/metrics.jsonl").exists()
     pretrain(config, tmp_path / "off", [*own, "experts.enabled=false"])
     assert not (tmp_path / "off/experts").exists()
@@ -144,5 +144,4 @@ def test_a_checkpoint_of_other_experts_is_refused(whole, config, tmp_path, monke
     shutil.copytree(whole, out)
     shutil.rmtree(out / "checkpoints/step-00000024")
     monkeypatch.setattr(experts_job, "LAYERS", 3)
-    with pytest.raises(RoutingError, match="is of other experts: layer 3 has no router; here"):
-        pretrain(config, out)
+    refuses(RoutingError, "is of other experts: layer 3 has no router; here", pretrain, config, out)

@@ -10,6 +10,7 @@ import sys
 import pytest
 import yaml
 from pretrain_runs import CONFIG, DECODER, write_config
+from refusals import refuses
 
 from mixopt import MixtureDataset, load_run, pretrain
 from mixopt.corpus import publish_corpus
@@ -65,23 +66,19 @@ def test_a_mixture_at_its_cap_may_be_rounded_up_to_whole_batches(config, corpus,
         f"domain 'code': 8 of 16 sequences are {epochs} epochs of its {rows:,}, and max_epochs"
         f" is {4.5 / rows:g}. Lower its share to 0.25, or allow max_epochs: {epochs}"
     )
-    with pytest.raises(MixoptError, match=f"^{re.escape(message)}$"):
-        at_its_cap(9)
+    refuses(MixoptError, f"^{re.escape(message)}$", at_its_cap, 9)
 
 
 def test_a_run_does_not_go_on_with_another_learning_rate_or_an_edited_record(config, tmp_path):
     out = tmp_path / "run"
     pretrain(config, out, ["checkpoint.keep=1"])
-    with pytest.raises(MixoptError, match=r"run: is a pretraining, .* metrics.jsonl has"):
-        load_run(out)
+    refuses(MixoptError, r"run: is a pretraining, .* metrics.jsonl has", load_run, out)
     record = (out / "config.yaml").read_text()
     message = r"started with training\.lr 0\.003, and here it is 0\.0001; use another --out$"
-    with pytest.raises(MixoptError, match=message):
-        pretrain(config, out, ["training.lr=1e-4"])
+    refuses(MixoptError, message, pretrain, config, out, ["training.lr=1e-4"])
     assert (out / "config.yaml").read_text() == record
     (out / "config.yaml").write_text(record + "name: other\n")
-    with pytest.raises(MixoptError, match=r"config\.yaml: has changed since it was written"):
-        pretrain(config, out)
+    refuses(MixoptError, r"config\.yaml: has changed since it was written", pretrain, config, out)
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000004"]
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import polars as pl
-import pytest
 from made_fit import fitted, table
+from refusals import refuses
 
 from mixopt.config import ProposeConfig
 from mixopt.errors import ConfigError, InfeasibleError
@@ -39,10 +39,8 @@ def test_a_mixture_is_allowed_where_another_trial_is_nearer_than_a_collapsed_one
 
 
 def test_trials_without_experts_or_without_a_whole_one_are_refused():
-    with pytest.raises(ConfigError, match="the trials have no experts; leave it out"):
-        Avoided.of(TRIALS, None)
-    with pytest.raises(ConfigError, match="the experts of all 24 trials collapsed"):
-        Avoided.of(TRIALS, NAMES)
+    refuses(ConfigError, "the trials have no experts; leave it out", Avoided.of, TRIALS, None)
+    refuses(ConfigError, "the experts of all 24 trials collapsed", Avoided.of, TRIALS, NAMES)
 
 
 def test_a_proposal_is_nearest_to_a_trial_that_did_not_collapse():
@@ -57,5 +55,4 @@ def test_a_proposal_is_nearest_to_a_trial_that_did_not_collapse():
 def test_limits_that_leave_mixtures_near_collapsed_trials_alone_are_refused():
     limits = {"bounds": {"code": (0.9, 1.0)}, "guardrails": {"experts": True}}
     said = f"closest to one of the {len(COLLAPSED)} trials whose experts collapsed: widen the oth"
-    with pytest.raises(InfeasibleError, match=said):
-        propose(**limits)
+    refuses(InfeasibleError, said, propose, **limits)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 from mixopt_proxies.command.trainer_command import PLACEHOLDERS, TrainerCommand
+from refusals import refuses
 
 from mixopt.config import load_config
 from mixopt.errors import ConfigError
@@ -49,8 +50,7 @@ def test_a_word_is_filled_in_or_refused_and_never_half_of_both(word):
     ],
 )
 def test_what_cannot_be_a_command_is_refused(run, message):
-    with pytest.raises(ConfigError, match=message):
-        command(run)
+    refuses(ConfigError, message, command, run)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,7 @@ def test_what_cannot_be_a_command_is_refused(run, message):
     ],
 )
 def test_a_program_or_a_script_that_is_not_there_is_refused_before_a_trial(run, folder, message):
-    with pytest.raises(ConfigError, match=message):
-        command(run, folder).check_here()
+    refuses(ConfigError, message, command(run, folder).check_here)
 
 
 @pytest.mark.parametrize(

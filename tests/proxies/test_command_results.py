@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 from mixopt_proxies.command.command_proxy import result_file
 from mixopt_proxies.command.result_file import Point, TrainerLog, divergence, losses_of, read_log
+from refusals import refuses
 
 from mixopt.errors import RunError
 
@@ -84,8 +85,7 @@ def test_of_the_files_that_a_glob_matches_the_newest_counts(tmp_path):
 )
 def test_a_file_that_cannot_be_read_is_named_with_its_fault(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(RunError, match=message):
-        read(tmp_path, name)
+    refuses(RunError, message, read, tmp_path, name)
 
 
 # By domain, with the curve that leads there ---------------------------------------------------
@@ -118,8 +118,7 @@ def test_a_missing_loss_names_the_nearest(corpus):
         "m.json: has no loss of 'code': no 'eval/code/loss'; the nearest are 'eval/code/nll',"
         " 'eval/other_code/loss', 'eval/manual/loss'; see proxy.losses"
     )
-    with pytest.raises(RunError, match="it has no numbers"):
-        losses(corpus, {"a": "text"})
+    refuses(RunError, "it has no numbers", losses, corpus, {"a": "text"})
 
 
 @given(st.floats(0.1, 20))

@@ -1,13 +1,7 @@
 """A command in a sweep's worker: alive while it runs, run again when its worker dies, read anew."""
 
-import os
-import signal
-import threading
-import time
 from dataclasses import replace
-from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from own_trainers import TRIAL, WRITE_GOOD, attempts, script
@@ -39,30 +33,6 @@ def test_a_command_that_runs_longer_than_the_patience_is_let_run(swept, tmp_path
     (result,) = swept(f"time.sleep(2.5); {WRITE_GOOD}", sweep=asked)
     assert result.status == "finished"
     assert attempts(tmp_path / "trials" / "files") == ["attempt-1"]
-
-
-@pytest.mark.nightly
-def test_a_trial_whose_worker_is_killed_is_run_again_in_another_folder(swept, tmp_path):
-    code = f"""
-        if os.getcwd().endswith("t0001/attempt-1"):
-            open("begun", "w").write(str(os.getpid()))
-            time.sleep(600)
-        {WRITE_GOOD}
-    """
-    begun = tmp_path / "trials" / "files" / "t0001" / "attempt-1" / "begun"
-
-    def kill_worker():
-        while not begun.exists() or not begun.read_text():
-            time.sleep(0.05)
-        below = psutil.Process().children(recursive=True)
-        worker = next(one for one in below if "mixopt.sweeps.train_group" in one.cmdline())
-        os.kill(worker.pid, signal.SIGKILL)
-
-    threading.Thread(target=kill_worker, daemon=True).start()
-    (result,) = swept(code)
-    assert result.status == "finished"
-    assert not Path(f"/proc/{begun.read_text()}").exists()
-    assert attempts(tmp_path / "trials" / "files") == ["attempt-1", "attempt-2"]
 
 
 def test_a_trainer_that_is_wrong_is_learnt_from_one_trial(swept, tmp_path):

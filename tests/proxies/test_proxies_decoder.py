@@ -10,6 +10,7 @@ import torch
 from mixopt_proxies.decoder import CausalLM, DecoderProxy, has_compiler
 from mixopt_proxies.decoder.devices import Compiled, should_compile
 from mixopt_proxies.decoder.sizes import SIZES
+from refusals import refuses
 
 from mixopt.errors import ConfigError, CorpusError, MixoptError
 from mixopt.mixture import Mixture
@@ -143,15 +144,13 @@ MOE = {"size": "moe-tiny"}
     ],
 )
 def test_an_option_that_cannot_be_right_is_named(options, message):
-    with pytest.raises(ConfigError, match=f"^proxy.options.{re.escape(message)}$"):
-        make_proxy("decoder", options)
+    refuses(ConfigError, f"^proxy.options.{re.escape(message)}$", make_proxy, "decoder", options)
 
 
 def test_an_option_that_there_is_not_is_answered_with_the_nearest_from_python_too():
     with pytest.raises(ConfigError, match=r"options\.wdth: unknown option; did you mean 'width'"):
         DecoderProxy(wdth=3)
-    with pytest.raises(ConfigError, match=r"proxy\.options\.batch: unknown option"):
-        CausalLM(256, 16, batch=4)
+    refuses(ConfigError, r"proxy\.options\.batch: unknown option", CausalLM, 256, 16, batch=4)
     with pytest.raises(ConfigError, match="'decoder': unknown option 'wdth'; did you mean 'width'"):
         make_proxy("decoder", {"wdth": 3})
     with pytest.raises(ConfigError, match="model 'decoder': unknown option 'batch'"):

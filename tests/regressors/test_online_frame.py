@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from mixopt_regressors.online import AioliEstimator
 from mixopt_regressors.online.online_estimator import OnlineEstimator, option
 from online_setting import run_of
+from refusals import refuses
 
 from mixopt.errors import EstimatorError
 from mixopt.online import HeldOut, Observation, Plan, make_estimator
@@ -48,8 +49,7 @@ def told(step, losses=None, **changes):
 
 @pytest.mark.parametrize("options", [{"pace": 1.5}, {"pace": None}, {"limit": 0}, {"limit": True}])
 def test_an_own_option_is_checked_by_its_annotation(options):
-    with pytest.raises(EstimatorError, match=r"following: (pace|limit): .*a whole number >= 1"):
-        Following(**options)
+    refuses(EstimatorError, r"following: (pace|limit): .*a whole number >= 1", Following, **options)
 
 
 def test_held_out_losses_may_come_after_the_last_step_of_a_plan():
@@ -88,8 +88,7 @@ def test_an_observation_that_cannot_be_right_is_one_clear_line_and_changes_nothi
     estimator = started(Following())
     estimator.observe(told(5))
     before = estimator.state_dict()
-    with pytest.raises(EstimatorError, match=message):
-        estimator.observe(wrong)
+    refuses(EstimatorError, message, estimator.observe, wrong)
     assert estimator.state_dict() == before
 
 
@@ -112,8 +111,7 @@ def changed(state, **parts):
 )
 def test_a_state_of_something_else_or_damaged_is_refused(change, message):
     state = json.loads(json.dumps(started(AioliEstimator()).state_dict(), allow_nan=False))
-    with pytest.raises(EstimatorError, match=message):
-        started(AioliEstimator()).load_state_dict(change(state))
+    refuses(EstimatorError, message, started(AioliEstimator()).load_state_dict, change(state))
 
 
 @pytest.mark.parametrize(
@@ -128,8 +126,7 @@ def test_a_state_of_something_else_or_damaged_is_refused(change, message):
     ],
 )
 def test_an_option_that_cannot_be_is_one_line(name, options, message):
-    with pytest.raises(EstimatorError, match=message):
-        make_estimator(name, options)
+    refuses(EstimatorError, message, make_estimator, name, options)
 
 
 def test_an_option_may_be_at_the_ends_of_its_range():

@@ -206,39 +206,6 @@ def test_sixty_domains_fit_a_screen_and_unfold(open_page, sixty):
     assert rows.count() == 60
 
 
-@pytest.fixture(scope="module")
-def second(tmp_path_factory):
-    """A run that proposal 2 decides, with a broken guardrail and a mixture of the user's own."""
-    folder = tmp_path_factory.mktemp("second")
-    made, names = made_config(folder, 6), domain_names(6)
-    hand = dict.fromkeys(names, 1 / 6) | {names[0]: 1.6 / 6, names[1]: 0.4 / 6}
-    baselines = {"natural": None, "uniform": None, "best_trial": None, "hand": hand}
-    return make_run(
-        folder,
-        6,
-        proxy=made["proxy"] | {"name": "made_run:SecondProxy"},
-        constraints=made["constraints"] | {"guardrails": {"margin": 0.05}},
-        validate={"seeds": 4, "rounds": 2, "baselines": baselines},
-    )
-
-
-def test_a_run_decided_by_proposal_2_is_a_page_of_few_words_with_one_name_for_each(
-    open_page, second
-):
-    for size, scheme in (((1280, 800), "light"), ((420, 800), "dark")):
-        page = open_page(second.path / "report.html", size, scheme)
-        assert cut_off(page) == []
-        assert faint_text(page) == []
-        assert "Train on proposal 2, which breaks 1 guardrail" in page.locator("h1").inner_text()
-        rows = page.locator(".gains tbody th").all_inner_texts()
-        assert (rows[0], rows[-1]) == ("hand", "proposal 1")
-        assert "the proposal" not in " ".join(rows)
-        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-        starts = page.locator(".what-if .wi-tools").first.get_by_role("button").all_inner_texts()
-        assert starts[:4] == ["Recommended", "Proposal 1", "Natural", "hand"]
-        assert len(page.locator("body").inner_text().split()) <= 1_150  # half of 2,300
-
-
 def test_the_what_if_of_phases_moves_a_cell_within_its_phase(open_page, tmp_path):
     made = made_config(tmp_path, 6)
     run = make_run(

@@ -36,6 +36,7 @@ from mixopt.reporting.terminal import (
     proposal_text,
     recommendation_text,
 )
+from mixopt.reporting.what_if import starts_of
 
 MADE = made_proposal()
 RECOMMENDED = Recommendation(
@@ -118,7 +119,9 @@ def second(tmp_path):
         constraints=SimpleNamespace(guardrails=rails, violations=violations),
         is_done=lambda step: True,
         natural=MIXTURES["natural"],
-        config=SimpleNamespace(validation=SimpleNamespace(baselines={})),
+        config=SimpleNamespace(
+            validation=SimpleNamespace(baselines={}), design=SimpleNamespace(phases=None)
+        ),
         objective=validation.objective,
     )
 
@@ -132,6 +135,7 @@ def test_page_terminal_and_status_say_a_broken_guardrail_first_and_a_baseline_be
     assert line.startswith("code: gain over natural \N{MINUS SIGN}0.2000 (95%")
     assert line.endswith("), allowed \N{MINUS SIGN}0.1")
     assert answer.limits == ("code <= 40%",)
+    assert list(starts_of(second)) == ["Recommended", "Proposal 1", "Natural"]
     beyond = "baseline ours breaks limits of this run: code: share 60.0%, at most 40.0%"
     assert answer.warnings == (f"{beyond} (and 1 more)",)
     said = recommendation_text(second)

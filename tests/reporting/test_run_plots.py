@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from made_experts import counted, made_layer
+from refusals import refuses
 
 from mixopt.errors import ConfigError, RoutingError, RunError
 from mixopt.proposals import mixture_of
@@ -39,16 +40,14 @@ def test_figures_of_a_run_are_of_its_recommendation_beside_natural_and_the_caps(
     (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "maximum allowed"]
     assert {path.vertices[0][0] for path in caps.get_paths()} == {4.0}
     assert widths(figure) == pytest.approx(sorted(found.epochs.values()))
-    with pytest.raises(ConfigError, match="a map of cells needs domains that nest"):
-        run.plot.cells()
+    refuses(ConfigError, "a map of cells needs domains that nest", run.plot.cells)
     axes = run.plot.responses().axes[0]
     marks = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
     assert marks == [pytest.approx(found.mixture[axes.get_title(loc="left")])]
 
 
 def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatch):
-    with pytest.raises(ConfigError, match="no trial recorded experts: .*size: moe-tiny"):
-        run.plot.experts()
+    refuses(ConfigError, "no trial recorded experts: .*size: moe-tiny", run.plot.experts)
     names = [*run.trials.table["trial"], *run.validation.trials.table["trial"]]
     counts = {}
     for number, name in enumerate(names):
@@ -70,12 +69,10 @@ def test_a_figure_of_a_step_that_is_not_done_says_which_command_does_it(run, cop
     draws = {"propose": plot.mixtures, "fit": plot.held_out, "validate": plot.validation}
     for step, draw in draws.items():
         said = rf"'{step}' is not done yet: mixopt run {copied} --until {step}"
-        with pytest.raises(RunError, match=said):
-            draw()
+        refuses(RunError, said, draw)
     assert plot.design().axes
     empty = Run(tmp_path / "none", run.config)
-    with pytest.raises(RunError, match="'sweep' is not done yet: mixopt run .* --until sweep"):
-        empty.plot.design()
+    refuses(RunError, "'sweep' is not done yet: mixopt run .* --until sweep", empty.plot.design)
 
 
 def made_counts(layers=(1, 2, 3, 4), experts=4, seed=0):
@@ -103,8 +100,7 @@ def test_a_domain_s_load_is_a_multiple_of_the_even_one_in_the_first_the_middle_a
     assert titles == ["layer 1", "layer 3", "layer 4"]
     figure = plot_domain_experts(made_counts(), layers=[2])
     assert figure.axes[0].get_title(loc="left") == "layer 2"
-    with pytest.raises(RoutingError, match="layer 9 has no router"):
-        plot_domain_experts(made_counts(), layers=[9])
+    refuses(RoutingError, "layer 9 has no router", plot_domain_experts, made_counts(), layers=[9])
 
 
 def test_layers_and_their_mean_are_lines_over_the_windows_and_so_is_a_change_in_each_panel():

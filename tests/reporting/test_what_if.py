@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from made_fit import fitted
 from made_what_if import INVENTORY, NATURAL, made_fit_of_gaussians
+from refusals import refuses
 
 import mixopt
 from mixopt import load_run
@@ -47,14 +48,12 @@ def test_arrays_are_kept_exactly_and_equal_ones_once(kind):
     ],
 )
 def test_what_a_page_cannot_read_is_refused(value, message):
-    with pytest.raises(ValueError, match=message):
-        packed_json({"a": value})
+    refuses(ValueError, message, packed_json, {"a": value})
 
 
 @pytest.mark.parametrize("name", ["linear", "odd_regressors:Plain", "odd_regressors:OfItsOwnKind"])
 def test_a_regressor_that_no_page_can_predict_with_has_no_law(name):
-    with pytest.raises(PluginError, match="cannot be written out as numbers"):
-        law_data(fitted(name))
+    refuses(PluginError, "cannot be written out as numbers", law_data, fitted(name))
 
 
 def test_the_data_is_that_of_the_run(run):
@@ -131,12 +130,10 @@ def test_weights_of_the_page_are_a_mixture_in_the_next_cell_and_one_set_there_mo
 
 
 def test_a_missing_package_names_the_extra_and_what_is_no_fit_is_refused(fit, monkeypatch):
-    with pytest.raises(ConfigError, match="expected a run .* or a fit, got str"):
-        mixopt.explore("runs/mine")
+    refuses(ConfigError, "expected a run .* or a fit, got str", mixopt.explore, "runs/mine")
     monkeypatch.delitem(sys.modules, "mixopt.reporting.explorer", raising=False)
     monkeypatch.setitem(sys.modules, "anywidget", None)
-    with pytest.raises(PluginError, match=r"explore: needs anywidget: .*'mixopt\[all\]'"):
-        mixopt.explore(fit)
+    refuses(PluginError, r"explore: needs anywidget: .*'mixopt\[all\]'", mixopt.explore, fit)
     monkeypatch.setitem(sys.modules, "mixopt.reporting.explorer", None)
     with pytest.raises(ModuleNotFoundError):  # a defect of mixopt is none of an extra
         mixopt.explore(fit)

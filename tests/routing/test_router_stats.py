@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from counted_by_hand import run, same
+from refusals import refuses
 from routing_job import DOMAINS, batches, tiny
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -135,8 +136,7 @@ def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():
         stats._begin(torch.full((4, 6), marked))
         tap(torch.zeros(24, 1, dtype=torch.long))
         stats._end(is_whole=True)
-    with pytest.raises(RoutingError, match="24 tokens have a domain id that is none of 0 to 2"):
-        stats.reduce()
+    refuses(RoutingError, "24 tokens have a domain id that is none of 0 to 2", stats.reduce)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,7 @@ def test_routers_of_one_layer_are_named_by_what_tells_them_apart(layers, keys):
 
 @pytest.mark.parametrize("names", ["web", ["web", "web"], [], [1, 2]])
 def test_names_of_domains_are_a_list_each_once(names):
-    with pytest.raises(RoutingError, match="give a list of names"):
-        RouterStats.attach(tiny(), names)
+    refuses(RoutingError, "give a list of names", RouterStats.attach, tiny(), names)
 
 
 class MyTopKRouter(nn.Module):

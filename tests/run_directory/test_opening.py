@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from refusals import refuses
 
 import mixopt
 from mixopt.errors import PluginError, RunError
@@ -35,8 +36,7 @@ def evil(tmp_path, monkeypatch):
 def test_a_record_that_was_edited_is_refused_and_a_run_of_the_file_makes_it_again(copied):
     text = (copied / "config.yaml").read_text()
     (copied / "config.yaml").write_text(text.replace("workers: 2", "workers: 3"))
-    with pytest.raises(RunError, match=r"config\.yaml: has changed .* mixopt run CONFIG --out"):
-        load_run(copied)
+    refuses(RunError, r"config\.yaml: has changed .* mixopt run CONFIG --out", load_run, copied)
     mixopt.run(copied.parent / "tiny.yaml", copied)
     assert load_run(copied).config.sweep.workers == 2
 
@@ -83,8 +83,7 @@ def test_a_link_that_leads_out_is_followed_only_in_a_trusted_run(copied, tmp_pat
     (copied / name).rename(outside)
     os.symlink(outside, copied / name)
     for look in (load_run, load_fit, propose):
-        with pytest.raises(RunError, match=rf"{name}: is a link to .*outside.*--trust"):
-            look(copied)
+        refuses(RunError, rf"{name}: is a link to .*outside.*--trust", look, copied)
     assert len(load_run(copied, trust=True).trials) == 12
     assert propose(copied, trust=True).mixture
 

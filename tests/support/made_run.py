@@ -41,22 +41,6 @@ class LawProxy:
         return [_result(trial, names, training) for trial in trials]
 
 
-class SecondProxy(LawProxy):
-    """The same, but validated the first proposal is bad, and a guarded loss of the second."""
-
-    def train(self, trials, *given):
-        found = super().train(trials, *given)
-        return [self._worse(*pair) for pair in zip(trials, found, strict=True)]
-
-    def _worse(self, trial, result):
-        more = dict.fromkeys(TARGETS, 0.06) if trial.name.startswith("proposal-s") else {}
-        if trial.name.startswith("proposal_2-s"):
-            noise = float(np.random.default_rng([trial.seed, 7]).standard_normal())
-            more = {"web_news": 0.01 + 0.035 * noise}
-        losses = {n: v + more.get(n, 0.0) for n, v in result.losses.nats_per_token.items()}
-        return replace(result, losses=Losses(result.tokens, losses, losses))
-
-
 class PhasedProxy(LawProxy):
     """The law of trials in phases: a token of the last phase counts three times."""
 

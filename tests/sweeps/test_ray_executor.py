@@ -2,14 +2,13 @@
 
 import concurrent.futures
 import re
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from refusals import refuses
 
 from mixopt.config import SweepConfig
 from mixopt.errors import ConfigError, PluginError, RunError
@@ -63,10 +62,7 @@ def make(tmp_path):
 
 def test_without_ray_one_line_says_what_to_install(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(
-        PluginError, match=r"^executor 'ray' needs Ray: pip install 'mixopt\[ray\]'"
-    ):
-        make()
+    refuses(PluginError, r"^executor 'ray' needs Ray: pip install 'mixopt\[ray\]'", make)
 
 
 @pytest.mark.parametrize(
@@ -79,32 +75,7 @@ def test_without_ray_one_line_says_what_to_install(make, monkeypatch):
     ],
 )
 def test_an_option_that_cannot_be_is_refused(make, ray, option, value, message):
-    with pytest.raises(ConfigError, match=message):
-        make(**{option: value})
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_a_server_that_listens_and_says_nothing_is_waited_for_until_the_deadline(scheme):
-    """In a process of its own: what is left of the call would disturb a later cluster's."""
-    pytest.importorskip("ray")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
-        script = f"""if True:
-            import os
-            from mixopt.errors import RunError
-            from mixopt.sweeps import ray_tasks
-            ray_tasks.DEADLINE = 1.0
-            try:
-                ray_tasks.connect({address!r})
-            except RunError as error:
-                print(error, flush=True)
-            os._exit(0)
-        """
-        said = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
-        ).stdout
-    assert re.match(r"Ray: (no answer in 1 s|no cluster can be reached)", said)
+    refuses(ConfigError, message, make, **{option: value})
 
 
 def test_the_page_lists_the_options_that_there_are():
@@ -158,8 +129,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_line_and_one_that_is_there_is_u
     )
     ray.init = lambda **asked: time.sleep(1)
     monkeypatch.setattr(ray_tasks, "DEADLINE", 0.05)
-    with pytest.raises(RunError, match=r"at auto: Ray: no answer in 0\.05 s; start it with"):
-        make().start([])
+    refuses(RunError, r"at auto: Ray: no answer in 0\.05 s; start it with", make().start, [])
     ray.is_initialized = lambda: True
     executor = make()
     assert executor.slots == 2
@@ -199,8 +169,7 @@ def test_what_becomes_of_tasks_is_told_from_their_answers(make, ray, monkeypatch
         states_of(executor, executor.start([tmp_path / "absent"]))
     monkeypatch.setattr(ray, "wait", lambda *_, **__: ray.get(handles, 1))
     ray.get = lambda *_: (_ for _ in ()).throw(RayError("down"))
-    with pytest.raises(RunError, match="no longer be reached: down; run the sweep again$"):
-        executor.states(handles)
+    refuses(RunError, "no longer be reached: down; run the sweep again$", executor.states, handles)
 
 
 def test_tasks_that_do_not_listen_are_ended_by_force_and_the_cluster_is_left(

@@ -11,6 +11,7 @@ import pytest
 from flips import flips
 from made_experts import counted
 from made_fit import make_trials
+from refusals import refuses
 
 from mixopt.errors import DesignError, MixoptError, RunError
 from mixopt.mixture import Mixture
@@ -140,8 +141,7 @@ def test_a_field_that_cannot_be_is_named_with_its_file(tmp_path, field, value, m
     result = {**result_to_json(RESULTS[0]), field: value}
     entry = {"made_by": "", "trial": trial_to_json(TRIALS[0]), "result": result}
     write_sealed(tmp_path / "t0.json", entry)
-    with pytest.raises(RunError, match=rf"t0\.json: {message}"):
-        read_entry(tmp_path / "t0.json")
+    refuses(RunError, rf"t0\.json: {message}", read_entry, tmp_path / "t0.json")
 
 
 def test_a_design_is_read_as_it_was_written(tmp_path):
@@ -174,9 +174,7 @@ SWAPPED = {"web": pl.col("weight/code"), "code": pl.col("weight/web")}
 )
 def test_a_file_that_is_no_design_is_named(tmp_path, change, message):
     path = tmp_path / "design.parquet"
-    with pytest.raises(DesignError, match=r"design\.parquet: not found; make it again with"):
-        read_design(path)
+    refuses(DesignError, r"design\.parquet: not found; make it again with", read_design, path)
     write_design(TRIALS, path)
     change(pl.read_parquet(path)).write_parquet(path)
-    with pytest.raises(DesignError, match=message):
-        read_design(path)
+    refuses(DesignError, message, read_design, path)

@@ -8,6 +8,7 @@ import pytest
 from doc_pages import blocks_of
 from fake_commands import fake_commands
 from fault_runs import variables
+from refusals import refuses
 from work_runs import said
 
 from mixopt import pipeline
@@ -133,13 +134,11 @@ NASTY = "a;touch hit\n#SBATCH --wrap=x"
     ],
 )
 def test_a_value_that_is_more_than_a_value_is_refused(tmp_path, field, value, message):
-    with pytest.raises(ConfigError, match=f"sweep.options.{field}: {message}"):
-        script(tmp_path, **{field: value})
+    refuses(ConfigError, f"sweep.options.{field}: {message}", script, tmp_path, **{field: value})
 
 
 def test_a_fraction_of_a_gpu_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="sweep.gpus: 0.5: Slurm gives whole GPUs"):
-        script(tmp_path, gpus=0.5)
+    refuses(ConfigError, "sweep.gpus: 0.5: Slurm gives whole GPUs", script, tmp_path, gpus=0.5)
 
 
 def test_a_host_without_sbatch_says_what_is_needed(tmp_path, monkeypatch):
@@ -267,8 +266,7 @@ def test_commands_of_slurm_have_a_deadline_and_are_named_where_they_cannot_start
     executor = SlurmExecutor(Site(tmp_path / "trials"))
     monkeypatch.setattr(slurm, "DEADLINE", 0.2)
     fake_commands(tmp_path / "bin", monkeypatch, squeue="exec sleep 9")
-    with pytest.raises(RunError, match=r"^squeue: no answer within 0\.2 s$"):
-        executor.cancel(["1_0 /a"])
+    refuses(RunError, r"^squeue: no answer within 0\.2 s$", executor.cancel, ["1_0 /a"])
     (tmp_path / "bin" / "squeue").write_text("#!/no/such/shell\n")
     with pytest.raises(ConfigError, match="^squeue: cannot be started: No such file or directory"):
         executor.cancel(["1_0 /a"])

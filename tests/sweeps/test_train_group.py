@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from refusals import refuses
 from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
@@ -115,8 +116,7 @@ def test_memory_that_is_too_short_halves_a_group_and_so_a_resumed_sweep_has_it(
 def test_groups_of_another_design_are_refused(run_here, tmp_path):
     (tmp_path / "trials").mkdir()
     write_json(tmp_path / "trials" / "groups.json", [["z"]])
-    with pytest.raises(RunError, match=r"groups\.json: holds other trials than the design; delete"):
-        run_here()
+    refuses(RunError, r"groups\.json: holds other trials than the design; delete", run_here)
 
 
 def test_garbage_for_a_result_is_its_reason(tmp_path):
@@ -138,8 +138,7 @@ def test_a_group_has_a_trial_and_leaves_work_for_every_worker(
 
 
 def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(run_here, tmp_path):
-    with pytest.raises(MixoptError, match="unknown option 'sise'; did you mean 'size'"):
-        run_here(sise=3)
+    refuses(MixoptError, "unknown option 'sise'; did you mean 'size'", run_here, sise=3)
     assert not list((tmp_path / "trials").glob("[!.]*.json"))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import folder_owner
 import pytest
 from folder_owner import marker
+from refusals import refuses
 
 from mixopt.errors import RunError
 from mixopt.system import interrupt, is_in_use, lock, only_one
@@ -47,18 +48,15 @@ def enter(folder):
 def test_a_second_process_is_told_who_the_first_is(tmp_path):
     with another(tmp_path) as process:
         who = rf"host \S+, process {process.pid}, last seen \d s"
-        with pytest.raises(RunError, match=f"another mixopt process is running here: {who}"):
-            enter(tmp_path)
+        refuses(RunError, f"another mixopt process is running here: {who}", enter, tmp_path)
         assert is_in_use(tmp_path)
 
 
 def test_a_second_host_is_told_who_the_first_is_though_its_clock_is_off_by_hours(tmp_path):
     with another(tmp_path, host="node7", shift=7200):
-        with pytest.raises(RunError, match=r"is running here: host node7, process \d+, its clock"):
-            enter(tmp_path)
+        refuses(RunError, r"is running here: host node7, process \d+, its clock", enter, tmp_path)
         assert is_in_use(tmp_path)
-        with pytest.raises(RunError, match="is in use elsewhere: host node7"):
-            interrupt(tmp_path)
+        refuses(RunError, "is in use elsewhere: host node7", interrupt, tmp_path)
 
 
 @pytest.mark.parametrize("host", ["", "node7"])
@@ -84,8 +82,7 @@ def test_a_stopped_process_is_the_owner_and_ends_with_one_line_once_it_was_follo
     with another(tmp_path) as process:
         process.send_signal(signal.SIGSTOP)
         os.utime(tmp_path / ".lock", (0, 0))
-        with pytest.raises(RunError, match="is running here"):
-            enter(tmp_path)
+        refuses(RunError, "is running here", enter, tmp_path)
         (tmp_path / ".lock").unlink()
         (tmp_path / ".lock").write_text(marker(4, "node9"))
         process.send_signal(signal.SIGCONT)
@@ -117,8 +114,7 @@ def test_one_that_ignores_that_and_a_termination_is_an_error(tmp_path, monkeypat
     monkeypatch.setattr(lock, "PATIENCE", 0.3)
     with another(tmp_path, ignored=("SIGINT", "SIGTERM")) as process:
         message = f"process {process.pid} is still running after it was interrupted"
-        with pytest.raises(RunError, match=message):
-            interrupt(tmp_path)
+        refuses(RunError, message, interrupt, tmp_path)
 
 
 def test_of_many_that_come_at_once_one_is_let_in(tmp_path):
@@ -135,17 +131,3 @@ def test_a_process_that_a_lock_only_names_has_it_where_no_proc_says_more(tmp_pat
     monkeypatch.setattr(Path, "iterdir", lambda path: os.scandir("/none"))
     monkeypatch.setattr(Path, "is_dir", lambda path: False)
     assert is_in_use(tmp_path)
-
-
-def test_a_suite_that_is_started_in_the_background_can_interrupt_what_it_starts():
-    """Its children inherit an ignored SIGINT, unless conftest.py resets it."""
-    tests = Path(__file__).parents[1]
-    script = f"""
-import signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-sys.path[:0] = [{str(tests)!r}, {str(tests / "support")!r}]
-import conftest
-print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-"""
-    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
-    assert ended.stdout == b"True\n"

@@ -50,18 +50,6 @@ def test_two_plugins_of_one_name_is_an_error_that_lists_both(monkeypatch):
         load_plugin("proxy", "twin")
 
 
-def test_options_are_the_parameters_and_for_keywords_the_names_that_the_plug_in_says():
-    class Named:
-        option_names = ("order",)
-
-        def __init__(self, name: str, **options: int) -> None: ...
-
-    def unnamed(name: str, **options: int) -> None: ...
-
-    assert plugins._option_names(Named) == ["name", "order"]
-    assert plugins._option_names(unnamed) == ["name"]
-
-
 def test_listing_names_imports_no_plugin():
     code = (
         "import sys; from mixopt.system import plugin_names; names = plugin_names('proxy');"

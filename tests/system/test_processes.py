@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from refusals import refuses
 
 from mixopt.errors import RunError
 from mixopt.system import in_processes, is_running, start_of, usable_cores, within, without_folders
@@ -51,8 +52,7 @@ def test_a_system_without_proc_has_cores_and_tells_whether_a_process_is_there(mo
 
 def test_who_does_not_answer_is_named_and_an_error_is_handed_on():
     assert within("Ray", lambda: 7) == 7
-    with pytest.raises(RunError, match=r"^Ray: no answer in 0\.05 s$"):
-        within("Ray", lambda: time.sleep(1), 0.05)
+    refuses(RunError, r"^Ray: no answer in 0\.05 s$", within, "Ray", lambda: time.sleep(1), 0.05)
     with pytest.raises(KeyError):
         within("Ray", lambda: {}["a"])
 
@@ -72,7 +72,5 @@ def died(job):
 def test_jobs_are_done_in_other_processes_in_their_order_and_one_that_dies_is_named():
     assert not list(in_processes(math.sqrt, [], 2, died=died))
     assert list(in_processes(math.sqrt, [4.0, 9.0, 16.0], 2, died=died)) == [2.0, 3.0, 4.0]
-    with pytest.raises(ValueError, match="domain"):
-        list(in_processes(math.sqrt, [-1.0], 1, died=died))
-    with pytest.raises(RunError, match="^3: a process died$"):
-        list(in_processes(os._exit, [3, 3], 2, died=died))
+    refuses(ValueError, "domain", list, in_processes(math.sqrt, [-1.0], 1, died=died))
+    refuses(RunError, "^3: a process died$", list, in_processes(os._exit, [3, 3], 2, died=died))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from odd_servers import serving
+from refusals import refuses
 
 from mixopt.errors import ConfigError, CorpusError, PluginError, RunError
 from mixopt.system import (
@@ -171,11 +172,8 @@ def test_a_truncated_download_is_one_line_and_leaves_nothing(tmp_path, monkeypat
         address = f"http://{place}"
         (listed,) = list_objects(f"{address}/long.txt")
         assert listed.bytes == 1000
-        with pytest.raises(CorpusError, match=rf"^{address}/long\.txt: ") as caught:
-            fetched(listed)
-        assert "\n" not in str(caught.value)
-        with pytest.raises(CorpusError, match="does not report its size"):
-            list_objects(f"{address}/unsized.txt")
+        refuses(CorpusError, rf"^{address}/long\.txt: ", fetched, listed)
+        refuses(CorpusError, "does not report its size", list_objects, f"{address}/unsized.txt")
     assert not [
         path for path in cache_folder().rglob("*") if path.is_file() and path.stat().st_size
     ]
@@ -188,8 +186,7 @@ def test_a_full_disk_is_the_error_of_the_disk(memory, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(type(memory), "get_file", full)
-    with pytest.raises(RunError, match="No space left"):
-        fetched(list_objects("memory://m/a.txt")[0])
+    refuses(RunError, "No space left", fetched, list_objects("memory://m/a.txt")[0])
 
 
 def test_two_processes_at_once_fetch_once(s3, tmp_path):
@@ -238,8 +235,7 @@ def test_paths_and_urls_are_told_apart(memory, tmp_path):
     memory.pipe("/m/b.txt", b"2")
     assert local_copy("memory://m/a.txt").read_bytes() == b"1"
     assert local_copy(tmp_path) == tmp_path
-    with pytest.raises(ConfigError, match="is 2 objects, but only one"):
-        local_copy("memory://m")
+    refuses(ConfigError, "is 2 objects, but only one", local_copy, "memory://m")
 
 
 def test_an_error_about_a_copy_names_its_url(tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+from refusals import refuses
 
 from mixopt import load_run
 from mixopt.config import TrackingConfig, load_config
@@ -106,10 +107,8 @@ def test_before_its_validation_a_run_has_what_is_known(recorded, tmp_path):
     assert outcomes.description_tags(run) == {}
     run.log.discard("sweep")
     (path / JOURNAL).unlink()
-    with pytest.raises(RunError, match="nothing to send: neither its sweep nor its validation is"):
-        sync(path)
-    with pytest.raises(RunError, match="has no config.yaml; give one of the runs in it: web"):
-        sync(tmp_path)
+    refuses(RunError, "nothing to send: neither its sweep nor its validation is", sync, path)
+    refuses(RunError, "has no config.yaml; give one of the runs in it: web", sync, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -426,24 +426,6 @@ def test_a_server_that_is_down_in_the_middle_of_a_run_misses_no_point(tmp_path, 
 
 
 @pytest.mark.nightly
-def test_a_server_that_hangs_is_given_up_and_sync_sends_the_rest(tmp_path, mlflow_server):
-    path, warnings = tmp_path / "hung", []
-    log = RunLog(path, experiment="toy", uri=mlflow_server.uri, warn=warnings.append)
-    log.log({"loss": 0.0}, 0)
-    wait_for(lambda: arrived(mlflow_server, "hung") == 1)
-    os.killpg(mlflow_server.process.pid, signal.SIGSTOP)
-    try:
-        for step in range(1, 2000):
-            log.log({"loss": float(step)}, step)
-        log.close()
-    finally:
-        os.killpg(mlflow_server.process.pid, signal.SIGCONT)
-    assert len(warnings) == 1
-    assert sync(path, mlflow_server.uri).trouble is None
-    assert arrived(mlflow_server, "hung") == 2000
-
-
-@pytest.mark.nightly
 def test_processes_that_begin_together_make_one_database_and_lose_nothing(tmp_path):
     uri = f"sqlite:///{tmp_path / 'all.db'}"
     command = [sys.executable, str(SUPPORT / "tracking_job.py"), "senders", str(tmp_path), uri, "3"]

@@ -1,6 +1,7 @@
 """Microanneals as a design: mixtures, seeds, and sources that have too few tokens."""
 
 import pytest
+from refusals import refuses
 
 from mixopt.config import AnnealsConfig, ConstraintsConfig, DesignConfig
 from mixopt.constraints import Constraints
@@ -36,16 +37,13 @@ def test_a_base_domain_without_tokens_enough_for_its_weight_is_refused_with_its_
     limits = Constraints.from_config(ConstraintsConfig(max_epochs=3), INVENTORY, 1000)
     config = asked(sources=["code"], base={"maths": 0.5, "web": 0.5})
     said = "base domain 'maths': a weight of 0.5 of 1k tokens needs 10 epochs of its 50 tokens"
-    with pytest.raises(InfeasibleError, match=said):
-        by_name(config, limits)
+    refuses(InfeasibleError, said, by_name, config, limits)
     empty = Mixture({"web": 0.0, "books": 0.0, "code": 0.5, "maths": 0.5})
-    with pytest.raises(DesignError, match="have no tokens"):
-        dict(anneal_mixtures(asked().anneals, empty))
+    refuses(DesignError, "have no tokens", dict, anneal_mixtures(asked().anneals, empty))
 
 
 def test_a_source_twice_or_in_the_base_is_refused():
-    with pytest.raises(ValueError, match="'code' is given twice"):
-        asked(sources=["code", "code"])
+    refuses(ValueError, "'code' is given twice", asked, sources=["code", "code"])
     with pytest.raises(ValueError, match="'code' is a source and has a weight of 0.5"):
         asked(base={"web": 0.5, "code": 0.5})
 

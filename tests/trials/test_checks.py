@@ -5,6 +5,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 from made_fit import table
+from refusals import refuses
 
 from mixopt.errors import ConfigError, TrialsError
 from mixopt.objective import Objective
@@ -31,13 +32,11 @@ def test_too_few_mixtures_are_counted_and_fewer_folds_are_named_where_they_would
         f" {raised}, or lower fit.folds to 5"
     )
     four = trials_of([0.1, 0.2, 0.3, 0.4], [1.0, 1.5, 2.0, 2.5])
-    with pytest.raises(TrialsError, match="or lower fit.folds to 4"):
-        check_trials(four, MEAN, folds=5)
+    refuses(TrialsError, "or lower fit.folds to 4", check_trials, four, MEAN, folds=5)
     check_trials(four, MEAN, folds=2)
     alike = trials_of([0.1, 0.2, 0.3, 0.3, 0.3], [1.0, 1.5, 2.0, 2.5, 3.0])
     message = f"5 finished trials of 3 different mixtures; 2-fold .* needs 4: {raised}$"
-    with pytest.raises(TrialsError, match=message):
-        check_trials(alike, MEAN, folds=2)
+    refuses(TrialsError, message, check_trials, alike, MEAN, folds=2)
 
 
 @pytest.mark.parametrize("level", [0.0, -3.0])
@@ -87,8 +86,7 @@ def test_tasks_that_no_trial_was_scored_on_are_left_out_unless_they_are_measured
     message = (
         "'task/x/accuracy': proxy 'synthetic' does not score tasks; use another proxy, or anot"
     )
-    with pytest.raises(ConfigError, match=f"objective: no trial was scored on {message}"):
-        settled(target, FIVE)
+    refuses(ConfigError, f"objective: no trial was scored on {message}", settled, target, FIVE)
 
 
 def test_shares_of_right_answers_are_from_0_to_1():

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
+from refusals import refuses
 
 from mixopt.config import ConstraintsConfig, DesignConfig
 from mixopt.constraints import CappedSimplex, Constraints, cap
@@ -157,10 +158,8 @@ def test_caps_that_no_mixture_meets_are_named_with_the_shortfall():
 
 def test_a_design_over_one_possible_mixture_or_with_an_anchor_twice_is_a_mistake():
     message = r"64 requested, but only Mixture\(web 100%\) is possible"
-    with pytest.raises(DesignError, match=message):
-        design(Mixture({"web": 1.0}))
-    with pytest.raises(ConfigError, match="'natural' is given twice"):
-        design(SMALL, anchors=["natural", "natural"])
+    refuses(DesignError, message, design, Mixture({"web": 1.0}))
+    refuses(ConfigError, "'natural' is given twice", design, SMALL, anchors=["natural", "natural"])
 
 
 @given(seed=st.integers(0, 2**31), size=st.integers(1, 40))
@@ -239,8 +238,7 @@ def test_too_few_trials_for_an_axial_design_are_refused():
         "design.trials: 2 in the first round, but design.method: axial has 3 mixtures for 3 "
         "domains; raise design.trials, or set design.method: dirichlet"
     )
-    with pytest.raises(DesignError, match=message):
-        axial_design(2)
+    refuses(DesignError, message, axial_design, 2)
 
 
 def test_a_design_is_axial_from_two_trials_a_domain_and_two_on():

@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 from hypothesis import given, strategies as st
+from refusals import refuses
 
 from mixopt.errors import TrialsError
 from mixopt.trials import Trials
@@ -60,8 +61,7 @@ def test_the_tables_of_olmix_are_read_as_they_are(read):
     assert found.table["trial"].to_list() == ["hi7doihy", "2e10"]
     assert found.losses("bits_per_byte")[1].tolist() == [1.428111658206209, 3.414946051347682]
     assert found.notes == ()
-    with pytest.raises(TrialsError, match="in nats_per_token; set objective.unit: bits_per_byte"):
-        found.losses()
+    refuses(TrialsError, "in nats_per_token; set objective.unit: bits_per_byte", found.losses)
 
 
 def test_parquet_gives_what_csv_gives(read, tmp_path):
@@ -102,8 +102,7 @@ TWICE = ("run,index,web,code\na,0,0.5,0.5\nb,1,0.25,0.75\n", "run,index,web_loss
     ],
 )
 def test_what_is_wrong_is_one_line_with_what_to_do(read, mixtures, losses, message):
-    with pytest.raises(TrialsError, match=message):
-        read(mixtures, losses)
+    refuses(TrialsError, message, read, mixtures, losses)
 
 
 def test_rows_that_are_not_whole_are_left_out_if_asked_and_said(read):
@@ -210,5 +209,4 @@ def test_a_single_table_without_names_is_numbered_and_without_weights_or_a_run_r
     with pytest.raises(TrialsError, match="no column of a weight, such as weight/web.*W.csv of"):
         Trials.from_csv(path)
     path.write_text("Name,State,w_web,w_code,code_loss\na,crashed,0.5,0.5,2\nb,running,1,0,3\n")
-    with pytest.raises(TrialsError, match=r"State: no run has finished \(found 'crashed'\)"):
-        Trials.from_csv(path)
+    refuses(TrialsError, r"State: no run has finished \(found 'crashed'\)", Trials.from_csv, path)

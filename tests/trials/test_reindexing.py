@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from made_fit import table as made
+from refusals import refuses
 
 from mixopt.errors import TrialsError
 
@@ -76,8 +77,7 @@ def test_merging_the_parts_of_a_split_domain_gives_the_trials_back(share):
     ],
 )
 def test_a_change_that_cannot_be_made_is_named(changes, message):
-    with pytest.raises(TrialsError, match=message.replace("?", r"\?")):
-        table().reindex(**changes)
+    refuses(TrialsError, message.replace("?", r"\?"), table().reindex, **changes)
 
 
 def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
@@ -96,5 +96,4 @@ def test_tables_of_the_same_domains_are_joined_over_the_losses_of_both():
     ],
 )
 def test_tables_that_do_not_go_together_are_refused(other, message):
-    with pytest.raises(TrialsError, match=message):
-        table().joined(other)
+    refuses(TrialsError, message, table().joined, other)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
+from refusals import refuses
 
 from mixopt.errors import TrialsError
 from mixopt.mixture import Mixture
@@ -60,8 +61,7 @@ def test_an_unfinished_trial_keeps_its_row_and_reason_and_has_no_losses():
     assert row["loss/web"] is None
     assert row["bpb/other"] is None
     assert trials.finished.table["trial"].to_list() == ["t0", "t2"]
-    with pytest.raises(TrialsError, match="trial 't1' is failed and has no losses"):
-        trials.losses()
+    refuses(TrialsError, "trial 't1' is failed and has no losses", trials.losses)
 
 
 def test_the_best_trial_is_the_finished_one_with_the_lowest_objective():
@@ -129,8 +129,7 @@ FEW = replace(RESULTS[1], losses=Losses(1, {"web": 1.0}, {"web": 1.0}))
     ],
 )
 def test_a_table_that_cannot_be_is_one_line(make, message):
-    with pytest.raises(TrialsError, match=message):
-        make()
+    refuses(TrialsError, message, make)
 
 
 def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():
@@ -156,8 +155,7 @@ def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():
 def test_a_cell_that_cannot_be_is_one_line(column, value, message, tmp_path):
     odd = table().table.with_columns(pl.Series(column, [value] * 3))
     odd.write_parquet(tmp_path / "trials.parquet")
-    with pytest.raises(TrialsError, match=message):
-        Trials.read(tmp_path / "trials.parquet")
+    refuses(TrialsError, message, Trials.read, tmp_path / "trials.parquet")
 
 
 def test_a_nat_per_token_is_tokens_for_each_byte_in_bits_where_all_bytes_are_known():
