@@ -18,11 +18,8 @@ def objective(names=NAMES, **fields):
     return Objective.from_config(ObjectiveConfig(**fields), names)
 
 
-def test_a_mean_is_weighted_and_its_weights_are_shares():
+def test_a_mean_is_weighted_by_shares_and_losses_that_are_not_measured_may_be_missing():
     assert objective(mean={"law": 30, "code": 10}).value(LOSSES_NM).tolist() == [3.25, 2.25]
-
-
-def test_losses_that_are_not_measured_do_not_count_even_if_they_are_missing():
     losses_NM = np.array([[np.nan, 2.0, np.nan]])
     assert objective(target="prose").value(losses_NM).tolist() == [2.0]
 

@@ -160,7 +160,7 @@ def sizes(config):
     return {name: (s.tokens, s.bytes) for name, s in config.corpus.domains.items()}
 
 
-def test_a_file_of_sizes_becomes_part_of_the_configuration_whose_record_needs_it_no_more(
+def test_a_file_of_sizes_becomes_part_of_the_configuration_and_may_leave_out_sized_domains(
     config_path, tmp_path
 ):
     file = write(tmp_path / "sizes.yaml", "code: 5e9\nprose: {bytes: 2e10}\n")
@@ -171,6 +171,9 @@ def test_a_file_of_sizes_becomes_part_of_the_configuration_whose_record_needs_it
     (tmp_path / "sizes.yaml").unlink()
     record = write(tmp_path / "record.yaml", yaml.safe_dump(dump_config(config)))
     assert load_config(record) == config
+    file = write(tmp_path / "sizes.yaml", "code: 5e9\n")
+    config = load_config(config_path, [f"corpus.inventory={file}", TOKENS[1]])
+    assert sizes(config) == {"code": (5 * 10**9, None), "prose": (10**9, None)}
 
 
 def test_files_that_an_untrusted_record_names_are_not_read(config_path, tmp_path):
@@ -181,12 +184,6 @@ def test_files_that_an_untrusted_record_names_are_not_read(config_path, tmp_path
         (hand, "is a file; a recorded configuration must contain the weights"),
     ):
         refuses(ConfigError, message, load_config, config_path, [override], trust=False)
-
-
-def test_the_file_may_have_the_domains_whose_source_states_none(config_path, tmp_path):
-    file = write(tmp_path / "sizes.yaml", "code: 5e9\n")
-    config = load_config(config_path, [f"corpus.inventory={file}", TOKENS[1]])
-    assert sizes(config) == {"code": (5 * 10**9, None), "prose": (10**9, None)}
 
 
 @pytest.mark.parametrize(

@@ -48,17 +48,14 @@ def setting_of(order=None, **fields):
     return options.setting(sampler() if order is None else order)
 
 
-def test_bounds_may_leave_one_mixture():
-    assert replace(RUN, lower_D=HALVES, upper_D=HALVES).upper_D.tolist() == [0.5, 0.5]
-
-
-def test_a_setting_follows_from_the_sampler():
+def test_a_setting_follows_from_the_sampler_and_its_bounds_may_leave_one_mixture():
     one = setting_of(seed=7)
     assert (one.domains, one.steps, one.tokens_per_step, one.seed) == (NAMES, 40, 8 * 16, 7)
     assert one.reference_D.tolist() == START
     assert one.evaluations == NAMES
     assert one.objective_M.tolist() == [1 / 3] * 3
     assert (one.lower_D.tolist(), one.upper_D.tolist()) == ([0, 0, 0], [1, 1, 1])
+    assert replace(RUN, lower_D=HALVES, upper_D=HALVES).upper_D.tolist() == [0.5, 0.5]
 
 
 def test_shares_of_the_corpus_and_tokens_of_a_step_follow_from_the_lengths():

@@ -301,7 +301,7 @@ def test_what_an_estimator_cannot_work_with_is_said_at_once():
         refuses(EstimatorError, message, driver_over, sampler(), Turning(needs=(need,)))
 
 
-def test_a_loop_that_does_not_do_what_it_said_is_told():
+def test_a_loop_that_calls_the_driver_at_the_wrong_time_is_told_what_to_call():
     order = sampler()
     driver = driver_over(order, Turning(1))
     driver.start()
@@ -313,9 +313,6 @@ def test_a_loop_that_does_not_do_what_it_said_is_told():
     rows = next(iter(order))
     driver.record(losses_of(rows, 0), torch.from_numpy(DOMAIN_OF_ROW[rows]))
     refuses(EstimatorError, r"batch 1, with accumulation=2 it is at 2: call step", driver.step)
-
-
-def test_a_start_after_batches_were_handed_out_is_told():
     loader = loader_over_rows(sampler(), workers=2)
     driver = driver_over(loader, Turning(5))
     batches = iter(loader)

@@ -29,7 +29,7 @@ def limited(allowed, **options):
     return sampler(batch_size=100, max_epochs={"a": allowed / 1000}, **options)
 
 
-def test_a_domain_may_be_drawn_two_samples_beyond_what_is_left():
+def test_a_domain_may_be_drawn_two_samples_beyond_what_is_left_and_a_stream_must_reach_the_step():
     def said(share, first, allowed):
         weights = [share, 0.5, 0.5 - share]
         return why_not(weights, steps=1, first=first, order=limited(allowed))
@@ -37,9 +37,6 @@ def test_a_domain_may_be_drawn_two_samples_beyond_what_is_left():
     few = "domain 'a': it takes 42 samples, but only 40 are left (max_epochs)"
     assert (said(0.419, 1, 40), said(0.421, 1, 40)) == (None, few)
     assert (said(0.419, 2, 90), said(0.421, 2, 90)) == (None, few)  # 50 are drawn by a step
-
-
-def test_a_stream_that_ends_before_a_step_is_said():
     order = limited(40, exhausted="stop")
     assert len(order) == 0
     assert why_not(steps=1, first=2, order=order) == "the stream ends before batch 1"

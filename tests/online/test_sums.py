@@ -119,14 +119,11 @@ def rise(*means, counts=(4, 4, 4)):
     return said[-1]
 
 
-def test_what_was_seen_is_sums_and_counts_by_domain():
+def test_a_window_has_sums_and_counts_by_domain_or_names_that_with_most_losses_not_finite():
     seen = rise([1, 2, 3], [1, 2.25, 9], counts=(4, 8, 0))
     assert (seen.step, seen.learning_rate) == (2, 0.1)
     assert seen.loss_sum_D.tolist() == [4, 18, 0]
     assert seen.loss_count_D.tolist() == [4, 8, 0]
-
-
-def test_losses_that_are_not_finite_are_said_of_the_first_domain_that_has_most():
     said = rise([1, torch.nan, 1], counts=(4, 2, 4))
     assert said == "domain 'b': 2 losses up to step 1 are not finite"
 

@@ -27,7 +27,7 @@ def mixture_of(name, weights=None, trials=CONTROLLED):
     return baseline_mixture(name, weights, FullRun(SIZES, 1000), trials, OBJECTIVE)
 
 
-def test_known_baselines_are_what_they_are_called():
+def test_known_baselines_are_what_they_are_called_and_a_user_s_own_needs_all_domains():
     assert mixture_of(name="natural") == NATURAL
     assert mixture_of(name="uniform") == Mixture.uniform(NATURAL.domains)
     assert mixture_of(name="best_trial")["code"] == 0.5
@@ -35,6 +35,10 @@ def test_known_baselines_are_what_they_are_called():
     assert mixture_of(name="control") == NATURAL
     assert mixture_of(name="temperature_2") == tempered(NATURAL, 2.0)
     assert unimax(FullRun(SIZES)) == Mixture.uniform(NATURAL.domains)
+    own = {"code": 0.5, "books": 0.25, "web": 0.25}
+    assert mixture_of(name="ours", weights=own).domains == NATURAL.domains
+    with pytest.raises(MixtureError, match="domain 'books' has no weight"):
+        mixture_of(name="ours", weights={"code": 0.5, "web": 0.5})
 
 
 def test_the_second_best_trial_is_a_baseline_too_and_a_third_that_is_not_there_is_named():
@@ -49,13 +53,6 @@ def test_best_trial_3_stands_for_three_baselines():
     config = ValidateConfig(baselines=["natural", {"best_trial": 3}])
     assert list(config.baselines) == ["natural", "best_trial", "best_trial_2", "best_trial_3"]
     assert ValidateConfig(**config.model_dump()) == config
-
-
-def test_a_mixture_of_ones_own_is_of_the_domains():
-    own = {"code": 0.5, "books": 0.25, "web": 0.25}
-    assert mixture_of(name="ours", weights=own).domains == NATURAL.domains
-    with pytest.raises(MixtureError, match="domain 'books' has no weight"):
-        mixture_of(name="ours", weights={"code": 0.5, "web": 0.5})
 
 
 def test_a_temperature_takes_shares_to_its_inverse_power_and_leaves_0():

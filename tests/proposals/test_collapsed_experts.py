@@ -30,29 +30,23 @@ def propose(**limits):
     return FIT.propose(constraints=limits, search=config, collapsed=COLLAPSED)
 
 
-def test_a_mixture_is_allowed_where_another_trial_is_nearer_than_a_collapsed_one():
+def test_a_mixture_is_allowed_where_the_nearest_trial_did_not_collapse_and_some_trial_must_not():
     avoided = Avoided(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [0.4, 0.6]]))
     excess_N = avoided.excess(np.array([[0.9, 0.1], [0.7, 0.3], [0.5, 0.5]]))
     np.testing.assert_allclose(excess_N, [0.4, 0.0, -0.4], atol=1e-12)
     none = Avoided(np.empty((0, 2)), avoided.others_KD)
     assert none.excess(np.array([[0.9, 0.1], [0.5, 0.5]])).tolist() == [-1.0, -1.0]
-
-
-def test_trials_without_experts_or_without_a_whole_one_are_refused():
     refuses(ConfigError, "the trials have no experts; leave it out", Avoided.of, TRIALS, None)
     refuses(ConfigError, "the experts of all 24 trials collapsed", Avoided.of, TRIALS, NAMES)
 
 
-def test_a_proposal_is_nearest_to_a_trial_that_did_not_collapse():
+def test_a_proposal_is_nearest_to_a_trial_that_did_not_collapse_or_its_limits_are_refused():
     free, held = propose(), propose(guardrails={"experts": True})
     away = [total_variation(WEIGHTS_ND, one.mixture.array) for one in (free, held)]
     nearest = [NAMES[int(away_N.argmin())] for away_N in away]
     assert [name in COLLAPSED for name in nearest] == [True, False]
     assert any(f"the experts of trial {nearest[0]!r}" in line for line in free.warnings)
     assert not any("the experts of trial" in line for line in held.warnings)
-
-
-def test_limits_that_leave_mixtures_near_collapsed_trials_alone_are_refused():
     limits = {"bounds": {"code": (0.9, 1.0)}, "guardrails": {"experts": True}}
     said = f"closest to one of the {len(COLLAPSED)} trials whose experts collapsed: widen the oth"
     refuses(InfeasibleError, said, propose, **limits)

@@ -95,13 +95,10 @@ def test_a_proposal_that_may_be_no_better_is_said_to_be():
     assert warned(f"predicted gain over {listed([name])} includes 0", unsure)
 
 
-def test_domains_that_nothing_measures_are_said_to_be_kept():
+def test_domains_that_nothing_measures_are_kept_and_no_floor_is_advised_where_there_is_one():
     for kept, words in ((("mail",), "mail, so no fit can tell what it is"), (DOMAINS, "they are")):
         lines = proposal_warnings(PROPOSAL, request(), unmeasured=kept)
         assert any(words in line for line in lines)
-
-
-def test_no_floor_is_advised_where_there_is_one():
     lines = proposal_warnings(at(0.5, 0.4, 0.0, 0.1), request(bounds={"mail": (0.1, 1.0)}))
     (said,) = [line for line in lines if "set a floor" in line]
     assert "law" in said

@@ -119,11 +119,14 @@ def test_a_bare_install_reads_and_shows_a_proposal(tmp_path):
     assert shown.stdout.startswith("Proposal(")
 
 
-def test_another_unit_than_the_fits_is_refused():
+def test_another_unit_or_constraints_on_other_domains_than_the_fit_s_are_refused():
     other = Objective(TARGETS, "target", {"math": 1.0}, "nats_per_token")
     request = replace(ProposalRequest.of(FIT), goal=other)
     with pytest.raises(ConfigError, match="objective.unit is nats_per_token, but the fit was made"):
         propose_mixture(request)
+    limits = Constraints(("code", "prose"))
+    with pytest.raises(ConfigError, match="on domains code, prose; the fit has code, prose, law, "):
+        propose_mixture(ProposalRequest(FIT, limits, NATURAL))
 
 
 def test_a_third_partys_regressor_is_proposed_with_by_simulation():
@@ -131,12 +134,6 @@ def test_a_third_partys_regressor_is_proposed_with_by_simulation():
     proposal = propose(ridge)
     assert proposal.provenance["method"] == "simulation"
     assert proposal.mixture["code"] > 0.9
-
-
-def test_constraints_on_other_domains_than_the_fits_are_refused():
-    limits = Constraints(("code", "prose"))
-    with pytest.raises(ConfigError, match="on domains code, prose; the fit has code, prose, law, "):
-        propose_mixture(ProposalRequest(FIT, limits, NATURAL))
 
 
 def test_a_weight_that_rounding_left_of_0_is_0_and_a_small_one_stays():

@@ -32,10 +32,15 @@ def fit() -> Fit:
     return fitted("linear", trials=table(weights_ND, losses_NM, DOMAINS, TARGETS), asked=objective)
 
 
-def test_the_natural_mixture_is_uniform_where_no_inventory_is_known(fit):
+def test_without_an_inventory_the_natural_mixture_is_uniform_and_tokens_and_risk_reach_the_search(
+    fit,
+):
     request = ProposalRequest.of(fit)
     assert request.natural == Mixture.uniform(DOMAINS)
     assert request.inventory is None
+    search = ProposalRequest.of(fit, tokens="15e2", risk={"quantile": 0.9}, search=QUICK).search
+    expected = {"target_tokens": 1500, "risk": RiskConfig(quantile=0.9)}
+    assert search == QUICK.model_copy(update=expected)
 
 
 def test_limits_are_fields_or_a_file_and_epochs_are_of_a_file_of_sizes(fit, tmp_path):
@@ -68,12 +73,6 @@ def test_limits_are_fields_or_a_file_and_epochs_are_of_a_file_of_sizes(fit, tmp_
 def test_a_request_that_cannot_be_is_one_line(fit, given, message):
     with pytest.raises(ConfigError, match=message):
         ProposalRequest.of(fit, **given)
-
-
-def test_tokens_and_risk_are_put_into_the_search(fit):
-    search = ProposalRequest.of(fit, tokens="15e2", risk={"quantile": 0.9}, search=QUICK).search
-    expected = {"target_tokens": 1500, "risk": RiskConfig(quantile=0.9)}
-    assert search == QUICK.model_copy(update=expected)
 
 
 @pytest.mark.parametrize("kind", ["mean", "worst"])

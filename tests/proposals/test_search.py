@@ -170,7 +170,7 @@ def test_a_broken_guardrail_is_worse_than_any_value_and_the_more_the_worse():
     assert asked.score(missed).tolist() == [0.0]
 
 
-def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room():
+def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room_also_of_the_worst_loss():
     np.testing.assert_allclose(
         descend(problem(Slopes([-1, 0, 0])), UNIFORM_D).weights_D, [1, 0, 0], atol=1e-9
     )
@@ -180,9 +180,6 @@ def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room():
     assert best.weights_D[0] == pytest.approx(1 / 3 + 0.1, abs=1e-5)
     assert asked.excess(best.weights_D[None])[0, 0] <= 0.0
     assert best.value == pytest.approx(-best.weights_D[0])
-
-
-def test_a_descent_of_the_worst_loss_keeps_guardrails_too():
     names = ("a", "b", "c")
     slopes, held = Slopes([-1, 0, 0], [0, -1, 0], [1, 1, 0]), guards(UNIFORM_D, names, c=0.1)
     best = descend(problem(slopes, names=names, worst=("a", "b"), guards=held), UNIFORM_D)

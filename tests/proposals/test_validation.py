@@ -54,16 +54,13 @@ def test_a_table_without_a_loss_of_the_objective_is_no_validation(tmp_path):
         Validation.read(path, other)
 
 
-def test_the_proposal_with_the_lowest_mean_leads():
+def test_the_proposal_with_the_lowest_mean_leads_and_two_names_of_one_mixture_are_the_same():
     validation = validation_of(proposal=[2.0, 2.1], proposal_2=[1.0, 1.1], natural=[3.0, 3.1])
     assert validation.proposals == ("proposal", "proposal_2")
     assert validation.baselines == ("natural",)
     assert validation.leading == "proposal_2"
     assert validation.compare("natural").mean == pytest.approx(-2.0)
     assert validation.compare("natural", of="proposal").mean == pytest.approx(-1.0)
-
-
-def test_two_names_of_one_mixture_are_the_same():
     validation = validation_of(proposal=[1.0, 1.1], natural=[2.0, 2.1], twin=[1.0, 1.1])
     assert validation.same_as("twin") == "proposal"
     assert validation.same_as("proposal") is None
@@ -100,16 +97,13 @@ def trial_with(seed):
     return Trials.from_results([Trial("t", NATURAL, seed)], [result_of("t", 1.0)], proxy="ngram")
 
 
-def test_each_mixture_is_trained_with_each_seed_in_turn():
+def test_each_mixture_is_trained_with_each_seed_in_turn_and_once_for_two_names():
     plan = ValidationPlan({}, [7, 8]).add({"proposal": PROPOSED, "natural": NATURAL}, 2)
     assert [(trial.name, trial.seed) for trial in plan.trials] == [
         *(("proposal-s0", 7), ("natural-s0", 7), ("proposal-s1", 8), ("natural-s1", 8))
     ]
     assert {trial.role for trial in plan.trials} == {"validation"}
     assert plan.trials[1].mixture == NATURAL
-
-
-def test_a_mixture_with_two_names_is_trained_once_and_counts_for_both():
     plan = ValidationPlan({}, [7]).add({"natural": NATURAL, "uniform": NATURAL}, 1)
     assert [trial.name for trial in plan.trials] == ["natural-s0"]
     results = plan.named_results([result_of(plan.trials[0].name, 3.0)])

@@ -24,7 +24,7 @@ def last(values):
     return {name: points[-1].value for name, points in values.series.items()}
 
 
-def test_json_is_flattened_and_keeps_what_is_no_number(tmp_path):
+def test_json_is_flattened_32_mappings_deep_and_keeps_what_is_no_number(tmp_path):
     content = {"loss": {"web": 3.5, "code": math.nan}, "n": 2, "text": "x", "ok": True, "no": None}
     content |= {"inf": "Infinity", "trial": "t1", "big": 10**400}
     (tmp_path / "m.json").write_text(json.dumps(content))
@@ -33,8 +33,6 @@ def test_json_is_flattened_and_keeps_what_is_no_number(tmp_path):
     assert last(values) == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
     assert values.about == {"trial": "t1"}
 
-
-def test_names_are_looked_for_32_mappings_deep(tmp_path):
     def names(deep):
         (tmp_path / "m.json").write_text('{"x": ' * deep + "1" + "}" * deep)
         return list(read(tmp_path, "m.json").series)
@@ -98,13 +96,10 @@ def losses(corpus, values, names=None, *, unit="nats_per_token", tokens=1_000):
     return losses_of(log, names, corpus, tokens=tokens, unit=unit, result="m.json")
 
 
-def test_a_pattern_has_the_domains_name_in_it(corpus):
+def test_a_pattern_has_the_domains_name_in_it_and_values_of_a_glob_are_their_mean(corpus):
     values = {f"eval/{name}/loss": n for n, name in enumerate(DOMAINS)}
     found, _ = losses(corpus, values, "eval/{domain}/loss")
     assert found.nats_per_token == {"code": 0, "manual": 1, "other_code": 2}
-
-
-def test_several_values_of_a_glob_are_their_mean(corpus):
     values = {"manual": 2, "other_code": 3, "mmlu_law": 1.0, "mmlu_physics": 2.0, "mmlu": 9.0}
     found, _ = losses(corpus, values, {"code": "mmlu_*"})
     assert found.nats_per_token["code"] == 1.5
@@ -136,14 +131,11 @@ def series(line, **others):
     return TrainerLog({n: list(starmap(Point, others.get(n, line))) for n in DOMAINS})
 
 
-def test_steps_become_tokens_where_all_domains_have_a_loss(corpus):
+def test_a_curve_is_by_tokens_or_by_steps_where_all_domains_have_a_finite_loss(corpus):
     values = series([(9, 0), (4, 50), (2, 100)], code=[(9, 0), (4, 50), (3, 75), (2, 100)])
     final, curve = losses(corpus, values)
     assert [(one.tokens, one.nats_per_token["code"]) for one in curve] == [(500, 4), (1000, 2)]
     assert curve[-1] is final
-
-
-def test_tokens_win_over_steps_and_no_number_stands_in_a_curve(corpus):
     values = series([(4, 1, 1), (math.nan, 2, 200), (3, 3, 300), (2, 4, 400)])
     final, curve = losses(corpus, values, tokens=400)
     assert [point.tokens for point in curve] == [1, 300, 400]

@@ -94,14 +94,12 @@ def read(first, stop):
 SPANS = [(0, 3), (3, 6), (6, 9), (9, 12), (12, 13)]
 
 
-def test_blocks_come_in_order():
+def test_blocks_come_in_order_and_what_reading_ahead_raises_is_raised_at_its_block():
     found = list(blocks(read, SPANS, CPU))
     assert [first for first, _ in found] == [first for first, _ in SPANS]
     assert torch.cat([block for _, block in found]).flatten().tolist() == list(range(13))
     assert {block.dtype for _, block in found} == {torch.int64}
 
-
-def test_what_reading_ahead_raises_is_raised_at_its_block():
     def broken(first, stop):
         if first == 6:
             raise OSError("the disk is gone")

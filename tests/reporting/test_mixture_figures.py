@@ -136,7 +136,7 @@ def front(domains, points=3):
     return Front(("exam", "essay"), tuple(found), "bits_per_byte")
 
 
-def test_a_front_in_the_terminal_has_a_row_a_point_with_its_four_largest_shares():
+def test_a_front_has_a_row_a_point_in_the_terminal_and_all_shares_in_its_figure():
     shares = [0.5, 0.3, 0.12, 0.076, 0.004, 0], [0, 0, 0.996, 0.004, 0, 0]
     made = front(6, points=2)
     points = [
@@ -153,9 +153,6 @@ def test_a_front_in_the_terminal_has_a_row_a_point_with_its_four_largest_shares(
         ["1", "1.0000", "9.0000", "d00 50%, d01 30%, d02 12%, d03 8%"],
         ["2", "2.0000", "8.0000", "d02 100%"],
     ]
-
-
-def test_a_front_has_the_shares_of_each_point():
     made = front(6)
     shares = np.asarray(plot_front(made).axes[-1].images[0].get_array())
     np.testing.assert_allclose(shares, [one.mixture.array for one in made.points])

@@ -36,12 +36,14 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(width):
         assert word in found
 
 
-def test_an_interval_stays_in_one_line_and_a_text_beside_it_breaks():
+def test_an_interval_stays_in_one_line_and_texts_break_between_words():
     interval = "+0.1507 to +0.2999"
     columns = ("over the mixture", "validated gain", "95% interval")
     lines = lines_of(columns, [("the best trial", "+0.2253", interval)], 44)
     assert sum(interval in line for line in lines) == 1
     assert lines[-2].split()[:2] == ["the", "best"]
+    assert wrapped("  one two three", width=11) == "  one two\n    three"
+    assert wrapped("/a/long/path/without/a/space", width=10) == "/a/long/path/without/a/space"
 
 
 def test_columns_that_cannot_fit_go_below_each_after_the_first():
@@ -52,11 +54,6 @@ def test_columns_that_cannot_fit_go_below_each_after_the_first():
     lines = lines_of(("domain", "share"), [("x" * 100, "1.0%")], 60)
     assert max(map(len, lines)) <= 60
     assert sum(line.count("x") for line in lines) == 100  # a name that fills the terminal is cut
-
-
-def test_a_sentence_is_broken_between_words_and_indented():
-    assert wrapped("  one two three", width=11) == "  one two\n    three"
-    assert wrapped("/a/long/path/without/a/space", width=10) == "/a/long/path/without/a/space"
 
 
 def cells_of(text):

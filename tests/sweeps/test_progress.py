@@ -68,16 +68,15 @@ def begun(folder, names, beat):
     return place
 
 
-def test_another_process_sees_what_each_worker_does_until_it_has_a_result(tmp_path):
+def test_another_process_sees_what_each_worker_does_until_it_has_a_result_or_its_beat_is_damaged(
+    tmp_path,
+):
     begun(tmp_path, "cd", FIRST)
     second = begun(tmp_path, "e", SECOND)
     assert read_progress(tmp_path) == [FIRST, SECOND]
     assert [beat.tokens_per_second for beat in read_progress(tmp_path)] == [250.0, None]
     write_result(second, GroupResult())
     assert read_progress(tmp_path) == [FIRST]
-
-
-def test_a_damaged_beat_is_as_good_as_none(tmp_path):
     (begun(tmp_path, "e", FIRST) / BEAT).write_text('{"doing": "dancing"}')
     assert read_progress(tmp_path) == []
 

@@ -83,7 +83,7 @@ def test_the_log_of_a_trial_is_that_of_the_last_attempt_at_its_group(tmp_path):
     assert log_of_trial(tmp_path / "absent", "t0", groups) is None
 
 
-def test_a_file_of_another_trial_is_refused(tmp_path):
+def test_a_file_of_another_trial_configuration_or_corpus_is_refused(tmp_path):
     TrialFolder(tmp_path).write(TRIALS, RESULTS)
     for other in (Trial("t0", MIXTURES[1], 3), Trial("t0", MIXTURES[0], 4)):
         with pytest.raises(RunError, match=r"t0\.json: is for another mixture or seed; delete it"):
@@ -91,9 +91,6 @@ def test_a_file_of_another_trial_is_refused(tmp_path):
     (tmp_path / "t0.json").write_text("[]")
     with pytest.raises(RunError, match=r"t0\.json: expected fields, got list; delete it"):
         TrialFolder(tmp_path).results(TRIALS)
-
-
-def test_a_result_of_another_configuration_or_corpus_is_refused(tmp_path):
     mine = trial_fingerprint("step", "corpus")
     TrialFolder(tmp_path, mine).write(TRIALS, RESULTS)
     assert len(TrialFolder(tmp_path, mine).results(TRIALS)) == len(TRIALS)

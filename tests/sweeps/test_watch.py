@@ -27,7 +27,7 @@ def training(moves):
     return {"doing": "training", "done": moves, "total": 100, "moves": moves}
 
 
-def test_standing_still_up_to_the_patience_is_borne():
+def test_standing_still_is_borne_up_to_the_patience_and_training_that_moves_may_last():
     watched = Watched()
     watched.wait(0.5, **training(1))
     assert watched.wait(10.0, **training(1)) is None
@@ -35,9 +35,6 @@ def test_standing_still_up_to_the_patience_is_borne():
         "the worker made no progress for 10.5 s while training, longer than its patience of 10.0"
         " s, and was killed; raise sweep.patience if a step takes so long"
     )
-
-
-def test_training_that_moves_may_last():
     watched = Watched()
     for moves in range(10):
         assert watched.wait(9.0, **training(moves)) is None

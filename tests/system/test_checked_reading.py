@@ -76,12 +76,9 @@ def test_yaml_that_cannot_have_been_meant_is_refused_before_it_is_built(text, me
     refuses(ConfigError, message, parse_yaml, text, "c.yaml")
 
 
-def test_aliases_and_merges_of_an_ordinary_file_are_read():
+def test_ordinary_yaml_is_read_its_values_counted_and_the_line_of_each_field_known(monkeypatch):
     text = "a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}"
     assert parse_yaml(text, "c.yaml") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
-
-
-def test_values_are_counted_and_the_line_of_each_field_is_known(monkeypatch):
     text = "a: 1\nb: {c: [2]}"
     lines = {("a",): 1, ("b",): 2, ("b", "c"): 2, ("b", "c", 0): 2}
     assert (yaml_places(text, "c.yaml"), yaml_places("", "c.yaml")) == (lines, {})

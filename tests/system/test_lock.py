@@ -102,15 +102,14 @@ def test_no_link_is_followed_and_no_pipe_waited_for(tmp_path):
     enter(folder)
 
 
-def test_it_is_interrupted_as_by_ctrl_c(tmp_path):
+def test_it_is_interrupted_as_by_ctrl_c_and_one_that_ignores_all_signals_is_an_error(
+    tmp_path, monkeypatch
+):
     with another(tmp_path) as process:
         assert owner_of(tmp_path).pid == process.pid
         assert interrupt(tmp_path).pid == process.pid
         assert process.wait(5) != 0
     assert owner_of(tmp_path) is None
-
-
-def test_one_that_ignores_that_and_a_termination_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "PATIENCE", 0.3)
     with another(tmp_path, ignored=("SIGINT", "SIGTERM")) as process:
         message = f"process {process.pid} is still running after it was interrupted"

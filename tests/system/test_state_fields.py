@@ -12,7 +12,7 @@ def fields(**content):
     return StateFields(content, "the state", SamplerError)
 
 
-def test_what_is_there_is_returned():
+def test_what_is_there_is_returned_and_an_array_in_the_requested_shape():
     one = fields(a=3, b=0.5, c="x", d=True, e=[1, 2], f=[0.5, 2], g=None, h={"i": 1}, j=["k"])
     assert (one.whole("a"), one.number("b"), one.text("c"), one.flag("d")) == (3, 0.5, "x", True)
     assert (one.wholes("e", 2), one.numbers("f"), one.texts("j")) == ([1, 2], [0.5, 2.0], ["k"])
@@ -20,6 +20,8 @@ def test_what_is_there_is_returned():
     assert one.maybe("a", one.whole) == 3
     assert one.part("h").whole("i") == 1
     assert one.whole("a") == fields(a=np.int64(3)).whole("a")
+    assert fields(a=[[1, 2], [3, 4]]).array("a", (-1, 2)).tolist() == [[1, 2], [3, 4]]
+    assert fields(a=np.array([1], np.uint8)).int_array("a", (1,)).dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -45,11 +47,6 @@ def test_what_is_there_is_returned():
 def test_what_is_wrong_is_one_line(take, value, message):
     shape = [(2,)] if take.endswith("array") else []
     refuses(SamplerError, message, getattr(fields(a=value), take), "a", *shape)
-
-
-def test_an_array_is_of_the_shape_that_was_asked_for():
-    assert fields(a=[[1, 2], [3, 4]]).array("a", (-1, 2)).tolist() == [[1, 2], [3, 4]]
-    assert fields(a=np.array([1], np.uint8)).int_array("a", (1,)).dtype == np.int64
 
 
 def test_a_state_is_a_mapping_of_names_and_its_format_is_checked():

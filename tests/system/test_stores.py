@@ -222,13 +222,7 @@ def test_a_store_whose_library_is_absent_says_what_to_install(monkeypatch):
     assert str(error.value) == "gs://b/k: needs gcsfs: pip install 'mixopt[remote]'"
 
 
-def test_names_are_put_below_folders_and_urls():
-    cases = {("/r", "a/b"): "/r/a/b", ("s3://b/k/", "a"): "s3://b/k/a", ("/r", "/a"): "/a"}
-    cases |= {("/r", "s3://b/k"): "s3://b/k", ("file:///r", "a"): "file:/r/a"}
-    assert {given: under_folder(*given) for given in cases} == cases
-
-
-def test_paths_and_urls_are_told_apart(memory, tmp_path):
+def test_paths_and_urls_are_told_apart_and_names_are_put_below_either(memory, tmp_path):
     assert [is_url(text) for text in ("s3://b/k", "file:///a", "/a/b", None)] == [1, 0, 0, 0]
     assert local_path("file:///a/b") == local_path("/a/b")
     memory.pipe("/m/a.txt", b"1")
@@ -236,6 +230,9 @@ def test_paths_and_urls_are_told_apart(memory, tmp_path):
     assert local_copy("memory://m/a.txt").read_bytes() == b"1"
     assert local_copy(tmp_path) == tmp_path
     refuses(ConfigError, "is 2 objects, but only one", local_copy, "memory://m")
+    cases = {("/r", "a/b"): "/r/a/b", ("s3://b/k/", "a"): "s3://b/k/a", ("/r", "/a"): "/a"}
+    cases |= {("/r", "s3://b/k"): "s3://b/k", ("file:///r", "a"): "file:/r/a"}
+    assert {given: under_folder(*given) for given in cases} == cases
 
 
 def test_an_error_about_a_copy_names_its_url(tmp_path):
