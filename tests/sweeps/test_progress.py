@@ -68,17 +68,15 @@ def begun(folder, names, beat):
     return place
 
 
-def test_another_process_sees_what_each_worker_does_until_it_has_a_result_or_its_beat_is_damaged(
-    tmp_path,
-):
+def test_another_process_sees_each_worker_until_it_has_a_result_or_a_damaged_beat(tmp_path):
     begun(tmp_path, "cd", FIRST)
     second = begun(tmp_path, "e", SECOND)
     assert read_progress(tmp_path) == [FIRST, SECOND]
     assert [beat.tokens_per_second for beat in read_progress(tmp_path)] == [250.0, None]
     write_result(second, GroupResult())
     assert read_progress(tmp_path) == [FIRST]
-    (begun(tmp_path, "e", FIRST) / BEAT).write_text('{"doing": "dancing"}')
-    assert read_progress(tmp_path) == []
+    (begun(tmp_path / "damaged", "e", FIRST) / BEAT).write_text('{"doing": "dancing"}')
+    assert read_progress(tmp_path / "damaged") == []
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
@@ -101,7 +99,7 @@ def test_an_attempt_says_what_trained_where_and_what_it_cost(tmp_path):
     first, *others = read_attempts(tmp_path)
     assert (first.trials, first.finished, first.outcome) == (["a", "b"], 2, "ended")
     assert (first.node, first.kind, first.gpus, first.seconds) == ("n2", "H100", 1.0, 2.5)
-    assert [(one.outcome, one.reason, one.node) for one in others] == [
+    assert [(item.outcome, item.reason, item.node) for item in others] == [
         ("lost", "node \xe9 went away", "unknown"),
         ("failed", "no such layer", "unknown"),
     ]

@@ -43,7 +43,8 @@ def test_a_base_domain_without_tokens_enough_for_its_weight_is_refused_with_its_
 
 
 def test_a_source_twice_or_in_the_base_is_refused():
-    refuses(ValueError, "'code' is given twice", asked, sources=["code", "code"])
+    with pytest.raises(ValueError, match="'code' is given twice"):
+        asked(sources=["code", "code"])
     with pytest.raises(ValueError, match="'code' is a source and has a weight of 0.5"):
         asked(base={"web": 0.5, "code": 0.5})
 
