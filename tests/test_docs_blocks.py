@@ -74,7 +74,7 @@ def pages():
             k for page, kinds in ELSEWHERE.items() for k in kinds.split() if name.startswith(page)
         }
         found = [(kind, text) for _, kind, text in FENCE.findall(path.read_text(encoding="utf-8"))]
-        if here := [one for one in found if one[0] in {"yaml", "python", "sh"} - away]:
+        if here := [item for item in found if item[0] in {"yaml", "python", "sh"} - away]:
             yield pytest.param(name, here, id=name)
 
 

@@ -417,8 +417,8 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, monkeypatch, wo
     assert (ended.code, ended.out) == (2, "")
     assert ended.error.startswith("mixopt: ")
     assert ended.error.count("\n") == 1
-    for one in expected:
-        assert one in ended.error
+    for item in expected:
+        assert item in ended.error
     assert sorted(folder.rglob("*")) == before
     assert not list(tmp_path.iterdir())
 

@@ -121,9 +121,9 @@ def test_a_file_of_a_mixture_is_predicted_as_its_weights(run, tmp_path):
     own = {"code": 0.3, "prose": 0.7}
     (tmp_path / "own.yaml").write_text(json.dumps(own))
     opened, path = load_run(run), str(tmp_path / "own.yaml")
-    found = [opened.predict(one, tokens="1B") for one in (own, path, Mixture(own))]
-    found += [predict(run, one, tokens=10**9) for one in (own, path, Mixture(own))]
-    assert all(one.to_json() == found[0].to_json() for one in found)
+    found = [opened.predict(item, tokens="1B") for item in (own, path, Mixture(own))]
+    found += [predict(run, item, tokens=10**9) for item in (own, path, Mixture(own))]
+    assert all(item.to_json() == found[0].to_json() for item in found)
     assert found[0].predicted.epochs["code"] == pytest.approx(0.3 / 20)
     for fields in ({"bounds": {"code": 0.25}}, ConstraintsConfig(bounds={"code": 0.25})):
         assert opened.propose(constraints=fields).mixture["code"] == pytest.approx(0.25)
@@ -131,7 +131,7 @@ def test_a_file_of_a_mixture_is_predicted_as_its_weights(run, tmp_path):
 
 def test_readiness_and_an_evaluation_on_the_validated_runs(run):
     losses = parsed("status", run, "--readiness")["losses"]
-    assert [one["name"] for one in losses] == ["code", "prose", "help"]
+    assert [loss["name"] for loss in losses] == ["code", "prose", "help"]
     assert "How well the trials tell mixtures apart" in answered("status", run, "--readiness")
     asked = ("fit", run, "--test", run / "validation.parquet")
     assert parsed(*asked)["targets"].keys() == {"code", "prose", "help"}
@@ -170,7 +170,7 @@ def test_predict_says_what_a_job_would_draw(run):
     found = parsed("predict", run, "--tokens", "1e5", "--batch", "8x64")
     assert found["weights"] == dict(load_run(run).recommendation.mixture)
     draws = found["draws"]
-    drawn = {one["domain"]: one["tokens"] / draws["tokens"] for one in draws["domains"]}
+    drawn = {domain["domain"]: domain["tokens"] / draws["tokens"] for domain in draws["domains"]}
     assert drawn == pytest.approx(found["weights"], abs=8 / 195)
     own = ("--tokens", "1e5", "--batch", "8x64", "--weights", "prose=.7,code=.3")
     assert "Share of the tokens by stage" in answered("predict", run, *own)
@@ -182,7 +182,7 @@ def test_a_schedule_of_a_run_is_predicted_with_what_the_run_knows(run, tmp_path)
     said = answered(*asked).splitlines()
     assert said == [f"{out}: 99,840 tokens in 195 steps", f"next: mixopt predict {out}"]
     assert [parsed(*asked)[name] for name in ("file", "batch")] == [str(out), 8]
-    sizes = {one["domain"]: one["inventory"] for one in parsed("predict", out)["domains"]}
+    sizes = {domain["domain"]: domain["inventory"] for domain in parsed("predict", out)["domains"]}
     assert sizes == load_run(run).inventory
 
 

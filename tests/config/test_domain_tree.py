@@ -25,7 +25,7 @@ NATURAL = dict.fromkeys(CELLS, 100)
 
 def rows(path, *values):
     cells = [{"topic": topic, "quality": quality, "text": "x"} for topic, quality in values]
-    path.write_text("".join(json.dumps(one) + "\n" for one in cells))
+    path.write_text("".join(json.dumps(cell) + "\n" for cell in cells))
 
 
 def limits(**fields):

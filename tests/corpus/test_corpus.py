@@ -154,7 +154,7 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most,
         for document in order:
             list(held_out.add(spooled(document)))
         list(held_out.finish())
-        sides.append(sorted(one.content for one in held_out.held_out))
+        sides.append(sorted(item.content for item in held_out.held_out))
         kept = sum(len(text) for text in sides[-1])
         assert sides[-1]
         assert kept <= most or len(sides[-1]) == 1
@@ -164,7 +164,7 @@ def test_what_is_held_out_does_not_depend_on_the_order_of_documents(sizes, most,
 @pytest.mark.parametrize(("most", "documents"), [(100, 3), (20, 2), (5, 1)])
 def test_what_is_held_out_is_the_least_that_has_its_share_of_the_bytes(most, documents):
     held_out = HeldOutSplit(0.25, most, seed=0)
-    given = [one for k in range(10) for one in held_out.add(spooled(Document(f"{k:010}")))]
+    given = [item for k in range(10) for item in held_out.add(spooled(Document(f"{k:010}")))]
     given += held_out.finish()
     assert (len(held_out.held_out), len(given)) == (documents, 10 - documents)
 

@@ -68,7 +68,7 @@ def test_a_flipped_bit_is_found_or_harmless(whole, corpus, name):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [*((name, 0.3) for name in FILES[:4]), *(("index.json", one) for one in (b"[]", b"{}", None))],
+    [*((name, 0.3) for name in FILES[:4]), *(("index.json", new) for new in (b"[]", b"{}", None))],
 )
 def test_a_file_that_is_cut_replaced_or_a_folder_is_found(whole, corpus, name, content):
     path = corpus / name

@@ -91,7 +91,7 @@ def test_text_in_a_store_makes_the_corpus_of_a_folder_and_a_foreign_run_asks_non
     made = shards(remote.corpus)
     assert made == shards(prepared(here, tmp_path / "run").corpus)
     assert remote.corpus.tasks[0].rows == 8
-    counted = {one.name: one for one in count_domains(load_config(there).corpus)}
+    counted = {item.name: item for item in count_domains(load_config(there).corpus)}
     assert (counted["web"].files, counted["web"].bytes) == (2, sum(map(len, texts("web"))))
     assert remote.inventory == {"web": 10**6, "code": 2 * 10**6, "prose": 3 * 10**6}
 

@@ -78,9 +78,9 @@ def test_a_wrong_item_is_refused_with_its_line(tmp_path, message):
 def test_items_are_chosen_by_their_ids_wherever_they_stand_and_keep_their_order():
     items = [Item(str(n), "c", " a") for n in range(500)]
     first = chosen_items(iter(items), 50)
-    assert {one.id for one in chosen_items(iter(items[::-1]), 50)} == {one.id for one in first}
+    assert {item.id for item in chosen_items(iter(items[::-1]), 50)} == {item.id for item in first}
     assert len(first) == 50
-    assert [int(one.id) for one in first] == sorted(int(one.id) for one in first)
+    assert [int(item.id) for item in first] == sorted(int(item.id) for item in first)
     assert set(chosen_items(iter(items), 20)) < set(first)
     assert len(chosen_items(iter(items[:5]), 50)) == len(chosen_items(iter(items[:5]), None)) == 5
 
@@ -137,7 +137,7 @@ def test_what_is_scored_is_the_end_of_the_text_in_whole_tokens(bpe, context, con
 
 def test_a_vocabulary_that_is_not_of_bytes_is_placed_by_characters():
     """It is a unigram model that writes a space as another character, as SentencePiece does."""
-    letters = ((one, -3.0) for one in "abé漢\u2581")
+    letters = ((item, -3.0) for item in "abé漢\u2581")
     pieces = [("<unk>", 0.0), ("</s>", 0.0), *letters, ("\u2581b", -1)]
     inner = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0, byte_fallback=False))
     inner.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")

@@ -44,7 +44,7 @@ def test_slurm_says_what_it_would_submit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("example", ["examples/tasks.yaml", "examples/slurm.yaml"])
 def test_an_example_runs_to_its_recommendation(example, tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT)
-    sets = [part for one in SMALL for part in ("--set", one)]
+    sets = [part for item in SMALL for part in ("--set", item)]
     small = ["--set", "sweep={workers: 2}", "--set", "proxy.tokens=20000", *sets]
     done = mixopt("run", example, "--out", tmp_path / "run", *small)
     assert done.code == 0, done.error

@@ -28,7 +28,7 @@ SMALL = (
 
 def started(config: Path, out: Path, *overrides: str) -> subprocess.Popen:
     """Start `mixopt run` as the configuration's own comment says."""
-    sets = [word for one in (*SMALL, *overrides) for word in ("--set", one)]
+    sets = [word for item in (*SMALL, *overrides) for word in ("--set", item)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     words = command("run", config, "--out", out, *sets)
     return subprocess.Popen(words, cwd=PROJECT, env=variables({}), **pipes)
@@ -52,7 +52,7 @@ def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on
         assert first.poll() is None, first.communicate()[0].decode()
         time.sleep(0.05)
     before = {path.parent.name: path.read_bytes() for path in folder.glob("files/*/done.json")}
-    running = [one.pid for one in psutil.Process(first.pid).children(recursive=True)]
+    running = [child.pid for child in psutil.Process(first.pid).children(recursive=True)]
     first.kill()
     first.communicate()
     assert before
@@ -80,7 +80,7 @@ def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path):
     text = (own / "bins.yaml").read_text().replace("=runs/data", f"={tmp_path / 'data'}")
     config, out = tmp_path / "bins.yaml", tmp_path / "run"
     config.write_text(text.replace("folder: ../..", f"folder: {PROJECT}"))
-    small = (*(one for one in SMALL if "max_bytes" not in one), "proxy.tokens=5120")
+    small = (*(item for item in SMALL if "max_bytes" not in item), "proxy.tokens=5120")
     swept = run(config, out, overrides=small, until="sweep")
     assert swept.natural == Mixture({"code": 0.5, "prose": 0.5})
     table = losses(out)
@@ -93,7 +93,7 @@ def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path):
 def test_a_model_is_fine_tuned_on_three_sources_and_its_right_answers_keep_a_floor(tmp_path):
     pytest.importorskip("trl", reason="trl is absent: make trainers")
     config = PROJECT / "examples" / "finetuning" / "finetuning.yaml"
-    small = [one for one in SMALL if "max_bytes" not in one]
+    small = [item for item in SMALL if "max_bytes" not in item]
     small += ["propose.target_tokens=8000", "constraints.floors={echo_right: 0.01}"]
     small += ["objective.noise=allow"]
     found = run(config, tmp_path / "run", overrides=small)

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config, items):
         cases[item.path, item.originalname].append(item)
     if KINDS:
         return
-    left = {one for many in cases.values() if len(many) > MANY for one in many[1::2]}
+    left = {entry for many in cases.values() if len(many) > MANY for entry in many[1::2]}
     config.hook.pytest_deselected(items=[item for item in items if item in left])
     items[:] = [item for item in items if item not in left]
 

@@ -11,7 +11,7 @@ from mixopt.sweeps import read_progress
 def test_another_process_sees_what_workers_do_and_believes_nothing_of_a_killed_sweep(work_run):
     run = work_run(executor="local", size=2, seconds=6.0)
     owner, trials = run.owner(), run.path / "trials"
-    run.wait_until(lambda: len([one for one in read_progress(trials) if one.done]) == 2)
+    run.wait_until(lambda: len([item for item in read_progress(trials) if item.done]) == 2)
 
     sweep = json.loads(mixopt("status", run.path, "--json").stdout)["steps"]["sweep"]
     assert (sweep["state"], sweep["trials"], sweep["failed"]) == ("running", 6, 0)

@@ -28,7 +28,7 @@ def test_a_stopped_worker_is_replaced_within_patience(corpus, undisturbed, tmp_p
     log = tmp_path / "trained.log"
     assert sorted(noted(log, "ended")) == ["a,b", "c,d", "e,f"]
     lines = log.read_text().splitlines()
-    first, second = (float(one.split()[1]) for one in lines if re.match("began .* c,d", one))
+    first, second = (float(line.split()[1]) for line in lines if re.match("began .* c,d", line))
     # A second for the new worker's start, on a busy machine several.
     assert patience <= second - first < patience + 6
     assert "retrying c and 1 more" in said[0]

@@ -14,7 +14,7 @@ PREDICTORS = ["linear", "ridge", "lightgbm", "olmix", "own_share", "nearest", "m
 def runs(weights_ND, losses_NM, sizes=(10**6,)):
     """Finished runs with losses web, code, ..., of sizes that take turns."""
     targets = (*DOMAINS[:2], "exam")[: np.shape(losses_NM)[1]]
-    return table(weights_ND, losses_NM, DOMAINS, targets, [(one, one) for one in sizes])
+    return table(weights_ND, losses_NM, DOMAINS, targets, [(size, size) for size in sizes])
 
 
 def by_predictor(found):
@@ -78,7 +78,7 @@ def test_a_table_of_noise_cannot_tell_anything_and_says_why(seeds, reason):
     noise_NM = np.random.default_rng(3).normal(3, 0.1, (40, 2))
     found = runs(weights_ND, noise_NM).backtest(regressors="linear")
     assert found.enough is None
-    assert {one["state"] for one in found.losses} <= {"noise", "weak"}
+    assert {loss["state"] for loss in found.losses} <= {"noise", "weak"}
     assert any(reason in note for note in found.notes)
 
 
@@ -87,6 +87,6 @@ def test_a_loss_that_nearly_never_changes_is_left_out_unless_it_is_the_objective
     losses_NM = np.column_stack([3 - weights_ND[:, :2], np.eye(24)[0]])
     table = runs(weights_ND, losses_NM)
     found = table.backtest(regressors="linear", objective=["web", "code"])
-    assert [one["loss"] for one in found.losses] == ["(objective)", "web", "code"]
+    assert [loss["loss"] for loss in found.losses] == ["(objective)", "web", "code"]
     with pytest.raises(TrialsError, match="'exam': the same in all fitted runs of a split"):
         table.backtest(regressors="linear", objective="exam")

@@ -37,7 +37,7 @@ def test_a_wrapper_has_a_gradient_where_what_it_wraps_has_one():
     def has(regressor):
         fitted = regressor.fit(WEIGHTS, LOSSES)
         carried = CarriedRegressor("some", fitted, None, np.zeros(2), LinearRegressor)
-        return [supports(one, "gradient") for one in (select_targets(fitted, [1]), carried)]
+        return [supports(item, "gradient") for item in (select_targets(fitted, [1]), carried)]
 
     assert has(LinearRegression()) == [False] * 2
     assert has(LinearRegressor()) == [True] * 2
@@ -60,7 +60,7 @@ def test_one_that_declares_no_format_of_ours_is_not_saved():
 
     mute = type("Mute", (), {"saved_as": ("npz",), "save": print})()
     others = declaring(()), declaring(("json", "pickle")), declaring(["json"]), mute
-    assert [supports_saving(one) for one in (LinearRegressor(), *others)] == [True] + [False] * 4
+    assert [supports_saving(item) for item in (LinearRegressor(), *others)] == [True] + [False] * 4
 
 
 def test_parameters_of_parts_are_found_by_their_own_name():

@@ -64,8 +64,8 @@ class World:
     def judged(self, pilots: int) -> tuple[float, float, float, float]:
         """Return coverage, half-width, and errors with and without the residual, in deviations."""
         runs = self.weights_ND, self.predicted_NM, self.observed_NM
-        found = Correction.of(*(one[:pilots] for one in runs), self.spread_M, self.noise_M)
-        weights_ND, told_NM, observed_NM = (one[pilots:] for one in runs)
+        found = Correction.of(*(run[:pilots] for run in runs), self.spread_M, self.noise_M)
+        weights_ND, told_NM, observed_NM = (run[pilots:] for run in runs)
         truth_N = observed_NM.mean(axis=1)
         carried_NM = found.apply(told_NM, weights_ND)
         alone = replace(found.lines, dual_KM=0 * found.lines.dual_KM)
@@ -73,15 +73,15 @@ class World:
         stds_NM = found.std(told_NM, weights_ND, np.ones_like(told_NM))
         own = found.calibration(self.objective, found.apply(self.predicted_NM, self.weights_ND))
         halves_N = own.halves(self.objective.spread(stds_NM))
-        error_N, off_N = (truth_N - one.mean(axis=1) for one in (carried_NM, lines_NM))
+        error_N, off_N = (truth_N - item.mean(axis=1) for item in (carried_NM, lines_NM))
         spread = truth_N.std()
-        numbers = (halves_N.mean(), *(np.sqrt((one**2).mean()) for one in (error_N, off_N)))
-        return float((np.abs(error_N) <= halves_N).mean()), *(one / spread for one in numbers)
+        numbers = (halves_N.mean(), *(np.sqrt((item**2).mean()) for item in (error_N, off_N)))
+        return float((np.abs(error_N) <= halves_N).mean()), *(item / spread for item in numbers)
 
 
 def test_intervals_hold_new_runs_and_a_residual_takes_off_error_that_lines_leave():
     worlds = [World(seed) for seed in range(40)]
-    judged = np.array([[one.judged(k) for one in worlds] for k in (1, 4, 8, 32)]).mean(axis=1)
+    judged = np.array([[item.judged(k) for item in worlds] for k in (1, 4, 8, 32)]).mean(axis=1)
     held, half, error, of_lines = judged.T
     assert held[0] >= 0.85
     assert (np.abs(held[1:] - 0.9) <= 0.05).all()
@@ -172,8 +172,8 @@ def test_a_fit_that_is_read_back_proposes_at_the_pilots_size(tmp_path):
     fitted = TRIALS.fit(regressors="log_linear", pilots=PILOTS)
     fitted.save(tmp_path)
     read, some_ND = load_fit(tmp_path), PILOTS.weights()
-    for one in ("losses_NM", "low_NM", "objective_N", "objective_high_N"):
-        mine, theirs = (getattr(f.predict(some_ND), one) for f in (read, fitted))
+    for value in ("losses_NM", "low_NM", "objective_N", "objective_high_N"):
+        mine, theirs = (getattr(f.predict(some_ND), value) for f in (read, fitted))
         assert np.allclose(mine, theirs, rtol=1e-9)  # products of arrays read from disk
     found = read.propose()
     truth = float(large(found.mixture.over(DOMAINS).array[None]).mean())

@@ -45,7 +45,7 @@ def runs(*sizes, count=40, law=law):
     return table(weights_ND[:count], losses_NM[:count], tuple(INVENTORY), TARGETS, sizes)
 
 
-TRIALS, ROOTS = (runs((1e6, TOKENS), law=one) for one in (law, roots))
+TRIALS, ROOTS = (runs((1e6, TOKENS), law=item) for item in (law, roots))
 
 
 def test_the_law_of_epochs_is_given_inventory_and_tokens_in_folds_too(tmp_path):
@@ -71,9 +71,9 @@ def test_auto_weighs_the_law_of_epochs_where_trials_repeat(factor, named, tmp_pa
     assert "epochs" not in named or auto.weights_MC[:, 2].min() > 0.5
     auto.save(tmp_path / "auto")
     again = AutoRegressor.load(tmp_path / "auto"), auto.tuned().fit(*given), auto.select([0, 1])
-    for one in again:
-        assert one.names == auto.names
-        assert np.allclose(one.predict(given[0]), auto.predict(given[0]))
+    for item in again:
+        assert item.names == auto.names
+        assert np.allclose(item.predict(given[0]), auto.predict(given[0]))
 
 
 def test_trials_of_several_lengths_or_of_none_have_no_epochs():
@@ -109,7 +109,7 @@ def test_mixtures_are_drawn_with_all_their_replicates():
 
 def test_refits_are_of_other_trials_each_and_those_of_some_losses_are_cut_from_them():
     fits = TRIALS.fit(regressors="linear").resampled([1, 0], count=2, seed=0)
-    first, second = (one.predict(TRIALS.weights()) for one in fits.regressors)
+    first, second = (regressor.predict(TRIALS.weights()) for regressor in fits.regressors)
     assert not np.allclose(first, second)
     for whole_NM, some in zip((first, second), fits.of([0]), strict=True):
         assert np.allclose(some.predict(TRIALS.weights()), whole_NM[:, [1]], rtol=1e-12)
@@ -136,7 +136,7 @@ def test_a_surrogate_resamples_a_regressor_that_needs_an_inventory():
 def test_a_refit_knows_of_epochs_size_and_pilots_as_the_fit(trials, name, options):
     fit = trials.fit(regressors=name, **options)
     truth_NM = fit.regressor.predict(TRIALS.weights())
-    for one in fit.resampled([0, 1], count=2, seed=0).regressors:
-        means_NM, stds_NM = predict_with_std(one, TRIALS.weights())
+    for regressor in fit.resampled([0, 1], count=2, seed=0).regressors:
+        means_NM, stds_NM = predict_with_std(regressor, TRIALS.weights())
         assert np.abs(means_NM - truth_NM).max() < 0.1
         assert stds_NM.min() > 0

@@ -20,9 +20,9 @@ from mixopt.trials import Readiness, Trials, settled
 
 def test_each_loss_has_its_weight_its_rank_correlation_and_what_noise_and_mixture_share():
     ready = readiness(fitted("linear"))
-    found = {one.name: one for one in ready.losses}
+    found = {loss.name: loss for loss in ready.losses}
     assert list(found) == list(TARGETS)
-    assert [one.weight for one in found.values()] == [0.5, 0.0, 0.5, 0.0]
+    assert [item.weight for item in found.values()] == [0.5, 0.0, 0.5, 0.0]
     code = found["code"]
     assert min(code.spearman, code.ceiling) > 0.9
     assert code.followed > 0.95
@@ -59,16 +59,17 @@ def test_what_is_offered_leaves_noise_out_and_can_be_pasted_as_the_same_objectiv
     assert found.losses[-1].verdict == "not at all"
     now, *offers = found.offers
     names = ["scale: spread", "ranked metrics", "first factor", "hinge"]
-    assert [one.name for one in offers] == names
+    assert [offer.name for offer in offers] == names
     assert "math" in offers[1].reason
     assert offers[1].spearman > 0.9 > now.spearman + 0.3
     text = readiness_text(found)
     lines = [line for line in text.splitlines() if line.startswith("objective: {")]
     sections = [yaml.safe_load(line)["objective"] for line in lines]
-    for one in offers:
-        assert sections.count(one.section) == 1
-        pasted = Objective.from_config(ObjectiveConfig(**one.section), TARGETS)
-        values = [own.value(trials.losses()) for own in (settled(pasted, trials), one.objective)]
+    for offer in offers:
+        assert sections.count(offer.section) == 1
+        pasted = Objective.from_config(ObjectiveConfig(**offer.section), TARGETS)
+        goals = settled(pasted, trials), offer.objective
+        values = [goal.value(trials.losses()) for goal in goals]
         np.testing.assert_allclose(*values, rtol=2e-3, atol=2e-3)
     hinged = trials.fit(regressors=["linear"], objective=ObjectiveConfig(**offers[-1].section))
     proposal = hinged.propose()

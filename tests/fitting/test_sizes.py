@@ -78,7 +78,7 @@ def test_a_size_that_no_trial_had_is_predicted_by_scaling_unless_another_is_name
     inside_NM = (predicted.low_NM <= truth_NM) & (truth_NM <= predicted.high_NM)
     assert inside_NM.mean() > 0.8
     near = trials.fit(regressors="scaling", size=ModelSize(*SIZES[1])).predict(weights_ND)
-    widths = [one.high_NM - one.low_NM for one in (near, predicted)]
+    widths = [item.high_NM - item.low_NM for item in (near, predicted)]
     assert (widths[1] > widths[0]).all()  # away from the trials' sizes
 
 
@@ -123,7 +123,7 @@ def part_held(seed):
         return weights_ND, losses_NM + noise_NM
 
     sizes = [(4**n * 1e6, 4**n * 2e7) for n in range(5)]
-    tried = (np.vstack(one) for one in zip(*(runs(*size) for size in sizes[:3]), strict=True))
+    tried = (np.vstack(item) for item in zip(*(runs(*size) for size in sizes[:3]), strict=True))
     fit = table(*tried, sizes=np.repeat(sizes[:3], 10, axis=0)).fit(size=ModelSize(*sizes[4]))
     weights_ND, losses_NM = runs(*sizes[4])
     found = fit.predict(weights_ND)

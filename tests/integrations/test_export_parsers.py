@@ -173,9 +173,9 @@ def test_axolotl_s_slices_are_read_by_datasets_as_so_many_rows(tmp_path):
     known = {"inventory": {"web": 300, "code": 120}, "sample_tokens": 10, "tokens": 400}
     text = export_mixture(mixture, "axolotl", paths=paths, **known)
     rows = []
-    for one in yaml.safe_load(text)["datasets"]:  # as axolotl.utils.data.shared loads a local file
-        slice_ = load_dataset("json", data_files=one["path"], split=one["split"])
-        rows.append((Path(one["path"]).stem, len(slice_)))
+    for dataset in yaml.safe_load(text)["datasets"]:  # as axolotl loads a local file
+        slice_ = load_dataset("json", data_files=dataset["path"], split=dataset["split"])
+        rows.append((Path(dataset["path"]).stem, len(slice_)))
     # web: 100 tokens are 10 of its 30 rows; code: 300 tokens are its 12 rows twice, and 6 of them.
     assert rows == [("web", 10), ("code", 12), ("code", 12), ("code", 6)]
 

@@ -119,7 +119,7 @@ def test_rows_are_divided_into_whole_ones_and_a_domain_with_a_share_has_at_least
 
 def test_rows_epochs_and_chances_are_those_counted_by_hand():
     # .6/10 : .3/20 : .1/5 = .06 : .015 : .02
-    chances = [one["fraction"] for one in content("trl")["datasets"]]
+    chances = [dataset["fraction"] for dataset in content("trl")["datasets"]]
     assert chances == pytest.approx([0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095])
     # 600 tokens / 10, 300 / 20, 100 / 5; with a point it would be read as a part
     assert content("open-instruct")["dataset_mixer_list"][1::2] == ["60", "15", "20"]
@@ -127,7 +127,7 @@ def test_rows_epochs_and_chances_are_those_counted_by_hand():
     epochs = content("megatron-bridge-sft")["dataset"]["source_weights"]
     assert epochs == pytest.approx([0.5, 0.75, 4.0])
     # web: 60 of its 120 rows; code: 15 of 20; books: 20 rows are 4 times its 5.
-    listed = [(one["path"], one["split"]) for one in content("axolotl")["datasets"]]
+    listed = [(dataset["path"], dataset["split"]) for dataset in content("axolotl")["datasets"]]
     assert listed == [("web", "train[:60]"), ("code", "train[:15]")] + [("books", "train")] * 4
     # A source may be repeated as often as it is seen, and 1% more.
     found = {s["source_name"]: s for s in content("olmo-core")["sources"]}
@@ -161,9 +161,9 @@ def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monk
     names = {}
     exec(export_mixture(MIXTURE, "verl", paths=paths, **ALL), names)
     drawn = names["MixtureDataset"](list(paths.values())).dataframe["prompt"]
-    counts = [sum(one.startswith(name) for one in drawn) for name in paths]
+    counts = [sum(item.startswith(name) for item in drawn) for name in paths]
     assert counts == [60, 15, 20]
-    assert len({one for one in drawn if one.startswith("web")}) == 60
+    assert len({item for item in drawn if item.startswith("web")}) == 60
     assert names["MixtureDataset"]([str(tmp_path / "held_out.parquet")]).dataframe == "whole"
 
 
@@ -272,14 +272,14 @@ def test_a_name_that_a_format_cannot_carry_is_refused(name, said, tools):
 def test_files_are_loaded_by_their_builder_and_a_folder_or_a_cache_by_its_name():
     paths = {"web": ["/w0.jsonl.gz", "/w1.jsonl"], "code": "/c.parquet", "books": "/books"}
     source = content("megatron-bridge-sft", paths=paths, **ALL)["dataset"]["source"]
-    files = [{"data_files": {"train": one}} for one in (paths["web"], paths["code"])]
+    files = [{"data_files": {"train": item}} for item in (paths["web"], paths["code"])]
     assert source == [
         {"path_or_dataset": "json", "split": "train", "load_kwargs": files[0]},
         {"path_or_dataset": "parquet", "split": "train", "load_kwargs": files[1]},
         {"path_or_dataset": "/books", "split": "train"},
     ]
     components = content("levanter", paths=paths)["data"]["components"]
-    urls = [{"type": "url", "train_urls": one} for one in (paths["web"], [paths["code"]])]
+    urls = [{"type": "url", "train_urls": item} for item in (paths["web"], [paths["code"]])]
     cached = {"cache_dir": "/books"}
     assert components == {"web": {"source": urls[0]}, "code": {"source": urls[1]}, "books": cached}
     with pytest.raises(ConfigError, match="domain 'web': 'a' is read as a token cache, and a"):

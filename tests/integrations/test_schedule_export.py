@@ -64,9 +64,9 @@ def test_a_linear_stage_is_refused_or_divided():
         export_schedule(LINEAR, "nanotron")
     text = export_schedule(LINEAR, "nanotron", steps_per_stage=4)[""]
     stages = yaml.safe_load(text)["data_stages"]
-    weights = [one["data"]["dataset"]["dataset_weights"][1] for one in stages]
+    weights = [stage["data"]["dataset"]["dataset_weights"][1] for stage in stages]
     assert weights == pytest.approx([0.25, 0.3125, 0.4375, 0.5625, 0.6875])
-    assert [one["start_training_step"] for one in stages] == [1, 65, 81, 97, 113]
+    assert [stage["start_training_step"] for stage in stages] == [1, 65, 81, 97, 113]
     assert "step 2 of 4 of a linear stage, the mixture of its middle" in text
     with pytest.raises(ConfigError, match="stages.1 has 64 steps to divide"):
         export_schedule(LINEAR, "nanotron", steps_per_stage=65)

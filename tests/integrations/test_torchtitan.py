@@ -44,7 +44,7 @@ def trained(library, corpus, out, steps, *, replicas=1, tensor=1):
 
 def rows_fed(ranks):
     """Rows in the order of the global batches."""
-    fed = [[np.reshape(batch["input"], (-1, LENGTH)) for _, batch in one["fed"]] for one in ranks]
+    fed = [[np.reshape(batch["input"], (-1, LENGTH)) for _, batch in rank["fed"]] for rank in ranks]
     return [row.tolist() for parts in zip(*fed, strict=True) for part in parts for row in part]
 
 
@@ -67,7 +67,7 @@ def test_the_trainer_resumes_its_own_checkpoint_on_other_ranks(corpus, tmp_path)
     (first,) = trained(library, corpus, tmp_path, 6)
     assert first["part"] == [0, 1]
     second = trained(library, corpus, tmp_path, 9, replicas=2)
-    assert [one["part"] for one in second] == [[0, 2], [1, 2]]
+    assert [item["part"] for item in second] == [[0, 2], [1, 2]]
     assert [step for step, _ in second[0]["fed"]] == [7, 7, 8, 8, 9, 9]
     assert rows_fed([first]) + rows_fed(second) == expected(corpus, 9)
     check_documents(first["fed"][0][1])
@@ -137,8 +137,8 @@ def test_a_batch_has_places_in_documents_and_a_state_that_goes_on(corpus, made):
     again = built(made, config, **RELEASE)
     again.load_state_dict(loader.state_dict())
     assert next(iter(again))[0]["input"].tolist() == next(batches)[0]["input"].tolist()
-    for one in (loader, flat, again):
-        one.close()
+    for item in (loader, flat, again):
+        item.close()
     refuses(SamplerError, "MixtureDataLoader needs seq_len=; torchtitan's", built, made, config)
 
 

@@ -68,7 +68,7 @@ def test_text_is_prepared_by_trl_and_drawn_by_its_shares(tmp_path):
     assert trainer.mixture.dataset.sizes == {"web": 40, "code": 25}
     assert pairs_of(trainer.seen) == expected(trainer, 6)
     rows = [Dataset.from_list(texts(name, 40)) for name in ("web", "code")]
-    alone = [made(trl.SFTTrainer, tmp_path, train_dataset=one).train_dataset for one in rows]
+    alone = [made(trl.SFTTrainer, tmp_path, train_dataset=item).train_dataset for item in rows]
     fields = ("domain", "row", "input_ids", "labels")
     for batch in trainer.seen:
         for domain, row, tokens, labels in zip(*(batch[name] for name in fields), strict=True):

@@ -82,7 +82,7 @@ def test_a_dataset_has_the_domains_one_after_the_other(dataset, corpus):
     assert sample["input_ids"].tolist() == tokens[2 * LENGTH : 3 * LENGTH].tolist()
     assert (int(sample["domain"]), int(sample["row"])) == (2, 2)
     samples = dataset.__getitems__([0, 91, 2])
-    assert [int(one["row"]) for one in samples] == [0, 1, 2]
+    assert [int(item["row"]) for item in samples] == [0, 1, 2]
     sent = pickle.dumps(dataset)  # to another process, without its tokens
     assert len(sent) < 3000
     assert np.array_equal(pickle.loads(sent).read([5])["input_ids"], dataset.read([5])["input_ids"])

@@ -278,7 +278,7 @@ def test_the_loss_over_packed_rows_is_that_of_the_documents_one_by_one():
             tokens += int((labels != -100).sum())
         return loss, tokens
 
-    alone = [{name: torch.as_tensor(v)[None] for name, v in one.items()} for one in samples]
+    alone = [{name: torch.as_tensor(v)[None] for name, v in sample.items()} for sample in samples]
     expected, tokens = summed(alone, "input_ids")
     found, packed_tokens = summed(rows, "input_ids", "position_ids")
     assert packed_tokens == tokens

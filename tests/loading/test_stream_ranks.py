@@ -72,12 +72,12 @@ def disturbed(case, workers=0):
             for change, weights in case["changes"].items():
                 if change == batch:
                     assert [part.set_weights(weights) for part in parts] == [batch] * ranks
-            got = [content(next(one)) for one in iterators]
+            got = [content(next(item)) for item in iterators]
             if batch < at + count:
-                batches.append({n: np.concatenate([one[n] for one in got]) for n in got[0]})
+                batches.append({n: np.concatenate([item[n] for item in got]) for n in got[0]})
         state = joined(parts) if not lost else state
-        for one in iterators:
-            one.close()
+        for iterator in iterators:
+            iterator.close()
         at += count
     return batches
 

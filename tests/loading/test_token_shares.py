@@ -32,11 +32,11 @@ def length_lists(given, unit="tokens"):
     def count(one):
         return int((one["labels"] != -100).sum()) if unit == "supervised" else len(one["input_ids"])
 
-    return {name: [count(one) for one in each] for name, each in given.items()}
+    return {name: [count(item) for item in each] for name, each in given.items()}
 
 
 def keep_ids(batch):
-    return {"input_ids": [one["input_ids"] for one in batch]}
+    return {"input_ids": [item["input_ids"] for item in batch]}
 
 
 def loader(given, unit="tokens", lengths=None):

@@ -269,7 +269,7 @@ def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_ou
         again, order_again, _ = go(log, 22, state)
         assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
         assert order_again.state_dict() == order.state_dict()
-        states = [one.state_dict() | {"cost": None} for one in (driver, again)]
+        states = [item.state_dict() | {"cost": None} for item in (driver, again)]
         assert states[0] == states[1]
 
 

@@ -115,7 +115,7 @@ def rise(*means, counts=(4, 4, 4)):
             mask = torch.full(sequence.shape, bool(count))
             seen.record(sequence, torch.tensor([domain]), mask)
         said.append(seen.close(step, 0.1))
-    assert all(isinstance(one, Observation) for one in said[:-1])
+    assert all(isinstance(item, Observation) for item in said[:-1])
     return said[-1]
 
 

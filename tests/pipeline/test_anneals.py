@@ -64,4 +64,4 @@ def test_the_steps_behind_the_sweep_combine_the_sources(tmp_path):
     parts = [made.trials.domains.index(name) for name in base]
     ratios = control[parts] / control[parts].sum()
     assert weights[parts] == pytest.approx(ratios * weights[parts].sum(), abs=1e-6)
-    assert "control" in {one.baseline for one in made.validation.comparisons}
+    assert "control" in {comparison.baseline for comparison in made.validation.comparisons}

@@ -48,11 +48,11 @@ def folder(tmp_path, monkeypatch):
 def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_text(folder):
     out = folder.parent / "new.yaml"
     found = json.loads(mixopt("init", "data", "--out", "new.yaml", "--json").out)
-    assert {one["name"]: one["column"] for one in found["domains"]} == {
+    assert {domain["name"]: domain["column"] for domain in found["domains"]} == {
         "code": "content", "forum": "body", "mail": "message",
         "notes": "text", "web": "text", "wiki": "text",
     }  # fmt: skip
-    (web,) = (one for one in found["domains"] if one["name"] == "web")
+    (web,) = (domain for domain in found["domains"] if domain["name"] == "web")
     size = sum(len(text) for text in (*texts("web"), *texts("more")))
     assert web == {
         "name": "web", "path": ["data/web/*.jsonl.gz"], "files": 2, "format": ".jsonl.gz",
@@ -79,7 +79,7 @@ def test_a_held_out_split_alone_is_left_out_as_a_target_to_name(folder):
 
 def parts_of(found):
     """Return the name, the file and the held-out file of each domain."""
-    return [(one.name, *one.paths, *one.validation) for one in found.sources]
+    return [(source.name, *source.paths, *source.validation) for source in found.sources]
 
 
 def test_a_usual_folder_gives_its_subfolders_and_their_held_out_files(tmp_path, monkeypatch):

@@ -113,7 +113,7 @@ def test_the_estimated_speed_of_a_decoder_is_that_of_matrix_products():
 def test_arms_without_a_control_are_said_to_have_none(config_path):
     items, none = "objective={target: code, items: {code: 200}}", "design.anchors=[]"
     arms = [load_config(config_path, asked) for asked in ([items, none], [items])]
-    (without,), (within,) = ([line for line, _ in planned_arms(one).values()] for one in arms)
+    (without,), (within,) = ([line for line, _ in planned_arms(arm).values()] for arm in arms)
     assert without.endswith("; no arm is a control: set design.anchors: [natural]")
     assert "is told from the control with probability" in within
     assert "no arm is a control" not in within
@@ -227,7 +227,7 @@ def test_the_command_counts_domains_and_prints_what_it_found(config_path, tmp_pa
     assert "first round:   12 trials, 20k tokens each" in said
     assert sizes.read_text().startswith("# Sizes of the whole domains, for corpus.inventory")
     sized = load_config(config_path, [f"corpus.inventory={sizes}"]).corpus.domains
-    assert all(one.is_sized for one in sized.values())
+    assert all(item.is_sized for item in sized.values())
 
 
 def test_tasks_are_part_of_the_evaluation(config_path, tmp_path):

@@ -126,8 +126,8 @@ def test_a_sweep_that_runs_tells_its_speed_and_the_time_left(copied):
         write_beat(folder, Beat(**beats, done=done, seconds=10.0))
     with only_one(copied):
         entry = sweep_of(copied)
-        (line,) = (one for one in lines_of(copied) if one.startswith("sweep"))
-        workers = [one for one in lines_of(copied) if "worker" in one]
+        (line,) = (item for item in lines_of(copied) if item.startswith("sweep"))
+        workers = [item for item in lines_of(copied) if "worker" in item]
     left = (3 * 20_000 - 5000) / 500
     known = {"state": "running", "trials": 12, "ended": 9, "running": 2, "left": left}
     assert {name: entry[name] for name in known} == known
@@ -146,7 +146,7 @@ def test_a_folder_lists_its_runs_with_the_step_that_they_stand_at_or_what_is_wro
     load_run(folder / "begun").log.discard("validate")
     (folder / "broken" / "config.yaml").write_text("{}")
     (folder / "mine" / "steps.json").unlink()  # another tool's folder
-    found = {one["run"]: (one["state"], one["answer"]) for one in status_of_folder(folder)}
+    found = {item["run"]: (item["state"], item["answer"]) for item in status_of_folder(folder)}
     assert list(found) == ["begun", "broken", "run"]
     assert found["begun"] == ("validate: waiting", "")
     assert found["run"] == ("done", load_run(copied).recommendation.headline)
@@ -156,6 +156,6 @@ def test_a_folder_lists_its_runs_with_the_step_that_they_stand_at_or_what_is_wro
 
 def test_a_damaged_step_is_said_with_the_command_that_finds_the_repair(copied):
     (copied / "report.html").write_text("")
-    (line,) = (one for one in lines_of(copied) if "verify" in one)
+    (line,) = (item for item in lines_of(copied) if "verify" in item)
     said = "report.html: has 0 bytes.*; mixopt verify .* names the command that repairs it"
     assert re.fullmatch(f"{copied}/{said}", line)

@@ -53,7 +53,7 @@ def test_trials_whose_experts_collapse_are_marked_and_named_and_a_proposal_besid
     counts = f"collapsed in {len(marked)} of {len(done.trials)} trials"
     assert counts in line
     assert done.proposal.mixture["code"] > 0.9
-    assert any("the nearest to the proposal, collapsed" in one for one in done.proposal.warnings)
+    assert "the nearest to the proposal, collapsed" in " ".join(done.proposal.warnings)
     page = (done.path / "report.html").read_text()
     for said in ("<h3>Experts</h3>", counts, "layer 1: collapse: expert 0"):
         assert said in page
@@ -75,9 +75,9 @@ def test_a_dense_proxy_leaves_none_and_what_was_there_goes_with_the_trials(done,
 def test_a_guardrail_keeps_the_proposal_away_from_them(done):
     proposal = propose(done.path, constraints={"guardrails": {"experts": True}})
     code = proposal.mixture["code"]
-    above = min(one for one in shares(done).values() if one > 0.7)
-    below = max(one for one in shares(done).values() if one <= 0.7)
+    above = min(share for share in shares(done).values() if share > 0.7)
+    below = max(share for share in shares(done).values() if share <= 0.7)
     assert code == pytest.approx((above + below) / 2, abs=0.01), "as much code as is allowed"
     assert code <= (above + below) / 2 + 1e-6
-    assert any("constraints.guardrails.experts" in one for one in proposal.binding)
-    assert not any("collapsed: mixopt" in one for one in proposal.warnings)
+    assert any("constraints.guardrails.experts" in item for item in proposal.binding)
+    assert not any("collapsed: mixopt" in warning for warning in proposal.warnings)

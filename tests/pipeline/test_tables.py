@@ -162,7 +162,7 @@ def test_the_command_answers_in_json_and_replays_to_a_page(tables, tmp_path):
     known = {"path": str(out), "regressor": "linear", "summary": fit.summary()}
     known |= {"next": f"mixopt propose {out}"}
     assert {name: answer[name] for name in known} == known
-    assert [one["name"] for one in answer["readiness"]["losses"]] == list(fit.targets)
+    assert [loss["name"] for loss in answer["readiness"]["losses"]] == list(fit.targets)
     refused = mixopt("propose", out, "--free", "web").error
     assert refused.endswith("no mixture to hold the others at; give one: --free web=FILE\n")
     replayed = mixopt(*asked, "--backtest", "--out", replay)

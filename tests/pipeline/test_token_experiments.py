@@ -112,5 +112,5 @@ def test_check_knows_tokens_without_reading_them_and_names_what_is_not_sound(exp
     with open("data/train.bin", "ab") as stream:
         stream.write(b"x")
     found = [str(problem) for problem in check(load_config(experiment)).problems]
-    assert any("domain 'web': data/web_00.bin: cannot be read" in one for one in found)
-    assert any("data/train.bin: " in one and "not a whole number" in one for one in found)
+    assert any("domain 'web': data/web_00.bin: cannot be read" in item for item in found)
+    assert any("data/train.bin: " in item and "not a whole number" in item for item in found)

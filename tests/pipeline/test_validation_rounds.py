@@ -75,7 +75,7 @@ def test_a_proposal_that_loses_is_followed_by_another_from_its_own_runs(validate
 
     found, said, _, run = validate(prose_hurts, seeds=3, baselines=["natural"])
     assert list(found.proposals) == ["proposal", "proposal_2"]
-    first, second = (one.mixture["prose"] for one in found.proposals.values())
+    first, second = (proposal.mixture["prose"] for proposal in found.proposals.values())
     assert second < first
     assert found.validation(run).leading == "proposal_2"
     assert "validate: the proposal is not better; its runs are added to the trials" in said
@@ -123,12 +123,12 @@ def test_runs_of_a_proposal_that_was_edited_since_are_trained_again(validate, pr
     steps._forget_others(run, found.plan.trials, said.append)
     assert said == []
     half = Mixture({"code": 0.5, "prose": 0.5})
-    ours = [one for one in found.plan.trials if one.name.startswith("proposal")]
-    steps._forget_others(run, [replace(one, mixture=half) for one in ours], said.append)
+    ours = [trial for trial in found.plan.trials if trial.name.startswith("proposal")]
+    steps._forget_others(run, [replace(item, mixture=half) for item in ours], said.append)
     end = "belongs to an earlier proposal, and is deleted"
-    assert sorted(said) == [f"validate: {name} {end}" for name in sorted(one.name for one in ours)]
+    assert sorted(said) == sorted(f"validate: {trial.name} {end}" for trial in ours)
     left = {path.stem for path in trial_paths(folder.path)}
-    assert left == {one.name for one in found.plan.trials} - {one.name for one in ours}
+    assert left == {trial.name for trial in found.plan.trials} - {item.name for item in ours}
 
 
 def test_a_recommendation_that_is_far_noisier_than_the_others_is_said_of_more_than_two_seeds():

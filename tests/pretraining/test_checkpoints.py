@@ -54,7 +54,7 @@ def three(ranks, tmp_path) -> Checkpoints:
 
 
 def names_in(path) -> list[str]:
-    return sorted(one.name for one in path.iterdir())
+    return sorted(item.name for item in path.iterdir())
 
 
 @contextmanager
@@ -98,8 +98,8 @@ def test_one_of_another_model_is_refused_with_the_weight(three, tmp_path):
         (64, True, r"'bias' is absent, and in the model of shape \(64,\): it is of another"),
     ):
         model, optimizer = filled(0.0, width, bias)
-        for one in (None, optimizer):
-            refuses(RunError, message, load_training, path, model, one)
+        for item in (None, optimizer):
+            refuses(RunError, message, load_training, path, model, item)
     with pytest.raises(RunError, match=r"'weight' is of shape \(64, 64\), and in the model absent"):
         load_training(path, nn.Identity(), None)
 
@@ -139,7 +139,7 @@ def test_a_damaged_one_is_put_aside_for_the_one_before_it(
         path, state = three.newest_whole()
     assert (path.name, state.step) == (NAMES[1], 2)
     assert names_in(tmp_path) == [f"damaged-{NAMES[2]}", *NAMES[:2]]
-    (warning,) = [one.getMessage() for one in caplog.records]
+    (warning,) = [record.getMessage() for record in caplog.records]
     assert re.match(f"{re.escape(str(file))}: ({message})", warning)
     assert warning.endswith(f"; resuming from {NAMES[1]} instead")
     assert "\n" not in warning

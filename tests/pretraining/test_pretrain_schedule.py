@@ -32,7 +32,7 @@ def written(folder, corpus, stages=STAGES):
 def test_the_mixtures_are_those_of_the_stages_and_their_ramps(corpus, tmp_path):
     pretrain(written(tmp_path, corpus), tmp_path / "run")
     lines = [json.loads(line) for line in log_of(tmp_path / "run").splitlines()]
-    shown = [(one["batch"], one["step"], one["why"], one["weights"]["code"]) for one in lines]
+    shown = [(line["batch"], line["step"], line["why"], line["weights"]["code"]) for line in lines]
     assert shown == [
         (0, 1, "schedule: warm-up", 0.7),
         (3, 4, "schedule: main, linearly to its end", 0.7),

@@ -54,7 +54,8 @@ def test_the_learning_rates_of_the_run_are_those_of_the_curve(runs):
 
 
 def test_a_gradient_is_no_longer_than_clip(runs, tmp_path):
-    sets = [f"training.{one}" for one in ("steps=2", "warmup=0", "lr_decay=1", "weight_decay=0")]
+    options = ("steps=2", "warmup=0", "lr_decay=1", "weight_decay=0")
+    sets = [f"training.{option}" for option in options]
     found = {}
     for name in ("lr=1e-30", "clip=1e-20", "clip=0"):
         pretrain(runs[0].parent / "run.yaml", tmp_path / name, [*sets, f"training.{name}"])

@@ -83,5 +83,5 @@ def test_seeds_of_which_one_run_failed_are_left_out():
 
 
 def test_a_line_has_change_interval_seeds_and_verdict():
-    (line,) = [one for one in anneal_lines(made()) if one.startswith("code")]
+    (line,) = [item for item in anneal_lines(made()) if item.startswith("code")]
     assert line.replace("\u2212", "-") == "code: -0.0550, -0.0674 to -0.0426, 3 seeds: better"

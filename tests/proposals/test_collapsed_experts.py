@@ -42,7 +42,7 @@ def test_a_mixture_is_allowed_where_the_nearest_trial_did_not_collapse_and_some_
 
 def test_a_proposal_is_nearest_to_a_trial_that_did_not_collapse_or_its_limits_are_refused():
     free, held = propose(), propose(guardrails={"experts": True})
-    away = [total_variation(WEIGHTS_ND, one.mixture.array) for one in (free, held)]
+    away = [total_variation(WEIGHTS_ND, item.mixture.array) for item in (free, held)]
     nearest = [NAMES[int(away_N.argmin())] for away_N in away]
     assert [name in COLLAPSED for name in nearest] == [True, False]
     assert any(f"the experts of trial {nearest[0]!r}" in line for line in free.warnings)

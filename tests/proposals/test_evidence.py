@@ -40,7 +40,7 @@ def test_a_gain_is_measured_from_the_trials_of_a_baseline_and_less_sure_where_it
     assert gains["natural"].value == pytest.approx(1.55 - own, abs=1e-6)
     assert natural < 1.55 - NOISE / 4
     assert gains["even"].value == pytest.approx(other - own, abs=1e-6)
-    known, unknown = (one.high - one.low for one in gains.values())
+    known, unknown = (gain.high - gain.low for gain in gains.values())
     assert unknown == pytest.approx(np.sqrt(2) * known, rel=1e-3)
     (none,) = predicted_gains(FIT, TARGET, NATURAL, {"natural": NATURAL}).values()
     assert (none.value, none.low, none.high) == (0.0, 0.0, 0.0)

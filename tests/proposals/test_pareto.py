@@ -51,7 +51,7 @@ def test_its_ends_are_the_best_of_each_target_and_each_point_is_allowed_and_refi
 def test_three_targets_have_a_surface(fit):
     found = front(fit, DOMAINS, points=10)
     assert 5 < len(found.points) <= 10
-    assert {max(one.mixture, key=one.mixture.get) for one in found.points} == set(DOMAINS)
+    assert {max(point.mixture, key=point.mixture.get) for point in found.points} == set(DOMAINS)
 
 
 def test_the_targets_weights_are_evenly_spread_with_corners_and_no_more_than_the_points():
@@ -94,7 +94,7 @@ def test_a_point_that_another_beats_on_every_target_is_left_out():
         return made_proposal(mixture=Mixture({"code": share, "law": 1 - share}), losses=named)
 
     def kept(*points):
-        return [one.mixture["code"] for one in _undominated(points, ("code", "law"), ())]
+        return [item.mixture["code"] for item in _undominated(points, ("code", "law"), ())]
 
     points = point(0.9, 1.0, 3.0), point(0.5, 2.0, 2.0), point(0.4, 2.0, 2.5)
     assert kept(*points) == [0.9, 0.5]

@@ -52,4 +52,4 @@ def test_where_late_text_counts_differently_each_phase_has_its_mixture(tmp_path)
     found.to_file(tmp_path / "proposal.yaml")
     again = Proposal.from_file(tmp_path / "proposal.yaml")
     assert dict(again.phases) == pytest.approx(dict(PHASES))
-    assert [one["until"] for one in again.to_json()["phases"]] == [0.8, 1.0]
+    assert [phase["until"] for phase in again.to_json()["phases"]] == [0.8, 1.0]

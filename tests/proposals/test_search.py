@@ -205,7 +205,7 @@ def test_no_guarded_loss_gets_worse_than_its_margin():
     asked = guarded(0.05)
     drawn = simulate(replace(asked, samples=4000, average=16))
     both = found(replace(asked, guards=None)), drawn, found(asked, samples=4000)
-    free, drawn, held = (asked.excess(one.weights_D[None])[0, 0] for one in both)
+    free, drawn, held = (asked.excess(item.weights_D[None])[0, 0] for item in both)
     assert free > 0.5
     assert drawn <= MISSED
     assert -1e-4 < held <= MISSED
@@ -258,7 +258,7 @@ def test_the_quantile_over_refits_is_what_is_minimised():
     refits = (Bowls([1.0, 0, 0, 0]), Bowls([0, 1.0, 0, 0]), Bowls([0, 1.0, 0, 0]))
     asked = problem(refits[0], CappedSimplex.full(4), quantile=0.99, refits=refits)
     best = found(asked, samples=4000)
-    values_B = [one.predict(best.weights_D[None])[0, 0] for one in refits]
+    values_B = [refit.predict(best.weights_D[None])[0, 0] for refit in refits]
     assert best.value == pytest.approx(np.quantile(values_B, 0.99))
     # The worst of both is least halfway between them.
     assert best.weights_D == pytest.approx([0.5, 0.5, 0, 0], abs=0.02)
@@ -296,7 +296,7 @@ def test_it_predicts_what_is_measured_then_guarded_and_knows_the_best_trials(fit
 def test_a_guardrail_that_holds_is_named_among_what_binds(fit):
     proposal = propose(fit, {"guardrails": {"targets": {"law": 0.0}}})
     said = "loss of law <= that of natural (constraints.guardrails)"
-    assert any(said in one for one in proposal.binding)
+    assert any(said in item for item in proposal.binding)
     law = fit.predict([proposal.mixture, NATURAL]).losses_NM[:, 1]
     assert law[0] <= law[1] + MISSED
 

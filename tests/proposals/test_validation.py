@@ -20,7 +20,7 @@ def validation_of(**values):
 
 def test_the_verdict_follows_the_interval_and_one_that_ends_at_0_is_not_significant():
     ends = [(-0.2, -0.1), (0.1, 0.2), (-0.1, 0.0), (0.0, 0.1)]
-    verdicts = [Comparison("natural", 0.0, *one, 3).verdict for one in ends]
+    verdicts = [Comparison("natural", 0.0, *end, 3).verdict for end in ends]
     assert verdicts == ["wins", "loses", "not significant", "not significant"]
 
 

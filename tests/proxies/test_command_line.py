@@ -98,7 +98,7 @@ def test_a_folder_is_relative_to_the_experiment_s_file_and_check_finds_what_is_m
     assert Path(config.proxy.folder).resolve() == place
 
     def problems():
-        return [str(one) for one in check(config).problems]
+        return [str(problem) for problem in check(config).problems]
 
     assert problems() == [f"proxy.folder: {place}: no such folder"]
     place.mkdir()

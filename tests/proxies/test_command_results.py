@@ -134,7 +134,7 @@ def series(line, **others):
 def test_a_curve_is_by_tokens_or_by_steps_where_all_domains_have_a_finite_loss(corpus):
     values = series([(9, 0), (4, 50), (2, 100)], code=[(9, 0), (4, 50), (3, 75), (2, 100)])
     final, curve = losses(corpus, values)
-    assert [(one.tokens, one.nats_per_token["code"]) for one in curve] == [(500, 4), (1000, 2)]
+    assert [(item.tokens, item.nats_per_token["code"]) for item in curve] == [(500, 4), (1000, 2)]
     assert curve[-1] is final
     values = series([(4, 1, 1), (math.nan, 2, 200), (3, 3, 300), (2, 4, 400)])
     final, curve = losses(corpus, values, tokens=400)

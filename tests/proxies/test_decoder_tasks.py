@@ -51,7 +51,7 @@ def slowly(task, size, passes, weights, member) -> float:
     length = size.sequence_length
     sums_R = np.zeros(task.rows)
     rows = ((r, task.row(r), int(task.scored_R[r])) for r in range(task.rows))
-    for window in (one for row in rows for one in row_windows(*row, length)):
+    for window in (item for row in rows for item in row_windows(*row, length)):
         tokens = torch.zeros(weights.members, 1, length + 1, dtype=torch.long)
         tokens[..., : len(window.tokens)] = torch.from_numpy(window.tokens.astype(np.int64))
         hidden, _ = passes._decoder.hidden(weights.leaves, tokens)
@@ -81,11 +81,11 @@ def test_tasks_change_nothing_of_training(corpus):
     def losses(tasks):
         proxy = DecoderProxy(**SMALL, precision="float32", compile=False)
         result = proxy.train(TRIALS, replace(corpus, tasks=tasks), TRAINING, lambda _: None)
-        return [one.losses for one in result]
+        return [item.losses for item in result]
 
     with_tasks, without = losses(corpus.tasks), losses(())
-    assert [one.nats_per_token for one in with_tasks] == [one.nats_per_token for one in without]
-    assert all(one.tasks == {} for one in without)
+    assert [item.nats_per_token for item in with_tasks] == [item.nats_per_token for item in without]
+    assert all(item.tasks == {} for item in without)
 
 
 def test_the_decoder_keeps_the_promises_of_a_proxy_that_scores_tasks():

@@ -26,9 +26,9 @@ def test_losses_are_the_same_with_a_curve_which_falls_to_them(make, corpus):
         [Trial(name, EVEN, seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))],
         make(),
     )
-    curved, plain = (proxy.train(trials, corpus, one, lambda _: None) for one in (CURVED, PLAIN))
-    assert [one.losses for one in curved] == [one.losses for one in plain]
-    assert [len(one.curve) for one in plain] == [1, 1, 1]
+    curved, plain = (proxy.train(trials, corpus, item, lambda _: None) for item in (CURVED, PLAIN))
+    assert [item.losses for item in curved] == [item.losses for item in plain]
+    assert [len(item.curve) for item in plain] == [1, 1, 1]
     assert curved[0].curve == curved[1].curve != curved[2].curve
     for result in curved:
         assert result.curve[-1] == result.losses

@@ -88,7 +88,7 @@ def test_a_compilation_that_fails_is_said_and_done_without(monkeypatch, caplog):
 def test_what_is_compiled_is_asked_for_or_long(monkeypatch):
     monkeypatch.setenv("CXX", sys.executable)  # some program
     flops = [1.9e11, 2e11]
-    assert [should_compile("auto", CPU, one) for one in flops] == [False, True]
+    assert [should_compile("auto", CPU, item) for item in flops] == [False, True]
     assert [should_compile(choice, CPU, 2e11) for choice in (True, False)] == [True, False]
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not should_compile("auto", CPU, 1e20)

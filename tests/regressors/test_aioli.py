@@ -74,9 +74,9 @@ def test_the_mixtures_are_those_of_the_published_formulas(domains, rho, options)
     published = transcription(
         plans, losses_NM, domains=domains, sweeps=2, rho=rho, **{"eta": 0.2, **options}
     )
-    rounds = [one for one in plans if one.tag.startswith("round") and "," not in one.tag]
+    rounds = [plan for plan in plans if plan.tag.startswith("round") and "," not in plan.tag]
     assert len(published) == 6
-    np.testing.assert_allclose([one.weights_D for one in rounds], published, rtol=1e-10)
+    np.testing.assert_allclose([plan.weights_D for plan in rounds], published, rtol=1e-10)
 
 
 def test_a_round_sweeps_in_fresh_permutations_and_trains_for_the_rest():

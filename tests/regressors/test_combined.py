@@ -24,8 +24,8 @@ def test_it_predicts_the_weighted_mean_and_members_that_disagree_make_it_less_su
     weights_ND, losses_NM = data(noise=0.2)
     both = AutoRegressor(candidates=LAWS).fit(weights_ND, losses_NM)
     mean_NM, std_NM = both.predict(weights_ND, return_std=True)
-    alone = [one.predict(weights_ND, return_std=True) for one in both.members_]
-    means_CNM, stds_CNM = (np.stack([one[k] for one in alone]) for k in (0, 1))
+    alone = [item.predict(weights_ND, return_std=True) for item in both.members_]
+    means_CNM, stds_CNM = (np.stack([item[k] for item in alone]) for k in (0, 1))
     shares_CM = both.weights_MC.T[:, None]
     assert np.allclose(mean_NM, (shares_CM * means_CNM).sum(axis=0), rtol=1e-12)
     apart_NM = (shares_CM * (means_CNM - mean_NM) ** 2).sum(axis=0)

@@ -134,8 +134,8 @@ def test_log_linear_is_not_pulled_by_one_broken_trial():
     broken_N[3] += 5 * fresh_K.std()
     robust, plain = (LogLinearRegressor(1e-6, huber) for huber in (3.0, None))
     errors = [
-        np.abs(one.fit(weights_ND, broken_N).predict(fresh_ND) - fresh_K).mean()
-        for one in (robust, plain)
+        np.abs(item.fit(weights_ND, broken_N).predict(fresh_ND) - fresh_K).mean()
+        for item in (robust, plain)
     ]
     assert errors[0] < 0.2 * errors[1]
 

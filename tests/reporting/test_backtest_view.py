@@ -27,7 +27,7 @@ MADE = Backtest(tuple(ROWS), tuple(STATES), 48, 48, 12, 4, 8, "nats_per_token", 
 def test_the_terminal_has_the_least_the_enough_and_the_most_trials():
     text = backtest_text(MADE)
     words = [line.split()[:2] for line in text.splitlines()]
-    assert [one for one in words if one[:1] == ["auto"]] == [["auto", "8"], ["auto", "32"]]
+    assert [word for word in words if word[:1] == ["auto"]] == [["auto", "8"], ["auto", "32"]]
     assert "losses at 32 trials: 1 ready, 1 noise" in text
     assert "in nats per token" in text
     assert text.endswith("<i>note</i>")

@@ -61,7 +61,7 @@ def test_a_laptop_s_first_screen_has_the_answer_and_the_buttons_and_headings_are
     assert skipped_headings(shown) == []
     assert nameless(shown) == []
     parts = ("h1", "header", "nav", "main", "footer")
-    assert [shown.locator(one).count() for one in parts] == [1] * 5
+    assert [shown.locator(item).count() for item in parts] == [1] * 5
 
 
 def test_nothing_has_to_be_scrolled_sideways_to_be_found_on_a_narrow_screen(open_page, page_file):
@@ -72,10 +72,10 @@ def test_nothing_has_to_be_scrolled_sideways_to_be_found_on_a_narrow_screen(open
     assert buttons.last.inner_text() == f"All {page.locator('[data-copy]').count()} formats"
     buttons.last.click()
     assert buttons.count() == page.locator("[data-copy]").count() + 1
-    for one in [*links.all(), *buttons.all()]:
-        box = one.bounding_box()
-        assert box["x"] >= 0, one.inner_text()
-        assert box["x"] + box["width"] <= width, one.inner_text()
+    for item in [*links.all(), *buttons.all()]:
+        box = item.bounding_box()
+        assert box["x"] >= 0, item.inner_text()
+        assert box["x"] + box["width"] <= width, item.inner_text()
     buttons.last.click()
     assert buttons.count() == 4
 
@@ -160,7 +160,7 @@ def test_a_print_has_all_rows_and_open_details(open_page, page_file):
     page.emulate_media(media="print")
     assert page.locator("#by-domains tbody tr:visible").count() == 10
     details = page.locator("details > :not(summary, script, style)")
-    assert all(one.is_visible() for one in details.all())
+    assert all(item.is_visible() for item in details.all())
     assert not page.locator("nav").is_visible()
     assert cut_off(page) == []
 
@@ -188,7 +188,7 @@ def test_sixty_domains_fit_a_screen_and_unfold(open_page, sixty):
     file = sixty.path / "report.html"
     assert file.stat().st_size <= 1_500_000
     figures = re.findall(r"<svg .*?</svg>", file.read_text(), re.DOTALL)
-    assert sum(len(one.encode()) for one in figures) <= 350_000
+    assert sum(len(figure.encode()) for figure in figures) <= 350_000
     for size, scheme in LOOKS:
         page = open_page(file, size, scheme)
         assert cut_off(page) == []

@@ -24,7 +24,7 @@ def fit():
 
 
 def line(axes, label):
-    (found,) = [one for one in axes.lines if one.get_label() == label]
+    (found,) = [item for item in axes.lines if item.get_label() == label]
     return np.array(found.get_xdata()), np.array(found.get_ydata())
 
 
@@ -77,7 +77,7 @@ def test_held_out_predictions_share_one_scale_with_the_noise_of_replicates(fit):
 
 def test_a_fit_s_own_figures_are_drawn_around_the_best_of_its_trials(fit):
     best = int(np.argmin(fit.predict(fit.trials.weights()).objective_N))
-    (dashed,) = {one.get_xdata()[0] for one in fit.plot.responses().axes[0].lines[1:]}
+    (dashed,) = {item.get_xdata()[0] for item in fit.plot.responses().axes[0].lines[1:]}
     assert dashed == pytest.approx(fit.trials.weights()[best, 0])
     assert "responses()" in repr(fit.plot)
     title = fit.plot.held_out(target="math").axes[0].get_ylabel()
@@ -93,11 +93,11 @@ VALUES = {"proposal": [1.0, 1.1, 1.05], "natural": [1.2, 1.3, 1.26], "uniform": 
 def test_seeds_are_dots_in_the_row_of_their_mixture_beside_its_gain_with_an_interval():
     validation = made_validation(VALUES)
     left, right = plot_validation(validation).axes
-    dots = [np.asarray(one.get_offsets()) for one in left.collections]
-    seeds = [sorted(one[:, 0].round(6).tolist()) for one in dots]
+    dots = [np.asarray(collection.get_offsets()) for collection in left.collections]
+    seeds = [sorted(item[:, 0].round(6).tolist()) for item in dots]
     assert seeds == [sorted(v) for v in VALUES.values()]
-    assert [one[0, 1] for one in dots] == [0, 1, 2]
-    texts = [(one.get_text(), round(one.get_position()[1], 2)) for one in left.texts]
+    assert [item[0, 1] for item in dots] == [0, 1, 2]
+    texts = [(text.get_text(), round(text.get_position()[1], 2)) for text in left.texts]
     assert texts == [("1.0500", -0.34), ("1.2533", 0.66), ("1.0667", 1.66)]
     means = [line for line in right.lines if len(line.get_ydata()) == 1]
     places = [(line.get_ydata()[0], line.get_xdata()[0]) for line in means]
@@ -110,7 +110,7 @@ def test_a_validation_of_right_answers_is_drawn_in_points_the_higher_the_better(
     higher = replace(made.objective, higher=("help",), items={"help": 100})
     left, right = plot_validation(replace(made, objective=higher)).axes
     assert sorted(np.asarray(left.collections[0].get_offsets())[:, 0]) == pytest.approx([50, 52])
-    assert [one.get_text() for one in left.texts] == ["51.00", "43.00"]
+    assert [text.get_text() for text in left.texts] == ["51.00", "43.00"]
     assert right.lines[1].get_xdata()[0] == pytest.approx(8.0)
     assert (left.get_xlabel(), right.get_xlabel()) == ("points", "points; above 0 is better")
 

@@ -78,7 +78,7 @@ def test_of_changes_that_are_near_each_other_the_nearest_windows_are_taken(tmp_p
     assert [w.start for w in change.windows_after] == [70, 80, 90, 100]
     assert change.between == 39
     largest = mixopt.experts(tmp_path).changes
-    assert [one.step for one in largest][:2] == [55, 61]
+    assert [item.step for item in largest][:2] == [55, 61]
     assert len(largest) == 3
     text = str(mixopt.experts(tmp_path))
     assert "37 other changes of weights are in the log; --change STEP shows one" in text
@@ -102,7 +102,7 @@ def test_the_command_tells_of_a_change_as_text_and_json(changed):
     assert found["steps"] == [60, 120]
     text = str(mixopt.experts(changed))
     assert "change of weights at step 55 (at 55): d0 50.0 -> 80.0%  d1 50.0 -> 20.0%" in text
-    (line,) = [one for one in text.splitlines() if "layers, most in" in one and "max load" in one]
+    (line,) = [x for x in text.splitlines() if "layers, most in" in x and "max load" in x]
     assert "1 of 2 layers, most in 1 (+1." in line
 
 

@@ -63,7 +63,7 @@ def test_a_pretraining_is_told_by_layer_and_domain_with_what_is_wrong(pretrainin
         assert str(file) in ran.error
     found = json.loads(command("experts", pretraining, "--json").out)
     assert (found["kind"], found["steps"], found["collapsed"]) == ("pretraining", [20, 40], True)
-    assert [one["layer"] for one in found["diagnoses"]] == [1]
+    assert [diagnosis["layer"] for diagnosis in found["diagnoses"]] == [1]
     assert found["layers"][1]["max_violation"] == pytest.approx(4 * 0.99925 - 1)
     assert len(found["figures"]) == 3
 
@@ -95,7 +95,7 @@ def test_a_sweep_is_told_by_trial_and_one_of_them_in_full(tmp_path):
     assert (sweep / "figures/experts_load.svg").exists()
     found = json.loads(command("experts", sweep, "--json").out)
     assert (found["kind"], found["collapsed"], found["shown"]) == ("sweep", ["t0001"], "t0000")
-    assert [one["collapse"] is None for one in found["trials"]] == [True, False]
+    assert [trial["collapse"] is None for trial in found["trials"]] == [True, False]
 
 
 def test_trials_that_collapsed_are_listed_before_those_of_a_less_even_load(tmp_path):

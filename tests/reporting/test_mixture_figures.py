@@ -56,7 +56,7 @@ def test_sixty_domains_have_a_row_each_and_of_three_hundred_those_with_the_large
     figure = plot_mixtures({"proposed": shares}, Mixture.uniform(domains))
     assert sorted(names(figure)) == list(domains)
     assert len({bar.get_width() for bar in figure.axes[0].patches}) == 60
-    (natural,) = (one for one in figure.axes[0].lines if one.get_label() == "natural")
+    (natural,) = (line for line in figure.axes[0].lines if line.get_label() == "natural")
     assert natural.get_xdata() == pytest.approx([1 / 60] * 60)
     assert figure.get_figheight() == pytest.approx(11.1)  # a printed page has 11.7 inches
     assert {name.get_fontsize() for name in figure.axes[0].get_yticklabels()} == {7.0}
@@ -101,7 +101,7 @@ def test_epochs_at_their_cap_are_marked():
     held = [bar for bar in figure.axes[0].patches if bar.get_hatch()]
     assert [bar.get_width() for bar in held] == [4.0]
     assert names(figure) == ["code", "books", "web"]
-    (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "maximum allowed"]
+    (caps,) = [item for item in figure.axes[0].collections if item.get_label() == "maximum allowed"]
     assert [path.vertices[0][0] for path in caps.get_paths()] == [4.0, 4.0]
     assert "3.20" in texts(figure)
 
@@ -109,8 +109,8 @@ def test_epochs_at_their_cap_are_marked():
 def test_a_design_shows_each_trial_in_each_domain():
     trials = make_trials(count=12, replicates=0)
     figure = plot_design(trials, dict.fromkeys(DOMAINS, 1 / 3))
-    dots = [one.get_offsets() for one in figure.axes[0].collections]
-    shown_DN = np.array([np.asarray(one)[:, 0] for one in dots])
+    dots = [collection.get_offsets() for collection in figure.axes[0].collections]
+    shown_DN = np.array([np.asarray(item)[:, 0] for item in dots])
     np.testing.assert_allclose(shown_DN, trials.weights().T)
     assert names(figure) == list(DOMAINS)
 
@@ -155,4 +155,4 @@ def test_a_front_has_a_row_a_point_in_the_terminal_and_all_shares_in_its_figure(
     ]
     made = front(6)
     shares = np.asarray(plot_front(made).axes[-1].images[0].get_array())
-    np.testing.assert_allclose(shares, [one.mixture.array for one in made.points])
+    np.testing.assert_allclose(shares, [point.mixture.array for point in made.points])

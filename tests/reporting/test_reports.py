@@ -127,9 +127,9 @@ def test_the_page_begins_with_the_recommendation_and_what_to_check(done, page):
 
 def test_the_page_says_of_each_loss_what_is_noise_and_what_follows_the_mixture(done, page):
     words, found = text_of(page), readiness(done.fit)
-    for one in (found.objective, *found.losses):
-        noise = "" if one.noise_share is None else f"{share_text(one.noise_share)} "
-        assert f"{one.name} {noise}{share_text(one.followed)}" in words
+    for item in (found.objective, *found.losses):
+        noise = "" if item.noise_share is None else f"{share_text(item.noise_share)} "
+        assert f"{item.name} {noise}{share_text(item.followed)}" in words
     assert "More: mixopt status --readiness." in words
     assert words.count("Predicted as good") <= 1  # the first screen has it
 

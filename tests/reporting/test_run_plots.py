@@ -37,7 +37,7 @@ def test_figures_of_a_run_are_of_its_recommendation_beside_natural_and_the_caps(
     assert widths(figure) == pytest.approx(sorted(shares))
     assert "recommended" in re.findall(r"<text[^>]*>([^<]*)</text>", figure_svg(figure))
     figure = run.plot.epochs()
-    (caps,) = [one for one in figure.axes[0].collections if one.get_label() == "maximum allowed"]
+    (caps,) = [item for item in figure.axes[0].collections if item.get_label() == "maximum allowed"]
     assert {path.vertices[0][0] for path in caps.get_paths()} == {4.0}
     assert widths(figure) == pytest.approx(sorted(found.epochs.values()))
     refuses(ConfigError, "a map of cells needs domains that nest", run.plot.cells)
@@ -55,7 +55,7 @@ def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatc
         counts[name] = ExpertCounts(counted(layers), counted(layers))
     found = SweepExperts(run.path, None, counts, shown_trial(run, counts), None)
     monkeypatch.setattr(SweepExperts, "read", lambda *_, **__: found)
-    name = next(one for one in names if mixture_of(one) == run.recommendation.chosen)
+    name = next(item for item in names if mixture_of(item) == run.recommendation.chosen)
     expected = plot_domain_experts(counts[name].held_out)
     assert figure_svg(run.plot.experts()) == figure_svg(expected)
     assert figure_svg(run.plot.experts(trial=names[0])) != figure_svg(expected)

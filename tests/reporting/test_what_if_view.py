@@ -137,7 +137,7 @@ def test_an_objective_of_right_answers_is_written_in_points_and_its_gains_too(vi
     assert f"gain over natural {gain:+.2f}" in " ".join(shown.split())
     assert "higher is better" in page.locator(".wi-objective").inner_text()
     name, shown = content["targets"][0], page.locator(".wi-target").all_inner_texts()
-    (row,) = [" ".join(one.split()) for one in shown if one.split()[0] == name]
+    (row,) = [" ".join(item.split()) for item in shown if item.split()[0] == name]
     gain = 100 * (fit.predict(np.array([NATURAL])).losses_NM[0, 0] - read["losses"][name])
     value = f"{100 * read['losses'][name]:.1f} \u00b1 {100 * read['halves'][name]:.1f} points"
     assert f"{value} {gain:+.1f}" in row.replace("\N{MINUS SIGN}", "-")
@@ -214,7 +214,7 @@ def test_hostile_names_are_text_and_data_of_an_unknown_kind_is_not_called(
 ):
     content = what_if_content(fit)
     content["domains"] = ["</script><img src=x onerror=hit()>", "<b>bold</b>", "__proto__"]
-    names = [one.inner_text() for one in view(content).locator(".wi-domain .wi-name").all()]
+    names = [item.inner_text() for item in view(content).locator(".wi-domain .wi-name").all()]
     assert set(names) == set(content["domains"])
     content["law"]["model"]["kind"] = "constructor"
     open_page(what_if_page(content, tmp_path / "page.html"))

@@ -51,7 +51,7 @@ def test_of_more_than_eight_experts_one_that_most_choose_is_far_above_even_too()
         load_E = np.array([0.2, 0.4, 0.6, 1, 1.2, 1.4, 1.8, 0.8][: experts - 1])
         busiest = 0.32  # 64% of the tokens, of which each chooses two
         counts_DE = 100 * np.array([[busiest, *(1 - busiest) * load_E / load_E.sum()]])
-        return [one.experts for one in found_in(counts_DE, top_k=2, **OFF)]
+        return [item.experts for item in found_in(counts_DE, top_k=2, **OFF)]
 
     assert busy(experts=8) == [(0,)]
     assert busy(experts=9) == []
@@ -107,7 +107,7 @@ def test_an_expert_serves_the_domain_that_has_a_share_of_it_at_the_threshold():
 def test_a_domain_may_occupy_a_quarter_of_the_experts_more_than_its_share():
     def degraded(other):  # three of four experts, of 12 of 24 or 25 tokens
         found = found_in([[4, 4, 4, 0], [1, 1, 1, other]], **OFF)
-        return [one.domain for one in found if one.kind == "degradation"]
+        return [item.domain for item in found if item.kind == "degradation"]
 
     assert degraded(other=9) == []
     assert degraded(other=10) == ["d0"]
@@ -118,7 +118,7 @@ def test_of_six_it_may_occupy_an_eighth_more_if_that_is_not_much_more():
         counts_DE = np.zeros((6, 8))
         counts_DE[0, :experts] = share / experts
         counts_DE[1:, experts:] = (1 - share) / 5 / (8 - experts)
-        return [one.domain for one in found_in(100 * counts_DE, **OFF)]
+        return [item.domain for item in found_in(100 * counts_DE, **OFF)]
 
     assert (occupying(2, 0.13), occupying(2, 0.12)) == ([], ["d0"])
     assert (occupying(4, 0.32), occupying(4, 0.31)) == ([], ["d0"])
@@ -154,7 +154,7 @@ def mixed(part):
 )
 def test_a_rare_domain_is_held_against_the_part_of_the_others_distance(told, left):
     def kinds(others_DE, rare_E):
-        return [one.kind for one in found_in([*(40 * others_DE), rare_E])]
+        return [item.kind for item in found_in([*(40 * others_DE), rare_E])]
 
     assert (kinds(*told), kinds(*left)) == (["underfitting"], [])
 
@@ -172,8 +172,8 @@ def test_chance_gives_a_domain_of_few_tokens_no_experts_of_its_own():
         made = counted([np.ones((5, 64), int)])
         layer = replace(made.layers[0], counts_HDE=np.stack(halves).astype(int))
         found += diagnose(replace(made, layers=(layer,)))
-    found = [one for one in found if one.kind == "underfitting"]
-    assert {one.domain for one in found} == {"d4"}
+    found = [item for item in found if item.kind == "underfitting"]
+    assert {item.domain for item in found} == {"d4"}
     assert len(found) > 45, "a profile of them as it is would be 0.2 apart"
 
 

@@ -31,10 +31,10 @@ def record(tmp_path) -> ExpertRecord:
 
 def test_windows_are_read_as_they_were_written_and_those_of_later_steps_dropped(record):
     windows = record.windows()
-    assert [(one.start, one.end) for one in windows] == [(0, 10), (10, 20), (20, 30)]
+    assert [(window.start, window.end) for window in windows] == [(0, 10), (10, 20), (20, 30)]
     assert all(same(one.assignments, assignments(place)) for place, one in enumerate(windows))
     record.cut(20)
-    assert [one.end for one in record.windows()] == [10, 20]
+    assert [window.end for window in record.windows()] == [10, 20]
     assert record.last_step == 20
     record.cut(0)
     assert (record.windows(), record.last_step) == ([], 0)

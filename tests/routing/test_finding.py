@@ -130,7 +130,7 @@ def test_an_adapter_a_tap_or_the_name_of_an_argument_makes_them_known(layers, ad
 
 def test_layers_of_an_encoder_and_a_decoder_have_names_of_their_own():
     halves = {name: model(known(), known()) for name in ("encoder", "decoder")}
-    assert [(one.layer, one.router) for one in find_routers(nn.ModuleDict(halves))] == [
+    assert [(item.layer, item.router) for item in find_routers(nn.ModuleDict(halves))] == [
         (layer, f"{half}.layers.{layer}.experts") for layer in (0, 1) for half in halves
     ]
 

@@ -51,13 +51,13 @@ def test_a_window_is_what_came_since_the_last():
 def test_batches_do_not_overlap_and_a_detached_one_counts_no_more_and_keeps_its_counts():
     model, data, stats = attached(1)
     tokens, ids, mask = data[0]
-    assert sum(len(one._forward_hooks) for one in model.modules()) == 2
+    assert sum(len(module._forward_hooks) for module in model.modules()) == 2
     with stats.domains(ids, mask):
         model(tokens)
         with pytest.raises(RoutingError, match="open already"), stats.domains(ids, mask):
             pass
     stats.detach()
-    assert sum(len(one._forward_hooks) for one in model.modules()) == 0
+    assert sum(len(module._forward_hooks) for module in model.modules()) == 0
     model(tokens)
     assert counted(stats) == by_hand(model, data)
     with pytest.raises(RoutingError, match="was detached"), stats.domains(ids, mask):

@@ -177,7 +177,7 @@ def two_routers(*names):
     ],
 )
 def test_routers_of_one_layer_are_named_by_what_tells_them_apart(layers, keys):
-    model = nn.ModuleDict({"layers": nn.ModuleList([copy.deepcopy(one) for one in layers])})
+    model = nn.ModuleDict({"layers": nn.ModuleList([copy.deepcopy(layer) for layer in layers])})
     assert list(RouterStats.attach(model, DOMAINS).total().sizes) == keys
 
 

@@ -46,7 +46,7 @@ def test_two_ranks_together_count_what_one_counts(kind):
     assert message.startswith("1 batches of this rank are not reduced: call stats.reduce()")
     assert first == second
     model, data = tiny(), batches()
-    alone, together = (RouterStats.attach(one, DOMAINS) for one in (model, tiny()))
+    alone, together = (RouterStats.attach(item, DOMAINS) for item in (model, tiny()))
     for tokens, ids, mask in [*data, data[-1]]:
         with alone.domains(ids, mask):
             model(tokens)

@@ -89,4 +89,4 @@ def test_nothing_is_read_elsewhere_or_trained_because_a_directory_says_so(foreig
     ended = mixopt(first, path, *options)
     assert (ended.code, ended.error.count("\n")) == (2, 1)
     assert "if you trust whoever made this directory, add --trust" in ended.error
-    assert [one for one in sorted(path.rglob("*")) if one.name != ".lock"] == before
+    assert [item for item in sorted(path.rglob("*")) if item.name != ".lock"] == before

@@ -72,7 +72,7 @@ def test_each_stage_ends_within_half_a_batch_of_what_is_asked_up_to_there(length
     asked = 0
     for k, stage in enumerate(stages):
         asked += stage.tokens if stage.steps is None else stage.steps * size
-        ended = sum(schedule.stage_tokens(one) for one in range(k + 1))
+        ended = sum(schedule.stage_tokens(item) for item in range(k + 1))
         assert abs(ended - asked) <= size / 2
         assert schedule.starts[k + 1] * size == ended
     assert schedule.asked_tokens == asked
@@ -162,14 +162,14 @@ def test_a_forecast_counts_what_each_stage_draws_and_when_a_domain_runs_out():
     told = simulate_schedule(schedule, {"web": 100_000, "code": 4_000, "unused": 9}).to_json()
     stages, (web, code) = told.pop("stages"), told.pop("domains")
     assert told == {"steps": 70, "tokens": 8960, "asked_tokens": 8960, "batch": 8}
-    about = [(one["name"], one["start"], one["steps"], one["tokens"]) for one in stages]
+    about = [(stage["name"], stage["start"], stage["steps"], stage["tokens"]) for stage in stages]
     assert about == [("main", 0, 30, 3840), ("1", 30, 20, 2560), ("long", 50, 20, 2560)]
-    assert [one["drawn"] for one in stages] == [
+    assert [stage["drawn"] for stage in stages] == [
         {"web": 2880, "code": 960},
         *[{"web": 640, "code": 1920}] * 2,
     ]
-    assert [one["share"]["code"] for one in stages] == [0.25, 0.75, 0.75]
-    assert [one["epochs"]["code"] for one in stages] == [0.24, 0.72, 1.2]
+    assert [stage["share"]["code"] for stage in stages] == [0.25, 0.75, 0.75]
+    assert [stage["epochs"]["code"] for stage in stages] == [0.24, 0.72, 1.2]
     assert (web["runs_out"], web["tokens"], web["epochs"]) == (None, 4160, 0.0416)
     runs_out = {"step": 61, "tokens": 7936, "stage": 2}  # 250 rows: 180 at 50, then 6 a step
     assert code == {

@@ -121,7 +121,7 @@ def disturb(commands, kind, after):
     Return the exit codes.
     """
     first = _start(*commands[0], group=0)
-    group = [first] + [_start(*one, group=first.pid) for one in commands[1:]]
+    group = [first] + [_start(*item, group=first.pid) for item in commands[1:]]
     time.sleep(after)
     if kind != "none":
         _send(first.pid, NUMBERS[kind])

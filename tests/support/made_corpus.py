@@ -40,7 +40,7 @@ def documents(shards, end=256):
     tokens = shards.read(0, len(shards))
     *whole, rest = np.split(tokens, np.flatnonzero(tokens == end) + 1)
     assert not len(rest)
-    return [bytes(one[:-1].tolist()).decode() for one in whole]
+    return [bytes(item[:-1].tolist()).decode() for item in whole]
 
 
 def content(path):

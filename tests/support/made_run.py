@@ -74,7 +74,7 @@ def made_config(folder, domains=10, trials=0):
         path.write_text("\n".join(lines) + "\n")
         files[name] = {"data_files": str(path)}
     sizes = {name: {"tokens": int(10 ** (9 + 2 * _unit(f"size {name}")))} for name in names}
-    families = {name: [one for one in names if one.startswith(f"{name}_")] for name in FAMILIES}
+    families = {name: [item for item in names if item.startswith(f"{name}_")] for name in FAMILIES}
     groups = {name: {"domains": own, "bounds": [0, 0.6]} for name, own in families.items() if own}
     design = {"trials": trials or 3 * domains, "rounds": "off", "replicates": 4, "max_usage": None}
     tokens = {"tokens": 4_000_000, "eval_every": 1_000_000, "eval_tokens": 1000}
@@ -119,8 +119,8 @@ def _result(trial, names, training):
     tokens, every = training.tokens, training.eval_every
     at = [every * step for step in range(1, STEPS) if every and every * step < tokens] + [tokens]
     curve = [
-        Losses(now, own, own)
+        Losses(now, item, item)
         for now in at
-        for own in [{name: loss + 0.1 * (tokens / now - 1) for name, loss in noisy.items()}]
+        for item in [{name: loss + 0.1 * (tokens / now - 1) for name, loss in noisy.items()}]
     ]
     return TrialResult(trial.name, "finished", tokens, 1_000_000, 0.1, curve[-1], tuple(curve))

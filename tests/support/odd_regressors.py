@@ -70,4 +70,4 @@ class SeesThreads(Ridge):
 
 
 def blas_threads():
-    return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+    return [item["num_threads"] for item in threadpool_info() if item["user_api"] == "blas"]

@@ -19,7 +19,7 @@ class OneByOne:
     def start(self, folders):
         command = [sys.executable, "-P", "-m", "mixopt.sweeps.train_group"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        started = {str(one): subprocess.Popen([*command, one], env=environment) for one in folders}
+        started = {str(f): subprocess.Popen([*command, f], env=environment) for f in folders}
         self._processes |= started
         return list(started)
 

@@ -74,7 +74,7 @@ class Job:
         seen = []
         for rank in range(self.ranks):
             lines = Path(f"{self.order}.{rank}").read_text().splitlines(keepends=True)
-            flat = [one for line in lines if line.endswith("\n") for one in json.loads(line)]
+            flat = [item for line in lines if line.endswith("\n") for item in json.loads(line)]
             size = BATCH // self.ranks
             seen.append([flat[k : k + size] for k in range(0, len(flat) - size + 1, size)])
         return [list(chain(*parts)) for parts in zip(*seen, strict=False)]

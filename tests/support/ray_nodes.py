@@ -42,8 +42,8 @@ class RayNodes:
         below = [
             child
             for started in node.all_processes.values()
-            for one in started
-            for child in psutil.Process(one.process.pid).children(recursive=True)
+            for item in started
+            for child in psutil.Process(item.process.pid).children(recursive=True)
         ]
         for child in below:
             with suppress(psutil.NoSuchProcess):

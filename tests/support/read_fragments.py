@@ -44,10 +44,10 @@ def _amounts(tool, text, inventory, sample_tokens, by_path):  # noqa: PLR0911, P
     if tool == "nemo":
         return _pairs(content["dataset"]["paths"])
     if tool == "megatron-bridge-sft":
-        names = [_source(one) for one in content["dataset"]["source"]]
+        names = [_source(item) for item in content["dataset"]["source"]]
         return zip(names, content["dataset"]["source_weights"], strict=True)
     if tool == "olmo-core":
-        return [(one["source_name"], one["target_ratio"]) for one in content["sources"]]
+        return [(source["source_name"], source["target_ratio"]) for source in content["sources"]]
     if tool == "levanter":
         return content["data"]["train_weights"].items()
     if tool == "nanotron":
@@ -57,20 +57,21 @@ def _amounts(tool, text, inventory, sample_tokens, by_path):  # noqa: PLR0911, P
         names = content["dataset"].split(",")
         return zip(names, map(float, content["interleave_probs"].split(",")), strict=True)
     if tool == "swift":
-        parts = [one.rpartition("#") for one in content["dataset"]]
+        parts = [item.rpartition("#") for item in content["dataset"]]
         return [(name, float(count)) for name, _, count in parts]
     if tool == "trl":
         sources = content["datasets"]
-        names = [one.get("data_files", [one["path"]])[0] for one in sources]
+        names = [source.get("data_files", [source["path"]])[0] for source in sources]
         return [(name, one["fraction"]) for name, one in zip(names, sources, strict=True)]
     if tool == "open-instruct":
         return _pairs(content["dataset_mixer_list"][::-1])[::-1]
     if tool == "energon":
         blend = content["splits"]["train"]["blend"]
-        return [(one["path"], one["weight"]) for one in blend]
+        return [(item["path"], item["weight"]) for item in blend]
     assert tool == "axolotl"
     return [
-        (one["path"], _rows(one, inventory, sample_tokens, by_path)) for one in content["datasets"]
+        (item["path"], _rows(item, inventory, sample_tokens, by_path))
+        for item in content["datasets"]
     ]
 
 

@@ -34,7 +34,7 @@ class S3Server:
 
     def keys(self):
         found = self._client.list_objects_v2(Bucket=BUCKET)
-        return [one["Key"] for one in found.get("Contents", [])]
+        return [item["Key"] for item in found.get("Contents", [])]
 
     def get(self, key):
         return self._client.get_object(Bucket=BUCKET, Key=key)["Body"].read()

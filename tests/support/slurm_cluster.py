@@ -108,11 +108,11 @@ class SlurmCluster:
         """Return the processes of the jobs of a node, and those of Slurm's that they are of."""
         own = {"SLURM_CONF": str(self.conf), "SLURMD_NODENAME": name}.items()
         every = psutil.process_iter(["environ", "ppid"])
-        found = [one for one in every if own <= (one.info["environ"] or {}).items()]
-        parents = {one.info["ppid"] for one in found} & {
-            one.pid for one in psutil.process_iter(["name"]) if one.info["name"] == "slurmstepd"
+        found = [item for item in every if own <= (item.info["environ"] or {}).items()]
+        parents = {item.info["ppid"] for item in found} & {
+            item.pid for item in psutil.process_iter(["name"]) if item.info["name"] == "slurmstepd"
         }
-        return [*(one.pid for one in found), *parents]
+        return [*(item.pid for item in found), *parents]
 
     def wait_for_nodes(self, count=2):
         until = time.monotonic() + SECONDS

@@ -117,7 +117,7 @@ def short_texts(text_files, tmp_path_factory) -> Path:
         {"id": number, "context": text[:80], "continuation": text[80:120] or text}
         for number, text in enumerate(texts)
     ]
-    (folder / "words.jsonl").write_text("".join(json.dumps(one) + "\n" for one in items))
+    (folder / "words.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     return folder
 
 

@@ -31,7 +31,7 @@ def ray(monkeypatch):
 
     def wait(tasks, num_returns, timeout):
         concurrent.futures.wait(tasks, timeout=timeout)
-        return [one for one in tasks if one.done()], [one for one in tasks if not one.done()]
+        return [task for task in tasks if task.done()], [task for task in tasks if not task.done()]
 
     def remote(function):
         submit = SimpleNamespace(remote=lambda *given: pool.submit(function, *given))

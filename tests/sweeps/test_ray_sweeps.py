@@ -51,7 +51,7 @@ def test_two_workers_share_a_gpu_that_ray_shows_them(ray_nodes, make_job, tmp_pa
     finally:
         ray_nodes.kill(node)
     lines = (tmp_path / "trained.log").read_text().splitlines()
-    pids, *seen = zip(*(one.split()[3:] for one in lines if "began" in one), strict=True)
-    assert [set(one) for one in seen] == [{"cuda"}, {"0"}]
+    pids, *seen = zip(*(line.split()[3:] for line in lines if "began" in line), strict=True)
+    assert [set(item) for item in seen] == [{"cuda"}, {"0"}]
     assert len(set(pids)) == 2
     assert {(a.gpus, a.kind) for a in read_attempts(tmp_path / "trials")} == {(0.5, "gpu")}

@@ -116,10 +116,10 @@ def test_a_failure_that_a_stopped_owner_has_left_is_trained_again(make_job, tmp_
     train(job, site, trials, whole=False)
     (left,) = (tmp_path / "work").glob("a-*")
     result = read_result(left)
-    failed = [{**one, "status": "failed", "losses": None} for one in result.results]
+    failed = [{**item, "status": "failed", "losses": None} for item in result.results]
     write_result(left, result.model_copy(update={"results": failed}))
     outcome = train(job, site, trials)
-    assert [one.status for one in outcome.results] == ["finished"]
+    assert [item.status for item in outcome.results] == ["finished"]
     assert trained(job) == ["a", "a"]
 
 
@@ -239,7 +239,7 @@ def test_what_outlives_a_killed_owner_is_followed_and_ended_with_the_next(make_j
     job, groups = make_job(), [trials_named("a"), trials_named("b")]
     first, second, third = (Outliving(Site(tmp_path, workers=1), beats=True) for _ in range(3))
     with pytest.raises(KeyboardInterrupt):
-        list(GroupRunner(job, tmp_path, first).run([[*one] for one in groups[:1]]))
+        list(GroupRunner(job, tmp_path, first).run([[*group] for group in groups[:1]]))
     with GroupRunner(job, tmp_path, second) as runner:
         (outcome,) = runner.run(groups[:1])
     assert (outcome.reason, second.started) == ("no such layer", 0)

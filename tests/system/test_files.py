@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_a_file_is_made_once_and_what_is_no_file_name_is_refused(tmp_path):
-    assert [write_new(tmp_path / "a" / "b", one) for one in (b"1", b"2")] == [True, False]
+    assert [write_new(tmp_path / "a" / "b", value) for value in (b"1", b"2")] == [True, False]
     assert (tmp_path / "a" / "b").read_bytes() == b"1"
     with pytest.raises(RunError, match=r"^'\.': cannot be written: it is not a file name"):
         write_json(Path("."), [])

@@ -83,7 +83,7 @@ class TakesADeathForALoss(Sound):
 
 class OtherResults(Sound):
     def write(self, folder, result):
-        results = [{**one, "tokens": 7} for one in result.results]
+        results = [{**item, "tokens": 7} for item in result.results]
         super().write(folder, result.model_copy(update={"results": results}))
 
 

@@ -19,7 +19,7 @@ class Quick(NgramProxy):
 def changing(change):
     class Changing(Quick):
         def train(self, trials, *arguments):
-            return [change(one, len(trials)) for one in super().train(trials, *arguments)]
+            return [change(item, len(trials)) for item in super().train(trials, *arguments)]
 
     return Changing
 

@@ -74,15 +74,15 @@ def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(
     for name in ("moe/max_vio/mean", "loss"):
         values = [line for line in map(json.loads, lines) if name in line]
         history = client.get_metric_history(run.info.run_id, name)
-        assert [one.step for one in history] == [4, 8]
-        assert [one.value for one in history] == [line[name] for line in values]
+        assert [item.step for item in history] == [4, 8]
+        assert [item.value for item in history] == [line[name] for line in values]
     assert "moe/specialisation/layer_01" in run.data.metrics
     assert len([name for name in run.data.metrics if name.startswith("moe/")]) <= 400
 
     monkeypatch.chdir(tmp_path)  # artifacts are beside the database
 
     def kept(folder):
-        return {Path(one.path).name for one in client.list_artifacts(run.info.run_id, folder)}
+        return {Path(item.path).name for item in client.list_artifacts(run.info.run_id, folder)}
 
     assert kept("moe/counts") == {"part-00000004.parquet", "part-00000008.parquet"}
     assert {"experts_load.svg", "experts_domains.svg", "experts_over_time.svg"} <= kept("figures")

@@ -35,8 +35,8 @@ def test_what_the_page_names_is_recorded(sent, monkeypatch):
     client = MlflowClient(tracking_uri="sqlite:///mlflow.db")
     experiment = client.get_experiment_by_name("tiny").experiment_id
     runs = client.search_runs([experiment], max_results=100)
-    known = {name for one in runs for name in one.data.metrics}
-    known |= {name for one in runs for name in (*one.data.tags, *one.data.params)}
+    known = {name for run in runs for name in run.data.metrics}
+    known |= {name for run in runs for name in (*run.data.tags, *run.data.params)}
     groups = "outcome|spent|search|mixopt"
     named = set(re.findall(rf"`((?:{groups})[/.][a-z_]+)`", PAGE))
     # Of other runs than this one.
@@ -50,7 +50,7 @@ def test_the_page_s_configurations_are_ones():
     blocks = map(yaml.safe_load, blocks_of("mlflow", "yaml"))
     found = [TrackingConfig.model_validate(block["tracking"]) for block in blocks]
     uris = ["sqlite:////shared/mixtures/mlflow.db", "http://mlflow.example.org:5000"]
-    assert [one.uri for one in found] == uris
+    assert [item.uri for item in found] == uris
     assert found[1].experiment == "data-mixtures"
 
 

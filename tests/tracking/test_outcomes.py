@@ -84,8 +84,8 @@ def test_both_runs_have_the_decision_the_versions_and_the_configuration(recorded
         names = ("domains", "objective.target", "design.trials", "proxy.tokens")
         assert [one.params[name] for name in names] == ["2", "help", "8", "20000"]
         assert not [name for name in one.params if name.startswith("tracking")]
-    assert [one.folder for one in wanted.values()] == ["trials", "validation"]
-    assert [one.params["tokens"] for one in wanted.values()] == ["20000", "40000"]
+    assert [item.folder for item in wanted.values()] == ["trials", "validation"]
+    assert [item.params["tokens"] for item in wanted.values()] == ["20000", "40000"]
     kept = {"config.yaml", "design.parquet", "trials.parquet", "trials/attempts.jsonl"}
     kept |= {"report.html", "recommendation.yaml", "proposal.yaml", "fit/report.parquet"}
     assert {"figures/design.svg", "figures/responses.svg", *kept} <= wanted["sweep"].files.keys()
@@ -229,8 +229,8 @@ def test_mlflow_has_of_each_run_what_it_wants_and_trials_with_curves_to_sort(sen
     experiment = client.get_experiment_by_name("tiny")
     assert "`NAME/sweep` is a whole run" in experiment.tags["mlflow.note.content"]
     found = client.search_runs([experiment.experiment_id])
-    assert {one.info.status for one in found} == {"FINISHED"}
-    parents = {one.data.tags.get("mixopt.step"): one for one in found}
+    assert {item.info.status for item in found} == {"FINISHED"}
+    parents = {item.data.tags.get("mixopt.step"): item for item in found}
     for step, wanted in wanted_runs(sent).items():
         data = parents[step].data
         own = {n: v for n, v in data.metrics.items() if not n.startswith("trials/")}
@@ -247,7 +247,7 @@ def test_mlflow_has_of_each_run_what_it_wants_and_trials_with_curves_to_sort(sen
     best_first = client.search_runs([experiment.experiment_id], only, **by_objective)
     values_N = run.objective.value(run.trials.losses(run.objective.unit))
     ranked = sorted(zip(values_N, run.trials.table["trial"], strict=True))
-    assert [one.info.run_name for one in best_first] == [name for _, name in ranked]
+    assert [item.info.run_name for item in best_first] == [name for _, name in ranked]
     best = best_first[0]
     assert best.data.metrics["objective"] == pytest.approx(ranked[0][0])
     history = client.get_metric_history(best.info.run_id, "loss/help")

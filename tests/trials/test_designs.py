@@ -245,7 +245,7 @@ def test_a_design_is_axial_from_two_trials_a_domain_and_two_on():
     caps = Constraints(tuple(SMALL), (cap("books", 0.4, "x"),))
     config = DesignConfig(trials=8, max_usage=None)
     trials = make_design(config, SMALL, caps, 0)
-    assert [one.role for one in trials].count("axial") == 3
-    assert max(one.mixture["books"] for one in trials) == pytest.approx(0.4)
+    assert [trial.role for trial in trials].count("axial") == 3
+    assert max(trial.mixture["books"] for trial in trials) == pytest.approx(0.4)
     for fewer in (DesignConfig(trials=7), DesignConfig(trials=8, method="dirichlet")):
-        assert "axial" not in [one.role for one in make_design(fewer, SMALL, None, 0)]
+        assert "axial" not in [item.role for item in make_design(fewer, SMALL, None, 0)]

@@ -52,8 +52,8 @@ def test_a_design_by_phase_has_tied_and_untied_mixtures_of_the_right_lengths():
     limits = Constraints.from_config(read_constraints({}), {"web": 3, "code": 1}, phases=PHASES)
     trials = make_design(config, PHASES.tied(NATURAL), limits, 0)
     parts = [PHASES.split(trial.mixture) for trial in trials]
-    apart = [one["1"].total_variation(one["2"]) for one in parts]
-    assert sum(one < 1e-6 for one in apart) == 4 + 5  # every third, anchors and replicates
+    apart = [part["1"].total_variation(part["2"]) for part in parts]
+    assert sum(item < 1e-6 for item in apart) == 4 + 5  # every third, anchors and replicates
     assert max(apart) > 0.1
 
 

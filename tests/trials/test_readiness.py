@@ -28,15 +28,15 @@ def found(trials):
 
 
 def test_the_ratio_is_that_of_signal_and_noise_and_a_state_that_of_the_ratio():
-    assert [one.state for one in found(made())] == ["ready", "weak", "noise", "noise"]
+    assert [item.state for item in found(made())] == ["ready", "weak", "noise", "noise"]
     ready = found(made(mixtures=2000))
-    assert [one.ratio for one in ready[:2]] == pytest.approx([3.0, 1.25], rel=0.1)
-    assert [one.noise for one in ready] == pytest.approx([1.0] * 4, rel=0.05)
+    assert [item.ratio for item in ready[:2]] == pytest.approx([3.0, 1.25], rel=0.1)
+    assert [item.noise for item in ready] == pytest.approx([1.0] * 4, rel=0.05)
     assert ready[0].spread == pytest.approx(np.sqrt(10.0), rel=0.1)
 
 
 def test_the_lower_bound_holds_in_19_of_20_sets_of_trials():
-    lows = [one.low for seed in range(60) for one in found(made(12, 2, seed, np.full(4, 1.5)))]
+    lows = [item.low for seed in range(60) for item in found(made(12, 2, seed, np.full(4, 1.5)))]
     below = np.mean(np.array(lows) <= 1.5)
     assert 0.90 <= below <= 0.99  # 240 draws: 0.95 has a standard error of 0.014
 

@@ -47,7 +47,7 @@ def test_the_first_stage_is_drawn_as_it_holds(stage):
     trials = [t for t in make_design(config, NATURAL, None, 0) if t.role == "sampled"]
     held = stage_limits(stage, NATURAL, Constraints(DOMAINS)).simplex
     assert len(trials) == 8
-    assert held.contains(np.array([one.mixture.array for one in trials]), tolerance=1e-6).all()
+    assert held.contains(np.array([trial.mixture.array for trial in trials]), tolerance=1e-6).all()
 
 
 @pytest.mark.nightly
