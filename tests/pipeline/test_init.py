@@ -122,7 +122,7 @@ def test_odd_names_are_quoted_and_impossible_ones_left_out(tmp_path, monkeypatch
         for part in "pq":
             jsonl(tmp_path / "data" / name / f"{part}.jsonl", [{"text": t} for t in texts(name)])
     found = start_experiment(["data"], tmp_path / "new.yaml")
-    assert [one.name for one in found.sources] == ["k: v", "yes"]
+    assert [source.name for source in found.sources] == ["k: v", "yes"]
     assert len(found.left_out) == 2
     assert all(line.endswith("; rename it") for line in found.left_out)
     config = load_config(tmp_path / "new.yaml")
