@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from typer import Argument
 
@@ -36,6 +36,7 @@ from mixopt.errors import ConfigError
 if TYPE_CHECKING:
     from mixopt.config import RiskConfig
     from mixopt.mixture import Mixture
+    from mixopt.objective import Direction
 
 MAX_NAME = 120  # characters of a proposal's file name
 
@@ -206,7 +207,13 @@ def fit_command(
     regressor: Annotated[Words, option("--regressor", "Repeatable: they compete.", "NAME")] = None,
     target: Targets = None,
     objective: ObjectivePath = None,
+    direction: Annotated[
+        Words, option("--direction", "Higher is better on it; repeatable or a glob.", "LOSS=higher")
+    ] = None,
     at: Annotated[Text, option("--at", "Predict at this size.", "parameters=P,tokens=T")] = None,
+    scale: Annotated[
+        str, option("--scale", "none, or spread: divide each loss by its spread.", "NAME")
+    ] = "none",
     ignore: Ignore = None,
     trust: Trusted = False,
     as_json: AsJson = False,
@@ -220,13 +227,16 @@ def fit_command(
     mixopt fit W.csv L.csv --backtest   replays old runs: what fewer would have picked; --out for
     its page
 
-    Unit, direction, scale and families of losses are fields of --objective FILE.
+    The unit of losses and groups of them are fields of --objective FILE.
     """
+    from mixopt.config import one_of
+    from mixopt.objective import Scale
     from mixopt.pipeline import read_tables
 
     first, *tables = sources
     if test:
-        if any((out, regressor, target, objective, at, backtest)):
+        fitting = (out, regressor, target, objective, direction, scale != "none", at, backtest)
+        if any(fitting):
             raise ConfigError("fit: --test takes a fit as it is; leave out the options of fitting")
         from mixopt.pipeline import load_fit
         from mixopt.reporting import evaluation_text
@@ -246,7 +256,12 @@ def fit_command(
     if out is None and not backtest:
         raise ConfigError("fit: tables need --out DIR, for the fit")
     goal, size = chosen_objective(target, objective), read_size(at)
-    given: dict[str, Any] = {"regressors": regressor or (), "objective": goal}
+    given: dict[str, Any] = {
+        "regressors": regressor or (),
+        "objective": goal,
+        "direction": read_directions(direction or ()),
+        "scale": one_of("--scale", scale, get_args(Scale)),
+    }
     unit = None if goal is None or isinstance(goal, tuple) else goal.stated_unit
     trials = read_tables(sources, unit=unit, **left_out(ignore))
     if backtest or out is None:
@@ -303,6 +318,16 @@ def read_free(options: Sequence[str]) -> dict[str, Any]:
     if len(files) > 1:
         raise ConfigError(f"--free: the rest is held at one mixture, not at {' and '.join(files)}")
     return {"free": [name for name, _, _ in pairs], "reference": next(iter(files), None)}
+
+
+def read_directions(options: Sequence[str]) -> dict[str, Direction]:
+    """Parse `accuracy=higher` options."""
+    expected = "LOSS=higher or LOSS=lower, such as accuracy=higher"
+    pairs = _pairs("--direction", ",".join(options), expected) if options else {}
+    for name, direction in pairs.items():
+        if direction not in {"lower", "higher"}:
+            raise ConfigError(f"--direction {name}={direction}: expected {expected}")
+    return cast("dict[str, Direction]", pairs)
 
 
 def read_size(option: str | None) -> dict[str, float]:

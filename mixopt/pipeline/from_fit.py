@@ -12,7 +12,7 @@ from mixopt.corpus import tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
 from mixopt.mixture import Mixture
-from mixopt.objective import Unit
+from mixopt.objective import Direction, Scale, Unit
 from mixopt.proposals import Proposal, ProposalRequest, predict_mixture, propose_mixture
 from mixopt.run_directory import (
     RECOMMENDATION,
@@ -91,6 +91,8 @@ def fit_tables(
     *,
     regressors: Sequence[str] = (),
     objective: ObjectiveLike | None = None,
+    direction: Mapping[str, Direction] | None = None,
+    scale: Scale = "none",
     at: Mapping[str, float] | None = None,
 ) -> tuple[Fit, FitReadiness]:
     """Fit trials, and write fit and trials to a folder for `propose` and `predict`.
@@ -100,6 +102,8 @@ def fit_tables(
         out: The folder.
         regressors: Regressors that compete (as in `Trials.fit`, like the arguments below).
         objective: What to minimise; None: the mean of all losses.
+        direction: `higher` for each loss, by name or glob, of which higher is better.
+        scale: `spread` divides each loss by its standard deviation over the trials.
         at: `parameters` and `tokens` to predict at, from trials of several sizes.
 
     Returns:
@@ -114,7 +118,13 @@ def fit_tables(
     out = Path(out)
     if (out / "config.yaml").exists():
         raise RunError(f"{out}: is a run directory; use another --out")
-    fit = trials.fit(regressors=tuple(regressors), objective=objective, size=at or None)
+    fit = trials.fit(
+        regressors=tuple(regressors),
+        objective=objective,
+        direction=direction,
+        scale=scale,
+        size=at or None,
+    )
     ready = readiness(fit)
     if objective is not None and getattr(objective, "noise", None) != "allow":
         ready.refuse_noise()

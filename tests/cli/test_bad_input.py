@@ -76,6 +76,8 @@ COMMANDS = [
     ("propose {0} --pareto a --target b", ["--target and --objective give one proposal"]),
     ("propose {0} --target a --objective {0}/hinge.yaml", ["both define the objective; give one"]),
     ("fit {0} --test {0}/large.csv --out f", ["--test takes a fit as it is"]),
+    ("fit {0}/large.csv --out f --direction x", ["--direction x", "LOSS=higher"]),
+    ("fit {0}/large.csv --out f --direction x=up", ["--direction x=up: expected LOSS=higher or"]),
     ("fit {0}/few.csv {0}/good.csv --out {0}/recorded", ["recorded: is a run directory; use"]),
     ("fit {0}/few.csv {0}/percent.csv --out f", ["'qa' is 54 in", "divide by 100"]),
     ("fit {0}/few.csv {0}/counts.csv --out f", ["'qa' is 12 in", "divide counts by 20"]),
