@@ -38,7 +38,7 @@ def sweep(run: Run, say: Say) -> None:
 
 
 def train_trials(
-    run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int | None = None
+    run: Run, step: Step, job: Job, trials: Sequence[Trial], say: Say, planned: int = 0
 ) -> list[TrialResult]:
     """Train the trials of a step that have no result yet; return the results of all."""
     from mixopt.sweeps import run_trials

@@ -27,7 +27,6 @@ from .sweep import (
     cancel_submitted as cancel_submitted,
     failure_kind as failure_kind,
     going_on as going_on,
-    group_size as group_size,
     make_executor as make_executor,
     read_groups as read_groups,
     run_trials as run_trials,
@@ -41,9 +40,9 @@ from .trial_files import (
     TrialFolder as TrialFolder,
     log_of_trial as log_of_trial,
     read_entry as read_entry,
-    result_from_json as result_from_json,
     result_to_json as result_to_json,
     trial_fingerprint as trial_fingerprint,
     trial_paths as trial_paths,
     trial_to_json as trial_to_json,
+    valid_result as valid_result,
 )

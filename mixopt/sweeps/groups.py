@@ -16,20 +16,28 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer, PlainValidator
 
 from mixopt.corpus import Corpus
-from mixopt.errors import CorpusError, MixoptError, RunError, ShardError
+from mixopt.errors import CorpusError, MixoptError, ShardError
 from mixopt.sweeps.contract import PATIENCE, Ended, Executor, Fault, Job, State
-from mixopt.sweeps.trial_files import LOGS, WORK, TrialShape, result_from_json, trial_to_json
+from mixopt.sweeps.trial_files import (
+    LOGS,
+    WORK,
+    TrialShape,
+    result_to_json,
+    trial_to_json,
+    valid_result,
+)
 from mixopt.system import (
     Count,
     FileShape,
@@ -49,6 +57,7 @@ MAX_LINE, MAX_TAIL = 300, 16_384  # characters of a log's last line, bytes read 
 MAX_TICK = 1.0  # seconds; a longer time between two polls was spent suspended
 LOOKS = 10  # polls after a program's end that its result may take to appear
 Amount = Annotated[float, Field(ge=0)]
+_Result = Annotated[Any, PlainValidator(valid_result), PlainSerializer(result_to_json)]
 
 
 class Beat(FileShape):
@@ -82,14 +91,13 @@ class Beat(FileShape):
 class GroupResult(FileShape):
     """Outcome of a folder: results, the group size that was requested, or an error.
 
-    A fault says that a retry may succeed; an error without one was raised by the proxy. The fault
-    `corpus` ends the sweep: the worker sees no corpus or another one than its owner.
+    A fault says that a retry may succeed; an error without one was raised by the proxy.
     """
 
-    results: list[dict[str, Any]] = Field(default_factory=list)
+    results: list[_Result] = Field(default_factory=list)
     tuned: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     error: str | None = None
-    fault: Fault | Literal["corpus"] | None = None
+    fault: Fault | None = None
 
 
 class Group(FileShape):
@@ -97,26 +105,18 @@ class Group(FileShape):
 
     job: Job
     trials: list[TrialShape]
-    beat_every: float
 
 
-def write_group(folder: Path, job: Job, trials: Sequence[Trial], beat_every: float) -> None:
+def group_to_json(job: Job, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Return the input of a worker as JSON values."""
+    about = {**asdict(job), "corpus": str(job.corpus)}
+    return {"job": about, "trials": [trial_to_json(trial) for trial in trials]}
+
+
+def write_group(folder: Path, job: Job, trials: Sequence[Trial]) -> None:
     """Write the input of a worker, and a first beat."""
+    write_json(folder / GROUP, group_to_json(job, trials))
     write_beat(folder, Beat(trials=[trial.name for trial in trials]))
-    content = {"job": job_to_json(job), "trials": [trial_to_json(trial) for trial in trials]}
-    write_json(folder / GROUP, {**content, "beat_every": beat_every})
-
-
-def job_to_json(job: Job) -> dict[str, Any]:
-    """Return a job as JSON values."""
-    return {**asdict(job), "corpus": str(job.corpus)}
-
-
-def folder_name(job: Job, trials: Sequence[Trial], marks: Mapping[str, Sequence[int]]) -> str:
-    """Return the name of a group's folder, without the attempt's suffix."""
-    content = [job_to_json(job), [trial_to_json(trial) for trial in trials], dict(marks)]
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    return f"{trials[0].name[:40] if trials else 'tune'}-{digest}"
 
 
 def log_of(folder: Path) -> Path:
@@ -135,18 +135,19 @@ def last_words(folder: Path) -> str:
 
 def last_line(log: Path) -> str:
     """Return the last line of a log that is not blank; empty if there is none."""
+    lines = [b""]
     with suppress(OSError), log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - MAX_TAIL))
-        lines = stream.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
-        return next((line.strip()[:MAX_LINE] for line in reversed(lines) if line.strip()), "")
-    return ""
+        lines += filter(None, map(bytes.strip, re.split(rb"[\r\n]", stream.read())))
+    return lines[-1].decode("utf-8", "replace")[:MAX_LINE]
 
 
 def read_beat(folder: Path) -> Beat:
     """Return the last heartbeat, of 0 seconds if there is none."""
-    beat = Beat()
-    with suppress(MixoptError):
-        beat = read_json(folder / BEAT, Beat)
+    try:
+        beat: Beat = read_json(folder / BEAT, Beat)
+    except MixoptError:
+        return Beat()
     return beat
 
 
@@ -192,7 +193,15 @@ def pending(work: Path) -> dict[Path, str]:
     return handles
 
 
-def corpus_marks(corpus: Path) -> dict[str, list[int]]:
+def take_back(executor: Executor, groups: Mapping[Path, str]) -> None:
+    """Stop folders, by their handles, which are empty if nothing of ours trains; results stay."""
+    executor.cancel(list(filter(None, groups.values())))
+    for folder in groups:
+        if not has_result(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def corpus_marks(corpus: Path) -> dict[str, tuple[int, int, int]]:
     """Return size, time and inode of each file of a corpus, by name, to notice changes."""
     marks = {}
     for path in visible_files(corpus):
@@ -200,7 +209,7 @@ def corpus_marks(corpus: Path) -> dict[str, list[int]]:
             size, written, _, inode = file_mark(path.stat())
         except OSError as error:
             raise ShardError(f"{path}: cannot be read: {error.strerror}") from error
-        marks[path.relative_to(corpus).as_posix()] = [size, written, inode]
+        marks[path.relative_to(corpus).as_posix()] = (size, written, inode)
     return marks
 
 
@@ -259,7 +268,7 @@ class Watch:
 
 @dataclass
 class _Attempt:
-    """A started group; watched from the moment it is first seen training."""
+    """A group in its folder; watched from the moment it is first seen training."""
 
     trials: Sequence[Trial]
     folder: Path
@@ -273,111 +282,97 @@ class GroupRunner:
     """Trains groups on an executor; as a context manager, stops everything on exit."""
 
     def __init__(
-        self, job: Job, folder: Path, executor: Executor, patience: float = PATIENCE
+        self,
+        job: Job,
+        folder: Path,
+        executor: Executor,
+        patience: float = PATIENCE,
+        report: Report = lambda _: None,
     ) -> None:
         """Record the state of the corpus; starts nothing."""
-        self._job, self._executor, self._patience = job, executor, patience
+        self._job, self.executor, self._patience, self._report = job, executor, patience, report
         self._work, self._marks = folder / WORK, corpus_marks(job.corpus)
         self._running: list[_Attempt] = []
-        self._mine: set[Path] = set()
 
     def __enter__(self) -> Self:
         """Delete the unfinished folders of a killed owner; starts nothing."""
-        for folder in () if self._executor.outlives_owner else self._work.glob("*.*"):
-            _remove_unfinished(folder)  # its worker, if still alive, exits
+        if not self.executor.outlives_owner:  # workers that still live exit without their folders
+            take_back(self.executor, dict.fromkeys(self._work.glob("*.*"), ""))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop all groups, those of a previous owner included; results stay."""
         left = {one.folder: one.handle for one in self._running}
-        if self._executor.outlives_owner:
-            left = pending(self._work) | left
         try:
-            self._executor.cancel([handle for handle in left.values() if handle])
-            for folder in left:
-                _remove_unfinished(folder)
+            take_back(self.executor, pending(self._work) | left)
         finally:
-            self._executor.close()
+            self.executor.close()
 
-    @property
-    def slots(self) -> int:
-        """Number of groups that train at once."""
-        return self._executor.slots
-
-    def run(
-        self, groups: Sequence[Sequence[Trial]], report: Report = lambda _: None
-    ) -> Iterator[GroupOutcome]:
+    def run(self, groups: Sequence[Sequence[Trial]]) -> Iterator[GroupOutcome]:
         """Train groups as slots become free; the caller may append to `groups` meanwhile."""
         begun = 0
         while True:
             room = len(groups) - begun
-            if not self._executor.queues:
-                room = min(room, max(0, self.slots - len(self._running)))
+            if not self.executor.queues:
+                room = min(room, max(0, self.executor.slots - len(self._running)))
             self._begin(groups[begun : begun + room])
             begun += room
             if not self._running:
                 return
-            for attempt, result in list(self._ended(report)):
-                if result.fault == "corpus":
-                    raise CorpusError(result.error or "")
+            for one, result in list(self._ended()):
                 self._check_corpus()
-                self._running.remove(attempt)
-                yield _outcome(attempt, result)
-                shutil.rmtree(attempt.folder, ignore_errors=True)
+                self._running.remove(one)
+                yield GroupOutcome(
+                    one.trials, result.results, result.tuned, result.error, result.fault, one.beat
+                )
+                shutil.rmtree(one.folder, ignore_errors=True)
 
     def _check_corpus(self) -> None:
         """Raise CorpusError if files of the corpus changed since the sweep began."""
-        now, before = corpus_marks(self._job.corpus), self._marks
-        if now != before:
+        changed = corpus_marks(self._job.corpus).items() ^ self._marks.items()
+        if changed:
             Corpus.open(self._job.corpus)
-            name = min(n for n in now.keys() | before.keys() if now.get(n) != before.get(n))
             raise CorpusError(
-                f"{self._job.corpus / name}: changed while trials trained on it; the trials that"
-                " ended since are not kept: run the same command again"
+                f"{self._job.corpus / min(changed)[0]}: changed while trials trained on it; the"
+                " trials that ended since are not kept: run the same command again"
             )
 
     def _begin(self, groups: Sequence[Sequence[Trial]]) -> None:
         """Start groups, or follow the attempt that a previous owner started."""
         fresh = []
         for trials in groups:
-            attempt = self._adopted(trials)
+            content = [*group_to_json(self._job, trials).values(), self._marks]
+            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+            name = f"{trials[0].name[:40] if trials else 'tune'}-{digest}"
+            attempt = self._adopted(name, trials)
             if attempt is None:
-                attempt = self._made(trials)
+                # Names are unique: an abandoned worker may still write to its folder.
+                attempt = _Attempt(trials, self._work / f"{name}.{time.time_ns()}")
+                write_group(attempt.folder, self._job, trials)
                 fresh.append(attempt)
             self._running.append(attempt)
-        handles = self._executor.start([one.folder for one in fresh]) if fresh else []
+        handles = self.executor.start([one.folder for one in fresh])
         for one, handle in zip(fresh, handles, strict=True):
             one.handle = handle
-            if self._executor.outlives_owner:
+            if self.executor.outlives_owner:
                 write_text(one.folder / HANDLE, handle)
 
-    def _adopted(self, trials: Sequence[Trial]) -> _Attempt | None:
-        """Return the last attempt of a previous owner if it has a result or still trains."""
-        name = glob.escape(folder_name(self._job, trials, self._marks))
-        left = sorted(set(self._work.glob(f"{name}.*")) - self._mine)
-        result = read_result(left[-1]) if left else None
-        if result is not None:
-            failed = result.error or any(one.get("status") == "failed" for one in result.results)
-            if not failed:  # a failed one is trained again: --retry-failed may be the reason
-                return _Attempt(trials, left[-1])
-        elif left and self._executor.outlives_owner and (left[-1] / HANDLE).exists():
-            return _Attempt(trials, left[-1], read_text(left[-1] / HANDLE))
-        for folder in left:
+    def _adopted(self, name: str, trials: Sequence[Trial]) -> _Attempt | None:
+        """Return the attempt of a previous owner if it has results or still trains."""
+        for folder in self._work.glob(f"{glob.escape(name)}.*"):
+            result, handle = read_result(folder), folder / HANDLE
+            if result is None:
+                if self.executor.outlives_owner and handle.exists():
+                    return _Attempt(trials, folder, read_text(handle))
+            elif not result.error and all(one.status != "failed" for one in result.results):
+                return _Attempt(trials, folder)
+            # A failed one is trained again: --retry-failed may be the reason.
             shutil.rmtree(folder, ignore_errors=True)
         return None
 
-    def _made(self, trials: Sequence[Trial]) -> _Attempt:
-        # Names are unique: an abandoned worker may still write to its folder.
-        name = folder_name(self._job, trials, self._marks)
-        folder = self._work / f"{name}.{time.time_ns()}"
-        folder.mkdir(parents=True)
-        self._mine.add(folder)
-        write_group(folder, self._job, trials, min(1.0, self._patience / 10))
-        return _Attempt(trials, folder)
-
-    def _ended(self, report: Report) -> Iterator[tuple[_Attempt, GroupResult]]:
+    def _ended(self) -> Iterator[tuple[_Attempt, GroupResult]]:
         """Wait for one poll, and yield the groups that have ended."""
-        time.sleep(self._executor.poll)
+        time.sleep(self.executor.poll)
         waiting = []
         for one in self._running:
             result = read_result(one.folder)  # before the beat: the last beat precedes the result
@@ -386,8 +381,8 @@ class GroupRunner:
                 waiting.append(one)
             else:
                 yield one, result
-        report([one.beat for one in self._running if one.beat.seconds])
-        states = self._executor.states([one.handle for one in waiting]) if waiting else {}
+        self._report([one.beat for one in self._running if one.beat.seconds])
+        states = self.executor.states([one.handle for one in waiting]) if waiting else {}
         for one in waiting:
             ended = self._seen(one, states[one.handle])
             if ended is not None:
@@ -403,29 +398,11 @@ class GroupRunner:
             one.ended = one.ended or now
             if one.watch is not None and not one.beat.seconds:  # killed before its first beat
                 one.beat = one.beat.model_copy(update={"seconds": one.ended - one.watch.begun})
-            if now - one.ended < LOOKS * self._executor.poll:
+            if now - one.ended < LOOKS * self.executor.poll:
                 return None
             return Ended(f"{state.reason}; {last_words(one.folder)}", state.fault)
         reason = one.watch.overdue(one.beat) if one.watch is not None else None
         if reason is None:
             return None
-        self._executor.cancel([one.handle])
+        self.executor.cancel([one.handle])
         return Ended(reason)
-
-
-def _outcome(one: _Attempt, result: GroupResult) -> GroupOutcome:
-    results, reason = list[TrialResult](), result.error
-    if reason is None:
-        try:
-            results = [result_from_json(entry) for entry in result.results]
-            if [one.trial for one in results] != [trial.name for trial in one.trials]:
-                raise RunError("it has results of other trials than it was given")
-        except RunError as error:
-            results, reason = [], f"the worker's answer cannot be used: {error}"
-    fault = None if result.fault == "corpus" else result.fault
-    return GroupOutcome(one.trials, results, result.tuned, reason, fault, one.beat)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    if not has_result(folder):
-        shutil.rmtree(folder, ignore_errors=True)

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from mixopt.errors import ConfigError, plain_line
 from mixopt.sweeps.contract import COMMAND, ONE_THREAD, Ended, Site, State
 from mixopt.sweeps.groups import has_result, log_of
-from mixopt.system import Say, host_name, silent, usable_cores
+from mixopt.system import Say, silent, usable_cores
 
-PLACE = "MIXOPT_PLACE"  # environment variable with node and device of a worker
+PLACE = "MIXOPT_PLACE"  # environment variable with the device of a worker
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 DYING = 10.0  # seconds to wait for a killed process
-MAX_NAME = 80  # characters
 MAX_SECONDS = 60.0  # for torch to be imported and to list the GPUs
 # NVIDIA's two, WSL's, AMD's: without any of them there is no GPU, and torch is not imported.
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 _ASK = """
 import json, sys, torch
 names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-sys.stdout.write("\\n" + json.dumps([str(name) for name in names]))
+sys.stdout.write("\\n" + json.dumps(names))
 """
 
 
@@ -50,7 +50,7 @@ class WorkerDevice:
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables of a worker that may use only this device."""
-        place = json.dumps({"node": host_name(), "kind": self.kind, "gpus": self.gpus})
+        place = json.dumps({"kind": self.kind, "gpus": self.gpus})
         own = {VISIBLE: self.visible} if self.visible else dict.fromkeys(ONE_THREAD, "1")
         return {**os.environ, **own, PLACE: place}
 
@@ -102,19 +102,18 @@ def find_gpus(say: Say = silent) -> list[tuple[str, str]]:
 def _cuda_models(*_: str | None) -> tuple[list[str], str]:
     """Return the models of the GPUs, and an error text if torch cannot list them."""
     words = [sys.executable, "-P", "-c", _ASK]
+    pipes: Any = {"stdin": subprocess.DEVNULL, "capture_output": True, "errors": "replace"}
     try:
-        ended = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=MAX_SECONDS
-        )
-        if ended.returncode != 0:
-            last = ended.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            return [], plain_line(f"torch ended with exit code {ended.returncode}: {last}")[:200]
-        names = json.loads(ended.stdout.rpartition(b"\n")[2])
-        return [plain_line(name.strip())[:MAX_NAME] or "GPU" for name in names], ""
+        ended = subprocess.run(words, check=True, timeout=MAX_SECONDS, **pipes)
+        names = json.loads(ended.stdout.rpartition("\n")[2])
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.strip().rpartition("\n")[2]
+        return [], plain_line(f"torch ended with exit code {error.returncode}: {last}")[:200]
     except subprocess.TimeoutExpired:
         return [], f"torch did not answer within {MAX_SECONDS:g} s"
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         return [], f"torch could not be asked: {error}"
+    return names, ""
 
 
 class Worker:
@@ -150,17 +149,14 @@ class Worker:
 
     def kill(self) -> None:
         """Kill the process, even if it is stopped by a signal."""
-        process, self._folder = self._process, None
-        if process is not None:
-            process.kill()
+        if self._process is not None:
+            self._process.kill()
             with suppress(subprocess.TimeoutExpired):
-                process.wait(DYING)
-            if process.stdin is not None:
-                with suppress(OSError):
-                    process.stdin.close()
+                self._process.communicate(timeout=DYING)
+        self._process = self._folder = None
 
     def _started(self, folder: Path) -> subprocess.Popen[bytes]:
-        self.kill()
+        self.kill()  # closes the pipe of one that has ended
         log_of(folder).parent.mkdir(exist_ok=True)
         with log_of(folder).open("ab") as log:
             return subprocess.Popen(

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mixopt.errors import MixoptError
-from mixopt.sweeps.groups import Beat, GroupOutcome, has_result, read_beat
+from mixopt.sweeps.groups import Beat, GroupOutcome, Report, has_result, read_beat
 from mixopt.sweeps.trial_files import WORK
 from mixopt.system import Update, checked_as, parse_json
 from mixopt.trials import TrialResult
@@ -47,21 +47,20 @@ def read_progress(folder: Path) -> list[Beat]:
 
 def note_attempt(folder: Path, outcome: GroupOutcome) -> None:
     """Append an attempt; a failing disk does not stop the sweep."""
-    beat = outcome.beat
-    known = {
+    record = {
+        **outcome.beat.model_dump(),
         "trials": [trial.name for trial in outcome.trials],
-        "node": beat.node or "unknown",
+        "node": outcome.beat.node or "unknown",
         "at": time.time(),
         "finished": len(outcome.results),
         "outcome": outcome.fault or ("failed" if outcome.reason else "ended"),
         "reason": outcome.reason,
     }
-    record = AttemptRecord(**{**beat.model_dump(), **known})
     # Never write through a link: it may lead to any file.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
     with suppress(OSError), os.fdopen(os.open(folder / ATTEMPTS, flags, 0o666), "a") as stream:
         if os.fstat(stream.fileno()).st_nlink == 1:
-            stream.write(f"{json.dumps(record.model_dump())}\n")
+            stream.write(f"{json.dumps(record)}\n")
 
 
 def read_attempts(folder: Path) -> list[AttemptRecord]:
@@ -77,25 +76,23 @@ def read_attempts(folder: Path) -> list[AttemptRecord]:
 def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> dict[str, Any]:
     """Sum the cost of a sweep: in total, and by node and kind of device."""
     rows: dict[tuple[str, str], Any] = defaultdict(Counter)
-    for entry in (*attempts, *running):
-        row = rows[entry.node, entry.kind]
-        row["gpu_hours"] += entry.seconds * entry.gpus / HOUR
-        row["cpu_hours"] += 0.0 if entry.gpus else entry.cpu / HOUR
-        if isinstance(entry, AttemptRecord):
-            row["done"] += entry.finished
-            row["lost"] += len(entry.trials) * (entry.outcome == "lost")
+    for beat in (*attempts, *running):
+        row, count = rows[beat.node, beat.kind], len(beat.trials)
+        row["gpu_hours"] += beat.seconds * beat.gpus / HOUR
+        row["cpu_hours"] += 0.0 if beat.gpus else beat.cpu / HOUR
+        if isinstance(beat, AttemptRecord):
+            row.update(done=beat.finished, lost=count if beat.outcome == "lost" else 0)
         else:
-            row["workers"] += 1
-            row["running"] += len(entry.trials)
-            if entry.tokens_per_second is not None:
-                row["tokens_per_second"] += entry.tokens_per_second
+            row.update(workers=1, running=count)
+            if beat.tokens_per_second is not None:
+                row["tokens_per_second"] += beat.tokens_per_second
     times = Counter(trial for attempt in attempts for trial in attempt.trials)
     nodes = [
         {"node": node, "kind": kind, **dict.fromkeys(COUNTS, 0), "tokens_per_second": None, **row}
         for (node, kind), row in sorted(rows.items(), key=lambda item: item[0])
     ]
     totals = {n: sum(row[n] for row in nodes) for n in ("lost", "gpu_hours", "cpu_hours")}
-    return {**totals, "retried": sum(count - 1 for count in times.values()), "nodes": nodes}
+    return {**totals, "retried": times.total() - len(times), "nodes": nodes}
 
 
 def seconds_left(
@@ -110,25 +107,26 @@ def seconds_left(
     return max(0.0, rest / len(running))
 
 
-class SweepMeter:
-    """Updates a sweep's progress bar from results, which the caller adds to, and workers."""
+def sweep_meter(
+    trials: int, tokens: int, results: Mapping[str, TrialResult], update: Update
+) -> Report:
+    """Return a function that updates a sweep's progress bar from running groups.
 
-    def __init__(
-        self, trials: int, tokens: int, results: Mapping[str, TrialResult], update: Update
-    ) -> None:
-        """Start from the present results."""
-        self._trials, self._tokens, self._results, self._update = trials, tokens, results, update
-        self._before, self._start = tokens * len(results), math.inf
+    The caller adds to the results, which are those of trials that ended before at first.
+    """
+    before, start = tokens * len(results), math.inf
 
-    def report(self, running: Sequence[Beat]) -> None:
-        """Update the bar; a worker without trials measures the group size."""
-        now, ended = time.monotonic(), len(self._results)
-        if any(beat.trials for beat in running):
-            self._start = min(self._start, now)
-        done = ended * self._tokens + sum(beat.done for beat in running)
-        count = sum(result.status != "finished" for result in self._results.values())
+    def report(running: Sequence[Beat]) -> None:
+        nonlocal start
+        now, ended = time.monotonic(), len(results)
+        if any(beat.trials for beat in running):  # one without trials measures the group size
+            start = min(start, now)
+        done = ended * tokens + sum(beat.done for beat in running)
+        count = sum(result.status != "finished" for result in results.values())
         failed = f", {count} failed" if count else ""
         pace = "compiling" if any(beat.doing == "compiling" for beat in running) else "starting"
-        if done > self._before:
-            pace = f"{(done - self._before) / max(now - self._start, 1e-3) / 1000:,.0f}k tokens/s"
-        self._update(done, f"{ended}/{self._trials} trials{failed}, {pace}")
+        if done > before:
+            pace = f"{(done - before) / max(now - start, 1e-3) / 1000:,.0f}k tokens/s"
+        update(done, f"{ended}/{trials} trials{failed}, {pace}")
+
+    return report

@@ -42,6 +42,7 @@ class RayExecutor:
     ) -> None:
         """Check the options; does not connect."""
         self._ray = import_ray()
+        self._unreachable = (self._ray.exceptions.RayError, ConnectionError)
         where, positive = "sweep.options", Annotated[float, Field(gt=0, allow_inf_nan=False)]
         self._site, self._address = site, address
         self._needs = {"CPU": checked_as(positive, cpus, f"{where}.cpus", ConfigError)}
@@ -70,34 +71,22 @@ class RayExecutor:
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
         """Return which tasks have ended."""
-        ray, tasks = self._ray, [self._tasks[handle] for handle in handles]
+        tasks = {handle: self._tasks[handle] for handle in handles}
+        wait = partial(self._ray.wait, list(tasks.values()), num_returns=len(tasks), timeout=0)
         try:
-            ready, _ = _within_deadline(lambda: ray.wait(tasks, num_returns=len(tasks), timeout=0))
-        except (ray.exceptions.RayError, ConnectionError) as error:
+            ended, _ = _within_deadline(wait)
+        except self._unreachable as error:
             raise RunError(
                 f"Ray: the cluster can no longer be reached: {_one_line(error)}; run the sweep"
                 " again"
             ) from error
-        ended = set(ready)
-        return {
-            handle: self._end_of(task) if task in ended else "waiting"
-            for handle, task in zip(handles, tasks, strict=True)
-        }
+        return {h: self._end_of(task) if task in ended else "waiting" for h, task in tasks.items()}
 
     def cancel(self, handles: Sequence[str]) -> None:
-        """Cancel tasks and their worker processes; kill those that do not react."""
-        ray = self._ray
-        left = [self._tasks[handle] for handle in handles if handle in self._tasks]
-
-        def end(*, force: bool) -> list[Any]:
-            for task in left:
-                ray.cancel(task, force=force)
-            return list(ray.wait(left, num_returns=len(left), timeout=10.0)[1])
-
-        for force in (False, True):
-            if left:
-                with suppress(ray.exceptions.RayError, ConnectionError, ValueError, RunError):
-                    left = _within_deadline(partial(end, force=force))
+        """Kill tasks, or take them out of the queue; Ray ends the child processes of a task."""
+        for handle in handles:
+            with suppress(*self._unreachable, RunError):
+                _within_deadline(partial(self._ray.cancel, self._tasks[handle], force=True))
 
     def close(self) -> None:
         """Disconnect from the cluster, which ends all tasks."""
@@ -107,16 +96,15 @@ class RayExecutor:
         self._is_ours = None
 
     def _end_of(self, task: Any) -> State:
-        ray = self._ray
         try:
-            answer = _within_deadline(lambda: ray.get(task, timeout=DEADLINE))
-        except ray.exceptions.OutOfMemoryError as error:
+            answer = _within_deadline(partial(self._ray.get, task, timeout=DEADLINE))
+        except self._ray.exceptions.OutOfMemoryError as error:
             return Ended(f"Ray ended the worker for memory: {_one_line(error)}", "memory")
-        except (ray.exceptions.RayError, ConnectionError) as error:
+        except self._unreachable as error:
             return Ended(f"Ray lost the worker or its node: {_one_line(error)}", "lost")
         if isinstance(answer, str):
             raise RunError(f"Ray: {answer}")
-        return Ended(*answer) if answer else Ended("its result is not seen here", "lost")
+        return answer or Ended("its result is not seen here", "lost")
 
     def _connect(self) -> None:
         if self._is_ours is None:
@@ -142,7 +130,7 @@ class RayExecutor:
         return count
 
 
-def train_on_node(folder: str, gpus: float) -> tuple[str, str] | str | None:
+def train_on_node(folder: str, gpus: float) -> Ended | str | None:
     """Train a folder on the node of this Ray task; return nothing, or what went wrong."""
     path, visible = Path(folder), os.environ.get(VISIBLE) if gpus else None
     if not path.is_dir():
@@ -151,14 +139,10 @@ def train_on_node(folder: str, gpus: float) -> tuple[str, str] | str | None:
     worker = _WORKERS.setdefault(visible, Worker(WorkerDevice(visible, kind, gpus)))
     worker.begin(path)
     try:
-        while not has_result(path):
-            if worker.ended is not None or not path.exists():
-                break
+        while worker.ended is None and not worker.is_free:
             time.sleep(TICK)
-        else:
-            return None
         ended = worker.ended or Ended("the group was taken back", "lost")
-        return None if has_result(path) else (ended.reason, ended.fault)
+        return None if has_result(path) else ended
     finally:
         if not has_result(path):
             worker.kill()
@@ -200,5 +184,4 @@ def _within_deadline(call: Callable[[], Any]) -> Any:
 
 def _one_line(error: BaseException) -> str:
     """Return the first line of a Ray error, which a traceback follows."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -7,18 +7,18 @@ same command follows it again. Only this user's jobs with this sweep's job name 
 """
 
 import hashlib
+import math
 import os
 import re
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
@@ -39,28 +39,18 @@ _LIVE = _PENDING | {"RUNNING", "SUSPENDED", "RESIZING", "STOPPED", "COMPLETING"}
 _NEVER = {
     "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "InvalidAccount", "InvalidQOS",
 }  # fmt: skip
-_PLAIN = re.compile(r"[A-Za-z0-9_.,:@+/=*\[\]%-]+")
-
-
-def _plain(text: str) -> str:
-    """Check the value of an `#SBATCH --name=value` line: no characters special to a shell."""
-    if not _PLAIN.fullmatch(text):
-        raise ValueError(
-            "cannot be used in a line of sbatch: write letters, digits and punctuation without"
-            " spaces and quotes"
-        )
-    return text
 
 
 def _line(text: str) -> str:
-    if any(is_control(character) for character in text):
+    if any(map(is_control, text)):
         raise ValueError("has control characters")
     return text
 
 
 _Name = Annotated[str, Field(pattern="^[a-z][a-z-]*$")]
-_Value = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_plain)]
-_Line = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_line)]
+_Line = Annotated[
+    str, Field(coerce_numbers_to_str=True, min_length=1, max_length=1000), AfterValidator(_line)
+]
 # The shell forwards SIGTERM to its child, waits for it, and writes its exit code.
 _RUN = """\
 folder=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {folders})
@@ -75,10 +65,6 @@ code=$?
 while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
 echo $code > "$folder/{exit}.tmp" && mv "$folder/{exit}.tmp" "$folder/{exit}"
 """
-
-
-class SlurmBusyError(RunError):
-    """Slurm's controller did not answer; a later call may succeed."""
 
 
 class SlurmExecutor:
@@ -105,14 +91,14 @@ class SlurmExecutor:
         """
         where = "sweep.options"
         self._site, self._work = site, site.folder / WORK
-        self._queue, self._is_silent = dict[str, list[str]](), False
-        self._sbatch = checked_as(dict[_Name, _Value], sbatch or {}, f"{where}.sbatch", ConfigError)
+        self._say_once = cache(site.say)
+        self._queue, self._is_silent, self._asked = dict[str, list[str]](), False, -math.inf
+        self._sbatch = checked_as(dict[_Name, _Line], sbatch or {}, f"{where}.sbatch", ConfigError)
         self._setup = checked_as(list[_Line], setup, f"{where}.setup", ConfigError)
         self._python = checked_as(_Line, python, f"{where}.python", ConfigError)
         digest = hashlib.sha256(str(site.folder).encode()).hexdigest()[:8]
         run = re.sub(r"[^A-Za-z0-9_.-]", "_", site.folder.parent.name)[:40]
         self._name = f"mixopt-{run}-{digest}"
-        self._asked, self._lines_said = 0.0, set[str]()
         self.script(1)
 
     @property
@@ -120,9 +106,9 @@ class SlurmExecutor:
         """Number of tasks that run at once."""
         return self._site.workers or WORKERS
 
-    def script(self, tasks: int, folders: Path | None = None) -> str:
+    def script(self, tasks: int, number: int = 1) -> str:
         """Return the batch script of an array."""
-        folders, gpus = folders or self._work / "array-1" / FOLDERS, self._gpus
+        folders, gpus = self._work / f"array-{number}" / FOLDERS, self._gpus
         options = {
             **self._sbatch,
             "job-name": self._name,
@@ -152,7 +138,7 @@ class SlurmExecutor:
             number = 1 + len(list(self._work.glob("array-*")))
             place = self._work / f"array-{number}"
             write_text(place / FOLDERS, "".join(f"{folder}\n" for folder in part))
-            write_text(place / SCRIPT, self.script(len(part), place / FOLDERS))
+            write_text(place / SCRIPT, self.script(len(part), number))
             (self._site.folder / LOGS).mkdir(exist_ok=True)
             ended = _run("sbatch", "--parsable", str(place / SCRIPT))
             job = ended.stdout.strip().partition(";")[0]
@@ -161,32 +147,32 @@ class SlurmExecutor:
             again = "" if number == 1 else " again"
             self._site.say(f"submitted{again} to Slurm as job {job}: {place / SCRIPT}")
             handles += [f"{job}_{task} {folder}" for task, folder in enumerate(part)]
-            self._asked = 0.0
+            self._asked = -math.inf
         return handles
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
         """Return the states of tasks from `squeue` and their exit codes."""
         now = time.monotonic()
-        if not self._asked or now - self._asked >= ASK_EVERY:
+        if now - self._asked >= ASK_EVERY:
             self._asked = now
             try:
                 self._queue, self._is_silent = self._ours(), False
-            except SlurmBusyError as error:
+            except RunError as error:
                 self._is_silent = True
                 self._say_once(f"{error}; tasks continue, and squeue is asked again")
         states = {handle: self._state(*handle.split(" ", 1)) for handle in handles}
-        if states and not self._is_silent and set(states.values()) == {"waiting"}:
-            self._say_why([self._queue[handle.split(" ", 1)[0]][1] for handle in states])
+        if set(states.values()) == {"waiting"}:
+            self._say_why({self._queue[t][1] for t in map(_task, handles) if t in self._queue})
         return states
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Cancel those tasks that belong to this sweep."""
         left = self._ours() if handles else {}
-        tasks = [task for task in (handle.split(" ", 1)[0] for handle in handles) if task in left]
+        tasks = [task for task in map(_task, handles) if task in left]
         if tasks:
             ended = _run("scancel", "--quiet", f"--name={self._name}", *tasks)
             if ended.returncode != 0 and "Invalid job id" not in ended.stderr:
-                raise SlurmBusyError(
+                raise RunError(
                     f"scancel: {_reason(ended)}; cancel them with: scancel --name={self._name}"
                 )
 
@@ -198,8 +184,6 @@ class SlurmExecutor:
         with suppress(OSError, ValueError):
             # NFS may cache that a file is absent; listing the directory asks the server again.
             code = int(Path(folder, EXIT).read_text()) if EXIT in os.listdir(folder) else None
-        if code == 128 + signal.SIGTERM:
-            return Ended(f"the task {task} was told to stop", "lost")
         if code is not None:
             return Ended.with_code(code)
         if task in self._queue:
@@ -208,25 +192,21 @@ class SlurmExecutor:
             return "waiting"
         return Ended(f"the task {task} is gone from Slurm's queue", "lost")
 
-    def _say_once(self, line: str) -> None:
-        if line not in self._lines_said:
-            self._lines_said.add(line)
-            self._site.say(line)
-
     def _ours(self) -> dict[str, list[str]]:
         """Return state and reason of each of this sweep's tasks in Slurm's queue."""
         options = ("--me", "--noheader", "--array", f"--name={self._name}", "--format=%i|%T|%r")
         ended = _run("squeue", *options)
         if ended.returncode != 0:
-            raise SlurmBusyError(f"squeue: {_reason(ended)}")
+            raise RunError(f"squeue: {_reason(ended)}")
         rows = [line.strip().split("|", 2) for line in ended.stdout.splitlines()]
         return {row[0]: row[1:] for row in rows if len(row) == 3 and row[1] in _LIVE}
 
-    def _say_why(self, reasons: Sequence[str]) -> None:
+    def _say_why(self, reasons: set[str]) -> None:
         """Report why all tasks wait; raise ConfigError if they would wait forever."""
-        for reason in _NEVER.intersection(reasons):
+        for reason in _NEVER & reasons:
             raise ConfigError(f"sweep.options: tasks would wait forever: {reason}; cancelled")
-        self._say_once(f"tasks wait in Slurm's queue: {', '.join(sorted(set(reasons)))}")
+        if reasons:
+            self._say_once(f"tasks wait in Slurm's queue: {', '.join(sorted(reasons))}")
 
     @property
     def _gpus(self) -> int:
@@ -240,26 +220,21 @@ class SlurmExecutor:
         return int(self._site.device.startswith("cuda") if gpus is None else gpus)
 
 
-def _run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which(name)
-    if program is None:
-        raise ConfigError(
-            f"sweep.executor: slurm needs {name}, which is not on PATH; start mixopt on a login "
-            "node of the cluster"
-        )
+def _task(handle: str) -> str:
+    return handle.partition(" ")[0]
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    pipes: Any = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
     try:
-        return subprocess.run(
-            [program, *arguments],
-            capture_output=True,
-            check=False,
-            timeout=DEADLINE,
-            encoding="utf-8",
-            errors="replace",
-        )
+        return subprocess.run(command, check=False, timeout=DEADLINE, **pipes)
     except subprocess.TimeoutExpired:
-        raise SlurmBusyError(f"{name}: no answer within {DEADLINE:g} s") from None
+        raise RunError(f"{command[0]}: no answer within {DEADLINE:g} s") from None
     except OSError as error:
-        raise ConfigError(f"{name}: cannot be started: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{command[0]}: cannot be started: {error.strerror}; executor slurm needs it: start"
+            " mixopt on a login node of the cluster"
+        ) from error
 
 
 def _reason(ended: subprocess.CompletedProcess[str]) -> str:

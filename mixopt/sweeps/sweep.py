@@ -8,23 +8,20 @@ Halves are saved before they train, so that a resumed sweep forms the same group
 """
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from mixopt.config import SweepConfig
-from mixopt.corpus import Corpus
-from mixopt.errors import MixoptError, RunError
-from mixopt.mixture import Mixture, Phases
+from mixopt.errors import RunError
 from mixopt.sweeps.contract import RETRIES, Ended, Executor, Job, Site
-from mixopt.sweeps.groups import Beat, GroupOutcome, GroupRunner, Report, pending, read_beat
-from mixopt.sweeps.progress import SweepMeter, note_attempt
+from mixopt.sweeps.groups import Beat, GroupOutcome, GroupRunner, pending, read_beat, take_back
+from mixopt.sweeps.progress import note_attempt, sweep_meter
 from mixopt.sweeps.trial_files import FILES, GROUPS, SIZE, WORK, TrialFolder
 from mixopt.system import (
     Say,
@@ -34,14 +31,13 @@ from mixopt.system import (
     load_plugin,
     progress,
     read_json,
-    short_count,
     silent,
     write_json,
 )
 from mixopt.trials import Trial, TrialResult
 
-SHORT, SHORT_TRIAL = 20, "short-trial"  # a first trial on 1/20 of the tokens, and its name
 MAX_ALIKE = 3  # equal failures, before any trial finishes, that stop a sweep
+_AGAIN = "Fix it and run again with --retry-failed"
 _Groups = list[Annotated[list[str], Field(min_length=1)]]
 _Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -53,7 +49,7 @@ def run_trials(
     *,
     sweep: SweepConfig,
     title: str = "trials",
-    planned: int | None = None,
+    planned: int = 0,
     say: Say = silent,
 ) -> list[TrialResult]:
     """Train the trials that have no result yet; return the results of all trials."""
@@ -63,32 +59,32 @@ def run_trials(
     job = replace(job, corpus=job.corpus.absolute(), training=training)
     results = files.results(trials)
     if len(results) < len(trials):
-        total, tokens = max(planned or 0, len(trials)), training.tokens
+        total, alike = max(planned, len(trials)), Counter[str]()
 
         def titled(line: str) -> None:
             say(f"{title}: {line}")
 
         executor = make_executor(sweep, folder, training.device, titled)
-        with (
-            GroupRunner(job, folder, executor, sweep.patience) as runner,
-            progress(title, tokens * total) as update,
-        ):
-            meter = SweepMeter(total, tokens, results, update)
-            if not results and _begins_short(job.proxy):
-                _check_short_trial(job, folder, executor, sweep.patience, titled)
-            groups = _groups(trials, runner, meter.report, folder)
-            attempts = Attempts(folder, groups, results.keys())
-            alike: Counter[str] = Counter()
-            for outcome in runner.run(attempts.groups, meter.report):
-                new = outcome.results or attempts.settle(outcome, titled)
-                files.write(outcome.trials[: len(new)], new)
-                note_attempt(folder, outcome)
-                results |= {result.trial: result for result in new}
-                alike.update({failure_kind(one) for one in new[:1] if one.status == "failed"})
-                if all(one.status == "failed" for one in results.values()):
-                    _check_failures(folder, new, alike)
-            meter.report(())
-    return _checked([results[trial.name] for trial in trials], folder)
+        with progress(title, training.tokens * total) as update:
+            report = sweep_meter(total, training.tokens, results, update)
+            with GroupRunner(job, folder, executor, sweep.patience, report) as runner:
+                attempts = Attempts(folder, _groups(trials, runner, folder), results.keys())
+                for outcome in runner.run(attempts.groups):
+                    new = outcome.results or attempts.settle(outcome, titled)
+                    files.write(outcome.trials[: len(new)], new)
+                    note_attempt(folder, outcome)
+                    results |= {result.trial: result for result in new}
+                    if new and all(result.status == "failed" for result in results.values()):
+                        alike[failure_kind(new[0])] += 1
+                        _check_failures(folder, new[0], alike)
+            report(())
+    if results and all(result.status != "finished" for result in results.values()):
+        first = results[trials[0].name]
+        raise RunError(
+            f"{folder}: none of {len(results)} trials finished; the first {first.status}: "
+            f"{first.reason}. {_AGAIN}"
+        )
+    return [results[trial.name] for trial in trials]
 
 
 def make_executor(
@@ -100,31 +96,6 @@ def make_executor(
     return executor
 
 
-def _check_short_trial(
-    job: Job, folder: Path, executor: Executor, patience: float, say: Say
-) -> None:
-    """Train a short trial, then a full one if that fails: a trainer may have a minimum length."""
-    mixture, tokens = Mixture.uniform(Corpus.open(job.corpus).domain_names), job.training.tokens
-    if job.training.phases is not None:
-        mixture = Phases(job.training.phases).tied(mixture)
-    for length in (max(1, tokens // SHORT), tokens):
-        say(f"trains one trial of {short_count(length)} tokens before the others")
-        short = replace(job, training=replace(job.training, tokens=length))
-        trial = Trial(SHORT_TRIAL, mixture, seed=0)
-        (outcome,) = GroupRunner(short, folder, executor, patience).run([[trial]])
-        result = next(iter(outcome.results), None)
-        reason = outcome.reason if result is None else result.reason
-        if result is not None and result.status != "failed":
-            return
-    raise RunError(f"{folder}: the first trial failed, so that no other was begun: {reason}")
-
-
-def _begins_short(proxy: str) -> bool:
-    with suppress(MixoptError):  # the workers report its error
-        return bool(getattr(load_plugin("proxy", proxy), "begins_short", False))
-    return False
-
-
 def failure_kind(result: TrialResult) -> str:
     """Return a trial's error without names and numbers, to compare the errors of trials."""
     reason = str(result.reason).replace(result.trial, "*")
@@ -133,53 +104,40 @@ def failure_kind(result: TrialResult) -> str:
     return f"{result.status} {reason}"
 
 
-def _check_failures(folder: Path, new: Sequence[TrialResult], alike: Counter[str]) -> None:
+def _check_failures(folder: Path, last: TrialResult, alike: Counter[str]) -> None:
     """Stop a sweep whose first groups all failed with the same error."""
-    if max(alike.values(), default=0) >= MAX_ALIKE:
+    if alike[failure_kind(last)] == MAX_ALIKE:
         raise RunError(
             f"{folder}: stopped: {MAX_ALIKE} trials in turn failed alike, and none has finished:"
-            f" {new[0].reason}. Fix it and run again with --retry-failed"
+            f" {last.reason}. {_AGAIN}"
         )
 
 
-def _checked(results: list[TrialResult], folder: Path) -> list[TrialResult]:
-    if results and all(result.status != "finished" for result in results):
-        first = results[0]
-        raise RunError(
-            f"{folder}: none of {len(results)} trials finished; the first {first.status}: "
-            f"{first.reason}. Fix it and run again with --retry-failed"
-        )
-    return results
-
-
-def _groups(
-    trials: Sequence[Trial], runner: GroupRunner, report: Report, folder: Path
-) -> list[list[Trial]]:
+def _groups(trials: Sequence[Trial], runner: GroupRunner, folder: Path) -> list[list[Trial]]:
     """Read the saved groups, and form groups of the trials that are in none."""
     by_name = {trial.name: trial for trial in trials}
     groups = read_groups(folder)
-    grouped = {name for names in groups for name in names}
+    grouped = set(chain.from_iterable(groups))
     if not grouped <= by_name.keys():
         raise RunError(f"{folder / GROUPS}: holds other trials than the design; delete {folder}")
     new = [name for name in by_name if name not in grouped]
     if new:
         # Small enough that every worker gets a group.
-        size = min(group_size(runner, folder, report), -(-len(new) // runner.slots))
+        size = min(_group_size(runner, folder), -(-len(new) // runner.executor.slots))
         groups += [new[at : at + size] for at in range(0, len(new), size)]
         write_json(folder / GROUPS, groups)
     return [[by_name[name] for name in names] for names in groups]
 
 
-def group_size(runner: GroupRunner, folder: Path, report: Report = lambda _: None) -> int:
+def _group_size(runner: GroupRunner, folder: Path) -> int:
     """Return the number of trials in a group, measured once by a worker."""
-    for last in (False, True):
-        if (folder / SIZE).exists():
-            break
-        (outcome,) = runner.run([()], report)
-        if outcome.tuned is not None:
-            write_json(folder / SIZE, outcome.tuned)
-        elif last or outcome.fault is None:
-            raise MixoptError(outcome.reason or "the worker's answer cannot be used: no size")
+    if not (folder / SIZE).exists():
+        (outcome,) = runner.run([()])
+        if outcome.fault is not None:
+            (outcome,) = runner.run([()])
+        if outcome.tuned is None:
+            raise RunError(outcome.reason or "the worker's answer cannot be used: no size")
+        write_json(folder / SIZE, outcome.tuned)
     size: int = read_json(folder / SIZE, _Size)
     return size
 
@@ -191,11 +149,11 @@ def read_groups(folder: Path) -> list[list[str]]:
         return []
     try:
         groups: list[list[str]] = read_json(path, _Groups)
-        names = Counter(name for group in groups for name in group)
+        names = Counter(chain.from_iterable(groups))
         check_names(names, f"{path}: trial", RunError)
-        twice = [name for name, times in names.items() if times > 1]
-        if twice:
-            raise RunError(f"{path}: trial {twice[0]!r} is in two places")
+        for name, count in names.items():
+            if count > 1:
+                raise RunError(f"{path}: trial {name!r} is in two places")
     except RunError as error:
         raise RunError(f"{error}; delete {path}, and the groups are formed again") from error
     return groups
@@ -208,37 +166,31 @@ class Attempts:
         self, folder: Path, groups: Sequence[Sequence[Trial]], finished: Collection[str]
     ) -> None:
         """Select the groups that have a trial without a result."""
-        self._folder, self._died, self._lost = folder, Counter[str](), Counter[str]()
+        self._folder, self._counts = folder, Counter[tuple[str, bool]]()
         self.groups = [g for g in groups if any(trial.name not in finished for trial in g)]
 
     def settle(self, outcome: GroupOutcome, say: Say = silent) -> list[TrialResult]:
         """Queue a retry of a group without results, or return its trials as failed."""
-        trials, fault, reason = outcome.trials, outcome.fault, outcome.reason or ""
-        if fault is None:
-            return [_failed(trial, reason) for trial in trials]
-        lost = fault == "lost"
-        count, allowed = (self._lost, RETRIES) if lost else (self._died, 1)
-        half = (len(trials) + 1) // 2 if fault == "memory" else len(trials)
-        if half == len(trials):
-            count.update(trial.name for trial in trials)
-        if max(count[trial.name] for trial in trials) > allowed:
-            times = f"lost {allowed + 1} times" if lost else "tried twice"
-            return [_failed(trial, f"{times}: {reason}") for trial in trials]
-        names = [trial.name for trial in trials]
-        how = ", in halves" if half < len(trials) else ""
-        say(f"{reason}; retrying {first_few(names, 1)}{how}")
-        pieces = [piece for piece in (trials[:half], trials[half:]) if piece]
-        self.groups += pieces
-        if len(pieces) > 1:
+        trials, reason, lost = outcome.trials, outcome.reason or "", outcome.fault == "lost"
+        names, half = [trial.name for trial in trials], (len(trials) + 1) // 2
+        again = f"{reason}; retrying {first_few(names, 1)}"
+        if outcome.fault == "memory" and len(trials) > 1:
+            say(f"{again}, in halves")
+            self.groups += [trials[:half], trials[half:]]
             groups = read_groups(self._folder)
             at = groups.index(names)
             groups[at : at + 1] = [names[:half], names[half:]]
             write_json(self._folder / GROUPS, groups)
-        return []
-
-
-def _failed(trial: Trial, reason: str) -> TrialResult:
-    return TrialResult(trial.name, "failed", 0, 0, 0.0, reason=reason)
+            return []
+        if outcome.fault is not None:
+            self._counts.update((name, lost) for name in names)
+            count = max(self._counts[name, lost] for name in names)
+            if count <= (RETRIES if lost else 1):
+                say(again)
+                self.groups.append(trials)
+                return []
+            reason = f"lost {count} times: {reason}" if lost else f"tried twice: {reason}"
+        return [TrialResult(name, "failed", 0, 0, 0.0, reason=reason) for name in names]
 
 
 def going_on(sweep: SweepConfig, folder: Path) -> list[Beat]:
@@ -253,9 +205,7 @@ def cancel_submitted(sweep: SweepConfig, folder: Path) -> list[str]:
     left = _left(sweep, folder)
     if not left:
         return []
-    make_executor(sweep, folder).cancel(list(left.values()))
-    for place in left:
-        shutil.rmtree(place, ignore_errors=True)
+    take_back(make_executor(sweep, folder), left)
     return [f"{sweep.executor}: {len(left)} groups were stopped"]
 
 

@@ -10,7 +10,6 @@ A result is written whatever the proxy raises, unless this process is killed.
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -21,20 +20,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mixopt.corpus import Corpus, corpus_hash
-from mixopt.errors import ConfigError, CorpusError, MixoptError, plain_line
+from mixopt.errors import CorpusError, MixoptError, plain_line
 from mixopt.sweeps.contract import Job
-from mixopt.sweeps.groups import (
-    GROUP,
-    Beat,
-    Group,
-    GroupResult,
-    has_result,
-    log_of,
-    write_beat,
-    write_result,
-)
+from mixopt.sweeps.groups import GROUP, Beat, Group, GroupResult, log_of, write_beat, write_result
 from mixopt.sweeps.local import PLACE, find_gpus
-from mixopt.sweeps.trial_files import result_to_json
 from mixopt.system import host_name, read_json
 from mixopt.trials import (
     MAX_LOSS,
@@ -49,6 +38,7 @@ from mixopt.trials import (
 )
 
 MAX_REASON = 2000  # characters
+BEAT_EVERY = 0.5  # seconds
 # Names of out-of-memory errors of Python, torch and other libraries.
 _MEMORY_ERRORS = ("OutOfMemoryError", "MemoryError")
 Loaded = tuple[Job, Proxy, Corpus]
@@ -56,12 +46,11 @@ Loaded = tuple[Job, Proxy, Corpus]
 
 def main() -> None:
     """Train the folder of the command line, or those of standard input until it closes."""
-    if sys.argv[1] != "--of":
-        train_folder(Path(sys.argv[1]), None, None)
-        return
+    is_warm = sys.argv[1] == "--of"
+    parent = int(sys.argv[2]) if is_warm else None
     loaded: Loaded | None = None
-    for line in sys.stdin:
-        loaded = train_folder(Path(line.rstrip("\n")), int(sys.argv[2]), loaded)
+    for folder in sys.stdin if is_warm else sys.argv[1:]:
+        loaded = train_folder(Path(folder.rstrip("\n")), parent, loaded)
 
 
 def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loaded | None:
@@ -69,14 +58,11 @@ def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loa
     _print_to(log_of(folder))
     group: Group = read_json(folder / GROUP, Group)
     job, is_cpu = group.job, group.job.training.device == "cpu"
-    place = _place(is_cpu=is_cpu)
-    if place["gpus"] and not is_cpu:
-        job = replace(job, training=replace(job.training, device="cuda"))
     trials = [Trial(**dict(shape)) for shape in group.trials]
-    beat = Beat(trials=[trial.name for trial in trials], **place)
-    heart = Heart(folder, beat, parent, group.beat_every)
-    if parent is None:
-        signal.signal(signal.SIGTERM, lambda *_: heart.give_back())
+    beat = Beat(trials=[trial.name for trial in trials], **_place(is_cpu=is_cpu))
+    if beat.gpus and not is_cpu:
+        job = replace(job, training=replace(job.training, device="cuda"))
+    heart = Heart(folder, beat, parent)
     try:
         if loaded is None or loaded[0] != job:
             loaded = _loaded(job)
@@ -101,22 +87,18 @@ def _print_to(log: Path) -> None:
 
 def _place(*, is_cpu: bool) -> dict[str, Any]:
     """Return node and device: from the environment, or all GPUs that the scheduler shows."""
-    given = os.environ.get(PLACE)
-    if given:
-        return dict(json.loads(given))
-    gpus = [] if is_cpu else find_gpus()
-    return {"node": host_name(), "kind": gpus[0][1] if gpus else "cpu", "gpus": float(len(gpus))}
-
-
-class OtherCorpusError(CorpusError):
-    """This host sees no corpus or another one than the owner of the sweep."""
+    place: dict[str, Any] = {"node": host_name()}
+    if PLACE in os.environ:
+        place |= json.loads(os.environ[PLACE])
+    elif not is_cpu and (gpus := find_gpus()):
+        place |= {"kind": gpus[0][1], "gpus": float(len(gpus))}
+    return place
 
 
 def failure(error: Exception) -> GroupResult:
     """Return the result of a group whose training raised an exception."""
     if isinstance(error, MixoptError):
-        is_other = isinstance(error, OtherCorpusError)
-        return GroupResult(error=str(error), fault="corpus" if is_other else None)
+        return GroupResult(error=str(error))
     text = plain_line(f"{type(error).__name__}: {' '.join(str(error).split())}")[:MAX_REASON]
     return GroupResult(error=text, fault="memory" if is_of_memory(error) else None)
 
@@ -135,52 +117,43 @@ def is_of_memory(error: BaseException | None) -> bool:
 class Heart:
     """Writes heartbeats; exits the process when its owner or its folder is gone."""
 
-    def __init__(self, folder: Path, beat: Beat, parent: int | None, every: float) -> None:
-        self._folder, self._beat, self._parent, self._every = folder, beat, parent, every
+    def __init__(self, folder: Path, beat: Beat, parent: int | None) -> None:
+        self._folder, self._beat, self._parent = folder, beat, parent
         self._begun, self._computed = time.monotonic(), _cpu_seconds()
-        self._lock, self._over = threading.RLock(), threading.Event()
+        self._over = threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
         self._thread.start()
 
     def report(self, progress: Progress) -> None:
         """Record the progress of a group."""
-        before, doing = self._beat, progress.doing
+        beat, doing = self._beat, progress.doing
         changes = {
             "doing": doing if doing in get_args(Doing) else "training",
             "done": int(progress.done),
             "total": int(progress.total),
-            "moves": before.moves + 1,
+            "moves": beat.moves + 1,
         }
-        self._beat = before.model_copy(update=changes)
-        if self._beat.doing != before.doing:
-            self._write()
+        self._beat = beat.model_copy(update=changes)
 
     def end(self, result: GroupResult) -> None:
         """Stop the heartbeat and write the result, unless the folder is gone."""
         self._over.set()
         self._thread.join()
-        if self._folder.exists() and not has_result(self._folder):
+        if self._folder.exists():
             self._write()
             write_result(self._folder, result)
 
-    def give_back(self) -> None:
-        """Exit after SIGTERM from the scheduler, with a result that asks for a retry."""
-        self.end(GroupResult(error=f"the task was told to stop on {host_name()}", fault="lost"))
-        os._exit(128 + signal.SIGTERM)
-
     def _beat_on(self) -> None:
-        while not self._over.wait(self._every):
+        while not self._over.wait(BEAT_EVERY):
             orphaned = self._parent is not None and os.getppid() != self._parent
             if orphaned or not self._folder.exists():
                 os._exit(1)
             self._write()
 
     def _write(self) -> None:
-        with self._lock:
-            seconds, cpu = time.monotonic() - self._begun, _cpu_seconds() - self._computed
-            beat = self._beat.model_copy(update={"seconds": seconds, "cpu": cpu})
-            write_beat(self._folder, beat)
+        seconds, cpu = time.monotonic() - self._begun, _cpu_seconds() - self._computed
+        write_beat(self._folder, self._beat.model_copy(update={"seconds": seconds, "cpu": cpu}))
 
 
 def _cpu_seconds() -> float:
@@ -190,21 +163,13 @@ def _cpu_seconds() -> float:
 
 def _loaded(job: Job) -> Loaded:
     """Load proxy and corpus of a job; the owner has verified the corpus's hashes."""
-    proxy = make_proxy(job.proxy, job.options)
-    if job.training.target_tokens is not None and not getattr(proxy, "simulates_epochs", False):
-        raise ConfigError(
-            f"proxy.simulate_epochs: proxy {job.proxy!r} cannot limit its domains to pools; leave"
-            " it out"
+    if job.corpus_hash not in ("", corpus_hash(job.corpus)):
+        raise CorpusError(
+            f"{job.corpus}: differs from the corpus that the sweep started with, on {host_name()};"
+            " give --out a folder that all nodes share, and if the corpus was prepared again,"
+            " interrupt the sweep and run it again"
         )
-    fault = "" if job.corpus.is_dir() or not job.corpus_hash else "is not visible"
-    if not fault and job.corpus_hash not in ("", corpus_hash(job.corpus)):
-        fault = "differs from the corpus that the sweep started with"
-    if fault:
-        raise OtherCorpusError(
-            f"{job.corpus}: {fault}, on {host_name()}; give --out a folder that all nodes share,"
-            " and if the corpus was prepared again, interrupt the sweep and run it again"
-        )
-    return job, proxy, Corpus.open(job.corpus, verify=False)
+    return job, make_proxy(job.proxy, job.options), Corpus.open(job.corpus, verify=False)
 
 
 def _trained(loaded: Loaded, trials: Sequence[Trial], heart: Heart) -> GroupResult:
@@ -212,13 +177,14 @@ def _trained(loaded: Loaded, trials: Sequence[Trial], heart: Heart) -> GroupResu
     job, proxy, corpus = loaded
     heart.report(Progress(0, 0, "training" if trials else "compiling"))
     if not trials:
+        rehearse = getattr(proxy, "rehearse", None)
+        if callable(rehearse):
+            rehearse(corpus, job.training, heart.report)
         return GroupResult(tuned=max(1, int(proxy.group_size(corpus, job.training))))
     results = proxy.train(trials, corpus, job.training, heart.report)
     if [result.trial for result in results] != [trial.name for trial in trials]:
         raise MixoptError("the proxy returned results of other trials than it was given")
-    content = [result_to_json(validated(one, corpus)) for one in results]
-    json.dumps(content, allow_nan=False)  # raises here for values that JSON cannot hold
-    return GroupResult(results=content)
+    return GroupResult(results=[validated(result, corpus) for result in results])
 
 
 def validated(result: TrialResult, corpus: Corpus) -> TrialResult:

@@ -77,18 +77,19 @@ def trial_to_json(trial: Trial) -> dict[str, Any]:
 
 def result_to_json(result: TrialResult) -> dict[str, Any]:
     """Return a result as JSON values, without absent experts and tasks."""
-    content = asdict(replace(result, experts=None))
-    del content["experts"]
-    for losses in (content["losses"], *content["curve"]):
-        if losses is not None and not losses["tasks"]:
-            del losses["tasks"]
+    content = asdict(replace(result, experts=None), dict_factory=_present)
     if result.experts is not None:
         content["experts"] = {n: counts.to_json() for n, counts in vars(result.experts).items()}
     return content
 
 
-def result_from_json(content: object) -> TrialResult:
-    """Parse the output of `result_to_json`."""
+def _present(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if value or name not in ("experts", "tasks")}
+
+
+def valid_result(result: TrialResult | dict[str, Any]) -> TrialResult:
+    """Check a result, or parse the output of `result_to_json`."""
+    content = result_to_json(result) if isinstance(result, TrialResult) else result
     return TrialResult(**dict(checked_as(ResultShape, content, "a result")))
 
 
@@ -125,13 +126,11 @@ class TrialFolder:
         results = {}
         for trial in trials:
             path = self._file(trial.name)
-            if path.exists():
-                own, result = read_entry(path, self._made_by)
-                if trial_to_json(own) != trial_to_json(trial):
-                    raise RunError(
-                        f"{path}: is for another mixture or seed; delete it to train again"
-                    )
-                results[trial.name] = result
+            if not path.exists():
+                continue
+            trained, results[trial.name] = read_entry(path, self._made_by)
+            if trained != trial:
+                raise RunError(f"{path}: is for another mixture or seed; delete it to train again")
         return results
 
     def write(self, trials: Sequence[Trial], results: Sequence[TrialResult]) -> None:
@@ -151,8 +150,6 @@ class TrialFolder:
 def log_of_trial(folder: Path, trial: str, groups: Sequence[Sequence[str]]) -> Path | None:
     """Return the log of the last attempt at a trial's group; None if there is none."""
     first = next((names[0] for names in groups if trial in names), trial)[:40]
-    try:
-        logs = [one for one in (folder / LOGS).iterdir() if one.name.rpartition("-")[0] == first]
-        return max(filter(Path.is_file, logs), key=lambda one: one.stat().st_mtime_ns, default=None)
-    except OSError:
-        return None
+    files = filter(Path.is_file, (folder / LOGS).glob("*.log"))
+    logs = [log for log in files if log.name.rpartition("-")[0] == first]
+    return max(logs, key=lambda log: log.stat().st_mtime_ns, default=None)

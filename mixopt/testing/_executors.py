@@ -219,7 +219,7 @@ def _check_sweep(bench: _Bench) -> None:
             groups.append(more.pop(0))
 
     with bench.make("sweep") as runner:
-        slots = runner.slots
+        slots = runner.executor.slots
         whole = isinstance(slots, int) and slots >= 1
         promise(whole, "slots is a whole number >= 1", f"it is {slots!r}")
         (tuned,) = bench.run(runner, [()])

@@ -9,7 +9,8 @@ A proxy that limits its domains to pools for `Training.target_tokens`
 `Training.inventory`, if given. A proxy may report its cost before there is a corpus:
 `parameters(vocab_size) -> int`, `flops_per_token(vocab_size) -> float`, from which `mixopt check`
 estimates its speed on a CPU, and `tokens_per_second(vocab_size, training) -> float` of one worker.
-A sweep of a proxy with `begins_short = True` first trains one short trial, and stops if it fails.
+It may have `rehearse(corpus, training, report) -> None`, which a sweep calls once in a worker
+before `group_size`; the sweep ends with what it raises.
 
 A proxy whose trials start from a checkpoint takes the options `start` (`proxy.from`) and
 `start_hash`, and refuses to train if the hash of the checkpoint differs. It has `start_hash() ->

@@ -12,9 +12,11 @@ from refusals import refusal
 from token_writers import write_shards
 
 import mixopt
+from mixopt.config import load_config
 from mixopt.corpus import Corpus, Domain
 from mixopt.loading import Pool
 from mixopt.mixture import Mixture
+from mixopt.pipeline import check
 from mixopt.trials import Training, Trial
 
 LENGTH, BATCH = 10, 8
@@ -93,6 +95,14 @@ def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
         own = repeats[EDGES[d] : EDGES[d + 1]]
         wanted = mixture[name] * target / INVENTORY[name]
         assert own[own > 0].mean() == pytest.approx(wanted, rel=0.01)
+
+
+def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(config_path, monkeypatch):
+    monkeypatch.setattr(NgramProxy, "simulates_epochs", False)
+    simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=400000"]
+    found = check(load_config(config_path, overrides=simulated)).problems
+    message = "proxy.simulate_epochs: proxy 'ngram' cannot simulate epochs; leave it out"
+    assert message in map(str, found)
 
 
 def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):

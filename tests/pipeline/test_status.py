@@ -93,8 +93,7 @@ def left(experiment, tmp_path):
     beat = {"done": 10, "total": 40, "seconds": 7200.0, "node": "n3", "kind": "NVIDIA L4"}
     for trial in read_design(run / "design.parquet")[:2]:
         folder = run / "trials" / "work" / f"{trial.name}-0123.0"
-        folder.mkdir(parents=True)
-        write_group(folder, Job("ngram", {}, run / "corpus", Training(20)), [trial], 1.0)
+        write_group(folder, Job("ngram", {}, run / "corpus", Training(20)), [trial])
         write_beat(folder, Beat(trials=[trial.name], gpus=1.0, doing="training", **beat))
         (folder / HANDLE).write_text("job 12")
     return run

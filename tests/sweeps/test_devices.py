@@ -9,7 +9,6 @@ import pytest
 
 from mixopt.errors import ConfigError
 from mixopt.sweeps import local, worker_devices
-from mixopt.system import host_name
 
 A100, H100 = "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3"
 TORCH = """
@@ -54,8 +53,7 @@ def test_each_gpu_has_one_worker_which_sees_it_alone(machine):
     assert shown(devices) == [("0", A100, 1.0), ("1", H100, 1.0)]
     environment = devices[1].environment
     assert environment["CUDA_VISIBLE_DEVICES"] == "1"
-    place = {"node": host_name(), "kind": H100, "gpus": 1.0}
-    assert json.loads(environment["MIXOPT_PLACE"]) == place
+    assert json.loads(environment["MIXOPT_PLACE"]) == {"kind": H100, "gpus": 1.0}
     assert worker_devices("cpu", 1)[0].environment["OMP_NUM_THREADS"] == "1"
 
 
@@ -131,10 +129,3 @@ def test_where_torch_cannot_be_asked_a_core_each_is_left_and_a_line_says_why(
     assert len(said) == 1
     assert said[0].startswith(reason)
     assert said[0].endswith("so it finds no GPU; the workers have a core each")
-
-
-def test_a_name_that_steers_a_terminal_is_shown_plainly(machine):
-    machine(["\x1b[2Jmine" + "x" * 200])
-    (device,) = worker_devices("auto", None)
-    assert device.kind.isprintable()
-    assert len(device.kind) == 80

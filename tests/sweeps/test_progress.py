@@ -18,7 +18,7 @@ from mixopt.sweeps import (
     sweep_totals,
 )
 from mixopt.sweeps.groups import BEAT, GroupResult, write_beat, write_group, write_result
-from mixopt.sweeps.progress import SweepMeter, note_attempt
+from mixopt.sweeps.progress import note_attempt, sweep_meter
 from mixopt.trials import Training, Trial, TrialResult
 
 TRIALS = {name: Trial(name, Mixture({"x": 1.0}), 0) for name in "abcde"}
@@ -52,18 +52,17 @@ def result(name, status="finished"):
 def test_the_bar_has_tokens_trials_and_speed(running, new, done, note):
     shown = []
     results = {"a": result("a"), "b": result("b", "failed")}
-    meter = SweepMeter(10, 1000, results, lambda *now: shown.append(now))
-    meter.report([FIRST, SECOND])
+    report = sweep_meter(10, 1000, results, lambda *now: shown.append(now))
+    report([FIRST, SECOND])
     results |= {name: result(name, status) for name, status in new.items()}
-    meter.report(running)
+    report(running)
     assert shown[-1][0] == done
     assert re.fullmatch(note, shown[-1][1])
 
 
 def begun(folder, names, beat):
     place = folder / "work" / f"{names or 'tune'}-0.1"
-    place.mkdir(parents=True)
-    write_group(place, Job("p", {}, folder, Training(1000)), named(names), 1.0)
+    write_group(place, Job("p", {}, folder, Training(1000)), named(names))
     write_beat(place, beat)
     return place
 

@@ -20,11 +20,11 @@ from mixopt.sweeps import (
     TrialFolder,
     log_of_trial,
     read_entry,
-    result_from_json,
     result_to_json,
     trial_fingerprint,
     trial_paths,
     trial_to_json,
+    valid_result,
 )
 from mixopt.system import write_sealed
 from mixopt.trials import Losses, Trial, TrialResult, Trials, read_design, write_design
@@ -43,7 +43,7 @@ def test_results_survive_json():
     experts = replace(RESULTS[0], experts=ExpertCounts(counts, counts))
     for result in (*RESULTS, experts):
         content = json.loads(json.dumps(result_to_json(result)))
-        again = result_from_json(content)
+        again = valid_result(content)
         assert ("experts" in content) is (result is experts)
         assert json.loads(json.dumps(result_to_json(again))) == content
         assert replace(again, experts=None) == replace(result, experts=None)

@@ -116,7 +116,7 @@ def test_a_failure_that_a_stopped_owner_has_left_is_trained_again(make_job, tmp_
     train(job, site, trials, whole=False)
     (left,) = (tmp_path / "work").glob("a-*")
     result = read_result(left)
-    failed = [{**item, "status": "failed", "losses": None} for item in result.results]
+    failed = [replace(item, status="failed", losses=None) for item in result.results]
     write_result(left, result.model_copy(update={"results": failed}))
     outcome = train(job, site, trials)
     assert [item.status for item in outcome.results] == ["finished"]
@@ -187,8 +187,8 @@ class Ending(Vanishing):
 def test_what_a_group_has_trained_counts_until_its_results_do(make_job, tmp_path):
     """Else the bar would go back each time that a group ends."""
     executor, shown = Ending(Site(tmp_path, device="cpu", workers=1), beats=True), []
-    with GroupRunner(make_job(), tmp_path, executor) as runner:
-        list(runner.run([trials_named("a")], shown.extend))
+    with GroupRunner(make_job(), tmp_path, executor, report=shown.extend) as runner:
+        list(runner.run([trials_named("a")]))
     assert [beat.done for beat in shown] == [900]
 
 

@@ -1,18 +1,16 @@
 """The program that trains a folder, in this process: what comes of each way in which it may end."""
 
-import json
 import os
 import queue
 import shutil
+import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from refusals import refuses
 from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
-from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
 from mixopt.sweeps import run_trials, sweep, train_group
 from mixopt.sweeps.groups import Beat, GroupResult, last_words, read_beat, read_result, write_group
@@ -71,9 +69,9 @@ LIES = {
     "missing": (OF_OTHERS, BOTH),
     "turned": (OF_OTHERS, BOTH),
     "none": ("TypeError: ", BOTH),
-    "object": ("TypeError: Object of type object is not JSON serializable", BOTH),
+    "object": ("a result: tokens: should be a valid integer, got a object", BOTH),
     "nan": ("the proxy reports a loss that is not finite", ["diverged", "finished"]),
-    "status": ("the worker's answer cannot be used: a result: status: should be", BOTH),
+    "status": ("a result: status: should be", BOTH),
     "names": (f"{OTHER_DOMAINS}'code', 'manual', 'other_code', 'web'", FIRST),
     "long": ("x" * 1000, ["finished", "finished"]),
 }
@@ -145,9 +143,8 @@ def test_a_proxy_that_cannot_be_built_stops_the_sweep_before_it_trains(run_here,
 def group_in(tmp_path, path, **changes):
     """Ask for a group of a and b, and return its folder."""
     folder = tmp_path / "work" / "a.1"
-    folder.mkdir(parents=True)
     job = replace(faulty_job(tmp_path, path), **changes)
-    write_group(folder, job, trials_named("a", "b"), 60.0)
+    write_group(folder, job, trials_named("a", "b"))
     return folder
 
 
@@ -162,54 +159,41 @@ def test_the_last_beat_says_what_was_trained_where_and_a_worker_stays_warm(corpu
     assert train_folder(folder, os.getppid(), loaded) is loaded
 
 
-@pytest.mark.parametrize(
-    ("changes", "fault", "message"),
-    [
-        ({"corpus": Path("/absent")}, "corpus", "/absent: is not visible, on "),
-        ({"corpus_hash": "other"}, "corpus", "differs from the corpus that the sweep started with"),
-        (
-            {"training": Training(1000, device="cpu", target_tokens=5)},
-            None,
-            "proxy.simulate_epochs: proxy 'faulty_proxy:Faulty' cannot limit its domains to pools",
-        ),
-    ],
-)
-def test_a_job_that_cannot_be_done_here_is_one_line(
-    corpus, tmp_path, anew, changes, fault, message
-):
-    given = {"corpus_hash": corpus_hash(corpus.path), **changes}
-    folder = group_in(tmp_path, corpus.path, **given)
+def test_another_corpus_is_refused_with_the_name_of_the_host(corpus, tmp_path, anew):
+    folder = group_in(tmp_path, corpus.path, corpus_hash="other")
     train_folder(folder, os.getppid(), None)
     result = read_result(folder)
-    assert (result.results, result.fault) == ([], fault)
-    assert message in result.error
+    assert (result.results, result.fault) == ([], None)
+    expected = f"differs from the corpus that the sweep started with, on {host_name()}; give --out"
+    assert expected in result.error
 
 
 def test_a_worker_with_gpus_is_told_to_use_them(corpus, tmp_path, anew, monkeypatch):
-    place = {"node": "n1", "kind": "L4", "gpus": 0.5}
-    for given, expected in ((json.dumps(place), place), (None, place | {"node": host_name()})):
+    for given, gpus in ('{"kind": "L4", "gpus": 0.5}', 0.5), (None, 2.0):
         monkeypatch.delenv("MIXOPT_PLACE", raising=False)
         if given is not None:
             monkeypatch.setenv("MIXOPT_PLACE", given)
         else:
             monkeypatch.setattr(train_group, "find_gpus", lambda: [("0", "L4"), ("1", "L4")])
-            expected["gpus"] = 2.0
         training = Training(1000, device="auto")
         folder = group_in(tmp_path / str(given is None), corpus.path, training=training)
         (job, _, _) = train_folder(folder, os.getppid(), None)
         assert job.training.device == "cuda"
-        assert read_beat(folder).model_dump(include=set(place)) == expected
+        beat = read_beat(folder)
+        assert (beat.node, beat.kind, beat.gpus) == (host_name(), "L4", gpus)
 
 
-def heart(folder, parent=None, every=60.0):
+def heart(folder, parent=None):
     folder.mkdir(exist_ok=True)
-    return Heart(folder, Beat(trials=["a"]), os.getppid() if parent is None else parent, every)
+    return Heart(folder, Beat(trials=["a"]), os.getppid() if parent is None else parent)
 
 
 def test_what_moves_is_counted_and_what_is_unknown_is_training(tmp_path):
     beating = heart(tmp_path)
     beating.report(Progress(5, 20, "compiling"))
-    assert (read_beat(tmp_path).doing, read_beat(tmp_path).moves) == ("compiling", 1)
+    while read_beat(tmp_path).doing != "compiling":
+        time.sleep(0.05)
+    assert read_beat(tmp_path).moves == 1
     beating.report(Progress(10, 20, "dancing"))
     beating.end(GroupResult(error="no such layer"))
     beat = read_beat(tmp_path)
@@ -217,28 +201,22 @@ def test_what_moves_is_counted_and_what_is_unknown_is_training(tmp_path):
     assert read_result(tmp_path) == GroupResult(error="no such layer")
 
 
-def test_a_result_that_is_there_stays_and_none_is_written_that_nobody_wants(tmp_path):
-    for error in ("first", "second"):
-        heart(tmp_path).end(GroupResult(error=error))
-    assert read_result(tmp_path).error == "first"
+def test_no_result_is_written_that_nobody_wants(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_group, "BEAT_EVERY", 60.0)
     late = heart(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
     late.end(GroupResult())
     assert not (tmp_path / "gone").exists()
 
 
-@pytest.mark.parametrize("why", ["orphaned", "taken back", "told to stop"])
+@pytest.mark.parametrize("why", ["orphaned", "taken back"])
 def test_a_worker_of_which_nobody_wants_a_result_ends(tmp_path, monkeypatch, why):
     codes = queue.Queue()
     monkeypatch.setattr(os, "_exit", codes.put)
-    beating = heart(tmp_path / "a", -1 if why == "orphaned" else None, 0.05)
+    beating = heart(tmp_path / "a", -1 if why == "orphaned" else None)
     if why == "taken back":
         shutil.rmtree(tmp_path / "a")
-    if why == "told to stop":
-        beating.give_back()
-        error = f"the task was told to stop on {host_name()}"
-        assert read_result(tmp_path / "a") == GroupResult(error=error, fault="lost")
-    assert codes.get(timeout=10) == (143 if why == "told to stop" else 1)
+    assert codes.get(timeout=10) == 1
     beating.end(GroupResult())
 
 

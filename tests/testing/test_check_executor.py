@@ -4,6 +4,7 @@ The broken ones write results in this process, each with one thing changed.
 """
 
 import subprocess
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -83,7 +84,7 @@ class TakesADeathForALoss(Sound):
 
 class OtherResults(Sound):
     def write(self, folder, result):
-        results = [{**item, "tokens": 7} for item in result.results]
+        results = [replace(item, tokens=7) for item in result.results]
         super().write(folder, result.model_copy(update={"results": results}))
 
 

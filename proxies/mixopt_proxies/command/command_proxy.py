@@ -14,11 +14,15 @@ again: an invalid result is a failure of the trial.
 
 import hashlib
 import json
-import math
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,14 +30,17 @@ from typing import Any, Literal
 
 from mixopt.corpus import Corpus
 from mixopt.errors import MixoptError, RunError, did_you_mean
+from mixopt.mixture import Mixture, Phases
 from mixopt.sweeps import exit_text, last_line
-from mixopt.system import check_name, file_hash, inside, read_sealed, write_sealed
+from mixopt.system import check_name, file_hash, inside, read_sealed, write_sealed, writing
 from mixopt.trials import Progress, Training, Trial, TrialResult
-from mixopt_proxies.command.result_file import divergence, losses_of, read_log
-from mixopt_proxies.command.supervisor import run_supervised
+from mixopt_proxies.command import supervisor
+from mixopt_proxies.command.result_file import divergence, losses_of, number_of, read_log
 from mixopt_proxies.command.trainer_command import MIXTURE, TRIAL, TrainerCommand, command_seed
 
+SHORT, SHORT_TRIAL = 20, "short-trial"  # a first trial on 1/20 of the tokens, and its name
 DONE, LOG = "done.json", "log.txt"
+HEARTBEAT = 0.2  # seconds between two signs of life of the worker
 TIMESTAMP_ERROR = 2.0  # seconds; the resolution of some network file systems
 MAX_LISTED = 8  # files listed in an error
 
@@ -41,12 +48,30 @@ MAX_LISTED = 8  # files listed in an error
 class CommandProxy(TrainerCommand):
     """A proxy whose command trains one trial and writes its losses."""
 
-    begins_short = True  # a sweep trains one short trial before the others
+    def rehearse(
+        self, corpus: Corpus, training: Training, report: Callable[[Progress], None]
+    ) -> None:
+        """Train a short trial, then a full one if that fails: a trainer may have a minimum length.
 
-    def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Check command and corpus, and return 1: each trial has its own command."""
+        Raises:
+            RunError: Both failed.
+        """
         self.check_here()
         self.check_corpus(corpus, training)
+        mixture = Mixture.uniform(corpus.domain_names)
+        if training.phases is not None:
+            mixture = Phases(training.phases).tied(mixture)
+        trial, reason = Trial(SHORT_TRIAL, mixture, seed=0), None
+        for tokens in (max(1, training.tokens // SHORT), training.tokens):
+            (result,) = self.train([trial], corpus, replace(training, tokens=tokens), report)
+            if result.status != "failed":
+                return
+            reason = result.reason
+        where = f"{training.files}: " if training.files else ""
+        raise RunError(f"{where}the first trial failed, so that no other was begun: {reason}")
+
+    def group_size(self, corpus: Corpus, training: Training) -> int:
+        """Return 1: each trial has its own command."""
         return 1
 
     def train(
@@ -92,9 +117,10 @@ class _TrialRun:
             return self._stored()
         seconds, reason, tries = 0.0, "", self._command.retries + 1
         for _ in range(tries):
-            started, folder = time.time(), self._new_attempt()
-            failure, spent = self._run(folder, alive)
-            seconds += spent
+            attempts = (self._path / f"attempt-{number}" for number in count(1))
+            started, folder = time.time(), next(one for one in attempts if not one.exists())
+            failure = self._run(folder, alive)
+            seconds += time.time() - started
             if failure is None:
                 return self._read(folder, seconds, started)
             reason = failure
@@ -114,45 +140,18 @@ class _TrialRun:
             raise RunError(f"{self._path / DONE}: belongs to another trial, or its file changed")
         return self._read(folder, float(done["seconds"]), started=0.0)
 
-    def _new_attempt(self) -> Path:
-        """Create the folder of the next attempt; concurrent attempts get different folders."""
-        for number in count(1):
-            folder = self._path / f"attempt-{number}"
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise RunError(f"{folder}: cannot be created: {error.strerror}") from error
-            return folder
-        raise AssertionError("count() is infinite")
-
-    def _run(self, folder: Path, alive: Callable[[], None]) -> tuple[str | None, float]:
-        """Run the command once; return the reason of a failure, and the seconds it ran."""
-        words, environment = self._command.prepared(
-            self._trial, self._corpus, self._training, folder
-        )
-        started, timeout = time.time(), self._command.timeout
-        ended = run_supervised(
-            words,
-            folder=self._command.place or folder,
-            environment=environment,
-            log=folder / LOG,
-            timeout=timeout,
-            alive=alive,
-        )
-        code, reason, spent = ended.get("code"), None, time.time() - started
-        if code != 0:
-            fault = ended.get("fault") or "ended without an exit code"
-            if ended.get("late"):
-                fault = f"took longer than proxy.timeout: {timeout:g} s, and was stopped"
-            elif "killed" in ended:
-                fault = f"its supervisor ended with {exit_text(ended['killed'])}"
-            elif code is not None:
-                fault = f"ended with {exit_text(code)}"
-            log = f"{self._path.name}/{folder.name}/{LOG}"
-            reason = f"the command {fault}{_last_line(folder / LOG)}; see {log}"
-        return reason, spent
+    def _run(self, folder: Path, alive: Callable[[], None]) -> str | None:
+        """Run the command once, in a new folder; return the reason of a failure."""
+        with writing(folder):
+            folder.mkdir(parents=True)
+        command, log = self._command, folder / LOG
+        words, environment = command.prepared(self._trial, self._corpus, self._training, folder)
+        place = command.place or folder
+        fault = run_supervised(words, place, environment, log, command.timeout, alive)
+        if fault is None:
+            return None
+        name = f"{self._path.name}/{folder.name}/{LOG}"
+        return f"the command {fault}{_last_line(log)}; see {name}"
 
     def _read(self, folder: Path, seconds: float, started: float) -> TrialResult:
         """Return the result of a command that exited with 0, and store it."""
@@ -233,8 +232,48 @@ def _last_line(log: Path) -> str:
 
 def _count(value: object) -> int:
     """Return a count stated in a result; 0 if it is missing or invalid."""
+    number = number_of(value) or 0.0
+    return round(number) if 0 < number < 2**63 else 0
+
+
+def run_supervised(
+    words: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    timeout: float | None,
+    alive: Callable[[], None],
+) -> str | None:
+    """Run a command to its end; return how it failed, or None after exit code 0."""
+    begun, late = time.monotonic(), False
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-I", supervisor.__file__, str(supervisor.GRACE), *words],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            start_new_session=True,
+        )
     try:
-        number = float(str(value))
-    except ValueError:
-        return 0
-    return round(number) if math.isfinite(number) and 0 < number < 2**63 else 0
+        while process.poll() is None and not late:
+            alive()
+            late = timeout is not None and time.monotonic() - begun > timeout
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(HEARTBEAT)
+    finally:  # when the pipe closes, the supervisor ends the remaining processes
+        output, _ = process.communicate()
+    ended: dict[str, Any] = {}
+    for line in output.splitlines():
+        ended |= json.loads(line)
+    code = ended.get("code")
+    if process.returncode and "pid" in ended:
+        with suppress(OSError):
+            os.killpg(ended["pid"], signal.SIGKILL)
+        return f"lost its supervisor, which ended with {exit_text(process.returncode)}"
+    if code is not None:
+        return f"ended with {exit_text(code)}" if code else None
+    if late:
+        return f"took longer than proxy.timeout: {timeout:g} s, and was stopped"
+    return ended.get("fault") or "ended without an exit code"

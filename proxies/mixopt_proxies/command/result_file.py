@@ -28,7 +28,6 @@ STEPS = ("step", "_step", "steps", "global_step", "iteration", "iter", "trainer/
 TOKENS = ("tokens", "tokens_seen", "consumed_tokens", "num_tokens", "total_tokens")
 # Facts about the run that a result may state beside losses.
 OF_ITSELF = ("trial", "seed", "tokens", "parameters")
-MAX_DEPTH = 32  # nested mappings
 _DOMAIN = "{domain}"
 _NEAREST = 3  # names suggested in an error
 _NO_NUMBERS = frozenset({"nan", "inf", "-inf", "infinity", "-infinity"})
@@ -52,15 +51,15 @@ class TrainerLog:
     def add_row(self, row: Mapping[str, Any]) -> None:
         """Add one row of a log, or a whole mapping; later facts about the run replace earlier."""
         self.about |= {name: row[name] for name in OF_ITSELF if row.get(name) is not None}
-        self._add(row, "", _position_of(row), MAX_DEPTH)
+        self._add(row, "", _position_of(row))
 
-    def _add(self, value: Any, name: str, position: Point, depth: int) -> None:
-        if isinstance(value, Mapping) and depth:
+    def _add(self, value: Any, name: str, position: Point) -> None:
+        if isinstance(value, Mapping):
             for key, inner in value.items():
-                self._add(inner, f"{name}.{key}" if name else str(key), position, depth - 1)
-        elif isinstance(value, list) and depth:
+                self._add(inner, f"{name}.{key}" if name else str(key), position)
+        elif isinstance(value, list):
             for item in value:
-                self._add(item, name, _position_of(item), depth - 1)
+                self._add(item, name, _position_of(item))
         elif (number := number_of(value)) is not None:
             self.series.setdefault(name, []).append(position._replace(value=number))
 
@@ -83,19 +82,14 @@ def number_of(value: Any) -> float | None:
     """Return a value as a number, including NaN and infinities; None: not a number."""
     if isinstance(value, str):
         return float(value) if value.strip().lower() in _NO_NUMBERS else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # a whole number of more than 308 digits
-        return math.inf
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else None
 
 
 def _position_of(row: Any) -> Point:
     """Return step and tokens of a row of a log, as a point without a value."""
-    if not isinstance(row, Mapping):
-        return Point(math.nan)
-    return Point(math.nan, _first_number(row, STEPS), _first_number(row, TOKENS))
+    facts = row if isinstance(row, Mapping) else {}
+    return Point(math.nan, _first_number(facts, STEPS), _first_number(facts, TOKENS))
 
 
 def _first_number(row: Mapping[str, Any], names: Iterable[str]) -> float | None:
@@ -144,8 +138,6 @@ def _parsed(text: str, where: str) -> Any:
     """Parse JSON, including NaN and infinity."""
     try:
         return json.loads(text)
-    except RecursionError:
-        raise RunError(f"{where}: is nested too deeply") from None
     except ValueError as error:
         raise RunError(f"{where}: cannot be read: {error}") from error
 
@@ -212,9 +204,8 @@ def _names(
     pattern = template.replace(_DOMAIN, glob.escape(domain))
     matched = (plain,) if plain in names else chosen(pattern, names)
     if not matched:
-        holding = [name for name in names if domain in name][:_NEAREST]
-        close = difflib.get_close_matches(plain, names, n=_NEAREST, cutoff=0.3)
-        nearest = list(dict.fromkeys([*holding, *close, *names[:_NEAREST]]))[:_NEAREST]
+        holding = [name for name in names if domain in name]
+        nearest = difflib.get_close_matches(plain, holding or names, n=_NEAREST, cutoff=0.0)
         near = ", ".join(map(repr, nearest))
         hint = f"the nearest are {near}" if near else "it has no numbers"
         raise RunError(
