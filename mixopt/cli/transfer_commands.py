@@ -116,9 +116,6 @@ def export_command(
         Text, option("--sample-tokens", "Mean tokens of a sample, by domain or one.", "FILE|N")
     ] = None,
     batch: Batch = None,
-    checkpoint: Annotated[
-        Whole, option("--checkpoint", "Of a model [default: newest].", "STEP")
-    ] = None,
     show_tools: Annotated[
         bool, option("--list", "List what can be written, units and needs.")
     ] = False,
@@ -144,7 +141,7 @@ def export_command(
     elif to == "transformers-model":
         from mixopt.pretraining import export_lines, export_model
 
-        model = export_model(source, Path(out or ""), step=checkpoint, trust=trust)
+        model = export_model(source, Path(out or ""), trust=trust)
         print_json(model) if as_json else show("\n".join(export_lines(model)))
     elif to == "schedule":
         from mixopt.pipeline import BATCH, schedule_of
@@ -233,9 +230,6 @@ def pretrain_command(
     score: Annotated[
         File, option("--score", "Score tasks/*.jsonl; train nothing.", "TASKS")
     ] = None,
-    checkpoint: Annotated[
-        Text, option("--checkpoint", "With --score [default: newest].", "NAME")
-    ] = None,
     items: Annotated[
         Whole, option("--items", "With --score: N items of each task.", least=1)
     ] = None,
@@ -253,8 +247,8 @@ def pretrain_command(
 
     torchrun --nproc-per-node N -m mixopt pretrain CONFIG --out DIR
 
-    With --score, CONFIG is a pretraining's directory or a folder of transformers, of which a
-    checkpoint scores tasks in bits per byte, in float32.
+    With --score, CONFIG is a pretraining's directory, one of its checkpoints or a folder of
+    transformers, which scores tasks in bits per byte, in float32.
     """
     from mixopt.pretraining import pretrain, result_lines
 
@@ -263,9 +257,7 @@ def pretrain_command(
         from mixopt.pretraining import score_tasks, scores_text
 
         place = one_of("--device", device, ("auto", "cpu", "cuda"))
-        scores = score_tasks(
-            config, score, checkpoint=checkpoint, items=items, device=place, trust=trust
-        )
+        scores = score_tasks(config, score, items=items, device=place, trust=trust)
         print_json(scores) if as_json else show(scores_text(scores))
         return
     result = pretrain(config, directory_of(config, out), overrides or (), say=say)

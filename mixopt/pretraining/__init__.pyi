@@ -6,7 +6,11 @@ from .config import (
     load_pretraining as load_pretraining,
 )
 from .directory import verify_pretraining as verify_pretraining
-from .model_start import ModelOrigin as ModelOrigin, open_origin as open_origin
+from .model_start import (
+    ModelOrigin as ModelOrigin,
+    field_named as field_named,
+    open_origin as open_origin,
+)
 from .models import (
     DocumentMasks as DocumentMasks,
     build_model as build_model,
@@ -16,7 +20,6 @@ from .models import (
 from .parallel import joined as joined
 from .pretraining_run import pretrain as pretrain, result_lines as result_lines
 from .trained_model import (
-    TrainedModel as TrainedModel,
     export_lines as export_lines,
     export_model as export_model,
     score_tasks as score_tasks,
@@ -25,6 +28,6 @@ from .trained_model import (
 from .training_step import (
     added_loss as added_loss,
     auxiliary_coefficient as auxiliary_coefficient,
-    decay_groups as decay_groups,
+    make_optimizer as make_optimizer,
     token_losses as token_losses,
 )

@@ -202,17 +202,12 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     """Return the full tensors of a checkpoint in one process, without a process group."""
     shapes = {name: one for name, one in _shapes(path).items() if name.startswith(prefix)}
     tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
-    _load(path, tensors, alone=True)
+    _load(path, tensors)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def load_training(
-    path: Path, model: nn.Module, optimizer: optim.Optimizer | None, *, alone: bool = False
-) -> None:
-    """Load a checkpoint of any number of ranks into a model, and into its optimizer if given.
-
-    All ranks call it, or one process with `alone`, without a process group.
-    """
+def load_training(path: Path, model: nn.Module, optimizer: optim.Optimizer | None) -> None:
+    """Load this rank's part of a checkpoint into a model, and into its optimizer if given."""
     tensors = _weights(model) if optimizer is None else _tensors(model, optimizer)
     here = {n: tuple(one.shape) for n, one in tensors.items() if n.startswith(MODEL)}
     there = {n: tuple(size) for n, (size, _) in _shapes(path).items() if n.startswith(MODEL)}
@@ -224,7 +219,7 @@ def load_training(
                 f" {known[1]}: it is of another model; leave out model.name and model.options that"
                 " change its shape"
             )
-    _load(path, tensors, alone=alone)
+    _load(path, tensors)
 
 
 def found_checkpoints(folder: Path) -> list[Path]:
@@ -330,11 +325,11 @@ def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (one.size, one.properties.dtype) for name, one in metadata.items()}  # type: ignore[union-attr]
 
 
-def _load(path: Path, tensors: dict[str, Any], *, alone: bool = False) -> None:
+def _load(path: Path, tensors: dict[str, Any]) -> None:
     try:
-        with warnings.catch_warnings():  # torch warns about a single process
+        with warnings.catch_warnings():  # torch warns that each rank reads alone
             warnings.filterwarnings("ignore", "torch.distributed is")
-            load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
+            load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
     except _FAILED as error:
         raise RunError(f"{path}: cannot be read: {_reason(error)}") from error
 

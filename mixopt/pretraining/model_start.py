@@ -7,13 +7,14 @@ if the start checkpoint is gone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn, optim
 
-from mixopt.corpus import folder_vocabulary
+from mixopt.corpus import Tokenizer, folder_vocabulary, open_tokenizer, saved_tokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining.checkpoints import (
     CHECKPOINTS,
@@ -83,12 +84,19 @@ class ModelOrigin:
         model = build_model(
             self.model, vocab_size=self.vocab_size, sequence_length=self.length or 1, seed=0
         )
-        load_training(self.path, model, None, alone=True)
+        load_training(self.path, model, None)
         return model
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer of its ids."""
+        if self.run is None:
+            return open_tokenizer(str(self.path))
+        name = self.vocabulary.tokenizer if self.vocabulary else ""
+        return saved_tokenizer(self.path.resolve().parent.parent / TOKENIZER, name)
 
     def compared(self, text: VocabularyConfig) -> str | None:
         """Check the model's vocabulary against a text's; return what could not be compared."""
-        model, size, where = self.vocabulary, self.vocab_size, f"model.from: {self.checkpoint}"
+        model, size, where = self.vocabulary, self.vocab_size, self.checkpoint
         if _are_compared(where, model, text):
             return None
         if text.ids > size:
@@ -124,7 +132,7 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
         folder = hub_folder(given)
         return _of_folder(folder, f"{given.partition('@')[0]}@{folder.name}")
     if not folder.is_dir():
-        raise RunError(f"model.from: {given!r}: no such folder; {_EXPECTED}")
+        raise RunError(f"{given!r}: no such folder; {_EXPECTED}")
     if (folder / STATE).exists() or folder.parent.name == CHECKPOINTS:
         return _of_checkpoint(folder, trust)
     newest = last_checkpoint(folder / CHECKPOINTS)
@@ -134,7 +142,16 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
         return _of_folder(folder, str(folder))
     begun = (folder / "config.yaml").exists() or (folder / CHECKPOINTS).exists()
     what = "the run has no checkpoints yet" if begun else "has no model"
-    raise RunError(f"model.from: {given!r}: {what}; {_EXPECTED}")
+    raise RunError(f"{given!r}: {what}; {_EXPECTED}")
+
+
+@contextmanager
+def field_named(field: str) -> Iterator[None]:
+    """Name the field of a configuration in errors about its start checkpoint."""
+    try:
+        yield
+    except MixoptError as error:
+        raise type(error)(f"{field}: {error}") from error
 
 
 def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, ModelOrigin | None]:
@@ -148,7 +165,8 @@ def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, Mode
         return _with_model(config, **named, **recorded), None
     if given.start is None:
         return config, None
-    origin = open_origin(given.start, trust=(given.name,))
+    with field_named("model.from"):
+        origin = open_origin(given.start, trust=(given.name,))
     _check(config, origin)
     named = {"name": origin.model.name, "options": origin.model.options | given.options}
     record = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
@@ -163,7 +181,8 @@ def with_vocabulary(
     text = text_vocabulary(corpus_folder(config, out), keep=out / TOKENIZER)
     _are_compared(f"{out}: the run was begun with another tokenizer", before, text)
     if origin is not None:
-        line = origin.compared(text)
+        with field_named("model.from"):
+            line = origin.compared(text)
         if line is not None:
             say(f"pretrain: {line}")
         step = "" if origin.step is None else f"step {origin.step:,}, "

@@ -27,7 +27,6 @@ from mixopt.pretraining.config import ModelConfig
 from mixopt.routing import find_routers, has_experts
 from mixopt.system import build_plugin, plugin_names
 
-TEXT = "text_config"  # the text model's field in families that also read images
 # Fields that models read but not every configuration class lists (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
 # Settings for training, whatever the family's default.
@@ -48,14 +47,11 @@ def build_model(
     config: ModelConfig, *, vocab_size: int, sequence_length: int, seed: int
 ) -> nn.Module:
     """Build a model on the CPU in float32, the same on every rank."""
-    text = config.options.get(TEXT)
-    for place, options in (("", config.options), (f"{TEXT}.", text)):
-        given = options.get("vocab_size") if isinstance(options, dict) else None
-        if isinstance(given, int) and given < vocab_size:
-            raise ConfigError(
-                f"model.options.{place}vocab_size: {given}, and the corpus's tokenizer has"
-                f" {vocab_size} ids"
-            )
+    given = config.options.get("vocab_size")
+    if isinstance(given, int) and given < vocab_size:
+        raise ConfigError(
+            f"model.options.vocab_size: {given}, and the corpus's tokenizer has {vocab_size} ids"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if ":" in config.name or config.name in plugin_names("model"):
@@ -90,6 +86,11 @@ def hugging_face_config(
         near = did_you_mean(config.name, {*known, *plugin_names("model")})
         raise ConfigError(f"model.name: {config.name!r} is not a causal language model{near}")
     kind = kinds[config.name]
+    if "text_config" in getattr(kind, "sub_configs", {}):
+        raise ConfigError(
+            f"model.name: {config.name!r} reads more than text; give its text model, such as"
+            f" {config.name}_text"
+        )
     fields = _fields(kind)
     for option in config.options:
         if option not in fields:
@@ -100,12 +101,6 @@ def hugging_face_config(
     sizes = {"vocab_size": vocab_size, "max_position_embeddings": sequence_length}
     ours = _OURS | {name: size for name, size in sizes.items() if size is not None}
     options = {n: value for n, value in ours.items() if n in fields} | config.options
-    text = getattr(kind, "sub_configs", {}).get(TEXT)
-    if text is not None and isinstance(options.get(TEXT, {}), dict):
-        # Only the text part of a multimodal configuration is trained.
-        taken = inspect.signature(text).parameters
-        inner = {n: v for n, v in ours.items() if n in taken} | options.get(TEXT, {})
-        options |= {TEXT: inner} if inner else {}
     with _as_options():
         return kind(**options)
 

@@ -1,20 +1,18 @@
-"""A trained model in float32: scoring of tasks, and export as a transformers folder.
+"""Score tasks with a trained model in float32, and export it as a transformers folder.
 
-Shapes: R rows, B windows or sequences in a pass, T tokens, V vocabulary, P scored tokens.
+Shapes: B windows or sequences in a pass, T tokens, V vocabulary, P scored tokens.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -24,25 +22,16 @@ from mixopt.corpus import (
     chosen_items,
     encode_task,
     export_tokenizer,
-    open_tokenizer,
     read_items,
-    saved_tokenizer,
     task_files,
     task_rows,
 )
-from mixopt.errors import PluginError, RunError, did_you_mean
-from mixopt.pretraining.checkpoints import CHECKPOINTS, found_checkpoints
+from mixopt.errors import PluginError, RunError
 from mixopt.pretraining.config import ModelConfig
-from mixopt.pretraining.directory import TOKENIZER
 from mixopt.pretraining.model_start import open_origin
 from mixopt.pretraining.models import causal_models, hugging_face_config, logits_of
 from mixopt.pretraining.parallel import device_named
-from mixopt.pretraining.transformers_folder import (
-    folder_model,
-    is_transformers_folder,
-    load_folder,
-    quietly,
-)
+from mixopt.pretraining.transformers_folder import folder_model, load_folder, quietly
 from mixopt.reporting import table_text
 from mixopt.system import Array, progress, writing
 
@@ -50,116 +39,67 @@ _SHARD = "5GB"  # maximum size of a weight file
 TOLERANCE = 1e-5  # relative to the largest logit, at least 1
 _PASS_TOKENS = 8192
 _PASS_LOGITS = 1 << 27
-_USUAL_LENGTH = 2048  # of a model without a maximum length
+USUAL_LENGTH = 2048  # of a model without a maximum length
 _COMPARED = 64  # tokens in each of two compared sequences
 
 
-@dataclass(frozen=True, eq=False)
-class TrainedModel:
-    """A causal language model, its tokenizer, and its maximum length."""
-
-    model: nn.Module
-    tokenizer: Tokenizer
-    length: int
-    device: torch.device
-    checkpoint: Path
-    step: int
-
-    @classmethod
-    def open(
-        cls,
-        run: str | Path,
-        *,
-        checkpoint: str | None = None,
-        device: str = "auto",
-        trust: bool = False,
-    ) -> TrainedModel:
-        """Load a checkpoint of a pretraining, or a transformers model."""
-        run = Path(run).expanduser()
-        if is_transformers_folder(run) and not (run / CHECKPOINTS).exists():
-            if checkpoint is not None:
-                raise RunError(f"{run}: is one model, without checkpoints such as {checkpoint!r}")
-            origin, tokenizer = open_origin(run), open_tokenizer(str(run))
-        else:
-            origin = open_origin(_checkpoint(run, checkpoint), trust=trust)
-            name = origin.vocabulary.tokenizer if origin.vocabulary else ""
-            tokenizer = saved_tokenizer(run / TOKENIZER, name)
-        place = device_named(device)
-        model = origin.module().to(place).eval().requires_grad_(False)
-        length = origin.length or _USUAL_LENGTH
-        return cls(model, tokenizer, length, place, origin.path, origin.step or 0)
-
-    @torch.no_grad()
-    def score(
-        self,
-        rows: Iterable[tuple[NDArray[Any], int]],
-        update: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Array:
-        """Return the log probability of each row's scored tokens, in nats, shape (R,)."""
-        limit = min(_PASS_TOKENS, _PASS_LOGITS // self.tokenizer.vocab_size)
-        read = RowBatches(rows, longest=self.length, tokens=limit)
-        parts = [np.zeros(0)]
-        for number, batch in enumerate(read.batches, start=1):
-            tokens_BT, place_P, target_P = (
-                torch.from_numpy(np.ascontiguousarray(part)).to(self.device)
-                for part in (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
-            )
-            logits_PV = logits_of(self.model(tokens_BT)).flatten(0, 1)[place_P].float()
-            losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
-            parts.append(losses_P.double().cpu().numpy())
-            update(number, len(read.batches))
-        return -read.sums(np.concatenate(parts))
-
-
-def _checkpoint(run: Path, name: str | None) -> Path:
-    known = {path.name: path for path in found_checkpoints(run / CHECKPOINTS)}
-    if not known:
-        raise RunError(
-            f"{run}: has no checkpoints; give the directory of a mixopt pretrain, or a folder"
-            " of transformers"
-        )
-    if name is not None and name not in known:
-        near = did_you_mean(name, known)
-        raise RunError(
-            f"{run / CHECKPOINTS}: has no checkpoint {name!r}{near}; available: {', '.join(known)}"
-        )
-    return known[name or max(known)]
-
-
 def score_tasks(
-    run: str | Path,
+    path: str | Path,
     folder: str | Path,
     *,
-    checkpoint: str | None = None,
     items: int | None = None,
     device: str = "auto",
     trust: bool = False,
 ) -> dict[str, Any]:
-    """Score tasks with a checkpoint of a pretraining or a transformers model.
+    """Score tasks with a model.
+
+    Args:
+        path: A pretraining, one of its checkpoints or a transformers model, as for `open_origin`.
+        folder: Folder of `tasks/*.jsonl`.
+        items: Items of each task; None: all.
+        device: `auto`, `cpu` or `cuda`.
+        trust: Whether code named by the run directory may be imported.
 
     Returns:
         `checkpoint`, its folder; `step`; `length`, the model's maximum length; and `tasks`, by
         name: `items`, `bits_per_byte` and `cut`, the number of items longer than `length`.
     """
     files = task_files(folder)
-    chosen = {name: chosen_items(read_items(path), items) for name, path in files.items()}
-    model = TrainedModel.open(run, checkpoint=checkpoint, device=device, trust=trust)
-    tasks = [encode_task(name, some, model.tokenizer) for name, some in chosen.items()]
-    with progress("scoring tasks", 1.0) as update:
-        found_R = model.score(
-            task_rows(tasks), lambda done, all: update(done / all, f"{done} of {all}")
-        )
-    parts = np.split(found_R, np.cumsum([task.rows for task in tasks])[:-1])
+    chosen = {name: chosen_items(read_items(file), items) for name, file in files.items()}
+    origin, place = open_origin(path, trust=trust), device_named(device)
+    tokenizer, length = origin.tokenizer(), origin.length or USUAL_LENGTH
+    tasks = [encode_task(name, some, tokenizer) for name, some in chosen.items()]
+    limit = min(_PASS_TOKENS, _PASS_LOGITS // tokenizer.vocab_size)
+    read = RowBatches(task_rows(tasks), longest=length, tokens=limit)
+    log_P = _log_probabilities(origin.module().to(place).eval(), read, place)
+    parts = np.split(read.sums(log_P), np.cumsum([task.rows for task in tasks])[:-1])
     scored = {
         task.name: {
             "items": task.rows,
             "bits_per_byte": task.bits_per_byte(part),
-            "cut": int((np.diff(task.start_R) - 1 > model.length).sum()),
+            "cut": int((np.diff(task.start_R) - 1 > length).sum()),
         }
         for task, part in zip(tasks, parts, strict=True)
     }
-    about = {"checkpoint": str(model.checkpoint), "step": model.step, "length": model.length}
+    about = {"checkpoint": str(origin.path), "step": origin.step or 0, "length": length}
     return {**about, "tasks": scored}
+
+
+@torch.no_grad()
+def _log_probabilities(model: nn.Module, read: RowBatches, device: torch.device) -> Array:
+    """Return the log probability of each scored token, in nats, shape (P,)."""
+    parts = [np.zeros(0)]
+    with progress("scoring tasks", len(read.batches)) as update:
+        for number, batch in enumerate(read.batches, start=1):
+            tokens_BT, place_P, target_P = (
+                torch.from_numpy(np.ascontiguousarray(part)).to(device)
+                for part in (batch.tokens_BW[:, :-1], batch.place_P, batch.targets_P)
+            )
+            logits_PV = logits_of(model(tokens_BT)).flatten(0, 1)[place_P].float()
+            losses_P = functional.cross_entropy(logits_PV, target_P, reduction="none")
+            parts.append(-losses_P.double().cpu().numpy())
+            update(number, f"{number} of {len(read.batches)}")
+    return np.concatenate(parts)
 
 
 def scores_text(scores: Mapping[str, Any]) -> str:
@@ -172,41 +112,57 @@ def scores_text(scores: Mapping[str, Any]) -> str:
     return table_text(title, ("task", "bits per byte", "items", "cut"), rows)
 
 
-def export_model(
-    run: str | Path, out: str | Path, *, step: int | None = None, trust: bool = False
-) -> dict[str, Any]:
-    """Export a checkpoint of a pretraining as a transformers model with its tokenizer.
+def export_model(path: str | Path, out: str | Path, *, trust: bool = False) -> dict[str, Any]:
+    """Export a model as a transformers folder with its tokenizer.
 
     The export is loaded again and its logits are compared with the run's before the folder gets its
     name, so that it is a complete and equal model, or absent.
+
+    Args:
+        path: A pretraining, or one of its checkpoints, as for `open_origin`.
+        out: The folder to write.
+        trust: Whether code named by the run directory may be imported.
 
     Returns:
         `path`, the folder; `checkpoint`, the run's; `architecture`, the type in transformers;
         `parameters`, their number; `files`, their names; and `largest_logit_difference`.
     """
-    name = None if step is None else f"step-{step:08d}"
     out = Path(out).expanduser()
     if out.exists():
         raise RunError(f"{out}: exists already; give a folder that does not")
-    return write_export(TrainedModel.open(run, checkpoint=name, device="cpu", trust=trust), out)
+    origin = open_origin(path, trust=trust)
+    length, name = origin.length or USUAL_LENGTH, str(origin.path)
+    export = write_export(origin.module().eval(), origin.tokenizer(), length, out, name)
+    return {"path": str(out), "checkpoint": name, **export}
 
 
-def write_export(trained: TrainedModel, out: Path) -> dict[str, Any]:
-    """Export a loaded model on the CPU (`export_model`)."""
+def write_export(
+    model: nn.Module, tokenizer: Tokenizer, length: int, out: Path, name: str
+) -> dict[str, Any]:
+    """Export a model on the CPU (`export_model`); `name` is for errors."""
     from transformers import GenerationConfig
 
+    end = tokenizer.end_of_document
     with _whole_or_not(out) as folder:
-        kind = _write_model(trained, folder)
-        export_tokenizer(trained.tokenizer, folder, length=trained.length)
-        end = trained.tokenizer.end_of_document
+        kind = _write_model(model, end, folder)
+        export_tokenizer(tokenizer, folder, length=length)
         GenerationConfig(eos_token_id=end, pad_token_id=end).save_pretrained(folder)
-        difference = _checked(trained, folder, kind)
+        written = load_folder(folder, folder_model(folder)).eval()
+        shape = 2, min(_COMPARED, length)
+        draw = torch.Generator().manual_seed(0)
+        tokens_BT = torch.randint(tokenizer.vocab_size, shape, generator=draw)
+        with torch.no_grad():
+            expected, found = (logits_of(one(tokens_BT)).float() for one in (model, written))
+        difference = float((expected - found).abs().max())
+        if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+            raise RunError(
+                f"{name}: as {kind} its logits differ by {difference:.2g}, more than rounding"
+                f" ({TOLERANCE:g}); nothing is written"
+            )
         files = sorted(path.name for path in folder.iterdir())
     return {
-        "path": str(out),
-        "checkpoint": str(trained.checkpoint),
-        "architecture": kind.name,
-        "parameters": sum(weight.numel() for weight in trained.model.parameters()),
+        "architecture": kind,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
         "files": files,
         "largest_logit_difference": difference,
     }
@@ -236,17 +192,16 @@ def _whole_or_not(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_model(trained: TrainedModel, folder: Path) -> ModelConfig:
-    """Write configuration and weights; return architecture and number of parameters."""
+def _write_model(model: nn.Module, end: int, folder: Path) -> str:
+    """Write configuration and weights; return the type in transformers."""
     from huggingface_hub import save_torch_state_dict
     from transformers import PreTrainedModel
 
-    model, end = trained.model, trained.tokenizer.end_of_document
     if isinstance(model, PreTrainedModel):
         _adapt(model.config, end)
         with quietly():
             model.save_pretrained(folder, max_shard_size=_SHARD)
-        return ModelConfig(name=model.config.model_type)
+        return str(model.config.model_type)
     form = getattr(model, "transformers_form", None)
     if form is None:
         raise PluginError(
@@ -254,15 +209,15 @@ def _write_model(trained: TrainedModel, folder: Path) -> ModelConfig:
             " transformers_form (mixopt.pretraining.models says what it returns)"
         )
     values, weights = form()
-    fields = {name: value for name, value in values.items() if name != "model_type"}
-    kind = ModelConfig(name=values["model_type"], options=fields)
-    config = hugging_face_config(kind)
+    fields = dict(values)
+    name = fields.pop("model_type")
+    config = hugging_face_config(ModelConfig(name=name, options=fields))
     _adapt(config, end)
-    config.architectures = [causal_models()[1][kind.name]]
+    config.architectures = [causal_models()[1][name]]
     config.dtype = "float32"
     config.save_pretrained(folder)
     save_torch_state_dict(weights, folder, max_shard_size=_SHARD)
-    return kind
+    return str(name)
 
 
 def _adapt(config: Any, end: int) -> None:
@@ -271,18 +226,3 @@ def _adapt(config: Any, end: int) -> None:
     if hasattr(config, "output_router_logits"):
         config.output_router_logits = False
 
-
-@torch.no_grad()
-def _checked(trained: TrainedModel, folder: Path, kind: ModelConfig) -> float:
-    """Load the export, and return the largest difference of its logits from the run's."""
-    written = load_folder(folder, folder_model(folder)).eval()
-    draw, ids = torch.Generator().manual_seed(0), trained.tokenizer.vocab_size
-    tokens_BT = torch.randint(ids, (2, min(_COMPARED, trained.length)), generator=draw)
-    expected = logits_of(trained.model(tokens_BT)).float()
-    difference = float((expected - logits_of(written(tokens_BT)).float()).abs().max())
-    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise RunError(
-            f"{trained.checkpoint}: as {kind.name} its logits differ by {difference:.2g}, more than"
-            f" rounding ({TOLERANCE:g}); nothing is written"
-        )
-    return difference

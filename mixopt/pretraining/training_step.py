@@ -25,7 +25,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError
-from mixopt.pretraining.config import PretrainConfig, TrainingConfig
+from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.models import logits_of
 from mixopt.pretraining.parallel import ParallelModel, Ranks
 from mixopt.routing import coefficient_of
@@ -158,24 +158,24 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return flat.view(targets.shape)
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
-    """Return AdamW with initialised state; matrices decay, vectors such as norms do not."""
-    groups = decay_groups(model, config.weight_decay)
-    adam = optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+def make_optimizer(model: nn.Module, options: Any) -> optim.AdamW:
+    """Return AdamW with initialised state; matrices decay, vectors such as norms do not.
+
+    Args:
+        model: The model, on its device.
+        options: Has `lr`, `betas`, `eps` and `weight_decay`.
+    """
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [
+        {"params": [one for one in trained if one.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    adam = optim.AdamW(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
     get_optimizer_state_dict(model, adam)  # creates the state by a step without effect
     for state in adam.state.values():
         state["step"].zero_()
     return adam
-
-
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return parameter groups: matrices with weight decay, others without."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [one for one in trained if one.ndim > 1], "weight_decay": weight_decay},
-        {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def added_loss(model: nn.Module, output: Any, coefficient: float) -> Tensor | None:

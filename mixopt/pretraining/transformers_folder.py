@@ -142,7 +142,7 @@ def hub_folder(text: str) -> Path:
         )
     except (ImportError, OSError, ValueError) as error:  # hub errors are OSErrors
         raise RunError(
-            f"model.from: {text!r}: no such folder, and no model that the hub gives:"
+            f"{text!r}: no such folder, and no model that the hub gives:"
             f" {error_line(error)}; give a folder with config.json and safetensors"
         ) from error
     return Path(path)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError, CorpusError
-from mixopt.pretraining import TrainedModel, load_pretraining
+from mixopt.pretraining import load_pretraining, open_origin
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import DocumentMasks, build_model, logits_of
 from mixopt.pretraining.parallel import ParallelModel, joined
@@ -104,11 +104,11 @@ def test_held_out_text_is_evaluated_document_by_document(corpus, tmp_path):
     training = {**CONFIG["training"], "steps": 8, "mask_documents": True}
     config = write_config(tmp_path, corpus=str(corpus.path), model=DECODER, training=training)
     pretrain(config, tmp_path / "run", ["held_out.every=0"])
-    trained = TrainedModel.open(tmp_path / "run", trust=True)
+    trained = open_origin(tmp_path / "run", trust=True).module().eval()
     (said,) = [line for line in metrics_of(tmp_path / "run") if "held_out_loss" in line]
     for domain in corpus.evaluation:
         rows = domain.validation.rows(np.arange(512 // 32) * 33, 33).astype(np.int64)
-        losses = [loss for row in rows for loss in alone(trained.model, row)]
+        losses = [loss for row in rows for loss in alone(trained, row)]
         assert said["held_out_loss"][domain.name] == pytest.approx(np.mean(losses), abs=1e-5)
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 from command_line import mixopt
-from made_models import Formless, Misshapen, logits_of, made_model, opened
+from made_models import Formless, Misshapen, exported, logits_of, made_model
 from places import DATA
 from pretrain_runs import CONFIG, DECODER, write_config
 from refusals import refuses
@@ -17,7 +17,6 @@ from refusals import refuses
 from mixopt.corpus import CORPUS_FORMAT, FastTokenizer, TokenWriter, open_tokenizer
 from mixopt.errors import PluginError, RunError
 from mixopt.pretraining import export_model, pretrain
-from mixopt.pretraining.trained_model import write_export
 from mixopt.system import write_sealed
 
 transformers = pytest.importorskip("transformers")
@@ -36,7 +35,7 @@ ODD = "naïve Straße, 数学 \U0001f469‍\U0001f52c é \t\r\n  \x00\x7f <|endo
 def test_the_logits_are_those_of_the_run(tmp_path, form):
     name, options, architecture = FORMS[form]
     model = made_model(name, options)
-    export = write_export(opened(model), tmp_path / "out")
+    export = exported(model, tmp_path / "out")
     assert export["architecture"] == architecture
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     tokens_BT = torch.tensor([*inspect.getsource(inspect).encode()[:256]]).view(8, 32)
@@ -52,7 +51,7 @@ def test_the_ids_of_the_tokenizer_are_those_of_the_corpus(tmp_path, kind):
     texts = [ODD, *(text[:4000] for text in found)]
     tokenizer = open_tokenizer("bytes") if kind == "bytes" else FastTokenizer.train(texts, 400)
     model = made_model("decoder", {"size": "tiny"}, tokenizer.vocab_size)
-    write_export(opened(model, tokenizer), tmp_path / "out")
+    exported(model, tmp_path / "out", tokenizer)
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert loaded.eos_token_id == tokenizer.end_of_document
     for text in texts:
@@ -93,15 +92,11 @@ def test_the_command_writes_a_model_that_generates_a_document_and_ends(run, tmp_
     assert tokenizer.decode(written[0]) == "abcd<|endoftext|>"
 
 
-def test_a_checkpoint_is_chosen_by_its_step(run, tmp_path):
+def test_a_run_stands_for_its_newest_checkpoint_and_a_checkpoint_for_itself(run, tmp_path):
     newest = export_model(run, tmp_path / "new", trust=True)
-    older = export_model(run, tmp_path / "old", step=20, trust=True)
+    older = export_model(run / "checkpoints" / "step-00000020", tmp_path / "old", trust=True)
     names = [Path(export["checkpoint"]).name for export in (newest, older)]
     assert names == ["step-00000040", "step-00000020"]
-    with pytest.raises(RunError, match="has no checkpoint 'step-00000021'"):
-        export_model(run, tmp_path / "none", step=21, trust=True)
-    with pytest.raises(RunError, match="new: is one model, without checkpoints such as 'step-0000"):
-        export_model(tmp_path / "new", tmp_path / "none", step=20)
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):
@@ -119,5 +114,5 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
 )
 def test_a_plug_in_without_a_form_or_with_another_is_not_written(kind, error, message, tmp_path):
     model = kind(257, 32, **DECODER["options"]).eval()
-    refuses(error, message, write_export, opened(model), tmp_path / "out")
+    refuses(error, message, exported, model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

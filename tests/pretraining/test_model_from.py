@@ -25,7 +25,7 @@ from refusals import refuses
 from mixopt import pretrain
 from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
-from mixopt.pretraining import TrainedModel, VocabularyConfig, export_model, open_origin
+from mixopt.pretraining import VocabularyConfig, export_model, open_origin
 from mixopt.pretraining.directory import record_config
 from mixopt.pretraining.models import causal_models, hugging_face_config
 from mixopt.pretraining.transformers_folder import _ABOUT, folder_model
@@ -139,7 +139,7 @@ def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path, monkeypatch):
         assert (found.checkpoint, found.model.name) == (f"some/model@{commit}", "llama")
         assert found.sha256 == open_origin(folder / "llama").sha256
     message = (
-        "^model.from: 'some/other': no such folder, and no model that the hub gives: .*; give a"
+        "^'some/other': no such folder, and no model that the hub gives: .*; give a"
     )
     refuses(RunError, message, open_origin, "some/other")
 
@@ -303,7 +303,6 @@ def test_a_plug_in_that_a_run_names_by_its_path_is_imported_where_the_configurat
     )
     pretrain(config, tmp_path / "base")
     message = r"names the model 'pretrain_job:Recording', which is code; .* --trust, .* model.name"
-    for opened in (open_origin, TrainedModel.open):
-        refuses(PluginError, message, opened, tmp_path / "base")
+    refuses(PluginError, message, open_origin, tmp_path / "base")
     refuses(PluginError, message, started, folder, tmp_path / "a", tmp_path / "base")
     started(folder, tmp_path / "b", tmp_path / "base", model={"name": "pretrain_job:Recording"})

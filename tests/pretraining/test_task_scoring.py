@@ -12,7 +12,7 @@ from pretrain_runs import CONFIG, DECODER, write_config
 
 from mixopt.corpus import encode_task, read_items
 from mixopt.errors import RunError
-from mixopt.pretraining import TrainedModel, pretrain, score_tasks
+from mixopt.pretraining import open_origin, pretrain, score_tasks
 from mixopt.testing import tiny_corpus
 
 LENGTH = 48
@@ -41,15 +41,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def slowly(model, task):
+def slowly(model, length, task):
     """Each token alone: what the model says after all that fits before it."""
     sums_R = np.zeros(task.rows)
     for number in range(task.rows):
         tokens = task.row(number).astype(np.int64)
-        assert len(tokens) - task.scored_R[number] <= model.length or task.name == "gone_on"
-        start = max(0, len(tokens) - 1 - model.length)
+        assert len(tokens) - task.scored_R[number] <= length or task.name == "gone_on"
+        start = max(0, len(tokens) - 1 - length)
         for place in range(int(task.scored_R[number]), len(tokens)):
-            logits = logits_of(model.model, torch.from_numpy(tokens[start:place])[None])
+            logits = logits_of(model, torch.from_numpy(tokens[start:place])[None])
             sums_R[number] += float(logits[0, -1].double().log_softmax(-1)[int(tokens[place])])
     return task.bits_per_byte(sums_R)
 
@@ -57,21 +57,21 @@ def slowly(model, task):
 def test_scores_equal_those_of_one_token_at_a_time(folder):
     scores = score_tasks(folder / "decoder", folder / "tasks", device="cpu", trust=True)
     assert list(scores["tasks"]) == ["asked", "gone_on"]
-    model = TrainedModel.open(folder / "decoder", device="cpu", trust=True)
+    origin = open_origin(folder / "decoder", trust=True)
     items = list(read_items(folder / "tasks" / "asked.jsonl"))
-    slow = slowly(model, encode_task("asked", items, model.tokenizer))
+    task = encode_task("asked", items, origin.tokenizer())
+    slow = slowly(origin.module(), origin.length, task)
     assert scores["tasks"]["asked"]["bits_per_byte"] == pytest.approx(slow, abs=1e-5)
 
 
 def test_items_and_checkpoints_are_chosen(folder):
     asked = {"device": "cpu", "trust": True, "items": 5}
-    found = score_tasks(folder / "llama", folder / "tasks", checkpoint="step-00000002", **asked)
+    older = folder / "llama" / "checkpoints" / "step-00000002"
+    found = score_tasks(older, folder / "tasks", **asked)
     assert (found["step"], found["length"]) == (2, LENGTH)
     assert [task["items"] for task in found["tasks"].values()] == [5, 3]
-    message = "'step-00000003'; did you mean 'step-0000000[24]'.; available: step-00000002, step-00"
+    message = "corpus': has no model; expected .* the directory of a mixopt pretrain, or one of its"
     with pytest.raises(RunError, match=message):
-        score_tasks(folder / "llama", folder / "tasks", checkpoint="step-00000003", **asked)
-    with pytest.raises(RunError, match="corpus: has no checkpoints; give the directory of a"):
         score_tasks(folder / "corpus", folder / "tasks", **asked)
 
 

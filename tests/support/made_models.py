@@ -1,14 +1,12 @@
 """Models that nobody trained, for tests of what is read and written of models."""
 
-from pathlib import Path
-
 import torch
 from mixopt_proxies.decoder import CausalLM
 
 from mixopt.corpus import open_tokenizer
-from mixopt.pretraining import TrainedModel
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import build_model
+from mixopt.pretraining.trained_model import write_export
 
 LENGTH = 32
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -46,10 +44,9 @@ def made_model(name, options, vocab_size=257):
     return model.eval()
 
 
-def opened(model, tokenizer=None):
-    """Return a model as if it were read from a checkpoint."""
-    kind = tokenizer or open_tokenizer("bytes")
-    return TrainedModel(model, kind, LENGTH, torch.device("cpu"), Path("step-00000001"), 1)
+def exported(model, out, tokenizer=None):
+    """Export a model as if it were read from a checkpoint."""
+    return write_export(model, tokenizer or open_tokenizer("bytes"), LENGTH, out, "step-00000001")
 
 
 def logits_of(model, tokens):

@@ -15,8 +15,7 @@ Shapes: B sequences, W = T + 1 tokens, V vocabulary, S steps, P scored tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
@@ -33,14 +32,15 @@ from mixopt.corpus import (
     saved_tokenizer,
     vocabulary_of,
 )
-from mixopt.errors import ConfigError, MixoptError
+from mixopt.errors import ConfigError
 from mixopt.pretraining import (
     DocumentMasks,
     ModelOrigin,
     VocabularyConfig,
     added_loss,
     auxiliary_coefficient,
-    decay_groups,
+    field_named,
+    make_optimizer,
     open_origin,
     token_losses,
 )
@@ -127,8 +127,7 @@ class Annealing:
 
     def optimizer(self, model: nn.Module, moments: Mapping[str, Tensor]) -> torch.optim.AdamW:
         """Return AdamW with decay on matrices only."""
-        groups = decay_groups(model, self.weight_decay)
-        adam = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        adam = make_optimizer(model, self)
         for name, weight in model.named_parameters() if moments else ():
             state = {part: moments[f"{name}.{part}"] for part in ADAM_STATE}
             adam.state[weight] = {part: v.to(weight.device).clone() for part, v in state.items()}
@@ -312,16 +311,8 @@ class ContinuedProxy:
 
     @cached_property
     def _origin(self) -> ModelOrigin:
-        with self._field_name():
+        with field_named("proxy.from"):
             return open_origin(self._name)
-
-    @contextmanager
-    def _field_name(self) -> Iterator[None]:
-        """Name the field of an experiment in errors."""
-        try:
-            yield
-        except MixoptError as error:
-            raise type(error)(str(error).replace("model.from:", "proxy.from:")) from error
 
     @cached_property
     def _module(self) -> nn.Module:
@@ -359,7 +350,7 @@ class ContinuedProxy:
     def _check_ids(self, name: str, tokenizer: Tokenizer | None, ids: int) -> None:
         """Check that the ids of a tokenizer are the model's, at least by their number."""
         sha256 = None if tokenizer is None else vocabulary_of(tokenizer)[1]
-        with self._field_name():
+        with field_named("proxy.from"):
             self._origin.compared(VocabularyConfig(tokenizer=name, ids=ids, sha256=sha256))
 
     @cached_property
