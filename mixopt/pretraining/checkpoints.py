@@ -50,7 +50,7 @@ from mixopt.system import (
     writing,
 )
 
-FORMAT = "mixopt-pretrain/2"
+FORMAT = "mixopt-pretrain/3"
 CHECKPOINTS, STATE = "checkpoints", "state.json"
 MODEL, OPTIMIZER = "model.", "optimizer."
 _PREFIX, _DAMAGED = "step-", "damaged-"
@@ -59,32 +59,17 @@ _FAILED = (Exception, CheckpointException)  # the second does not derive from Ex
 _THREADS = 8
 
 
-class MeterState(FileShape):
-    """Measurements since the last line, over all ranks."""
-
-    skipped: Count
-    sums: list[list[Count]]
-    added: list[int]
-
-
-class ExpertsState(FileShape):
-    """An unfinished window of expert counts."""
-
-    begun: Count
-    counts: dict[str, Any]
-
-
 class CheckpointState(FileShape):
     """Content of a checkpoint besides tensors."""
 
-    format: Literal["mixopt-pretrain/2"]
+    format: Literal["mixopt-pretrain/3"]
     step: Count
-    meter: MeterState
+    meter: dict[str, Any]
     losses: dict[str, float]
     weights: dict[str, float]
     sampler: dict[str, Any]
     mixture: dict[str, Any]
-    experts: ExpertsState | None = None
+    experts: dict[str, Any] | None = None
     metrics_size: Count
     files: dict[str, FileRecord]
 
@@ -140,10 +125,7 @@ class Checkpoints:
                 pending.result()
 
     def newest_whole(self) -> tuple[Path, CheckpointState] | None:
-        """Return the newest undamaged checkpoint, the same on all ranks."""
-        return self._ranks.first(self._newest_whole)
-
-    def _newest_whole(self) -> tuple[Path, CheckpointState] | None:
+        """Return the newest undamaged checkpoint; on rank 0 only."""
         refused: dict[Path, str] = {}
         for path in reversed(found_checkpoints(self._folder)):
             try:

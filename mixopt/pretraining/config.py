@@ -244,7 +244,7 @@ class PretrainConfig(Section):
     )
     model: ModelConfig
     training: TrainingConfig
-    parallel: Literal["none", "ddp", "fsdp"] = Field(
+    parallel: Literal["ddp", "fsdp"] = Field(
         "ddp", description="over the ranks: a copy on each, or sharded over all"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where it is")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,20 +21,15 @@ from mixopt.corpus import Corpus, document_ends
 from mixopt.errors import MixtureError, RunError, SamplerError
 from mixopt.loading import MixtureDataset, MixtureLoader
 from mixopt.mixture import Mixture
-from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, MixtureLog, make_estimator
+from mixopt.online import MIXTURE_LOG, Driver, DriverOptions, LineLog, MixtureLog, make_estimator
 from mixopt.pretraining.checkpoints import Checkpoints, CheckpointState, load_training
 from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
-from mixopt.pretraining.metrics import HeldOutText, Meter, MetricsFile, peak_flops, shares, watch_of
+from mixopt.pretraining.metrics import HeldOutText, Meter, peak_flops, shares, watch_of
 from mixopt.pretraining.model_start import initial_model, take_checkpoint
 from mixopt.pretraining.models import DocumentMasks, flops_per_token
-from mixopt.pretraining.parallel import Interruption, ParallelModel, Ranks
-from mixopt.pretraining.training_step import (
-    StepOutcome,
-    TrainingStep,
-    auxiliary_coefficient,
-    make_optimizer,
-)
+from mixopt.pretraining.parallel import Interruption, Ranks
+from mixopt.pretraining.training_step import StepOutcome, Trainer
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import no_progress, progress, read_yaml
 
@@ -58,20 +54,15 @@ class Loop:
             loader = _loader(corpus, config, known, ranks.count)
             model, masks = initial_model(config, corpus.vocab_size, out), None
             if config.training.mask_documents:
-                masks = DocumentMasks(model, document_ends(corpus))
-                masks.check(model, length, corpus.vocab_size)
+                masks = DocumentMasks(model, document_ends(corpus), length, corpus.vocab_size)
             return corpus, known, loader, model, masks
 
         corpus, self._known, self._loader, start, masks = ranks.each(opened)
         flops = flops_per_token(start, length)
-        self._model = ParallelModel(start, config, ranks, masks)
-        model = self._model.plain
-        self._optimizer = make_optimizer(model, config.training)
-        self._held_out = HeldOutText(corpus, config, ranks, self._model)
-        self.experts = ranks.each(lambda: watch_of(self._model, corpus, config, ranks, out))
-        coefficient = ranks.each(lambda: auxiliary_coefficient(model))
-        balances = coefficient > 0 or hasattr(model, "own_loss")
-        if self.experts is not None and ranks.is_first and not balances:
+        self._trainer = Trainer(start, config, ranks, masks)
+        self._held_out = HeldOutText(corpus, config, ranks, self._trainer)
+        self.experts = ranks.each(lambda: watch_of(self._trainer.model, corpus, config, ranks, out))
+        if self.experts is not None and ranks.is_first and not self._trainer.balances_experts:
             logging.getLogger("mixopt.pretraining").warning(
                 "%s: no auxiliary loss balances its experts, so a few may end up serving all"
                 " tokens; check with `mixopt experts`",
@@ -79,18 +70,13 @@ class Loop:
             )
         self._log = MixtureLog(out / MIXTURE_LOG if ranks.is_first else None)
         self._driver = ranks.each(lambda: self._make_driver(corpus, out / MIXTURE_LOG))
-        one = config.metrics.peak_flops or peak_flops(ranks.device)
-        peak = None if one is None else one * ranks.count
+        peak = (config.metrics.peak_flops or peak_flops(ranks.device)) * ranks.count
         self._meter = Meter(corpus.domain_names, config, flops=flops, peak=peak)
-        self._metrics = MetricsFile(out / METRICS if ranks.is_first else None)
-        counting = None if self.experts is None else self.experts.counting
-        self._trainer = TrainingStep(
-            self._model, self._optimizer, config, ranks, coefficient, counting
-        )
+        self._metrics = LineLog(out / METRICS if ranks.is_first else None)
 
     def begin(self) -> None:
         """Start from step 0; metrics of an attempt without a checkpoint are dropped."""
-        model, optimizer = self._model.plain, self._optimizer
+        model, optimizer = self._trainer.model, self._trainer.optimizer
         self._ranks.each(lambda: take_checkpoint(self._config, model, optimizer))
         self._metrics.cut(0)
         if self.experts is not None:
@@ -106,7 +92,7 @@ class Loop:
                 raise RunError(f"{path}: sampler: {error}") from error
 
         def resume_training() -> None:
-            load_training(path, self._model.plain, self._optimizer)
+            load_training(path, self._trainer.model, self._trainer.optimizer)
             self._metrics.cut(state.metrics_size)
             self._meter.load_state_dict(state.meter)
 
@@ -126,6 +112,7 @@ class Loop:
     def run(self, interruption: Interruption) -> None:
         """Run the remaining steps, or until a rank is asked to stop."""
         config = self._config
+        counting = None if self.experts is None else self.experts.counting
         self._check_ranks()
         if self._driver is not None:
             self._driver.start()
@@ -135,17 +122,19 @@ class Loop:
         with self._progress() as update:
             for batch in self._loader:
                 weights = self._loader.sampler.mixture_at(self.step)
-                outcome = self._trainer.take(self.step, batch, stop=interruption.requested)
+                outcome = self._trainer.step(
+                    self.step, batch, counting, stop=interruption.requested
+                )
                 self.step += 1
                 self._observe(outcome)
                 with self._meter.paused():
                     if self._is_due(config.held_out.every):
                         self._evaluate()
                     if self.experts is not None:
-                        self.experts.step(self.step, self._metrics)
+                        self.experts.step(self.step, self._write)
                 if self._is_due(config.metrics.every):
                     line = self._meter.line(self.step, outcome, weights)
-                    self._metrics.add(line)
+                    self._write(line)
                     speed = f"{line['tokens_per_second']:,.0f} tokens/s"
                     update(self.step, f"loss {line.get('loss', math.nan):.4g}, {speed}")
                 if self._is_due(config.checkpoint.every) or outcome.stopping:
@@ -202,7 +191,11 @@ class Loop:
     def _evaluate(self) -> None:
         line = self._held_out.line(self.step)
         self._losses = line.get("held_out_loss", {})
-        self._metrics.add(line)
+        self._write(line)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        """Write a line of metrics with its time."""
+        self._metrics.add({**line, "time": round(time.time(), 3)})
 
     def _save(self) -> None:
         self._check_ranks()
@@ -218,7 +211,7 @@ class Loop:
         if self.experts is not None:
             state["experts"] = self.experts.state()
             paths = [*paths, *self.experts.record.beside]
-        model, optimizer = self._model.plain, self._optimizer
+        model, optimizer = self._trainer.model, self._trainer.optimizer
         self._checkpoints.save(model, optimizer, self.step, state, beside=paths)
 
     def _is_due(self, every: int) -> bool:

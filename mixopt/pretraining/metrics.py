@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixopt.corpus import Corpus
 from mixopt.errors import RoutingError
@@ -27,15 +27,13 @@ from mixopt.online import (
     UNIT,
     DomainLosses,
     HeldOut,
-    LineLog,
     held_out_losses,
     is_first,
     summed,
 )
-from mixopt.pretraining.checkpoints import ExpertsState, MeterState
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.parallel import ParallelModel, Ranks
-from mixopt.pretraining.training_step import StepOutcome, token_losses
+from mixopt.pretraining.parallel import Ranks
+from mixopt.pretraining.training_step import StepOutcome, Trainer, token_losses
 from mixopt.routing import (
     EXPERTS,
     ExpertRecord,
@@ -67,14 +65,6 @@ WINDOWS = 20  # of expert counts in a run
 Sums = dict[str, tuple[float, int]]
 
 
-class MetricsFile(LineLog):
-    """Lines of metrics with their time, written by rank 0."""
-
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Write a line."""
-        super().add({**line, "time": round(time.time(), 3)})
-
-
 class Meter:
     """Accumulates metrics between two lines, on every rank.
 
@@ -82,12 +72,12 @@ class Meter:
     """
 
     def __init__(
-        self, domains: tuple[str, ...], config: PretrainConfig, *, flops: float, peak: float | None
+        self, domains: tuple[str, ...], config: PretrainConfig, *, flops: float, peak: float
     ) -> None:
         self._domains, self._tokens_before = domains, config.tokens_before
         self._flops, self._peak = flops, peak
-        self._losses = DomainLosses([float(config.training.sequence_length)] * len(domains))
-        self._added = torch.zeros(2, dtype=torch.int64)  # units of auxiliary loss; sequences
+        length = float(config.training.sequence_length)
+        self._losses = DomainLosses([*[length] * len(domains), 1.0])  # the last: auxiliary losses
         self._steps, self._seconds, self._since = 0, 0.0, time.monotonic()
         self.skipped = 0
 
@@ -97,26 +87,21 @@ class Meter:
         if outcome.skipped:
             self.skipped += 1
             return
-        if outcome.added_P is not None:
-            units = [round(one * UNIT) for one in outcome.added_P.tolist()]
-            self._added += torch.tensor([sum(units), len(units)]) * len(outcome.parts[0][1])
-        for losses, domain in outcome.parts:
-            self._losses.add(losses, domain, None)
+        for k, (losses_BT, domain_B) in enumerate(outcome.parts):
+            self._losses.add(losses_BT, domain_B, None)
+            if outcome.added_P is not None:
+                added_B = outcome.added_P[k].expand(domain_B.shape)
+                self._losses.add(added_B, torch.full_like(domain_B, len(self._domains)), None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums since the last line over all ranks; all ranks call it."""
-        return {
-            "skipped": self.skipped,
-            "sums": summed(self._losses.peek()).tolist(),
-            "added": summed(self._added.clone()).tolist(),
-        }
+        return {"skipped": self.skipped, "sums": summed(self._losses.peek()).tolist()}
 
-    def load_state_dict(self, state: MeterState) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state; rank 0 takes the sums of all ranks."""
-        self.skipped = state.skipped
+        self.skipped = state["skipped"]
         if is_first():
-            self._added = torch.tensor(state.added)
-            self._losses.put(torch.tensor(state.sums))
+            self._losses.put(torch.tensor(state["sums"]))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -127,15 +112,15 @@ class Meter:
 
     def line(self, step: int, outcome: StepOutcome, weights: Mapping[str, float]) -> dict[str, Any]:
         """Return the line of the steps since the last one; all ranks call it together."""
-        sums_RD = summed(self._losses.take())
-        units_D, counts_D = sums_RD[LOSS], sums_RD[COUNT]
-        total, norm = int(counts_D.sum()), outcome.gradient_norm
-        seen = [*zip(self._domains, units_D.tolist(), counts_D.tolist(), strict=True)]
+        sums = summed(self._losses.take())
+        (*units_D, added), (*counts_D, passes) = sums[LOSS].tolist(), sums[COUNT].tolist()
+        total, norm = sum(counts_D), outcome.gradient_norm
+        seen = [*zip(self._domains, units_D, counts_D, strict=True)]
         line = {
             "step": step,
             "tokens": self._tokens_before(step),
-            "loss": float(units_D.sum() / (UNIT * total)) if total else None,
-            "auxiliary_loss": self._take_added(),
+            "loss": sum(units_D) / (UNIT * total) if total else None,
+            "auxiliary_loss": added / (UNIT * passes) if passes else None,
             "learning_rate": outcome.learning_rate,
             "gradient_norm": norm if math.isfinite(norm) else None,
             "skipped": self.skipped,
@@ -146,27 +131,20 @@ class Meter:
         }
         return {name: value for name, value in line.items() if value is not None}
 
-    def _take_added(self) -> float | None:
-        units, count = summed(self._added.clone()).tolist()
-        self._added.zero_()
-        return units / (UNIT * count) if count else None
-
     def _speed(self, step: int) -> dict[str, float | None]:
         with self.paused():
             seconds, steps = self._seconds, self._steps
             self._seconds, self._steps = 0.0, 0
         tokens = self._tokens_before(step) - self._tokens_before(step - steps)
         speed = tokens / max(seconds, 1e-9)
-        mfu = None if self._peak is None else speed * self._flops / self._peak
+        mfu = speed * self._flops / self._peak if self._peak else None
         return {"tokens_per_second": speed, "mfu": mfu}
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """Return the peak FLOPS of a known GPU; None for others and CPUs."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((flops for part, flops in _PEAK_FLOPS if part in name), None)
+def peak_flops(device: torch.device) -> float:
+    """Return the peak FLOPS of a known GPU; 0 for others and CPUs."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return next((flops for part, flops in _PEAK_FLOPS if part in name), 0.0)
 
 
 def shares(weights: Mapping[str, float]) -> dict[str, float]:
@@ -178,7 +156,7 @@ class HeldOutText:
     """Held-out rows of this rank, and their losses by evaluation domain."""
 
     def __init__(
-        self, corpus: Corpus, config: PretrainConfig, ranks: Ranks, model: ParallelModel
+        self, corpus: Corpus, config: PretrainConfig, ranks: Ranks, trainer: Trainer
     ) -> None:
         """Read the rows, at least one for each evaluation domain."""
         length = config.row_length
@@ -197,7 +175,7 @@ class HeldOutText:
         self._bits_M = [
             one.tokens / one.bytes / math.log(2) if one.bytes else None for one in texts
         ]
-        self._model, self._device = model, ranks.device
+        self._trainer, self._device = trainer, ranks.device
         self._passes = [
             (tokens_RW[i % len(tokens_RW)], domain_R[i % len(tokens_RW)], i < len(tokens_RW))
             for i in index_BB
@@ -228,7 +206,7 @@ class HeldOutText:
         sums_2M = torch.zeros(2, len(self.names), dtype=torch.float64, device=self._device)
         for tokens, domain, counts in self._passes:
             tokens_BW = torch.from_numpy(tokens).to(self._device)
-            output = self._model.evaluate(tokens_BW[:, :-1])
+            output = self._trainer.evaluate(tokens_BW[:, :-1])
             exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
             parts = (exact_BT, torch.ones_like(exact_BT))
             # Integer units row by row, so that sums do not depend on the number of ranks.
@@ -246,13 +224,13 @@ class ExpertWatch:
     """Counts of a run's experts on one rank; all ranks call the same methods."""
 
     def __init__(
-        self, model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+        self, model: nn.Module, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
     ) -> None:
         """Attach to the model before its first step."""
         # The model is in training mode only inside `counting`.
         adapters = named_adapters(config.experts.adapters)
         self.stats = RouterStats.attach(
-            model.plain, corpus.domain_names, adapters=adapters, evaluation=True
+            model, corpus.domain_names, adapters=adapters, evaluation=True
         )
         self._ranks, self.record = ranks, ExpertRecord(out / EXPERTS)
         self._steps = config.training.steps
@@ -266,30 +244,30 @@ class ExpertWatch:
         with _or_uncounted(), self.stats.domains(domain_BT, position=positions):
             yield
 
-    def step(self, step: int, metrics: MetricsFile) -> None:
+    def step(self, step: int, write: Callable[[Mapping[str, Any]], None]) -> None:
         """Write a window of counts if one ends at this step."""
         if step == self._steps or step % self._every == 0:
             self.stats.reduce()
             window, begun, self._begun = self.stats.window(), self._begun, step
 
-            def write() -> None:
-                metrics.add({"step": step, **training_scalars(window)})
+            def record() -> None:
+                write({"step": step, **training_scalars(window)})
                 self.record.write_window(begun, step, window)
 
-            self._ranks.first(write)
+            self._ranks.first(record)
 
     def state(self) -> dict[str, Any]:
         """Return the unfinished window, for a checkpoint."""
         self.stats.reduce()
         return {"begun": self._begun, "counts": self.stats.state_dict()["window"]}
 
-    def resume(self, state: ExpertsState | None, step: int) -> None:
+    def resume(self, state: Mapping[str, Any] | None, step: int) -> None:
         """Resume after a step; later records are dropped."""
         self._ranks.first(lambda: self.record.cut(step))
         self._begun = step
         if state is not None:  # the checkpoint has counts
-            self._begun = state.begun
-            self.stats.load_state_dict({"total": state.counts, "window": state.counts})
+            self._begun, counts = state["begun"], state["counts"]
+            self.stats.load_state_dict({"total": counts, "window": counts})
 
     @property
     def window_ends(self) -> list[int]:
@@ -298,11 +276,11 @@ class ExpertWatch:
 
 
 def watch_of(
-    model: ParallelModel, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
+    model: nn.Module, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path
 ) -> ExpertWatch | None:
     """Return the counter of the model's experts; None without experts or if disabled."""
     enabled, adapters = config.experts.enabled, config.experts.adapters
-    if enabled is False or not (enabled is True or adapters or has_experts(model.plain)):
+    if enabled is False or not (enabled is True or adapters or has_experts(model)):
         return None
     with _or_uncounted(f"experts.enabled: {str(enabled).lower()}: "):
         return ExpertWatch(model, corpus, config, ranks, out)

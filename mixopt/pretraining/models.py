@@ -205,8 +205,15 @@ class DocumentMasks:
     input it starts the next one, whose first token is predicted from it alone.
     """
 
-    def __init__(self, model: nn.Module, ends: Sequence[int]) -> None:
-        """Inspect the arguments of a model."""
+    def __init__(self, model: nn.Module, ends: Sequence[int], length: int, vocab_size: int) -> None:
+        """Check that a model keeps documents apart.
+
+        Args:
+            model: The model, on the CPU.
+            ends: Ids that end a document.
+            length: Tokens of a sequence.
+            vocab_size: Number of ids.
+        """
         taken = inspect.signature(model.forward).parameters
         if "position_ids" not in taken:
             raise ConfigError(
@@ -215,16 +222,17 @@ class DocumentMasks:
             )
         # With a cache transformers builds no masks from positions.
         self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in taken else {}
+        self._check(model, min(length, _SHORT) // 2, vocab_size)
 
     def inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
         """Return the arguments of a call besides the tokens."""
         return {"position_ids": document_positions(tokens_BT, self._ends), **self._fixed}
 
-    def check(self, model: nn.Module, length: int, vocab_size: int) -> None:
-        """Check on two short documents that outputs of one do not depend on the other."""
-        half, name = min(length, _SHORT) // 2, type(model).__name__
+    def _check(self, model: nn.Module, half: int, vocab_size: int) -> None:
+        """Check on two documents of `half` tokens that outputs of one ignore the other."""
         if half < 2 or vocab_size < 4:
             return
+        name = type(model).__name__
         kind = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
         if kind.startswith("flash"):
             raise ConfigError(

@@ -1,33 +1,25 @@
-"""Processes of a job, their interruption, and the parallel model: DDP or FSDP2.
+"""Processes of a job, and their interruption.
 
 Without torchrun there is one process with its own process group, so that the loop has one code
-path. Every rank builds or loads the same model on the CPU before it is replicated or sharded.
+path.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError, MixoptError, OtherRankError, RunError
-from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.models import DocumentMasks, blocks_of, error_line, has_bfloat16
+from mixopt.pretraining.models import error_line
 
 Value = TypeVar("Value")
 _INTERRUPTED = (
@@ -155,74 +147,3 @@ class Interruption:
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)
-
-
-class ParallelModel:
-    """A model on its device, wrapped for training."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        config: PretrainConfig,
-        ranks: Ranks,
-        masks: DocumentMasks | None = None,
-    ) -> None:
-        """Move, compile and wrap the model as configured."""
-        self._ranks, self._masks = ranks, masks
-        precision = config.training.precision
-        self._half = has_bfloat16(ranks.device) if precision == "auto" else precision == "bfloat16"
-        if config.parallel == "none" and ranks.count > 1:
-            raise ConfigError(
-                f"parallel: none, but there are {ranks.count} ranks; give ddp or fsdp"
-            )
-        for block in blocks_of(model):
-            if config.training.activation_checkpointing:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-            if config.training.compile:
-                block.compile()
-        self.plain = self._shard(model) if config.parallel == "fsdp" else model.to(ranks.device)
-        replicated = config.parallel == "ddp" and ranks.count > 1
-        self._called = self._replicated() if replicated else self.plain
-
-    def train(self, tokens: Tensor) -> Any:
-        """Return the model's output for tokens, shape (B, T), in training mode."""
-        self.plain.train()
-        with self._precision():
-            return self._called(tokens, **self._inputs(tokens))
-
-    def evaluate(self, tokens: Tensor) -> Any:
-        """Return the model's output for tokens, shape (B, T), without gradients; on all ranks."""
-        self.plain.eval()
-        with torch.no_grad(), self._precision():
-            return self.plain(tokens, **self._inputs(tokens))
-
-    @contextmanager
-    def backward(self, *, last: bool) -> Iterator[None]:
-        """Run forward and backward; gradients are reduced in the last pass of a step."""
-        context: AbstractContextManager[Any] = nullcontext()
-        if isinstance(self.plain, FSDPModule):
-            self.plain.set_requires_gradient_sync(last)
-        elif isinstance(self._called, DistributedDataParallel) and not last:
-            context = self._called.no_sync()
-        with context:
-            yield
-
-    def _inputs(self, tokens: Tensor) -> dict[str, Any]:
-        return {} if self._masks is None else self._masks.inputs(tokens)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half)
-
-    def _shard(self, model: nn.Module) -> nn.Module:
-        mesh = init_device_mesh(self._ranks.device.type, (self._ranks.count,))
-        half = torch.bfloat16 if self._half else None
-        policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
-        for block in (*blocks_of(model), model):
-            fully_shard(block, mesh=mesh, mp_policy=policy)
-        return model
-
-    def _replicated(self) -> nn.Module:
-        known = inspect.signature(DistributedDataParallel).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
-        return DistributedDataParallel(self.plain, **options)

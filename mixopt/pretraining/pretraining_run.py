@@ -101,7 +101,7 @@ def pretrain(
         with Checkpoints(
             path / CHECKPOINTS, ranks, keep=section.keep, keep_every=section.keep_every
         ) as checkpoints:
-            last = checkpoints.newest_whole()
+            last = ranks.first(checkpoints.newest_whole)
             if last is None or last[1].step < resolved.training.steps:
                 loop = Loop(resolved, path, ranks, checkpoints)
                 loop.begin() if last is None else loop.resume(*last)
@@ -159,7 +159,7 @@ def _result(config: PretrainConfig, out: Path) -> PretrainResult:
         step=state.step,
         steps=config.training.steps,
         tokens=config.tokens_before(state.step),
-        skipped=state.meter.skipped,
+        skipped=state.meter["skipped"],
         weights=state.weights,
         losses=state.losses,
         checkpoint=last,

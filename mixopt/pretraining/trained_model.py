@@ -225,4 +225,3 @@ def _adapt(config: Any, end: int) -> None:
     config.eos_token_id, config.use_cache = end, True
     if hasattr(config, "output_router_logits"):
         config.output_router_logits = False
-

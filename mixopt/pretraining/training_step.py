@@ -1,4 +1,4 @@
-"""AdamW and one step on a global batch, the same on every rank.
+"""The parallel model (DDP or FSDP2), AdamW, and a step on a global batch, the same on every rank.
 
 Randomness of a pass (dropout) follows from the seed and the position of its sequences in the
 stream, so no random state is saved. One small all-reduce tells all ranks whether the step is
@@ -10,24 +10,29 @@ Shapes: B sequences, T tokens, W = T + 1, P passes, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn, optim
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.models import logits_of
-from mixopt.pretraining.parallel import ParallelModel, Ranks
+from mixopt.pretraining.models import DocumentMasks, blocks_of, has_bfloat16, logits_of
+from mixopt.pretraining.parallel import Ranks
 from mixopt.routing import coefficient_of
 
 _CHUNK_LOGITS = 1 << 24
@@ -47,54 +52,91 @@ class StepOutcome:
     added_P: Tensor | None
 
 
-class TrainingStep:
-    """Runs optimizer steps on one rank."""
+class Trainer:
+    """A model on its device, wrapped for the ranks, and its optimizer."""
 
     def __init__(
         self,
-        model: ParallelModel,
-        optimizer: optim.Optimizer,
+        model: nn.Module,
         config: PretrainConfig,
         ranks: Ranks,
-        coefficient: float,
-        counting: Counting | None,
+        masks: DocumentMasks | None = None,
     ) -> None:
-        self._model, self._optimizer, self._ranks = model, optimizer, ranks
-        self._coefficient = coefficient
-        self._counting: Counting = counting or (lambda *_: nullcontext())
+        """Move, compile and wrap a model on the CPU, the same on every rank."""
+        self._ranks, self._masks = ranks, masks
         self._training, self._seed = config.training, config.seed
-        self._weights = [w for w in model.plain.parameters() if w.requires_grad]
+        precision = config.training.precision
+        self._half = has_bfloat16(ranks.device) if precision == "auto" else precision == "bfloat16"
+        for block in blocks_of(model):
+            if config.training.activation_checkpointing:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            if config.training.compile:
+                block.compile()
+        self.model = self._shard(model) if config.parallel == "fsdp" else model.to(ranks.device)
+        self._called = self.model
+        if config.parallel == "ddp" and ranks.count > 1:
+            self._called = self._replicated()
+        self._weights = [w for w in self.model.parameters() if w.requires_grad]
+        self.optimizer = make_optimizer(self.model, config.training)
+        self._coefficient = ranks.each(lambda: auxiliary_coefficient(self.model))
 
-    def take(self, step: int, batch: dict[str, Any], *, stop: bool) -> StepOutcome:
-        """Run a step."""
-        parts, added_P = self._accumulate(batch)
+    @property
+    def balances_experts(self) -> bool:
+        """Whether an auxiliary loss is added."""
+        return self._coefficient > 0 or hasattr(self.model, "own_loss")
+
+    def train(self, tokens_BT: Tensor) -> Any:
+        """Return the model's output in training mode."""
+        self.model.train()
+        with self._precision():
+            return self._called(tokens_BT, **self._inputs(tokens_BT))
+
+    def evaluate(self, tokens_BT: Tensor) -> Any:
+        """Return the model's output without gradients; all ranks call it."""
+        self.model.eval()
+        with torch.no_grad(), self._precision():
+            return self.model(tokens_BT, **self._inputs(tokens_BT))
+
+    def step(
+        self, step: int, batch: dict[str, Any], counting: Counting | None, *, stop: bool
+    ) -> StepOutcome:
+        """Run a step on a batch of this rank; `counting` counts its experts."""
+        parts, added_P = self._accumulate(batch, counting or (lambda *_: nullcontext()))
         norm = self._gradient_norm()
         finite, stopping = self._agree(parts, norm, stop=stop)
         rate = self._training.rates.rate(step)
         if finite:
             self._move(norm, rate)
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         return StepOutcome(rate, float(norm), not finite, stopping, parts, added_P)
 
     def _accumulate(
-        self, batch: dict[str, Any]
+        self, batch: dict[str, Any], counting: Counting
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
         """Accumulate gradients over passes; return losses, domains and auxiliary losses."""
         passes, parts, added = list(self._passes(batch)), [], list[Tensor]()
         for k, (positions, tokens_BW, domain_B) in enumerate(passes):
             torch.manual_seed(_seed_at(self._seed, positions[0]))
-            with self._model.backward(last=k == len(passes) - 1):
-                with self._counting(domain_B, tokens_BW.shape[1] - 1, positions):
-                    output = self._model.train(tokens_BW[:, :-1])
+            with self._reducing(last=k == len(passes) - 1):
+                with counting(domain_B, tokens_BW.shape[1] - 1, positions):
+                    output = self.train(tokens_BW[:, :-1])
                 losses_BT = token_losses(output, tokens_BW[:, 1:])
                 loss = losses_BT.mean()
-                more = added_loss(self._model.plain, output, self._coefficient)
+                more = added_loss(self.model, output, self._coefficient)
                 if more is not None:
                     added.append(more.detach())
                     loss = loss + more
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             parts.append((losses_BT.detach(), domain_B))
         return parts, torch.stack(added) if added else None
+
+    def _reducing(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Reduce gradients over ranks in the last pass of a step only."""
+        if isinstance(self.model, FSDPModule):
+            self.model.set_requires_gradient_sync(last)
+        elif isinstance(self._called, DistributedDataParallel) and not last:
+            return self._called.no_sync()
+        return nullcontext()
 
     def _passes(self, batch: dict[str, Any]) -> Iterator[tuple[Sequence[int], Tensor, Tensor]]:
         """Yield positions in the stream, tokens and domains of each pass."""
@@ -126,9 +168,29 @@ class TrainingStep:
     def _move(self, norm: Tensor, rate: float) -> None:
         if self._training.clip > 0:
             nn.utils.clip_grads_with_norm_(self._weights, self._training.clip, norm)
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.step()
+        self.optimizer.step()
+
+    def _inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
+        return {} if self._masks is None else self._masks.inputs(tokens_BT)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=self._half)
+
+    def _shard(self, model: nn.Module) -> nn.Module:
+        mesh = init_device_mesh(self._ranks.device.type, (self._ranks.count,))
+        half = torch.bfloat16 if self._half else None
+        policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
+        for block in (*blocks_of(model), model):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        return model
+
+    def _replicated(self) -> nn.Module:
+        known = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
+        return DistributedDataParallel(self.model, **options)
 
 
 def _seed_at(seed: int, position: int) -> int:

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 ODM = "estimator={name: odm, observe_every: 2, options: {warmup_steps: 2}}"
 
 
-@pytest.mark.parametrize(("ranks", "parallel"), [(1, "none"), (2, "fsdp")])
+@pytest.mark.parametrize(("ranks", "parallel"), [(1, "ddp"), (2, "fsdp")])
 def test_the_run_goes_on_from_the_checkpoint_before_to_equal_weights(
     ranks, parallel, context, tmp_path
 ):

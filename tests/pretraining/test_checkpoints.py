@@ -19,7 +19,7 @@ from mixopt.pretraining.checkpoints import _Writer, check_checkpoint, load_train
 from mixopt.run_directory import CheckedPart
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-METER = {"skipped": 0, "sums": [], "added": [0, 0]}
+METER = {"skipped": 0, "sums": []}
 STATE = {
     "meter": METER, "losses": {}, "weights": {}, "sampler": {}, "mixture": {}, "metrics_size": 0,
 }  # fmt: skip

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from mixopt import pretrain
 from mixopt.errors import ConfigError, CorpusError
-from mixopt.pretraining import load_pretraining, open_origin
+from mixopt.pretraining import joined, load_pretraining, open_origin
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.models import DocumentMasks, build_model, logits_of
-from mixopt.pretraining.parallel import ParallelModel, joined
+from mixopt.pretraining.training_step import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 END, VOCAB = 0, 61
@@ -69,7 +69,7 @@ def ids_that_move(output, model: nn.Module, document: list[int], *, again: bool)
 def test_gradients_do_not_cross(name):
     """The losses of a document's tokens have gradients by what is read of it, and by no other."""
     model = made(*MODELS[name])
-    output = model(ROWS_BT, **DocumentMasks(model, [END]).inputs(ROWS_BT))
+    output = model(ROWS_BT, **DocumentMasks(model, [END], 16, VOCAB).inputs(ROWS_BT))
     for document in DOCUMENTS:
         begins = {END} if document[0] not in {11, 41} else set()
         moved = ids_that_move(output, model, document, again=True)
@@ -92,10 +92,10 @@ def test_gradients_do_not_cross_however_the_model_is_run(way, tmp_path):
     config = load_pretraining(path, [way])
     model = made(*MODELS["llama"])
     with joined("cpu") as ranks:
-        masks = DocumentMasks(model, [END])
-        parallel = ParallelModel(model, config, ranks, masks)
-        output = parallel.train(ROWS_BT)
-        moved = ids_that_move(output, parallel.plain, DOCUMENTS[1], again=False)
+        masks = DocumentMasks(model, [END], 16, VOCAB)
+        trainer = Trainer(model, config, ranks, masks)
+        output = trainer.train(ROWS_BT)
+        moved = ids_that_move(output, trainer.model, DOCUMENTS[1], again=False)
     assert moved == {END, *DOCUMENTS[1][:-1]}
 
 
@@ -128,10 +128,10 @@ def alone(model: nn.Module, row) -> list[float]:
 def test_a_model_without_positions_or_that_does_not_mask_by_them_is_refused():
     message = r"training\.mask_documents: .* takes no position_ids.*; leave it out$"
     with pytest.raises(ConfigError, match=message):
-        DocumentMasks(made(*FREE), [END])
+        DocumentMasks(made(*FREE), [END], 16, VOCAB)
     leaking = made(*LEAKING)
     with pytest.raises(ConfigError, match="does not keep documents apart by position_ids"):
-        DocumentMasks(leaking, [END]).check(leaking, 16, VOCAB)
+        DocumentMasks(leaking, [END], 16, VOCAB)
 
 
 def test_tokens_whose_end_of_document_is_not_known_are_refused(tmp_path):

@@ -138,9 +138,7 @@ def test_a_name_on_the_hub_is_found_in_its_cache(folder, tmp_path, monkeypatch):
         found = open_origin(name)
         assert (found.checkpoint, found.model.name) == (f"some/model@{commit}", "llama")
         assert found.sha256 == open_origin(folder / "llama").sha256
-    message = (
-        "^'some/other': no such folder, and no model that the hub gives: .*; give a"
-    )
+    message = "^'some/other': no such folder, and no model that the hub gives: .*; give a"
     refuses(RunError, message, open_origin, "some/other")
 
 

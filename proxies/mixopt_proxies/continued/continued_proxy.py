@@ -175,8 +175,8 @@ class PlainTraining(TrialTraining):
     ) -> Course:
         masks = None
         if self._annealing.mask_documents:
-            masks = DocumentMasks(self._model, document_ends(corpus))
-            masks.check(self._model.cpu(), self._annealing.sequence_length, corpus.vocab_size)
+            length, ids = self._annealing.sequence_length, corpus.vocab_size
+            masks = DocumentMasks(self._model.cpu(), document_ends(corpus), length, ids)
         return self._new_trainer(training, masks)
 
     def _new_trainer(self, training: Training, masks: DocumentMasks | None = None) -> PlainTrainer:
