@@ -181,8 +181,8 @@ class _Runs:
         }
         if self._drivers:
             driver = self._drivers[k]
-            found["perturbed"] = driver.cost.perturbed_tokens / self._text.tokens
-            found["evaluated"] = driver.cost.evaluation_tokens / self._text.tokens
+            found["perturbed"] = driver.perturbed_steps / self._text.steps
+            found["evaluated"] = driver.evaluated_tokens / self._text.tokens
             found["last"], found["frozen"] = dict(driver.weights), driver.frozen
         return found
 

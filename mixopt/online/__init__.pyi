@@ -17,6 +17,7 @@ from .loss_sums import (
     DomainLosses as DomainLosses,
     held_out_losses as held_out_losses,
     is_first as is_first,
+    on_first as on_first,
     summed as summed,
 )
 from .mixture_log import (

@@ -21,7 +21,6 @@ Shapes: B sequences, T tokens, D domains.
 """
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -34,11 +33,11 @@ from mixopt.loading import MixtureLoader
 from mixopt.online.contract import DriverOptions, Estimator, HeldOut, Setting
 from mixopt.online.loss_sums import LossWindows, from_first, held_out_losses, is_first, on_first
 from mixopt.online.mixture_log import MixtureLog
-from mixopt.online.standing_plan import Cost, StandingPlan, StreamSteps, impossible, read_record
+from mixopt.online.standing_plan import StandingPlan, StreamSteps, impossible
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import StateFields, shown_value
 
-FORMAT = "mixopt-driver/4"
+FORMAT = "mixopt-driver/5"
 _WHERE = "the driver's state"
 _STILL = 2e-4  # change of a share by rounding alone
 
@@ -52,7 +51,8 @@ class Driver:
         accumulation: Global batches in an optimiser step.
         steps_done: Optimiser steps since the start of the run.
         frozen: Why the mixture is frozen, or None.
-        cost: Cost of evaluation and perturbation since the start of the run.
+        perturbed_steps: Optimiser steps on perturbing plans.
+        evaluated_tokens: Tokens of held-out text evaluated for plans, over all ranks.
     """
 
     frozen: str | None
@@ -83,8 +83,8 @@ class Driver:
         self._trouble: str | None = None  # on rank 0, until it is broadcast with the next plan
         self._observed = 0  # the last observed step
         self._started, self._moved, self._learning_rate = False, False, 0.0
-        self.steps_done, self.frozen, self.cost = 0, None, Cost()
-        self._since = time.perf_counter()
+        self.steps_done, self.frozen = 0, None
+        self.perturbed_steps, self.evaluated_tokens = 0, 0
         on_first(lambda: estimator.start(self.setting))
         self._plan = self._before = self._steady = StandingPlan.reference(self.setting)
 
@@ -109,7 +109,6 @@ class Driver:
                 self._stream.begin()
             first = self.steps_done + 1
             self._start_from(first, first=first, now=first)
-        self._lap()
 
     def record(
         self, losses: torch.Tensor, domain: torch.Tensor, mask: torch.Tensor | None = None
@@ -140,12 +139,8 @@ class Driver:
         self.steps_done += 1
         self._learning_rate = float(learning_rate)
         self._stream.check(self.steps_done)
-        seconds = self._lap()
         plan = self._plan if self.steps_done >= self._plan.first else self._before
-        if plan.perturbs and not self._options.shadow:
-            self.cost.perturbed_steps += 1
-            self.cost.perturbed_tokens += self.setting.tokens_per_step
-            self.cost.perturbed_seconds += seconds
+        self.perturbed_steps += plan.perturbs and not self._options.shadow
         if not self._started:
             self._start_from(self.steps_done, first=self._next_free(), now=self.steps_done)
         if self.frozen is None:
@@ -175,11 +170,6 @@ class Driver:
     def _next_free(self) -> int:
         """Return the first step whose batches are not fetched yet."""
         return self.steps_done + 1 + self._stream.lag(self.steps_done)
-
-    def _lap(self) -> float:
-        """Return the seconds since the last call."""
-        before, self._since = self._since, time.perf_counter()
-        return self._since - before
 
     # Observations ---------------------------------------------------------------------------
 
@@ -213,11 +203,8 @@ class Driver:
     def _evaluated(self) -> HeldOut | str:
         evaluate = self._options.evaluate
         assert evaluate is not None  # plans with held-out losses need it, as checked before
-        self._lap()
         held_out = held_out_losses(evaluate, self.setting.evaluations)
-        self.cost.evaluations += 1
-        self.cost.evaluation_tokens += 0 if isinstance(held_out, str) else held_out.tokens
-        self.cost.evaluation_seconds += self._lap()
+        self.evaluated_tokens += 0 if isinstance(held_out, str) else held_out.tokens
         return held_out
 
     # Plans ----------------------------------------------------------------------------------
@@ -316,7 +303,8 @@ class Driver:
             "trouble": self._trouble,
             "observed": self._observed,
             "log_size": self._log.size,
-            "cost": asdict(self.cost),
+            "perturbed_steps": self.perturbed_steps,
+            "evaluated_tokens": self.evaluated_tokens,
             "plans": {name: asdict(plan) for name, plan in plans.items()},
             "windows": self._windows.state_dict(),
             "stream": self._stream.state_dict(),
@@ -340,7 +328,8 @@ class Driver:
         own: dict[str, Any] = {
             "steps_done": step,
             "frozen": fields.maybe("frozen", fields.text),
-            "cost": read_record(Cost, fields.part("cost")),
+            "perturbed_steps": fields.whole("perturbed_steps"),
+            "evaluated_tokens": fields.whole("evaluated_tokens"),
             "_started": fields.flag("started"),
             "_moved": fields.flag("moved"),
             "_trouble": fields.maybe("trouble", fields.text),

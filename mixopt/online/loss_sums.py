@@ -15,17 +15,19 @@ Shapes: B sequences, T tokens, D domains; R rows of sums.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mixopt.errors import EstimatorError
+from mixopt.errors import EstimatorError, OtherRankError
 from mixopt.online.contract import Evaluate, HeldOut, Observation
 from mixopt.online.standing_plan import StreamSteps
 from mixopt.system import IntArray, StateFields
+
+Value = TypeVar("Value")
 
 UNIT = 1 << 20  # units in a nat
 LOSS, COUNT, BROKEN = range(3)
@@ -39,43 +41,34 @@ class DomainLosses:
     """Sums of one rank since they were last taken: losses, tokens, invalid losses."""
 
     def __init__(self, lengths_D: Sequence[float]) -> None:
-        self._totals_RD = torch.zeros((ROWS, len(lengths_D)), dtype=torch.int64)
+        self.totals_RD = torch.zeros((ROWS, len(lengths_D)), dtype=torch.int64)
         self._lengths_D = torch.tensor(lengths_D).round().long()
 
     def add(self, losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None:
         """Add losses on their device, without synchronisation."""
         _check_shapes(losses, domain_B, mask)
         with torch.no_grad():
-            losses = losses.detach()
-            self._follow(losses.device)
-            domain_B = _beside(losses, domain_B).long()
-            mask = None if mask is None else _beside(losses, mask).bool()
+            losses, device = losses.detach(), losses.device
+            self.totals_RD = self.totals_RD.to(device)
+            self._lengths_D = self._lengths_D.to(device)
+            domain_B = domain_B.to(device, torch.long, non_blocking=True)
+            mask = None if mask is None else mask.to(device, torch.bool, non_blocking=True)
             if losses.ndim == 2:
                 rows_RB = _rows(losses, mask)
             else:
                 tokens_B = self._lengths_D[domain_B] if mask is None else mask.sum(dim=1)
                 rows_RB = _rows(losses[:, None], None) * tokens_B
-            self._totals_RD.index_add_(1, domain_B, rows_RB)
-
-    def _follow(self, device: torch.device) -> None:
-        """Move the sums to the device of the losses."""
-        if self._totals_RD.device != device:
-            self._totals_RD = self._totals_RD.to(device)
-            self._lengths_D = self._lengths_D.to(device)
+            self.totals_RD.index_add_(1, domain_B, rows_RB)
 
     def put(self, totals_RD: Tensor) -> None:
         """Add sums that were taken before."""
-        self._totals_RD += totals_RD.to(self._totals_RD.device)
+        self.totals_RD += totals_RD.to(self.totals_RD.device)
 
     def take(self) -> Tensor:
-        """Return the sums, shape (R, D), and reset them to 0."""
-        taken = self._totals_RD
-        self._totals_RD = torch.zeros_like(taken)
+        """Return the sums, and reset them to 0."""
+        taken = self.totals_RD
+        self.totals_RD = torch.zeros_like(taken)
         return taken
-
-    def peek(self) -> Tensor:
-        """Return a copy of the sums, shape (R, D)."""
-        return self._totals_RD.clone()
 
 
 def _rows(losses: Tensor, mask: Tensor | None) -> Tensor:
@@ -90,11 +83,6 @@ def _rows(losses: Tensor, mask: Tensor | None) -> Tensor:
     asked_B = losses.shape[1] if mask is None else mask.sum(dim=1)
     units = torch.where(whole, losses.float(), 0.0).mul_(UNIT).round_().long()
     return torch.stack([units.sum(dim=1), count_B, asked_B - count_B])
-
-
-def _beside(losses: Tensor, other: Tensor) -> Tensor:
-    """Move a tensor to the device of the losses."""
-    return other.detach().to(losses.device, non_blocking=True)
 
 
 def _check_shapes(losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None:
@@ -118,7 +106,7 @@ def is_first() -> bool:
 def summed(totals: Tensor) -> IntArray:
     """Return the sum over all ranks, on every rank; all ranks call it."""
     if _is_on():
-        totals = totals.to(_device_of_sums())
+        totals = totals.to(_device_of_sums(), copy=True)
         dist.all_reduce(totals)
     result: IntArray = totals.cpu().numpy()
     return result
@@ -132,20 +120,21 @@ def from_first(value: Any) -> Any:
     return values[0]
 
 
-def on_first(call: Callable[[], Any]) -> Any:
-    """Return the result of a call on rank 0, else None; its error is raised on all ranks."""
+def on_first(call: Callable[[], Value]) -> Value:
+    """Call a function on rank 0, and return its result on every rank; its error ends all."""
     result, error = None, None
     if is_first():
         try:
             result = call()
-        except Exception as caught:
+        except BaseException as caught:
             error = caught
-    error_text = from_first(None if error is None else f"{type(error).__name__} on rank 0: {error}")
+    fault = None if error is None else f"{type(error).__name__} on rank 0: {error}"
+    result, fault = from_first((result, fault))
     if error is not None:
         raise error
-    if error_text is not None:
-        raise EstimatorError(error_text)
-    return result
+    if fault is not None:
+        raise OtherRankError(fault)
+    return cast(Value, result)
 
 
 def _is_on() -> bool:
@@ -252,7 +241,7 @@ class LossWindows:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums over all ranks; all ranks call it."""
-        return {"sums": summed(self._losses.peek()).tolist(), "means": dict(self._means)}
+        return {"sums": summed(self._losses.totals_RD).tolist(), "means": dict(self._means)}
 
     def read(self, fields: StateFields) -> Callable[[], None]:
         """Check a state; return a function that resumes from it. Rank 0 takes all ranks' sums."""

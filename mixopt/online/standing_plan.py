@@ -9,7 +9,7 @@ Shapes: D domains.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, get_type_hints
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,47 +19,12 @@ from mixopt.online.contract import Lengths, Plan, Setting, lengths_of
 from mixopt.sampling import MixtureSampler
 from mixopt.system import Array, StateFields
 
-Record = TypeVar("Record")
-
 _COARSEST = 10_000
 _FINEST = 1_000_000_000
 _UNITS_OF_A_SHARE = 10  # minimum units in the smallest share of the reference mixture
 _EVEN = 2  # digits of a unit at which fractions count as equal
 _ROUNDING = 1e-6  # how far the sum of weights may be from 1
 _SLACK_ROWS = 2  # possible deviation of a prefix of the stream from its share
-
-
-def read_record(kind: type[Record], state: StateFields, **known: Any) -> Record:
-    """Return a dataclass from the fields of a state, checked by its annotations; times are >= 0."""
-    take: dict[type, Callable[[str], Any]] = {
-        int: state.whole,
-        float: lambda name: state.number(name, least=0),
-        str: state.text,
-        bool: state.flag,
-    }
-    hints = get_type_hints(kind).items()
-    return kind(**known, **{name: take[hint](name) for name, hint in hints if name not in known})
-
-
-@dataclass
-class Cost:
-    """Costs since the start of the run; times are those of rank 0.
-
-    Attributes:
-        evaluations: Number of evaluations.
-        evaluation_tokens: Evaluated tokens, over all ranks.
-        evaluation_seconds: Time of evaluations.
-        perturbed_steps: Optimiser steps on perturbing plans.
-        perturbed_tokens: Tokens of those steps, at the mean length of the reference mixture.
-        perturbed_seconds: Time of those steps.
-    """
-
-    evaluations: int = 0
-    evaluation_tokens: int = 0
-    evaluation_seconds: float = 0.0
-    perturbed_steps: int = 0
-    perturbed_tokens: int = 0
-    perturbed_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +67,9 @@ class StandingPlan:
         weights = state.numbers("weights", domains, least=0, most=1 + _ROUNDING)
         if abs(sum(weights) - 1) > _ROUNDING:
             raise EstimatorError(f"{state.where}: weights: add up to {sum(weights):.6g}, not 1")
-        return read_record(cls, state, weights=tuple(weights))
+        first, last, until = (state.whole(name) for name in ("first", "last", "until"))
+        held_out, perturbs = state.flag("held_out"), state.flag("perturbs")
+        return cls(tuple(weights), first, last, until, state.text("why"), held_out, perturbs)
 
     def named(self, setting: Setting) -> dict[str, float]:
         """Return the weights by domain."""

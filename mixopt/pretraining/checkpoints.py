@@ -35,6 +35,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from mixopt.errors import MixoptError, RunError
+from mixopt.online import on_first
 from mixopt.pretraining.models import error_line
 from mixopt.pretraining.parallel import Ranks
 from mixopt.run_directory import CheckedPart
@@ -108,7 +109,7 @@ class Checkpoints:
         """Write a checkpoint in the background, complete after `wait`; `beside` is synced first."""
         self.wait()
         self._path = self._folder / f".{_name(step)}.tmp"
-        self._ranks.first(lambda: _make_empty(self._path))
+        on_first(lambda: _make_empty(self._path))
         now = json.dumps(state)  # a copy, because the state changes during the write
 
         writer = _Writer(self._path, lambda: self._finish(step, json.loads(now), beside))

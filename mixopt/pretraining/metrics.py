@@ -29,6 +29,7 @@ from mixopt.online import (
     HeldOut,
     held_out_losses,
     is_first,
+    on_first,
     summed,
 )
 from mixopt.pretraining.config import PretrainConfig
@@ -95,7 +96,7 @@ class Meter:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums since the last line over all ranks; all ranks call it."""
-        return {"skipped": self.skipped, "sums": summed(self._losses.peek()).tolist()}
+        return {"skipped": self.skipped, "sums": summed(self._losses.totals_RD).tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state; rank 0 takes the sums of all ranks."""
@@ -254,7 +255,7 @@ class ExpertWatch:
                 write({"step": step, **training_scalars(window)})
                 self.record.write_window(begun, step, window)
 
-            self._ranks.first(record)
+            on_first(record)
 
     def state(self) -> dict[str, Any]:
         """Return the unfinished window, for a checkpoint."""
@@ -263,7 +264,7 @@ class ExpertWatch:
 
     def resume(self, state: Mapping[str, Any] | None, step: int) -> None:
         """Resume after a step; later records are dropped."""
-        self._ranks.first(lambda: self.record.cut(step))
+        on_first(lambda: self.record.cut(step))
         self._begun = step
         if state is not None:  # the checkpoint has counts
             self._begun, counts = state["begun"], state["counts"]

@@ -40,13 +40,6 @@ class Ranks:
         """Whether this process prints and writes for all."""
         return self.rank == 0
 
-    def first(self, do: Callable[[], Value]) -> Value:
-        """Call a function on rank 0, and return its result on every rank."""
-        answer = [self.each(lambda: do() if self.is_first else None)]
-        if self.count > 1:
-            dist.broadcast_object_list(answer, src=0)
-        return cast(Value, answer[0])
-
     def each(self, do: Callable[[], Value]) -> Value:
         """Call a function on every rank, and continue only if none raised."""
         value: Value | None = None

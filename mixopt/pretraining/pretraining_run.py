@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mixopt.errors import MixoptError, OtherRankError
-from mixopt.online import MIXTURE_LOG, make_estimator
+from mixopt.online import MIXTURE_LOG, make_estimator, on_first
 from mixopt.pretraining.checkpoints import CHECKPOINTS, Checkpoints, last_checkpoint, read_state
 from mixopt.pretraining.config import PretrainConfig, load_pretraining
 from mixopt.pretraining.directory import (
@@ -95,20 +95,20 @@ def pretrain(
     path, interruption = Path(out), Interruption()
     given = _read(config, overrides)
     with joined(given.device) as ranks, ExitStack() as alone:
-        ranks.first(lambda: alone.enter_context(working_in(path)))
-        resolved = ranks.first(lambda: _prepare(given, path, say))
+        on_first(lambda: alone.enter_context(working_in(path)))
+        resolved = on_first(lambda: _prepare(given, path, say))
         section = resolved.checkpoint
         with Checkpoints(
             path / CHECKPOINTS, ranks, keep=section.keep, keep_every=section.keep_every
         ) as checkpoints:
-            last = ranks.first(checkpoints.newest_whole)
+            last = on_first(checkpoints.newest_whole)
             if last is None or last[1].step < resolved.training.steps:
                 loop = Loop(resolved, path, ranks, checkpoints)
                 loop.begin() if last is None else loop.resume(*last)
                 signals = interruption.listening(lambda: not ranks.is_first or is_worker(path))
                 with _tracked(resolved, loop, path, ranks, say), signals:
                     loop.run(interruption)
-        result = ranks.first(lambda: _result(resolved, path))
+        result = on_first(lambda: _result(resolved, path))
         return replace(result, interrupted=interruption.by_hand and not result.is_finished)
 
 

@@ -192,7 +192,7 @@ def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, t
     undisturbed = driven_trainer(whole, tmp_path / "whole")
     undisturbed.train()
     assert held_from(tmp_path / "whole.jsonl") == [0, 3, 6, 9, 12, 15, 18]
-    assert whole.cost.perturbed_steps > 0
+    assert whole.perturbed_steps > 0
     assert estimator.told[0].learning_rate == pytest.approx(5e-5 * 16 / 18)
 
     log = tmp_path / "again.jsonl"

@@ -113,10 +113,7 @@ def test_the_cost_counts_perturbations_and_evaluations():
     order = sampler()
     driver = driver_over(order, Turning(3, held_out=True), evaluate=held_out_of())
     train(driver, order, until=12)  # two of four plans perturb
-    cost = driver.cost
-    assert (cost.evaluations, cost.evaluation_tokens) == (4, 1200)
-    assert (cost.perturbed_steps, cost.perturbed_tokens) == (6, 6 * 8 * TOKENS)
-    assert min(cost.evaluation_seconds, cost.perturbed_seconds) > 0
+    assert (driver.evaluated_tokens, driver.perturbed_steps) == (4 * 300, 6)
 
 
 def test_shadow_says_what_it_would_do_and_changes_nothing(tmp_path):

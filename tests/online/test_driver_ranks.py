@@ -9,7 +9,7 @@ import torch
 from driver_parts import DOMAIN_OF_ROW, NAMES, ROWS, Turning, driver_over, lines, losses_of, sampler
 from ranks import kill, on_ranks, start_ranks
 
-from mixopt.errors import EstimatorError
+from mixopt.errors import EstimatorError, MixoptError
 from mixopt.system import write_json
 
 
@@ -112,7 +112,7 @@ def steered(out):
 def failing(out):
     """Return what this rank has of estimators that do not work."""
     frozen = steer(out, 20, Broken(3)).frozen
-    with pytest.raises(EstimatorError) as caught:
+    with pytest.raises(MixoptError) as caught:
         steer(out, 20, Refused())
     return frozen, str(caught.value)
 

@@ -33,11 +33,11 @@ def test_sums_are_exact_in_any_order_and_any_parts(seed, parts):
     order = random.permutation(12)
     for part in np.array_split(order, parts):
         split.add(losses[part], domain[part], None)
-    assert torch.equal(whole.peek(), split.peek())
+    assert torch.equal(whole.totals_RD, split.peek())
     units = sum(
         round(Fraction(loss) * UNIT) for row in losses[domain == 0].tolist() for loss in row
     )
-    assert whole.peek()[0, 0] == units
+    assert whole.totals_RD[0, 0] == units
 
 
 def test_losses_that_are_not_finite_are_counted_and_not_summed():
@@ -48,7 +48,7 @@ def test_losses_that_are_not_finite_are_counted_and_not_summed():
     loss, count, broken = sums.take().tolist()
     assert loss == [3 * UNIT, 4 * UNIT]
     assert (count, broken) == ([2, 1], [2, 1])  # from 2^20 on a loss is none
-    assert not sums.peek().any()
+    assert not sums.totals_RD.any()
 
 
 def test_means_of_sequences_count_for_their_tokens():
