@@ -270,11 +270,6 @@ class ExpertWatch:
             self._begun, counts = state["begun"], state["counts"]
             self.stats.load_state_dict({"total": counts, "window": counts})
 
-    @property
-    def window_ends(self) -> list[int]:
-        """The steps at which a window of counts ends."""
-        return [*range(self._every, self._steps, self._every), self._steps]
-
 
 def watch_of(
     model: nn.Module, corpus: Corpus, config: PretrainConfig, ranks: Ranks, out: Path

@@ -181,13 +181,10 @@ def _tracked(
             code_tags(run_fingerprint(config), git_commit()),
             name=f"{out.resolve().name}/pretrain",
         )
-        tracker.add("pretrain", lines=[METRICS])
+        tracker.add("pretrain", lines=METRICS)
         tracker.files("pretrain", [out / "config.yaml"])
-        if (experts := loop.experts) is not None:
-            windows = [experts.record.part(step) for step in experts.window_ends]
-            tracker.files("pretrain", windows, "moe/counts")
         yield
-        if experts is not None and experts.record.last_step:
+        if loop.experts is not None and loop.experts.record.last_step:
             from mixopt.reporting import draw_experts, experts as experts_of
 
             try:

@@ -59,27 +59,17 @@ class MetricPoint(NamedTuple):
     step: int
 
 
-class Position(NamedTuple):
-    """Where reading continues in a file: after `line`, which is another if the file was cut."""
-
-    offset: int = 0
-    line: bytes = b""
-
-
-def read_points(file: Path, after: Position, limit: int) -> tuple[list[MetricPoint], Position]:
-    """Return about `limit` points after a position, and the next; a cut file is read anew."""
+def read_points(file: Path, offset: int, limit: int) -> tuple[list[MetricPoint], int]:
+    """Return about `limit` points after an offset, and the next; a cut file is read anew."""
     points: list[MetricPoint] = []
     with file.open("rb") as stream:
-        stream.seek(after.offset - len(after.line))
-        if stream.read(len(after.line)) != after.line:
-            after = Position()
-            stream.seek(0)
+        offset = stream.seek(offset if offset <= file.stat().st_size else 0)
         for line in stream:
             if not line.endswith(b"\n") or len(points) >= limit:
                 break
-            after = Position(after.offset + len(line), line)
+            offset += len(line)
             points += points_of(line)
-    return points, after
+    return points, offset
 
 
 def points_of(line: bytes) -> Iterator[MetricPoint]:
@@ -116,8 +106,8 @@ class WantedRun:
     metrics: dict[str, float] = field(default_factory=dict)  # metrics of the whole run
     status: str = "RUNNING"  # FINISHED, or KILLED if training was killed
     ended: Count | None = None
-    lines: list[str] = field(default_factory=list)  # files of metrics to follow
-    files: dict[str, str | None] = field(default_factory=dict)  # artifacts, and their folders
+    lines: str | None = None  # file of metrics to follow
+    files: list[str] = field(default_factory=list)  # artifacts
 
     @property
     def fingerprint(self) -> str:
@@ -146,9 +136,9 @@ class SentRun:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     marks: dict[str, str] = field(default_factory=dict)  # marks of change of its files and trials
-    # The last step of each metric, by file: a run that resumes from a checkpoint cuts later lines
-    # and writes their steps again, which are not sent twice.
-    steps: dict[str, dict[str, int]] = field(default_factory=dict)
+    # The last step of each metric: a run that resumes from a checkpoint cuts later lines and
+    # writes their steps again, which are not sent twice.
+    steps: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -302,11 +292,10 @@ class Tracker(AbstractContextManager["Tracker"]):
         elif (trouble := Sent.read(self._path).trouble) is not None:
             self.complain(trouble)
 
-    def files(self, step: str, files: Iterable[Path], folder: str | None = None) -> None:
+    def files(self, step: str, files: Iterable[Path]) -> None:
         """Add files to a step's run as artifacts, again after each change."""
         here = self._path.resolve()
-        names = [file.resolve().relative_to(here).as_posix() for file in files]
-        self.add(step, files=dict.fromkeys(names, folder))
+        self.add(step, files=[file.resolve().relative_to(here).as_posix() for file in files])
 
     def end(self, step: str) -> None:
         """Finish a step's run."""
@@ -317,9 +306,9 @@ class Tracker(AbstractContextManager["Tracker"]):
         wanted = wanted_runs(self._path).get(step)
         if not self.enabled or wanted is None:
             return
-        for name in ("tags", "metrics", "files"):
-            changes[name] = getattr(wanted, name) | dict(changes.get(name, {}))
-        changes["lines"] = list(dict.fromkeys([*wanted.lines, *changes.get("lines", ())]))
+        for name in ("tags", "metrics"):
+            changes[name] = getattr(wanted, name) | changes.get(name, {})
+        changes["files"] = list(dict.fromkeys([*wanted.files, *changes.get("files", ())]))
         if (changed := replace(wanted, **changes)) != wanted:
             self._write(changed)
 

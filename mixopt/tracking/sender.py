@@ -42,7 +42,6 @@ from mixopt.tracking.record import (
     SENT,
     SQLITE,
     MetricPoint,
-    Position,
     Sent,
     SentRun,
     WantedRun,
@@ -80,8 +79,8 @@ class Sender:
         self._path, self._login, self.name = path, name.login(), str(name) if uri else LOCAL
         self._client: Any = None  # MLflow's client, imported when needed
         self._experiment = ""  # id
-        # Runs that this process has looked up, and its positions in their metrics.
-        self._seen, self._positions = set[str](), dict[tuple[str, str], Position]()
+        # Runs that this process has looked up, and how much of their metrics it has read.
+        self._seen, self._offsets = set[str](), dict[str, int]()
         self._noted = time.monotonic()
         # The directory's own database counts as one server under any name.
         file = Path(name.given.removeprefix(SQLITE))
@@ -168,10 +167,10 @@ class Sender:
             sent.status = "RUNNING"
         if wanted.folder is not None:
             self._send_trials(sent, wanted.folder, wanted.objective)
-        for name in wanted.lines:
-            self._send_lines(sent, name)
-        for name, folder in wanted.files.items():
-            self._send_file(sent, name, folder)
+        if wanted.lines is not None:
+            self._send_lines(sent, inside(self._path, wanted.lines))
+        for name in wanted.files:
+            self._send_file(sent, name)
         if sent.status != wanted.status:
             self._client.set_terminated(sent.run, wanted.status, wanted.ended)
             sent.status = wanted.status
@@ -224,29 +223,27 @@ class Sender:
         status = "FINISHED" if result.status == "finished" else "FAILED"
         self._client.set_terminated(run, status, ended)
 
-    def _send_lines(self, sent: SentRun, name: str) -> None:
-        file, place = inside(self._path, name), (sent.run, name)
+    def _send_lines(self, sent: SentRun, file: Path) -> None:
         points: list[MetricPoint] | None = None
         while file.is_file() and points != []:
-            after = self._positions.get(place, Position())
-            points, after = read_points(file, after, MAX_POINTS)
-            fresh, last = list[MetricPoint](), dict(sent.steps.get(name, {}))
+            points, offset = read_points(file, self._offsets.get(sent.run, 0), MAX_POINTS)
+            fresh, last = list[MetricPoint](), dict(sent.steps)
             for point in points:
                 if point.step > last.get(point.key, -math.inf):
                     fresh.append(point)
                     last[point.key] = point.step
             if fresh:
                 self._log_batch(sent.run, fresh)
-            sent.steps[name], self._positions[place] = last, after
+            sent.steps, self._offsets[sent.run] = last, offset
             self._note("points", len(fresh))
 
-    def _send_file(self, sent: SentRun, name: str, folder: str | None) -> None:
+    def _send_file(self, sent: SentRun, name: str) -> None:
         file = inside(self._path, name)
         if not file.is_file() or sent.marks.get(name) == (mark := _mark(file)):
             return
         if self._is_own:
             self._check_artifacts_inside(sent.run)
-        self._client.log_artifact(sent.run, str(file), folder or FOLDERS.get(file.suffix))
+        self._client.log_artifact(sent.run, str(file), FOLDERS.get(file.suffix))
         sent.marks[name] = mark
         self._note("files", 1)
 

@@ -17,7 +17,7 @@ from ranks import free_port
 from tracking_job import RunLog, wait_for
 
 from mixopt.tracking import sync
-from mixopt.tracking.record import JOURNAL, Position, read_points
+from mixopt.tracking.record import JOURNAL, read_points
 
 pytest.importorskip("mlflow")
 
@@ -128,4 +128,4 @@ def test_the_end_of_a_run_waits_seconds_for_a_server_that(tmp_path, kind):
     assert warnings[0].startswith(f"tracking: http://{address}: ")
     assert warnings[0].endswith(f"or by: mixopt sync {tmp_path} --uri http://{address}")
     assert "\n" not in warnings[0]
-    assert len(read_points(tmp_path / "metrics.jsonl", Position(), 1000)[0]) == 200
+    assert len(read_points(tmp_path / "metrics.jsonl", 0, 1000)[0]) == 200

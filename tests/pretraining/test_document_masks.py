@@ -88,7 +88,7 @@ def test_gradients_do_not_cross(name):
     ],
 )
 def test_gradients_do_not_cross_however_the_model_is_run(way, tmp_path):
-    path = write_config(tmp_path, corpus="x", parallel="none")
+    path = write_config(tmp_path, corpus="x")
     config = load_pretraining(path, [way])
     model = made(*MODELS["llama"])
     with joined("cpu") as ranks:

@@ -24,7 +24,7 @@ class RunLog:
         config = TrackingConfig(uri=uri, experiment=experiment)
         self.path, self.tracker = path, Tracker(config, experiment, path, warn, sends=sends)
         self.tracker.start("log", {}, name=path.name)
-        self.tracker.add("log", lines=["metrics.jsonl"])
+        self.tracker.add("log", lines="metrics.jsonl")
 
     def log(self, metrics, step):
         append_line(self.path / "metrics.jsonl", {"step": step, "time": time.time(), **metrics})
@@ -57,7 +57,7 @@ def senders(path, uri, count):
 def _sent(path, uri):
     from mixopt.tracking.sender import Sender
 
-    wanted = WantedRun("log", None, "toy", path.name, 0, lines=["metrics.jsonl"])
+    wanted = WantedRun("log", None, "toy", path.name, 0, lines="metrics.jsonl")
     append_line(path / JOURNAL, asdict(wanted))
     sender = Sender(path, uri)
     good = True

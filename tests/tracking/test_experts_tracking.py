@@ -84,5 +84,4 @@ def test_a_pretraining_that_was_killed_has_numbers_counts_and_figures(
     def kept(folder):
         return {Path(item.path).name for item in client.list_artifacts(run.info.run_id, folder)}
 
-    assert kept("moe/counts") == {"part-00000004.parquet", "part-00000008.parquet"}
     assert {"experts_load.svg", "experts_domains.svg", "experts_over_time.svg"} <= kept("figures")

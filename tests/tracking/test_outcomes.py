@@ -68,7 +68,7 @@ def test_both_runs_have_the_decision_the_versions_and_the_configuration(recorded
     decision = run.recommendation
     for step, one in wanted.items():
         assert (one.name, one.server, one.experiment) == (f"web/{step}", None, "tiny")
-        assert (one.status, one.lines) == ("FINISHED", [])
+        assert (one.status, one.lines) == ("FINISHED", None)
         assert one.fingerprint == run.log.fingerprint(step)
         assert one.objective == json.loads(json.dumps(run.objective.to_json()))
         assert one.tags["mixopt.recommended"] == decision.chosen
@@ -88,7 +88,7 @@ def test_both_runs_have_the_decision_the_versions_and_the_configuration(recorded
     assert [item.params["tokens"] for item in wanted.values()] == ["20000", "40000"]
     kept = {"config.yaml", "design.parquet", "trials.parquet", "trials/attempts.jsonl"}
     kept |= {"report.html", "recommendation.yaml", "proposal.yaml", "fit/report.parquet"}
-    assert {"figures/design.svg", "figures/responses.svg", *kept} <= wanted["sweep"].files.keys()
+    assert {"figures/design.svg", "figures/responses.svg", *kept} <= set(wanted["sweep"].files)
     assert "validation/attempts.jsonl" in wanted["validate"].files
 
 

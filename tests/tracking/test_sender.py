@@ -179,7 +179,7 @@ def test_a_server_that_comes_back_as_another_gets_all(run_path, monkeypatch):
     comes = iter(servers)
     monkeypatch.setattr(Sender, "_connect", lambda self, _: setattr(self, "_client", next(comes)))
     write(run_path, {"x": 1}, 5)
-    want(run_path, lines=["all.jsonl"])
+    want(run_path, lines="all.jsonl")
     sending = Sender(run_path, local(run_path))
     assert sending.attempt(last=False) is None
     servers[0].log_batch.side_effect = ConnectionError("gone")
@@ -193,7 +193,7 @@ def test_a_server_that_comes_back_as_another_gets_all(run_path, monkeypatch):
 
 def test_after_a_cut_only_later_steps_of_a_metric_are_sent(run_path, monkeypatch):
     file = run_path / "all.jsonl"
-    want(run_path, lines=["all.jsonl"])
+    want(run_path, lines="all.jsonl")
     sending = Sender(run_path, local(run_path))
     assert sending.attempt(last=False) is None
     for step in range(10):
@@ -242,7 +242,7 @@ def test_a_sweep_resumes_in_its_parent_where_a_trial_that_is_trained_again_is_an
 def test_files_are_kept_in_folders_and_renewed_when_they_change(run_path):
     for content in (b"one", b"two"):
         (run_path / "trials.parquet").write_bytes(content)
-        assert record(run_path, files={"trials.parquet": None, "absent.svg": None}) is None
+        assert record(run_path, files=["trials.parquet", "absent.svg"]) is None
     kept = list((run_path / "mlartifacts").rglob("trials.parquet"))
     assert [file.read_bytes() for file in kept] == [b"two"]
     assert kept[0].parent.name == "tables"
@@ -273,7 +273,7 @@ def test_a_database_that_keeps_files_elsewhere_gets_none(run_path, tmp_path):
     client = MlflowClient(tracking_uri=f"sqlite:///{run_path / 'mlflow.db'}")
     client.create_experiment("toy", elsewhere.as_uri())
     (run_path / "trials.parquet").write_bytes(b"rows")
-    want(run_path, files={"trials.parquet": None})
+    want(run_path, files=["trials.parquet"])
     trouble = send(run_path)
     assert "outside this folder; if it was moved, delete mlflow.db" in trouble
     assert not elsewhere.exists()
@@ -298,7 +298,7 @@ def test_what_goes_wrong_is_one_line_of_bounded_length(run_path, monkeypatch):
 def test_more_metrics_and_settings_than_a_call_takes_are_all_there(run_path):
     params = {"long": "x" * 9000} | {f"p{n}": str(n) for n in range(299)}
     tags = {**TAGS, "long": "x" * 9000}
-    want(run_path, params=params, tags=tags, lines=["all.jsonl"], folder=None)
+    want(run_path, params=params, tags=tags, lines="all.jsonl", folder=None)
     for step in range(3):
         write(run_path, {f"m{n}": n for n in range(700)}, step)
     assert send(run_path) is None
