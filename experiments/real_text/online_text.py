@@ -139,10 +139,11 @@ class _Runs:
         """Take one optimiser step of all runs."""
         batches = [next(stream) for stream in self._streams]
         tokens = np.stack([batch["input_ids"] for batch in batches]).astype(np.int64)
-        losses_KB, gradients = self._passes.sequence_gradients(
-            self._weights.leaves, torch.from_numpy(tokens)
-        )
-        self._optimizer.step(gradients)
+        leaves = self._weights.leaves
+        losses_KB, _ = self._passes.run(leaves, torch.from_numpy(tokens))
+        gradients = torch.autograd.grad(losses_KB.mean(1).sum(), list(leaves.values()))
+        self._optimizer.step(dict(zip(leaves, gradients, strict=True)))
+        losses_KB = losses_KB.detach()
         self._step = step + 1
         rate = self._text.size.lr * self._text.size.rates(self._text.steps).rate(step)
         for k, batch in enumerate(batches):

@@ -138,7 +138,7 @@ class Meter:
             self._seconds, self._steps = 0.0, 0
         tokens = self._tokens_before(step) - self._tokens_before(step - steps)
         speed = tokens / max(seconds, 1e-9)
-        mfu = speed * self._flops / self._peak if self._peak else None
+        mfu = speed * self._flops / self._peak if self._flops * self._peak else None
         return {"tokens_per_second": speed, "mfu": mfu}
 
 
@@ -260,15 +260,15 @@ class ExpertWatch:
     def state(self) -> dict[str, Any]:
         """Return the unfinished window, for a checkpoint."""
         self.stats.reduce()
-        return {"begun": self._begun, "counts": self.stats.state_dict()["window"]}
+        return {"begun": self._begun, **self.stats.state_dict()}
 
     def resume(self, state: Mapping[str, Any] | None, step: int) -> None:
         """Resume after a step; later records are dropped."""
         on_first(lambda: self.record.cut(step))
         self._begun = step
         if state is not None:  # the checkpoint has counts
-            self._begun, counts = state["begun"], state["counts"]
-            self.stats.load_state_dict({"total": counts, "window": counts})
+            self._begun = state["begun"]
+            self.stats.load_state_dict(state)
 
 
 def watch_of(

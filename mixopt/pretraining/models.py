@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mixopt.errors import ConfigError, MixoptError, PluginError, RoutingError, did_you_mean
 from mixopt.pretraining.config import ModelConfig
-from mixopt.routing import find_routers, has_experts
+from mixopt.routing import FoundRouter, find_routers, has_experts
 from mixopt.system import build_plugin, plugin_names
 
 # Fields that models read but not every configuration class lists (Qwen3-MoE's head_dim).
@@ -127,7 +127,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def flops_per_token(model: nn.Module, sequence_length: int) -> float:
-    """Return the FLOPs of a training step per token, as counted for the MFU."""
+    """Return the FLOPs of a training step per token, as counted for the MFU; 0 if unknown."""
     own = getattr(model, "flops_per_token", None)
     if own is not None:
         return float(own())
@@ -136,31 +136,25 @@ def flops_per_token(model: nn.Module, sequence_length: int) -> float:
     attention = 12.0 * getattr(config, "num_hidden_layers", 0) * width * sequence_length
     tied = bool(getattr(config, "tie_word_embeddings", False))
     table = None if tied else getattr(model, "get_input_embeddings", lambda: None)()
-    chosen = _chosen(model, config)
+    try:
+        routers = find_routers(model) if has_experts(model) else []
+    except RoutingError:  # what a token's experts compute is unknown
+        return 0.0
     multiplied = sum(
-        weight.numel() * _share(name, weight, chosen)
+        weight.numel() * _share(name, weight, routers)
         for name, weight in model.named_parameters()
         if weight is not getattr(table, "weight", None)
     )
     return 6.0 * multiplied + attention
 
 
-def _chosen(model: nn.Module, config: Any) -> dict[str, tuple[int, int]]:
-    """Return number of experts and top-k, by the path of the block around each router."""
-    try:
-        routers = find_routers(model) if has_experts(model) else []
-    except RoutingError:  # unknown classes: use the configuration
-        experts = getattr(config, "num_experts", 0) or getattr(config, "num_local_experts", 1)
-        return {"": (experts, getattr(config, "num_experts_per_tok", experts))}
-    return {one.name.rpartition(".")[0] + ".": (one.experts, one.top_k) for one in routers}
-
-
-def _share(name: str, weight: nn.Parameter, chosen: Mapping[str, tuple[int, int]]) -> float:
+def _share(name: str, weight: nn.Parameter, routers: Sequence[FoundRouter]) -> float:
     """Return the share of tokens that a weight processes: 1 except for experts."""
-    for block, (experts, top_k) in chosen.items():
-        stacked = weight.dim() == 3 and len(weight) == experts
+    for router in routers:
+        block = router.name.rpartition(".")[0] + "."
+        stacked = weight.dim() == 3 and len(weight) == router.experts
         if name.startswith(block) and (stacked or ".experts." in f".{name.removeprefix(block)}"):
-            return min(1.0, top_k / experts)
+            return router.top_k / router.experts
     return 1.0
 
 

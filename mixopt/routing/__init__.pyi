@@ -1,4 +1,8 @@
-from .adapters import RouterAdapter as RouterAdapter, RouterTap as RouterTap
+from .adapters import (
+    FoundRouter as FoundRouter,
+    RouterAdapter as RouterAdapter,
+    RouterTap as RouterTap,
+)
 from .assignments import (
     Assignments as Assignments,
     ExpertCounts as ExpertCounts,

@@ -71,20 +71,12 @@ class RouterAdapter:
     top_k: int | str = "top_k"
 
     def __post_init__(self) -> None:
-        """Check the attributes."""
+        """Check the class."""
         if not isinstance(self.router, str | type) or not self.router:
             given = shown_value(self.router)
             raise RoutingError(
                 f"RouterAdapter: router {given}; give a class, or the end of its name"
             )
-        if not callable(self.read):
-            raise RoutingError(f"RouterAdapter: read {shown_value(self.read)}; give a function")
-        for name, size in (("experts", self.experts), ("top_k", self.top_k)):
-            if not (isinstance(size, str) and size) and not is_count(size):
-                raise RoutingError(
-                    f"RouterAdapter: {name} {shown_value(size)}; give the attribute of the router"
-                    " that has it, or a number of 1 or more"
-                )
 
     @property
     def name(self) -> str:

@@ -36,15 +36,6 @@ _ROUTER = re.compile(r"(Router|Gating|Gate)(V?\d+)?$")
 _EXPERTS = re.compile(r"Experts$")
 _NAMED_EXPERTS = re.compile(r"(^|_)(experts|expert_?\d+)$")
 _WHOLE = ("", "module", "_orig_mod")  # the model itself, and its names in DDP and torch.compile
-_SIZES = (
-    "num_experts",
-    "num_local_experts",
-    "n_routed_experts",
-    "moe_num_experts",
-    "n_experts",
-    "num_routed_experts",
-    "num_moe_experts",
-)
 _COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef", "ffn_config.moe_loss_weight")
 _WAY_OUT = (
     "call them with the ids as `top_k_index`, or write an adapter for the module that chooses, such"
@@ -52,7 +43,6 @@ _WAY_OUT = (
     " {adapters: ['my_package.routers:MY_ADAPTER']}, or give it to attach(adapters=[...]);"
     " where the choice is made inside a larger forward, put a RouterTap there"
 )
-_NO_ROUTER = f"nothing that chooses among them is known: {_WAY_OUT}"
 
 
 def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> list[FoundRouter]:
@@ -64,10 +54,9 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     if apart:
         raise RoutingError(f"{_kind(model)}: {apart[0]}")
     if not sources:
-        what = f"no router and no experts found; if it has experts, {_WAY_OUT}"
-        if _is_configured(model):
-            what = f"its configuration has experts, and {_NO_ROUTER}"
-        raise RoutingError(f"{_kind(model)}: {what}")
+        raise RoutingError(
+            f"{_kind(model)}: no router and no experts found; if it has experts, {_WAY_OUT}"
+        )
     layers = [_layer_of(name, position) for position, name in enumerate(names)]
     routers = [
         _router(model, *entry, layer, router)
@@ -76,10 +65,9 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     return sorted(routers, key=lambda router: router.layer)
 
 
-def has_experts(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> bool:
+def has_experts(model: nn.Module) -> bool:
     """Return whether a model has modules named like routers or experts."""
-    sources = _sources(model, adapters)
-    return bool(sources or _unread(model, [])) or _is_configured(model)
+    return bool(_sources(model, ()) or _unread(model, []))
 
 
 def named_adapters(names: Sequence[str]) -> tuple[RouterAdapter, ...]:
@@ -212,14 +200,6 @@ def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None
             )
 
 
-def _is_configured(model: nn.Module) -> bool:
-    """Return whether the configuration of a model outside transformers has experts."""
-    sizes = (getattr(getattr(model, "config", None), size, None) for size in _SIZES)
-    return not _is_of_transformers(model) and any(
-        isinstance(size, int) and size > 1 for size in sizes
-    )
-
-
 def _unread(model: nn.Module, read: Sequence[str]) -> list[str]:
     """Return modules named like routers or experts in layers without a router that is read."""
     served = {_place(name) for name in read}
@@ -232,7 +212,10 @@ def _unread(model: nn.Module, read: Sequence[str]) -> list[str]:
         if refused:
             lines.append(f"{name!r} ({kind}) is not counted: {refused}")
         elif _is_router(module) or _is_experts(name, module):
-            lines.append(f"{name!r} ({kind}) is a router or has experts, and {_NO_ROUTER}")
+            lines.append(
+                f"{name!r} ({kind}) is a router or has experts, and nothing that"
+                f" chooses among them is known: {_WAY_OUT}"
+            )
     return lines
 
 

@@ -97,9 +97,11 @@ class RouterStats:
             torch.compiler.reset()  # compiled code ignores later hooks
         self.routers = list(routers)
         self._model, self._evaluation, self._group = model, evaluation, group
-        self._batch, count = _Batch(), len(self.domain_names)
+        # Row of each token of the present batch: even 0 to D - 1, odd D to 2 D - 1, unknown 2 D,
+        # padding 2 D + 1.
+        self.rows_T: Tensor | None = None
         device = next((p.device for p in model.parameters() if not p.is_meta), "cpu")
-        self._counters = [_Counter(router, self._batch, count, device) for router in routers]
+        self._counters = [_Counter(router, self, device) for router in routers]
         self._pending = np.zeros(3, np.int64)  # batches, interrupted batches, tokens
         self._is_open, self._is_checked, self._is_attached = False, False, True
         self._total = self._window = self._nothing()
@@ -223,15 +225,14 @@ class RouterStats:
             domain_BS = domain_BS.to(device, non_blocking=True)
             odd_B = self._odd(len(domain_BS), position).to(device, non_blocking=True)
             shift = torch.where(domain_BS < domains, odd_B[:, None], 1) * domains
-            self._batch.rows_T = (domain_BS + shift).reshape(-1)
+            self.rows_T = (domain_BS + shift).reshape(-1)
 
     def _end(self, *, is_whole: bool) -> None:
         """End the batch; the first batch is checked, which synchronises once."""
         self._is_open = False
-        rows_T = self._batch.rows_T
+        rows_T, self.rows_T = self.rows_T, None
         if rows_T is None:
             return
-        self._batch.rows_T = None
         self._pending += (int(is_whole), int(not is_whole), len(rows_T))
         if is_whole and not self._is_checked and self._pending[:2].tolist() == [1, 0]:
             for counter in self._counters:
@@ -287,32 +288,22 @@ class RouterStats:
         return Assignments(self.domain_names, tuple(layers))
 
 
-class _Batch:
-    """The present batch, shared by all routers of a model.
-
-    Row of each token: even 0 to D - 1, odd D to 2 D - 1, unknown 2 D, padding 2 D + 1.
-    """
-
-    rows_T: Tensor | None = None
-
-
 class _Counter:
     """The counts of one router, and the hook that adds to them.
 
     Counts are plain tensors, because DDP would overwrite buffers of the module.
     """
 
-    def __init__(self, router: FoundRouter, batch: _Batch, domains: int, device: Any) -> None:
-        self.router, self.places, self._batch = router, router.experts + AROUND, batch
-        rows = 2 * domains + 2
+    def __init__(self, router: FoundRouter, stats: RouterStats, device: Any) -> None:
+        self.router, self.places, self._stats = router, router.experts + AROUND, stats
+        rows = 2 * len(stats.domain_names) + 2
         self.counts = torch.zeros(rows * self.places, dtype=torch.int64, device=device)
         self.passes = torch.zeros(1, dtype=torch.int64, device=device)
-        self._one = torch.ones(1, dtype=torch.int64, device=device)
         self.handle = router.module.register_forward_hook(self._hook, with_kwargs=True)
 
     def _hook(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
         """Count the router's choice inside `domains`."""
-        rows_T = self._batch.rows_T
+        rows_T = self._stats.rows_T
         if rows_T is None:
             return
         # Activation checkpointing runs the module again in the backward pass. Asking for that would
@@ -323,12 +314,12 @@ class _Counter:
             given = dict(zip(self.router.parameters, inputs, strict=False)) | named
             ids_TK = self._checked(given, output, rows_T.shape[0])
             if self.counts.device != ids_TK.device:  # weights may be offloaded
-                for name in ("counts", "passes", "_one"):
-                    setattr(self, name, getattr(self, name).to(ids_TK.device))
+                self.counts = self.counts.to(ids_TK.device)
+                self.passes = self.passes.to(ids_TK.device)
             place_TK = ids_TK.clamp(LOWEST, self.router.experts) - LOWEST
             first_T = rows_T.to(ids_TK.device) * self.places
             cell = (first_T[:, None] + place_TK).view(-1)
-            self.counts.scatter_add_(0, cell, self._one.expand(cell.shape))
+            self.counts.scatter_add_(0, cell, torch.ones_like(cell))
             self.passes.add_(1)
 
     def _checked(self, given: dict[str, Any], output: Any, tokens: int) -> Tensor:

@@ -63,7 +63,9 @@ def read_points(file: Path, offset: int, limit: int) -> tuple[list[MetricPoint],
     """Return about `limit` points after an offset, and the next; a cut file is read anew."""
     points: list[MetricPoint] = []
     with file.open("rb") as stream:
-        offset = stream.seek(offset if offset <= file.stat().st_size else 0)
+        stream.seek(max(offset - 1, 0))
+        if offset and stream.read(1) != b"\n":  # the file was cut and has grown again
+            offset = stream.seek(0)
         for line in stream:
             if not line.endswith(b"\n") or len(points) >= limit:
                 break

@@ -108,8 +108,8 @@ def test_1m_and_60m_are_those_of_regmix_but_for_the_batch_and_tiny_is_ours():
     ours = [2, 64, 2, 192, 128, 4, True, 3.5e-3, 0.05, "cosine", *regmix[10:]]
     assert list(astuple(SIZES["tiny"])) == ours + no_experts
     # 1.31 million weights in the blocks, as in their table; vocabulary 50432, untied.
-    assert round(size.trunk_parameters() / 1e6, 2) == 1.31
-    assert size.parameters(50_432) == size.trunk_parameters() + 2 * 50_432 * 256
+    assert round(size.trunk(0) / 1e6, 2) == 1.31
+    assert size.parameters(50_432) == size.trunk(0) + 2 * 50_432 * 256
     # 6 a weight that a token meets, the head's included, and 6 a width, layer and place.
     token = 6 * (106_816 + 256 * 64 + 2 * 128 * 64)
     assert DecoderProxy().flops_per_token(256) == token

@@ -94,7 +94,7 @@ def test_weights_are_counted_and_a_token_meets_as_many_as_in_the_dense_size():
         assert size.parameters(vocab) == sum(weight.count for weight in weights)
         routers = size.layers * size.width * size.experts
         dense = SIZES[name.removeprefix("moe-")]
-        assert size.active_parameters() - routers == dense.active_parameters()
+        assert size.trunk(size.top_k) - routers == dense.trunk(0)
     wide = [w.std for w in layout(SIZES["tiny"], 256)]
     layer = [1 / 8, 1 / 16, 1 / 8, 0.5 / 192**0.5]
     assert wide == pytest.approx([*layer, *layer, 1 / 8, 0, 0, 0, 0, 0])

@@ -159,26 +159,19 @@ class DecoderSize:
         except SamplerError as error:
             raise ConfigError(f"proxy.options.{error}") from error
 
-    def trunk_parameters(self) -> int:
-        """Number of weights outside the embedding and the head."""
-        return self._trunk(self.experts)
-
-    def active_parameters(self) -> int:
-        """Number of active weights per token outside the embedding and the head."""
-        return self._trunk(self.top_k)
-
     def parameters(self, vocab_size: int) -> int:
         """Number of weights of one member."""
         tables = 1 if self.tied else 2
-        return self.trunk_parameters() + tables * vocab_size * self.width
+        return self.trunk(self.experts) + tables * vocab_size * self.width
 
     def step_flops(self, vocab_size: int) -> float:
         """Matrix-product operations of a training step of one member: 6 per weight and token."""
-        weights = self.active_parameters() + vocab_size * self.width
+        weights = self.trunk(self.top_k) + vocab_size * self.width
         attention = self.layers * self.sequence_length * self.width
         return 6.0 * (weights + attention) * self.step_tokens
 
-    def _trunk(self, routed: int) -> int:
+    def trunk(self, routed: int) -> int:
+        """Number of weights outside embedding and head, with `routed` experts in each block."""
         inner = self.width * self.ff
         if self.experts:
             inner = self.width * self.expert_ff * routed

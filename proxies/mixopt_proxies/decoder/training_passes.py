@@ -50,7 +50,8 @@ class Passes:
         self.compiled = compiled
         self._decoder = Decoder(size, device=device, dtype=dtype, document_ends=document_ends)
         computation = self._decoder.hidden if self.chunked else self._dense
-        self._run: Callable[[Leaves, Tensor], tuple[Tensor, Routed | None]] = (
+        # Of a small vocabulary losses by sequence, of a large one hidden states; and the routing.
+        self.run: Callable[[Leaves, Tensor], tuple[Tensor, Routed | None]] = (
             Compiled(computation) if compiled else computation
         )
         self._head = HeadLoss(compiled=compiled)
@@ -63,7 +64,7 @@ class Passes:
 
     def gradients(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Leaves, Routed | None]:
         """Return mean losses, shape (K,), the gradients of all leaves, and the routing."""
-        output, routed = self._run(leaves, tokens_KBW)
+        output, routed = self.run(leaves, tokens_KBW)
         if self.chunked:
             loss_K, upstream, head = self._head.training(
                 output, leaves["head"], targets_of(tokens_KBW)
@@ -75,18 +76,11 @@ class Passes:
             gradients = self._backward(loss_K.sum(), None, leaves, routed)
         return loss_K.detach(), gradients, routed.detach() if routed else None
 
-    def sequence_gradients(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Leaves]:
-        """Return the mean loss of each sequence, shape (K, B), and the gradients of all leaves."""
-        assert not self.chunked, "with a large vocabulary, losses are computed in chunks"
-        losses_KB, routed = self._run(leaves, tokens_KBW)
-        total = losses_KB.mean(1).sum()
-        return losses_KB.detach(), self._backward(total, None, leaves, routed)
-
     def evaluated(self, leaves: Leaves, tokens_KBW: Tensor) -> tuple[Tensor, Routed | None]:
         """Return each sequence's mean loss in nats, shape (K, B), and the routing."""
         # Compiled code depends on the grad mode: keep the mode of training to compile only once.
         with torch.set_grad_enabled(self.compiled):
-            output, routed = self._run(leaves, tokens_KBW)
+            output, routed = self.run(leaves, tokens_KBW)
         output, routed = output.detach(), routed.detach() if routed else None
         if self.chunked:
             output = self._head.losses(output, leaves["head"], targets_of(tokens_KBW))
