@@ -152,7 +152,7 @@ def test_nothing_is_sent_twice_but_all_of_it_to_a_server_that_was_replaced(
 ):
     trial_file(run_path, "t0")
     write(run_path, {"x": 1, "moe/max_vio": {"mean": 0.25}}, 5)
-    followed = {"lines": ["all.jsonl"], "metrics": {"outcome/gain": 0.5}}
+    followed = {"lines": "all.jsonl", "metrics": {"outcome/gain": 0.5}}
     record(run_path, **followed)
     place, key = f"{run_path}/.", Sent.read(run_path).key  # the same database by another name
     for forgotten in ("nothing", "what was noted", "the database"):
@@ -256,7 +256,7 @@ def test_no_file_outside_the_directory_is_sent_and_no_pipe_waited_for(run_path, 
     (run_path / "trials").mkdir()
     for pipe in ("pipe", "trials/t0.json"):
         os.mkfifo(run_path / pipe)
-    want(run_path, **{kind: {name: None} if kind == "files" else [name]})
+    want(run_path, **{kind: [name] if kind == "files" else name})
     trouble = send(run_path)
     assert (trouble is None) == (name == "pipe")
     assert name == "pipe" or "is outside this folder; it is not read" in trouble
