@@ -168,19 +168,16 @@ class HeldOutText:
             for text in texts
         ]
         tokens_RW = np.concatenate(rows).astype(np.int64)
-        domain_R = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
         size = config.rows_of_pass(ranks.count)
         padded = math.ceil(len(tokens_RW) / (size * ranks.count)) * size * ranks.count
-        index_BB = np.arange(padded).reshape(-1, size)[ranks.rank :: ranks.count]
+        # Rows are repeated to whole passes of all ranks, as rows of a domain after the last.
+        repeated = padded - len(tokens_RW)
+        domain_R = np.repeat(np.arange(len(rows) + 1), [*map(len, rows), repeated])
+        mine = slice(ranks.rank, None, ranks.count)
+        tokens_PBW = np.resize(tokens_RW, (padded, length)).reshape(-1, size, length)[mine]
+        self._passes = [*zip(tokens_PBW, domain_R.reshape(-1, size)[mine], strict=True)]
         self.names = corpus.evaluation_names
-        self._bits_M = [
-            one.tokens / one.bytes / math.log(2) if one.bytes else None for one in texts
-        ]
         self._trainer, self._device = trainer, ranks.device
-        self._passes = [
-            (tokens_RW[i % len(tokens_RW)], domain_R[i % len(tokens_RW)], i < len(tokens_RW))
-            for i in index_BB
-        ]
         self._sums: Sums | None = None
 
     def sums(self) -> Sums:
@@ -194,30 +191,26 @@ class HeldOutText:
         self._sums = None
 
     def line(self, step: int) -> dict[str, Any]:
-        """Return the line of an evaluation: nats per token, and bits per byte if known."""
+        """Return the line of an evaluation, nats per token."""
         held_out = held_out_losses(self.sums, self.names)
         if not isinstance(held_out, HeldOut):
             return {"step": step, "trouble": held_out}
         losses = dict(zip(self.names, held_out.losses_M.tolist(), strict=True))
-        known = zip(self.names, self._bits_M, strict=True)
-        bits = {name: losses[name] * factor for name, factor in known if factor is not None}
-        return {"step": step, "held_out_loss": losses, "held_out_bits_per_byte": bits}
+        return {"step": step, "held_out_loss": losses}
 
     def _evaluate(self) -> Sums:
-        sums_2M = torch.zeros(2, len(self.names), dtype=torch.float64, device=self._device)
-        for tokens, domain, counts in self._passes:
+        sums_2M = torch.zeros(2, len(self.names) + 1, dtype=torch.float64, device=self._device)
+        for tokens, domain in self._passes:
             tokens_BW = torch.from_numpy(tokens).to(self._device)
             output = self._trainer.evaluate(tokens_BW[:, :-1])
             exact_BT = token_losses(output, tokens_BW[:, 1:]).double()
             parts = (exact_BT, torch.ones_like(exact_BT))
             # Integer units row by row, so that sums do not depend on the number of ranks.
             sums_2B = torch.stack([part.sum(1) for part in parts]).mul_(UNIT).round_().div_(UNIT)
-            domain_B = torch.from_numpy(domain).to(self._device)
-            counts_B = torch.from_numpy(counts).to(self._device)
-            sums_2M.index_add_(1, domain_B[counts_B], sums_2B[:, counts_B])
+            sums_2M.index_add_(1, torch.from_numpy(domain).to(self._device), sums_2B)
         return {
             name: (loss, int(count))
-            for name, (loss, count) in zip(self.names, sums_2M.T.tolist(), strict=True)
+            for name, (loss, count) in zip(self.names, sums_2M.T.tolist(), strict=False)
         }
 
 

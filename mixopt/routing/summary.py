@@ -42,8 +42,8 @@ LAYER_SCHEMA = {
     "overflow": pl.Float64,  # share of the assignments beyond a capacity of 1.25 times even
     "dead": pl.Int64,  # experts below 1% of the even load
     "dropped": pl.Float64,  # share of the assignments
-    "information": pl.Float64,  # of expert and domain, nats, corrected for sample size
-    "specialisation": pl.Float64,  # information relative to its maximum, the domains' entropy
+    # Information of expert and domain, corrected for sample size, relative to its maximum.
+    "specialisation": pl.Float64,
 }
 SHOWN_BY_LAYER = (
     "max_load",
@@ -230,7 +230,6 @@ def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
         "overflow": measures.overflow(load_E),
         "dead": int(measures.dead(load_E).sum()),
         "dropped": layer.dropped_D.sum() / (counts_E.sum() + layer.dropped_D.sum()),
-        "information": information,
         "specialisation": information / highest,
     }
 

@@ -66,7 +66,7 @@ def test_compiled_code_gives_the_losses_of_eager_code_in_training_and_evaluation
     (compiled,) = proxy.train(trials_of(1), corpus, FEW, lambda _: None)
     (eager,), _ = train(corpus, trials_of(1))
     (passes,) = proxy.training._cache.values()
-    assert not passes._run.failed
+    assert not passes.run.failed
     assert compiled.losses.nats_per_token == pytest.approx(eager.losses.nats_per_token, rel=1e-5)
 
 
