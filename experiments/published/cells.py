@@ -22,10 +22,10 @@ from mixopt.fitting import fit_trials
 from mixopt.mixture import Mixture
 from mixopt.proposals import (
     ProposalRequest,
+    Surrogate,
     best_candidate,
     choose_batch,
     draw_candidates,
-    fit_surrogate,
     propose_mixture,
 )
 from mixopt.system import Array
@@ -92,7 +92,7 @@ def rounds_of(world: KnownWorld, trials: int, stages: list[Stage] | None, seed: 
     table = world.train(np.array([one.mixture.array for one in design]), seed)
     held = None
     for number, count in enumerate(config.planned_rounds[1:], start=1):
-        surrogate = fit_surrogate(table, world.objective, FitConfig(), seed=seed)
+        surrogate = Surrogate.of(fit_trials(table, FitConfig(), world.objective, seed))
         limits, natural_D = world.constraints, world.natural.array
         if stages:
             before = first_stage(config, world.natural, limits)

@@ -18,9 +18,9 @@ from mixopt.fitting import Fit, Repetition, fit_trials
 from mixopt.proposals import (
     Proposal,
     ProposalRequest,
+    Surrogate,
     choose_batch,
     draw_candidates,
-    fit_surrogate,
     propose_mixture,
 )
 from mixopt.system import Array
@@ -101,9 +101,9 @@ def in_rounds(world: KnownWorld, count: int, seed: int) -> Trials:
     allowed = design_constraints(config, world.natural, world.constraints).simplex
     for number, batch in enumerate(config.planned_rounds[1:], start=1):
         trials = world.train(weights_ND, seed)
-        surrogate = fit_surrogate(
-            trials, world.objective, FitConfig(), seed=seed, repetition=repetition_of(world, trials)
-        )
+        known = repetition_of(world, trials)
+        fit = fit_trials(trials, FitConfig(), world.objective, seed, repetition=known)
+        surrogate = Surrogate.of(fit)
         candidates_KD = draw_candidates(
             surrogate, allowed, world.natural.array, minimum=MIN_WEIGHT, seed=seed + number
         )

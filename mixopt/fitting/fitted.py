@@ -36,17 +36,17 @@ from mixopt.fitting.intervals import (
 from mixopt.fitting.pilots import CarriedRegressor, Correction, aligned
 from mixopt.fitting.regressor import (
     Predictor,
-    ResampledFits,
+    fit_regressor,
     predict_losses,
     predict_with_std,
-    resampled_fits,
+    resampled_rows,
     select_targets,
     supports,
     supports_sizes,
 )
 from mixopt.mixture import Mixture, pairwise_total_variation
 from mixopt.objective import Objective, size_text, unit_text
-from mixopt.system import Array, Trust, Update, no_progress, rank_text
+from mixopt.system import Array, Trust, Update, no_progress, one_blas_thread, rank_text
 from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
@@ -147,27 +147,30 @@ class Fit:
         )
 
     def resampled(
-        self, columns: Sequence[int], *, count: int, seed: int, update: Update = no_progress
-    ) -> ResampledFits:
-        """Refit the regressor of some losses, by position, on resampled mixtures.
+        self,
+        columns: Sequence[int],
+        *,
+        count: int,
+        rng: np.random.Generator,
+        update: Update = no_progress,
+    ) -> tuple[Predictor, ...]:
+        """Refit the regressor of some losses, by position, on mixtures drawn with replacement.
 
-        A regressor that predicts at a size and has no `tuned` is not refitted.
+        A mixture is drawn with all its replicates. With `tuned`, a refit keeps the hyperparameters
+        chosen on held-out folds, which is cheap. A regressor that predicts at a size and has no
+        `tuned` is not refitted.
         """
-        own = select_targets(self.regressor, columns)
+        own, fits = select_targets(self.regressor, columns), list[Predictor]()
         if self.size is not None and not supports(own, "tuned"):
-            return ResampledFits(tuple(columns), ())
-        fits = resampled_fits(
-            self.name,
-            own,
-            partial(self.data.make, self.name),
-            self.rows(),
-            self.data.losses_NM[:, list(columns)],
-            self.data.mixtures,
-            count=count,
-            rng=np.random.default_rng([seed, 1]),
-            update=update,
-        )
-        return ResampledFits(tuple(columns), fits)
+            return ()
+        rows, losses_NM = self.rows(), self.data.losses_NM[:, list(columns)]
+        with one_blas_thread(len(rows)):
+            for _ in range(count):
+                drawn = resampled_rows(self.data.mixtures, rng)
+                again = own.tuned() if supports(own, "tuned") else self.data.make(self.name)
+                fits.append(fit_regressor(self.name, again, rows[drawn], losses_NM[drawn]))
+                update(len(fits), "refits")
+        return tuple(fits)
 
     def with_pilots(self, pilots: Trials) -> Fit:
         """Return the fit corrected to another size by a few runs of that size.

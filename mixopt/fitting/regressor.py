@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 
 from mixopt.errors import MixoptError, PluginError, TrialsError
-from mixopt.system import Array, BoolArray, IntArray, Update, no_progress, one_blas_thread
+from mixopt.system import Array, BoolArray, IntArray, Update
 from mixopt.trials import Trials
 
 OFTEN = 2.0  # epochs up to which repeated text is nearly as good as fresh text
@@ -388,46 +388,6 @@ def check_predicts(path: Path, regressor: Predictor, rows: Array, targets: int) 
 def error_text(error: Exception) -> str:
     """Return an error as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-@dataclass(frozen=True, eq=False)
-class ResampledFits:
-    """Regressors refitted on resampled trials, and the positions of their losses in the fit."""
-
-    columns: tuple[int, ...]
-    regressors: tuple[Predictor, ...]
-
-    def of(self, columns: Sequence[int]) -> tuple[Predictor, ...]:
-        """Return the regressors of some losses, by position in the fit."""
-        places = [self.columns.index(column) for column in columns]
-        return tuple(select_targets(one, places) for one in self.regressors)
-
-
-def resampled_fits(
-    name: str,
-    fitted: Predictor,
-    make: Callable[[], Regressor],
-    rows: Array,
-    losses_NM: Array,
-    mixtures: Sequence[str],
-    *,
-    count: int,
-    rng: np.random.Generator,
-    update: Update = no_progress,
-) -> tuple[Predictor, ...]:
-    """Refit a regressor on mixtures drawn with replacement, each with all its replicates.
-
-    With `tuned`, a refit keeps the hyperparameters chosen on held-out folds, which is cheap; else
-    `make` builds it again.
-    """
-    fits: list[Predictor] = []
-    with one_blas_thread(len(rows)):
-        for _ in range(count):
-            drawn = resampled_rows(mixtures, rng)
-            again = fitted.tuned() if supports(fitted, "tuned") else make()
-            fits.append(fit_regressor(name, again, rows[drawn], losses_NM[drawn]))
-            update(len(fits), "refits")
-    return tuple(fits)
 
 
 def resampled_rows(mixtures: Sequence[str], rng: np.random.Generator) -> list[int]:

@@ -107,7 +107,8 @@ def choose_round(
     Returns the batch, and the mixture that the round's stage holds frozen; `held` is that of the
     stage before.
     """
-    from mixopt.proposals import best_candidate, choose_batch, draw_candidates, fit_surrogate
+    from mixopt.fitting import fit_trials
+    from mixopt.proposals import Surrogate, best_candidate, choose_batch, draw_candidates
     from mixopt.trials import (
         MIN_WEIGHT,
         Trials,
@@ -124,15 +125,16 @@ def choose_round(
     _check_finished(run, table, results, number)
     steps = len(config.fit.regressors) * config.fit.folds
     with steady_progress(f"choosing round {number + 1}", steps) as update:
-        surrogate = fit_surrogate(
+        fit = fit_trials(
             table,
-            objective,
             config.fit,
-            seed=config.seed,
+            objective,
+            config.seed,
             repetition=repetition_of(run),
             carried=carried_trials(run),
             update=update,
         )
+    surrogate = Surrogate.of(fit)
     limits = design_constraints(config.design, run.natural, run.constraints)
     natural_D, stages = run.natural.array, config.design.stages
     if stages:

@@ -40,10 +40,10 @@ from .request import (
 )
 from .rounds import (
     Batch as Batch,
+    Surrogate as Surrogate,
     best_candidate as best_candidate,
     choose_batch as choose_batch,
     draw_candidates as draw_candidates,
-    fit_surrogate as fit_surrogate,
 )
 from .search import Problem as Problem, search as search
 from .validation import (

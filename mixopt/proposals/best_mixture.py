@@ -22,7 +22,7 @@ import numpy as np
 
 from mixopt.constraints import MISSED, Constraints, floor
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError
-from mixopt.fitting import SAME, Fit, ResampledFits, replicate_spread
+from mixopt.fitting import SAME, Fit, Predictor, replicate_spread
 from mixopt.mixture import Mixture, Phases, total_variation
 from mixopt.objective import Objective, gain_ends_text, gain_text, unit_text
 from mixopt.proposals.proposal import (
@@ -59,20 +59,25 @@ def propose_mixture(request: ProposalRequest) -> Proposal:
 
 
 def best_proposal(
-    request: ProposalRequest, *, fits: ResampledFits | None = None, update: Update = no_progress
+    request: ProposalRequest,
+    *,
+    refits: Sequence[Predictor] | None = None,
+    update: Update = no_progress,
 ) -> Proposal:
-    """Find the best mixture, with refits if they exist already."""
+    """Find the best mixture, with refits of the needed losses if they exist already."""
     fit, config, seed = request.fit, request.search, request.seed
     _check_same_fit(request)
     constraints, unmeasured = keeping_unmeasured(
         request.constraints, request.compared["natural"], fit.targets, config.keep_unmeasured
     )
     request = replace(request, constraints=constraints)
-    needed = request.needed_columns
-    if fits is None:
-        fits = fit.resampled(needed, count=config.bootstrap, seed=seed, update=update)
+    if refits is None:
+        rng = np.random.default_rng([seed, 1])
+        refits = fit.resampled(
+            request.needed_columns, count=config.bootstrap, rng=rng, update=update
+        )
     update(config.bootstrap, "searching")
-    problem = Problem.of(request, fits.of(needed))
+    problem = Problem.of(request, refits)
     rows, done = len(fit.data.losses_NM), config.bootstrap + 1
     with one_blas_thread(rows):
         result = search(problem)

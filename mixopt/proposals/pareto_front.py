@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from mixopt.errors import ConfigError, did_you_mean
+from mixopt.fitting import select_targets
 from mixopt.objective import Objective, Unit
 from mixopt.proposals.best_mixture import best_proposal
 from mixopt.proposals.proposal import Proposal
@@ -80,12 +81,16 @@ def propose_front(request: ProposalRequest, targets: Sequence[str], *, points: i
         weights = {n: float(w) for n, w in zip(targets, weights_M, strict=True) if w > 0}
         return settled(fit.objective.of("mean", weights, "spread"), fit.trials)
 
-    every = replace(request, goal=goal(np.ones(len(targets))))
-    fits = fit.resampled(every.needed_columns, count=search.bootstrap, seed=request.seed)
+    columns = replace(request, goal=goal(np.ones(len(targets)))).needed_columns
+    rng = np.random.default_rng([request.seed, 1])
+    refits = fit.resampled(columns, count=search.bootstrap, rng=rng)
     proposals = []
     with steady_progress("front", points) as update:
         for weights_M in _lattice(len(targets), points):
-            proposals.append(best_proposal(replace(request, goal=goal(weights_M)), fits=fits))
+            aimed = replace(request, goal=goal(weights_M))
+            places = [columns.index(column) for column in aimed.needed_columns]
+            own = [select_targets(one, places) for one in refits]
+            proposals.append(best_proposal(aimed, refits=own))
             update(len(proposals), "points")
     front = _undominated(proposals, targets, fit.objective.higher)
     higher = tuple(name for name in targets if name in fit.objective.higher)

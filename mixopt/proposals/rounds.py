@@ -22,29 +22,27 @@ candidates of a chunk, S draws, P parents, B refits or chosen mixtures.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 
-from mixopt.config import FitConfig
 from mixopt.constraints import Allowed, ConvexSet
 from mixopt.errors import DesignError
 from mixopt.fitting import (
+    Abilities,
+    Fit,
     Predictor,
-    Repetition,
-    fit_trials,
-    make_regressor,
+    predict_losses,
     predict_with_std,
     replicate_spread,
-    resampled_fits,
     select_targets,
     supports,
 )
 from mixopt.objective import Objective
 from mixopt.proposals.search import Problem, search
-from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
-from mixopt.trials import SAME_MIXTURE, Trials
+from mixopt.system import Array, BoolArray, IntArray
+from mixopt.trials import SAME_MIXTURE
 
 REFITS = 20
 REACH = 0.5  # length scale of correlated errors, in square roots of weights
@@ -66,20 +64,36 @@ class Belief:
 
 @dataclass(frozen=True, eq=False)
 class Surrogate:
-    """A fitted regressor of the objective's measured losses, and its training data."""
+    """A fit of the trials so far, and its regressor for the measured losses alone."""
 
-    name: str
+    fit: Fit
     regressor: Predictor
-    objective: Objective
-    weights_ND: Array
-    losses_NM: Array
-    mixtures: list[str]
-    seed: int
-    repetition: Repetition | None = None
+
+    @classmethod
+    def of(cls, fit: Fit) -> Self:
+        """Reduce the regressor of a fit to the losses that its objective measures."""
+        return cls(fit, select_targets(fit.regressor, fit.objective.columns))
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The objective of the fit, over the measured losses."""
+        return self.fit.objective.over(self.fit.objective.measured)
+
+    @property
+    def weights_ND(self) -> Array:
+        """The mixtures of the trials."""
+        return self.fit.data.weights_ND
+
+    @cached_property
+    def best_ND(self) -> Array:
+        """The trained mixtures with the best predictions, best first."""
+        distinct_ND = np.unique(self.weights_ND, axis=0)
+        order = np.argsort(self.values(distinct_ND), kind="stable")[:KNOWN]
+        return np.asarray(distinct_ND[order])
 
     def values(self, weights_KD: Array) -> Array:
         """Return the predicted objective, shape (K,)."""
-        return self._value(self.regressor, weights_KD)
+        return self.objective.value(predict_losses(self.regressor, weights_KD))
 
     def moments(self, weights_KD: Array) -> tuple[Array, Array]:
         """Return means and standard deviations of the objective without noise, shape (K,) each."""
@@ -87,12 +101,14 @@ class Surrogate:
             away_BK = self._disagreement(weights_KD)
             return self.values(weights_KD), np.sqrt((away_BK**2).sum(axis=0))
         means_K, stds_K = self._claimed(weights_KD)
-        return means_K, np.sqrt(np.maximum(stds_K**2 - self._noise**2, 0.0))
+        least = float(self._stds_N.min())
+        noise = least if self._replicates is None else min(self._replicates, least)
+        return means_K, np.sqrt(np.maximum(stds_K**2 - noise**2, 0.0))
 
     def believe(self, weights_KD: Array) -> Belief:
         """Return the joint posterior of the objective at some mixtures."""
         if supports(self.regressor, "covariance"):
-            return Belief(self.values(weights_KD), self._covariance(weights_KD))
+            return Belief(self.values(weights_KD), self._covariance(self.regressor, weights_KD))
         if self._refits:
             away_BK = self._disagreement(weights_KD)
             return Belief(self.values(weights_KD), away_BK.T @ away_BK)
@@ -102,87 +118,51 @@ class Surrogate:
     @cached_property
     def noise(self) -> float:
         """Noise of a trial's objective, from replicates or the regressor's standard deviations."""
-        measured = replicate_spread(self.objective.value(self.losses_NM), self.mixtures)
-        if measured is not None:
-            return measured[0]
-        stds_NM = predict_with_std(self.regressor, self.weights_ND)[1]
-        least_M = stds_NM.reshape(self.losses_NM.shape).min(axis=0)
+        if self._replicates is not None:
+            return self._replicates
+        least_M = predict_with_std(self.regressor, self.weights_ND)[1].min(axis=0)
         # Errors of targets are independent, as in the covariance.
         return float(np.sqrt(((self.objective.pieces() * least_M) ** 2).sum(axis=1)).max())
 
-    def _covariance(self, weights_KD: Array) -> Array:
+    @cached_property
+    def _replicates(self) -> float | None:
+        """Standard deviation of the objective within mixtures; None without replicates."""
+        spread = replicate_spread(self.fit.data.observed_N, self.fit.data.mixtures)
+        return None if spread is None else spread[0]
+
+    def _covariance(self, regressor: Abilities, weights_KD: Array) -> Array:
         """Return the covariance of the objective, shape (K, K)."""
-        assert supports(self.regressor, "covariance")
         pieces_PM = self.objective.pieces()
-        losses = np.asarray(self.regressor.predict(weights_KD), dtype=np.float64)
-        active_K = self.objective.sums(losses.reshape(len(weights_KD), -1)).argmax(axis=1)
+        active_K = self.objective.sums(predict_losses(regressor, weights_KD)).argmax(axis=1)
         total_KK = np.zeros((len(weights_KD), len(weights_KD)))
         for piece in np.unique(active_K):
             rows = np.flatnonzero(active_K == piece)
-            own = self.regressor.covariance(weights_KD[rows], pieces_PM[piece])
-            total_KK[np.ix_(rows, rows)] = own
+            total_KK[np.ix_(rows, rows)] = regressor.covariance(weights_KD[rows], pieces_PM[piece])
         return total_KK
 
     def _claimed(self, weights_KD: Array) -> tuple[Array, Array]:
         """Return the predicted objective of new trials, and the regressor's standard deviation."""
         means_KM, stds_KM = predict_with_std(self.regressor, weights_KD)
-        shape = (len(weights_KD), len(self.objective.evaluation))
-        values_K = self.objective.value(means_KM.reshape(shape))
-        return values_K, self.objective.spread(stds_KM.reshape(shape))
+        return self.objective.value(means_KM), self.objective.spread(stds_KM)
 
     @cached_property
-    def _noise(self) -> float:
-        least = float(self._claimed(self.weights_ND)[1].min())
-        measured = replicate_spread(self.objective.value(self.losses_NM), self.mixtures)
-        return least if measured is None else min(measured[0], least)
+    def _stds_N(self) -> Array:
+        """The regressor's standard deviations at the trials, shape (N,)."""
+        return self._claimed(self.weights_ND)[1]
 
     @cached_property
     def _refits(self) -> tuple[Predictor, ...]:
         """Refits on resampled mixtures; none if the regressor has standard deviations."""
-        stds_N = self._claimed(self.weights_ND)[1]
-        if np.ptp(stds_N) > FLAT * stds_N.max():
+        if np.ptp(self._stds_N) > FLAT * self._stds_N.max():
             return ()
-        rng = np.random.default_rng([self.seed, 2])
-        trials = self.weights_ND, self.losses_NM, self.mixtures
-        make = partial(make_regressor, self.name, self.seed, self.repetition)
-        return resampled_fits(self.name, self.regressor, make, *trials, count=REFITS, rng=rng)
+        rng = np.random.default_rng([self.fit.data.seed, 2])
+        return self.fit.resampled(self.fit.objective.columns, count=REFITS, rng=rng)
 
     def _disagreement(self, weights_KD: Array) -> Array:
         """Return how refits differ from their mean, in directions of unit variance, (B, K)."""
-        values_BK = np.stack([self._value(one, weights_KD) for one in self._refits])
-        away_BK: Array = (values_BK - values_BK.mean(axis=0)) / np.sqrt(len(values_BK) - 1)
-        return away_BK
-
-    def _value(self, regressor: Predictor, weights_KD: Array) -> Array:
-        losses = np.asarray(regressor.predict(weights_KD), dtype=np.float64)
-        return self.objective.value(losses.reshape(len(weights_KD), -1))
-
-
-def fit_surrogate(
-    trials: Trials,
-    objective: Objective,
-    config: FitConfig,
-    *,
-    seed: int = 0,
-    repetition: Repetition | None = None,
-    carried: Trials | None = None,
-    update: Update = no_progress,
-) -> Surrogate:
-    """Fit a regressor on the trials so far."""
-    done, columns = trials.finished, objective.columns
-    fit = fit_trials(
-        done, config, objective, seed, repetition=repetition, carried=carried, update=update
-    )
-    return Surrogate(
-        fit.name,
-        select_targets(fit.regressor, columns),
-        objective.over(objective.measured),
-        done.weights(),
-        done.losses(objective.unit)[:, columns],
-        done.mixtures,
-        seed,
-        repetition,
-    )
+        losses = [predict_losses(one, weights_KD) for one in self._refits]
+        values_BK = np.stack([self.objective.value(losses_KM) for losses_KM in losses])
+        return np.asarray((values_BK - values_BK.mean(axis=0)) / np.sqrt(len(values_BK) - 1))
 
 
 def _together(weights_KD: Array) -> Array:
@@ -288,15 +268,11 @@ class Batch:
 
     Attributes:
         weights_BD: The mixtures, shape (B, D).
-        proposal_D: The candidate with the best prediction so far, shape (D,).
-        predicted: Its predicted objective.
         gain: Expected decrease of the proposal's objective by the round, >= 0.
         regressor: Name of the regressor behind the choice.
     """
 
     weights_BD: Array
-    proposal_D: Array
-    predicted: float
     gain: float
     regressor: str
 
@@ -318,18 +294,10 @@ def choose_batch(
             "untried ones are left within the limits; lower the last of design.rounds, or widen "
             "the limits"
         )
-    known_ND = _best(surrogate)
-    belief = surrogate.believe(np.vstack([candidates_KD, known_ND]))
-    open_K = np.concatenate([fresh_K, np.zeros(len(known_ND), dtype=np.bool_)])
-    proposal = int(np.argmin(belief.means_K[: len(candidates_KD)]))
+    belief = surrogate.believe(np.vstack([candidates_KD, surrogate.best_ND]))
+    open_K = np.pad(fresh_K, (0, len(surrogate.best_ND)))
     chosen, gain = choose_by_knowledge(belief, surrogate.noise, open_K, count, seed)
-    return Batch(
-        weights_BD=candidates_KD[chosen],
-        proposal_D=candidates_KD[proposal],
-        predicted=float(belief.means_K[proposal]),
-        gain=gain,
-        regressor=surrogate.name,
-    )
+    return Batch(candidates_KD[chosen], gain, surrogate.fit.name)
 
 
 def draw_candidates(
@@ -337,7 +305,6 @@ def draw_candidates(
 ) -> Array:
     """Draw distinct allowed candidates."""
     rng = np.random.default_rng([seed, 3])
-    best_ND = _best(surrogate)[:CENTERS]
     found_D = best_candidate(surrogate, allowed, natural_D, seed=seed)
     uniform_D = np.full_like(natural_D, 1.0 / len(natural_D))
     drawn_KD = np.vstack(
@@ -345,7 +312,7 @@ def draw_candidates(
             found_D,
             allowed.from_cube(rng.random((SPREAD, allowed.dimensions))),
             _around([natural_D, uniform_D], WIDE, rng),
-            _around([found_D, *best_ND], NARROW, rng),
+            _around([found_D, *surrogate.best_ND[:CENTERS]], NARROW, rng),
         ]
     )
     inside_KD = _cleaned(drawn_KD, allowed, minimum)
@@ -365,20 +332,12 @@ def best_candidate(
         surrogate.objective,
         allowed,
         natural_D,
-        _best(surrogate)[:CENTERS],
+        surrogate.best_ND[:CENTERS],
         samples=SAMPLES,
         average=AVERAGE,
         seed=seed,
     )
     return search(problem).weights_D
-
-
-def _best(surrogate: Surrogate) -> Array:
-    """Return the trained mixtures with the best predictions, best first."""
-    distinct_ND = np.unique(surrogate.weights_ND, axis=0)
-    order = np.argsort(surrogate.values(distinct_ND), kind="stable")[:KNOWN]
-    best_ND: Array = distinct_ND[order]
-    return best_ND
 
 
 def _fresh(candidates_KD: Array, taken_ND: Array) -> BoolArray:

@@ -1,5 +1,6 @@
 """Fits of few trials use one thread of BLAS, and leave it as it was."""
 
+import numpy as np
 import pytest
 import scipy.linalg  # noqa: F401 - has a BLAS of its own
 from made_fit import fitted
@@ -31,7 +32,7 @@ def test_matrices_of_many_rows_have_all_threads_and_others_after_an_error():
 
 def test_a_fit_of_few_trials_and_its_refits_use_one_thread():
     fit = fitted(NAME)
-    fit.resampled([0, 1], count=2, seed=0)
+    fit.resampled([0, 1], count=2, rng=np.random.default_rng(0))
     assert len(SeesThreads.seen) > 10
     assert set(SeesThreads.seen) == {1}
     assert set(blas_threads()) == {2}

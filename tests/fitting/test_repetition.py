@@ -7,11 +7,11 @@ from mixopt_regressors.combinations import AutoRegressor
 
 from mixopt.config import FitConfig, load_config
 from mixopt.errors import TrialsError
-from mixopt.fitting import Fit, ModelSize, Repetition, predict_with_std
+from mixopt.fitting import Fit, ModelSize, Repetition, fit_trials, predict_with_std
 from mixopt.fitting.regressor import resampled_rows
 from mixopt.objective import Objective
 from mixopt.pipeline import steps
-from mixopt.proposals import fit_surrogate
+from mixopt.proposals import Surrogate
 from mixopt.run_directory import repetition_of
 from mixopt.trials import Trials
 
@@ -107,18 +107,21 @@ def test_mixtures_are_drawn_with_all_their_replicates():
         assert times[0] + times[1] + times[3] + times[5] == 4
 
 
-def test_refits_are_of_other_trials_each_and_those_of_some_losses_are_cut_from_them():
-    fits = TRIALS.fit(regressors="linear").resampled([1, 0], count=2, seed=0)
-    first, second = (regressor.predict(TRIALS.weights()) for regressor in fits.regressors)
+def test_refits_are_of_other_trials_each_and_each_loss_is_refitted_alone():
+    fit = TRIALS.fit(regressors="linear")
+    refits = fit.resampled([1, 0], count=2, rng=np.random.default_rng(0))
+    first, second = (one.predict(TRIALS.weights()) for one in refits)
     assert not np.allclose(first, second)
-    for whole_NM, some in zip((first, second), fits.of([0]), strict=True):
+    alone = fit.resampled([0], count=2, rng=np.random.default_rng(0))
+    for whole_NM, some in zip((first, second), alone, strict=True):
         assert np.allclose(some.predict(TRIALS.weights()), whole_NM[:, [1]], rtol=1e-12)
 
 
 def test_a_surrogate_resamples_a_regressor_that_needs_an_inventory():
     mean = Objective(TARGETS, "mean", dict.fromkeys(TARGETS, 0.5), "nats_per_token")
     known = Repetition.of_trials(TRIALS, INVENTORY)
-    surrogate = fit_surrogate(ROOTS, mean, FitConfig(regressors=[NEEDY]), repetition=known)
+    fit = fit_trials(ROOTS, FitConfig(regressors=[NEEDY]), mean, 0, repetition=known)
+    surrogate = Surrogate.of(fit)
     means_N, stds_N = surrogate.moments(ROOTS.weights())
     assert np.allclose(means_N, ROOTS.losses().mean(axis=1), atol=0.1)
     assert 0 < stds_N.max() < 0.1
@@ -136,7 +139,7 @@ def test_a_surrogate_resamples_a_regressor_that_needs_an_inventory():
 def test_a_refit_knows_of_epochs_size_and_pilots_as_the_fit(trials, name, options):
     fit = trials.fit(regressors=name, **options)
     truth_NM = fit.regressor.predict(TRIALS.weights())
-    for regressor in fit.resampled([0, 1], count=2, seed=0).regressors:
-        means_NM, stds_NM = predict_with_std(regressor, TRIALS.weights())
+    for one in fit.resampled([0, 1], count=2, rng=np.random.default_rng(0)):
+        means_NM, stds_NM = predict_with_std(one, TRIALS.weights())
         assert np.abs(means_NM - truth_NM).max() < 0.1
         assert stds_NM.min() > 0

@@ -11,8 +11,9 @@ from scipy.stats import norm
 from mixopt.config import FitConfig
 from mixopt.constraints import CappedSimplex
 from mixopt.errors import DesignError
+from mixopt.fitting import fit_trials
 from mixopt.objective import Objective
-from mixopt.proposals import choose_batch, draw_candidates, fit_surrogate
+from mixopt.proposals import Surrogate, choose_batch, draw_candidates
 from mixopt.proposals.rounds import (
     CHILDREN,
     Belief,
@@ -41,7 +42,8 @@ def bowl(weights_ND):
 def surrogate_of(weights_ND, values_N, regressor=GP):
     trials = table(weights_ND, values_N, DOMAINS, ("loss",))
     objective = Objective(("loss",), "target", {"loss": 1.0})
-    return fit_surrogate(trials, objective, FitConfig(regressors=[regressor], folds=2))
+    config = FitConfig(regressors=[regressor], folds=2)
+    return Surrogate.of(fit_trials(trials, config, objective, 0))
 
 
 def fitted(count=12, regressor=GP):

@@ -99,7 +99,7 @@ def test_a_fit_with_carried_trials_is_read_as_it_was_written(swarms, tmp_path):
     fit = new.fit(regressors="auto", carried=old.with_targets(["x"]))
     fit.save(tmp_path / "fit")
     read = Fit.load(tmp_path / "fit")
-    again = [item.resampled([1], count=2, seed=0).regressors[1] for item in (fit, read)]
+    again = [one.resampled([1], count=2, rng=np.random.default_rng(0))[1] for one in (fit, read)]
     for one, other in ((fit.regressor, read.regressor), again):
         found = [np.asarray(a.predict(unseen.weights())) for a in (one, other)]
         np.testing.assert_allclose(*found, rtol=1e-9)
