@@ -351,8 +351,7 @@ class Objective:
         Only measured columns are read: a missing loss of another domain must not affect the value.
         """
         measured_NM = np.asarray(losses_NM, dtype=np.float64)[:, self.columns]
-        sums_NP: Array = measured_NM @ self._small_pieces.T + self.offsets_P
-        return sums_NP
+        return measured_NM @ self._small_pieces.T + self.offsets_P
 
     def value(self, losses_NM: ArrayLike) -> Array:
         """Return the objective of each row of losses, shape (N,)."""
@@ -363,13 +362,7 @@ class Objective:
         """Bound the deviation of the objective by those of the losses, shape (N,)."""
         measured_NM = np.asarray(stds_NM, dtype=np.float64)[:, self.columns]
         spreads_NP = measured_NM @ np.abs(self._small_pieces).T
-        spread: Array = spreads_NP.max(axis=1)
-        return spread
-
-    def gradient(self, losses_M: ArrayLike) -> Array:
-        """Return a subgradient of the objective with respect to the losses, shape (M,)."""
-        active = int(self.sums(np.atleast_2d(losses_M)).argmax())
-        return np.array(self.pieces()[active])
+        return np.asarray(spreads_NP.max(axis=1))
 
     @cached_property
     def _small_pieces(self) -> Array:

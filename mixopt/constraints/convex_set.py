@@ -90,8 +90,7 @@ class ConvexSet:
     def step(self, points_ND: Array, moves_ND: Array) -> Array:
         """Move points of the set along `moves_ND`, completely or as far as the set allows."""
         part_N = self._reach(points_ND, moves_ND, 1.0)
-        end_ND: Array = np.clip(points_ND + part_N[:, None] * moves_ND, self.lower_D, self.upper_D)
-        return end_ND
+        return np.clip(points_ND + part_N[:, None] * moves_ND, self.lower_D, self.upper_D)
 
     def from_cube(self, cube_NK: ArrayLike) -> Array:
         """Map points of the unit cube onto the set, one to one."""
@@ -118,8 +117,7 @@ class ConvexSet:
 
     def _project_moves(self, moves_ND: Array) -> Array:
         """Project moves onto the directions of the set."""
-        along: Array = moves_ND @ self._directions_KD.T @ self._directions_KD
-        return along
+        return moves_ND @ self._directions_KD.T @ self._directions_KD
 
     def _reach(self, points_ND: Array, moves_ND: Array, most: float) -> Array:
         """Return the multiple of each move that stays in the set, <= `most`, shape (N,)."""

@@ -156,8 +156,7 @@ class Guards:
     def excess(self, losses_NM: Array, compared_G: Array) -> Array:
         """Return how far each loss exceeds its margin, shape (N, G); < 0 within the margin."""
         worse_NG = (losses_NM[:, self.columns] - compared_G) * self.signs_G
-        excess: Array = worse_NG - self.margins_G
-        return excess
+        return worse_NG - self.margins_G
 
     def binding(self, excess_G: Array) -> list[str]:
         """Name the active guardrails: `loss of law <= that of natural + 0.01 (constraints...)`."""

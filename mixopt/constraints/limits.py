@@ -283,8 +283,7 @@ class ConvexLimit:
         ratio_ND = np.where(weights > 0, weights, 1.0) / self._safe_D
         terms_ND = weights * np.where(weights > 0, np.log(ratio_ND), 0.0)
         outside_N = (weights[:, self.center_D == 0] > MIN_WEIGHT).any(axis=1)
-        divergence: Array = np.where(outside_N, np.inf, terms_ND.sum(axis=1))
-        return divergence
+        return np.where(outside_N, np.inf, terms_ND.sum(axis=1))
 
     def slope(self, weights_D: Array) -> Array:
         """Return the gradient of the divergence at a mixture, shape (D,)."""

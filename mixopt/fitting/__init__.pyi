@@ -3,7 +3,7 @@ from .competition import (
     fit_table as fit_table,
     fit_trials as fit_trials,
     fit_unit as fit_unit,
-    informative as informative,
+    prepared as prepared,
 )
 from .evaluation import evaluate as evaluate
 from .factors import Factor as Factor, Offer as Offer
@@ -11,12 +11,11 @@ from .fit_data import (
     FitData as FitData,
     ModelSize as ModelSize,
     ObjectiveLike as ObjectiveLike,
-    objective_of as objective_of,
     objective_over as objective_over,
     requested_size as requested_size,
     size_groups as size_groups,
 )
-from .fit_files import check_fit_files as check_fit_files, held_out_tables as held_out_tables
+from .fit_files import check_fit_files as check_fit_files, held_out_report as held_out_report
 from .fitted import SAME as SAME, Fit as Fit
 from .held_out import (
     CEILING as CEILING,

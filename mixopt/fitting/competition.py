@@ -27,6 +27,7 @@ from mixopt.fitting.fit_data import (
     ModelSize,
     ObjectiveLike,
     check_finished,
+    objective_over,
     requested_patterns,
     requested_size,
 )
@@ -186,19 +187,28 @@ def fit_unit(
     return unit
 
 
-def informative(trials: Trials, objective: ObjectiveLike | None, unit: Unit) -> Trials:
-    """Return the trials without constant losses, unless these are requested."""
+def prepared(
+    trials: Trials,
+    objective: ObjectiveLike | None,
+    direction: Mapping[str, Direction] | None,
+    scale: Scale,
+    unit: Unit | None,
+) -> tuple[Trials, Objective]:
+    """Return the trials without constant losses, unless requested, and the objective over them."""
+    unit = fit_unit(trials, objective, direction, scale, unit)
     requested = requested_patterns(objective)
     if not trials.targets:
         raise TrialsError("the trials have no losses: no column loss/NAME")
-    losses_NM = trials.finished.losses(unit)
-    varies = dict(zip(trials.targets, np.ptp(losses_NM, axis=0) > 0, strict=True))
-    names = [name for name in trials.targets if varies[name] or name in requested]
+    varies_M = np.ptp(trials.finished.losses(unit), axis=0) > 0
+    pairs = list(zip(trials.targets, varies_M, strict=True))
+    names = [name for name, varies in pairs if varies or name in requested]
     gone = [name for name in trials.targets if name not in names]
-    if not names or not gone:
-        return trials
-    note = f"left out {listed(gone)}: the same loss in every trial"
-    return trials.with_targets(names).with_notes(note)
+    if names and gone:
+        note = f"left out {listed(gone)}: the same loss in every trial"
+        trials = trials.with_targets(names).with_notes(note)
+    return trials, objective_over(
+        trials.targets, objective, unit=unit, direction=direction, scale=scale, items=trials.items
+    )
 
 
 def fit_table(

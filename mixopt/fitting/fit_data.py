@@ -89,11 +89,6 @@ def objective_over(
     return Objective.from_config(checked(ObjectiveConfig, plain, "objective"), evaluation)
 
 
-def objective_of(trials: Trials, given: ObjectiveLike | None, unit: Unit) -> Objective:
-    """Return an objective over the losses of trials, with spreads and items from them."""
-    return settled(objective_over(trials.targets, given, unit=unit), trials)
-
-
 def _combination(
     weights: Mapping[str, float], evaluation: Sequence[str], scale: Scale
 ) -> dict[str, Any]:

@@ -13,11 +13,12 @@ A regressor that cannot be written is fitted again when the folder is read, with
 the same trials.
 """
 
+from __future__ import annotations
+
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from pydantic import Field
@@ -25,13 +26,7 @@ from pydantic import Field
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
 from mixopt.fitting.held_out import HELD_OUT, SCHEMA
-from mixopt.fitting.regressor import (
-    Predictor,
-    Repetition,
-    check_predicts,
-    read_regressor,
-    supports_saving,
-)
+from mixopt.fitting.regressor import Repetition, check_predicts, read_regressor, supports_saving
 from mixopt.objective import Objective
 from mixopt.system import (
     FileRecord,
@@ -48,7 +43,10 @@ from mixopt.system import (
 )
 from mixopt.trials import Trials, trials_fingerprint
 
-FORMAT = "mixopt-fit/4"
+if TYPE_CHECKING:
+    from mixopt.fitting.fitted import Fit
+
+FORMAT = "mixopt-fit/5"
 AGAIN = "fit again"
 TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
 PILOTS = "pilots.parquet"
@@ -67,54 +65,41 @@ class FitShape(FileShape):
     trials: str
     domains: list[str]
     objective: Objective
-    reasons: list[str]
     size: ModelSize | None
     repetition: Repetition | None
-    slopes: dict[str, float] | None
     files: dict[str, FileRecord]
 
 
-def write_fit(
-    path: Path,
-    name: str,
-    fitted: Predictor,
-    data: FitData,
-    tables: tuple[pl.DataFrame, pl.DataFrame],
-    *,
-    size: ModelSize | None,
-    pilots: Trials | None,
-    slopes: Mapping[str, float] | None,
-    reasons: Sequence[str],
-) -> None:
+def write_fit(path: Path, fit: Fit) -> None:
     """Write a fit to a folder; fit.json, with the hashes of all other files, is written last."""
-    for file, table in zip(TABLES, tables, strict=False):
+    data = fit.data
+    for file, table in zip(TABLES, (fit.report, fit.held_out), strict=False):
         write_table(path / file, table)
-    for file, some in (("trials.parquet", data.trials), (PILOTS, pilots), (CARRIED, data.carried)):
-        if some is not None:
-            some.write(path / file)
+    tables = {"trials.parquet": data.trials, PILOTS: fit.pilots, CARRIED: data.carried}
+    for file, trials in tables.items():
+        if trials is not None:
+            trials.write(path / file)
     shutil.rmtree(path / "regressor", ignore_errors=True)  # of an earlier fit
-    if supports_saving(fitted):
-        fitted.save(path / "regressor")
+    if supports_saving(fit.fitted):
+        fit.fitted.save(path / "regressor")
     content = {
         "format": FORMAT,
-        "regressor": name,
-        "saved": supports_saving(fitted),
+        "regressor": fit.name,
+        "saved": supports_saving(fit.fitted),
         "folds": data.folds,
         "seed": data.seed,
-        "trials": trials_fingerprint(data.trials),
-        "domains": list(data.trials.domains),
+        "trials": fit.fingerprint,
+        "domains": list(fit.domains),
         "objective": data.objective.to_json(),
-        "reasons": list(reasons),
-        "size": size and asdict(size),
+        "size": fit.size and asdict(fit.size),
         "repetition": data.repetition and asdict(data.repetition),
-        "slopes": slopes,
         "files": {name: one.to_json() for name, one in folder_records(path, FILES).items()},
     }
     write_sealed(path / "fit.json", content)
 
 
-def read_fit(path: Path, trust: Trust) -> tuple[dict[str, Any], Trials | None]:
-    """Read the fields of a fit and its pilots."""
+def read_fit(path: Path, trust: Trust) -> dict[str, Any]:
+    """Read the fields of a fit."""
     content = _read_content(path)
     name = content.regressor
     check_trusted("regressor", name, str(path / "fit.json"), trust)
@@ -132,9 +117,15 @@ def read_fit(path: Path, trust: Trust) -> tuple[dict[str, Any], Trials | None]:
     else:
         fitted = data.fitted(name)
     report, held_out = _read_evidence(path)
-    fields = {"name": name, "fitted": fitted, "data": data, "size": content.size}
-    pilots = None if content.slopes is None else Trials.read(path / PILOTS)
-    return {**fields, "report": report, "held_out": held_out}, pilots
+    return {
+        "name": name,
+        "fitted": fitted,
+        "data": data,
+        "report": report,
+        "held_out": held_out,
+        "size": content.size,
+        "pilots": Trials.read(path / PILOTS) if PILOTS in content.files else None,
+    }
 
 
 def _read_content(path: Path) -> FitShape:
@@ -147,7 +138,7 @@ def _read_content(path: Path) -> FitShape:
     shape: FitShape = read_sealed(file, FitShape, hint=AGAIN)
     for name, fault in Verifier(path).faults(shape.files).items():
         raise RunError(f"{path / name}: {fault}; {AGAIN}")
-    for name in TABLES if shape.slopes is None else (*TABLES, PILOTS):
+    for name in TABLES:
         if name not in shape.files:
             raise RunError(f"{path / name}: is not part of this fit; {AGAIN}")
     return shape
@@ -165,9 +156,9 @@ def _read_trials(path: Path, fingerprint: str) -> Trials:
     return trials
 
 
-def held_out_tables(path: Path) -> tuple[str, pl.DataFrame, pl.DataFrame]:
-    """Return the chosen regressor's name, the report and the held-out predictions."""
-    return _read_content(path).regressor, *_read_evidence(path)
+def held_out_report(path: Path) -> tuple[str, pl.DataFrame]:
+    """Return the chosen regressor's name, and the report."""
+    return _read_content(path).regressor, _read_evidence(path)[0]
 
 
 def _read_evidence(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:

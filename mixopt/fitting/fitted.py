@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize, ObjectiveLike
 from mixopt.fitting.fit_files import read_fit, write_fit
-from mixopt.fitting.held_out import OBJECTIVE, held_out_columns, summary_line, thin_evidence
+from mixopt.fitting.held_out import OBJECTIVE, thin_evidence
 from mixopt.fitting.intervals import (
     Calibration,
     Prediction,
@@ -112,6 +112,12 @@ class Fit:
     def targets(self) -> tuple[str, ...]:
         """Evaluation domains, in the order of the losses."""
         return self.trials.targets
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """The rows of the report on the objective, by predictor."""
+        rows = self.report.filter(target=OBJECTIVE).iter_rows(named=True)
+        return {row["predictor"]: row for row in rows}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -209,7 +215,7 @@ class Fit:
 
     def held_out_losses(self) -> Array:
         """Predicted losses of held-out trials, shape (N, M)."""
-        return held_out_columns(self.held_out, self.name, self.targets, "predicted")
+        return self._held_out("predicted")
 
     def held_out_errors(self) -> Array:
         """Return observed minus predicted losses of held-out trials, shape (N, M)."""
@@ -217,7 +223,11 @@ class Fit:
 
     def held_out_stds(self) -> Array:
         """The regressor's standard deviations for held-out trials, shape (N, M)."""
-        return held_out_columns(self.held_out, self.name, self.targets, "std")
+        return self._held_out("std")
+
+    def _held_out(self, column: str) -> Array:
+        rows = self.held_out.filter(predictor=self.name).partition_by("target", as_dict=True)
+        return np.stack([rows[(name,)][column].to_numpy() for name in self.targets], axis=1)
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
@@ -332,19 +342,25 @@ class Fit:
         stds_NM = self._by_items(means_NM, stds_NM)
         stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds_NM.T, strict=True)
-        prediction = Prediction.of(
-            means_NM,
-            np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1),
-            self._held_back(over.value(means_NM), over),
-            stretch_N * self.objective_calibration(over).halves(over.spread(stds_NM)),
+        halves_NM = np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1)
+        value_N = self._held_back(over.value(means_NM), over)
+        half_N = stretch_N * self.objective_calibration(over).halves(over.spread(stds_NM))
+        if over.kind == "target":  # the loss that is the objective has the objective's values
+            means_NM, (column,) = means_NM.copy(), over.columns
+            means_NM[:, column], halves_NM[:, column] = over.signs[column] * value_N, half_N
+        return Prediction(
+            losses_NM=means_NM,
+            low_NM=means_NM - halves_NM,
+            high_NM=means_NM + halves_NM,
+            objective_N=value_N,
+            objective_low_N=value_N - half_N,
+            objective_high_N=value_N + half_N,
+            targets=self.targets,
         )
-        return replace(prediction.agreeing(over), targets=self.targets)
 
     def __repr__(self) -> str:
         """Return the chosen regressor with its held-out accuracy."""
-        chosen = (pl.col("predictor") == self.name) & (pl.col("target") == OBJECTIVE)
-        row = self.report.filter(chosen).row(0, named=True)
-        unit = self.objective.value_unit
+        row, unit = self.scores[self.name], self.objective.value_unit
         return (
             f"Fit({self.name!r}: {len(self.trials)} trials, {len(self.domains)} domains,"
             f" {len(self.targets)} losses; held out: Spearman {rank_text(row['spearman'])}, RMSE"
@@ -360,7 +376,17 @@ class Fit:
 
     def summary(self) -> str:
         """Return one line on the chosen regressor and its held-out accuracy."""
-        lines = [summary_line(self.report, self.name, self.objective.value_unit)]
+        unit, rank = self.objective.value_unit, self.scores[self.name]["spearman"]
+        errors = {name: size_text(row["rmse"], unit) for name, row in self.scores.items()}
+        others = [
+            f"{name} {errors[name]}"
+            for name, row in self.scores.items()
+            if row["kind"] in ("regressor", "member") and name != self.name
+        ]
+        beside = ", ".join([*others, f"the mean {errors['mean']}"])
+        shown_rank = "none" if rank is None else f"{rank:.3f}"
+        error = f"error of the objective on held-out folds {errors[self.name]} ({beside})"
+        lines = [f"{self.name}: {error}, Spearman {shown_rank}"]
         if self.size is not None:
             size = self.size
             lines.append(
@@ -461,21 +487,7 @@ class Fit:
         path = Path(path)
         if (path / "config.yaml").exists() or (path / "fit" / "fit.json").exists():
             raise RunError(f"{path}: is a run directory or has a fit already; use another folder")
-        slopes = None
-        if self.correction is not None:
-            slopes_M = self.correction.lines.slopes_M
-            slopes = dict(zip(self.targets, slopes_M.tolist(), strict=True))
-        write_fit(
-            path,
-            self.name,
-            self.fitted,
-            self.data,
-            (self.report, self.held_out),
-            size=self.size,
-            pilots=self.pilots,
-            slopes=slopes,
-            reasons=self.reasons(),
-        )
+        write_fit(path, self)
 
     @classmethod
     def load(cls, path: Path, *, trust: Trust = False) -> Fit:
@@ -491,6 +503,4 @@ class Fit:
             PluginError: Its regressor is not installed, is named by an untrusted path, or cannot be
                 read.
         """
-        fields, pilots = read_fit(path, trust)
-        fit = cls(**fields)
-        return fit if pilots is None else fit.with_pilots(pilots)
+        return cls(**read_fit(path, trust))

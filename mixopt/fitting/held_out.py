@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 from mixopt.fitting.fit_data import FitData
 from mixopt.fitting.regressor import splits
 from mixopt.mixture import pairwise_total_variation
-from mixopt.objective import Objective, size_text
+from mixopt.objective import Objective
 from mixopt.system import Array, BoolArray, IntArray, first_few
 
 
@@ -85,8 +85,7 @@ def share_better(ours_NQ: Array, theirs_NQ: Array, seen_NQ: Array, seed: int) ->
             np.diag(rank_correlations(one[rows], seen_NQ[rows])) for one in (ours_NQ, theirs_NQ)
         )
         wins_Q += ours_Q > theirs_Q
-    better_Q: Array = wins_Q / RESAMPLES
-    return better_Q
+    return wins_Q / RESAMPLES
 
 
 def spearman_within(
@@ -147,14 +146,6 @@ def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> p
         }
         frames.append(pl.DataFrame(columns))
     return pl.concat(frames)
-
-
-def held_out_columns(
-    table: pl.DataFrame, predictor: str, targets: Sequence[str], column: str
-) -> Array:
-    """Return a column of `held_out_table` for one predictor, by target, shape (N, M)."""
-    rows = table.filter(pl.col("predictor") == predictor).partition_by("target", as_dict=True)
-    return np.stack([rows[(name,)][column].to_numpy() for name in targets], axis=1)
 
 
 def controls(
@@ -261,21 +252,6 @@ def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.
             best = best_spearman(seen_N, spread[0], data.seed)
             rows.append((CEILING, "ceiling", name, best, spread[0]))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
-
-
-def summary_line(report: pl.DataFrame, name: str, unit: str) -> str:
-    """Return a line on a regressor's held-out error, beside the others and the mean."""
-    rows = report.filter(pl.col("target") == OBJECTIVE)
-    error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
-    rank = dict(zip(rows["predictor"], rows["spearman"], strict=True))
-    kinds = zip(rows["predictor"], rows["kind"], strict=True)
-    others = [one for one, kind in kinds if kind in ("regressor", "member") and one != name]
-    beaten = "".join(f"{one} {size_text(error[one], unit)}, " for one in others)
-    ranks = "none" if rank[name] is None else f"{rank[name]:.3f}"
-    return (
-        f"{name}: error of the objective on held-out folds {size_text(error[name], unit)}"
-        f" ({beaten}the mean {size_text(error['mean'], unit)}), Spearman {ranks}"
-    )
 
 
 APART = 0.9  # identifiable part of a share's variation above which a domain counts as measured

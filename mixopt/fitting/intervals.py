@@ -33,7 +33,6 @@ from numpy.typing import ArrayLike
 
 from mixopt.fitting.held_out import OBJECTIVE
 from mixopt.mixture import Mixture, pairwise_total_variation
-from mixopt.objective import Objective
 from mixopt.system import Array, html_table, loss_text
 
 LEVEL = 0.9
@@ -126,8 +125,7 @@ class TrialReach:
         if self.radius <= 0:
             return np.ones(len(points_ND))
         beyond_N = np.maximum(self.nearest(points_ND) - self.reach, 0.0)
-        stretch_N: Array = (1.0 + beyond_N / self.radius) ** 2
-        return stretch_N
+        return (1.0 + beyond_N / self.radius) ** 2
 
     @cached_property
     def _different(self) -> Array:
@@ -163,28 +161,6 @@ class Prediction:
     objective_low_N: Array
     objective_high_N: Array
     targets: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, losses_NM: Array, halves_NM: Array, value_N: Array, half_N: Array) -> Prediction:
-        """Return a prediction from predicted values and half widths of intervals."""
-        return cls(
-            losses_NM=losses_NM,
-            low_NM=losses_NM - halves_NM,
-            high_NM=losses_NM + halves_NM,
-            objective_N=value_N,
-            objective_low_N=value_N - half_N,
-            objective_high_N=value_N + half_N,
-        )
-
-    def agreeing(self, objective: Objective) -> Prediction:
-        """Return a prediction in which a loss that is the objective has the objective's values."""
-        if objective.kind != "target":
-            return self
-        at, half_N = objective.columns[0], self.objective_high_N - self.objective_N
-        losses_NM, halves_NM = self.losses_NM.copy(), self.high_NM - self.losses_NM
-        losses_NM[:, at] = objective.signs[at] * self.objective_N
-        halves_NM[:, at] = half_N
-        return Prediction.of(losses_NM, halves_NM, self.objective_N, half_N)
 
     @property
     def frame(self) -> pl.DataFrame:

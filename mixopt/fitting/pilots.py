@@ -143,8 +143,7 @@ class Lines:
     def at(self, columns_NM: Array, weights_ND: Array) -> Array:
         """Return losses at mixtures, shape (N, M)."""
         residual_NM = self._alike(weights_ND) @ self.dual_KM
-        losses_NM: Array = self.levels_M + self.slopes_M * columns_NM + residual_NM
-        return losses_NM
+        return self.levels_M + self.slopes_M * columns_NM + residual_NM
 
     def widths(self, columns_NM: Array, weights_ND: Array, relative_NM: Array | float) -> Array:
         """Return relative standard deviations of new runs about their lines, shape (N, M)."""
@@ -182,8 +181,7 @@ def _alike(weights_ND: Array, weights_KD: Array, length: float, share: float) ->
 
 
 def _warped(weights_ND: Array) -> Array:
-    warped: Array = (np.maximum(weights_ND, 0.0) + SHIFT) ** WARP
-    return warped
+    return (np.maximum(weights_ND, 0.0) + SHIFT) ** WARP
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,15 +239,13 @@ class Correction:
     def apply(self, told_NM: Array, weights_ND: Array) -> Array:
         """Return losses at the runs' size from the fit's predictions, shape (N, M)."""
         columns_NM = (told_NM - self.middle_M) / self.spread_M
-        carried_NM: Array = self.middle_M + self.spread_M * self.lines.at(columns_NM, weights_ND)
-        return carried_NM
+        return self.middle_M + self.spread_M * self.lines.at(columns_NM, weights_ND)
 
     def std(self, told_NM: Array, weights_ND: Array, relative_NM: Array) -> Array:
         """Return standard deviations of a new run's losses, shape (N, M)."""
         columns_NM = (told_NM - self.middle_M) / self.spread_M
         widths_NM = self.lines.widths(columns_NM, weights_ND, relative_NM)
-        std_NM: Array = self.spread_M * self.sigma_M * widths_NM
-        return std_NM
+        return self.spread_M * self.sigma_M * widths_NM
 
     def gradient(self, slopes_MD: Array, weights_D: Array) -> Array:
         """Return the gradient of corrected losses from the fit's gradient, shape (M, D)."""

@@ -104,8 +104,7 @@ def _lattice(targets: int, points: int) -> Array:
         steps -= 1
     places = combinations(range(steps + targets - 1), targets - 1)
     bars_PM = np.array([(-1, *place, steps + targets - 1) for place in places])
-    lattice: Array = (np.diff(bars_PM, axis=1) - 1) / steps
-    return lattice
+    return (np.diff(bars_PM, axis=1) - 1) / steps
 
 
 def _undominated(

@@ -21,7 +21,6 @@ reads and shows a proposal: this module needs only numpy and a YAML reader.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -290,8 +289,7 @@ class Proposal:
     @property
     def effective_domains(self) -> float:
         """Effective number of domains: the exponential of the mixture's entropy, 1 to D."""
-        logs = [weight * math.log(weight) for weight in self.mixture.values() if weight > 0]
-        return round(math.exp(-sum(logs)), 3)
+        return round(self.mixture.effective_domains, 3)
 
     @property
     def is_own(self) -> bool:
@@ -399,11 +397,8 @@ def prediction_warnings(
 
 def _support(fit: Fit, what: str) -> Iterator[str]:
     """Yield warnings about weak held-out accuracy or few mixtures."""
-    from mixopt.fitting import OBJECTIVE
-
-    rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
-    error = dict(zip(rows["predictor"], rows["rmse"], strict=True))
-    explained = 1.0 - (error[fit.name] / error["mean"]) ** 2
+    error, usual = (fit.scores[name]["rmse"] for name in (fit.name, "mean"))
+    explained = 1.0 - (error / usual) ** 2
     if explained < MIN_EXPLAINED:
         yield (
             f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of the differences of the"

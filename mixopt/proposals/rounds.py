@@ -388,13 +388,11 @@ def _cleaned(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
 def _distinct(weights_KD: Array) -> Array:
     """Drop repeated rows, to nine decimals, and keep the order."""
     _, first = np.unique(np.round(weights_KD, 9), axis=0, return_index=True)
-    distinct: Array = weights_KD[np.sort(first)]
-    return distinct
+    return weights_KD[np.sort(first)]
 
 
 def _without_crumbs(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
     """Set weights below the minimum to 0 if the rescaled mixture stays within the limits."""
     kept_KD = np.where(weights_KD < minimum, 0.0, weights_KD)
     kept_KD = kept_KD / np.maximum(kept_KD.sum(axis=1, keepdims=True), 1e-12)
-    cleaned: Array = np.where(allowed.contains(kept_KD)[:, None], kept_KD, weights_KD)
-    return cleaned
+    return np.where(allowed.contains(kept_KD)[:, None], kept_KD, weights_KD)

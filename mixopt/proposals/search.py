@@ -138,8 +138,7 @@ class Problem:
         """Return the predicted objective, risk included, shape (N,)."""
         if self.quantile is not None:
             values_BN = [self.objective.value(_losses(one, weights_ND)) for one in self.refits]
-            high_N: Array = np.quantile(values_BN, self.quantile, axis=0)
-            return high_N
+            return np.quantile(values_BN, self.quantile, axis=0)
         if not self.deviations:
             return self.objective.value(self.losses(weights_ND))
         losses_NM, stds_NM = predict_with_std(self.regressor, weights_ND)

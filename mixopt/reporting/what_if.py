@@ -225,7 +225,7 @@ def _kinds(model: Any) -> Iterator[str]:
 
 
 def _agrees(objective: Objective) -> dict[str, Any] | None:
-    """Return the loss that equals the objective, and its sign (`Prediction.agreeing`)."""
+    """Return the loss that equals the objective, and its sign (`Fit.predict`)."""
     if objective.kind != "target":
         return None
     column = objective.columns[0]

@@ -21,7 +21,7 @@ import polars as pl
 from mixopt.config import dump_config
 from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
-from mixopt.fitting import OBJECTIVE, held_out_tables
+from mixopt.fitting import OBJECTIVE, held_out_report
 from mixopt.proposals import Interval
 from mixopt.run_directory import REPORT, STEPS, Run, Step, commit_of, is_sent, load_run
 from mixopt.sweeps import read_attempts, sweep_totals
@@ -150,7 +150,7 @@ def run_outcome(run: Run) -> dict[str, float]:
                 effect = Interval(row["change"], row["low"], row["high"])
                 values |= _spread(effect, "anneal", f"/{row['source']}")
     if run.is_done("fit"):
-        name, report, _ = held_out_tables(run.path / "fit")
+        name, report = held_out_report(run.path / "fit")
         (own,) = report.filter(predictor=name, target=OBJECTIVE).to_dicts()
         known = {key: own[key] for key in ("rmse", "spearman") if own[key] is not None}
         values |= {f"outcome/held_out_{key}": value for key, value in known.items()}

@@ -146,8 +146,7 @@ def _means(losses_NM: Array, group_N: IntArray) -> tuple[IntArray, Array]:
 
 
 def _ratio(found_M: Array, each: float) -> Array:
-    ratio_M: Array = np.minimum(np.sqrt(np.maximum(found_M - 1.0, 0.0) / each), MAX_RATIO)
-    return ratio_M
+    return np.minimum(np.sqrt(np.maximum(found_M - 1.0, 0.0) / each), MAX_RATIO)
 
 
 MIN_MIXTURES = 4

@@ -255,16 +255,7 @@ class Trials(ReindexedRows):
         """
         from mixopt import fitting
 
-        unit = fitting.fit_unit(self, objective, direction, scale, unit)
-        trials = fitting.informative(self, objective, unit)
-        resolved = fitting.objective_over(
-            trials.targets,
-            objective,
-            unit=unit,
-            direction=direction,
-            scale=scale,
-            items=trials.items,
-        )
+        trials, resolved = fitting.prepared(self, objective, direction, scale, unit)
         return fitting.fit_table(
             trials,
             resolved,
@@ -308,11 +299,7 @@ class Trials(ReindexedRows):
         from mixopt import fitting
 
         names = (regressors,) if isinstance(regressors, str) else tuple(regressors)
-        unit = fitting.fit_unit(self, objective, direction, scale, unit)
-        trials = fitting.informative(self, objective, unit)
-        resolved = fitting.objective_over(
-            trials.targets, objective, unit=unit, direction=direction, scale=scale
-        )
+        trials, resolved = fitting.prepared(self, objective, direction, scale, unit)
         with steady_progress("backtest", 1.0) as update:
             return fitting.backtest_trials(
                 trials, resolved, regressors=names, seed=seed, update=update
@@ -338,9 +325,10 @@ class Trials(ReindexedRows):
             ['trial', 'role', 'objective']
         """
         from mixopt import fitting
+        from mixopt.trials.readiness import settled
 
         unit, done = fitting.fit_unit(self, objective, None, "none", None), self.finished
-        resolved = fitting.objective_of(done, objective, unit)
+        resolved = settled(fitting.objective_over(done.targets, objective, unit=unit), done)
         names = [WEIGHT + name for name in self.domains]
         names += [loss_column(name, unit) for name in self.targets]
         values = pl.Series("objective", resolved.value(done.losses(unit)))

@@ -114,5 +114,4 @@ class LightGBMRegressor(MixtureRegressor):
         return np.stack(columns, axis=1)
 
     def _std(self, weights_ND: Array) -> Array:
-        std: Array = np.broadcast_to(self.noise_M, (len(weights_ND), len(self.noise_M))).copy()
-        return std
+        return np.broadcast_to(self.noise_M, (len(weights_ND), len(self.noise_M))).copy()

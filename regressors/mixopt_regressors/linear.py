@@ -56,8 +56,7 @@ class LinearRegressor(MixtureRegressor):
         centered_ND = weights_ND - self.center_D
         leverage_N = np.einsum("nd,de,ne->n", centered_ND, self.inverse_DD, centered_ND)
         factor_N = np.sqrt(1.0 + 1.0 / self.trials + np.maximum(leverage_N, 0.0))
-        std: Array = factor_N[:, None] * self.noise_M
-        return std
+        return np.asarray(factor_N[:, None] * self.noise_M)
 
 
 STEEPEST = 1e-4  # the slope of the root is constant below this share
@@ -72,8 +71,7 @@ class OwnShareRegressor(LinearRegressor):
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the gradient of each loss, shape (M, D)."""
         weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
-        slopes: Array = self.slopes_MD / (2.0 * np.sqrt(np.maximum(weights, STEEPEST)))
-        return slopes
+        return np.asarray(self.slopes_MD / (2.0 * np.sqrt(np.maximum(weights, STEEPEST))))
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         best_M = np.abs(rank_correlations(weights_ND, losses_NM)).argmax(axis=0)
@@ -92,5 +90,5 @@ class OwnShareRegressor(LinearRegressor):
     def _std(self, weights_ND: Array) -> Array:
         apart_ND = (np.sqrt(np.maximum(weights_ND, 0.0)) - self.center_D) ** 2
         used_MD = (self.slopes_MD != 0) * np.diag(self.inverse_DD)
-        std: Array = np.sqrt(1.0 + 1.0 / self.trials + apart_ND @ used_MD.T) * self.noise_M
-        return std
+        factor_NM = np.sqrt(1.0 + 1.0 / self.trials + apart_ND @ used_MD.T)
+        return np.asarray(factor_NM * self.noise_M)

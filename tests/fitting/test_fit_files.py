@@ -67,7 +67,6 @@ def test_members_of_a_saved_combination_are_no_paths_to_code(tmp_path):
         ({"files": {"../secret": {"bytes": 1, "sha256": "0"}}}, "outside"),
         ({"files": {}}, "is not part of this fit"),
         ({"trials": "0"}, "is not what was fitted"),
-        ({"slopes": {}}, "pilots.parquet: is not part of this fit"),
     ],
 )
 def test_a_field_of_fit_json_that_cannot_be_is_named(tmp_path, fields, message):

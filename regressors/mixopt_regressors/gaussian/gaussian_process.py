@@ -297,16 +297,14 @@ class GaussianProcessRegressor(MixtureRegressor):
         return copy
 
     def _predict(self, weights_ND: Array) -> Array:
-        predicted: Array = self.means_M + self.units_M * self._stacked.means(weights_ND)
-        return predicted
+        return self.means_M + self.units_M * self._stacked.means(weights_ND)
 
     def _std(self, weights_ND: Array) -> Array:
         variances = [
             posterior.variance(weights_ND, root_PP)
             for posterior, root_PP in zip(self._posteriors, self._roots, strict=True)
         ]
-        stds: Array = self.units_M * np.sqrt(np.column_stack(variances))
-        return stds
+        return self.units_M * np.sqrt(np.column_stack(variances))
 
     @cached_property
     def _roots(self) -> list[Array]:
@@ -333,8 +331,7 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     def _standard(self) -> Array:
         """Return the losses in standard deviations from their mean, shape (N, M)."""
-        standard: Array = (self.losses_MN.T - self.means_M) / self.units_M
-        return standard
+        return (self.losses_MN.T - self.means_M) / self.units_M
 
     def _order(self, trials: int) -> IntArray:
         return np.random.default_rng(self.random_state).permutation(trials)

@@ -96,8 +96,7 @@ class Evidence:
             bounds=[(-FARTHEST, FARTHEST)] * len(start),
             options={"maxiter": steps, "ftol": 1e-5, "gtol": 1e-2},
         )
-        found_P: Array = centers_P + spreads_P * np.asarray(result.x, dtype=np.float64)
-        return found_P
+        return centers_P + spreads_P * np.asarray(result.x, dtype=np.float64)
 
     def objective(self, whitened_P: Array, logs_ND: Array) -> tuple[float, Array]:
         """Return minus the log posterior up to a constant, and its gradient."""

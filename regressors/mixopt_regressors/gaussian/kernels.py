@@ -67,8 +67,7 @@ class Matern:
 
     def warped(self, logs_ND: Array) -> Array:
         """Return warped weights from `log_weights`."""
-        warped_ND: Array = np.exp(self.power * logs_ND) / self.lengths_D
-        return warped_ND
+        return np.exp(self.power * logs_ND) / self.lengths_D
 
     def pairs(self, left_ND: Array, right_KD: Array) -> Pairs:
         """Compare warped mixtures from `scaled`."""
@@ -139,8 +138,7 @@ class Matern:
 
 def log_weights(weights_ND: Array) -> Array:
     """Return log(w + shift); weights below 0, from rounding in a search, count as 0."""
-    logs: Array = np.log(np.maximum(weights_ND, 0.0) + SHIFT)
-    return logs
+    return np.log(np.maximum(weights_ND, 0.0) + SHIFT)
 
 
 def _squared_distances(left_ND: Array, right_KD: Array) -> Array:

@@ -82,8 +82,7 @@ class InverseHessian:
         curved_S = self.changes_SS @ own_S - along_R[MEMORY:]
         curved_S = self.steps_SS.diagonal() * own_S + self.scale * curved_S
         parts_R = np.concatenate([inverse_SS.T @ curved_S, -self.scale * own_S])
-        direction_P: Array = -self.scale * gradient_P - parts_R @ self.rows_RP
-        return direction_P
+        return -self.scale * gradient_P - parts_R @ self.rows_RP
 
     def update(self, step_P: Array, change_P: Array) -> None:
         """Add a step, replacing the oldest."""

@@ -245,8 +245,7 @@ class EpochsRegressor(MixtureRegressor):
         return np.asarray(rates_D)
 
     def _epochs(self, weights_ND: Array) -> Array:
-        epochs_ND: Array = np.maximum(weights_ND, 0.0) * self.rates_D
-        return epochs_ND
+        return np.maximum(weights_ND, 0.0) * self.rates_D
 
     def _shape(self, target: int, epochs_ND: Array, losses_N: Array, fold_N: Any) -> Shape:
         if self._before is not None:

@@ -183,8 +183,7 @@ def _start(weights_ND: Array, losses_N: Array, penalty: float) -> Array:
 
 def _exponential(weights_ND: Array, slopes: Array) -> Array:
     """Return exp(weights @ slopes), kept finite."""
-    excess: Array = np.exp(np.minimum(weights_ND @ slopes, MAX_EXPONENT))
-    return excess
+    return np.exp(np.minimum(weights_ND @ slopes, MAX_EXPONENT))
 
 
 def _law(weights_ND: Array, law_P: Array) -> Array:

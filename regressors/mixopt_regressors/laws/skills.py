@@ -86,8 +86,7 @@ class Units(NamedTuple):
     def predict(self, weights_ND: Array) -> Array:
         """Return losses, shape (F, N, M)."""
         heights_FNK = Heights(self.logs_FKD, self.log_decays_FK).means(weights_ND)[0]
-        predicted: Array = self.floors_FM[:, None] + heights_FNK @ (self.roots_FMK**2).mT
-        return predicted
+        return self.floors_FM[:, None] + heights_FNK @ (self.roots_FMK**2).mT
 
     def vectors(self) -> Array:
         """Return all parameters of each fit as a row, shape (F, P)."""
@@ -219,8 +218,7 @@ class SkillsRegressor(MixtureRegressor):
         """Return the covariance of a weighted sum of the losses without noise, shape (K, K)."""
         basis_KQ = self._basis(self._checked(weights_KD))
         scale = float(((np.asarray(loads_M) * self.noise_M) ** 2).sum())
-        covariance_KK: Array = scale * (basis_KQ @ self.inverse_QQ @ basis_KQ.T)
-        return covariance_KK
+        return scale * (basis_KQ @ self.inverse_QQ @ basis_KQ.T)
 
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers (mixopt.fitting.regressor)."""

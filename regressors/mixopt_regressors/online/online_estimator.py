@@ -280,8 +280,7 @@ class OnlineEstimator(ABC):
 
 def log_shares(weights_D: Array) -> Array:
     """Return logarithms, finite also for a share of 0, because JSON has no infinity."""
-    logs_D: Array = np.log(np.maximum(weights_D, MIN_SHARE))
-    return logs_D
+    return np.log(np.maximum(weights_D, MIN_SHARE))
 
 
 def softmax(log_weights_D: Array) -> Array:

@@ -150,8 +150,7 @@ def scaled_within(weights_D: Array, lower_D: Array, upper_D: Array) -> Array:
             low = middle
         else:
             high = middle
-    shares_D: Array = np.clip(high * weights_D, lower_D, upper_D)
-    return shares_D
+    return np.clip(high * weights_D, lower_D, upper_D)
 
 
 WINDOW, WARM_UP = 0.01, 0.05  # shares of the run: a plan, and the start on the reference
