@@ -47,6 +47,7 @@ from .regressor import (
     predict_losses as predict_losses,
     predict_with_std as predict_with_std,
     read_regressor as read_regressor,
+    roots_alike as roots_alike,
     row_groups as row_groups,
     select_targets as select_targets,
     splits as splits,

@@ -5,8 +5,7 @@ RMSE and coverage check the predicted values. Runs of a larger model have other 
 mixtures; then only ranks are compared.
 
 A plain mean over targets ranks such runs worse than the single targets, because the spread of each
-loss depends on the size. `mean_scaled` first divides each loss by its standard deviation, over the
-trials for predictions and over the test's runs for observations.
+loss depends on the size; `mean_spearman` is over the targets.
 
 Shapes: N runs, K trials, M targets, Q columns: the mean of the targets, and the targets.
 """
@@ -48,7 +47,7 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
 
     Returns:
         `mean_spearman` and `mean_controls` over targets; `scale`, `same` or `other`; for each
-        target, `mean` and `mean_scaled`: `spearman`, its controls and `ceiling`, `rmse`,
+        target and `mean`: `spearman`, its controls and `ceiling`, `rmse`,
         `coverage90` (share of runs within the 90% interval), and `rank` (1 is the best) and
         `regret` of the run that the fit would pick; for `mean` also `better_than_own_share`, the
         share of resamples in which the fit ranks better; and `notes`.
@@ -81,40 +80,28 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
     told_NQ, halves_NQ = _told(fit, weights_ND, mean, ours, known_KQ[:, 0] - held_out_KQ[:, 0])
     is_other = _is_other_scale(told_NQ[:, 1:], seen_NQ[:, 1:])
     ranks = _control_ranks(fit, weights_ND, mean, known_KQ, seen_NQ)
-    spreads_2M = fit.known_losses()[:, ours].std(axis=0), seen_NQ[:, 1:].std(axis=0)
-    seed = fit.data.seed
-
-    def score(sign: float, q: int, *columns: Array) -> dict[str, Any]:
-        """Score predictions against observations, beside controls from the trials' losses."""
-        told_N, seen_N, known_K = (sign * column for column in columns)
+    seed, rows = fit.data.seed, []
+    for q, sign in enumerate(np.append(1.0, mean.signs)):
+        told_N, seen_N, known_K = (sign * one[:, q] for one in (told_NQ, seen_NQ, known_KQ))
         spread = replicate_spread(seen_N, test.mixtures)  # without replicates, those of the trials
         if spread is None and not is_other and not fit.is_carried:
             spread = replicate_spread(known_K, fit.data.mixtures)
-        pick = int(np.argmin(told_N))
-        return {
-            "spearman": spearman(told_N, seen_N),
-            **{name: spearman(sign * own_NQ[:, q], seen_N) for name, own_NQ in ranks.items()},
-            "ceiling": None if spread is None else best_spearman(seen_N, spread[0], seed),
-            "rank": 1 + int((seen_N < seen_N[pick]).sum()),
-            "regret": float(seen_N[pick] - seen_N.min()),
-        }
-
-    rows = []
-    for q, sign in enumerate(np.append(1.0, mean.signs)):
-        row = score(sign, q, told_NQ[:, q], seen_NQ[:, q], known_KQ[:, q])
-        errors_N = np.abs(seen_NQ[:, q] - told_NQ[:, q])
-        covered = float((errors_N <= halves_NQ[:, q]).mean())
-        row["rmse"] = None if is_other else rmse(told_NQ[:, q], seen_NQ[:, q])
-        rows.append(row | {"coverage90": None if is_other else covered})
+        pick, covered_N = int(np.argmin(told_N)), np.abs(seen_N - told_N) <= halves_NQ[:, q]
+        rows.append(
+            {
+                "spearman": spearman(told_N, seen_N),
+                **{name: spearman(sign * own_NQ[:, q], seen_N) for name, own_NQ in ranks.items()},
+                "ceiling": None if spread is None else best_spearman(seen_N, spread[0], seed),
+                "rank": 1 + int((seen_N < seen_N[pick]).sum()),
+                "regret": float(seen_N[pick] - seen_N.min()),
+                "rmse": None if is_other else rmse(told_N, seen_N),
+                "coverage90": None if is_other else float(covered_N.mean()),
+            }
+        )
     rows[0]["better_than_own_share"] = better = None
     if len(seen_NQ) >= MIN_RUNS:
         three = told_NQ[:, :1], ranks["own_share"][:, :1], seen_NQ[:, :1]
         rows[0]["better_than_own_share"] = better = float(share_better(*three, seed)[0])
-    scaled = None
-    if min(spread_M.min() for spread_M in spreads_2M) > 0:
-        trials_M, test_M = spreads_2M
-        pairs = ((told_NQ, trials_M), (seen_NQ, test_M), (known_KQ, trials_M))
-        scaled = score(1.0, 0, *(mean.value(one[:, 1:] / by_M) for one, by_M in pairs))
     by_target = dict(zip(targets, rows[1:], strict=True))
     return {
         "regressor": fit.name,
@@ -125,7 +112,6 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
         "mean_controls": {name: _mean_of(rows[1:], name) for name in CONTROLS},
         "targets": by_target,
         "mean": rows[0],
-        "mean_scaled": scaled,
         "notes": list(_notes(fit, test, is_other, better)),
     }
 

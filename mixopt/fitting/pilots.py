@@ -32,6 +32,7 @@ from mixopt.fitting.regressor import (
     Predictor,
     Regressor,
     fit_regressor,
+    matern,
     predict_losses,
     predict_with_std,
     select_targets,
@@ -176,8 +177,7 @@ def _alike(weights_ND: Array, weights_KD: Array, length: float, share: float) ->
     if not share:
         return np.zeros((len(weights_ND), len(weights_KD)))
     distance_NK = np.sqrt(5.0) * cdist(_warped(weights_ND), _warped(weights_KD)) / length
-    alike_NK: Array = (1.0 + distance_NK + distance_NK**2 / 3.0) * np.exp(-distance_NK)
-    return share * alike_NK
+    return share * matern(distance_NK)
 
 
 def _warped(weights_ND: Array) -> Array:

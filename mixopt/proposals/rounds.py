@@ -36,6 +36,7 @@ from mixopt.fitting import (
     predict_losses,
     predict_with_std,
     replicate_spread,
+    roots_alike,
     select_targets,
     supports,
 )
@@ -45,7 +46,6 @@ from mixopt.system import Array, BoolArray, IntArray
 from mixopt.trials import SAME_MIXTURE
 
 REFITS = 20
-REACH = 0.5  # length scale of correlated errors, in square roots of weights
 FLAT = 1e-6  # relative range below which deviations count as constant
 
 
@@ -113,7 +113,7 @@ class Surrogate:
             away_BK = self._disagreement(weights_KD)
             return Belief(self.values(weights_KD), away_BK.T @ away_BK)
         means_K, stds_K = self.moments(weights_KD)
-        return Belief(means_K, _together(weights_KD) * np.outer(stds_K, stds_K))
+        return Belief(means_K, roots_alike(weights_KD) * np.outer(stds_K, stds_K))
 
     @cached_property
     def noise(self) -> float:
@@ -163,16 +163,6 @@ class Surrogate:
         losses = [predict_losses(one, weights_KD) for one in self._refits]
         values_BK = np.stack([self.objective.value(losses_KM) for losses_KM in losses])
         return np.asarray((values_BK - values_BK.mean(axis=0)) / np.sqrt(len(values_BK) - 1))
-
-
-def _together(weights_KD: Array) -> Array:
-    """Return the correlation of errors between mixtures, shape (K, K)."""
-    roots_KD = np.sqrt(np.maximum(weights_KD, 0.0))
-    squared_KK = np.maximum(2.0 - 2.0 * roots_KD @ roots_KD.T, 0.0)
-    scaled_KK = np.sqrt(5.0 * squared_KK) / REACH
-    kernel_KK: Array = (1.0 + scaled_KK + scaled_KK**2 / 3.0) * np.exp(-scaled_KK)
-    np.fill_diagonal(kernel_KK, 1.0)
-    return kernel_KK
 
 
 DRAWS = 128  # a power of 2, for Sobol points

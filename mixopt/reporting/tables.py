@@ -208,17 +208,12 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
         "regret": "regret",
     }
     title = f"{evaluation['regressor']} on {evaluation['runs']} runs that it has not seen"
-    rows = {
-        **evaluation["targets"],
-        "(mean)": evaluation["mean"],
-        "(mean, scaled)": evaluation["mean_scaled"],
-    }
-    shown = [c for c in columns if any(row and row.get(c) is not None for row in rows.values())]
+    rows = {**evaluation["targets"], "(mean)": evaluation["mean"]}
+    shown = [c for c in columns if any(row.get(c) is not None for row in rows.values())]
     lines = []
     for name, row in rows.items():
-        if row is not None:
-            cells = [row.get(column) for column in shown]
-            lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
+        cells = [row.get(column) for column in shown]
+        lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
     table = table_text(title, ("target", *(columns[column] for column in shown)), lines)
     mean, ranks = evaluation["mean_spearman"], "undefined, every target is constant"
     if mean is not None:

@@ -26,7 +26,7 @@ class LinearRegressor(MixtureRegressor):
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the gradient of each loss, shape (M, D), which is constant."""
-        self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
+        self._checked(np.atleast_2d(weights_D))
         slopes: Array = self.slopes_MD.copy()
         return slopes
 
@@ -70,7 +70,7 @@ class OwnShareRegressor(LinearRegressor):
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the gradient of each loss, shape (M, D)."""
-        weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
+        weights = self._checked(np.atleast_2d(weights_D))[0]
         return np.asarray(self.slopes_MD / (2.0 * np.sqrt(np.maximum(weights, STEEPEST))))
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:

@@ -9,8 +9,8 @@ The ratio of each loss is one of `RATIOS`, chosen by the leave-one-out error of 
 with a fixed kernel; losses with the same ratio are fitted together. Trials with one mixture in all
 phases tell nothing about the ratio.
 
-Columns are ordered by phase. If the number of phases is not given, it is the largest up to
-`MAX_PHASES` for which every phase has the same total in all trials; else 1, without phases.
+Columns are ordered by phase. The number of phases is the largest up to `MAX_PHASES` for which every
+phase has the same total in all trials; else 1, without phases.
 
 Shapes: N trials, P phases, D domains, C = P D columns, M targets, K mixtures.
 """
@@ -22,7 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mixopt.errors import PluginError
+from mixopt.fitting import roots_alike
 from mixopt.system import Array
 from mixopt_regressors.combinations import AutoRegressor
 from mixopt_regressors.mixture_regressor import MixtureRegressor
@@ -30,7 +30,6 @@ from mixopt_regressors.mixture_regressor import MixtureRegressor
 RATIOS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 MAX_PHASES = 4
 SAME_TOTAL = 1e-6
-REACH = 0.5  # length scale, in square roots of shares
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # noise variances relative to the loss's variance
 WORTH = 0.97  # relative error below which a ratio other than 1 is chosen
 
@@ -39,7 +38,6 @@ class PhasesRegressor(MixtureRegressor):
     """A law of mixtures with a coefficient for each phase and loss.
 
     Attributes:
-        phases: Number of phases; None: detected from the trials.
         random_state: Seed of the fits.
     """
 
@@ -47,13 +45,12 @@ class PhasesRegressor(MixtureRegressor):
     shared = ("phases_",)
     laws_: dict[float, AutoRegressor]  # by ratio, the plain mean of the candidates
 
-    def __init__(self, phases: int | None = None, random_state: int = 0) -> None:
-        self.phases = phases
+    def __init__(self, random_state: int = 0) -> None:
         self.random_state = random_state
 
     def gradient(self, weights_C: ArrayLike) -> Array:
         """Return the gradient of each loss by column, shape (M, C)."""
-        weights_1C = self._checked(np.asarray(weights_C, dtype=np.float64)[None])
+        weights_1C = self._checked(np.atleast_2d(weights_C))
         slope_MC = np.empty((len(self.ratio_M), weights_1C.shape[1]))
         for ratio, own_M in self._groups():
             (seen_D,), (total,) = self._seen(weights_1C, ratio)
@@ -113,11 +110,7 @@ class PhasesRegressor(MixtureRegressor):
         return loaded
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
-        self.phases_ = np.array(self.phases or phases_in(weights_ND))
-        if weights_ND.shape[1] % int(self.phases_):
-            raise PluginError(
-                f"phases: {weights_ND.shape[1]} columns are not of {self.phases_} phases"
-            )
+        self.phases_ = np.array(phases_in(weights_ND))
         self.ratio_M = self._chosen(weights_ND, losses_NM)
         self.laws_ = {}
         for ratio, own_M in self._groups():
@@ -173,10 +166,7 @@ def phases_in(weights_NC: Array) -> int:
 
 def left_out_errors(seen_ND: Array, losses_NM: Array) -> Array:
     """Return the squared leave-one-out error at the best noise, shape (M,)."""
-    roots_ND = np.sqrt(np.maximum(seen_ND, 0.0))
-    squared_NN = np.maximum(2.0 - 2.0 * roots_ND @ roots_ND.T, 0.0)
-    scaled_NN = np.sqrt(5.0 * squared_NN) / REACH
-    kernel_NN = (1.0 + scaled_NN + scaled_NN**2 / 3.0) * np.exp(-scaled_NN)
+    kernel_NN = roots_alike(seen_ND)
     centered_NM = losses_NM - losses_NM.mean(axis=0)
     errors = []
     for noise in NOISES:

@@ -101,11 +101,6 @@ NO_COLUMN = "target: expected a column of String; fit again"
         ("regressor/arrays.npz", shorter, "the saved fit"),
         ("report.parquet", without_target, f"report.parquet: {NO_COLUMN}"),
         ("held_out.parquet", without_target, f"held_out.parquet: {NO_COLUMN}"),
-        (
-            "regressor/regressor.json",
-            lambda file: set_parameter(file, slope_penalty=1e9),
-            "slope_penalty: is 1000000000.0 there and None here; fit again",
-        ),
     ],
 )
 def test_a_file_that_is_not_of_the_fit_is_one_line(tmp_path, file, change, message):

@@ -199,7 +199,7 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the gradient of each loss at one mixture, shape (M, D)."""
-        weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))[0]
+        weights = self._checked(np.atleast_2d(weights_D))[0]
         return np.asarray(self.units_M[:, None] * self._stacked.slopes(weights))
 
     def covariance(self, weights_KD: ArrayLike, loads_M: ArrayLike) -> Array:

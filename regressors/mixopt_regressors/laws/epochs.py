@@ -182,7 +182,7 @@ class EpochsRegressor(MixtureRegressor):
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the gradient of each loss at one mixture, shape (M, D)."""
-        weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
+        weights = self._checked(np.atleast_2d(weights_D))
         epochs_1D = self._epochs(weights)
         steep_D = np.maximum(weights[0], STEEPEST) * self.rates_D
         rows = []

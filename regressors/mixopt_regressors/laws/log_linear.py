@@ -32,7 +32,8 @@ ENOUGH = 1e-4  # relative decrease below which the descent stops
 STEPS = 60
 MAX_EXPONENT = 30.0  # far above any standardised loss, and its exponential is finite
 ROUNDS = 5  # of reweighting by Huber weights
-PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
+HUBER = 3.0  # robust standard deviations beyond which residuals count linearly
+PENALTIES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # a squared slope of 1 costs so many variances
 REACH = 1.0  # cap of predictions above the highest loss, in ranges of the losses
 
 
@@ -40,10 +41,6 @@ class LogLinearRegressor(MixtureRegressor):
     """The data mixing law, one for each target.
 
     Attributes:
-        slope_penalty: Strength of the prior on slopes: cost of a squared slope of 1 in variances of
-            the loss; None chooses from `PENALTIES` on held-out folds of the training rows.
-        huber: Number of (robust) standard deviations beyond which residuals count linearly; None:
-            all residuals are squared.
         folds: Held-out folds that choose the penalty.
         random_state: Seed of the folds.
     """
@@ -52,21 +49,13 @@ class LogLinearRegressor(MixtureRegressor):
         "floors_M", "slopes_MD", "scales_M", "noise_M", "inverse_MPP", "penalties_M", "tops_M",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        slope_penalty: float | None = None,
-        huber: float | None = 3.0,
-        folds: int = 5,
-        random_state: int = 0,
-    ) -> None:
-        self.slope_penalty = slope_penalty
-        self.huber = huber
+    def __init__(self, folds: int = 5, random_state: int = 0) -> None:
         self.folds = folds
         self.random_state = random_state
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the gradient of each loss at one mixture, shape (M, D)."""
-        weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
+        weights = self._checked(np.atleast_2d(weights_D))
         excess_M = _exponential(weights, self.slopes_MD.T)[0]
         gradient: Array = (excess_M * self.scales_M)[:, None] * self.slopes_MD
         return gradient
@@ -84,8 +73,6 @@ class LogLinearRegressor(MixtureRegressor):
     def _penalty(self, target: int, weights_ND: Array, losses_N: Array, fold_N: Any) -> float:
         if self._before is not None:
             return float(self._before.penalties_M[target])
-        if self.slope_penalty is not None:
-            return self.slope_penalty
         if fold_N is None:
             return max(PENALTIES)
         errors = dict.fromkeys(PENALTIES, 0.0)
@@ -100,9 +87,9 @@ class LogLinearRegressor(MixtureRegressor):
     ) -> tuple[Any, ...]:
         """Return the fitted values of one target, as named in `by_target`."""
         law_P, jacobian_RP = fitted(weights_ND, losses_N, penalty)
-        for _ in range(ROUNDS if self.huber is not None else 0):
+        for _ in range(ROUNDS):
             size_N = np.abs(_law(weights_ND, law_P) - losses_N)
-            limit = (self.huber or 0.0) * max(1.4826 * float(np.median(size_N)), 1e-6)
+            limit = HUBER * max(1.4826 * float(np.median(size_N)), 1e-6)
             if (size_N <= limit).all():
                 break
             trust_N = np.minimum(1.0, limit / np.maximum(size_N, limit * 1e-3))

@@ -207,7 +207,7 @@ class SkillsRegressor(MixtureRegressor):
 
     def gradient(self, weights_D: ArrayLike) -> Array:
         """Return the gradient of each loss at one mixture, shape (M, D)."""
-        weights = self._checked(np.atleast_2d(np.asarray(weights_D, dtype=np.float64)))
+        weights = self._checked(np.atleast_2d(weights_D))
         units = self._heights()
         heights_NU, _, sums_NU = units.means(weights)
         slopes_UD = (-units.decays_K * heights_NU / sums_NU)[0][:, None] * units.terms_KD
