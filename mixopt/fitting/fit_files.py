@@ -13,12 +13,10 @@ A regressor that cannot be written is fitted again when the folder is read, with
 the same trials.
 """
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 from pydantic import Field
@@ -26,7 +24,13 @@ from pydantic import Field
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
 from mixopt.fitting.held_out import HELD_OUT, SCHEMA
-from mixopt.fitting.regressor import Repetition, check_predicts, read_regressor, supports_saving
+from mixopt.fitting.regressor import (
+    Predictor,
+    Repetition,
+    check_predicts,
+    read_regressor,
+    supports_saving,
+)
 from mixopt.objective import Objective
 from mixopt.system import (
     FileRecord,
@@ -42,9 +46,6 @@ from mixopt.system import (
     write_table,
 )
 from mixopt.trials import Trials, trials_fingerprint
-
-if TYPE_CHECKING:
-    from mixopt.fitting.fitted import Fit
 
 FORMAT = "mixopt-fit/5"
 AGAIN = "fit again"
@@ -70,28 +71,35 @@ class FitShape(FileShape):
     files: dict[str, FileRecord]
 
 
-def write_fit(path: Path, fit: Fit) -> None:
+def write_fit(
+    path: Path,
+    name: str,
+    fitted: Predictor,
+    data: FitData,
+    tables: tuple[pl.DataFrame, pl.DataFrame],
+    *,
+    size: ModelSize | None,
+    pilots: Trials | None,
+) -> None:
     """Write a fit to a folder; fit.json, with the hashes of all other files, is written last."""
-    data = fit.data
-    for file, table in zip(TABLES, (fit.report, fit.held_out), strict=False):
+    for file, table in zip(TABLES, tables, strict=False):
         write_table(path / file, table)
-    tables = {"trials.parquet": data.trials, PILOTS: fit.pilots, CARRIED: data.carried}
-    for file, trials in tables.items():
-        if trials is not None:
-            trials.write(path / file)
+    for file, some in (("trials.parquet", data.trials), (PILOTS, pilots), (CARRIED, data.carried)):
+        if some is not None:
+            some.write(path / file)
     shutil.rmtree(path / "regressor", ignore_errors=True)  # of an earlier fit
-    if supports_saving(fit.fitted):
-        fit.fitted.save(path / "regressor")
+    if supports_saving(fitted):
+        fitted.save(path / "regressor")
     content = {
         "format": FORMAT,
-        "regressor": fit.name,
-        "saved": supports_saving(fit.fitted),
+        "regressor": name,
+        "saved": supports_saving(fitted),
         "folds": data.folds,
         "seed": data.seed,
-        "trials": fit.fingerprint,
-        "domains": list(fit.domains),
+        "trials": trials_fingerprint(data.trials),
+        "domains": list(data.trials.domains),
         "objective": data.objective.to_json(),
-        "size": fit.size and asdict(fit.size),
+        "size": size and asdict(size),
         "repetition": data.repetition and asdict(data.repetition),
         "files": {name: one.to_json() for name, one in folder_records(path, FILES).items()},
     }

@@ -325,7 +325,7 @@ class Trials(ReindexedRows):
             ['trial', 'role', 'objective']
         """
         from mixopt import fitting
-        from mixopt.trials.readiness import settled
+        from mixopt.trials import settled
 
         unit, done = fitting.fit_unit(self, objective, None, "none", None), self.finished
         resolved = settled(fitting.objective_over(done.targets, objective, unit=unit), done)
