@@ -80,7 +80,7 @@ def test_the_tutorial_goes_from_text_to_a_loop_in_an_empty_folder(tmp_path, monk
     assert "constraints.max_epochs" in str(proposal.to_json()["binding"])
     assert Path("runs/first/report.html").exists()
     assert Path("blend.json").exists()
-    assert sum(names["loader"].realised().shares.values()) == pytest.approx(1, abs=1e-6)
+    assert sum(names["loader"].realised().values()) == pytest.approx(1, abs=1e-6)
 
 
 def test_files_that_pages_name_exist():

@@ -267,7 +267,7 @@ def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]
         raise ConfigError(
             f"{path}: is text, not an experiment; write one with: mixopt init {path} OTHER ..."
         )
-    text = read_text(path, error=ConfigError, missing=lambda: ConfigError(f"{path}: no such file"))
+    text = read_text(path, error=ConfigError, missing="no such file")
     content = parse_yaml(text, str(path))
     lines = yaml_places(text, path)
     if not isinstance(content, dict):

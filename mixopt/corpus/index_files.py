@@ -17,11 +17,13 @@ from mixopt.system import (
     folder_records,
     inside,
     read_json,
+    readable,
     shown_value,
 )
 
 INDEX = "index.json"
 PREPARE_AGAIN = "prepare the corpus again: mixopt run CONFIG --out DIR --until prepare"
+ABSENT = f"not found; {PREPARE_AGAIN}"
 CORPUS_FORMAT = "mixopt-corpus/3"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TASK_FOLDER = "tasks"
@@ -66,13 +68,11 @@ def corpus_hash(folder: Path) -> str:
     sha256 = hashlib.sha256()
     files = [path for path in sorted(folder.rglob(INDEX)) if path.is_file()]
     files += [path for path in map(folder.joinpath, TOKENIZER_FILES) if path.is_file()]
-    try:
+    with readable(folder, CorpusError):
         for path in files:
             content = path.read_bytes()
             name = path.relative_to(folder).as_posix()
             sha256.update(f"{name}\0{len(content)}\0".encode() + content)
-    except OSError as reason:
-        raise CorpusError(f"{reason.filename}: cannot be read: {reason.strerror}") from reason
     return sha256.hexdigest()
 
 
@@ -84,19 +84,15 @@ def check_tokenizer(folder: Path) -> None:
 def prepared_tokenizer(name: str) -> str | None:
     """Return the tokenizer of the prepared corpus in folder `name`; None: not a corpus."""
     folder = Path(name).expanduser()
-    content = read_json(folder / INDEX, error=CorpusError) if (folder / INDEX).is_file() else None
-    is_ours = isinstance(content, dict) and content.get("format") == CORPUS_FORMAT
-    return _fields(folder, CorpusError).text("tokenizer") if is_ours else None
-
-
-def absent(path: Path, error: type[MixoptError] = CorpusError) -> MixoptError:
-    """Return the error for a missing file."""
-    return error(f"{path}: not found; {PREPARE_AGAIN}")
+    if not (folder / INDEX).is_file():
+        return None
+    index = _fields(folder, CorpusError)
+    return index.text("tokenizer") if index.content.get("format") == CORPUS_FORMAT else None
 
 
 def _fields(folder: Path, error: type[MixoptError]) -> StateFields:
     path = folder / INDEX
-    content = read_json(path, error=error, missing=lambda: absent(path, error))
+    content = read_json(path, error=error, missing=ABSENT)
     return StateFields(content, str(path), lambda text: error(f"{text}; {PREPARE_AGAIN}"))
 
 

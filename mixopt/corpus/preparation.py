@@ -42,7 +42,7 @@ from mixopt.corpus.tokenizer import (
     open_tokenizer,
     plain_name,
 )
-from mixopt.errors import ConfigError, CorpusError, RunError
+from mixopt.errors import ConfigError, CorpusError
 from mixopt.system import (
     Say,
     dotted,
@@ -52,6 +52,7 @@ from mixopt.system import (
     steady_progress,
     usable_cores,
     write_sealed,
+    writing,
 )
 
 BPE_BYTES = 20_000_000
@@ -136,14 +137,12 @@ def _write_mixed(
 def _clear(path: Path) -> Path:
     """Delete the index and the leftovers of an interrupted run; return the spool folder."""
     files = [path / name for name in (INDEX, *TOKENIZER_FILES, ".text", TASK_FOLDER)]
-    try:
+    with writing(path):
         for file in (*files, *path.rglob(".*.tmp")):
             if file.is_dir() and not file.is_symlink():
                 shutil.rmtree(file, ignore_errors=True)
             else:
                 file.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path / ".text"
 
 
@@ -268,7 +267,7 @@ def _take_prepared(
                 f"{field}: {', '.join(configured) or 'none'}, but {where} was prepared with"
                 f" {', '.join(there) or 'none'}{order}; use the same, or prepare the text"
             )
-    try:
+    with writing(path):
         for file in corpus_files(corpus.path):
             target = path / file.relative_to(corpus.path)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -277,8 +276,6 @@ def _take_prepared(
                 os.link(file.resolve(), target)
             except OSError:  # another disk, or no links on this file system
                 shutil.copyfile(file, target)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
     tokens = sum(corpus.inventory.values())
     say(f"{where}: {len(corpus.domains)} domains, {tokens:,} training tokens")
     return Corpus.open(path, verify=False)

@@ -66,16 +66,12 @@ class TextFile(NamedTuple):
             with of_domain(self.domain):
                 path = fetched(path)
         return RowFile(
-            path,
-            self.builder,
-            reading.columns,
-            check=reading.check_columns,
-            name=_shown(self.place),
+            path, self.builder, reading.columns, check=reading.check_columns, name=str(self.place)
         )
 
     def documents(self, reading: ReaderContext) -> Iterator[str]:
         """Return its documents, in order."""
-        return reading.documents(self.rows(reading), _shown(self.place))
+        return reading.documents(self.rows(reading), str(self.place))
 
 
 def read_documents(
@@ -91,7 +87,7 @@ def read_documents(
         return
     for file in text_files(domain, source):
         if at is not None:
-            at.write_text(_shown(file.place))
+            at.write_text(str(file.place))
         yield from file.documents(reading)
 
 
@@ -218,10 +214,6 @@ def _as_list(value: str | list[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def _shown(place: Place) -> str:
-    return place.url if isinstance(place, StoredObject) else str(place)
-
-
 def _matching(domain: str, pattern: str) -> list[Place]:
     if is_url(pattern):
         with of_domain(domain):
@@ -285,7 +277,7 @@ def _builder(domain: str, place: Place) -> str:
     if builder is None:
         suffix = Path(place.name).suffix or "a name without suffix"
         raise CorpusError(
-            f"domain {domain!r}: {_shown(place)}: no reader for {suffix!r};"
+            f"domain {domain!r}: {place}: no reader for {suffix!r};"
             f" set path to a reader ({', '.join(sorted(_LOCAL_BUILDERS))}), and data_files"
         )
     return builder

@@ -22,6 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, StrictStr
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from mixopt.config import BITS_PER_BYTE, TasksConfig, task_column
 from mixopt.corpus.index_files import PREPARE_AGAIN, TASK_FOLDER
@@ -38,6 +39,7 @@ from mixopt.system import (
     inside,
     local_copy,
     naming,
+    one_line,
     read_arrays,
     shown_value,
     write_bytes,
@@ -47,7 +49,7 @@ ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 MAX_WEIGHT = 1e15
 
 
-@dataclass(frozen=True)
+@pydantic_dataclass(frozen=True, config=FileShape.model_config)
 class Item:
     """A text to continue.
 
@@ -58,10 +60,10 @@ class Item:
         weight: Weight of the item in the mean, > 0.
     """
 
-    id: str
-    context: str
-    continuation: str
-    weight: float = 1.0
+    id: StrictStr
+    context: StrictStr
+    continuation: Annotated[StrictStr, Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0, lt=MAX_WEIGHT, strict=True)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -237,28 +239,20 @@ def _rows(path: Path) -> Iterator[Row]:
     try:
         yield from RowFile(path, "json")
     except Exception as error:  # libraries raise any type on a damaged file
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConfigError(f"{path}: cannot be read: {reason}") from error
-
-
-class _ItemShape(FileShape):
-    id: StrictStr
-    context: StrictStr
-    continuation: Annotated[StrictStr, Field(min_length=1)]
-    weight: Annotated[float, Field(gt=0, lt=MAX_WEIGHT, strict=True)] = 1.0
+        raise ConfigError(f"{path}: cannot be read: {one_line(error)}") from error
 
 
 def _item(values: Values, where: str) -> Item:
     name = values.get("id")
     number = {"id": str(name)} if type(name) is int else {}
-    shape = checked_as(_ItemShape, {**values, **number}, where, ConfigError)
-    for field, value in shape:
+    item = checked_as(Item, {**values, **number}, where, ConfigError)
+    for field, value in vars(item).items():
         try:
             str(value).encode()
         except UnicodeEncodeError as error:
             at = error.start + 1
             raise ConfigError(f"{where}: {field}: invalid UTF-8 at character {at}") from error
-    return Item(shape.id, shape.context, shape.continuation, shape.weight)
+    return item
 
 
 _ARRAYS = tuple(field.name for field in fields(EncodedTask) if field.name != "name")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
 from mixopt.errors import CorpusError, MixoptError
-from mixopt.system import first_few
+from mixopt.system import first_few, one_line
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 BUILDERS: dict[str, str] = {
@@ -148,7 +148,7 @@ class ReaderContext:
 
 
 def _reason(error: BaseException) -> str:
-    return f"cannot be read: {' '.join(str(error).split())[:300] or type(error).__name__}"
+    return f"cannot be read: {one_line(error)}"
 
 
 def builder_of(path: Path) -> str | None:

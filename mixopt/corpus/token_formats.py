@@ -13,7 +13,6 @@ reading a file that is being truncated raises an error, while its mapping would 
 import glob
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixopt.errors import CorpusError
-from mixopt.system import IntArray, is_url, local_path, visible_files
+from mixopt.system import IntArray, is_url, local_path, one_line, readable, visible_files
 
 TYPES: dict[str, np.dtype[Any]] = {
     "uint8": np.dtype("u1"),
@@ -71,7 +70,7 @@ class TokenFile(NamedTuple):
 
     def parts(self) -> Iterator[NDArray[Any]]:
         """Yield the tokens in parts; signed types may have negative values."""
-        with _readable(self.path), self.path.open("rb") as stream:
+        with readable(self.path, CorpusError), self.path.open("rb") as stream:
             stream.seek(self.offset)
             for start in range(0, self.tokens, PART):
                 yield _numbers(self.path, self.stored, min(PART, self.tokens - start), stream)
@@ -81,7 +80,7 @@ def open_token_files(
     patterns: Sequence[str], format: str | None, dtype: str | None
 ) -> list[TokenFile]:
     """Open the files of all patterns, in the order of patterns and names; read no token."""
-    with _readable(", ".join(patterns)):
+    with readable(", ".join(patterns), CorpusError):
         opened = list(
             dict.fromkeys(file for pattern in patterns for file in _matching(pattern, format))
         )
@@ -91,16 +90,6 @@ def open_token_files(
             wanted = f", not {format}" if format and len(kinds) == 1 else ""
             raise CorpusError(f"the tokens are {named}{wanted}; select one format by a glob")
         return [FORMATS[kind](path, dtype) for kind, path in opened]
-
-
-@contextmanager
-def _readable(where: object) -> Iterator[None]:
-    """Turn an OSError into one line with the name of the file."""
-    try:
-        yield
-    except OSError as error:
-        name = error.filename or where
-        raise CorpusError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
 def _matching(pattern: str, format: str | None) -> list[tuple[str, Path]]:
@@ -153,7 +142,7 @@ def _numbers(
     path: Path, dtype: np.dtype[Any], count: int, stream: Any = None, *, offset: int = 0
 ) -> NDArray[Any]:
     """Read `count` numbers of a file."""
-    with _readable(path):
+    with readable(path, CorpusError):
         numbers = np.fromfile(path if stream is None else stream, dtype, count, offset=offset)
     if len(numbers) < count:
         raise CorpusError(f"{path}: was truncated while it was being read")
@@ -201,7 +190,7 @@ def _npy(path: Path, dtype: str | None) -> TokenFile:
     try:
         array = np.load(path, mmap_mode="r")  # reads only the header
     except Exception as error:  # numpy raises any type on a damaged header
-        raise CorpusError(f"{path}: not a .npy: {' '.join(str(error).split())[:200]}") from error
+        raise CorpusError(f"{path}: not a .npy: {one_line(error)}") from error
     if not np.issubdtype(array.dtype, np.integer):
         raise CorpusError(f"{path}: is an array of {array.dtype.name}; tokens are integers")
     if not array.flags.c_contiguous:

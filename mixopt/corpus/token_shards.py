@@ -27,7 +27,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from mixopt.corpus.index_files import MAX_COUNT, PREPARE_AGAIN, absent, read_index
+from mixopt.corpus.index_files import ABSENT, MAX_COUNT, PREPARE_AGAIN, read_index
 from mixopt.errors import RunError, ShardError
 from mixopt.system import (
     FileRecord,
@@ -45,7 +45,7 @@ DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtyp
 MAX_MAPPINGS = 1 << 14  # of this process: a quarter of Linux's default limit
 _SHARED_HASH_BYTES = 1 << 26  # larger folders are hashed once per node; smaller by each process
 _HASH = re.compile(r"[0-9a-f]{64}")
-_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
 
 class Shard(NamedTuple):
@@ -116,7 +116,7 @@ class TokenShards:
                     inside(path, shard.file, ShardError)
                 _check_status(file, os.stat(file), size)
             except OSError as error:
-                raise absent(Path(file), ShardError) from error
+                raise ShardError(f"{file}: {ABSENT}") from error
         if verify:
             opened._check_hashes()
         return opened
@@ -285,16 +285,14 @@ def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint
     descriptor = os.open(path, _FLAGS)
     try:
         _check_status(path, os.fstat(descriptor), size)
-        if not size or not _MMAP_FUNCTIONS:
-            content = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) if size else b""
-            return np.frombuffer(content, np.uint8)
-        map_pages, unmap = _MMAP_FUNCTIONS
-        address = map_pages(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        if not size:
+            return np.empty(0, np.uint8)
+        address = _LIBRARY.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
         if address == ctypes.c_void_p(-1).value:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         pages = (ctypes.c_uint8 * size).from_address(address)
-        weakref.finalize(pages, unmap, address, size).atexit = False
+        weakref.finalize(pages, _LIBRARY.munmap, address, size).atexit = False
         mapped = np.frombuffer(memoryview(pages), np.uint8)
         mapped.flags.writeable = False
         return mapped
@@ -302,17 +300,9 @@ def _mapping(path: str, size: int, number: int, changed: int) -> NDArray[np.uint
         os.close(descriptor)
 
 
-def _mmap_functions() -> tuple[Any, ...]:
-    """Return the C library's `mmap` and `munmap`; () if the system has none."""
-    if os.name != "posix":
-        return ()
-    library = ctypes.CDLL(None, use_errno=True)
-    library.mmap.restype = ctypes.c_void_p
-    library.mmap.argtypes = (
-        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
-    )  # fmt: skip
-    library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    return library.mmap, library.munmap
-
-
-_MMAP_FUNCTIONS = _mmap_functions()
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
+_LIBRARY.mmap.restype = ctypes.c_void_p
+_LIBRARY.mmap.argtypes = (
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+)  # fmt: skip
+_LIBRARY.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)

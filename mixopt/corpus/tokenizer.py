@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mixopt.corpus.index_files import INDEX, absent, check_tokenizer, prepared_tokenizer
+from mixopt.corpus.index_files import ABSENT, INDEX, check_tokenizer, prepared_tokenizer
 from mixopt.errors import CorpusError, MixoptError, PluginError
-from mixopt.system import IntArray, read_json, replacing, write_json, write_text
+from mixopt.system import IntArray, one_line, read_json, replacing, write_json, write_text
 
 if TYPE_CHECKING:
     import tokenizers
@@ -34,7 +35,6 @@ MIN_BPE = 257
 FILE = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 _NO_BYTE = b"\xff"  # never occurs in UTF-8
-_LAST_BYTE = "\u0143"  # the last character that stands for a byte in a byte-level vocabulary
 # Usual end-of-document tokens, for tokenizers without a configuration.
 _USUAL_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 _ALTERNATIVES = "name a local folder, or use bytes or bpe:8192, which need no download"
@@ -133,10 +133,15 @@ class FastTokenizer:
     def spans(self, texts: Sequence[str]) -> list[Spans]:
         """Return the tokens of each text, without end-of-document, and their byte ends."""
         batch = self.inner.encode_batch(list(texts), add_special_tokens=False)
-        return [
-            Spans(np.array(encoding.ids), _byte_ends(text, encoding.tokens, encoding.offsets))
-            for text, encoding in zip(texts, batch, strict=True)
-        ]
+        bytes_V, spans = _byte_lengths(self), list[Spans]()
+        for text, encoding in zip(texts, batch, strict=True):
+            ids = np.array(encoding.ids, np.int64)
+            end_T = None if bytes_V is None else np.cumsum(bytes_V[ids])
+            if end_T is None or end_T[-1:].sum() != len(text.encode()):  # by character
+                bytes_C = np.array([0, *accumulate(len(c.encode()) for c in text)])
+                end_T = bytes_C[[stop for _, stop in encoding.offsets]]
+            spans.append(Spans(ids, end_T))
+        return spans
 
     def decode(self, tokens: NDArray[Any]) -> str:
         """Return the text of tokens, without end-of-document tokens."""
@@ -199,10 +204,9 @@ def check_tokenizer_name(name: str) -> None:
 
 def known_tokenizer(name: str) -> Tokenizer | None:
     """Return a tokenizer by name or folder; None: its files are not here, or not yet trained."""
-    try:
+    with suppress(CorpusError, PluginError):
         return None if bpe_vocabulary(name) is not None else open_tokenizer(name)
-    except (CorpusError, PluginError):
-        return None
+    return None
 
 
 def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
@@ -212,7 +216,7 @@ def saved_tokenizer(folder: Path, name: str) -> Tokenizer:
     if (folder / INDEX).exists():
         check_tokenizer(folder)
     if not (folder / FILE).exists():  # a name would be looked up on the hub
-        raise absent(folder / FILE)
+        raise CorpusError(f"{folder / FILE}: {ABSENT}")
     return FastTokenizer.from_file(folder / FILE, name)
 
 
@@ -223,7 +227,7 @@ def read_inner(path: Path, where: str) -> tokenizers.Tokenizer:
     try:
         return Inner.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise CorpusError(f"{where}: cannot be read: {' '.join(str(error).split())}") from error
+        raise CorpusError(f"{where}: cannot be read: {one_line(error)}") from error
 
 
 def _tokenizer_file(name: str, download: bool) -> Path:
@@ -254,10 +258,9 @@ def _end_token(inner: tokenizers.Tokenizer, configured: str | None) -> str | Non
 
 
 def _configured_end(path: Path) -> str | None:
-    try:
+    token = None
+    with suppress(CorpusError, AttributeError):
         token = read_json(path, error=CorpusError).get("eos_token")
-    except (CorpusError, AttributeError):
-        return None
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else None
 
@@ -282,22 +285,12 @@ def _fetch(name: str, file: str, download: bool) -> Path | None:
         raise CorpusError(f"tokenizer {name!r}: {reason}; {_ALTERNATIVES}") from error
 
 
-def _byte_ends(text: str, tokens: Sequence[str], offsets: Sequence[tuple[int, int]]) -> IntArray:
-    """Return the UTF-8 bytes of a text up to the end of each token, shape (T,)."""
-    size = len(text.encode())
-    if sum(map(len, tokens)) == size and all(max(token) <= _LAST_BYTE for token in tokens):
-        return np.array(list(accumulate(map(len, tokens))), dtype=np.int64)
-    bytes_C = np.array([0, *accumulate(len(character.encode()) for character in text)])
-    return bytes_C[[stop for _, stop in offsets]]
-
-
 def known_size(tokenizer: str) -> int | None:
     """Return the number of ids of a built-in or local tokenizer; None: unknown."""
-    try:
+    with suppress(MixoptError, ImportError):
         known = bpe_vocabulary(tokenizer)
         return known or open_tokenizer(tokenizer, download=False).vocab_size
-    except (MixoptError, ImportError):
-        return None
+    return None
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> tuple[int, str]:

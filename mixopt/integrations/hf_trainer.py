@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import get_last_checkpoint
 
 from mixopt.errors import EstimatorError, SamplerError
-from mixopt.loading import NO_LOSS, Batch, MixtureDataset, MixtureLoader, MixtureStream
+from mixopt.loading import ADDED, NO_LOSS, Batch, MixtureDataset, MixtureLoader, MixtureStream
 from mixopt.online import Driver
 from mixopt.sampling import check_ranks
 from mixopt.system import read_sealed, write_sealed
@@ -194,14 +194,13 @@ class MixtureTrainerMixin:
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
         """Drop fields that the model does not take; override it to use `inputs['domain']`."""
-        ours = self.mixture.fields.values()
-        used = model_inputs(self.model, inputs, ours, self._unused_columns())  # type: ignore[attr-defined]
+        used = model_inputs(self.model, inputs, ADDED, self._unused_columns())  # type: ignore[attr-defined]
         return super().compute_loss(model, used, *rest, **options)  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *rest: Any, **options: Any) -> None:
         """Log the realised share of each domain as `mixture/<domain>` with the training loss."""
         if "loss" in logs and isinstance(self.mixture, MixtureLoader):
-            logs |= self.mixture.realised().metrics
+            logs |= {f"mixture/{name}": share for name, share in self.mixture.realised().items()}
         super().log(logs, *rest, **options)  # type: ignore[misc]
 
     def _unused_columns(self) -> set[str]:
@@ -341,12 +340,12 @@ class OnlineTrainerMixin(MixtureTrainerMixin):
     ) -> Any:
         """Return the model's loss; in training, record its losses by domain."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **options)
-        domain = inputs.get(self.mixture.fields["domain"])
+        domain = inputs.get("domain")
         if model.training and domain is not None:
             with torch.no_grad():
                 losses, mask = self.token_losses(outputs, inputs)
                 if len(losses) != len(domain):
-                    lengths = inputs[self.mixture.fields["lengths"]]
+                    lengths = inputs["lengths"]
                     losses, mask, domain = _by_token(losses, mask, domain, lengths)
             self.driver.record(losses, domain, mask)
         return (loss, outputs) if return_outputs else loss

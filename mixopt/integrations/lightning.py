@@ -78,7 +78,9 @@ class RealisedShares(Callback):  # type: ignore[misc,unused-ignore]
             self._logged = step
             for logger in trainer.loggers:
                 # Lightning logs its own metrics with step - 1.
-                logger.log_metrics(self._mixture.realised().metrics, step=step - 1)
+                shares = self._mixture.realised().items()
+                metrics = {f"mixture/{name}": share for name, share in shares}
+                logger.log_metrics(metrics, step=step - 1)
 
 
 class OnlineCallback(Callback):  # type: ignore[misc,unused-ignore]

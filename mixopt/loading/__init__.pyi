@@ -1,7 +1,6 @@
-from .chat_tokens import ChatTokens as ChatTokens
-from .collate import Batch as Batch, stack_samples as stack_samples
+from .collate import ADDED as ADDED, Batch as Batch, stack_samples as stack_samples
 from .dataset import MixtureDataset as MixtureDataset
-from .loader import MixtureLoader as MixtureLoader, Realised as Realised
+from .loader import MixtureLoader as MixtureLoader
 from .mixture_stream import MixtureStream as MixtureStream
 from .packed_documents import PackedDocuments as PackedDocuments, PackingSummary as PackingSummary
 from .packing import NO_LOSS as NO_LOSS, positions_in as positions_in

@@ -1,8 +1,5 @@
 """Collate samples to batches of numpy arrays, and count their tokens; without torch.
 
-Fields that mixopt adds never replace the user's columns: if a source has a column `domain`, ours is
-`mixopt_domain`.
-
 Tokens are `input_ids` without padding by `attention_mask` or `document` (-1); tokens with loss are
 `labels` other than -100. Without labels all tokens carry loss.
 
@@ -16,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixopt.errors import SamplerError
+from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading.packing import NO_LOSS, batch_bounds
 from mixopt.loading.sources import TokenRows
 from mixopt.sampling import MixtureSampler, Unit
@@ -24,8 +21,8 @@ from mixopt.system import IntArray
 
 Batch = dict[str, Any]
 
+# Fields that mixopt adds to samples and batches.
 ADDED = ("domain", "row", "lengths", "batch", "position", "mixture", "tokens", "supervised")
-PREFIX = "mixopt_"
 
 OF_BATCHES = ("cu_seqlens", "max_seqlen")  # fields of batches, not of samples
 _OF_PACKED = ("document", "position_ids")
@@ -132,17 +129,23 @@ def _counted(sample: Any) -> tuple[int, int] | None:
     return tokens, int(np.count_nonzero(np.asarray(labels) != NO_LOSS))
 
 
-def field_names(columns: Iterable[str]) -> dict[str, str]:
-    """Return the name in a batch of each field that mixopt adds."""
-    taken = set(columns)
-    return {name: PREFIX + name if name in taken else name for name in ADDED}
+def sample_fields(where: str, sample: Any) -> Mapping[str, Any]:
+    """Return the fields of a sample; raise for a column named like a field that mixopt adds."""
+    fields = sample if isinstance(sample, Mapping) else {"sample": sample}
+    taken = next((name for name in ADDED if name in fields), None)
+    if taken is not None:
+        raise CorpusError(
+            f"{where}: has a column {taken!r}, the name of a field that mixopt adds to batches;"
+            f" rename it, as in source.rename_column({taken!r}, 'my_{taken}')"
+        )
+    return fields
 
 
-def label(batch: Batch, fields: Mapping[str, str], sampler: MixtureSampler, number: int) -> Batch:
+def label(batch: Batch, sampler: MixtureSampler, number: int) -> Batch:
     """Add number, first position and mixture to a rank's batch."""
-    batch[fields["batch"]] = number
-    batch[fields["position"]] = number * sampler.batch_size + sampler.rank * sampler.rank_batch
-    batch[fields["mixture"]] = sampler.mixture_at(number).fingerprint
+    batch["batch"] = number
+    batch["position"] = number * sampler.batch_size + sampler.rank * sampler.rank_batch
+    batch["mixture"] = sampler.mixture_at(number).fingerprint
     return batch
 
 

@@ -23,7 +23,7 @@ from mixopt.loading.collate import (
     check_alike,
     columns_of,
     count_samples,
-    field_names,
+    sample_fields,
     stack_samples,
 )
 from mixopt.loading.packing import (
@@ -128,14 +128,6 @@ class MixtureDataset:
         return {name: len(source) for name, source in self._sources.items()}
 
     @cached_property
-    def fields(self) -> dict[str, str]:
-        """Names in a batch of `domain`, `row` and the other fields that mixopt adds.
-
-        A name has the prefix `mixopt_` if a source has a column of that name.
-        """
-        return field_names(name for columns in self.columns.values() for name in columns)
-
-    @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Columns of each domain: its own, or those of its first row."""
         return {name: columns_of(source) for name, source in self._sources.items()}
@@ -187,19 +179,13 @@ class MixtureDataset:
     def _samples(self, rows: IntArray) -> list[Batch]:
         domain, row = self._split(rows)
         samples: list[Batch] = [{} for _ in rows]
-        of_domain, of_row = self.fields["domain"], self.fields["row"]
         for d in np.unique(domain).tolist():
             places = np.flatnonzero(domain == d)
             read = self._read(d, row[places])
             for k, sample in zip(places.tolist(), read, strict=True):
-                named = sample if isinstance(sample, Mapping) else {"sample": sample}
-                if of_domain in named or of_row in named:
-                    raise CorpusError(
-                        f"domain {self.domains[d]!r}, row {int(row[k])}: has a column "
-                        f"{of_domain if of_domain in named else of_row!r}, which the domain's "
-                        "first row does not have; give all its rows the same columns"
-                    )
-                samples[k] = {**named, of_domain: d, of_row: int(row[k])}
+                number = int(row[k])
+                fields = sample_fields(f"domain {self.domains[d]!r}, row {number}", sample)
+                samples[k] = {**fields, "domain": d, "row": number}
         return samples
 
     def _read(self, domain: int, rows: IntArray) -> Sequence[Any]:
@@ -240,7 +226,7 @@ class MixtureDataset:
             added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}
         if len(batch.get("input_ids", rows)) != len(rows):
             added["lengths"] = np.array([len(one["input_ids"]) for one in samples], np.int64)
-        return {**batch, **{self.fields[name]: values for name, values in added.items()}}
+        return {**batch, **added}
 
     def read(self, rows: ArrayLike) -> Batch:
         """Read rows of token shards as one batch.

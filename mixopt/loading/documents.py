@@ -168,13 +168,12 @@ class SampleDocuments:
     def scan(self) -> Iterator[Scanned]:
         """Yield lengths of documents, from offsets or by reading all."""
         arrow, samples = self._arrow, len(self._source)
+        lengths = arrow.counts("tokens") if arrow and arrow.columns == {TOKENS} else None
+        if lengths is not None:
+            yield Scanned(lengths)
+            return
         for start in range(0, samples, SCAN_SAMPLES):
-            stop = min(start + SCAN_SAMPLES, samples)
-            lengths = None if arrow is None else arrow.lengths(start, stop)
-            if lengths is not None:
-                yield Scanned(lengths)
-                continue
-            documents = self._documents(range(start, stop))
+            documents = self._documents(range(start, min(start + SCAN_SAMPLES, samples)))
             labels = _joined_labels(documents)
             yield Scanned(
                 np.array([len(one.tokens_T) for one in documents], np.int64),

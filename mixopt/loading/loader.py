@@ -12,7 +12,6 @@ import importlib.util
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, Literal
@@ -29,32 +28,6 @@ Collate = Callable[[Sequence[Any]], Batch]
 
 _CHUNK_BYTES = 1 << 20
 _CHUNK_BATCHES = 64
-
-
-@dataclass(frozen=True)
-class Realised:
-    """Counts by domain.
-
-    Attributes:
-        samples: Samples.
-        tokens: Tokens without padding.
-        supervised: Tokens with loss.
-        shares: Shares of tokens, or of tokens with loss if that is the sampler's unit.
-        ranks: `all` if counts in the sampler's unit cover all ranks since the start of the stream,
-            `own` if only this rank since the loader was created.
-    """
-
-    samples: dict[str, int]
-    tokens: dict[str, int]
-    supervised: dict[str, int]
-    shares: dict[str, float]
-    ranks: Literal["all", "own"]
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The shares for logging, `mixture/<domain>`; empty before the first batch."""
-        is_known = any(self.shares.values())
-        return {f"mixture/{name}": share for name, share in self.shares.items() if is_known}
 
 
 class MixtureLoader:
@@ -139,31 +112,26 @@ class MixtureLoader:
                     return
                 self._account.add(content)
                 sampler.received(batch + 1, handed_out=self._handed_out)
-                yield label(self._finish(content), self.fields, sampler, batch)
+                yield label(self._finish(content), sampler, batch)
         finally:
             if ahead is not None:
                 ahead.close()
             sampler.received(sampler.batch)
 
     @property
-    def fields(self) -> dict[str, str]:
-        """Names of the fields that mixopt adds to a batch (MixtureDataset.fields)."""
-        return self.dataset.fields
-
-    @property
     def columns(self) -> set[str]:
         """Columns of the domains."""
         return {name for names in self.dataset.columns.values() for name in names}
 
-    def realised(self) -> Realised:
-        """Return the received samples and tokens of each domain.
+    def realised(self) -> dict[str, float]:
+        """Return each domain's share of the received tokens, or of those with loss if unit says so.
 
         Returns:
-            Counts over all ranks since the start of the stream if they follow from the order (rows
+            Shares over all ranks since the start of the stream if they follow from the order (rows
             of one length, or lengths known to the sampler); else of this rank since the loader was
-            created.
+            created. Empty before the first batch.
         """
-        return self._account.realised()
+        return self._account.shares()
 
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the first batch to which they apply.
@@ -231,16 +199,14 @@ class MixtureLoader:
 
     def _rows(self, batch: int, last: int | None, most: int) -> Iterator[IntArray]:
         """Yield this rank's rows in chunks that grow from one batch to `most`."""
-        start, count = self.sampler.rank * self.sampler.rank_batch, 1
+        start = self.sampler.rank * self.sampler.rank_batch
         stop = start + self.sampler.rank_batch
         while last is None or batch < last:
-            wanted = count if last is None else min(count, last - batch)
-            some = self.sampler.batch_rows(batch, wanted)
+            some = self.sampler.batch_rows(batch, most if last is None else min(most, last - batch))
             if not len(some):
                 return
             yield some[:, start:stop]
             batch += len(some)
-            count = min(count * 2, most)
 
     def _chunk_batches(self) -> int:
         if not self.dataset.is_tokens or self.dataset.document_end is not None:
@@ -256,44 +222,36 @@ class _Account:
         self._dataset, self._sampler = dataset, sampler
         self._domains, self._length = len(sampler.domains), dataset.length or 1
         self._by_tokens = sampler.unit != "samples"
-        zeros = np.zeros(self._domains, np.int64)
-        self._samples, self._counted = zeros, TokenCounts(zeros, zeros)
+        self._counted_D = np.zeros(self._domains, np.int64)  # in the sampler's unit
 
     def add(self, content: Batch) -> None:
         """Add a batch before delivery, and write its counts by domain to it."""
-        fields, is_uniform = self._dataset.fields, self._dataset.is_uniform
-        domain = content[fields["domain"]]
+        is_uniform, domain = self._dataset.is_uniform, content["domain"]
         if is_uniform and not self._by_tokens:  # else the sampler counts them
             tokens_D = np.bincount(domain, minlength=self._domains) * self._length
-            content[fields["tokens"]] = content[fields["supervised"]] = tokens_D
+            content["tokens"] = content["supervised"] = tokens_D
             return
         if is_uniform:
             each = np.full(len(domain), self._length, np.int64)
             counts = TokenCounts(each, each)
-        elif fields["tokens"] in content:
-            counts = TokenCounts(content[fields["tokens"]], content[fields["supervised"]])
+        elif "tokens" in content:
+            counts = TokenCounts(content["tokens"], content["supervised"])
         else:
             return
         if self._by_tokens:
-            self._check_lengths(counts, domain, content[fields["row"]])
+            self._check_lengths(counts, domain, content["row"])
         summed = counts.by_domain(domain, self._domains)
-        content[fields["tokens"]], content[fields["supervised"]] = summed
-        self._samples = self._samples + np.bincount(domain, minlength=self._domains)
-        self._counted = TokenCounts(*map(np.add, self._counted, summed))
+        content["tokens"], content["supervised"] = summed
+        self._counted_D = self._counted_D + summed.of(self._sampler.unit)
 
-    def realised(self) -> Realised:
-        """Return the counts (MixtureLoader.realised)."""
-        sampler = self._sampler
-        counts = np.array(list(sampler.counts().values()), np.int64)
-        if self._dataset.is_uniform:
-            tokens = counts * self._length
-            return _named(sampler, counts, TokenCounts(tokens, tokens), "all")
-        if not self._by_tokens:
-            return _named(sampler, self._samples, self._counted, "own")
-        exact = np.array(list(sampler.tokens().values()), np.int64)
-        tokens, supervised = self._counted
-        both = (exact, supervised) if sampler.unit == "tokens" else (tokens, exact)
-        return _named(sampler, counts, TokenCounts(*both), "all")
+    def shares(self) -> dict[str, float]:
+        """Return the shares (MixtureLoader.realised)."""
+        sampler, counted_D = self._sampler, self._counted_D
+        if self._by_tokens or self._dataset.is_uniform:
+            counted_D = np.array(list(sampler.tokens().values()), np.int64)
+        total = int(counted_D.sum())
+        pairs = zip(sampler.domains, counted_D.tolist(), strict=True)
+        return {name: count / total for name, count in pairs if total}
 
     def _check_lengths(self, counts: TokenCounts, domain_B: IntArray, row_B: IntArray) -> None:
         sampler = self._sampler
@@ -310,18 +268,6 @@ class _Account:
                     f"lengths: domain {sampler.domains[d]!r}, row {row_B[k]}: has {counted_B[k]}"
                     f" tokens{kind}, but lengths has {given[wrong[0]]}; count them again"
                 )
-
-
-def _named(
-    sampler: MixtureSampler, samples_D: IntArray, counts: TokenCounts, ranks: Literal["all", "own"]
-) -> Realised:
-    shared = counts.of(sampler.unit)
-    total = max(int(shared.sum()), 1)
-    parts = (samples_D, counts.tokens_B, counts.supervised_B, shared / total)
-    samples, tokens, supervised, shares = (
-        dict(zip(sampler.domains, part.tolist(), strict=True)) for part in parts
-    )
-    return Realised(samples, tokens, supervised, shares, ranks)
 
 
 def _as_tensors(batch: Batch) -> Batch:

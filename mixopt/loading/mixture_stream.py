@@ -7,11 +7,8 @@ do not depend on the numbers of these. This module needs torch.
 Shapes: B samples of a global batch, G lanes of this rank, S samples of a lane in a batch.
 """
 
-import os
 import signal
 import sys
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,10 +18,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mixopt.errors import SamplerError
-from mixopt.loading.collate import Batch, count_samples, field_names, label, stack_samples
+from mixopt.loading.collate import Batch, count_samples, label, sample_fields, stack_samples
 from mixopt.loading.stream_lanes import LanePlace, LanePlan, LaneReader, Places, deal, shards_of
 from mixopt.sampling import MixtureSampler, Weights, at_least, refuse_second_split
-from mixopt.system import IntArray, StateFields, shown_value
+from mixopt.system import IntArray, StateFields, end_with_parent, shown_value
 
 try:
     import torch
@@ -35,7 +32,6 @@ except ImportError as error:
 UNKNOWN_SIZE = 1 << 50  # rows of a stream for the sampler, more than are ever read
 LANES = 16
 FORMAT = "mixopt-stream/5"
-_WATCH_SECONDS = 2.0  # between a worker's checks for its parent
 
 
 class MixtureStream(IterableDataset[Batch]):
@@ -171,11 +167,6 @@ class MixtureStream(IterableDataset[Batch]):
     def __len__(self) -> int:
         return len(self.sampler)
 
-    @property
-    def fields(self) -> dict[str, str]:
-        """Names of the fields that the stream adds to batches."""
-        return field_names(self.columns)
-
     def set_weights(self, weights: Weights, batch: int | None = None) -> int:
         """Change the weights; return the first batch to which they apply.
 
@@ -262,9 +253,7 @@ class MixtureStream(IterableDataset[Batch]):
         self._inline = None
         return [
             ProcessPoolExecutor(
-                1,
-                initializer=_begin,
-                initargs=(self._plan, lanes.tolist(), self._places, os.getpid()),
+                1, initializer=_begin, initargs=(self._plan, lanes.tolist(), self._places)
             )
             for lanes in np.array_split(self._lanes, self._workers)
         ]
@@ -281,39 +270,32 @@ class MixtureStream(IterableDataset[Batch]):
 
     def _batch(self, batch: int, samples: list[Any], domain_GS: IntArray) -> Batch:
         sampler, domain = self.sampler, domain_GS.ravel()
-        rows = [one if isinstance(one, Mapping) else {"sample": one} for one in samples]
+        rows = [sample_fields("a document of a stream", sample) for sample in samples]
         self.columns.update(*rows)
-        fields = self.fields
         numbered = zip(rows, domain.tolist(), strict=True)
         collate = self.collate or stack_samples
-        content = dict(collate([{**row, fields["domain"]: d} for row, d in numbered]))
-        content[fields["domain"]] = domain
+        content = dict(collate([{**row, "domain": d} for row, d in numbered]))
+        content["domain"] = domain
         counts = count_samples(rows)
         if counts is not None:
             by_domain = counts.by_domain(domain, len(sampler.domains))
-            content[fields["tokens"]], content[fields["supervised"]] = by_domain
+            content["tokens"], content["supervised"] = by_domain
         return {
             name: torch.as_tensor(value) if hasattr(value, "dtype") else value
-            for name, value in label(content, fields, sampler, batch).items()
+            for name, value in label(content, sampler, batch).items()
         }
 
 
 _reader: list[LaneReader] = []  # in a worker process
 
 
-def _begin(plan: LanePlan, lanes: Sequence[int], places: Places, parent: int) -> None:
+def _begin(plan: LanePlan, lanes: Sequence[int], places: Places) -> None:
     """Open the lanes of a worker process, which ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # handled by the parent
     asyn: Any = sys.modules.get("fsspec.asyn")
     if asyn is not None:  # reset the parent's event loop and lock
         asyn.reset_lock()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_SECONDS)
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
     _reader[:] = [LaneReader(plan, lanes, places)]
 
 

@@ -78,7 +78,7 @@ class ArrowSamples:
 
     def __init__(self, view: Any) -> None:
         self._view = view
-        self._columns = set(view.column_names)
+        self.columns = set(view.column_names)
 
     @classmethod
     def of(cls, source: Any) -> Self | None:
@@ -97,24 +97,23 @@ class ArrowSamples:
             return None
         return cls(source.select_columns(columns).with_format("arrow"))
 
-    def lengths(self, start: int, stop: int) -> IntArray | None:
-        """Return the number of tokens of samples in [start, stop); None if masks decide."""
-        return _lengths(self._view[start:stop][TOKENS]) if self._columns == {TOKENS} else None
-
     def counts(self, unit: CountedUnit) -> IntArray | None:
         """Return the number of tokens of all samples, or of those with loss, shape (samples,)."""
-        if self._columns - {TOKENS, LABELS}:
+        if self.columns - {TOKENS, LABELS}:
             return None
-        is_labelled = unit == "supervised" and LABELS in self._columns
+        from pyarrow import compute
+
+        is_labelled = unit == "supervised" and LABELS in self.columns
         parts = [np.empty(0, np.int64)]
         for start in range(0, len(self._view), _ROWS):
             some = self._view[start : start + _ROWS]
-            lengths = _lengths(some[LABELS if is_labelled else TOKENS])
+            column = some[LABELS if is_labelled else TOKENS]
+            lengths = compute.fill_null(compute.list_value_length(column), 0).to_numpy()
             if is_labelled:
-                labels = some[LABELS].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                labels = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
                 before = np.append(0, np.cumsum(labels != NO_LOSS))
                 lengths = np.diff(before[np.cumsum(lengths)], prepend=0)
-            parts.append(lengths)
+            parts.append(lengths.astype(np.int64))
         return np.concatenate(parts)
 
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -130,13 +129,6 @@ class ArrowSamples:
         return [
             dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)
         ]
-
-
-def _lengths(column: Any) -> IntArray:
-    import pyarrow.compute
-
-    lengths = pyarrow.compute.fill_null(pyarrow.compute.list_value_length(column), 0)
-    return np.asarray(lengths.to_numpy(), np.int64)
 
 
 def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:

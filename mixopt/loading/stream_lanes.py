@@ -18,7 +18,7 @@ from mixopt.loading.documents import document_of, labels_of
 from mixopt.loading.packing import best_fit, row_samples
 from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
-from mixopt.system import IntArray, StateFields
+from mixopt.system import IntArray, StateFields, one_line
 
 LaneKey = tuple[str, int]  # domain and number of a lane
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
@@ -173,7 +173,7 @@ class LaneRows:
         except OSError as error:
             raise CorpusError(
                 f"domain {self._domain!r}: after document {place.document} of pass {place.epoch}"
-                f" its source cannot be read: {_text_of(error)}"
+                f" its source cannot be read: {one_line(f'{type(error).__name__}: {error}')}"
             ) from error
 
     def _ended(self, place: LanePlace, documents: int, more: str) -> CorpusError:
@@ -188,7 +188,7 @@ class LaneRows:
         except Exception as error:  # a library may raise anything on a foreign state
             raise CorpusError(
                 f"the state of domain {self._domain!r}: source: cannot be resumed:"
-                f" {_text_of(error)}"
+                f" {one_line(f'{type(error).__name__}: {error}')}"
             ) from error
 
 
@@ -234,7 +234,3 @@ def _has_exact_state(source: Any) -> bool:
         inner = getattr(one, "ex_iterable", None)
         waiting += [] if inner is None else [inner]
     return True
-
-
-def _text_of(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

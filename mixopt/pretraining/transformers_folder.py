@@ -53,7 +53,7 @@ def is_transformers_folder(path: Path) -> bool:
 def folder_model(path: Path) -> ModelConfig:
     """Return type and fields of a folder's model, as in the section `model`."""
     file = path / CONFIG
-    content = read_json(file, missing=lambda: RunError(f"{file}: not found: {_WHAT}"))
+    content = read_json(file, missing=f"not found: {_WHAT}")
     values: dict[str, Any] = checked_as(dict[str, Any], content, str(file))
     kinds, known = causal_models()
     name = str(values.get("model_type"))

@@ -22,6 +22,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from copy import copy
+from functools import lru_cache
 from itertools import accumulate, pairwise, repeat
 from typing import Any, Literal, NamedTuple
 
@@ -167,7 +168,6 @@ class SampleOrder:
         self._has_limits = any(limit is not None for limit in layout.limits)
         self._stretches = {start.window: Stretch.single(start, start)}  # each has its window
         self._end: int | None = None
-        self._due: tuple[Any, _Due | None] = (None, None)
 
     def changed(self, changes: Sequence[ShareChange], window: int) -> SampleOrder:
         """Return the order with other shares from a window on."""
@@ -176,7 +176,6 @@ class SampleOrder:
         other._change_windows = [change.window for change in changes]
         other._stretches = {w: s for w, s in list(self._stretches.items()) if w <= window}
         other._end = self._end if self._end is not None and self._end < window else None
-        other._due = (None, None)
         return other
 
     def change_at(self, window: int) -> ShareChange:
@@ -272,13 +271,15 @@ class SampleOrder:
 
     def _deal(self, place: Place, most: int) -> Stretch | None:
         """Deal some windows; None if the stream ends before a whole window."""
-        due = self._window_due(place)
-        if due is None:
+        change = self.change_at(place.window)
+        parts = change.parts(place.window, [d for _, d in place.ended])
+        if not any(parts):
             return None
+        due = _due(tuple(parts), self.layout.window_size)
         later = bisect_right(self._change_windows, place.window)
         if later < len(self._change_windows):
             most = min(most, self._change_windows[later] - place.window)
-        if self.change_at(place.window).arrived(place.window) is None:
+        if change.arrived(place.window) is None:
             most = 1
         counts_KD, owed_KD = _deal_windows(place, due, most)
         if self._has_limits:
@@ -292,21 +293,6 @@ class SampleOrder:
                 return None if last is None else Stretch.single(place, last)
         counts_KD = counts_KD[:most]
         return Stretch(place, counts_KD, owed_KD[:most], counts_KD, place.ended)
-
-    def _window_due(self, place: Place) -> _Due | None:
-        """Return the samples due in a window; None if no domain has a share left."""
-        change, ended = self.change_at(place.window), [d for _, d in place.ended]
-        shares = change.arrived(place.window)
-        known, due = self._due
-        if shares is not None and known == (shares, place.ended):
-            return due
-        parts = change.parts(place.window, ended)
-        if not any(parts):
-            return None
-        due = _Due.of(spread(parts, self.layout.window_size << UNIT_BITS), self.layout.window_size)
-        if shares is not None:
-            self._due = ((shares, place.ended), due)
-        return due
 
     def _deal_to_limits(self, place: Place) -> Place | None:
         """Deal a window in which domains run out; their remaining debts go to the others."""
@@ -357,13 +343,15 @@ class _Due(NamedTuple):
     missing: int  # samples that go to the domains that are due first
     drawn_from: IntArray  # the domains that have a share
 
-    @classmethod
-    def of(cls, due: list[int], size: int) -> _Due:
-        """Split the amounts due (times UNIT) in a window of `size` samples."""
-        whole = [amount >> UNIT_BITS for amount in due]
-        rest = np.array([amount & (UNIT - 1) for amount in due], np.int64)
-        drawn_from = np.array([d for d, amount in enumerate(due) if amount])
-        return cls(np.array(whole, np.int64), rest, size - sum(whole), drawn_from)
+
+@lru_cache(maxsize=64)
+def _due(parts: tuple[int, ...], size: int) -> _Due:
+    """Return the samples due in a window of `size` samples, in proportion to `parts`."""
+    due = spread(parts, size << UNIT_BITS)
+    whole = [amount >> UNIT_BITS for amount in due]
+    rest = np.array([amount & (UNIT - 1) for amount in due], np.int64)
+    drawn_from = np.array([d for d, amount in enumerate(due) if amount])
+    return _Due(np.array(whole, np.int64), rest, size - sum(whole), drawn_from)
 
 
 def _deal_windows(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntArray]:

@@ -65,29 +65,28 @@ def refuse_second_split(world_size: int, name: str) -> AttributeError:
     return AttributeError(name)
 
 
-def check_ranks(sampler: Any, group: Any = None) -> None:
-    """Check that all ranks have the same order of samples; every rank of the group calls it.
+def check_ranks(sampler: Any) -> None:
+    """Check that all ranks have the same order of samples; every rank calls it.
 
-    Does nothing without torch.distributed or in a group of one rank.
+    Does nothing without torch.distributed or in a job of one rank.
 
     Args:
         sampler: This rank's MixtureSampler.
-        group: The process group that splits its batches; None: all ranks.
 
     Raises:
         SamplerError: On every rank, with the rank that differs and the difference.
     """
     job = _distributed()
-    if job is None or job.get_world_size(group) == 1:
+    if job is None or job.get_world_size() == 1:
         return
     sizes = {"batch_size": sampler.batch_size, "world_size": sampler.world_size}
     order = {**sizes, **sampler.state_dict()}
     digest = hashlib.blake2b(json.dumps(order).encode(), digest_size=8).hexdigest()
-    hashes: list[Any] = [None] * job.get_world_size(group)
-    job.all_gather_object(hashes, (digest, sampler.rank), group=group)
+    hashes: list[Any] = [None] * job.get_world_size()
+    job.all_gather_object(hashes, (digest, sampler.rank))
     if len({digest for digest, _ in hashes}) > 1:
         orders = list(hashes)
-        job.all_gather_object(orders, order, group=group)
+        job.all_gather_object(orders, order)
         raise SamplerError(_difference(orders))
     _check_parts([rank for _, rank in hashes], sampler.world_size)
 

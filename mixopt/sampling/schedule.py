@@ -157,8 +157,7 @@ class Schedule:
             SamplerError: An invalid field; one line with file, line and field.
         """
         path = Path(path)
-        missing = SamplerError(f"{path}: not found")
-        text = read_text(path, error=SamplerError, missing=lambda: missing)
+        text = read_text(path, error=SamplerError)
         content = parse_yaml(text, str(path), error=SamplerError)
         lines = yaml_places(text, path, error=SamplerError)
         return cls.from_content(content, str(path), path.parent, lines)
@@ -286,34 +285,32 @@ class Schedule:
             SamplerError: Too many epochs, with the largest valid share; a domain without tokens.
         """
         requested = self._tokens_by_domain([self._requested(stage) for stage in self.stages])
+        total, most = self.tokens, self.max_epochs
         for name, tokens in self.domain_tokens().items():
+            size = inventory.get(name)
             # Rounding up to whole batches is ours, not an error of the mixture.
-            if fault := self._epoch_fault(name, tokens, min(tokens, requested[name]), inventory):
-                raise ScheduleFieldError(("stages",), fault)
+            least = min(tokens, requested[name])
+            if size is None:
+                near = did_you_mean(name, inventory)
+                fault = f"the inventory does not have domain {name!r}{near}"
+            elif not size and tokens:
+                fault = f"domain {name!r} has a share and no tokens; set it to 0"
+            elif most is None or least <= most * size * (1 + _ROUNDING):
+                continue
+            else:
+                epochs = math.ceil(1000 * tokens / size) / 1000
+                share = math.floor(1000 * most * size / total) / 1000
+                fault = (
+                    f"domain {name!r}: {tokens / total:.4g} of {total:,} tokens over all stages are"
+                    f" {epochs:g} epochs of its {size:,}, and max_epochs is {most:g}. Lower its"
+                    f" share to {share:g} on average, or allow max_epochs: {epochs:g}"
+                )
+            raise ScheduleFieldError(("stages",), fault)
 
     def _requested(self, stage: Stage) -> int:
         if stage.tokens is not None:
             return stage.tokens
         return (stage.steps or 0) * self.step_tokens
-
-    def _epoch_fault(
-        self, name: str, tokens: float, least: float, inventory: Mapping[str, int]
-    ) -> str | None:
-        """Return an error if a domain exceeds `max_epochs`, with the largest valid share."""
-        total, most, size = self.tokens, self.max_epochs, inventory.get(name)
-        if size is None:
-            return f"the inventory does not have domain {name!r}{did_you_mean(name, inventory)}"
-        if not size and tokens:
-            return f"domain {name!r} has a share and no tokens; set it to 0"
-        if most is None or least <= most * size * (1 + _ROUNDING):
-            return None
-        epochs = math.ceil(1000 * tokens / size) / 1000
-        share = math.floor(1000 * most * size / total) / 1000
-        return (
-            f"domain {name!r}: {tokens / total:.4g} of {total:,} tokens over all stages are"
-            f" {epochs:g} epochs of its {size:,}, and max_epochs is {most:g}. Lower its"
-            f" share to {share:g} on average, or allow max_epochs: {epochs:g}"
-        )
 
 
 def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> None:

@@ -66,6 +66,7 @@ from .plugins import (
 )
 from .processes import (
     ANSWER_SECONDS as ANSWER_SECONDS,
+    end_with_parent as end_with_parent,
     git_commit as git_commit,
     host_name as host_name,
     in_processes as in_processes,
@@ -91,6 +92,7 @@ from .reading import (
     FieldPlace as FieldPlace,
     checked_as as checked_as,
     dotted as dotted,
+    one_line as one_line,
     parse_json as parse_json,
     parse_yaml as parse_yaml,
     read_arrays as read_arrays,
@@ -98,6 +100,7 @@ from .reading import (
     read_json as read_json,
     read_text as read_text,
     read_yaml as read_yaml,
+    readable as readable,
     yaml_places as yaml_places,
 )
 from .server_uris import ServerUri as ServerUri, without_secrets as without_secrets

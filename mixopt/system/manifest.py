@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from mixopt.errors import MixoptError, RunError
 from mixopt.system.files import write_bytes, write_json
 from mixopt.system.names import below
-from mixopt.system.reading import checked_as, read_bytes, read_json
+from mixopt.system.reading import checked_as, one_line, read_bytes, read_json, readable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -121,10 +121,8 @@ def file_hash(path: Path) -> str:
 
 def file_record(path: Path) -> FileRecord:
     """Return the present record of a file."""
-    try:
+    with readable(path):
         return FileRecord(path.stat().st_size, file_hash(path))
-    except OSError as reason:
-        raise RunError(f"{path}: cannot be read: {reason.strerror or reason}") from reason
 
 
 def folder_records(
@@ -243,9 +241,7 @@ def read_table(path: Path, *, hint: str = "", error: type[MixoptError] = RunErro
     import polars as pl
 
     more = f"; {hint}" if hint else ""
-    content = read_bytes(
-        path, largest=LARGEST_TABLE, error=error, missing=lambda: error(f"{path}: not found{more}")
-    )
+    content = read_bytes(path, largest=LARGEST_TABLE, error=error, missing=f"not found{more}")
     try:
         if _is_whole(content) is False:
             raise error(f"{path}: has changed since it was written (its sha256 differs){more}")
@@ -253,8 +249,7 @@ def read_table(path: Path, *, hint: str = "", error: type[MixoptError] = RunErro
     except pl.exceptions.PanicException:  # does not derive from Exception
         raise error(f"{path}: cannot be read: it is damaged{more}") from None
     except (OSError, pl.exceptions.PolarsError, MemoryError, ValueError) as reason:
-        text = " ".join(str(reason).split())[:300]
-        raise error(f"{path}: cannot be read: {text or type(reason).__name__}{more}") from reason
+        raise error(f"{path}: cannot be read: {one_line(reason)}{more}") from reason
 
 
 def _sealed(content: bytes) -> bytes:

@@ -226,16 +226,21 @@ def _started(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if threads:
         os.environ.setdefault(_THREADS, str(threads))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Let this process of a pool end as soon as its parent has died."""
     import multiprocessing
 
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import json
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 FieldPlace = tuple[str | int, ...]
 Shape = TypeVar("Shape")
-Missing = Callable[[], Exception]
 
 MAX_YAML = 1_000_000  # characters
 MAX_DEPTH = 64  # of nesting
@@ -46,24 +45,34 @@ def read_bytes(
     *,
     largest: int = MAX_FILE,
     error: type[MixoptError] = RunError,
-    missing: Missing | None = None,
+    missing: str = "not found",
 ) -> bytes:
     """Read a regular file up to a maximum size; pipes and devices are refused."""
     try:
-        status = _checked_status(path, error)
-        if status.st_size > largest:
-            raise error(f"{path}: cannot be read: {status.st_size} bytes are too large")
-        return path.read_bytes()
-    except FileNotFoundError as reason:
-        raise (missing() if missing else error(f"{path}: not found")) from reason
-    except OSError as reason:
-        raise error(f"{path}: cannot be read: {reason.strerror or reason}") from reason
+        with readable(path, error, missing):
+            status = _checked_status(path, error)
+            if status.st_size > largest:
+                raise error(f"{path}: cannot be read: {status.st_size} bytes are too large")
+            return path.read_bytes()
     except ValueError as reason:  # a path with a null character
         raise error(f"{shown_value(str(path))}: cannot be read: {reason}") from reason
 
 
+@contextmanager
+def readable(
+    where: object, error: type[MixoptError] = RunError, missing: str | None = None
+) -> Iterator[None]:
+    """Turn an OSError into one line that names the file and the reason."""
+    try:
+        yield
+    except OSError as reason:
+        is_missing = missing is not None and isinstance(reason, FileNotFoundError)
+        what = missing if is_missing else f"cannot be read: {reason.strerror or reason}"
+        raise error(f"{reason.filename or where}: {what}") from reason
+
+
 def read_text(
-    path: Path, *, error: type[MixoptError] = RunError, missing: Missing | None = None
+    path: Path, *, error: type[MixoptError] = RunError, missing: str = "not found"
 ) -> str:
     """Read a UTF-8 text, as `read_bytes`."""
     content = read_bytes(path, error=error, missing=missing)
@@ -78,7 +87,7 @@ def read_json(
     shape: Any = None,
     *,
     error: type[MixoptError] = RunError,
-    missing: Missing | None = None,
+    missing: str = "not found",
 ) -> Any:
     """Read a JSON file."""
     content = parse_json(read_bytes(path, error=error, missing=missing), str(path), error=error)
@@ -93,7 +102,7 @@ def parse_json(text: str | bytes, where: str, *, error: type[MixoptError] = RunE
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
     except ValueError as reason:
-        raise error(f"{where}: cannot be read: {_one_line(reason)}") from reason
+        raise error(f"{where}: cannot be read: {one_line(reason)}") from reason
 
 
 @overload
@@ -158,7 +167,7 @@ def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str,
     except MixoptError:
         raise
     except _UNREADABLE as reason:
-        raise error(f"{path}: cannot be read: {_one_line(reason)}") from reason
+        raise error(f"{path}: cannot be read: {one_line(reason)}") from reason
 
 
 def dotted(location: FieldPlace) -> str:
@@ -215,7 +224,7 @@ def _yaml_faults(where: str, error: type[MixoptError]) -> Iterator[None]:
     except RecursionError as reason:
         raise error(f"{where}: is nested too deeply") from reason
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as reason:
-        raise error(f"{where}: not valid YAML: {_one_line(reason)}") from reason
+        raise error(f"{where}: not valid YAML: {one_line(reason)}") from reason
 
 
 def _lines(
@@ -257,10 +266,10 @@ def _field_fault(first: Any) -> str:
         return f"{place}is missing"
     if first["type"] == "string_too_short" and not first["input"]:
         return f"{place}is empty"
-    if first["type"] == "extra_forbidden":
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         return f"{place}unknown field"
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    return f"{place}{_one_line(message)}, got {shown_value(first['input'])}"
+    return f"{place}{one_line(message)}, got {shown_value(first['input'])}"
 
 
 def _constant(text: str) -> NoReturn:
@@ -280,5 +289,6 @@ def _real(text: str) -> float:
     return value
 
 
-def _one_line(reason: object) -> str:
+def one_line(reason: object) -> str:
+    """Return the text of an error as one short line, or else its type."""
     return " ".join(str(reason).split())[:300] or type(reason).__name__

@@ -49,6 +49,9 @@ class StoredObject:
     bytes: int
     version: str
 
+    def __str__(self) -> str:
+        return self.url
+
     @property
     def name(self) -> str:
         """The last part of its URL, without a query."""

@@ -143,18 +143,14 @@ def test_the_batch_size_that_the_trainer_counts_is_the_samplers(tmp_path):
     assert ended.metrics["train_samples_per_second"] == pytest.approx(2 * 16 / seconds, rel=0.02)
 
 
-def test_a_users_columns_named_like_ours_are_kept_and_ours_do_not_reach_the_model(tmp_path):
-    rows = [
-        {"input_ids": [k + 6] * 5, "domain": f"site{k}", "row": k, "text": "x"} for k in range(9)
-    ]
-    rows = Dataset.from_list(rows)
+def test_fields_of_ours_and_columns_of_a_user_do_not_reach_the_model(tmp_path):
+    rows = Dataset.from_list([{"input_ids": [k + 6] * 5, "text": f"site{k}"} for k in range(9)])
     trainer, seen = trainer_over(rows, tmp_path, llama(), remove_unused_columns=True)
     trainer.train()
     batch = seen[0][0]
-    assert batch["domain"] == [f"site{k}" for k in batch["mixopt_row"].tolist()]
-    assert batch["row"].tolist() == batch["mixopt_row"].tolist()
+    assert batch["text"] == [f"site{k}" for k in batch["row"].tolist()]
     domain, _ = located(trainer.mixture.sampler, 0, 1)
-    assert batch["mixopt_domain"].tolist() == domain.tolist()
+    assert batch["domain"].tolist() == domain.tolist()
 
 
 def tokens_of(document):

@@ -56,11 +56,8 @@ def test_a_batch_says_its_tokens_and_those_that_carry_loss():
         assert batch["tokens"].sum() == sum(map(len, batch["input_ids"]))
         tokens += batch["tokens"]
         supervised += batch["supervised"]
-    realised = one.realised()
-    assert list(realised.tokens.values()) == tokens.tolist()
-    assert list(realised.supervised.values()) == supervised.tolist()
+    assert list(one.realised().values()) == (tokens / tokens.sum()).tolist()
     assert 0 < supervised.sum() < tokens.sum() / 2
-    assert realised.ranks == "own"
 
 
 def test_lengths_that_are_not_those_of_the_samples_are_one_line():
@@ -75,10 +72,9 @@ def test_realised_shares_are_those_of_the_mixture():
     one = loader(given, "supervised", MixtureDataset(given).lengths("supervised"))
     for _ in zip(one, range(150), strict=False):
         pass
-    realised = one.realised()
-    assert realised.shares == pytest.approx(WEIGHTS, abs=0.03)
-    assert realised.ranks == "all"
-    assert realised.supervised == one.sampler.tokens()
+    assert one.realised() == pytest.approx(WEIGHTS, abs=0.03)
+    tokens = one.sampler.tokens()
+    assert one.realised() == {name: each / sum(tokens.values()) for name, each in tokens.items()}
 
 
 @pytest.mark.parametrize("unit", ["tokens", "supervised"])
@@ -115,10 +111,10 @@ def test_rows_of_one_length_are_counted_by_the_order(tmp_path, unit):
     how = {} if unit == "samples" else {"unit": unit, "lengths": dataset.lengths()}
     sampler = MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8, **how)
     one, total = MixtureLoader(dataset, sampler, output="numpy"), np.zeros(3, int)
+    assert one.realised() == {}
     for _, batch in zip(range(6), one, strict=False):
         expected = np.bincount(batch["domain"], minlength=3) * 16
         assert batch["tokens"].tolist() == batch["supervised"].tolist() == expected.tolist()
         total += batch["tokens"]
-    realised = one.realised()
-    assert list(realised.tokens.values()) == total.tolist()
-    assert (realised.ranks, sum(realised.samples.values())) == ("all", 48)
+    assert total.sum() == 48 * 16
+    assert list(one.realised().values()) == (total / total.sum()).tolist()

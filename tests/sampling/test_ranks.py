@@ -136,12 +136,12 @@ def said(monkeypatch, orders):
     def on(rank):
         exchanges = count()
 
-        def gather(found, value, group):
+        def gather(found, value):
             each = sent[next(exchanges)]
             each[rank] = value
             found[:] = [each[k] for k in range(len(orders))]
 
-        job = SimpleNamespace(get_world_size=lambda group: len(orders), all_gather_object=gather)
+        job = SimpleNamespace(get_world_size=lambda: len(orders), all_gather_object=gather)
         monkeypatch.setattr(ranks, "_distributed", lambda: job)
         with suppress(KeyError):  # others have not sent yet
             return refusal(check_ranks, orders[rank])
