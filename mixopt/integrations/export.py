@@ -50,14 +50,7 @@ def export_mixture(
             tool's format cannot express.
     """
     tool = exporter(to)
-    facts = Facts(
-        tool.name,
-        mixture.domains,
-        inventory=inventory,
-        tokens=tokens,
-        paths=paths,
-        sample_tokens=sample_tokens,
-    )
+    facts = Facts(tool.name, mixture.domains, tokens, inventory, paths, sample_tokens)
     entries = _entries(tool, mixture, facts)
     return _text(tool, tool.write(entries, facts), [note] if note else [], mixture, [entries])
 
@@ -88,30 +81,23 @@ def export_schedule(
         ConfigError: As for `export_mixture`, or a linear stage without `steps_per_stage`.
     """
     tool = exporter(to)
-    facts = Facts(
-        tool.name,
-        schedule.domains,
-        inventory=schedule.inventory if inventory is None else inventory,
-        tokens=None,
-        paths=paths,
-        sample_tokens=sample_tokens,
-    )
-    stages = []
-    for name, start, stop, mixture, about in _constant_stages(schedule, tool, steps_per_stage):
-        local = facts.lasting((stop - start) * schedule.step_tokens)
-        part = StageEntries(name, start, _entries(tool, mixture, local))
-        stages.append((part, mixture, about, local))
-    if tool.write_stages is not None:
-        parts = [part for part, *_ in stages]
-        header = [f"Stage {k}: {about}." for k, (_, _, about, _) in enumerate(stages)]
-        content = tool.write_stages(parts, facts, schedule.batch)
-        return {"": _text(tool, content, header, schedule.domains, [p.entries for p in parts])}
-    texts = {}
-    for k, (part, mixture, about, local) in enumerate(stages):
-        header = [f"Stage {k + 1} of {len(stages)}: {about}."]
-        content = tool.write(part.entries, local)
-        texts[f"{k}-{part.name}"] = _text(tool, content, header, mixture, [part.entries])
-    return texts
+    known = (schedule.inventory if inventory is None else inventory, paths, sample_tokens)
+    pieces = list(_constant_stages(schedule, tool, steps_per_stage))
+    stages, texts = list[StageEntries](), dict[str, str]()
+    for k, (name, start, stop, mixture, about) in enumerate(pieces):
+        tokens = (stop - start) * schedule.step_tokens
+        facts = Facts(tool.name, schedule.domains, tokens, *known)
+        stages.append(StageEntries(name, start, _entries(tool, mixture, facts)))
+        if tool.write_stages is None:
+            header, entries = [f"Stage {k + 1} of {len(pieces)}: {about}."], stages[-1].entries
+            content = tool.write(entries, facts)
+            texts[f"{k}-{name}"] = _text(tool, content, header, mixture, [entries])
+    if tool.write_stages is None:
+        return texts
+    header = [f"Stage {k}: {about}." for k, (*_, about) in enumerate(pieces)]
+    facts = Facts(tool.name, schedule.domains, None, *known)
+    content = tool.write_stages(stages, facts, schedule.batch)
+    return {"": _text(tool, content, header, schedule.domains, [s.entries for s in stages])}
 
 
 def exporter_names() -> list[str]:

@@ -93,16 +93,14 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         batch, number = divmod(place, self.sampler.batch_size)
         row = int(self.sampler.batch_rows(batch)[0, number])
         domain = int(np.searchsorted(self._offsets, row, side="right")) - 1
-        sample = self._read(domain, row)
+        if isinstance(self._datasets, MixtureDataset):
+            sample = self._fields(self._datasets.read([row]))
+        else:
+            name = self.sampler.domains[domain]
+            sample = dict(self._datasets[name][row - int(self._offsets[domain])])
         if index is None:
             sample["loss_mask"] = torch.zeros_like(sample["loss_mask"])
         return {"dataset_id": domain, **sample}
-
-    def _read(self, domain: int, row: int) -> dict[str, Any]:
-        name = self.sampler.domains[domain]
-        if not isinstance(self._datasets, MixtureDataset):
-            return dict(self._datasets[name][row - int(self._offsets[domain])])
-        return self._fields(self._datasets.read([row]))
 
     def _fields(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Convert a row of L + 1 tokens to the fields of Megatron's GPTDataset."""

@@ -12,10 +12,9 @@ If a unit needs an unknown value, a one-line error names the domain and the opti
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 from mixopt.errors import ConfigError, did_you_mean
 
@@ -46,9 +45,8 @@ class Facts:
         self,
         tool: str,
         domains: Sequence[str],
-        *,
-        inventory: Mapping[str, int] | None,
         tokens: float | None,
+        inventory: Mapping[str, int] | None,
         paths: Paths | None,
         sample_tokens: Mapping[str, float] | float | None,
     ) -> None:
@@ -64,12 +62,6 @@ class Facts:
         self.tokens = None if tokens is None else _number("tokens", tokens)
         self.sample_tokens = _numbers("sample_tokens", sample_tokens)
         self.paths = {name: _paths(name, value) for name, value in (paths or {}).items()}
-
-    def lasting(self, tokens: float) -> Self:
-        """Return the facts with another length of the run."""
-        other = copy(self)
-        other.tokens = tokens
-        return other
 
     def size(self, domain: str) -> float:
         """Return the distinct tokens of a domain."""

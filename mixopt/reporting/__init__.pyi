@@ -8,7 +8,6 @@ from .figure_style import figure_svg as figure_svg
 from .mixture_figures import (
     plot_cells as plot_cells,
     plot_design as plot_design,
-    plot_epochs as plot_epochs,
     plot_front as plot_front,
     plot_mixtures as plot_mixtures,
 )
@@ -24,7 +23,6 @@ from .run_experts import (
     experts as experts,
     plot_domain_experts as plot_domain_experts,
     plot_load as plot_load,
-    plot_run_experts as plot_run_experts,
     plot_windows as plot_windows,
 )
 from .tables import (

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from mixopt.errors import ConfigError
 from mixopt.integrations import EXPORT_TOOLS, export_mixture
-from mixopt.mixture import Mixture, Phases, branch_shares
+from mixopt.mixture import Mixture, Phases
 from mixopt.objective import SHOWN, UNITS, unit_text
 from mixopt.proposals import (
     PROPOSAL,
@@ -34,7 +34,7 @@ from mixopt.reporting.terminal import (
     in_order,
 )
 from mixopt.run_directory import LATER_PROPOSALS, Run
-from mixopt.system import below_branch, short_count, without_folders
+from mixopt.system import short_count, without_folders
 
 MAX_LOSSES = 5  # shown on the first screen and in the terminal
 MAX_BY_SHARE = 12  # domains ordered by share; more are ordered by their change
@@ -68,6 +68,7 @@ def answer_of(run: Run) -> PageAnswer:
     state, proposal = run.outcome.state, proposal_of(run)
     answer: Proposal | Recommendation
     broken: tuple[str, ...] = ()
+    warnings: list[str] = []
     if state == "validated":
         answer, broken = run.recommendation, broken_guardrails(run)
         name = named(answer.chosen, answer.gains)
@@ -83,14 +84,13 @@ def answer_of(run: Run) -> PageAnswer:
         warnings = [line for line in answer.warnings if not line.endswith(broken)]
     else:
         answer = run.proposal
-        whose = "Your own mixture" if state == "edited" else "Proposed"
+        edited, plain = ("Your own mixture", "edited"), ("Proposed", "proposed")
+        whose, called = edited if state == "edited" else plain
         sentence = f"{whose}, not validated"
         why = without_folders(f"By prediction alone: {run.outcome.note}.")
-        called = "edited" if state == "edited" else "proposed"
         about = ("Not validated yet", why, PROPOSAL, called)
         gains = {name: Gain(one, 0, "", one) for name, one in answer.gains.items()}
         costs = predicted_costs(answer.mixture, answer.natural, run.fit, run.objective)
-        warnings = []
     warnings += [*(proposal.warnings if proposal else ()), *broken_by_baselines(run)]
     return PageAnswer(
         f"{sentence}{_moves(answer)}.",
@@ -143,18 +143,22 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
     tokens, unit = run.config.propose.target_tokens, run.objective.value_unit
     is_validated = answer.called == "recommended"
     names = [answer.chosen, *answer.gains]
-    is_in_full_run = answer.epochs is not None and tokens
     does = "Maximises" if unit in SHOWN else "Minimises"
     fragments = weight_fragments(run, answer.mixture)
-    checks = [capital(line) for line in answer.warnings]
+    limits: dict[str, list[str]] = {}  # active constraints by their source
+    for line in answer.limits:
+        limit, _, source = line.rpartition(" (")
+        limits.setdefault(source, []).append(limit)
+    active = "; ".join(f"{', '.join(texts)} ({source}" for source, texts in limits.items())
     counts = (len(answer.warnings), "warning"), (len(answer.limits), "active constraint")
     return template(
         "answer.html",
         answer=answer,
         tone=TONES.get(answer.label.lower(), "" if is_validated else "bad"),
         goal=f"{does} {run.objective.describe()}, in {unit_text(unit)}.",
-        epochs_of=f" (epochs in {short_count(tokens)})" if is_in_full_run and tokens else "",
+        epochs_of=f" (epochs in {short_count(tokens)})" if tokens and answer.epochs else "",
         domains=[_mixture_row(answer, name, [name]) for name in _by_change(answer)],
+        longest=max(*answer.mixture.values(), *answer.natural.values()),
         groups=_groups(run, answer),
         unit=unit,
         loss_unit=UNITS[run.objective.unit],
@@ -168,18 +172,8 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
         copies=[(name, "why" in text) for name, text in fragments.items()],
         fragments=json_text(fragments),
         to_check=", ".join(_counted(number, what) for number, what in counts if number),
-        checks=[*checks, *_active(answer.limits)],
+        checks=[*map(capital, answer.warnings), *([f"Active: {active}"] if active else [])],
     )
-
-
-def _active(limits: Sequence[str]) -> list[str]:
-    """Return a line with the active constraints, grouped by their source."""
-    by_source: dict[str, list[str]] = {}
-    for line in limits:
-        text, _, source = line.rpartition(" (")
-        by_source.setdefault(source, []).append(text)
-    parts = [f"{', '.join(texts)} ({source}" for source, texts in by_source.items()]
-    return [f"Active: {'; '.join(parts)}"] if parts else []
 
 
 def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
@@ -208,15 +202,11 @@ def _by_change(answer: PageAnswer) -> list[str]:
 
 
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
-    """Return the rows of each group, or of each branch if a tree has no groups."""
+    """Return the rows of each group of domains."""
     members = {name: list(own) for name, (own, _, _) in run.constraints.groups.items()}
     phases = Phases.of(run.config.design.phases)
     if phases is not None and len(answer.mixture) == len(run.corpus.domain_names):
         members = {name: list(phases.names(own)) for name, own in members.items()}
-    if not members:
-        branches = branch_shares(answer.mixture)
-        below = {name: list(below_branch(name, answer.mixture)) for name in branches}
-        members = {name: own for name, own in below.items() if own}
     if not members:
         return []
     grouped = {name for own in members.values() for name in own}
@@ -242,15 +232,13 @@ def _mixture_row(
     is_member: bool = False,
 ) -> dict[str, Any]:
     now, was = (sum(one[d] for d in domains) for one in (answer.mixture, answer.natural))
-    is_grouped = bool(count) or is_member
-    longest = 1.0 if is_grouped else max(*answer.mixture.values(), *answer.natural.values())
     epochs = ""
     if answer.epochs is not None and not count:
         passes = answer.epochs[name]
         epochs = "<0.01" if 0 < passes < 0.005 else f"{passes:.2f}"
-    moved = round(100 * (now - was), 1) + 0.0  # never -0.0
+    moved = f"{round(100 * (now - was), 1) + 0.0:+.1f}"  # never -0.0
     row = {"name": name, "count": count, "is_member": is_member, "now": now, "was": was}
-    return row | {"longest": longest, "epochs": epochs, "moved": f"{moved:+.1f}"}
+    return row | {"epochs": epochs, "moved": moved}
 
 
 def weight_fragments(run: Run, mixture: Mixture) -> dict[str, dict[str, str]]:

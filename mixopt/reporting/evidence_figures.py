@@ -6,7 +6,6 @@ Shapes: N trials or mixtures, D domains, K points of a slice, S seeds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -31,12 +30,12 @@ from mixopt.reporting.figure_style import (
     check_known,
     dots,
     label,
+    largest_domains,
     legend,
     looks,
     name_rows,
     new_figure,
     of_all,
-    shown_domains,
     written,
 )
 from mixopt.system import Array, name_text, rank_text
@@ -51,9 +50,9 @@ POINTS = 41  # on a slice
 
 def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     """Plot held-out predictions against observed values."""
-    value, name = _Value(fit, target), target or OBJECTIVE
+    (axis, factor, _), name = _shown(fit, target), target or OBJECTIVE
     rows = fit.held_out.filter(predictor=fit.name, target=name)
-    observed_N, predicted_N = (value.factor * rows[n].to_numpy() for n in ("observed", "predicted"))
+    observed_N, predicted_N = (factor * rows[n].to_numpy() for n in ("observed", "predicted"))
     report = fit.report.filter(target=name).rows_by_key("predictor", named=True, unique=True)
     ceiling = report.get(CEILING)
     figure, axes_RC = new_figure(4.4)
@@ -62,7 +61,7 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     margin = 0.04 * max(float(np.ptp(both)), 1e-9)
     ends = np.array([both.min() - margin, both.max() + margin])
     if ceiling is not None:
-        half = NINETY * abs(value.factor) * ceiling["rmse"]
+        half = NINETY * abs(factor) * ceiling["rmse"]
         text = f"noise of a trial, 90%: \N{PLUS-MINUS SIGN}{half:.3g}"
         axes.fill_between(ends, ends - half, ends + half, color=GRID, linewidth=0, label=text)
     axes.plot(ends, ends, color=FAINT, linewidth=1.1, dashes=(4, 3), label="predicted = observed")
@@ -74,7 +73,7 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     title = f"{name_text(fit.name)}: Spearman {rank_text(report[fit.name]['spearman'])}"
     if ceiling is not None:
         title += f", noise ceiling {rank_text(ceiling['spearman'])}"
-    label(axes, x=f"predicted {value.axis}", y=f"observed {value.axis}", title=written(title, 100))
+    label(axes, x=f"predicted {axis}", y=f"observed {axis}", title=written(title, 100))
     legend(axes, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
@@ -89,12 +88,15 @@ def plot_responses(
     """Plot the prediction along each domain's share, with its 90% interval and the trials."""
     own = getattr(at, "mixture", at)
     mixture = own if isinstance(own, Mixture) else Mixture(cast("Mapping[str, float]", own))
-    mixture, value = mixture.over(fit.domains), _Value(fit, target)
-    shown = shown_domains(domains, fit.domains, [mixture], MAX_PANELS)
+    mixture, (axis, factor, column) = mixture.over(fit.domains), _shown(fit, target)
+    check_known(domains or (), fit.domains, "domain")
+    shown = list(domains or largest_domains([mixture], MAX_PANELS))
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes_RC = new_figure(0.5 + 1.65 * rows, columns, rows)
-    tried_ND, observed_N = fit.trials.weights(), value.observed()
+    tried_ND, losses_NM = fit.trials.weights(), fit.known_losses()
+    values_N = fit.objective.value(losses_NM) if column is None else losses_NM[:, column]
+    observed_N = factor * values_N
     for place, axes in enumerate(axes_RC.flat):
         if place >= len(shown):
             axes.set_visible(False)
@@ -104,12 +106,24 @@ def plot_responses(
         domain = fit.domains.index(shown[place])
         # Do not clip the dots of trials at a share of 0, which lie on the axis.
         dots(axes, tried_ND[:, domain], observed_N, 9, alpha=0.7, clip_on=False)
-        _slice(axes, value, mixture.array, domain, float(tried_ND[:, domain].max()))
+        share = float(mixture.array[domain])
+        top = min(1.0, 1.05 * max(float(tried_ND[:, domain].max()), share, 1e-3))
+        shares_K = np.unique(np.append(np.linspace(0.0, top, POINTS), share))
+        predicted = fit.predict(along_domain(mixture.array, domain, shares_K))
+        middle_K, low_K, high_K = factor * _ends(predicted, column)
+        band: dict[str, Any] = {"color": ACCENT, "alpha": 0.22, "linewidth": 0, "label": "90%"}
+        axes.fill_between(shares_K, low_K, high_K, **band)
+        axes.plot(shares_K, middle_K, color=ACCENT, linewidth=1.6, label="predicted")
+        axes.axvline(share, color=INK, linewidth=1.0, dashes=(4, 3))
+        axes.set_xlim(0, top)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.04 else 1))
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
         label(axes, title=written(shown[place], 22))
         axes.tick_params(labelleft=place % columns == 0)
     first = axes_RC.flat[0]
     first.set_ylim(near_trials(observed_N, first.get_ylim()))
-    figure.supylabel(value.axis, fontsize=LETTER, color=INK)
+    figure.supylabel(axis, fontsize=LETTER, color=INK)
     text = f"share of the domain{of_all(shown, fit.domains)}; dashed: the mixture, dots: trials"
     figure.supxlabel(text, fontsize=LETTER, color=INK)
     return figure
@@ -167,68 +181,26 @@ def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
     return weights_KD
 
 
-def _slice(axes: Axes, value: _Value, at_D: Array, domain: int, tried: float) -> None:
-    """Draw a slice with its interval over the range of the trials and the mixture."""
-    share = float(at_D[domain])
-    top = min(1.0, 1.05 * max(tried, share, 1e-3))
-    shares_K = np.unique(np.append(np.linspace(0.0, top, POINTS), share))
-    middle_K, low_K, high_K = value.predicted(along_domain(at_D, domain, shares_K))
-    axes.fill_between(shares_K, low_K, high_K, color=ACCENT, alpha=0.22, linewidth=0, label="90%")
-    axes.plot(shares_K, middle_K, color=ACCENT, linewidth=1.6, label="predicted")
-    axes.axvline(share, color=INK, linewidth=1.0, dashes=(4, 3))
-    axes.set_xlim(0, top)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.04 else 1))
-    axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
+def _shown(fit: Fit, target: str | None) -> tuple[str, float, int | None]:
+    """Return the label of an axis, the factor from stored to shown values, and a loss's column."""
+    objective = fit.objective
+    if target is None:
+        unit = objective.value_unit
+        return f"objective, {unit_text(unit)}", SHOWN.get(unit, 1.0), None
+    check_known([target], fit.targets, "evaluation domain")
+    column, is_higher = fit.targets.index(target), target in objective.higher
+    if target in objective.items:
+        return f"{written(target)}, points", 100.0, column
+    unit = "metric_units" if is_higher or target.startswith(TASK) else objective.unit
+    return f"{'' if is_higher else 'loss on '}{written(target)}, {UNITS[unit]}", 1.0, column
 
 
-@dataclass(frozen=True)
-class _Value:
-    """The objective of a fit or one of its losses, as plotted."""
-
-    fit: Fit
-    target: str | None
-
-    def __post_init__(self) -> None:
-        if self.target is not None:
-            check_known([self.target], self.fit.targets, "evaluation domain")
-
-    @property
-    def axis(self) -> str:
-        """Label of its axis."""
-        objective = self.fit.objective
-        if self.target is None:
-            return f"objective, {unit_text(objective.value_unit)}"
-        if self.target in objective.items:
-            return f"{written(self.target)}, points"
-        is_higher = self.target in objective.higher
-        unit = "metric_units" if is_higher or self.target.startswith(TASK) else objective.unit
-        return f"{'' if is_higher else 'loss on '}{written(self.target)}, {UNITS[unit]}"
-
-    @property
-    def factor(self) -> float:
-        """Factor from stored to shown values."""
-        objective = self.fit.objective
-        if self.target:
-            return 100.0 if self.target in objective.items else 1.0
-        return SHOWN.get(objective.value_unit, 1.0)
-
-    def observed(self) -> Array:
-        """Return the trials' values, shape (N,); at another model size, their predictions."""
-        losses_NM = self.fit.known_losses()
-        if self.target is None:
-            return self.factor * self.fit.objective.value(losses_NM)
-        return self.factor * losses_NM[:, self.fit.targets.index(self.target)]
-
-    def predicted(self, weights_ND: Array) -> tuple[Array, Array, Array]:
-        """Return predictions and both ends of the 90% interval, shape (N,) each."""
-        prediction = self.fit.predict(weights_ND)
-        ends = prediction.objective_N, prediction.objective_low_N, prediction.objective_high_N
-        if self.target is not None:
-            at = self.fit.targets.index(self.target)
-            ends = prediction.losses_NM[:, at], prediction.low_NM[:, at], prediction.high_NM[:, at]
-        value_N, low_N, high_N = (self.factor * one_N for one_N in ends)
-        return value_N, low_N, high_N
+def _ends(predicted: Any, column: int | None) -> Array:
+    """Return predictions and both ends of their 90% intervals, shape (3, N)."""
+    if column is None:
+        ends = predicted.objective_N, predicted.objective_low_N, predicted.objective_high_N
+        return np.array(ends)
+    return np.array([predicted.losses_NM, predicted.low_NM, predicted.high_NM])[:, :, column]
 
 
 def _runs(axes: Axes, place: float, runs_S: Array, look: Look, unit: str) -> None:

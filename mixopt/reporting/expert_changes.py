@@ -65,7 +65,8 @@ class ExpertChange:
     @cached_property
     def by_layer(self) -> pl.DataFrame:
         """Measures of balance of each layer, before and after."""
-        tables = [window.tables[0] for window in self._windows]
+        windows = (*self.windows_before, *self.windows_after)
+        tables = [window.tables[0] for window in windows]
         return self._compared(tables, ("layer", "router"), COMPARED_BY_LAYER)
 
     @cached_property
@@ -129,19 +130,18 @@ def expert_changes(
 
 
 def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: int) -> ExpertChange:
-    steps = [one.step for one in logged]
-    begun = steps[place - 1] if place else 1
-    ended = steps[place + 1] if place + 1 < len(steps) else np.inf
-    before, after = _sides(windows, steps[place])
-    for side, summary in (("before", before), ("after", after)):
-        if not summary:
-            raise RoutingError(f"step {steps[place]}: no window of counts {side} the change")
+    steps = [1, *(one.step for one in logged), np.inf]
+    begun, step, ended = steps[place : place + 3]
+    before, after = _sides(windows, logged[place].step)
+    for side, found in (("before", before), ("after", after)):
+        if not found:
+            raise RoutingError(f"step {step}: no window of counts {side} the change")
     alone_before = tuple(window for window in before if window.start >= begun - 1)
     alone_after = tuple(window for window in after if window.end < ended)
     before = alone_before if len(alone_before) >= MIN_WINDOWS else before[-NEAREST:]
     after = alone_after or after[:NEAREST]
-    inside = [s for s in steps if before[0].start + 1 < s <= after[-1].end]
-    return ExpertChange(logged[place], before, after, max(len(inside) - 1, 0))
+    inside = [one for one in logged if before[0].start + 1 < one.step <= after[-1].end]
+    return ExpertChange(logged[place], before, after, len(inside) - 1)
 
 
 def _sides(windows: Sequence[Window], step: int) -> tuple[tuple[Window, ...], tuple[Window, ...]]:

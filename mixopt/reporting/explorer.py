@@ -16,14 +16,14 @@ from mixopt.proposals import ProposalRequest
 from mixopt.reporting.page import asset
 from mixopt.reporting.what_if import packed_json, view_script, what_if_data
 
-
-def widget_script() -> str:
-    """Return a module whose default export has `render({model, el})`."""
-    # The output cell may be narrow in a wide window.
-    style = asset("what_if.css").replace("@media (max-width", "@container (max-width")
-    given = f"const WIDGET_STYLE = {json.dumps(style)};"
-    parts = (view_script(), given, asset("widget.js"))
-    return "\n".join([*parts, "export default { render: renderWidget };\n"])
+# The output cell may be narrow in a wide window.
+STYLE = asset("what_if.css").replace("@media (max-width", "@container (max-width")
+# A module whose default export has `render({model, el})`.
+SCRIPT = f"""{view_script()}
+const WIDGET_STYLE = {json.dumps(STYLE)};
+{asset("widget.js")}
+export default {{ render: renderWidget }};
+"""
 
 
 class Explorer(anywidget.AnyWidget):
@@ -34,7 +34,7 @@ class Explorer(anywidget.AnyWidget):
         mixture: The weights as a `Mixture`; can be set, too.
     """
 
-    _esm = widget_script()
+    _esm = SCRIPT
     _data = traitlets.Unicode().tag(sync=True)
     weights = traitlets.Dict().tag(sync=True)
     mixture = traitlets.Instance(Mixture)
@@ -49,14 +49,6 @@ class Explorer(anywidget.AnyWidget):
     def __repr__(self) -> str:
         """Return the largest shares."""
         return f"Explorer({largest_shares(self.mixture)})"
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Show the widget, or a line of text without a kernel, as on a repository's page."""
-        shown = super()._repr_mimebundle_(**kwargs)
-        if shown is None:
-            return None
-        data, metadata = shown
-        return {**data, "text/plain": f"{self!r}: run this cell for the sliders"}, metadata
 
     @traitlets.observe("weights")
     def _on_weights(self, change: Mapping[str, Any]) -> None:

@@ -106,11 +106,6 @@ def dots(axes: Axes, x: Any, y: Any, size: float, colour: str = FAINT, **look: A
     axes.scatter(x, y, s=size, color=colour, linewidths=0, **look)
 
 
-def guide(axes: Axes, at: float, text: str) -> None:
-    """Draw a dashed line of reference."""
-    axes.axvline(at, color=FAINT, linewidth=1.1, dashes=(4, 3), label=text)
-
-
 def label(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
     """Name the axes."""
     axes.set_xlabel(x, fontsize=LETTER, color=INK)
@@ -152,22 +147,11 @@ def written(name: str, longest: int = MAX_NAME) -> str:
     return name.replace("$", r"\$")
 
 
-def shown_domains(
-    requested: Sequence[str] | None,
-    domains: Collection[str],
-    shares: Iterable[Mapping[str, float]],
-    most: int,
-) -> list[str]:
-    """Return the requested domains, or else those with the largest share in any mixture."""
-    if requested is None:
-        mixtures = list(shares)
-        order = sorted(domains, key=lambda name: -max(mixture[name] for mixture in mixtures))
-        largest = set(order[:most])
-        return [name for name in domains if name in largest]
-    check_known(requested, domains, "domain")
-    if not requested:
-        raise ConfigError("a figure of no domains was requested: name one, or leave domains out")
-    return list(dict.fromkeys(requested))
+def largest_domains(mixtures: Sequence[Mapping[str, float]], most: int = MAX_ROWS) -> list[str]:
+    """Return the domains with the largest share in any mixture, in the order of the first one."""
+    order = sorted(mixtures[0], key=lambda name: -max(mixture[name] for mixture in mixtures))
+    largest = set(order[:most])
+    return [name for name in mixtures[0] if name in largest]
 
 
 def check_known(names: Iterable[str], known: Collection[str], what: str) -> None:

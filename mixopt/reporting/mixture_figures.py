@@ -1,4 +1,4 @@
-"""Figures with a row for each domain: shares of mixtures, epochs, shares tried by the trials.
+"""Figures with a row for each domain: shares of mixtures, shares tried by the trials.
 
 Axes of shares start at 0 and are never cut off. A few domains have a bar with its number for each
 mixture; many domains have a bar for the first mixture and markers for the others.
@@ -18,6 +18,7 @@ from mixopt.errors import ConfigError
 from mixopt.mixture import branch_shares
 from mixopt.reporting.figure_style import (
     ACCENT,
+    FAINT,
     INK,
     LETTER,
     MAX_ROWS,
@@ -28,9 +29,9 @@ from mixopt.reporting.figure_style import (
     PercentFormatter,
     check_known,
     dots,
-    guide,
     is_low,
     label,
+    largest_domains,
     legend,
     legend_above,
     looks,
@@ -39,10 +40,9 @@ from mixopt.reporting.figure_style import (
     of_all,
     row_figure,
     row_letter,
-    shown_domains,
     written,
 )
-from mixopt.system import Array, name_text, share_text
+from mixopt.system import name_text, share_text
 
 if TYPE_CHECKING:
     from mixopt.proposals import Front, Proposal, Recommendation
@@ -52,30 +52,27 @@ if TYPE_CHECKING:
     MixturesLike: TypeAlias = Proposal | Recommendation | Shares | Mapping[str, Shares]
 
 MAX_BARS = 4  # mixtures with a bar each
-AT_CAP = 1e-3  # relative distance within which a domain counts as at its cap
+SUBJECTS = ("recommended", "proposed", "mixture")  # labels that look like the run's choice
 MAX_PAIRS = 3  # panels of a front: the first pairs of targets
 MAX_COLUMNS = 10  # of a map of shares with numbers
 
 
-def plot_mixtures(
-    mixtures: MixturesLike, natural: Shares | None = None, *, domains: Sequence[str] | None = None
-) -> Figure:
-    """Plot each domain's share in mixtures, beside natural and uniform shares."""
+def plot_mixtures(mixtures: MixturesLike) -> Figure:
+    """Plot each domain's share in mixtures, and the uniform share.
+
+    Args:
+        mixtures: A proposal or a recommendation, which is shown beside natural; shares by domain;
+            or several of these by name.
+    """
     shown = _by_name(mixtures)
-    if natural is None and not isinstance(mixtures, Mapping):
-        natural = mixtures.natural
-    if natural is not None:
-        shown.setdefault("natural", natural)
-    first, every = next(iter(shown.values())), list(shown.values())
-    for other in every:
-        check_known(first, other, "domain")
-    names = shown_domains(domains, first, every, MAX_ROWS)
-    names = sorted(names, key=lambda name: -first[name])
+    first, *others = every = list(shown.values())
+    names = sorted(largest_domains(every), key=lambda name: -first[name])
     high = 0.12 + 0.17 * min(len(shown), MAX_BARS)
-    figure, axes = row_figure(names, None if is_low(names) or len(shown) == 2 else high)
-    _shares(axes, shown, names, _owners(mixtures, shown))
+    figure, axes = row_figure(names, None if is_low(names) or len(others) == 1 else high)
+    _shares(axes, shown, names, getattr(mixtures, "chosen", "proposal"))
     if "uniform" not in shown:
-        guide(axes, 1 / len(first), "uniform")
+        style: dict[str, Any] = {"color": FAINT, "linewidth": 1.1, "dashes": (4, 3)}
+        axes.axvline(1 / len(first), label="uniform", **style)
     axes.set_xlim(0, 1.12 * max(mixture[name] for mixture in every for name in names))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     label(axes, x=f"share of the training tokens{of_all(names, first)}")
@@ -83,44 +80,17 @@ def plot_mixtures(
     return figure
 
 
-def plot_epochs(
-    epochs: Proposal | Recommendation | Mapping[str, float],
-    caps: float | Mapping[str, float] | None = None,
-    *,
-    domains: Sequence[str] | None = None,
-) -> Figure:
-    """Plot the epochs of each domain in the full run, and their maximum."""
-    passes = epochs if isinstance(epochs, Mapping) else epochs.epochs
-    if not passes:
-        raise ConfigError(
-            "epochs are not known: set propose.target_tokens (or --tokens 25e9) and propose again"
-        )
-    most = dict.fromkeys(passes, caps) if isinstance(caps, int | float) else dict(caps or {})
-    check_known(most, passes, "domain")
-    names = shown_domains(domains, passes, [passes], MAX_ROWS)
-    names = sorted(names, key=lambda name: -passes[name])
-    figure, axes = row_figure(names)
-    _epoch_bars(axes, names, passes, most)
-    guide(axes, 1, "all of its text once")
-    axes.set_xlim(0, 1.15 * max(1.0, *(max(passes[n], most.get(n) or 0.0) for n in names)))
-    label(axes, x=f"epochs: passes over the domain's text{of_all(names, passes)}")
-    legend_above(axes)
-    return figure
-
-
-def plot_cells(mixture: MixturesLike, natural: Shares | None = None) -> Figure:
+def plot_cells(mixtures: MixturesLike) -> Figure:
     """Plot a tree of domains as a map: a row for each branch, a column for each last part.
 
     Args:
-        mixture: A proposal, a recommendation, or shares by domain.
-        natural: Shares to compare with; None: those of the proposal or recommendation.
+        mixtures: As for `plot_mixtures`; the first is shown, with the one named natural.
 
     Raises:
         ConfigError: The domains do not form a tree.
     """
-    ((_, shares), *_) = _by_name(mixture).items()
-    if natural is None and not isinstance(mixture, Mapping):
-        natural = mixture.natural
+    shown = _by_name(mixtures)
+    shares, natural = next(iter(shown.values())), shown.get("natural", {})
     cells = {tuple(name.rsplit("/", 1)): one for name, one in shares.items() if "/" in name}
     if not branch_shares(shares):
         raise ConfigError("a map of cells needs domains that nest, such as web/science/high")
@@ -129,39 +99,29 @@ def plot_cells(mixture: MixturesLike, natural: Shares | None = None) -> Figure:
     names = sorted(sums, key=lambda name: -sums[name])[:MAX_ROWS]
     figure, axes = row_figure(names, margin=1.2)
     cells_BL = [[cells.get((one, level)) for level in levels] for one in names]
-    was_BL = [[(natural or {}).get(f"{one}/{level}") for level in levels] for one in names]
-    image = _share_map(axes, cells_BL, was_BL, levels)
+    was_BL = [[natural.get(f"{one}/{level}") for level in levels] for one in names]
+    image = _share_map(axes, cells_BL, levels, was_BL)
     name_rows(axes, names)
     figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=1), pad=0.02)
-    beside = "" if natural is None else ", natural in brackets"
+    beside = ", natural in brackets" if natural else ""
     label(axes, x=f"share of the training tokens{beside}{of_all(names, sums)}")
     return figure
 
 
-def plot_design(
-    trials: Trials,
-    natural: Mapping[str, float] | None = None,
-    *,
-    domains: Sequence[str] | None = None,
-) -> Figure:
+def plot_design(trials: Trials, natural: Shares | None = None) -> Figure:
     """Plot the shares of each domain that the trials have tried, one dot a trial.
 
     Args:
         trials: The trials, finished or not.
         natural: Share of each domain in the corpus, drawn as a line.
-        domains: The domains to show; None: all up to 64, else those with the largest shares.
 
     Raises:
         ConfigError: An unknown domain.
     """
     by_domain = dict(zip(trials.domains, trials.weights().T, strict=True))
-    named: list[Shares] = [
-        {name: max(shares_N, default=0.0) for name, shares_N in by_domain.items()}
-    ]
-    if natural is not None:
-        check_known(trials.domains, natural, "domain")
-        named.append(natural)
-    shown = shown_domains(domains, trials.domains, named, MAX_ROWS)
+    largest = {name: max(shares_N, default=0.0) for name, shares_N in by_domain.items()}
+    check_known(trials.domains, natural or trials.domains, "domain")
+    shown = largest_domains([largest, natural or largest])
     figure, axes = row_figure(shown)
     # Fixed jitter, so that equal tables give equal figures.
     spread_N = 0.56 * (np.arange(len(trials)) * 0.6180339887 % 1.0 - 0.5)
@@ -190,40 +150,36 @@ def plot_front(front: Front, trials: Trials | None = None) -> Figure:
         other.remove()
     axes.set_subplotspec(axes.get_gridspec()[1, :])
     every = [point.mixture for point in front.points]
-    domains = shown_domains(None, every[0], every, MAX_ROWS)
+    domains = largest_domains(every)
     shares_PD = [[mixture[domain] for domain in domains] for mixture in every]
-    _share_map(axes, shares_PD, [[None] * len(domains)] * len(every), domains)
+    _share_map(axes, shares_PD, domains)
     axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=60, ha="right")
     name_rows(axes, [str(number) for number, _ in enumerate(every, start=1)])
     label(axes, x=f"share of the training tokens{of_all(domains, every[0])}", y="proposal")
     return figure
 
 
-def _share_map(
-    axes: Axes,
-    shares_RC: Sequence[Sequence[float | None]],
-    was_RC: Sequence[Sequence[float | None]],
-    columns: Sequence[str],
-) -> Any:
+def _share_map(axes: Axes, rows: Any, columns: Sequence[str], natural: Any = None) -> Any:
     """Draw shares as a map, darker for more; with few columns also as numbers."""
-    shares = np.array(shares_RC, dtype=float)
-    most = float(np.nanmax(shares)) or 1.0
+    shares_RC, was_RC = np.array(rows, float), np.array(natural, float)
+    most = float(np.nanmax(shares_RC)) or 1.0
     axes.grid(visible=False)
-    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
+    image = axes.imshow(shares_RC, cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
     axes.set_xticks(range(len(columns)), [written(one, 12) for one in columns])
-    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": row_letter(shares) - 1}
-    for (row, column), share in np.ndenumerate(shares) if len(columns) <= MAX_COLUMNS else ():
-        if np.isfinite(share):
-            was = was_RC[row][column]
-            text = share_text(share) if was is None else f"{share_text(share)} ({share_text(was)})"
-            axes.annotate(text, (column, row), color=PAPER if share > 0.6 * most else INK, **style)
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": row_letter(rows) - 1}
+    numbered = np.isfinite(shares_RC) & (len(columns) <= MAX_COLUMNS)
+    for row, column in np.argwhere(numbered):
+        share, was = shares_RC[row, column], np.broadcast_to(was_RC, shares_RC.shape)[row, column]
+        text = share_text(share) if np.isnan(was) else f"{share_text(share)} ({share_text(was)})"
+        axes.annotate(text, (column, row), color=PAPER if share > 0.6 * most else INK, **style)
     return image
 
 
 def _by_name(given: MixturesLike) -> dict[str, Shares]:
     """Return the mixtures by their labels; the first is the subject of the figure."""
     if not isinstance(given, Mapping):
-        return {"recommended" if hasattr(given, "chosen") else "proposed": given.mixture}
+        called = "recommended" if hasattr(given, "chosen") else "proposed"
+        return {called: given.mixture, "natural": given.natural}
     if not given:
         raise ConfigError("a figure of no mixtures was requested: give it one")
     if not isinstance(next(iter(given.values())), Mapping):
@@ -236,18 +192,9 @@ def _by_name(given: MixturesLike) -> dict[str, Shares]:
     return mixtures
 
 
-def _owners(given: MixturesLike, shown: Mapping[str, Shares]) -> list[str]:
-    """Return the mixtures of a run that define the looks of a figure's mixtures."""
-    first, *others = shown
-    if isinstance(given, Mapping) and first in given:
-        return list(shown)
-    return [getattr(given, "chosen", "proposal"), *others]
-
-
-def _shares(
-    axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], owners: Sequence[str]
-) -> None:
+def _shares(axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], chosen: str) -> None:
     """Draw bars with numbers; in low rows, one bar and markers for the other mixtures."""
+    owners = [chosen if name in SUBJECTS else name for name in shown]
     bars = list(shown)[: 1 if is_low(names) else MAX_BARS]
     high = 0.76 / len(bars)
     for number, (name, mixture) in enumerate(shown.items()):
@@ -264,34 +211,10 @@ def _shares(
         style |= {"hatch": look.hatch, "edgecolor": PAPER, "linewidth": 0}
         axes.barh(places_D, shares_D, height=0.9 * high, **style)
         if not is_low(names):
-            _numbers(axes, places_D, shares_D, [share_text(share) for share in shares_D])
-
-
-def _numbers(axes: Axes, places_D: Array, widths_D: Array, texts: Sequence[str]) -> None:
-    """Write the value at the end of each bar."""
-    beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-    beside |= {"fontsize": row_letter(texts) - 1, "color": INK}
-    for place, width, text in zip(places_D, widths_D, texts, strict=True):
-        axes.annotate(text, (width, place), **beside)
-
-
-def _epoch_bars(
-    axes: Axes, names: Sequence[str], passes: Mapping[str, float], most: Mapping[str, Any]
-) -> None:
-    """Draw the epochs of each domain, hatched at its cap, and the caps."""
-    passes_D = np.array([passes[name] for name in names])
-    caps_D = np.array([most.get(name) or np.nan for name in names], float)
-    held_D = passes_D >= (1 - AT_CAP) * caps_D
-    style: dict[str, Any] = {"height": 0.66, "edgecolor": PAPER, "linewidth": 0, "color": ACCENT}
-    axes.barh(range(len(names)), passes_D, label="epochs; hatched: at the cap", **style)
-    for bar, is_held in zip(axes.patches, held_D, strict=True):
-        bar.set_hatch("////" if is_held else "")
-    (known_K,) = np.nonzero(np.isfinite(caps_D))
-    if len(known_K):
-        line: dict[str, Any] = {"color": INK, "linewidth": 1.6, "label": "maximum allowed"}
-        axes.vlines(caps_D[known_K], known_K - 0.42, known_K + 0.42, **line)
-    ends_D = np.where(held_D, np.fmax(caps_D, passes_D), passes_D)
-    _numbers(axes, np.arange(len(names), dtype=float), ends_D, [f"{one:.2f}" for one in passes_D])
+            beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points"}
+            beside |= {"fontsize": LETTER - 1, "color": INK, "va": "center"}
+            for place, share in zip(places_D, shares_D, strict=True):
+                axes.annotate(share_text(share), (share, place), **beside)
 
 
 def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | None) -> None:

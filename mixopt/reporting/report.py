@@ -22,7 +22,7 @@ from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
 from mixopt.mixture import branch_shares
-from mixopt.objective import SHOWN, UNITS, gain_text, size_text, unit_text, value_text
+from mixopt.objective import SHOWN, gain_text, size_text, unit_text, value_text
 from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
@@ -31,11 +31,9 @@ from mixopt.reporting.page import Section, page_html, part, picture
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.tables import loadings_text, table_text
 from mixopt.reporting.terminal import (
-    CHECKPOINT,
     called_loss,
-    forgetting_rows,
-    gain_columns,
-    gain_rows,
+    forgetting_table,
+    gain_table,
     in_order,
     is_usual,
     sureness_lines,
@@ -71,7 +69,7 @@ def write_report(run: Run) -> Path:
     run.log.require("propose")
     sections, answer = [what_if_section(run)], answer_of(run)
     if branch_shares(answer.mixture):
-        drawn = plot_cells(answer.mixture, answer.natural)
+        drawn = plot_cells({"mixture": answer.mixture, "natural": answer.natural})
         figure = _picture(run, "cells", drawn, f"Share of each cell, {answer.called}.")
         sections.append(Section("cells", "Cells", figure))
     if run.is_done("validate"):
@@ -96,14 +94,11 @@ def _validation(run: Run) -> Section:
     )
     if validation.means_note:
         about += f" {validation.means_note}"
-    columns = gain_columns(recommendation.unit)
-    body = part("table", columns, gain_rows(recommendation, validation), caption=about, texts=[5])
-    body += _by_loss(run)
-    mixtures, rows = forgetting_rows(run)
-    if rows:
-        columns = ("loss", CHECKPOINT, *mixtures, "gain", "95% interval")
-        caption = f"What the checkpoint knew; below 0 is forgotten, {UNITS[run.objective.unit]}."
-        body += part("table", columns, rows, caption=caption)
+    _, columns, rows = gain_table(recommendation, validation)
+    body = part("table", columns, rows, caption=about, texts=[5]) + _by_loss(run)
+    if forgetting := forgetting_table(run):
+        title, columns, rows = forgetting
+        body += part("table", columns, rows, caption=f"{title}.")
     return Section("validation", "Validation", body)
 
 
@@ -169,21 +164,16 @@ def _predictors(rows: pl.DataFrame, fit: Fit, unit: str) -> Markup:
 def _signal(fit: Fit) -> Markup:
     """Return noise and signal of each loss, and the factors of the losses."""
     result = readiness(fit)
-    every = [result.objective, *result.losses]
-    columns = ["loss", "noise", "follows the mixture", "arms"]
+    columns = ("loss", "noise", "follows the mixture", "arms")
     rows = []
-    for one in every:
-        noise = "" if one.noise_share is None else share_text(one.noise_share)
-        rows.append([one.name, noise, share_text(one.followed), one.verdict])
-    caption = "Of the variance, held out"
-    if all(one.verdict == "ranked" for one in every):
-        rows, columns = [row[:3] for row in rows], columns[:3]
-        caption += "; each ranks mixtures"
-    body = part("table", columns, rows, caption=f"{caption}.", texts=[3])
+    for loss in (result.objective, *result.losses):
+        noise = "" if loss.noise_share is None else share_text(loss.noise_share)
+        rows.append((loss.name, noise, share_text(loss.followed), loss.verdict))
+    body = part("table", columns, rows, caption="Of the variance, held out.", texts=[3])
     texts = [
-        f"{loadings_text(one, MAX_LOADINGS)} ({share_text(one.share)}, Spearman"
-        f" {rank_text(one.spearman)})"
-        for one in result.factors
+        f"{loadings_text(factor, MAX_LOADINGS)} ({share_text(factor.share)}, Spearman"
+        f" {rank_text(factor.spearman)})"
+        for factor in result.factors
     ]
     factors = f"Factors: {'; '.join(texts)}. ".replace(" -", " \N{MINUS SIGN}") if texts else ""
     return body + part("paragraph", f"{factors}More: mixopt status --readiness.")

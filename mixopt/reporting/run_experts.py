@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from mixopt.errors import ConfigError, MixoptError, RoutingError, did_you_mean
+from mixopt.errors import MixoptError, RoutingError
 from mixopt.online import MIXTURE_LOG, LoggedChange, read_changes
 from mixopt.proposals import best_trial, mixture_of
 from mixopt.reporting.expert_changes import ExpertChange, expert_changes
@@ -252,20 +252,6 @@ def experts(directory: str | Path, *, change: int | None = None, trust: bool = F
     if change is not None:
         raise RoutingError(f"{path}: --change is of a pretraining, and this is a sweep")
     return swept
-
-
-def plot_run_experts(run: Run, trial: str | None = None) -> Figure:
-    """Plot the shares of each domain's held-out tokens by expert, for one trial."""
-    experts = SweepExperts.read(run.path, run=run)
-    if experts is None:
-        raise ConfigError(
-            f"run {run.config.name!r}: no trial recorded experts: its proxy has none, or was not"
-            " trained yet; a sweep has them with proxy.options.size: moe-tiny"
-        )
-    name = experts.shown if trial is None else trial
-    if name not in experts.counts:
-        raise ConfigError(f"trial {name!r} recorded no experts{did_you_mean(name, experts.counts)}")
-    return plot_domain_experts(experts.counts[name].held_out)
 
 
 def draw_experts(experts: RunExperts) -> list[Path]:

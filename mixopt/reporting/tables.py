@@ -34,11 +34,6 @@ MARGIN = "  "
 MAX_LOADINGS = 6  # metrics in a factor's row
 MAX_STAGES = 6  # stages shown side by side; of more, the first and the last
 READINESS_TITLE = "How well the trials tell mixtures apart, by loss"
-READINESS_COLUMNS = (
-    "loss", "weight", "spread", "noise", "ratio", "ratio, lower bound", "Spearman",
-    "Spearman, lower bound", "control", "most correlated with", "noise, of variance",
-    "follows the mixture", "adds to own share", "power", "state", "arms",
-)  # fmt: skip
 READINESS_MEANING = (
     "weight: in the objective; Spearman: rank correlation on held-out folds, lower bound: 95%",
     "spread: standard deviation over mixtures; noise: over seeds of one mixture",
@@ -234,15 +229,14 @@ def readiness_text(result: FitReadiness) -> str:
 
     ordered = [result.objective, *sorted(result.losses, key=readiest)]
     rows = [_readiness_row(one) for one in ordered]
-    known = [place for place in range(len(READINESS_COLUMNS)) if any(row[place] for row in rows)]
-    columns = [READINESS_COLUMNS[place] for place in known]
-    table = table_text(READINESS_TITLE, columns, [[row[place] for place in known] for row in rows])
-    shown = [line for line in READINESS_MEANING if line.partition(":")[0] in columns]
-    meaning = (*shown, *(OF_RATIOS if result.replicates.trials else OF_RANKS))
-    gone = [f"left out of the objective as noise: {', '.join(result.left_out)}"]
-    left_out = gone if result.left_out else []
-    more = (*_signal_tables(result), *_offers(result))
-    return "\n".join([table, result.replicates.describe(), *meaning, *left_out, *more])
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = table_text(READINESS_TITLE, columns, [[row[name] for name in columns] for row in rows])
+    lines = [table, result.replicates.describe()]
+    lines += [line for line in READINESS_MEANING if line.partition(":")[0] in columns]
+    lines += OF_RATIOS if result.replicates.trials else OF_RANKS
+    if result.left_out:
+        lines.append(f"left out of the objective as noise: {', '.join(result.left_out)}")
+    return "\n".join([*lines, *_signal_tables(result), *_offers(result)])
 
 
 def loadings_text(factor: Factor, most: int) -> str:
@@ -278,32 +272,31 @@ def _signal_tables(result: FitReadiness) -> Iterator[str]:
 
 def _offers(result: FitReadiness) -> Iterator[str]:
     """Yield the YAML line of each alternative objective."""
-    for number, one in enumerate(result.offers[1:]):
-        if not number:
-            yield "To use one of them, paste its line into the experiment:"
-        section = {"objective": one.section}
-        yield yaml.safe_dump(
-            section, default_flow_style=True, sort_keys=False, width=10**6
-        ).strip()[1:-1]
+    if result.offers[1:]:
+        yield "To use one of them, paste its line into the experiment:"
+    style: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": 10**6}
+    for one in result.offers[1:]:
+        yield yaml.safe_dump({"objective": one.section}, **style).strip()[1:-1]
 
 
-def _readiness_row(one: LossReadiness) -> list[str]:
+def _readiness_row(one: LossReadiness) -> dict[str, str]:
     of, nearest = one.of_trials, one.nearest
-    ratios = ["" if ratio is None else f"{min(ratio, 1000):.2f}" for ratio in (of.ratio, of.low)]
-    ranks = [rank_text(one.spearman), "" if of.ratio else rank_text(one.spearman_low)]
-    return [
-        one.name,
-        share_text(one.weight) if one.weight else "",
-        f"{of.spread:.4f}",
-        "" if of.noise is None else f"{of.noise:.4f}",
-        *ratios,
-        *ranks,
-        rank_text(one.control and one.control[1]),
-        f"{nearest[0]} {nearest[1]:.2f}" if nearest and one.domains else "",
-        "" if one.noise_share is None else share_text(one.noise_share),
-        share_text(one.followed),
-        "" if one.better is None else f"{100 * one.better:.0f}",
-        "" if one.power is None else share_text(one.power.power),
-        one.state,
-        one.verdict,
-    ]
+    ratio, low = ("" if n is None else f"{min(n, 1000):.2f}" for n in (of.ratio, of.low))
+    return {
+        "loss": one.name,
+        "weight": share_text(one.weight) if one.weight else "",
+        "spread": f"{of.spread:.4f}",
+        "noise": "" if of.noise is None else f"{of.noise:.4f}",
+        "ratio": ratio,
+        "ratio, lower bound": low,
+        "Spearman": rank_text(one.spearman),
+        "Spearman, lower bound": "" if of.ratio else rank_text(one.spearman_low),
+        "control": rank_text(one.control and one.control[1]),
+        "most correlated with": f"{nearest[0]} {nearest[1]:.2f}" if nearest and one.domains else "",
+        "noise, of variance": "" if one.noise_share is None else share_text(one.noise_share),
+        "follows the mixture": share_text(one.followed),
+        "adds to own share": "" if one.better is None else f"{100 * one.better:.0f}",
+        "power": "" if one.power is None else share_text(one.power.power),
+        "state": one.state,
+        "arms": one.verdict,
+    }

@@ -1,7 +1,7 @@
 """Results of a run and its steps for the terminal: the answer in one screen, and proposals."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -39,7 +39,6 @@ MAX_SHARES = 4  # domains shown for a point of a front
 MAX_LISTED = 24  # maximum domains of a tree listed one by one
 MAX_COSTS = 5  # losses outside the objective named on the first screen
 USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines defined by mixopt
-CHECKPOINT = "before: the checkpoint"
 
 
 def run_summary(run: Run) -> dict[str, Any]:
@@ -60,12 +59,10 @@ def run_summary(run: Run) -> dict[str, Any]:
 
 def summary_text(run: Run) -> str:
     """Return a run's recommendation with its reasons, in one screen, and the paths of files."""
-    mixtures, rows = forgetting_rows(run)
-    columns = ("loss", "before", *mixtures, "gain", "95% interval")
-    title = f"{CHECKPOINT.capitalize()}, {UNITS[run.objective.unit]}; below 0 is forgotten"
-    lines = [
-        recommendation_text(run),
-        *([table_text(title, columns, rows) + "\n"] if rows else []),
+    lines = [recommendation_text(run)]
+    if forgetting := forgetting_table(run):
+        lines.append(f"{table_text(*forgetting)}\n")
+    lines += [
         f"recommendation: {run.path / RECOMMENDATION}",
         f"report:         {run.path / 'report.html'}",
     ]
@@ -92,11 +89,14 @@ def step_result(run: Run, step: str) -> dict[str, Any]:
     return run.proposal.to_json() if step == "propose" else {"report": str(path / "report.html")}
 
 
-def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the losses of the start checkpoint beside those of mixtures."""
+Table = tuple[str, Sequence[str], list[tuple[str, ...]]]  # title, columns, rows
+
+
+def forgetting_table(run: Run) -> Table | None:
+    """Return the table of the start checkpoint's losses beside those of mixtures."""
     base = base_losses(run)
     if base is None or not run.is_done("validate"):
-        return [], []
+        return None
     validation, chosen = run.validation, run.recommendation.chosen
     natural = ["natural"] if "natural" in validation.mixtures else []
     mixtures, rows = list(dict.fromkeys([*natural, chosen])), []
@@ -108,12 +108,12 @@ def forgetting_rows(run: Run) -> tuple[list[str], list[tuple[str, ...]]]:
         comparison = validation.compare_with("base", base[name], name, of=chosen)
         gain = ("", "")
         if comparison is not None:
-            gain = (
-                gain_text(-comparison.mean, unit),
-                gain_ends_text(-comparison.high, -comparison.low, unit),
-            )
+            cost = Interval(comparison.mean, comparison.low, comparison.high)
+            gain = _gain_cells(_as_gain(cost), unit)
         rows.append((called, size_text(base[name], unit), *means, *gain))
-    return [named(mixture, validation.mixtures) for mixture in mixtures], rows
+    title = f"What the checkpoint knew; below 0 is forgotten, {UNITS[run.objective.unit]}"
+    names = [named(mixture, validation.mixtures) for mixture in mixtures]
+    return title, ("loss", "before: the checkpoint", *names, "gain", "95% interval"), rows
 
 
 def called_loss(name: str, shares: Collection[str]) -> tuple[str, str]:
@@ -129,61 +129,42 @@ def headline_of(run: Run) -> str:
 
 def recommendation_text(run: Run) -> str:
     """Return the answer in one line, the mixture, its gains, and the other losses."""
-    recommendation, validation = run.recommendation, run.validation
-    gained, unit = (
-        named(recommendation.chosen, recommendation.gains),
-        unit_text(recommendation.unit),
-    )
-    title = f"Gain of {gained}, {unit} (above 0 is better)"
+    recommendation, note = run.recommendation, run.validation.means_note
+    title = f"Shares of the training tokens, for {recommendation.objective}"
     lines = [
         wrapped(headline_of(run)),
         "",
-        _shares_table(
-            f"Shares of the training tokens, for {recommendation.objective}",
-            recommendation,
-            "recommended",
-        ),
-        table_text(
-            title,
-            gain_columns(recommendation.unit),
-            gain_rows(recommendation, validation),
-            texts=("verdict",),
-        ),
-        *([wrapped(validation.means_note), ""] if validation.means_note else []),
-        *_other_losses(as_gains(recommendation.costs), 95, run.objective.items),
-        *(
-            wrapped(f"warning: {one}")
-            for one in (*recommendation.warnings, *broken_by_baselines(run))
-        ),
+        _shares_table(title, recommendation, "recommended"),
+        table_text(*gain_table(recommendation, run.validation), texts=("verdict",)),
+        *([wrapped(note), ""] if note else []),
+        *_other_losses(recommendation.costs, 95, run.objective.items),
+        *(wrapped(f"warning: {one}") for one in recommendation.warnings),
+        *(wrapped(f"warning: {one}") for one in broken_by_baselines(run)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def gain_columns(unit: str) -> tuple[str, ...]:
-    """Return the columns of `gain_rows`."""
-    value = "metric" if unit in SHOWN else "loss"
-    return ("over", value, "validated gain", "95% interval", "predicted gain", "verdict")
-
-
-def gain_rows(recommendation: Recommendation, validation: Validation) -> list[tuple[str, ...]]:
-    """Return a row for the recommended mixture, then one for each other mixture."""
-    chosen, unit = named(recommendation.chosen, recommendation.gains), recommendation.unit
-    rows: list[tuple[str, ...]] = [
-        (chosen, value_text(validation.mean(recommendation.chosen), unit), "", "", "", "")
-    ]
+def gain_table(recommendation: Recommendation, validation: Validation) -> Table:
+    """Return the table of the recommended mixture, then of its gain over each other one."""
+    chosen, unit = recommendation.chosen, recommendation.unit
+    names, value = [chosen, *recommendation.gains], "metric" if unit in SHOWN else "loss"
+    mean = value_text(validation.mean(chosen), unit)
+    rows: list[tuple[str, ...]] = [(named(chosen, names), mean, "", "", "", "")]
     for name, gain in in_order(recommendation.gains).items():
-        one, predicted = gain.validated, gain.predicted
-        rows.append(
-            (
-                named(name, [recommendation.chosen, *recommendation.gains]),
-                value_text(validation.mean(name), unit),
-                gain_text(one.value, unit),
-                gain_ends_text(one.low, one.high, unit),
-                "" if predicted is None else gain_text(predicted.value, unit),
-                gain.verdict,
-            )
-        )
-    return rows
+        predicted = "" if gain.predicted is None else gain_text(gain.predicted.value, unit)
+        cells = (*_gain_cells(gain.validated, unit), predicted, gain.verdict)
+        rows.append((named(name, names), value_text(validation.mean(name), unit), *cells))
+    title = f"Gain of {named(chosen, names)}, {unit_text(unit)} (above 0 is better)"
+    columns = ("over", value, "validated gain", "95% interval", "predicted gain", "verdict")
+    return title, columns, rows
+
+
+def _gain_cells(gain: Interval, unit: str) -> tuple[str, str]:
+    return gain_text(gain.value, unit), gain_ends_text(gain.low, gain.high, unit)
+
+
+def _as_gain(cost: Interval) -> Interval:
+    return Interval(-cost.value, -cost.high, -cost.low)
 
 
 def broken_guardrails(run: Run) -> tuple[str, ...]:
@@ -232,7 +213,7 @@ def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
 
 def as_gains(costs: Mapping[str, Interval]) -> dict[str, Interval]:
     """Return changes of losses as gains, which are positive for improvements."""
-    return {name: Interval(-one.value, -one.high, -one.low) for name, one in costs.items()}
+    return {name: _as_gain(cost) for name, cost in costs.items()}
 
 
 def proposal_text(proposal: Proposal) -> str:
@@ -254,14 +235,13 @@ def forecast_lines(forecast: Forecast) -> str:
     losses = [
         (name, f"{100 * loss.value:.1f} points", f"{100 * loss.low:.1f} to {100 * loss.high:.1f}")
         if name in forecast.shares
-        else (name, f"{loss.value:.4f}", _ends(loss))
+        else (name, f"{loss.value:.4f}", f"{loss.low:.4f} to {loss.high:.4f}")
         for name, loss in prediction.losses.items()
     ]
     gains = [
         (
             f"best trial ({prediction.best_trial})" if name == "best_trial" else name,
-            gain_text(gain.value, prediction.unit),
-            gain_ends_text(gain.low, gain.high, prediction.unit),
+            *_gain_cells(gain, prediction.unit),
         )
         for name, gain in prediction.gains.items()
     ]
@@ -270,9 +250,7 @@ def forecast_lines(forecast: Forecast) -> str:
         _shares_table(f"Mixture for {prediction.objective}", prediction, "mixture"),
         table_text("Predicted losses", ("evaluation domain", "predicted", "90% interval"), losses),
         table_text(title, ("over", "gain", "90% interval"), gains),
-        *_other_losses(as_gains(forecast.costs), 90, forecast.shares),
-    ]
-    lines += [
+        *_other_losses(forecast.costs, 90, forecast.shares),
         _predicted_line(prediction),
         *([f"limits in force: {'; '.join(forecast.limits)}"] if forecast.limits else []),
         *(f"active constraint: {limit}" for limit in prediction.binding),
@@ -286,10 +264,6 @@ def _predicted_line(proposal: Proposal) -> str:
     one, unit = proposal.predicted_objective, proposal.unit
     ends = ends_text(one.low, one.high, unit)
     return f"predicted: {value_text(one.value, unit)} {unit_text(unit)}, 90% interval {ends}"
-
-
-def _ends(interval: Interval) -> str:
-    return f"{interval.low:.4f} to {interval.high:.4f}"
 
 
 def front_text(front: Front) -> str:
@@ -323,37 +297,34 @@ def sureness_lines(proposal: Proposal) -> Iterator[str]:
 
 def _shares_table(title: str, answer: Proposal | Recommendation, called: str) -> str:
     """Return the table of a mixture beside natural by phase, largest shares first."""
-    if answer.phases is not None:
-        parts, whole = answer.phases.split(answer.mixture), answer.phases.whole(answer.mixture)
-        natural = answer.phases.whole(answer.natural)
-        heads = [f"phase {name} ({100 * part:.0f}%)" for name, part in answer.phases.items()]
-        order = sorted(whole, key=lambda domain: -whole[domain])
-        shown = (natural, *parts.values())
-        lines = [(name, *(f"{100 * one[name]:.1f}%" for one in shown)) for name in order]
-        return table_text(title, ("domain", "natural", *heads), lines)
-    sums, was = branch_shares(answer.mixture), branch_shares(answer.natural)
-    if sums and len(answer.mixture) > MAX_LISTED:
-        order = sorted(sums, key=lambda branch: -sums[branch])
-        lines = [(one, f"{100 * was[one]:.1f}%", f"{100 * sums[one]:.1f}%") for one in order]
-        return table_text(f"{title}, by branch", ("branch", "natural", called), lines)
-    columns = ["domain", "natural", called, *(["epochs"] if answer.epochs is not None else [])]
+    mixture, natural, epochs, kind = answer.mixture, answer.natural, answer.epochs, "domain"
+    phases, sums = answer.phases, branch_shares(mixture)
+    shown: dict[str, Mapping[str, float]] = {"natural": natural, called: mixture}
+    if phases is not None:
+        parts, mixture, epochs = phases.split(mixture), phases.whole(mixture), None
+        shown = {"natural": phases.whole(natural)}
+        shown |= {f"phase {name} ({100 * phases[name]:.0f}%)": parts[name] for name in phases}
+    elif sums and len(mixture) > MAX_LISTED:
+        title, kind, epochs = f"{title}, by branch", "branch", None
+        shown = {"natural": branch_shares(natural), called: sums}
+    order = mixture if kind == "domain" else sums
     rows = []
-    for domain, weight in sorted(answer.mixture.items(), key=lambda item: -item[1]):
-        row = [domain, f"{100 * answer.natural[domain]:.1f}%", f"{100 * weight:.1f}%"]
-        if answer.epochs is not None:
-            row.append(f"{answer.epochs[domain]:.2f}")
-        rows.append(row)
-    return table_text(title, columns, rows)
+    for name in sorted(order, key=lambda name: -order[name]):
+        passes = [] if epochs is None else [f"{epochs[name]:.2f}"]
+        rows.append((name, *(f"{100 * shares[name]:.1f}%" for shares in shown.values()), *passes))
+    return table_text(title, (kind, *shown, *(["epochs"] if epochs is not None else [])), rows)
 
 
-def _other_losses(gains: Mapping[str, Interval], level: int, shares: Collection[str]) -> list[str]:
+def _other_losses(costs: Mapping[str, Interval], level: int, shares: Collection[str]) -> list[str]:
     """Return the table of gains over natural on losses outside the objective, worst first."""
-    if not gains:
-        return []
     rows = []
-    for name, one in list(gains.items())[:MAX_COSTS]:
+    for name, gain in as_gains(costs).items():
         called, unit = called_loss(name, shares)
-        rows.append((called, gain_text(one.value, unit), gain_ends_text(one.low, one.high, unit)))
-    more = f", and {len(gains) - MAX_COSTS} more in the report" if len(gains) > MAX_COSTS else ""
+        rows.append((called, *_gain_cells(gain, unit)))
+    if not rows:
+        return []
+    more = f", and {len(rows) - MAX_COSTS} more in the report" if len(rows) > MAX_COSTS else ""
     title = f"Losses outside the objective{more} (above 0 is better)"
-    return [table_text(title, ("loss", "gain over natural", f"{level}% interval"), rows)]
+    return [
+        table_text(title, ("loss", "gain over natural", f"{level}% interval"), rows[:MAX_COSTS])
+    ]

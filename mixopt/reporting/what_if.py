@@ -25,6 +25,7 @@ from mixopt.fitting import Fit, supports
 from mixopt.mixture import Mixture
 from mixopt.objective import SHOWN, Objective, unit_text
 from mixopt.proposals import PROPOSAL, ProposalRequest, named
+from mixopt.reporting.answer import capital
 from mixopt.reporting.page import Section, asset, json_text, part
 from mixopt.reporting.terminal import own_baselines
 from mixopt.run_directory import Run, request_of
@@ -52,8 +53,7 @@ def what_if_section(run: Run) -> Section:
                 " small one"
             )
     except PluginError as error:
-        why = str(error)
-        return Section("what-if", "What if", part("paragraph", f"{why[:1].upper()}{why[1:]}."))
+        return Section("what-if", "What if", part("paragraph", capital(f"{error}.")))
     body = Markup(
         '<div id="what-if-view"><noscript><p>Sliders need JavaScript.</p></noscript></div>\n'
         f'<script type="application/json" id="what-if-data">{packed}</script>\n'
@@ -171,6 +171,10 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                 f" use auto or one of its members (kind {kind!r}; known: {', '.join(KINDS)})"
             )
     calibrations, own = fit.calibrations, fit.objective_calibration(objective)
+    agrees = None  # the loss that equals the objective, and its sign (`Fit.predict`)
+    if objective.kind == "target":
+        column = objective.columns[0]
+        agrees = {"column": column, "sign": float(objective.signs[column])}
     return {
         "law": {
             "model": model,
@@ -185,7 +189,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                     "reach": fit.reach.reach,
                     "radius": fit.reach.radius,
                 },
-                "agrees": _agrees(objective),
+                "agrees": agrees,
                 # For shares of right answers; 0 for other losses.
                 "item_variances": fit.item_variances,
                 "items": [fit.objective.items.get(name, 0) for name in fit.targets],
@@ -222,14 +226,6 @@ def _kinds(model: Any) -> Iterator[str]:
     if isinstance(model, list):
         for part in model:
             yield from _kinds(part)
-
-
-def _agrees(objective: Objective) -> dict[str, Any] | None:
-    """Return the loss that equals the objective, and its sign (`Fit.predict`)."""
-    if objective.kind != "target":
-        return None
-    column = objective.columns[0]
-    return {"column": column, "sign": float(objective.signs[column])}
 
 
 def _plain(value: Any, arrays: dict[tuple[str, bytes], int]) -> Any:

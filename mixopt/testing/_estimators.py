@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, get_args
@@ -46,9 +47,8 @@ def check_estimator(factory: Factory) -> None:
     promise(known, f"needs is a frozenset of {', '.join(get_args(Need))}", f"it is {needs!r}")
     claim = "two runs with the same observations make the same plans"
     _check_same(_plans(factory), _plans(factory), claim)
-    _plans(factory, simulated_setting(bounded=True))
-    for mean in (False, True):
-        _check_relay(factory, simulated_setting(mean=mean))
+    for bounded in (False, True):
+        _check_relay(factory, simulated_setting(bounded=bounded))
     for check in (_check_missing_domain, _check_other_domains, _check_refusals):
         check(factory)
     foreign = _run(factory).estimator
@@ -230,20 +230,16 @@ def _close(first: list[Plan], second: list[Plan]) -> bool:
 
 def _equal(first: Any, second: Any) -> bool:
     """Compare values that contain arrays."""
-    if is_dataclass(first):
-        names = [field.name for field in fields(first)]
-        return all(_equal(getattr(first, name), getattr(second, name)) for name in names)
-    if isinstance(first, np.ndarray):
-        return np.array_equal(first, second)
-    return bool(first == second)
+    with suppress(AssertionError):
+        np.testing.assert_equal(asdict(first), asdict(second))
+        return True
+    return False
 
 
-def simulated_setting(
-    domains: tuple[str, ...] = DOMAINS, *, bounded: bool = False, mean: bool = False
-) -> Setting:
-    """Return the setting of a run of 120 steps."""
+def simulated_setting(domains: tuple[str, ...] = DOMAINS, *, bounded: bool = False) -> Setting:
+    """Return the setting of a run of 120 steps; with bounds the objective leaves out the target."""
     size = len(domains)
-    target = 0.0 if mean else 0.4
+    target = 0.0 if bounded else 0.4
     natural_D = np.array([0.5 if name == DOMAINS[0] else 0.25 for name in domains])
     return Setting(
         domains=domains,

@@ -35,6 +35,13 @@ class Promises:
         largest = float(np.abs(np.asarray(got) - wanted).max())
         self(largest <= limit, promise, f"largest difference: {largest:.3g}")
 
+    def pair(self, answer: Any, promise: str) -> tuple[Any, Any]:
+        """Check that an answer is a pair of means and deviations, and return it."""
+        is_pair = isinstance(answer, tuple) and len(answer) == 2
+        self(is_pair, promise, f"it returned {type(answer).__name__}")
+        means, deviations = answer
+        return means, deviations
+
     def deviations(self, values: Array, promise: str) -> None:
         """Check that all values are finite and >= 0."""
         fine = np.isfinite(values).all() and (values >= 0).all()

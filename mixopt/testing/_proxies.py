@@ -1,6 +1,5 @@
 """The promises of a proxy."""
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from mixopt.corpus import Corpus
 from mixopt.mixture import Mixture
+from mixopt.system import folder_records
 from mixopt.testing._promises import Promises
 from mixopt.testing._tiny_corpus import tiny_corpus
 from mixopt.trials import Progress, Proxy, Training, Trial, TrialResult
@@ -56,10 +56,11 @@ def _train(
     proxy: Proxy, trials: Sequence[Trial], corpus: Corpus, training: Training
 ) -> list[TrialResult]:
     """Train, and check the promises of a single call."""
-    argument, before, reports = list(trials), _digest(corpus.path), list[Progress]()
+    argument, before, reports = list(trials), folder_records(corpus.path, [""]), list[Progress]()
     results = proxy.train(argument, corpus, training, reports.append)
     promise(argument == list(trials), "the list of trials is not changed", f"it is now {argument}")
-    promise(_digest(corpus.path) == before, "the corpus is not changed", "its files differ")
+    unchanged = folder_records(corpus.path, [""]) == before
+    promise(unchanged, "the corpus is not changed", "its files differ")
     named = [result.trial for result in results]
     claim = "one result for each trial, in order"
     promise.same(named, [trial.name for trial in trials], claim)
@@ -120,13 +121,3 @@ def _check_same(
         for name, value in values.items():
             broken = f"trial {first.trial!r}, {name!r}: {value!r} and {others[name]!r}"
             promise(abs(value - others[name]) <= tolerance * abs(value), claim, broken)
-
-
-def _digest(path: Path) -> str:
-    """Hash the names and contents of all files below a folder."""
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        digest.update(str(file.relative_to(path)).encode())
-        if file.is_file():
-            digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -136,9 +136,7 @@ def _check_predictions(regressor: Any, trials: CheckedTrials) -> None:
 
 def _check_deviations(regressor: Any, trials: CheckedTrials) -> None:
     answer = regressor.predict(trials.rows, return_std=True)
-    pair = isinstance(answer, tuple) and len(answer) == 2
-    promise(pair, "return_std returns (mean, std)", f"it returned {type(answer).__name__}")
-    mean_NM, std_NM = (np.asarray(part) for part in answer)
+    mean_NM, std_NM = map(np.asarray, promise.pair(answer, "return_std returns (mean, std)"))
     promise.shape(std_NM, mean_NM.shape, "mean and std have the same shape")
     plain_NM = np.asarray(regressor.predict(trials.rows))
     promise.close(mean_NM, plain_NM, 0.0, "return_std does not change the mean")
@@ -259,9 +257,8 @@ def _check_cross_fit(trials: CheckedTrials) -> None:
 def _cross_fit(regressor: Any, losses_NM: Array, trials: CheckedTrials) -> tuple[Array, Array]:
     answer = regressor.cross_fit(trials.rows, losses_NM.copy(), trials.fold_N, no_progress)
     claim = "cross_fit returns means and deviations, shape (N, M) each"
-    pair = isinstance(answer, tuple) and len(answer) == 2
-    promise(pair, claim, f"it returned {type(answer).__name__}")
-    means_NM, stds_NM = (promise.shape(part, losses_NM.shape, claim) for part in answer)
+    pair = promise.pair(answer, claim)
+    means_NM, stds_NM = (promise.shape(part, losses_NM.shape, claim) for part in pair)
     promise(np.isfinite(means_NM).all(), "means of cross_fit are finite", means_NM)
     return means_NM, stds_NM
 

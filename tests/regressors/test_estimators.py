@@ -36,7 +36,7 @@ def test_the_run_that_estimators_are_checked_in_follows_its_law():
     losses = [4.577474095, 4.320215278, 5.325379019, 5.439012034]  # the exam's is the last
     assert last.loss_sum_D / last.loss_count_D == pytest.approx(losses[:3], abs=1e-8)
     assert last.held_out.losses_M == pytest.approx(losses, abs=1e-7)
-    setting = simulated_setting(bounded=True, mean=True)
+    setting = simulated_setting(bounded=True)
     assert setting.objective_M.tolist() == [1 / 3, 1 / 3, 1 / 3, 0]
     assert (setting.lower_D[0], setting.upper_D[0], run.setting.natural_D[0]) == (0.3, 0.36, 0.5)
 

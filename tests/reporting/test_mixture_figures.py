@@ -16,7 +16,6 @@ from mixopt.reporting import (
     front_text,
     plot_cells,
     plot_design,
-    plot_epochs,
     plot_front,
     plot_mixtures,
 )
@@ -42,18 +41,17 @@ def many(count):
 
 
 def test_every_share_is_a_bar_with_its_value():
-    figure = plot_mixtures({"proposed": PROPOSAL}, NATURAL)
+    figure = plot_mixtures({"proposed": PROPOSAL, "natural": NATURAL})
     bars = figure.axes[0].patches
     middles = {bar.get_width(): bar.get_y() + bar.get_height() / 2 for bar in bars}
     assert set(middles) == {0.7, 0.2, 0.1, 0.05, 0.0, 0.95}
     assert (middles[0.95], middles[0.1]) == (pytest.approx(-0.19), pytest.approx(0.19))
     assert "95.0%" in texts(figure)
-    assert names(plot_mixtures(NATURAL, domains=["books", "code", "books"])) == ["code", "books"]
 
 
 def test_sixty_domains_have_a_row_each_and_of_three_hundred_those_with_the_largest_shares():
     domains, shares = many(60)
-    figure = plot_mixtures({"proposed": shares}, Mixture.uniform(domains))
+    figure = plot_mixtures({"proposed": shares, "natural": Mixture.uniform(domains)})
     assert sorted(names(figure)) == list(domains)
     assert len({bar.get_width() for bar in figure.axes[0].patches}) == 60
     (natural,) = (line for line in figure.axes[0].lines if line.get_label() == "natural")
@@ -74,9 +72,7 @@ UNLIKE = {"one": {"a": 1.0}, "two": {"b": 1.0}}
     [
         (lambda: plot_mixtures(UNLIKE), "and 'two': domain 'a' is in one"),
         (lambda: plot_mixtures({}), "a figure of no mixtures was requested"),
-        (lambda: plot_mixtures(NATURAL, domains=[]), "a figure of no domains was requested"),
         (lambda: plot_cells(NATURAL), "a map of cells needs domains that nest"),
-        (lambda: plot_epochs(made_proposal(epochs=None)), r"set propose\.target_tokens"),
     ],
 )
 def test_a_figure_that_cannot_be_drawn_says_why(draw, message):
@@ -94,16 +90,6 @@ def test_a_tree_is_a_map_of_branches_by_their_last_parts_beside_natural():
     assert "60.0% (25.0%)" in texts(figure)
     assert axes.get_xlabel() == "share of the training tokens, natural in brackets"
     assert plot_cells(tree).axes[0].get_xlabel() == "share of the training tokens"
-
-
-def test_epochs_at_their_cap_are_marked():
-    figure = plot_epochs({"web": 0.5, "code": 4.0, "books": 3.2}, {"code": 4.0, "books": 4.0})
-    held = [bar for bar in figure.axes[0].patches if bar.get_hatch()]
-    assert [bar.get_width() for bar in held] == [4.0]
-    assert names(figure) == ["code", "books", "web"]
-    (caps,) = [item for item in figure.axes[0].collections if item.get_label() == "maximum allowed"]
-    assert [path.vertices[0][0] for path in caps.get_paths()] == [4.0, 4.0]
-    assert "3.20" in texts(figure)
 
 
 def test_a_design_shows_each_trial_in_each_domain():

@@ -19,8 +19,8 @@ AT = {"code": 0.5, "prose": 0.3, "law": 0.2}
 
 
 def test_a_figure_has_the_page_s_colours_and_letters_the_file_s_words_and_ids_of_its_own():
-    svg = figure_svg(plot_mixtures(PROPOSAL, NATURAL))
-    assert svg == figure_svg(plot_mixtures(PROPOSAL, NATURAL))
+    svg = figure_svg(plot_mixtures({"proposed": PROPOSAL, "natural": NATURAL}))
+    assert svg == figure_svg(plot_mixtures({"proposed": PROPOSAL, "natural": NATURAL}))
     element = page_svg(svg, "shares", "a < b")
     assert "currentColor" in element
     assert "#1c2128" not in element

@@ -26,41 +26,32 @@ def widths(figure):
 
 def test_all_figures_are_found_by_completion(run):
     found = {name for name in dir(run.plot) if not name.startswith("_")}
-    names = "mixtures cells epochs design held_out responses validation experts"
+    names = "mixtures cells design held_out responses validation"
     assert found == set(names.split())
-    assert "epochs()" in repr(run.plot)
+    assert "mixtures()" in repr(run.plot)
 
 
-def test_figures_of_a_run_are_of_its_recommendation_beside_natural_and_the_caps(run):
+def test_figures_of_a_run_are_of_its_recommendation_beside_natural(run):
     found, figure = run.recommendation, run.plot.mixtures()
     shares = [*found.mixture.values(), *found.natural.values()]
     assert widths(figure) == pytest.approx(sorted(shares))
     assert "recommended" in re.findall(r"<text[^>]*>([^<]*)</text>", figure_svg(figure))
-    figure = run.plot.epochs()
-    (caps,) = [item for item in figure.axes[0].collections if item.get_label() == "maximum allowed"]
-    assert {path.vertices[0][0] for path in caps.get_paths()} == {4.0}
-    assert widths(figure) == pytest.approx(sorted(found.epochs.values()))
     refuses(ConfigError, "a map of cells needs domains that nest", run.plot.cells)
     axes = run.plot.responses().axes[0]
     marks = [line.get_xdata()[0] for line in axes.lines if len(set(line.get_xdata())) == 1]
     assert marks == [pytest.approx(found.mixture[axes.get_title(loc="left")])]
 
 
-def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run, monkeypatch):
-    refuses(ConfigError, "no trial recorded experts: .*size: moe-tiny", run.plot.experts)
+def test_experts_are_those_of_a_trial_of_the_recommended_mixture(run):
     names = [*run.trials.table["trial"], *run.validation.trials.table["trial"]]
     counts = {}
     for number, name in enumerate(names):
         layers = [np.full((2, 4), 8) + number * np.eye(2, 4, dtype=int)]
         counts[name] = ExpertCounts(counted(layers), counted(layers))
     found = SweepExperts(run.path, None, counts, shown_trial(run, counts), None)
-    monkeypatch.setattr(SweepExperts, "read", lambda *_, **__: found)
     name = next(item for item in names if mixture_of(item) == run.recommendation.chosen)
     expected = plot_domain_experts(counts[name].held_out)
-    assert figure_svg(run.plot.experts()) == figure_svg(expected)
-    assert figure_svg(run.plot.experts(trial=names[0])) != figure_svg(expected)
-    with pytest.raises(ConfigError, match=f"trial '{names[0]}x' recorded no experts; did you"):
-        run.plot.experts(trial=f"{names[0]}x")
+    assert figure_svg(found.figures()["experts_domains"]) == figure_svg(expected)
 
 
 def test_a_figure_of_a_step_that_is_not_done_says_which_command_does_it(run, copied, tmp_path):
