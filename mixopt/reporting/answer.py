@@ -25,7 +25,7 @@ from mixopt.proposals import (
     named,
     predicted_costs,
 )
-from mixopt.reporting.page import json_text, template
+from mixopt.reporting.page import template
 from mixopt.reporting.terminal import (
     as_gains,
     broken_by_baselines,
@@ -144,7 +144,6 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
     is_validated = answer.called == "recommended"
     names = [answer.chosen, *answer.gains]
     does = "Maximises" if unit in SHOWN else "Minimises"
-    fragments = weight_fragments(run, answer.mixture)
     limits: dict[str, list[str]] = {}  # active constraints by their source
     for line in answer.limits:
         limit, _, source = line.rpartition(" (")
@@ -169,8 +168,7 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
             (*called_loss(name, run.objective.items), gain)
             for name, gain in list(answer.losses.items())[:MAX_LOSSES]
         ],
-        copies=[(name, "why" in text) for name, text in fragments.items()],
-        fragments=json_text(fragments),
+        fragments=weight_fragments(run, answer.mixture),
         to_check=", ".join(_counted(number, what) for number, what in counts if number),
         checks=[*map(capital, answer.warnings), *([f"Active: {active}"] if active else [])],
     )

@@ -25,7 +25,6 @@ from mixopt.reporting.figure_style import (
     Axes,
     Figure,
     Look,
-    MaxNLocator,
     PercentFormatter,
     check_known,
     dots,
@@ -36,6 +35,7 @@ from mixopt.reporting.figure_style import (
     name_rows,
     new_figure,
     of_all,
+    ticks,
     written,
 )
 from mixopt.system import Array, name_text, rank_text
@@ -68,8 +68,7 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     mark = "a trial, when held out"
     dots(axes, predicted_N, observed_N, 26, ACCENT, alpha=0.75, label=mark)
     axes.set(xlim=ends, ylim=ends, aspect="equal")
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    ticks(6, axes.xaxis, axes.yaxis)
     title = f"{name_text(fit.name)}: Spearman {rank_text(report[fit.name]['spearman'])}"
     if ceiling is not None:
         title += f", noise ceiling {rank_text(ceiling['spearman'])}"
@@ -110,15 +109,7 @@ def plot_responses(
         top = min(1.0, 1.05 * max(float(tried_ND[:, domain].max()), share, 1e-3))
         shares_K = np.unique(np.append(np.linspace(0.0, top, POINTS), share))
         predicted = fit.predict(along_domain(mixture.array, domain, shares_K))
-        middle_K, low_K, high_K = factor * _ends(predicted, column)
-        band: dict[str, Any] = {"color": ACCENT, "alpha": 0.22, "linewidth": 0, "label": "90%"}
-        axes.fill_between(shares_K, low_K, high_K, **band)
-        axes.plot(shares_K, middle_K, color=ACCENT, linewidth=1.6, label="predicted")
-        axes.axvline(share, color=INK, linewidth=1.0, dashes=(4, 3))
-        axes.set_xlim(0, top)
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.04 else 1))
-        axes.xaxis.set_major_locator(MaxNLocator(3))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
+        _slice(axes, shares_K, factor * _ends(predicted, column), share)
         label(axes, title=written(shown[place], 22))
         axes.tick_params(labelleft=place % columns == 0)
     first = axes_RC.flat[0]
@@ -159,7 +150,7 @@ def plot_validation(validation: Validation, chosen: str | None = None) -> Figure
     for axes in (left, right):
         name_rows(axes, [named(name, names) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.75)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        ticks(5, axes.xaxis)
     right.tick_params(labelleft=False)
     return figure
 
@@ -179,6 +170,18 @@ def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
     weights_KD: Array = (1.0 - shares_K)[:, None] * others_D / max(others_D.sum(), 1e-300)
     weights_KD[:, place] = shares_K
     return weights_KD
+
+
+def _slice(axes: Axes, shares_K: Array, ends_3K: Array, share: float) -> None:
+    """Draw predictions with their intervals, and the share of the mixture."""
+    (middle_K, low_K, high_K), top = ends_3K, float(shares_K[-1])
+    axes.fill_between(shares_K, low_K, high_K, color=ACCENT, alpha=0.22, linewidth=0, label="90%")
+    axes.plot(shares_K, middle_K, color=ACCENT, linewidth=1.6, label="predicted")
+    axes.axvline(share, color=INK, linewidth=1.0, dashes=(4, 3))
+    axes.set_xlim(0, top)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.04 else 1))
+    ticks(3, axes.xaxis)
+    ticks(4, axes.yaxis)
 
 
 def _shown(fit: Fit, target: str | None) -> tuple[str, float, int | None]:

@@ -30,14 +30,7 @@ with _ELSEWHERE:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-__all__ = [
-    "Axes",
-    "Figure",
-    "LinearSegmentedColormap",
-    "MaxNLocator",
-    "PercentFormatter",
-    "matplotlib",
-]
+__all__ = ["Axes", "Figure", "LinearSegmentedColormap", "PercentFormatter", "matplotlib"]
 
 INK, GRID, FAINT, PAPER = "#1c2128", "#d8dde3", "#8a929c", "#fefefe"
 
@@ -104,6 +97,12 @@ def row_letter(rows: Collection[Any]) -> float:
 def dots(axes: Axes, x: Any, y: Any, size: float, colour: str = FAINT, **look: Any) -> None:
     """Draw dots without an edge."""
     axes.scatter(x, y, s=size, color=colour, linewidths=0, **look)
+
+
+def ticks(most: int, *sides: Any, **options: Any) -> None:
+    """Limit the ticks of some axes, such as `axes.xaxis`."""
+    for side in sides:
+        side.set_major_locator(MaxNLocator(most, **options))
 
 
 def label(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:

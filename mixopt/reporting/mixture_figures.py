@@ -25,7 +25,6 @@ from mixopt.reporting.figure_style import (
     PAPER,
     Axes,
     Figure,
-    MaxNLocator,
     PercentFormatter,
     check_known,
     dots,
@@ -40,6 +39,7 @@ from mixopt.reporting.figure_style import (
     of_all,
     row_figure,
     row_letter,
+    ticks,
     written,
 )
 from mixopt.system import name_text, share_text
@@ -229,6 +229,6 @@ def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | N
     style: dict[str, Any] = {"textcoords": "offset points", "fontsize": LETTER - 1, "color": INK}
     for number, at in enumerate(places, start=1):
         axes.annotate(str(number), at, (5, 4), **style)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    ticks(5, axes.xaxis)
     x, y = (f"{'' if n in front.higher else 'loss on '}{written(n)}" for n in (first, second))
     label(axes, x=x, y=y)

@@ -108,6 +108,7 @@ def _environment() -> Environment:
         "gain": gain_text,
         "gain_ends": lambda one, unit: gain_ends_text(one.low, one.high, unit),
         "in_words": unit_text,
+        "json": json_text,
         "named": named,
         "share": share_text,
         "tone": lambda word: {"better": "good", "worse": "bad"}.get(word, ""),

@@ -22,7 +22,7 @@ from mixopt.config import DomainConfig, SourceConfig, task_metric
 from mixopt.corpus import Domain
 from mixopt.fitting import CEILING, OBJECTIVE, Fit, readiness
 from mixopt.mixture import branch_shares
-from mixopt.objective import SHOWN, gain_text, size_text, unit_text, value_text
+from mixopt.objective import gain_text, size_text, unit_text
 from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
 from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
@@ -58,8 +58,6 @@ if TYPE_CHECKING:
     from mixopt.reporting.figure_style import Figure
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # order of rows
-MAX_SHARES = 2  # domains named in a trial's row
-MAX_TRIALS = 6  # with a row; trials.parquet has all
 MAX_LOADINGS = 2  # largest of a factor
 MIN_COMPARED = 2  # baselines of each loss, natural and the user's own first
 
@@ -180,7 +178,7 @@ def _signal(fit: Fit) -> Markup:
 
 
 def _trials(run: Run) -> Section:
-    """Return the shares tried, the best trials, and the trials that failed."""
+    """Return the shares tried, the trials that failed, and experts."""
     trials, rows = run.trials, run.trials.table
     roles = ", ".join(f"{number} {role}" for role, number in Counter(rows["role"]).items())
     proxy = run.config.proxy
@@ -192,27 +190,8 @@ def _trials(run: Run) -> Section:
     )
     drawn = plot_design(trials, run.natural)
     body += _picture(run, "design", drawn, "What the trials tried.")
-    body += _finished(run) + _unfinished(rows) + _experts(run)
+    body += _unfinished(rows) + _experts(run)
     return Section("trials", "Trials", body)
-
-
-def _finished(run: Run) -> Markup:
-    """Return a row for each of the best trials: objective and largest shares."""
-    done, unit = run.trials.finished, run.objective.value_unit
-    values_N = run.objective.value(done.losses(run.objective.unit))
-    weights_ND = done.weights()
-    labels = list(done.table.select("trial", "role").iter_rows())
-    rows = []
-    for at in np.argsort(values_N, kind="stable")[:MAX_TRIALS]:
-        largest = np.argsort(-weights_ND[at], kind="stable")[:MAX_SHARES]
-        shares = [(done.domains[d], float(weights_ND[at, d])) for d in largest]
-        text = ", ".join(f"{name} {share_text(weight)}" for name, weight in shares if weight > 0)
-        rows.append((*labels[at], value_text(float(values_N[at]), unit), text))
-    which = "" if len(rows) == len(labels) else f" of the best {len(rows)}"
-    better = "higher" if unit in SHOWN else "lower"
-    caption = f"Observed objective{which}, {unit_text(unit)}; {better} is better."
-    columns = ("trial", "role", "objective", "largest shares")
-    return part("table", columns, rows, caption=caption, texts=[1, 3])
 
 
 def _unfinished(rows: pl.DataFrame) -> Markup:

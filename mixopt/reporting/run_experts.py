@@ -24,11 +24,11 @@ from mixopt.reporting.figure_style import (
     Axes,
     Figure,
     LinearSegmentedColormap,
-    MaxNLocator,
     figure_svg,
     label,
     legend,
     new_figure,
+    ticks,
     written,
 )
 from mixopt.routing import (
@@ -297,7 +297,7 @@ def plot_load(assignments: Assignments) -> Figure:
     image = _draw_loads(left, load_LE)
     every = -(-len(names) // LAYERS_NAMED)
     left.set_yticks(range(0, len(names), every), names[::every])
-    left.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ticks(8, left.xaxis, integer=True)
     label(left, x="expert", y="layer")
     _workers(right, assignments)
     right.set_ylim(left.get_ylim())
@@ -348,7 +348,7 @@ def plot_windows(
         axes.plot(ends_W, mean_W, color=ACCENT, linewidth=2, label="mean")
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low), 1.03 * high)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        ticks(5, axes.xaxis)
         for number, change in enumerate(changes):
             about = None if number else "weights change"
             axes.axvline(change, color=INK, linewidth=0.9, dashes=(4, 2), alpha=0.5, label=about)

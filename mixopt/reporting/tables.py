@@ -33,6 +33,9 @@ GAP = 2  # characters between columns
 MARGIN = "  "
 MAX_LOADINGS = 6  # metrics in a factor's row
 MAX_STAGES = 6  # stages shown side by side; of more, the first and the last
+EVALUATED = (
+    "spearman", "own_share", "from_uniform", "ceiling", "rmse", "coverage90", "rank", "regret",
+)  # fmt: skip
 READINESS_TITLE = "How well the trials tell mixtures apart, by loss"
 READINESS_MEANING = (
     "weight: in the objective; Spearman: rank correlation on held-out folds, lower bound: 95%",
@@ -192,31 +195,23 @@ def verification_text(parts: Sequence[CheckedPart]) -> str:
 
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """Return the table of `mixopt.fitting.evaluation.evaluate`."""
-    columns = {
-        "spearman": "spearman",
-        "own_share": "own share",
-        "from_uniform": "from uniform",
-        "ceiling": "ceiling",
-        "rmse": "rmse",
-        "coverage90": "coverage",
-        "rank": "rank",
-        "regret": "regret",
-    }
     title = f"{evaluation['regressor']} on {evaluation['runs']} runs that it has not seen"
     rows = {**evaluation["targets"], "(mean)": evaluation["mean"]}
-    shown = [c for c in columns if any(row.get(c) is not None for row in rows.values())]
+    shown = [c for c in EVALUATED if any(row.get(c) is not None for row in rows.values())]
     lines = []
     for name, row in rows.items():
         cells = [row.get(column) for column in shown]
         lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
-    table = table_text(title, ("target", *(columns[column] for column in shown)), lines)
+    heads = [name_text(column).removesuffix("90") for column in shown]
+    table = table_text(title, ("target", *heads), lines)
     mean, ranks = evaluation["mean_spearman"], "undefined, every target is constant"
     if mean is not None:
-        known = {
-            name: value for name, value in evaluation["mean_controls"].items() if value is not None
-        }
-        controls = ", ".join(f"{name_text(name)} {value:.4f}" for name, value in known.items())
-        ranks = f"{mean:.4f} ({controls})"
+        controls = [
+            f"{name_text(name)} {value:.4f}"
+            for name, value in evaluation["mean_controls"].items()
+            if value is not None
+        ]
+        ranks = f"{mean:.4f} ({', '.join(controls)})"
     return "\n".join([table, *evaluation["notes"], f"mean Spearman over targets: {ranks}"])
 
 

@@ -4,7 +4,7 @@ Shapes: N trials, D domains, M evaluation domains.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +150,13 @@ def _check_saving(regressor: Any, trials: CheckedTrials) -> None:
         path.mkdir()
         regressor.save(path)
         after = predict_with_std(type(regressor).load(path), trials.rows)
-    for claim, saved_NM, loaded_NM in zip(("", " deviations"), before, after, strict=True):
-        promise.close(
-            loaded_NM, saved_NM, CLOSE, f"a loaded regressor predicts{claim} like the saved one"
-        )
+    _check_same(after, before, "a loaded regressor predicts like the saved one")
+
+
+def _check_same(predicted: Sequence[Array], wanted: Sequence[Array], claim: str) -> None:
+    """Check that losses and deviations are equal except for rounding."""
+    for got_NM, wanted_NM in zip(predicted, wanted, strict=True):
+        promise.close(got_NM, wanted_NM, CLOSE * np.abs(wanted_NM).max(), claim)
 
 
 def _check_sizes(regressor: Any, trials: CheckedTrials) -> Any:
@@ -162,9 +165,8 @@ def _check_sizes(regressor: Any, trials: CheckedTrials) -> Any:
     rows = np.hstack([trials.weights_ND, np.tile(SIZES[1], (TRIALS, 1))])
     claim = "`at` predicts for mixtures what the fit predicts for rows of that size"
     promise.shape(predictor.predict(trials.weights_ND), trials.losses_NM.shape, claim)
-    ours, theirs = predict_with_std(predictor, trials.weights_ND), predict_with_std(regressor, rows)
-    for at_NM, whole_NM in zip(ours, theirs, strict=True):
-        promise.close(at_NM, whole_NM, CLOSE * np.abs(whole_NM).max(), claim)
+    at_size = predict_with_std(predictor, trials.weights_ND)
+    _check_same(at_size, predict_with_std(regressor, rows), claim)
     return predictor
 
 
@@ -209,8 +211,8 @@ def _check_selection(regressor: Any, trials: CheckedTrials) -> None:
     claim = "select returns the requested targets"
     promise(shape == (len(rows), len(targets)), claim, f"shape {shape}")
     claim = "select keeps the predictions of the selected targets, in the requested order"
-    for whole_NM, kept_NM in zip(before, predict_with_std(selected, rows), strict=True):
-        promise.close(kept_NM, whole_NM[:, targets], CLOSE * np.abs(whole_NM).max(), claim)
+    kept = [whole_NM[:, targets] for whole_NM in before]
+    _check_same(predict_with_std(selected, rows), kept, claim)
     promise.close(regressor.predict(rows), before[0], 0.0, "select returns a copy")
     has, had = supports(selected, "gradient"), supports(regressor, "gradient")
     promise(has == had, "select keeps the gradient", f"before: {had}, after: {has}")

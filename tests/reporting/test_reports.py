@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 from html import unescape
 
-import numpy as np
 import polars as pl
 import pytest
 import yaml
@@ -15,7 +14,7 @@ from mixopt.fitting import OBJECTIVE, readiness
 from mixopt.proposals import Gain, named
 from mixopt.reporting import proposal_text, write_report
 from mixopt.reporting.answer import answer_of
-from mixopt.reporting.report import _corpus, _finished, _fit
+from mixopt.reporting.report import _corpus, _fit
 from mixopt.system import interval_text, share_text
 from mixopt.trials import Trials
 
@@ -48,22 +47,6 @@ def rows_of(html):
     return [
         [unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in rows
     ]
-
-
-def test_the_best_six_trials_have_their_objective_and_their_two_largest_shares(done):
-    found = _finished(done)
-    _, *rows = rows_of(found)
-    trials = done.trials.finished
-    values_N = done.objective.value(trials.losses("bits_per_byte"))
-    order = np.argsort(values_N, kind="stable")[:6]
-    assert len(rows) == 6
-    for row, at in zip(rows, order, strict=True):
-        assert (row[0], row[2]) == (trials.table["trial"][int(at)], f"{values_N[at]:.4f}")
-        shares = dict(zip(trials.domains, trials.weights()[at], strict=True))
-        largest = sorted(shares, key=lambda name: -shares[name])
-        known = [f"{name} {share_text(shares[name])}" for name in largest if shares[name] > 0]
-        assert row[3] == ", ".join(known)
-    assert "Observed objective of the best 6, bits per byte; lower is better." in found
 
 
 def test_the_corpus_has_each_domains_text_and_the_targets_held_out_text(done):
