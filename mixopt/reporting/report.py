@@ -25,8 +25,7 @@ from mixopt.mixture import branch_shares
 from mixopt.objective import gain_text, size_text, unit_text
 from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
-from mixopt.reporting.evidence_figures import plot_held_out, plot_responses
-from mixopt.reporting.mixture_figures import plot_cells, plot_design
+from mixopt.reporting.mixture_figures import plot_cells
 from mixopt.reporting.page import Section, page_html, part, picture
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.tables import loadings_text, table_text
@@ -68,7 +67,7 @@ def write_report(run: Run) -> Path:
     sections, answer = [what_if_section(run)], answer_of(run)
     if branch_shares(answer.mixture):
         drawn = plot_cells({"mixture": answer.mixture, "natural": answer.natural})
-        figure = _picture(run, "cells", drawn, f"Share of each cell, {answer.called}.")
+        figure = _picture(run, "cells", f"Share of each cell, {answer.called}.", drawn)
         sections.append(Section("cells", "Cells", figure))
     if run.is_done("validate"):
         sections.append(_validation(run))
@@ -79,7 +78,9 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _picture(run: Run, name: str, drawn: Figure, description: str) -> Markup:
+def _picture(run: Run, name: str, description: str, drawn: Figure | None = None) -> Markup:
+    """Return a figure, one of `run.plot` unless it is given."""
+    drawn = drawn or getattr(run.plot, name)()
     return picture(run.path / "figures", name, drawn, description)
 
 
@@ -138,9 +139,8 @@ def _fit(run: Run) -> Section:
     rows = rows.sort(pl.col("kind").replace_strict(KINDS), "rmse")
     body += _predictors(rows, fit, unit) + _signal(fit)
     about = f"{name_text(fit.name)} on {fit.data.folds} held-out folds."
-    body += _picture(run, "held_out", plot_held_out(fit), about)
-    about = "The objective predicted along each domain's share."
-    body += _picture(run, "responses", plot_responses(fit, run.outcome.result), about)
+    body += _picture(run, "held_out", about)
+    body += _picture(run, "responses", "The objective predicted along each domain's share.")
     return Section("fit", "What the fit knows", body)
 
 
@@ -188,8 +188,7 @@ def _trials(run: Run) -> Section:
         f"{len(trials)} trials ({roles}) of {short_count(proxy.tokens)} tokens, by the"
         f" {proxy.name} proxy of {short_count(float(np.median(parameters)))} parameters.",
     )
-    drawn = plot_design(trials, run.natural)
-    body += _picture(run, "design", drawn, "What the trials tried.")
+    body += _picture(run, "design", "What the trials tried.")
     body += _unfinished(rows) + _experts(run)
     return Section("trials", "Trials", body)
 
@@ -215,7 +214,7 @@ def _experts(run: Run) -> Markup:
         "folded", str(experts).splitlines()[0].capitalize(), str(experts)
     )
     for name, drawn in experts.figures().items():
-        body += _picture(run, name, drawn, DESCRIPTIONS[name])
+        body += _picture(run, name, DESCRIPTIONS[name], drawn)
     return body
 
 
