@@ -16,9 +16,10 @@ from mixopt.config.sections import (
     Positive,
     Section,
     Weight,
-    counted,
+    checked,
     from_file,
     given_content,
+    one_given,
     optional,
     share_fault,
 )
@@ -27,7 +28,6 @@ from mixopt.system import is_url, path_fault, shown_value, under_folder, url_fau
 
 TokenFormat = Literal["megatron", "datatrove", "npy", "raw"]
 TokenType = Literal["uint8", "uint16", "uint32", "int32", "int64"]
-Size = tuple[Literal["tokens", "bytes"], int]
 
 _RESERVED = ("index.json", "tokenizer.json", "spools", "tasks")  # files of the corpus itself
 WHERE = "give either 'environment' or 'path' (or 'data_files')"
@@ -192,13 +192,6 @@ class DomainConfig(SourceConfig):
 
     mixed: MixedConfig | None = optional("domains in fixed shares, prepared as this domain: replay")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_source(cls, given: Any) -> Any:
-        """Accept a SourceConfig in Python as a domain."""
-        is_source = isinstance(given, SourceConfig) and not isinstance(given, cls)
-        return given.model_dump(exclude_unset=True) if is_source else given
-
     @property
     def has_text(self) -> bool:
         """Whether its documents are specified."""
@@ -345,6 +338,17 @@ def _part_faults(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault
             taken[part] = f"a part of {name!r}"
 
 
+class SizeConfig(Section):
+    """The size of a domain in a file of sizes: exactly one of the two."""
+
+    tokens: Positive | None = None
+    bytes: Positive | None = None
+
+    def model_post_init(self, _: object) -> None:
+        """Raise unless exactly one field is given."""
+        one_given(self, "tokens", "bytes")
+
+
 def read_inventory(
     source: str | Path | Mapping[str, Any],
     domains: Sequence[str],
@@ -353,72 +357,55 @@ def read_inventory(
 ) -> dict[str, int]:
     """Return the distinct tokens of each domain, in the order of `domains`."""
     where, sizes = _sizes(source, domains)
-    rates, by_domain = tokens_per_byte or {}, {}
+    rates, by_domain = tokens_per_byte or {}, dict[str, int]()
     for name in domains:
         if name not in sizes:
             raise ConfigError(f"{where}: domain {name!r} is missing; state its tokens")
-        unit, size = sizes[name]
-        if unit == "bytes" and name not in rates:
+        size = sizes[name]
+        if size.bytes is not None and name not in rates:
             raise ConfigError(
                 f"{where}: {name}: converting bytes to tokens needs a prepared corpus of its "
                 "text, but there is none; state tokens"
             )
-        by_domain[name] = size if unit == "tokens" else round(size * rates[name])
+        by_domain[name] = size.tokens or round((size.bytes or 0) * rates[name])
     return by_domain
 
 
 def _sizes(
     source: str | Path | Mapping[str, Any], domains: Iterable[str]
-) -> tuple[str, dict[str, Size]]:
+) -> tuple[str, dict[str, SizeConfig]]:
     """Return the name of a source of sizes for errors, and the size of each listed domain."""
     where, content = given_content("inventory", source)
     if not isinstance(content, Mapping):
         raise ConfigError(
             f"{where}: expected a number of tokens for each domain, such as `web: 5e9`"
         )
-    known = list(domains)
-    for name in content:
+    known, sizes = list(domains), dict[str, SizeConfig]()
+    for name, value in content.items():
         if name not in known:
             raise ConfigError(f"{where}: unknown domain {name!r}{did_you_mean(str(name), known)}")
-    return where, {
-        name: _size(content[name], f"{where}: {name}") for name in known if name in content
-    }
+        fields = value if isinstance(value, Mapping) else {"tokens": value}
+        sizes[name] = checked(SizeConfig, fields, f"{where}: {name}")
+    return where, sizes
 
 
-def _size(value: Any, where: str) -> Size:
-    """Return a number of tokens, or `{tokens: N}` or `{bytes: N}`, with its unit."""
-    if not isinstance(value, Mapping):
-        return "tokens", counted(value, where, "tokens")
-    match sorted(value):
-        case ["tokens" | "bytes" as unit]:
-            return unit, counted(value[unit], f"{where}.{unit}", unit)
-        case units:
-            listed = ", ".join(map(str, units)) or "nothing"
-            raise ConfigError(f"{where}: give exactly one of tokens and bytes, got {listed}")
-
-
-def _with_size(name: str, source: DomainConfig, size: Size | None, where: str) -> DomainConfig:
-    """Return a source with its size from a file; a size that it states must agree."""
-    if size is None and not source.is_sized:
+def _with_size(name: str, source: DomainConfig, size: SizeConfig | None, where: str) -> Any:
+    """Return a source with its size from a file."""
+    if size is None:
+        if source.is_sized:
+            return source
         raise ValueError(
             f"{where}: domain {name!r} is missing; add its tokens or bytes, as in `{name}: 5e9`"
             " (mixopt check CONFIG --write FILE finds them)"
         )
-    if size is None:
-        return source
-    unit, value = size
-    if source.is_tokens and unit == "bytes":
+    if source.is_tokens and size.bytes is not None:
         raise ValueError(
             f"{where}: domain {name!r}: bytes are a size of text, but this domain is tokens; "
             f"state its tokens, as in `{name}: 5e9`"
         )
-    stated = "tokens" if source.tokens is not None else "bytes"
-    if source.is_sized and (stated, getattr(source, stated)) != size:
-        raise ValueError(
-            f"domains.{name}.{stated}: {getattr(source, stated)}, but {where} has {unit}: {value};"
-            " keep one of them"
-        )
-    return source.model_copy(update={unit: value})
+    if source.is_sized:
+        raise ValueError(f"domains.{name}: states a size, and {where} too; keep one of them")
+    return source.model_copy(update=dict(size))
 
 
 def size_faults(corpus: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> Iterable[Fault]:

@@ -276,12 +276,12 @@ def plugins_named(config: Config) -> Iterable[tuple[Location, PluginKind, str]]:
 def experiment_urls(config: Config) -> Iterable[tuple[Location, str]]:
     """Yield each store URL that an experiment reads, with its field."""
     corpus, tasks = config.corpus, config.tasks
-    items = {} if tasks is None else {name: tasks.path(name) for name in tasks.sets}
-    fields: list[tuple[Location, object]] = [
-        *((("corpus", name), getattr(corpus, name)) for name in ("root", "prepared")),
-        *((("tasks", "sets", name, "path"), path) for name, path in items.items()),
-    ]
-    yield from ((place, str(value)) for place, value in fields if is_url(value))
+    places: dict[Location, str | None] = {
+        ("corpus", name): getattr(corpus, name) for name in ("root", "prepared")
+    }
+    if tasks is not None:
+        places |= {("tasks", "sets", name, "path"): tasks.path(name) for name in tasks.sets}
+    yield from ((place, str(path)) for place, path in places.items() if is_url(path))
     yield from source_urls({_DOMAINS: corpus.sources, ("evaluation",): config.evaluation})
 
 

@@ -59,28 +59,29 @@ def _baselines(given: Any, info: ValidationInfo) -> Any:
     """Return weights by name, None for known baselines, from a mapping or a list of entries."""
     if isinstance(given, dict):
         return {name: from_file(weights, info) for name, weights in given.items()}
-    baselines: list[tuple[str, Any]] = []
+    baselines: dict[str, Any] = {}
     for item in given if isinstance(given, list) else [given]:
-        name, value = next(iter(item.items())) if isinstance(item, dict) and item else (item, None)
-        if not isinstance(name, str) or (isinstance(item, dict) and len(item) != 1):
+        entry = item if isinstance(item, dict) else {item: None} if isinstance(item, str) else {}
+        if len(entry) != 1:
             raise ValueError(f"{item!r} is neither a name nor a mapping of one entry")
+        ((name, value),) = entry.items()
+        names, weights = [name], None
         if name == "best_trial" and value is not None:
             if type(value) is not int or not 1 <= value <= MAX_BEST:
                 raise ValueError(
                     f"best_trial: should be a number from 1 to {MAX_BEST}, got {value!r}"
                 )
-            more = [f"best_trial_{place}" for place in range(2, value + 1)]
-            baselines += [(best, None) for best in ("best_trial", *more)]
-            continue
-        if name == "temperature":
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            names += [f"best_trial_{place}" for place in range(2, value + 1)]
+        elif name == "temperature":
+            if value is None or not _is_number(value) or not value > 0:
                 raise ValueError(f"temperature: should be greater than 0, got {value!r}")
-            name, value = f"temperature_{value:g}", None
-        baselines.append((name, from_file(value, info)))
-    twice = _duplicate([name for name, _ in baselines])
-    if twice is not None:
-        raise ValueError(f"{twice!r} is given twice")
-    return dict(baselines)
+            names = [f"temperature_{value:g}"]
+        else:
+            weights = from_file(value, info)
+        if twice := baselines.keys() & names:
+            raise ValueError(f"{min(twice)!r} is given twice")
+        baselines |= dict.fromkeys(names, weights)
+    return baselines
 
 
 class ValidateConfig(Section):

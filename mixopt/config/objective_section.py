@@ -1,7 +1,7 @@
 """The sections `objective:` and `tasks:`: the objective over losses and downstream tasks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -135,8 +135,7 @@ class ObjectiveConfig(Section):
 
     @model_validator(mode="after")
     def _one_objective(self) -> Self:
-        kinds = ("target", "mean", "worst", "families", "hinge")
-        kind = one_given(self, *kinds, why=f"give exactly one of {', '.join(kinds)}")
+        kind = one_given(self, "target", "mean", "worst", "families", "hinge")
         if self.scale == "spread" and kind not in ("mean", "families"):
             raise ValueError(f"scale: spread applies to a mean of losses, not to {kind}")
         return self
@@ -185,15 +184,18 @@ def _families(
         yield name.removeprefix(FAMILY), FamilyConfig(weight=weight, mean=members)
 
 
+Kind = Literal["target", "mean", "worst", "hinge"]
+
+
 @dataclass(frozen=True)
 class ChosenLosses:
     """The losses of an objective, by name."""
 
-    kind: Literal["target", "mean", "worst", "hinge"]
+    kind: Kind
     weights: Mapping[str, float]
-    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    higher: tuple[str, ...] = ()
-    items: Mapping[str, int] = field(default_factory=dict)
+    families: Mapping[str, tuple[str, ...]]
+    higher: tuple[str, ...]
+    items: Mapping[str, int]
 
 
 def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenLosses:
@@ -201,36 +203,37 @@ def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenL
     for place, message in objective_faults(config, evaluation):
         raise ConfigError(f"{dotted(place)}: {message}")
     items = one_value(config.items, evaluation, "objective.items", KIND)
-    directions = {name: _usual_direction(name) for name in evaluation}
-    directions |= dict.fromkeys(items, "higher")
-    directions |= one_value(config.direction, evaluation, "objective.direction", KIND)
-    higher = tuple(name for name, direction in directions.items() if direction == "higher")
+    families: dict[str, tuple[str, ...]] = {}
+    kind: Kind = "mean"
     if config.target is not None:
-        weights = {chosen(config.target, evaluation)[0]: 1.0}
-        return ChosenLosses("target", weights, {}, higher, items)
-    if config.hinge is not None:
+        kind, weights = "target", {chosen(config.target, evaluation)[0]: 1.0}
+    elif config.hinge is not None:
         target = chosen(config.hinge, evaluation)[0]
-        return ChosenLosses("hinge", dict.fromkeys((target, *evaluation), 1.0), {}, higher, items)
-    if config.worst is not None:
-        worst = given_by(dict.fromkeys(config.worst, 1.0), evaluation)
-        return ChosenLosses("worst", dict.fromkeys(worst, 1.0), {}, higher, items)
-    if config.mean is not None:
+        kind, weights = "hinge", dict.fromkeys((target, *evaluation), 1.0)
+    elif config.worst is not None:
+        matched = given_by(dict.fromkeys(config.worst, 1.0), evaluation)
+        kind, weights = "worst", dict.fromkeys(matched, 1.0)
+    elif config.mean is not None:
         weights = _shares(_weights(config.mean, evaluation))
-        return ChosenLosses("mean", weights, {}, higher, items)
-    members = _members(config, evaluation)
-    shares = _shares({name: family.weight for name, family in (config.families or {}).items()})
-    weights = {
-        name: shares[family] * share
-        for family, inner in members.items()
-        for name, share in _shares(inner).items()
-    }
-    families = {family: tuple(inner) for family, inner in members.items()}
-    return ChosenLosses("mean", weights, families, higher, items)
+    else:
+        members = _members(config, evaluation)
+        shares = _shares({name: family.weight for name, family in (config.families or {}).items()})
+        weights = {
+            name: shares[family] * share
+            for family, inner in members.items()
+            for name, share in _shares(inner).items()
+        }
+        families = {family: tuple(inner) for family, inner in members.items()}
+    return ChosenLosses(kind, weights, families, _higher(config, evaluation), items)
 
 
-def _usual_direction(loss: str) -> str:
-    task = task_metric(loss)
-    return "higher" if task is not None and task[1] in HIGHER else "lower"
+def _higher(config: ObjectiveConfig, evaluation: Sequence[str]) -> tuple[str, ...]:
+    """Return the losses of which higher is better: as stated, as questions, or by metric."""
+    tasks = {name: task for name in evaluation if (task := task_metric(name)) is not None}
+    usual = {name: "higher" for name, (_, metric) in tasks.items() if metric in HIGHER}
+    usual |= dict.fromkeys(given_by(config.items, evaluation), "higher")
+    better = usual | one_value(config.direction, evaluation, "objective.direction", KIND)
+    return tuple(name for name in evaluation if better.get(name) == "higher")
 
 
 def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
@@ -260,11 +263,10 @@ def objective_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iter
 
 def _unit_faults(config: ObjectiveConfig, evaluation: Sequence[str]) -> Iterator[Fault]:
     """Yield faults of families that mix losses and shares of right answers, in two units."""
-    items = given_by(config.items, evaluation)
-    better = one_value(config.direction, evaluation, "objective.direction", KIND)
+    items, higher = given_by(config.items, evaluation), _higher(config, evaluation)
     for family, weights in _members(config, evaluation).items():
-        losses = [n for n in weights if better.get(n, _usual_direction(n)) == "lower"]
-        losses, shares = [n for n in losses if n not in items], [n for n in weights if n in items]
+        losses = [name for name in weights if name not in items and name not in higher]
+        shares = [name for name in weights if name in items]
         if losses and shares and config.scale != "spread":
             message = (
                 f"{shares[0]!r} is a share of right answers and {losses[0]!r} a loss: two units in"

@@ -89,12 +89,12 @@ def optional(description: str) -> Any:
     return Field(None, description=description)
 
 
-def one_given(section: Section, *names: str, why: str = "") -> str:
+def one_given(section: Section, *names: str) -> str:
     """Return the only field of `names` that is given; raise on none or several."""
     given = [name for name in names if getattr(section, name) is not None]
     if len(given) != 1:
-        hint = why and f"{why}; got {given or 'none'}"
-        raise ValueError(hint or f"give exactly one of {' and '.join(names)}")
+        listed = ", ".join(given) or "none"
+        raise ValueError(f"give exactly one of {', '.join(names)}; got {listed}")
     return given[0]
 
 
@@ -108,19 +108,15 @@ def token_count(tokens: float | str | None, name: str = "tokens") -> int | None:
     Raises:
         ConfigError: Not a number, below 1, or >= 1e18.
     """
-    return None if tokens is None else counted(tokens, name, "tokens")
-
-
-def counted(value: Any, where: str, unit: str) -> int:
-    """Parse a number of tokens or bytes."""
-    number = as_count(value)
-    number = int(number) if isinstance(number, float) and 1 <= number < 1e18 else number
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number < 10**18:
+    if tokens is None:
+        return None
+    number = as_count(tokens)
+    if isinstance(number, bool | str) or not 1 <= number < 10**18:
         raise ConfigError(
-            f"{where}: {shown_value(value)} is not a number of {unit} from 1 to 1e18, such as 25e9"
+            f"{name}: {shown_value(tokens)} is not a number of tokens from 1 to 1e18, such as 25e9"
             " or 50B"
         )
-    return number
+    return int(number)
 
 
 def pattern_faults(

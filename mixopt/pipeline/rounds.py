@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, FiniteFloat
@@ -18,20 +18,15 @@ from mixopt.system import Say, read_json, steady_progress, write_json
 from mixopt.trials import Trial, TrialResult, Trials, read_design, write_design
 
 if TYPE_CHECKING:
-    from mixopt.config import Config
     from mixopt.fitting import Fit
     from mixopt.proposals import Batch
     from mixopt.run_directory import Run
 
 
 class _Record(BaseModel):
-    """Content of `rounds.json`: objective and fit that choose rounds; by round, the frozen mixture.
+    """Content of `rounds.json`: each chosen round, with the mixture that its stage holds frozen."""
 
-    Only rounds of a design with stages have a frozen mixture.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    chosen_by: dict[Literal["objective", "fit"], dict[str, Any]] = {}
+    model_config = ConfigDict(frozen=True, strict=True)
     rounds: list[dict[str, FiniteFloat] | None] = []
 
     @property
@@ -39,17 +34,6 @@ class _Record(BaseModel):
         """The mixture that the last chosen stage holds frozen."""
         given = self.rounds[-1] if self.rounds else None
         return None if given is None else Mixture(given)
-
-    def check(self, run: Run) -> None:
-        """Raise RunError if earlier rounds were chosen by another objective or fit."""
-        for name, now in _chosen_by(run.config).items():
-            before = self.chosen_by.get(name, now)
-            if before != now:
-                raise RunError(
-                    f"{run.path}: the unfinished sweep chose its rounds by another {name}:"
-                    f" {_short(before)}, now {_short(now)}; finish it with that one, use"
-                    f" another --out, or redo it: {run.command('--from', 'sweep')}"
-                )
 
 
 def _read_record(path: Path) -> _Record:
@@ -80,12 +64,10 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
         write_design(trials, design)
     results = train(trials, planned_trials(run))
     for number in range(len(record.rounds) + 1, len(rounds)):
-        record.check(run)
         batch, held = choose_round(run, trials, results, number, record.held)
         trials = [*trials, *_named(run, trials, batch, number)]
         write_design(trials, design)
-        held_here = None if held is None else dict(held)
-        record = _Record(chosen_by=_chosen_by(run.config), rounds=[*record.rounds, held_here])
+        record = _Record(rounds=[*record.rounds, None if held is None else dict(held)])
         say(
             f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen"
             f" by {batch.regressor}, expected gain over the current proposal: {batch.gain:.4g}"
@@ -194,16 +176,6 @@ def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], num
         f" chosen: trials of {finished} mixtures have finished, and a fit needs {least}{why}; fix"
         f" that and run {run.command('--retry-failed')}, or set design.rounds: off"
     )
-
-
-def _chosen_by(config: Config) -> dict[Literal["objective", "fit"], dict[str, Any]]:
-    """Return what decides the choice of a round and is not in the sweep's fingerprint."""
-    objective = config.objective.model_dump(mode="json", exclude_defaults=True)
-    return {"objective": objective, "fit": config.fit.model_dump(mode="json")}
-
-
-def _short(value: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {inner}" for name, inner in value.items()) or "none"
 
 
 SURE = 2.33  # standard errors by which squared errors must grow: 99%, one-sided

@@ -167,8 +167,7 @@ class MixtureSource(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> MixtureSource:
-        kinds = ("anchor", "file", "weights")
-        one_given(self, *kinds, why=f"give exactly one of {', '.join(kinds)}")
+        one_given(self, "anchor", "file", "weights")
         return self
 
 

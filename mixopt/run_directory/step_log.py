@@ -10,6 +10,7 @@ from pydantic import Field
 
 from mixopt.errors import MixoptError, RunError
 from mixopt.run_directory.steps import (
+    DESIGN,
     PROPOSAL,
     PROPOSE,
     READING,
@@ -128,7 +129,7 @@ class StepLog:
             chosen, used = record.files if every else self._used(named, record), record.proposal
             faults = self._verifier.faults(chosen, deep=deep) | self._gone(named, record, every)
             if faults:
-                state = "edited" if faults.keys() <= set(named.editable) else "damaged"
+                state = "edited" if faults.keys() <= {PROPOSAL} else "damaged"
             elif used is not None and self._verifier.fault(PROPOSAL, used) is not None:
                 what = f"is for another mixture than {PROPOSAL}, which has changed"
                 state, faults = "outdated", {step: what}
@@ -183,13 +184,11 @@ class StepLog:
         self._note(step, StepRecord(fingerprint=fingerprint, seconds=None))
 
     def end(self, step: str, seconds: float) -> None:
-        """Record the end of a step, its outputs, and its changes to an earlier step's."""
-        named = step_named(step)
-        for earlier in steps_before(named) if named.rewrites else ():
-            unchanged = self.records.get(earlier.name)
-            if unchanged is not None and set(named.rewrites) & set(earlier.outputs):
-                files = folder_records(self.path, named.rewrites)
-                self._note(earlier.name, unchanged.model_copy(update={"files": files}))
+        """Record the end of a step, its outputs, and the rounds that a sweep adds to the design."""
+        named, design = step_named(step), self.records.get(DESIGN.name)
+        if named is SWEEP and design is not None:
+            files = folder_records(self.path, DESIGN.files)
+            self._note(DESIGN.name, design.model_copy(update={"files": files}))
         record = StepRecord(
             fingerprint=self.fingerprint(step),
             seconds=round(seconds, 3),
@@ -226,14 +225,11 @@ class StepLog:
 
     def _used(self, step: Step, record: StepRecord) -> dict[str, FileRecord]:
         """Return the files to hash whenever a step's output is used."""
-        begun = [step_named(name) for name, one in self.records.items() if one.seconds is None]
-        in_work = {name for one in begun for name in one.rewrites}  # which may change them now
-        names = (*step.checked, *step.editable)
-        return {
-            name: file
-            for name, file in record.files.items()
-            if name.split("/")[0] in names and name not in in_work
-        }
+        sweep = self.records.get(SWEEP.name)
+        # An unfinished sweep may change the design now.
+        in_work = DESIGN.outputs if sweep is not None and sweep.seconds is None else ()
+        names = set(step.checked) - set(in_work)
+        return {name: file for name, file in record.files.items() if name.split("/")[0] in names}
 
     def _gone(self, step: Step, record: StepRecord, every: bool) -> dict[str, str]:
         """Return the missing trials of a step; with `every`, also unknown ones."""
@@ -258,7 +254,7 @@ class StepLog:
         """Return the command that repairs a step's damaged files and keeps the others."""
         if not faults:
             return ""
-        if step.editable and PROPOSAL in faults:
+        if step is PROPOSE:
             return self._command("--from", step.name)
         of_trials = [n for n in faults if step.trains and n.startswith(f"{step.trials}/")]
         rm = f"rm {' '.join(str(self.path / name) for name in of_trials)}; " if of_trials else ""

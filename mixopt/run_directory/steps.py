@@ -27,11 +27,9 @@ class Step:
         outputs: Files and folders that it writes.
         optional: Files and folders that it may write.
         trials: Folder with a file for each of its trials; None if it trains nothing.
-        experts: Table of its trials' experts, if they have any.
+        experts: Table of its trials' experts, if they have any; among `optional`.
         artifacts: Patterns of the files for its parent run in MLflow; without any, it has no parent
             run.
-        rewrites: Files of an earlier step that it changes.
-        editable: Outputs that a user may edit, which are then no longer the step's.
     """
 
     name: str
@@ -41,19 +39,16 @@ class Step:
     trials: str | None = None
     experts: str | None = None
     artifacts: tuple[str, ...] = ()
-    rewrites: tuple[str, ...] = ()
-    editable: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
         """All files and folders that it may write."""
-        experts = () if self.experts is None else (self.experts,)
-        return (*self.outputs, *self.optional, *experts)
+        return (*self.outputs, *self.optional)
 
     @property
     def checked(self) -> tuple[str, ...]:
         """Files to hash whenever its output is used."""
-        return tuple(n for n in self.files if n not in ("corpus", self.trials, *self.editable))
+        return tuple(name for name in self.files if name not in ("corpus", self.trials))
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -97,9 +92,8 @@ SWEEP = Step(
     ("proxy",),
     ("trials", "trials.parquet"),
     trials="trials",
-    optional=(START_FILE,),
+    optional=(START_FILE, "experts.parquet"),
     experts="experts.parquet",
-    rewrites=("design.parquet",),
     artifacts=(
         *("config.yaml", "design.parquet", "trials.parquet", "experts.parquet"),
         *("trials/attempts.jsonl", "fit/fit.json", "fit/report.parquet", "fit/held_out.parquet"),
@@ -107,12 +101,12 @@ SWEEP = Step(
     ),
 )
 FIT = Step("fit", ("fit", "objective", "families"), ("fit",))
-PROPOSE = Step("propose", ("propose",), (PROPOSAL,), editable=(PROPOSAL,))
+PROPOSE = Step("propose", ("propose",), (PROPOSAL,))
 VALIDATE = Step(
     "validate",
     ("validate",),
     ("validation", "validation.parquet", RECOMMENDATION),
-    optional=(LATER_PROPOSALS,),
+    optional=(LATER_PROPOSALS, "validation_experts.parquet"),
     trials="validation",
     experts="validation_experts.parquet",
     artifacts=(

@@ -217,7 +217,7 @@ YAML = [
     ("constraints: {groups: {a: {domains: [web]}}}", "constraints.groups.a.bounds: is missing"),
     ("constraints: {proportions: {a: [web]}}", "name two domains or more"),
     ("constraints: {proportions: {a: {web: 0, code: 0}}}", "the ratios are all 0"),
-    ("constraints: {radius: {kl: 1, tv: 0.5}}", "give exactly one of kl and tv"),
+    ("constraints: {radius: {kl: 1, tv: 0.5}}", "give exactly one of kl, tv"),
     ("constraints:\n  guardrails: natral", "a.yaml:9: constraints.guardrails: unknown reference"),
     ("constraints: {guardrails: {}}", "give a margin for all evaluation domains, targets, or"),
     ("constraints: {guardrails: {targets: {'exma*': 0.1}}}", "matches no evaluation domain"),

@@ -19,7 +19,7 @@ from made_corpus import content, documents, prepared, refused, sealed_again, wri
 from places import SUPPORT
 from refusals import refuses
 
-from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import Corpus, corpus_hash, domain_text, saved_tokenizer, true_inventory
 from mixopt.corpus.domain_text import HeldOutSplit, Spooled, content_digest
 from mixopt.corpus.text_files import Document
@@ -213,7 +213,7 @@ def test_an_interrupted_preparation_is_no_corpus_and_is_done_again(tmp_path, sou
 
 def test_text_that_is_elsewhere_has_names_and_sizes_and_cannot_be_read(tmp_path, sources):
     corpus = prepare(tmp_path, {"web": {"tokens": 10**12}, "a": sources["a"]}, {"mmlu": {}})
-    stated = {"web": SourceConfig(tokens=10**12)}
+    stated = {"web": DomainConfig(tokens=10**12)}
     assert corpus.inventory["web"] == true_inventory(stated, corpus)["web"] == 10**12
     assert corpus.evaluation_names == ("web", "a", "mmlu")
     web, a = corpus.domains
@@ -285,7 +285,7 @@ def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
 
 def test_the_bytes_that_a_domain_will_read_are_told_by_its_files_and_limits(folder):
     def expected(*, most=None, **source):
-        config = CorpusConfig(domains={"d": SourceConfig(**source)}, max_bytes=most)
+        config = CorpusConfig(domains={"d": DomainConfig(**source)}, max_bytes=most)
         text = domain_text.DomainText("d", config.domains["d"], config, folder, 0, is_target=False)
         return text.expected_bytes()
 

@@ -11,7 +11,7 @@ from made_corpus import documents, prepared, refused, write_lines
 from refusals import refusal
 from token_writers import write_megatron
 
-from mixopt.config import CorpusConfig, SourceConfig
+from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import count_domains, tokens_per_byte, true_inventory
 from mixopt.corpus.tokenizer import ByteTokenizer, FastTokenizer, TokenText, open_tokenizer
 
@@ -153,7 +153,7 @@ def test_max_tokens_takes_the_first_tokens_of_a_domain(folder):
     domain = prepared(folder / "out", {"web": MEGATRON | {"max_tokens": 2000}}).domains[0]
     assert domain.train.tokens + domain.validation.tokens == 2000
     assert domain.train.read(0, 20).tobytes() in (folder / "web.bin").read_bytes()[:4000]
-    counts = count_domains(CorpusConfig(domains={"web": SourceConfig(**MEGATRON)}))
+    counts = count_domains(CorpusConfig(domains={"web": DomainConfig(**MEGATRON)}))
     assert counts[0].tokens == sum(len(encode(text)) for text in TEXTS)
     assert (counts[0].bytes, counts[0].is_exact, counts[0].files) == (0, True, 1)
 

@@ -66,7 +66,7 @@ def test_limits_are_fields_or_a_file_and_epochs_are_of_a_file_of_sizes(fit, tmp_
             {"constraints": {"bonds": {}}},
             "constraints: bonds: unknown field; did you mean 'bounds'",
         ),
-        ({"risk": {"std": 1.0, "quantile": 0.9}}, "risk: .*give exactly one of std and quantile"),
+        ({"risk": {"std": 1.0, "quantile": 0.9}}, "risk: .*give exactly one of std, quantile"),
         ({"target": "maths"}, "unknown evaluation domain 'maths'; did you mean 'math'"),
     ],
 )
