@@ -34,7 +34,6 @@ from mixopt.cli.options import (
 from mixopt.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mixopt.config import RiskConfig
     from mixopt.mixture import Mixture
     from mixopt.objective import Direction
 
@@ -107,7 +106,6 @@ def propose_command(
         Words, option("--pareto", "Trade off two or more of these.", "TARGET")
     ] = None,
     points: Annotated[int, option("--points", "Points on the Pareto front.", least=2)] = 9,
-    risk: Annotated[Text, option("--risk", "Penalise uncertainty.", "std=K|quantile=Q")] = None,
     free: Annotated[
         Words,
         option(
@@ -132,7 +130,6 @@ def propose_command(
         "tokens": token_count(tokens, "--tokens"),
         "constraints": constraints,
         "inventory": inventory,
-        "risk": read_risk(risk),
         **read_free(free or ()),
         "trust": trust,
     }
@@ -301,23 +298,16 @@ def _pairs(option: str, text: str, expected: str) -> dict[str, str]:
     return pairs
 
 
-def read_risk(option: str | None) -> RiskConfig | None:
-    """Parse `std=1` or `quantile=0.9`."""
-    from mixopt.config import RiskConfig, checked
-
-    if option is None:
-        return None
-    pairs = _pairs("--risk", option, "std=K or quantile=Q")
-    return checked(RiskConfig, pairs, "--risk")
-
-
 def read_free(options: Sequence[str]) -> dict[str, Any]:
     """Parse `web` or `web=mixture.yaml`: domains that may change, and the mixture of the rest."""
+    from mixopt.mixture import Mixture
+
     pairs = [text.partition("=") for text in options]
     files = dict.fromkeys(file for _, sign, file in pairs if sign)
     if len(files) > 1:
         raise ConfigError(f"--free: the rest is held at one mixture, not at {' and '.join(files)}")
-    return {"free": [name for name, _, _ in pairs], "reference": next(iter(files), None)}
+    reference = next(map(Mixture.from_file, files), None)
+    return {"free": [name for name, _, _ in pairs], "reference": reference}
 
 
 def read_directions(options: Sequence[str]) -> dict[str, Direction]:

@@ -70,19 +70,19 @@ def export(
         if tokens is not None:
             raise ConfigError("export: --tokens is for mixtures; a schedule has its own length")
         schedule = Schedule.from_file(source)
-        given = _given(schedule.domains, inventory, paths, sample_tokens)
+        given = _given(schedule.domains, paths, sample_tokens)
+        if inventory is not None:
+            given["inventory"] = read_inventory(inventory, schedule.domains)
         steps = zip(schedule.stages, itertools.pairwise(schedule.starts), strict=True)
         linear = [end - start for stage, (start, end) in steps if stage.to is not None]
         return export_schedule(schedule, to, steps_per_stage=min([PIECES, *linear]), **given)
-    mixture, known = _known_mixture(source, inventory is None, trust=trust)
+    mixture, known = _known_mixture(source, tokens, inventory, trust=trust)
+    given = _given(mixture.domains, paths, sample_tokens)
     if PHASES in known:
         planned = schedule_of(source, tokens=tokens, inventory=inventory, trust=trust)
-        return export_schedule(planned, to, **_given(mixture.domains, None, paths, sample_tokens))
+        return export_schedule(planned, to, **given)
     known.pop("max_epochs", None)
-    known |= _given(mixture.domains, inventory, paths, sample_tokens)
-    if tokens is not None:
-        known["tokens"] = tokens
-    return {"": export_mixture(mixture, to, **known)}
+    return {"": export_mixture(mixture, to, **known | given)}
 
 
 def schedule_of(
@@ -110,17 +110,14 @@ def schedule_of(
         ConfigError: The length is unknown.
         SamplerError: A domain exceeds `max_epochs`.
     """
-    own, known = _known_mixture(Path(source), inventory is None, mixture=mixture, trust=trust)
-    whole = known.get("tokens") if tokens is None else tokens
+    own, known = _known_mixture(Path(source), tokens, inventory, mixture=mixture, trust=trust)
+    whole, sizes = known.get("tokens"), known.get("inventory")
     if whole is None:
         raise ConfigError("schedule: the length of the run is missing; give --tokens, such as 1e12")
-    sizes = known.get("inventory")
-    if inventory is not None:
-        sizes = read_inventory(inventory, own.domains)
     sequences, length = _batch(batch)
     stages = [Stage(mixture=own, tokens=whole, name="main")]
     if PHASES in known:
-        stages = _by_phase(known["lengths"], known[PHASES], whole)
+        stages = _by_phase(whole, *known[PHASES])
     return Schedule(
         stages=tuple(stages),
         batch=sequences,
@@ -238,9 +235,14 @@ def draws(
 
 
 def _known_mixture(
-    source: Path, with_sizes: bool, *, mixture: Mixture | None = None, trust: bool
+    source: Path,
+    tokens: int | None,
+    inventory: Path | None,
+    *,
+    mixture: Mixture | None = None,
+    trust: bool,
 ) -> tuple[Mixture, dict[str, Any]]:
-    """Return the mixture of a file or a run, and sizes and limits of the run around it."""
+    """Return the mixture of a file or a run; length, sizes and limits, as given or of the run."""
     note, phases = "", None
     if source.is_dir():
         run, folder = load_run(source, trust=trust), source
@@ -254,14 +256,20 @@ def _known_mixture(
             mixture, content = Mixture.from_file(source), read_yaml(source)
             if isinstance(content, dict):
                 phases = read_phases(StateFields(content, str(source), MixtureError))
-    known = {**_known(folder, trust=trust, with_sizes=with_sizes), "note": note}
+    known = {**_known(folder, trust=trust, with_sizes=inventory is None), "note": note}
     if note:
         warnings.warn(f"{source}: {note}", UnvalidatedWarning, stacklevel=3)
     if phases is None:
-        return spread_out(mixture, parts), known
-    if parts:
+        mixture = spread_out(mixture, parts)
+    elif parts:
         raise ConfigError(f"{source}: phases of mixed domains have no form of other tools")
-    return phases.whole(mixture), {**known, PHASES: phases.split(mixture), "lengths": phases}
+    else:
+        known[PHASES], mixture = (phases, phases.split(mixture)), phases.whole(mixture)
+    if tokens is not None:
+        known["tokens"] = tokens
+    if inventory is not None:
+        known["inventory"] = read_inventory(inventory, mixture.domains)
+    return mixture, known
 
 
 def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, Any]:
@@ -286,12 +294,8 @@ def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, A
     return known
 
 
-def _given(
-    domains: Sequence[str], inventory: Path | None, paths: Path | None, sample_tokens: str | None
-) -> dict[str, Any]:
+def _given(domains: Sequence[str], paths: Path | None, sample_tokens: str | None) -> dict[str, Any]:
     given: dict[str, Any] = {}
-    if inventory is not None:
-        given["inventory"] = read_inventory(inventory, domains)
     if paths is not None:
         given["paths"] = _by_domain(paths, domains, "a path, or a list of paths,")
     if sample_tokens is not None:
@@ -322,7 +326,7 @@ def _batch(text: str) -> tuple[int, int]:
     return int(sequences), int(length)
 
 
-def _by_phase(lengths: Phases, mixtures: Mapping[str, Mixture], tokens: int) -> list[Stage]:
+def _by_phase(tokens: int, lengths: Phases, mixtures: Mapping[str, Mixture]) -> list[Stage]:
     ends = [round(end * tokens) for end in itertools.accumulate(lengths.values(), initial=0.0)]
     steps = zip(mixtures.items(), itertools.pairwise(ends), strict=True)
     return [Stage(mixture=one, tokens=end - start, name=n) for (n, one), (start, end) in steps]

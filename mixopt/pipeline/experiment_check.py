@@ -145,26 +145,21 @@ class Check:
         domains = f"{count} domain{'s' * (count != 1)}"
         if natural is None:
             return f"{domains}, sizes not given"
-        largest = sorted(natural.items(), key=lambda item: -item[1])[:MAX_SHARES]
-        shown = ", ".join(f"{name} {share_text(share)}" for name, share in largest)
-        more = ", ..." if count > MAX_SHARES else ""
         total = short_count(sum((self.sizes.inventory or {}).values()))
-        return f"{domains} of {total} tokens ({self.sizes.basis}): {shown}{more}"
+        return f"{domains} of {total} tokens ({self.sizes.basis})"
 
     def _domain_lines(self) -> list[str]:
         from mixopt.reporting import table_text
 
-        inventory = self.sizes.inventory or {}
-        natural = Mixture.natural(inventory)
-        columns, title = ["domain", "tokens", "natural"], f"Domains, sizes {self.sizes.basis}"
+        inventory, title = self.sizes.inventory or {}, f"Domains, sizes {self.sizes.basis}"
+        total, target = sum(inventory.values()), self.config.propose.target_tokens
+        if target is not None:
+            epochs = f"{target / total:.2g} epochs at natural shares"
+            title += f"; {short_count(target)} tokens are {epochs}"
         rows = [
-            [name, short_count(size), share_text(natural[name])] for name, size in inventory.items()
+            (name, short_count(size), share_text(size / total)) for name, size in inventory.items()
         ]
-        if (target := self.config.propose.target_tokens) is not None:
-            columns.append("epochs")
-            title += f", epochs of {short_count(target)} tokens at natural shares"
-            for row, (name, size) in zip(rows, inventory.items(), strict=True):
-                row.append(f"{natural[name] * target / size:.2g}")
+        columns = ("domain", "tokens", "natural")
         return table_text(title, columns, rows).rstrip("\n").split("\n")
 
 

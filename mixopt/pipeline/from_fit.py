@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from mixopt.config import RiskConfig, one_of, read_inventory
+from mixopt.config import one_of, read_inventory
 from mixopt.corpus import tokens_per_byte
 from mixopt.errors import ConfigError, MixoptError, MixtureError, RunError
 from mixopt.fitting import ObjectiveLike
@@ -209,9 +209,8 @@ def propose(
     tokens: int | None = None,
     constraints: Path | None = None,
     inventory: Path | None = None,
-    risk: RiskConfig | None = None,
     free: Sequence[str] = (),
-    reference: Mixture | str | Path | None = None,
+    reference: Mixture | None = None,
     trust: bool = False,
 ) -> Proposal:
     """Propose a mixture from a fit, also for another target, length or constraints.
@@ -222,7 +221,6 @@ def propose(
         tokens: Length of the full run in tokens; None: the run's.
         constraints: YAML of changes to the run's constraints.
         inventory: YAML of tokens by domain; None: the run's.
-        risk: Penalty for uncertainty; None: the run's.
         free: Domains, branches or globs that may change; all others are frozen. Empty: all may.
         reference: The mixture that frozen domains keep; None: the run's recommendation.
         trust: Whether the directory is trusted (`load_fit`).
@@ -241,7 +239,6 @@ def propose(
         tokens=tokens,
         constraints=constraints,
         inventory=inventory,
-        risk=risk,
         free=free,
         reference=reference,
         trust=trust,
@@ -301,9 +298,8 @@ def request_from(
     tokens: int | None = None,
     constraints: Path | None = None,
     inventory: Path | None = None,
-    risk: RiskConfig | None = None,
     free: Sequence[str] = (),
-    reference: Mixture | str | Path | None = None,
+    reference: Mixture | None = None,
     trust: bool = False,
 ) -> ProposalRequest:
     """Return the request of `propose`; arguments that are None are the run's."""
@@ -311,19 +307,14 @@ def request_from(
     has_corpus = run is not None and (run.path / "corpus").exists()
     rates = tokens_per_byte(run.corpus) if run and has_corpus and inventory else None
     sizes = inventory and read_inventory(inventory, fit.domains, tokens_per_byte=rates)
-    changes: dict[str, Any] = {
-        "tokens": tokens,
-        "constraints": constraints,
-        "inventory": sizes,
-        "risk": risk,
-    }
+    changes: dict[str, Any] = {"tokens": tokens, "constraints": constraints, "inventory": sizes}
     if run is not None:
         request = request_of(run, fit, target, **changes)
     else:
         request = ProposalRequest.of(fit, target, phases=fit.trials.phases, **changes)
     if not free:
         return request
-    name = "the mixture" if isinstance(reference, Mixture) else str(reference)
+    name = "the mixture"
     if reference is None:
         if run is None:
             raise ConfigError(
@@ -331,8 +322,6 @@ def request_from(
                 f" one: --free {free[0]}=FILE"
             )
         reference, name = run.outcome.result.mixture, "the run"
-    elif not isinstance(reference, Mixture):
-        reference = Mixture.from_file(reference)
     return replace(request, constraints=request.constraints.frozen_but(free, reference, name))
 
 

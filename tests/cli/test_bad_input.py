@@ -67,7 +67,6 @@ COMMANDS = [
     ("predict {0}/mixture.yaml --tokens 1T --batch 8", ["--batch 8: expected sequences"]),
     ("predict {0}/mixture.yaml --tokens much", ["--tokens: 'much' is not a number of tokens"]),
     ("propose nowhere", ["nowhere is not a directory"]),
-    ("propose {0} --risk std=0", ["--risk: std: should be greater than 0"]),
     ("propose {0} --free a=x --free b=y", ["--free: the rest is held at one mixture"]),
     ("propose {0} --points 1 --pareto a", ["--points", "greater than or equal to 2"]),
     ("fit {0} --out f", ["give tables, W.csv and L.csv"]),

@@ -64,7 +64,7 @@ def test_a_step_that_is_done_is_left_as_it_is_by_file_and_by_directory(run):
         assert answered(*last).startswith("all steps are done: ")
 
 
-@pytest.mark.parametrize("asked", ["", "--target code", "--risk std=1", "--tokens 1e6"])
+@pytest.mark.parametrize("asked", ["", "--target code", "--tokens 1e6"])
 def test_propose_from_the_fit(run, tmp_path, asked):
     found = parsed("propose", run, *asked.split(), "--out", tmp_path / "found.yaml")
     assert sum(found["weights"].values()) == pytest.approx(1.0)
