@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from mixopt.config.sections import (
-    SUM_TOLERANCE,
     Above,
     Count,
     Positive,
@@ -20,6 +19,7 @@ from mixopt.config.sections import (
     optional,
 )
 from mixopt.errors import did_you_mean
+from mixopt.mixture import SUM_TOLERANCE
 from mixopt.system import below_branch, is_glob, name_fault, one_value, shown_value
 
 Anchor = Literal["natural", "uniform"]
@@ -188,12 +188,10 @@ def _phase_lengths(phases: Any) -> Any:
     for place, phase in enumerate(phases, start=1):
         if not isinstance(phase, dict) or not set(phase) <= {"until", "name"}:
             raise ValueError(f"phase {place}: expected {{until: 0.8}}, and name if wanted")
-        is_last, until = place == len(phases), phase.get("until")
-        if until is None and not is_last:
-            raise ValueError(f"phase {place} has no end: set its until, as in until: 0.8")
-        end = 1.0 if until is None else until
-        if isinstance(end, bool) or not isinstance(end, (int, float)) or not start < end <= 1:
-            raise ValueError(f"phase {place}: until must be above {start:g} and at most 1")
+        is_last = place == len(phases)
+        end: Any = phase.get("until", 1.0 if is_last else None)
+        if not _is_number(end) or not start < end <= 1:
+            raise ValueError(f"phase {place}: set its until, above {start:g} and at most 1")
         if is_last and end != 1.0:
             raise ValueError(f"the last phase ends at {end:g} of the training; leave until out")
         name = str(phase.get("name", place))
@@ -265,14 +263,10 @@ class DesignConfig(Section):
         """Mixtures of each round, not counting anchors and replicates."""
         if self.rounds:
             return tuple(self.rounds)
-        if self.stages:
-            later = self.trials // (2 * max(len(self.stages) - 1, 1))
-            more = [later] * (len(self.stages) - 1)
-            return (self.trials - sum(more), *more)
-        if self.rounds is not None or self.trials < MIN_TRIALS_IN_ROUNDS:
-            return (self.trials,)
-        quarter = self.trials // 4
-        return (self.trials - 2 * quarter, quarter, quarter)
+        is_long = self.rounds is None and self.trials >= MIN_TRIALS_IN_ROUNDS
+        later_rounds = len(self.stages) - 1 if self.stages else 2 * is_long
+        later = [self.trials // (2 * max(later_rounds, 1))] * later_rounds
+        return (self.trials - sum(later), *later)
 
     @property
     def first_round(self) -> int:

@@ -1,6 +1,5 @@
 """Sections of a YAML file: their base, the types of their fields, reading, and errors."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -12,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from mixopt.errors import ConfigError, MixoptError, did_you_mean
+from mixopt.mixture import Mixture
 from mixopt.system import (
     FieldPlace,
     ServerUri,
@@ -31,7 +31,6 @@ from mixopt.system import (
 
 Location = FieldPlace
 Fault = tuple[Location, str]  # the field and the error
-SUM_TOLERANCE = 1e-6  # of shares, as in mixopt.mixture
 FILES = "files"  # key of a validation context: whether files that a section names are read
 _DATA = {".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".bz2", ".xz"}
 _COUNT = re.compile(r"([+-]?[\d_.]+(?:e[+-]?\d{1,2})?)([kmbt]?)", re.ASCII | re.IGNORECASE)
@@ -170,17 +169,11 @@ def from_file(given: Any, info: ValidationInfo) -> Any:
 
 def share_fault(shares: Mapping[str, Any], domains: Iterable[str]) -> str | None:
     """Return the error of shares; None: every domain has one, and they add up to 1."""
-    names = list(domains)
-    for name, value in shares.items():
-        if name not in names:
-            return f"unknown domain {name!r}{did_you_mean(str(name), names)}"
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            return f"{name}: {value!r} is not a share from 0 to 1"
-    missing = [name for name in names if name not in shares]
-    if missing:
-        return f"no weight for {', '.join(missing)}; 0 is allowed"
-    total = math.fsum(shares.values())
-    return None if abs(total - 1) < SUM_TOLERANCE else f"weights add up to {total:.6g}, not to 1"
+    try:
+        Mixture(shares).over(list(domains))
+    except MixoptError as error:
+        return str(error).partition(", or pass")[0]  # a file has no tolerance to pass
+    return None
 
 
 def given_content(name: str, source: Any) -> tuple[str, Any]:
