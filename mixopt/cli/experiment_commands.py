@@ -35,6 +35,7 @@ from mixopt.system import without_secrets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mixopt.config import Config
     from mixopt.run_directory import Run
 
 INVENTORY_HEADER = (
@@ -82,52 +83,52 @@ def check_command(
 ) -> None:
     """Check CONFIG: problems, sizes, trials, time and cost.
 
-    With --write FILE, the tokens of whole domains are counted without tokenising them, for
+    With --write FILE, only the tokens of whole domains are counted, without tokenising them, for
     corpus.inventory: FILE.
     """
-    from mixopt.config import load_config
     from mixopt.pipeline import check
 
     _check_own(config, trust)
     source = config_of(config)
-    if write is not None and write.resolve() == source.resolve():
-        raise ConfigError(f"--write {write}: is the configuration itself; give another file")
-    given = list(overrides or ())
-    try:
-        counts = None if write is None else _write_sizes(source, given, write, as_json)
-        experiment = load_config(source, given)
-        if write is not None and not any(s.is_sized for s in experiment.corpus.domains.values()):
-            experiment = load_config(source, [*given, f"corpus.inventory={write.absolute()}"])
-    except ConfigError as error:
-        _stop([str(error), *getattr(error, "__notes__", ())], as_json=as_json)
-    directory = directory_of(source, out)
+    if write is not None:
+        _write_sizes(source, overrides or [], write, as_json)
+        return
+    experiment, directory = _loaded(source, overrides or [], as_json), directory_of(source, out)
     result = check(experiment, out=directory, source=str(source), probe=True)
-    if as_json:
-        content = result.to_json()
-        print_json(content if counts is None else {**content, "counted": counts})
-    else:
-        show("\n".join(result.lines()))
+    print_json(result.to_json()) if as_json else show("\n".join(result.lines()))
     if result.problems:
         _stop([str(problem) for problem in result.problems], as_json=False)
 
 
-def _write_sizes(source: Path, overrides: list[str], file: Path, as_json: bool) -> list[object]:
+def _loaded(source: Path, overrides: list[str], as_json: bool) -> Config:
+    """Load a configuration, or end with all of its errors."""
+    from mixopt.config import load_config
+
+    try:
+        return load_config(source, overrides)
+    except ConfigError as error:
+        _stop([str(error), *getattr(error, "__notes__", ())], as_json=as_json)
+
+
+def _write_sizes(source: Path, overrides: list[str], file: Path, as_json: bool) -> None:
     import yaml
 
-    from mixopt.config import load_config
     from mixopt.corpus import count_domains, inventory_of
     from mixopt.reporting import counts_text
     from mixopt.system import write_text
 
+    if file.resolve() == source.resolve():
+        raise ConfigError(f"--write {file}: is the configuration itself; give another file")
     # The inventory is left out: its file is about to be written.
-    corpus = load_config(source, [*overrides, "corpus.inventory=null"]).corpus
+    corpus = _loaded(source, [*overrides, "corpus.inventory=null"], as_json).corpus
     counts = count_domains(corpus, say)
     content = yaml.safe_dump(dict(inventory_of(counts)), sort_keys=False, allow_unicode=True)
     write_text(file, INVENTORY_HEADER + content)
-    if not as_json:
-        show(counts_text(counts, corpus.tokenizer))
-        show(f"written: {file}; to use it, set corpus.inventory: {file}")
-    return [count.to_json() for count in counts]
+    if as_json:
+        print_json({"counted": [count.to_json() for count in counts]})
+        return
+    show(counts_text(counts, corpus.tokenizer))
+    show(f"written: {file}; to use it, set corpus.inventory: {file}")
 
 
 def _check_own(source: Path, trust: bool) -> None:

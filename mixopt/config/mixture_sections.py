@@ -246,6 +246,8 @@ class DesignConfig(Section):
         BeforeValidator(lambda given: {given: {}} if isinstance(given, str) else given),
     ] = Field(
         None,
+        min_length=1,
+        max_length=1,
         description="trials of an earlier version of the corpus: its run or trials.parquet, and by"
         " name the new domains of an old one: `{runs/v1: {web: [news, blogs], c: code, wiki:"
         " null}}`",

@@ -222,7 +222,8 @@ def check(
     noted(check_token_unit, config)
     noted(Objective.from_config, config.resolved_objective, config.losses)
     noted(_check_design, config, sizes)
-    noted(earlier_trials, config)
+    for where in config.design.earlier or ():
+        noted(earlier_trials, where)
     evaluation = noted(evaluation_tokens, config) or 0.0
     warnings = [*_shared_text(config), *_size_warnings(config, sizes)]
     devices = noted(_devices, config, warnings) or ["GPU"] * (config.sweep.workers or 1)
@@ -328,20 +329,15 @@ def _check_design(config: Config, sizes: KnownSizes) -> None:
     check_folds(config, mixtures)
 
 
-def earlier_trials(config: Config) -> dict[str, Trials]:
-    """Read the trials of `design.earlier`, by their paths in the configuration."""
+def earlier_trials(where: str) -> Trials:
+    """Read the trials of `design.earlier`."""
     from mixopt.trials import Trials
 
-    earlier = {}
-    for where in config.design.earlier or ():
-        path = Path(where).expanduser()
-        try:
-            earlier[where] = Trials.read(path / "trials.parquet" if path.is_dir() else path)
-        except TrialsError as error:
-            raise TrialsError(
-                f"design.earlier: {error}; give a run, or its trials.parquet"
-            ) from error
-    return earlier
+    path = Path(where).expanduser()
+    try:
+        return Trials.read(path / "trials.parquet" if path.is_dir() else path)
+    except TrialsError as error:
+        raise TrialsError(f"design.earlier: {error}; give a run, or its trials.parquet") from error
 
 
 def check_folds(config: Config, mixtures: int) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from mixopt.config import Config
@@ -203,8 +203,6 @@ def _do(run: Run, step: Step, tracker: Tracker, say: Say) -> None:
     fault = run.log.fault(step.name)
     if fault is not None:
         say(f"{step.name}: {fault}; running it again")
-    for before in steps_before(step)[-1:]:
-        run.log.require(before.name)
     run.log.check_before(step.name)
     run.log.begin(step.name)
     start = time.monotonic()
@@ -255,27 +253,20 @@ def _design(run: Run, say: Say) -> None:
 
 
 def _carry(run: Run, say: Say) -> list[str]:
-    """Carry over trials of earlier versions of the corpus; return the domains new to all."""
-    earlier, contents = run.config.design.earlier, run.corpus.contents
-    if earlier is None:
+    """Carry over trials of an earlier version of the corpus; return the domains new to it."""
+    if run.config.design.earlier is None:
         return []
     run.ask_trust(DESIGN.name)
     if "auto" not in run.config.fit.regressors:
         say("design: warning: of the usual regressors only auto weighs trials of design.earlier")
-    carried, unknown = None, list(contents)
-    for place, (where, trials) in enumerate(earlier_trials(run.config).items(), start=1):
-        table, own = trials.finished.carried_to(contents, earlier[where], where)
-        say(f"design: {table.notes[-1]}")
-        unknown = [name for name in unknown if name in own]
-        if not set(table.targets) & set(run.config.losses):
-            raise TrialsError(f"{where}: trials of another corpus: no loss on this one's domains")
-        if carried is not None:
-            names = f"{place}-" + table.table["trial"]
-            table = carried.joined(replace(table, table=table.table.with_columns(trial=names)))
-        carried = table
-    if carried is not None:
-        carried.write(run.path / DESIGN.optional[0])
-    return unknown
+    ((where, domains),) = run.config.design.earlier.items()
+    trials, contents = earlier_trials(where), run.corpus.contents
+    carried, unknown = trials.finished.carried_to(contents, domains, where)
+    say(f"design: {carried.notes[-1]}")
+    if not set(carried.targets) & set(run.config.losses):
+        raise TrialsError(f"{where}: trials of another corpus: no loss on this one's domains")
+    carried.write(run.path / DESIGN.optional[0])
+    return [name for name in contents if name in unknown]
 
 
 def _counted(role: str, count: int) -> str:

@@ -213,7 +213,6 @@ def test_the_command_counts_domains_and_prints_what_it_found(config_path, tmp_pa
     assert ended.code == 0, ended.error
     said = ended.out.splitlines()
     assert f"written: {sizes}; to use it, set corpus.inventory: {sizes}" in said
-    assert "first round:   12 trials, 20k tokens each" in said
     assert sizes.read_text().startswith("# Sizes of the whole domains, for corpus.inventory")
     sized = load_config(config_path, [f"corpus.inventory={sizes}"]).corpus.domains
     assert all(item.is_sized for item in sized.values())
