@@ -7,7 +7,6 @@ from .corpus_section import (
     absent_texts as absent_texts,
     read_inventory as read_inventory,
     source_urls as source_urls,
-    stated_tokens as stated_tokens,
     unusable_names as unusable_names,
     url_faults as url_faults,
 )

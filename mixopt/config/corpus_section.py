@@ -425,11 +425,5 @@ def size_faults(corpus: CorpusConfig, evaluation: Mapping[str, SourceConfig]) ->
             yield ("corpus", "domains", name), message
 
 
-def stated_tokens(sources: Mapping[str, SourceConfig]) -> dict[str, int] | None:
-    """Return the stated tokens of each domain; None unless all domains state tokens."""
-    known = {name: source.tokens for name, source in sources.items() if source.tokens is not None}
-    return known if len(known) == len(sources) else None
-
-
 def _listed(value: str | list[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())

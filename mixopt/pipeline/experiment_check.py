@@ -99,7 +99,7 @@ class Check:
             "natural": None if self.natural is None else dict(self.natural),
             "training": [asdict(part) for part in self.parts],
             "tokens": self.tokens,
-            "arms": {name: asdict(one) for name, (_, one) in planned_arms(self.config).items()},
+            "arms": planned_arms(self.config),
             "parameters": self.parameters,
             "flops": self.flops,
             "tokens_per_second": self.tokens_per_second,
@@ -122,7 +122,7 @@ class Check:
             shown = _range(self.flops, lambda value: f"{value:.1e}")
             total += f", {shown} FLOPs at {short_count(self.parameters or 0)} parameters"
         facts.append(("total", total))
-        facts += [("arms", line) for line, _ in planned_arms(self.config).values()]
+        facts += [("arms", line) for line in planned_arms(self.config)]
         kinds = dict.fromkeys(self.devices)
         devices = ", ".join(f"{self.devices.count(kind)} x {kind}" for kind in kinds)
         facts.append(("trains on", f"{devices} (proxy {self.config.proxy.name})"))

@@ -30,7 +30,6 @@ from mixopt.trials import Proxy, Training
 if TYPE_CHECKING:
     from mixopt.config import Config, SourceConfig
     from mixopt.constraints import Constraints
-    from mixopt.fitting import ArmPower
 
 BYTES_PER_TOKEN = 4.0  # estimate for a trained tokenizer on plain text, before it is prepared
 USUAL_IDS = 50_000  # vocabulary size of an unknown tokenizer
@@ -232,27 +231,26 @@ def largest_weights(config: Config, natural: Mixture, constraints: Constraints) 
 SPREAD_OF_ARMS = 0.01
 
 
-def planned_arms(config: Config) -> dict[str, tuple[str, ArmPower]]:
-    """Return, for each share of right answers, a line and figures on the power to rank the trials.
+def planned_arms(config: Config) -> list[str]:
+    """Return a line for each share of right answers on the power to rank the trials.
 
     Before there are trials, the noise is its maximum for the number of questions, at p = 1/2.
     """
     items = chosen_losses(config.resolved_objective, config.losses).items
     if not items:
-        return {}
+        return []
     from mixopt.fitting import power
 
-    arms, powers = config.design.trials, {}
+    arms, lines = config.design.trials, list[str]()
     for name, count in items.items():
         noise = math.sqrt(0.25 / count)
         one = power(noise, SPREAD_OF_ARMS, arms, items=count)
         enough = "" if one.items is None else f"; {short_count(one.items)} questions make it 80%"
         if not config.design.anchors and config.design.anneals is None:
             enough += "; no arm is a control: set design.anchors: [natural]"
-        line = (
+        lines.append(
             f"{name}, {count} questions: an error of up to {100 * noise:.1f} points; the best of"
             f" {arms} arms that differ by {100 * SPREAD_OF_ARMS:g} is told from the control with"
             f" probability {one.power:.0%}{enough}"
         )
-        powers[name] = line, one
-    return powers
+    return lines

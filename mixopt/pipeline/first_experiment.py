@@ -22,9 +22,8 @@ from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import FirstRows, builder_of, count_domains, first_rows
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.reporting import table_text
-from mixopt.system import Say, bytes_text, first_few, name_fault, short_count, silent, write_new
+from mixopt.system import Say, bytes_text, first_few, name_fault, silent, write_new
 
-TOKEN_BYTES = 4  # estimate of bytes per token before a tokenizer is trained
 BPE_FROM = 5_000_000  # bytes of text that make a BPE worth training
 MIN_TRIALS, MAX_TRIALS = 12, 64
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
@@ -56,17 +55,11 @@ class FoundDomain:
     is_broken: bool
     validation: tuple[str, ...]
     bytes: int = 0
-    token_bytes: int = 1
 
     @property
     def formats(self) -> str:
         """Suffixes of its files, such as `.jsonl.gz`."""
         return ", ".join(dict.fromkeys(_suffix(file) for file in self.files))
-
-    @property
-    def tokens(self) -> int:
-        """Estimated number of tokens."""
-        return round(self.bytes / self.token_bytes)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -86,9 +79,7 @@ class FoundDomain:
             "format": self.formats,
             "column": self.column,
             "bytes": self.bytes,
-            "token_bytes": self.token_bytes,
             "validation": list(self.validation),
-            "estimated_tokens": self.tokens,
         }
 
 
@@ -121,40 +112,22 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
             " several files or folders, or a folder with a subfolder for each domain; rows that"
             " name their source are split by a domain's field by: [COLUMN]"
         )
-    sources = _measured(domains)
+    given = {domain.name: DomainConfig(**domain.fields) for domain in domains}
+    counts = count_domains(CorpusConfig(domains=given, tokenizer="bytes"))
+    sources = tuple(replace(d, bytes=c.bytes) for d, c in zip(domains, counts, strict=True))
     if not write_new(out, experiment_text(sources, paths, out).encode()):
         raise ConfigError(exists)
-    return FirstExperiment(out, tuple(sources), tuple(left_out))
-
-
-def _measured(domains: Sequence[FoundDomain]) -> list[FoundDomain]:
-    """Count the text of domains."""
-    given = {domain.name: DomainConfig(**domain.fields) for domain in domains}
-    sizes = [one.bytes for one in count_domains(CorpusConfig(domains=given, tokenizer="bytes"))]
-    each = 1 if _tokenizer(sum(sizes)) == "bytes" else TOKEN_BYTES
-    return [
-        replace(domain, bytes=size, token_bytes=each)
-        for domain, size in zip(domains, sizes, strict=True)
-    ]
+    return FirstExperiment(out, sources, tuple(left_out))
 
 
 def found_text(experiment: FirstExperiment) -> str:
     """Return the domains as a table for the terminal."""
     rows = [
-        (
-            source.name,
-            str(len(source.files)),
-            source.formats,
-            source.column,
-            bytes_text(source.bytes),
-            short_count(source.tokens),
-        )
-        for source in experiment.sources
+        (one.name, str(len(one.files)), one.formats, one.column, bytes_text(one.bytes))
+        for one in experiment.sources
     ]
-    columns = ("name", "files", "format", "column", "text", "tokens")
-    each = experiment.sources[0].token_bytes
-    size = "1 token = 1 byte" if each == 1 else f"tokens are estimated at {each} bytes each"
-    return table_text(f"Found; {size}", columns, rows, texts=("format", "column"))
+    columns = ("name", "files", "format", "column", "text")
+    return table_text("Domains", columns, rows, texts=("format", "column"))
 
 
 def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path], out: Path) -> str:
@@ -202,8 +175,7 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
 def _source_line(source: FoundDomain) -> str:
     fields = {**source.fields, "bytes": source.bytes}
     shown = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
-    tokens = short_count(source.tokens)
-    return f"    {_scalar(source.name)}: {{{shown}}}  # about {tokens} tokens"
+    return f"    {_scalar(source.name)}: {{{shown}}}"
 
 
 def _value(value: object) -> str:

@@ -63,11 +63,12 @@ def status(run: Run) -> dict[str, Any]:
     running = is_in_use(run.path) or any(entry.get("going_on") for entry in steps.values())
     recommended = None
     if steps[VALIDATE.name]["state"] == "done":
-        recommendation = run.recommendation
-        recommended = {"mixture": recommendation.chosen, "standing": recommendation.standing}
+        verdict = run.recommendation
+        recommended = {"mixture": verdict.chosen, "standing": verdict.standing}
         recommended["headline"] = headline_of(run)
-    about = {"path": str(run.path), "running": running, "recommendation": recommended}
-    return {**about, "steps": steps}
+    return {
+        "path": str(run.path), "running": running, "recommendation": recommended, "steps": steps
+    }  # fmt: skip
 
 
 def status_of_folder(folder: Path, *, trust: bool = False) -> list[dict[str, Any]]:
@@ -122,44 +123,39 @@ def _step_status(run: Run, step: Step) -> dict[str, Any]:
 
 
 def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
-    """Count the trials of a step, a sweep's later rounds included."""
+    """Count the trials of a step, a sweep's later rounds included; hours and nodes by attempts."""
     folder, is_running = step.trial_folder(run.path), state == "running"
     trials: dict[str, Any] = {}
     workers: Sequence[Beat] = read_progress(folder) if is_running else ()
     # Submitted jobs may still train without an owner.
     if state in {"interrupted", "waiting"} and folder.is_dir():
         workers = _left_running(run, folder, trials)
+    attempts, to_go = read_attempts(folder), 0
     if (folder / GROUPS).exists():
-        trials |= _counted(run, step, workers)
+        total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
+        results = [read_entry(path)[1] for path in step.trial_files(run.path)]
+        finished, to_go = sum(one.status == "finished" for one in results), total - len(results)
+        trials |= {"trials": total, "ended": len(results), "finished": finished}
+        trials["failed"] = len(results) - finished
+        if reasons := _failures(results):
+            trials["reasons"] = reasons
+        if attempts or workers:
+            trials |= sweep_totals(attempts, workers)
     if workers:
         trials["running"] = sum(len(group.trials) for group in workers)
         trials["workers"] = [group.to_json() for group in workers]
     rate = sum(group.tokens_per_second or 0.0 for group in workers)
     if rate and is_running:
-        to_go = trials.get("trials", 0) - trials.get("ended", 0)
         each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
         by_tokens = max(0.0, (to_go * each - sum(group.done for group in workers)) / rate)
-        known = seconds_left(read_attempts(folder), workers, to_go)
+        known = seconds_left(attempts, workers, to_go)
         trials["tokens_per_second"] = round(rate, 1)
         trials["left"] = round(by_tokens if known is None else known, 1)
     return trials
 
 
-def _counted(run: Run, step: Step, workers: Sequence[Beat]) -> dict[str, Any]:
-    """Return counts of trials, reasons of failures, and hours and nodes from `attempts.jsonl`."""
-    folder = step.trial_folder(run.path)
-    total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
-    results = [read_entry(path)[1] for path in step.trial_files(run.path)]
-    finished = sum(result.status == "finished" for result in results)
-    counts: dict[str, Any] = {"trials": total, "ended": len(results), "finished": finished}
-    counts["failed"] = len(results) - finished
-    if reasons := _failures(results):
-        counts["reasons"] = reasons
-    attempts = read_attempts(folder)
-    return counts | (sweep_totals(attempts, workers) if attempts or workers else {})
-
-
 def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
+    """Return the reasons of failures, the most frequent first."""
     groups: dict[str, list[TrialResult]] = {}
     for result in sorted(results, key=lambda one: one.trial):
         if result.status != "finished":
@@ -170,7 +166,7 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
             "status": group[0].status,
             "trials": [result.trial for result in group],
         }
-        for group in sorted(groups.values(), key=lambda group: (-len(group), group[0].trial))
+        for group in sorted(groups.values(), key=len, reverse=True)
     ]
 
 

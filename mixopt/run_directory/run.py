@@ -261,8 +261,9 @@ class Run:
             RunError: Nothing is prepared here, and not all sizes are stated.
         """
         if not (self.path / "corpus").exists():
-            stated = settings.stated_tokens(self.config.corpus.domains)
-            if stated is None:
+            domains = self.config.corpus.domains
+            stated = {n: one.tokens for n, one in domains.items() if one.tokens is not None}
+            if len(stated) < len(domains):
                 raise RunError(
                     f"{self.path / 'corpus'}: missing, so the tokens of the domains are unknown;"
                     " give --inventory FILE"

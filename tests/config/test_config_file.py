@@ -15,7 +15,6 @@ from mixopt.config import (
     load_config,
     read_constraints,
     read_inventory,
-    stated_tokens,
     token_count,
 )
 from mixopt.constraints import Constraints
@@ -167,7 +166,6 @@ def test_a_file_of_sizes_becomes_part_of_the_configuration_and_may_leave_out_siz
     config = load_config(config_path, [f"corpus.inventory={file}"])
     assert sizes(config) == {"code": (5 * 10**9, None), "prose": (None, 2 * 10**10)}
     assert "inventory" not in dump_config(config)["corpus"]
-    assert stated_tokens(config.corpus.domains) is None
     (tmp_path / "sizes.yaml").unlink()
     record = write(tmp_path / "record.yaml", yaml.safe_dump(dump_config(config)))
     assert load_config(record) == config

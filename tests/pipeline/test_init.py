@@ -56,8 +56,7 @@ def test_a_domain_is_found_in_each_subfolder_and_file_with_the_column_of_its_tex
     size = sum(len(text) for text in (*texts("web"), *texts("more")))
     assert web == {
         "name": "web", "path": ["data/web/*.jsonl.gz"], "files": 2, "format": ".jsonl.gz",
-        "column": "text", "bytes": size, "token_bytes": 1, "validation": [],
-        "estimated_tokens": size,
+        "column": "text", "bytes": size, "validation": [],
     }  # fmt: skip
     assert (found["file"], found["next"]) == ("new.yaml", "mixopt check new.yaml")
     config, written = load_config(out), out.read_bytes()  # which is accepted as it is

@@ -113,7 +113,7 @@ def test_the_estimated_speed_of_a_decoder_is_that_of_matrix_products():
 def test_arms_without_a_control_are_said_to_have_none(config_path):
     items, none = "objective={target: code, items: {code: 200}}", "design.anchors=[]"
     arms = [load_config(config_path, asked) for asked in ([items, none], [items])]
-    (without,), (within,) = ([line for line, _ in planned_arms(arm).values()] for arm in arms)
+    (without,), (within,) = map(planned_arms, arms)
     assert without.endswith("; no arm is a control: set design.anchors: [natural]")
     assert "is told from the control with probability" in within
     assert "no arm is a control" not in within
