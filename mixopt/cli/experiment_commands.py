@@ -75,7 +75,6 @@ def init_command(
 @app.command("check")
 def check_command(
     config: ConfigPath,
-    out: OutPath = None,
     overrides: Overrides = None,
     write: Annotated[File, option("--write", "Count domains; write sizes here.", "FILE")] = None,
     trust: Trusted = False,
@@ -93,8 +92,7 @@ def check_command(
     if write is not None:
         _write_sizes(source, overrides or [], write, as_json)
         return
-    experiment, directory = _loaded(source, overrides or [], as_json), directory_of(source, out)
-    result = check(experiment, out=directory, source=str(source), probe=True)
+    result = check(_loaded(source, overrides or [], as_json), probe=True)
     print_json(result.to_json()) if as_json else show("\n".join(result.lines()))
     if result.problems:
         _stop([str(problem) for problem in result.problems], as_json=False)

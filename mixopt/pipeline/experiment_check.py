@@ -168,20 +168,11 @@ def _range(values: tuple[Any, Any], shown: Callable[[Any], str]) -> str:
     return least if least == most else f"{least} to {most}"
 
 
-def check(
-    config: Config,
-    *,
-    out: Path | None = None,
-    source: str = "",
-    probe: bool = False,
-    validates: bool = True,
-) -> Check:
+def check(config: Config, *, probe: bool = False, validates: bool = True) -> Check:
     """Check an experiment; reads at most the first documents of each domain, writes nothing.
 
     Args:
         config: The experiment.
-        out: Its run directory; a prepared corpus in it is used.
-        source: The file named in messages.
         probe: Whether to estimate the speed of a trial on this machine: for a decoder on CPUs from
             the speed of matrix products, else by the proxy's own measurement.
         validates: Whether costs include the validation.
@@ -197,13 +188,7 @@ def check(
     from mixopt.corpus import check_prepared
     from mixopt.objective import Objective
 
-    problems: list[MixoptError] = []
-    try:
-        sizes = known_sizes(config, out, source)
-    except MixoptError as error:
-        problems.append(error)
-        sizes = known_sizes(config, None, source)
-    is_sized = not problems and sizes.basis != "prepared"
+    problems, sizes = list[MixoptError](), known_sizes(config)
 
     def noted(call: Callable[..., Result], *arguments: Any) -> Result | None:
         try:
@@ -216,7 +201,7 @@ def check(
     if config.corpus.prepared is None:
         noted(_check_tokenizer, config)
         for name, of_domain in _sources(config).items():
-            noted(_check_source, config, name, of_domain.under(config.corpus.root), is_sized)
+            noted(_check_source, config, name, of_domain.under(config.corpus.root))
     else:
         noted(check_prepared, config.corpus.prepared)
     noted(check_token_unit, config)
@@ -264,7 +249,7 @@ def _check_tokenizer(config: Config) -> None:
         check_tokenizer_name(config.corpus.tokenizer)
 
 
-def _check_source(config: Config, name: str, source: SourceConfig, is_sized: bool) -> None:
+def _check_source(config: Config, name: str, source: SourceConfig) -> None:
     from mixopt.corpus import counted_tokens, first_look
 
     if source.is_tokens:
@@ -275,7 +260,7 @@ def _check_source(config: Config, name: str, source: SourceConfig, is_sized: boo
     field, stated = ("tokens", source.tokens) if source.tokens else ("bytes", source.bytes)
     if config.corpus.tokenizer != "bytes" and field == "tokens":
         read /= MAX_BYTES_PER_TOKEN
-    if is_sized and stated is not None and stated < read / 2:
+    if stated is not None and stated < read / 2:
         raise ConfigError(
             f"corpus.domains.{name}.{field}: {stated} is less than its files hold, at least"
             f" {short_count(read)}: state the size of the whole domain, or prepare less with"

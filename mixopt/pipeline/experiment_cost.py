@@ -6,24 +6,14 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mixopt.config import DomainConfig, chosen_losses
-from mixopt.corpus import (
-    BYTES,
-    Corpus,
-    counted_tokens,
-    known_size,
-    plain_name,
-    scored_items,
-    true_inventory,
-)
+from mixopt.corpus import BYTES, counted_tokens, known_size, plain_name, scored_items
 from mixopt.errors import CorpusError
 from mixopt.mixture import Mixture, Phases
-from mixopt.run_directory import PREPARE, Run
 from mixopt.system import first_few, one_blas_thread, short_count
 from mixopt.trials import Proxy, Training
 
@@ -33,13 +23,13 @@ if TYPE_CHECKING:
 
 BYTES_PER_TOKEN = 4.0  # estimate for a trained tokenizer on plain text, before it is prepared
 USUAL_IDS = 50_000  # vocabulary size of an unknown tokenizer
-Basis = Literal["stated", "prepared", "estimated", "unknown"]
+Basis = Literal["stated", "estimated", "unknown"]
 Range = tuple[float, float]  # minimum and maximum
 
 
 @dataclass(frozen=True)
 class KnownSizes:
-    """Tokens of whole domains and of their prepared samples, and the source of these figures."""
+    """Tokens of whole domains and of the samples to prepare, and the source of these figures."""
 
     inventory: dict[str, int] | None
     sample: dict[str, int] | None
@@ -47,12 +37,8 @@ class KnownSizes:
     vocab_size: int
 
 
-def known_sizes(config: Config, out: Path | None, source: str) -> KnownSizes:
-    """Return the sizes of a run's prepared corpus, or those stated in the configuration."""
-    corpus = None if out is None else _prepared(Run(out, config, source))
-    if corpus is not None:
-        inventory = true_inventory(config.corpus.domains, corpus, where=source)
-        return KnownSizes(inventory, corpus.inventory, "prepared", corpus.vocab_size)
+def known_sizes(config: Config) -> KnownSizes:
+    """Return the sizes that the configuration states, and what will be read of them."""
     sources, rate = config.corpus.domains, _token_rate(config)
     vocabulary = known_size(config.corpus.tokenizer) or USUAL_IDS
     read = {name: _to_read(name, source, config, rate) for name, source in sources.items()}
@@ -89,12 +75,6 @@ def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> in
 def _size(source: SourceConfig, rate: float) -> int | None:
     """Return the stated tokens of the whole domain; None without them."""
     return max(1, round(source.bytes * rate)) if source.bytes else source.tokens
-
-
-def _prepared(run: Run) -> Corpus | None:
-    recorded, index = run.log.records.get(PREPARE.name), run.path / "corpus" / "index.json"
-    is_own = recorded and recorded.fingerprint == run.log.fingerprint(PREPARE.name)
-    return run.corpus if is_own and index.exists() else None
 
 
 MAX_SHORTAGES = 5  # domains named in a line

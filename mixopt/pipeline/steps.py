@@ -169,7 +169,7 @@ def _checked(planned: Run, last: Step) -> list[str]:
         return []
     planned.ask_trust("run")
     validates = VALIDATE in training
-    result = check(planned.config, out=planned.path, source=planned.source, validates=validates)
+    result = check(planned.config, validates=validates)
     result.refuse()
     return result.lines(with_table=False)
 
