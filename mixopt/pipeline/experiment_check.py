@@ -29,6 +29,7 @@ from mixopt.system import duration, load_plugin, share_text, short_count, wrappe
 if TYPE_CHECKING:
     from mixopt.config import Config, DesignConfig, SourceConfig
     from mixopt.constraints import Constraints
+    from mixopt.proposals import FullRun
     from mixopt.trials import Proxy, Trials
 
 Result = TypeVar("Result")
@@ -367,12 +368,20 @@ def _devices(config: Config, warnings: list[str]) -> list[str]:
     return [str(one) for one in devices]
 
 
+def full_run(config: Config, inventory: dict[str, int]) -> FullRun:
+    """Return the run that the mixture is for."""
+    from mixopt.proposals import FullRun
+
+    most, phases = config.constraints.usual_epochs, Phases.of(config.design.phases)
+    return FullRun(inventory, config.propose.target_tokens, most, phases)
+
+
 def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
     """Yield warnings about unknown sizes, baselines beyond limits, and samples that are too small.
 
     A baseline beyond the limits is trained, but may not be recommended.
     """
-    from mixopt.proposals import FullRun, baseline_breaks, known_baseline
+    from mixopt.proposals import baseline_breaks, known_baseline
 
     inventory = sizes.inventory
     if inventory is None and config.propose.target_tokens is not None:
@@ -392,9 +401,7 @@ def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:
             yield from shortage_lines(config, sizes.sample, inventory, largest)
     except MixoptError:
         return  # a problem already
-    tokens = inventory or dict.fromkeys(config.corpus.domains, 1)
-    most, phases = config.constraints.usual_epochs, Phases.of(config.design.phases)
-    full = FullRun(tokens, config.propose.target_tokens, most, phases)
+    full = full_run(config, inventory or dict.fromkeys(config.corpus.domains, 1))
     for name, weights in config.validation.baselines.items():
         if inventory is None and weights is None:
             continue

@@ -8,8 +8,14 @@ from pathlib import Path
 
 from mixopt.config import Config
 from mixopt.errors import ConfigError, CorpusError, RunError, TrialsError
-from mixopt.mixture import Mixture, Phases
-from mixopt.pipeline.experiment_check import check, check_folds, check_token_unit, earlier_trials
+from mixopt.mixture import Mixture
+from mixopt.pipeline.experiment_check import (
+    check,
+    check_folds,
+    check_token_unit,
+    earlier_trials,
+    full_run,
+)
 from mixopt.pipeline.experiment_cost import largest_weights, shortage_lines
 from mixopt.pipeline.from_fit import fit_of, proposal_of, with_parts
 from mixopt.pipeline.rounds import worse_round, worse_text
@@ -24,7 +30,6 @@ from mixopt.pipeline.trial_training import (
 from mixopt.proposals import (
     PROPOSAL,
     Decision,
-    FullRun,
     Proposal,
     Validation,
     ValidationPlan,
@@ -246,7 +251,7 @@ def _design(run: Run, say: Say) -> None:
     for short in shortage_lines(run.config, run.corpus.inventory, run.inventory, most):
         say(f"design: warning: {short}")
     roles = [trial.role for trial in trials]
-    counts = ", ".join(_counted(role, roles.count(role)) for role in dict.fromkeys(roles))
+    counts = ", ".join(f"{role}: {roles.count(role)}" for role in dict.fromkeys(roles))
     later = sum(run.config.design.planned_rounds[1:])
     chosen = f", {later} more to be chosen as trials finish" if later else ""
     say(f"design: {len(trials)} trials ({counts}){chosen}")
@@ -267,12 +272,6 @@ def _carry(run: Run, say: Say) -> list[str]:
         raise TrialsError(f"{where}: trials of another corpus: no loss on this one's domains")
     carried.write(run.path / DESIGN.optional[0])
     return [name for name in contents if name in unknown]
-
-
-def _counted(role: str, count: int) -> str:
-    """Return a count with its role, such as `2 anchors` or `3 axial`."""
-    is_noun = role in ("anchor", "replicate", "control", "anneal")
-    return f"{count} {role}{'s' if is_noun and count > 1 else ''}"
 
 
 def _fit(run: Run, say: Say) -> None:
@@ -313,7 +312,7 @@ def validate(run: Run, say: Say) -> None:
         if name != PROPOSAL:
             proposal.to_file(run.path / LATER_PROPOSALS / f"{name}.yaml")
     validation = validated.validation(run)
-    full, tokens = _full_run(run), run.config.validation_tokens
+    full, tokens = full_run(run.config, run.inventory), run.config.validation_tokens
     decision = Decision(validation, validated.proposals, run.fit, run.constraints, full, tokens)
     recommendation = with_parts(decision.recommend(), run)
     recommendation.to_file(run.path / RECOMMENDATION)
@@ -343,7 +342,8 @@ class Validated:
 
 def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
     """Train proposals and baselines until a proposal wins or `validation.rounds` are over."""
-    config, full, objective = run.config.validation, _full_run(run), run.objective
+    config, objective = run.config.validation, run.objective
+    full = full_run(run.config, run.inventory)
     baselines = {
         name: baseline_mixture(name, weights, full, run.trials, objective)
         for name, weights in config.baselines.items()
@@ -368,12 +368,6 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
         if proposal is None:
             break
     return validated
-
-
-def _full_run(run: Run) -> FullRun:
-    config, phases = run.config, Phases.of(run.config.design.phases)
-    most = config.constraints.usual_epochs
-    return FullRun(run.inventory, config.propose.target_tokens, most, phases)
 
 
 def _validate_one(
