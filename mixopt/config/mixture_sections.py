@@ -35,10 +35,6 @@ MIN_TRIALS_IN_ROUNDS = 24  # with at least this many trials, a design has rounds
 MARGIN = 0.02
 
 
-def _duplicate(names: Sequence[str]) -> str | None:
-    return next((name for name in names if names.count(name) > 1), None)
-
-
 MAX_BEST = 9  # best trials that may be baselines
 
 
@@ -167,9 +163,9 @@ class AnnealsConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> AnnealsConfig:
-        twice = _duplicate(self.sources)
-        if twice is not None:
-            raise ValueError(f"sources: {twice!r} is given twice")
+        for name in self.sources:
+            if self.sources.count(name) > 1:
+                raise ValueError(f"sources: {name!r} is given twice")
         if isinstance(self.base, dict):
             for name in self.sources:
                 if self.base.get(name, 0.0) > 0:

@@ -35,8 +35,8 @@ FILES = "files"  # key of a validation context: whether files that a section nam
 _DATA = {".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".txt", ".gz", ".zst", ".bz2", ".xz"}
 _COUNT = re.compile(r"([+-]?[\d_.]+(?:e[+-]?\d{1,2})?)([kmbt]?)", re.ASCII | re.IGNORECASE)
 _POWERS = {"": 0, "k": 3, "m": 6, "b": 9, "t": 12}
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def as_count(value: Any) -> Any:
@@ -54,11 +54,10 @@ def as_count(value: Any) -> Any:
 def _in_seconds(value: Any) -> Any:
     if not isinstance(value, (str, bool)):
         return value
-    text = str(value).strip()
-    if not re.fullmatch(f"(?:{_NUMBER}[smhd])+|{_NUMBER}", text, re.ASCII):
-        raise ValueError("should be seconds, or a duration such as 90s, 10m or 1h30m")
-    parts = re.findall(f"({_NUMBER})([smhd]?)", text, re.ASCII)
-    return sum(float(number) * _SECONDS[unit or "s"] for number, unit in parts)
+    match = _DURATION.fullmatch(str(value).strip())
+    if match is None:
+        raise ValueError("should be seconds, or a duration such as 90s, 10m or 2h")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -256,7 +256,7 @@ def _known_mixture(
             mixture, content = Mixture.from_file(source), read_yaml(source)
             if isinstance(content, dict):
                 phases = read_phases(StateFields(content, str(source), MixtureError))
-    known = {**_known(folder, trust=trust, with_sizes=inventory is None), "note": note}
+    known = {**_known(folder, trust=trust), "note": note}
     if note:
         warnings.warn(f"{source}: {note}", UnvalidatedWarning, stacklevel=3)
     if phases is None:
@@ -272,7 +272,7 @@ def _known_mixture(
     return mixture, known
 
 
-def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, Any]:
+def _known(folder: Path, *, trust: bool) -> dict[str, Any]:
     """Return length, limits and sizes of domains of a run or a prepared corpus.
 
     A domain without a stated size has the size of its prepared sample.
@@ -286,9 +286,8 @@ def _known(folder: Path, *, trust: bool, with_sizes: bool = True) -> dict[str, A
     known: dict[str, Any] = {
         "tokens": run.config.propose.target_tokens,
         "max_epochs": run.config.constraints.usual_epochs,
+        "inventory": spread_sizes(run, parts),
     }
-    if with_sizes:
-        known["inventory"] = spread_sizes(run, parts)
     if has_corpus:
         known["sample_tokens"] = spread_samples(run, parts)
     return known

@@ -237,7 +237,7 @@ YAML = [
     (f"{COMMAND}, timeout: soon}}", "proxy.timeout: should be seconds, or a duration such as"),
     ("sweep: {patience: 99999d}", "sweep.patience: should be less than or equal to 2678400"),
     ("sweep: {patience: .inf}", "sweep.patience: should be less than or equal to 2678400"),
-    ("sweep: {patience: true}", "duration such as 90s, 10m or 1h30m"),
+    ("sweep: {patience: true}", "duration such as 90s, 10m or 2h"),
     ("sweep: {gpus: .nan}", "sweep.gpus: "),
     ("propose: {risk: {quantile: 0.4}}", "propose.risk.quantile: should be greater than 0.5"),
     ("seed: 99999999999999999999", "a.yaml:8: seed: should be less than"),
