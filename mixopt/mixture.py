@@ -62,7 +62,7 @@ class Mixture(Mapping[str, float]):
         Mixture(web 50%, code 50%)
     """
 
-    __slots__ = ("_by_name", "_domains", "_fingerprint", "_weights")
+    __slots__ = ("_fingerprint", "_weights")
 
     def __init__(self, weights: Mapping[str, float], *, tolerance: float = SUM_TOLERANCE) -> None:
         """Check the weights and rescale them to add up to 1.
@@ -91,12 +91,11 @@ class Mixture(Mapping[str, float]):
                 f"weights add up to {total:.6g}, not 1: divide each by {total:.6g}, or pass"
                 f" tolerance={abs(total - 1.0):.2g}"
             )
-        self._domains = tuple(values)
         # Rescaling weights that add up to 1 would change their last digits at every read.
         scale = total if abs(total - 1.0) > 1e-12 else 1.0
-        self._weights = tuple(value / scale for value in values.values())
-        self._by_name = dict(zip(self._domains, self._weights, strict=True))
-        self._fingerprint = _fingerprint(self._domains, self._weights)
+        self._weights = {name: value / scale for name, value in values.items()}
+        lines = sorted(f"{name}={weight:.9f}" for name, weight in self._weights.items())
+        self._fingerprint = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
     @classmethod
     def from_array(
@@ -171,12 +170,12 @@ class Mixture(Mapping[str, float]):
     @property
     def domains(self) -> tuple[str, ...]:
         """The names, in order."""
-        return self._domains
+        return tuple(self._weights)
 
     @property
     def array(self) -> Array:
         """The weights, shape (D,)."""
-        return np.array(self._weights, dtype=np.float64)
+        return np.array([*self._weights.values()], dtype=np.float64)
 
     @property
     def fingerprint(self) -> str:
@@ -186,13 +185,13 @@ class Mixture(Mapping[str, float]):
     @property
     def effective_domains(self) -> float:
         """The exponential of the entropy: D for uniform, 1 for a single domain."""
-        return math.exp(-math.fsum(w * math.log(w) for w in self._weights if w > 0))
+        return math.exp(-math.fsum(w * math.log(w) for w in self.values() if w > 0))
 
     def total_variation(self, other: Mixture) -> float:
         """Return the total variation to another mixture of the same domains, in [0, 1]."""
-        other = other.over(self._domains)
+        other = other.over(self.domains)
         # fsum is exact, so that the result does not depend on the order of the domains.
-        return 0.5 * math.fsum(abs(self[name] - other[name]) for name in self._domains)
+        return 0.5 * math.fsum(abs(self[name] - other[name]) for name in self)
 
     def over(self, domains: Sequence[str]) -> Mixture:
         """Return the same mixture in the order of `domains`.
@@ -201,29 +200,29 @@ class Mixture(Mapping[str, float]):
             MixtureError: A domain that is missing on one side.
         """
         wanted = set(domains)
-        for name in self._domains:
+        for name in self:
             if name not in wanted:
                 raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, domains)}")
         for name in domains:
-            if name not in self._by_name:
+            if name not in self:
                 raise MixtureError(f"domain {name!r} has no weight; add one, 0 is allowed")
         return Mixture({name: self[name] for name in domains})
 
     def __getitem__(self, domain: str) -> float:
         """Return the share of one domain."""
-        return self._by_name[domain]
+        return self._weights[domain]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, in order."""
-        return iter(self._domains)
+        return iter(self._weights)
 
     def __len__(self) -> int:
         """Return the number of domains."""
-        return len(self._domains)
+        return len(self._weights)
 
     def __hash__(self) -> int:
         """Hash by content, in any order."""
-        return hash(frozenset(zip(self._domains, self._weights, strict=True)))
+        return hash(frozenset(self._weights.items()))
 
     def __eq__(self, other: object) -> bool:
         """Compare by content, in any order."""
@@ -402,8 +401,3 @@ def _number(name: str, value: object) -> float:
     if weight < 0:
         raise MixtureError(f"domain {name!r}: weight {weight:.6g} is negative; the minimum is 0")
     return weight
-
-
-def _fingerprint(domains: Sequence[str], weights: Sequence[float]) -> str:
-    lines = sorted(f"{n}={w:.9f}" for n, w in zip(domains, weights, strict=True))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]

@@ -12,10 +12,9 @@ from .fit_data import (
     ModelSize as ModelSize,
     ObjectiveLike as ObjectiveLike,
     objective_over as objective_over,
-    requested_size as requested_size,
     size_groups as size_groups,
 )
-from .fit_files import check_fit_files as check_fit_files, held_out_report as held_out_report
+from .fit_files import fit_content as fit_content, held_out_report as held_out_report
 from .fitted import SAME as SAME, Fit as Fit
 from .held_out import (
     CEILING as CEILING,

@@ -16,7 +16,7 @@ Shapes: N runs, K held-out runs, D domains, M losses.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,13 +83,11 @@ class Backtest:
     @property
     def frame(self) -> pl.DataFrame:
         """The rows as a table."""
-        return pl.DataFrame([dict(row) for row in self.rows], infer_schema_length=None)
+        return pl.DataFrame(self.rows, infer_schema_length=None)
 
     def to_json(self) -> dict[str, Any]:
         """Return the backtest as JSON values."""
-        plain = dict(vars(self))
-        plain |= {name: [dict(row) for row in plain[name]] for name in ("rows", "losses")}
-        return plain | {"notes": list(self.notes)}
+        return asdict(self)
 
 
 # One predictor on one split: the figures of a row, `predictor`, and `spearmans` (of the objective

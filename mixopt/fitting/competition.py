@@ -26,10 +26,10 @@ from mixopt.fitting.fit_data import (
     FitData,
     ModelSize,
     ObjectiveLike,
+    TrialSizes,
     check_finished,
     objective_over,
     requested_patterns,
-    requested_size,
 )
 from mixopt.fitting.fitted import Fit
 from mixopt.fitting.held_out import (
@@ -236,7 +236,8 @@ def fit_table(
     if size is not None and not isinstance(size, ModelSize):
         if not isinstance(size, Mapping) or not set(size) <= set(COLUMNS):
             raise ConfigError(f"size: expected parameters, tokens or both, by name; got {size!r}")
-        size = requested_size(trials.finished, size.get("parameters"), size.get("tokens"))
+        given = (size.get(name) for name in COLUMNS)
+        size = TrialSizes.of(trials.finished).shared(*given)
     repetition = None
     if inventory is not None:
         known = read_inventory(inventory, trials.domains)

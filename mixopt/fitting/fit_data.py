@@ -218,11 +218,6 @@ def check_finished(trials: Trials) -> None:
         )
 
 
-def requested_size(trials: Trials, parameters: float | None, tokens: float | None) -> ModelSize:
-    """Return the size to predict at; missing values are those that all trials share."""
-    return TrialSizes.of(trials).shared(parameters, tokens)
-
-
 def size_groups(sizes_N2: Array) -> IntArray:
     """Number the sizes of trials; close sizes share a number."""
     steps = [_steps(np.log(np.maximum(column_N, 1.0))) for column_N in sizes_N2.T]

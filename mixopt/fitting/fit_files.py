@@ -23,14 +23,7 @@ from pydantic import Field
 
 from mixopt.errors import RunError
 from mixopt.fitting.fit_data import FitData, ModelSize
-from mixopt.fitting.held_out import HELD_OUT, SCHEMA
-from mixopt.fitting.regressor import (
-    Predictor,
-    Repetition,
-    check_predicts,
-    read_regressor,
-    supports_saving,
-)
+from mixopt.fitting.regressor import Predictor, Repetition, read_regressor, supports_saving
 from mixopt.objective import Objective
 from mixopt.system import (
     FileRecord,
@@ -45,7 +38,7 @@ from mixopt.system import (
     write_sealed,
     write_table,
 )
-from mixopt.trials import Trials, trials_fingerprint
+from mixopt.trials import Trials
 
 FORMAT = "mixopt-fit/5"
 AGAIN = "fit again"
@@ -63,8 +56,6 @@ class FitShape(FileShape):
     saved: bool
     folds: int = Field(ge=2, le=10_000)
     seed: int = Field(ge=0, lt=1 << 63)
-    trials: str
-    domains: list[str]
     objective: Objective
     size: ModelSize | None
     repetition: Repetition | None
@@ -96,8 +87,6 @@ def write_fit(
         "saved": supports_saving(fitted),
         "folds": data.folds,
         "seed": data.seed,
-        "trials": trials_fingerprint(data.trials),
-        "domains": list(data.trials.domains),
         "objective": data.objective.to_json(),
         "size": size and asdict(size),
         "repetition": data.repetition and asdict(data.repetition),
@@ -108,11 +97,11 @@ def write_fit(
 
 def read_fit(path: Path, trust: Trust) -> dict[str, Any]:
     """Read the fields of a fit."""
-    content = _read_content(path)
+    content = fit_content(path)
     name = content.regressor
     check_trusted("regressor", name, str(path / "fit.json"), trust)
     data = FitData.of(
-        _read_trials(path, content.trials),
+        Trials.read(path / "trials.parquet"),
         content.objective,
         folds=content.folds,
         seed=content.seed,
@@ -121,22 +110,20 @@ def read_fit(path: Path, trust: Trust) -> dict[str, Any]:
     )
     if content.saved:
         fitted = read_regressor(name, path / "regressor", data.make(name))
-        check_predicts(path, fitted, data.rows(name, fitted)[:2], len(data.trials.targets))
     else:
         fitted = data.fitted(name)
-    report, held_out = _read_evidence(path)
     return {
         "name": name,
         "fitted": fitted,
         "data": data,
-        "report": report,
-        "held_out": held_out,
+        "report": read_table(path / TABLES[0], hint=AGAIN),
+        "held_out": read_table(path / TABLES[1], hint=AGAIN),
         "size": content.size,
         "pilots": Trials.read(path / PILOTS) if PILOTS in content.files else None,
     }
 
 
-def _read_content(path: Path) -> FitShape:
+def fit_content(path: Path) -> FitShape:
     """Read fit.json, and check all files against its hashes."""
     file = path / "fit.json"
     content = read_json(file)
@@ -152,30 +139,6 @@ def _read_content(path: Path) -> FitShape:
     return shape
 
 
-def check_fit_files(path: Path) -> None:
-    """Check that a folder is unchanged since a fit wrote it, without loading the fit."""
-    _read_trials(path, _read_content(path).trials)
-
-
-def _read_trials(path: Path, fingerprint: str) -> Trials:
-    trials = Trials.read(path / "trials.parquet")
-    if trials_fingerprint(trials) != fingerprint:
-        raise RunError(f"{path}: trials.parquet is not what was fitted; {AGAIN}")
-    return trials
-
-
 def held_out_report(path: Path) -> tuple[str, pl.DataFrame]:
     """Return the chosen regressor's name, and the report."""
-    return _read_content(path).regressor, _read_evidence(path)[0]
-
-
-def _read_evidence(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Read the report and the held-out predictions."""
-    tables = []
-    for name, columns in zip(TABLES, (SCHEMA, HELD_OUT), strict=False):
-        table = read_table(path / name, hint=AGAIN)
-        for column, kind in columns.items():
-            if table.schema.get(column) != kind:
-                raise RunError(f"{path / name}: {column}: expected a column of {kind}; {AGAIN}")
-        tables.append(table)
-    return tables[0], tables[1]
+    return fit_content(path).regressor, read_table(path / TABLES[0], hint=AGAIN)

@@ -115,9 +115,11 @@ class Fit:
 
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """The rows of the report on the objective, by predictor."""
-        rows = self.report.filter(target=OBJECTIVE).iter_rows(named=True)
-        return {row["predictor"]: row for row in rows}
+        """The rows of the report on the objective, by predictor; regressors hide controls."""
+        rows = self.report.filter(target=OBJECTIVE).unique(
+            "predictor", keep="first", maintain_order=True
+        )
+        return {row["predictor"]: row for row in rows.iter_rows(named=True)}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -106,10 +106,6 @@ def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:
 
 
 OBJECTIVE = "(objective)"
-HELD_OUT: dict[str, Any] = {
-    **dict.fromkeys(("predictor", "target", "trial"), pl.String),
-    **dict.fromkeys(("observed", "predicted", "std"), pl.Float64),
-}
 
 
 @dataclass(frozen=True, eq=False)

@@ -378,20 +378,6 @@ def read_regressor(name: str, path: Path, like: Regressor) -> Predictor:
         raise PluginError(f"{path}: cannot be read: {error_text(error)}; fit again") from error
 
 
-def check_predicts(path: Path, regressor: Predictor, rows: Array, targets: int) -> None:
-    """Check that a loaded regressor predicts a finite value for each loss of the fit."""
-    try:
-        values = np.stack(predict_with_std(regressor, rows))
-    except Exception as error:
-        text = error_text(error)
-        raise PluginError(f"{path}: the saved fit cannot predict: {text}; fit again") from error
-    if values.shape != (2, len(rows), targets) or not np.isfinite(values).all():
-        raise PluginError(
-            f"{path}: the saved fit predicts {values.shape[-1]} losses, or some that are not"
-            f" finite; the trials have {targets}; fit again"
-        )
-
-
 def error_text(error: Exception) -> str:
     """Return an error as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -165,7 +165,7 @@ def load_fit(directory: str | Path, *, trust: bool = False) -> Fit:
 
 def verify_fit_folder(directory: Path) -> list[CheckedPart]:
     """Verify a folder that `mixopt fit` made from tables."""
-    from mixopt.fitting import check_fit_files
+    from mixopt.fitting import fit_content
 
     path = directory / "fit" if (directory / "fit").is_dir() else directory
     if not (path / "fit.json").exists():
@@ -173,7 +173,7 @@ def verify_fit_folder(directory: Path) -> list[CheckedPart]:
     files = visible_files(path)
     size = sum(file.stat().st_size for file in files)
     try:
-        check_fit_files(path)
+        fit_content(path)
     except MixoptError as error:
         file, _, what = str(error).partition(": ")
         return [CheckedPart("fit", "damaged", len(files), size, {file: what}, FIT_AGAIN)]

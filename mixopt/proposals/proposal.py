@@ -336,10 +336,6 @@ class Proposal:
     def _from_fields(cls, mixture: Mixture, fields: StateFields) -> Proposal:
         objective, gain = fields.part("objective"), fields.part("gain")
         best, provenance = gain.part("best_trial"), fields.part("provenance")
-        for name in ("natural", "uniform"):
-            gain.part(name)
-        if "target_tokens" in provenance.content:
-            provenance.maybe("target_tokens", provenance.whole)
         return cls(
             mixture=mixture,
             natural=Mixture(fields.part("natural").content).over(mixture.domains),

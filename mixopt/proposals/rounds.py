@@ -277,7 +277,8 @@ def choose_batch(
 ) -> Batch:
     """Choose the mixtures of a round among candidates."""
     taken = surrogate.weights_ND if taken_ND is None else taken_ND
-    fresh_K = _fresh(candidates_KD, taken)
+    away_KN = np.abs(candidates_KD[:, None] - taken).sum(axis=2)
+    fresh_K = (away_KN > SAME_MIXTURE).all(axis=1)
     if fresh_K.sum() < count:
         raise DesignError(
             f"design.rounds: {count} further mixtures requested, but only {int(fresh_K.sum())} "
@@ -328,12 +329,6 @@ def best_candidate(
         seed=seed,
     )
     return search(problem).weights_D
-
-
-def _fresh(candidates_KD: Array, taken_ND: Array) -> BoolArray:
-    """Return which candidates differ from the taken mixtures, shape (K,)."""
-    away_KN = np.abs(candidates_KD[:, None] - taken_ND[None]).sum(axis=2)
-    return np.asarray((away_KN > SAME_MIXTURE).all(axis=1))
 
 
 def _around(

@@ -39,7 +39,7 @@ from mixopt.constraints import (
     minimize_slsqp,
 )
 from mixopt.errors import ConfigError
-from mixopt.fitting import Predictor, predict_with_std, select_targets, supports
+from mixopt.fitting import Predictor, predict_losses, predict_with_std, select_targets, supports
 from mixopt.objective import Objective
 from mixopt.proposals.request import Avoided, ProposalRequest
 from mixopt.system import Array, Update, no_progress
@@ -127,7 +127,7 @@ class Problem:
 
     def losses(self, weights_ND: Array) -> Array:
         """Return predicted losses, shape (N, M)."""
-        return _losses(self.regressor, weights_ND)
+        return predict_losses(self.regressor, weights_ND)
 
     def slopes(self, weights_D: Array) -> Array:
         """Return the gradient of each loss, shape (M, D); requires `has_gradient`."""
@@ -137,7 +137,8 @@ class Problem:
     def value(self, weights_ND: Array) -> Array:
         """Return the predicted objective, risk included, shape (N,)."""
         if self.quantile is not None:
-            values_BN = [self.objective.value(_losses(one, weights_ND)) for one in self.refits]
+            losses = (predict_losses(refit, weights_ND) for refit in self.refits)
+            values_BN = [self.objective.value(losses_NM) for losses_NM in losses]
             return np.quantile(values_BN, self.quantile, axis=0)
         if not self.deviations:
             return self.objective.value(self.losses(weights_ND))
@@ -169,10 +170,6 @@ class Problem:
             broken_NG = self.guards.excess(losses_NM, self.compared_G)
             excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
         return np.where(excess_N > MISSED, FAR * (1.0 + excess_N), value_N)
-
-
-def _losses(regressor: Predictor, weights_ND: Array) -> Array:
-    return np.asarray(regressor.predict(weights_ND)).reshape(len(weights_ND), -1)
 
 
 @dataclass(frozen=True, eq=False)

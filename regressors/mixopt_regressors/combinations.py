@@ -218,11 +218,13 @@ class AutoRegressor(MixtureRegressor):
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         if (before := self._before) is not None:  # a refit, which keeps the choices
             self.weights_MC, self.repeats_ = before.weights_MC, before.repeats_
-            rows, named = (weights_ND, losses_NM), zip(self.names, before.members_, strict=True)
-            self.members_ = [
-                None if one is None else self._learned(name, self._again(name, one), *rows)
-                for name, one in named
-            ]
+            self.members_ = list[Predictor | None]()
+            for name, member in zip(self.names, before.members_, strict=True):
+                if member is None:
+                    self.members_.append(None)
+                    continue
+                again = member.tuned() if supports(member, "tuned") else self._made(name)
+                self.members_.append(self._learned(name, again, weights_ND, losses_NM))
             return
         if not self.folds:
             made = [self._learned(n, self._made(n), weights_ND, losses_NM) for n in self.names]
@@ -234,10 +236,6 @@ class AutoRegressor(MixtureRegressor):
         if fold_N is None:
             raise PluginError("auto: one mixture only; it needs at least 2 to hold one out")
         self.cross_fit(weights_ND, losses_NM, fold_N)
-
-    def _again(self, name: str, before: Predictor) -> Regressor:
-        """Return an unfitted member, with the hyperparameters of its earlier fit if possible."""
-        return before.tuned() if supports(before, "tuned") else self._made(name)
 
     def _learned(self, name: str, own: Regressor, weights_ND: Array, losses_NM: Array) -> Predictor:
         """Fit a member; one with the suffix also on carried trials."""

@@ -10,7 +10,7 @@ from made_fit import table
 from mixing_law import mixtures
 
 from mixopt.errors import ConfigError, TrialsError
-from mixopt.fitting import OBJECTIVE, ModelSize, requested_size, spearman
+from mixopt.fitting import OBJECTIVE, ModelSize, spearman
 from mixopt.fitting.fit_data import TrialSizes, check_finished
 from mixopt.fitting.held_out import spearman_within
 from mixopt.pipeline import load_fit
@@ -105,8 +105,8 @@ def test_a_size_is_not_asked_along_what_all_trials_share(trials):
         shared.fit(size=TARGET)
     assert shared.fit(size=ModelSize(1e8, 1e9)).size == ModelSize(1e8, 1e9)
     one = changed(trials, slice(12))
-    assert requested_size(one, None, None) == ModelSize(*SIZES[0])
-    assert requested_size(one, 5e8, None) == ModelSize(5e8, 1e9)
+    assert TrialSizes.of(one).shared(None, None) == ModelSize(*SIZES[0])
+    assert TrialSizes.of(one).shared(5e8, None) == ModelSize(5e8, 1e9)
 
 
 def part_held(seed):

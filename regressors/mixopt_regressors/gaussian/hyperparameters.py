@@ -106,7 +106,8 @@ class Evidence:
         factor_NN = cholesky(kernel.noisy(pairs))
         dual_N = lapack.dpotrs(factor_NN, self.losses_N, lower=1)[0]
         value = 0.5 * self.losses_N @ dual_N + np.log(np.diag(factor_NN)).sum()
-        by_covariance_NN = _inverse(factor_NN)
+        lower_NN, _ = lapack.dpotri(factor_NN, lower=1)
+        by_covariance_NN = lower_NN + np.tril(lower_NN, -1).T
         by_covariance_NN -= np.outer(dual_N, dual_N)
         by_covariance_NN *= 0.5
         gradient_P = kernel.pull_back(pairs, logs_ND, by_covariance_NN)
@@ -165,12 +166,6 @@ def cholesky(covariance_NN: Array) -> Array:
     factor_NN, failed = lapack.dpotrf(covariance_NN, lower=1, clean=1)
     assert not failed, "the jitter keeps a covariance of bounded parameters positive definite"
     return np.asarray(factor_NN, dtype=np.float64)
-
-
-def _inverse(factor_NN: Array) -> Array:
-    lower_NN, _ = lapack.dpotri(factor_NN, lower=1)
-    inverse_NN: Array = lower_NN + np.tril(lower_NN, -1).T
-    return inverse_NN
 
 
 def _noise_prior(replicate_variance: float, freedom: int) -> tuple[float, float]:
