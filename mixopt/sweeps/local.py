@@ -177,7 +177,7 @@ class LocalExecutor:
     def __init__(self, site: Site) -> None:
         """Find the devices; starts no process."""
         devices = worker_devices(site.device, site.workers, site.gpus, site.say)
-        self._workers = [Worker(device) for device in devices]
+        self._workers = {str(number): Worker(device) for number, device in enumerate(devices)}
 
     @property
     def slots(self) -> int:
@@ -186,22 +186,21 @@ class LocalExecutor:
 
     def start(self, folders: Sequence[Path]) -> list[str]:
         """Give folders to free workers."""
-        free = [number for number, worker in enumerate(self._workers) if worker.is_free]
-        given = dict(zip(free, folders, strict=False))
-        for number, folder in given.items():
-            self._workers[number].begin(folder)
-        return list(map(str, given))
+        free = [handle for handle, worker in self._workers.items() if worker.is_free]
+        for handle, folder in zip(free, folders, strict=False):
+            self._workers[handle].begin(folder)
+        return free[: len(folders)]
 
     def states(self, handles: Sequence[str]) -> dict[str, State]:
         """Return which workers have ended."""
-        return {handle: self._workers[int(handle)].ended or "running" for handle in handles}
+        return {handle: self._workers[handle].ended or "running" for handle in handles}
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Kill workers; they are restarted when there is work."""
         for handle in handles:
-            self._workers[int(handle)].kill()
+            self._workers[handle].kill()
 
     def close(self) -> None:
         """Kill all workers."""
-        for worker in self._workers:
+        for worker in self._workers.values():
             worker.kill()

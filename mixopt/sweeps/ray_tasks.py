@@ -40,27 +40,31 @@ class RayExecutor:
         memory: int | str | None = None,
         cpus: float = 1.0,
     ) -> None:
-        """Check the options; does not connect."""
+        """Check the options, and connect to the cluster."""
         self._ray = import_ray()
         self._unreachable = (self._ray.exceptions.RayError, ConnectionError)
         where, positive = "sweep.options", Annotated[float, Field(gt=0, allow_inf_nan=False)]
-        self._site, self._address = site, address
         self._needs = {"CPU": checked_as(positive, cpus, f"{where}.cpus", ConfigError)}
         if memory is not None:
             size = checked_as(ByteSize, memory, f"{where}.memory", ConfigError)
             self._needs["memory"] = float(size)
-        self._is_ours: bool | None = None  # None: not connected
-        self.queues, self._tasks = site.workers is None, dict[str, Any]()
+        self._workers, self.queues = site.workers, site.workers is None
+        self._tasks = dict[str, Any]()
+        self._is_ours = connect(address)
+        gpus = site.gpus
+        if gpus is None:
+            gpus = float("GPU" in _within_deadline(self._ray.cluster_resources))
+        self._needs["GPU"] = 0.0 if site.device == "cpu" else gpus
 
     @property
     def slots(self) -> int:
         """Number of folders that train at once on the cluster's present nodes."""
-        self._connect()
-        return self._site.workers or self._fitting()
+        return self._workers or self._fitting()
 
     def start(self, folders: Sequence[Path]) -> list[str]:
         """Submit one task for each folder."""
-        self._connect()
+        if self.queues and not self._tasks:  # raise now instead of waiting silently
+            self._fitting()
         cpus, gpus, memory = (self._needs.get(name) for name in ("CPU", "GPU", "memory"))
         task = self._ray.remote(train_on_node).options(
             max_retries=0, num_cpus=cpus, num_gpus=gpus, memory=memory
@@ -74,7 +78,7 @@ class RayExecutor:
         tasks = {handle: self._tasks[handle] for handle in handles}
         wait = partial(self._ray.wait, list(tasks.values()), num_returns=len(tasks), timeout=0)
         try:
-            ended, _ = _within_deadline(wait)
+            ended = set(_within_deadline(wait)[0])
         except self._unreachable as error:
             raise RunError(
                 f"Ray: the cluster can no longer be reached: {_one_line(error)}; run the sweep"
@@ -93,7 +97,6 @@ class RayExecutor:
         if self._is_ours:
             with suppress(RunError):
                 _within_deadline(self._ray.shutdown)
-        self._is_ours = None
 
     def _end_of(self, task: Any) -> State:
         try:
@@ -105,16 +108,6 @@ class RayExecutor:
         if isinstance(answer, str):
             raise RunError(f"Ray: {answer}")
         return answer or Ended("its result is not seen here", "lost")
-
-    def _connect(self) -> None:
-        if self._is_ours is None:
-            self._is_ours = connect(self._address)
-            gpus = self._site.gpus
-            if gpus is None:
-                gpus = float("GPU" in _within_deadline(self._ray.cluster_resources))
-            self._needs["GPU"] = 0.0 if self._site.device == "cpu" else gpus
-            if self._site.workers is None:  # raise now instead of waiting silently
-                self._fitting()
 
     def _fitting(self) -> int:
         """Return how many workers fit on the cluster; raise RunError if none does."""

@@ -57,10 +57,9 @@ def train_folder(folder: Path, parent: int | None, loaded: Loaded | None) -> Loa
     """Train a folder and write its result; return what the next folder can reuse."""
     _print_to(log_of(folder))
     group: Group = read_json(folder / GROUP, Group)
-    job, is_cpu = group.job, group.job.training.device == "cpu"
-    trials = [Trial(**dict(shape)) for shape in group.trials]
-    beat = Beat(trials=[trial.name for trial in trials], **_place(is_cpu=is_cpu))
-    if beat.gpus and not is_cpu:
+    job, trials = group.job, [Trial(**dict(shape)) for shape in group.trials]
+    beat = Beat(trials=[trial.name for trial in trials], **_place(job.training.device))
+    if beat.gpus:
         job = replace(job, training=replace(job.training, device="cuda"))
     heart = Heart(folder, beat, parent)
     try:
@@ -79,18 +78,17 @@ def _print_to(log: Path) -> None:
     """Redirect the output of this process and its children to a log."""
     with suppress(OSError):  # a full disk does not stop training
         log.parent.mkdir(exist_ok=True)
-        opened = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        for stream in (1, 2):
-            os.dup2(opened, stream)
-        os.close(opened)
+        with log.open("ab") as stream:
+            for number in (1, 2):
+                os.dup2(stream.fileno(), number)
 
 
-def _place(*, is_cpu: bool) -> dict[str, Any]:
+def _place(device: str) -> dict[str, Any]:
     """Return node and device: from the environment, or all GPUs that the scheduler shows."""
     place: dict[str, Any] = {"node": host_name()}
     if PLACE in os.environ:
         place |= json.loads(os.environ[PLACE])
-    elif not is_cpu and (gpus := find_gpus()):
+    elif device != "cpu" and (gpus := find_gpus()):
         place |= {"kind": gpus[0][1], "gpus": float(len(gpus))}
     return place
 

@@ -129,7 +129,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_line_and_one_that_is_there_is_u
     )
     ray.init = lambda **asked: time.sleep(1)
     monkeypatch.setattr(ray_tasks, "DEADLINE", 0.05)
-    refuses(RunError, r"at auto: Ray: no answer in 0\.05 s; start it with", make().start, [])
+    refuses(RunError, r"at auto: Ray: no answer in 0\.05 s; start it with", make)
     ray.is_initialized = lambda: True
     executor = make()
     assert executor.slots == 2

@@ -127,27 +127,26 @@ class TrainerCommand:
         self, trial: Trial, corpus: Corpus, training: Training, out: Path
     ) -> tuple[list[str], dict[str, str]]:
         """Write the command's input files for a trial; return its words and environment."""
-        write_json(
-            out / TRIAL,
-            {
-                "trial": trial.name,
-                "seed": command_seed(trial),
-                "tokens": training.tokens,
-                "eval_every": training.eval_every,
-                "mixture": trial.mixture.fingerprint,
-                "weights": dict(trial.mixture),
-                "evaluation": list(corpus.evaluation_names),
-                "corpus": str(corpus.path.resolve()),
-            },
-        )
+        seed, place = command_seed(trial), str(corpus.path.resolve())
+        content = {
+            "trial": trial.name,
+            "seed": seed,
+            "tokens": training.tokens,
+            "eval_every": training.eval_every,
+            "mixture": trial.mixture.fingerprint,
+            "weights": dict(trial.mixture),
+            "evaluation": list(corpus.evaluation_names),
+            "corpus": place,
+        }
+        write_json(out / TRIAL, content)
         values = {
             "mixture": str(self._write_mixture(trial.mixture, corpus, training, out).resolve()),
             "trial": trial.name,
-            "seed": str(command_seed(trial)),
+            "seed": str(seed),
             "tokens": str(training.tokens),
             "out": str(out.resolve()),
             "gpus": str(_visible_gpus()),
-            "corpus": str(corpus.path.resolve()),
+            "corpus": place,
         }
         named = {f"MIXOPT_{name.upper()}": value for name, value in values.items()}
         return self.filled(values), {**os.environ, **named}
@@ -188,8 +187,8 @@ def command_seed(trial: Trial) -> int:
 
 def _visible_gpus() -> int:
     """Return the number of GPUs in CUDA_VISIBLE_DEVICES; 0 if it is not set."""
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return len([name for name in devices.split(",") if name.strip() not in ("", "-1")])
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return sum(name.strip() not in ("", "-1") for name in names)
 
 
 def _is_program(program: str, place: Path | None) -> bool:
