@@ -118,7 +118,7 @@ class Heart:
     def __init__(self, folder: Path, beat: Beat, parent: int | None) -> None:
         self._folder, self._beat, self._parent = folder, beat, parent
         self._begun, self._computed = time.monotonic(), _cpu_seconds()
-        self._over = threading.Event()
+        self._lock, self._over = threading.Lock(), threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
         self._thread.start()
@@ -133,6 +133,8 @@ class Heart:
             "moves": beat.moves + 1,
         }
         self._beat = beat.model_copy(update=changes)
+        if self._beat.doing != beat.doing:  # patience depends on it
+            self._write()
 
     def end(self, result: GroupResult) -> None:
         """Stop the heartbeat and write the result, unless the folder is gone."""
@@ -150,8 +152,10 @@ class Heart:
             self._write()
 
     def _write(self) -> None:
-        seconds, cpu = time.monotonic() - self._begun, _cpu_seconds() - self._computed
-        write_beat(self._folder, self._beat.model_copy(update={"seconds": seconds, "cpu": cpu}))
+        with self._lock:
+            seconds, cpu = time.monotonic() - self._begun, _cpu_seconds() - self._computed
+            spent = {"seconds": seconds, "cpu": cpu}
+            write_beat(self._folder, self._beat.model_copy(update=spent))
 
 
 def _cpu_seconds() -> float:
