@@ -50,7 +50,7 @@ LOOKS = {
     "best_trial": Look("#009e73", "^", "\\\\\\\\"),
 }
 FURTHER = (Look("#cc79a7", "v", "xxxx"), Look("#d55e00", "P", "----"), Look("#999933", "X", "++++"))
-ACCENT, WARNING = LOOKS["proposal"].colour, FURTHER[1].colour
+ACCENT = LOOKS["proposal"].colour
 WIDTH = 7.6  # inches, a column of the page
 LETTER = 9.5  # points
 MAX_NAME = 32  # characters

@@ -125,13 +125,13 @@ def plot_design(trials: Trials, natural: Shares | None = None) -> Figure:
     figure, axes = row_figure(shown)
     # Fixed jitter, so that equal tables give equal figures.
     spread_N = 0.56 * (np.arange(len(trials)) * 0.6180339887 % 1.0 - 0.5)
-    for place, name in enumerate(shown):
-        size, mark = 4 if is_low(shown) else 13, "a trial" if place == 0 else None
-        dots(axes, by_domain[name], place + spread_N, size, ACCENT, alpha=0.5, label=mark)
-        if natural is not None:
-            mark = "natural" if place == 0 else None
-            ends = [place - 0.36, place + 0.36]
-            axes.plot([natural[name]] * 2, ends, color=INK, linewidth=1.8, label=mark)
+    place_D, tried_DN = np.arange(len(shown)), np.array([by_domain[name] for name in shown])
+    row_DN, size = place_D[:, None] + spread_N, 4 if is_low(shown) else 13
+    dots(axes, tried_DN, row_DN, size, ACCENT, alpha=0.5, label="a trial")
+    if natural is not None:
+        style: dict[str, Any] = {"color": INK, "linewidth": 1.8, "label": "natural"}
+        shares_D = [natural[name] for name in shown]
+        axes.vlines(shares_D, place_D - 0.36, place_D + 0.36, capstyle="projecting", **style)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     label(axes, x=f"share of the training tokens{of_all(shown, trials.domains)}")
     legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
@@ -209,12 +209,10 @@ def _shares(axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], chose
         shift = (number - (len(bars) - 1) / 2) * high
         places_D = np.arange(len(names), dtype=np.float64) + shift
         style |= {"hatch": look.hatch, "edgecolor": PAPER, "linewidth": 0}
-        axes.barh(places_D, shares_D, height=0.9 * high, **style)
+        row = axes.barh(places_D, shares_D, height=0.9 * high, **style)
         if not is_low(names):
-            beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points"}
-            beside |= {"fontsize": LETTER - 1, "color": INK, "va": "center"}
-            for place, share in zip(places_D, shares_D, strict=True):
-                axes.annotate(share_text(share), (share, place), **beside)
+            numbers = [share_text(share) for share in shares_D]
+            axes.bar_label(row, numbers, padding=4, fontsize=LETTER - 1, color=INK)
 
 
 def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | None) -> None:

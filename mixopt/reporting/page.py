@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -27,8 +26,8 @@ from markupsafe import Markup, escape
 
 from mixopt.objective import gain_ends_text, gain_text, unit_text
 from mixopt.proposals import Interval, named
-from mixopt.reporting.figure_style import ACCENT, FAINT, GRID, INK, PAPER, Figure, figure_svg
-from mixopt.system import __version__, share_text, write_text
+from mixopt.reporting.figure_style import ACCENT, FAINT, GRID, INK, PAPER
+from mixopt.system import __version__, share_text
 
 _MARKS = re.compile(r"([_/.:-])(?=[^\W_])")  # characters after which a line may break
 
@@ -135,14 +134,6 @@ _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _NEEDLESS = re.compile("<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", re.DOTALL)
 _REFERENCE = re.compile(r'(href="#|url\(#)([^")]+)')
 _NUMBER = re.compile(r"-?\d*\.\d+")
-
-
-def picture(folder: Path, name: str, drawn: Figure, description: str) -> Markup:
-    """Write a figure to `<name>.svg`, and return it as an element with its description."""
-    svg = figure_svg(drawn)
-    write_text(folder / f"{name}.svg", svg)
-    element = Markup(page_svg(svg, name, description))
-    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(element, description)
 
 
 def page_svg(svg: str, name: str, description: str) -> str:

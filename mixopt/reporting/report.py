@@ -25,8 +25,9 @@ from mixopt.mixture import branch_shares
 from mixopt.objective import gain_text, size_text, unit_text
 from mixopt.proposals import Comparison, is_proposal, named
 from mixopt.reporting.answer import answer_of, capital, first_screen, proposal_of
+from mixopt.reporting.figure_style import Figure, figure_svg
 from mixopt.reporting.mixture_figures import plot_cells
-from mixopt.reporting.page import Section, page_html, part, picture
+from mixopt.reporting.page import Section, page_html, page_svg, part
 from mixopt.reporting.run_experts import DESCRIPTIONS, SweepExperts
 from mixopt.reporting.tables import loadings_text, table_text
 from mixopt.reporting.terminal import (
@@ -54,7 +55,6 @@ from mixopt.system import (
 
 if TYPE_CHECKING:
     from mixopt.fitting import Backtest
-    from mixopt.reporting.figure_style import Figure
 
 KINDS = {"regressor": 0, "member": 1, "control": 2, "ceiling": 3}  # order of rows
 MAX_LOADINGS = 2  # largest of a factor
@@ -79,9 +79,11 @@ def write_report(run: Run) -> Path:
 
 
 def _picture(run: Run, name: str, description: str, drawn: Figure | None = None) -> Markup:
-    """Return a figure, one of `run.plot` unless it is given."""
-    drawn = drawn or getattr(run.plot, name)()
-    return picture(run.path / "figures", name, drawn, description)
+    """Write a figure, one of `run.plot` unless it is given; return it with its description."""
+    svg = figure_svg(drawn or getattr(run.plot, name)())
+    write_text(run.path / "figures" / f"{name}.svg", svg)
+    element = Markup(page_svg(svg, name, description))
+    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(element, description)
 
 
 def _validation(run: Run) -> Section:

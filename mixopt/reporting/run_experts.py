@@ -20,7 +20,6 @@ from mixopt.reporting.figure_style import (
     FAINT,
     INK,
     LETTER,
-    WARNING,
     Axes,
     Figure,
     LinearSegmentedColormap,
@@ -287,30 +286,27 @@ LAYERS_NAMED, EXPERTS_NAMED = 16, 32  # maximum numbers of ticks
 
 
 def plot_load(assignments: Assignments) -> Figure:
-    """Plot the load of every expert in every layer, and how many experts carry the load."""
+    """Plot the load of every expert in every layer."""
     names = [layer.key for layer in assignments.layers]
     load_LE = np.full((len(names), max(layer.experts for layer in assignments.layers)), np.nan)
     for row, layer in zip(load_LE, assignments.layers, strict=True):
         row[: layer.experts] = load_shares(layer.counts_DE.sum(0)) * layer.experts
-    figure, axes_RC = new_figure(1.7 + min(SCREEN, 0.22 * len(names)), 2, 1, width_ratios=[3.2, 1])
-    left, right = axes_RC[0]
-    image = _draw_loads(left, load_LE)
+    figure, axes_RC = new_figure(1.3 + min(SCREEN, 0.22 * len(names)))
+    axes = axes_RC[0, 0]
+    image = _draw_loads(axes, load_LE)
     every = -(-len(names) // LAYERS_NAMED)
-    left.set_yticks(range(0, len(names), every), names[::every])
-    ticks(8, left.xaxis, integer=True)
-    label(left, x="expert", y="layer")
-    _workers(right, assignments)
-    right.set_ylim(left.get_ylim())
-    right.set_yticks(left.get_yticks(), [""] * len(left.get_yticks()))
-    _load_scale(figure, image, left, location="top")
+    axes.set_yticks(range(0, len(names), every), names[::every])
+    ticks(8, axes.xaxis, integer=True)
+    label(axes, x="expert", y="layer")
+    _load_scale(figure, image, axes)
     return figure
 
 
-def plot_domain_experts(
-    assignments: Assignments, layers: Sequence[int | str] | None = None
-) -> Figure:
-    """Plot the shares of each domain's tokens by expert."""
-    chosen = [assignments.layer(number) for number in layers or _spread(assignments)]
+def plot_domain_experts(assignments: Assignments) -> Figure:
+    """Plot the shares of each domain's tokens by expert, in a few layers."""
+    last = len(assignments.layers) - 1
+    places = np.unique(np.linspace(0, last, min(LAYERS_SHOWN, last + 1)).round().astype(int))
+    chosen = [assignments.layers[place] for place in places]
     height = 0.75 + 0.19 * len(assignments.domains)
     figure, axes_RC = new_figure(0.6 + height * len(chosen), 1, len(chosen))
     image: Any = None
@@ -367,33 +363,16 @@ def _draw_loads(axes: Axes, load: Array) -> Any:
     )
 
 
-def _load_scale(figure: Figure, image: Any, axes: Any, location: str = "right") -> None:
-    """Draw the colour scale of loads beside or above the axes."""
-    bar = figure.colorbar(image, ax=axes, location=location, shrink=0.8, aspect=24, pad=0.02)
+def _load_scale(figure: Figure, image: Any, axes: Any) -> None:
+    """Draw the colour scale of loads beside the axes."""
+    bar = figure.colorbar(image, ax=axes, location="right", shrink=0.8, aspect=24, pad=0.02)
     bar.set_label("times an even load", fontsize=LETTER, color=INK)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=LETTER - 1, colors=INK, length=2)
     bar.set_ticks([-3, -2, -1, 0, 1, 2, 3], labels=["1/8", "1/4", "1/2", "1", "2", "4", "8"])
 
 
-def _workers(axes: Axes, assignments: Assignments) -> None:
-    """Draw for each layer the part of experts that carries the load, and the unused part."""
-    table = layer_table(assignments).with_columns(dead=pl.col("dead") / pl.col("experts"))
-    for name, line, colour in (("effective", "o-", ACCENT), ("dead", "x--", WARNING)):
-        style: dict[str, Any] = {"color": colour, "markersize": 3.5, "linewidth": 1.2}
-        axes.plot(table[name].to_numpy(), np.arange(table.height), line, label=name, **style)
-    axes.set_xlim(-0.05, 1.05)
-    legend(axes, loc="lower center", bbox_to_anchor=(0.45, 1.0), handlelength=1.2)
-    label(axes, x="share of experts")
-
-
 def _by_domain(layer: LayerAssignments) -> IntArray:
     """Return the experts ordered by their most overrepresented domain, and by how much."""
     lift_DE = np.nan_to_num(lift(layer.counts_DE))
     return np.lexsort((-lift_DE.max(0), lift_DE.argmax(0))).astype(np.int64)
-
-
-def _spread(assignments: Assignments) -> list[str]:
-    last = len(assignments.layers) - 1
-    places = np.unique(np.linspace(0, last, min(LAYERS_SHOWN, last + 1)).round().astype(int))
-    return [assignments.layers[place].key for place in places]

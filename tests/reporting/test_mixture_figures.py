@@ -95,9 +95,10 @@ def test_a_tree_is_a_map_of_branches_by_their_last_parts_beside_natural():
 def test_a_design_shows_each_trial_in_each_domain():
     trials = make_trials(count=12, replicates=0)
     figure = plot_design(trials, dict.fromkeys(DOMAINS, 1 / 3))
-    dots = [collection.get_offsets() for collection in figure.axes[0].collections]
-    shown_DN = np.array([np.asarray(item)[:, 0] for item in dots])
+    dots, natural = figure.axes[0].collections
+    shown_DN = np.asarray(dots.get_offsets())[:, 0].reshape(len(DOMAINS), -1)
     np.testing.assert_allclose(shown_DN, trials.weights().T)
+    assert [path.vertices[0][0] for path in natural.get_paths()] == [1 / 3] * len(DOMAINS)
     assert names(figure) == list(DOMAINS)
 
 

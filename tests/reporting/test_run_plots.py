@@ -7,7 +7,7 @@ import pytest
 from made_experts import counted, made_layer
 from refusals import refuses
 
-from mixopt.errors import ConfigError, RoutingError, RunError
+from mixopt.errors import ConfigError, RunError
 from mixopt.proposals import mixture_of
 from mixopt.reporting import figure_svg, plot_domain_experts, plot_windows
 from mixopt.reporting.run_experts import SweepExperts, shown_trial
@@ -89,9 +89,6 @@ def test_a_domain_s_load_is_a_multiple_of_the_even_one_in_the_first_the_middle_a
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["web", "code"]
     titles = [axes.get_title(loc="left") for axes in plot_domain_experts(made_counts()).axes[:3]]
     assert titles == ["layer 1", "layer 3", "layer 4"]
-    figure = plot_domain_experts(made_counts(), layers=[2])
-    assert figure.axes[0].get_title(loc="left") == "layer 2"
-    refuses(RoutingError, "layer 9 has no router", plot_domain_experts, made_counts(), layers=[9])
 
 
 def test_layers_and_their_mean_are_lines_over_the_windows_and_so_is_a_change_in_each_panel():
