@@ -20,6 +20,8 @@ from mixopt.mixture import Mixture
 from mixopt.sampling import Schedule
 from mixopt.system import load_plugin, plugin_names
 
+PIECES = 8  # constant stages that approximate a linear one
+
 
 def export_mixture(
     mixture: Mixture,
@@ -59,17 +61,17 @@ def export_schedule(
     schedule: Schedule,
     to: str,
     *,
-    steps_per_stage: int | None = None,
     inventory: Mapping[str, int] | None = None,
     paths: Paths | None = None,
     sample_tokens: Mapping[str, float] | float | None = None,
 ) -> dict[str, str]:
     """Write a schedule as fragments of a tool's configuration, in the tool's unit.
 
+    No tool has linear stages: each is written as up to eight constant ones.
+
     Args:
         schedule: Mixtures by stage.
         to: The tool, as for `export_mixture`.
-        steps_per_stage: Number of constant stages that replace a linear stage.
         inventory: Distinct tokens of each domain; None: those of the schedule.
         paths: Paths of each domain's data.
         sample_tokens: Mean tokens of a sample.
@@ -78,11 +80,11 @@ def export_schedule(
         Each stage's fragment by its number and name; for tools with stages, one fragment by "".
 
     Raises:
-        ConfigError: As for `export_mixture`, or a linear stage without `steps_per_stage`.
+        ConfigError: As for `export_mixture`.
     """
     tool = exporter(to)
     known = (schedule.inventory if inventory is None else inventory, paths, sample_tokens)
-    pieces = list(_constant_stages(schedule, tool, steps_per_stage))
+    pieces = list(_constant_stages(schedule))
     stages, texts = list[StageEntries](), dict[str, str]()
     for k, (name, start, stop, mixture, about) in enumerate(pieces):
         tokens = (stop - start) * schedule.step_tokens
@@ -208,29 +210,21 @@ def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) 
         yield Entry(domain, f"{domain}.{number}", (path,), part, named)
 
 
-def _constant_stages(
-    schedule: Schedule, tool: ExportTool, pieces: int | None
-) -> Iterator[tuple[str, int, int, Mixture, str]]:
+def _constant_stages(schedule: Schedule) -> Iterator[tuple[str, int, int, Mixture, str]]:
     """Yield name, first step, end, mixture and header of each stage; divide linear stages."""
-    names = [stage.name for stage in schedule.stages]
-    for k, stage in enumerate(schedule.stages):
-        first, steps = schedule.starts[k], schedule.starts[k + 1] - schedule.starts[k]
+    names, spans = [stage.name for stage in schedule.stages], list(pairwise(schedule.starts))
+    stages = list(zip(schedule.stages, spans, strict=True))
+    pieces = min([PIECES, *(end - first for stage, (first, end) in stages if stage.to is not None)])
+    for k, (stage, (first, end)) in enumerate(stages):
         name = str(k) if stage.name is None else stage.name
         if stage.name is not None and names.count(name) > 1:
             name = f"{name}-{k}"
-        if stage.to is not None and pieces is None:
-            raise ConfigError(
-                f"{tool.name}: stages.{k} is a linear ramp to another mixture, but the tool's "
-                "stages are constant; divide it (steps_per_stage=)"
-            )
-        count = 1 if stage.to is None or pieces is None else pieces
-        if not 1 <= count <= steps:
-            raise ConfigError(f"steps_per_stage={count}: stages.{k} has {steps:,} steps to divide")
-        ends = [first + steps * n // count for n in range(count + 1)]
+        count = 1 if stage.to is None else pieces
+        ends = [first + (end - first) * n // count for n in range(count + 1)]
         for n, (start, stop) in enumerate(pairwise(ends)):
             part_name, mixture, linear = name, stage.mixture, ""
             if stage.to is not None:
-                part = ((start + stop) / 2 - first) / steps
+                part = ((start + stop) / 2 - first) / (end - first)
                 mixture = Mixture({d: w + part * (stage.to[d] - w) for d, w in mixture.items()})
                 linear = f"; step {n + 1} of {count} of a linear stage, the mixture of its middle"
                 part_name = f"{name}-{n}"

@@ -28,7 +28,6 @@ from mixopt.trials import ITEMS
 BATCH = "1024x4096"  # sequences in a global batch x tokens in a sequence
 PHASES = "phases"
 SHARES = ("acc", "acc_norm", "exact_match", "em", "pass@1")  # lm-eval's shares of right answers
-PIECES = 8  # constant stages that approximate a linear one, which no trainer has
 
 
 def export(
@@ -73,9 +72,7 @@ def export(
         given = _given(schedule.domains, paths, sample_tokens)
         if inventory is not None:
             given["inventory"] = read_inventory(inventory, schedule.domains)
-        steps = zip(schedule.stages, itertools.pairwise(schedule.starts), strict=True)
-        linear = [end - start for stage, (start, end) in steps if stage.to is not None]
-        return export_schedule(schedule, to, steps_per_stage=min([PIECES, *linear]), **given)
+        return export_schedule(schedule, to, **given)
     mixture, known = _known_mixture(source, tokens, inventory, trust=trust)
     given = _given(mixture.domains, paths, sample_tokens)
     if PHASES in known:
