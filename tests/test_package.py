@@ -15,11 +15,16 @@ DECLARED = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"
 EXTRAS = DECLARED["project"]["optional-dependencies"]
 
 
-def test_the_version_is_written_in_one_place():
+def test_the_version_is_written_in_one_place_and_the_metadata_has_what_an_index_shows():
     assert version("mixopt") == mixopt.__version__
     assert "version" in DECLARED["project"]["dynamic"]
     cited = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
     assert str(cited["version"]) == mixopt.__version__
+    found = metadata("mixopt")
+    assert found["Author"] == "mixopt maintainers"
+    assert {line.split(",")[0] for line in found.get_all("Project-URL")} >= {"Source", "Issues"}
+    pythons = re.findall(r"Python :: (3\.\d+)", "\n".join(found.get_all("Classifier")))
+    assert pythons == ["3.11", "3.12", "3.13", "3.14"]
 
 
 def test_all_brings_what_every_other_extra_brings_and_the_page_on_installing_names_each():
@@ -27,14 +32,6 @@ def test_all_brings_what_every_other_extra_brings_and_the_page_on_installing_nam
     assert set(re.findall(r"[a-z]+", own.partition("[")[2])) == set(EXTRAS) - {"all"}
     page = (PROJECT / "docs" / "install.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.M)) == sorted(EXTRAS)
-
-
-def test_the_metadata_has_what_an_index_shows():
-    found = metadata("mixopt")
-    assert found["Author"] == "mixopt maintainers"
-    assert {line.split(",")[0] for line in found.get_all("Project-URL")} >= {"Source", "Issues"}
-    pythons = re.findall(r"Python :: (3\.\d+)", "\n".join(found.get_all("Classifier")))
-    assert pythons == ["3.11", "3.12", "3.13", "3.14"]
 
 
 def test_the_sdist_has_every_file_that_git_has():

@@ -62,13 +62,10 @@ def test_a_trial_s_part_of_its_worker_s_log_is_printed_and_its_last_lines_and_js
     assert found["log"].startswith(str(run))
 
 
-def test_failed_trials_are_listed_with_their_reason_and_log(run):
+def test_failed_trials_are_listed_with_their_log_and_of_attempts_the_newest_is_printed(run):
     said = mixopt("status", run).out
     assert "failed: ValueError: no such layer" in said
     assert f"log: mixopt status {run} --logs t00" in said
-
-
-def test_of_a_command_s_attempts_the_newest_is_printed(run):
     for number, text in ((2, "second"), (10, "tenth"), (9, "ninth")):
         folder = run / "trials" / "files" / "t0004" / f"attempt-{number}"
         folder.mkdir(parents=True)

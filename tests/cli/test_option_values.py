@@ -13,16 +13,13 @@ from mixopt.cli.options import directory_of, print_json, say, show
 from mixopt.errors import MixoptError
 
 
-def test_weights_are_read_by_domain_whatever_marks_a_name_has_or_from_a_file(tmp_path):
+def test_weights_are_read_by_domain_or_from_a_file_and_a_size_is_parameters_and_tokens(tmp_path):
     assert dict(read_mixture("web=.5, a=b=.5")) == {"web": 0.5, "a=b": 0.5}
     path = tmp_path / "mine.yaml"
     path.write_text("{web: 0.5, code: 0.4}")
     with pytest.raises(MixoptError) as error:
         read_mixture(str(path))
     assert str(error.value) == f"{path}: weights add up to 0.9, not 1: divide each by 0.9"
-
-
-def test_a_size_is_parameters_and_tokens():
     assert read_size("parameters=1B, tokens=25e9") == {"parameters": 1e9, "tokens": 25e9}
     assert read_size(None) == {}
     refuses(MixoptError, "--at tokens: 'much' is not a number of tokens", read_size, "tokens=much")

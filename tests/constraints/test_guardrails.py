@@ -49,7 +49,7 @@ def test_a_targets_own_margin_wins_over_that_of_a_glob_and_of_all():
     assert guards(guardrails="natural").margins_G.tolist() == [0.02] * 3
 
 
-def test_the_checkpoint_is_compared_with_by_what_it_was_measured_to_lose():
+def test_a_reference_is_what_the_checkpoint_was_measured_to_lose_or_given_by_name():
     found = guards(BASE, guardrails="base")
     assert excess(found, 2.05, 1.3, 0.5) == pytest.approx([0.03, 0.28, -0.02])
     (line,) = found.refusals(np.array([-0.05, 0.2, -0.1]))
@@ -57,9 +57,6 @@ def test_the_checkpoint_is_compared_with_by_what_it_was_measured_to_lose():
     with pytest.raises(ConfigError, match="the loss of the checkpoint on 'law' is unknown"):
         guards({"code": 2.0}, guardrails="base")
     assert within(reference="base", base={"law": 2.0}, law=0.1).names == ("law",)
-
-
-def test_what_the_base_model_has_may_be_given_by_name():
     found = within(0.01, {"score": 0.5, "law": 1.0}, law=0.2)
     assert found.names == ("law", "score")
     assert excess(found, 1.0, 1.3, 0.48) == pytest.approx([0.1, 0.01])

@@ -138,16 +138,13 @@ def test_a_design_keeps_to_bounds_and_groups_and_not_to_radius_or_guardrails():
     assert total_variation(held.allowed.from_cube(cube_NK), natural_D).max() <= 0.3 + 1e-9
 
 
-def test_the_reference_of_a_radius_is_natural_uniform_or_a_file(tmp_path):
+def test_a_radius_is_around_natural_uniform_or_a_file_and_infinite_where_that_has_nothing(tmp_path):
     of(0.25, 0.25, 0.5).to_file(tmp_path / "old.yaml")
     references = {"natural": [0.6, 0.3, 0.1], "uniform": [1 / 3] * 3}
     references[str(tmp_path / "old.yaml")] = [0.25, 0.25, 0.5]
     for name, weights in references.items():
         (radius,) = limits(radius={"tv": 0.2, "reference": name}).convex
         assert radius.center_D.tolist() == pytest.approx(weights)
-
-
-def test_a_divergence_is_infinite_where_the_reference_has_nothing():
     around = ConvexLimit(Mixture({"a": 0.5, "b": 0.5, "c": 0.0}), "natural", "kl", 0.2)
     away_N = around.value([[0.5, 0.5, 0], [0.25, 0.75, 0], [0.5, 0.5, 1e-13], [0.4, 0.4, 0.2]])
     bent = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)

@@ -110,12 +110,18 @@ def scored(task):
     return task.row(0)[int(task.scored_R[0]) :]
 
 
-def test_a_row_begins_with_an_end_of_document_and_the_continuation_is_scored():
+def test_a_row_begins_with_an_end_of_document_and_its_continuation_is_scored_or_refused(
+    monkeypatch,
+):
     task = encoded("ab", " cd", ByteTokenizer())
     assert task.row(0).tolist() == [256, *b"ab cd"]
     assert scored(task).tolist() == list(b" cd")
     assert (task.bytes_R.tolist(), task.scored_tokens, task.rows) == ([3], 3, 1)
     assert scored(encoded("", "ab", ByteTokenizer())).tolist() == list(b"ab")
+    spans = ByteTokenizer().spans(["ab"])
+    monkeypatch.setattr(ByteTokenizer, "spans", lambda self, texts: spans)
+    with pytest.raises(ConfigError, match="item '1': the tokenizer has no token for the cont"):
+        encoded("ab", " cd", ByteTokenizer())
 
 
 WORDS = st.lists(st.sampled_from(["Q: é\nA:", "def f():\n    ", "\t", "漢", " return x", "\n\n"]))
@@ -146,13 +152,6 @@ def test_a_vocabulary_that_is_not_of_bytes_is_placed_by_characters():
         (spans,) = metaspace.spans([text])
         assert spans.end_T[-1] == len(text.encode())
         assert set(ends) <= set(spans.end_T.tolist()) | {0}
-
-
-def test_a_continuation_without_a_token_is_refused(monkeypatch):
-    spans = ByteTokenizer().spans(["ab"])
-    monkeypatch.setattr(ByteTokenizer, "spans", lambda self, texts: spans)
-    with pytest.raises(ConfigError, match="item '1': the tokenizer has no token for the cont"):
-        encoded("ab", " cd", ByteTokenizer())
 
 
 @settings(max_examples=60)

@@ -30,16 +30,12 @@ def test_matrices_of_many_rows_have_all_threads_and_others_after_an_error():
     assert set(blas_threads()) == {2}
 
 
-def test_a_fit_of_few_trials_and_its_refits_use_one_thread():
+def test_a_fit_of_few_trials_its_refits_and_the_searches_of_a_proposal_use_one_thread():
     fit = fitted(NAME)
     fit.resampled([0, 1], count=2, rng=np.random.default_rng(0))
     assert len(SeesThreads.seen) > 10
     assert set(SeesThreads.seen) == {1}
     assert set(blas_threads()) == {2}
-
-
-def test_the_searches_of_a_proposal_use_one_thread():
-    fit = fitted(NAME)
     SeesThreads.seen.clear()
     fit.propose(target="code")
     assert SeesThreads.seen.count(1) > 5 * SeesThreads.seen.count(2)  # but for single predictions

@@ -82,15 +82,12 @@ def test_at_another_scale_ranks_hold_and_numbers_are_left_out(fitted, found):
     assert badly["targets"]["web"]["rmse"] > 0.1
 
 
-def test_replicates_give_the_most_that_noise_allows_and_known_mixtures_are_noted(fitted):
+def test_replicates_give_a_ceiling_and_known_mixtures_lacking_losses_and_few_runs_are_noted(fitted):
     alone = evaluate(fitted, runs(60, 0))
     assert "60 of 60 runs have a mixture that the fit has seen" in alone["notes"]
     assert alone["targets"]["code"]["ceiling"] is None
     row = evaluate(fitted, runs(30, 1, noise=0.05, repeats=2))["targets"]["code"]
     assert row["spearman"] - 0.05 < row["ceiling"] < 0.99
-
-
-def test_losses_that_the_runs_lack_are_noted_and_few_runs_are_of_the_same_scale(fitted):
     few = evaluate(fitted, runs(3, 1, change=larger).with_targets(["web", "code"]))
     assert list(few["targets"]) == ["web", "code"]
     assert few["scale"] == "same"

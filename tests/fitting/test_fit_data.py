@@ -33,16 +33,15 @@ def data_of(trials, unit="nats_per_token", scale="none", **options):
     return FitData.of(trials, objective, **{"folds": 5, "seed": 0} | options)
 
 
-def test_it_has_the_finished_rows_in_the_unit_of_the_objective_and_its_spreads(trials):
+def test_it_has_the_finished_rows_in_the_objective_s_unit_with_sizes_where_a_regressor_takes_them(
+    trials,
+):
     data, column = data_of(trials, scale="spread"), trials.targets.index("web")
     assert len(trials) == 13
     assert len(data.trials) == len(data.weights_ND) == len(data.mixtures) == 12
     assert data.losses_NM[0, column] == 2.0
     assert data_of(trials, "bits_per_byte").losses_NM[0, column] == 1.0
     assert data.objective.spreads == {"code": pytest.approx(0.1 * np.arange(12).std())}
-
-
-def test_rows_hold_sizes_for_a_regressor_that_knows_of_them(trials):
     data = data_of(trials)
     plain, sized = (data.rows(name, data.make(name)) for name in ("linear", "scaling"))
     assert np.array_equal(plain, data.weights_ND)

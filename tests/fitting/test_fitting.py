@@ -66,13 +66,10 @@ def test_no_row_is_predicted_by_a_regressor_that_saw_its_mixture():
     assert not seen_NM.any()
 
 
-def test_the_regressor_with_the_least_held_out_error_is_chosen():
+def test_the_regressor_with_the_least_held_out_error_is_chosen_of_equals_the_first_named():
     fit = fitted("lightgbm", "linear", folds=3)
     assert fit.name == "linear"
     assert rows(fit, "linear")["rmse"] < rows(fit, "lightgbm")["rmse"]
-
-
-def test_of_regressors_that_are_as_good_the_first_named_is_chosen():
     noise = make_trials(lambda weights_ND: np.full((len(weights_ND), 4), 3.0), seed=2)
     names = ["linear", "sklearn.dummy:DummyRegressor"]
     fits = [fitted(*order, trials=noise, folds=3) for order in (names, names[::-1])]
@@ -80,11 +77,16 @@ def test_of_regressors_that_are_as_good_the_first_named_is_chosen():
     assert [fit.name for fit in fits] == names
 
 
-def test_the_report_has_every_regressor_and_control_for_every_target(fit):
+def test_every_predictor_has_a_row_a_target_and_the_objective_is_predicted_from_the_losses(fit):
     counted = dict(fit.report.group_by("predictor").len().iter_rows())
     every = len(TARGETS) + 1
     names = ("linear", "log_linear", "own_share", "from_uniform", "nearest_trial", "mean", CEILING)
     assert counted == dict.fromkeys(names, every)
+    predicted = fit.predict(make_trials(seed=1).weights())
+    values_N = predicted.losses_NM[:, [0, 2]] @ [0.5, 0.5]
+    assert np.array_equal(
+        predicted.objective_N, held_back(values_N, *fit.tried_best(fit.objective))
+    )
 
 
 def test_controls_do_not_see_the_losses_that_they_predict():
@@ -108,14 +110,6 @@ def test_the_ceiling_falls_with_the_noise():
     assert quiet > 0.99
     assert 0.7 < loud < 0.9
     assert best_spearman(values_N, 0.5, seed=0) is None
-
-
-def test_the_objective_is_predicted_from_the_losses_by_domain(fit):
-    predicted = fit.predict(make_trials(seed=1).weights())
-    values_N = predicted.losses_NM[:, [0, 2]] @ [0.5, 0.5]
-    assert np.array_equal(
-        predicted.objective_N, held_back(values_N, *fit.tried_best(fit.objective))
-    )
 
 
 def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):

@@ -24,9 +24,11 @@ def test_what_is_claimed_is_realised_in_simulated_sweeps():
     assert power(noise, 0.01, 24, seeds=3).power == realised(0.01, 24, 3)
 
 
-def test_without_a_spread_the_power_is_the_level():
+def test_without_a_spread_the_power_is_the_level_and_arguments_out_of_range_are_named():
     assert power(0.01, 0.0, 8).power == pytest.approx(0.05, abs=1e-6)
     assert power(0.01, 0.0, 8).seeds is None
+    refuses(ConfigError, "noise is -1.0", power, -1.0, 0.1, 8)
+    refuses(ConfigError, "arms", power, 1, 1, 0)
 
 
 def test_the_needed_arms_seeds_and_questions_reach_the_goal_and_one_less_does_not():
@@ -35,8 +37,3 @@ def test_the_needed_arms_seeds_and_questions_reach_the_goal_and_one_less_does_no
     fewer = power(0.02, 0.03, 12, seeds=found.seeds - 1).power
     assert power(0.02, 0.03, 12, seeds=found.seeds).power >= 0.8 > fewer
     assert found.items == 500 * found.seeds
-
-
-def test_arguments_out_of_range_are_named():
-    refuses(ConfigError, "noise is -1.0", power, -1.0, 0.1, 8)
-    refuses(ConfigError, "arms", power, 1, 1, 0)

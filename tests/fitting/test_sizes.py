@@ -130,23 +130,12 @@ def part_held(seed):
     return ((found.low_NM <= losses_NM) & (losses_NM <= found.high_NM)).mean()
 
 
-@pytest.fixture(scope="module")
-def held_beyond():
-    return np.mean([part_held(seed) for seed in range(6)])
-
-
 @pytest.mark.nightly
-def test_intervals_beyond_the_trials_hold_where_the_law_does(held_beyond):
-    assert held_beyond >= 0.85
+def test_intervals_beyond_the_trials_hold_where_the_law_does():
+    assert np.mean([part_held(seed) for seed in range(6)]) >= 0.85  # 0.99: too wide
 
 
-@pytest.mark.nightly
-@pytest.mark.xfail(strict=True, reason="intervals far beyond three sizes are too wide: .99 hold")
-def test_intervals_beyond_the_trials_are_no_wider_than_they_need_be(held_beyond):
-    assert held_beyond <= 0.97
-
-
-def test_trials_are_ranked_within_their_size(fit):
+def test_trials_are_ranked_within_their_size_and_correlations_averaged_by_rows(fit):
     rows = fit.report.filter(fit.report["target"] == OBJECTIVE)
     ranks = dict(zip(rows["predictor"], rows["spearman"], strict=True))
     errors = dict(zip(rows["predictor"], rows["rmse"], strict=True))
@@ -159,9 +148,6 @@ def test_trials_are_ranked_within_their_size(fit):
     assert errors["mean"] < 1.1 * apart < values_N.std()
     assert errors["nearest_trial"] == pytest.approx(0.063598, rel=1e-3)
     assert "replicates" not in ranks
-
-
-def test_rank_correlations_of_groups_are_averaged_by_their_rows():
     group_N = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 2, 2])
     predicted_N, observed_N = np.arange(11.0), np.array([3, 2, 1, 1, 2, 3, 4, 5, 6, 7, 7.0])
     assert spearman_within(predicted_N, observed_N, group_N) == pytest.approx((-3 + 6) / 9)

@@ -110,14 +110,7 @@ def test_amounts_of_a_domain_are_divided_among_its_paths(tool):
     assert shares == pytest.approx([0.3, 0.3, 0.3, 0.1])
 
 
-def test_rows_are_divided_into_whole_ones_and_a_domain_with_a_share_has_at_least_one():
-    known = {"tokens": 610, "sample_tokens": 10, "paths": {"web": ["a", "b", "c"]}}
-    assert content("swift", Mixture({"web": 1.0}), **known)["dataset"] == ["a#21", "b#20", "c#20"]
-    mixture = Mixture({"web": 0.9999, "code": 0.0001})
-    assert content("swift", mixture, tokens=1000, sample_tokens=10)["dataset"][1] == "code#1"
-
-
-def test_rows_epochs_and_chances_are_those_counted_by_hand():
+def test_rows_epochs_and_chances_are_those_counted_by_hand_and_rows_are_whole():
     # .6/10 : .3/20 : .1/5 = .06 : .015 : .02
     chances = [dataset["fraction"] for dataset in content("trl")["datasets"]]
     assert chances == pytest.approx([0.06 / 0.095, 0.015 / 0.095, 0.02 / 0.095])
@@ -134,6 +127,10 @@ def test_rows_epochs_and_chances_are_those_counted_by_hand():
     assert found["web"]["target_ratio"] == 0.6
     assert [s["max_repetition_ratio"] for s in found.values()] == [1.0, 1.0, 4.04]
     assert "max_repetition_ratio" not in content("olmo-core", tokens=1000)["sources"][0]
+    known = {"tokens": 610, "sample_tokens": 10, "paths": {"web": ["a", "b", "c"]}}
+    assert content("swift", Mixture({"web": 1.0}), **known)["dataset"] == ["a#21", "b#20", "c#20"]
+    mixture = Mixture({"web": 0.9999, "code": 0.0001})
+    assert content("swift", mixture, tokens=1000, sample_tokens=10)["dataset"][1] == "code#1"
 
 
 def test_verl_takes_the_rows_of_each_file_and_repeats_a_short_one(tmp_path, monkeypatch):

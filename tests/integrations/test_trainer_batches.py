@@ -77,16 +77,7 @@ def test_the_loss_of_packed_rows_is_that_of_their_documents_alone(tmp_path):
     assert abs(float(whole) - loss) > 1e-4
 
 
-def test_flash_attention_is_told_where_documents_begin():
-    batch = {k: torch.as_tensor(v) for k, v in with_bounds(list(packed_rows())).items()}
-    given = model_inputs(llama(), batch | {"domain": 1}, {"domain"}, set())
-    assert given["cu_seq_lens_q"] is given["cu_seq_lens_k"] is batch["cu_seqlens"]
-    assert given["max_length_q"] == given["max_length_k"] == 16
-    assert given["position_ids"] is batch["position_ids"]
-    assert not {"cu_seqlens", "max_seqlen", "document", "domain"} & given.keys()
-
-
-def test_a_model_of_another_kind_is_given_what_it_names():
+def test_a_model_is_given_what_it_names_and_flash_attention_where_documents_begin():
     class Own(nn.Module):
         def forward(self, input_ids, labels, document, cu_seqlens):
             return input_ids
@@ -95,6 +86,12 @@ def test_a_model_of_another_kind_is_given_what_it_names():
     own, tiny = (model_inputs(model, batch, set(), {"text"}) for model in (Own(), Tiny()))
     assert own.keys() == {"input_ids", "labels", "document", "cu_seqlens"}
     assert tiny.keys() == {"input_ids", "labels"}
+    batch = {k: torch.as_tensor(v) for k, v in with_bounds(list(packed_rows())).items()}
+    given = model_inputs(llama(), batch | {"domain": 1}, {"domain"}, set())
+    assert given["cu_seq_lens_q"] is given["cu_seq_lens_k"] is batch["cu_seqlens"]
+    assert given["max_length_q"] == given["max_length_k"] == 16
+    assert given["position_ids"] is batch["position_ids"]
+    assert not {"cu_seqlens", "max_seqlen", "document", "domain"} & given.keys()
 
 
 def test_the_trainers_collator_puts_rows_together_and_keeps_their_domains(tmp_path):

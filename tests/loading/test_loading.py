@@ -154,15 +154,12 @@ def test_samples_of_different_lengths_ask_for_a_collate_function():
     assert sorted(next(iter(padded))["n"]) == [1, 2, 3, 4]
 
 
-def test_a_plain_dataloader_gives_the_samplers_order(dataset):
+def test_a_plain_dataloader_has_the_samplers_order_and_batches_their_number_and_mixture(dataset):
     plain = DataLoader(dataset, batch_sampler=sampler(dataset, batches=12), num_workers=2)
     batches = list(plain)
     assert pairs_of(batches) == expected(dataset, 12)
     assert batches[0]["input_ids"].shape == (8, LENGTH)
     assert next(iter(loader(dataset)))["input_ids"].dtype == torch.int64
-
-
-def test_batches_carry_number_position_and_mixture(dataset):
     ranks = [loader(dataset, rank=rank, world_size=2) for rank in range(2)]
     ranks[1].set_weights(OTHER, batch=1)
     batches = list(islice(ranks[1], 2))
@@ -208,15 +205,14 @@ def test_a_stream_that_ends_ends_the_loop(dataset):
         assert list(one) == []
 
 
-def test_settings_of_a_loader_that_cannot_be_right_are_refused(dataset):
+def test_wrong_settings_of_a_loader_are_refused_and_without_torch_arrays_are_as_stored(
+    dataset, monkeypatch
+):
     made, own = partial(MixtureLoader, dataset), sampler(dataset)
     refuses(SamplerError, "prefetch: 0 is not a whole number", made, own, workers=2, prefetch=0)
     refuses(SamplerError, "output='jax'; it is 'torch' or 'numpy'", made, own, output="jax")
     other = MixtureSampler({**dataset.sizes, "web": 91}, WEIGHTS, batch_size=8)
     refuses(SamplerError, r"'web': 90.*the sampler .*'web': 91.*dataset.sizes", made, other)
-
-
-def test_without_torch_arrays_are_handed_out_as_stored(dataset, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     stored = MixtureLoader(dataset, sampler(dataset), output="numpy")
     assert next(iter(stored))["input_ids"].dtype == np.uint16

@@ -51,13 +51,19 @@ def test_losses_that_are_not_finite_are_counted_and_not_summed():
     assert not sums.totals_RD.any()
 
 
-def test_means_of_sequences_count_for_their_tokens():
+def test_means_of_sequences_count_for_their_tokens_and_low_precision_is_exact():
     sums = DomainLosses([16.0, 8.0])
     sums.add(torch.tensor([2.0, 3.0]), torch.tensor([0, 1]), None)
     assert sums.take()[:2].tolist() == [[32 * UNIT, 24 * UNIT], [16, 8]]
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
     sums.add(torch.tensor([2.0, 3.0]), torch.tensor([0, 1]), mask)
     assert sums.take()[:2].tolist() == [[4 * UNIT, 3 * UNIT], [2, 1]]
+    losses = torch.tensor([[1.5, 2.25]], dtype=torch.bfloat16, requires_grad=True)
+    sums = DomainLosses([2.0])
+    sums.add(losses, torch.tensor([0]), None)
+    assert sums.take()[0].tolist() == [3.75 * UNIT]
+    losses.sum().backward()
+    assert losses.grad.tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize(
@@ -72,15 +78,6 @@ def test_shapes_that_do_not_fit_are_named(losses, domain, mask, said):
     mask = None if mask is None else torch.ones(mask, dtype=torch.bool)
     with pytest.raises(EstimatorError, match=said):
         DomainLosses([3.0]).add(torch.ones(losses), torch.zeros(domain, dtype=torch.long), mask)
-
-
-def test_losses_of_low_precision_are_exact_and_keep_their_graph():
-    losses = torch.tensor([[1.5, 2.25]], dtype=torch.bfloat16, requires_grad=True)
-    sums = DomainLosses([2.0])
-    sums.add(losses, torch.tensor([0]), None)
-    assert sums.take()[0].tolist() == [3.75 * UNIT]
-    losses.sum().backward()
-    assert losses.grad.tolist() == [[1, 1]]
 
 
 def test_sums_are_on_the_device_of_nccl(monkeypatch):

@@ -33,14 +33,11 @@ def test_without_a_corpus_the_sizes_are_those_that_are_stated(config_path, tmp_p
             _ = Run(tmp_path / "run", load_config(config_path, given)).inventory
 
 
-def test_bytes_become_tokens_at_the_rate_of_what_was_prepared(prepared):
+def test_bytes_become_tokens_at_the_prepared_rate_and_caps_are_of_the_stated_sizes(prepared):
     run = of(prepared, *(line.replace("tokens", "bytes") for line in STATED))
     for domain in run.corpus.domains:
         rate = domain.train.tokens / domain.train.bytes
         assert run.inventory[domain.name] == round(SIZES[domain.name] * rate)
-
-
-def test_caps_on_epochs_are_of_the_stated_sizes(prepared):
     run = of(prepared, *STATED, "constraints.max_epochs=2", LONG)
     assert run.constraints.upper_D.tolist() == [1.0, 0.5]
     with pytest.raises(InfeasibleError, match="max_epochs"):

@@ -38,13 +38,17 @@ def config(corpus, tmp_path):
     return write_config(tmp_path, corpus=str(corpus.path), model=model, training=training)
 
 
-def test_the_loss_of_a_family_is_added_times_its_own_coefficient():
+def test_the_loss_of_a_family_is_added_times_its_own_coefficient_of_0_or_more():
     model = built("dbrx", DBRX).train()
     output = model(torch.arange(16).view(2, 8))
     assert output.aux_loss > 0
     added = added_loss(model, output, auxiliary_coefficient(model))
     torch.testing.assert_close(added, 0.25 * output.aux_loss)
     assert added.requires_grad
+    message = "router_aux_loss_coef: .* is not possible; it must be 0 or more"
+    with pytest.raises(ConfigError, match=message):
+        auxiliary_coefficient(built("olmoe", OLMOE | {"router_aux_loss_coef": math.nan}))
+    assert auxiliary_coefficient(torch.nn.Linear(2, 2)) == 0.0
 
 
 def test_what_is_added_is_beside_the_loss_of_tokens_and_nothing_is_a_warning(
@@ -75,13 +79,6 @@ def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, config, tmp_p
     for one, other in zip(*(metrics_of(tmp_path / name) for name in ("one", "two")), strict=True):
         added = one.get("auxiliary_loss", 0.0)
         assert other.get("auxiliary_loss", 0.0) == pytest.approx(added, abs=1e-6)
-
-
-def test_a_coefficient_that_cannot_be_is_refused():
-    message = "router_aux_loss_coef: .* is not possible; it must be 0 or more"
-    with pytest.raises(ConfigError, match=message):
-        auxiliary_coefficient(built("olmoe", OLMOE | {"router_aux_loss_coef": math.nan}))
-    assert auxiliary_coefficient(torch.nn.Linear(2, 2)) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -38,15 +38,12 @@ def runs(corpus, tmp_path_factory):
     return folder / "one", folder / "whole"
 
 
-def test_passes_of_any_size_add_up_to_the_same_gradients(runs):
+def test_passes_of_any_size_add_up_to_the_same_gradients_at_the_rates_of_the_curve(runs):
     one, whole = map(weights_of, runs)
     for name, value in one.items():
         torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-4)
     losses = [[line["loss"] for line in metrics_of(out) if "loss" in line] for out in runs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-
-
-def test_the_learning_rates_of_the_run_are_those_of_the_curve(runs):
     rates = [line["learning_rate"] for line in metrics_of(runs[0]) if "loss" in line]
     section = training(**{**OPTIONS, "steps": STEPS})
     assert rates == [section.rates.rate(step) for step in range(STEPS)]

@@ -41,27 +41,21 @@ def test_known_baselines_are_what_they_are_called_and_a_user_s_own_needs_all_dom
         mixture_of(name="ours", weights={"code": 0.5, "web": 0.5})
 
 
-def test_the_second_best_trial_is_a_baseline_too_and_a_third_that_is_not_there_is_named():
+def test_best_trial_3_stands_for_three_baselines_and_one_that_is_not_there_is_named():
     assert mixture_of(name="best_trial_2") == NATURAL
     with pytest.raises(TrialsError, match="best_trial: 3: the trials have 2 different mixtures"):
         mixture_of(name="best_trial_3")
     with pytest.raises(TrialsError, match="control: no trial is a control of microanneals"):
         mixture_of("control", trials=PLAIN)
-
-
-def test_best_trial_3_stands_for_three_baselines():
     config = ValidateConfig(baselines=["natural", {"best_trial": 3}])
     assert list(config.baselines) == ["natural", "best_trial", "best_trial_2", "best_trial_3"]
     assert ValidateConfig(**config.model_dump()) == config
 
 
-def test_a_temperature_takes_shares_to_its_inverse_power_and_leaves_0():
+def test_a_temperature_flattens_shares_and_unimax_caps_small_domains():
     roots = np.sqrt(NATURAL.array)
     assert tempered(NATURAL, 2.0).array == pytest.approx(roots / roots.sum())
     assert tempered(Mixture({"a": 0.0, "b": 1.0}), 100.0)["a"] == 0.0
-
-
-def test_unimax_gives_what_a_small_domain_cannot_take_to_the_others():
     # 1,200 tokens: 400 each, but books has 2 x 50 and code 2 x 150; web takes what is left.
     found = unimax(FullRun(SIZES, 1200, max_epochs=2))
     assert found.array == pytest.approx(np.array([800, 300, 100]) / 1200)

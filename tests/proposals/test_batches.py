@@ -52,10 +52,13 @@ def fitted(count=12, regressor=GP):
     return surrogate_of(weights_ND, bowl(weights_ND) + 0.002 * rng.normal(size=count), regressor)
 
 
-def test_a_regressor_that_knows_no_deviations_is_asked_by_refits():
+def test_deviations_come_from_refits_where_a_regressor_has_none_and_noise_from_replicates():
     surrogate = fitted(40, "sklearn.linear_model:Ridge")
     stds_K = surrogate.believe(np.random.default_rng(1).dirichlet(np.ones(3), 50)).stds_K
     assert np.ptp(stds_K) > 0.1 * stds_K.max() > 0
+    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 12)[[*range(12), 0]]
+    values_N = bowl(weights_ND) + 0.06 * np.eye(13)[12]
+    assert surrogate_of(weights_ND, values_N).noise == pytest.approx(0.06 / np.sqrt(2))
 
 
 class Sure:
@@ -79,12 +82,6 @@ def test_deviations_alone_make_near_mixtures_off_together_by_a_matern_kernel():
     np.testing.assert_allclose(found.covariance_KK, alike_KK * np.outer(stds_K, stds_K), rtol=1e-6)
 
 
-def test_the_noise_is_that_of_replicates_where_there_are_some():
-    weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 12)[[*range(12), 0]]
-    values_N = bowl(weights_ND) + 0.06 * np.eye(13)[12]
-    assert surrogate_of(weights_ND, values_N).noise == pytest.approx(0.06 / np.sqrt(2))
-
-
 def test_a_child_gives_one_domain_more_or_less_and_the_others_keep_their_proportions():
     parents_PD = np.random.default_rng(1).dirichlet(np.ones(5), 20)
     rows_KD = np.repeat(parents_PD, CHILDREN, axis=0)
@@ -100,7 +97,7 @@ def test_a_child_gives_one_domain_more_or_less_and_the_others_keep_their_proport
     assert 0 < down_K.sum() < len(down_K)
 
 
-def test_a_batch_is_new_distinct_and_within_the_limits():
+def test_a_batch_is_new_distinct_and_within_the_limits_or_an_error():
     surrogate, allowed = fitted(), CappedSimplex(np.zeros(3), np.array([0.9, 0.8, 0.5]))
     natural_D = np.array([0.6, 0.3, 0.1])
     candidates = draw_candidates(surrogate, allowed, natural_D, minimum=1e-3, seed=0)
@@ -111,9 +108,6 @@ def test_a_batch_is_new_distinct_and_within_the_limits():
     assert allowed.contains(weights_BD).all()
     assert apart.min() > 1e-5
     assert ((weights_BD == 0) | (weights_BD >= 1e-3)).all()
-
-
-def test_fewer_new_mixtures_than_asked_for_is_an_error():
     surrogate = fitted()
     message = "design.rounds: 3 further mixtures requested, but only 1 untried"
     with pytest.raises(DesignError, match=message):

@@ -18,17 +18,14 @@ def validation_of(**values):
     return made_validation(values)
 
 
-def test_the_verdict_follows_the_interval_and_one_that_ends_at_0_is_not_significant():
-    ends = [(-0.2, -0.1), (0.1, 0.2), (-0.1, 0.0), (0.0, 0.1)]
-    verdicts = [Comparison("natural", 0.0, *end, 3).verdict for end in ends]
-    assert verdicts == ["wins", "loses", "not significant", "not significant"]
-
-
-def test_the_interval_is_that_of_students_t_on_paired_differences():
+def test_the_interval_is_student_s_of_paired_differences_and_the_verdict_follows_it():
     ours, theirs = np.array([1.0, 1.5, 1.1]), np.array([1.3, 1.9, 1.3])
     found = validation_of(proposal=ours, natural=theirs).compare("natural")
     mean, half = (ours - theirs).mean(), 4.302653 * (ours - theirs).std(ddof=1) / np.sqrt(3)
     assert [found.mean, found.low, found.high] == pytest.approx([mean, mean - half, mean + half])
+    ends = [(-0.2, -0.1), (0.1, 0.2), (-0.1, 0.0), (0.0, 0.1)]
+    verdicts = [Comparison("natural", 0.0, *end, 3).verdict for end in ends]
+    assert verdicts == ["wins", "loses", "not significant", "not significant"]
 
 
 def test_pairs_are_of_seeds_that_finished_of_both_and_a_mean_of_all_that_finished():
@@ -111,15 +108,12 @@ def test_each_mixture_is_trained_with_each_seed_in_turn_and_once_for_two_names()
     assert results[1].losses == results[0].losses
 
 
-def test_seeds_are_fresh_and_more_of_them_keep_the_first():
+def test_seeds_are_fresh_and_looks_add_half_of_the_first_ones():
     first = fresh_seeds(trial_with(1), 3, seed=0)
     assert fresh_seeds(trial_with(1), 6, seed=0)[:3] == first
     assert first[0] not in fresh_seeds(trial_with(first[0]), 6, seed=0)
     assert first == [194557229, 1850713511, 738208508]  # so that a validation resumes
     assert fresh_seeds(trial_with(1), 3, seed=1) != first
-
-
-def test_looks_add_half_of_the_first_seeds_up_to_the_last():
     found = [looks(*seeds) for seeds in ((4, 8), (3, 6), (3, 3), (4, 5))]
     assert found == [(4, 6, 8), (3, 5, 6), (3,), (4, 5)]
 

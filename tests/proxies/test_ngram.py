@@ -70,15 +70,12 @@ def test_a_larger_share_of_a_domain_lowers_its_loss(corpus):
     assert little["manual"] < much["manual"]
 
 
-def test_a_domain_without_tokens_to_train_on_is_refused(corpus):
+def test_a_domain_without_tokens_to_train_on_and_options_out_of_range_are_refused(corpus):
     code, manual = corpus.domains
     bare = replace(corpus, domains=(code, replace(manual, train=None)))
     trial = Trial("t", Mixture({"code": 0.5, "manual": 0.5}), seed=0)
     with pytest.raises(CorpusError, match="'manual' has a weight but no tokens to train on"):
         NgramProxy().train([trial], bare, TRAINING, lambda progress: None)
-
-
-def test_options_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="options.order: 0 is not a whole number from 1 to 16"):
         NgramProxy(order=0)
     with pytest.raises(ConfigError, match="proxy.options.window: 1 is not a whole number from 2"):

@@ -60,15 +60,12 @@ def test_a_changed_file_is_found_and_the_step_that_makes_it_named(copied, name, 
     assert f"--until {step}" in damaged[step].fix
 
 
-def test_a_file_that_is_gone_or_was_never_written_is_told(copied):
+def test_a_file_that_is_gone_or_new_is_named_and_a_reader_refuses_what_has_changed(copied):
     (copied / "fit" / "held_out.parquet").unlink()
     (copied / "trials" / "t9999.json").write_text("{}")
     faults = {part.name: part.faults for part in verify_run(load_run(copied))}
     assert faults["fit"] == {"fit/held_out.parquet": "is missing"}
     assert faults["sweep"] == {"trials/t9999.json": "was not written by this step"}
-
-
-def test_a_reader_refuses_what_has_changed_and_says_the_command(copied):
     flip(copied / "trials.parquet")
     with pytest.raises(RunError, match=r"trials\.parquet: has changed .*: mixopt run .* --until s"):
         _ = load_run(copied).trials

@@ -47,14 +47,6 @@ def test_the_state_is_small_and_forgets_old_changes():
     assert take(other, 100) == take(one, 100)
 
 
-def test_the_stream_can_stop_with_the_first_domain_that_runs_out():
-    one = sampler(exhausted="stop")
-    batches = list(one)
-    assert len(batches) == len(one) == 77 * 5 // 24
-    assert 77 - 24 < one.counts()["books"] <= 77
-    assert list(one) == []
-
-
 @pytest.mark.parametrize("batch_size", [48, 16])
 def test_another_batch_size_goes_on_with_the_same_samples(batch_size):
     one = sampler(max_epochs=1)
@@ -176,11 +168,16 @@ def test_settings_that_cannot_be_right_are_refused(options, message):
     refuses(SamplerError, message, sampler, **options)
 
 
-def test_a_pass_has_the_batches_it_was_given_and_the_next_goes_on():
+def test_a_pass_has_its_batches_or_stops_with_the_first_domain_that_runs_out():
     one = sampler(batches=5)
     assert len(one) == 5
     assert list(one) + list(one) == take(sampler(), 10)
     refuses(TypeError, r"no end: give MixtureSampler\(batches=\)", len, sampler())
+    one = sampler(exhausted="stop")
+    batches = list(one)
+    assert len(batches) == len(one) == 77 * 5 // 24
+    assert 77 - 24 < one.counts()["books"] <= 77
+    assert list(one) == []
 
 
 WHOLE = {  # settings, their least and their most

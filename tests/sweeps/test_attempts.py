@@ -43,10 +43,12 @@ def tried(tmp_path):
     return Tried(tmp_path)
 
 
-def test_a_group_whose_worker_died_is_handed_out_again_and_a_finished_one_never(tried):
+def test_a_group_whose_worker_died_is_handed_out_again_and_a_reason_of_the_proxy_is_final(tried):
     assert tried.handed_out == ["abc", "f"]
     assert tried.lost("abc") == {}
     assert tried.lines == ["the worker died; retrying a and 2 more"]
+    outcome = GroupOutcome(named("abc"), reason="ValueError: no such layer")
+    assert tried.settle(outcome) == dict.fromkeys("abc", "ValueError: no such layer")
 
 
 def test_after_short_memory_its_halves_are_and_theirs_down_to_single_trials(tried):
@@ -73,11 +75,6 @@ def test_what_happens_again_and_again_is_a_failure(tried, fault, forgiven, reaso
     assert [tried.lost("abc", fault) for _ in range(forgiven)] == [{}] * forgiven
     assert tried.lost("abc", fault) == dict.fromkeys("abc", f"{reason}: the worker died")
     assert tried.handed_out == ["abc", "f", *["abc"] * forgiven]
-
-
-def test_a_reason_that_the_proxy_gave_is_final(tried):
-    outcome = GroupOutcome(named("abc"), reason="ValueError: no such layer")
-    assert tried.settle(outcome) == dict.fromkeys("abc", "ValueError: no such layer")
 
 
 def test_failures_of_one_cause_are_of_one_kind():

@@ -137,16 +137,13 @@ def test_a_value_that_is_more_than_a_value_is_refused(tmp_path, field, value, me
     refuses(ConfigError, f"sweep.options.{field}: {message}", script, tmp_path, **{field: value})
 
 
-def test_a_fraction_of_a_gpu_is_refused(tmp_path):
-    refuses(ConfigError, "sweep.gpus: 0.5: Slurm gives whole GPUs", script, tmp_path, gpus=0.5)
-
-
-def test_a_host_without_sbatch_says_what_is_needed(tmp_path, monkeypatch):
+def test_a_host_without_sbatch_and_a_fraction_of_a_gpu_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     trial = Trial("a", Mixture({"code": 1.0}), seed=0)
     means = SweepConfig(executor="slurm")
     with pytest.raises(ConfigError, match="No such file .*: start mixopt on a login node"):
         run_trials([trial], JOB, tmp_path / "trials", sweep=means)
+    refuses(ConfigError, "sweep.gpus: 0.5: Slurm gives whole GPUs", script, tmp_path, gpus=0.5)
 
 
 def test_squeue_that_fails_for_a_while_is_waited_out(tmp_path, monkeypatch):

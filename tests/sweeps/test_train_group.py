@@ -116,11 +116,12 @@ def test_groups_of_another_design_are_refused(run_here, tmp_path):
     refuses(RunError, r"groups\.json: holds other trials than the design; delete", run_here)
 
 
-def test_garbage_for_a_result_is_its_reason(tmp_path):
+def test_garbage_for_a_result_is_its_reason_and_a_long_reason_is_cut(tmp_path):
     (tmp_path / "result.json").write_text('{"results": 7}')
     result = read_result(tmp_path)
     assert (result.results, result.fault) == ([], None)
     assert result.error.startswith("the worker's answer cannot be used: ")
+    assert failure(ValueError("x " * 2000)).error == f"ValueError: {'x ' * 994}"
 
 
 @pytest.mark.parametrize(
@@ -269,10 +270,6 @@ class OutOfMemoryError(RuntimeError):
 )
 def test_short_memory_is_told_from_other_errors(error, fault):
     assert failure(error).fault == fault
-
-
-def test_a_long_reason_is_cut():
-    assert failure(ValueError("x " * 2000)).error == f"ValueError: {'x ' * 994}"
 
 
 def test_a_log_is_beside_the_work_and_its_last_line_is_told(tmp_path):

@@ -69,7 +69,7 @@ def test_what_lies_behind_a_link_stays(tmp_path):
     assert (outside / ".a.tmp").exists()
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+def test_a_write_that_fails_leaves_the_old_file_and_a_new_file_is_made_once(tmp_path):
     path = tmp_path / "table.json"
     write_json(path, [1])
     with pytest.raises(ValueError), replacing(path) as temporary:
@@ -82,9 +82,6 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         full.write("x" * 100_000)
     assert read_json(path) == [1]
     assert os.listdir(tmp_path) == ["table.json"]
-
-
-def test_a_file_is_made_once_and_what_is_no_file_name_is_refused(tmp_path):
     assert [write_new(tmp_path / "a" / "b", value) for value in (b"1", b"2")] == [True, False]
     assert (tmp_path / "a" / "b").read_bytes() == b"1"
     with pytest.raises(RunError, match=r"^'\.': cannot be written: it is not a file name"):

@@ -10,11 +10,13 @@ from mixopt.errors import ConfigError, PluginError
 from mixopt.system import build_plugin, check_trusted, load_plugin, plugins
 
 
-def test_an_unknown_name_or_option_is_answered_with_the_nearest():
+def test_an_unknown_name_is_answered_with_the_nearest_and_a_class_without_methods_refused():
     with pytest.raises(PluginError, match="unknown proxy 'decodr'; did you mean 'decoder'"):
         load_plugin("proxy", "decodr")
     with pytest.raises(ConfigError, match="unknown option 'oder'; did you mean 'order'"):
         build_plugin("proxy", "ngram", {"oder": 3})
+    with pytest.raises(PluginError, match=r"subprocess:Popen'?: has no '.*'; is it a model"):
+        build_plugin("model", "subprocess:Popen", {})
 
 
 def test_a_path_works_where_a_name_does():
@@ -25,11 +27,6 @@ def test_a_path_works_where_a_name_does():
         load_plugin("regressor", "collections:")
     with pytest.raises(PluginError, match="needs absent_package: pip install the package that has"):
         load_plugin("proxy", "absent_package:Proxy")
-
-
-def test_what_has_not_the_methods_of_its_contract_is_never_called():
-    with pytest.raises(PluginError, match=r"subprocess:Popen'?: has no '.*'; is it a model"):
-        build_plugin("model", "subprocess:Popen", {})
 
 
 def test_a_path_that_a_file_records_needs_trust():

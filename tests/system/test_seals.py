@@ -50,11 +50,14 @@ def test_every_flip_in_a_sealed_table_is_found_or_harmless(tmp_path):
     assert sum(found) > 0.9 * len(found)
 
 
-def test_files_of_a_folder_are_recorded_without_hidden_ones(tmp_path):
+def test_files_of_a_folder_are_recorded_without_hidden_ones_and_a_pipe_is_not_waited_for(tmp_path):
     (tmp_path / "fit" / "regressor").mkdir(parents=True)
     for name in ("fit/fit.json", "fit/regressor/a.npz", "fit/.lock", "fit/.a.tmp", "other"):
         (tmp_path / name).write_text(name)
     assert list(folder_records(tmp_path, ["fit"])) == ["fit/fit.json", "fit/regressor/a.npz"]
+    os.mkfifo(tmp_path / "workers.log")
+    record = FileRecord(0, hashlib.sha256().hexdigest())
+    assert Verifier(tmp_path).fault("workers.log", record, deep=True) == "is not a file"
 
 
 def test_a_large_file_is_read_once_until_it_changes(tmp_path):
@@ -74,12 +77,6 @@ def test_a_large_file_is_read_once_until_it_changes(tmp_path):
     claimed = [1_000_000, stamp.st_mtime_ns, 0, 0]  # as a directory may come with
     (tmp_path / ".verified.json").write_text(json.dumps({f"shard {record.sha256}": claimed}))
     assert "sha256 differs" in Verifier(tmp_path).faults({"shard": record})["shard"]
-
-
-def test_a_pipe_that_a_manifest_lists_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "workers.log")
-    record = FileRecord(0, hashlib.sha256().hexdigest())
-    assert Verifier(tmp_path).fault("workers.log", record, deep=True) == "is not a file"
 
 
 def test_a_damaged_table_of_somebody_elses_is_one_line(tmp_path):

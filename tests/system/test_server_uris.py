@@ -11,7 +11,7 @@ from mixopt.system import ServerUri, without_secrets
 USER, WORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 
 
-def test_a_secret_is_shown_as_stars_and_what_is_none_as_it_is():
+def test_a_secret_is_shown_as_stars_also_inside_a_message():
     assert ServerUri("http://u:p@ss@h") == "http://***@h"
     database = "postgresql+psycopg2://***@h:5432/db"
     assert ServerUri("postgresql+psycopg2://u:1/2@h:5432/db") == ServerUri(database) == database
@@ -19,9 +19,6 @@ def test_a_secret_is_shown_as_stars_and_what_is_none_as_it_is():
     assert ServerUri("mysql://h/db?user=u&password=pw&ssl=1") == ServerUri(query) == query
     plain = "sqlite:////runs/a@b/mlflow.db"
     assert ServerUri(plain) == ServerUri(plain).given == plain
-
-
-def test_secrets_are_hidden_inside_a_message():
     said = "GET http://u:pw@h/api failed; see postgresql://u:pw@h/db, pass: w0rd-0f-it"
     hidden = without_secrets(said, ["w0rd-0f-it"])
     assert hidden == "GET http://***@h/api failed; see postgresql://***@h/db, pass: ***"

@@ -33,16 +33,13 @@ def test_an_anneal_is_its_source_and_the_control_the_natural_mixture_of_the_othe
     assert first != second
 
 
-def test_a_base_domain_without_tokens_enough_for_its_weight_is_refused_with_its_epochs():
+def test_a_base_domain_without_tokens_enough_and_a_source_twice_or_in_the_base_are_refused():
     limits = Constraints.from_config(ConstraintsConfig(max_epochs=3), INVENTORY, 1000)
     config = asked(sources=["code"], base={"maths": 0.5, "web": 0.5})
     said = "base domain 'maths': a weight of 0.5 of 1k tokens needs 10 epochs of its 50 tokens"
     refuses(InfeasibleError, said, by_name, config, limits)
     empty = Mixture({"web": 0.0, "books": 0.0, "code": 0.5, "maths": 0.5})
     refuses(DesignError, "have no tokens", dict, anneal_mixtures(asked().anneals, empty))
-
-
-def test_a_source_twice_or_in_the_base_is_refused():
     with pytest.raises(ValueError, match="'code' is given twice"):
         asked(sources=["code", "code"])
     with pytest.raises(ValueError, match="'code' is a source and has a weight of 0.5"):

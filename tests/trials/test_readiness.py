@@ -56,16 +56,13 @@ def objective(**fields):
     return Objective(TARGETS, "mean", weights, "nats_per_token", leave_out="noise", **fields)
 
 
-def test_losses_that_are_noise_are_left_out_once():
+def test_noise_is_left_out_once_and_not_without_replicates_or_where_all_is_noise():
     trials = made()
     once = settled(objective(), trials)
     assert once.left_out == TARGETS[2:]
     assert once.weights == {TARGETS[0]: 0.5, TARGETS[1]: 0.5}
     assert settled(once, trials) == once
     assert settled(objective(scale="spread"), trials).spreads.keys() == set(TARGETS[:2])
-
-
-def test_noise_cannot_be_left_out_without_replicates_or_where_all_is_noise():
     with pytest.raises(ConfigError, match="objective.noise: leave_out: no mixture was trained tw"):
         settled(objective(), made(replicates=1))
     with pytest.raises(

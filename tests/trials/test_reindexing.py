@@ -16,29 +16,23 @@ def table(rows=ROWS, domains=DOMAINS, targets=("exam",), name="t"):
     return made(rows, np.full((len(rows), len(targets)), 2.0), domains, targets, name=name)
 
 
-def test_a_split_domain_gives_its_weight_to_its_parts_in_their_shares():
+def test_a_split_domain_gives_its_weight_to_its_parts_by_shares_or_by_the_inventory():
     found = table().reindex(split={"web": {"blogs": 0.75, "news": 0.25}})
     assert found.domains == ("blogs", "news", "code", "books")
     np.testing.assert_allclose(found.weights()[0], [0.375, 0.125, 0.3, 0.2])
     assert found.notes == ("split 'web': assumed to have been drawn as blogs 0.75, news 0.25",)
-
-
-def test_the_parts_are_shared_by_the_inventory_unless_shares_are_given():
     found = table().reindex(split={"web": ["blogs", "news"]}, inventory={"blogs": 3e9, "news": 1e9})
     assert found == table().reindex(split={"web": {"blogs": 0.75, "news": 0.25}})
     with pytest.raises(TrialsError, match="'web': no shares are given, and the inventory lacks"):
         table().reindex(split={"web": ["blogs", "news"]}, inventory={"blogs": 3e9})
 
 
-def test_merged_domains_add_up_and_how_they_were_drawn_is_said():
+def test_merged_domains_add_up_and_a_removed_one_leaves_out_the_trials_that_used_it():
     found = table().reindex(merge={"prose": ["web", "books"]})
     assert found.domains == ("prose", "code")
     np.testing.assert_allclose(found.weights()[:, 0], [0.7, 0.8, 0.4, 1.0])
     # Mean inner shares 1.7 and 1.2 of 2.9; the trials are 0.0897, 0.269, 0.234 and 0.414 off them.
     assert "0.252 from the mean web 0.586, books 0.414 on average" in found.notes[0]
-
-
-def test_a_removed_domain_leaves_trials_that_used_it_out_and_rescales_the_others():
     found = table([(0.495, 0.495, 0.01), (0.4, 0.4, 0.2)]).reindex(remove=["books"])
     assert found.table["trial"].to_list() == ["t000"]
     np.testing.assert_allclose(found.weights(), [[0.5, 0.5]])

@@ -64,12 +64,20 @@ def test_an_unfinished_trial_keeps_its_row_and_reason_and_has_no_losses():
     refuses(TrialsError, "trial 't1' is failed and has no losses", trials.losses)
 
 
-def test_the_best_trial_is_the_finished_one_with_the_lowest_objective():
+def test_the_best_trial_is_finished_has_the_lowest_objective_and_is_first_in_the_frame():
     lost = [result("t0"), FAILED, result("t2", 1.5)]
     objective = Objective(("web", "other"), "target", {"other": 1.0})
     assert best_trial(table(lost), objective) == ("t2", MIXTURES[2])
     higher = Objective(("web", "other"), "target", {"web": 1.0}, higher=("web",))
     assert best_trial(table(lost), higher) == ("t0", MIXTURES[0])
+    results = [result("t0", 3.0), result("t1", 2.0), RESULTS[2]]
+    objective = Objective(("web", "other"), "target", {"web": 1.0}, "bits_per_byte")
+    frame = table(results).frame(objective)
+    assert frame["trial"].to_list() == ["t1", "t0", "t2"]
+    assert frame["objective"].to_list() == [1.0, 1.5, 2.0]
+    assert "bpb/other" in frame.columns
+    assert "loss/other" not in frame.columns
+    assert table([RESULTS[0], FAILED, RESULTS[2]]).frame("other")["trial"].to_list() == ["t0", "t2"]
 
 
 def changed(**columns):
@@ -130,17 +138,6 @@ FEW = replace(RESULTS[1], losses=Losses(1, {"web": 1.0}, {"web": 1.0}))
 )
 def test_a_table_that_cannot_be_is_one_line(make, message):
     refuses(TrialsError, message, make)
-
-
-def test_the_frame_has_the_best_trial_first_in_the_unit_of_the_objective():
-    results = [result("t0", 3.0), result("t1", 2.0), RESULTS[2]]
-    objective = Objective(("web", "other"), "target", {"web": 1.0}, "bits_per_byte")
-    frame = table(results).frame(objective)
-    assert frame["trial"].to_list() == ["t1", "t0", "t2"]
-    assert frame["objective"].to_list() == [1.0, 1.5, 2.0]
-    assert "bpb/other" in frame.columns
-    assert "loss/other" not in frame.columns
-    assert table([RESULTS[0], FAILED, RESULTS[2]]).frame("other")["trial"].to_list() == ["t0", "t2"]
 
 
 @pytest.mark.parametrize(
