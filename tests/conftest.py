@@ -75,7 +75,9 @@ def text_files(tmp_path_factory) -> dict[str, Path]:
     prose = [text for text in map(ast.get_docstring, documented) if text and len(text) > 120]
     half = len(prose) // 2
     texts = {"code": code, "prose": prose[:half], "help": prose[half:]}
-    return {name: write_jsonl(folder / f"{name}.jsonl", own) for name, own in texts.items()}
+    return {
+        name: write_jsonl(folder / f"{name}.jsonl", documents) for name, documents in texts.items()
+    }
 
 
 @pytest.fixture(scope="session")

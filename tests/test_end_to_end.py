@@ -28,9 +28,9 @@ def trial_texts(run):
 def test_a_second_run_does_no_work_and_prints_the_answer(finished):
     """Which leans to what the target is like: docstrings, as prose is and code is not."""
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    again = command("run", finished.parent / "tiny.yaml", "--out", finished)
-    assert again.out.startswith("Recommendation: ")
-    assert ", bits per byte (above 0 is better)" in again.out
+    repeated = command("run", finished.parent / "tiny.yaml", "--out", finished)
+    assert repeated.out.startswith("Recommendation: ")
+    assert ", bits per byte (above 0 is better)" in repeated.out
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
     assert list(read_json(finished / "steps.json")["steps"]) == list(STEPS)
     run = mixopt.load_run(finished)
@@ -51,8 +51,8 @@ def test_another_configuration_is_refused_and_named_and_a_redo_of_it_deletes_not
     copied, config
 ):
     other = ("run", config, "--out", copied, "--set", "design.trials=9")
-    for asked in (other, (*other, "--from", "validate")):
-        ended = command(*asked)
+    for args in (other, (*other, "--from", "validate")):
+        ended = command(*args)
         assert (ended.code, ended.error.count("\n")) == (2, 1)
         assert "'design' was made from another configuration" in ended.error
         assert "design.trials is 8 there and 9 here" in ended.error
@@ -87,14 +87,14 @@ def test_an_interrupted_sweep_does_not_resume_with_another_configuration(copied,
 
 
 def test_a_first_mistake_can_be_fixed_in_the_same_directory(config_path, tmp_path):
-    asked = ("run", config_path, "--out", tmp_path / "run", "--until", "prepare")
+    args = ("run", config_path, "--out", tmp_path / "run", "--until", "prepare")
     skip = ("--set", "corpus.on_bad_document=skip")
-    ended = command(*asked, *skip, "--set", "corpus.domains.code.column=txt")
+    ended = command(*args, *skip, "--set", "corpus.domains.code.column=txt")
     assert (ended.code, "no column 'txt'" in ended.error) == (2, True)
-    ended = command(*asked, *skip)
+    ended = command(*args, *skip)
     assert ended.code == 0
-    again = f"mixopt run {config_path} --out {tmp_path / 'run'} --until design"
-    assert f"next: {again}" in ended.out
+    suggested = f"mixopt run {config_path} --out {tmp_path / 'run'} --until design"
+    assert f"next: {suggested}" in ended.out
 
 
 def test_another_objective_keeps_the_trials(copied, config):

@@ -60,8 +60,8 @@ def test_text_in_a_store_and_tokens_of_megatron_come_to_a_recommendation(
     write_megatron(tmp_path / "code_text_document", [[*s.encode(), END] for s in sources[40:]])
     s3.put("tasks/functions.jsonl", continued(sources[:20]))
     s3.put("tasks/classes.jsonl", continued(sources[20:40]))
-    asked = [text for text in prose[half + 40 :] if len(text) > 200]
-    s3.put("tasks/sentences.jsonl", continued(asked[:20], 100))
+    questions = [text for text in prose[half + 40 :] if len(text) > 200]
+    s3.put("tasks/sentences.jsonl", continued(questions[:20], 100))
     (tmp_path / "anywhere.yaml").write_text(YAML)
     command = [sys.executable, "-m", "mixopt", "run", "anywhere.yaml", "--out", "run"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -53,10 +53,10 @@ def test_what_makes_no_mixture_is_named(tmp_path, make, message):
 
 
 def test_order_does_not_matter_and_rounding_is_rescaled_within_a_stated_tolerance():
-    one, other = Mixture({"a": 0.25, "b": 0.75}), Mixture({"b": 0.75, "a": 0.25})
-    assert one == other
-    assert hash(one) == hash(other)
-    assert one.fingerprint == other.fingerprint
+    first, second = Mixture({"a": 0.25, "b": 0.75}), Mixture({"b": 0.75, "a": 0.25})
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first.fingerprint == second.fingerprint
     mixture = Mixture({"web": 0.6, "code": 0.403}, tolerance=0.005)
     assert mixture["web"] == pytest.approx(0.6 / 1.003)
 

@@ -28,8 +28,8 @@ def test_the_version_is_written_in_one_place_and_the_metadata_has_what_an_index_
 
 
 def test_all_brings_what_every_other_extra_brings_and_the_page_on_installing_names_each():
-    (own,) = (line for line in EXTRAS["all"] if line.startswith("mixopt["))
-    assert set(re.findall(r"[a-z]+", own.partition("[")[2])) == set(EXTRAS) - {"all"}
+    (extra,) = (line for line in EXTRAS["all"] if line.startswith("mixopt["))
+    assert set(re.findall(r"[a-z]+", extra.partition("[")[2])) == set(EXTRAS) - {"all"}
     page = (PROJECT / "docs" / "install.md").read_text(encoding="utf-8")
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.M)) == sorted(EXTRAS)
 

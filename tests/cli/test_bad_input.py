@@ -446,8 +446,8 @@ TEXTS = [
 @pytest.mark.parametrize(("text", "options", "expected"), TEXTS, ids=[t[2][:60] for t in TEXTS])
 def test_a_field_that_cannot_be_is_named_and_nothing_is_begun(tmp_path, text, options, expected):
     (tmp_path / "a.yaml").write_text(text)
-    asked = ("run", tmp_path / "a.yaml", "--out", tmp_path / "run", *options, "--until", "prepare")
-    ended = mixopt(*asked)
+    args = ("run", tmp_path / "a.yaml", "--out", tmp_path / "run", *options, "--until", "prepare")
+    ended = mixopt(*args)
     assert (ended.code, ended.out) == (2, "")
     assert ended.error.count("\n") == 1
     assert expected in ended.error

@@ -73,9 +73,9 @@ def test_a_sweep_that_runs_here_is_interrupted_and_resumes(prepared, tmp_path):
     done = {trial.stem for trial in trial_paths(path / "trials")}
     sizes = (path / "trials" / "group_size.json").read_text()
     assert mixopt("stop", path).out == f"{path}: nothing is running\n"
-    again = started(config, path)
-    again.communicate(timeout=60)
-    assert again.returncode == 0
+    resumed = started(config, path)
+    resumed.communicate(timeout=60)
+    assert resumed.returncode == 0
     assert len(trial_paths(path / "trials")) == 12
     lines = (tmp_path / "trained.log").read_text().splitlines()
     groups = Counter(line.split()[2] for line in lines if line.startswith("ended"))

@@ -40,7 +40,7 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("error", "code", "said"), ENDS, ids=lambda one: str(one)[:30])
+@pytest.mark.parametrize(("error", "code", "said"), ENDS, ids=lambda item: str(item)[:30])
 def test_what_ends_a_command_is_at_most_a_line_with_a_code_of_its_own(
     error, code, said, tmp_path, monkeypatch
 ):

@@ -97,12 +97,12 @@ def test_other_questions_keep_the_constraints_of_the_run_and_overwrite_no_answer
 
 
 def test_propose_a_front(run, tmp_path):
-    asked = ("--pareto", "code", "--pareto", "help", "--points", 3)
-    found = parsed("propose", run, *asked, "--out", tmp_path / "front")
+    args = ("--pareto", "code", "--pareto", "help", "--points", 3)
+    found = parsed("propose", run, *args, "--out", tmp_path / "front")
     assert found["targets"] == ["code", "help"]
     assert len(list((tmp_path / "front").glob("point-*.yaml"))) == len(found["points"])
-    again = answered("propose", run, *asked, "--out", tmp_path / "again")
-    assert "Pareto front of code and help" in again
+    text = answered("propose", run, *args, "--out", tmp_path / "again")
+    assert "Pareto front of code and help" in text
 
 
 def test_predict_a_mixture(run, limits):
@@ -112,17 +112,17 @@ def test_predict_a_mixture(run, limits):
     assert found["weights"] == {"code": 0.3, "prose": 0.7}
     assert found["epochs"] == {"code": 0.9, "prose": 4.2}
     assert any("needs 4.2 epochs of its 1M tokens" in line for line in found["broken"])
-    asked = answered("predict", run, "--weights", "prose=.7,code=.3", "--target", "help")
+    answer = answered("predict", run, "--weights", "prose=.7,code=.3", "--target", "help")
     for said in ("Mixture for help", "best trial (", "predicted: "):
-        assert said in asked
+        assert said in answer
 
 
 def test_a_file_of_a_mixture_is_predicted_as_its_weights(run, tmp_path):
-    own = {"code": 0.3, "prose": 0.7}
-    (tmp_path / "own.yaml").write_text(json.dumps(own))
+    mine = {"code": 0.3, "prose": 0.7}
+    (tmp_path / "own.yaml").write_text(json.dumps(mine))
     opened, path = load_run(run), str(tmp_path / "own.yaml")
-    found = [opened.predict(item, tokens="1B") for item in (own, path, Mixture(own))]
-    found += [predict(run, item, tokens=10**9) for item in (own, path, Mixture(own))]
+    found = [opened.predict(item, tokens="1B") for item in (mine, path, Mixture(mine))]
+    found += [predict(run, item, tokens=10**9) for item in (mine, path, Mixture(mine))]
     assert all(item.to_json() == found[0].to_json() for item in found)
     assert found[0].predicted.epochs["code"] == pytest.approx(0.3 / 20)
     for fields in ({"bounds": {"code": 0.25}}, ConstraintsConfig(bounds={"code": 0.25})):
@@ -133,9 +133,9 @@ def test_readiness_and_an_evaluation_on_the_validated_runs(run):
     losses = parsed("status", run, "--readiness")["losses"]
     assert [loss["name"] for loss in losses] == ["code", "prose", "help"]
     assert "How well the trials tell mixtures apart" in answered("status", run, "--readiness")
-    asked = ("fit", run, "--test", run / "validation.parquet")
-    assert parsed(*asked)["targets"].keys() == {"code", "prose", "help"}
-    assert "runs that it has not seen" in answered(*asked)
+    args = ("fit", run, "--test", run / "validation.parquet")
+    assert parsed(*args)["targets"].keys() == {"code", "prose", "help"}
+    assert "runs that it has not seen" in answered(*args)
 
 
 def test_fit_of_the_runs_own_table(run, tmp_path):
@@ -172,16 +172,16 @@ def test_predict_says_what_a_job_would_draw(run):
     draws = found["draws"]
     drawn = {domain["domain"]: domain["tokens"] / draws["tokens"] for domain in draws["domains"]}
     assert drawn == pytest.approx(found["weights"], abs=8 / 195)
-    own = ("--tokens", "1e5", "--batch", "8x64", "--weights", "prose=.7,code=.3")
-    assert "Share of the tokens by stage" in answered("predict", run, *own)
+    args = ("--tokens", "1e5", "--batch", "8x64", "--weights", "prose=.7,code=.3")
+    assert "Share of the tokens by stage" in answered("predict", run, *args)
 
 
 def test_a_schedule_of_a_run_is_predicted_with_what_the_run_knows(run, tmp_path):
     out = tmp_path / "schedule.yaml"
-    asked = ("export", run, "--to", "schedule", "--tokens", 1e5, "--batch", "8x64", "--out", out)
-    said = answered(*asked).splitlines()
+    args = ("export", run, "--to", "schedule", "--tokens", 1e5, "--batch", "8x64", "--out", out)
+    said = answered(*args).splitlines()
     assert said == [f"{out}: 99,840 tokens in 195 steps", f"next: mixopt predict {out}"]
-    assert [parsed(*asked)[name] for name in ("file", "batch")] == [str(out), 8]
+    assert [parsed(*args)[name] for name in ("file", "batch")] == [str(out), 8]
     sizes = {domain["domain"]: domain["inventory"] for domain in parsed("predict", out)["domains"]}
     assert sizes == load_run(run).inventory
 
@@ -196,10 +196,10 @@ def test_no_command_has_more_than_twelve_options_or_trusts_unasked():
         *("init", "check", "run", "status", "stop", "report", "predict", "propose", "fit"),
         *("import", "export", "pretrain", "experts", "verify", "sync"),
     ]
-    for name, one in commands.items():
-        options = {o for p in one.params for o in p.opts if o.startswith("--")}
+    for name, call in commands.items():
+        options = {o for p in call.params for o in p.opts if o.startswith("--")}
         assert "--json" in options, name
         assert len(options) <= 12, name
-        assert not any(p.default for p in one.params if p.name in ("trust", "as_json")), name
+        assert not any(p.default for p in call.params if p.name in ("trust", "as_json")), name
     (points,) = (p for p in commands["propose"].params if p.name == "points")
     assert points.default == 9

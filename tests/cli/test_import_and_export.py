@@ -19,17 +19,17 @@ def test_tokens_of_another_tool_become_shards(tmp_path):
     ended = mixopt("import", *given)
     assert ended.code == 0, ended.error
     assert TokenShards.open(out).read(0, 100).tolist() == list(range(100))
-    again = mixopt("import", *given)
-    assert (again.code, again.error.count("\n")) == (2, 1)
-    assert "already exists" in again.error
+    repeated = mixopt("import", *given)
+    assert (repeated.code, repeated.error.count("\n")) == (2, 1)
+    assert "already exists" in repeated.error
 
 
 def test_tables_of_runs_become_trials(tmp_path):
     (tmp_path / "w.csv").write_text("step,a,b,note\nx,0.25,0.75,p\ny,0.5,0.48,q\n")
     (tmp_path / "l.csv").write_text("step,a,b\nx,2,3\ny,1,4\n")
     tables, out = [tmp_path / "w.csv", tmp_path / "l.csv"], tmp_path / "trials.parquet"
-    asked = ["--key", "step", "--ignore", "note", "--tolerance", 0.05, "--unit", "bits_per_byte"]
-    ended = mixopt("import", *tables, "--out", out, *asked)
+    args = ["--key", "step", "--ignore", "note", "--tolerance", 0.05, "--unit", "bits_per_byte"]
+    ended = mixopt("import", *tables, "--out", out, *args)
     assert ended.out == f"{out}: 2 trials, 2 domains, 2 losses\n", ended.error
     trials = Trials.read(out)
     assert (trials.unit, trials.domains, len(trials)) == ("bits_per_byte", ("a", "b"), 2)
@@ -61,9 +61,9 @@ def test_results_of_tasks_become_a_table_of_losses(tmp_path):
 
 def test_the_questions_of_lm_eval_are_those_of_its_shares_of_right_answers(tmp_path):
     for run, accuracy in (("t1", 0.5), ("t2", 0.625)):
-        asked = {"original": 9, "effective": 8}
+        samples = {"original": 9, "effective": 8}
         metrics = {"acc,none": accuracy, "perplexity,none": 3.5}
-        content = {"results": {"arc": metrics}, "n-samples": {"arc": asked}}
+        content = {"results": {"arc": metrics}, "n-samples": {"arc": samples}}
         write(tmp_path / f"{run}.json", content)
     assert imported(tmp_path) == 2
     (tmp_path / "W.csv").write_text("trial,a,b\nt1,1,0\nt2,0,1\n")
@@ -93,7 +93,7 @@ def test_a_run_gives_its_recommendation_with_all_that_units_need(finished, tool,
     found = load_run(finished)
     trained = {domain.name: domain.train for domain in found.corpus.domains if domain.train}
     known = {"inventory": found.inventory}
-    known["sample_tokens"] = {name: one.tokens / one.documents for name, one in trained.items()}
+    known["sample_tokens"] = {name: part.tokens / part.documents for name, part in trained.items()}
     weights = read_shares(out.read_text(), tool, **known)
     assert weights == pytest.approx(dict(found.recommendation.mixture), abs=1e-3)
 

@@ -60,8 +60,8 @@ def test_a_password_of_tracking_is_in_nothing_that_is_written_and_a_run_goes_on(
     record = tmp_path / "run/config.yaml"
     texts = yaml.safe_dump(content), repr(config), config.model_dump_json(), record.read_text()
     assert not any("s3cret" in text for text in texts)
-    for again in (load_config(record), config):
-        assert open_run(again, tmp_path / "run").log.records["prepare"].seconds is None
+    for reopened in (load_config(record), config):
+        assert open_run(reopened, tmp_path / "run").log.records["prepare"].seconds is None
 
 
 @pytest.mark.parametrize("field", ["tracking.uri.x", "seed"])
@@ -138,12 +138,12 @@ def test_a_glob_is_of_every_domain_that_no_name_overrides_and_a_dropped_one_gets
 
 
 def test_changes_keep_the_other_limits_of_the_run(tmp_path):
-    own = ConstraintsConfig(max_epochs=4, guardrails="natural", bounds={"web": [0, 0.3]})
+    base = ConstraintsConfig(max_epochs=4, guardrails="natural", bounds={"web": [0, 0.3]})
     (tmp_path / "limits.yaml").write_text("constraints: {bounds: {'*': [0.05, 1]}}\n")
-    found = own.with_changes(read_constraints(tmp_path / "limits.yaml"), DOMAINS)
-    assert (found.max_epochs, found.guardrails) == ({"*": 4}, own.guardrails)
+    found = base.with_changes(read_constraints(tmp_path / "limits.yaml"), DOMAINS)
+    assert (found.max_epochs, found.guardrails) == ({"*": 4}, base.guardrails)
     assert found.bounds == {"web": (0.05, 0.3), "code": (0.05, 1), "tex": (0.05, 1)}
-    named = own.with_changes(ConstraintsConfig(bounds={"web": [0.2, 0.8]}, max_epochs=8), DOMAINS)
+    named = base.with_changes(ConstraintsConfig(bounds={"web": [0.2, 0.8]}, max_epochs=8), DOMAINS)
     assert (named.bounds, named.max_epochs) == ({"web": (0.2, 0.8)}, {"*": 8})
 
 

@@ -121,22 +121,22 @@ def test_the_fields_of_a_command_become_the_proxys_options(load, tmp_path, monke
 
 
 def test_patience_makes_no_trial_stale_and_the_command_does(fingerprint):
-    own = fingerprint("sweep", proxy=RUN)
-    assert own == fingerprint("sweep", proxy=RUN | {"timeout": 5, "retries": 2})
-    assert own != fingerprint("sweep", proxy=RUN | {"run": "train {trial}"})
-    assert own != fingerprint("sweep", proxy=RUN | {"losses": "x/{domain}"})
+    expected = fingerprint("sweep", proxy=RUN)
+    assert expected == fingerprint("sweep", proxy=RUN | {"timeout": 5, "retries": 2})
+    assert expected != fingerprint("sweep", proxy=RUN | {"run": "train {trial}"})
+    assert expected != fingerprint("sweep", proxy=RUN | {"losses": "x/{domain}"})
 
 
 def test_the_size_of_a_domain_without_text_is_what_is_prepared(load, fingerprint):
-    own = {"proxy": RUN, "evaluation": {"mmlu": {}}}
-    own["objective"] = {"target": "mmlu", "unit": "nats_per_token"}
-    config = load(BASE | own | {"corpus": {"domains": SIZED}})
+    sections = {"proxy": RUN, "evaluation": {"mmlu": {}}}
+    sections["objective"] = {"target": "mmlu", "unit": "nats_per_token"}
+    config = load(BASE | sections | {"corpus": {"domains": SIZED}})
     assert not config.corpus.domains["web"].has_text
 
     def of(tokens, **source):
         domains = SIZED | {"web": {"tokens": tokens}}
-        domains = {name: one | source for name, one in domains.items()}
-        return fingerprint("prepare", corpus={"domains": domains}, **own)
+        domains = {name: domain | source for name, domain in domains.items()}
+        return fingerprint("prepare", corpus={"domains": domains}, **sections)
 
     assert of(10**12) != of(10**13)
     assert of(10**12, path="a.txt") == of(10**13, path="a.txt")

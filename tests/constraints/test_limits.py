@@ -26,8 +26,8 @@ def large(**fields) -> Constraints:
     return limits(LARGE, 25_000_000_000, **fields)
 
 
-def conflict(made=limits, **fields) -> str:
-    return refuses(InfeasibleError, None, made, **fields)
+def conflict(build=limits, **fields) -> str:
+    return refuses(InfeasibleError, None, build, **fields)
 
 
 def group(domains, least=0.0, most=1.0):
@@ -42,9 +42,9 @@ def test_the_strictest_of_bounds_and_epochs_counts_in_the_order_of_the_inventory
     both = large(max_epochs=4, bounds={"europarl": (0, 0.1), "code": (0.2, 0.9)})
     np.testing.assert_allclose(both.upper_D, [1, 0.1, 0.32])
     assert both.lower_D.tolist() == [0, 0, 0.2]
-    own = limits(max_epochs={"*": 2, "law": 5})
-    assert own.upper_D.tolist() == pytest.approx([1.0, 0.6, 0.5])
-    more = own.with_limits([floor("law", 0.2, "x"), cap("web", 0.6, "y")])
+    limited = limits(max_epochs={"*": 2, "law": 5})
+    assert limited.upper_D.tolist() == pytest.approx([1.0, 0.6, 0.5])
+    more = limited.with_limits([floor("law", 0.2, "x"), cap("web", 0.6, "y")])
     assert more.lower_D.tolist() == [0.0, 0.0, 0.2]
     assert more.in_force == ("y", "constraints.max_epochs: 2", "constraints.max_epochs.law: 5", "x")
 
@@ -262,8 +262,8 @@ def test_all_that_is_drawn_or_projected_is_in_the_ratios_and_fills_what_is_left(
     assert in_ratio(drawn_ND, (0.6, 0.3, 0.1))
     assert np.ptp(drawn_ND[:, 3]) > 0.5
     assert 0.25 < drawn_ND[:, 0].max() <= 0.3 + 1e-9
-    own = in_proportion({"web": 3, "books": 1, "forums": 0}).simplex.project(np.eye(5))
-    assert in_ratio(own, (0.75, 0.25, 0.0))
+    projected_ND = in_proportion({"web": 3, "books": 1, "forums": 0}).simplex.project(np.eye(5))
+    assert in_ratio(projected_ND, (0.75, 0.25, 0.0))
 
 
 def test_a_mixture_out_of_the_ratios_violates_them_and_ratios_that_cannot_hold_are_refused():
@@ -276,9 +276,9 @@ def test_a_mixture_out_of_the_ratios_violates_them_and_ratios_that_cannot_hold_a
 
 
 def frozen(free, **fields):
-    own = Constraints.from_config(read_constraints(fields), TREE)
+    limited = Constraints.from_config(read_constraints(fields), TREE)
     shares = {"web/a": 0.1, "web/b": 0.3, "code": 0.4, "law": 0.2}
-    return own.frozen_but(free, Mixture(shares), "ref.yaml")
+    return limited.frozen_but(free, Mixture(shares), "ref.yaml")
 
 
 def test_a_branch_moves_within_its_limits_and_the_rest_keeps_its_shares():

@@ -118,15 +118,15 @@ def test_bounds_that_hold_no_mixture_and_points_of_another_cube_are_refused(lowe
 
 @pytest.mark.parametrize("fields", SETS.values(), ids=SETS)
 def test_every_map_keeps_to_groups_and_radii_and_loses_nothing(fields):
-    one, rng = allowed(fields), np.random.default_rng(0)
-    drawn_ND = one.from_cube(rng.random((2000, one.dimensions)))
-    assert one.contains(drawn_ND, tolerance=1e-9).all()
+    region, rng = allowed(fields), np.random.default_rng(0)
+    drawn_ND = region.from_cube(rng.random((2000, region.dimensions)))
+    assert region.contains(drawn_ND, tolerance=1e-9).all()
     assert len(np.unique(drawn_ND.round(7), axis=0)) == 2000
-    np.testing.assert_allclose(one.inside(drawn_ND[:20]), drawn_ND[:20], atol=1e-9)
-    np.testing.assert_allclose(one.project(drawn_ND[:20]), drawn_ND[:20], atol=1e-9)
+    np.testing.assert_allclose(region.inside(drawn_ND[:20]), drawn_ND[:20], atol=1e-9)
+    np.testing.assert_allclose(region.project(drawn_ND[:20]), drawn_ND[:20], atol=1e-9)
     points_ND = rng.normal(0.25, 0.5, (15, 4))
-    near_ND = one.project(points_ND)
-    assert one.contains(near_ND, tolerance=1e-9).all()
+    near_ND = region.project(points_ND)
+    assert region.contains(near_ND, tolerance=1e-9).all()
     away_N = np.linalg.norm(near_ND - points_ND, axis=1)
     others_N = np.linalg.norm(drawn_ND[None] - points_ND[:, None], axis=2).min(axis=1)
     assert (away_N <= others_N + 1e-6).all()
@@ -134,17 +134,17 @@ def test_every_map_keeps_to_groups_and_radii_and_loses_nothing(fields):
 
 @pytest.mark.parametrize("fields", [TEXT, NEAR], ids=["group", "tv"])
 def test_what_is_outside_is_pulled_straight_to_the_middle_and_no_farther_than_it_must(fields):
-    one = allowed(fields)
+    region = allowed(fields)
     points_ND = np.random.default_rng(3).dirichlet(np.full(4, 0.3), 50)
-    outside_ND = points_ND[~one.contains(points_ND)]
-    start_ND, moved_ND = one.base.project(outside_ND), one.inside(outside_ND)
-    assert one.contains(moved_ND, tolerance=1e-9).all()
+    outside_ND = points_ND[~region.contains(points_ND)]
+    start_ND, moved_ND = region.base.project(outside_ND), region.inside(outside_ND)
+    assert region.contains(moved_ND, tolerance=1e-9).all()
     for start_D, moved_D in zip(start_ND, moved_ND, strict=True):
-        way_D, whole_D = moved_D - one.interior_point_D, start_D - one.interior_point_D
+        way_D, whole_D = moved_D - region.interior_point_D, start_D - region.interior_point_D
         part = float(way_D @ whole_D / (whole_D @ whole_D))
         np.testing.assert_allclose(way_D, part * whole_D, atol=1e-8)
-        beyond_D = one.interior_point_D + (part + 1e-5) * whole_D
-        assert part > 1.0 - 1e-6 or not one.contains(beyond_D, tolerance=1e-9)[0]
+        beyond_D = region.interior_point_D + (part + 1e-5) * whole_D
+        assert part > 1.0 - 1e-6 or not region.contains(beyond_D, tolerance=1e-9)[0]
 
 
 def test_the_cube_fills_the_set_to_its_ends_and_heaps_nothing_up_there():
@@ -165,15 +165,15 @@ def test_all_maps_keep_to_random_groups_around_a_mixture(seed):
     sums_G = groups_GD @ inside_D
     least_G, most_G = sums_G * rng.random(2), sums_G + (1 - sums_G) * rng.random(2)
     rows_RD, most_R = np.vstack([groups_GD, -groups_GD]), np.concatenate([most_G, -least_G])
-    one = ConvexSet(CappedSimplex.full(5), rows_RD, most_R)
+    region = ConvexSet(CappedSimplex.full(5), rows_RD, most_R)
     points_ND = rng.dirichlet(np.full(5, 0.3), 8)
     for mapped_ND in (
-        one.project(points_ND),
-        one.inside(points_ND),
-        one.from_cube(rng.random((8, one.dimensions))),
-        one.step(one.inside(points_ND), points_ND - points_ND[::-1]),
+        region.project(points_ND),
+        region.inside(points_ND),
+        region.from_cube(rng.random((8, region.dimensions))),
+        region.step(region.inside(points_ND), points_ND - points_ND[::-1]),
     ):
-        assert one.contains(mapped_ND, tolerance=1e-8).all()
+        assert region.contains(mapped_ND, tolerance=1e-8).all()
 
 
 def test_a_step_goes_all_the_way_or_to_the_first_limit():
@@ -187,18 +187,18 @@ def test_a_step_goes_all_the_way_or_to_the_first_limit():
 
 
 def test_a_radius_with_room_for_one_mixture_alone_has_no_dimensions():
-    one = allowed({"bounds": {"mail": (0.3, 1.0)}, "radius": {"tv": 0.2 * (1 + 1e-12)}})
-    assert one.dimensions == 0
-    (drawn_D, same_D) = one.from_cube(np.empty((2, 0)))
+    region = allowed({"bounds": {"mail": (0.3, 1.0)}, "radius": {"tv": 0.2 * (1 + 1e-12)}})
+    assert region.dimensions == 0
+    (drawn_D, same_D) = region.from_cube(np.empty((2, 0)))
     assert drawn_D.tolist() == same_D.tolist()
     assert total_variation(drawn_D, NATURAL_D) == pytest.approx(0.2, abs=1e-6)
 
 
 def test_a_domain_that_the_reference_lacks_stays_out_of_a_divergence(tmp_path):
     Mixture({"code": 0.5, "prose": 0.5, "law": 0.0, "mail": 0.0}).to_file(tmp_path / "old.yaml")
-    one = allowed({"radius": {"kl": 0.3, "reference": str(tmp_path / "old.yaml")}})
-    assert one.upper_D.tolist() == [1.0, 1.0, 0.0, 0.0]
-    assert one.from_cube(np.random.default_rng(0).random((50, 1)))[:, 2:].max() == 0.0
+    region = allowed({"radius": {"kl": 0.3, "reference": str(tmp_path / "old.yaml")}})
+    assert region.upper_D.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert region.from_cube(np.random.default_rng(0).random((50, 1)))[:, 2:].max() == 0.0
 
 
 def bowl(bottom) -> DifferentiableFunction:

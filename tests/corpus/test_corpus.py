@@ -254,7 +254,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def made(folder, workers: int, names="ab", **options) -> tuple[Corpus, list[str]]:
+def prepared_by(folder, workers: int, names="ab", **options) -> tuple[Corpus, list[str]]:
     *domains, target = ((name, {"path": str(folder / f"{name}.jsonl")}) for name in names + "c")
     # One domain alone is read in this process, where the size of a piece may be changed.
     targets, said = {"target": target[1]} if len(domains) > 1 else {}, []
@@ -264,20 +264,20 @@ def made(folder, workers: int, names="ab", **options) -> tuple[Corpus, list[str]
 
 @pytest.mark.nightly
 def test_any_number_of_processes_gives_the_same_bytes_and_says_the_same(folder):
-    (one, said), (three, same) = (made(folder, k, tokenizer="bpe:300") for k in (1, 3))
-    assert content(one.path) == content(three.path)
+    (single, said), (three, same) = (prepared_by(folder, k, tokenizer="bpe:300") for k in (1, 3))
+    assert content(single.path) == content(three.path)
     assert said == same
-    assert one.provenance["sources"]["a"]["read"]["equal_to_evaluation"] > 0
+    assert single.provenance["sources"]["a"]["read"]["equal_to_evaluation"] > 0
     assert Corpus.open(three.path).domain_names == ("a", "b")
 
 
 def test_pieces_of_one_domain_are_shards_in_order(folder, monkeypatch):
-    whole = made(folder, 1, "a")[0].domains[0].train
+    whole = prepared_by(folder, 1, "a")[0].domains[0].train
     text = whole.read(0, whole.tokens)
     monkeypatch.setattr(domain_text, "PIECE_BYTES", 20_000)
-    (one, _), (two, _) = (made(folder, k, "a") for k in (1, 2))
-    assert content(one.path) == content(two.path)
-    train = one.domains[0].train
+    (single, _), (two, _) = (prepared_by(folder, k, "a") for k in (1, 2))
+    assert content(single.path) == content(two.path)
+    train = single.domains[0].train
     assert len(train.shards) > 2
     assert (train.documents, train.bytes) == (whole.documents, whole.bytes)
     assert (train.read(0, train.tokens) == text).all()

@@ -62,8 +62,8 @@ def is_found(path, before):
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", FILES)
 def test_a_flipped_bit_is_found_or_harmless(whole, corpus, name):
-    before, every = believed(whole), flips(corpus / name, count=FLIPS)
-    assert sum(is_found(corpus, before) for _ in every) >= FLIPS // 2
+    before, damages = believed(whole), flips(corpus / name, count=FLIPS)
+    assert sum(is_found(corpus, before) for _ in damages) >= FLIPS // 2
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ def test_text_in_a_store_makes_the_corpus_of_a_folder_and_a_foreign_run_asks_non
     there = experiment(tmp_path / "there.yaml", store.url)
     remote = prepared(there, tmp_path / "remote")
     here = experiment(tmp_path / "here.yaml", str(tmp_path / "local"))
-    made = shards(remote.corpus)
-    assert made == shards(prepared(here, tmp_path / "run").corpus)
+    expected = shards(remote.corpus)
+    assert expected == shards(prepared(here, tmp_path / "run").corpus)
     assert remote.corpus.tasks[0].rows == 8
     counted = {item.name: item for item in count_domains(load_config(there).corpus)}
     assert (counted["web"].files, counted["web"].bytes) == (2, sum(map(len, texts("web"))))
@@ -102,7 +102,7 @@ def test_text_in_a_store_makes_the_corpus_of_a_folder_and_a_foreign_run_asks_non
     refuses(RunError, "made this directory, add --trust", prepared, run / "config.yaml", run)
     for name, content in files.items():
         store.put(name, content)
-    assert shards(prepared(run / "config.yaml", run, trust=True).corpus) == made
+    assert shards(prepared(run / "config.yaml", run, trust=True).corpus) == expected
     url = store.put("bad.jsonl", b'{"text": "good"}\n{"text": 7}\n')
     config = CorpusConfig.model_validate({"domains": {"web": {"path": url}}})
     line = refusal(prepare_corpus, config, {}, tmp_path / "corpus", fingerprint="f")
@@ -140,21 +140,21 @@ def test_a_published_corpus_is_taken_by_another_run_and_is_the_same(store, run, 
     assert publish_corpus(run / "corpus", url, said.append) == len(said) == 9
     assert said[::8] == ["publish: 1 of 9: a/train/00000.bin", "publish: 9 of 9: index.json"]
     assert "already there" in publish(run, url)
-    asked = other(tmp_path, url)
-    assert check(load_config(asked)).problems == []
-    taken = prepared(asked, tmp_path / "taken")
+    config = other(tmp_path, url)
+    assert check(load_config(config)).problems == []
+    taken = prepared(config, tmp_path / "taken")
     assert corpus_hash(taken.path / "corpus") == corpus_hash(run / "corpus")
     assert Corpus.open(taken.path / "corpus").inventory == Corpus.open(run / "corpus").inventory
-    assert prepared(asked, tmp_path / "taken").is_done("prepare")
+    assert prepared(config, tmp_path / "taken").is_done("prepare")
 
 
 def test_a_folder_is_taken_too_and_its_files_are_linked(run, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(18, "Invalid cross-device link")
 
-    asked = other(tmp_path, str(run / "corpus"))
+    config = other(tmp_path, str(run / "corpus"))
     for name in ("linked", "copied"):
-        taken = prepared(asked, tmp_path / name).path
+        taken = prepared(config, tmp_path / name).path
         files = [path / "corpus/a/train/00000.bin" for path in (run, taken)]
         assert files[0].samefile(files[1]) == (name == "linked")
         assert corpus_hash(taken / "corpus") == corpus_hash(run / "corpus")

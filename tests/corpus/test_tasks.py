@@ -184,9 +184,9 @@ def test_bits_per_byte_is_the_weighted_mean_over_items_and_an_encoded_task_is_re
     assert bits == pytest.approx((8 + 3 * 1) / 4 / (4 * math.log(2)))
     assert task.column == "task/t/bits_per_byte"
     write_task(task, tmp_path)
-    again = open_task(tmp_path, "t")
+    reloaded = open_task(tmp_path, "t")
     for field in dataclasses.fields(EncodedTask):
-        assert np.array_equal(getattr(task, field.name), getattr(again, field.name)), field.name
+        assert np.array_equal(getattr(task, field.name), getattr(reloaded, field.name)), field.name
     np.savez(tmp_path / "tasks" / "other.npz", tokens_T=task.tokens_T)
     with pytest.raises(CorpusError, match=r"other.npz: damaged: its arrays are not those"):
         open_task(tmp_path, "other")

@@ -221,10 +221,10 @@ def mixed(files, tmp_path, parts):
 
 
 def test_a_mixed_domain_has_its_parts_in_their_shares_to_a_document(files, tmp_path):
-    _, train, made = mixed(files, tmp_path, parts_of(files, mixture=SHARES))
-    assert abs(made["tokens"]["web"] - 0.7 * train.tokens) <= 200
-    assert sum(made["tokens"].values()) == train.tokens
-    assert 1 - 0.03 < max(made["epochs"].values()) <= 1, "as large as no part is repeated for"
+    _, train, measured = mixed(files, tmp_path, parts_of(files, mixture=SHARES))
+    assert abs(measured["tokens"]["web"] - 0.7 * train.tokens) <= 200
+    assert sum(measured["tokens"].values()) == train.tokens
+    assert 1 - 0.03 < max(measured["epochs"].values()) <= 1, "as large as no part is repeated for"
 
 
 def test_what_is_held_out_of_a_part_is_not_trained_on(files, tmp_path):
@@ -260,19 +260,19 @@ def of_tokens(folder, **stated):
 
 
 def test_parts_of_tokens_end_with_the_id_that_they_state_or_are_taken_in_blocks(files, tmp_path):
-    _, train, made = mixed(files, tmp_path, of_tokens(tmp_path, document_end=0))
-    assert made["tokens"] == {"web": 4_000, "code": 4_000}
+    _, train, measured = mixed(files, tmp_path, of_tokens(tmp_path, document_end=0))
+    assert measured["tokens"] == {"web": 4_000, "code": 4_000}
     assert (train.tokens, train.documents) == (8_000, 80)
     assert Counter(text[5] for text in documents(train, end=0)) == {"w": 40, "c": 40}
     assert train.bytes == 80 * 99, "the id that ends a document stands for no text"
-    _, _, made = mixed(files, tmp_path, of_tokens(tmp_path))
-    assert made["shares"] == pytest.approx({"web": 0.5, "code": 0.5}, abs=0.07)
+    _, _, measured = mixed(files, tmp_path, of_tokens(tmp_path))
+    assert measured["shares"] == pytest.approx({"web": 0.5, "code": 0.5}, abs=0.07)
 
 
 def test_a_part_may_be_repeated_where_that_is_allowed_and_counts_once(files, tmp_path):
     parts = parts_of(files, mixture=SHARES, tokens=30_000, max_epochs=3)
-    corpus, train, made = mixed(files, tmp_path, parts)
-    epochs = made["epochs"]["web"]
+    corpus, train, measured = mixed(files, tmp_path, parts)
+    epochs = measured["epochs"]["web"]
     assert train.tokens == pytest.approx(30_000, abs=200)
     assert epochs == pytest.approx(2.19, abs=0.05)
     math, once = corpus.domains[0].train.tokens, round(train.tokens / epochs)

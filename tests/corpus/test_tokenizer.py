@@ -47,22 +47,22 @@ def corpus_of(folder, tokenizer):
 
 @pytest.mark.parametrize(("tokenizer", "ids"), [("bytes", 257), ("bpe:300", 300)])
 def test_the_folder_of_a_prepared_corpus_is_its_tokenizer(tmp_path, tokenizer, ids):
-    made = corpus_of(tmp_path, tokenizer)
-    opened = open_tokenizer(str(made.path))
-    same = saved_tokenizer(made.path, tokenizer).encode(TEXTS)
+    corpus = corpus_of(tmp_path, tokenizer)
+    opened = open_tokenizer(str(corpus.path))
+    same = saved_tokenizer(corpus.path, tokenizer).encode(TEXTS)
     np.testing.assert_array_equal(opened.encode(TEXTS), same)
-    assert opened.vocab_size == known_size(str(made.path)) == ids
-    second = corpus_of(tmp_path, str(made.path))
+    assert opened.vocab_size == known_size(str(corpus.path)) == ids
+    second = corpus_of(tmp_path, str(corpus.path))
     assert saved_tokenizer(second.path, second.tokenizer).vocab_size == ids
-    assert second.domains[0].train.tokens == made.domains[0].train.tokens
+    assert second.domains[0].train.tokens == corpus.domains[0].train.tokens
 
 
 def test_an_unusual_end_of_documents_is_kept_with_the_corpus_and_no_begin_is_added(tmp_path):
-    own = FastTokenizer.train(TEXTS, 300)
+    tokenizer = FastTokenizer.train(TEXTS, 300)
     begin = {"single": "<|endoftext|> $A", "special_tokens": [("<|endoftext|>", 0)]}
-    own.inner.post_processor = tokenizers.processors.TemplateProcessing(**begin)
+    tokenizer.inner.post_processor = tokenizers.processors.TemplateProcessing(**begin)
     (tmp_path / "own").mkdir()
-    own.save(tmp_path / "own")
+    tokenizer.save(tmp_path / "own")
     (tmp_path / "own" / "tokenizer_config.json").write_text('{"eos_token": {"content": "a"}}')
     corpus = corpus_of(tmp_path, str(tmp_path / "own"))
     opened = saved_tokenizer(corpus.path, corpus.tokenizer)

@@ -33,8 +33,8 @@ def test_an_example_is_a_right_experiment(example, monkeypatch, tmp_path):
 
 def test_slurm_says_what_it_would_submit(tmp_path, monkeypatch):
     monkeypatch.chdir(PROJECT)
-    asked = ("run", "examples/slurm.yaml", "--dry-run", "--out", tmp_path / "run")
-    done = mixopt(*asked, "--set", SMALL[0])
+    args = ("run", "examples/slurm.yaml", "--dry-run", "--out", tmp_path / "run")
+    done = mixopt(*args, "--set", SMALL[0])
     assert done.code == 0, done.error
     assert "#SBATCH --mem=4G" in done.out
     assert not (tmp_path / "run").exists()

@@ -61,9 +61,9 @@ def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on
         assert time.monotonic() < until, left
         time.sleep(0.05)
 
-    again = started(config, out, "proxy.tokens=6000")
-    output, _ = again.communicate(timeout=500)
-    assert again.returncode == 0, output.decode()
+    resumed = started(config, out, "proxy.tokens=6000")
+    output, _ = resumed.communicate(timeout=500)
+    assert resumed.returncode == 0, output.decode()
     table = losses(out)
     assert table["parameters"].min() > 50_000
     assert len(set(table["loss/readme"])) == len(table)
@@ -75,9 +75,9 @@ def test_a_plain_pytorch_script_trains_the_trials_and_an_interrupted_run_goes_on
 
 
 def test_a_trainer_with_its_own_data_needs_no_text_here(tmp_path):
-    own = PROJECT / "examples" / "own_trainer"
-    subprocess.run([sys.executable, own / "bins" / "prepare.py", tmp_path / "data"], check=True)
-    text = (own / "bins.yaml").read_text().replace("=runs/data", f"={tmp_path / 'data'}")
+    folder = PROJECT / "examples" / "own_trainer"
+    subprocess.run([sys.executable, folder / "bins" / "prepare.py", tmp_path / "data"], check=True)
+    text = (folder / "bins.yaml").read_text().replace("=runs/data", f"={tmp_path / 'data'}")
     config, out = tmp_path / "bins.yaml", tmp_path / "run"
     config.write_text(text.replace("folder: ../..", f"folder: {PROJECT}"))
     small = (*(item for item in SMALL if "max_bytes" not in item), "proxy.tokens=5120")

@@ -17,8 +17,8 @@ ANY_D = np.ones(3)
 @pytest.mark.nightly
 def test_the_smallest_setting_prints_a_row_for_each_way():
     script = EXPERIMENTS / "published" / "decisions.py"
-    asked = ["--worlds", "plain", "--trials", "12", "--seeds", "1", "--processes", "1"]
-    command, environment = [sys.executable, script, *asked], {**os.environ, "OMP_NUM_THREADS": "1"}
+    args = ["--worlds", "plain", "--trials", "12", "--seeds", "1", "--processes", "1"]
+    command, environment = [sys.executable, script, *args], {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.check_output(command, env=environment, text=True, timeout=400)
     rows = [line.split("|")[2].strip() for line in done.splitlines() if "| 12 |" in line]
     controls = ["best trial", "natural", "uniform"]

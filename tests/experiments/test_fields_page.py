@@ -17,8 +17,8 @@ def test_the_page_is_that_of_the_models():
 
 @pytest.mark.parametrize(("model", "most"), [(Config, 110), (PretrainConfig, 70)])
 def test_every_field_of_an_experiment_and_a_pretraining_has_its_line(model, most):
-    found = [(p, name, one) for p, _, fields in surface.sections(model) for name, one in fields]
-    assert [(p, name) for p, name, one in found if not one.get("description")] == []
+    found = [(p, name, field) for p, _, fields in surface.sections(model) for name, field in fields]
+    assert [(p, name) for p, name, field in found if not field.get("description")] == []
     assert 50 < len(found) <= most
 
 

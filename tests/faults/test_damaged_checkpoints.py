@@ -30,7 +30,7 @@ def test_the_run_goes_on_from_the_checkpoint_before_to_equal_weights(
     content = bytearray(shards[-1].read_bytes())
     content[len(content) // 2] ^= 4
     shards[-1].write_bytes(content)
-    again = finished(context, config, out, ranks, [ODM])
-    assert len(again.batches()) == 3
+    resumed = finished(context, config, out, ranks, [ODM])
+    assert len(resumed.batches()) == 3
     assert_equal_runs(out, whole)
     assert (out / "checkpoints" / "damaged-step-00000009").is_dir()

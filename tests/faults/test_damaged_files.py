@@ -88,8 +88,8 @@ def test_a_damaged_file_is_refused_in_a_line_or_changes_nothing(whole, tmp_path,
             answers.append(mixopt(command, run, *more))
         expected, found = answers
         if found.code == 0:  # a damaged part is named, or made again first
-            told = "damaged" in found.out or found.out.startswith("next: mixopt")
-            assert told or found.out == expected.out, f"{command}: {found.out[-600:]}"
+            is_named = "damaged" in found.out or found.out.startswith("next: mixopt")
+            assert is_named or found.out == expected.out, f"{command}: {found.out[-600:]}"
         else:
             assert found.code == 2, f"{command}: {found.error[-600:]}"
             assert len(found.error.splitlines()) == 1, f"{command}: {found.error[-600:]}"

@@ -70,11 +70,11 @@ def test_a_command_that_a_forged_configuration_names_is_not_run(foreign, tmp_pat
         ended = mixopt(*looking, cwd=foreign)
         assert ended.returncode in (0, 1, 2), ended.stderr
     assert load_run(foreign).config.proxy.run == ["touch", str(marker)]
-    again = ("run", "config.yaml", "--out", ".", "--from", "sweep")
-    refused = mixopt(*again, cwd=foreign)
+    rerun = ("run", "config.yaml", "--out", ".", "--from", "sweep")
+    refused = mixopt(*rerun, cwd=foreign)
     assert refused.returncode == 2
     assert "if you trust whoever made this directory, add --trust" in refused.stderr
     assert (foreign / "trials.parquet").exists(), "nothing is deleted before that is asked"
     assert not marker.exists()
-    mixopt(*again, "--trust", cwd=foreign)
+    mixopt(*rerun, "--trust", cwd=foreign)
     assert marker.exists(), "the command is one that would run"

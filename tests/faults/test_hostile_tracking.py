@@ -34,11 +34,11 @@ def plain_environment(monkeypatch):
 @contextmanager
 def odd_server(status: int | None, *, hello: bool = False):
     """Give a server that answers with a status, or hangs; `hello`: well when it is knocked at."""
-    asked, closing = [], threading.Event()
+    requests, closing = [], threading.Event()
 
     def answer(request):
         request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        asked.append((request.path, request.headers.get("Authorization")))
+        requests.append((request.path, request.headers.get("Authorization")))
         knocked = hello and request.path.endswith("/experiments/search")
         if status is None:
             closing.wait(60)
@@ -50,7 +50,7 @@ def odd_server(status: int | None, *, hello: bool = False):
 
     with serving(answer) as address:
         try:
-            yield SimpleNamespace(address=address, asked=asked)
+            yield SimpleNamespace(address=address, requests=requests)
         finally:
             closing.set()
 
@@ -78,12 +78,12 @@ def test_a_password_reaches_the_server_and_nothing_else(tmp_path, capfd):
         uri = f"http://somebody:{WORD}@{server.address}"
         log = RunLog(run, experiment="toy", uri=uri, warn=warnings.append)
         log.log({"loss": 1.0}, 0)
-        wait_for(lambda: len(server.asked) > 1)
+        wait_for(lambda: len(server.requests) > 1)
         seen = command_lines()
         assert f"mixopt.tracking.sender\0{run}" in seen
         log.close()
         login = "Basic " + base64.b64encode(f"somebody:{WORD}".encode()).decode()
-        assert {given for _, given in server.asked} == {login}
+        assert {given for _, given in server.requests} == {login}
     (opened, *_) = map(json.loads, (run / JOURNAL).read_text().splitlines())
     assert opened["server"] == f"http://***@{server.address}"
     assert len(warnings) == 1

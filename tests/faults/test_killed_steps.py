@@ -20,13 +20,13 @@ def test_a_step_that_is_ended_comes_to_the_same_when_it_is_done_again(
     whole, tmp_path, step, kind, count
 ):
     run = whole.before(step, tmp_path / "run")
-    asked = (step, whole.config, "--out", run)
+    args = (step, whole.config, "--out", run)
     after = moment(whole.seconds[step], step, kind, count)
-    codes = disturb([(command(*asked), {})], kind, after)
+    codes = disturb([(command(*args), {})], kind, after)
     assert codes[0] != OURS
 
-    again = mixopt(*asked)
+    resumed = mixopt(*args)
 
-    assert again.returncode == 0, again.stderr
+    assert resumed.returncode == 0, resumed.stderr
     assert results(run) == results(whole.after(step))
     assert not [name for name in os.listdir(run) if name.endswith((".tmp", ".lease"))]

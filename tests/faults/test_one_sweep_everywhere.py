@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from ray_nodes import QUIET
-from work_runs import WorkRun, said
+from work_runs import WorkRun, output_of
 
 pytestmark = QUIET
 TRAINER = """
@@ -66,9 +66,9 @@ def test_the_same_sweep_gives_the_same_table_everywhere(
         names = "{mixture} {corpus} {tokens} {seed} {out}"
         kind["run"] = f"{sys.executable} {trainer} {names}"
     here = WorkRun(tmp_path / "local", short_texts, kind, trials=12).design()
-    on_ray = here.copy(tmp_path / "ray", executor="ray", asked={"address": ray_nodes.address})
+    on_ray = here.copy(tmp_path / "ray", executor="ray", choices={"address": ray_nodes.address})
     on_slurm = here.copy(tmp_path / "slurm", executor="slurm")
-    said(here.owner())
+    output_of(here.owner())
     assert here.table()["status"] == ["finished"] * 12
 
     owner = owner_with_a_trial(on_ray)
@@ -77,12 +77,12 @@ def test_the_same_sweep_gives_the_same_table_everywhere(
     owner = on_ray.owner()
     ray_nodes.kill(ray_nodes.last)
     ray_nodes.last = ray_nodes.add()
-    said(owner)
+    output_of(owner)
     assert on_ray.table() == here.table()
 
     owner = owner_with_a_trial(on_slurm)
     slurm_cluster.kill_node("n2")
     slurm_cluster.start_node("n2")
-    said(owner)
+    output_of(owner)
     assert on_slurm.table() == here.table()
     slurm_cluster.wait_for_nodes()

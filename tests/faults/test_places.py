@@ -36,11 +36,11 @@ def test_a_step_on_a_full_disk_is_one_line_and_is_done_when_there_is_room(whole,
     run = whole.before(step, disk / "run")
     before = results(run)
     _fill(disk)
-    asked = (step, whole.config, "--out", run)
-    one_line(mixopt(*asked), str(run), "No space left on device")
-    assert {name: one for name, one in results(run).items() if name in before} == before
+    args = (step, whole.config, "--out", run)
+    one_line(mixopt(*args), str(run), "No space left on device")
+    assert {name: content for name, content in results(run).items() if name in before} == before
     (disk / "full").unlink()
-    assert mixopt(*asked).returncode == 0
+    assert mixopt(*args).returncode == 0
     assert results(run) == results(whole.after(step))
 
 

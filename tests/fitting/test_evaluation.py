@@ -153,5 +153,5 @@ def test_a_loss_that_never_changes_is_left_out_unless_it_is_asked_for():
 def test_it_is_said_where_own_share_ranks_the_mean_as_well(found):
     assert found["mean"]["better_than_own_share"] > 0.9
     assert not any("adds nothing" in line for line in found["notes"])
-    own = runs(40, 0, noise=0.5).fit(regressors="own_share")
-    assert any("adds nothing" in line for line in evaluate(own, UNSEEN)["notes"])
+    control = runs(40, 0, noise=0.5).fit(regressors="own_share")
+    assert any("adds nothing" in line for line in evaluate(control, UNSEEN)["notes"])

@@ -20,7 +20,7 @@ from mixopt.system import folder_records, write_sealed
 def forged(folder: Path, **fields) -> None:
     """Write fields into fit.json, and hashes and a seal that go with what is there."""
     content = json.loads((folder / "fit.json").read_text())
-    records = {name: one.to_json() for name, one in folder_records(folder, FILES).items()}
+    records = {name: entry.to_json() for name, entry in folder_records(folder, FILES).items()}
     write_sealed(folder / "fit.json", {**content, "files": records, **fields})
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_is_not_of_the_fit_is_one_line(tmp_path, file, change, messa
 def test_every_flip_in_a_file_of_a_fit_is_found_or_harmless(tmp_path):
     fit = fitted("linear")
     fit.save(tmp_path)
-    one = make_trials(seed=1).weights()[:1]
+    new_ND = make_trials(seed=1).weights()[:1]
     rng = np.random.default_rng(0)
     for file in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
         whole = file.read_bytes()
@@ -110,6 +110,6 @@ def test_every_flip_in_a_file_of_a_fit_is_found_or_harmless(tmp_path):
             file.write_bytes(flipped)
             with suppress(MixoptError):
                 read = Fit.load(tmp_path)
-                assert np.array_equal(read.predict(one).losses_NM, fit.predict(one).losses_NM)
+                assert np.array_equal(read.predict(new_ND).losses_NM, fit.predict(new_ND).losses_NM)
                 assert read.report.equals(fit.report)
         file.write_bytes(whole)

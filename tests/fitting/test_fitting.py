@@ -79,9 +79,9 @@ def test_the_regressor_with_the_least_held_out_error_is_chosen_of_equals_the_fir
 
 def test_every_predictor_has_a_row_a_target_and_the_objective_is_predicted_from_the_losses(fit):
     counted = dict(fit.report.group_by("predictor").len().iter_rows())
-    every = len(TARGETS) + 1
+    count = len(TARGETS) + 1
     names = ("linear", "log_linear", "own_share", "from_uniform", "nearest_trial", "mean", CEILING)
-    assert counted == dict.fromkeys(names, every)
+    assert counted == dict.fromkeys(names, count)
     predicted = fit.predict(make_trials(seed=1).weights())
     values_N = predicted.losses_NM[:, [0, 2]] @ [0.5, 0.5]
     assert np.array_equal(
@@ -90,15 +90,12 @@ def test_every_predictor_has_a_row_a_target_and_the_objective_is_predicted_from_
 
 
 def test_controls_do_not_see_the_losses_that_they_predict():
-    trials, asked = make_trials(), objective("code")
+    trials, goal = make_trials(), objective("code")
     weights_ND, losses_NM = trials.weights(), trials.losses("bits_per_byte")
     fold_N = grouped_folds(trials.mixtures, 5, 0)
     changed_NM = losses_NM + 100.0 * (fold_N == 2)[:, None]
     before, after = (
-        [
-            item.told_NQ[fold_N == 2]
-            for item in controls(weights_ND, seen_NM, fold_N, DOMAINS, asked)
-        ]
+        [item.told_NQ[fold_N == 2] for item in controls(weights_ND, seen_NM, fold_N, DOMAINS, goal)]
         for seen_NM in (losses_NM, changed_NM)
     )
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))
@@ -115,9 +112,9 @@ def test_the_ceiling_falls_with_the_noise():
 def test_the_intervals_of_held_out_predictions_hold_ninety_in_a_hundred(fit):
     held_out = fit.held_out.filter(pl.col("predictor") == fit.name)
     for target, calibration in zip(fit.targets, fit.calibrations, strict=True):
-        own = held_out.filter(pl.col("target") == target)
-        errors_N = np.abs((own["observed"] - own["predicted"]).to_numpy())
-        assert 0.9 <= (errors_N <= calibration.halves(own["std"].to_numpy()) + 1e-12).mean() < 1.0
+        held = held_out.filter(pl.col("target") == target)
+        errors_N = np.abs((held["observed"] - held["predicted"]).to_numpy())
+        assert 0.9 <= (errors_N <= calibration.halves(held["std"].to_numpy()) + 1e-12).mean() < 1.0
 
 
 @pytest.mark.parametrize("name", ["log_linear", "lightgbm", "sklearn.svm:SVR"])
@@ -145,10 +142,13 @@ def test_one_seed_gives_one_fit_whatever_the_order_of_the_rows():
     "name", ["sklearn.linear_model:Ridge", "mixopt_regressors.linear:LinearRegressor"]
 )
 def test_one_target_is_fitted_by_scikit_learn_s_regressors_and_by_others_alike(name):
-    one, asked = make_trials().with_targets(["code"]), Objective(("code",), "target", {"code": 1.0})
-    fit = fitted(name, trials=one, asked=asked)
-    assert fit.predict(one.weights()).losses_NM.shape == (len(one), 1)
-    assert select_targets(fit.regressor, [0]).predict(one.weights()).shape == (len(one), 1)
+    trials, goal = (
+        make_trials().with_targets(["code"]),
+        Objective(("code",), "target", {"code": 1.0}),
+    )
+    fit = fitted(name, trials=trials, goal=goal)
+    assert fit.predict(trials.weights()).losses_NM.shape == (len(trials), 1)
+    assert select_targets(fit.regressor, [0]).predict(trials.weights()).shape == (len(trials), 1)
 
 
 def test_a_regressor_that_fails_is_named(monkeypatch):

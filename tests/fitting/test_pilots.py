@@ -71,8 +71,8 @@ class World:
         alone = replace(found.lines, dual_KM=0 * found.lines.dual_KM)
         lines_NM = replace(found, lines=alone).apply(told_NM, weights_ND)
         stds_NM = found.std(told_NM, weights_ND, np.ones_like(told_NM))
-        own = found.calibration(self.objective, found.apply(self.predicted_NM, self.weights_ND))
-        halves_N = own.halves(self.objective.spread(stds_NM))
+        scale = found.calibration(self.objective, found.apply(self.predicted_NM, self.weights_ND))
+        halves_N = scale.halves(self.objective.spread(stds_NM))
         error_N, off_N = (truth_N - item.mean(axis=1) for item in (carried_NM, lines_NM))
         spread = truth_N.std()
         numbers = (halves_N.mean(), *(np.sqrt((item**2).mean()) for item in (error_N, off_N)))
@@ -114,10 +114,11 @@ def carried(fit):
 
 
 def test_one_pilot_shifts_every_loss_to_its_size_and_ten_find_every_slope(fit, carried):
-    one = fit.with_pilots(runs(large, 1, 3))
-    assert np.allclose(one.correction.lines.slopes_M, 1)
+    moved = fit.with_pilots(runs(large, 1, 3))
+    assert np.allclose(moved.correction.lines.slopes_M, 1)
     off_M, before_M = (
-        (UNSEEN.losses() - by.predict(UNSEEN.weights()).losses_NM).mean(axis=0) for by in (one, fit)
+        (UNSEEN.losses() - by.predict(UNSEEN.weights()).losses_NM).mean(axis=0)
+        for by in (moved, fit)
     )
     assert (np.abs(off_M) < 0.5 * np.abs(before_M)).all()
     lines = carried.correction.lines
@@ -140,11 +141,11 @@ def test_the_gradient_is_that_of_the_carried_predictions(carried):
 
 def test_some_losses_of_a_carried_fit_are_predicted_as_all_are(carried):
     points_ND = np.vstack([UNSEEN.weights(), np.full(3, 1 / 3), [0.0, 0.0, 1.0]])
-    every = carried.regressor.predict(points_ND, return_std=True)
+    whole = carried.regressor.predict(points_ND, return_std=True)
     some = select_targets(carried.regressor, [2, 0]).predict(points_ND, return_std=True)
-    for whole_NM, kept_NM in zip(every, some, strict=True):
+    for whole_NM, kept_NM in zip(whole, some, strict=True):
         assert np.allclose(kept_NM, whole_NM[:, [2, 0]], rtol=1e-12)
-    assert (every[1][-1] > every[1][-2]).all()  # where the fit itself is less sure
+    assert (whole[1][-1] > whole[1][-2]).all()  # where the fit itself is less sure
     found = carried.predict(points_ND, EXAM)
     assert np.array_equal(found.losses_NM[:, 2], found.objective_N)
     assert np.allclose(found.high_NM[:, 2], found.objective_high_N)

@@ -17,8 +17,8 @@ def test_what_is_claimed_is_realised_in_simulated_sweeps():
         true = spread * rng.standard_normal((worlds, arms + 1))
         true[:, 0] = 0.0
         runs = true + noise / np.sqrt(seeds) * rng.standard_normal(true.shape)
-        told = runs[:, 1:].max(axis=1) - runs[:, 0] > critical_difference(noise, arms, seeds=seeds)
-        return pytest.approx(told.mean(), abs=0.03)
+        seen = runs[:, 1:].max(axis=1) - runs[:, 0] > critical_difference(noise, arms, seeds=seeds)
+        return pytest.approx(seen.mean(), abs=0.03)
 
     assert power(noise, 0.03, 1, seeds=1).power == realised(0.03, 1, 1)
     assert power(noise, 0.01, 24, seeds=3).power == realised(0.01, 24, 3)

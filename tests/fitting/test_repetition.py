@@ -41,7 +41,7 @@ def runs(*sizes, count=40, law=law):
     weights_ND = rng.dirichlet(np.ones(3), 40)
     weights_ND[36:] = weights_ND[:4]
     losses_NM = law(weights_ND) + 0.005 * rng.standard_normal((40, 2))
-    losses_NM += 3 * np.resize([one**-0.1 for one, _ in sizes], (40, 1))
+    losses_NM += 3 * np.resize([size**-0.1 for size, _ in sizes], (40, 1))
     return table(weights_ND[:count], losses_NM[:count], tuple(INVENTORY), TARGETS, sizes)
 
 
@@ -70,8 +70,8 @@ def test_auto_weighs_the_law_of_epochs_where_trials_repeat(factor, named, tmp_pa
     assert auto.names == named
     assert "epochs" not in named or auto.weights_MC[:, 2].min() > 0.5
     auto.save(tmp_path / "auto")
-    again = AutoRegressor.load(tmp_path / "auto"), auto.tuned().fit(*given), auto.select([0, 1])
-    for item in again:
+    copies = AutoRegressor.load(tmp_path / "auto"), auto.tuned().fit(*given), auto.select([0, 1])
+    for item in copies:
         assert item.names == auto.names
         assert np.allclose(item.predict(given[0]), auto.predict(given[0]))
 
@@ -86,8 +86,8 @@ def test_trials_of_several_lengths_or_of_none_have_no_epochs():
 
 def test_a_run_has_the_epochs_of_its_trials_or_simulated_ones_of_the_whole(config_path, tmp_path):
     simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=2000000"]
-    asked = [*simulated, "fit.regressors=[epochs, linear]"]
-    config, path = load_config(config_path, asked), tmp_path / "run"
+    overrides = [*simulated, "fit.regressors=[epochs, linear]"]
+    config, path = load_config(config_path, overrides), tmp_path / "run"
     done = steps.run(config, path, until="sweep")
     known = repetition_of(done)
     assert known.tokens == 2_000_000

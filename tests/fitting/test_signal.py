@@ -54,8 +54,8 @@ def noisy_mean(weights_ND):
 
 
 def test_what_is_offered_leaves_noise_out_and_can_be_pasted_as_the_same_objective():
-    trials, asked = make_trials(noisy_mean, count=40), replace(objective(*TARGETS), higher=("law",))
-    found = readiness(fitted("linear", trials=trials, asked=asked))
+    trials, aim = make_trials(noisy_mean, count=40), replace(objective(*TARGETS), higher=("law",))
+    found = readiness(fitted("linear", trials=trials, goal=aim))
     assert found.losses[-1].verdict == "not at all"
     now, *offers = found.offers
     names = ["scale: spread", "ranked metrics", "first factor", "hinge"]
@@ -81,19 +81,19 @@ def test_what_is_offered_leaves_noise_out_and_can_be_pasted_as_the_same_objectiv
 def test_the_first_factor_is_what_follows_the_mixture_and_the_noise_has_its_own():
     rng = np.random.default_rng(0)
     law_N, common_N = rng.standard_normal((2, 200))
-    told = np.outer(law_N, [1, 1, 1, 0, 0, 0])
-    seen = told + np.outer(common_N, [0, 0, 0, 2, 2, 2]) + 0.3 * rng.standard_normal(told.shape)
+    law_NM = np.outer(law_N, [1, 1, 1, 0, 0, 0])
+    seen = law_NM + np.outer(common_N, [0, 0, 0, 2, 2, 2]) + 0.3 * rng.standard_normal(law_NM.shape)
     aim = Objective(tuple("abcdef"), "mean", dict.fromkeys("abcdef", 1 / 6))
-    first, second = factors(aim, seen, told)
+    first, second = factors(aim, seen, law_NM)
     assert first.spearman > 0.9 > abs(second.spearman) + 0.6
     assert [abs(load) > 0.8 for load in first.loadings.values()] == [True] * 3 + [False] * 3
 
 
 def test_a_fit_that_own_share_equals_is_said_to_add_nothing():
-    def own(weights_ND):
+    def law(weights_ND):
         return 3.0 - np.sqrt(weights_ND[:, [0, 0, 0, 0]])
 
-    found = readiness(fitted("linear", trials=make_trials(own), asked=objective("math")))
+    found = readiness(fitted("linear", trials=make_trials(law), goal=objective("math")))
     assert found.objective.adds_nothing
     assert any("the fit adds nothing" in line for line in found.lines("D"))
 
@@ -108,11 +108,11 @@ def test_questions_say_the_most_that_noise_can_be():
     weights_ND = rng.dirichlet(np.ones(3), 60)
     truth_NM = 0.2 + 0.5 * np.column_stack([weights_ND, weights_ND[:, 0]])
     trials = table(weights_ND, rng.binomial(200, truth_NM) / 200)
-    found = readiness(fitted("linear", trials=trials, asked=questions(200, *TARGETS)))
+    found = readiness(fitted("linear", trials=trials, goal=questions(200, *TARGETS)))
     true = (truth_NM * (1 - truth_NM) / 200).mean(axis=0)
-    for one, variance, values in zip(found.losses, true, truth_NM.T, strict=True):
+    for loss, variance, values in zip(found.losses, true, truth_NM.T, strict=True):
         expected = variance / (variance + values.var())
-        assert one.noise_share == pytest.approx(expected, rel=0.25)
+        assert loss.noise_share == pytest.approx(expected, rel=0.25)
 
 
 def test_intervals_are_as_wide_as_questions_make_them():
@@ -123,7 +123,7 @@ def test_intervals_are_as_wide_as_questions_make_them():
         right_N1 = rng.binomial(60, 0.5 + 0.48 * weights_ND[:, :1]) / 60
         return weights_ND, np.tile(right_N1, (1, 4))
 
-    fit = fitted("linear", trials=table(*counted(200)), asked=questions(60, "code"))
+    fit = fitted("linear", trials=table(*counted(200)), goal=questions(60, "code"))
     ends = fit.predict([[0.02, 0.49, 0.49], [0.96, 0.02, 0.02]])
     even, sure = (ends.high_NM - ends.losses_NM)[:, 0]
     assert sure < 0.6 * even
@@ -181,7 +181,7 @@ def with_tasks(replicates):
 def ready_with_tasks(names, replicates, **fields):
     weights = dict.fromkeys(names, 1 / len(names))
     aim = Objective(WITH_TASKS, "mean", weights, "bits_per_byte", **fields)
-    return readiness(fitted("linear", trials=with_tasks(replicates), asked=aim))
+    return readiness(fitted("linear", trials=with_tasks(replicates), goal=aim))
 
 
 @pytest.mark.parametrize(

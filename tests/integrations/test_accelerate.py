@@ -49,13 +49,13 @@ def stream(_):
 
 def outcome(accelerator, make):
     """Rows of the first batches of this rank, or what was said."""
-    made = make(random_rows())
+    loader = make(random_rows())
     try:
-        prepared = accelerator.prepare(made)
+        prepared = accelerator.prepare(loader)
         rows = pairs_of(islice(prepared, BATCHES))
     except SamplerError as error:
         return str(error)
-    return {"same": prepared is made, "rows": rows}
+    return {"same": prepared is loader, "rows": rows}
 
 
 def outcomes():
@@ -81,10 +81,10 @@ def found():
 def test_a_prepared_loader_of_ours_is_left_as_it_is_and_what_is_not_split_yet_is_split(
     found, kind, is_same
 ):
-    one, other = (ranks[kind] for ranks in found)
-    assert (one["same"], other["same"]) == (is_same, is_same)
+    first, second = (ranks[kind] for ranks in found)
+    assert (first["same"], second["same"]) == (is_same, is_same)
     order = MixtureSampler(random_rows().sizes, WEIGHTS, batch_size=8)
-    joined = [a + b for a, b in zip(one["rows"], other["rows"], strict=True)]
+    joined = [a + b for a, b in zip(first["rows"], second["rows"], strict=True)]
     assert joined == pairs_in_order(order, BATCHES)
 
 

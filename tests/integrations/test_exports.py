@@ -48,13 +48,13 @@ DOMAINS = st.tuples(
 @st.composite
 def cases(draw):
     """A mixture with weights of 0 and odd names, sizes and lengths of samples."""
-    made = draw(st.dictionaries(NAMES, DOMAINS, min_size=1, max_size=8))
-    total = sum(weight for weight, _, _ in made.values())
-    even = 1 / len(made)
-    mixture = Mixture({name: own[0] / total if total else even for name, own in made.items()})
+    drawn = draw(st.dictionaries(NAMES, DOMAINS, min_size=1, max_size=8))
+    total = sum(weight for weight, _, _ in drawn.values())
+    even = 1 / len(drawn)
+    mixture = Mixture({name: entry[0] / total if total else even for name, entry in drawn.items()})
     known = {
-        "inventory": {name: size for name, (_, size, _) in made.items()},
-        "sample_tokens": {name: sample for name, (*_, sample) in made.items()},
+        "inventory": {name: size for name, (_, size, _) in drawn.items()},
+        "sample_tokens": {name: sample for name, (*_, sample) in drawn.items()},
     }
     return mixture, known
 
@@ -102,11 +102,11 @@ def test_amounts_of_a_domain_are_divided_among_its_paths(tool):
     text = export_mixture(MIXTURE, tool, paths=paths, **ALL)
     assert "divided evenly among its paths" in text
     names = [*paths["web"], paths["code"], paths["books"]]
-    one = {"inventory": dict(zip(names, (600, 600, 400, 25), strict=True))}
-    one["sample_tokens"] = dict(zip(names, (10, 10, 20, 5), strict=True))
+    known = {"inventory": dict(zip(names, (600, 600, 400, 25), strict=True))}
+    known["sample_tokens"] = dict(zip(names, (10, 10, 20, 5), strict=True))
     if tool == "llamafactory":
-        one = {"sample_tokens": {"web.0": 10, "web.1": 10, "code": 20, "books": 5}}
-    shares = list(read_shares(text, tool, **one).values())
+        known = {"sample_tokens": {"web.0": 10, "web.1": 10, "code": 20, "books": 5}}
+    shares = list(read_shares(text, tool, **known).values())
     assert shares == pytest.approx([0.3, 0.3, 0.3, 0.1])
 
 
@@ -184,9 +184,9 @@ def titan_loader(tmp_path, monkeypatch, modules):
 
 def test_torchtitan_s_main_branch_mixes_packed_datasets_by_weight(tmp_path, monkeypatch):
     keeping = ("ConcatThenSplitPackingConfig", "DatasetMixConfig", "SingleDatasetConfig")
-    made = dict.fromkeys((*keeping, "WeightedDataset"), types.SimpleNamespace)
-    made |= {"GrainDataLoader": Loader, "HuggingFaceStreamingSource": Loader}
-    modules = {"torchtitan.components.data": made}
+    classes = dict.fromkeys((*keeping, "WeightedDataset"), types.SimpleNamespace)
+    classes |= {"GrainDataLoader": Loader, "HuggingFaceStreamingSource": Loader}
+    modules = {"torchtitan.components.data": classes}
     modules["torchtitan.hf_datasets.text_datasets"] = {"TextProcessor": Loader}
     web, code = titan_loader(tmp_path, monkeypatch, modules).dataset.datasets
     assert (web.weight, code.weight) == (0.75, 0.25)

@@ -97,8 +97,10 @@ def test_masks_and_positions_are_those_that_megatron_makes_of_documents(core, ro
     for index in range(24):
         sample = dataset[index]
         theirs = _get_ltor_masks_and_position_ids(sample["tokens"], END, True, True, True, True)
-        for name, own in zip(("attention_mask", "loss_mask", "position_ids"), theirs, strict=True):
-            assert torch.equal(sample[name], own), name
+        for name, value in zip(
+            ("attention_mask", "loss_mask", "position_ids"), theirs, strict=True
+        ):
+            assert torch.equal(sample[name], value), name
 
 
 @pytest.mark.nightly
@@ -171,8 +173,8 @@ def read(dataset, consumed, stop, micro_batch, ranks, workers=0):
 
 def test_a_run_resumes_at_consumed_samples_on_other_ranks_and_micro_batches(rows):
     before = read(mixture(rows, schedule=[(9, OTHER)]), 0, 104, micro_batch=2, ranks=2, workers=2)
-    again = mixture(rows, schedule=[(9, OTHER)])
-    after = read(again, 104, 240, micro_batch=1, ranks=8)
+    resumed = mixture(rows, schedule=[(9, OTHER)])
+    after = read(resumed, 104, 240, micro_batch=1, ranks=8)
     expected = [
         (domain, tokens_of(domain).reshape(-1, LENGTH + 1)[row][:-1].tolist())
         for domain, row in places(rows.sizes, 240, (9, OTHER))

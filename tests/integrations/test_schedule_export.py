@@ -74,14 +74,14 @@ def test_a_linear_stage_is_divided(monkeypatch):
 
 def test_the_command_writes_a_file_for_each_stage_and_divides_linear_ones(tmp_path):
     CONSTANT.to_file(tmp_path / "schedule.yaml")
-    asked = ["export", tmp_path / "schedule.yaml", "--to"]
-    ended = mixopt(*asked, "megatron", "--out", tmp_path / "blend.json")
+    args = ["export", tmp_path / "schedule.yaml", "--to"]
+    ended = mixopt(*args, "megatron", "--out", tmp_path / "blend.json")
     assert ended.code == 0, ended.error
     found = json.loads((tmp_path / "blend.1-anneal.json").read_text())
     assert found["train"] == ["0.25", "web", "0.75", "code"]
-    assert "give --out FILE" in mixopt(*asked, "megatron").error
-    assert "start_training_step: 65" in mixopt(*asked, "nanotron").out
-    assert "a schedule has its own length" in mixopt(*asked, "nanotron", "--tokens", 5).error
+    assert "give --out FILE" in mixopt(*args, "megatron").error
+    assert "start_training_step: 65" in mixopt(*args, "nanotron").out
+    assert "a schedule has its own length" in mixopt(*args, "nanotron", "--tokens", 5).error
     LINEAR.to_file(tmp_path / "linear.yaml")
     text = mixopt("export", tmp_path / "linear.yaml", "--to", "nanotron").out
     assert len(yaml.safe_load(text)["data_stages"]) == 9

@@ -90,14 +90,14 @@ def check_documents(batch):
 @pytest.mark.nightly
 @needs_trainer
 def test_tensor_parallel_peers_are_fed_the_same_rows(corpus, tmp_path):
-    one, other = trained("", corpus, tmp_path, 3, tensor=2)
-    assert one["part"] == other["part"] == [0, 1]
-    assert one["fed"] == other["fed"]
-    assert rows_fed([one]) == expected(corpus, 3)
+    first, second = trained("", corpus, tmp_path, 3, tensor=2)
+    assert first["part"] == second["part"] == [0, 1]
+    assert first["fed"] == second["fed"]
+    assert rows_fed([first]) == expected(corpus, 3)
 
 
 @pytest.fixture
-def made(monkeypatch):
+def loaders(monkeypatch):
     """Our loader, on torchtitan's base or, where that is absent, on a stand-in of it."""
     ours = "mixopt.integrations.torchtitan"
     if not is_there:
@@ -115,31 +115,31 @@ def made(monkeypatch):
     return MixtureDataLoader
 
 
-def built(made, config, **given):
-    return made(config, dp_world_size=1, dp_rank=0, tokenizer=None, **given)
+def built(loaders, config, **given):
+    return loaders(config, dp_world_size=1, dp_rank=0, tokenizer=None, **given)
 
 
 RELEASE = {"seq_len": LENGTH, "local_batch_size": 2}
 
 
-def test_a_batch_has_places_in_documents_and_a_state_that_goes_on(corpus, made):
+def test_a_batch_has_places_in_documents_and_a_state_that_goes_on(corpus, loaders):
     path = str(corpus / "mixture.yaml")
-    config = made.Config(corpus=str(corpus), mixture=path, document_end=0, seed=3)
-    loader = built(made, config, **RELEASE)
+    config = loaders.Config(corpus=str(corpus), mixture=path, document_end=0, seed=3)
+    loader = built(loaders, config, **RELEASE)
     batches = iter(loader)
     inputs, labels = next(batches)
     check_documents({**inputs, "labels": labels})
-    flat = built(made, config, max_context_length=LENGTH, num_tokens_per_batch=2 * LENGTH)
+    flat = built(loaders, config, max_context_length=LENGTH, num_tokens_per_batch=2 * LENGTH)
     tokens, targets = next(iter(flat))
     assert tokens["input"].tolist() == inputs["input"].flatten().tolist()
     assert tokens["positions"].tolist() == inputs["positions"].flatten().tolist()
     assert targets.tolist() == labels.flatten().tolist()
-    again = built(made, config, **RELEASE)
-    again.load_state_dict(loader.state_dict())
-    assert next(iter(again))[0]["input"].tolist() == next(batches)[0]["input"].tolist()
-    for item in (loader, flat, again):
+    resumed = built(loaders, config, **RELEASE)
+    resumed.load_state_dict(loader.state_dict())
+    assert next(iter(resumed))[0]["input"].tolist() == next(batches)[0]["input"].tolist()
+    for item in (loader, flat, resumed):
         item.close()
-    refuses(SamplerError, "MixtureDataLoader needs seq_len=; torchtitan's", built, made, config)
+    refuses(SamplerError, "MixtureDataLoader needs seq_len=; torchtitan's", built, loaders, config)
 
 
 STAGES = """
@@ -153,11 +153,11 @@ stages:
 """
 
 
-def test_a_schedule_holds_from_optimizer_steps(corpus, tmp_path, made):
+def test_a_schedule_holds_from_optimizer_steps(corpus, tmp_path, loaders):
     path = tmp_path / "schedule.yaml"
     path.write_text(STAGES, encoding="utf-8")
-    config = made.Config(corpus=str(corpus), mixture=str(path))
-    loader = built(made, config, **RELEASE)
+    config = loaders.Config(corpus=str(corpus), mixture=str(path))
+    loader = built(loaders, config, **RELEASE)
     # Four batches of two rows are a step: the second stage begins with batch 12.
     dataset = MixtureDataset.from_corpus(corpus, length=LENGTH + 1)
     later = [(12, {"web": 0.1, "code": 0.1, "books": 0.8})]
@@ -165,19 +165,21 @@ def test_a_schedule_holds_from_optimizer_steps(corpus, tmp_path, made):
     for batch in range(40):
         assert loader.mixture.sampler.order.rows(batch).tolist() == order.order.rows(batch).tolist()
     with pytest.raises(SamplerError, match=r"schedule\.yaml: batch: 8 .* no multiple of 3"):
-        built(made, config, seq_len=LENGTH, local_batch_size=3)
+        built(loaders, config, seq_len=LENGTH, local_batch_size=3)
     with pytest.raises(SamplerError, match=r"sequence_length: 16; torchtitan trains on .* 32"):
-        built(made, config, seq_len=32, local_batch_size=2)
+        built(loaders, config, seq_len=32, local_batch_size=2)
 
 
-def test_a_configuration_that_cannot_be_built_says_what_is_missing(corpus, made):
-    make, path = made.Config, str(corpus / "mixture.yaml")
+def test_a_configuration_that_cannot_be_built_says_what_is_missing(corpus, loaders):
+    make, path = loaders.Config, str(corpus / "mixture.yaml")
     with pytest.raises(SamplerError, match="give exactly one of corpus= and rows="):
-        built(made, make(mixture=path), **RELEASE)
-    refuses(SamplerError, "mixture= is missing", built, made, make(corpus=str(corpus)), **RELEASE)
+        built(loaders, make(mixture=path), **RELEASE)
+    refuses(
+        SamplerError, "mixture= is missing", built, loaders, make(corpus=str(corpus)), **RELEASE
+    )
     config = make(corpus=str(corpus), mixture=path)
     with pytest.raises(SamplerError, match=r"30 is no multiple .* 16; use 16"):
-        built(made, config, max_context_length=16, num_tokens_per_batch=30)
+        built(loaders, config, max_context_length=16, num_tokens_per_batch=30)
     rows = MixtureDataset.from_corpus(corpus, length=LENGTH)
-    loader = built(made, make(rows=rows, mixture=path), **RELEASE)
+    loader = built(loaders, make(rows=rows, mixture=path), **RELEASE)
     refuses(SamplerError, r"need rows of 17: MixtureDataset\(length=17\)", next, iter(loader))

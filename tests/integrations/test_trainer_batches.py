@@ -83,8 +83,8 @@ def test_a_model_is_given_what_it_names_and_flash_attention_where_documents_begi
             return input_ids
 
     batch = with_bounds(list(packed_rows())) | {"labels": 1, "text": ["a"]}
-    own, tiny = (model_inputs(model, batch, set(), {"text"}) for model in (Own(), Tiny()))
-    assert own.keys() == {"input_ids", "labels", "document", "cu_seqlens"}
+    custom, tiny = (model_inputs(model, batch, set(), {"text"}) for model in (Own(), Tiny()))
+    assert custom.keys() == {"input_ids", "labels", "document", "cu_seqlens"}
     assert tiny.keys() == {"input_ids", "labels"}
     batch = {k: torch.as_tensor(v) for k, v in with_bounds(list(packed_rows())).items()}
     given = model_inputs(llama(), batch | {"domain": 1}, {"domain"}, set())

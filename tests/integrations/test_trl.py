@@ -35,7 +35,7 @@ SETTINGS |= dict.fromkeys(("use_cpu", "disable_tqdm"), True)
 SETTINGS |= {"bf16": False, "logging_strategy": "no", "save_strategy": "no"}
 
 
-def made(kind, folder, *, options=None, **given):
+def trainer_of(kind, folder, *, options=None, **given):
     """Make a trainer of a tiny model."""
     args = trl.SFTConfig(str(folder), **SETTINGS | (options or {}))
     return kind(model=llama(), args=args, processing_class=tokenizer(), **given)
@@ -47,7 +47,7 @@ def loader_of(rows):
 
 
 def trained(folder, domains, *, resume=None, **options):
-    trainer = made(Trainer, folder, options=options, train_dataset=domains, mixture=loader_of)
+    trainer = trainer_of(Trainer, folder, options=options, train_dataset=domains, mixture=loader_of)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -68,7 +68,9 @@ def test_text_is_prepared_by_trl_and_drawn_by_its_shares(tmp_path):
     assert trainer.mixture.dataset.sizes == {"web": 40, "code": 25}
     assert pairs_of(trainer.seen) == expected(trainer, 6)
     rows = [Dataset.from_list(texts(name, 40)) for name in ("web", "code")]
-    alone = [made(trl.SFTTrainer, tmp_path, train_dataset=item).train_dataset for item in rows]
+    alone = [
+        trainer_of(trl.SFTTrainer, tmp_path, train_dataset=item).train_dataset for item in rows
+    ]
     fields = ("domain", "row", "input_ids", "labels")
     for batch in trainer.seen:
         for domain, row, tokens, labels in zip(*(batch[name] for name in fields), strict=True):
@@ -107,9 +109,9 @@ def test_it_resumes_at_the_next_batch(tmp_path):
     domains = {"web": texts("web", 40), "code": texts("code", 25)}
     options = {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 4}
     whole = trained(tmp_path, domains, **options)
-    again = trained(tmp_path, domains, resume=str(tmp_path / "checkpoint-4"), **options)
+    resumed = trained(tmp_path, domains, resume=str(tmp_path / "checkpoint-4"), **options)
     assert pairs_of(whole.seen) == expected(whole, 12)
-    assert pairs_of(again.seen) == pairs_of(whole.seen[8:])
+    assert pairs_of(resumed.seen) == pairs_of(whole.seen[8:])
 
 
 READY = [{"input_ids": [7, 8]}] * 9
@@ -118,7 +120,7 @@ READY = [{"input_ids": [7, 8]}] * 9
 def ready_trainer(folder, domains, **options):
     held_out = Dataset.from_list(texts("web", 4))
     given = {"mixture": loader_of(domains), "eval_dataset": held_out}
-    return made(Trainer, folder, options=options, **given)
+    return trainer_of(Trainer, folder, options=options, **given)
 
 
 def test_rows_that_are_ready_are_left_those_to_evaluate_on_prepared_and_others_refused(tmp_path):
@@ -162,7 +164,7 @@ def test_an_estimator_sees_the_losses_of_each_domain(tmp_path, packing):
 
     options = {"packing": packing, "max_length": 16, "max_steps": 3}
     domains = {"web": texts("web", 60), "code": texts("code", 60)}
-    trainer = made(Online, tmp_path, options=options, train_dataset=domains, driver=driver_of)
+    trainer = trainer_of(Online, tmp_path, options=options, train_dataset=domains, driver=driver_of)
     trainer.train()
     counts = np.array(trainer.counts)
     assert (counts > 0).all()

@@ -92,9 +92,9 @@ def test_the_ngram_proxy_repeats_as_often_as_the_full_run(corpus):
     tokens, _ = draw_tokens(corpus, mixture, training, window=20, rng=rng)
     repeats = np.bincount(tokens, minlength=EDGES[-1])
     for d, name in enumerate(INVENTORY):
-        own = repeats[EDGES[d] : EDGES[d + 1]]
+        counts = repeats[EDGES[d] : EDGES[d + 1]]
         wanted = mixture[name] * target / INVENTORY[name]
-        assert own[own > 0].mean() == pytest.approx(wanted, rel=0.01)
+        assert counts[counts > 0].mean() == pytest.approx(wanted, rel=0.01)
 
 
 def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(config_path, monkeypatch):
@@ -107,8 +107,8 @@ def test_a_proxy_that_does_not_simulate_epochs_is_not_asked_to(config_path, monk
 
 def test_a_sweep_trains_on_the_pools_of_the_full_run(config_path, tmp_path):
     simulated = ["proxy.simulate_epochs=true", "propose.target_tokens=400000"]
-    asked = [*simulated, "design.trials=4"]
-    run = mixopt.run(config_path, tmp_path / "run", overrides=asked, until="sweep")
+    overrides = [*simulated, "design.trials=4"]
+    run = mixopt.run(config_path, tmp_path / "run", overrides=overrides, until="sweep")
     trial = next(trial for trial in run.design if trial.name == "uniform")
     training = Training(20_000, eval_tokens=4_096, target_tokens=400_000)
     alone = NgramProxy().train([trial], run.corpus, training, lambda progress: None)[0]

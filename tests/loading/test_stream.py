@@ -30,7 +30,7 @@ def sharded(**options):
     return MixtureStream(sources, WEIGHTS, batch_size=8, buffer=16, **options)
 
 
-def made(source, **options):
+def stream_of(source, **options):
     return MixtureStream({"web": source}, [1.0], **{"batch_size": 4, "buffer": 8, **options})
 
 
@@ -46,18 +46,18 @@ def test_every_document_of_a_lane_comes_once_before_any_comes_twice(lanes):
         bounds = [k * (size // 8) + min(k, size % 8) for k in range(9)]  # as datasets has it
         for lane in range(lanes):
             shards = [range(bounds[k], bounds[k + 1]) for k in range(lane, 8, lanes)]
-            own = [first + k for shard in shards for k in shard]
-            seen = [own.index(i) for i in rows if i in own]
-            full = len(seen) // len(own) * len(own)
-            found = np.bincount(np.array(seen[:full], int), minlength=len(own))
-            assert found.tolist() == [full // len(own)] * len(own)
+            expected = [first + k for shard in shards for k in shard]
+            seen = [expected.index(i) for i in rows if i in expected]
+            full = len(seen) // len(expected) * len(expected)
+            found = np.bincount(np.array(seen[:full], int), minlength=len(expected))
+            assert found.tolist() == [full // len(expected)] * len(expected)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_dataloader_hands_the_batches_on_and_one_with_workers_is_refused():
     assert ids(islice(DataLoader(lists(), batch_size=None), 5)) == ids(islice(lists(), 5))
     assert not hasattr(lists(), "set_epoch")
-    batch = next(iter(made(numbered("web"), length=40, tokenize=tokens_of)))
+    batch = next(iter(stream_of(numbered("web"), length=40, tokenize=tokens_of)))
     assert batch["tokens"].tolist() == [int((batch["document"] >= 0).sum())]
     assert batch["supervised"].tolist() == [int((batch["labels"] >= 0).sum())]
     assert set(batch["input_ids"][batch["document"] < 0].tolist()) == {0}
@@ -67,35 +67,37 @@ def test_a_dataloader_hands_the_batches_on_and_one_with_workers_is_refused():
 
 def test_weights_change_with_workers_from_the_first_batch_that_none_was_asked_for():
     prefetch = 3
-    one = sharded(workers=2, prefetch=prefetch)
-    iterator = iter(one)
+    stream = sharded(workers=2, prefetch=prefetch)
+    iterator = iter(stream)
     first = [next(iterator) for _ in range(5)]
-    refuses(SamplerError, f"comes too late: {5 + prefetch} is the next", one.set_weights, OTHER, 5)
-    held = one.set_weights(OTHER)
+    refuses(
+        SamplerError, f"comes too late: {5 + prefetch} is the next", stream.set_weights, OTHER, 5
+    )
+    held = stream.set_weights(OTHER)
     assert held == 5 + prefetch
     batches = first + [next(iterator) for _ in range(10)]
     assert ids(batches) == ids(islice(sharded(schedule=[(held, OTHER)]), 15))
     iterator.close()
-    assert one.set_weights(WEIGHTS) == 15
+    assert stream.set_weights(WEIGHTS) == 15
 
 
 def test_a_source_that_has_shrunk_or_cannot_go_on_is_one_line():
     passes = iter([numbered("web", 40), numbered("web", 39)])
     with pytest.raises(CorpusError, match=r"after 39 .* in pass 1; the pass before had 40: part"):
-        list(islice(made(lambda: next(passes)), 30))
-    one, other = made(numbered("web", 40)), made(numbered("web", 20))
-    list(islice(one, 8))
-    other.load_state_dict(one.state_dict())
+        list(islice(stream_of(lambda: next(passes)), 30))
+    stream, other = stream_of(numbered("web", 40)), stream_of(numbered("web", 20))
+    list(islice(stream, 8))
+    other.load_state_dict(stream.state_dict())
     refuses(CorpusError, r"^domain 'web': .* part of it is missing", next, iter(other))
 
     class Stubborn(Resumable):
         def load_state_dict(self, state):
             raise KeyError("place")
 
-    one = made(lambda: Resumable(numbered("web", 40)))
-    other = made(lambda: Stubborn(numbered("web", 40)))
-    list(islice(one, 8))
-    other.load_state_dict(one.state_dict())
+    stream = stream_of(lambda: Resumable(numbered("web", 40)))
+    other = stream_of(lambda: Stubborn(numbered("web", 40)))
+    list(islice(stream, 8))
+    other.load_state_dict(stream.state_dict())
     refuses(CorpusError, r"source: cannot be resumed: KeyError: 'place'", next, iter(other))
 
 
@@ -105,11 +107,11 @@ def test_a_shard_that_vanishes_between_passes_is_one_line(tmp_path):
         file.write_text("".join(json.dumps({"id": 10 * k + i}) + "\n" for i in range(10)))
     names = [str(file) for file in files]
     source = datasets.load_dataset("json", data_files=names, split="train", streaming=True)
-    one = iter(made(source, lanes=1))
-    list(islice(one, 9))
+    stream = iter(stream_of(source, lanes=1))
+    list(islice(stream, 9))
     files[2].unlink()
     with pytest.raises(CorpusError, match=r"^domain 'web': after document \d+ of pass 1 .*FileNot"):
-        list(islice(one, 20))
+        list(islice(stream, 20))
 
 
 @pytest.mark.parametrize("resumable", [True, False])
@@ -123,29 +125,32 @@ def test_resume_tokenises_a_block_and_reads_up_to_it_what_has_no_state(resumable
                 yield document
 
     documents, seen = numbered("web", 300), []
-    options = {"length": 16, "tokenize": lambda one: seen.append(one["id"]) or tokens_of(one)}
+    options = {
+        "length": 16,
+        "tokenize": lambda stream: seen.append(stream["id"]) or tokens_of(stream),
+    }
 
     def source():
         return Source(documents) if resumable else iter(Source(documents))
 
-    one = made(source, **options)
-    list(islice(one, 30))
+    stream = stream_of(source, **options)
+    list(islice(stream, 30))
     last = max(seen)
     seen.clear()
     Source.read = 0
-    other = made(source, **options)
-    other.load_state_dict(one.state_dict())
+    other = stream_of(source, **options)
+    other.load_state_dict(stream.state_dict())
     next(iter(other))
     assert last - 8 < min(seen) <= max(seen) <= last + 8
     assert (Source.read <= 16) is resumable
 
 
 def test_the_state_is_small_and_does_not_grow_with_what_was_read():
-    one = made(numbered("web"), length=512, tokenize=tokens_of)
+    stream = stream_of(numbered("web"), length=512, tokenize=tokens_of)
     sizes = []
     for _ in range(3):
-        list(islice(one, 3))
-        sizes.append(len(json.dumps(one.state_dict()["domains"])))
+        list(islice(stream, 3))
+        sizes.append(len(json.dumps(stream.state_dict()["domains"])))
     assert max(sizes) < 60
     many = MixtureStream({"web": hub(numbered("web"), 32)}, [1.0], batch_size=32).state_dict()
     assert (many["lanes"], many["block"], many["length"]) == (16, 4096 // 16, None)
@@ -156,11 +161,11 @@ def test_the_state_is_small_and_does_not_grow_with_what_was_read():
 
 
 def test_what_is_no_source_and_settings_that_cannot_be_right_are_refused():
-    refuses(CorpusError, "domain 'web': NoneType cannot be iterated over", made, None)
+    refuses(CorpusError, "domain 'web': NoneType cannot be iterated over", stream_of, None)
     empty = type("Empty", (list,), {"num_shards": 0, "shard": None})
-    refuses(SamplerError, "'web': its source can be divided into 0", made, empty())
+    refuses(SamplerError, "'web': its source can be divided into 0", stream_of, empty())
     with pytest.raises(SamplerError, match="given to ranks by split_dataset_by_node"):
-        made(split_dataset_by_node(hub(numbered("web"), 4), 0, 2))
+        stream_of(split_dataset_by_node(hub(numbered("web"), 4), 0, 2))
     for options, says in (
         ({"lanes": 3}, r"lanes 3: 1 ranks .* lanes= can be 1, 2, 4, 8"),
         ({"rank": 0, "world_size": 4, "lanes": 2}, r"lanes= can be 4, 8"),
@@ -171,8 +176,8 @@ def test_what_is_no_source_and_settings_that_cannot_be_right_are_refused():
 
 
 def test_documents_are_shuffled_and_otherwise_in_the_next_pass():
-    one = made(numbered("web"), batch_size=20, buffer=100)
-    rows = [i for batch in ids(islice(one, 30)) for i in batch]
+    stream = stream_of(numbered("web"), batch_size=20, buffer=100)
+    rows = [i for batch in ids(islice(stream, 30)) for i in batch]
     assert rows[:100] != sorted(rows[:100])
     assert sorted(rows[:100]) == list(range(1000, 1100))
     assert sorted(rows[300:]) == sorted(rows[:300])
@@ -183,9 +188,9 @@ ABSURD = [2**63, -1, float("nan"), "x", None, True, [], {}, [[[]]], 1.5]
 
 
 def advanced(**options):
-    one = sharded(lanes=2, **options)
-    list(islice(one, 7))
-    return one
+    stream = sharded(lanes=2, **options)
+    list(islice(stream, 7))
+    return stream
 
 
 def places(content, path=()):
@@ -198,10 +203,10 @@ def places(content, path=()):
 def test_every_missing_field_is_named_at_once_and_an_absurd_one_with_the_first_batch():
     state = advanced().state_dict()
     for k, place in enumerate(places(state)):
-        one = sharded(lanes=2)
-        refuses(MixoptError, place[-1], one.load_state_dict, replaced(state, place, ...))
+        stream = sharded(lanes=2)
+        refuses(MixoptError, place[-1], stream.load_state_dict, replaced(state, place, ...))
         absurd = replaced(state, place, ABSURD[k % len(ABSURD)])
-        refusal(one.load_state_dict, absurd) or refusal(next, iter(one))
+        refusal(stream.load_state_dict, absurd) or refusal(next, iter(stream))
 
 
 @pytest.mark.parametrize(
@@ -213,17 +218,19 @@ def test_every_missing_field_is_named_at_once_and_an_absurd_one_with_the_first_b
     ],
 )
 def test_a_state_that_is_refused_changes_nothing(place, value, says):
-    one, state = advanced(), advanced().state_dict()
-    refuses(SamplerError, says, one.load_state_dict, replaced(state, place, value))
-    assert one.state_dict() == state
+    stream, state = advanced(), advanced().state_dict()
+    refuses(SamplerError, says, stream.load_state_dict, replaced(state, place, value))
+    assert stream.state_dict() == state
 
 
 def test_more_rows_taken_than_the_block_has_is_refused_each_time():
-    one, state = sharded(lanes=2), advanced().state_dict()
+    stream, state = sharded(lanes=2), advanced().state_dict()
     first = state["domains"]["web"]["0"]
-    one.load_state_dict(replaced(state, ("domains", "web", "0"), [*first[:4], 99, first[5]]))
+    stream.load_state_dict(replaced(state, ("domains", "web", "0"), [*first[:4], 99, first[5]]))
     for _ in range(2):
-        refuses(CorpusError, "has taken 99 rows of a block that has 8 here", list, islice(one, 20))
+        refuses(
+            CorpusError, "has taken 99 rows of a block that has 8 here", list, islice(stream, 20)
+        )
 
 
 def test_a_state_of_ranks_is_gathered_by_torch_distributed(monkeypatch):
@@ -231,7 +238,7 @@ def test_a_state_of_ranks_is_gathered_by_torch_distributed(monkeypatch):
     later = ids(islice(sharded(lanes=2), 16))[7:]
     refuses(SamplerError, "torch.distributed is not initialised", ranks[0].state_dict)
 
-    def gather(found, own):
+    def gather(found, state):
         found[:] = [rank._own_state() for rank in ranks]
 
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)

@@ -25,7 +25,7 @@ CHANGED = st.sampled_from([[0, 0.2, 0.8], [0.9, 0, 0.1]])
 CASES = int(os.environ.get("MIXOPT_STREAM_CASES", "25"))
 
 
-def made(case, schedule=(), **options):
+def stream_of(case, schedule=(), **options):
     sources = {name: KINDS[case["kind"]](numbered(name)) for name in SIZES}
     how = {name: case[name] for name in ("lanes", "buffer", "seed")} | options
     if case["packed"]:
@@ -61,7 +61,7 @@ def disturbed(case, workers=0):
     """Go through the legs; each loses what came after the state, and the next has other ranks."""
     at, state, batches = 0, None, []
     for ranks, count, lost in case["legs"]:
-        parts = [made(case, rank=k, world_size=ranks, workers=workers) for k in range(ranks)]
+        parts = [stream_of(case, rank=k, world_size=ranks, workers=workers) for k in range(ranks)]
         if state is not None:
             for part in parts:
                 part.load_state_dict(state)
@@ -96,7 +96,7 @@ def joined(parts):
 @given(case=cases())
 def test_any_ranks_kills_and_changes_give_the_batches_of_one_rank(case):
     batches = disturbed(case)
-    undisturbed = made(case, schedule=sorted(case["changes"].items()))
+    undisturbed = stream_of(case, schedule=sorted(case["changes"].items()))
     for mine, other in zip(batches, undisturbed, strict=False):
         expected = content(other)
         assert mine.keys() == expected.keys()
@@ -109,7 +109,7 @@ def test_sources_go_on_with_workers_too(kind):
     case = {"kind": kind, "packed": True, "lanes": lanes, "samples": 2, "buffer": 24, "seed": 0}
     case |= {"legs": [(min(2, lanes), 5, 1), (1, 6, 0), (min(2, lanes), 9, 2)], "changes": {}}
     legs = disturbed(case, workers=min(2, lanes))
-    expected = [content(batch) for batch in islice(made(case), 20)]
+    expected = [content(batch) for batch in islice(stream_of(case), 20)]
     for mine, other in zip(legs, expected, strict=True):
         assert all(np.array_equal(mine[name], other[name]) for name in other)
 
@@ -136,28 +136,28 @@ def lines(batch):
     return [list(pair) for pair in pairs]
 
 
-def moved(one, done, seen_D):
+def moved(source, done, seen_D):
     """Change the weights after some batches, by what was drawn, as every rank does."""
     if done % 7 == 0:
-        one.set_weights(((seen_D + 1) / (seen_D + 1).sum()).tolist(), done + AHEAD - 1)
+        source.set_weights(((seen_D + 1) / (seen_D + 1).sum()).tolist(), done + AHEAD - 1)
 
 
 def trained(out, workers):
     """Train to the last batch, from where the state is; write what is delivered."""
-    one = stream(workers=workers, prefetch=AHEAD - 1)
+    source = stream(workers=workers, prefetch=AHEAD - 1)
     state = out / "state.json"
     if state.exists():
-        one.load_state_dict(json.loads(state.read_text()))
+        source.load_state_dict(json.loads(state.read_text()))
     with (out / f"rows.{dist.get_rank()}").open("a") as log:
-        for batch in one:
+        for batch in source:
             log.write(json.dumps([batch["batch"], batch["position"], lines(batch)]) + "\n")
             log.flush()
             seen = torch.bincount(batch["domain"], minlength=3).double()
             dist.all_reduce(seen)
             done = batch["batch"] + 1
-            moved(one, done, seen)
+            moved(source, done, seen)
             if done % 5 == 0:
-                found = one.state_dict()
+                found = source.state_dict()
                 if dist.get_rank() == 0:
                     write_json(state, found)
                 dist.barrier()
@@ -168,10 +168,10 @@ def trained(out, workers):
 
 def undisturbed(batches):
     """Go through the batches of one rank, which changes its weights as the job does."""
-    one = stream()
-    for batch in islice(one, batches):
+    source = stream()
+    for batch in islice(source, batches):
         yield lines(batch)
-        moved(one, batch["batch"] + 1, torch.bincount(batch["domain"], minlength=3).double())
+        moved(source, batch["batch"] + 1, torch.bincount(batch["domain"], minlength=3).double())
 
 
 def delivered(out):
@@ -206,15 +206,15 @@ def state_of(out):
 
 
 def test_a_worker_that_is_killed_is_one_line_the_stream_goes_on_and_workers_end_with_it():
-    one = stream(workers=2)
-    iterator = iter(one)
+    source = stream(workers=2)
+    iterator = iter(source)
     batches = [lines(next(iterator)) for _ in range(5)]
     started = children()
     assert len(started) == 2
     os.kill(started[0], signal.SIGKILL)
     with pytest.raises(SamplerError, match="^one of the 2 workers of the stream died; iterate ag"):
         batches.extend(map(lines, iterator))  # those that were ready are handed out
-    iterator = iter(one)
+    iterator = iter(source)
     batches += [lines(batch) for batch in islice(iterator, 10)]
     assert batches == [lines(batch) for batch in islice(stream(), len(batches))]
     iterator.close()

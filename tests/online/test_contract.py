@@ -49,33 +49,33 @@ def setting_of(order=None, **fields):
 
 
 def test_a_setting_follows_from_the_sampler_and_its_bounds_may_leave_one_mixture():
-    one = setting_of(seed=7)
-    assert (one.domains, one.steps, one.tokens_per_step, one.seed) == (NAMES, 40, 8 * 16, 7)
-    assert one.reference_D.tolist() == START
-    assert one.evaluations == NAMES
-    assert one.objective_M.tolist() == [1 / 3] * 3
-    assert (one.lower_D.tolist(), one.upper_D.tolist()) == ([0, 0, 0], [1, 1, 1])
+    run = setting_of(seed=7)
+    assert (run.domains, run.steps, run.tokens_per_step, run.seed) == (NAMES, 40, 8 * 16, 7)
+    assert run.reference_D.tolist() == START
+    assert run.evaluations == NAMES
+    assert run.objective_M.tolist() == [1 / 3] * 3
+    assert (run.lower_D.tolist(), run.upper_D.tolist()) == ([0, 0, 0], [1, 1, 1])
     assert replace(RUN, lower_D=HALVES, upper_D=HALVES).upper_D.tolist() == [0.5, 0.5]
 
 
 def test_shares_of_the_corpus_and_tokens_of_a_step_follow_from_the_lengths():
     order = MixtureSampler({"a": 100, "b": 300, "c": 50}, START, batch_size=8)
-    one = setting_of(order, tokens_per_sample=LENGTHS, accumulation=2)
-    assert one.natural_D.tolist() == [1 / 9, 6 / 9, 2 / 9]
-    assert one.tokens_per_step == round(16 / (0.5 / 10 + 0.3 / 20 + 0.2 / 40))
+    run = setting_of(order, tokens_per_sample=LENGTHS, accumulation=2)
+    assert run.natural_D.tolist() == [1 / 9, 6 / 9, 2 / 9]
+    assert run.tokens_per_step == round(16 / (0.5 / 10 + 0.3 / 20 + 0.2 / 40))
 
 
 def test_what_is_said_of_a_run_is_told():
-    one = setting_of(
+    run = setting_of(
         evaluations=["x", "y"],
         objective={"y": 0.5},
         natural={"a": 1.0, "c": 3.0},
         bounds={"b": (0.1, 0.9)},
     )
-    assert one.evaluations == ("x", "y")
-    assert one.objective_M.tolist() == [0, 1]
-    assert one.natural_D.tolist() == [0.25, 0, 0.75]
-    assert (one.lower_D.tolist(), one.upper_D.tolist()) == ([0, 0.1, 0], [1, 0.9, 1])
+    assert run.evaluations == ("x", "y")
+    assert run.objective_M.tolist() == [0, 1]
+    assert run.natural_D.tolist() == [0.25, 0, 0.75]
+    assert (run.lower_D.tolist(), run.upper_D.tolist()) == ([0, 0.1, 0], [1, 0.9, 1])
 
 
 @pytest.mark.parametrize(

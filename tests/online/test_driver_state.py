@@ -53,25 +53,25 @@ def test_the_field_and_the_value_are_in_the_message(place, value, message, state
 
 @pytest.mark.parametrize(("shift", "name"), [*enumerate(["", "odm", "aioli", "robust"])])
 def test_an_absurd_value_anywhere_changes_nothing_or_the_driver_goes_on_from_it(shift, name):
-    def made():
+    def driver_and_order():
         order, estimator = sampler(), make_estimator(name) if name else Turning(5, held_out=True)
         return driver_over(order, estimator, **HELD_OUT), order
 
-    one, order = made()
-    train(one, order, until=12)
-    state = json.loads(json.dumps(one.state_dict()))
+    driver, order = driver_and_order()
+    train(driver, order, until=12)
+    state = json.loads(json.dumps(driver.state_dict()))
     for k, place in enumerate(places(state)):
-        again, stream = made()
-        before = json.dumps(again.state_dict())
+        other, stream = driver_and_order()
+        before = json.dumps(other.state_dict())
         try:
-            again.load_state_dict(replaced(state, place, ABSURD[(k + 4 * shift) % len(ABSURD)]))
+            other.load_state_dict(replaced(state, place, ABSURD[(k + 4 * shift) % len(ABSURD)]))
         except MixoptError as error:
             assert "\n" not in str(error)  # noqa: PT017
-            assert json.dumps(again.state_dict()) == before, place
+            assert json.dumps(other.state_dict()) == before, place
         else:
             if place[0] == "estimator":
                 stream.load_state_dict(order.state_dict())
-                train(again, stream, until=16)
+                train(other, stream, until=16)
 
 
 def test_a_log_that_cannot_be_written_is_named(tmp_path):

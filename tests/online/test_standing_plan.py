@@ -55,10 +55,10 @@ def test_rounded_shares_are_a_mixture_within_the_bounds_and_near(domains, seed, 
     assert (shares <= upper + 1e-9).all()
     assert np.abs(shares - weights).max() < 2e-4
     noise = 1e-12 * np.where(np.arange(domains) % 2, 1, -1)
-    again = rounded_shares(
+    shifted = rounded_shares(
         weights + noise - noise.mean(), np.full(domains, 1 / domains), lower, upper
     )
-    assert again.tolist() == shares.tolist(), "other ranks, other last digits"
+    assert shifted.tolist() == shares.tolist(), "other ranks, other last digits"
 
 
 def test_rounding_hides_the_last_digits_and_keeps_small_domains():

@@ -27,17 +27,17 @@ def experiment(folder, **changes):
 
 def test_the_control_and_each_source_are_trained_with_every_seed_and_ranked(tmp_path):
     lines = []
-    made = run(experiment(tmp_path), tmp_path / "run", until="sweep", say=lines.append)
-    table = made.trials.table
+    finished = run(experiment(tmp_path), tmp_path / "run", until="sweep", say=lines.append)
+    table = finished.trials.table
     assert table["role"].value_counts().sort("role").rows() == [("anneal", 9), ("control", 3)]
-    exam = load_run(made.path).anneals.filter(pl.col("target") == "exam")
+    exam = load_run(finished.path).anneals.filter(pl.col("target") == "exam")
     assert set(exam["source"]) == set(SOURCES)
     assert exam["source"][-1] == "books_news"
     said = [line for line in lines if line.startswith("sweep: ") and "3 seeds" in line]
     assert {name for line in said for name in SOURCES if name in line} == set(SOURCES)
     assert len(said) == 3
-    found = outcomes.run_outcome(made)
-    effects = load_run(made.path).anneals.filter(pl.col("target").is_null())
+    found = outcomes.run_outcome(finished)
+    effects = load_run(finished.path).anneals.filter(pl.col("target").is_null())
     for name, change in effects.select("source", "change").iter_rows():
         assert found[f"anneal/{name}"] == pytest.approx(change)
     for name in SOURCES:
@@ -49,19 +49,19 @@ def test_a_source_without_tokens_enough_is_refused_and_a_run_of_mixtures_has_no_
     with pytest.raises(InfeasibleError):
         run(experiment(tmp_path, **limits), tmp_path / "run", until="design")
     plain = {"design": {"trials": 4}, "validate": {}}
-    made = run(experiment(tmp_path, **plain), tmp_path / "plain", until="design")
+    finished = run(experiment(tmp_path, **plain), tmp_path / "plain", until="design")
     with pytest.raises(RunError, match="method: anneals makes some"):
-        _ = made.anneals
+        _ = finished.anneals
 
 
 @pytest.mark.nightly
 def test_the_steps_behind_the_sweep_combine_the_sources(tmp_path):
     base = [name for name in domain_names(6) if name not in SOURCES]
     path = experiment(tmp_path, constraints={"proportions": {"base": base}})
-    made = run(path, tmp_path / "run")
-    control = made.trials.weights()[made.trials.table["role"].to_list().index("control")]
-    weights = made.recommendation.mixture.over(made.trials.domains).array
-    parts = [made.trials.domains.index(name) for name in base]
+    finished = run(path, tmp_path / "run")
+    control = finished.trials.weights()[finished.trials.table["role"].to_list().index("control")]
+    weights = finished.recommendation.mixture.over(finished.trials.domains).array
+    parts = [finished.trials.domains.index(name) for name in base]
     ratios = control[parts] / control[parts].sum()
     assert weights[parts] == pytest.approx(ratios * weights[parts].sum(), abs=1e-6)
-    assert "control" in {comparison.baseline for comparison in made.validation.comparisons}
+    assert "control" in {comparison.baseline for comparison in finished.validation.comparisons}

@@ -65,12 +65,12 @@ def test_a_problem_is_one_line_that_says_what_to_do(config_path, overrides, mess
 
 
 def test_all_problems_are_told_at_once_before_anything_is_written(config_path, tmp_path):
-    asked = ["corpus.domains.code.path=absent.jsonl", "constraints.bounds={'*': [0, 0.3]}"]
-    absent, bounds = problems(config_path, *asked)
+    overrides = ["corpus.domains.code.path=absent.jsonl", "constraints.bounds={'*': [0, 0.3]}"]
+    absent, bounds = problems(config_path, *overrides)
     assert absent.startswith("domain 'code'")
     assert bounds.startswith("no mixture satisfies all of these limits")
     with pytest.raises(CorpusError, match=r"'code'.*\(and 1 more; mixopt check lists all\)$"):
-        steps.run(config_path, tmp_path / "run", overrides=asked)
+        steps.run(config_path, tmp_path / "run", overrides=overrides)
     assert not (tmp_path / "run").exists()
 
 
@@ -133,13 +133,13 @@ def test_a_decoder_is_checked_without_torch(config_path):
 
 
 def test_limits_that_need_sizes_refuse_nothing_until_these_are_known(config_path):
-    asked = ["constraints.max_epochs=1", "propose.target_tokens=1e12"]
-    found = checked(config_path, *asked)
+    overrides = ["constraints.max_epochs=1", "propose.target_tokens=1e12"]
+    found = checked(config_path, *overrides)
     assert found.problems == []
     assert any("sizes of the domains are not given" in line for line in found.warnings)
     assert found.lines()[0] == "2 domains, sizes not given"
     sized = [line.replace("tokens", "bytes") for line in SIZES]
-    found = checked(config_path, *sized, *asked, "corpus.tokenizer=bpe:300")
+    found = checked(config_path, *sized, *overrides, "corpus.tokenizer=bpe:300")
     assert (found.problems, found.sizes.basis) == ([], "estimated")
     assert any("4 bytes per token" in line for line in found.warnings)
 
@@ -150,8 +150,8 @@ def test_a_sample_that_will_be_small_is_said(config_path):
     found = checked(config_path, *small)
     assert any("code 4.0 times at a weight of 1 (20k tokens needed)" in w for w in found.warnings)
     for simulates in ("false", "true"):
-        asked = [f"proxy.simulate_epochs={simulates}", "propose.target_tokens=1.2e7"]
-        (line,) = (w for w in checked(config_path, *small, *asked).warnings if "repeat" in w)
+        overrides = [f"proxy.simulate_epochs={simulates}", "propose.target_tokens=1.2e7"]
+        (line,) = (w for w in checked(config_path, *small, *overrides).warnings if "repeat" in w)
         assert "a trial may repeat code 4.0 times at a weight of 1 (10k tokens needed)," in line
         assert "prose" not in line
 
@@ -171,8 +171,8 @@ def test_a_run_begins_with_what_it_will_do(config_path, tmp_path, monkeypatch):
 
 def test_the_time_of_trials_has_their_evaluation_in_it(config_path, tmp_path):
     """Two domains and a target, 500 tokens each, by forward passes alone."""
-    asked = ["proxy.eval_tokens=500", "propose.target_tokens=1.4e7", "validate.max_seeds=6"]
-    found = checked(config_path, *asked, *SIZES)
+    overrides = ["proxy.eval_tokens=500", "propose.target_tokens=1.4e7", "validate.max_seeds=6"]
+    found = checked(config_path, *overrides, *SIZES)
     assert found.evaluation == 3 * 500 / 3
     least, most = found.tokens
     trials = [sum(getattr(part, end) for part in found.parts) for end in ("least", "most")]
@@ -195,8 +195,8 @@ def command_of(config_path, *settings):
 
 
 def test_the_command_lists_mistakes_of_the_file_with_their_lines_and_in_json(config_path):
-    asked = ["design.trails=3", "objective.target=hlep", "fit.foldss=2"]
-    code, answer, lines = command_of(config_path, *asked)
+    overrides = ["design.trails=3", "objective.target=hlep", "fit.foldss=2"]
+    code, answer, lines = command_of(config_path, *overrides)
     first, second = lines  # names are looked up once all fields are known
     assert "design.trails: unknown field; did you mean 'trials'" in first
     assert "fit.foldss: unknown field; did you mean 'folds'" in second
@@ -222,8 +222,8 @@ def test_tasks_are_part_of_the_evaluation(config_path, tmp_path):
     rows = [{"id": n, "context": "c" * 100, "continuation": " a" * 10} for n in range(300)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = f"tasks={{sets: {{t: {tmp_path}/t.jsonl}}}}"
-    asked = ["proxy.eval_every=6000", "proxy.eval_tokens=500"]
-    found = checked(config_path, *SIZES, task, *asked)
+    overrides = ["proxy.eval_every=6000", "proxy.eval_tokens=500"]
+    found = checked(config_path, *SIZES, task, *overrides)
     assert found.evaluation == 4 * (3 * 500 + 200 * 120) / 3
 
 

@@ -53,12 +53,12 @@ def test_an_answer_has_the_parts_of_replay_also_without_validation_and_corpus(wh
 
 
 def test_a_tool_that_needs_sizes_asks_for_them_where_the_corpus_is_gone(bare, tmp_path):
-    asked = ("export", bare, "--to", "axolotl", "--tokens", "1e6", "--sample-tokens", "100")
-    refused = mixopt(*asked)
+    args = ("export", bare, "--to", "axolotl", "--tokens", "1e6", "--sample-tokens", "100")
+    refused = mixopt(*args)
     assert refused.code == 2
     assert "axolotl: needs the tokens of domain 'code'; give them in" in refused.error
     (tmp_path / "sizes.yaml").write_text("{code: 4e5, prose: 3e5, help: 1e5}")
-    assert mixopt(*asked, "--inventory", tmp_path / "sizes.yaml").code == 0
+    assert mixopt(*args, "--inventory", tmp_path / "sizes.yaml").code == 0
 
 
 def test_shares_of_parts_that_no_file_has_are_one_line(bare):

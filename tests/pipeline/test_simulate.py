@@ -18,8 +18,8 @@ def test_the_command_writes_what_is_read_and_simulated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     WEB.to_file(tmp_path / "mixture.yaml")
     (tmp_path / "sizes.yaml").write_text("web: 1e9\ncode: 1e8\n")
-    asked = ["--tokens", "1e9", "--inventory", "sizes.yaml", "--out", "schedule.yaml"]
-    ended = mixopt_("export", "mixture.yaml", "--to", "schedule", *asked, "--batch", "64x4096")
+    options = ["--tokens", "1e9", "--inventory", "sizes.yaml", "--out", "schedule.yaml"]
+    ended = mixopt_("export", "mixture.yaml", "--to", "schedule", *options, "--batch", "64x4096")
     assert ended.code == 0, ended.error
     assert "next: mixopt predict schedule.yaml" in ended.out
     schedule = Schedule.from_file("schedule.yaml")
@@ -58,13 +58,13 @@ def run(tmp_path):
     for name, tokens in STATED.items():
         (tmp_path / f"{name}.jsonl").write_text(lines)
         domains[name] = {"data_files": str(tmp_path / f"{name}.jsonl"), "tokens": tokens}
-    made = {
+    config = {
         "corpus": {"tokenizer": "bytes", "domains": domains},
         "objective": {"target": "web"},
         "constraints": {"max_epochs": 4},
         "propose": {"target_tokens": 10_000_000},
     }
-    (tmp_path / "made.yaml").write_text(yaml.safe_dump(made))
+    (tmp_path / "made.yaml").write_text(yaml.safe_dump(config))
     mixopt.run(tmp_path / "made.yaml", tmp_path / "run", until="prepare", say=lambda _: None)
     Mixture({"web": 0.6, "code": 0.4}).to_file(tmp_path / "run" / "recommendation.yaml")
     return tmp_path / "run"
@@ -79,9 +79,9 @@ def test_a_file_of_a_run_is_drawn_exported_and_scheduled_with_the_sizes_that_the
     (text,) = export(file, "megatron-bridge-sft").values()
     weights = yaml.safe_load(text)["dataset"]["source_weights"]
     assert weights == pytest.approx([0.6 * 10 / 9, 0.4 * 10])
-    made = schedule_of(file, batch="64x3200")  # code is at its cap, which whole batches exceed
-    assert (made.inventory, made.max_epochs) == (STATED, 4)
-    assert made.tokens > 10_000_000
+    config = schedule_of(file, batch="64x3200")  # code is at its cap, which whole batches exceed
+    assert (config.inventory, config.max_epochs) == (STATED, 4)
+    assert config.tokens > 10_000_000
     Schedule((Stage(Mixture({"web": 0.5, "code": 0.5}), steps=3),), 8, 4).to_file(run / "plan.yaml")
     assert draws(run / "plan.yaml").inventory == STATED
     said = mixopt_("predict", run / "plan.yaml", "--tokens", 3).error

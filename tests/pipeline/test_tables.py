@@ -89,31 +89,31 @@ def test_constraints_hold_however_they_are_given(fit, tmp_path):
     fields = {"bounds": {"code": [0, 0.3], "books": [0.2, 1]}}
     (tmp_path / "limits.yaml").write_text(json.dumps(fields))
     config = ConstraintsConfig.model_validate(fields)
-    made = Constraints.from_config(config, dict.fromkeys(DOMAINS, 1))
-    for limits in (tmp_path / "limits.yaml", made):
+    constraints = Constraints.from_config(config, dict.fromkeys(DOMAINS, 1))
+    for limits in (tmp_path / "limits.yaml", constraints):
         mixture = fit.propose(target="code", constraints=limits).mixture
         assert mixture["code"] == pytest.approx(0.3)
         assert mixture["books"] >= 0.2 - 1e-9
 
 
 def test_epochs_are_of_the_inventory_and_the_length(fit):
-    asked = {"constraints": {"max_epochs": 2}, "inventory": INVENTORY, "tokens": "5e9"}
-    proposal = fit.propose(target="code", **asked)
+    options = {"constraints": {"max_epochs": 2}, "inventory": INVENTORY, "tokens": "5e9"}
+    proposal = fit.propose(target="code", **options)
     assert proposal.mixture["code"] == pytest.approx(0.4)
     assert proposal.epochs["code"] == pytest.approx(2)
     assert proposal.natural == Mixture.natural(INVENTORY)
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "message"),
+    ("options", "error", "message"),
     [
         ({**LONG, "constraints": {"max_epochs": 1}}, InfeasibleError, "max_epochs"),
         ({"inventory": {**INVENTORY, "maths": 1}}, ConfigError, "inventory: unknown domain"),
         ({"tokens": "25 billion"}, ConfigError, "tokens: '25 billion' is not a number of tokens"),
     ],
 )
-def test_what_cannot_be_proposed_is_one_line(fit, asked, error, message):
-    refuses(error, message, fit.propose, **asked)
+def test_what_cannot_be_proposed_is_one_line(fit, options, error, message):
+    refuses(error, message, fit.propose, **options)
 
 
 def test_a_fit_that_was_saved_is_read_back(fit, unseen, tmp_path):
@@ -155,9 +155,9 @@ def test_the_command_fits_what_the_method_fits(commanded, fit, trials):
 
 
 def test_the_command_answers_in_json_and_replays_to_a_page(tables, tmp_path):
-    asked = ["fit", *tables, "--regressor", "linear"]
+    args = ["fit", *tables, "--regressor", "linear"]
     out, replay = tmp_path / "fit", tmp_path / "replay"
-    answer = json.loads(mixopt(*asked, "--out", out, "--json").out)
+    answer = json.loads(mixopt(*args, "--out", out, "--json").out)
     fit = load_fit(out)
     known = {"path": str(out), "regressor": "linear", "summary": fit.summary()}
     known |= {"next": f"mixopt propose {out}"}
@@ -165,10 +165,10 @@ def test_the_command_answers_in_json_and_replays_to_a_page(tables, tmp_path):
     assert [loss["name"] for loss in answer["readiness"]["losses"]] == list(fit.targets)
     refused = mixopt("propose", out, "--free", "web").error
     assert refused.endswith("no mixture to hold the others at; give one: --free web=FILE\n")
-    replayed = mixopt(*asked, "--backtest", "--out", replay)
+    replayed = mixopt(*args, "--backtest", "--out", replay)
     assert replayed.error.endswith(f"page: {replay / 'backtest.html'}\n")
     assert "<html" in (replay / "backtest.html").read_text()
-    assert len(json.loads(mixopt(*asked, "--backtest", "--json").out)) > 3
+    assert len(json.loads(mixopt(*args, "--backtest", "--json").out)) > 3
 
 
 def test_the_command_evaluates_and_proposes_as_the_methods_do(
@@ -179,9 +179,9 @@ def test_the_command_evaluates_and_proposes_as_the_methods_do(
     limits = {"max_epochs": 2, "bounds": {"books": [0.1, 1]}}
     (tmp_path / "limits.yaml").write_text(json.dumps(limits))
     (tmp_path / "tokens.yaml").write_text("web: 4e9\ncode: 1e9\nbooks: 2e9\n")
-    asked = ["--constraints", tmp_path / "limits.yaml", "--inventory", tmp_path / "tokens.yaml"]
-    asked += ["--tokens", "5e9", "--target", "code", "--json"]
-    ended = mixopt("propose", commanded[0], *asked)
+    options = ["--constraints", tmp_path / "limits.yaml", "--inventory", tmp_path / "tokens.yaml"]
+    options += ["--tokens", "5e9", "--target", "code", "--json"]
+    ended = mixopt("propose", commanded[0], *options)
     assert ended.code == 0, ended.error
     given = {"constraints": limits, "inventory": tmp_path / "tokens.yaml", "tokens": 5e9}
     proposal = fit.propose(target="code", **given)

@@ -68,8 +68,8 @@ def test_a_megatron_prefix_a_raw_file_and_text_run_from_one_yaml(experiment, tmp
     assert set(corpus.inventory) == {"web", "code", "text"}
     run = load_run(tmp_path / "run")
     assert run.trials.has("bits_per_byte")
-    again = mixopt("run", experiment, "--out", "run")
-    assert (again.code, again.error) == (0, ""), "nothing is prepared twice"
+    repeated = mixopt("run", experiment, "--out", "run")
+    assert (repeated.code, repeated.error) == (0, ""), "nothing is prepared twice"
     assert mixopt("verify", "run").code == 0
     with open("run/corpus/web/train/00000.bin", "r+b") as stream:
         stream.write(b"\x01\x00")

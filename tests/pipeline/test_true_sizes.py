@@ -90,9 +90,9 @@ def test_the_content_of_the_file_counts_and_not_its_path(prepared, tmp_path):
 
 def test_a_sample_that_is_small_for_the_proxy_is_said_before_training(prepared, tmp_path):
     said: list[str] = []
-    asked = [*STATED, "proxy.tokens=3000000", LONG]
-    out = steps.run(prepared.source, tmp_path / "run", overrides=asked, until="prepare").path
-    steps.run(prepared.source, out, overrides=asked, say=said.append, until="design")
+    overrides = [*STATED, "proxy.tokens=3000000", LONG]
+    out = steps.run(prepared.source, tmp_path / "run", overrides=overrides, until="prepare").path
+    steps.run(prepared.source, out, overrides=overrides, say=said.append, until="design")
     line = next(line for line in said if "the prepared text is small" in line)
     for name, held in prepared.corpus.inventory.items():
         assert f"{name} {3_000_000 / held:.1f} times at a weight of 1" in line

@@ -214,9 +214,9 @@ ABSENT, MEMORY = "No such file or directory", "MemoryError: no memory for a buff
     ],
 )
 def test_what_ends_one_rank_ends_all_with_a_line(where, rank, first, second, tmp_path):
-    one, other = on_ranks(2, __file__, "failing", where, rank, tmp_path)
-    assert one == f"RunError: {first.format(tmp_path)}"
-    assert other == second.format(tmp_path)
+    first_rank, second_rank = on_ranks(2, __file__, "failing", where, rank, tmp_path)
+    assert first_rank == f"RunError: {first.format(tmp_path)}"
+    assert second_rank == second.format(tmp_path)
 
 
 def test_an_error_in_training_is_not_hidden_by_one_of_the_thread(ranks, tmp_path):

@@ -76,8 +76,8 @@ def test_two_ranks_are_one_with_a_loss_of_the_same_passes(context, config, tmp_p
     assert found.keys() == expected.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, atol=1e-6, rtol=0, msg=name)
-    for one, other in zip(*(metrics_of(tmp_path / name) for name in ("one", "two")), strict=True):
-        added = one.get("auxiliary_loss", 0.0)
+    for line, other in zip(*(metrics_of(tmp_path / name) for name in ("one", "two")), strict=True):
+        added = line.get("auxiliary_loss", 0.0)
         assert other.get("auxiliary_loss", 0.0) == pytest.approx(added, abs=1e-6)
 
 

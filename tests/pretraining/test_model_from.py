@@ -82,7 +82,7 @@ def started(folder: Path, where: Path, start: object, **parts) -> tuple[dict[str
 
 
 @pytest.mark.parametrize(
-    ("start", "asked", "step", "steps"),
+    ("start", "options", "step", "steps"),
     [
         ("alone", {}, "step 6, ", 7),
         ("alone/checkpoints/step-00000006", {"optimizer": False}, "step 6, ", 1),
@@ -90,9 +90,9 @@ def started(folder: Path, where: Path, start: object, **parts) -> tuple[dict[str
     ],
 )
 def test_a_run_starts_with_the_losses_and_unless_refused_the_optimizer_of_a_checkpoint(
-    folder, tmp_path, start, asked, step, steps
+    folder, tmp_path, start, options, step, steps
 ):
-    found, said = started(folder, tmp_path, folder / start, model=asked)
+    found, said = started(folder, tmp_path, folder / start, model=options)
     assert found == pytest.approx(losses_of(folder / "alone"), abs=1e-5)
     taken = open_origin(tmp_path / "run").optimizer_tensors()
     assert {float(value) for name, value in taken.items() if name.endswith(".step")} == {steps}
@@ -152,9 +152,9 @@ def test_no_field_of_a_family_is_lost_whatever_its_value(name, tmp_path):
             with suppress(Exception):  # a value that the family cannot have
                 config = kinds[item](**{field: (not default) if default is True else default * 2})
                 config.save_pretrained(tmp_path)
-                again = hugging_face_config(folder_model(tmp_path))
+                reloaded = hugging_face_config(folder_model(tmp_path))
                 kept = {n: v for n, v in config.to_dict().items() if n not in _ABOUT}
-                lost = {n for n, v in kept.items() if again.to_dict().get(n) != v}
+                lost = {n for n, v in kept.items() if reloaded.to_dict().get(n) != v}
                 if lost:
                     pytest.fail(f"{item}.{field}: lost {lost}")
 

@@ -31,8 +31,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def config(corpus, tmp_path_factory) -> Path:
     experts = {"every": 6}
-    own = {"corpus": str(corpus.path), "model": MODEL, "experts": experts}
-    return write_config(tmp_path_factory.mktemp("config"), **own)
+    parts = {"corpus": str(corpus.path), "model": MODEL, "experts": experts}
+    return write_config(tmp_path_factory.mktemp("config"), **parts)
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,14 @@ def total(out):
     return sum(windows[1:], windows[0])
 
 
-def assert_same_record(one, other):
+def assert_same_record(run, other):
     """Each number of each window is the same."""
     found, expected = (
         [(window.start, window.end, window.assignments.to_json()) for window in some]
-        for some in (record(one).windows(), record(other).windows())
+        for some in (record(run).windows(), record(other).windows())
     )
     assert found == expected
-    assert metrics_of(one) == metrics_of(other)
+    assert metrics_of(run) == metrics_of(other)
 
 
 def test_each_token_is_counted_once_in_its_window_domain_and_layer(whole):
@@ -105,10 +105,10 @@ def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tm
     job.until_true((out / "experts/counts/part-00000012.parquet").exists)
     job.kill()
     finished(context, config, out, overrides=["parallel=none"])
-    for one, other in zip(total(whole).layers, total(out).layers, strict=True):
-        assert np.array_equal(one.tokens_D, other.tokens_D)
+    for layer, other in zip(total(whole).layers, total(out).layers, strict=True):
+        assert np.array_equal(layer.tokens_D, other.tokens_D)
         # Gradients add up in another order, and a choice between two like experts may turn.
-        assert np.abs(one.counts_HDE - other.counts_HDE).sum() < 0.01 * one.counts_HDE.sum()
+        assert np.abs(layer.counts_HDE - other.counts_HDE).sum() < 0.01 * layer.counts_HDE.sum()
 
 
 def test_a_model_without_routers_is_left_alone_unless_it_must_have_some(config, tmp_path):
@@ -122,18 +122,18 @@ def test_a_model_without_routers_is_left_alone_unless_it_must_have_some(config, 
 def test_a_router_of_no_known_family_is_refused_before_training_and_read_by_a_named_adapter(
     config, tmp_path
 ):
-    own = ["model={name: 'experts_job:OwnRouters'}", "training.steps=2"]
+    overrides = ["model={name: 'experts_job:OwnRouters'}", "training.steps=2"]
     message = (
         r"^experts.enabled: auto: OwnRouters: 'layers.1.router' \(OwnRouter\) is a router or"
         r" has experts, .* name it in YAML as experts: {adapters: .*; experts.enabled: false trains"
         " without counting$"
     )
-    refuses(RoutingError, message, pretrain, config, tmp_path / "refused", own)
+    refuses(RoutingError, message, pretrain, config, tmp_path / "refused", overrides)
     assert not (tmp_path / "refused/metrics.jsonl").exists()
-    pretrain(config, tmp_path / "off", [*own, "experts.enabled=false"])
+    pretrain(config, tmp_path / "off", [*overrides, "experts.enabled=false"])
     assert not (tmp_path / "off/experts").exists()
     out = tmp_path / "adapted"
-    pretrain(config, out, [*own, "experts.adapters=['experts_job:OWN_ADAPTERS']"])
+    pretrain(config, out, [*overrides, "experts.adapters=['experts_job:OWN_ADAPTERS']"])
     assert list(ExpertRecord(out / "experts").windows()[0].assignments.sizes) == ["1", "2"]
 
 

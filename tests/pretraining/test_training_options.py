@@ -39,8 +39,8 @@ def runs(corpus, tmp_path_factory):
 
 
 def test_passes_of_any_size_add_up_to_the_same_gradients_at_the_rates_of_the_curve(runs):
-    one, whole = map(weights_of, runs)
-    for name, value in one.items():
+    single, whole = map(weights_of, runs)
+    for name, value in single.items():
         torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-4)
     losses = [[line["loss"] for line in metrics_of(out) if "loss" in line] for out in runs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)

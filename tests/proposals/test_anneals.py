@@ -23,17 +23,17 @@ CHANGES = {
 }
 
 
-def made(*, objective=None, failed=()):
+def effects_of(*, objective=None, failed=()):
     """Return the effects of anneals whose losses on `exam` change so from the control's."""
     trials, results = [], []
     for seed in range(3):
         for source in (None, *SOURCES):
-            values = {name: own[seed] for name, own in CONTROL.items()}
+            values = {name: weights[seed] for name, weights in CONTROL.items()}
             if source is not None:
                 values["exam"] += CHANGES[source][seed]
             name = "control" if source is None else f"anneal_{source}"
-            own = {"web": 1.0} if source is None else {"web": 0.5, source: 0.5}
-            mixture = Mixture({d: own.get(d, 0.0) for d in DOMAINS})
+            weights = {"web": 1.0} if source is None else {"web": 0.5, source: 0.5}
+            mixture = Mixture({d: weights.get(d, 0.0) for d in DOMAINS})
             role = "control" if source is None else "anneal"
             trials.append(Trial(f"{name}-s{seed}", mixture, seed, role))
             losses = Losses(100, *[dict.fromkeys(TARGETS, 1.5) | values] * 2)
@@ -52,18 +52,18 @@ def row(effects, source, target):
 
 
 def test_a_change_is_the_mean_of_paired_differences_with_student_s_interval_by_direction():
-    found = row(made(), "code", "exam")
+    found = row(effects_of(), "code", "exam")
     error = np.std(CHANGES["code"], ddof=1) / np.sqrt(3)
     assert found["change"] == pytest.approx(-0.11)
     assert found["high"] - found["change"] == pytest.approx(4.302653 * error, rel=1e-5)
     assert found["seeds"] == 3
     higher = Objective(TARGETS, "target", {"exam": 1.0}, higher=("exam",))
-    assert row(made(objective=higher), "code", "exam")["change"] == pytest.approx(0.11)
+    assert row(effects_of(objective=higher), "code", "exam")["change"] == pytest.approx(0.11)
 
 
 def test_verdicts_follow_holm_s_p_values_which_are_those_of_the_paper():
-    found = {name: row(made(), name, "exam") for name in SOURCES}
-    verdicts = {name: one["verdict"] for name, one in found.items()}
+    found = {name: row(effects_of(), name, "exam") for name in SOURCES}
+    verdicts = {name: effect["verdict"] for name, effect in found.items()}
     assert verdicts == {"code": "better", "maths": "not significant", "prose": "worse"}
     assert found["code"]["p_holm"] < 0.05 < found["maths"]["p_holm"]
     assert [found[name]["rank"] for name in SOURCES] == [1, 2, 3]
@@ -73,15 +73,15 @@ def test_verdicts_follow_holm_s_p_values_which_are_those_of_the_paper():
 
 def test_seeds_of_which_one_run_failed_are_left_out():
     lost = {("code", 0), ("maths", 0), ("maths", 1), *(("prose", seed) for seed in range(3))}
-    effects = made(failed=lost)
+    effects = effects_of(failed=lost)
     assert row(effects, "code", "exam")["seeds"] == 2
-    one = row(effects, "maths", "exam")
-    assert (one["verdict"], one["low"], one["p_holm"]) == ("one seed", None, None)
+    effect = row(effects, "maths", "exam")
+    assert (effect["verdict"], effect["low"], effect["p_holm"]) == ("one seed", None, None)
     assert row(effects, "prose", "exam")["verdict"] == "no pair"
     assert "maths: \N{MINUS SIGN}0.0250, 1 seed: one seed" in anneal_lines(effects)
     assert "prose: no anneal of it finished together with its control" in anneal_lines(effects)
 
 
 def test_a_line_has_change_interval_seeds_and_verdict():
-    (line,) = [item for item in anneal_lines(made()) if item.startswith("code")]
+    (line,) = [item for item in anneal_lines(effects_of()) if item.startswith("code")]
     assert line.replace("\u2212", "-") == "code: -0.0550, -0.0674 to -0.0426, 3 seeds: better"

@@ -35,8 +35,8 @@ def test_known_baselines_are_what_they_are_called_and_a_user_s_own_needs_all_dom
     assert mixture_of(name="control") == NATURAL
     assert mixture_of(name="temperature_2") == tempered(NATURAL, 2.0)
     assert unimax(FullRun(SIZES)) == Mixture.uniform(NATURAL.domains)
-    own = {"code": 0.5, "books": 0.25, "web": 0.25}
-    assert mixture_of(name="ours", weights=own).domains == NATURAL.domains
+    weights = {"code": 0.5, "books": 0.25, "web": 0.25}
+    assert mixture_of(name="ours", weights=weights).domains == NATURAL.domains
     with pytest.raises(MixtureError, match="domain 'books' has no weight"):
         mixture_of(name="ours", weights={"code": 0.5, "web": 0.5})
 

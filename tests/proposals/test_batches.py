@@ -170,7 +170,7 @@ def test_a_poor_mixture_is_tried_for_what_it_tells():
 def test_a_batch_is_of_distinct_open_mixtures(count, seed):
     rng = np.random.default_rng(seed)
     open_K, root = rng.permutation(30) < 18, rng.normal(size=(5, 30))
-    one = Belief(rng.normal(size=30), root.T @ root)
-    rows, _ = choose_by_knowledge(one, 0.3, open_K, count, seed)
+    belief = Belief(rng.normal(size=30), root.T @ root)
+    rows, _ = choose_by_knowledge(belief, 0.3, open_K, count, seed)
     assert len(set(rows)) == count
     assert open_K[rows].all()

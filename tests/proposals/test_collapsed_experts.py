@@ -20,7 +20,7 @@ LOST = Trial("lost", Mixture.uniform(DOMAINS), 99)
 FAILED = TrialResult("lost", "failed", 9, 9, 1.0, reason="loss is nan")
 ROW = Trials.from_results([LOST], [FAILED], proxy="x", targets=DOMAINS)
 TRIALS = Trials(pl.concat([ROW.table, DONE.table]), DOMAINS, DOMAINS)
-FIT = fitted("linear", trials=TRIALS, asked=Objective(DOMAINS, "target", {"code": 1.0}))
+FIT = fitted("linear", trials=TRIALS, goal=Objective(DOMAINS, "target", {"code": 1.0}))
 NAMES = DONE.table["trial"].to_list()
 COLLAPSED = [name for name, code in zip(NAMES, WEIGHTS_ND[:, 0], strict=True) if code > 0.5]
 

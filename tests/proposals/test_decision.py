@@ -33,7 +33,7 @@ LOSSES_NM = np.hstack([3.0 + SHARE_N1, 4.0 - SHARE_N1, 4.0 - SHARE_N1])
 TRIALS = table(np.hstack([1 - SHARE_N1, SHARE_N1]), LOSSES_NM, DOMAINS, TARGETS, [(1, 5)])
 
 
-FIT = fitted("linear", trials=TRIALS, folds=3, asked=OBJECTIVE)
+FIT = fitted("linear", trials=TRIALS, folds=3, goal=OBJECTIVE)
 
 
 def recommended(validation, proposals=(), **limits):
@@ -76,8 +76,10 @@ def test_the_recommendation_follows_the_intervals(proposal, code, chosen, standi
 
 
 def test_one_baseline_none_and_a_later_proposal_are_called_so():
-    one = decide({"proposal": LOST, "natural": [2.0, 2.1, 2.2]})
-    assert one.why.startswith("Natural is the only baseline. The proposal is significantly worse:")
+    single = decide({"proposal": LOST, "natural": [2.0, 2.1, 2.2]})
+    assert single.why.startswith(
+        "Natural is the only baseline. The proposal is significantly worse:"
+    )
     alone = decide({"proposal": WON})
     assert (alone.chosen, alone.standing) == ("proposal", "undecided")
     same = {"proposal": [2.0, 2.1], "natural": [2.1, 2.2], "twin": [2.0, 2.1]}
@@ -118,12 +120,12 @@ def test_guardrails_hold_what_was_measured_of_a_checkpoint_and_none_without_thei
     found = made_validation({"proposal": [2.0, 2.1], "natural": [2.2, 2.4]})
     base = {"code": 2.0, "prose": 9.0, "help": 9.0}
     rails = Guardrails("base", targets={"code": 0.1}, base=base)
-    (one,) = guarded(found, rails, "proposal")
-    assert (one.target, one.reference, one.margin) == ("code", "base", 0.1)
-    assert (one.comparison.mean, one.comparison.seeds) == (pytest.approx(0.05), 2)
-    (one,) = guarded(found, Guardrails("natural", floors={"code": 1.5}), "proposal")
-    assert str(one).startswith(f"code: gain over the floor {LESS}0.5500 (95%")
-    assert str(one).endswith(", allowed 0")
+    (guard,) = guarded(found, rails, "proposal")
+    assert (guard.target, guard.reference, guard.margin) == ("code", "base", 0.1)
+    assert (guard.comparison.mean, guard.comparison.seeds) == (pytest.approx(0.05), 2)
+    (guard,) = guarded(found, Guardrails("natural", floors={"code": 1.5}), "proposal")
+    assert str(guard).startswith(f"code: gain over the floor {LESS}0.5500 (95%")
+    assert str(guard).endswith(", allowed 0")
     assert guarded(found, Guardrails("uniform", 0.1), "proposal") == []
     assert guarded(found, None, "proposal") == []
     assert guarded(found, Guardrails("natural", 0.1), "natural") == []
@@ -144,11 +146,11 @@ def test_gains_are_above_0_where_it_is_better_and_costs_are_of_losses_beside_the
 def test_the_mixtures_that_are_as_good_are_those_within_noise_of_what_is_recommended():
     found = decide({"proposal": LOST, **BASES}, bounds={"code": [0.15, 1.0]})
     low, high = found.region.shares["prose"]
-    own, least = (
+    best, least = (
         FIT.predict({"code": 1 - share, "prose": share}).objective_N[0]
         for share in (found.mixture["prose"], low)
     )
-    assert least - own == pytest.approx(found.region.noise, rel=0.1, abs=1e-3)
+    assert least - best == pytest.approx(found.region.noise, rel=0.1, abs=1e-3)
     assert high == pytest.approx(0.85)
     assert found.why.endswith(found.region.describe("bits_per_byte"))
 
@@ -166,9 +168,9 @@ def test_a_recommendation_is_read_as_it_was_written(tmp_path):
 def test_what_a_proposal_says_of_itself_counts_before_what_the_fit_says_now():
     said = Interval(0.3, 0.2, 0.4)
     region = Region(0.25, "seeds", {"code": (0.1, 0.4), "prose": (0.6, 0.9)})
-    made = made_proposal(mixture=MIXTURES["proposal"], gains={"natural": said}, region=region)
+    proposal = made_proposal(mixture=MIXTURES["proposal"], gains={"natural": said}, region=region)
     validation = made_validation({"proposal": WON, **BASES})
-    found = recommended(validation, {"proposal": made})
+    found = recommended(validation, {"proposal": proposal})
     assert (found.gains["natural"].predicted, found.region) == (said, region)
     assert found.gains["uniform"].predicted != said
     assert found.provenance["proposals"] == {"proposal": MIXTURES["proposal"].fingerprint}
@@ -180,8 +182,8 @@ def test_an_edited_recommendation_is_a_mixture_of_ones_own(tmp_path):
     path.write_text(path.read_text().replace("prose: 0.7", "prose: 0.6").replace("0.3", "0.4"))
     with pytest.warns(EditedWarning):
         assert Mixture.from_file(path)["prose"] == 0.6
-    own = pytest.raises(MixtureError, match="read it as your own mixture")
-    with pytest.warns(EditedWarning), own:
+    refused = pytest.raises(MixtureError, match="read it as your own mixture")
+    with pytest.warns(EditedWarning), refused:
         Recommendation.from_file(path)
     path.write_text("weights: {code: 0.5, prose: 0.5}\n")
     with pytest.raises(MixtureError, match="is a mixture but not a recommendation"):

@@ -26,7 +26,7 @@ def made_fit(weights_ND=DRAWN_ND, domains=DOMAINS):
     """Fit a law that is linear; the last three trials, of one mixture, were all unlucky."""
     values_N = 2.0 - weights_ND[:, 0] + NOISE * RNG.standard_normal(len(weights_ND))
     values_N[-3:] = 1.55
-    return fitted("linear", trials=table(weights_ND, values_N, domains, ("loss",)), asked=TARGET)
+    return fitted("linear", trials=table(weights_ND, values_N, domains, ("loss",)), goal=TARGET)
 
 
 FIT = made_fit()
@@ -36,10 +36,10 @@ BETTER = Mixture({"a": 0.7, "b": 0.2, "c": 0.1})
 def test_a_gain_is_measured_from_the_trials_of_a_baseline_and_less_sure_where_it_has_none():
     even = Mixture.uniform(DOMAINS)
     gains = predicted_gains(FIT, TARGET, BETTER, {"natural": NATURAL, "even": even})
-    own, natural, other = FIT.predict([BETTER, NATURAL, even], TARGET).objective_N
-    assert gains["natural"].value == pytest.approx(1.55 - own, abs=1e-6)
+    value, natural, other = FIT.predict([BETTER, NATURAL, even], TARGET).objective_N
+    assert gains["natural"].value == pytest.approx(1.55 - value, abs=1e-6)
     assert natural < 1.55 - NOISE / 4
-    assert gains["even"].value == pytest.approx(other - own, abs=1e-6)
+    assert gains["even"].value == pytest.approx(other - value, abs=1e-6)
     known, unknown = (gain.high - gain.low for gain in gains.values())
     assert unknown == pytest.approx(np.sqrt(2) * known, rel=1e-3)
     (none,) = predicted_gains(FIT, TARGET, NATURAL, {"natural": NATURAL}).values()

@@ -21,8 +21,8 @@ UNIFORM = Mixture.uniform(DOMAINS)
 FIT = fitted("linear")
 
 
-def forecast(mixture=MOSTLY_CODE, target=None, fit=FIT, **asked):
-    return predict_mixture(ProposalRequest.of(fit, target, **asked), mixture)
+def forecast(mixture=MOSTLY_CODE, target=None, fit=FIT, **options):
+    return predict_mixture(ProposalRequest.of(fit, target, **options), mixture)
 
 
 def test_losses_objective_and_gains_are_those_that_the_fit_predicts():

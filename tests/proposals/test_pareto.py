@@ -29,8 +29,8 @@ def law(weights_ND: np.ndarray) -> np.ndarray:
 def fit() -> Fit:
     weights_ND = np.random.default_rng(0).dirichlet(np.ones(3), 24)
     trials = table(weights_ND, law(weights_ND), DOMAINS, DOMAINS)
-    asked = Objective(DOMAINS, "target", {"code": 1.0})
-    return fitted("log_linear", trials=trials, asked=asked)
+    goal = Objective(DOMAINS, "target", {"code": 1.0})
+    return fitted("log_linear", trials=trials, goal=goal)
 
 
 def front(fit: Fit, targets=("code", "law"), points: int = 5, bootstrap: int = 0) -> Front:

@@ -50,6 +50,6 @@ def test_where_late_text_counts_differently_each_phase_has_its_mixture(tmp_path)
     assert re.match(said, found.warnings[0])
     assert "natural  phase 1 (80%)  phase 2 (20%)" in proposal_text(found)
     found.to_file(tmp_path / "proposal.yaml")
-    again = Proposal.from_file(tmp_path / "proposal.yaml")
-    assert dict(again.phases) == pytest.approx(dict(PHASES))
-    assert [phase["until"] for phase in again.to_json()["phases"]] == [0.8, 1.0]
+    reloaded = Proposal.from_file(tmp_path / "proposal.yaml")
+    assert dict(reloaded.phases) == pytest.approx(dict(PHASES))
+    assert [phase["until"] for phase in reloaded.to_json()["phases"]] == [0.8, 1.0]

@@ -20,10 +20,10 @@ MATH = Objective(("code", "law", "math"), "target", {"math": 1.0})
 CORNERS = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
 
 
-def fit_with(rows=CORNERS, own: float = 0.1, mean: float = 2.0) -> SimpleNamespace:
+def fit_with(rows=CORNERS, error: float = 0.1, mean: float = 2.0) -> SimpleNamespace:
     """What warnings ask of a fit: its trials, and errors of the objective on held-out folds."""
     table = pl.DataFrame({"trial": [f"t{row}" for row in range(len(rows))]})
-    errors = [(OBJECTIVE, "linear", own), (OBJECTIVE, "mean", mean), ("math", "linear", 9.0)]
+    errors = [(OBJECTIVE, "linear", error), (OBJECTIVE, "mean", mean), ("math", "linear", 9.0)]
     report = pl.DataFrame(errors, schema=["target", "predictor", "rmse"], orient="row")
     weights_ND = np.array(rows, dtype=float)
     trials = SimpleNamespace(table=table, weights=lambda: weights_ND)
@@ -58,9 +58,9 @@ def test_a_weight_counts_as_at_its_floor_up_to_and_with_a_ten_thousandth():
 
 def test_a_regressor_needs_to_explain_a_tenth_of_the_variance():
     said = "of the differences of the objective between held-out trials"
-    assert warned(f"linear explains 8% {said}", fit=fit_with(own=1.92))
-    assert not warned(said, fit=fit_with(own=1.89))
-    assert warned(f"linear explains 0% {said}", fit=fit_with(own=3.0))
+    assert warned(f"linear explains 8% {said}", fit=fit_with(error=1.92))
+    assert not warned(said, fit=fit_with(error=1.89))
+    assert warned(f"linear explains 0% {said}", fit=fit_with(error=3.0))
 
 
 def test_a_proposal_is_far_where_it_is_farther_than_any_trial_is_from_its_nearest():
@@ -73,8 +73,8 @@ def test_a_proposal_is_far_where_it_is_farther_than_any_trial_is_from_its_neares
 
 def test_a_proposal_that_is_sure_better_and_near_has_no_warning():
     fit = fit_with([(0.2, 0.5, 0.3, 0), (0.4, 0.3, 0.3, 0)])
-    every = Objective(DOMAINS, "mean", dict.fromkeys(DOMAINS, 0.25))
-    assert proposal_warnings(PROPOSAL, request(fit, every)) == ()
+    goal = Objective(DOMAINS, "mean", dict.fromkeys(DOMAINS, 0.25))
+    assert proposal_warnings(PROPOSAL, request(fit, goal)) == ()
 
 
 def test_a_share_beyond_what_was_tried_is_named_with_the_range():

@@ -30,7 +30,7 @@ WEIGHTS_ND = np.vstack([RNG.dirichlet(np.ones(4), 30), np.full((4, 4), 0.25)])
 LOSSES_NM = 3.0 - WEIGHTS_ND[:, :1] * [1.0, 0.2, 2.0]  # only code helps
 TRIALS = table(WEIGHTS_ND, LOSSES_NM + 0.01 * RNG.standard_normal((34, 3)), DOMAINS, TARGETS)
 MATH = Objective(TARGETS, "target", {"math": 1.0})
-FIT = fitted("linear", trials=TRIALS, asked=MATH)
+FIT = fitted("linear", trials=TRIALS, goal=MATH)
 
 
 def propose(fit=FIT, bounds=(), samples=2000, bootstrap=2):
@@ -50,19 +50,19 @@ def test_the_optimum_of_a_known_law_is_proposed_and_the_bound_that_holds_it_is_n
 def test_each_gain_is_the_predicted_objective_of_that_mixture_less_the_proposals():
     best_D = TRIALS.weights()[TRIALS.losses()[:, 2].argmin()]
     found = FIT.predict([PROPOSAL.mixture.array, NATURAL.array, best_D], MATH)
-    own, natural, best = found.objective_N
-    half = found.objective_high_N[0] - own
-    assert PROPOSAL.predicted_objective == Interval.around(own, half)
+    value, natural, best = found.objective_N
+    half = found.objective_high_N[0] - value
+    assert PROPOSAL.predicted_objective == Interval.around(value, half)
     uniform = TRIALS.losses()[-4:, 2].mean()  # trained four times
     gains = [gain.value for gain in PROPOSAL.gains.values()]
-    assert gains == pytest.approx([natural - own, uniform - own, best - own], abs=2e-6)
+    assert gains == pytest.approx([natural - value, uniform - value, best - value], abs=2e-6)
     gain = PROPOSAL.gains["natural"]
     assert gain.value == pytest.approx(2.0 * (0.6 - 0.4), abs=0.02)  # by the law
     assert gain.low < 0.4 < gain.high
 
 
 def test_one_seed_gives_one_proposal_predicted_no_worse_than_what_it_is_compared_with():
-    trees = fitted("lightgbm", trials=TRIALS, asked=MATH)
+    trees = fitted("lightgbm", trials=TRIALS, goal=MATH)
     first, second = (propose(trees, samples=500) for _ in range(2))
     assert first == second
     assert min(gain.value for gain in first.gains.values()) >= 0
@@ -130,7 +130,7 @@ def test_another_unit_or_constraints_on_other_domains_than_the_fit_s_are_refused
 
 
 def test_a_third_partys_regressor_is_proposed_with_by_simulation():
-    ridge = fitted("sklearn.linear_model:Ridge", trials=TRIALS, asked=MATH)
+    ridge = fitted("sklearn.linear_model:Ridge", trials=TRIALS, goal=MATH)
     proposal = propose(ridge)
     assert proposal.provenance["method"] == "simulation"
     assert proposal.mixture["code"] > 0.9
@@ -144,7 +144,7 @@ def test_a_weight_that_rounding_left_of_0_is_0_and_a_small_one_stays():
 
 
 def test_a_proposal_says_what_it_was_made_from():
-    made = propose(bootstrap=0, samples=300).provenance
-    assert (made["regressor"], made["samples"]) == ("linear", 300)
-    assert (made["target_tokens"], made["seed"], made["risk"]) == (1000, 0, None)
-    assert (made["trials"], made["finished_trials"]) == (FIT.fingerprint, 34)
+    provenance = propose(bootstrap=0, samples=300).provenance
+    assert (provenance["regressor"], provenance["samples"]) == ("linear", 300)
+    assert (provenance["target_tokens"], provenance["seed"], provenance["risk"]) == (1000, 0, None)
+    assert (provenance["trials"], provenance["finished_trials"]) == (FIT.fingerprint, 34)

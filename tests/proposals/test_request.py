@@ -29,7 +29,7 @@ def fit() -> Fit:
     weights_ND = rng.dirichlet(np.ones(3), 16)
     losses_NM = 5 + weights_ND @ SLOPES_MD.T + 0.01 * rng.standard_normal((16, 2))
     objective = Objective(TARGETS, "target", {"quiz": 1.0})
-    return fitted("linear", trials=table(weights_ND, losses_NM, DOMAINS, TARGETS), asked=objective)
+    return fitted("linear", trials=table(weights_ND, losses_NM, DOMAINS, TARGETS), goal=objective)
 
 
 def test_without_an_inventory_the_natural_mixture_is_uniform_and_tokens_and_risk_reach_the_search(

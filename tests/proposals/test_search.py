@@ -72,8 +72,8 @@ def guards(reference_D, names=("a", "b"), margin=None, **targets) -> Guards:
     return Guards.on(objective, Guardrails("natural", margin, targets), np.array(reference_D))
 
 
-def found(asked: Problem, samples=400):
-    return search(replace(asked, samples=samples, average=16))
+def found(posed: Problem, samples=400):
+    return search(replace(posed, samples=samples, average=16))
 
 
 TEXT = {"text": {"domains": ["prose", "law"], "bounds": [0.1, 0.35]}}
@@ -127,12 +127,12 @@ def test_what_is_found_is_allowed_and_no_worse_than_anything_that_was_scored(see
     names = ("a", "b") if worst else ("a",)
     bowls = Bowls(*rng.dirichlet(np.ones(domains), len(names)).tolist())
     options = {"worst": names if worst else (), "samples": 300, "average": 32, "seed": seed}
-    asked = problem(bowls, CappedSimplex(lower_D, upper_D), names, **options)
-    best = search(asked)
-    assert asked.allowed.contains(best.weights_D, tolerance=1e-12).all()
+    posed = problem(bowls, CappedSimplex(lower_D, upper_D), names, **options)
+    best = search(posed)
+    assert posed.allowed.contains(best.weights_D, tolerance=1e-12).all()
     # What SLSQP tries on its way is outside the limits, so only allowed mixtures are compared.
-    scored_ND = asked.allowed.project(rng.dirichlet(np.ones(domains), 300))
-    assert best.value <= asked.value(scored_ND).min() + 1e-9
+    scored_ND = posed.allowed.project(rng.dirichlet(np.ones(domains), 300))
+    assert best.value <= posed.value(scored_ND).min() + 1e-9
 
 
 @given(seed=st.integers(0, 1000))
@@ -155,19 +155,19 @@ def test_projected_gradients_of_many_domains_end_where_the_slope_pushes_out(seed
 
 
 def test_more_domains_than_a_quadratic_program_takes_end_at_the_bottom_too():
-    asked = problem(Bowls(np.linspace(0.0, 2 / 64, 65)), CappedSimplex.full(65))
-    bottom_D = asked.allowed.project(asked.regressor.bottoms_MD)[0]
-    np.testing.assert_allclose(descend(asked, asked.natural_D).weights_D, bottom_D, atol=1e-6)
+    posed = problem(Bowls(np.linspace(0.0, 2 / 64, 65)), CappedSimplex.full(65))
+    bottom_D = posed.allowed.project(posed.regressor.bottoms_MD)[0]
+    np.testing.assert_allclose(descend(posed, posed.natural_D).weights_D, bottom_D, atol=1e-6)
 
 
 def test_a_broken_guardrail_is_worse_than_any_value_and_the_more_the_worse():
-    asked = problem(Slopes([1, 0, 0], [0, 3, 0]), names=("a", "b"), guards=guards(UNIFORM_D, b=0.5))
+    posed = problem(Slopes([1, 0, 0], [0, 3, 0]), names=("a", "b"), guards=guards(UNIFORM_D, b=0.5))
     weights_ND = np.array([[1.0, 0, 0], [0, 0.5, 0.5], [0, 0.6, 0.4], [0, 1.0, 0]])
-    np.testing.assert_allclose(asked.excess(weights_ND)[:, 0], [-1.5, 0.0, 0.3, 1.5], atol=1e-12)
-    assert asked.value(weights_ND).tolist() == [1.0, 0.0, 0.0, 0.0]
-    np.testing.assert_allclose(asked.score(weights_ND), [1.0, 0.0, 1.3 * FAR, 2.5 * FAR])
+    np.testing.assert_allclose(posed.excess(weights_ND)[:, 0], [-1.5, 0.0, 0.3, 1.5], atol=1e-12)
+    assert posed.value(weights_ND).tolist() == [1.0, 0.0, 0.0, 0.0]
+    np.testing.assert_allclose(posed.score(weights_ND), [1.0, 0.0, 1.3 * FAR, 2.5 * FAR])
     missed = np.array([[0.0, 0.5 + 5e-10, 0.5 - 5e-10]])  # by what a tolerance misses
-    assert asked.score(missed).tolist() == [0.0]
+    assert posed.score(missed).tolist() == [0.0]
 
 
 def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room_also_of_the_worst_loss():
@@ -175,10 +175,10 @@ def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room_also_
         descend(problem(Slopes([-1, 0, 0])), UNIFORM_D).weights_D, [1, 0, 0], atol=1e-9
     )
     held = guards(UNIFORM_D, b=0.1)
-    asked = problem(Slopes([-1, 0, 0], [1, 0, 0]), names=("a", "b"), guards=held)
-    best = descend(asked, UNIFORM_D)
+    posed = problem(Slopes([-1, 0, 0], [1, 0, 0]), names=("a", "b"), guards=held)
+    best = descend(posed, UNIFORM_D)
     assert best.weights_D[0] == pytest.approx(1 / 3 + 0.1, abs=1e-5)
-    assert asked.excess(best.weights_D[None])[0, 0] <= 0.0
+    assert posed.excess(best.weights_D[None])[0, 0] <= 0.0
     assert best.value == pytest.approx(-best.weights_D[0])
     names = ("a", "b", "c")
     slopes, held = Slopes([-1, 0, 0], [0, -1, 0], [1, 1, 0]), guards(UNIFORM_D, names, c=0.1)
@@ -190,9 +190,9 @@ def test_a_descent_finds_a_vertex_and_keeps_a_guardrail_with_a_little_room_also_
 def test_the_least_broken_mixture_breaks_the_worst_guardrail_least():
     bounds = CappedSimplex(np.array([0, 0, 0.2]), np.ones(3))
     held = guards([0.6, 0.4, 0], margin=0.0)
-    asked = problem(Slopes([-1, 0, 0], [0, -1, 0]), bounds, ("a", "b"), guards=held)
+    posed = problem(Slopes([-1, 0, 0], [0, -1, 0]), bounds, ("a", "b"), guards=held)
     # 0.2 is missing; half of it from each.
-    nearest_D = least_broken(asked, np.array([0.8, 0.0, 0.2]))
+    nearest_D = least_broken(posed, np.array([0.8, 0.0, 0.2]))
     np.testing.assert_allclose(nearest_D, [0.5, 0.3, 0.2], atol=1e-5)
 
 
@@ -202,10 +202,10 @@ def guarded(margin, **fields) -> Problem:
 
 
 def test_no_guarded_loss_gets_worse_than_its_margin():
-    asked = guarded(0.05)
-    drawn = simulate(replace(asked, samples=4000, average=16))
-    both = found(replace(asked, guards=None)), drawn, found(asked, samples=4000)
-    free, drawn, held = (asked.excess(item.weights_D[None])[0, 0] for item in both)
+    posed = guarded(0.05)
+    drawn = simulate(replace(posed, samples=4000, average=16))
+    both = found(replace(posed, guards=None)), drawn, found(posed, samples=4000)
+    free, drawn, held = (posed.excess(item.weights_D[None])[0, 0] for item in both)
     assert free > 0.5
     assert drawn <= MISSED
     assert -1e-4 < held <= MISSED
@@ -236,19 +236,19 @@ def test_a_search_with_everything_at_once_keeps_all_of_it(seed, kinds):
     rng = np.random.default_rng(seed)
     around = limits_around(rng.dirichlet(np.ones(4)), rng)
     fields = {kind: around[kind] for kind in kinds}
-    asked = guarded(0.5 * rng.random(), **fields)
-    best = search(replace(asked, samples=200, average=8, seed=seed))
+    posed = guarded(0.5 * rng.random(), **fields)
+    best = search(replace(posed, samples=200, average=8, seed=seed))
     limits = constraints(**fields)
     assert limits.violations(Mixture.from_array(DOMAINS, best.weights_D)) == []
     if limits.allowed.contains(NATURAL.array[None])[0]:  # the reference keeps every guardrail
-        assert asked.excess(best.weights_D[None]).max() <= MISSED
+        assert posed.excess(best.weights_D[None]).max() <= MISSED
 
 
 def test_more_risk_aversion_stays_nearer_to_what_is_known():
     moved = []
     for deviations in (0.0, 0.3, 3.0):
-        asked = problem(Bowls([1.0, 0, 0, 0]), CappedSimplex.full(4), deviations=deviations)
-        moved.append(np.abs(found(asked).weights_D - 0.25).sum())
+        posed = problem(Bowls([1.0, 0, 0, 0]), CappedSimplex.full(4), deviations=deviations)
+        moved.append(np.abs(found(posed).weights_D - 0.25).sum())
     assert moved[0] > moved[1] + 0.01
     assert moved[1] > moved[2] + 0.01
     assert moved[2] == pytest.approx(0, abs=0.01)
@@ -256,8 +256,8 @@ def test_more_risk_aversion_stays_nearer_to_what_is_known():
 
 def test_the_quantile_over_refits_is_what_is_minimised():
     refits = (Bowls([1.0, 0, 0, 0]), Bowls([0, 1.0, 0, 0]), Bowls([0, 1.0, 0, 0]))
-    asked = problem(refits[0], CappedSimplex.full(4), quantile=0.99, refits=refits)
-    best = found(asked, samples=4000)
+    posed = problem(refits[0], CappedSimplex.full(4), quantile=0.99, refits=refits)
+    best = found(posed, samples=4000)
     values_B = [refit.predict(best.weights_D[None])[0, 0] for refit in refits]
     assert best.value == pytest.approx(np.quantile(values_B, 0.99))
     # The worst of both is least halfway between them.
@@ -273,7 +273,7 @@ def fit():
     losses_NM = 3 + weights_ND @ slopes_DM + 0.01 * rng.standard_normal((30, 3))
     targets = ("mail", "law", "math")
     objective = Objective(targets, "target", {"math": 1.0})
-    return fitted("linear", trials=table(weights_ND, losses_NM, DOMAINS, targets), asked=objective)
+    return fitted("linear", trials=table(weights_ND, losses_NM, DOMAINS, targets), goal=objective)
 
 
 def propose(fit, limits=None, **fields):
@@ -285,12 +285,12 @@ def test_it_predicts_what_is_measured_then_guarded_and_knows_the_best_trials(fit
     limits = {"guardrails": {"targets": {"law": 0.1, "math": 0.1}}}
     request = ProposalRequest.of(fit, constraints=limits)
     assert request.needed_columns == [2, 1]
-    asked = Problem.of(request)
+    posed = Problem.of(request)
     predicted_NM = fit.regressor.predict(np.eye(4))
-    np.testing.assert_allclose(asked.losses(np.eye(4)), predicted_NM[:, [2, 1]])
-    assert asked.objective.evaluation == ("math", "law")
+    np.testing.assert_allclose(posed.losses(np.eye(4)), predicted_NM[:, [2, 1]])
+    assert posed.objective.evaluation == ("math", "law")
     order = np.argsort(fit.trials.losses("bits_per_byte")[:, 2])[:KNOWN]
-    assert asked.known_ND.tolist() == fit.trials.weights()[order].tolist()
+    assert posed.known_ND.tolist() == fit.trials.weights()[order].tolist()
 
 
 def test_a_guardrail_that_holds_is_named_among_what_binds(fit):

@@ -238,10 +238,10 @@ def test_a_trial_is_run_again_where_length_command_or_result_have_changed_alone(
     run = script(tmp_path, f"open({str(count)!r}, 'a').write('x'); {WRITE_GOOD}")
     first = trained(corpus, files, run)
     text = shlex.join(run)  # the same words
-    again = trained(corpus, files, text, losses={"code": "code"}, timeout=60, retries=3)
+    repeated = trained(corpus, files, text, losses={"code": "code"}, timeout=60, retries=3)
     assert count.read_text() == "x"
-    assert again.losses == first.losses
-    assert again.seconds == pytest.approx(first.seconds, abs=0.01)
+    assert repeated.losses == first.losses
+    assert repeated.seconds == pytest.approx(first.seconds, abs=0.01)
     (attempt / "metrics.json").write_text('{"code": 0.1}')
     assert trained(corpus, files, run).losses.nats_per_token == GOOD
     done = files / "t0001" / "done.json"

@@ -100,7 +100,7 @@ def test_a_pattern_has_the_domains_name_in_it_and_values_of_a_glob_are_their_mea
 
 def test_a_missing_loss_names_the_nearest(corpus):
     values = {"eval/code/nll": 1, "eval/manual/loss": 1, "eval/other_code/loss": 1, "lr": 1}
-    with pytest.raises(RunError) as told:
+    with pytest.raises(RunError) as error:
         losses(corpus, values, "eval/{domain}/loss")
     assert str(told.value) == (
         "m.json: has no loss of 'code': no 'eval/code/loss'; the nearest are"

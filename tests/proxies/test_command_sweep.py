@@ -29,8 +29,8 @@ def swept(corpus, tmp_path):
 
 
 def test_a_command_that_runs_longer_than_the_patience_is_let_run(swept, tmp_path):
-    asked = SweepConfig(workers=1, patience=1.0)
-    (result,) = swept(f"time.sleep(2.5); {WRITE_GOOD}", sweep=asked)
+    config = SweepConfig(workers=1, patience=1.0)
+    (result,) = swept(f"time.sleep(2.5); {WRITE_GOOD}", sweep=config)
     assert result.status == "finished"
     assert attempts(tmp_path / "trials" / "files") == ["attempt-1"]
 

@@ -94,8 +94,8 @@ def llama(tmp_path_factory):
 def test_a_model_of_transformers_is_trained_one_trial_at_a_time(llama, corpus):
     proxy = proxy_of(llama, lr=0.01, batch=8, sequence_length=32)
     assert proxy.group_size(corpus, TRAINING) == 1
-    own = (0.0, "linear", 0.0, 0.1, (0.9, 0.95), 1.0, "float32", False, 1e-8)
-    assert astuple(proxy._annealing) == (0.01, 32, 8, *own)
+    defaults = (0.0, "linear", 0.0, 0.1, (0.9, 0.95), 1.0, "float32", False, 1e-8)
+    assert astuple(proxy._annealing) == (0.01, 32, 8, *defaults)
     assert proxy.tokens_per_second(257, TRAINING) > 0
     before = proxy.base_losses(corpus, TRAINING).nats_per_token
     first, second = losses_of(proxy, corpus)

@@ -79,8 +79,8 @@ def test_a_compilation_that_fails_is_said_and_done_without(monkeypatch, caplog):
 
     monkeypatch.setattr(torch, "compile", broken)
     computation = Compiled(lambda leaves, tokens: leaves["x"] + tokens)
-    one = torch.ones(1)
-    assert computation({"x": one}, one) == 2
+    ones = torch.ones(1)
+    assert computation({"x": ones}, ones) == 2
     assert computation.failed
     assert "torch.compile failed, continuing without it: no such compiler" in caplog.messages
 

@@ -60,8 +60,8 @@ def test_the_grouped_product_is_a_loop_over_tokens_and_experts(monkeypatch, mult
     inputs = [rows, *leaves.values()]
     upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
     gradients = torch.autograd.grad(found, inputs, upstream)
-    for one, other in zip(gradients, torch.autograd.grad(expected, inputs, upstream), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    for ours, other in zip(gradients, torch.autograd.grad(expected, inputs, upstream), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-3)
 
 
 def test_the_balance_loss_is_one_at_even_load_and_the_number_of_experts_at_collapse():
@@ -71,7 +71,7 @@ def test_the_balance_loss_is_one_at_even_load_and_the_number_of_experts_at_colla
     both = Routed(*(part[None] for part in added_up(choice, 1)))
     assert balance_loss(both, 20, 1).tolist() == pytest.approx([1.0, 4.0])
     squares = [math.log(math.e + 3) ** 2, 50.0**2]  # of the log-sum-exp of a token's logits
-    added = [0.25 * load + 0.001 * one for load, one in zip([1, 4], squares, strict=True)]
+    added = [0.25 * load + 0.001 * square for load, square in zip([1, 4], squares, strict=True)]
     size = SimpleNamespace(top_k=1, balance_weight=0.25)
     assert own_loss(both, 20, size).tolist() == pytest.approx(added)
 

@@ -78,8 +78,8 @@ def test_errors_of_other_targets_count_as_prior_trials():
     errors_CNM[0, ::2], errors_CNM[1, 1::2] = -1.0, -1.0
     errors_CNM[0, :, 1] *= 3.0
     assert stacking_weights(errors_CNM)[:, 0] == pytest.approx([0.30657, 0.33796], rel=1e-4)
-    own, pooled = (stacking_weights(errors_CNM, prior=trials)[1, 0] for trials in (0.0, 100.0))
-    assert own < pooled
+    alone, pooled = (stacking_weights(errors_CNM, prior=trials)[1, 0] for trials in (0.0, 100.0))
+    assert alone < pooled
 
 
 def test_no_default_member_is_without_a_gradient():

@@ -32,22 +32,24 @@ def hollows(x):  # a search ends in a bracket that interpolation hardly narrows
     return roots.sum(), np.sign(x) / (2 * roots)
 
 
-def together(one):
+def together(cost_of):
     def cost(points_FP):
-        values, slopes = zip(*map(one, points_FP), strict=True)
+        values, slopes = zip(*map(cost_of, points_FP), strict=True)
         return np.array(values), np.array(slopes)
 
     return cost
 
 
 @pytest.mark.parametrize(
-    "one", [lambda x: (rosen(x), rosen_der(x)), steep, waves, kinks, uneven, hollows]
+    "cost_of", [lambda x: (rosen(x), rosen_der(x)), steep, waves, kinks, uneven, hollows]
 )
 @pytest.mark.parametrize("steps", [1, 4, 12, 100])
-def test_a_descent_ends_where_that_of_scipy_does(one, steps):
+def test_a_descent_ends_where_that_of_scipy_does(cost_of, steps):
     options = {"maxiter": steps, "maxcor": 10, "ftol": 1e-7, "gtol": 0.0}
-    theirs = [minimize(one, x, jac=True, method="L-BFGS-B", options=options).x for x in STARTS_FP]
-    ours_FP = minimise(together(one), STARTS_FP, steps)
+    theirs = [
+        minimize(cost_of, x, jac=True, method="L-BFGS-B", options=options).x for x in STARTS_FP
+    ]
+    ours_FP = minimise(together(cost_of), STARTS_FP, steps)
     assert ours_FP == pytest.approx(np.array(theirs), abs=1e-6)
 
 

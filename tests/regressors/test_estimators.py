@@ -60,17 +60,17 @@ class Asking(ODMEstimator):
 
 
 class Counting(ODMEstimator):
-    asked = 0
+    requests = 0
 
     def plan(self):
-        self.asked += 1
-        return replace(super().plan(), steps=1 + self.asked % 2)
+        self.requests += 1
+        return replace(super().plan(), steps=1 + self.requests % 2)
 
 
 class Scribbling(ODMEstimator):
-    def observe(self, told):
-        super().observe(told)
-        told.loss_sum_D[:] = 0.0
+    def observe(self, observation):
+        super().observe(observation)
+        observation.loss_sum_D[:] = 0.0
 
 
 class Forgetful(ODMEstimator):
@@ -85,9 +85,9 @@ class Infinite(ODMEstimator):
 
 
 class Trusting(ODMEstimator):
-    def observe(self, told):
-        super().observe(told)
-        self.rewards_D = self.rewards_D + 1e-6 * np.nan_to_num(told.loss_sum_D, nan=9.0)
+    def observe(self, observation):
+        super().observe(observation)
+        self.rewards_D = self.rewards_D + 1e-6 * np.nan_to_num(observation.loss_sum_D, nan=9.0)
 
 
 class Crashing(ODMEstimator):
@@ -96,9 +96,9 @@ class Crashing(ODMEstimator):
 
 
 class Hasty(ODMEstimator):
-    def observe(self, told):
+    def observe(self, observation):
         self.rewards_D = self.rewards_D + 1.0
-        super().observe(told)
+        super().observe(observation)
 
 
 @pytest.mark.parametrize(

@@ -184,10 +184,10 @@ def evidence(trials: int = 12, domains: int = 4) -> Evidence:
 
 @given(arrays(np.float64, 7, elements=st.floats(-2.0, 2.0)))
 def test_the_gradient_of_the_posterior_of_hyperparameters_is_exact(whitened_P):
-    own = evidence()
-    logs_ND = log_weights(own.rows)
-    measured_P = approx_fprime(whitened_P, lambda at_P: own.objective(at_P, logs_ND)[0], 1e-6)
-    claimed_P = own.objective(whitened_P, logs_ND)[1]
+    value = evidence()
+    logs_ND = log_weights(value.rows)
+    measured_P = approx_fprime(whitened_P, lambda at_P: value.objective(at_P, logs_ND)[0], 1e-6)
+    claimed_P = value.objective(whitened_P, logs_ND)[1]
     # Forward differences are off by about 1e-6 of the value and of the curvature.
     assert np.allclose(claimed_P, measured_P, rtol=1e-3, atol=1e-3 * (1 + np.abs(measured_P).max()))
 
@@ -212,24 +212,24 @@ def test_the_prediction_moves_with_hyperparameters_as_stated():
 
 def test_polishing_on_all_trials_ends_near_where_learning_from_all_does():
     weights_ND = mixtures(300, domains=3)
-    own = evidences(weights_ND, law(weights_ND, 1, noise=0.05) - 2.5)[0]
-    polished_P, whole_P = own.learned(np.arange(300), 300), own.most_probable()
-    few_P = own.learned(np.arange(300), 256)
+    expected = evidences(weights_ND, law(weights_ND, 1, noise=0.05) - 2.5)[0]
+    polished_P, whole_P = expected.learned(np.arange(300), 300), expected.most_probable()
+    few_P = expected.learned(np.arange(300), 256)
 
     def loss(at_P):
-        whitened_P = (at_P - own.prior.centers_P) / own.prior.spreads_P
-        return own.objective(whitened_P, log_weights(weights_ND))[0]
+        whitened_P = (at_P - expected.prior.centers_P) / expected.prior.spreads_P
+        return expected.objective(whitened_P, log_weights(weights_ND))[0]
 
     assert loss(polished_P) == pytest.approx(loss(whole_P), abs=0.3)
     assert loss(polished_P) < loss(few_P)
 
 
 def test_more_trials_make_hyperparameters_surer_and_none_less_sure_than_the_prior():
-    own = evidence(30)
-    found_P = own.most_probable()
-    few_P, many_P = ((own.spread(found_P, trials) ** 2).sum(axis=1) for trials in (30, 300))
+    expected = evidence(30)
+    found_P = expected.most_probable()
+    few_P, many_P = ((expected.spread(found_P, trials) ** 2).sum(axis=1) for trials in (30, 300))
     assert (many_P < few_P).all()
-    assert (few_P <= own.prior.spreads_P**2 * (1 + 1e-9)).all()
+    assert (few_P <= expected.prior.spreads_P**2 * (1 + 1e-9)).all()
 
 
 def test_four_degrees_of_freedom_decide_the_prior_of_the_noise():

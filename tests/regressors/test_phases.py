@@ -33,14 +33,16 @@ def test_each_loss_has_its_own_ratio_and_unseen_mixtures_are_predicted(fitted, t
     new_NC = cells(20, seed=1)
     means_NM, stds_NM = fitted.predict(new_NC, return_std=True)
     seen_ND = new_NC[:, :3] + 8.0 * new_NC[:, 3:]
-    own = fitted.laws_[8.0].predict(seen_ND / seen_ND.sum(axis=1)[:, None], return_std=True)
-    assert np.stack([means_NM, stds_NM])[:, :, 3:] == pytest.approx(np.stack(own))
+    alone = fitted.laws_[8.0].predict(seen_ND / seen_ND.sum(axis=1)[:, None], return_std=True)
+    assert np.stack([means_NM, stds_NM])[:, :, 3:] == pytest.approx(np.stack(alone))
     error, spread = (np.abs(both(new_NC) - x).mean() for x in (means_NM, both(new_NC).mean(axis=0)))
     assert error < 0.2 * spread
     fitted.save(tmp_path)
-    again = PhasesRegressor.load(tmp_path).predict(new_NC)
-    np.testing.assert_allclose(again, means_NM, rtol=1e-6)
-    np.testing.assert_allclose(fitted.select([4, 0]).predict(new_NC), again[:, [4, 0]], rtol=1e-6)
+    reloaded = PhasesRegressor.load(tmp_path).predict(new_NC)
+    np.testing.assert_allclose(reloaded, means_NM, rtol=1e-6)
+    np.testing.assert_allclose(
+        fitted.select([4, 0]).predict(new_NC), reloaded[:, [4, 0]], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 1), (3, 5), (4, 5)])

@@ -61,10 +61,10 @@ def test_a_fit_of_few_steps_is_known_to_the_last_digits(monkeypatch):
 def test_a_refit_keeps_the_strength_and_the_optimism():
     weights_ND, losses_NM = two_skills(np.random.default_rng(3), 30)
     fitted = SkillsRegressor().fit(weights_ND, losses_NM)
-    again = fitted.tuned().fit(weights_ND, losses_NM)
-    assert (again.strength_, again.optimism_) == (fitted.strength_, fitted.optimism_)
+    refitted = fitted.tuned().fit(weights_ND, losses_NM)
+    assert (refitted.strength_, refitted.optimism_) == (fitted.strength_, fitted.optimism_)
     # It goes on from where the fit ended, which was not quite at the least loss.
-    assert again.predict(weights_ND) == pytest.approx(fitted.predict(weights_ND), abs=0.01)
+    assert refitted.predict(weights_ND) == pytest.approx(fitted.predict(weights_ND), abs=0.01)
 
 
 def test_one_mixture_is_fitted_with_the_strongest_prior():

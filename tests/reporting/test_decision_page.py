@@ -137,10 +137,10 @@ def test_groups_unfold_and_add_up(shown, ten):
     assert not members.first.is_visible()
     group.click()
     assert members.first.is_visible()
-    own = [w for name, w in ten.recommendation.mixture.items() if name.startswith("code_")]
+    shares = [w for name, w in ten.recommendation.mixture.items() if name.startswith("code_")]
     row = shown.locator("tr", has=group)
-    assert row.locator("td.share").inner_text() == f"{100 * sum(own):.1f}%"
-    assert members.count() == len(own)
+    assert row.locator("td.share").inner_text() == f"{100 * sum(shares):.1f}%"
+    assert members.count() == len(shares)
 
 
 def test_a_telephone_shows_five_domains_and_then_all_and_all_without_scripts(open_page, page_file):
@@ -207,12 +207,12 @@ def test_sixty_domains_fit_a_screen_and_unfold(open_page, sixty):
 
 
 def test_the_what_if_of_phases_moves_a_cell_within_its_phase(open_page, tmp_path):
-    made = made_config(tmp_path, 6)
+    config = made_config(tmp_path, 6)
     run = make_run(
         tmp_path,
         6,
-        proxy=made["proxy"] | {"name": "made_run:PhasedProxy", "eval_every": None},
-        design=made["design"] | {"trials": 30, "phases": [{"until": 0.8}, {}]},
+        proxy=config["proxy"] | {"name": "made_run:PhasedProxy", "eval_every": None},
+        design=config["design"] | {"trials": 30, "phases": [{"until": 0.8}, {}]},
         fit={"regressors": ["phases"], "folds": 3},
     )
     assert run.constraints.violations(run.proposal.mixture) == []

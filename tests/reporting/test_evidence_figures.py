@@ -101,14 +101,16 @@ def test_seeds_are_dots_in_the_row_of_their_mixture_beside_its_gain_with_an_inte
     assert texts == [("1.0500", -0.34), ("1.2533", 0.66), ("1.0667", 1.66)]
     means = [line for line in right.lines if len(line.get_ydata()) == 1]
     places = [(line.get_ydata()[0], line.get_xdata()[0]) for line in means]
-    assert places == [(row, -one.mean) for row, one in enumerate(validation.comparisons, 1)]
+    assert places == [
+        (row, -comparison.mean) for row, comparison in enumerate(validation.comparisons, 1)
+    ]
     assert left.get_ylim() == right.get_ylim()
 
 
 def test_a_validation_of_right_answers_is_drawn_in_points_the_higher_the_better():
-    made = made_validation({"proposal": [0.5, 0.52], "natural": [0.4, 0.46]})
-    higher = replace(made.objective, higher=("help",), items={"help": 100})
-    left, right = plot_validation(replace(made, objective=higher)).axes
+    validation = made_validation({"proposal": [0.5, 0.52], "natural": [0.4, 0.46]})
+    higher = replace(validation.objective, higher=("help",), items={"help": 100})
+    left, right = plot_validation(replace(validation, objective=higher)).axes
     assert sorted(np.asarray(left.collections[0].get_offsets())[:, 0]) == pytest.approx([50, 52])
     assert [text.get_text() for text in left.texts] == ["51.00", "43.00"]
     assert right.lines[1].get_xdata()[0] == pytest.approx(8.0)

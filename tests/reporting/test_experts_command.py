@@ -25,10 +25,10 @@ def renamed(counts_LDE):
     return replace(counted(counts_LDE), domains=("web", "code"))
 
 
-def windows(path: Path, *made) -> Path:
+def windows(path: Path, *contents) -> Path:
     """Write a window of ten steps of each of these counts; return the run."""
     record = ExpertRecord(path / "experts")
-    for number, assignments in enumerate(made):
+    for number, assignments in enumerate(contents):
         record.write_window(10 * number, 10 * number + 10, assignments)
     return path
 

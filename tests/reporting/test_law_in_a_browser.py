@@ -58,9 +58,9 @@ def mixtures(domains, count=50):
     return drawn / drawn.sum(axis=1, keepdims=True)
 
 
-def assert_same(open_page, fit, asked=None):
+def assert_same(open_page, fit, goal=None):
     weights_KD = mixtures(len(fit.domains))
-    found = fit.predict(weights_KD, asked)
+    found = fit.predict(weights_KD, goal)
     means_KM, stds_KM = predict_with_std(fit.regressor, weights_KD)
     ours = {
         "losses": found.losses_NM,
@@ -70,7 +70,7 @@ def assert_same(open_page, fit, asked=None):
         "half": found.objective_high_N - found.objective_N,
     }
     names = {"domains": list(fit.domains), "targets": list(fit.targets)}
-    page = open_page(law_page({**names, **law_data(fit, asked)}))
+    page = open_page(law_page({**names, **law_data(fit, goal)}))
     rows = page.evaluate(ANSWER, weights_KD.tolist())
     for name, expected in ours.items():
         theirs = np.array([row[name] for row in rows], dtype=float)
@@ -100,7 +100,7 @@ def test_a_browser_widens_shares_of_right_answers_by_their_questions(open_page):
     trials = make_trials(lambda weights_ND: 0.3 + 0.4 * weights_ND[:, [0, 1, 2, 0]])
     items = {"code": 40, "math": 200}
     goal = Objective(TARGETS, "mean", HALF, higher=("code", "math"), items=items)
-    fit = fitted("gaussian_process", trials=trials, folds=3, asked=goal)
+    fit = fitted("gaussian_process", trials=trials, folds=3, goal=goal)
     assert (fit.item_variances > 0).tolist() == [True, False, False, True]
     assert_same(open_page, fit)
 
@@ -134,7 +134,7 @@ def test_a_browser_predicts_at_a_size_that_no_trial_had_or_that_pilots_had(open_
 @pytest.mark.parametrize(
     "regressor",
     [GaussianProcessRegressor(learning_trials=40), SkillsRegressor(), EpochsRegressor()],
-    ids=lambda one: type(one).__name__,
+    ids=lambda item: type(item).__name__,
 )
 def test_a_law_of_many_losses_is_in_single_precision_and_within_a_millionth(open_page, regressor):
     rng = np.random.default_rng(0)

@@ -125,14 +125,14 @@ def front(domains, points=3):
 
 def test_a_front_has_a_row_a_point_in_the_terminal_and_all_shares_in_its_figure():
     shares = [0.5, 0.3, 0.12, 0.076, 0.004, 0], [0, 0, 0.996, 0.004, 0, 0]
-    made = front(6, points=2)
+    found = front(6, points=2)
     points = [
-        replace(point, mixture=Mixture.from_array(tuple(point.mixture), own))
-        for point, own in zip(made.points, shares, strict=True)
+        replace(point, mixture=Mixture.from_array(tuple(point.mixture), weights))
+        for point, weights in zip(found.points, shares, strict=True)
     ]
-    said = front_text(replace(made, points=tuple(points)))
+    said = front_text(replace(found, points=tuple(points)))
     assert said.startswith("Pareto front of exam and essay, bits per byte")
-    higher = replace(made, higher=("exam",))
+    higher = replace(found, higher=("exam",))
     assert "exam and essay, higher exam is better" in front_text(higher)
     assert plot_front(higher).axes[0].get_xlabel() == "exam"
     rows = [line.split(maxsplit=3) for line in said.splitlines()[-2:]]
@@ -140,6 +140,6 @@ def test_a_front_has_a_row_a_point_in_the_terminal_and_all_shares_in_its_figure(
         ["1", "1.0000", "9.0000", "d00 50%, d01 30%, d02 12%, d03 8%"],
         ["2", "2.0000", "8.0000", "d02 100%"],
     ]
-    made = front(6)
-    shares = np.asarray(plot_front(made).axes[-1].images[0].get_array())
-    np.testing.assert_allclose(shares, [point.mixture.array for point in made.points])
+    found = front(6)
+    shares = np.asarray(plot_front(found).axes[-1].images[0].get_array())
+    np.testing.assert_allclose(shares, [point.mixture.array for point in found.points])

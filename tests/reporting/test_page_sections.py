@@ -69,8 +69,8 @@ def test_each_loss_has_the_gain_of_what_is_recommended_over_each_other(chosen, m
     others = list(in_order(gains(*others)))
     assert columns[1:] == [named(chosen), *(f"over {named(name)}" for name in others)]
     mean = {"proposal": 1.0, "natural": 1.25, "uniform": 0.85}
-    own, *found = next(row for row in cells if row[0] == "help")[1:]
-    assert float(own) == pytest.approx(mean[chosen])
+    value, *found = next(row for row in cells if row[0] == "help")[1:]
+    assert float(value) == pytest.approx(mean[chosen])
     for other, text in zip(others, found, strict=True):
         gain = float(text.split(" ")[0].replace("\N{MINUS SIGN}", "-"))
         assert gain == pytest.approx(mean[other] - mean[chosen], abs=1e-4)
@@ -182,7 +182,7 @@ def test_a_mixture_that_is_one_in_all_phases_is_shown_of_domains(second):
 
 def grouped(answer, **groups):
     """Return the rows of the groups of a page: name, how many domains, share and change."""
-    limits = SimpleNamespace(groups={name: (own, 0.0, 1.0) for name, own in groups.items()})
+    limits = SimpleNamespace(groups={name: (limit, 0.0, 1.0) for name, limit in groups.items()})
     config = SimpleNamespace(design=SimpleNamespace(phases=None))
     keys = ("name", "count", "is_member", "moved")
     bodies = _groups(SimpleNamespace(constraints=limits, config=config), answer)
@@ -299,7 +299,7 @@ def test_the_terminal_says_that_means_and_gains_are_over_other_seeds(second):
     values |= {"proposal": [1.1, 1.2, 1.3], "natural": [1.3, 1.4, 1.5]}
     found = replace(RECOMMENDED, chosen="best_trial", gains=gains("proposal", "natural"))
     second.recommendation, second.constraints.guardrails = found, None
-    second.validation = made_validation({name: own[:3] for name, own in values.items()})
+    second.validation = made_validation({name: losses[:3] for name, losses in values.items()})
     assert "Seeds:" not in recommendation_text(second)
     second.validation = made_validation(values)
     said = words(recommendation_text(second))
@@ -329,6 +329,6 @@ def test_an_objective_of_accuracy_is_shown_in_points_in_terminal_and_page(second
     said = words(recommendation_text(second))
     assert "over metric validated gain" in said
     assert "help, points +10.00 \N{MINUS SIGN}10.00 to +20.00" in said
-    made = made_proposal(unit="right_answers", predicted_objective=Interval(-0.5, -0.52, -0.48))
-    assert "predicted: 50.00 points, 90% interval 48.00 to 52.00" in proposal_text(made)
-    assert repr(made).endswith("predicted 50.00 (48.00 to 52.00) points)")
+    proposal = made_proposal(unit="right_answers", predicted_objective=Interval(-0.5, -0.52, -0.48))
+    assert "predicted: 50.00 points, 90% interval 48.00 to 52.00" in proposal_text(proposal)
+    assert repr(proposal).endswith("predicted 50.00 (48.00 to 52.00) points)")

@@ -95,7 +95,7 @@ def test_layers_and_their_mean_are_lines_over_the_windows_and_so_is_a_change_in_
     windows = [(step, layer_table(made_counts(seed=step))) for step in (100, 200, 300)]
     figure = plot_windows(windows, changes=[200, 250])
     for axes in figure.axes:
-        *layers, mean, one, other = axes.lines
+        *layers, mean, first, second = axes.lines
         assert len(layers) == 4
         assert {tuple(line.get_xdata()) for line in (*layers, mean)} == {(100, 200, 300)}
-        assert (one.get_xdata()[0], other.get_xdata()[0]) == (200, 250)
+        assert (first.get_xdata()[0], second.get_xdata()[0]) == (200, 250)

@@ -33,8 +33,8 @@ def test_arrays_are_kept_exactly_and_equal_ones_once(kind):
     packed = json.loads(text)
     shown = {"$array": 0}
     assert packed["data"] == {"a": shown, "b": {"c": shown}, "names": list(ATTACKS)}
-    (one,) = packed["arrays"]
-    found = np.frombuffer(base64.b64decode(one["data"]), one["type"])
+    (packed_array,) = packed["arrays"]
+    found = np.frombuffer(base64.b64decode(packed_array["data"]), packed_array["type"])
     assert found.tolist() == array.ravel().tolist()
 
 
@@ -101,9 +101,9 @@ def test_a_fit_starts_at_its_natural_mixture_with_the_limits_that_are_given(widg
 
 def test_a_run_starts_at_its_recommendation_with_its_limits_and_those_that_are_given(run):
     rails = {"reference": "uniform", "targets": {"help": 0.1}}
-    own = mixopt.explore(run, constraints={"guardrails": rails, "floors": {"code": 9.0}})
-    assert own.mixture == run.recommendation.mixture.over(run.fit.domains)
-    packed = json.loads(own._data)
+    widget = mixopt.explore(run, constraints={"guardrails": rails, "floors": {"code": 9.0}})
+    assert widget.mixture == run.recommendation.mixture.over(run.fit.domains)
+    packed = json.loads(widget._data)
     limits = packed["data"]["constraints"]
     assert limits["max_epochs"] == [4] * 2
     held = limits["guardrails"]

@@ -194,7 +194,7 @@ def test_beyond_the_trials_intervals_widen_as_python_s_do_and_a_warning_moves_no
     near = fitted(
         "gaussian_process",
         trials=table(weights_ND, losses_NM),
-        asked=objective("code", "law", "math"),
+        goal=objective("code", "law", "math"),
     )
     content = what_if_content(near) | {"starts": [["Natural", NATURAL]]}
     page = view(content)

@@ -34,15 +34,15 @@ def quarters(least):
 )
 def test_each_number_alone_is_collapse_beyond_its_threshold(name, kept_E, beyond_E, number):
     assert found_in([np.multiply(kept_E, 100)]) == []
-    (one,) = found_in([np.multiply(beyond_E, 100)])
-    assert (one.kind, one.experts) == ("collapse", (0,))
-    assert one.numbers[name] == pytest.approx(number, abs=1e-4)
+    (diagnosis,) = found_in([np.multiply(beyond_E, 100)])
+    assert (diagnosis.kind, diagnosis.experts) == ("collapse", (0,))
+    assert diagnosis.numbers[name] == pytest.approx(number, abs=1e-4)
 
 
 def test_an_expert_that_most_tokens_choose_alone_is_collapse():
     wide = [0.15, 0.6, *np.array([0.2, 0.4, 0.8, 1, 1.2, 2.4]) / 24]
-    (one,) = found_in([np.multiply(wide, 100)], **OFF)
-    assert (one.experts, one.numbers["crowded"]) == ((1,), 1)
+    (diagnosis,) = found_in([np.multiply(wide, 100)], **OFF)
+    assert (diagnosis.experts, diagnosis.numbers["crowded"]) == ((1,), 1)
     assert found_in([np.multiply([0.2, 0.55, *wide[2:]], 100)], **OFF) == []
 
 
@@ -91,16 +91,16 @@ def test_the_busiest_of_many_experts_whose_loads_spread_is_not_hot():
     ],
 )
 def test_the_domain_that_brings_an_expert_most_tokens_is_to_blame(counts_DE, blamed):
-    (one,) = found_in(counts_DE, effective=0.99, dead=1)
-    assert one.domain == blamed
+    (diagnosis,) = found_in(counts_DE, effective=0.99, dead=1)
+    assert diagnosis.domain == blamed
 
 
 def test_an_expert_serves_the_domain_that_has_a_share_of_it_at_the_threshold():
     counts_DE = [[8, 8, 8, 1], [2, 2, 2, 9]]
-    (one,) = found_in(counts_DE, **OFF, occupied=0.1)
-    assert (one.kind, one.domain, one.experts) == ("degradation", "d0", (0, 1, 2))
-    assert one.numbers == {"occupied": 0.75, "share": 0.625}
-    assert "3 of 4 experts serve 'd0', which has 62.5% of the tokens" in one.what
+    (diagnosis,) = found_in(counts_DE, **OFF, occupied=0.1)
+    assert (diagnosis.kind, diagnosis.domain, diagnosis.experts) == ("degradation", "d0", (0, 1, 2))
+    assert diagnosis.numbers == {"occupied": 0.75, "share": 0.625}
+    assert "3 of 4 experts serve 'd0', which has 62.5% of the tokens" in diagnosis.what
     assert found_in(counts_DE, **OFF, occupied=0.125) == []
 
 
@@ -129,12 +129,12 @@ APART = np.kron(np.eye(3), np.ones((1, 2)))  # three domains with two experts ea
 
 def test_of_a_rare_domain_the_one_whose_experts_it_uses_is_told():
     rare_E = [0.15, 0.15, 0.2, 0.2, 0.15, 0.15]
-    (one,) = found_in([*(40 * APART), rare_E], **OFF)
-    assert (one.kind, one.domain) == ("underfitting", "d3")
-    assert "its experts are nearest to those of 'd1' (distance" in one.advice
-    assert one.advice.endswith("experts tell no more about a domain than its share does")
-    assert one.numbers["apart"] < 0.33 * one.numbers["others"]
-    assert one.numbers["others"] > 0.95
+    (diagnosis,) = found_in([*(40 * APART), rare_E], **OFF)
+    assert (diagnosis.kind, diagnosis.domain) == ("underfitting", "d3")
+    assert "its experts are nearest to those of 'd1' (distance" in diagnosis.advice
+    assert diagnosis.advice.endswith("experts tell no more about a domain than its share does")
+    assert diagnosis.numbers["apart"] < 0.33 * diagnosis.numbers["others"]
+    assert diagnosis.numbers["others"] > 0.95
 
 
 def mixed(part):
@@ -142,7 +142,7 @@ def mixed(part):
 
 
 @pytest.mark.parametrize(
-    ("told", "left"),
+    ("reported", "left"),
     [
         # 34 of 274 tokens are less than half of an even share
         ((APART, 17 * mixed(0)[0]), (APART, 17.5 * mixed(0)[0])),
@@ -152,11 +152,11 @@ def mixed(part):
         ((mixed(0.25), 2 * mixed(0)[0]), (mixed(0.24), 2 * mixed(0)[0])),
     ],
 )
-def test_a_rare_domain_is_held_against_the_part_of_the_others_distance(told, left):
+def test_a_rare_domain_is_held_against_the_part_of_the_others_distance(reported, left):
     def kinds(others_DE, rare_E):
         return [item.kind for item in found_in([*(40 * others_DE), rare_E])]
 
-    assert (kinds(*told), kinds(*left)) == (["underfitting"], [])
+    assert (kinds(*reported), kinds(*left)) == (["underfitting"], [])
 
 
 def test_chance_gives_a_domain_of_few_tokens_no_experts_of_its_own():
@@ -169,15 +169,17 @@ def test_chance_gives_a_domain_of_few_tokens_no_experts_of_its_own():
             np.vstack([1e6 * profile_DE, 1e3 * rng.dirichlet(64 * profile_DE.mean(0), 10).mean(0)])
             for _ in range(2)
         ]
-        made = counted([np.ones((5, 64), int)])
-        layer = replace(made.layers[0], counts_HDE=np.stack(halves).astype(int))
-        found += diagnose(replace(made, layers=(layer,)))
+        whole = counted([np.ones((5, 64), int)])
+        layer = replace(whole.layers[0], counts_HDE=np.stack(halves).astype(int))
+        found += diagnose(replace(whole, layers=(layer,)))
     found = [item for item in found if item.kind == "underfitting"]
     assert {item.domain for item in found} == {"d4"}
     assert len(found) > 45, "a profile of them as it is would be 0.2 apart"
 
 
 def test_a_layer_needs_so_many_assignments_an_expert():
-    one = np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]])
-    assert found_in(1.999 * one) == []
-    assert [(found.kind, found.domain) for found in found_in(2.0 * one)] == [("collapse", None)]
+    collapsed_DE = np.array([[1.0, 0, 0, 0], [1.0, 0, 0, 0]])
+    assert found_in(1.999 * collapsed_DE) == []
+    assert [(found.kind, found.domain) for found in found_in(2.0 * collapsed_DE)] == [
+        ("collapse", None)
+    ]

@@ -32,8 +32,8 @@ def test_what_is_not_known_has_no_number():
 
 
 def test_means_and_extremes_are_over_all_layers_with_a_name_or_not():
-    even, one = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
-    values = training_scalars(counted([even, one, even]))
+    even, collapsed = np.full((2, 4), 1000), np.tile([4000, 0, 0, 0], (2, 1))
+    values = training_scalars(counted([even, collapsed, even]))
     assert values["moe/max_vio/mean"] == pytest.approx(1.0)
     assert values["moe/max_vio/max"] == pytest.approx(3.0)
     assert values["moe/max_vio/layer_00"] == pytest.approx(0.0)
@@ -55,8 +55,8 @@ def test_where_nothing_can_be_diagnosed_there_is_no_number_of_diagnoses():
 
 def test_load_is_of_training_and_what_compares_domains_of_held_out_text():
     even, apart = np.full((2, 4), 1000), np.array([[2000, 2000, 0, 0], [0, 0, 2000, 2000]])
-    one = np.tile([4000, 0, 0, 0], (2, 1))
-    counts = ExpertCounts(counted([one]), counted([apart]))
+    collapsed = np.tile([4000, 0, 0, 0], (2, 1))
+    counts = ExpertCounts(counted([collapsed]), counted([apart]))
     values = trial_scalars(counts)
     assert values["moe/max_vio/layer_00"] == pytest.approx(3)
     assert values["moe/js_mean/d0"] == pytest.approx(1)

@@ -78,9 +78,9 @@ def tap():
     ],
 )
 def test_what_is_not_known_is_refused_and_what_to_write_is_said(layers, config, said):
-    made = model(*layers, model_type="new_moe", **config)
-    assert has_experts(made)
-    line = refuses(RoutingError, rf"^ModuleDict \(family 'new_moe'\): {said}", find_routers, made)
+    whole = model(*layers, model_type="new_moe", **config)
+    assert has_experts(whole)
+    line = refuses(RoutingError, rf"^ModuleDict \(family 'new_moe'\): {said}", find_routers, whole)
     for part in (
         "RouterAdapter('MyRouter', read=lambda output: output.expert_ids)",
         "experts: {adapters: ['my_package.routers:MY_ADAPTER']}",
@@ -98,18 +98,18 @@ def test_what_is_not_known_is_refused_and_what_to_write_is_said(layers, config, 
     ],
 )
 def test_a_model_that_is_dense_is_said_to_have_no_experts(dense, config):
-    made = model(dense, **config)
-    assert not has_experts(made)
+    whole = model(dense, **config)
+    assert not has_experts(whole)
     with pytest.raises(RoutingError, match="no router and no experts found; if it has experts, c"):
-        find_routers(made)
+        find_routers(whole)
 
 
 def test_what_is_of_images_alone_in_transformers_is_left_out(monkeypatch):
-    made = model(known())
-    made["vision_tower"] = nn.ModuleDict({"experts": NewExperts()})
-    refuses(RoutingError, "'vision_tower.experts'", find_routers, made)
+    whole = model(known())
+    whole["vision_tower"] = nn.ModuleDict({"experts": NewExperts()})
+    refuses(RoutingError, "'vision_tower.experts'", find_routers, whole)
     monkeypatch.setattr(NewExperts, "__module__", "transformers.models.new.modeling_new")
-    assert [router.name for router in find_routers(made)] == ["layers.0.experts"]
+    assert [router.name for router in find_routers(whole)] == ["layers.0.experts"]
 
 
 @pytest.mark.parametrize(

@@ -102,12 +102,12 @@ def test_a_state_goes_on_where_it_was(tmp_path):
     stats.window()
     run(model, stats, data[1:2])
     torch.save(stats.state_dict(), tmp_path / "state.pt")
-    again = RouterStats.attach(other := tiny(), DOMAINS)
-    run(other, again, data[:1])  # what was counted before is not of the state
-    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    run(other, again, data[2:])
-    assert again.window().tokens_D.sum() == tokens_of(data[1:])
-    assert counted(again) == by_hand(model, data)
+    reattached = RouterStats.attach(other := tiny(), DOMAINS)
+    run(other, reattached, data[:1])  # what was counted before is not of the state
+    reattached.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    run(other, reattached, data[2:])
+    assert reattached.window().tokens_D.sum() == tokens_of(data[1:])
+    assert counted(reattached) == by_hand(model, data)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from mixopt.routing import RouterAdapter, RouterStats, RouterTap
 
 
 @pytest.fixture
-def one():
+def counted():
     """A model, one batch of tokens, domains of sequences and mask, and what counts."""
     model = tiny()
     return model, *batches(1)[0], RouterStats.attach(model, DOMAINS)
@@ -26,8 +26,8 @@ def tapped(domains=DOMAINS, **sizes):
     return tap, RouterStats.attach(tap, domains)
 
 
-def test_tokens_are_of_their_own_domains_and_neither_padding_nor_a_pass_outside_is_counted(one):
-    model, tokens, ids, mask, stats = one
+def test_tokens_are_of_their_own_domains_and_neither_padding_nor_a_pass_outside_is_counted(counted):
+    model, tokens, ids, mask, stats = counted
     model(tokens)
     assert stats.total().tokens_D.sum() == 0
     of_tokens = ids[:, None].expand_as(tokens).clone()
@@ -41,9 +41,9 @@ def test_tokens_are_of_their_own_domains_and_neither_padding_nor_a_pass_outside_
 def test_evaluation_is_not_counted_unless_asked():
     data = batches()
 
-    def counted(**asked):
+    def counted(**options):
         model = tiny().eval()
-        stats = RouterStats.attach(model, DOMAINS, **asked)
+        stats = RouterStats.attach(model, DOMAINS, **options)
         run(model, stats, data)
         return stats.total().tokens_D.sum()
 
@@ -147,16 +147,16 @@ def test_unknown_domains_on_a_device_are_found_when_counts_are_reduced():
         ([2], "ran on 12 tokens; the domains are of 24"),
     ],
 )
-def test_a_batch_is_one_forward_pass_on_its_tokens(one, passes, said):
-    model, tokens, ids, mask, stats = one
+def test_a_batch_is_one_forward_pass_on_its_tokens(counted, passes, said):
+    model, tokens, ids, mask, stats = counted
     with pytest.raises(RoutingError, match=said), stats.domains(ids, mask):
         _ = [model(tokens[:sequences]) for sequences in passes]
 
 
-def test_two_attachments_to_one_model_are_refused_also_through_a_wrapper(one):
-    for again in (one[0], nn.Sequential(one[0])):
+def test_two_attachments_to_one_model_are_refused_also_through_a_wrapper(counted):
+    for model in (counted[0], nn.Sequential(counted[0])):
         with pytest.raises(RoutingError, match=r"layers.1.tap' is already counted"):
-            RouterStats.attach(again, DOMAINS)
+            RouterStats.attach(model, DOMAINS)
 
 
 def two_routers(*names):

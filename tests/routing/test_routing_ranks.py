@@ -51,5 +51,5 @@ def test_two_ranks_together_count_what_one_counts(kind):
         with alone.domains(ids, mask):
             model(tokens)
     together.load_state_dict(first)
-    for one, two in zip(alone.total().layers, together.total().layers, strict=True):
-        assert np.array_equal(one.counts_DE, two.counts_DE)
+    for layer, two in zip(alone.total().layers, together.total().layers, strict=True):
+        assert np.array_equal(layer.counts_DE, two.counts_DE)

@@ -12,19 +12,19 @@ SHARES = (0.5, 0.25, 0.2, 0.05)
 OWN = np.kron(np.eye(4), np.ones((1, 2))) / 2  # two experts for each domain
 
 
-def made(profile_DE, *, shares=SHARES, tokens=100_000, layers=(3, 7), top_k=1):
+def assignments_of(profile_DE, *, shares=SHARES, tokens=100_000, layers=(3, 7), top_k=1):
     """Return assignments that fall exactly as profiles say, half on each half."""
     half_DE = np.rint(np.array(shares)[:, None] * profile_DE * tokens * top_k / 2)
     return Assignments(NAMES, tuple(made_layer(2 * half_DE, n, top_k) for n in layers))
 
 
 def test_a_layer_is_described_by_its_load_and_a_domain_by_the_experts_of_its_own():
-    row = Summary.of(made(OWN)).layers.row(0, named=True)
+    row = Summary.of(assignments_of(OWN)).layers.row(0, named=True)
     load_E = np.repeat(SHARES, 2) / 2
     assert row["tokens"] == 100_000
     assert row["max_violation"] == pytest.approx(load_E.max() * 8 - 1)
     assert row["specialisation"] == pytest.approx(1)
-    row = Summary.of(made(OWN)).by_domain().filter(domain="code").row(0, named=True)
+    row = Summary.of(assignments_of(OWN)).by_domain().filter(domain="code").row(0, named=True)
     assert row["share"] == 0.25
     assert row["own"] == 1
     assert row["distance"] == pytest.approx(1)
@@ -33,7 +33,7 @@ def test_a_layer_is_described_by_its_load_and_a_domain_by_the_experts_of_its_own
 
 
 def test_nothing_counted_is_nulls_and_no_error():
-    nothing = made(OWN, tokens=0)
+    nothing = assignments_of(OWN, tokens=0)
     summary = Summary.of(nothing)
     assert summary.layers["load_entropy"].null_count() == 2
     assert summary.domains["own"].null_count() == 8
@@ -43,9 +43,9 @@ def test_nothing_counted_is_nulls_and_no_error():
 def test_assignments_of_other_experts_do_not_add_up():
     message = "other table is of other experts: layer 7 has 8 experts, 1 of a token; here it has no"
     with pytest.raises(RoutingError, match=message):
-        made(OWN, layers=(3,)) + made(OWN)
+        assignments_of(OWN, layers=(3,)) + assignments_of(OWN)
     with pytest.raises(RoutingError, match="layer 5 has no router; layers with one: 3, 7"):
-        made(OWN).layer(5)
+        assignments_of(OWN).layer(5)
 
 
 def test_a_domain_in_a_layer_has_its_starved_leading_and_dropped_experts():

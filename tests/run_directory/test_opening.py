@@ -51,8 +51,8 @@ def test_a_command_names_the_run_alone_where_the_configuration_is_its_record(cop
 
 def test_nothing_that_a_record_names_is_imported(copied, tmp_path, monkeypatch):
     mark = evil(tmp_path, monkeypatch)
-    own = {"fit": {"regressors": ["linear", "evil_parts:R"]}, "proxy": {"name": "evil_parts:R"}}
-    forge(copied, lambda content: [content[name].update(own[name]) for name in own])
+    names = {"fit": {"regressors": ["linear", "evil_parts:R"]}, "proxy": {"name": "evil_parts:R"}}
+    forge(copied, lambda content: [content[name].update(names[name]) for name in names])
     run = load_run(copied)
     assert run.config.proxy.name == "evil_parts:R"
     assert repr(run)

@@ -77,7 +77,7 @@ def test_what_a_run_made_says_in_a_line_what_it_is_and_has_few_names(finished):
     run = load_run(finished)
     assert repr(run.fit).startswith("Fit('skills': 12 trials, 2 domains, ")
     assert repr(run.trials).startswith("Trials(12 finished; 2 domains, ")
-    for made in (run.fit, run.trials, run.proposal, run.validation, run.recommendation):
-        assert repr(made).startswith(f"{type(made).__name__}(")
-        assert "\n" not in repr(made)
+    for result in (run.fit, run.trials, run.proposal, run.validation, run.recommendation):
+        assert repr(result).startswith(f"{type(result).__name__}(")
+        assert "\n" not in repr(result)
     assert len([name for name in dir(run) if not name.startswith("_")]) <= 25

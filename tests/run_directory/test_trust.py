@@ -45,7 +45,7 @@ def foreign(config_path, tmp_path):
         (group / "group.json").write_text("{}")
         (group / "handle").write_text(f"4711_0 {group}")
         mixtures = [Mixture({"code": share, "prose": 1 - share}) for share in (0.25, 0.75)]
-        trials = [Trial(name, one, seed=0) for name, one in zip(TRIALS, mixtures, strict=True)]
+        trials = [Trial(name, parts, seed=0) for name, parts in zip(TRIALS, mixtures, strict=True)]
         write_design(trials, run.path / "design.parquet")
         run.log.begin("sweep")
         return run.path

@@ -61,16 +61,16 @@ class Case:
 
     def undisturbed(self):
         """Return all global batches of one rank, and the mixture of each."""
-        one, batches, mixtures = self.sampler(), [], []
+        sampler, batches, mixtures = self.sampler(), [], []
         for batch in range(self.batches):
             if batch in self.changes:
-                one.set_weights(self.changes[batch])
-            if not one.order.has(batch):
+                sampler.set_weights(self.changes[batch])
+            if not sampler.order.has(batch):
                 break
-            batches.append(one.order.rows(batch)[0])
-            mixtures.append(one.mixture_at(batch).array)
-            one.received(batch + 1)
-        return batches, mixtures, one
+            batches.append(sampler.order.rows(batch)[0])
+            mixtures.append(sampler.mixture_at(batch).array)
+            sampler.received(batch + 1)
+        return batches, mixtures, sampler
 
     def legs(self):
         """Yield the global batches as legs of other ranks read them, with their numbers."""

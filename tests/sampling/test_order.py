@@ -16,7 +16,7 @@ from mixopt.sampling.order import UNIT, spread, whole_shares
 weights = st.lists(st.just(0.0) | st.floats(1e-9, 1), min_size=1, max_size=24).filter(any)
 
 
-def sampler(sizes, mixture, batch_size=8, **options):
+def sampler_of(sizes, mixture, batch_size=8, **options):
     shares = np.array(mixture) / np.sum(mixture)
     place = {"rank": 0, "world_size": 1}
     return MixtureSampler(sizes, shares, batch_size=batch_size, **place, **options)
@@ -31,15 +31,15 @@ def lengths_of(sizes, seed=0):
     }
 
 
-def worst_error(one, batches):
+def worst_error(sampler, batches):
     """Return how far any domain is from its integral at the end of any batch, in the unit."""
-    due, worst = np.zeros(len(one.domains)), 0.0
+    due, worst = np.zeros(len(sampler.domains)), 0.0
     for batch in range(batches):
-        before = sum(one.tokens(batch).values())
-        had = np.array(list(one.tokens(batch + 1).values()))
-        due += one.mixture_at(batch).array * (had.sum() - before)
+        before = sum(sampler.tokens(batch).values())
+        had = np.array(list(sampler.tokens(batch + 1).values()))
+        due += sampler.mixture_at(batch).array * (had.sum() - before)
         worst = max(worst, np.abs(had - due).max())
-        one.received(batch + 1)
+        sampler.received(batch + 1)
     return worst
 
 
@@ -63,8 +63,8 @@ def test_shares_are_whole_numbers_that_add_up_and_what_is_spread_is_in_proportio
 @settings(max_examples=60)
 @given(mixture=weights, batch_size=st.sampled_from([1, 3, 8, 64, 500]))
 def test_at_the_end_of_a_batch_a_domain_is_within_a_sample_of_its_share(mixture, batch_size):
-    one = sampler([1000 + d for d in range(len(mixture))], mixture, batch_size)
-    assert worst_error(one, 150) < 1 + 1e-6
+    sampler = sampler_of([1000 + d for d in range(len(mixture))], mixture, batch_size)
+    assert worst_error(sampler, 150) < 1 + 1e-6
 
 
 @settings(max_examples=30)
@@ -77,12 +77,12 @@ def test_batches_do_not_depend_on_how_many_are_laid_out_at_once(seed, unit, cuts
     rng = np.random.default_rng(seed)
     sizes = rng.integers(5, 80, 4).tolist()
     how = {} if unit == "samples" else {"unit": unit, "lengths": lengths_of(sizes, seed)}
-    made = [sampler(sizes, [4, 3, 2, 1], seed=seed, max_epochs=9, **how) for _ in range(3)]
-    whole = made[0].order.rows(0, 300)
-    assert (np.concatenate([made[1].order.rows(b) for b in range(len(whole))]) == whole).all()
+    samplers = [sampler_of(sizes, [4, 3, 2, 1], seed=seed, max_epochs=9, **how) for _ in range(3)]
+    whole = samplers[0].order.rows(0, 300)
+    assert (np.concatenate([samplers[1].order.rows(b) for b in range(len(whole))]) == whole).all()
     batch = 0
     for count in cuts:
-        some = made[2].batch_rows(batch, count)
+        some = samplers[2].batch_rows(batch, count)
         assert (some == whole[batch : batch + len(some)]).all()
         batch += len(some)
 
@@ -95,62 +95,66 @@ def test_batches_do_not_depend_on_how_many_are_laid_out_at_once(seed, unit, cuts
 )
 def test_everything_is_drawn_before_a_stream_with_limits_ends(sizes, batch_size, unit):
     how = {} if unit == "samples" else {"unit": unit, "lengths": lengths_of(sizes)}
-    one = sampler(sizes, [1] * len(sizes), batch_size, max_epochs=2, **how)
-    batches = list(one)
+    sampler = sampler_of(sizes, [1] * len(sizes), batch_size, max_epochs=2, **how)
+    batches = list(sampler)
     times = np.bincount([row for rows in batches for row in rows], minlength=sum(sizes))
-    assert len(batches) == len(one) == 2 * sum(sizes) // batch_size
+    assert len(batches) == len(sampler) == 2 * sum(sizes) // batch_size
     assert times.max(initial=0) <= 2
-    names = [entry.reason for entry in one.log]
+    names = [entry.reason for entry in sampler.log]
     assert len(names) == len(set(names))
 
 
 def test_when_a_domain_runs_out_in_a_ramp_the_others_keep_their_proportion():
     ramp = [(0, [0.6, 0.3, 0.1], 100, [0.0, 0.5, 0.5])]
-    one = sampler([100, 4000, 4000], [0.6, 0.3, 0.1], schedule=ramp, max_epochs={"0": 1, "1": 2})
-    list(islice(one, 100))
-    assert one.counts()["0"] == 100
-    assert [entry.reason for entry in one.log] == ["start", "exhausted: 0"]
-    end = one.log[1].batch
-    assert one.counts(end)["0"] < 100 == one.counts(end + 1)["0"]
-    left, given = one.log[1].mixture, one.mixture_at(end)
+    sampler = sampler_of(
+        [100, 4000, 4000], [0.6, 0.3, 0.1], schedule=ramp, max_epochs={"0": 1, "1": 2}
+    )
+    list(islice(sampler, 100))
+    assert sampler.counts()["0"] == 100
+    assert [entry.reason for entry in sampler.log] == ["start", "exhausted: 0"]
+    end = sampler.log[1].batch
+    assert sampler.counts(end)["0"] < 100 == sampler.counts(end + 1)["0"]
+    left, given = sampler.log[1].mixture, sampler.mixture_at(end)
     assert left["0"] == 0
     assert left["1"] / left["2"] == pytest.approx(given["1"] / given["2"])
-    one.set_weights([1, 0, 0])
-    assert next(iter(one), None) is None, "only what has run out has a share"
+    sampler.set_weights([1, 0, 0])
+    assert next(iter(sampler), None) is None, "only what has run out has a share"
 
 
 def test_weights_set_inside_a_ramp_hold_until_the_next_stage_and_the_log_says_its_end():
-    one = sampler([500, 500], [0.5, 0.5], schedule=[(2, [1, 0], 20, [0, 1]), (30, [0.5, 0.5])])
-    one.set_weights([0.25, 0.75], 10)
-    assert [(e.batch, e.mixture["0"], e.end_batch) for e in one.log] == [
+    sampler = sampler_of(
+        [500, 500], [0.5, 0.5], schedule=[(2, [1, 0], 20, [0, 1]), (30, [0.5, 0.5])]
+    )
+    sampler.set_weights([0.25, 0.75], 10)
+    assert [(e.batch, e.mixture["0"], e.end_batch) for e in sampler.log] == [
         (0, 0.5, None), (2, 1.0, 20), (10, 0.25, None), (30, 0.5, None),
     ]  # fmt: skip
-    assert one.log[1].end_mixture["1"] == 1.0
-    assert one.mixture_at(5)["0"] == pytest.approx(1 - 3.5 / 18), "that of its middle"
-    assert [one.mixture_at(batch)["0"] for batch in (10, 29, 30)] == [0.25, 0.25, 0.5]
+    assert sampler.log[1].end_mixture["1"] == 1.0
+    assert sampler.mixture_at(5)["0"] == pytest.approx(1 - 3.5 / 18), "that of its middle"
+    assert [sampler.mixture_at(batch)["0"] for batch in (10, 29, 30)] == [0.25, 0.25, 0.5]
 
 
 def test_a_state_of_long_ago_is_laid_out_again():
-    one = sampler([500, 500], [0.7, 0.3])
-    states = [json.dumps(one.state_at(batch)) for batch in (5, 900)]
-    list(islice(one, 5000))
-    assert [json.dumps(one.state_at(batch)) for batch in (5, 900)] == states
-    assert len(one.order._stretches) < 2500
-    other = sampler([500, 500], [0.7, 0.3])
+    sampler = sampler_of([500, 500], [0.7, 0.3])
+    states = [json.dumps(sampler.state_at(batch)) for batch in (5, 900)]
+    list(islice(sampler, 5000))
+    assert [json.dumps(sampler.state_at(batch)) for batch in (5, 900)] == states
+    assert len(sampler.order._stretches) < 2500
+    other = sampler_of([500, 500], [0.7, 0.3])
     other.load_state_dict(json.loads(states[1]))
     refuses(SamplerError, "known from batch 900 on, has no batch 5", other.state_at, 5)
 
 
 def test_what_many_domains_without_a_share_are_owed_is_made_good():
-    one = sampler([9] * 400, [1] * 399 + [1e-6], 199)
+    sampler = sampler_of([9] * 400, [1] * 399 + [1e-6], 199)
     for _ in range(3):
-        one.set_weights([0.0] * 399 + [1.0])
-        next(iter(one))
-        one.set_weights(np.full(400, 1 / 400))
-        list(islice(one, 2))
-    owed_D = one.order.place(one.batch).owed_D
+        sampler.set_weights([0.0] * 399 + [1.0])
+        next(iter(sampler))
+        sampler.set_weights(np.full(400, 1 / 400))
+        list(islice(sampler, 2))
+    owed_D = sampler.order.place(sampler.batch).owed_D
     assert owed_D.sum() == 0
-    counts = np.array(list(one.counts().values()))
+    counts = np.array(list(sampler.counts().values()))
     assert counts[:399].max() - counts[:399].min() <= 2
 
 
@@ -207,9 +211,9 @@ def test_every_row_of_a_small_domain_is_as_likely_at_every_place(size):
 def test_epochs_and_domains_have_orders_of_their_own_at_any_size():
     order = RowOrder([1000, 1000], [domain_key(0, "a"), domain_key(0, "b")])
     orders = [epoch_rows(order, 1000, epoch=e, domain=d) for e in range(2) for d in range(2)]
-    for k, one in enumerate(orders):
+    for k, rows in enumerate(orders):
         for other in orders[:k]:
-            assert np.sum(one == other) < 20
+            assert np.sum(rows == other) < 20
     order = RowOrder([10**15 + 7], [domain_key(0, "big")])
     row = order.rows(np.zeros(5, np.int64), np.arange(5, dtype=np.int64) * 10**14)
     assert ((row >= 0) & (row < 10**15 + 7)).all()
@@ -238,9 +242,9 @@ def test_orders_are_those_of_earlier_versions():
     places = window_order(domain_key(3, "w"), 5, 2, 6).tolist()
     assert places == [[4, 2, 3, 5, 1, 0], [1, 3, 2, 5, 4, 0]]
     sizes = {"web": 90, "code": 41, "books": 17}
-    one = MixtureSampler(sizes, [0.5, 0.3, 0.2], batch_size=8, rank=0, world_size=1)
-    assert next(iter(one)) == [45, 28, 9, 134, 26, 110, 131, 129]
+    sampler = MixtureSampler(sizes, [0.5, 0.3, 0.2], batch_size=8, rank=0, world_size=1)
+    assert next(iter(sampler)) == [45, 28, 9, 134, 26, 110, 131, 129]
     lengths = {"web": np.arange(1, 91), "code": 7, "books": 1}
     how = {"unit": "tokens", "lengths": lengths, "seed": 4, "rank": 1, "world_size": 2}
-    one = MixtureSampler(sizes, [0.6, 0.4, 0], batch_size=12, **how)
-    assert [*one.batch_rows(1)[0]] == [128, 108, 125, 99, 97, 104, 110, 106, 109, 62, 130, 117]
+    sampler = MixtureSampler(sizes, [0.6, 0.4, 0], batch_size=12, **how)
+    assert [*sampler.batch_rows(1)[0]] == [128, 108, 125, 99, 97, 104, 110, 106, 109, 62, 130, 117]

@@ -250,7 +250,7 @@ def test_peers_take_the_same_rows_and_a_job_of_another_shape_goes_on_with_the_re
     expected = undisturbed.order.rows(0, 70).tolist()
     rows, states = zip(*on_ranks(4, __file__, "trained"), strict=True)
     assert (rows[0], rows[2]) == (rows[1], rows[3])
-    assert [one + other for one, other in zip(rows[0], rows[2], strict=True)] == expected[:40]
+    assert [first + other for first, other in zip(rows[0], rows[2], strict=True)] == expected[:40]
     assert states == (states[0],) * 4
     quarters = zip(*on_ranks(4, __file__, "resumed", states[0]), strict=True)
     assert [[*a, *b, *c, *d] for a, b, c, d in quarters] == expected[40:]

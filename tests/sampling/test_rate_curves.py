@@ -72,8 +72,8 @@ def test_a_warm_up_is_linear_from_its_first_step_and_a_decay_part_leaves_the_pea
 
 @given(st.sampled_from(RATE_CURVES), st.integers(1, 300), st.floats(0.01, 400))
 def test_no_rate_is_above_the_peak_or_below_the_least(schedule, steps, warmup):
-    made = RateCurve(schedule, steps, warmup, peak=3.0, floor=0.3)
-    rates = [made.rate(step) for step in range(steps)]
+    curve = RateCurve(schedule, steps, warmup, peak=3.0, floor=0.3)
+    rates = [curve.rate(step) for step in range(steps)]
     assert min(rates) > 0
     assert max(rates) <= 3.0
     length = warmup if warmup >= 1 else warmup * steps
@@ -109,8 +109,8 @@ def test_a_run_that_is_too_short_for_its_parts_is_named():
 
 
 def test_an_inverse_square_root_with_a_decay_ends_at_the_floor():
-    made = RateCurve("inverse_sqrt", STEPS, WARMUP, lr_decay=0.2, floor=0.05)
-    rates = [made.rate(step) for step in range(STEPS + 1)]
+    curve = RateCurve("inverse_sqrt", STEPS, WARMUP, lr_decay=0.2, floor=0.05)
+    rates = [curve.rate(step) for step in range(STEPS + 1)]
     assert rates[80] == pytest.approx(math.sqrt(WARMUP / 80))
     assert rates[90] == pytest.approx((rates[80] + 0.05) / 2)
     assert rates[100] == pytest.approx(0.05)

@@ -19,12 +19,12 @@ LENGTHS = {"web": 2, "code": 2, "books": 2}
 OTHER = {"web": 0.1, "code": 0.0, "books": 0.9}
 
 
-def sampler(sizes=SIZES, weights=WEIGHTS, *, batch_size=24, **options):
+def sampler_of(sizes=SIZES, weights=WEIGHTS, *, batch_size=24, **options):
     return MixtureSampler(sizes, weights, batch_size=batch_size, **options)
 
 
-def take(one, batches):
-    return list(islice(iter(one), batches))
+def take(sampler, batches):
+    return list(islice(iter(sampler), batches))
 
 
 def joined(lists):
@@ -33,39 +33,39 @@ def joined(lists):
 
 def test_the_state_is_small_and_forgets_old_changes():
     rng = np.random.default_rng(0)
-    one = sampler()
+    sampler = sampler_of()
     for k in range(1200):
-        one.set_weights(rng.dirichlet([1.0] * 3), batch=k)
-    take(one, 1150)
-    state = one.state_dict()
+        sampler.set_weights(rng.dirichlet([1.0] * 3), batch=k)
+    take(sampler, 1150)
+    state = sampler.state_dict()
     assert len(state["changes"]) == 64 + 49, "the last 64, and those to come"
     assert len(json.dumps(state)) < 1000 + 100 * len(state["changes"])
-    other = sampler()
+    other = sampler_of()
     other.load_state_dict(state)
-    fingerprints = [[entry.mixture.fingerprint for entry in each.log] for each in (one, other)]
+    fingerprints = [[entry.mixture.fingerprint for entry in each.log] for each in (sampler, other)]
     assert fingerprints[0][-112:] == fingerprints[1][-112:]
-    assert take(other, 100) == take(one, 100)
+    assert take(other, 100) == take(sampler, 100)
 
 
 @pytest.mark.parametrize("batch_size", [48, 16])
 def test_another_batch_size_goes_on_with_the_same_samples(batch_size):
-    one = sampler(max_epochs=1)
-    take(one, 8)
-    other = sampler(batch_size=batch_size, max_epochs=1)
-    other.load_state_dict(json.loads(json.dumps(one.state_dict())))
-    third = sampler(batch_size=batch_size, max_epochs=1)
+    sampler = sampler_of(max_epochs=1)
+    take(sampler, 8)
+    other = sampler_of(batch_size=batch_size, max_epochs=1)
+    other.load_state_dict(json.loads(json.dumps(sampler.state_dict())))
+    third = sampler_of(batch_size=batch_size, max_epochs=1)
     rows = joined(take(other, 3))
     third.load_state_dict(json.loads(json.dumps(other.state_dict())))
     rows += joined(third)
-    expected = joined(one)
+    expected = joined(sampler)
     assert rows == expected[: len(rows)]
     assert len(expected) - len(rows) < batch_size
 
 
 def test_weights_of_a_smaller_batch_change_where_a_window_begins():
-    one, finer = sampler(), sampler(batch_size=16)
-    take(one, 6)
-    finer.load_state_dict(one.state_dict())
+    sampler, finer = sampler_of(), sampler_of(batch_size=16)
+    take(sampler, 6)
+    finer.load_state_dict(sampler.state_dict())
     assert finer.batch == 9
     with pytest.raises(SamplerError, match=r"a window of the stream \(24 samples\) begin; .* 12"):
         finer.set_weights(OTHER, batch=10)
@@ -78,16 +78,16 @@ def test_weights_of_a_smaller_batch_change_where_a_window_begins():
 
 
 def test_weights_change_where_an_optimizer_step_begins_that_is_to_come():
-    one = sampler()
-    take(one, 3)
+    sampler = sampler_of()
+    take(sampler, 3)
     with pytest.raises(SamplerError, match="batch 2 comes too late: 3 is the next; .* change is 3"):
-        one.set_weights(OTHER, batch=2)
+        sampler.set_weights(OTHER, batch=2)
     with pytest.raises(SamplerError, match="at sample 72, in the middle of a batch of 48"):
-        sampler(batch_size=48).load_state_dict(one.state_dict())
-    one = sampler()
-    one.accumulate(4)
+        sampler_of(batch_size=48).load_state_dict(sampler.state_dict())
+    sampler = sampler_of()
+    sampler.accumulate(4)
     said = r"batch 6: .* step \(accumulation=4\) and a window .*; the first batch .* is 8$"
-    refuses(SamplerError, said, one.set_weights, WEIGHTS, batch=6)
+    refuses(SamplerError, said, sampler.set_weights, WEIGHTS, batch=6)
 
 
 REFUSED_STATES = {
@@ -115,8 +115,8 @@ REFUSED_STATES = {
 @pytest.mark.parametrize("message", REFUSED_STATES)
 def test_a_state_of_another_stream_is_refused_and_names_what_differs(message):
     options = dict(REFUSED_STATES[message])
-    other = sampler(options.pop("sizes", SIZES), options.pop("weights", WEIGHTS), **options)
-    refuses(SamplerError, message, other.load_state_dict, sampler().state_dict())
+    other = sampler_of(options.pop("sizes", SIZES), options.pop("weights", WEIGHTS), **options)
+    refuses(SamplerError, message, other.load_state_dict, sampler_of().state_dict())
 
 
 REFUSED_WEIGHTS = [
@@ -129,10 +129,10 @@ REFUSED_WEIGHTS = [
 
 @pytest.mark.parametrize(("weights", "message"), REFUSED_WEIGHTS)
 def test_weights_that_are_no_mixture_are_refused(weights, message):
-    refuses(MixtureError, message, sampler, weights=weights)
-    refuses(MixtureError, message, sampler().set_weights, weights)
+    refuses(MixtureError, message, sampler_of, weights=weights)
+    refuses(MixtureError, message, sampler_of().set_weights, weights)
     empty = r"'books' has weight 0\.2 and no rows; set it to 0"
-    refuses(MixtureError, empty, sampler, {**SIZES, "books": 0})
+    refuses(MixtureError, empty, sampler_of, {**SIZES, "books": 0})
 
 
 def of_web(lengths):
@@ -165,19 +165,19 @@ def of_web(lengths):
     ],
 )
 def test_settings_that_cannot_be_right_are_refused(options, message):
-    refuses(SamplerError, message, sampler, **options)
+    refuses(SamplerError, message, sampler_of, **options)
 
 
 def test_a_pass_has_its_batches_or_stops_with_the_first_domain_that_runs_out():
-    one = sampler(batches=5)
-    assert len(one) == 5
-    assert list(one) + list(one) == take(sampler(), 10)
-    refuses(TypeError, r"no end: give MixtureSampler\(batches=\)", len, sampler())
-    one = sampler(exhausted="stop")
-    batches = list(one)
-    assert len(batches) == len(one) == 77 * 5 // 24
-    assert 77 - 24 < one.counts()["books"] <= 77
-    assert list(one) == []
+    sampler = sampler_of(batches=5)
+    assert len(sampler) == 5
+    assert list(sampler) + list(sampler) == take(sampler_of(), 10)
+    refuses(TypeError, r"no end: give MixtureSampler\(batches=\)", len, sampler_of())
+    sampler = sampler_of(exhausted="stop")
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 77 * 5 // 24
+    assert 77 - 24 < sampler.counts()["books"] <= 77
+    assert list(sampler) == []
 
 
 WHOLE = {  # settings, their least and their most
@@ -194,7 +194,7 @@ def test_a_whole_number_is_one_and_in_its_range(name, case):
     options, least, most = WHOLE[name]
     wrong = (least - 1, most + 1, 0.5, True)[case]
     with pytest.raises(SamplerError, match=f"{name}: {wrong} is not a whole .* {least} to {most}$"):
-        sampler(**options(wrong))
+        sampler_of(**options(wrong))
 
 
 # --- A state that is damaged is refused in one line with its field, and changes nothing ----------
@@ -208,15 +208,15 @@ def advanced():
 @cache
 def pickled():
     how = {"unit": "tokens", "lengths": LENGTHS, "schedule": [(60, WEIGHTS, 90, OTHER)]}
-    one = sampler(batch_size=8, max_epochs={"web": 5, "code": 5, "books": 0.025}, **how)
-    take(one, 4)
-    one.set_weights([0.2, 0.3, 0.5])
-    return pickle.dumps(one)
+    sampler = sampler_of(batch_size=8, max_epochs={"web": 5, "code": 5, "books": 0.025}, **how)
+    take(sampler, 4)
+    sampler.set_weights([0.2, 0.3, 0.5])
+    return pickle.dumps(sampler)
 
 
 def test_the_field_and_the_value_are_in_the_message():
-    one = advanced()
-    load, state = one.load_state_dict, one.state_dict()
+    sampler = advanced()
+    load, state = sampler.load_state_dict, sampler.state_dict()
     message = "the sampler's state: counts.0: 9223372036854775808 is not a whole number from 0 to"
     refuses(SamplerError, message, load, state | {"counts": [2**63, 0, 0]})
     message = "position: .* from 0 to 9007199254740992$"
@@ -242,8 +242,10 @@ def at(position, shares):
     ],
 )
 def test_a_log_of_weights_that_cannot_be_is_named(changes, message):
-    one = sampler(batch_size=8)
-    refuses(SamplerError, message, one.load_state_dict, {**one.state_dict(), "changes": changes})
+    sampler = sampler_of(batch_size=8)
+    refuses(
+        SamplerError, message, sampler.load_state_dict, {**sampler.state_dict(), "changes": changes}
+    )
 
 
 @st.composite
@@ -262,12 +264,12 @@ def damaged(draw):
 @settings(max_examples=300)
 @given(damaged())
 def test_whatever_is_damaged_it_loads_and_goes_on_or_is_refused(state):
-    one = advanced()
-    before = one.state_dict()
-    if line := refusal(one.load_state_dict, state):
+    sampler = advanced()
+    before = sampler.state_dict()
+    if line := refusal(sampler.load_state_dict, state):
         assert len(line) < 500
-        assert one.state_dict() == before
+        assert sampler.state_dict() == before
     else:
-        one.set_weights([0.4, 0.3, 0.3])
-        assert one.state_dict()["domains"] == before["domains"]
-        assert all(len(rows) == 8 for rows in islice(one, 3))
+        sampler.set_weights([0.4, 0.3, 0.3])
+        assert sampler.state_dict()["domains"] == before["domains"]
+        assert all(len(rows) == 8 for rows in islice(sampler, 3))

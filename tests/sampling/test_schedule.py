@@ -69,13 +69,13 @@ def test_each_stage_ends_within_half_a_batch_of_what_is_asked_up_to_there(length
         for steps, amount in lengths
     ]
     schedule = Schedule(tuple(stages), batch=batch, sequence_length=16)
-    asked = 0
+    requested = 0
     for k, stage in enumerate(stages):
-        asked += stage.tokens if stage.steps is None else stage.steps * size
+        requested += stage.tokens if stage.steps is None else stage.steps * size
         ended = sum(schedule.stage_tokens(item) for item in range(k + 1))
-        assert abs(ended - asked) <= size / 2
+        assert abs(ended - requested) <= size / 2
         assert schedule.starts[k + 1] * size == ended
-    assert schedule.asked_tokens == asked
+    assert schedule.asked_tokens == requested
     assert schedule.steps == schedule.starts[-1]
 
 
@@ -159,9 +159,9 @@ def test_a_sampler_is_told_its_mixtures_once(given, message):
 def test_a_forecast_counts_what_each_stage_draws_and_when_a_domain_runs_out():
     later = Stage(CODE, steps=20), Stage(CODE, steps=20, name="long")
     schedule = Schedule((Stage(WEB, steps=30, name="main"), *later), batch=8, sequence_length=16)
-    told = simulate_schedule(schedule, {"web": 100_000, "code": 4_000, "unused": 9}).to_json()
-    stages, (web, code) = told.pop("stages"), told.pop("domains")
-    assert told == {"steps": 70, "tokens": 8960, "asked_tokens": 8960, "batch": 8}
+    forecast = simulate_schedule(schedule, {"web": 100_000, "code": 4_000, "unused": 9}).to_json()
+    stages, (web, code) = forecast.pop("stages"), forecast.pop("domains")
+    assert forecast == {"steps": 70, "tokens": 8960, "asked_tokens": 8960, "batch": 8}
     about = [(stage["name"], stage["start"], stage["steps"], stage["tokens"]) for stage in stages]
     assert about == [("main", 0, 30, 3840), ("1", 30, 20, 2560), ("long", 50, 20, 2560)]
     assert [stage["drawn"] for stage in stages] == [

@@ -50,10 +50,10 @@ def completions(domain, rows):
 
 
 def chats(domain, rows):
-    asked = [words_of(domain, k, 2 + k % 3) for k in range(rows)]
+    questions = [words_of(domain, k, 2 + k % 3) for k in range(rows)]
     answers = [words_of(domain, k + 9, 1 + k % 4) for k in range(rows)]
     roles = ("user", "assistant")
     return [
         {"messages": [{"role": r, "content": c} for r, c in zip(roles, pair, strict=True)]}
-        for pair in zip(asked, answers, strict=True)
+        for pair in zip(questions, answers, strict=True)
     ]

@@ -37,5 +37,5 @@ def counted(stats):
     return Counter({tuple(key): tokens for *key, tokens in rows if tokens})
 
 
-def same(one, other):
-    return one.to_json() == other.to_json()
+def same(first, other):
+    return first.to_json() == other.to_json()

@@ -21,14 +21,14 @@ class Turning:
     def __init__(self, steps=5, *, held_out=False, first_look=False, needs=("training_loss",)):
         self.needs = frozenset(needs)
         self.plan_steps, self.held_out, self.first_look = steps, held_out, first_look
-        self.told, self.asked = [], 0
+        self.observations, self.plans = [], 0
 
     def start(self, setting):
         self.setting, self.count, self.heat = setting, 0, np.zeros(len(setting.domains))
         self.pace = 0 if self.first_look else self.plan_steps
 
     def plan(self):
-        self.asked += 1
+        self.plans += 1
         if self.first_look and not self.count:
             return Plan(self.setting.reference_D, 0, "a look", held_out=True)
         weights = np.roll([0.7, 0.2, 0.1][: len(self.heat)], self.count) + 0.01 * np.tanh(self.heat)
@@ -37,7 +37,7 @@ class Turning:
         return Plan(weights / weights.sum(), self.plan_steps, tag, self.held_out, perturbs)
 
     def observe(self, observation):
-        self.told.append(observation)
+        self.observations.append(observation)
         if observation.held_out is not None:
             self.heat = self.heat + observation.held_out.losses_M
         self.heat = self.heat + observation.loss_sum_D / 100 + observation.tokens_D / 1000

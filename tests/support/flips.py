@@ -10,8 +10,8 @@ def flips(path, step=0, count=0, seed=0):
         The bit that has changed now; all others are as they were, at the end that too.
     """
     whole = path.read_bytes()
-    every = range(8 * len(whole))
-    for bit in every[::step] if step else Random(repr(seed)).sample(every, count):
+    bits = range(8 * len(whole))
+    for bit in bits[::step] if step else Random(repr(seed)).sample(bits, count):
         content = bytearray(whole)
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)

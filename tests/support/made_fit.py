@@ -51,9 +51,9 @@ def objective(*names, kind="mean"):
     return Objective(TARGETS, kind, dict.fromkeys(names, 1 / len(names) if kind == "mean" else 1.0))
 
 
-def fitted(*regressors, trials=None, folds=5, asked=None):
+def fitted(*regressors, trials=None, folds=5, goal=None):
     config = FitConfig(regressors=list(regressors or ("linear", "log_linear")), folds=folds)
-    return fit_trials(trials or make_trials(), config, asked or objective("code", "law"), 0)
+    return fit_trials(trials or make_trials(), config, goal or objective("code", "law"), 0)
 
 
 def with_objective(fit, objective):

@@ -116,8 +116,8 @@ def _result(trial, names, training):
         help_D = np.array([_help(domain, name) for domain in trial.mixture])
         loss = 0.6 + 0.9 * _unit(f"level {name}") + 0.5 * float(np.exp(-3 * help_D @ used_D))
         noisy[name] = loss + NOISE * rng.standard_normal()
-    tokens, every = training.tokens, training.eval_every
-    at = [every * step for step in range(1, STEPS) if every and every * step < tokens] + [tokens]
+    tokens, pace = training.tokens, training.eval_every
+    at = [pace * step for step in range(1, STEPS) if pace and pace * step < tokens] + [tokens]
     curve = [
         Losses(now, item, item)
         for now in at

@@ -26,14 +26,14 @@ COLOURS = """:root{--paper:#fff;--ink:#111;--soft:#555;--faint:#888;--line:#ddd;
 
 
 def made_fit_of_gaussians():
-    return fitted("gaussian_process", asked=objective("code", "law", "math"))
+    return fitted("gaussian_process", goal=objective("code", "law", "math"))
 
 
 def what_if_content(fit, limits=None):
     tokens = 3e10 if limits else None
-    asked = ProposalRequest.of(fit, constraints=limits, inventory=INVENTORY, tokens=tokens)
+    request = ProposalRequest.of(fit, constraints=limits, inventory=INVENTORY, tokens=tokens)
     recommended = Mixture.from_array(fit.domains, RECOMMENDED)
-    return what_if_data(asked, {"Recommended": recommended, "Natural": asked.natural})
+    return what_if_data(request, {"Recommended": recommended, "Natural": request.natural})
 
 
 def what_if_page(content, path):
@@ -73,11 +73,11 @@ def many_domains(domains=20, targets=18, trials=30):
     intervals["locals"] = [True] * targets
     intervals["value"] = {"factor": 1.6, "floor": 0.0, "local": True}
     intervals["reach"] = {"weights": weights_ND, "reach": 1.0, "radius": 0.0}
-    made = what_if_content(made_fit_of_gaussians())
+    content = what_if_content(made_fit_of_gaussians())
     pieces = {"pieces": [[1.0 / targets] * targets], "signs": np.ones(targets)}
     limits = {"low": np.zeros(domains), "high": np.ones(domains), "inventory": np.ones(domains)}
     limits["max_epochs"] = [None] * domains
-    return made | {
+    return content | {
         "domains": [f"source{place:02d}" for place in range(domains)],
         "targets": [f"task{place:02d}" for place in range(targets)],
         "phases": np.zeros(domains, dtype=int),
@@ -85,7 +85,7 @@ def many_domains(domains=20, targets=18, trials=30):
         "starts": [["Proposal", moved_D], ["Natural", natural_D]],
         "values": [3.0, 3.0],
         "law": {"model": model, "intervals": intervals},
-        "objective": made["objective"] | pieces,
-        "constraints": made["constraints"] | limits,
+        "objective": content["objective"] | pieces,
+        "constraints": content["constraints"] | limits,
         "trials": {"names": [f"t{row}" for row in range(trials)], "weights": weights_ND},
     }

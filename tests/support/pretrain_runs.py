@@ -116,16 +116,16 @@ def weights_of(out):
     return found
 
 
-def assert_same_weights(one, other):
-    assert one.keys() == other.keys()
-    for name, value in one.items():
+def assert_same_weights(first, other):
+    assert first.keys() == other.keys()
+    for name, value in first.items():
         assert torch.equal(value, other[name]), name
 
 
-def assert_equal_runs(one, other):
-    assert_same_weights(weights_of(one), weights_of(other))
-    assert log_of(one) == log_of(other)
-    assert metrics_of(one) == metrics_of(other)
+def assert_equal_runs(first, other):
+    assert_same_weights(weights_of(first), weights_of(other))
+    assert log_of(first) == log_of(other)
+    assert metrics_of(first) == metrics_of(other)
 
 
 def assert_goes_on(first, second, whole):

@@ -62,7 +62,7 @@ def _amounts(tool, text, inventory, sample_tokens, by_path):  # noqa: PLR0911, P
     if tool == "trl":
         sources = content["datasets"]
         names = [source.get("data_files", [source["path"]])[0] for source in sources]
-        return [(name, one["fraction"]) for name, one in zip(names, sources, strict=True)]
+        return [(name, entry["fraction"]) for name, entry in zip(names, sources, strict=True)]
     if tool == "open-instruct":
         return _pairs(content["dataset_mixer_list"][::-1])[::-1]
     if tool == "energon":
@@ -79,17 +79,17 @@ def _pairs(blend):
     return [(path, float(w)) for w, path in zip(blend[::2], blend[1::2], strict=True)]
 
 
-def _source(one):
-    files = one.get("load_kwargs", {}).get("data_files", {}).get("train")
+def _source(entry):
+    files = entry.get("load_kwargs", {}).get("data_files", {}).get("train")
     return (
-        one["path_or_dataset"] if files is None else files if isinstance(files, str) else files[0]
+        entry["path_or_dataset"] if files is None else files if isinstance(files, str) else files[0]
     )
 
 
-def _rows(one, inventory, sample_tokens, by_path):
-    if (part := re.fullmatch(r"train\[:(\d+)\]", one["split"])) is not None:
+def _rows(entry, inventory, sample_tokens, by_path):
+    if (part := re.fullmatch(r"train\[:(\d+)\]", entry["split"])) is not None:
         return float(part[1])
-    domain = by_path.get(one["path"], one["path"])
+    domain = by_path.get(entry["path"], entry["path"])
     sample = sample_tokens[domain] if isinstance(sample_tokens, dict) else sample_tokens
     pieces = max(1, list(by_path.values()).count(domain) // 2)
     return float(round(inventory[domain] / sample / pieces))

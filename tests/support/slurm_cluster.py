@@ -106,9 +106,9 @@ class SlurmCluster:
 
     def steps_of(self, name):
         """Return the processes of the jobs of a node, and those of Slurm's that they are of."""
-        own = {"SLURM_CONF": str(self.conf), "SLURMD_NODENAME": name}.items()
-        every = psutil.process_iter(["environ", "ppid"])
-        found = [item for item in every if own <= (item.info["environ"] or {}).items()]
+        marks = {"SLURM_CONF": str(self.conf), "SLURMD_NODENAME": name}.items()
+        processes = psutil.process_iter(["environ", "ppid"])
+        found = [item for item in processes if marks <= (item.info["environ"] or {}).items()]
         parents = {item.info["ppid"] for item in found} & {
             item.pid for item in psutil.process_iter(["name"]) if item.info["name"] == "slurmstepd"
         }

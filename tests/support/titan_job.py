@@ -109,8 +109,8 @@ def trained(library, *sizes):
     step = trainer.forward_backward_step
 
     def seen(*, input_dict, labels, **rest):
-        one = {**input_dict, "labels": labels}
-        fed.append([trainer.step, {name: value.tolist() for name, value in one.items()}])
+        batch = {**input_dict, "labels": labels}
+        fed.append([trainer.step, {name: value.tolist() for name, value in batch.items()}])
         return step(input_dict=input_dict, labels=labels, **rest)
 
     trainer.forward_backward_step = seen

@@ -21,7 +21,7 @@ class WorkRun:
     """A run in `folder` on `texts`, with the notes of its faulty proxy, which has the options."""
 
     def __init__(
-        self, folder, texts, proxy=None, trials=6, executor="local", asked=None, **options
+        self, folder, texts, proxy=None, trials=6, executor="local", choices=None, **options
     ):
         folder.mkdir(exist_ok=True)
         self.path, self.config, self.log = folder / "run", folder / "work.yaml", folder / "log"
@@ -30,7 +30,7 @@ class WorkRun:
         content = quick_config(texts) | {
             "design": {"trials": trials, "replicates": 0, "anchors": [], "max_usage": None},
             "proxy": proxy or faulty | {"options": {"log": str(self.log), **options}},
-            "sweep": {"workers": 2, "executor": executor, "options": asked or {}},
+            "sweep": {"workers": 2, "executor": executor, "options": choices or {}},
         }
         del content["tasks"]
         self.config.write_text(yaml.safe_dump(content))
@@ -98,7 +98,7 @@ def noted(log, what):
     return [line.split()[2] for line in lines if line.startswith(f"{what} ")]
 
 
-def said(process, code=0):
+def output_of(process, code=0):
     """Return what a process printed until its end, which it comes to with that exit code."""
     text = process.communicate(timeout=400)[0]
     assert code is None or process.returncode == code, text
@@ -129,14 +129,14 @@ def designed(short_texts, tmp_path_factory):
 @pytest.fixture
 def work_run(designed, tmp_path):
     """Make a copy of the designed run, whose proxy has some options."""
-    made = []
+    copies = []
 
     def make(**options):
-        made.append(designed.copy(tmp_path, **options))
-        return made[-1]
+        copies.append(designed.copy(tmp_path, **options))
+        return copies[-1]
 
     yield make
-    for run in made:
+    for run in copies:
         run.end()
 
 
@@ -144,5 +144,5 @@ def work_run(designed, tmp_path):
 def local_table(designed, tmp_path_factory):
     """What a sweep on this machine comes to."""
     run = designed.copy(tmp_path_factory.mktemp("local"))
-    said(run.owner())
+    output_of(run.owner())
     return run.table()

@@ -70,7 +70,7 @@ NAMED = [("3", A100, 1.0), ("GPU-fb4e92d5", H100, 1.0)]
 
 
 @pytest.mark.parametrize(
-    ("names", "asked", "visible", "expected"),
+    ("names", "options", "visible", "expected"),
     [
         ([A100, H100], ("auto", None), "3, GPU-fb4e92d5", NAMED),
         ([A100], ("auto", None), "1,-1,0", [("1", A100, 1.0)]),
@@ -80,9 +80,9 @@ NAMED = [("3", A100, 1.0), ("GPU-fb4e92d5", H100, 1.0)]
     ],
     ids=["named", "not taken by CUDA", "several a worker", "shared", "one"],
 )
-def test_gpus_are_dealt_to_workers_as_asked(machine, names, asked, visible, expected):
+def test_gpus_are_dealt_to_workers_as_asked(machine, names, options, visible, expected):
     machine(names, visible=visible)
-    assert shown(worker_devices(*asked)) == expected
+    assert shown(worker_devices(*options)) == expected
 
 
 @pytest.mark.parametrize(

@@ -35,14 +35,14 @@ def ray(monkeypatch):
 
     def remote(function):
         submit = SimpleNamespace(remote=lambda *given: pool.submit(function, *given))
-        return SimpleNamespace(options=lambda **asked: ray.asked.append(asked) or submit)
+        return SimpleNamespace(options=lambda **options: ray.calls.append(options) or submit)
 
     ray.exceptions = SimpleNamespace(RayError=RayError, OutOfMemoryError=OutOfMemoryError)
-    ray.remote, ray.wait, ray.asked, ray.ended = remote, wait, [], []
+    ray.remote, ray.wait, ray.calls, ray.ended = remote, wait, [], []
     ray.get = lambda task, timeout: task.result(timeout)
     ray.cancel = lambda task, force: ray.ended.append(force) or task.cancel()
     ray.is_initialized = lambda: False
-    ray.init = lambda **asked: ray.asked.append(asked)
+    ray.init = lambda **options: ray.calls.append(options)
     ray.shutdown = lambda: ray.ended.append("left")
     ray.cluster_resources = lambda: {"CPU": 8.0, "GPU": 2.0, "memory": 100.0}
     monkeypatch.setitem(sys.modules, "ray", ray)
@@ -85,7 +85,7 @@ def test_the_page_lists_the_options_that_there_are():
 
 
 @pytest.mark.parametrize(
-    ("needs", "slots", "asked"),
+    ("needs", "slots", "resources"),
     [
         ({}, 2, (1.0, 1.0, None)),
         ({"gpus": 0.5}, 4, (1.0, 0.5, None)),
@@ -94,14 +94,14 @@ def test_the_page_lists_the_options_that_there_are():
         ({"workers": 7, "memory": "2GiB"}, 7, (1.0, 1.0, float(2**31))),
     ],
 )
-def test_as_many_train_as_the_scarcest_resource_allows(make, ray, needs, slots, asked):
+def test_as_many_train_as_the_scarcest_resource_allows(make, ray, needs, slots, resources):
     executor = make(**needs)
     assert (executor.slots, executor.queues) == (slots, "workers" not in needs)
     executor.start([])
-    connected, task = ray.asked
+    connected, task = ray.calls
     assert connected == {"address": "auto", "log_to_driver": False, "configure_logging": False}
     assert task == {
-        "max_retries": 0, **dict(zip(("num_cpus", "num_gpus", "memory"), asked, strict=True)),
+        "max_retries": 0, **dict(zip(("num_cpus", "num_gpus", "memory"), resources, strict=True)),
     }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_a_worker_that_does_not_fit_is_refused(make, ray):
 def test_a_cluster_that_cannot_be_reached_is_one_line_and_one_that_is_there_is_used(
     make, ray, monkeypatch
 ):
-    def refuse(**asked):
+    def refuse(**options):
         raise ConnectionError("\n  no route to host\nTraceback")
 
     ray.init = refuse
@@ -127,7 +127,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_line_and_one_that_is_there_is_u
         "Ray: no cluster can be reached at ray://h:1: no route to host; start it with 'ray start"
         " --head', or change sweep.options.address: auto, host:port or ray://host:10001"
     )
-    ray.init = lambda **asked: time.sleep(1)
+    ray.init = lambda **options: time.sleep(1)
     monkeypatch.setattr(ray_tasks, "DEADLINE", 0.05)
     refuses(RunError, r"at auto: Ray: no answer in 0\.05 s; start it with", make)
     ray.is_initialized = lambda: True

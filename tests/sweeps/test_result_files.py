@@ -45,9 +45,9 @@ def test_results_survive_json():
         content = json.loads(json.dumps(result_to_json(result)))
         again = valid_result(content)
         assert ("experts" in content) is (result is experts)
-        assert json.loads(json.dumps(result_to_json(again))) == content
-        assert replace(again, experts=None) == replace(result, experts=None)
-    for read in (again.experts.train, again.experts.held_out):
+        assert json.loads(json.dumps(result_to_json(reloaded))) == content
+        assert replace(reloaded, experts=None) == replace(result, experts=None)
+    for read in (reloaded.experts.train, reloaded.experts.held_out):
         assert read.to_json() == counts.to_json()
 
 

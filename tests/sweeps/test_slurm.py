@@ -9,7 +9,7 @@ from doc_pages import blocks_of
 from fake_commands import fake_commands
 from fault_runs import variables
 from refusals import refuses
-from work_runs import said
+from work_runs import output_of
 
 from mixopt import pipeline
 from mixopt.config import SweepConfig
@@ -34,14 +34,14 @@ def test_a_killed_owner_is_taken_up_again_and_nothing_is_trained_twice(
     owner = run.owner()
     run.wait_for("ended", 2)
     owner.kill()
-    text = said(run.owner())
+    text = output_of(run.owner())
     assert "submitted" not in text
     assert run.table() == local_table
     assert sorted(run.notes("ended")) == sorted(local_table["trial"])
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
         ({"sbatch": {"partition": "nope"}}, "refused by sbatch: .*invalid partition"),
         (
@@ -50,8 +50,8 @@ def test_a_killed_owner_is_taken_up_again_and_nothing_is_trained_twice(
         ),
     ],
 )
-def test_what_slurm_refuses_is_one_line(slurm_cluster, work_run, asked, message):
-    run = work_run(executor="slurm", asked=asked)
+def test_what_slurm_refuses_is_one_line(slurm_cluster, work_run, options, message):
+    run = work_run(executor="slurm", choices=options)
     with pytest.raises(ConfigError, match=f"sweep.options: {message}"):
         pipeline.run(run.config, run.path, until="sweep")
     run.wait_until(lambda: slurm_cluster.run("squeue", "--noheader").stdout == "")
@@ -61,15 +61,15 @@ def test_a_path_with_blanks_quotes_and_shell_signs_is_a_path(slurm_cluster, work
     run = work_run(executor="slurm")
     odd = run.path.with_name("a 'b\" $(touch hit) `c` ;e&")
     run.path = run.path.rename(odd)
-    said(run.owner())
+    output_of(run.owner())
     assert run.table() == local_table
     assert list((odd / "trials/logs").glob("*.log"))
     assert not Path("hit").exists()
 
 
 def test_nodes_whose_python_has_no_mixopt_are_said_with_the_last_words(slurm_cluster, work_run):
-    run = work_run(executor="slurm", asked={"python": "/usr/bin/nothing-of-the-kind"})
-    text = said(run.owner(), 2)
+    run = work_run(executor="slurm", choices={"python": "/usr/bin/nothing-of-the-kind"})
+    text = output_of(run.owner(), 2)
     assert "the worker ended with exit code 127; tune-" in text
     assert "nothing-of-the-kind: No such file" in text
 
@@ -105,7 +105,7 @@ THREADS, GPUS = "export OMP_NUM_THREADS=1 ", "#SBATCH --gpus"
 
 
 @pytest.mark.parametrize(
-    ("asked", "there", "absent"),
+    ("options", "there", "absent"),
     [
         ({}, ["--array=0-7%64\n", THREADS], GPUS),
         ({"groups": 1000, "workers": 5}, ["--array=0-999%5\n"], GPUS),
@@ -113,8 +113,8 @@ THREADS, GPUS = "export OMP_NUM_THREADS=1 ", "#SBATCH --gpus"
         ({"device": "cuda"}, [f"{GPUS}-per-node=1"], THREADS),
     ],
 )
-def test_a_task_a_group_has_one_thread_or_its_gpus(tmp_path, asked, there, absent):
-    text = script(tmp_path, **asked)
+def test_a_task_a_group_has_one_thread_or_its_gpus(tmp_path, options, there, absent):
+    text = script(tmp_path, **options)
     assert all(line in text for line in there)
     assert absent not in text
 

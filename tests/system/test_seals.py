@@ -92,14 +92,14 @@ def test_a_damaged_table_of_somebody_elses_is_one_line(tmp_path):
         assert "\n" not in message
 
 
-@pytest.mark.parametrize("every", [24, pytest.param(1, marks=pytest.mark.nightly)])
-def test_a_flip_in_a_recommendation_is_found_or_harmless_also_as_a_mixture(tmp_path, every):
+@pytest.mark.parametrize("step", [24, pytest.param(1, marks=pytest.mark.nightly)])
+def test_a_flip_in_a_recommendation_is_found_or_harmless_also_as_a_mixture(tmp_path, step):
     path = tmp_path / "recommendation.yaml"
     mixture = made_proposal().mixture
     about = ("help", "bits_per_byte", 1000, {}, {}, None, ("tasks are few",), {})
     Recommendation(mixture, "proposal", "undecided", "why", mixture, *about).to_file(path)
     whole = Mixture.from_file(path)
-    for _ in flips(path, count=720 // every):
+    for _ in flips(path, count=720 // step):
         with warnings.catch_warnings(record=True) as said, suppress(MixoptError):
             warnings.simplefilter("always")
             assert Mixture.from_file(path) == whole or said

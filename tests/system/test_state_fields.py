@@ -13,13 +13,18 @@ def fields(**content):
 
 
 def test_what_is_there_is_returned_and_an_array_in_the_requested_shape():
-    one = fields(a=3, b=0.5, c="x", d=True, e=[1, 2], f=[0.5, 2], g=None, h={"i": 1}, j=["k"])
-    assert (one.whole("a"), one.number("b"), one.text("c"), one.flag("d")) == (3, 0.5, "x", True)
-    assert (one.wholes("e", 2), one.numbers("f"), one.texts("j")) == ([1, 2], [0.5, 2.0], ["k"])
-    assert one.maybe("g", one.whole) is None
-    assert one.maybe("a", one.whole) == 3
-    assert one.part("h").whole("i") == 1
-    assert one.whole("a") == fields(a=np.int64(3)).whole("a")
+    good = fields(a=3, b=0.5, c="x", d=True, e=[1, 2], f=[0.5, 2], g=None, h={"i": 1}, j=["k"])
+    assert (good.whole("a"), good.number("b"), good.text("c"), good.flag("d")) == (
+        3,
+        0.5,
+        "x",
+        True,
+    )
+    assert (good.wholes("e", 2), good.numbers("f"), good.texts("j")) == ([1, 2], [0.5, 2.0], ["k"])
+    assert good.maybe("g", good.whole) is None
+    assert good.maybe("a", good.whole) == 3
+    assert good.part("h").whole("i") == 1
+    assert good.whole("a") == fields(a=np.int64(3)).whole("a")
     assert fields(a=[[1, 2], [3, 4]]).array("a", (-1, 2)).tolist() == [[1, 2], [3, 4]]
     assert fields(a=np.array([1], np.uint8)).int_array("a", (1,)).dtype == np.int64
 

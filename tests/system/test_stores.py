@@ -50,20 +50,20 @@ def test_objects_are_listed_by_name_folder_and_glob(store):
 def test_an_object_is_fetched_once_and_a_changed_one_again(store):
     url = store.put("web.jsonl", b"first")
     (listed,) = list_objects(url)
-    one = fetched(listed)
-    assert (one.name, one.read_bytes()) == ("web.jsonl", b"first")
-    written = one.stat().st_mtime_ns
-    assert fetched(list_objects(url)[0]) == one
-    assert one.stat().st_mtime_ns == written
+    path = fetched(listed)
+    assert (path.name, path.read_bytes()) == ("web.jsonl", b"first")
+    written = path.stat().st_mtime_ns
+    assert fetched(list_objects(url)[0]) == path
+    assert path.stat().st_mtime_ns == written
     store.put("web.jsonl", b"changed")
     assert fetched(list_objects(url)[0]).read_bytes() == b"changed"
-    one.unlink()
+    path.unlink()
     with pytest.raises(CorpusError) as caught:
         fetched(listed)
     assert str(caught.value) == (
         f"{url}: changed or broke off while it was being read; run again when nothing writes to it"
     )
-    assert not list(one.parent.iterdir())
+    assert not list(path.parent.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def fault(kind, *given, base=Exception, **fields):
         (fault("Odd", "a\nhttp://u:pw@h"), "cannot be read: a http://***@h"),
         (KeyError(), "cannot be read: KeyError"),
     ],
-    ids=lambda one: type(one).__name__,
+    ids=lambda item: type(item).__name__,
 )
 def test_what_a_store_raises_is_one_line_that_says_what_to_do(memory, monkeypatch, error, said):
     def refuse(*_: object) -> None:

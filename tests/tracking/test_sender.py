@@ -127,8 +127,8 @@ def test_a_trial_has_the_numbers_of_its_experts(run_path):
     trial_file(run_path, "t0", experts=counts)
     record(run_path)
     metrics = runs_of(run_path)[1]["t0"].data.metrics
-    own = {name: value for name, value in metrics.items() if name.startswith("moe/")}
-    assert own == trial_scalars(counts)
+    expert_metrics = {name: value for name, value in metrics.items() if name.startswith("moe/")}
+    assert expert_metrics == trial_scalars(counts)
 
 
 def test_trials_sort_by_their_objective_when_it_is_known_and_when_it_changes(run_path):
@@ -205,8 +205,8 @@ def test_after_a_cut_only_later_steps_of_a_metric_are_sent(run_path, monkeypatch
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
     for step in [*range(5, 15), 12]:
         write(run_path, {"loss": 0.5, "rate": 0.25}, step)
-    for again in (sending, sending, Sender(run_path, local(run_path))):
-        assert again.attempt(last=False) is None
+    for attempt in (sending, sending, Sender(run_path, local(run_path))):
+        assert attempt.attempt(last=False) is None
     client, runs, _ = runs_of(run_path)
     history = client.get_metric_history(runs["sweep"].info.run_id, "loss")
     assert [(p.step, p.value) for p in history] == [(n, 1.0 if n < 10 else 0.5) for n in range(15)]
@@ -225,9 +225,9 @@ def test_a_sweep_resumes_in_its_parent_where_a_trial_that_is_trained_again_is_an
     _, runs, _ = runs_of(run_path)
     assert runs["sweep"].info.status == "KILLED"
     want(run_path)
-    again = Sender(run_path, local(run_path))
+    resumed = Sender(run_path, local(run_path))
     for _ in range(2):
-        assert again.attempt(last=False) is None
+        assert resumed.attempt(last=False) is None
         assert runs_of(run_path)[1]["sweep"].info.status == "RUNNING"
     for name in ("t0", "t1"):
         trial_file(run_path, name)

@@ -13,7 +13,7 @@ INVENTORY = {"web": 600, "books": 200, "code": 150, "maths": 50}
 NATURAL = Mixture.natural(INVENTORY)
 
 
-def asked(**changes):
+def config_of(**changes):
     fields = {"sources": ["code", "maths"], "share": 0.4, "seeds": 2} | changes
     return DesignConfig(method="anneals", anneals=AnnealsConfig(**fields))
 
@@ -23,7 +23,7 @@ def by_name(config, constraints=None):
 
 
 def test_an_anneal_is_its_source_and_the_control_the_natural_mixture_of_the_others():
-    found = by_name(asked())
+    found = by_name(config_of())
     control, anneal = found["control-s0"].mixture, found["anneal_code-s0"].mixture
     assert dict(control) == pytest.approx({"web": 0.75, "books": 0.25, "code": 0, "maths": 0})
     assert dict(anneal) == pytest.approx({"web": 0.45, "books": 0.15, "code": 0.4, "maths": 0})
@@ -35,15 +35,15 @@ def test_an_anneal_is_its_source_and_the_control_the_natural_mixture_of_the_othe
 
 def test_a_base_domain_without_tokens_enough_and_a_source_twice_or_in_the_base_are_refused():
     limits = Constraints.from_config(ConstraintsConfig(max_epochs=3), INVENTORY, 1000)
-    config = asked(sources=["code"], base={"maths": 0.5, "web": 0.5})
+    config = config_of(sources=["code"], base={"maths": 0.5, "web": 0.5})
     said = "base domain 'maths': a weight of 0.5 of 1k tokens needs 10 epochs of its 50 tokens"
     refuses(InfeasibleError, said, by_name, config, limits)
     empty = Mixture({"web": 0.0, "books": 0.0, "code": 0.5, "maths": 0.5})
-    refuses(DesignError, "have no tokens", dict, anneal_mixtures(asked().anneals, empty))
+    refuses(DesignError, "have no tokens", dict, anneal_mixtures(config_of().anneals, empty))
     with pytest.raises(ValueError, match="'code' is given twice"):
-        asked(sources=["code", "code"])
+        config_of(sources=["code", "code"])
     with pytest.raises(ValueError, match="'code' is a source and has a weight of 0.5"):
-        asked(base={"web": 0.5, "code": 0.5})
+        config_of(base={"web": 0.5, "code": 0.5})
 
 
 def test_the_first_of_several_rounds_is_the_anneals():

@@ -99,8 +99,8 @@ def test_shares_of_right_answers_are_from_0_to_1():
 
 
 def test_the_fingerprint_is_of_content_alone():
-    again = Trials(FIVE.table.reverse(), FIVE.domains, FIVE.targets)
-    assert trials_fingerprint(again) == trials_fingerprint(FIVE)
+    turned = Trials(FIVE.table.reverse(), FIVE.domains, FIVE.targets)
+    assert trials_fingerprint(turned) == trials_fingerprint(FIVE)
     assert len(trials_fingerprint(FIVE)) == 12
     slower = Trials(FIVE.table.with_columns(seconds=9.0), FIVE.domains, FIVE.targets)
     assert trials_fingerprint(slower) == trials_fingerprint(FIVE)

@@ -78,7 +78,7 @@ LIMITS = {
 )
 def test_designs_keep_to_limits_and_to_the_most_usage(method, limits):
     constraints = limited(**limits)
-    found, again, other = (
+    found, repeated, other = (
         design(SMALL, constraints, seed, trials=10, max_usage=4, method=method)
         for seed in (3, 3, 4)
     )
@@ -86,7 +86,7 @@ def test_designs_keep_to_limits_and_to_the_most_usage(method, limits):
     assert len(weights_ND) == 10
     assert constraints.allowed.contains(weights_ND).all()
     assert (weights_ND <= np.minimum(4 * SMALL.array, 1) + 1e-12).all()
-    assert found == again
+    assert found == repeated
     assert (sampled(found) != sampled(other)).any()
 
 

@@ -36,8 +36,8 @@ def test_phases_are_found_in_a_table_that_has_one_total_for_each():
 
 
 def test_caps_and_epochs_count_over_all_phases_whose_lengths_are_held():
-    own = read_constraints({"max_epochs": {"code": 2}, "bounds": {"web": [0.3, 1]}})
-    limits = Constraints.from_config(own, {"web": 900, "code": 100}, 1_000, phases=PHASES)
+    config = read_constraints({"max_epochs": {"code": 2}, "bounds": {"web": [0.3, 1]}})
+    limits = Constraints.from_config(config, {"web": 900, "code": 100}, 1_000, phases=PHASES)
     (line,) = limits.violations(UNTIED)
     assert "group 'code': a share of 0.58 of 1k tokens needs 5.8 epochs" in line
     lean = PHASES.joined({"1": {"web": 1, "code": 0}, "2": {"web": 0.0, "code": 1.0}})
@@ -121,9 +121,9 @@ def test_shares_in_each_phase_become_shares_of_all_tokens_and_totals_that_hold_a
 
 def test_a_table_by_phase_without_their_lengths_is_one_line(tmp_path):
     message = "w.csv: weights add up to 2 in every row.* add columns phase/PHASE with each"
-    with pytest.raises(TrialsError, match=message) as told:
+    with pytest.raises(TrialsError, match=message) as error:
         Trials.from_csv(*table(tmp_path, lengths=False))
-    assert "tolerance" not in str(told.value)
+    assert "tolerance" not in str(error.value)
     mixtures, losses = table(tmp_path, lengths=True)
     mixtures.write_text(mixtures.read_text().replace("0.8,0.2\n", "0.7,0.3\n", 1))
     message = "w.csv: phase/1, phase/2: should be the same in all rows and add up to 1"

@@ -135,9 +135,9 @@ def test_weights_in_percent_rows_that_are_there_twice_and_a_constant_loss_are_re
     found = read("run,web,code\na,50,50\nb,25,75\nc,90.4,10\n")
     assert found.weights()[:2].tolist() == [[0.5, 0.5], [0.25, 0.75]]
     assert any("in percent" in note for note in found.notes)
-    again = read(MIXTURES + "b,0.25,0.75\n")
-    assert again == read()
-    assert any("repeat another one, cell by cell, read once: 1" in note for note in again.notes)
+    renamed = read(MIXTURES + "b,0.25,0.75\n")
+    assert renamed == read()
+    assert any("repeat another one, cell by cell, read once: 1" in note for note in renamed.notes)
     assert read(OVER, tolerance=0.11).weights()[2] == pytest.approx([0.9 / 1.1, 0.2 / 1.1])
     (note,) = read(losses="run,x\na,2.0\nb,2.0\nc,2.0\n").notes
     assert note.endswith("the same loss in every row: 'x'; no mixture is better on it")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from made_fit import table as made
+from made_fit import table as table_of
 from refusals import refuses
 
 from mixopt.errors import TrialsError
@@ -13,7 +13,7 @@ ROWS = [(0.5, 0.3, 0.2), (0.2, 0.2, 0.6), (0.0, 0.6, 0.4), (1.0, 0.0, 0.0)]
 
 
 def table(rows=ROWS, domains=DOMAINS, targets=("exam",), name="t"):
-    return made(rows, np.full((len(rows), len(targets)), 2.0), domains, targets, name=name)
+    return table_of(rows, np.full((len(rows), len(targets)), 2.0), domains, targets, name=name)
 
 
 def test_a_split_domain_gives_its_weight_to_its_parts_by_shares_or_by_the_inventory():
