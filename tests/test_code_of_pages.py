@@ -1,4 +1,4 @@
-"""The code of some pages and of all trainers' runs; the files that pages name exist."""
+"""The code of some pages and of all trainers' runs; the files and fields that pages name exist."""
 
 import importlib.util
 import re
@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from doc_pages import work_through
-from places import PROJECT
+from places import EXPERIMENTS, PROJECT, experiment
 from token_writers import write_index, write_shards
 
 from mixopt import Mixture, load_run
+from mixopt.config import Config, load_config
+from mixopt.errors import ConfigError
+from mixopt.pretraining import PretrainConfig
 
 BLOCK = re.compile(r"(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
 TRAINERS = sorted((PROJECT / "docs" / "trainers").glob("*.md"))
@@ -90,3 +93,26 @@ def test_files_that_pages_name_exist():
     assert [place for place in sorted(named) if not (PROJECT / place).exists()] == []
     named = {name for page in pages for name in re.findall(r"`(test_\w+\.py)`", page.read_text())}
     assert named - {path.name for path in (PROJECT / "tests").rglob("test_*.py")} == set()
+
+
+surface = experiment("checks", "surface")
+
+
+def test_the_page_is_that_of_the_models():
+    page = (EXPERIMENTS.parent / "docs" / "fields.md").read_text(encoding="utf-8")
+    assert page == surface.page(), "run: python experiments/checks/surface.py --write"
+
+
+@pytest.mark.parametrize(("model", "most"), [(Config, 110), (PretrainConfig, 70)])
+def test_every_field_of_an_experiment_and_a_pretraining_has_its_line(model, most):
+    found = [(p, name, field) for p, _, fields in surface.sections(model) for name, field in fields]
+    assert [(p, name) for p, name, field in found if not field.get("description")] == []
+    assert 50 < len(found) <= most
+
+
+def test_an_error_says_what_the_page_says_of_the_field(config_path):
+    fields = next(fields for place, _, fields in surface.sections(Config) if place == "design")
+    line = dict(fields)["replicates"]["description"]
+    with pytest.raises(ConfigError) as caught:
+        load_config(config_path, ["design.replicates=many"])
+    assert str(caught.value).endswith(f"got 'many' ({line})")

@@ -1,7 +1,8 @@
-"""What nobody meant to raise is one line, an exit code of its own, and a log."""
+"""What nobody meant to raise is one line, an exit code of its own, and a log; so is any message."""
 
 import errno
 import os
+import pickle
 import re
 import stat
 import subprocess
@@ -14,7 +15,7 @@ import typer
 from command_line import mixopt
 
 from mixopt.cli import main
-from mixopt.errors import OtherRankError
+from mixopt.errors import ConfigError, MixoptError, OtherRankError
 
 DEFECT = r"mixopt: a defect of mixopt: {}; please report it with (\S+)\n"
 FULL = "No space left on device"
@@ -90,3 +91,12 @@ def test_what_pythonpath_names_is_imported_and_the_message_says_so(config_path, 
     needed = "'mine:Proxy' needs mine: pip install the package that has it, or name its"
     assert needed in refused(where, *words)
     assert "'mine:Proxy' needs" not in refused(where, *words, PYTHONPATH=str(where))
+
+
+def test_a_message_is_one_plain_line_of_2000_characters_at_most_also_from_a_child_process():
+    error = ConfigError("a\nb\x1b[31m\u202e\udcffé")
+    assert str(error) == r"a\nb\x1b[31m\u202e\udcffé"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(MixoptError("9" * 2_000)) == "9" * 2_000
+    text = str(MixoptError(f"a.yaml: {'9' * 50_000} is no number"))
+    assert text == f"a.yaml: {'9' * 1_492} ... {'9' * 487} is no number"

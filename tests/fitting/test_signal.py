@@ -1,4 +1,4 @@
-"""What a fit says of its losses: states, shares of noise, offers; one of noise is refused."""
+"""What a fit says of its losses, and whether arms can be told apart before they are trained."""
 
 import math
 from dataclasses import replace
@@ -8,11 +8,13 @@ import polars as pl
 import pytest
 import yaml
 from made_fit import TARGETS, fitted, make_trials, objective, table
+from refusals import refuses
 
 from mixopt.config import ObjectiveConfig
 from mixopt.errors import ConfigError
-from mixopt.fitting import LossReadiness, readiness, spearman
+from mixopt.fitting import LossReadiness, power, readiness, spearman
 from mixopt.fitting.factors import factors
+from mixopt.fitting.power import critical_difference
 from mixopt.objective import Objective
 from mixopt.reporting import readiness_text
 from mixopt.trials import Readiness, Trials, settled
@@ -211,3 +213,33 @@ def test_the_weight_of_a_family_holds_when_one_of_it_is_left_out():
     left = settled(aim, with_tasks(12))
     assert left.left_out == TASK_NAMES[1:]
     assert left.weights == pytest.approx({TASK_NAMES[0]: 0.7, "code": 0.3})
+
+
+def test_what_is_claimed_is_realised_in_simulated_sweeps():
+    noise, worlds = 0.012, 4000
+
+    def realised(spread, arms, seeds):
+        rng = np.random.default_rng(0)
+        true = spread * rng.standard_normal((worlds, arms + 1))
+        true[:, 0] = 0.0
+        runs = true + noise / np.sqrt(seeds) * rng.standard_normal(true.shape)
+        seen = runs[:, 1:].max(axis=1) - runs[:, 0] > critical_difference(noise, arms, seeds=seeds)
+        return pytest.approx(seen.mean(), abs=0.03)
+
+    assert power(noise, 0.03, 1, seeds=1).power == realised(0.03, 1, 1)
+    assert power(noise, 0.01, 24, seeds=3).power == realised(0.01, 24, 3)
+
+
+def test_without_a_spread_the_power_is_the_level_and_arguments_out_of_range_are_named():
+    assert power(0.01, 0.0, 8).power == pytest.approx(0.05, abs=1e-6)
+    assert power(0.01, 0.0, 8).seeds is None
+    refuses(ConfigError, "noise is -1.0", power, -1.0, 0.1, 8)
+    refuses(ConfigError, "arms", power, 1, 1, 0)
+
+
+def test_the_needed_arms_seeds_and_questions_reach_the_goal_and_one_less_does_not():
+    found = power(0.02, 0.03, 12, items=500)
+    assert power(0.02, 0.03, found.arms).power >= 0.8 > power(0.02, 0.03, found.arms - 1).power
+    fewer = power(0.02, 0.03, 12, seeds=found.seeds - 1).power
+    assert power(0.02, 0.03, 12, seeds=found.seeds).power >= 0.8 > fewer
+    assert found.items == 500 * found.seeds

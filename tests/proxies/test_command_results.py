@@ -102,7 +102,7 @@ def test_a_missing_loss_names_the_nearest(corpus):
     values = {"eval/code/nll": 1, "eval/manual/loss": 1, "eval/other_code/loss": 1, "lr": 1}
     with pytest.raises(RunError) as error:
         losses(corpus, values, "eval/{domain}/loss")
-    assert str(told.value) == (
+    assert str(error.value) == (
         "m.json: has no loss of 'code': no 'eval/code/loss'; the nearest are"
         " 'eval/other_code/loss', 'eval/code/nll'; see proxy.losses"
     )

@@ -84,7 +84,7 @@ def by_domain(batches, k, d):
 
 def test_an_anneal_reads_the_first_of_its_control_s_text_in_the_same_order(corpus):
     mixtures = {"control": {"a": 0.6, "b": 0.4, "c": 0.0}, "anneal": {"a": 0.3, "b": 0.2, "c": 0.5}}
-    trials = [Trial(name, Mixture(weights), 5, name) for name, weights in mixtures.items()]
+    trials = [Trial(name, Mixture(own), 5, name) for name, own in mixtures.items()]
     batches = TrialBatches(trials, corpus, Training(80 * LENGTH), batch=4, length=LENGTH)
     for d in (0, 1):
         control, anneal = by_domain(batches, 0, d), by_domain(batches, 1, d)

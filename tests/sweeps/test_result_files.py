@@ -43,7 +43,7 @@ def test_results_survive_json():
     experts = replace(RESULTS[0], experts=ExpertCounts(counts, counts))
     for result in (*RESULTS, experts):
         content = json.loads(json.dumps(result_to_json(result)))
-        again = valid_result(content)
+        reloaded = valid_result(content)
         assert ("experts" in content) is (result is experts)
         assert json.loads(json.dumps(result_to_json(reloaded))) == content
         assert replace(reloaded, experts=None) == replace(result, experts=None)
