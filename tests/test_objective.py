@@ -25,34 +25,34 @@ def test_a_mean_is_weighted_by_shares_and_losses_that_are_not_measured_may_be_mi
 
 
 def test_an_objective_over_its_measured_losses_alone_has_the_same_value():
-    asked = objective(mean={"law": 3, "code": 1})
-    alone = asked.over(asked.measured)
-    assert alone.value(LOSSES_NM[:, asked.columns]).tolist() == asked.value(LOSSES_NM).tolist()
+    goal = objective(mean={"law": 3, "code": 1})
+    alone = goal.over(goal.measured)
+    assert alone.value(LOSSES_NM[:, goal.columns]).tolist() == goal.value(LOSSES_NM).tolist()
 
 
 def test_where_higher_is_better_the_sign_is_turned():
     losses_NM = np.array([[1.0, 0.5, 4.0], [3.0, 0.75, 2.0]])
-    asked = objective(target="prose", direction={"prose": "higher"})
-    assert asked.value(losses_NM).tolist() == [-0.5, -0.75]
-    assert asked.pieces().tolist() == [[0.0, -1.0, 0.0]]
+    goal = objective(target="prose", direction={"prose": "higher"})
+    assert goal.value(losses_NM).tolist() == [-0.5, -0.75]
+    assert goal.pieces().tolist() == [[0.0, -1.0, 0.0]]
     both = objective(mean={"code": 1, "prose": 1}, direction={"prose": "higher"})
     assert both.value(losses_NM).tolist() == [0.25, 1.125]
 
 
 def test_with_spreads_no_loss_counts_for_more_than_another():
-    asked = objective(mean={"code": 1, "law": 1}, **SPREADS)
-    asked = asked.scaled({"code": 0.5, "prose": 9.0, "law": 2.0})
-    assert asked.value(LOSSES_NM).tolist() == [2.0, 3.5]
-    assert asked.spreads == {"code": 0.5, "law": 2.0}
-    assert asked.over(asked.measured).value(LOSSES_NM[:, [0, 2]]).tolist() == [2.0, 3.5]
+    goal = objective(mean={"code": 1, "law": 1}, **SPREADS)
+    goal = goal.scaled({"code": 0.5, "prose": 9.0, "law": 2.0})
+    assert goal.value(LOSSES_NM).tolist() == [2.0, 3.5]
+    assert goal.spreads == {"code": 0.5, "law": 2.0}
+    assert goal.over(goal.measured).value(LOSSES_NM[:, [0, 2]]).tolist() == [2.0, 3.5]
 
 
 @given(st.floats(0.1, 10), st.floats(-5, 5))
 def test_a_scaled_mean_orders_mixtures_the_same_whatever_a_loss_is_measured_in(factor, offset):
-    asked = objective(mean={"code": 1, "prose": 2}, **SPREADS)
+    goal = objective(mean={"code": 1, "prose": 2}, **SPREADS)
     there_NM = LOSSES_NM * [factor, 1, 1] + [offset, 0, 0]
     values = [
-        asked.scaled(dict(zip(NAMES, losses_NM.std(axis=0), strict=True))).value(losses_NM)
+        goal.scaled(dict(zip(NAMES, losses_NM.std(axis=0), strict=True))).value(losses_NM)
         for losses_NM in (LOSSES_NM, there_NM)
     ]
     assert np.ptp(values[0]) == pytest.approx(np.ptp(values[1]))
@@ -128,8 +128,8 @@ MANY = tuple(f"mmlu_{n}" for n in range(57))
     ],
 )
 def test_an_objective_says_what_it_is_with_directions_and_scale(fields, words, unit):
-    asked = objective(**fields)
-    assert (asked.describe(), asked.value_unit) == (words, unit)
+    goal = objective(**fields)
+    assert (goal.describe(), goal.value_unit) == (words, unit)
 
 
 def test_of_many_losses_where_higher_is_better_few_words_are_said():
@@ -160,10 +160,10 @@ TASKS = ("mmlu_law:rc", "mmlu_maths:rc", "mmlu_art:rc", "code_c", "code_java", "
 
 
 def test_weights_of_globs_add_up_and_an_exact_name_has_its_own():
-    asked = objective(TASKS, mean={"*": 1, "mmlu_*": 1, "lambada": 3})
+    goal = objective(TASKS, mean={"*": 1, "mmlu_*": 1, "lambada": 3})
     shares = {"mmlu_law:rc": 2, "mmlu_maths:rc": 2, "mmlu_art:rc": 2, "code_c": 1, "code_java": 1}
     expected = {name: weight / 11 for name, weight in {**shares, "lambada": 3}.items()}
-    assert asked.weights == pytest.approx(expected)
+    assert goal.weights == pytest.approx(expected)
 
 
 def test_a_family_counts_the_same_however_many_losses_it_has():
@@ -171,11 +171,11 @@ def test_a_family_counts_the_same_however_many_losses_it_has():
         "knowledge": {"weight": 2, "mean": {"mmlu_*": 1}},
         "code": {"mean": {"code_c": 1, "code_*": 3}},
     }
-    asked = objective(TASKS, families=families)
+    goal = objective(TASKS, families=families)
     expected = {**dict.fromkeys(TASKS[:3], 2 / 9), "code_c": 1 / 12, "code_java": 3 / 12}
-    assert asked.weights == pytest.approx(expected)
-    assert asked.value(np.arange(6.0)[None]).tolist() == pytest.approx([2 / 3 * 1.0 + 1 / 3 * 3.75])
-    assert asked.describe() == (
+    assert goal.weights == pytest.approx(expected)
+    assert goal.value(np.arange(6.0)[None]).tolist() == pytest.approx([2 / 3 * 1.0 + 1 / 3 * 3.75])
+    assert goal.describe() == (
         "the mean of 2 families: 0.667 knowledge (3 losses) and 0.333 code (2 losses)"
     )
 
@@ -186,17 +186,17 @@ def test_what_is_left_out_gives_its_weight_to_its_family():
         "code": {"mean": {"code_*": 1}},
         "rest": {"mean": {"lambada": 1}},
     }
-    asked = objective(TASKS, families=families, **SPREADS).without(["mmlu_art:rc", "lambada"])
+    goal = objective(TASKS, families=families, **SPREADS).without(["mmlu_art:rc", "lambada"])
     expected = {"mmlu_law:rc": 1 / 3, "mmlu_maths:rc": 1 / 3, "code_c": 1 / 6, "code_java": 1 / 6}
-    assert asked.weights == pytest.approx(expected)
-    assert asked.left_out == ("mmlu_art:rc", "lambada")
-    assert asked.describe().endswith(", without mmlu_art:rc and lambada (noise)")
+    assert goal.weights == pytest.approx(expected)
+    assert goal.left_out == ("mmlu_art:rc", "lambada")
+    assert goal.describe().endswith(", without mmlu_art:rc and lambada (noise)")
 
 
 def test_a_hinge_is_its_target_until_another_is_worse_by_more_than_its_noise():
-    asked = objective(hinge="law", direction={"prose": "higher"})
+    goal = objective(hinge="law", direction={"prose": "higher"})
     means = {"code": 2.0, "prose": 1.0, "law": 3.0}
-    hinge = asked.against(means, {"code": 0.5, "prose": 0.25, "law": 1.0})
+    hinge = goal.against(means, {"code": 0.5, "prose": 0.25, "law": 1.0})
     losses_NM = np.array([[2.4, 0.8, 2.0], [3.0, 1.0, 2.0], [2.0, 0.25, 2.0], [2.0, 1.0, 5.0]])
     assert hinge.value(losses_NM).tolist() == [-1.0, 0.0, 1.0, 2.0]
     for one_M in losses_NM:

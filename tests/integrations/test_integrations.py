@@ -97,13 +97,13 @@ def test_accelerate_saves_and_loads_the_state(dataset, tmp_path):
     import accelerate
 
     accelerator = accelerate.Accelerator(cpu=True)
-    one = accelerator.prepare(loader(dataset))
-    accelerator.register_for_checkpointing(one)
+    prepared = accelerator.prepare(loader(dataset))
+    accelerator.register_for_checkpointing(prepared)
     seen = []
-    for batch in one:
+    for batch in prepared:
         seen.append(batch)
         if len(seen) == 4:
-            assert one.set_weights(OTHER) == 4
+            assert prepared.set_weights(OTHER) == 4
         if len(seen) == 9:
             accelerator.save_state(str(tmp_path))
             break
@@ -194,7 +194,7 @@ def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, t
     undisturbed.train()
     assert held_from(tmp_path / "whole.jsonl") == [0, 3, 6, 9, 12, 15, 18]
     assert whole.perturbed_steps > 0
-    assert estimator.told[0].learning_rate == pytest.approx(5e-5 * 16 / 18)
+    assert estimator.observations[0].learning_rate == pytest.approx(5e-5 * 16 / 18)
 
     log = tmp_path / "again.jsonl"
     first, _ = driver_over(dataset, log)
@@ -202,8 +202,8 @@ def test_a_trainer_with_changing_weights_goes_on_to_the_same_mixtures(dataset, t
     killed.killed_at = 11
     with pytest.raises(KilledError):
         killed.train()
-    again, _ = driver_over(dataset, log)
-    trainer = driven_trainer(again, tmp_path / "again")
+    resumed, _ = driver_over(dataset, log)
+    trainer = driven_trainer(resumed, tmp_path / "again")
     trainer.train(resume_from_checkpoint=True)
     assert pairs_of(trainer.seen) == pairs_of(undisturbed.seen[7:])
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -215,7 +215,7 @@ def test_a_trainer_accumulates_over_the_batches_of_a_step(dataset, tmp_path):
     trainer = driven_trainer(driver, tmp_path / "out", steps=8, gradient_accumulation_steps=2)
     trainer.train()
     assert held_from(log) == [0, 6, 12]
-    assert [o.loss_count_D.sum() for o in estimator.told] == [3 * 8 * (LENGTH - 1)] * 2
+    assert [o.loss_count_D.sum() for o in estimator.observations] == [3 * 8 * (LENGTH - 1)] * 2
     assert len(trainer.seen) == 16
 
 
@@ -227,7 +227,7 @@ def test_a_trainer_records_the_losses_of_training_and_not_of_evaluation(dataset,
     trainer = driven_trainer(driver, tmp_path, steps=6, **evaluated)
     trainer.train()
     assert len(trainer.seen) == 6 + 6
-    assert [o.loss_count_D.sum() for o in estimator.told] == [3 * 8 * (LENGTH - 1)] * 2
+    assert [o.loss_count_D.sum() for o in estimator.observations] == [3 * 8 * (LENGTH - 1)] * 2
 
 
 def test_a_trainer_s_losses_are_those_of_the_next_tokens_and_one_that_has_none_says_so(
@@ -274,11 +274,11 @@ def test_lightning_goes_on_to_the_same_mixtures(dataset, tmp_path):
     driver, estimator = driver_over(dataset, tmp_path / "whole.jsonl", **halves)
     whole = driven_fit(driver, tmp_path, 18)
     assert held_from(tmp_path / "whole.jsonl") == [0, 6, 12, 18, 24, 30, 36]
-    assert estimator.told[0].learning_rate == 0.1
+    assert estimator.observations[0].learning_rate == 0.1
     log = tmp_path / "again.jsonl"
     first = driven_fit(driver_over(dataset, log, **halves)[0], tmp_path, 8)
-    again, _ = driver_over(dataset, log, **halves)
-    rest = driven_fit(again, tmp_path, 18, str(tmp_path / "8.ckpt"))
+    resumed, _ = driver_over(dataset, log, **halves)
+    rest = driven_fit(resumed, tmp_path, 18, str(tmp_path / "8.ckpt"))
     assert [*first, *rest] == whole
     assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -309,8 +309,8 @@ def test_a_killed_trainer_of_two_ranks_goes_on_to_the_mixtures_and_rows_of_one_p
     assert launch(15).returncode != 0
     before = [dict(lines(ranks / f"rows.{rank}")) for rank in range(2)]
     assert len(before[0]) >= 15
-    again = launch(job.STEPS + 1)
-    assert again.returncode == 0, again.stderr.decode()[-2000:]
+    resumed = launch(job.STEPS + 1)
+    assert resumed.returncode == 0, resumed.stderr.decode()[-2000:]
     after = [dict(lines(ranks / f"rows.{rank}")) for rank in range(2)]
     alone = dict(lines(whole / "rows.0"))
     assert len({str(line["weights"]) for line in lines(whole / "log.jsonl")}) > 3

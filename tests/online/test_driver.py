@@ -43,9 +43,9 @@ def test_an_evaluation_is_after_as_many_steps_on_the_weights_as_were_planned(tmp
     estimator = Turning(3, held_out=True, first_look=True)
     train(driver_over(order, estimator, log=log, evaluate=held_out_of()), order, until=12)
     assert held_from(log) == [0, 3, 6, 9, 12]
-    assert [o.step for o in estimator.told if o.held_out] == [0, 3, 6, 9, 12]
-    assert estimator.told[0].held_out.losses_M.tolist() == [3, 2, 1]
-    assert estimator.told[0].held_out.tokens == 300
+    assert [o.step for o in estimator.observations if o.held_out] == [0, 3, 6, 9, 12]
+    assert estimator.observations[0].held_out.losses_M.tolist() == [3, 2, 1]
+    assert estimator.observations[0].held_out.tokens == 300
 
 
 def driven(log, workers, until, state=None):
@@ -53,8 +53,8 @@ def driven(log, workers, until, state=None):
     loader, estimator = loader_over_rows(sampler(), workers), Turning(3, held_out=True)
     options = {"log": log, "evaluate": held_out_of(), "observe_every": 1}
     driver = driver_over(loader, estimator, **options)
-    for one, part in zip((loader, driver), state or (), strict=False):
-        one.load_state_dict(part)
+    for part_of_loop, part in zip((loader, driver), state or (), strict=False):
+        part_of_loop.load_state_dict(part)
     driver.start()
     for batch in loader:
         driver.record(losses_of(batch["row"], 0), batch["domain"])
@@ -68,10 +68,10 @@ def test_with_worker_processes_plans_wait_for_the_batches_that_were_handed_out(t
     log = tmp_path / "log.jsonl"
     _, estimator = driven(log, 2, 12)
     assert held_from(log) == [0, 7, 14]  # 3 steps, 4 batches on their way
-    assert [o.step for o in estimator.told if o.held_out] == [3, 10]
+    assert [o.step for o in estimator.observations if o.held_out] == [3, 10]
     # Between the step at which the estimator takes its plan to be over and the evaluation it is
     # told nothing, as it would miss the held-out losses.
-    assert [o.step for o in estimator.told] == [1, 2, 3, 4, 5, 10, 11, 12]
+    assert [o.step for o in estimator.observations] == [1, 2, 3, 4, 5, 10, 11, 12]
     state, _ = driven(log, 2, 5)
     driven(log, 0, 12, state)  # goes on without workers, at the same pace
     assert held_from(log) == [0, 7, 14]
@@ -92,20 +92,20 @@ def test_a_torch_dataloader_with_workers_is_seen_to_be_ahead(tmp_path):
 
 
 def test_a_plan_that_would_hold_after_the_run_is_not_asked_for():
-    for steps, asked in ((20, 4), (21, 5)):
+    for steps, plans in ((20, 4), (21, 5)):
         order, estimator = sampler(), Turning(5)
         train(driver_over(order, estimator, steps=steps), order, until=20)
-        assert estimator.asked == asked
+        assert estimator.plans == plans
 
 
 def test_the_estimator_is_told_what_was_consumed_and_all_of_it():
     order, estimator = sampler(), Turning(7)
     train(driver_over(order, estimator, observe_every=4), order, until=28)
     consumed = np.array(list(order.counts(28).values())) * TOKENS
-    assert sum(o.tokens_D for o in estimator.told).tolist() == consumed.tolist()
-    assert sum(o.loss_count_D for o in estimator.told).tolist() == consumed.tolist()
-    assert {o.step for o in estimator.told} == {4, 7, 8, 12, 14, 16, 20, 21, 24, 28}
-    assert estimator.told[0].learning_rate == 0.1
+    assert sum(o.tokens_D for o in estimator.observations).tolist() == consumed.tolist()
+    assert sum(o.loss_count_D for o in estimator.observations).tolist() == consumed.tolist()
+    assert {o.step for o in estimator.observations} == {4, 7, 8, 12, 14, 16, 20, 21, 24, 28}
+    assert estimator.observations[0].learning_rate == 0.1
 
 
 def test_the_cost_counts_perturbations_and_evaluations():
@@ -262,10 +262,10 @@ def test_a_run_goes_on_from_any_step_to_the_same_log_and_state(tmp_path, held_ou
         _, _, state = go(log, step)
         with log.open("a") as stream:  # what a killed run wrote after its checkpoint
             stream.write('{"batch": 99, "half a li')
-        again, order_again, _ = go(log, 22, state)
+        resumed, order_again, _ = go(log, 22, state)
         assert log.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
         assert order_again.state_dict() == order.state_dict()
-        assert again.state_dict() == driver.state_dict()
+        assert resumed.state_dict() == driver.state_dict()
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path):
@@ -329,6 +329,6 @@ def test_what_the_estimator_raised_is_in_the_state_until_all_have_heard_of_it(tm
     assert driver.frozen is None
     driver, _, state = go(8, state)
     assert driver.frozen == "KeyError in observe: 'web'"
-    again, order, _ = go(12, state)  # and a frozen run stays frozen
-    assert again.frozen == driver.frozen
+    resumed, order, _ = go(12, state)  # and a frozen run stays frozen
+    assert resumed.frozen == driver.frozen
     assert [entry.batch for entry in order.log] == [0, 5]

@@ -42,16 +42,16 @@ ROWS_BT = torch.tensor(
 DOCUMENTS = [[11, 12, 13], [21, 22, 23, 24], [31, 32, 33], [41], [45, 46, 47, 48, 49], [51, 52]]
 
 
-def made(kind: str, options: dict) -> nn.Module:
+def model_of(kind: str, options: dict) -> nn.Module:
     config = ModelConfig(name=kind, options=options)
     return build_model(config, vocab_size=VOCAB, sequence_length=16, seed=0)
 
 
-def ids_that_move(output, model: nn.Module, document: list[int], *, again: bool) -> set[int]:
+def ids_that_move(output, model: nn.Module, document: list[int], *, retain_graph: bool) -> set[int]:
     """Return the ids by which the losses of a document's tokens have gradients."""
     logits, targets = logits_of(output)[:, :-1].float().flatten(0, 1), ROWS_BT[:, 1:].flatten()
     losses = functional.cross_entropy(logits, targets, reduction="none")
-    (losses * torch.isin(targets, torch.tensor(document))).sum().backward(retain_graph=again)
+    (losses * torch.isin(targets, torch.tensor(document))).sum().backward(retain_graph=retain_graph)
     ours = getattr(model, "embedding", None)
     table = ours if ours is not None else model.get_input_embeddings().weight
     gradient, table.grad = table.grad, None
@@ -68,11 +68,11 @@ def ids_that_move(output, model: nn.Module, document: list[int], *, again: bool)
 )
 def test_gradients_do_not_cross(name):
     """The losses of a document's tokens have gradients by what is read of it, and by no other."""
-    model = made(*MODELS[name])
+    model = model_of(*MODELS[name])
     output = model(ROWS_BT, **DocumentMasks(model, [END], 16, VOCAB).inputs(ROWS_BT))
     for document in DOCUMENTS:
         begins = {END} if document[0] not in {11, 41} else set()
-        moved = ids_that_move(output, model, document, again=True)
+        moved = ids_that_move(output, model, document, retain_graph=True)
         assert moved == set(document[:-1]) | begins
 
 
@@ -90,12 +90,12 @@ def test_gradients_do_not_cross(name):
 def test_gradients_do_not_cross_however_the_model_is_run(way, tmp_path):
     path = write_config(tmp_path, corpus="x")
     config = load_pretraining(path, [way])
-    model = made(*MODELS["llama"])
+    model = model_of(*MODELS["llama"])
     with joined("cpu") as ranks:
         masks = DocumentMasks(model, [END], 16, VOCAB)
         trainer = Trainer(model, config, ranks, masks)
         output = trainer.train(ROWS_BT)
-        moved = ids_that_move(output, trainer.model, DOCUMENTS[1], again=False)
+        moved = ids_that_move(output, trainer.model, DOCUMENTS[1], retain_graph=False)
     assert moved == {END, *DOCUMENTS[1][:-1]}
 
 
@@ -120,16 +120,16 @@ def alone(model: nn.Module, row) -> list[float]:
     for start, stop in pairwise(cuts):
         with torch.no_grad():
             logits = model(torch.from_numpy(read[None, start:stop]))[0]
-        one = torch.from_numpy(targets[start:stop])
-        losses += functional.cross_entropy(logits, one, reduction="none").tolist()
+        part = torch.from_numpy(targets[start:stop])
+        losses += functional.cross_entropy(logits, part, reduction="none").tolist()
     return losses
 
 
 def test_a_model_without_positions_or_that_does_not_mask_by_them_is_refused():
     message = r"training\.mask_documents: .* takes no position_ids.*; leave it out$"
     with pytest.raises(ConfigError, match=message):
-        DocumentMasks(made(*FREE), [END], 16, VOCAB)
-    leaking = made(*LEAKING)
+        DocumentMasks(model_of(*FREE), [END], 16, VOCAB)
+    leaking = model_of(*LEAKING)
     with pytest.raises(ConfigError, match="does not keep documents apart by position_ids"):
         DocumentMasks(leaking, [END], 16, VOCAB)
 

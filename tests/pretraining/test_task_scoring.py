@@ -26,11 +26,11 @@ def folder(tmp_path_factory):
     tiny_corpus(folder / "corpus")
     text = pydoc_data.topics.topics["strings"]
     (folder / "tasks").mkdir()
-    asked = [
+    questions = [
         {"id": n, "context": text[: 9 * n], "continuation": text[9 * n :][:7]} for n in range(1, 12)
     ]
     gone = [{"id": n, "context": "", "continuation": text[n * 80 :][:70]} for n in range(3)]
-    for name, rows in {"asked": asked, "gone_on": gone}.items():
+    for name, rows in {"asked": questions, "gone_on": gone}.items():
         lines = "\n".join(json.dumps(row) for row in rows)
         (folder / "tasks" / f"{name}.jsonl").write_text(lines, "utf-8")
     training = {**CONFIG["training"], "steps": 4, "batch": 4, "sequence_length": LENGTH}
@@ -65,14 +65,14 @@ def test_scores_equal_those_of_one_token_at_a_time(folder):
 
 
 def test_items_and_checkpoints_are_chosen(folder):
-    asked = {"device": "cpu", "trust": True, "items": 5}
+    options = {"device": "cpu", "trust": True, "items": 5}
     older = folder / "llama" / "checkpoints" / "step-00000002"
-    found = score_tasks(older, folder / "tasks", **asked)
+    found = score_tasks(older, folder / "tasks", **options)
     assert (found["step"], found["length"]) == (2, LENGTH)
     assert [task["items"] for task in found["tasks"].values()] == [5, 3]
     message = "corpus': has no model; expected .* the directory of a mixopt pretrain, or one of its"
     with pytest.raises(RunError, match=message):
-        score_tasks(folder / "corpus", folder / "tasks", **asked)
+        score_tasks(folder / "corpus", folder / "tasks", **options)
 
 
 def test_the_command_prints_a_table_and_json(folder):

@@ -66,24 +66,24 @@ def test_the_validation_s_run_has_every_mixture_and_every_gain(recorded):
 def test_both_runs_have_the_decision_the_versions_and_the_configuration(recorded):
     run, wanted = recorded
     decision = run.recommendation
-    for step, one in wanted.items():
-        assert (one.name, one.server, one.experiment) == (f"web/{step}", None, "tiny")
-        assert (one.status, one.lines) == ("FINISHED", None)
-        assert one.fingerprint == run.log.fingerprint(step)
-        assert one.objective == json.loads(json.dumps(run.objective.to_json()))
-        assert one.tags["mixopt.recommended"] == decision.chosen
-        assert one.tags["mixopt.standing"] == decision.standing
+    for step, want in wanted.items():
+        assert (want.name, want.server, want.experiment) == (f"web/{step}", None, "tiny")
+        assert (want.status, want.lines) == ("FINISHED", None)
+        assert want.fingerprint == run.log.fingerprint(step)
+        assert want.objective == json.loads(json.dumps(run.objective.to_json()))
+        assert want.tags["mixopt.recommended"] == decision.chosen
+        assert want.tags["mixopt.standing"] == decision.standing
         ranked = sorted(decision.mixture.items(), key=lambda entry: -entry[1])
-        assert one.tags["mixopt.weights"].split()[::2] == [name for name, _ in ranked]
-        assert decision.chosen in one.tags["mlflow.note.content"].splitlines()[1]
-        assert "numpy 2." in one.tags["mixopt.versions"]
-        assert one.tags["mixopt.version"] == __version__
-        assert (one.tags["mixopt.nodes"], one.tags["mixopt.devices"]) == (host_name(), "cpu")
-        assert one.params["sweep.executor"] == "local"
-        assert len(one.tags["mixopt.corpus_hash"]) > 10
+        assert want.tags["mixopt.weights"].split()[::2] == [name for name, _ in ranked]
+        assert decision.chosen in want.tags["mlflow.note.content"].splitlines()[1]
+        assert "numpy 2." in want.tags["mixopt.versions"]
+        assert want.tags["mixopt.version"] == __version__
+        assert (want.tags["mixopt.nodes"], want.tags["mixopt.devices"]) == (host_name(), "cpu")
+        assert want.params["sweep.executor"] == "local"
+        assert len(want.tags["mixopt.corpus_hash"]) > 10
         names = ("domains", "objective.target", "design.trials", "proxy.tokens")
-        assert [one.params[name] for name in names] == ["2", "help", "8", "20000"]
-        assert not [name for name in one.params if name.startswith("tracking")]
+        assert [want.params[name] for name in names] == ["2", "help", "8", "20000"]
+        assert not [name for name in want.params if name.startswith("tracking")]
     assert [item.folder for item in wanted.values()] == ["trials", "validation"]
     assert [item.params["tokens"] for item in wanted.values()] == ["20000", "40000"]
     kept = {"config.yaml", "design.parquet", "trials.parquet", "trials/attempts.jsonl"}
@@ -156,7 +156,7 @@ NAMED = "http://me:s3cret@127.0.0.1:5000"
 
 
 @pytest.mark.parametrize(
-    ("named", "asked", "expected"),
+    ("named", "options", "expected"),
     [
         (None, {}, None),
         (None, {"uri": NAMED}, NAMED),
@@ -166,7 +166,7 @@ NAMED = "http://me:s3cret@127.0.0.1:5000"
         ("http://127.0.0.1:9", {}, r"--uri http://127.0.0.1:9 \(or MLFLOW_TRACKING_URI\)"),
     ],
 )
-def test_a_record_is_sent_where_the_user_says(tmp_path, monkeypatch, named, asked, expected):
+def test_a_record_is_sent_where_the_user_says(tmp_path, monkeypatch, named, options, expected):
     """A server that only the directory names is not asked without trust, and no secret is kept."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -180,7 +180,7 @@ def test_a_record_is_sent_where_the_user_says(tmp_path, monkeypatch, named, aske
     monkeypatch.setattr(outcomes, "SenderProcess", start)
     with Tracker(TrackingConfig(uri=named), "toy", tmp_path, sends=False) as tracker:
         tracker.start("sweep", {})
-    if not asked and named:
+    if not options and named:
         with pytest.raises(RunError, match=f"only this directory names .*{expected}") as error:
             sync(tmp_path)
         assert "s3cret" not in str(error.value)
@@ -189,7 +189,7 @@ def test_a_record_is_sent_where_the_user_says(tmp_path, monkeypatch, named, aske
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:1")
         assert sync(tmp_path).server == "http://there:1"
         return
-    assert sync(tmp_path, **asked).trouble == "no answer"
+    assert sync(tmp_path, **options).trouble == "no answer"
     (server,) = started
     assert (server and server.given) == (expected and expected.format(tmp_path))
 
@@ -233,11 +233,11 @@ def test_mlflow_has_of_each_run_what_it_wants_and_trials_with_curves_to_sort(sen
     parents = {item.data.tags.get("mixopt.step"): item for item in found}
     for step, wanted in wanted_runs(sent).items():
         data = parents[step].data
-        own = {n: v for n, v in data.metrics.items() if not n.startswith("trials/")}
-        assert own == {key_of(name): value for name, value in wanted.metrics.items()}
+        metrics = {n: v for n, v in data.metrics.items() if not n.startswith("trials/")}
+        assert metrics == {key_of(name): value for name, value in wanted.metrics.items()}
         assert data.params == {key_of(n): value for n, value in wanted.params.items()}
         assert data.tags.items() >= wanted.tags.items()
-        for key in own:  # what is a number is no line
+        for key in metrics:  # what is a number is no line
             (point,) = client.get_metric_history(parents[step].info.run_id, key)
             assert point.step == 0
     kept = {file.name for file in (sent / "mlartifacts").rglob("*") if file.is_file()}
