@@ -18,7 +18,7 @@ from mixopt.fitting import Fit, FitData
 from mixopt.fitting.fit_files import FILES
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
-from mixopt.system import folder_records, read_table, write_sealed, write_table
+from mixopt.system import folder_records, write_sealed
 from mixopt.trials import Trial, TrialResult, Trials
 
 
