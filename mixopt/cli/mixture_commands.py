@@ -176,7 +176,7 @@ def _trade_off(
     from mixopt.reporting import figure_svg, front_text, plot_front
     from mixopt.system import write_text
 
-    request = request_from(directory, **given)
+    request, _ = request_from(directory, **given)
     front = propose_front(request, targets, points=points)
     folder = out or _unused(directory / "proposals" / "-".join(["front", *targets]))
     front.to_folder(folder)

@@ -305,37 +305,28 @@ def url_faults(urls: Iterable[tuple[Location, str]]) -> Iterable[Fault]:
 
 def unusable_names(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault]:
     """Yield faults of names of domains, parts and targets: taken, or invalid as a folder."""
-    yield from _folder_faults(("corpus", "domains"), corpus.domains)
-    yield from _folder_faults(("evaluation",), targets)
-    for name in targets:
-        if name in corpus.domains:
-            yield ("evaluation", name), "is already a training domain; leave it out"
-    yield from _part_faults(corpus, targets)
-
-
-def _folder_faults(place: Location, names: Iterable[str]) -> Iterable[Fault]:
-    for name in names:
-        first, _, inner = str(name).partition("/")
-        taken = first in _RESERVED or {"train", "validation"} & set(inner.split("/"))
-        fault = "the corpus uses a file of this name" if taken else path_fault(name)
-        if fault is not None:
-            message = f"{shown_value(name)} cannot be the name of a folder: {fault}; rename it"
-            yield (*place, name), message
-
-
-def _part_faults(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fault]:
     if corpus.mixed and corpus.prepared is not None:
         message = "a mixed domain must be prepared from its parts; remove 'prepared'"
         yield ("corpus", "prepared"), message
-    taken = dict.fromkeys(corpus.domains, "a training domain") | dict.fromkeys(targets, "a target")
+    domains: Location = ("corpus", "domains")
+    places: list[tuple[Location, str, Iterable[str]]] = [
+        (domains, "a training domain", corpus.domains),
+        (("evaluation",), "a target", targets),
+    ]
     for name, mixed in corpus.mixed.items():
-        place: Location = ("corpus", "domains", name, "mixed", "domains")
-        yield from _folder_faults(place, mixed.domains)
-        for part in mixed.domains:
-            if part in taken:
-                message = f"is already the name of {taken[part]}, and each part becomes a target;"
-                yield (*place, part), f"{message} rename it"
-            taken[part] = f"a part of {name!r}"
+        places.append(((*domains, name, "mixed", "domains"), f"a part of {name!r}", mixed.domains))
+    owners: dict[str, str] = {}
+    for place, owner, names in places:
+        for name in names:
+            first, _, inner = str(name).partition("/")
+            taken = first in _RESERVED or {"train", "validation"} & set(inner.split("/"))
+            fault = "the corpus uses a file of this name" if taken else path_fault(name)
+            if fault is not None:
+                message = f"{shown_value(name)} cannot be the name of a folder: {fault}; rename it"
+                yield (*place, name), message
+            if name in owners:
+                yield (*place, name), f"is already the name of {owners[name]}; rename it"
+            owners[name] = owner
 
 
 class SizeConfig(Section):
@@ -411,10 +402,9 @@ def _with_size(name: str, source: DomainConfig, size: SizeConfig | None, where: 
 def size_faults(corpus: CorpusConfig, evaluation: Mapping[str, SourceConfig]) -> Iterable[Fault]:
     """Yield faults of sizes: stated for a target, or for only some of the domains."""
     for name, target in evaluation.items():
-        for field in ("tokens", "bytes"):
-            if getattr(target, field) is not None:
-                message = "no trial trains on a target, so its size is not used; leave it out"
-                yield ("evaluation", name, field), message
+        if target.is_sized:
+            message = "no trial trains on a target, so its size is not used; leave it out"
+            yield ("evaluation", name), message
     sized = [name for name, source in corpus.domains.items() if source.is_sized]
     for name, source in corpus.domains.items():
         if sized and not source.is_sized:

@@ -397,8 +397,6 @@ def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault
     for name in proxy.losses if isinstance(proxy.losses, dict) else ():
         if name not in losses:
             yield ("proxy", "losses", name), f"unknown {KIND} {name!r}{did_you_mean(name, losses)}"
-    for option in proxy.options:
-        yield ("proxy", "options", option), f"belongs directly under 'proxy' with name: {COMMAND}"
 
 
 def _start_faults(config: Config) -> Iterable[Fault]:

@@ -334,15 +334,13 @@ def _shares(weights: Mapping[str, float]) -> dict[str, float]:
 
 def mixed_units(objective: ObjectiveConfig, losses: Iterable[str]) -> str | None:
     """Return an error if task metrics and losses have different units; None: no fault."""
-    names = list(losses)
-    is_unitless = objective.scale == "spread" or objective.hinge is not None
-    if is_unitless or not any(name.startswith(TASK) for name in names):
+    units: dict[str, str] = {}
+    for name in losses:
+        task = task_metric(name)
+        units.setdefault(objective.unit if task is None else task[1], name)
+    if len(units) < 2 or objective.scale == "spread" or objective.hinge is not None:
         return None
-    tasks = {name: task_metric(name) for name in reversed(names)}
-    units = {objective.unit if task is None else task[1]: name for name, task in tasks.items()}
-    if len(units) == 1:
-        return None
-    first, second = list(units.values())[:2]
+    first, second, *_ = units.values()
     return (
         f"{first!r} and {second!r} are in different units; use a mean with objective.scale: spread,"
         " or measure both in bits_per_byte"

@@ -223,7 +223,9 @@ def read_sections(
         for fault in faults(values):
             all_faults.append(fault)  # noqa: PERF402 (keeps the faults before an error)
     except ValidationError as error:
-        all_faults = _all_faults(error, model)
+        details = error.errors(include_url=False)
+        details.sort(key=lambda item: item["type"] != "extra_forbidden")  # unknown fields first
+        all_faults = [_fault(item, model) for item in details]
     except MixoptError:
         if not all_faults:  # else it may follow from an earlier fault
             raise
@@ -288,13 +290,6 @@ def _located(fault: Fault, path: Path, origins: Mapping[Location, str]) -> str:
     inside = (place[:length] for place in reversed(places) for length in range(len(place), 0, -1))
     where = next((origins[place] for place in inside if place in origins), str(path))
     return f"{where}: {dotted(location) or 'the file'}: {message}"
-
-
-def _all_faults(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-    """Return the faults that pydantic found, unknown fields first."""
-    errors = error.errors(include_url=False)
-    unknown_first = sorted(errors, key=lambda details: details["type"] != "extra_forbidden")
-    return [_fault(details, model) for details in unknown_first]
 
 
 def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:

@@ -114,7 +114,9 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
         )
     given = {domain.name: DomainConfig(**domain.fields) for domain in domains}
     counts = count_domains(CorpusConfig(domains=given, tokenizer="bytes"))
-    sources = tuple(replace(d, bytes=c.bytes) for d, c in zip(domains, counts, strict=True))
+    sources = tuple(
+        replace(domain, bytes=count.bytes) for domain, count in zip(domains, counts, strict=True)
+    )
     if not write_new(out, experiment_text(sources, paths, out).encode()):
         raise ConfigError(exists)
     return FirstExperiment(out, sources, tuple(left_out))

@@ -233,7 +233,7 @@ def propose(
         >>> mixopt.propose("runs/mine", target="prose").objective
         'prose'
     """
-    request = request_from(
+    request, run = request_from(
         directory,
         target,
         tokens=tokens,
@@ -243,7 +243,7 @@ def propose(
         reference=reference,
         trust=trust,
     )
-    answer, run = propose_mixture(request), _run_in(directory, trust)
+    answer = propose_mixture(request)
     return answer if run is None else with_parts(answer, run)
 
 
@@ -280,15 +280,10 @@ def predict(
     """
     if mixture is None:
         mixture = load_run(directory, trust=trust).outcome.result.mixture
-    request = request_from(
+    request, _ = request_from(
         directory, target, tokens=tokens, constraints=constraints, inventory=inventory, trust=trust
     )
     return predict_mixture(request, mixture)
-
-
-def _run_in(directory: str | Path, trust: bool) -> Run | None:
-    is_run = (Path(directory) / "config.yaml").exists()
-    return load_run(directory, trust=trust) if is_run else None
 
 
 def request_from(
@@ -301,9 +296,10 @@ def request_from(
     free: Sequence[str] = (),
     reference: Mixture | None = None,
     trust: bool = False,
-) -> ProposalRequest:
-    """Return the request of `propose`; arguments that are None are the run's."""
-    fit, run = load_fit(directory, trust=trust), _run_in(directory, trust)
+) -> tuple[ProposalRequest, Run | None]:
+    """Return the request of `propose`, and the run; arguments that are None are the run's."""
+    fit, is_run = load_fit(directory, trust=trust), (Path(directory) / "config.yaml").exists()
+    run = load_run(directory, trust=trust) if is_run else None
     has_corpus = run is not None and (run.path / "corpus").exists()
     rates = tokens_per_byte(run.corpus) if run and has_corpus and inventory else None
     sizes = inventory and read_inventory(inventory, fit.domains, tokens_per_byte=rates)
@@ -313,7 +309,7 @@ def request_from(
     else:
         request = ProposalRequest.of(fit, target, phases=fit.trials.phases, **changes)
     if not free:
-        return request
+        return request, run
     name = "the mixture"
     if reference is None:
         if run is None:
@@ -322,7 +318,8 @@ def request_from(
                 f" one: --free {free[0]}=FILE"
             )
         reference, name = run.outcome.result.mixture, "the run"
-    return replace(request, constraints=request.constraints.frozen_but(free, reference, name))
+    limits = request.constraints.frozen_but(free, reference, name)
+    return replace(request, constraints=limits), run
 
 
 def parts_of(run: Run) -> Parts:

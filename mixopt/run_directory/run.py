@@ -262,7 +262,8 @@ class Run:
         """
         if not (self.path / "corpus").exists():
             domains = self.config.corpus.domains
-            stated = {n: one.tokens for n, one in domains.items() if one.tokens is not None}
+            known = ((name, domain.tokens) for name, domain in domains.items())
+            stated = {name: tokens for name, tokens in known if tokens is not None}
             if len(stated) < len(domains):
                 raise RunError(
                     f"{self.path / 'corpus'}: missing, so the tokens of the domains are unknown;"

@@ -193,7 +193,7 @@ def test_a_domain_that_is_too_small_is_refused(tmp_path, texts, held_out, messag
 
 def test_the_environment_is_taken_up_to_max_bytes_and_refused_where_it_has_too_little(tmp_path):
     out, legal = tmp_path / "corpus", {"environment": "legal"}
-    message = "evaluation.a: is already a training domain; leave it out"
+    message = "evaluation.a: is already the name of a training domain; rename it"
     refused(message, out, {"a": legal}, {"a": legal})
     assert not out.exists()
     refused("domain 'a': the installed packages have 0.", out, {"a": legal})
