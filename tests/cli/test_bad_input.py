@@ -111,7 +111,7 @@ COMMANDS = [
     ("export {0}/mixture.yaml --to nemo --inventory {0}/a.yaml", ["a.yaml: domain 'b' is missing"]),
     (f"{SCHEDULE} --batch 1024", ["--batch 1024: expected sequences of a batch x"]),
     (f"{SCHEDULE} --batch 0x8", ["--batch 0x8: expected sequences of a batch x"]),
-    ("export {0} --to transformers-model --out m", ["no checkpoints yet"]),
+    ("export {0} --to transformers-model --out m", ["has no model"]),
     ("pretrain {0} --score {0} --device gpu", ["--device gpu: unknown"]),
 ]
 
