@@ -43,7 +43,7 @@ SERVERS = {"ray_nodes", "slurm_cluster", "s3"}
 
 
 def pytest_collection_modifyitems(items):
-    """Leave what starts a cluster or a store to `make nightly`."""
+    """Mark tests that start a cluster or a store as nightly."""
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.nightly)
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def wide_terminal():
-    """Let a line be a message: messages are wrapped to the terminal's width."""
+    """Widen the terminal, so that no message is wrapped."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "1000")
         yield
@@ -102,7 +102,7 @@ def config_path(experiment, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(experiment, tmp_path_factory) -> Path:
-    """The directory of a run, not to be changed, whose file is beside it.
+    """The directory of a finished run, not to be changed, with its configuration beside it.
 
     Its law can be drawn in a page; it has a length, limits, and a mixture by hand that breaks one.
     """

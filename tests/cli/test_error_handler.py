@@ -76,7 +76,7 @@ def test_nothing_is_imported_from_the_current_directory(tmp_path):
 
 
 def refused(folder, *words, **environment):
-    """Return the last line of what a command says that is run in a folder and exits with 2."""
+    """Run a command in a folder, check that it exits with 2, and return its last line."""
     command, env = [sys.executable, "-m", "mixopt", *words], os.environ | environment
     ended = subprocess.run(command, cwd=folder, env=env, check=False, capture_output=True)
     assert ended.returncode == 2, ended.stderr

@@ -24,14 +24,14 @@ def run(finished, tmp_path_factory):
 
 
 def answered(*arguments):
-    """What a command prints that succeeds."""
+    """Run a command that must succeed; return what it prints."""
     ended = mixopt(*arguments)
     assert ended.code == 0, ended.error
     return ended.out
 
 
 def parsed(*arguments):
-    """The JSON that a command prints that succeeds."""
+    """Run a command that must succeed; return the JSON that it prints."""
     return json.loads(answered(*arguments, "--json"))
 
 

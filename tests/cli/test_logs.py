@@ -32,7 +32,7 @@ class Talking(Faulty):
 
 @pytest.fixture(scope="module")
 def run(experiment, tmp_path_factory):
-    """A run whose sweep is done; a trial and the one that trained with it failed."""
+    """A run with a finished sweep, in which one group of two trials failed."""
     folder = tmp_path_factory.mktemp("logs")
     (folder / "talking_proxy.py").write_text(TALKING)
     head, _, rest = experiment.partition("proxy:")

@@ -246,7 +246,7 @@ def rows_of(name: str, count: int = 300) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Three domains, a part of whose documents are each other's, however small worth processes."""
+    """Three domains that share some documents, and are read by several processes though small."""
     monkeypatch.setattr(domain_text, "PARALLEL_BYTES", 0)
     for name in "abc":
         rows = [*rows_of(name), *rows_of("same", 40), "", rows_of(name)[0]]
@@ -297,7 +297,7 @@ def test_the_bytes_that_a_domain_will_read_are_told_by_its_files_and_limits(fold
 
 
 def started(folder, out) -> subprocess.Popen:
-    """Begin a preparation that takes a while, and wait until its children spool."""
+    """Start a long preparation, and wait until its children write."""
     for name in "abc":
         rows = (json.dumps({"text": f"{k} {row}"}) for k in range(60) for row in rows_of(name))
         (folder / f"{name}.jsonl").write_text("\n".join(rows))

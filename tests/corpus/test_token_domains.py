@@ -34,7 +34,7 @@ MEGATRON = {"path": "web", "format": "megatron"}
 
 @pytest.fixture
 def tokenizer(folder):
-    """A tokenizer of this folder, in whose tokens `web` has the documents."""
+    """A tokenizer in this folder, and the documents of `web` in its tokens."""
     FastTokenizer.train(TEXTS, 400).save(folder)
     tokenizer = open_tokenizer(".")
     write_megatron(folder / "web", [tokenizer.encode([text]).tolist() for text in TEXTS])

@@ -33,7 +33,7 @@ def plain_environment(monkeypatch):
 
 @contextmanager
 def odd_server(status: int | None, *, hello: bool = False):
-    """Give a server that answers with a status, or hangs; `hello`: well when it is knocked at."""
+    """Give a server that answers with a status or hangs; with `hello`, a first request succeeds."""
     requests, closing = [], threading.Event()
 
     def answer(request):

@@ -1,4 +1,4 @@
-"""Where a step works: a full disk, one that is only read, a clock set back, somebody at work."""
+"""Steps in odd places: a full or read-only disk, a clock set back, another owner at work."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ WRITING = ("prepare", "sweep", "fit", "propose", "validate", "report")
 
 
 def one_line(ended, *said):
-    """Check that a command ended as for a mistake of the user's, and what its last line says."""
+    """Check that a command exited with 2, and its last line."""
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("mixopt: ")

@@ -52,7 +52,7 @@ def test_every_predictor_has_a_row_at_every_number_of_trials_and_an_exact_law_pi
 
 
 def test_runs_of_a_mixture_are_held_out_together():
-    """A loss that is the mixture's own and follows no law: only its other seeds could tell it."""
+    """A random loss for each mixture: only another seed of the same mixture could predict it."""
     weights_ND = np.repeat(mixtures(24, 3), 3, axis=0)
     losses_NM = np.repeat(np.random.default_rng(5).normal(3, 1, (24, 2)), 3, axis=0)
     found = runs(weights_ND, losses_NM).backtest(regressors="linear")

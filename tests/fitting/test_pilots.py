@@ -27,7 +27,7 @@ def small(weights_ND):
 
 
 def large(weights_ND):
-    """At the target size another line for each loss, and something that no line knows."""
+    """Losses at the target size: another line for each, and a part that no line explains."""
     bent_NM = 0.01 * np.sin(8 * weights_ND[:, :1]) * [1.0, 1.0, 1.0]
     return 1.5 + (small(weights_ND) - 2) * SLOPES + bent_NM
 

@@ -26,7 +26,7 @@ WEIGHTS = [0.5, 0.3, 0.2]
 
 
 def loader(dataset):
-    """Ours."""
+    """Our loader."""
     return MixtureLoader(dataset, MixtureSampler(dataset.sizes, WEIGHTS, batch_size=8))
 
 
@@ -37,18 +37,18 @@ def plain(dataset, **part):
 
 
 def whole(dataset):
-    """One over a sampler that gives all ranks' rows, for accelerate to split."""
+    """A DataLoader over a sampler of all ranks' rows, for accelerate to split."""
     return plain(dataset, rank=0, world_size=1)
 
 
 def stream(_):
-    """One over our stream."""
+    """A DataLoader over our stream."""
     rows = {name: hub([{"row": k} for k in range(99)], 8) for name in ("web", "code", "books")}
     return DataLoader(MixtureStream(rows, WEIGHTS, batch_size=8, batches=20), batch_size=None)
 
 
 def outcome(accelerator, make):
-    """Rows of the first batches of this rank, or what was said."""
+    """Rows of this rank's first batches, or the message of the error."""
     loader = make(random_rows())
     try:
         prepared = accelerator.prepare(loader)

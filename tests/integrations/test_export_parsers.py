@@ -193,7 +193,7 @@ DRAWN = Mixture({"web": 0.5, "code": 0.2, "books": 0.3})
 
 
 def exported(folder: Path, tool: str, rows: dict[str, int], **known: object) -> dict[str, Any]:
-    """What the Python that is exported for files of these rows defines."""
+    """Export Python for files of these rows, run it, and return the names that it defines."""
     paths = domains(folder, rows, LENGTHS)
     (folder / "mixture.py").write_text(export_mixture(DRAWN, tool, paths=paths, **known))
     return runpy.run_path(str(folder / "mixture.py"))

@@ -27,7 +27,7 @@ IGNORED = -100
 
 
 class Trainer(Recording, MixtureTrainerMixin, trl.SFTTrainer):
-    """What a user writes, and a list of the batches."""
+    """A trainer as a user writes it, and a list of its batches."""
 
 
 SETTINGS = {"max_steps": 6, "per_device_train_batch_size": 4, "max_length": 32, "report_to": []}
@@ -139,7 +139,7 @@ def test_rows_that_are_ready_are_left_those_to_evaluate_on_prepared_and_others_r
 
 
 class Online(OnlineTrainerMixin, trl.SFTTrainer):
-    """What a user writes, and what of each domain carries loss."""
+    """A trainer as a user writes it, and which tokens of each domain carry loss."""
 
     def compute_loss(self, model, inputs, *rest, **options):
         labels, domain = inputs["labels"], inputs["domain"]

@@ -284,7 +284,7 @@ def test_more_than_was_received_cannot_be_consumed(dataset):
 
 
 def loader_over(columns, **options):
-    """A loader over two domains, one with the columns, of the first of which all batches are."""
+    """A loader over two domains, one of them with the columns; all batches are of the first."""
     rows = datasets.Dataset.from_list([{"input_ids": [k, k + 1], **columns} for k in range(12)])
     made = MixtureDataset({"web": rows, "code": [{"input_ids": [1, 2]}] * 12})
     return MixtureLoader(made, MixtureSampler(made.sizes, [1, 0], batch_size=4), **options)

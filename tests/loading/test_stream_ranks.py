@@ -58,7 +58,7 @@ def cases(draw):
 
 
 def disturbed(case, workers=0):
-    """Go through the legs; each loses what came after the state, and the next has other ranks."""
+    """Run the legs: each goes on from the last state, on another number of ranks."""
     at, state, batches = 0, None, []
     for ranks, count, lost in case["legs"]:
         parts = [stream_of(case, rank=k, world_size=ranks, workers=workers) for k in range(ranks)]

@@ -23,7 +23,7 @@ class Broken(Turning):
 
 
 class Refused(Turning):
-    """Works in no setting."""
+    """Refuses every setting."""
 
     def start(self, setting):
         raise EstimatorError("too few domains")

@@ -145,7 +145,7 @@ def test_a_recommendation_that_is_far_noisier_than_the_others_is_said_of_more_th
 
 
 def straight(count, change):
-    """Return trials whose losses fall with the share of web, each changed by its number."""
+    """Return trials whose losses fall with the share of web, each offset by its number."""
     shares_N = np.random.default_rng(0).uniform(0.05, 0.95, count)
     losses_N = np.array([change(n, 3 - share) for n, share in enumerate(shares_N)])
     weights_ND, losses_NM = np.stack([shares_N, 1 - shares_N], 1), np.stack([losses_N] * 2, 1)

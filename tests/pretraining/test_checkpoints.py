@@ -183,7 +183,7 @@ def test_a_full_disk_is_known_after_the_thread_ended_and_raised_once(ranks, tmp_
 
 
 def failing(where, rank, out):
-    """Write a checkpoint that one rank fails at: its shard, what rank 0 puts beside it, before."""
+    """Write a checkpoint in which one rank fails: at its shard, at rank 0's files, or before."""
     beside = [out / "absent"] if where == "beside" else []
     with joined("cpu") as ranks:
         if where == "shard" and rank == ranks.rank:

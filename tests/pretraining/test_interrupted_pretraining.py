@@ -32,7 +32,7 @@ def press() -> None:
 
 @pytest.fixture
 def after_two(monkeypatch):
-    """What is done after the second step; Ctrl-C is pressed once where a test says no more."""
+    """Do something after the second step: by default, press Ctrl-C once."""
     observe, done = Loop._observe, [press]
 
     def observing(loop, outcome):

@@ -75,7 +75,7 @@ def losses_of(out: Path) -> dict[str, float]:
 
 
 def started(folder: Path, where: Path, start: object, **parts) -> tuple[dict[str, float], str]:
-    """Start a run that moves nothing; return its held-out losses, and what it said."""
+    """Start a run with a learning rate of 0; return its held-out losses, and what it said."""
     said: list[str] = []
     pretrain(config_from(folder, where, start, **parts), where / "run", say=said.append)
     return losses_of(where / "run"), "\n".join(said)

@@ -62,7 +62,7 @@ def test_deviations_come_from_refits_where_a_regressor_has_none_and_noise_from_r
 
 
 class Sure:
-    """A law that says of each prediction alone how sure it is."""
+    """A law whose deviations are of each prediction alone, without covariance."""
 
     def predict(self, weights_ND, return_std=False):
         means_N = bowl(weights_ND)

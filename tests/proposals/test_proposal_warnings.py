@@ -21,7 +21,7 @@ CORNERS = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
 
 
 def fit_with(rows=CORNERS, error: float = 0.1, mean: float = 2.0) -> SimpleNamespace:
-    """What warnings ask of a fit: its trials, and errors of the objective on held-out folds."""
+    """The parts of a fit that warnings use: trials, and the objective's held-out errors."""
     table = pl.DataFrame({"trial": [f"t{row}" for row in range(len(rows))]})
     errors = [(OBJECTIVE, "linear", error), (OBJECTIVE, "mean", mean), ("math", "linear", 9.0)]
     report = pl.DataFrame(errors, schema=["target", "predictor", "rmse"], orient="row")

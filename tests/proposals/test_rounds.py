@@ -114,7 +114,7 @@ def test_a_run_that_is_killed_in_a_later_round_goes_on_to_the_same_tables(
 
 
 def rewind(path: Path, rounds: int) -> None:
-    """Take a finished sweep back: so many rounds noted, none of the last three trials trained."""
+    """Undo the last three trials of a finished sweep, with so many rounds on record."""
     trials, last = path / "trials", ["t0009", "t0010", "t0011"]
     record, groups = (read_json(trials / name) for name in ("rounds.json", "groups.json"))
     record["rounds"] = record["rounds"][:rounds]

@@ -215,7 +215,7 @@ def test_no_guarded_loss_gets_worse_than_its_margin():
 
 
 def limits_around(inside_D, rng):
-    """Return limits that a mixture meets, of every kind."""
+    """Return limits of every kind, which a mixture meets."""
     low_D, high_D = inside_D * rng.random(4), inside_D + (1 - inside_D) * rng.random(4)
     some, apart_D = inside_D[:2].sum(), np.abs(inside_D - NATURAL.array)
     kl, room = inside_D @ np.log(inside_D / NATURAL.array), 0.3 * rng.random() + 1e-6

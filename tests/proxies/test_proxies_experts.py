@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def loop(leaves, rows_KNC, top_k):
-    """Ask each expert of each token, one after another."""
+    """Compute each expert for each token, one after another."""
     out = torch.zeros_like(rows_KNC)
     for k, rows in enumerate(rows_KNC):
         for n, row in enumerate(rows):

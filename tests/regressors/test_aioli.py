@@ -18,7 +18,7 @@ def recorded_losses(evaluations):
 
 
 def steered(estimator, setting, steps, tell, consumed=lambda weights_D: weights_D):
-    """Return the plans of a run that tells held-out losses each time they are asked for."""
+    """Return the plans of a run that reports held-out losses whenever a plan asks for them."""
     estimator.start(setting)
     step, plans = 0, []
     while step < steps:

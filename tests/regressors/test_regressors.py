@@ -87,7 +87,7 @@ def test_a_parameter_that_cannot_be_is_named(regressor, message):
 
 
 def test_epochs_fits_shares_of_right_answers_of_domains_that_repeat_hundreds_of_times():
-    """A solution of these takes more than three steps a column, at which scipy gives up."""
+    """A solution takes more than three steps a column, where scipy gives up."""
     rng = np.random.default_rng(311)
     weights_ND, shares_N = rng.dirichlet(np.ones(5), 10), rng.integers(150, 290, 10) / 300
     law = EpochsRegressor([2300.0] * 5, 4e6).fit(weights_ND, shares_N[:, None])

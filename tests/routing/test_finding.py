@@ -39,7 +39,7 @@ class ForgetGate(nn.Module):
 
 
 class MoEGate(nn.Module):
-    """Has numbers of its own names."""
+    """Has its counts of experts under names of its own."""
 
     def __init__(self):
         super().__init__()

@@ -33,7 +33,7 @@ def listener():
 
 @pytest.fixture
 def foreign(config_path, tmp_path):
-    """Make the directory of a run whose sweep was interrupted, by its own record on a cluster."""
+    """Make the directory of a run whose sweep was interrupted on a cluster, as its record says."""
 
     def make(**sweep):
         settings = [f"sweep.{name}={json.dumps(value)}" for name, value in sweep.items()]

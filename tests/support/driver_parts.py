@@ -16,7 +16,7 @@ DOMAIN_OF_ROW = np.repeat(np.arange(3), ROWS)
 
 
 class Turning:
-    """Plans of `steps` steps in turn, each from all that was seen; every second perturbs."""
+    """Plans of `steps` steps that take turns, from all that was seen; every second one perturbs."""
 
     def __init__(self, steps=5, *, held_out=False, first_look=False, needs=("training_loss",)):
         self.needs = frozenset(needs)

@@ -19,7 +19,7 @@ SMALL = {
 
 
 class Formless(CausalLM):
-    """A plug-in that says no form in transformers."""
+    """A plug-in without a form in transformers."""
 
     transformers_form = None
 

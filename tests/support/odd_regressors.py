@@ -23,7 +23,7 @@ class Plain(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
 
 class NeedsEpochs(Plain):
-    """Cannot be fitted without an inventory, and has no way to be fitted again but from the start.
+    """Needs an inventory to be fitted, and can only be refitted from scratch.
 
     Its predictions are linear in the square roots of epochs.
     """

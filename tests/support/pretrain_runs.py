@@ -129,7 +129,7 @@ def assert_equal_runs(first, other):
 
 
 def assert_goes_on(first, second, whole):
-    """The batches of a run that was cut and went on are those of one that was not."""
+    """Check that a run that was cut and resumed saw the batches of an undisturbed one."""
     expected, before, after = whole.batches(), first.batches(), second.batches()
     assert before == expected[: len(before)]
     assert after == expected[len(expected) - len(after) :]

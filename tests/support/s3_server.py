@@ -44,7 +44,7 @@ class S3Server:
 
     @contextmanager
     def demanding(self):
-        """Let the server ask who one is; nobody is known to it."""
+        """Let the server demand credentials, and accept none."""
         self._ask("reset-auth", b"0")
         try:
             yield
@@ -88,7 +88,7 @@ def wait_for_answer(process, url, log):
 
 
 class MemoryStore:
-    """Objects of the memory file system, with the face of `S3Server`."""
+    """Objects of the memory file system, with the methods of `S3Server`."""
 
     url = f"memory:///{BUCKET}"
 

@@ -63,17 +63,17 @@ class WorkRun:
         return table.drop("seconds").to_dict(as_series=False)
 
     def notes(self, what):
-        """Return the trials that were noted so, in order."""
+        """Return the trials with this note, in order."""
         return [name for group in noted(self.log, what) for name in group.split(",")]
 
     def wait_until(self, holds):
         until = time.monotonic() + 60
         while not holds():
-            assert time.monotonic() < until, "it does not come to pass"
+            assert time.monotonic() < until, "timed out"
             time.sleep(0.05)
 
     def wait_for(self, what, count=1):
-        """Wait until so many trials were noted so."""
+        """Wait until so many trials have this note."""
         self.wait_until(lambda: len(self.notes(what)) >= count)
 
 
@@ -99,7 +99,7 @@ def noted(log, what):
 
 
 def output_of(process, code=0):
-    """Return what a process printed until its end, which it comes to with that exit code."""
+    """Wait for a process, check its exit code, and return what it printed."""
     text = process.communicate(timeout=400)[0]
     assert code is None or process.returncode == code, text
     return text
@@ -107,7 +107,7 @@ def output_of(process, code=0):
 
 @pytest.fixture(scope="session")
 def short_texts(text_files, tmp_path_factory) -> Path:
-    """A folder with 50 documents of each file, and a task of documents to go on with."""
+    """A folder with 50 documents of each file, and a task made of some of them."""
     folder = tmp_path_factory.mktemp("texts")
     for name, path in text_files.items():
         lines = path.read_text().splitlines(keepends=True)[:50]
@@ -142,7 +142,7 @@ def work_run(designed, tmp_path):
 
 @pytest.fixture(scope="session")
 def local_table(designed, tmp_path_factory):
-    """What a sweep on this machine comes to."""
+    """The table of a sweep on this machine."""
     run = designed.copy(tmp_path_factory.mktemp("local"))
     output_of(run.owner())
     return run.table()
