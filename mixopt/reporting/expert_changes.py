@@ -12,7 +12,7 @@ the nearest windows on both sides.
 Shapes: W windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -65,33 +65,30 @@ class ExpertChange:
     @cached_property
     def by_layer(self) -> pl.DataFrame:
         """Measures of balance of each layer, before and after."""
-        windows = (*self.windows_before, *self.windows_after)
-        tables = [window.tables[0] for window in windows]
-        return self._compared(tables, ("layer", "router"), COMPARED_BY_LAYER)
+        keys = ("layer", "router")
+        return self._compared(lambda window: window.tables[0], keys, COMPARED_BY_LAYER)
 
     @cached_property
     def by_domain(self) -> pl.DataFrame:
         """Share, largest load, own experts and distance of each domain, mean over layers."""
         means = pl.col("share").first(), pl.col("max_load", "own", "distance").mean()
-        tables = [
-            window.tables[1].group_by("domain", maintain_order=True).agg(*means)
-            for window in self._windows
-        ]
-        return self._compared(tables, ("domain",), COMPARED_BY_DOMAIN)
 
-    @property
-    def _windows(self) -> tuple[Window, ...]:
-        return (*self.windows_before, *self.windows_after)
+        def table_of(window: Window) -> pl.DataFrame:
+            return window.tables[1].group_by("domain", maintain_order=True).agg(*means)
+
+        return self._compared(table_of, ("domain",), COMPARED_BY_DOMAIN)
 
     def _compared(
-        self, tables: Sequence[pl.DataFrame], keys: Sequence[str], names: Sequence[str]
+        self, table_of: Callable[[Window], pl.DataFrame], keys: Sequence[str], names: Sequence[str]
     ) -> pl.DataFrame:
-        place_W = np.array([(window.start + window.end) / 2 for window in self._windows])
+        windows = (*self.windows_before, *self.windows_after)
+        tables = [table_of(window) for window in windows]
+        place_W = np.array([(window.start + window.end) / 2 for window in windows])
         is_before_W = np.arange(len(place_W)) < len(self.windows_before)
         rows = []
         for number, key in enumerate(tables[0].select(keys).iter_rows(named=True)):
             for name in names:
-                value_W = np.array([one[name][number] for one in tables], float)
+                value_W = np.array([table[name][number] for table in tables], float)
                 rows.append({**key, "measure": name, **_difference(place_W, value_W, is_before_W)})
         return pl.DataFrame(rows, schema_overrides=_COMPARED, infer_schema_length=None)
 
@@ -130,17 +127,18 @@ def expert_changes(
 
 
 def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: int) -> ExpertChange:
-    steps = [1, *(one.step for one in logged), np.inf]
+    steps = [1, *(change.step for change in logged), np.inf]
     begun, step, ended = steps[place : place + 3]
     before, after = _sides(windows, logged[place].step)
-    for side, found in (("before", before), ("after", after)):
-        if not found:
+    for side, side_windows in (("before", before), ("after", after)):
+        if not side_windows:
             raise RoutingError(f"step {step}: no window of counts {side} the change")
     alone_before = tuple(window for window in before if window.start >= begun - 1)
     alone_after = tuple(window for window in after if window.end < ended)
     before = alone_before if len(alone_before) >= MIN_WINDOWS else before[-NEAREST:]
     after = alone_after or after[:NEAREST]
-    inside = [one for one in logged if before[0].start + 1 < one.step <= after[-1].end]
+    first, last = before[0].start + 1, after[-1].end
+    inside = [change for change in logged if first < change.step <= last]
     return ExpertChange(logged[place], before, after, len(inside) - 1)
 
 

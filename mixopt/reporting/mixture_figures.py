@@ -65,15 +65,15 @@ def plot_mixtures(mixtures: MixturesLike) -> Figure:
             or several of these by name.
     """
     shown = _by_name(mixtures)
-    first, *others = every = list(shown.values())
-    names = sorted(largest_domains(every), key=lambda name: -first[name])
+    first, *others = all_shares = list(shown.values())
+    names = sorted(largest_domains(all_shares), key=lambda name: -first[name])
     high = 0.12 + 0.17 * min(len(shown), MAX_BARS)
     figure, axes = row_figure(names, None if is_low(names) or len(others) == 1 else high)
     _shares(axes, shown, names, getattr(mixtures, "chosen", "proposal"))
     if "uniform" not in shown:
         style: dict[str, Any] = {"color": FAINT, "linewidth": 1.1, "dashes": (4, 3)}
         axes.axvline(1 / len(first), label="uniform", **style)
-    axes.set_xlim(0, 1.12 * max(mixture[name] for mixture in every for name in names))
+    axes.set_xlim(0, 1.12 * max(mixture[name] for mixture in all_shares for name in names))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     label(axes, x=f"share of the training tokens{of_all(names, first)}")
     legend_above(axes)

@@ -270,28 +270,30 @@ def _offers(result: FitReadiness) -> Iterator[str]:
     if result.offers[1:]:
         yield "To use one of them, paste its line into the experiment:"
     style: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": 10**6}
-    for one in result.offers[1:]:
-        yield yaml.safe_dump({"objective": one.section}, **style).strip()[1:-1]
+    for offer in result.offers[1:]:
+        yield yaml.safe_dump({"objective": offer.section}, **style).strip()[1:-1]
 
 
-def _readiness_row(one: LossReadiness) -> dict[str, str]:
-    of, nearest = one.of_trials, one.nearest
+def _readiness_row(loss: LossReadiness) -> dict[str, str]:
+    of, nearest = loss.of_trials, loss.nearest
     ratio, low = ("" if n is None else f"{min(n, 1000):.2f}" for n in (of.ratio, of.low))
     return {
-        "loss": one.name,
-        "weight": share_text(one.weight) if one.weight else "",
+        "loss": loss.name,
+        "weight": share_text(loss.weight) if loss.weight else "",
         "spread": f"{of.spread:.4f}",
         "noise": "" if of.noise is None else f"{of.noise:.4f}",
         "ratio": ratio,
         "ratio, lower bound": low,
-        "Spearman": rank_text(one.spearman),
-        "Spearman, lower bound": "" if of.ratio else rank_text(one.spearman_low),
-        "control": rank_text(one.control and one.control[1]),
-        "most correlated with": f"{nearest[0]} {nearest[1]:.2f}" if nearest and one.domains else "",
-        "noise, of variance": "" if one.noise_share is None else share_text(one.noise_share),
-        "follows the mixture": share_text(one.followed),
-        "adds to own share": "" if one.better is None else f"{100 * one.better:.0f}",
-        "power": "" if one.power is None else share_text(one.power.power),
-        "state": one.state,
-        "arms": one.verdict,
+        "Spearman": rank_text(loss.spearman),
+        "Spearman, lower bound": "" if of.ratio else rank_text(loss.spearman_low),
+        "control": rank_text(loss.control and loss.control[1]),
+        "most correlated with": f"{nearest[0]} {nearest[1]:.2f}"
+        if nearest and loss.domains
+        else "",
+        "noise, of variance": "" if loss.noise_share is None else share_text(loss.noise_share),
+        "follows the mixture": share_text(loss.followed),
+        "adds to own share": "" if loss.better is None else f"{100 * loss.better:.0f}",
+        "power": "" if loss.power is None else share_text(loss.power.power),
+        "state": loss.state,
+        "arms": loss.verdict,
     }

@@ -138,8 +138,8 @@ def recommendation_text(run: Run) -> str:
         table_text(*gain_table(recommendation, run.validation), texts=("verdict",)),
         *([wrapped(note), ""] if note else []),
         *_other_losses(recommendation.costs, 95, run.objective.items),
-        *(wrapped(f"warning: {one}") for one in recommendation.warnings),
-        *(wrapped(f"warning: {one}") for one in broken_by_baselines(run)),
+        *(wrapped(f"warning: {line}") for line in recommendation.warnings),
+        *(wrapped(f"warning: {line}") for line in broken_by_baselines(run)),
     ]
     return "\n".join(lines) + "\n"
 
