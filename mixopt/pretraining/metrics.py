@@ -45,22 +45,22 @@ from mixopt.routing import (
 )
 
 # Peaks in dense bfloat16 (V100: float16) as makers state them; the first matching name counts.
-_PEAK_FLOPS = (
-    ("B200", 2.25e15),
-    ("GH200", 989e12),
-    ("H200", 989e12),
-    ("H100 PCIe", 756e12),
-    ("H100 NVL", 835e12),
-    ("H100", 989e12),
-    ("A100", 312e12),
-    ("A40", 150e12),
-    ("A10", 125e12),
-    ("L40S", 362e12),
-    ("L4", 121e12),
-    ("V100", 125e12),
-    ("MI300X", 1307e12),
-    ("MI250X", 191e12),
-)
+_PEAK_FLOPS = {
+    "B200": 2.25e15,
+    "GH200": 989e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "A40": 150e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "V100": 125e12,
+    "MI300X": 1307e12,
+    "MI250X": 191e12,
+}
 WINDOWS = 20  # of expert counts in a run
 
 Sums = dict[str, tuple[float, int]]
@@ -145,7 +145,7 @@ class Meter:
 def peak_flops(device: torch.device) -> float:
     """Return the peak FLOPS of a known GPU; 0 for others and CPUs."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((flops for part, flops in _PEAK_FLOPS if part in name), 0.0)
+    return next((flops for part, flops in _PEAK_FLOPS.items() if part in name), 0.0)
 
 
 def shares(weights: Mapping[str, float]) -> dict[str, float]:

@@ -58,8 +58,7 @@ class ModelOrigin:
     Attributes:
         path: The folder of its weights.
         checkpoint: Name to record: the folder, or the hub's name with revision.
-        model: Configuration of the model, including the vocabulary size.
-        vocab_size: Vocabulary size of the model.
+        model: Configuration of the model, with `vocab_size` among its options.
         length: Maximum sequence length of training or model; None if unknown.
         vocabulary: Vocabulary of its ids; None without a tokenizer.
         sha256: Hash over the hashes of its weight files.
@@ -70,19 +69,22 @@ class ModelOrigin:
     path: Path
     checkpoint: str
     model: ModelConfig
-    vocab_size: int
     length: int | None
     vocabulary: VocabularyConfig | None
     sha256: str
     run: PretrainConfig | None = None
     step: int | None = None
 
+    @property
+    def _ids(self) -> int:
+        return int(self.model.options["vocab_size"])
+
     def module(self) -> nn.Module:
         """Return the model with its weights in float32 on the CPU, without a process group."""
         if self.run is None:
             return load_folder(self.path, self.model)
         model = build_model(
-            self.model, vocab_size=self.vocab_size, sequence_length=self.length or 1, seed=0
+            self.model, vocab_size=self._ids, sequence_length=self.length or 1, seed=0
         )
         load_training(self.path, model, None)
         return model
@@ -96,7 +98,7 @@ class ModelOrigin:
 
     def compared(self, text: VocabularyConfig) -> str | None:
         """Check the model's vocabulary against a text's; return what could not be compared."""
-        model, size, where = self.vocabulary, self.vocab_size, self.checkpoint
+        model, size, where = self.vocabulary, self._ids, self.checkpoint
         if _are_compared(where, model, text):
             return None
         if text.ids > size:
@@ -239,7 +241,6 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
         path=path,
         checkpoint=str(path),
         model=ModelConfig(name=name, options=options),
-        vocab_size=options["vocab_size"],
         length=config.training.sequence_length,
         vocabulary=text if text.sha256 else None,
         sha256=_weights_hash({n: f for n, f in state.files.items() if n.endswith(".safetensors")}),
@@ -250,8 +251,7 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
 
 def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
     model, records = folder_model(folder), folder_records(folder)
-    size = model.options.get("vocab_size")
-    if not isinstance(size, int):
+    if not isinstance(model.options.get("vocab_size"), int):
         raise RunError(f"{folder / 'config.json'}: vocab_size: is missing")
     length = getattr(hugging_face_config(model), "max_position_embeddings", None)
     known = folder_vocabulary(folder)
@@ -259,7 +259,6 @@ def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
         path=folder,
         checkpoint=checkpoint,
         model=model,
-        vocab_size=size,
         length=length if isinstance(length, int) else None,
         vocabulary=known and VocabularyConfig(tokenizer=str(folder), ids=known[0], sha256=known[1]),
         sha256=_weights_hash(records),

@@ -7,6 +7,7 @@ run code, such as attention kernels, are dropped.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ def folder_model(path: Path) -> ModelConfig:
     try:
         config = kinds[name].from_dict({k: v for k, v in values.items() if k not in _CODE})
         fields = {n: v for n, v in config.to_dict().items() if n not in _ABOUT | _CODE}
-        return ModelConfig(name=name, options=_plain(fields))
+        return ModelConfig(name=name, options=json.loads(json.dumps(fields)))
     except Exception as error:  # a configuration class may raise anything
         raise RunError(f"{file}: {error_line(error)}") from error
 
@@ -207,10 +208,3 @@ def _shown(key: Any) -> str:
         return key
     name, there, here = key
     return f"{name}, of shape {tuple(there)} in the weights and {tuple(here)} in the model,"
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as plain YAML values."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple, set)) else value
