@@ -36,6 +36,7 @@ _ROUTER = re.compile(r"(Router|Gating|Gate)(V?\d+)?$")
 _EXPERTS = re.compile(r"Experts$")
 _NAMED_EXPERTS = re.compile(r"(^|_)(experts|expert_?\d+)$")
 _WHOLE = ("", "module", "_orig_mod")  # the model itself, and its names in DDP and torch.compile
+_TOP_K_OF_GEMMA = "config.top_k_experts"  # its experts and router do not have the number
 _COEFFICIENTS = ("router_aux_loss_coef", "aux_loss_coef", "ffn_config.moe_loss_weight")
 _WAY_OUT = (
     "call them with the ids as `top_k_index`, or write an adapter for the module that chooses, such"
@@ -154,7 +155,7 @@ def _router(
     kind = type(module).__name__
     block = model.get_submodule(name.rpartition(".")[0]) if name else module
     experts = _size(module, block, source.experts)
-    top_k = _size(module, block, source.top_k) or _config_size(model, name)
+    top_k = _size(module, block, source.top_k) or _size(module, block, _TOP_K_OF_GEMMA)
     if experts is None or top_k is None:
         what = source.experts if experts is None else source.top_k
         raise RoutingError(
@@ -171,19 +172,8 @@ def _size(module: nn.Module, block: nn.Module, source: int | str) -> int | None:
     if isinstance(source, int):
         return source
     places = (module, block, *block.modules())
-    values = (getattr(place, source, None) for place in places)
+    values = (_at(place, source) for place in places)
     return next((value for value in values if is_count(value)), None)
-
-
-def _config_size(model: nn.Module, name: str) -> int | None:
-    """Return the top-k of the configuration around a module, as for Gemma 4."""
-    while name:
-        name = name.rpartition(".")[0]
-        config = getattr(model.get_submodule(name), "config", None)
-        if config is not None:
-            size = getattr(config, "top_k_experts", None)
-            return size if is_count(size) else None
-    return None
 
 
 def _check_adapters(model: nn.Module, adapters: Sequence[RouterAdapter]) -> None:
