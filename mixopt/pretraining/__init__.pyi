@@ -12,7 +12,6 @@ from .model_start import (
     open_origin as open_origin,
 )
 from .models import (
-    DocumentMasks as DocumentMasks,
     build_model as build_model,
     document_positions as document_positions,
     has_bfloat16 as has_bfloat16,
@@ -26,6 +25,7 @@ from .trained_model import (
     scores_text as scores_text,
 )
 from .training_step import (
+    DocumentMasks as DocumentMasks,
     added_loss as added_loss,
     auxiliary_coefficient as auxiliary_coefficient,
     make_optimizer as make_optimizer,

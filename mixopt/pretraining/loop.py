@@ -27,9 +27,9 @@ from mixopt.pretraining.config import PretrainConfig
 from mixopt.pretraining.directory import METRICS, open_text
 from mixopt.pretraining.metrics import HeldOutText, Meter, peak_flops, shares, watch_of
 from mixopt.pretraining.model_start import initial_model, take_checkpoint
-from mixopt.pretraining.models import DocumentMasks, flops_per_token
+from mixopt.pretraining.models import flops_per_token
 from mixopt.pretraining.parallel import Interruption, Ranks
-from mixopt.pretraining.training_step import StepOutcome, Trainer
+from mixopt.pretraining.training_step import DocumentMasks, StepOutcome, Trainer
 from mixopt.sampling import MixtureSampler, check_ranks
 from mixopt.system import no_progress, progress, read_yaml
 

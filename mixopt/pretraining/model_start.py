@@ -34,11 +34,12 @@ from mixopt.pretraining.directory import (
     recorded_pretraining,
     text_vocabulary,
 )
-from mixopt.pretraining.models import build_model, hugging_face_config
-from mixopt.pretraining.transformers_folder import (
+from mixopt.pretraining.models import (
+    build_model,
     folder_model,
     folder_records,
     hub_folder,
+    hugging_face_config,
     is_hub_name,
     is_transformers_folder,
     load_folder,

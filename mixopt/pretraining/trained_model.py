@@ -29,9 +29,15 @@ from mixopt.corpus import (
 from mixopt.errors import PluginError, RunError
 from mixopt.pretraining.config import ModelConfig
 from mixopt.pretraining.model_start import open_origin
-from mixopt.pretraining.models import causal_models, hugging_face_config, logits_of
+from mixopt.pretraining.models import (
+    causal_models,
+    folder_model,
+    hugging_face_config,
+    load_folder,
+    logits_of,
+    quietly,
+)
 from mixopt.pretraining.parallel import device_named
-from mixopt.pretraining.transformers_folder import folder_model, load_folder, quietly
 from mixopt.reporting import table_text
 from mixopt.system import Array, progress, writing
 

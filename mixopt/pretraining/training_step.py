@@ -31,11 +31,21 @@ from torch.utils.checkpoint import checkpoint
 
 from mixopt.errors import ConfigError
 from mixopt.pretraining.config import PretrainConfig
-from mixopt.pretraining.models import DocumentMasks, blocks_of, has_bfloat16, logits_of
+from mixopt.pretraining.models import (
+    blocks_of,
+    document_positions,
+    error_line,
+    has_bfloat16,
+    logits_of,
+)
 from mixopt.pretraining.parallel import Ranks
 from mixopt.routing import coefficient_of
 
 _CHUNK_LOGITS = 1 << 24
+
+_MASKS = "training.mask_documents"
+_SHORT = 12  # tokens of the two documents in the mask check
+_LEAK = 1e-4  # allowed influence across documents, relative to that within one
 
 Counting = Callable[[Tensor, int, Sequence[int]], AbstractContextManager[None]]
 
@@ -50,6 +60,78 @@ class StepOutcome:
     stopping: bool
     parts: list[tuple[Tensor, Tensor]]
     added_P: Tensor | None
+
+
+class DocumentMasks:
+    """Separates the documents of a row, by `position_ids` that restart at 0 for each document.
+
+    Each document is followed by the end-of-document id. As a target that id ends a document; as an
+    input it starts the next one, whose first token is predicted from it alone.
+    """
+
+    def __init__(self, model: nn.Module, ends: Sequence[int], length: int, vocab_size: int) -> None:
+        """Check that a model keeps documents apart.
+
+        Args:
+            model: The model, on the CPU.
+            ends: Ids that end a document.
+            length: Tokens of a sequence.
+            vocab_size: Number of ids.
+        """
+        taken = inspect.signature(model.forward).parameters
+        if "position_ids" not in taken:
+            raise ConfigError(
+                f"{_MASKS}: {type(model).__name__} takes no position_ids, which would tell it where"
+                " documents begin; leave it out"
+            )
+        # With a cache transformers builds no masks from positions.
+        self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in taken else {}
+        self._check(model, min(length, _SHORT) // 2, vocab_size)
+
+    def inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
+        """Return the arguments of a call besides the tokens."""
+        return {"position_ids": document_positions(tokens_BT, self._ends), **self._fixed}
+
+    def _check(self, model: nn.Module, half: int, vocab_size: int) -> None:
+        """Check on two documents of `half` tokens that outputs of one ignore the other."""
+        if half < 2 or vocab_size < 4:
+            return
+        name = type(model).__name__
+        kind = str(getattr(getattr(model, "config", None), "_attn_implementation", ""))
+        if kind.startswith("flash"):
+            raise ConfigError(
+                f"{_MASKS}: model.options.attn_implementation: {kind} keeps documents apart in"
+                " single rows only; give sdpa or flex_attention"
+            )
+        was_training = model.training
+        try:
+            leak, within = self._influences(model.eval(), half, vocab_size)
+        except Exception as error:  # a model without support may raise anything
+            raise ConfigError(
+                f"{_MASKS}: {name} cannot be called so: {error_line(error)}"
+            ) from error
+        finally:
+            model.train(was_training)
+        if not leak <= _LEAK * within:
+            raise ConfigError(
+                f"{_MASKS}: {name} does not keep documents apart by position_ids: what it predicts"
+                " in one depends on the one before it; leave it out, or take another model"
+            )
+
+    @torch.no_grad()
+    def _influences(self, model: nn.Module, half: int, ids: int) -> tuple[float, float]:
+        """Return how much outputs for a document depend on its surroundings, and on itself."""
+        before, other, own = torch.randint(
+            ids, (3, half), generator=torch.Generator().manual_seed(0)
+        )
+        other = torch.where(other == before, (other + 1) % ids, other)
+        changed = own.clone()
+        changed[0] = (own[0] + 1) % ids
+        rows = torch.stack([torch.cat(p) for p in ((before, own), (other, own), (before, changed))])
+        places = torch.arange(half).repeat(3, 2)
+        output = logits_of(model(rows, position_ids=places, **self._fixed))[:, half:]
+        same, elsewhere, moved = output
+        return (same - elsewhere).abs().max().item(), (same - moved)[1:].abs().max().item()
 
 
 class Trainer:

@@ -15,8 +15,8 @@ from mixopt import pretrain
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.pretraining import joined, load_pretraining, open_origin
 from mixopt.pretraining.config import ModelConfig
-from mixopt.pretraining.models import DocumentMasks, build_model, logits_of
-from mixopt.pretraining.training_step import Trainer
+from mixopt.pretraining.models import build_model, logits_of
+from mixopt.pretraining.training_step import DocumentMasks, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 END, VOCAB = 0, 61

@@ -27,8 +27,7 @@ from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining import VocabularyConfig, export_model, open_origin
 from mixopt.pretraining.directory import record_config
-from mixopt.pretraining.models import causal_models, hugging_face_config
-from mixopt.pretraining.transformers_folder import _ABOUT, folder_model
+from mixopt.pretraining.models import _ABOUT, causal_models, folder_model, hugging_face_config
 from mixopt.system import file_record, write_sealed
 from mixopt.testing import tiny_corpus
 
