@@ -98,17 +98,17 @@ class Driver:
     def start(self) -> None:
         """Request the first plan, so that it takes effect at the first batch.
 
-        Call it before the first batch, and after states were loaded. Without it, the first plan is
-        requested after the first step.
+        Call it before the first batch, and after states were loaded.
 
         Raises:
             EstimatorError: The loader has delivered batches.
         """
         if not self._started:
-            if self.steps_done == 0:
-                self._stream.begin()
-            first = self.steps_done + 1
-            self._start_from(first, first=first, now=first)
+            self._started = True
+            self._stream.begin()
+            self._log.cut(0)
+            self._write(self._plan)
+            self._decide(1, 1)
 
     def record(
         self, losses: torch.Tensor, domain: torch.Tensor, mask: torch.Tensor | None = None
@@ -136,26 +136,17 @@ class Driver:
             EstimatorError: The loop contradicts the options: another accumulation, no losses
                 recorded, or an evaluation domain without held-out text.
         """
+        if not self._started:
+            raise EstimatorError("step: the driver has not started: call start() before it")
         self.steps_done += 1
         self._learning_rate = float(learning_rate)
         self._stream.check(self.steps_done)
         plan = self._plan if self.steps_done >= self._plan.first else self._before
         self.perturbed_steps += plan.perturbs and not self._options.shadow
-        if not self._started:
-            self._start_from(self.steps_done, first=self._next_free(), now=self.steps_done)
         if self.frozen is None:
             self._observe_if_due()
         if self.steps_done == self.setting.steps:
             self._end()
-
-    def _start_from(self, here: int, *, first: int, now: int) -> None:
-        """Log the reference mixture from a step on, and request a plan after it."""
-        self._started = True
-        if here == 1:
-            self._log.cut(0)
-        self._write(replace(self._plan, first=here))
-        if self.frozen is None:
-            self._decide(first, now)
 
     def _end(self) -> None:
         """Log if the estimator changed nothing in the whole run."""

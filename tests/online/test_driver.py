@@ -299,6 +299,7 @@ def test_what_an_estimator_cannot_work_with_is_said_at_once():
 def test_a_loop_that_calls_the_driver_at_the_wrong_time_is_told_what_to_call():
     order = sampler()
     driver = driver_over(order, Turning(1))
+    refuses(EstimatorError, r"has not started: call start\(\) before it", driver.step)
     driver.start()
     next(iter(order))
     refuses(EstimatorError, r"no losses were recorded up to step 1: call record", driver.step)
