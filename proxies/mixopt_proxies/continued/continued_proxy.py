@@ -410,6 +410,5 @@ def _stacked_from(
         precision=annealing.precision,
         compile=compile,
         origin=origin,
-        vocab_size=len(model.embedding),
         mask_documents=annealing.mask_documents,
     )

@@ -97,15 +97,13 @@ class GroupTraining(TrialTraining):
         compile: Compile,
         mask_documents: bool,
         origin: StackOrigin | None = None,
-        vocab_size: int | None = None,
     ) -> None:
         """Store size and options."""
         super().__init__(size.sequence_length, size.batch)
         self.size = size
         self._precision: Precision = precision
         self._compile: Compile = compile
-        self._origin, self._vocab_size = origin, vocab_size
-        self._mask_documents = mask_documents
+        self._origin, self._mask_documents = origin, mask_documents
         self._cache: dict[tuple[object, ...], Passes] = {}
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
@@ -170,7 +168,7 @@ class GroupTraining(TrialTraining):
             self._origin.rates(steps)
 
     def _ids(self, of_corpus: int) -> int:
-        return of_corpus if self._vocab_size is None else self._vocab_size
+        return of_corpus if self._origin is None else len(self._origin.weights["embedding"])
 
 
 FULL_TOKENS = {"cpu": 2048, "cuda": 32_768}
