@@ -67,7 +67,7 @@ def test_of_the_files_that_a_glob_matches_the_newest_counts(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("m.json", b"[1]", "m.json: expected names with values, got list"),
+        ("m.json", b"[1]", "m.json: expected names with values, got '1'"),
         ("m.json", b"\xff", "m.json: byte 0 is not UTF-8"),
         ("m.jsonl", b'{"a": 1}\n{"a":', r"m.jsonl:2: cannot be read: Expecting value"),
         ("m.csv", b"a,b\n1,2,3\n", "m.csv:2: has more cells than the header"),

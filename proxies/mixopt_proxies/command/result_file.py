@@ -66,14 +66,21 @@ class TrainerLog:
 
 def read_log(path: Path) -> TrainerLog:
     """Read a trainer's file."""
-    readers = {
-        ".json": _json_rows, ".jsonl": _line_rows, ".csv": _table_rows,
-    }  # fmt: skip
-    reader = readers.get(path.suffix.lower())
-    if reader is None or not path.is_file():
+    kind = path.suffix.lower()
+    if kind not in (".json", ".jsonl", ".csv") or not path.is_file():
         raise RunError(f"{path}: is not a JSON, JSONL or CSV file; the command must write one")
-    log = TrainerLog()
-    for row in reader(path, read_text(path, error=RunError)):
+    text, log = read_text(path, error=RunError), TrainerLog()
+    if kind == ".csv":
+        rows = list(_table_rows(path, text))
+    elif kind == ".json":
+        content = _parsed(text, str(path))
+        rows = content if isinstance(content, list) else [content]
+    else:
+        lines = enumerate(text.splitlines(), start=1)
+        rows = [_parsed(line, f"{path}:{number}") for number, line in lines if line.strip()]
+    for row in rows:
+        if not isinstance(row, dict):
+            raise RunError(f"{path}: expected names with values, got {str(row)[:60]!r}")
         log.add_row(row)
     return log
 
@@ -98,33 +105,13 @@ def _first_number(row: Mapping[str, Any], names: Iterable[str]) -> float | None:
     return next((n for n in numbers if n is not None and math.isfinite(n)), None)
 
 
-def _json_rows(path: Path, text: str) -> Sequence[Mapping[str, Any]]:
-    """Parse one JSON value: a mapping of names, nested or not, or a list of mappings."""
-    content = _parsed(text, str(path))
-    rows = content if isinstance(content, list) else [content]
-    if not all(isinstance(row, dict) for row in rows):
-        raise RunError(f"{path}: expected names with values, got {type(content).__name__}")
-    return rows
-
-
-def _line_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        row = _parsed(line, f"{path}:{number}") if line.strip() else {}
-        if not isinstance(row, dict):
-            raise RunError(f"{path}:{number}: expected names with values, got {line[:60]!r}")
-        yield row
-
-
-def _table_rows(path: Path, text: str) -> Iterable[Mapping[str, Any]]:
+def _table_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
     """Yield rows of a table with a header; skip empty cells."""
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
-    try:
-        for row in reader:
-            if None in row:
-                raise RunError(f"{path}:{reader.line_num}: has more cells than the header")
-            yield {name.strip(): _cell(cell) for name, cell in row.items() if cell}
-    except csv.Error as error:
-        raise RunError(f"{path}:{reader.line_num}: cannot be read: {error}") from error
+    for row in reader:
+        if None in row:
+            raise RunError(f"{path}:{reader.line_num}: has more cells than the header")
+        yield {name.strip(): _cell(cell) for name, cell in row.items() if cell}
 
 
 def _cell(text: str) -> str | float:

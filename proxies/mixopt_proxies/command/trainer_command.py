@@ -94,16 +94,16 @@ class TrainerCommand:
     def check_here(self) -> None:
         """Check that the command's folder, program and script exist on this machine."""
         place, program = self.place, self.words[0]
+        script = self.words[1] if len(self.words) > 1 else "-"
         where = f" from {place}" if place is not None else ""
         if place is not None and not place.is_dir():
             raise ConfigError(f"proxy.folder: {place}: no such folder")
+        # A relative path may be a file of the trial's own folder.
         if "{" not in program and not _is_program(program, place):
             hint = "; write env NAME=value before the program" if "=" in program else ""
             raise ConfigError(f"proxy.run: no such program{where}: {program!r}{hint}")
-        script = self.words[1] if len(self.words) > 1 else "-"
         if _INTERPRETER.fullmatch(Path(program).name) and not script.startswith(("-", "{")):
-            # A relative script may be a file of the trial's own folder.
-            path = Path(script) if place is None else place / script
+            path = (place or Path()) / script
             if path.is_absolute() and not path.exists():
                 raise ConfigError(f"proxy.run: no such script{where}: {script!r}")
         for word in self.words[1:] if place is None else ():
@@ -194,7 +194,7 @@ def _visible_gpus() -> int:
 def _is_program(program: str, place: Path | None) -> bool:
     if os.sep not in program:
         return shutil.which(program) is not None
-    path = Path(program) if place is None else place / program
+    path = (place or Path()) / program
     return path.is_absolute() and os.access(path, os.X_OK)
 
 
