@@ -165,7 +165,8 @@ def _cpu_seconds() -> float:
 
 def _loaded(job: Job) -> Loaded:
     """Load proxy and corpus of a job; the owner has verified the corpus's hashes."""
-    if job.corpus_hash not in ("", corpus_hash(job.corpus)):
+    present = corpus_hash(job.corpus) if job.corpus.is_dir() else None
+    if job.corpus_hash not in ("", present):
         raise CorpusError(
             f"{job.corpus}: differs from the corpus that the sweep started with, on {host_name()};"
             " give --out a folder that all nodes share, and if the corpus was prepared again,"

@@ -4,12 +4,14 @@ import os
 import queue
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from refusals import refuses
 from work_runs import faulty_job, noted, trials_named
 
 from mixopt.config import SweepConfig
+from mixopt.corpus import corpus_hash
 from mixopt.errors import MixoptError, RunError
 from mixopt.sweeps import run_trials, sweep, train_group
 from mixopt.sweeps.groups import Beat, GroupResult, last_words, read_beat, read_result, write_group
@@ -159,8 +161,10 @@ def test_the_last_beat_says_what_was_trained_where_and_a_worker_stays_warm(corpu
     assert train_folder(folder, os.getppid(), loaded) is loaded
 
 
-def test_another_corpus_is_refused_with_the_name_of_the_host(corpus, tmp_path, anew):
-    folder = group_in(tmp_path, corpus.path, corpus_hash="other")
+@pytest.mark.parametrize("changes", [{"corpus": Path("/absent")}, {"corpus_hash": "other"}])
+def test_another_corpus_is_refused_with_the_name_of_the_host(corpus, tmp_path, anew, changes):
+    given = {"corpus_hash": corpus_hash(corpus.path), **changes}
+    folder = group_in(tmp_path, corpus.path, **given)
     train_folder(folder, os.getppid(), None)
     result = read_result(folder)
     assert (result.results, result.fault) == ([], None)
