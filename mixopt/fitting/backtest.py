@@ -217,7 +217,8 @@ class _Table:
             halves_M = (prediction.high_NM - prediction.low_NM).mean(axis=0) / 2
             width = float((halves_M / np.maximum(seen_KM.std(axis=0), 1e-12)).mean())
             told_KQ = np.column_stack([prediction.objective_N, prediction.losses_NM])
-            yield self._score(name, out_N, told_KQ, float(inside_KM.mean()), width)
+            score = self._score(name, out_N, told_KQ)
+            yield score | {"coverage": float(inside_KM.mean()), "width": width}
         for name, regressor in PEERS.items():
             if name in absent:
                 continue
@@ -260,14 +261,7 @@ class _Table:
         table = self.trials.table.with_columns(*columns, *sizes).filter(pl.Series(fitted_N))
         return Trials(table, self.trials.domains, targets)
 
-    def _score(
-        self,
-        name: str,
-        out_N: BoolArray,
-        ranks_KQ: Array | None,
-        coverage: float | None = None,
-        width: float | None = None,
-    ) -> _Score:
+    def _score(self, name: str, out_N: BoolArray, ranks_KQ: Array | None) -> _Score:
         """Compare predictions with held-out runs; None predicts nothing and ranks nothing."""
         seen_KQ, size_K = self.seen_NQ[out_N], self.size_N[out_N]
         ranked_KQ = np.zeros_like(seen_KQ) if ranks_KQ is None else ranks_KQ
@@ -281,8 +275,8 @@ class _Table:
             "spearmans": spearmans,
             "loss_spearman": float(np.mean(spearmans[1:])),
             "objective_spearman": spearmans[0],
-            "coverage": coverage,
-            "width": width,
+            "coverage": None,
+            "width": None,
             "pick_rank": rank,
             "regret": regret,
         }

@@ -66,9 +66,7 @@ def fit_trials(
     update: Update = no_progress,
 ) -> Fit:
     """Compare regressors on held-out folds and fit the best on all finished trials."""
-    data = FitData.of(
-        trials, objective, folds=config.folds, seed=seed, repetition=repetition, carried=carried
-    )
+    data = FitData(trials, objective, config.folds, seed, repetition, carried)
     names = list(dict.fromkeys(config.regressors))
     # Raise errors on names and sizes before any fit.
     at = data.sizes.size_of_fit({name: data.make(name) for name in names}, size)

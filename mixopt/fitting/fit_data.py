@@ -239,8 +239,8 @@ class FitData:
     """Finished trials, checked and as arrays, and the arguments of regressors.
 
     Attributes:
-        trials: The finished trials.
-        objective: The objective, with the spreads of these trials if it needs them.
+        trials: The trials, of which the finished ones are kept.
+        objective: The objective; it gets the spreads of these trials if it needs them.
         folds: Number of held-out folds.
         seed: Seed of folds and regressors.
         repetition: Inventory and tokens, for regressors that model epochs.
@@ -254,21 +254,11 @@ class FitData:
     repetition: Repetition | None = None
     carried: Trials | None = None
 
-    @classmethod
-    def of(
-        cls,
-        trials: Trials,
-        objective: Objective,
-        *,
-        folds: int,
-        seed: int,
-        repetition: Repetition | None = None,
-        carried: Trials | None = None,
-    ) -> Self:
-        """Build the input of a fit from a table."""
-        done = trials.finished
-        check_trials(done, objective, folds)
-        return cls(done, settled(objective, done), folds, seed, repetition, carried)
+    def __post_init__(self) -> None:
+        done = self.trials.finished
+        check_trials(done, self.objective, self.folds)
+        object.__setattr__(self, "trials", done)
+        object.__setattr__(self, "objective", settled(self.objective, done))
 
     @cached_property
     def weights_ND(self) -> Array:

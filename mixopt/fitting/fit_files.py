@@ -100,7 +100,7 @@ def read_fit(path: Path, trust: Trust) -> dict[str, Any]:
     content = fit_content(path)
     name = content.regressor
     check_trusted("regressor", name, str(path / "fit.json"), trust)
-    data = FitData.of(
+    data = FitData(
         Trials.read(path / "trials.parquet"),
         content.objective,
         folds=content.folds,

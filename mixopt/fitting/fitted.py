@@ -150,7 +150,7 @@ class Fit:
             weights_KD,
             plain.predict(weights_KD).losses_NM,
             self.pilots.losses(self.objective.unit),
-            spread_M=plain.known_losses().std(axis=0),
+            spread_M=plain.known_losses_NM.std(axis=0),
             off_M=np.sqrt((self.held_out_errors() ** 2).mean(axis=0)),
         )
 
@@ -171,7 +171,8 @@ class Fit:
         own, fits = select_targets(self.regressor, columns), list[Predictor]()
         if self.size is not None and not supports(own, "tuned"):
             return ()
-        rows, losses_NM = self.rows(), self.data.losses_NM[:, list(columns)]
+        rows = self.data.rows(self.name, self.fitted)
+        losses_NM = self.data.losses_NM[:, list(columns)]
         with one_blas_thread(len(rows)):
             for _ in range(count):
                 drawn = resampled_rows(self.data.mixtures, rng)
@@ -196,17 +197,13 @@ class Fit:
         """Whether it predicts for another size than the trials'."""
         return self.pilots is not None or self.size is not None
 
-    def known_losses(self) -> Array:
-        """Losses of the trials, or their predictions at another size, shape (N, M)."""
-        return self._predicted_NM if self.is_carried else self.data.losses_NM
-
     @cached_property
-    def _predicted_NM(self) -> Array:
-        return predict_losses(self.regressor, self.data.weights_ND)
-
-    def rows(self) -> Array:
-        """Return the regressor's input: weights, with sizes if it supports them."""
-        return self.data.rows(self.name, self.fitted)
+    def known_losses_NM(self) -> Array:
+        """Losses of the trials, or their predictions at another size, shape (N, M)."""
+        data = self.data
+        return (
+            predict_losses(self.regressor, data.weights_ND) if self.is_carried else data.losses_NM
+        )
 
     def observed(self, objective: Objective) -> Array:
         """Return an objective of the trials, corrected by the pilots, shape (N,)."""
@@ -243,7 +240,7 @@ class Fit:
         """The calibration of intervals of an objective."""
         over = objective or self.objective
         if self.correction is not None:
-            return self.correction.calibration(over, self.known_losses())
+            return self.correction.calibration(over, self.known_losses_NM)
         stds_N = over.spread(self._claimed_NM)
         return self._calibrated(self.objective_errors(over), stds_N, over.measured)
 

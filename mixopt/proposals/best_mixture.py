@@ -347,20 +347,19 @@ def predict_mixture(request: ProposalRequest, given: Mapping[str, float] | str |
             f"no weight for {', '.join(map(repr, missing))}: the fit has domains "
             f"{', '.join(domains)}; give 0 to leave one out"
         )
-    proposal = predict_own_mixture(request, mixture.over(domains))
-    mixture = proposal.mixture
+    mixture, limits = mixture.over(domains), request.constraints
     guards = request.guards(request.objective)
     guarded = []
     if guards is not None:
         compared_G = guards.compared(lambda one_ND: fit.predict(one_ND).losses_NM)
         guarded = guards.refusals(guards.excess(fit.predict(mixture).losses_NM, compared_G)[0])
     forecast = replace(
-        proposal,
+        predicted_proposal(request, mixture),
+        binding=tuple(limits.binding(mixture)),
         warnings=prediction_warnings(fit, mixture, request.collapsed or ()),
-        provenance={**proposal.provenance, "method": GIVEN},
+        provenance=_origin(request, GIVEN),
     )
     costs = predicted_costs(mixture, request.compared["natural"], fit, request.objective)
-    limits = request.constraints
     broken = (*limits.violations(mixture), *guarded)
     return Forecast(forecast, limits.in_force, broken, costs, tuple(fit.objective.items))
 

@@ -93,7 +93,7 @@ def plot_responses(
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes_RC = new_figure(0.5 + 1.65 * rows, columns, rows)
-    tried_ND, losses_NM = fit.trials.weights(), fit.known_losses()
+    tried_ND, losses_NM = fit.trials.weights(), fit.known_losses_NM
     values_N = fit.objective.value(losses_NM) if column is None else losses_NM[:, column]
     observed_N = factor * values_N
     for place, axes in enumerate(axes_RC.flat):

@@ -178,7 +178,8 @@ def joined_trials(
     sizes = {**_size(right), **_size(left)}
     if is_scheduled:
         counts = sizes.get("parameters", [None] * len(points))
-        sizes["seed"] = _run_seeds(fingerprints, counts)
+        runs = pl.DataFrame({"mixture": fingerprints, "parameters": counts})
+        sizes["seed"] = runs.select(pl.int_range(pl.len()).over(pl.all())).to_series().to_list()
     given = {
         "trial": left.names,
         "role": "sampled",
@@ -370,12 +371,6 @@ def _check_agree(left: CellTable, right: CellTable) -> None:
                     f"{right.path}: row {name}: {other} is {theirs!r}, but {mine!r} in "
                     f"{left.path}; name the column that joins them: mixopt import --key COLUMN"
                 )
-
-
-def _run_seeds(mixtures: Sequence[str], parameters: Sequence[int | None]) -> list[int]:
-    """Number the runs of each mixture and size from 0."""
-    runs = pl.DataFrame({"mixture": mixtures, "parameters": parameters})
-    return runs.select(pl.int_range(pl.len()).over("mixture", "parameters")).to_series().to_list()
 
 
 def without_affixes(

@@ -138,7 +138,7 @@ def trials() -> Trials:
 
 def data_of(trials, unit="nats_per_token", scale="none", **options):
     objective = Objective(trials.targets, "target", {"code": 1.0}, unit, (), scale)
-    return FitData.of(trials, objective, **{"folds": 5, "seed": 0} | options)
+    return FitData(trials, objective, **{"folds": 5, "seed": 0} | options)
 
 
 def test_it_has_the_finished_rows_in_the_objective_s_unit_with_sizes_where_a_regressor_takes_them(
