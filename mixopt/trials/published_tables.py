@@ -179,7 +179,7 @@ def joined_trials(
     if is_scheduled:
         counts = sizes.get("parameters", [None] * len(points))
         runs = pl.DataFrame({"mixture": fingerprints, "parameters": counts})
-        sizes["seed"] = runs.select(pl.int_range(pl.len()).over(pl.all())).to_series().to_list()
+        sizes["seed"] = runs.select(pl.int_range(pl.len()).over(runs.columns)).to_series().to_list()
     given = {
         "trial": left.names,
         "role": "sampled",

@@ -262,7 +262,7 @@ class AutoRegressor(MixtureRegressor):
 
         def without(rows: Array, losses: Array) -> Predictor:
             own: Regressor = self._made(name)
-            if len(weights_ND) >= MANY_ROWS and isinstance(fitted, MixtureRegressor):
+            if len(weights_ND) >= MANY_ROWS and hasattr(fitted, "chosen"):
                 own = fitted.chosen()
             return self._learned(name, own, rows, losses)
 

@@ -127,11 +127,6 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         copy._before = self
         return copy
 
-    def chosen(self) -> Self:
-        """Return an unfitted copy for folds, which keeps only choices common to all targets."""
-        copy: Self = clone(self)
-        return copy
-
     def save(self, path: Path) -> None:
         """Write parameters as JSON and fitted arrays as npz to the folder `path`."""
         content = {

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.base import clone
 
 from mixopt.fitting import splits
 from mixopt.system import Array, IntArray
@@ -235,7 +236,7 @@ class SkillsRegressor(MixtureRegressor):
 
     def chosen(self) -> Self:
         """Return an unfitted copy for folds, with this fit's strength and error ratio."""
-        copy = super().chosen()
+        copy: Self = clone(self)
         copy._found, copy._steps = (float(self.strength_), float(self.optimism_)), FOLD_STEPS
         return copy
 
