@@ -39,6 +39,7 @@ MAX_SHARES = 4  # domains shown for a point of a front
 MAX_LISTED = 24  # maximum domains of a tree listed one by one
 MAX_COSTS = 5  # losses outside the objective named on the first screen
 USUAL = ("uniform", "unimax", "best_trial", "control")  # baselines defined by mixopt
+Table = tuple[str, Sequence[str], list[tuple[str, ...]]]  # title, columns, rows
 
 
 def run_summary(run: Run) -> dict[str, Any]:
@@ -87,9 +88,6 @@ def step_result(run: Run, step: str) -> dict[str, Any]:
         content = run.recommendation.to_json()
         return {"recommendation": content, "validation": run.validation.to_json()}
     return run.proposal.to_json() if step == "propose" else {"report": str(path / "report.html")}
-
-
-Table = tuple[str, Sequence[str], list[tuple[str, ...]]]  # title, columns, rows
 
 
 def forgetting_table(run: Run) -> Table | None:
