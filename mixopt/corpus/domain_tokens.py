@@ -23,7 +23,7 @@ from mixopt.corpus.token_formats import TokenFile, open_token_files
 from mixopt.corpus.token_import import Given, TokenFiles
 from mixopt.corpus.token_writer import TokenWriter
 from mixopt.corpus.tokenizer import BYTES, Tokenizer, TokenText, token_dtype
-from mixopt.system import Say, count_text
+from mixopt.system import Say
 
 BYTES_PER_TOKEN = 4  # to convert corpus.max_validation_bytes, except for the byte tokenizer
 _HELD_TYPE = np.dtype("<u4")
@@ -172,7 +172,7 @@ def read_tokens(
             rooted, is_target = source.under(config.root), name in evaluation
             domain = DomainTokens(name, rooted, config, tokenizer, is_target=is_target)
             domain.hold_out(seed)
-            say(f"{name}: {count_text(len(domain.held_out))} pieces of tokens held out")
+            say(f"{name}: {len(domain.held_out):,} pieces of tokens held out")
             domains.append(domain)
     return domains
 

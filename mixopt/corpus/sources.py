@@ -65,9 +65,7 @@ class TextFile(NamedTuple):
         if isinstance(path, StoredObject):
             with of_domain(self.domain):
                 path = fetched(path)
-        return RowFile(
-            path, self.builder, reading.columns, check=reading.check_columns, name=str(self.place)
-        )
+        return RowFile(path, self.builder, reading, str(self.place))
 
     def documents(self, reading: ReaderContext) -> Iterator[str]:
         """Return its documents, in order."""

@@ -195,25 +195,24 @@ class RowFile:
         self,
         path: Path,
         builder: str,
-        columns: Sequence[str] | None = None,
-        *,
-        check: Callable[[str, Iterable[str]], None] | None = None,
+        reading: ReaderContext | None = None,
         name: str | None = None,
     ) -> None:
         """Store the path; read nothing."""
-        self.path, self.builder, self.columns = path, builder, columns
-        self.name = name or str(path)
+        self.path, self.builder, self.name = path, builder, name or str(path)
+        self.columns = None if reading is None else reading.columns
         self.names: Sequence[str] | None = None
         self.share: Callable[[], float] = lambda: 0.0
-        self._check = check
+        self._reading = reading
 
     def __iter__(self) -> Iterator[Row]:
         """Yield the rows in order; check the columns of the first readable row."""
-        check = self._check
+        reading = self._reading
         for row in _READERS[self.builder](self):
-            if check is not None and row.values is not None:
-                check(row.where if self.names is None else self.name, self.names or row.values)
-                check = None
+            if reading is not None and row.values is not None:
+                where = row.where if self.names is None else self.name
+                reading.check_columns(where, self.names or row.values)
+                reading = None
             yield row
 
     @contextmanager

@@ -22,7 +22,9 @@ from mixopt.system import IntArray
 Batch = dict[str, Any]
 
 # Fields that mixopt adds to samples and batches.
-ADDED = ("domain", "row", "lengths", "batch", "position", "mixture", "tokens", "supervised")
+ADDED = frozenset(
+    ("domain", "row", "lengths", "batch", "position", "mixture", "tokens", "supervised")
+)
 
 OF_BATCHES = ("cu_seqlens", "max_seqlen")  # fields of batches, not of samples
 _OF_PACKED = ("document", "position_ids")
@@ -132,8 +134,8 @@ def _counted(sample: Any) -> tuple[int, int] | None:
 def sample_fields(where: str, sample: Any) -> Mapping[str, Any]:
     """Return the fields of a sample; raise for a column named like a field that mixopt adds."""
     fields = sample if isinstance(sample, Mapping) else {"sample": sample}
-    taken = next((name for name in ADDED if name in fields), None)
-    if taken is not None:
+    if not ADDED.isdisjoint(fields):
+        taken = min(ADDED.intersection(fields))
         raise CorpusError(
             f"{where}: has a column {taken!r}, the name of a field that mixopt adds to batches;"
             f" rename it, as in source.rename_column({taken!r}, 'my_{taken}')"

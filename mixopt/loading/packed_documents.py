@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from mixopt.errors import CorpusError
 from mixopt.loading.collate import Batch
 from mixopt.loading.documents import PIECE, Pieces, Scanned, documents_in
-from mixopt.loading.packing import best_fit_rows, laid_out, packed_fields
+from mixopt.loading.packing import best_fit_rows, laid_out, packed_fields, row_samples
 from mixopt.loading.sources import CountedUnit
 from mixopt.sampling import at_least, domain_key, window_order
 from mixopt.system import IntArray
@@ -101,10 +101,7 @@ class PackedDocuments:
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[Batch]:
-        fields = self.read(rows)
-        return [
-            dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)
-        ]
+        return row_samples(self.read(rows))
 
     def read(self, rows: ArrayLike) -> Batch:
         """Return rows as arrays of shape (B, L).

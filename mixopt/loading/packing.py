@@ -8,7 +8,7 @@ Shapes: R rows, L tokens in a row, P documents or pieces, T tokens in total.
 
 from bisect import bisect_left, insort
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,9 +130,8 @@ def positions_in(document_RL: NDArray[Any]) -> IntArray:
     return np.asarray(place - first)
 
 
-def row_samples(packed: Packed) -> list[dict[str, Any]]:
+def row_samples(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the fields of each row."""
-    fields = packed_fields(packed)
     rows = zip(*fields.values(), strict=True)
     return [dict(zip(fields, row, strict=True)) for row in rows]
 

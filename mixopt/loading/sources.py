@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mixopt.corpus import MAX_MAPPINGS, TokenShards
 from mixopt.errors import CorpusError
-from mixopt.loading.packing import NO_LOSS
+from mixopt.loading.packing import NO_LOSS, row_samples
 from mixopt.system import IntArray
 
 TOKENS, LABELS, ATTENTION = "input_ids", "labels", "attention_mask"
@@ -119,16 +119,14 @@ class ArrowSamples:
     def read(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Return samples as arrays; a missing field is None."""
         table = self._view[numbers]
-        columns = [
-            [
+        columns = {
+            name: [
                 one.values.to_numpy(zero_copy_only=False) if one.is_valid else None
                 for one in table[name]
             ]
             for name in table.column_names
-        ]
-        return [
-            dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)
-        ]
+        }
+        return row_samples(columns)
 
 
 def known_lengths(source: Any, unit: CountedUnit) -> int | IntArray | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mixopt.errors import CorpusError, SamplerError
 from mixopt.loading.documents import document_of, labels_of
-from mixopt.loading.packing import best_fit, row_samples
+from mixopt.loading.packing import best_fit, packed_fields, row_samples
 from mixopt.loading.sources import check_is_one
 from mixopt.sampling import domain_key, window_order
 from mixopt.system import IntArray, StateFields, one_line
@@ -75,7 +75,8 @@ class LanePlan:
             return list(documents)
         read = [document_of(one, "a document of a stream", self.tokenize) for one in documents]
         tokens, labels = [one.tokens_T for one in read], labels_of(read)
-        return row_samples(best_fit(tokens, self.length, padding=self.padding, labels=labels))
+        packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
+        return row_samples(packed_fields(packed))
 
 
 def shards_of(domain: str, source: Any) -> int:

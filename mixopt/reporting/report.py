@@ -41,7 +41,6 @@ from mixopt.reporting.terminal import (
 from mixopt.reporting.what_if import what_if_section
 from mixopt.run_directory import Run, commit_of
 from mixopt.system import (
-    count_text,
     duration,
     machine,
     name_text,
@@ -228,7 +227,7 @@ def _corpus(run: Run) -> Section:
     rows = [_corpus_row(run, domain, sources[domain.name]) for domain in order]
     columns = ("domain", "whole domain", "documents", "tokens", "held-out tokens", "source")
     styles = ["" if domain.train is not None else "weak" for domain in order]
-    caption = f"Tokenizer: {corpus.tokenizer}, {count_text(corpus.vocab_size)} entries."
+    caption = f"Tokenizer: {corpus.tokenizer}, {corpus.vocab_size:,} entries."
     body = part("table", columns, rows, caption=caption, texts=[5], styles=styles)
     return Section("corpus", "Corpus", body)
 
@@ -236,12 +235,12 @@ def _corpus(run: Run) -> Section:
 def _corpus_row(run: Run, domain: Domain, config: SourceConfig) -> tuple[str, ...]:
     source, train = _source(config), domain.train
     is_here = not domain.validation.is_elsewhere
-    held_out = count_text(domain.validation.tokens) if is_here else ""
+    held_out = f"{domain.validation.tokens:,}" if is_here else ""
     if train is None:
         return (domain.name, "target", "", "", held_out, source)
     whole = short_count(run.inventory[domain.name])
-    documents = count_text(train.documents) if train.documents and is_here else ""
-    tokens = count_text(train.tokens) if is_here else ""
+    documents = f"{train.documents:,}" if train.documents and is_here else ""
+    tokens = f"{train.tokens:,}" if is_here else ""
     return (domain.name, whole, documents, tokens, held_out, source)
 
 

@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mixopt.system import (
-    bytes_text,
-    count_text,
-    name_text,
-    rank_text,
-    share_text,
-    short_count,
-    terminal_width,
-)
+from mixopt.system import bytes_text, name_text, rank_text, share_text, short_count, terminal_width
 
 if TYPE_CHECKING:
     from mixopt.corpus import DomainCount
@@ -136,11 +128,11 @@ def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
     sizes = [one.bytes if one.tokens is None else one.tokens for one in counts]
     rows = []
     for one, size in zip(counts, sizes, strict=True):
-        files = count_text(one.files) if one.files else "-"
+        files = f"{one.files:,}" if one.files else "-"
         text = bytes_text(one.bytes) if one.bytes else "-"
         tokens = "-"
         if one.tokens is not None:
-            tokens = count_text(one.tokens) if one.is_exact else f"~{short_count(one.tokens)}"
+            tokens = f"{one.tokens:,}" if one.is_exact else f"~{short_count(one.tokens)}"
         rows.append((one.name, files, text, tokens, share_text(size / sum(sizes)), one.how))
     columns = ("domain", "files", "text", "tokens", "share", "by")
     title = f"Whole domains, in tokens of {tokenizer}"
@@ -157,8 +149,7 @@ def schedule_text(forecast: ScheduleForecast) -> str:
         f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
     )
     rows = [
-        (one.name, count_text(one.start), count_text(one.steps), short_count(one.tokens))
-        for one in stages
+        (one.name, f"{one.start:,}", f"{one.steps:,}", short_count(one.tokens)) for one in stages
     ]
     lines = [table_text(title, ("stage", "first step", "steps", "tokens"), rows)]
     if rounded := schedule.tokens - schedule.asked_tokens:

@@ -127,7 +127,6 @@ from .stores import (
 )
 from .text import (
     bytes_text as bytes_text,
-    count_text as count_text,
     difference_text as difference_text,
     duration as duration,
     first_few as first_few,

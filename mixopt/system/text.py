@@ -53,11 +53,6 @@ def rank_text(value: float | None) -> str:
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
 
 
-def count_text(value: int) -> str:
-    """Return a count with thousands separators."""
-    return f"{value:,}"
-
-
 def short_count(value: float) -> str:
     """Return a short count: 25B, 410M, 1.2k."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
