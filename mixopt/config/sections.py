@@ -20,13 +20,13 @@ from mixopt.system import (
     local_copy,
     local_path,
     naming,
+    parse_placed_yaml,
     parse_yaml,
     read_text,
     read_yaml,
     shown_value,
     value_fault,
     without_secrets,
-    yaml_places,
 )
 
 Location = FieldPlace
@@ -258,8 +258,7 @@ def _read(path: Path, example: str) -> tuple[dict[str, Any], dict[Location, int]
             f"{path}: is text, not an experiment; write one with: mixopt init {path} OTHER ..."
         )
     text = read_text(path, error=ConfigError, missing="no such file")
-    content = parse_yaml(text, str(path))
-    lines = yaml_places(text, path)
+    content, lines = parse_placed_yaml(text, str(path))
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected sections such as {example}")
     return content, lines

@@ -22,7 +22,7 @@ from mixopt.config import CorpusConfig, DomainConfig
 from mixopt.corpus import FirstRows, builder_of, count_domains, first_rows
 from mixopt.errors import ConfigError, CorpusError
 from mixopt.reporting import table_text
-from mixopt.system import Say, bytes_text, first_few, name_fault, silent, write_new
+from mixopt.system import Say, bytes_text, first_few, name_fault, silent, write_text
 
 BPE_FROM = 5_000_000  # bytes of text that make a BPE worth training
 MIN_TRIALS, MAX_TRIALS = 12, 64
@@ -117,8 +117,10 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
     sources = tuple(
         replace(domain, bytes=count.bytes) for domain, count in zip(domains, counts, strict=True)
     )
-    if not write_new(out, experiment_text(sources, paths, out).encode()):
+    text = experiment_text(sources, paths, out)
+    if out.exists():  # since the files were measured
         raise ConfigError(exists)
+    write_text(out, text)
     return FirstExperiment(out, sources, tuple(left_out))
 
 

@@ -37,8 +37,7 @@ Unit = Literal["samples", "tokens", "supervised"]
 UNIT_BITS = 42
 UNIT = 1 << UNIT_BITS  # a share of 1
 _NO_LIMIT = 1 << 62
-_RECENT_WINDOWS = 256  # whose places stay in memory; of older windows, one in _PLACE_INTERVAL
-_PLACE_INTERVAL = 1024
+_RECENT_WINDOWS = 1024  # whose places stay in memory
 _MAX_STRETCH = 256  # windows
 _FINER_BITS = 14
 _MAX_INT64_DEBT = 16  # samples; with finer units, a larger debt may exceed 64 bits
@@ -214,15 +213,10 @@ class SampleOrder:
         return self._end
 
     def _prune(self, window: int) -> None:
-        """Drop most places long before a window; they can be recomputed from the others."""
-        old = sorted(w for w in list(self._stretches) if w < window - _RECENT_WINDOWS)
-        for w in old[:-1]:
-            if w % _PLACE_INTERVAL and w != self.start.window:
+        """Drop places long before a window; they can be computed again from the start."""
+        for w in list(self._stretches):
+            if self.start.window < w < window - _RECENT_WINDOWS:
                 self._stretches.pop(w, None)
-            elif len(self._stretches[w].counts_KD) > 1:  # frees the rest of its stretch
-                _, counts_D, owed_D, had_D, ended = self._stretches[w].place(w)
-                place = Place(w, counts_D.copy(), owed_D.copy(), had_D.copy(), ended)
-                self._stretches[w] = Stretch.single(place, place)
 
     def rows(self, window: int, most: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""
@@ -265,7 +259,7 @@ class SampleOrder:
             return None
         last = place.window + len(stretch.counts_KD)
         self._stretches.update(zip(range(place.window + 1, last + 1), repeat(stretch)))
-        if place.window // _PLACE_INTERVAL != last // _PLACE_INTERVAL:
+        if place.window // _RECENT_WINDOWS != last // _RECENT_WINDOWS:
             self._prune(place.window)
         return stretch
 

@@ -133,7 +133,7 @@ def at_least(least: int, name: str, value: Any, most: int = MAX_ROWS) -> int:
     """Return a whole number in a range."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_whole or not least <= value <= most:
-        shown = shown_value(int(value) if is_whole else value)
+        shown = shown_value(value)
         raise SamplerError(f"{name}: {shown} is not a whole number from {least} to {most}")
     return int(value)
 

@@ -38,13 +38,12 @@ from mixopt.sampling.sampler_input import MAX_BATCH
 from mixopt.system import (
     FieldPlace,
     dotted,
-    parse_yaml,
+    parse_placed_yaml,
     read_text,
     read_yaml,
     short_count,
     shown_value,
     write_text,
-    yaml_places,
 )
 
 FORMAT = "mixopt-schedule/1"
@@ -158,8 +157,7 @@ class Schedule:
         """
         path = Path(path)
         text = read_text(path, error=SamplerError)
-        content = parse_yaml(text, str(path), error=SamplerError)
-        lines = yaml_places(text, path, error=SamplerError)
+        content, lines = parse_placed_yaml(text, str(path), error=SamplerError)
         return cls.from_content(content, str(path), path.parent, lines)
 
     @classmethod

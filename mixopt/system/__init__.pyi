@@ -5,7 +5,6 @@ from .files import (
     temporary_path as temporary_path,
     write_bytes as write_bytes,
     write_json as write_json,
-    write_new as write_new,
     write_text as write_text,
     writing as writing,
 )
@@ -94,6 +93,7 @@ from .reading import (
     dotted as dotted,
     one_line as one_line,
     parse_json as parse_json,
+    parse_placed_yaml as parse_placed_yaml,
     parse_yaml as parse_yaml,
     read_arrays as read_arrays,
     read_bytes as read_bytes,
@@ -101,7 +101,6 @@ from .reading import (
     read_text as read_text,
     read_yaml as read_yaml,
     readable as readable,
-    yaml_places as yaml_places,
 )
 from .server_uris import ServerUri as ServerUri, without_secrets as without_secrets
 from .state_fields import (

@@ -76,18 +76,6 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def write_new(path: Path, content: bytes) -> bool:
-    """Write a file unless it exists; return whether it was written."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("xb") as stream:
-                stream.write(content)
-        except FileExistsError:
-            return False
-    return True
-
-
 def temporary_path(path: Path) -> Path:
     """Return a new hidden name beside `path`, to be renamed to it."""
     owner = f".{_host()}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"

@@ -135,19 +135,29 @@ def read_yaml(path: Path, *, error: type[MixoptError] = ConfigError) -> Any:
 
 def parse_yaml(text: str, where: str, *, error: type[MixoptError] = ConfigError) -> Any:
     """Parse YAML (`read_yaml`)."""
-    with _yaml_faults(where, error):
-        loader = _loader(text, where, error)
+    return parse_placed_yaml(text, where, error=error)[0]
+
+
+def parse_placed_yaml(
+    text: str, where: str, *, error: type[MixoptError] = ConfigError
+) -> tuple[Any, dict[FieldPlace, int]]:
+    """Parse YAML; return its content and the line of each field; raise for a repeated key."""
+    if len(text) > MAX_YAML:
+        raise error(f"{where}: has {len(text)} characters; at most {MAX_YAML} are read")
+    try:
+        loader = _Loader(text)
         node = loader.get_single_node()
-        return None if node is None else loader.construct_document(node)
-
-
-def yaml_places(
-    text: str, path: str | Path, *, error: type[MixoptError] = ConfigError
-) -> dict[FieldPlace, int]:
-    """Return the line of each field of YAML; raise for a repeated key."""
-    with _yaml_faults(str(path), error):
-        node = _loader(text, str(path), error).get_single_node()
-        return {} if node is None else dict(_lines(node, (), str(path), error))
+        if node is None:
+            return None, {}
+        places = dict(_lines(node, (), where, error))
+        return loader.construct_document(node), places
+    except yaml.error.MarkedYAMLError as reason:
+        line = reason.problem_mark.line + 1 if reason.problem_mark else 1
+        raise error(f"{where}:{line}: not valid YAML: {reason.problem}") from reason
+    except RecursionError as reason:
+        raise error(f"{where}: is nested too deeply") from reason
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as reason:
+        raise error(f"{where}: not valid YAML: {one_line(reason)}") from reason
 
 
 def read_arrays(path: Path, *, error: type[MixoptError] = RunError) -> dict[str, Array]:
@@ -206,25 +216,6 @@ class _Loader(yaml.SafeLoader):
 
     def _refuse(self, what: str, at: Any) -> NoReturn:
         raise yaml.error.MarkedYAMLError(problem=what, problem_mark=at.start_mark)
-
-
-def _loader(text: str, where: str, error: type[MixoptError]) -> _Loader:
-    if len(text) > MAX_YAML:
-        raise error(f"{where}: has {len(text)} characters; at most {MAX_YAML} are read")
-    return _Loader(text)
-
-
-@contextmanager
-def _yaml_faults(where: str, error: type[MixoptError]) -> Iterator[None]:
-    try:
-        yield
-    except yaml.error.MarkedYAMLError as reason:
-        line = reason.problem_mark.line + 1 if reason.problem_mark else 1
-        raise error(f"{where}:{line}: not valid YAML: {reason.problem}") from reason
-    except RecursionError as reason:
-        raise error(f"{where}: is nested too deeply") from reason
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as reason:
-        raise error(f"{where}: not valid YAML: {one_line(reason)}") from reason
 
 
 def _lines(

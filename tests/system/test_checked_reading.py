@@ -11,12 +11,12 @@ from refusals import refuses
 from mixopt.errors import ConfigError, MixoptError, RunError
 from mixopt.system import (
     checked_as,
+    parse_placed_yaml,
     parse_yaml,
     read_arrays,
     read_json,
     read_yaml,
     reading,
-    yaml_places,
 )
 
 
@@ -81,8 +81,9 @@ def test_ordinary_yaml_is_read_its_values_counted_and_the_line_of_each_field_kno
     assert parse_yaml(text, "c.yaml") == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
     text = "a: 1\nb: {c: [2]}"
     lines = {("a",): 1, ("b",): 2, ("b", "c"): 2, ("b", "c", 0): 2}
-    assert (yaml_places(text, "c.yaml"), yaml_places("", "c.yaml")) == (lines, {})
-    refuses(ConfigError, r"^c\.yaml:2: a: given twice$", yaml_places, "a: 1\na: 2", "c.yaml")
+    assert parse_placed_yaml(text, "c.yaml")[1] == lines
+    assert parse_placed_yaml("", "c.yaml") == (None, {})
+    refuses(ConfigError, r"^c\.yaml:2: a: given twice$", parse_yaml, "a: 1\na: 2", "c.yaml")
     monkeypatch.setattr(reading, "MAX_VALUES", 4)
     assert parse_yaml("[1, 2, 3]", "c.yaml") == [1, 2, 3]
     refuses(ConfigError, "more than 4 values", parse_yaml, "[1, 2, 3, 4]", "c.yaml")
