@@ -2,6 +2,6 @@ from .collate import ADDED as ADDED, Batch as Batch, stack_samples as stack_samp
 from .dataset import MixtureDataset as MixtureDataset
 from .loader import MixtureLoader as MixtureLoader
 from .mixture_stream import MixtureStream as MixtureStream
-from .packed_documents import PackedDocuments as PackedDocuments, PackingSummary as PackingSummary
+from .packed_documents import PackedDocuments as PackedDocuments
 from .packing import NO_LOSS as NO_LOSS, positions_in as positions_in
 from .simulated_epochs import Pool as Pool, make_pools as make_pools

@@ -182,10 +182,9 @@ class MixtureDataset:
         for d in np.unique(domain).tolist():
             places = np.flatnonzero(domain == d)
             read = self._read(d, row[places])
+            where = f"domain {self.domains[d]!r}"
             for k, sample in zip(places.tolist(), read, strict=True):
-                number = int(row[k])
-                fields = sample_fields(f"domain {self.domains[d]!r}, row {number}", sample)
-                samples[k] = {**fields, "domain": d, "row": number}
+                samples[k] = {**sample_fields(where, sample), "domain": d, "row": int(row[k])}
         return samples
 
     def _read(self, domain: int, rows: IntArray) -> Sequence[Any]:

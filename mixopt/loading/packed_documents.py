@@ -8,7 +8,6 @@ row.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,29 +22,6 @@ from mixopt.sampling import at_least, domain_key, window_order
 from mixopt.system import IntArray
 
 Long = Literal["split", "truncate"]
-
-
-@dataclass(frozen=True)
-class PackingSummary:
-    """The result of packing a source.
-
-    Attributes:
-        documents: Documents with tokens.
-        tokens: Tokens in rows.
-        rows: Rows.
-        fill: Share of rows that is tokens, not padding.
-        split: Documents split into several pieces.
-        truncated: Truncated documents.
-        left_out: Tokens left out.
-    """
-
-    documents: int
-    tokens: int
-    rows: int
-    fill: float
-    split: int
-    truncated: int
-    left_out: int
 
 
 class PackedDocuments:
@@ -140,20 +116,24 @@ class PackedDocuments:
         return counts
 
     @property
-    def summary(self) -> PackingSummary:
-        """Fill of rows, and treatment of long documents."""
+    def summary(self) -> dict[str, float]:
+        """Numbers of the packing.
+
+        `documents` with tokens; `tokens` in rows; `rows`; `fill`, the share of rows that is tokens;
+        documents `split` into several pieces and `truncated`; tokens `left_out`.
+        """
         pieces, rows = self._pieces, len(self)
         tokens = int(pieces["length"].sum())
         after = pieces["after"] if self._long == "truncate" else np.zeros(1, np.int64)
-        return PackingSummary(
-            documents=int(np.count_nonzero(pieces["before"] == 0)),
-            tokens=tokens,
-            rows=rows,
-            fill=tokens / (rows * self.length),
-            split=int(np.count_nonzero(pieces["before"] == self.length)),
-            truncated=int(np.count_nonzero(after)),
-            left_out=int(after.sum()),
-        )
+        return {
+            "documents": int(np.count_nonzero(pieces["before"] == 0)),
+            "tokens": tokens,
+            "rows": rows,
+            "fill": tokens / (rows * self.length),
+            "split": int(np.count_nonzero(pieces["before"] == self.length)),
+            "truncated": int(np.count_nonzero(after)),
+            "left_out": int(after.sum()),
+        }
 
     def _of_rows(self, rows: IntArray) -> tuple[Pieces, IntArray]:
         """Return the pieces of rows, and their number in each row."""

@@ -9,7 +9,6 @@ Shapes: D domains, B samples.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -141,13 +140,13 @@ class MixtureSampler:
         """
         named = named_sizes(sizes)
         if isinstance(schedule, Schedule):
-            later, batch_size, batches = _schedule_arguments(schedule, weights, batch_size, batches)
-            entries: Sequence[Scheduled] = []
+            given = (weights, batch_size, batches)
+            entries, batch_size, batches = _schedule_arguments(schedule, *given)
         elif weights is None or batch_size is None:
             missing = "weights" if weights is None else "batch_size"
             raise SamplerError(f"a sampler needs {missing}, or schedule=Schedule(...)")
         else:
-            entries, later = [(0, weights)], schedule
+            entries = [(0, weights), *schedule]
         self.rank, self.world_size = this_part(rank, world_size, mesh)
         self.rank_batch = rank_batch(batch_size, self.world_size)
         self.batch_size = int(batch_size)
@@ -165,8 +164,7 @@ class MixtureSampler:
         self._mixtures: dict[tuple[int, ...], Mixture] = {}
         self._accumulation = 1
         changes: list[ShareChange] = []
-        given = chain(scheduled_mixtures(entries, named), scheduled_mixtures(later, named))
-        for batch, first, end, last in given:
+        for batch, first, end, last in scheduled_mixtures(entries, named):
             change = ShareChange(batch, self._shares(first), end, self._shares(last))
             changes = _insert_change(changes, change)
         kind = SampleOrder if unit == "samples" else TokenOrder

@@ -112,10 +112,10 @@ def sample_lengths(
 
 
 def scheduled_mixtures(
-    schedule: Sequence[Scheduled], sizes: Mapping[str, int]
+    entries: Sequence[Scheduled], sizes: Mapping[str, int]
 ) -> Iterator[tuple[int, Mixture, int, Mixture]]:
-    """Yield the checked entries of a schedule; constant weights end at the batch they begin."""
-    for k, entry in enumerate(schedule):
+    """Yield the first weights and the checked schedule; constant weights end where they begin."""
+    for k, entry in enumerate(entries, start=-1):
         if not isinstance(entry, Sequence) or len(entry) not in (2, 4):
             raise SamplerError(
                 f"schedule.{k}: {shown_value(entry)} is neither (batch, weights) nor (batch,"

@@ -292,7 +292,7 @@ def loader_over(columns, **options):
 
 def test_what_cannot_be_one_batch_of_fields_is_refused():
     rows = [{"input_ids": [1]}, {"input_ids": [2], "row": 5}]
-    with pytest.raises(CorpusError, match=r"'web', row 1: has a column 'row', .*; rename it"):
+    with pytest.raises(CorpusError, match=r"domain 'web': has a column 'row', .*; rename it"):
         MixtureDataset({"web": rows}).__getitems__([0, 1])
     with pytest.raises(CorpusError, match="collate returned a int; it must return fields"):
         next(iter(loader_over({}, collate=len)))

@@ -98,8 +98,8 @@ def test_each_token_of_each_document_is_in_one_row(documents, length, window):
     assert packed.lengths().tolist() == [
         (packed[k]["document"] >= 0).sum() for k in range(len(packed))
     ]
-    assert packed.summary.tokens == sum(map(len, documents))
-    assert packed.summary.split == sum(len(d) > length for d in documents)
+    assert packed.summary["tokens"] == sum(map(len, documents))
+    assert packed.summary["split"] == sum(len(d) > length for d in documents)
 
 
 @pytest.mark.parametrize("scanned", [1 << 20, 7])
@@ -109,7 +109,7 @@ def test_documents_of_shards_are_found_by_their_ends_across_files(tmp_path, monk
     packed = PackedDocuments(shards_of(tmp_path / "t", documents), length=16, document_end=END)
     assert unpacked(packed) == {k: [*d, END] for k, d in enumerate(documents)}
     assert packed[0]["input_ids"].dtype == np.uint16
-    assert packed.summary.documents == 40
+    assert packed.summary["documents"] == 40
     shards = write_shards(tmp_path / "open", [1, END, 2, 3])
     assert unpacked(PackedDocuments(shards, length=3, document_end=END)) == {0: [1, END], 1: [2, 3]}
 
@@ -118,8 +118,8 @@ def test_long_documents_are_truncated_on_request_and_what_is_lost_is_told():
     packed = PackedDocuments([[1] * 3, list(range(1, 12))], length=4, long="truncate")
     assert unpacked(packed) == {0: [1] * 3, 1: [1, 2, 3, 4]}
     summary = packed.summary
-    assert (summary.truncated, summary.left_out, summary.split, summary.tokens) == (1, 7, 0, 7)
-    assert summary.fill == 7 / 8
+    lost = {"truncated": 1, "left_out": 7, "split": 0, "tokens": 7, "fill": 7 / 8}
+    assert summary == {"documents": 2, "rows": 2, **lost}
     assert sorted(packed[k]["input_ids"].tolist() for k in range(2)) == [[1, 1, 1, 0], [1, 2, 3, 4]]
 
 
