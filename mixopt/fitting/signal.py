@@ -217,7 +217,7 @@ class FitReadiness:
         show = f"mixopt status {directory} --readiness"
         counts = ", ".join(f"{len(self.named(s))} {s}" for s in STATES if self.named(s))
         alone = "" if self.replicates.trials else " (without replicates, from held-out folds alone)"
-        yield f"readiness of {len(self.losses)} losses: {counts}{alone}: {show}"
+        yield f"readiness of the losses: {counts}{alone}: {show}"
         if self.left_out:
             yield f"left out of the objective as noise: {grouped_names(self.left_out)}"
         if self.objective.verdict != "ranked":

@@ -170,7 +170,7 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _metrics(path: Path) -> dict[str, Any]:
-    content = read_json(path, error=TrialsError)
+    content = read_json(path, error=TrialsError) if path.suffix != ".jsonl" else None
     content = content if isinstance(content, dict) else {}
     results = content.get("results")
     if isinstance(tasks := content.get("tasks"), list):

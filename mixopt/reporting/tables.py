@@ -186,7 +186,7 @@ def verification_text(parts: Sequence[CheckedPart]) -> str:
 
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """Return the table of `mixopt.fitting.evaluation.evaluate`."""
-    title = f"{evaluation['regressor']} on {evaluation['runs']} runs that it has not seen"
+    title = f"{evaluation['regressor']} on {evaluation['runs']} test runs"
     rows = {**evaluation["targets"], "(mean)": evaluation["mean"]}
     shown = [c for c in EVALUATED if any(row.get(c) is not None for row in rows.values())]
     lines = []

@@ -105,8 +105,9 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
         hint = f"give one of the runs in it: {', '.join(runs)}" if runs else create
         if (path / "fit.json").exists() or (path / "fit").is_dir():
             raise RunError(
-                f"{path}: is a fit of tables, not a run; name a mixture of it, as mixopt propose"
-                f" writes them to {path}/proposals"
+                f"{path}: is a fit of tables, not a run; it answers mixopt propose, predict"
+                " --weights, status --readiness and fit --test, and its mixtures are in"
+                f" {path}/proposals"
             )
         raise RunError(f"{path}: has no config.yaml; {hint}")
     if (path / "checkpoints").exists():

@@ -224,7 +224,8 @@ class SyncResult(NamedTuple):
 
     def __str__(self) -> str:
         line = f"sent {sent_words(self.sent)} to {self.server}"
-        return f"{line}; the rest is left: {self.trouble}" if self.trouble else line
+        trouble = (self.trouble or "").removeprefix(f"{self.server}: ")
+        return f"{line}; the rest is left: {trouble}" if trouble else line
 
 
 def sync(

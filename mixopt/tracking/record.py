@@ -216,7 +216,7 @@ class SenderProcess:
         with suppress(OSError):
             self._input.close()
         alive = spoken = time.monotonic()
-        sign = self._sign_of_life()
+        sign = shown = self._sign_of_life()
         while self._process.poll() is None:
             time.sleep(0.05)
             now = time.monotonic()
@@ -227,8 +227,8 @@ class SenderProcess:
                 self._process.kill()
                 self._process.wait()
                 return f"{self.server}: no answer for {most:g} s"
-            if now > spoken + 2:
-                spoken = now
+            if now > spoken + 2 and sign not in (self._first, shown):
+                spoken, shown = now, sign
                 say(f"sync: sent {sent_words(Sent.read(self._path).sent)} so far")
         if not self._process.returncode:
             return None
@@ -320,8 +320,8 @@ class Tracker(AbstractContextManager["Tracker"]):
             self._warned = True
             option = "" if self._server is None else f" {uri_option(self._server)}"
             self._warn(
-                f"tracking: {what}; the run continues, and what is missing is sent by its next"
-                f" start or by: mixopt sync {self._path}{option}"
+                f"tracking: {what}; what is missing is sent by the run's next start or by: mixopt"
+                f" sync {self._path}{option}"
             )
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

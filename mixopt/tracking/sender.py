@@ -70,6 +70,14 @@ ENVIRONMENT = {
 }
 
 
+def _cause(error: BaseException) -> BaseException:
+    """Return the cause of a failed request, which MLflow's error quotes at length."""
+    if isinstance(error.__context__, OSError):
+        while error.__context__ is not None:
+            error = error.__context__
+    return error
+
+
 class Sender:
     """Updates an MLflow experiment to the wanted state of a run directory."""
 
@@ -117,8 +125,11 @@ class Sender:
         except Exception as error:
             self._client = None
             self._seen.clear()  # the server may have been replaced
-            first = (str(error).strip().splitlines() or [""])[0]
-            kind = "" if isinstance(error, MixoptError) else f"{type(error).__name__}: "
+            cause, kind = error, ""
+            if not isinstance(error, MixoptError):
+                cause = _cause(error)
+                kind = f"{type(cause).__name__}: "
+            first = (str(cause).strip().splitlines() or [""])[0]
             shown = without_secrets(first, self._login.secrets)[:300]
             trouble = f"{self.name}: {kind}{shown}"
             _log(trouble)

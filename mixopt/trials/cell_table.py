@@ -90,13 +90,16 @@ def _csv(path: Path) -> pl.DataFrame:
             reader = csv.reader(stream)
             lines = [(reader.line_num, tuple(map(str.strip, row))) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TrialsError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise TrialsError(f"{path}: cannot be read: {reason}") from error
     if len(lines) < 2:
         raise TrialsError(f"{path}: expected a header and at least one row")
     header, rows = lines[0][1], [row for _, row in lines[1:]]
     for line, row in lines[1:]:
         if len(row) != len(header):
             raise TrialsError(f"{path}:{line}: {len(row)} cells for {len(header)} columns")
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+        raise TrialsError(f"{path}: columns must be separated by commas, got {header[0]!r}")
     doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
         raise TrialsError(f"{path}: column {doubled[0]!r} appears twice; rename one")

@@ -202,8 +202,8 @@ def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) 
     lefts, rights = dict.fromkeys(left), dict.fromkeys(right)
     missing = [name for name in lefts if name not in rights]
     extra = [name for name in rights if name not in lefts]
-    problems = [f"{other} lack {listed(missing)}, in {one}"] if missing else []
-    problems += [f"{one} lacks {listed(extra)}, in {other}"] if extra else []
+    problems = [f"{listed(missing)} only in {one}"] if missing else []
+    problems += [f"{listed(extra)} only in {other}"] if extra else []
     if problems:
         raise TrialsError(f"rows cannot be joined: {'; '.join(problems)}")
 

@@ -79,14 +79,14 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
     """
     plain = {name: _plain(name) for name in table.cells.columns}
     kinds = {name: _kind(own) for name, own in plain.items()}
-    for kind, forms, file in (
-        ("weight", f"{WEIGHT}web, w_web or ratio_web", "W.csv"),
-        ("loss", f"{LOSS}code, code_loss or metric_code", "L.csv"),
+    for kind, forms in (
+        ("weight", f"{WEIGHT}web, w_web or ratio_web"),
+        ("loss", f"{LOSS}code, code_loss or metric_code"),
     ):
         if kind not in kinds.values():
             raise TrialsError(
                 f"{table.path}: no column of a {kind}, such as {forms}; rename them, or give two"
-                f" tables: W.csv of weights and L.csv of losses, of which this may be {file}"
+                " tables: W.csv of weights and L.csv of losses"
             )
     ended, notes = _ended(table)
     free = {name: own.lower().replace(" ", "_") for name, own in plain.items() if not kinds[name]}
@@ -162,6 +162,11 @@ def joined_trials(
     loss_columns = sorted(others, key=lambda name: name.startswith(TASK))
     domains, targets = _names(left, columns, right, loss_columns)
     weights_ND, losses_NM = left.numbers(columns), right.numbers(loss_columns)
+    if _add_up(losses_NM, tolerance) and not _add_up(weights_ND, 0.5):
+        raise TrialsError(
+            f"{right.path}: rows add up to 1, and those of {left.path} do not: give the table of"
+            " mixtures first"
+        )
     weights_ND, about = _as_shares(left, domains, weights_ND, tolerance)
     points = [
         _mixture(left, name, domains, weights_D, tolerance)
@@ -194,6 +199,10 @@ def joined_trials(
     table = pl.DataFrame(given).with_columns(empty).select(list(wanted))
     items = _items(right, dict(zip(loss_columns, targets, strict=True)))
     return TrialRows(table, domains, targets, tuple(notes), items, is_phased=bool(stated))
+
+
+def _add_up(values: Array, tolerance: float) -> bool:
+    return bool((np.abs(values.sum(axis=1) - 1) <= tolerance).all())
 
 
 @dataclass

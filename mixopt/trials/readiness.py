@@ -267,8 +267,11 @@ def _check_shares(trials: Trials, target: str, values_N: Array, questions: int) 
     row = int(np.argmax(values_N if most > 1.0 else -values_N))
     if 0.0 <= values_N[row] <= 1.0:
         return
-    counts = bool((values_N % 1.0 == 0.0).all()) and most <= questions
-    hint = f"divide counts by {questions}" if counts else "divide by 100 if it is in percent"
+    hint = f"correct it, or the number of questions in items/{target}"
+    if (values_N % 1.0 == 0.0).all() and values_N.min() >= 0.0 and most <= questions:
+        hint = f"divide counts by {questions}"
+    elif values_N.min() >= 0.0 and most <= 100.0:
+        hint = "divide by 100 if it is in percent"
     raise TrialsError(
         f"objective.items: {target!r} is {values_N[row]:g} in trial"
         f" {trials.table['trial'][row]!r} of {questions} questions; a share of right answers is"

@@ -53,6 +53,7 @@ COMMANDS = [
     ("experts nowhere", ["nowhere"]),
     ("report nowhere", ["nowhere", "has no config.yaml"]),
     ("verify {0}", ["contains neither a run nor a fit"]),
+    ("check {0}/mail", ["is not a run directory, it has no config.yaml"]),
     ("check nowhere.yaml", ["nowhere.yaml: no such file"]),
     ("check {0}/tiny.yaml --write {0}/tiny.yaml", ["--write", "is the configuration itself"]),
     ("run {0}/tiny.yaml --from fit --until design", ["--from fit comes after --until design"]),
@@ -81,6 +82,8 @@ COMMANDS = [
     ("fit {0}/few.csv {0}/percent.csv --out f", ["'qa' is 54 in", "divide by 100"]),
     ("fit {0}/few.csv {0}/counts.csv --out f", ["'qa' is 12 in", "divide counts by 20"]),
     ("fit {0}/few.csv {0}/above.csv --out f", ["'qa' is 54 in", "of 20 questions"]),
+    ("fit {0}/few.csv {0}/over.csv --out f", ["'qa' is 254 in", "questions in items/qa"]),
+    ("fit {0}/none.csv {0}/good.csv --out f", ["none.csv: cannot be read: No such file or dir"]),
     ("fit {0}/few.csv {0}/good.csv --out f --objective {0}/hinge.yaml", ["noise of 'x' is un"]),
     ("fit {0}/few.csv {0}/other.csv --out f", ["items/aq: no metric 'aq'; known: qa, x"]),
     ("fit {0}/few.csv {0}/half.csv --out f", ["items/qa: is 20.5 to 20.5; need one whole number"]),
@@ -95,6 +98,7 @@ COMMANDS = [
     ("import {0}/a/r.json {0}/b/r.json --out o", ["the run 'a' has no task/y/acc, which others"]),
     ("import {0}/a/r.json {0}/a/s.json --out o", ["the run 'r' has no task/y/acc, which others"]),
     ("import {0}/a/r.json {0}/a/r.json --out o", ["two files are of the run 'r'; give one file"]),
+    ("import {0}/text.jsonl --out o", ["neither a results file of lm-eval nor a metrics.json"]),
     ("import {0}/c.json --out o", ["neither a results file of lm-eval nor a metrics.json"]),
     ("import t.parquet --out o --key k", ["t.parquet: one table of trials is read as it is"]),
     ("import {0}/large.csv --out t --dtype uint16", ["tokens need --tokenizer NAME"]),
@@ -122,9 +126,11 @@ LOSSES = "index,x\n" + "".join(f"{n},{n % 7}\n" for n in range(20))
 TABLES = [
     (MIXED.replace("3,0.15,", "3,0.5,"), LOSSES, ["row 3: weights add up to 1.35"]),
     (MIXED, LOSSES.replace(",6", ","), ["row 6: x: is empty", "--ignore incomplete"]),
-    (MIXED, LOSSES.replace("\n19,5", ""), ["lack '19'", "--ignore incomplete"]),
-    (MIXED, LOSSES.replace("\n19,5", "\n20,5\n19,5"), ["lacks '20'"]),
+    (MIXED, LOSSES.replace("\n19,5", ""), ["'19' only in W.csv", "--ignore incomplete"]),
+    (MIXED, LOSSES.replace("\n19,5", "\n20,5\n19,5"), ["'20' only in L.csv"]),
     (MIXED, LOSSES.replace("\n0,0", "") + "20,1\n", ["off by one?", "--key"]),
+    (MIXED, LOSSES.replace(",", ";"), ["separated by commas, got 'index;x'"]),
+    (LOSSES, MIXED, ["L.csv: rows add up to 1", "give the table of mixtures first"]),
     (MIXED, "index,x\n" + "".join(f"{n},2\n" for n in range(20)), ["in all 20"]),
 ]
 
@@ -364,6 +370,7 @@ ARMS = [
     ("percent", "items/qa", lambda n: 54 - n + 0.5 * (n > 0), 1000),
     ("counts", "items/qa", lambda n: 12 - n, 20),
     ("above", "items/qa", lambda n: 54 - n, 20),
+    ("over", "items/qa", lambda n: 254 - n, 20),
     ("other", "items/aq", lambda n: n / 10, 20),
     ("half", "items/qa", lambda n: n / 10, 20.5),
     ("flat", "items/qa", lambda n: 0.5, 20),
@@ -392,6 +399,7 @@ def folder(experiment, tmp_path_factory):
     for name, task in (("a/r", "x"), ("b/r", "y"), ("a/s", "y"), ("fitted/fit", "x")):
         (path / name).parent.mkdir(exist_ok=True)
         (path / f"{name}.json").write_text(json.dumps({"results": {task: {"acc,none": 1}}}))
+    (path / "text.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
     (path / "c.json").write_text('{"results": 3}')
     (path / "mail").mkdir()
     rows = "".join(f"{n},some words of message {n}\n" for n in range(9))

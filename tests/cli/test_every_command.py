@@ -140,7 +140,7 @@ def test_readiness_and_an_evaluation_on_the_validated_runs(run):
     assert "How well the trials tell mixtures apart" in answered("status", run, "--readiness")
     args = ("fit", run, "--test", run / "validation.parquet")
     assert parsed(*args)["targets"].keys() == {"code", "prose", "help"}
-    assert "runs that it has not seen" in answered(*args)
+    assert " test runs\n" in answered(*args)
 
 
 def test_fit_of_the_runs_own_table(run, tmp_path):

@@ -35,14 +35,14 @@ def test_each_loss_has_its_weight_its_rank_correlation_and_what_noise_and_mixtur
     assert (domain, rank > 0.9) == ("code", True)
     assert set(code.domains) == {"prose", "law"}
     (line,) = ready.lines("runs/mine")
-    assert line == "readiness of 4 losses: 4 ready: mixopt status runs/mine --readiness"
+    assert line == "readiness of the losses: 4 ready: mixopt status runs/mine --readiness"
 
 
 def test_without_replicates_states_are_from_held_out_folds_and_that_is_said():
     found = readiness(fitted("linear", trials=make_trials(replicates=1)))
     (line,) = found.lines("D")
     alone = "(without replicates, from held-out folds alone): mixopt status D --readiness"
-    assert line == f"readiness of 4 losses: 4 ready {alone}"
+    assert line == f"readiness of the losses: 4 ready {alone}"
     text = readiness_text(found)
     assert text.splitlines()[4].split()[:2] == ["the", "objective"]
     assert "the state comes from the rank correlation on held-out folds alone" in text

@@ -145,7 +145,7 @@ def commanded(tables, tmp_path_factory):
 
 def test_the_command_fits_what_the_method_fits(commanded, fit, trials):
     out, printed = commanded
-    assert printed.startswith(f"fit: {fit.summary()}\nfit: readiness of 3 losses: ")
+    assert printed.startswith(f"fit: {fit.summary()}\nfit: readiness of the losses: ")
     assert printed.endswith(f"\nnext: mixopt propose {out}\n")
     read = load_fit(out)
     assert read.report.equals(fit.report)

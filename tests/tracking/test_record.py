@@ -192,7 +192,7 @@ def test_what_is_left_is_one_warning_with_the_command_that_sends_it(
     assert process.call_count == 1
     process.return_value.end.assert_called_once_with(patience)
     (warning,) = warnings
-    assert warning.startswith("tracking: down; the run continues, and what is missing is sent by")
+    assert warning.startswith("tracking: down; what is missing is sent by")
     assert hint.format(tmp_path) in warning
     assert "s3cret" not in warning
     assert warning.endswith("set") == (uri == NAMED)
@@ -233,9 +233,9 @@ def test_a_record_that_cannot_be_written_or_started_is_a_warning(tmp_path, monke
     start(tmp_path, sends=True)
     expected = [
         "the record cannot be written: ",
-        f"cannot be started: {tmp_path}/mlflow.db: is not a file; delete it; the run continues, ",
-        "down; the run continues, ",
-        "cannot be started: MLflow is not installed: pip install 'mixopt[all]'; the run continues,",
+        f"cannot be started: {tmp_path}/mlflow.db: is not a file; delete it; what is missing ",
+        "down; what is missing ",
+        "cannot be started: MLflow is not installed: pip install 'mixopt[all]'; what is missing",
     ]
     for warning, words in zip(warnings, expected, strict=True):
         assert warning.startswith(f"tracking: {words}")

@@ -93,7 +93,7 @@ FEW = replace(RESULTS[1], losses=Losses(1, {"web": 1.0}, {"web": 1.0}))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: table(RESULTS[::2]), "the results lack 't1', in the design"),
+        (lambda: table(RESULTS[::2]), "'t1' only in the design"),
         (lambda: table([*RESULTS, RESULTS[2]]), "the results: more than one row for 't2'"),
         (
             lambda: table([RESULTS[0], FEW, RESULTS[2]]),
