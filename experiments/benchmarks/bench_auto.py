@@ -61,8 +61,8 @@ def table(trials: int, domains: int, losses: int) -> Trials:
     )
     rows = [Trial(f"r{i}", Mixture.from_array(names, w), i) for i, w in enumerate(weights_ND)]
     results = [
-        _result(row.name, dict(zip(targets, own, strict=True)))
-        for row, own in zip(rows, losses_NM.tolist(), strict=True)
+        _result(row.name, dict(zip(targets, losses_M, strict=True)))
+        for row, losses_M in zip(rows, losses_NM.tolist(), strict=True)
     ]
     return Trials.from_results(rows, results, proxy="synthetic")
 

@@ -39,20 +39,20 @@ def main() -> None:
     start = time.process_time()
     design = make_design(config, world.natural, world.constraints, 0)
     start = _say("design", start)
-    table = world.train(np.array([one.mixture.array for one in design]), 0)
+    table = world.train(np.array([trial.mixture.array for trial in design]), 0)
     start = time.process_time()
     fit = fit_trials(table, FitConfig(), world.objective, seed=0)
     start = _say("fit", start)
     print(fit.summary())
     if given.fit:
         return
-    found = propose_mixture(ProposalRequest(fit, world.constraints, world.natural))
+    proposal = propose_mixture(ProposalRequest(fit, world.constraints, world.natural))
     start = _say("proposal", start)
-    figure_svg(plot_cells(found))
+    figure_svg(plot_cells(proposal))
     _say("map", start)
-    most = float(world.values(world.natural.array[None])[0]) - world.best
-    kept = 1.0 - world.regret(found.mixture.over(world.domains).array) / most
-    print(f"gain over natural, share of the best mixture's: {kept:.3f}")
+    largest = float(world.values(world.natural.array[None])[0]) - world.best
+    gain = 1.0 - world.regret(proposal.mixture.over(world.domains).array) / largest
+    print(f"gain over natural, share of the best mixture's: {gain:.3f}")
 
 
 def _say(step: str, start: float) -> float:

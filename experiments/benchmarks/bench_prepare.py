@@ -44,18 +44,18 @@ def main() -> None:
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         names = write_text(Path(folder), given.megabytes)
-        found = []
+        results = []
         for workers in (1, given.workers):
             out = Path(folder) / f"corpus-{workers}"
             seconds, peak = measured(Path(folder), out, names, given.tokenizer, workers)
-            found.append((seconds, shards(out)))
+            results.append((seconds, shards(out)))
             print(
                 f"{workers} processes: {seconds:.1f} s, {given.megabytes / seconds:.1f} MB/s,"
                 f" {peak / 1e6:,.0f} MB resident at most in all processes"
             )
-        (one, made), (several, same) = found
+        (alone, made), (several, same) = results
         assert made == same, "other shards"
-        print(f"{given.megabytes} MB, {given.tokenizer}: {one / several:.2f} times as fast")
+        print(f"{given.megabytes} MB, {given.tokenizer}: {alone / several:.2f} times as fast")
 
 
 def write_text(folder: Path, megabytes: int) -> list[str]:
@@ -98,15 +98,15 @@ def resident(process: psutil.Process) -> int:
     """Return the bytes resident in a process and in all that it started."""
     total = 0
     try:
-        for one in (process, *process.children(recursive=True)):
-            total += one.memory_info().rss
+        for member in (process, *process.children(recursive=True)):
+            total += member.memory_info().rss
     except psutil.NoSuchProcess:
         return total
     return total
 
 
 def shards(corpus: Path) -> dict[str, str]:
-    """Return what the indices of all shards say."""
+    """Return the content of all shards' indices."""
     return {str(p.relative_to(corpus)): p.read_text() for p in corpus.rglob("*/index.json")}
 
 

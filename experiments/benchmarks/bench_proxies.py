@@ -56,7 +56,7 @@ SPLITS = ("train", "validation")
 
 @dataclass(frozen=True)
 class Row:
-    """One shape to compare, and the ratio or share of peak that is aimed at."""
+    """One shape to compare, and its target ratio or share of peak."""
 
     name: str
     size: DecoderSize
@@ -121,7 +121,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Result:
-    """What a row came to: tokens per CPU second, and medians of ratios within a round."""
+    """The result of a row: tokens per CPU second, and medians of ratios within a round."""
 
     name: str
     members: int
@@ -208,7 +208,7 @@ def summary(
 
 
 def timed(step: Callable[[], object], tokens: int, seconds: float, device: torch.device) -> Rate:
-    """Take steps for so many seconds and return the tokens per second.
+    """Take steps for some seconds and return the tokens per second.
 
     On a GPU both rates are in wall time, which includes the wait for the last step.
     """
@@ -227,7 +227,7 @@ def timed(step: Callable[[], object], tokens: int, seconds: float, device: torch
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until all that was queued on a GPU is done."""
+    """Wait for the queued work of a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -235,7 +235,7 @@ def wait_for(device: torch.device) -> None:
 def stacked_step(
     row: Row, corpus: Corpus, members: int, device: torch.device
 ) -> Callable[[], object]:
-    """Return one step of our trainer as a sweep runs it, compiled; data, clip and all."""
+    """Return one step of our trainer as a sweep runs it: compiled, with data and clipping."""
     size, steps = row.size, 100_000
     trials = [Trial(f"t{k}", corpus.natural, seed=k) for k in range(members)]
     dtype, compiled = resolve_precision("auto", device), has_compiler(device)

@@ -92,8 +92,8 @@ def timed(name: str, data: Path, length: int, batch: int, samples: int) -> float
             command, capture_output=True, text=True, timeout=120, env=environment, check=True
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        said = error.stderr.decode() if isinstance(error.stderr, bytes) else error.stderr or ""
-        last = said.strip().splitlines()[-1:] or [type(error).__name__]
+        output = error.stderr.decode() if isinstance(error.stderr, bytes) else error.stderr or ""
+        last = output.strip().splitlines()[-1:] or [type(error).__name__]
         print(f"{name}: failed: {last[0]}", file=sys.stderr)
         return None
     return float(json.loads(done.stdout.strip().splitlines()[-1])["us"])
@@ -129,15 +129,15 @@ def cpu(function: Any, reps: int = 7) -> float:
 
 
 def costs(data: Path) -> list[tuple[str, str, str]]:
-    """Measure what happens once: construction, resume, changes, state, memory, many domains."""
-    dataset, one = sampler(data, 512, 32)
+    """Measure single operations: construction, resume, changes, state, memory, many domains."""
+    dataset, drawn = sampler(data, 512, 32)
     rows: list[tuple[str, str, str]] = []
 
     def first() -> None:
         next(iter(MixtureLoader(*sampler(data, 512, 32), prefetch=0, output="numpy")))
 
     rows.append(("construct and first batch", f"{cpu(first) * 1e3:.1f} ms", "< 30 ms"))
-    state = one.state_at(31_250)
+    state = drawn.state_at(31_250)
 
     def resume() -> None:
         fresh = sampler(data, 512, 32)[1]
@@ -156,16 +156,16 @@ def changes() -> list[tuple[str, str, str]]:
     rows = []
     for domains, target in ((32, "< 100 us"), (1000, "< 5 ms")):
         weights = rng.dirichlet(np.ones(domains), size=64)
-        one = MixtureSampler([10**6] * domains, weights[0], batch_size=256)
-        turn = iter([Mixture.from_array(one.domains, w) for w in weights[1:]])
-        next(iter(one))
+        changed = MixtureSampler([10**6] * domains, weights[0], batch_size=256)
+        turn = iter([Mixture.from_array(changed.domains, w) for w in weights[1:]])
+        next(iter(changed))
 
-        def change(one: Any = one, turn: Any = turn) -> None:
-            one.set_weights(next(turn))
+        def change(changed: Any = changed, turn: Any = turn) -> None:
+            changed.set_weights(next(turn))
 
-        def change_and_draw(one: Any = one, turn: Any = turn) -> None:
-            one.set_weights(next(turn))
-            one.order.rows(one.batch)
+        def change_and_draw(changed: Any = changed, turn: Any = turn) -> None:
+            changed.set_weights(next(turn))
+            changed.order.rows(changed.batch)
 
         rows.append((f"set_weights, {domains} domains", f"{cpu(change, 15) * 1e6:.0f} us", target))
         both = cpu(change_and_draw, 15) * 1e6
@@ -210,7 +210,7 @@ def table(length: int, batch: int, us: dict[str, float], absent: list[str]) -> l
 
 
 def machine() -> str:
-    """Return what this ran on."""
+    """Return the machine, its load, and versions."""
     info = Path("/proc/cpuinfo")
     model = platform.processor()
     if info.exists():
@@ -226,7 +226,7 @@ def machine() -> str:
 def header(reps: int) -> list[str]:
     """Return the command, the machine and the versions."""
     packages = ("torch", "torchdata", "datasets", "grain", "mosaicml-streaming")
-    found = [f"{one.name} {one.version}" for one in distributions() if one.name in packages]
+    versions = [f"{d.name} {d.version}" for d in distributions() if d.name in packages]
     command = f"`python experiments/benchmarks/bench_sampler.py CORPUS --reps {reps}`"
     data = (
         "Rows are real text as UTF-8 bytes in uint16, 212 MB in eight domains, in the page cache."
@@ -235,12 +235,12 @@ def header(reps: int) -> list[str]:
     return [
         f"{command}: CPU time, worker processes included, medians.",
         "",
-        f"{machine()}; {', '.join(found)}. {data}",
+        f"{machine()}; {', '.join(versions)}. {data}",
     ]
 
 
 def main() -> None:
-    """Run it all and write the results."""
+    """Time all systems and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--out", type=Path)

@@ -101,7 +101,7 @@ def proxies(quick: bool) -> list[Line]:
 
 
 def feeding(quick: bool) -> list[Line]:
-    """Train steps of a Llama on the sampler's batches; say how long steps wait for theirs."""
+    """Train a Llama on the sampler's batches; measure how long steps wait for them."""
     import torch
     from bench_proxies import bf16_peak, random_corpus, wait_for
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -121,7 +121,7 @@ def feeding(quick: bool) -> list[Line]:
         num_attention_heads=heads,
     )
     with tempfile.TemporaryDirectory() as folder:
-        domains = {one.name: one.train for one in random_corpus(Path(folder), VOCABULARY).domains}
+        domains = {d.name: d.train for d in random_corpus(Path(folder), VOCABULARY).domains}
         dataset = MixtureDataset(domains, length=length)
         sampler = MixtureSampler(dataset.sizes, Mixture.uniform(tuple(domains)), batch_size=batch)
         model = LlamaForCausalLM(config).to(device, torch.bfloat16)
@@ -140,10 +140,10 @@ def feeding(quick: bool) -> list[Line]:
             waits.append(waited)
             whole.append(time.perf_counter() - start)
         rate = batch * length * (steps - first) / sum(whole[first:])
-        weights = sum(one.numel() for one in model.parameters())
+        weights = sum(part.numel() for part in model.parameters())
         share = 6 * weights * rate / bf16_peak(device)
         shape = f"{weights / 1e6:,.1f}M weights, {batch} x {length} tokens"
-        wait, step = (1e3 * float(np.median(one[first:])) for one in (waits, whole))
+        wait, step = (1e3 * float(np.median(part[first:])) for part in (waits, whole))
         longest = 1e3 * max(waits[first:])
         return [
             (

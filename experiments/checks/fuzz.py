@@ -72,7 +72,7 @@ def make_files(folder: Path) -> None:
 
 
 def report(files: Path, seconds: float, seed: int, only: int | None) -> int:
-    """Start processes until the time is up; print what was found."""
+    """Start processes until the time is up; print the faults."""
     until, first, refused, faults = time.monotonic() + seconds, 0, 0, []
     while time.monotonic() < until:
         command = [sys.executable, __file__, "--files", str(files), "--seed", str(seed)]
@@ -86,21 +86,21 @@ def report(files: Path, seconds: float, seed: int, only: int | None) -> int:
         except subprocess.TimeoutExpired as error:
             ended, lines = "hangs", (error.stdout or b"").decode().splitlines()
         results = [json.loads(line) for line in lines]
-        refused += sum(one["refused"] for one in results)
-        faults += [one for one in results if one["fault"]]
+        refused += sum(case["refused"] for case in results)
+        faults += [case for case in results if case["fault"]]
         if ended:
             faults.append({"case": first + len(results), "file": "?", "fault": ended})
         first += CASES
         if only is not None:
             break
-    for one in faults:
-        print(f"case {one['case']} ({one['file']}): {one['fault']}")
+    for case in faults:
+        print(f"case {case['case']} ({case['file']}): {case['fault']}")
     print(f"{first} changes, {refused} refused, {len(faults)} found")
     return 1 if faults else 0
 
 
 def try_case(files: Path, seed: int, number: int) -> dict[str, object]:
-    """Change one file and read it; say what came of it."""
+    """Change one file, read it and report the result."""
     from mixopt.errors import MixoptError
 
     random = Random(f"{seed}/{number}")
@@ -124,7 +124,7 @@ def try_case(files: Path, seed: int, number: int) -> dict[str, object]:
 
 
 def changed(content: bytes, random: Random) -> bytes:
-    """Return another content: bits flipped, bytes cut, repeated or replaced."""
+    """Return changed content: bits flipped, bytes cut, repeated or replaced."""
     data = bytearray(content)
     for _ in range(random.choice((1, 1, 2, 8))):
         place, size = random.randrange(len(data) + 1), random.choice((1, 4, 64, 1024))
@@ -143,7 +143,7 @@ def changed(content: bytes, random: Random) -> bytes:
 
 
 def read_all(files: Path, name: str) -> None:
-    """Read what depends on a file."""
+    """Call the readers of a file."""
     import mixopt
 
     if not name.startswith("run/"):

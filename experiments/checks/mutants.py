@@ -52,20 +52,20 @@ class Mutant(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tells it from the others."""
+        """A unique name."""
         return (
             f"{self.file}:{self.line} {self.operator}: {self.before} -> {self.after} @{self.start}"
         )
 
 
 def main() -> None:
-    """Copy, record, run and print."""
+    """Copy the tree, record coverage, run the mutants and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="where copy, map and results lie")
     parser.add_argument("--tree", type=Path, default=Path(__file__).parents[2])
     parser.add_argument("--mutants", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=60, help="CPU time of one's tests")
+    parser.add_argument("--seconds", type=float, default=60, help="CPU time of a mutant's tests")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--record", action="store_true", help=argparse.SUPPRESS)
@@ -74,8 +74,8 @@ def main() -> None:
     if options.record:
         sys.exit(record(out))
     if not (out / "tree").exists():
-        kept = shutil.ignore_patterns(*LEFT_OUT)
-        shutil.copytree(options.tree, out / "unfinished", ignore=kept, dirs_exist_ok=True)
+        ignored = shutil.ignore_patterns(*LEFT_OUT)
+        shutil.copytree(options.tree, out / "unfinished", ignore=ignored, dirs_exist_ok=True)
         (out / "unfinished").rename(out / "tree")
     mutants = draw(out / "tree", options.mutants, options.seed)
     if options.list:
@@ -97,14 +97,14 @@ def draw(tree: Path, count: int, seed: int) -> list[Mutant]:
     left = {}
     for path in sorted(path for package in PACKAGES for path in (tree / package).rglob("*.py")):
         source = path.read_text(encoding="utf-8")
-        if found := list(candidates(ast.parse(source), source, str(path.relative_to(tree)))):
-            left[path] = (source.count("\n"), found)
+        if options := list(candidates(ast.parse(source), source, str(path.relative_to(tree)))):
+            left[path] = (source.count("\n"), options)
     chance, drawn = random.Random(seed), []
     while len(drawn) < count and left:
         path = chance.choices(list(left), [lines for lines, _ in left.values()])[0]
-        found = left[path][1]
-        drawn.append(found.pop(chance.randrange(len(found))))
-        if not found:
+        options = left[path][1]
+        drawn.append(options.pop(chance.randrange(len(options))))
+        if not options:
             del left[path]
     return drawn
 
@@ -174,7 +174,7 @@ class Recorder:
         self.coverage.start()
 
     def pytest_collection_modifyitems(self, items: list) -> None:
-        """Leave out what an earlier call recorded."""
+        """Skip tests that an earlier call recorded."""
         items[:] = [item for item in items if item.nodeid not in self.done]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
@@ -183,7 +183,7 @@ class Recorder:
         self._before, self._passed = sum(os.times()[:4]), True
 
     def pytest_runtest_logreport(self, report) -> None:
-        """Look at set-up, call and tear-down."""
+        """Check the reports of set-up, call and tear-down."""
         self._passed &= report.passed
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
@@ -292,7 +292,7 @@ def table(results: list[dict]) -> str:
 
 
 def lines(path: Path) -> list[dict]:
-    """Read a file of JSON lines that may not be there yet."""
+    """Read a file of JSON lines; return nothing if it does not exist."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.splitlines()]
 

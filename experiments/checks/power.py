@@ -25,7 +25,7 @@ TOLERANCE = 0.05
 def realised(
     rng: np.random.Generator, plan: tuple[int, int, float, int | None], worlds: int, noise: float
 ) -> float:
-    """Return the share of simulated sweeps whose best arm is told from the control."""
+    """Return the share of simulated sweeps whose best arm is significantly better."""
     arms, seeds, spread, items = plan
     true = 0.5 + spread * rng.standard_normal((worlds, arms + 1))
     true[:, 0] = 0.5
@@ -49,11 +49,11 @@ def main() -> int:
     ):
         noise = 0.012 if items is None else float(np.sqrt(0.25 / items))
         claimed = power(noise, spread, arms, seeds=seeds).power
-        found = realised(rng, (arms, seeds, spread, items), worlds, noise)
-        off = max(off, abs(claimed - found))
-        said = items or "-"
+        share = realised(rng, (arms, seeds, spread, items), worlds, noise)
+        off = max(off, abs(claimed - share))
+        cell = items or "-"
         print(
-            f"{arms:5d} {seeds:5d} {spread:7.3f} {said:>6} {noise:7.4f} {claimed:7.3f} {found:8.3f}"
+            f"{arms:5d} {seeds:5d} {spread:7.3f} {cell:>6} {noise:7.4f} {claimed:7.3f} {share:8.3f}"
         )
     print(f"largest difference {off:.3f} over {worlds} worlds each; allowed {TOLERANCE}")
     return int(off > TOLERANCE)

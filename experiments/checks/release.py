@@ -58,7 +58,7 @@ ROOMS = ["tests/test_mixture.py", "tests/constraints", "tests/config"]
 
 
 def main() -> int:
-    """Build and check; return 1 at the first that does not hold."""
+    """Build and check; return 1 at the first failure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("uv", help="path of uv")
     parser.add_argument("--extras", default=",".join(PROMISES), help="which are installed")
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def check_wheel(wheel: Path) -> None:
-    """Check what the wheel holds."""
+    """Check the content of the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         about = next(name for name in names if name.endswith(".dist-info/METADATA"))
@@ -104,15 +104,15 @@ def check_wheel(wheel: Path) -> None:
 
 
 def check_extra(uv: str, folder: Path, wheel: Path, extra: str, python: list[str]) -> None:
-    """Install one extra into a fresh environment, and have it do what it promises."""
+    """Install one extra into a fresh environment, and use it."""
     place = folder / f"extra-{extra or 'bare'}"
     run(uv, "venv", "--quiet", *python, str(place))
     target = f"{wheel}[{extra}]" if extra else str(wheel)
     run(uv, "pip", "install", "--quiet", "--python", str(place), target)
     run(str(place / "bin/python"), "-c", PROMISES[extra], cwd=folder)
     if extra:
-        said = run(str(place / "bin/mixopt"), "--version", cwd=folder)
-        assert said.strip().endswith(wheel.name.split("-")[1]), said
+        printed = run(str(place / "bin/mixopt"), "--version", cwd=folder)
+        assert printed.strip().endswith(wheel.name.split("-")[1]), printed
     print(f"extra {extra or 'none'}: installed alone, does what it promises")
     shutil.rmtree(place)
 
@@ -137,7 +137,7 @@ def check_sdist(uv: str, folder: Path, sdist: Path) -> None:
 
 
 def run(*command: str, cwd: Path = HOUSE) -> str:
-    """Run a command; print what it said where it fails."""
+    """Run a command; print its output if it fails."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.stderr.write(f"{' '.join(command)}\n{done.stdout}{done.stderr}")

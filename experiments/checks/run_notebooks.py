@@ -38,12 +38,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="keep the outputs")
     parser.add_argument("notebook", nargs="*", type=Path)
-    asked = parser.parse_args()
-    paths = asked.notebook or sorted(NOTEBOOKS.glob("*.ipynb"))
+    options = parser.parse_args()
+    paths = options.notebook or sorted(NOTEBOOKS.glob("*.ipynb"))
     if not paths:
         sys.stderr.write(f"no notebooks in {NOTEBOOKS}\n")
         return 1
-    return 0 if all(run(path, write=asked.write) for path in paths) else 1
+    return 0 if all(run(path, write=options.write) for path in paths) else 1
 
 
 def run(path: Path, *, write: bool = False) -> bool:
@@ -66,10 +66,10 @@ def run(path: Path, *, write: bool = False) -> bool:
         except CellExecutionError as error:
             sys.stderr.write(f"{path.name}: failed\n{error}\n")
             return False
-        found = [place for place in (folder, str(NOTEBOOKS.parent)) if place in outputs(notebook)]
+        named = [place for place in (folder, str(NOTEBOOKS.parent)) if place in outputs(notebook)]
     print(f"{path.name}: {time.monotonic() - start:.1f} s", flush=True)
-    if found:
-        sys.stderr.write(f"{path.name}: its outputs name {', '.join(found)}\n")
+    if named:
+        sys.stderr.write(f"{path.name}: its outputs name {', '.join(named)}\n")
         return False
     if write:
         keep(notebook, path)

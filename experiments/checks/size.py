@@ -71,12 +71,12 @@ def main() -> None:
 
 def modules(root: Path) -> dict[str, Path]:
     """Return every module of the three packages by its dotted name."""
-    found = {}
+    paths = {}
     for package, folder in PACKAGES.items():
         for path in sorted((root / folder).rglob("*.py")):
             parts = path.relative_to(root / folder).with_suffix("").parts
-            found[".".join([package, *parts]).removesuffix(".__init__")] = path
-    return found
+            paths[".".join([package, *parts]).removesuffix(".__init__")] = path
+    return paths
 
 
 def stubs(root: Path) -> list[tuple[str, Path]]:

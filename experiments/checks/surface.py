@@ -42,7 +42,7 @@ Schema = Mapping[str, Any]
 
 
 class PlainSchema(GenerateJsonSchema):
-    """A schema in which what pydantic has no word for, such as a server's URL, is text."""
+    """A schema with text for types that pydantic cannot describe, such as a URL."""
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
         """Return text."""
@@ -95,7 +95,7 @@ def _references(field: Any) -> Iterator[str]:
 
 
 def type_text(field: Schema) -> str:
-    """Write a type as people say it."""
+    """Return a type in words."""
     if "anyOf" in field:
         kinds = [type_text(one) for one in field["anyOf"] if one.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
@@ -112,7 +112,7 @@ def type_text(field: Schema) -> str:
 
 
 def default_text(section: Schema, name: str, field: Schema) -> str:
-    """Write a default as the file would have it, or that there is none."""
+    """Return a default as in the file, or that there is none."""
     if name in section.get("required", ()):
         return "required"
     value = field.get("default")
@@ -152,8 +152,8 @@ def main() -> None:
     ]
     print(f"{len(commands)} commands with {len(options)} options")
     for title, model in FILES.items():
-        found = list(sections(model))
-        print(f"{title}: {sum(len(one) for *_, one in found)} fields in {len(found)} sections")
+        counts = [len(fields) for *_, fields in sections(model)]
+        print(f"{title}: {sum(counts)} fields in {len(counts)} sections")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def rounds_of(world: KnownWorld, trials: int, stages: list[Stage] | None, seed: 
     """Train a design round by round, flat or in stages, as a run does."""
     config = DesignConfig(trials=trials, stages=stages, max_usage=None)
     design = make_design(config, world.natural, world.constraints, seed)
-    table = world.train(np.array([one.mixture.array for one in design]), seed)
+    table = world.train(np.array([trial.mixture.array for trial in design]), seed)
     held = None
     for number, count in enumerate(config.planned_rounds[1:], start=1):
         surrogate = Surrogate.of(fit_trials(table, FitConfig(), world.objective, seed))
@@ -117,13 +117,13 @@ def proposed(world: KnownWorld, table: Trials) -> Array:
 
 
 def stages(worlds: int, trials: int, topics: int, levels: int) -> None:
-    """Print the share of the gain over natural that each way keeps, of the optimum's."""
+    """Print each way's gain over natural as a share of the optimum's."""
     print("| world | seed | way | trials | gain, share of the optimum's | CPU s |")
     print("|---|---|---|---|---|---|", flush=True)
     for kind in get_args(Kind):
         for seed in range(worlds):
             world = cells_world(kind, seed, topics, levels)
-            most = float(world.values(world.natural.array[None])[0]) - world.best
+            largest = float(world.values(world.natural.array[None])[0]) - world.best
             for way, count, plan in (
                 ("flat", trials, None),
                 ("flat", 2 * trials, None),
@@ -132,18 +132,18 @@ def stages(worlds: int, trials: int, topics: int, levels: int) -> None:
                 start = time.process_time()
                 table = rounds_of(world, count, plan, seed)
                 weights_D = proposed(world, table)
-                kept = 1.0 - world.regret(weights_D) / most
-                best = 1.0 - (float(world.values(table.weights()).min()) - world.best) / most
+                gain = 1.0 - world.regret(weights_D) / largest
+                best = 1.0 - (float(world.values(table.weights()).min()) - world.best) / largest
                 spent = time.process_time() - start
                 print(
-                    f"| {kind} | {seed} | {way} | {count} | {kept:.3f} (best trial {best:.3f}) |"
+                    f"| {kind} | {seed} | {way} | {count} | {gain:.3f} (best trial {best:.3f}) |"
                     f" {spent:.0f} |",
                     flush=True,
                 )
 
 
 def main() -> None:
-    """Run a part."""
+    """Run one part."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=128)

@@ -62,18 +62,18 @@ def olmix_procedure(world: KnownWorld, trials: Trials, seed: int) -> Array:
 
 
 def best_trial(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Take the trial with the least observed objective."""
+    """Return the trial with the lowest observed objective."""
     best = int(np.argmin(world.objective.value(trials.losses(UNIT))))
     return trials.weights()[best]
 
 
 def natural(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Take each domain as it is."""
+    """Return the natural mixture."""
     return world.natural.array
 
 
 def uniform(world: KnownWorld, trials: Trials, seed: int) -> Array:
-    """Take all domains alike, within the limits."""
+    """Return the uniform mixture, within the limits."""
     count = len(world.domains)
     return world.constraints.simplex.project(np.full(count, 1.0 / count))
 
@@ -115,7 +115,7 @@ def in_rounds(world: KnownWorld, count: int, seed: int) -> Trials:
 
 
 def repetition_of(world: KnownWorld, trials: Trials) -> Repetition | None:
-    """Return what regressors are told of epochs, where domains are repeated."""
+    """Return the epochs for regressors, where domains are repeated."""
     return None if world.inventory is None else Repetition.of_trials(trials, world.inventory)
 
 

@@ -50,7 +50,7 @@ FITTED = 96  # runs of the swarm; the others are picked from
 
 @dataclass(frozen=True)
 class Found:
-    """What one way found, in one setting and seed.
+    """The result of one way in one setting with one seed.
 
     Attributes:
         setting: The world and how many trials, or the swarm.
@@ -78,30 +78,30 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=110, help="first tasks of the swarm")
     parser.add_argument("--processes", type=int, default=2)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     jobs = [
         (kind, count, seed)
-        for seed in range(asked.seeds)
-        for kind in asked.worlds
-        for count in asked.trials
+        for seed in range(options.seeds)
+        for kind in options.worlds
+        for count in options.trials
     ]
-    with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         worlds = [one for job in pool.map(_in_world, *zip(*jobs, strict=True)) for one in job]
-        draws = [] if asked.data is None else range(asked.seeds)
-        picks = [pool.submit(_in_swarm, asked.data, seed, asked.tasks) for seed in draws]
+        draws = [] if options.data is None else range(options.seeds)
+        picks = [pool.submit(_in_swarm, options.data, seed, options.tasks) for seed in draws]
         swarm = [one for job in picks for one in job.result()]
-    _print_all(worlds, swarm, asked.seeds)
+    _print_all(worlds, swarm, options.seeds)
 
 
 def _in_world(kind: Kind, count: int, seed: int) -> list[Found]:
     world = known_world(kind, seed)
     trials, setting = designed(world, count, seed), f"{kind}, {count} trials"
-    found = [
+    results = [
         _found(world, setting, name, partial(way, world, trials, seed), seed)
         for name, way in WAYS.items()
     ]
     rounds = partial(ours_in_rounds, world, count, seed)
-    return [*found, _found(world, setting, IN_ROUNDS, rounds, seed)]
+    return [*results, _found(world, setting, IN_ROUNDS, rounds, seed)]
 
 
 def _found(
@@ -117,15 +117,15 @@ def _in_swarm(folder: Path, seed: int, tasks: int) -> list[Found]:
     table = Trials.from_csv(folder / "dclm_ratios.csv", folder / "dclm_metrics.csv")
     table = table.with_targets(table.targets[:tasks])
     order = np.random.default_rng(seed).permutation(len(table))
-    asked = ObjectiveConfig(mean=dict.fromkeys(table.targets, 1.0), unit=UNIT)
-    objective = Objective.from_config(asked, table.targets)
+    config = ObjectiveConfig(mean=dict.fromkeys(table.targets, 1.0), unit=UNIT)
+    objective = Objective.from_config(config, table.targets)
     swarm = Swarm(some(table, order[:FITTED]), some(table, order[FITTED:]), objective)
     return [*swarm.predicted(seed), *swarm.without_a_law(seed)]
 
 
 @dataclass(frozen=True, eq=False)
 class Swarm:
-    """Runs that are fitted, runs that are picked from, and what is minimised."""
+    """Fitted runs, held-out runs to pick from, and the objective."""
 
     train: Trials
     held_out: Trials
@@ -154,10 +154,10 @@ class Swarm:
         fold_N = np.repeat([0, 1], [len(self.train), len(self.held_out)])
         weights_ND = np.vstack([self.train.weights(), self.held_out.weights()])
         losses_NM = np.vstack([self.train.losses(UNIT), self.held_out.losses(UNIT)])
-        for one in controls(weights_ND, losses_NM, fold_N, self.train.domains, self.objective):
-            if one.name != "mean":
-                rank = self._rank(one.told_NQ[fold_N == 1, 0])
-                yield Found("swarm", one.name, seed, rank, 0.0)
+        for control in controls(weights_ND, losses_NM, fold_N, self.train.domains, self.objective):
+            if control.name != "mean":
+                rank = self._rank(control.told_NQ[fold_N == 1, 0])
+                yield Found("swarm", control.name, seed, rank, 0.0)
         yield Found("swarm", "chance", seed, (len(self.held_out) + 1) / 2, 0.0)
 
     def _rank(self, predicted_N: Array) -> float:
@@ -172,29 +172,29 @@ def _print_all(worlds: Sequence[Found], swarm: Sequence[Found], seeds: int) -> N
     print(f"Command: `{command} {given}`, on 2 cores.")
     print(f"Mean over {seeds} seeds, largest in brackets.\n")
     for kind, words in KINDS.items():
-        own = [one for one in worlds if one.setting.startswith(f"{kind},")]
-        if own:
+        of_kind = [row for row in worlds if row.setting.startswith(f"{kind},")]
+        if of_kind:
             print(f"## {kind}: {words}\n\nRegret in nats per token.\n")
-            _print(own)
+            _print(of_kind)
     if swarm:
         print("## The DCLM swarm\n\nTrue rank of the pick among the held-out runs; 1 is best.\n")
         _print(swarm)
-    print(f"{sum(one.seconds for one in (*worlds, *swarm)):.0f} CPU seconds in fits and searches.")
+    print(f"{sum(row.seconds for row in (*worlds, *swarm)):.0f} CPU seconds in fits and searches.")
 
 
-def _print(found: Sequence[Found]) -> None:
-    first = "" if found[0].setting == "swarm" else " trials |"
+def _print(results: Sequence[Found]) -> None:
+    first = "" if results[0].setting == "swarm" else " trials |"
     print(f"|{first} way | mean (largest) | {OURS} less it | CPU s |")
     print("|---" * (5 if first else 4) + "|")
-    for setting in dict.fromkeys(one.setting for one in found):
-        here = [one for one in found if one.setting == setting]
-        base = {one.seed: one.value for one in here if one.way == OURS}
-        for way in dict.fromkeys(one.way for one in here):
-            own = [one for one in here if one.way == way]
-            less = [base[one.seed] - one.value for one in own]
-            paired = "" if way == OURS else interval(less)
+    for setting in dict.fromkeys(row.setting for row in results):
+        of_setting = [row for row in results if row.setting == setting]
+        base = {row.seed: row.value for row in of_setting if row.way == OURS}
+        for way in dict.fromkeys(row.way for row in of_setting):
+            of_way = [row for row in of_setting if row.way == way]
+            differences = [base[row.seed] - row.value for row in of_way]
+            paired = "" if way == OURS else interval(differences)
             count = f" {setting.split()[1]} |" if first else ""
-            cell, seconds = _cell([o.value for o in own]), np.mean([o.seconds for o in own])
+            cell, seconds = _cell([r.value for r in of_way]), np.mean([r.seconds for r in of_way])
             print(f"|{count} {way} | {cell} | {paired} | {seconds:.1f} |")
     print(flush=True)
 

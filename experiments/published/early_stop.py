@@ -34,16 +34,17 @@ def curves(path: Path, size: float) -> tuple[Array, Array]:
     table = pl.read_csv(path).filter(pl.col("model_size") == size)
     weights = [name for name in table.columns if name.startswith("weight_")]
     losses = [name for name in table.columns if name.endswith("_loss")]
-    found = []
-    for key, every in table.sort("n_tokens").group_by(weights, maintain_order=True):
-        rows = every.unique("n_tokens", keep="first", maintain_order=True)
+    results = []
+    for key, run in table.sort("n_tokens").group_by(weights, maintain_order=True):
+        rows = run.unique("n_tokens", keep="first", maintain_order=True)
         if len(rows) == 11 and not sum(rows.select(losses).null_count().row(0)):
-            found.append((key, rows.select(losses).to_numpy()))
-    return np.array([key for key, _ in found], dtype=float), np.array([one for _, one in found])
+            results.append((key, rows.select(losses).to_numpy()))
+    keys, losses_NTM = zip(*results, strict=True)
+    return np.array(keys, dtype=float), np.array(losses_NTM)
 
 
 def main() -> None:
-    """Print a table a way."""
+    """Print one table for each way."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -86,16 +87,16 @@ def _compare(
     early_NM = losses_NTM[:, round(at * 11) - 1]
     end_NM = losses_NTM[:, -1]
     end_N = end_NM.mean(axis=1)
-    kept = drawn[np.argsort(early_NM[drawn].mean(axis=1))[: round(keep * len(drawn))]]
-    stopped = np.setdiff1d(drawn, kept)
+    continued = drawn[np.argsort(early_NM[drawn].mean(axis=1))[: round(keep * len(drawn))]]
+    stopped = np.setdiff1d(drawn, continued)
     fewer = drawn[: round((at + keep * (1 - at)) * len(drawn))]
     mapped_NM = end_NM.copy()
     for loss in range(end_NM.shape[1]):
-        slope, level = np.polyfit(early_NM[kept, loss], end_NM[kept, loss], 1)
+        slope, level = np.polyfit(early_NM[continued, loss], end_NM[continued, loss], 1)
         mapped_NM[stopped, loss] = level + slope * early_NM[stopped, loss]
-    best = tuple(float(end_N[rows].min() - end_N.min()) for rows in (kept, fewer))
+    best = tuple(float(end_N[rows].min() - end_N.min()) for rows in (continued, fewer))
     picks, ranks = [], []
-    for rows, learned_NM in ((kept, end_NM), (drawn, mapped_NM), (fewer, end_NM)):
+    for rows, learned_NM in ((continued, end_NM), (drawn, mapped_NM), (fewer, end_NM)):
         with one_blas_thread(len(rows)):
             law = make_regressor("gaussian_process", 0).fit(weights_ND[rows], learned_NM[rows])
             predicted_K = np.asarray(law.predict(weights_ND[held])).mean(axis=1)

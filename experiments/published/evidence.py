@@ -43,7 +43,7 @@ SHOWN = {
 
 
 def long_table(table: pl.DataFrame, weights: str, losses: list[str], size: str = "") -> Trials:
-    """Return runs of a table with a row a run; rows without all losses are left out."""
+    """Return the runs of a table with one row each; rows without all losses are left out."""
     table = table.drop_nulls(losses)
     names = [name for name in table.columns if name.startswith(weights)]
     trials, results = [], []
@@ -107,7 +107,7 @@ SWARMS: tuple[Swarm, ...] = (
 
 
 def main() -> None:
-    """Replay what is not replayed yet, and write the page."""
+    """Replay the remaining swarms, and write the page."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -136,31 +136,31 @@ def main() -> None:
 def _replay(trials: Trials, is_higher: bool, path: Path) -> None:
     start = time.process_time()
     higher: dict[str, Direction] = dict.fromkeys(trials.targets, "higher")
-    found = trials.backtest(direction=higher if is_higher else None)
-    content = {**found.to_json(), "domains": len(trials.domains)}
+    replay = trials.backtest(direction=higher if is_higher else None)
+    content = {**replay.to_json(), "domains": len(trials.domains)}
     path.write_text(json.dumps(content | {"cpu_seconds": time.process_time() - start}))
     print(
-        path.stem, f"{time.process_time() - start:.0f} CPU s", *found.notes, sep="\n  ", flush=True
+        path.stem, f"{time.process_time() - start:.0f} CPU s", *replay.notes, sep="\n  ", flush=True
     )
 
 
 def _short(answers: Mapping[str, Any]) -> str:
-    """Return a row a swarm: `auto` and the best of the others, with few trials and with most."""
+    """Return a row for each swarm: `auto` and the best other, with few and with most trials."""
     columns = ("swarm: runs, domains, losses", "trials", "auto", "best other", "intervals")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, found in answers.items():
-        counts = _shown(found)
+    for name, answer in answers.items():
+        counts = _shown(answer)
         cells: dict[str, list[str]] = {column: [] for column in columns[1:]}
         for count in counts:
-            own = {row["predictor"]: row for row in found["rows"] if row["trials"] == count}
-            ours = own.pop("auto")
-            best = max(own.values(), key=lambda row: float(row["objective_spearman"]))
+            scores = {row["predictor"]: row for row in answer["rows"] if row["trials"] == count}
+            ours = scores.pop("auto")
+            best = max(scores.values(), key=lambda row: float(row["objective_spearman"]))
             cells["trials"].append(str(count))
             cells["auto"].append(_pair(ours))
             cells["best other"].append(f"{SHOWN[best['predictor']]} {_pair(best)}")
             cells["intervals"].append(f"{ours['coverage']:.2f}")
-        size = f"{name}: {found['runs']}, {found['domains']}, {len(found['losses']) - 1}"
-        lines.append(f"| {' | '.join([size, *('; '.join(one) for one in cells.values())])} |")
+        size = f"{name}: {answer['runs']}, {answer['domains']}, {len(answer['losses']) - 1}"
+        lines.append(f"| {' | '.join([size, *map('; '.join, cells.values())])} |")
     return "\n".join(lines)
 
 
@@ -168,9 +168,9 @@ def _pair(row: Mapping[str, Any]) -> str:
     return f"{row['objective_spearman']:.3f} ({row['regret']:.4f})"
 
 
-def _shown(found: Mapping[str, Any]) -> list[int]:
+def _shown(answer: Mapping[str, Any]) -> list[int]:
     """Return two numbers of trials: a quarter of the most, and the most."""
-    counts = list(dict.fromkeys(row["trials"] for row in found["rows"]))
+    counts = list(dict.fromkeys(row["trials"] for row in answer["rows"]))
     return list(dict.fromkeys((counts[-min(3, len(counts))], counts[-1])))
 
 
@@ -183,10 +183,10 @@ def _table(answers: Mapping[str, Any], column: str, digits: int) -> str:
         f"| {heads[column]} | trials | {' | '.join(SHOWN.values())} |",
         "|---|---|" + "---|" * len(SHOWN),
     ]
-    for name, found in answers.items():
-        for count in _shown(found):
-            own = {row["predictor"]: row for row in found["rows"] if row["trials"] == count}
-            values = {key: own[key][column] for key in SHOWN if key in own}
+    for name, answer in answers.items():
+        for count in _shown(answer):
+            scores = {row["predictor"]: row for row in answer["rows"] if row["trials"] == count}
+            values = {key: scores[key][column] for key in SHOWN if key in scores}
             best = (max if column == "objective_spearman" else min)(values.values())
             cells = [_cell(values.get(key), best, digits) for key in SHOWN]
             lines.append(f"| {name} | {count} | {' | '.join(cells)} |")
@@ -206,15 +206,15 @@ def _summary(answers: Mapping[str, Any]) -> str:
         *("90% intervals hold, half width", "losses ready, weak, noise", "CPU s"),
     )
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for name, found in answers.items():
-        last = [row for row in found["rows"] if row["predictor"] == "auto"][-1]
-        losses = found["losses"][1:]
+    for name, answer in answers.items():
+        last = [row for row in answer["rows"] if row["predictor"] == "auto"][-1]
+        losses = answer["losses"][1:]
         states = [sum(one["state"] == s for one in losses) for s in ("ready", "weak", "noise")]
-        size = f"{found['runs']}, {found['mixtures']}, {found['domains']}, {len(losses)}"
+        size = f"{answer['runs']}, {answer['mixtures']}, {answer['domains']}, {len(losses)}"
         cells = (
-            *(name, size, str(found["enough"] or "cannot tell")),
+            *(name, size, str(answer["enough"] or "cannot tell")),
             f"{last['coverage']:.3f}, {last['width']:.2f} sd",
-            *(", ".join(map(str, states)), f"{found['cpu_seconds']:.0f}"),
+            *(", ".join(map(str, states)), f"{answer['cpu_seconds']:.0f}"),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -51,19 +51,19 @@ def of_world(kind: Kind, count: int, seed: int) -> list[Gain]:
         world.objective,
         seed=0,
     )
-    found = propose_mixture(ProposalRequest(fit, world.constraints, world.natural))
+    proposal = propose_mixture(ProposalRequest(fit, world.constraints, world.natural))
     compared = {"natural": world.natural, "uniform": Mixture.uniform(fit.domains)}
-    value = float(world.values(found.mixture.array[None])[0])
+    value = float(world.values(proposal.mixture.array[None])[0])
     gains = []
     for name, mixture in compared.items():
         true = float(world.values(mixture.array[None])[0]) - value
-        told = found.gains[name]
-        gains.append(Gain(f"{kind}, {count}", told.value, true, told.high - told.value))
+        answer = proposal.gains[name]
+        gains.append(Gain(f"{kind}, {count}", answer.value, true, answer.high - answer.value))
     return gains
 
 
 def of_runs(trials: Trials, others: Trials, setting: str) -> Iterator[Gain]:
-    """Yield how much better than the mean of the trials the best-predicted run is."""
+    """Yield the gain of the best-predicted run over the mean of the trials."""
     fit = fit_trials(trials, FitConfig(), objective_of("mean", trials.targets), seed=0)
     for name in ("mean", *trials.targets):
         objective = objective_of(name, trials.targets)
@@ -89,8 +89,8 @@ def published(data: Path, seeds: int) -> Iterator[Gain]:
 
 def line(name: str, gains: list[Gain]) -> str:
     """Return a row of the table; errors are predicted less true."""
-    errors_N = np.array([one.predicted - one.true for one in gains])
-    true_N, half_N = (np.array([getattr(one, key) for one in gains]) for key in ("true", "half"))
+    errors_N = np.array([gain.predicted - gain.true for gain in gains])
+    true_N, half_N = (np.array([getattr(gain, key) for gain in gains]) for key in ("true", "half"))
     rms, zero = (float(np.sqrt((values**2).mean())) for values in (errors_N, true_N))
     numbers = (
         f"{errors_N.mean():+.4f} | {errors_N.mean() / errors_N.std():+.2f} | {rms:.4f} | "
@@ -108,18 +108,18 @@ def main() -> None:
     given = parser.parse_args()
     print("| setting | gains | error | over its deviation | rms | rms of 0 | 90% cover | half |")
     print("|---|---|---|---|---|---|---|---|")
-    every = []
+    collected = []
     for kind in KINDS:
         for count in COUNTS:
             seeds = range(given.first, given.first + given.seeds)
-            gains = [one for seed in seeds for one in of_world(kind, count, seed)]
+            gains = [gain for seed in seeds for gain in of_world(kind, count, seed)]
             print(line(f"{kind}, {count}", gains), flush=True)
-            every += gains
-    print(line("known worlds", every))
+            collected += gains
+    print(line("known worlds", collected))
     if given.data is not None:
         runs = list(published(given.data, given.seeds))
-        for setting in dict.fromkeys(one.setting for one in runs):
-            print(line(setting, [one for one in runs if one.setting == setting]))
+        for setting in dict.fromkeys(gain.setting for gain in runs):
+            print(line(setting, [gain for gain in runs if gain.setting == setting]))
 
 
 if __name__ == "__main__":

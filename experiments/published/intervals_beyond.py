@@ -49,7 +49,7 @@ def main() -> None:
         print("|---" * (len(BINS) + 1) + "|")
         for name in NAMES:
             shares = np.nanmean([_shares(kind, name, seed) for seed in range(seeds)], axis=0)
-            cells = [" / ".join(f"{one:.2f}" for one in row) for row in shares]
+            cells = [" / ".join(f"{share:.2f}" for share in row) for row in shares]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
         print()
 
@@ -73,10 +73,10 @@ def _around(world: KnownWorld, strength: float, count: int, rng: np.random.Gener
 
 def _inside(fit: Fit, world: KnownWorld, asked_ND: Array, rng: np.random.Generator) -> Array:
     truth_NM = world.truth(asked_ND)
-    found, stretch_N1 = fit.predict(asked_ND), fit.reach.stretch(asked_ND)[:, None]
+    prediction, stretch_N1 = fit.predict(asked_ND), fit.reach.stretch(asked_ND)[:, None]
     noise_NM = world.deviations_M * rng.standard_normal(truth_NM.shape)
-    off_NM = np.abs(truth_NM + noise_NM - found.losses_NM)
-    halves_NM = found.high_NM - found.losses_NM
+    off_NM = np.abs(truth_NM + noise_NM - prediction.losses_NM)
+    halves_NM = prediction.high_NM - prediction.losses_NM
     even_M = [conformal_quantile(np.abs(errors_N)) for errors_N in fit.held_out_errors().T]
     inside = np.stack([off_NM <= even_M, off_NM <= halves_NM / stretch_N1, off_NM <= halves_NM])
     beyond_N = (fit.reach.nearest(asked_ND) - fit.reach.reach) / fit.reach.radius

@@ -96,7 +96,7 @@ class KnownWorld:
         return self.objective.value(self.truth(weights_ND))
 
     def regret(self, weights_D: Array) -> float:
-        """Return by how much a mixture's objective is above the optimum's, without noise."""
+        """Return the excess of a mixture's objective over the optimum's, without noise."""
         return float(self.values(np.asarray(weights_D)[None])[0]) - self.best
 
     def random(self, count: int, seed: int) -> Array:
@@ -272,7 +272,7 @@ def known_world(kind: Kind, seed: int = 0, *, noise: float = NOISE) -> KnownWorl
 
 
 def _kept(epochs_ND: Array) -> Array:
-    """Return how many fresh epochs so many epochs are worth, shape (N, D)."""
+    """Return the number of fresh epochs that repeated epochs are worth, shape (N, D)."""
     over_ND = np.maximum(epochs_ND - 1.0, 0.0)
     kept_ND: Array = np.minimum(epochs_ND, 1.0) - KEPT * np.expm1(-over_ND / KEPT)
     return kept_ND
@@ -302,7 +302,7 @@ def _drawn(kind: Kind, count: int, losses: int, rng: np.random.Generator) -> _Te
 
 
 def _worth(kind: Kind, count: int, losses: int, rng: np.random.Generator) -> Array:
-    """Return what each domain is worth to each loss, shape (M, D)."""
+    """Return the worth of each domain for each loss, shape (M, D)."""
     if kind == "forty":
         worth_MD = np.zeros((losses, count))
         for row_D in worth_MD:
@@ -315,7 +315,7 @@ def _worth(kind: Kind, count: int, losses: int, rng: np.random.Generator) -> Arr
 
 
 def _sizes(kind: Kind, terms: _Terms, rng: np.random.Generator) -> Array:
-    """Return how large each domain is: skewed, and where it is repeated, scarce where useful."""
+    """Return the size of each domain: skewed, and scarce where useful if it is repeated."""
     sizes_D = np.exp(rng.normal(0.0, 1.3, len(terms.worth_MD[0])))
     if kind == "repetition":
         order = np.argsort(terms.worth_MD.sum(axis=0))
@@ -327,5 +327,5 @@ def _objective(losses: int, rng: np.random.Generator) -> Objective:
     """Return the mean of half of the losses."""
     names = [f"task_{place:02}" for place in range(losses)]
     chosen = sorted(rng.permutation(losses)[: losses // 2].tolist())
-    asked: dict[str, Any] = {"mean": dict.fromkeys((names[c] for c in chosen), 1.0)}
-    return Objective.from_config(ObjectiveConfig(**asked, unit="nats_per_token"), names)
+    fields: dict[str, Any] = {"mean": dict.fromkeys((names[c] for c in chosen), 1.0)}
+    return Objective.from_config(ObjectiveConfig(**fields, unit="nats_per_token"), names)

@@ -44,10 +44,11 @@ def line(trials: Trials, count: int, seed: int) -> str:
     unseen = Trials(test, trials.domains, trials.targets)
     size = {"parameters": sizes[count], "tokens": float(test["tokens"][0])}
     fit = Trials(train, trials.domains, trials.targets).fit(regressors="scaling", size=size)
-    found, seen_KM = fit.predict(unseen.weights()), unseen.losses()
-    errors_KM, halves_KM = np.abs(seen_KM - found.losses_NM), found.high_NM - found.losses_NM
+    prediction, seen_KM = fit.predict(unseen.weights()), unseen.losses()
+    errors_KM = np.abs(seen_KM - prediction.losses_NM)
+    halves_KM = prediction.high_NM - prediction.losses_NM
     wide = np.median(halves_KM / np.quantile(errors_KM, 0.9, axis=0))
-    rank = spearman(found.objective_N, seen_KM.mean(axis=1)) or 0.0
+    rank = spearman(prediction.objective_N, seen_KM.mean(axis=1)) or 0.0
     cover, error = (errors_KM <= halves_KM).mean(), errors_KM.mean()
     return (
         f"| {sizes[count] / 1e6:.0f}M from {count} sizes, split {seed} | {len(test)} |"

@@ -28,18 +28,18 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--regressor", default="auto")
     parser.add_argument("--higher", action="store_true", help="higher is better in all columns")
-    asked = parser.parse_args()
-    table = Trials.from_csv(asked.mixtures, asked.losses)
-    direction = dict.fromkeys(table.targets, "higher") if asked.higher else {}
+    options = parser.parse_args()
+    table = Trials.from_csv(options.mixtures, options.losses)
+    direction = dict.fromkeys(table.targets, "higher") if options.higher else {}
     scores: dict[str, list[list[float]]] = {}
-    for split in range(asked.splits):
+    for split in range(options.splits):
         order = np.random.RandomState(split).permutation(len(table)).tolist()
         known, unseen = (
             replace(table, table=table.table[rows])
-            for rows in (order[: asked.trials], order[asked.trials :])
+            for rows in (order[: options.trials], order[options.trials :])
         )
-        own = {name: direction[name] for name in known.targets if name in direction}
-        fit = known.fit(regressors=[asked.regressor], direction=own)
+        directions = {name: direction[name] for name in known.targets if name in direction}
+        fit = known.fit(regressors=[options.regressor], direction=directions)
         told_NM = fit.predict(unseen.weights()).losses_NM
         seen_NM = unseen.with_targets(fit.targets).losses(fit.objective.unit)
         now_N = fit.objective.value(seen_NM)

@@ -51,18 +51,18 @@ class PhasedWorld(KnownWorld):
     def optimum(self) -> Array:
         """The best mixture by phase, from many starts."""
         rng, count = np.random.default_rng([self.seed, 17]), len(self.lates_D)
-        starts = [PHASES.tied(one) for one in self._tied(rng.dirichlet(np.ones(count), 12))]
+        starts = [PHASES.tied(start) for start in self._tied(rng.dirichlet(np.ones(count), 12))]
         eye_2C = np.repeat(np.eye(2), count, axis=1)
         ends = [
             minimize(
                 lambda w_C: float(self.values(w_C[None])[0]),
-                one.array,
+                start.array,
                 method="SLSQP",
                 bounds=[(0, 1)] * (2 * count),
                 constraints={"type": "eq", "fun": lambda w: eye_2C @ w - list(PHASES.values())},
                 options={"maxiter": 300, "ftol": 1e-11},
             ).x
-            for one in starts
+            for start in starts
         ]
         inside_KC = self.constraints.simplex.project(np.array(ends))
         return np.asarray(inside_KC[int(np.argmin(self.values(inside_KC)))])
@@ -87,7 +87,7 @@ def phased_world(kind: Kind, seed: int) -> PhasedWorld:
 
 
 def regret(world: PhasedWorld, trials: int, by_phase: bool) -> tuple[float, str]:
-    """Return the regret of what is proposed from so many trials, and a word about it."""
+    """Return the regret of the proposal from some trials, and a note."""
     seed, names = world.seed, PHASES.names(world.domains)
     natural, allowed, config = (
         PHASES.whole(world.natural),
@@ -100,8 +100,8 @@ def regret(world: PhasedWorld, trials: int, by_phase: bool) -> tuple[float, str]
         config = DesignConfig(trials=trials, rounds=[], max_usage=None, phases=lengths)
         natural, allowed = world.natural, world.constraints
         fit_config = FitConfig(regressors=["phases", "auto", "linear"])
-    design = [one.mixture for one in make_design(config, natural, allowed, seed)]
-    cells_NC = np.array([(one if by_phase else PHASES.tied(one)).array for one in design])
+    design = [trial.mixture for trial in make_design(config, natural, allowed, seed)]
+    cells_NC = np.array([(cells if by_phase else PHASES.tied(cells)).array for cells in design])
     table = world.train(cells_NC, seed)
     if not by_phase:
         table = table.reindex(merge={name: [f"1/{name}", f"2/{name}"] for name in names})
@@ -109,8 +109,8 @@ def regret(world: PhasedWorld, trials: int, by_phase: bool) -> tuple[float, str]
     phases = PHASES if by_phase else None
     request = ProposalRequest(fit, allowed, natural, phases=phases)
     request = replace(request, search=request.search.model_copy(update={"bootstrap": 0}))
-    found = propose_mixture(request)
-    cells = found.mixture if by_phase else PHASES.tied(found.mixture.over(names))
+    proposal = propose_mixture(request)
+    cells = proposal.mixture if by_phase else PHASES.tied(proposal.mixture.over(names))
     most = float(world.values(world.natural.array[None])[0]) - world.best
     is_tied = PHASES.tied(PHASES.whole(cells)).total_variation(cells) < 1e-3
     return world.regret(
@@ -119,20 +119,20 @@ def regret(world: PhasedWorld, trials: int, by_phase: bool) -> tuple[float, str]
 
 
 def main() -> None:
-    """Print a row a world, and the paired difference."""
+    """Print a row for each world, and the paired difference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", type=int, default=6)
     parser.add_argument("--trials", type=int, default=64)
     given = parser.parse_args()
     print("| world | seed | tied | phases | of phases |\n|---|---|---|---|---|", flush=True)
     for kind in get_args(Kind):
-        found = []
+        regrets = []
         for seed in range(given.worlds):
             world = phased_world(kind, seed)
             (tied, _), (own, word) = (regret(world, given.trials, way) for way in (False, True))
-            found.append((tied, own))
+            regrets.append((tied, own))
             print(f"| {kind} | {seed} | {tied:.3f} | {own:.3f} | {word} |", flush=True)
-        tied_W, own_W = np.array(found).T
+        tied_W, own_W = np.array(regrets).T
         apart_W = own_W - tied_W
         half = 2.0 * apart_W.std(ddof=1) / np.sqrt(len(apart_W))
         print(

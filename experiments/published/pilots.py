@@ -43,36 +43,36 @@ def main() -> None:
     parser.add_argument("--regressor", default="auto")
     parser.add_argument("--draws", type=int, default=20, help="sets of pilots")
     parser.add_argument("--runs", nargs="+", default=["test_60m", "test_1B"])
-    asked = parser.parse_args()
-    trials = regmix(asked.folder, "train_1m")
+    options = parser.parse_args()
+    trials = regmix(options.folder, "train_1m")
     objective = objective_of("mean", trials.targets)
-    fit = fit_trials(trials, FitConfig(regressors=[asked.regressor]), objective, 0)
+    fit = fit_trials(trials, FitConfig(regressors=[options.regressor]), objective, 0)
     print("# Pilots\n")
     print(
         "Command: `OMP_NUM_THREADS=1 python experiments/published/pilots.py"
         " ../shared/data/regmix`.\n"
-        f"{asked.regressor} on {len(trials)} 1M runs, {asked.draws} sets of pilots. RMSE and"
+        f"{options.regressor} on {len(trials)} 1M runs, {options.draws} sets of pilots. RMSE and"
         " half-widths are in standard\ndeviations of the objective over the unseen runs.\n"
     )
-    for name in asked.runs:
-        runs = regmix(asked.folder, name)
+    for name in options.runs:
+        runs = regmix(options.folder, name)
         asked_ND = np.vstack([runs.weights(), trials.weights()])
         known = replace(fit, fitted=Known(fit.regressor, asked_ND))
         print(f"## {len(runs)} runs of {name}\n\nMean of 13 losses.\n\n{HEAD}")
         print("|---|---|---|---|---|---|", flush=True)
         for count in COUNTS:
-            _print(count, [dict(_scored(known, runs, count, n)) for n in range(asked.draws)])
+            _print(count, [dict(_scored(known, runs, count, n)) for n in range(options.draws)])
         print(
             f"\nEach loss alone as the objective, mean of 13.\n\n{HEAD}\n|---|---|---|---|---|---|"
         )
         for count in SINGLE:
-            draws = range(asked.draws // 4)
+            draws = range(options.draws // 4)
             _print(count, [row for n in draws for row in _each(known, runs, count, n)])
         print()
 
 
 class Known:
-    """What a regressor predicts for some mixtures, asked once for all draws."""
+    """Predictions of a regressor for some mixtures, computed once for all draws."""
 
     def __init__(self, regressor: Any, weights_ND: np.ndarray) -> None:
         means_NM, stds_NM = predict_with_std(regressor, weights_ND)
@@ -81,8 +81,8 @@ class Known:
 
     def predict(self, weights_ND: np.ndarray, return_std: bool = False) -> Any:
         """Look the mixtures up."""
-        found = [self.known[row.tobytes()] for row in weights_ND]
-        means_NM, stds_NM = (np.stack(part) for part in zip(*found, strict=True))
+        pairs = [self.known[row.tobytes()] for row in weights_ND]
+        means_NM, stds_NM = (np.stack(part) for part in zip(*pairs, strict=True))
         return (means_NM, stds_NM) if return_std else means_NM
 
 
@@ -92,7 +92,7 @@ def _split(runs: Trials, count: int, draw: int) -> tuple[Trials, Trials]:
 
 
 def _scored(fit: Fit, runs: Trials, count: int, draw: int) -> Iterator[tuple[str, Scores]]:
-    """Yield what each way gives on the runs that are no pilots."""
+    """Yield the scores of each way on the runs that are not pilots."""
     pilots, unseen = _split(runs, count, draw)
     carried = fit.with_pilots(pilots)
     yield "own share", _own_share(fit, unseen)
@@ -104,7 +104,7 @@ def _scored(fit: Fit, runs: Trials, count: int, draw: int) -> Iterator[tuple[str
 
 
 def _each(fit: Fit, runs: Trials, count: int, draw: int) -> Iterator[dict[str, Scores]]:
-    """Yield what lines and a residual give for each loss alone."""
+    """Yield the scores of lines and a residual for each loss alone."""
     pilots, unseen = _split(runs, count, draw)
     carried = fit.with_pilots(pilots)
     for name in fit.targets:
@@ -116,9 +116,9 @@ def _each(fit: Fit, runs: Trials, count: int, draw: int) -> Iterator[dict[str, S
 
 
 def _carried(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
-    found = fit.predict(unseen.weights(), objective)
-    halves_N = found.objective_high_N - found.objective_N
-    return _score(found.objective_N, halves_N, objective.value(unseen.losses()))
+    prediction = fit.predict(unseen.weights(), objective)
+    halves_N = prediction.objective_high_N - prediction.objective_N
+    return _score(prediction.objective_N, halves_N, objective.value(unseen.losses()))
 
 
 def _lines(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
@@ -128,12 +128,12 @@ def _lines(fit: Fit, objective: Objective, unseen: Trials) -> Scores:
     alone = replace(drawn, dual_KM=np.zeros_like(drawn.dual_KM))
     lines = replace(fit.correction, lines=alone)
     value_N = objective.value(lines.apply(np.asarray(fit.fitted.predict(weights_ND)), weights_ND))
-    found = _score(value_N, np.zeros_like(value_N), objective.value(unseen.losses()))
-    return found[0], found[1], np.nan, np.nan
+    scores = _score(value_N, np.zeros_like(value_N), objective.value(unseen.losses()))
+    return scores[0], scores[1], np.nan, np.nan
 
 
 def _pilots_mean(objective: Objective, pilots: Trials, unseen: Trials) -> Scores:
-    known_K, truth_N = (objective.value(one.losses()) for one in (pilots, unseen))
+    known_K, truth_N = (objective.value(table.losses()) for table in (pilots, unseen))
     count = len(known_K)
     half = t.ppf(0.95, count - 1) * known_K.std(ddof=1) * np.sqrt(1 + 1 / count)
     return _score(np.full(len(truth_N), known_K.mean()), np.full(len(truth_N), half), truth_N)
@@ -141,14 +141,14 @@ def _pilots_mean(objective: Objective, pilots: Trials, unseen: Trials) -> Scores
 
 def _own_share(fit: Fit, unseen: Trials) -> Scores:
     trials, fold_N = fit.trials, np.repeat([0, 1], [len(fit.trials), len(unseen)])
-    found = controls(
+    predictors = controls(
         np.vstack([trials.weights(), unseen.weights()]),
         np.vstack([trials.losses(), unseen.losses()]),
         fold_N,
         fit.domains,
         fit.objective,
     )
-    ranks_NQ = next(one.ranks_NQ for one in found if one.name == "own_share")
+    ranks_NQ = next(control.ranks_NQ for control in predictors if control.name == "own_share")
     assert ranks_NQ is not None
     truth_N = fit.objective.value(unseen.losses())
     return spearman(ranks_NQ[fold_N == 1, 0], truth_N) or 0.0, np.nan, np.nan, np.nan

@@ -65,8 +65,8 @@ def some(trials: Trials, rows: Array) -> Trials:
 
 def objective_of(kind: str, targets: tuple[str, ...]) -> Objective:
     """Return one target by name, or `mean`: the plain mean of all."""
-    asked = {"mean": dict.fromkeys(targets, 1.0)} if kind == "mean" else {"target": kind}
-    return Objective.from_config(ObjectiveConfig(**asked, unit=UNIT), targets)
+    fields = {"mean": dict.fromkeys(targets, 1.0)} if kind == "mean" else {"target": kind}
+    return Objective.from_config(ObjectiveConfig(**fields, unit=UNIT), targets)
 
 
 def mean_spearman(predicted_NM: Array, observed_NM: Array) -> float:
@@ -86,9 +86,9 @@ def without_a_law(train: Trials, test: Trials) -> dict[str, tuple[float, float]]
     weights_ND = np.vstack([train.weights(), test.weights()])
     observed_NM = np.vstack([train.losses(UNIT), test.losses(UNIT)])
     objective = objective_of("mean", train.targets)
-    found = {}
-    for one in controls(weights_ND, observed_NM, fold_N, train.domains, objective):
-        error = float(np.abs(one.told_NQ[:, 1:] - observed_NM)[fold_N == 1].mean())
-        ranks_NM = np.zeros_like(observed_NM) if one.ranks_NQ is None else one.ranks_NQ[:, 1:]
-        found[one.name] = error, mean_spearman(ranks_NM[fold_N == 1], observed_NM[fold_N == 1])
-    return found
+    scores = {}
+    for rule in controls(weights_ND, observed_NM, fold_N, train.domains, objective):
+        error = float(np.abs(rule.told_NQ[:, 1:] - observed_NM)[fold_N == 1].mean())
+        ranks_NM = np.zeros_like(observed_NM) if rule.ranks_NQ is None else rule.ranks_NQ[:, 1:]
+        scores[rule.name] = error, mean_spearman(ranks_NM[fold_N == 1], observed_NM[fold_N == 1])
+    return scores

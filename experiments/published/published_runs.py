@@ -61,15 +61,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     print("# Regressors on published runs\n")
     print(
         "Command: `OMP_NUM_THREADS=1 python experiments/published/published_runs.py --data"
         " ../shared/data`.\nLosses are in nats per token. All regressors have their defaults.\n"
     )
-    with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
-        _print_regmix(asked.data / "regmix", asked.seeds, pool)
-        _print_mixing_laws(asked.data / "mixinglaws", pool)
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        _print_regmix(options.data / "regmix", options.seeds, pool)
+        _print_mixing_laws(options.data / "mixinglaws", pool)
 
 
 def _print_regmix(folder: Path, seeds: int, pool: ProcessPoolExecutor) -> None:
@@ -166,11 +166,11 @@ def _print_mixing_laws(folder: Path, pool: ProcessPoolExecutor) -> None:
         )
     _row("*target of auto*", [target for *_, target in SPLITS])
     for control in ("own_share", "nearest_trial", "mean"):
-        found = [
+        ranks = [
             [without_a_law(*_split(folder, place, seed))[control] for seed in range(3)]
             for place in range(len(SPLITS))
         ]
-        _row(f"{control}, no law", [_both(pairs) for pairs in found])
+        _row(f"{control}, no law", [_both(pairs) for pairs in ranks])
     covered = [
         np.mean([scores[folder, "auto", place, seed][2] for seed in range(3)])
         for place in range(len(SPLITS))
@@ -210,18 +210,18 @@ def _own_share(folder: Path) -> str:
 
 
 def _of(scores: list[Score], name: str, rows: int) -> list[Score]:
-    return [one for one in scores if (one.name, one.rows) == (name, rows)]
+    return [score for score in scores if (score.name, score.rows) == (name, rows)]
 
 
-def _ranks(own: list[Score], small_NM: Array, large_NM: Array) -> str:
-    small = [mean_spearman(one.small_NM, small_NM) for one in own]
-    large = [mean_spearman(one.large_NM, large_NM) for one in own]
-    spread = f" ({min(small):.3f}..{max(small):.3f})" if len(own) > 1 else ""
+def _ranks(runs: list[Score], small_NM: Array, large_NM: Array) -> str:
+    small = [mean_spearman(score.small_NM, small_NM) for score in runs]
+    large = [mean_spearman(score.large_NM, large_NM) for score in runs]
+    spread = f" ({min(small):.3f}..{max(small):.3f})" if len(runs) > 1 else ""
     return f"{np.mean(small):.4f} / {np.mean(large):.4f}{spread}"
 
 
 def _gain(scores: list[Score], rows: int, losses_NM: Array) -> str:
-    """Return by how much auto ranks better than LightGBM, with its interval."""
+    """Return the gain in rank correlation of auto over LightGBM, with its interval."""
     pairs = list(zip(_of(scores, "auto", rows), _of(scores, "lightgbm", rows), strict=True))
     rng, gains = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
@@ -236,7 +236,7 @@ def _gain(scores: list[Score], rows: int, losses_NM: Array) -> str:
                 ]
             )
         )
-    plain = [mean_spearman(one.small_NM, losses_NM) for pair in pairs for one in pair]
+    plain = [mean_spearman(score.small_NM, losses_NM) for pair in pairs for score in pair]
     gain = np.mean(plain[::2]) - np.mean(plain[1::2])
     return "{:+.4f} ({:+.4f}..{:+.4f})".format(gain, *np.quantile(gains, [0.05, 0.95]))
 
@@ -249,12 +249,12 @@ def _rank_correlation(left_NM: Array, right_NM: Array) -> float:
     return float(((left * right).sum(axis=0) / np.maximum(scale_M, 1e-12)).mean())
 
 
-def _coverage(own: list[Score]) -> str:
-    return f"{np.nanmean([o.coverage for o in own]):.3f} ({np.nanmean([o.width for o in own]):.2f})"
+def _coverage(of: list[Score]) -> str:
+    return f"{np.nanmean([s.coverage for s in of]):.3f} ({np.nanmean([s.width for s in of]):.2f})"
 
 
-def _seconds(own: list[Score]) -> str:
-    return f"{np.nanmean([o.seconds for o in own]):.1f}"
+def _seconds(runs: list[Score]) -> str:
+    return f"{np.nanmean([score.seconds for score in runs]):.1f}"
 
 
 def _both(pairs: list[tuple[float, float]]) -> str:

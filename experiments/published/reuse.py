@@ -48,11 +48,11 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--every", type=int, default=8, help="task of Olmix's 110")
     parser.add_argument("--only", default="", help="pdf, or a domain of RegMix's")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     print(f"| corpus | new runs | {' | '.join(WAYS)} |\n|---|---|{'---|' * len(WAYS)}", flush=True)
-    for name, old, new, counts, held in _corpora(asked.data, asked.every, asked.only):
+    for name, old, new, counts, held in _corpora(options.data, options.every, options.only):
         for count in counts:
-            scores = [_scores(old, new, count, held, seed) for seed in range(asked.draws)]
+            scores = [_scores(old, new, count, held, seed) for seed in range(options.draws)]
             cells = [f"{error:.3f}, rank {rank:.3f}" for error, rank in np.mean(scores, axis=0)]
             print(f"| {name} | {count} | {' | '.join(cells)} |", flush=True)
 

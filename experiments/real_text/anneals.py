@@ -55,18 +55,18 @@ SHORT_SEEDS, LONG_SEEDS, HALF = 3, 6, 3
 
 
 def main() -> None:
-    """Train what is missing, or print the tables."""
-    asked = asked_of(__doc__ or "")
-    if asked.prints:
-        print_tables(asked.out)
+    """Train the missing runs, or print the tables."""
+    options = asked_of(__doc__ or "")
+    if options.prints:
+        print_tables(options.out)
         return
-    texts = halves(asked.data, asked.out / "text")
-    base = base_model(asked.data, texts, asked.out / "base")
+    texts = halves(options.data, options.out / "text")
+    base = base_model(options.data, texts, options.out / "base")
     for name, tokens, seeds, seed in plans():
-        config = experiment(asked.data, texts, base, tokens, seeds, seed)
-        path = asked.out / f"{name}.yaml"
+        config = experiment(options.data, texts, base, tokens, seeds, seed)
+        path = options.out / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config))
-        run_steps(path, asked.out / name, until="sweep", say=say)
+        run_steps(path, options.out / name, until="sweep", say=say)
 
 
 def plans() -> Sequence[tuple[str, int, int, int]]:
@@ -140,9 +140,9 @@ def experiment(
 def _corpus(data: Path, texts: Path, names: Sequence[str]) -> dict[str, Any]:
     domains = {}
     for name in names:
-        own = name.removeprefix("more_")
-        halved = own in BASE
-        domains[name] = _source(texts / f"{name}.parquet" if halved else None, data, own)
+        original = name.removeprefix("more_")
+        halved = original in BASE
+        domains[name] = _source(texts / f"{name}.parquet" if halved else None, data, original)
     return {"tokenizer": "bytes", "max_bytes": 4_000_000, "domains": domains}
 
 
@@ -161,13 +161,13 @@ def print_tables(out: Path) -> None:
     print(f"{_about(runs)}\n\n## Agreement with three seeds of long anneals (Spearman)\n")
     columns = (*TARGETS, MEAN)
     print(f"| ranking | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    singles = [_agreement([one], reference) for one in short]
+    singles = [_agreement([effects], reference) for effects in short]
     rows: dict[str, Mapping[str, float]] = {
         "one seed, short (mean of 3)": _average(singles),
-        "one seed, short (lowest of 3)": {c: min(one[c] for one in singles) for c in columns},
+        "one seed, short (lowest of 3)": {c: min(row[c] for row in singles) for c in columns},
         "three seeds, short": _agreement(short, reference),
         "one seed, long (mean of 3 others)": _average(
-            [_agreement([one], reference) for one in long[HALF:]]
+            [_agreement([effects], reference) for effects in long[HALF:]]
         ),
         "ceiling: three other seeds, long": _agreement([other], reference),
         "control: unigrams alike": _against(unigram_scores(runs["short"]), reference),
@@ -181,8 +181,8 @@ def print_tables(out: Path) -> None:
 
 def changes(run: Run) -> list[dict[str, dict[str, float]]]:
     """Return source - control for each seed, in bits per byte, by target."""
-    done, asked = run.trials.finished, run.config.design.anneals
-    assert asked is not None
+    done, plan = run.trials.finished, run.config.design.anneals
+    assert plan is not None
     losses_NM = done.losses(run.objective.unit)
     columns = {name: losses_NM[:, done.targets.index(name)] for name in TARGETS}
     columns[MEAN] = run.objective.value(losses_NM)
@@ -195,13 +195,13 @@ def changes(run: Run) -> list[dict[str, dict[str, float]]]:
             }
             for name, column_N in columns.items()
         }
-        for k in range(asked.seeds)
+        for k in range(plan.seeds)
     ]
 
 
 def _mean(seeds: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
     return {
-        target: {s: float(np.mean([one[target][s] for one in seeds])) for s in SOURCES}
+        target: {s: float(np.mean([effects[target][s] for effects in seeds])) for s in SOURCES}
         for target in seeds[0]
     }
 
@@ -216,13 +216,13 @@ def _against(
     scores: Mapping[str, Mapping[str, float]], reference: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
     """Return Spearman's correlation by target; a target without scores is left out."""
-    found = {}
-    for target, own in scores.items():
-        pair = [np.array([one[s] for s in SOURCES]) for one in (own, reference[target])]
+    ranks = {}
+    for target, row in scores.items():
+        pair = [np.array([by_source[s] for s in SOURCES]) for by_source in (row, reference[target])]
         rank = spearman(*pair)
         if rank is not None:
-            found[target] = rank
-    return found
+            ranks[target] = rank
+    return ranks
 
 
 def _average(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -234,16 +234,16 @@ def unigram_scores(run: Run) -> dict[str, dict[str, float]]:
     corpus = run.corpus
     share = {s: _unigrams(corpus, s, held_out=False) for s in SOURCES}
     goal = {t: _unigrams(corpus, t, held_out=True) for t in TARGETS}
-    found = {t: {s: _divergence(goal[t], share[s]) for s in SOURCES} for t in TARGETS}
-    found[MEAN] = {s: float(np.mean([found[t][s] for t in TARGETS])) for s in SOURCES}
-    return found
+    distances = {t: {s: _divergence(goal[t], share[s]) for s in SOURCES} for t in TARGETS}
+    distances[MEAN] = {s: float(np.mean([distances[t][s] for t in TARGETS])) for s in SOURCES}
+    return distances
 
 
 def own_scores() -> dict[str, dict[str, float]]:
     """Return -1 for the source of a target's own domain, and 0 for others."""
-    found = {t: {s: -1.0 if s == own else 0.0 for s in SOURCES} for t, own in OWN.items()}
+    scores = {t: {s: -1.0 if s == own else 0.0 for s in SOURCES} for t, own in OWN.items()}
     owned = set(OWN.values())
-    return {**found, MEAN: {s: -1.0 if s in owned else 0.0 for s in SOURCES}}
+    return {**scores, MEAN: {s: -1.0 if s in owned else 0.0 for s in SOURCES}}
 
 
 def _unigrams(corpus: Corpus, name: str, *, held_out: bool) -> Array:
@@ -292,8 +292,8 @@ def _noise(
 
 
 def _print_effects(run: Run, reference: Mapping[str, Mapping[str, float]]) -> None:
-    own = pl.col("target") == pl.col("source")
-    elsewhere = run.anneals.filter(~pl.col("target").is_in(TARGETS) & ~own)
+    is_own = pl.col("target") == pl.col("source")
+    elsewhere = run.anneals.filter(~pl.col("target").is_in(TARGETS) & ~is_own)
     columns = (MEAN, *TARGETS)
     print(f"| source | {' | '.join(columns)} | largest loss elsewhere |\n|---|{'---|' * 5}")
     for source in sorted(SOURCES, key=lambda name: reference[MEAN][name]):
@@ -305,8 +305,8 @@ def _print_effects(run: Run, reference: Mapping[str, Mapping[str, float]]) -> No
     apart = [
         spearman(*(np.array([reference[t][s] for s in SOURCES]) for t in pair)) for pair in pairs
     ]
-    said = ", ".join(f"{a} and {b} {_cell(r)}" for (a, b), r in zip(pairs, apart, strict=True))
-    print(f"\nRankings of different targets agree by: {said} (Spearman).")
+    agree = ", ".join(f"{a} and {b} {_cell(r)}" for (a, b), r in zip(pairs, apart, strict=True))
+    print(f"\nRankings of different targets agree by: {agree} (Spearman).")
 
 
 def _cell(value: float | None) -> str:

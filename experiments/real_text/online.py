@@ -79,7 +79,7 @@ class Group:
         return {"mean": mean, "target": {n: self.target.get(n, 0.0) for n in self.domains}}
 
     def weights(self) -> dict[str, float]:
-        """Return the objective of what does not look at it."""
+        """Return the objective of methods that do not use it."""
         return next(iter(self.objectives().values()))
 
 
@@ -97,7 +97,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Train what is missing, or print what there is."""
+    """Train the missing runs, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -107,22 +107,23 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--processes", type=int, default=2)
-    asked = parser.parse_args()
-    if asked.prints:
-        print_tables(asked.out, {group.name: group.objectives() for group in GROUPS})
+    options = parser.parse_args()
+    if options.prints:
+        print_tables(options.out, {group.name: group.objectives() for group in GROUPS})
         return
-    if asked.data is None:
+    if options.data is None:
         parser.error("--data: the folder of the text")
-    corpus = prepared(asked.data, asked.out / "corpus", ALL)
-    groups = [one for one in GROUPS if not asked.group or one.name in asked.group]
-    with ProcessPoolExecutor(asked.processes, mp_context=get_context("spawn")) as pool:
+    corpus = prepared(options.data, options.out / "corpus", ALL)
+    groups = [group for group in GROUPS if not options.group or group.name in options.group]
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         for group in groups:
-            size = size_of(asked.size)
-            text = Text(corpus, group.domains, size, asked.steps, group.outside)
-            if asked.fresh:
-                run_fresh(group, text, asked.out / f"{group.name}-fresh", pool)
+            size = size_of(options.size)
+            text = Text(corpus, group.domains, size, options.steps, group.outside)
+            if options.fresh:
+                run_fresh(group, text, options.out / f"{group.name}-fresh", pool)
             else:
-                run_group(group, text, asked.out / f"{group.name}-{asked.size}", pool, asked.size)
+                folder = options.out / f"{group.name}-{options.size}"
+                run_group(group, text, folder, pool, options.size)
 
 
 def size_of(name: str) -> DecoderSize:
@@ -174,7 +175,7 @@ def _of_small(out: Path) -> dict[str, Mixture]:
 
 
 def run_fresh(group: Group, text: Text, out: Path, pool: ProcessPoolExecutor) -> None:
-    """Train with other seeds than the options were chosen on."""
+    """Train with seeds on which no option was chosen."""
     even = same_weights(Mixture.uniform(group.domains), FRESH_SEEDS)
     name, weights = next(iter(group.objectives().items()))
     best = f"best_static/{name}"
@@ -245,13 +246,13 @@ def proposal(
 ) -> Mixture:
     """Propose a mixture; with LightGBM as RegMix does, by simulation."""
     weights = {name: weight for name, weight in objective.items() if weight > 0}
-    asked = Objective.from_config(
+    goal = Objective.from_config(
         ObjectiveConfig(mean=weights, unit="nats_per_token"), trials.targets
     )
-    fit = fit_trials(trials, FitConfig(regressors=[regressor]), asked, 0)
+    fit = fit_trials(trials, FitConfig(regressors=[regressor]), goal, 0)
     inventory = dict.fromkeys(natural.domains, 1)
     allowed, search = Constraints((*natural.domains,)), ProposeConfig(bootstrap=0)
-    request = ProposalRequest(fit, allowed, natural, inventory, search, trials=trials, goal=asked)
+    request = ProposalRequest(fit, allowed, natural, inventory, search, trials=trials, goal=goal)
     return propose_mixture(request).mixture
 
 

@@ -53,12 +53,12 @@ def print_tables(out: Path, objectives: Mapping[str, Mapping[str, Mapping[str, f
 
 def read(folder: Path) -> dict[str, Rows]:
     """Return the runs of each method, sorted by seed."""
-    found = {}
+    runs = {}
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
         if "runs" in content and not content["method"].startswith(("design", "proxies")):
-            found[content["method"]] = sorted(content["runs"], key=lambda row: row["seed"])
-    return found
+            runs[content["method"]] = sorted(content["runs"], key=lambda row: row["seed"])
+    return runs
 
 
 def _print_objective(
@@ -67,13 +67,13 @@ def _print_objective(
     control_S = values(methods[CONTROL], weights)
     rows = []
     for method, runs in methods.items():
-        asked = method.partition("/")[2]
-        if method != CONTROL and asked in ("", objective):
+        goal = method.partition("/")[2]
+        if method != CONTROL and goal in ("", objective):
             rows.append((values(runs, weights).mean(), method.partition("/")[0], runs))
     if not rows:
         return
-    told = ", ".join(f"{name} {weight:.2g}" for name, weight in weights.items() if weight > 0)
-    print(f"\n## {folder.name}, {objective}: {told}\n")
+    measured = ", ".join(f"{name} {weight:.2g}" for name, weight in weights.items() if weight > 0)
+    print(f"\n## {folder.name}, {objective}: {measured}\n")
     print(
         f"{len(control_S)} seeds; stratified: {control_S.mean():.4f} nats, perplexity"
         f" {perplexities(methods[CONTROL], weights).mean():.3f}.\n"

@@ -167,10 +167,10 @@ class _Runs:
     def result(
         self, k: int, test_M: np.ndarray, seen_M: np.ndarray, seconds: float
     ) -> dict[str, Any]:
-        """Return what one run has come to."""
+        """Return the result of one run."""
         domains, evaluations = self._text.domains, self._text.evaluations
         drawn_D = self._drawn_KD[k] / self._drawn_KD[k].sum()
-        found = {
+        result = {
             "method": self._job.name,
             "seed": self._job.seeds[k],
             "test": dict(zip(evaluations, test_M.tolist(), strict=True)),
@@ -182,10 +182,10 @@ class _Runs:
         }
         if self._drivers:
             driver = self._drivers[k]
-            found["perturbed"] = driver.perturbed_steps / self._text.steps
-            found["evaluated"] = driver.evaluated_tokens / self._text.tokens
-            found["last"], found["frozen"] = dict(driver.weights), driver.frozen
-        return found
+            result["perturbed"] = driver.perturbed_steps / self._text.steps
+            result["evaluated"] = driver.evaluated_tokens / self._text.tokens
+            result["last"], result["frozen"] = dict(driver.weights), driver.frozen
+        return result
 
     def _loader(self, corpus: Corpus, k: int) -> MixtureLoader:
         sources = {d.name: d.train for d in corpus.domains if d.name in self._text.domains}
@@ -200,7 +200,7 @@ class _Runs:
         return MixtureLoader(dataset, sampler, prefetch=0, output="numpy")
 
     def _windows(self, corpus: Corpus) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what estimators see and the test text, (M, N, W) each, spread over the text."""
+        """Return windows for estimators and for the test, (M, N, W) each, spread over the text."""
         length = self._text.size.sequence_length
         shards = {d.name: d.validation for d in corpus.domains}
         rows = []
@@ -208,9 +208,9 @@ class _Runs:
             whole = (len(shards[name]) - 1) // length
             places = np.linspace(0, whole - 1, SEEN + TEST).astype(np.int64) * length
             rows.append(shards[name].rows(places, length + 1).astype(np.int64))
-        every = torch.from_numpy(np.stack(rows))
+        windows = torch.from_numpy(np.stack(rows))
         is_seen = np.arange(SEEN + TEST) % ((SEEN + TEST) // SEEN) == 0
-        return every[:, is_seen], every[:, ~is_seen]
+        return windows[:, is_seen], windows[:, ~is_seen]
 
     def _driver(self, k: int) -> Driver:
         assert self._job.estimator is not None
@@ -227,7 +227,7 @@ class _Runs:
         return Driver(estimator, self._loaders[k], options)
 
     def _sums(self, k: int) -> Any:
-        """Return what evaluates one run; the whole stack is evaluated once a step."""
+        """Return the evaluation of one run; the whole stack is evaluated once a step."""
 
         def evaluate() -> dict[str, tuple[float, int]]:
             if self._step not in self._evaluated:

@@ -35,7 +35,7 @@ def prepared(data: Path, path: Path, domains: Sequence[str], tokenizer: str = "b
 
 
 def asked_of(description: str, **numbers: int) -> argparse.Namespace:
-    """Return what the command line of a script asks for: to train (`data`, `out`), or to print.
+    """Parse a script's command line: to train (`data`, `out`), or to print.
 
     Args:
         description: The script's docstring, whose first line is the help.
@@ -47,12 +47,12 @@ def asked_of(description: str, **numbers: int) -> argparse.Namespace:
     parser.add_argument("--print", action="store_true", dest="prints")
     for name, default in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    asked = parser.parse_args()
-    if asked.data is None and not asked.prints:
+    options = parser.parse_args()
+    if options.data is None and not options.prints:
         parser.error("--data: the folder of the text")
-    return asked
+    return options
 
 
 def say(line: str) -> None:
-    """Say a line beside the tables."""
+    """Print a line to stderr, apart from the tables."""
     sys.stderr.write(f"{line}\n")

@@ -51,28 +51,28 @@ ARMS: Mapping[str, tuple[str, str]] = {
 
 
 def main() -> None:
-    """Do what is missing, or print what there is."""
+    """Run the missing parts, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path)
     parser.add_argument("--tasks", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1, help="processes that train proxies")
     parser.add_argument("--print", action="store_true", dest="prints")
-    asked = parser.parse_args()
-    if asked.prints:
+    options = parser.parse_args()
+    if options.prints:
         numbers = {"base": BASE_TOKENS, "anneal": ANNEAL_TOKENS, "items": ITEMS}
-        print_story(asked.out, ARMS, numbers)
+        print_story(options.out, ARMS, numbers)
         return
-    if asked.data is None or asked.tasks is None:
+    if options.data is None or options.tasks is None:
         parser.error("--data, --tasks: the folder of the text, and that of the tasks")
-    Story(asked.data.resolve(), asked.tasks, asked.out, asked.workers).tell()
+    Story(options.data.resolve(), options.tasks, options.out, options.workers).tell()
 
 
 class Story:
     """The runs of the story, each in a folder of its own under `out`."""
 
     def __init__(self, data: Path, tasks: Path, out: Path, workers: int) -> None:
-        """Split the tasks and read the text, where that is not done.
+        """Split the tasks and read the text, once.
 
         Args:
             data: <domain>/train.parquet and <domain>/validation.parquet.
@@ -131,16 +131,16 @@ class Story:
         """
         sizes = self.text.inventory
         natural = PRETRAINED if known == PRETRAINED else tuple(sizes)
-        found = {
+        mixtures = {
             "recommended": recommended,
             "natural": Mixture.natural({name: sizes[name] for name in natural}),
             "trivial": trivial_mixture(self.text, known, self.searched),
         }
         stage = "base" if known == PRETRAINED else "annealed"
-        content = {name: dict(mixture) for name, mixture in found.items()}
+        content = {name: dict(mixture) for name, mixture in mixtures.items()}
         write_json(self.out / f"mixtures_{stage}.json", content)
         nothing = dict.fromkeys(sizes, 0.0)
-        return {name: Mixture(nothing | dict(mixture)) for name, mixture in found.items()}
+        return {name: Mixture(nothing | dict(mixture)) for name, mixture in mixtures.items()}
 
     def trained(
         self,
@@ -150,7 +150,7 @@ class Story:
         seed: int,
         start: Path | None = None,
     ) -> None:
-        """Train a model, export it, and score what was exported."""
+        """Train a model, export it, and score the export."""
         path = self.out / name
         scores = self.out / "scores" / f"{name.replace('/', '-')}.json"
         if scores.exists():
@@ -165,10 +165,10 @@ class Story:
         if start is not None and not (path / "model").exists():
             export_model(path / "run", path / "model", trust=True)
         scored = path / "run" if start is None else path / "model"
-        found = score_tasks(scored, self.tested, items=ITEMS, trust=True)
+        answer = score_tasks(scored, self.tested, items=ITEMS, trust=True)
         tasks = {
-            name: {"family": FAMILIES[name], "metrics": {"bits_per_byte": one["bits_per_byte"]}}
-            for name, one in found["tasks"].items()
+            name: {"family": FAMILIES[name], "metrics": {"bits_per_byte": task["bits_per_byte"]}}
+            for name, task in answer["tasks"].items()
         }
         write_json(scores, {"losses": dict(result.losses), "tasks": tasks})
 

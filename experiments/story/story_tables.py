@@ -45,7 +45,7 @@ def print_story(out: Path, arms: Iterable[str], numbers: Mapping[str, int]) -> N
 
 
 def folder_name(arm: str) -> str:
-    """Return what the folders of an arm begin with."""
+    """Return the prefix of an arm's folders."""
     return arm.replace(", ", "-").replace(" ", "-")
 
 
@@ -64,8 +64,8 @@ def _print_mixtures(path: Path) -> None:
 
 
 def _print_stage(runs: Scores) -> None:
-    there = {name: found for name, found in runs.items() if found}
-    measured = {name: [_measures(run) for run in found] for name, found in there.items()}
+    trained = {name: seeds for name, seeds in runs.items() if seeds}
+    measured = {name: [_measures(run) for run in seeds] for name, seeds in trained.items()}
     columns = list(measured["natural"][0])
     print(
         f"\n| bits per byte, mean of seeds | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}"
@@ -76,14 +76,14 @@ def _print_stage(runs: Scores) -> None:
     print(f"\n| difference | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, other in _pairs(list(measured)):
         cells = [
-            _interval(_column(measured, name, one) - _column(measured, other, one))
-            for one in columns
+            _interval(_column(measured, name, column) - _column(measured, other, column))
+            for column in columns
         ]
         print(f"| {name} - {other} | {' | '.join(cells)} |")
 
 
 def _pairs(names: list[str]) -> Iterable[tuple[str, str]]:
-    """Yield everything beside natural, and then the recommendation beside everything else."""
+    """Yield pairs with natural, then pairs of the recommendation with all others."""
     yield from ((name, "natural") for name in names if name != "natural")
     others = (name for name in names if name not in ("natural", "recommended"))
     yield from (("recommended", name) for name in others)
@@ -101,7 +101,7 @@ def _measures(run: Mapping[str, Any]) -> dict[str, float]:
     for name, task in run["tasks"].items():
         tasks[name.split("_rc_")[0].split("_gold_")[0]] = task["metrics"]["bits_per_byte"]
         families.setdefault(task["family"], []).append(task["metrics"]["bits_per_byte"])
-    means = {name: float(np.mean(found)) for name, found in families.items()}
+    means = {name: float(np.mean(scores)) for name, scores in families.items()}
     held_out = float(np.mean([*run["losses"].values()])) / math.log(2)
     whole = float(np.mean([*means.values()]))
     return {"tasks": whole, **means, **tasks, "held-out text": held_out}

@@ -102,5 +102,5 @@ def _shares(tokens_N: np.ndarray) -> Array:
 
 
 def say(line: str) -> None:
-    """Say a line beside the tables."""
+    """Print a line to stderr, apart from the tables."""
     sys.stderr.write(f"{line}\n")

@@ -42,7 +42,7 @@ CHUNK = 50  # steps between observations, at most
 
 @dataclass(frozen=True)
 class World:
-    """What the losses do; the formula is the module's.
+    """The parameters of the losses; the formula is the module's.
 
     Attributes:
         floor_M: Loss that no training takes away.
@@ -94,7 +94,7 @@ class World:
         return np.flatnonzero(self.objective_M)
 
     def setting(self, seed: int = 0) -> Setting:
-        """Return what an estimator is told; the reference is stratified."""
+        """Return the setting of an estimator; the reference is stratified."""
         count = len(self.domains)
         names = (*self.domains, *(f"t{m}" for m in range(len(self.floor_M) - count)))
         uniform_D = np.full(count, 1 / count)
@@ -134,7 +134,7 @@ class World:
 
 @dataclass
 class Outcome:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         loss: Objective at the end, without noise.
@@ -171,7 +171,7 @@ class Simulation:
         self._rates = world.rates
 
     def train(self, weights_D: Array, steps: int) -> Observation:
-        """Train so many steps, counts by error diffusion, and say what was seen."""
+        """Train some steps, with counts by error diffusion; return an observation."""
         world, count = self.world, len(self.world.domains)
         counts, seen, late = (np.empty((steps, count)) for _ in range(3))
         for s in range(steps):
@@ -191,9 +191,9 @@ class Simulation:
     def evaluate(self) -> HeldOut:
         """Return held-out losses with their jitter."""
         world = self.world
-        kept = np.exp(-(self.step - self._wandered) / WANDER)
+        damping = np.exp(-(self.step - self._wandered) / WANDER)
         fresh_M = self._rng.standard_normal(len(self._wander_M))
-        self._wander_M = kept * self._wander_M + np.sqrt(1 - kept**2) * fresh_M
+        self._wander_M = damping * self._wander_M + np.sqrt(1 - damping**2) * fresh_M
         self._wandered = self.step
         self.passes += 1
         rate = float(self._rates[min(self.step, world.steps - 1)])
@@ -202,7 +202,7 @@ class Simulation:
         return HeldOut(losses_M, world.held_out * SEQUENCE * len(losses_M))
 
     def _counts(self, weights_D: Array) -> Array:
-        """Split a batch; what rounding owes each domain is carried over."""
+        """Split a batch by shares; rounding errors are carried over."""
         due_D = self._owed_D + weights_D * self.world.batch
         counts_D = np.maximum(np.floor(due_D), 0.0)
         short = self.world.batch - int(counts_D.sum())
@@ -245,7 +245,7 @@ def run(world: World, estimator: Estimator, seed: int = 0) -> Outcome:
 
 
 def follow(simulation: Simulation, plan: Plan) -> Iterator[Observation]:
-    """Train on a plan to its end, or to the run's, and say what was seen on the way."""
+    """Train on a plan to its end or the run's; return an observation."""
     left = min(plan.steps, simulation.world.steps - simulation.step)
     while left > CHUNK:
         yield simulation.train(plan.weights_D, CHUNK)

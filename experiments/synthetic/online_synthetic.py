@@ -41,28 +41,28 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, default=10)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     print("# Estimators in synthetic worlds\n")
     print(
         "Command: `python experiments/synthetic/online_synthetic.py`. Thousandths of a nat of the"
         " objective at the end of the run, gained over stratified in the same world (above 0 is"
-        f" better), with paired 95% intervals over {asked.worlds} worlds. `robust, wide` is"
+        f" better), with paired 95% intervals over {options.worlds} worlds. `robust, wide` is"
         " `robust` in steps of 0.2 in [0.6, 1.5] of the reference on the mean, twice the defaults."
         " The last column is the worst world of `robust`, in percent of its loss. `robust` is for"
         " targets that are trained on.\n"
     )
-    _print_gains("The mean over the domains", "mean", (2, 3, 8, 32), ("plain",), asked.worlds)
-    _print_gains("The mean, worlds that break a curve fit", "mean", (5,), KINDS[1:], asked.worlds)
+    _print_gains("The mean over the domains", "mean", (2, 3, 8, 32), ("plain",), options.worlds)
+    _print_gains("The mean, worlds that break a curve fit", "mean", (5,), KINDS[1:], options.worlds)
     _print_gains("A target that is a training domain", "one", (3, 8), ("plain", "transfer"),
-                 asked.worlds)  # fmt: skip
+                 options.worlds)  # fmt: skip
     _print_gains("A target that is none", "outside", (2, 3, 8, 16), ("plain", "transfer"),
-                 asked.worlds)  # fmt: skip
+                 options.worlds)  # fmt: skip
     _print_gains("A target that is none, and that all domains serve alike", "alike", (3, 8, 16),
-                 ("plain",), asked.worlds)  # fmt: skip
-    _print_noise("The mean over three domains", "mean", 3, (0.1, 0.3, 1.0), asked.worlds)
-    _print_noise("A target that is none, eight domains", "outside", 8, (0.3, 3, 5), asked.worlds)
-    _print_noise("The same, that all serve alike", "alike", 8, (0.3, 3, 5), asked.worlds)
-    _print_costs(asked.worlds)
+                 ("plain",), options.worlds)  # fmt: skip
+    _print_noise("The mean over three domains", "mean", 3, (0.1, 0.3, 1.0), options.worlds)
+    _print_noise("A target that is none, eight domains", "outside", 8, (0.3, 3, 5), options.worlds)
+    _print_noise("The same, that all serve alike", "alike", 8, (0.3, 3, 5), options.worlds)
+    _print_costs(options.worlds)
 
 
 def _print_gains(
@@ -129,9 +129,9 @@ def _print_costs(worlds: int) -> None:
     for objective, counts in (("mean", (3, 32)), ("one", (3, 8)), ("outside", (3, 8, 16, 32))):
         for count in counts:
             drawn = [make_world("plain", count, seed, objective) for seed in range(worlds)]
-            found = [run(world, MODELS["aioli"](), seed) for seed, world in enumerate(drawn)]
-            perturbed = 100 * np.mean([one.perturbed for one in found])
-            evaluated = 100 * np.mean([one.evaluated / 3 for one in found])
+            runs = [run(world, MODELS["aioli"](), seed) for seed, world in enumerate(drawn)]
+            perturbed = 100 * np.mean([one.perturbed for one in runs])
+            evaluated = 100 * np.mean([one.evaluated / 3 for one in runs])
             print(f"| {objective} | {count} | {perturbed:.1f}, {evaluated:.1f} |")
     print(flush=True)
 

@@ -155,9 +155,9 @@ def _descend(world: World, ends: Array) -> tuple[Array, float]:
 def _final(world: World, mixtures_SD: Array, ends: Array) -> tuple[float, Array]:
     """Return the final objective of a schedule and its gradient, shape (S, D)."""
     pulls = world.rates / world.memory
-    kept = np.append(np.cumprod((1 - pulls)[::-1])[::-1][1:], 1.0) * pulls
+    remaining = np.append(np.cumprod((1 - pulls)[::-1])[::-1][1:], 1.0) * pulls
     starts = np.concatenate([[0], ends[:-1]])
-    late_S = np.array([kept[a:b].sum() for a, b in zip(starts, ends, strict=True)])
+    late_S = np.array([remaining[a:b].sum() for a, b in zip(starts, ends, strict=True)])
     seen_S = (ends - starts) * world.batch
     start_D = np.full(mixtures_SD.shape[1], (1 - late_S.sum()) / mixtures_SD.shape[1])
     seen_D, late_D = seen_S @ mixtures_SD, start_D + late_S @ mixtures_SD

@@ -87,8 +87,8 @@ def check_command(
     """
     from mixopt.pipeline import check
 
-    _check_own(config, trust)
     source = config_of(config)
+    _check_own(config, trust)
     if write is not None:
         _write_sizes(source, overrides or [], write, as_json)
         return

@@ -348,7 +348,7 @@ def test_where_phases_do_not_matter_one_mixture_is_proposed(tmp_path):
     assert "includes 0: one mixture is proposed for all phases" in found.warnings[0]
     tied = mixopt.predict(tmp_path / "fit", {"web": 0.3, "code": 0.7}).predicted
     assert tied.mixture == PHASES.tied({"web": 0.3, "code": 0.7})
-    with pytest.raises(RunError, match="is a fit of tables, not a run; name a mixture of it"):
+    with pytest.raises(RunError, match="is a fit of tables, not a run; it answers mixopt propose"):
         mixopt.predict(tmp_path / "fit")
 
 
