@@ -125,7 +125,8 @@ class Sender:
         except Exception as error:
             self._client = None
             self._seen.clear()  # the server may have been replaced
-            cause, kind = error, ""
+            cause: BaseException = error
+            kind = ""
             if not isinstance(error, MixoptError):
                 cause = _cause(error)
                 kind = f"{type(cause).__name__}: "
