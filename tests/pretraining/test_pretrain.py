@@ -158,11 +158,11 @@ def test_dropout_goes_on_where_it_was(config, tmp_path):
 @pytest.mark.nightly
 def test_sharded_ranks_train_as_replicated_ones_and_go_on_as_one(context, config, tmp_path):
     overrides = [*SCHEDULED, "parallel=fsdp"]
-    whole = finished(context, config, tmp_path / "whole", overrides=[*SCHEDULED, "parallel=none"])
+    whole = finished(context, config, tmp_path / "whole", overrides=[*SCHEDULED, "parallel=ddp"])
     first = Job(context, config, tmp_path / "run", 2, overrides)
     first.until(17)
     first.kill()
-    second = finished(context, config, tmp_path / "run", overrides=[*SCHEDULED, "parallel=none"])
+    second = finished(context, config, tmp_path / "run", overrides=[*SCHEDULED, "parallel=ddp"])
     assert_goes_on(first, second, whole)
     assert log_of(tmp_path / "run") == log_of(whole.out)
     for name, value in weights_of(whole.out).items():

@@ -104,7 +104,7 @@ def test_two_ranks_are_one_and_go_on_as_one(parallel, whole, context, config, tm
     job = Job(context, config, out, 2, both)
     job.until_true((out / "experts/counts/part-00000012.parquet").exists)
     job.kill()
-    finished(context, config, out, overrides=["parallel=none"])
+    finished(context, config, out, overrides=["parallel=ddp"])
     for layer, other in zip(total(whole).layers, total(out).layers, strict=True):
         assert np.array_equal(layer.tokens_D, other.tokens_D)
         # Gradients add up in another order, and a choice between two like experts may turn.
