@@ -182,17 +182,16 @@ def _interrupt_main(_: object) -> None:
 
 
 def _has_open(pid: int, lock: Path) -> bool:
-    """Return whether a process of this host has the lock open; of another user, whether it runs."""
+    """Return whether a process of this host has the lock open; if unknown, whether it runs."""
     try:
         mark = lock.lstat()
         for file in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
                 if os.path.samestat(file.stat(), mark):
                     return True
-    except PermissionError:
-        return is_running(pid)
-    except OSError:  # the process has ended
-        return False
+    except OSError as error:
+        is_unknown = isinstance(error, PermissionError) or not Path("/proc/self/fd").is_dir()
+        return is_unknown and is_running(pid)
     return False
 
 

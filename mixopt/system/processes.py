@@ -117,11 +117,11 @@ def host_name() -> str:
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use, including a container's limit."""
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        cores = min(cores, max(1, int(quota) // int(period)))
-    return cores
+        cores = min(cores or 1, max(1, int(quota) // int(period)))
+    return cores or 1
 
 
 def process_space() -> str:
@@ -133,7 +133,7 @@ def process_space() -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """Return a process's start time in system ticks; None if it is gone."""
+    """Return a process's start time in system ticks; None if it is gone or unknown."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -144,8 +144,16 @@ def start_of(pid: int) -> str | None:
 
 def is_running(pid: int, started: str = "") -> bool:
     """Return whether a process of this host runs and has this start time."""
-    now = start_of(pid)
-    return now is not None and started in {"", now}
+    if start_of(os.getpid()) is not None:
+        now = start_of(pid)
+        return now is not None and started in {"", now}
+    try:  # a system without /proc, such as macOS
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:

@@ -12,6 +12,7 @@ from refusals import refuses
 
 from mixopt.errors import RunError
 from mixopt.system import in_processes, is_running, start_of, usable_cores, within, without_folders
+from mixopt.system.processes import process_space
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,20 @@ def test_a_process_is_told_from_another_of_its_number_and_from_one_that_has_ende
         while is_running(process.pid):
             time.sleep(0.01)
         assert start_of(process.pid) is None, "nobody has waited for it yet"
+
+
+def test_a_system_without_proc_has_cores_and_tells_whether_a_process_is_there(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(Path, "read_text", absent := lambda *_, **__: os.stat("/none"))
+    monkeypatch.setattr(os, "readlink", absent)
+    assert usable_cores() == 6
+    assert process_space() == ""
+    assert start_of(os.getpid()) is None
+    assert is_running(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    assert not is_running(process.pid)
 
 
 def test_who_does_not_answer_is_named_and_an_error_is_handed_on():
