@@ -1,10 +1,15 @@
 """Exchange with other tools: results of tasks in; mixtures and schedules out, for trainers."""
 
+import csv
+import io
 import itertools
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mixopt.config import read_inventory
 from mixopt.corpus import Corpus
@@ -136,7 +141,9 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
     Args:
         files: One file for each run; runs are named by the first folder in which the paths differ.
         out: The CSV: a column `trial`, `task/<task>/<metric>` for each metric, and
-            `items/task/<task>/<metric>`, the number of questions, if lm-eval reports it.
+            `items/task/<task>/<metric>`, the number of questions, if lm-eval reports it. If every
+            run has its answers by question (`--log_samples`), it is the number of independent
+            questions with the same noise as runs that answer the same questions.
 
     Returns:
         The number of runs, and the number of metrics.
@@ -144,19 +151,24 @@ def import_results(files: Sequence[str | Path], out: str | Path) -> tuple[int, i
     Raises:
         TrialsError: A file of another format, two files of one run, or a run without a metric.
     """
-    import polars as pl
-
     paths, rows = [Path(file) for file in files], dict[str, dict[str, Any]]()
     for name, path in zip(_run_names(paths), paths, strict=True):
         if name in rows:
             raise TrialsError(f"import: two files are of the run {name!r}; give one file a run")
         rows[name] = _metrics(path)
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    for column in (column for column in columns if column.startswith(ITEMS)):
+        if (items := _paired_items(paths, column.removeprefix(ITEMS))) is not None:
+            for row in rows.values():
+                row[column] = items
     for name, row in rows.items():
         if lacking := [column for column in columns if column not in row]:
             raise TrialsError(f"import: the run {name!r} has no {lacking[0]}, which others have")
-    table = pl.DataFrame([{"trial": name, **row} for name, row in rows.items()])
-    write_text(Path(out), table.select("trial", *columns).write_csv())
+    with io.StringIO(newline="") as text:
+        writer = csv.DictWriter(text, ["trial", *columns], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({"trial": name, **row} for name, row in rows.items())
+        write_text(Path(out), text.getvalue())
     return len(rows), sum(not column.startswith(ITEMS) for column in columns)
 
 
@@ -193,6 +205,51 @@ def _metrics(path: Path) -> dict[str, Any]:
             if name.split(",")[0] in SHARES:
                 values[f"{ITEMS}task/{task}/{name.removesuffix(',none')}"] = items
     return values
+
+
+def _paired_items(paths: Sequence[Path], share: str) -> int | None:
+    """Return the number of independent questions with the noise of runs on the same questions.
+
+    The noise of a run on the same questions is the mean of q (1 - q), where q is the share of runs
+    that answer a question right; on independent questions it is p (1 - p), where p is the mean.
+    None without answers by question, or if all runs answer alike.
+    """
+    _, task, name = share.rsplit("/", 2)
+    metric, _, chosen = name.partition(",")
+    answers: list[dict[str, float]] = []
+    for path in paths:
+        file = path.parent / f"samples_{task}{path.stem.removeprefix('results')}.jsonl"
+        own = _answers(file, metric, chosen or "none") if file.is_file() else None
+        if not own:
+            return None
+        answers.append(own)
+    if len(answers) < 2 or any(own.keys() != answers[0].keys() for own in answers):
+        return None
+    right_RI = np.array([[own[item] for item in answers[0]] for own in answers])
+    paired = right_RI.var(axis=0, ddof=1).mean()
+    p_R = right_RI.mean(axis=1)
+    items = right_RI.shape[1]
+    return max(items, round(items * (p_R * (1.0 - p_R)).mean() / paired)) if paired else None
+
+
+def _answers(file: Path, metric: str, chosen: str) -> dict[str, float] | None:
+    """Return the metric of each question for one filter; None if a row has no number."""
+    answers: dict[str, float] = {}
+    try:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                one = json.loads(line)
+                if one.get("filter", chosen) != chosen:
+                    continue
+                if not isinstance(value := one.get(metric), (int, float)):
+                    return None
+                answers[str(one["doc_id"])] = float(value)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise TrialsError(
+            f"{file}: cannot be read: {' '.join(f'{type(error).__name__}: {error}'.split())}; move"
+            " it away to count questions alone"
+        ) from error
+    return answers
 
 
 def draws(

@@ -99,6 +99,7 @@ COMMANDS = [
     ("import {0}/a/r.json {0}/a/s.json --out o", ["the run 'r' has no task/y/acc, which others"]),
     ("import {0}/a/r.json {0}/a/r.json --out o", ["two files are of the run 'r'; give one file"]),
     ("import {0}/text.jsonl --out o", ["neither a results file of lm-eval nor a metrics.json"]),
+    ("import {0}/d/results_1.json --out o", ["samples_arc_1.jsonl: cannot be read: JSONDecodeErr"]),
     ("import {0}/c.json --out o", ["neither a results file of lm-eval nor a metrics.json"]),
     ("import t.parquet --out o --key k", ["t.parquet: one table of trials is read as it is"]),
     ("import {0}/large.csv --out t --dtype uint16", ["tokens need --tokenizer NAME"]),
@@ -401,6 +402,10 @@ def folder(experiment, tmp_path_factory):
         (path / f"{name}.json").write_text(json.dumps({"results": {task: {"acc,none": 1}}}))
     (path / "text.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
     (path / "c.json").write_text('{"results": 3}')
+    (path / "d").mkdir()
+    arc = {"results": {"arc": {"acc,none": 1}}, "n-samples": {"arc": {"effective": 2}}}
+    (path / "d/results_1.json").write_text(json.dumps(arc))
+    (path / "d/samples_arc_1.jsonl").write_text('{"doc_id": 0, "acc": 1.0}\n{"doc_id": 1, "a')
     (path / "mail").mkdir()
     rows = "".join(f"{n},some words of message {n}\n" for n in range(9))
     (path / "mail/mail.csv").write_text("id,message\n" + rows)

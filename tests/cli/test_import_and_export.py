@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from command_line import mixopt
 from read_fragments import read_shares
@@ -70,6 +71,28 @@ def test_the_questions_of_lm_eval_are_those_of_its_shares_of_right_answers(tmp_p
     trials = Trials.from_csv(tmp_path / "W.csv", tmp_path / "L.csv")
     assert trials.items == {"task/arc/acc": 8}
     assert trials.targets == ("task/arc/acc", "task/arc/perplexity")
+
+
+def test_runs_that_answer_the_same_questions_differ_by_less_than_their_number_says(tmp_path):
+    rng = np.random.default_rng(0)
+    hard_I = rng.beta(0.3, 0.3, 400)
+    shares = []
+    for run in range(40):
+        right_I = (rng.random(400) < hard_I).astype(float)
+        metrics = {"exact_match,strict": right_I.mean()}
+        content = {"results": {"gsm8k": metrics}, "n-samples": {"gsm8k": {"effective": 400}}}
+        folder = tmp_path / f"t{run}"
+        write(folder / "results_1.json", content)
+        answers = pl.DataFrame({"doc_id": range(400), "filter": "strict", "exact_match": right_I})
+        loose = answers.with_columns(filter=pl.lit("loose"), exact_match=0.0)
+        pl.concat([answers, loose]).write_ndjson(folder / "samples_gsm8k_1.jsonl")
+        shares.append(right_I.mean())
+    imported(tmp_path)
+    items = int(pl.read_csv(tmp_path / "L.csv")["items/task/gsm8k/exact_match,strict"][0])
+    claimed, p = np.sqrt(0.25 / items), np.mean(shares)
+    expected = np.sqrt((hard_I * (1 - hard_I)).mean() / 400) * np.sqrt(0.25 / (p * (1 - p)))
+    assert items > 700
+    assert claimed == pytest.approx(expected, rel=0.1)
 
 
 def test_the_list_has_every_tool_with_its_unit_and_needs():
