@@ -9,7 +9,6 @@ from made_proposal import DOMAINS, PROPOSAL, made_proposal
 
 from mixopt.config import ConstraintsConfig
 from mixopt.constraints import Constraints
-from mixopt.fitting import OBJECTIVE
 from mixopt.fitting.intervals import TrialReach
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
@@ -23,12 +22,11 @@ CORNERS = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
 def fit_with(rows=CORNERS, error: float = 0.1, mean: float = 2.0) -> SimpleNamespace:
     """The parts of a fit that warnings use: trials, and the objective's held-out errors."""
     table = pl.DataFrame({"trial": [f"t{row}" for row in range(len(rows))]})
-    errors = [(OBJECTIVE, "linear", error), (OBJECTIVE, "mean", mean), ("math", "linear", 9.0)]
-    report = pl.DataFrame(errors, schema=["target", "predictor", "rmse"], orient="row")
+    scores = {"linear": {"rmse": error}, "mean": {"rmse": mean}}
     weights_ND = np.array(rows, dtype=float)
     trials = SimpleNamespace(table=table, weights=lambda: weights_ND)
     reach = TrialReach(weights_ND)
-    numbers = {"report": report, "trials": trials, "reach": reach}
+    numbers = {"scores": scores, "trials": trials, "reach": reach}
     return SimpleNamespace(name="linear", thin_evidence=lambda: None, **numbers)
 
 
