@@ -248,7 +248,8 @@ def sync(
         ConfigError: MLflow is not installed.
     """
     path = Path(directory)
-    if not inside(path, JOURNAL).exists():
+    inside(path, JOURNAL)
+    if not wanted_runs(path):  # none, or of another version
         _record_again(path)
     servers = [None, *(wanted.server for wanted in wanted_runs(path).values())]
     stated = uri or os.environ.get(URI_VARIABLE)
@@ -271,7 +272,7 @@ def _record_again(path: Path) -> None:
     config = run.config.tracking.model_copy(update={"enabled": True})
     with tracked(run, REPORT, Tracker(config, run.config.name, path, sends=False)):
         pass
-    if not (path / JOURNAL).exists():
+    if not wanted_runs(path):
         raise RunError(
             f"{path}: nothing to send: neither its sweep nor its validation is done; run it first"
         )

@@ -106,7 +106,7 @@ def test_before_its_validation_a_run_has_what_is_known(recorded, tmp_path):
     run.log.discard("propose")
     assert outcomes.description_tags(run) == {}
     run.log.discard("sweep")
-    (path / JOURNAL).unlink()
+    (path / JOURNAL).write_text('{"step": "of another version"}\n')
     refuses(RunError, "nothing to send: neither its sweep nor its validation is", sync, path)
     refuses(RunError, "has no config.yaml; give one of the runs in it: web", sync, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
