@@ -1,3 +1,4 @@
+from .chat_tokens import ChatTokens as ChatTokens
 from .collate import ADDED as ADDED, Batch as Batch, stack_samples as stack_samples
 from .dataset import MixtureDataset as MixtureDataset
 from .loader import MixtureLoader as MixtureLoader

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mixopt import CorpusError, MixtureDataset, MixtureLoader, MixtureSampler, PackedDocuments
 from mixopt.errors import SamplerError
-from mixopt.loading import stack_samples
+from mixopt.loading import ChatTokens, stack_samples
 from mixopt.loading.packing import best_fit, best_fit_rows, packed_fields
 
 END = 0
@@ -290,10 +290,18 @@ def test_the_loss_over_packed_rows_is_that_of_the_documents_one_by_one():
 # --- Conversations: loss on the assistant's tokens alone ------------------------------------------
 
 
+PLAIN = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 MARKED = (
     "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}{% generation %}"
     "{{ m.content }}<|end|>\n{% endgeneration %}{% else %}{{ m.content }}<|end|>\n{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+FORGETFUL = (  # drops what was answered before, as templates of reasoning models drop thoughts
+    "{% for m in messages %}<|{{ m.role }}|>"
+    "{% if loop.last or m.role != 'assistant' %}{{ m.content }}{% endif %}<|end|>\n{% endfor %}"
 )
 TALK = [
     {"role": "system", "content": "be kind"},
@@ -304,26 +312,44 @@ TALK = [
 ]
 
 
-def tokenizer():
+def tokenizer(template=None):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE({c: k for k, c in enumerate(alphabet)}, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     marks = ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
     made = PreTrainedTokenizerFast(tokenizer_object=inner, additional_special_tokens=marks)
-    made.chat_template = MARKED
+    made.chat_template = template
     return made
 
 
-def test_loss_is_on_what_the_template_marks_as_the_assistants():
-    made = tokenizer()
-    options = {"return_dict": True, "return_assistant_tokens_mask": True}
-    packed = PackedDocuments(
-        [TALK], length=200, tokenize=lambda talk: made.apply_chat_template(talk, **options)
+def answers(fields, decode):
+    """Return the text of each run of tokens that carry loss."""
+    carries = np.asarray(fields["labels"]) != -100
+    bounds = np.flatnonzero(np.diff(carries.astype(int), prepend=0, append=0)).reshape(-1, 2)
+    return [decode(np.asarray(fields["input_ids"])[start:stop].tolist()) for start, stop in bounds]
+
+
+@pytest.mark.parametrize("template", [PLAIN, MARKED])
+def test_loss_is_on_what_the_assistant_said_and_its_end(template):
+    made = tokenizer(template)
+    fields = ChatTokens(made)({"messages": TALK})
+    assert made.decode(fields["input_ids"].tolist()) == made.apply_chat_template(
+        TALK, tokenize=False
     )
-    row = packed[0]
-    text = made.apply_chat_template(TALK, tokenize=False)
-    assert made.decode(row["input_ids"][row["document"] == 0].tolist()) == text
-    bounds = np.flatnonzero(np.diff((row["labels"] != -100).astype(int))).reshape(-1, 2) + 1
-    answers = [made.decode(row["input_ids"][start:stop].tolist()) for start, stop in bounds]
-    assert answers == ["hello, world<|end|>\n", "yés<|end|>\n"]
+    assert answers(fields, made.decode) == ["hello, world<|end|>\n", "yés<|end|>\n"]
+    other = ChatTokens(tokenizer(), template=template, messages="talk")({"talk": TALK})
+    assert other["labels"].tolist() == fields["labels"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("template", "sample", "message"),
+    [
+        (None, {}, r"has no chat template; give ChatTokens\(template=\)"),
+        (PLAIN, {"text": "a"}, "column 'messages' has no messages"),
+        (FORGETFUL, {"messages": TALK}, "writes the first 3 of 5 messages otherwise"),
+        ("{{ raise_exception('no system') }}", {"messages": TALK}, "TemplateError: no system"),
+    ],
+)
+def test_a_conversation_that_cannot_be_written_is_told_in_one_line(template, sample, message):
+    refuses(CorpusError, message, lambda: ChatTokens(tokenizer(template))(sample))
