@@ -91,5 +91,5 @@ class ChatTokens:
                 **options,
             )
         except Exception as error:  # a template may raise anything on unsupported messages
-            what = one_line(error)
+            what = one_line(f"{type(error).__name__}: {error}")
             raise CorpusError(f"the chat template cannot write a conversation: {what}") from error
