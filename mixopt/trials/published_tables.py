@@ -162,7 +162,9 @@ def joined_trials(
     loss_columns = sorted(others, key=lambda name: name.startswith(TASK))
     domains, targets = _names(left, columns, right, loss_columns)
     weights_ND, losses_NM = left.numbers(columns), right.numbers(loss_columns)
-    if _add_up(losses_NM, tolerance) and not _add_up(weights_ND, 0.5):
+    stated = [name for name in left.cells.columns if name.startswith(PHASE)]
+    is_mixture = bool(stated) or _add_up(weights_ND, 0.5) or _add_up(weights_ND / 100, tolerance)
+    if not is_mixture and len(targets) > 1 and _add_up(losses_NM, tolerance):
         raise TrialsError(
             f"{right.path}: rows add up to 1, and those of {left.path} do not: give the table of"
             " mixtures first"
@@ -176,9 +178,8 @@ def joined_trials(
     notes += _constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
     notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
     weights_ND = np.array([point.array for point in points])
-    stated = [name for name in left.cells.columns if name.startswith(PHASE)]
     if len(points) > 1:
-        notes += _about_phases(left, stated, Phases.found(domains, weights_ND))
+        notes += _about_phases(left, stated, Phases.found(domains, weights_ND), tolerance)
     fingerprints = [point.fingerprint for point in points]
     sizes = {**_size(right), **_size(left)}
     if is_scheduled:
@@ -437,12 +438,14 @@ def _as_shares(
     """Return weights as shares of 1, also from percent and from a mixture for each phase."""
     with np.errstate(over="ignore"):
         sums_N = np.nan_to_num(weights_ND.sum(axis=1))
-    if (np.abs(sums_N - 100) <= 100 * tolerance).all():
-        return weights_ND / 100, [f"{table.path}: weights are in percent, and were divided by 100"]
+    notes, hundreds = list[str](), max(round(float(sums_N.min()) / 100), 1)
+    if hundreds <= MAX_PHASES and _add_up(weights_ND / (100 * hundreds), tolerance):
+        weights_ND, sums_N = weights_ND / 100, sums_N / 100
+        notes.append(f"{table.path}: weights are in percent, and were divided by 100")
     phases = round(float(sums_N.min()))
     if 2 <= phases <= MAX_PHASES and (np.abs(sums_N - phases) <= phases * tolerance).all():
-        return _shares_of_all_tokens(table, names, weights_ND, phases, tolerance), []
-    return weights_ND, []
+        weights_ND = _shares_of_all_tokens(table, names, weights_ND, phases, tolerance)
+    return weights_ND, notes
 
 
 def _shares_of_all_tokens(
@@ -473,7 +476,9 @@ def _shares_of_all_tokens(
     return shares_NC
 
 
-def _about_phases(table: CellTable, stated: Sequence[str], phases: Phases | None) -> list[str]:
+def _about_phases(
+    table: CellTable, stated: Sequence[str], phases: Phases | None, tolerance: float
+) -> list[str]:
     """Check the stated phases; without any, return whether branches are read as phases."""
     if stated:
         if phases is None or {PHASE + name for name in phases} != set(stated):
@@ -481,6 +486,13 @@ def _about_phases(table: CellTable, stated: Sequence[str], phases: Phases | None
                 f"{table.path}: {', '.join(stated)}: expected columns PHASE/DOMAIN with the same"
                 " domains in each phase, and the same total in every row"
             )
+        for name, share in phases.items():
+            length = float(table.numbers([PHASE + name])[0, 0])
+            if abs(length - share) > tolerance:
+                raise TrialsError(
+                    f"{table.path}: {PHASE}{name} is {length:.6g}, but the weights of {name!r} add"
+                    f" up to {share:.6g}; correct it, or make the weights of each phase add up to 1"
+                )
         return []
     if phases is None:
         return []

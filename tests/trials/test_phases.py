@@ -1,6 +1,7 @@
 """A mixture for each phase of a training: designs, limits, tables, and files."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from mixopt import Mixture, Phases, Trials
@@ -97,6 +98,10 @@ def test_branches_with_one_total_are_phases_only_if_their_names_or_columns_say_s
     shares.with_columns(**{"phase/arts": 0.8}).write_csv(mixtures)
     with pytest.raises(TrialsError, match="phase/arts: expected columns PHASE/DOMAIN with the s"):
         Trials.from_csv(mixtures, losses)
+    shares.with_columns(**{"phase/art": 0.5, "phase/law": 0.5}).write_csv(mixtures)
+    message = "phase/art is 0.5, but the weights of 'art' add up to 0.8; correct it"
+    with pytest.raises(TrialsError, match=message):
+        Trials.from_csv(mixtures, losses)
 
 
 def test_shares_in_each_phase_become_shares_of_all_tokens_and_totals_that_hold_are_noted(tmp_path):
@@ -106,6 +111,11 @@ def test_shares_in_each_phase_become_shares_of_all_tokens_and_totals_that_hold_a
     assert trials.weights()[0].tolist() == pytest.approx([0.4, 0.4, 0.02, 0.18])
     assert dict(trials.phases) == pytest.approx(dict(PHASES))
     assert "phases" not in str(trials.notes)
+    percent = pl.read_csv(mixtures).with_columns(pl.col("^weight/.*$") * 100)
+    percent.write_csv(tmp_path / "percent.csv")
+    same = Trials.from_csv(tmp_path / "percent.csv", losses)
+    assert same.weights() == pytest.approx(trials.weights())
+    assert "in percent" in same.notes[0]
     rounded = mixtures.read_text().replace("0.1,0.9,", "0.101,0.902,")
     mixtures.write_text(rounded)
     assert dict(Trials.from_csv(mixtures, losses).phases) == pytest.approx(dict(PHASES))

@@ -135,6 +135,11 @@ def test_weights_in_percent_rows_that_are_there_twice_and_a_constant_loss_are_re
     found = read("run,web,code\na,50,50\nb,25,75\nc,90.4,10\n")
     assert found.weights()[:2].tolist() == [[0.5, 0.5], [0.25, 0.75]]
     assert any("in percent" in note for note in found.notes)
+    for losses in (
+        "run,x\na,1.0\nb,0.995\nc,1.005\n",
+        "run,x,y\na,0.4,0.6\nb,0.5,0.5\nc,0.3,0.7\n",
+    ):
+        assert len(read("run,web,code\na,50,50\nb,25,75\nc,90,10\n", losses)) == 3
     renamed = read(MIXTURES + "b,0.25,0.75\n")
     assert renamed == read()
     assert any("repeat another one, cell by cell, read once: 1" in note for note in renamed.notes)
