@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -63,7 +64,7 @@ def init_command(
     from mixopt.pipeline import found_text, start_experiment
 
     started = start_experiment(paths, out, say)
-    command = f"mixopt check {out}"
+    command = shlex.join(["mixopt", "check", str(out)])
     if as_json:
         print_json({**started.to_json(), "next": command})
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
@@ -275,7 +276,8 @@ def fit_command(
     fit, ready = fit_tables(trials, out, at=size, **given)
     for note in fit.trials.notes:
         say(f"fit: {note}")
-    command = f"mixopt propose {out}{' --trust' if ':' in fit.name else ''}"
+    trust = ["--trust"] if ":" in fit.name else []
+    command = shlex.join(["mixopt", "propose", str(out), *trust])
     if as_json:
         answer = {"summary": fit.summary(), "readiness": ready.to_json(), "next": command}
         print_json({"path": str(out), "regressor": fit.name, **answer})

@@ -1,6 +1,7 @@
 """Commands that exchange data or train: import, export, pretrain, experts, verify, sync."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -152,7 +153,7 @@ def export_command(
             print_json({"file": out, **schedule.to_json()})
             return
         show(f"{out}: {schedule.tokens:,} tokens in {schedule.steps:,} steps")
-        show(f"{COMMAND}mixopt predict {out}")
+        show(f"{COMMAND}{shlex.join(['mixopt', 'predict', str(out)])}")
     else:
         from mixopt.pipeline import export
 

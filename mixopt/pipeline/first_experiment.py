@@ -139,13 +139,14 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
     tokenizer = _tokenizer(sum(source.bytes for source in sources))
     trials = min(MAX_TRIALS, max(MIN_TRIALS, 3 * len(sources)))
     quoted = shlex.quote(str(out))
+    run_name = re.sub(r"[^A-Za-z0-9._-]+", "-", out.stem).lstrip("._-") or "mixopt"
     skip = any(source.is_broken for source in sources)
     lines = [
         "# How much of each domain should a model be trained on? Written by",
         f"#   mixopt {shlex.join(['init', *map(str, paths), '--out', str(out)])}",
         f"# Check it:  mixopt check {quoted}",
         f"# Run it:    mixopt run {quoted}      (interrupted, the same command resumes)",
-        f"name: {_scalar(out.stem)}",
+        f"name: {_scalar(run_name)}",
         "corpus:",
         f"  tokenizer: {tokenizer:<11} # bytes, bpe:<vocab>, or a Hugging Face tokenizer",
         "  max_bytes: 20_000_000  # maximum text read per domain: a sample is enough",
@@ -207,11 +208,14 @@ def _proxy() -> str:
 def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[str]]:
     """Find the domains of files and folders; also return what is left out, and why."""
     places, left_out = [Path(path) for path in paths], list[str]()
+    by_path = {place.resolve(): place for place in places}
     for place in places:
         if not place.exists():
             raise ConfigError(f"init: {place}: no such file or folder")
-        for other in places:
-            if other is not place and place.resolve().is_relative_to(other.resolve()):
+        path = place.resolve()
+        for folder in (path, *path.parents):
+            other = by_path.get(folder, place)
+            if other is not place:
                 raise ConfigError(
                     f"init: {place}: is in {other}, which is given too; give one of them"
                 )

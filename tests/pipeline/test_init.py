@@ -117,14 +117,16 @@ def test_folders_that_are_named_after_a_split_hold_files_of_domains(tmp_path, mo
 
 def test_odd_names_are_quoted_and_impossible_ones_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    file = tmp_path / "my über plan.v2.yaml"
     for name in (r"a\b", "k: v", "yes", "z" * 220):
         for part in "pq":
             jsonl(tmp_path / "data" / name / f"{part}.jsonl", [{"text": t} for t in texts(name)])
-    found = start_experiment(["data"], tmp_path / "new.yaml")
+    found = start_experiment(["data"], file)
     assert [source.name for source in found.sources] == ["k: v", "yes"]
     assert len(found.left_out) == 2
     assert all(line.endswith("; rename it") for line in found.left_out)
-    config = load_config(tmp_path / "new.yaml")
+    config = load_config(file)
+    assert config.name == "my-ber-plan.v2"
     assert list(config.corpus.domains) == ["k: v", "yes"]
     assert check(config).problems == []
 
