@@ -169,15 +169,15 @@ def run_command(
 
     config = config_of(config)
     directory = directory_of(config, out)
-    given = [*(overrides or ()), *([] if executor is None else [f"sweep.executor={executor}"])]
+    settings = [*(overrides or ()), *([] if executor is None else [f"sweep.executor={executor}"])]
     if dry_run:
-        script = pipeline.sweep_script(config, directory, overrides=given, trust=trust)
+        script = pipeline.sweep_script(config, directory, overrides=settings, trust=trust)
         print_json({"script": script}) if as_json else show_as_is(script.rstrip("\n"))
         return
     run = pipeline.run(
         config,
         directory,
-        overrides=given,
+        overrides=settings,
         until=until,
         redo=redo,
         retry_failed=retry_failed,
@@ -196,11 +196,11 @@ def _print_run(run: Run, last: str, as_json: bool) -> None:
     if last == REPORT.name:
         print_json(run_summary(run)) if as_json else show(summary_text(run))
         return
-    done = [step.name for step in STEPS if run.is_done(step.name)]
-    waiting = [step.name for step in STEPS if step.name not in done]
+    finished = [step.name for step in STEPS if run.is_done(step.name)]
+    waiting = [step.name for step in STEPS if step.name not in finished]
     command = run.command(until=waiting[0]) if waiting else None
     if as_json:
-        steps = {"done": done, "waiting": waiting, "next": command}
+        steps = {"done": finished, "waiting": waiting, "next": command}
         print_json({"path": str(run.path), "step": last, "result": step_result(run, last), **steps})
     elif command is not None:
         show(f"{COMMAND}{command}")
@@ -215,7 +215,7 @@ def status_command(
     ],
     logs: Annotated[Text, option("--logs", "Print the log of this trial.", "TRIAL")] = None,
     lines: Annotated[
-        Whole, option("--lines", "With --logs: the last N lines.", short="-n", least=0)
+        Whole, option("--lines", "With --logs: the last N lines.", short="-n", minimum=0)
     ] = None,
     show_readiness: Annotated[
         bool, option("--readiness", "Show how well losses tell mixtures apart.")

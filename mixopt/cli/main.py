@@ -37,8 +37,8 @@ def no_room_line(error: BaseException) -> str | None:
         reason = _one_line(str(error))
         return f"out of memory{': ' + reason if reason else ''}; the same command resumes"
     if isinstance(error, UnicodeEncodeError):
-        what = error.object[error.start : error.end].encode("unicode_escape").decode()
-        return f"{what}: the encoding {error.encoding} of this terminal or system has no such text"
+        text = error.object[error.start : error.end].encode("unicode_escape").decode()
+        return f"{text}: the encoding {error.encoding} of this terminal or system has no such text"
     if isinstance(error, OSError):
         place = "" if error.filename is None else f"{_one_line(str(error.filename))}: "
         if error.errno in NO_ROOM:
@@ -57,8 +57,8 @@ def defect_line(error: BaseException) -> str:
             traceback.print_exception(error, file=stream)
     except OSError as reason:
         log = f"its traceback, which cannot be written: {reason.strerror}"
-    what = ": ".join(filter(None, (type(error).__name__, _one_line(str(error)))))
-    return f"a defect of mixopt: {what}; please report it with {log}"
+    summary = ": ".join(filter(None, (type(error).__name__, _one_line(str(error)))))
+    return f"a defect of mixopt: {summary}; please report it with {log}"
 
 
 def _one_line(text: str) -> str:

@@ -71,22 +71,22 @@ def predict_command(
     from mixopt.reporting import forecast_lines, schedule_text
     from mixopt.sampling import is_schedule
 
-    known: dict[str, Any] = {"inventory": inventory, "trust": trust}
-    known["tokens"] = token_count(tokens, "--tokens")
+    options: dict[str, Any] = {"inventory": inventory, "trust": trust}
+    options["tokens"] = token_count(tokens, "--tokens")
     if directory.is_file():
         if weights or target or objective or constraints:
             raise ConfigError("predict: a file has no fit; give the directory of a run or a fit")
         if is_schedule(directory) and (tokens or batch):
             raise ConfigError("predict: a schedule has its own length and batch")
-        drawn = draws(directory, batch=batch or BATCH, **known)
+        drawn = draws(directory, batch=batch or BATCH, **options)
         print_json(drawn.to_json()) if as_json else show(schedule_text(drawn))
         return
     mixture, goal = read_mixture(weights), chosen_objective(target, objective)
-    prediction = predict(directory, mixture, target=goal, constraints=constraints, **known)
+    prediction = predict(directory, mixture, target=goal, constraints=constraints, **options)
     content: dict[str, Any] = prediction.to_json()
     text = str(forecast_lines(prediction))
     if batch is not None:
-        drawn = draws(directory, batch=batch, mixture=mixture, **known)
+        drawn = draws(directory, batch=batch, mixture=mixture, **options)
         content["draws"] = drawn.to_json()
         text += f"\n\n{schedule_text(drawn)}"
     print_json(content) if as_json else show(text)
@@ -106,7 +106,7 @@ def propose_command(
     pareto: Annotated[
         Words, option("--pareto", "Trade off two or more of these.", "TARGET")
     ] = None,
-    points: Annotated[int, option("--points", "Points on the Pareto front.", least=2)] = 9,
+    points: Annotated[int, option("--points", "Points on the Pareto front.", minimum=2)] = 9,
     free: Annotated[
         Words,
         option(
@@ -127,7 +127,7 @@ def propose_command(
             f"propose: {directory} is not a directory; give that of a run or of a fit (mixopt run"
             " CONFIG --until propose makes the proposal of an experiment)"
         )
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "tokens": token_count(tokens, "--tokens"),
         "constraints": constraints,
         "inventory": inventory,
@@ -139,10 +139,10 @@ def propose_command(
             raise ConfigError(
                 "propose: --target and --objective give one proposal, --pareto several; choose one"
             )
-        _trade_off(directory, pareto, points, given, out, as_json)
+        _trade_off(directory, pareto, points, options, out, as_json)
         return
-    proposal = propose(directory, target=chosen_objective(target, objective), **given)
-    name = "-".join(re.sub(r"[*?\[\]]+", "_", one) for one in target or ())[:MAX_NAME]
+    proposal = propose(directory, target=chosen_objective(target, objective), **options)
+    name = "-".join(re.sub(r"[*?\[\]]+", "_", pattern) for pattern in target or ())[:MAX_NAME]
     name = name or ("objective" if objective is None else objective.stem)
     path = out or _unused(directory / "proposals" / f"{name}.yaml")
     proposal.to_file(path)
@@ -168,7 +168,7 @@ def _trade_off(
     directory: Path,
     targets: list[str],
     points: int,
-    given: dict[str, Any],
+    options: dict[str, Any],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -177,7 +177,7 @@ def _trade_off(
     from mixopt.reporting import figure_svg, front_text, plot_front
     from mixopt.system import write_text
 
-    request, _ = request_from(directory, **given)
+    request, _ = request_from(directory, **options)
     front = propose_front(request, targets, points=points)
     folder = out or _unused(directory / "proposals" / "-".join(["front", *targets]))
     front.to_folder(folder)
@@ -254,7 +254,7 @@ def fit_command(
     if out is None and not backtest:
         raise ConfigError("fit: tables need --out DIR, for the fit")
     goal, size = chosen_objective(target, objective), read_size(at)
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "regressors": regressor or (),
         "objective": goal,
         "direction": read_directions(direction or ()),
@@ -265,7 +265,7 @@ def fit_command(
     if backtest or out is None:
         from mixopt.reporting import backtest_text, write_backtest
 
-        replay = trials.backtest(**given)
+        replay = trials.backtest(**options)
         print_json(replay.to_json()) if as_json else show(backtest_text(replay))
         if out is not None:
             write_backtest(replay, out / "backtest.html")
@@ -273,11 +273,11 @@ def fit_command(
         return
     from mixopt.pipeline import fit_tables
 
-    fit, ready = fit_tables(trials, out, at=size, **given)
+    fit, ready = fit_tables(trials, out, at=size, **options)
     for note in fit.trials.notes:
         say(f"fit: {note}")
-    trust = ["--trust"] if ":" in fit.name else []
-    command = shlex.join(["mixopt", "propose", str(out), *trust])
+    flags = ["--trust"] if ":" in fit.name else []
+    command = shlex.join(["mixopt", "propose", str(out), *flags])
     if as_json:
         answer = {"summary": fit.summary(), "readiness": ready.to_json(), "next": command}
         print_json({"path": str(out), "regressor": fit.name, **answer})

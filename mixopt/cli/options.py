@@ -43,11 +43,11 @@ def option(
     metavar: str | None = None,
     *,
     short: str | None = None,
-    least: float | None = None,
+    minimum: float | None = None,
 ) -> Any:
     """Return an option of a command."""
     names = (name,) if short is None else (name, short)
-    return Option(*names, help=help, metavar=metavar, min=least)
+    return Option(*names, help=help, metavar=metavar, min=minimum)
 
 
 ConfigPath = Annotated[

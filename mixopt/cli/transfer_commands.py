@@ -135,8 +135,8 @@ def export_command(
         raise ConfigError(f"export: --to {to} needs --out, the place to write to")
     if to != "schedule" and batch is not None:
         raise ConfigError("export: --batch is for --to schedule")
-    known: dict[str, Any] = {"inventory": inventory, "trust": trust}
-    known["tokens"] = token_count(tokens, "--tokens")
+    options: dict[str, Any] = {"inventory": inventory, "trust": trust}
+    options["tokens"] = token_count(tokens, "--tokens")
     if to == "corpus":
         _publish(source, out or "", as_json)
     elif to == "transformers-model":
@@ -147,7 +147,7 @@ def export_command(
     elif to == "schedule":
         from mixopt.pipeline import BATCH, schedule_of
 
-        schedule = schedule_of(source, batch=batch or BATCH, **known)
+        schedule = schedule_of(source, batch=batch or BATCH, **options)
         schedule.to_file(Path(str(out)))
         if as_json:
             print_json({"file": out, **schedule.to_json()})
@@ -157,7 +157,7 @@ def export_command(
     else:
         from mixopt.pipeline import export
 
-        texts = export(source, to, paths=paths, sample_tokens=sample_tokens, **known)
+        texts = export(source, to, paths=paths, sample_tokens=sample_tokens, **options)
         _print_fragments(texts, to, out, as_json)
 
 
@@ -199,7 +199,7 @@ def _show_tools(as_json: bool) -> None:
     from mixopt.integrations import exporter, exporter_names
     from mixopt.reporting import table_text
 
-    known = [exporter(name) for name in exporter_names()]
+    exporters = [exporter(name) for name in exporter_names()]
     if as_json:
         tools = [
             {
@@ -212,11 +212,13 @@ def _show_tools(as_json: bool) -> None:
                 "place": tool.place,
                 "command": tool.command,
             }
-            for tool in known
+            for tool in exporters
         ]
         print_json({"tools": tools, "others": list(OTHER_TOOLS)})
         return
-    rows = [(tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing") for tool in known]
+    rows = [
+        (tool.name, tool.unit.name, " ".join(tool.unit.needs) or "nothing") for tool in exporters
+    ]
     rows += [(name, *about) for name, about in OTHER_TOOLS.items()]
     show(table_text("Tools", ("tool", "unit", "needs"), rows, texts=("unit", "needs")))
 
@@ -232,7 +234,7 @@ def pretrain_command(
         File, option("--score", "Score tasks/*.jsonl; train nothing.", "TASKS")
     ] = None,
     items: Annotated[
-        Whole, option("--items", "With --score: N items of each task.", least=1)
+        Whole, option("--items", "With --score: N items of each task.", minimum=1)
     ] = None,
     device: Annotated[str, option("--device", "With --score: auto, cpu or cuda.")] = "auto",
     trust: Trusted = False,

@@ -109,7 +109,7 @@ class SourceConfig(Section):
     @property
     def has_text(self) -> bool:
         """Whether its documents are specified."""
-        return any(given is not None for given in (self.environment, self.path, self.data_files))
+        return any(place is not None for place in (self.environment, self.path, self.data_files))
 
     def under(self, root: str | None) -> Self:
         """Return the same source with relative files under the folder `root`."""
@@ -199,14 +199,14 @@ class DomainConfig(SourceConfig):
 
     @model_validator(mode="after")
     def _only_mixed(self) -> Self:
-        others = self.changed(but=("mixed", "tokens", "bytes"))
-        if self.mixed is not None and others:
-            raise ValueError(f"{others[0]}: a mixed domain takes its text from its parts")
+        extra = self.changed(but=("mixed", "tokens", "bytes"))
+        if self.mixed is not None and extra:
+            raise ValueError(f"{extra[0]}: a mixed domain takes its text from its parts")
         return self
 
 
-def _flat(given: Any, info: ValidationInfo) -> Any:
-    return flat_domains(given, info, DomainConfig.model_fields)
+def _flat(value: Any, info: ValidationInfo) -> Any:
+    return flat_domains(value, info, DomainConfig.model_fields)
 
 
 class CorpusConfig(Section):
@@ -319,8 +319,8 @@ def unusable_names(corpus: CorpusConfig, targets: Iterable[str]) -> Iterable[Fau
     for place, owner, names in places:
         for name in names:
             first, _, inner = str(name).partition("/")
-            taken = first in _RESERVED or {"train", "validation"} & set(inner.split("/"))
-            fault = "the corpus uses a file of this name" if taken else path_fault(name)
+            is_reserved = first in _RESERVED or {"train", "validation"} & set(inner.split("/"))
+            fault = "the corpus uses a file of this name" if is_reserved else path_fault(name)
             if fault is not None:
                 message = f"{shown_value(name)} cannot be the name of a folder: {fault}; rename it"
                 yield (*place, name), message
@@ -371,10 +371,12 @@ def _sizes(
         raise ConfigError(
             f"{where}: expected a number of tokens for each domain, such as `web: 5e9`"
         )
-    known, sizes = list(domains), dict[str, SizeConfig]()
+    domain_names, sizes = list(domains), dict[str, SizeConfig]()
     for name, value in content.items():
-        if name not in known:
-            raise ConfigError(f"{where}: unknown domain {name!r}{did_you_mean(str(name), known)}")
+        if name not in domain_names:
+            raise ConfigError(
+                f"{where}: unknown domain {name!r}{did_you_mean(str(name), domain_names)}"
+            )
         fields = value if isinstance(value, Mapping) else {"tokens": value}
         sizes[name] = checked(SizeConfig, fields, f"{where}: {name}")
     return where, sizes

@@ -19,18 +19,18 @@ _TABLES = {".parquet": "scan_parquet", ".jsonl": "scan_ndjson", ".csv": "scan_cs
 MAX_CELLS = 10_000
 
 
-def flat_domains(given: Any, info: ValidationInfo, fields: Collection[str]) -> Any:
+def flat_domains(content: Any, info: ValidationInfo, fields: Collection[str]) -> Any:
     """Return domains by path, from nested domains or columns.
 
     Args:
-        given: The content of `domains`.
+        content: The content of `domains`.
         info: Validation info of the section; its context states whether files may be read.
         fields: The fields of a domain, which distinguish a domain from a branch.
     """
-    if not isinstance(given, Mapping):
-        return given
+    if not isinstance(content, Mapping):
+        return content
     flat: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in content.items():
         _add(flat, str(name), value, fields)
     root, reads = info.data.get("root"), (info.context or {}).get(FILES, True)
     for name, value in list(flat.items()):
@@ -38,9 +38,9 @@ def flat_domains(given: Any, info: ValidationInfo, fields: Collection[str]) -> A
             if not reads:
                 raise ValueError(f"{name}.by: a recorded configuration must list the cells")
             flat |= _cells(name, flat.pop(name), root)
-    both = tree_fault(flat)
-    if both is not None:
-        raise ValueError(f"{both[0]!r} is a domain and the branch of {both[1]!r}; rename one")
+    clash = tree_fault(flat)
+    if clash is not None:
+        raise ValueError(f"{clash[0]!r} is a domain and the branch of {clash[1]!r}; rename one")
     return flat
 
 
@@ -84,8 +84,8 @@ def _cells(branch: str, source: Mapping[str, Any], root: str | None) -> dict[str
 
 
 def _tables(branch: str, source: Mapping[str, Any], root: str | None) -> list[Path]:
-    given = source.get("data_files") or source.get("path") or []
-    patterns = [given] if isinstance(given, str) else list(given)
+    source_paths = source.get("data_files") or source.get("path") or []
+    patterns = [source_paths] if isinstance(source_paths, str) else list(source_paths)
     if "data_files" in source and root is not None:
         patterns = [under_folder(root, pattern) for pattern in patterns]
     paths: list[Path] = []
@@ -108,10 +108,10 @@ def _values(branch: str, file: Path, columns: list[str]) -> set[tuple[str, ...]]
 
     try:
         table: pl.LazyFrame = getattr(pl, _TABLES[file.suffix])(file)
-        known = table.collect_schema().names()
+        columns_of_file = table.collect_schema().names()
         for name in columns:
-            if name not in known:
-                near = did_you_mean(name, known)
+            if name not in columns_of_file:
+                near = did_you_mean(name, columns_of_file)
                 raise ValueError(f"{branch}.by: {file}: no column {name!r}{near}")
         rows = table.select(pl.col(columns).cast(pl.String)).unique().collect().rows()
     except (pl.exceptions.PolarsError, OSError) as error:

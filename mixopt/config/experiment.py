@@ -297,8 +297,8 @@ def _faults(config: Config) -> Iterable[Fault]:
     yield from _pattern_faults(config)
     yield from size_faults(corpus, config.evaluation)
     for location, kind, name in plugins_named(config):
-        if ":" not in name and name not in (known := plugin_names(kind)):
-            yield location, f"unknown {kind} {name!r}{did_you_mean(name, known)}"
+        if ":" not in name and name not in (names := plugin_names(kind)):
+            yield location, f"unknown {kind} {name!r}{did_you_mean(name, names)}"
     yield from _command_faults(proxy, [*corpus.domains, *config.targets])
     yield from _start_faults(config)
     yield from _text_faults(config)
@@ -343,10 +343,10 @@ def _anneal_faults(anneals: AnnealsConfig, domains: Iterable[str]) -> Iterable[F
 
 def _objective_faults(config: Config) -> Iterable[Fault]:
     for name, task in ({} if config.tasks is None else config.tasks.sets).items():
-        for kind, given in (("task", name), ("family", task.family)):
-            fault = None if given is None else name_fault(given)
+        for kind, text in (("task", name), ("family", task.family)):
+            fault = None if text is None else name_fault(text)
             if fault is not None:
-                yield ("tasks", "sets", name), f"{kind} {shown_value(given)}: {fault}; rename it"
+                yield ("tasks", "sets", name), f"{kind} {shown_value(text)}: {fault}; rename it"
     try:
         chosen = config.resolved_objective
     except ValueError as error:
@@ -373,26 +373,26 @@ def _pattern_faults(config: Config) -> Iterable[Fault]:
     domains = list(config.corpus.domains)
     sums = limits.branch_bounds(domains)
     single = {name: ends for name, ends in limits.bounds.items() if name not in sums}
-    given = {} if rails is None or isinstance(rails.reference, str) else rails.reference
+    reference = {} if rails is None or isinstance(rails.reference, str) else rails.reference
     for field, patterns, names, kind in (
         ("bounds", single, domains, "domain"),
         ("drop", dict.fromkeys(limits.drop or (), 0.0), domains, "domain"),
         ("guardrails.targets", {} if rails is None else rails.targets, config.losses, KIND),
-        ("guardrails.reference", given, config.losses, KIND),
+        ("guardrails.reference", reference, config.losses, KIND),
         ("floors", limits.floors, config.losses, KIND),
     ):
         yield from pattern_faults(("constraints", *field.split(".")), patterns, names, kind)
 
 
 def _command_faults(proxy: ProxyConfig, losses: Sequence[str]) -> Iterable[Fault]:
-    given = proxy.command_fields
+    fields = proxy.command_fields
     if proxy.name != COMMAND:
-        for name in given:
+        for name in fields:
             message = f"applies only to your own trainer: set name: {COMMAND}, or remove it"
             yield ("proxy", name), message
         return
     for name in ("run", "result"):
-        if name not in given:
+        if name not in fields:
             yield ("proxy", name), f"is missing: name: {COMMAND} needs 'run' and 'result'"
     for name in proxy.losses if isinstance(proxy.losses, dict) else ():
         if name not in losses:
@@ -442,11 +442,11 @@ def _text_faults(config: Config) -> Iterable[Fault]:
             yield location, f"{WHERE}; a mixed domain is prepared from the text of its parts"
         elif location[0] == "corpus" and location[-1] in unsized:
             yield location, "its text is not here, so its size is unknown: state tokens"
-    unit, wanted = config.proxy.unit or "nats_per_token", config.objective.unit
-    if absent and is_command and unit != wanted:
+    unit, objective_unit = config.proxy.unit or "nats_per_token", config.objective.unit
+    if absent and is_command and unit != objective_unit:
         message = (
-            f"is {wanted}, but losses of {absent[0][-1]!r}, whose text is not available here, "
-            f"are known only in proxy.unit: set objective.unit: {unit}"
+            f"is {objective_unit}, but losses of {absent[0][-1]!r}, whose text is not available "
+            f"here, are known only in proxy.unit: set objective.unit: {unit}"
         )
         yield ("objective", "unit"), message
 

@@ -51,12 +51,12 @@ def baseline_temperature(name: str) -> float | None:
     return float(text) if text != name else None
 
 
-def _baselines(given: Any, info: ValidationInfo) -> Any:
+def _baselines(content: Any, info: ValidationInfo) -> Any:
     """Return weights by name, None for known baselines, from a mapping or a list of entries."""
-    if isinstance(given, dict):
-        return {name: from_file(weights, info) for name, weights in given.items()}
+    if isinstance(content, dict):
+        return {name: from_file(weights, info) for name, weights in content.items()}
     baselines: dict[str, Any] = {}
-    for item in given if isinstance(given, list) else [given]:
+    for item in content if isinstance(content, list) else [content]:
         entry = item if isinstance(item, dict) else {item: None} if isinstance(item, str) else {}
         if len(entry) != 1:
             raise ValueError(f"{item!r} is neither a name nor a mapping of one entry")
@@ -108,16 +108,16 @@ class ValidateConfig(Section):
     def _consistent(self) -> ValidateConfig:
         if self.most_seeds < self.seeds:
             raise ValueError(f"max_seeds {self.max_seeds} is below seeds {self.seeds}")
-        known = get_args(KnownBaseline)
+        known_names = get_args(KnownBaseline)
         for name, weights in self.baselines.items():
             of_number = best_place(name) is not None or baseline_temperature(name) is not None
-            if weights is None and name not in known and not of_number:
+            if weights is None and name not in known_names and not of_number:
                 raise ValueError(
-                    f"unknown baseline {name!r}{did_you_mean(name, known)}; known:"
-                    f" {', '.join(known)}, {{best_trial: N}}, {{temperature: T}}, or {{NAME: FILE}}"
-                    " for a mixture of your own"
+                    f"unknown baseline {name!r}{did_you_mean(name, known_names)}; known:"
+                    f" {', '.join(known_names)}, {{best_trial: N}}, {{temperature: T}}, or"
+                    " {NAME: FILE} for a mixture of your own"
                 )
-            if weights is not None and name in known:
+            if weights is not None and name in known_names:
                 raise ValueError(f"{name!r} is already a baseline: choose another name")
             if name.startswith("proposal"):
                 raise ValueError(f"{name!r}: names of proposals begin with 'proposal': rename it")
@@ -340,8 +340,8 @@ class DesignConfig(Section):
             )
 
 
-def _is_number(given: Any) -> bool:
-    return isinstance(given, int | float) and not isinstance(given, bool)
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 # A single number is a fixed share.
@@ -358,13 +358,13 @@ class GroupConfig(Section):
     bounds: Bounds = Field(description="minimum and maximum of their sum, or a fixed share")
 
 
-def _ratios(given: Any) -> Any:
+def _ratios(value: Any) -> Any:
     """Raise on ratios of fewer than two domains, or all 0."""
-    if isinstance(given, (list, dict)) and len(given) < 2:
+    if isinstance(value, (list, dict)) and len(value) < 2:
         raise ValueError("name two domains or more")
-    if isinstance(given, dict) and not any(given.values()):
+    if isinstance(value, dict) and not any(value.values()):
         raise ValueError("the ratios are all 0")
-    return given
+    return value
 
 
 class RadiusConfig(Section):
@@ -400,13 +400,13 @@ class GuardrailsConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _expand_word(cls, given: Any) -> Any:
-        if not isinstance(given, str):
-            return given
-        known = get_args(Compared)
-        if given not in known:
-            raise ValueError(f"unknown reference {given!r}{did_you_mean(given, known)}")
-        return {"reference": given, "margin": MARGIN}
+    def _expand_word(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        references = get_args(Compared)
+        if value not in references:
+            raise ValueError(f"unknown reference {value!r}{did_you_mean(value, references)}")
+        return {"reference": value, "margin": MARGIN}
 
     @model_validator(mode="after")
     def _not_empty(self) -> GuardrailsConfig:
@@ -480,13 +480,13 @@ class ConstraintsConfig(Section):
 
         Bounds by glob narrow a domain's bounds; bounds by name replace them.
         """
-        given = {name: getattr(changes, name) for name in changes.model_fields_set}
+        fields = {name: getattr(changes, name) for name in changes.model_fields_set}
         for name in ("groups", "proportions", "max_epochs"):
-            if name in given and given[name] and getattr(self, name):
-                given[name] = {**getattr(self, name), **given[name]}
+            if name in fields and fields[name] and getattr(self, name):
+                fields[name] = {**getattr(self, name), **fields[name]}
         bounds = self.bounds_of(domains)
-        for name, (least, most) in changes.bounds_of(domains).items():
+        for name, (lower, upper) in changes.bounds_of(domains).items():
             low, high = (0.0, 1.0) if name in changes.bounds else bounds.get(name, (0.0, 1.0))
-            bounds[name] = max(least, low), min(most, high)
+            bounds[name] = max(lower, low), min(upper, high)
         bounds |= self.branch_bounds(domains) | changes.branch_bounds(domains)
-        return self.model_copy(update={**given, "bounds": bounds, "drop": None})
+        return self.model_copy(update={**fields, "bounds": bounds, "drop": None})

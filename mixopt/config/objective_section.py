@@ -37,9 +37,9 @@ class TaskSetConfig(Section):
     family: str | None = optional("tasks of one family are averaged first")
 
 
-def _path_alone(given: Any) -> Any:
+def _path_alone(value: Any) -> Any:
     """Accept a path in place of a set."""
-    return {"path": given} if isinstance(given, str) else given
+    return {"path": value} if isinstance(value, str) else value
 
 
 class TasksConfig(Section):
@@ -71,8 +71,8 @@ class TasksConfig(Section):
             return (name,)
         members = [task for task, entry in self.sets.items() if entry.family == family]
         if not members:
-            known = {entry.family for entry in self.sets.values() if entry.family is not None}
-            hint = did_you_mean(family, known) or "; no task has a family"
+            families = {entry.family for entry in self.sets.values() if entry.family is not None}
+            hint = did_you_mean(family, families) or "; no task has a family"
             raise ValueError(f"no task has the family {family!r}{hint}")
         return tuple(task_column(task, BITS_PER_BYTE) for task in members)
 
@@ -230,9 +230,9 @@ def chosen_losses(config: ObjectiveConfig, evaluation: Sequence[str]) -> ChosenL
 def _higher(config: ObjectiveConfig, evaluation: Sequence[str]) -> tuple[str, ...]:
     """Return the losses of which higher is better: as stated, as questions, or by metric."""
     tasks = {name: task for name in evaluation if (task := task_metric(name)) is not None}
-    usual = {name: "higher" for name, (_, metric) in tasks.items() if metric in HIGHER}
-    usual |= dict.fromkeys(given_by(config.items, evaluation), "higher")
-    better = usual | one_value(config.direction, evaluation, "objective.direction", KIND)
+    directions = {name: "higher" for name, (_, metric) in tasks.items() if metric in HIGHER}
+    directions |= dict.fromkeys(given_by(config.items, evaluation), "higher")
+    better = directions | one_value(config.direction, evaluation, "objective.direction", KIND)
     return tuple(name for name in evaluation if better.get(name) == "higher")
 
 
@@ -323,8 +323,8 @@ def _members(config: ObjectiveConfig, evaluation: Sequence[str]) -> dict[str, di
 
 def _weights(patterns: Mapping[str, float], evaluation: Sequence[str]) -> dict[str, float]:
     """Return the weight of each loss that patterns match; weights of several globs add up."""
-    given = given_by(patterns, evaluation)
-    return {name: sum(weights.values()) for name, weights in given.items()}
+    by_pattern = given_by(patterns, evaluation)
+    return {name: sum(weights.values()) for name, weights in by_pattern.items()}
 
 
 def _shares(weights: Mapping[str, float]) -> dict[str, float]:

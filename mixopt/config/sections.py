@@ -89,11 +89,11 @@ def optional(description: str) -> Any:
 
 def one_given(section: Section, *names: str) -> str:
     """Return the only field of `names` that is given; raise on none or several."""
-    given = [name for name in names if getattr(section, name) is not None]
-    if len(given) != 1:
-        listed = ", ".join(given) or "none"
+    present = [name for name in names if getattr(section, name) is not None]
+    if len(present) != 1:
+        listed = ", ".join(present) or "none"
         raise ValueError(f"give exactly one of {', '.join(names)}; got {listed}")
-    return given[0]
+    return present[0]
 
 
 def token_count(tokens: float | str | None, name: str = "tokens") -> int | None:
@@ -128,10 +128,10 @@ def pattern_faults(
         yield place, fault
 
 
-def one_of(name: str, value: str, known: Sequence[str]) -> str:
+def one_of(name: str, value: str, options: Sequence[str]) -> str:
     """Return a value; raise if it is unknown."""
-    if value not in known:
-        raise ConfigError(f"{name} {value}: unknown{did_you_mean(str(value), known)}")
+    if value not in options:
+        raise ConfigError(f"{name} {value}: unknown{did_you_mean(str(value), options)}")
     return value
 
 
@@ -154,14 +154,14 @@ def weights_in(path: str) -> dict[str, Any]:
     return weights
 
 
-def from_file(given: Any, info: ValidationInfo) -> Any:
+def from_file(value: Any, info: ValidationInfo) -> Any:
     """Read the weights of a mixture file; return any other value unchanged."""
-    if not isinstance(given, str) or given == "natural":
-        return given
+    if not isinstance(value, str) or value == "natural":
+        return value
     if not (info.context or {}).get(FILES, True):
-        raise ValueError(f"{given!r} is a file; a recorded configuration must contain the weights")
+        raise ValueError(f"{value!r} is a file; a recorded configuration must contain the weights")
     try:
-        return weights_in(given)
+        return weights_in(value)
     except MixoptError as error:
         raise ValueError(str(error)) from error
 
@@ -231,9 +231,9 @@ def read_sections(
             raise
     if not all_faults:
         return values
-    first, *others = (ConfigError(_located(fault, path, origins)) for fault in all_faults)
-    for other in others:
-        first.add_note(str(other))
+    first, *further = (ConfigError(_located(fault, path, origins)) for fault in all_faults)
+    for note in map(str, further):
+        first.add_note(note)
     raise first
 
 
@@ -303,9 +303,9 @@ def _fault(details: Mapping[str, Any], model: type[BaseModel]) -> Fault:
     message = details["msg"].removeprefix("Value error, ")
     message = message.replace("Input should be", "should be").partition(", unable to parse")[0]
     value = details["input"]
-    got = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
+    received = "" if isinstance(value, (dict, list)) else f", got {without_secrets(repr(value))}"
     description = None if field is None or kind == "value_error" else field.description
-    return location, f"{message}{got}{f' ({description})' if description else ''}"
+    return location, f"{message}{received}{f' ({description})' if description else ''}"
 
 
 def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -74,17 +74,17 @@ def export(
         if tokens is not None:
             raise ConfigError("export: --tokens is for mixtures; a schedule has its own length")
         schedule = Schedule.from_file(source)
-        given = _given(schedule.domains, paths, sample_tokens)
+        options = _given(schedule.domains, paths, sample_tokens)
         if inventory is not None:
-            given["inventory"] = read_inventory(inventory, schedule.domains)
-        return export_schedule(schedule, to, **given)
-    mixture, known = _known_mixture(source, tokens, inventory, trust=trust)
-    given = _given(mixture.domains, paths, sample_tokens)
-    if PHASES in known:
+            options["inventory"] = read_inventory(inventory, schedule.domains)
+        return export_schedule(schedule, to, **options)
+    mixture, facts = _known_mixture(source, tokens, inventory, trust=trust)
+    options = _given(mixture.domains, paths, sample_tokens)
+    if PHASES in facts:
         planned = schedule_of(source, tokens=tokens, inventory=inventory, trust=trust)
-        return export_schedule(planned, to, **given)
-    known.pop("max_epochs", None)
-    return {"": export_mixture(mixture, to, **known | given)}
+        return export_schedule(planned, to, **options)
+    facts.pop("max_epochs", None)
+    return {"": export_mixture(mixture, to, **facts | options)}
 
 
 def schedule_of(
@@ -112,25 +112,27 @@ def schedule_of(
         ConfigError: The length is unknown.
         SamplerError: A domain exceeds `max_epochs`.
     """
-    own, known = _known_mixture(Path(source), tokens, inventory, mixture=mixture, trust=trust)
-    whole, sizes = known.get("tokens"), known.get("inventory")
-    if whole is None:
+    run_mixture, facts = _known_mixture(
+        Path(source), tokens, inventory, mixture=mixture, trust=trust
+    )
+    total, sizes = facts.get("tokens"), facts.get("inventory")
+    if total is None:
         raise ConfigError("schedule: the length of the run is missing; give --tokens, such as 1e12")
     sequences, length = _batch(batch)
-    stages = [Stage(mixture=own, tokens=whole, name="main")]
-    if PHASES in known:
-        stages = _by_phase(whole, *known[PHASES])
+    stages = [Stage(mixture=run_mixture, tokens=total, name="main")]
+    if PHASES in facts:
+        stages = _by_phase(total, *facts[PHASES])
     return Schedule(
         stages=tuple(stages),
         batch=sequences,
         sequence_length=length,
-        max_epochs=known.get("max_epochs"),
-        inventory=None if sizes is None else {name: sizes[name] for name in own.domains},
+        max_epochs=facts.get("max_epochs"),
+        inventory=None if sizes is None else {name: sizes[name] for name in run_mixture.domains},
         provenance={
             "mixopt": __version__,
             "source": Path(source).name,
-            "mixture": own.fingerprint,
-            **({"note": known["note"]} if known["note"] else {}),
+            "mixture": run_mixture.fingerprint,
+            **({"note": facts["note"]} if facts["note"] else {}),
         },
     )
 
@@ -178,7 +180,7 @@ def _run_names(paths: Sequence[Path]) -> list[str]:
     parts = [path.absolute().parts for path in paths]
     levels = enumerate(zip(*parts, strict=False))
     first = next((level for level, names in levels if len(set(names)) > 1), -1)
-    return [one[first].removesuffix(".json") for one in parts]
+    return [path_parts[first].removesuffix(".json") for path_parts in parts]
 
 
 def _metrics(path: Path) -> dict[str, Any]:
@@ -186,7 +188,7 @@ def _metrics(path: Path) -> dict[str, Any]:
     content = content if isinstance(content, dict) else {}
     results = content.get("results")
     if isinstance(tasks := content.get("tasks"), list):
-        results = {one["task_name"]: one["metrics"] for one in tasks if "task_name" in one}
+        results = {entry["task_name"]: entry["metrics"] for entry in tasks if "task_name" in entry}
     if not isinstance(results, dict) or not all(isinstance(m, dict) for m in results.values()):
         raise TrialsError(
             f"{path}: is neither a results file of lm-eval nor a metrics.json of OLMES; tables are"
@@ -219,13 +221,13 @@ def _paired_items(paths: Sequence[Path], share: str) -> int | None:
     answers: list[dict[str, float]] = []
     for path in paths:
         file = path.parent / f"samples_{task}{path.stem.removeprefix('results')}.jsonl"
-        own = _answers(file, metric, chosen or "none") if file.is_file() else None
-        if not own:
+        by_question = _answers(file, metric, chosen or "none") if file.is_file() else None
+        if not by_question:
             return None
-        answers.append(own)
-    if len(answers) < 2 or any(own.keys() != answers[0].keys() for own in answers):
+        answers.append(by_question)
+    if len(answers) < 2 or any(by_question.keys() != answers[0].keys() for by_question in answers):
         return None
-    right_RI = np.array([[own[item] for item in answers[0]] for own in answers])
+    right_RI = np.array([[by_question[item] for item in answers[0]] for by_question in answers])
     paired = right_RI.var(axis=0, ddof=1).mean()
     p_R = right_RI.mean(axis=1)
     items = right_RI.shape[1]
@@ -238,12 +240,12 @@ def _answers(file: Path, metric: str, chosen: str) -> dict[str, float] | None:
     try:
         with file.open(encoding="utf-8") as lines:
             for line in lines:
-                one = json.loads(line)
-                if one.get("filter", chosen) != chosen:
+                answer = json.loads(line)
+                if answer.get("filter", chosen) != chosen:
                     continue
-                if not isinstance(value := one.get(metric), (int, float)):
+                if not isinstance(value := answer.get(metric), (int, float)):
                     return None
-                answers[str(one["doc_id"])] = float(value)
+                answers[str(answer["doc_id"])] = float(value)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise TrialsError(
             f"{file}: cannot be read: {' '.join(f'{type(error).__name__}: {error}'.split())}; move"
@@ -271,8 +273,8 @@ def draws(
     source = Path(source)
     if source.is_file() and is_schedule(source):
         schedule = Schedule.from_file(source)
-        known = _known(source.parent, trust=trust)
-        sizes = schedule.inventory or known.get("inventory")
+        facts = _known(source.parent, trust=trust)
+        sizes = schedule.inventory or facts.get("inventory")
     else:
         schedule = schedule_of(
             source, tokens=tokens, batch=batch, mixture=mixture, inventory=inventory, trust=trust
@@ -310,7 +312,7 @@ def _known_mixture(
             mixture, content = Mixture.from_file(source), read_yaml(source)
             if isinstance(content, dict):
                 phases = read_phases(StateFields(content, str(source), MixtureError))
-    known = {**_known(folder, trust=trust), "note": note}
+    facts = {**_known(folder, trust=trust), "note": note}
     if note:
         warnings.warn(f"{source}: {note}", UnvalidatedWarning, stacklevel=3)
     if phases is None:
@@ -318,12 +320,12 @@ def _known_mixture(
     elif parts:
         raise ConfigError(f"{source}: phases of mixed domains have no form of other tools")
     else:
-        known[PHASES], mixture = (phases, phases.split(mixture)), phases.whole(mixture)
+        facts[PHASES], mixture = (phases, phases.split(mixture)), phases.whole(mixture)
     if tokens is not None:
-        known["tokens"] = tokens
+        facts["tokens"] = tokens
     if inventory is not None:
-        known["inventory"] = read_inventory(inventory, mixture.domains)
-    return mixture, known
+        facts["inventory"] = read_inventory(inventory, mixture.domains)
+    return mixture, facts
 
 
 def _known(folder: Path, *, trust: bool) -> dict[str, Any]:
@@ -337,33 +339,33 @@ def _known(folder: Path, *, trust: bool) -> dict[str, Any]:
         return {} if corpus is None else {"inventory": corpus.inventory}
     run = load_run(folder, trust=trust)
     parts = parts_of(run)
-    known: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "tokens": run.config.propose.target_tokens,
         "max_epochs": run.config.constraints.usual_epochs,
         "inventory": spread_sizes(run, parts),
     }
     if has_corpus:
-        known["sample_tokens"] = spread_samples(run, parts)
-    return known
+        facts["sample_tokens"] = spread_samples(run, parts)
+    return facts
 
 
 def _given(domains: Sequence[str], paths: Path | None, sample_tokens: str | None) -> dict[str, Any]:
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     if paths is not None:
-        given["paths"] = _by_domain(paths, domains, "a path, or a list of paths,")
+        options["paths"] = _by_domain(paths, domains, "a path, or a list of paths,")
     if sample_tokens is not None:
         try:
-            given["sample_tokens"] = float(sample_tokens)
+            options["sample_tokens"] = float(sample_tokens)
         except ValueError:
-            what = "the mean tokens of a sample"
-            given["sample_tokens"] = _by_domain(Path(sample_tokens), domains, what)
-    return given
+            expected = "the mean tokens of a sample"
+            options["sample_tokens"] = _by_domain(Path(sample_tokens), domains, expected)
+    return options
 
 
-def _by_domain(file: Path, domains: Sequence[str], what: str) -> Mapping[str, Any]:
+def _by_domain(file: Path, domains: Sequence[str], expected: str) -> Mapping[str, Any]:
     content = read_yaml(file)
     if not isinstance(content, dict) or not content:
-        raise ConfigError(f"{file}: expected {what} for each domain, one line each")
+        raise ConfigError(f"{file}: expected {expected} for each domain, one line each")
     for name in content:
         if name not in domains:
             raise ConfigError(f"{file}: unknown domain {name!r}{did_you_mean(str(name), domains)}")
@@ -382,4 +384,7 @@ def _batch(text: str) -> tuple[int, int]:
 def _by_phase(tokens: int, lengths: Phases, mixtures: Mapping[str, Mixture]) -> list[Stage]:
     ends = [round(end * tokens) for end in itertools.accumulate(lengths.values(), initial=0.0)]
     steps = zip(mixtures.items(), itertools.pairwise(ends), strict=True)
-    return [Stage(mixture=one, tokens=end - start, name=n) for (n, one), (start, end) in steps]
+    return [
+        Stage(mixture=mixture, tokens=end - start, name=name)
+        for (name, mixture), (start, end) in steps
+    ]

@@ -60,16 +60,16 @@ class Check:
     @property
     def tokens(self) -> tuple[int, int]:
         """Training tokens of all trials, minimum and maximum."""
-        least = sum(part.least * part.tokens for part in self.parts)
-        return least, sum(part.most * part.tokens for part in self.parts)
+        min_tokens = sum(part.least * part.tokens for part in self.parts)
+        return min_tokens, sum(part.most * part.tokens for part in self.parts)
 
     @property
     def flops(self) -> Range | None:
         """FLOPs of all trials, minimum and maximum; None if the parameters are unknown."""
         if self.parameters is None:
             return None
-        least, most = self.tokens
-        return 6.0 * self.parameters * least, 6.0 * self.parameters * most
+        min_tokens, max_tokens = self.tokens
+        return 6.0 * self.parameters * min_tokens, 6.0 * self.parameters * max_tokens
 
     @property
     def seconds(self) -> Range | None:
@@ -77,9 +77,9 @@ class Check:
         if not self.tokens_per_second:
             return None
         rate = self.tokens_per_second * len(self.devices)
-        least = self.tokens[0] + self.evaluation * sum(part.least for part in self.parts)
-        most = self.tokens[1] + self.evaluation * sum(part.most for part in self.parts)
-        return least / rate, most / rate
+        min_tokens = self.tokens[0] + self.evaluation * sum(part.least for part in self.parts)
+        max_tokens = self.tokens[1] + self.evaluation * sum(part.most for part in self.parts)
+        return min_tokens / rate, max_tokens / rate
 
     def refuse(self) -> None:
         """Raise the first problem, if any, with the number of further problems."""
@@ -120,8 +120,8 @@ class Check:
             facts.append((part.part, f"{count} trials, {short_count(part.tokens)} tokens each"))
         total = f"{_range(self.tokens, short_count)} tokens"
         if self.flops is not None:
-            shown = _range(self.flops, lambda value: f"{value:.1e}")
-            total += f", {shown} FLOPs at {short_count(self.parameters or 0)} parameters"
+            flops = _range(self.flops, lambda value: f"{value:.1e}")
+            total += f", {flops} FLOPs at {short_count(self.parameters or 0)} parameters"
         facts.append(("total", total))
         facts += [("arms", line) for line in planned_arms(self.config)]
         kinds = dict.fromkeys(self.devices)
@@ -139,7 +139,7 @@ class Check:
             lines = [wrapped(line, hanging) for line in lines]
         is_table = with_table and self.natural is not None
         domains = [*self._domain_lines(), ""] if is_table else [self._domains()]
-        return [*domains, *lines, *(f"warning: {one}" for one in self.warnings)]
+        return [*domains, *lines, *(f"warning: {warning}" for warning in self.warnings)]
 
     def _domains(self) -> str:
         natural, count = self.natural, len(self.config.corpus.domains)
@@ -164,9 +164,9 @@ class Check:
         return table_text(title, columns, rows).rstrip("\n").split("\n")
 
 
-def _range(values: tuple[Any, Any], shown: Callable[[Any], str]) -> str:
-    least, most = map(shown, values)
-    return least if least == most else f"{least} to {most}"
+def _range(values: tuple[Any, Any], to_text: Callable[[Any], str]) -> str:
+    minimum, maximum = map(to_text, values)
+    return minimum if minimum == maximum else f"{minimum} to {maximum}"
 
 
 def check(config: Config, *, probe: bool = False, validates: bool = True) -> Check:
@@ -278,8 +278,8 @@ def _shared_text(config: Config) -> Iterator[str]:
     except MixoptError:
         return  # a problem already
     for file, names in list(shared.items())[:MAX_SHARES]:
-        both = " and ".join(map(repr, names))
-        yield f"{file} is text of {both}; give each file to one domain"
+        quoted = " and ".join(map(repr, names))
+        yield f"{file} is text of {quoted}; give each file to one domain"
 
 
 def check_token_unit(config: Config) -> None:
@@ -363,17 +363,17 @@ def _devices(config: Config, warnings: list[str]) -> list[str]:
     if request.executor != "local":
         return [f"executor {request.executor}"] * (request.workers or 1)
     devices = worker_devices(device, request.workers, request.gpus, warnings.append)
-    if device.startswith("cuda") and not all(one.gpus for one in devices):
+    if device.startswith("cuda") and not all(worker.gpus for worker in devices):
         raise ConfigError(f"proxy.device: {device}: no GPU is visible here; use auto or cpu")
-    return [str(one) for one in devices]
+    return [str(worker) for worker in devices]
 
 
 def full_run(config: Config, inventory: dict[str, int]) -> FullRun:
     """Return the run that the mixture is for."""
     from mixopt.proposals import FullRun
 
-    most, phases = config.constraints.usual_epochs, Phases.of(config.design.phases)
-    return FullRun(inventory, config.propose.target_tokens, most, phases)
+    max_epochs, phases = config.constraints.usual_epochs, Phases.of(config.design.phases)
+    return FullRun(inventory, config.propose.target_tokens, max_epochs, phases)
 
 
 def _size_warnings(config: Config, sizes: KnownSizes) -> Iterator[str]:

@@ -43,12 +43,12 @@ def known_sizes(config: Config) -> KnownSizes:
     vocabulary = known_size(config.corpus.tokenizer) or USUAL_IDS
     read = {name: _to_read(name, source, config, rate) for name, source in sources.items()}
     sample = {name: tokens for name, tokens in read.items() if tokens is not None}
-    known = sample if len(sample) == len(sources) else None
-    inventory = {name: size for name, one in sources.items() if (size := _size(one, rate))}
+    full_sample = sample if len(sample) == len(sources) else None
+    inventory = {name: size for name, domain in sources.items() if (size := _size(domain, rate))}
     if len(inventory) < len(sources):
-        return KnownSizes(None, known, "unknown", vocabulary)
+        return KnownSizes(None, full_sample, "unknown", vocabulary)
     exact = rate == 1.0 or all(source.tokens is not None for source in sources.values())
-    return KnownSizes(inventory, known, "stated" if exact else "estimated", vocabulary)
+    return KnownSizes(inventory, full_sample, "stated" if exact else "estimated", vocabulary)
 
 
 def _token_rate(config: Config) -> float:
@@ -65,10 +65,10 @@ def _to_read(name: str, source: SourceConfig, config: Config, rate: float) -> in
             return counted_tokens(name, source)[1]
         except CorpusError:  # reported by the check of sources
             return None
-    most = source.max_bytes or config.corpus.max_bytes
-    if most is None:
+    max_bytes = source.max_bytes or config.corpus.max_bytes
+    if max_bytes is None:
         return None
-    read = max(1, round(most * rate))
+    read = max(1, round(max_bytes * rate))
     return min(read, _size(source, rate) or read)
 
 
@@ -93,12 +93,12 @@ class TrainingPart:
 
 def evaluation_tokens(config: Config) -> float:
     """Return the cost of a trial's held-out losses and tasks in training tokens."""
-    every, trained = config.proxy.eval_every, config.proxy.tokens
-    times = math.ceil(trained / every) if every else 1
+    interval, trained = config.proxy.eval_every, config.proxy.tokens
+    times = math.ceil(trained / interval) if interval else 1
     tokens = len({**config.corpus.sources, **config.evaluation}) * config.proxy.eval_tokens
     if config.tasks is not None:
-        items = [one for name in config.tasks.sets for one in scored_items(config.tasks, name)]
-        size = sum(len((one.context + one.continuation).encode()) for one in items)
+        items = [item for name in config.tasks.sets for item in scored_items(config.tasks, name)]
+        size = sum(len((item.context + item.continuation).encode()) for item in items)
         tokens += math.ceil(size * _token_rate(config))
     return tokens * times / FORWARD
 
@@ -108,12 +108,12 @@ def training_parts(config: Config, *, validates: bool = True) -> tuple[TrainingP
     design, proxy, validation = config.design, config.proxy, config.validation
     later = design.trials - design.first_round
     baselines = len(validation.baselines)
-    least = (1 + baselines) * validation.seeds
-    most = (validation.rounds + baselines) * validation.most_seeds
+    min_runs = (1 + baselines) * validation.seeds
+    max_runs = (validation.rounds + baselines) * validation.most_seeds
     parts = [
         TrainingPart("first round", design.first_trials, design.first_trials, proxy.tokens),
         TrainingPart("later rounds", later, later, proxy.tokens),
-        TrainingPart("validation", least, most, validation.tokens or 2 * proxy.tokens),
+        TrainingPart("validation", min_runs, max_runs, validation.tokens or 2 * proxy.tokens),
     ]
     return tuple(part for part in (parts if validates else parts[:-1]) if part.most)
 
@@ -160,7 +160,7 @@ def shortage_lines(
     config: Config,
     sample: Mapping[str, int],
     inventory: Mapping[str, int],
-    most: Mapping[str, float],
+    max_weights: Mapping[str, float],
 ) -> Iterator[str]:
     """Yield a warning that names domains whose prepared sample is too small for a trial."""
     from mixopt.fitting import OFTEN
@@ -172,16 +172,18 @@ def shortage_lines(
     for name in sample:
         if corpus.prepared is None and not corpus.domains[name].has_text:
             continue
-        drawn = most[name] * tokens
-        epochs, longer = drawn / sample[name], most[name] * target / inventory[name]
+        drawn = max_weights[name] * tokens
+        epochs, longer = drawn / sample[name], max_weights[name] * target / inventory[name]
         needed = drawn / max(longer, 1.0)
         if simulates:
             needed = min(inventory[name] * min(tokens / target, 1.0), drawn)
         if (simulates or epochs > OFTEN) and needed > 1.01 * sample[name]:  # 1%: whole steps
-            about = f"a weight of {most[name]:.2g} ({short_count(round(needed))} tokens needed)"
+            about = (
+                f"a weight of {max_weights[name]:.2g} ({short_count(round(needed))} tokens needed)"
+            )
             short.append((epochs, f"{name} {epochs:.1f} times at {about}"))
     if short:
-        short.sort(key=lambda one: -one[0])
+        short.sort(key=lambda entry: -entry[0])
         names = first_few([text for _, text in short], MAX_SHORTAGES)
         yield (
             f"the prepared text is small for proxy.tokens: a trial may repeat {names}, more"
@@ -196,14 +198,16 @@ def largest_weights(config: Config, natural: Mixture, constraints: Constraints) 
 
     design = config.design
     if design.anneals is not None and len(design.planned_rounds) == 1:
-        tried = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
-        return {name: max(mixture[name] for mixture in tried) for name in natural}
+        mixtures = [mixture for _, mixture in anneal_mixtures(design.anneals, natural)]
+        return {name: max(mixture[name] for mixture in mixtures) for name in natural}
     allowed = design_constraints(design, natural, constraints)
-    most = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
+    max_weights = dict(zip(allowed.domains, allowed.upper_D.tolist(), strict=True))
     if (lengths := design.phases) is None:
-        return most
-    names = Phases(lengths).names(most)
-    return {n: min(1.0, sum(min(most[f"{p}/{n}"], lengths[p]) for p in lengths)) for n in names}
+        return max_weights
+    names = Phases(lengths).names(max_weights)
+    return {
+        n: min(1.0, sum(min(max_weights[f"{p}/{n}"], lengths[p]) for p in lengths)) for n in names
+    }
 
 
 # Standard deviation of a metric over arms: the median over 17 metrics of 384 published fine-tuning
@@ -224,13 +228,15 @@ def planned_arms(config: Config) -> list[str]:
     arms, lines = config.design.trials, list[str]()
     for name, count in items.items():
         noise = math.sqrt(0.25 / count)
-        one = power(noise, SPREAD_OF_ARMS, arms, items=count)
-        enough = "" if one.items is None else f"; {short_count(one.items)} questions make it 80%"
+        ranking = power(noise, SPREAD_OF_ARMS, arms, items=count)
+        enough = (
+            "" if ranking.items is None else f"; {short_count(ranking.items)} questions make it 80%"
+        )
         if not config.design.anchors and config.design.anneals is None:
             enough += "; no arm is a control: set design.anchors: [natural]"
         lines.append(
             f"{name}, {count} questions: an error of up to {100 * noise:.1f} points; the best of"
             f" {arms} arms that differ by {100 * SPREAD_OF_ARMS:g} is told from the control with"
-            f" probability {one.power:.0%}{enough}"
+            f" probability {ranking.power:.0%}{enough}"
         )
     return lines

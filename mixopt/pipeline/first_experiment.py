@@ -64,9 +64,9 @@ class FoundDomain:
     @property
     def fields(self) -> dict[str, Any]:
         """The domain's fields in the YAML."""
-        given = {"path": list(self.paths), "validation": list(self.validation)}
+        by_field = {"path": list(self.paths), "validation": list(self.validation)}
         fields: dict[str, Any] = {
-            name: paths if len(paths) > 1 else paths[0] for name, paths in given.items() if paths
+            name: paths if len(paths) > 1 else paths[0] for name, paths in by_field.items() if paths
         }
         return fields if self.column == "text" else {**fields, "column": self.column}
 
@@ -112,8 +112,8 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
             " several files or folders, or a folder with a subfolder for each domain; rows that"
             " name their source are split by a domain's field by: [COLUMN]"
         )
-    given = {domain.name: DomainConfig(**domain.fields) for domain in domains}
-    counts = count_domains(CorpusConfig(domains=given, tokenizer="bytes"))
+    configs = {domain.name: DomainConfig(**domain.fields) for domain in domains}
+    counts = count_domains(CorpusConfig(domains=configs, tokenizer="bytes"))
     sources = tuple(
         replace(domain, bytes=count.bytes) for domain, count in zip(domains, counts, strict=True)
     )
@@ -127,8 +127,14 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
 def found_text(experiment: FirstExperiment) -> str:
     """Return the domains as a table for the terminal."""
     rows = [
-        (one.name, str(len(one.files)), one.formats, one.column, bytes_text(one.bytes))
-        for one in experiment.sources
+        (
+            domain.name,
+            str(len(domain.files)),
+            domain.formats,
+            domain.column,
+            bytes_text(domain.bytes),
+        )
+        for domain in experiment.sources
     ]
     columns = ("name", "files", "format", "column", "text")
     return table_text("Domains", columns, rows, texts=("format", "column"))
@@ -179,8 +185,8 @@ def experiment_text(sources: Sequence[FoundDomain], paths: Sequence[str | Path],
 
 def _source_line(source: FoundDomain) -> str:
     fields = {**source.fields, "bytes": source.bytes}
-    shown = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
-    return f"    {_scalar(source.name)}: {{{shown}}}"
+    content = ", ".join(f"{name}: {_value(value)}" for name, value in fields.items())
+    return f"    {_scalar(source.name)}: {{{content}}}"
 
 
 def _value(value: object) -> str:
@@ -214,10 +220,10 @@ def find_domains(paths: Sequence[str | Path]) -> tuple[list[FoundDomain], list[s
             raise ConfigError(f"init: {place}: no such file or folder")
         path = place.resolve()
         for folder in (path, *path.parents):
-            other = by_path.get(folder, place)
-            if other is not place:
+            outer = by_path.get(folder, place)
+            if outer is not place:
                 raise ConfigError(
-                    f"init: {place}: is in {other}, which is given too; give one of them"
+                    f"init: {place}: is in {outer}, which is given too; give one of them"
                 )
     while len(places) == 1 and places[0].is_dir():
         places = _visible(places[0], left_out)
@@ -242,23 +248,23 @@ def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | Non
             left_out += [f"{file}: {hint}" for file in files]
     if not splits["train"]:
         return None
-    known = _readable(name, splits["train"], left_out)
-    step = max(1, len(known) / MAX_FILES_READ)
-    seen = [known[int(k * step)] for k in range(min(MAX_FILES_READ, len(known)))]
-    first = {file: _look(file, left_out) for file in seen}
+    readable = _readable(name, splits["train"], left_out)
+    step = max(1, len(readable) / MAX_FILES_READ)
+    sample = [readable[int(k * step)] for k in range(min(MAX_FILES_READ, len(readable)))]
+    first = {file: _look(file, left_out) for file in sample}
     columns = Counter(column for rows in first.values() if rows and (column := _text_column(rows)))
     column = next((name for name, _ in columns.most_common(1)), "")
     wrong = {file for file, rows in first.items() if not _has(column, file, rows, left_out)}
-    used = tuple(file for file in known if file not in wrong)
+    used = tuple(file for file in readable if file not in wrong)
     if not column or not used:
         return None
-    held = [
+    validation = [
         file
         for file in _readable(name, splits[held_out], left_out)
         if _has(column, file, _look(file, left_out), left_out)
     ]
     is_broken = any(rows.broken for file, rows in first.items() if rows and file not in wrong)
-    return FoundDomain(name, used, _paths(used), column, is_broken, _paths(held))
+    return FoundDomain(name, used, _paths(used), column, is_broken, _paths(validation))
 
 
 def _readable(name: str, files: Sequence[Path], left_out: list[str]) -> list[Path]:
@@ -269,9 +275,9 @@ def _readable(name: str, files: Sequence[Path], left_out: list[str]) -> list[Pat
             unknown.setdefault(file.suffix, []).append(str(file))
         elif not file.stat().st_size:
             left_out.append(f"{file}: empty file")
-    for suffix, some in unknown.items():
+    for suffix, names in unknown.items():
         why = f"{suffix} is not a supported text format" if suffix else "no suffix names the format"
-        left_out.append(f"{first_few(some, 1)}: {why}")
+        left_out.append(f"{first_few(names, 1)}: {why}")
     return [file for file in files if builder_of(file) is not None and file.stat().st_size]
 
 
@@ -294,22 +300,26 @@ def _has(column: str, file: Path, rows: FirstRows | None, left_out: list[str]) -
     has_text = _text_column(rows) is not None
     if has_text and column in rows.columns:
         return True
-    what = f"{column!r}, which the other files have" if has_text else "of text"
-    left_out.append(f"{file}: no column {what} (columns: {', '.join(rows.columns[:8])})")
+    missing = f"{column!r}, which the other files have" if has_text else "of text"
+    left_out.append(f"{file}: no column {missing} (columns: {', '.join(rows.columns[:8])})")
     return False
 
 
 def _text_column(rows: FirstRows) -> str | None:
     """Return the text column: by its name, else the one with the longest text."""
     texts = {name: rows.texts(name) for name in rows.columns}
-    texts = {name: own for name, own in texts.items() if own and 2 * len(own) >= len(rows.rows)}
-    named = next((name for name in TEXT_NAMES if name in texts), None)
-    if named is not None:
-        return named
+    texts = {
+        name: values
+        for name, values in texts.items()
+        if values and 2 * len(values) >= len(rows.rows)
+    }
+    usual_name = next((name for name in TEXT_NAMES if name in texts), None)
+    if usual_name is not None:
+        return usual_name
     lengths = {
-        name: sum(map(len, own)) / len(own)
-        for name, own in texts.items()
-        if any(" " in text for text in own)
+        name: sum(map(len, values)) / len(values)
+        for name, values in texts.items()
+        if any(" " in text for text in values)
     }
     longest = max(lengths, key=lambda name: lengths[name], default=None)
     return longest if longest is not None and lengths[longest] >= MIN_LENGTH else None
@@ -323,8 +333,8 @@ def _split_of(place: Path, file: Path) -> tuple[str, str]:
     words = [name.lower() for name in (*folders, *([word[2]] if word else []))]
     split = next((SPLITS[name] for name in words if name in SPLITS), "train")
     without = _SPLIT_WORD.sub("", stem).strip("-_. ")
-    named = next((name for name in folders if name.lower() not in SPLITS), "")
-    return named or without or parent, split
+    domain = next((name for name in folders if name.lower() not in SPLITS), "")
+    return domain or without or parent, split
 
 
 def _visible(folder: Path, left_out: list[str]) -> list[Path]:

@@ -175,8 +175,8 @@ def verify_fit_folder(directory: Path) -> list[CheckedPart]:
     try:
         fit_content(path)
     except MixoptError as error:
-        file, _, what = str(error).partition(": ")
-        return [CheckedPart("fit", "damaged", len(files), size, {file: what}, FIT_AGAIN)]
+        file, _, fault = str(error).partition(": ")
+        return [CheckedPart("fit", "damaged", len(files), size, {file: fault}, FIT_AGAIN)]
     return [CheckedPart("fit", "whole", len(files), size)]
 
 
@@ -328,7 +328,7 @@ def parts_of(run: Run) -> Parts:
     if not mixed:
         return {}
     if corpus.exists():
-        return {name: made["shares"] for name, made in run.corpus.provenance["mixed"].items()}
+        return {name: record["shares"] for name, record in run.corpus.provenance["mixed"].items()}
     for file in (run.path / RECOMMENDATION, run.path / "proposal.yaml"):
         parts = parts_in(file) if file.exists() else {}
         if mixed.keys() <= parts.keys():
@@ -370,19 +370,23 @@ def spread_sizes(run: Run, parts: Parts) -> dict[str, Any]:
     """
     sources = run.config.corpus.sources
     if not (run.path / "corpus").exists():
-        return {name: one.tokens for name, one in sources.items() if one.tokens is not None}
-    whole = {name: size for name, size in run.inventory.items() if name not in parts}
-    made = _wholes(run, parts)
-    return whole | {part: sources[part].tokens or one["tokens"] for part, one in made.items()}
+        return {
+            name: source.tokens for name, source in sources.items() if source.tokens is not None
+        }
+    sizes = {name: size for name, size in run.inventory.items() if name not in parts}
+    prepared = _wholes(run, parts)
+    return sizes | {
+        part: sources[part].tokens or source["tokens"] for part, source in prepared.items()
+    }
 
 
 def spread_samples(run: Run, parts: Parts) -> dict[str, float]:
     """Return mean tokens of a document, with mixed domains replaced by their parts."""
     means = {name: mean for name, mean in run.corpus.sample_tokens.items() if name not in parts}
-    made = {name: one for name, one in _wholes(run, parts).items() if one["documents"]}
-    return means | {name: one["tokens"] / one["documents"] for name, one in made.items()}
+    prepared = {name: part for name, part in _wholes(run, parts).items() if part["documents"]}
+    return means | {name: part["tokens"] / part["documents"] for name, part in prepared.items()}
 
 
 def _wholes(run: Run, parts: Parts) -> dict[str, dict[str, Any]]:
     mixed = run.corpus.provenance["mixed"] if parts else {}
-    return {part: one for name in parts for part, one in mixed[name]["whole"].items()}
+    return {part: record for name in parts for part, record in mixed[name]["whole"].items()}

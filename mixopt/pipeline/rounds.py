@@ -32,8 +32,8 @@ class _Record(BaseModel):
     @property
     def held(self) -> Mixture | None:
         """The mixture that the last chosen stage holds frozen."""
-        given = self.rounds[-1] if self.rounds else None
-        return None if given is None else Mixture(given)
+        weights = self.rounds[-1] if self.rounds else None
+        return None if weights is None else Mixture(weights)
 
 
 def _read_record(path: Path) -> _Record:
@@ -64,10 +64,10 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
         write_design(trials, design)
     results = train(trials, planned_trials(run))
     for number in range(len(record.rounds) + 1, len(rounds)):
-        batch, held = choose_round(run, trials, results, number, record.held)
+        batch, frozen = choose_round(run, trials, results, number, record.held)
         trials = [*trials, *_named(run, trials, batch, number)]
         write_design(trials, design)
-        record = _Record(rounds=[*record.rounds, None if held is None else dict(held)])
+        record = _Record(rounds=[*record.rounds, None if frozen is None else dict(frozen)])
         say(
             f"sweep: round {number + 1} of {len(rounds)}: {len(batch.weights_BD)} mixtures chosen"
             f" by {batch.regressor}, expected gain over the current proposal: {batch.gain:.4g}"
@@ -82,11 +82,11 @@ def choose_round(
     trials: Sequence[Trial],
     results: Sequence[TrialResult],
     number: int,
-    held: Mixture | None,
+    frozen: Mixture | None,
 ) -> tuple[Batch, Mixture | None]:
     """Choose the mixtures of a round by a fit on earlier trials.
 
-    Returns the batch, and the mixture that the round's stage holds frozen; `held` is that of the
+    Returns the batch, and the mixture that the round's stage holds frozen; `frozen` is that of the
     stage before.
     """
     from mixopt.fitting import fit_trials
@@ -101,8 +101,10 @@ def choose_round(
     )
 
     config, seed = run.config, run.config.seed + number
-    every = Trials.from_results(trials, results, proxy=config.proxy.name, targets=config.losses)
-    table = usable_trials(run, every)
+    all_trials = Trials.from_results(
+        trials, results, proxy=config.proxy.name, targets=config.losses
+    )
+    table = usable_trials(run, all_trials)
     objective = settled(stated_objective(run), table)
     _check_finished(run, table, results, number)
     steps = len(config.fit.regressors) * config.fit.folds
@@ -121,11 +123,11 @@ def choose_round(
     natural_D, stages = run.natural.array, config.design.stages
     if stages:
         before = first_stage(config.design, run.natural, limits)
-        if held is not None:
-            before = stage_limits(stages[number - 1], held, limits)
+        if frozen is not None:
+            before = stage_limits(stages[number - 1], frozen, limits)
         best_D = best_candidate(surrogate, before.allowed, natural_D, seed=seed)
-        held = Mixture.from_array(run.natural.domains, best_D)
-        limits = stage_limits(stages[number], held, limits)
+        frozen = Mixture.from_array(run.natural.domains, best_D)
+        limits = stage_limits(stages[number], frozen, limits)
     allowed = limits.allowed if stages else limits.simplex
     candidates_KD = draw_candidates(surrogate, allowed, natural_D, minimum=MIN_WEIGHT, seed=seed)
     batch = choose_batch(
@@ -135,7 +137,7 @@ def choose_round(
         taken_ND=table.weights(),
         seed=seed,
     )
-    return batch, held
+    return batch, frozen
 
 
 def planned_trials(run: Run) -> int:
@@ -165,16 +167,16 @@ def _named(run: Run, trials: Sequence[Trial], batch: Batch, number: int) -> list
 
 
 def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], number: int) -> None:
-    least = run.config.fit.folds
+    min_mixtures = run.config.fit.folds
     finished = len(set(table.finished.mixtures))
-    if finished >= least:
+    if finished >= min_mixtures:
         return
-    failed = next((one for one in results if one.status != "finished"), None)
+    failed = next((result for result in results if result.status != "finished"), None)
     why = "" if failed is None else f" (trial {failed.trial} {failed.status}: {failed.reason})"
     raise RunError(
         f"{run.path}: round {number + 1} of {len(run.config.design.planned_rounds)} cannot be"
-        f" chosen: trials of {finished} mixtures have finished, and a fit needs {least}{why}; fix"
-        f" that and run {run.command('--retry-failed')}, or set design.rounds: off"
+        f" chosen: trials of {finished} mixtures have finished, and a fit needs {min_mixtures}{why}"
+        f"; fix that and run {run.command('--retry-failed')}, or set design.rounds: off"
     )
 
 
@@ -183,30 +185,30 @@ SURE = 2.33  # standard errors by which squared errors must grow: 99%, one-sided
 
 def worse_round(run: Run, fit: Fit) -> str | None:
     """Fit a run without its last round; return a line if that predicts earlier trials better."""
-    done = fit.trials
-    last = max(done.table["round"].to_list())
+    trials = fit.trials
+    last = max(trials.table["round"].to_list())
     if last == 0:
         return None
-    earlier = done.table.filter(done.table["round"] < last)
-    before = fit_of(run, Trials(earlier, done.domains, done.targets))
+    earlier = trials.table.filter(trials.table["round"] < last)
+    before = fit_of(run, Trials(earlier, trials.domains, trials.targets))
     return worse_text(before, fit, "the trials of the last round")
 
 
-def worse_text(before: Fit, after: Fit, what: str) -> str | None:
+def worse_text(before: Fit, after: Fit, further_runs: str) -> str | None:
     """Return a line if further runs made held-out predictions of earlier trials worse."""
     from mixopt.fitting import OBJECTIVE
 
-    known, squares = before.trials.table["trial"].to_list(), []
+    names, squares = before.trials.table["trial"].to_list(), []
     for fit in (before, after):
         rows = fit.held_out.filter(predictor=fit.name, target=OBJECTIVE)
-        rows = rows.filter(rows["trial"].is_in(known))
+        rows = rows.filter(rows["trial"].is_in(names))
         squares.append((rows["predicted"] - rows["observed"]).to_numpy() ** 2)
     more_N = squares[1] - squares[0]
     if more_N.mean() <= SURE * more_N.std() / np.sqrt(len(more_N)):
         return None
-    errors = [float(np.sqrt(one_N.mean())) for one_N in squares]
+    errors = [float(np.sqrt(squares_N.mean())) for squares_N in squares]
     return (
-        f"with {what} the fit predicts the earlier trials worse on held-out folds (error"
+        f"with {further_runs} the fit predicts the earlier trials worse on held-out folds (error"
         f" {errors[1]:.4f}, {errors[0]:.4f} before): they may be of another kind, or far from where"
         " the law holds"
     )

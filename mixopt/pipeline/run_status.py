@@ -134,7 +134,8 @@ def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     if (folder / GROUPS).exists():
         total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
         results = [read_entry(path)[1] for path in step.trial_files(run.path)]
-        finished, to_go = sum(one.status == "finished" for one in results), total - len(results)
+        finished = sum(result.status == "finished" for result in results)
+        to_go = total - len(results)
         trials |= {"trials": total, "ended": len(results), "finished": finished}
         trials["failed"] = len(results) - finished
         if reasons := _failures(results):
@@ -148,16 +149,16 @@ def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     if rate and is_running:
         each = run.config.validation_tokens if step is VALIDATE else run.config.proxy.tokens
         by_tokens = max(0.0, (to_go * each - sum(group.done for group in workers)) / rate)
-        known = seconds_left(attempts, workers, to_go)
+        by_attempts = seconds_left(attempts, workers, to_go)
         trials["tokens_per_second"] = round(rate, 1)
-        trials["left"] = round(by_tokens if known is None else known, 1)
+        trials["left"] = round(by_tokens if by_attempts is None else by_attempts, 1)
     return trials
 
 
 def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     """Return the reasons of failures, the most frequent first."""
     groups: dict[str, list[TrialResult]] = {}
-    for result in sorted(results, key=lambda one: one.trial):
+    for result in sorted(results, key=lambda result: result.trial):
         if result.status != "finished":
             groups.setdefault(failure_kind(result), []).append(result)
     return [
@@ -175,19 +176,19 @@ def _left_running(run: Run, folder: Path, content: dict[str, Any]) -> list[Beat]
 
     A cluster that only an untrusted directory names is not asked.
     """
-    request, left = run.config.sweep, []
+    request, running = run.config.sweep, []
     if not run.is_foreign:
         with suppress(MixoptError):
             ask = partial(going_on, request, folder)
-            left = within(f"sweep.executor: {request.executor}", ask)
+            running = within(f"sweep.executor: {request.executor}", ask)
     elif request.executor != LOCAL:
         content["not_asked"] = (
             f"{request.executor}: was not asked what still runs, because only the directory's own"
             " record names it; if you trust whoever made it, add --trust"
         )
-    if left:
-        content["going_on"] = len(left)
-    return left
+    if running:
+        content["going_on"] = len(running)
+    return running
 
 
 def _step_words(entry: dict[str, Any]) -> Iterator[str]:
@@ -213,8 +214,8 @@ def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
         yield f"resume it with: {entry['resume']}"
     if tasks := entry.get("going_on"):
         words = "1 task is still running" if tasks == 1 else f"{tasks} tasks are still running"
-        who = "the sweep has no owner" if entry["state"] == "waiting" else "the owner is gone"
-        yield f"{who}; {words}; the same command takes over"
+        owner = "the sweep has no owner" if entry["state"] == "waiting" else "the owner is gone"
+        yield f"{owner}; {words}; the same command takes over"
     if "not_asked" in entry:
         yield entry["not_asked"]
     yield from _reason_lines(entry.get("reasons", ()), path)
@@ -223,15 +224,16 @@ def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
     if len(entry.get("nodes", ())) > 1 or entry.get("lost"):
         yield from _shown(list(map(_node_line, entry["nodes"])), MAX_WORKERS, "nodes")
     workers = [
-        f"worker {k}: {_worker_words(one)}" for k, one in enumerate(entry.get("workers", ()), 1)
+        f"worker {k}: {_worker_words(worker)}"
+        for k, worker in enumerate(entry.get("workers", ()), 1)
     ]
     yield from _shown(workers, MAX_WORKERS, "workers")
 
 
-def _shown(lines: Sequence[str], most: int, kind: str) -> Iterator[str]:
-    yield from lines[:most]
-    if len(lines) > most:
-        yield f"and {len(lines) - most} more {kind}; --json lists all"
+def _shown(lines: Sequence[str], max_lines: int, kind: str) -> Iterator[str]:
+    yield from lines[:max_lines]
+    if len(lines) > max_lines:
+        yield f"and {len(lines) - max_lines} more {kind}; --json lists all"
 
 
 def hours_line(entry: dict[str, Any]) -> str:
@@ -273,8 +275,8 @@ def _worker_words(worker: dict[str, Any]) -> str:
     if worker["node"] not in {"", host_name()}:
         words += f" on {worker['node']}"
     if worker["total"]:
-        done, total = worker["done"], worker["total"]
-        words += f", {done / total:.0%} of {short_count(total)} tokens"
+        trained, total = worker["done"], worker["total"]
+        words += f", {trained / total:.0%} of {short_count(total)} tokens"
     if worker["tokens_per_second"]:
         words += f", {short_count(worker['tokens_per_second'])} tokens/s"
     return words
@@ -287,12 +289,12 @@ def find_log(run: Run, trial: str) -> Path:
         RunError: There is no such trial, or no log of it.
     """
     folder = _step_of(run, trial).trial_folder(run.path)
-    own = [log for log in (folder / FILES / trial).glob("*/log.txt") if log.is_file()]
-    if own:
-        return max(own, key=lambda log: int(re.sub(r"\D", "", log.parent.name) or 0))
+    logs = [log for log in (folder / FILES / trial).glob("*/log.txt") if log.is_file()]
+    if logs:
+        return max(logs, key=lambda log: int(re.sub(r"\D", "", log.parent.name) or 0))
     log = log_of_trial(folder, trial, read_groups(folder))
     if log is None:
-        nodes = [one.node for one in read_attempts(folder) if trial in one.trials]
+        nodes = [attempt.node for attempt in read_attempts(folder) if trial in attempt.trials]
         where = f"; it was trained on {nodes[-1]}" if nodes else ""
         raise RunError(f"{run.path}: no log of {trial} is here{where}")
     return log
@@ -312,16 +314,18 @@ def _read(log: Path) -> Iterator[str]:
 
 def _step_of(run: Run, trial: str) -> Step:
     check_name(trial, "trial", RunError)
-    known: list[str] = []
+    trained: list[str] = []
     for step in [step for step in STEPS if step.trains]:
         names = [name for group in read_groups(step.trial_folder(run.path)) for name in group]
         names += [path.stem for path in step.trial_files(run.path)]
         if trial in names:
             return step
-        known += names
-    if not known:
+        trained += names
+    if not trained:
         raise RunError(f"{run.path}: no trial has been trained yet")
-    raise RunError(f"{run.path}: no trial {trial!r}{did_you_mean(trial, sorted(set(known))[:500])}")
+    raise RunError(
+        f"{run.path}: no trial {trial!r}{did_you_mean(trial, sorted(set(trained))[:500])}"
+    )
 
 
 @dataclass
@@ -347,7 +351,7 @@ def stop(run: Run) -> Stopped:
     except RunError as error:
         stopped.left.append(str(error))
     waiting = [step for step in STEPS if step.trains and not run.is_done(step.name)]
-    folders = [folder for one in waiting if (folder := one.trial_folder(run.path)).is_dir()]
+    folders = [folder for step in waiting if (folder := step.trial_folder(run.path)).is_dir()]
     if run.is_foreign and request.executor != LOCAL and folders and owner is None:
         stopped.left.append(
             f"{request.executor}: its jobs are named by the directory's own record alone; if you"

@@ -193,7 +193,7 @@ def _forget_failed(run: Run) -> None:
     """Delete the results of trials that did not finish, and all outputs that depend on them."""
     for step in reversed([step for step in STEPS if step.trains]):
         folder, files = step.trial_folder(run.path), step.trial_files(run.path)
-        failed = [one.stem for one in files if read_entry(one)[1].status != "finished"]
+        failed = [file.stem for file in files if read_entry(file)[1].status != "finished"]
         for trial in failed:
             TrialFolder(folder).forget(trial)
         if failed:
@@ -247,8 +247,8 @@ def _design(run: Run, say: Say) -> None:
     )
     check_folds(run.config, len({trial.mixture for trial in trials}))
     write_design(trials, run.path / "design.parquet")
-    most = largest_weights(run.config, run.natural, run.constraints)
-    for short in shortage_lines(run.config, run.corpus.inventory, run.inventory, most):
+    max_weights = largest_weights(run.config, run.natural, run.constraints)
+    for short in shortage_lines(run.config, run.corpus.inventory, run.inventory, max_weights):
         say(f"design: warning: {short}")
     roles = [trial.role for trial in trials]
     counts = ", ".join(f"{role}: {roles.count(role)}" for role in dict.fromkeys(roles))
@@ -361,7 +361,7 @@ def validate_proposals(run: Run, train: Train, say: Say) -> Validated:
         validated = _validate_one(run, validated, name, proposal, train, say)
         validation = validated.validation(run)
         compared = validation.comparisons_of(name)
-        wins = all(one.verdict in ("wins", "same mixture") for one in compared)
+        wins = all(comparison.verdict in ("wins", "same mixture") for comparison in compared)
         if wins or number == config.rounds:
             break
         proposal = _next_proposal(run, validation, number, say)
@@ -377,11 +377,16 @@ def _validate_one(
     proposals = {**validated.proposals, name: proposal}
     mixtures = {**validated.plan.mixtures, name: proposal.mixture}
     for count in looks(config.seeds, config.most_seeds):
-        plan = validated.plan.add({other: mixtures[other] for other in (name, *undecided)}, count)
+        compared_mixtures = {key: mixtures[key] for key in (name, *undecided)}
+        plan = validated.plan.add(compared_mixtures, count)
         validated = Validated(plan, train(plan.trials), proposals)
         compared = validated.validation(run).comparisons_of(name)
-        undecided = [one.baseline for one in compared if one.verdict == "not significant"]
-        loses = any(one.verdict == "loses" for one in compared)
+        undecided = [
+            comparison.baseline
+            for comparison in compared
+            if comparison.verdict == "not significant"
+        ]
+        loses = any(comparison.verdict == "loses" for comparison in compared)
         if loses or not undecided:
             break
         if count < config.most_seeds:
@@ -407,7 +412,7 @@ def _next_proposal(run: Run, validation: Validation, number: int, say: Say) -> P
 
 def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:
     for name, mixture in baselines.items():
-        same = next(other for other, one in baselines.items() if one == mixture)
+        same = next(twin for twin, baseline in baselines.items() if baseline == mixture)
         if same != name:
             say(f"validate: {named(name)} is the same mixture as {named(same)}; trained once")
 

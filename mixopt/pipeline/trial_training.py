@@ -70,9 +70,9 @@ def job_of(run: Run, step: Step) -> Job:
         curve_points=CURVE_POINTS if proxy.eval_every is None else 0,
         phases=run.config.design.phases,
     )
-    made_by = run.log.trial_fingerprint(step.name)
-    options, made_of = proxy.all_options, corpus_hash(corpus)
-    return Job(proxy.name, options, corpus, training, made_of, made_by=made_by)
+    fingerprint = run.log.trial_fingerprint(step.name)
+    options, corpus_digest = proxy.all_options, corpus_hash(corpus)
+    return Job(proxy.name, options, corpus, training, corpus_digest, made_by=fingerprint)
 
 
 def _keep_results(
@@ -114,8 +114,8 @@ def say_unfinished(run: Run, step: Step, results: Sequence[TrialResult], say: Sa
         say(f"{step.name}: trial {result.trial} {result.status}: {result.reason}")
     if unfinished:
         count = f"{len(unfinished)} of {len(results)}"
-        again = run.command("--retry-failed")
-        say(f"{step.name}: {count} trials did not finish; to train them again: {again}")
+        command = run.command("--retry-failed")
+        say(f"{step.name}: {count} trials did not finish; to train them again: {command}")
 
 
 def _say_anneals(run: Run, say: Say) -> None:
@@ -136,9 +136,9 @@ def with_start_hash(config: Config) -> Config:
     proxy = config.proxy
     if proxy.start is None:
         return config
-    made = make_proxy(proxy.name, proxy.all_options | {"start_hash": None})
-    begun = _with_start(made, proxy.name)
-    options = proxy.options | {"start_hash": str(begun.start_hash())}
+    unstarted = make_proxy(proxy.name, proxy.all_options | {"start_hash": None})
+    started = _with_start(unstarted, proxy.name)
+    options = proxy.options | {"start_hash": str(started.start_hash())}
     return config.model_copy(update={"proxy": proxy.model_copy(update={"options": options})})
 
 

@@ -60,19 +60,19 @@ def open_run(
 def working_in(path: Path) -> Iterator[None]:
     """Lock a run directory for the block."""
     text = str(path.absolute())
-    odd = next((one for one in text if one in "?#%" or is_control(one)), None)
+    odd = next((letter for letter in text if letter in "?#%" or is_control(letter)), None)
     if odd is not None:  # this path would be misread in a database's URL
         raise RunError(f"{text}: a run directory's path cannot have {odd!r}; use another --out")
     if path.exists() and not path.is_dir():
         raise RunError(f"{path}: is a file, not a run directory; use another --out")
     entries = path.iterdir() if path.is_dir() else ()
     of_mlflow = ("mlartifacts", "mlruns", "mlflow.db")
-    others = [
-        one
-        for one in entries
-        if not (is_leftover(one.name) or one.name.partition("-")[0] in of_mlflow)
+    foreign = [
+        entry
+        for entry in entries
+        if not (is_leftover(entry.name) or entry.name.partition("-")[0] in of_mlflow)
     ]
-    if others and not (path / RECORD).exists():
+    if foreign and not (path / RECORD).exists():
         raise RunError(f"{path}: is not empty and not a run directory; use another --out")
     with only_one(path):
         yield
@@ -100,7 +100,7 @@ def load_run(path: str | Path, *, trust: bool = False) -> Run:
     path = Path(path)
     record = path / RECORD
     if not record.exists():
-        runs = sorted(other.parent.name for other in path.glob(f"*/{RECORD}"))[:MAX_RUNS]
+        runs = sorted(file.parent.name for file in path.glob(f"*/{RECORD}"))[:MAX_RUNS]
         create = f"create it with mixopt run CONFIG --out {path}"
         hint = f"give one of the runs in it: {', '.join(runs)}" if runs else create
         if (path / "fit.json").exists() or (path / "fit").is_dir():

@@ -131,8 +131,8 @@ class Run:
     def fit(self) -> Fit:
         """The chosen regressor and the cross-validation report."""
         self.log.require(FIT.name)
-        own: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
-        fit = fitting.Fit.load(self.path / "fit", trust=self.trust or own)
+        names: Trust = () if self._is_from_record else tuple(self.config.fit.regressors)
+        fit = fitting.Fit.load(self.path / "fit", trust=self.trust or names)
         with suppress(MixoptError):  # without sizes, only epochs are unknown
             fit = replace(fit, inventory=self.inventory)
         return fit
@@ -173,13 +173,13 @@ class Run:
         """
         if self.is_done(VALIDATE.name):
             return Outcome(self.recommendation, "validated")
-        fault, again = self.log.fault(VALIDATE.name), self.command(until=VALIDATE.name)
+        fault, command = self.log.fault(VALIDATE.name), self.command(until=VALIDATE.name)
         if fault is not None:
-            raise RunError(f"{fault}: {again}")
+            raise RunError(f"{fault}: {command}")
         if self.log.state(PROPOSE.name).state == "edited":
-            note = f"{PROPOSAL} was edited, and the mixture in it is not validated: {again}"
+            note = f"{PROPOSAL} was edited, and the mixture in it is not validated: {command}"
             return Outcome(self.proposal, "edited", note)
-        note = f"the proposal is not validated against baselines yet: {again}"
+        note = f"the proposal is not validated against baselines yet: {command}"
         return Outcome(self.proposal, "not validated", note)
 
     @property
@@ -262,8 +262,8 @@ class Run:
         """
         if not (self.path / "corpus").exists():
             domains = self.config.corpus.domains
-            known = ((name, domain.tokens) for name, domain in domains.items())
-            stated = {name: tokens for name, tokens in known if tokens is not None}
+            sizes = ((name, domain.tokens) for name, domain in domains.items())
+            stated = {name: tokens for name, tokens in sizes if tokens is not None}
             if len(stated) < len(domains):
                 raise RunError(
                     f"{self.path / 'corpus'}: missing, so the tokens of the domains are unknown;"
@@ -319,10 +319,10 @@ class Run:
 
     def command(self, *options: str, until: str | None = None) -> str:
         """Return the command that resumes the run, with its configuration or with --trust."""
-        own = not self.source or self._is_from_record
-        source = [str(self.path)] if own else [self.source, "--out", str(self.path)]
+        is_own = not self.source or self._is_from_record
+        source = [str(self.path)] if is_own else [self.source, "--out", str(self.path)]
         last = [] if until is None else ["--until", until]
-        trust = ["--trust"] if own and (until is None or step_named(until).acts) else []
+        trust = ["--trust"] if is_own and (until is None or step_named(until).acts) else []
         return shlex.join(["mixopt", "run", *source, *options, *last, *trust])
 
     @property
@@ -332,10 +332,10 @@ class Run:
     def __repr__(self) -> str:
         """Return the number of finished steps, or the damage."""
         try:
-            done = f"{sum(self.is_done(step.name) for step in STEPS)} of {len(STEPS)} steps done"
+            state = f"{sum(self.is_done(step.name) for step in STEPS)} of {len(STEPS)} steps done"
         except (MixoptError, OSError) as error:
-            done = plain_line(str(error))
-        return f"Run({plain_line(str(self.path))!r}: {done})"
+            state = plain_line(str(error))
+        return f"Run({plain_line(str(self.path))!r}: {state})"
 
 
 def request_of(
@@ -411,11 +411,11 @@ def repetition_of(run: Run) -> Repetition | None:
         return None
 
     proxy, target = run.config.proxy, run.config.propose.target_tokens
-    sample, whole = run.corpus.inventory, run.inventory
+    sample, inventory = run.corpus.inventory, run.inventory
     if not proxy.simulate_epochs or target is None:
         return fitting.Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
     longer = target / proxy.tokens
-    pools = tuple(min(float(whole[name]), sample[name] * longer) for name in sample)
+    pools = tuple(min(float(inventory[name]), sample[name] * longer) for name in sample)
     return fitting.Repetition(pools, float(target))
 
 
@@ -431,4 +431,4 @@ def commit_of(run: Run) -> str | None:
 
 def verify_run(run: Run, *, deep: bool = False) -> list[CheckedPart]:
     """Verify all outputs of a run, for `mixopt verify`."""
-    return [run.log.state(step.name, every=True, deep=deep) for step in STEPS]
+    return [run.log.state(step.name, all_files=True, deep=deep) for step in STEPS]

@@ -97,8 +97,8 @@ class StepLog:
     @property
     def seconds(self) -> dict[str, float]:
         """Duration of each finished step."""
-        taken = {name: record.seconds for name, record in self.records.items()}
-        return {name: seconds for name, seconds in taken.items() if seconds is not None}
+        durations = {name: record.seconds for name, record in self.records.items()}
+        return {name: seconds for name, seconds in durations.items() if seconds is not None}
 
     def fingerprint(self, step: str) -> str:
         """Return the fingerprint of a step under this configuration."""
@@ -110,30 +110,32 @@ class StepLog:
 
         return trial_fingerprint(self.fingerprint(step), corpus_hash(self.path / "corpus"))
 
-    def state(self, step: str, *, every: bool = False, deep: bool = False) -> CheckedPart:
+    def state(self, step: str, *, all_files: bool = False, deep: bool = False) -> CheckedPart:
         """Return the state of a step, for `status`, `run`, `export` and `verify`.
 
-        `every` checks all files, also trials of an unfinished step, and not only those that readers
-        open; `deep` hashes files again even if verified before.
+        `all_files` checks all files, also trials of an unfinished step, and not only those that
+        readers open; `deep` hashes files again even if verified before.
         """
-        named, record = step_named(step), self.records.get(step)
+        checked_step, record = step_named(step), self.records.get(step)
         if record is None:
             return CheckedPart(step, "waiting")
         state: State = "whole"
         if record.seconds is None:
-            files, size = len(named.trial_files(self.path)), 0
-            faults = dict(self._faults_of_trials(named)) if every else {}
+            files, size = len(checked_step.trial_files(self.path)), 0
+            faults = dict(self._faults_of_trials(checked_step)) if all_files else {}
             state = "damaged" if faults else "unfinished"
         else:
             files, size = len(record.files), sum(file.bytes for file in record.files.values())
-            chosen, used = record.files if every else self._used(named, record), record.proposal
-            faults = self._verifier.faults(chosen, deep=deep) | self._gone(named, record, every)
+            chosen = record.files if all_files else self._used(checked_step, record)
+            used = record.proposal
+            faults = self._verifier.faults(chosen, deep=deep)
+            faults |= self._gone(checked_step, record, all_files)
             if faults:
                 state = "edited" if faults.keys() <= {PROPOSAL} else "damaged"
             elif used is not None and self._verifier.fault(PROPOSAL, used) is not None:
-                what = f"is for another mixture than {PROPOSAL}, which has changed"
-                state, faults = "outdated", {step: what}
-        return CheckedPart(step, state, files, size, faults, self._fix(named, faults))
+                fault = f"is for another mixture than {PROPOSAL}, which has changed"
+                state, faults = "outdated", {step: fault}
+        return CheckedPart(step, state, files, size, faults, self._fix(checked_step, faults))
 
     def standing(self, step: str) -> tuple[str, str]:
         """Return a step's state as in `mixopt status`, and its fault."""
@@ -149,16 +151,16 @@ class StepLog:
         part = self.state(step)
         if part.state not in ("damaged", "outdated"):
             return None
-        name, what = next(iter(part.faults.items()))
-        return f"{self.path / name}: {what}"
+        name, fault = next(iter(part.faults.items()))
+        return f"{self.path / name}: {fault}"
 
     def is_done(self, step: str) -> bool:
         """Return whether a step's output is undamaged and belongs to this configuration."""
-        record, named = self.records.get(step), step_named(step)
-        if record is None or not self._holds(named, record):
+        record, checked_step = self.records.get(step), step_named(step)
+        if record is None or not self._holds(checked_step, record):
             return False
         if record.fingerprint != self.fingerprint(step):
-            raise RunError(self._stale(named))
+            raise RunError(self._stale(checked_step))
         return self.state(step).state in ("whole", "edited")
 
     def require(self, step: str) -> None:
@@ -171,9 +173,9 @@ class StepLog:
         """Check the inputs of a step before it runs."""
         from mixopt.corpus import Corpus
 
-        named = step_named(step)
-        done = [self.is_done(earlier.name) for earlier in steps_before(named)]
-        if named.trains and all(done):
+        next_step = step_named(step)
+        is_done = [self.is_done(earlier.name) for earlier in steps_before(next_step)]
+        if next_step.trains and all(is_done):
             Corpus.open(self.path / "corpus")
 
     def begin(self, step: str) -> None:
@@ -185,15 +187,17 @@ class StepLog:
 
     def end(self, step: str, seconds: float) -> None:
         """Record the end of a step, its outputs, and the rounds that a sweep adds to the design."""
-        named, design = step_named(step), self.records.get(DESIGN.name)
-        if named is SWEEP and design is not None:
+        ended_step, design = step_named(step), self.records.get(DESIGN.name)
+        if ended_step is SWEEP and design is not None:
             files = folder_records(self.path, DESIGN.files)
             self._note(DESIGN.name, design.model_copy(update={"files": files}))
         record = StepRecord(
             fingerprint=self.fingerprint(step),
             seconds=round(seconds, 3),
-            files=folder_records(self.path, named.files, without=named.shared),
-            proposal=file_record(self.path / PROPOSAL) if PROPOSE in steps_before(named) else None,
+            files=folder_records(self.path, ended_step.files, without=ended_step.shared),
+            proposal=file_record(self.path / PROPOSAL)
+            if PROPOSE in steps_before(ended_step)
+            else None,
         )
         self._note(step, record)
 
@@ -204,11 +208,11 @@ class StepLog:
 
         Names in `keep` are kept, and without `files` also files of an own trainer.
         """
-        named = step_named(first)
-        later = (named,) if only else steps_from(named)
+        first_step = step_named(first)
+        later = (first_step,) if only else steps_from(first_step)
         dropped = {step.name for step in later}
         if records := self.records:
-            write_steps(self.path, {n: one for n, one in records.items() if n not in dropped})
+            write_steps(self.path, {n: record for n, record in records.items() if n not in dropped})
         for name in [name for step in later for name in step.files]:
             if Path(name).name not in keep:
                 _delete(self.path / name, keep=None if files else FILES)
@@ -231,9 +235,9 @@ class StepLog:
         names = set(step.checked) - set(in_work)
         return {name: file for name, file in record.files.items() if name.split("/")[0] in names}
 
-    def _gone(self, step: Step, record: StepRecord, every: bool) -> dict[str, str]:
-        """Return the missing trials of a step; with `every`, also unknown ones."""
-        if not every:
+    def _gone(self, step: Step, record: StepRecord, all_files: bool) -> dict[str, str]:
+        """Return the missing trials of a step; with `all_files`, also unknown ones."""
+        if not all_files:
             names = record.files if step.trains else ()
             return {n: "is missing" for n in names if not below(self.path, n).exists()}
         present = set(folder_files(self.path, step.files, without=step.shared))
@@ -242,10 +246,10 @@ class StepLog:
     def _faults_of_trials(self, step: Step) -> Iterator[tuple[str, str]]:
         """Yield results of an unfinished step that are damaged or of another configuration."""
         files = step.trial_files(self.path)
-        made_by = self.trial_fingerprint(step.name) if files else ""
+        fingerprint = self.trial_fingerprint(step.name) if files else ""
         for path in files:
             try:
-                read_entry(path, made_by)
+                read_entry(path, fingerprint)
             except MixoptError as error:
                 name = path.relative_to(self.path).as_posix()
                 yield name, str(error).removeprefix(f"{path}: ")
@@ -268,10 +272,10 @@ class StepLog:
     def _stale(self, step: Step) -> str:
         before = read_yaml(self.path / RECORD, error=RunError)
         changed = step_differences(step, before, self._content)
-        field, there, here = next(changed, ("a field", "one value", "another"))
+        field, recorded, current = next(changed, ("a field", "one value", "another"))
         return (
             f"{self.path}: '{step.name}' was made from another configuration: {field} is"
-            f" {there} there and {here} here; use another --out, or redo it with:"
+            f" {recorded} there and {current} here; use another --out, or redo it with:"
             f" {self._command('--from', step.name)}"
         )
 

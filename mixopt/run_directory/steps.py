@@ -159,12 +159,12 @@ def step_differences(
     step: Step, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, Any]]:
     """Yield the fields that change a step's fingerprint, with both values."""
-    sections = tuple(name for one in (*steps_before(step), step) for name in one.sections)
-    for name, there, here in differences(_parted(before), _parted(now)):
+    sections = tuple(name for needed in (*steps_before(step), step) for name in needed.sections)
+    for name, recorded, current in differences(_parted(before), _parted(now)):
         section, _, rest = name.partition(".")
         written = {"families": f"tasks.sets.{rest}.family", "sizes": f"corpus.domains.{rest}"}
         if name.startswith(sections):
-            yield written.get(section, name), there, here
+            yield written.get(section, name), recorded, current
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, Any]]:
@@ -175,8 +175,8 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
             inner = f"{name}.{key}" if name else str(key)
             changes += differences(before.get(key), now.get(key), inner)
         return changes
-    there, here = ("absent" if value is None else value for value in (before, now))
-    return [] if before == now else [(name, there, here)]
+    recorded, current = ("absent" if value is None else value for value in (before, now))
+    return [] if before == now else [(name, recorded, current)]
 
 
 def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,13 +189,17 @@ def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(content.get("proxy"), dict):
         parted["proxy"] = _proxy(content["proxy"])
     if domains := _sections(content, "corpus.domains"):
-        own = {n: any(one.get(name) is not None for name in _TEXT) for n, one in domains.items()}
-        rest = {n: _without(one, *_SIZES) if own[n] else one for n, one in domains.items()}
-        sizes = {n: {f: one[f] for f in _SIZES if f in one} for n, one in domains.items()}
+        has_text = {
+            n: any(domain.get(name) is not None for name in _TEXT) for n, domain in domains.items()
+        }
+        rest = {
+            n: _without(domain, *_SIZES) if has_text[n] else domain for n, domain in domains.items()
+        }
+        sizes = {n: {f: domain[f] for f in _SIZES if f in domain} for n, domain in domains.items()}
         parted |= {"corpus": {**content["corpus"], "domains": rest}, "sizes": sizes}
     if sets := _sections(content, "tasks.sets"):
-        rest = {name: _without(one, "family") for name, one in sets.items()}
-        families = {name: one["family"] for name, one in sets.items() if one.get("family")}
+        rest = {name: _without(task, "family") for name, task in sets.items()}
+        families = {name: task["family"] for name, task in sets.items() if task.get("family")}
         parted |= {"tasks": {**content["tasks"], "sets": rest}, "families": families}
     return parted
 
@@ -223,6 +227,6 @@ def _section(content: Any, place: str) -> Any:
 def _sections(content: Any, place: str) -> dict[str, dict[str, Any]]:
     """Return the sections of a mapping by name; empty for anything else."""
     section = _section(content, place)
-    if isinstance(section, dict) and all(isinstance(one, dict) for one in section.values()):
+    if isinstance(section, dict) and all(isinstance(value, dict) for value in section.values()):
         return section
     return {}

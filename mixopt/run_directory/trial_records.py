@@ -56,7 +56,9 @@ class TrialExperts:
     @classmethod
     def of(cls, results: Iterable[TrialResult]) -> Self | None:
         """Return the table of trials with experts; None if no trial has any."""
-        counted = [(one.trial, one.experts) for one in results if one.experts is not None]
+        counted = [
+            (result.trial, result.experts) for result in results if result.experts is not None
+        ]
         rows = [row for trial, experts in counted for row in _rows(trial, experts)]
         return cls(pl.DataFrame(rows, schema=SCHEMA)) if rows else None
 
@@ -110,9 +112,13 @@ def _rows(trial: str, counts: ExpertCounts) -> list[dict[str, Any]]:
     rows = layers.to_dicts()
     for row in rows:
         place = row["layer"], row["router"]
-        diagnoses = [one for one in trained.diagnoses if (one.layer, one.router) == place]
-        row["has_collapsed"] = any(one.kind == "collapse" for one in diagnoses)
-        row["diagnoses"] = [str(one) for one in diagnoses]
+        diagnoses = [
+            diagnosis
+            for diagnosis in trained.diagnoses
+            if (diagnosis.layer, diagnosis.router) == place
+        ]
+        row["has_collapsed"] = any(diagnosis.kind == "collapse" for diagnosis in diagnoses)
+        row["diagnoses"] = [str(diagnosis) for diagnosis in diagnoses]
     return [{"trial": trial, **row} for row in (*rows, *domains.to_dicts())]
 
 

@@ -302,30 +302,35 @@ class GroupRunner:
 
     def __exit__(self, *_: object) -> None:
         """Stop all groups, those of a previous owner included; results stay."""
-        left = {one.folder: one.handle for one in self._running}
+        unfinished = {attempt.folder: attempt.handle for attempt in self._running}
         try:
-            take_back(self.executor, pending(self._work) | left)
+            take_back(self.executor, pending(self._work) | unfinished)
         finally:
             self.executor.close()
 
     def run(self, groups: Sequence[Sequence[Trial]]) -> Iterator[GroupOutcome]:
         """Train groups as slots become free; the caller may append to `groups` meanwhile."""
-        begun = 0
+        started = 0
         while True:
-            room = len(groups) - begun
+            room = len(groups) - started
             if not self.executor.queues:
                 room = min(room, max(0, self.executor.slots - len(self._running)))
-            self._begin(groups[begun : begun + room])
-            begun += room
+            self._begin(groups[started : started + room])
+            started += room
             if not self._running:
                 return
-            for one, result in list(self._ended()):
+            for attempt, result in list(self._ended()):
                 self._check_corpus()
-                self._running.remove(one)
+                self._running.remove(attempt)
                 yield GroupOutcome(
-                    one.trials, result.results, result.tuned, result.error, result.fault, one.beat
+                    attempt.trials,
+                    result.results,
+                    result.tuned,
+                    result.error,
+                    result.fault,
+                    attempt.beat,
                 )
-                shutil.rmtree(one.folder, ignore_errors=True)
+                shutil.rmtree(attempt.folder, ignore_errors=True)
 
     def _check_corpus(self) -> None:
         """Raise CorpusError if files of the corpus changed since the sweep began."""
@@ -351,11 +356,11 @@ class GroupRunner:
                 write_group(attempt.folder, self._job, trials)
                 fresh.append(attempt)
             self._running.append(attempt)
-        handles = self.executor.start([one.folder for one in fresh])
-        for one, handle in zip(fresh, handles, strict=True):
-            one.handle = handle
+        handles = self.executor.start([attempt.folder for attempt in fresh])
+        for attempt, handle in zip(fresh, handles, strict=True):
+            attempt.handle = handle
             if self.executor.outlives_owner:
-                write_text(one.folder / HANDLE, handle)
+                write_text(attempt.folder / HANDLE, handle)
 
     def _adopted(self, name: str, trials: Sequence[Trial]) -> _Attempt | None:
         """Return the attempt of a previous owner if it has results or still trains."""
@@ -364,7 +369,7 @@ class GroupRunner:
             if result is None:
                 if self.executor.outlives_owner and handle.exists():
                     return _Attempt(trials, folder, read_text(handle))
-            elif not result.error and all(one.status != "failed" for one in result.results):
+            elif not result.error and all(entry.status != "failed" for entry in result.results):
                 return _Attempt(trials, folder)
             # A failed one is trained again: --retry-failed may be the reason.
             shutil.rmtree(folder, ignore_errors=True)
@@ -374,35 +379,38 @@ class GroupRunner:
         """Wait for one poll, and yield the groups that have ended."""
         time.sleep(self.executor.poll)
         waiting = []
-        for one in self._running:
-            result = read_result(one.folder)  # before the beat: the last beat precedes the result
-            one.beat = max(one.beat, read_beat(one.folder), key=lambda beat: beat.seconds)
+        for attempt in self._running:
+            # The result before the beat: the last beat precedes the result.
+            result, beat = read_result(attempt.folder), read_beat(attempt.folder)
+            attempt.beat = max(attempt.beat, beat, key=lambda beat: beat.seconds)
             if result is None:
-                waiting.append(one)
+                waiting.append(attempt)
             else:
-                yield one, result
-        self._report([one.beat for one in self._running if one.beat.seconds])
-        states = self.executor.states([one.handle for one in waiting]) if waiting else {}
-        for one in waiting:
-            ended = self._seen(one, states[one.handle])
-            if ended is not None:
-                result = read_result(one.folder)
-                yield one, result or GroupResult(error=ended.reason, fault=ended.fault)
+                yield attempt, result
+        self._report([attempt.beat for attempt in self._running if attempt.beat.seconds])
+        states = self.executor.states([attempt.handle for attempt in waiting]) if waiting else {}
+        for attempt in waiting:
+            end = self._seen(attempt, states[attempt.handle])
+            if end is not None:
+                result = read_result(attempt.folder)
+                yield attempt, result or GroupResult(error=end.reason, fault=end.fault)
 
-    def _seen(self, one: _Attempt, state: State) -> Ended | None:
+    def _seen(self, attempt: _Attempt, state: State) -> Ended | None:
         """Return how a group ended without a result; None while a result may still appear."""
-        if one.watch is None and (one.beat.seconds or state == "running"):
-            one.watch = Watch(self._patience)
+        if attempt.watch is None and (attempt.beat.seconds or state == "running"):
+            attempt.watch = Watch(self._patience)
         if isinstance(state, Ended):
             now = time.monotonic()
-            one.ended = one.ended or now
-            if one.watch is not None and not one.beat.seconds:  # killed before its first beat
-                one.beat = one.beat.model_copy(update={"seconds": one.ended - one.watch.begun})
-            if now - one.ended < LOOKS * self.executor.poll:
+            attempt.ended = attempt.ended or now
+            if attempt.watch is not None and not attempt.beat.seconds:
+                # It was killed before its first beat.
+                seconds = attempt.ended - attempt.watch.begun
+                attempt.beat = attempt.beat.model_copy(update={"seconds": seconds})
+            if now - attempt.ended < LOOKS * self.executor.poll:
                 return None
-            return Ended(f"{state.reason}; {last_words(one.folder)}", state.fault)
-        reason = one.watch.overdue(one.beat) if one.watch is not None else None
+            return Ended(f"{state.reason}; {last_words(attempt.folder)}", state.fault)
+        reason = attempt.watch.overdue(attempt.beat) if attempt.watch is not None else None
         if reason is None:
             return None
-        self.executor.cancel([one.handle])
+        self.executor.cancel([attempt.handle])
         return Ended(reason)

@@ -51,8 +51,8 @@ class WorkerDevice:
     def environment(self) -> dict[str, str]:
         """Environment variables of a worker that may use only this device."""
         place = json.dumps({"kind": self.kind, "gpus": self.gpus})
-        own = {VISIBLE: self.visible} if self.visible else dict.fromkeys(ONE_THREAD, "1")
-        return {**os.environ, **own, PLACE: place}
+        variables = {VISIBLE: self.visible} if self.visible else dict.fromkeys(ONE_THREAD, "1")
+        return {**os.environ, **variables, PLACE: place}
 
 
 def worker_devices(
@@ -64,7 +64,7 @@ def worker_devices(
         devices = devices[int(device.removeprefix("cuda:")) :][:1]
     if not devices and (gpus is None or device == "cpu"):
         return [WorkerDevice()] * (workers or usable_cores())
-    each, seen = gpus or 1.0, "1 GPU" if len(devices) == 1 else f"{len(devices)} GPUs"
+    each, count_text = gpus or 1.0, "1 GPU" if len(devices) == 1 else f"{len(devices)} GPUs"
     size, shares = max(1, int(each)), max(1, int(1 / each + 1e-9))
     if each > 1 and each != size:
         raise ConfigError(
@@ -72,18 +72,18 @@ def worker_devices(
         )
     if each > len(devices):
         raise ConfigError(
-            f"sweep.gpus: {each:g} for each worker, but this process sees {seen}; lower it, or look"
-            f" at {VISIBLE}"
+            f"sweep.gpus: {each:g} for each worker, but this process sees {count_text}; lower it,"
+            f" or look at {VISIBLE}"
         )
     starts = range(0, len(devices) - size + 1, size)
     sets = [devices[at : at + size] for at in starts for _ in range(shares)]
     count = workers or len(sets)
     if count > len(sets):
-        say(f"sweep.workers: {count} workers share {seen}")
+        say(f"sweep.workers: {count} workers share {count_text}")
     share = each * min(1.0, len(sets) / count)
     return [
-        WorkerDevice(",".join(name for name, _ in own), own[0][1], share)
-        for own in islice(cycle(sets), count)
+        WorkerDevice(",".join(name for name, _ in gpu_set), gpu_set[0][1], share)
+        for gpu_set in islice(cycle(sets), count)
     ]
 
 
@@ -104,8 +104,8 @@ def _cuda_models(*_: str | None) -> tuple[list[str], str]:
     words = [sys.executable, "-P", "-c", _ASK]
     pipes: Any = {"stdin": subprocess.DEVNULL, "capture_output": True, "errors": "replace"}
     try:
-        ended = subprocess.run(words, check=True, timeout=MAX_SECONDS, **pipes)
-        names = json.loads(ended.stdout.rpartition("\n")[2])
+        process = subprocess.run(words, check=True, timeout=MAX_SECONDS, **pipes)
+        names = json.loads(process.stdout.rpartition("\n")[2])
     except subprocess.CalledProcessError as error:
         last = error.stderr.strip().rpartition("\n")[2]
         return [], plain_line(f"torch ended with exit code {error.returncode}: {last}")[:200]

@@ -96,14 +96,14 @@ def sweep_totals(attempts: Sequence[AttemptRecord], running: Sequence[Beat]) -> 
 
 
 def seconds_left(
-    attempts: Sequence[AttemptRecord], running: Sequence[Beat], left: int
+    attempts: Sequence[AttemptRecord], running: Sequence[Beat], remaining: int
 ) -> float | None:
     """Estimate the seconds until all trials have ended, from the finished ones."""
     spent = sum(attempt.seconds for attempt in attempts)
-    ended = sum(attempt.finished for attempt in attempts)
-    if not ended or not running:
+    finished = sum(attempt.finished for attempt in attempts)
+    if not finished or not running:
         return None
-    rest = spent / ended * left - sum(group.seconds for group in running)
+    rest = spent / finished * remaining - sum(group.seconds for group in running)
     return max(0.0, rest / len(running))
 
 
@@ -118,15 +118,15 @@ def sweep_meter(
 
     def report(running: Sequence[Beat]) -> None:
         nonlocal start
-        now, ended = time.monotonic(), len(results)
+        now, finished = time.monotonic(), len(results)
         if any(beat.trials for beat in running):  # one without trials measures the group size
             start = min(start, now)
-        done = ended * tokens + sum(beat.done for beat in running)
+        trained = finished * tokens + sum(beat.done for beat in running)
         count = sum(result.status != "finished" for result in results.values())
         failed = f", {count} failed" if count else ""
         pace = "compiling" if any(beat.doing == "compiling" for beat in running) else "starting"
-        if done > before:
-            pace = f"{(done - before) / max(now - start, 1e-3) / 1000:,.0f}k tokens/s"
-        update(done, f"{ended}/{trials} trials{failed}, {pace}")
+        if trained > before:
+            pace = f"{(trained - before) / max(now - start, 1e-3) / 1000:,.0f}k tokens/s"
+        update(trained, f"{finished}/{trials} trials{failed}, {pace}")
 
     return report

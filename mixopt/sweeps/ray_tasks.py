@@ -78,13 +78,13 @@ class RayExecutor:
         tasks = {handle: self._tasks[handle] for handle in handles}
         wait = partial(self._ray.wait, list(tasks.values()), num_returns=len(tasks), timeout=0)
         try:
-            ended = set(_within_deadline(wait)[0])
+            ready = set(_within_deadline(wait)[0])
         except self._unreachable as error:
             raise RunError(
                 f"Ray: the cluster can no longer be reached: {_one_line(error)}; run the sweep"
                 " again"
             ) from error
-        return {h: self._end_of(task) if task in ended else "waiting" for h, task in tasks.items()}
+        return {h: self._end_of(task) if task in ready else "waiting" for h, task in tasks.items()}
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Kill tasks, or take them out of the queue; Ray ends the child processes of a task."""
@@ -111,9 +111,9 @@ class RayExecutor:
 
     def _fitting(self) -> int:
         """Return how many workers fit on the cluster; raise RunError if none does."""
-        there = _within_deadline(self._ray.cluster_resources)
+        resources = _within_deadline(self._ray.cluster_resources)
         needs = {name: each for name, each in self._needs.items() if each}
-        count = min(int((there.get(name, 0.0) + 1e-9) // each) for name, each in needs.items())
+        count = min(int((resources.get(name, 0.0) + 1e-9) // each) for name, each in needs.items())
         if not count:
             worker = ", ".join(f"{each:g} {name}" for name, each in needs.items())
             raise RunError(
@@ -134,8 +134,8 @@ def train_on_node(folder: str, gpus: float) -> Ended | str | None:
     try:
         while worker.ended is None and not worker.is_free:
             time.sleep(TICK)
-        ended = worker.ended or Ended("the group was taken back", "lost")
-        return None if has_result(path) else ended
+        end = worker.ended or Ended("the group was taken back", "lost")
+        return None if has_result(path) else end
     finally:
         if not has_result(path):
             worker.kill()

@@ -140,12 +140,12 @@ class SlurmExecutor:
             write_text(place / FOLDERS, "".join(f"{folder}\n" for folder in part))
             write_text(place / SCRIPT, self.script(len(part), number))
             (self._site.folder / LOGS).mkdir(exist_ok=True)
-            ended = _run("sbatch", "--parsable", str(place / SCRIPT))
-            job = ended.stdout.strip().partition(";")[0]
-            if ended.returncode != 0 or not job.isdecimal():
-                raise ConfigError(f"sweep.options: refused by sbatch: {_reason(ended)}")
-            again = "" if number == 1 else " again"
-            self._site.say(f"submitted{again} to Slurm as job {job}: {place / SCRIPT}")
+            process = _run("sbatch", "--parsable", str(place / SCRIPT))
+            job = process.stdout.strip().partition(";")[0]
+            if process.returncode != 0 or not job.isdecimal():
+                raise ConfigError(f"sweep.options: refused by sbatch: {_reason(process)}")
+            suffix = "" if number == 1 else " again"
+            self._site.say(f"submitted{suffix} to Slurm as job {job}: {place / SCRIPT}")
             handles += [f"{job}_{task} {folder}" for task, folder in enumerate(part)]
             self._asked = -math.inf
         return handles
@@ -167,13 +167,13 @@ class SlurmExecutor:
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Cancel those tasks that belong to this sweep."""
-        left = self._ours() if handles else {}
-        tasks = [task for task in map(_task, handles) if task in left]
+        live = self._ours() if handles else {}
+        tasks = [task for task in map(_task, handles) if task in live]
         if tasks:
-            ended = _run("scancel", "--quiet", f"--name={self._name}", *tasks)
-            if ended.returncode != 0 and "Invalid job id" not in ended.stderr:
+            process = _run("scancel", "--quiet", f"--name={self._name}", *tasks)
+            if process.returncode != 0 and "Invalid job id" not in process.stderr:
                 raise RunError(
-                    f"scancel: {_reason(ended)}; cancel them with: scancel --name={self._name}"
+                    f"scancel: {_reason(process)}; cancel them with: scancel --name={self._name}"
                 )
 
     def close(self) -> None:
@@ -195,10 +195,10 @@ class SlurmExecutor:
     def _ours(self) -> dict[str, list[str]]:
         """Return state and reason of each of this sweep's tasks in Slurm's queue."""
         options = ("--me", "--noheader", "--array", f"--name={self._name}", "--format=%i|%T|%r")
-        ended = _run("squeue", *options)
-        if ended.returncode != 0:
-            raise RunError(f"squeue: {_reason(ended)}")
-        rows = [line.strip().split("|", 2) for line in ended.stdout.splitlines()]
+        process = _run("squeue", *options)
+        if process.returncode != 0:
+            raise RunError(f"squeue: {_reason(process)}")
+        rows = [line.strip().split("|", 2) for line in process.stdout.splitlines()]
         return {row[0]: row[1:] for row in rows if len(row) == 3 and row[1] in _LIVE}
 
     def _say_why(self, reasons: set[str]) -> None:
@@ -237,8 +237,8 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         ) from error
 
 
-def _reason(ended: subprocess.CompletedProcess[str]) -> str:
+def _reason(process: subprocess.CompletedProcess[str]) -> str:
     """Return the output of a Slurm command as one line."""
-    lines = (ended.stderr or ended.stdout).replace("sbatch: error: ", "").splitlines()
+    lines = (process.stderr or process.stdout).replace("sbatch: error: ", "").splitlines()
     text = "; ".join(line.strip() for line in lines if line.strip())
     return plain_line(text)[:MAX_REASON] or "no reason given"

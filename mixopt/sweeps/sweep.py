@@ -173,9 +173,9 @@ class Attempts:
         """Queue a retry of a group without results, or return its trials as failed."""
         trials, reason, lost = outcome.trials, outcome.reason or "", outcome.fault == "lost"
         names, half = [trial.name for trial in trials], (len(trials) + 1) // 2
-        again = f"{reason}; retrying {first_few(names, 1)}"
+        retry_line = f"{reason}; retrying {first_few(names, 1)}"
         if outcome.fault == "memory" and len(trials) > 1:
-            say(f"{again}, in halves")
+            say(f"{retry_line}, in halves")
             self.groups += [trials[:half], trials[half:]]
             groups = read_groups(self._folder)
             at = groups.index(names)
@@ -186,7 +186,7 @@ class Attempts:
             self._counts.update((name, lost) for name in names)
             count = max(self._counts[name, lost] for name in names)
             if count <= (RETRIES if lost else 1):
-                say(again)
+                say(retry_line)
                 self.groups.append(trials)
                 return []
             reason = f"lost {count} times: {reason}" if lost else f"tried twice: {reason}"
@@ -195,18 +195,20 @@ class Attempts:
 
 def going_on(sweep: SweepConfig, folder: Path) -> list[Beat]:
     """Return the beats of groups that still train or wait after their owner has ended."""
-    left = _left(sweep, folder)
-    states = make_executor(sweep, folder).states(list(left.values())) if left else {}
-    return [read_beat(p) for p, handle in left.items() if not isinstance(states[handle], Ended)]
+    unfinished = _left(sweep, folder)
+    states = make_executor(sweep, folder).states(list(unfinished.values())) if unfinished else {}
+    return [
+        read_beat(p) for p, handle in unfinished.items() if not isinstance(states[handle], Ended)
+    ]
 
 
 def cancel_submitted(sweep: SweepConfig, folder: Path) -> list[str]:
     """Stop the groups that a sweep's owner left behind; results stay."""
-    left = _left(sweep, folder)
-    if not left:
+    unfinished = _left(sweep, folder)
+    if not unfinished:
         return []
-    take_back(make_executor(sweep, folder), left)
-    return [f"{sweep.executor}: {len(left)} groups were stopped"]
+    take_back(make_executor(sweep, folder), unfinished)
+    return [f"{sweep.executor}: {len(unfinished)} groups were stopped"]
 
 
 def _left(sweep: SweepConfig, folder: Path) -> dict[Path, str]:

@@ -205,12 +205,12 @@ def validated(result: TrialResult, corpus: Corpus) -> TrialResult:
         return replace(result, status="diverged", reason=reason)
     domains = (losses.nats_per_token or losses.bits_per_byte).keys() ^ set(corpus.evaluation_names)
     tasks = losses.tasks.keys() ^ set(corpus.task_columns) if losses.tasks else set()
-    for odd, what in (
+    for odd, fault in (
         (domains, "losses are not those of the corpus's evaluation domains"),
         (tasks, "metrics are not those of the corpus's tasks"),
     ):
         if odd:
-            reason = f"the proxy's {what}: {listed(sorted(odd, key=str))}"
+            reason = f"the proxy's {fault}: {listed(sorted(odd, key=str))}"
             return replace(result, status="failed", losses=None, curve=(), reason=reason)
     return result
 

@@ -118,7 +118,7 @@ class _TrialRun:
         seconds, reason, tries = 0.0, "", self._command.retries + 1
         for _ in range(tries):
             attempts = (self._path / f"attempt-{number}" for number in count(1))
-            started, folder = time.time(), next(one for one in attempts if not one.exists())
+            started, folder = time.time(), next(path for path in attempts if not path.exists())
             failure = self._run(folder, alive)
             seconds += time.time() - started
             if failure is None:
@@ -132,13 +132,13 @@ class _TrialRun:
 
     def _stored(self) -> TrialResult:
         """Return the result of an earlier run; raise if it is of another trial or has changed."""
-        done = read_sealed(self._path / DONE, hint="delete it to run the trial again")
-        folder = inside(self._path, str(done.get("attempt")))
-        file = inside(folder, str(done.get("file")))
-        same = {name: done.get(name) for name in self._identity} == self._identity
-        if not same or file_hash(file) != done.get("file_hash"):
+        record = read_sealed(self._path / DONE, hint="delete it to run the trial again")
+        folder = inside(self._path, str(record.get("attempt")))
+        file = inside(folder, str(record.get("file")))
+        same = {name: record.get(name) for name in self._identity} == self._identity
+        if not same or file_hash(file) != record.get("file_hash"):
             raise RunError(f"{self._path / DONE}: belongs to another trial, or its file changed")
-        return self._read(folder, float(done["seconds"]), started=0.0)
+        return self._read(folder, float(record["seconds"]), started=0.0)
 
     def _run(self, folder: Path, alive: Callable[[], None]) -> str | None:
         """Run the command once, in a new folder; return the reason of a failure."""
@@ -245,7 +245,7 @@ def run_supervised(
     alive: Callable[[], None],
 ) -> str | None:
     """Run a command to its end; return how it failed, or None after exit code 0."""
-    begun, late = time.monotonic(), False
+    started, late = time.monotonic(), False
     with log.open("ab") as stream:
         process = subprocess.Popen(
             [sys.executable, "-I", supervisor.__file__, str(supervisor.GRACE), *words],
@@ -259,21 +259,21 @@ def run_supervised(
     try:
         while process.poll() is None and not late:
             alive()
-            late = timeout is not None and time.monotonic() - begun > timeout
+            late = timeout is not None and time.monotonic() - started > timeout
             with suppress(subprocess.TimeoutExpired):
                 process.wait(HEARTBEAT)
     finally:  # when the pipe closes, the supervisor ends the remaining processes
         output, _ = process.communicate()
-    ended: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for line in output.splitlines():
-        ended |= json.loads(line)
-    code = ended.get("code")
-    if process.returncode and "pid" in ended:
+        report |= json.loads(line)
+    code = report.get("code")
+    if process.returncode and "pid" in report:
         with suppress(OSError):
-            os.killpg(ended["pid"], signal.SIGKILL)
+            os.killpg(report["pid"], signal.SIGKILL)
         return f"lost its supervisor, which ended with {exit_text(process.returncode)}"
     if code is not None:
         return f"ended with {exit_text(code)}" if code else None
     if late:
         return f"took longer than proxy.timeout: {timeout:g} s, and was stopped"
-    return ended.get("fault") or "ended without an exit code"
+    return report.get("fault") or "ended without an exit code"

@@ -148,8 +148,8 @@ class TrainerCommand:
             "gpus": str(_visible_gpus()),
             "corpus": place,
         }
-        named = {f"MIXOPT_{name.upper()}": value for name, value in values.items()}
-        return self.filled(values), {**os.environ, **named}
+        variables = {f"MIXOPT_{name.upper()}": value for name, value in values.items()}
+        return self.filled(values), {**os.environ, **variables}
 
     def _write_mixture(
         self, mixture: Mixture, corpus: Corpus, training: Training, out: Path
@@ -225,10 +225,10 @@ def _fill(word: str, values: Mapping[str, str]) -> str:
     filled = ""
     for literal, name, form, conversion in parts:
         if name is not None and (name not in values or form or conversion):
-            known = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+            listed = ", ".join(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS)
             near = did_you_mean(name, PLACEHOLDERS).partition("; known")[0]
             raise ConfigError(
-                f"proxy.run: unknown placeholder {{{name}}} in {word!r}{near}; known: {known};"
+                f"proxy.run: unknown placeholder {{{name}}} in {word!r}{near}; known: {listed};"
                 " write literal braces twice"
             )
         filled += literal + values.get(name or "", "")
