@@ -78,9 +78,9 @@ class Mixture(Mapping[str, float]):
         if not weights:
             raise MixtureError("a mixture needs at least one domain")
         names = [check_path(str(name), "domain", MixtureError) for name in weights]
-        if (both := tree_fault(names)) is not None:
+        if (fault := tree_fault(names)) is not None:
             raise MixtureError(
-                f"{both[0]!r} is a domain and the branch of {both[1]!r}; rename one of them"
+                f"{fault[0]!r} is a domain and the branch of {fault[1]!r}; rename one of them"
             )
         values = {
             name: _number(name, value) for name, value in zip(names, weights.values(), strict=True)
@@ -199,9 +199,9 @@ class Mixture(Mapping[str, float]):
         Raises:
             MixtureError: A domain that is missing on one side.
         """
-        wanted = set(domains)
+        names = set(domains)
         for name in self:
-            if name not in wanted:
+            if name not in names:
                 raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, domains)}")
         for name in domains:
             if name not in self:
@@ -230,12 +230,12 @@ class Mixture(Mapping[str, float]):
 
     def __repr__(self) -> str:
         """Show shares as percentages; of many domains only the largest five."""
-        shown = list(self.items())
-        if len(shown) > LISTED:
-            shown = sorted(shown, key=lambda item: -item[1])[:LARGEST]
-        shares = ", ".join(f"{name} {100 * weight:.3g}%" for name, weight in shown)
-        others = len(self) - len(shown)
-        return f"Mixture({shares} and {others} others)" if others else f"Mixture({shares})"
+        listed = list(self.items())
+        if len(listed) > LISTED:
+            listed = sorted(listed, key=lambda item: -item[1])[:LARGEST]
+        shares = ", ".join(f"{name} {100 * weight:.3g}%" for name, weight in listed)
+        remaining = len(self) - len(listed)
+        return f"Mixture({shares} and {remaining} others)" if remaining else f"Mixture({shares})"
 
     def _repr_html_(self) -> str:
         """Return a table of all shares, for notebooks."""

@@ -171,8 +171,8 @@ class Objective:
     references: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        named = ((self.kind, self.weights), ("direction", self.higher), ("items", self.items))
-        for place, names in named:
+        sections = ((self.kind, self.weights), ("direction", self.higher), ("items", self.items))
+        for place, names in sections:
             for name in names:
                 if name not in self.evaluation:
                     near = did_you_mean(name, self.evaluation)
@@ -330,8 +330,8 @@ class Objective:
             return np.diag(weights_M)[self.columns]
         if self.kind != "hinge":
             return weights_M[None]
-        target, *others = self.columns
-        pieces_PM = np.diag(weights_M)[[target, *others]]
+        target, *excess_columns = self.columns
+        pieces_PM = np.diag(weights_M)[[target, *excess_columns]]
         pieces_PM[1:, target] = weights_M[target]
         return pieces_PM
 
@@ -385,10 +385,10 @@ class Objective:
         if self.kind == "worst":
             return f"the worst of {grouped_names(list(signed.values()))}"
         if self.kind == "hinge":
-            target, *others = signed.values()
+            target, *limited = signed.values()
             return (
                 f"{target} against the average trial, plus the largest excess of"
-                f" {grouped_names(others)} over the average trial beyond noise, in units of noise"
+                f" {grouped_names(limited)} over the average trial beyond noise, in units of noise"
             )
         weights = self.weights
         if not self.families:

@@ -76,8 +76,8 @@ class CappedSimplex:
         weights = np.atleast_2d(np.asarray(weights_ND, dtype=np.float64))
         above = (weights >= self.lower_D - tolerance).all(axis=1)
         below = (weights <= self.upper_D + tolerance).all(axis=1)
-        whole: BoolArray = np.abs(weights.sum(axis=1) - 1.0) <= tolerance * self.lower_D.size
-        return above & below & whole
+        adds_up: BoolArray = np.abs(weights.sum(axis=1) - 1.0) <= tolerance * self.lower_D.size
+        return above & below & adds_up
 
     def project(self, points_ND: ArrayLike) -> Array:
         """Return the nearest point of the set to each row, in Euclidean distance."""
@@ -169,27 +169,27 @@ def _break_sticks(
 ) -> Array:
     """Map points of the unit cube onto the pieces; uniform points give uniform pieces."""
     pieces_ND = np.zeros((cube_NK.shape[0], rooms_D.size))
-    left_N = np.full(cube_NK.shape[0], content)
+    remaining_N = np.full(cube_NK.shape[0], content)
     for k, domain in enumerate(order[:-1]):
-        piece_N = _piece(cube_NK[:, k], rooms_D[domain], left_N, volumes[k + 1])
+        piece_N = _piece(cube_NK[:, k], rooms_D[domain], remaining_N, volumes[k + 1])
         pieces_ND[:, domain] = piece_N
-        left_N = np.maximum(left_N - piece_N, 0.0)
+        remaining_N = np.maximum(remaining_N - piece_N, 0.0)
     if order.size:
-        pieces_ND[:, order[-1]] = np.minimum(left_N, rooms_D[order[-1]])
+        pieces_ND[:, order[-1]] = np.minimum(remaining_N, rooms_D[order[-1]])
     return pieces_ND
 
 
-def _piece(uniform_N: Array, room: float, left_N: Array, after: _Volume) -> Array:
+def _piece(uniform_N: Array, room: float, remaining_N: Array, after: _Volume) -> Array:
     """Invert the distribution of one piece, given the remaining length and the rooms after it."""
-    least_N = np.maximum(left_N - room, 0.0)
-    most_N = np.minimum(left_N, after.grid_G[-1])
-    high_N = after.root(most_N)
-    ratio_N = np.divide(after.root(least_N), high_N, out=np.zeros_like(high_N), where=high_N > 0)
-    # Length for the later rooms: their volume falls from most to least as the piece grows.
+    shortest_N = np.maximum(remaining_N - room, 0.0)
+    longest_N = np.minimum(remaining_N, after.grid_G[-1])
+    high_N = after.root(longest_N)
+    ratio_N = np.divide(after.root(shortest_N), high_N, out=np.zeros_like(high_N), where=high_N > 0)
+    # Length for the later rooms: their volume falls from longest to shortest as the piece grows.
     share_N = uniform_N * ratio_N**after.rooms + (1.0 - uniform_N)
     root_N = high_N * share_N ** (1.0 / after.rooms)
     later_N = np.interp(root_N, after.root_G, after.grid_G)
-    piece_N: Array = np.clip(left_N - np.clip(later_N, least_N, most_N), 0.0, room)
+    piece_N: Array = np.clip(remaining_N - np.clip(later_N, shortest_N, longest_N), 0.0, room)
     return piece_N
 
 

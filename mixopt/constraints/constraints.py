@@ -208,8 +208,8 @@ class Constraints:
         strictest: dict[tuple[str | None, str, bool], LinearLimit] = {}
         for limit in self.linear:
             key = (limit.group, limit.domains[0], limit.is_floor)
-            other = strictest.get(key)
-            if other is None or limit.sign * limit.value < limit.sign * other.value:
+            previous = strictest.get(key)
+            if previous is None or limit.sign * limit.value < limit.sign * previous.value:
                 strictest[key] = limit
         single = [(None, domain, side) for side in (False, True) for domain in self.domains]
         groups = [key for key in strictest if key[0] is not None]
@@ -221,8 +221,8 @@ class Constraints:
         groups: dict[str, tuple[tuple[str, ...], float, float]] = {}
         for limit in self.strictest:
             if limit.group is not None:
-                _, least, most = groups.get(limit.group, ((), 0.0, 1.0))
-                ends = (limit.value, most) if limit.is_floor else (least, limit.value)
+                _, low, high = groups.get(limit.group, ((), 0.0, 1.0))
+                ends = (limit.value, high) if limit.is_floor else (low, limit.value)
                 groups[limit.group] = (limit.domains, *ends)
         return groups
 
@@ -230,10 +230,10 @@ class Constraints:
     def in_force(self) -> tuple[str, ...]:
         """The fields of the limits, without duplicates: `constraints.max_epochs: 4`."""
         linear = [limit.origin for limit in self.strictest if not limit.is_open]
-        others = [fixed.source for fixed in self.proportions]
-        others += [limit.source for limit in self.convex]
+        sources = [fixed.source for fixed in self.proportions]
+        sources += [limit.source for limit in self.convex]
         rails = [] if self.guardrails is None else self.guardrails.sources
-        return tuple(dict.fromkeys([*linear, *others, *rails]))
+        return tuple(dict.fromkeys([*linear, *sources, *rails]))
 
     def violations(self, mixture: Mixture) -> list[str]:
         """Return one line for each limit that a mixture violates by more than 1e-6."""
@@ -266,8 +266,8 @@ class Constraints:
         rows += [(limit.text, limit.source) for limit in self.convex]
         rails = self.guardrails
         if rails is not None:
-            others = {} if rails.margin is None else {"every other loss": rails.margin}
-            margins = {**rails.targets, **others}
+            default = {} if rails.margin is None else {"every other loss": rails.margin}
+            margins = {**rails.targets, **default}
             worse = [
                 f"{name} at most {m} worse than {rails.reference}" for name, m in margins.items()
             ]
@@ -286,20 +286,20 @@ class Constraints:
     def _within(self, convex: tuple[ConvexLimit, ...]) -> ConvexSet:
         """Return the mixtures within bounds, groups, proportions and radii."""
         rows: list[Array] = []
-        least: list[float] = []
-        most: list[float] = []
+        lows: list[float] = []
+        highs: list[float] = []
         for members, low, high in self.groups.values():
             rows.append(np.array([1.0 if name in members else 0.0 for name in self.domains]))
-            least, most = [*least, low], [*most, high]
+            lows, highs = [*lows, low], [*highs, high]
         for fixed in self.proportions:
             ratio_rows_RD = fixed.rows(self.domains)
             rows += [*ratio_rows_RD]
             zeros = [0.0] * len(ratio_rows_RD)
-            least, most = [*least, *zeros], [*most, *zeros]
+            lows, highs = [*lows, *zeros], [*highs, *zeros]
         rows_GD = np.array(rows).reshape(-1, len(self.domains))
         base = CappedSimplex(self.lower_D, self.upper_D)
-        most_R = np.array([*most, *(-low for low in least)])
-        return ConvexSet(base, np.vstack([rows_GD, -rows_GD]), most_R, convex)
+        upper_R = np.array([*highs, *(-low for low in lows)])
+        return ConvexSet(base, np.vstack([rows_GD, -rows_GD]), upper_R, convex)
 
     def _check_feasible(self) -> None:
         """Raise an error that names a minimal conflict if no mixture meets all limits."""
@@ -343,49 +343,49 @@ def _linear(
     config: ConstraintsConfig, inventory: Mapping[str, int], target_tokens: int | None
 ) -> Iterator[LinearLimit]:
     """Yield the bounds of domains, caps by epochs, and the bounds of branches and groups."""
-    known = tuple(inventory)
-    for name, (least, most) in config.bounds_of(known).items():
+    names = tuple(inventory)
+    for name, (low, high) in config.bounds_of(names).items():
         source = "constraints.bounds"
-        _check_order(f"{source}.{name}", least, most)
-        yield from (cap(name, most, source),) if most < 1 else ()
-        yield from (floor(name, least, source),) if least > 0 else ()
-    epochs = config.epochs_of(known)
+        _check_order(f"{source}.{name}", low, high)
+        yield from (cap(name, high, source),) if high < 1 else ()
+        yield from (floor(name, low, source),) if low > 0 else ()
+    epochs = config.epochs_of(names)
     if epochs and target_tokens is None:
         raise ConfigError(
             "constraints.max_epochs: needs the length of the full run; set propose.target_tokens"
             " (or --tokens 25e9)"
         )
-    for domain, most in epochs.items():
+    for domain, max_epochs in epochs.items():
         field = f".{domain}" if domain in (config.max_epochs or {}) else ""
         rate = inventory[domain] / (target_tokens or 1)
         yield LinearLimit(
             (domain,),
-            min(most * rate, 1.0),
+            min(max_epochs * rate, 1.0),
             f"constraints.max_epochs{field}",
-            setting=most,
+            setting=max_epochs,
             rate=rate,
             inventory=inventory[domain],
             target_tokens=target_tokens or 0,
         )
     groups = [
-        (f"constraints.bounds.{branch}", f"{branch}/*", below_branch(branch, known), ends)
-        for branch, ends in config.branch_bounds(known).items()
+        (f"constraints.bounds.{branch}", f"{branch}/*", below_branch(branch, names), ends)
+        for branch, ends in config.branch_bounds(names).items()
     ]
     for name, group in (config.groups or {}).items():
-        members = [m for pattern in group.domains for m in chosen(pattern, known) or (pattern,)]
+        members = [m for pattern in group.domains for m in chosen(pattern, names) or (pattern,)]
         groups.append((f"constraints.groups.{name}", name, tuple(members), group.bounds))
-    for source, name, domains, (least, most) in groups:
+    for source, name, domains, (low, high) in groups:
         for domain in domains:
             if domains.count(domain) > 1:
                 raise ConfigError(f"{source}: domain {domain!r} is given twice")
-        _check_order(source, least, most)
-        yield LinearLimit(domains, most, source, name)
-        yield LinearLimit(domains, least, source, name, is_floor=True)
+        _check_order(source, low, high)
+        yield LinearLimit(domains, high, source, name)
+        yield LinearLimit(domains, low, source, name, is_floor=True)
 
 
-def _check_order(source: str, least: float, most: float) -> None:
-    if least > most:
-        raise ConfigError(f"{source}: the minimum {least:g} is above the maximum {most:g}")
+def _check_order(source: str, low: float, high: float) -> None:
+    if low > high:
+        raise ConfigError(f"{source}: the minimum {low:g} is above the maximum {high:g}")
 
 
 def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:
@@ -394,14 +394,14 @@ def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator
     radius = config.radius
     if radius is None:
         return
-    known = tuple(inventory)
+    domains = tuple(inventory)
     if radius.reference == "natural":
         reference = Mixture.natural(inventory)
     elif radius.reference == "uniform":
-        reference = Mixture.uniform(known)
+        reference = Mixture.uniform(domains)
     else:
         try:
-            reference = Mixture.from_file(Path(radius.reference)).over(known)
+            reference = Mixture.from_file(Path(radius.reference)).over(domains)
         except MixtureError as error:
             raise ConfigError(
                 f"constraints.radius.reference: {error}; use natural, uniform, or a file of weights"

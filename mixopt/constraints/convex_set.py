@@ -36,11 +36,11 @@ HALVINGS = 45
 
 @dataclass(frozen=True, eq=False)
 class ConvexSet:
-    """The mixtures of a capped simplex with `rows . w <= most`, within radii."""
+    """The mixtures of a capped simplex with `rows . w <= upper`, within radii."""
 
     base: CappedSimplex
     rows_RD: Array
-    most_R: Array
+    upper_R: Array
     convex: tuple[ConvexLimit, ...] = ()
 
     def __post_init__(self) -> None:
@@ -99,14 +99,14 @@ class ConvexSet:
             return np.tile(self.interior_point_D, (len(cube), 1))
         rays_ND = self._project_moves(self.base.from_cube(cube) - self.interior_point_D)
         middle_ND = np.broadcast_to(self.interior_point_D, rays_ND.shape)
-        bounds_R = np.arange(len(self._most_R)) < 2 * len(self.lower_D)
+        bounds_R = np.arange(len(self._upper_R)) < 2 * len(self.lower_D)
         base_N = self._linear_reach(middle_ND, rays_ND, bounds_R & self._loose_R)
         ends_N = np.where(np.isfinite(base_N), self._reach(middle_ND, rays_ND, np.inf), 0.0)
         return self.step(middle_ND, (ends_N / np.maximum(base_N, 1.0))[:, None] * rays_ND)
 
     def _outside(self, weights_ND: Array, tolerance: float) -> BoolArray:
         """Return for each row whether it violates a group's bounds or a radius."""
-        off_N = (weights_ND @ self.rows_RD.T - self.most_R > tolerance).any(axis=1)
+        off_N = (weights_ND @ self.rows_RD.T - self.upper_R > tolerance).any(axis=1)
         return np.asarray(off_N) | self._outside_radii(weights_ND, tolerance)
 
     def _outside_radii(self, weights_ND: Array, tolerance: float = 0.0) -> BoolArray:
@@ -119,9 +119,9 @@ class ConvexSet:
         """Project moves onto the directions of the set."""
         return moves_ND @ self._directions_KD.T @ self._directions_KD
 
-    def _reach(self, points_ND: Array, moves_ND: Array, most: float) -> Array:
-        """Return the multiple of each move that stays in the set, <= `most`, shape (N,)."""
-        reach_N = np.minimum(self._linear_reach(points_ND, moves_ND, self._loose_R), most)
+    def _reach(self, points_ND: Array, moves_ND: Array, limit: float) -> Array:
+        """Return the multiple of each move that stays in the set, <= `limit`, shape (N,)."""
+        reach_N = np.minimum(self._linear_reach(points_ND, moves_ND, self._loose_R), limit)
         if not self.convex:
             return reach_N
         finite_N = np.where(np.isfinite(reach_N), reach_N, 0.0)
@@ -135,9 +135,9 @@ class ConvexSet:
         return reach_N
 
     def _linear_reach(self, points_ND: Array, moves_ND: Array, which_R: BoolArray) -> Array:
-        rows_RD, most_R = self._rows_RD[which_R], self._most_R[which_R]
+        rows_RD, upper_R = self._rows_RD[which_R], self._upper_R[which_R]
         rates_NR = moves_ND @ rows_RD.T
-        room_NR = np.maximum(most_R - points_ND @ rows_RD.T, 0.0)
+        room_NR = np.maximum(upper_R - points_ND @ rows_RD.T, 0.0)
         moving_NR = rates_NR > MIN_MOVE
         reach: Array = np.divide(
             room_NR, rates_NR, out=np.full_like(room_NR, np.inf), where=moving_NR
@@ -151,13 +151,13 @@ class ConvexSet:
         return np.vstack([eye_DD, -eye_DD, self.rows_RD])
 
     @cached_property
-    def _most_R(self) -> Array:
-        return np.concatenate([self.upper_D, -self.lower_D, self.most_R])
+    def _upper_R(self) -> Array:
+        return np.concatenate([self.upper_D, -self.lower_D, self.upper_R])
 
     @cached_property
     def _loose_R(self) -> BoolArray:
         """Rows with room at the interior point; the others are equalities on the set."""
-        return np.asarray(self._most_R - self._rows_RD @ self.interior_point_D > ROOM)
+        return np.asarray(self._upper_R - self._rows_RD @ self.interior_point_D > ROOM)
 
     @cached_property
     def _directions_KD(self) -> Array:
@@ -167,8 +167,8 @@ class ConvexSet:
         middle_1D = self.interior_point_D[None]
         if any(float(c.value(middle_1D)[0]) >= c.size * (1.0 - ROOM) for c in self.convex):
             return np.empty((0, len(self.lower_D)))
-        held_RD = np.vstack([np.ones_like(self.lower_D), self._rows_RD[~self._loose_R]])
-        directions_DK: Array = null_space(held_RD)
+        fixed_RD = np.vstack([np.ones_like(self.lower_D), self._rows_RD[~self._loose_R]])
+        directions_DK: Array = null_space(fixed_RD)
         return directions_DK.T
 
     @cached_property
@@ -179,11 +179,11 @@ class ConvexSet:
         bounds = 2 * len(self.lower_D)
         fixed_D = ~self._loose_R[:bounds].reshape(2, -1).all(axis=0)
         loose_R = self._loose_R[bounds:]
-        held_RD = np.vstack([np.ones_like(self.lower_D), self.rows_RD[~loose_R]])
-        ties_ED = orth(np.where(fixed_D, 0.0, held_RD).T).T
+        fixed_RD = np.vstack([np.ones_like(self.lower_D), self.rows_RD[~loose_R]])
+        ties_ED = orth(np.where(fixed_D, 0.0, fixed_RD).T).T
         return LinearConstraints(
             self.rows_RD[loose_R],
-            self.most_R[loose_R],
+            self.upper_R[loose_R],
             np.where(fixed_D, self.interior_point_D, self.lower_D),
             np.where(fixed_D, self.interior_point_D, self.upper_D),
             ties=(ties_ED, ties_ED @ self.interior_point_D),
@@ -192,7 +192,7 @@ class ConvexSet:
     @cached_property
     def interior_point_D(self) -> Array:
         """A mixture that touches no limit with room, shape (D,)."""
-        within = LinearConstraints(self.rows_RD, self.most_R, self.lower_D, self.upper_D)
+        within = LinearConstraints(self.rows_RD, self.upper_R, self.lower_D, self.upper_D)
         roomy_D = self._mean_of_extremes(within)
         if not self.convex:
             return roomy_D
@@ -210,8 +210,8 @@ class ConvexSet:
     def _mean_of_extremes(self, within: LinearConstraints) -> Array:
         """Average mixtures far from one limit each, until the mean is far from all limits."""
         rows: list[Array] = []
-        for row_D, most in zip(self._rows_RD, self._most_R, strict=True):
-            if rows and most - row_D @ np.mean(rows, axis=0) > PLENTY:
+        for row_D, upper in zip(self._rows_RD, self._upper_R, strict=True):
+            if rows and upper - row_D @ np.mean(rows, axis=0) > PLENTY:
                 continue
             far_D = within.lowest(row_D)
             if far_D is None:

@@ -73,10 +73,10 @@ class Guardrails:
         place = f"{SOURCE}.{'reference' if is_given else 'targets'}"
         targets = one_value(self.targets, evaluation, place, "evaluation domain")
         margins = {name: targets.get(name, self.margin) for name in evaluation}
-        known = {name: margin for name, margin in margins.items() if margin is not None}
+        stated = {name: margin for name, margin in margins.items() if margin is not None}
         return {
             name: self.noise.get(name, 0.0) if margin == NOISE else float(margin)
-            for name, margin in known.items()
+            for name, margin in stated.items()
         }
 
     @property
@@ -125,14 +125,14 @@ class Guards:
         floors = rails.floors_of(objective.evaluation)
         fixed = [np.nan] * len(margins)
         if rails.reference == BASE:
-            known = rails.base or {}
+            base = rails.base or {}
             for name in margins:
-                if name not in known:
+                if name not in base:
                     raise ConfigError(
                         f"{SOURCE}.reference: base: the loss of the checkpoint on {name!r} is"
                         " unknown; a sweep with proxy: {name: continued} measures it"
                     )
-            fixed = [known[name] for name in margins]
+            fixed = [base[name] for name in margins]
         names = (*margins, *floors)
         columns = [objective.evaluation.index(name) for name in names]
         return cls(
@@ -176,7 +176,7 @@ class Guards:
     def refusals(self, excess_G: Array) -> list[str]:
         """Return one line for each guardrail that a mixture violates, with the amount."""
         return [
-            f"{self.names[g]}: predicted to be {self._reached(g, excess_G)};"
+            f"{self.names[g]}: predicted to be {self._level(g, excess_G)};"
             f" {FLOORS} requires {self._limit(g)}"
             if self.floors_G[g]
             else f"{self.names[g]}: predicted to be {self.margins_G[g] + excess_G[g]:.4g} worse"
@@ -185,29 +185,29 @@ class Guards:
             for g in np.flatnonzero(excess_G > MISSED).tolist()
         ]
 
-    def conflict(self, excess_G: Array, held_by: Sequence[str]) -> str:
+    def conflict(self, excess_G: Array, limits: Sequence[str]) -> str:
         """Return the message that no allowed mixture satisfies the guardrails, with a fix.
 
         Args:
             excess_G: Excess of each at the mixture with the smallest largest excess.
-            held_by: Limits that are active there.
+            limits: Limits that are active there.
         """
-        held = f", within {'; '.join(held_by)}" if held_by else ""
+        within = f", within {'; '.join(limits)}" if limits else ""
         broken = np.flatnonzero(excess_G > MISSED).tolist()
         low = [g for g in broken if self.floors_G[g]]
         if low:
             floors = ", ".join(f"{self.names[g]} {self._limit(g)}" for g in low)
-            reached = ", ".join(f"{self.names[g]} {self._reached(g, excess_G)}" for g in low)
+            levels = ", ".join(f"{self.names[g]} {self._level(g, excess_G)}" for g in low)
             return (
                 f"no mixture was found that satisfies {FLOORS} ({floors}): the nearest is"
-                f" predicted to reach {reached}{held}; set floors that trials reach"
+                f" predicted to reach {levels}{within}; set floors that trials reach"
             )
         worse = ", ".join(f"{self.names[g]} {self.margins_G[g] + excess_G[g]:.4g}" for g in broken)
         allowed = ", ".join(f"{self.names[g]} {self.margins_G[g]:g}" for g in broken)
         enough = ", ".join(self._enough(g, excess_G[g]) for g in broken)
         return (
             f"no mixture was found that satisfies {SOURCE} ({allowed} worse than "
-            f"{self.reference}): the nearest is predicted to be worse by {worse}{held}; allow "
+            f"{self.reference}): the nearest is predicted to be worse by {worse}{within}; allow "
             f"targets: {{{enough}}}, or widen the other limits"
         )
 
@@ -215,7 +215,7 @@ class Guards:
         """Return the setting of a margin that would satisfy its guardrail."""
         return f"{self.names[place]}: {up(float(self.margins_G[place] + excess))}"
 
-    def _reached(self, place: int, excess_G: Array) -> str:
+    def _level(self, place: int, excess_G: Array) -> str:
         return f"{self.fixed_G[place] + self.signs_G[place] * excess_G[place]:.4g}"
 
     def _limit(self, place: int) -> str:

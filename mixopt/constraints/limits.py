@@ -178,11 +178,11 @@ class Proportions:
     source: str
 
     @classmethod
-    def of(cls, weights: Mapping[str, float], known: Sequence[str], source: str) -> Self:
+    def of(cls, weights: Mapping[str, float], domains: Sequence[str], source: str) -> Self:
         """Return the ratios of weights."""
         for domain in weights:
-            if domain not in known:
-                near = did_you_mean(domain, known)
+            if domain not in domains:
+                near = did_you_mean(domain, domains)
                 raise ConfigError(f"{source}: unknown domain {domain!r}{near}")
         total = float(sum(weights.values()))
         if not total > 0:
@@ -238,19 +238,21 @@ class ConvexLimit:
     is_entropy: bool = False
 
     @classmethod
-    def of_entropy(cls, domains: Sequence[str], least: float) -> Self:
+    def of_entropy(cls, domains: Sequence[str], min_entropy: float) -> Self:
         """Return the limit for a minimum entropy in nats.
 
         Raises:
             ConfigError: The minimum is not below the entropy of the uniform mixture.
         """
-        most = math.log(len(domains))
-        if least >= most:
+        max_entropy = math.log(len(domains))
+        if min_entropy >= max_entropy:
             raise ConfigError(
-                f"constraints.min_entropy: {least:g} is not below {most:.4g}, the entropy"
-                f" of {len(domains)} equal shares"
+                f"constraints.min_entropy: {min_entropy:g} is not below {max_entropy:.4g}, the"
+                f" entropy of {len(domains)} equal shares"
             )
-        return cls(Mixture.uniform(domains), "uniform", "kl", most - least, is_entropy=True)
+        return cls(
+            Mixture.uniform(domains), "uniform", "kl", max_entropy - min_entropy, is_entropy=True
+        )
 
     @cached_property
     def center_D(self) -> Array:

@@ -1,6 +1,6 @@
 """Programs over mixtures: lowest cost, deepest point in radii, least change, and conflicts.
 
-All are over weights that add up to 1, within bounds and rows `row . w <= most`. They are linear
+All are over weights that add up to 1, within bounds and rows `row . w <= upper`. They are linear
 programs, solved to a vertex by HiGHS, also with total variation, which is linear with one extra
 variable for the distance of each weight from its reference. With a divergence they are convex, and
 sequential quadratic programming finds their unique minimum.
@@ -40,7 +40,7 @@ class LinearConstraints:
     """Weights that add up to 1, within bounds and rows."""
 
     rows_RD: Array
-    most_R: Array
+    upper_R: Array
     lower_D: Array
     upper_D: Array
     gives_R: Array | None = None  # relaxation of each row per unit of change
@@ -53,8 +53,8 @@ class LinearConstraints:
 
     def deepest(self, radii: Sequence[ConvexLimit]) -> Array | None:
         """Return the mixture deepest inside the radii, or least outside; None: infeasible."""
-        held = replace(self, gives_R=None)
-        points = [point for radius in radii if (point := held._nearest_to(radius)) is not None]
+        rigid = replace(self, gives_R=None)
+        points = [point for radius in radii if (point := rigid._nearest_to(radius)) is not None]
         if len(points) < len(radii):
             return None
         if len(points) == 1:
@@ -62,7 +62,7 @@ class LinearConstraints:
         start_D = np.mean(points, axis=0)
         excess = max(float(r.value(start_D[None])[0]) - r.size for r in radii)
         start_X = np.append(start_D, excess if np.isfinite(excess) else 1.0)
-        return held._inside(held._minimize_last(start_X, radii, giving=True), start_D)
+        return rigid._inside(rigid._minimize_last(start_X, radii, giving=True), start_D)
 
     def least_change(self, radii: Sequence[ConvexLimit] = ()) -> float | None:
         """Return the least change, >= 0, that makes the limits feasible; None: there is none."""
@@ -96,19 +96,19 @@ class LinearConstraints:
         change = np.zeros((len(self.rows_RD), further))
         if self.gives_R is not None and further:
             change[:, 0] = -self.gives_R
-        rows, most = [np.hstack([self.rows_RD, change])], [self.most_R]
+        rows, upper = [np.hstack([self.rows_RD, change])], [self.upper_R]
         for radius in kinked:
             near = np.zeros((2 * domains + 1, domains + further))
             near[:domains, :domains], near[domains:-1, :domains] = np.eye(domains), -np.eye(domains)
             near[-1, domains : domains + giving] = -2.0
             rows.append(near)
-            most += [radius.center_D, -radius.center_D, np.array([2.0 * radius.size])]
+            upper += [radius.center_D, -radius.center_D, np.array([2.0 * radius.size])]
         distances = np.zeros((sum(map(len, rows)), domains * len(kinked)))
         for k in range(len(kinked)):
             row, column = len(self.rows_RD) + k * (2 * domains + 1), k * domains
             u = distances[row : row + 2 * domains + 1, column : column + domains]
             u[:domains], u[domains:-1], u[-1] = -np.eye(domains), -np.eye(domains), 1.0
-        return np.hstack([np.vstack(rows), distances]), np.concatenate(most)
+        return np.hstack([np.vstack(rows), distances]), np.concatenate(upper)
 
     @property
     def _last(self) -> Array:
@@ -122,12 +122,12 @@ class LinearConstraints:
         from scipy.optimize import linprog
 
         domains = len(self.lower_D)
-        rows, most = self.over(1, kinked, giving=giving)
+        rows, upper = self.over(1, kinked, giving=giving)
         further = rows.shape[1] - domains
         solution = linprog(
             np.pad(cost, (0, rows.shape[1] - len(cost))),
             A_ub=rows,
-            b_ub=most,
+            b_ub=upper,
             A_eq=np.pad(np.ones((1, domains)), ((0, 0), (0, further))),
             b_eq=[1.0],
             bounds=[*zip(self.lower_D, self.upper_D, strict=True), *[(0.0, None)] * further],
@@ -166,7 +166,7 @@ class LinearConstraints:
     def _violation(self, weights_D: Array, change: float = 0.0) -> float:
         """Return the largest violation of the rows and of the sum of 1."""
         gives_R = 0.0 if self.gives_R is None else self.gives_R
-        over_R = self.rows_RD @ weights_D - self.most_R - change * gives_R
+        over_R = self.rows_RD @ weights_D - self.upper_R - change * gives_R
         return max(float(over_R.max(initial=0.0)), abs(float(weights_D.sum()) - 1.0))
 
 
@@ -206,9 +206,9 @@ def minimize_slsqp(
     kinked = [radius for radius in radii if radius.kind == "tv"]
     distances = [np.abs(start_X[:domains] - radius.center_D) for radius in kinked]
     free: list[tuple[float | None, float | None]] = [(None, None)] * (count - domains)
-    rows_RX, most_R = rows.over(count - domains, kinked, giving=giving)
+    rows_RX, upper_R = rows.over(count - domains, kinked, giving=giving)
     ties_ED, values_E = (np.ones((1, domains)), np.ones(1)) if rows.ties is None else rows.ties
-    met = DifferentiableFunction(lambda x: most_R - rows_RX @ x, lambda _: -rows_RX)
+    met = DifferentiableFunction(lambda x: upper_R - rows_RX @ x, lambda _: -rows_RX)
     tied = DifferentiableFunction(lambda x: ties_ED @ x[:domains] - values_E, lambda _: ties_ED)
     smooth = [_room(radius, domains, giving=giving) for radius in radii if radius.kind == "kl"]
     solution = minimize(
@@ -223,7 +223,7 @@ def minimize_slsqp(
         constraints=[
             *(_condition("ineq", function, count) for function in positive),
             *([_condition("eq", tied, domains)] if len(values_E) else []),
-            *([_condition("ineq", met, rows_RX.shape[1])] if len(most_R) else []),
+            *([_condition("ineq", met, rows_RX.shape[1])] if len(upper_R) else []),
             *(_condition("ineq", room, count) for room in smooth),
         ],
         method="SLSQP",
@@ -284,21 +284,21 @@ class LimitSystem:
             system = system if fewer.is_possible else fewer
         return system
 
-    def explain(self, whole: LimitSystem) -> str:
+    def explain(self, system: LimitSystem) -> str:
         """Return the message of a conflict: its limits, its size, and changes that resolve it."""
         texts: dict[str, list[str]] = {}
         hints: dict[str, str | None] = {}
         for limit in self.limits:
             texts.setdefault(limit.origin, []).append(limit.text)
-            hints.setdefault(limit.moves_with, whole.hint(limit.moves_with))
+            hints.setdefault(limit.moves_with, system.hint(limit.moves_with))
         for radius in self.convex:
             texts[radius.source] = [*texts.get(radius.source, ()), radius.text]
-            hints[radius.text] = whole.radius_hint(radius)
-        named = "; ".join(f"{source}: {', '.join(limits)}" for source, limits in texts.items())
-        known = [hint for hint in hints.values() if hint]
+            hints[radius.text] = system.radius_hint(radius)
+        conflict = "; ".join(f"{source}: {', '.join(limits)}" for source, limits in texts.items())
+        changes = [hint for hint in hints.values() if hint]
         return (
-            f"no mixture satisfies all of these limits{self._gap()} ({named}); "
-            f"{', or '.join(known[:MAX_HINTS]) or 'change several of them'}"
+            f"no mixture satisfies all of these limits{self._gap()} ({conflict}); "
+            f"{', or '.join(changes[:MAX_HINTS]) or 'change several of them'}"
         )
 
     def hint(self, setting: str) -> str | None:
@@ -310,8 +310,8 @@ class LimitSystem:
     def radius_hint(self, radius: ConvexLimit) -> str | None:
         """Return the least sufficient radius; None: no radius suffices."""
         deepest = self.rows().deepest([radius])
-        others = [limit for limit in self.convex if limit is not radius]
-        if deepest is None or not all(limit.allows(deepest) for limit in others):
+        other_radii = [limit for limit in self.convex if limit is not radius]
+        if deepest is None or not all(limit.allows(deepest) for limit in other_radii):
             return None
         return f"allow {radius.enough(deepest)}"
 
@@ -327,13 +327,13 @@ class LimitSystem:
         self, moving: Collection[LinearLimit] = (), *, scaled: bool = True
     ) -> LinearConstraints:
         """Return the limits as rows; a change relaxes `moving` ones, scaled ones from 0."""
-        most, gives = [], []
+        upper, gives = [], []
         for limit in self.limits:
             from_0 = scaled and limit.rate > 0 and limit in moving
-            most.append(0.0 if from_0 else limit.sign * limit.value)
+            upper.append(0.0 if from_0 else limit.sign * limit.value)
             rate = limit.rate * (limit.setting or 1.0) if from_0 else 1.0
             gives.append(rate if limit in moving else 0.0)
         domains = len(self.domains)
         rows_RD = np.array([limit.row(self.domains) for limit in self.limits]).reshape(-1, domains)
         ends = np.zeros(domains), np.ones(domains)
-        return LinearConstraints(rows_RD, np.array(most), *ends, np.array(gives))
+        return LinearConstraints(rows_RD, np.array(upper), *ends, np.array(gives))

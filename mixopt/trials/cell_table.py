@@ -69,12 +69,12 @@ class CellTable:
         values_NC = self._floats(columns)
         for place, row in np.argwhere(~np.isfinite(values_NC.T))[:1]:
             column, cell = columns[place], self.column(columns[place])[row]
-            what = f"is {cell or 'empty'}"
+            fault = f"is {cell or 'empty'}"
             hint = "fill it in, or leave such rows out: --ignore incomplete"
             if not self.gaps([column])[row, 0]:
-                what = f"{cell!r} is not a number"
+                fault = f"{cell!r} is not a number"
                 hint = f"correct it, or leave the column out: --ignore {column!r}"
-            raise TrialsError(f"{self.path}: row {self.names[row]}: {column}: {what}; {hint}")
+            raise TrialsError(f"{self.path}: row {self.names[row]}: {column}: {fault}; {hint}")
         return values_NC
 
     def _floats(self, columns: Sequence[str]) -> Array:

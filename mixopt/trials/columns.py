@@ -98,7 +98,9 @@ def table_of(
     pairs = [(trial, by_name[trial.name]) for trial in trials]
     domains = trials[0].mixture.domains
     losses = {r.trial: r.losses for _, r in pairs if r.status == "finished" and r.losses}
-    tasks = tuple(dict.fromkeys(name for own in losses.values() for name in own.tasks))
+    tasks = tuple(
+        dict.fromkeys(name for trial_losses in losses.values() for name in trial_losses.tasks)
+    )
     if targets is None:
         targets = (*_common_targets(losses), *tasks)
     targets = [name for name in targets if name in tasks or not name.startswith(TASK)]
@@ -107,8 +109,11 @@ def table_of(
         if set(trial.mixture) != set(domains):
             odd = sorted(set(trial.mixture) ^ set(domains))
             raise TrialsError(f"trial {trial.name!r}: other domains than the rest: {listed(odd)}")
-        own = losses.get(trial.name, Losses(0, {}, {}))
-        values = {"nats_per_token": own.nats_per_token, "bits_per_byte": own.bits_per_byte}
+        trial_losses = losses.get(trial.name, Losses(0, {}, {}))
+        values = {
+            "nats_per_token": trial_losses.nats_per_token,
+            "bits_per_byte": trial_losses.bits_per_byte,
+        }
         row = {
             "trial": trial.name,
             "role": trial.role,
@@ -124,17 +129,17 @@ def table_of(
             "round": trial.round,
         }
         for unit in PREFIX:
-            known = values[unit] | own.tasks
-            row |= {loss_column(name, unit): known.get(name) for name in targets}
+            unit_losses = values[unit] | trial_losses.tasks
+            row |= {loss_column(name, unit): unit_losses.get(name) for name in targets}
         rows.append(row)
     return pl.DataFrame(rows, schema=schema(domains, targets))
 
 
 def _common_targets(losses: Mapping[str, Losses]) -> tuple[str, ...]:
     """Return the evaluation domains common to all finished trials; raise TrialsError for others."""
-    targets = next((tuple(own.nats_per_token) for own in losses.values()), ())
-    for trial, own in losses.items():
-        if odd := sorted(set(own.nats_per_token) ^ set(targets)):
+    targets = next((tuple(trial_losses.nats_per_token) for trial_losses in losses.values()), ())
+    for trial, trial_losses in losses.items():
+        if odd := sorted(set(trial_losses.nats_per_token) ^ set(targets)):
             raise TrialsError(
                 f"trial {trial!r}: other evaluation domains than the rest: {listed(odd)}"
             )
@@ -181,33 +186,35 @@ def check_values(rows: TrialRows) -> None:
             )
 
 
-def _check_finished(done: pl.DataFrame, targets: Sequence[str]) -> None:
+def _check_finished(finished: pl.DataFrame, targets: Sequence[str]) -> None:
     """Check that finished trials have every loss in at least one unit, with valid values."""
-    if done.is_empty() or not targets:
+    if finished.is_empty() or not targets:
         return
-    given = [done.select([loss_column(name, unit) for name in targets]) for unit in PREFIX]
-    none = [columns.select(pl.all().is_null()).to_numpy() for columns in given]
-    for columns, none_NM in zip(given, none, strict=True):
+    by_unit = [finished.select([loss_column(name, unit) for name in targets]) for unit in PREFIX]
+    none = [columns.select(pl.all().is_null()).to_numpy() for columns in by_unit]
+    for columns, none_NM in zip(by_unit, none, strict=True):
         values_NM = columns.to_numpy().astype(np.float64)
         is_odd_NM = np.where(none_NM, none[0] & none[1], ~(np.abs(values_NM) <= MAX_LOSS))
         for row, target in np.argwhere(is_odd_NM)[:1].tolist():
             raise TrialsError(
-                f"trial {done['trial'][row]!r}: is finished but its loss on {targets[target]!r} is"
-                f" {columns[row, target]}; a trial without losses is 'failed' or 'diverged'"
+                f"trial {finished['trial'][row]!r}: is finished but its loss on {targets[target]!r}"
+                f" is {columns[row, target]}; a trial without losses is 'failed' or 'diverged'"
             )
 
 
-def check_same(left: Iterable[str], right: Iterable[str], one: str, other: str) -> None:
+def check_same(
+    left: Iterable[str], right: Iterable[str], left_place: str, right_place: str
+) -> None:
     """Raise TrialsError unless two tables have rows of the same names."""
-    lefts, rights = dict.fromkeys(left), dict.fromkeys(right)
-    missing = [name for name in lefts if name not in rights]
-    extra = [name for name in rights if name not in lefts]
-    problems = [f"{listed(missing)} only in {one}"] if missing else []
-    problems += [f"{listed(extra)} only in {other}"] if extra else []
+    left_names, right_names = dict.fromkeys(left), dict.fromkeys(right)
+    missing = [name for name in left_names if name not in right_names]
+    extra = [name for name in right_names if name not in left_names]
+    problems = [f"{listed(missing)} only in {left_place}"] if missing else []
+    problems += [f"{listed(extra)} only in {right_place}"] if extra else []
     if problems:
         raise TrialsError(f"rows cannot be joined: {'; '.join(problems)}")
 
 
-def listed(names: Sequence[str], most: int = 5) -> str:
+def listed(names: Sequence[str], max_names: int = 5) -> str:
     """Return a text with the first names, and the number of further ones."""
-    return first_few([repr(name) for name in names], most)
+    return first_few([repr(name) for name in names], max_names)

@@ -68,10 +68,10 @@ def make_anneals(
     """Return the control and an anneal of each source, for each seed."""
     mixtures = dict(anneal_mixtures(config, natural))
     epochs = [limit for limit in constraints.linear if limit.rate or limit.target_tokens]
-    for limit in sorted(epochs, key=lambda one: one.domains[0] not in config.sources):
+    for limit in sorted(epochs, key=lambda cap: cap.domains[0] not in config.sources):
         (domain,) = limit.domains
-        most = max(mixtures.values(), key=lambda mixture: mixture[domain])
-        if line := limit.violation(most):
+        largest = max(mixtures.values(), key=lambda mixture: mixture[domain])
+        if line := limit.violation(largest):
             kind = "source" if domain in config.sources else "base domain"
             raise InfeasibleError(f"{kind} {line.removeprefix('domain ')}")
     return [
@@ -83,8 +83,8 @@ def make_anneals(
 
 def anneal_mixtures(config: AnnealsConfig, natural: Mixture) -> Iterator[tuple[str, Mixture]]:
     """Yield the mixtures of the control and of each source, with the first part of their names."""
-    given = natural if config.base == "natural" else config.base
-    ratios = {n: 0.0 if n in config.sources else float(given.get(n, 0.0)) for n in natural}
+    reference = natural if config.base == "natural" else config.base
+    ratios = {n: 0.0 if n in config.sources else float(reference.get(n, 0.0)) for n in natural}
     total = sum(ratios.values())
     if not total > 0:
         raise DesignError(
@@ -163,8 +163,8 @@ def make_design(
         seeds = trial_seeds([f"s{k}" for k in range(config.anneals.seeds)], seed=seed)
         return make_anneals(config.anneals, natural, allowed, seeds.values())
     trials = _references(config, natural)
-    taken = [mixture.array for _, mixture, _ in trials]
-    axial_PD = _axial(config, natural, allowed.simplex, taken, unknown, say)
+    existing = [mixture.array for _, mixture, _ in trials]
+    axial_PD = _axial(config, natural, allowed.simplex, existing, unknown, say)
     sampled_ND = _sampled(config, natural, allowed, config.first_round - len(axial_PD), seed, say)
     for place, weights_D in enumerate([*axial_PD, *sampled_ND]):
         role: Role = "axial" if place < len(axial_PD) else "sampled"
@@ -219,11 +219,11 @@ def _sampled(
         return allowed.inside(_by_phase(phases, natural, count, rng))
     if config.method != "sobol":
         natural_D, draws = natural.over(constraints.domains).array, MULTIPLIER * count
-        found_ND, accepted = draw_mixtures(natural_D, allowed, draws=draws, rng=rng)
-        if len(found_ND) >= count:
-            return found_ND[rng.choice(len(found_ND), count, replace=False)]
+        drawn_ND, accepted = draw_mixtures(natural_D, allowed, draws=draws, rng=rng)
+        if len(drawn_ND) >= count:
+            return drawn_ND[rng.choice(len(drawn_ND), count, replace=False)]
         say(
-            f"Dirichlet draws found {len(found_ND)} of {count} distinct mixtures ({accepted} of"
+            f"Dirichlet draws found {len(drawn_ND)} of {count} distinct mixtures ({accepted} of"
             f" {draws} draws, {accepted / draws:.2g}, met the limits); Sobol points are tried"
             " instead (design.method: sobol)"
         )
@@ -253,7 +253,7 @@ def trial_seeds(names: Sequence[str], *, seed: int) -> dict[str, int]:
 
 
 def _references(config: DesignConfig, natural: Mixture) -> list[tuple[str, Mixture, Role]]:
-    doubled = [one for one, count in Counter(config.anchors).items() if count > 1]
+    doubled = [name for name, count in Counter(config.anchors).items() if count > 1]
     if doubled:
         raise ConfigError(f"design.anchors: {doubled[0]!r} is given twice; see design.replicates")
     uniform = Mixture.uniform(natural.domains)
@@ -269,24 +269,25 @@ def _axial(
     config: DesignConfig,
     natural: Mixture,
     allowed: Allowed,
-    taken: Sequence[Array],
+    existing: Sequence[Array],
     unknown: Sequence[str],
     say: Say,
 ) -> Array:
     """Return the axial mixtures of the design, shape (P, D)."""
-    domains, most = natural.domains, config.first_round
+    domains, max_trials = natural.domains, config.first_round
     center_D = Mixture.uniform(domains).array
     is_plain = config.stages is None and config.phases is None and config.method is None
     if is_plain and config.earlier is not None:
         places = [domains.index(name) for name in unknown]
-        return axial_mixtures(center_D, allowed, AXIAL_SHARE, taken=taken, of=places)[0][:most]
-    is_default = is_plain and config.trials >= 2 * len(domains) + 2 and most > len(domains)
+        axial_PD, _ = axial_mixtures(center_D, allowed, AXIAL_SHARE, existing=existing, of=places)
+        return axial_PD[:max_trials]
+    is_default = is_plain and config.trials >= 2 * len(domains) + 2 and max_trials > len(domains)
     if config.method != "axial" and not is_default:
         return np.empty((0, len(domains)))
-    axial_PD, left_out = axial_mixtures(center_D, allowed, AXIAL_SHARE, taken=taken)
-    if len(axial_PD) > most:
+    axial_PD, left_out = axial_mixtures(center_D, allowed, AXIAL_SHARE, existing=existing)
+    if len(axial_PD) > max_trials:
         raise DesignError(
-            f"design.trials: {most} in the first round, but design.method: axial has "
+            f"design.trials: {max_trials} in the first round, but design.method: axial has "
             f"{len(axial_PD)} mixtures for {len(domains)} domains; raise design.trials, "
             "or set design.method: dirichlet"
         )
@@ -332,10 +333,10 @@ def _dirichlet(concentrations_RD: Array, rng: np.random.Generator) -> Array:
 
 def _round(weights_RD: Array) -> Array:
     """Set weights below the minimum to 0, rescale, round to multiples of it, rescale."""
-    kept_RD = np.where(weights_RD < MIN_WEIGHT, 0.0, weights_RD)
-    kept_RD = kept_RD[kept_RD.sum(axis=1) > 0]
-    kept_RD = kept_RD / kept_RD.sum(axis=1, keepdims=True)
-    steps_RD = np.round(kept_RD / MIN_WEIGHT)
+    shares_RD = np.where(weights_RD < MIN_WEIGHT, 0.0, weights_RD)
+    shares_RD = shares_RD[shares_RD.sum(axis=1) > 0]
+    shares_RD = shares_RD / shares_RD.sum(axis=1, keepdims=True)
+    steps_RD = np.round(shares_RD / MIN_WEIGHT)
     steps_RD = steps_RD[steps_RD.sum(axis=1) > 0]
     rounded: Array = steps_RD / steps_RD.sum(axis=1, keepdims=True)
     return rounded
@@ -388,7 +389,7 @@ def axial_mixtures(
     allowed: Allowed,
     share: float,
     *,
-    taken: Sequence[Array] = (),
+    existing: Sequence[Array] = (),
     of: Sequence[int] | None = None,
 ) -> tuple[Array, list[int]]:
     """Return the centre, moved within the limits, and an axial mixture for each domain.
@@ -397,33 +398,35 @@ def axial_mixtures(
     without a mixture.
     """
     domains = len(center_D)
-    nothing_1D, own_DD = np.zeros((1, domains), dtype=bool), np.eye(domains, dtype=bool)
+    nothing_1D, is_axis_DD = np.zeros((1, domains), dtype=bool), np.eye(domains, dtype=bool)
     middle_1D = _filled(center_D[None], center_D, allowed, nothing_1D)
-    wanted_DD = share * np.eye(domains) + (1.0 - share) * center_D
-    axes_DD = _filled(wanted_DD, center_D, allowed, own_DD)
+    targets_DD = share * np.eye(domains) + (1.0 - share) * center_D
+    axes_DD = _filled(targets_DD, center_D, allowed, is_axis_DD)
     is_near_D = 0.5 * np.abs(axes_DD - middle_1D).sum(axis=1) < NEAR
-    wanted = [place for place in (range(domains) if of is None else of) if not is_near_D[place]]
+    places = [place for place in (range(domains) if of is None else of) if not is_near_D[place]]
     chosen: list[Array] = []
-    for weights_D in [*(middle_1D if of is None else ()), *axes_DD[wanted]]:
-        if all(np.abs(weights_D - one).sum() > SAME_MIXTURE for one in (*taken, *chosen)):
+    for weights_D in [*(middle_1D if of is None else ()), *axes_DD[places]]:
+        if all(
+            np.abs(weights_D - mixture_D).sum() > SAME_MIXTURE for mixture_D in (*existing, *chosen)
+        ):
             chosen.append(weights_D)
     return np.array(chosen).reshape(-1, domains), np.flatnonzero(is_near_D).tolist()
 
 
-def _filled(wanted_PD: Array, center_D: Array, allowed: Allowed, own_PD: BoolArray) -> Array:
+def _filled(targets_PD: Array, center_D: Array, allowed: Allowed, is_axis_PD: BoolArray) -> Array:
     """Give each mixture's own domain its share as far as allowed; scale the centre for the rest."""
     lower_D, upper_D = allowed.lower_D, allowed.upper_D
     # The others stay between their floors and caps.
-    most_PD = np.minimum(upper_D, 1.0 - (lower_D.sum() - lower_D))
-    least_PD = np.maximum(lower_D, 1.0 - (upper_D.sum() - upper_D))
-    fixed_PD = np.clip(wanted_PD, np.minimum(least_PD, most_PD), most_PD)
+    highest_PD = np.minimum(upper_D, 1.0 - (lower_D.sum() - lower_D))
+    lowest_PD = np.maximum(lower_D, 1.0 - (upper_D.sum() - upper_D))
+    fixed_PD = np.clip(targets_PD, np.minimum(lowest_PD, highest_PD), highest_PD)
     shares_D = np.maximum(center_D, MIN_CENTER)
-    low_P, high_P = np.zeros(len(wanted_PD)), np.full(len(wanted_PD), 1.0 / MIN_CENTER)
+    low_P, high_P = np.zeros(len(targets_PD)), np.full(len(targets_PD), 1.0 / MIN_CENTER)
     for _ in range(HALVINGS):
         # Bisect in logarithms: the factor may have any magnitude.
         middle_P = np.where(low_P > 0, np.sqrt(low_P * high_P), high_P * MIN_CENTER**0.5)
         rest_PD = np.clip(middle_P[:, None] * shares_D, lower_D, upper_D)
-        over_P = np.where(own_PD, fixed_PD, rest_PD).sum(axis=1) > 1.0
+        over_P = np.where(is_axis_PD, fixed_PD, rest_PD).sum(axis=1) > 1.0
         low_P, high_P = np.where(over_P, low_P, middle_P), np.where(over_P, middle_P, high_P)
     rest_PD = np.clip(high_P[:, None] * shares_D, lower_D, upper_D)
-    return allowed.project(np.where(own_PD, fixed_PD, rest_PD))
+    return allowed.project(np.where(is_axis_PD, fixed_PD, rest_PD))

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 def bits_per_nat(domains: Sequence[Domain]) -> dict[str, float] | None:
     """Return bits per byte for one nat per token of each domain: tokens / bytes / ln 2."""
     shards = {domain.name: domain.validation for domain in domains}
-    if not all(held.bytes and held.tokens for held in shards.values()):
+    if not all(shard.bytes and shard.tokens for shard in shards.values()):
         return None
-    return {name: held.tokens / held.bytes / math.log(2) for name, held in shards.items()}
+    return {name: shard.tokens / shard.bytes / math.log(2) for name, shard in shards.items()}
 
 
 def in_bits_per_byte(nats: Mapping[str, float], domains: Sequence[Domain]) -> dict[str, float]:

@@ -78,7 +78,7 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
         TrialsError: No columns of weights or of losses, or no finished run.
     """
     plain = {name: _plain(name) for name in table.cells.columns}
-    kinds = {name: _kind(own) for name, own in plain.items()}
+    kinds = {name: _kind(column) for name, column in plain.items()}
     for kind, forms in (
         ("weight", f"{WEIGHT}web, w_web or ratio_web"),
         ("loss", f"{LOSS}code, code_loss or metric_code"),
@@ -88,28 +88,30 @@ def split_export(table: CellTable) -> tuple[CellTable, CellTable, list[str]]:
                 f"{table.path}: no column of a {kind}, such as {forms}; rename them, or give two"
                 " tables: W.csv of weights and L.csv of losses"
             )
-    ended, notes = _ended(table)
-    free = {name: own.lower().replace(" ", "_") for name, own in plain.items() if not kinds[name]}
-    others = [plain[name] for name, key in free.items() if key not in KEYS]
-    if others:
-        notes.append(f"{table.path}: neither weight nor loss, left out: {listed(others)}")
-    by_key = {key: ended.cells[name] for name, key in free.items() if key in KEYS}
+    finished, notes = _ended(table)
+    free = {
+        name: column.lower().replace(" ", "_") for name, column in plain.items() if not kinds[name]
+    }
+    unknown = [plain[name] for name, key in free.items() if key not in KEYS]
+    if unknown:
+        notes.append(f"{table.path}: neither weight nor loss, left out: {listed(unknown)}")
+    by_key = {key: finished.cells[name] for name, key in free.items() if key in KEYS}
     keys = {key: cells for key, cells in by_key.items() if "" not in cells}
-    named = pl.DataFrame(keys)
-    if not any(column.n_unique() == len(column) for column in named):
-        named = pl.DataFrame({KEYS[0]: [str(row) for row in range(len(ended.cells))]})
+    key_table = pl.DataFrame(keys)
+    if not any(column.n_unique() == len(column) for column in key_table):
+        key_table = pl.DataFrame({KEYS[0]: [str(row) for row in range(len(finished.cells))]})
 
-    def part(*own: str) -> CellTable:
-        columns = [name for name in plain if kinds[name] in own]
-        cells = ended.cells.select(columns).rename({name: plain[name] for name in columns})
-        return replace(ended, cells=named.hstack(cells))
+    def part(*part_kinds: str) -> CellTable:
+        columns = [name for name in plain if kinds[name] in part_kinds]
+        cells = finished.cells.select(columns).rename({name: plain[name] for name in columns})
+        return replace(finished, cells=key_table.hstack(cells))
 
     return part("weight", "size"), part("loss"), notes
 
 
 def _plain(name: str) -> str:
     """Return a column's name without a tracker's prefix or the path of nested weights."""
-    prefix = next((one for one in TRACKER_PREFIXES if name.startswith(one)), "")
+    prefix = next((tracker for tracker in TRACKER_PREFIXES if name.startswith(tracker)), "")
     nested = NESTED.match(name)
     return name[nested.end() :] if nested else name.removeprefix(prefix)
 
@@ -131,9 +133,9 @@ def _ended(table: CellTable) -> tuple[CellTable, list[str]]:
     rows = [row for row, cell in enumerate(cells) if cell.lower() in FINISHED]
     if not rows:
         raise TrialsError(f"{table.path}: {state}: no run has finished (found {listed(cells[:1])})")
-    gone = len(cells) - len(rows)
-    note = f"{table.path}: left out {gone} of {len(cells)} runs, whose {state} is not finished"
-    return table.take(rows), [note] if gone else []
+    dropped = len(cells) - len(rows)
+    note = f"{table.path}: left out {dropped} of {len(cells)} runs, whose {state} is not finished"
+    return table.take(rows), [note] if dropped else []
 
 
 def joined_trials(
@@ -158,8 +160,8 @@ def joined_trials(
     is_scheduled = pair.drop_unfinished()
     left, right, notes = pair.left, pair.right, pair.notes
     columns = data_columns(left)
-    others = [name for name in data_columns(right) if not name.startswith(ITEMS)]
-    loss_columns = sorted(others, key=lambda name: name.startswith(TASK))
+    measured = [name for name in data_columns(right) if not name.startswith(ITEMS)]
+    loss_columns = sorted(measured, key=lambda name: name.startswith(TASK))
     domains, targets = _names(left, columns, right, loss_columns)
     weights_ND, losses_NM = left.numbers(columns), right.numbers(loss_columns)
     stated = [name for name in left.cells.columns if name.startswith(PHASE)]
@@ -186,7 +188,7 @@ def joined_trials(
         counts = sizes.get("parameters", [None] * len(points))
         runs = pl.DataFrame({"mixture": fingerprints, "parameters": counts})
         sizes["seed"] = runs.select(pl.int_range(pl.len()).over(runs.columns)).to_series().to_list()
-    given = {
+    cells = {
         "trial": left.names,
         "role": "sampled",
         "status": "finished",
@@ -195,9 +197,9 @@ def joined_trials(
         **{loss_column(name, unit): losses_NM[:, m] for m, name in enumerate(targets)},
         **sizes,
     }
-    wanted = schema(domains, targets)
-    empty = [pl.lit(None, dtype).alias(n) for n, dtype in wanted.items() if n not in given]
-    table = pl.DataFrame(given).with_columns(empty).select(list(wanted))
+    types = schema(domains, targets)
+    empty = [pl.lit(None, dtype).alias(n) for n, dtype in types.items() if n not in cells]
+    table = pl.DataFrame(cells).with_columns(empty).select(list(types))
     items = _items(right, dict(zip(loss_columns, targets, strict=True)))
     return TrialRows(table, domains, targets, tuple(notes), items, is_phased=bool(stated))
 
@@ -218,20 +220,21 @@ class _Pair:
     def both(self) -> tuple[CellTable, CellTable]:
         return self.left, self.right
 
-    def take(self, kept_N: BoolArray) -> None:
+    def take(self, is_kept_N: BoolArray) -> None:
         """Keep rows of both joined tables."""
-        self.left, self.right = (table.take(np.flatnonzero(kept_N)) for table in self.both)
+        self.left, self.right = (table.take(np.flatnonzero(is_kept_N)) for table in self.both)
 
     def drop_repeats(self) -> None:
-        once = [
+        distinct = [
             replace(table, cells=table.cells.unique(maintain_order=True)) for table in self.both
         ]
-        for table, once_each in zip(self.both, once, strict=True):
-            if gone := len(table.cells) - len(once_each.cells):
+        for table, distinct_table in zip(self.both, distinct, strict=True):
+            if repeats := len(table.cells) - len(distinct_table.cells):
                 self.notes.append(
-                    f"{table.path}: rows that repeat another one, cell by cell, read once: {gone}"
+                    f"{table.path}: rows that repeat another one, cell by cell, read once:"
+                    f" {repeats}"
                 )
-        self.left, self.right = once
+        self.left, self.right = distinct
 
     def join(self, key: str | None, *, drop_incomplete: bool) -> None:
         """Join the rows by their key."""
@@ -242,13 +245,13 @@ class _Pair:
         if drop_incomplete:
             self._drop_unjoined()
         _check_numbering(*self.both)
-        ours, theirs = self.left.names, self.right.names
+        left_names, right_names = self.left.names, self.right.names
         try:
-            check_same(ours, theirs, str(self.left.path), str(self.right.path))
+            check_same(left_names, right_names, str(self.left.path), str(self.right.path))
         except TrialsError as error:
             raise TrialsError(f"{error}; leave such rows out: --ignore incomplete") from None
-        places = {name: row for row, name in enumerate(theirs)}
-        self.right = self.right.take([places[name] for name in ours])
+        places = {name: row for row, name in enumerate(right_names)}
+        self.right = self.right.take([places[name] for name in left_names])
         if key is None:
             _check_agree(*self.both)
 
@@ -277,39 +280,39 @@ class _Pair:
         self.right = self.right.without(empty)
         gap_N = np.full(len(self.left.cells), len(empty) == len(columns))
         for table in self.both if not gap_N.all() else ():
-            own_N = np.asarray(table.gaps(data_columns(table)).any(axis=1))
-            if own_N.any():
-                names = table.take(np.flatnonzero(own_N)).names
+            lacks_N = np.asarray(table.gaps(data_columns(table)).any(axis=1))
+            if lacks_N.any():
+                names = table.take(np.flatnonzero(lacks_N)).names
                 self.notes.append(
-                    f"{table.path}: left out {len(names)} of {len(own_N)} rows that lack a number:"
-                    f" {listed(names)}"
+                    f"{table.path}: left out {len(names)} of {len(lacks_N)} rows that lack a"
+                    f" number: {listed(names)}"
                 )
-            gap_N |= own_N
+            gap_N |= lacks_N
         if gap_N.all():
             raise TrialsError(f"{self.left.path} and {path}: no row is complete")
         self.take(~gap_N)
 
     def drop_unfinished(self) -> bool:
         """Keep rows at the end of their schedule; return whether a table has schedules."""
-        given = next((one for one in self.both if SCHEDULE in one.cells.columns), None)
-        if given is None:
+        scheduled = next((table for table in self.both if SCHEDULE in table.cells.columns), None)
+        if scheduled is None:
             return False
-        share_N = given.numbers([SCHEDULE])[:, 0]
+        share_N = scheduled.numbers([SCHEDULE])[:, 0]
         for row in np.flatnonzero(~((share_N > 0) & (share_N <= 1)))[:1]:
             raise TrialsError(
-                f"{given.path}: row {given.names[row]}: {SCHEDULE}: is {share_N[row]:g}; need the"
-                " share of its schedule that the row has run, above 0 and at most 1"
+                f"{scheduled.path}: row {scheduled.names[row]}: {SCHEDULE}: is {share_N[row]:g};"
+                " need the share of its schedule that the row has run, above 0 and at most 1"
             )
-        gone = given.take(np.flatnonzero(share_N < 1)).names
-        if len(gone) == len(share_N):
+        unfinished = scheduled.take(np.flatnonzero(share_N < 1)).names
+        if len(unfinished) == len(share_N):
             raise TrialsError(
-                f"{given.path}: {SCHEDULE}: no row is at 1, the end of its schedule; give the last"
-                " row of each run"
+                f"{scheduled.path}: {SCHEDULE}: no row is at 1, the end of its schedule; give the"
+                " last row of each run"
             )
-        if gone:
+        if unfinished:
             self.notes.append(
-                f"{given.path}: left out {len(gone)} of {len(share_N)} rows before the end of"
-                f" their {SCHEDULE}: {listed(gone)}"
+                f"{scheduled.path}: left out {len(unfinished)} of {len(share_N)} rows before the"
+                f" end of their {SCHEDULE}: {listed(unfinished)}"
             )
         self.take(share_N == 1)
         return True
@@ -317,8 +320,8 @@ class _Pair:
 
 def data_columns(table: CellTable) -> list[str]:
     """Return the columns of weights or losses."""
-    others = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, table.key)
-    columns = [n for n in table.cells.columns if n not in others and not n.startswith(PHASE)]
+    excluded = (*KEYS, *SIZE, SCHEDULE, *ROW_NUMBERS, table.key)
+    columns = [n for n in table.cells.columns if n not in excluded and not n.startswith(PHASE)]
     if not columns:
         raise TrialsError(f"{table.path}: no column besides {', '.join(table.cells.columns)}")
     return columns
@@ -357,28 +360,28 @@ def _check_unique(table: CellTable) -> None:
 
 def _check_numbering(left: CellTable, right: CellTable) -> None:
     """Raise TrialsError if one table counts rows from 0 and the other from 1."""
-    ours, theirs = left.names, right.names
-    if not all(cell.isdecimal() for cell in (*ours, *theirs)):
+    left_names, right_names = left.names, right.names
+    if not all(cell.isdecimal() for cell in (*left_names, *right_names)):
         return
-    one, other = sorted(map(int, ours)), sorted(map(int, theirs))
-    apart = other[0] - one[0]
-    if abs(apart) == 1 and [number + apart for number in one] == other:
+    left_numbers, right_numbers = sorted(map(int, left_names)), sorted(map(int, right_names))
+    offset = right_numbers[0] - left_numbers[0]
+    if abs(offset) == 1 and [number + offset for number in left_numbers] == right_numbers:
         raise TrialsError(
-            f"{right.path}: {left.key} goes from {other[0]} to {other[-1]}, and from {one[0]} to"
-            f" {one[-1]} in {left.path}: off by one? Number both alike, or mixopt import --key"
-            " COLUMN"
+            f"{right.path}: {left.key} goes from {right_numbers[0]} to {right_numbers[-1]}, and"
+            f" from {left_numbers[0]} to {left_numbers[-1]} in {left.path}: off by one? Number both"
+            " alike, or mixopt import --key COLUMN"
         )
 
 
 def _check_agree(left: CellTable, right: CellTable) -> None:
     """Check that other name columns agree in joined rows."""
     common = [name for name in KEYS if name in left.cells.columns and name in right.cells.columns]
-    for other in common:
-        columns = left.names, left.column(other), right.column(other)
-        for name, mine, theirs in zip(*columns, strict=True):
-            if mine != theirs:
+    for column in common:
+        columns = left.names, left.column(column), right.column(column)
+        for name, left_cell, right_cell in zip(*columns, strict=True):
+            if left_cell != right_cell:
                 raise TrialsError(
-                    f"{right.path}: row {name}: {other} is {theirs!r}, but {mine!r} in "
+                    f"{right.path}: row {name}: {column} is {right_cell!r}, but {left_cell!r} in "
                     f"{left.path}; name the column that joins them: mixopt import --key COLUMN"
                 )
 
@@ -403,8 +406,8 @@ def _names(
     """Return the names of the domains and of the evaluation domains."""
     domains = without_affixes(columns, WEIGHTS, ())
     targets = without_affixes(loss_columns, LOSSES, LOSS_ENDS[:2])
-    both = without_affixes([*domains, *targets], SHARED_PREFIXES, ())
-    domains, targets = both[: len(domains)], both[len(domains) :]
+    names = without_affixes([*domains, *targets], SHARED_PREFIXES, ())
+    domains, targets = names[: len(domains)], names[len(domains) :]
     check_once(domains, f"{left.path}: columns")
     check_once(targets, f"{right.path}: columns")
     return tuple(domains), tuple(targets)
@@ -539,10 +542,10 @@ def _rescaled(table: CellTable, weights_ND: Array) -> list[str]:
 
 
 def _constant(
-    table: CellTable, names: Sequence[str], values: Array, what: str, so: str
+    table: CellTable, names: Sequence[str], values: Array, kind: str, consequence: str
 ) -> list[str]:
     if len(values) < 2:
         return []
     same = [n for n, v in zip(names, values.T, strict=True) if np.ptp(v) == 0]
-    note = f"{table.path}: the same {what} in every row: {listed(same)}; {so}"
+    note = f"{table.path}: the same {kind} in every row: {listed(same)}; {consequence}"
     return [note] if same else []

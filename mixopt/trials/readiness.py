@@ -76,8 +76,8 @@ class Replicates:
     def of(cls, trials: Trials) -> Self:
         """Count the finished replicates, separately for each model size."""
         counts_K = np.bincount(_cells(trials.finished)[0])
-        again_K = counts_K[counts_K > 1]
-        return cls(int(again_K.sum()), len(again_K))
+        repeated_K = counts_K[counts_K > 1]
+        return cls(int(repeated_K.sum()), len(repeated_K))
 
     def describe(self) -> str:
         """Return the counts as text."""
@@ -97,9 +97,9 @@ def readiness_of(trials: Trials, losses_NM: Array, names: Sequence[str]) -> tupl
     from scipy.stats import f as f_distribution
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        found_M = np.nan_to_num(between_M / within_M, nan=0.0, posinf=MAX_RATIO**2)
-    sure_M = found_M / f_distribution.ppf(LEVEL, *freedom)
-    ratios_M, lows_M = (_ratio(values_M, each) for values_M in (found_M, sure_M))
+        f_statistics_M = np.nan_to_num(between_M / within_M, nan=0.0, posinf=MAX_RATIO**2)
+    sure_M = f_statistics_M / f_distribution.ppf(LEVEL, *freedom)
+    ratios_M, lows_M = (_ratio(values_M, each) for values_M in (f_statistics_M, sure_M))
     noises_M = np.sqrt(within_M)
     spreads_M = np.sqrt(np.maximum(between_M - within_M, 0.0) / each + within_M)
     columns = zip(spreads_M, noises_M, ratios_M, lows_M, strict=True)
@@ -145,8 +145,8 @@ def _means(losses_NM: Array, group_N: IntArray) -> tuple[IntArray, Array]:
     return counts_K, (sums_KM / counts_K[:, None])[group_N]
 
 
-def _ratio(found_M: Array, each: float) -> Array:
-    return np.minimum(np.sqrt(np.maximum(found_M - 1.0, 0.0) / each), MAX_RATIO)
+def _ratio(f_statistics_M: Array, each: float) -> Array:
+    return np.minimum(np.sqrt(np.maximum(f_statistics_M - 1.0, 0.0) / each), MAX_RATIO)
 
 
 MIN_MIXTURES = 4
@@ -191,24 +191,24 @@ def settled(objective: Objective, trials: Trials) -> Objective:
         objective = _without_noise(objective, trials.finished)
     if objective.scale == "none" and objective.kind != "hinge":
         return objective
-    done = trials.finished
-    losses_NM = done.losses(objective.unit)
+    finished = trials.finished
+    losses_NM = finished.losses(objective.unit)
     if objective.kind == "hinge":
         means = dict(zip(trials.targets, losses_NM.mean(axis=0).tolist(), strict=True))
-        return objective.against(means, noise_by_seeds(done, objective, losses_NM))
+        return objective.against(means, noise_by_seeds(finished, objective, losses_NM))
     spreads_M = losses_NM.std(axis=0)
     return objective.scaled(dict(zip(trials.targets, spreads_M.tolist(), strict=True)))
 
 
-def _without_noise(objective: Objective, done: Trials) -> Objective:
-    if not Replicates.of(done).trials:
+def _without_noise(objective: Objective, finished: Trials) -> Objective:
+    if not Replicates.of(finished).trials:
         raise ConfigError(
             "objective.noise: leave_out: no mixture was trained twice, so the noise of a trial is"
             " not known; set design.replicates, or give tables with replicates"
         )
-    losses_NM = done.with_targets(objective.measured).losses(objective.unit)
-    result = readiness_of(done, losses_NM, objective.measured)
-    return objective.without([one.name for one in result if one.state == "noise"])
+    losses_NM = finished.with_targets(objective.measured).losses(objective.unit)
+    result = readiness_of(finished, losses_NM, objective.measured)
+    return objective.without([readiness.name for readiness in result if readiness.state == "noise"])
 
 
 def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> dict[str, float]:
@@ -218,20 +218,20 @@ def noise_by_seeds(trials: Trials, objective: Objective, losses_NM: Array) -> di
     """
     items_M = np.sqrt((objective.item_errors(losses_NM) ** 2).mean(axis=0))
     result = readiness_of(trials, losses_NM, trials.targets)
-    known = {
-        one.name: float(most) if one.noise is None else one.noise
-        for one, most in zip(result, items_M, strict=True)
+    noises = {
+        readiness.name: float(item_error) if readiness.noise is None else readiness.noise
+        for readiness, item_error in zip(result, items_M, strict=True)
     }
-    return {name: noise for name, noise in known.items() if np.isfinite(noise)}
+    return {name: noise for name, noise in noises.items() if np.isfinite(noise)}
 
 
 def without_flat_tasks(trials: Trials, measured: Collection[str]) -> Trials:
     """Return the trials without constant tasks, unless these are requested."""
-    done = trials.table.filter(pl.col("status") == "finished")
+    finished = trials.table.filter(pl.col("status") == "finished")
     flat = [
         name
         for name in trials.targets
-        if name.startswith(TASK) and name not in measured and done[name].n_unique() == 1
+        if name.startswith(TASK) and name not in measured and finished[name].n_unique() == 1
     ]
     if not flat:
         return trials
@@ -263,14 +263,14 @@ def _check_targets(trials: Trials, objective: Objective) -> None:
 
 def _check_shares(trials: Trials, target: str, values_N: Array, questions: int) -> None:
     """Raise TrialsError if a metric with a number of questions is no share of right answers."""
-    most = float(values_N.max())
-    row = int(np.argmax(values_N if most > 1.0 else -values_N))
+    highest = float(values_N.max())
+    row = int(np.argmax(values_N if highest > 1.0 else -values_N))
     if 0.0 <= values_N[row] <= 1.0:
         return
     hint = f"correct it, or the number of questions in items/{target}"
-    if (values_N % 1.0 == 0.0).all() and values_N.min() >= 0.0 and most <= questions:
+    if (values_N % 1.0 == 0.0).all() and values_N.min() >= 0.0 and highest <= questions:
         hint = f"divide counts by {questions}"
-    elif values_N.min() >= 0.0 and most <= 100.0:
+    elif values_N.min() >= 0.0 and highest <= 100.0:
         hint = "divide by 100 if it is in percent"
     raise TrialsError(
         f"objective.items: {target!r} is {values_N[row]:g} in trial"

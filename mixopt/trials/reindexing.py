@@ -89,22 +89,25 @@ class ReindexedRows(TrialRows):
         _check(self, changes, add)
         new_domains, map_DE = _map(self.domains, changes, add)
         weights_NE = self.weights() @ map_DE
-        kept_N, notes = weights_NE.sum(axis=1) > NOTHING, list[str]()
+        is_kept_N, notes = weights_NE.sum(axis=1) > NOTHING, list[str]()
         for change in changes:
             is_near_N, note = _fit_of(self, change, tolerance)
-            kept_N &= is_near_N
+            is_kept_N &= is_near_N
             notes.append(note)
-        if not kept_N.any():
+        if not is_kept_N.any():
             raise TrialsError(
                 f"no trial is left of {len(self)}: {'; '.join(notes)}; allow more: tolerance"
             )
         if add:
             notes.append(f"add {listed(add)}: no trial so far has any, so its effect is unknown")
-        shares_NE = weights_NE[kept_N] / weights_NE[kept_N].sum(axis=1, keepdims=True)
+        shares_NE = weights_NE[is_kept_N] / weights_NE[is_kept_N].sum(axis=1, keepdims=True)
         mixtures = [Mixture.from_array(new_domains, row_E) for row_E in shares_NE]
-        table = self.table.filter(pl.Series(kept_N)).with_columns(
+        table = self.table.filter(pl.Series(is_kept_N)).with_columns(
             pl.Series("mixture", [mixture.fingerprint for mixture in mixtures]),
-            *(pl.Series(WEIGHT + name, [one[name] for one in mixtures]) for name in new_domains),
+            *(
+                pl.Series(WEIGHT + name, [mixture[name] for mixture in mixtures])
+                for name in new_domains
+            ),
         )
         return replace(
             self,
@@ -126,8 +129,8 @@ class ReindexedRows(TrialRows):
         targets = [name for name in self.targets if name in other.targets]
         if not targets:
             raise TrialsError("the tables have no evaluation domain in common")
-        gone = [name for name in (*self.targets, *other.targets) if name not in targets]
-        notes = [f"left out {listed(gone)}: losses of only one table"] if gone else []
+        unshared = [name for name in (*self.targets, *other.targets) if name not in targets]
+        notes = [f"left out {listed(unshared)}: losses of only one table"] if unshared else []
         columns = list(schema(self.domains, targets))
         table = pl.concat([self.table.select(columns), other.table.select(columns)])
         return replace(
@@ -163,7 +166,7 @@ class ReindexedRows(TrialRows):
         old, became = self.contents, dict(became)
         for name in (name for name in self.domains if name not in became and name not in corpus):
             sha256 = old[name].sha256 if name in old else ""
-            same = [new for new, one in corpus.items() if sha256 and one.sha256 == sha256]
+            same = [new for new, content in corpus.items() if sha256 and content.sha256 == sha256]
             if not same:
                 raise TrialsError(
                     f"{where}: trials of another corpus: domain {name!r} is not in this one; say"
@@ -174,13 +177,13 @@ class ReindexedRows(TrialRows):
         into = {new for new in became.values() if isinstance(new, str)}
         split = {name: new for name, new in became.items() if new and not isinstance(new, str)}
         stay = [name for name in self.domains if name not in became and name not in into]
-        known = [*stay, *into, *(part for parts in split.values() for part in parts)]
-        for name in known:
+        covered = [*stay, *into, *(part for parts in split.values() for part in parts)]
+        for name in covered:
             if name not in corpus:
                 raise TrialsError(
                     f"{where}: domain {name!r} is not in this corpus{did_you_mean(name, corpus)}"
                 )
-        added = [name for name in corpus if name not in known]
+        added = [name for name in corpus if name not in covered]
         rows = self.reindex(
             split=split,
             merge={
@@ -189,7 +192,7 @@ class ReindexedRows(TrialRows):
             },
             remove=[name for name, new in became.items() if not new],
             add=added,
-            inventory={name: float(one.tokens) for name, one in corpus.items()},
+            inventory={name: float(content.tokens) for name, content in corpus.items()},
         )
         grown, changed = list[str](), list[str]()
         for name in (name for name in stay if name in old):
@@ -221,7 +224,7 @@ class _DomainChange:
     inner: Shares | None = None
 
 
-def _fit_of(trials: TrialRows, change: _DomainChange, most: float) -> tuple[BoolArray, str]:
+def _fit_of(trials: TrialRows, change: _DomainChange, tolerance: float) -> tuple[BoolArray, str]:
     """Return which trials meet the assumption of a change, and a note."""
     old_ND = trials.weights()[:, [trials.domains.index(name) for name in change.old]]
     sums_N1 = old_ND.sum(axis=1, keepdims=True)
@@ -240,10 +243,10 @@ def _fit_of(trials: TrialRows, change: _DomainChange, most: float) -> tuple[Bool
     if change.inner:
         inner_D = np.array([change.inner[name] for name in change.old])
         away_N = total_variation(old_ND, sums_N1 * inner_D)
-    near_N = away_N <= most
+    near_N = away_N <= tolerance
     return near_N, (
-        f"{change.text}; {int((~near_N).sum())} of {len(trials)} trials were more than {most:g} off"
-        f" it and are left out, the others at most {away_N[near_N].max(initial=0.0):.3g}"
+        f"{change.text}; {int((~near_N).sum())} of {len(trials)} trials were more than"
+        f" {tolerance:g} off it and are left out, the others at most {away_N[near_N].max(initial=0.0):.3g}"
     )
 
 

@@ -36,12 +36,14 @@ def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Cons
     branches = branches_of(allowed.domains)
     if stage == "within":
         return allowed.with_limits(_fixed_sums(branches, reference))
-    nothing = [cap(name, 0.0, f"{SOURCE}: between") for name, one in reference.items() if not one]
+    nothing = [
+        cap(name, 0.0, f"{SOURCE}: between") for name, share in reference.items() if not share
+    ]
     inner = [{name: reference[name] for name in members} for members in branches.values()]
     ratios = tuple(
-        Proportions.of(one, allowed.domains, f"{SOURCE}: between")
-        for one in inner
-        if len(one) > 1 and sum(one.values()) > 0
+        Proportions.of(shares, allowed.domains, f"{SOURCE}: between")
+        for shares in inner
+        if len(shares) > 1 and sum(shares.values()) > 0
     )
     return replace(allowed.with_limits(nothing), proportions=(*allowed.proportions, *ratios))
 

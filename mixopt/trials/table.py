@@ -194,8 +194,8 @@ class Trials(ReindexedRows):
         table = read_table(Path(path), error=TrialsError)
         with Path(path).open("rb") as stream:  # polars refuses some names of files
             metadata = pl.read_parquet_metadata(stream)
-        known = metadata.get(CONTENTS, "{}")
-        content = parse_json(known, f"{path}: {CONTENTS}", error=TrialsError)
+        content_text = metadata.get(CONTENTS, "{}")
+        content = parse_json(content_text, f"{path}: {CONTENTS}", error=TrialsError)
         contents = checked_as(dict[str, DomainContent], content, f"{path}: {CONTENTS}", TrialsError)
         try:
             return cls(
@@ -210,9 +210,9 @@ class Trials(ReindexedRows):
 
     def write(self, path: str | Path) -> None:
         """Write the table as Parquet, atomically; equal tables give equal bytes."""
-        known = {CONTENTS: json.dumps(self.contents)} if self.contents else {}
-        known |= {PHASED: "true"} if self.is_phased else {}
-        write_table(Path(path), self.table, known)
+        metadata = {CONTENTS: json.dumps(self.contents)} if self.contents else {}
+        metadata |= {PHASED: "true"} if self.is_phased else {}
+        write_table(Path(path), self.table, metadata)
 
     def fit(
         self,
@@ -327,12 +327,12 @@ class Trials(ReindexedRows):
         from mixopt import fitting
         from mixopt.trials import settled
 
-        unit, done = fitting.fit_unit(self, objective, None, "none", None), self.finished
-        resolved = settled(fitting.objective_over(done.targets, objective, unit=unit), done)
+        unit, finished = fitting.fit_unit(self, objective, None, "none", None), self.finished
+        resolved = settled(fitting.objective_over(finished.targets, objective, unit=unit), finished)
         names = [WEIGHT + name for name in self.domains]
         names += [loss_column(name, unit) for name in self.targets]
-        values = pl.Series("objective", resolved.value(done.losses(unit)))
-        return done.table.select("trial", "role", values, *names).sort("objective")
+        values = pl.Series("objective", resolved.value(finished.losses(unit)))
+        return finished.table.select("trial", "role", values, *names).sort("objective")
 
     @property
     def plot(self) -> TrialPlots:
@@ -362,8 +362,8 @@ class Trials(ReindexedRows):
 
     def has(self, unit: Unit) -> bool:
         """Return whether every finished trial has its losses in this unit."""
-        done = self.table.filter(pl.col("status") == "finished")
-        return not any(done[loss_column(name, unit)].null_count() for name in self.targets)
+        finished = self.table.filter(pl.col("status") == "finished")
+        return not any(finished[loss_column(name, unit)].null_count() for name in self.targets)
 
     def with_targets(self, targets: Sequence[str]) -> Trials:
         """Return the trials with some of their evaluation domains.
@@ -413,8 +413,8 @@ class Trials(ReindexedRows):
 
     def _why_empty(self, columns: pl.DataFrame, unit: Unit) -> str:
         if (self.table["status"] == "finished").all():
-            other = next(name for name in PREFIX if name != unit)
-            return f"these trials have no losses in {unit}; set objective.unit: {other}"
+            other_unit = next(name for name in PREFIX if name != unit)
+            return f"these trials have no losses in {unit}; set objective.unit: {other_unit}"
         row = next(i for i, values in enumerate(columns.iter_rows()) if None in values)
         name, status = self.table["trial"][row], self.table["status"][row]
         return f"trial {name!r} is {status} and has no losses; use only the finished ones"

@@ -57,7 +57,7 @@ EXACT = 1e-6  # of the worst candidate's squared error; smaller errors count as 
 
 
 def _all_have(ability: str) -> Callable[[Any], bool]:
-    return lambda own: all(supports(member, ability) for _, member, _ in own._used())
+    return lambda regressor: all(supports(member, ability) for _, member, _ in regressor._used())
 
 
 class AutoRegressor(MixtureRegressor):
@@ -119,9 +119,11 @@ class AutoRegressor(MixtureRegressor):
         mean_KM = self._predict(weights)
         total_KK = np.zeros((len(weights), len(weights)))
         for _, member, shares_M in self._used():
-            own_M = np.asarray(loads_M) * np.sqrt(shares_M)
-            apart_K = (predict_losses(member, weights) - mean_KM) @ own_M
-            total_KK += member.covariance(weights, own_M) + np.outer(apart_K, apart_K)
+            member_loads_M = np.asarray(loads_M) * np.sqrt(shares_M)
+            deviation_K = (predict_losses(member, weights) - mean_KM) @ member_loads_M
+            total_KK += member.covariance(weights, member_loads_M) + np.outer(
+                deviation_K, deviation_K
+            )
         return total_KK
 
     @available_if(_all_have("plain_law"))  # type: ignore[untyped-decorator]
@@ -163,10 +165,10 @@ class AutoRegressor(MixtureRegressor):
             check_trusted("regressor", name, str(path / "regressor.json"), trust=False)
         used_C = np.asarray(regressor.weights_MC.any(axis=0))
         places = np.cumsum(used_C) - 1
-        regressor.members_ = [
-            read_regressor(name, path / f"member-{place}", regressor._made(name)) if used else None
-            for name, used, place in zip(regressor.names, used_C, places, strict=True)
-        ]
+        regressor.members_ = [None] * len(used_C)
+        for index in np.flatnonzero(used_C):
+            name, folder = regressor.names[index], path / f"member-{places[index]}"
+            regressor.members_[index] = read_regressor(name, folder, regressor._new_member(name))
         return regressor
 
     def cross_fit(
@@ -178,9 +180,11 @@ class AutoRegressor(MixtureRegressor):
     ) -> tuple[Array, Array]:
         """Fit on all rows; predict each row by members fitted without its fold."""
         weights, losses = np.asarray(weights_ND, float), np.asarray(losses_NM, float)
-        known = self._repetition()
-        named = EPOCHS in self.candidates
-        self.repeats_ = np.array(not named and known is not None and known.is_learnable(weights))
+        repetition = self._repetition()
+        is_candidate = EPOCHS in self.candidates
+        self.repeats_ = np.array(
+            not is_candidate and repetition is not None and repetition.is_learnable(weights)
+        )
         self.n_features_in_, self.flat_ = weights.shape[1], False
         answers = []
         for number, name in enumerate(self.names):
@@ -193,7 +197,9 @@ class AutoRegressor(MixtureRegressor):
         self.weights_MC = stacking_weights(losses - means_CNM)
         self.errors_MC = np.sqrt(((losses - means_CNM) ** 2).mean(axis=1)).T
         used = [bool(weights_M.any()) for weights_M in self.weights_MC.T]
-        self.members_ = [one if counts else None for one, counts in zip(members, used, strict=True)]
+        self.members_ = [
+            member if counts else None for member, counts in zip(members, used, strict=True)
+        ]
         means_NM, stds_NM = np.empty_like(losses), np.empty_like(losses)
         for train_N, out_N in splits(fold_N):
             weights_MC = stacking_weights(losses[train_N] - means_CNM[:, train_N])
@@ -223,13 +229,15 @@ class AutoRegressor(MixtureRegressor):
                 if member is None:
                     self.members_.append(None)
                     continue
-                again = member.tuned() if supports(member, "tuned") else self._made(name)
-                self.members_.append(self._learned(name, again, weights_ND, losses_NM))
+                regressor = member.tuned() if supports(member, "tuned") else self._new_member(name)
+                self.members_.append(self._learned(name, regressor, weights_ND, losses_NM))
             return
         if not self.folds:
-            made = [self._learned(n, self._made(n), weights_ND, losses_NM) for n in self.names]
-            self.members_, self.repeats_ = list(made), np.array(False)
-            self.weights_MC = np.full((losses_NM.shape[1], len(made)), 1.0 / len(made))
+            members = [
+                self._learned(n, self._new_member(n), weights_ND, losses_NM) for n in self.names
+            ]
+            self.members_, self.repeats_ = list(members), np.array(False)
+            self.weights_MC = np.full((losses_NM.shape[1], len(members)), 1.0 / len(members))
             self.errors_MC = np.zeros_like(self.weights_MC)
             return
         fold_N = self._fold_of(weights_ND)
@@ -237,40 +245,42 @@ class AutoRegressor(MixtureRegressor):
             raise PluginError("auto: one mixture only; it needs at least 2 to hold one out")
         self.cross_fit(weights_ND, losses_NM, fold_N)
 
-    def _learned(self, name: str, own: Regressor, weights_ND: Array, losses_NM: Array) -> Predictor:
+    def _learned(
+        self, name: str, regressor: Regressor, weights_ND: Array, losses_NM: Array
+    ) -> Predictor:
         """Fit a member; one with the suffix also on carried trials."""
         if name.endswith(CARRIED):
             carried = np.array(self.carried, dtype=np.float64)
-            rows_KD, known_KM = np.split(carried, [self.n_features_in_], axis=1)
-            if np.isnan(known_KM).any():
-                alone = fit_regressor(name, own, weights_ND, losses_NM)
-                guessed = predict_losses(alone, rows_KD)
-                known_KM = np.where(np.isnan(known_KM), guessed, known_KM)
+            rows_KD, carried_KM = np.split(carried, [self.n_features_in_], axis=1)
+            if np.isnan(carried_KM).any():
+                without_carried = fit_regressor(name, regressor, weights_ND, losses_NM)
+                predicted_KM = predict_losses(without_carried, rows_KD)
+                carried_KM = np.where(np.isnan(carried_KM), predicted_KM, carried_KM)
             weights_ND = np.vstack([weights_ND, rows_KD])
-            losses_NM = np.vstack([losses_NM, known_KM])
-        return fit_regressor(name, own, weights_ND, losses_NM)
+            losses_NM = np.vstack([losses_NM, carried_KM])
+        return fit_regressor(name, regressor, weights_ND, losses_NM)
 
     def _cross_fitted(
         self, name: str, weights_ND: Array, losses_NM: Array, fold_N: IntArray
     ) -> tuple[Predictor, Array, Array]:
         """Fit a member on all rows; predict each row without its fold."""
-        regressor = self._made(name)
+        regressor = self._new_member(name)
         if supports(regressor, "cross_fit") and not name.endswith(CARRIED):
             means_NM, stds_NM = regressor.cross_fit(weights_ND, losses_NM, fold_N, no_progress)
             return regressor, means_NM, stds_NM
         fitted = self._learned(name, regressor, weights_ND, losses_NM)
 
         def without(rows: Array, losses: Array) -> Predictor:
-            own: Regressor = self._made(name)
+            unfitted: Regressor = self._new_member(name)
             if len(weights_ND) >= MANY_ROWS and hasattr(fitted, "chosen"):
-                own = fitted.chosen()
-            return self._learned(name, own, rows, losses)
+                unfitted = fitted.chosen()
+            return self._learned(name, unfitted, rows, losses)
 
         return fitted, *out_of_fold(without, weights_ND, losses_NM, fold_N)
 
-    def _made(self, name: str) -> Regressor:
-        own = name.removesuffix(CARRIED)
-        return make_regressor(own, self.random_state, self._repetition())
+    def _new_member(self, name: str) -> Regressor:
+        base_name = name.removesuffix(CARRIED)
+        return make_regressor(base_name, self.random_state, self._repetition())
 
     def _repetition(self) -> Repetition | None:
         if self.inventory is None or self.tokens is None:
@@ -279,11 +289,15 @@ class AutoRegressor(MixtureRegressor):
 
     def _used(self) -> list[tuple[str, Any, Array]]:
         """Return the used members: name, regressor, and weights, shape (M,)."""
-        three = zip(self.names, self.members_, self.weights_MC.T, strict=True)
-        return [(name, one, weights_M) for name, one, weights_M in three if one is not None]
+        entries = zip(self.names, self.members_, self.weights_MC.T, strict=True)
+        return [
+            (name, member, weights_M) for name, member, weights_M in entries if member is not None
+        ]
 
     def _predict(self, weights_ND: Array) -> Array:
-        parts = [weights_M * predict_losses(one, weights_ND) for _, one, weights_M in self._used()]
+        parts = [
+            weights_M * predict_losses(member, weights_ND) for _, member, weights_M in self._used()
+        ]
         return np.asarray(sum(parts), dtype=np.float64)
 
     def _std(self, weights_ND: Array) -> Array:
@@ -297,8 +311,8 @@ def _mixed(means_CNM: Array, stds_CNM: Array, weights_MC: Array) -> tuple[Array,
     """Return the weighted mean of predictions, and its standard deviation."""
     weights_CM = weights_MC.T[:, None]
     means_NM = (weights_CM * means_CNM).sum(axis=0)
-    apart_NM = (weights_CM * (means_CNM - means_NM) ** 2).sum(axis=0)
-    return means_NM, np.sqrt(((weights_CM * stds_CNM).sum(axis=0)) ** 2 + apart_NM)
+    spread_NM = (weights_CM * (means_CNM - means_NM) ** 2).sum(axis=0)
+    return means_NM, np.sqrt(((weights_CM * stds_CNM).sum(axis=0)) ** 2 + spread_NM)
 
 
 def stacking_weights(errors_CNM: Array, prior: float = PRIOR) -> Array:
@@ -309,29 +323,29 @@ def stacking_weights(errors_CNM: Array, prior: float = PRIOR) -> Array:
     scale_M = np.maximum(squares_MC.min(axis=1), EXACT * squares_MC.max(axis=1) + 1e-300)
     scaled_MCC = products_MCC / scale_M[:, None, None]
     pooled_CC = scaled_MCC.mean(axis=0)
-    both_MCC = (trials * scaled_MCC + prior * pooled_CC) / (trials + prior)
+    shrunk_MCC = (trials * scaled_MCC + prior * pooled_CC) / (trials + prior)
     equal_CC = PULL / trials * np.eye(len(pooled_CC))
-    others_MCC = scaled_MCC.sum(axis=0) - scaled_MCC
-    shared_MC = np.stack([_least_on_simplex(one_CC + equal_CC) for one_CC in others_MCC])
+    rest_MCC = scaled_MCC.sum(axis=0) - scaled_MCC
+    shared_MC = np.stack([_minimum_on_simplex(rest_CC + equal_CC) for rest_CC in rest_MCC])
     # Times weights that add up to 1: their difference from those of the others.
-    apart_MCC = np.eye(len(pooled_CC)) - shared_MC[:, :, None]
-    both_MCC += PULL / trials * np.swapaxes(apart_MCC, 1, 2) @ apart_MCC
-    return np.stack([_kept(_least_on_simplex(both_CC)) for both_CC in both_MCC])
+    deviation_MCC = np.eye(len(pooled_CC)) - shared_MC[:, :, None]
+    shrunk_MCC += PULL / trials * np.swapaxes(deviation_MCC, 1, 2) @ deviation_MCC
+    return np.stack([_without_small(_minimum_on_simplex(shrunk_CC)) for shrunk_CC in shrunk_MCC])
 
 
-def _kept(weights_C: Array) -> Array:
-    kept_C = np.where(weights_C < MIN_SHARE, 0.0, weights_C)
-    scaled: Array = kept_C / kept_C.sum()
+def _without_small(weights_C: Array) -> Array:
+    large_C = np.where(weights_C < MIN_SHARE, 0.0, weights_C)
+    scaled: Array = large_C / large_C.sum()
     return scaled
 
 
-def _least_on_simplex(products_CC: Array) -> Array:
+def _minimum_on_simplex(products_CC: Array) -> Array:
     """Minimise w' S w over w >= 0 with sum 1, as non-negative least squares."""
     from scipy.optimize import nnls
 
     values_C, vectors_CC = np.linalg.eigh(products_CC)
     root_CC = np.sqrt(np.maximum(values_C, 0.0))[:, None] * vectors_CC.T
     heavy = 1e4 * max(float(np.sqrt(np.trace(products_CC))), 1e-12)
-    left: Any = np.vstack([root_CC, np.full(len(values_C), heavy)])
-    weights_C, _ = nnls(left, np.append(np.zeros(len(values_C)), heavy))
+    matrix: Any = np.vstack([root_CC, np.full(len(values_C), heavy)])
+    weights_C, _ = nnls(matrix, np.append(np.zeros(len(values_C)), heavy))
     return np.asarray(weights_C / weights_C.sum(), dtype=np.float64)

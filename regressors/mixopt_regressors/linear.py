@@ -88,7 +88,7 @@ class OwnShareRegressor(LinearRegressor):
         return super()._predict(np.sqrt(np.maximum(weights_ND, 0.0)))
 
     def _std(self, weights_ND: Array) -> Array:
-        apart_ND = (np.sqrt(np.maximum(weights_ND, 0.0)) - self.center_D) ** 2
+        distances_ND = (np.sqrt(np.maximum(weights_ND, 0.0)) - self.center_D) ** 2
         used_MD = (self.slopes_MD != 0) * np.diag(self.inverse_DD)
-        factor_NM = np.sqrt(1.0 + 1.0 / self.trials + apart_ND @ used_MD.T)
+        factor_NM = np.sqrt(1.0 + 1.0 / self.trials + distances_ND @ used_MD.T)
         return np.asarray(factor_NM * self.noise_M)

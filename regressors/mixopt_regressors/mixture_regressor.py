@@ -191,13 +191,13 @@ class MixtureRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator, ABC):  #
         return weights
 
 
-def _matrix(values: ArrayLike, what: str) -> Array:
+def _matrix(values: ArrayLike, name: str) -> Array:
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.ndim != 2:
-        raise TrialsError(f"{what} of shape {matrix.shape}; need two axes")
+        raise TrialsError(f"{name} of shape {matrix.shape}; need two axes")
     if not np.isfinite(matrix).all():
         row, column = np.argwhere(~np.isfinite(matrix))[0]
         raise TrialsError(
-            f"{what}: row {row}, column {column} is {matrix[row, column]}; drop the row"
+            f"{name}: row {row}, column {column} is {matrix[row, column]}; drop the row"
         )
     return matrix

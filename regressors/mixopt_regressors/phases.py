@@ -52,21 +52,21 @@ class PhasesRegressor(MixtureRegressor):
         """Return the gradient of each loss by column, shape (M, C)."""
         weights_1C = self._checked(np.atleast_2d(weights_C))
         slope_MC = np.empty((len(self.ratio_M), weights_1C.shape[1]))
-        for ratio, own_M in self._groups():
-            (seen_D,), (total,) = self._seen(weights_1C, ratio)
-            slope_MD = self.laws_[ratio].gradient(seen_D)
-            inner_MD = slope_MD - (slope_MD @ seen_D)[:, None]
+        for ratio, group_M in self._groups():
+            (effective_D,), (total,) = self._effective(weights_1C, ratio)
+            slope_MD = self.laws_[ratio].gradient(effective_D)
+            inner_MD = slope_MD - (slope_MD @ effective_D)[:, None]
             powers_P = ratio ** np.arange(int(self.phases_))
             by_phase = powers_P[None, :, None] * inner_MD[:, None, :] / total
-            slope_MC[own_M] = by_phase.reshape(len(inner_MD), -1)
+            slope_MC[group_M] = by_phase.reshape(len(inner_MD), -1)
         return slope_MC
 
     def covariance(self, weights_KC: ArrayLike, loads_M: ArrayLike) -> Array:
         """Return the covariance of a weighted sum of the losses at some mixtures, shape (K, K)."""
         weights, loads_M = self._checked(weights_KC), np.asarray(loads_M)
         parts = [
-            self.laws_[ratio].covariance(self._seen(weights, ratio)[0], loads_M[own_M])
-            for ratio, own_M in self._groups()
+            self.laws_[ratio].covariance(self._effective(weights, ratio)[0], loads_M[group_M])
+            for ratio, group_M in self._groups()
         ]
         return np.asarray(sum(parts), dtype=np.float64)
 
@@ -80,8 +80,8 @@ class PhasesRegressor(MixtureRegressor):
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers: the losses and the law of each ratio."""
         groups = [
-            {"ratio": r, "places": np.flatnonzero(own_M), "law": self.laws_[r].plain_law()}
-            for r, own_M in self._groups()
+            {"ratio": r, "places": np.flatnonzero(group_M), "law": self.laws_[r].plain_law()}
+            for r, group_M in self._groups()
         ]
         return {"kind": "phases", "phases": int(self.phases_), "groups": groups}
 
@@ -89,8 +89,8 @@ class PhasesRegressor(MixtureRegressor):
         """Return a fitted copy that predicts only these targets, by position."""
         selected = super().select(targets)
         selected.laws_ = {}
-        for ratio, own_M in self._groups():
-            places = np.flatnonzero(own_M).tolist()
+        for ratio, group_M in self._groups():
+            places = np.flatnonzero(group_M).tolist()
             chosen = [places.index(target) for target in targets if target in places]
             if chosen:
                 selected.laws_[ratio] = self.laws_[ratio].select(chosen)
@@ -113,15 +113,15 @@ class PhasesRegressor(MixtureRegressor):
         self.phases_ = np.array(phases_in(weights_ND))
         self.ratio_M = self._chosen(weights_ND, losses_NM)
         self.laws_ = {}
-        for ratio, own_M in self._groups():
+        for ratio, group_M in self._groups():
             law = AutoRegressor(folds=0, random_state=self.random_state)
-            seen_ND, _ = self._seen(weights_ND, ratio)
-            self.laws_[ratio] = law.fit(seen_ND, losses_NM[:, own_M])
+            effective_ND, _ = self._effective(weights_ND, ratio)
+            self.laws_[ratio] = law.fit(effective_ND, losses_NM[:, group_M])
 
     def _chosen(self, weights_NC: Array, losses_NM: Array) -> Array:
         """Return the ratio of each loss with the lowest leave-one-out error, shape (M,)."""
         errors_RM = np.array(
-            [left_out_errors(self._seen(weights_NC, r)[0], losses_NM) for r in RATIOS]
+            [left_out_errors(self._effective(weights_NC, r)[0], losses_NM) for r in RATIOS]
         )
         flat_M = errors_RM[RATIOS.index(1.0)]
         best_M = errors_RM.argmin(axis=0)
@@ -130,14 +130,14 @@ class PhasesRegressor(MixtureRegressor):
 
     def _predict(self, weights_ND: Array) -> Array:
         means_NM = np.empty((len(weights_ND), len(self.ratio_M)))
-        for ratio, own_M in self._groups():
-            means_NM[:, own_M] = self.laws_[ratio].predict(self._seen(weights_ND, ratio)[0])
+        for ratio, group_M in self._groups():
+            means_NM[:, group_M] = self.laws_[ratio].predict(self._effective(weights_ND, ratio)[0])
         return means_NM
 
     def _std(self, weights_ND: Array) -> Array:
         stds_NM = np.empty((len(weights_ND), len(self.ratio_M)))
-        for ratio, own_M in self._groups():
-            stds_NM[:, own_M] = self.laws_[ratio]._std(self._seen(weights_ND, ratio)[0])
+        for ratio, group_M in self._groups():
+            stds_NM[:, group_M] = self.laws_[ratio]._std(self._effective(weights_ND, ratio)[0])
         return stds_NM
 
     def _groups(self) -> Iterator[tuple[float, Array]]:
@@ -145,7 +145,7 @@ class PhasesRegressor(MixtureRegressor):
         for ratio in np.unique(self.ratio_M):
             yield float(ratio), self.ratio_M == ratio
 
-    def _seen(self, weights_NC: Array, ratio: float) -> tuple[Array, Array]:
+    def _effective(self, weights_NC: Array, ratio: float) -> tuple[Array, Array]:
         """Return the effective mixture of a ratio, (N, D), and its normalisation."""
         phases = int(self.phases_)
         by_phase = weights_NC.reshape(len(weights_NC), phases, -1)
@@ -164,9 +164,9 @@ def phases_in(weights_NC: Array) -> int:
     return 1
 
 
-def left_out_errors(seen_ND: Array, losses_NM: Array) -> Array:
+def left_out_errors(weights_ND: Array, losses_NM: Array) -> Array:
     """Return the squared leave-one-out error at the best noise, shape (M,)."""
-    kernel_NN = roots_alike(seen_ND)
+    kernel_NN = roots_alike(weights_ND)
     centered_NM = losses_NM - losses_NM.mean(axis=0)
     errors = []
     for noise in NOISES:

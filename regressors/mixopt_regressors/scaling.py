@@ -101,15 +101,15 @@ class ScalingRegressor(MixtureRegressor):
     def carried(self, size_2: Array) -> CarriedRegressor:
         """Return a predictor at a size, by its own line or by extrapolated lines."""
         logs_2, logs_S2 = np.log(size_2), np.log(self.sizes_S2)
-        apart_S = np.abs(logs_S2 - logs_2).max(axis=1)
-        near = int(apart_S.argmin())
-        if apart_S[near] <= np.log(APART) or len(logs_S2) == 1:
-            own = self.levels_MS[:, near], self.slopes_MS[:, near], self.unsure_MS22[:, near]
+        distance_S = np.abs(logs_S2 - logs_2).max(axis=1)
+        near = int(distance_S.argmin())
+        if distance_S[near] <= np.log(APART) or len(logs_S2) == 1:
+            parts = self.levels_MS[:, near], self.slopes_MS[:, near], self.unsure_MS22[:, near]
         else:
-            own = extrapolated(
+            parts = extrapolated(
                 self.levels_MS, self.slopes_MS, self.unsure_MS22[..., 0, 0], logs_S2, logs_2
             )
-        levels_M, slopes_M, unsure_M22 = own
+        levels_M, slopes_M, unsure_M22 = parts
         unsure_M22 = unsure_M22 / self.sigma_M[:, None, None] ** 2
         none_KM, zeros_M = np.empty((0, len(levels_M))), np.zeros_like(levels_M)
         runs = np.empty((0, self.n_features_in_ - 2)), none_KM, np.empty((0, 0)), none_KM
@@ -118,7 +118,7 @@ class ScalingRegressor(MixtureRegressor):
             *(self.middle_M, self.spread_M, self.sigma_M, zeros_M, none_KM, none_KM, none_KM),
         )
         typical_M = self.spread_M * self.sigma_M
-        return CarriedRegressor(MEMBER, self.member_, line, typical_M, self._made)
+        return CarriedRegressor(MEMBER, self.member_, line, typical_M, self._new_member)
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
         rows, mixed_ND = _check_rows(weights_ND), weights_ND[:, :-2]
@@ -127,22 +127,23 @@ class ScalingRegressor(MixtureRegressor):
         self.sizes_S2 = np.stack([np.exp(np.log(rows[g, -2:]).mean(axis=0)) for g in groups])
         counts = [len(np.unique(mixed_ND[g], axis=0)) for g in groups]
         places = range(len(groups))
-        many = [s for s in places if counts[s] >= ENOUGH * max(counts)]
-        own = max(many, key=lambda s: float(self.sizes_S2[s].prod()))
-        fitted, off_M = self._fitted(mixed_ND[groups[own]], losses_NM[groups[own]])
-        told_NM, self.middle_M = fitted.predict(mixed_ND), losses_NM[groups[own]].mean(axis=0)
-        spread_M = losses_NM[groups[own]].std(axis=0)
+        sampled = [s for s in places if counts[s] >= ENOUGH * max(counts)]
+        reference = max(sampled, key=lambda s: float(self.sizes_S2[s].prod()))
+        fitted, off_M = self._fitted(mixed_ND[groups[reference]], losses_NM[groups[reference]])
+        predicted_NM = fitted.predict(mixed_ND)
+        self.middle_M = losses_NM[groups[reference]].mean(axis=0)
+        spread_M = losses_NM[groups[reference]].std(axis=0)
         self.spread_M = np.where(spread_M > 0, spread_M, 1.0)
         targets, sizes = losses_NM.shape[1], len(groups)
         self.levels_MS, self.slopes_MS = np.zeros((targets, sizes)), np.ones((targets, sizes))
         self.unsure_MS22 = np.zeros((targets, sizes, 2, 2))
         variances = [np.maximum(off_M / self.spread_M, MIN_OFF) ** 2]
         for s in places:
-            if s == own:
+            if s == reference:
                 continue
-            told_KM, seen_KM = told_NM[groups[s]], losses_NM[groups[s]]
+            predicted_KM, observed_KM = predicted_NM[groups[s]], losses_NM[groups[s]]
             line = Correction.of(
-                mixed_ND[groups[s]], told_KM, seen_KM, self.spread_M, off_M, self.middle_M
+                mixed_ND[groups[s]], predicted_KM, observed_KM, self.spread_M, off_M, self.middle_M
             )
             variances.append(line.sigma_M**2)
             self.levels_MS[:, s], self.slopes_MS[:, s] = line.lines.levels_M, line.lines.slopes_M
@@ -150,7 +151,7 @@ class ScalingRegressor(MixtureRegressor):
         self.sigma_M = np.sqrt(np.mean(variances, axis=0))
         self.member_ = fitted
         if sizes > 1:
-            self.member_ = self._made().fit(mixed_ND, self._brought(rows, losses_NM))
+            self.member_ = self._new_member().fit(mixed_ND, self._brought(rows, losses_NM))
 
     def _brought(self, rows: Array, losses_NM: Array) -> Array:
         """Return losses of trials mapped to the size of the fit, shape (N, M)."""
@@ -164,13 +165,13 @@ class ScalingRegressor(MixtureRegressor):
         self, weights_ND: Array, losses_NM: Array
     ) -> tuple[GaussianProcessRegressor, Array]:
         """Return a fit of mixtures alone, and its held-out error."""
-        made, fold_N = self._made(), self._fold_of(weights_ND)
+        process, fold_N = self._new_member(), self._fold_of(weights_ND)
         if fold_N is None:
             raise PluginError("scaling: each size has one mixture only; it needs at least 2 of one")
-        means_NM, _ = made.cross_fit(weights_ND, losses_NM, fold_N)
-        return made, np.sqrt(((losses_NM - means_NM) ** 2).mean(axis=0))
+        means_NM, _ = process.cross_fit(weights_ND, losses_NM, fold_N)
+        return process, np.sqrt(((losses_NM - means_NM) ** 2).mean(axis=0))
 
-    def _made(self) -> GaussianProcessRegressor:
+    def _new_member(self) -> GaussianProcessRegressor:
         return GaussianProcessRegressor(random_state=self.random_state)
 
     def _checked(self, weights_ND: ArrayLike) -> Array:
@@ -186,8 +187,10 @@ class ScalingRegressor(MixtureRegressor):
         """Return means and standard deviations, each row at its own size, shape (2, N, M)."""
         moments = np.empty((2, len(rows), len(self.middle_M)))
         for size_2 in np.unique(rows[:, -2:], axis=0):
-            own_N = (rows[:, -2:] == size_2).all(axis=1)
-            moments[:, own_N] = self.carried(size_2).predict(rows[own_N, :-2], return_std=True)
+            is_size_N = (rows[:, -2:] == size_2).all(axis=1)
+            moments[:, is_size_N] = self.carried(size_2).predict(
+                rows[is_size_N, :-2], return_std=True
+            )
         return moments
 
 
@@ -238,24 +241,24 @@ def _law_of_levels(
     live = np.ptp(from_S2, axis=0) > np.log(APART)
     from_SJ, to_J, sizes = from_S2[:, live], to_2[live], len(from_S2)
     scale_M = np.maximum(np.ptp(levels_MS, axis=1), MIN_OFF)
-    seen_MS, known_MS = levels_MS / scale_M[:, None], unsure_MS / scale_M[:, None] ** 2
+    scaled_MS, variance_MS = levels_MS / scale_M[:, None], unsure_MS / scale_M[:, None] ** 2
     prior_T = np.append(FREE, np.ones(from_SJ.shape[1]))
     logs, means, variances = [], [], []
     for *exponents, misfit in itertools.product(*[EXPONENTS] * from_SJ.shape[1], MISFITS):
         powers_J = np.array(exponents)
-        most_J = np.expm1(-powers_J * from_SJ.min(axis=0))
-        terms_ST = np.column_stack([np.ones(sizes), np.expm1(-powers_J * from_SJ) / most_J])
-        asked_T = np.append(1.0, np.expm1(-powers_J * to_J) / most_J)
-        own_MSS = (known_MS + misfit**2)[:, :, None] * np.eye(sizes)
-        covariance_MSS = (terms_ST * prior_T) @ terms_ST.T + own_MSS
-        across_S = terms_ST @ (prior_T * asked_T)
-        solved_MS = np.linalg.solve(covariance_MSS, seen_MS[:, :, None])[:, :, 0]
-        left_M = np.linalg.solve(covariance_MSS, across_S[None, :, None])[:, :, 0] @ across_S
-        apart = (np.log(powers_J) - np.log(USUAL_EXPONENT)) / EXPONENT_SPREAD
-        evidence_M = np.linalg.slogdet(covariance_MSS)[1] + (solved_MS * seen_MS).sum(axis=1)
-        logs.append(-0.5 * (TOGETHER * evidence_M.sum() + (apart**2).sum()))
+        range_J = np.expm1(-powers_J * from_SJ.min(axis=0))
+        terms_ST = np.column_stack([np.ones(sizes), np.expm1(-powers_J * from_SJ) / range_J])
+        target_T = np.append(1.0, np.expm1(-powers_J * to_J) / range_J)
+        noise_MSS = (variance_MS + misfit**2)[:, :, None] * np.eye(sizes)
+        covariance_MSS = (terms_ST * prior_T) @ terms_ST.T + noise_MSS
+        across_S = terms_ST @ (prior_T * target_T)
+        solved_MS = np.linalg.solve(covariance_MSS, scaled_MS[:, :, None])[:, :, 0]
+        explained_M = np.linalg.solve(covariance_MSS, across_S[None, :, None])[:, :, 0] @ across_S
+        deviation_J = (np.log(powers_J) - np.log(USUAL_EXPONENT)) / EXPONENT_SPREAD
+        evidence_M = np.linalg.slogdet(covariance_MSS)[1] + (solved_MS * scaled_MS).sum(axis=1)
+        logs.append(-0.5 * (TOGETHER * evidence_M.sum() + (deviation_J**2).sum()))
         means.append(solved_MS @ across_S)
-        variances.append(asked_T @ (prior_T * asked_T) - left_M + misfit**2)
+        variances.append(target_T @ (prior_T * target_T) - explained_M + misfit**2)
     share_G = np.exp(np.array(logs) - max(logs))
     share_G /= share_G.sum()
     means_GM = np.array(means)

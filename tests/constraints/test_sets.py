@@ -164,8 +164,8 @@ def test_all_maps_keep_to_random_groups_around_a_mixture(seed):
     inside_D, groups_GD = rng.dirichlet(np.ones(5)), (rng.random((2, 5)) < 0.5).astype(float)
     sums_G = groups_GD @ inside_D
     least_G, most_G = sums_G * rng.random(2), sums_G + (1 - sums_G) * rng.random(2)
-    rows_RD, most_R = np.vstack([groups_GD, -groups_GD]), np.concatenate([most_G, -least_G])
-    region = ConvexSet(CappedSimplex.full(5), rows_RD, most_R)
+    rows_RD, upper_R = np.vstack([groups_GD, -groups_GD]), np.concatenate([most_G, -least_G])
+    region = ConvexSet(CappedSimplex.full(5), rows_RD, upper_R)
     points_ND = rng.dirichlet(np.full(5, 0.3), 8)
     for mapped_ND in (
         region.project(points_ND),

@@ -11,7 +11,7 @@ from mixopt_regressors.gaussian.gaussian_process import Posterior, StackedPoster
 from mixopt_regressors.gaussian.hyperparameters import (
     Evidence,
     Prior,
-    evidences,
+    evidence_by_target,
     replicate_variances,
 )
 from mixopt_regressors.gaussian.kernels import Matern, log_weights
@@ -179,7 +179,7 @@ def test_a_combination_adds_how_far_its_members_are_apart():
 def evidence(trials: int = 12, domains: int = 4) -> Evidence:
     weights_ND = mixtures(trials, domains)
     losses_NM = law(weights_ND, 1)
-    return evidences(weights_ND, (losses_NM - losses_NM.mean()) / losses_NM.std())[0]
+    return evidence_by_target(weights_ND, (losses_NM - losses_NM.mean()) / losses_NM.std())[0]
 
 
 @given(arrays(np.float64, 7, elements=st.floats(-2.0, 2.0)))
@@ -212,7 +212,7 @@ def test_the_prediction_moves_with_hyperparameters_as_stated():
 
 def test_polishing_on_all_trials_ends_near_where_learning_from_all_does():
     weights_ND = mixtures(300, domains=3)
-    expected = evidences(weights_ND, law(weights_ND, 1, noise=0.05) - 2.5)[0]
+    expected = evidence_by_target(weights_ND, law(weights_ND, 1, noise=0.05) - 2.5)[0]
     polished_P, whole_P = expected.learned(np.arange(300), 300), expected.most_probable()
     few_P = expected.learned(np.arange(300), 256)
 

@@ -191,7 +191,7 @@ def test_each_mixture_goes_to_its_domain_or_its_cap_and_the_others_share_the_res
     upper, center, mixtures, left_out
 ):
     allowed = CappedSimplex(np.zeros(3), np.array(upper, dtype=float))
-    found = axial_mixtures(np.array(center), allowed, 0.5, taken=())
+    found = axial_mixtures(np.array(center), allowed, 0.5, existing=())
     np.testing.assert_allclose(found[0], mixtures, atol=1e-12)
     assert found[1] == left_out
 

@@ -35,7 +35,7 @@ from mixopt_regressors.gaussian.hyperparameters import (
     Evidence,
     Prior,
     cholesky,
-    evidences,
+    evidence_by_target,
     pooled,
 )
 from mixopt_regressors.gaussian.kernels import (
@@ -73,43 +73,45 @@ class Posterior:
         return cls(kernel, rows, lapack.dpotrs(factor_NN, losses_N, lower=1)[0])
 
     @cached_property
-    def own(self) -> Array:
+    def scaled_rows(self) -> Array:
         """The warped trials."""
         return self.kernel.scaled(self.rows)
 
     def variance(self, rows: Array, root_PP: Array) -> Array:
         """Return the variance of a new trial's loss, shape (K,)."""
         solved, parts = self._solved(), []
-        for some in _chunks(rows, len(self.rows)):
-            known_NK, moved_KP = self._known(some, root_PP, *solved)
-            left_K = np.maximum(self.kernel.variance + CONSTANT - (known_NK**2).sum(axis=0), 0.0)
-            parts.append(left_K + self.kernel.jittered_noise + (moved_KP**2).sum(axis=1))
+        for chunk in _chunks(rows, len(self.rows)):
+            explained_NK, moved_KP = self._explained(chunk, root_PP, *solved)
+            unexplained_K = np.maximum(
+                self.kernel.variance + CONSTANT - (explained_NK**2).sum(axis=0), 0.0
+            )
+            parts.append(unexplained_K + self.kernel.jittered_noise + (moved_KP**2).sum(axis=1))
         return np.concatenate(parts)
 
     def covariance(self, rows: Array, root_PP: Array) -> Array:
         """Return the posterior covariance at some mixtures without noise, shape (K, K)."""
-        known_NK, moved_KP = self._known(rows, root_PP, *self._solved())
+        explained_NK, moved_KP = self._explained(rows, root_PP, *self._solved())
         side = self.kernel.scaled(rows)
         prior_KK = self.kernel.covariance(self.kernel.pairs(side, side))
-        return np.asarray(prior_KK - known_NK.T @ known_NK + moved_KP @ moved_KP.T)
+        return np.asarray(prior_KK - explained_NK.T @ explained_NK + moved_KP @ moved_KP.T)
 
     def _solved(self) -> tuple[Array, Array]:
         """Return the factor of K, and K^-1 d(K dual) / d(parameters), shape (N, P)."""
-        pairs = self.kernel.pairs(self.own, self.own)
+        pairs = self.kernel.pairs(self.scaled_rows, self.scaled_rows)
         factor_NN = cholesky(self.kernel.noisy(pairs))
         moved_NP = self.kernel.push_forward_noisy(pairs, log_weights(self.rows), self.dual_N)
         return factor_NN, lapack.dpotrs(factor_NN, moved_NP, lower=1)[0]
 
-    def _known(
+    def _explained(
         self, rows: Array, root_PP: Array, factor_NN: Array, solved_NP: Array
     ) -> tuple[Array, Array]:
         """Return the variance explained by trials, and the mean's derivative by parameters."""
         logs_KD = log_weights(rows)
-        across = self.kernel.pairs(self.kernel.warped(logs_KD), self.own)
+        across = self.kernel.pairs(self.kernel.warped(logs_KD), self.scaled_rows)
         covariance_KN = self.kernel.covariance(across)
-        known_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
+        explained_NK = solve_triangular(factor_NN, covariance_KN.T, lower=True, check_finite=False)
         moved_KP = self.kernel.push_forward(across, logs_KD, log_weights(self.rows), self.dual_N)
-        return known_NK, (moved_KP - covariance_KN @ solved_NP) @ root_PP
+        return explained_NK, (moved_KP - covariance_KN @ solved_NP) @ root_PP
 
 
 class StackedPosteriors:
@@ -119,7 +121,7 @@ class StackedPosteriors:
     """
 
     def __init__(self, posteriors: Sequence[Posterior]) -> None:
-        kernels = [one.kernel for one in posteriors]
+        kernels = [posterior.kernel for posterior in posteriors]
         rows, place_N = distinct_rows(posteriors[0].rows)
         self.lengths_M1D = np.stack([kernel.lengths_D for kernel in kernels])[:, None]
         self.powers_M11 = np.array([[[kernel.power]] for kernel in kernels])
@@ -127,7 +129,7 @@ class StackedPosteriors:
         self.middles_M1D = self.rows_MND.mean(axis=1, keepdims=True)
         self.rows_MND -= self.middles_M1D
         self.squares_M1N = (self.rows_MND**2).sum(axis=2)[:, None]
-        duals_MN = np.stack([np.bincount(place_N, one.dual_N) for one in posteriors])
+        duals_MN = np.stack([np.bincount(place_N, posterior.dual_N) for posterior in posteriors])
         self.duals_MN1 = (duals_MN * np.array([[kernel.variance] for kernel in kernels]))[..., None]
         self.levels_M = CONSTANT * duals_MN.sum(axis=1)
         self._last: tuple[Array, Array, Array, Array] | None = None
@@ -136,8 +138,8 @@ class StackedPosteriors:
         """Return the means at some mixtures, shape (K, M)."""
         return np.concatenate(
             [
-                (self._pairs(some)[1] @ self.duals_MN1)[:, :, 0].T + self.levels_M
-                for some in _chunks(weights_KD, self.squares_M1N.size)
+                (self._pairs(chunk)[1] @ self.duals_MN1)[:, :, 0].T + self.levels_M
+                for chunk in _chunks(weights_KD, self.squares_M1N.size)
             ]
         )
 
@@ -166,8 +168,8 @@ class StackedPosteriors:
         squared_MKN *= -2.0
         squared_MKN += self.squares_M1N
         squared_MKN += (scaled_MKD**2).sum(axis=2, keepdims=True)
-        both = matern_and_slope(np.maximum(squared_MKN, 0.0, out=squared_MKN))
-        self._last = last = (weights_KD.copy(), scaled_MKD, *both)
+        kernel_and_slope = matern_and_slope(np.maximum(squared_MKN, 0.0, out=squared_MKN))
+        self._last = last = (weights_KD.copy(), scaled_MKD, *kernel_and_slope)
         return last[1:]
 
 
@@ -215,7 +217,7 @@ class GaussianProcessRegressor(MixtureRegressor):
 
     def plain_law(self) -> dict[str, Any]:
         """Return the law as plain numbers (mixopt.fitting.regressor)."""
-        kernels = [one.kernel for one in self._posteriors]
+        kernels = [posterior.kernel for posterior in self._posteriors]
         return {
             "kind": "gaussian_process",
             "weights_ND": self.rows,
@@ -239,8 +241,8 @@ class GaussianProcessRegressor(MixtureRegressor):
         """Fit on all trials; predict each trial from the other folds."""
         self.fit(weights_ND, losses_NM)
         means_NM, stds_NM = np.empty((2, *self.losses_MN.T.shape))
-        for other_N, out_N in splits(np.asarray(fold_N)):
-            refitted = self._refitted(self.rows[other_N], self.losses_MN.T[other_N])
+        for train_N, out_N in splits(np.asarray(fold_N)):
+            refitted = self._refitted(self.rows[train_N], self.losses_MN.T[train_N])
             # The parameters' posterior costs as much as learning them, and hardly differs by fold.
             refitted._roots = self._roots
             means_NM[out_N] = refitted._predict(self.rows[out_N])
@@ -254,17 +256,17 @@ class GaussianProcessRegressor(MixtureRegressor):
             self.prior_2P, scale = before.prior_2P, (before.means_M, before.units_M)
             self._condition(weights_ND, losses_NM, before.parameters_MP, *scale)
             return
-        most, steps = self.learning_trials, STEPS
-        if most < 2:
-            raise ConfigError(f"gaussian_process: learning_trials is {most}; need >= 2")
+        max_rows, steps = self.learning_trials, STEPS
+        if max_rows < 2:
+            raise ConfigError(f"gaussian_process: learning_trials is {max_rows}; need >= 2")
         means_M, units_M = losses_NM.mean(axis=0), _units(losses_NM)
-        every = evidences(weights_ND, (losses_NM - means_M) / units_M)
+        evidences = evidence_by_target(weights_ND, (losses_NM - means_M) / units_M)
         order_N, self.prior_2P = self._order(len(losses_NM)), np.empty((2, 0))
-        if len(every) >= MIN_POOLED:
-            prior, steps = pooled(every, order_N, most), POOLED_STEPS
+        if len(evidences) >= MIN_POOLED:
+            prior, steps = pooled(evidences, order_N, max_rows), POOLED_STEPS
             self.prior_2P = np.stack([prior.centers_P, prior.spreads_P])
-            every = [replace(one, prior=prior) for one in every]
-        learned = [one.learned(order_N, most, steps) for one in every]
+            evidences = [replace(evidence, prior=prior) for evidence in evidences]
+        learned = [evidence.learned(order_N, max_rows, steps) for evidence in evidences]
         self._condition(weights_ND, losses_NM, np.array(learned), means_M, units_M)
 
     def _condition(
@@ -277,7 +279,10 @@ class GaussianProcessRegressor(MixtureRegressor):
             self.__dict__.pop(name, None)
         pairs = zip(self.parameters_MP, self._standard().T, strict=True)
         self.dual_MN = np.array(
-            [Posterior.of(Matern.of(own_P), rows, losses_N).dual_N for own_P, losses_N in pairs]
+            [
+                Posterior.of(Matern.of(parameters_P), rows, losses_N).dual_N
+                for parameters_P, losses_N in pairs
+            ]
         )
 
     def _refitted(self, rows: Array, losses_KM: Array) -> Self:
@@ -286,12 +291,14 @@ class GaussianProcessRegressor(MixtureRegressor):
         if small and not self.prior_2P.size:
             return copy.fit(rows, losses_KM)
         means_M, units_M = losses_KM.mean(axis=0), _units(losses_KM)
-        some_N = self._order(len(losses_KM))[: self.learning_trials]
-        every = self._evidences(rows, (losses_KM - means_M) / units_M)
-        starts: Sequence[Array | None] = [None] * len(every) if small else list(self.parameters_MP)
+        sample_N = self._order(len(losses_KM))[: self.learning_trials]
+        evidences = self._evidences(rows, (losses_KM - means_M) / units_M)
+        starts: Sequence[Array | None] = (
+            [None] * len(evidences) if small else list(self.parameters_MP)
+        )
         learned = [
-            one.some(some_N).most_probable(start_P, WARM if small else AGAIN)
-            for one, start_P in zip(every, starts, strict=True)
+            evidence.subset(sample_N).most_probable(start_P, WARM if small else AGAIN)
+            for evidence, start_P in zip(evidences, starts, strict=True)
         ]
         copy._condition(rows, losses_KM, np.array(learned), means_M, units_M)
         return copy
@@ -310,24 +317,29 @@ class GaussianProcessRegressor(MixtureRegressor):
     def _roots(self) -> list[Array]:
         """Roots of the hyperparameters' covariances, computed on first use."""
         trials = len(self.rows)
-        some_K = self._order(trials)[:CURVATURE_TRIALS]
-        every = self._evidences(self.rows, self._standard())
-        most = min(trials, self.learning_trials)
-        pairs = zip(every, self.parameters_MP, strict=True)
-        return [one.some(some_K).spread(own_P, most) for one, own_P in pairs]
+        sample_K = self._order(trials)[:CURVATURE_TRIALS]
+        evidences = self._evidences(self.rows, self._standard())
+        max_rows = min(trials, self.learning_trials)
+        pairs = zip(evidences, self.parameters_MP, strict=True)
+        return [
+            evidence.subset(sample_K).spread(parameters_P, max_rows)
+            for evidence, parameters_P in pairs
+        ]
 
     @cached_property
     def _posteriors(self) -> list[Posterior]:
         """The posterior of each target, cached for searches."""
         pairs = zip(self.parameters_MP, self.dual_MN, strict=True)
-        return [Posterior(Matern.of(own_P), self.rows, dual_N) for own_P, dual_N in pairs]
+        return [
+            Posterior(Matern.of(parameters_P), self.rows, dual_N) for parameters_P, dual_N in pairs
+        ]
 
     def _evidences(self, rows: Array, losses_NM: Array) -> list[Evidence]:
         """Return the evidence of each target, under the learned prior if there is one."""
-        every = evidences(rows, losses_NM)
+        evidences = evidence_by_target(rows, losses_NM)
         if not self.prior_2P.size:
-            return every
-        return [replace(one, prior=Prior(*self.prior_2P)) for one in every]
+            return evidences
+        return [replace(evidence, prior=Prior(*self.prior_2P)) for evidence in evidences]
 
     def _standard(self) -> Array:
         """Return the losses in standard deviations from their mean, shape (N, M)."""

@@ -72,16 +72,16 @@ class Evidence:
     losses_N: Array
     prior: Prior
 
-    def some(self, rows_K: IntArray) -> Evidence:
+    def subset(self, rows_K: IntArray) -> Evidence:
         """Return the evidence of some trials, with the same prior."""
         return replace(self, rows=self.rows[rows_K], losses_N=self.losses_N[rows_K])
 
-    def learned(self, order_N: IntArray, most: int, steps: int = STEPS) -> Array:
+    def learned(self, order_N: IntArray, max_rows: int, steps: int = STEPS) -> Array:
         """Return the posterior mode, learned on some trials and polished on more."""
-        found_P = self.some(order_N[: min(FIRST, most)]).most_probable(steps=steps)
-        if min(len(order_N), most) <= FIRST:
-            return found_P
-        return self.some(order_N[:most]).most_probable(found_P, POLISH)
+        mode_P = self.subset(order_N[: min(FIRST, max_rows)]).most_probable(steps=steps)
+        if min(len(order_N), max_rows) <= FIRST:
+            return mode_P
+        return self.subset(order_N[:max_rows]).most_probable(mode_P, POLISH)
 
     def most_probable(self, start_P: Array | None = None, steps: int = STEPS) -> Array:
         """Return the parameters after at most `steps` steps of L-BFGS."""
@@ -124,12 +124,12 @@ class Evidence:
         curvature_PP = (ahead_PP - behind_PP) / (2.0 * CURVATURE_STEP)
         values_P, vectors_PP = np.linalg.eigh((curvature_PP + curvature_PP.T) / 2.0)
         # The prior has curvature 1; trials add to it in proportion to their number.
-        known_P = 1.0 + np.maximum(values_P - 1.0, 0.0) * trials / len(self.losses_N)
-        root_PP: Array = self.prior.spreads_P[:, None] * vectors_PP / np.sqrt(known_P)
+        precision_P = 1.0 + np.maximum(values_P - 1.0, 0.0) * trials / len(self.losses_N)
+        root_PP: Array = self.prior.spreads_P[:, None] * vectors_PP / np.sqrt(precision_P)
         return root_PP
 
 
-def evidences(rows: Array, losses_NM: Array) -> list[Evidence]:
+def evidence_by_target(rows: Array, losses_NM: Array) -> list[Evidence]:
     """Return the evidence of each target, with standardised losses."""
     variance_M, freedom = replicate_variances(rows, losses_NM)
     priors = [Prior.of(rows.shape[1], variance, freedom) for variance in variance_M.tolist()]
@@ -137,14 +137,14 @@ def evidences(rows: Array, losses_NM: Array) -> list[Evidence]:
     return [Evidence(rows, losses_N, prior) for losses_N, prior in pairs]
 
 
-def pooled(every: Sequence[Evidence], order_N: IntArray, most: int) -> Prior:
+def pooled(evidences: Sequence[Evidence], order_N: IntArray, max_rows: int) -> Prior:
     """Return the common prior, learned from a sample of the targets."""
-    some_N = order_N[: min(FIRST, most)]
-    sample = np.linspace(0, len(every) - 1, min(len(every), POOLED)).astype(int)
-    found_KP = np.array([every[target].some(some_N).most_probable() for target in sample])
-    spreads_P = every[0].prior.spreads_P
-    narrow_P = np.clip(found_KP.std(axis=0), MIN_POOLED_SPREAD * spreads_P, spreads_P)
-    return Prior(found_KP.mean(axis=0), narrow_P)
+    sample_N = order_N[: min(FIRST, max_rows)]
+    sample = np.linspace(0, len(evidences) - 1, min(len(evidences), POOLED)).astype(int)
+    modes_KP = np.array([evidences[target].subset(sample_N).most_probable() for target in sample])
+    spreads_P = evidences[0].prior.spreads_P
+    narrow_P = np.clip(modes_KP.std(axis=0), MIN_POOLED_SPREAD * spreads_P, spreads_P)
+    return Prior(modes_KP.mean(axis=0), narrow_P)
 
 
 def replicate_variances(weights_ND: Array, losses_NM: Array) -> tuple[Array, int]:
@@ -156,8 +156,8 @@ def replicate_variances(weights_ND: Array, losses_NM: Array) -> tuple[Array, int
     losses = rows[:, domains:]
     sums_GM = np.zeros((group_N.max() + 1, losses.shape[1]))
     np.add.at(sums_GM, group_N, losses)
-    apart_NM = losses - (sums_GM / np.bincount(group_N)[:, None])[group_N]
-    variance_M: Array = (apart_NM**2).sum(axis=0) / max(freedom, 1)
+    deviations_NM = losses - (sums_GM / np.bincount(group_N)[:, None])[group_N]
+    variance_M: Array = (deviations_NM**2).sum(axis=0) / max(freedom, 1)
     return variance_M, freedom
 
 
@@ -173,8 +173,10 @@ def _noise_prior(replicate_variance: float, freedom: int) -> tuple[float, float]
     if freedom < 1:
         return float(np.log(NOISE)), NOISE_SPREAD
     half = freedom / 2.0
-    seen = np.log(max(replicate_variance, MIN_REPLICATE_VARIANCE))
-    seen -= digamma(half) - np.log(half)
-    precision, own = NOISE_SPREAD**-2, 1.0 / float(polygamma(1, half))
-    center = (precision * np.log(NOISE) + own * seen) / (precision + own)
-    return float(center), float((precision + own) ** -0.5)
+    observed = np.log(max(replicate_variance, MIN_REPLICATE_VARIANCE))
+    observed -= digamma(half) - np.log(half)
+    precision, replicate_precision = NOISE_SPREAD**-2, 1.0 / float(polygamma(1, half))
+    center = (precision * np.log(NOISE) + replicate_precision * observed) / (
+        precision + replicate_precision
+    )
+    return float(center), float((precision + replicate_precision) ** -0.5)

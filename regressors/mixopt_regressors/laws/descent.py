@@ -38,7 +38,8 @@ def minimise(cost: Callable[[Array], tuple[Array, Array]], starts_FP: Array, ste
         steps: Maximum number of steps.
     """
     descents = [_descent(start_P, steps) for start_P in starts_FP]
-    pending, ends_FP = {index: next(one) for index, one in enumerate(descents)}, starts_FP.copy()
+    pending = {index: next(descent) for index, descent in enumerate(descents)}
+    ends_FP = starts_FP.copy()
     with np.errstate(all="ignore"):  # a step to a cost that is not finite is taken back
         while pending:
             values_F, gradients_FP = cost(np.stack([*pending.values()]))
@@ -78,10 +79,10 @@ class InverseHessian:
     def direction(self, gradient_P: Array) -> Array:
         """Return the search direction."""
         along_R, inverse_SS = self.rows_RP @ gradient_P, np.linalg.inv(self.steps_SS)
-        own_S = inverse_SS @ along_R[:MEMORY]
-        curved_S = self.changes_SS @ own_S - along_R[MEMORY:]
-        curved_S = self.steps_SS.diagonal() * own_S + self.scale * curved_S
-        parts_R = np.concatenate([inverse_SS.T @ curved_S, -self.scale * own_S])
+        projected_S = inverse_SS @ along_R[:MEMORY]
+        curved_S = self.changes_SS @ projected_S - along_R[MEMORY:]
+        curved_S = self.steps_SS.diagonal() * projected_S + self.scale * curved_S
+        parts_R = np.concatenate([inverse_SS.T @ curved_S, -self.scale * projected_S])
         return -self.scale * gradient_P - parts_R @ self.rows_RP
 
     def update(self, step_P: Array, change_P: Array) -> None:
@@ -171,9 +172,9 @@ def _next_length(low: Point, new: Point, far: Point | None) -> float:
     return min(max(cubic, secant, key=distance), limit, key=distance)
 
 
-def _cubic(one: Point, new: Point) -> float:
+def _cubic(old: Point, new: Point) -> float:
     """Return the minimum of the cubic through two points and their slopes."""
-    width = new.length - one.length
-    middle = 3 * (one.value - new.value) / width + one.slope + new.slope
-    root = math.copysign(math.sqrt(max(middle**2 - one.slope * new.slope, 0.0)), width)
-    return new.length - width * (new.slope + root - middle) / (new.slope - one.slope + 2 * root)
+    width = new.length - old.length
+    middle = 3 * (old.value - new.value) / width + old.slope + new.slope
+    root = math.copysign(math.sqrt(max(middle**2 - old.slope * new.slope, 0.0)), width)
+    return new.length - width * (new.slope + root - middle) / (new.slope - old.slope + 2 * root)

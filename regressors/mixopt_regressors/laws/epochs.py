@@ -69,8 +69,8 @@ class Shape:
 
     def slopes(self, epochs_D: Array) -> Array:
         """Return the derivative of each column by its domain's epochs (> 0), shape (2 D,)."""
-        reached_D = (self.rate * epochs_D) ** self.power
-        benefits_D = -np.exp(-reached_D) * self.power * reached_D / epochs_D
+        exponents_D = (self.rate * epochs_D) ** self.power
+        benefits_D = -np.exp(-exponents_D) * self.power * exponents_D / epochs_D
         over_D = np.log1p(epochs_D) - self.onset
         rising_D = 1.0 / (1.0 + np.exp(-over_D))
         harms_D = 2.0 * np.logaddexp(0.0, over_D) * rising_D / (1.0 + epochs_D)
@@ -132,7 +132,7 @@ def best_shape(error: Callable[[Shape], float], mean_epochs: float) -> Shape:
     remembered, best = cache(error), middle_shape(mean_epochs)
     for _ in range(PASSES):
         rates = [replace(best, rate=r / mean_epochs) for r in RATES]
-        best = min((replace(one, power=p) for one in rates for p in POWERS), key=remembered)
+        best = min((replace(shape, power=p) for shape in rates for p in POWERS), key=remembered)
         best = min((replace(best, onset=onset) for onset in ONSETS), key=remembered)
         best = min((replace(best, penalty=penalty) for penalty in PENALTIES), key=remembered)
         best = min((replace(best, bend=bend) for bend in BENDS), key=remembered)
@@ -256,8 +256,10 @@ class EpochsRegressor(MixtureRegressor):
         return best_shape(lambda shape: _held_out(shape, epochs_ND, losses_N, fold_N), mean)
 
     def _laws(self) -> list[EpochLaw]:
-        three = zip(self.shapes_M5, self.floors_M, self.parameters_MP, strict=True)
-        return [EpochLaw(Shape(*shape_5), floor, own_P) for shape_5, floor, own_P in three]
+        fits = zip(self.shapes_M5, self.floors_M, self.parameters_MP, strict=True)
+        return [
+            EpochLaw(Shape(*shape_5), floor, parameters_P) for shape_5, floor, parameters_P in fits
+        ]
 
     def _predict(self, weights_ND: Array) -> Array:
         epochs_ND = self._epochs(weights_ND)

@@ -128,26 +128,26 @@ def fitted(
     def residuals(free_P: Array) -> Array:
         floor, slopes_D = top - np.exp(min(free_P[0], MAX_EXPONENT)), free_P[1:]
         off_N = floor + _exponential(weights_ND, slopes_D) - losses_N
-        held_D = hold * (mean - floor + 1.0) * (slopes_D - slopes_D.mean())
-        return np.append(root_N1[:, 0] * off_N, held_D)
+        penalty_D = hold * (mean - floor + 1.0) * (slopes_D - slopes_D.mean())
+        return np.append(root_N1[:, 0] * off_N, penalty_D)
 
     def jacobian(free_P: Array) -> Array:
         """Return the Jacobian; the floor is the median minus the exponential of parameter 0."""
         down, slopes_D = np.exp(min(free_P[0], MAX_EXPONENT)), free_P[1:]
         by_slopes_ND = weights_ND * _exponential(weights_ND, slopes_D)[:, None]
         by_floor_D = down * hold * (slopes_D - slopes_D.mean())
-        held_DD = hold * (mean - top + down + 1.0) * center_DD
+        penalty_DD = hold * (mean - top + down + 1.0) * center_DD
         off_NP = root_N1 * np.hstack([np.full_like(root_N1, -down), by_slopes_ND])
-        return np.vstack([off_NP, np.column_stack([by_floor_D, held_DD])])
+        return np.vstack([off_NP, np.column_stack([by_floor_D, penalty_DD])])
 
     start_P = _start(weights_ND, losses_N, penalty) if start_P is None else start_P
     freed_P = np.append(np.log(max(top - start_P[0], 1e-9)), start_P[1:])
-    found_P, *_ = leastsq(
+    solution_P, *_ = leastsq(
         residuals, freed_P, Dfun=jacobian, ftol=ENOUGH, xtol=ENOUGH, maxfev=STEPS, full_output=True
     )
-    down = np.exp(min(found_P[0], MAX_EXPONENT))
+    down = np.exp(min(solution_P[0], MAX_EXPONENT))
     scale_P: Array = np.append(-1.0 / down, np.ones(domains))
-    return np.append(top - down, found_P[1:]), jacobian(found_P) * scale_P
+    return np.append(top - down, solution_P[1:]), jacobian(solution_P) * scale_P
 
 
 def _start(weights_ND: Array, losses_N: Array, penalty: float) -> Array:

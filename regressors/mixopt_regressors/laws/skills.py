@@ -96,7 +96,9 @@ class Units(NamedTuple):
     def descend(self, weights_ND: Array, losses_NM: Array, strength: float, steps: int) -> Units:
         """Minimise by L-BFGS; equal rows, as in resampled trials, are merged."""
         rows, place_N = distinct_rows(np.hstack([weights_ND, losses_NM]))
-        own_ND, own_NM = map(np.ascontiguousarray, np.split(rows, [weights_ND.shape[1]], axis=1))
+        distinct_ND, distinct_NM = map(
+            np.ascontiguousarray, np.split(rows, [weights_ND.shape[1]], axis=1)
+        )
         counts_N1 = np.bincount(place_N).astype(np.float64)[:, None]
         sizes = [part[0].size for part in self]
         step_P, ends = np.repeat(STEP_SIZES, sizes), np.cumsum([0, *sizes]).tolist()
@@ -109,15 +111,17 @@ class Units(NamedTuple):
 
         def cost(points_FP: Array) -> tuple[Array, Array]:
             scaled_FP = step_P * points_FP
-            values_F, slopes = squares(shaped(scaled_FP), own_ND, own_NM, counts_N1, strength)
+            values_F, slopes = squares(
+                shaped(scaled_FP), distinct_ND, distinct_NM, counts_N1, strength
+            )
             slopes_FP, (more_F, slopes_FB) = slopes.vectors(), prior.cost(scaled_FP[:, bounded])
             slopes_FP[:, bounded] += slopes_FB
             return values_F + more_F, step_P * slopes_FP
 
-        reached = shaped(step_P * minimise(cost, self.vectors() / step_P, steps))
-        return reached._replace(
-            logs_FKD=reached.logs_FKD.clip(*LOGS),
-            log_decays_FK=reached.log_decays_FK.clip(*LOG_DECAYS),
+        minimum = shaped(step_P * minimise(cost, self.vectors() / step_P, steps))
+        return minimum._replace(
+            logs_FKD=minimum.logs_FKD.clip(*LOGS),
+            log_decays_FK=minimum.log_decays_FK.clip(*LOG_DECAYS),
         )
 
 
@@ -130,22 +134,22 @@ class Prior(NamedTuple):
     high_B: Array
 
     @classmethod
-    def of(cls, units: Units, least_M: Array, strength: float) -> Self:
+    def of(cls, units: Units, minima_M: Array, strength: float) -> Self:
         """Return the prior of units, given the lowest loss of each target."""
         sizes = [part[0].size for part in units[:3]]
         costs = strength * np.array([OF_LOGS, OF_DECAYS, OF_FLOORS])
         low, high = zip(LOGS, LOG_DECAYS, (-math.inf, math.inf), strict=True)
         centers_B = np.repeat([0.0, math.log(USUAL_DECAY), 0.0], sizes)
-        centers_B[-len(least_M) :] = least_M - USUAL_FLOOR
+        centers_B[-len(minima_M) :] = minima_M - USUAL_FLOOR
         return cls(centers_B, *(np.repeat(parts, sizes) for parts in (costs, low, high)))
 
-    def cost(self, own_FB: Array) -> tuple[Array, Array]:
+    def cost(self, parameters_FB: Array) -> tuple[Array, Array]:
         """Return the penalty of parameters, shape (F,), and its gradient."""
-        apart_FB = own_FB - self.centers_B
-        slopes_FB = self.costs_B * apart_FB
+        deviations_FB = parameters_FB - self.centers_B
+        slopes_FB = self.costs_B * deviations_FB
         # Faster than np.clip for few values.
-        over_FB = own_FB - np.minimum(np.maximum(own_FB, self.low_B), self.high_B)
-        twice_F = np.vecdot(slopes_FB, apart_FB) + WALL * np.vecdot(over_FB, over_FB)
+        over_FB = parameters_FB - np.minimum(np.maximum(parameters_FB, self.low_B), self.high_B)
+        twice_F = np.vecdot(slopes_FB, deviations_FB) + WALL * np.vecdot(over_FB, over_FB)
         return 0.5 * twice_F, slopes_FB + WALL * over_FB
 
 
@@ -165,20 +169,21 @@ def squares(
     units: Units, weights_ND: Array, losses_NM: Array, counts_N1: Array, strength: float
 ) -> tuple[Array, Units]:
     """Return half the squared errors plus the penalty of loads, shape (F,), and gradients."""
-    own, loads_FMK = Heights(units.logs_FKD, units.log_decays_FK), units.roots_FMK**2
-    heights_FNK, logs_FNK, sums_FNK = own.means(weights_ND)
+    heights, loads_FMK = Heights(units.logs_FKD, units.log_decays_FK), units.roots_FMK**2
+    heights_FNK, logs_FNK, sums_FNK = heights.means(weights_ND)
     off_FNM = units.floors_FM[:, None] + heights_FNK @ loads_FMK.mT - losses_NM
     pull_FNM = counts_N1 * off_FNM
     by_log_FNK = (pull_FNM @ loads_FMK) * heights_FNK
-    by_logs_FKD = own.terms_KD * ((by_log_FNK / sums_FNK).mT @ weights_ND)
+    by_logs_FKD = heights.terms_KD * ((by_log_FNK / sums_FNK).mT @ weights_ND)
     by_decay_FK = (by_log_FNK * logs_FNK).sum(axis=1) - np.vecdot(by_logs_FKD, units.logs_FKD)
-    held_FMK = (strength * OF_SQUARED_LOADS) * loads_FMK
-    values_F = np.vecdot(pull_FNM, off_FNM).sum(axis=1) + np.vecdot(held_FMK, loads_FMK).sum(axis=1)
+    slopes_FMK = (strength * OF_SQUARED_LOADS) * loads_FMK
+    values_F = np.vecdot(pull_FNM, off_FNM).sum(axis=1)
+    values_F += np.vecdot(slopes_FMK, loads_FMK).sum(axis=1)
     values_F = 0.5 * values_F + strength * OF_LOADS * loads_FMK.sum(axis=(1, 2))
-    held_FMK += pull_FNM.mT @ heights_FNK
-    held_FMK += strength * OF_LOADS
-    held_FMK *= 2.0 * units.roots_FMK
-    return values_F, Units(by_logs_FKD, by_decay_FK, pull_FNM.sum(axis=1), held_FMK)
+    slopes_FMK += pull_FNM.mT @ heights_FNK
+    slopes_FMK += strength * OF_LOADS
+    slopes_FMK *= 2.0 * units.roots_FMK
+    return values_F, Units(by_logs_FKD, by_decay_FK, pull_FNM.sum(axis=1), slopes_FMK)
 
 
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -200,7 +205,7 @@ class SkillsRegressor(MixtureRegressor):
     by_target = ("floors_M", "loads_MU", "scales_M", "noise_M")
     shared = ("logs_UD", "log_decays_U", "inverse_QQ", "strength_", "optimism_")
     _steps = STEPS
-    _found: tuple[float, float] | None = None
+    _choices: tuple[float, float] | None = None
 
     def __init__(self, folds: int = 3, random_state: int = 0) -> None:
         self.folds = folds
@@ -237,7 +242,7 @@ class SkillsRegressor(MixtureRegressor):
     def chosen(self) -> Self:
         """Return an unfitted copy for folds, with this fit's strength and error ratio."""
         copy: Self = clone(self)
-        copy._found, copy._steps = (float(self.strength_), float(self.optimism_)), FOLD_STEPS
+        copy._choices, copy._steps = (float(self.strength_), float(self.optimism_)), FOLD_STEPS
         return copy
 
     def _fit(self, weights_ND: Array, losses_NM: Array) -> None:
@@ -246,12 +251,12 @@ class SkillsRegressor(MixtureRegressor):
         scaled_NM = (losses_NM - centres_M) / self.scales_M
         before: Any = self._before
         if before is not None:
-            self._found = float(before.strength_), float(before.optimism_)
-        strength, optimism = self._found or self._chosen(weights_ND, scaled_NM)
+            self._choices = float(before.strength_), float(before.optimism_)
+        strength, optimism = self._choices or self._chosen(weights_ND, scaled_NM)
         self.strength_, self.optimism_ = np.array(strength), np.array(optimism)
         units = self._units_before(centres_M, weights_ND.shape[1])
         if units is None:
-            units = self._reached(weights_ND, scaled_NM, strength, RESTARTS, self._steps)
+            units = self._descended(weights_ND, scaled_NM, strength, RESTARTS, self._steps)
         else:
             units = units.descend(weights_ND, scaled_NM, strength, WARM_STEPS)
         self._keep(units, weights_ND, scaled_NM, centres_M)
@@ -277,14 +282,14 @@ class SkillsRegressor(MixtureRegressor):
         if fold_N is None:
             return STRENGTHS[0], 1.0
 
-        def tried(strength: float) -> tuple[float, float, float]:
+        def scored(strength: float) -> tuple[float, float, float]:
             return *self._held_out(weights_ND, losses_NM, fold_N, strength), strength
 
-        # From the usual strength to weaker ones, else to stronger ones, while the error decreases.
-        usual = best = tried(STRENGTHS[USUAL])
+        # From the default to weaker strengths, else to stronger ones, while the error decreases.
+        default = best = scored(STRENGTHS[USUAL])
         for strengths in (STRENGTHS[USUAL + 1 :], STRENGTHS[USUAL - 1 :: -1]):
-            for strength in strengths if best is usual else ():
-                trial = tried(strength)
+            for strength in strengths if best is default else ():
+                trial = scored(strength)
                 if trial[0] >= best[0]:
                     break
                 best = trial
@@ -297,20 +302,20 @@ class SkillsRegressor(MixtureRegressor):
         errors, residuals = [], []
         for train_N, out_N in splits(fold_N):
             rows, losses = weights_ND[train_N], losses_NM[train_N]
-            units = self._reached(rows, losses, strength, 1, FOLD_STEPS)
+            units = self._descended(rows, losses, strength, 1, FOLD_STEPS)
             errors.append((units.predict(weights_ND[out_N])[0] - losses_NM[out_N]) ** 2)
             residuals.append((units.predict(rows)[0] - losses) ** 2)
         error, residual = (float(np.sqrt(np.vstack(x).mean())) for x in (errors, residuals))
         return error, max(error / max(residual, 1e-12), 1.0)
 
-    def _reached(
+    def _descended(
         self, weights_ND: Array, losses_NM: Array, strength: float, fits: int, steps: int
     ) -> Units:
         domains = weights_ND.shape[1]
         units = int(np.clip(domains, MIN_UNITS, MAX_UNITS))
         rngs = [np.random.default_rng([self.random_state, restart]) for restart in range(fits)]
-        begun = start(losses_NM, domains, units, rngs)
-        return begun.descend(weights_ND, losses_NM, strength, steps)
+        initial = start(losses_NM, domains, units, rngs)
+        return initial.descend(weights_ND, losses_NM, strength, steps)
 
     def _keep(self, units: Units, weights_ND: Array, losses_NM: Array, centres_M: Array) -> None:
         """Average fits by joining their units with scaled loads."""
@@ -320,19 +325,19 @@ class SkillsRegressor(MixtureRegressor):
         self.log_decays_U = units.log_decays_FK.ravel()
         self.floors_M = centres_M + self.scales_M * floors_M
         basis_NQ = self._basis(weights_ND)
-        held_Q = np.append(0.0, np.full(len(self.log_decays_U), OF_SQUARED_LOADS))
-        products_QQ = basis_NQ.T @ basis_NQ + np.diag(held_Q * max(float(self.strength_), 1e-6))
+        penalty_Q = np.append(0.0, np.full(len(self.log_decays_U), OF_SQUARED_LOADS))
+        products_QQ = basis_NQ.T @ basis_NQ + np.diag(penalty_Q * max(float(self.strength_), 1e-6))
         self.inverse_QQ = np.linalg.pinv(products_QQ, hermitian=True)
         residuals_NM = floors_M + basis_NQ[:, 1:] @ self.loads_MU.T - losses_NM
         spread_M = np.sqrt((residuals_NM**2).mean(axis=0))
-        usual = float(np.sqrt((self._widening(weights_ND) ** 2).mean()))
-        self.noise_M = self.scales_M * spread_M * float(self.optimism_) / usual
+        mean_widening = float(np.sqrt((self._widening(weights_ND) ** 2).mean()))
+        self.noise_M = self.scales_M * spread_M * float(self.optimism_) / mean_widening
 
     def _heights(self) -> Heights:
-        known: Heights | None = self.__dict__.get("_known")
-        if known is None or known.logs_KD is not self.logs_UD:  # cached for searches
-            known = self._known = Heights(self.logs_UD, self.log_decays_U)
-        return known
+        heights: Heights | None = self.__dict__.get("_cached_heights")
+        if heights is None or heights.logs_KD is not self.logs_UD:  # cached for searches
+            heights = self._cached_heights = Heights(self.logs_UD, self.log_decays_U)
+        return heights
 
     def _basis(self, weights_ND: Array) -> Array:
         """Return 1 and the units at mixtures, shape (N, Q)."""

@@ -95,11 +95,11 @@ class AioliEstimator(OnlineEstimator):
 
     def _lengths(self, setting: Setting) -> tuple[int, int]:
         """Return the steps of a round and of one domain's sweep."""
-        left, sweeps = setting.steps - self.prior_steps, self.sweeps * len(setting.domains)
-        if left < 1:
+        remaining, sweeps = setting.steps - self.prior_steps, self.sweeps * len(setting.domains)
+        if remaining < 1:
             raise EstimatorError(f"aioli: prior_steps: {self.prior_steps} of {setting.steps} steps")
-        least = math.ceil(sweeps * (self.sweep_steps or 1) / SWEEP_SHARE)
-        steps = min(self.update_steps or max(math.ceil(left / ROUNDS), least), left)
+        min_steps = math.ceil(sweeps * (self.sweep_steps or 1) / SWEEP_SHARE)
+        steps = min(self.update_steps or max(math.ceil(remaining / ROUNDS), min_steps), remaining)
         each = self.sweep_steps or max(int(SWEEP_SHARE * steps / sweeps), 1)
         if sweeps * each >= steps:
             raise EstimatorError(
@@ -122,11 +122,11 @@ class AioliEstimator(OnlineEstimator):
         weights_D = self.bounded(softmax(self.log_weights_D))
         return Plan(weights_D, 0, "before the sweeps", held_out=True)
 
-    def _next(self, seen: Observation) -> Plan:
-        assert seen.held_out is not None  # requested by each plan but the last
-        losses_M = np.array(seen.held_out.losses_M, np.float64)
+    def _next(self, observation: Observation) -> Plan:
+        assert observation.held_out is not None  # requested by each plan but the last
+        losses_M = np.array(observation.held_out.losses_M, np.float64)
         if self.to_sweep:
-            self._record(self._consumed(seen), self.losses_M - losses_M)
+            self._record(self._consumed(observation), self.losses_M - losses_M)
         else:
             self._begin_round()
         self.losses_M = losses_M
@@ -151,9 +151,9 @@ class AioliEstimator(OnlineEstimator):
         tag = f"round {self.round}, sweep {place} of {count}: {domain}"
         return Plan(self.bounded(weights_D), self.each_sweep, tag, held_out=True, perturbs=True)
 
-    def _consumed(self, seen: Observation) -> Array:
-        total = seen.tokens_D.sum()
-        return seen.tokens_D / total if self.realised and total > 0 else self.weights_D
+    def _consumed(self, observation: Observation) -> Array:
+        total = observation.tokens_D.sum()
+        return observation.tokens_D / total if self.realised and total > 0 else self.weights_D
 
     def _record(self, mixture_D: Array, drop_M: Array) -> None:
         k = -len(self.to_sweep)
@@ -177,7 +177,7 @@ class AioliEstimator(OnlineEstimator):
     def _train(self) -> Plan:
         """Train on the mixture until the next round, or to the end if no further round fits."""
         sweeps = self.sweeps * len(self.setting.domains) * self.each_sweep
-        rest, left = self.round_steps - sweeps, self.setting.steps - self.step
-        another = left - rest > sweeps
+        rest, remaining = self.round_steps - sweeps, self.setting.steps - self.step
+        another = remaining - rest > sweeps
         weights_D = self.bounded(softmax(self.log_weights_D))
-        return Plan(weights_D, rest if another else left, f"round {self.round}", another)
+        return Plan(weights_D, rest if another else remaining, f"round {self.round}", another)

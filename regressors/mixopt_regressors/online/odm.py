@@ -49,21 +49,21 @@ class ODMEstimator(OnlineEstimator):
         self.epsilon = 1.0 / domains
         return Plan(self.setting.reference_D, self.warmup or self.update_steps, "reference")
 
-    def _next(self, seen: Observation) -> Plan:
-        if seen.step <= self.warmup:
+    def _next(self, observation: Observation) -> Plan:
+        if observation.step <= self.warmup:
             return Plan(self.setting.reference_D, self.update_steps, "reference")
-        self.rewards_D = self.rewards_D + self._earned(seen)
-        previous, self.epsilon = self.epsilon, self._exploration(seen.step)
+        self.rewards_D = self.rewards_D + self._earned(observation)
+        previous, self.epsilon = self.epsilon, self._exploration(observation.step)
         exploit = 1.0 - len(self.rewards_D) * self.epsilon
         weights_D = exploit * softmax(previous * self.rewards_D) + self.epsilon
         return Plan(self.bounded(weights_D), self.update_steps, f"explores {self.epsilon:.3g}")
 
-    def _earned(self, seen: Observation) -> Array:
+    def _earned(self, observation: Observation) -> Array:
         """Return the reward of each domain divided by its probability; 0 without tokens."""
         earned_D = np.zeros(len(self.rewards_D))
-        drawn_D = (seen.loss_count_D > 0) & (self.weights_D > 0)
-        scale_D = SCALE * seen.loss_count_D.sum() * self.weights_D
-        np.divide(seen.loss_sum_D, scale_D, out=earned_D, where=drawn_D)
+        drawn_D = (observation.loss_count_D > 0) & (self.weights_D > 0)
+        scale_D = SCALE * observation.loss_count_D.sum() * self.weights_D
+        np.divide(observation.loss_sum_D, scale_D, out=earned_D, where=drawn_D)
         return earned_D
 
     def _exploration(self, step: int) -> float:

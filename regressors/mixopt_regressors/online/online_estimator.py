@@ -35,19 +35,19 @@ def option(default: Any, *, least: float = -math.inf, most: float = math.inf) ->
 
 
 def check_option(
-    where: str, value: Any, kind: type, least: float = -math.inf, most: float = math.inf
+    where: str, value: Any, kind: type, low: float = -math.inf, high: float = math.inf
 ) -> None:
     """Check that an option has its kind (`bool`, `int`, `float`), is finite and in range."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if kind is bool:
         is_right, text = isinstance(value, bool), "true or false"
     elif kind is int:
-        is_right = is_number and isinstance(value, int) and value >= least
-        text = f"a whole number >= {least:g}"
+        is_right = is_number and isinstance(value, int) and value >= low
+        text = f"a whole number >= {low:g}"
     else:
-        is_right = is_number and math.isfinite(value) and least <= value <= most
-        above = "" if math.isinf(least) else f" >= {least:g}"
-        text = f"a number{above if math.isinf(most) else f' from {least:g} to {most:g}'}"
+        is_right = is_number and math.isfinite(value) and low <= value <= high
+        above = "" if math.isinf(low) else f" >= {low:g}"
+        text = f"a number{above if math.isinf(high) else f' from {low:g} to {high:g}'}"
     if not is_right:
         raise EstimatorError(f"{where}: {value!r}; it takes {text}")
 
@@ -73,15 +73,15 @@ def unpack(state: StateFields, at_start: Mapping[str, Any]) -> dict[str, Any]:
 # Observations -------------------------------------------------------------------------------------
 
 
-def together(seen: Observation, new: Observation) -> Observation:
+def together(previous: Observation, new: Observation) -> Observation:
     """Return the sum of two observations; a domain without tokens adds nothing."""
     counted_D = np.asarray(new.loss_count_D) > 0
     return replace(
         new,
         step=int(new.step),
-        tokens_D=seen.tokens_D + new.tokens_D,
-        loss_sum_D=seen.loss_sum_D + np.where(counted_D, new.loss_sum_D, 0.0),
-        loss_count_D=seen.loss_count_D + new.loss_count_D,
+        tokens_D=previous.tokens_D + new.tokens_D,
+        loss_sum_D=previous.loss_sum_D + np.where(counted_D, new.loss_sum_D, 0.0),
+        loss_count_D=previous.loss_count_D + new.loss_count_D,
         learning_rate=float(new.learning_rate),
     )
 
@@ -93,15 +93,15 @@ def means(sum_D: Array, count_D: Array) -> Array:
     return means_D
 
 
-def _check(what: str, array: Array, names: Sequence[str], least: float = -np.inf) -> None:
+def _check(where: str, array: Array, names: Sequence[str], low: float = -np.inf) -> None:
     if np.shape(array) != (len(names),):
         raise EstimatorError(
-            f"{what}: shape {np.shape(array)}; one value each of {', '.join(names)}"
+            f"{where}: shape {np.shape(array)}; one value each of {', '.join(names)}"
         )
-    is_right = np.isfinite(array) & (array >= least)
+    is_right = np.isfinite(array) & (array >= low)
     if not is_right.all():
         place = int(np.argmin(is_right))
-        raise EstimatorError(f"{what}: {array[place]} for {names[place]!r}")
+        raise EstimatorError(f"{where}: {array[place]} for {names[place]!r}")
 
 
 # The frame ----------------------------------------------------------------------------------------
@@ -138,19 +138,20 @@ class OnlineEstimator(ABC):
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
-        for one in fields(self):  # type: ignore[arg-type]
-            value, kinds = getattr(self, one.name), get_args(hints[one.name]) or (hints[one.name],)
-            if "range" in one.metadata and not (value is None and NoneType in kinds):
-                where = f"{self.name}: {one.name}"
-                check_option(where, value, kinds[0], *one.metadata["range"])
+        for option_field in fields(self):  # type: ignore[arg-type]
+            value, hint = getattr(self, option_field.name), hints[option_field.name]
+            kinds = get_args(hint) or (hint,)
+            if "range" in option_field.metadata and not (value is None and NoneType in kinds):
+                where = f"{self.name}: {option_field.name}"
+                check_option(where, value, kinds[0], *option_field.metadata["range"])
 
     @abstractmethod
     def _first(self) -> Plan:
         """Set the attributes in `saved` to their initial values; return the first plan."""
 
     @abstractmethod
-    def _next(self, seen: Observation) -> Plan:
-        """Return the plan after the one that ends now; `seen` is the sum of its observations."""
+    def _next(self, observation: Observation) -> Plan:
+        """Return the plan after the one that ends now, from the sum of its observations."""
 
     def _check(self, observation: Observation) -> None:
         """Raise EstimatorError if an observation is invalid or incomplete."""
@@ -158,8 +159,8 @@ class OnlineEstimator(ABC):
         if observation.step < self.step:
             raise EstimatorError(f"{where}: it comes after step {self.step}")
         count_D = observation.loss_count_D
-        _check(f"{where}: tokens", observation.tokens_D, setting.domains, least=0.0)
-        _check(f"{where}: loss counts", count_D, setting.domains, least=0.0)
+        _check(f"{where}: tokens", observation.tokens_D, setting.domains, low=0.0)
+        _check(f"{where}: loss counts", count_D, setting.domains, low=0.0)
         sum_D = observation.loss_sum_D
         if np.shape(sum_D) == np.shape(count_D):  # sums of domains without tokens are ignored
             sum_D = np.where(count_D > 0, sum_D, 0.0)
@@ -178,11 +179,11 @@ class OnlineEstimator(ABC):
     @property
     def _about(self) -> dict[str, Any]:
         """Setting that a state and the resuming run must share."""
-        given = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+        names = [option_field.name for option_field in fields(self)]  # type: ignore[arg-type]
         return {
             "format": FORMAT,
             "estimator": self.name,
-            "options": [f"{name}={json.dumps(value)}" for name, value in given.items()],
+            "options": [f"{name}={json.dumps(getattr(self, name))}" for name in names],
             "domains": list(self.setting.domains),
             "evaluations": list(self.setting.evaluations),
         }
@@ -203,8 +204,8 @@ class OnlineEstimator(ABC):
         steps = self.setting.steps
         if self.step >= steps:
             return Plan(self.weights_D.copy(), 1, "after the last step")
-        left = max(min(self.until, steps) - self.step, 0)
-        return Plan(self.weights_D.copy(), left, self.tag, self.held_out, self.perturbs)
+        remaining = max(min(self.until, steps) - self.step, 0)
+        return Plan(self.weights_D.copy(), remaining, self.tag, self.held_out, self.perturbs)
 
     def observe(self, observation: Observation) -> None:
         """Add an observation since the last one."""
@@ -233,25 +234,28 @@ class OnlineEstimator(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from a state, after `start`."""
-        whole = StateFields(state, f"{self.name}: state", EstimatorError)
-        for name, here in self._about.items():
-            there = whole.get(name)
-            if there != here:
-                odd = [one for one in there if one not in here] if isinstance(there, list) else []
-                raise whole.error(f"{whole.where}: {name}: {odd or there!r:.200}, here {here}")
+        saved = StateFields(state, f"{self.name}: state", EstimatorError)
+        for name, current in self._about.items():
+            recorded = saved.get(name)
+            if recorded != current:
+                items = recorded if isinstance(recorded, list) else []
+                odd = [item for item in items if item not in current]
+                raise saved.error(
+                    f"{saved.where}: {name}: {odd or recorded!r:.200}, here {current}"
+                )
         loaded = copy(self)
         loaded.start(self.setting)
-        loaded._take_state(whole)
+        loaded._take_state(saved)
         vars(self).update(vars(loaded))
 
-    def _take_state(self, whole: StateFields) -> None:
-        run, seen, own = (
-            unpack(whole.part(part), values) for part, values in self._parts().items()
+    def _take_state(self, saved: StateFields) -> None:
+        run, observation, extra = (
+            unpack(saved.part(part), values) for part, values in self._parts().items()
         )
-        vars(self).update(run | own)
+        vars(self).update(run | extra)
         if not (self.weights_D >= 0).all() or abs(self.weights_D.sum() - 1.0) > 1e-6:
             raise EstimatorError(f"{self.name}: state: run: 'weights_D' is not a mixture")
-        self._seen = Observation(step=self.step, **seen)
+        self._seen = Observation(step=self.step, **observation)
 
     def bounded(self, weights_D: Array) -> Array:
         """Return the allowed mixture nearest to normalised weights."""

@@ -71,14 +71,14 @@ class Curves:
         return cls(np.zeros((domains, SUMS)), np.zeros((domains, SCALE_G.size, CURVE_SUMS)))
 
     def add(
-        self, seen_D: Array, losses_D: Array, weight_D: Array, recent_D: Array, memory: float
+        self, tokens_D: Array, losses_D: Array, weight_D: Array, recent_D: Array, memory: float
     ) -> Curves:
         """Add a window."""
-        known_D = np.isfinite(losses_D) & (weight_D > 0)
-        loss_D, w_D = np.where(known_D, losses_D, 0.0), np.where(known_D, weight_D, 0.0)
+        is_measured_D = np.isfinite(losses_D) & (weight_D > 0)
+        loss_D, w_D = np.where(is_measured_D, losses_D, 0.0), np.where(is_measured_D, weight_D, 0.0)
         x_D = -np.log(np.maximum(recent_D, MIN_RECENT))
-        c_DG = (1 + seen_D[:, None] / SCALE_G) ** -EXPONENT_G
-        shared = [known_D, w_D, w_D * loss_D, w_D * loss_D**2]
+        c_DG = (1 + tokens_D[:, None] / SCALE_G) ** -EXPONENT_G
+        shared = [is_measured_D, w_D, w_D * loss_D, w_D * loss_D**2]
         shared += [w_D * x_D, w_D * x_D**2, w_D * x_D * loss_D]
         curve_DGS = np.stack([c_DG, c_DG**2, c_DG * loss_D[:, None], c_DG * x_D[:, None]], axis=-1)
         return Curves(
@@ -86,17 +86,17 @@ class Curves:
             memory * self.curve_DGS + w_D[:, None, None] * curve_DGS,
         )
 
-    def slopes(self, seen_D: Array) -> Slopes:
+    def slopes(self, tokens_D: Array) -> Slopes:
         """Return the slopes of the curves at these tokens."""
-        steep_DG = EXPONENT_G / SCALE_G * (1 + seen_D[:, None] / SCALE_G) ** (-EXPONENT_G - 1)
+        steep_DG = EXPONENT_G / SCALE_G * (1 + tokens_D[:, None] / SCALE_G) ** (-EXPONENT_G - 1)
         height_DG, variance_DG, recency_DG, chance_DG = self._fits()
         slope_DG = height_DG * steep_DG
         fall_D = (chance_DG * slope_DG).sum(axis=1)
-        apart_DG = variance_DG * steep_DG**2 + (slope_DG - fall_D[:, None]) ** 2
-        sd_D = np.sqrt((chance_DG * apart_DG).sum(axis=1))
-        few_D = self.shared_DS[:, 0] < MIN_WINDOWS
+        spread_DG = variance_DG * steep_DG**2 + (slope_DG - fall_D[:, None]) ** 2
+        sd_D = np.sqrt((chance_DG * spread_DG).sum(axis=1))
+        is_short_D = self.shared_DS[:, 0] < MIN_WINDOWS
         recency_D = np.maximum((chance_DG * recency_DG).sum(axis=1), 0.0)
-        return Slopes(np.maximum(fall_D, 0.0), np.where(few_D, np.inf, sd_D), recency_D)
+        return Slopes(np.maximum(fall_D, 0.0), np.where(is_short_D, np.inf, sd_D), recency_D)
 
     def _fits(self) -> tuple[Array, Array, Array, Array]:
         """Return B, its variance, K and the probability of each grid point, shape (D, G) each."""
@@ -106,18 +106,18 @@ class Curves:
         noise_D1 = noise_D1 / freedom_D1
         for _ in range(2):  # the second round uses the first one's noise
             hold_D1 = noise_D1 / RECENCY_SD**2
-            held_D1, pulled_D1 = xx_D1 + hold_D1, xy_D1 + hold_D1 * RECENCY
-            volume_DG = np.maximum(cc_DG * held_D1 - cx_DG**2, 1e-9 * cc_DG * held_D1 + TINY)
-            height_DG = (held_D1 * cy_DG - cx_DG * pulled_D1) / volume_DG
+            ridge_D1, pulled_D1 = xx_D1 + hold_D1, xy_D1 + hold_D1 * RECENCY
+            volume_DG = np.maximum(cc_DG * ridge_D1 - cx_DG**2, 1e-9 * cc_DG * ridge_D1 + TINY)
+            height_DG = (ridge_D1 * cy_DG - cx_DG * pulled_D1) / volume_DG
             recency_DG = (cc_DG * pulled_D1 - cx_DG * cy_DG) / volume_DG
-            left_DG = yy_D1 - 2 * height_DG * cy_DG - 2 * recency_DG * xy_D1
-            left_DG += height_DG**2 * cc_DG + 2 * height_DG * recency_DG * cx_DG
-            left_DG = np.maximum(left_DG + recency_DG**2 * xx_D1, TINY)
-            cost_DG = left_DG + hold_D1 * (recency_DG - RECENCY) ** 2
-            noise_D1 = left_DG.min(axis=1, keepdims=True) / freedom_D1
+            residual_DG = yy_D1 - 2 * height_DG * cy_DG - 2 * recency_DG * xy_D1
+            residual_DG += height_DG**2 * cc_DG + 2 * height_DG * recency_DG * cx_DG
+            residual_DG = np.maximum(residual_DG + recency_DG**2 * xx_D1, TINY)
+            cost_DG = residual_DG + hold_D1 * (recency_DG - RECENCY) ** 2
+            noise_D1 = residual_DG.min(axis=1, keepdims=True) / freedom_D1
         chance_DG = np.exp((cost_DG.min(axis=1, keepdims=True) - cost_DG) / noise_D1 / 2)
         chance_DG /= chance_DG.sum(axis=1, keepdims=True)
-        return height_DG, noise_D1 * held_D1 / volume_DG, recency_DG, chance_DG
+        return height_DG, noise_D1 * ridge_D1 / volume_DG, recency_DG, chance_DG
 
     def _centred(self) -> tuple[Array, ...]:
         """Return centred sums of products: yy, xx, xy, cc, cy, cx."""
@@ -195,13 +195,15 @@ class RobustEstimator(OnlineEstimator):
     def start(self, setting: Setting) -> None:
         """Begin a run."""
         weights = dict(zip(setting.evaluations, setting.objective_M.tolist(), strict=True))
-        own_D = np.array([weights.get(name, 0.0) for name in setting.domains])
-        if not own_D.any():
+        objective_D = np.array([weights.get(name, 0.0) for name in setting.domains])
+        if not objective_D.any():
             raise EstimatorError(
                 "robust: the objective has no training domain; what domains do for others is found"
                 " by proxies (mixopt run), or by aioli's sweeps"
             )
-        self._own_D = own_D / own_D.sum() if own_D.sum() < 1.0 - 1e-9 else own_D
+        self._objective_D = (
+            objective_D / objective_D.sum() if objective_D.sum() < 1.0 - 1e-9 else objective_D
+        )
         super().start(setting)
 
     def _first(self) -> Plan:
@@ -211,10 +213,10 @@ class RobustEstimator(OnlineEstimator):
         self.late_D, self.base_D = setting.reference_D.copy(), setting.reference_D.copy()
         return Plan(setting.reference_D.copy(), self._window(), "warm-up")
 
-    def _next(self, seen: Observation) -> Plan:
-        slopes = self._learn_curves(seen)
-        is_mean = np.allclose(self._own_D, 1.0 / len(self._own_D))
-        return self._for_mean(slopes) if is_mean else self._for_target(slopes, seen)
+    def _next(self, observation: Observation) -> Plan:
+        slopes = self._learn_curves(observation)
+        is_mean = np.allclose(self._objective_D, 1.0 / len(self._objective_D))
+        return self._for_mean(slopes) if is_mean else self._for_target(slopes, observation)
 
     @property
     def _scale_D(self) -> Array:
@@ -230,24 +232,26 @@ class RobustEstimator(OnlineEstimator):
     def _window(self) -> int:
         return max(round(WINDOW * self.setting.steps), 1)
 
-    def _learn_curves(self, seen: Observation) -> Slopes:
-        tokens = float(seen.tokens_D.sum())
+    def _learn_curves(self, observation: Observation) -> Slopes:
+        tokens = float(observation.tokens_D.sum())
         steps = max(tokens / self.setting.tokens_per_step, 1.0)
-        share_D = seen.tokens_D / max(tokens, 1.0)
-        self.fastest = max(self.fastest, seen.learning_rate)
-        passed = steps * (seen.learning_rate / self.fastest if self.fastest else 1.0) / MEMORY
+        share_D = observation.tokens_D / max(tokens, 1.0)
+        self.fastest = max(self.fastest, observation.learning_rate)
+        passed = (
+            steps * (observation.learning_rate / self.fastest if self.fastest else 1.0) / MEMORY
+        )
         memory = math.exp(-passed)
         recent_D = share_D + (self.late_D - share_D) * (1.0 - memory) / max(passed, NO_TOKENS)
         self.late_D = share_D + memory * (self.late_D - share_D)
         curves = Curves(self.shared_DS, self.curve_DGS).add(
-            (self.total_D + seen.tokens_D / 2.0) / self._scale_D,
-            means(seen.loss_sum_D, seen.loss_count_D),
-            seen.loss_count_D,
+            (self.total_D + observation.tokens_D / 2.0) / self._scale_D,
+            means(observation.loss_sum_D, observation.loss_count_D),
+            observation.loss_count_D,
             recent_D / np.maximum(self.setting.reference_D, NO_TOKENS),
             FADING,
         )
         self._keep(curves)
-        self.total_D = self.total_D + seen.tokens_D
+        self.total_D = self.total_D + observation.tokens_D
         return curves.slopes(self.total_D / self._scale_D)
 
     def _keep(self, curves: Curves) -> None:
@@ -266,10 +270,10 @@ class RobustEstimator(OnlineEstimator):
     def _moved_by(self, slopes: Slopes) -> Array:
         """Step along relative marginal values where they are significant."""
         setting, weights_D = self.setting, np.maximum(self.weights_D, NO_TOKENS)
-        left = (setting.steps - self.step) * setting.tokens_per_step
-        lately_D = PER_RECENCY * slopes.recency_D / weights_D / left
-        value_D = self._own_D * (slopes.fall_D / self._scale_D + lately_D)
-        sd_D = self._own_D * slopes.sd_D / self._scale_D
+        remaining = (setting.steps - self.step) * setting.tokens_per_step
+        lately_D = PER_RECENCY * slopes.recency_D / weights_D / remaining
+        value_D = self._objective_D * (slopes.fall_D / self._scale_D + lately_D)
+        sd_D = self._objective_D * slopes.sd_D / self._scale_D
         mean = max(float(weights_D @ value_D), 1e-300)
         relative_D = np.clip(value_D / mean - 1.0, -1.0, 1.0)
         contrast_sd_D = np.sqrt(sd_D**2 + (weights_D**2 * sd_D**2).sum())
@@ -278,39 +282,41 @@ class RobustEstimator(OnlineEstimator):
         moved_D = weights_D * np.exp(self.eta * relative_D * sure_D)
         return self._within(moved_D, self.least, self.most)
 
-    def _within(self, weights_D: Array, least: float, most: float) -> Array:
+    def _within(self, weights_D: Array, low: float, high: float) -> Array:
         """Scale weights into a region around the reference and into the bounds of the run."""
         setting = self.setting
         lower_D, upper_D = self._allowed.lower_D, self._allowed.upper_D
         return scaled_within(
             weights_D,
-            np.clip(least * setting.reference_D, lower_D, upper_D),
-            np.clip(most * setting.reference_D, lower_D, upper_D),
+            np.clip(low * setting.reference_D, lower_D, upper_D),
+            np.clip(high * setting.reference_D, lower_D, upper_D),
         )
 
-    def _for_target(self, slopes: Slopes, seen: Observation) -> Plan:
+    def _for_target(self, slopes: Slopes, observation: Observation) -> Plan:
         setting = self.setting
         if self.step < WARM_UP * setting.steps:
             return Plan(setting.reference_D.copy(), self._window(), "warm-up")
-        steps = float(seen.tokens_D.sum()) / setting.tokens_per_step
+        steps = float(observation.tokens_D.sum()) / setting.tokens_per_step
         part = 1.0 - math.exp(-steps / setting.steps / PACE)
         self.base_D = self.base_D + part * (self._best_for_target(slopes) - self.base_D)
         return Plan(self.base_D.copy(), self._window(), "target")
 
     def _best_for_target(self, slopes: Slopes) -> Array:
         """Return the optimal shares by the curves, shrunk by their uncertainty."""
-        own_D, reference_D = self._own_D, self.setting.reference_D
-        seen_D = self.total_D / self._scale_D
-        value_D = own_D * (slopes.fall_D * seen_D + slopes.recency_D)
-        sd_D = np.maximum(own_D * np.minimum(slopes.sd_D, 1e3) * seen_D, OWN_UNSURE * value_D)
+        objective_D, reference_D = self._objective_D, self.setting.reference_D
+        tokens_D = self.total_D / self._scale_D
+        value_D = objective_D * (slopes.fall_D * tokens_D + slopes.recency_D)
+        sd_D = np.maximum(
+            objective_D * np.minimum(slopes.sd_D, 1e3) * tokens_D, OWN_UNSURE * value_D
+        )
         signal_D = value_D / np.maximum(sd_D, 1e-9)
         sure_D = value_D * signal_D**2 / (1.0 + signal_D**2)
         if not sure_D.sum() > 0:
             return self.base_D
         if self._is_end:
-            wanted_D = own_D + 1e-3 * sure_D / sure_D.sum()
+            target_D = objective_D + 1e-3 * sure_D / sure_D.sum()
         else:  # equal marginal values
             law_D = sure_D * np.maximum(reference_D, NO_TOKENS) ** -HALF
-            wanted_D = law_D ** (1.0 / (1.0 - HALF))
-            wanted_D = wanted_D / wanted_D.sum() + 1e-6 * reference_D
-        return self._within(wanted_D, self.keep, FREE)
+            target_D = law_D ** (1.0 / (1.0 - HALF))
+            target_D = target_D / target_D.sum() + 1e-6 * reference_D
+        return self._within(target_D, self.keep, FREE)
