@@ -288,7 +288,7 @@ class Phases(Mixture):
         return None if lengths is None else cls(lengths)
 
     @classmethod
-    def found(cls, cells: Sequence[str], weights_NC: Array) -> Phases | None:
+    def detect(cls, cells: Sequence[str], weights_NC: Array) -> Phases | None:
         """Return the phases that a table may have, as first parts of its column names, or None.
 
         All phases must have the same domains, and each the same total > 0 in all rows; at least

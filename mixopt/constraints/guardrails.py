@@ -181,7 +181,7 @@ class Guards:
             if self.floors_G[g]
             else f"{self.names[g]}: predicted to be {self.margins_G[g] + excess_G[g]:.4g} worse"
             f" than with {self.reference}; {SOURCE} allows {self.margins_G[g]:g}; allow"
-            f" targets: {{{self._enough(g, excess_G[g])}}}"
+            f" targets: {{{self._sufficient_target(g, excess_G[g])}}}"
             for g in np.flatnonzero(excess_G > MISSED).tolist()
         ]
 
@@ -204,14 +204,14 @@ class Guards:
             )
         worse = ", ".join(f"{self.names[g]} {self.margins_G[g] + excess_G[g]:.4g}" for g in broken)
         allowed = ", ".join(f"{self.names[g]} {self.margins_G[g]:g}" for g in broken)
-        enough = ", ".join(self._enough(g, excess_G[g]) for g in broken)
+        sufficient = ", ".join(self._sufficient_target(g, excess_G[g]) for g in broken)
         return (
             f"no mixture was found that satisfies {SOURCE} ({allowed} worse than "
             f"{self.reference}): the nearest is predicted to be worse by {worse}{within}; allow "
-            f"targets: {{{enough}}}, or widen the other limits"
+            f"targets: {{{sufficient}}}, or widen the other limits"
         )
 
-    def _enough(self, place: int, excess: float) -> str:
+    def _sufficient_target(self, place: int, excess: float) -> str:
         """Return the setting of a margin that would satisfy its guardrail."""
         return f"{self.names[place]}: {up(float(self.margins_G[place] + excess))}"
 

@@ -208,8 +208,10 @@ def minimize_slsqp(
     free: list[tuple[float | None, float | None]] = [(None, None)] * (count - domains)
     rows_RX, upper_R = rows.over(count - domains, kinked, giving=giving)
     ties_ED, values_E = (np.ones((1, domains)), np.ones(1)) if rows.ties is None else rows.ties
-    met = DifferentiableFunction(lambda x: upper_R - rows_RX @ x, lambda _: -rows_RX)
-    tied = DifferentiableFunction(lambda x: ties_ED @ x[:domains] - values_E, lambda _: ties_ED)
+    inequalities = DifferentiableFunction(lambda x: upper_R - rows_RX @ x, lambda _: -rows_RX)
+    equalities = DifferentiableFunction(
+        lambda x: ties_ED @ x[:domains] - values_E, lambda _: ties_ED
+    )
     smooth = [_room(radius, domains, giving=giving) for radius in radii if radius.kind == "kl"]
     solution = minimize(
         lambda x: float(cost.values(x[:count])[0]),
@@ -222,8 +224,8 @@ def minimize_slsqp(
         ],
         constraints=[
             *(_condition("ineq", function, count) for function in positive),
-            *([_condition("eq", tied, domains)] if len(values_E) else []),
-            *([_condition("ineq", met, rows_RX.shape[1])] if len(upper_R) else []),
+            *([_condition("eq", equalities, domains)] if len(values_E) else []),
+            *([_condition("ineq", inequalities, rows_RX.shape[1])] if len(upper_R) else []),
             *(_condition("ineq", room, count) for room in smooth),
         ],
         method="SLSQP",

@@ -371,9 +371,9 @@ def _sobol_points(count: int, dimensions: int, rng: np.random.Generator) -> Arra
 
 def _without_crumbs(weights_D: Array, allowed: Allowed) -> Array:
     """Set weights below the minimum to 0, and give their share to the others within the bounds."""
-    crumbs_D = (weights_D < MIN_WEIGHT) & (weights_D > 0) & (allowed.lower_D == 0)
-    upper_D = np.where(crumbs_D, 0.0, allowed.upper_D)
-    if not crumbs_D.any() or upper_D.sum() < 1:
+    is_small_D = (weights_D < MIN_WEIGHT) & (weights_D > 0) & (allowed.lower_D == 0)
+    upper_D = np.where(is_small_D, 0.0, allowed.upper_D)
+    if not is_small_D.any() or upper_D.sum() < 1:
         return weights_D
     cleaned_D = CappedSimplex(allowed.lower_D, upper_D).project(weights_D)
     return cleaned_D if allowed.contains(cleaned_D)[0] else weights_D

@@ -171,17 +171,17 @@ def joined_trials(
             f"{right.path}: rows add up to 1, and those of {left.path} do not: give the table of"
             " mixtures first"
         )
-    weights_ND, about = _as_shares(left, domains, weights_ND, tolerance)
+    weights_ND, share_notes = _as_shares(left, domains, weights_ND, tolerance)
     points = [
         _mixture(left, name, domains, weights_D, tolerance)
         for name, weights_D in zip(left.names, weights_ND, strict=True)
     ]
-    notes += about + _rescaled(left, weights_ND)
+    notes += share_notes + _rescaled(left, weights_ND)
     notes += _constant(left, domains, weights_ND, "weight", "the fit says nothing of others")
     notes += _constant(right, targets, losses_NM, "loss", "no mixture is better on it")
     weights_ND = np.array([point.array for point in points])
     if len(points) > 1:
-        notes += _about_phases(left, stated, Phases.found(domains, weights_ND), tolerance)
+        notes += _about_phases(left, stated, Phases.detect(domains, weights_ND), tolerance)
     fingerprints = [point.fingerprint for point in points]
     sizes = {**_size(right), **_size(left)}
     if is_scheduled:
@@ -263,8 +263,8 @@ class _Pair:
                 " that it is the key"
             )
         for table, other in (self.both, self.both[::-1]):
-            if alone := [name for name in table.names if name not in common]:
-                self.notes.append(f"{table.path}: left out {listed(alone)}, not in {other.path}")
+            if unjoined := [name for name in table.names if name not in common]:
+                self.notes.append(f"{table.path}: left out {listed(unjoined)}, not in {other.path}")
         self.left, self.right = (
             table.take([row for row, name in enumerate(table.names) if name in common])
             for table in self.both

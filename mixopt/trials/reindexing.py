@@ -174,10 +174,10 @@ class ReindexedRows(TrialRows):
                     " gone"
                 )
             became[name] = same[0]
-        into = {new for new in became.values() if isinstance(new, str)}
+        merged = {new for new in became.values() if isinstance(new, str)}
         split = {name: new for name, new in became.items() if new and not isinstance(new, str)}
-        stay = [name for name in self.domains if name not in became and name not in into]
-        covered = [*stay, *into, *(part for parts in split.values() for part in parts)]
+        unchanged = [name for name in self.domains if name not in became and name not in merged]
+        covered = [*unchanged, *merged, *(part for parts in split.values() for part in parts)]
         for name in covered:
             if name not in corpus:
                 raise TrialsError(
@@ -188,18 +188,18 @@ class ReindexedRows(TrialRows):
             split=split,
             merge={
                 new: [name for name in self.domains if became.get(name, name) == new]
-                for new in sorted(into)
+                for new in sorted(merged)
             },
             remove=[name for name, new in became.items() if not new],
             add=added,
             inventory={name: float(content.tokens) for name, content in corpus.items()},
         )
         grown, changed = list[str](), list[str]()
-        for name in (name for name in stay if name in old):
-            before, now = old[name], corpus[name]
-            if before.sha256 and now.sha256 and before.sha256 != now.sha256:
-                (grown if now.tokens > before.tokens else changed).append(name)
-        text = f"{len(stay) - len(grown) - len(changed)} of {len(corpus)} domains hold"
+        for name in (name for name in unchanged if name in old):
+            earlier, later = old[name], corpus[name]
+            if earlier.sha256 and later.sha256 and earlier.sha256 != later.sha256:
+                (grown if later.tokens > earlier.tokens else changed).append(name)
+        text = f"{len(unchanged) - len(grown) - len(changed)} of {len(corpus)} domains hold"
         text += f"; grown: {listed(grown)}" if grown else ""
         text += f"; changed: {listed(changed)}" if changed else ""
         text = "; ".join([text, *rows.notes[len(self.notes) :]])
@@ -246,7 +246,8 @@ def _fit_of(trials: TrialRows, change: _DomainChange, tolerance: float) -> tuple
     near_N = away_N <= tolerance
     return near_N, (
         f"{change.text}; {int((~near_N).sum())} of {len(trials)} trials were more than"
-        f" {tolerance:g} off it and are left out, the others at most {away_N[near_N].max(initial=0.0):.3g}"
+        f" {tolerance:g} off it and are left out, the others at most"
+        f" {away_N[near_N].max(initial=0.0):.3g}"
     )
 
 
@@ -276,12 +277,12 @@ def _check(trials: TrialRows, changes: Sequence[_DomainChange], add: Sequence[st
             raise TrialsError(f"no domain {name!r} to change{did_you_mean(name, trials.domains)}")
         if old.count(name) > 1:
             raise TrialsError(f"domain {name!r} is in two changes; do them one after the other")
-    staying = [name for name in trials.domains if name not in old]
-    names = [*staying, *(name for change in changes for name in change.new), *add]
+    unchanged = [name for name in trials.domains if name not in old]
+    names = [*unchanged, *(name for change in changes for name in change.new), *add]
     for name in names:
         if names.count(name) > 1:
             raise TrialsError(f"domain {name!r} would appear twice; give the new one another name")
-    if not staying and not any(change.new for change in changes):
+    if not unchanged and not any(change.new for change in changes):
         raise TrialsError("no domain is left; keep one")
 
 

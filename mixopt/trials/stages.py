@@ -36,7 +36,7 @@ def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Cons
     branches = branches_of(allowed.domains)
     if stage == "within":
         return allowed.with_limits(_fixed_sums(branches, reference))
-    nothing = [
+    zero_caps = [
         cap(name, 0.0, f"{SOURCE}: between") for name, share in reference.items() if not share
     ]
     inner = [{name: reference[name] for name in members} for members in branches.values()]
@@ -45,7 +45,7 @@ def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Cons
         for shares in inner
         if len(shares) > 1 and sum(shares.values()) > 0
     )
-    return replace(allowed.with_limits(nothing), proportions=(*allowed.proportions, *ratios))
+    return replace(allowed.with_limits(zero_caps), proportions=(*allowed.proportions, *ratios))
 
 
 def _fixed_sums(branches: dict[str, tuple[str, ...]], reference: Mixture) -> Iterator[LinearLimit]:

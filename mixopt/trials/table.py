@@ -385,7 +385,7 @@ class Trials(ReindexedRows):
     @property
     def phases(self) -> Phases | None:
         """The phases of mixtures of cells `<phase>/<domain>`; None without phases."""
-        phases = Phases.found(self.domains, self.weights())
+        phases = Phases.detect(self.domains, self.weights())
         return phases if phases and (self.is_phased or phases.are_numbered) else None
 
     @property

@@ -165,10 +165,10 @@ class AutoRegressor(MixtureRegressor):
             check_trusted("regressor", name, str(path / "regressor.json"), trust=False)
         used_C = np.asarray(regressor.weights_MC.any(axis=0))
         places = np.cumsum(used_C) - 1
-        regressor.members_ = [None] * len(used_C)
-        for index in np.flatnonzero(used_C):
-            name, folder = regressor.names[index], path / f"member-{places[index]}"
-            regressor.members_[index] = read_regressor(name, folder, regressor._new_member(name))
+        regressor.members_ = list[Predictor | None]()
+        for name, is_used, place in zip(regressor.names, used_C, places, strict=True):
+            folder, member = path / f"member-{place}", regressor._new_member(name)
+            regressor.members_.append(read_regressor(name, folder, member) if is_used else None)
         return regressor
 
     def cross_fit(

@@ -125,8 +125,8 @@ class PhasesRegressor(MixtureRegressor):
         )
         flat_M = errors_RM[RATIOS.index(1.0)]
         best_M = errors_RM.argmin(axis=0)
-        is_worth_M = errors_RM.min(axis=0) < WORTH * flat_M
-        return np.where(is_worth_M, np.array(RATIOS)[best_M], 1.0)
+        is_better_M = errors_RM.min(axis=0) < WORTH * flat_M
+        return np.where(is_better_M, np.array(RATIOS)[best_M], 1.0)
 
     def _predict(self, weights_ND: Array) -> Array:
         means_NM = np.empty((len(weights_ND), len(self.ratio_M)))

@@ -94,8 +94,8 @@ class ScalingRegressor(MixtureRegressor):
         """Return a copy fitted to other trials, mapped to one size by the same lines."""
         checked = _check_rows(np.asarray(rows, dtype=np.float64))
         copy = self.select(range(len(self.middle_M)))
-        brought_NM = self._brought(checked, np.asarray(losses_NM, dtype=np.float64))
-        copy.member_ = self.member_.tuned().fit(checked[:, :-2], brought_NM)
+        carried_NM = self._at_reference_size(checked, np.asarray(losses_NM, dtype=np.float64))
+        copy.member_ = self.member_.tuned().fit(checked[:, :-2], carried_NM)
         return copy
 
     def carried(self, size_2: Array) -> CarriedRegressor:
@@ -151,15 +151,17 @@ class ScalingRegressor(MixtureRegressor):
         self.sigma_M = np.sqrt(np.mean(variances, axis=0))
         self.member_ = fitted
         if sizes > 1:
-            self.member_ = self._new_member().fit(mixed_ND, self._brought(rows, losses_NM))
+            self.member_ = self._new_member().fit(
+                mixed_ND, self._at_reference_size(rows, losses_NM)
+            )
 
-    def _brought(self, rows: Array, losses_NM: Array) -> Array:
+    def _at_reference_size(self, rows: Array, losses_NM: Array) -> Array:
         """Return losses of trials mapped to the size of the fit, shape (N, M)."""
         logs_NS2 = np.log(rows[:, None, -2:]) - np.log(self.sizes_S2)
         near_N = np.abs(logs_NS2).max(axis=2).argmin(axis=1)
         places_NM = (losses_NM - self.middle_M) / self.spread_M - self.levels_MS[:, near_N].T
-        brought_NM: Array = self.middle_M + self.spread_M * places_NM / self.slopes_MS[:, near_N].T
-        return brought_NM
+        carried_NM: Array = self.middle_M + self.spread_M * places_NM / self.slopes_MS[:, near_N].T
+        return carried_NM
 
     def _fitted(
         self, weights_ND: Array, losses_NM: Array

@@ -29,11 +29,11 @@ def test_a_mixture_by_phase_is_one_of_cells_and_back():
 
 def test_phases_are_found_in_a_table_that_has_one_total_for_each():
     cells_NC = np.array([UNTIED.array, PHASES.tied(NATURAL).array])
-    assert dict(Phases.found(UNTIED.domains, cells_NC)) == pytest.approx(dict(PHASES))
-    assert Phases.found(("a/x", "a/y", "b/x", "b/y"), np.eye(4)) is None
-    assert Phases.found(("web", "code"), np.full((2, 2), 0.5)) is None
+    assert dict(Phases.detect(UNTIED.domains, cells_NC)) == pytest.approx(dict(PHASES))
+    assert Phases.detect(("a/x", "a/y", "b/x", "b/y"), np.eye(4)) is None
+    assert Phases.detect(("web", "code"), np.full((2, 2), 0.5)) is None
     never = np.array([[0.5, 0.5, 0.0, 0.0], [0.2, 0.8, 0.0, 0.0]])
-    assert Phases.found(("a/x", "a/y", "b/x", "b/y"), never) is None, "no phase is without tokens"
+    assert Phases.detect(("a/x", "a/y", "b/x", "b/y"), never) is None, "no phase is without tokens"
 
 
 def test_caps_and_epochs_count_over_all_phases_whose_lengths_are_held():

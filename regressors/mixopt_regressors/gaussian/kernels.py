@@ -36,7 +36,7 @@ class Pairs:
 
     left_ND: Array
     right_KD: Array
-    alike_NK: Array
+    similarity_NK: Array
     slope_NK: Array
 
 
@@ -73,12 +73,12 @@ class Matern:
         """Compare warped mixtures from `scaled`."""
         center_D = right_KD.mean(axis=0)  # centring reduces cancellation
         left, right = left_ND - center_D, right_KD - center_D
-        alike_NK, slope_NK = matern_and_slope(_squared_distances(left, right))
-        return Pairs(left, right, alike_NK, slope_NK)
+        similarity_NK, slope_NK = matern_and_slope(_squared_distances(left, right))
+        return Pairs(left, right, similarity_NK, slope_NK)
 
     def covariance(self, pairs: Pairs) -> Array:
         """Return the prior covariance of two sets of mixtures, shape (N, K)."""
-        covariance_NK: Array = self.variance * pairs.alike_NK
+        covariance_NK: Array = self.variance * pairs.similarity_NK
         covariance_NK += CONSTANT
         return covariance_NK
 
@@ -97,7 +97,7 @@ class Matern:
         # The centring has no effect: by_scaled_ND adds up to 0.
         by_power = (by_scaled_ND * logs_ND * self.warped(logs_ND)).sum()
         trace = np.trace(by_covariance_NN)
-        by_variance = np.vdot(by_covariance_NN, pairs.alike_NK) + JITTER * trace
+        by_variance = np.vdot(by_covariance_NN, pairs.similarity_NK) + JITTER * trace
         return np.concatenate(
             [
                 -(by_scaled_ND * scaled_ND).sum(axis=0),
@@ -124,7 +124,7 @@ class Matern:
             + pull_NK @ (right * right_turn).sum(axis=1)
         )
         by_power_N *= 2.0 * self.power * (1.0 - self.power)
-        by_variance_N = self.variance * (pairs.alike_NK @ dual_K)
+        by_variance_N = self.variance * (pairs.similarity_NK @ dual_K)
         by_noise_N = np.zeros(len(left))
         return np.column_stack([-2.0 * by_lengths_ND, by_power_N, by_variance_N, by_noise_N])
 

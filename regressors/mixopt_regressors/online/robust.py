@@ -237,11 +237,11 @@ class RobustEstimator(OnlineEstimator):
         steps = max(tokens / self.setting.tokens_per_step, 1.0)
         share_D = observation.tokens_D / max(tokens, 1.0)
         self.fastest = max(self.fastest, observation.learning_rate)
-        passed = (
+        elapsed = (
             steps * (observation.learning_rate / self.fastest if self.fastest else 1.0) / MEMORY
         )
-        memory = math.exp(-passed)
-        recent_D = share_D + (self.late_D - share_D) * (1.0 - memory) / max(passed, NO_TOKENS)
+        memory = math.exp(-elapsed)
+        recent_D = share_D + (self.late_D - share_D) * (1.0 - memory) / max(elapsed, NO_TOKENS)
         self.late_D = share_D + memory * (self.late_D - share_D)
         curves = Curves(self.shared_DS, self.curve_DGS).add(
             (self.total_D + observation.tokens_D / 2.0) / self._scale_D,
