@@ -98,9 +98,14 @@ def test_tasks_that_no_trial_was_scored_on_are_left_out_unless_they_are_measured
     refuses(ConfigError, f"objective: no trial was scored on {message}", settled, target, FIVE)
 
 
-def test_shares_of_right_answers_are_from_0_to_1():
-    scored = with_task(FIVE, [0.1, 0.2, -0.3, 0.4, 0.5])
-    message = "is -0.3 in trial 't002' of 9 questions; .* from 0 to 1: div"
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [(-0.3, "correct it, or the number"), (30.5, "divide by 100"), (7.0, "divide counts by 9")],
+)
+def test_shares_of_right_answers_are_from_0_to_1(value, hint):
+    rest = [1.0, 2.0, 4.0, 5.0] if value == 7.0 else [0.1, 0.2, 0.4, 0.5]
+    scored = with_task(FIVE, [*rest[:2], value, *rest[2:]])
+    message = f"is {value:g} in trial 't002' of 9 questions; .* from 0 to 1: {hint}"
     objective = replace(MEAN.over(scored.targets), items={"task/x/accuracy": 9})
     with pytest.raises(TrialsError, match=f"^objective.items: 'task/x/accuracy' {message}"):
         check_trials(scored, objective, folds=2)
