@@ -61,14 +61,14 @@ def init_command(
     Of one folder, each subfolder and each file is a domain; of several paths, each path. Reads
     JSONL, JSON, CSV, Parquet, Arrow and text, also compressed. Never overwrites a file.
     """
-    from mixopt.pipeline import found_text, start_experiment
+    from mixopt.pipeline import domains_text, start_experiment
 
     started = start_experiment(paths, out, say)
     command = shlex.join(["mixopt", "check", str(out)])
     if as_json:
         print_json({**started.to_json(), "next": command})
         return
-    show(found_text(started))
+    show(domains_text(started))
     show(f"written: {out}")
     show(f"{COMMAND}{command}")
 
@@ -89,7 +89,7 @@ def check_command(
     from mixopt.pipeline import check
 
     source = config_of(config)
-    _check_own(config, trust)
+    _require_trust(config, trust)
     if write is not None:
         _write_sizes(source, overrides or [], write, as_json)
         return
@@ -130,7 +130,7 @@ def _write_sizes(source: Path, overrides: list[str], file: Path, as_json: bool) 
     show(f"written: {file}; to use it, set corpus.inventory: {file}")
 
 
-def _check_own(source: Path, trust: bool) -> None:
+def _require_trust(source: Path, trust: bool) -> None:
     """Require --trust for the configuration that a run directory contains."""
     recorded = source.name == "config.yaml" and (source.parent / "steps.json").exists()
     if not trust and (recorded or source.is_dir()):

@@ -108,16 +108,16 @@ class ValidateConfig(Section):
     def _consistent(self) -> ValidateConfig:
         if self.most_seeds < self.seeds:
             raise ValueError(f"max_seeds {self.max_seeds} is below seeds {self.seeds}")
-        known_names = get_args(KnownBaseline)
+        baseline_names = get_args(KnownBaseline)
         for name, weights in self.baselines.items():
             of_number = best_place(name) is not None or baseline_temperature(name) is not None
-            if weights is None and name not in known_names and not of_number:
+            if weights is None and name not in baseline_names and not of_number:
                 raise ValueError(
-                    f"unknown baseline {name!r}{did_you_mean(name, known_names)}; known:"
-                    f" {', '.join(known_names)}, {{best_trial: N}}, {{temperature: T}}, or"
+                    f"unknown baseline {name!r}{did_you_mean(name, baseline_names)}; known:"
+                    f" {', '.join(baseline_names)}, {{best_trial: N}}, {{temperature: T}}, or"
                     " {NAME: FILE} for a mixture of your own"
                 )
-            if weights is not None and name in known_names:
+            if weights is not None and name in baseline_names:
                 raise ValueError(f"{name!r} is already a baseline: choose another name")
             if name.startswith("proposal"):
                 raise ValueError(f"{name!r}: names of proposals begin with 'proposal': rename it")

@@ -8,7 +8,7 @@ from .exchange import (
 from .experiment_check import Check as Check, check as check
 from .first_experiment import (
     FirstExperiment as FirstExperiment,
-    found_text as found_text,
+    domains_text as domains_text,
     start_experiment as start_experiment,
 )
 from .from_fit import (

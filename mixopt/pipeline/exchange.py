@@ -74,12 +74,12 @@ def export(
         if tokens is not None:
             raise ConfigError("export: --tokens is for mixtures; a schedule has its own length")
         schedule = Schedule.from_file(source)
-        options = _given(schedule.domains, paths, sample_tokens)
+        options = _export_options(schedule.domains, paths, sample_tokens)
         if inventory is not None:
             options["inventory"] = read_inventory(inventory, schedule.domains)
         return export_schedule(schedule, to, **options)
-    mixture, facts = _known_mixture(source, tokens, inventory, trust=trust)
-    options = _given(mixture.domains, paths, sample_tokens)
+    mixture, facts = _mixture_and_facts(source, tokens, inventory, trust=trust)
+    options = _export_options(mixture.domains, paths, sample_tokens)
     if PHASES in facts:
         planned = schedule_of(source, tokens=tokens, inventory=inventory, trust=trust)
         return export_schedule(planned, to, **options)
@@ -112,7 +112,7 @@ def schedule_of(
         ConfigError: The length is unknown.
         SamplerError: A domain exceeds `max_epochs`.
     """
-    run_mixture, facts = _known_mixture(
+    run_mixture, facts = _mixture_and_facts(
         Path(source), tokens, inventory, mixture=mixture, trust=trust
     )
     total, sizes = facts.get("tokens"), facts.get("inventory")
@@ -273,7 +273,7 @@ def draws(
     source = Path(source)
     if source.is_file() and is_schedule(source):
         schedule = Schedule.from_file(source)
-        facts = _known(source.parent, trust=trust)
+        facts = _facts(source.parent, trust=trust)
         sizes = schedule.inventory or facts.get("inventory")
     else:
         schedule = schedule_of(
@@ -290,7 +290,7 @@ def draws(
     return simulate_schedule(schedule, sizes)
 
 
-def _known_mixture(
+def _mixture_and_facts(
     source: Path,
     tokens: int | None,
     inventory: Path | None,
@@ -312,7 +312,7 @@ def _known_mixture(
             mixture, content = Mixture.from_file(source), read_yaml(source)
             if isinstance(content, dict):
                 phases = read_phases(StateFields(content, str(source), MixtureError))
-    facts = {**_known(folder, trust=trust), "note": note}
+    facts = {**_facts(folder, trust=trust), "note": note}
     if note:
         warnings.warn(f"{source}: {note}", UnvalidatedWarning, stacklevel=3)
     if phases is None:
@@ -328,7 +328,7 @@ def _known_mixture(
     return mixture, facts
 
 
-def _known(folder: Path, *, trust: bool) -> dict[str, Any]:
+def _facts(folder: Path, *, trust: bool) -> dict[str, Any]:
     """Return length, limits and sizes of domains of a run or a prepared corpus.
 
     A domain without a stated size has the size of its prepared sample.
@@ -349,7 +349,9 @@ def _known(folder: Path, *, trust: bool) -> dict[str, Any]:
     return facts
 
 
-def _given(domains: Sequence[str], paths: Path | None, sample_tokens: str | None) -> dict[str, Any]:
+def _export_options(
+    domains: Sequence[str], paths: Path | None, sample_tokens: str | None
+) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if paths is not None:
         options["paths"] = _by_domain(paths, domains, "a path, or a list of paths,")

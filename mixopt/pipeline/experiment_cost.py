@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mixopt.constraints import Constraints
 
 BYTES_PER_TOKEN = 4.0  # estimate for a trained tokenizer on plain text, before it is prepared
-USUAL_IDS = 50_000  # vocabulary size of an unknown tokenizer
+TYPICAL_VOCABULARY = 50_000  # vocabulary size of an unknown tokenizer
 Basis = Literal["stated", "estimated", "unknown"]
 Range = tuple[float, float]  # minimum and maximum
 
@@ -40,7 +40,7 @@ class KnownSizes:
 def known_sizes(config: Config) -> KnownSizes:
     """Return the sizes that the configuration states, and what will be read of them."""
     sources, rate = config.corpus.domains, _token_rate(config)
-    vocabulary = known_size(config.corpus.tokenizer) or USUAL_IDS
+    vocabulary = known_size(config.corpus.tokenizer) or TYPICAL_VOCABULARY
     read = {name: _to_read(name, source, config, rate) for name, source in sources.items()}
     sample = {name: tokens for name, tokens in read.items() if tokens is not None}
     full_sample = sample if len(sample) == len(sources) else None

@@ -124,7 +124,7 @@ def start_experiment(paths: Sequence[str | Path], out: Path, say: Say = silent) 
     return FirstExperiment(out, sources, tuple(left_out))
 
 
-def found_text(experiment: FirstExperiment) -> str:
+def domains_text(experiment: FirstExperiment) -> str:
     """Return the domains as a table for the terminal."""
     rows = [
         (
@@ -251,17 +251,17 @@ def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | Non
     readable = _readable(name, splits["train"], left_out)
     step = max(1, len(readable) / MAX_FILES_READ)
     sample = [readable[int(k * step)] for k in range(min(MAX_FILES_READ, len(readable)))]
-    first = {file: _look(file, left_out) for file in sample}
+    first = {file: _first_rows(file, left_out) for file in sample}
     columns = Counter(column for rows in first.values() if rows and (column := _text_column(rows)))
     column = next((name for name, _ in columns.most_common(1)), "")
-    wrong = {file for file, rows in first.items() if not _has(column, file, rows, left_out)}
+    wrong = {file for file, rows in first.items() if not _has_column(column, file, rows, left_out)}
     used = tuple(file for file in readable if file not in wrong)
     if not column or not used:
         return None
     validation = [
         file
         for file in _readable(name, splits[held_out], left_out)
-        if _has(column, file, _look(file, left_out), left_out)
+        if _has_column(column, file, _first_rows(file, left_out), left_out)
     ]
     is_broken = any(rows.broken for file, rows in first.items() if rows and file not in wrong)
     return FoundDomain(name, used, _paths(used), column, is_broken, _paths(validation))
@@ -281,7 +281,7 @@ def _readable(name: str, files: Sequence[Path], left_out: list[str]) -> list[Pat
     return [file for file in files if builder_of(file) is not None and file.stat().st_size]
 
 
-def _look(file: Path, left_out: list[str]) -> FirstRows | None:
+def _first_rows(file: Path, left_out: list[str]) -> FirstRows | None:
     try:
         rows = first_rows(file, builder_of(file) or "")
     except CorpusError as error:
@@ -293,7 +293,7 @@ def _look(file: Path, left_out: list[str]) -> FirstRows | None:
     return None
 
 
-def _has(column: str, file: Path, rows: FirstRows | None, left_out: list[str]) -> bool:
+def _has_column(column: str, file: Path, rows: FirstRows | None, left_out: list[str]) -> bool:
     """Return whether the first rows of a file have the text column; if not, note why."""
     if rows is None:
         return False
@@ -313,9 +313,9 @@ def _text_column(rows: FirstRows) -> str | None:
         for name, values in texts.items()
         if values and 2 * len(values) >= len(rows.rows)
     }
-    usual_name = next((name for name in TEXT_NAMES if name in texts), None)
-    if usual_name is not None:
-        return usual_name
+    text_name = next((name for name in TEXT_NAMES if name in texts), None)
+    if text_name is not None:
+        return text_name
     lengths = {
         name: sum(map(len, values)) / len(values)
         for name, values in texts.items()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mixopt.proposals import Forecast, Recommendation
     from mixopt.trials import Trials
 
-FIT_AGAIN = "mixopt fit W.csv L.csv --out DIR"
+FIT_COMMAND = "mixopt fit W.csv L.csv --out DIR"
 PARTS = "parts"  # field of the provenance of an answer
 Parts = Mapping[str, Mapping[str, float]]
 Answer = TypeVar("Answer", Proposal, "Recommendation")
@@ -176,7 +176,7 @@ def verify_fit_folder(directory: Path) -> list[CheckedPart]:
         fit_content(path)
     except MixoptError as error:
         file, _, fault = str(error).partition(": ")
-        return [CheckedPart("fit", "damaged", len(files), size, {file: fault}, FIT_AGAIN)]
+        return [CheckedPart("fit", "damaged", len(files), size, {file: fault}, FIT_COMMAND)]
     return [CheckedPart("fit", "whole", len(files), size)]
 
 
@@ -374,7 +374,7 @@ def spread_sizes(run: Run, parts: Parts) -> dict[str, Any]:
             name: source.tokens for name, source in sources.items() if source.tokens is not None
         }
     sizes = {name: size for name, size in run.inventory.items() if name not in parts}
-    prepared = _wholes(run, parts)
+    prepared = _part_records(run, parts)
     return sizes | {
         part: sources[part].tokens or source["tokens"] for part, source in prepared.items()
     }
@@ -383,10 +383,10 @@ def spread_sizes(run: Run, parts: Parts) -> dict[str, Any]:
 def spread_samples(run: Run, parts: Parts) -> dict[str, float]:
     """Return mean tokens of a document, with mixed domains replaced by their parts."""
     means = {name: mean for name, mean in run.corpus.sample_tokens.items() if name not in parts}
-    prepared = {name: part for name, part in _wholes(run, parts).items() if part["documents"]}
+    prepared = {name: part for name, part in _part_records(run, parts).items() if part["documents"]}
     return means | {name: part["tokens"] / part["documents"] for name, part in prepared.items()}
 
 
-def _wholes(run: Run, parts: Parts) -> dict[str, dict[str, Any]]:
+def _part_records(run: Run, parts: Parts) -> dict[str, dict[str, Any]]:
     mixed = run.corpus.provenance["mixed"] if parts else {}
     return {part: record for name in parts for part, record in mixed[name]["whole"].items()}

@@ -30,7 +30,7 @@ class _Record(BaseModel):
     rounds: list[dict[str, FiniteFloat] | None] = []
 
     @property
-    def held(self) -> Mixture | None:
+    def frozen(self) -> Mixture | None:
         """The mixture that the last chosen stage holds frozen."""
         weights = self.rounds[-1] if self.rounds else None
         return None if weights is None else Mixture(weights)
@@ -64,7 +64,7 @@ def run_rounds(run: Run, train: Train, say: Say) -> tuple[list[Trial], list[Tria
         write_design(trials, design)
     results = train(trials, planned_trials(run))
     for number in range(len(record.rounds) + 1, len(rounds)):
-        batch, frozen = choose_round(run, trials, results, number, record.held)
+        batch, frozen = choose_round(run, trials, results, number, record.frozen)
         trials = [*trials, *_named(run, trials, batch, number)]
         write_design(trials, design)
         record = _Record(rounds=[*record.rounds, None if frozen is None else dict(frozen)])
@@ -180,7 +180,7 @@ def _check_finished(run: Run, table: Trials, results: Sequence[TrialResult], num
     )
 
 
-SURE = 2.33  # standard errors by which squared errors must grow: 99%, one-sided
+CRITICAL_ERRORS = 2.33  # standard errors by which squared errors must grow: 99%, one-sided
 
 
 def worse_round(run: Run, fit: Fit) -> str | None:
@@ -204,7 +204,7 @@ def worse_text(before: Fit, after: Fit, further_runs: str) -> str | None:
         rows = rows.filter(rows["trial"].is_in(names))
         squares.append((rows["predicted"] - rows["observed"]).to_numpy() ** 2)
     more_N = squares[1] - squares[0]
-    if more_N.mean() <= SURE * more_N.std() / np.sqrt(len(more_N)):
+    if more_N.mean() <= CRITICAL_ERRORS * more_N.std() / np.sqrt(len(more_N)):
         return None
     errors = [float(np.sqrt(squares_N.mean())) for squares_N in squares]
     return (

@@ -129,7 +129,7 @@ def _trials(run: Run, step: Step, state: str) -> dict[str, Any]:
     workers: Sequence[Beat] = read_progress(folder) if is_running else ()
     # Submitted jobs may still train without an owner.
     if state in {"interrupted", "waiting"} and folder.is_dir():
-        workers = _left_running(run, folder, trials)
+        workers = _running_groups(run, folder, trials)
     attempts, to_go = read_attempts(folder), 0
     if (folder / GROUPS).exists():
         total = planned_trials(run) if step is SWEEP else sum(map(len, read_groups(folder)))
@@ -171,7 +171,7 @@ def _failures(results: Sequence[TrialResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _left_running(run: Run, folder: Path, content: dict[str, Any]) -> list[Beat]:
+def _running_groups(run: Run, folder: Path, content: dict[str, Any]) -> list[Beat]:
     """Return the groups that still run without an owner, and note in `content` what is known.
 
     A cluster that only an untrusted directory names is not asked.
@@ -222,15 +222,15 @@ def _detail_lines(entry: dict[str, Any], path: str) -> Iterator[str]:
     if hours := hours_line(entry):
         yield hours
     if len(entry.get("nodes", ())) > 1 or entry.get("lost"):
-        yield from _shown(list(map(_node_line, entry["nodes"])), MAX_WORKERS, "nodes")
+        yield from _first_lines(list(map(_node_line, entry["nodes"])), MAX_WORKERS, "nodes")
     workers = [
         f"worker {k}: {_worker_words(worker)}"
         for k, worker in enumerate(entry.get("workers", ()), 1)
     ]
-    yield from _shown(workers, MAX_WORKERS, "workers")
+    yield from _first_lines(workers, MAX_WORKERS, "workers")
 
 
-def _shown(lines: Sequence[str], max_lines: int, kind: str) -> Iterator[str]:
+def _first_lines(lines: Sequence[str], max_lines: int, kind: str) -> Iterator[str]:
     yield from lines[:max_lines]
     if len(lines) > max_lines:
         yield f"and {len(lines) - max_lines} more {kind}; --json lists all"
@@ -255,7 +255,7 @@ def _reason_lines(reasons: Sequence[dict[str, Any]], path: str) -> Iterator[str]
     for reason in reasons:
         names, text = reason["trials"], reason["reason"][:MAX_REASON]
         lines.append(f"{len(names)} {reason['status']}: {text} ({first_few(names, MAX_NAMED)})")
-    yield from _shown(lines, MAX_REASONS, "reasons")
+    yield from _first_lines(lines, MAX_REASONS, "reasons")
     if reasons:
         yield f"log: mixopt status {path} --logs {reasons[0]['trials'][0]}"
 

@@ -301,7 +301,7 @@ def validate(run: Run, say: Say) -> None:
     job = job_of(run, VALIDATE)
 
     def train(trials: Sequence[Trial]) -> list[TrialResult]:
-        _forget_others(run, trials, say)
+        _forget_earlier(run, trials, say)
         return train_trials(run, VALIDATE, job, trials, say)
 
     validated = validate_proposals(run, train, say)
@@ -417,7 +417,7 @@ def _say_equal(baselines: Mapping[str, Mixture], say: Say) -> None:
             say(f"validate: {named(name)} is the same mixture as {named(same)}; trained once")
 
 
-def _forget_others(run: Run, planned: Sequence[Trial], say: Say) -> None:
+def _forget_earlier(run: Run, planned: Sequence[Trial], say: Say) -> None:
     """Delete results of earlier mixtures under the same name, after proposal.yaml was edited."""
     folder = VALIDATE.trial_folder(run.path)
     by_name = {trial.name: trial for trial in planned}

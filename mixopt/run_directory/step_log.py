@@ -129,7 +129,7 @@ class StepLog:
             chosen = record.files if all_files else self._used(checked_step, record)
             used = record.proposal
             faults = self._verifier.faults(chosen, deep=deep)
-            faults |= self._gone(checked_step, record, all_files)
+            faults |= self._missing_trials(checked_step, record, all_files)
             if faults:
                 state = "edited" if faults.keys() <= {PROPOSAL} else "damaged"
             elif used is not None and self._verifier.fault(PROPOSAL, used) is not None:
@@ -187,16 +187,16 @@ class StepLog:
 
     def end(self, step: str, seconds: float) -> None:
         """Record the end of a step, its outputs, and the rounds that a sweep adds to the design."""
-        ended_step, design = step_named(step), self.records.get(DESIGN.name)
-        if ended_step is SWEEP and design is not None:
+        finished_step, design = step_named(step), self.records.get(DESIGN.name)
+        if finished_step is SWEEP and design is not None:
             files = folder_records(self.path, DESIGN.files)
             self._note(DESIGN.name, design.model_copy(update={"files": files}))
         record = StepRecord(
             fingerprint=self.fingerprint(step),
             seconds=round(seconds, 3),
-            files=folder_records(self.path, ended_step.files, without=ended_step.shared),
+            files=folder_records(self.path, finished_step.files, without=finished_step.shared),
             proposal=file_record(self.path / PROPOSAL)
-            if PROPOSE in steps_before(ended_step)
+            if PROPOSE in steps_before(finished_step)
             else None,
         )
         self._note(step, record)
@@ -235,7 +235,7 @@ class StepLog:
         names = set(step.checked) - set(in_work)
         return {name: file for name, file in record.files.items() if name.split("/")[0] in names}
 
-    def _gone(self, step: Step, record: StepRecord, all_files: bool) -> dict[str, str]:
+    def _missing_trials(self, step: Step, record: StepRecord, all_files: bool) -> dict[str, str]:
         """Return the missing trials of a step; with `all_files`, also unknown ones."""
         if not all_files:
             names = record.files if step.trains else ()

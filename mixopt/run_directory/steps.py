@@ -147,9 +147,9 @@ _TEXT = ("environment", "path", "data_files", "mixed")  # fields of a source wit
 def step_fingerprints(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the fingerprint of each step for a configuration as plain values."""
     fingerprints: dict[str, str] = {}
-    before, parted = FORMAT, _parted(content)
+    before, sections = FORMAT, _by_section(content)
     for step in STEPS:
-        values = {section: _section(parted, section) for section in step.sections}
+        values = {section: _section(sections, section) for section in step.sections}
         text = before + json.dumps(values, sort_keys=True)
         before = fingerprints[step.name] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return fingerprints
@@ -160,7 +160,7 @@ def step_differences(
 ) -> Iterator[tuple[str, Any, Any]]:
     """Yield the fields that change a step's fingerprint, with both values."""
     sections = tuple(name for needed in (*steps_before(step), step) for name in needed.sections)
-    for name, recorded, current in differences(_parted(before), _parted(now)):
+    for name, recorded, current in differences(_by_section(before), _by_section(now)):
         section, _, rest = name.partition(".")
         written = {"families": f"tasks.sets.{rest}.family", "sizes": f"corpus.domains.{rest}"}
         if name.startswith(sections):
@@ -179,15 +179,15 @@ def differences(before: Any, now: Any, name: str = "") -> list[tuple[str, Any, A
     return [] if before == now else [(name, recorded, current)]
 
 
-def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
+def _by_section(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration split into sections by dependent steps.
 
     Stated sizes of domains become `sizes`, families of tasks `families`; patience is left out. The
     size of a domain without text is its whole preparation, and stays.
     """
-    parted = dict(content)
+    sections = dict(content)
     if isinstance(content.get("proxy"), dict):
-        parted["proxy"] = _proxy(content["proxy"])
+        sections["proxy"] = _proxy(content["proxy"])
     if domains := _sections(content, "corpus.domains"):
         has_text = {
             n: any(domain.get(name) is not None for name in _TEXT) for n, domain in domains.items()
@@ -196,12 +196,12 @@ def _parted(content: Mapping[str, Any]) -> dict[str, Any]:
             n: _without(domain, *_SIZES) if has_text[n] else domain for n, domain in domains.items()
         }
         sizes = {n: {f: domain[f] for f in _SIZES if f in domain} for n, domain in domains.items()}
-        parted |= {"corpus": {**content["corpus"], "domains": rest}, "sizes": sizes}
+        sections |= {"corpus": {**content["corpus"], "domains": rest}, "sizes": sizes}
     if sets := _sections(content, "tasks.sets"):
         rest = {name: _without(task, "family") for name, task in sets.items()}
         families = {name: task["family"] for name, task in sets.items() if task.get("family")}
-        parted |= {"tasks": {**content["tasks"], "sets": rest}, "families": families}
-    return parted
+        sections |= {"tasks": {**content["tasks"], "sets": rest}, "families": families}
+    return sections
 
 
 def _proxy(proxy: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ Fault = Literal["died", "memory", "lost"]
 PATIENCE = 600.0  # seconds
 RETRIES = 3  # of a group whose node went away
 KILLED_FOR_MEMORY = (-signal.SIGKILL, 128 + signal.SIGKILL)  # the second from shells, containers
-TOLD_TO_STOP = (-signal.SIGTERM, 128 + signal.SIGTERM)  # by a scheduler
+TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # by a scheduler
 COMMAND = ("-P", "-m", "mixopt.sweeps.train_group")  # arguments of Python
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
@@ -88,7 +88,7 @@ class Ended:
     def with_code(cls, code: int) -> Self:
         """Return the meaning of an exit code; a negative code is a signal."""
         fault: Fault = "memory" if code in KILLED_FOR_MEMORY else "died"
-        if code in TOLD_TO_STOP:
+        if code in TERMINATED:
             fault = "lost"
         return cls(f"the worker ended with {exit_text(code)}", fault)
 

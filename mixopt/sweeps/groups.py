@@ -246,13 +246,13 @@ class Watch:
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience, self._clock = patience, clock
-        self.begun = self._seen = clock()
+        self.begun = self._last_poll = clock()
         self._still, self._moves = 0.0, 0
 
     def overdue(self, beat: Beat) -> str | None:
         """Return why the worker should be killed; None while its patience lasts."""
         now = self._clock()
-        passed, self._seen = min(now - self._seen, MAX_TICK), now
+        passed, self._last_poll = min(now - self._last_poll, MAX_TICK), now
         self._still = 0.0 if beat.moves != self._moves else self._still + passed
         self._moves = beat.moves
         is_stepping = beat.doing in ("training", "evaluating")
@@ -390,12 +390,12 @@ class GroupRunner:
         self._report([attempt.beat for attempt in self._running if attempt.beat.seconds])
         states = self.executor.states([attempt.handle for attempt in waiting]) if waiting else {}
         for attempt in waiting:
-            end = self._seen(attempt, states[attempt.handle])
+            end = self._end_of(attempt, states[attempt.handle])
             if end is not None:
                 result = read_result(attempt.folder)
                 yield attempt, result or GroupResult(error=end.reason, fault=end.fault)
 
-    def _seen(self, attempt: _Attempt, state: State) -> Ended | None:
+    def _end_of(self, attempt: _Attempt, state: State) -> Ended | None:
         """Return how a group ended without a result; None while a result may still appear."""
         if attempt.watch is None and (attempt.beat.seconds or state == "running"):
             attempt.watch = Watch(self._patience)

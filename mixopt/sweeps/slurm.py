@@ -156,18 +156,18 @@ class SlurmExecutor:
         if now - self._asked >= ASK_EVERY:
             self._asked = now
             try:
-                self._queue, self._is_silent = self._ours(), False
+                self._queue, self._is_silent = self._live_tasks(), False
             except RunError as error:
                 self._is_silent = True
                 self._say_once(f"{error}; tasks continue, and squeue is asked again")
         states = {handle: self._state(*handle.split(" ", 1)) for handle in handles}
         if set(states.values()) == {"waiting"}:
-            self._say_why({self._queue[t][1] for t in map(_task, handles) if t in self._queue})
+            self._say_reasons({self._queue[t][1] for t in map(_task, handles) if t in self._queue})
         return states
 
     def cancel(self, handles: Sequence[str]) -> None:
         """Cancel those tasks that belong to this sweep."""
-        live = self._ours() if handles else {}
+        live = self._live_tasks() if handles else {}
         tasks = [task for task in map(_task, handles) if task in live]
         if tasks:
             process = _run("scancel", "--quiet", f"--name={self._name}", *tasks)
@@ -192,7 +192,7 @@ class SlurmExecutor:
             return "waiting"
         return Ended(f"the task {task} is gone from Slurm's queue", "lost")
 
-    def _ours(self) -> dict[str, list[str]]:
+    def _live_tasks(self) -> dict[str, list[str]]:
         """Return state and reason of each of this sweep's tasks in Slurm's queue."""
         options = ("--me", "--noheader", "--array", f"--name={self._name}", "--format=%i|%T|%r")
         process = _run("squeue", *options)
@@ -201,7 +201,7 @@ class SlurmExecutor:
         rows = [line.strip().split("|", 2) for line in process.stdout.splitlines()]
         return {row[0]: row[1:] for row in rows if len(row) == 3 and row[1] in _LIVE}
 
-    def _say_why(self, reasons: set[str]) -> None:
+    def _say_reasons(self, reasons: set[str]) -> None:
         """Report why all tasks wait; raise ConfigError if they would wait forever."""
         for reason in _NEVER & reasons:
             raise ConfigError(f"sweep.options: tasks would wait forever: {reason}; cancelled")

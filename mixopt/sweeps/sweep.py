@@ -37,7 +37,7 @@ from mixopt.system import (
 from mixopt.trials import Trial, TrialResult
 
 MAX_ALIKE = 3  # equal failures, before any trial finishes, that stop a sweep
-_AGAIN = "Fix it and run again with --retry-failed"
+_RETRY_HINT = "Fix it and run again with --retry-failed"
 _Groups = list[Annotated[list[str], Field(min_length=1)]]
 _Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
@@ -82,7 +82,7 @@ def run_trials(
         first = results[trials[0].name]
         raise RunError(
             f"{folder}: none of {len(results)} trials finished; the first {first.status}: "
-            f"{first.reason}. {_AGAIN}"
+            f"{first.reason}. {_RETRY_HINT}"
         )
     return [results[trial.name] for trial in trials]
 
@@ -109,7 +109,7 @@ def _check_failures(folder: Path, last: TrialResult, alike: Counter[str]) -> Non
     if alike[failure_kind(last)] == MAX_ALIKE:
         raise RunError(
             f"{folder}: stopped: {MAX_ALIKE} trials in turn failed alike, and none has finished:"
-            f" {last.reason}. {_AGAIN}"
+            f" {last.reason}. {_RETRY_HINT}"
         )
 
 
@@ -195,7 +195,7 @@ class Attempts:
 
 def going_on(sweep: SweepConfig, folder: Path) -> list[Beat]:
     """Return the beats of groups that still train or wait after their owner has ended."""
-    unfinished = _left(sweep, folder)
+    unfinished = _unfinished(sweep, folder)
     states = make_executor(sweep, folder).states(list(unfinished.values())) if unfinished else {}
     return [
         read_beat(p) for p, handle in unfinished.items() if not isinstance(states[handle], Ended)
@@ -204,14 +204,14 @@ def going_on(sweep: SweepConfig, folder: Path) -> list[Beat]:
 
 def cancel_submitted(sweep: SweepConfig, folder: Path) -> list[str]:
     """Stop the groups that a sweep's owner left behind; results stay."""
-    unfinished = _left(sweep, folder)
+    unfinished = _unfinished(sweep, folder)
     if not unfinished:
         return []
     take_back(make_executor(sweep, folder), unfinished)
     return [f"{sweep.executor}: {len(unfinished)} groups were stopped"]
 
 
-def _left(sweep: SweepConfig, folder: Path) -> dict[Path, str]:
+def _unfinished(sweep: SweepConfig, folder: Path) -> dict[Path, str]:
     """Return the handles of unfinished groups, if the executor outlives its owner."""
     outlives = getattr(load_plugin("executor", sweep.executor), "outlives_owner", False)
     return pending(folder.absolute() / WORK) if outlives else {}

@@ -120,11 +120,11 @@ def test_runs_of_a_proposal_that_was_edited_since_are_trained_again(validate, pr
     found, _, _, run = validate(prose_helps, seeds=3, baselines=["natural"])
     folder, said = TrialFolder(run.path / "validation"), []
     folder.write(found.plan.trials, found.results)
-    steps._forget_others(run, found.plan.trials, said.append)
+    steps._forget_earlier(run, found.plan.trials, said.append)
     assert said == []
     half = Mixture({"code": 0.5, "prose": 0.5})
     ours = [trial for trial in found.plan.trials if trial.name.startswith("proposal")]
-    steps._forget_others(run, [replace(item, mixture=half) for item in ours], said.append)
+    steps._forget_earlier(run, [replace(item, mixture=half) for item in ours], said.append)
     end = "belongs to an earlier proposal, and is deleted"
     assert sorted(said) == sorted(f"validate: {trial.name} {end}" for trial in ours)
     left = {path.stem for path in trial_paths(folder.path)}
