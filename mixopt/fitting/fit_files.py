@@ -75,10 +75,12 @@ def write_fit(
     """Write a fit to a folder; fit.json, with the hashes of all other files, is written last."""
     for file, table in zip(TABLES, tables, strict=False):
         write_table(path / file, table)
-    for file, some in (("trials.parquet", data.trials), (PILOTS, pilots), (CARRIED, data.carried)):
-        if some is not None:
-            some.write(path / file)
     shutil.rmtree(path / "regressor", ignore_errors=True)  # of an earlier fit
+    tables_of_runs = {TABLES[2]: data.trials, PILOTS: pilots, CARRIED: data.carried}
+    for file, trials in tables_of_runs.items():
+        (path / file).unlink(missing_ok=True)
+        if trials is not None:
+            trials.write(path / file)
     if supports_saving(fitted):
         fitted.save(path / "regressor")
     content = {

@@ -182,6 +182,8 @@ def test_a_fit_that_is_read_back_proposes_at_the_pilots_size(tmp_path):
     best = large(TRIALS.weights()).mean(axis=1)
     assert best.min() - 0.05 < found.best_observed < best.max()
     assert read.pilots == fitted.pilots
+    replace(fitted, pilots=None).save(tmp_path)
+    assert load_fit(tmp_path).pilots is None
 
 
 FAILED = PILOTS.table.with_columns(status=pl.lit("failed"), reason=pl.lit("out of memory"))
