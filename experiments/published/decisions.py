@@ -156,7 +156,7 @@ class Swarm:
         losses_NM = np.vstack([self.train.losses(UNIT), self.held_out.losses(UNIT)])
         for control in controls(weights_ND, losses_NM, fold_N, self.train.domains, self.objective):
             if control.name != "mean":
-                rank = self._rank(control.told_NQ[fold_N == 1, 0])
+                rank = self._rank(control.predicted_NQ[fold_N == 1, 0])
                 yield Found("swarm", control.name, seed, rank, 0.0)
         yield Found("swarm", "chance", seed, (len(self.held_out) + 1) / 2, 0.0)
 

@@ -88,7 +88,7 @@ def without_a_law(train: Trials, test: Trials) -> dict[str, tuple[float, float]]
     objective = objective_of("mean", train.targets)
     scores = {}
     for rule in controls(weights_ND, observed_NM, fold_N, train.domains, objective):
-        error = float(np.abs(rule.told_NQ[:, 1:] - observed_NM)[fold_N == 1].mean())
+        error = float(np.abs(rule.predicted_NQ[:, 1:] - observed_NM)[fold_N == 1].mean())
         ranks_NM = np.zeros_like(observed_NM) if rule.ranks_NQ is None else rule.ranks_NQ[:, 1:]
         scores[rule.name] = error, mean_spearman(ranks_NM[fold_N == 1], observed_NM[fold_N == 1])
     return scores

@@ -39,13 +39,13 @@ from mixopt.objective import Objective, Unit
 from mixopt.system import Array, BoolArray, IntArray, Update, no_progress
 from mixopt.trials import Trials, listed, loss_column, readiness_of, settled
 
-OURS = "auto"
+DEFAULT = "auto"
 PEERS = {"ridge": "", "lightgbm": "lightgbm", "olmix": "log_linear"}
 CONTROLS = {"own_share": "own_share", "nearest_trial": "nearest", "mean": "mean"}
 SPLITS = 4
 MIN_MIXTURES = 8  # to fit
 MAX_COUNTS = 5
-NEARLY = 0.02  # loss of rank correlation at which fewer trials are still enough
+MAX_RANK_LOSS = 0.02  # loss of rank correlation at which fewer trials are still enough
 
 
 @dataclass(frozen=True)
@@ -114,23 +114,23 @@ def backtest_trials(
                 " be learned of it: choose other losses (--target LOSS, repeatable)"
             )
         note = f"left out {listed(flat)}: it nearly never changes"
-        left, over = trials.with_targets(measured).with_notes(note), objective.over(measured)
-        return backtest_trials(left, over, regressors=regressors, seed=seed, update=update)
-    names = list(dict.fromkeys(regressors)) or [OURS]
-    done, whole = 0.0, sum(SPLITS * (count + 20) for count in counts)  # time of fits
+        varying, over = trials.with_targets(measured).with_notes(note), objective.over(measured)
+        return backtest_trials(varying, over, regressors=regressors, seed=seed, update=update)
+    names = list(dict.fromkeys(regressors)) or [DEFAULT]
+    spent, total = 0.0, sum(SPLITS * (count + 20) for count in counts)  # time of fits
     scores: list[_Score] = []
     absent: dict[str, str] = {}
     for count in counts:
         runs = round(float(np.mean([table.fitted(count, k).sum() for k in range(SPLITS)])))
         for split in range(SPLITS):
-            update(done / whole, f"{runs} trials, split {split + 1} of {SPLITS}")
+            update(spent / total, f"{runs} trials, split {split + 1} of {SPLITS}")
             split_scores = table.scores(count, split, names, absent)
-            scores += [{"trials": runs, **one} for one in split_scores]
-            done += count + 20
+            scores += [{"trials": runs, **score} for score in split_scores]
+            spent += count + 20
     update(1.0, "")
     figures = pl.DataFrame(scores, infer_schema_length=None).drop("spearmans")
     rows = figures.group_by("trials", "predictor", maintain_order=True).mean().to_dicts()
-    losses = table.verdicts([one for one in scores if one["trials"] == runs], names[0])
+    losses = table.verdicts([score for score in scores if score["trials"] == runs], names[0])
     enough = _enough(rows, names[0], losses[0])
     notes = [*trials.notes, *table.notes()]
     notes += [f"{name} is left out: {why}" for name, why in absent.items()]
@@ -155,17 +155,17 @@ class _Table:
         self.trials, self.seed = trials, seed
         self.weights_ND, self.losses_NM = trials.weights(), trials.losses(objective.unit)
         self.size_N: IntArray = TrialSizes.of(trials).group_N
-        every_N = np.ones(len(trials), dtype=bool)
-        alike = self._learned(every_N, self.losses_NM - self._levels(every_N), objective.unit)
+        all_N = np.ones(len(trials), dtype=bool)
+        alike = self._learned(all_N, self.losses_NM - self._levels(all_N), objective.unit)
         self.objective = replace(settled(objective, alike), leave_out=None)
-        self.seen_NQ = with_objective(self.objective, self.losses_NM)
-        observed_N = self.seen_NQ[:, 0]
+        self.observed_NQ = with_objective(self.objective, self.losses_NM)
+        observed_N = self.observed_NQ[:, 0]
         mixtures = sorted(set(trials.mixtures))
-        least = -(-MIN_MIXTURES * SPLITS // (SPLITS - 1))
-        if len(mixtures) < least:
+        min_mixtures = -(-MIN_MIXTURES * SPLITS // (SPLITS - 1))
+        if len(mixtures) < min_mixtures:
             raise TrialsError(
                 f"backtest: {len(trials)} finished runs of {len(mixtures)} different mixtures;"
-                f" needs {least}, to fit {MIN_MIXTURES} and hold the others out: add runs"
+                f" needs {min_mixtures}, to fit {MIN_MIXTURES} and hold the others out: add runs"
             )
         if np.ptp(observed_N) <= 1e-12 * max(abs(float(observed_N[0])), 1e-12):
             raise TrialsError(
@@ -209,15 +209,15 @@ class _Table:
         fitted_N, out_N = self.fitted(count, split), self.fold_N == split
         losses_NM = self.losses_NM - self._levels(fitted_N)
         learned = self._learned(fitted_N, losses_NM, self.objective.unit)
-        weights_KD, seen_KM = self.weights_ND[out_N], losses_NM[out_N]
+        weights_KD, observed_KM = self.weights_ND[out_N], losses_NM[out_N]
         for name in names:
             fit = fit_trials(learned, FitConfig(regressors=[name]), self.objective, self.seed)
             prediction = fit.predict(weights_KD)
-            inside_KM = (prediction.low_NM <= seen_KM) & (seen_KM <= prediction.high_NM)
+            inside_KM = (prediction.low_NM <= observed_KM) & (observed_KM <= prediction.high_NM)
             halves_M = (prediction.high_NM - prediction.low_NM).mean(axis=0) / 2
-            width = float((halves_M / np.maximum(seen_KM.std(axis=0), 1e-12)).mean())
-            told_KQ = np.column_stack([prediction.objective_N, prediction.losses_NM])
-            score = self._score(name, out_N, told_KQ)
+            width = float((halves_M / np.maximum(observed_KM.std(axis=0), 1e-12)).mean())
+            predicted_KQ = np.column_stack([prediction.objective_N, prediction.losses_NM])
+            score = self._score(name, out_N, predicted_KQ)
             yield score | {"coverage": float(inside_KM.mean()), "width": width}
         for name, regressor in PEERS.items():
             if name in absent:
@@ -231,23 +231,23 @@ class _Table:
                 continue
             yield self._score(name, out_N, with_objective(self.objective, predicted_KM))
         used_N = fitted_N | out_N
-        own_N = out_N[used_N].astype(np.int64)
+        fold_N = out_N[used_N].astype(np.int64)
         domains = self.trials.domains
-        for one in controls(
-            self.weights_ND[used_N], losses_NM[used_N], own_N, domains, self.objective
+        for control in controls(
+            self.weights_ND[used_N], losses_NM[used_N], fold_N, domains, self.objective
         ):
-            if one.name in CONTROLS:
-                ranks_KQ = None if one.ranks_NQ is None else one.ranks_NQ[own_N == 1]
-                yield self._score(CONTROLS[one.name], out_N, ranks_KQ)
+            if control.name in CONTROLS:
+                ranks_KQ = None if control.ranks_NQ is None else control.ranks_NQ[fold_N == 1]
+                yield self._score(CONTROLS[control.name], out_N, ranks_KQ)
 
     def _levels(self, fitted_N: BoolArray) -> Array:
         """Return each run's size mean over the fitted runs; 0 for a single size."""
         levels_NM = np.zeros_like(self.losses_NM)
         if len(set(self.size_N.tolist())) > 1:
             for size in np.unique(self.size_N):
-                own_N = self.size_N == size
-                known_N = own_N & fitted_N if (own_N & fitted_N).any() else own_N
-                levels_NM[own_N] = self.losses_NM[known_N].mean(axis=0)
+                of_size_N = self.size_N == size
+                reference_N = of_size_N & fitted_N if (of_size_N & fitted_N).any() else of_size_N
+                levels_NM[of_size_N] = self.losses_NM[reference_N].mean(axis=0)
         return levels_NM
 
     def _learned(self, fitted_N: BoolArray, losses_NM: Array, unit: Unit) -> Trials:
@@ -263,12 +263,12 @@ class _Table:
 
     def _score(self, name: str, out_N: BoolArray, ranks_KQ: Array | None) -> _Score:
         """Compare predictions with held-out runs; None predicts nothing and ranks nothing."""
-        seen_KQ, size_K = self.seen_NQ[out_N], self.size_N[out_N]
-        ranked_KQ = np.zeros_like(seen_KQ) if ranks_KQ is None else ranks_KQ
-        pairs = zip(ranked_KQ.T, seen_KQ.T, strict=True)
+        observed_KQ, size_K = self.observed_NQ[out_N], self.size_N[out_N]
+        ranked_KQ = np.zeros_like(observed_KQ) if ranks_KQ is None else ranks_KQ
+        pairs = zip(ranked_KQ.T, observed_KQ.T, strict=True)
         spearmans = [spearman_within(*pair, size_K) or 0.0 for pair in pairs]
-        own = [size_K == size for size in np.unique(size_K)]
-        picks = [_pick(ranked_KQ[rows, 0], seen_KQ[rows, 0]) for rows in own]
+        groups = [size_K == size for size in np.unique(size_K)]
+        picks = [_pick(ranked_KQ[rows, 0], observed_KQ[rows, 0]) for rows in groups]
         rank, regret = np.mean(picks, axis=0).tolist()
         return {
             "predictor": name,
@@ -286,17 +286,17 @@ class _Table:
         names, mixtures = (OBJECTIVE, *self.trials.targets), len(set(self.trials.mixtures))
         ranks_Q, controls_Q = (
             np.mean(
-                [one["spearmans"] for one in scores if one["predictor"] == who], axis=0
+                [score["spearmans"] for score in scores if score["predictor"] == predictor], axis=0
             ).tolist()
-            for who in (name, "own_share")
+            for predictor in (name, "own_share")
         )
         rows = []
-        for one, rank, control in zip(
-            readiness_of(self.trials, self.seen_NQ, names), ranks_Q, controls_Q, strict=True
+        for of_trials, rank, control in zip(
+            readiness_of(self.trials, self.observed_NQ, names), ranks_Q, controls_Q, strict=True
         ):
-            ready = LossReadiness(one, 1.0, mixtures, rank, None, ("own_share", control), {})
+            ready = LossReadiness(of_trials, 1.0, mixtures, rank, None, ("own_share", control), {})
             numbers = {"spearman": rank, "low": ready.spearman_low, "own_share": control}
-            rows.append({"loss": one.name, "state": ready.state, **numbers})
+            rows.append({"loss": of_trials.name, "state": ready.state, **numbers})
         return rows
 
     def notes(self) -> Iterator[str]:
@@ -321,24 +321,26 @@ def _ridge() -> Regressor:
     from sklearn.preprocessing import FunctionTransformer
 
     penalties = np.logspace(-6, 2, 17)
-    made: Regressor = make_pipeline(FunctionTransformer(np.sqrt), RidgeCV(penalties))
-    return made
+    ridge: Regressor = make_pipeline(FunctionTransformer(np.sqrt), RidgeCV(penalties))
+    return ridge
 
 
-def _pick(ranked_K: Array, seen_K: Array) -> tuple[float, float]:
+def _pick(ranked_K: Array, observed_K: Array) -> tuple[float, float]:
     """Return the true rank and regret of the best prediction, averaged over ties."""
     best_K = ranked_K <= ranked_K.min() + 1e-12
-    rank_K = np.array([1 + int((seen_K < value).sum()) for value in seen_K])
-    return float(rank_K[best_K].mean()), float(seen_K[best_K].mean() - seen_K.min())
+    rank_K = np.array([1 + int((observed_K < value).sum()) for value in observed_K])
+    return float(rank_K[best_K].mean()), float(observed_K[best_K].mean() - observed_K.min())
 
 
-def _enough(rows: Sequence[Mapping[str, Any]], name: str, whole: Mapping[str, Any]) -> int | None:
+def _enough(rows: Sequence[Mapping[str, Any]], name: str, overall: Mapping[str, Any]) -> int | None:
     """Return the smallest number of trials that is nearly as good as the largest."""
-    if whole["state"] == "noise":
+    if overall["state"] == "noise":
         return None
-    own = [row for row in rows if row["predictor"] == name]
-    least = own[-1]["objective_spearman"] - NEARLY
-    return next(int(row["trials"]) for row in own if row["objective_spearman"] >= least)
+    regressor_rows = [row for row in rows if row["predictor"] == name]
+    min_spearman = regressor_rows[-1]["objective_spearman"] - MAX_RANK_LOSS
+    return next(
+        int(row["trials"]) for row in regressor_rows if row["objective_spearman"] >= min_spearman
+    )
 
 
 def _verdict(
@@ -349,39 +351,40 @@ def _verdict(
     table: _Table,
 ) -> Iterator[str]:
     """Yield what the backtest shows and what it does not, in sentences."""
-    whole, most = losses[0], rows[-1]["trials"]
-    last = {row["predictor"]: row for row in rows if row["trials"] == most}
+    overall, max_trials = losses[0], rows[-1]["trials"]
+    last = {row["predictor"]: row for row in rows if row["trials"] == max_trials}
     if enough is None:
-        yield f"this table cannot tell which mixture is better: {_why_not(whole, table)}"
+        yield f"this table cannot tell which mixture is better: {_why_not(overall, table)}"
     else:
         yield (
-            f"{enough} trials rank held-out runs about as well as {most} do"
-            if enough < most
-            else f"all {most} trials are needed: fewer rank worse, and more may rank better"
+            f"{enough} trials rank held-out runs about as well as {max_trials} do"
+            if enough < max_trials
+            else f"all {max_trials} trials are needed: fewer rank worse, and more may rank better"
         )
     better = [
         other
         for other, row in last.items()
-        if other != name and row["objective_spearman"] > last[name]["objective_spearman"] + NEARLY
+        if other != name
+        and row["objective_spearman"] > last[name]["objective_spearman"] + MAX_RANK_LOSS
     ]
     if better:
-        yield f"at {most} trials {listed(better)} rank the objective better than {name} does"
-    noise = [one["loss"] for one in losses[1:] if one["state"] == "noise"]
+        yield f"at {max_trials} trials {listed(better)} rank the objective better than {name} does"
+    noise = [loss["loss"] for loss in losses[1:] if loss["state"] == "noise"]
     if noise:
         yield f"{len(noise)} of {len(losses) - 1} losses cannot be told apart: {listed(noise)}"
 
 
-def _why_not(whole: Mapping[str, Any], table: _Table) -> str:
-    (of,) = readiness_of(table.trials, table.seen_NQ[:, :1], [OBJECTIVE])
+def _why_not(overall: Mapping[str, Any], table: _Table) -> str:
+    (of,) = readiness_of(table.trials, table.observed_NQ[:, :1], [OBJECTIVE])
     if of.noise is not None and of.state == "noise":
         return (
             f"seeds of one mixture differ by {of.noise:.3g}, mixtures by {of.spread:.3g} (standard"
             " deviations of the objective); take a less noisy objective, or longer runs"
         )
     mixtures = len(set(table.trials.mixtures))
-    low = "" if whole["low"] is None else f", lower bound {whole['low']:.2f}"
+    low = "" if overall["low"] is None else f", lower bound {overall['low']:.2f}"
     return (
         f"the rank correlation of the objective on {mixtures} held-out mixtures is"
-        f" {whole['spearman']:.2f}{low}; add runs, repeat some mixtures with other seeds, or choose"
-        " another objective (--target LOSS)"
+        f" {overall['spearman']:.2f}{low}; add runs, repeat some mixtures with other seeds, or"
+        " choose another objective (--target LOSS)"
     )

@@ -76,64 +76,69 @@ def fit_trials(
     fitted: dict[str, Predictor] = {}
     with one_blas_thread(len(data.losses_NM)):
         for place, name in enumerate(names):
-            held_out[name], whole = _compete(name, data, place * data.folds, update)
-            if whole is not None:
-                fitted[name] = whole
+            held_out[name], predictor = _compete(name, data, place * data.folds, update)
+            if predictor is not None:
+                fitted[name] = predictor
         name = _first_as_good(held_out, data.observed_N)
-        shown = list(held_out.values())
+        predictors = list(held_out.values())
         return Fit(
             name=name,
             fitted=fitted[name] if name in fitted else data.fitted(name),
             data=data,
-            report=report_table([*shown, *_members(fitted, data, names), *_controls(data)], data),
-            held_out=held_out_table(shown, data),
+            report=report_table(
+                [*predictors, *_members(fitted, data, names), *_controls(data)], data
+            ),
+            held_out=held_out_table(predictors, data),
             size=at if supports_sizes(data.make(name)) else None,
         )
 
 
 def _first_as_good(held_out: Mapping[str, HeldOutPredictions], observed_N: Array) -> str:
     """Return the first name whose error exceeds the lowest by at most a standard error."""
-    squares = {name: (one.told_NQ[:, 0] - observed_N) ** 2 for name, one in held_out.items()}
-    least_N = min(squares.values(), key=np.mean)
+    squares = {
+        name: (predictions.predicted_NQ[:, 0] - observed_N) ** 2
+        for name, predictions in held_out.items()
+    }
+    lowest_N = min(squares.values(), key=np.mean)
 
     def is_as_good(square_N: Array) -> bool:
-        more_N = square_N - least_N
-        return bool(more_N.mean() <= more_N.std(ddof=1) / np.sqrt(len(more_N)))
+        excess_N = square_N - lowest_N
+        return bool(excess_N.mean() <= excess_N.std(ddof=1) / np.sqrt(len(excess_N)))
 
     return next(name for name, square_N in squares.items() if is_as_good(square_N))
 
 
 def _compete(
-    name: str, data: FitData, done: int, update: Update
+    name: str, data: FitData, steps: int, update: Update
 ) -> tuple[HeldOutPredictions, Predictor | None]:
     """Return held-out predictions, and the fit on all rows if `cross_fit` returned one."""
-    made, folds, fits = data.make(name), data.folds, iter(range(data.folds))
-    rows = data.rows(name, made)
+    regressor, folds, fits = data.make(name), data.folds, iter(range(data.folds))
+    rows = data.rows(name, regressor)
 
     def fitted(rows: Array, losses_NM: Array) -> Predictor:
-        one = fit_regressor(name, data.make(name), rows, losses_NM)
-        update(done + 1 + next(fits), name)
-        return one
+        predictor = fit_regressor(name, data.make(name), rows, losses_NM)
+        update(steps + 1 + next(fits), name)
+        return predictor
 
-    whole = made if supports(made, "cross_fit") else None
-    if whole is None:
+    crossed = regressor if supports(regressor, "cross_fit") else None
+    if crossed is None:
         means_NM, stds_NM = out_of_fold(fitted, rows, data.losses_NM, data.fold_N)
     else:
         with named_errors(name, len(rows)):
-            means_NM, stds_NM = whole.cross_fit(
+            means_NM, stds_NM = crossed.cross_fit(
                 rows,
                 data.losses_NM,
                 data.fold_N,
-                lambda share, part: update(done + folds * share, f"{name}: {part}"),
+                lambda share, part: update(steps + folds * share, f"{name}: {part}"),
             )
-        update(done + folds, name)
+        update(steps + folds, name)
     if not np.isfinite(means_NM).all():
         raise PluginError(
             f"regressor {name!r} predicts values that are not finite; leave it out of"
             " fit.regressors"
         )
-    told_NQ = with_objective(data.objective, means_NM)
-    return HeldOutPredictions(name, "regressor", told_NQ, told_NQ, stds_NM), whole
+    predicted_NQ = with_objective(data.objective, means_NM)
+    return HeldOutPredictions(name, "regressor", predicted_NQ, predicted_NQ, stds_NM), crossed
 
 
 def _members(
@@ -141,12 +146,14 @@ def _members(
 ) -> list[HeldOutPredictions]:
     """Return the held-out predictions of members of combined regressors, for the report."""
     by_member: dict[str, HeldOutPredictions] = {}
-    for one in fitted.values():
-        members = one.held_out_members if supports(one, "held_out_members") else {}
+    for predictor in fitted.values():
+        members = predictor.held_out_members if supports(predictor, "held_out_members") else {}
         for name, means_NM in members.items():
-            told_NQ = with_objective(data.objective, means_NM)
-            by_member.setdefault(name, HeldOutPredictions(name, "member", told_NQ, told_NQ))
-    return [one for name, one in by_member.items() if name not in names]
+            predicted_NQ = with_objective(data.objective, means_NM)
+            by_member.setdefault(
+                name, HeldOutPredictions(name, "member", predicted_NQ, predicted_NQ)
+            )
+    return [member for name, member in by_member.items() if name not in names]
 
 
 def _controls(data: FitData) -> list[HeldOutPredictions]:
@@ -159,8 +166,10 @@ def _controls(data: FitData) -> list[HeldOutPredictions]:
     if len(means_SM) == 1:
         return results
     return [
-        replace(one, told_NQ=with_objective(objective, one.told_NQ[:, 1:] + level_NM))
-        for one in results
+        replace(
+            control, predicted_NQ=with_objective(objective, control.predicted_NQ[:, 1:] + level_NM)
+        )
+        for control in results
     ]
 
 
@@ -200,9 +209,9 @@ def prepared(
     varies_M = np.ptp(trials.finished.losses(unit), axis=0) > 0
     pairs = list(zip(trials.targets, varies_M, strict=True))
     names = [name for name, varies in pairs if varies or name in requested]
-    gone = [name for name in trials.targets if name not in names]
-    if names and gone:
-        note = f"left out {listed(gone)}: the same loss in every trial"
+    constant = [name for name in trials.targets if name not in names]
+    if names and constant:
+        note = f"left out {listed(constant)}: the same loss in every trial"
         trials = trials.with_targets(names).with_notes(note)
     return trials, objective_over(
         trials.targets, objective, unit=unit, direction=direction, scale=scale, items=trials.items
@@ -227,19 +236,19 @@ def fit_table(
             "regressors: expected a name, several names, or package.module:Class; got"
             f" {regressors!r}"
         )
-    usual = FitConfig() if size is None else FitConfig(regressors=["scaling"])
+    default = FitConfig() if size is None else FitConfig(regressors=["scaling"])
     if size is None and trials.phases is not None:
-        usual = FitConfig(regressors=["phases", *usual.regressors])
-    config = FitConfig(regressors=list(names)) if names else usual
+        default = FitConfig(regressors=["phases", *default.regressors])
+    config = FitConfig(regressors=list(names)) if names else default
     if size is not None and not isinstance(size, ModelSize):
         if not isinstance(size, Mapping) or not set(size) <= set(COLUMNS):
             raise ConfigError(f"size: expected parameters, tokens or both, by name; got {size!r}")
-        given = (size.get(name) for name in COLUMNS)
-        size = TrialSizes.of(trials.finished).shared(*given)
+        sizes = (size.get(name) for name in COLUMNS)
+        size = TrialSizes.of(trials.finished).shared(*sizes)
     repetition = None
     if inventory is not None:
-        known = read_inventory(inventory, trials.domains)
-        repetition = Repetition.of_trials(trials.finished, known)
+        counts = read_inventory(inventory, trials.domains)
+        repetition = Repetition.of_trials(trials.finished, counts)
     if pilots is not None:
         aligned(pilots, trials.finished, objective)  # errors first: a fit may take long
     with steady_progress("fit", len(config.regressors) * config.folds) as update:

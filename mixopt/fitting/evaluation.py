@@ -34,7 +34,7 @@ from mixopt.system import Array
 from mixopt.trials import Trials
 
 MIN_RUNS = 4
-MUCH = 0.5  # a line that leaves less than this share of the error indicates another scale
+MAX_REMAINING = 0.5  # a line that leaves less than this share of the error indicates another scale
 CONTROLS = ("own_share", "from_uniform", "nearest_trial")
 
 
@@ -66,42 +66,52 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
             f"the fit is in {unit}, but these losses are not; give their unit: mixopt import --unit"
             " (in Python: Trials.from_csv(..., unit=)), or fit again in their unit"
         )
-    test, own = unseen.finished, fit.objective
+    test, objective = unseen.finished, fit.objective
     targets = _shared_targets(fit, test)
     ours = [fit.targets.index(name) for name in targets]
     weights_ND = test.weights()[:, [test.domains.index(name) for name in fit.domains]]
     shares = dict.fromkeys(targets, 1.0 / len(targets))
-    higher = tuple(name for name in own.higher if name in targets)
-    mean = Objective(targets, "mean", shares, own.unit, higher)
-    seen_NQ = with_objective(mean, test.with_targets(targets).losses(own.unit))
-    known_KQ, held_out_KQ = (
-        with_objective(mean, one[:, ours]) for one in (fit.data.losses_NM, fit.held_out_losses())
+    higher = tuple(name for name in objective.higher if name in targets)
+    mean = Objective(targets, "mean", shares, objective.unit, higher)
+    observed_NQ = with_objective(mean, test.with_targets(targets).losses(objective.unit))
+    trials_KQ, held_out_KQ = (
+        with_objective(mean, values[:, ours])
+        for values in (fit.data.losses_NM, fit.held_out_losses())
     )
-    told_NQ, halves_NQ = _told(fit, weights_ND, mean, ours, known_KQ[:, 0] - held_out_KQ[:, 0])
-    is_other = _is_other_scale(told_NQ[:, 1:], seen_NQ[:, 1:])
-    ranks = _control_ranks(fit, weights_ND, mean, known_KQ, seen_NQ)
+    predicted_NQ, halves_NQ = _predicted(
+        fit, weights_ND, mean, ours, trials_KQ[:, 0] - held_out_KQ[:, 0]
+    )
+    is_other = _is_other_scale(predicted_NQ[:, 1:], observed_NQ[:, 1:])
+    ranks = _control_ranks(fit, weights_ND, mean, trials_KQ, observed_NQ)
     seed, rows = fit.data.seed, []
     for q, sign in enumerate(np.append(1.0, mean.signs)):
-        told_N, seen_N, known_K = (sign * one[:, q] for one in (told_NQ, seen_NQ, known_KQ))
-        spread = replicate_spread(seen_N, test.mixtures)  # without replicates, those of the trials
+        predicted_N, observed_N, trials_K = (
+            sign * values[:, q] for values in (predicted_NQ, observed_NQ, trials_KQ)
+        )
+        spread = replicate_spread(observed_N, test.mixtures)
+        # Without replicates, those of the trials.
         if spread is None and not is_other and not fit.is_carried:
-            spread = replicate_spread(known_K, fit.data.mixtures)
-        pick, covered_N = int(np.argmin(told_N)), np.abs(seen_N - told_N) <= halves_NQ[:, q]
+            spread = replicate_spread(trials_K, fit.data.mixtures)
+        pick = int(np.argmin(predicted_N))
+        covered_N = np.abs(observed_N - predicted_N) <= halves_NQ[:, q]
         rows.append(
             {
-                "spearman": spearman(told_N, seen_N),
-                **{name: spearman(sign * own_NQ[:, q], seen_N) for name, own_NQ in ranks.items()},
-                "ceiling": None if spread is None else best_spearman(seen_N, spread[0], seed),
-                "rank": 1 + int((seen_N < seen_N[pick]).sum()),
-                "regret": float(seen_N[pick] - seen_N.min()),
-                "rmse": None if is_other else rmse(told_N, seen_N),
+                "spearman": spearman(predicted_N, observed_N),
+                **{
+                    name: spearman(sign * ranks_NQ[:, q], observed_N)
+                    for name, ranks_NQ in ranks.items()
+                },
+                "ceiling": None if spread is None else best_spearman(observed_N, spread[0], seed),
+                "rank": 1 + int((observed_N < observed_N[pick]).sum()),
+                "regret": float(observed_N[pick] - observed_N.min()),
+                "rmse": None if is_other else rmse(predicted_N, observed_N),
                 "coverage90": None if is_other else float(covered_N.mean()),
             }
         )
     rows[0]["better_than_own_share"] = better = None
-    if len(seen_NQ) >= MIN_RUNS:
-        three = told_NQ[:, :1], ranks["own_share"][:, :1], seen_NQ[:, :1]
-        rows[0]["better_than_own_share"] = better = float(share_better(*three, seed)[0])
+    if len(observed_NQ) >= MIN_RUNS:
+        scores = predicted_NQ[:, :1], ranks["own_share"][:, :1], observed_NQ[:, :1]
+        rows[0]["better_than_own_share"] = better = float(share_better(*scores, seed)[0])
     by_target = dict(zip(targets, rows[1:], strict=True))
     return {
         "regressor": fit.name,
@@ -116,30 +126,32 @@ def evaluate(fit: Fit, unseen: Trials) -> dict[str, Any]:
     }
 
 
-def _told(
+def _predicted(
     fit: Fit, weights_ND: Array, mean: Objective, ours: list[int], off_K: Array
 ) -> tuple[Array, Array]:
     """Return predictions and half widths of their intervals, shape (N, Q) each."""
     prediction = fit.predict(weights_ND)
-    told_NQ = with_objective(mean, prediction.losses_NM[:, ours])
+    predicted_NQ = with_objective(mean, prediction.losses_NM[:, ours])
     half_N = conformal_quantile(np.abs(off_K)) * fit.reach.stretch(weights_ND)
     if fit.is_carried:
-        whole = fit.predict(weights_ND, replace(mean, evaluation=fit.targets))
-        told_NQ[:, 0], half_N = whole.objective_N, whole.objective_high_N - whole.objective_N
-    return told_NQ, np.column_stack([half_N, (prediction.high_NM - prediction.losses_NM)[:, ours]])
+        overall = fit.predict(weights_ND, replace(mean, evaluation=fit.targets))
+        predicted_NQ[:, 0] = overall.objective_N
+        half_N = overall.objective_high_N - overall.objective_N
+    halves_NM = (prediction.high_NM - prediction.losses_NM)[:, ours]
+    return predicted_NQ, np.column_stack([half_N, halves_NM])
 
 
 def _control_ranks(
-    fit: Fit, weights_ND: Array, mean: Objective, known_KQ: Array, seen_NQ: Array
+    fit: Fit, weights_ND: Array, mean: Objective, trials_KQ: Array, observed_NQ: Array
 ) -> dict[str, Array]:
     """Return the values by which controls rank the runs, from the trials alone."""
-    fold_N = np.repeat([0, 1], [len(known_KQ), len(seen_NQ)])
-    both_ND = np.vstack([fit.data.weights_ND, weights_ND])
-    both_NM = np.vstack([known_KQ, seen_NQ])[:, 1:]
+    fold_N = np.repeat([0, 1], [len(trials_KQ), len(observed_NQ)])
+    all_ND = np.vstack([fit.data.weights_ND, weights_ND])
+    all_NM = np.vstack([trials_KQ, observed_NQ])[:, 1:]
     return {
-        one.name: one.ranks_NQ[fold_N == 1]
-        for one in controls(both_ND, both_NM, fold_N, fit.domains, mean)
-        if one.ranks_NQ is not None
+        control.name: control.ranks_NQ[fold_N == 1]
+        for control in controls(all_ND, all_NM, fold_N, fit.domains, mean)
+        if control.ranks_NQ is not None
     }
 
 
@@ -149,9 +161,9 @@ def _notes(fit: Fit, test: Trials, is_other: bool, better: float | None) -> Iter
     absent = [name for name in fit.targets if name not in test.targets]
     if absent:
         yield f"these runs have no losses on {', '.join(absent)}"
-    again = sum(mixture in set(fit.data.mixtures) for mixture in test.mixtures)
-    if again:
-        yield f"{again} of {len(test)} runs have a mixture that the fit has seen"
+    repeated = sum(mixture in set(fit.data.mixtures) for mixture in test.mixtures)
+    if repeated:
+        yield f"{repeated} of {len(test)} runs have a mixture that the fit has seen"
     if is_other:
         yield (
             "these runs are on another scale than the trials (a linear correction removes "
@@ -175,18 +187,21 @@ def _shared_targets(fit: Fit, unseen: Trials) -> tuple[str, ...]:
     return targets
 
 
-def _is_other_scale(told_NM: Array, seen_NM: Array) -> bool:
+def _is_other_scale(predicted_NM: Array, observed_NM: Array) -> bool:
     """Return whether lines through the other runs remove most of the error of most targets."""
-    if len(told_NM) < MIN_RUNS:
+    if len(predicted_NM) < MIN_RUNS:
         return False
-    apart_NM = told_NM - told_NM.mean(axis=0)
-    squares_M = (apart_NM**2).sum(axis=0)
+    deviations_NM = predicted_NM - predicted_NM.mean(axis=0)
+    squares_M = (deviations_NM**2).sum(axis=0)
     squares_M = np.where(squares_M > 1e-12, squares_M, np.inf)
-    slopes_M = (apart_NM * seen_NM).sum(axis=0) / squares_M
-    left_NM = seen_NM - seen_NM.mean(axis=0) - slopes_M * apart_NM
-    left_NM /= np.maximum(1.0 - 1.0 / len(told_NM) - apart_NM**2 / squares_M, 1e-9)
-    plain_M, lined_M = (np.sqrt((one**2).mean(axis=0)) for one in (seen_NM - told_NM, left_NM))
-    return bool((lined_M < MUCH * plain_M).mean() > 0.5)
+    slopes_M = (deviations_NM * observed_NM).sum(axis=0) / squares_M
+    residual_NM = observed_NM - observed_NM.mean(axis=0) - slopes_M * deviations_NM
+    residual_NM /= np.maximum(1.0 - 1.0 / len(predicted_NM) - deviations_NM**2 / squares_M, 1e-9)
+    plain_M, lined_M = (
+        np.sqrt((errors_NM**2).mean(axis=0))
+        for errors_NM in (observed_NM - predicted_NM, residual_NM)
+    )
+    return bool((lined_M < MAX_REMAINING * plain_M).mean() > 0.5)
 
 
 def _mean_of(rows: Sequence[dict[str, Any]], column: str) -> float | None:

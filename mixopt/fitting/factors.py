@@ -71,14 +71,14 @@ class Offer:
     @property
     def section(self) -> dict[str, Any]:
         """The section `objective:` of a configuration that uses it."""
-        own, items = self.objective, dict(self.objective.items)
-        weights = {name: float(f"{weight:.4g}") for name, weight in own.weights.items()}
+        objective, items = self.objective, dict(self.objective.items)
+        weights = {name: float(f"{weight:.4g}") for name, weight in objective.weights.items()}
         stated: dict[str, Any] = {"mean": weights, "scale": "spread"}
-        if own.kind == "hinge":
-            stated = {"hinge": own.measured[0]}
-        turned = {name: "higher" for name in own.higher if name not in items}
-        given = {"unit": own.unit, "direction": turned, "items": items}
-        return stated | {name: value for name, value in given.items() if value}
+        if objective.kind == "hinge":
+            stated = {"hinge": objective.measured[0]}
+        turned = {name: "higher" for name in objective.higher if name not in items}
+        optional = {"unit": objective.unit, "direction": turned, "items": items}
+        return stated | {name: value for name, value in optional.items() if value}
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures and the section as JSON values."""
@@ -99,15 +99,17 @@ def factors(objective: Objective, losses_NM: Array, predicted_NM: Array) -> tupl
         return ()
     turn_M = -objective.signs[varied] / scale_M[varied]
     mean_M = losses_NM[:, varied].mean(axis=0)
-    seen_NM, told_NM = ((one[:, varied] - mean_M) * turn_M for one in (losses_NM, predicted_NM))
-    loadings_MF = _loadings(seen_NM)
+    scaled_NM, scaled_predicted_NM = (
+        (values_NM[:, varied] - mean_M) * turn_M for values_NM in (losses_NM, predicted_NM)
+    )
+    loadings_MF = _loadings(scaled_NM)
     if not loadings_MF.shape[1]:
         return ()
     unique_M = np.maximum(1.0 - (loadings_MF**2).sum(axis=1), MIN_UNIQUE)
     scaled_MF = loadings_MF / unique_M[:, None]
     inner_FF = np.eye(loadings_MF.shape[1]) + loadings_MF.T @ scaled_MF
     weights_MF = np.linalg.solve(inner_FF, scaled_MF.T).T
-    shared_FF = (seen_NM @ weights_MF).T @ (told_NM @ weights_MF)
+    shared_FF = (scaled_NM @ weights_MF).T @ (scaled_predicted_NM @ weights_MF)
     _, turn_FF = np.linalg.eigh(shared_FF + shared_FF.T)
     loadings_MF, weights_MF = loadings_MF @ turn_FF[:, ::-1], weights_MF @ turn_FF[:, ::-1]
     upright_F = np.where(loadings_MF.sum(axis=0) < 0, -1.0, 1.0)
@@ -115,7 +117,7 @@ def factors(objective: Objective, losses_NM: Array, predicted_NM: Array) -> tupl
     return tuple(
         Factor(
             float((loads_M**2).mean()),
-            spearman(told_NM @ weights_M, seen_NM @ weights_M),
+            spearman(scaled_predicted_NM @ weights_M, scaled_NM @ weights_M),
             dict(zip(names, loads_M.tolist(), strict=True)),
             dict(zip(names, weights_M.tolist(), strict=True)),
         )
@@ -129,10 +131,10 @@ MIN_UNIQUE = 0.05  # minimum share of a metric's variance outside the factors
 SIMULATED = 50  # tables of noise for the parallel analysis
 
 
-def _loadings(seen_NM: Array) -> Array:
+def _loadings(metrics_NM: Array) -> Array:
     """Return the loadings of the factors that exceed noise, shape (M, F)."""
-    count, metrics = seen_NM.shape
-    matrix_MM = np.corrcoef(seen_NM.T)
+    count, metrics = metrics_NM.shape
+    matrix_MM = np.corrcoef(metrics_NM.T)
     rng = np.random.default_rng(0)
     noise = [
         np.linalg.eigvalsh(np.corrcoef(rng.standard_normal((metrics, count))))
@@ -163,20 +165,21 @@ def offers(fit: Fit, predicted_NM: Array) -> tuple[Offer, ...]:
     choices |= {"ranked metrics": _ranked_metrics, "first factor": _first_factor}
     if all(noise.get(name, 0.0) > 0 for name in objective.evaluation):
         choices["hinge"] = partial(_hinge, noise=noise)
-    told_N = objective.value(predicted_NM)
-    rank = spearman(told_N, data.observed_N)
+    predicted_N = objective.value(predicted_NM)
+    rank = spearman(predicted_N, data.observed_N)
     offered = [Offer("the objective", objective, rank, rank, "")]
     for name, choose in choices.items():
-        told_N, seen_N = np.empty(len(data.losses_NM)), np.empty(len(data.losses_NM))
+        predicted_N, observed_N = np.empty(len(data.losses_NM)), np.empty(len(data.losses_NM))
         for rest_N, out_N in splits(data.fold_N):
-            own, _ = choose(objective, data.losses_NM[rest_N], predicted_NM[rest_N])
-            middle = own.value(data.losses_NM[rest_N]).mean()
-            told_N[out_N], seen_N[out_N] = (
-                own.value(one[out_N]) - middle for one in (predicted_NM, data.losses_NM)
+            chosen, _ = choose(objective, data.losses_NM[rest_N], predicted_NM[rest_N])
+            middle = chosen.value(data.losses_NM[rest_N]).mean()
+            predicted_N[out_N], observed_N[out_N] = (
+                chosen.value(values_NM[out_N]) - middle
+                for values_NM in (predicted_NM, data.losses_NM)
             )
-        own, reason = choose(objective, data.losses_NM, predicted_NM)
-        ranks = spearman(told_N, seen_N), spearman(told_N, data.observed_N)
-        offered.append(Offer(name, own, *ranks, reason))
+        chosen, reason = choose(objective, data.losses_NM, predicted_NM)
+        ranks = spearman(predicted_N, observed_N), spearman(predicted_N, data.observed_N)
+        offered.append(Offer(name, chosen, *ranks, reason))
     return tuple(offered)
 
 
@@ -185,14 +188,14 @@ def _in_spreads(objective: Objective, losses_NM: Array, weights: Mapping[str, fl
     total = sum(weights.values())
     shares = {name: weight / total for name, weight in weights.items()}
     spreads_M = losses_NM.std(axis=0)
-    known_M = np.where(spreads_M > 0, spreads_M, 1.0)  # a metric may be constant in a fold
-    spreads = dict(zip(objective.evaluation, known_M.tolist(), strict=True))
+    divisors_M = np.where(spreads_M > 0, spreads_M, 1.0)  # a metric may be constant in a fold
+    spreads = dict(zip(objective.evaluation, divisors_M.tolist(), strict=True))
     return objective.of("mean", shares).scaled(spreads)
 
 
 def _all(objective: Objective, losses_NM: Array, _predicted_NM: Array) -> tuple[Objective, str]:
-    own = _in_spreads(objective, losses_NM, objective.weights)
-    return own, "each metric counts in its own standard deviations"
+    scaled = _in_spreads(objective, losses_NM, objective.weights)
+    return scaled, "each metric counts in its own standard deviations"
 
 
 def _ranks(objective: Objective, losses_NM: Array, predicted_NM: Array) -> dict[str, float]:
@@ -209,10 +212,10 @@ def _ranked_metrics(
     count, weights = len(losses_NM), objective.weights
     ranks = _ranks(objective, losses_NM, predicted_NM)
     ranked = {n: weights[n] for n, r in ranks.items() if count > 3 and lower_bound(r, count) > 0}
-    gone = [name for name in weights if name not in ranked]
-    if not ranked or not gone:
+    dropped = [name for name in weights if name not in ranked]
+    if not ranked or not dropped:
         return _in_spreads(objective, losses_NM, weights), "no metric is left out"
-    reason = f"without {grouped_names(gone)}: their arms are not ranked at all"
+    reason = f"without {grouped_names(dropped)}: their arms are not ranked at all"
     return _in_spreads(objective, losses_NM, ranked), reason
 
 
@@ -220,9 +223,11 @@ def _first_factor(
     objective: Objective, losses_NM: Array, predicted_NM: Array
 ) -> tuple[Objective, str]:
     """Select the metrics of the factor that follows the mixture most."""
-    every = factors(objective, losses_NM, predicted_NM)
-    own = {n: w for n, w in (every[0].weights if every else {}).items() if n in objective.weights}
-    positive = {name: weight for name, weight in own.items() if weight > 0}
+    ordered = factors(objective, losses_NM, predicted_NM)
+    weights = {
+        n: w for n, w in (ordered[0].weights if ordered else {}).items() if n in objective.weights
+    }
+    positive = {name: weight for name, weight in weights.items() if weight > 0}
     reason = "metrics weigh as in the factor that follows the mixture most"
     if not positive:
         positive, reason = dict(objective.weights), "no factor stands out of noise"

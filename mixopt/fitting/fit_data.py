@@ -61,7 +61,7 @@ def requested_patterns(objective: ObjectiveLike | None) -> dict[str, float]:
 
 def objective_over(
     evaluation: Sequence[str],
-    given: ObjectiveLike | None,
+    objective: ObjectiveLike | None,
     *,
     unit: Unit,
     direction: Mapping[str, Direction] | None = None,
@@ -69,21 +69,21 @@ def objective_over(
     items: Mapping[str, int] | None = None,
 ) -> Objective:
     """Return an objective over the available losses."""
-    if isinstance(given, Objective):
-        return given.over(evaluation)
+    if isinstance(objective, Objective):
+        return objective.over(evaluation)
     if direction is not None and not isinstance(direction, Mapping):
         raise ConfigError(
             "direction: expected lower or higher by name, such as {'accuracy': 'higher'}; got"
             f" {direction!r}"
         )
-    if isinstance(given, ObjectiveConfig):
+    if isinstance(objective, ObjectiveConfig):
         if direction or scale != "none":
             raise ConfigError(
                 "objective: a file or a section has its own direction and scale; leave those out"
             )
-        own = {"unit": unit, "items": {**(items or {}), **given.items}}
-        return Objective.from_config(given.model_copy(update=own), evaluation)
-    weights = requested_patterns(given) or dict.fromkeys(evaluation, 1.0)
+        options = {"unit": unit, "items": {**(items or {}), **objective.items}}
+        return Objective.from_config(objective.model_copy(update=options), evaluation)
+    weights = requested_patterns(objective) or dict.fromkeys(evaluation, 1.0)
     plain = _combination(weights, evaluation, scale)
     plain |= {"unit": unit, "direction": direction or {}, "scale": scale, "items": items or {}}
     return Objective.from_config(checked(ObjectiveConfig, plain, "objective"), evaluation)
@@ -93,8 +93,8 @@ def _combination(
     weights: Mapping[str, float], evaluation: Sequence[str], scale: Scale
 ) -> dict[str, Any]:
     """Return a target for a single loss, else a mean."""
-    first, *others = weights
-    if others or len(chosen(first, evaluation)) > 1:
+    first, *rest = weights
+    if rest or len(chosen(first, evaluation)) > 1:
         return {"mean": dict(weights)}
     if scale == "spread":
         raise ConfigError(f"scale: spread: is for a mean of targets, but {first!r} is alone")
@@ -102,7 +102,7 @@ def _combination(
 
 
 COLUMNS = ("parameters", "tokens")
-APART = 1.25  # sizes within this factor count as one
+SAME_SIZE = 1.25  # sizes within this factor count as one
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class ModelSize:
 class TrialSizes:
     """Model sizes of trials: parameters and tokens if all trials have them, and groups by size."""
 
-    known_N2: Array | None
+    sizes_N2: Array | None
     group_N: IntArray
 
     @classmethod
@@ -126,12 +126,12 @@ class TrialSizes:
         columns = trials.table.select(COLUMNS)
         if any(columns.null_count().row(0)):
             return cls(None, np.zeros(len(trials), dtype=np.int64))
-        known_N2 = columns.to_numpy().astype(np.float64)
+        sizes_N2 = columns.to_numpy().astype(np.float64)
         runs = trials.table.select("mixture", *COLUMNS).n_unique()
-        if len(np.unique(known_N2, axis=0)) > max(runs // 2, 1):
+        if len(np.unique(sizes_N2, axis=0)) > max(runs // 2, 1):
             # A count for nearly every run: not sizes.
-            return cls(known_N2, np.zeros(len(trials), dtype=np.int64))
-        return cls(known_N2, size_groups(known_N2))
+            return cls(sizes_N2, np.zeros(len(trials), dtype=np.int64))
+        return cls(sizes_N2, size_groups(sizes_N2))
 
     @property
     def count(self) -> int:
@@ -142,24 +142,24 @@ class TrialSizes:
         """Return a regressor's input: weights, or weights, parameters and tokens."""
         if not supports_sizes(regressor):
             return weights_ND
-        if self.known_N2 is None or (self.known_N2 < 1).any():
+        if self.sizes_N2 is None or (self.sizes_N2 < 1).any():
             raise TrialsError(
                 f"regressor {name!r} needs the size of each trial: give the table columns"
                 " 'parameters' (without embeddings) and 'tokens'"
             )
-        return np.hstack([weights_ND, self.known_N2])
+        return np.hstack([weights_ND, self.sizes_N2])
 
     def shared(self, parameters: float | None, tokens: float | None) -> ModelSize:
         """Return the size to predict at; missing values are those that all trials share."""
         shared = []
-        for place, (name, given) in enumerate(zip(COLUMNS, (parameters, tokens), strict=True)):
-            own = set() if self.known_N2 is None else set(self.known_N2[:, place].tolist())
-            if given is None and len(own) != 1:
+        for place, (name, requested) in enumerate(zip(COLUMNS, (parameters, tokens), strict=True)):
+            values = set() if self.sizes_N2 is None else set(self.sizes_N2[:, place].tolist())
+            if requested is None and len(values) != 1:
                 raise ConfigError(
-                    f"--at {name}: is missing; the trials have {len(own) or 'no'} numbers of "
+                    f"--at {name}: is missing; the trials have {len(values) or 'no'} numbers of "
                     f"{name}, so give the one to predict at, such as 25e9"
                 )
-            value = own.pop() if given is None else float(given)
+            value = values.pop() if requested is None else float(requested)
             if not 1 <= value < 1e18:
                 raise ConfigError(f"--at {name}={value:g}: must be at least 1, and less than 1e18")
             shared.append(value)
@@ -189,16 +189,16 @@ class TrialSizes:
 
     def _check_informs(self, size: ModelSize) -> None:
         """Raise ConfigError if trials do not vary in what is requested at another value."""
-        if self.known_N2 is None:
+        if self.sizes_N2 is None:
             return
         values = (size.parameters, size.tokens)
-        for name, value, column_N in zip(COLUMNS, values, self.known_N2.T, strict=True):
-            least, most = float(column_N.min()), float(column_N.max())
-            same = most <= APART * least
-            if same and not least / APART <= value <= most * APART:
+        for name, value, column_N in zip(COLUMNS, values, self.sizes_N2.T, strict=True):
+            low, high = float(column_N.min()), float(column_N.max())
+            same = high <= SAME_SIZE * low
+            if same and not low / SAME_SIZE <= value <= high * SAME_SIZE:
                 raise ConfigError(
-                    f"--at {name}={value:g}: all trials have {most:g} {name}, so another value"
-                    f" cannot be predicted: ask for {most:g}, or add trials that differ in {name}"
+                    f"--at {name}={value:g}: all trials have {high:g} {name}, so another value"
+                    f" cannot be predicted: ask for {high:g}, or add trials that differ in {name}"
                 )
 
 
@@ -228,7 +228,7 @@ def size_groups(sizes_N2: Array) -> IntArray:
 def _steps(logs_N: Array) -> IntArray:
     """Number groups of values that are separated by gaps."""
     order_N = np.argsort(logs_N, kind="stable")
-    number_N = np.concatenate([[0], np.cumsum(np.diff(logs_N[order_N]) > np.log(APART))])
+    number_N = np.concatenate([[0], np.cumsum(np.diff(logs_N[order_N]) > np.log(SAME_SIZE))])
     steps_N = np.empty(len(logs_N), dtype=np.int64)
     steps_N[order_N] = number_N
     return steps_N
@@ -255,10 +255,10 @@ class FitData:
     carried: Trials | None = None
 
     def __post_init__(self) -> None:
-        done = self.trials.finished
-        check_trials(done, self.objective, self.folds)
-        object.__setattr__(self, "trials", done)
-        object.__setattr__(self, "objective", settled(self.objective, done))
+        finished = self.trials.finished
+        check_trials(finished, self.objective, self.folds)
+        object.__setattr__(self, "trials", finished)
+        object.__setattr__(self, "objective", settled(self.objective, finished))
 
     @cached_property
     def weights_ND(self) -> Array:
@@ -291,7 +291,7 @@ class FitData:
         return self.objective.value(self.losses_NM)
 
     @cached_property
-    def seen_NQ(self) -> Array:
+    def observed_NQ(self) -> Array:
         """Observed objective, then the losses."""
         return np.column_stack([self.observed_N, self.losses_NM])
 
@@ -302,12 +302,12 @@ class FitData:
     @cached_property
     def _carried_rows(self) -> list[list[float | None]] | None:
         """Rows of weights and losses of carried trials; None for a missing loss."""
-        given, unit = self.carried, self.objective.unit
-        if given is None:
+        carried, unit = self.carried, self.objective.unit
+        if carried is None:
             return None
-        if set(given.domains) != set(self.trials.domains):
+        if set(carried.domains) != set(self.trials.domains):
             raise TrialsError("carried: trials of other domains; reindex them (Trials.reindex)")
-        table, columns = given.finished.table, [WEIGHT + name for name in self.trials.domains]
+        table, columns = carried.finished.table, [WEIGHT + name for name in self.trials.domains]
         losses = [loss_column(name, unit) for name in self.trials.targets]
         if not any(name in table.columns and table[name].count() for name in losses):
             raise TrialsError(f"carried: trials without any loss of these trials in {unit}")

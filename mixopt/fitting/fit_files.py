@@ -41,7 +41,7 @@ from mixopt.system import (
 from mixopt.trials import Trials
 
 FORMAT = "mixopt-fit/5"
-AGAIN = "fit again"
+HINT = "fit again"
 TABLES = ("report.parquet", "held_out.parquet", "trials.parquet")
 PILOTS = "pilots.parquet"
 CARRIED = "carried.parquet"
@@ -92,7 +92,7 @@ def write_fit(
         "objective": data.objective.to_json(),
         "size": size and asdict(size),
         "repetition": data.repetition and asdict(data.repetition),
-        "files": {name: one.to_json() for name, one in folder_records(path, FILES).items()},
+        "files": {name: record.to_json() for name, record in folder_records(path, FILES).items()},
     }
     write_sealed(path / "fit.json", content)
 
@@ -118,8 +118,8 @@ def read_fit(path: Path, trust: Trust) -> dict[str, Any]:
         "name": name,
         "fitted": fitted,
         "data": data,
-        "report": read_table(path / TABLES[0], hint=AGAIN),
-        "held_out": read_table(path / TABLES[1], hint=AGAIN),
+        "report": read_table(path / TABLES[0], hint=HINT),
+        "held_out": read_table(path / TABLES[1], hint=HINT),
         "size": content.size,
         "pilots": Trials.read(path / PILOTS) if PILOTS in content.files else None,
     }
@@ -129,18 +129,18 @@ def fit_content(path: Path) -> FitShape:
     """Read fit.json, and check all files against its hashes."""
     file = path / "fit.json"
     content = read_json(file)
-    given = content.get("format") if isinstance(content, dict) else None
-    if given != FORMAT:
-        raise RunError(f"{file}: format {given!r}, not {FORMAT!r}; {AGAIN}")
-    shape: FitShape = read_sealed(file, FitShape, hint=AGAIN)
+    file_format = content.get("format") if isinstance(content, dict) else None
+    if file_format != FORMAT:
+        raise RunError(f"{file}: format {file_format!r}, not {FORMAT!r}; {HINT}")
+    shape: FitShape = read_sealed(file, FitShape, hint=HINT)
     for name, fault in Verifier(path).faults(shape.files).items():
-        raise RunError(f"{path / name}: {fault}; {AGAIN}")
+        raise RunError(f"{path / name}: {fault}; {HINT}")
     for name in TABLES:
         if name not in shape.files:
-            raise RunError(f"{path / name}: is not part of this fit; {AGAIN}")
+            raise RunError(f"{path / name}: is not part of this fit; {HINT}")
     return shape
 
 
 def held_out_report(path: Path) -> tuple[str, pl.DataFrame]:
     """Return the chosen regressor's name, and the report."""
-    return fit_content(path).regressor, read_table(path / TABLES[0], hint=AGAIN)
+    return fit_content(path).regressor, read_table(path / TABLES[0], hint=HINT)

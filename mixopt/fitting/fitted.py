@@ -129,15 +129,15 @@ class Fit:
     @cached_property
     def regressor(self) -> Predictor:
         """The predictor from mixtures alone: at `size`, corrected by the pilots."""
-        own = self.fitted
+        predictor = self.fitted
         if self.size is not None:
-            assert supports_sizes(own)
-            own = own.at(self.size.parameters, self.size.tokens)
+            assert supports_sizes(predictor)
+            predictor = predictor.at(self.size.parameters, self.size.tokens)
         if self.correction is None:
-            return own
+            return predictor
         typical_M = np.median(self.held_out_stds(), axis=0)
         return CarriedRegressor(
-            self.name, own, self.correction, typical_M, partial(self.data.make, self.name)
+            self.name, predictor, self.correction, typical_M, partial(self.data.make, self.name)
         )
 
     @cached_property
@@ -168,16 +168,18 @@ class Fit:
         chosen on held-out folds, which is cheap. A regressor that predicts at a size and has no
         `tuned` is not refitted.
         """
-        own, fits = select_targets(self.regressor, columns), list[Predictor]()
-        if self.size is not None and not supports(own, "tuned"):
+        regressor, fits = select_targets(self.regressor, columns), list[Predictor]()
+        if self.size is not None and not supports(regressor, "tuned"):
             return ()
         rows = self.data.rows(self.name, self.fitted)
         losses_NM = self.data.losses_NM[:, list(columns)]
         with one_blas_thread(len(rows)):
             for _ in range(count):
                 drawn = resampled_rows(self.data.mixtures, rng)
-                again = own.tuned() if supports(own, "tuned") else self.data.make(self.name)
-                fits.append(fit_regressor(self.name, again, rows[drawn], losses_NM[drawn]))
+                refit = (
+                    regressor.tuned() if supports(regressor, "tuned") else self.data.make(self.name)
+                )
+                fits.append(fit_regressor(self.name, refit, rows[drawn], losses_NM[drawn]))
                 update(len(fits), "refits")
         return tuple(fits)
 
@@ -251,8 +253,8 @@ class Fit:
 
     def objective_errors(self, objective: Objective) -> Array:
         """Return observed minus predicted objectives of held-out trials, shape (N,)."""
-        told_N = objective.value(self.held_out_losses())
-        return np.asarray(objective.value(self.data.losses_NM) - told_N)
+        predicted_N = objective.value(self.held_out_losses())
+        return np.asarray(objective.value(self.data.losses_NM) - predicted_N)
 
     def tried_best(self, objective: Objective) -> tuple[float, float] | None:
         """Return the best observed objective and the held-out error, for shrinking predictions.
@@ -280,8 +282,8 @@ class Fit:
         also for the best trial, whose observed value was lucky.
         """
         if not self.is_carried:
-            apart_N1 = pairwise_total_variation(self.data.weights_ND, mixture.array[None])
-            values_N, same_N = objective.value(self.data.losses_NM), apart_N1[:, 0] < SAME
+            distance_N1 = pairwise_total_variation(self.data.weights_ND, mixture.array[None])
+            values_N, same_N = objective.value(self.data.losses_NM), distance_N1[:, 0] < SAME
             if same_N.any() and not same_N[values_N.argmin()]:
                 return float(values_N[same_N].mean()), 0.0
         return self.value(mixture, objective), self.gain_half(mixture, objective)
@@ -292,8 +294,8 @@ class Fit:
         return float(self._held_back(objective.value(losses_1M), objective)[0])
 
     def _held_back(self, values_N: Array, objective: Objective) -> Array:
-        tried = self.tried_best(objective)
-        return values_N if tried is None else held_back(values_N, *tried)
+        best_and_error = self.tried_best(objective)
+        return values_N if best_and_error is None else held_back(values_N, *best_and_error)
 
     @cached_property
     def item_variances(self) -> Array:
@@ -308,9 +310,9 @@ class Fit:
         typical_M = self.item_variances
         if not typical_M.any():
             return stds_NM
-        own_NM = np.nan_to_num(self.objective.item_errors(losses_NM)) ** 2
+        variance_NM = np.nan_to_num(self.objective.item_errors(losses_NM)) ** 2
         rest_NM = np.maximum(stds_NM**2 - typical_M, 0.0)
-        return np.asarray(np.where(typical_M > 0, np.sqrt(rest_NM + own_NM), stds_NM))
+        return np.asarray(np.where(typical_M > 0, np.sqrt(rest_NM + variance_NM), stds_NM))
 
     def _calibrated(self, errors_N: Array, stds_N: Array, names: Sequence[str]) -> Calibration:
         has_items = any(name in self.objective.items for name in names)
@@ -341,7 +343,9 @@ class Fit:
         stds_NM = self._by_items(means_NM, stds_NM)
         stretch_N = self.reach.stretch(points_ND)
         pairs = zip(self.calibrations, stds_NM.T, strict=True)
-        halves_NM = np.stack([stretch_N * one.halves(std_N) for one, std_N in pairs], axis=1)
+        halves_NM = np.stack(
+            [stretch_N * calibration.halves(std_N) for calibration, std_N in pairs], axis=1
+        )
         value_N = self._held_back(over.value(means_NM), over)
         half_N = stretch_N * self.objective_calibration(over).halves(over.spread(stds_NM))
         if over.kind == "target":  # the loss that is the objective has the objective's values
@@ -377,15 +381,15 @@ class Fit:
         """Return one line on the chosen regressor and its held-out accuracy."""
         unit, rank = self.objective.value_unit, self.scores[self.name]["spearman"]
         errors = {name: size_text(row["rmse"], unit) for name, row in self.scores.items()}
-        others = [
+        rivals = [
             f"{name} {errors[name]}"
             for name, row in self.scores.items()
             if row["kind"] in ("regressor", "member") and name != self.name
         ]
-        beside = ", ".join([*others, f"the mean {errors['mean']}"])
-        shown_rank = "none" if rank is None else f"{rank:.3f}"
+        beside = ", ".join([*rivals, f"the mean {errors['mean']}"])
+        rank_shown = "none" if rank is None else f"{rank:.3f}"
         error = f"error of the objective on held-out folds {errors[self.name]} ({beside})"
-        lines = [f"{self.name}: {error}, Spearman {shown_rank}"]
+        lines = [f"{self.name}: {error}, Spearman {rank_shown}"]
         if self.size is not None:
             size = self.size
             lines.append(

@@ -35,8 +35,8 @@ from mixopt.system import Array, BoolArray, IntArray, first_few
 
 def spearman(predicted_N: ArrayLike, observed_N: ArrayLike) -> float | None:
     """Return the correlation of ranks, ties averaged; None where one side is constant."""
-    sides = [np.asarray(one, dtype=np.float64)[:, None] for one in (predicted_N, observed_N)]
-    if any(np.ptp(np.round(one, 12)) == 0 for one in sides):
+    sides = [np.asarray(side, dtype=np.float64)[:, None] for side in (predicted_N, observed_N)]
+    if any(np.ptp(np.round(side, 12)) == 0 for side in sides):
         return None
     return float(rank_correlations(*sides)[0, 0])
 
@@ -76,13 +76,14 @@ RESAMPLES = 200
 BETTER = 0.5  # share of resamples above which a regressor adds something
 
 
-def share_better(ours_NQ: Array, theirs_NQ: Array, seen_NQ: Array, seed: int) -> Array:
+def share_better(ours_NQ: Array, theirs_NQ: Array, observed_NQ: Array, seed: int) -> Array:
     """Return the share of resamples in which our scores rank better, for each column."""
-    rng, wins_Q = np.random.default_rng(seed), np.zeros(seen_NQ.shape[1])
+    rng, wins_Q = np.random.default_rng(seed), np.zeros(observed_NQ.shape[1])
     for _ in range(RESAMPLES):
-        rows = rng.integers(0, len(seen_NQ), len(seen_NQ))
+        rows = rng.integers(0, len(observed_NQ), len(observed_NQ))
         ours_Q, theirs_Q = (
-            np.diag(rank_correlations(one[rows], seen_NQ[rows])) for one in (ours_NQ, theirs_NQ)
+            np.diag(rank_correlations(scores_NQ[rows], observed_NQ[rows]))
+            for scores_NQ in (ours_NQ, theirs_NQ)
         )
         wins_Q += ours_Q > theirs_Q
     return wins_Q / RESAMPLES
@@ -93,11 +94,11 @@ def spearman_within(
 ) -> float | None:
     """Return the mean of `spearman` over groups, weighted by rows; None if no group has one."""
     predicted, observed = np.asarray(predicted_N), np.asarray(observed_N)
-    own = [group_N == group for group in np.unique(group_N)]
-    pairs = [(spearman(predicted[rows], observed[rows]), int(rows.sum())) for rows in own]
-    known = [(rank, count) for rank, count in pairs if rank is not None]
-    ranks, counts = [rank for rank, _ in known], [count for _, count in known]
-    return float(np.average(ranks, weights=counts)) if known else None
+    masks = [group_N == group for group in np.unique(group_N)]
+    pairs = [(spearman(predicted[rows], observed[rows]), int(rows.sum())) for rows in masks]
+    ranked = [(rank, count) for rank, count in pairs if rank is not None]
+    ranks, counts = [rank for rank, _ in ranked], [count for _, count in ranked]
+    return float(np.average(ranks, weights=counts)) if ranked else None
 
 
 def rmse(predicted_N: ArrayLike, observed_N: ArrayLike) -> float:
@@ -114,7 +115,7 @@ class HeldOutPredictions:
 
     name: str
     kind: str
-    told_NQ: Array
+    predicted_NQ: Array
     ranks_NQ: Array | None
     stds_NM: Array | None = None
 
@@ -128,16 +129,16 @@ def held_out_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> p
     """Return a table with a row for each predictor, target and trial."""
     names, trials = (OBJECTIVE, *data.trials.targets), data.trials.table["trial"].to_list()
     frames = []
-    for one in predictors:
-        stds_NM = np.zeros_like(data.losses_NM) if one.stds_NM is None else one.stds_NM
+    for predictor in predictors:
+        stds_NM = np.zeros_like(data.losses_NM) if predictor.stds_NM is None else predictor.stds_NM
         stds_NQ = np.column_stack([data.objective.spread(stds_NM), stds_NM])
         columns = {
-            "predictor": [one.name] * stds_NQ.size,
+            "predictor": [predictor.name] * stds_NQ.size,
             "target": [name for name in names for _ in trials],
             "trial": trials * len(names),
             "fold": np.tile(data.fold_N, len(names)),
-            "observed": data.seen_NQ.T.ravel(),
-            "predicted": one.told_NQ.T.ravel(),
+            "observed": data.observed_NQ.T.ravel(),
+            "predicted": predictor.predicted_NQ.T.ravel(),
             "std": stds_NQ.T.ravel(),
         }
         frames.append(pl.DataFrame(columns))
@@ -155,21 +156,21 @@ def controls(
     roots_ND, targets = np.sqrt(weights_ND), objective.evaluation
     uniform_1D = np.full((1, weights_ND.shape[1]), 1.0 / weights_ND.shape[1])
     far_N1 = pairwise_total_variation(weights_ND, uniform_1D)
-    own_NM, far_NM, near_NM, mean_NM = (np.empty_like(losses_NM) for _ in range(4))
+    share_NM, far_NM, near_NM, mean_NM = (np.empty_like(losses_NM) for _ in range(4))
     for train_N, out_N in splits(fold_N):
         best_M = np.abs(rank_correlations(weights_ND[train_N], losses_NM[train_N])).argmax(axis=0)
-        own = [
+        columns = [
             domains.index(n) if n in domains else b for n, b in zip(targets, best_M, strict=True)
         ]
-        own_NM[out_N] = _lines(roots_ND[:, own], losses_NM, train_N, out_N)
+        share_NM[out_N] = _lines(roots_ND[:, columns], losses_NM, train_N, out_N)
         far_NM[out_N] = _lines(far_N1, losses_NM, train_N, out_N)
-        apart_NK = pairwise_total_variation(weights_ND[out_N], weights_ND[train_N])
-        near_NM[out_N] = losses_NM[train_N][np.argmin(apart_NK, axis=1)]
+        distance_NK = pairwise_total_variation(weights_ND[out_N], weights_ND[train_N])
+        near_NM[out_N] = losses_NM[train_N][np.argmin(distance_NK, axis=1)]
         mean_NM[out_N] = losses_NM[train_N].mean(axis=0)
-    own_NQ, far_NQ, near_NQ, mean_NQ = (
-        with_objective(objective, one) for one in (own_NM, far_NM, near_NM, mean_NM)
+    share_NQ, far_NQ, near_NQ, mean_NQ = (
+        with_objective(objective, values_NM) for values_NM in (share_NM, far_NM, near_NM, mean_NM)
     )
-    ranks_NQ = own_NQ.copy()
+    ranks_NQ = share_NQ.copy()
     for column, target in enumerate(targets):
         if target in domains:
             shares_N = weights_ND[:, domains.index(target)]
@@ -178,7 +179,7 @@ def controls(
         only = objective.columns[0]
         ranks_NQ[:, 0] = objective.signs[only] * ranks_NQ[:, 1 + only]
     return [
-        HeldOutPredictions("own_share", "control", own_NQ, ranks_NQ),
+        HeldOutPredictions("own_share", "control", share_NQ, ranks_NQ),
         HeldOutPredictions(
             "from_uniform", "control", far_NQ, far_N1 * np.append(1.0, objective.signs)
         ),
@@ -190,11 +191,11 @@ def controls(
 def _lines(columns_NM: Array, losses_NM: Array, train_N: BoolArray, out_N: BoolArray) -> Array:
     """Fit a straight line for each loss to the training rows; return it at the others."""
     mean_M, level_M = columns_NM[train_N].mean(axis=0), losses_NM[train_N].mean(axis=0)
-    apart_NM = columns_NM - mean_M
-    squares_M = (apart_NM[train_N] ** 2).sum(axis=0)
-    products_M = (apart_NM[train_N] * (losses_NM[train_N] - level_M)).sum(axis=0)
+    deviations_NM = columns_NM - mean_M
+    squares_M = (deviations_NM[train_N] ** 2).sum(axis=0)
+    products_M = (deviations_NM[train_N] * (losses_NM[train_N] - level_M)).sum(axis=0)
     slopes_M = products_M / np.where(squares_M > 0, squares_M, np.inf)
-    line: Array = level_M + slopes_M * apart_NM[out_N]
+    line: Array = level_M + slopes_M * deviations_NM[out_N]
     return line
 
 
@@ -205,9 +206,9 @@ def replicate_spread(values_N: Array, mixtures: Sequence[str]) -> tuple[float, i
     """Return the pooled standard deviation within mixtures, and its degrees of freedom."""
     squares, freedom = 0.0, 0
     for mixture in dict.fromkeys(mixtures):
-        own_N = values_N[[name == mixture for name in mixtures]]
-        squares += float(((own_N - own_N.mean()) ** 2).sum())
-        freedom += len(own_N) - 1
+        group_N = values_N[[name == mixture for name in mixtures]]
+        squares += float(((group_N - group_N.mean()) ** 2).sum())
+        freedom += len(group_N) - 1
     return (float(np.sqrt(squares / freedom)), freedom) if freedom else None
 
 
@@ -236,22 +237,23 @@ def report_table(predictors: Sequence[HeldOutPredictions], data: FitData) -> pl.
     """Return the table of regressors, controls and ceiling; trials are ranked within their size."""
     names = (OBJECTIVE, *data.objective.evaluation)
     rows: list[tuple[str, str, str, float | None, float]] = []
-    for one in predictors:
+    for predictor in predictors:
         for q, name in enumerate(names):
-            seen_N, rank = data.seen_NQ[:, q], None
-            if one.ranks_NQ is not None:
-                rank = spearman_within(one.ranks_NQ[:, q], seen_N, data.sizes.group_N)
-            rows.append((one.name, one.kind, name, rank, rmse(one.told_NQ[:, q], seen_N)))
-    for name, seen_N in zip(names, data.seen_NQ.T, strict=True):
-        spread = replicate_spread(seen_N, data.mixtures) if data.sizes.count == 1 else None
+            observed_N, rank = data.observed_NQ[:, q], None
+            if predictor.ranks_NQ is not None:
+                rank = spearman_within(predictor.ranks_NQ[:, q], observed_N, data.sizes.group_N)
+            error = rmse(predictor.predicted_NQ[:, q], observed_N)
+            rows.append((predictor.name, predictor.kind, name, rank, error))
+    for name, observed_N in zip(names, data.observed_NQ.T, strict=True):
+        spread = replicate_spread(observed_N, data.mixtures) if data.sizes.count == 1 else None
         if spread is not None:  # there are replicates
-            best = best_spearman(seen_N, spread[0], data.seed)
+            best = best_spearman(observed_N, spread[0], data.seed)
             rows.append((CEILING, "ceiling", name, best, spread[0]))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-APART = 0.9  # identifiable part of a share's variation above which a domain counts as measured
-NAMED = 6  # domains named in a line
+MIN_IDENTIFIED = 0.9  # part of a share's variation above which a domain counts as measured
+MAX_NAMED = 6  # domains named in a line
 
 
 def thin_evidence(weights_ND: Array, domains: Sequence[str]) -> str | None:
@@ -265,9 +267,11 @@ def thin_evidence(weights_ND: Array, domains: Sequence[str]) -> str | None:
         return None
     centred_KD = different_KD - different_KD.mean(axis=0)
     contrasts_DD = (count * np.eye(count) - 1.0) / np.sqrt(count * (count - 1.0))
-    seen_D = ((contrasts_DD @ np.linalg.pinv(centred_KD) @ centred_KD) ** 2).sum(axis=1)
-    apart = [name for name, seen in zip(domains, seen_D, strict=True) if seen >= APART]
-    measured = f"{first_few(apart, NAMED)} alone" if apart else "no domain alone"
+    identified_D = ((contrasts_DD @ np.linalg.pinv(centred_KD) @ centred_KD) ** 2).sum(axis=1)
+    separable = [
+        name for name, part in zip(domains, identified_D, strict=True) if part >= MIN_IDENTIFIED
+    ]
+    measured = f"{first_few(separable, MAX_NAMED)} alone" if separable else "no domain alone"
     return (
         f"{len(different_KD)} mixtures cannot tell {count} domains apart: they measure"
         f" {measured}, and the rest is what domains usually do for their own losses"

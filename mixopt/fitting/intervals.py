@@ -60,11 +60,11 @@ def calibrate(errors_N: Array, stds_N: Array, *, local: bool = False) -> Calibra
     floor = MIN_DEVIATION * float(np.median(stds_N))
     if floor <= 0:
         return Calibration(conformal_quantile(np.abs(errors_N)), 0.0, False)
-    own = _above(floor, errors_N, stds_N)
+    varying = _above(floor, errors_N, stds_N)
     if local:
-        return own
+        return varying
     even = _above(float(stds_N.max()), errors_N, stds_N)
-    return min(own, even, key=lambda one: float(one.halves(stds_N).mean()))
+    return min(varying, even, key=lambda calibration: float(calibration.halves(stds_N).mean()))
 
 
 def _above(floor: float, errors_N: Array, stds_N: Array) -> Calibration:
@@ -80,14 +80,14 @@ def conformal_quantile(sizes_N: Array) -> float:
     return float(np.sort(sizes_N)[rank - 1])
 
 
-HELD_BACK = 0.5  # of the held-out error: maximum shrinkage of a prediction
+MAX_SHRINKAGE = 0.5  # of the held-out error: maximum shrinkage of a prediction
 
 
 def held_back(values_N: Array, best: float, error: float) -> Array:
     """Shrink predictions that are better than `best`, the more the better they are."""
     beyond_N = np.maximum(best - values_N, 0.0)
-    taken_N: Array = HELD_BACK * error * beyond_N / np.maximum(beyond_N + error, 1e-300)
-    return values_N + taken_N
+    shrinkage_N: Array = MAX_SHRINKAGE * error * beyond_N / np.maximum(beyond_N + error, 1e-300)
+    return values_N + shrinkage_N
 
 
 ALIKE = 3  # decimals of weights that decide whether mixtures are the same
@@ -105,9 +105,9 @@ class TrialReach:
         rows = self._different
         if len(rows) < 2:
             return 0.0
-        apart_KK = pairwise_total_variation(rows, rows)
-        np.fill_diagonal(apart_KK, np.inf)
-        return float(apart_KK.min(axis=1).max())
+        distance_KK = pairwise_total_variation(rows, rows)
+        np.fill_diagonal(distance_KK, np.inf)
+        return float(distance_KK.min(axis=1).max())
 
     @cached_property
     def radius(self) -> float:
@@ -182,7 +182,7 @@ class Prediction:
         """Return a table of predictions with their 90% intervals, for notebooks."""
         columns = ("mixture", "target", "predicted", "low", "high")
         rows = [
-            (str(place), name, *(loss_text(one) for one in numbers))
+            (str(place), name, *(loss_text(number) for number in numbers))
             for place, name, *numbers in self.frame.iter_rows()
         ]
         return html_table(columns, rows)
@@ -195,6 +195,8 @@ def as_weights(
     """Return mixtures as an array, shape (N, D), in the order of `domains`."""
     several = [weights] if isinstance(weights, Mapping) else weights
     if isinstance(several, Sequence) and several and isinstance(several[0], Mapping):
-        mixtures = [Mixture(one).over(domains) for one in several if isinstance(one, Mapping)]
+        mixtures = [
+            Mixture(shares).over(domains) for shares in several if isinstance(shares, Mapping)
+        ]
         return np.stack([mixture.array for mixture in mixtures])
     return np.atleast_2d(np.asarray(weights, dtype=np.float64))

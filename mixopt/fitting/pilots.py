@@ -95,9 +95,9 @@ class Lines:
         share: float,
     ) -> Self:
         """Fit lines through runs; `noise_M` is the variance of the fit's own error."""
-        x_KM, y_KM = (one - one.mean(axis=0) for one in (columns_KM, values_KM))
+        x_KM, y_KM = (array - array.mean(axis=0) for array in (columns_KM, values_KM))
         squares_M, products_M = (x_KM**2).sum(axis=0), (x_KM * y_KM).sum(axis=0)
-        squares, products = (float(one.sum()) + COMMON_HOLD for one in (squares_M, products_M))
+        squares, products = (float(array.sum()) + COMMON_HOLD for array in (squares_M, products_M))
         hold_M = np.maximum(noise_M / SLOPE_SPREAD**2, MIN_HOLD)
         drawn_M = products_M + hold_M * max(products / squares, MIN_SLOPE)
         slopes_M = np.maximum(drawn_M / (squares_M + hold_M), MIN_SLOPE)
@@ -121,20 +121,20 @@ class Lines:
     ) -> Self:
         """Return the lines whose residuals have the greatest marginal likelihood."""
         runs = weights_KD, columns_KM, values_KM, noise_M
-        every = [
+        candidates = [
             cls.through(*runs, length, ratio / (1.0 + ratio))
             for ratio in RATIOS
             for length in (LENGTHS if ratio else LENGTHS[:1])
         ]
-        return max(every, key=lambda one: one._likelihood(values_KM))
+        return max(candidates, key=lambda lines: lines._likelihood(values_KM))
 
     def _likelihood(self, values_KM: Array) -> float:
         """Return the log marginal likelihood without its constant."""
-        left_KM = values_KM - self.levels_M - self.slopes_M * self.columns_KM
-        squares_M = (left_KM * self.dual_KM).sum(axis=0)
+        residual_KM = values_KM - self.levels_M - self.slopes_M * self.columns_KM
+        squares_M = (residual_KM * self.dual_KM).sum(axis=0)
         volume = np.log(self.inverse_KK.sum()) - np.linalg.slogdet(self.inverse_KK)[1]
-        known = np.log1p(squares_M / (left_KM.var(axis=0) + MIN_NOISE)).sum()
-        return float(-0.5 * (len(squares_M) * volume + self.freedom * known))
+        misfit = np.log1p(squares_M / (residual_KM.var(axis=0) + MIN_NOISE)).sum()
+        return float(-0.5 * (len(squares_M) * volume + self.freedom * misfit))
 
     @property
     def freedom(self) -> float:
@@ -150,20 +150,20 @@ class Lines:
         """Return relative standard deviations of new runs about their lines, shape (N, M)."""
         alike_NK = self._alike(weights_ND)
         solved_NK = alike_NK @ self.inverse_KK
-        left_N1 = np.maximum(1.0 - (solved_NK * alike_NK).sum(axis=1), 1.0 - self.share)[:, None]
-        one_NM = np.broadcast_to(1.0 - solved_NK.sum(axis=1)[:, None], columns_NM.shape)
-        basis_NM2 = np.stack([one_NM, columns_NM - solved_NK @ self.columns_KM], axis=2)
+        unexplained_N = np.maximum(1.0 - (solved_NK * alike_NK).sum(axis=1), 1.0 - self.share)
+        level_NM = np.broadcast_to(1.0 - solved_NK.sum(axis=1)[:, None], columns_NM.shape)
+        basis_NM2 = np.stack([level_NM, columns_NM - solved_NK @ self.columns_KM], axis=2)
         unsure_NM = np.einsum("nmi,mij,nmj->nm", basis_NM2, self.unsure_M22, basis_NM2)
-        widths_NM: Array = np.sqrt(np.square(relative_NM) * left_N1 + unsure_NM)
+        widths_NM: Array = np.sqrt(np.square(relative_NM) * unexplained_N[:, None] + unsure_NM)
         return widths_NM
 
     def residual_slopes(self, weights_D: Array) -> Array:
         """Return the gradient of the residual process, shape (M, D)."""
-        apart_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
-        distance_K = np.sqrt(5.0 * (apart_KD**2).sum(axis=1))
+        offset_KD = (_warped(weights_D) - _warped(self.weights_KD)) / self.length
+        distance_K = np.sqrt(5.0 * (offset_KD**2).sum(axis=1))
         by_squared_K = -5.0 / 6.0 * (1.0 + distance_K) * np.exp(-distance_K) * self.share
         steep_D = WARP * (np.maximum(weights_D, STEEPEST) + SHIFT) ** (WARP - 1.0)
-        by_weight_KD = 2.0 * by_squared_K[:, None] * apart_KD * steep_D / self.length
+        by_weight_KD = 2.0 * by_squared_K[:, None] * offset_KD * steep_D / self.length
         return np.asarray(self.dual_KM.T @ by_weight_KD)
 
     def _alike(self, weights_ND: Array) -> Array:
@@ -212,38 +212,40 @@ class Correction:
     def of(
         cls,
         weights_KD: Array,
-        told_KM: Array,
-        seen_KM: Array,
+        predicted_KM: Array,
+        observed_KM: Array,
         spread_M: Array,
         off_M: Array,
         middle_M: Array | None = None,
     ) -> Self:
         """Fit lines to predictions and observations of runs, relative to `middle_M`."""
-        middle_M = told_KM.mean(axis=0) if middle_M is None else middle_M
-        columns_KM, values_KM = ((one - middle_M) / spread_M for one in (told_KM, seen_KM))
-        noise_M, count = np.square(off_M / spread_M), len(told_KM)
+        middle_M = predicted_KM.mean(axis=0) if middle_M is None else middle_M
+        columns_KM, values_KM = (
+            (losses_KM - middle_M) / spread_M for losses_KM in (predicted_KM, observed_KM)
+        )
+        noise_M, count = np.square(off_M / spread_M), len(predicted_KM)
         errors_KM, widths_KM = np.zeros_like(columns_KM), np.ones_like(columns_KM)
         for k in range(count if count > 1 else 0):
-            others = np.arange(count) != k
+            training = np.arange(count) != k
             rest = Lines.most_likely(
-                weights_KD[others], columns_KM[others], values_KM[others], noise_M
+                weights_KD[training], columns_KM[training], values_KM[training], noise_M
             )
-            own = columns_KM[[k]], weights_KD[[k]]
-            widths_KM[k] = rest.widths(*own, 1.0)
-            errors_KM[k] = (values_KM[k] - rest.at(*own)) / widths_KM[k]
+            left_out = columns_KM[[k]], weights_KD[[k]]
+            widths_KM[k] = rest.widths(*left_out, 1.0)
+            errors_KM[k] = (values_KM[k] - rest.at(*left_out)) / widths_KM[k]
         lines = Lines.most_likely(weights_KD, columns_KM, values_KM, noise_M)
         sigma_M = np.sqrt(_variance(errors_KM, noise_M))
         scales = middle_M, spread_M, sigma_M, noise_M
         return cls(lines, *scales, values_KM, errors_KM, widths_KM)
 
-    def apply(self, told_NM: Array, weights_ND: Array) -> Array:
+    def apply(self, predicted_NM: Array, weights_ND: Array) -> Array:
         """Return losses at the runs' size from the fit's predictions, shape (N, M)."""
-        columns_NM = (told_NM - self.middle_M) / self.spread_M
+        columns_NM = (predicted_NM - self.middle_M) / self.spread_M
         return self.middle_M + self.spread_M * self.lines.at(columns_NM, weights_ND)
 
-    def std(self, told_NM: Array, weights_ND: Array, relative_NM: Array) -> Array:
+    def std(self, predicted_NM: Array, weights_ND: Array, relative_NM: Array) -> Array:
         """Return standard deviations of a new run's losses, shape (N, M)."""
-        columns_NM = (told_NM - self.middle_M) / self.spread_M
+        columns_NM = (predicted_NM - self.middle_M) / self.spread_M
         widths_NM = self.lines.widths(columns_NM, weights_ND, relative_NM)
         return self.spread_M * self.sigma_M * widths_NM
 
@@ -261,11 +263,11 @@ class Correction:
         if len(wide_K) == 1:
             errors_K, off = np.zeros(1), SLOPE_SPREAD
         else:
-            seen_KM = self.middle_M + self.spread_M * self.values_KM
-            carried_KM = seen_KM - wide_KM * self.left_out_KM
-            errors_K = (objective.value(seen_KM) - objective.value(carried_KM)) / wide_K
-        usual = off * float(objective.value(losses_LM).std()) / float(wide_K.mean())
-        variance = _variance(errors_K, np.square(usual))
+            observed_KM = self.middle_M + self.spread_M * self.values_KM
+            carried_KM = observed_KM - wide_KM * self.left_out_KM
+            errors_K = (objective.value(observed_KM) - objective.value(carried_KM)) / wide_K
+        typical = off * float(objective.value(losses_LM).std()) / float(wide_K.mean())
+        variance = _variance(errors_K, np.square(typical))
         return Calibration(self.quantile * float(np.sqrt(variance)), 0.0, True)
 
     @property
@@ -279,20 +281,22 @@ class Correction:
         """Return the correction of some losses, by position."""
         chosen, lines = list(targets), self.lines
         by_loss = ("columns_KM", "dual_KM")
-        some = {name: getattr(lines, name)[:, chosen] for name in by_loss}
-        some |= {n: getattr(lines, n)[chosen] for n in ("levels_M", "slopes_M", "unsure_M22")}
-        own = {
+        line_fields = {name: getattr(lines, name)[:, chosen] for name in by_loss}
+        line_fields |= {
+            n: getattr(lines, n)[chosen] for n in ("levels_M", "slopes_M", "unsure_M22")
+        }
+        fields = {
             name: value[..., chosen]
             for name, value in vars(self).items()
             if value is not self.lines
         }
-        return replace(self, lines=replace(lines, **some), **own)
+        return replace(self, lines=replace(lines, **line_fields), **fields)
 
-    def again(self, told_KM: Array) -> Self:
+    def refitted(self, predicted_KM: Array) -> Self:
         """Return the correction of another fit's predictions, with other settings unchanged."""
-        old, middle_M = self.lines, told_KM.mean(axis=0)
+        old, middle_M = self.lines, predicted_KM.mean(axis=0)
         values_KM = self.values_KM + (self.middle_M - middle_M) / self.spread_M
-        runs = old.weights_KD, (told_KM - middle_M) / self.spread_M, values_KM
+        runs = old.weights_KD, (predicted_KM - middle_M) / self.spread_M, values_KM
         lines = Lines.through(*runs, self.noise_M, old.length, old.share)
         return replace(self, lines=lines, values_KM=values_KM, middle_M=middle_M)
 
@@ -303,11 +307,11 @@ class Correction:
         return law | {n: getattr(self, n) for n in ("middle_M", "spread_M", "sigma_M")}
 
 
-def _variance(errors_K: Array, usual: Any) -> Any:
+def _variance(errors_K: Array, prior: Any) -> Any:
     """Return a variance from errors at runs, at least the usual one."""
     squares, count = (errors_K**2).sum(axis=0), len(errors_K)
-    least = np.maximum(usual, squares / count)
-    return (squares + NOISE_FREEDOM * least) / (NOISE_FREEDOM + count - 1)
+    lowest = np.maximum(prior, squares / count)
+    return (squares + NOISE_FREEDOM * lowest) / (NOISE_FREEDOM + count - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,18 +329,18 @@ class CarriedRegressor:
         weights = np.asarray(weights_ND, dtype=np.float64)
         if not return_std:
             return self.correction.apply(predict_losses(self.regressor, weights), weights)
-        own_NM, stds_NM = predict_with_std(self.regressor, weights)
-        known_M = self.typical_M > 0
-        relative_NM = np.where(known_M, stds_NM / np.where(known_M, self.typical_M, 1.0), 1.0)
+        plain_NM, stds_NM = predict_with_std(self.regressor, weights)
+        has_std_M = self.typical_M > 0
+        relative_NM = np.where(has_std_M, stds_NM / np.where(has_std_M, self.typical_M, 1.0), 1.0)
         relative_NM = np.maximum(relative_NM, MIN_RELATIVE)
-        stds_NM = self.correction.std(own_NM, weights, relative_NM)
-        return self.correction.apply(own_NM, weights), stds_NM
+        stds_NM = self.correction.std(plain_NM, weights, relative_NM)
+        return self.correction.apply(plain_NM, weights), stds_NM
 
     @property
     def gradient(self) -> Callable[[ArrayLike], Array]:
         """The gradient of each loss, if the regressor has one."""
-        own: Any = self.regressor
-        slopes = own.gradient
+        regressor: Any = self.regressor
+        slopes = regressor.gradient
         return lambda weights_D: self.correction.gradient(
             np.asarray(slopes(weights_D)), np.asarray(weights_D, dtype=np.float64)
         )
@@ -344,8 +348,8 @@ class CarriedRegressor:
     @property
     def plain_law(self) -> Callable[[], dict[str, Any]]:
         """The law as plain numbers, if the regressor has one."""
-        own: Any = self.regressor
-        law, more = own.plain_law, {"kind": "corrected", "typical_M": self.typical_M}
+        regressor: Any = self.regressor
+        law, more = regressor.plain_law, {"kind": "corrected", "typical_M": self.typical_M}
         return lambda: {**more, "model": law(), **self.correction.plain_law()}
 
     def select(self, targets: Sequence[int]) -> Self:
@@ -363,10 +367,10 @@ class CarriedRegressor:
 
     def fit(self, rows: ArrayLike, losses_NM: ArrayLike) -> Self:
         """Fit to other trials, with new lines through the pilots."""
-        own = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
-        again = replace(self, regressor=fit_regressor(self.name, own, rows, losses_NM))
-        told_KM = predict_losses(again.regressor, self.correction.lines.weights_KD)
-        return replace(again, correction=self.correction.again(told_KM))
+        unfitted = self.regressor.tuned() if supports(self.regressor, "tuned") else self.make()
+        refitted = replace(self, regressor=fit_regressor(self.name, unfitted, rows, losses_NM))
+        predicted_KM = predict_losses(refitted.regressor, self.correction.lines.weights_KD)
+        return replace(refitted, correction=self.correction.refitted(predicted_KM))
 
 
 def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:
@@ -379,23 +383,23 @@ def aligned(pilots: Trials, trials: Trials, objective: Objective) -> Trials:
     if not pilots.has(objective.unit):
         raise TrialsError(f"pilots: their losses are not in {objective.unit}, as the fit's are")
     try:
-        done = pilots.finished
+        finished = pilots.finished
     except TrialsError as error:
         raise TrialsError(f"pilots: {error}; a correction needs at least one") from error
     sizes = set(trials.table.select(SIZE).iter_rows())
-    for name, *own in done.table.select("trial", *SIZE).iter_rows():
-        if tuple(own) in sizes and None not in own[1:]:
+    for name, *size in finished.table.select("trial", *SIZE).iter_rows():
+        if tuple(size) in sizes and None not in size[1:]:
             raise TrialsError(
-                f"pilots: {name!r} is of the trials' own size ({own[1]} parameters, {own[2]}"
+                f"pilots: {name!r} is of the trials' own size ({size[1]} parameters, {size[2]}"
                 " tokens); pilots are runs at the target size: fit it with the trials instead"
             )
-    table = done.table.select(list(schema(trials.domains, trials.targets)))
+    table = finished.table.select(list(schema(trials.domains, trials.targets)))
     aligned_trials = Trials(table, trials.domains, trials.targets, pilots.notes)
-    known = {numbers: name for name, numbers in _numbers(trials, objective)}
+    by_numbers = {numbers: name for name, numbers in _numbers(trials, objective)}
     for name, numbers in _numbers(aligned_trials, objective):
-        if numbers in known:
+        if numbers in by_numbers:
             raise TrialsError(
-                f"pilots: {name!r} is trial {known[numbers]!r} (the same mixture and losses);"
+                f"pilots: {name!r} is trial {by_numbers[numbers]!r} (the same mixture and losses);"
                 " pilots are runs at the target size"
             )
     return aligned_trials
@@ -416,9 +420,9 @@ def _check_names(pilots: Trials, trials: Trials) -> None:
         "weight of domain": (pilots.domains, trials.domains),
         "loss on": (pilots.targets, trials.targets),
     }
-    for what, (own, theirs) in pairs.items():
-        for name in (name for name in theirs if name not in own):
+    for kind, (ours, theirs) in pairs.items():
+        for name in (name for name in theirs if name not in ours):
             raise TrialsError(
-                f"pilots: no {what} {name!r}{did_you_mean(name, own)}; pilots need what the trials"
+                f"pilots: no {kind} {name!r}{did_you_mean(name, ours)}; pilots need what the trials"
                 " have"
             )

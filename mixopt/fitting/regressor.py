@@ -171,8 +171,8 @@ def parameters_called(regressor: Predictor, name: str) -> dict[str, Any]:
     """Return all parameters of one name, its own and those of parts, with their values."""
     if not supports(regressor, "get_params"):
         return {}
-    every = regressor.get_params()
-    return {key: value for key, value in every.items() if key.rpartition("__")[2] == name}
+    parameters = regressor.get_params()
+    return {key: value for key, value in parameters.items() if key.rpartition("__")[2] == name}
 
 
 @dataclass(frozen=True)
@@ -227,19 +227,24 @@ def make_regressor(
 
     plugin = load_plugin("regressor", name)
     try:
-        is_made = hasattr(plugin, "fit") and not inspect.isclass(plugin)
-        made: Any = clone(plugin) if is_made else plugin()
-        wanted: dict[str, Any] = dict.fromkeys(parameters_called(made, "random_state"), seed)
-        known: dict[str, Any] = {} if repetition is None else dict(vars(repetition))
-        known["carried"] = carried
-        for field, value in known.items():
-            for key, own in parameters_called(made, field).items():
-                if own is None and value is not None:
-                    wanted[key] = list(value) if field == "inventory" else value
-        if wanted:
-            made.set_params(**wanted)
-        single = isinstance(made, BaseEstimator) and not get_tags(made).target_tags.multi_output
-        regressor: Regressor = MultiOutputRegressor(made) if single else made
+        is_instance = hasattr(plugin, "fit") and not inspect.isclass(plugin)
+        estimator: Any = clone(plugin) if is_instance else plugin()
+        parameters: dict[str, Any] = dict.fromkeys(
+            parameters_called(estimator, "random_state"), seed
+        )
+        available: dict[str, Any] = {} if repetition is None else dict(vars(repetition))
+        available["carried"] = carried
+        for field, value in available.items():
+            for key, current in parameters_called(estimator, field).items():
+                if current is None and value is not None:
+                    parameters[key] = list(value) if field == "inventory" else value
+        if parameters:
+            estimator.set_params(**parameters)
+        single = (
+            isinstance(estimator, BaseEstimator)
+            and not get_tags(estimator).target_tags.multi_output
+        )
+        regressor: Regressor = MultiOutputRegressor(estimator) if single else estimator
     except MixoptError:
         raise
     except Exception as error:

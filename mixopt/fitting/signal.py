@@ -149,7 +149,7 @@ class LossReadiness:
         """The training domain whose own loss correlates most with this one, and the correlation."""
         if not self.domains:
             return None
-        return max(self.domains.items(), key=lambda one: abs(one[1]))
+        return max(self.domains.items(), key=lambda pair: abs(pair[1]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
@@ -177,8 +177,8 @@ class LossReadiness:
         """Whether the regressor ranks nothing, or a control ranks significantly better."""
         if self.spearman is None or self.control is None:
             return self.spearman is None
-        apart = fisher(self.control[1]) - fisher(self.spearman)
-        return self.mixtures > 3 and apart > LEVEL * rank_error(self.spearman, self.mixtures)
+        difference = fisher(self.control[1]) - fisher(self.spearman)
+        return self.mixtures > 3 and difference > LEVEL * rank_error(self.spearman, self.mixtures)
 
 
 STATES = ("ready", "weak", "noise")
@@ -210,7 +210,7 @@ class FitReadiness:
 
     def named(self, state: str) -> list[str]:
         """Return the losses in a state: `ready`, `weak` or `noise`."""
-        return [one.name for one in self.losses if one.state == state]
+        return [loss.name for loss in self.losses if loss.state == state]
 
     def lines(self, directory: str) -> Iterator[str]:
         """Yield a summary in a line or two, and the command that shows all figures."""
@@ -227,7 +227,7 @@ class FitReadiness:
                 "the fit adds nothing to a domain's own share in ranking held-out trials:"
                 f" fit.regressors: [{OWN_SHARE}] recommends by that share alone"
             )
-        noisy = [one.name for one in self.losses if one.weight and one.state == "noise"]
+        noisy = [loss.name for loss in self.losses if loss.weight and loss.state == "noise"]
         if not noisy:
             return
         names = grouped_names(noisy)
@@ -241,19 +241,19 @@ class FitReadiness:
 
     def refuse_noise(self) -> None:
         """Raise ConfigError if the objective contains tasks that are noise."""
-        for one in self.losses:
-            if not one.weight or one.state != "noise" or not one.name.startswith(TASK):
+        for loss in self.losses:
+            if not loss.weight or loss.state != "noise" or not loss.name.startswith(TASK):
                 continue
-            ratio = one.of_trials.ratio
+            ratio = loss.of_trials.ratio
             if ratio is None:
-                rank = "none" if one.spearman is None else f"{one.spearman:.2f}"
+                rank = "none" if loss.spearman is None else f"{loss.spearman:.2f}"
                 reason = f"no regressor ranks held-out trials on it (Spearman {rank})"
                 hint = "set design.replicates and objective.noise: leave_out"
             else:
                 reason = f"its signal is {ratio:.2f} times the noise between seeds"
                 hint = "set objective.noise: leave_out"
             raise ConfigError(
-                f"objective: {one.name!r} is noise: {reason}; {hint}, or objective.noise: allow"
+                f"objective: {loss.name!r} is noise: {reason}; {hint}, or objective.noise: allow"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -262,9 +262,9 @@ class FitReadiness:
             "replicates": {"trials": self.replicates.trials, "mixtures": self.replicates.mixtures},
             "objective": self.objective.to_json(),
             "left_out": list(self.left_out),
-            "losses": [one.to_json() for one in self.losses],
-            "factors": [asdict(one) for one in self.factors],
-            "offers": [one.to_json() for one in self.offers],
+            "losses": [entry.to_json() for entry in self.losses],
+            "factors": [asdict(entry) for entry in self.factors],
+            "offers": [entry.to_json() for entry in self.offers],
         }
 
 
@@ -276,33 +276,33 @@ def readiness(fit: Fit) -> FitReadiness:
     best = _best_controls(fit.report)
     predicted_NM = fit.held_out_losses()
     error_NM = objective.item_errors(data.losses_NM)
-    told_NQ = with_objective(objective, predicted_NM)
+    predicted_NQ = with_objective(objective, predicted_NM)
     of_objective_NP = np.nan_to_num(error_NM) ** 2 @ objective.pieces().T ** 2
     errors_NQ = np.column_stack([np.sqrt(of_objective_NP.max(axis=1)), error_NM])
-    better = _better_than_own_share(fit, told_NQ)
+    better = _better_than_own_share(fit, predicted_NQ)
     rows = []
     for column, name in enumerate((OBJECTIVE, *fit.targets)):
-        seen_N = data.seen_NQ[:, column]
-        (one,) = readiness_of(
-            fit.trials, seen_N[:, None], ["the objective" if not column else name]
+        observed_N = data.observed_NQ[:, column]
+        (of_trials,) = readiness_of(
+            fit.trials, observed_N[:, None], ["the objective" if not column else name]
         )
         error = float(np.sqrt((errors_NQ[:, column] ** 2).mean()))
         rows.append(
             LossReadiness(
-                one,
+                of_trials,
                 objective.weights.get(name, 0.0) if column else 1.0,
                 mixtures,
                 ranks.get(name),
                 ceilings.get(name),
                 best.get(name),
-                _of_domains(fit, name, seen_N),
-                _explained(seen_N, told_NQ[:, column], data.sizes.group_N),
+                _of_domains(fit, name, observed_N),
+                _explained(observed_N, predicted_NQ[:, column], data.sizes.group_N),
                 error if error > 0 else None,
                 None if better is None else float(better[column]),
             )
         )
-    whole, *losses = rows
-    result = FitReadiness(Replicates.of(fit.trials), whole, tuple(losses), objective.left_out)
+    overall, *losses = rows
+    result = FitReadiness(Replicates.of(fit.trials), overall, tuple(losses), objective.left_out)
     if data.sizes.count > 1 or fit.is_carried:
         return result
     scored = factors(objective, data.losses_NM, predicted_NM)
@@ -315,29 +315,32 @@ def noise_of(fit: Fit) -> dict[str, float]:
     From replicates; without any an upper bound: the binomial error from the number of questions, or
     the held-out error if that is lower.
     """
-    known = noise_by_seeds(fit.trials, fit.objective, fit.data.losses_NM)
+    noise = noise_by_seeds(fit.trials, fit.objective, fit.data.losses_NM)
     if Replicates.of(fit.trials).trials:
-        return known
-    most_M = np.sqrt((fit.held_out_errors() ** 2).mean(axis=0))
-    pairs = zip(fit.targets, most_M.tolist(), strict=True)
-    return {name: min(most, known.get(name, np.inf)) for name, most in pairs}
+        return noise
+    bound_M = np.sqrt((fit.held_out_errors() ** 2).mean(axis=0))
+    pairs = zip(fit.targets, bound_M.tolist(), strict=True)
+    return {name: min(bound, noise.get(name, np.inf)) for name, bound in pairs}
 
 
-def _explained(seen_N: Array, told_N: Array, group_N: IntArray) -> float:
+def _explained(observed_N: Array, predicted_N: Array, group_N: IntArray) -> float:
     """Return the share of the variance within sizes explained by predictions, >= 0."""
-    own = [seen_N[group_N == group] for group in np.unique(group_N)]
-    total = sum(float(((one - one.mean()) ** 2).sum()) for one in own)
-    return max(1.0 - float(((seen_N - told_N) ** 2).sum()) / total, 0.0) if total > 0 else 0.0
+    groups = [observed_N[group_N == group] for group in np.unique(group_N)]
+    total = sum(float(((values_N - values_N.mean()) ** 2).sum()) for values_N in groups)
+    missed = float(((observed_N - predicted_N) ** 2).sum())
+    return max(1.0 - missed / total, 0.0) if total > 0 else 0.0
 
 
-def _better_than_own_share(fit: Fit, told_NQ: Array) -> Array | None:
+def _better_than_own_share(fit: Fit, predicted_NQ: Array) -> Array | None:
     """Return the share of resamples in which the fit ranks better than own share, by column."""
     data = fit.data
     if data.sizes.count > 1 or fit.name == OWN_SHARE:
         return None
-    own, *_ = controls(data.weights_ND, data.losses_NM, data.fold_N, fit.domains, fit.objective)
-    assert own.ranks_NQ is not None
-    return share_better(told_NQ, own.ranks_NQ, data.seen_NQ, data.seed)
+    own_share, *_ = controls(
+        data.weights_ND, data.losses_NM, data.fold_N, fit.domains, fit.objective
+    )
+    assert own_share.ranks_NQ is not None
+    return share_better(predicted_NQ, own_share.ranks_NQ, data.observed_NQ, data.seed)
 
 
 def _spearman(report: pl.DataFrame, predictor: str) -> dict[str, float | None]:

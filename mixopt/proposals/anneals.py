@@ -36,8 +36,8 @@ SCHEMA = {
 def anneal_effects(trials: Trials, objective: Objective, config: AnnealsConfig) -> pl.DataFrame:
     """Compare the anneals of each source with the controls."""
     table = trials.table.filter(pl.col("role").is_in([CONTROL, ANNEAL]))
-    own = Trials(table, trials.domains, trials.targets, trials.notes)
-    validation = Validation.of(own, objective, None)
+    anneals = Trials(table, trials.domains, trials.targets, trials.notes)
+    validation = Validation.of(anneals, objective, None)
     rows = [
         row for target in (None, *trials.targets) for row in _ranked(validation, target, config)
     ]
@@ -60,11 +60,11 @@ def anneal_lines(effects: pl.DataFrame) -> list[str]:
 
 def holm(chances: Mapping[str, float | None]) -> dict[str, float | None]:
     """Return Holm's p-values by name; None of a name without a p-value."""
-    known = sorted((p, name) for name, p in chances.items() if p is not None)
+    ordered = sorted((p, name) for name, p in chances.items() if p is not None)
     adjusted: dict[str, float | None] = dict.fromkeys(chances)
     highest = 0.0
-    for place, (chance, name) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - place) * chance))
+    for place, (chance, name) in enumerate(ordered):
+        highest = max(highest, min(1.0, (len(ordered) - place) * chance))
         adjusted[name] = highest
     return adjusted
 

@@ -69,8 +69,8 @@ def known_baseline(name: str, weights: Mapping[str, float] | None, full: FullRun
         return full.by_phase(Mixture(weights).over(natural.domains))
     if temperature is not None:
         return full.by_phase(tempered(natural, temperature))
-    known = {"natural": natural, "uniform": Mixture.uniform(natural.domains)}
-    mixture = unimax(full) if name == "unimax" else known.get(name)
+    mixtures = {"natural": natural, "uniform": Mixture.uniform(natural.domains)}
+    mixture = unimax(full) if name == "unimax" else mixtures.get(name)
     return None if mixture is None else full.by_phase(mixture)
 
 
@@ -124,10 +124,10 @@ def unimax(full: FullRun) -> Mixture:
     if full.target_tokens is None:
         return Mixture.uniform(domains)
     passes = PASSES if full.max_epochs is None else full.max_epochs
-    most_D = passes * np.array([float(full.inventory[name]) for name in domains])
-    left, given_D = float(full.target_tokens), np.zeros(len(domains))
-    order = np.argsort(most_D, kind="stable")
+    max_D = passes * np.array([float(full.inventory[name]) for name in domains])
+    remaining, tokens_D = float(full.target_tokens), np.zeros(len(domains))
+    order = np.argsort(max_D, kind="stable")
     for place, domain in enumerate(order):
-        given_D[domain] = min(left / (len(order) - place), most_D[domain])
-        left -= given_D[domain]
-    return Mixture.from_array(domains, given_D / given_D.sum())
+        tokens_D[domain] = min(remaining / (len(order) - place), max_D[domain])
+        remaining -= tokens_D[domain]
+    return Mixture.from_array(domains, tokens_D / tokens_D.sum())

@@ -46,7 +46,7 @@ from mixopt.proposals.search import (
 )
 from mixopt.system import Array, Update, __version__, no_progress, one_blas_thread, steady_progress
 
-NOTHING = 1e-13  # smaller weights are rounding errors
+ROUNDING = 1e-13  # smaller weights are rounding errors
 KEEP_SOURCE = "propose.keep_unmeasured"
 SEARCHING_AGAIN = "searching with refits"
 
@@ -78,7 +78,7 @@ def best_proposal(
         )
     update(config.bootstrap, "searching")
     problem = Problem.of(request, refits)
-    rows, done = len(fit.data.losses_NM), config.bootstrap + 1
+    rows, steps = len(fit.data.losses_NM), config.bootstrap + 1
     with one_blas_thread(rows):
         result = search(problem)
         notes: list[str] = []
@@ -86,7 +86,7 @@ def best_proposal(
             result = _untied_if_better(problem, result, request, request.phases, notes)
     _check_guardrails(problem, result, constraints)
     mixture = _stable(fit.domains, result.weights_D)
-    update(done, SEARCHING_AGAIN)
+    update(steps, SEARCHING_AGAIN)
     stability = None
     with one_blas_thread(rows):
         if problem.refits:
@@ -94,7 +94,7 @@ def best_proposal(
                 problem,
                 problem.refits,
                 mixture.array,
-                lambda searched, _: update(done + searched, SEARCHING_AGAIN),
+                lambda searched, _: update(steps + searched, SEARCHING_AGAIN),
             )
             stability = Stability.of(total_variation(optima_BD, mixture.array))
         region = region_around(problem, request, mixture)
@@ -120,10 +120,12 @@ def _untied_if_better(
     """Return a mixture for each phase, or one for all if separate ones gain nothing significant."""
     tied = search(replace(problem, allowed=request.constraints.tied(phases).allowed))
     fit, objective = request.fit, request.objective
-    each, one = (_stable(fit.domains, result.weights_D) for result in (untied, tied))
-    values_2 = fit.predict([each, one], objective).objective_N
+    untied_mixture, tied_mixture = (
+        _stable(fit.domains, result.weights_D) for result in (untied, tied)
+    )
+    values_2 = fit.predict([untied_mixture, tied_mixture], objective).objective_N
     # Both are predicted by one fit, so their errors are correlated.
-    interval = Interval.around(values_2[1] - values_2[0], fit.gain_half(each, objective))
+    interval = Interval.around(values_2[1] - values_2[0], fit.gain_half(untied_mixture, objective))
     unit = objective.value_unit
     ends = gain_ends_text(interval.low, interval.high, unit)
     text = f"{gain_text(interval.value, unit)} {unit_text(unit)} ({ends})"
@@ -201,13 +203,13 @@ def keeping_unmeasured(
     if not set(domains) & set(targets):
         return constraints, ()
     floors = [
-        floor(name, min(share * natural[name], most), KEEP_SOURCE, setting=share)
-        for name, most in zip(domains, constraints.upper_D.tolist(), strict=True)
+        floor(name, min(share * natural[name], upper), KEEP_SOURCE, setting=share)
+        for name, upper in zip(domains, constraints.upper_D.tolist(), strict=True)
         if name not in targets
     ]
-    floors = [one for one in floors if one.value > 0]
+    floors = [limit for limit in floors if limit.value > 0]
     try:
-        return constraints.with_limits(floors), tuple(one.domains[0] for one in floors)
+        return constraints.with_limits(floors), tuple(limit.domains[0] for limit in floors)
     except InfeasibleError:
         return constraints, ()
 
@@ -266,22 +268,22 @@ def _check_guardrails(problem: Problem, result: SearchResult, constraints: Const
     nearest_D = result.weights_D
     if problem.has_gradient:
         nearest_D = least_broken(problem, nearest_D)
-    held = constraints.binding(Mixture.from_array(constraints.domains, nearest_D))
-    raise InfeasibleError(problem.guards.conflict(problem.excess(nearest_D[None])[0], held))
+    binding = constraints.binding(Mixture.from_array(constraints.domains, nearest_D))
+    raise InfeasibleError(problem.guards.conflict(problem.excess(nearest_D[None])[0], binding))
 
 
 def _guarding(problem: Problem, mixture: Mixture) -> list[str]:
-    held = []
+    binding = []
     if problem.guards is not None:
-        held = problem.guards.binding(problem.excess(mixture.array[None])[0])
+        binding = problem.guards.binding(problem.excess(mixture.array[None])[0])
     if problem.avoided is not None and problem.avoided.excess(mixture.array[None])[0] >= -NEAR:
-        held.append(f"a trial whose experts collapsed is as near as any other ({EXPERTS})")
-    return held
+        binding.append(f"a trial whose experts collapsed is as near as any other ({EXPERTS})")
+    return binding
 
 
 def _stable(domains: tuple[str, ...], weights_D: Array) -> Mixture:
     """Return a mixture with rounding errors set to 0."""
-    return Mixture.from_array(domains, np.where(weights_D < NOTHING, 0.0, weights_D))
+    return Mixture.from_array(domains, np.where(weights_D < ROUNDING, 0.0, weights_D))
 
 
 EDITED = (
@@ -335,10 +337,12 @@ class Forecast:
         return {**content, **limits, "costs": plain(self.costs)}
 
 
-def predict_mixture(request: ProposalRequest, given: Mapping[str, float] | str | Path) -> Forecast:
+def predict_mixture(
+    request: ProposalRequest, weights: Mapping[str, float] | str | Path
+) -> Forecast:
     """Predict a mixture or the mixture of a file; with phases, also one mixture for all of them."""
     fit, domains, phases = request.fit, request.fit.domains, request.phases
-    mixture = Mixture.from_file(given) if isinstance(given, str | Path) else Mixture(given)
+    mixture = Mixture.from_file(weights) if isinstance(weights, str | Path) else Mixture(weights)
     if phases is not None and set(mixture) == set(phases.names(domains)):
         mixture = phases.tied(mixture)
     missing = [name for name in domains if name not in mixture]
@@ -351,7 +355,7 @@ def predict_mixture(request: ProposalRequest, given: Mapping[str, float] | str |
     guards = request.guards(request.objective)
     guarded = []
     if guards is not None:
-        compared_G = guards.compared(lambda one_ND: fit.predict(one_ND).losses_NM)
+        compared_G = guards.compared(lambda weights_ND: fit.predict(weights_ND).losses_NM)
         guarded = guards.refusals(guards.excess(fit.predict(mixture).losses_NM, compared_G)[0])
     forecast = replace(
         predicted_proposal(request, mixture),

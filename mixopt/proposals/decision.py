@@ -204,10 +204,11 @@ class Guarded(NamedTuple):
 
     def __str__(self) -> str:
         """Return the gain beside the smallest allowed one."""
-        one, least = self.comparison, f"{-self.margin or 0.0:g}".replace("-", "\N{MINUS SIGN}")
+        comparison = self.comparison
+        allowed = f"{-self.margin or 0.0:g}".replace("-", "\N{MINUS SIGN}")
         return (
-            f"{self.target}: gain over {named(self.reference)} {difference_text(-one.mean)}"
-            f" (95% {interval_text(-one.high, -one.low)}), allowed {least}"
+            f"{self.target}: gain over {named(self.reference)} {difference_text(-comparison.mean)}"
+            f" (95% {interval_text(-comparison.high, -comparison.low)}), allowed {allowed}"
         )
 
 
@@ -218,19 +219,19 @@ def guarded(validation: Validation, rails: Guardrails | None, name: str) -> list
     evaluation, reference = validation.objective.evaluation, rails.reference
     base = rails.base if reference == BASE else None
     checks = [
-        Guarded(target, FLOOR, 0.0, one)
+        Guarded(target, FLOOR, 0.0, comparison)
         for target, floor in rails.floors_of(evaluation).items()
-        if (one := validation.compare_with(FLOOR, floor, target, of=name))
+        if (comparison := validation.compare_with(FLOOR, floor, target, of=name))
     ]
     for target, margin in rails.margins(evaluation).items():
         if base is not None:
-            one = validation.compare_with(BASE, base[target], target, of=name)
+            comparison = validation.compare_with(BASE, base[target], target, of=name)
         elif reference in validation.mixtures:
-            one = validation.compare(reference, target, of=name)
+            comparison = validation.compare(reference, target, of=name)
         else:
             break
-        if one is not None and not one.same:
-            checks.append(Guarded(target, reference, margin, one))
+        if comparison is not None and not comparison.same:
+            checks.append(Guarded(target, reference, margin, comparison))
     return checks
 
 
@@ -279,9 +280,9 @@ class Decision:
 
     def _region(self, chosen: str) -> Region:
         """Return the region of mixtures as good: a proposal's own, or predicted for a baseline."""
-        known = self.proposals[chosen].region if chosen in self.proposals else None
-        if known is not None:
-            return known
+        region = self.proposals[chosen].region if chosen in self.proposals else None
+        if region is not None:
+            return region
         limits, domains = self.constraints, self.fit.domains
         if limits.guardrails is not None:
             limits = replace(limits, guardrails=replace(limits.guardrails, experts=False))
@@ -304,7 +305,7 @@ class Decision:
         for name in sorted(validation.proposals, key=validation.mean):
             rivals = self._rivals(name)
             if rivals and not self._objections(name):
-                wins = all(one.verdict in ("wins", "same mixture") for one in rivals)
+                wins = all(rival.verdict in ("wins", "same mixture") for rival in rivals)
                 return (
                     name,
                     "significantly better" if wins else "better on the mean",
@@ -315,34 +316,38 @@ class Decision:
     def _rivals(self, proposal: str) -> list[Comparison]:
         """Compare a proposal with each allowed baseline."""
         comparisons = self.validation.comparisons_of(proposal)
-        return [one for one in comparisons if one.baseline not in self._barred]
+        return [comparison for comparison in comparisons if comparison.baseline not in self._barred]
 
     def _best_other(self, leading: str) -> tuple[str, Standing, str]:
         """Return the best allowed baseline, if no proposal is good enough."""
-        others = [name for name in self.validation.baselines if name not in self._barred]
-        means = {name: self._shared_mean(name, others) for name in others}
-        best = min(others, key=lambda name: means[name])
+        allowed = [name for name in self.validation.baselines if name not in self._barred]
+        means = {name: self._shared_mean(name, allowed) for name in allowed}
+        best = min(allowed, key=lambda name: means[name])
         name = named(leading, self.validation.mixtures)
         why = f"{_capital(name)} {self._objections(leading)[0]}."
-        return best, "not the proposal", f"{self._best_of(best, others)} {why}"
+        return best, "not the proposal", f"{self._best_of(best, allowed)} {why}"
 
-    def _best_of(self, best: str, others: Sequence[str]) -> str:
+    def _best_of(self, best: str, permitted: Sequence[str]) -> str:
         """Return the reason for the best allowed baseline."""
-        name, every = _capital(named(best)), len(others) == len(self.validation.baselines)
-        if len(others) == 1:
-            return f"{name} is the only baseline{'' if every else ' allowed'}."
+        name, are_all = _capital(named(best)), len(permitted) == len(self.validation.baselines)
+        if len(permitted) == 1:
+            return f"{name} is the only baseline{'' if are_all else ' allowed'}."
         best = "best" if self.validation.objective.value_unit in SHOWN else "lowest"
         value = "objective" if self.validation.objective.higher else "loss"
-        allowed = "" if every else " that are allowed"
+        allowed = "" if are_all else " that are allowed"
         return f"{name} has the {best} validated {value} of the baselines{allowed}."
 
     def _objections(self, proposal: str) -> list[str]:
         """Return why a proposal is not recommended; empty if it is."""
-        rivals = sorted(self._rivals(proposal), key=lambda one: -one.mean)
-        worse = [one for one in rivals if one.verdict == "loses"]
-        not_better = [one for one in rivals if one.verdict == "not significant" and one.mean > 0]
-        lines = [f"is significantly worse: {self._gain_text(one)}" for one in worse[:1]]
-        lines += [f"is not significantly better: {self._gain_text(one)}" for one in not_better[:1]]
+        rivals = sorted(self._rivals(proposal), key=lambda rival: -rival.mean)
+        worse = [rival for rival in rivals if rival.verdict == "loses"]
+        not_better = [
+            rival for rival in rivals if rival.verdict == "not significant" and rival.mean > 0
+        ]
+        lines = [f"is significantly worse: {self._gain_text(rival)}" for rival in worse[:1]]
+        lines += [
+            f"is not significantly better: {self._gain_text(rival)}" for rival in not_better[:1]
+        ]
         return lines + self._barred.get(proposal, [])
 
     def _gain_text(self, comparison: Comparison) -> str:
@@ -360,17 +365,19 @@ class Decision:
         barred = {}
         for name in self.validation.mixtures:
             broken = self.constraints.violations(self.validation.mixture(name))
-            guarded = [one for one in self._guarded(name) if one.comparison.low > one.margin]
+            guarded = [
+                check for check in self._guarded(name) if check.comparison.low > check.margin
+            ]
             barred[name] = [f"breaks a limit: {line.rstrip('.')}" for line in broken]
-            barred[name] += [f"breaks the guardrail on {one}" for one in guarded]
+            barred[name] += [f"breaks the guardrail on {check}" for check in guarded]
         return {name: lines for name, lines in barred.items() if lines}
 
     def _unsure(self, name: str) -> list[str]:
         """Return a note on guardrails broken in the mean but not significantly."""
         return [
-            f"it may break the guardrail on {one}"
-            for one in self._guarded(name)
-            if one.comparison.low <= one.margin < one.comparison.mean
+            f"it may break the guardrail on {check}"
+            for check in self._guarded(name)
+            if check.comparison.low <= check.margin < check.comparison.mean
         ]
 
     def _guarded(self, name: str) -> list[Guarded]:
@@ -386,20 +393,20 @@ class Decision:
             if name != chosen and not is_proposal(name) and self.validation.mean(name) < mean
         ]
 
-    def _shared_mean(self, name: str, others: Sequence[str]) -> float:
+    def _shared_mean(self, name: str, names: Sequence[str]) -> float:
         """Return the mean of a mixture over the seeds common to several."""
-        values = [self.validation.values(other) for other in others]
-        shared = set.intersection(*(set(one) for one in values))
-        own = self.validation.values(name)
-        compared = [own[seed] for seed in shared] or list(own.values())
+        values = [self.validation.values(other) for other in names]
+        shared = set.intersection(*(set(by_seed) for by_seed in values))
+        losses = self.validation.values(name)
+        compared = [losses[seed] for seed in shared] or list(losses.values())
         return float(np.mean(compared)) if compared else float("inf")
 
     def _gains(self, chosen: str) -> dict[str, Gain]:
         """Return validated and predicted gains over every other mixture."""
-        others = [name for name in self.validation.mixtures if name != chosen]
-        predicted = self._predicted(chosen, others)
+        names = [name for name in self.validation.mixtures if name != chosen]
+        predicted = self._predicted(chosen, names)
         gains = {}
-        for name in others:
+        for name in names:
             comparison = self.validation.compare(name, of=chosen)
             if comparison is not None:
                 validated = Interval.rounded(-comparison.mean, -comparison.high, -comparison.low)
@@ -407,14 +414,14 @@ class Decision:
                 gains[name] = Gain(validated, comparison.seeds, verdict, predicted[name])
         return gains
 
-    def _predicted(self, chosen: str, others: Sequence[str]) -> dict[str, Interval]:
+    def _predicted(self, chosen: str, names: Sequence[str]) -> dict[str, Interval]:
         """Return the predicted gains: the proposal's own, else the fit's."""
         domains = self.fit.domains
-        compared = {name: self.validation.mixture(name).over(domains) for name in others}
+        compared = {name: self.validation.mixture(name).over(domains) for name in names}
         mixture = self.validation.mixture(chosen).over(domains)
         gains = predicted_gains(self.fit, self.validation.objective, mixture, compared)
-        own = self.proposals[chosen].gains if chosen in self.proposals else {}
-        return {**gains, **own}
+        proposed = self.proposals[chosen].gains if chosen in self.proposals else {}
+        return {**gains, **proposed}
 
     def _costs(self, chosen: str) -> dict[str, Interval]:
         """Return the changes of losses outside the objective, worst first."""
@@ -427,9 +434,9 @@ class Decision:
             if target not in objective.measured
         }
         costs = {
-            name: Interval.rounded(one.mean, one.low, one.high)
-            for name, one in by_loss.items()
-            if one is not None
+            name: Interval.rounded(comparison.mean, comparison.low, comparison.high)
+            for name, comparison in by_loss.items()
+            if comparison is not None
         }
         return dict(sorted(costs.items(), key=lambda item: -item[1].value))
 
@@ -441,9 +448,13 @@ class Decision:
 def _praise(comparisons: Sequence[Comparison]) -> str:
     """Return the baselines that a recommended proposal beats, in words."""
     parts = []
-    wins = [one.baseline for one in comparisons if one.verdict == "wins"]
-    close = [one.baseline for one in comparisons if one.verdict == "not significant"]
-    same = [one.baseline for one in comparisons if one.verdict == "same mixture"]
+    wins = [comparison.baseline for comparison in comparisons if comparison.verdict == "wins"]
+    close = [
+        comparison.baseline for comparison in comparisons if comparison.verdict == "not significant"
+    ]
+    same = [
+        comparison.baseline for comparison in comparisons if comparison.verdict == "same mixture"
+    ]
     if wins:
         parts.append(f"is significantly better than {listed(wins)}")
     if close:
@@ -452,7 +463,7 @@ def _praise(comparisons: Sequence[Comparison]) -> str:
         )
     if same:
         parts.append(f"is the same mixture as {listed(same)}")
-    seeds = sorted({one.seeds for one in comparisons})
+    seeds = sorted({comparison.seeds for comparison in comparisons})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return f"It {', and '.join(parts)} ({counted} seeds, paired 95% intervals)."
 

@@ -57,7 +57,7 @@ class Front:
 
     def to_json(self) -> dict[str, Any]:
         """Return the points as JSON values."""
-        points = [one.to_json() for one in self.points]
+        points = [point.to_json() for point in self.points]
         return {"targets": list(self.targets), "unit": self.unit, "points": points}
 
 
@@ -89,8 +89,8 @@ def propose_front(request: ProposalRequest, targets: Sequence[str], *, points: i
         for weights_M in _lattice(len(targets), points):
             aimed = replace(request, goal=goal(weights_M))
             places = [columns.index(column) for column in aimed.needed_columns]
-            own = [select_targets(one, places) for one in refits]
-            proposals.append(best_proposal(aimed, refits=own))
+            aimed_refits = [select_targets(refit, places) for refit in refits]
+            proposals.append(best_proposal(aimed, refits=aimed_refits))
             update(len(proposals), "points")
     front = _undominated(proposals, targets, fit.objective.higher)
     higher = tuple(name for name in targets if name in fit.objective.higher)
@@ -119,7 +119,7 @@ def _undominated(
         is_beaten = (no_worse_P & (losses_PM < losses_PM[place]).any(axis=1)).any()
         mixture = points[place].mixture
         if not is_beaten and all(
-            mixture.total_variation(one.mixture) >= SAME for one in undominated
+            mixture.total_variation(point.mixture) >= SAME for point in undominated
         ):
             undominated.append(points[place])
     return undominated

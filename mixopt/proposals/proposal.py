@@ -92,8 +92,8 @@ def baseline_breaks(name: str, mixture: Mixture, limits: Constraints) -> str | N
     """Return a warning for a baseline that breaks limits: it is trained but not recommended."""
     broken = limits.violations(mixture)
     more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
-    what = f"baseline {named(name)} breaks limits of this run"
-    return f"{what}: {broken[0].partition('. ')[0]}{more}" if broken else None
+    problem = f"baseline {named(name)} breaks limits of this run"
+    return f"{problem}: {broken[0].partition('. ')[0]}{more}" if broken else None
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ class Interval:
 def plain(value: Any) -> Any:
     """Return records, mappings and sequences as JSON values."""
     if is_dataclass(value):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
-    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_intervals(fields: StateFields) -> dict[str, Interval]:
@@ -138,8 +138,8 @@ def read_epochs(fields: StateFields, mixture: Mixture) -> dict[str, float] | Non
     """Read the field `epochs`."""
     if fields.get("epochs") is None:
         return None
-    own = fields.part("epochs")
-    return {name: own.number(name, least=0.0) for name in mixture.domains}
+    epochs = fields.part("epochs")
+    return {name: epochs.number(name, least=0.0) for name in mixture.domains}
 
 
 def weights_content(mixture: Mixture, phases: Phases | None) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def read_phases(fields: StateFields) -> Phases | None:
     return Phases(lengths)
 
 
-def read_sealed_mixture(path: Path, what: str, hint: str) -> tuple[Mixture, StateFields]:
+def read_sealed_mixture(path: Path, kind: str, hint: str) -> tuple[Mixture, StateFields]:
     """Read a sealed file of weights: the mixture and all fields.
 
     Raises:
@@ -170,7 +170,7 @@ def read_sealed_mixture(path: Path, what: str, hint: str) -> tuple[Mixture, Stat
     mixture = Mixture.from_file(path)
     content = read_yaml(path, error=RunError)
     if SEAL not in content:
-        raise MixtureError(f"{path}: is a mixture but not a {what}; {hint}")
+        raise MixtureError(f"{path}: is a mixture but not a {kind}; {hint}")
     check_seal(content, str(path), hint=hint, error=MixtureError)
     return mixture, StateFields(content, str(path), MixtureError)
 
@@ -230,11 +230,11 @@ class Region:
         """Read the field `region`; None if it is empty."""
         if fields.get("region") is None:
             return None
-        own, ends = fields.part("region"), {}
+        region, ends = fields.part("region"), {}
         for name in mixture.domains:
-            low, high = own.part("shares").numbers(name, 2, least=0.0, most=1.0)
+            low, high = region.part("shares").numbers(name, 2, least=0.0, most=1.0)
             ends[name] = (low, high)
-        return cls(own.number("noise", least=0.0), own.text("source"), ends)
+        return cls(region.number("noise", least=0.0), region.text("source"), ends)
 
 
 @dataclass(frozen=True)
@@ -357,15 +357,15 @@ class Proposal:
 
     def __repr__(self) -> str:
         """Return the largest shares and the prediction."""
-        one, unit = self.predicted_objective, self.unit
-        ends = ends_text(one.low, one.high, unit)
-        text = f"predicted {value_text(one.value, unit)} ({ends}) {unit_text(unit)}"
+        interval, unit = self.predicted_objective, self.unit
+        ends = ends_text(interval.low, interval.high, unit)
+        text = f"predicted {value_text(interval.value, unit)} ({ends}) {unit_text(unit)}"
         return f"Proposal({largest_shares(self.mixture)}; {text})"
 
 
 AT_BOUND = 1e-4
-TRIED = 0.01  # share by which a domain may leave the tried range without a warning
-NAMED = 6  # domains named in a warning
+MAX_OUTSIDE = 0.01  # share by which a domain may leave the tried range without a warning
+MAX_NAMED = 6  # domains named in a warning
 MIN_EXPLAINED = 0.1  # share of the held-out variance below which a warning is given
 
 
@@ -373,12 +373,12 @@ def proposal_warnings(
     proposal: Proposal, request: ProposalRequest, unmeasured: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return the warnings about a proposal."""
-    what = "the proposal"
+    subject = "the proposal"
     warnings = [
-        *_support(request.fit, what),
+        *_support(request.fit, subject),
         "; ".join(_against_others(proposal)),
         *_without_loss(request, proposal.mixture, unmeasured),
-        *_distance(request.fit, proposal.mixture, request.collapsed or (), what),
+        *_distance(request.fit, proposal.mixture, request.collapsed or (), subject),
     ]
     return tuple(line for line in warnings if line)
 
@@ -391,14 +391,14 @@ def prediction_warnings(
     return (*_support(fit, "the prediction"), *where)
 
 
-def _support(fit: Fit, what: str) -> Iterator[str]:
+def _support(fit: Fit, subject: str) -> Iterator[str]:
     """Yield warnings about weak held-out accuracy or few mixtures."""
-    error, usual = (fit.scores[name]["rmse"] for name in (fit.name, "mean"))
-    explained = 1.0 - (error / usual) ** 2
+    error, mean_error = (fit.scores[name]["rmse"] for name in (fit.name, "mean"))
+    explained = 1.0 - (error / mean_error) ** 2
     if explained < MIN_EXPLAINED:
         yield (
             f"{fit.name} explains {100 * max(explained, 0.0):.0f}% of the differences of the"
-            f" objective between held-out trials: {what} has little support; run more or longer"
+            f" objective between held-out trials: {subject} has little support; run more or longer"
             " trials"
         )
     thin = fit.thin_evidence()
@@ -410,10 +410,12 @@ def _against_others(proposal: Proposal) -> Iterator[str]:
     """Yield warnings about mixtures that the proposal may not beat."""
     value, observed = proposal.predicted_objective.value, proposal.best_observed
     if value >= observed:
-        predicted, seen = (value_text(one, proposal.unit) for one in (value, observed))
+        predicted_text, observed_text = (
+            value_text(number, proposal.unit) for number in (value, observed)
+        )
         yield (
-            f"the proposal (predicted {predicted}) is not predicted to beat the best trial"
-            f" ({proposal.best_trial}, observed {seen})"
+            f"the proposal (predicted {predicted_text}) is not predicted to beat the best trial"
+            f" ({proposal.best_trial}, observed {observed_text})"
         )
     unsure = [name for name, gain in proposal.gains.items() if gain.low <= 0]
     if unsure:
@@ -434,14 +436,14 @@ def _without_loss(
             " propose.keep_unmeasured of the natural weight (set to 0 to disable)"
         )
     limits, measured = request.constraints, (*request.objective.measured, *unmeasured)
-    least = dict(zip(limits.domains, limits.lower_D, strict=True))
+    floors = dict(zip(limits.domains, limits.lower_D, strict=True))
     dropped = [
         name
         for name, weight in mixture.items()
-        if name not in measured and least[name] == 0 and weight <= AT_BOUND
+        if name not in measured and floors[name] == 0 and weight <= AT_BOUND
     ]
     if dropped:
-        names = ", ".join(dropped) if len(dropped) <= NAMED else grouped_names(dropped)
+        names = ", ".join(dropped) if len(dropped) <= MAX_NAMED else grouped_names(dropped)
         yield (
             f"no part of the objective measures {names}, and the proposal leaves"
             f" {'it' if len(dropped) == 1 else 'each'} without any; set a floor in"
@@ -449,29 +451,31 @@ def _without_loss(
         )
 
 
-def _distance(fit: Fit, mixture: Mixture, collapsed: Collection[str], what: str) -> Iterator[str]:
+def _distance(
+    fit: Fit, mixture: Mixture, collapsed: Collection[str], subject: str
+) -> Iterator[str]:
     """Yield warnings about mixtures beyond the trials, or near one with collapsed experts."""
     names, weights_ND = fit.trials.table["trial"].to_list(), fit.trials.weights()
-    apart_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
+    distance_N = pairwise_total_variation(mixture.array[None], weights_ND)[0]
     untried = [
-        f"{name} ({share_text(share)}; {share_text(least)} to {share_text(most)} tried)"
-        for (name, share), least, most in zip(
+        f"{name} ({share_text(share)}; {share_text(low)} to {share_text(high)} tried)"
+        for (name, share), low, high in zip(
             mixture.items(), weights_ND.min(axis=0), weights_ND.max(axis=0), strict=True
         )
-        if not least - TRIED <= share <= most + TRIED
+        if not low - MAX_OUTSIDE <= share <= high + MAX_OUTSIDE
     ]
-    beyond = f"beyond the tried range of {first_few(untried, NAMED)}" if untried else ""
-    if apart_N.min() > fit.reach.reach:
+    beyond = f"beyond the tried range of {first_few(untried, MAX_NAMED)}" if untried else ""
+    if distance_N.min() > fit.reach.reach:
         yield (
-            f"{what} is {apart_N.min():.2f} (total variation) from the nearest trial, farther than"
-            f" any trial is from its nearest neighbour ({fit.reach.reach:.2f})"
+            f"{subject} is {distance_N.min():.2f} (total variation) from the nearest trial, farther"
+            f" than any trial is from its nearest neighbour ({fit.reach.reach:.2f})"
             f"{beyond and f', and {beyond}'}: the prediction is an extrapolation"
         )
     elif beyond:
-        yield f"{what} is {beyond}: no trial was there"
-    nearest = names[int(apart_N.argmin())]
+        yield f"{subject} is {beyond}: no trial was there"
+    nearest = names[int(distance_N.argmin())]
     if nearest in collapsed:
         yield (
-            f"the experts of trial {nearest!r}, the nearest to {what}, collapsed: mixopt experts"
+            f"the experts of trial {nearest!r}, the nearest to {subject}, collapsed: mixopt experts"
             " DIR says how; constraints.guardrails.experts: true keeps away from such trials"
         )

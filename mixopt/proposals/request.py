@@ -44,7 +44,7 @@ class Avoided:
     """Excludes mixtures whose nearest trial has collapsed experts."""
 
     collapsed_KD: Array
-    others_KD: Array
+    intact_KD: Array
 
     @classmethod
     def of(cls, trials: Trials, collapsed: Collection[str] | None) -> Avoided:
@@ -54,25 +54,25 @@ class Avoided:
                 f"{EXPERTS}: the trials have no experts; leave it out, or use a proxy that has "
                 "experts (decoder with proxy.options.size: moe-tiny)"
             )
-        done = trials.finished
-        marked_K = np.array([name in collapsed for name in done.table["trial"]])
+        finished = trials.finished
+        marked_K = np.array([name in collapsed for name in finished.table["trial"]])
         if marked_K.all():
             raise ConfigError(
                 f"{EXPERTS}: the experts of all {len(marked_K)} trials collapsed, so no mixture "
                 "satisfies it; balance the router (proxy.options), or leave it out"
             )
-        weights_KD = done.weights()
+        weights_KD = finished.weights()
         return cls(weights_KD[marked_K], weights_KD[~marked_K])
 
     def excess(self, weights_ND: Array) -> Array:
         """Return by how much the nearest collapsed trial is nearer than any other, shape (N,)."""
         if not len(self.collapsed_KD):
             return np.full(len(weights_ND), -1.0)
-        collapsed_N, others_N = (
-            pairwise_total_variation(weights_ND, own_KD).min(axis=1)
-            for own_KD in (self.collapsed_KD, self.others_KD)
+        collapsed_N, intact_N = (
+            pairwise_total_variation(weights_ND, trials_KD).min(axis=1)
+            for trials_KD in (self.collapsed_KD, self.intact_KD)
         )
-        excess_N: Array = others_N - collapsed_N
+        excess_N: Array = intact_N - collapsed_N
         return excess_N
 
 
@@ -134,13 +134,13 @@ class ProposalRequest:
         if risk is not None:
             search = search.model_copy(update={"risk": checked(RiskConfig, risk, "risk")})
         domains = fit.domains if phases is None else phases.names(fit.domains)
-        known = None if inventory is None else read_inventory(inventory, domains)
-        natural = Mixture.natural(known) if known else Mixture.uniform(domains)
+        sizes = None if inventory is None else read_inventory(inventory, domains)
+        natural = Mixture.natural(sizes) if sizes else Mixture.uniform(domains)
         request = cls(
             fit,
-            _allowed(constraints, domains, known, search.target_tokens, base, phases),
+            _allowed(constraints, domains, sizes, search.target_tokens, base, phases),
             natural if phases is None else phases.tied(natural),
-            known,
+            sizes,
             search,
             seed,
             collapsed,
@@ -152,12 +152,12 @@ class ProposalRequest:
         """Return the request for another target, with unit and directions of the fit."""
         if target is None:
             return self
-        own = self.fit.objective
-        higher: dict[str, Direction] | None = dict.fromkeys(own.higher, "higher")
+        current = self.fit.objective
+        higher: dict[str, Direction] | None = dict.fromkeys(current.higher, "higher")
         if isinstance(target, ObjectiveConfig):
             target = target.model_copy(update={"direction": {**(higher or {}), **target.direction}})
             higher = None
-        objective = objective_over(self.fit.targets, target, unit=own.unit, direction=higher)
+        objective = objective_over(self.fit.targets, target, unit=current.unit, direction=higher)
         return replace(self, goal=settled(objective, self.fit.trials))
 
     @property
@@ -211,22 +211,26 @@ def with_noise(constraints: Constraints, fit: Fit) -> Constraints:
 
 
 def _allowed(
-    given: ConstraintsLike | None,
+    constraints: ConstraintsLike | None,
     domains: tuple[str, ...],
     inventory: dict[str, int] | None,
     tokens: int | None,
     base: Mapping[str, float] | None,
     phases: Phases | None,
 ) -> Constraints:
-    if isinstance(given, Constraints):
-        return given
-    config = given if isinstance(given, ConstraintsConfig) else read_constraints(given or {})
+    if isinstance(constraints, Constraints):
+        return constraints
+    config = (
+        constraints
+        if isinstance(constraints, ConstraintsConfig)
+        else read_constraints(constraints or {})
+    )
     if config.max_epochs is not None and inventory is None:
         raise ConfigError(
             "constraints.max_epochs: needs the tokens of each domain; give them in a YAML file "
             "with lines such as `web: 5e9`: --inventory FILE (in Python: inventory=)"
         )
-    known = inventory or dict.fromkeys(domains, 1)
+    sizes = inventory or dict.fromkeys(domains, 1)
     return Constraints.from_config(
-        config, inventory=known, target_tokens=tokens, base=base, phases=phases
+        config, inventory=sizes, target_tokens=tokens, base=base, phases=phases
     )

@@ -88,7 +88,7 @@ class Surrogate:
     def best_ND(self) -> Array:
         """The trained mixtures with the best predictions, best first."""
         distinct_ND = np.unique(self.weights_ND, axis=0)
-        order = np.argsort(self.values(distinct_ND), kind="stable")[:KNOWN]
+        order = np.argsort(self.values(distinct_ND), kind="stable")[:MAX_TRAINED]
         return np.asarray(distinct_ND[order])
 
     def values(self, weights_KD: Array) -> Array:
@@ -98,11 +98,11 @@ class Surrogate:
     def moments(self, weights_KD: Array) -> tuple[Array, Array]:
         """Return means and standard deviations of the objective without noise, shape (K,) each."""
         if self._refits:
-            away_BK = self._disagreement(weights_KD)
-            return self.values(weights_KD), np.sqrt((away_BK**2).sum(axis=0))
+            deviations_BK = self._disagreement(weights_KD)
+            return self.values(weights_KD), np.sqrt((deviations_BK**2).sum(axis=0))
         means_K, stds_K = self._claimed(weights_KD)
-        least = float(self._stds_N.min())
-        noise = least if self._replicates is None else min(self._replicates, least)
+        min_std = float(self._stds_N.min())
+        noise = min_std if self._replicates is None else min(self._replicates, min_std)
         return means_K, np.sqrt(np.maximum(stds_K**2 - noise**2, 0.0))
 
     def believe(self, weights_KD: Array) -> Belief:
@@ -110,8 +110,8 @@ class Surrogate:
         if supports(self.regressor, "covariance"):
             return Belief(self.values(weights_KD), self._covariance(self.regressor, weights_KD))
         if self._refits:
-            away_BK = self._disagreement(weights_KD)
-            return Belief(self.values(weights_KD), away_BK.T @ away_BK)
+            deviations_BK = self._disagreement(weights_KD)
+            return Belief(self.values(weights_KD), deviations_BK.T @ deviations_BK)
         means_K, stds_K = self.moments(weights_KD)
         return Belief(means_K, roots_alike(weights_KD) * np.outer(stds_K, stds_K))
 
@@ -120,9 +120,9 @@ class Surrogate:
         """Noise of a trial's objective, from replicates or the regressor's standard deviations."""
         if self._replicates is not None:
             return self._replicates
-        least_M = predict_with_std(self.regressor, self.weights_ND)[1].min(axis=0)
+        min_std_M = predict_with_std(self.regressor, self.weights_ND)[1].min(axis=0)
         # Errors of targets are independent, as in the covariance.
-        return float(np.sqrt(((self.objective.pieces() * least_M) ** 2).sum(axis=1)).max())
+        return float(np.sqrt(((self.objective.pieces() * min_std_M) ** 2).sum(axis=1)).max())
 
     @cached_property
     def _replicates(self) -> float | None:
@@ -160,7 +160,7 @@ class Surrogate:
 
     def _disagreement(self, weights_KD: Array) -> Array:
         """Return how refits differ from their mean, in directions of unit variance, (B, K)."""
-        losses = [predict_losses(one, weights_KD) for one in self._refits]
+        losses = [predict_losses(refit, weights_KD) for refit in self._refits]
         values_BK = np.stack([self.objective.value(losses_KM) for losses_KM in losses])
         return np.asarray((values_BK - values_BK.mean(axis=0)) / np.sqrt(len(values_BK) - 1))
 
@@ -174,7 +174,7 @@ CHUNK = 2**20  # numbers at once, to fit into the cache
 SAMPLES, AVERAGE = 4_000, 32  # draws, and averaged draws, for the predicted optimum
 CENTERS = 4  # best trials as centres of candidates
 MAX_PROJECTED = 64  # maximum number of domains for exact projection
-KNOWN = 128  # maximum number of trained mixtures, the best by prediction
+MAX_TRAINED = 128  # maximum number of trained mixtures, the best by prediction
 SPREAD = 128  # candidates spread over all allowed mixtures
 WIDE = (1.0, 4.0, 16.0, 64.0)  # concentrations of draws around natural and uniform
 NARROW = (16.0, 64.0, 256.0, 1024.0)  # the same around optimum and best trials
@@ -200,8 +200,8 @@ def choose_by_knowledge(
     draws_SB = _normal_draws(count, seed)
     covariance_KK = belief.covariance_KK
     proposed_A = _may_be_proposed(belief)
-    least = float(belief.means_K.min())
-    means_SA = np.tile(belief.means_K[proposed_A] - least, (DRAWS, 1))
+    min_mean = float(belief.means_K.min())
+    means_SA = np.tile(belief.means_K[proposed_A] - min_mean, (DRAWS, 1))
     rows, chosen, value = np.flatnonzero(open_K), [], 0.0
     for place in range(count):
         scale_K = 1.0 / np.sqrt(np.maximum(np.diag(covariance_KK), 0.0) + noise**2 + TINY)
@@ -211,12 +211,14 @@ def choose_by_knowledge(
         row, value = int(rows[best]), float(values_C[best])
         chosen.append(row)
         means_SA = means_SA + draws_SB[:, place, None] * effects_CA[best]
-        known_K = covariance_KK[row] * scale_K[row]
-        covariance_KK = covariance_KK - np.outer(known_K, known_K)
-        left = np.delete(np.arange(len(rows)), best)
+        effect_K = covariance_KK[row] * scale_K[row]
+        covariance_KK = covariance_KK - np.outer(effect_K, effect_K)
+        remaining = np.delete(np.arange(len(rows)), best)
         if place == 0:
-            left = np.sort(left[np.argsort(values_C[left], kind="stable")[: max(OPEN, count)]])
-        rows = rows[left]
+            remaining = np.sort(
+                remaining[np.argsort(values_C[remaining], kind="stable")[: max(OPEN, count)]]
+            )
+        rows = rows[remaining]
     return chosen, max(-value, 0.0)
 
 
@@ -276,9 +278,9 @@ def choose_batch(
     seed: int = 0,
 ) -> Batch:
     """Choose the mixtures of a round among candidates."""
-    taken = surrogate.weights_ND if taken_ND is None else taken_ND
-    away_KN = np.abs(candidates_KD[:, None] - taken).sum(axis=2)
-    fresh_K = (away_KN > SAME_MIXTURE).all(axis=1)
+    used_ND = surrogate.weights_ND if taken_ND is None else taken_ND
+    distance_KN = np.abs(candidates_KD[:, None] - used_ND).sum(axis=2)
+    fresh_K = (distance_KN > SAME_MIXTURE).all(axis=1)
     if fresh_K.sum() < count:
         raise DesignError(
             f"design.rounds: {count} further mixtures requested, but only {int(fresh_K.sum())} "
@@ -296,14 +298,14 @@ def draw_candidates(
 ) -> Array:
     """Draw distinct allowed candidates."""
     rng = np.random.default_rng([seed, 3])
-    found_D = best_candidate(surrogate, allowed, natural_D, seed=seed)
+    best_D = best_candidate(surrogate, allowed, natural_D, seed=seed)
     uniform_D = np.full_like(natural_D, 1.0 / len(natural_D))
     drawn_KD = np.vstack(
         [
-            found_D,
+            best_D,
             allowed.from_cube(rng.random((SPREAD, allowed.dimensions))),
             _around([natural_D, uniform_D], WIDE, rng),
-            _around([found_D, *surrogate.best_ND[:CENTERS]], NARROW, rng),
+            _around([best_D, *surrogate.best_ND[:CENTERS]], NARROW, rng),
         ]
     )
     inside_KD = _cleaned(drawn_KD, allowed, minimum)
@@ -352,10 +354,10 @@ def _moved(parents_PD: Array, rng: np.random.Generator) -> Array:
     """Return variations of mixtures: a domain gets a share, or gives up all of its share."""
     rows = np.repeat(np.arange(len(parents_PD)), CHILDREN)
     moved_KD, places = parents_PD[rows], rng.integers(parents_PD.shape[1], size=len(rows))
-    given_K = np.exp(rng.uniform(np.log(0.003), np.log(0.3), len(rows)))
+    share_K = np.exp(rng.uniform(np.log(0.003), np.log(0.3), len(rows)))
     at = np.arange(len(rows))
-    up_KD = moved_KD * (1.0 - given_K[:, None])
-    up_KD[at, places] += given_K
+    up_KD = moved_KD * (1.0 - share_K[:, None])
+    up_KD[at, places] += share_K
     down_KD = moved_KD.copy()
     down_KD[at, places] *= rng.random(len(rows))
     down_KD += 1e-12
@@ -378,6 +380,6 @@ def _distinct(weights_KD: Array) -> Array:
 
 def _without_crumbs(weights_KD: Array, allowed: Allowed, minimum: float) -> Array:
     """Set weights below the minimum to 0 if the rescaled mixture stays within the limits."""
-    kept_KD = np.where(weights_KD < minimum, 0.0, weights_KD)
-    kept_KD = kept_KD / np.maximum(kept_KD.sum(axis=1, keepdims=True), 1e-12)
-    return np.where(allowed.contains(kept_KD)[:, None], kept_KD, weights_KD)
+    cleaned_KD = np.where(weights_KD < minimum, 0.0, weights_KD)
+    cleaned_KD = cleaned_KD / np.maximum(cleaned_KD.sum(axis=1, keepdims=True), 1e-12)
+    return np.where(allowed.contains(cleaned_KD)[:, None], cleaned_KD, weights_KD)

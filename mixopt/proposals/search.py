@@ -45,7 +45,7 @@ from mixopt.proposals.request import Avoided, ProposalRequest
 from mixopt.system import Array, Update, no_progress
 
 CHUNK = 16_384
-KNOWN = 8  # best trials scored by the search
+BEST_TRIALS = 8  # best trials scored by the search
 FAR = 1e9  # base score of mixtures that break a guardrail
 
 
@@ -89,8 +89,8 @@ class Problem:
     def of(cls, request: ProposalRequest, refits: Sequence[Predictor] = ()) -> Self:
         """Build the search of a request; `refits` predict the same losses as its regressor."""
         fit, search, rails = request.fit, request.search, request.constraints.guardrails
-        done = (request.trials or fit.trials).finished
-        values_N = request.objective.value(done.losses(request.objective.unit))
+        finished = (request.trials or fit.trials).finished
+        values_N = request.objective.value(finished.losses(request.objective.unit))
         needed, risk = request.needed_columns, search.risk
         over = request.objective.over([fit.targets[column] for column in needed])
         if risk is not None and risk.quantile is not None and not refits:
@@ -105,9 +105,11 @@ class Problem:
             over,
             request.constraints.allowed,
             request.compared["natural"].array,
-            done.weights()[np.argsort(values_N, kind="stable")[:KNOWN]],
+            finished.weights()[np.argsort(values_N, kind="stable")[:BEST_TRIALS]],
             request.guards(over),
-            Avoided.of(done, request.collapsed) if rails is not None and rails.experts else None,
+            Avoided.of(finished, request.collapsed)
+            if rails is not None and rails.experts
+            else None,
             deviations=0.0 if risk is None else risk.std or 0.0,
             quantile=None if risk is None else risk.quantile,
             refits=refits,
@@ -188,14 +190,14 @@ def search(problem: Problem) -> SearchResult:
     """Find the allowed mixture with the best predicted objective."""
     if not problem.has_gradient:
         return simulate(problem)
-    few = min(problem.samples, STARTING)
-    result = simulate(replace(problem, samples=few, average=min(problem.average, few)))
-    reached = descend(problem, result.weights_D)
-    return min([result, reached], key=lambda one: one.value)
+    draws = min(problem.samples, STARTING)
+    result = simulate(replace(problem, samples=draws, average=min(problem.average, draws)))
+    descended = descend(problem, result.weights_D)
+    return min([result, descended], key=lambda outcome: outcome.value)
 
 
 SAMPLES = 2_000
-FEWER = 400  # draws for each refit if descents follow
+REFIT_SAMPLES = 400  # draws for each refit if descents follow
 REFIT_DESCENTS = 2
 
 
@@ -206,13 +208,13 @@ def search_again(
     optima = []
     plain = replace(problem, deviations=0.0, quantile=None, descents=REFIT_DESCENTS)
     for regressor in refits:
-        again = replace(plain, regressor=regressor)
-        if again.has_gradient:
+        refitted = replace(plain, regressor=regressor)
+        if refitted.has_gradient:
             # Start from the proposal too: optima of refits are often near it.
-            again = replace(again, known_ND=np.vstack([proposed_D, problem.known_ND]))
-        few = min(problem.samples, FEWER if again.has_gradient else SAMPLES)
-        averaged = max(problem.average * few // problem.samples, 1)
-        optima.append(search(replace(again, samples=few, average=averaged)).weights_D)
+            refitted = replace(refitted, known_ND=np.vstack([proposed_D, problem.known_ND]))
+        draws = min(problem.samples, REFIT_SAMPLES if refitted.has_gradient else SAMPLES)
+        averaged = max(problem.average * draws // problem.samples, 1)
+        optima.append(search(replace(refitted, samples=draws, average=averaged)).weights_D)
         update(len(optima), "")
     return np.array(optima)
 
@@ -250,8 +252,8 @@ def near_best(problem: Problem, best_D: Array, noise: float) -> Array:
 
 
 def _range(points_KD: Array, also_D: Array) -> Array:
-    every_KD = np.vstack([also_D, points_KD])
-    return np.stack([every_KD.min(axis=0), every_KD.max(axis=0)])
+    all_KD = np.vstack([also_D, points_KD])
+    return np.stack([all_KD.min(axis=0), all_KD.max(axis=0)])
 
 
 CONCENTRATIONS = (1.0, 4.0, 16.0, 64.0)  # of draws around the natural and the uniform mixture
@@ -297,17 +299,17 @@ def _draws(
     centers: list[tuple[Array, float]], count: int, rng: np.random.Generator
 ) -> Iterator[Array]:
     """Yield chunks of Dirichlet draws, equally many around each centre."""
-    held: list[Array] = []
+    chunks: list[Array] = []
     for place, (center_D, concentration) in enumerate(centers):
-        own = (count * (place + 1)) // len(centers) - (count * place) // len(centers)
+        quota = (count * (place + 1)) // len(centers) - (count * place) // len(centers)
         alpha_D = np.maximum(concentration * center_D, 1e-3)
-        for at in range(0, own, CHUNK):
-            held.append(rng.dirichlet(alpha_D, min(CHUNK, own - at)))
-            if sum(map(len, held)) >= CHUNK:
-                yield np.vstack(held)
-                held = []
-    if held:
-        yield np.vstack(held)
+        for at in range(0, quota, CHUNK):
+            chunks.append(rng.dirichlet(alpha_D, min(CHUNK, quota - at)))
+            if sum(map(len, chunks)) >= CHUNK:
+                yield np.vstack(chunks)
+                chunks = []
+    if chunks:
+        yield np.vstack(chunks)
 
 
 STARTS = 12
@@ -327,10 +329,10 @@ def descend(problem: Problem, start_D: Array) -> SearchResult:
     scores_S = problem.score(starts_SD)
     order_S = 1 + np.argsort(scores_S[1:], kind="stable")
     chosen_SD = starts_SD[np.append(0, order_S[: problem.descents - 1])]
-    ends_SD = np.array([_minimise(problem, one_D, ROUGH) for one_D in chosen_SD])
+    ends_SD = np.array([_minimise(problem, chosen_D, ROUGH) for chosen_D in chosen_SD])
     ends_SD = problem.allowed.inside(ends_SD)
-    every_ND = np.vstack([starts_SD, ends_SD])
-    best_D = every_ND[int(np.argmin(np.append(scores_S, problem.score(ends_SD))))]
+    all_ND = np.vstack([starts_SD, ends_SD])
+    best_D = all_ND[int(np.argmin(np.append(scores_S, problem.score(ends_SD))))]
     # Only the best is polished: near a weight of 0 most steps only refine the last digits.
     last_D = problem.allowed.inside(_minimise(problem, best_D, FINE)[None])[0]
     pair_2D = np.stack([best_D, last_D])
@@ -350,7 +352,7 @@ def least_broken(problem: Problem, start_D: Array) -> Array:
 def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
     """Return the end of one descent, within the constraints up to rounding."""
     allowed = problem.allowed
-    held = [] if problem.guards is None else [_kept(problem, ROOM)]
+    guards = [] if problem.guards is None else [_kept(problem, ROOM)]
     pieces_PM = problem.objective.pieces()
     pieces = DifferentiableFunction(
         lambda w: problem.objective.sums(problem.losses(w[None]))[0],
@@ -360,17 +362,17 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
         pieces = _differences(problem)
     elif len(pieces_PM) > 1:
         below = DifferentiableFunction(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
-        return _least_above(below, start_D, problem, held, accuracy=accuracy)
-    elif len(start_D) > MAX_SLSQP_DOMAINS and not held and isinstance(allowed, CappedSimplex):
+        return _least_above(below, start_D, problem, guards, accuracy=accuracy)
+    elif len(start_D) > MAX_SLSQP_DOMAINS and not guards and isinstance(allowed, CappedSimplex):
         return projected_descent(pieces, allowed.project, start_D, accuracy=accuracy)
-    return minimize_slsqp(pieces, start_D, *limits_of(allowed), held, accuracy=accuracy)
+    return minimize_slsqp(pieces, start_D, *limits_of(allowed), guards, accuracy=accuracy)
 
 
 def _least_above(
     below: DifferentiableFunction,
     start_D: Array,
     problem: Problem,
-    held: Sequence[DifferentiableFunction] = (),
+    guards: Sequence[DifferentiableFunction] = (),
     *,
     accuracy: float = FINE,
 ) -> Array:
@@ -385,7 +387,7 @@ def _least_above(
     )
     start_X = np.append(start_D, -below.values(start_D).min())
     limits = limits_of(problem.allowed)
-    end_X = minimize_slsqp(top, start_X, *limits, [above, *held], accuracy=accuracy)
+    end_X = minimize_slsqp(top, start_X, *limits, [above, *guards], accuracy=accuracy)
     return end_X[:domains]
 
 
@@ -432,35 +434,35 @@ def projected_descent(
     def value(weights_D: Array) -> float:
         return float(cost.values(weights_D)[0])
 
-    here_D, slope_D = start_D, cost.slopes(start_D)[0]
+    point_D, slope_D = start_D, cost.slopes(start_D)[0]
     best_D, values = start_D, [value(start_D)]
     length = FIRST / max(float(np.abs(slope_D).max()), 1e-12)
     for _ in range(STEPS):
-        move_D = project(here_D - length * slope_D) - here_D
+        move_D = project(point_D - length * slope_D) - point_D
         fall = float(slope_D @ move_D)
         if fall > -accuracy:
             break
-        part = _part(value, here_D, move_D, fall, max(values[-MEMORY:]))
+        part = _part(value, point_D, move_D, fall, max(values[-MEMORY:]))
         if part == 0:
             break
-        there_D = here_D + part * move_D
-        values.append(value(there_D))
-        best_D = there_D if values[-1] <= min(values) else best_D
-        turned_D = cost.slopes(there_D)[0]
-        bent = float((there_D - here_D) @ (turned_D - slope_D))
-        moved = float(((there_D - here_D) ** 2).sum())
+        next_D = point_D + part * move_D
+        values.append(value(next_D))
+        best_D = next_D if values[-1] <= min(values) else best_D
+        turned_D = cost.slopes(next_D)[0]
+        bent = float((next_D - point_D) @ (turned_D - slope_D))
+        moved = float(((next_D - point_D) ** 2).sum())
         length = moved / bent if bent > 1e-300 else 10.0 * length
-        here_D, slope_D = there_D, turned_D
+        point_D, slope_D = next_D, turned_D
     return best_D
 
 
 def _part(
-    value: Callable[[Array], float], here_D: Array, move_D: Array, fall: float, highest: float
+    value: Callable[[Array], float], point_D: Array, move_D: Array, fall: float, highest: float
 ) -> float:
     """Return the part of a move that decreases the objective enough; 0 if none does."""
     part = 1.0
     for _ in range(HALVINGS):
-        if value(here_D + part * move_D) <= highest + FALL * part * fall:
+        if value(point_D + part * move_D) <= highest + FALL * part * fall:
             return part
         part *= 0.5
     return 0.0

@@ -52,10 +52,10 @@ MIN_SEEDS = 2  # for an interval
 MIN_OWN_SEEDS = 3  # of a mixture, for its own estimate of noise
 
 
-def looks(seeds: int, most: int) -> tuple[int, ...]:
+def looks(seeds: int, max_seeds: int) -> tuple[int, ...]:
     """Return the numbers of seeds at which results are looked at, growing by half each time."""
     step = math.ceil(seeds / 2)
-    return (*range(seeds, most, step), most)
+    return (*range(seeds, max_seeds, step), max_seeds)
 
 
 @lru_cache(maxsize=64)
@@ -66,12 +66,12 @@ def nominal_level(at: tuple[int, ...]) -> float:
     from scipy.special import stdtr  # Student's t; imports faster than scipy.stats
 
     noise_RS = np.random.default_rng(0x10075).standard_normal((SIMULATED, at[-1]))
-    least_R = np.ones(SIMULATED)
+    min_p_R = np.ones(SIMULATED)
     for count in at:
-        seen_RS = noise_RS[:, :count]
-        t_R = seen_RS.mean(axis=1) / (seen_RS.std(axis=1, ddof=1) / math.sqrt(count))
-        least_R = np.minimum(least_R, 2.0 * stdtr(count - 1, -np.abs(t_R)))
-    return 1.0 - float(np.quantile(least_R, 1.0 - LEVEL))
+        sample_RS = noise_RS[:, :count]
+        t_R = sample_RS.mean(axis=1) / (sample_RS.std(axis=1, ddof=1) / math.sqrt(count))
+        min_p_R = np.minimum(min_p_R, 2.0 * stdtr(count - 1, -np.abs(t_R)))
+    return 1.0 - float(np.quantile(min_p_R, 1.0 - LEVEL))
 
 
 def paired_interval(differences_S: Array, level: float = LEVEL) -> tuple[float, float]:
@@ -205,9 +205,9 @@ class Validation:
 
     def comparisons_of(self, mixture: str) -> list[Comparison]:
         """Return a mixture - each other baseline with enough finished seeds."""
-        others = [name for name in self.baselines if name != mixture]
-        comparisons = [self.compare(name, of=mixture) for name in others]
-        return [one for one in comparisons if one is not None]
+        baselines = [name for name in self.baselines if name != mixture]
+        comparisons = [self.compare(name, of=mixture) for name in baselines]
+        return [comparison for comparison in comparisons if comparison is not None]
 
     @property
     def problems(self) -> list[str]:
@@ -232,7 +232,7 @@ class Validation:
 
     def same_as(self, name: str) -> str | None:
         """Return the first of several names of a mixture; None if it is `name`."""
-        prints = {one: self.trials.mixtures[row] for one, row in self._rows.items()}
+        prints = {label: self.trials.mixtures[row] for label, row in self._rows.items()}
         first = next(other for other in prints if prints[other] == prints[name])
         return None if first == name else first
 
@@ -299,20 +299,21 @@ class Validation:
         """Return a line on a mixture's spread over seeds beside the others'; None with too few."""
         from scipy.stats import f as f_distribution
 
-        names = [one for one in self.mixtures if self.same_as(one) is None]
-        own = list(self.values(mixture).values())
+        names = [name for name in self.mixtures if self.same_as(name) is None]
+        losses = list(self.values(mixture).values())
         first = self.same_as(mixture) or mixture
-        others = [list(self.values(one).values()) for one in names if one != first]
-        freedom = sum(max(len(one) - 1, 0) for one in others)
-        pooled = math.sqrt(sum(np.var(one) * len(one) for one in others if one) / max(freedom, 1))
-        if len(own) < MIN_OWN_SEEDS or not freedom or pooled == 0:
+        others = [list(self.values(name).values()) for name in names if name != first]
+        freedom = sum(max(len(values) - 1, 0) for values in others)
+        squares = sum(np.var(values) * len(values) for values in others if values)
+        pooled = math.sqrt(squares / max(freedom, 1))
+        if len(losses) < MIN_OWN_SEEDS or not freedom or pooled == 0:
             return None
-        noise = float(np.std(own, ddof=1))
+        noise = float(np.std(losses, ddof=1))
         text = (
             f"seeds of {named(mixture)} differ by {noise:.3g}, those of the others by {pooled:.3g}"
             " (standard deviations)"
         )
-        if (noise / pooled) ** 2 > f_distribution.ppf(0.95, len(own) - 1, freedom):
+        if (noise / pooled) ** 2 > f_distribution.ppf(0.95, len(losses) - 1, freedom):
             return f"{text}, significantly more: raise validate.seeds"
         return text
 
@@ -324,15 +325,15 @@ class Validation:
     @cached_property
     def _values(self) -> dict[str | None, dict[str, dict[int, float]]]:
         """Losses by target (None: the objective), mixture and seed."""
-        done = self.trials.finished
-        losses_NM = done.losses(self.objective.unit)
+        finished = self.trials.finished
+        losses_NM = finished.losses(self.objective.unit)
         by_target: dict[str | None, Array] = {None: self.objective.value(losses_NM)}
         by_target |= dict(zip(self.trials.targets, losses_NM.T, strict=True))
         values: dict[str | None, dict[str, dict[int, float]]] = {target: {} for target in by_target}
-        for row, (trial, seed) in enumerate(zip(*done.table[["trial", "seed"]], strict=True)):
+        for row, (trial, seed) in enumerate(zip(*finished.table[["trial", "seed"]], strict=True)):
             for target, values_N in by_target.items():
-                own = values[target].setdefault(mixture_of(trial), {})
-                own[seed] = float(values_N[row])
+                by_seed = values[target].setdefault(mixture_of(trial), {})
+                by_seed[seed] = float(values_N[row])
         return values
 
     def frame(self) -> pl.DataFrame:
@@ -343,19 +344,20 @@ class Validation:
             the leading proposal over it with its 95% interval `low` to `high` (above 0 the proposal
             is better), and the mean of each loss.
         """
-        unit, against = self.objective.unit, {one.baseline: one for one in self.comparisons}
+        unit = self.objective.unit
+        against = {comparison.baseline: comparison for comparison in self.comparisons}
         rows = []
         for name in self.mixtures:
-            values, one = list(self.values(name).values()), against.get(name)
+            values, comparison = list(self.values(name).values()), against.get(name)
             rows.append(
                 {
                     "mixture": name,
                     "seeds": len(values),
                     "objective": self.mean(name),
                     "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                    "gain": -one.mean if one else None,
-                    "low": -one.high if one else None,
-                    "high": -one.low if one else None,
+                    "gain": -comparison.mean if comparison else None,
+                    "low": -comparison.high if comparison else None,
+                    "high": -comparison.low if comparison else None,
                     **{loss_column(t, unit): self.mean(name, t) for t in self.trials.targets},
                 }
             )
@@ -365,7 +367,10 @@ class Validation:
         """Return a summary: the mixtures, and the leading proposal's verdicts."""
         finished = (self.trials.table["status"] == "finished").any()
         compared = self.comparisons if finished else []
-        verdicts = [f"{VERDICTS[one.verdict][0]} {named(one.baseline)}" for one in compared]
+        verdicts = [
+            f"{VERDICTS[comparison.verdict][0]} {named(comparison.baseline)}"
+            for comparison in compared
+        ]
         text = "; ".join(verdicts) or "nothing can be compared yet"
         return f"Validation({len(self.mixtures)} mixtures, {len(self.trials)} runs: {text})"
 
@@ -392,12 +397,12 @@ class ValidationPlan:
     Attributes:
         mixtures: The mixtures, by name.
         seeds: Seeds in their order; each mixture uses the first ones.
-        wanted: The runs: name of a mixture, and index of a seed.
+        runs: The runs: name of a mixture, and index of a seed.
     """
 
     mixtures: Mapping[str, Mixture]
     seeds: Sequence[int]
-    wanted: tuple[tuple[str, int], ...] = ()
+    runs: tuple[tuple[str, int], ...] = ()
 
     def add(self, names: Mapping[str, Mixture], count: int) -> ValidationPlan:
         """Return a plan that adds mixtures with the first `count` seeds."""
@@ -406,9 +411,9 @@ class ValidationPlan:
             (name, place)
             for place in range(count)
             for name in names
-            if (name, place) not in self.wanted
+            if (name, place) not in self.runs
         ]
-        return replace(self, mixtures=mixtures, wanted=(*self.wanted, *missing))
+        return replace(self, mixtures=mixtures, runs=(*self.runs, *missing))
 
     @property
     def trials(self) -> list[Trial]:
@@ -420,20 +425,22 @@ class ValidationPlan:
         """A run for each name of a mixture and seed; names of one mixture share runs."""
         return [
             Trial(f"{name}-s{place}", self.mixtures[name], self.seeds[place], role="validation")
-            for name, place in self.wanted
+            for name, place in self.runs
         ]
 
     def named_results(self, results: Sequence[TrialResult]) -> list[TrialResult]:
         """Return a result for each of `named_trials`."""
-        own = {result.trial: result for result in results}
-        return [replace(own[self._first(one)], trial=one.name) for one in self.named_trials]
+        by_trial = {result.trial: result for result in results}
+        return [
+            replace(by_trial[self._first(trial)], trial=trial.name) for trial in self.named_trials
+        ]
 
     def _first(self, trial: Trial) -> str:
         """Return the name under which a run is trained."""
         name, _, place = trial.name.rpartition("-s")
         same = [
             other
-            for other, at in self.wanted
+            for other, at in self.runs
             if at == int(place) and self.mixtures[other].fingerprint == trial.mixture.fingerprint
         ]
         return f"{same[0] if same else name}-s{place}"
@@ -462,16 +469,19 @@ def _of_losses(trials: Trials, objective: Objective) -> Trials:
 
 def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     """Return the finished trials with the validated runs of proposals."""
-    done, unit = trials.finished, validation.objective.unit
-    columns = [loss_column(name, unit) for name in done.targets]
-    others = [
-        loss_column(name, other) for other in PREFIX if other != unit for name in done.targets
+    finished, unit = trials.finished, validation.objective.unit
+    columns = [loss_column(name, unit) for name in finished.targets]
+    other_columns = [
+        loss_column(name, other_unit)
+        for other_unit in PREFIX
+        if other_unit != unit
+        for name in finished.targets
     ]
-    nothing = {name: pl.lit(None, pl.Float64) for name in others if name not in columns}
-    table = done.table.with_columns(**nothing)
+    nothing = {name: pl.lit(None, pl.Float64) for name in other_columns if name not in columns}
+    table = finished.table.with_columns(**nothing)
     shift_M = _shift(validation, fit)
     if shift_M is None:
-        return Trials(table, done.domains, done.targets, done.notes)
+        return Trials(table, finished.domains, finished.targets, finished.notes)
     runs = validation.trials.finished.table
     validated = runs.filter([is_proposal(mixture_of(trial)) for trial in runs["trial"]])
     shifted = {
@@ -480,8 +490,8 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     }
     length = pl.lit(table["tokens"].max(), table["tokens"].dtype)
     validated = validated.with_columns(**nothing, **shifted, tokens=length).select(table.columns)
-    both = pl.concat([table, validated.cast(table.schema)])
-    return Trials(both, done.domains, done.targets, done.notes)
+    combined = pl.concat([table, validated.cast(table.schema)])
+    return Trials(combined, finished.domains, finished.targets, finished.notes)
 
 
 def _shift(validation: Validation, fit: Fit) -> Array | None:

@@ -153,7 +153,7 @@ def test_it_has_the_finished_rows_in_the_objective_s_unit_with_sizes_where_a_reg
     data = data_of(trials)
     plain, sized = (data.rows(name, data.make(name)) for name in ("linear", "scaling"))
     assert np.array_equal(plain, data.weights_ND)
-    assert np.array_equal(sized, np.hstack([data.weights_ND, data.sizes.known_N2]))
+    assert np.array_equal(sized, np.hstack([data.weights_ND, data.sizes.sizes_N2]))
 
 
 @pytest.mark.parametrize(

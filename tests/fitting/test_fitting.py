@@ -95,7 +95,10 @@ def test_controls_do_not_see_the_losses_that_they_predict():
     fold_N = grouped_folds(trials.mixtures, 5, 0)
     changed_NM = losses_NM + 100.0 * (fold_N == 2)[:, None]
     before, after = (
-        [item.told_NQ[fold_N == 2] for item in controls(weights_ND, seen_NM, fold_N, DOMAINS, goal)]
+        [
+            item.predicted_NQ[fold_N == 2]
+            for item in controls(weights_ND, seen_NM, fold_N, DOMAINS, goal)
+        ]
         for seen_NM in (losses_NM, changed_NM)
     )
     assert all(np.array_equal(*pair) for pair in zip(before, after, strict=True))

@@ -152,7 +152,7 @@ def test_some_losses_of_a_carried_fit_are_predicted_as_all_are(carried):
 
 
 def test_a_refit_draws_its_lines_through_its_own_predictions(carried):
-    rows, losses_NM = carried.rows(), carried.trials.losses()
+    rows, losses_NM = carried.data.weights_ND, carried.trials.losses()
     same, shifted = (carried.regressor.tuned().fit(rows, losses_NM + up) for up in (0.0, 1.0))
     points_ND = UNSEEN.weights()
     assert np.allclose(same.predict(points_ND), carried.regressor.predict(points_ND), atol=1e-6)

@@ -34,7 +34,7 @@ def test_a_mixture_is_allowed_where_the_nearest_trial_did_not_collapse_and_some_
     avoided = Avoided(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [0.4, 0.6]]))
     excess_N = avoided.excess(np.array([[0.9, 0.1], [0.7, 0.3], [0.5, 0.5]]))
     np.testing.assert_allclose(excess_N, [0.4, 0.0, -0.4], atol=1e-12)
-    none = Avoided(np.empty((0, 2)), avoided.others_KD)
+    none = Avoided(np.empty((0, 2)), avoided.intact_KD)
     assert none.excess(np.array([[0.9, 0.1], [0.5, 0.5]])).tolist() == [-1.0, -1.0]
     refuses(ConfigError, "the trials have no experts; leave it out", Avoided.of, TRIALS, None)
     refuses(ConfigError, "the experts of all 24 trials collapsed", Avoided.of, TRIALS, NAMES)

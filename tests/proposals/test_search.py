@@ -18,7 +18,14 @@ from mixopt.errors import ConfigError, InfeasibleError, RunError
 from mixopt.mixture import Mixture
 from mixopt.objective import Objective
 from mixopt.proposals import Problem, ProposalRequest, search
-from mixopt.proposals.search import FAR, KNOWN, descend, least_broken, projected_descent, simulate
+from mixopt.proposals.search import (
+    BEST_TRIALS,
+    FAR,
+    descend,
+    least_broken,
+    projected_descent,
+    simulate,
+)
 from mixopt.reporting import proposal_text
 
 DOMAINS = ("code", "prose", "law", "mail")
@@ -292,7 +299,7 @@ def test_it_predicts_what_is_measured_then_guarded_and_knows_the_best_trials(fit
     predicted_NM = fit.regressor.predict(np.eye(4))
     np.testing.assert_allclose(posed.losses(np.eye(4)), predicted_NM[:, [2, 1]])
     assert posed.objective.evaluation == ("math", "law")
-    order = np.argsort(fit.trials.losses("bits_per_byte")[:, 2])[:KNOWN]
+    order = np.argsort(fit.trials.losses("bits_per_byte")[:, 2])[:BEST_TRIALS]
     assert posed.known_ND.tolist() == fit.trials.weights()[order].tolist()
 
 
