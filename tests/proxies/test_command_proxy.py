@@ -16,6 +16,7 @@ from own_trainers import GOOD, TRIAL, WRITE_GOOD, script, trained
 from read_fragments import read_shares
 
 from mixopt.errors import ConfigError
+from mixopt.integrations import export_mixture
 from mixopt.mixture import Mixture
 from mixopt.testing import check_proxy
 
@@ -92,6 +93,14 @@ def test_a_mixture_is_written_in_the_trainers_form_too(corpus, files, attempt, t
     assert name == str(attempt / "mixture_megatron.json")
     assert read_shares(text, "megatron", paths=paths) == dict(TRIAL.mixture)
     assert Mixture.from_file(attempt / "mixture.yaml") == TRIAL.mixture
+
+
+def test_a_form_that_counts_samples_takes_them_from_the_corpus(corpus, files, attempt, tmp_path):
+    run = [*script(tmp_path, WRITE_GOOD), "{mixture}"]
+    trained(corpus, files, run, mixture_format="swift")
+    text = (attempt / "mixture_swift.yaml").read_text()
+    known = {"tokens": 1000, "inventory": corpus.inventory, "sample_tokens": corpus.sample_tokens}
+    assert text == export_mixture(TRIAL.mixture, "swift", **known)
 
 
 def test_a_command_may_run_in_a_folder_of_its_own(corpus, files, attempt, tmp_path):

@@ -168,15 +168,14 @@ class TrainerCommand:
 
     def _fragment(self, mixture: Mixture, corpus: Corpus, training: Training) -> str:
         assert self.mixture_format is not None, "fragments exist only in a tool's format"
-        shards = {domain.name: domain.train for domain in corpus.domains}
-        sizes = {name: s.tokens / s.documents for name, s in shards.items() if s and s.documents}
+        means = corpus.sample_tokens
         return export_mixture(
             mixture,
             self.mixture_format,
             inventory=training.inventory or corpus.inventory,
             tokens=training.tokens,
             paths=self.paths,
-            sample_tokens=sizes if len(sizes) == len(shards) else None,
+            sample_tokens=means if len(means) == len(corpus.training) else None,
         )
 
 
