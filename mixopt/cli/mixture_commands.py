@@ -32,7 +32,7 @@ from mixopt.cli.options import (
     say,
     show,
 )
-from mixopt.errors import ConfigError
+from mixopt.errors import ConfigError, MixtureError
 
 if TYPE_CHECKING:
     from mixopt.mixture import Mixture
@@ -349,4 +349,8 @@ def read_mixture(option: str | None) -> Mixture | None:
             weights[name] = float(number)
         except ValueError:
             raise ConfigError(f"--weights {name}={number}: expected {expected}") from None
-    return Mixture(weights)
+    try:
+        return Mixture(weights)
+    except MixtureError as error:
+        text = str(error).partition(", or pass")[0]  # an option has no tolerance to pass
+        raise ConfigError(f"--weights: {text}") from None

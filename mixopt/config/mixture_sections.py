@@ -74,8 +74,8 @@ def _baselines(content: Any, info: ValidationInfo) -> Any:
             names = [f"temperature_{value:g}"]
         else:
             weights = from_file(value, info)
-        if twice := baselines.keys() & names:
-            raise ValueError(f"{min(twice)!r} is given twice")
+        if repeated := baselines.keys() & names:
+            raise ValueError(f"{min(repeated)!r} is given twice")
         baselines |= dict.fromkeys(names, weights)
     return baselines
 

@@ -168,23 +168,23 @@ def shortage_lines(
     corpus, tokens = config.corpus, config.proxy.tokens
     target = config.propose.target_tokens or 0
     simulates = config.proxy.simulate_epochs and target > 0
-    short: list[tuple[float, str]] = []
+    shortages: list[tuple[float, str]] = []
     for name in sample:
         if corpus.prepared is None and not corpus.domains[name].has_text:
             continue
         drawn = max_weights[name] * tokens
-        epochs, longer = drawn / sample[name], max_weights[name] * target / inventory[name]
-        needed = drawn / max(longer, 1.0)
+        epochs, full_epochs = drawn / sample[name], max_weights[name] * target / inventory[name]
+        needed = drawn / max(full_epochs, 1.0)
         if simulates:
             needed = min(inventory[name] * min(tokens / target, 1.0), drawn)
         if (simulates or epochs > OFTEN) and needed > 1.01 * sample[name]:  # 1%: whole steps
             about = (
                 f"a weight of {max_weights[name]:.2g} ({short_count(round(needed))} tokens needed)"
             )
-            short.append((epochs, f"{name} {epochs:.1f} times at {about}"))
-    if short:
-        short.sort(key=lambda entry: -entry[0])
-        names = first_few([text for _, text in short], MAX_SHORTAGES)
+            shortages.append((epochs, f"{name} {epochs:.1f} times at {about}"))
+    if shortages:
+        shortages.sort(key=lambda entry: -entry[0])
+        names = first_few([text for _, text in shortages], MAX_SHORTAGES)
         yield (
             f"the prepared text is small for proxy.tokens: a trial may repeat {names}, more"
             " often than the full run; prepare more text, lower proxy.tokens, or cap these domains"
@@ -229,14 +229,14 @@ def planned_arms(config: Config) -> list[str]:
     for name, count in items.items():
         noise = math.sqrt(0.25 / count)
         ranking = power(noise, SPREAD_OF_ARMS, arms, items=count)
-        enough = (
+        hint = (
             "" if ranking.items is None else f"; {short_count(ranking.items)} questions make it 80%"
         )
         if not config.design.anchors and config.design.anneals is None:
-            enough += "; no arm is a control: set design.anchors: [natural]"
+            hint += "; no arm is a control: set design.anchors: [natural]"
         lines.append(
             f"{name}, {count} questions: an error of up to {100 * noise:.1f} points; the best of"
             f" {arms} arms that differ by {100 * SPREAD_OF_ARMS:g} is told from the control with"
-            f" probability {ranking.power:.0%}{enough}"
+            f" probability {ranking.power:.0%}{hint}"
         )
     return lines

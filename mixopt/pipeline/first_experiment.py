@@ -254,8 +254,10 @@ def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | Non
     first = {file: _first_rows(file, left_out) for file in sample}
     columns = Counter(column for rows in first.values() if rows and (column := _text_column(rows)))
     column = next((name for name, _ in columns.most_common(1)), "")
-    wrong = {file for file, rows in first.items() if not _has_column(column, file, rows, left_out)}
-    used = tuple(file for file in readable if file not in wrong)
+    unusable = {
+        file for file, rows in first.items() if not _has_column(column, file, rows, left_out)
+    }
+    used = tuple(file for file in readable if file not in unusable)
     if not column or not used:
         return None
     validation = [
@@ -263,7 +265,7 @@ def _domain(name: str, splits: Splits, left_out: list[str]) -> FoundDomain | Non
         for file in _readable(name, splits[held_out], left_out)
         if _has_column(column, file, _first_rows(file, left_out), left_out)
     ]
-    is_broken = any(rows.broken for file, rows in first.items() if rows and file not in wrong)
+    is_broken = any(rows.broken for file, rows in first.items() if rows and file not in unusable)
     return FoundDomain(name, used, _paths(used), column, is_broken, _paths(validation))
 
 
@@ -332,9 +334,9 @@ def _split_of(place: Path, file: Path) -> tuple[str, str]:
     word = _SPLIT_WORD.search(stem)
     words = [name.lower() for name in (*folders, *([word[2]] if word else []))]
     split = next((SPLITS[name] for name in words if name in SPLITS), "train")
-    without = _SPLIT_WORD.sub("", stem).strip("-_. ")
+    plain_stem = _SPLIT_WORD.sub("", stem).strip("-_. ")
     domain = next((name for name in folders if name.lower() not in SPLITS), "")
-    return domain or without or parent, split
+    return domain or plain_stem or parent, split
 
 
 def _visible(folder: Path, left_out: list[str]) -> list[Path]:

@@ -239,8 +239,8 @@ def _first_lines(lines: Sequence[str], max_lines: int, kind: str) -> Iterator[st
 def hours_line(entry: dict[str, Any]) -> str:
     """Return the GPU hours, or the CPU hours without GPUs, as text; empty if unknown."""
     unit = "gpu" if entry.get("gpu_hours") else "cpu"
-    so_far = entry.get(f"{unit}_hours")
-    return f"{unit.upper()} hours: {_hours(so_far)}" if so_far else ""
+    hours = entry.get(f"{unit}_hours")
+    return f"{unit.upper()} hours: {_hours(hours)}" if hours else ""
 
 
 def _hours(value: float) -> str:

@@ -414,8 +414,8 @@ def repetition_of(run: Run) -> Repetition | None:
     sample, inventory = run.corpus.inventory, run.inventory
     if not proxy.simulate_epochs or target is None:
         return fitting.Repetition(tuple(map(float, sample.values())), float(proxy.tokens))
-    longer = target / proxy.tokens
-    pools = tuple(min(float(inventory[name]), sample[name] * longer) for name in sample)
+    scale = target / proxy.tokens
+    pools = tuple(min(float(inventory[name]), sample[name] * scale) for name in sample)
     return fitting.Repetition(pools, float(target))
 
 

@@ -40,7 +40,10 @@ COMMANDS = [
     ("init {0}/mail/../mail/mail.csv {0}/mail/mail.csv", ["is in", "mail.csv, which is given too"]),
     ("init {0}/mail/mail.csv {0}/mail", ["/mail, which is given too; give one of them"]),
     ("predict {0} --weights a=1e308,b=1e308", ["weight 1e+308 is too large"]),
-    ("predict {0} --weights a=.5,b=.6", ["weights add up to 1.1, not 1"]),
+    (
+        "predict {0} --weights a=.5,b=.6",
+        ["--weights: weights add up to 1.1, not 1: divide each by 1.1\n"],
+    ),
     ("predict {0} --weights a=.5,a=.5", ["'a' is given twice"]),
     ("predict {0} --weights a", ["--weights a: expected DOMAIN=SHARE"]),
     ("predict {0} --weights a=x,b=.5", ["--weights a=x: expected DOMAIN=SHARE"]),
