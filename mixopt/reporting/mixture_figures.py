@@ -120,7 +120,7 @@ def plot_design(trials: Trials, natural: Shares | None = None) -> Figure:
     """
     by_domain = dict(zip(trials.domains, trials.weights().T, strict=True))
     largest = {name: max(shares_N, default=0.0) for name, shares_N in by_domain.items()}
-    check_known(trials.domains, natural or trials.domains, "domain")
+    check_known(trials.domains, trials.domains if natural is None else natural, "domain")
     shown = largest_domains([largest, natural or largest])
     figure, axes = row_figure(shown)
     # Fixed jitter, so that equal tables give equal figures.
@@ -194,7 +194,8 @@ def _by_name(given: MixturesLike) -> dict[str, Shares]:
 
 def _shares(axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], chosen: str) -> None:
     """Draw bars with numbers; in low rows, one bar and markers for the other mixtures."""
-    owners = [chosen if name in SUBJECTS else name for name in shown]
+    first, *others = shown
+    owners = [chosen if first in SUBJECTS else first, *others]
     bars = list(shown)[: 1 if is_low(names) else MAX_BARS]
     high = 0.76 / len(bars)
     for number, (name, mixture) in enumerate(shown.items()):

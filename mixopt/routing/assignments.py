@@ -78,13 +78,14 @@ class Assignments:
     def __add__(self, other: Assignments) -> Assignments:
         """Return the sum of two counts."""
         self.check_sizes(other.domains, other.sizes, "the other table")
+        added = {layer.key: layer for layer in other.layers}
         layers = tuple(
             replace(
-                one,
-                counts_HDE=one.counts_HDE + two.counts_HDE,
-                dropped_HD=one.dropped_HD + two.dropped_HD,
+                layer,
+                counts_HDE=layer.counts_HDE + added[layer.key].counts_HDE,
+                dropped_HD=layer.dropped_HD + added[layer.key].dropped_HD,
             )
-            for one, two in zip(self.layers, map(other.layer, self.sizes), strict=True)
+            for layer in self.layers
         )
         return Assignments(self.domains, layers)
 
@@ -97,14 +98,6 @@ class Assignments:
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Experts, and experts of a token, by router."""
         return {layer.key: (layer.experts, layer.top_k) for layer in self.layers}
-
-    def layer(self, key: int | str) -> LayerAssignments:
-        """Return the assignments of a router."""
-        for layer in self.layers:
-            if layer.key == str(key):
-                return layer
-        known = ", ".join(layer.key for layer in self.layers)
-        raise RoutingError(f"layer {key} has no router; layers with one: {known}")
 
     def check_sizes(
         self, domains: tuple[str, ...], sizes: Mapping[str, tuple[int, int]], source: str

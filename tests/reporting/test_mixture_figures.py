@@ -49,6 +49,12 @@ def test_every_share_is_a_bar_with_its_value():
     assert "95.0%" in texts(figure)
 
 
+def test_a_proposed_mixture_does_not_look_like_the_recommended_one():
+    figure = plot_mixtures({"recommended": NATURAL, "proposed": PROPOSAL})
+    recommended, proposed = figure.axes[0].containers
+    assert recommended[0].get_facecolor() != proposed[0].get_facecolor()
+
+
 def test_sixty_domains_have_a_row_each_and_of_three_hundred_those_with_the_largest_shares():
     domains, shares = many(60)
     figure = plot_mixtures({"proposed": shares, "natural": Mixture.uniform(domains)})
@@ -72,6 +78,7 @@ UNLIKE = {"one": {"a": 1.0}, "two": {"b": 1.0}}
     [
         (lambda: plot_mixtures(UNLIKE), "and 'two': domain 'a' is in one"),
         (lambda: plot_mixtures({}), "a figure of no mixtures was requested"),
+        (lambda: plot_design(make_trials(), {}), "unknown domain 'code'"),
         (lambda: plot_cells(NATURAL), "a map of cells needs domains that nest"),
     ],
 )

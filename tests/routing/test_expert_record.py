@@ -49,7 +49,7 @@ def test_parts_one_below_the_other_are_the_whole_run(record):
         *("step_start", "step_end", "domain", "layer", "router", "top_k", "expert"),
         *("tokens", "even", "odd"),
     }
-    layer = assignments(1).layer(1)
+    (layer,) = (layer for layer in assignments(1).layers if layer.layer == 1)
     of_layer = table.filter(layer=1, step_end=20)
     by_domain = of_layer.group_by("domain", maintain_order=True).agg(pl.col("tokens").sum())
     assert (by_domain["tokens"] // 2).to_list() == layer.tokens_D.tolist()

@@ -111,7 +111,7 @@ def test_a_trial_is_a_child_with_its_weights_losses_speed_and_curve(run_path):
 
 
 def test_sync_exits_with_1_if_something_was_not_sent(run_path):
-    want(run_path, files={"/etc/hostname": None})
+    want(run_path, files=["/etc/hostname"])
     ended = mixopt("sync", run_path)
     assert ended.code == 1
     assert "'/etc/hostname' is outside this folder; it is not read" in ended.out
