@@ -83,12 +83,12 @@ def export_schedule(
         ConfigError: As for `export_mixture`.
     """
     tool = exporter(to)
-    known = (schedule.inventory if inventory is None else inventory, paths, sample_tokens)
+    common = (schedule.inventory if inventory is None else inventory, paths, sample_tokens)
     pieces = list(_constant_stages(schedule))
     stages, texts = list[StageEntries](), dict[str, str]()
     for k, (name, start, stop, mixture, about) in enumerate(pieces):
         tokens = (stop - start) * schedule.step_tokens
-        facts = Facts(tool.name, schedule.domains, tokens, *known)
+        facts = Facts(tool.name, schedule.domains, tokens, *common)
         stages.append(StageEntries(name, start, _entries(tool, mixture, facts)))
         if tool.write_stages is None:
             header, entries = [f"Stage {k + 1} of {len(pieces)}: {about}."], stages[-1].entries
@@ -97,7 +97,7 @@ def export_schedule(
     if tool.write_stages is None:
         return texts
     header = [f"Stage {k}: {about}." for k, (*_, about) in enumerate(pieces)]
-    facts = Facts(tool.name, schedule.domains, None, *known)
+    facts = Facts(tool.name, schedule.domains, None, *common)
     content = tool.write_stages(stages, facts, schedule.batch)
     return {"": _text(tool, content, header, schedule.domains, [s.entries for s in stages])}
 
@@ -171,15 +171,15 @@ def _entries(tool: ExportTool, mixture: Mixture, facts: Facts) -> list[Entry]:
         for domain, amount in amounts.items()
         for entry in _domain_entries(tool, domain, amount / total, facts)
     ]
-    seen: dict[tuple[str, str], str] = {}
+    owners: dict[tuple[str, str], str] = {}
     for entry in entries:
         _check_texts(tool, entry)
-        named = [("would both be named {!r}; rename one", entry.label)]
-        for fault, text in named + [("have the same path {!r}", path) for path in entry.paths]:
-            other = seen.setdefault((fault, text), entry.domain)
-            if other != entry.domain:
-                both = f"domains {other!r} and {entry.domain!r}"
-                raise ConfigError(f"{tool.name}: {both} {fault.format(text)}")
+        texts = [("would both be named {!r}; rename one", entry.label)]
+        for fault, text in texts + [("have the same path {!r}", path) for path in entry.paths]:
+            owner = owners.setdefault((fault, text), entry.domain)
+            if owner != entry.domain:
+                domains = f"domains {owner!r} and {entry.domain!r}"
+                raise ConfigError(f"{tool.name}: {domains} {fault.format(text)}")
     return entries
 
 
@@ -198,16 +198,16 @@ def _check_texts(tool: ExportTool, entry: Entry) -> None:
 
 def _domain_entries(tool: ExportTool, domain: str, amount: float, facts: Facts) -> Iterator[Entry]:
     """Yield one entry, or one per path for tools with one path per entry."""
-    paths, named = facts.places(domain), domain not in facts.paths
+    paths, is_named = facts.places(domain), domain not in facts.paths
     if not tool.single_path or len(paths) == 1:
-        yield Entry(domain, domain, paths, amount, named)
+        yield Entry(domain, domain, paths, amount, is_named)
         return
-    whole = tool.unit.divides and float(amount).is_integer() and amount >= len(paths)
+    is_divisible = tool.unit.divides and float(amount).is_integer() and amount >= len(paths)
     for number, path in enumerate(paths):
         part = amount / len(paths) if tool.unit.divides else amount
-        if whole:
+        if is_divisible:
             part = float(int(amount) // len(paths) + (number < int(amount) % len(paths)))
-        yield Entry(domain, f"{domain}.{number}", (path,), part, named)
+        yield Entry(domain, f"{domain}.{number}", (path,), part, is_named)
 
 
 def _constant_stages(schedule: Schedule) -> Iterator[tuple[str, int, int, Mixture, str]]:

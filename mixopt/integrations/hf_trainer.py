@@ -67,13 +67,13 @@ def model_inputs(
     forward = inspect.signature(type(model).forward).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in forward.values())
     left_out = {*ours, *_PACKED, *unused} - forward.keys()
-    known = {name: value for name, value in batch.items() if name not in left_out}
+    inputs = {name: value for name, value in batch.items() if name not in left_out}
     packing = {name: batch[name] for name in ("position_ids",) if name in batch}
     if "cu_seqlens" in batch and "max_seqlen" in batch:
         longest = int(batch["max_seqlen"])
         packing |= dict.fromkeys(("cu_seq_lens_q", "cu_seq_lens_k"), batch["cu_seqlens"])
         packing |= dict.fromkeys(("max_length_q", "max_length_k"), longest)
-    return known | {name: value for name, value in packing.items() if takes_all or name in forward}
+    return inputs | {name: value for name, value in packing.items() if takes_all or name in forward}
 
 
 def checked_domains(domains: Any) -> dict[str, Dataset]:
@@ -97,9 +97,9 @@ def checked_domains(domains: Any) -> dict[str, Dataset]:
 def telling_row(domains: Mapping[str, Dataset], *, conversational: bool) -> Dataset:
     """Return the row from which a trainer infers the kind of losses and masks."""
     keys = [("messages", "conversations")] if conversational else []
-    for wanted in [*keys, ("completion",)]:
+    for columns in [*keys, ("completion",)]:
         for dataset in domains.values():
-            if set(wanted) & set(dataset.column_names):
+            if set(columns) & set(dataset.column_names):
                 return dataset.select([0])
     return next(iter(domains.values())).select([0])
 
@@ -209,12 +209,12 @@ class MixtureTrainerMixin:
             return set()
         return self.mixture.columns - {"label", "label_ids", "labels", *(self.label_names or ())}  # type: ignore[attr-defined]
 
-    def _set_collator(self, given: Any) -> None:
+    def _set_collator(self, collator: Any) -> None:
         """Use the Trainer's collator in the loader if one is given or the Trainer prepares rows."""
         mixture = self.mixture
         dataset = mixture.dataset if isinstance(mixture, MixtureLoader) else None
         is_tokens = dataset is not None and dataset.is_tokens
-        if given is not None and (is_tokens or mixture.collate is not None):
+        if collator is not None and (is_tokens or mixture.collate is not None):
             raise SamplerError(
                 "data_collator= is not used, because rows of token shards are read as batches "
                 f"and {type(mixture).__name__}(collate=) has precedence; leave it out"
@@ -222,7 +222,7 @@ class MixtureTrainerMixin:
         columns = dataset.columns.values() if dataset is not None else ()
         packed = any({*names} >= PACKED for names in columns)
         prepares = self._prepares and not packed  # TRL's collator drops the document starts
-        if mixture.collate is None and (given is not None or prepares):
+        if mixture.collate is None and (collator is not None or prepares):
             mixture.collate = self.data_collator  # type: ignore[attr-defined]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
@@ -278,11 +278,11 @@ def _check_arguments(args: TrainingArguments) -> TrainingArguments:
 def _set_batch_size(args: TrainingArguments, rows: int) -> int:
     """Set the Trainer's batch size to the rows of a rank, from which it computes its speed."""
     name, devices = "per_device_train_batch_size", max(1, args.n_gpu)
-    given, default = args.per_device_train_batch_size, TrainingArguments.per_device_train_batch_size
-    if given not in {default, rows // devices}:
+    size, default = args.per_device_train_batch_size, TrainingArguments.per_device_train_batch_size
+    if size not in {default, rows // devices}:
         raise SamplerError(
-            f"{name}={given}, but a rank gets {rows} rows of each batch of the sampler: leave it"
-            f" out, or set MixtureSampler(batch_size=) to {given * devices} per rank"
+            f"{name}={size}, but a rank gets {rows} rows of each batch of the sampler: leave it"
+            f" out, or set MixtureSampler(batch_size=) to {size * devices} per rank"
         )
     args.per_device_train_batch_size = rows // devices
     return int(args.train_batch_size)

@@ -76,9 +76,9 @@ class MegatronMixture(Dataset[dict[str, Any]]):
         )
         size = self.sampler.batch_size
         if max_epochs is not None and not self.sampler.order.has((samples - 1) // size):
-            reached = (self.sampler.order.end() or 0) * size
+            available = (self.sampler.order.end() or 0) * size
             raise SamplerError(
-                f"the domains end after {reached} samples with max_epochs={max_epochs}, but the "
+                f"the domains end after {available} samples with max_epochs={max_epochs}, but the "
                 f"run needs {samples}; lower train_iters or raise max_epochs"
             )
         self._offsets = np.array([0, *accumulate(sizes.values())], np.int64)

@@ -307,29 +307,31 @@ class DriverOptions:
 
 def lengths_of(tokens_per_sample: Lengths, domains: Sequence[str]) -> Array:
     """Return the tokens of a sample of each domain, shape (D,)."""
-    given = tokens_per_sample
-    if not isinstance(given, Mapping):
-        given = dict.fromkeys(domains, given)
-    _check_names("tokens_per_sample", given, domains)
-    lengths_D = np.array([float(given.get(name, 0)) for name in domains])
+    lengths = tokens_per_sample
+    if not isinstance(lengths, Mapping):
+        lengths = dict.fromkeys(domains, lengths)
+    _check_names("tokens_per_sample", lengths, domains)
+    lengths_D = np.array([float(lengths.get(name, 0)) for name in domains])
     for name, length in zip(domains, lengths_D, strict=True):
         if not length > 0:
-            what = f"{length:g} is not above 0" if name in given else "is left out"
-            raise EstimatorError(f"tokens_per_sample: domain {name!r}: {what}")
+            fault = f"{length:g} is not above 0" if name in lengths else "is left out"
+            raise EstimatorError(f"tokens_per_sample: domain {name!r}: {fault}")
     return lengths_D
 
 
 def _shares(
-    field: str, given: Mapping[str, float] | None, names: Sequence[str], default: Array
+    field: str, weights: Mapping[str, float] | None, names: Sequence[str], default: Array
 ) -> Array:
     """Return shares of names; missing names have a share of 0."""
-    if given is None:
+    if weights is None:
         shares: Array = default / default.sum()
         return shares
-    _check_names(field, given, names)
-    values = np.array([float(given.get(name, 0.0)) for name in names])
+    _check_names(field, weights, names)
+    values = np.array([float(weights.get(name, 0.0)) for name in names])
     if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
-        raise EstimatorError(f"{field}: {dict(given)}; weights must be >= 0, and at least one > 0")
+        raise EstimatorError(
+            f"{field}: {dict(weights)}; weights must be >= 0, and at least one > 0"
+        )
     return np.asarray(values / values.sum())
 
 
@@ -339,11 +341,11 @@ def _bounds(bounds: Bounds | None, domains: Sequence[str]) -> tuple[Array, Array
     return np.array([float(low) for low, _ in pairs]), np.array([float(high) for _, high in pairs])
 
 
-def _check_names(field: str, given: Iterable[str], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
+def _check_names(field: str, names: Iterable[str], valid: Sequence[str]) -> None:
+    for name in names:
+        if name not in valid:
             kind = "an evaluation domain" if field == "objective" else "a domain of the sampler"
-            raise EstimatorError(f"{field}: {name!r} is not {kind}{did_you_mean(name, known)}")
+            raise EstimatorError(f"{field}: {name!r} is not {kind}{did_you_mean(name, valid)}")
 
 
 def _check_shape(name: str, array: Array, size: int) -> None:

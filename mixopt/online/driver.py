@@ -176,9 +176,9 @@ class Driver:
 
     def _observe(self, *, evaluates: bool) -> None:
         """Pass the sums since the last observation to the estimator, or freeze."""
-        seen = self._windows.close(self.steps_done, self._learning_rate)
-        if isinstance(seen, str):
-            self._freeze(seen)
+        observation = self._windows.close(self.steps_done, self._learning_rate)
+        if isinstance(observation, str):
+            self._freeze(observation)
             return
         held_out = self._evaluated() if evaluates else None
         if isinstance(held_out, str):
@@ -187,7 +187,7 @@ class Driver:
         self._observed = self.steps_done
         if is_first() and self._trouble is None:
             try:
-                self._estimator.observe(replace(seen, held_out=held_out))
+                self._estimator.observe(replace(observation, held_out=held_out))
             except Exception as error:
                 self._trouble = f"{type(error).__name__} in observe: {error}"
 
@@ -200,7 +200,7 @@ class Driver:
 
     # Plans ----------------------------------------------------------------------------------
 
-    def _decide(self, first: int, now: int, *, again: bool = False) -> None:
+    def _decide(self, first: int, now: int, *, is_second: bool = False) -> None:
         """Request a plan, and evaluate first if the plan requires it."""
         if first > self.setting.steps:
             return
@@ -209,12 +209,12 @@ class Driver:
             self._freeze(plan)
         elif not plan.is_question:
             self._apply(plan)
-        elif again:
+        elif is_second:
             self._freeze(f"plan {plan.why!r}: held-out losses are requested twice in a row")
         else:
             self._observe(evaluates=True)
             if self.frozen is None:
-                self._decide(first, now, again=True)
+                self._decide(first, now, is_second=True)
 
     def _ask(self, first: int, now: int) -> StandingPlan | str:
         """Return the estimator's plan, or the error."""
@@ -227,8 +227,8 @@ class Driver:
                 evaluates = self._options.evaluate is not None
                 reason = impossible(plan, self.setting, self._stream, first, evaluates=evaluates)
                 if reason is None:
-                    seen = self._observed
-                    return StandingPlan.of(plan, self.setting, seen, now=now, first=first)
+                    observed = self._observed
+                    return StandingPlan.of(plan, self.setting, observed, now=now, first=first)
                 self._trouble = f"plan {plan.tag!r}: {reason}"
         return self._trouble
 
@@ -316,7 +316,7 @@ class Driver:
         if tuple(fields.texts("domains")) != domains:
             fields.refuse("domains", f"not those of this run, {', '.join(domains)}")
         plans = fields.part("plans")
-        own: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "steps_done": step,
             "frozen": fields.maybe("frozen", fields.text),
             "perturbed_steps": fields.whole("perturbed_steps"),
@@ -327,7 +327,7 @@ class Driver:
             "_observed": fields.whole("observed", 0, step),
         }
         for name in ("plan", "before", "steady"):
-            own[f"_{name}"] = StandingPlan.read(plans.part(name), len(domains))
+            attributes[f"_{name}"] = StandingPlan.read(plans.part(name), len(domains))
         use_windows = self._windows.read(fields.part("windows"))
         use_stream = self._stream.read(fields.part("stream"), step)
         reference_D, size = fields.array("reference", (len(domains),), 0), fields.whole("log_size")
@@ -342,7 +342,7 @@ class Driver:
             inside.update(before)
             raise
         self.setting, self._log.size = setting, size
-        vars(self).update(own)
+        vars(self).update(attributes)
         use_stream()
         use_windows()
 
@@ -357,6 +357,6 @@ def _resume(estimator: Estimator, setting: Setting, state: Any) -> None:
     except MixoptError:
         raise
     except Exception as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         name = type(estimator).__name__
-        raise EstimatorError(f"{name} cannot resume from {_WHERE}: {what}") from error
+        raise EstimatorError(f"{name} cannot resume from {_WHERE}: {reason}") from error

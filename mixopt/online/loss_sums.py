@@ -66,9 +66,9 @@ class DomainLosses:
 
     def take(self) -> Tensor:
         """Return the sums, and reset them to 0."""
-        taken = self.totals_RD
-        self.totals_RD = torch.zeros_like(taken)
-        return taken
+        totals_RD = self.totals_RD
+        self.totals_RD = torch.zeros_like(totals_RD)
+        return totals_RD
 
 
 def _rows(losses: Tensor, mask: Tensor | None) -> Tensor:
@@ -76,13 +76,13 @@ def _rows(losses: Tensor, mask: Tensor | None) -> Tensor:
 
     Scaling a float by a power of two is exact, so only the conversion to units rounds.
     """
-    whole = losses.abs() < MAX_LOSS
+    is_valid = losses.abs() < MAX_LOSS
     if mask is not None:
-        whole &= mask
-    count_B = whole.sum(dim=1)
-    asked_B = losses.shape[1] if mask is None else mask.sum(dim=1)
-    units = torch.where(whole, losses.float(), 0.0).mul_(UNIT).round_().long()
-    return torch.stack([units.sum(dim=1), count_B, asked_B - count_B])
+        is_valid &= mask
+    count_B = is_valid.sum(dim=1)
+    expected_B = losses.shape[1] if mask is None else mask.sum(dim=1)
+    units = torch.where(is_valid, losses.float(), 0.0).mul_(UNIT).round_().long()
+    return torch.stack([units.sum(dim=1), count_B, expected_B - count_B])
 
 
 def _check_shapes(losses: Tensor, domain_B: Tensor, mask: Tensor | None) -> None:

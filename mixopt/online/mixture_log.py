@@ -91,7 +91,9 @@ class LoggedChange:
     def distance(self) -> float:
         """Total variation between the weights, 0 to 1."""
         names = [*dict.fromkeys([*self.before, *self.after])]
-        left, right = ([one.get(name, 0.0) for name in names] for one in (self.before, self.after))
+        left, right = (
+            [weights.get(name, 0.0) for name in names] for weights in (self.before, self.after)
+        )
         return float(total_variation(left, right))
 
 

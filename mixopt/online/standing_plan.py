@@ -45,9 +45,9 @@ class StandingPlan:
     perturbs: bool  # whether the weights only serve measurement
 
     @classmethod
-    def of(cls, plan: Plan, setting: Setting, seen: int, *, now: int, first: int) -> Self:
+    def of(cls, plan: Plan, setting: Setting, observed: int, *, now: int, first: int) -> Self:
         """Return a plan that takes effect at a step."""
-        until = seen + plan.steps
+        until = observed + plan.steps
         last = first + plan.steps - 1 if plan.held_out else max(until, now)
         shares_D = rounded_shares(
             plan.weights_D, setting.reference_D, setting.lower_D, setting.upper_D
@@ -235,7 +235,7 @@ def rounded_shares(weights_D: Array, reference_D: Array, lower_D: Array, upper_D
     if (within_D == shares_D).all():
         return np.asarray(shares_D)
     # Distribute the remainder over shares with room, at most one unit each.
-    owed = 1.0 - within_D.sum()
-    room_D = np.clip((upper_D if owed > 0 else lower_D) - within_D, -1 / unit, 1 / unit)
+    remainder = 1.0 - within_D.sum()
+    room_D = np.clip((upper_D if remainder > 0 else lower_D) - within_D, -1 / unit, 1 / unit)
     room_D = np.where(weights_D > 0, room_D, 0.0)
-    return np.asarray(within_D + room_D * (owed / (room_D.sum() or 1.0)))
+    return np.asarray(within_D + room_D * (remainder / (room_D.sum() or 1.0)))

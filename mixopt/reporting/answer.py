@@ -89,7 +89,7 @@ def answer_of(run: Run) -> PageAnswer:
         sentence = f"{whose}, not validated"
         why = without_folders(f"By prediction alone: {run.outcome.note}.")
         about = ("Not validated yet", why, PROPOSAL, called)
-        gains = {name: Gain(one, 0, "", one) for name, one in answer.gains.items()}
+        gains = {name: Gain(gain, 0, "", gain) for name, gain in answer.gains.items()}
         costs = predicted_costs(answer.mixture, answer.natural, run.fit, run.objective)
     warnings += [*(proposal.warnings if proposal else ()), *broken_by_baselines(run)]
     return PageAnswer(
@@ -116,11 +116,11 @@ def proposal_of(run: Run) -> Proposal | None:
 def _shares(answer: Proposal | Recommendation) -> dict[str, Any]:
     """Return the shares to show: by domain if all phases have one mixture, else by phase."""
     mixture, natural, epochs, phases = answer.mixture, answer.natural, answer.epochs, answer.phases
-    one, *others = [mixture] if phases is None else phases.split(mixture).values()
-    if phases is not None and all(one.total_variation(other) <= SAME for other in others):
-        mixture, natural = one, next(iter(phases.split(natural).values()))
+    first, *later = [mixture] if phases is None else phases.split(mixture).values()
+    if phases is not None and all(first.total_variation(shares) <= SAME for shares in later):
+        mixture, natural = first, next(iter(phases.split(natural).values()))
         if epochs is not None:
-            epochs = {name: sum(epochs[f"{p}/{name}"] for p in phases) for name in one}
+            epochs = {name: sum(epochs[f"{p}/{name}"] for p in phases) for name in first}
     return {"mixture": mixture, "natural": natural, "epochs": epochs}
 
 
@@ -169,16 +169,21 @@ def first_screen(run: Run, answer: PageAnswer) -> Markup:
             for name, gain in list(answer.losses.items())[:MAX_LOSSES]
         ],
         fragments=weight_fragments(run, answer.mixture),
-        to_check=", ".join(_counted(number, what) for number, what in counts if number),
+        to_check=", ".join(_counted(number, noun) for number, noun in counts if number),
         checks=[*map(capital, answer.warnings), *([f"Active: {active}"] if active else [])],
     )
 
 
 def _axis(gains: Sequence[Gain]) -> Callable[[float], str]:
     """Return a value's position in percent on an axis that spans all intervals and 0."""
-    known = [one for gain in gains for one in (gain.validated, gain.predicted) if one is not None]
-    low = min([0.0, *(one.low for one in known)])
-    high = max([0.0, *(one.high for one in known)])
+    intervals = [
+        interval
+        for gain in gains
+        for interval in (gain.validated, gain.predicted)
+        if interval is not None
+    ]
+    low = min([0.0, *(interval.low for interval in intervals)])
+    high = max([0.0, *(interval.high for interval in intervals)])
     return lambda value: f"{100 * (value - low) / ((high - low) or 1.0):.4g}%"
 
 
@@ -187,8 +192,8 @@ def capital(text: str) -> str:
     return without_folders(text[:1].upper() + text[1:])
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _by_change(answer: PageAnswer) -> list[str]:
@@ -201,22 +206,26 @@ def _by_change(answer: PageAnswer) -> list[str]:
 
 def _groups(run: Run, answer: PageAnswer) -> list[list[dict[str, Any]]]:
     """Return the rows of each group of domains."""
-    members = {name: list(own) for name, (own, _, _) in run.constraints.groups.items()}
+    members = {name: list(domains) for name, (domains, _, _) in run.constraints.groups.items()}
     phases = Phases.of(run.config.design.phases)
     if phases is not None and len(answer.mixture) == len(run.corpus.domain_names):
-        members = {name: list(phases.names(own)) for name, own in members.items()}
+        members = {name: list(phases.names(domains)) for name, domains in members.items()}
     if not members:
         return []
-    grouped = {name for own in members.values() for name in own}
+    grouped = {name for domains in members.values() for name in domains}
     rest = [name for name in answer.mixture if name not in grouped]
     members |= {"in no group": rest} if rest else {}
     order = _by_change(answer)
     bodies = [
         [
-            _mixture_row(answer, name, own, count=_counted(len(own), "domain")),
-            *(_mixture_row(answer, one, [one], is_member=True) for one in order if one in own),
+            _mixture_row(answer, name, domains, count=_counted(len(domains), "domain")),
+            *(
+                _mixture_row(answer, domain, [domain], is_member=True)
+                for domain in order
+                if domain in domains
+            ),
         ]
-        for name, own in members.items()
+        for name, domains in members.items()
     ]
     return sorted(bodies, key=lambda rows: -float(rows[0]["now"]))
 
@@ -229,7 +238,7 @@ def _mixture_row(
     count: str = "",
     is_member: bool = False,
 ) -> dict[str, Any]:
-    now, was = (sum(one[d] for d in domains) for one in (answer.mixture, answer.natural))
+    now, was = (sum(shares[d] for d in domains) for shares in (answer.mixture, answer.natural))
     epochs = ""
     if answer.epochs is not None and not count:
         passes = answer.epochs[name]

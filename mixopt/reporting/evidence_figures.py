@@ -57,9 +57,9 @@ def plot_held_out(fit: Fit, *, target: str | None = None) -> Figure:
     ceiling = report.get(CEILING)
     figure, axes_RC = new_figure(4.4)
     axes = axes_RC[0, 0]
-    both = np.concatenate([observed_N, predicted_N])
-    margin = 0.04 * max(float(np.ptp(both)), 1e-9)
-    ends = np.array([both.min() - margin, both.max() + margin])
+    values = np.concatenate([observed_N, predicted_N])
+    margin = 0.04 * max(float(np.ptp(values)), 1e-9)
+    ends = np.array([values.min() - margin, values.max() + margin])
     if ceiling is not None:
         half = NINETY * abs(factor) * ceiling["rmse"]
         text = f"noise of a trial, 90%: \N{PLUS-MINUS SIGN}{half:.3g}"
@@ -85,37 +85,37 @@ def plot_responses(
     domains: Sequence[str] | None = None,
 ) -> Figure:
     """Plot the prediction along each domain's share, with its 90% interval and the trials."""
-    own = getattr(at, "mixture", at)
-    mixture = own if isinstance(own, Mixture) else Mixture(cast("Mapping[str, float]", own))
+    value = getattr(at, "mixture", at)
+    mixture = value if isinstance(value, Mixture) else Mixture(cast("Mapping[str, float]", value))
     mixture, (axis, factor, column) = mixture.over(fit.domains), _shown(fit, target)
     check_known(domains or (), fit.domains, "domain")
-    shown = list(domains or largest_domains([mixture], MAX_PANELS))
-    columns = min(4, len(shown))
-    rows = -(-len(shown) // columns)
+    names = list(domains or largest_domains([mixture], MAX_PANELS))
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
     figure, axes_RC = new_figure(0.5 + 1.65 * rows, columns, rows)
-    tried_ND, losses_NM = fit.trials.weights(), fit.known_losses_NM
+    weights_ND, losses_NM = fit.trials.weights(), fit.known_losses_NM
     values_N = fit.objective.value(losses_NM) if column is None else losses_NM[:, column]
     observed_N = factor * values_N
     for place, axes in enumerate(axes_RC.flat):
-        if place >= len(shown):
+        if place >= len(names):
             axes.set_visible(False)
             continue
         if place:  # set before drawing, so that limits follow all panels
             axes.sharey(axes_RC.flat[0])
-        domain = fit.domains.index(shown[place])
+        domain = fit.domains.index(names[place])
         # Do not clip the dots of trials at a share of 0, which lie on the axis.
-        dots(axes, tried_ND[:, domain], observed_N, 9, alpha=0.7, clip_on=False)
+        dots(axes, weights_ND[:, domain], observed_N, 9, alpha=0.7, clip_on=False)
         share = float(mixture.array[domain])
-        top = min(1.0, 1.05 * max(float(tried_ND[:, domain].max()), share, 1e-3))
+        top = min(1.0, 1.05 * max(float(weights_ND[:, domain].max()), share, 1e-3))
         shares_K = np.unique(np.append(np.linspace(0.0, top, POINTS), share))
         predicted = fit.predict(along_domain(mixture.array, domain, shares_K))
         _slice(axes, shares_K, factor * _ends(predicted, column), share)
-        label(axes, title=written(shown[place], 22))
+        label(axes, title=written(names[place], 22))
         axes.tick_params(labelleft=place % columns == 0)
     first = axes_RC.flat[0]
     first.set_ylim(near_trials(observed_N, first.get_ylim()))
     figure.supylabel(axis, fontsize=LETTER, color=INK)
-    text = f"share of the domain{of_all(shown, fit.domains)}; dashed: the mixture, dots: trials"
+    text = f"share of the domain{of_all(names, fit.domains)}; dashed: the mixture, dots: trials"
     figure.supxlabel(text, fontsize=LETTER, color=INK)
     return figure
 
@@ -165,9 +165,9 @@ def near_trials(observed_N: Array, limits: tuple[float, float]) -> tuple[float, 
 def along_domain(at_D: Array, place: int, shares_K: Array) -> Array:
     """Return a mixture with varied shares of one domain, shape (K, D)."""
     is_other_D = np.arange(len(at_D)) != place
-    others_D = np.where(is_other_D, at_D, 0.0)
-    others_D = others_D if others_D.any() else is_other_D.astype(float)
-    weights_KD: Array = (1.0 - shares_K)[:, None] * others_D / max(others_D.sum(), 1e-300)
+    rest_D = np.where(is_other_D, at_D, 0.0)
+    rest_D = rest_D if rest_D.any() else is_other_D.astype(float)
+    weights_KD: Array = (1.0 - shares_K)[:, None] * rest_D / max(rest_D.sum(), 1e-300)
     weights_KD[:, place] = shares_K
     return weights_KD
 
@@ -208,11 +208,11 @@ def _ends(predicted: Any, column: int | None) -> Array:
 
 def _runs(axes: Axes, place: float, runs_S: Array, look: Look, unit: str) -> None:
     """Draw a row with a dot for each seed and a mark for the mean."""
-    shown_S = SHOWN.get(unit, 1.0) * runs_S
+    values_S = SHOWN.get(unit, 1.0) * runs_S
     places_S = np.full(len(runs_S), place)
-    dots(axes, shown_S, places_S, 24, look.colour, alpha=0.7, marker=look.marker)
+    dots(axes, values_S, places_S, 24, look.colour, alpha=0.7, marker=look.marker)
     if len(runs_S):
-        mean = float(shown_S.mean())
+        mean = float(values_S.mean())
         text: dict[str, Any] = {"ha": "center", "va": "bottom", "color": INK}
         axes.plot([mean, mean], [place - 0.28, place + 0.28], color=look.colour, linewidth=2.6)
         axes.text(mean, place - 0.34, value_text(runs_S.mean(), unit), fontsize=LETTER - 1, **text)

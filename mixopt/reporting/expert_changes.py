@@ -117,24 +117,24 @@ def expert_changes(
     """Return the comparison before and after each change of weights, in their order."""
     largest = sorted(range(len(logged)), key=lambda n: -logged[n].distance)
     if step is None:
-        both = [n for n in largest if all(_sides(windows, logged[n].step))]
-        return tuple(_change(windows, logged, n) for n in sorted(both[:MAX_CHANGES]))
-    for place, one in enumerate(logged):
-        if one.step == step:
+        compared = [n for n in largest if all(_sides(windows, logged[n].step))]
+        return tuple(_change(windows, logged, n) for n in sorted(compared[:MAX_CHANGES]))
+    for place, change in enumerate(logged):
+        if change.step == step:
             return (_change(windows, logged, place),)
-    known = ", ".join(f"{logged[n].step:,}" for n in largest[:10]) or "none"
-    raise RoutingError(f"--change {step}: weights did not change at this step; {known} did")
+    steps = ", ".join(f"{logged[n].step:,}" for n in largest[:10]) or "none"
+    raise RoutingError(f"--change {step}: weights did not change at this step; {steps} did")
 
 
 def _change(windows: Sequence[Window], logged: Sequence[LoggedChange], place: int) -> ExpertChange:
     steps = [1, *(change.step for change in logged), np.inf]
-    begun, step, ended = steps[place : place + 3]
+    previous, step, next_step = steps[place : place + 3]
     before, after = _sides(windows, logged[place].step)
     for side, side_windows in (("before", before), ("after", after)):
         if not side_windows:
             raise RoutingError(f"step {step}: no window of counts {side} the change")
-    alone_before = tuple(window for window in before if window.start >= begun - 1)
-    alone_after = tuple(window for window in after if window.end < ended)
+    alone_before = tuple(window for window in before if window.start >= previous - 1)
+    alone_after = tuple(window for window in after if window.end < next_step)
     before = alone_before if len(alone_before) >= MIN_WINDOWS else before[-NEAREST:]
     after = alone_after or after[:NEAREST]
     first, last = before[0].start + 1, after[-1].end
@@ -150,8 +150,8 @@ def _sides(windows: Sequence[Window], step: int) -> tuple[tuple[Window, ...], tu
 
 def _difference(place_W: Array, value_W: Array, is_before_W: BoolArray) -> dict[str, Any]:
     """Return the means of both sides, and whether they differ by more than drift and noise."""
-    known_W = np.isfinite(value_W)
-    first_W, then_W = known_W & is_before_W, known_W & ~is_before_W
+    is_finite_W = np.isfinite(value_W)
+    first_W, then_W = is_finite_W & is_before_W, is_finite_W & ~is_before_W
     row: dict[str, Any] = dict.fromkeys(_COMPARED) | {"differs": False}
     for side, side_W in (("before", first_W), ("after", then_W)):
         row[side] = float(value_W[side_W].mean()) if side_W.any() else None
@@ -210,17 +210,17 @@ def _by_layer(change: ExpertChange) -> list[str]:
     lines = [f"{'layers':16}{'before':>10}{'after':>10}{'difference':>12}  differs in"]
     table = change.by_layer.with_columns(key_column())
     for (name,), rows in table.group_by("measure", maintain_order=True):
-        known = rows.drop_nulls("difference")
-        if known.is_empty():
+        measured = rows.drop_nulls("difference")
+        if measured.is_empty():
             continue
-        before, after = known.select(pl.mean("before", "after")).row(0)
-        marked = known.filter("differs").sort(pl.col("difference").abs(), descending=True)
-        most = ""
+        before, after = measured.select(pl.mean("before", "after")).row(0)
+        marked = measured.filter("differs").sort(pl.col("difference").abs(), descending=True)
+        extreme = ""
         if len(marked):
-            most = f", most in {marked['key'][0]} ({marked['difference'][0]:+.3f})"
+            extreme = f", most in {marked['key'][0]} ({marked['difference'][0]:+.3f})"
         lines.append(
             f"{name_text(str(name)):16}{before:>10.3f}{after:>10.3f}{after - before:>+12.3f}"
-            f"  {len(marked)} of {rows.height} layers{most}"
+            f"  {len(marked)} of {rows.height} layers{extreme}"
         )
     return lines
 

@@ -99,10 +99,10 @@ def dots(axes: Axes, x: Any, y: Any, size: float, colour: str = FAINT, **look: A
     axes.scatter(x, y, s=size, color=colour, linewidths=0, **look)
 
 
-def ticks(most: int, *sides: Any, **options: Any) -> None:
+def ticks(max_ticks: int, *sides: Any, **options: Any) -> None:
     """Limit the ticks of some axes, such as `axes.xaxis`."""
     for side in sides:
-        side.set_major_locator(MaxNLocator(most, **options))
+        side.set_major_locator(MaxNLocator(max_ticks, **options))
 
 
 def label(axes: Axes, x: str = "", y: str = "", title: str = "") -> None:
@@ -146,25 +146,25 @@ def written(name: str, longest: int = MAX_NAME) -> str:
     return name.replace("$", r"\$")
 
 
-def largest_domains(mixtures: Sequence[Mapping[str, float]], most: int = MAX_ROWS) -> list[str]:
+def largest_domains(mixtures: Sequence[Mapping[str, float]], max_rows: int = MAX_ROWS) -> list[str]:
     """Return the domains with the largest share in any mixture, in the order of the first one."""
     order = sorted(mixtures[0], key=lambda name: -max(mixture[name] for mixture in mixtures))
-    largest = set(order[:most])
+    largest = set(order[:max_rows])
     return [name for name in mixtures[0] if name in largest]
 
 
-def check_known(names: Iterable[str], known: Collection[str], what: str) -> None:
+def check_known(names: Iterable[str], valid: Collection[str], kind: str) -> None:
     """Raise ConfigError for an unknown name."""
     for name in names:
-        if name not in known:
-            raise ConfigError(f"unknown {what} {name!r}{did_you_mean(name, known)}")
+        if name not in valid:
+            raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, valid)}")
 
 
-def of_all(shown: Collection[str], domains: Collection[str]) -> str:
+def of_all(names: Collection[str], domains: Collection[str]) -> str:
     """Return a note such as "16 of 64 domains"; empty if all are shown."""
-    if len(shown) == len(domains):
+    if len(names) == len(domains):
         return ""
-    return f" ({len(shown)} of {len(domains)} domains)"
+    return f" ({len(names)} of {len(domains)} domains)"
 
 
 def figure_svg(figure: Figure) -> str:

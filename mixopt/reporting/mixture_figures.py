@@ -64,13 +64,13 @@ def plot_mixtures(mixtures: MixturesLike) -> Figure:
         mixtures: A proposal or a recommendation, which is shown beside natural; shares by domain;
             or several of these by name.
     """
-    shown = _by_name(mixtures)
-    first, *others = all_shares = list(shown.values())
+    by_name = _by_name(mixtures)
+    first, *further = all_shares = list(by_name.values())
     names = sorted(largest_domains(all_shares), key=lambda name: -first[name])
-    high = 0.12 + 0.17 * min(len(shown), MAX_BARS)
-    figure, axes = row_figure(names, None if is_low(names) or len(others) == 1 else high)
-    _shares(axes, shown, names, getattr(mixtures, "chosen", "proposal"))
-    if "uniform" not in shown:
+    high = 0.12 + 0.17 * min(len(by_name), MAX_BARS)
+    figure, axes = row_figure(names, None if is_low(names) or len(further) == 1 else high)
+    _shares(axes, by_name, names, getattr(mixtures, "chosen", "proposal"))
+    if "uniform" not in by_name:
         style: dict[str, Any] = {"color": FAINT, "linewidth": 1.1, "dashes": (4, 3)}
         axes.axvline(1 / len(first), label="uniform", **style)
     axes.set_xlim(0, 1.12 * max(mixture[name] for mixture in all_shares for name in names))
@@ -89,17 +89,17 @@ def plot_cells(mixtures: MixturesLike) -> Figure:
     Raises:
         ConfigError: The domains do not form a tree.
     """
-    shown = _by_name(mixtures)
-    shares, natural = next(iter(shown.values())), shown.get("natural", {})
-    cells = {tuple(name.rsplit("/", 1)): one for name, one in shares.items() if "/" in name}
+    by_name = _by_name(mixtures)
+    shares, natural = next(iter(by_name.values())), by_name.get("natural", {})
+    cells = {tuple(name.rsplit("/", 1)): share for name, share in shares.items() if "/" in name}
     if not branch_shares(shares):
         raise ConfigError("a map of cells needs domains that nest, such as web/science/high")
     levels = list(dict.fromkeys(level for _, level in cells))
-    sums = {name: one for name, one in branch_shares(shares).items() if name not in shares}
+    sums = {name: share for name, share in branch_shares(shares).items() if name not in shares}
     names = sorted(sums, key=lambda name: -sums[name])[:MAX_ROWS]
     figure, axes = row_figure(names, margin=1.2)
-    cells_BL = [[cells.get((one, level)) for level in levels] for one in names]
-    was_BL = [[natural.get(f"{one}/{level}") for level in levels] for one in names]
+    cells_BL = [[cells.get((branch, level)) for level in levels] for branch in names]
+    was_BL = [[natural.get(f"{branch}/{level}") for level in levels] for branch in names]
     image = _share_map(axes, cells_BL, levels, was_BL)
     name_rows(axes, names)
     figure.colorbar(image, ax=axes, format=PercentFormatter(1.0, decimals=1), pad=0.02)
@@ -121,19 +121,19 @@ def plot_design(trials: Trials, natural: Shares | None = None) -> Figure:
     by_domain = dict(zip(trials.domains, trials.weights().T, strict=True))
     largest = {name: max(shares_N, default=0.0) for name, shares_N in by_domain.items()}
     check_known(trials.domains, trials.domains if natural is None else natural, "domain")
-    shown = largest_domains([largest, natural or largest])
-    figure, axes = row_figure(shown)
+    names = largest_domains([largest, natural or largest])
+    figure, axes = row_figure(names)
     # Fixed jitter, so that equal tables give equal figures.
     spread_N = 0.56 * (np.arange(len(trials)) * 0.6180339887 % 1.0 - 0.5)
-    place_D, tried_DN = np.arange(len(shown)), np.array([by_domain[name] for name in shown])
-    row_DN, size = place_D[:, None] + spread_N, 4 if is_low(shown) else 13
-    dots(axes, tried_DN, row_DN, size, ACCENT, alpha=0.5, label="a trial")
+    place_D, shares_DN = np.arange(len(names)), np.array([by_domain[name] for name in names])
+    row_DN, size = place_D[:, None] + spread_N, 4 if is_low(names) else 13
+    dots(axes, shares_DN, row_DN, size, ACCENT, alpha=0.5, label="a trial")
     if natural is not None:
         style: dict[str, Any] = {"color": INK, "linewidth": 1.8, "label": "natural"}
-        shares_D = [natural[name] for name in shown]
+        shares_D = [natural[name] for name in names]
         axes.vlines(shares_D, place_D - 0.36, place_D + 0.36, capstyle="projecting", **style)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    label(axes, x=f"share of the training tokens{of_all(shown, trials.domains)}")
+    label(axes, x=f"share of the training tokens{of_all(names, trials.domains)}")
     legend(axes, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     return figure
 
@@ -145,46 +145,46 @@ def plot_front(front: Front, trials: Trials | None = None) -> Figure:
     for axes, (first, second) in zip(axes_RC[0], pairs, strict=True):
         _trade(axes, front, first, second, trials)
     legend_above(axes_RC[0, 0])
-    axes, *others = axes_RC[1]
-    for other in others:
-        other.remove()
+    axes, *spares = axes_RC[1]
+    for spare in spares:
+        spare.remove()
     axes.set_subplotspec(axes.get_gridspec()[1, :])
-    every = [point.mixture for point in front.points]
-    domains = largest_domains(every)
-    shares_PD = [[mixture[domain] for domain in domains] for mixture in every]
+    mixtures = [point.mixture for point in front.points]
+    domains = largest_domains(mixtures)
+    shares_PD = [[mixture[domain] for domain in domains] for mixture in mixtures]
     _share_map(axes, shares_PD, domains)
     axes.set_xticks(axes.get_xticks(), axes.get_xticklabels(), rotation=60, ha="right")
-    name_rows(axes, [str(number) for number, _ in enumerate(every, start=1)])
-    label(axes, x=f"share of the training tokens{of_all(domains, every[0])}", y="proposal")
+    name_rows(axes, [str(number) for number, _ in enumerate(mixtures, start=1)])
+    label(axes, x=f"share of the training tokens{of_all(domains, mixtures[0])}", y="proposal")
     return figure
 
 
 def _share_map(axes: Axes, rows: Any, columns: Sequence[str], natural: Any = None) -> Any:
     """Draw shares as a map, darker for more; with few columns also as numbers."""
     shares_RC, was_RC = np.array(rows, float), np.array(natural, float)
-    most = float(np.nanmax(shares_RC)) or 1.0
+    largest = float(np.nanmax(shares_RC)) or 1.0
     axes.grid(visible=False)
-    image = axes.imshow(shares_RC, cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
-    axes.set_xticks(range(len(columns)), [written(one, 12) for one in columns])
+    image = axes.imshow(shares_RC, cmap="Blues", vmin=0.0, vmax=largest, aspect="auto")
+    axes.set_xticks(range(len(columns)), [written(name, 12) for name in columns])
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": row_letter(rows) - 1}
     numbered = np.isfinite(shares_RC) & (len(columns) <= MAX_COLUMNS)
     for row, column in np.argwhere(numbered):
         share, was = shares_RC[row, column], np.broadcast_to(was_RC, shares_RC.shape)[row, column]
         text = share_text(share) if np.isnan(was) else f"{share_text(share)} ({share_text(was)})"
-        axes.annotate(text, (column, row), color=PAPER if share > 0.6 * most else INK, **style)
+        axes.annotate(text, (column, row), color=PAPER if share > 0.6 * largest else INK, **style)
     return image
 
 
-def _by_name(given: MixturesLike) -> dict[str, Shares]:
+def _by_name(shares: MixturesLike) -> dict[str, Shares]:
     """Return the mixtures by their labels; the first is the subject of the figure."""
-    if not isinstance(given, Mapping):
-        called = "recommended" if hasattr(given, "chosen") else "proposed"
-        return {called: given.mixture, "natural": given.natural}
-    if not given:
+    if not isinstance(shares, Mapping):
+        called = "recommended" if hasattr(shares, "chosen") else "proposed"
+        return {called: shares.mixture, "natural": shares.natural}
+    if not shares:
         raise ConfigError("a figure of no mixtures was requested: give it one")
-    if not isinstance(next(iter(given.values())), Mapping):
-        return {"mixture": cast("Shares", given)}
-    mixtures = dict(cast("Mapping[str, Shares]", given))
+    if not isinstance(next(iter(shares.values())), Mapping):
+        return {"mixture": cast("Shares", shares)}
+    mixtures = dict(cast("Mapping[str, Shares]", shares))
     first = next(iter(mixtures))
     for name, mixture in mixtures.items():
         for odd in sorted(set(mixture) ^ set(mixtures[first])):
@@ -192,13 +192,13 @@ def _by_name(given: MixturesLike) -> dict[str, Shares]:
     return mixtures
 
 
-def _shares(axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], chosen: str) -> None:
+def _shares(axes: Axes, by_name: Mapping[str, Shares], names: Sequence[str], chosen: str) -> None:
     """Draw bars with numbers; in low rows, one bar and markers for the other mixtures."""
-    first, *others = shown
-    owners = [chosen if first in SUBJECTS else first, *others]
-    bars = list(shown)[: 1 if is_low(names) else MAX_BARS]
+    first, *further = by_name
+    owners = [chosen if first in SUBJECTS else first, *further]
+    bars = list(by_name)[: 1 if is_low(names) else MAX_BARS]
     high = 0.76 / len(bars)
-    for number, (name, mixture) in enumerate(shown.items()):
+    for number, (name, mixture) in enumerate(by_name.items()):
         look = looks(owners)[owners[number]]
         shares_D = np.array([mixture[domain] for domain in names])
         style: dict[str, Any] = {"color": look.colour, "label": written(name_text(name))}
@@ -218,9 +218,9 @@ def _shares(axes: Axes, shown: Mapping[str, Shares], names: Sequence[str], chose
 
 def _trade(axes: Axes, front: Front, first: str, second: str, trials: Trials | None) -> None:
     if trials is not None:
-        seen = dict(zip(trials.targets, trials.losses(front.unit).T, strict=True))
-        dots(axes, seen[first], seen[second], 11, label="a trial")
-    places = [(one.losses[first].value, one.losses[second].value) for one in front.points]
+        observed = dict(zip(trials.targets, trials.losses(front.unit).T, strict=True))
+        dots(axes, observed[first], observed[second], 11, label="a trial")
+    places = [(point.losses[first].value, point.losses[second].value) for point in front.points]
     x_P, y_P = zip(*sorted(places), strict=True)
     if len(front.targets) == 2:  # with more targets the front is a surface
         axes.plot(x_P, y_P, color=ACCENT, linewidth=1.2)

@@ -72,10 +72,11 @@ def template(file: str, /, **values: Any) -> Markup:
     return Markup(_environment().get_template(file).render(values))
 
 
-def part(name: str, *values: Any, **named: Any) -> Markup:
+def part(name: str, *values: Any, **options: Any) -> Markup:
     """Render a macro of assets/parts.html: paragraph, heading, folded or table."""
-    made: Markup = getattr(_environment().get_template("parts.html").module, name)(*values, **named)
-    return made
+    macro = getattr(_environment().get_template("parts.html").module, name)
+    element: Markup = macro(*values, **options)
+    return element
 
 
 def json_text(content: Any) -> Markup:
@@ -101,11 +102,13 @@ def gain_word(gain: Interval) -> str:
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("mixopt.reporting", "assets")
-    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    made.filters |= {
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {
         "breakable": _breakable,
         "gain": gain_text,
-        "gain_ends": lambda one, unit: gain_ends_text(one.low, one.high, unit),
+        "gain_ends": lambda gain, unit: gain_ends_text(gain.low, gain.high, unit),
         "in_words": unit_text,
         "json": json_text,
         "named": named,
@@ -113,7 +116,7 @@ def _environment() -> Environment:
         "tone": lambda word: {"better": "good", "worse": "bad"}.get(word, ""),
         "word": gain_word,
     }
-    return made
+    return environment
 
 
 def _breakable(text: str) -> Markup:
@@ -141,10 +144,12 @@ def page_svg(svg: str, name: str, description: str) -> str:
     head, _, body = _NEEDLESS.sub("", _NO_XML.sub("", svg[svg.index("<svg") :])).partition(">")
     body = _with_joined_dots(re.sub(r">\s+<", "><", body.strip()))
     ids: dict[str, str] = {}
-    for _, own in _REFERENCE.findall(body):
-        ids.setdefault(own, f"{name}-{len(ids)}")
-    body = re.sub('<path id="([^"]*)"[^>]*/>', lambda one: one[0] if one[1] in ids else "", body)
-    body = re.sub("<[^>]+>", lambda one: _short_tag(one[0], ids), body)
+    for _, reference in _REFERENCE.findall(body):
+        ids.setdefault(reference, f"{name}-{len(ids)}")
+    body = re.sub(
+        '<path id="([^"]*)"[^>]*/>', lambda match: match[0] if match[1] in ids else "", body
+    )
+    body = re.sub("<[^>]+>", lambda match: _short_tag(match[0], ids), body)
     size = " ".join(re.findall(r'\b(?:width|height|viewBox)="[^"]*"', head))
     look = "stroke-linejoin:round;font-family:var(--letters)"
     return f'<svg role="img" aria-label="{escape(description)}" {size} style="{look}">{body}'
@@ -154,7 +159,9 @@ def _with_joined_dots(body: str) -> str:
     """Merge the dots of a group into one path if all are equal circles without an edge."""
     # matplotlib's circle: eight curves, the first from (0, radius).
     circles = re.findall('<path id="([^"]*)" d="M 0 ([^ ]*) ([^"]*)"', body)
-    radii = {own: abs(float(radius)) for own, radius, rest in circles if rest.count("C") == 8}
+    radii = {
+        marker_id: abs(float(radius)) for marker_id, radius, rest in circles if rest.count("C") == 8
+    }
 
     def joined(group: re.Match[str]) -> str:
         dots = re.findall('href="#([^"]*)" x="([^"]*)" y="([^"]*)" style="([^"]*)"', group[2])
@@ -177,10 +184,12 @@ def _short_tag(tag: str, ids: Mapping[str, str]) -> str:
     """Return a tag with the page's ids and colours, and coordinates of two decimals."""
     tag = re.sub("xlink:|font-family: [^;]*; ", "", tag)
     tag = re.sub(r"\bfont: ([\d.]+px) [^;\"]*", r"font-size: \1", tag)  # matplotlib before 3.10
-    tag = re.sub(' id="([^"]*)"', lambda one: f' id="{ids[one[1]]}"' if one[1] in ids else "", tag)
-    tag = _REFERENCE.sub(lambda one: one[1] + ids[one[2]], tag)
+    tag = re.sub(
+        ' id="([^"]*)"', lambda match: f' id="{ids[match[1]]}"' if match[1] in ids else "", tag
+    )
+    tag = _REFERENCE.sub(lambda match: match[1] + ids[match[2]], tag)
     if "scale" not in tag:
-        tag = _NUMBER.sub(lambda one: f"{float(one[0]):.2f}".rstrip("0").rstrip("."), tag)
+        tag = _NUMBER.sub(lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), tag)
     for fixed, variable in _PAGE_COLOURS.items():
         tag = tag.replace(fixed, variable)
     return tag

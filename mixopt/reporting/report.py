@@ -106,21 +106,24 @@ def _by_loss(run: Run) -> Markup:
     """Return the gain over natural and the user's own mixtures for each loss."""
     validation, chosen = run.validation, run.recommendation.chosen
     gains = in_order(run.recommendation.gains)
-    own = [name for name in gains if not (is_usual(name) or is_proposal(name))]
-    others = list(gains)[: max(len(own), MIN_COMPARED)]
+    of_user = [name for name in gains if not (is_usual(name) or is_proposal(name))]
+    baselines = list(gains)[: max(len(of_user), MIN_COMPARED)]
     rows, styles = [], []
     for target in validation.trials.targets:
-        comparisons = [validation.compare(other, target, of=chosen) for other in others]
+        comparisons = [validation.compare(baseline, target, of=chosen) for baseline in baselines]
         called, unit = called_loss(target, run.objective.items)
         mean = size_text(validation.mean(chosen, target), unit)
-        gains_text = ("" if one is None else _gain_text(one, unit) for one in comparisons)
+        gains_text = (
+            "" if comparison is None else _gain_text(comparison, unit) for comparison in comparisons
+        )
         rows.append([called, mean, *gains_text])
         styles.append("strong" if target in run.objective.measured else "")
     name = named(chosen, gains)
-    columns = ("loss", name, *(f"over {named(other, [chosen, *gains])}" for other in others))
+    over = (f"over {named(baseline, [chosen, *gains])}" for baseline in baselines)
+    columns = ("loss", name, *over)
     caption = f"Gains of {name}, 95%; above 0 is better; bold: the objective's."
     metrics = [task_metric(name) for name in validation.trials.targets]
-    if any(one is not None and one[1] != "bits_per_byte" for one in metrics):
+    if any(metric is not None and metric[1] != "bits_per_byte" for metric in metrics):
         caption += " A task's metric is in its own unit."
     return part("table", columns, rows, caption=caption, styles=styles)
 
@@ -238,10 +241,10 @@ def _corpus_row(run: Run, domain: Domain, config: SourceConfig) -> tuple[str, ..
     held_out = f"{domain.validation.tokens:,}" if is_here else ""
     if train is None:
         return (domain.name, "target", "", "", held_out, source)
-    whole = short_count(run.inventory[domain.name])
+    size = short_count(run.inventory[domain.name])
     documents = f"{train.documents:,}" if train.documents and is_here else ""
     tokens = f"{train.tokens:,}" if is_here else ""
-    return (domain.name, whole, documents, tokens, held_out, source)
+    return (domain.name, size, documents, tokens, held_out, source)
 
 
 def _source(source: SourceConfig) -> str:
@@ -293,9 +296,13 @@ STATES = ("ready", "weak", "noise")
 def backtest_text(backtest: Backtest) -> str:
     """Return the table of a backtest, the meaning of its columns, and its conclusions."""
     trials = list(dict.fromkeys(row["trials"] for row in backtest.rows))
-    shown = {trials[0], backtest.enough or trials[0], trials[-1]}
-    rows = [_backtest_cells(row, backtest.unit) for row in backtest.rows if row["trials"] in shown]
-    counts = Counter(one["state"] for one in backtest.losses[1:])
+    trial_counts = {trials[0], backtest.enough or trials[0], trials[-1]}
+    rows = [
+        _backtest_cells(row, backtest.unit)
+        for row in backtest.rows
+        if row["trials"] in trial_counts
+    ]
+    counts = Counter(loss["state"] for loss in backtest.losses[1:])
     states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     table = table_text(_backtest_title(backtest), BACKTEST_COLUMNS, rows)
     losses = f"losses at {trials[-1]} trials: {states}"

@@ -80,15 +80,15 @@ class PretrainingExperts:
     @classmethod
     def read(cls, path: Path, change: int | None) -> Self | None:
         """Read a run directory; None if it has no records of experts."""
-        every = ExpertRecord(path / EXPERTS).windows()
-        if not every:
+        recorded = ExpertRecord(path / EXPERTS).windows()
+        if not recorded:
             return None
-        last = every[-1].assignments
-        windows = tuple(one for one in every if one.assignments.domains == last.domains)
-        for one in windows:
-            last.check_sizes(last.domains, one.assignments.sizes, f"{path}: an earlier window")
+        last = recorded[-1].assignments
+        windows = tuple(window for window in recorded if window.assignments.domains == last.domains)
+        for window in windows:
+            last.check_sizes(last.domains, window.assignments.sizes, f"{path}: an earlier window")
         logged = tuple(read_changes(path / MIXTURE_LOG))
-        train = reduce(add, (one.assignments for one in _settled(windows)))
+        train = reduce(add, (window.assignments for window in _settled(windows)))
         changes = expert_changes(windows, logged, change)
         return cls(path, windows, logged, changes, train, Summary.of(train))
 
@@ -102,7 +102,7 @@ class PretrainingExperts:
         figures = _still_figures(self.train, self.train)
         if len(self.windows) > 1:
             tables = [(float(window.end), window.tables[0]) for window in self.windows]
-            marked = [float(one.step - 1) for one in self.logged]
+            marked = [float(change.step - 1) for change in self.logged]
             figures["experts_over_time"] = plot_windows(tables, changes=marked)
         return figures
 
@@ -130,7 +130,7 @@ class PretrainingExperts:
 
 
 def _settled(windows: Sequence[Window]) -> list[Window]:
-    return [one for one in windows if 2 * one.end > windows[-1].end]
+    return [window for window in windows if 2 * window.end > windows[-1].end]
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +161,8 @@ class SweepExperts:
         trials = TrialExperts.of(swept)
         if trials is None:
             return None
-        every = (*swept, *validated)
-        counts = {one.trial: one.experts for one in every if one.experts is not None}
+        results = (*swept, *validated)
+        counts = {result.trial: result.experts for result in results if result.experts is not None}
         shown = next(iter(counts))
         with suppress(MixoptError):  # before the sweep ends there may be no best trial
             shown = shown_trial(run or load_run(path, trust=trust), counts)
@@ -209,9 +209,9 @@ class SweepExperts:
         if table.height > SHOWN:
             lines.append(f"and {table.height - SHOWN} more, in experts.parquet")
         lines += ["", f"trial {self.shown}: {self.summary}"]
-        known = [f"{n}: {v:.3f}" for n, v in self.specialisation.items() if v is not None]
-        if known:
-            lines.append(f"held-out text: specialisation by layer: {'  '.join(known)}")
+        values = [f"{n}: {v:.3f}" for n, v in self.specialisation.items() if v is not None]
+        if values:
+            lines.append(f"held-out text: specialisation by layer: {'  '.join(values)}")
         return "\n".join(lines)
 
 
@@ -256,7 +256,7 @@ def experts(directory: str | Path, *, change: int | None = None, trust: bool = F
 def draw_experts(experts: RunExperts) -> list[Path]:
     """Write the figures to the run directory's folder `figures`; return the files."""
     figures = {
-        experts.path / FIGURES / f"{name}.svg": one for name, one in experts.figures().items()
+        experts.path / FIGURES / f"{name}.svg": drawn for name, drawn in experts.figures().items()
     }
     for file, figure in figures.items():
         write_text(file, figure_svg(figure))
@@ -294,8 +294,8 @@ def plot_load(assignments: Assignments) -> Figure:
     figure, axes_RC = new_figure(1.3 + min(SCREEN, 0.22 * len(names)))
     axes = axes_RC[0, 0]
     image = _draw_loads(axes, load_LE)
-    every = -(-len(names) // LAYERS_NAMED)
-    axes.set_yticks(range(0, len(names), every), names[::every])
+    step = -(-len(names) // LAYERS_NAMED)
+    axes.set_yticks(range(0, len(names), step), names[::step])
     ticks(8, axes.xaxis, integer=True)
     label(axes, x="expert", y="layer")
     _load_scale(figure, image, axes)
@@ -315,8 +315,8 @@ def plot_domain_experts(assignments: Assignments) -> Figure:
         order_E = _by_domain(layer)
         image = _draw_loads(axes, profile_DE[:, order_E] * layer.experts)
         axes.set_yticks(range(len(assignments.domains)), list(map(written, assignments.domains)))
-        every = -(-len(order_E) // EXPERTS_NAMED)
-        axes.set_xticks(range(0, len(order_E), every), [str(one) for one in order_E[::every]])
+        step = -(-len(order_E) // EXPERTS_NAMED)
+        axes.set_xticks(range(0, len(order_E), step), [str(expert) for expert in order_E[::step]])
         label(axes, title=f"layer {layer.key}")
     label(axes_RC[-1, 0], x="expert, beside those that serve the same domain")
     _load_scale(figure, image, axes_RC)
@@ -328,14 +328,14 @@ def plot_windows(
 ) -> Figure:
     """Plot balance and specialisation over time, and changes of weights."""
     ends_W = [end for end, _ in windows]
-    shown = (
+    measures = (
         ("load_entropy", "load entropy; 1 is even"),
         ("max_violation", "MaxVio: largest load above an even one"),
         ("dead", "dead experts"),
         ("specialisation", "specialisation; 1 is one domain each"),
     )
     figure, axes_RC = new_figure(4.6, 2, 2)
-    for place, (name, title) in enumerate(shown):
+    for place, (name, title) in enumerate(measures):
         axes = axes_RC.flat[place]
         value_WL = np.array([table[name].to_numpy() for _, table in windows], float)
         lines = axes.plot(ends_W, value_WL, color=FAINT, linewidth=0.8, alpha=0.7)

@@ -59,8 +59,8 @@ def table_text(
     width = terminal_width() - len(MARGIN)
     cells = [tuple(columns), *(tuple(row) for row in rows)]
     left = {0, *(place for place, name in enumerate(columns) if name in texts)}
-    least, *wider = _widths(cells, left, max(MIN_NAME, width // 2))
-    parts = [_block(cells, left, _fitted(part, wider, width)) for part in _parts(least, width)]
+    narrow, *wider = _widths(cells, left, max(MIN_NAME, width // 2))
+    parts = [_block(cells, left, _fitted(part, wider, width)) for part in _parts(narrow, width)]
     return "\n".join([title, "", "\n\n".join(parts)]) + "\n"
 
 
@@ -70,39 +70,39 @@ def _widths(
     """Return the widths of each column for wrapped words, whole values, and whole headings."""
     from rich.cells import cell_len
 
-    least, values, headings = [], [], []
+    narrow, values, headings = [], [], []
     for place, (name, *column) in enumerate(zip(*cells, strict=True)):
         words = [word for value in column for word in value.split(" ")]
         parts = [*name.split(" "), *(words if place in left else column)]
-        least.append(min(longest, max(map(cell_len, parts))))
-        values.append(max(least[-1], *map(cell_len, column), 0))
+        narrow.append(min(longest, max(map(cell_len, parts))))
+        values.append(max(narrow[-1], *map(cell_len, column), 0))
         headings.append(max(values[-1], cell_len(name)))
-    return least, values, headings
+    return narrow, values, headings
 
 
-def _parts(least: Sequence[int], width: int) -> Iterator[dict[int, int]]:
+def _parts(narrow: Sequence[int], width: int) -> Iterator[dict[int, int]]:
     """Yield the widths of columns that fit side by side, each group with the first column."""
-    chosen = {0: least[0]}
-    for place in range(1, len(least)):
-        if _total(chosen) + GAP + least[place] > width and len(chosen) > 1:
+    chosen = {0: narrow[0]}
+    for place in range(1, len(narrow)):
+        if _total(chosen) + GAP + narrow[place] > width and len(chosen) > 1:
             yield chosen
-            chosen = {0: least[0]}
-        chosen[place] = least[place]
+            chosen = {0: narrow[0]}
+        chosen[place] = narrow[place]
     yield chosen
 
 
 def _fitted(widths: dict[int, int], wider: Sequence[list[int]], width: int) -> dict[int, int]:
     """Distribute the remaining width, first to the columns that lack least."""
     fitted = dict(widths)
-    for most in wider:
-        for place in sorted(fitted, key=lambda place: most[place] - fitted[place]):
+    for limits in wider:
+        for place in sorted(fitted, key=lambda place: limits[place] - fitted[place]):
             room = max(0, width - _total(fitted))
-            fitted[place] = min(most[place], fitted[place] + room)
+            fitted[place] = min(limits[place], fitted[place] + room)
     return fitted
 
 
 def _total(widths: Mapping[int, int]) -> int:
-    return sum(GAP + one for one in widths.values()) - 1
+    return sum(GAP + width for width in widths.values()) - 1
 
 
 def _block(cells: Sequence[Sequence[str]], left: set[int], widths: Mapping[int, int]) -> str:
@@ -125,15 +125,15 @@ def _block(cells: Sequence[Sequence[str]], left: set[int], widths: Mapping[int, 
 
 def counts_text(counts: Sequence[DomainCount], tokenizer: str) -> str:
     """Return the table of counted domains."""
-    sizes = [one.bytes if one.tokens is None else one.tokens for one in counts]
+    sizes = [domain.bytes if domain.tokens is None else domain.tokens for domain in counts]
     rows = []
-    for one, size in zip(counts, sizes, strict=True):
-        files = f"{one.files:,}" if one.files else "-"
-        text = bytes_text(one.bytes) if one.bytes else "-"
+    for domain, size in zip(counts, sizes, strict=True):
+        files = f"{domain.files:,}" if domain.files else "-"
+        text = bytes_text(domain.bytes) if domain.bytes else "-"
         tokens = "-"
-        if one.tokens is not None:
-            tokens = f"{one.tokens:,}" if one.is_exact else f"~{short_count(one.tokens)}"
-        rows.append((one.name, files, text, tokens, share_text(size / sum(sizes)), one.how))
+        if domain.tokens is not None:
+            tokens = f"{domain.tokens:,}" if domain.is_exact else f"~{short_count(domain.tokens)}"
+        rows.append((domain.name, files, text, tokens, share_text(size / sum(sizes)), domain.how))
     columns = ("domain", "files", "text", "tokens", "share", "by")
     title = f"Whole domains, in tokens of {tokenizer}"
     lines = [table_text(title, columns, rows, texts=("by",))]
@@ -149,7 +149,8 @@ def schedule_text(forecast: ScheduleForecast) -> str:
         f"{short_count(schedule.tokens)} tokens in {schedule.steps:,} steps of {schedule.batch:,}"
     )
     rows = [
-        (one.name, f"{one.start:,}", f"{one.steps:,}", short_count(one.tokens)) for one in stages
+        (part.name, f"{part.start:,}", f"{part.steps:,}", short_count(part.tokens))
+        for part in stages
     ]
     lines = [table_text(title, ("stage", "first step", "steps", "tokens"), rows)]
     if rounded := schedule.tokens - schedule.asked_tokens:
@@ -157,11 +158,11 @@ def schedule_text(forecast: ScheduleForecast) -> str:
             f"requested: {schedule.asked_tokens:,} tokens; in whole batches:"
             f" {schedule.tokens:,} ({rounded:+,})\n"
         )
-    shown = stages if len(stages) <= MAX_STAGES else [stages[0], stages[-1]]
-    columns = ("domain", *(stage.name for stage in shown), "tokens", "epochs", "runs out")
+    named_stages = stages if len(stages) <= MAX_STAGES else [stages[0], stages[-1]]
+    columns = ("domain", *(stage.name for stage in named_stages), "tokens", "epochs", "runs out")
     domains = []
     for name, tokens in forecast.drawn.items():
-        shares = [share_text(stage.shares[name]) for stage in shown]
+        shares = [share_text(stage.shares[name]) for stage in named_stages]
         out, ends = forecast.runs_out.get(name), "-"
         if out is not None:
             ends = f"at {short_count(out.tokens)}, step {out.step:,} of {stages[out.stage].name}"
@@ -179,7 +180,7 @@ def verification_text(parts: Sequence[CheckedPart]) -> str:
         rows.append((part.name, part.state, *counts))
     lines = [table_text("Files against their hashes", ("part", "state", "files", "size"), rows)]
     for part in parts:
-        lines += [f"{part.name}: {name}: {what}" for name, what in part.faults.items()]
+        lines += [f"{part.name}: {name}: {fault}" for name, fault in part.faults.items()]
         lines += [f"{part.name}: to make it again: {part.fix}"] if part.fix else []
     return "\n".join(lines)
 
@@ -188,12 +189,12 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """Return the table of `mixopt.fitting.evaluation.evaluate`."""
     title = f"{evaluation['regressor']} on {evaluation['runs']} test runs"
     rows = {**evaluation["targets"], "(mean)": evaluation["mean"]}
-    shown = [c for c in EVALUATED if any(row.get(c) is not None for row in rows.values())]
+    scores = [c for c in EVALUATED if any(row.get(c) is not None for row in rows.values())]
     lines = []
     for name, row in rows.items():
-        cells = [row.get(column) for column in shown]
+        cells = [row.get(column) for column in scores]
         lines.append((name, *("" if cell is None else f"{cell:.4g}" for cell in cells)))
-    heads = [name_text(column).removesuffix("90") for column in shown]
+    heads = [name_text(column).removesuffix("90") for column in scores]
     table = table_text(title, ("target", *heads), lines)
     mean, ranks = evaluation["mean_spearman"], "undefined, every target is constant"
     if mean is not None:
@@ -209,12 +210,12 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
 def readiness_text(result: FitReadiness) -> str:
     """Return the readiness of a fit's losses, best first, and the meaning of the columns."""
 
-    def readiest(one: LossReadiness) -> float:
-        ratio, rank = one.of_trials.ratio, one.spearman
+    def readiest(loss: LossReadiness) -> float:
+        ratio, rank = loss.of_trials.ratio, loss.spearman
         return -((rank or 0.0) if ratio is None else ratio)
 
     ordered = [result.objective, *sorted(result.losses, key=readiest)]
-    rows = [_readiness_row(one) for one in ordered]
+    rows = [_readiness_row(loss) for loss in ordered]
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     table = table_text(READINESS_TITLE, columns, [[row[name] for name in columns] for row in rows])
     lines = [table, result.replicates.describe()]
@@ -225,9 +226,9 @@ def readiness_text(result: FitReadiness) -> str:
     return "\n".join([*lines, *_signal_tables(result), *_offers(result)])
 
 
-def loadings_text(factor: Factor, most: int) -> str:
+def loadings_text(factor: Factor, max_metrics: int) -> str:
     """Return the largest loadings of a factor."""
-    largest = sorted(factor.loadings.items(), key=lambda one: -abs(one[1]))[:most]
+    largest = sorted(factor.loadings.items(), key=lambda loading: -abs(loading[1]))[:max_metrics]
     return ", ".join(f"{name} {load:+.2f}" for name, load in largest)
 
 
@@ -236,19 +237,19 @@ def _signal_tables(result: FitReadiness) -> Iterator[str]:
     rows = [
         (
             str(number),
-            share_text(one.share),
-            rank_text(one.spearman),
-            loadings_text(one, MAX_LOADINGS),
+            share_text(entry.share),
+            rank_text(entry.spearman),
+            loadings_text(entry, MAX_LOADINGS),
         )
-        for number, one in enumerate(result.factors, 1)
+        for number, entry in enumerate(result.factors, 1)
     ]
     if rows:
         columns = ("factor", "of variance", "Spearman", "loadings, above 0 is better")
         title = "What the metrics have in common, most of the mixture first"
         yield table_text(title, columns, rows, texts=columns[-1:])
     rows = [
-        (one.name, rank_text(one.spearman), rank_text(one.ranks_current), one.reason)
-        for one in result.offers
+        (entry.name, rank_text(entry.spearman), rank_text(entry.ranks_current), entry.reason)
+        for entry in result.offers
     ]
     if rows:
         columns = ("objective", "Spearman", "Spearman with the present one", "why")

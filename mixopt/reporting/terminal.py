@@ -78,7 +78,8 @@ def step_result(run: Run, step: str) -> dict[str, Any]:
         sizes = {"tokens": corpus.inventory, "vocab_size": corpus.vocab_size}
         return {"corpus": str(path / "corpus"), "tokenizer": tokenizer, **sizes}
     if step == "design":
-        return {"trials": len(run.design), "roles": dict(Counter(one.role for one in run.design))}
+        roles = Counter(trial.role for trial in run.design)
+        return {"trials": len(run.design), "roles": dict(roles)}
     if step == "sweep":
         return {"trials": len(run.trials), "table": str(path / "trials.parquet")}
     if step == "fit":
@@ -171,14 +172,18 @@ def broken_guardrails(run: Run) -> tuple[str, ...]:
     if rails is not None and rails.has_noise:
         rails = replace(rails, noise=noise_of(run.fit))
     checks = guarded(run.validation, rails, run.recommendation.chosen)
-    return tuple(str(one) for one in checks if one.comparison.mean > one.margin)
+    return tuple(str(check) for check in checks if check.comparison.mean > check.margin)
 
 
 def own_baselines(run: Run) -> dict[str, Mixture]:
     """Return the baselines that the user defined."""
-    given, phases = run.config.validation.baselines, Phases.of(run.config.design.phases)
-    own = {name: Mixture(weights) for name, weights in given.items() if weights is not None}
-    return own if phases is None else {name: phases.tied(one) for name, one in own.items()}
+    baselines, phases = run.config.validation.baselines, Phases.of(run.config.design.phases)
+    mixtures = {
+        name: Mixture(weights) for name, weights in baselines.items() if weights is not None
+    }
+    if phases is None:
+        return mixtures
+    return {name: phases.tied(mixture) for name, mixture in mixtures.items()}
 
 
 def broken_by_baselines(run: Run) -> tuple[str, ...]:
@@ -194,8 +199,8 @@ def broken_by_baselines(run: Run) -> tuple[str, ...]:
 
 def is_usual(baseline: str) -> bool:
     """Return whether a baseline is defined by mixopt, not by the user."""
-    made = best_place(baseline), baseline_temperature(baseline)
-    return baseline in USUAL or made != (None, None)
+    place = best_place(baseline), baseline_temperature(baseline)
+    return baseline in USUAL or place != (None, None)
 
 
 def in_order(gains: Mapping[str, Gain]) -> dict[str, Gain]:
@@ -259,9 +264,9 @@ def forecast_lines(forecast: Forecast) -> str:
 
 
 def _predicted_line(proposal: Proposal) -> str:
-    one, unit = proposal.predicted_objective, proposal.unit
-    ends = ends_text(one.low, one.high, unit)
-    return f"predicted: {value_text(one.value, unit)} {unit_text(unit)}, 90% interval {ends}"
+    predicted, unit = proposal.predicted_objective, proposal.unit
+    ends = ends_text(predicted.low, predicted.high, unit)
+    return f"predicted: {value_text(predicted.value, unit)} {unit_text(unit)}, 90% interval {ends}"
 
 
 def front_text(front: Front) -> str:
@@ -297,20 +302,20 @@ def _shares_table(title: str, answer: Proposal | Recommendation, called: str) ->
     """Return the table of a mixture beside natural by phase, largest shares first."""
     mixture, natural, epochs, kind = answer.mixture, answer.natural, answer.epochs, "domain"
     phases, sums = answer.phases, branch_shares(mixture)
-    shown: dict[str, Mapping[str, float]] = {"natural": natural, called: mixture}
+    columns: dict[str, Mapping[str, float]] = {"natural": natural, called: mixture}
     if phases is not None:
         parts, mixture, epochs = phases.split(mixture), phases.whole(mixture), None
-        shown = {"natural": phases.whole(natural)}
-        shown |= {f"phase {name} ({100 * phases[name]:.0f}%)": parts[name] for name in phases}
+        columns = {"natural": phases.whole(natural)}
+        columns |= {f"phase {name} ({100 * phases[name]:.0f}%)": parts[name] for name in phases}
     elif sums and len(mixture) > MAX_LISTED:
         title, kind, epochs = f"{title}, by branch", "branch", None
-        shown = {"natural": branch_shares(natural), called: sums}
+        columns = {"natural": branch_shares(natural), called: sums}
     order = mixture if kind == "domain" else sums
     rows = []
     for name in sorted(order, key=lambda name: -order[name]):
         passes = [] if epochs is None else [f"{epochs[name]:.2f}"]
-        rows.append((name, *(f"{100 * shares[name]:.1f}%" for shares in shown.values()), *passes))
-    return table_text(title, (kind, *shown, *(["epochs"] if epochs is not None else [])), rows)
+        rows.append((name, *(f"{100 * shares[name]:.1f}%" for shares in columns.values()), *passes))
+    return table_text(title, (kind, *columns, *(["epochs"] if epochs is not None else [])), rows)
 
 
 def _other_losses(costs: Mapping[str, Interval], level: int, shares: Collection[str]) -> list[str]:

@@ -108,9 +108,9 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
     places = [limits.domains.index(name) for name in domains]
     inventory = question.inventory or {}
     # Phases share the text of a domain, so caps on epochs are limits on groups of cells.
-    texts = domains if question.phases is None else [one.partition("/")[2] for one in domains]
-    alone = [one for one in limits.linear if one.target_tokens and len(one.domains) == 1]
-    epochs = {one.domains[0]: one.setting for one in alone}
+    texts = domains if question.phases is None else [name.partition("/")[2] for name in domains]
+    alone = [limit for limit in limits.linear if limit.target_tokens and len(limit.domains) == 1]
+    epochs = {limit.domains[0]: limit.setting for limit in alone}
     return {
         "low": limits.lower_D[places],
         "high": limits.upper_D[places],
@@ -118,10 +118,10 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
             {
                 "name": group,
                 "members": [domains.index(name) for name in members],
-                "low": least,
-                "high": most,
+                "low": low,
+                "high": high,
             }
-            for group, (members, least, most) in limits.groups.items()
+            for group, (members, low, high) in limits.groups.items()
         ],
         "inventory": np.array([float(inventory.get(name, 1)) for name in texts]),
         # Without an inventory there are no epochs, whatever the length.
@@ -129,13 +129,13 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
         "max_epochs": [epochs.get(name) for name in domains],
         "radii": [
             {
-                "kind": "entropy" if one.is_entropy else one.kind,
-                "size": one.setting,
-                "reference": one.name,
-                "weights": one.reference.over(domains).array,
-                "source": one.source,
+                "kind": "entropy" if limit.is_entropy else limit.kind,
+                "size": limit.setting,
+                "reference": limit.name,
+                "weights": limit.reference.over(domains).array,
+                "source": limit.source,
             }
-            for one in limits.convex
+            for limit in limits.convex
         ],
         "guardrails": _guardrails(question),
     }
@@ -151,7 +151,7 @@ def _guardrails(question: ProposalRequest) -> dict[str, Any] | None:
     return {
         "reference": guards.reference,
         "weights": guards.reference_D,
-        "fixed": [None if np.isnan(one) else one for one in guards.fixed_G.tolist()],
+        "fixed": [None if np.isnan(fixed) else fixed for fixed in guards.fixed_G.tolist()],
         "floors": guards.floors_G.tolist(),
         "targets": list(guards.columns),
         "signs": guards.signs_G,
@@ -170,7 +170,7 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
                 f"regressor {fit.name!r} cannot be written out as numbers, so there is no what-if;"
                 f" use auto or one of its members (kind {kind!r}; known: {', '.join(KINDS)})"
             )
-    calibrations, own = fit.calibrations, fit.objective_calibration(objective)
+    calibrations, value = fit.calibrations, fit.objective_calibration(objective)
     agrees = None  # the loss that equals the objective, and its sign (`Fit.predict`)
     if objective.kind == "target":
         column = objective.columns[0]
@@ -179,10 +179,10 @@ def law_data(fit: Fit, objective: Objective | None = None) -> dict[str, Any]:
         "law": {
             "model": model,
             "intervals": {
-                "factors": np.array([one.factor for one in calibrations]),
-                "floors": np.array([one.floor for one in calibrations]),
-                "locals": [one.local for one in calibrations],
-                "value": asdict(own),
+                "factors": np.array([calibration.factor for calibration in calibrations]),
+                "floors": np.array([calibration.floor for calibration in calibrations]),
+                "locals": [calibration.local for calibration in calibrations],
+                "value": asdict(value),
                 "tried": fit.tried_best(objective),
                 "reach": {
                     "weights": fit.data.weights_ND,
@@ -234,9 +234,9 @@ def _plain(value: Any, arrays: dict[tuple[str, bytes], int]) -> Any:
     if isinstance(value, Mapping):
         if MARK in value:
             raise ValueError(f"a key {MARK!r} would be read as an array")
-        return {str(key): _plain(one, arrays) for key, one in value.items()}
+        return {str(key): _plain(item, arrays) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one, arrays) for one in value]
+        return [_plain(item, arrays) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -73,9 +73,9 @@ class RouterAdapter:
     def __post_init__(self) -> None:
         """Check the class."""
         if not isinstance(self.router, str | type) or not self.router:
-            given = shown_value(self.router)
+            shown = shown_value(self.router)
             raise RoutingError(
-                f"RouterAdapter: router {given}; give a class, or the end of its name"
+                f"RouterAdapter: router {shown}; give a class, or the end of its name"
             )
 
     @property
@@ -133,35 +133,37 @@ def _switch_ids(_: dict[str, Any], output: Any, experts: int, top_k: int) -> Ten
 EXCEPTIONS = {
     # Experts are rows of an embedding.
     "DogeCDMoE": Source(
-        lambda given, output, experts, top_k: given["input"], "num_embeddings", child="down_embed"
+        lambda arguments, output, experts, top_k: arguments["input"],
+        "num_embeddings",
+        child="down_embed",
     ),
     # Its experts get slices of tokens sorted by expert; logits are the last output.
     "JetMoeTopKGating": Source(
-        lambda given, output, experts, top_k: output[4].topk(top_k, dim=1).indices
+        lambda arguments, output, experts, top_k: output[4].topk(top_k, dim=1).indices
     ),
     # All experts run on all tokens; scores of unchosen experts are 0.
     "Llama4Router": Source(
-        lambda given, output, experts, top_k: output[1].topk(top_k, dim=1).indices
+        lambda arguments, output, experts, top_k: output[1].topk(top_k, dim=1).indices
     ),
     # Experts beyond the number are identities.
     "LongcatFlashExperts": Source(
-        lambda given, output, experts, top_k: given["top_k_index"].masked_fill(
-            given["top_k_index"] >= experts, -1
+        lambda arguments, output, experts, top_k: arguments["top_k_index"].masked_fill(
+            arguments["top_k_index"] >= experts, -1
         ),
         "num_routed_experts",
     ),
     "SwitchTransformersTop1Router": Source(_switch_ids, top_k=1),
     # A skipped token goes to the first expert with weight 0.
     "ZayaExperts": Source(
-        lambda given, output, experts, top_k: given["top_k_index"].masked_fill(
-            given["top_k_weights"] == 0, -1
+        lambda arguments, output, experts, top_k: arguments["top_k_index"].masked_fill(
+            arguments["top_k_weights"] == 0, -1
         )
     ),
 }
 
 
 def _by_name(name: str) -> Source:
-    return Source(lambda given, output, experts, top_k: given[name])
+    return Source(lambda arguments, output, experts, top_k: arguments[name])
 
 
 BY_NAME = {name: _by_name(name) for name in IDS}

@@ -168,11 +168,11 @@ def _loads_most(layer: LayerAssignments, expert: int) -> int | None:
     on_D = np.nan_to_num(measures.expert_profiles(layer.counts_DE)[:, expert])
     load, even = float(shares_D @ on_D), 1 / layer.experts
     d = int((shares_D * (on_D - load)).argmax())
-    share, own = float(shares_D[d]), float(on_D[d])
+    share, domain_load = float(shares_D[d]), float(on_D[d])
     if share in {0.0, 1.0}:
         return None
-    rest = (load - share * own) / (1 - share)  # load without the domain
-    return None if own <= rest or load - rest < BLAMED * (load - even) else d
+    rest = (load - share * domain_load) / (1 - share)  # load without the domain
+    return None if domain_load <= rest or load - rest < BLAMED * (load - even) else d
 
 
 def _degradation(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[_Finding]:
@@ -183,10 +183,10 @@ def _degradation(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator[
     serves_DE = of_domain_DE >= SERVES
     shares_D = measures.load_shares(layer.tokens_D)
     occupied_D = serves_DE.mean(1)
-    many = OCCUPIED * min(1.0, FEW_DOMAINS / len(domains))
+    limit = OCCUPIED * min(1.0, FEW_DOMAINS / len(domains))
     excess_D = occupied_D - shares_D
     is_beyond_D = excess_D > OCCUPIED
-    is_beyond_D |= (excess_D > many) & (occupied_D > TIMES * shares_D)
+    is_beyond_D |= (excess_D > limit) & (occupied_D > TIMES * shares_D)
     for d in np.flatnonzero(is_beyond_D):
         experts = tuple(np.flatnonzero(serves_DE[d]).tolist())
         what = (
@@ -202,24 +202,24 @@ def _underfitting(layer: LayerAssignments, domains: tuple[str, ...]) -> Iterator
     """Yield a diagnosis for each rare domain without experts of its own."""
     shares_D = measures.load_shares(layer.tokens_D)
     lift_DE = np.nan_to_num(measures.lift(layer.counts_DE))
-    apart_D = measures.separation(layer.counts_HDE)
+    separation_D = measures.separation(layer.counts_HDE)
     distance_DD = measures.profile_distances(measures.expert_profiles(layer.counts_DE))
-    is_seen_D = (shares_D > 0) & np.isfinite(apart_D)
+    is_seen_D = (shares_D > 0) & np.isfinite(separation_D)
     for d in np.flatnonzero(is_seen_D & (shares_D < RARE / len(domains))):
-        other_D = is_seen_D & (np.arange(len(domains)) != d)
-        others = float(np.median(apart_D[other_D])) if other_D.any() else 0.0
-        if others < OTHERS or apart_D[d] >= APART * others:
+        is_other_D = is_seen_D & (np.arange(len(domains)) != d)
+        median = float(np.median(separation_D[is_other_D])) if is_other_D.any() else 0.0
+        if median < OTHERS or separation_D[d] >= APART * median:
             continue
-        nearest = int(np.where(other_D, np.nan_to_num(distance_DD[d], nan=1.0), 2.0).argmin())
+        nearest = int(np.where(is_other_D, np.nan_to_num(distance_DD[d], nan=1.0), 2.0).argmin())
         numbers = {
-            "apart": float(apart_D[d]),
-            "others": others,
+            "apart": float(separation_D[d]),
+            "others": median,
             "share": float(shares_D[d]),
             "distance": float(distance_DD[d, nearest]),
         }
         what = (
             f"{domains[d]!r} uses the same experts as all: its distance from the others"
-            f" is {apart_D[d]:.2f}, the median domain's is {others:.2f}"
+            f" is {separation_D[d]:.2f}, the median domain's is {median:.2f}"
         )
         advice = (
             f"its experts are nearest to those of {domains[nearest]!r} (distance"

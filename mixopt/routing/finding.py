@@ -51,9 +51,9 @@ def find_routers(model: nn.Module, adapters: Sequence[RouterAdapter] = ()) -> li
     _check_adapters(model, adapters)
     sources = _sources(model, adapters)
     names = [name for name, _, _ in sources]
-    apart = _unread(model, names)
-    if apart:
-        raise RoutingError(f"{_kind(model)}: {apart[0]}")
+    unread = _unread(model, names)
+    if unread:
+        raise RoutingError(f"{_kind(model)}: {unread[0]}")
     if not sources:
         raise RoutingError(
             f"{_kind(model)}: no router and no experts found; if it has experts, {_WAY_OUT}"
@@ -130,9 +130,9 @@ def _sources(
 
 def _source_of(module: nn.Module) -> Source | None:
     kinds = kinds_of(module)
-    known = next((EXCEPTIONS[kind] for kind in kinds if kind in EXCEPTIONS), None)
-    if known is not None or not REFUSED.keys().isdisjoint(kinds):
-        return known
+    exception = next((EXCEPTIONS[kind] for kind in kinds if kind in EXCEPTIONS), None)
+    if exception is not None or not REFUSED.keys().isdisjoint(kinds):
+        return exception
     parameters = _parameters(module)
     return next((source for name, source in BY_NAME.items() if name in parameters), None)
 
@@ -140,7 +140,7 @@ def _source_of(module: nn.Module) -> Source | None:
 def _of_adapter(adapter: RouterAdapter) -> Source:
     read = adapter.read
     return Source(
-        lambda given, output, experts, top_k: read(output), adapter.experts, adapter.top_k
+        lambda arguments, output, experts, top_k: read(output), adapter.experts, adapter.top_k
     )
 
 
@@ -157,10 +157,10 @@ def _router(
     experts = _size(module, block, source.experts)
     top_k = _size(module, block, source.top_k) or _size(module, block, _TOP_K_OF_GEMMA)
     if experts is None or top_k is None:
-        what = source.experts if experts is None else source.top_k
+        attribute = source.experts if experts is None else source.top_k
         raise RoutingError(
-            f"router {name!r}: {kind} has no number {what!r}; give RouterAdapter(experts=, top_k=)"
-            " numbers, or the attributes that have them"
+            f"router {name!r}: {kind} has no number {attribute!r}; give RouterAdapter(experts=,"
+            " top_k=) numbers, or the attributes that have them"
         )
     check_sizes(f"router {name!r}: {kind}", experts, top_k)
     sizes = experts, top_k
@@ -198,7 +198,9 @@ def _unread(model: nn.Module, read: Sequence[str]) -> list[str]:
         if name.rpartition(".")[2] in _WHOLE or _place(name) in served:
             continue
         kind = type(module).__name__
-        refused = next((REFUSED[one] for one in kinds_of(module) if one in REFUSED), None)
+        refused = next(
+            (REFUSED[ancestor] for ancestor in kinds_of(module) if ancestor in REFUSED), None
+        )
         if refused:
             lines.append(f"{name!r} ({kind}) is not counted: {refused}")
         elif _is_router(module) or _is_experts(name, module):
@@ -214,15 +216,15 @@ def _is_router(module: nn.Module) -> bool:
     kind = type(module).__name__
     if not _ROUTER.search(kind):
         return False
-    own = {name: size for name, size in vars(module).items() if "expert" in name}
-    is_sized = any(is_count(size) for size in own.values())
+    sizes = {name: size for name, size in vars(module).items() if "expert" in name}
+    is_sized = any(is_count(size) for size in sizes.values())
     return is_sized or not ("Gate" in kind or _is_of_transformers(module))
 
 
 def _is_experts(name: str, module: nn.Module) -> bool:
-    kind, own = type(module).__name__, name.rpartition(".")[2]
-    named = _EXPERTS.search(kind) or _NAMED_EXPERTS.search(own)
-    return bool(named) and "shared" not in own and "Shared" not in kind
+    kind, last_name = type(module).__name__, name.rpartition(".")[2]
+    match = _EXPERTS.search(kind) or _NAMED_EXPERTS.search(last_name)
+    return bool(match) and "shared" not in last_name and "Shared" not in kind
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -57,7 +57,7 @@ def collapsed(chosen_E: Array, top_k: float) -> BoolArray:
     return np.asarray(chosen_E > (top_k / len(chosen_E) + 1) / 2)
 
 
-def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
+def hot(shares_E: Array, min_load: float, chance: float) -> BoolArray:
     """Return the experts that are busier than the spread of the others explains."""
     from scipy.special import bdtrc, ndtri, stdtr  # imports faster than scipy.stats
 
@@ -74,18 +74,18 @@ def hot(shares_E: Array, least_load: float, chance: float) -> BoolArray:
     spread = max(np.sqrt(low.var(ddof=1) / (1 - z * cut - cut * cut)), 1e-9)
     beyond = (root_E[:top] - low.mean() - cut * spread) / spread
     as_many = bdtrc(np.arange(top), count, stdtr(count - top - 1, -beyond))
-    hot_ones = np.flatnonzero((as_many < chance) & (falling_E[:top] >= least_load))
-    return np.asarray(load_E >= (falling_E[hot_ones[-1]] if len(hot_ones) else np.inf))
+    hot_places = np.flatnonzero((as_many < chance) & (falling_E[:top] >= min_load))
+    return np.asarray(load_E >= (falling_E[hot_places[-1]] if len(hot_places) else np.inf))
 
 
 def separation(counts_HDE: IntArray) -> Array:
     """Return the distance of each domain's profile from that of the other domains together."""
     profile_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in counts_HDE])
-    others_HDE = counts_HDE.sum(1, keepdims=True) - counts_HDE
-    rest_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in others_HDE])
+    rest_counts_HDE = counts_HDE.sum(1, keepdims=True) - counts_HDE
+    rest_HDE = np.stack([expert_profiles(counts_DE) for counts_DE in rest_counts_HDE])
     difference_HDE = profile_HDE - rest_HDE
-    both_DE = (profile_HDE + rest_HDE).mean(0)
-    part_DE = _divided(difference_HDE.prod(0), np.where(both_DE == 0, 1, both_DE))
+    mean_DE = (profile_HDE + rest_HDE).mean(0)
+    part_DE = _divided(difference_HDE.prod(0), np.where(mean_DE == 0, 1, mean_DE))
     return np.asarray(np.sqrt(np.maximum(part_DE.sum(1) / 2, 0)))
 
 
@@ -101,8 +101,8 @@ def lift(counts_DE: IntArray) -> Array:
 
 def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
     """Return the mutual information of expert and domain in nats; 0 without specialisation."""
-    seen_D = shares_D > 0
-    profile_DE, shares_D1 = profile_DE[..., seen_D, :], shares_D[seen_D, None]
+    is_present_D = shares_D > 0
+    profile_DE, shares_D1 = profile_DE[..., is_present_D, :], shares_D[is_present_D, None]
     mean_E = (shares_D1 * profile_DE).sum(-2)
     within = (shares_D1 * _plogp(profile_DE)).sum((-1, -2))
     return np.asarray(within - _plogp(mean_E).sum(-1))
@@ -110,23 +110,23 @@ def mutual_information(profile_DE: Array, shares_D: Array) -> Array:
 
 def corrected_information(counts_HDE: IntArray, shares_D: Array) -> tuple[float, float]:
     """Return the bias-corrected mutual information of expert and domain, and its maximum."""
-    both_D = (counts_HDE.sum(-1) > 0).all(0)
-    if both_D.sum() < 2:
+    is_counted_D = (counts_HDE.sum(-1) > 0).all(0)
+    if is_counted_D.sum() < 2:
         return float("nan"), float("nan")
-    shares_D = np.where(both_D, shares_D, 0) / shares_D[both_D].sum()
+    shares_D = np.where(is_counted_D, shares_D, 0) / shares_D[is_counted_D].sum()
     halves = [mutual_information(expert_profiles(half_DE), shares_D) for half_DE in counts_HDE]
-    whole = mutual_information(expert_profiles(counts_HDE.sum(0)), shares_D)
-    return float(2 * whole - np.mean(halves)), float(-_plogp(shares_D).sum())
+    full = mutual_information(expert_profiles(counts_HDE.sum(0)), shares_D)
+    return float(2 * full - np.mean(halves)), float(-_plogp(shares_D).sum())
 
 
 def profile_distances(profile_DE: Array) -> Array:
     """Return the Jensen-Shannon distance between domains, 0 to 1, shape (D, D)."""
-    one_P, other_P = np.triu_indices(len(profile_DE), 1)
-    own_D = _plogp(profile_DE).sum(-1)
-    middle_P = _plogp((profile_DE[one_P] + profile_DE[other_P]) / 2).sum(-1)
-    divergence_DD = np.diag(own_D * 0)
-    divergence_P = (own_D[one_P] + own_D[other_P]) / 2 - middle_P
-    divergence_DD[one_P, other_P] = divergence_DD[other_P, one_P] = divergence_P
+    first_P, second_P = np.triu_indices(len(profile_DE), 1)
+    plogp_D = _plogp(profile_DE).sum(-1)
+    middle_P = _plogp((profile_DE[first_P] + profile_DE[second_P]) / 2).sum(-1)
+    divergence_DD = np.diag(plogp_D * 0)
+    divergence_P = (plogp_D[first_P] + plogp_D[second_P]) / 2 - middle_P
+    divergence_DD[first_P, second_P] = divergence_DD[second_P, first_P] = divergence_P
     return np.asarray(np.sqrt(np.maximum(divergence_DD, 0) / np.log(2)))
 
 
@@ -134,7 +134,7 @@ def _plogp(shares: Array) -> Array:
     return np.asarray(shares * np.log(np.where(shares > 0, shares, 1)))
 
 
-def _divided(part: NDArray[np.number], whole: NDArray[np.number] | np.number) -> Array:
-    whole = np.asarray(whole, float)
-    empty = np.full(np.broadcast(part, whole).shape, np.nan)
-    return np.asarray(np.divide(part, whole, out=empty, where=whole != 0), float)
+def _divided(dividend: NDArray[np.number], divisor: NDArray[np.number] | np.number) -> Array:
+    divisor = np.asarray(divisor, float)
+    empty = np.full(np.broadcast(dividend, divisor).shape, np.nan)
+    return np.asarray(np.divide(dividend, divisor, out=empty, where=divisor != 0), float)

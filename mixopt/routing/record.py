@@ -108,11 +108,11 @@ def _assignments(table: pl.DataFrame) -> Assignments:
         layers.append(
             LayerAssignments(about["layer"], about["top_k"], counts, dropped, about["router"])
         )
-    made = Assignments(domains, tuple(layers))
-    is_whole = all(one.experts and one.counts_HDE.min() >= 0 for one in layers)
-    if not is_whole or not counts_table(made).equals(table):
+    assignments = Assignments(domains, tuple(layers))
+    is_whole = all(layer.experts and layer.counts_HDE.min() >= 0 for layer in layers)
+    if not is_whole or not counts_table(assignments).equals(table):
         raise ValueError("it does not have a count of each expert of each domain once")
-    return made
+    return assignments
 
 
 def _step(file: Path) -> int:

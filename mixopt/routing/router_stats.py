@@ -249,7 +249,7 @@ class RouterStats:
             return (torch.arange(size) + int(self._pending[0])) % 2
         if len(position) != size:
             raise RoutingError(f"{len(position)} positions for a batch of {size} sequences")
-        return torch.tensor([int(one).bit_count() & 1 for one in position])
+        return torch.tensor([int(number).bit_count() & 1 for number in position])
 
     def _collected(self) -> Assignments:
         """Return the checked counts of all ranks since the last call, and reset them."""
@@ -259,10 +259,10 @@ class RouterStats:
         for counter in self._counters:
             passes = counter.passes.to(device)
             pieces += [passes, (passes - batches).abs(), counter.counts.to(device)]
-        whole = torch.cat(pieces)
+        totals = torch.cat(pieces)
         if _ranks(self._group) > 1:
-            dist.all_reduce(whole, group=self._group)
-        numbers = whole.cpu().numpy()
+            dist.all_reduce(totals, group=self._group)
+        numbers = totals.cpu().numpy()
         self._pending[:] = 0
         for counter in self._counters:
             counter.clear()
@@ -301,7 +301,7 @@ class _Counter:
         self.passes = torch.zeros(1, dtype=torch.int64, device=device)
         self.handle = router.module.register_forward_hook(self._hook, with_kwargs=True)
 
-    def _hook(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
+    def _hook(self, module: nn.Module, inputs: Any, keywords: dict[str, Any], output: Any) -> None:
         """Count the router's choice inside `domains`."""
         rows_T = self._stats.rows_T
         if rows_T is None:
@@ -311,8 +311,8 @@ class _Counter:
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             return
         with torch.no_grad():
-            given = dict(zip(self.router.parameters, inputs, strict=False)) | named
-            ids_TK = self._checked(given, output, rows_T.shape[0])
+            arguments = dict(zip(self.router.parameters, inputs, strict=False)) | keywords
+            ids_TK = self._checked(arguments, output, rows_T.shape[0])
             if self.counts.device != ids_TK.device:  # weights may be offloaded
                 self.counts = self.counts.to(ids_TK.device)
                 self.passes = self.passes.to(ids_TK.device)
@@ -322,11 +322,11 @@ class _Counter:
             self.counts.scatter_add_(0, cell, torch.ones_like(cell))
             self.passes.add_(1)
 
-    def _checked(self, given: dict[str, Any], output: Any, tokens: int) -> Tensor:
+    def _checked(self, arguments: dict[str, Any], output: Any, tokens: int) -> Tensor:
         """Return the checked ids of the call, shape (T, K)."""
         router, kind = self.router, type(self.router.module).__name__
         try:
-            ids = router.read(given, output, router.experts, router.top_k)
+            ids = router.read(arguments, output, router.experts, router.top_k)
             is_odd = ids.is_floating_point() or ids.dtype == torch.bool
             is_odd = is_odd or ids.shape[-1] != router.top_k
         except torch.OutOfMemoryError:
@@ -430,18 +430,18 @@ def token_domains(ids: Any, mask: Any, domains: int) -> Tensor:
     if ids.device.type == "cpu" and (wrong := is_odd & (mask != 0)).any():
         sequence, token = wrong.nonzero()[0].tolist()
         number, value = domain_BS[sequence, token].item(), mask[sequence, token].item()
-        what = f"domain id {number}: the domains are 0 to {domains - 1}"
-        what = what if value == 1 else f"the mask is {value:g}; {_MASK}"
-        raise RoutingError(f"sequence {sequence}, token {token}: {what}")
+        fault = f"domain id {number}: the domains are 0 to {domains - 1}"
+        fault = fault if value == 1 else f"the mask is {value:g}; {_MASK}"
+        raise RoutingError(f"sequence {sequence}, token {token}: {fault}")
     return torch.where(mask != 0, torch.where(is_odd, domains, domain_BS.long()), domains + 1)
 
 
-def _tensor(values: Any, what: str) -> Tensor:
+def _tensor(values: Any, name: str) -> Tensor:
     try:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise RoutingError(
-            f"{what}: {str(values)[:80]}; expected an array of integers, the positions of their"
+            f"{name}: {str(values)[:80]}; expected an array of integers, the positions of their"
             " domains in attach(domains=[...])"
         ) from error
 

@@ -81,12 +81,12 @@ def _of_domains(assignments: Assignments, statistics: Iterable[str]) -> dict[str
 
 def _diagnoses(window: Assignments) -> dict[str, float | None]:
     """Count diagnoses by kind, and undiagnosed layers."""
-    few = sum(not enough(layer) for layer in window.layers)
-    if few == len(window.layers):
-        return {"diagnoses/undiagnosed": few}
-    kinds = Counter(one.kind for one in diagnose(window))
+    undiagnosed = sum(not enough(layer) for layer in window.layers)
+    if undiagnosed == len(window.layers):
+        return {"diagnoses/undiagnosed": undiagnosed}
+    kinds = Counter(diagnosis.kind for diagnosis in diagnose(window))
     counts = {f"diagnoses/{kind}": float(kinds[kind]) for kind in KINDS}
-    return {**counts, "diagnoses/undiagnosed": few}
+    return {**counts, "diagnoses/undiagnosed": undiagnosed}
 
 
 def _layer(key: str) -> str:

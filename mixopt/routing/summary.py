@@ -93,7 +93,7 @@ class Summary:
             layers=layer_table(assignments),
             domains=domain_table(assignments),
             diagnoses=tuple(diagnose(assignments)),
-            undiagnosed=tuple(one.key for one in assignments.layers if not enough(one)),
+            undiagnosed=tuple(layer.key for layer in assignments.layers if not enough(layer)),
         )
 
     @property
@@ -128,10 +128,10 @@ class Summary:
         lines = [f"{layers.height} routers: {'  '.join(layers['key'])}", ""]
         lines.append(f"{'by layer':16}{'mean':>9}{'least':>9}{'at':>5}{'most':>9}{'at':>5}")
         for name in SHOWN_BY_LAYER:
-            known = layers.select("key", name).drop_nulls()
-            if known.is_empty():
+            measured = layers.select("key", name).drop_nulls()
+            if measured.is_empty():
                 continue
-            values, keys = known[name].to_numpy(), known["key"]
+            values, keys = measured[name].to_numpy(), measured["key"]
             low, high = int(values.argmin()), int(values.argmax())
             lines.append(
                 f"{name_text(name):16}{values.mean():9.3f}{values[low]:9.3f}{keys[low]:>5}"
@@ -140,10 +140,10 @@ class Summary:
         return lines
 
     def _domain_lines(self) -> list[str]:
-        shown = ("share", "max_violation", "starved", "own", "distance")
-        lines = [f"{'by domain':16}{'tokens':>9}" + "".join(f"{name_text(n):>15}" for n in shown)]
+        names = ("share", "max_violation", "starved", "own", "distance")
+        lines = [f"{'by domain':16}{'tokens':>9}" + "".join(f"{name_text(n):>15}" for n in names)]
         for row in self.by_domain().to_dicts():
-            cells = "".join(f"{_cell(row[name]):>15}" for name in shown)
+            cells = "".join(f"{_cell(row[name]):>15}" for name in names)
             lines.append(f"{row['domain'][:15]:16}{short_count(row['tokens']):>9}{cells}")
         return lines
 
@@ -154,7 +154,7 @@ class Summary:
         elif not self.diagnoses:
             lines.append("no collapse, degradation or underfitting")
         for kind in KINDS:
-            reasons = [str(one) for one in self.diagnoses if one.kind == kind]
+            reasons = [str(diagnosis) for diagnosis in self.diagnoses if diagnosis.kind == kind]
             lines += reasons[:SHOWN]
             if len(reasons) > SHOWN:
                 lines.append(f"{kind} in {len(reasons) - SHOWN} more")
@@ -237,21 +237,21 @@ def _layer_row(layer: LayerAssignments) -> Mapping[str, Any]:
 def _domain_columns(layer: LayerAssignments) -> dict[str, Array]:
     """Return the columns of each domain in a layer; NaN for a domain without tokens."""
     counts_DE = layer.counts_DE
-    given_D = counts_DE.sum(1)
+    assigned_D = counts_DE.sum(1)
     profile_DE = measures.expert_profiles(counts_DE)
     lift_DE = np.nan_to_num(measures.lift(counts_DE))
     distance_DD = measures.profile_distances(profile_DE)
     np.fill_diagonal(distance_DD, np.nan)
-    known_DD = np.isfinite(distance_DD)
+    is_finite_DD = np.isfinite(distance_DD)
     with np.errstate(invalid="ignore", divide="ignore"):
         columns = {
             "share": measures.load_shares(layer.tokens_D),
             "max_load": profile_DE.max(1) * layer.experts,
             "max_violation": profile_DE.max(1) * layer.experts - 1,
             "starved": measures.dead(profile_DE, measures.STARVED).sum(1),
-            "dropped": layer.dropped_D / (given_D + layer.dropped_D),
+            "dropped": layer.dropped_D / (assigned_D + layer.dropped_D),
             "own": np.where(lift_DE >= OWN, profile_DE, 0).sum(1),
-            "distance": np.where(known_DD, distance_DD, 0).sum(1) / known_DD.sum(1),
+            "distance": np.where(is_finite_DD, distance_DD, 0).sum(1) / is_finite_DD.sum(1),
         }
-    known = {name: np.where(given_D > 0, value_D, np.nan) for name, value_D in columns.items()}
-    return {"tokens": layer.tokens_D.astype(float), **known}
+    masked = {name: np.where(assigned_D > 0, value_D, np.nan) for name, value_D in columns.items()}
+    return {"tokens": layer.tokens_D.astype(float), **masked}

@@ -42,8 +42,8 @@ def check_estimator(factory: Factory) -> None:
         AssertionError: A promise is broken; the message names it and the observed behaviour.
     """
     needs = factory().needs
-    known = isinstance(needs, frozenset) and needs <= set(get_args(Need))
-    promise(known, f"needs is a frozenset of {', '.join(get_args(Need))}", f"it is {needs!r}")
+    is_valid = isinstance(needs, frozenset) and needs <= set(get_args(Need))
+    promise(is_valid, f"needs is a frozenset of {', '.join(get_args(Need))}", f"it is {needs!r}")
     claim = "two runs with the same observations make the same plans"
     _check_same(_plans(factory), _plans(factory), claim)
     for bounded in (False, True):
@@ -78,12 +78,12 @@ def _checked_plans(
     setting, steps_before = copy.deepcopy(run.setting), 1
     while run.step < until:
         before(None)
-        plan, left = _checked_plan(run), STEPS - run.step
+        plan, remaining = _checked_plan(run), STEPS - run.step
         claim = "a plan has no more steps than the run has left"
-        promise(plan.steps <= left, claim, f"{plan.steps} of {left} ({plan.tag})")
+        promise(plan.steps <= remaining, claim, f"{plan.steps} of {remaining} ({plan.tag})")
         weights_D, low_D, high_D = plan.weights_D, setting.lower_D - 1e-9, setting.upper_D + 1e-9
-        whole = len(weights_D) == len(setting.domains)
-        within = whole and ((weights_D >= low_D) & (weights_D <= high_D)).all()
+        has_all = len(weights_D) == len(setting.domains)
+        within = has_all and ((weights_D >= low_D) & (weights_D <= high_D)).all()
         claim = "a plan is a mixture of the domains within their bounds"
         promise(within, claim, f"{weights_D.tolist()} ({plan.tag})")
         asks = not plan.held_out or "held_out" in run.estimator.needs
@@ -97,9 +97,11 @@ def _checked_plans(
         due = plan.held_out and steps == plan.steps
         for observation in run.follow(replace(plan, steps=steps, held_out=due)):
             before(observation)
-            given = copy.deepcopy(observation)
+            copied = copy.deepcopy(observation)
             run.estimator.observe(observation)
-            promise(_equal(given, observation), "observe does not change its argument", observation)
+            promise(
+                _equal(copied, observation), "observe does not change its argument", observation
+            )
     promise(_equal(setting, run.setting), "the setting is not changed", run.setting)
 
 
@@ -154,12 +156,12 @@ def _check_missing_domain(factory: Factory) -> None:
     """Remove the first domain from every second observation."""
 
     def without(loss: float, count: float) -> Change:
-        def change(seen: Observation) -> Observation:
-            if seen.step % 2 or "training_loss" not in factory().needs:
-                return seen
-            sums_D, counts_D = seen.loss_sum_D.copy(), seen.loss_count_D.copy()
+        def change(observation: Observation) -> Observation:
+            if observation.step % 2 or "training_loss" not in factory().needs:
+                return observation
+            sums_D, counts_D = observation.loss_sum_D.copy(), observation.loss_count_D.copy()
             sums_D[0], counts_D[0] = loss, count * counts_D[0]
-            return replace(seen, loss_sum_D=sums_D, loss_count_D=counts_D)
+            return replace(observation, loss_sum_D=sums_D, loss_count_D=counts_D)
 
         return change
 
@@ -187,9 +189,9 @@ def _check_refusals(factory: Factory) -> None:
     """Check that invalid observations are refused and change nothing."""
     run = _run(factory)
 
-    def refuse(seen: Observation | None) -> None:
+    def refuse(observation: Observation | None) -> None:
         estimator = run.estimator
-        for name, bad in _invalid(seen, estimator.needs):
+        for name, bad in _invalid(observation, estimator.needs):
             state = _save(estimator)
             claim = f"{name} raises an EstimatorError"
             promise.refuses(partial(estimator.observe, bad), EstimatorError, claim)
@@ -199,24 +201,26 @@ def _check_refusals(factory: Factory) -> None:
     list(_checked_plans(run, STEPS // 2, refuse))
 
 
-def _invalid(seen: Observation | None, needs: frozenset[Need]) -> Iterator[tuple[str, Observation]]:
+def _invalid(
+    observation: Observation | None, needs: frozenset[Need]
+) -> Iterator[tuple[str, Observation]]:
     """Yield invalid observations, with a description of the error of each."""
-    if seen is None:
+    if observation is None:
         return
-    yield "a step that goes back", replace(seen, step=-1)
-    yield "tokens of other domains", replace(seen, tokens_D=seen.tokens_D[1:])
-    if "training_loss" in needs and seen.loss_count_D.any():
-        sums_D = seen.loss_sum_D * np.nan
-        yield "a training loss that is not a number", replace(seen, loss_sum_D=sums_D)
-    if seen.held_out is not None:
-        losses_M = seen.held_out.losses_M
+    yield "a step that goes back", replace(observation, step=-1)
+    yield "tokens of other domains", replace(observation, tokens_D=observation.tokens_D[1:])
+    if "training_loss" in needs and observation.loss_count_D.any():
+        sums_D = observation.loss_sum_D * np.nan
+        yield "a training loss that is not a number", replace(observation, loss_sum_D=sums_D)
+    if observation.held_out is not None:
+        losses_M = observation.held_out.losses_M
         spoiled = {
             "is not a number": np.where(np.arange(len(losses_M)) == 1, np.nan, losses_M),
             "misses a domain": losses_M[:-1],
         }
         for fault, bad_M in spoiled.items():
-            held_out = HeldOut(bad_M, seen.held_out.tokens)
-            yield f"an evaluation that {fault}", replace(seen, held_out=held_out)
+            held_out = HeldOut(bad_M, observation.held_out.tokens)
+            yield f"an evaluation that {fault}", replace(observation, held_out=held_out)
 
 
 def _close(first: list[Plan], second: list[Plan]) -> bool:
@@ -268,10 +272,10 @@ class SimulatedRun:
     def follow(self, plan: Plan) -> list[Observation]:
         """Train on a plan and return its observations: two for a long plan, else one."""
         parts = [plan.steps // 2, plan.steps - plan.steps // 2] if plan.steps > 1 else [plan.steps]
-        seen = [self._train(plan.weights_D, steps) for steps in parts]
+        observations = [self._train(plan.weights_D, steps) for steps in parts]
         if plan.held_out:
-            seen[-1] = replace(seen[-1], held_out=self._evaluate())
-        return [self.change(observation) for observation in seen]
+            observations[-1] = replace(observations[-1], held_out=self._evaluate())
+        return [self.change(observation) for observation in observations]
 
     def _train(self, weights_D: Array, steps: int) -> Observation:
         names = self.setting.domains

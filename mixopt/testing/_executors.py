@@ -157,9 +157,9 @@ class _Bench:
         groups: list[Sequence[Trial]],
         after: Callable[[GroupOutcome], None] = lambda outcome: None,
         *,
-        most: int | None = None,
+        max_outcomes: int | None = None,
     ) -> list[GroupOutcome]:
-        """Train groups; wait for all outcomes, or the first `most`, up to the time limit."""
+        """Train groups; wait for all outcomes or `max_outcomes`, up to the time limit."""
         outcomes, errors = list[GroupOutcome](), list[BaseException]()
 
         def train() -> None:
@@ -167,7 +167,7 @@ class _Bench:
                 for outcome in runner.run(groups):
                     outcomes.append(outcome)
                     after(outcome)
-                    if len(outcomes) == most:
+                    if len(outcomes) == max_outcomes:
                         return
             except BaseException as error:  # raised again in the waiting thread
                 errors.append(error)
@@ -185,8 +185,8 @@ class _Bench:
         """Return the training processes of this host that still run."""
         files = self.folder.glob("trained_by/*.json")
         processes = [json.loads(path.read_text()) for path in files]
-        here = [p for p in processes if p["host"] == host_name()]
-        return [p["pid"] for p in here if is_running(p["pid"], p["started"])]
+        local = [p for p in processes if p["host"] == host_name()]
+        return [p["pid"] for p in local if is_running(p["pid"], p["started"])]
 
 
 def _trials_named(*names: str) -> list[Trial]:
@@ -220,16 +220,16 @@ def _check_sweep(bench: _Bench) -> None:
 
     with bench.make("sweep") as runner:
         slots = runner.executor.slots
-        whole = isinstance(slots, int) and slots >= 1
-        promise(whole, "slots is a whole number >= 1", f"it is {slots!r}")
+        is_count = isinstance(slots, int) and slots >= 1
+        promise(is_count, "slots is a whole number >= 1", f"it is {slots!r}")
         (tuned,) = bench.run(runner, [()])
         promise.same(tuned.tuned, SIZE, "a folder without trials is tuned")
         outcomes = bench.run(runner, groups, after)
     results = {result.trial: result for outcome in outcomes for result in outcome.results}
     for trial in plain:
-        direct, got = checked_result(trial, bench.corpus, TRAINING), results[trial.name]
-        same = direct == replace(got, seconds=0.0)
-        promise(same, "results equal those of direct training", f"{trial.name}: {got}")
+        direct, trained = checked_result(trial, bench.corpus, TRAINING), results[trial.name]
+        same = direct == replace(trained, seconds=0.0)
+        promise(same, "results equal those of direct training", f"{trial.name}: {trained}")
 
 
 def _check_outcome(outcome: GroupOutcome) -> None:
@@ -243,10 +243,10 @@ def _check_outcome(outcome: GroupOutcome) -> None:
     promise(outcome.reason, f"a failed trial ({kind}) has a reason", "it has none")
     if kind == "raises":
         promise(REASON in str(outcome.reason), "the reason contains the proxy's error", why)
-    wanted = _FAULTS[kind]
+    expected = _FAULTS[kind]
     # A killed worker may have run out of memory.
-    right = outcome.fault == wanted or (kind == "killed" and outcome.fault == "memory")
-    promise(right, f"a failed trial ({kind}) has the fault {wanted!r}", why)
+    right = outcome.fault == expected or (kind == "killed" and outcome.fault == "memory")
+    promise(right, f"a failed trial ({kind}) has the fault {expected!r}", why)
 
 
 def _check_corpus(bench: _Bench) -> None:
@@ -264,8 +264,10 @@ def _check_leaving(bench: _Bench) -> None:
     """Check that leaving the context stops all training."""
     slow, quick = _trials_named("slow_0", "plain_1")
     with bench.make("leaving") as runner:
-        bench.run(runner, [[quick], [slow]], most=1)
+        bench.run(runner, [[quick], [slow]], max_outcomes=1)
     until = time.monotonic() + ENDING
-    while (left := bench.processes()) and time.monotonic() < until:
+    while (running := bench.processes()) and time.monotonic() < until:
         time.sleep(0.1)
-    promise(not left, "leaving the context ends all its processes", f"processes {left} still run")
+    promise(
+        not running, "leaving the context ends all its processes", f"processes {running} still run"
+    )

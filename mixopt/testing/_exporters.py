@@ -60,8 +60,8 @@ def _check_text(tool: str, about: ExportTool) -> None:
         promise(name in text, "each domain with a share is in the fragment", f"no {name!r}")
     for line in (about.title, about.version, about.unit.meaning):
         promise(line in text, "the header has tool, version and unit", f"no {line!r}")
-    other = _export(tool, Mixture({"web": 0.1, "code": 0.3, "books": 0.6}))
-    promise(other != text, "another mixture gives another fragment", "it is the same")
+    other_text = _export(tool, Mixture({"web": 0.1, "code": 0.3, "books": 0.6}))
+    promise(other_text != text, "another mixture gives another fragment", "it is the same")
     zero = _export(tool, Mixture({**MIXTURE, "none": 0.0}))
     is_listed = 'weight 0, left out: ["none"]' in zero.replace('\\"', '"')
     claim = "a domain of weight 0 is written if takes_zero, else listed in the header"
@@ -93,13 +93,13 @@ def _check_odd_names(tool: str, about: ExportTool) -> None:
     claim = "a name is written, or refused in one line that contains it"
     for name in ODD:
         mixture = Mixture({name: 0.75, "b": 0.25})
-        known: dict[str, Any] = {"inventory": {name: 500, "b": 500}, "sample_tokens": 10}
-        error_text = _refusal(tool, claim, mixture, **known)
+        options: dict[str, Any] = {"inventory": {name: 500, "b": 500}, "sample_tokens": 10}
+        error_text = _refusal(tool, claim, mixture, **options)
         if error_text is not None:
             promise(repr(name) in error_text, claim, error_text)
             continue
         with promise.works(f"{claim} (of {name!r})"):
-            READERS[about.suffix](_export(tool, mixture, **known))
+            READERS[about.suffix](_export(tool, mixture, **options))
 
 
 def _refusal(tool: str, promised: str, mixture: Mixture, **changes: Any) -> str | None:
@@ -120,9 +120,9 @@ def _check_schedule(tool: str, about: ExportTool) -> None:
         Stage(Mixture.uniform(list(MIXTURE)), steps=64),
     )
     schedule = Schedule(stages, batch=64, sequence_length=8)
-    known = {name: value for name, value in KNOWN.items() if name != "tokens"}
+    options = {name: value for name, value in KNOWN.items() if name != "tokens"}
     with promise.works("a schedule of constant stages is written"):
-        texts = export_schedule(schedule, tool, **known)
+        texts = export_schedule(schedule, tool, **options)
         for text in texts.values():
             READERS[about.suffix](text)
     files = ["0-main", "1-1"] if about.write_stages is None else [""]

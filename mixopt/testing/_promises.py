@@ -21,18 +21,18 @@ class Promises:
         if not holds:
             raise AssertionError(f"{self.kind} promises: {promise}. Broken: {broken}")
 
-    def same(self, got: object, wanted: object, promise: str) -> None:
+    def same(self, value: object, expected: object, promise: str) -> None:
         """Check that two values are equal."""
-        self(got == wanted, promise, f"{got}, not {wanted}")
+        self(value == expected, promise, f"{value}, not {expected}")
 
     def shape(self, values: Any, shape: tuple[int, ...], promise: str) -> Array:
         """Check the shape of values, and return them as an array."""
         self.same(np.shape(values), shape, promise)
         return np.asarray(values)
 
-    def close(self, got: Array, wanted: Array, limit: float, promise: str) -> None:
+    def close(self, values: Array, expected: Array, limit: float, promise: str) -> None:
         """Check that no value differs from the expected one by more than `limit`."""
-        largest = float(np.abs(np.asarray(got) - wanted).max())
+        largest = float(np.abs(np.asarray(values) - expected).max())
         self(largest <= limit, promise, f"largest difference: {largest:.3g}")
 
     def pair(self, answer: Any, promise: str) -> tuple[Any, Any]:
@@ -61,8 +61,8 @@ class Promises:
             call()
         except error:
             return
-        except Exception as other:
-            self._raised(promise, other)
+        except Exception as unexpected:
+            self._raised(promise, unexpected)
         else:
             self(False, promise, "it was accepted")
 

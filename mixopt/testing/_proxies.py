@@ -39,15 +39,15 @@ def check_proxy(
             for seed, (name, share) in enumerate(SHARES.items(), start=5)
         ]
         size, proxy = factory().group_size(corpus, training), factory()
-        whole = isinstance(size, int) and size >= 1
-        promise(whole, "group_size is a whole number >= 1", f"it is {size!r}")
+        is_count = isinstance(size, int) and size >= 1
+        promise(is_count, "group_size is a whole number >= 1", f"it is {size!r}")
         together, repeated = (_train(proxy, trials, corpus, training) for _ in range(2))
         alone = _train(factory(), trials[1:2], corpus, training)
         reseeded = _train(factory(), [replace(trials[1], seed=12)], corpus, training)
     _check_same(together, repeated, 0.0, "training the same trials twice gives the same losses")
     _check_same(together[1:2], alone, tolerance, "a trial's losses do not depend on its group")
-    others = {"seed": (alone[0], reseeded[0]), "mixture": (together[0], together[1])}
-    for change, pair in others.items():
+    pairs = {"seed": (alone[0], reseeded[0]), "mixture": (together[0], together[1])}
+    for change, pair in pairs.items():
         first, second = (result.losses and result.losses.nats_per_token for result in pair)
         promise(first != second, f"another {change} gives other losses", f"both times {first}")
 
@@ -61,9 +61,9 @@ def _train(
     promise(argument == list(trials), "the list of trials is not changed", f"it is now {argument}")
     unchanged = folder_records(corpus.path, [""]) == before
     promise(unchanged, "the corpus is not changed", "its files differ")
-    named = [result.trial for result in results]
+    names = [result.trial for result in results]
     claim = "one result for each trial, in order"
-    promise.same(named, [trial.name for trial in trials], claim)
+    promise.same(names, [trial.name for trial in trials], claim)
     for result in results:
         _check_result(result, corpus)
     _check_progress(reports, len(trials) * training.tokens)
@@ -88,10 +88,10 @@ def _check_result(result: TrialResult, corpus: Corpus) -> None:
         promise(not bad, f"{unit} is finite and above 0", bad)
     for domain in corpus.evaluation:  # within 2%, since a proxy may evaluate a part of the text
         shards = domain.validation
-        wanted = losses.nats_per_token[domain.name] * shards.tokens / shards.bytes / math.log(2)
-        got, formula = losses.bits_per_byte[domain.name], "nats per token x tokens / bytes / ln 2"
-        broken = f"{got:.4f}, not {wanted:.4f}"
-        promise(abs(got - wanted) <= 0.02 * wanted, f"bits per byte = {formula}", broken)
+        expected = losses.nats_per_token[domain.name] * shards.tokens / shards.bytes / math.log(2)
+        measured, broken = losses.bits_per_byte[domain.name], f"not {expected:.4f}"
+        claim = "bits per byte = nats per token x tokens / bytes / ln 2"
+        promise(abs(measured - expected) <= 0.02 * expected, claim, f"{measured:.4f}, {broken}")
     wrong = sorted(set(corpus.task_columns) ^ set(losses.tasks)) if losses.tasks else []
     promise(not wrong, "a proxy that scores tasks scores exactly these", f"wrong: {wrong}")
     bad = {name: value for name, value in losses.tasks.items() if not math.isfinite(value)}
@@ -102,9 +102,9 @@ def _check_progress(reports: Sequence[Progress], total: int) -> None:
     promise(reports, "progress is reported", "it never was")
     totals = sorted({progress.total for progress in reports})
     promise(len(totals) == 1, "the total of the progress stays the same", totals)
-    done = [progress.done for progress in reports]
-    promise(done == sorted(done), "progress never goes back", done[:20])
-    promise(done[-1] == totals[0], "progress reaches its total", f"{done[-1]} of {totals[0]}")
+    counts = [progress.done for progress in reports]
+    promise(counts == sorted(counts), "progress never goes back", counts[:20])
+    promise(counts[-1] == totals[0], "progress reaches its total", f"{counts[-1]} of {totals[0]}")
     near = abs(totals[0] - total) <= 0.1 * total
     promise(near, "the total is the training tokens of all trials", f"{totals[0]}, not {total}")
 
@@ -116,8 +116,8 @@ def _check_same(
         assert first.losses is not None
         assert second.losses is not None
         values = first.losses.nats_per_token | first.losses.tasks
-        others = second.losses.nats_per_token | second.losses.tasks
-        promise.same(sorted(others), sorted(values), claim)
+        other_values = second.losses.nats_per_token | second.losses.tasks
+        promise.same(sorted(other_values), sorted(values), claim)
         for name, value in values.items():
-            broken = f"trial {first.trial!r}, {name!r}: {value!r} and {others[name]!r}"
-            promise(abs(value - others[name]) <= tolerance * abs(value), claim, broken)
+            broken = f"trial {first.trial!r}, {name!r}: {value!r} and {other_values[name]!r}"
+            promise(abs(value - other_values[name]) <= tolerance * abs(value), claim, broken)

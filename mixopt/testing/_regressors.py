@@ -72,7 +72,7 @@ def check_regressor(factory: Callable[[], Any]) -> None:
         return regressor.set_params(**dict.fromkeys(names, 0)) if names else regressor
 
     sized = supports_sizes(factory())
-    trials, few = (CheckedTrials(make, sized=sized, count=count) for count in (TRIALS, FEW))
+    trials, few_trials = (CheckedTrials(make, sized=sized, count=count) for count in (TRIALS, FEW))
     _check_before_a_fit(factory(), make(), trials)
     regressor = _check_fit(trials)
     _check_predictions(regressor, trials)
@@ -89,12 +89,12 @@ def check_regressor(factory: Callable[[], Any]) -> None:
         if supports(predictor, name):
             check(predictor, trials)
     if supports(make(), "cross_fit"):
-        _check_cross_fit(few)
+        _check_cross_fit(few_trials)
     if supports_repetition(make()):
-        _check_repetition(few)
+        _check_repetition(few_trials)
 
 
-def _check_before_a_fit(regressor: Any, other: Any, trials: CheckedTrials) -> None:
+def _check_before_a_fit(regressor: Any, unfitted: Any, trials: CheckedTrials) -> None:
     from sklearn.base import clone
     from sklearn.exceptions import NotFittedError
 
@@ -103,7 +103,7 @@ def _check_before_a_fit(regressor: Any, other: Any, trials: CheckedTrials) -> No
         copied = repr(clone(regressor).get_params())
     promise.same(copied, repr(regressor.get_params()), claim)
     claim = "predict before fit raises sklearn.exceptions.NotFittedError"
-    promise.refuses(lambda: other.predict(trials.rows), NotFittedError, claim)
+    promise.refuses(lambda: unfitted.predict(trials.rows), NotFittedError, claim)
 
 
 def _check_fit(trials: CheckedTrials) -> Any:
@@ -122,9 +122,9 @@ def _check_predictions(regressor: Any, trials: CheckedTrials) -> None:
     rows, claim = trials.rows, "predict returns shape (N, M)"
     predicted_NM = promise.shape(regressor.predict(rows), (len(rows), TARGETS), claim)
     promise(np.isfinite(predicted_NM).all(), "predictions are finite", predicted_NM)
-    one_1M = promise.shape(regressor.predict(rows[:1]), (1, TARGETS), claim)
-    alone = np.allclose(one_1M, predicted_NM[:1], rtol=1e-9, atol=1e-12)
-    broken = f"{one_1M[0]} alone, {predicted_NM[0]} among others"
+    first_1M = promise.shape(regressor.predict(rows[:1]), (1, TARGETS), claim)
+    alone = np.allclose(first_1M, predicted_NM[:1], rtol=1e-9, atol=1e-12)
+    broken = f"{first_1M[0]} alone, {predicted_NM[0]} among others"
     promise(alone, "a prediction does not depend on the other rows", broken)
     name, losses_N1 = type(regressor).__name__, trials.losses_NM[:, :1]
     shape = np.shape(fit_regressor(name, trials.make(), rows, losses_N1).predict(rows))
@@ -153,10 +153,10 @@ def _check_saving(regressor: Any, trials: CheckedTrials) -> None:
     _check_same(after, before, "a loaded regressor predicts like the saved one")
 
 
-def _check_same(predicted: Sequence[Array], wanted: Sequence[Array], claim: str) -> None:
+def _check_same(predicted: Sequence[Array], expected: Sequence[Array], claim: str) -> None:
     """Check that losses and deviations are equal except for rounding."""
-    for got_NM, wanted_NM in zip(predicted, wanted, strict=True):
-        promise.close(got_NM, wanted_NM, CLOSE * np.abs(wanted_NM).max(), claim)
+    for predicted_NM, expected_NM in zip(predicted, expected, strict=True):
+        promise.close(predicted_NM, expected_NM, CLOSE * np.abs(expected_NM).max(), claim)
 
 
 def _check_sizes(regressor: Any, trials: CheckedTrials) -> Any:
@@ -191,17 +191,19 @@ def _check_gradient(regressor: Any, trials: CheckedTrials) -> None:
 def _check_covariance(regressor: Any, trials: CheckedTrials) -> None:
     rows, count = trials.weights_ND, len(trials.weights_ND)
     loads_M = np.linspace(1.0, -0.5, np.shape(regressor.predict(rows))[1])
-    found_NN = promise.shape(
+    covariance_NN = promise.shape(
         regressor.covariance(rows, loads_M), (count, count), "covariance returns shape (K, K)"
     )
-    most = max(float(np.abs(found_NN).max()), 1e-300)
-    promise.close(found_NN / most, found_NN.T / most, CLOSE, "covariance is symmetric")
-    least = float(np.linalg.eigvalsh(found_NN + found_NN.T).min()) / (2.0 * most)
-    broken = f"the lowest eigenvalue is {least:.3g} of the largest entry"
-    promise(least >= -ROUNDED, "covariance is positive semidefinite", broken)
+    largest = max(float(np.abs(covariance_NN).max()), 1e-300)
+    promise.close(
+        covariance_NN / largest, covariance_NN.T / largest, CLOSE, "covariance is symmetric"
+    )
+    lowest = float(np.linalg.eigvalsh(covariance_NN + covariance_NN.T).min()) / (2.0 * largest)
+    broken = f"the lowest eigenvalue is {lowest:.3g} of the largest entry"
+    promise(lowest >= -ROUNDED, "covariance is positive semidefinite", broken)
     twice_NN = np.asarray(regressor.covariance(rows, 2.0 * loads_M))
     claim = "covariance is that of the weighted sum"
-    promise.close(twice_NN / most, 4.0 * found_NN / most, ROUNDED, claim)
+    promise.close(twice_NN / largest, 4.0 * covariance_NN / largest, ROUNDED, claim)
 
 
 def _check_selection(regressor: Any, trials: CheckedTrials) -> None:
@@ -211,8 +213,8 @@ def _check_selection(regressor: Any, trials: CheckedTrials) -> None:
     claim = "select returns the requested targets"
     promise(shape == (len(rows), len(targets)), claim, f"shape {shape}")
     claim = "select keeps the predictions of the selected targets, in the requested order"
-    kept = [whole_NM[:, targets] for whole_NM in before]
-    _check_same(predict_with_std(selected, rows), kept, claim)
+    expected = [values_NM[:, targets] for values_NM in before]
+    _check_same(predict_with_std(selected, rows), expected, claim)
     promise.close(regressor.predict(rows), before[0], 0.0, "select returns a copy")
     has, had = supports(selected, "gradient"), supports(regressor, "gradient")
     promise(has == had, "select keeps the gradient", f"before: {had}, after: {has}")
@@ -233,8 +235,8 @@ def _check_refit(regressor: Any, trials: CheckedTrials) -> None:
     claim = "tuned, fitted on the same trials, predicts nearly the same"
     promise.close(refit_NM / spread_M, before_NM / spread_M, REFIT, claim)
     if supports(refit, "select"):
-        one_N1 = np.asarray(refit.select([1]).predict(rows))
-        close = np.allclose(one_N1, refit_NM[:, [1]], rtol=CLOSE, atol=CLOSE)
+        selected_N1 = np.asarray(refit.select([1]).predict(rows))
+        close = np.allclose(selected_N1, refit_NM[:, [1]], rtol=CLOSE, atol=CLOSE)
         promise(close, "select works on a refit", "its predictions differ")
 
 
@@ -246,8 +248,8 @@ def _check_cross_fit(trials: CheckedTrials) -> None:
         predicted_NM = regressor.predict(trials.rows)
     promise.shape(predicted_NM, losses_NM.shape, claim)
     for name, member_NM in getattr(regressor, "held_out_members", {}).items():
-        whole = np.shape(member_NM) == losses_NM.shape and np.isfinite(member_NM).all()
-        promise(whole, "held_out_members has finite losses of shape (N, M) by name", name)
+        is_complete = np.shape(member_NM) == losses_NM.shape and np.isfinite(member_NM).all()
+        promise(is_complete, "held_out_members has finite losses of shape (N, M) by name", name)
     promise.deviations(stds_NM, "deviations of cross_fit are")
     out_N = trials.fold_N == 0
     moved_NM = losses_NM + np.where(out_N, 1.0, 0.0)[:, None]

@@ -62,27 +62,27 @@ def open_tracker(run: Run, warn: Say) -> Tracker:
 def tracked(run: Run, step: Step, tracker: Tracker) -> Iterator[None]:
     """Track a step as a parent run; the report is added to those of finished steps."""
     parents = [
-        one
-        for one in STEPS
-        if one.artifacts and (one is step or (step is REPORT and run.is_done(one.name)))
+        parent
+        for parent in STEPS
+        if parent.artifacts and (parent is step or (step is REPORT and run.is_done(parent.name)))
     ]
-    for one in parents:
-        tags = code_tags(run.log.fingerprint(one.name), commit_of(run))
+    for parent in parents:
+        tags = code_tags(run.log.fingerprint(parent.name), commit_of(run))
         tags["mixopt.corpus_hash"] = corpus_hash(run.path / "corpus")
-        name = f"{run.path.resolve().name}/{one.name}"
-        tracker.start(one.name, run_params(run, one), tags, name=name, folder=one.trials)
+        name = f"{run.path.resolve().name}/{parent.name}"
+        tracker.start(parent.name, run_params(run, parent), tags, name=name, folder=parent.trials)
     _add_outcomes(run, tracker)
     yield
     _add_outcomes(run, tracker)
-    for one in parents:
-        attempts = read_attempts(one.trial_folder(run.path))
-        places = {"nodes": {ended.node for ended in attempts}}
-        places["devices"] = {ended.kind for ended in attempts}
+    for parent in parents:
+        attempts = read_attempts(parent.trial_folder(run.path))
+        places = {"nodes": {attempt.node for attempt in attempts}}
+        places["devices"] = {attempt.kind for attempt in attempts}
         tags = {f"mixopt.{n}": ", ".join(sorted(names)) for n, names in places.items() if names}
-        files = [file for pattern in one.artifacts for file in sorted(run.path.glob(pattern))]
-        tracker.files(one.name, files)
-        tracker.add(one.name, tags=tags)
-        tracker.end(one.name)
+        files = [file for pattern in parent.artifacts for file in sorted(run.path.glob(pattern))]
+        tracker.files(parent.name, files)
+        tracker.add(parent.name, tags=tags)
+        tracker.end(parent.name)
 
 
 def code_tags(fingerprint: str, commit: str | None) -> dict[str, str]:
@@ -143,7 +143,9 @@ def run_outcome(run: Run) -> dict[str, float]:
         losses_NM = run.trials.finished.losses(run.objective.unit)
         values["outcome/best_trial"] = run.objective.value(losses_NM).min()
         folders = [step.trial_folder(run.path) for step in STEPS if step.trains]
-        spent = sweep_totals([one for folder in folders for one in read_attempts(folder)], ())
+        spent = sweep_totals(
+            [attempt for folder in folders for attempt in read_attempts(folder)], ()
+        )
         values |= {f"spent/{unit}": spent[unit] for unit in ("gpu_hours", "cpu_hours")}
         if run.config.design.anneals is not None:
             for row in run.anneals.filter(pl.col("target").is_null()).iter_rows(named=True):
@@ -151,9 +153,13 @@ def run_outcome(run: Run) -> dict[str, float]:
                 values |= _spread(effect, "anneal", f"/{row['source']}")
     if run.is_done("fit"):
         name, report = held_out_report(run.path / "fit")
-        (own,) = report.filter(predictor=name, target=OBJECTIVE).to_dicts()
-        known = {key: own[key] for key in ("rmse", "spearman") if own[key] is not None}
-        values |= {f"outcome/held_out_{key}": value for key, value in known.items()}
+        (objective_row,) = report.filter(predictor=name, target=OBJECTIVE).to_dicts()
+        scores = {
+            key: objective_row[key]
+            for key in ("rmse", "spearman")
+            if objective_row[key] is not None
+        }
+        values |= {f"outcome/held_out_{key}": value for key, value in scores.items()}
     if run.is_done("propose"):
         mixture = (run.recommendation if run.is_done("validate") else run.proposal).mixture
         values |= {f"recommended/{name}": round(share, 6) for name, share in mixture.items()}
@@ -174,10 +180,10 @@ def validation_outcome(run: Run) -> dict[str, float]:
         return {}
     validation, decision = run.validation, run.recommendation
     values = {f"objective/{name}": validation.mean(name) for name in validation.mixtures}
-    for other, gain in decision.gains.items():
-        values |= _spread(gain.validated, "gain", f"/{other}")
+    for baseline, gain in decision.gains.items():
+        values |= _spread(gain.validated, "gain", f"/{baseline}")
         if gain.predicted is not None:
-            values[f"predicted_gain/{other}"] = gain.predicted.value
+            values[f"predicted_gain/{baseline}"] = gain.predicted.value
     return values | {f"loss_gain/{name}": -cost.value for name, cost in decision.costs.items()}
 
 
@@ -253,8 +259,8 @@ def sync(
         _record_again(path)
     servers = [None, *(wanted.server for wanted in wanted_runs(path).values())]
     stated = uri or os.environ.get(URI_VARIABLE)
-    given = stated or servers[-1]
-    server = None if given is None else absolute_uri(given)
+    destination = stated or servers[-1]
+    server = None if destination is None else absolute_uri(destination)
     if server is not None and not (stated or trust):
         raise RunError(
             f"{path}: only this directory names the server {server}, and nothing is sent to it; if"

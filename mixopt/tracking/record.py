@@ -179,9 +179,9 @@ class SenderProcess:
             raise ConfigError("MLflow is not installed: pip install 'mixopt[all]'")
         database = [f"{LOCAL}{end}" for end in ("", ".lock", "-wal", "-shm", "-journal")]
         for name in (JOURNAL, SENT, LOG, LOCK, ARTIFACTS, *database):
-            own = inside(path, name)
-            if own.exists() and not (own.is_file() or own.is_dir()):
-                raise RunError(f"{own}: is not a file; delete it")
+            file = inside(path, name)
+            if file.exists() and not (file.is_file() or file.is_dir()):
+                raise RunError(f"{file}: is not a file; delete it")
         self.server = LOCAL if server is None else str(server)
         is_file = server is None or server.startswith(SQLITE)
         self.patience = DATABASE_SECONDS if is_file else SERVER_SECONDS
@@ -216,26 +216,26 @@ class SenderProcess:
         with suppress(OSError):
             self._input.close()
         alive = spoken = time.monotonic()
-        sign = shown = self._sign_of_life()
+        sign = reported = self._sign_of_life()
         while self._process.poll() is None:
             time.sleep(0.05)
             now = time.monotonic()
             if (latest := self._sign_of_life()) != sign:
                 alive, sign = now, latest
-            most = patience or (FIRST_SECONDS if sign == self._first else self.patience)
-            if now > alive + most:
+            limit = patience or (FIRST_SECONDS if sign == self._first else self.patience)
+            if now > alive + limit:
                 self._process.kill()
                 self._process.wait()
-                return f"{self.server}: no answer for {most:g} s"
-            if now > spoken + 2 and sign not in (self._first, shown):
-                spoken, shown = now, sign
+                return f"{self.server}: no answer for {limit:g} s"
+            if now > spoken + 2 and sign not in (self._first, reported):
+                spoken, reported = now, sign
                 say(f"sync: sent {sent_words(Sent.read(self._path).sent)} so far")
         if not self._process.returncode:
             return None
         log = self._path / LOG
         last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
-        ended = last[0][20:] if last else f"MLflow's process ended; see {log}"
-        return Sent.read(self._path).trouble or ended
+        reason = last[0][20:] if last else f"MLflow's process ended; see {log}"
+        return Sent.read(self._path).trouble or reason
 
     def _sign_of_life(self) -> int:
         """Return the time of the last update of `tracking_sent.json`."""
@@ -280,10 +280,10 @@ class Tracker(AbstractContextManager["Tracker"]):
         wanted = WantedRun(step, self._server, self._experiment, name or step, _now(), folder)
         wanted.params = {n: v if isinstance(v, str) else json.dumps(v) for n, v in params.items()}
         wanted.tags = dict(tags or {})
-        known = wanted_runs(self._path).get(step)
-        if known is not None and known.fingerprint == wanted.fingerprint:
-            tags = known.tags | wanted.tags
-            wanted = replace(known, name=wanted.name, folder=folder, tags=tags)
+        previous = wanted_runs(self._path).get(step)
+        if previous is not None and previous.fingerprint == wanted.fingerprint:
+            tags = previous.tags | wanted.tags
+            wanted = replace(previous, name=wanted.name, folder=folder, tags=tags)
             wanted.status, wanted.ended = "RUNNING", None
         self._write(wanted)
         if self._sends and self._process is None:
@@ -296,8 +296,8 @@ class Tracker(AbstractContextManager["Tracker"]):
 
     def files(self, step: str, files: Iterable[Path]) -> None:
         """Add files to a step's run as artifacts, again after each change."""
-        here = self._path.resolve()
-        self.add(step, files=[file.resolve().relative_to(here).as_posix() for file in files])
+        folder = self._path.resolve()
+        self.add(step, files=[file.resolve().relative_to(folder).as_posix() for file in files])
 
     def end(self, step: str) -> None:
         """Finish a step's run."""
@@ -314,14 +314,14 @@ class Tracker(AbstractContextManager["Tracker"]):
         if (changed := replace(wanted, **changes)) != wanted:
             self._write(changed)
 
-    def complain(self, what: str) -> None:
+    def complain(self, trouble: str) -> None:
         """Warn once that the record is incomplete."""
         if not self._warned:
             self._warned = True
             option = "" if self._server is None else f" {uri_option(self._server)}"
             self._warn(
-                f"tracking: {what}; what is missing is sent by the run's next start or by: mixopt"
-                f" sync {self._path}{option}"
+                f"tracking: {trouble}; what is missing is sent by the run's next start or by:"
+                f" mixopt sync {self._path}{option}"
             )
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -340,9 +340,9 @@ class Tracker(AbstractContextManager["Tracker"]):
             self.complain(f"the record cannot be written: {error}")
 
 
-def absolute_uri(given: str) -> ServerUri:
+def absolute_uri(text: str) -> ServerUri:
     """Return a URI that is valid in any working directory."""
-    uri = ServerUri(given)
+    uri = ServerUri(text)
     if not uri.startswith(SQLITE):
         return uri
     return ServerUri(f"{SQLITE}{Path(uri.given.removeprefix(SQLITE)).resolve()}")

@@ -131,8 +131,8 @@ class Sender:
                 cause = _cause(error)
                 kind = f"{type(cause).__name__}: "
             first = (str(cause).strip().splitlines() or [""])[0]
-            shown = without_secrets(first, self._login.secrets)[:300]
-            trouble = f"{self.name}: {kind}{shown}"
+            text = without_secrets(first, self._login.secrets)[:300]
+            trouble = f"{self.name}: {kind}{text}"
             _log(trouble)
         self.sent.trouble = trouble
         self._write()
@@ -153,8 +153,8 @@ class Sender:
                 lock = FileLock(file.with_name(f"{file.name}.lock"), timeout=120)
                 alone.enter_context(lock)
                 if not file.exists():
-                    with replacing(file) as made:
-                        uri = f"{SQLITE}{made}"
+                    with replacing(file) as temporary:
+                        uri = f"{SQLITE}{temporary}"
                         MlflowClient(tracking_uri=uri).search_experiments(max_results=1)
             client = MlflowClient(tracking_uri=self._login.uri)
             experiment = client.get_experiment_by_name(name)
@@ -189,17 +189,17 @@ class Sender:
 
     def _opened(self, wanted: WantedRun) -> SentRun:
         """Return the record of a run that exists, looked up once by a process."""
-        own = f"{wanted.step} {wanted.fingerprint}"
-        if own not in self._seen:
+        entry = f"{wanted.step} {wanted.fingerprint}"
+        if entry not in self._seen:
             key = {"mixopt.key": self.sent.key, "mixopt.step": wanted.step}
             key[FINGERPRINT] = wanted.fingerprint
             run = self._run_with(key, wanted.name, wanted.started)
-            if own not in self._runs or self._runs[own].run != run:
+            if entry not in self._runs or self._runs[entry].run != run:
                 self._log_batch(run, params=wanted.params)
-                self._runs[own] = SentRun(run)
+                self._runs[entry] = SentRun(run)
                 self._note("runs", 1)
-            self._seen.add(own)
-        return self._runs[own]
+            self._seen.add(entry)
+        return self._runs[entry]
 
     def _run_with(self, tags: dict[str, str], name: str, started: int) -> str:
         """Return the id of the run with these tags, creating it if necessary."""
@@ -261,12 +261,12 @@ class Sender:
 
     def _check_artifacts_inside(self, run: str) -> None:
         """Check where a database stores artifacts: it may be foreign, or have been moved."""
-        location, here = str(self._client.get_run(run).info.artifact_uri), self._path.resolve()
-        prefix = here.as_uri() + "/"
+        location, folder = str(self._client.get_run(run).info.artifact_uri), self._path.resolve()
+        prefix = folder.as_uri() + "/"
         if not location.startswith(prefix) or "/../" in location or "%2" in location[len(prefix) :]:
             raise RunError(
-                f"{here}: its database keeps files in {without_secrets(location)}, outside this"
-                f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {here}"
+                f"{folder}: its database keeps files in {without_secrets(location)}, outside this"
+                f" folder; if it was moved, delete {LOCAL} and run: mixopt sync {folder}"
             )
 
     def _log_batch(
@@ -284,9 +284,9 @@ class Sender:
         facts = [RunTag(name, value[:MAX_TAG]) for name, value in (tags or {}).items()]
         self._client.log_batch(run, points, pairs, facts)
 
-    def _note(self, what: str, count: int) -> None:
+    def _note(self, kind: str, count: int) -> None:
         """Count what was sent; write the file every second, also as a sign of life."""
-        self.sent.sent[what] += count
+        self.sent.sent[kind] += count
         if time.monotonic() > self._noted + 1:
             self._noted = time.monotonic()
             self._write()
@@ -327,10 +327,10 @@ def _trial_metrics(
         last["trial/tokens_per_second"] = result.tokens / result.seconds
     if objective is not None and result.losses is not None:
         minimised = checked_as(Objective, objective, "objective")
-        own = minimised.over(minimised.measured)
-        by_name = {**getattr(result.losses, own.unit), **result.losses.tasks}
-        row = [by_name.get(name, math.nan) for name in own.evaluation]
-        last["objective"] = own.value([row])[0]
+        measured = minimised.over(minimised.measured)
+        by_name = {**getattr(result.losses, measured.unit), **result.losses.tasks}
+        row = [by_name.get(name, math.nan) for name in measured.evaluation]
+        last["objective"] = measured.value([row])[0]
     if result.experts is not None:
         from mixopt.routing import trial_scalars
 
