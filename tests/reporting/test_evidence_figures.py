@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_fit import DOMAINS, TARGETS, fitted, with_objective
+from made_fit import DOMAINS, TARGETS, fitted, linear_law, make_trials, with_objective
 from made_validation import made_validation
 
 from mixopt.errors import ConfigError
@@ -117,7 +117,8 @@ def test_a_validation_of_right_answers_is_drawn_in_points_the_higher_the_better(
     assert (left.get_xlabel(), right.get_xlabel()) == ("points", "points; above 0 is better")
 
 
-def test_right_answers_are_predicted_and_observed_in_points(fit):
+def test_right_answers_are_predicted_and_observed_in_points():
+    fit = fitted("linear", trials=make_trials(lambda weights_ND: linear_law(weights_ND) / 5))
     goal = replace(fit.objective, kind="target", weights={"math": 1.0}, higher=("math",))
     turned = with_objective(fit, replace(goal, items={"math": 50}))
     for target, title in (("math", "math, points"), (None, "objective, points")):
