@@ -245,7 +245,7 @@ def test_a_record_that_cannot_be_written_or_started_is_a_warning(tmp_path, monke
 def test_no_file_of_the_record_is_a_link_that_leads_out(tmp_path, name):
     run, warnings = tmp_path / "run", []
     run.mkdir()
-    (run / JOURNAL).touch()
+    Tracker(TrackingConfig(), "toy", run, sends=False).start("sweep", {})
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(tmp_path / "outside")
     with pytest.raises(RunError, match=f"'{name}' is outside this folder"):
