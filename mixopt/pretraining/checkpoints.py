@@ -113,7 +113,7 @@ class Checkpoints:
         now = json.dumps(state)  # a copy, because the state changes during the write
 
         writer = _Writer(self._path, lambda: self._finish(step, json.loads(now), beside))
-        tensors = {name: one.contiguous() for name, one in _tensors(model, optimizer).items()}
+        tensors = {name: tensor.contiguous() for name, tensor in _tensors(model, optimizer).items()}
         with self._named_failures():
             pending = async_save(tensors, storage_writer=writer, process_group=self._group)
             self._pending = cast(Future[Any], pending)
@@ -149,7 +149,7 @@ class Checkpoints:
         path, folder = self._path, self._folder
         files = sorted(path.iterdir())
         with ThreadPoolExecutor(_THREADS) as threads:
-            records = [one.to_json() for one in threads.map(file_record, files)]
+            records = [record.to_json() for record in threads.map(file_record, files)]
         hashes = dict(zip((file.name for file in files), records, strict=True))
         write_sealed(path / STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
         for part in (*beside, path):
@@ -183,7 +183,7 @@ class _Writer(HuggingFaceStorageWriter):
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
     """Return the full tensors of a checkpoint in one process, without a process group."""
-    shapes = {name: one for name, one in _shapes(path).items() if name.startswith(prefix)}
+    shapes = {name: shape for name, shape in _shapes(path).items() if name.startswith(prefix)}
     tensors = {name: torch.empty(size, dtype=dtype) for name, (size, dtype) in shapes.items()}
     _load(path, tensors)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -192,14 +192,17 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 def load_training(path: Path, model: nn.Module, optimizer: optim.Optimizer | None) -> None:
     """Load this rank's part of a checkpoint into a model, and into its optimizer if given."""
     tensors = _weights(model) if optimizer is None else _tensors(model, optimizer)
-    here = {n: tuple(one.shape) for n, one in tensors.items() if n.startswith(MODEL)}
-    there = {n: tuple(size) for n, (size, _) in _shapes(path).items() if n.startswith(MODEL)}
-    for name in (*here, *there):
-        if here.get(name) != there.get(name):
-            known = [f"of shape {one[name]}" if name in one else "absent" for one in (there, here)]
+    model_shapes = {n: tuple(tensor.shape) for n, tensor in tensors.items() if n.startswith(MODEL)}
+    saved_shapes = {n: tuple(size) for n, (size, _) in _shapes(path).items() if n.startswith(MODEL)}
+    for name in (*model_shapes, *saved_shapes):
+        if model_shapes.get(name) != saved_shapes.get(name):
+            saved, expected = (
+                f"of shape {shapes[name]}" if name in shapes else "absent"
+                for shapes in (saved_shapes, model_shapes)
+            )
             raise RunError(
-                f"{path}: weight {name.removeprefix(MODEL)!r} is {known[0]}, and in the model"
-                f" {known[1]}: it is of another model; leave out model.name and model.options that"
+                f"{path}: weight {name.removeprefix(MODEL)!r} is {saved}, and in the model"
+                f" {expected}: it is of another model; leave out model.name and model.options that"
                 " change its shape"
             )
     _load(path, tensors)
@@ -246,9 +249,9 @@ def check_checkpoint(path: Path) -> CheckedPart:
     try:
         state = whole_state(path)
     except MixoptError as error:
-        file, _, what = str(error).removeprefix(f"{path}/").partition(": ")
+        file, _, fault = str(error).removeprefix(f"{path}/").partition(": ")
         fix = "none: the run resumes from the newest whole checkpoint"
-        return CheckedPart(name, "damaged", 0, 0, {file: what}, fix)
+        return CheckedPart(name, "damaged", 0, 0, {file: fault}, fix)
     size = sum(file.bytes for file in state.files.values())
     return CheckedPart(name, "whole", len(state.files), size)
 
@@ -261,8 +264,8 @@ def _make_empty(path: Path) -> None:
     """Create an empty folder, and remove unfinished checkpoints of killed processes."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{_PREFIX}*.tmp"):
-            shutil.rmtree(left)
+        for unfinished in path.parent.glob(f".{_PREFIX}*.tmp"):
+            shutil.rmtree(unfinished)
         path.mkdir()
 
 
@@ -305,7 +308,7 @@ def _shapes(path: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
         metadata = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except _FAILED as error:
         raise RunError(f"{path}: cannot be read: {_reason(error)}") from error
-    return {name: (one.size, one.properties.dtype) for name, one in metadata.items()}  # type: ignore[union-attr]
+    return {name: (tensor.size, tensor.properties.dtype) for name, tensor in metadata.items()}  # type: ignore[union-attr]
 
 
 def _load(path: Path, tensors: dict[str, Any]) -> None:

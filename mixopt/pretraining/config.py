@@ -126,10 +126,10 @@ class TrainingConfig(Section):
         """Compute `steps` from `tokens` if only these are given."""
         if not isinstance(values, dict) or values.get("tokens") is None:
             return values
-        known = [as_count(values.get(name)) for name in ("tokens", "batch", "sequence_length")]
-        if not all(type(one) is int and one > 0 for one in known):
+        counts = [as_count(values.get(name)) for name in ("tokens", "batch", "sequence_length")]
+        if not all(type(count) is int and count > 0 for count in counts):
             return {"steps": 1} | values  # the wrong field is reported on its own
-        tokens, batch, length = known
+        tokens, batch, length = counts
         return {"steps": -(-tokens // (batch * length))} | values
 
     @cached_property
@@ -263,12 +263,14 @@ class PretrainConfig(Section):
     @classmethod
     def _with_schedule(cls, values: Any, info: ValidationInfo) -> Any:
         """Put the content of `schedule` in place of its name, and its lengths into `training`."""
-        given = values.get("schedule") if isinstance(values, dict) else None
-        if given is None or not (info.context or {}).get(FILES, True):
+        schedule = values.get("schedule") if isinstance(values, dict) else None
+        if schedule is None or not (info.context or {}).get(FILES, True):
             return values
         try:
-            is_file = isinstance(given, str)
-            plan = Schedule.from_file(given) if is_file else Schedule.from_content(given, "content")
+            if isinstance(schedule, str):
+                plan = Schedule.from_file(schedule)
+            else:
+                plan = Schedule.from_content(schedule, "content")
         except SamplerError as error:
             raise ValueError(f"schedule: {error}") from error
         training = values.get("training")
@@ -318,8 +320,8 @@ def _inconsistencies(config: PretrainConfig) -> Iterable[tuple[Location, str]]:
     if config.mixture != MixtureSource(anchor="natural"):
         yield ("mixture",), "the schedule has the mixtures; leave it out"
     for name in LENGTHS:
-        given, planned = getattr(config.training, name), getattr(config.plan, name)
-        if given != planned:
-            ends = name == "steps" and given > planned
-            what = f"ends before, after {planned}" if ends else f"has {planned}"
-            yield ("training", name), f"{given}, and the schedule {what}; leave it out"
+        value, planned = getattr(config.training, name), getattr(config.plan, name)
+        if value != planned:
+            ends = name == "steps" and value > planned
+            difference = f"ends before, after {planned}" if ends else f"has {planned}"
+            yield ("training", name), f"{value}, and the schedule {difference}; leave it out"

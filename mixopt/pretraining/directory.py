@@ -74,10 +74,10 @@ def check_directory(config: PretrainConfig, out: Path) -> None:
         before = dump_sections(recorded_pretraining(out))
         for name, was, now in differences(before, dump_sections(config)):
             if not _is_free(name):
-                there, here = (" ".join(str(value).split())[:200] for value in (was, now))
+                recorded, current = (" ".join(str(value).split())[:200] for value in (was, now))
                 raise RunError(
-                    f"{out}: the run was started with {name} {there}, and here it is {here}; use"
-                    " another --out"
+                    f"{out}: the run was started with {name} {recorded}, and here it is {current};"
+                    " use another --out"
                 )
 
 
@@ -145,12 +145,12 @@ def _is_made(folder: Path, fingerprint: str) -> bool:
 
 def corpus_folder(config: PretrainConfig, out: Path) -> Path:
     """Return the folder of a run's text, fetched to this node if it is in a store."""
-    given = config.corpus
-    if is_recipe(given):
+    source = config.corpus
+    if is_recipe(source):
         return out / CORPUS
-    if is_url(given):
-        return Corpus.open(given).path
-    path = local_path(given)
+    if is_url(source):
+        return Corpus.open(source).path
+    path = local_path(source)
     return path / CORPUS if (path / CORPUS).is_dir() else path
 
 
@@ -159,10 +159,10 @@ def open_text(config: PretrainConfig, out: Path) -> Corpus:
     corpus = Corpus.open(corpus_folder(config, out), verify=False)
     row = config.row_length
     for domain in corpus.evaluation:
-        for what, shards in (("training", domain.train), ("held-out", domain.validation)):
+        for kind, shards in (("training", domain.train), ("held-out", domain.validation)):
             if shards is not None and shards.tokens < row:
                 raise CorpusError(
-                    f"domain {domain.name!r}: {shards.tokens:,} {what} tokens, and one row takes"
+                    f"domain {domain.name!r}: {shards.tokens:,} {kind} tokens, and one row takes"
                     f" {row:,}; lower training.sequence_length to {max(shards.tokens - 1, 1):,}, or"
                     " leave it out"
                 )

@@ -50,14 +50,14 @@ class Loop:
 
         def opened() -> tuple[Corpus, _Mixtures, MixtureLoader, nn.Module, DocumentMasks | None]:
             corpus = open_text(config, out)
-            known = _known_mixtures(config, corpus)
-            loader = _loader(corpus, config, known, ranks.count)
+            planned = _planned_mixtures(config, corpus)
+            loader = _loader(corpus, config, planned, ranks.count)
             model, masks = initial_model(config, corpus.vocab_size, out), None
             if config.training.mask_documents:
                 masks = DocumentMasks(model, document_ends(corpus), length, corpus.vocab_size)
-            return corpus, known, loader, model, masks
+            return corpus, planned, loader, model, masks
 
-        corpus, self._known, self._loader, start, masks = ranks.each(opened)
+        corpus, self._planned, self._loader, start, masks = ranks.each(opened)
         flops = flops_per_token(start, length)
         self._trainer = Trainer(start, config, ranks, masks)
         self._held_out = HeldOutText(corpus, config, ranks, self._trainer)
@@ -118,7 +118,7 @@ class Loop:
             self._driver.start()
         else:  # planned mixtures are logged up to the present step
             self._log.cut(0)
-            self._log_known(0)
+            self._log_planned(0)
         with self._progress() as update:
             for batch in self._loader:
                 weights = self._loader.sampler.mixture_at(self.step)
@@ -144,9 +144,9 @@ class Loop:
                     break
         self._checkpoints.wait()
 
-    def _log_known(self, first: int) -> None:
+    def _log_planned(self, first: int) -> None:
         """Log the planned mixtures that start between a step and now."""
-        for batch, mixture, why in self._known:
+        for batch, mixture, why in self._planned:
             if first <= batch <= self.step:
                 self._log.write(batch, batch + 1, mixture, why, shadow=False)
 
@@ -174,7 +174,7 @@ class Loop:
         self._held_out.forget()
         self._meter.add(outcome)
         if self._driver is None:
-            self._log_known(self.step)
+            self._log_planned(self.step)
         else:
             for losses, domain in outcome.parts:
                 mask = torch.zeros_like(losses, dtype=torch.bool) if outcome.skipped else None
@@ -214,8 +214,8 @@ class Loop:
         model, optimizer = self._trainer.model, self._trainer.optimizer
         self._checkpoints.save(model, optimizer, self.step, state, beside=paths)
 
-    def _is_due(self, every: int) -> bool:
-        return self.is_finished or (every > 0 and self.step % every == 0)
+    def _is_due(self, period: int) -> bool:
+        return self.is_finished or (period > 0 and self.step % period == 0)
 
     def _check_ranks(self) -> None:
         """Check that all ranks have the same order of samples; rank 0 reports differences."""
@@ -225,15 +225,15 @@ class Loop:
     def _progress(self) -> Iterator[Any]:
         """Show progress on rank 0, and preserve torch's random state."""
         cuda = [self._ranks.device] if self._ranks.device.type == "cuda" else []
-        shown = progress("pretrain", self._config.training.steps)
+        bar = progress("pretrain", self._config.training.steps)
         with (
             torch.random.fork_rng(devices=cuda),
-            shown if self._ranks.is_first else nullcontext(no_progress) as update,
+            bar if self._ranks.is_first else nullcontext(no_progress) as update,
         ):
             yield update
 
 
-def _known_mixtures(config: PretrainConfig, corpus: Corpus) -> _Mixtures:
+def _planned_mixtures(config: PretrainConfig, corpus: Corpus) -> _Mixtures:
     """Return first step, mixture and source of each planned mixture."""
     if config.plan is None:
         source = config.mixture
@@ -263,23 +263,25 @@ def _mixture(config: PretrainConfig, corpus: Corpus) -> Mixture:
                 f"{source.file} has phases; write them as stages with mixopt export {source.file}"
                 " --to schedule --out schedule.yaml, and give schedule: schedule.yaml"
             )
-        given = Mixture.from_file(source.file) if source.file else Mixture(source.weights or {})
-        return given.over(corpus.domain_names)
+        mixture = Mixture.from_file(source.file) if source.file else Mixture(source.weights or {})
+        return mixture.over(corpus.domain_names)
     except MixtureError as error:
         field = "file" if source.file else "weights"
         raise MixtureError(f"mixture.{field}: {error}") from error
 
 
-def _loader(corpus: Corpus, config: PretrainConfig, known: _Mixtures, ranks: int) -> MixtureLoader:
+def _loader(
+    corpus: Corpus, config: PretrainConfig, planned: _Mixtures, ranks: int
+) -> MixtureLoader:
     """Return the loader of this rank's batches, one for each step."""
     _check_batch(config, ranks)
     dataset = MixtureDataset({d.name: d.train for d in corpus.domains}, length=config.row_length)
     epochs = config.max_epochs and _allowed_epochs(
-        config, config.max_epochs, dataset.sizes, known[0][1]
+        config, config.max_epochs, dataset.sizes, planned[0][1]
     )
     sampler = MixtureSampler(
         dataset.sizes,
-        known[0][1],
+        planned[0][1],
         batch_size=config.training.batch,
         seed=config.seed,
         batches=config.training.steps,

@@ -116,7 +116,7 @@ class Meter:
         sums = summed(self._losses.take())
         (*units_D, added), (*counts_D, passes) = sums[LOSS].tolist(), sums[COUNT].tolist()
         total, norm = sum(counts_D), outcome.gradient_norm
-        seen = [*zip(self._domains, units_D, counts_D, strict=True)]
+        domains = [*zip(self._domains, units_D, counts_D, strict=True)]
         line = {
             "step": step,
             "tokens": self._tokens_before(step),
@@ -126,9 +126,9 @@ class Meter:
             "gradient_norm": norm if math.isfinite(norm) else None,
             "skipped": self.skipped,
             **self._speed(step),
-            "train_loss": {name: units / (UNIT * count) for name, units, count in seen if count},
+            "train_loss": {name: units / (UNIT * count) for name, units, count in domains if count},
             "weight": shares(weights),
-            "realised": {name: round(count / total, 9) for name, _, count in seen if total},
+            "realised": {name: round(count / total, 9) for name, _, count in domains if total},
         }
         return {name: value for name, value in line.items() if value is not None}
 
@@ -161,10 +161,10 @@ class HeldOutText:
     ) -> None:
         """Read the rows, at least one for each evaluation domain."""
         length = config.row_length
-        most = max(1, config.held_out.tokens // config.training.sequence_length)
+        max_rows = max(1, config.held_out.tokens // config.training.sequence_length)
         texts = [domain.validation for domain in corpus.evaluation]
         rows = [
-            text.rows(np.arange(min(most, text.tokens // length)) * length, length)
+            text.rows(np.arange(min(max_rows, text.tokens // length)) * length, length)
             for text in texts
         ]
         tokens_RW = np.concatenate(rows).astype(np.int64)
@@ -242,11 +242,11 @@ class ExpertWatch:
         """Write a window of counts if one ends at this step."""
         if step == self._steps or step % self._every == 0:
             self.stats.reduce()
-            window, begun, self._begun = self.stats.window(), self._begun, step
+            window, start, self._begun = self.stats.window(), self._begun, step
 
             def record() -> None:
                 write({"step": step, **training_scalars(window)})
-                self.record.write_window(begun, step, window)
+                self.record.write_window(start, step, window)
 
             on_first(record)
 

@@ -129,13 +129,13 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
     Raises:
         MixoptError: It is missing, damaged or of an unsupported kind.
     """
-    given = str(path)
-    folder = local_path(given)
-    if not folder.exists() and is_hub_name(given):
-        folder = hub_folder(given)
-        return _of_folder(folder, f"{given.partition('@')[0]}@{folder.name}")
+    name = str(path)
+    folder = local_path(name)
+    if not folder.exists() and is_hub_name(name):
+        folder = hub_folder(name)
+        return _of_folder(folder, f"{name.partition('@')[0]}@{folder.name}")
     if not folder.is_dir():
-        raise RunError(f"{given!r}: no such folder; {_EXPECTED}")
+        raise RunError(f"{name!r}: no such folder; {_EXPECTED}")
     if (folder / STATE).exists() or folder.parent.name == CHECKPOINTS:
         return _of_checkpoint(folder, trust)
     newest = last_checkpoint(folder / CHECKPOINTS)
@@ -143,9 +143,9 @@ def open_origin(path: str | Path, *, trust: Trust = False) -> ModelOrigin:
         return _of_checkpoint(newest, trust)
     if is_transformers_folder(folder):
         return _of_folder(folder, str(folder))
-    begun = (folder / "config.yaml").exists() or (folder / CHECKPOINTS).exists()
-    what = "the run has no checkpoints yet" if begun else "has no model"
-    raise RunError(f"{given!r}: {what}; {_EXPECTED}")
+    is_run = (folder / "config.yaml").exists() or (folder / CHECKPOINTS).exists()
+    fault = "the run has no checkpoints yet" if is_run else "has no model"
+    raise RunError(f"{name!r}: {fault}; {_EXPECTED}")
 
 
 @contextmanager
@@ -159,21 +159,21 @@ def field_named(field: str) -> Iterator[None]:
 
 def with_origin(config: PretrainConfig, out: Path) -> tuple[PretrainConfig, ModelOrigin | None]:
     """Return the configuration completed by the model and start checkpoint."""
-    given = config.model
+    model = config.model
     if last_checkpoint(out / CHECKPOINTS) is not None:  # differences are reported later
-        before = recorded_pretraining(out).model
-        known = {} if given.start is None else before.options
-        named = {"name": given.name or before.name, "options": known | given.options}
-        recorded = {"origin": before.origin, "vocabulary": before.vocabulary}
-        return _with_model(config, **named, **recorded), None
-    if given.start is None:
+        previous = recorded_pretraining(out).model
+        inherited = {} if model.start is None else previous.options
+        fields = {"name": model.name or previous.name, "options": inherited | model.options}
+        recorded = {"origin": previous.origin, "vocabulary": previous.vocabulary}
+        return _with_model(config, **fields, **recorded), None
+    if model.start is None:
         return config, None
     with field_named("model.from"):
-        origin = open_origin(given.start, trust=(given.name,))
+        origin = open_origin(model.start, trust=(model.name,))
     _check(config, origin)
-    named = {"name": origin.model.name, "options": origin.model.options | given.options}
+    fields = {"name": origin.model.name, "options": origin.model.options | model.options}
     record = OriginConfig(checkpoint=origin.checkpoint, sha256=origin.sha256)
-    return _with_model(config, **named, origin=record), origin
+    return _with_model(config, **fields, origin=record), origin
 
 
 def with_vocabulary(
@@ -189,10 +189,11 @@ def with_vocabulary(
         if line is not None:
             say(f"pretrain: {line}")
         step = "" if origin.step is None else f"step {origin.step:,}, "
-        taken = origin.run is not None and config.model.optimizer is not False
+        has_optimizer = origin.run is not None and config.model.optimizer is not False
         say(
             f"pretrain: starts from {origin.checkpoint} ({step}weights {origin.sha256[:8]}),"
-            f" {'with its' if taken else 'without an'} optimizer's state; steps count from 0"
+            f" {'with its' if has_optimizer else 'without an'} optimizer's state; steps count from"
+            " 0"
         )
     return _with_model(config, vocabulary=text)
 
@@ -235,7 +236,7 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
         )
     if text is None:
         raise RunError(f"{record}: model.vocabulary: is not recorded; resume that run once")
-    state = _whole(path)
+    state = _verified_state(path)
     options = {k: v for k, v in config.model.options.items() if k != "attn_implementation"}
     options.setdefault("vocab_size", text.ids)
     return ModelOrigin(
@@ -252,16 +253,17 @@ def _of_checkpoint(path: Path, trust: Trust) -> ModelOrigin:
 
 def _of_folder(folder: Path, checkpoint: str) -> ModelOrigin:
     model, records = folder_model(folder), folder_records(folder)
+    length = getattr(hugging_face_config(model), "max_position_embeddings", None)
     if not isinstance(model.options.get("vocab_size"), int):
         raise RunError(f"{folder / 'config.json'}: vocab_size: is missing")
-    length = getattr(hugging_face_config(model), "max_position_embeddings", None)
-    known = folder_vocabulary(folder)
+    vocabulary = folder_vocabulary(folder)
     return ModelOrigin(
         path=folder,
         checkpoint=checkpoint,
         model=model,
         length=length if isinstance(length, int) else None,
-        vocabulary=known and VocabularyConfig(tokenizer=str(folder), ids=known[0], sha256=known[1]),
+        vocabulary=vocabulary
+        and VocabularyConfig(tokenizer=str(folder), ids=vocabulary[0], sha256=vocabulary[1]),
         sha256=_weights_hash(records),
     )
 
@@ -272,14 +274,14 @@ def _weights_hash(files: Mapping[str, FileRecord]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _whole(path: Path) -> CheckpointState:
+def _verified_state(path: Path) -> CheckpointState:
     """Return the state of a checkpoint, or raise if it is damaged."""
     try:
         return whole_state(path)
     except MixoptError as error:
-        older = [other for other in found_checkpoints(path.parent) if other.name < path.name]
-        what = f"the one before it is {older[-1]}" if older else "the run has no older checkpoint"
-        raise RunError(f"{error}; {what}") from error
+        older = [old for old in found_checkpoints(path.parent) if old.name < path.name]
+        hint = f"the one before it is {older[-1]}" if older else "the run has no older checkpoint"
+        raise RunError(f"{error}; {hint}") from error
 
 
 def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
@@ -302,15 +304,15 @@ def _check(config: PretrainConfig, origin: ModelOrigin) -> None:
         )
 
 
-def _are_compared(where: str, known: VocabularyConfig | None, text: VocabularyConfig) -> bool:
+def _are_compared(where: str, vocabulary: VocabularyConfig | None, text: VocabularyConfig) -> bool:
     """Check that two vocabularies are equal; return whether both are known."""
-    if known is None or known.sha256 is None or text.sha256 is None:
+    if vocabulary is None or vocabulary.sha256 is None or text.sha256 is None:
         return False
-    if known.sha256 != text.sha256:
+    if vocabulary.sha256 != text.sha256:
         raise ConfigError(
-            f"{where}: its tokenizer {known} is not the corpus's, {text}; prepare the corpus with"
-            " the model's tokenizer (corpus.tokenizer: its folder), or start from a model of this"
-            " vocabulary"
+            f"{where}: its tokenizer {vocabulary} is not the corpus's, {text}; prepare the corpus"
+            " with the model's tokenizer (corpus.tokenizer: its folder), or start from a model of"
+            " this vocabulary"
         )
     return True
 

@@ -45,7 +45,7 @@ from mixopt.system import FileRecord, build_plugin, checked_as, file_record, plu
 # Fields that models read but not every configuration class lists (Qwen3-MoE's head_dim).
 _UNLISTED = {"head_dim", "attn_implementation"}
 # Settings for training, whatever the family's default.
-_OURS: dict[str, Any] = {
+_TRAINING_FIELDS: dict[str, Any] = {
     "pad_token_id": None,
     "bos_token_id": None,
     "eos_token_id": None,
@@ -54,7 +54,7 @@ _OURS: dict[str, Any] = {
     "output_router_logits": True,
 }
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
-_WHAT = "a folder of transformers has config.json beside its safetensors"
+_FOLDER_PARTS = "a folder of transformers has config.json beside its safetensors"
 _HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)(?:@(?P<revision>\w[\w./-]*))?")
 _FAULTS = {
     "mismatched_keys": "does not fit",
@@ -62,7 +62,7 @@ _FAULTS = {
     "unexpected_keys": "has no place in the model",
 }
 # Fields without effect on shape or computation, not recorded. Those of `_CODE` may name code.
-_ABOUT = {
+_DESCRIPTIVE = {
     "architectures", "transformers_version", "torch_dtype", "dtype", "name_or_path",
     "_name_or_path", "model_type", "return_dict", "output_hidden_states", "output_attentions",
     "problem_type", "id2label", "label2id", "chunk_size_feed_forward", "is_encoder_decoder",
@@ -81,10 +81,11 @@ def build_model(
     config: ModelConfig, *, vocab_size: int, sequence_length: int, seed: int
 ) -> nn.Module:
     """Build a model on the CPU in float32, the same on every rank."""
-    given = config.options.get("vocab_size")
-    if isinstance(given, int) and given < vocab_size:
+    configured = config.options.get("vocab_size")
+    if isinstance(configured, int) and configured < vocab_size:
         raise ConfigError(
-            f"model.options.vocab_size: {given}, and the corpus's tokenizer has {vocab_size} ids"
+            f"model.options.vocab_size: {configured}, and the corpus's tokenizer has {vocab_size}"
+            " ids"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -115,16 +116,15 @@ def hugging_face_config(
     config: ModelConfig, vocab_size: int | None = None, sequence_length: int | None = None
 ) -> Any:
     """Return the configuration of a Hugging Face model."""
-    kinds, known = causal_models()
-    if config.name not in known:
-        near = did_you_mean(config.name, {*known, *plugin_names("model")})
+    kinds, classes = causal_models()
+    if config.name not in classes:
+        near = did_you_mean(config.name, {*classes, *plugin_names("model")})
         raise ConfigError(f"model.name: {config.name!r} is not a causal language model{near}")
     kind = kinds[config.name]
     if "text_config" in getattr(kind, "sub_configs", {}):
-        raise ConfigError(
-            f"model.name: {config.name!r} reads more than text; give its text model, such as"
-            f" {config.name}_text"
-        )
+        text = f"{config.name}_text"
+        hint = f"its text model, {text}" if text in classes else "a model of text"
+        raise ConfigError(f"model.name: {config.name!r} reads more than text; give {hint}")
     fields = _fields(kind)
     for option in config.options:
         if option not in fields:
@@ -133,7 +133,7 @@ def hugging_face_config(
                 f"{did_you_mean(option, fields)}"
             )
     sizes = {"vocab_size": vocab_size, "max_position_embeddings": sequence_length}
-    ours = _OURS | {name: size for name, size in sizes.items() if size is not None}
+    ours = _TRAINING_FIELDS | {name: size for name, size in sizes.items() if size is not None}
     options = {n: value for n, value in ours.items() if n in fields} | config.options
     with _as_options():
         return kind(**options)
@@ -147,8 +147,8 @@ def logits_of(output: Any) -> Tensor:
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """Return the layers, which are compiled, recomputed and sharded separately."""
-    whole = set(getattr(model, "_no_split_modules", None) or ())
-    blocks = [module for module in model.modules() if type(module).__name__ in whole]
+    block_classes = set(getattr(model, "_no_split_modules", None) or ())
+    blocks = [module for module in model.modules() if type(module).__name__ in block_classes]
     return blocks or list(getattr(model, "layers", ()))
 
 
@@ -162,9 +162,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def flops_per_token(model: nn.Module, sequence_length: int) -> float:
     """Return the FLOPs of a training step per token, as counted for the MFU; 0 if unknown."""
-    own = getattr(model, "flops_per_token", None)
-    if own is not None:
-        return float(own())
+    stated = getattr(model, "flops_per_token", None)
+    if stated is not None:
+        return float(stated())
     config = getattr(model, "config", None)
     width = getattr(config, "hidden_size", 0)
     attention = 12.0 * getattr(config, "num_hidden_layers", 0) * width * sequence_length
@@ -193,9 +193,9 @@ def _share(name: str, weight: nn.Parameter, routers: Sequence[FoundRouter]) -> f
 
 
 def _plugin(config: ModelConfig, vocab_size: int, sequence_length: int) -> Any:
-    known = {"vocab_size": vocab_size, "sequence_length": sequence_length}
+    fixed = {"vocab_size": vocab_size, "sequence_length": sequence_length}
     try:
-        return build_plugin("model", config.name, known | config.options)
+        return build_plugin("model", config.name, fixed | config.options)
     except ConfigError as error:  # our decoder is a proxy as well, and calls its options that
         raise ConfigError(str(error).replace("proxy.options.", "model.options.")) from error
 
@@ -241,12 +241,12 @@ def is_transformers_folder(path: Path) -> bool:
 def folder_model(path: Path) -> ModelConfig:
     """Return type and fields of a folder's model, as in the section `model`."""
     file = path / CONFIG
-    content = read_json(file, missing=f"not found: {_WHAT}")
+    content = read_json(file, missing=f"not found: {_FOLDER_PARTS}")
     values: dict[str, Any] = checked_as(dict[str, Any], content, str(file))
-    kinds, known = causal_models()
+    kinds, classes = causal_models()
     name = str(values.get("model_type"))
-    if name not in known:
-        near = did_you_mean(name, known)
+    if name not in classes:
+        near = did_you_mean(name, classes)
         raise RunError(f"{file}: model_type: {name!r} is not a known causal language model{near}")
     if values.get("quantization_config"):
         raise RunError(
@@ -255,7 +255,7 @@ def folder_model(path: Path) -> ModelConfig:
         )
     try:
         config = kinds[name].from_dict({k: v for k, v in values.items() if k not in _CODE})
-        fields = {n: v for n, v in config.to_dict().items() if n not in _ABOUT | _CODE}
+        fields = {n: v for n, v in config.to_dict().items() if n not in _DESCRIPTIVE | _CODE}
         return ModelConfig(name=name, options=json.loads(json.dumps(fields)))
     except Exception as error:  # a configuration class may raise anything
         raise RunError(f"{file}: {error_line(error)}") from error
@@ -299,14 +299,14 @@ def quietly() -> Iterator[None]:
     """Silence transformers' progress bars and load reports."""
     from transformers.utils import logging
 
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    has_bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:
         logging.set_verbosity(level)
-        if shown:
+        if has_bars:
             logging.enable_progress_bar()
 
 
@@ -354,16 +354,16 @@ def _weight_files(path: Path) -> list[str]:
             with safe_open(file, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            what = f"is truncated or damaged: {error_line(error)}"
-            raise RunError(f"{file}: {what}; fetch the model again") from error
+            fault = f"is truncated or damaged: {error_line(error)}"
+            raise RunError(f"{file}: {fault}; fetch the model again") from error
     names, index = [file.name for file in files], path / INDEX
     if index.exists():
         content = checked_as(dict[str, Any], read_json(index), str(index))
         where = f"{index}: weight_map"
-        named = checked_as(dict[str, str], content.get("weight_map"), where).values()
-        if others := sorted(set(named) - set(names)):
+        indexed = checked_as(dict[str, str], content.get("weight_map"), where).values()
+        if missing := sorted(set(indexed) - set(names)):
             raise RunError(
-                f"{where}: {others[0]!r} is not one of the safetensors beside it; fetch the model"
+                f"{where}: {missing[0]!r} is not one of the safetensors beside it; fetch the model"
                 " again"
             )
     return names
@@ -371,11 +371,11 @@ def _weight_files(path: Path) -> list[str]:
 
 def _check_report(path: Path, report: Mapping[str, Any]) -> None:
     """Raise RunError if weights were missing, unused or of other shapes."""
-    for kind, what in _FAULTS.items():
-        names = sorted(map(_shown, report.get(kind) or ()))
+    for kind, fault in _FAULTS.items():
+        names = sorted(map(_tensor_text, report.get(kind) or ()))
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]} {what}{more}")
+            raise RunError(f"{path}: {CONFIG} does not fit the weights: {names[0]} {fault}{more}")
 
 
 def _check_tied(path: Path, model: nn.Module) -> None:
@@ -389,9 +389,9 @@ def _check_tied(path: Path, model: nn.Module) -> None:
         )
 
 
-def _shown(key: Any) -> str:
+def _tensor_text(key: Any) -> str:
     """Return a tensor's name, with both shapes if they differ."""
     if isinstance(key, str):
         return key
-    name, there, here = key
-    return f"{name}, of shape {tuple(there)} in the weights and {tuple(here)} in the model,"
+    name, saved, expected = key
+    return f"{name}, of shape {tuple(saved)} in the weights and {tuple(expected)} in the model,"

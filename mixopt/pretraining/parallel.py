@@ -48,11 +48,11 @@ class Ranks:
             value = do()
         except BaseException as caught:
             error = caught
-        mine = None if error is None else error_line(error, with_kind=True)
-        messages = [mine] * self.count
+        message = None if error is None else error_line(error, with_kind=True)
+        messages = [message] * self.count
         if self.count > 1:
-            dist.all_gather_object(messages, mine)
-        failed = [rank for rank, message in enumerate(messages) if message is not None]
+            dist.all_gather_object(messages, message)
+        failed = [rank for rank, text in enumerate(messages) if text is not None]
         if not failed:
             return cast(Value, value)
         if error is not None and not isinstance(error, MixoptError):
@@ -72,8 +72,8 @@ def joined(device: str) -> Iterator[Ranks]:
     chosen = device_named(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    ours = not dist.is_initialized()
-    if ours:
+    is_new = not dist.is_initialized()
+    if is_new:
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         if "RANK" in os.environ:
             dist.init_process_group(backend)
@@ -83,7 +83,7 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
     finally:
-        if ours:
+        if is_new:
             dist.destroy_process_group()
 
 
@@ -117,8 +117,8 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        known = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
-        before = {kind: old for kind, old in known.items() if old not in (signal.SIG_IGN, None)}
+        handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
+        before = {kind: old for kind, old in handlers.items() if old not in (signal.SIG_IGN, None)}
 
         def on_signal(kind: int, _: Any) -> None:
             if kind == signal.SIGTERM:

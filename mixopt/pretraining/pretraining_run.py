@@ -93,10 +93,10 @@ def pretrain(
             other than 0 raise OtherRankError, which is not reported.
     """
     path, interruption = Path(out), Interruption()
-    given = _read(config, overrides)
-    with joined(given.device) as ranks, ExitStack() as alone:
-        on_first(lambda: alone.enter_context(working_in(path)))
-        resolved = on_first(lambda: _prepare(given, path, say))
+    loaded = _read(config, overrides)
+    with joined(loaded.device) as ranks, ExitStack() as exits:
+        on_first(lambda: exits.enter_context(working_in(path)))
+        resolved = on_first(lambda: _prepare(loaded, path, say))
         section = resolved.checkpoint
         with Checkpoints(
             path / CHECKPOINTS, ranks, keep=section.keep, keep_every=section.keep_every

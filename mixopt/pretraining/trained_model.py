@@ -74,7 +74,7 @@ def score_tasks(
     chosen = {name: chosen_items(read_items(file), items) for name, file in files.items()}
     origin, place = open_origin(path, trust=trust), device_named(device)
     tokenizer, length = origin.tokenizer(), origin.length or USUAL_LENGTH
-    tasks = [encode_task(name, some, tokenizer) for name, some in chosen.items()]
+    tasks = [encode_task(name, rows, tokenizer) for name, rows in chosen.items()]
     limit = min(_PASS_TOKENS, _PASS_LOGITS // tokenizer.vocab_size)
     read = RowBatches(task_rows(tasks), longest=length, tokens=limit)
     log_P = _log_probabilities(origin.module().to(place).eval(), read, place)
@@ -158,8 +158,8 @@ def write_export(
         draw = torch.Generator().manual_seed(0)
         tokens_BT = torch.randint(tokenizer.vocab_size, shape, generator=draw)
         with torch.no_grad():
-            expected, found = (logits_of(one(tokens_BT)).float() for one in (model, written))
-        difference = float((expected - found).abs().max())
+            expected, exported = (logits_of(m(tokens_BT)).float() for m in (model, written))
+        difference = float((expected - exported).abs().max())
         if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
             raise RunError(
                 f"{name}: as {kind} its logits differ by {difference:.2g}, more than rounding"

@@ -78,14 +78,14 @@ class DocumentMasks:
             length: Tokens of a sequence.
             vocab_size: Number of ids.
         """
-        taken = inspect.signature(model.forward).parameters
-        if "position_ids" not in taken:
+        arguments = inspect.signature(model.forward).parameters
+        if "position_ids" not in arguments:
             raise ConfigError(
                 f"{_MASKS}: {type(model).__name__} takes no position_ids, which would tell it where"
                 " documents begin; leave it out"
             )
         # With a cache transformers builds no masks from positions.
-        self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in taken else {}
+        self._ends, self._fixed = ends, {"use_cache": False} if "use_cache" in arguments else {}
         self._check(model, min(length, _SHORT) // 2, vocab_size)
 
     def inputs(self, tokens_BT: Tensor) -> dict[str, Any]:
@@ -121,13 +121,14 @@ class DocumentMasks:
     @torch.no_grad()
     def _influences(self, model: nn.Module, half: int, ids: int) -> tuple[float, float]:
         """Return how much outputs for a document depend on its surroundings, and on itself."""
-        before, other, own = torch.randint(
+        before, replaced, document = torch.randint(
             ids, (3, half), generator=torch.Generator().manual_seed(0)
         )
-        other = torch.where(other == before, (other + 1) % ids, other)
-        changed = own.clone()
-        changed[0] = (own[0] + 1) % ids
-        rows = torch.stack([torch.cat(p) for p in ((before, own), (other, own), (before, changed))])
+        replaced = torch.where(replaced == before, (replaced + 1) % ids, replaced)
+        changed = document.clone()
+        changed[0] = (document[0] + 1) % ids
+        pairs = (before, document), (replaced, document), (before, changed)
+        rows = torch.stack([torch.cat(pair) for pair in pairs])
         places = torch.arange(half).repeat(3, 2)
         output = logits_of(model(rows, position_ids=places, **self._fixed))[:, half:]
         same, elsewhere, moved = output
@@ -204,10 +205,10 @@ class Trainer:
                     output = self.train(tokens_BW[:, :-1])
                 losses_BT = token_losses(output, tokens_BW[:, 1:])
                 loss = losses_BT.mean()
-                more = added_loss(self.model, output, self._coefficient)
-                if more is not None:
-                    added.append(more.detach())
-                    loss = loss + more
+                auxiliary = added_loss(self.model, output, self._coefficient)
+                if auxiliary is not None:
+                    added.append(auxiliary.detach())
+                    loss = loss + auxiliary
                 (loss / len(passes)).backward()  # type: ignore[no-untyped-call]
             parts.append((losses_BT.detach(), domain_B))
         return parts, torch.stack(added) if added else None
@@ -241,8 +242,8 @@ class Trainer:
         """Return on every rank whether all values are finite, and whether any rank must stop."""
         loss = torch.stack([losses.sum() for losses, _ in parts]).sum()
         broken = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        wish = torch.tensor(float(stop), device=broken.device)
-        counts = torch.stack([broken.float(), wish])
+        stop_flag = torch.tensor(float(stop), device=broken.device)
+        counts = torch.stack([broken.float(), stop_flag])
         dist.all_reduce(counts)
         broken_ranks, stopping_ranks = counts.tolist()
         return not broken_ranks, bool(stopping_ranks)
@@ -269,8 +270,9 @@ class Trainer:
         return model
 
     def _replicated(self) -> nn.Module:
-        known = inspect.signature(DistributedDataParallel).parameters
-        sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        arguments = inspect.signature(DistributedDataParallel).parameters
+        new = "forward_sync_buffers"  # its name in newer releases
+        sync = new if new in arguments else "broadcast_buffers"
         options: dict[str, Any] = {sync: False, "gradient_as_bucket_view": True}
         return DistributedDataParallel(self.model, **options)
 
@@ -311,8 +313,8 @@ def make_optimizer(model: nn.Module, options: Any) -> optim.AdamW:
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
-        {"params": [one for one in trained if one.ndim > 1], "weight_decay": options.weight_decay},
-        {"params": [one for one in trained if one.ndim <= 1], "weight_decay": 0.0},
+        {"params": [w for w in trained if w.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [w for w in trained if w.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     adam = optim.AdamW(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=True)
@@ -324,9 +326,9 @@ def make_optimizer(model: nn.Module, options: Any) -> optim.AdamW:
 
 def added_loss(model: nn.Module, output: Any, coefficient: float) -> Tensor | None:
     """Return the auxiliary loss of a pass: `own_loss`, or the model's auxiliary output."""
-    own = getattr(model, "own_loss", None)
-    if isinstance(own, Tensor):
-        return own
+    loss = getattr(model, "own_loss", None)
+    if isinstance(loss, Tensor):
+        return loss
     auxiliary = getattr(output, "aux_loss", None)
     return coefficient * auxiliary if coefficient and isinstance(auxiliary, Tensor) else None
 

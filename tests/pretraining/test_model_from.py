@@ -27,7 +27,7 @@ from mixopt.corpus import FastTokenizer
 from mixopt.errors import ConfigError, MixoptError, PluginError, RunError
 from mixopt.pretraining import VocabularyConfig, export_model, open_origin
 from mixopt.pretraining.directory import record_config
-from mixopt.pretraining.models import _ABOUT, causal_models, folder_model, hugging_face_config
+from mixopt.pretraining.models import _DESCRIPTIVE, causal_models, folder_model, hugging_face_config
 from mixopt.system import file_record, write_sealed
 from mixopt.testing import tiny_corpus
 
@@ -146,13 +146,17 @@ def test_no_field_of_a_family_is_lost_whatever_its_value(name, tmp_path):
     kinds, names = causal_models()
     for item in [name] if name else sorted(set(names) - {"gemma4_assistant", "moshi"}):
         for field, default in kinds[item]().to_dict().items():
-            if field in _ABOUT or field == "vocab_size" or type(default) not in {int, float, bool}:
+            if (
+                field in _DESCRIPTIVE
+                or field == "vocab_size"
+                or type(default) not in {int, float, bool}
+            ):
                 continue
             with suppress(Exception):  # a value that the family cannot have
                 config = kinds[item](**{field: (not default) if default is True else default * 2})
                 config.save_pretrained(tmp_path)
                 reloaded = hugging_face_config(folder_model(tmp_path))
-                kept = {n: v for n, v in config.to_dict().items() if n not in _ABOUT}
+                kept = {n: v for n, v in config.to_dict().items() if n not in _DESCRIPTIVE}
                 lost = {n for n, v in kept.items() if reloaded.to_dict().get(n) != v}
                 if lost:
                     pytest.fail(f"{item}.{field}: lost {lost}")

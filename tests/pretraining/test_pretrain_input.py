@@ -39,10 +39,8 @@ def config(corpus, tmp_path_factory):
         ("max_epochs=0.001", "max_epochs is 0.001. Lower its share to"),
         ("mixture={weights: {code: 0.5}}", "mixture.weights: weights add up to 0.5, not 1"),
         ("model={name: mixtrel}", "not a causal language model; did you mean 'mixtral'?"),
-        (
-            "model={name: gemma3}",
-            "'gemma3' reads more than text; give its text model, such as gemma3_text",
-        ),
+        ("model={name: gemma3}", "'gemma3' reads more than text; give its text model, gemma3_text"),
+        ("model={name: mllama}", "'mllama' reads more than text; give a model of text"),
         ("model={name: mixtral, options: {hiden: 3}}", "model.options.hiden: "),
         ("model={name: decoder, options: {width: 31}}", "model.options.heads: 2 must be a divisor"),
         ("training.sequence_length=64064", "tokens, and one row takes 64,065; lower training.seq"),

@@ -335,15 +335,15 @@ class ContinuedProxy:
         return moments
 
     def _ready(self, corpus: Corpus) -> GroupTraining | PlainTraining:
-        expected, here = self._expected_hash, self._origin.sha256
-        if expected is not None and here != expected:
+        expected, current = self._expected_hash, self._origin.sha256
+        if expected is not None and current != expected:
             raise ConfigError(
                 f"proxy.from: {self._name}: has changed since the sweep began: the hash of its"
-                f" weights is {here[:12]}, and was {expected[:12]}; restore the checkpoint, or redo"
-                " the sweep with: mixopt run --from sweep"
+                f" weights is {current[:12]}, and was {expected[:12]}; restore the checkpoint, or"
+                " redo the sweep with: mixopt run --from sweep"
             )
-        known = self._origin.vocabulary
-        tokenizer = None if known is None else saved_tokenizer(corpus.path, corpus.tokenizer)
+        vocabulary = self._origin.vocabulary
+        tokenizer = None if vocabulary is None else saved_tokenizer(corpus.path, corpus.tokenizer)
         self._check_ids(corpus.tokenizer, tokenizer, corpus.vocab_size)
         return self._trainer
 

@@ -144,15 +144,15 @@ def transformers_form(size: DecoderSize, weights: Mapping[str, Tensor]) -> Form:
     """Return transformers' configuration fields, and weights by transformers' names."""
     table = weights["embedding"]
     config = _config(size, len(table))
-    named = {"model.embed_tokens.weight": table, "model.norm.weight": weights["norm"]}
+    form = {"model.embed_tokens.weight": table, "model.norm.weight": weights["norm"]}
     if not size.tied:
-        named["lm_head.weight"] = weights["head"]
+        form["lm_head.weight"] = weights["head"]
     for layer in range(size.layers):
         prefix = f"{layer}."
         part = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
         for name, weight in _layer(part).items():
-            named[f"model.layers.{layer}.{name}"] = weight
-    return config, {name: weight.contiguous() for name, weight in named.items()}
+            form[f"model.layers.{layer}.{name}"] = weight
+    return config, {name: weight.contiguous() for name, weight in form.items()}
 
 
 def _config(size: DecoderSize, vocab_size: int) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _config(size: DecoderSize, vocab_size: int) -> dict[str, Any]:
 def _layer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a layer by transformers' names."""
     query, key, value = weights["qkv"].T.chunk(3)
-    named = {
+    form = {
         "self_attn.q_proj.weight": query,
         "self_attn.k_proj.weight": key,
         "self_attn.v_proj.weight": value,
@@ -195,11 +195,11 @@ def _layer(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if "router" not in weights:
         gate, up = weights["gate_up"].T.chunk(2)
         mlp = {"gate_proj": gate, "up_proj": up, "down_proj": weights["down"].T}
-        return named | {f"mlp.{name}.weight": weight for name, weight in mlp.items()}
-    named["block_sparse_moe.gate.weight"] = weights["router"].T
+        return form | {f"mlp.{name}.weight": weight for name, weight in mlp.items()}
+    form["block_sparse_moe.gate.weight"] = weights["router"].T
     experts = zip(weights["experts_gate_up"], weights["experts_down"], strict=True)
     for number, (gate_up, down) in enumerate(experts):
         gate, up = gate_up.T.chunk(2)
         for name, weight in {"w1": gate, "w2": down.T, "w3": up}.items():
-            named[f"block_sparse_moe.experts.{number}.{name}.weight"] = weight
-    return named
+            form[f"block_sparse_moe.experts.{number}.{name}.weight"] = weight
+    return form

@@ -156,12 +156,12 @@ class ExpertCounter:
         self._member_K1 = torch.arange(members, device=device)[:, None]
         self._place_B = torch.arange(size.batch, device=device)
 
-    def add(self, taken: int, routed: Routed) -> None:
-        """Add the assignments of step `taken`, counted from 0."""
-        part = slice(taken * self._batch, (taken + 1) * self._batch)
+    def add(self, step: int, routed: Routed) -> None:
+        """Add the assignments of `step`, counted from 0."""
+        part = slice(step * self._batch, (step + 1) * self._batch)
         domain_KB = self._domain_KS[:, part].long()
         # With an odd batch size, the extra sequence goes to each half in turn.
-        half_B = (self._place_B + taken) % 2
+        half_B = (self._place_B + step) % 2
         row_KB = (2 * self._member_K1 + half_B) * len(self.domains) + domain_KB
         rows = routed.counts_LKBE.permute(1, 2, 0, 3).flatten(0, 1)
         self._counts.index_add_(0, row_KB.flatten(), rows)
@@ -187,9 +187,9 @@ def held_out_assignments(
     counts_LKWE: list[Tensor], windows_M: list[int], domains: tuple[str, ...], top_k: int
 ) -> list[Assignments]:
     """Return each member's assignments in an evaluation, with equally many windows per domain."""
-    least = min(windows_M[: len(domains)])
+    windows = min(windows_M[: len(domains)])
     starts = np.cumsum([0, *windows_M])[: len(domains)]
-    place_U = torch.from_numpy((starts[:, None] + np.arange(least)).ravel())
+    place_U = torch.from_numpy((starts[:, None] + np.arange(windows)).ravel())
     counts_LKUE = torch.cat(counts_LKWE, 2).cpu()[:, :, place_U]
     layers, members, _, experts = counts_LKUE.shape
     counts_LKDUE = counts_LKUE.view(layers, members, len(domains), -1, experts)

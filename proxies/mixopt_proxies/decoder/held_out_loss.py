@@ -97,7 +97,7 @@ MIN_POINTS = 2  # points before the end, at any cost
 class Evaluations:
     """The evaluation data of trials; complete evaluations follow the steps `at`, with the last.
 
-    After the steps `few_at` only the sample `few` of each evaluation domain is evaluated.
+    After the steps `sampled_at` only a `sample` of each evaluation domain is evaluated.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class Evaluations:
         steps, points = steps_of(training, length * batch), training.curve_points
         self.windows = HeldOutWindows(corpus, length, batch, training.eval_tokens, device)
         self.tasks = HeldOutTasks(corpus, length, batch, device)
-        self.few: HeldOutWindows | None = None
+        self.sample: HeldOutWindows | None = None
         if points:
             count, points = sample_size(len(corpus.evaluation), batch, steps, points)
-            self.few = HeldOutWindows(corpus, length, batch, count * length, device)
+            self.sample = HeldOutWindows(corpus, length, batch, count * length, device)
         sampled_at = {round(steps * k / (points + 1)) for k in range(1, points + 1)}
-        self.few_at = sampled_at - {0, steps}
+        self.sampled_at = sampled_at - {0, steps}
         interval = max(1, round(training.eval_every / (length * batch)))
         interval = interval if training.eval_every else steps
         self.at = {*range(interval, steps, interval), steps}
@@ -121,9 +121,9 @@ class Evaluations:
 def sample_size(domains: int, batch: int, steps: int, points: int) -> tuple[int, int]:
     """Return the sampled windows of each domain, and the number of points before the end."""
     affordable = SHARE * steps  # batches, over all points and the end
-    least = math.ceil(domains / batch)
-    points = min(points, max(MIN_POINTS, int(affordable / least) - 1))
-    batches = max(least, int(affordable / (points + 1)))
+    min_windows = math.ceil(domains / batch)
+    points = min(points, max(MIN_POINTS, int(affordable / min_windows) - 1))
+    batches = max(min_windows, int(affordable / (points + 1)))
     return max(1, batches * batch // domains), points
 
 
@@ -139,8 +139,8 @@ def moved_to(
 
 def _shifted(point: Losses, sampled_end: Losses, end: Losses) -> Losses:
     def shifted(unit: str) -> dict[str, float]:
-        values, sample, whole = (getattr(losses, unit) for losses in (point, sampled_end, end))
-        shifts = {name: whole[name] - sample[name] for name in values}
+        values, sample, full = (getattr(losses, unit) for losses in (point, sampled_end, end))
+        shifts = {name: full[name] - sample[name] for name in values}
         return {n: v + shifts[n] if math.isfinite(shifts[n]) else v for n, v in values.items()}
 
     nats, bits = shifted("nats_per_token"), shifted("bits_per_byte")

@@ -44,9 +44,9 @@ def check(option: str, value: object, good: bool, want: str) -> None:
         raise ConfigError(f"proxy.options.{option}: {value!r} must be {want}")
 
 
-def check_known(options: Iterable[str], known: Iterable[str]) -> None:
+def check_known(options: Iterable[str], names: Iterable[str]) -> None:
     """Raise on an unknown option."""
-    known = tuple(known)
+    known = tuple(names)
     for option in options:
         if option not in known:
             near = did_you_mean(option, known)

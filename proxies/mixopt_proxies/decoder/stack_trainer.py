@@ -72,24 +72,24 @@ class Course:
         self, batches: TrialBatches, evaluations: Evaluations, report: Report
     ) -> list[MemberCourse]:
         """Run all steps and evaluations."""
-        counter, few = self._counter(batches), evaluations.few
+        counter, sample = self._counter(batches), evaluations.sample
         curve, sampled, counts = list[list[Losses]](), list[list[Losses]](), list[Tensor]()
         reported = time.monotonic()
         report(self._progress(0, "compiling" if self._compiled else "training"))
-        for taken, tokens_KBW in self.stream(batches):
+        for step, tokens_KBW in self.stream(batches):
             routed = self.step(tokens_KBW)
-            if counter is not None and routed is not None and 2 * taken >= self._steps - 1:
-                counter.add(taken, routed)
-            if taken == 0 or time.monotonic() - reported > REPORT_SECONDS:
-                report(self._progress(taken + 1))
+            if counter is not None and routed is not None and 2 * step >= self._steps - 1:
+                counter.add(step, routed)
+            if step == 0 or time.monotonic() - reported > REPORT_SECONDS:
+                report(self._progress(step + 1))
                 reported = time.monotonic()
-            if few is not None and taken + 1 in evaluations.few_at:
-                sampled.append(self._losses(few, taken + 1, report)[0])
-            if taken + 1 in evaluations.at:
-                losses, counts = self.evaluate(evaluations, taken + 1, report)
+            if sample is not None and step + 1 in evaluations.sampled_at:
+                sampled.append(self._losses(sample, step + 1, report)[0])
+            if step + 1 in evaluations.at:
+                losses, counts = self.evaluate(evaluations, step + 1, report)
                 curve.append(losses)
-        if few is not None:
-            last, _ = self._losses(few, self._steps, report)
+        if sample is not None:
+            last, _ = self._losses(sample, self._steps, report)
             curve = [*moved_to(curve[-1], sampled, last), *curve]
         report(self._progress(self._steps))
         experts: list[ExpertCounts] | list[None] = [None] * self.members
@@ -112,36 +112,36 @@ class Course:
             yield from enumerate(block, start=first)
 
     def evaluate(
-        self, evaluations: Evaluations, taken: int, report: Report
+        self, evaluations: Evaluations, steps: int, report: Report
     ) -> tuple[list[Losses], list[Tensor]]:
         """Return each member's held-out losses and task metrics, and its experts' counts."""
 
         def token_losses(tokens_KBW: Tensor, place_P: Tensor) -> Tensor:
-            report(self._progress(taken, "evaluating"))
+            report(self._progress(steps, "evaluating"))
             return self._token_losses(tokens_KBW, place_P)
 
-        losses, counts = self._losses(evaluations.windows, taken, report)
+        losses, counts = self._losses(evaluations.windows, steps, report)
         scores = evaluations.tasks.scores(token_losses, self.members)
         return [replace(loss, tasks=s) for loss, s in zip(losses, scores, strict=True)], counts
 
     def _losses(
-        self, held_out: HeldOutWindows, taken: int, report: Report
+        self, held_out: HeldOutWindows, steps: int, report: Report
     ) -> tuple[list[Losses], list[Tensor]]:
         counts_LKWE: list[Tensor] = []
 
         def sequence_losses(tokens_KBW: Tensor) -> Tensor:
-            report(self._progress(taken, "evaluating"))
+            report(self._progress(steps, "evaluating"))
             losses_KB, routed = self._evaluated(tokens_KBW)
             if routed is not None:
                 counts_LKWE.append(routed.counts_LKBE)
             return losses_KB
 
-        losses = held_out.losses(sequence_losses, self.members, taken * self._step_tokens)
+        losses = held_out.losses(sequence_losses, self.members, steps * self._step_tokens)
         return losses, counts_LKWE
 
-    def _progress(self, taken: int, doing: Doing = "training") -> Progress:
+    def _progress(self, steps: int, doing: Doing = "training") -> Progress:
         tokens = self._step_tokens * self.members
-        return Progress(done=taken * tokens, total=self._steps * tokens, doing=doing)
+        return Progress(done=steps * tokens, total=self._steps * tokens, doing=doing)
 
 
 class StackTrainer(Course):

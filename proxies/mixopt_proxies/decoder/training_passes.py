@@ -159,8 +159,8 @@ class HeadLoss:
         self, hidden_KNC: Tensor, head_KVC: Tensor, targets_KN: Tensor
     ) -> Iterator[tuple[int, slice, _Chunk]]:
         members, count = targets_KN.shape
-        most = max(1, CHUNK_LOGITS[targets_KN.device.type] // head_KVC.shape[1])
-        size = max(1, math.ceil(count / max(1, math.ceil(count / most))))
+        max_tokens = max(1, CHUNK_LOGITS[targets_KN.device.type] // head_KVC.shape[1])
+        size = max(1, math.ceil(count / max(1, math.ceil(count / max_tokens))))
         for k in range(members):
             for first in range(0, count, size):
                 part = slice(first, first + size)
@@ -220,6 +220,6 @@ def write_exponentials(logits_NT: Tensor, out_NT: Tensor) -> tuple[Tensor, Tenso
 
 def tile_width(tokens: int, vocab_size: int, device: torch.device) -> int:
     """Return the ids per tile: equal tiles, a multiple of 64."""
-    most = max(MIN_TILE, TILE_LOGITS[device.type] // tokens)
-    even = math.ceil(vocab_size / math.ceil(vocab_size / most))
+    max_width = max(MIN_TILE, TILE_LOGITS[device.type] // tokens)
+    even = math.ceil(vocab_size / math.ceil(vocab_size / max_width))
     return min(vocab_size, math.ceil(even / 64) * 64)

@@ -62,8 +62,8 @@ class TrialBatches:
         domain_KS, start_KS = self.domain_KS[:, part], self._start_KS[:, part]
         tokens = np.empty((*domain_KS.shape, self._window), np.int32)
         for d in np.unique(domain_KS).tolist():
-            here = domain_KS == d
-            tokens[here] = self._shards[d].rows(start_KS[here], self._window)
+            in_domain = domain_KS == d
+            tokens[in_domain] = self._shards[d].rows(start_KS[in_domain], self._window)
         by_step = tokens.reshape(len(tokens), stop - first, self._batch, self._window)
         return np.ascontiguousarray(by_step.swapaxes(0, 1))
 

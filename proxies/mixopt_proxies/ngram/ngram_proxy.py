@@ -56,10 +56,10 @@ class NgramProxy:
 
     def __init__(self, order: int = 4, window: int = 512) -> None:
         """Check and store the options."""
-        for name, value, least, most in (("order", order, 1, 16), ("window", window, 2, 2**20)):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        for name, value, low, high in (("order", order, 1, 16), ("window", window, 2, 2**20)):
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(
-                    f"proxy.options.{name}: {value!r} is not a whole number from {least} to {most}"
+                    f"proxy.options.{name}: {value!r} is not a whole number from {low} to {high}"
                 )
         self.order = order
         self.window = window
@@ -168,23 +168,23 @@ def _curve_points(
     return curve
 
 
-def held_out_rows(domain: Domain, most: int) -> Rows:
-    """Return all held-out tokens, or evenly spaced windows with at most `most` tokens in total."""
+def held_out_rows(domain: Domain, max_tokens: int) -> Rows:
+    """Return all held-out tokens, or evenly spaced windows with at most `max_tokens` in total."""
     shards = domain.validation
     if not shards.tokens:
         raise CorpusError(f"domain {domain.name!r} has no held-out text to evaluate")
-    length = shards.tokens if shards.tokens <= most else min(HELD_OUT_WINDOW, most)
-    count = max(min(shards.tokens, most) // length, 1)
+    length = shards.tokens if shards.tokens <= max_tokens else min(HELD_OUT_WINDOW, max_tokens)
+    count = max(min(shards.tokens, max_tokens) // length, 1)
     starts_B = np.linspace(0, shards.tokens - length, count).astype(np.int64)
     tokens_T = shards.rows(starts_B, length).astype(np.int64).ravel()
     return tokens_T, np.arange(len(tokens_T)) % length == 0
 
 
-def sampled(rows: Rows, most: int) -> Rows:
-    """Return evenly spaced pieces of rows, with at most `most` tokens in total."""
+def sampled(rows: Rows, max_tokens: int) -> Rows:
+    """Return evenly spaced pieces of rows, with at most `max_tokens` tokens in total."""
     tokens_T, starts_T = rows
-    length = min(SAMPLE_WINDOW, most, len(tokens_T))
-    count = max(min(most, len(tokens_T)) // length, 1)
+    length = min(SAMPLE_WINDOW, max_tokens, len(tokens_T))
+    count = max(min(max_tokens, len(tokens_T)) // length, 1)
     firsts_B = np.linspace(0, len(tokens_T) - length, count).astype(np.int64)
     at_T = (firsts_B[:, None] + np.arange(length)).ravel()
     begins_T = starts_T[at_T]
@@ -278,14 +278,14 @@ class NgramModel:
         orders: list[GramCounts] = []
         grams: list[IntArray] = []
         for _ in range(order):
-            known_T = contexts_T >= 0
-            if not known_T.any():  # no row is as long as this order
+            is_gram_T = contexts_T >= 0
+            if not is_gram_T.any():  # no row is as long as this order
                 break
-            keys = contexts_T[known_T] * vocab_size + tokens_T[known_T]
+            keys = contexts_T[is_gram_T] * vocab_size + tokens_T[is_gram_T]
             keys_G, inverse, counts_G = np.unique(keys, return_inverse=True, return_counts=True)
             orders.append(GramCounts.of(keys_G, counts_G, contexts, vocab_size))
             grams_T = np.full(len(tokens_T), NONE, dtype=np.int64)
-            grams_T[known_T] = inverse
+            grams_T[is_gram_T] = inverse
             grams.append(grams_T)
             contexts_T, contexts = _previous(grams_T, place_T), len(keys_G)
         return cls(tuple(orders), vocab_size), grams
@@ -331,10 +331,10 @@ class NgramModel:
         place_T = _positions(starts_T)
         contexts_T = np.zeros(len(tokens_T), dtype=np.int64)
         for order in self.orders:
-            wanted_T = np.where(contexts_T >= 0, contexts_T * self.vocab_size + tokens_T, NONE)
-            places_T = np.searchsorted(order.keys_G, wanted_T)
-            known_T = order.keys_G[np.minimum(places_T, len(order.keys_G) - 1)] == wanted_T
-            grams_T = np.where(known_T, places_T, NONE)
+            keys_T = np.where(contexts_T >= 0, contexts_T * self.vocab_size + tokens_T, NONE)
+            places_T = np.searchsorted(order.keys_G, keys_T)
+            is_counted_T = order.keys_G[np.minimum(places_T, len(order.keys_G) - 1)] == keys_T
+            grams_T = np.where(is_counted_T, places_T, NONE)
             yield contexts_T, grams_T
             contexts_T = _previous(grams_T, place_T)
 
@@ -343,9 +343,9 @@ def _interpolate(
     order: GramCounts, contexts_T: IntArray, grams_T: IntArray, lower_T: Array
 ) -> Array:
     """Interpolate one order's frequencies with the probabilities of the order below."""
-    seen_T = contexts_T >= 0
-    totals_T = np.where(seen_T, order.totals_C[contexts_T], 0)
-    kinds_T = np.where(seen_T, order.kinds_C[contexts_T], 0)
+    has_context_T = contexts_T >= 0
+    totals_T = np.where(has_context_T, order.totals_C[contexts_T], 0)
+    kinds_T = np.where(has_context_T, order.kinds_C[contexts_T], 0)
     counts_T = np.where(grams_T >= 0, order.counts_G[grams_T], 0)
     mixed_T = (counts_T + kinds_T * lower_T) / np.maximum(totals_T + kinds_T, 1)
     return np.where(totals_T > 0, mixed_T, lower_T)
