@@ -86,6 +86,8 @@ class Mixture(Mapping[str, float]):
             name: _number(name, value) for name, value in zip(names, weights.values(), strict=True)
         }
         total = math.fsum(values.values())
+        if not total:
+            raise MixtureError("all weights are 0; at least one must be above 0")
         if abs(total - 1.0) > tolerance:
             raise MixtureError(
                 f"weights add up to {total:.6g}, not 1: divide each by {total:.6g}, or pass"

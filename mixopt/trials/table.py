@@ -63,7 +63,8 @@ if TYPE_CHECKING:
     from mixopt.reporting import TrialPlots
 
 
-CONTENTS, PHASED = "mixopt:domains", "mixopt:phases"  # keys in the metadata of Parquet
+# Keys in the metadata of Parquet:
+CONTENTS, PHASED, QUESTIONS = "mixopt:domains", "mixopt:phases", "mixopt:items"
 
 
 def counts_text(trials: TrialRows) -> str:
@@ -194,14 +195,18 @@ class Trials(ReindexedRows):
         table = read_table(Path(path), error=TrialsError)
         with Path(path).open("rb") as stream:  # polars refuses some names of files
             metadata = pl.read_parquet_metadata(stream)
-        content_text = metadata.get(CONTENTS, "{}")
-        content = parse_json(content_text, f"{path}: {CONTENTS}", error=TrialsError)
-        contents = checked_as(dict[str, DomainContent], content, f"{path}: {CONTENTS}", TrialsError)
+        place, text = f"{path}: {CONTENTS}", metadata.get(CONTENTS, "{}")
+        content = parse_json(text, place, error=TrialsError)
+        contents = checked_as(dict[str, DomainContent], content, place, TrialsError)
+        place, text = f"{path}: {QUESTIONS}", metadata.get(QUESTIONS, "{}")
+        questions = parse_json(text, place, error=TrialsError)
+        items = checked_as(dict[str, int], questions, place, TrialsError)
         try:
             return cls(
                 table,
                 named(table, WEIGHT),
                 loss_names(table),
+                items=items,
                 contents=contents,
                 is_phased=PHASED in metadata,
             )
@@ -211,6 +216,7 @@ class Trials(ReindexedRows):
     def write(self, path: str | Path) -> None:
         """Write the table as Parquet, atomically; equal tables give equal bytes."""
         metadata = {CONTENTS: json.dumps(self.contents)} if self.contents else {}
+        metadata |= {QUESTIONS: json.dumps(dict(self.items))} if self.items else {}
         metadata |= {PHASED: "true"} if self.is_phased else {}
         write_table(Path(path), self.table, metadata)
 

@@ -215,3 +215,14 @@ def test_a_single_table_without_names_is_numbered_and_without_weights_or_a_run_r
         Trials.from_csv(path)
     path.write_text("Name,State,w_web,w_code,code_loss\na,crashed,0.5,0.5,2\nb,running,1,0,3\n")
     refuses(TrialsError, r"State: no run has finished \(found 'crashed'\)", Trials.from_csv, path)
+
+
+def test_questions_of_a_metric_are_kept_in_a_table_of_trials_and_a_row_without_weights_is_named(
+    read, tmp_path
+):
+    found = read(losses="run,qa,items/qa\na,0.5,20\nb,0.25,20\nc,0.9,20\n")
+    found.write(tmp_path / "trials.parquet")
+    assert Trials.read(tmp_path / "trials.parquet").items == found.items == {"qa": 20}
+    mixtures = "run,web,code\na,0,0\nb,0.25,0.75\nc,0.9,0.1\n"
+    with pytest.raises(TrialsError, match="row a: all weights are 0; at least one must be above 0"):
+        read(mixtures, tolerance=1.0)
