@@ -37,7 +37,7 @@ Unit = Literal["samples", "tokens", "supervised"]
 UNIT_BITS = 42
 UNIT = 1 << UNIT_BITS  # a share of 1
 _NO_LIMIT = 1 << 62
-_RECENT_WINDOWS = 1024  # whose places stay in memory
+_RECENT_WINDOWS = 1024  # whose places stay in memory; of older windows, one in so many
 _MAX_STRETCH = 256  # windows
 _FINER_BITS = 14
 _MAX_INT64_DEBT = 16  # samples; with finer units, a larger debt may exceed 64 bits
@@ -188,8 +188,9 @@ class SampleOrder:
             return known.place(window)
         if window < self.start.window:
             return None
-        nearest = max(w for w in list(self._stretches) if w <= window)
-        place = self._stretches[nearest].place(nearest)
+        stretches = dict(self._stretches)  # a loader's thread may drop some meanwhile
+        nearest = max(w for w in stretches if w <= window)
+        place = stretches[nearest].place(nearest)
         while place.window < window:
             stretch = self._next(place, window - place.window)
             if stretch is None:
@@ -213,10 +214,16 @@ class SampleOrder:
         return self._end
 
     def _prune(self, window: int) -> None:
-        """Drop places long before a window; they can be computed again from the start."""
-        for w in list(self._stretches):
-            if self.start.window < w < window - _RECENT_WINDOWS:
+        """Drop places long before a window, except some from which the others are computed."""
+        for w, stretch in list(self._stretches.items()):
+            if not self.start.window < w < window - _RECENT_WINDOWS:
+                continue
+            if w % _RECENT_WINDOWS:
                 self._stretches.pop(w, None)
+            elif stretch.before.window < w:  # frees the rest of its stretch
+                _, counts_D, owed_D, had_D, ended = stretch.place(w)
+                place = Place(w, counts_D.copy(), owed_D.copy(), had_D.copy(), ended)
+                self._stretches[w] = Stretch.single(place, place)
 
     def rows(self, window: int, most: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""

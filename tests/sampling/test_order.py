@@ -145,6 +145,21 @@ def test_a_state_of_long_ago_is_laid_out_again():
     refuses(SamplerError, "known from batch 900 on, has no batch 5", other.state_at, 5)
 
 
+def test_a_state_of_long_ago_is_laid_out_from_a_place_near_it(monkeypatch):
+    sampler, dealt = sampler_of([500, 500], [0.7, 0.3]), []
+    state = json.dumps(sampler.state_at(3500))
+    list(islice(sampler, 5000))
+    deal = sampler.order._deal
+
+    def noted(place, most):
+        dealt.append(place.window)
+        return deal(place, most)
+
+    monkeypatch.setattr(sampler.order, "_deal", noted)
+    assert json.dumps(sampler.state_at(3500)) == state
+    assert min(dealt) == 3072
+
+
 def test_what_many_domains_without_a_share_are_owed_is_made_good():
     sampler = sampler_of([9] * 400, [1] * 399 + [1e-6], 199)
     for _ in range(3):
