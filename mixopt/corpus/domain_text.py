@@ -81,11 +81,11 @@ class HeldOutSplit:
 
     def finish(self) -> Iterator[Spooled]:
         """Yield the remaining training documents; `held_out` is final afterwards."""
-        wanted = self._fraction * self._total
+        target = self._fraction * self._total
         while len(self._heap) > 1:
             without = self._held_bytes - _size(self._groups[-self._heap[0]])
             # If more than twice the target is held, accept down to half of it.
-            if without < (wanted / 2 if self._held_bytes > 2 * wanted else wanted):
+            if without < (target / 2 if self._held_bytes > 2 * target else target):
                 return
             yield from self._drop()
 
@@ -209,13 +209,13 @@ class DomainText:
     def read(self) -> DomainText:
         """Read all documents into the spools."""
         config, train, validation = self._config, self.train, self.validation
-        seen: set[bytes] = set()
-        main = self._distinct(self._documents(), self.max_bytes, seen)
+        digests: set[bytes] = set()
+        main = self._distinct(self._documents(), self.max_bytes, digests)
         held_out = main if train is None else None
         if self._source.validation is not None:
             documents = map(Document, read_validation(self.name, self._source, self.bad))
             limit = self.max_bytes if train is None else config.max_validation_bytes
-            held_out = self._distinct(documents, limit, seen)
+            held_out = self._distinct(documents, limit, digests)
         if held_out is not None:
             validation.write(document for _, document in held_out)
             self._check_any(validation, "" if train is None else "held-out ")
@@ -279,16 +279,16 @@ class DomainText:
         return map(Document, read_documents(self.name, self._source, self.bad, self.at))
 
     def _distinct(
-        self, documents: Iterator[Document], limit: int | None, seen: set[bytes]
+        self, documents: Iterator[Document], limit: int | None, digests: set[bytes]
     ) -> Iterator[tuple[str | None, Spooled]]:
-        """Yield documents not in `seen`, up to `limit` bytes; truncate the last one."""
+        """Yield documents not in `digests`, up to `limit` bytes; truncate the last one."""
         size = 0
         for text, group in documents:
             digest, content = content_digest(text), text.encode()
-            if not text.strip() or digest in seen:
-                self.left_out["duplicates" if digest in seen else "empty"] += 1
+            if not text.strip() or digest in digests:
+                self.left_out["duplicates" if digest in digests else "empty"] += 1
                 continue
-            seen.add(digest)
+            digests.add(digest)
             if limit is not None and size + len(content) >= limit:
                 content = content[: limit - size].decode("utf-8", errors="ignore").encode()
                 yield group, Spooled(digest, content)
@@ -298,12 +298,12 @@ class DomainText:
 
     def _check_enough(self, train: Spool) -> None:
         total = train.bytes + self.validation.bytes
-        least = min(MIN_BYTES, self._source.max_bytes or self._config.max_bytes or MIN_BYTES)
-        if self._source.environment is not None and total < 0.99 * least:
+        min_bytes = min(MIN_BYTES, self._source.max_bytes or self._config.max_bytes or MIN_BYTES)
+        if self._source.environment is not None and total < 0.99 * min_bytes:
             raise CorpusError(
                 f"domain {self.name!r}: the installed packages have {total / 1e6:.2f} MB of"
-                f" {self._source.environment!r}, less than {least / 1e6:.2f} MB; leave it out, use"
-                f" it under evaluation, or accept it with max_bytes: {total // 10_000 * 10_000}"
+                f" {self._source.environment!r}, less than {min_bytes / 1e6:.2f} MB; leave it out,"
+                f" use it under evaluation, or accept it with max_bytes: {total // 10_000 * 10_000}"
             )
         if train.documents == 0 and self.validation.documents > 0:
             raise CorpusError(
@@ -332,16 +332,16 @@ def read_texts(texts: Sequence[DomainText], workers: int, say: Say) -> list[Doma
         read = in_processes(DomainText.read, jobs, workers, died=_crash_error)
     else:
         read = (text.read() for text in texts)
-    done: dict[int, DomainText] = {}
+    results: dict[int, DomainText] = {}
     with steady_progress("reading", len(texts)) as update:
         reported = 0
         for k, text in zip(order, read, strict=True):
-            done[k] = text
-            update(len(done), text.name)
-            while reported in done:
-                say(done[reported].summary)
+            results[k] = text
+            update(len(results), text.name)
+            while reported in results:
+                say(results[reported].summary)
                 reported += 1
-    return [done[k] for k in range(len(texts))]
+    return [results[k] for k in range(len(texts))]
 
 
 def _crash_error(job: DomainText | _Piece) -> CorpusError:

@@ -82,13 +82,13 @@ class DomainTokens:
     @property
     def held_out(self) -> frozenset[bytes]:
         """Digests of the held-out documents or blocks."""
-        return frozenset(held.digest for held in self._held)
+        return frozenset(piece.digest for piece in self._held)
 
     def held_out_texts(self) -> Iterator[str]:
         """Yield the held-out documents as text; none without tokenizer or document ends."""
         if self._text is not None and self._held_out_files.has_documents:
-            for held in self._held:
-                yield self._text.text(np.frombuffer(held.content, _HELD_TYPE))
+            for piece in self._held:
+                yield self._text.text(np.frombuffer(piece.content, _HELD_TYPE))
 
     def drop_equal_to(self, held_out: Iterable[bytes]) -> None:
         """Drop training documents with these digests."""
@@ -118,26 +118,26 @@ class DomainTokens:
                 folder / "train", self._dtype, self._training, may_link=self._is_named
             )
             self._documents, written["training"] = train.documents, train.tokens
-        known = int(self._held_out_files.has_documents)
+        documents = int(self._held_out_files.has_documents)
         name = self._config.tokenizer
         with TokenWriter(folder / "validation", dtype=self._dtype, tokenizer=name) as writer:
-            for held in self._held:
-                tokens = np.frombuffer(held.content, _HELD_TYPE)
+            for piece in self._held:
+                tokens = np.frombuffer(piece.content, _HELD_TYPE)
                 length = 0 if self._text is None else self._text.bytes(tokens)
-                writer.write(tokens, documents=known, bytes=length)
+                writer.write(tokens, documents=documents, bytes=length)
         return {**written, "held-out": writer.tokens}
 
     def _distinct(self, files: TokenFiles, limit: int | None) -> Iterator[_Piece]:
         """Yield the pieces of all files without duplicate documents, up to `limit` tokens."""
         self.left_out = Counter()
-        seen, total = set[bytes](), 0
+        digests, total = set[bytes](), 0
         with of_domain(self.name):
             for tokens in files.pieces():
                 digest = token_digest(tokens, self._end)
-                if files.has_documents and (digest == EMPTY or digest in seen):
+                if files.has_documents and (digest == EMPTY or digest in digests):
                     self.left_out["empty" if digest == EMPTY else "duplicates"] += 1
                     continue
-                seen.update([digest] if files.has_documents else [])
+                digests.update([digest] if files.has_documents else [])
                 if limit is not None and total + len(tokens) >= limit:
                     yield tokens[: limit - total], digest
                     break
@@ -148,14 +148,14 @@ class DomainTokens:
     def _training(self) -> Iterator[Given]:
         """Yield the pieces to train on; count those equal to evaluation documents."""
         self.equal_to_evaluation = 0
-        known = int(self._files.has_documents)
+        documents = int(self._files.has_documents)
         text = self._text if self._text is not None and self._text.is_quick else None
         held_out = frozenset() if self._is_named else self.held_out
         for tokens, digest in self._distinct(self._files, self._source.max_tokens):
             is_elsewhere = digest not in held_out and digest in self._elsewhere
             self.equal_to_evaluation += is_elsewhere
             if digest not in held_out and not is_elsewhere:
-                yield tokens, known, text.bytes(tokens) if text is not None else 0
+                yield tokens, documents, text.bytes(tokens) if text is not None else 0
 
 
 def read_tokens(
@@ -187,7 +187,7 @@ def keep_apart(
     as_text |= {content_digest(text) for domain in tokens for text in domain.held_out_texts()}
     as_tokens = {digest for domain in tokens for digest in domain.held_out}
     if tokenizer is not None:
-        documents = (held.content.decode() for text in texts for held in text.validation)
+        documents = (piece.content.decode() for text in texts for piece in text.validation)
         end = tokenizer.end_of_document
         as_tokens |= {token_digest(tokenizer.encode([document]), end) for document in documents}
     for text in texts:
@@ -199,7 +199,7 @@ def keep_apart(
 def counted_tokens(domain: str, source: SourceConfig) -> tuple[int, int]:
     """Open the files of a source; return their number, and their tokens up to `max_tokens`."""
     with of_domain(domain):
-        files, _ = (_open_files(named, source) for named in (source.paths, source.validation_files))
+        files, _ = (_open_files(paths, source) for paths in (source.paths, source.validation_files))
     total = sum(file.tokens for file in files)
     return len(files), total if source.max_tokens is None else min(total, source.max_tokens)
 

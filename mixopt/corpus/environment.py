@@ -195,7 +195,7 @@ def environment_documents(name: str) -> Iterator[Document]:
     """Yield all pieces of one domain; read files lazily."""
     if name not in DOMAINS:
         raise CorpusError(f"unknown environment domain {name!r}{did_you_mean(name, DOMAINS)}")
-    domain, seen, sizes = DOMAINS[name], set[str](), Counter[str]()
+    domain, lines, sizes = DOMAINS[name], set[str](), Counter[str]()
     for file in installed_files():
         if not (file.key.endswith(domain.suffixes) and domain.accepts(file)):
             continue
@@ -204,17 +204,17 @@ def environment_documents(name: str) -> Iterator[Document]:
             size = len(piece.encode())
             if sizes[group] + size > domain.file_bytes:
                 break
-            if len(piece) >= MIN_PIECE and _is_new(piece, seen):
+            if len(piece) >= MIN_PIECE and _is_new(piece, lines):
                 sizes[group] += size
                 yield Document(piece, group)
 
 
-def _is_new(piece: str, seen: set[str]) -> bool:
-    """Return whether at least half of the text is in new lines; add its lines to `seen`."""
+def _is_new(piece: str, earlier: set[str]) -> bool:
+    """Return whether at least half of the text is in new lines; add its lines to `earlier`."""
     lines = [line for line in map(str.strip, piece.split("\n")) if len(line) >= MIN_LINE]
-    known = sum(len(line) for line in lines if line in seen)
-    seen.update(lines)
-    return 2 * known <= sum(map(len, lines))
+    repeated = sum(len(line) for line in lines if line in earlier)
+    earlier.update(lines)
+    return 2 * repeated <= sum(map(len, lines))
 
 
 def _read(file: InstalledFile) -> str:
@@ -256,13 +256,13 @@ def _packages() -> dict[str, Distribution]:
             f"the environment corpus needs {error.name}: pip install 'mixopt[all]'"
         ) from error
     packages: dict[str, Distribution] = {}
-    seen: set[tuple[str, frozenset[str]]] = set()
+    folders: set[tuple[str, frozenset[str]]] = set()
     waiting = [("mixopt", frozenset({EXTRA})), *((name, frozenset[str]()) for name in PACKAGES)]
     while waiting:
         name, extras = waiting.pop()
-        if (name, extras) in seen:
+        if (name, extras) in folders:
             continue
-        seen.add((name, extras))
+        folders.add((name, extras))
         try:
             package = distribution(name)
         except PackageNotFoundError:

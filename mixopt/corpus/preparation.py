@@ -80,7 +80,7 @@ def prepare_corpus(
     spools, workers = _clear(path), workers or usable_cores()
     if config.prepared is not None:
         return _take_prepared(config, evaluation, tasks, path, progress)
-    whole, config = config, config.model_copy(update={"domains": config.sources})
+    complete, config = config, config.model_copy(update={"domains": config.sources})
     try:
         texts = read_texts(_texts(config, evaluation, spools, seed), workers, progress)
         held_out = {digest for text in texts for digest in text.validation.digests()}
@@ -98,21 +98,21 @@ def prepare_corpus(
         for domain in tokens:
             _say_written(domain, domain.write(path / domain.name), min_tokens, progress)
         _write_absent(config, evaluation, path)
-        mixed = _write_mixed(whole, path, tokenizer, progress)
+        mixed = _write_mixed(complete, path, tokenizer, progress)
     finally:
         shutil.rmtree(spools, ignore_errors=True)
     index = {
         "format": CORPUS_FORMAT,
         "tokenizer": config.tokenizer,
         "vocab_size": tokenizer.vocab_size if tokenizer else max(d.vocab_size for d in tokens),
-        "domains": list(whole.domains),
-        "targets": [*evaluation, *whole.parts],
+        "domains": list(complete.domains),
+        "targets": [*evaluation, *complete.parts],
         "tasks": names,
         "fingerprint": fingerprint,
         "provenance": _provenance(config, evaluation, [*texts, *tokens], seed)
         | ({"mixed": mixed} if mixed else {}),
         "files": corpus_records(
-            path, [*whole.domains, *evaluation, *whole.parts], map(task_file, names)
+            path, [*complete.domains, *evaluation, *complete.parts], map(task_file, names)
         ),
     }
     write_sealed(path / INDEX, index)
@@ -196,19 +196,19 @@ def _first(documents: Iterator[Spooled], size: int) -> Iterator[str]:
 
 
 def _say_written(
-    domain: DomainText | DomainTokens, written: Mapping[str, int], least: int, progress: Say
+    domain: DomainText | DomainTokens, written: Mapping[str, int], min_tokens: int, progress: Say
 ) -> None:
     """Check that each split has enough tokens, and report its size."""
     dropped = domain.equal_to_evaluation
     reason = f" ({dropped} documents dropped that are held out elsewhere)" if dropped else ""
     for split, tokens in written.items():
-        if tokens < least:
+        if tokens < min_tokens:
             hint = "add text, or leave the domain out"
             if split == "held-out" and not domain.is_target:
                 hint = "raise corpus.validation_fraction, or name files as 'validation'"
             raise CorpusError(
                 f"domain {domain.name!r}: {tokens:,} {split} tokens{reason}, fewer than one"
-                f" sequence of {least:,}; {hint}"
+                f" sequence of {min_tokens:,}; {hint}"
             )
     counts = ", ".join(f"{tokens:,} {split} tokens" for split, tokens in written.items())
     progress(f"{domain.name}: {counts}")
@@ -255,17 +255,17 @@ def _take_prepared(
     assert config.prepared is not None
     where = config.prepared
     corpus = Corpus.open(where if is_url(where) else local_path(where))
-    for field, configured, there in (
+    for field, configured, prepared in (
         ("corpus.domains", list(config.domains), corpus.domain_names),
         ("evaluation", list(evaluation), [target.name for target in corpus.targets]),
         ("tasks", tasks.columns() if tasks else (), corpus.task_columns),
         ("corpus.tokenizer", [config.tokenizer], [corpus.tokenizer]),
     ):
-        if list(configured) != list(there):
-            order = ", in this order" if len(there) > 1 else ""
+        if list(configured) != list(prepared):
+            order = ", in this order" if len(prepared) > 1 else ""
             raise ConfigError(
                 f"{field}: {', '.join(configured) or 'none'}, but {where} was prepared with"
-                f" {', '.join(there) or 'none'}{order}; use the same, or prepare the text"
+                f" {', '.join(prepared) or 'none'}{order}; use the same, or prepare the text"
             )
     with writing(path):
         for file in corpus_files(corpus.path):
@@ -297,30 +297,30 @@ def _mix(
 
     def write(split: str, parts: list[TokenShards], tokens: int) -> list[int]:
         """Write pieces of the part furthest behind its share; return the tokens of each part."""
-        taken = [0] * len(parts)
-        left = [_pieces(part, end) for part, end in zip(parts, ends, strict=True)]
+        train_counts = [0] * len(parts)
+        pieces = [_pieces(part, end) for part, end in zip(parts, ends, strict=True)]
         dtype = np.result_type(*(part.dtype for part in parts))
         with TokenWriter(corpus / name / split, dtype=dtype, tokenizer=tokenizer_name) as writer:
-            while (total := sum(taken)) < tokens:
-                deficits = [s * (total + 1) - n for s, n in zip(shares, taken, strict=True)]
+            while (total := sum(train_counts)) < tokens:
+                deficits = [s * (total + 1) - n for s, n in zip(shares, train_counts, strict=True)]
                 k = deficits.index(max(deficits))
-                piece, documents = next(left[k])
+                piece, documents = next(pieces[k])
                 if total and total + len(piece) / 2 > tokens:
                     break
                 text = texts[k]
                 length = 0 if text is None else text.bytes(piece)
                 writer.write(piece, documents=documents, bytes=length)
-                taken[k] += len(piece)
-        return taken
+                train_counts[k] += len(piece)
+        return train_counts
 
     train_tokens = _training_tokens(name, mixed, shares, train)
     write("validation", held_out, _tokens_without_repeats(shares, held_out))
-    taken = write("train", train, train_tokens)
-    rows = list(zip(mixed.domains, taken, train, strict=True))
+    train_counts = write("train", train, train_tokens)
+    rows = list(zip(mixed.domains, train_counts, train, strict=True))
     return {
         "tokens": {part: count for part, count, _ in rows},
         "epochs": {part: count / shards.tokens for part, count, shards in rows},
-        "shares": {part: count / sum(taken) for part, count, _ in rows},
+        "shares": {part: count / sum(train_counts) for part, count, _ in rows},
         "whole": {
             part: {"tokens": shards.tokens, "documents": shards.documents}
             for part, _, shards in rows
@@ -352,12 +352,12 @@ def _training_tokens(
     for part, share, shards in zip(mixed.domains, shares, parts, strict=True):
         epochs = share * mixed.tokens / shards.tokens
         if epochs > mixed.max_epochs * (1 + 1e-9):
-            most = math.floor(mixed.max_epochs * shards.tokens / share)
+            max_tokens = math.floor(mixed.max_epochs * shards.tokens / share)
             raise CorpusError(
                 f"domain {name!r}: a share of {share:.4g} of {part!r} in {mixed.tokens:,} tokens"
                 f" takes {epochs:.3g} epochs of its {shards.tokens:,} tokens, and mixed.max_epochs"
-                f" is {mixed.max_epochs:g}: lower mixed.tokens to {most:,}, or allow max_epochs:"
-                f" {math.ceil(epochs)}"
+                f" is {mixed.max_epochs:g}: lower mixed.tokens to {max_tokens:,}, or allow"
+                f" max_epochs: {math.ceil(epochs)}"
             )
     return mixed.tokens
 

@@ -242,8 +242,8 @@ def _below(domain: str, root: str, split: str) -> list[Place]:
     names = {place: _name_below(start, place) for place in places}
     if None in names.values():  # `root` is a file or a glob
         return places
-    known = [place for place in places if builder_of(Path(place.name)) is not None]
-    data = [place for place in known if builder_of(Path(place.name)) != "text"] or known
+    readable = [place for place in places if builder_of(Path(place.name)) is not None]
+    data = [place for place in readable if builder_of(Path(place.name)) != "text"] or readable
     splits = {place: _split_of(names[place] or "") for place in data}
     if not any(splits.values()):
         splits = dict.fromkeys(data, "train")
@@ -261,13 +261,13 @@ def _name_below(folder: str, place: Place) -> str | None:
     if isinstance(place, Path):
         is_in = place.is_relative_to(folder) and place != Path(folder)
         return place.relative_to(folder).as_posix() if is_in else None
-    start, whole = (url.partition("://")[2].strip("/") for url in (folder, place.url))
-    return whole.removeprefix(f"{start}/") if whole.startswith(f"{start}/") else None
+    start, full = (url.partition("://")[2].strip("/") for url in (folder, place.url))
+    return full.removeprefix(f"{start}/") if full.startswith(f"{start}/") else None
 
 
 def _split_of(name: str) -> str | None:
     words = set(re.split(r"[^a-z]+", name.lower()))
-    return next((split for split, known in _SPLIT_NAMES.items() if words & known), None)
+    return next((split for split, names in _SPLIT_NAMES.items() if words & names), None)
 
 
 def _builder(domain: str, place: Place) -> str:

@@ -116,32 +116,32 @@ def read_items(path: str | Path) -> Iterator[Item]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise ConfigError(f"{path}: no such file (working directory {Path.cwd()})")
-    seen: dict[str, str] = {}
+    places: dict[str, str] = {}
     for where, values, fault in _rows(path):
         if values is None:
             raise ConfigError(f"{where}: {fault}")
         item = _item(values, where)
-        if item.id in seen:
+        if item.id in places:
             raise ConfigError(
-                f"{where}: id {shown_value(item.id)} is also used in line {seen[item.id]}; give"
+                f"{where}: id {shown_value(item.id)} is also used in line {places[item.id]}; give"
                 " each item its own id"
             )
-        seen[item.id] = where.rpartition(":")[2]
+        places[item.id] = where.rpartition(":")[2]
         yield item
-    if not seen:
+    if not places:
         raise ConfigError(f"{path}: has no items; write one JSON object per line")
 
 
-def chosen_items(items: Iterator[Item], most: int | None) -> list[Item]:
-    """Return at most `most` items, chosen by a hash of their ids, in file order; None: all."""
-    if most is None:
+def chosen_items(items: Iterator[Item], max_items: int | None) -> list[Item]:
+    """Return at most `max_items`, chosen by a hash of their ids, in file order; None: all."""
+    if max_items is None:
         return list(items)
 
     def hashed(entry: tuple[int, Item]) -> tuple[bytes, int]:
         name = entry[1].id.encode("utf-8", "surrogatepass")
         return hashlib.blake2b(name, digest_size=8).digest(), entry[0]
 
-    smallest = heapq.nsmallest(most, enumerate(items), key=hashed)
+    smallest = heapq.nsmallest(max_items, enumerate(items), key=hashed)
     return [item for _, item in sorted(smallest, key=lambda entry: entry[0])]
 
 

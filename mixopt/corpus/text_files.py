@@ -115,10 +115,10 @@ class ReaderContext:
         for name in self.cell.keys() - set(names):
             raise CorpusError(f"domain {self.domain!r}: {where}: by: no column {name!r}")
         if self.column not in names:
-            shown = sorted(name if name.isprintable() else repr(name) for name in names)
+            listed = sorted(name if name.isprintable() else repr(name) for name in names)
             raise CorpusError(
                 f"domain {self.domain!r}: {where}: no column {self.column!r}; set"
-                f" 'column' to one of: {first_few([n[:80] for n in shown], _MAX_COLUMNS)}"
+                f" 'column' to one of: {first_few([n[:80] for n in listed], _MAX_COLUMNS)}"
             )
 
     def unreadable(self, where: object, error: BaseException) -> CorpusError:
@@ -127,11 +127,11 @@ class ReaderContext:
 
     def _text(self, values: Values) -> tuple[str | None, str]:
         """Return the text of a row (None for rows of other domains), and an error text."""
-        for name, wanted in self.cell.items():
+        for name, expected in self.cell.items():
             value = values.get(name)
             if value is None or not str(value).strip():
                 return None, f"column {name!r} has no value, so its domain is unknown"
-            if str(value) != wanted:
+            if str(value) != expected:
                 return None, ""
         value = values.get(self.column)
         if not isinstance(value, str):
@@ -420,8 +420,8 @@ def _arrow(file: RowFile) -> Iterator[Row]:
 
         def share(size: float) -> float:
             """Return the share of all batches; for a stream, of the total estimated so far."""
-            whole = total if is_list else read * source.size() / source.tell()
-            return size / max(whole, 1)
+            total_bytes = total if is_list else read * source.size() / source.tell()
+            return size / max(total_bytes, 1)
 
         yield from file.rows_of(parts(), share)
 

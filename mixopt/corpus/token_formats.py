@@ -86,9 +86,9 @@ def open_token_files(
         )
         kinds = dict(reversed(opened))
         if opened and kinds.keys() - {format or opened[0][0]}:
-            named = " and ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds))
-            wanted = f", not {format}" if format and len(kinds) == 1 else ""
-            raise CorpusError(f"the tokens are {named}{wanted}; select one format by a glob")
+            formats = " and ".join(f"{kind} ({kinds[kind]})" for kind in sorted(kinds))
+            expected = f", not {format}" if format and len(kinds) == 1 else ""
+            raise CorpusError(f"the tokens are {formats}{expected}; select one format by a glob")
         return [FORMATS[kind](path, dtype) for kind, path in opened]
 
 
@@ -105,14 +105,14 @@ def _matching(pattern: str, format: str | None) -> list[tuple[str, Path]]:
     if not paths:
         fault = "the glob matches no file" if glob.has_magic(pattern) else "not found"
         raise CorpusError(f"{pattern}: {fault} (working directory {Path.cwd()})")
-    found = []
+    matches = []
     for path in paths:
         inside = [file for file in visible_files(path) if file.suffix in _SUFFIXES]
         if path.is_dir() and not inside:
             raise CorpusError(f"{path}: has no token files")
         files = [(file, None) for file in inside] if path.is_dir() else [(path, format)]
-        found += [_detect(file, stated) for file, stated in files]
-    return found
+        matches += [_detect(file, stated) for file, stated in files]
+    return matches
 
 
 def _detect(path: Path, format: str | None) -> tuple[str, Path]:
@@ -205,14 +205,14 @@ def _datatrove(path: Path, dtype: str | None) -> TokenFile:
     index, metadata = _beside(path, ".index"), _beside(path, ".metadata")
     if metadata.exists():
         line = _first_bytes(metadata, 4096).decode(errors="replace").partition("\n")[0].strip()
-        known_type = _DATATROVE_TYPES.get(line.rpartition("|")[2])
-        if known_type is None:
+        type_code = _DATATROVE_TYPES.get(line.rpartition("|")[2])
+        if type_code is None:
             raise CorpusError(
                 f"{metadata}: its first line is {line[:80]!r}, but datatrove's ends with the bytes"
                 " per token, as in 'gpt2|2'"
             )
-        _check_type(path, known_type, dtype)
-        dtype = known_type
+        _check_type(path, type_code, dtype)
+        dtype = type_code
     if dtype is None:
         raise CorpusError(
             f"{metadata}: not found, and no other file states the token type; give"
@@ -236,10 +236,10 @@ def _megatron(prefix: Path, dtype: str | None) -> TokenFile:
         raise CorpusError(f"{index}: not a Megatron index: it begins with {content[:9]!r}")
     version, code, sequences, bounds = _MEGATRON_HEAD.unpack_from(content, len(_MEGATRON))
     if version != 1 or code not in _MEGATRON_TYPES:
-        known = ", ".join(f"{name} ({code})" for code, name in _MEGATRON_TYPES.items())
+        codes = ", ".join(f"{name} ({code})" for code, name in _MEGATRON_TYPES.items())
         raise CorpusError(
             f"{index}: version {version} of a Megatron index, tokens of type code {code};"
-            f" supported: version 1 of {known}"
+            f" supported: version 1 of {codes}"
         )
     size, at_bounds = index.stat().st_size, _MEGATRON_START + 12 * sequences
     expected = at_bounds + 8 * bounds

@@ -148,7 +148,7 @@ def token_pieces(
 ) -> Iterator[NDArray[Any]]:
     """Cut tokens into documents, by `ends` or after each `document_end`, or into blocks."""
     passed = 0
-    held: list[NDArray[Any]] = []
+    pieces: list[NDArray[Any]] = []
     for part in parts:
         if ends is not None:
             first, last = np.searchsorted(ends, [passed, passed + len(part)], side="right")
@@ -159,14 +159,14 @@ def token_pieces(
             stops = np.arange(-passed % block, len(part) + 1, block)
         passed, start = passed + len(part), 0
         for stop in stops.tolist():
-            piece = np.concatenate([*held, part[start:stop]]) if held else part[start:stop]
+            piece = np.concatenate([*pieces, part[start:stop]]) if pieces else part[start:stop]
             if len(piece):
                 yield piece
-            start, held = stop, []
+            start, pieces = stop, []
         if start < len(part):
-            held.append(part[start:])
-    if held:
-        yield np.concatenate(held)
+            pieces.append(part[start:])
+    if pieces:
+        yield np.concatenate(pieces)
 
 
 def import_tokens(
@@ -200,9 +200,9 @@ def import_tokens(
             an id outside the vocabulary, or `out` exists.
     """
     out = Path(out)
-    for name, value, known in (("format", format, FORMATS), ("dtype", dtype, TYPES)):
-        if value is not None and value not in known:
-            raise CorpusError(f"{name} {value!r}{did_you_mean(value, known)}")
+    for name, value, choices in (("format", format, FORMATS), ("dtype", dtype, TYPES)):
+        if value is not None and value not in choices:
+            raise CorpusError(f"{name} {value!r}{did_you_mean(value, choices)}")
     if out.exists():
         raise CorpusError(f"{out}: already exists; remove it or choose another folder")
     sources = [source] if isinstance(source, (str, Path)) else source

@@ -172,9 +172,9 @@ class TokenShards:
         shard_B = self.shards_of(starts)
         is_inside_B = starts + length <= self.offsets[shard_B + 1]
         for k in np.unique(shard_B[is_inside_B]).tolist():
-            here = np.flatnonzero(is_inside_B & (shard_B == k))
+            places = np.flatnonzero(is_inside_B & (shard_B == k))
             windows = sliding_window_view(self.mapped(k), length)
-            rows[here] = windows[starts[here] - self.offsets[k]]
+            rows[places] = windows[starts[places] - self.offsets[k]]
         for row in np.flatnonzero(~is_inside_B).tolist():
             rows[row] = self.read(int(starts[row]), int(starts[row]) + length)
         return rows

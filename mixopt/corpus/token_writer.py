@@ -103,11 +103,11 @@ class TokenWriter:
             return tokens.astype(self.dtype, copy=False)
         if not np.issubdtype(tokens.dtype, np.integer):
             raise ShardError(f"{self.path}: tokens of dtype {tokens.dtype}; expected integers")
-        most = int(np.iinfo(self.dtype).max)
+        max_id = int(np.iinfo(self.dtype).max)
         for token in (int(tokens.min()), int(tokens.max())):
-            if not 0 <= token <= most:
+            if not 0 <= token <= max_id:
                 raise ShardError(
-                    f"{self.path}: token {token} does not fit {self.dtype.name} (0 to {most});"
+                    f"{self.path}: token {token} does not fit {self.dtype.name} (0 to {max_id});"
                     " open the TokenWriter with dtype='uint32'"
                 )
         return tokens.astype(self.dtype)

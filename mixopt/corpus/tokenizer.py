@@ -288,8 +288,8 @@ def _fetch(name: str, file: str, download: bool) -> Path | None:
 def known_size(tokenizer: str) -> int | None:
     """Return the number of ids of a built-in or local tokenizer; None: unknown."""
     with suppress(MixoptError, ImportError):
-        known = bpe_vocabulary(tokenizer)
-        return known or open_tokenizer(tokenizer, download=False).vocab_size
+        vocabulary = bpe_vocabulary(tokenizer)
+        return vocabulary or open_tokenizer(tokenizer, download=False).vocab_size
     return None
 
 
@@ -382,8 +382,8 @@ def _inner(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     from tokenizers import AddedToken, Tokenizer as Inner, decoders, models, pre_tokenizers
 
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))  # stand for the other bytes in byte-level vocabularies
-    ids = {chr(byte if byte in printable else next(others)): byte for byte in range(256)}
+    substitutes = iter(range(0x100, 0x200))  # stand for the other bytes in byte-level vocabularies
+    ids = {chr(byte if byte in printable else next(substitutes)): byte for byte in range(256)}
     inner = Inner(models.BPE(ids, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()

@@ -38,8 +38,8 @@ class ChatTokens:
         chosen = template or getattr(tokenizer, "chat_template", None)
         if not isinstance(chosen, str):
             name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
-            what = "has several chat templates" if chosen else "has no chat template"
-            raise CorpusError(f"tokenizer {name}: {what}; give ChatTokens(template=)")
+            fault = "has several chat templates" if chosen else "has no chat template"
+            raise CorpusError(f"tokenizer {name}: {fault}; give ChatTokens(template=)")
         self._tokenizer, self._template, self._field = tokenizer, chosen, messages
         self._is_marked = bool(_MARKS.search(chosen))
 
@@ -91,5 +91,5 @@ class ChatTokens:
                 **options,
             )
         except Exception as error:  # a template may raise anything on unsupported messages
-            what = one_line(f"{type(error).__name__}: {error}")
-            raise CorpusError(f"the chat template cannot write a conversation: {what}") from error
+            reason = one_line(f"{type(error).__name__}: {error}")
+            raise CorpusError(f"the chat template cannot write a conversation: {reason}") from error

@@ -135,10 +135,10 @@ def sample_fields(where: str, sample: Any) -> Mapping[str, Any]:
     """Return the fields of a sample; raise for a column named like a field that mixopt adds."""
     fields = sample if isinstance(sample, Mapping) else {"sample": sample}
     if not ADDED.isdisjoint(fields):
-        taken = min(ADDED.intersection(fields))
+        name = min(ADDED.intersection(fields))
         raise CorpusError(
-            f"{where}: has a column {taken!r}, the name of a field that mixopt adds to batches;"
-            f" rename it, as in source.rename_column({taken!r}, 'my_{taken}')"
+            f"{where}: has a column {name!r}, the name of a field that mixopt adds to batches;"
+            f" rename it, as in source.rename_column({name!r}, 'my_{name}')"
         )
     return fields
 

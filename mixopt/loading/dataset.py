@@ -81,7 +81,7 @@ class MixtureDataset:
             raise CorpusError("packed=True: give the id that ends a document, document_end=")
         self._sources = {name: token_rows(name, s, length) for name, s in sources.items()}
         self._offsets = np.array([0, *accumulate(self.sizes.values())], np.int64)
-        self.is_tokens = all(isinstance(one, TokenRows) for one in self._sources.values())
+        self.is_tokens = all(isinstance(source, TokenRows) for source in self._sources.values())
 
     @classmethod
     def from_corpus(
@@ -147,9 +147,9 @@ class MixtureDataset:
     def _lengths(self, name: str, unit: CountedUnit) -> int | IntArray:
         source, domain = self._sources[name], self.domains.index(name)
         is_counted = not (self.is_packed and unit == "supervised" and isinstance(source, TokenRows))
-        known = known_lengths(source, unit) if is_counted else None
-        if known is not None:
-            return known
+        lengths = known_lengths(source, unit) if is_counted else None
+        if lengths is not None:
+            return lengths
         start, stop = self._offsets[domain], self._offsets[domain + 1]
         parts = [np.empty(0, np.int64)]
         for first in range(int(start), int(stop), _COUNTED_AT_ONCE):
@@ -192,7 +192,7 @@ class MixtureDataset:
         *before, source = islice(self._sources.values(), domain + 1)
         if not isinstance(source, TokenRows):
             return read_samples(source, rows.tolist())
-        number = sum(isinstance(one, TokenRows) for one in before)
+        number = sum(isinstance(other, TokenRows) for other in before)
         tokens = next(self._tokens.read_many(np.full((1, len(rows)), number), rows[None]))
         batch = {"input_ids": tokens}
         return TokenSamples(batch if self.document_end is None else self._with_documents(batch))
@@ -224,7 +224,7 @@ class MixtureDataset:
         if counts is not None:
             added |= {"tokens": counts.tokens_B, "supervised": counts.supervised_B}
         if len(batch.get("input_ids", rows)) != len(rows):
-            added["lengths"] = np.array([len(one["input_ids"]) for one in samples], np.int64)
+            added["lengths"] = np.array([len(sample["input_ids"]) for sample in samples], np.int64)
         return {**batch, **added}
 
     def read(self, rows: ArrayLike) -> Batch:

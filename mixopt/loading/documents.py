@@ -70,30 +70,30 @@ def document_of(sample: Any, name: str, tokenize: Tokenize | None = None) -> Tok
             " it, or give tokenize="
         )
     tokens = _tokens(fields[TOKENS], name)
-    known = (field for field in FIELDS[1:] if fields.get(field) is not None)
-    given = {field: _array(fields[field]) for field in known}
-    for field, values in given.items():
+    names = (field for field in FIELDS[1:] if fields.get(field) is not None)
+    arrays = {field: _array(fields[field]) for field in names}
+    for field, values in arrays.items():
         if values.shape != tokens.shape:
             raise CorpusError(
                 f"{name}: {field}: {len(np.atleast_1d(values))} values for {len(tokens)}"
                 " input_ids; they must be equal in number"
             )
     labels = None
-    if given.keys() - {ATTENTION}:
-        labels = given.get(LABELS, tokens).astype(np.int64)
-        for field in given.keys() & {*LOSS_MASKS}:
-            labels[given[field] == 0] = NO_LOSS
-    if ATTENTION in given:
-        is_there = given[ATTENTION] != 0
+    if arrays.keys() - {ATTENTION}:
+        labels = arrays.get(LABELS, tokens).astype(np.int64)
+        for field in arrays.keys() & {*LOSS_MASKS}:
+            labels[arrays[field] == 0] = NO_LOSS
+    if ATTENTION in arrays:
+        is_there = arrays[ATTENTION] != 0
         tokens, labels = tokens[is_there], None if labels is None else labels[is_there]
     return TokenDocument(tokens, labels)
 
 
 def labels_of(documents: Sequence[TokenDocument]) -> list[NDArray[Any]] | None:
     """Return the labels of each document; None if all tokens carry loss."""
-    if all(one.labels_T is None for one in documents):
+    if all(document.labels_T is None for document in documents):
         return None
-    return [one.tokens_T if one.labels_T is None else one.labels_T for one in documents]
+    return [d.tokens_T if d.labels_T is None else d.labels_T for d in documents]
 
 
 def _tokens(values: Any, name: str) -> NDArray[Any]:
@@ -176,7 +176,7 @@ class SampleDocuments:
             documents = self._documents(range(start, min(start + SCAN_SAMPLES, samples)))
             labels = _joined_labels(documents)
             yield Scanned(
-                np.array([len(one.tokens_T) for one in documents], np.int64),
+                np.array([len(document.tokens_T) for document in documents], np.int64),
                 None if labels is None else labels != NO_LOSS,
             )
 
@@ -231,5 +231,5 @@ def _piece(document: TokenDocument, piece: tuple[int, ...]) -> TokenDocument:
             f"document {number} has {len(tokens)} tokens, but {before + length + after} when rows "
             "were planned: tokenize= does not always give the same"
         )
-    here = slice(before, before + length)
-    return TokenDocument(tokens[here], None if labels is None else labels[here])
+    span = slice(before, before + length)
+    return TokenDocument(tokens[span], None if labels is None else labels[span])

@@ -181,32 +181,33 @@ class MixtureLoader:
     def _fetch(self, batch: int, last: int | None, was_brief: bool) -> Generator[Batch]:
         """Start reading."""
         dataset, collate = self.dataset, self.collate or stack_samples
-        one = dataset.read if dataset.is_tokens else partial(dataset.collated, collate=collate)
+        read = dataset.read if dataset.is_tokens else partial(dataset.collated, collate=collate)
         if self.workers:
-            rows = self._counted(self._rows(batch, last, most=1), batch)
-            return in_processes(one, rows, self.workers, self.prefetch)
-        many = dataset.read_many if dataset.is_tokens else partial(map, one)
-        chunks = map(many, self._rows(batch, last, most=self._chunk_batches()))
+            rows = self._counted(self._rows(batch, last, max_batches=1), batch)
+            return in_processes(read, rows, self.workers, self.prefetch)
+        read_many = dataset.read_many if dataset.is_tokens else partial(map, read)
+        chunks = map(read_many, self._rows(batch, last, max_batches=self._chunk_batches()))
         if self.prefetch:
             return in_thread(chunks, self.prefetch, later=was_brief)
         return (batch for chunk in chunks for batch in chunk)
 
     def _counted(self, rows: Iterator[IntArray], first: int) -> Iterator[IntArray]:
         """Yield the rows of each batch, and count requested batches."""
-        for number, one in enumerate(chain.from_iterable(rows), first + 1):
+        for number, batch_rows in enumerate(chain.from_iterable(rows), first + 1):
             self._handed_out = number
-            yield one
+            yield batch_rows
 
-    def _rows(self, batch: int, last: int | None, most: int) -> Iterator[IntArray]:
-        """Yield this rank's rows in chunks that grow from one batch to `most`."""
+    def _rows(self, batch: int, last: int | None, max_batches: int) -> Iterator[IntArray]:
+        """Yield this rank's rows in chunks that grow from one batch to `max_batches`."""
         start = self.sampler.rank * self.sampler.rank_batch
         stop = start + self.sampler.rank_batch
         while last is None or batch < last:
-            some = self.sampler.batch_rows(batch, most if last is None else min(most, last - batch))
-            if not len(some):
+            count = max_batches if last is None else min(max_batches, last - batch)
+            chunk = self.sampler.batch_rows(batch, count)
+            if not len(chunk):
                 return
-            yield some[:, start:stop]
-            batch += len(some)
+            yield chunk[:, start:stop]
+            batch += len(chunk)
 
     def _chunk_batches(self) -> int:
         if not self.dataset.is_tokens or self.dataset.document_end is not None:
@@ -257,16 +258,16 @@ class _Account:
         sampler = self._sampler
         counted_B, lengths = counts.of(sampler.unit), sampler.order.layout.lengths
         for d in np.unique(domain_B).tolist():
-            of_domain, here = lengths[d], np.flatnonzero(domain_B == d)
-            given = of_domain if isinstance(of_domain, int) else of_domain[row_B[here]]
-            given = np.broadcast_to(given, len(here))
-            wrong = np.flatnonzero(given != counted_B[here])
+            of_domain, places = lengths[d], np.flatnonzero(domain_B == d)
+            expected = of_domain if isinstance(of_domain, int) else of_domain[row_B[places]]
+            expected = np.broadcast_to(expected, len(places))
+            wrong = np.flatnonzero(expected != counted_B[places])
             if len(wrong):
-                k = here[wrong[0]]
+                k = places[wrong[0]]
                 kind = " that carry loss" if sampler.unit == "supervised" else ""
                 raise SamplerError(
                     f"lengths: domain {sampler.domains[d]!r}, row {row_B[k]}: has {counted_B[k]}"
-                    f" tokens{kind}, but lengths has {given[wrong[0]]}; count them again"
+                    f" tokens{kind}, but lengths has {expected[wrong[0]]}; count them again"
                 )
 
 

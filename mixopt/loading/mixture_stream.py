@@ -142,7 +142,9 @@ class MixtureStream(IterableDataset[Batch]):
                     requested.append((domain_GS, answers))
                 handed_out = batch + len(requested)
                 domain_GS, answers = requested.popleft()
-                read = [one.result() for one in answers] if workers else [self._read(domain_GS)]
+                read = (
+                    [answer.result() for answer in answers] if workers else [self._read(domain_GS)]
+                )
                 rows: list[Any] = []
                 for part, changed in read:
                     rows += part
@@ -227,11 +229,11 @@ class MixtureStream(IterableDataset[Batch]):
         """
         fields = StateFields(state, "the stream's state", SamplerError)
         fields.check_format(FORMAT)
-        for name, here in self._settings().items():
-            if fields.get(name) != here:
+        for name, current in self._settings().items():
+            if fields.get(name) != current:
                 raise SamplerError(
                     f"the stream's state: {name}: it is {shown_value(fields.get(name))}, here"
-                    f" {shown_value(here)}"
+                    f" {shown_value(current)}"
                 )
         domains = fields.part("domains")
         places = {
@@ -311,26 +313,28 @@ def joined_states(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             if state[name] != first[name]:
                 raise SamplerError(f"the stream's state of rank {k}: {name}: is not that of rank 0")
     domains = {
-        name: {lane: place for one in states for lane, place in one["domains"][name].items()}
+        name: {lane: place for part in states for lane, place in part["domains"][name].items()}
         for name in first["domains"]
     }
     return {**first, "domains": domains}
 
 
-def _lanes(given: int | None, sampler: MixtureSampler, shards: Mapping[str, int]) -> int:
+def _lanes(lanes: int | None, sampler: MixtureSampler, shards: Mapping[str, int]) -> int:
     """Return the number of lanes, which divides the batch and is divisible by ranks."""
     size, ranks = sampler.batch_size, sampler.world_size
     fewest = min(shards, key=lambda name: shards[name])
-    most = shards[fewest]
-    usual = next((n for n in range(min(LANES, size, most), 0, -1) if size % n == 0), 1)
-    lanes = usual if given is None else given
-    if at_least(1, "lanes", lanes) > most or most < ranks:
+    max_lanes = shards[fewest]
+    if lanes is None:
+        divisors = (n for n in range(min(LANES, size, max_lanes), 0, -1) if size % n == 0)
+        lanes = next(divisors, 1)
+    if at_least(1, "lanes", lanes) > max_lanes or max_lanes < ranks:
         raise SamplerError(
-            f"domain {fewest!r}: its source can be divided into {most}, and {max(lanes, ranks)}"
-            f" lanes of {ranks} ranks read a part each: give it more files, or use a MixtureDataset"
+            f"domain {fewest!r}: its source can be divided into {max_lanes}, and"
+            f" {max(lanes, ranks)} lanes of {ranks} ranks read a part each: give it more files, or"
+            " use a MixtureDataset"
         )
     if size % lanes or lanes % ranks:
-        good = [n for n in range(ranks, min(size, most) + 1, ranks) if size % n == 0]
+        good = [n for n in range(ranks, min(size, max_lanes) + 1, ranks) if size % n == 0]
         raise SamplerError(
             f"lanes {lanes}: {ranks} ranks share the lanes, which divide batch_size {size}; lanes="
             f" can be {', '.join(map(str, good[:8])) or 'none'}"

@@ -146,11 +146,12 @@ class PackedDocuments:
         number = rows = 0
         waiting = np.empty(0, PIECE)
         document = start = 0
-        for some in self._documents.scan():
-            pieces = self._cut(some)
+        for scanned in self._documents.scan():
+            pieces = self._cut(scanned)
             pieces["start"] += start
             pieces["document"] += document
-            document, start = document + len(some.lengths_D), start + int(some.lengths_D.sum())
+            document += len(scanned.lengths_D)
+            start += int(scanned.lengths_D.sum())
             waiting = np.concatenate([waiting, pieces])
             while len(waiting) >= self._window:
                 fitted = self._fitted(number, waiting[: self._window], rows)
@@ -159,9 +160,9 @@ class PackedDocuments:
         if len(waiting):
             yield self._fitted(number, waiting, rows)
 
-    def _cut(self, some: Scanned) -> Pieces:
+    def _cut(self, scanned: Scanned) -> Pieces:
         """Return the pieces of documents, with numbers and positions relative to the first."""
-        lengths = some.lengths_D
+        lengths = scanned.lengths_D
         counts = -(-lengths // self.length)
         if self._long == "truncate":
             counts = np.minimum(counts, 1)
@@ -169,21 +170,21 @@ class PackedDocuments:
         pieces["document"] = np.repeat(np.arange(len(lengths)), counts)
         number = np.arange(len(pieces)) - np.repeat(np.cumsum(counts) - counts, counts)
         pieces["before"] = number * self.length
-        left = np.repeat(lengths, counts) - pieces["before"]
+        remaining = np.repeat(lengths, counts) - pieces["before"]
         pieces["start"] = np.repeat(np.cumsum(lengths) - lengths, counts) + pieces["before"]
-        pieces["length"] = np.minimum(left, self.length)
-        pieces["after"] = left - pieces["length"]
-        if some.carries_T is None:  # the first token of a piece has no context
+        pieces["length"] = np.minimum(remaining, self.length)
+        pieces["after"] = remaining - pieces["length"]
+        if scanned.carries_T is None:  # the first token of a piece has no context
             pieces["supervised"] = pieces["length"] - 1
         else:
-            before = np.append(0, np.cumsum(some.carries_T, dtype=np.int64))
+            before = np.append(0, np.cumsum(scanned.carries_T, dtype=np.int64))
             stops = pieces["start"] + pieces["length"]
             pieces["supervised"] = before[stops] - before[pieces["start"] + 1]
         return pieces
 
-    def _fitted(self, number: int, some: Pieces, first: int) -> Pieces:
+    def _fitted(self, number: int, window: Pieces, first: int) -> Pieces:
         """Pack a window; rows, and pieces in rows, are in shuffled order."""
-        pieces = some[window_order(domain_key(self._seed, "packing"), number, 1, len(some))[0]]
+        pieces = window[window_order(domain_key(self._seed, "packing"), number, 1, len(window))[0]]
         opened = best_fit_rows(pieces["length"], self.length)
         _, begins, inverse = np.unique(opened, return_index=True, return_inverse=True)
         pieces["row"] = np.argsort(np.argsort(begins))[inverse] + first

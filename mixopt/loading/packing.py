@@ -67,13 +67,13 @@ def best_fit_rows(lengths_P: ArrayLike, length: int) -> IntArray:
     rooms, opened = list[int](), 0  # free space of rows, sorted
     row = np.empty(len(lengths), np.int64)
     for place, size in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        least = bisect_left(rooms, size)
-        if least < len(rooms):
-            room = rooms[least]
+        tightest = bisect_left(rooms, size)
+        if tightest < len(rooms):
+            room = rooms[tightest]
             rows = rows_by_room[room]
             number = rows.popleft()
             if not rows:
-                del rooms[least]
+                del rooms[tightest]
         else:
             room, number = length, opened
             opened += 1
@@ -164,7 +164,7 @@ def _begins(document_RL: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _pieces(documents: Iterable[ArrayLike], length: int) -> list[NDArray[Any]]:
     arrays = map(np.asarray, documents)
-    return [one[start : start + length] for one in arrays for start in range(0, len(one), length)]
+    return [a[start : start + length] for a in arrays for start in range(0, len(a), length)]
 
 
 def _rows(values_T: NDArray[Any], stops_R: Sequence[int], length: int, fill: int) -> NDArray[Any]:

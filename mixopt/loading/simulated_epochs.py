@@ -37,11 +37,11 @@ class Pool:
     def draw(self, count: int, generator: np.random.Generator) -> IntArray:
         """Draw sequences without replacement in each epoch, reshuffled every epoch."""
         epochs: list[IntArray] = [np.empty(0, np.int64)]
-        begun, missing = 0, count
+        epoch, missing = 0, count
         while missing > 0:
-            size = self._before(begun + 1) - self._before(begun)
+            size = self._before(epoch + 1) - self._before(epoch)
             epochs.append(generator.permutation(self.rows_P[:size])[:missing])
-            begun, missing = begun + 1, missing - len(epochs[-1])
+            epoch, missing = epoch + 1, missing - len(epochs[-1])
         return np.concatenate(epochs)
 
     def _before(self, epoch: int) -> int:
@@ -78,18 +78,19 @@ def make_pools(
     share, pools = min(tokens / target_tokens, 1.0), dict[str, Pool]()
     seed = zlib.crc32(corpus.fingerprint.encode())
     for name, count in sequences.items():
-        whole = (inventory or corpus.inventory)[name]
-        wanted = whole * share / length
-        if min(wanted, count) < 1:
-            pool = int(whole * share)
-            needed = math.ceil(length * target_tokens / max(whole, 1))
+        available = (inventory or corpus.inventory)[name]
+        pool_rows = available * share / length
+        if min(pool_rows, count) < 1:
+            pool = int(available * share)
+            needed = math.ceil(length * target_tokens / max(available, 1))
             shorter = f", set {option} to {pool} or less" if pool > 1 else ""
             raise CorpusError(
                 f"domain {name!r}: a trial of {tokens} of the full run's {target_tokens} tokens"
-                f" leaves a pool of {pool} of its {whole} tokens, but one sequence takes {length}:"
-                f" raise proxy.tokens to {needed}{shorter}, or leave out proxy.simulate_epochs"
+                f" leaves a pool of {pool} of its {available} tokens, but one sequence takes"
+                f" {length}: raise proxy.tokens to {needed}{shorter}, or leave out"
+                " proxy.simulate_epochs"
             )
-        size = min(wanted, float(count))
+        size = min(pool_rows, float(count))
         ordinal_P = np.arange(math.ceil(size - 1e-9), dtype=np.int64)
         order = RowOrder([count], [domain_key(seed, name)])
         pools[name] = Pool(size, order.rows(np.zeros_like(ordinal_P), ordinal_P))

@@ -36,8 +36,8 @@ class TokenRows:
 
 def read_samples(source: Any, rows: Sequence[int]) -> list[Any]:
     """Read samples at once if the source can, else one by one."""
-    many = getattr(source, "__getitems__", None)
-    return list(many(list(rows))) if many else [source[row] for row in rows]
+    get_many = getattr(source, "__getitems__", None)
+    return list(get_many(list(rows))) if get_many else [source[row] for row in rows]
 
 
 def check_is_one(where: str, source: Any) -> None:
@@ -106,8 +106,8 @@ class ArrowSamples:
         is_labelled = unit == "supervised" and LABELS in self.columns
         parts = [np.empty(0, np.int64)]
         for start in range(0, len(self._view), _ROWS):
-            some = self._view[start : start + _ROWS]
-            column = some[LABELS if is_labelled else TOKENS]
+            table = self._view[start : start + _ROWS]
+            column = table[LABELS if is_labelled else TOKENS]
             lengths = compute.fill_null(compute.list_value_length(column), 0).to_numpy()
             if is_labelled:
                 labels = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -121,8 +121,8 @@ class ArrowSamples:
         table = self._view[numbers]
         columns = {
             name: [
-                one.values.to_numpy(zero_copy_only=False) if one.is_valid else None
-                for one in table[name]
+                value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
+                for value in table[name]
             ]
             for name in table.column_names
         }
@@ -153,7 +153,7 @@ class RowReader:
     def __init__(self, domains: Sequence[TokenRows]) -> None:
         self._domains, self._length = [rows.shards for rows in domains], domains[0].length
         self.dtype = np.result_type(*(shards.dtype for shards in self._domains))
-        self._files = [(one, k) for one in self._domains for k in range(len(one.shards))]
+        self._files = [(domain, k) for domain in self._domains for k in range(len(domain.shards))]
         is_one_dtype = all(shards.dtype == self.dtype for shards in self._domains)
         self._is_mapped = is_one_dtype and len(self._files) <= MAX_MAPPINGS
         if self._is_mapped:
@@ -168,17 +168,17 @@ class RowReader:
         for domain, start in zip(domain_NB, start_NB, strict=True):
             rows = np.empty((len(domain), self._length), self.dtype)
             for d in np.unique(domain).tolist():
-                here = np.flatnonzero(domain == d)
-                rows[here] = self._domains[d].rows(start[here], self._length)
+                places = np.flatnonzero(domain == d)
+                rows[places] = self._domains[d].rows(start[places], self._length)
             yield rows
 
     def _map(self) -> None:
         mapped = [shards.mapped(k) for shards, k in self._files]
         self._begins = np.cumsum([0, *map(len, mapped)], dtype=np.int64)
-        self._firsts = np.cumsum([0, *(one.tokens for one in self._domains)], dtype=np.int64)
+        self._firsts = np.cumsum([0, *(shards.tokens for shards in self._domains)], dtype=np.int64)
         addresses = [int(file.__array_interface__["data"][0]) for file in mapped]
         base = min(addresses, default=0)
-        tokens = [(one - base) // self.dtype.itemsize for one in addresses]
+        tokens = [(address - base) // self.dtype.itemsize for address in addresses]
         self._shifts = np.array(tokens, np.int64) - self._begins[:-1]
         self._rows = _overlaid(base, self._begins[1:] + self._shifts, self.dtype, self._length)
         self._mapped = mapped  # kept alive with the rows

@@ -42,9 +42,9 @@ class LanePlace(NamedTuple):
     def read(cls, fields: StateFields, lane: str) -> Self:
         """Read the position of a domain's lane from a state."""
         *numbers, source = fields.listed(lane, len(cls._fields))
-        named = StateFields({lane: numbers, "source": source}, fields.where, SamplerError)
-        state = named.maybe("source", lambda field: named.part(field).content)
-        return cls._make([*named.wholes(lane), state])
+        place = StateFields({lane: numbers, "source": source}, fields.where, SamplerError)
+        state = place.maybe("source", lambda field: place.part(field).content)
+        return cls._make([*place.wholes(lane), state])
 
 
 Places = dict[LaneKey, LanePlace]
@@ -73,8 +73,9 @@ class LanePlan:
         """Return the rows of the documents of a block."""
         if self.length is None:
             return list(documents)
-        read = [document_of(one, "a document of a stream", self.tokenize) for one in documents]
-        tokens, labels = [one.tokens_T for one in read], labels_of(read)
+        where = "a document of a stream"
+        read = [document_of(fields, where, self.tokenize) for fields in documents]
+        tokens, labels = [document.tokens_T for document in read], labels_of(read)
         packed = best_fit(tokens, self.length, padding=self.padding, labels=labels)
         return row_samples(packed_fields(packed))
 
@@ -159,18 +160,18 @@ class LaneRows:
         if place.source is not None:
             self._load_state(source, place.source)
         self._documents = iter(source)
-        left = place.document if place.source is None else 0
-        while left:
-            skipped = len(self._read(place, min(left, self._plan.block)))
+        to_skip = place.document if place.source is None else 0
+        while to_skip:
+            skipped = len(self._read(place, min(to_skip, self._plan.block)))
             if not skipped:
                 at = f"; the state is at document {place.document}"
-                raise self._ended(place, place.document - left, at)
-            left -= skipped
+                raise self._ended(place, place.document - to_skip, at)
+            to_skip -= skipped
 
-    def _read(self, place: LanePlace, most: int) -> list[Any]:
+    def _read(self, place: LanePlace, max_documents: int) -> list[Any]:
         """Read at most this number of documents."""
         try:
-            return list(islice(self._documents, most))
+            return list(islice(self._documents, max_documents))
         except OSError as error:
             raise CorpusError(
                 f"domain {self._domain!r}: after document {place.document} of pass {place.epoch}"
@@ -228,10 +229,10 @@ def _has_exact_state(source: Any) -> bool:
         return False
     waiting = [getattr(source, "_ex_iterable", None)]
     while waiting:
-        one = waiting.pop()
-        if type(one).__name__ == "BufferShuffledExamplesIterable":
+        dataset = waiting.pop()
+        if type(dataset).__name__ == "BufferShuffledExamplesIterable":
             return False
-        waiting += getattr(one, "ex_iterables", None) or []
-        inner = getattr(one, "ex_iterable", None)
+        waiting += getattr(dataset, "ex_iterables", None) or []
+        inner = getattr(dataset, "ex_iterable", None)
         waiting += [] if inner is None else [inner]
     return True

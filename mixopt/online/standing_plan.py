@@ -64,7 +64,7 @@ class StandingPlan:
     @classmethod
     def read(cls, state: StateFields, domains: int) -> Self:
         """Return the plan of a state."""
-        weights = state.numbers("weights", domains, least=0, most=1 + _ROUNDING)
+        weights = state.numbers("weights", domains, minimum=0, maximum=1 + _ROUNDING)
         if abs(sum(weights) - 1) > _ROUNDING:
             raise EstimatorError(f"{state.where}: weights: add up to {sum(weights):.6g}, not 1")
         first, last, until = (state.whole(name) for name in ("first", "last", "until"))

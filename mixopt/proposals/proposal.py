@@ -139,7 +139,7 @@ def read_epochs(fields: StateFields, mixture: Mixture) -> dict[str, float] | Non
     if fields.get("epochs") is None:
         return None
     epochs = fields.part("epochs")
-    return {name: epochs.number(name, least=0.0) for name in mixture.domains}
+    return {name: epochs.number(name, minimum=0.0) for name in mixture.domains}
 
 
 def weights_content(mixture: Mixture, phases: Phases | None) -> dict[str, Any]:
@@ -232,9 +232,9 @@ class Region:
             return None
         region, ends = fields.part("region"), {}
         for name in mixture.domains:
-            low, high = region.part("shares").numbers(name, 2, least=0.0, most=1.0)
+            low, high = region.part("shares").numbers(name, 2, minimum=0.0, maximum=1.0)
             ends[name] = (low, high)
-        return cls(region.number("noise", least=0.0), region.text("source"), ends)
+        return cls(region.number("noise", minimum=0.0), region.text("source"), ends)
 
 
 @dataclass(frozen=True)

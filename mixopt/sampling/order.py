@@ -62,8 +62,8 @@ def whole_shares(weights_D: Sequence[float]) -> tuple[int, ...]:
 
 def spread(parts_D: Sequence[int], total: int) -> list[int]:
     """Divide an integer in proportion to parts >= 0, not all 0, each with an error below 1."""
-    whole = sum(parts_D)
-    ends = [before * total // whole for before in accumulate(parts_D, initial=0)]
+    of_parts = sum(parts_D)
+    ends = [before * total // of_parts for before in accumulate(parts_D, initial=0)]
     return [after - before for before, after in pairwise(ends)]
 
 
@@ -84,14 +84,14 @@ class ShareChange(NamedTuple):
         """Return the shares from a window on if they are constant; None on a ramp."""
         return self.end_shares if window >= self.end_window else None
 
-    def parts(self, window: int, ended: Collection[int] = ()) -> list[int]:
-        """Return the proportions of a window, 0 for `ended` domains; on a ramp, at mid-window."""
+    def parts(self, window: int, exhausted: Collection[int] = ()) -> list[int]:
+        """Return the proportions of a window, 0 for exhausted domains; on a ramp, at mid-window."""
         parts: Sequence[int] | None = self.arrived(window)
         if parts is None:
-            whole, done = 2 * (self.end_window - self.window), 2 * (window - self.window) + 1
+            length, passed = 2 * (self.end_window - self.window), 2 * (window - self.window) + 1
             pairs = zip(self.shares, self.end_shares, strict=True)
-            parts = [(whole - done) * first + done * last for first, last in pairs]
-        return [0 if d in ended else part for d, part in enumerate(parts)]
+            parts = [(length - passed) * first + passed * last for first, last in pairs]
+        return [0 if d in exhausted else part for d, part in enumerate(parts)]
 
 
 class Place(NamedTuple):
@@ -120,8 +120,8 @@ class Stretch(NamedTuple):
     @classmethod
     def single(cls, before: Place, after: Place, samples: Any = None) -> Stretch:
         """Return a stretch of one window."""
-        _, counts_D, owed_D, had_D, ended = after
-        return cls(before, counts_D[None], owed_D[None], had_D[None], ended, samples)
+        _, counts_D, owed_D, had_D, exhausted = after
+        return cls(before, counts_D[None], owed_D[None], had_D[None], exhausted, samples)
 
     def place(self, window: int) -> Place:
         """Return the place before a window of the stretch, or after its last."""
@@ -170,12 +170,12 @@ class SampleOrder:
 
     def changed(self, changes: Sequence[ShareChange], window: int) -> SampleOrder:
         """Return the order with other shares from a window on."""
-        other = copy(self)
-        other.changes = tuple(changes)
-        other._change_windows = [change.window for change in changes]
-        other._stretches = {w: s for w, s in list(self._stretches.items()) if w <= window}
-        other._end = self._end if self._end is not None and self._end < window else None
-        return other
+        changed = copy(self)
+        changed.changes = tuple(changes)
+        changed._change_windows = [change.window for change in changes]
+        changed._stretches = {w: s for w, s in list(self._stretches.items()) if w <= window}
+        changed._end = self._end if self._end is not None and self._end < window else None
+        return changed
 
     def change_at(self, window: int) -> ShareChange:
         """Return the change that applies to a window; before all changes, the first."""
@@ -183,9 +183,9 @@ class SampleOrder:
 
     def place(self, window: int) -> Place | None:
         """Return the place before a window; None if the stream does not contain it."""
-        known = self._stretches.get(window)
-        if known is not None:
-            return known.place(window)
+        cached = self._stretches.get(window)
+        if cached is not None:
+            return cached.place(window)
         if window < self.start.window:
             return None
         stretches = dict(self._stretches)  # a loader's thread may drop some meanwhile
@@ -225,9 +225,9 @@ class SampleOrder:
                 place = Place(w, counts_D.copy(), owed_D.copy(), had_D.copy(), ended)
                 self._stretches[w] = Stretch.single(place, place)
 
-    def rows(self, window: int, most: int = 1) -> IntArray:
+    def rows(self, window: int, max_windows: int = 1) -> IntArray:
         """Return rows as integers into the concatenation of the domains, shape (K, W)."""
-        domain_KW, ordinal_KW = self._lay_out(window, most)
+        domain_KW, ordinal_KW = self._lay_out(window, max_windows)
         domain = domain_KW.ravel()
         rows = self._rows.rows(domain, ordinal_KW.ravel()) + self._offsets[domain]
         return self._shuffled(window, rows.reshape(domain_KW.shape))
@@ -241,11 +241,11 @@ class SampleOrder:
         order = window_order(self._shuffle, window, *values_KW.shape)
         return np.take_along_axis(values_KW, order, axis=1)
 
-    def _lay_out(self, window: int, most: int) -> tuple[IntArray, IntArray]:
+    def _lay_out(self, window: int, max_windows: int) -> tuple[IntArray, IntArray]:
         """Return the domain and ordinal of each sample, not shuffled, shape (K, W)."""
         place, stretches, windows = self.place(window), list[Stretch](), 0
-        while place is not None and windows < most:
-            stretch = self._next(place, most - windows)
+        while place is not None and windows < max_windows:
+            stretch = self._next(place, max_windows - windows)
             if stretch is None:
                 break
             stretches.append(stretch)
@@ -256,11 +256,11 @@ class SampleOrder:
             return empty, empty
         return self._samples(stretches)
 
-    def _next(self, place: Place, most: int) -> Stretch | None:
+    def _next(self, place: Place, max_windows: int) -> Stretch | None:
         """Deal some windows and cache their places; None at the end of the stream."""
         if self._end == place.window:
             return None
-        stretch = self._deal(place, min(most, _MAX_STRETCH))
+        stretch = self._deal(place, min(max_windows, _MAX_STRETCH))
         if stretch is None:
             self._end = place.window
             return None
@@ -270,7 +270,7 @@ class SampleOrder:
             self._prune(place.window)
         return stretch
 
-    def _deal(self, place: Place, most: int) -> Stretch | None:
+    def _deal(self, place: Place, max_windows: int) -> Stretch | None:
         """Deal some windows; None if the stream ends before a whole window."""
         change = self.change_at(place.window)
         parts = change.parts(place.window, [d for _, d in place.ended])
@@ -279,32 +279,32 @@ class SampleOrder:
         due = _due(tuple(parts), self.layout.window_size)
         later = bisect_right(self._change_windows, place.window)
         if later < len(self._change_windows):
-            most = min(most, self._change_windows[later] - place.window)
+            max_windows = min(max_windows, self._change_windows[later] - place.window)
         if change.arrived(place.window) is None:
-            most = 1
-        counts_KD, owed_KD = _deal_windows(place, due, most)
+            max_windows = 1
+        counts_KD, owed_KD = _deal_windows(place, due, max_windows)
         if self._has_limits:
             before_KD = np.concatenate([place.counts_D[None], counts_KD[:-1]])
             is_over = (counts_KD > self._limits).any(axis=1)
             full_KD = before_KD >= self._limits
             is_over |= full_KD[:, due.drawn_from].any(axis=1)
-            most = int(np.argmax(is_over)) if is_over.any() else most
-            if not most:
+            max_windows = int(np.argmax(is_over)) if is_over.any() else max_windows
+            if not max_windows:
                 last = None if self.layout.stops else self._deal_to_limits(place)
                 return None if last is None else Stretch.single(place, last)
-        counts_KD = counts_KD[:most]
-        return Stretch(place, counts_KD, owed_KD[:most], counts_KD, place.ended)
+        counts_KD = counts_KD[:max_windows]
+        return Stretch(place, counts_KD, owed_KD[:max_windows], counts_KD, place.ended)
 
     def _deal_to_limits(self, place: Place) -> Place | None:
         """Deal a window in which domains run out; their remaining debts go to the others."""
-        change, ended = self.change_at(place.window), [d for _, d in place.ended]
+        change, exhausted = self.change_at(place.window), [d for _, d in place.ended]
         counts, owed = place.counts_D, place.owed_D.tolist()
-        left = np.maximum(self._limits - counts, 0).tolist()
-        parts = change.parts(place.window, ended)
-        last = {d: 0 for d, part in enumerate(parts) if part and not left[d]}
+        remaining = np.maximum(self._limits - counts, 0).tolist()
+        parts = change.parts(place.window, exhausted)
+        last = {d: 0 for d, part in enumerate(parts) if part and not remaining[d]}
         while True:
             size = self.layout.window_size - sum(last.values())
-            parts = change.parts(place.window, [*ended, *last])
+            parts = change.parts(place.window, [*exhausted, *last])
             rest = [0 if d in last else debt for d, debt in enumerate(owed)]
             drawn = [last.get(d, 0) for d in range(len(owed))]
             if any(parts):
@@ -316,13 +316,13 @@ class SampleOrder:
                 d = max((d for d, part in enumerate(parts) if part), key=lambda d: (rest[d], -d))
                 drawn[d] += 1
                 rest[d] -= UNIT
-            over = [d for d, rows in enumerate(drawn) if d not in last and rows > left[d]]
+            over = [d for d, rows in enumerate(drawn) if d not in last and rows > remaining[d]]
             if not over:
                 break
-            last |= {d: left[d] for d in over}
+            last |= {d: remaining[d] for d in over}
         counts_D, owed_D = counts + np.array(drawn), np.array(rest, np.int64)
-        ended_now = tuple((place.window, d) for d in sorted(last))
-        return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.ended, *ended_now))
+        exhausted_now = tuple((place.window, d) for d in sorted(last))
+        return Place(place.window + 1, counts_D, owed_D, counts_D, (*place.ended, *exhausted_now))
 
     def _samples(self, stretches: list[Stretch]) -> tuple[IntArray, IntArray]:
         """Return the domain and ordinal of each sample, each window sorted by domain."""
@@ -349,10 +349,10 @@ class _Due(NamedTuple):
 def _due(parts: tuple[int, ...], size: int) -> _Due:
     """Return the samples due in a window of `size` samples, in proportion to `parts`."""
     due = spread(parts, size << UNIT_BITS)
-    whole = [amount >> UNIT_BITS for amount in due]
+    wholes = [amount >> UNIT_BITS for amount in due]
     rest = np.array([amount & (UNIT - 1) for amount in due], np.int64)
     drawn_from = np.array([d for d, amount in enumerate(due) if amount])
-    return _Due(np.array(whole, np.int64), rest, size - sum(whole), drawn_from)
+    return _Due(np.array(wholes, np.int64), rest, size - sum(wholes), drawn_from)
 
 
 def _deal_windows(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntArray]:
@@ -364,26 +364,26 @@ def _deal_windows(place: Place, due: _Due, windows: int) -> tuple[IntArray, IntA
     sample between opening and deadline, and earliest deadline first succeeds whenever a schedule
     exists: a domain that starts without debt is never off by a whole sample.
     """
-    here = due.drawn_from
+    drawn_from = due.drawn_from
     is_small = np.abs(place.owed_D).max() < _MAX_INT64_DEBT * UNIT
     kind: Any = np.int64 if is_small else object
-    owed, rest = place.owed_D[here].astype(kind), due.rest_D[here].astype(kind)
+    owed, rest = place.owed_D[drawn_from].astype(kind), due.rest_D[drawn_from].astype(kind)
     # Shares until two samples of each domain are due, in finer units than UNIT.
     ahead = np.concatenate([UNIT - 1 - owed, 2 * UNIT - 1 - owed]) << _FINER_BITS
     step, unit = np.concatenate([rest, rest]) << _FINER_BITS, UNIT << _FINER_BITS
     pace = np.maximum(np.concatenate([rest, rest]), 1)
-    other = np.roll(np.arange(2 * len(here)), len(here))
-    most_K, time, closed = np.empty((windows, due.missing), np.int64), pace.copy(), unit - 1
+    twin = np.roll(np.arange(2 * len(drawn_from)), len(drawn_from))
+    first_K, time, closed = np.empty((windows, due.missing), np.int64), pace.copy(), unit - 1
     for k in range(windows):
         ahead -= step
         np.floor_divide(ahead, pace, out=time)
         np.putmask(time, ahead >= closed, _NEVER)
-        most = time.argsort(kind="stable")[: due.missing]
-        ahead[most] += unit
-        ahead[other[most]] += unit
-        most_K[k] = most
+        first = time.argsort(kind="stable")[: due.missing]
+        ahead[first] += unit
+        ahead[twin[first]] += unit
+        first_K[k] = first
     domains, number = len(due.whole_D), np.arange(windows)[:, None]
-    places = here[most_K % len(here)] + number * domains
+    places = drawn_from[first_K % len(drawn_from)] + number * domains
     extra_KD = np.bincount(places.ravel(), minlength=windows * domains).reshape(windows, domains)
     counts_KD = place.counts_D + np.cumsum(extra_KD + due.whole_D, axis=0)
     owed_KD = place.owed_D + (number + 1) * due.rest_D - np.cumsum(extra_KD, axis=0) * UNIT

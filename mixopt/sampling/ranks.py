@@ -41,8 +41,8 @@ _ACCELERATE = "accelerate.data_loader"
 def this_part(rank: int | None, world_size: int | None, mesh: Any = None) -> tuple[int, int]:
     """Return the index of this process's part of each batch, and the number of parts."""
     if (rank is None) != (world_size is None):
-        given = "rank" if world_size is None else "world_size"
-        raise SamplerError(f"{given} is given without the other; give rank and world_size")
+        name = "rank" if world_size is None else "world_size"
+        raise SamplerError(f"{name} is given without the other; give rank and world_size")
     if mesh is not None and rank is not None:
         raise SamplerError("mesh is given, and rank and world_size too; give one of the two")
     if mesh is not None:
@@ -163,15 +163,15 @@ def _check_no_shared_replica() -> None:
 
 def _check_parts(parts: list[int], world_size: int) -> None:
     """Check that each part of a batch is taken, by equally many ranks: one replica's."""
-    taken = Counter(parts)
-    if len(parts) == world_size > len(taken):
+    counts = Counter(parts)
+    if len(parts) == world_size > len(counts):
         twice = next(k for k, part in enumerate(parts) if part in parts[:k])
         raise SamplerError(
             f"rank {twice} takes the same part of each batch as another rank: its sampler has"
             f" rank={parts[twice]} of world_size={world_size}; give each rank its own"
         )
-    if len({taken[part] for part in range(world_size)}) > 1:
-        times = ", ".join(f"{taken[part]}x rank={part}" for part in range(world_size)[:8])
+    if len({counts[part] for part in range(world_size)}) > 1:
+        times = ", ".join(f"{counts[part]}x rank={part}" for part in range(world_size)[:8])
         raise SamplerError(
             f"{len(parts)} processes take the {world_size} parts of each batch unequally: {times};"
             " give each its rank along data parallelism, MixtureSampler(mesh=)"
@@ -182,22 +182,22 @@ def _difference(orders: list[dict[str, Any]]) -> str:
     """Return a message naming the ranks that differ from the majority (ties: from rank 0)."""
     texts = [json.dumps(order) for order in orders]
     first = max(range(len(texts)), key=lambda rank: (texts.count(texts[rank]), -rank))
-    others = [rank for rank, text in enumerate(texts) if text != texts[first]]
-    listed = ", ".join(map(str, others[:8])) + (", ..." if len(others) > 8 else "")
-    who = f"rank {others[0]} has" if len(others) == 1 else f"ranks {listed} have"
+    differing = [rank for rank, text in enumerate(texts) if text != texts[first]]
+    listed = ", ".join(map(str, differing[:8])) + (", ..." if len(differing) > 8 else "")
+    subject = f"rank {differing[0]} has" if len(differing) == 1 else f"ranks {listed} have"
     return (
-        f"{who} a different order of samples from rank {first}:"
-        f" {_field_difference(orders[others[0]], orders[first])}; build the sampler identically on"
-        " every rank, and call set_weights with the same weights before the same batch on all"
+        f"{subject} a different order of samples from rank {first}:"
+        f" {_field_difference(orders[differing[0]], orders[first])}; build the sampler identically"
+        " on every rank, and call set_weights with the same weights before the same batch on all"
     )
 
 
-def _field_difference(there: dict[str, Any], here: dict[str, Any]) -> str:
-    if there["changes"] != here["changes"] and there["domains"] == here["domains"]:
-        changes = [*there["changes"], *here["changes"]]
+def _field_difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    if theirs["changes"] != ours["changes"] and theirs["domains"] == ours["domains"]:
+        changes = [*theirs["changes"], *ours["changes"]]
         unshared = [change["position"] for change in changes if changes.count(change) == 1]
-        return f"its weights differ from batch {min(unshared) // here['batch_size']} on"
+        return f"its weights differ from batch {min(unshared) // ours['batch_size']} on"
     # Draws and debts follow from the other fields.
-    fields = sorted(here, key=lambda name: name in {"position", "counts", "owed", "had"})
-    field = next(name for name in fields if there[name] != here[name])
-    return f"its {field} is {str(there[field])[:200]} instead of {str(here[field])[:200]}"
+    fields = sorted(ours, key=lambda name: name in {"position", "counts", "owed", "had"})
+    field = next(name for name in fields if theirs[name] != ours[name])
+    return f"its {field} is {str(theirs[field])[:200]} instead of {str(ours[field])[:200]}"

@@ -128,6 +128,6 @@ class RateCurve:
         return max(self.peak * math.sqrt(warm / at), self.floor)
 
 
-def _length(given: float, steps: int) -> float:
-    """Return a length in steps; `given` below 1 is a fraction of all steps."""
-    return given if given >= 1 else given * steps
+def _length(value: float, steps: int) -> float:
+    """Return a length in steps; `value` below 1 is a fraction of all steps."""
+    return value if value >= 1 else value * steps

@@ -138,10 +138,10 @@ class MixtureSampler:
             SamplerError: An invalid setting.
             MixtureError: Weights that are not a mixture of these domains.
         """
-        named = named_sizes(sizes)
+        rows_by_domain = named_sizes(sizes)
         if isinstance(schedule, Schedule):
-            given = (weights, batch_size, batches)
-            entries, batch_size, batches = _schedule_arguments(schedule, *given)
+            arguments = (weights, batch_size, batches)
+            entries, batch_size, batches = _schedule_arguments(schedule, *arguments)
         elif weights is None or batch_size is None:
             missing = "weights" if weights is None else "batch_size"
             raise SamplerError(f"a sampler needs {missing}, or schedule=Schedule(...)")
@@ -152,19 +152,19 @@ class MixtureSampler:
         self.batch_size = int(batch_size)
         self.batches = None if batches is None else at_least(1, "batches", batches)
         layout = OrderLayout(
-            names=tuple(named),
-            sizes=tuple(named.values()),
+            names=tuple(rows_by_domain),
+            sizes=tuple(rows_by_domain.values()),
             seed=seed,
             window_size=self.batch_size,
-            limits=rows_allowed(max_epochs, exhausted, named),
+            limits=rows_allowed(max_epochs, exhausted, rows_by_domain),
             stops=exhausted == "stop",
             unit=unit,
-            lengths=sample_lengths(unit, lengths, named),
+            lengths=sample_lengths(unit, lengths, rows_by_domain),
         )
         self._mixtures: dict[tuple[int, ...], Mixture] = {}
         self._accumulation = 1
         changes: list[ShareChange] = []
-        for batch, first, end, last in scheduled_mixtures(entries, named):
+        for batch, first, end, last in scheduled_mixtures(entries, rows_by_domain):
             change = ShareChange(batch, self._shares(first), end, self._shares(last))
             changes = _insert_change(changes, change)
         kind = SampleOrder if unit == "samples" else TokenOrder
@@ -193,13 +193,13 @@ class MixtureSampler:
         Returns:
             Shape (batches, B), at least one batch; none at the end of the stream.
         """
-        order, (known, first, block) = self.order, self._block  # read once: loader threads call
-        if order is not known or not first <= batch < first + len(block):
+        order, (cached, first, block) = self.order, self._block  # read once: loader threads call
+        if order is not cached or not first <= batch < first + len(block):
             size, layout = self.batch_size, order.layout
             window, begin = divmod(batch * size, layout.window_size)
-            ahead = self._ahead if order is known else 1
-            least = -(-(begin + size) // layout.window_size)
-            rows = order.rows(window, max(least, ahead)).ravel()[begin:]
+            ahead = self._ahead if order is cached else 1
+            needed = -(-(begin + size) // layout.window_size)
+            rows = order.rows(window, max(needed, ahead)).ravel()[begin:]
             block = rows[: len(rows) // size * size].reshape(-1, size)
             self._block, first = (order, batch, block), batch
             limit = max(_BLOCK, 64 * len(layout.sizes)) // layout.window_size
@@ -260,13 +260,13 @@ class MixtureSampler:
             reason, mixture = "set" if k else "start", self._mixture(change.shares)
             last = self._mixture(change.end_shares) if end > batch else None
             entries.append(LogEntry(batch, mixture, reason, end if last else None, last))
-        ended: list[int] = []
+        exhausted: list[int] = []
         for window, domain in self._place().ended:
-            ended.append(domain)
-            parts = self.order.change_at(window).parts(window, ended)
-            left = self._mixture(tuple(spread(parts, UNIT))) if any(parts) else entries[-1].mixture
+            exhausted.append(domain)
+            parts = self.order.change_at(window).parts(window, exhausted)
+            rest = self._mixture(tuple(spread(parts, UNIT))) if any(parts) else entries[-1].mixture
             entries.append(
-                LogEntry(self._batch_of(window), left, f"exhausted: {self.domains[domain]}")
+                LogEntry(self._batch_of(window), rest, f"exhausted: {self.domains[domain]}")
             )
         return sorted(entries, key=lambda entry: entry.batch)
 
@@ -431,14 +431,14 @@ def _schedule_arguments(
         fault = "a Schedule contains the weights: leave out weights, or pass schedule= a list"
         raise SamplerError(fault)
     pairs = {"batch_size": (batch_size, schedule.batch), "batches": (batches, schedule.steps)}
-    for name, (given, expected) in pairs.items():
-        if given not in {None, expected}:
-            fault = f"{name} {given} differs from the schedule's {expected}; leave it out"
+    for name, (value, expected) in pairs.items():
+        if value not in {None, expected}:
+            fault = f"{name} {value} differs from the schedule's {expected}; leave it out"
             raise SamplerError(fault)
     return schedule.entries, schedule.batch, schedule.steps
 
 
 def _insert_change(changes: Sequence[ShareChange], change: ShareChange) -> list[ShareChange]:
     """Return sorted changes with `change` added; it replaces a change of the same window."""
-    others = [other for other in changes if other.window != change.window]
-    return sorted([*others, change], key=lambda entry: entry.window)
+    remaining = [earlier for earlier in changes if earlier.window != change.window]
+    return sorted([*remaining, change], key=lambda entry: entry.window)

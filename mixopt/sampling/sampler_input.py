@@ -31,23 +31,23 @@ MAX_LENGTH = 1 << 40  # tokens of a sample
 def named_sizes(sizes: Sizes) -> dict[str, int]:
     """Return rows by domain; domains without names are named by number."""
     pairs = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes)
-    named = {str(name): at_least(0, f"domain {str(name)!r}", rows) for name, rows in pairs}
-    if not 0 < len(named) <= MAX_DOMAINS:
-        raise SamplerError(f"{len(named)} domains; a sampler takes 1 to {MAX_DOMAINS}")
-    return named
+    rows_by_domain = {str(name): at_least(0, f"domain {str(name)!r}", rows) for name, rows in pairs}
+    if not 0 < len(rows_by_domain) <= MAX_DOMAINS:
+        raise SamplerError(f"{len(rows_by_domain)} domains; a sampler takes 1 to {MAX_DOMAINS}")
+    return rows_by_domain
 
 
 def mixture_over(weights: Weights, sizes: Mapping[str, int]) -> Mixture:
     """Return weights as a mixture in the order of `sizes`."""
-    domains, given = tuple(sizes), weights
-    for name in given if isinstance(given, Mapping) else ():
+    domains, values = tuple(sizes), weights
+    for name in values if isinstance(values, Mapping) else ():
         if name not in sizes:
             raise MixtureError(f"unknown domain {name!r}{did_you_mean(name, sizes)}")
-    if len(given) and not any(given.values() if isinstance(given, Mapping) else given):
+    if len(values) and not any(values.values() if isinstance(values, Mapping) else values):
         raise MixtureError("all weights are 0; at least one domain needs a weight")
-    if not isinstance(given, Mapping):
-        given = Mixture.from_array(domains, [float(weight) for weight in given])
-    mixture = given if isinstance(given, Mixture) else Mixture(given)
+    if not isinstance(values, Mapping):
+        values = Mixture.from_array(domains, [float(weight) for weight in values])
+    mixture = values if isinstance(values, Mixture) else Mixture(values)
     if mixture.domains != domains:
         mixture = mixture.over(domains)
     for name, weight in mixture.items():
@@ -68,9 +68,9 @@ def rows_allowed(
         max_epochs = math.inf if exhausted is None else 1
     epochs = max_epochs if isinstance(max_epochs, Mapping) else dict.fromkeys(sizes, max_epochs)
     _check_keys("max_epochs", epochs, sizes)
-    for name, most in epochs.items():
-        if not most > 0:
-            raise SamplerError(f"max_epochs: domain {name!r}: {most} is not > 0")
+    for name, epoch_limit in epochs.items():
+        if not epoch_limit > 0:
+            raise SamplerError(f"max_epochs: domain {name!r}: {epoch_limit} is not > 0")
     limits = [epochs.get(name, math.inf) * max(rows, 1) for name, rows in sizes.items()]
     return tuple(None if math.isinf(limit) else min(int(limit), MAX_ROWS) for limit in limits)
 
@@ -100,15 +100,15 @@ def sample_lengths(
                 "lengths are given, but unit='samples' does not use them: set unit='tokens'"
             )
         return ()
-    given = dict(lengths or {})
-    _check_keys("lengths", given, sizes)
+    by_domain = dict(lengths or {})
+    _check_keys("lengths", by_domain, sizes)
     for name, rows in sizes.items():
-        if name not in given and rows:
+        if name not in by_domain and rows:
             raise SamplerError(
                 f"lengths: domain {name!r} is missing; unit={unit!r} takes the length of each"
                 " sample, such as dataset.lengths()"
             )
-    return tuple(_lengths(name, given.get(name, 1), rows) for name, rows in sizes.items())
+    return tuple(_lengths(name, by_domain.get(name, 1), rows) for name, rows in sizes.items())
 
 
 def scheduled_mixtures(
@@ -129,25 +129,25 @@ def scheduled_mixtures(
             yield batch, first, end, mixture_over(entry[3], sizes)
 
 
-def at_least(least: int, name: str, value: Any, most: int = MAX_ROWS) -> int:
+def at_least(minimum: int, name: str, value: Any, maximum: int = MAX_ROWS) -> int:
     """Return a whole number in a range."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_whole or not least <= value <= most:
-        shown = shown_value(value)
-        raise SamplerError(f"{name}: {shown} is not a whole number from {least} to {most}")
+    if not is_whole or not minimum <= value <= maximum:
+        text = shown_value(value)
+        raise SamplerError(f"{name}: {text} is not a whole number from {minimum} to {maximum}")
     return int(value)
 
 
-def _check_keys(field: str, given: Iterable[str], sizes: Mapping[str, int]) -> None:
-    for name in given:
+def _check_keys(field: str, names: Iterable[str], sizes: Mapping[str, int]) -> None:
+    for name in names:
         if name not in sizes:
             raise SamplerError(f"{field}: unknown domain {name!r}{did_you_mean(name, sizes)}")
 
 
-def _lengths(name: str, given: Any, rows: int) -> int | IntArray:
-    where, array = f"lengths: domain {name!r}", np.asarray(given)
+def _lengths(name: str, value: Any, rows: int) -> int | IntArray:
+    where, array = f"lengths: domain {name!r}", np.asarray(value)
     if not array.ndim:
-        return at_least(min(rows, 1), where, given, MAX_LENGTH)
+        return at_least(min(rows, 1), where, value, MAX_LENGTH)
     if array.shape != (rows,):
         raise SamplerError(f"{where}: an array of shape {array.shape} for {rows} rows")
     if not rows:

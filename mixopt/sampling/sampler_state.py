@@ -40,7 +40,7 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
     layout, size = order.layout, order.layout.window_size
     past = [change for change in order.changes if change.window <= place.window]
     coming = [change for change in order.changes if change.window > place.window]
-    ended = {d: window * size for window, d in place.ended}
+    exhausted = {d: window * size for window, d in place.ended}
     return {
         "format": FORMAT,
         "position": position,
@@ -49,21 +49,21 @@ def write_state(order: SampleOrder, place: Place, position: int) -> dict[str, An
         "counts": place.counts_D.tolist(),
         "owed": place.owed_D.tolist(),
         "had": place.had_D.tolist(),
-        "exhausted": [ended.get(d, -1) for d in range(len(layout.names))],
+        "exhausted": [exhausted.get(d, -1) for d in range(len(layout.names))],
         "changes": [_to_json(change, size) for change in [*past[-_MAX_PAST_CHANGES:], *coming]],
     }
 
 
-def read_state(state: Mapping[str, Any], here: SampleOrder) -> tuple[SampleOrder, int]:
+def read_state(state: Mapping[str, Any], current: SampleOrder) -> tuple[SampleOrder, int]:
     """Check a state against the resuming order; return an order from it, and the position."""
     fields = StateFields(state, "the sampler's state", SamplerError)
     fields.check_format(FORMAT)
-    _check_common(fields, _common(here.layout))
-    layout = here.layout._replace(window_size=fields.whole("window", 1, MAX_BATCH))
+    _check_common(fields, _common(current.layout))
+    layout = current.layout._replace(window_size=fields.whole("window", 1, MAX_BATCH))
     position = fields.whole("position", 0, MAX_POSITION)
     place = _place(fields, layout, position)
     changes = _changes(fields, layout, position)
-    return type(here)(layout, changes, place), position
+    return type(current)(layout, changes, place), position
 
 
 def _common(layout: OrderLayout) -> dict[str, Any]:
@@ -84,18 +84,19 @@ def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
     """Check that a state belongs to this stream; name all differences, by domain if possible."""
     names, differing = common["domains"], list[str]()
     for field, label in _COMMON_FIELDS.items():
-        there, here = fields.get(field), common[field]
-        if there == here:
+        recorded, current = fields.get(field), common[field]
+        if recorded == current:
             continue
-        if not isinstance(there, list) or not isinstance(here, list):
-            differing.append(f"{label}: {shown_value(there)}, here {shown_value(here)}")
+        if not isinstance(recorded, list) or not isinstance(current, list):
+            differing.append(f"{label}: {shown_value(recorded)}, here {shown_value(current)}")
         elif field == "domains":
-            extra = [f"it has {shown_value(n)}, which is not here" for n in there if n not in here]
-            missing = [f"it does not have {name!r}" for name in here if name not in there]
+            unknown = [name for name in recorded if name not in current]
+            extra = [f"it has {shown_value(name)}, which is not here" for name in unknown]
+            missing = [f"it does not have {name!r}" for name in current if name not in recorded]
             differing += extra + missing or ["its domains have another order"]
             break
         else:
-            pairs = zip_longest(names, there, here)
+            pairs = zip_longest(names, recorded, current)
             differing += [
                 f"{label} of {n!r}: {_shown(field, a)}, here {_shown(field, b)}"
                 for n, a, b in pairs
@@ -103,8 +104,9 @@ def _check_common(fields: StateFields, common: Mapping[str, Any]) -> None:
             ]
     if differing:
         hidden = len(differing) - _MAX_DIFFERENCES
-        shown = "; ".join(differing[:_MAX_DIFFERENCES]) + (f"; {hidden} more" if hidden > 0 else "")
-        raise SamplerError(f"the sampler's state belongs to another stream: {shown}")
+        more = f"; {hidden} more" if hidden > 0 else ""
+        listed = "; ".join(differing[:_MAX_DIFFERENCES]) + more
+        raise SamplerError(f"the sampler's state belongs to another stream: {listed}")
 
 
 def _shown(field: str, value: Any) -> str:
@@ -116,16 +118,16 @@ def _place(state: StateFields, layout: OrderLayout, position: int) -> Place:
     counts = state.wholes("counts", domains, 0, MAX_ROWS)
     if sum(counts) > position:
         state.refuse("counts", f"more than the {position} samples before it")
-    most = _MAX_OWED if in_samples else _MAX_TOKENS_OWED
-    owed = state.wholes("owed", domains, -most, most)
+    max_debt = _MAX_OWED if in_samples else _MAX_TOKENS_OWED
+    owed = state.wholes("owed", domains, -max_debt, max_debt)
     had = state.wholes("had", domains, 0, 1 << 62)
-    ended = enumerate(state.wholes("exhausted", domains, -1, position))
+    exhausted = enumerate(state.wholes("exhausted", domains, -1, position))
     return Place(
         position // size,
         np.array(counts, np.int64),
         np.array(owed, np.int64 if in_samples else object),
         np.array(had, np.int64),
-        tuple(sorted((at // size, d) for d, at in ended if at >= 0)),
+        tuple(sorted((at // size, d) for d, at in exhausted if at >= 0)),
     )
 
 
@@ -153,10 +155,10 @@ def _shares(part: StateFields, name: str, layout: OrderLayout) -> tuple[int, ...
 
 
 def _window(
-    part: StateFields, name: str, after: int, most: int, layout: OrderLayout
+    part: StateFields, name: str, after: int, last: int, layout: OrderLayout
 ) -> tuple[int, int]:
     """Return a position > `after`, and the window that begins there."""
-    position = part.whole(name, after + 1, most)
+    position = part.whole(name, after + 1, last)
     if position % layout.window_size:
         part.refuse(name, f"in the middle of a window of {layout.window_size}")
     return position, position // layout.window_size

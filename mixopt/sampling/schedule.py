@@ -64,8 +64,8 @@ def is_schedule(path: Path) -> bool:
     content = read_yaml(path, error=SamplerError)
     if not isinstance(content, dict):
         return False
-    named = str(content.get("format", "")).startswith("mixopt-schedule")
-    return named or isinstance(content.get("stages"), list)
+    has_format = str(content.get("format", "")).startswith("mixopt-schedule")
+    return has_format or isinstance(content.get("stages"), list)
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ class Schedule:
                 fault = f"{fault} {self.step_tokens:,} tokens"
                 raise ScheduleFieldError(("stages", k, "tokens"), fault)
         _check_whole(("stages",), self.asked_tokens, MAX_TOKENS)
-        most = self.max_epochs
-        is_number = isinstance(most, (int, float)) and not isinstance(most, bool)
-        if most is not None and not (is_number and 0 < most < math.inf):
+        max_epochs = self.max_epochs
+        is_number = isinstance(max_epochs, (int, float)) and not isinstance(max_epochs, bool)
+        if max_epochs is not None and not (is_number and 0 < max_epochs < math.inf):
             raise ScheduleFieldError(
-                ("max_epochs",), f"{shown_value(most)} is not a number above 0"
+                ("max_epochs",), f"{shown_value(max_epochs)} is not a number above 0"
             )
         if self.inventory is None:
             return
@@ -145,7 +145,7 @@ class Schedule:
             if name not in self.domains:
                 fault = f"domain {name!r} is in no stage{did_you_mean(name, self.domains)}"
                 raise ScheduleFieldError(("inventory", name), fault)
-            _check_whole(("inventory", name), tokens, MAX_TOKENS, least=0)
+            _check_whole(("inventory", name), tokens, MAX_TOKENS, minimum=0)
         self.check_epochs(self.inventory)
 
     @classmethod
@@ -215,12 +215,12 @@ class Schedule:
     @cached_property
     def starts(self) -> tuple[int, ...]:
         """The first step of each stage, followed by the number of steps."""
-        ends, given = [0], 0
+        ends, tokens = [0], 0
         for stage in self.stages:
-            given += self._requested(stage)
+            tokens += self._requested(stage)
             if stage.steps is None:
                 size = self.step_tokens
-                ends.append((2 * given + size) // (2 * size))
+                ends.append((2 * tokens + size) // (2 * size))
             else:
                 ends.append(ends[-1] + stage.steps)
         return tuple(ends)
@@ -283,25 +283,25 @@ class Schedule:
             SamplerError: Too many epochs, with the largest valid share; a domain without tokens.
         """
         requested = self._tokens_by_domain([self._requested(stage) for stage in self.stages])
-        total, most = self.tokens, self.max_epochs
+        total, max_epochs = self.tokens, self.max_epochs
         for name, tokens in self.domain_tokens().items():
             size = inventory.get(name)
             # Rounding up to whole batches is ours, not an error of the mixture.
-            least = min(tokens, requested[name])
+            needed = min(tokens, requested[name])
             if size is None:
                 near = did_you_mean(name, inventory)
                 fault = f"the inventory does not have domain {name!r}{near}"
             elif not size and tokens:
                 fault = f"domain {name!r} has a share and no tokens; set it to 0"
-            elif most is None or least <= most * size * (1 + _ROUNDING):
+            elif max_epochs is None or needed <= max_epochs * size * (1 + _ROUNDING):
                 continue
             else:
                 epochs = math.ceil(1000 * tokens / size) / 1000
-                share = math.floor(1000 * most * size / total) / 1000
+                share = math.floor(1000 * max_epochs * size / total) / 1000
                 fault = (
                     f"domain {name!r}: {tokens / total:.4g} of {total:,} tokens over all stages are"
-                    f" {epochs:g} epochs of its {size:,}, and max_epochs is {most:g}. Lower its"
-                    f" share to {share:g} on average, or allow max_epochs: {epochs:g}"
+                    f" {epochs:g} epochs of its {size:,}, and max_epochs is {max_epochs:g}. Lower"
+                    f" its share to {share:g} on average, or allow max_epochs: {epochs:g}"
                 )
             raise ScheduleFieldError(("stages",), fault)
 
@@ -327,9 +327,9 @@ def _check_stage(place: FieldPlace, stage: Stage, domains: tuple[str, ...]) -> N
             raise ScheduleFieldError((*place, name), str(error)) from None
 
 
-def _check_whole(place: FieldPlace, value: Any, most: int, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        message = f"{shown_value(value)} is not a whole number from {least} to {most:,}"
+def _check_whole(place: FieldPlace, value: Any, maximum: int, minimum: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        message = f"{shown_value(value)} is not a whole number from {minimum} to {maximum:,}"
         raise ScheduleFieldError(place, message)
 
 
@@ -360,17 +360,17 @@ def _values(content: object, folder: Path) -> dict[str, Any]:
         raise ScheduleFieldError(("stages",), "expected a list of stages, each with '- '")
     stages: list[Stage] = []
     for k, entry in enumerate(listed):
-        given = _mapping(entry, ("stages", k), STAGE_FIELDS)
+        values = _mapping(entry, ("stages", k), STAGE_FIELDS)
         mixture, end = (
-            _mixture(given.get(name), ("stages", k, name), folder) for name in ("mixture", "to")
+            _mixture(values.get(name), ("stages", k, name), folder) for name in ("mixture", "to")
         )
         if mixture is None and stages:
             mixture = stages[-1].to or stages[-1].mixture
         if mixture is None:
             fault = "is missing; the first stage has one"
             raise ScheduleFieldError(("stages", k, "mixture"), fault)
-        tokens, steps = (_number(given.get(name)) for name in ("tokens", "steps"))
-        stages.append(Stage(mixture, tokens, steps, end, given.get("name")))
+        tokens, steps = (_number(values.get(name)) for name in ("tokens", "steps"))
+        stages.append(Stage(mixture, tokens, steps, end, values.get("name")))
     for name in ("batch", "sequence_length"):
         if name not in fields:
             raise ScheduleFieldError((name,), "is missing")
@@ -415,15 +415,15 @@ def _file(fields: Mapping[str, Any]) -> str | None:
     return file if len(fields) == 1 and isinstance(file, str) else None
 
 
-def _mapping(content: object, place: FieldPlace, known: Collection[str] | None) -> dict[str, Any]:
+def _mapping(content: object, place: FieldPlace, names: Collection[str] | None) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ScheduleFieldError(place, f"expected fields, got {shown_value(content)}")
     for name in content:
         if not isinstance(name, str):
             message = f"{shown_value(name)} is not a name; put it in quotes"
             raise ScheduleFieldError(place, message)
-        if known is not None and name not in known:
-            raise ScheduleFieldError((*place, name), f"unknown field{did_you_mean(name, known)}")
+        if names is not None and name not in names:
+            raise ScheduleFieldError((*place, name), f"unknown field{did_you_mean(name, names)}")
     return content
 
 

@@ -32,7 +32,7 @@ class TokenOrder(SampleOrder):
         super().__init__(layout, changes, start)
         self._ahead: list[tuple[int, list[int]]] = [(-1, [])] * len(layout.names)
 
-    def _deal(self, place: Place, most: int) -> Stretch | None:
+    def _deal(self, place: Place, max_windows: int) -> Stretch | None:
         change = self.change_at(place.window)
         window = _TokenWindow(self, place, change.parts(place.window, [d for _, d in place.ended]))
         while len(window.domains) < self.layout.window_size:
@@ -52,8 +52,8 @@ class TokenOrder(SampleOrder):
         if isinstance(lengths, int):
             return lengths
         number, place = divmod(ordinal, _LENGTHS_AHEAD)
-        known, ahead = self._ahead[domain]
-        if known != number:
+        cached, ahead = self._ahead[domain]
+        if cached != number:
             ordinals = np.arange(number * _LENGTHS_AHEAD, (number + 1) * _LENGTHS_AHEAD)
             rows = self._rows.rows(np.full(_LENGTHS_AHEAD, domain), ordinals)
             ahead = lengths[rows].tolist()
@@ -98,8 +98,8 @@ class _TokenWindow:
         else:
             heappush(waiting, (finish, d))
         while waiting and waiting[0][0] <= self._tokens:
-            _, other = heappop(waiting)
-            heappush(ready, (self._finish(other), other))
+            _, domain = heappop(waiting)
+            heappush(ready, (self._finish(domain), domain))
         if not self._left[d] and not self._order.layout.stops:
             self._settle()
             self._begin()

@@ -50,11 +50,11 @@ def owner_of(folder: Path) -> Owner | None:
     mark = _mark(lock)
     if record is None or mark is None:
         return None
-    seen = mark[1] / 1e9
+    seconds = mark[1] / 1e9
     is_here = record.hostname == _this_host()
-    is_alive = _has_open(record.pid, lock) if is_here else time.time() - seen < STALE
+    is_alive = _has_open(record.pid, lock) if is_here else time.time() - seconds < STALE
     host = "".join(c if c.isprintable() else "?" for c in record.hostname.partition("?")[0])
-    return Owner(host[:253], record.pid, seen, is_here) if is_alive else None
+    return Owner(host[:253], record.pid, seconds, is_here) if is_alive else None
 
 
 def is_in_use(folder: Path) -> bool:
@@ -92,12 +92,12 @@ def only_one(folder: Path, *, is_patient: bool = False) -> Iterator[None]:
 
 def made_once(folder: Path, find: Callable[[], Made | None], make: Callable[[], Made]) -> Made:
     """Return what `find` finds in a folder, or make it under the lock while others wait."""
-    there = find()
-    if there is not None:
-        return there
+    value = find()
+    if value is not None:
+        return value
     with only_one(folder, is_patient=True):
-        there = find()
-        return make() if there is None else there
+        value = find()
+        return make() if value is None else value
 
 
 def interrupt(folder: Path) -> Owner | None:
@@ -141,14 +141,14 @@ def _acquire(lease: Any, folder: Path, *, is_patient: bool) -> None:
     """Acquire the lock; wait for a live owner, or raise after some seconds."""
     from filelock import LeaseSettingsMismatch, Timeout
 
-    before, begun = None, time.monotonic()
+    before, start = None, time.monotonic()
     while True:
         with writing(folder / LOCK):
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(Timeout, LeaseSettingsMismatch):
                 lease.acquire(timeout=0)
                 return
-        passed, has_record = time.monotonic() - begun, lease.owner is not None
+        passed, has_record = time.monotonic() - start, lease.owner is not None
         owner, now = owner_of(folder), _mark(folder / LOCK)
         has_moved = has_record and before not in (None, now)
         is_here = owner is not None and owner.is_here
@@ -171,8 +171,8 @@ def _mark(lock: Path) -> tuple[int, int] | None:
 def _in_use(folder: Path) -> RunError:
     """Return the error for a locked folder."""
     owner = owner_of(folder)
-    who = f": {owner}" if owner else ""
-    return RunError(f"{folder}: another mixopt process is running here{who}; wait until it ends")
+    holder = f": {owner}" if owner else ""
+    return RunError(f"{folder}: another mixopt process is running here{holder}; wait until it ends")
 
 
 def _interrupt_main(_: object) -> None:

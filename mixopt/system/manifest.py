@@ -137,12 +137,12 @@ def folder_files(
     folder: Path, outputs: Iterable[str], *, without: Collection[str] = ()
 ) -> list[str]:
     """Return the files of outputs in a folder, without hidden ones and those in `without`."""
-    apart = [folder / name for name in without]
+    excluded = [folder / name for name in without]
     return [
         path.relative_to(folder).as_posix()
         for output in outputs
         for path in visible_files(folder / output)
-        if not any(path.is_relative_to(one) for one in apart)
+        if not any(path.is_relative_to(branch) for branch in excluded)
     ]
 
 

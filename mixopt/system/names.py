@@ -53,11 +53,11 @@ def path_fault(name: object) -> str | None:
 
 def tree_fault(names: Iterable[str]) -> tuple[str, str] | None:
     """Return a domain that is also a branch, and a domain below it."""
-    known = set(names)
+    domains = set(names)
     for name in names:
         parts = name.split("/")
         above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
-        if (branch := next((one for one in above if one in known), None)) is not None:
+        if (branch := next((parent for parent in above if parent in domains), None)) is not None:
             return branch, name
     return None
 
@@ -99,8 +99,8 @@ def inside(folder: Path, name: str | Path, error: type[MixoptError] = RunError) 
     try:
         root, target = folder.resolve(), path.resolve()
     except (OSError, RuntimeError) as reason:  # a circle of links
-        shown = shown_value(str(name))
-        raise error(f"{folder}: {shown} cannot be resolved: {reason}") from reason
+        text = shown_value(str(name))
+        raise error(f"{folder}: {text} cannot be resolved: {reason}") from reason
     if not target.is_relative_to(root):
         raise error(f"{folder}: {shown_value(str(name))} is outside this folder; it is not read")
     return path
@@ -189,17 +189,17 @@ def one_value(
     fault = value_fault(values, names)
     if fault is not None:
         raise ConfigError(f"{field}: {fault}")
-    return {name: next(iter(given.values())) for name, given in given_by(values, names).items()}
+    return {name: next(iter(by_glob.values())) for name, by_glob in given_by(values, names).items()}
 
 
 def value_fault(values: Mapping[str, Value], names: Sequence[str]) -> str | None:
     """Return an error text if two globs give one name different values, or None."""
-    for name, given in given_by(values, names).items():
-        (first, value), *others = given.items()
-        for other, another in others:
+    for name, values_by_glob in given_by(values, names).items():
+        (first, value), *rest = values_by_glob.items()
+        for glob, another in rest:
             if another != value:
                 return (
-                    f"{name!r} is matched by {first!r} ({value}) and by {other!r} ({another}); "
+                    f"{name!r} is matched by {first!r} ({value}) and by {glob!r} ({another}); "
                     f"name {name!r} itself, which overrides globs"
                 )
     return None

@@ -48,27 +48,27 @@ def load_plugin(kind: PluginKind, name: str) -> Any:
     return plugin
 
 
-def load_object(what: str, name: str) -> Any:
+def load_object(kind: str, name: str) -> Any:
     """Import an object by `package.module:Name`, which need not be a plug-in."""
     module, _, attribute = name.partition(":")
     if not attribute:
-        raise PluginError(f"{what} {name!r}: give package.module:Name")
+        raise PluginError(f"{kind} {name!r}: give package.module:Name")
 
     def load() -> Any:
         return getattr(importlib.import_module(module), attribute)
 
     try:
-        return _loaded(what, name, load, _ELSEWHERE)
+        return _loaded(kind, name, load, _ELSEWHERE)
     except AttributeError as error:
-        raise PluginError(f"{what} {name!r}: {module} has no {attribute!r}") from error
+        raise PluginError(f"{kind} {name!r}: {module} has no {attribute!r}") from error
 
 
-def _loaded(what: str, name: str, load: Callable[[], Any], source: str) -> Any:
+def _loaded(kind: str, name: str, load: Callable[[], Any], source: str) -> Any:
     try:
         return load()
     except ImportError as error:
         missing = error.name or error
-        raise PluginError(f"{what} {name!r} needs {missing}: pip install {source}") from error
+        raise PluginError(f"{kind} {name!r} needs {missing}: pip install {source}") from error
 
 
 def check_trusted(kind: PluginKind, name: str, where: str, trust: Trust) -> None:
@@ -91,11 +91,11 @@ def build_plugin(
 ) -> Any:
     """Load a plug-in and create it with `options`."""
     factory = load_plugin(kind, name)
-    known = [option for option in _option_names(factory) if option not in (given or {})]
+    unset = [option for option in _option_names(factory) if option not in (given or {})]
     for option in options:
-        if option not in known:
+        if option not in unset:
             raise ConfigError(
-                f"{kind} {name!r}: unknown option {option!r}{did_you_mean(option, known)}"
+                f"{kind} {name!r}: unknown option {option!r}{did_you_mean(option, unset)}"
             )
     try:
         return factory(**(given or {}), **options)
@@ -107,8 +107,8 @@ def _option_names(factory: Callable[..., Any]) -> list[str]:
     """Return a plug-in's parameters, and its `option_names` if it takes keywords."""
     names: list[str] = []
     for name, parameter in inspect.signature(factory).parameters.items():
-        many = parameter.kind is parameter.VAR_KEYWORD
-        names += getattr(factory, "option_names", ()) if many else [name]
+        takes_any = parameter.kind is parameter.VAR_KEYWORD
+        names += getattr(factory, "option_names", ()) if takes_any else [name]
     return names
 
 
@@ -128,8 +128,10 @@ def _entry(kind: PluginKind, name: str) -> EntryPoint:
     if not entries:
         raise PluginError(f"unknown {kind} {name!r}{did_you_mean(name, plugin_names(kind))}")
     if len({entry.value for entry in entries}) > 1:
-        both = " and ".join(sorted(entry.value for entry in entries))
-        raise PluginError(f"{kind} {name!r} is given by {both}; name one as 'package.module:Name'")
+        origins = " and ".join(sorted(entry.value for entry in entries))
+        raise PluginError(
+            f"{kind} {name!r} is given by {origins}; name one as 'package.module:Name'"
+        )
     return entries[0]
 
 

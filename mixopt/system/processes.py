@@ -89,8 +89,8 @@ def without_folders(text: str) -> str:
 
 def _git(*arguments: str) -> str:
     command = ["git", "-c", "core.fsmonitor=false", *arguments]
-    done = subprocess.run(command, capture_output=True, check=True, timeout=5)
-    return done.stdout.decode(errors="replace").strip()
+    result = subprocess.run(command, capture_output=True, check=True, timeout=5)
+    return result.stdout.decode(errors="replace").strip()
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def is_running(pid: int, started: str = "") -> bool:
     return True
 
 
-def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
+def within(name: str, call: Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
     """Return the result of an external call, or raise after a deadline."""
     from concurrent.futures import Future, wait
 
@@ -170,7 +170,7 @@ def within(what: str, call: Callable[[], Answer], seconds: float = ANSWER_SECOND
 
     threading.Thread(target=run, daemon=True).start()
     if not wait([answer], seconds).done:
-        raise RunError(f"{what}: no answer in {seconds:g} s")
+        raise RunError(f"{name}: no answer in {seconds:g} s")
     return answer.result()
 
 

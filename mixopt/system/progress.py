@@ -60,9 +60,9 @@ def progress(title: str, total: float) -> Iterator[Update]:
     columns += [rich.TaskProgressColumn()] if total else []
     columns += [note, rich.TimeElapsedColumn()]
     columns += [rich.TextColumn("left"), rich.TimeRemainingColumn(compact=True)] if total else []
-    with rich.Progress(*columns, console=Console(stderr=True), expand=True) as shown:
-        task = shown.add_task(title, total=total or None, note="")
-        yield lambda done, note: shown.update(task, completed=done, note=note)
+    with rich.Progress(*columns, console=Console(stderr=True), expand=True) as bar:
+        task = bar.add_task(title, total=total or None, note="")
+        yield lambda done, note: bar.update(task, completed=done, note=note)
 
 
 @contextmanager
@@ -82,13 +82,13 @@ def steady_progress(title: str, total: float = 0.0) -> Iterator[Update]:
                 update(*last[0])
             update(*last[0])
 
-    shown = threading.Thread(target=show, daemon=True)
-    shown.start()
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
     try:
         yield lambda done, note: last.__setitem__(0, (done, note))
     finally:
         over.set()
-        shown.join()
+        thread.join()
 
 
 class _Lines:
@@ -123,7 +123,7 @@ class _Lines:
         parts = [*([words] if words else []), f"{duration(now - self._start)} elapsed"]
         moved = 0.0 if self._from is None else done - self._from
         if moved > 0 and done < self._total:
-            left = (self._total - done) * (now - self._since) / moved
-            parts.append(f"{duration(left)} left")
+            seconds = (self._total - done) * (now - self._since) / moved
+            parts.append(f"{duration(seconds)} left")
         sys.stderr.write(f"{self._title}: {', '.join(parts)}\n")
         sys.stderr.flush()

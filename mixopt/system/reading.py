@@ -61,8 +61,8 @@ def readable(
         yield
     except OSError as reason:
         is_missing = missing is not None and isinstance(reason, FileNotFoundError)
-        what = missing if is_missing else f"cannot be read: {reason.strerror or reason}"
-        raise error(f"{reason.filename or where}: {what}") from reason
+        fault = missing if is_missing else f"cannot be read: {reason.strerror or reason}"
+        raise error(f"{reason.filename or where}: {fault}") from reason
 
 
 def read_text(
@@ -208,14 +208,14 @@ class _Loader(yaml.SafeLoader):
                 self._refuse("a key must be plain text", key)
         return node
 
-    def _refuse(self, what: str, at: Any) -> NoReturn:
-        raise yaml.error.MarkedYAMLError(problem=what, problem_mark=at.start_mark)
+    def _refuse(self, fault: str, at: Any) -> NoReturn:
+        raise yaml.error.MarkedYAMLError(problem=fault, problem_mark=at.start_mark)
 
 
 def _lines(
     node: yaml.Node, location: FieldPlace, path: str, error: type[MixoptError]
 ) -> Iterator[tuple[FieldPlace, int]]:
-    seen: set[str] = set()
+    keys: set[str] = set()
     is_mapping = isinstance(node, yaml.MappingNode)
     if not is_mapping and not isinstance(node, yaml.SequenceNode):
         return
@@ -223,9 +223,9 @@ def _lines(
         key, value = entry if is_mapping else (entry, entry)
         inner = (*location, key.value if is_mapping else place)
         line = key.start_mark.line + 1
-        if is_mapping and key.value in seen:
+        if is_mapping and key.value in keys:
             raise error(f"{path}:{line}: {dotted(inner)}: given twice")
-        seen.add(str(inner[-1]))
+        keys.add(str(inner[-1]))
         yield inner, line
         yield from _lines(value, inner, path, error)
 

@@ -40,9 +40,9 @@ class ServerUri(str):
 
     def __new__(cls, given: str) -> Self:
         """Create a URI; a ServerUri is returned unchanged."""
-        made = super().__new__(cls, without_secrets(given))
-        made.given = given.given if isinstance(given, ServerUri) else str(given)
-        return made
+        uri = super().__new__(cls, without_secrets(given))
+        uri.given = given.given if isinstance(given, ServerUri) else str(given)
+        return uri
 
     @property
     def address(self) -> str:
@@ -96,9 +96,9 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
 
 def _from_environment(hidden: str) -> str:
     """Return a URI with `***` replaced from the environment."""
-    named = os.environ.get(NAMED, "")
-    if without_secrets(named) == hidden:
-        return named
+    server = os.environ.get(NAMED, "")
+    if without_secrets(server) == hidden:
+        return server
     user, password = os.environ.get(USERNAME), os.environ.get(PASSWORD)
     if hidden.startswith("http") or user is None:  # MLflow reads the environment itself
         return hidden.replace(f"{HIDDEN}@", "")

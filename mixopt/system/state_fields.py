@@ -42,15 +42,15 @@ class StateFields:
             raise error(f"{where}: its keys must be names")
         self.content: Mapping[str, Any] = content
 
-    def refuse(self, name: str, what: str) -> NoReturn:
+    def refuse(self, name: str, fault: str) -> NoReturn:
         """Return the error for a field with a wrong value."""
-        raise self._fault(name, self.get(name), what)
+        raise self._fault(name, self.get(name), fault)
 
     def check_format(self, expected: str) -> None:
         """Check the field `format`."""
-        given = self.content.get("format", "")
-        if given != expected:
-            says = f"format {shown_value(given)}" if given != "" else "it has no format"
+        recorded = self.content.get("format", "")
+        if recorded != expected:
+            says = f"format {shown_value(recorded)}" if recorded != "" else "it has no format"
             raise self.error(f"{self.where} is not a state of format {expected!r}: {says}")
 
     def get(self, name: str) -> Any:
@@ -63,13 +63,13 @@ class StateFields:
         """Return a field read by `take`, or None if it is None."""
         return None if self.get(name) is None else take(name)
 
-    def whole(self, name: str, least: int = 0, most: int = MAX_WHOLE) -> int:
-        """Return an integer in [least, most]."""
-        return self._whole(name, self.get(name), least, most)
+    def whole(self, name: str, minimum: int = 0, maximum: int = MAX_WHOLE) -> int:
+        """Return an integer in [minimum, maximum]."""
+        return self._whole(name, self.get(name), minimum, maximum)
 
-    def number(self, name: str, least: float = -_ENDLESS) -> float:
-        """Return a finite number >= least."""
-        return self._number(name, self.get(name), least, _ENDLESS)
+    def number(self, name: str, minimum: float = -_ENDLESS) -> float:
+        """Return a finite number >= minimum."""
+        return self._number(name, self.get(name), minimum, _ENDLESS)
 
     def flag(self, name: str) -> bool:
         """Return a bool."""
@@ -80,11 +80,11 @@ class StateFields:
         value: str = self._of(name, str, "not text")
         return value
 
-    def one_of(self, name: str, known: Collection[Text]) -> Text:
-        """Return one of the known texts."""
+    def one_of(self, name: str, choices: Collection[Text]) -> Text:
+        """Return one of the choices."""
         value = self.text(name)
-        known_value = next((one for one in known if one == value), None)
-        return known_value or self.refuse(name, f"not one of {', '.join(known)}")
+        choice = next((candidate for candidate in choices if candidate == value), None)
+        return choice or self.refuse(name, f"not one of {', '.join(choices)}")
 
     def part(self, name: str) -> StateFields:
         """Return the fields of a nested mapping."""
@@ -100,8 +100,8 @@ class StateFields:
     def parts(self, name: str) -> list[StateFields]:
         """Return the fields of each mapping of a list."""
         return [
-            StateFields(one, f"{self.where}: {name}.{k}", self.error)
-            for k, one in enumerate(self.listed(name))
+            StateFields(part, f"{self.where}: {name}.{k}", self.error)
+            for k, part in enumerate(self.listed(name))
         ]
 
     def texts(self, name: str) -> list[str]:
@@ -112,76 +112,80 @@ class StateFields:
         return values
 
     def wholes(
-        self, name: str, length: int | None = None, least: int = 0, most: int = MAX_WHOLE
+        self, name: str, length: int | None = None, minimum: int = 0, maximum: int = MAX_WHOLE
     ) -> list[int]:
-        """Return a list of integers in [least, most]."""
+        """Return a list of integers in [minimum, maximum]."""
         values = enumerate(self.listed(name, length))
-        return [self._whole(f"{name}.{k}", value, least, most) for k, value in values]
+        return [self._whole(f"{name}.{k}", value, minimum, maximum) for k, value in values]
 
     def numbers(
-        self, name: str, length: int | None = None, least: float = -_ENDLESS, most: float = _ENDLESS
+        self,
+        name: str,
+        length: int | None = None,
+        minimum: float = -_ENDLESS,
+        maximum: float = _ENDLESS,
     ) -> list[float]:
-        """Return a list of finite numbers in [least, most]."""
+        """Return a list of finite numbers in [minimum, maximum]."""
         values = enumerate(self.listed(name, length))
-        return [self._number(f"{name}.{k}", value, least, most) for k, value in values]
+        return [self._number(f"{name}.{k}", value, minimum, maximum) for k, value in values]
 
-    def array(self, name: str, shape: tuple[int, ...], least: float = -_ENDLESS) -> Array:
-        """Return an array of finite numbers >= least, of a given shape."""
+    def array(self, name: str, shape: tuple[int, ...], minimum: float = -_ENDLESS) -> Array:
+        """Return an array of finite numbers >= minimum, of a given shape."""
         array: Array = self._shaped(name, shape, np.float64)
-        if not (np.isfinite(array) & (array >= least)).all():
-            self.refuse(name, "not finite numbers" + _range(least, _ENDLESS))
+        if not (np.isfinite(array) & (array >= minimum)).all():
+            self.refuse(name, "not finite numbers" + _range(minimum, _ENDLESS))
         return array
 
-    def int_array(self, name: str, shape: tuple[int, ...], least: int = 0) -> IntArray:
-        """Return an array of integers in [least, 2^63), of a given shape; -1 is any length."""
+    def int_array(self, name: str, shape: tuple[int, ...], minimum: int = 0) -> IntArray:
+        """Return an array of integers in [minimum, 2^63), of a given shape; -1 is any length."""
         array: IntArray = self._shaped(name, shape, np.int64)
-        if (array < least).any():
-            self.refuse(name, f"not whole numbers >= {least}")
+        if (array < minimum).any():
+            self.refuse(name, f"not whole numbers >= {minimum}")
         return array
 
     def _shaped(self, name: str, shape: tuple[int, ...], kind: Any) -> Any:
-        what = f"not an array of {'whole ' if kind is np.int64 else ''}numbers"
-        value = self._of(name, (list, tuple, np.ndarray), what)
+        kinds_text = f"not an array of {'whole ' if kind is np.int64 else ''}numbers"
+        value = self._of(name, (list, tuple, np.ndarray), kinds_text)
         try:
             raw = np.asarray(value)
-            whole = "i" if raw.itemsize == 8 else "iu"  # 2^63 does not fit int64
-            if raw.size and raw.dtype.kind not in (whole if kind is np.int64 else "iuf"):
-                self.refuse(name, what)
+            integer = "i" if raw.itemsize == 8 else "iu"  # 2^63 does not fit int64
+            if raw.size and raw.dtype.kind not in (integer if kind is np.int64 else "iuf"):
+                self.refuse(name, kinds_text)
             array = raw.astype(kind)
         except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as reason:
-            raise self.error(f"{self.where}: {name}: {what}") from reason
+            raise self.error(f"{self.where}: {name}: {kinds_text}") from reason
         fits = array.ndim == len(shape) and array.size <= _MAX_VALUES
         if not fits or any(n not in (-1, size) for n, size in zip(shape, array.shape, strict=True)):
-            wanted = tuple("any" if n == -1 else n for n in shape)
-            raise self.error(f"{self.where}: {name}: has shape {array.shape}, not {wanted}")
+            expected = tuple("any" if n == -1 else n for n in shape)
+            raise self.error(f"{self.where}: {name}: has shape {array.shape}, not {expected}")
         return array
 
-    def _of(self, name: str, kinds: Any, what: str) -> Any:
+    def _of(self, name: str, kinds: Any, expected: str) -> Any:
         value = self.get(name)
         if not isinstance(value, kinds):
-            self.refuse(name, what)
+            self.refuse(name, expected)
         return value
 
-    def _whole(self, place: str, value: Any, least: int, most: int) -> int:
+    def _whole(self, place: str, value: Any, minimum: int, maximum: int) -> int:
         is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if is_whole and least <= value <= most:
+        if is_whole and minimum <= value <= maximum:
             return int(value)
-        raise self._fault(place, value, f"not a whole number from {least} to {most}")
+        raise self._fault(place, value, f"not a whole number from {minimum} to {maximum}")
 
-    def _number(self, place: str, value: Any, least: float, most: float) -> float:
+    def _number(self, place: str, value: Any, minimum: float, maximum: float) -> float:
         kinds = (int, float, np.integer, np.floating)
         if isinstance(value, kinds) and not isinstance(value, bool):
             with suppress(OverflowError):
                 number = float(value)
-                if math.isfinite(number) and least <= number <= most:
+                if math.isfinite(number) and minimum <= number <= maximum:
                     return number
-        raise self._fault(place, value, "not a finite number" + _range(least, most))
+        raise self._fault(place, value, "not a finite number" + _range(minimum, maximum))
 
-    def _fault(self, place: str, value: object, what: str) -> MixoptError:
-        return self.error(f"{self.where}: {place}: {shown_value(value)} is {what}")
+    def _fault(self, place: str, value: object, fault: str) -> MixoptError:
+        return self.error(f"{self.where}: {place}: {shown_value(value)} is {fault}")
 
 
-def _range(least: float, most: float) -> str:
-    if math.isinf(most):
-        return "" if math.isinf(least) else f" >= {least:g}"
-    return f" from {least:g} to {most:g}"
+def _range(minimum: float, maximum: float) -> str:
+    if math.isinf(maximum):
+        return "" if math.isinf(minimum) else f" >= {minimum:g}"
+    return f" from {minimum:g} to {maximum:g}"

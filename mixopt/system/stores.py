@@ -97,9 +97,9 @@ def list_objects(url: str) -> list[StoredObject]:
         store.invalidate_cache()
         infos = _infos(store, path, url)
     if not infos:
-        what = "the glob matches no object" if _is_glob(url) else "holds no objects"
-        raise CorpusError(f"{without_secrets(url)}: {what}")
-    return sorted((_stored(store, info) for info in infos), key=lambda one: one.url)
+        fault = "the glob matches no object" if _is_glob(url) else "holds no objects"
+        raise CorpusError(f"{without_secrets(url)}: {fault}")
+    return sorted((_stored(store, info) for info in infos), key=lambda stored: stored.url)
 
 
 def read_object(stored: StoredObject, path: Path) -> None:
@@ -139,9 +139,9 @@ def object_exists(url: str) -> bool:
 
 def cache_folder() -> Path:
     """Return this node's cache folder: MIXOPT_CACHE, or below XDG_CACHE_HOME."""
-    given = os.environ.get(CACHE)
-    if given:
-        return Path(os.path.expandvars(given)).expanduser()
+    folder = os.environ.get(CACHE)
+    if folder:
+        return Path(os.path.expandvars(folder)).expanduser()
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "mixopt"
 
@@ -189,9 +189,9 @@ def naming(path: Path, url: str) -> Iterator[None]:
 
 
 def _opened(url: str) -> tuple[Any, str]:
-    shown, fault = without_secrets(url), url_fault(url)
+    name, fault = without_secrets(url), url_fault(url)
     if fault is not None:
-        raise CorpusError(f"{shown}: {fault}")
+        raise CorpusError(f"{name}: {fault}")
     try:
         import fsspec
 
@@ -199,7 +199,7 @@ def _opened(url: str) -> tuple[Any, str]:
             store, path = fsspec.core.url_to_fs(url)
     except ImportError as missing:
         raise PluginError(
-            f"{shown}: needs {missing.name or 'the library of this store'}:"
+            f"{name}: needs {missing.name or 'the library of this store'}:"
             " pip install 'mixopt[remote]'"
         ) from missing
     return store, path
@@ -211,14 +211,14 @@ def _infos(store: Any, path: str, url: str) -> list[Mapping[str, Any]]:
         if not infos:
             store.info(path.split("/", maxsplit=1)[0])  # raises for a missing bucket
         start = len(re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0])
-        infos = {name: one for name, one in infos.items() if one["type"] == "file"}
+        infos = {name: info for name, info in infos.items() if info["type"] == "file"}
     else:
         info = store.info(path)
         if info["type"] != "directory":
             return [info]
         start = len(str(info["name"]).rstrip("/"))
         infos = store.find(path, detail=True)
-    below = {str(name)[start:]: one for name, one in infos.items()}
+    below = {str(name)[start:]: entry for name, entry in infos.items()}
     names = [name for name in below if not name.endswith("/")]  # a slash marks a folder
     return [below[n] for n in names if not any(part.startswith(".") for part in n.split("/"))]
 
@@ -263,10 +263,10 @@ def _store_faults(url: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     chain = list(_chain(error))
-    names = " ".join(type(one).__name__ for one in chain)
+    names = " ".join(type(cause).__name__ for cause in chain)
     text = " ".join(without_secrets(str(chain[-1])).split())[:200] or type(chain[-1]).__name__
     status = _status(error)
-    if status in (401, 403) or any(isinstance(one, PermissionError) for one in chain):
+    if status in (401, 403) or any(isinstance(cause, PermissionError) for cause in chain):
         return f"access is denied ({text}); {_LOG_IN}"
     if "Credential" in names:
         return f"no credentials are found; {_LOG_IN}"
@@ -281,9 +281,9 @@ def _reason(error: Exception) -> str:
 
 def _status(error: BaseException) -> int | None:
     """Return the HTTP status of an error, if any."""
-    for one in _chain(error):
-        response = getattr(one, "response", None)
-        for status in (getattr(one, "status", None), getattr(response, "status_code", None)):
+    for cause in _chain(error):
+        response = getattr(cause, "response", None)
+        for status in (getattr(cause, "status", None), getattr(response, "status_code", None)):
             if isinstance(status, int):
                 return status
     return None

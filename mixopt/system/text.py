@@ -16,10 +16,10 @@ def share_text(value: float) -> str:
     return f"{100 * value:.1f}%" if value >= 5e-4 or value == 0 else "<0.1%"
 
 
-def first_few(words: Sequence[str], most: int) -> str:
+def first_few(words: Sequence[str], max_words: int) -> str:
     """Return the first words and the number of others: `a, b and 3 more`."""
-    shown = ", ".join(words[:most])
-    return shown if len(words) <= most else f"{shown} and {len(words) - most} more"
+    listed = ", ".join(words[:max_words])
+    return listed if len(words) <= max_words else f"{listed} and {len(words) - max_words} more"
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -76,12 +76,12 @@ def name_text(name: str) -> str:
 
 def duration(seconds: float) -> str:
     """Return seconds as `8s`, `3m20s` or `2h05m`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    if rounded < 3600:
+        return f"{rounded // 60}m{rounded % 60:02d}s"
+    return f"{rounded // 3600}h{rounded % 3600 // 60:02d}m"
 
 
 MIN_WIDTH = 40  # narrower terminals are treated as this wide
