@@ -163,10 +163,10 @@ class SweepExperts:
             return None
         results = (*swept, *validated)
         counts = {result.trial: result.experts for result in results if result.experts is not None}
-        shown = next(iter(counts))
+        name = next(iter(counts))
         with suppress(MixoptError):  # before the sweep ends there may be no best trial
-            shown = shown_trial(run or load_run(path, trust=trust), counts)
-        return cls(path, trials, counts, shown, Summary.of(counts[shown].train))
+            name = shown_trial(run or load_run(path, trust=trust), counts)
+        return cls(path, trials, counts, name, Summary.of(counts[name].train))
 
     @property
     def specialisation(self) -> dict[str, float | None]:

@@ -72,7 +72,7 @@ def check_regressor(factory: Callable[[], Any]) -> None:
         return regressor.set_params(**dict.fromkeys(names, 0)) if names else regressor
 
     sized = supports_sizes(factory())
-    trials, few_trials = (CheckedTrials(make, sized=sized, count=count) for count in (TRIALS, FEW))
+    trials, small_table = (CheckedTrials(make, sized=sized, count=count) for count in (TRIALS, FEW))
     _check_before_a_fit(factory(), make(), trials)
     regressor = _check_fit(trials)
     _check_predictions(regressor, trials)
@@ -89,9 +89,9 @@ def check_regressor(factory: Callable[[], Any]) -> None:
         if supports(predictor, name):
             check(predictor, trials)
     if supports(make(), "cross_fit"):
-        _check_cross_fit(few_trials)
+        _check_cross_fit(small_table)
     if supports_repetition(make()):
-        _check_repetition(few_trials)
+        _check_repetition(small_table)
 
 
 def _check_before_a_fit(regressor: Any, unfitted: Any, trials: CheckedTrials) -> None:

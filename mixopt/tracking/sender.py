@@ -224,17 +224,17 @@ class Sender:
 
     def _send_trial(self, parent: str, file: Path, objective: dict[str, Any] | None) -> None:
         content = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
-        ended = int(file.stat().st_mtime * 1000)
+        end = int(file.stat().st_mtime * 1000)
         trial, result = read_entry(file)
         key = {"mlflow.parentRunId": parent, "mixopt.content": content}
-        run = self._run_with(key, trial.name, ended - int(result.seconds * 1000))
+        run = self._run_with(key, trial.name, end - int(result.seconds * 1000))
         params = {"seed": str(trial.seed), "role": trial.role, "round": str(trial.round)}
         params |= {f"weight/{name}": repr(share) for name, share in trial.mixture.items()}
         tags: dict[str, str] = {"mixopt.status": result.status}
         tags |= {"mixopt.reason": result.reason} if result.reason else {}
-        self._log_batch(run, _trial_metrics(result, ended, objective), params, tags)
+        self._log_batch(run, _trial_metrics(result, end, objective), params, tags)
         status = "FINISHED" if result.status == "finished" else "FAILED"
-        self._client.set_terminated(run, status, ended)
+        self._client.set_terminated(run, status, end)
 
     def _send_lines(self, sent: SentRun, file: Path) -> None:
         points: list[MetricPoint] | None = None
