@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,7 +191,7 @@ def worse_round(run: Run, fit: Fit) -> str | None:
     if last == 0:
         return None
     earlier = trials.table.filter(trials.table["round"] < last)
-    before = fit_of(run, Trials(earlier, trials.domains, trials.targets))
+    before = fit_of(run, replace(trials, table=earlier))
     return worse_text(before, fit, "the trials of the last round")
 
 

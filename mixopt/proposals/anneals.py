@@ -10,6 +10,7 @@ Shapes: S seeds.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -36,7 +37,7 @@ SCHEMA = {
 def anneal_effects(trials: Trials, objective: Objective, config: AnnealsConfig) -> pl.DataFrame:
     """Compare the anneals of each source with the controls."""
     table = trials.table.filter(pl.col("role").is_in([CONTROL, ANNEAL]))
-    anneals = Trials(table, trials.domains, trials.targets, trials.notes)
+    anneals = replace(trials, table=table)
     validation = Validation.of(anneals, objective, None)
     rows = [
         row for target in (None, *trials.targets) for row in _ranked(validation, target, config)

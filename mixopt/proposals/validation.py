@@ -481,7 +481,7 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     table = finished.table.with_columns(**nothing)
     shift_M = _shift(validation, fit)
     if shift_M is None:
-        return Trials(table, finished.domains, finished.targets, finished.notes)
+        return replace(finished, table=table)
     runs = validation.trials.finished.table
     validated = runs.filter([is_proposal(mixture_of(trial)) for trial in runs["trial"]])
     shifted = {
@@ -491,7 +491,7 @@ def with_validated(trials: Trials, validation: Validation, fit: Fit) -> Trials:
     length = pl.lit(table["tokens"].max(), table["tokens"].dtype)
     validated = validated.with_columns(**nothing, **shifted, tokens=length).select(table.columns)
     combined = pl.concat([table, validated.cast(table.schema)])
-    return Trials(combined, finished.domains, finished.targets, finished.notes)
+    return replace(finished, table=combined)
 
 
 def _shift(validation: Validation, fit: Fit) -> Array | None:
