@@ -1,6 +1,7 @@
 """Which faults do the default tests notice? Seeded mutants, killed or survived.
 
-`python experiments/checks/mutants.py --out FOLDER [--tree DIR] [--mutants 200] [--seed 0] [--json]`
+    OMP_NUM_THREADS=1 python experiments/checks/mutants.py --out FOLDER [--tree DIR]
+        [--mutants 200] [--seed 0] [--json]
 
 FOLDER gets a copy of the tree, a map of the lines that each passing test runs (coverage contexts,
 recorded once) and a line for each mutant. A mutant is judged by the tests that run its line, those
@@ -14,17 +15,18 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import json
 import os
 import random
 import resource
 import shutil
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PACKAGES = ("mixopt", "proxies/mixopt_proxies", "regressors/mixopt_regressors")
 LEFT_OUT = (".git", ".venv", ".tools", "runs", "dist", "__pycache__", ".*_cache", ".hypothesis")
@@ -36,6 +38,10 @@ COMPUTED = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
     ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult,
 }  # fmt: skip
+# Libraries that most tests import: loaded once, tests run in forks.
+PRELOADED = ("lightgbm", "mlflow", "polars", "scipy.optimize", "torch", "transformers")
+OPTIONS = ["-q", "-n", "0", "-p", "no:cacheprovider"]
+OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of PRELOADED
 ENDS = {0: "survived", 5: "not reached"}
 
 
@@ -68,11 +74,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="CPU time of a mutant's tests")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--record", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     out = options.out.resolve()
-    if options.record:
-        sys.exit(record(out))
     if not (out / "tree").exists():
         ignored = shutil.ignore_patterns(*LEFT_OUT)
         shutil.copytree(options.tree, out / "unfinished", ignore=ignored, dirs_exist_ok=True)
@@ -81,14 +84,13 @@ def main() -> None:
     if options.list:
         print("\n".join(one.name for one in mutants))
         return
-    python = options.tree.resolve() / ".venv/bin/python"
-    python = str(python if python.exists() else sys.executable)
+    for name in PRELOADED:
+        importlib.import_module(name)
     if not (out / "recorded").exists():
-        command = [python, str(Path(__file__).resolve()), "--record", "--out", str(out)]
-        if start(command, out / "tree") > 1:
+        if run_forked(record, out) not in (0, 1):
             sys.exit("mutants: pytest did not come to its end; call it again to go on")
         (out / "recorded").touch()
-    results = run(mutants, out, python, options.seconds)
+    results = run(mutants, out, options.seconds)
     print(json.dumps(results, indent=1) if options.json else table(results))
 
 
@@ -194,18 +196,19 @@ class Recorder:
             note(self._notes, {"test": nodeid, "seconds": seconds})
 
 
-def record(out: Path) -> int:
-    """Run the default tests in this process, with the recorder."""
+def record(out: Path) -> None:
+    """Run the default tests with the recorder, and exit with pytest's code."""
     import pytest
 
+    enter(out / "tree")
     recorder = Recorder(out)
-    code = pytest.main(["-q", "-n", "0", "-p", "no:cacheprovider"], plugins=[recorder])
+    code = pytest.main(OPTIONS, plugins=[recorder])
     recorder.coverage.stop()
     recorder.coverage.save()
-    return int(code)
+    sys.exit(int(code))
 
 
-def run(mutants: list[Mutant], out: Path, python: str, most: float) -> list[dict]:
+def run(mutants: list[Mutant], out: Path, most: float) -> list[dict]:
     """Run the mutants that have no result yet, and return the results of all."""
     import coverage
 
@@ -227,51 +230,56 @@ def run(mutants: list[Mutant], out: Path, python: str, most: float) -> list[dict
             if not chosen or total + seconds[test] <= most:
                 total += seconds[test]
                 chosen.append(test)
-        status = judge(mutant, chosen, out, python, total) if chosen else "survived"
+        status = judge(mutant, chosen, out, 30 + 5 * total) if chosen else "survived"
         status = "not reached" if status == "survived" and not reached else status
         done[mutant.name] = {"mutant": mutant.name, "status": status, "tests": len(chosen)}
         note(out / "results.jsonl", done[mutant.name])
     return [done[mutant.name] for mutant in mutants]
 
 
-def judge(mutant: Mutant, tests: list[str], out: Path, python: str, seconds: float) -> str:
-    """Change the copy, run the tests until one fails, and change it back."""
+def judge(mutant: Mutant, tests: list[str], out: Path, seconds: float) -> str:
+    """Change the copy, run the tests until one fails, and change the copy back."""
     path = out / "tree" / mutant.file
     source = path.read_bytes()
     end = mutant.start + len(mutant.before.encode())
-    (out / "chosen.txt").write_text("\n".join(tests), encoding="utf-8")
-    command = ["-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
-    command += ["--hypothesis-seed=0", f"@{out / 'chosen.txt'}"]
     try:
         path.write_bytes(source[: mutant.start] + mutant.after.encode() + source[end:])
-        code = start([python, *command], out / "tree", seconds=30 + 5 * seconds)
-    except subprocess.TimeoutExpired:
-        return "killed (time)"
+        code = run_forked(run_tests, out, tests, seconds, patience=10 * seconds)
     finally:
         path.write_bytes(source)
-    return ENDS.get(code, "killed")
+    return "killed (time)" if code is None else ENDS.get(code, "killed")
 
 
-def start(command: list[str], tree: Path, seconds: float | None = None) -> int:
-    """Run a command in the copy, for so many seconds of a processor or ten times that long."""
+def run_tests(out: Path, tests: list[str], seconds: float) -> None:
+    """Run tests quietly for at most so many seconds of CPU time, and exit with pytest's code."""
+    import pytest
+
+    enter(out / "tree")
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in range(3):
+        os.dup2(nothing, stream)
+    sys.exit(int(pytest.main([*OPTIONS, "-x", "--hypothesis-seed=0", *tests])))
+
+
+def run_forked(work: Callable[..., None], *given: Any, patience: float | None = None) -> int | None:
+    """Run a function in a fork, which has the loaded libraries; None: killed for its time."""
+    fork = get_context("fork").Process(target=work, args=given)
+    fork.start()
+    fork.join(patience)
+    if fork.is_alive():
+        fork.kill()
+        fork.join()
+        return None
+    return fork.exitcode
+
+
+def enter(tree: Path) -> None:
+    """Make this process, and those that it starts, import the copy."""
     paths = [str(tree), *(str((tree / package).parent) for package in PACKAGES[1:])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-
-    def limit() -> None:
-        if seconds is not None:
-            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
-
-    ended = subprocess.run(
-        command,
-        cwd=tree,
-        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
-        stdout=subprocess.DEVNULL if seconds else sys.stderr,
-        stderr=subprocess.STDOUT if seconds else None,
-        preexec_fn=limit,
-        timeout=seconds and 10 * seconds,
-        check=False,
-    )
-    return ended.returncode
+    os.environ.update(PYTHONPATH=os.pathsep.join(paths), PYTHONDONTWRITEBYTECODE="1")
+    sys.path[:0] = paths
+    os.chdir(tree)
 
 
 def table(results: list[dict]) -> str:
