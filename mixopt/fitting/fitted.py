@@ -268,12 +268,17 @@ class Fit:
         return best, float(np.sqrt((errors_N**2).mean()))
 
     def gain_half(self, mixture: Mixture, objective: Objective) -> float:
-        """Return the half width of the 90% interval of a gain over an observed baseline."""
+        """Return the half width of the 90% interval of a gain over an observed baseline.
+
+        It is at most that of the predicted objective: a few trials at corners, with errors a
+        thousand times those elsewhere, would make every gain as unsure as theirs.
+        """
+        prediction = self.predict(mixture, objective)
+        half = float(prediction.objective_high_N[0] - prediction.objective_N[0])
         if self.is_carried:
-            prediction = self.predict(mixture, objective)
-            return float(prediction.objective_high_N[0] - prediction.objective_N[0])
-        half = GAIN_WIDTH * conformal_quantile(np.abs(self.objective_errors(objective)))
-        return half * float(self.reach.stretch(mixture.array[None])[0])
+            return half
+        even = GAIN_WIDTH * conformal_quantile(np.abs(self.objective_errors(objective)))
+        return min(half, even * float(self.reach.stretch(mixture.array[None])[0]))
 
     def baseline(self, mixture: Mixture, objective: Objective) -> tuple[float, float]:
         """Return the objective that gains are measured from, and the half width of its interval.

@@ -49,6 +49,17 @@ def test_a_gain_is_measured_from_the_trials_of_a_baseline_and_less_sure_where_it
     assert wider == pytest.approx(1.11687, rel=1e-4)
 
 
+def test_huge_held_out_errors_at_corners_do_not_make_every_gain_unsure():
+    weights_ND = np.vstack([np.eye(3), np.random.default_rng(0).dirichlet([4, 4, 4], 14)])
+    values_N = 1.0 + 0.01 / (weights_ND[:, 0] + 1e-3)
+    trials = table(weights_ND, values_N, DOMAINS, ("loss",))
+    fit = fitted("gaussian_process", trials=trials, goal=TARGET)
+    prediction = fit.predict(NATURAL, TARGET)
+    half = float(prediction.objective_high_N[0] - prediction.objective_N[0])
+    assert fit.gain_half(NATURAL, TARGET) == pytest.approx(half, rel=1e-9)
+    assert half < 0.2 * np.abs(fit.objective_errors(TARGET)).max()
+
+
 def test_predictions_beyond_the_best_trial_keep_their_order_and_lose_half_of_the_error_at_most():
     values_N = np.linspace(0.0, 2.0, 200)
     shown_N = held_back(values_N, best=1.0, error=0.1)
