@@ -217,7 +217,7 @@ def _constant_stages(schedule: Schedule) -> Iterator[tuple[str, int, int, Mixtur
     pieces = min([PIECES, *(end - first for stage, (first, end) in stages if stage.to is not None)])
     for k, (stage, (first, end)) in enumerate(stages):
         name = str(k) if stage.name is None else stage.name
-        if stage.name is not None and names.count(name) > 1:
+        if names.count(name) > 1:
             name = f"{name}-{k}"
         count = 1 if stage.to is None else pieces
         ends = [first + (end - first) * n // count for n in range(count + 1)]

@@ -120,6 +120,9 @@ def test_predict_a_mixture(run, limits):
     answer = answered("predict", run, "--weights", "prose=.7,code=.3", "--target", "help")
     for said in ("Mixture for help", "best trial (", "predicted: "):
         assert said in answer
+    assert "limits in force: constraints.bounds" in answer
+    answer = answered("predict", run, "--weights", "prose=.7,code=.3", *files)
+    assert "broken constraint: " in answer
 
 
 def test_a_file_of_a_mixture_is_predicted_as_its_weights(run, tmp_path):
