@@ -29,7 +29,6 @@ from .mixture_sections import (
     ConstraintsConfig as ConstraintsConfig,
     DesignConfig as DesignConfig,
     ProposeConfig as ProposeConfig,
-    RiskConfig as RiskConfig,
     Stage as Stage,
     ValidateConfig as ValidateConfig,
     baseline_temperature as baseline_temperature,

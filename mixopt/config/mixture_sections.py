@@ -124,26 +124,12 @@ class ValidateConfig(Section):
         return self
 
 
-class RiskConfig(Section):
-    """The quantity that the search minimises instead of the prediction: one of the two."""
-
-    std: Above | None = optional("the mean plus this many standard deviations of the regressor")
-    quantile: Annotated[float, Field(gt=0.5, lt=1)] | None = optional(
-        "this quantile over the refits on resampled trials"
-    )
-
-    def model_post_init(self, _: object) -> None:
-        """Raise unless exactly one field is given."""
-        one_given(self, "std", "quantile")
-
-
 class ProposeConfig(Section):
     """Settings of the search for the best mixture."""
 
     samples: Positive = Field(8_000, description="maximum number of simulated mixtures")
     target_tokens: Positive | None = optional("tokens of the full-scale run")
     bootstrap: Count = Field(10, description="refits on resampled trials")
-    risk: RiskConfig | None = optional("treatment of uncertainty; ignored if omitted")
     keep_unmeasured: Share = Field(
         0.5, description="minimum of a domain that no loss measures, relative to its natural share"
     )

@@ -51,7 +51,7 @@ from mixopt.trials import Trials, trials_fingerprint
 
 if TYPE_CHECKING:
     from mixopt.config import ProposeConfig
-    from mixopt.proposals import ConstraintsLike, Proposal, RiskLike
+    from mixopt.proposals import ConstraintsLike, Proposal
     from mixopt.reporting import FitPlots
 
 SAME = 1e-3  # total variation within which a trial counts as the same mixture
@@ -442,7 +442,6 @@ class Fit:
         constraints: ConstraintsLike | None = None,
         inventory: Mapping[str, float] | str | Path | None = None,
         tokens: float | str | None = None,
-        risk: RiskLike | None = None,
         search: ProposeConfig | None = None,
         seed: int = 0,
         collapsed: Collection[str] | None = None,
@@ -457,7 +456,6 @@ class Fit:
                 fit's run. Without an inventory there are no epochs, and uniform stands for the
                 natural mixture.
             tokens: Length of the full run in tokens, such as 25e9, for epochs and `max_epochs`.
-            risk: Penalty for uncertainty: `{"std": K}` or `{"quantile": Q}`.
             search: Settings of the search: the fields of an experiment's `propose:`.
             seed: Seed of random draws.
             collapsed: Trials whose experts collapsed, for `guardrails.experts`.
@@ -478,7 +476,6 @@ class Fit:
             constraints=constraints,
             inventory=self.inventory if inventory is None else inventory,
             tokens=tokens,
-            risk=risk,
             search=search,
             seed=seed,
             collapsed=collapsed,

@@ -6,7 +6,7 @@ once for each target. Five abilities are optional:
 
 | ability | methods | what for |
 |---|---|---|
-| deviations | `predict(..., return_std=True)`, `covariance` | intervals, risk; rounds |
+| deviations | `predict(..., return_std=True)`, `covariance` | intervals; rounds |
 | gradient | `gradient`; `plain_law` | the search; predictions without Python |
 | refits | `tuned`, `select`, `cross_fit`, `held_out_members`, `explain` | cheap refits and folds |
 | sizes | `uses_scale`, `at`; parameters `inventory` and `tokens` | other sizes; laws of epochs |

@@ -33,11 +33,7 @@ from .proposal import (
     proposal_name as proposal_name,
     read_phases as read_phases,
 )
-from .request import (
-    ConstraintsLike as ConstraintsLike,
-    ProposalRequest as ProposalRequest,
-    RiskLike as RiskLike,
-)
+from .request import ConstraintsLike as ConstraintsLike, ProposalRequest as ProposalRequest
 from .rounds import (
     Batch as Batch,
     Surrogate as Surrogate,

@@ -77,7 +77,7 @@ def best_proposal(
             request.needed_columns, count=config.bootstrap, rng=rng, update=update
         )
     update(config.bootstrap, "searching")
-    problem = Problem.of(request, refits)
+    problem = Problem.of(request)
     rows, steps = len(fit.data.losses_NM), config.bootstrap + 1
     with one_blas_thread(rows):
         result = search(problem)
@@ -89,17 +89,16 @@ def best_proposal(
     update(steps, SEARCHING_AGAIN)
     stability = None
     with one_blas_thread(rows):
-        if problem.refits:
+        if refits:
             optima_BD = search_again(
                 problem,
-                problem.refits,
+                refits,
                 mixture.array,
                 lambda searched, _: update(steps + searched, SEARCHING_AGAIN),
             )
             stability = Stability.of(total_variation(optima_BD, mixture.array))
         region = region_around(problem, request, mixture)
-    risk = None if config.risk is None else config.risk.model_dump(exclude_none=True)
-    origin = _origin(request, result.method, samples=config.samples, risk=risk)
+    origin = _origin(request, result.method, samples=config.samples)
     proposal = replace(
         predicted_proposal(request, mixture),
         binding=(*constraints.binding(mixture), *_guarding(problem, mixture)),

@@ -1,4 +1,4 @@
-"""A request for proposals: fit, objective, constraints, length of the run, and risk.
+"""A request for proposals: fit, objective, constraints, and length of the run.
 
 Shapes: N mixtures, D domains, K trials.
 """
@@ -17,8 +17,6 @@ from mixopt.config import (
     ConstraintsConfig,
     ObjectiveConfig,
     ProposeConfig,
-    RiskConfig,
-    checked,
     read_constraints,
     read_inventory,
     token_count,
@@ -77,7 +75,6 @@ class Avoided:
 
 
 ConstraintsLike = Constraints | ConstraintsConfig | Mapping[str, Any] | str | Path
-RiskLike = RiskConfig | Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +86,7 @@ class ProposalRequest:
         constraints: The constraints on mixtures.
         natural: Each domain's share of the available tokens; uniform if unknown.
         inventory: Distinct tokens of each domain, if known.
-        search: Settings of the search, length of the run and risk.
+        search: Settings of the search, and length of the run.
         seed: Seed of random draws.
         collapsed: Trials whose experts collapsed; None if trials have no experts.
         trials: Trials among which the best observed one is selected; None: those of the fit.
@@ -120,7 +117,6 @@ class ProposalRequest:
         constraints: ConstraintsLike | None = None,
         inventory: Mapping[str, float] | str | Path | None = None,
         tokens: float | str | None = None,
-        risk: RiskLike | None = None,
         search: ProposeConfig | None = None,
         seed: int = 0,
         collapsed: Collection[str] | None = None,
@@ -131,8 +127,6 @@ class ProposalRequest:
         search = search or ProposeConfig()
         if tokens is not None:
             search = search.model_copy(update={"target_tokens": token_count(tokens)})
-        if risk is not None:
-            search = search.model_copy(update={"risk": checked(RiskConfig, risk, "risk")})
         domains = fit.domains if phases is None else phases.names(fit.domains)
         sizes = None if inventory is None else read_inventory(inventory, domains)
         natural = Mixture.natural(sizes) if sizes else Mixture.uniform(domains)

@@ -14,8 +14,6 @@ the objective may rise for a few steps. The result meets the constraints, and is
 than any scored mixture. A mixture that breaks a guardrail is worse than all that keep them, and
 better the less it breaks.
 
-A regressor's optimum is biased towards lucky errors. With a risk, standard deviations are added, or
-a high quantile over refits is minimised, which prefers mixtures that the trials determine well.
 Refits on resampled trials are searched with fewer draws: the distance of their optima from the
 proposal is its stability.
 
@@ -38,8 +36,7 @@ from mixopt.constraints import (
     limits_of,
     minimize_slsqp,
 )
-from mixopt.errors import ConfigError
-from mixopt.fitting import Predictor, predict_losses, predict_with_std, select_targets, supports
+from mixopt.fitting import Predictor, predict_losses, select_targets, supports
 from mixopt.objective import Objective
 from mixopt.proposals.request import Avoided, ProposalRequest
 from mixopt.system import Array, Update, no_progress
@@ -61,9 +58,6 @@ class Problem:
         known_ND: Mixtures to score as well, such as the best trials, shape (N, D).
         guards: Guardrails on the losses, or None.
         avoided: Trials with collapsed experts; descents ignore them.
-        deviations: Standard deviations added to the prediction, >= 0.
-        quantile: Quantile over `refits` to minimise instead of the prediction, in (0, 1), or None.
-        refits: The regressor fitted on resampled trials.
         samples: Number of draws to score.
         average: Maximum number of best draws to average.
         seed: Seed of random draws.
@@ -77,29 +71,18 @@ class Problem:
     known_ND: Array
     guards: Guards | None = None
     avoided: Avoided | None = None
-    deviations: float = 0.0
-    quantile: float | None = None
-    refits: Sequence[Predictor] = ()
     samples: int = 4_000
     average: int = 64
     seed: int = 0
     descents: int = 6
 
     @classmethod
-    def of(cls, request: ProposalRequest, refits: Sequence[Predictor] = ()) -> Self:
-        """Build the search of a request; `refits` predict the same losses as its regressor."""
-        fit, search, rails = request.fit, request.search, request.constraints.guardrails
+    def of(cls, request: ProposalRequest) -> Self:
+        """Build the search of a request."""
+        fit, needed, rails = request.fit, request.needed_columns, request.constraints.guardrails
         finished = (request.trials or fit.trials).finished
         values_N = request.objective.value(finished.losses(request.objective.unit))
-        needed, risk = request.needed_columns, search.risk
         over = request.objective.over([fit.targets[column] for column in needed])
-        if risk is not None and risk.quantile is not None and not refits:
-            raise ConfigError("propose.risk.quantile: needs propose.bootstrap of at least 1")
-        if risk is not None and risk.std is not None and not fit.held_out_stds().any():
-            raise ConfigError(
-                f"propose.risk.std: {fit.name} gives no standard deviations; use"
-                " propose.risk.quantile, or a regressor that gives them, such as auto"
-            )
         return cls(
             select_targets(fit.regressor, needed),
             over,
@@ -110,10 +93,7 @@ class Problem:
             Avoided.of(finished, request.collapsed)
             if rails is not None and rails.experts
             else None,
-            deviations=0.0 if risk is None else risk.std or 0.0,
-            quantile=None if risk is None else risk.quantile,
-            refits=refits,
-            samples=search.samples,
+            samples=request.search.samples,
             seed=request.seed,
         )
 
@@ -121,11 +101,6 @@ class Problem:
     def has_gradient(self) -> bool:
         """Whether the regressor has gradients."""
         return supports(self.regressor, "gradient")
-
-    @property
-    def has_risk(self) -> bool:
-        """Whether a risk is added to the prediction."""
-        return bool(self.deviations) or self.quantile is not None
 
     def losses(self, weights_ND: Array) -> Array:
         """Return predicted losses, shape (N, M)."""
@@ -136,19 +111,8 @@ class Problem:
         assert supports(self.regressor, "gradient")
         return np.asarray(self.regressor.gradient(weights_D))
 
-    def value(self, weights_ND: Array) -> Array:
-        """Return the predicted objective, risk included, shape (N,)."""
-        if self.quantile is not None:
-            losses = (predict_losses(refit, weights_ND) for refit in self.refits)
-            values_BN = [self.objective.value(losses_NM) for losses_NM in losses]
-            return np.quantile(values_BN, self.quantile, axis=0)
-        if not self.deviations:
-            return self.objective.value(self.losses(weights_ND))
-        losses_NM, stds_NM = predict_with_std(self.regressor, weights_ND)
-        return self.objective.value(losses_NM) + self.deviations * self.objective.spread(stds_NM)
-
     def score(self, weights_ND: Array) -> Array:
-        """Return the score to minimise, shape (N,): the value, or the violation of guardrails."""
+        """Return the score to minimise, shape (N,): the objective, or how guardrails are broken."""
         chunks = range(0, len(weights_ND), CHUNK)
         return np.concatenate([self._scored(weights_ND[at : at + CHUNK]) for at in chunks])
 
@@ -164,14 +128,14 @@ class Problem:
 
     def _scored(self, weights_ND: Array) -> Array:
         losses_NM = self.losses(weights_ND)
-        value_N = self.value(weights_ND) if self.has_risk else self.objective.value(losses_NM)
         excess_N = np.zeros(len(weights_ND))
         if self.avoided is not None:
             excess_N = np.maximum(excess_N, self.avoided.excess(weights_ND))
         if self.guards is not None:
             broken_NG = self.guards.excess(losses_NM, self.compared_G)
             excess_N = np.maximum(excess_N, broken_NG.max(axis=1))
-        return np.where(excess_N > MISSED, FAR * (1.0 + excess_N), value_N)
+        values_N = self.objective.value(losses_NM)
+        return np.where(excess_N > MISSED, FAR * (1.0 + excess_N), values_N)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +170,8 @@ def search_again(
 ) -> Array:
     """Return the optimum of each refit, shape (B, D), searched on fewer draws than a proposal."""
     optima = []
-    plain = replace(problem, deviations=0.0, quantile=None, descents=REFIT_DESCENTS)
     for regressor in refits:
-        refitted = replace(plain, regressor=regressor)
+        refitted = replace(problem, regressor=regressor, descents=REFIT_DESCENTS)
         if refitted.has_gradient:
             # Start from the proposal too: optima of refits are often near it.
             refitted = replace(refitted, known_ND=np.vstack([proposed_D, problem.known_ND]))
@@ -317,7 +280,6 @@ MAX_SLSQP_DOMAINS = 64  # maximum number of domains for quadratic programming
 FINE = 1e-10  # change of the objective at which a descent stops
 ROUGH = 1e-8  # the same while several descents are compared
 ROOM = 1e-6  # safety margin of guardrails in a descent, in the unit of the losses
-STEP = 1e-5  # in weight, for finite differences
 
 
 def descend(problem: Problem, start_D: Array) -> SearchResult:
@@ -358,12 +320,10 @@ def _minimise(problem: Problem, start_D: Array, accuracy: float) -> Array:
         lambda w: problem.objective.sums(problem.losses(w[None]))[0],
         lambda w: pieces_PM @ problem.slopes(w),
     )
-    if problem.has_risk:
-        pieces = _differences(problem)
-    elif len(pieces_PM) > 1:
+    if len(pieces_PM) > 1:
         below = DifferentiableFunction(lambda w: -pieces.values(w), lambda w: -pieces.slopes(w))
         return _least_above(below, start_D, problem, guards, accuracy=accuracy)
-    elif len(start_D) > MAX_SLSQP_DOMAINS and not guards and isinstance(allowed, CappedSimplex):
+    if len(start_D) > MAX_SLSQP_DOMAINS and not guards and isinstance(allowed, CappedSimplex):
         return projected_descent(pieces, allowed.project, start_D, accuracy=accuracy)
     return minimize_slsqp(pieces, start_D, *limits_of(allowed), guards, accuracy=accuracy)
 
@@ -400,20 +360,6 @@ def _kept(problem: Problem, room: float = 0.0) -> DifferentiableFunction:
         lambda x: -problem.excess(x[None, :domains])[0] - room,
         lambda x: -signs_G1 * problem.slopes(x[:domains])[columns],
     )
-
-
-def _differences(problem: Problem) -> DifferentiableFunction:
-    """Return value and gradient by finite differences, in one batch of predictions."""
-
-    def slopes(weights_D: Array) -> Array:
-        steps_DD = STEP * np.eye(len(weights_D))
-        up_DD, down_DD = weights_D + steps_DD, np.maximum(weights_D - steps_DD, 0.0)
-        values_N = problem.value(np.vstack([up_DD, down_DD]))
-        width_D = np.diag(up_DD) - np.diag(down_DD)
-        slope_D: Array = (values_N[: len(steps_DD)] - values_N[len(steps_DD) :]) / width_D
-        return np.atleast_2d(slope_D)
-
-    return DifferentiableFunction(lambda w: problem.value(np.maximum(w, 0.0)[None]), slopes)
 
 
 STEPS, HALVINGS = 300, 30

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         Proposal,
         ProposalRequest,
         Recommendation,
-        RiskLike,
         Validation,
     )
     from mixopt.reporting import RunPlots
@@ -229,7 +228,6 @@ class Run:
         *,
         tokens: float | str | None = None,
         constraints: ConstraintsLike | None = None,
-        risk: RiskLike | None = None,
     ) -> Proposal:
         """Propose a mixture for another target, length or limits than the run's own.
 
@@ -237,7 +235,6 @@ class Run:
             target: A loss, weights of losses or an objective; None: the run's own.
             tokens: Length of the full run, `50B` or a number; None: the configuration's.
             constraints: Changes to the run's constraints, as a file, fields or a section.
-            risk: `{"std": 1.0}` or `{"quantile": 0.9}`; None: the run's own.
 
         Raises:
             InfeasibleError: No mixture meets the constraints.
@@ -247,9 +244,7 @@ class Run:
             >>> run.propose(constraints={"bounds": {"code": 0.25}}).mixture
             Mixture(code 25%, prose 75%)
         """
-        request = request_of(
-            self, self.fit, target, tokens=tokens, constraints=constraints, risk=risk
-        )
+        request = request_of(self, self.fit, target, tokens=tokens, constraints=constraints)
         return proposals.propose_mixture(request)
 
     @property
@@ -346,7 +341,6 @@ def request_of(
     tokens: float | str | None = None,
     constraints: ConstraintsLike | None = None,
     inventory: Mapping[str, float] | str | Path | None = None,
-    risk: RiskLike | None = None,
 ) -> ProposalRequest:
     """Return the run's request for proposals, with a user's changes."""
     from mixopt.run_directory.trial_records import collapsed_trials
@@ -363,7 +357,6 @@ def request_of(
         constraints=constraints,
         inventory=run.inventory if inventory is None else inventory,
         tokens=tokens,
-        risk=risk,
         search=config.propose,
         seed=config.seed,
         collapsed=collapsed_trials(run.path),

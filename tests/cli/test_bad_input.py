@@ -248,7 +248,6 @@ YAML = [
     ("sweep: {patience: .inf}", "sweep.patience: should be less than or equal to 2678400"),
     ("sweep: {patience: true}", "duration such as 90s, 10m or 2h"),
     ("sweep: {gpus: .nan}", "sweep.gpus: "),
-    ("propose: {risk: {quantile: 0.4}}", "propose.risk.quantile: should be greater than 0.5"),
     ("seed: 99999999999999999999", "a.yaml:8: seed: should be less than"),
     ("name: ../up", "name: String should match pattern"),
     ("tracking: {uri: [a]}", "tracking.uri: should be a valid string"),

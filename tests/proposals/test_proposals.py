@@ -146,5 +146,5 @@ def test_a_weight_that_rounding_left_of_0_is_0_and_a_small_one_stays():
 def test_a_proposal_says_what_it_was_made_from():
     provenance = propose(bootstrap=0, samples=300).provenance
     assert (provenance["regressor"], provenance["samples"]) == ("linear", 300)
-    assert (provenance["target_tokens"], provenance["seed"], provenance["risk"]) == (1000, 0, None)
+    assert (provenance["target_tokens"], provenance["seed"]) == (1000, 0)
     assert (provenance["trials"], provenance["finished_trials"]) == (FIT.fingerprint, 34)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_fit import fitted, table, with_objective
 
-from mixopt.config import ConstraintsConfig, ProposeConfig, RiskConfig
+from mixopt.config import ConstraintsConfig, ProposeConfig
 from mixopt.constraints import Constraints
 from mixopt.errors import ConfigError
 from mixopt.fitting import Fit
@@ -32,15 +32,12 @@ def fit() -> Fit:
     return fitted("linear", trials=table(weights_ND, losses_NM, DOMAINS, TARGETS), goal=objective)
 
 
-def test_without_an_inventory_the_natural_mixture_is_uniform_and_tokens_and_risk_reach_the_search(
-    fit,
-):
+def test_without_an_inventory_the_natural_mixture_is_uniform_and_tokens_reach_the_search(fit):
     request = ProposalRequest.of(fit)
     assert request.natural == Mixture.uniform(DOMAINS)
     assert request.inventory is None
-    search = ProposalRequest.of(fit, tokens="15e2", risk={"quantile": 0.9}, search=QUICK).search
-    expected = {"target_tokens": 1500, "risk": RiskConfig(quantile=0.9)}
-    assert search == QUICK.model_copy(update=expected)
+    search = ProposalRequest.of(fit, tokens="15e2", search=QUICK).search
+    assert search == QUICK.model_copy(update={"target_tokens": 1500})
 
 
 def test_limits_are_fields_or_a_file_and_epochs_are_of_a_file_of_sizes(fit, tmp_path):
@@ -66,7 +63,6 @@ def test_limits_are_fields_or_a_file_and_epochs_are_of_a_file_of_sizes(fit, tmp_
             {"constraints": {"bonds": {}}},
             "constraints: bonds: unknown field; did you mean 'bounds'",
         ),
-        ({"risk": {"std": 1.0, "quantile": 0.9}}, "risk: .*give exactly one of std, quantile"),
         ({"target": "maths"}, "unknown evaluation domain 'maths'; did you mean 'math'"),
     ],
 )
