@@ -402,7 +402,7 @@ class GuardrailsConfig(Section):
 
 
 class ConstraintsConfig(Section):
-    """Limits on mixtures; radius, entropy and guardrails apply only to proposals, not designs."""
+    """Limits on mixtures; radius and guardrails apply only to proposals, not designs."""
 
     bounds: dict[str, Bounds] = Field(
         default_factory=dict,
@@ -422,9 +422,6 @@ class ConstraintsConfig(Section):
         "maximum epochs of a domain, one number or by domain or glob; needs propose.target_tokens"
     )
     radius: RadiusConfig | None = None
-    min_entropy: Above | None = optional(
-        "minimum entropy of the proposal in nats; log K is that of K equal shares"
-    )
     guardrails: GuardrailsConfig | None = None
     floors: dict[str, float] = Field(
         default_factory=dict,

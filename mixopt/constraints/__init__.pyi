@@ -9,9 +9,9 @@ from .guardrails import (
     Guards as Guards,
 )
 from .limits import (
-    ConvexLimit as ConvexLimit,
     LinearLimit as LinearLimit,
     Proportions as Proportions,
+    Radius as Radius,
     cap as cap,
     floor as floor,
 )

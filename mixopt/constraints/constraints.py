@@ -1,7 +1,7 @@
 """Limits on mixtures, and a check that some mixture meets them; else the conflict and its fix.
 
 Limits come from bounds that the user sets, from the maximum epochs of a domain in the full run,
-and, for a design, from its caps. Convex limits and guardrails apply only to the proposal: a design
+and, for a design, from its caps. The radius and guardrails apply only to the proposal: a design
 within them would have no trials to learn from outside.
 
 If no mixture meets all limits, limits are deleted one by one as long as the rest stays infeasible
@@ -25,7 +25,7 @@ from mixopt.config import ConstraintsConfig
 from mixopt.constraints.capped_simplex import SLACK, CappedSimplex
 from mixopt.constraints.convex_set import Allowed, ConvexSet
 from mixopt.constraints.guardrails import BASE, FLOORS, SOURCE as GUARDRAILS, Guardrails
-from mixopt.constraints.limits import ConvexLimit, LinearLimit, Proportions, cap, floor
+from mixopt.constraints.limits import RADIUS, LinearLimit, Proportions, Radius, cap, floor
 from mixopt.constraints.solvers import LimitSystem
 from mixopt.errors import ConfigError, InfeasibleError, MixtureError, did_you_mean
 from mixopt.mixture import Mixture, Phases
@@ -43,7 +43,7 @@ class Constraints:
     Attributes:
         domains: Names, in order.
         linear: Maxima and minima of domains and groups; the strictest of several applies.
-        convex: Limits on convex functions of the mixture, such as its distance from another.
+        radius: Maximum distance from another mixture.
         proportions: Domains with fixed ratios to each other.
         guardrails: How much worse than a reference predicted losses may be; only the search finds
             whether any mixture satisfies them.
@@ -61,7 +61,7 @@ class Constraints:
 
     domains: tuple[str, ...]
     linear: tuple[LinearLimit, ...] = ()
-    convex: tuple[ConvexLimit, ...] = ()
+    radius: Radius | None = None
     proportions: tuple[Proportions, ...] = ()
     guardrails: Guardrails | None = None
 
@@ -85,7 +85,7 @@ class Constraints:
         """Build the limits of a configuration.
 
         Args:
-            config: Bounds of domains and groups, epochs, radius, entropy and guardrails.
+            config: Bounds of domains and groups, epochs, radius and guardrails.
             inventory: Distinct training tokens of every domain, in order.
             target_tokens: Length of the full run; `max_epochs` needs it.
             base: Losses of the checkpoint that trials start from; None: not measured.
@@ -99,7 +99,7 @@ class Constraints:
         constraints = cls(
             tuple(inventory),
             tuple(_linear(config, inventory, target_tokens)),
-            tuple(_convex(config, inventory)),
+            _radius(config, inventory),
             tuple(
                 Proportions.of(
                     fixed if isinstance(fixed, dict) else {n: inventory.get(n, 0) for n in fixed},
@@ -122,19 +122,16 @@ class Constraints:
             cells = tuple(f"{phase}/{name}" for name in self.domains)
             maximum = LinearLimit(cells, length, PHASES, f"phase {phase}")
             linear += [maximum, replace(maximum, is_floor=True)]
-        if any(limit.is_entropy for limit in self.convex):
-            raise ConfigError("constraints.min_entropy: not supported with phases; use a radius")
+        radius = self.radius
+        if radius is not None:
+            radius = replace(radius, reference=phases.tied(radius.reference))
         proportions = [
             Proportions({f"{phase}/{name}": r for name, r in fixed.ratios.items()}, fixed.source)
             for fixed in self.proportions
             for phase in phases
         ]
         return Constraints(
-            phases.cells(self.domains),
-            tuple(linear),
-            tuple(replace(c, reference=phases.tied(c.reference)) for c in self.convex),
-            tuple(proportions),
-            self.guardrails,
+            phases.cells(self.domains), tuple(linear), radius, tuple(proportions), self.guardrails
         )
 
     def tied(self, phases: Phases) -> Constraints:
@@ -194,13 +191,13 @@ class Constraints:
     def simplex(self) -> Allowed:
         """The weights allowed by linear limits and proportions; designs draw from it."""
         if self.groups or self.proportions:
-            return self._within(())
+            return self._within(None)
         return CappedSimplex(self.lower_D, self.upper_D)
 
     @cached_property
     def allowed(self) -> Allowed:
-        """The weights allowed for a proposal, including convex limits."""
-        return self._within(self.convex) if self.convex else self.simplex
+        """The weights allowed for a proposal, including the radius."""
+        return self._within(self.radius) if self.radius else self.simplex
 
     @cached_property
     def strictest(self) -> list[LinearLimit]:
@@ -231,7 +228,7 @@ class Constraints:
         """The fields of the limits, without duplicates: `constraints.max_epochs: 4`."""
         linear = [limit.origin for limit in self.strictest if not limit.is_open]
         sources = [fixed.source for fixed in self.proportions]
-        sources += [limit.source for limit in self.convex]
+        sources += [RADIUS] * (self.radius is not None)
         rails = [] if self.guardrails is None else self.guardrails.sources
         return tuple(dict.fromkeys([*linear, *sources, *rails]))
 
@@ -240,7 +237,7 @@ class Constraints:
         weights = mixture.over(self.domains)
         lines = [limit.violation(weights) for limit in self.strictest]
         lines += [fixed.violation(weights) for fixed in self.proportions]
-        lines += [limit.violation(weights.array) for limit in self.convex]
+        lines += [self.radius.violation(weights.array)] if self.radius else []
         return [line for line in lines if line]
 
     def binding(self, mixture: Mixture) -> list[str]:
@@ -254,8 +251,9 @@ class Constraints:
         ]
         frozen = [r.source for r in self.linear if r.is_floor and r.source.startswith(FREE)]
         active += [f"{frozen.count(s)} domains are fixed ({s})" for s in dict.fromkeys(frozen)]
-        convex = [limit for limit in self.convex if limit.binds(weights.array)]
-        return active + [f"{limit.text} ({limit.source})" for limit in convex]
+        if self.radius is not None and self.radius.binds(weights.array):
+            active.append(f"{self.radius.text} ({RADIUS})")
+        return active
 
     def _repr_html_(self) -> str:
         """Return a table of the limits, for notebooks."""
@@ -263,7 +261,7 @@ class Constraints:
         for fixed in self.proportions:
             ratios = " : ".join(f"{name} {share_text(r)}" for name, r in fixed.ratios.items())
             rows.append((ratios, fixed.source))
-        rows += [(limit.text, limit.source) for limit in self.convex]
+        rows += [(self.radius.text, RADIUS)] if self.radius else []
         rails = self.guardrails
         if rails is not None:
             default = {} if rails.margin is None else {"every other loss": rails.margin}
@@ -283,8 +281,8 @@ class Constraints:
         bounds_D.flags.writeable = False
         return bounds_D
 
-    def _within(self, convex: tuple[ConvexLimit, ...]) -> ConvexSet:
-        """Return the mixtures within bounds, groups, proportions and radii."""
+    def _within(self, radius: Radius | None) -> ConvexSet:
+        """Return the mixtures within bounds, groups, proportions and a radius."""
         rows: list[Array] = []
         lows: list[float] = []
         highs: list[float] = []
@@ -299,22 +297,22 @@ class Constraints:
         rows_GD = np.array(rows).reshape(-1, len(self.domains))
         base = CappedSimplex(self.lower_D, self.upper_D)
         upper_R = np.array([*highs, *(-low for low in lows)])
-        return ConvexSet(base, np.vstack([rows_GD, -rows_GD]), upper_R, convex)
+        return ConvexSet(base, np.vstack([rows_GD, -rows_GD]), upper_R, radius)
 
     def _check_feasible(self) -> None:
         """Raise an error that names a minimal conflict if no mixture meets all limits."""
         limits = [limit for limit in self.linear if not limit.is_open]
-        system = LimitSystem(self.domains, limits, self.convex)
+        system = LimitSystem(self.domains, limits, self.radius)
         system.limits.sort(key=lambda limit: (limit.group is not None, limit.is_floor))
         crossed = (self.lower_D > self.upper_D + SLACK).any()
-        is_simple = not (self.groups or self.convex or crossed)
+        is_simple = not (self.groups or self.radius or crossed)
         leaves_room = self.lower_D.sum() <= 1 + SLACK and self.upper_D.sum() >= 1 - SLACK
         if not (is_simple and leaves_room) and not system.is_possible:
             raise InfeasibleError(system.smallest().explain(system))
         if not self.proportions:
             return
         try:
-            self._within(self.convex)
+            self._within(self.radius)
         except InfeasibleError as error:
             fields = ", ".join(fixed.source for fixed in self.proportions)
             raise InfeasibleError(
@@ -388,12 +386,10 @@ def _check_order(source: str, low: float, high: float) -> None:
         raise ConfigError(f"{source}: the minimum {low:g} is above the maximum {high:g}")
 
 
-def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator[ConvexLimit]:
-    if config.min_entropy is not None:
-        yield ConvexLimit.of_entropy(tuple(inventory), config.min_entropy)
+def _radius(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Radius | None:
     radius = config.radius
     if radius is None:
-        return
+        return None
     domains = tuple(inventory)
     if radius.reference == "natural":
         reference = Mixture.natural(inventory)
@@ -407,6 +403,6 @@ def _convex(config: ConstraintsConfig, inventory: Mapping[str, int]) -> Iterator
                 f"constraints.radius.reference: {error}; use natural, uniform, or a file of weights"
             ) from error
     if radius.kl is not None:
-        yield ConvexLimit(reference, radius.reference, "kl", radius.kl)
-    if radius.tv is not None:
-        yield ConvexLimit(reference, radius.reference, "tv", radius.tv)
+        return Radius(reference, radius.reference, "kl", radius.kl)
+    assert radius.tv is not None
+    return Radius(reference, radius.reference, "tv", radius.tv)

@@ -1,7 +1,7 @@
-"""The set of mixtures within linear limits and radii: projection, moves, sampling.
+"""The set of mixtures within linear limits and a radius: projection, moves, sampling.
 
 With only bounds of domains, all maps are exact and fast (mixopt.constraints.capped_simplex). Groups
-and radii restrict the set further, and four maps stay within it:
+and a radius restrict the set further, and four maps stay within it:
 
 - `project` finds the nearest mixture of the set, point by point.
 - `inside` moves an outside mixture straight towards the interior point, only as far as needed.
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mixopt.constraints.capped_simplex import CappedSimplex
-from mixopt.constraints.limits import ConvexLimit
+from mixopt.constraints.limits import Radius
 from mixopt.constraints.solvers import LinearConstraints
 from mixopt.errors import InfeasibleError
 from mixopt.system import Array, BoolArray
@@ -36,16 +36,16 @@ HALVINGS = 45
 
 @dataclass(frozen=True, eq=False)
 class ConvexSet:
-    """The mixtures of a capped simplex with `rows . w <= upper`, within radii."""
+    """The mixtures of a capped simplex with `rows . w <= upper`, within a radius."""
 
     base: CappedSimplex
     rows_RD: Array
     upper_R: Array
-    convex: tuple[ConvexLimit, ...] = ()
+    radius: Radius | None = None
 
     def __post_init__(self) -> None:
-        for limit in self.convex:
-            upper_D = limit.within(self.base.upper_D)
+        if self.radius is not None:
+            upper_D = self.radius.within(self.base.upper_D)
             object.__setattr__(self, "base", CappedSimplex(self.base.lower_D, upper_D))
         self.interior_point_D.flags.writeable = False  # raises if the set is empty
 
@@ -76,7 +76,7 @@ class ConvexSet:
         for row in np.flatnonzero(self._outside(near_ND, EXACT)):
             start_D = self.inside(near_ND[row : row + 1])[0]
             point_D = np.atleast_2d(points)[row]
-            near_ND[row] = self.independent_rows.nearest(point_D, start_D, self.convex)
+            near_ND[row] = self.independent_rows.nearest(point_D, start_D, self.radius)
         return self.inside(near_ND).reshape(points.shape)
 
     def inside(self, points_ND: Array) -> Array:
@@ -107,13 +107,9 @@ class ConvexSet:
     def _outside(self, weights_ND: Array, tolerance: float) -> BoolArray:
         """Return for each row whether it violates a group's bounds or a radius."""
         off_N = (weights_ND @ self.rows_RD.T - self.upper_R > tolerance).any(axis=1)
-        return np.asarray(off_N) | self._outside_radii(weights_ND, tolerance)
-
-    def _outside_radii(self, weights_ND: Array, tolerance: float = 0.0) -> BoolArray:
-        far_N = np.zeros(len(weights_ND), dtype=np.bool_)
-        for limit in self.convex:
-            far_N |= limit.value(weights_ND) > limit.size + tolerance
-        return far_N
+        if self.radius is None:
+            return np.asarray(off_N)
+        return np.asarray(off_N | (self.radius.value(weights_ND) > self.radius.size + tolerance))
 
     def _project_moves(self, moves_ND: Array) -> Array:
         """Project moves onto the directions of the set."""
@@ -122,14 +118,15 @@ class ConvexSet:
     def _reach(self, points_ND: Array, moves_ND: Array, limit: float) -> Array:
         """Return the multiple of each move that stays in the set, <= `limit`, shape (N,)."""
         reach_N = np.minimum(self._linear_reach(points_ND, moves_ND, self._loose_R), limit)
-        if not self.convex:
+        if (radius := self.radius) is None:
             return reach_N
         finite_N = np.where(np.isfinite(reach_N), reach_N, 0.0)
-        far_N = self._outside_radii(points_ND + finite_N[:, None] * moves_ND)
+        far_N = radius.value(points_ND + finite_N[:, None] * moves_ND) > radius.size
         low_N, high_N = np.zeros(int(far_N.sum())), reach_N[far_N]
         for _ in range(HALVINGS):
             half_N = (low_N + high_N) / 2
-            beyond_N = self._outside_radii(points_ND[far_N] + half_N[:, None] * moves_ND[far_N])
+            middle_ND = points_ND[far_N] + half_N[:, None] * moves_ND[far_N]
+            beyond_N = radius.value(middle_ND) > radius.size
             low_N, high_N = np.where(beyond_N, low_N, half_N), np.where(beyond_N, half_N, high_N)
         reach_N[far_N] = low_N
         return reach_N
@@ -161,11 +158,11 @@ class ConvexSet:
 
     @cached_property
     def _directions_KD(self) -> Array:
-        """Orthonormal directions of the set; none if the interior point is at a convex limit."""
+        """Orthonormal directions of the set; none if the interior point is at the radius."""
         from scipy.linalg import null_space
 
-        middle_1D = self.interior_point_D[None]
-        if any(float(c.value(middle_1D)[0]) >= c.size * (1.0 - ROOM) for c in self.convex):
+        radius, middle_1D = self.radius, self.interior_point_D[None]
+        if radius is not None and radius.value(middle_1D)[0] >= radius.size * (1.0 - ROOM):
             return np.empty((0, len(self.lower_D)))
         fixed_RD = np.vstack([np.ones_like(self.lower_D), self._rows_RD[~self._loose_R]])
         directions_DK: Array = null_space(fixed_RD)
@@ -194,17 +191,14 @@ class ConvexSet:
         """A mixture that touches no limit with room, shape (D,)."""
         within = LinearConstraints(self.rows_RD, self.upper_R, self.lower_D, self.upper_D)
         roomy_D = self._mean_of_extremes(within)
-        if not self.convex:
+        if (radius := self.radius) is None:
             return roomy_D
-        near_D = within.deepest(self.convex)
-        if near_D is None or not all(limit.allows(near_D) for limit in self.convex):
-            texts = " and ".join(limit.text for limit in self.convex)
-            raise InfeasibleError(f"no mixture within these bounds has {texts}")
-        part = 1.0
-        for limit in self.convex:
-            near, far = limit.value(np.stack([near_D, roomy_D]))
-            room = 0.5 * max(limit.size - near, 0.0)
-            part = min(part, 1.0 if far - near <= room else room / (far - near))
+        near_D = within.nearest_to(radius)
+        if near_D is None or not radius.allows(near_D):
+            raise InfeasibleError(f"no mixture within these bounds has {radius.text}")
+        near, far = radius.value(np.stack([near_D, roomy_D]))
+        room = 0.5 * max(radius.size - near, 0.0)
+        part = 1.0 if far - near <= room else room / (far - near)
         return near_D + part * (roomy_D - near_D)
 
     def _mean_of_extremes(self, within: LinearConstraints) -> Array:
@@ -224,9 +218,9 @@ class ConvexSet:
 Allowed = CappedSimplex | ConvexSet
 
 
-def limits_of(allowed: Allowed) -> tuple[LinearConstraints, tuple[ConvexLimit, ...]]:
-    """Return a set as linearly independent rows, and radii, for a descent."""
+def limits_of(allowed: Allowed) -> tuple[LinearConstraints, Radius | None]:
+    """Return a set as linearly independent rows, and its radius, for a descent."""
     if isinstance(allowed, ConvexSet):
-        return allowed.independent_rows, allowed.convex
+        return allowed.independent_rows, allowed.radius
     none_0D = np.empty((0, len(allowed.lower_D)))
-    return LinearConstraints(none_0D, np.empty(0), allowed.lower_D, allowed.upper_D), ()
+    return LinearConstraints(none_0D, np.empty(0), allowed.lower_D, allowed.upper_D), None

@@ -10,7 +10,6 @@ grows: a rare domain cannot become common, and a domain absent from the referenc
 Shapes: N mixtures, D domains, R rows.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
@@ -214,45 +213,25 @@ class Proportions:
 NEAR = 2e-3  # relative distance from its size within which a radius is active
 MISSED = 1e-6  # allowed relative error of the least value
 MIN_WEIGHT = 1e-12  # weight at which slopes are clipped: they are unbounded at 0
+RADIUS = "constraints.radius"
 WORDS = {"kl": "KL divergence", "tv": "total variation"}
 
 
 @dataclass(frozen=True)
-class ConvexLimit:
-    """A limit on a convex function of the mixture: its distance from a reference.
-
-    A minimum entropy is such a limit: entropy = log D - the divergence from uniform.
+class Radius:
+    """The maximum distance of a mixture from a reference.
 
     Attributes:
         reference: The reference mixture.
         name: Name of the reference in messages.
         kind: KL divergence, or total variation, which solvers make linear.
         size: Maximum distance.
-        is_entropy: Whether it was set as a minimum entropy.
     """
 
     reference: Mixture
     name: str
     kind: Literal["kl", "tv"]
     size: float
-    is_entropy: bool = False
-
-    @classmethod
-    def of_entropy(cls, domains: Sequence[str], min_entropy: float) -> Self:
-        """Return the limit for a minimum entropy in nats.
-
-        Raises:
-            ConfigError: The minimum is not below the entropy of the uniform mixture.
-        """
-        max_entropy = math.log(len(domains))
-        if min_entropy >= max_entropy:
-            raise ConfigError(
-                f"constraints.min_entropy: {min_entropy:g} is not below {max_entropy:.4g}, the"
-                f" entropy of {len(domains)} equal shares"
-            )
-        return cls(
-            Mixture.uniform(domains), "uniform", "kl", max_entropy - min_entropy, is_entropy=True
-        )
 
     @cached_property
     def center_D(self) -> Array:
@@ -260,20 +239,8 @@ class ConvexLimit:
         return self.reference.array
 
     @property
-    def source(self) -> str:
-        """The field of the limit."""
-        return f"constraints.{'min_entropy' if self.is_entropy else 'radius'}"
-
-    @property
-    def setting(self) -> float:
-        """Value of the field: the maximum distance, or the minimum entropy in nats."""
-        return self._setting_of(self.size)
-
-    @property
     def text(self) -> str:
         """The limit in short."""
-        if self.is_entropy:
-            return f"entropy >= {self.setting:.3g}"
         return f"{WORDS[self.kind]} from {self.name} <= {self.size:.3g}"
 
     def value(self, weights_ND: ArrayLike) -> Array:
@@ -306,36 +273,21 @@ class ConvexLimit:
 
     def enough(self, weights_D: Array) -> str:
         """Return the setting that allows a mixture, as text."""
-        return self._setting_text(self._distance(weights_D))
+        return f"radius.{self.kind}: {up(self._distance(weights_D))}"
 
     def violation(self, weights_D: Array) -> str | None:
         """Return why a mixture is not allowed, with a fix; None: it is allowed."""
         value = self._distance(weights_D)
         if value <= self.size + TOLERANCE:
             return None
-        if self.is_entropy:
-            entropy = self._setting_of(value)
-            return (
-                f"the mixture's entropy is {entropy:.4g} ({math.exp(entropy):.3g} effective"
-                f" domains); {self.source} is {self.setting:g}. Spread it more evenly, or allow"
-                f" {self._setting_text(value)}."
-            )
         allow = f", or allow {self.kind}: {up(value)}" if np.isfinite(value) else ""
         return (
             f"the mixture is {value:.4g} ({WORDS[self.kind]}) from {self.name}; "
-            f"{self.source}.{self.kind} is {self.size:g}. Move it closer{allow}."
+            f"{RADIUS}.{self.kind} is {self.size:g}. Move it closer{allow}."
         )
 
     def _distance(self, weights_D: Array) -> float:
         return float(self.value(weights_D[None])[0])
-
-    def _setting_of(self, value: float) -> float:
-        return math.log(len(self.center_D)) - value if self.is_entropy else value
-
-    def _setting_text(self, value: float) -> str:
-        if self.is_entropy:
-            return f"min_entropy: {down(max(self._setting_of(value), 0.0), 3)}"
-        return f"radius.{self.kind}: {up(value)}"
 
     @property
     def _safe_D(self) -> Array:

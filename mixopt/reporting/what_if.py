@@ -127,16 +127,14 @@ def _constraints(question: ProposalRequest) -> dict[str, Any]:
         # Without an inventory there are no epochs, whatever the length.
         "target_tokens": question.search.target_tokens if inventory else None,
         "max_epochs": [epochs.get(name) for name in domains],
-        "radii": [
-            {
-                "kind": "entropy" if limit.is_entropy else limit.kind,
-                "size": limit.setting,
-                "reference": limit.name,
-                "weights": limit.reference.over(domains).array,
-                "source": limit.source,
-            }
-            for limit in limits.convex
-        ],
+        "radius": None
+        if (radius := limits.radius) is None
+        else {
+            "kind": radius.kind,
+            "size": radius.size,
+            "reference": radius.name,
+            "weights": radius.reference.over(domains).array,
+        },
         "guardrails": _guardrails(question),
     }
 

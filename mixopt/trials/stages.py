@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from mixopt.config import Stage
-from mixopt.constraints import Constraints, ConvexLimit, LinearLimit, Proportions, cap
+from mixopt.constraints import Constraints, LinearLimit, Proportions, Radius, cap
 from mixopt.mixture import Mixture, branches_of
 
 SOURCE = "design.stages"
@@ -30,9 +30,7 @@ def stage_limits(stage: Stage, reference: Mixture, allowed: Constraints) -> Cons
         InfeasibleError: No allowed mixture has the frozen part.
     """
     if stage == "all":
-        return replace(
-            allowed, convex=(ConvexLimit(reference, "what was found", "tv", STAGE_RADIUS),)
-        )
+        return replace(allowed, radius=Radius(reference, "what was found", "tv", STAGE_RADIUS))
     branches = branches_of(allowed.domains)
     if stage == "within":
         return allowed.with_limits(_fixed_sums(branches, reference))

@@ -9,7 +9,7 @@ from refusals import refusal, refuses
 
 from mixopt.config import ConstraintsConfig, read_constraints
 from mixopt.constraints import Constraints, cap, floor
-from mixopt.constraints.limits import ConvexLimit, down, up
+from mixopt.constraints.limits import Radius, down, up
 from mixopt.errors import ConfigError, InfeasibleError
 from mixopt.mixture import Mixture, Phases, total_variation
 
@@ -63,7 +63,6 @@ NO_TOKENS = "proportions.base: the domains have no tokens; set their weights"
         ({"max_epochs": {"lwa": 5}}, "max_epochs: unknown domain 'lwa'; did you mean"),
         ({"max_epochs": 4, "target_tokens": None}, "max_epochs: needs .*propose.target_tokens"),
         ({"radius": {"kl": 0.2, "reference": "none.yaml"}}, "natural, uniform, or a file of wei"),
-        ({"min_entropy": 1.2}, r"1\.2 is not below 1\.099, the entropy of 3 equal"),
         ({"proportions": {"base": {"web": 1, "cod": 1}}}, "'cod'; did you mean 'code'"),
         ({"inventory": {"a": 0, "b": 0, "c": 1}, "proportions": {"base": ["a", "b"]}}, NO_TOKENS),
     ],
@@ -143,31 +142,13 @@ def test_a_radius_is_around_natural_uniform_or_a_file_and_infinite_where_that_ha
     references = {"natural": [0.6, 0.3, 0.1], "uniform": [1 / 3] * 3}
     references[str(tmp_path / "old.yaml")] = [0.25, 0.25, 0.5]
     for name, weights in references.items():
-        (radius,) = limits(radius={"tv": 0.2, "reference": name}).convex
+        radius = limits(radius={"tv": 0.2, "reference": name}).radius
         assert radius.center_D.tolist() == pytest.approx(weights)
-    around = ConvexLimit(Mixture({"a": 0.5, "b": 0.5, "c": 0.0}), "natural", "kl", 0.2)
+    around = Radius(Mixture({"a": 0.5, "b": 0.5, "c": 0.0}), "natural", "kl", 0.2)
     away_N = around.value([[0.5, 0.5, 0], [0.25, 0.75, 0], [0.5, 0.5, 1e-13], [0.4, 0.4, 0.2]])
     bent = 0.25 * np.log(0.5) + 0.75 * np.log(1.5)
     assert away_N == pytest.approx([0.0, bent, 0.0, np.inf], abs=1e-9)
     assert around.violation(np.array([0.3, 0.3, 0.4])).endswith("is 0.2. Move it closer.")
-
-
-def test_a_minimum_entropy_stands_beside_a_radius():
-    held = limits(min_entropy=0.9, radius={"tv": 0.35})
-    assert held.in_force == ("constraints.min_entropy", "constraints.radius")
-    assert limits(floors={"gsm8k": 0.5}).in_force == ("constraints.floors",)
-    assert held.violations(of(0.65, 0.25, 0.1)) == [
-        "the mixture's entropy is 0.8568 (2.36 effective domains); constraints.min_entropy is 0.9."
-        " Spread it more evenly, or allow min_entropy: 0.856."
-    ]
-    for weights_D in held.allowed.from_cube(np.random.default_rng(0).random((40, 2))):
-        assert held.violations(Mixture.from_array(held.domains, weights_D)) == []
-    said = conflict(min_entropy=0.9, bounds={"web": (0.8, 1.0)})
-    assert said.startswith("no mixture satisfies all of these limits (")
-    assert re.search(r"allow min_entropy: 0\.63", said)
-    said = conflict(min_entropy=1.098, radius={"tv": 0.01})
-    assert "entropy >= 1.1" in said
-    assert "total variation from natural <= 0.01" in said
 
 
 def test_a_conflict_names_the_fewest_limits_the_gap_and_each_way_out():
@@ -224,16 +205,9 @@ def test_the_epochs_that_an_error_offers_are_enough_and_hardly_more(tokens, targ
 
 
 @settings(max_examples=40)
-@given(
-    least=st.floats(0.15, 0.95),
-    kind=st.sampled_from(["kl", "tv"]),
-    size=st.floats(0.001, 0.05),
-    entropy=st.none() | st.floats(0.1, 1.0),
-)
-def test_the_bound_and_the_radius_that_are_offered_are_enough_and_hardly_more(
-    least, kind, size, entropy
-):
-    fields = {"radius": {kind: size}, "min_entropy": entropy}
+@given(least=st.floats(0.15, 0.95), kind=st.sampled_from(["kl", "tv"]), size=st.floats(0.001, 0.05))
+def test_the_bound_and_the_radius_that_are_offered_are_enough_and_hardly_more(least, kind, size):
+    fields = {"radius": {kind: size}}
     said = refusal(limits, bounds={"law": (least, 1.0)}, **fields)
     for enough in map(float, re.findall(rf"radius\.{kind}: ([0-9.]+)", said)):
         limits(bounds={"law": (least, 1.0)}, **{**fields, "radius": {kind: enough}})
@@ -310,6 +284,7 @@ def test_limits_are_a_table_in_a_notebook():
     assert "<td>web 60.0% : code 30.0% : law 10.0%</td><td>constraints.proportions.x</td>" in shown
     assert "<td>web &gt;= 0.1</td><td>constraints.bounds</td>" in shown
     assert "every other loss at most 0.02 worse than natural" in shown
+    assert limits(floors={"gsm8k": 0.5}).in_force == ("constraints.floors",)
     shown = limits(floors={"law": 2.5}, guardrails={"experts": True})._repr_html_()
     assert "<td>experts do not collapse</td><td>constraints.guardrails</td>" in shown
     assert "<td>law: floor 2.5</td><td>constraints.floors</td>" in shown
@@ -320,6 +295,3 @@ def test_of_two_caps_on_a_domain_of_phases_the_stricter_one_holds():
     sizes, phases = {"web": 1000, "code": 1000}, Phases({"1": 0.8, "2": 0.2})
     found = Constraints.from_config(config, sizes, target_tokens=1000, phases=phases)
     assert found.groups["web"] == (("1/web", "2/web"), 0.0, 0.3)
-    entropy = ConstraintsConfig(min_entropy=0.1)
-    with pytest.raises(ConfigError, match="min_entropy: not supported with phases; use a radius"):
-        Constraints.from_config(entropy, sizes, target_tokens=1000, phases=phases)

@@ -128,7 +128,7 @@ function moveShare(weights, d, share, locked, natural) {
 
 /** All limits; `side` is 1 for at most and -1 for at least, `write` how its numbers are written. */
 function readLimits(data, law) {
-  const { radii, guardrails, groups } = data.constraints;
+  const { radius, guardrails, groups } = data.constraints;
   const found = data.domains.flatMap((_, d) => domainLimits(data, d));
   for (const { name, members, low, high } of groups) {
     const value = (w) => members.reduce((sum, d) => sum + w[d], 0);
@@ -136,15 +136,10 @@ function readLimits(data, law) {
     if (low > 0) found.push({ ...shared, side: -1, limit: low });
     if (high < 1) found.push({ ...shared, side: 1, limit: high });
   }
-  for (const { kind, size, reference, weights, source } of radii) {
-    const shared = { limit: size, write: decimals(4), source };
-    if (kind === "entropy") {
-      found.push({ ...shared, name: "entropy", what: "nats", side: -1, value: (w) => Math.log(w.length) - divergence(w, weights) });
-      continue;
-    }
-    const isKl = kind === "kl";
-    found.push({ ...shared, name: `distance from ${reference}`, what: isKl ? "KL divergence" : "total variation", side: 1,
-      value: (w) => (isKl ? divergence : totalVariation)(w, weights) });
+  if (radius) {
+    const [what, distance] = radius.kind === "kl" ? ["KL divergence", divergence] : ["total variation", totalVariation];
+    found.push({ name: `distance from ${radius.reference}`, what, side: 1, limit: radius.size, write: decimals(4),
+      source: "constraints.radius", value: (w) => distance(w, radius.weights) });
   }
   if (guardrails) {
     const reference = law.predict(guardrails.weights);
