@@ -10,10 +10,12 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mixopt.corpus import Corpus, corpus_hash
@@ -32,7 +34,6 @@ SLOW = 30.0  # seconds of a trial
 REASON = "this trial always raises"
 TRAINING = Training(tokens=TOKENS, eval_tokens=TOKENS, device="cpu")
 _FAULTS = {"raises": None, "memory": "memory", "killed": "died", "exits": "died"}
-_UNKNOWN = "no_such_option"
 
 promise = Promises("an executor")
 
@@ -47,15 +48,14 @@ class CheckedProxy:
 
     Args:
         log: A folder in which each training process writes a file.
-        size: Number of trials that train together.
     """
 
-    def __init__(self, log: str, size: int) -> None:
-        self.log, self.size = log, size
+    def __init__(self, log: str) -> None:
+        self.log = log
 
     def group_size(self, corpus: Corpus, training: Training) -> int:
-        """Return the size."""
-        return self.size
+        """Return two."""
+        return SIZE
 
     def train(
         self,
@@ -69,7 +69,17 @@ class CheckedProxy:
         self._write_process()
         report(Progress(0, total))
         for trial in trials:
-            _fail(trial.name.partition("_")[0])
+            match trial.name.partition("_")[0]:
+                case "raises":
+                    raise ValueError(REASON)
+                case "memory":
+                    raise MemoryError("no room for this trial")
+                case "killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case "exits":
+                    os._exit(3)
+                case "slow":
+                    time.sleep(SLOW)
         report(Progress(total, total))
         return [checked_result(trial, corpus, training) for trial in trials]
 
@@ -88,19 +98,6 @@ def checked_result(trial: Trial, corpus: Corpus, training: Training) -> TrialRes
     by_name = {name: loss + k for k, name in enumerate(corpus.evaluation_names)}
     losses = Losses(training.tokens, by_name, by_name)
     return TrialResult(trial.name, "finished", training.tokens, 7, 0.0, losses)
-
-
-def _fail(kind: str) -> None:
-    if kind == "raises":
-        raise ValueError(REASON)
-    if kind == "memory":
-        raise MemoryError("no room for this trial")
-    if kind == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if kind == "exits":
-        os._exit(3)
-    if kind == "slow":
-        time.sleep(SLOW)
 
 
 def check_executor(
@@ -139,47 +136,30 @@ class _Bench:
     folder: Path
     seconds: float
 
-    def make(
-        self, name: str, of_hash: str = "", more: Mapping[str, Any] = MappingProxyType({})
-    ) -> GroupRunner:
+    def runner(self, name: str, of_hash: str = "", **more: Any) -> GroupRunner:
         """Return a runner on a new executor, for a new sweep; `more` are further options."""
         folder = self.folder / name / "trials"  # as in a run directory
         folder.mkdir(parents=True)
         executor = self.factory(Site(folder, device="cpu", workers=2), **self.options, **more)
-        proxy = {"log": str(self.folder / "trained_by"), "size": SIZE}
-        path = self.corpus.path
+        proxy, path = {"log": str(self.folder / "trained_by")}, self.corpus.path
         job = Job(f"{__name__}:CheckedProxy", proxy, path, TRAINING, of_hash or corpus_hash(path))
         return GroupRunner(job, folder, executor, self.seconds)
 
-    def run(
-        self,
-        runner: GroupRunner,
-        groups: list[Sequence[Trial]],
-        after: Callable[[GroupOutcome], None] = lambda outcome: None,
-        *,
-        max_outcomes: int | None = None,
-    ) -> list[GroupOutcome]:
-        """Train groups; wait for all outcomes or `max_outcomes`, up to the time limit."""
-        outcomes, errors = list[GroupOutcome](), list[BaseException]()
+    def collect(self, outcomes: Iterator[GroupOutcome]) -> list[GroupOutcome]:
+        """Return all outcomes, within the time limit."""
+        collected = Future[list[GroupOutcome]]()
 
-        def train() -> None:
+        def collect() -> None:
             try:
-                for outcome in runner.run(groups):
-                    outcomes.append(outcome)
-                    after(outcome)
-                    if len(outcomes) == max_outcomes:
-                        return
+                collected.set_result(list(outcomes))
             except BaseException as error:  # raised again in the waiting thread
-                errors.append(error)
+                collected.set_exception(error)
 
-        thread = threading.Thread(target=train, daemon=True)
-        thread.start()
-        thread.join(self.seconds)
-        for error in errors:
-            raise error
-        broken = f"{len(groups) - len(outcomes)} groups have no outcome after {self.seconds:g} s"
-        promise(not thread.is_alive(), "each folder ends, with or without a result", broken)
-        return outcomes
+        threading.Thread(target=collect, daemon=True).start()
+        ended = wait([collected], self.seconds).done
+        broken = f"no result after {self.seconds:g} s"
+        promise(ended, "each folder ends, with or without a result", broken)
+        return collected.result()
 
     def processes(self) -> list[int]:
         """Return the training processes of this host that still run."""
@@ -199,33 +179,34 @@ def _trials_named(*names: str) -> list[Trial]:
 
 
 def _check_options(bench: _Bench) -> None:
-    try:
-        bench.make("options", more={_UNKNOWN: 1})
-    except (TypeError, MixoptError):
-        return
-    promise(False, "an unknown option is refused", f"{_UNKNOWN}=1 was accepted")
+    with suppress(TypeError, MixoptError):
+        bench.runner("options", no_such_option=1)
+        promise(False, "an unknown option is refused", "no_such_option=1 was accepted")
 
 
 def _check_sweep(bench: _Bench) -> None:
     """Train groups, some added while others train, some that fail."""
     plain = _trials_named(*(f"plain_{number}" for number in range(7)))
-    groups: list[Sequence[Trial]] = [plain[:2], plain[2:4]]
     failing = [[trial] for trial in _trials_named(*(f"{name}_0" for name in _FAULTS))]
+    groups: list[Sequence[Trial]] = [plain[:2], plain[2:4]]
     more = [plain[4:6], *failing, plain[6:]]
+    results = dict[str, TrialResult]()
 
-    def after(outcome: GroupOutcome) -> None:
-        _check_outcome(outcome)
-        if more:
-            groups.append(more.pop(0))
+    def checked(outcomes: Iterator[GroupOutcome]) -> Iterator[GroupOutcome]:
+        for outcome in outcomes:
+            _check_outcome(outcome)
+            results.update({result.trial: result for result in outcome.results})
+            if more:
+                groups.append(more.pop(0))
+            yield outcome
 
-    with bench.make("sweep") as runner:
+    with bench.runner("sweep") as runner:
         slots = runner.executor.slots
         is_count = isinstance(slots, int) and slots >= 1
         promise(is_count, "slots is a whole number >= 1", f"it is {slots!r}")
-        (tuned,) = bench.run(runner, [()])
+        (tuned,) = bench.collect(runner.run([()]))
         promise.same(tuned.tuned, SIZE, "a folder without trials is tuned")
-        outcomes = bench.run(runner, groups, after)
-    results = {result.trial: result for outcome in outcomes for result in outcome.results}
+        bench.collect(checked(runner.run(groups)))
     for trial in plain:
         direct, trained = checked_result(trial, bench.corpus, TRAINING), results[trial.name]
         same = direct == replace(trained, seconds=0.0)
@@ -233,9 +214,8 @@ def _check_sweep(bench: _Bench) -> None:
 
 
 def _check_outcome(outcome: GroupOutcome) -> None:
-    names = [trial.name for trial in outcome.trials]
+    names, why = [t.name for t in outcome.trials], f"{outcome.fault!r}: {outcome.reason}"
     kind = names[0].partition("_")[0]
-    why = f"{outcome.fault!r}: {outcome.reason}"
     if kind not in _FAULTS:
         claim = "trials that do not fail have results"
         promise(outcome.reason is None, claim, f"{names}: {why}")
@@ -243,31 +223,27 @@ def _check_outcome(outcome: GroupOutcome) -> None:
     promise(outcome.reason, f"a failed trial ({kind}) has a reason", "it has none")
     if kind == "raises":
         promise(REASON in str(outcome.reason), "the reason contains the proxy's error", why)
-    expected = _FAULTS[kind]
     # A killed worker may have run out of memory.
-    right = outcome.fault == expected or (kind == "killed" and outcome.fault == "memory")
-    promise(right, f"a failed trial ({kind}) has the fault {expected!r}", why)
+    expected = (_FAULTS[kind], "memory" if kind == "killed" else _FAULTS[kind])
+    claim = f"a failed trial ({kind}) has the fault {expected[0]!r}"
+    promise(outcome.fault in expected, claim, why)
 
 
 def _check_corpus(bench: _Bench) -> None:
     """Check that workers refuse a corpus that differs from the owner's."""
-    try:
-        with bench.make("another_corpus", of_hash="0" * 64) as runner:
-            outcomes = bench.run(runner, [_trials_named("plain_0")])
-    except MixoptError:
-        return
-    refused = not any(outcome.results for outcome in outcomes)
-    promise(refused, "a corpus with another hash is refused", "trials were trained on it")
+    with suppress(MixoptError), bench.runner("another_corpus", "0" * 64) as runner:
+        outcomes = bench.collect(runner.run([_trials_named("plain_0")]))
+        refused = not any(outcome.results for outcome in outcomes)
+        promise(refused, "a corpus with another hash is refused", "trials were trained on it")
 
 
 def _check_leaving(bench: _Bench) -> None:
     """Check that leaving the context stops all training."""
     slow, quick = _trials_named("slow_0", "plain_1")
-    with bench.make("leaving") as runner:
-        bench.run(runner, [[quick], [slow]], max_outcomes=1)
+    with bench.runner("leaving") as runner:
+        bench.collect(islice(runner.run([[quick], [slow]]), 1))
     until = time.monotonic() + ENDING
     while (running := bench.processes()) and time.monotonic() < until:
         time.sleep(0.1)
-    promise(
-        not running, "leaving the context ends all its processes", f"processes {running} still run"
-    )
+    broken = f"processes {running} still run"
+    promise(not running, "leaving the context ends all its processes", broken)

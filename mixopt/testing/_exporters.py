@@ -43,86 +43,75 @@ def check_exporter(tool: str) -> None:
         value = getattr(about, field)
         promise(isinstance(value, str) and value.strip(), f"{field} is text", repr(value))
     promise(about.suffix in READERS, f"suffix is one of {', '.join(READERS)}", about.suffix)
-    for check in (_check_text, _check_paths, _check_needs, _check_odd_names, _check_schedule):
+    for check in (_check_text, _check_needs, _check_odd_names, _check_schedule):
         check(tool, about)
 
 
-def _export(tool: str, mixture: Mixture = MIXTURE, **changes: Any) -> str:
-    return export_mixture(mixture, tool, **{**KNOWN, **changes})
+def _export(
+    tool: str, about: ExportTool, claim: str, mixture: Mixture = MIXTURE, **changes: Any
+) -> tuple[str, str]:
+    """Return a valid fragment, or the one line of a refusal; the other is empty."""
+    text = error_text = ""
+    with promise.works(claim):
+        try:
+            text = export_mixture(mixture, tool, **{**KNOWN, **changes})
+            READERS[about.suffix](text)
+        except ConfigError as error:
+            error_text = str(error)
+    promise("\n" not in error_text, claim, error_text)
+    return text, error_text
 
 
 def _check_text(tool: str, about: ExportTool) -> None:
-    with promise.works("a mixture is written if all facts are known"):
-        text = _export(tool)
-    with promise.works(f"the fragment is valid {about.suffix}"):
-        READERS[about.suffix](text)
-    for name in MIXTURE:
-        promise(name in text, "each domain with a share is in the fragment", f"no {name!r}")
-    for line in (about.title, about.version, about.unit.meaning):
-        promise(line in text, "the header has tool, version and unit", f"no {line!r}")
-    other_text = _export(tool, Mixture({"web": 0.1, "code": 0.3, "books": 0.6}))
-    promise(other_text != text, "another mixture gives another fragment", "it is the same")
-    zero = _export(tool, Mixture({**MIXTURE, "none": 0.0}))
-    is_listed = 'weight 0, left out: ["none"]' in zero.replace('\\"', '"')
+    def written(claim: str, mixture: Mixture = MIXTURE, **changes: Any) -> str:
+        text, error_text = _export(tool, about, claim, mixture, **changes)
+        promise(text, claim, error_text)
+        return text
+
+    text = written(f"a mixture is written if all facts are known, as valid {about.suffix}")
+    for part in (*MIXTURE, about.title, about.version, about.unit.meaning):
+        claim = "each domain with a share is in the fragment; tool, version and unit in the header"
+        promise(part in text, claim, f"no {part!r}")
+    claim = "another mixture gives another fragment"
+    promise(written(claim, Mixture({"web": 0.1, "code": 0.3, "books": 0.6})) != text, claim)
     claim = "a domain of weight 0 is written if takes_zero, else listed in the header"
+    zero = written(claim, Mixture({**MIXTURE, "none": 0.0}))
+    is_listed = 'weight 0, left out: ["none"]' in zero.replace('\\"', '"')
     promise(is_listed != about.takes_zero, claim, "it is not")
-
-
-def _check_paths(tool: str, about: ExportTool) -> None:
-    paths = {"web": ["/data/w0.jsonl", "/data/w1.jsonl"], "code": "/data/c.jsonl"}
     claim = "the fragment has all paths, including several of one domain"
-    with promise.works(claim):
-        text = _export(tool, paths=paths)
-    for path in (*paths["web"], paths["code"]):
-        promise(str(path) in text, claim, f"no {path!r}")
+    first, second, other = "/data/w0.jsonl", "/data/w1.jsonl", "/data/c.jsonl"
+    text = written(claim, paths={"web": [first, second], "code": other})
+    for path in (first, second, other):
+        promise(path in text, claim, f"no {path!r}")
 
 
 def _check_needs(tool: str, about: ExportTool) -> None:
     for name in KNOWN:
         option = f"--{name.replace('_', '-')}"
-        if option not in about.unit.needs:
-            with promise.works(f"{option} is optional, since unit.needs does not name it"):
-                _export(tool, MIXTURE, **{name: None})
-            continue
-        claim = f"without {option}, which unit.needs names, a one-line error names it"
-        error_text = _refusal(tool, claim, MIXTURE, **{name: None})
-        promise(error_text is not None and option in error_text, claim, error_text)
+        is_needed = option in about.unit.needs
+        claim = f"{option} is optional, since unit.needs does not name it"
+        if is_needed:
+            claim = f"without {option}, which unit.needs names, a one-line error names it"
+        text, error_text = _export(tool, about, claim, MIXTURE, **{name: None})
+        promise(option in error_text if is_needed else text, claim, error_text)
 
 
 def _check_odd_names(tool: str, about: ExportTool) -> None:
-    claim = "a name is written, or refused in one line that contains it"
     for name in ODD:
+        claim = f"a name is written, or refused in one line that contains it: {name!r}"
+        facts: dict[str, Any] = {"inventory": {name: 500, "b": 500}, "sample_tokens": 10}
         mixture = Mixture({name: 0.75, "b": 0.25})
-        options: dict[str, Any] = {"inventory": {name: 500, "b": 500}, "sample_tokens": 10}
-        error_text = _refusal(tool, claim, mixture, **options)
-        if error_text is not None:
-            promise(repr(name) in error_text, claim, error_text)
-            continue
-        with promise.works(f"{claim} (of {name!r})"):
-            READERS[about.suffix](_export(tool, mixture, **options))
-
-
-def _refusal(tool: str, promised: str, mixture: Mixture, **changes: Any) -> str | None:
-    """Return the error of a refused export; None: it is written."""
-    error_text = None
-    with promise.works(promised):
-        try:
-            _export(tool, mixture, **changes)
-        except ConfigError as error:
-            error_text = str(error)
-    promise("\n" not in (error_text or ""), promised, error_text)
-    return error_text
+        text, error_text = _export(tool, about, claim, mixture, **facts)
+        promise(text or repr(name) in error_text, claim, error_text)
 
 
 def _check_schedule(tool: str, about: ExportTool) -> None:
-    stages = (
-        Stage(MIXTURE, steps=64, name="main"),
-        Stage(Mixture.uniform(list(MIXTURE)), steps=64),
-    )
+    last = Stage(Mixture.uniform(list(MIXTURE)), steps=64)
+    stages = (Stage(MIXTURE, steps=64, name="main"), last)
     schedule = Schedule(stages, batch=64, sequence_length=8)
-    options = {name: value for name, value in KNOWN.items() if name != "tokens"}
+    facts = {name: value for name, value in KNOWN.items() if name != "tokens"}
     with promise.works("a schedule of constant stages is written"):
-        texts = export_schedule(schedule, tool, **options)
+        texts = export_schedule(schedule, tool, **facts)
         for text in texts.values():
             READERS[about.suffix](text)
     files = ["0-main", "1-1"] if about.write_stages is None else [""]

@@ -27,8 +27,8 @@ def test_every_installed_estimator_keeps_its_promises_in_each_variant(name, opti
 
 
 def test_the_run_that_estimators_are_checked_in_follows_its_law():
-    needs = SimpleNamespace(needs={"training_loss", "held_out"})
-    run = SimulatedRun(needs, simulated_setting())
+    needs = {"training_loss", "held_out"}
+    run = SimulatedRun(lambda: SimpleNamespace(needs=needs, start=lambda setting: None))
     first, last = run.follow(Plan(np.array([0.5, 0.3, 0.2]), 5, "sweep", held_out=True))
     assert (first.step, first.tokens_D.tolist(), first.held_out) == (2, [600, 360, 240], None)
     assert (last.step, last.tokens_D.tolist()) == (5, [900, 540, 360])

@@ -130,10 +130,7 @@ def here(monkeypatch):
         (TakesADeathForALoss, "a failed trial (killed) has the fault 'died'. Broken: 'lost'"),
         (OtherResults, "results equal those of direct training"),
         (LeavesItsWorkers, "leaving the context ends all its processes"),
-        (
-            NeverEnds,
-            "each folder ends, with or without a result. Broken: 1 groups have no outcome after 2",
-        ),
+        (NeverEnds, "each folder ends, with or without a result. Broken: no result after 2 s"),
     ],
 )
 def test_a_broken_promise_is_found_and_named(here, factory, promise):

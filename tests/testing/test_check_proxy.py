@@ -77,7 +77,10 @@ class Backwards(Quick):
             "do not depend on its group. Broken: .*'task/next_line/bits_per_byte'",
         ),
         (Reordered, "one result for each trial, in order"),
-        (changing(diverged), "a plain trial finishes. Broken: trial 'most' is diverged: loss 1e9"),
+        (
+            changing(diverged),
+            "a plain trial finishes, with losses. Broken: trial 'most' is diverged: loss 1e9",
+        ),
         (
             changing(without_a_target),
             r"exactly the evaluation domains. Broken: wrong: \['other_code'\]",
