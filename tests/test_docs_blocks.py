@@ -180,8 +180,7 @@ def run_commands(page, text):
 def experiment_with(content):
     """Return an experiment that has a block's sections, and what they need besides."""
     sources = content.get("design", {}).get("anneals", {}).get("sources", ())
-    dropped = content.get("constraints", {}).get("drop", ())
-    names = dict.fromkeys(["web", "code", "books", *sources, *dropped])
+    names = dict.fromkeys(["web", "code", "books", *sources])
     targets = ("exams", "law", "codex", "mmlu_law", "mt_mbpp_a")
     full = {
         "corpus": {"domains": {name: {"path": f"{name}.jsonl"} for name in names}},

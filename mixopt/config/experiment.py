@@ -371,12 +371,11 @@ def _objective_faults(config: Config) -> Iterable[Fault]:
 def _pattern_faults(config: Config) -> Iterable[Fault]:
     limits, rails = config.constraints, config.constraints.guardrails
     domains = list(config.corpus.domains)
-    sums = limits.branch_bounds(domains)
-    single = {name: ends for name, ends in limits.bounds.items() if name not in sums}
+    absent, others = limits.bound_patterns(domains)
     reference = {} if rails is None or isinstance(rails.reference, str) else rails.reference
     for field, patterns, names, kind in (
-        ("bounds", single, domains, "domain"),
-        ("drop", dict.fromkeys(limits.drop or (), 0.0), domains, "domain"),
+        ("bounds", absent, domains, "domain"),
+        ("bounds", others, domains, "domain"),
         ("guardrails.targets", {} if rails is None else rails.targets, config.losses, KIND),
         ("guardrails.reference", reference, config.losses, KIND),
         ("floors", limits.floors, config.losses, KIND),

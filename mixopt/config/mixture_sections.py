@@ -330,6 +330,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+NO_SHARE = (0.0, 0.0)
 # A single number is a fixed share.
 Bounds = Annotated[
     tuple[Share, Share],
@@ -406,9 +407,9 @@ class ConstraintsConfig(Section):
 
     bounds: dict[str, Bounds] = Field(
         default_factory=dict,
-        description="minimum and maximum, or a fixed share, by domain, glob or branch (its sum)",
+        description="minimum and maximum, or a fixed share, by domain, glob or branch (its sum);"
+        " 0: no share for all that match",
     )
-    drop: list[str] | None = optional("domains, branches or globs with share 0")
     groups: dict[str, GroupConfig] | None = optional(
         "by name: domains, and the minimum and maximum of their total"
     )
@@ -430,23 +431,34 @@ class ConstraintsConfig(Section):
     )
 
     def bounds_of(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:
-        """Return the minimum and the maximum of each domain that has bounds or is dropped.
+        """Return the minimum and the maximum of each domain that has bounds.
 
         Raises:
             ConfigError: A name or glob that matches no domain; globs that disagree.
         """
-        branches = self.branch_bounds(domains)
-        single = {name: ends for name, ends in self.bounds.items() if name not in branches}
-        bounds = one_value(single, domains, "constraints.bounds", "domain")
-        drop = one_value(dict.fromkeys(self.drop or (), 0.0), domains, "constraints.drop", "domain")
-        return bounds | dict.fromkeys(drop, (0.0, 0.0))
+        place, (absent, others) = "constraints.bounds", self.bound_patterns(domains)
+        bounds = one_value(others, domains, place, "domain")
+        for name in one_value(absent, domains, place, "domain"):
+            if name not in others:
+                bounds[name] = NO_SHARE
+        return bounds
+
+    def bound_patterns(self, domains: Sequence[str]) -> tuple[dict[str, Bounds], dict[str, Bounds]]:
+        """Return the bounds of what has no share, which overrides other globs, and all others."""
+        sums = self.branch_bounds(domains)
+        absent = {name: ends for name, ends in self.bounds.items() if ends == NO_SHARE}
+        others = {n: ends for n, ends in self.bounds.items() if n not in absent and n not in sums}
+        return absent, others
 
     def branch_bounds(self, domains: Sequence[str]) -> dict[str, tuple[float, float]]:
         """Return the minimum and the maximum of the sum of each branch that has bounds."""
         return {
             name: ends
             for name, ends in self.bounds.items()
-            if name not in domains and not is_glob(name) and below_branch(name, domains)
+            if ends != NO_SHARE
+            and name not in domains
+            and not is_glob(name)
+            and below_branch(name, domains)
         }
 
     @property
@@ -471,5 +483,7 @@ class ConstraintsConfig(Section):
         for name, (lower, upper) in changes.bounds_of(domains).items():
             low, high = (0.0, 1.0) if name in changes.bounds else bounds.get(name, (0.0, 1.0))
             bounds[name] = max(lower, low), min(upper, high)
-        bounds |= self.branch_bounds(domains) | changes.branch_bounds(domains)
-        return self.model_copy(update={**fields, "bounds": bounds, "drop": None})
+        sums = self.branch_bounds(domains).items()
+        bounds |= {name: ends for name, ends in sums if name not in changes.bounds}
+        bounds |= changes.branch_bounds(domains)
+        return self.model_copy(update={**fields, "bounds": bounds})

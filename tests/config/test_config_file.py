@@ -130,13 +130,16 @@ def test_a_file_of_a_mixture_is_kept_as_its_weights(tmp_path):
 DOMAINS = ("web", "code", "tex")
 
 
-def test_a_glob_is_of_every_domain_that_no_name_overrides_and_a_dropped_one_gets_nothing():
+def test_a_glob_is_of_every_domain_that_no_name_overrides_and_0_overrides_other_globs():
     found = ConstraintsConfig(bounds={"*": [0.05, 1], "tex": [0, 0.2]}).bounds_of(DOMAINS)
     assert found == {"web": (0.05, 1), "code": (0.05, 1), "tex": (0, 0.2)}
-    config = ConstraintsConfig(bounds={"*": [0.05, 1]}, drop=["tex"])
-    allowed = Constraints.from_config(config, dict.fromkeys(DOMAINS, 10))
-    assert allowed.upper_D.tolist() == [1.0, 1.0, 0.0]
-    assert allowed.lower_D.tolist() == [0.05, 0.05, 0.0]
+    for absent in ("tex", "t*"):
+        config = ConstraintsConfig(bounds={absent: 0, "*": [0.05, 1]})
+        allowed = Constraints.from_config(config, dict.fromkeys(DOMAINS, 10))
+        assert allowed.upper_D.tolist() == [1.0, 1.0, 0.0]
+        assert allowed.lower_D.tolist() == [0.05, 0.05, 0.0]
+    found = ConstraintsConfig(bounds={"*e*": 0, "web": [0.1, 0.2]}).bounds_of(DOMAINS)
+    assert found == {"web": (0.1, 0.2), "code": (0.0, 0.0), "tex": (0.0, 0.0)}
 
 
 def test_changes_keep_the_other_limits_of_the_run(tmp_path):
@@ -147,6 +150,11 @@ def test_changes_keep_the_other_limits_of_the_run(tmp_path):
     assert found.bounds == {"web": (0.05, 0.3), "code": (0.05, 1), "tex": (0.05, 1)}
     named = base.with_changes(ConstraintsConfig(bounds={"web": [0.2, 0.8]}, max_epochs=8), DOMAINS)
     assert (named.bounds, named.max_epochs) == ({"web": (0.2, 0.8)}, {"*": 8})
+    cells = ("web/a", "web/b", "code")
+    without = ConstraintsConfig(bounds={"web": 0.5}).with_changes(
+        ConstraintsConfig(bounds={"web": 0}), cells
+    )
+    assert without.bounds == {"web/a": (0.0, 0.0), "web/b": (0.0, 0.0)}
 
 
 TOKENS = ["corpus.domains.code.tokens=3e9", "corpus.domains.prose.tokens=1_000_000_000"]
@@ -260,6 +268,8 @@ def test_limits_of_a_branch_are_of_all_below_it_and_those_of_a_glob_of_each_doma
     found = limits(bounds={"web": [0.2, 0.5], "*/low": 0.1})
     assert found.groups == {"web/*": (CELLS[:3], 0.2, 0.5)}
     assert found.upper_D.tolist() == [1.0, 0.1, 1.0, 1.0]
+    found = limits(bounds={"web": 0, "*": [0.01, 1]})
+    assert (found.groups, found.upper_D.tolist()) == ({}, [0.0, 0.0, 0.0, 1.0])
     found = limits(max_epochs={"web": 2}, groups={"a": {"domains": ["web"], "bounds": 0.4}})
     assert found.upper_D.tolist() == [0.2, 0.2, 0.2, 1.0]
     assert found.groups["a"] == (CELLS[:3], 0.4, 0.4)
